@@ -1,0 +1,302 @@
+//! What the core asks of the world and what it hears back, as plain values.
+//!
+//! The core names places and moves no byte of content itself: it says which part of which file goes to which stream,
+//! and where the bytes that arrive on a stream are to be put, and hears what they hashed to.
+
+use crate::id::Key;
+use crate::manifest::{Content, HashAs, Manifest};
+use core::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A TCP stream, named by the driver. Never the same twice, so what is said about one that is gone harms nobody.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u64);
+
+/// An attempt to connect, named by the core.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialId(pub u64);
+
+/// A disk operation under way, named by the core.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DiskId(pub u64);
+
+/// A file, by what it is for. Only the disk driver knows where it lies.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// A stored piece: its content starts at offset 0.
+    Piece(Key),
+    /// A piece that is arriving and has not been committed.
+    Incoming(u64),
+    /// The manifest of a shared file of several chunks: it starts at offset 0.
+    ShareManifest(Key),
+    /// A file of the user's.
+    File(Arc<Path>),
+    /// A file of the user's that is being downloaded: beside its final path, with `.part` appended.
+    Partial(Arc<Path>),
+    /// A file in the node's own cache, whole or being downloaded.
+    Cache(Key),
+}
+
+/// What a file looked like when it was hashed. One that looks different is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct FileStamp {
+    /// Length in bytes.
+    pub length: u64,
+    /// Modification time: nanoseconds since 1970, as the file system tells it.
+    pub modified: i64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// A run of bytes in a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// The file.
+    pub place: Place,
+    /// The first byte.
+    pub offset: u64,
+    /// How many.
+    pub length: u32,
+    /// What the file must look like; `None` for files that only the node itself writes.
+    pub stamp: Option<FileStamp>,
+}
+
+/// Where the next `length` raw bytes of a stream go, and how they are hashed on the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sink {
+    /// The file, created when it is not there.
+    pub place: Place,
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u32,
+    /// How the piece is hashed.
+    pub hash_as: HashAs,
+}
+
+/// What is kept with a stored piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PieceMeta {
+    /// The piece.
+    pub key: Key,
+    /// What it is.
+    pub content: Content,
+    /// Its length in bytes.
+    pub length: u32,
+    /// Where a chunk starts in its file.
+    pub input_offset: u64,
+    /// How many nodes are to keep it.
+    pub replicas: u8,
+    /// When it expires, in seconds of the node's age (see [`Ages`]).
+    pub expires: u64,
+}
+
+/// A file that this node serves where it lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Layout, address and chunk keys.
+    pub manifest: Arc<Manifest>,
+    /// Where it lies: [`Place::File`] or [`Place::Cache`].
+    pub place: Place,
+    /// What it looked like when it was hashed.
+    pub stamp: FileStamp,
+    /// How many copies the network is to keep: 0 when it is only shared.
+    pub replicas: u8,
+    /// Seconds that copies are to be kept.
+    pub lifetime: u32,
+    /// Whether every chunk has been copied to as many nodes as were asked for.
+    pub replicated: bool,
+    /// Whether its content is known to be on disk. What was downloaded is not synced: after a power cut it is
+    /// hashed again before it is served.
+    pub synced: bool,
+}
+
+/// Time as the node counts it over restarts: nobody needs to know what year it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ages {
+    /// How often the node has been started.
+    pub boots: u64,
+    /// Seconds that it has been running, all runs together, as last written down.
+    pub seconds: u64,
+    /// Whether the last run ended in order.
+    pub clean: bool,
+}
+
+/// What a node finds in its directory when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// This run's number and the age so far.
+    pub ages: Ages,
+    /// Stored pieces, in no particular order.
+    pub pieces: Vec<PieceMeta>,
+    /// Shared files.
+    pub shares: Vec<Share>,
+    /// Encoded contacts of last time: see [`DiskOp::SavePeers`].
+    pub peers: Vec<u8>,
+    /// This node's own value records, encoded: see [`DiskOp::SaveRecords`].
+    pub records: Vec<u8>,
+}
+
+/// Something to be done on disk. Each is answered by one [`DiskDone`], after any number of [`DiskReply::Progress`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskOp {
+    /// Hash a user's file, a slice at a time, and sync it. Answer: [`DiskReply::Hashed`].
+    Hash {
+        /// The file.
+        place: Place,
+    },
+    /// Write down what is shared, durably. Answer: [`DiskReply::Done`].
+    SaveShare(Arc<Share>),
+    /// Forget a share, and delete its file when that is in the cache. Answer: [`DiskReply::Done`].
+    RemoveShare {
+        /// The share.
+        share: Arc<Share>,
+    },
+    /// Read a short file or a part of one into memory. Answer: [`DiskReply::Bytes`].
+    Read(Extent),
+    /// Prepare a download's target: its directory must be writable and the final path must not be a directory. Reports
+    /// what is there of an earlier attempt. Answer: [`DiskReply::Opened`].
+    OpenTarget {
+        /// [`Place::Partial`] or [`Place::Cache`].
+        place: Place,
+        /// The file's length.
+        length: u64,
+    },
+    /// Hash the chunks that an earlier attempt left, a slice at a time. Answer: [`DiskReply::Checked`].
+    Check {
+        /// The target.
+        place: Place,
+        /// What it is to become.
+        manifest: Arc<Manifest>,
+    },
+    /// Write bytes into a target. Answer: [`DiskReply::Done`].
+    WriteTarget {
+        /// [`Place::Partial`] or [`Place::Cache`].
+        place: Place,
+        /// Where in the file.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Copy a piece from one file to another, hashing it. Answer: [`DiskReply::Copied`].
+    Copy {
+        /// From where.
+        from: Extent,
+        /// Where to, and how it is hashed.
+        to: Sink,
+    },
+    /// A download is complete: give it its final name. Answer: [`DiskReply::Finished`].
+    FinishTarget {
+        /// [`Place::Partial`] or [`Place::Cache`].
+        place: Place,
+    },
+    /// Make an arrived piece durable: data, then name, then directory. Answer: [`DiskReply::Done`].
+    Commit {
+        /// The number of its [`Place::Incoming`].
+        incoming: u64,
+        /// What to keep with it.
+        meta: PieceMeta,
+    },
+    /// Write a piece from memory, durably. Answer: [`DiskReply::Done`].
+    WritePiece {
+        /// What to keep with it.
+        meta: PieceMeta,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+    /// Delete a stored or an arriving piece. Answer: [`DiskReply::Done`].
+    Remove(Place),
+    /// Remember contacts for the next start. Not synced. Answer: [`DiskReply::Done`].
+    SavePeers(Vec<u8>),
+    /// Remember own value records, durably. Answer: [`DiskReply::Done`].
+    SaveRecords(Vec<u8>),
+    /// Write down the node's age. Answer: [`DiskReply::Done`].
+    SaveAges(Ages),
+}
+
+/// How a disk operation ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskDone {
+    /// Which.
+    pub id: DiskId,
+    /// What it found, or why it failed.
+    pub result: Result<DiskReply, DiskError>,
+}
+
+/// What a disk operation found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskReply {
+    /// It is done.
+    Done,
+    /// A file was hashed.
+    Hashed {
+        /// Its manifest.
+        manifest: Arc<Manifest>,
+        /// What it looked like.
+        stamp: FileStamp,
+    },
+    /// How far a [`DiskOp::Hash`] or a [`DiskOp::Check`] has come. It is not the last word on the operation.
+    Progress {
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// What was read.
+    Bytes(Vec<u8>),
+    /// A target is ready.
+    Opened {
+        /// Whether an earlier attempt left something there.
+        partial: bool,
+    },
+    /// Which chunks of a target are good.
+    Checked {
+        /// One for each chunk.
+        good: Vec<bool>,
+    },
+    /// A piece was copied.
+    Copied {
+        /// What it hashed to.
+        key: Key,
+    },
+    /// A download has its final name.
+    Finished {
+        /// What it looks like.
+        stamp: FileStamp,
+    },
+}
+
+/// What kind of trouble a disk operation met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskErrorKind {
+    /// The disk is full, or the user's quota on it.
+    NoSpace,
+    /// There is no such file or directory.
+    NotFound,
+    /// Permission denied, or a read-only file system.
+    Denied,
+    /// The file is not what it was, or changed while it was read.
+    Changed,
+    /// The file is too large, or not a regular file.
+    Unsuitable,
+    /// Anything else: the medium may be broken.
+    Failed,
+}
+
+/// Why a disk operation failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskError {
+    /// What kind of trouble.
+    pub kind: DiskErrorKind,
+    /// What was tried on which file and what the system said, for a person to read.
+    pub message: String,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for DiskError {}

@@ -1,0 +1,11 @@
+//! Elver.
+pub mod id;
+pub mod identity;
+pub mod io;
+pub mod limits;
+pub mod manifest;
+pub mod rng;
+pub mod time;
+pub mod wire;
+
+pub mod node;

@@ -1,0 +1,132 @@
+//! Every bound that a node keeps, in one place.
+//!
+//! What does not fit is refused with a counted reason. Nothing grows past what is written here.
+
+use core::fmt;
+
+/// The bounds of one node. The default fits a router with 64 MiB of memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Datagrams that wait to be sent, each 1,232 bytes of memory.
+    pub datagrams_queued_max: usize,
+    /// Requests that wait for an answer.
+    pub transactions_max: usize,
+    /// Lookups under way.
+    pub lookups_max: usize,
+    /// Value records kept for others, up to 1,072 bytes each.
+    pub records_max: usize,
+    /// Provider records kept for others, 128 bytes each.
+    pub providers_max: usize,
+    /// Provider records kept for one file.
+    pub providers_per_file_max: usize,
+    /// Signatures of unknown senders that are checked in one second.
+    pub signature_checks_per_second_max: u32,
+    /// TCP streams, both directions.
+    pub streams_max: usize,
+    /// Streams whose other end has not proven who it is.
+    pub streams_unproven_max: usize,
+    /// Requests that one peer may have waiting here.
+    pub requests_per_stream_max: usize,
+    /// Pieces asked of one peer and not yet here.
+    pub requests_in_flight_max: usize,
+    /// Downloads under way.
+    pub downloads_max: usize,
+    /// Peers that one download takes from.
+    pub sources_per_download_max: usize,
+    /// Copies under way to other nodes.
+    pub pushes_max: usize,
+    /// Pieces stored for the network, about 100 bytes of memory each.
+    pub pieces_max: usize,
+    /// Files served where they lie, up to 64 KiB of memory each.
+    pub shares_max: usize,
+    /// Bytes on disk that stored pieces and the cache may take together.
+    pub quota_bytes: u64,
+    /// Commands under way.
+    pub commands_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            datagrams_queued_max: 128,
+            transactions_max: 256,
+            lookups_max: 32,
+            records_max: 1024,
+            providers_max: 4096,
+            providers_per_file_max: 64,
+            signature_checks_per_second_max: 1000,
+            streams_max: 64,
+            streams_unproven_max: 16,
+            requests_per_stream_max: 64,
+            requests_in_flight_max: 8,
+            downloads_max: 8,
+            sources_per_download_max: 32,
+            pushes_max: 64,
+            pieces_max: 65_536,
+            shares_max: 1024,
+            quota_bytes: 1 << 30,
+            commands_max: 64,
+        }
+    }
+}
+
+/// A bound that contradicts another, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InvalidLimits(pub &'static str);
+
+impl fmt::Display for InvalidLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "limits contradict each other: {}", self.0)
+    }
+}
+
+impl std::error::Error for InvalidLimits {}
+
+impl Limits {
+    /// Checks the bounds against each other.
+    pub fn validate(&self) -> Result<(), InvalidLimits> {
+        let rules = [
+            (
+                self.datagrams_queued_max >= 32,
+                "one turn of a lookup and its answers need 32 queued datagrams",
+            ),
+            (self.transactions_max >= 32, "one lookup needs up to 6 transactions at a time, five lookups 30"),
+            (self.lookups_max >= 4, "joining, refreshing and one user's lookup need 4"),
+            (self.records_max >= 1, "a table of no records cannot keep any"),
+            (self.providers_per_file_max >= 1, "a file needs room for one provider"),
+            (self.providers_max >= self.providers_per_file_max, "providers of one file must fit the table"),
+            (self.streams_unproven_max >= 2, "an honest peer needs a place beside a silent one"),
+            (
+                self.streams_max > self.streams_unproven_max,
+                "unproven streams must leave room for proven ones",
+            ),
+            (self.requests_in_flight_max >= 1, "a download needs one request in flight"),
+            (
+                self.requests_in_flight_max <= self.requests_per_stream_max,
+                "peers of the same make must not refuse each other",
+            ),
+            (self.sources_per_download_max >= 1, "a download needs a source"),
+            (self.sources_per_download_max < self.streams_max, "one download must not use up every stream"),
+            (
+                self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,
+                "a node that does nothing is no node",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, why)) => Err(InvalidLimits(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_a_contradiction_is_named() {
+        assert_eq!(Limits::default().validate(), Ok(()));
+        let wrong = Limits { streams_unproven_max: 64, ..Limits::default() };
+        assert!(wrong.validate().unwrap_err().to_string().contains("unproven streams"));
+    }
+}

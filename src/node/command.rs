@@ -1,0 +1,306 @@
+//! What a person or a program asks of a node, and what it answers. All of it goes over the control socket as JSON.
+
+use crate::id::{Key, NodeId, PublicKey};
+use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A command under way, named by the driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CommandId(pub u64);
+
+/// What is asked. Each command is answered by any number of [`Response::Progress`] and one of the others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Share a file where it lies and copy its chunks to other nodes.
+    Put {
+        /// An absolute path.
+        path: PathBuf,
+        /// How many copies the network is to keep; 0 only shares; `None` is the node's default.
+        #[serde(default)]
+        replicas: Option<u8>,
+        /// Seconds that copies are to be kept; `None` is the node's default.
+        #[serde(default)]
+        lifetime: Option<u32>,
+    },
+    /// Fetch a file.
+    Get {
+        /// Its address.
+        hash: Key,
+        /// An absolute path; `None` is a file in the node's cache, whose path is told in every answer.
+        #[serde(default)]
+        target: Option<PathBuf>,
+        /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+        #[serde(default)]
+        timeout: Option<u32>,
+    },
+    /// Stop sharing a file. The file stays, unless it lies in the node's own cache.
+    Remove {
+        /// Its address.
+        hash: Key,
+    },
+    /// The files that this node shares.
+    List,
+    /// Publish a value under this node's key.
+    Set {
+        /// 1 to 64 bytes, no control characters, no `/`.
+        name: String,
+        /// At most 896 bytes.
+        value: Vec<u8>,
+        /// Seconds that other nodes keep it without hearing from this one; `None` is the node's default.
+        #[serde(default)]
+        lifetime: Option<u32>,
+    },
+    /// Find a value.
+    Lookup {
+        /// Under whose key.
+        publisher: PublicKey,
+        /// Its name.
+        name: String,
+        /// Ask the network although an answer of the last hour is at hand.
+        #[serde(default)]
+        fresh: bool,
+    },
+    /// The nodes in the routing table.
+    Peers,
+    /// How the node is doing.
+    Status,
+    /// Who the node is.
+    Id,
+    /// Say goodbye to the network and stop.
+    Leave,
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Response {
+    /// It goes on.
+    Progress(Progress),
+    /// It is done.
+    Done(Reply),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// How far a command has come.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is going on.
+    pub stage: Stage,
+    /// Bytes, or pieces when replicating, or nodes when looking up.
+    pub done: u64,
+    /// Of how many; 0 when that is not known.
+    pub total: u64,
+    /// When downloading: how many bytes from the start are there and verified.
+    pub prefix: u64,
+    /// When downloading: the file that the bytes are in.
+    pub path: Option<PathBuf>,
+}
+
+/// What a command is busy with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Asking the network where something is.
+    LookingUp,
+    /// Reading and hashing the file.
+    Hashing,
+    /// Copying pieces to other nodes.
+    Replicating,
+    /// Checking what is there from an earlier attempt.
+    Checking,
+    /// Taking pieces from other nodes.
+    Downloading,
+}
+
+/// What a command that is done found.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// The file is shared, and copied as far as `copies` says.
+    Put {
+        /// Its address.
+        hash: Key,
+        /// Its length in bytes.
+        length: u64,
+        /// How many copies there are of the piece with the fewest, this node's own included.
+        copies: u32,
+        /// How many were asked for.
+        replicas: u8,
+        /// Whether `copies` is enough to call it stored: ⌊replicas/2⌋+1, or `replicas` is 0.
+        quorum: bool,
+    },
+    /// The file is there, every byte verified.
+    Get {
+        /// Its address.
+        hash: Key,
+        /// Its length in bytes.
+        length: u64,
+        /// Where it is.
+        path: PathBuf,
+        /// How many nodes content came from.
+        sources: u32,
+    },
+    /// The file is not shared any more.
+    Remove {
+        /// Its address.
+        hash: Key,
+    },
+    /// The shared files.
+    List {
+        /// In the order of their addresses.
+        files: Vec<SharedFile>,
+    },
+    /// The value is published.
+    Set {
+        /// Under whose key.
+        publisher: PublicKey,
+        /// Its name.
+        name: String,
+        /// How many nodes keep it, this one included when it is one of the closest.
+        copies: u32,
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// The value.
+    Lookup {
+        /// Under whose key.
+        publisher: PublicKey,
+        /// Its name.
+        name: String,
+        /// What it is.
+        value: Vec<u8>,
+        /// Its sequence number.
+        sequence: u64,
+        /// How many nodes were asked; 0 when the answer was at hand.
+        asked: u32,
+    },
+    /// The routing table, nearest first.
+    Peers {
+        /// Its contacts.
+        peers: Vec<Peer>,
+    },
+    /// How the node is doing.
+    Status(Box<Status>),
+    /// Who the node is.
+    Id {
+        /// Its place in the key space.
+        id: NodeId,
+        /// Its public key.
+        public: PublicKey,
+    },
+    /// Goodbye has been said, and the node stops.
+    Leave,
+}
+
+/// Why a command failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of failure.
+    pub reason: FailureReason,
+    /// What was tried, what went wrong and what to do.
+    pub message: String,
+}
+
+/// The kinds of failure that have an exit code of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// Exit code 1.
+    Failed,
+    /// The command makes no sense: exit code 2.
+    Usage,
+    /// Nobody has it: exit code 3.
+    NotFound,
+    /// No peer could be reached: exit code 4.
+    Unreachable,
+    /// What was received does not verify: exit code 6.
+    Unverified,
+    /// No space on disk, or the quota is used up: exit code 7.
+    NoSpace,
+}
+
+/// A shared file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SharedFile {
+    /// Its address.
+    pub hash: Key,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Copies of the piece with the fewest, this node's own included.
+    pub copies: u32,
+    /// How many were asked for.
+    pub replicas: u8,
+    /// Bytes that are here and verified: less than `length` while it is being downloaded.
+    pub have: u64,
+    /// Whether it lies in the node's cache, to be evicted when space is needed.
+    pub cached: bool,
+}
+
+/// A node in the routing table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its place in the key space.
+    pub id: NodeId,
+    /// Its public key.
+    pub public: PublicKey,
+    /// Where it answers.
+    pub addr: SocketAddr,
+    /// Whether it answered lately (15 minutes).
+    pub good: bool,
+    /// Seconds since it was last heard from.
+    pub last_seen_seconds: u64,
+    /// Smoothed round-trip time in microseconds; `None` before the first answer.
+    pub rtt_micros: Option<u64>,
+}
+
+/// How a node is doing.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Its place in the key space, in hexadecimal.
+    pub id: String,
+    /// The version of the program.
+    pub version: String,
+    /// Where it listens.
+    pub listen: String,
+    /// Where other nodes see it; `None` before any said so.
+    pub address: Option<SocketAddr>,
+    /// Whether it is a leaf.
+    pub leaf: bool,
+    /// The network's number.
+    pub network: u32,
+    /// Seconds since it was started.
+    pub uptime_seconds: u64,
+    /// How often it was started.
+    pub boots: u64,
+    /// Contacts in the routing table.
+    pub peers: u32,
+    /// Lookups under way.
+    pub lookups: u32,
+    /// Streams that are open.
+    pub streams: u32,
+    /// Downloads under way.
+    pub downloads: u32,
+    /// Value records kept for others.
+    pub records: u32,
+    /// Provider records kept for others.
+    pub providers: u32,
+    /// Files shared.
+    pub shares: u32,
+    /// Pieces stored for others.
+    pub pieces: u32,
+    /// Bytes on disk of stored pieces and the cache.
+    pub stored_bytes: u64,
+    /// Bytes that they may take.
+    pub quota_bytes: u64,
+    /// Bytes of content received and sent.
+    pub downloaded_bytes: u64,
+    /// Bytes of content sent.
+    pub uploaded_bytes: u64,
+    /// What was counted, by name.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}

@@ -1,0 +1,2 @@
+//! The node.
+pub mod command;

@@ -1,0 +1,72 @@
+//! The one source of randomness, seeded from outside.
+
+use core::time::Duration;
+
+/// A generator whose output is BLAKE3's extendable output under a 32-byte seed: unpredictable to whoever does
+/// not know the seed (write tokens and transaction ids depend on that), the same for the same seed.
+pub struct Rng {
+    stream: blake3::OutputReader,
+}
+
+impl Rng {
+    /// A generator for `seed`. A node on a real machine is given entropy, a simulated one a number.
+    pub fn new(seed: [u8; 32]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("elver 2026-11 random generator");
+        hasher.update(&seed);
+        Rng { stream: hasher.finalize_xof() }
+    }
+
+    /// `N` fresh bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.stream.fill(&mut bytes);
+        bytes
+    }
+
+    /// A uniform 64-bit number.
+    pub fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.bytes())
+    }
+
+    /// A number below `bound`; 0 when `bound` is 0. The bias is under `bound` / 2^64.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// A duration from `low` up to, not including, `high` (`low` when the range is empty).
+    pub fn duration(&mut self, low: Duration, high: Duration) -> Duration {
+        let span = high.saturating_sub(low).as_nanos().min(u128::from(u64::MAX)) as u64;
+        low + Duration::from_nanos(self.below(span))
+    }
+
+    /// Puts `items` in random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_numbers_and_another_gives_others() {
+        let (mut a, mut b, mut c) = (Rng::new([1; 32]), Rng::new([1; 32]), Rng::new([2; 32]));
+        assert_eq!(a.u64(), b.u64());
+        assert_ne!(a.u64(), c.u64());
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let mut rng = Rng::new([3; 32]);
+        assert!((0..1000).all(|_| rng.below(7) < 7));
+        assert_eq!(rng.below(0), 0);
+        let mut items: Vec<u32> = (0..50).collect();
+        rng.shuffle(&mut items);
+        assert_ne!(items, (0..50).collect::<Vec<_>>());
+        items.sort_unstable();
+        assert_eq!(items, (0..50).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,191 @@
+//! Datagrams: bytes become [`Unverified`], those become [`Verified`], and only the latter can be read.
+
+use super::Refused;
+use super::header::{Auth, HEADER_BYTES, Header, Kind, VERSION, flags};
+use super::message::Message;
+use super::network::Network;
+use crate::id::{Key, NodeId, PublicKey};
+use crate::identity::{Identity, verify};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The most bytes of UDP payload: what fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5) with its headers.
+pub const DATAGRAM_BYTES_MAX: usize = 1232;
+
+/// Room for the payload of a signed datagram.
+pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES - Auth::Signed.tail_bytes();
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct SignedTail {
+    public: PublicKey,
+    signature: [u8; 64],
+}
+
+const _: () = assert!(size_of::<SignedTail>() == Auth::Signed.tail_bytes());
+
+/// A datagram whose form is right and whose sender is not proven. It can say what is needed to decide whether the
+/// proof is worth its price, and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Unverified<'a> {
+    bytes: &'a [u8],
+    header: &'a Header,
+    kind: Kind,
+    message: Message<'a>,
+}
+
+impl<'a> Unverified<'a> {
+    /// Checks form: length, version, network, kind, reserved bits, and the layout of the body.
+    #[inline]
+    pub fn parse(bytes: &'a [u8], network: &Network) -> Result<Self, Refused> {
+        if bytes.len() > DATAGRAM_BYTES_MAX {
+            return Err(Refused::Length);
+        }
+        let (header, kind, auth) = Header::parse(bytes, network.id())?;
+        if auth != Auth::Signed {
+            return Err(Refused::Auth);
+        }
+        let payload = &bytes[HEADER_BYTES..HEADER_BYTES + usize::from(header.payload_length.get())];
+        Ok(Unverified { bytes, header, kind, message: Message::parse(kind, payload)? })
+    }
+
+    /// What it claims to be.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The transaction that it claims to belong to.
+    pub fn transaction(&self) -> u64 {
+        self.header.transaction.get()
+    }
+
+    /// The token that it carries.
+    pub fn token(&self) -> u64 {
+        self.header.token.get()
+    }
+
+    /// Proves the sender (about 50 µs). `recipient` is this node.
+    pub fn verify(self, network: &Network, recipient: &NodeId) -> Result<Verified<'a>, Refused> {
+        let covered = &self.bytes[..self.bytes.len() - Auth::Signed.tail_bytes()];
+        let tail = SignedTail::ref_from_bytes(&self.bytes[covered.len()..]).map_err(|_| Refused::Length)?;
+        let id = tail.public.node_id();
+        if id.short() != self.header.sender {
+            return Err(Refused::Sender);
+        }
+        let recipient = match self.header.flags & flags::RECIPIENT_UNKNOWN {
+            0 => recipient.key(),
+            _ => Key([0; 32]),
+        };
+        if !verify(&tail.public, &network.datagram_digest(covered, &tail.public, &recipient), &tail.signature)
+        {
+            return Err(Refused::Signature);
+        }
+        Ok(Verified {
+            header: self.header,
+            message: self.message,
+            public: tail.public,
+            id,
+            length: self.bytes.len(),
+        })
+    }
+}
+
+/// A datagram whose sender is proven: the only form in which a message reaches a protocol machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a> {
+    header: &'a Header,
+    message: Message<'a>,
+    public: PublicKey,
+    id: NodeId,
+    length: usize,
+}
+
+impl<'a> Verified<'a> {
+    /// What it says.
+    pub fn message(&self) -> Message<'a> {
+        self.message
+    }
+
+    /// Who says it.
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// Who says it, in the key space.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Whether the sender must stay out of routing tables.
+    pub fn is_leaf(&self) -> bool {
+        self.header.flags & flags::LEAF != 0
+    }
+
+    /// The transaction that it belongs to.
+    pub fn transaction(&self) -> u64 {
+        self.header.transaction.get()
+    }
+
+    /// The token that it carries.
+    pub fn token(&self) -> u64 {
+        self.header.token.get()
+    }
+
+    /// The sender's count of datagrams.
+    pub fn sequence(&self) -> u64 {
+        self.header.sequence.get()
+    }
+
+    /// Bytes of the whole datagram: what an answer to an unproven address may be three times of.
+    pub fn datagram_bytes(&self) -> usize {
+        self.length
+    }
+}
+
+/// What a datagram says besides its message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Envelope {
+    /// Whom it is for; `None` when it is not known who is at the address.
+    pub recipient: Option<NodeId>,
+    /// Whether this node is a leaf.
+    pub leaf: bool,
+    /// This node's count of datagrams.
+    pub sequence: u64,
+    /// The exchange that it belongs to.
+    pub transaction: u64,
+    /// See [`Header::token`].
+    pub token: u64,
+}
+
+/// Writes and signs a datagram; says how many bytes of `out` it takes, or `None` when the message does not fit.
+pub fn write(
+    out: &mut [u8; DATAGRAM_BYTES_MAX],
+    network: &Network,
+    identity: &Identity,
+    envelope: &Envelope,
+    message: &Message<'_>,
+) -> Option<usize> {
+    let payload_length = message.write(&mut out[HEADER_BYTES..HEADER_BYTES + PAYLOAD_BYTES_MAX])?;
+    let unknown = if envelope.recipient.is_none() { flags::RECIPIENT_UNKNOWN } else { 0 };
+    let header = Header {
+        version: VERSION,
+        kind: message.kind() as u8,
+        auth: Auth::Signed as u8,
+        flags: unknown | if envelope.leaf { flags::LEAF } else { 0 },
+        network: U32::new(network.id()),
+        sender: identity.id().short(),
+        sequence: U64::new(envelope.sequence),
+        transaction: U64::new(envelope.transaction),
+        token: U64::new(envelope.token),
+        payload_length: U16::new(payload_length as u16),
+        reserved: [0; 6],
+    };
+    out[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    let (covered, rest) = out.split_at_mut(HEADER_BYTES + payload_length);
+    let recipient = envelope.recipient.map_or(Key([0; 32]), |id| id.key());
+    let public = identity.public();
+    let signature = identity.sign(&network.datagram_digest(covered, &public, &recipient));
+    let tail = SignedTail { public, signature };
+    rest[..size_of::<SignedTail>()].copy_from_slice(tail.as_bytes());
+    Some(covered.len() + size_of::<SignedTail>())
+}

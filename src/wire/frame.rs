@@ -1,0 +1,497 @@
+//! Frames: what goes over a TCP stream between two nodes.
+//!
+//! Each end first sends a hello, then a proof: its signature over both hellos, nonces included. Before both proofs
+//! are checked no other frame is accepted. Then either end may ask the other for pieces and offer it pieces. A
+//! *piece* is what has a key of its own: a chunk, a manifest, or a file of one chunk.
+//!
+//! Content is not part of a frame: [`Frame::Block`] and [`Frame::StoreData`] announce how many raw bytes follow them,
+//! so that those can go from file to socket to file without passing through a parser.
+
+use super::Refused;
+use crate::id::{Key, PublicKey};
+use crate::manifest::Content;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What each frame starts with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct FrameHead {
+    length: U32,
+    kind: u8,
+    reserved: [u8; 3],
+}
+
+/// The size of a [`FrameHead`].
+pub const FRAME_HEAD_BYTES: usize = 8;
+const _: () = assert!(size_of::<FrameHead>() == FRAME_HEAD_BYTES);
+
+/// The most keys in one question.
+pub const WHICH_KEYS_MAX: usize = 128;
+
+/// The most bytes of a frame, head included.
+pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + size_of::<WhichHead>() + WHICH_KEYS_MAX * 32;
+
+/// Frame numbers. Never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// Who I am.
+    Hello = 1,
+    /// That I am.
+    Proof = 2,
+    /// Send me a piece.
+    Request = 3,
+    /// Here it comes.
+    Block = 4,
+    /// No.
+    Refuse = 5,
+    /// I do not need it any more.
+    Cancel = 6,
+    /// Which of these do you have?
+    Which = 7,
+    /// These.
+    Have = 8,
+    /// Will you keep a piece?
+    Store = 9,
+    /// Yes; or: I have it.
+    Accept = 10,
+    /// Here it comes.
+    StoreData = 11,
+    /// It is on disk.
+    Stored = 12,
+}
+
+impl FrameKind {
+    fn from_number(number: u8) -> Option<Self> {
+        use FrameKind::*;
+        let kinds =
+            [Hello, Proof, Request, Block, Refuse, Cancel, Which, Have, Store, Accept, StoreData, Stored];
+        kinds.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    fn body_bytes_max(self) -> usize {
+        match self {
+            FrameKind::Hello => size_of::<Hello>(),
+            FrameKind::Proof => 64,
+            FrameKind::Request => size_of::<RequestBody>(),
+            FrameKind::Block => size_of::<BlockBody>(),
+            FrameKind::Which => size_of::<WhichHead>() + WHICH_KEYS_MAX * 32,
+            FrameKind::Have => size_of::<HaveBody>(),
+            FrameKind::Store => size_of::<StoreBody>(),
+            FrameKind::Refuse | FrameKind::Cancel | FrameKind::Accept => size_of::<AnswerBody>(),
+            FrameKind::StoreData | FrameKind::Stored => size_of::<AnswerBody>(),
+        }
+    }
+}
+
+/// Why a request or an offer is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Refusal {
+    /// No such piece here (any more).
+    NotFound = 1,
+    /// Too much is going on; try again later.
+    Busy = 2,
+    /// No space, or the quota is used up.
+    NoSpace = 3,
+    /// Too many nodes are closer to the key.
+    NotClose = 4,
+    /// The offer makes no sense: a length or an offset that no piece has.
+    Invalid = 5,
+    /// The disk failed.
+    Disk = 6,
+    /// What arrived is not what was offered.
+    Mismatch = 7,
+}
+
+impl Refusal {
+    fn from_number(number: u8) -> Option<Self> {
+        use Refusal::*;
+        [NotFound, Busy, NoSpace, NotClose, Invalid, Disk, Mismatch]
+            .into_iter()
+            .find(|reason| *reason as u8 == number)
+    }
+}
+
+/// The first frame of either end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Hello {
+    magic: [u8; 4],
+    version: u8,
+    flags: u8,
+    /// The port that the sender listens on; with the address that it connects from, that is where it answers.
+    pub port: U16,
+    network: U32,
+    reserved: [u8; 4],
+    /// Who the sender is.
+    pub public: PublicKey,
+    /// Fresh for each stream.
+    pub nonce: [u8; 32],
+}
+
+const MAGIC: [u8; 4] = *b"ELVS";
+const VERSION: u8 = 1;
+const LEAF: u8 = 1;
+
+impl Hello {
+    /// A hello of this version.
+    pub fn new(network: u32, public: PublicKey, nonce: [u8; 32], port: u16, leaf: bool) -> Self {
+        Hello {
+            magic: MAGIC,
+            version: VERSION,
+            flags: if leaf { LEAF } else { 0 },
+            port: U16::new(port),
+            network: U32::new(network),
+            reserved: [0; 4],
+            public,
+            nonce,
+        }
+    }
+
+    /// The network that the sender is in.
+    pub fn network(&self) -> u32 {
+        self.network.get()
+    }
+
+    /// Whether the sender is a leaf.
+    pub fn is_leaf(&self) -> bool {
+        self.flags & LEAF != 0
+    }
+
+    fn check(&self) -> Result<(), Refused> {
+        if self.magic != MAGIC || self.version != VERSION {
+            return Err(Refused::Version);
+        }
+        if self.flags & !LEAF != 0 || self.reserved != [0; 4] {
+            return Err(Refused::Reserved);
+        }
+        Ok(())
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RequestBody {
+    request: U32,
+    reserved: [u8; 4],
+    key: Key,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct BlockBody {
+    request: U32,
+    length: U32,
+    content: u8,
+    reserved: [u8; 7],
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WhichHead {
+    question: U32,
+    reserved: [u8; 4],
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct HaveBody {
+    question: U32,
+    reserved: [u8; 4],
+    bitmap: [u8; WHICH_KEYS_MAX / 8],
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoreBody {
+    request: U32,
+    length: U32,
+    input_offset: U64,
+    lifetime: U32,
+    content: u8,
+    replicas: u8,
+    reserved: [u8; 10],
+    key: Key,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct AnswerBody {
+    request: U32,
+    detail: U32,
+}
+
+const _: () = assert!(size_of::<Hello>() == 80);
+const _: () = assert!(size_of::<RequestBody>() == 40);
+const _: () = assert!(size_of::<BlockBody>() == 16);
+const _: () = assert!(size_of::<WhichHead>() == 8);
+const _: () = assert!(size_of::<HaveBody>() == 24);
+const _: () = assert!(size_of::<StoreBody>() == 64);
+const _: () = assert!(size_of::<AnswerBody>() == 8);
+
+/// An offer to keep a piece, as [`Frame::Store`] carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// The piece.
+    pub key: Key,
+    /// What it is.
+    pub content: Content,
+    /// Its length in bytes.
+    pub length: u32,
+    /// Where a chunk starts in its file; zero for manifests and files.
+    pub input_offset: u64,
+    /// How many nodes are to keep it.
+    pub replicas: u8,
+    /// Seconds that it is to be kept.
+    pub lifetime: u32,
+}
+
+/// A frame, parsed in place or to be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame<'a> {
+    /// Who the sender is.
+    Hello(&'a Hello),
+    /// The sender's signature over both hellos.
+    Proof {
+        /// See [`Network::handshake_digest`](super::network::Network::handshake_digest).
+        signature: &'a [u8; 64],
+    },
+    /// Send me the piece with this key, whatever it is.
+    Request {
+        /// Chosen by who asks; repeated in the answer.
+        request: u32,
+        /// The piece.
+        key: Key,
+    },
+    /// `length` raw bytes of the piece follow: all of it.
+    Block {
+        /// The request that this answers.
+        request: u32,
+        /// What the piece is.
+        content: Content,
+        /// Its length.
+        length: u32,
+    },
+    /// A request or an offer is refused.
+    Refuse {
+        /// The request.
+        request: u32,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The sender does not need the piece any more. A block that is on its way still arrives.
+    Cancel {
+        /// The request.
+        request: u32,
+    },
+    /// Which of these pieces do you have? At most [`WHICH_KEYS_MAX`].
+    Which {
+        /// Chosen by who asks; repeated in the answer.
+        question: u32,
+        /// The pieces.
+        keys: &'a [Key],
+    },
+    /// Bit `i` (of byte `i / 8`, the lowest first) is set when piece `i` of the question is here.
+    Have {
+        /// The question.
+        question: u32,
+        /// One bit for each key; the others are zero.
+        bitmap: [u8; WHICH_KEYS_MAX / 8],
+    },
+    /// Will you keep this piece?
+    Store {
+        /// Chosen by who offers; repeated in the answers.
+        request: u32,
+        /// The piece.
+        offer: Offer,
+    },
+    /// Send it; or, when `have` is set, it is here and on disk already.
+    Accept {
+        /// The offer.
+        request: u32,
+        /// No need to send it.
+        have: bool,
+    },
+    /// `length` raw bytes of the piece follow: all of it.
+    StoreData {
+        /// The offer.
+        request: u32,
+        /// The piece's length.
+        length: u32,
+    },
+    /// The piece is on disk and will survive a power cut.
+    Stored {
+        /// The offer.
+        request: u32,
+    },
+}
+
+/// What the start of a stream's bytes is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed<'a> {
+    /// A frame, and how many bytes it takes.
+    Frame(Frame<'a>, usize),
+    /// The beginning of a frame: there must be more bytes.
+    Incomplete,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the frame at the start of `bytes`. An announced length over what its kind may have is refused at once, before
+    /// anything is waited for.
+    pub fn parse(bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
+        let Ok((head, rest)) = FrameHead::ref_from_prefix(bytes) else {
+            return Ok(Parsed::Incomplete);
+        };
+        let kind = FrameKind::from_number(head.kind).ok_or(Refused::Kind)?;
+        if head.reserved != [0; 3] {
+            return Err(Refused::Reserved);
+        }
+        let length = head.length.get() as usize;
+        if length > kind.body_bytes_max() {
+            return Err(Refused::Length);
+        }
+        match rest.get(..length) {
+            Some(body) => Ok(Parsed::Frame(Frame::parse_body(kind, body)?, FRAME_HEAD_BYTES + length)),
+            None => Ok(Parsed::Incomplete),
+        }
+    }
+
+    fn parse_body(kind: FrameKind, body: &'a [u8]) -> Result<Self, Refused> {
+        Ok(match kind {
+            FrameKind::Hello => {
+                let hello: &Hello = exactly(body)?;
+                hello.check()?;
+                Frame::Hello(hello)
+            }
+            FrameKind::Proof => Frame::Proof { signature: body.try_into().map_err(|_| Refused::Length)? },
+            FrameKind::Request => {
+                let body: &RequestBody = exactly(body)?;
+                reserved(&body.reserved)?;
+                Frame::Request { request: body.request.get(), key: body.key }
+            }
+            FrameKind::Block => {
+                let body: &BlockBody = exactly(body)?;
+                reserved(&body.reserved)?;
+                let content = Content::from_number(body.content).ok_or(Refused::Value)?;
+                Frame::Block { request: body.request.get(), content, length: body.length.get() }
+            }
+            FrameKind::Which => {
+                let (head, keys) = WhichHead::ref_from_prefix(body).map_err(|_| Refused::Length)?;
+                reserved(&head.reserved)?;
+                let keys = <[Key]>::ref_from_bytes(keys).map_err(|_| Refused::Length)?;
+                Frame::Which { question: head.question.get(), keys }
+            }
+            FrameKind::Have => {
+                let body: &HaveBody = exactly(body)?;
+                reserved(&body.reserved)?;
+                Frame::Have { question: body.question.get(), bitmap: body.bitmap }
+            }
+            FrameKind::Store => {
+                let body: &StoreBody = exactly(body)?;
+                reserved(&body.reserved)?;
+                let content = Content::from_number(body.content).ok_or(Refused::Value)?;
+                let offer = Offer {
+                    key: body.key,
+                    content,
+                    length: body.length.get(),
+                    input_offset: body.input_offset.get(),
+                    replicas: body.replicas,
+                    lifetime: body.lifetime.get(),
+                };
+                Frame::Store { request: body.request.get(), offer }
+            }
+            FrameKind::Refuse
+            | FrameKind::Cancel
+            | FrameKind::Accept
+            | FrameKind::StoreData
+            | FrameKind::Stored => {
+                let body: &AnswerBody = exactly(body)?;
+                Frame::from_answer(kind, body.request.get(), body.detail.get())?
+            }
+        })
+    }
+
+    fn from_answer(kind: FrameKind, request: u32, detail: u32) -> Result<Frame<'a>, Refused> {
+        let small = u8::try_from(detail);
+        Ok(match kind {
+            FrameKind::Refuse => {
+                let reason = small.ok().and_then(Refusal::from_number).ok_or(Refused::Value)?;
+                Frame::Refuse { request, reason }
+            }
+            FrameKind::StoreData => Frame::StoreData { request, length: detail },
+            FrameKind::Accept if detail < 2 => Frame::Accept { request, have: detail == 1 },
+            FrameKind::Cancel if detail == 0 => Frame::Cancel { request },
+            FrameKind::Stored if detail == 0 => Frame::Stored { request },
+            _ => return Err(Refused::Reserved),
+        })
+    }
+
+    /// Appends the frame to `out`.
+    ///
+    /// # Panics
+    /// When a question has more than [`WHICH_KEYS_MAX`] keys.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match *self {
+            Frame::Hello(hello) => put(out, FrameKind::Hello, &[hello.as_bytes()]),
+            Frame::Proof { signature } => put(out, FrameKind::Proof, &[signature]),
+            Frame::Request { request, key } => {
+                let body = RequestBody { request: U32::new(request), reserved: [0; 4], key };
+                put(out, FrameKind::Request, &[body.as_bytes()]);
+            }
+            Frame::Block { request, content, length } => {
+                let (request, length) = (U32::new(request), U32::new(length));
+                let body = BlockBody { request, length, content: content as u8, reserved: [0; 7] };
+                put(out, FrameKind::Block, &[body.as_bytes()]);
+            }
+            Frame::Which { question, keys } => {
+                assert!(keys.len() <= WHICH_KEYS_MAX, "{} keys in one question", keys.len());
+                let head = WhichHead { question: U32::new(question), reserved: [0; 4] };
+                put(out, FrameKind::Which, &[head.as_bytes(), keys.as_bytes()]);
+            }
+            Frame::Have { question, bitmap } => {
+                let body = HaveBody { question: U32::new(question), reserved: [0; 4], bitmap };
+                put(out, FrameKind::Have, &[body.as_bytes()]);
+            }
+            Frame::Store { request, offer } => {
+                let body = StoreBody {
+                    request: U32::new(request),
+                    length: U32::new(offer.length),
+                    input_offset: U64::new(offer.input_offset),
+                    lifetime: U32::new(offer.lifetime),
+                    content: offer.content as u8,
+                    replicas: offer.replicas,
+                    reserved: [0; 10],
+                    key: offer.key,
+                };
+                put(out, FrameKind::Store, &[body.as_bytes()]);
+            }
+            Frame::Refuse { request, reason } => answer(out, FrameKind::Refuse, request, reason as u32),
+            Frame::Cancel { request } => answer(out, FrameKind::Cancel, request, 0),
+            Frame::Accept { request, have } => answer(out, FrameKind::Accept, request, u32::from(have)),
+            Frame::StoreData { request, length } => answer(out, FrameKind::StoreData, request, length),
+            Frame::Stored { request } => answer(out, FrameKind::Stored, request, 0),
+        }
+    }
+}
+
+fn exactly<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Result<&T, Refused> {
+    T::ref_from_bytes(body).map_err(|_| Refused::Length)
+}
+
+fn reserved(bytes: &[u8]) -> Result<(), Refused> {
+    if bytes.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Refused::Reserved) }
+}
+
+fn put(out: &mut Vec<u8>, kind: FrameKind, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let head = FrameHead { length: U32::new(length as u32), kind: kind as u8, reserved: [0; 3] };
+    out.extend_from_slice(head.as_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+fn answer(out: &mut Vec<u8>, kind: FrameKind, request: u32, detail: u32) {
+    let body = AnswerBody { request: U32::new(request), detail: U32::new(detail) };
+    put(out, kind, &[body.as_bytes()]);
+}

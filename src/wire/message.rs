@@ -1,0 +1,323 @@
+//! The bodies of datagrams. One [`Message`] is both what was parsed in place and what is to be written.
+
+use super::Refused;
+use super::contact::{WireAddr, WireContact};
+use super::header::Kind;
+use super::provider::ProviderRecord;
+use super::record::Record;
+use crate::id::Key;
+use core::net::SocketAddr;
+use zerocopy::little_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The most provider announcements in one datagram.
+pub const ANNOUNCEMENTS_MAX: usize = 6;
+
+/// Zero bytes that a first request carries, so that an answer three times its size is a useful one.
+pub const PADDING_BYTES: usize = 240;
+
+/// What a find asks for besides the contacts nearest to its target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Want {
+    /// Nothing.
+    Nodes = 0,
+    /// The value record under this key.
+    Value = 1,
+    /// Who serves the file with this hash.
+    Providers = 2,
+}
+
+/// The body of a find.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct FindBody {
+    target: Key,
+    want: u8,
+    reserved: [u8; 7],
+}
+
+/// The body of a pong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PongBody {
+    observed: WireAddr,
+    reserved: [u8; 6],
+}
+
+/// What a found starts with; contacts, providers and at most one record follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct FoundHead {
+    contacts: u8,
+    providers: u8,
+    record_length: U16,
+    reserved: [u8; 12],
+}
+
+/// One announcement: a provider record with the file that it is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Announcement {
+    /// The file.
+    pub file: Key,
+    /// Who serves it.
+    pub provider: ProviderRecord,
+}
+
+/// The body of a stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct StoredBody {
+    accepted: u8,
+    reason: u8,
+    reserved: [u8; 6],
+}
+
+/// The body of a leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct LeaveBody {
+    for_good: u8,
+    reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<FindBody>() == 40);
+const _: () = assert!(size_of::<PongBody>() == 24);
+const _: () = assert!(size_of::<FoundHead>() == 16);
+const _: () = assert!(size_of::<Announcement>() == 160);
+const _: () = assert!(size_of::<StoredBody>() == 8);
+const _: () = assert!(size_of::<LeaveBody>() == 8);
+
+/// Why something was not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum NotStored {
+    /// Everything was stored.
+    Nothing = 0,
+    /// The token does not prove the sender's address (any more): the answer carries a fresh one.
+    Token = 1,
+    /// A record with a higher sequence number is kept already.
+    Older = 2,
+    /// A signature inside does not fit.
+    Signature = 3,
+    /// The table is full.
+    Full = 4,
+    /// This node is a leaf, or does not keep such things.
+    Unwilling = 5,
+}
+
+impl NotStored {
+    fn from_number(number: u8) -> Option<Self> {
+        use NotStored::*;
+        [Nothing, Token, Older, Signature, Full, Unwilling].into_iter().find(|reason| *reason as u8 == number)
+    }
+}
+
+/// A message. Parsed, it borrows from the datagram; to be sent, from whoever composes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message<'a> {
+    /// Are you there? `padding` zero bytes follow.
+    Ping {
+        /// Bytes of padding, at most [`PADDING_BYTES`].
+        padding: usize,
+    },
+    /// Yes.
+    Pong {
+        /// The address that the ping came from.
+        observed: SocketAddr,
+    },
+    /// Who or what is near `target`?
+    Find {
+        /// The key.
+        target: Key,
+        /// What besides contacts.
+        want: Want,
+        /// Bytes of padding, at most [`PADDING_BYTES`].
+        padding: usize,
+    },
+    /// What is near.
+    Found {
+        /// The nearest contacts that the sender knows, nearest first.
+        contacts: &'a [WireContact],
+        /// Who serves the file; their signatures are not checked yet.
+        providers: &'a [ProviderRecord],
+        /// The record; its signature is not checked yet.
+        record: Option<Record<'a>>,
+    },
+    /// Keep this record; its signature is not checked yet.
+    StoreRecord {
+        /// The record.
+        record: Record<'a>,
+    },
+    /// Keep these provider records, one to [`ANNOUNCEMENTS_MAX`]; their signatures are not checked yet.
+    Announce {
+        /// The records with their files.
+        announcements: &'a [Announcement],
+    },
+    /// What became of a store or an announcement.
+    Stored {
+        /// How many records were kept.
+        accepted: u8,
+        /// Why the others were not.
+        reason: NotStored,
+    },
+    /// The sender is going.
+    Leave {
+        /// Whether it does not mean to come back.
+        for_good: bool,
+    },
+}
+
+impl<'a> Message<'a> {
+    /// The message's number.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Message::Ping { .. } => Kind::Ping,
+            Message::Pong { .. } => Kind::Pong,
+            Message::Find { .. } => Kind::Find,
+            Message::Found { .. } => Kind::Found,
+            Message::StoreRecord { .. } => Kind::StoreRecord,
+            Message::Announce { .. } => Kind::Announce,
+            Message::Stored { .. } => Kind::Stored,
+            Message::Leave { .. } => Kind::Leave,
+        }
+    }
+
+    /// Reads a payload of the given kind.
+    #[inline]
+    pub fn parse(kind: Kind, payload: &'a [u8]) -> Result<Self, Refused> {
+        Ok(match kind {
+            Kind::Ping => Message::Ping { padding: padding(payload)? },
+            Kind::Pong => {
+                let body: &PongBody = exactly(payload)?;
+                reserved(&body.reserved)?;
+                Message::Pong { observed: body.observed.get().ok_or(Refused::Value)? }
+            }
+            Kind::Find => {
+                let (body, rest) = FindBody::ref_from_prefix(payload).map_err(|_| Refused::Length)?;
+                reserved(&body.reserved)?;
+                let want = match body.want {
+                    0 => Want::Nodes,
+                    1 => Want::Value,
+                    2 => Want::Providers,
+                    _ => return Err(Refused::Value),
+                };
+                Message::Find { target: body.target, want, padding: padding(rest)? }
+            }
+            Kind::Found => parse_found(payload)?,
+            Kind::StoreRecord => Message::StoreRecord { record: Record::parse(payload)? },
+            Kind::Announce => {
+                let announcements = <[Announcement]>::ref_from_bytes(payload).map_err(|_| Refused::Length)?;
+                if !(1..=ANNOUNCEMENTS_MAX).contains(&announcements.len()) {
+                    return Err(Refused::Length);
+                }
+                announcements.iter().try_for_each(|announcement| announcement.provider.check())?;
+                Message::Announce { announcements }
+            }
+            Kind::Stored => {
+                let body: &StoredBody = exactly(payload)?;
+                reserved(&body.reserved)?;
+                let reason = NotStored::from_number(body.reason).ok_or(Refused::Value)?;
+                Message::Stored { accepted: body.accepted, reason }
+            }
+            Kind::Leave => {
+                let body: &LeaveBody = exactly(payload)?;
+                reserved(&body.reserved)?;
+                match body.for_good {
+                    0 | 1 => Message::Leave { for_good: body.for_good == 1 },
+                    _ => return Err(Refused::Value),
+                }
+            }
+        })
+    }
+
+    /// Writes the payload to the start of `out` and says how long it is; `None` when it does not fit.
+    pub fn write(&self, out: &mut [u8]) -> Option<usize> {
+        let mut writer = Writer { out, length: 0 };
+        match *self {
+            Message::Ping { padding } => writer.zeros(padding)?,
+            Message::Pong { observed } => {
+                writer.put(&PongBody { observed: WireAddr::new(observed), reserved: [0; 6] })?;
+            }
+            Message::Find { target, want, padding } => {
+                writer.put(&FindBody { target, want: want as u8, reserved: [0; 7] })?;
+                writer.zeros(padding)?;
+            }
+            Message::Found { contacts, providers, record } => {
+                let record = record.map_or(&[][..], |record| record.bytes());
+                writer.put(&FoundHead {
+                    contacts: u8::try_from(contacts.len()).ok()?,
+                    providers: u8::try_from(providers.len()).ok()?,
+                    record_length: U16::new(u16::try_from(record.len()).ok()?),
+                    reserved: [0; 12],
+                })?;
+                writer.put(contacts)?;
+                writer.put(providers)?;
+                writer.put(record)?;
+            }
+            Message::StoreRecord { record } => writer.put(record.bytes())?,
+            Message::Announce { announcements } => writer.put(announcements)?,
+            Message::Stored { accepted, reason } => {
+                writer.put(&StoredBody { accepted, reason: reason as u8, reserved: [0; 6] })?;
+            }
+            Message::Leave { for_good } => {
+                writer.put(&LeaveBody { for_good: u8::from(for_good), reserved: [0; 7] })?
+            }
+        }
+        Some(writer.length)
+    }
+}
+
+fn parse_found(payload: &[u8]) -> Result<Message<'_>, Refused> {
+    let (head, rest) = FoundHead::ref_from_prefix(payload).map_err(|_| Refused::Length)?;
+    reserved(&head.reserved)?;
+    let (contacts, rest) = <[WireContact]>::ref_from_prefix_with_elems(rest, usize::from(head.contacts))
+        .map_err(|_| Refused::Length)?;
+    let (providers, rest) = <[ProviderRecord]>::ref_from_prefix_with_elems(rest, usize::from(head.providers))
+        .map_err(|_| Refused::Length)?;
+    if rest.len() != usize::from(head.record_length.get()) {
+        return Err(Refused::Length);
+    }
+    if !contacts.iter().all(WireContact::is_well_formed) {
+        return Err(Refused::Reserved);
+    }
+    providers.iter().try_for_each(ProviderRecord::check)?;
+    let record = if rest.is_empty() { None } else { Some(Record::parse(rest)?) };
+    Ok(Message::Found { contacts, providers, record })
+}
+
+fn exactly<T: FromBytes + KnownLayout + Immutable + Unaligned>(payload: &[u8]) -> Result<&T, Refused> {
+    T::ref_from_bytes(payload).map_err(|_| Refused::Length)
+}
+
+fn reserved(bytes: &[u8]) -> Result<(), Refused> {
+    if bytes.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Refused::Reserved) }
+}
+
+fn padding(bytes: &[u8]) -> Result<usize, Refused> {
+    if bytes.len() > PADDING_BYTES {
+        return Err(Refused::Length);
+    }
+    reserved(bytes).map(|()| bytes.len())
+}
+
+struct Writer<'a> {
+    out: &'a mut [u8],
+    length: usize,
+}
+
+impl Writer<'_> {
+    fn put<T: IntoBytes + Immutable + ?Sized>(&mut self, value: &T) -> Option<()> {
+        let bytes = value.as_bytes();
+        self.out.get_mut(self.length..self.length + bytes.len())?.copy_from_slice(bytes);
+        self.length += bytes.len();
+        Some(())
+    }
+
+    fn zeros(&mut self, count: usize) -> Option<()> {
+        self.out.get_mut(self.length..self.length + count)?.fill(0);
+        self.length += count;
+        Some(())
+    }
+}

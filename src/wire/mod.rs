@@ -1,0 +1,70 @@
+//! The wire: fixed layouts, read in place and written in place.
+//!
+//! Everything is little-endian and naturally aligned, has no padding, and its size is asserted when it is compiled. Reserved
+//! bits are zero and checked. Message numbers are never reused. Nothing here allocates, and nothing here can panic on
+//! what it is given.
+//!
+//! - [`header`]: the 48 bytes that every datagram starts with.
+//! - [`message`]: the bodies of datagrams.
+//! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
+//! - [`contact`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
+//! - [`frame`]: what goes over TCP streams.
+//! - [`network`]: the domains that signatures are made under.
+//! - [`outbox`]: where machines put datagrams.
+
+pub mod contact;
+pub mod datagram;
+pub mod frame;
+pub mod header;
+pub mod message;
+pub mod network;
+pub mod outbox;
+pub mod provider;
+pub mod record;
+
+use core::fmt;
+
+/// Why bytes were refused. Every reason is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Too short, too long, or the lengths inside contradict each other.
+    Length,
+    /// Another version of the protocol.
+    Version,
+    /// Another network.
+    Network,
+    /// A message or frame number that this version does not know.
+    Kind,
+    /// An authentication form that this version does not know, or one that the kind does not allow.
+    Auth,
+    /// A reserved bit is set.
+    Reserved,
+    /// A field has a value that no node would send.
+    Value,
+    /// The sender's short id is not that of the public key it signed with.
+    Sender,
+    /// The signature does not fit.
+    Signature,
+}
+
+impl Refused {
+    /// How many reasons there are: the size of a table of counters.
+    pub const COUNT: usize = 9;
+
+    /// The reasons in the order of their numbers, with the names that `status` shows.
+    pub const NAMES: [&'static str; Refused::COUNT] =
+        ["length", "version", "network", "kind", "auth", "reserved", "value", "sender", "signature"];
+
+    /// The reason's place in [`NAMES`](Refused::NAMES).
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refused: {}", Refused::NAMES[self.index()])
+    }
+}
+
+impl std::error::Error for Refused {}

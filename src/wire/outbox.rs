@@ -1,0 +1,119 @@
+//! Where machines put datagrams: composed, signed and queued until the driver takes them.
+
+use super::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+use super::message::Message;
+use super::network::Network;
+use crate::id::NodeId;
+use crate::identity::Identity;
+use core::net::SocketAddr;
+
+/// A bounded ring of datagrams. All its memory is there from the start.
+pub struct Outbox {
+    network: Network,
+    identity: Identity,
+    leaf: bool,
+    sequence: u64,
+    slots: Vec<Datagram>,
+    first: usize,
+    length: usize,
+    dropped: u64,
+}
+
+/// A datagram on its way out.
+pub struct Datagram {
+    to: SocketAddr,
+    length: usize,
+    bytes: [u8; DATAGRAM_BYTES_MAX],
+}
+
+impl Datagram {
+    /// Where it goes.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// What is sent.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Outbox {
+    /// An empty ring of `capacity` datagrams. `sequence` is over every number that this identity has used before.
+    pub fn new(network: Network, identity: Identity, leaf: bool, sequence: u64, capacity: usize) -> Self {
+        let empty = || Datagram {
+            to: SocketAddr::from(([0, 0, 0, 0], 0)),
+            length: 0,
+            bytes: [0; DATAGRAM_BYTES_MAX],
+        };
+        let slots = core::iter::repeat_with(empty).take(capacity.max(1)).collect();
+        Outbox { network, identity, leaf, sequence, slots, first: 0, length: 0, dropped: 0 }
+    }
+
+    /// The network that datagrams are for.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Who signs.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether this node is a leaf.
+    pub fn is_leaf(&self) -> bool {
+        self.leaf
+    }
+
+    /// How many datagrams wait.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// How many were dropped because the ring was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Composes, signs and queues a datagram. When the ring is full it is dropped and counted: to whoever waits for
+    /// it that is one more lost packet. False when it was dropped or does not fit a datagram.
+    pub fn send(
+        &mut self,
+        to: SocketAddr,
+        recipient: Option<NodeId>,
+        transaction: u64,
+        token: u64,
+        message: &Message<'_>,
+    ) -> bool {
+        if self.length == self.slots.len() {
+            self.dropped += 1;
+            return false;
+        }
+        let index = (self.first + self.length) % self.slots.len();
+        let slot = &mut self.slots[index];
+        let envelope = Envelope { recipient, leaf: self.leaf, sequence: self.sequence, transaction, token };
+        let Some(length) = write(&mut slot.bytes, &self.network, &self.identity, &envelope, message) else {
+            return false;
+        };
+        (slot.to, slot.length) = (to, length);
+        self.sequence += 1;
+        self.length += 1;
+        true
+    }
+
+    /// Takes the datagram that has waited longest.
+    pub fn poll(&mut self) -> Option<&Datagram> {
+        if self.length == 0 {
+            return None;
+        }
+        let index = self.first;
+        self.first = (self.first + 1) % self.slots.len();
+        self.length -= 1;
+        Some(&self.slots[index])
+    }
+}
