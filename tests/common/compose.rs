@@ -1,0 +1,292 @@
+//! Composes every vector anew from fixed keys and values.
+
+use crate::common::{network, recipient, sender};
+use elver::id::Key;
+use elver::identity::{Digest, Identity};
+use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
+use elver::wire::contact::{Contact, WireContact};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+use elver::wire::frame::{Frame, Hello, Offer, Refusal, WHICH_KEYS_MAX};
+use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, Want};
+use elver::wire::provider::ProviderRecord;
+use elver::wire::record::{NAME_BYTES_MAX, Record, VALUE_BYTES_MAX, sign_record};
+use std::net::SocketAddr;
+use zerocopy::IntoBytes;
+
+/// A message as it goes over the network.
+pub(crate) struct Vector {
+    /// The name of its file.
+    pub(crate) name: &'static str,
+    /// What it is, for a reader of the file.
+    pub(crate) about: String,
+    /// Its bytes.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Vector {
+    fn new(name: &'static str, about: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Vector { name, about: about.into(), bytes }
+    }
+}
+
+/// The publisher of the value records.
+pub(crate) fn publisher() -> Identity {
+    Identity::from_secret(&[3; 32])
+}
+
+fn key(byte: u8) -> Key {
+    Key([byte; 32])
+}
+
+fn ipv4() -> SocketAddr {
+    "192.0.2.7:3583".parse().expect("an address")
+}
+
+fn ipv6() -> SocketAddr {
+    "[2001:db8::7]:3583".parse().expect("an address")
+}
+
+/// The file that the provider records of the vectors are about.
+pub(crate) fn provided_file() -> Key {
+    key(0x66)
+}
+
+fn provider(number: u8) -> ProviderRecord {
+    let identity = Identity::from_secret(&[4 + number; 32]);
+    let addr = SocketAddr::new(ipv4().ip(), 3583 + u16::from(number));
+    ProviderRecord::new(&network(), &identity, &provided_file(), addr, number % 2 == 1, 3600, 40)
+}
+
+fn record(name: &str, value: &[u8]) -> Vec<u8> {
+    sign_record(&network(), &publisher(), name, value, 86_400, 12).expect("an allowed record")
+}
+
+fn small_record() -> Vec<u8> {
+    record("greeting", "Grüße".as_bytes())
+}
+
+fn largest_record() -> Vec<u8> {
+    record(&"n".repeat(NAME_BYTES_MAX), &[0xee; VALUE_BYTES_MAX])
+}
+
+fn contacts(count: u8) -> Vec<WireContact> {
+    let contact = |number: u8| {
+        let public = Identity::from_secret(&[100 + number; 32]).public();
+        let ip = if number % 3 == 2 { ipv6().ip() } else { ipv4().ip() };
+        let addr = SocketAddr::new(ip, 4000 + u16::from(number));
+        WireContact::new(&Contact::new(public, addr), u32::from(number) * 10)
+    };
+    (0..count).map(contact).collect()
+}
+
+fn datagram(message: &Message<'_>, first: bool, leaf: bool) -> Vec<u8> {
+    let envelope = Envelope {
+        recipient: (!first).then(|| recipient().id()),
+        leaf,
+        sequence: 0x0102_0304_0506_0708,
+        transaction: 0x1112_1314_1516_1718,
+        token: if first { 0 } else { 0x2122_2324_2526_2728 },
+    };
+    let mut bytes = [0; DATAGRAM_BYTES_MAX];
+    let length = write(&mut bytes, &network(), &sender(), &envelope, message).expect("a message that fits");
+    bytes[..length].to_vec()
+}
+
+fn parsed(record: &[u8]) -> Record<'_> {
+    Record::parse(record).expect("a well-formed record")
+}
+
+/// At least one datagram of each kind.
+pub(crate) fn datagrams() -> Vec<Vector> {
+    let mut vectors = requests();
+    vectors.extend(answers());
+    vectors
+}
+
+fn requests() -> Vec<Vector> {
+    let known =
+        |name, about: &str, message: &Message<'_>| Vector::new(name, about, datagram(message, false, false));
+    let first =
+        |name, about: &str, message: &Message<'_>| Vector::new(name, about, datagram(message, true, false));
+    let (small, largest) = (small_record(), largest_record());
+    let announcements: Vec<Announcement> =
+        (0..6).map(|number| Announcement { file: provided_file(), provider: provider(number) }).collect();
+    let find = |want, padding| Message::Find { target: key(0x55), want, padding };
+    let leaf_ping = datagram(&Message::Ping { padding: 0 }, false, true);
+    vec![
+        known("ping", "a ping to a known node", &Message::Ping { padding: 0 }),
+        first("ping-first", "a padded ping to an unknown node", &Message::Ping { padding: PADDING_BYTES }),
+        Vector::new("ping-leaf", "a ping of a leaf", leaf_ping),
+        known("find-nodes", "a find that wants contacts only", &find(Want::Nodes, 0)),
+        known("find-value", "a find that wants a value record", &find(Want::Value, 0)),
+        first(
+            "find-providers-first",
+            "a padded find for providers to an unknown node",
+            &find(Want::Providers, PADDING_BYTES),
+        ),
+        known("store-record", "a value record", &Message::StoreRecord { record: parsed(&small) }),
+        known(
+            "store-record-largest",
+            "the largest value record",
+            &Message::StoreRecord { record: parsed(&largest) },
+        ),
+        known("announce", "one announcement", &Message::Announce { announcements: &announcements[..1] }),
+        known(
+            "announce-six",
+            "as many announcements as fit",
+            &Message::Announce { announcements: &announcements },
+        ),
+        known("leave", "a leave for a while", &Message::Leave { for_good: false }),
+        known("leave-for-good", "a leave for good", &Message::Leave { for_good: true }),
+    ]
+}
+
+fn answers() -> Vec<Vector> {
+    let known =
+        |name, about: &str, message: &Message<'_>| Vector::new(name, about, datagram(message, false, false));
+    let (small, largest) = (small_record(), largest_record());
+    let contacts = contacts(19);
+    let providers = [provider(0), provider(1)];
+    let nothing = Message::Found { contacts: &[], providers: &[], record: None };
+    let nodes = Message::Found { contacts: &contacts, providers: &[], record: None };
+    let mixed =
+        Message::Found { contacts: &contacts[..4], providers: &providers, record: Some(parsed(&small)) };
+    let value = Message::Found { contacts: &[], providers: &[], record: Some(parsed(&largest)) };
+    vec![
+        known("pong-ipv4", "a pong to an IPv4 address", &Message::Pong { observed: ipv4() }),
+        known("pong-ipv6", "a pong to an IPv6 address", &Message::Pong { observed: ipv6() }),
+        known("found-nothing", "a found of nothing", &nothing),
+        known("found-nodes", "a found of as many contacts as fit", &nodes),
+        known("found-mixed", "a found of contacts, providers and a value record", &mixed),
+        known("found-largest-value", "a found of the largest value record", &value),
+        known("stored", "two records stored", &Message::Stored { accepted: 2, reason: NotStored::Nothing }),
+        known(
+            "stored-not",
+            "none stored for want of a token",
+            &Message::Stored { accepted: 0, reason: NotStored::Token },
+        ),
+    ]
+}
+
+/// The hellos of both ends of one stream: of the one that connected and of the one that accepted.
+pub(crate) fn hellos() -> (Hello, Hello) {
+    let hello = |identity: Identity, nonce, leaf| {
+        Hello::new(network().id(), identity.public(), [nonce; 32], 3583, leaf)
+    };
+    (hello(sender(), 0xa1, false), hello(recipient(), 0xb2, true))
+}
+
+/// What the ends of that stream sign.
+pub(crate) fn handshake_digest(connected: bool) -> Digest {
+    let (connector, acceptor) = hellos();
+    network().handshake_digest(connected, connector.as_bytes(), acceptor.as_bytes())
+}
+
+/// At least one frame of each kind.
+pub(crate) fn frames() -> Vec<Vector> {
+    let (connector, acceptor) = hellos();
+    let proof_connector = sender().sign(&handshake_digest(true));
+    let proof_acceptor = recipient().sign(&handshake_digest(false));
+    let mut vectors = vec![
+        frame("hello", "the hello of the end that connected", &Frame::Hello(&connector)),
+        frame("hello-leaf", "the hello of the end that accepted, a leaf", &Frame::Hello(&acceptor)),
+        frame("proof", "the proof of the end that connected", &Frame::Proof { signature: &proof_connector }),
+        frame(
+            "proof-acceptor",
+            "the proof of the end that accepted",
+            &Frame::Proof { signature: &proof_acceptor },
+        ),
+    ];
+    vectors.extend(exchanges());
+    vectors
+}
+
+fn frame(name: &'static str, about: &str, frame: &Frame<'_>) -> Vector {
+    let mut bytes = Vec::new();
+    frame.write(&mut bytes);
+    Vector::new(name, about, bytes)
+}
+
+fn exchanges() -> Vec<Vector> {
+    let keys: Vec<Key> = (0..WHICH_KEYS_MAX).map(|number| key(number as u8)).collect();
+    let block = |content, length| Frame::Block { request: 7, content, length };
+    let offer = Offer {
+        key: key(0x77),
+        content: Content::Chunk,
+        length: CHUNK_BYTES_MIN as u32,
+        input_offset: 3 * CHUNK_BYTES_MIN,
+        replicas: 3,
+        lifetime: 86_400,
+    };
+    let manifest = Offer { content: Content::Manifest, length: 1140, input_offset: 0, ..offer };
+    vec![
+        frame("request", "a request for a piece", &Frame::Request { request: 7, key: key(0x77) }),
+        frame(
+            "block-chunk",
+            "the head of a chunk of 256 KiB",
+            &block(Content::Chunk, CHUNK_BYTES_MIN as u32),
+        ),
+        frame("block-manifest", "the head of a manifest", &block(Content::Manifest, 1140)),
+        frame("block-empty-file", "the head of an empty file", &block(Content::File, 0)),
+        frame("refuse", "a refusal: not found", &Frame::Refuse { request: 7, reason: Refusal::NotFound }),
+        frame("cancel", "a cancelled request", &Frame::Cancel { request: 7 }),
+        frame("which", "a question about three pieces", &Frame::Which { question: 8, keys: &keys[..3] }),
+        frame("which-largest", "a question about 128 pieces", &Frame::Which { question: 8, keys: &keys }),
+        frame("have", "two of three pieces are there", &Frame::Have { question: 8, bitmap: bitmap(0b101) }),
+        frame("store-chunk", "an offer of a chunk", &Frame::Store { request: 9, offer }),
+        frame("store-manifest", "an offer of a manifest", &Frame::Store { request: 9, offer: manifest }),
+        frame("accept", "an offer is accepted", &Frame::Accept { request: 9, have: false }),
+        frame("accept-have", "an offered piece is there already", &Frame::Accept { request: 9, have: true }),
+        frame(
+            "store-data",
+            "the head of an offered chunk",
+            &Frame::StoreData { request: 9, length: offer.length },
+        ),
+        frame("stored", "an offered piece is on disk", &Frame::Stored { request: 9 }),
+    ]
+}
+
+fn bitmap(first: u8) -> [u8; WHICH_KEYS_MAX / 8] {
+    let mut bitmap = [0; WHICH_KEYS_MAX / 8];
+    bitmap[0] = first;
+    bitmap
+}
+
+/// The manifest of a file of this many bytes, of which byte `i` is `i mod 251`.
+pub(crate) fn manifest(length: u64) -> Manifest {
+    let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+    let mut builder = ManifestBuilder::new(length).expect("an allowed length");
+    builder.update(&bytes);
+    builder.finish().expect("all bytes were fed")
+}
+
+/// Lengths of the files of the manifest vectors, with the names of those.
+pub(crate) const MANIFESTS: [(&str, u64); 3] = [
+    ("one-byte-over-a-chunk", CHUNK_BYTES_MIN + 1),
+    ("two-chunks", 2 * CHUNK_BYTES_MIN),
+    ("three-chunks-the-last-odd", 2 * CHUNK_BYTES_MIN + 100_000),
+];
+
+/// Manifests at the boundaries of chunks and leaves.
+pub(crate) fn manifests() -> Vec<Vector> {
+    let vector = |(name, length)| {
+        let manifest = manifest(length);
+        Vector::new(name, format!("a file of {length} bytes, {}", manifest.hash()), manifest.encode())
+    };
+    MANIFESTS.into_iter().map(vector).collect()
+}
+
+/// Records as they are relayed, without the datagram around them.
+pub(crate) fn records() -> Vec<Vector> {
+    vec![
+        Vector::new("value", "a value record called greeting", small_record()),
+        Vector::new("value-largest", "the largest value record", largest_record()),
+        Vector::new("value-empty", "a value record of no bytes called x", record("x", b"")),
+        Vector::new("provider", "a provider record for the file 6666…", provider(0).as_bytes().to_vec()),
+        Vector::new(
+            "provider-partial",
+            "that of a node that is still downloading",
+            provider(1).as_bytes().to_vec(),
+        ),
+    ]
+}

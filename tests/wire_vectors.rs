@@ -1,0 +1,303 @@
+//! The checked-in vectors of the wire: each reads, verifies and writes back as it is, and nothing near it does.
+
+mod common;
+#[path = "common/compose.rs"]
+mod compose;
+
+use common::{network, recipient, vectors};
+use compose::Vector;
+use elver::id::Key;
+use elver::identity::verify;
+use elver::manifest::Manifest;
+use elver::wire::Refused;
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, Verified, write};
+use elver::wire::frame::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Frame, Parsed};
+use elver::wire::header::{HEADER_BYTES, flags};
+use elver::wire::message::Message;
+use elver::wire::network::Network;
+use elver::wire::provider::ProviderRecord;
+use elver::wire::record::Record;
+use std::fs;
+use std::path::Path;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Reads a datagram as `network` and `recipient` would.
+fn receive<'a>(bytes: &'a [u8], network: &Network, recipient: &Key) -> Result<Verified<'a>, Refused> {
+    let recipient = elver::id::NodeId(recipient.0);
+    Unverified::parse(bytes, network)?.verify(network, &recipient)
+}
+
+/// Every way to change one bit of `bytes`.
+fn flips(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    (0..bytes.len() * 8).map(|bit| {
+        let mut changed = bytes.to_vec();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        (bit, changed)
+    })
+}
+
+fn all() -> [(&'static str, Vec<Vector>); 4] {
+    [
+        ("datagrams", compose::datagrams()),
+        ("frames", compose::frames()),
+        ("manifests", compose::manifests()),
+        ("records", compose::records()),
+    ]
+}
+
+#[test]
+fn the_vectors_are_what_this_version_writes() {
+    for (folder, composed) in all() {
+        if std::env::var_os("ELVER_WRITE_VECTORS").is_some() {
+            composed.iter().for_each(|vector| save(folder, vector));
+        }
+        let mut composed: Vec<_> =
+            composed.into_iter().map(|vector| (vector.name.to_owned(), vector.bytes)).collect();
+        composed.sort();
+        let saved = vectors(folder);
+        let names =
+            |list: &[(String, Vec<u8>)]| list.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&saved), names(&composed), "the vectors in {folder}");
+        for ((name, saved), (_, composed)) in saved.iter().zip(&composed) {
+            assert_eq!(saved, composed, "{folder}/{name}: the wire changed; that takes a new version number");
+        }
+    }
+}
+
+fn save(folder: &str, vector: &Vector) {
+    let path = common::folder(folder);
+    fs::create_dir_all(&path).expect("a folder for the vectors");
+    let digits: String = vector.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lines = digits.as_bytes().chunks(96).map(|line| String::from_utf8_lossy(line).into_owned());
+    let text = [format!("# {}", vector.about)].into_iter().chain(lines).collect::<Vec<_>>().join("\n");
+    fs::write(path.join(format!("{}.hex", vector.name)), text + "\n").expect("the vector is written");
+}
+
+/// Not a check: gives the fuzzers something to start from. See `tests/vectors/README.md`.
+#[test]
+fn the_vectors_seed_the_fuzzers_when_asked_to() {
+    if std::env::var_os("ELVER_WRITE_CORPUS").is_none() {
+        return;
+    }
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let seed = |target: &str, name: &str, bytes: &[u8]| {
+        let path = corpus.join(target);
+        fs::create_dir_all(&path).expect("a folder for the corpus");
+        fs::write(path.join(name), bytes).expect("the seed is written");
+    };
+    for (name, bytes) in vectors("datagrams") {
+        // The first byte tells the target how to read the others: as a datagram, or as a payload of a kind to be signed.
+        let payload = &bytes[HEADER_BYTES..bytes.len() - 96];
+        seed("datagram", &name, &[&[0], &bytes[..]].concat());
+        seed("datagram", &format!("{name}-payload"), &[&bytes[1..2], payload].concat());
+    }
+    for (name, bytes) in vectors("frames") {
+        seed("frames", &name, &[&[0xff], &bytes[..]].concat());
+    }
+    let stream: Vec<u8> = vectors("frames").into_iter().flat_map(|(_, bytes)| bytes).collect();
+    seed("frames", "stream", &[&[0x35], &stream[..]].concat());
+    for (name, bytes) in vectors("manifests") {
+        seed("manifest", &name, &bytes);
+    }
+}
+
+#[test]
+fn each_datagram_verifies_and_writes_back_as_the_same_bytes() {
+    for (name, bytes) in vectors("datagrams") {
+        let verified = receive(&bytes, &network(), &recipient().id().key()).expect(&name);
+        assert_eq!(verified.public(), common::sender().public());
+        assert_eq!(verified.datagram_bytes(), bytes.len());
+        let first = bytes[3] & flags::RECIPIENT_UNKNOWN != 0;
+        let envelope = Envelope {
+            recipient: (!first).then(|| recipient().id()),
+            leaf: verified.is_leaf(),
+            sequence: verified.sequence(),
+            transaction: verified.transaction(),
+            token: verified.token(),
+        };
+        let mut out = [0xaa; DATAGRAM_BYTES_MAX];
+        let length = write(&mut out, &network(), &common::sender(), &envelope, &verified.message());
+        assert_eq!(length.map(|length| &out[..length]), Some(&bytes[..]), "{name}");
+    }
+}
+
+#[test]
+fn every_truncation_of_a_datagram_and_anything_after_it_is_refused() {
+    for (name, bytes) in vectors("datagrams") {
+        for length in 0..bytes.len() {
+            assert!(
+                receive(&bytes[..length], &network(), &recipient().id().key()).is_err(),
+                "{name} cut at {length}"
+            );
+        }
+        for garbage in [&[0][..], &[0xff], &[0; 32], &[0; 96], &bytes] {
+            let longer = [&bytes, garbage].concat();
+            assert!(receive(&longer, &network(), &recipient().id().key()).is_err(), "{name} with garbage");
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_datagram_is_refused() {
+    for (name, bytes) in vectors("datagrams") {
+        for (bit, changed) in flips(&bytes) {
+            assert!(receive(&changed, &network(), &recipient().id().key()).is_err(), "{name}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_datagram_for_another_network_or_another_node_is_refused() {
+    let other = Network::new("another");
+    for (name, bytes) in vectors("datagrams") {
+        let ours = recipient().id().key();
+        assert_eq!(receive(&bytes, &other, &ours).err(), Some(Refused::Network), "{name}");
+        let mut readdressed = bytes.clone();
+        readdressed[4..8].copy_from_slice(&other.id().to_le_bytes());
+        assert_eq!(receive(&readdressed, &other, &ours).err(), Some(Refused::Signature), "{name}");
+        let stranger = receive(&bytes, &network(), &Key([9; 32])).err();
+        let first = bytes[3] & flags::RECIPIENT_UNKNOWN != 0;
+        assert_eq!(stranger, (!first).then_some(Refused::Signature), "{name}");
+    }
+}
+
+#[test]
+fn a_relay_cannot_change_a_record_without_breaking_its_signature() {
+    let network = network();
+    let check = |name: &str, bytes: &[u8]| match name.starts_with("value") {
+        true => Record::parse(bytes)?.verify(&network),
+        false => ProviderRecord::read_from_bytes(bytes)
+            .map_err(|_| Refused::Length)?
+            .verify(&network, &compose::provided_file()),
+    };
+    for (name, bytes) in vectors("records") {
+        assert_eq!(check(&name, &bytes), Ok(()), "{name}");
+        for (bit, changed) in flips(&bytes) {
+            assert!(check(&name, &changed).is_err(), "{name}, bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(check(&name, &bytes[..length]).is_err(), "{name} cut at {length}");
+        }
+    }
+}
+
+#[test]
+fn a_record_of_another_network_or_for_another_file_is_refused() {
+    let other = Network::new("another");
+    for (name, bytes) in vectors("records") {
+        if name.starts_with("value") {
+            let record = Record::parse(&bytes).expect(&name);
+            assert_eq!(record.verify(&other), Err(Refused::Signature), "{name}");
+        } else {
+            let record = ProviderRecord::read_from_bytes(&bytes[..]).expect(&name);
+            assert_eq!(record.verify(&other, &compose::provided_file()), Err(Refused::Signature), "{name}");
+            assert_eq!(record.verify(&network(), &Key([9; 32])), Err(Refused::Signature), "{name}");
+        }
+    }
+}
+
+#[test]
+fn each_frame_reads_with_bytes_after_it_and_writes_back_as_the_same_bytes() {
+    for (name, bytes) in vectors("frames") {
+        let more = [&bytes[..], &[0xff; 40]].concat();
+        let Ok(Parsed::Frame(frame, length)) = Frame::parse(&more) else { panic!("{name} does not read") };
+        assert_eq!(length, bytes.len(), "{name}");
+        let mut out = Vec::new();
+        frame.write(&mut out);
+        assert_eq!(out, bytes, "{name}");
+    }
+}
+
+#[test]
+fn every_truncation_of_a_frame_waits_for_more() {
+    for (name, bytes) in vectors("frames") {
+        for length in 0..bytes.len() {
+            assert_eq!(Frame::parse(&bytes[..length]), Ok(Parsed::Incomplete), "{name} cut at {length}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_of_a_frame_never_passes_unseen() {
+    for (name, bytes) in vectors("frames") {
+        let Ok(Parsed::Frame(original, _)) = Frame::parse(&bytes) else { panic!("{name} does not read") };
+        for (bit, changed) in flips(&bytes) {
+            let Ok(Parsed::Frame(frame, length)) = Frame::parse(&changed) else { continue };
+            assert!(length <= bytes.len() && length >= FRAME_HEAD_BYTES);
+            assert_ne!(frame, original, "{name}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_announces_more_than_its_kind_may_have_is_refused_at_its_head() {
+    for (name, bytes) in vectors("frames") {
+        for length in [FRAME_BYTES_MAX as u32, 1 << 20, u32::MAX] {
+            let head = [&length.to_le_bytes(), &bytes[4..FRAME_HEAD_BYTES]].concat();
+            assert_eq!(Frame::parse(&head), Err(Refused::Length), "{name} of {length} bytes");
+        }
+    }
+}
+
+/// Whether a connecting end's hello and proof convince the accepting end of the vectors.
+fn convinces(hello: &[u8], proof: &[u8]) -> bool {
+    let Ok(Parsed::Frame(Frame::Hello(hello), _)) = Frame::parse(hello) else { return false };
+    let Ok(Parsed::Frame(Frame::Proof { signature }, _)) = Frame::parse(proof) else { return false };
+    let (_, acceptor) = compose::hellos();
+    let digest = network().handshake_digest(true, hello.as_bytes(), acceptor.as_bytes());
+    hello.network() == network().id() && verify(&hello.public, &digest, signature)
+}
+
+#[test]
+fn every_flipped_bit_of_a_hello_or_a_proof_fails_the_handshake() {
+    let frames: std::collections::BTreeMap<_, _> = vectors("frames").into_iter().collect();
+    let (hello, proof) = (&frames["hello"], &frames["proof"]);
+    assert!(convinces(hello, proof));
+    for (bit, changed) in flips(hello) {
+        assert!(!convinces(&changed, proof), "hello, bit {bit}");
+    }
+    for (bit, changed) in flips(proof) {
+        assert!(!convinces(hello, &changed), "proof, bit {bit}");
+    }
+}
+
+#[test]
+fn a_proof_cannot_be_sent_back_to_who_made_it() {
+    let frames: std::collections::BTreeMap<_, _> = vectors("frames").into_iter().collect();
+    assert!(!convinces(&frames["hello-leaf"], &frames["proof-acceptor"]));
+    assert!(!convinces(&frames["hello"], &frames["proof-acceptor"]));
+    let Ok(Parsed::Frame(Frame::Proof { signature }, _)) = Frame::parse(&frames["proof-acceptor"]) else {
+        panic!("the acceptor's proof does not read")
+    };
+    assert!(verify(&recipient().public(), &compose::handshake_digest(false), signature));
+    assert!(!verify(&recipient().public(), &compose::handshake_digest(true), signature));
+}
+
+#[test]
+fn each_manifest_decodes_for_its_own_file_only_and_not_with_a_flipped_bit() {
+    for ((name, bytes), (_, length)) in vectors("manifests").iter().zip(sorted_manifests()) {
+        let hash = compose::manifest(length).hash();
+        let manifest = Manifest::decode(bytes, &hash).expect(name);
+        assert_eq!((manifest.length(), manifest.encode()), (length, bytes.clone()), "{name}");
+        assert!(Manifest::decode(bytes, &Key([9; 32])).is_err(), "{name}");
+        assert!(Manifest::decode(&[&bytes[..], &[0]].concat(), &hash).is_err(), "{name} with garbage");
+        for (bit, changed) in flips(bytes) {
+            assert!(Manifest::decode(&changed, &hash).is_err(), "{name}, bit {bit}");
+        }
+    }
+}
+
+fn sorted_manifests() -> [(&'static str, u64); 3] {
+    let mut manifests = compose::MANIFESTS;
+    manifests.sort_unstable();
+    manifests
+}
+
+#[test]
+fn a_payload_of_the_largest_record_fills_the_datagram() {
+    let largest =
+        vectors("datagrams").into_iter().find(|(name, _)| name == "found-largest-value").expect("the vector");
+    assert_eq!(largest.1.len(), DATAGRAM_BYTES_MAX);
+    let verified = receive(&largest.1, &network(), &recipient().id().key()).expect("it verifies");
+    assert!(matches!(verified.message(), Message::Found { record: Some(_), .. }));
+}
