@@ -19,9 +19,9 @@ impl Instant {
         Instant(nanos)
     }
 
-    /// The instant `seconds` seconds after the origin.
+    /// The instant `seconds` seconds after the origin. Saturates, as adding does.
     pub const fn from_secs(seconds: u64) -> Self {
-        Instant(seconds * 1_000_000_000)
+        Instant(seconds.saturating_mul(1_000_000_000))
     }
 
     /// Nanoseconds since the origin.
@@ -72,6 +72,7 @@ mod tests {
     #[test]
     fn arithmetic_saturates_instead_of_wrapping() {
         assert_eq!(Instant::ZERO - Duration::from_secs(1), Instant::ZERO);
+        assert_eq!(Instant::from_secs(u64::MAX), Instant::from_nanos(u64::MAX));
         assert_eq!(Instant::from_nanos(u64::MAX) + Duration::MAX, Instant::from_nanos(u64::MAX));
         assert_eq!(Instant::from_secs(1).since(Instant::from_secs(2)), Duration::ZERO);
     }
