@@ -69,10 +69,31 @@ impl Content {
         }
     }
 
+    /// Whether some piece of this kind has this many bytes.
+    pub fn has_length(self, length: u32) -> bool {
+        length <= self.bytes_max() && (length > 0 || self == Content::File)
+    }
+
+    /// Whether some file has a piece of this kind and of `length` bytes that starts `input_offset` bytes into it. What
+    /// passes can be hashed; what does not may make BLAKE3 panic, so numbers from a peer or a disk come through here.
+    pub fn fits(self, input_offset: u64, length: u32) -> bool {
+        let in_place = match self {
+            Content::Chunk => {
+                // A subtree starts at a multiple of its size, and a chunk is a power of two unless it is the last.
+                let size = u64::from(length).next_power_of_two().max(CHUNK_BYTES_MIN);
+                let end = input_offset.checked_add(u64::from(length));
+                input_offset % size == 0 && end.is_some_and(|end| end <= FILE_BYTES_MAX)
+            }
+            Content::Manifest | Content::File => input_offset == 0,
+        };
+        in_place && self.has_length(length)
+    }
+
     /// How a piece is hashed that starts `input_offset` bytes into its file; `None` for a manifest, whose values are
-    /// merged instead.
+    /// merged instead, and for an offset that no chunk has. Whether the length suits it is for [`fits`](Content::fits) to say.
     pub fn hash_as(self, input_offset: u64) -> Option<HashAs> {
         match self {
+            Content::Chunk if input_offset % CHUNK_BYTES_MIN != 0 => None,
             Content::Chunk => Some(HashAs::Subtree { input_offset }),
             Content::File => Some(HashAs::Root),
             Content::Manifest => None,
@@ -94,6 +115,10 @@ pub enum HashAs {
 
 impl HashAs {
     /// A hasher for a piece of this form.
+    ///
+    /// # Panics
+    /// When `input_offset` is no multiple of 1,024; and the hasher does when it is fed more than the subtree has that
+    /// starts there. [`Content::fits`] says beforehand.
     pub fn hasher(self) -> Hasher {
         let mut hasher = Hasher::new();
         if let HashAs::Subtree { input_offset } = self {
@@ -472,6 +497,37 @@ mod tests {
         bytes[8..16].copy_from_slice(&(manifest.length() - 1).to_le_bytes());
         let shorter = [&bytes[..bytes.len() - LEAF_BYTES], &bytes[bytes.len() - LEAF_BYTES + 1..]].concat();
         assert_eq!(Manifest::decode(&shorter, &manifest.hash()), Err(ManifestError::Mismatch));
+    }
+
+    #[test]
+    fn whatever_fits_can_be_hashed_and_nothing_else_passes() {
+        let (min, max) = (CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        let lengths = [0, 1, min - 1, min, min + 1, 2 * min, max - 1, max, max + 1, u64::from(u32::MAX)];
+        let offsets =
+            [0, 1, 1024, min, min + 1024, 2 * min, 3 * min, max, FILE_BYTES_MAX - min, FILE_BYTES_MAX];
+        let block = vec![7; max as usize];
+        let mut fitting = 0;
+        for offset in offsets.into_iter().chain([1 << 63, u64::MAX - min + 1, u64::MAX]) {
+            for length in lengths.map(|length| length as u32) {
+                if Content::Chunk.fits(offset, length) {
+                    let hash_as = Content::Chunk.hash_as(offset).expect("what fits has a form");
+                    let mut hasher = hash_as.hasher();
+                    hasher.update(&block[..length as usize]);
+                    hash_as.key(&hasher);
+                    fitting += 1;
+                }
+                let whole = offset == 0 && u64::from(length) <= min;
+                assert_eq!(Content::File.fits(offset, length), whole);
+            }
+        }
+        // At 0 and at 16 MiB any length from 1 byte to 16 MiB, at odd multiples of 256 KiB up to that, at even ones twice that.
+        assert_eq!(fitting, 7 + 7 + 3 + 3 + 5 + 3);
+        assert!(!Content::Manifest.fits(0, 0) && !Content::Manifest.fits(min, 100));
+        assert!(
+            Content::Manifest.fits(0, MANIFEST_BYTES_MAX)
+                && !Content::Manifest.fits(0, MANIFEST_BYTES_MAX + 1)
+        );
+        assert_eq!(Content::Chunk.hash_as(1), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use super::Refused;
 use crate::id::{Key, PublicKey};
-use crate::manifest::Content;
+use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -231,7 +231,8 @@ const _: () = assert!(size_of::<HaveBody>() == 24);
 const _: () = assert!(size_of::<StoreBody>() == 64);
 const _: () = assert!(size_of::<AnswerBody>() == 8);
 
-/// An offer to keep a piece, as [`Frame::Store`] carries it.
+/// An offer to keep a piece, as [`Frame::Store`] carries it. Whether there can be such a piece ([`Content::fits`]) is not
+/// checked when it is parsed: that has an answer of its own, [`Refusal::Invalid`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
     /// The piece.
@@ -265,7 +266,7 @@ pub enum Frame<'a> {
         /// The piece.
         key: Key,
     },
-    /// `length` raw bytes of the piece follow: all of it.
+    /// `length` raw bytes of the piece follow: all of it, and no more than a piece of its kind may have.
     Block {
         /// The request that this answers.
         request: u32,
@@ -314,7 +315,7 @@ pub enum Frame<'a> {
         /// No need to send it.
         have: bool,
     },
-    /// `length` raw bytes of the piece follow: all of it.
+    /// `length` raw bytes of the piece follow: all of it, at most [`CHUNK_BYTES_MAX`].
     StoreData {
         /// The offer.
         request: u32,
@@ -375,7 +376,11 @@ impl<'a> Frame<'a> {
                 let body: &BlockBody = exactly(body)?;
                 reserved(&body.reserved)?;
                 let content = Content::from_number(body.content).ok_or(Refused::Value)?;
-                Frame::Block { request: body.request.get(), content, length: body.length.get() }
+                let length = body.length.get();
+                if !content.has_length(length) {
+                    return Err(Refused::Value);
+                }
+                Frame::Block { request: body.request.get(), content, length }
             }
             FrameKind::Which => {
                 let (head, keys) = WhichHead::ref_from_prefix(body).map_err(|_| Refused::Length)?;
@@ -420,6 +425,7 @@ impl<'a> Frame<'a> {
                 let reason = small.ok().and_then(Refusal::from_number).ok_or(Refused::Value)?;
                 Frame::Refuse { request, reason }
             }
+            FrameKind::StoreData if u64::from(detail) > CHUNK_BYTES_MAX => return Err(Refused::Value),
             FrameKind::StoreData => Frame::StoreData { request, length: detail },
             FrameKind::Accept if detail < 2 => Frame::Accept { request, have: detail == 1 },
             FrameKind::Cancel if detail == 0 => Frame::Cancel { request },
@@ -494,4 +500,44 @@ fn put(out: &mut Vec<u8>, kind: FrameKind, parts: &[&[u8]]) {
 fn answer(out: &mut Vec<u8>, kind: FrameKind, request: u32, detail: u32) {
     let body = AnswerBody { request: U32::new(request), detail: U32::new(detail) };
     put(out, kind, &[body.as_bytes()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(frame: &Frame<'_>) -> Result<(), Refused> {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        Frame::parse(&bytes).map(|parsed| assert_eq!(parsed, Parsed::Frame(*frame, bytes.len())))
+    }
+
+    #[test]
+    fn an_announced_length_that_no_piece_has_is_refused_before_its_bytes_come() {
+        let block = |content, length| parse(&Frame::Block { request: 1, content, length });
+        for content in [Content::Chunk, Content::Manifest, Content::File] {
+            assert_eq!(block(content, content.bytes_max()), Ok(()));
+            assert_eq!(block(content, content.bytes_max() + 1), Err(Refused::Value));
+            assert_eq!(block(content, u32::MAX), Err(Refused::Value));
+        }
+        assert_eq!(block(Content::File, 0), Ok(()));
+        assert_eq!(block(Content::Chunk, 0), Err(Refused::Value));
+        assert_eq!(parse(&Frame::StoreData { request: 1, length: CHUNK_BYTES_MAX as u32 }), Ok(()));
+        assert_eq!(parse(&Frame::StoreData { request: 1, length: u32::MAX }), Err(Refused::Value));
+    }
+
+    #[test]
+    fn numbers_that_this_version_does_not_know_are_refused() {
+        let head = |kind: u8| [8, 0, 0, 0, kind, 0, 0, 0];
+        assert_eq!(Frame::parse(&head(0)), Err(Refused::Kind));
+        assert_eq!(Frame::parse(&head(13)), Err(Refused::Kind));
+        for (kind, detail) in [(FrameKind::Refuse, 0), (FrameKind::Refuse, 8), (FrameKind::Refuse, 257)] {
+            let bytes = [&head(kind as u8)[..], &[0; 4], &u32::to_le_bytes(detail)].concat();
+            assert_eq!(Frame::parse(&bytes), Err(Refused::Value), "{kind:?} {detail}");
+        }
+        for (kind, detail) in [(FrameKind::Accept, 2), (FrameKind::Cancel, 1), (FrameKind::Stored, 1)] {
+            let bytes = [&head(kind as u8)[..], &[0; 4], &u32::to_le_bytes(detail)].concat();
+            assert_eq!(Frame::parse(&bytes), Err(Refused::Reserved), "{kind:?} {detail}");
+        }
+    }
 }
