@@ -22,13 +22,15 @@ impl Network {
     /// The network called `name`.
     pub fn new(name: &str) -> Self {
         let secret = blake3::derive_key("elver 2026-11 network name", name.as_bytes());
+        // Not a part of the secret: it goes out in the clear with every datagram.
+        let number = blake3::derive_key("elver 2026-11 network number", name.as_bytes());
         let domain = |context: &str| {
             let mut hasher = Hasher::new_derive_key(context);
             hasher.update(&secret);
             hasher
         };
         Network {
-            id: u32::from_le_bytes([secret[0], secret[1], secret[2], secret[3]]),
+            id: u32::from_le_bytes([number[0], number[1], number[2], number[3]]),
             datagram: domain("elver 2026-11 datagram signature v1"),
             handshake: domain("elver 2026-11 stream handshake v1"),
             provider: domain("elver 2026-11 provider record v1"),
@@ -69,4 +71,29 @@ fn digest(domain: &Hasher, parts: &[&[u8]]) -> Digest {
         hasher.update(part);
     }
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_belongs_to_one_purpose_and_one_network() {
+        let (ours, theirs) = (Network::new("ours"), Network::new("theirs"));
+        assert_ne!(ours.id(), theirs.id());
+        let (key, public) = (Key([1; 32]), PublicKey([1; 32]));
+        let digests = |network: &Network| {
+            [
+                network.datagram_digest(&[1; 32], &public, &key),
+                network.handshake_digest(true, &[1; 32], &[1; 32]),
+                network.handshake_digest(false, &[1; 32], &[1; 32]),
+                network.provider_digest(&key, &[1; 64]),
+                network.record_digest(&[1; 32], &[1; 64]),
+            ]
+        };
+        let mut all = [digests(&ours), digests(&theirs)].concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 10);
+    }
 }
