@@ -69,7 +69,8 @@ impl<'a> Unverified<'a> {
         let covered = &self.bytes[..self.bytes.len() - Auth::Signed.tail_bytes()];
         let tail = SignedTail::ref_from_bytes(&self.bytes[covered.len()..]).map_err(|_| Refused::Length)?;
         let id = tail.public.node_id();
-        if id.short() != self.header.sender {
+        // What names no recipient can be sent back to who made it: nobody is its own neighbour.
+        if id.short() != self.header.sender || id == *recipient {
             return Err(Refused::Sender);
         }
         let recipient = match self.header.flags & flags::RECIPIENT_UNKNOWN {
@@ -157,7 +158,9 @@ pub struct Envelope {
     pub token: u64,
 }
 
-/// Writes and signs a datagram; says how many bytes of `out` it takes, or `None` when the message does not fit.
+/// Writes and signs a datagram; says how many bytes of `out` it takes. `None` when the message does not fit, when it is one
+/// that every recipient would refuse (see [`Message::write`]), or when it may not go to somebody unknown and
+/// `envelope` names no recipient.
 pub fn write(
     out: &mut [u8; DATAGRAM_BYTES_MAX],
     network: &Network,
@@ -165,6 +168,9 @@ pub fn write(
     envelope: &Envelope,
     message: &Message<'_>,
 ) -> Option<usize> {
+    if envelope.recipient.is_none() && !message.kind().may_be_first() {
+        return None;
+    }
     let payload_length = message.write(&mut out[HEADER_BYTES..HEADER_BYTES + PAYLOAD_BYTES_MAX])?;
     let unknown = if envelope.recipient.is_none() { flags::RECIPIENT_UNKNOWN } else { 0 };
     let header = Header {
@@ -188,4 +194,50 @@ pub fn write(
     let tail = SignedTail { public, signature };
     rest[..size_of::<SignedTail>()].copy_from_slice(tail.as_bytes());
     Some(covered.len() + size_of::<SignedTail>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::{NotStored, Want};
+
+    const PING: Message<'static> = Message::Ping { padding: 0 };
+
+    fn written(recipient: Option<NodeId>, message: &Message<'_>) -> Option<Vec<u8>> {
+        let (network, identity) = (Network::new("test"), Identity::from_secret(&[1; 32]));
+        let envelope = Envelope { recipient, leaf: false, sequence: 1, transaction: 2, token: 3 };
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut out, &network, &identity, &envelope, message)?;
+        Some(out[..length].to_vec())
+    }
+
+    #[test]
+    fn only_first_messages_go_to_somebody_unknown() {
+        let somebody = Some(NodeId([7; 32]));
+        let stored = Message::Stored { accepted: 1, reason: NotStored::Nothing };
+        let find = Message::Find { target: Key([5; 32]), want: Want::Nodes, padding: 0 };
+        assert!(written(None, &PING).is_some() && written(None, &find).is_some());
+        assert!(written(somebody, &stored).is_some());
+        assert_eq!(written(None, &stored), None);
+    }
+
+    #[test]
+    fn a_datagram_that_comes_back_to_who_sent_it_is_refused() {
+        let (network, ours) = (Network::new("test"), Identity::from_secret(&[1; 32]).id());
+        let bytes = written(None, &PING).unwrap();
+        let verify = |node: &NodeId| {
+            Unverified::parse(&bytes, &network).and_then(|d| d.verify(&network, node)).map(|d| d.id())
+        };
+        assert_eq!(verify(&ours), Err(Refused::Sender));
+        assert_eq!(verify(&NodeId([7; 32])), Ok(ours));
+    }
+
+    #[test]
+    fn a_form_that_comes_later_is_refused_for_what_it_is() {
+        let mut bytes = written(None, &PING).unwrap();
+        bytes.truncate(HEADER_BYTES + Auth::Mac.tail_bytes());
+        bytes[2] = Auth::Mac as u8;
+        let network = Network::new("test");
+        assert_eq!(Unverified::parse(&bytes, &network).err(), Some(Refused::Auth));
+    }
 }

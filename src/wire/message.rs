@@ -232,17 +232,20 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Writes the payload to the start of `out` and says how long it is; `None` when it does not fit.
+    /// Writes the payload to the start of `out` and says how long it is. `None` when it does not fit, or when it is nothing
+    /// that [`parse`](Message::parse) takes: too much padding, no announcement, an address that is nobody's.
     pub fn write(&self, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer { out, length: 0 };
         match *self {
-            Message::Ping { padding } => writer.zeros(padding)?,
+            Message::Ping { padding } => writer.padding(padding)?,
             Message::Pong { observed } => {
-                writer.put(&PongBody { observed: WireAddr::new(observed), reserved: [0; 6] })?;
+                let observed = WireAddr::new(observed);
+                observed.get()?;
+                writer.put(&PongBody { observed, reserved: [0; 6] })?;
             }
             Message::Find { target, want, padding } => {
                 writer.put(&FindBody { target, want: want as u8, reserved: [0; 7] })?;
-                writer.zeros(padding)?;
+                writer.padding(padding)?;
             }
             Message::Found { contacts, providers, record } => {
                 let record = record.map_or(&[][..], |record| record.bytes());
@@ -257,6 +260,7 @@ impl<'a> Message<'a> {
                 writer.put(record)?;
             }
             Message::StoreRecord { record } => writer.put(record.bytes())?,
+            Message::Announce { announcements: [] } => return None,
             Message::Announce { announcements } => writer.put(announcements)?,
             Message::Stored { accepted, reason } => {
                 writer.put(&StoredBody { accepted, reason: reason as u8, reserved: [0; 6] })?;
@@ -315,9 +319,56 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn zeros(&mut self, count: usize) -> Option<()> {
+    fn padding(&mut self, count: usize) -> Option<()> {
+        if count > PADDING_BYTES {
+            return None;
+        }
         self.out.get_mut(self.length..self.length + count)?.fill(0);
         self.length += count;
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::datagram::PAYLOAD_BYTES_MAX;
+
+    fn written(message: &Message<'_>) -> Option<Vec<u8>> {
+        let mut out = [0xff; PAYLOAD_BYTES_MAX];
+        let length = message.write(&mut out)?;
+        Some(out[..length].to_vec())
+    }
+
+    #[test]
+    fn what_no_recipient_would_take_is_not_written() {
+        let nowhere = SocketAddr::from(([192, 0, 2, 7], 0));
+        assert_eq!(written(&Message::Pong { observed: nowhere }), None);
+        assert_eq!(written(&Message::Ping { padding: PADDING_BYTES + 1 }), None);
+        assert_eq!(written(&Message::Ping { padding: usize::MAX }), None);
+        assert_eq!(written(&Message::Announce { announcements: &[] }), None);
+    }
+
+    #[test]
+    fn counts_that_promise_more_than_there_is_are_refused() {
+        let mut payload = written(&Message::Found { contacts: &[], providers: &[], record: None }).unwrap();
+        for (index, value) in [(0, 1), (0, 255), (1, 1), (1, 255), (2, 1), (3, 255)] {
+            payload[index] = value;
+            assert_eq!(
+                Message::parse(Kind::Found, &payload),
+                Err(Refused::Length),
+                "byte {index} is {value}"
+            );
+            payload[index] = 0;
+        }
+    }
+
+    #[test]
+    fn padding_that_is_not_zero_is_refused() {
+        let mut payload = written(&Message::Ping { padding: PADDING_BYTES }).unwrap();
+        assert_eq!(payload, [0; PADDING_BYTES]);
+        payload[17] = 1;
+        assert_eq!(Message::parse(Kind::Ping, &payload), Err(Refused::Reserved));
+        assert_eq!(Message::parse(Kind::Ping, &[0; PADDING_BYTES + 1]), Err(Refused::Length));
     }
 }

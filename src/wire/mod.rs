@@ -41,7 +41,7 @@ pub enum Refused {
     Reserved,
     /// A field has a value that no node would send.
     Value,
-    /// The sender's short id is not that of the public key it signed with.
+    /// The sender's short id is not that of the public key it signed with, or the sender is this node itself.
     Sender,
     /// The signature does not fit.
     Signature,

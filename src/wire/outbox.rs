@@ -81,7 +81,8 @@ impl Outbox {
     }
 
     /// Composes, signs and queues a datagram. When the ring is full it is dropped and counted: to whoever waits for
-    /// it that is one more lost packet. False when it was dropped or does not fit a datagram.
+    /// it that is one more lost packet. False when it was dropped, does not fit a datagram, or is none that its recipient
+    /// would take (see [`write`]).
     pub fn send(
         &mut self,
         to: SocketAddr,
@@ -101,7 +102,7 @@ impl Outbox {
             return false;
         };
         (slot.to, slot.length) = (to, length);
-        self.sequence += 1;
+        self.sequence = self.sequence.saturating_add(1);
         self.length += 1;
         true
     }
