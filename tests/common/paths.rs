@@ -85,7 +85,7 @@ impl Reader<'_> {
             }
             "mod" if self.is_word(1) => {
                 let name = self.text(1).to_owned();
-                self.children.insert([&self.scope[..], &[name.clone()]].concat());
+                self.children.insert([&self.scope[..], std::slice::from_ref(&name)].concat());
                 self.position += 2;
                 if self.text(0) == "{" {
                     self.scope.push(name);
