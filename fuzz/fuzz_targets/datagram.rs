@@ -1,0 +1,119 @@
+//! Datagrams, from anybody and from somebody who signs what the fuzzer made up.
+#![no_main]
+
+use elver::id::{Key, NodeId};
+use elver::identity::Identity;
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, PAYLOAD_BYTES_MAX, Unverified, Verified, write};
+use elver::wire::header::{HEADER_BYTES, Kind, VERSION, flags};
+use elver::wire::message::Message;
+use elver::wire::network::Network;
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+struct Fixture {
+    network: Network,
+    sender: Identity,
+    recipient: NodeId,
+}
+
+/// The network and the identities of the test vectors.
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| Fixture {
+    network: Network::new("vectors"),
+    sender: Identity::from_secret(&[1; 32]),
+    recipient: Identity::from_secret(&[2; 32]).id(),
+});
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&first, rest)) = data.split_first() else { return };
+    match Kind::from_number(first & 0x0f) {
+        Some(kind) => signed(kind, first & 0xf0 != 0, rest),
+        None => anybody(rest),
+    }
+});
+
+/// Bytes as they come. Almost none verify; none may do harm.
+fn anybody(bytes: &[u8]) {
+    let Fixture { network, recipient, .. } = &*FIXTURE;
+    if let Ok(datagram) = Unverified::parse(bytes, network) {
+        assert_eq!(bytes.len(), HEADER_BYTES + usize::from(u16::from_le_bytes([bytes[40], bytes[41]])) + 96);
+        if let Ok(verified) = datagram.verify(network, recipient) {
+            rewrites(&verified, bytes);
+        }
+    }
+}
+
+/// A payload that an enemy with a valid key signs.
+fn signed(kind: Kind, leaf: bool, payload: &[u8]) {
+    let Fixture { network, sender, recipient } = &*FIXTURE;
+    // The costly part only for what can pass.
+    let Ok(message) = Message::parse(kind, payload) else { return };
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return;
+    }
+    look_at(&message, network);
+    let mut bytes = vec![0; HEADER_BYTES];
+    bytes[..4].copy_from_slice(&[VERSION, kind as u8, 1, if leaf { flags::LEAF } else { 0 }]);
+    bytes[4..8].copy_from_slice(&network.id().to_le_bytes());
+    bytes[8..16].copy_from_slice(&sender.id().short());
+    bytes[40..42].copy_from_slice(&(payload.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    let digest = network.datagram_digest(&bytes, &sender.public(), &recipient.key());
+    bytes.extend_from_slice(&sender.public().0);
+    bytes.extend_from_slice(&sender.sign(&digest));
+
+    let datagram = Unverified::parse(&bytes, network).expect("its payload parses");
+    let verified = datagram.verify(network, recipient).expect("it is signed");
+    assert_eq!(verified.is_leaf(), leaf);
+    rewrites(&verified, &bytes);
+}
+
+/// What was read writes back as it was, when this node's own key made it.
+fn rewrites(verified: &Verified<'_>, bytes: &[u8]) {
+    let Fixture { network, sender, recipient } = &*FIXTURE;
+    if verified.public() != sender.public() {
+        return;
+    }
+    let envelope = Envelope {
+        recipient: (bytes[3] & flags::RECIPIENT_UNKNOWN == 0).then_some(*recipient),
+        leaf: verified.is_leaf(),
+        sequence: verified.sequence(),
+        transaction: verified.transaction(),
+        token: verified.token(),
+    };
+    let mut out = [0xaa; DATAGRAM_BYTES_MAX];
+    let length = write(&mut out, network, sender, &envelope, &verified.message());
+    assert_eq!(length.map(|length| &out[..length]), Some(bytes));
+}
+
+/// Calls everything that a machine may ask of a message.
+fn look_at(message: &Message<'_>, network: &Network) {
+    match message {
+        Message::Found { contacts, providers, record } => {
+            for contact in *contacts {
+                let _ = (contact.get(), contact.age_seconds());
+            }
+            for provider in *providers {
+                assert!(provider.contact().is_some(), "a provider's address was checked");
+                let _ = (provider.is_partial(), provider.lifetime(), provider.sequence());
+            }
+            if let [provider, ..] = providers {
+                let _ = provider.verify(network, &Key([0x66; 32]));
+            }
+            if let Some(record) = record {
+                look_at(&Message::StoreRecord { record: *record }, network);
+            }
+        }
+        Message::StoreRecord { record } => {
+            assert!(elver::wire::record::is_name(record.name()));
+            assert_eq!(record.bytes().len(), 112 + record.name().len() + record.value().len());
+            let _ = (record.key(), record.lifetime(), record.sequence());
+            let _ = record.verify(network);
+        }
+        Message::Announce { announcements } => {
+            assert!((1..=6).contains(&announcements.len()));
+            let _ = announcements[0].provider.verify(network, &announcements[0].file);
+        }
+        Message::Pong { observed } => assert_ne!(observed.port(), 0),
+        Message::Ping { .. } | Message::Find { .. } | Message::Stored { .. } | Message::Leave { .. } => {}
+    }
+}

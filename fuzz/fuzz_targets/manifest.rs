@@ -1,0 +1,40 @@
+//! Manifests, as a peer would forge them.
+#![no_main]
+
+use elver::id::Key;
+use elver::manifest::{CHUNK_BYTES_MIN, MANIFEST_BYTES_MAX, Manifest, ManifestBuilder};
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+/// The files of the test vectors.
+static FILES: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
+    [CHUNK_BYTES_MIN + 1, 2 * CHUNK_BYTES_MIN, 2 * CHUNK_BYTES_MIN + 100_000]
+        .map(|length| {
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let mut builder = ManifestBuilder::new(length).expect("an allowed length");
+            builder.update(&bytes);
+            builder.finish().expect("all bytes were fed")
+        })
+        .to_vec()
+});
+
+fuzz_target!(|data: &[u8]| {
+    for file in FILES.iter() {
+        check(data, &file.hash(), Some(file));
+    }
+    // A head that is right, so that lengths and layouts are reached at once.
+    if let Some(length) = data.first_chunk::<8>() {
+        let mended = [&b"ELVM\x01\0\0\0"[..], length, &data[8..]].concat();
+        check(&mended, &Key([9; 32]), None);
+    }
+});
+
+fn check(bytes: &[u8], hash: &Key, file: Option<&Manifest>) {
+    if let Ok(manifest) = Manifest::decode(bytes, hash) {
+        assert!(bytes.len() <= MANIFEST_BYTES_MAX as usize);
+        assert_eq!(Some(&manifest), file, "only the file's own manifest merges to its hash");
+        assert_eq!(manifest.encode(), bytes);
+        let last = manifest.chunk_count() - 1;
+        assert_eq!(manifest.chunk_offset(last) + u64::from(manifest.chunk_length(last)), manifest.length());
+    }
+}
