@@ -1,0 +1,111 @@
+//! What a datagram costs: reading it without its cryptography, signing it, and verifying it.
+
+use criterion::Criterion;
+use elver::id::{Key, NodeId};
+use elver::identity::{Identity, verify};
+use elver::wire::contact::{Contact, WireContact};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use elver::wire::header::Header;
+use elver::wire::message::{Message, PADDING_BYTES, Want};
+use elver::wire::network::Network;
+use std::hint::black_box;
+use std::net::SocketAddr;
+
+struct Fixture {
+    network: Network,
+    sender: Identity,
+    recipient: NodeId,
+    contacts: Vec<WireContact>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let contact = |number: u8| {
+            let public = Identity::from_secret(&[100 + number; 32]).public();
+            WireContact::new(&Contact::new(public, SocketAddr::from(([192, 0, 2, number], 3583))), 10)
+        };
+        Fixture {
+            network: Network::new("bench"),
+            sender: Identity::from_secret(&[1; 32]),
+            recipient: Identity::from_secret(&[2; 32]).id(),
+            contacts: (1..20).map(contact).collect(),
+        }
+    }
+
+    /// A message of each size: the least, a padded first request, the largest answer.
+    fn messages(&self) -> [(&'static str, Message<'_>); 3] {
+        [
+            ("ping", Message::Ping { padding: 0 }),
+            ("find", Message::Find { target: Key([5; 32]), want: Want::Providers, padding: PADDING_BYTES }),
+            ("found", Message::Found { contacts: &self.contacts, providers: &[], record: None }),
+        ]
+    }
+
+    fn write(&self, out: &mut [u8; DATAGRAM_BYTES_MAX], message: &Message<'_>) -> usize {
+        let recipient = Some(self.recipient);
+        let envelope = Envelope { recipient, leaf: false, sequence: 1, transaction: 2, token: 3 };
+        write(out, &self.network, &self.sender, &envelope, message).expect("a message that fits")
+    }
+
+    fn datagram(&self, message: &Message<'_>) -> Vec<u8> {
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = self.write(&mut out, message);
+        out[..length].to_vec()
+    }
+}
+
+fn reading(criterion: &mut Criterion) {
+    let fixture = Fixture::new();
+    let mut group = criterion.benchmark_group("read without cryptography");
+    let ping = fixture.datagram(&Message::Ping { padding: 0 });
+    group.bench_function("header", |bencher| {
+        bencher.iter(|| Header::parse(black_box(&ping), black_box(fixture.network.id())).is_ok())
+    });
+    for (name, message) in fixture.messages() {
+        let bytes = fixture.datagram(&message);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| Unverified::parse(black_box(&bytes), black_box(&fixture.network)).is_ok())
+        });
+    }
+    group.finish();
+}
+
+fn proving(criterion: &mut Criterion) {
+    let fixture = Fixture::new();
+    let mut group = criterion.benchmark_group("prove");
+    let digest = [7; 32];
+    let signature = fixture.sender.sign(&digest);
+    group.bench_function("sign", |bencher| bencher.iter(|| fixture.sender.sign(black_box(&digest))));
+    group.bench_function("verify", |bencher| {
+        bencher
+            .iter(|| verify(black_box(&fixture.sender.public()), black_box(&digest), black_box(&signature)))
+    });
+    group.finish();
+}
+
+fn whole(criterion: &mut Criterion) {
+    let fixture = Fixture::new();
+    let mut group = criterion.benchmark_group("whole datagram");
+    for (name, message) in fixture.messages() {
+        let bytes = fixture.datagram(&message);
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        group.bench_function(format!("write and sign {name}"), |bencher| {
+            bencher.iter(|| fixture.write(&mut out, black_box(&message)))
+        });
+        group.bench_function(format!("read and verify {name}"), |bencher| {
+            bencher.iter(|| {
+                let datagram = Unverified::parse(black_box(&bytes), &fixture.network);
+                datagram.and_then(|datagram| datagram.verify(&fixture.network, &fixture.recipient)).is_ok()
+            })
+        });
+    }
+    group.finish();
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    reading(&mut criterion);
+    proving(&mut criterion);
+    whole(&mut criterion);
+    criterion.final_summary();
+}
