@@ -82,7 +82,7 @@ impl Outbox {
 
     /// Composes, signs and queues a datagram. When the ring is full it is dropped and counted: to whoever waits for
     /// it that is one more lost packet. False when it was dropped, does not fit a datagram, or is none that its recipient
-    /// would take (see [`write`]).
+    /// would take (see [`write()`]).
     pub fn send(
         &mut self,
         to: SocketAddr,
