@@ -1,4 +1,5 @@
 //! Elver.
+pub mod dht;
 pub mod id;
 pub mod identity;
 pub mod io;

@@ -1,0 +1,434 @@
+//! Own requests: sending them, their answers, their failures, and the lookups that they serve.
+
+use super::address::is_meaningful;
+use super::counters::Counter;
+use super::lookup::{Lookup, Reason};
+use super::routing_table::{Answered, Failed, K};
+use super::transactions::{Overdue, Purpose, Request};
+use super::{Dht, DhtEvent, LookupId, Want};
+use crate::id::{Key, NodeId};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::{Contact, WireContact};
+use crate::wire::datagram::Verified;
+use crate::wire::message::{Message, NotStored, PADDING_BYTES};
+use crate::wire::outbox::Outbox;
+use crate::wire::provider::ProviderRecord;
+use crate::wire::record::Record;
+use core::net::SocketAddr;
+
+/// Transactions that lookups leave to everything else.
+const TRANSACTIONS_RESERVED: usize = 8;
+
+impl Dht {
+    // Sending.
+
+    /// Sends a request. False when it cannot be sent now.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        contact: Option<Contact>,
+        purpose: Purpose,
+        outbox: &mut Outbox,
+    ) -> bool {
+        self.ask_again(now, Request::new(now, to, contact, purpose), outbox)
+    }
+
+    fn ask_again(&mut self, now: Instant, mut request: Request, outbox: &mut Outbox) -> bool {
+        if self.transactions.room() == 0 || !self.reach.contains(request.to) {
+            return false;
+        }
+        if let Some(entry) = request.contact.and_then(|contact| self.table.get(&contact.id)) {
+            request.expect_within(entry.rtt.timeout());
+        }
+        let mut transaction = self.rng.u64();
+        while self.transactions.get(transaction).is_some() {
+            transaction = self.rng.u64();
+        }
+        self.transactions.insert(transaction, request);
+        self.counters.count(Counter::Asked);
+        self.transmit(now, transaction, outbox);
+        true
+    }
+
+    /// Composes the request's datagram and puts it into the outbox. A full outbox is one more way to lose a packet.
+    fn transmit(&self, now: Instant, transaction: u64, outbox: &mut Outbox) {
+        let Some(request) = self.transactions.get(transaction) else { return };
+        let recipient = request.contact.map(|contact| contact.id);
+        let token = recipient.and_then(|id| self.book.get(now, &id)).map_or(0, |token| token.value);
+        let mut send = |message: &Message<'_>| outbox.send(request.to, recipient, transaction, token, message);
+        match &request.purpose {
+            Purpose::Bootstrap => {
+                let (target, want) = (self.own.key(), Want::Nodes);
+                send(&Message::Find { target, want, padding: PADDING_BYTES });
+            }
+            Purpose::Check => {
+                send(&Message::Ping { padding: 0 });
+            }
+            &Purpose::Lookup(_, target, want) => {
+                // An answer with a record must not fall short because the token turns out not to be good any more.
+                let proven = recipient.is_some_and(|id| self.book.is_fresh(now, &id));
+                let padding = if proven && want == Want::Nodes { 0 } else { PADDING_BYTES };
+                send(&Message::Find { target, want, padding });
+            }
+            Purpose::Announce(files) => {
+                let announcements = self.announcements.records(files);
+                if !announcements.is_empty() {
+                    send(&Message::Announce { announcements: &announcements });
+                }
+            }
+            Purpose::Store(key, _) => {
+                if let Some(record) = self.publications.record(key).and_then(|b| Record::parse(b).ok()) {
+                    send(&Message::StoreRecord { record });
+                }
+            }
+        }
+    }
+
+    /// Asks a contact whether it is there, unless it is being asked something already.
+    pub(super) fn check(&mut self, now: Instant, contact: Contact, outbox: &mut Outbox) {
+        const CHECKS_MAX: usize = 16;
+        let asking = self.transactions.is_asking(&contact.id, contact.addr);
+        if !asking && self.transactions.checks() < CHECKS_MAX {
+            self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
+        }
+    }
+
+    // Answers.
+
+    pub(super) fn handle_answer(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let message = datagram.message();
+        let transaction = datagram.transaction();
+        let meant = |request: &Request| request.contact.is_none_or(|contact| contact.id == datagram.id());
+        let expected = self.transactions.is_expected(message.kind(), transaction, from)
+            && self.transactions.get(transaction).is_some_and(meant);
+        let request = if expected { self.transactions.remove(transaction) } else { None };
+        let Some(request) = request else {
+            self.counters.count(Counter::Unexpected);
+            return;
+        };
+        let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+        self.book.insert(now, contact.id, datagram.token());
+        let rtt = (!request.repeated).then(|| now.since(request.sent));
+        if datagram.is_leaf() {
+            self.gone(now, &contact.id);
+        } else {
+            for check in self.alive(now, contact, rtt, datagram.sequence()) {
+                self.check(now, check, outbox);
+            }
+        }
+        match (message, request.purpose.clone()) {
+            (Message::Pong { observed }, _) => {
+                if self.observed.vote(contact.id, from, observed) {
+                    self.announcements.address_changed();
+                }
+            }
+            (Message::Found { contacts, providers, record }, Purpose::Lookup(lookup, ..)) => {
+                if let Some(lookup) = self.lookups.get_mut(&lookup) {
+                    lookup.answer(&contact.id, datagram.is_leaf());
+                }
+                self.handle_found(now, lookup, &contact, (contacts, providers, record), outbox);
+            }
+            (Message::Found { contacts, .. }, _) => self.handle_bootstrap(now, from, contacts, outbox),
+            (Message::Stored { accepted, reason }, purpose) => {
+                if reason == NotStored::Token && !request.token_retried {
+                    // The refusal brought a fresh token.
+                    let mut retry = Request::new(now, from, Some(contact), purpose.clone());
+                    retry.token_retried = true;
+                    if self.ask_again(now, retry, outbox) {
+                        return;
+                    }
+                }
+                self.settle(&contact, &purpose, usize::from(accepted));
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_found(
+        &mut self,
+        now: Instant,
+        lookup: LookupId,
+        from: &Contact,
+        (contacts, providers, record): (&[WireContact], &[ProviderRecord], Option<Record<'_>>),
+        outbox: &mut Outbox,
+    ) {
+        let Some(lookup) = self.lookups.get_mut(&lookup) else { return };
+        // Nobody needs more than k, and a datagram has room for more when nothing else is in it.
+        for contact in contacts.iter().take(K).filter_map(WireContact::get) {
+            let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
+            if reachable && !self.upkeep.is_silent(now, &contact.id) {
+                lookup.told(contact, &from.id);
+            }
+        }
+        if let Some(record) = record {
+            let fits = lookup.want == Want::Value && record.key() == lookup.target;
+            if fits && lookup.is_better(record.sequence()) {
+                match record.verify(outbox.network()) {
+                    Ok(()) => lookup.record = Some((record.sequence(), record.bytes().to_vec())),
+                    Err(_) => self.counters.count(Counter::BadSignature),
+                }
+            }
+        }
+        let mut found = Vec::new();
+        let providers = if lookup.want == Want::Providers { providers } else { &[] };
+        for record in providers {
+            let Some(contact) = record.contact().filter(|contact| contact.id != self.own) else { continue };
+            let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
+            if record.lifetime() == 0
+                || !reachable
+                || !lookup.is_new_provider(&record.provider(), record.sequence())
+            {
+                continue;
+            }
+            if record.verify(outbox.network(), &lookup.target).is_err() {
+                self.counters.count(Counter::BadSignature);
+                continue;
+            }
+            lookup.note_provider(record.provider(), record.sequence());
+            found.push((contact, record.is_partial()));
+        }
+        if !found.is_empty() {
+            self.events.push_back(DhtEvent::Providers { lookup: lookup.id, contacts: found });
+        }
+    }
+
+    /// A record went to a node, which kept so many of what was sent; zero when it did not answer.
+    fn settle(&mut self, contact: &Contact, purpose: &Purpose, accepted: usize) {
+        match purpose {
+            Purpose::Announce(files) => self.announcements.settle(&contact.id, files, accepted),
+            Purpose::Store(key, sequence) => {
+                self.publications.settle(&contact.id, key, *sequence, accepted > 0)
+            }
+            _ => {}
+        }
+    }
+
+    // What answers and silence say about nodes.
+
+    /// A node that is no leaf has answered. Returns whom to ask whether they are still there.
+    pub(super) fn alive(
+        &mut self,
+        now: Instant,
+        contact: Contact,
+        rtt: Option<Duration>,
+        sequence: u64,
+    ) -> impl Iterator<Item = Contact> + use<> {
+        let mut checks = [None; 2];
+        if contact.id == self.own || !self.reach.contains(contact.addr) {
+            return checks.into_iter().flatten();
+        }
+        self.upkeep.not_silent(&contact.id);
+        let was_empty = self.table.is_empty();
+        let answered = self.table.answered(now, contact, rtt, sequence);
+        match answered {
+            Answered::Added => {
+                if was_empty {
+                    self.upkeep.first_contact(now);
+                }
+                if self.observed.wants_votes() {
+                    checks[0] = Some(contact);
+                }
+            }
+            Answered::Waits(questionable) => checks[1] = questionable,
+            Answered::Moved(old) => {
+                checks[1] = Some(old);
+                return checks.into_iter().flatten();
+            }
+            Answered::Refreshed | Answered::Refused => {}
+        }
+        self.regions.add(contact);
+        if matches!(answered, Answered::Added | Answered::Waits(_)) {
+            let soon = self.soon(now);
+            self.announcements.consider(&contact, soon);
+            self.publications.consider(&contact, soon);
+        }
+        checks.into_iter().flatten()
+    }
+
+    /// A node did not answer.
+    pub(super) fn failed(&mut self, now: Instant, contact: &Contact) {
+        self.upkeep.silent(now, contact.id);
+        self.regions.remove(&contact.id);
+        match self.table.failed(now, &contact.id, contact.addr) {
+            // Asked once more soon, so that the dead do not stay for as long as nobody needs them.
+            Failed::Kept => {
+                let at = now + self.rng.duration(Duration::from_secs(5), Duration::from_secs(15));
+                self.upkeep.check_at(at, *contact);
+            }
+            Failed::Dropped(contact) => {
+                self.counters.count(Counter::ContactLost);
+                self.upkeep.fell(contact);
+                self.gone(now, &contact.id);
+            }
+            Failed::Moved(contact) => self.regions.add(contact),
+            Failed::Unknown => {}
+        }
+    }
+
+    /// A node is gone, or must not be in tables.
+    pub(super) fn gone(&mut self, now: Instant, id: &NodeId) {
+        let was_empty = self.table.is_empty();
+        self.table.remove(id);
+        self.regions.remove(id);
+        let soon = self.soon(now);
+        self.announcements.lost(id, soon);
+        self.publications.lost(id, soon);
+        if self.table.is_empty() && !was_empty {
+            self.upkeep.last_contact_lost(now);
+        }
+    }
+
+    fn soon(&mut self, now: Instant) -> Instant {
+        now + self.rng.duration(Duration::from_secs(2), Duration::from_secs(6))
+    }
+
+    pub(super) fn expire_requests(&mut self, now: Instant, outbox: &mut Outbox) {
+        for (transaction, overdue) in self.transactions.overdue(now) {
+            let Some(request) = self.transactions.get(transaction) else { continue };
+            let lookup = match request.purpose {
+                Purpose::Lookup(lookup, ..) => self.lookups.get_mut(&lookup),
+                _ => None,
+            };
+            let step = lookup.zip(request.contact);
+            match overdue {
+                Overdue::Late => {
+                    if let Some((lookup, contact)) = step {
+                        lookup.late(&contact.id);
+                    }
+                    self.counters.count(Counter::Repeated);
+                    self.transmit(now, transaction, outbox);
+                }
+                Overdue::GivenUp => {
+                    if let Some((lookup, contact)) = step {
+                        lookup.silent(&contact.id);
+                    }
+                }
+                Overdue::Failed => {
+                    if let Some((lookup, contact)) = step {
+                        lookup.silent(&contact.id);
+                    }
+                    self.counters.count(Counter::Unanswered);
+                    let request = self.transactions.remove(transaction);
+                    if let Some((purpose, contact)) = request.and_then(|r| Some((r.purpose, r.contact?))) {
+                        self.failed(now, &contact);
+                        self.settle(&contact, &purpose, 0);
+                    }
+                }
+            }
+        }
+    }
+
+    // Lookups.
+
+    pub(super) fn start_lookup(
+        &mut self,
+        now: Instant,
+        target: Key,
+        want: Want,
+        reason: Reason,
+        outbox: &Outbox,
+    ) -> LookupId {
+        let id = LookupId(self.number());
+        let mut lookup = Lookup::new(now, self.own, id, target, want, reason);
+        let mut slots = [None; K];
+        for entry in self.table.nearest(&target, &mut slots, |_| true).iter() {
+            lookup.seed(entry.contact);
+        }
+        self.table.touch(now, &target);
+        match want {
+            Want::Nodes => {}
+            Want::Value => {
+                let kept = self.values.get(now, &target);
+                for bytes in self.publications.record(&target).into_iter().chain(kept) {
+                    if let Some(record) = Record::parse(bytes).ok().filter(|r| lookup.is_better(r.sequence())) {
+                        lookup.record = Some((record.sequence(), bytes.to_vec()));
+                    }
+                }
+            }
+            Want::Providers => {
+                let own = outbox.identity().public();
+                let mut contacts = Vec::new();
+                for record in self.providers.of(now, &target).filter(|record| record.provider() != own) {
+                    if let Some(contact) = record.contact().filter(|c| self.reach.contains(c.addr)) {
+                        lookup.note_provider(record.provider(), record.sequence());
+                        contacts.push((contact, record.is_partial()));
+                    }
+                }
+                if !contacts.is_empty() {
+                    self.events.push_back(DhtEvent::Providers { lookup: id, contacts });
+                }
+            }
+        }
+        self.lookups.insert(id, lookup);
+        id
+    }
+
+    /// How many lookups of its own the node may start now, so that its caller always finds some left.
+    pub(super) fn own_lookups_room(&self) -> usize {
+        let own = self.lookups.values().filter(|lookup| lookup.reason != Reason::Caller).count();
+        let limits = &self.config.limits;
+        let share = (limits.lookups_max / 4).max(2).saturating_sub(own);
+        share.min(limits.lookups_max.saturating_sub(self.lookups.len()))
+    }
+
+    /// Lets every lookup ask whom it can. True when one ended.
+    pub(super) fn drive_lookups(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
+        let ids: Vec<LookupId> = self.lookups.keys().copied().collect();
+        let mut finished = false;
+        for id in ids {
+            while self.transactions.room() > TRANSACTIONS_RESERVED {
+                let Some(lookup) = self.lookups.get_mut(&id) else { break };
+                let Some(contact) = lookup.next() else { break };
+                let purpose = Purpose::Lookup(id, lookup.target, lookup.want);
+                self.ask(now, contact.addr, Some(contact), purpose, outbox);
+            }
+            let Some(lookup) = self.lookups.get(&id) else { continue };
+            let converged = lookup.is_converged();
+            if converged || lookup.until <= now {
+                if let Some(lookup) = self.lookups.remove(&id) {
+                    self.finish_lookup(now, lookup, converged, outbox);
+                    finished = true;
+                }
+            }
+        }
+        finished
+    }
+
+    fn finish_lookup(&mut self, now: Instant, lookup: Lookup, converged: bool, outbox: &mut Outbox) {
+        let closest = lookup.closest();
+        if !converged {
+            self.counters.count(Counter::LookupTimedOut);
+        } else if self.regions.insert(now, lookup.target, &closest) {
+            self.table.touch_all(now);
+        }
+        match lookup.reason {
+            Reason::Caller => {
+                let record = lookup.record.map(|(_, bytes)| bytes);
+                if let Some(record) = record.as_deref().and_then(|bytes| Record::parse(bytes).ok()) {
+                    let (sequence, lifetime) = (record.sequence(), record.lifetime());
+                    self.cache.insert(now, lookup.target, record.bytes(), sequence, lifetime);
+                }
+                self.events.push_back(DhtEvent::Finished {
+                    lookup: lookup.id,
+                    target: lookup.target,
+                    closest,
+                    record,
+                    asked: lookup.asked,
+                    answered: lookup.answered,
+                });
+            }
+            Reason::Neighbourhood => self.found_neighbourhood(),
+            Reason::Refresh => {}
+            Reason::Announce => self.place_file(now, &lookup.target, &closest, outbox),
+            Reason::Publish => self.publish_found(now, lookup, &closest, outbox),
+            Reason::Republish => self.place_record(now, &lookup.target, &closest),
+        }
+    }
+}

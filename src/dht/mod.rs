@@ -1,0 +1,445 @@
+//! The distributed hash table: who is near a key, who serves a file, what a name means.
+//!
+//! Kademlia (Maymounkov and Mazières, 2002) as a state machine. The caller hands in verified datagrams and the time, takes
+//! datagrams out of an [`Outbox`] and events out of [`Dht::poll_event`], and calls [`Dht::handle_timeout`] when
+//! [`Dht::next_deadline`] has come.
+//!
+//! - Whom we know: [`routing_table`], [`closest`](mod@closest), `rtt`, `address`.
+//! - Asking: `lookup` (whom to ask next), `transactions` (who owes an answer), `exchange` (requests and their answers),
+//!   `regions` (what need not be asked).
+//! - Answering: `serve`, `tokens` (proof of an address), `values` and `providers` (what is kept for others).
+//! - Publishing: `announce` (files), `publish` (values), `placement` (where and when), `cache` (values that were found).
+//! - Staying in touch: `upkeep` (joining, refreshing, checking), `observed` (our own address).
+
+mod address;
+mod announce;
+mod cache;
+pub mod closest;
+mod counters;
+mod exchange;
+mod lookup;
+mod observed;
+mod placement;
+mod providers;
+mod publish;
+mod regions;
+pub mod routing_table;
+mod rtt;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod transactions;
+mod upkeep;
+mod values;
+
+pub use crate::wire::message::Want;
+pub use closest::closest;
+pub use routing_table::K;
+
+use crate::id::{Key, NodeId};
+use crate::limits::Limits;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::contact::{Contact, canonical};
+use crate::wire::datagram::Verified;
+use crate::wire::header::Kind;
+use crate::wire::message::Message;
+use crate::wire::outbox::Outbox;
+use core::net::SocketAddr;
+use counters::Counter;
+use lookup::{Lookup, Reason};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a node's part of the table is told at the start.
+#[derive(Clone, Debug)]
+pub struct DhtConfig {
+    /// Whether the node only asks: it is in nobody's table and keeps nothing for others.
+    pub leaf: bool,
+    /// The bounds.
+    pub limits: Limits,
+    /// Contacts of last time.
+    pub remembered: Vec<Contact>,
+    /// Where to ask when nobody is known.
+    pub bootstrap: Vec<SocketAddr>,
+    /// A number over every sequence number that earlier runs gave to records of this node.
+    pub sequence: u64,
+    /// Where the socket listens. A specified IP is the own address until other nodes agree on another.
+    pub listen: SocketAddr,
+    /// Seconds that others are asked to keep provider records.
+    pub provider_lifetime: u32,
+    /// The longest pause between two announcements of a file.
+    pub announce_interval: Duration,
+    /// The longest pause between two publications of a value record.
+    pub republish_interval: Duration,
+    /// A bucket that no lookup has gone through for so long gets one.
+    pub refresh_interval: Duration,
+    /// How often the node looks for its own neighbourhood.
+    pub neighbourhood_interval: Duration,
+}
+
+impl Default for DhtConfig {
+    fn default() -> Self {
+        DhtConfig {
+            leaf: false,
+            limits: Limits::default(),
+            remembered: Vec::new(),
+            bootstrap: Vec::new(),
+            sequence: 0,
+            listen: SocketAddr::from(([0, 0, 0, 0], 3583)),
+            provider_lifetime: 24 * 3600,
+            announce_interval: Duration::from_secs(12 * 3600),
+            republish_interval: Duration::from_secs(3600),
+            refresh_interval: Duration::from_secs(3600),
+            neighbourhood_interval: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// A lookup under way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LookupId(pub u64);
+
+/// A publication under way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PublishId(pub u64);
+
+/// What the caller hears.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DhtEvent {
+    /// A lookup has found nodes that serve the file. Each is told of once, as soon as it is found; its signature fits.
+    Providers {
+        /// Which lookup.
+        lookup: LookupId,
+        /// Who, and whether it has only a part of the file yet.
+        contacts: Vec<(Contact, bool)>,
+    },
+    /// A lookup is over.
+    Finished {
+        /// Which lookup.
+        lookup: LookupId,
+        /// What was looked for.
+        target: Key,
+        /// The k closest nodes that answered, nearest first, this node not among them.
+        closest: Vec<Contact>,
+        /// The value record with the highest sequence number; its signature fits.
+        record: Option<Vec<u8>>,
+        /// How many nodes were asked.
+        asked: u32,
+        /// How many answered.
+        answered: u32,
+    },
+    /// A value is published.
+    Published {
+        /// Which publication.
+        publish: PublishId,
+        /// The record's key.
+        key: Key,
+        /// Its sequence number.
+        sequence: u64,
+        /// How many nodes keep it, this one included when it is among the closest.
+        copies: u32,
+        /// The record.
+        record: Vec<u8>,
+        /// How many nodes were asked where to put it.
+        asked: u32,
+    },
+    /// A round of announcements of a file is over.
+    Announced {
+        /// Which file.
+        file: Key,
+        /// How many nodes keep the announcement, this one included when it is among the closest.
+        copies: u32,
+    },
+    /// The node has found its place in the network.
+    Joined {
+        /// How many contacts it has.
+        contacts: u32,
+    },
+    /// Nobody answered.
+    BootstrapFailed {
+        /// When it will be tried again.
+        retry_in: Duration,
+        /// How many addresses were tried.
+        tried: u32,
+    },
+}
+
+/// A contact with what is known about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerInfo {
+    /// Who and where.
+    pub contact: Contact,
+    /// Whether it was heard from lately and owes no answer.
+    pub good: bool,
+    /// How long ago it was last heard from.
+    pub silent_for: Duration,
+    /// The smoothed round-trip time; `None` before the first sample.
+    pub rtt: Option<Duration>,
+}
+
+/// How the table is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Statistics {
+    /// Contacts in the routing table.
+    pub contacts: usize,
+    /// Lookups under way.
+    pub lookups: usize,
+    /// Value records kept for others.
+    pub records: usize,
+    /// Provider records kept for others.
+    pub providers: usize,
+    /// Files announced.
+    pub announcements: usize,
+    /// Requests that wait for an answer.
+    pub transactions: usize,
+    /// What was counted, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+/// One node's part of the table.
+pub struct Dht {
+    config: DhtConfig,
+    own: NodeId,
+    rng: Rng,
+    reach: address::Reach,
+    table: routing_table::RoutingTable,
+    transactions: transactions::Transactions,
+    lookups: BTreeMap<LookupId, Lookup>,
+    /// Lookups and publications are numbered by this.
+    numbered: u64,
+    mint: tokens::TokenMint,
+    book: tokens::TokenBook,
+    values: values::Values,
+    providers: providers::Providers,
+    regions: regions::Regions,
+    cache: cache::Cache,
+    observed: observed::Observed,
+    announcements: announce::Announcements,
+    publications: publish::Publications,
+    upkeep: upkeep::Upkeep,
+    counters: counters::Counters,
+    events: VecDeque<DhtEvent>,
+}
+
+impl Dht {
+    /// The table's part at the node `own`, which knows nobody yet. The first deadline is `now`.
+    pub fn new(config: DhtConfig, own: NodeId, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = Rng::new(seed);
+        let limits = &config.limits;
+        Dht {
+            own,
+            reach: address::Reach::of(config.listen),
+            table: routing_table::RoutingTable::new(own),
+            transactions: transactions::Transactions::new(limits.transactions_max),
+            lookups: BTreeMap::new(),
+            numbered: 0,
+            mint: tokens::TokenMint::new(rng.bytes()),
+            book: tokens::TokenBook::default(),
+            values: values::Values::new(own, limits.records_max),
+            providers: providers::Providers::new(own, limits.providers_max, limits.providers_per_file_max),
+            regions: regions::Regions::default(),
+            cache: cache::Cache::default(),
+            observed: observed::Observed::new(config.listen),
+            announcements: announce::Announcements::default(),
+            publications: publish::Publications::new(config.sequence),
+            upkeep: upkeep::Upkeep::new(now, &config),
+            counters: counters::Counters::default(),
+            events: VecDeque::new(),
+            rng,
+            config,
+        }
+    }
+
+    // Inputs.
+
+    /// Whether it is worth checking the signature of a datagram: answers must belong to a request that was sent there.
+    pub fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
+        !kind.is_answer() || self.transactions.is_expected(kind, transaction, from)
+    }
+
+    /// Whether `token` proves that who sends from this address receives there as well.
+    pub fn token_is_valid(&self, now: Instant, from: SocketAddr, token: u64) -> bool {
+        self.mint.is_valid(now, canonical(from), token)
+    }
+
+    /// Takes a datagram. Requests are answered at once.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let from = canonical(from);
+        if datagram.id() == self.own {
+            return;
+        }
+        match datagram.message() {
+            Message::Pong { .. } | Message::Found { .. } | Message::Stored { .. } => {
+                self.handle_answer(now, from, datagram, outbox);
+                self.drive(now, outbox);
+            }
+            Message::Leave { .. } => self.handle_leave(now, datagram),
+            _ => self.serve(now, from, datagram, outbox),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.expire_requests(now, outbox);
+        self.maintain(now, outbox);
+        self.announcements.fire(now);
+        self.publications.fire(now);
+        self.drive(now, outbox);
+    }
+
+    /// When [`handle_timeout`](Dht::handle_timeout) is to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let lookups = self.lookups.values().map(|lookup| lookup.until).min();
+        let kept = self.values.len() + self.providers.len() > 0
+            || !(self.book.is_empty() && self.cache.is_empty() && self.regions.is_empty());
+        [
+            self.transactions.next_deadline(),
+            lookups,
+            self.announcements.next_deadline(),
+            self.publications.next_deadline(),
+            self.upkeep.next_deadline(kept),
+        ]
+        .into_iter()
+        .fold(None, earliest)
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<DhtEvent> {
+        self.events.pop_front()
+    }
+
+    // Commands.
+
+    /// Looks for what is near `target`. `None` when too many lookups are under way.
+    pub fn find(&mut self, now: Instant, target: Key, want: Want, outbox: &mut Outbox) -> Option<LookupId> {
+        if self.lookups.len() >= self.config.limits.lookups_max {
+            self.counters.count(Counter::LookupRefused);
+            return None;
+        }
+        let lookup = self.start_lookup(now, target, want, Reason::Caller, outbox);
+        self.drive(now, outbox);
+        Some(lookup)
+    }
+
+    /// Ends a lookup; nothing more is heard of it.
+    pub fn stop(&mut self, lookup: LookupId) {
+        if self.lookups.get(&lookup).is_some_and(|lookup| lookup.reason == Reason::Caller) {
+            self.lookups.remove(&lookup);
+        }
+    }
+
+    /// Another machine had an authenticated exchange with a node that is not a leaf.
+    pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
+        // Whoever must be asked back because of it is asked when the next deadline comes.
+        for check in self.alive(now, contact, rtt, 0) {
+            self.upkeep.check_at(now, check);
+        }
+    }
+
+    /// Another machine could not reach a node.
+    pub fn note_unreachable(&mut self, now: Instant, id: &NodeId) {
+        match self.table.get(id).map(|entry| entry.contact) {
+            Some(contact) => self.failed(now, &contact),
+            None => self.regions.remove(id),
+        }
+    }
+
+    /// Says goodbye to the nearest contacts, as many as the outbox takes.
+    pub fn leave(&mut self, for_good: bool, outbox: &mut Outbox) {
+        const TOLD: usize = 32;
+        for contact in self.closest_known(&self.own.key(), TOLD) {
+            let transaction = self.rng.u64();
+            if !outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Leave { for_good }) {
+                break;
+            }
+        }
+    }
+
+    // Getters.
+
+    /// The `n` live contacts closest to `key`, nearest first, without asking anybody.
+    pub fn closest_known(&self, key: &Key, n: usize) -> Vec<Contact> {
+        let mut slots = vec![None; n];
+        let nearest = self.table.nearest(key, &mut slots, |entry| entry.failures == 0);
+        nearest.iter().map(|entry| entry.contact).collect()
+    }
+
+    /// How many live contacts are closer to `key` than this node.
+    pub fn closer_than_self(&self, key: &Key) -> usize {
+        let own = self.own.distance(key);
+        let closer = |entry: &&routing_table::Entry| entry.contact.id.distance(key) < own;
+        self.table.iter().filter(|entry| entry.failures == 0).filter(closer).count()
+    }
+
+    /// The `n` live nodes closest to `key`, nearest first, when a lookup of the last ten minutes tells; fewer when the
+    /// network has no more. This node is not among them.
+    pub fn region(&self, now: Instant, key: &Key, n: usize) -> Option<Vec<Contact>> {
+        self.regions.closest(now, key, n)
+    }
+
+    /// Where other nodes reach this one, as far as that is known.
+    pub fn own_addr(&self) -> Option<SocketAddr> {
+        self.observed.own()
+    }
+
+    /// The contacts, nearest first.
+    pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|entry| entry.contact.id.distance(&self.own.key()));
+        let info = |entry: &routing_table::Entry| PeerInfo {
+            contact: entry.contact,
+            good: entry.is_good(now),
+            silent_for: now.since(entry.heard),
+            rtt: entry.rtt.smoothed(),
+        };
+        entries.into_iter().map(info).collect()
+    }
+
+    /// How the table is doing.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            contacts: self.table.len(),
+            lookups: self.lookups.len(),
+            records: self.values.len(),
+            providers: self.providers.len(),
+            announcements: self.announcements.len(),
+            transactions: self.config.limits.transactions_max - self.transactions.room(),
+            counters: self.counters.iter().collect(),
+        }
+    }
+
+    /// Up to 64 contacts for the next start: those that owe no answer first, and of those the ones that have been there
+    /// longest, because they are the likeliest to stay (Maymounkov and Mazières, §2.2).
+    pub fn contacts_to_remember(&self) -> Vec<Contact> {
+        const REMEMBERED_MAX: usize = 64;
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|entry| (entry.failures, entry.since, entry.contact.id));
+        let live = entries.into_iter().map(|entry| entry.contact);
+        let fallen = self.upkeep.fallen().filter(|contact| self.table.get(&contact.id).is_none());
+        live.chain(fallen).take(REMEMBERED_MAX).collect()
+    }
+
+    fn drive(&mut self, now: Instant, outbox: &mut Outbox) {
+        // A lookup that ends may let a publication go on, and that may start another lookup.
+        loop {
+            let finished = self.drive_lookups(now, outbox);
+            let announced = self.drive_announcements(now, outbox);
+            let published = self.drive_publications(now, outbox);
+            if !finished && !announced && !published {
+                break;
+            }
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+}

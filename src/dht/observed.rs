@@ -1,0 +1,109 @@
+//! Where other nodes see this one.
+
+use super::address::Prefix;
+use crate::id::NodeId;
+use crate::wire::contact::canonical;
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+/// The latest observations that are weighed.
+const VOTES_MAX: usize = 16;
+/// How many observers must agree against the address that the node was told to listen at.
+const VOTES_AGAINST_CONFIGURED: usize = 3;
+
+/// One vote for each observer; observers whose addresses share a prefix are one, so that whoever owns a prefix cannot
+/// talk a node into an address.
+pub(super) struct Observed {
+    configured: Option<SocketAddr>,
+    votes: VecDeque<(Voter, SocketAddr)>,
+    own: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Voter {
+    Prefix(Prefix),
+    Node(NodeId),
+}
+
+impl Observed {
+    /// `listen` is the own address until others agree on another, unless its IP is unspecified or its port is 0.
+    pub(super) fn new(listen: SocketAddr) -> Self {
+        let listen = canonical(listen);
+        let configured = Some(listen).filter(|addr| !addr.ip().is_unspecified() && addr.port() != 0);
+        Observed { configured, votes: VecDeque::with_capacity(VOTES_MAX), own: configured }
+    }
+
+    /// `voter`, at `from`, sees this node at `addr`. True when that changes what the own address is.
+    pub(super) fn vote(&mut self, voter: NodeId, from: SocketAddr, addr: SocketAddr) -> bool {
+        let voter = Prefix::of(from).map_or(Voter::Node(voter), Voter::Prefix);
+        self.votes.retain(|(earlier, _)| *earlier != voter);
+        if self.votes.len() == VOTES_MAX {
+            self.votes.pop_front();
+        }
+        self.votes.push_back((voter, canonical(addr)));
+        let before = self.own;
+        self.own = self.elect();
+        self.own != before
+    }
+
+    /// The own address, as far as it is known.
+    pub(super) fn own(&self) -> Option<SocketAddr> {
+        self.own
+    }
+
+    /// Whether so few observers were heard that one more is worth asking.
+    pub(super) fn wants_votes(&self) -> bool {
+        self.votes.len() <= VOTES_AGAINST_CONFIGURED
+    }
+
+    fn elect(&self) -> Option<SocketAddr> {
+        let count = |addr: SocketAddr| self.votes.iter().filter(|(_, vote)| *vote == addr).count();
+        // The present address wins ties, then the one that was said first.
+        let mut best = self.own.map(|own| (own, count(own)));
+        for &(_, addr) in &self.votes {
+            let votes = count(addr);
+            if best.is_none_or(|(_, most)| votes > most) {
+                best = Some((addr, votes));
+            }
+        }
+        let (addr, votes) = best?;
+        match self.configured {
+            Some(configured) if votes < VOTES_AGAINST_CONFIGURED => Some(configured),
+            _ => Some(addr),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(last: u8) -> SocketAddr {
+        SocketAddr::from(([9, 9, 9, last], 1))
+    }
+
+    fn observer(net: u8) -> SocketAddr {
+        SocketAddr::from(([8, 8, net, 1], 1))
+    }
+
+    #[test]
+    fn the_first_observer_is_believed_and_the_majority_more() {
+        let mut observed = Observed::new(([0, 0, 0, 0], 3583).into());
+        assert_eq!(observed.own(), None);
+        assert!(observed.vote(NodeId([1; 32]), observer(1), addr(1)));
+        assert!(!observed.vote(NodeId([2; 32]), observer(2), addr(2)));
+        assert!(observed.vote(NodeId([3; 32]), observer(3), addr(2)));
+        assert_eq!(observed.own(), Some(addr(2)));
+    }
+
+    #[test]
+    fn a_configured_address_yields_to_three_and_one_prefix_is_one() {
+        let mut observed = Observed::new(addr(5));
+        for voter in 1..10 {
+            assert!(!observed.vote(NodeId([voter; 32]), observer(1), addr(1)));
+        }
+        assert!(!observed.vote(NodeId([11; 32]), observer(2), addr(1)));
+        assert!(observed.vote(NodeId([12; 32]), observer(3), addr(1)));
+        assert_eq!(observed.own(), Some(addr(1)));
+    }
+}

@@ -1,0 +1,246 @@
+//! This node's own value records: giving them the next sequence number, storing them at the closest nodes, again every
+//! hour.
+
+use super::counters::Counter;
+use super::lookup::{Lookup, Reason};
+use super::placement::{COPIES, Placement, Stage};
+use super::transactions::Purpose;
+use super::{Dht, DhtEvent, LookupId, PublishId, Want};
+use crate::id::{Key, NodeId};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+use crate::wire::message::NotStored;
+use crate::wire::network::Network;
+use crate::wire::outbox::Outbox;
+use crate::wire::record::{LIFETIME_MAX, Record, VALUE_BYTES_MAX, is_name, record_key, sign_record};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Names under which one node publishes.
+const OWN_RECORDS_MAX: usize = 256;
+/// Stores on their way at a time.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// The own records and what waits to be sent.
+pub(super) struct Publications {
+    /// Every record of this node gets a higher number than the one before.
+    sequence: u64,
+    records: BTreeMap<Key, OwnRecord>,
+    under_way: BTreeMap<LookupId, Publishing>,
+    queue: VecDeque<(Key, u64, Contact)>,
+    in_flight: usize,
+}
+
+struct OwnRecord {
+    bytes: Vec<u8>,
+    sequence: u64,
+    placement: Placement,
+    /// The caller waits for this round, for which so many nodes were asked.
+    awaited: Option<(PublishId, u32)>,
+}
+
+/// A value that waits for its sequence number.
+struct Publishing {
+    id: PublishId,
+    name: String,
+    value: Vec<u8>,
+    lifetime: u32,
+}
+
+impl Publications {
+    pub(super) fn new(sequence: u64) -> Self {
+        let (records, under_way, queue) = Default::default();
+        Publications { sequence, records, under_way, queue, in_flight: 0 }
+    }
+
+    /// A number over all that this node has used.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// The bytes of the own record under `key`.
+    pub(super) fn record(&self, key: &Key) -> Option<&[u8]> {
+        self.records.get(key).map(|own| &own.bytes[..])
+    }
+
+    /// Makes due what is.
+    pub(super) fn fire(&mut self, now: Instant) {
+        self.records.values_mut().for_each(|own| own.placement.fire(now));
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.records.values().filter_map(|own| own.placement.deadline()).min()
+    }
+
+    /// A node is there.
+    pub(super) fn consider(&mut self, contact: &Contact, soon: Instant) {
+        self.records.iter_mut().for_each(|(key, own)| own.placement.consider(key, contact, soon));
+    }
+
+    /// A node is gone.
+    pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
+        self.records.values_mut().for_each(|own| own.placement.lost(id, soon));
+    }
+
+    /// A store was answered, or not.
+    pub(super) fn settle(&mut self, id: &NodeId, key: &Key, sequence: u64, kept: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(own) = self.records.get_mut(key).filter(|own| own.sequence == sequence) {
+            own.placement.settle(id, kept);
+        }
+    }
+}
+
+impl Dht {
+    /// Publishes a value under this node's key and `name`. The network is asked for the highest sequence number first, and
+    /// [`DhtEvent::Published`] tells the end. `None` when the name, the value or the lifetime is not allowed, or too
+    /// much is under way.
+    pub fn publish(
+        &mut self,
+        now: Instant,
+        name: &str,
+        value: &[u8],
+        lifetime: u32,
+        outbox: &mut Outbox,
+    ) -> Option<PublishId> {
+        if !is_name(name) || value.len() > VALUE_BYTES_MAX || lifetime > LIFETIME_MAX {
+            return None;
+        }
+        let key = record_key(&outbox.identity().public(), name);
+        let names = self.publications.records.len() + self.publications.under_way.len();
+        let room = names < OWN_RECORDS_MAX || self.publications.records.contains_key(&key);
+        if !room || self.lookups.len() >= self.config.limits.lookups_max {
+            self.counters.count(Counter::LookupRefused);
+            return None;
+        }
+        let id = PublishId(self.number());
+        let lookup = self.start_lookup(now, key, Want::Value, Reason::Publish, outbox);
+        let publishing = Publishing { id, name: name.to_owned(), value: value.to_vec(), lifetime };
+        self.publications.under_way.insert(lookup, publishing);
+        self.drive(now, outbox);
+        Some(id)
+    }
+
+    /// This node's own records, to be written down and given to [`restore_record`](Dht::restore_record) after a restart.
+    pub fn own_records(&self) -> impl Iterator<Item = &[u8]> {
+        self.publications.records.values().map(|own| &own.bytes[..])
+    }
+
+    /// Takes a record that this node published in an earlier run. It is published again within a minute. False when it
+    /// is not a record of this node, or too many are here.
+    pub fn restore_record(&mut self, now: Instant, bytes: &[u8], network: &Network) -> bool {
+        let Ok(record) = Record::parse(bytes) else { return false };
+        let own = record.publisher().node_id() == self.own && record.verify(network).is_ok();
+        if !own || self.publications.records.len() >= OWN_RECORDS_MAX {
+            return false;
+        }
+        let at = now + self.rng.duration(Duration::from_secs(10), Duration::from_secs(60));
+        self.publications.sequence = self.publications.sequence.max(record.sequence());
+        let placement = Placement::new(at);
+        let own = OwnRecord { bytes: bytes.to_vec(), sequence: record.sequence(), placement, awaited: None };
+        self.publications.records.insert(record.key(), own);
+        true
+    }
+
+    /// The bytes of the record under `key` when it is this node's own, or was found within the hour.
+    pub fn cached_value(&self, now: Instant, key: &Key) -> Option<&[u8]> {
+        self.publications.record(key).or_else(|| self.cache.get(now, key))
+    }
+
+    /// The lookup that a publication waited for is over: the record gets its number.
+    pub(super) fn publish_found(
+        &mut self,
+        now: Instant,
+        lookup: Lookup,
+        closest: &[Contact],
+        outbox: &Outbox,
+    ) {
+        let Some(publishing) = self.publications.under_way.remove(&lookup.id) else { return };
+        let found = lookup.record.map_or(0, |(sequence, _)| sequence);
+        // A number is never used twice, and the highest there is cannot be topped by anybody.
+        self.publications.sequence = self.publications.sequence.max(found.min(u64::MAX - (1 << 32)));
+        let sequence = self.publications.next_sequence();
+        let Publishing { id, name, value, lifetime } = publishing;
+        let signed = sign_record(outbox.network(), outbox.identity(), &name, &value, lifetime, sequence);
+        let Some(bytes) = signed else { return };
+        let awaited = Some((id, lookup.asked));
+        let own = OwnRecord { bytes, sequence, placement: Placement::new(now), awaited };
+        self.publications.queue.retain(|(key, ..)| *key != lookup.target);
+        self.publish_superseded(&lookup.target);
+        self.publications.records.insert(lookup.target, own);
+        self.place_record(now, &lookup.target, closest);
+    }
+
+    /// Moves every own record on as far as it goes. True when a lookup was started.
+    pub(super) fn drive_publications(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
+        let mut started = false;
+        let due = |own: &OwnRecord| own.placement.stage == Stage::Due;
+        let due: Vec<Key> =
+            self.publications.records.iter().filter(|(_, own)| due(own)).map(|(key, _)| *key).collect();
+        for key in due {
+            if let Some(targets) = self.regions.closest(now, &key, COPIES) {
+                self.counters.count(Counter::RegionUsed);
+                self.place_record(now, &key, &targets);
+            } else if self.own_lookups_room() > 0 {
+                let lookup = self.start_lookup(now, key, Want::Nodes, Reason::Republish, outbox);
+                if let Some(own) = self.publications.records.get_mut(&key) {
+                    own.placement.stage = Stage::Looking(lookup);
+                }
+                started = true;
+            }
+        }
+        while self.publications.in_flight < IN_FLIGHT_MAX && self.transactions.room() > 0 {
+            let Some((key, sequence, contact)) = self.publications.queue.pop_front() else { break };
+            self.publications.in_flight += 1;
+            if !self.ask(now, contact.addr, Some(contact), Purpose::Store(key, sequence), outbox) {
+                self.publications.settle(&contact.id, &key, sequence, false);
+            }
+        }
+        self.finish_publications(now);
+        started
+    }
+
+    /// The nodes closest to an own record are known: stores it there, and here when this node is one of them.
+    pub(super) fn place_record(&mut self, now: Instant, key: &Key, closest: &[Contact]) {
+        let own_distance = self.own.distance(key);
+        let nearer = closest.iter().filter(|contact| contact.id.distance(key) < own_distance).count();
+        let here = !self.config.leaf && nearer < COPIES;
+        let targets = &closest[..closest.len().min(COPIES - usize::from(here))];
+        let Some(own) = self.publications.records.get_mut(key) else { return };
+        let keep = |record| self.values.store(now, &record, true) == NotStored::Nothing;
+        let here = here && Record::parse(&own.bytes).is_ok_and(keep);
+        own.placement.begin(key, targets, here);
+        self.publications.queue.extend(targets.iter().map(|contact| (*key, own.sequence, *contact)));
+    }
+
+    /// A newer value takes the place of one whose round is not over: who waits for that hears of it now.
+    fn publish_superseded(&mut self, key: &Key) {
+        let Some(old) = self.publications.records.get_mut(key) else { return };
+        if let Stage::Looking(lookup) = old.placement.stage {
+            self.lookups.remove(&lookup);
+        }
+        if let Some(event) = old.published(key) {
+            self.events.push_back(event);
+        }
+    }
+
+    fn finish_publications(&mut self, now: Instant) {
+        let pause = self.config.republish_interval;
+        for (key, own) in &mut self.publications.records {
+            if own.placement.is_settled() {
+                // Nothing marks an own record as changed: another one takes its place.
+                let again = own.placement.finish(now, pause, &mut self.rng);
+                debug_assert!(!again);
+                self.events.extend(own.published(key));
+            }
+        }
+    }
+}
+
+impl OwnRecord {
+    fn published(&mut self, key: &Key) -> Option<DhtEvent> {
+        let (publish, asked) = self.awaited.take()?;
+        let (copies, record) = (self.placement.copies(), self.bytes.clone());
+        Some(DhtEvent::Published { publish, key: *key, sequence: self.sequence, copies, record, asked })
+    }
+}

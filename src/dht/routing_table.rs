@@ -1,0 +1,442 @@
+//! The routing table: Kademlia's k-buckets (Maymounkov and Mazières, 2002).
+//!
+//! Departures from the paper:
+//! - A bucket for each length of common prefix with the own id, none is ever split.
+//! - Only nodes that answered a request enter. A request makes a node known to us worth a ping, no more.
+//! - Newcomers to a full bucket wait in a replacement cache; the bucket's stalest contact is pinged when it is
+//!   questionable (15 minutes of silence), and gives way after two requests without an answer.
+//! - A node that shows up at a new address gets it only when its old address has gone silent.
+//! - Contacts that share an IP prefix are limited, in a bucket and in the table.
+
+use super::address::Prefix;
+use super::closest::{Nearest, Slot};
+use super::rtt::Rtt;
+use crate::id::{Key, NodeId};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+use core::net::SocketAddr;
+
+/// Contacts in a bucket, and how many nodes make up the neighbourhood of a key: Kademlia's k.
+pub const K: usize = 20;
+/// Contacts that wait for a place in a bucket.
+const WAITING_MAX: usize = 8;
+/// Silence after which a contact is questionable.
+pub(super) const QUESTIONABLE_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Requests in a row without an answer after which a contact is dropped.
+const FAILURES_MAX: u8 = 2;
+/// Contacts of one IP prefix in a bucket.
+const PREFIX_BUCKET_MAX: usize = 8;
+/// Contacts of one IP prefix in the table.
+const PREFIX_TABLE_MAX: usize = 32;
+
+/// A node that has answered, with what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Who and where.
+    pub(super) contact: Contact,
+    /// The highest sequence number it has sent: what is not above it is a replay or late.
+    pub(super) sequence: u64,
+    /// When it entered.
+    pub(super) since: Instant,
+    /// When it was last heard from.
+    pub(super) heard: Instant,
+    /// How far away it is.
+    pub(super) rtt: Rtt,
+    /// Requests in a row without an answer.
+    pub(super) failures: u8,
+    /// Another address at which it answers, taken over when this one does not.
+    pub(super) moved_to: Option<SocketAddr>,
+}
+
+impl Entry {
+    /// Whether it was heard from lately and owes no answer.
+    pub(super) fn is_good(&self, now: Instant) -> bool {
+        self.failures == 0 && now.since(self.heard) < QUESTIONABLE_AFTER
+    }
+}
+
+#[derive(Default)]
+struct Bucket {
+    live: Vec<Entry>,
+    /// The replacement cache, the one heard from last at the end.
+    waiting: Vec<Entry>,
+    /// When a lookup last went through here.
+    touched: Option<Instant>,
+}
+
+/// What became of a node that answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answered {
+    /// It was in the table.
+    Refreshed,
+    /// It has entered.
+    Added,
+    /// It waits for a place; this contact is questionable and should be asked whether it is still there.
+    Waits(Option<Contact>),
+    /// It is in the table under this other address, which should be asked.
+    Moved(Contact),
+    /// There is no place for it.
+    Refused,
+}
+
+/// What became of a node that did not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Failed {
+    /// It is not in the table.
+    Unknown,
+    /// It stays for now.
+    Kept,
+    /// It has been dropped.
+    Dropped(Contact),
+    /// It is at another address now.
+    Moved(Contact),
+}
+
+/// The table of one node.
+pub(super) struct RoutingTable {
+    own: Key,
+    buckets: Vec<Bucket>,
+    length: usize,
+}
+
+impl RoutingTable {
+    /// The empty table of the node `own`.
+    pub(super) fn new(own: NodeId) -> Self {
+        let buckets = core::iter::repeat_with(Bucket::default).take(256).collect();
+        RoutingTable { own: own.key(), buckets, length: 0 }
+    }
+
+    /// How many contacts are live.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether none is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The live contacts, farthest bucket first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.buckets.iter().flat_map(|bucket| &bucket.live)
+    }
+
+    /// A live contact.
+    pub(super) fn get(&self, id: &NodeId) -> Option<&Entry> {
+        self.buckets[self.index(id)?].live.iter().find(|entry| entry.contact.id == *id)
+    }
+
+    /// Those of the live contacts that pass `filter` and are nearest to `target`, as many as there are slots.
+    pub(super) fn nearest<'s, 't>(
+        &'t self,
+        target: &Key,
+        slots: &'s mut [Slot<&'t Entry>],
+        filter: impl Fn(&Entry) -> bool,
+    ) -> Nearest<'s, &'t Entry> {
+        let mut nearest = Nearest::new(target, slots);
+        for entry in self.iter().filter(|entry| filter(entry)) {
+            nearest.offer(&entry.contact.id.key(), entry);
+        }
+        nearest
+    }
+
+    /// A node asked something and proved who it is. True when it is a live contact at this address.
+    pub(super) fn heard(&mut self, now: Instant, id: &NodeId, addr: SocketAddr, sequence: u64) -> bool {
+        let Some(entry) = self.get_mut(id).filter(|entry| entry.contact.addr == addr) else { return false };
+        if sequence > entry.sequence {
+            entry.sequence = sequence;
+            entry.heard = now;
+        }
+        true
+    }
+
+    /// Whether a node that asked something should be asked back, because it might enter.
+    pub(super) fn wants(&self, now: Instant, id: &NodeId, addr: SocketAddr) -> bool {
+        let Some(index) = self.index(id) else { return false };
+        let bucket = &self.buckets[index];
+        if let Some(entry) = bucket.live.iter().find(|entry| entry.contact.id == *id) {
+            return entry.contact.addr != addr && entry.moved_to.is_none();
+        }
+        if bucket.waiting.iter().any(|entry| entry.contact.id == *id) {
+            return false;
+        }
+        let has_room = bucket.live.len() < K || bucket.waiting.len() < WAITING_MAX;
+        (has_room || bucket.live.iter().any(|entry| !entry.is_good(now))) && self.has_prefix_room(index, addr)
+    }
+
+    /// A node answered a request at the address of `contact`.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        contact: Contact,
+        rtt: Option<Duration>,
+        sequence: u64,
+    ) -> Answered {
+        let Some(index) = self.index(&contact.id) else { return Answered::Refused };
+        if let Some(entry) = self.get_mut(&contact.id) {
+            if entry.contact.addr != contact.addr {
+                entry.moved_to = Some(contact.addr);
+                return Answered::Moved(entry.contact);
+            }
+            entry.refresh(now, rtt, sequence);
+            return Answered::Refreshed;
+        }
+        let bucket = &mut self.buckets[index];
+        let waiting = bucket.waiting.iter().position(|entry| entry.contact.id == contact.id);
+        let mut entry = match waiting.map(|position| bucket.waiting.remove(position)) {
+            Some(entry) if entry.contact.addr == contact.addr => entry,
+            _ => Entry::new(now, contact),
+        };
+        entry.refresh(now, rtt, sequence);
+        if !self.has_prefix_room(index, contact.addr) {
+            return Answered::Refused;
+        }
+        let bucket = &mut self.buckets[index];
+        if bucket.live.len() < K {
+            // A bucket takes its memory when it is first used: most of the 256 never are.
+            bucket.live.reserve_exact(K - bucket.live.len());
+            bucket.live.push(entry);
+            self.length += 1;
+            return Answered::Added;
+        }
+        bucket.waiting.reserve_exact(WAITING_MAX - bucket.waiting.len());
+        if bucket.waiting.len() == WAITING_MAX {
+            bucket.waiting.remove(0);
+        }
+        bucket.waiting.push(entry);
+        Answered::Waits(bucket.stalest(now))
+    }
+
+    /// A node did not answer a request.
+    pub(super) fn failed(&mut self, now: Instant, id: &NodeId, addr: SocketAddr) -> Failed {
+        let Some(index) = self.index(id) else { return Failed::Unknown };
+        let bucket = &mut self.buckets[index];
+        bucket.waiting.retain(|entry| entry.contact.id != *id || entry.contact.addr != addr);
+        let Some(entry) = self.get_mut(id).filter(|entry| entry.contact.addr == addr) else {
+            return Failed::Unknown;
+        };
+        if let Some(addr) = entry.moved_to.take() {
+            *entry = Entry { sequence: entry.sequence, ..Entry::new(now, Contact { addr, ..entry.contact }) };
+            return Failed::Moved(entry.contact);
+        }
+        entry.failures = entry.failures.saturating_add(1);
+        if entry.failures < FAILURES_MAX {
+            return Failed::Kept;
+        }
+        let contact = entry.contact;
+        self.remove(id);
+        Failed::Dropped(contact)
+    }
+
+    /// Drops a node, whatever it was; the one that has waited for its place and was heard from last takes it.
+    pub(super) fn remove(&mut self, id: &NodeId) -> bool {
+        let Some(index) = self.index(id) else { return false };
+        let bucket = &mut self.buckets[index];
+        bucket.waiting.retain(|entry| entry.contact.id != *id);
+        let Some(position) = bucket.live.iter().position(|entry| entry.contact.id == *id) else {
+            return false;
+        };
+        bucket.live.remove(position);
+        self.length -= 1;
+        let fits = |entry: &Entry| self.has_prefix_room(index, entry.contact.addr);
+        if let Some(position) = self.buckets[index].waiting.iter().rposition(fits) {
+            let bucket = &mut self.buckets[index];
+            let entry = bucket.waiting.remove(position);
+            bucket.live.push(entry);
+            self.length += 1;
+        }
+        true
+    }
+
+    /// A lookup for `target` goes through the bucket that `target` belongs to.
+    pub(super) fn touch(&mut self, now: Instant, target: &Key) {
+        if let Some(bucket) = self.buckets.get_mut(self.own.common_prefix(target) as usize) {
+            bucket.touched = Some(now);
+        }
+    }
+
+    /// A lookup saw the whole network.
+    pub(super) fn touch_all(&mut self, now: Instant) {
+        self.buckets.iter_mut().for_each(|bucket| bucket.touched = Some(now));
+    }
+
+    /// The bucket that no lookup has gone through for longest, and when one last did, among those that the network reaches
+    /// into: up to the deepest that holds a contact.
+    pub(super) fn longest_untouched(&self) -> Option<(usize, Option<Instant>)> {
+        let deepest = self.buckets.iter().rposition(|bucket| !bucket.live.is_empty())?;
+        let buckets = self.buckets[..=deepest].iter().enumerate();
+        buckets.map(|(index, bucket)| (index, bucket.touched)).min_by_key(|(index, touched)| (*touched, *index))
+    }
+
+    /// A random key in a bucket.
+    pub(super) fn random_key(&self, bucket: usize, rng: &mut Rng) -> Key {
+        let mut key = Key(rng.bytes());
+        for bit in 0..=bucket.min(255) {
+            let (byte, mask) = (bit / 8, 0x80 >> (bit % 8));
+            let own = self.own.0[byte] & mask;
+            key.0[byte] = key.0[byte] & !mask | if bit == bucket { own ^ mask } else { own };
+        }
+        key
+    }
+
+    fn get_mut(&mut self, id: &NodeId) -> Option<&mut Entry> {
+        let index = self.index(id)?;
+        self.buckets[index].live.iter_mut().find(|entry| entry.contact.id == *id)
+    }
+
+    /// The bucket of a node; `None` for the own id.
+    fn index(&self, id: &NodeId) -> Option<usize> {
+        Some(self.own.common_prefix(&id.key()) as usize).filter(|&index| index < self.buckets.len())
+    }
+
+    fn has_prefix_room(&self, index: usize, addr: SocketAddr) -> bool {
+        let Some(prefix) = Prefix::of(addr) else { return true };
+        let shares = |entry: &&Entry| Prefix::of(entry.contact.addr) == Some(prefix);
+        let bucket = &self.buckets[index];
+        let in_bucket = bucket.live.iter().filter(shares).count();
+        in_bucket < PREFIX_BUCKET_MAX && self.iter().filter(shares).count() < PREFIX_TABLE_MAX
+    }
+}
+
+impl Entry {
+    fn new(now: Instant, contact: Contact) -> Self {
+        Entry {
+            contact,
+            sequence: 0,
+            since: now,
+            heard: now,
+            rtt: Rtt::default(),
+            failures: 0,
+            moved_to: None,
+        }
+    }
+
+    fn refresh(&mut self, now: Instant, rtt: Option<Duration>, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+        self.heard = now;
+        self.failures = 0;
+        self.moved_to = None;
+        if let Some(sample) = rtt {
+            self.rtt.sample(sample);
+        }
+    }
+}
+
+impl Bucket {
+    fn stalest(&self, now: Instant) -> Option<Contact> {
+        let questionable = self.live.iter().filter(|entry| !entry.is_good(now));
+        questionable.min_by_key(|entry| entry.heard).map(|entry| entry.contact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+
+    const NOW: Instant = Instant::from_secs(1000);
+
+    fn table() -> RoutingTable {
+        RoutingTable::new(NodeId([0; 32]))
+    }
+
+    /// A contact in the farthest bucket.
+    fn far(index: u8, ip: [u8; 4]) -> Contact {
+        let mut id = NodeId([index; 32]);
+        id.0[0] = 0x80;
+        Contact { id, public: PublicKey([index; 32]), addr: (ip, 1000 + u16::from(index)).into() }
+    }
+
+    fn full() -> RoutingTable {
+        let mut table = table();
+        for index in 0..K as u8 {
+            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1]), None, 1), Answered::Added);
+        }
+        table
+    }
+
+    #[test]
+    fn a_newcomer_waits_while_the_bucket_is_good_and_replaces_who_fails_twice() {
+        let mut table = full();
+        let newcomer = far(100, [127, 0, 0, 1]);
+        assert_eq!(table.answered(NOW, newcomer, None, 1), Answered::Waits(None));
+        let later = NOW + QUESTIONABLE_AFTER;
+        let oldest = far(0, [127, 0, 0, 1]);
+        assert_eq!(table.answered(later, newcomer, None, 2), Answered::Waits(Some(oldest)));
+        assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Kept);
+        assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Dropped(oldest));
+        assert!(table.get(&newcomer.id).is_some() && table.get(&oldest.id).is_none());
+        assert_eq!(table.len(), K);
+    }
+
+    #[test]
+    fn the_replacement_cache_is_bounded_and_prefers_the_latest() {
+        let mut table = full();
+        for index in 50..90 {
+            table.answered(NOW, far(index, [127, 0, 0, 1]), None, 1);
+        }
+        assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX);
+        assert!(table.remove(&far(3, [127, 0, 0, 1]).id));
+        assert!(table.get(&far(89, [127, 0, 0, 1]).id).is_some());
+    }
+
+    #[test]
+    fn the_own_id_never_enters() {
+        let mut table = table();
+        let own = Contact { id: NodeId([0; 32]), ..far(1, [127, 0, 0, 1]) };
+        assert_eq!(table.answered(NOW, own, None, 1), Answered::Refused);
+        assert!(!table.wants(NOW, &own.id, own.addr) && table.is_empty());
+    }
+
+    #[test]
+    fn one_ip_prefix_cannot_fill_a_bucket() {
+        let mut table = table();
+        for index in 0..30 {
+            table.answered(NOW, far(index, [8, 8, 8, index]), None, 1);
+        }
+        assert_eq!(table.len(), PREFIX_BUCKET_MAX);
+        assert!(!table.wants(NOW, &far(40, [8, 8, 8, 40]).id, far(40, [8, 8, 8, 40]).addr));
+        assert!(table.wants(NOW, &far(40, [8, 8, 9, 40]).id, far(40, [8, 8, 9, 40]).addr));
+    }
+
+    #[test]
+    fn a_new_address_counts_when_the_old_one_is_silent() {
+        let mut table = table();
+        let old = far(1, [10, 0, 0, 1]);
+        let new = Contact { addr: ([10, 0, 0, 2], 7).into(), ..old };
+        table.answered(NOW, old, None, 1);
+        assert_eq!(table.answered(NOW, new, None, 2), Answered::Moved(old));
+        assert_eq!(table.get(&old.id).unwrap().contact, old);
+        assert_eq!(table.failed(NOW, &old.id, old.addr), Failed::Moved(new));
+        assert_eq!(table.get(&old.id).unwrap().contact, new);
+        // Had the old address answered, the new one would have been forgotten.
+        table.answered(NOW, old, None, 3);
+        table.answered(NOW, new, None, 4);
+        assert_eq!(table.failed(NOW, &old.id, new.addr), Failed::Kept);
+    }
+
+    #[test]
+    fn a_replayed_request_does_not_refresh() {
+        let mut table = table();
+        let contact = far(1, [10, 0, 0, 1]);
+        table.answered(NOW, contact, None, 5);
+        let later = NOW + Duration::from_secs(60);
+        assert!(table.heard(later, &contact.id, contact.addr, 5));
+        assert_eq!(table.get(&contact.id).unwrap().heard, NOW);
+        assert!(table.heard(later, &contact.id, contact.addr, 6));
+        assert_eq!(table.get(&contact.id).unwrap().heard, later);
+    }
+
+    #[test]
+    fn random_keys_fall_into_their_bucket_and_refreshes_take_turns() {
+        let mut table = full();
+        let mut rng = Rng::new([1; 32]);
+        for bucket in [0, 1, 7, 8, 9, 63, 255] {
+            assert_eq!(table.own.common_prefix(&table.random_key(bucket, &mut rng)), bucket as u32);
+        }
+        assert_eq!(table.longest_untouched(), Some((0, None)));
+        table.touch(NOW, &Key([0xff; 32]));
+        assert_eq!(table.longest_untouched(), Some((0, Some(NOW))));
+    }
+}

@@ -1,0 +1,210 @@
+//! Answering the requests of others.
+//!
+//! Answering a ping or a find of a node that is known touches no allocator.
+
+use super::Dht;
+use super::counters::Counter;
+use super::providers::PROVIDERS_ANSWERED_MAX;
+use super::routing_table::K;
+use super::transactions::Purpose;
+use crate::id::Key;
+use crate::time::Instant;
+use crate::wire::contact::{Contact, WireContact};
+use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
+use crate::wire::header::{Auth, HEADER_BYTES};
+use crate::wire::message::{Announcement, FoundHead, Message, NotStored, Want};
+use crate::wire::outbox::Outbox;
+use crate::wire::provider::ProviderRecord;
+use crate::wire::record::Record;
+use core::net::SocketAddr;
+use zerocopy::FromZeros;
+
+/// An address that is not proven is sent at most this many times the bytes that came from there.
+const AMPLIFICATION_MAX: usize = 3;
+/// A datagram without its payload; also a ping.
+const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
+
+impl Dht {
+    pub(super) fn serve(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+        let proven = self.mint.is_valid(now, from, datagram.token());
+        let newcomer = !self.table.heard(now, &sender.id, from, datagram.sequence())
+            && !datagram.is_leaf()
+            && self.is_worth_a_ping(now, &sender);
+        let request = Request { now, sender, transaction: datagram.transaction(), proven };
+        let budget = if proven { usize::MAX } else { AMPLIFICATION_MAX * datagram.datagram_bytes() };
+        let spent = match datagram.message() {
+            Message::Ping { .. } => self.reply(&request, &Message::Pong { observed: from }, outbox),
+            Message::Find { target, want, .. } => {
+                // What the ping takes that is sent besides.
+                let besides = if newcomer { OVERHEAD_BYTES } else { 0 };
+                self.serve_find(&request, &target, want, (budget, besides), outbox)
+            }
+            Message::StoreRecord { record } => self.serve_store(&request, &record, outbox),
+            Message::Announce { announcements } => self.serve_announce(&request, announcements, outbox),
+            _ => return,
+        };
+        self.counters.count(Counter::Answered);
+        if newcomer && spent.saturating_add(OVERHEAD_BYTES) <= budget {
+            self.ask(now, from, Some(sender), Purpose::Check, outbox);
+        }
+    }
+
+    /// A node says goodbye. An old goodbye means nothing to one that has come back.
+    pub(super) fn handle_leave(&mut self, now: Instant, datagram: &Verified<'_>) {
+        let entry = self.table.get(&datagram.id());
+        if entry.is_none_or(|entry| datagram.sequence() > entry.sequence) {
+            self.gone(now, &datagram.id());
+        }
+    }
+
+    fn is_worth_a_ping(&self, now: Instant, sender: &Contact) -> bool {
+        const NEWCOMERS_MAX: usize = 16;
+        self.reach.contains(sender.addr)
+            && self.table.wants(now, &sender.id, sender.addr)
+            && self.transactions.checks() < NEWCOMERS_MAX
+            && !self.transactions.is_asking(&sender.id, sender.addr)
+    }
+
+    /// Sends an answer, with a fresh token for the address, and says how many bytes it takes.
+    fn reply(&self, request: &Request, message: &Message<'_>, outbox: &mut Outbox) -> usize {
+        let (to, id) = (request.sender.addr, request.sender.id);
+        outbox.send(to, Some(id), request.transaction, self.mint.token(request.now, to), message);
+        OVERHEAD_BYTES
+            + match message {
+                Message::Found { contacts, providers, record } => {
+                    size_of::<FoundHead>()
+                        + size_of_val::<[WireContact]>(contacts)
+                        + size_of_val::<[ProviderRecord]>(providers)
+                        + record.map_or(0, |record| record.bytes().len())
+                }
+                // Pong and stored.
+                _ => 24,
+            }
+    }
+
+    fn serve_find(
+        &mut self,
+        request: &Request,
+        target: &Key,
+        want: Want,
+        (budget, besides): (usize, usize),
+        outbox: &mut Outbox,
+    ) -> usize {
+        let now = request.now;
+        let room = PAYLOAD_BYTES_MAX.min(budget.saturating_sub(OVERHEAD_BYTES));
+        let room = room.saturating_sub(size_of::<FoundHead>());
+        let mut providers: [ProviderRecord; PROVIDERS_ANSWERED_MAX] =
+            core::array::from_fn(|_| ProviderRecord::new_zeroed());
+        let mut named = 0;
+        if want == Want::Providers {
+            let most = PROVIDERS_ANSWERED_MAX.min(room / size_of::<ProviderRecord>());
+            named = self.providers.sample(now, target, &mut self.rng, &mut providers[..most]);
+        }
+        let record = match want {
+            Want::Value => self.best_record(now, target),
+            _ => None,
+        };
+        let record = record.filter(|record| record.bytes().len() <= room);
+        let taken = named * size_of::<ProviderRecord>() + record.map_or(0, |record| record.bytes().len());
+
+        // One more than needed, because who asks may be among them.
+        let mut slots = [None; K + 1];
+        let nearest = self.table.nearest(target, &mut slots, |entry| entry.failures == 0);
+        let most = K.min(room.saturating_sub(taken + besides) / size_of::<WireContact>());
+        let mut contacts = [WireContact::new_zeroed(); K];
+        let mut count = 0;
+        let others = nearest.iter().filter(|entry| entry.contact.id != request.sender.id);
+        for (place, entry) in contacts[..most].iter_mut().zip(others) {
+            *place = WireContact::new(&entry.contact, now.since(entry.heard).as_secs() as u32);
+            count += 1;
+        }
+        let found = Message::Found { contacts: &contacts[..count], providers: &providers[..named], record };
+        let spent = self.reply(request, &found, outbox);
+        if !request.proven && room < PAYLOAD_BYTES_MAX - size_of::<FoundHead>() {
+            self.counters.count(Counter::Shortened);
+        }
+        spent
+    }
+
+    /// The newest record under `key` that is kept here, be it for others or this node's own.
+    fn best_record(&self, now: Instant, key: &Key) -> Option<Record<'_>> {
+        let own = self.publications.record(key).and_then(|bytes| Record::parse(bytes).ok());
+        let kept = self.values.get(now, key).and_then(|bytes| Record::parse(bytes).ok());
+        own.into_iter().chain(kept).max_by_key(Record::sequence)
+    }
+
+    fn serve_store(&mut self, request: &Request, record: &Record<'_>, outbox: &mut Outbox) -> usize {
+        let reason = if self.config.leaf {
+            NotStored::Unwilling
+        } else if !request.proven {
+            NotStored::Token
+        } else if record.verify(outbox.network()).is_err() {
+            NotStored::Signature
+        } else {
+            self.values.store(request.now, record, record.publisher() == request.sender.public)
+        };
+        self.reply_stored(request, u8::from(reason == NotStored::Nothing), reason, outbox)
+    }
+
+    /// Keeps what a node says about itself. What it says about others could not be told from what they took back.
+    fn serve_announce(
+        &mut self,
+        request: &Request,
+        announcements: &[Announcement],
+        outbox: &mut Outbox,
+    ) -> usize {
+        if self.config.leaf || !request.proven {
+            let reason = if self.config.leaf { NotStored::Unwilling } else { NotStored::Token };
+            return self.reply_stored(request, 0, reason, outbox);
+        }
+        let (mut accepted, mut reason) = (0, NotStored::Nothing);
+        for Announcement { file, provider } in announcements {
+            let outcome = if let Some(refused) = self.providers.refuses(request.now, file, provider) {
+                refused
+            } else if provider.provider() != request.sender.public
+                || provider.verify(outbox.network(), file).is_err()
+            {
+                NotStored::Signature
+            } else {
+                self.providers.store(request.now, file, provider)
+            };
+            match outcome {
+                NotStored::Nothing => accepted += 1,
+                refused => reason = refused,
+            }
+        }
+        self.reply_stored(request, accepted, reason, outbox)
+    }
+
+    fn reply_stored(
+        &mut self,
+        request: &Request,
+        accepted: u8,
+        reason: NotStored,
+        outbox: &mut Outbox,
+    ) -> usize {
+        match reason {
+            NotStored::Token => self.counters.count(Counter::TokenRefused),
+            NotStored::Full => self.counters.count(Counter::StoreFull),
+            NotStored::Signature => self.counters.count(Counter::BadSignature),
+            NotStored::Nothing | NotStored::Older | NotStored::Unwilling => {}
+        }
+        self.reply(request, &Message::Stored { accepted, reason }, outbox)
+    }
+}
+
+/// A request of another node.
+struct Request {
+    now: Instant,
+    sender: Contact,
+    transaction: u64,
+    /// Whether it came with a token that is good for its address.
+    proven: bool,
+}

@@ -1,0 +1,653 @@
+//! Whole networks of machines in memory: datagrams go through a queue, time is a number.
+
+use super::*;
+use crate::identity::Identity;
+use crate::wire::datagram::{Envelope, Unverified, write};
+use crate::wire::message::{Announcement, NotStored, PADDING_BYTES};
+use crate::wire::network::Network;
+use crate::wire::provider::ProviderRecord;
+use crate::wire::record::{Record, record_key};
+
+const DATAGRAM: usize = crate::wire::datagram::DATAGRAM_BYTES_MAX;
+
+struct Node {
+    dht: Dht,
+    outbox: Outbox,
+    contact: Contact,
+    up: bool,
+    events: Vec<DhtEvent>,
+}
+
+/// A network in which node `i` listens at 10.0.0.1 + `i`.
+struct Net {
+    network: Network,
+    now: Instant,
+    rng: Rng,
+    nodes: Vec<Node>,
+    flying: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    sent: u64,
+    loss_percent: u64,
+    wakeups: u64,
+}
+
+fn identity(index: usize) -> Identity {
+    let mut secret = [7; 32];
+    secret[..8].copy_from_slice(&index.to_le_bytes());
+    Identity::from_secret(&secret)
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, (index / 250) as u8, (index % 250) as u8 + 1], 3583))
+}
+
+impl Net {
+    fn empty() -> Self {
+        let (now, rng) = (Instant::from_secs(100), Rng::new([9; 32]));
+        let network = Network::new("test");
+        let flying = BTreeMap::new();
+        Net { network, now, rng, nodes: Vec::new(), flying, sent: 0, loss_percent: 0, wakeups: 0 }
+    }
+
+    /// `count` nodes that have joined through the first.
+    fn joined(count: usize) -> Self {
+        let mut net = Net::empty();
+        for index in 0..count {
+            let bootstrap = if index == 0 { vec![] } else { vec![address(0)] };
+            net.start(DhtConfig { bootstrap, ..DhtConfig::default() });
+            net.run(Duration::from_millis(300));
+        }
+        net.run(Duration::from_secs(60));
+        net
+    }
+
+    fn start(&mut self, config: DhtConfig) -> usize {
+        let index = self.nodes.len();
+        let identity = identity(index);
+        let contact = Contact::new(identity.public(), address(index));
+        let (leaf, sequence) = (config.leaf, self.now.as_nanos());
+        let outbox = Outbox::new(self.network.clone(), identity, leaf, sequence, 128);
+        let dht = Dht::new(config, contact.id, self.rng.bytes(), self.now);
+        self.nodes.push(Node { dht, outbox, contact, up: true, events: Vec::new() });
+        index
+    }
+
+    fn collect(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.events.extend(core::iter::from_fn(|| node.dht.poll_event()));
+        while let Some(datagram) = node.outbox.poll() {
+            let delay = self.rng.duration(Duration::from_millis(5), Duration::from_millis(40));
+            self.sent += 1;
+            if self.rng.below(100) >= self.loss_percent {
+                let flight = (datagram.to(), node.contact.addr, datagram.bytes().to_vec());
+                self.flying.insert((self.now + delay, self.sent), flight);
+            }
+        }
+    }
+
+    fn step(&mut self, until: Instant) -> bool {
+        let timer = (0..self.nodes.len())
+            .filter(|&index| self.nodes[index].up)
+            .filter_map(|index| Some((self.nodes[index].dht.next_deadline()?, index)))
+            .min();
+        let flight = self.flying.keys().next().copied();
+        match (timer, flight) {
+            (timer, Some((at, _))) if at <= until && timer.is_none_or(|(due, _)| at <= due) => {
+                let (_, (to, from, bytes)) = self.flying.pop_first().unwrap();
+                self.now = self.now.max(at);
+                self.deliver(to, from, &bytes);
+            }
+            (Some((due, index)), _) if due <= until => {
+                self.now = self.now.max(due);
+                self.wakeups += 1;
+                let node = &mut self.nodes[index];
+                node.dht.handle_timeout(self.now, &mut node.outbox);
+                self.collect(index);
+            }
+            _ => {
+                self.now = until;
+                return false;
+            }
+        }
+        true
+    }
+
+    fn deliver(&mut self, to: SocketAddr, from: SocketAddr, bytes: &[u8]) {
+        let node = self.nodes.iter_mut().enumerate().find(|(_, node)| node.contact.addr == to && node.up);
+        let Some((index, node)) = node else { return };
+        let datagram = Unverified::parse(bytes, &self.network).unwrap();
+        if node.dht.is_expected(datagram.kind(), datagram.transaction(), from) {
+            let datagram = datagram.verify(&self.network, &node.contact.id).unwrap();
+            node.dht.handle_datagram(self.now, from, &datagram, &mut node.outbox);
+            self.collect(index);
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let until = self.now + span;
+        while self.step(until) {}
+    }
+
+    /// Runs until `node` has an event that `pick` takes, for a minute at most.
+    fn wait<T>(&mut self, node: usize, pick: impl Fn(&DhtEvent) -> Option<T>) -> T {
+        let until = self.now + Duration::from_secs(60);
+        loop {
+            if let Some(index) = self.nodes[node].events.iter().position(|event| pick(event).is_some()) {
+                let event = self.nodes[node].events.remove(index);
+                return pick(&event).unwrap();
+            }
+            assert!(self.step(until), "the event did not come: {:?}", self.nodes[node].events);
+        }
+    }
+
+    fn find(&mut self, node: usize, target: Key, want: Want) -> (Vec<Contact>, Option<Vec<u8>>, u32) {
+        let Node { dht, outbox, .. } = &mut self.nodes[node];
+        let id = dht.find(self.now, target, want, outbox).unwrap();
+        self.collect(node);
+        self.wait(node, |event| match event {
+            DhtEvent::Finished { lookup, closest, record, asked, .. } if *lookup == id => {
+                Some((closest.clone(), record.clone(), *asked))
+            }
+            _ => None,
+        })
+    }
+
+    fn provide(&mut self, node: usize, file: Key, partial: bool) -> u32 {
+        let Node { dht, outbox, .. } = &mut self.nodes[node];
+        dht.provide(self.now, file, partial, outbox);
+        self.collect(node);
+        self.wait(node, |event| match event {
+            DhtEvent::Announced { file: announced, copies } if *announced == file => Some(*copies),
+            _ => None,
+        })
+    }
+
+    fn publish(&mut self, node: usize, name: &str, value: &[u8], lifetime: u32) -> (u64, u32) {
+        let Node { dht, outbox, .. } = &mut self.nodes[node];
+        let id = dht.publish(self.now, name, value, lifetime, outbox).unwrap();
+        self.collect(node);
+        self.wait(node, |event| match event {
+            DhtEvent::Published { publish, sequence, copies, .. } if *publish == id => {
+                Some((*sequence, *copies))
+            }
+            _ => None,
+        })
+    }
+
+    /// Who serves `file`, as a lookup at `node` tells.
+    fn providers(&mut self, node: usize, file: Key) -> Vec<(Contact, bool)> {
+        self.nodes[node].events.clear();
+        self.find(node, file, Want::Providers);
+        let mut found: Vec<_> = (self.nodes[node].events.drain(..))
+            .flat_map(|event| match event {
+                DhtEvent::Providers { contacts, .. } => contacts,
+                _ => Vec::new(),
+            })
+            .collect();
+        found.sort_by_key(|(contact, _)| contact.id);
+        found
+    }
+
+    /// What a perfect lookup at `node` finds.
+    fn truth(&self, node: usize, target: &Key, n: usize) -> Vec<Contact> {
+        let others = self.nodes.iter().enumerate().filter(|(index, other)| *index != node && other.up);
+        closest(others.filter(|(_, o)| !o.dht.config.leaf).map(|(_, other)| &other.contact), target, n)
+    }
+
+    fn key(&mut self) -> Key {
+        Key(self.rng.bytes())
+    }
+}
+
+/// What one datagram makes a machine send.
+fn hand_in(
+    dht: &mut Dht,
+    outbox: &mut Outbox,
+    now: Instant,
+    sender: &Identity,
+    from: SocketAddr,
+    (token, sequence, message): (u64, u64, Message<'_>),
+) -> Vec<(u64, Vec<u8>)> {
+    let network = outbox.network().clone();
+    let mut bytes = [0; DATAGRAM];
+    let recipient = Some(dht.own);
+    let envelope = Envelope { recipient, leaf: false, sequence, transaction: 1, token };
+    let length = write(&mut bytes, &network, sender, &envelope, &message).unwrap();
+    let datagram = Unverified::parse(&bytes[..length], &network).unwrap().verify(&network, &dht.own).unwrap();
+    dht.handle_datagram(now, from, &datagram, outbox);
+    let answer = |sent: &crate::wire::outbox::Datagram| {
+        let token = Unverified::parse(sent.bytes(), &network).unwrap().token();
+        (token, sent.bytes().to_vec())
+    };
+    core::iter::from_fn(|| outbox.poll().map(answer)).collect()
+}
+
+fn stored(bytes: &[u8], recipient: &Identity) -> (u8, NotStored) {
+    let network = Network::new("test");
+    let answer = Unverified::parse(bytes, &network).unwrap().verify(&network, &recipient.id()).unwrap();
+    match answer.message() {
+        Message::Stored { accepted, reason } => (accepted, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_alone_gets_an_answer_at_once() {
+    let mut net = Net::joined(1);
+    let target = net.key();
+    assert_eq!(net.find(0, target, Want::Value), (vec![], None, 0));
+    assert_eq!(net.publish(0, "name", b"value", 3600).1, 1);
+    assert!(net.nodes[0].dht.statistics().lookups == 0);
+}
+
+#[test]
+fn lookups_find_the_closest_in_networks_of_every_size() {
+    for count in [2, 8, 50] {
+        let mut net = Net::joined(count);
+        for node in 0..count.min(8) {
+            assert!(
+                net.nodes[node].events.iter().any(|event| matches!(event, DhtEvent::Joined { .. })),
+                "node {node} of {count} has not joined"
+            );
+            let target = net.key();
+            let (closest, _, asked) = net.find(node, target, Want::Nodes);
+            assert_eq!(closest, net.truth(node, &target, K), "node {node} of {count}");
+            assert!(asked as usize <= 2 * K && asked as usize >= closest.len());
+        }
+    }
+}
+
+#[test]
+fn lookups_survive_loss_and_dead_nodes_are_replaced() {
+    let mut net = Net::joined(40);
+    net.loss_percent = 5;
+    for dead in [3, 7, 11, 15, 19, 23] {
+        net.nodes[dead].up = false;
+    }
+    for node in [0, 1, 2] {
+        let target = net.key();
+        let (closest, ..) = net.find(node, target, Want::Nodes);
+        let truth = net.truth(node, &target, K);
+        let found = truth.iter().filter(|contact| closest.contains(contact)).count();
+        for missing in truth.iter().filter(|c| !closest.contains(c)) {
+            let i = net.nodes.iter().position(|n| n.contact == *missing).unwrap();
+            eprintln!("{node}: missing {i}, in table {:?} silent {}", net.nodes[node].dht.table.get(&missing.id), net.nodes[node].dht.upkeep.is_silent(net.now, &missing.id));
+        }
+        eprintln!("{:?}", net.nodes[node].dht.statistics());
+        assert!(found >= K - 2, "{found}");
+    }
+    net.loss_percent = 0;
+    net.run(Duration::from_secs(2 * 3600));
+    for node in [0, 1, 2] {
+        let peers = net.nodes[node].dht.peers(net.now);
+        for dead in [3, 7, 11, 15, 19, 23] {
+            let dead = net.nodes[dead].contact.id;
+            assert!(peers.iter().all(|peer| peer.contact.id != dead), "node {node} keeps a dead contact");
+        }
+        assert!(peers.len() >= 30);
+    }
+}
+
+#[test]
+fn the_value_with_the_higher_sequence_wins_everywhere() {
+    let mut net = Net::joined(30);
+    let key = record_key(&net.nodes[4].contact.public, "name");
+    let (first, copies) = net.publish(4, "name", b"one", 3600);
+    assert_eq!(copies, 8);
+    let (second, copies) = net.publish(4, "name", b"two", 3600);
+    assert!(second > first);
+    assert_eq!(copies, 8);
+    for node in [0, 9, 20] {
+        let record = net.find(node, key, Want::Value).1.unwrap();
+        assert_eq!(Record::parse(&record).unwrap().value(), b"two");
+        assert_eq!(net.nodes[node].dht.cached_value(net.now, &key), Some(&record[..]));
+    }
+}
+
+#[test]
+fn a_publisher_that_lost_its_memory_continues_the_sequence() {
+    let mut net = Net::joined(12);
+    let first = (0..5).map(|round| net.publish(4, "name", &[round], 3600).0).max().unwrap();
+    let config = DhtConfig { bootstrap: vec![address(0)], ..DhtConfig::default() };
+    let fresh = Dht::new(config, net.nodes[4].contact.id, [1; 32], net.now);
+    net.nodes[4].dht = fresh;
+    net.run(Duration::from_secs(10));
+    assert!(net.publish(4, "name", b"again", 3600).0 > first);
+}
+
+#[test]
+fn records_expire_when_their_publisher_is_gone_and_live_on_while_it_is_there() {
+    let mut net = Net::joined(12);
+    let key = record_key(&net.nodes[4].contact.public, "name");
+    net.publish(4, "name", b"one", 2 * 3600);
+    net.run(Duration::from_secs(5 * 3600));
+    assert!(net.find(1, key, Want::Value).1.is_some());
+    net.nodes[4].up = false;
+    net.run(Duration::from_secs(2 * 3600 + 60));
+    assert_eq!(net.find(2, key, Want::Value).1, None);
+    assert!((0..12).filter(|&node| node != 4).all(|node| net.nodes[node].dht.statistics().records == 0));
+}
+
+#[test]
+fn own_records_come_back_after_a_restart_and_are_published_again() {
+    let mut net = Net::joined(10);
+    net.publish(4, "name", b"one", 24 * 3600);
+    let kept: Vec<u8> = net.nodes[4].dht.own_records().next().unwrap().to_vec();
+    let remembered = net.nodes[4].dht.contacts_to_remember();
+    assert_eq!(remembered.len(), 9);
+    let config = DhtConfig { remembered, ..DhtConfig::default() };
+    let mut fresh = Dht::new(config, net.nodes[4].contact.id, [1; 32], net.now);
+    assert!(fresh.restore_record(net.now, &kept, &net.network));
+    assert!(!fresh.restore_record(net.now, &kept[1..], &net.network));
+    net.nodes[4].dht = fresh;
+    for node in &mut net.nodes {
+        node.dht.values = values::Values::new(node.contact.id, 16);
+    }
+    net.run(Duration::from_secs(90));
+    let holders = net.nodes.iter().filter(|node| node.dht.statistics().records == 1).count();
+    assert_eq!(holders, 8);
+}
+
+#[test]
+fn providers_are_found_until_they_take_it_back() {
+    let mut net = Net::joined(40);
+    let file = net.key();
+    assert_eq!(net.provide(5, file, false), 8);
+    assert_eq!(net.provide(6, file, true), 8);
+    let (five, six) = (net.nodes[5].contact, net.nodes[6].contact);
+    for node in [0, 17, 33] {
+        let mut expected = vec![(five, false), (six, true)];
+        expected.sort_by_key(|(contact, _)| contact.id);
+        assert_eq!(net.providers(node, file), expected);
+    }
+    assert_eq!(net.providers(5, file), [(six, true)], "nobody is told of itself");
+    let Node { dht, outbox, .. } = &mut net.nodes[5];
+    dht.unprovide(net.now, &file, outbox);
+    net.collect(5);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.providers(0, file), [(six, true)]);
+    assert_eq!(net.nodes[5].dht.statistics().announcements, 0);
+    net.provide(6, file, false);
+    assert_eq!(net.providers(0, file), [(six, false)]);
+}
+
+#[test]
+fn announcements_outlive_the_nodes_that_kept_them() {
+    let mut net = Net::joined(40);
+    let file = net.key();
+    net.provide(5, file, false);
+    for holder in net.truth(5, &file, 8) {
+        net.nodes.iter_mut().find(|node| node.contact == holder).unwrap().up = false;
+    }
+    net.run(Duration::from_secs(3600));
+    assert_eq!(net.providers(20, file).len(), usize::from(net.nodes[20].up));
+}
+
+#[test]
+fn many_announcements_cost_few_lookups_and_datagrams() {
+    let mut net = Net::joined(15);
+    net.find(3, Key([1; 32]), Want::Nodes);
+    let before = net.sent;
+    let files: Vec<Key> = (0..60).map(|_| net.key()).collect();
+    for file in &files {
+        let Node { dht, outbox, .. } = &mut net.nodes[3];
+        dht.provide(net.now, *file, false, outbox);
+    }
+    net.collect(3);
+    net.run(Duration::from_secs(5));
+    let done = net.nodes[3].events.iter().filter(|e| matches!(e, DhtEvent::Announced { copies: 8, .. }));
+    assert_eq!(done.count(), 60);
+    // 60 files at 7 or 8 nodes each, one by one, would be over 900 datagrams with their answers.
+    assert!(net.sent - before < 350, "{}", net.sent - before);
+}
+
+#[test]
+fn a_file_announced_to_nobody_is_announced_to_whoever_comes() {
+    let mut net = Net::joined(1);
+    let file = net.key();
+    assert_eq!(net.provide(0, file, false), 0);
+    for _ in 0..3 {
+        net.start(DhtConfig { bootstrap: vec![address(0)], ..DhtConfig::default() });
+    }
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.providers(2, file), [(net.nodes[0].contact, false)]);
+    let kept: usize = (0..4).map(|node| net.nodes[node].dht.statistics().providers).sum();
+    assert_eq!(kept, 4);
+}
+
+#[test]
+fn a_leaf_finds_and_publishes_but_is_in_no_table() {
+    let mut net = Net::joined(10);
+    let leaf =
+        net.start(DhtConfig { leaf: true, bootstrap: vec![address(0), address(1)], ..DhtConfig::default() });
+    net.run(Duration::from_secs(30));
+    let target = net.nodes[leaf].contact.id.key();
+    assert_eq!(net.find(leaf, target, Want::Nodes).0, net.truth(leaf, &target, K));
+    assert_eq!(net.publish(leaf, "name", b"value", 3600).1, 8);
+    let file = net.key();
+    assert_eq!(net.provide(leaf, file, false), 8);
+    net.run(Duration::from_secs(3600));
+    assert_eq!(net.providers(3, file), [(net.nodes[leaf].contact, false)]);
+    for node in 0..10 {
+        let id = net.nodes[leaf].contact.id;
+        assert!(net.nodes[node].dht.peers(net.now).iter().all(|peer| peer.contact.id != id));
+    }
+    let statistics = net.nodes[leaf].dht.statistics();
+    assert_eq!((statistics.records, statistics.providers), (0, 0));
+}
+
+#[test]
+fn who_leaves_is_forgotten_at_once() {
+    let mut net = Net::joined(10);
+    let target = net.key();
+    net.find(0, target, Want::Nodes);
+    assert_eq!(net.nodes[0].dht.region(net.now, &target, 20).unwrap().len(), 9);
+    let Node { dht, outbox, .. } = &mut net.nodes[4];
+    dht.leave(true, outbox);
+    net.collect(4);
+    net.nodes[4].up = false;
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.nodes[0].dht.statistics().contacts, 8);
+    assert_eq!(net.nodes[0].dht.region(net.now, &target, 20).unwrap(), net.truth(0, &target, 20));
+}
+
+#[test]
+fn regions_say_what_lookups_would() {
+    let mut net = Net::joined(60);
+    let mut answered = 0;
+    for _ in 0..20 {
+        let target = net.key();
+        net.find(0, target, Want::Nodes);
+    }
+    for _ in 0..100 {
+        let key = net.key();
+        if let Some(region) = net.nodes[0].dht.region(net.now, &key, 3) {
+            assert_eq!(region, net.truth(0, &key, 3));
+            answered += 1;
+        }
+    }
+    assert!(answered > 30, "{answered}");
+}
+
+#[test]
+fn nodes_learn_their_own_address_from_others() {
+    let net = Net::joined(5);
+    for node in &net.nodes {
+        assert_eq!(node.dht.own_addr(), Some(node.contact.addr));
+    }
+}
+
+#[test]
+fn an_unreachable_bootstrap_is_tried_again_ever_more_rarely() {
+    let mut net = Net::empty();
+    net.start(DhtConfig { bootstrap: vec![address(9)], ..DhtConfig::default() });
+    net.run(Duration::from_secs(3600));
+    let pauses: Vec<_> = (net.nodes[0].events.iter())
+        .map(|event| match event {
+            DhtEvent::BootstrapFailed { retry_in, tried: 1 } => retry_in.as_secs_f64(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(pauses[0] < 1.5 && (15..30).contains(&pauses.len()), "{pauses:?}");
+    assert!(pauses.iter().all(|pause| *pause <= 375.0));
+    while net.nodes.len() < 10 {
+        net.start(DhtConfig::default());
+    }
+    net.run(Duration::from_secs(400));
+    assert!(net.nodes[0].events.contains(&DhtEvent::Joined { contacts: 1 }));
+}
+
+#[test]
+fn a_network_whose_bootstrap_node_forgot_everything_takes_it_back() {
+    let mut net = Net::joined(6);
+    net.nodes[0].up = false;
+    net.run(Duration::from_secs(3 * 3600));
+    assert!(net.nodes[3].dht.statistics().contacts == 4);
+    net.nodes[0].dht = Dht::new(DhtConfig::default(), net.nodes[0].contact.id, [3; 32], net.now);
+    net.nodes[0].up = true;
+    net.run(Duration::from_secs(3600));
+    assert!(net.nodes[0].dht.statistics().contacts == 5);
+}
+
+#[test]
+fn an_idle_node_wakes_seldom_and_says_little() {
+    let mut net = Net::joined(30);
+    net.run(Duration::from_secs(600));
+    let (wakeups, sent) = (net.wakeups, net.sent);
+    net.run(Duration::from_secs(3600));
+    assert!((net.wakeups - wakeups) / 30 < 900, "{} wake-ups an hour", (net.wakeups - wakeups) / 30);
+    assert!((net.sent - sent) / 30 < 1800, "{} datagrams an hour", (net.sent - sent) / 30);
+}
+
+#[test]
+fn deadlines_that_fired_are_disarmed() {
+    let mut net = Net::joined(8);
+    let file = net.key();
+    net.provide(3, file, false);
+    net.publish(3, "name", b"value", 3600);
+    for _ in 0..500 {
+        let Node { dht, outbox, .. } = &mut net.nodes[3];
+        let Some(at) = dht.next_deadline() else { break };
+        net.now = net.now.max(at);
+        dht.handle_timeout(net.now, outbox);
+        while outbox.poll().is_some() {}
+        assert!(dht.next_deadline().is_none_or(|next| next > net.now || dht.statistics().lookups > 0));
+    }
+}
+
+#[test]
+fn an_unproven_address_gets_three_times_what_it_sent_at_most() {
+    let mut net = Net::joined(40);
+    let now = net.now;
+    let file = net.key();
+    net.provide(1, file, false);
+    net.provide(2, file, false);
+    let holder = (0..40).find(|&node| net.nodes[node].dht.providers.of(now, &file).count() == 2).unwrap();
+    let Node { dht, outbox, .. } = &mut net.nodes[holder];
+    let from = SocketAddr::from(([10, 9, 9, 9], 1));
+    let mut sequence = 0;
+    for padding in [0, 1, 100, PADDING_BYTES] {
+        for want in [Want::Nodes, Want::Value, Want::Providers] {
+            // A stranger each time, so that it is worth a ping.
+            sequence += 1;
+            let stranger = identity(1000 + sequence as usize);
+            let find = Message::Find { target: file, want, padding };
+            let sent = hand_in(dht, outbox, now, &stranger, from, (0, sequence, find));
+            let bytes: usize = sent.iter().map(|(_, bytes)| bytes.len()).sum();
+            let received = 48 + 40 + padding + 96;
+            assert!(!sent.is_empty() && bytes <= 3 * received, "{bytes} for {received}");
+            // With the token, all of it.
+            let from = SocketAddr::from(([10, 9, 9, 9], 1));
+            let sent = hand_in(dht, outbox, now, &stranger, from, (sent[0].0, sequence, find));
+            assert!(sent[0].1.len() > 1050, "{}", sent[0].1.len());
+        }
+    }
+}
+
+#[test]
+fn a_store_needs_a_token_for_its_address_and_an_honest_signature() {
+    let mut net = Net::joined(3);
+    let now = net.now;
+    let (stranger, other) = (identity(50), identity(51));
+    let network = net.network.clone();
+    let Node { dht, outbox, .. } = &mut net.nodes[0];
+    let (here, there) = (address(50), address(51));
+    let file = Key([1; 32]);
+    let announce = |who: &Identity| {
+        let provider = ProviderRecord::new(&network, who, &file, here, false, 100, 1);
+        [Announcement { file, provider }]
+    };
+    let mut sequence = 0;
+    let mut send = |dht: &mut Dht, token: u64, from: SocketAddr, announcements: &[Announcement]| {
+        sequence += 1;
+        let message = Message::Announce { announcements };
+        let sent = hand_in(dht, outbox, now, &stranger, from, (token, sequence, message));
+        (sent[0].0, stored(&sent[0].1, &stranger))
+    };
+    let own = announce(&stranger);
+    let (token, answer) = send(dht, 0, here, &own);
+    assert_eq!(answer, (0, NotStored::Token));
+    assert_ne!(token, 0);
+    assert!(dht.token_is_valid(now, here, token) && !dht.token_is_valid(now, there, token));
+    assert_eq!(send(dht, token, there, &own).1, (0, NotStored::Token));
+    assert_eq!(send(dht, token, here, &announce(&other)).1, (0, NotStored::Signature));
+    let wrong_file = [Announcement { file: Key([2; 32]), provider: own[0].provider }];
+    assert_eq!(send(dht, token, here, &wrong_file).1, (0, NotStored::Signature));
+    assert_eq!(dht.statistics().providers, 0);
+    assert_eq!(send(dht, token, here, &own).1, (1, NotStored::Nothing));
+    assert_eq!(dht.statistics().providers, 1);
+}
+
+#[test]
+fn a_refused_token_is_tried_again_with_the_fresh_one() {
+    let mut net = Net::joined(4);
+    let file = net.key();
+    net.find(1, file, Want::Nodes);
+    for node in &mut net.nodes {
+        node.dht.mint = tokens::TokenMint::new([8; 32]);
+    }
+    assert_eq!(net.provide(1, file, false), 4);
+    let refused: u64 = (net.nodes.iter())
+        .map(|node| node.dht.counters.iter().find(|(name, _)| *name == "dht_token_refused").unwrap().1)
+        .sum();
+    assert_eq!(refused, 3);
+}
+
+#[test]
+fn answers_that_nobody_asked_for_change_nothing() {
+    let mut net = Net::joined(3);
+    let now = net.now;
+    let Node { dht, outbox, .. } = &mut net.nodes[0];
+    let before = dht.statistics().contacts;
+    let pong = Message::Pong { observed: address(77) };
+    assert!(!dht.is_expected(Kind::Pong, 1, address(60)));
+    assert!(hand_in(dht, outbox, now, &identity(60), address(60), (5, 1, pong)).is_empty());
+    assert_eq!(dht.statistics().contacts, before);
+    assert_eq!(dht.own_addr(), Some(address(0)));
+}
+
+#[test]
+fn a_node_that_moved_is_found_at_its_new_address() {
+    let mut net = Net::joined(6);
+    net.nodes[5].contact.addr = address(200);
+    let target = net.key();
+    net.find(5, target, Want::Nodes);
+    net.run(Duration::from_secs(3600));
+    let (moved, id) = (net.nodes[5].contact, net.nodes[5].contact.id);
+    let known = net.nodes[0].dht.peers(net.now).into_iter().find(|peer| peer.contact.id == id);
+    assert_eq!(known.map(|peer| peer.contact), Some(moved));
+    assert_eq!(net.nodes[5].dht.own_addr(), Some(moved.addr));
+}
+
+#[test]
+fn memory_stays_bounded_under_a_flood_of_strangers() {
+    let mut net = Net::joined(2);
+    let now = net.now;
+    let Node { dht, outbox, .. } = &mut net.nodes[0];
+    for index in 0..300 {
+        let from = SocketAddr::from(([9, 9, (index / 200) as u8, (index % 200) as u8], 1));
+        let ping = Message::Ping { padding: 0 };
+        hand_in(dht, outbox, now, &identity(2000 + index), from, (0, 1, ping));
+    }
+    assert!(dht.statistics().transactions <= 17);
+    assert_eq!(dht.statistics().contacts, 1);
+}
