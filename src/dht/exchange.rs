@@ -56,7 +56,8 @@ impl Dht {
         let Some(request) = self.transactions.get(transaction) else { return };
         let recipient = request.contact.map(|contact| contact.id);
         let token = recipient.and_then(|id| self.book.get(now, &id)).map_or(0, |token| token.value);
-        let mut send = |message: &Message<'_>| outbox.send(request.to, recipient, transaction, token, message);
+        let mut send =
+            |message: &Message<'_>| outbox.send(request.to, recipient, transaction, token, message);
         match &request.purpose {
             Purpose::Bootstrap => {
                 let (target, want) = (self.own.key(), Want::Nodes);
@@ -160,6 +161,7 @@ impl Dht {
         outbox: &mut Outbox,
     ) {
         let Some(lookup) = self.lookups.get_mut(&lookup) else { return };
+        lookup.crowded |= !providers.is_empty() || record.is_some();
         // Nobody needs more than k, and a datagram has room for more when nothing else is in it.
         for contact in contacts.iter().take(K).filter_map(WireContact::get) {
             let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
@@ -337,7 +339,8 @@ impl Dht {
     ) -> LookupId {
         let id = LookupId(self.number());
         let mut lookup = Lookup::new(now, self.own, id, target, want, reason);
-        let mut slots = [None; K];
+        // More than can matter at first: some will turn out to be gone, and others name only so many.
+        let mut slots = [None; 2 * K];
         for entry in self.table.nearest(&target, &mut slots, |_| true).iter() {
             lookup.seed(entry.contact);
         }
@@ -347,7 +350,8 @@ impl Dht {
             Want::Value => {
                 let kept = self.values.get(now, &target);
                 for bytes in self.publications.record(&target).into_iter().chain(kept) {
-                    if let Some(record) = Record::parse(bytes).ok().filter(|r| lookup.is_better(r.sequence())) {
+                    if let Some(record) = Record::parse(bytes).ok().filter(|r| lookup.is_better(r.sequence()))
+                    {
                         lookup.record = Some((record.sequence(), bytes.to_vec()));
                     }
                 }
@@ -405,8 +409,11 @@ impl Dht {
         let closest = lookup.closest();
         if !converged {
             self.counters.count(Counter::LookupTimedOut);
-        } else if self.regions.insert(now, lookup.target, &closest) {
-            self.table.touch_all(now);
+        } else if let Some((members, whole)) = lookup.neighbourhood() {
+            self.regions.insert(now, lookup.target, &members, whole);
+            if whole {
+                self.table.touch_all(now);
+            }
         }
         match lookup.reason {
             Reason::Caller => {

@@ -6,6 +6,7 @@
 //! have answered.
 
 use super::address::Prefix;
+use super::regions::CERTAIN;
 use super::routing_table::K;
 use super::{LookupId, Want};
 use crate::id::{Distance, Key, NodeId, PublicKey};
@@ -77,6 +78,8 @@ pub(super) struct Lookup {
     pub(super) answered: u32,
     /// The best record found: its sequence number and its bytes.
     pub(super) record: Option<(u64, Vec<u8>)>,
+    /// Whether an answer carried more than contacts.
+    pub(super) crowded: bool,
     own: NodeId,
     candidates: Vec<Candidate>,
     providers: BTreeMap<PublicKey, u64>,
@@ -103,6 +106,7 @@ impl Lookup {
             asked: 0,
             answered: 0,
             record: None,
+            crowded: false,
             own,
             candidates: Vec::new(),
             providers: BTreeMap::new(),
@@ -182,6 +186,14 @@ impl Lookup {
     pub(super) fn closest(&self) -> Vec<Contact> {
         let answered = self.candidates.iter().filter(|candidate| candidate.state == State::Answered);
         answered.take(K).map(|candidate| candidate.contact).collect()
+    }
+
+    /// What a lookup that converged knows for certain: those that live of the [`CERTAIN`] closest nodes, and whether these
+    /// are all nodes there are. `None` when answers had room for other things than contacts only.
+    pub(super) fn neighbourhood(&self) -> Option<(Vec<Contact>, bool)> {
+        let answered = self.candidates.iter().take(CERTAIN).filter(|c| c.state == State::Answered);
+        let members = answered.map(|candidate| candidate.contact).collect();
+        (!self.crowded).then_some((members, self.candidates.len() < CERTAIN))
     }
 
     /// The candidates that are not silent and belong to the k nearest of all or to their path's nearest k/2.

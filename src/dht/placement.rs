@@ -233,7 +233,9 @@ mod tests {
             placement.settle(&contact(1).id, true);
             placement.finish(Instant::ZERO, Duration::from_secs(3600), &mut Rng::new([0; 32]));
         }
-        assert!((9..10).contains(&pauses[0]) && (36..40).contains(&pauses[1]) && (54..60).contains(&pauses[2]));
+        assert!(
+            (9..10).contains(&pauses[0]) && (36..40).contains(&pauses[1]) && (54..60).contains(&pauses[2])
+        );
     }
 
     #[test]

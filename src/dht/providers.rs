@@ -77,7 +77,13 @@ impl Providers {
     }
 
     /// Fills `out` with providers of `file`, random ones when there are more. Says how many.
-    pub(super) fn sample(&self, now: Instant, file: &Key, rng: &mut Rng, out: &mut [ProviderRecord]) -> usize {
+    pub(super) fn sample(
+        &self,
+        now: Instant,
+        file: &Key,
+        rng: &mut Rng,
+        out: &mut [ProviderRecord],
+    ) -> usize {
         let Some(kept) = self.files.get(&self.own.distance(file)) else { return 0 };
         let mut seen = 0;
         // Reservoir sampling: the i-th of those seen replaces a place with probability places / i.
@@ -140,7 +146,8 @@ impl Providers {
                 }
                 // The one that would go first anyway.
                 let kept = farthest.get_mut();
-                let first = kept.iter().enumerate().min_by_key(|(_, kept)| kept.expires).map(|(index, _)| index);
+                let first =
+                    kept.iter().enumerate().min_by_key(|(_, kept)| kept.expires).map(|(index, _)| index);
                 first.map(|index| kept.swap_remove(index));
                 if kept.is_empty() {
                     farthest.remove();

@@ -1,22 +1,26 @@
 //! What earlier lookups tell about keys that nobody looked up.
 //!
-//! A lookup for a key T that converged knows the k nodes closest to T. Let p be the shortest prefix that one of them shares
+//! A lookup for a key T that converged knows the nodes closest to T. Let p be the shortest prefix that one of them shares
 //! with T: every node that shares more than p bits with T is among them, so for every key that shares more than p bits
-//! with T the closest nodes are known without asking. When the lookup found fewer than k nodes it found them all.
+//! with T the closest nodes are known without asking. When the lookup heard of few nodes it heard of all there are.
+//!
+//! How many of the closest it knows for certain depends on how many the answers named, the dead among them: those who
+//! were asked name the nearest they know, so what lies behind the [`CERTAIN`] nearest may be incomplete.
 
 use super::closest::closest;
-use super::routing_table::K;
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use std::collections::VecDeque;
 
+/// Contacts that any full answer names, that to an unproven address included.
+pub(super) const CERTAIN: usize = 17;
 /// The most regions that are remembered.
 const REGIONS_MAX: usize = 256;
 /// How long a region is believed.
 const REGION_LIFETIME: Duration = Duration::from_secs(600);
 /// Nodes may join a region that is remembered; past this many it is forgotten.
-const MEMBERS_MAX: usize = 2 * K;
+const MEMBERS_MAX: usize = 2 * CERTAIN;
 
 /// The remembered regions, oldest first.
 #[derive(Default)]
@@ -39,26 +43,24 @@ impl Region {
 }
 
 impl Regions {
-    /// A lookup for `target` converged on `closest`, its k closest live nodes, or all nodes when they are fewer. True
-    /// when they are all.
-    pub(super) fn insert(&mut self, now: Instant, target: Key, closest: &[Contact]) -> bool {
+    /// A lookup for `target` converged on `closest`: the live ones of the [`CERTAIN`] closest nodes, or of the `whole`
+    /// network.
+    pub(super) fn insert(&mut self, now: Instant, target: Key, closest: &[Contact], whole: bool) {
         let shared = closest.iter().map(|contact| target.common_prefix(&contact.id.key()));
-        let Some(shortest) = shared.min() else { return false };
-        let whole = closest.len() < K;
+        let Some(shortest) = shared.min() else { return };
         let bits = if whole { 0 } else { shortest + 1 };
         let members: Vec<_> =
             closest.iter().filter(|c| target.common_prefix(&c.id.key()) >= bits).copied().collect();
         if members.is_empty() {
-            return false;
+            return;
         }
-        // What lies inside the new region is known better now, and a network of k nodes is not seen whole.
+        // What lies inside the new region is known better now, and a network in which there is more is not whole.
         let outside = |old: &Region| old.bits < bits || target.common_prefix(&old.target) < bits;
         self.regions.retain(|old| outside(old) && (whole || old.bits > 0));
         if self.regions.len() == REGIONS_MAX {
             self.regions.pop_front();
         }
         self.regions.push_back(Region { target, bits, members, expires: now + REGION_LIFETIME });
-        whole
     }
 
     /// The `n` live nodes closest to `key`, nearest first (fewer when the network has no more).
@@ -83,7 +85,7 @@ impl Regions {
                 None => region.members.push(contact),
             }
             let whole = region.bits == 0;
-            region.members.len() < if whole { K } else { MEMBERS_MAX }
+            region.members.len() < if whole { CERTAIN } else { MEMBERS_MAX }
         });
     }
 
@@ -122,7 +124,7 @@ mod tests {
         let (mut regions, mut answered) = (Regions::default(), 0);
         for _ in 0..200 {
             let target = Key(rng.bytes());
-            regions.insert(Instant::ZERO, target, &closest(all.iter(), &target, K));
+            regions.insert(Instant::ZERO, target, &closest(all.iter(), &target, CERTAIN), false);
         }
         for _ in 0..2000 {
             let key = Key(rng.bytes());
@@ -138,7 +140,7 @@ mod tests {
     fn a_small_network_is_one_region_that_follows_who_comes_and_goes() {
         let all = network(12);
         let mut regions = Regions::default();
-        assert!(regions.insert(Instant::ZERO, Key([1; 32]), &all[..10]));
+        regions.insert(Instant::ZERO, Key([1; 32]), &all[..10], true);
         regions.add(all[10]);
         regions.remove(&all[0].id);
         let found = regions.closest(Instant::ZERO, &Key([200; 32]), 20).unwrap();
@@ -151,9 +153,10 @@ mod tests {
     #[test]
     fn nobody_found_is_not_a_region_and_a_grown_network_is_none() {
         let mut regions = Regions::default();
-        assert!(!regions.insert(Instant::ZERO, Key([1; 32]), &[]));
+        regions.insert(Instant::ZERO, Key([1; 32]), &[], true);
+        assert!(regions.is_empty());
         let all = network(30);
-        regions.insert(Instant::ZERO, Key([1; 32]), &all[..10]);
+        regions.insert(Instant::ZERO, Key([1; 32]), &all[..10], true);
         all.iter().for_each(|contact| regions.add(*contact));
         assert!(regions.closest(Instant::ZERO, &Key([1; 32]), 1).is_none());
     }

@@ -266,7 +266,9 @@ impl RoutingTable {
     pub(super) fn longest_untouched(&self) -> Option<(usize, Option<Instant>)> {
         let deepest = self.buckets.iter().rposition(|bucket| !bucket.live.is_empty())?;
         let buckets = self.buckets[..=deepest].iter().enumerate();
-        buckets.map(|(index, bucket)| (index, bucket.touched)).min_by_key(|(index, touched)| (*touched, *index))
+        buckets
+            .map(|(index, bucket)| (index, bucket.touched))
+            .min_by_key(|(index, touched)| (*touched, *index))
     }
 
     /// A random key in a bucket.

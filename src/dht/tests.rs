@@ -268,11 +268,6 @@ fn lookups_survive_loss_and_dead_nodes_are_replaced() {
         let (closest, ..) = net.find(node, target, Want::Nodes);
         let truth = net.truth(node, &target, K);
         let found = truth.iter().filter(|contact| closest.contains(contact)).count();
-        for missing in truth.iter().filter(|c| !closest.contains(c)) {
-            let i = net.nodes.iter().position(|n| n.contact == *missing).unwrap();
-            eprintln!("{node}: missing {i}, in table {:?} silent {}", net.nodes[node].dht.table.get(&missing.id), net.nodes[node].dht.upkeep.is_silent(net.now, &missing.id));
-        }
-        eprintln!("{:?}", net.nodes[node].dht.statistics());
         assert!(found >= K - 2, "{found}");
     }
     net.loss_percent = 0;

@@ -3,8 +3,8 @@
 //! A request goes through three deadlines: when its round-trip timeout has passed it is sent again, once, and its slot in
 //! a lookup is free; when three of them have passed the lookup goes on without it; after five seconds it has failed.
 
-use super::{LookupId, Want};
 use super::rtt::TIMEOUT_FIRST;
+use super::{LookupId, Want};
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
@@ -188,8 +188,7 @@ mod tests {
     fn an_answer_must_come_from_where_the_request_went() {
         let mut transactions = Transactions::new(4);
         let contact = Contact::new(PublicKey([1; 32]), ([10, 0, 0, 1], 5).into());
-        transactions
-            .insert(7, Request::new(Instant::ZERO, contact.addr, Some(contact), Purpose::Check));
+        transactions.insert(7, Request::new(Instant::ZERO, contact.addr, Some(contact), Purpose::Check));
         assert!(transactions.is_expected(Kind::Pong, 7, "[::ffff:10.0.0.1]:5".parse().unwrap()));
         assert!(!transactions.is_expected(Kind::Pong, 7, ([10, 0, 0, 2], 5).into()));
         assert!(!transactions.is_expected(Kind::Found, 7, contact.addr));

@@ -230,8 +230,7 @@ impl Dht {
             self.upkeep.fallen.rotate_left(1);
             let Some(&contact) = self.upkeep.fallen.back() else { break };
             let idle = !self.transactions.is_asking(&contact.id, contact.addr) && contact.id != self.own;
-            let asked =
-                idle && self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
+            let asked = idle && self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
             tried += u32::from(asked);
         }
         tried

@@ -48,7 +48,8 @@ impl Values {
         } else if !self.make_room(now, &place) {
             return NotStored::Full;
         }
-        self.records.insert(place, Kept { bytes: record.bytes().into(), sequence: record.sequence(), expires });
+        self.records
+            .insert(place, Kept { bytes: record.bytes().into(), sequence: record.sequence(), expires });
         NotStored::Nothing
     }
 
