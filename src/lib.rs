@@ -9,4 +9,6 @@ pub mod rng;
 pub mod time;
 pub mod wire;
 
+pub mod transfer;
+
 pub mod node;

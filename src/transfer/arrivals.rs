@@ -1,0 +1,255 @@
+//! Copies of pieces from other nodes: offered, taken when the node wants them, acknowledged when they are durable.
+
+use super::Transfer;
+use super::events::{TransferEvent, Verdict};
+use super::receive::hash;
+use super::session::{Arrival, ArrivalStage, Purpose, Receiving};
+use crate::id::Key;
+use crate::io::{DiskError, Place, Sink, StreamId};
+use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX, HashAs, Manifest};
+use crate::time::Instant;
+use crate::wire::frame::{Frame, Offer, Refusal};
+
+/// The longest that a piece may be offered to be kept for, in seconds: a year.
+pub const LIFETIME_SECONDS_MAX: u32 = 365 * 24 * 3600;
+
+/// The fewest bytes of a manifest: its head, two values, and a last leaf of one byte.
+const MANIFEST_BYTES_MIN: u32 = 16 + 2 * 32 + 1;
+/// Pieces that are not what was offered, after which a peer is not listened to any more. One may be bad luck: a disk
+/// that rots.
+const MISMATCHES_MAX: u32 = 3;
+
+/// Answers to what [`TransferEvent::Offered`] and [`TransferEvent::Arrived`] ask.
+impl Transfer {
+    /// Whether an offered piece is wanted.
+    pub fn admit(&mut self, now: Instant, stream: StreamId, request: u32, verdict: Verdict) {
+        let arrival = self.streams.get_mut(&stream).and_then(|session| {
+            let arrival = session.arrivals.get_mut(&request)?;
+            (arrival.stage == ArrivalStage::Asked).then_some(())?;
+            if let Verdict::Send { incoming } = verdict {
+                arrival.stage = ArrivalStage::Accepted { incoming, since: now };
+            }
+            Some(session)
+        });
+        match (arrival, verdict) {
+            (Some(session), Verdict::Send { .. }) => {
+                self.out.write(stream, session, &Frame::Accept { request, have: false });
+            }
+            (Some(session), Verdict::Have) => {
+                session.arrivals.remove(&request);
+                self.out.write(stream, session, &Frame::Accept { request, have: true });
+            }
+            (Some(session), Verdict::Refuse(reason)) => {
+                session.arrivals.remove(&request);
+                self.out.count("offer_refused");
+                self.out.write(stream, session, &Frame::Refuse { request, reason });
+            }
+            // Whoever offered it is gone, so it will not come.
+            (None, Verdict::Send { incoming }) => self.out.event(TransferEvent::ArrivalFailed { incoming }),
+            (None, _) => {}
+        }
+        self.settle(now);
+    }
+
+    /// Whether a piece that arrived is durable now.
+    pub fn stored(&mut self, now: Instant, stream: StreamId, request: u32, result: Result<(), Refusal>) {
+        if let Some(session) = self.streams.get_mut(&stream) {
+            let committing = |arrival: &Arrival| arrival.stage == ArrivalStage::Committing;
+            if session.arrivals.get(&request).is_some_and(committing) {
+                session.arrivals.remove(&request);
+                session.last_active = now;
+                let frame = match result {
+                    Ok(()) => Frame::Stored { request },
+                    Err(reason) => Frame::Refuse { request, reason },
+                };
+                self.out.write(stream, session, &frame);
+            }
+        }
+        self.settle(now);
+    }
+}
+
+impl Transfer {
+    pub(super) fn on_store(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) {
+        let most = self.config.limits.requests_per_stream_max;
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(from) = session.peer else { return };
+        if session.arrivals.contains_key(&request) {
+            return self.violated(now, stream);
+        }
+        let refusal = if !makes_sense(offer) {
+            Some(("offer_invalid", Refusal::Invalid))
+        } else if session.requests_waiting() >= most {
+            Some(("offer_busy", Refusal::Busy))
+        } else {
+            None
+        };
+        if let Some((counter, reason)) = refusal {
+            self.out.count(counter);
+            return self.out.write(stream, session, &Frame::Refuse { request, reason });
+        }
+        let offer = *offer;
+        session.arrivals.insert(request, Arrival { offer, stage: ArrivalStage::Asked });
+        self.out.event(TransferEvent::Offered { stream, request, offer, from });
+    }
+
+    pub(super) fn on_store_data(&mut self, now: Instant, stream: StreamId, request: u32, length: u32) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.answered(now);
+        let Some(arrival) = session.arrivals.get_mut(&request) else { return self.violated(now, stream) };
+        let ArrivalStage::Accepted { incoming, .. } = arrival.stage else {
+            return self.violated(now, stream);
+        };
+        let offer = arrival.offer;
+        if length != offer.length {
+            return self.violated(now, stream);
+        }
+        arrival.stage = ArrivalStage::Receiving { incoming };
+        let purpose = Purpose::Arrival(request);
+        match offer.content.hash_as(offer.input_offset) {
+            Some(hash_as) if length > 0 => {
+                let sink = Sink { place: Place::Incoming(incoming), offset: 0, length, hash_as };
+                self.start_sink(now, stream, purpose, sink);
+            }
+            _ => {
+                let (content, bytes) = (offer.content, Vec::new());
+                session.receiving = Receiving::Memory { purpose, content, rest: length, bytes };
+                if length == 0 {
+                    self.piece_collected(now, stream);
+                }
+            }
+        }
+    }
+
+    /// An offered piece is in its file.
+    pub(super) fn arrival_sunk(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        result: Result<Key, DiskError>,
+    ) {
+        let Some(offer) = self.offer_of(stream, request) else { return };
+        match result {
+            Ok(key) => self.arrived(now, stream, request, key == offer.key, None),
+            // Part of the content is still on the stream, and nobody knows how much.
+            Err(_) => self.drop_stream(now, stream, "sink_failed"),
+        }
+    }
+
+    /// An offered piece is in memory.
+    pub(super) fn arrival_collected(&mut self, now: Instant, stream: StreamId, request: u32, bytes: Vec<u8>) {
+        let Some(offer) = self.offer_of(stream, request) else { return };
+        let genuine = match offer.content {
+            Content::Manifest => Manifest::decode(&bytes, &offer.key).is_ok(),
+            Content::File => hash(HashAs::Root, &bytes) == offer.key,
+            Content::Chunk => false,
+        };
+        self.arrived(now, stream, request, genuine, Some(bytes));
+    }
+
+    fn arrived(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        genuine: bool,
+        bytes: Option<Vec<u8>>,
+    ) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(arrival) = session.arrivals.get_mut(&request) else { return };
+        let ArrivalStage::Receiving { incoming } = arrival.stage else { return };
+        if genuine {
+            let offer = arrival.offer;
+            arrival.stage = ArrivalStage::Committing;
+            self.out.count("offer_arrived");
+            self.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
+            return;
+        }
+        session.arrivals.remove(&request);
+        session.mismatches += 1;
+        self.out.count("offer_mismatch");
+        self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
+        let (peer, often) = (session.peer_id(), session.mismatches >= MISMATCHES_MAX);
+        self.out.event(TransferEvent::ArrivalFailed { incoming });
+        if let (Some(peer), true) = (peer, often) {
+            self.ban(now, peer);
+        }
+    }
+
+    fn offer_of(&self, stream: StreamId, request: u32) -> Option<Offer> {
+        Some(self.streams.get(&stream)?.arrivals.get(&request)?.offer)
+    }
+}
+
+/// Whether there can be such a piece. A chunk's offset must suit its length: the hasher relies on it.
+fn makes_sense(offer: &Offer) -> bool {
+    let Offer { content, length, input_offset, replicas, lifetime, .. } = *offer;
+    let kept = replicas > 0 && (1..=LIFETIME_SECONDS_MAX).contains(&lifetime);
+    let formed = match content {
+        Content::File => input_offset == 0,
+        Content::Manifest => input_offset == 0 && length >= MANIFEST_BYTES_MIN,
+        Content::Chunk => {
+            let whole = u64::from(length).next_power_of_two().max(CHUNK_BYTES_MIN);
+            let end = input_offset.checked_add(u64::from(length));
+            let first_is_whole = input_offset > 0 || u64::from(length) == whole;
+            length > 0
+                && input_offset % whole == 0
+                && first_is_whole
+                && end.is_some_and(|end| end <= FILE_BYTES_MAX)
+        }
+    };
+    kept && formed && length <= content.bytes_max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::CHUNK_BYTES_MAX;
+
+    fn offer(content: Content, length: u64, input_offset: u64) -> Offer {
+        let length = length as u32;
+        Offer { key: Key([1; 32]), content, length, input_offset, replicas: 3, lifetime: 60 }
+    }
+
+    #[test]
+    fn only_offers_of_pieces_that_can_exist_make_sense() {
+        const CHUNK: u64 = CHUNK_BYTES_MIN;
+        let fine = [
+            offer(Content::Chunk, CHUNK, 0),
+            offer(Content::Chunk, 1, CHUNK),
+            offer(Content::Chunk, 2 * CHUNK, 4 * CHUNK),
+            offer(Content::Chunk, CHUNK_BYTES_MAX, FILE_BYTES_MAX - CHUNK_BYTES_MAX),
+            offer(Content::File, 0, 0),
+            offer(Content::File, CHUNK, 0),
+            offer(Content::Manifest, 81, 0),
+        ];
+        let wrong = [
+            offer(Content::Chunk, 0, CHUNK),
+            offer(Content::Chunk, 1, 0),
+            offer(Content::Chunk, CHUNK - 1, 0),
+            offer(Content::Chunk, 5, 1024),
+            offer(Content::Chunk, 2 * CHUNK, CHUNK),
+            offer(Content::Chunk, CHUNK_BYTES_MAX + 1, 0),
+            offer(Content::Chunk, CHUNK_BYTES_MAX, FILE_BYTES_MAX),
+            offer(Content::Chunk, 1, u64::MAX - 3),
+            offer(Content::Chunk, 1, 1 << 63),
+            offer(Content::File, CHUNK + 1, 0),
+            offer(Content::File, 5, CHUNK),
+            offer(Content::Manifest, 80, 0),
+            offer(Content::Manifest, 1 << 20, 0),
+            Offer { replicas: 0, ..offer(Content::File, 5, 0) },
+            Offer { lifetime: 0, ..offer(Content::File, 5, 0) },
+            Offer { lifetime: u32::MAX, ..offer(Content::File, 5, 0) },
+        ];
+        for offer in &fine {
+            assert!(makes_sense(offer), "{offer:?}");
+            if let (Some(hash_as), true) = (offer.content.hash_as(offer.input_offset), offer.length > 0) {
+                hash(hash_as, &vec![0; offer.length as usize]);
+            }
+        }
+        for offer in &wrong {
+            assert!(!makes_sense(offer), "{offer:?}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The chunks of one download: which are here, which have been asked for, how rare each is among the sources.
+
+use crate::id::Key;
+use crate::io::{Place, StreamId};
+use crate::manifest::{Content, Manifest};
+use crate::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One bit for each chunk.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    pub(super) fn new(count: u32) -> Self {
+        Bits { words: vec![0; count.div_ceil(64) as usize] }
+    }
+
+    /// Bit `index`; false past the end.
+    pub(super) fn get(&self, index: u32) -> bool {
+        self.words.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    /// Sets or clears bit `index` and tells whether that changed it.
+    pub(super) fn put(&mut self, index: u32, value: bool) -> bool {
+        let changes = self.get(index) != value;
+        if let (true, Some(word)) = (changes, self.words.get_mut(index as usize / 64)) {
+            *word ^= 1 << (index % 64);
+        }
+        changes
+    }
+
+    /// The indices of set bits.
+    pub(super) fn ones(&self) -> impl Iterator<Item = u32> + '_ {
+        self.words.iter().enumerate().flat_map(|(i, &word)| ones_of(word, i))
+    }
+}
+
+/// The indices of the set bits of word `i`.
+fn ones_of(mut word: u64, i: usize) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let bit = (word != 0).then(|| word.trailing_zeros())?;
+        word &= word - 1;
+        Some(i as u32 * 64 + bit)
+    })
+}
+
+/// A stream over which a chunk has been asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Owner {
+    pub(super) stream: StreamId,
+    pub(super) request: u32,
+    pub(super) asked: Instant,
+    /// Its content is coming.
+    pub(super) receiving: bool,
+}
+
+/// The chunks of one download.
+pub(super) struct Chunks {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) place: Place,
+    have: Bits,
+    missing: u32,
+    bytes_have: u64,
+    /// The first chunk that is missing.
+    prefix: u32,
+    asked: Bits,
+    in_flight: BTreeMap<u32, Vec<Owner>>,
+    /// How many connected sources have each chunk.
+    rarity: Vec<u16>,
+    /// Where the search for the next chunk starts, so that downloads of the same file differ.
+    start: u32,
+}
+
+impl Chunks {
+    /// The chunks of `manifest`, of which `have` are here. `start` is any number.
+    pub(super) fn new(manifest: Arc<Manifest>, place: Place, have: &[bool], start: u64) -> Self {
+        let count = manifest.chunk_count();
+        let mut chunks = Chunks {
+            place,
+            have: Bits::new(count),
+            missing: count,
+            bytes_have: 0,
+            prefix: 0,
+            asked: Bits::new(count),
+            in_flight: BTreeMap::new(),
+            rarity: vec![0; count as usize],
+            start: (start % u64::from(count)) as u32,
+            manifest,
+        };
+        for (index, _) in (0..count).zip(have).filter(|(_, have)| **have) {
+            chunks.done(index);
+        }
+        chunks
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.manifest.chunk_count()
+    }
+
+    pub(super) fn missing(&self) -> u32 {
+        self.missing
+    }
+
+    pub(super) fn bytes_have(&self) -> u64 {
+        self.bytes_have
+    }
+
+    /// Bytes from the start that are here without a gap.
+    pub(super) fn prefix(&self) -> u64 {
+        self.manifest.chunk_offset(self.prefix).min(self.manifest.length())
+    }
+
+    pub(super) fn in_flight(&self) -> &BTreeMap<u32, Vec<Owner>> {
+        &self.in_flight
+    }
+
+    pub(super) fn is_missing(&self, index: u32) -> bool {
+        index < self.count() && !self.have.get(index)
+    }
+
+    pub(super) fn key(&self, index: u32) -> Option<Key> {
+        self.manifest.keys().get(index as usize).copied()
+    }
+
+    /// What a chunk is when it stands alone.
+    pub(super) fn content(&self) -> Content {
+        if self.manifest.is_single() { Content::File } else { Content::Chunk }
+    }
+
+    /// Notes that a source has a chunk, or has it no more.
+    pub(super) fn count_source(&mut self, index: u32, has: bool) {
+        if let Some(rarity) = self.rarity.get_mut(index as usize) {
+            *rarity = if has { rarity.saturating_add(1) } else { rarity.saturating_sub(1) };
+        }
+    }
+
+    /// Whether a source with these chunks has any that is missing here.
+    pub(super) fn lacks_of(&self, has: &Bits) -> bool {
+        has.words.iter().zip(&self.have.words).any(|(has, have)| has & !have != 0)
+    }
+
+    /// Whether a source with these chunks has any that has still to be asked for.
+    pub(super) fn unasked_of(&self, has: &Bits) -> bool {
+        self.unasked_words(has).any(|(_, word)| word != 0)
+    }
+
+    /// The chunk to ask a source for that has these: the rarest, the first from the start among equals.
+    pub(super) fn pick(&self, has: &Bits) -> Option<u32> {
+        let turned = |index: u32| if index < self.start { index + self.count() } else { index };
+        self.unasked_words(has)
+            .flat_map(|(i, word)| ones_of(word, i))
+            .filter(|&index| index < self.count())
+            .min_by_key(|&index| (self.rarity[index as usize], turned(index)))
+    }
+
+    /// Missing chunks that nobody connected has and nobody was asked for.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.count()).filter(|&i| !self.have.get(i) && !self.asked.get(i) && self.rarity[i as usize] == 0)
+    }
+
+    /// Missing chunks.
+    pub(super) fn missing_keys(&self) -> impl Iterator<Item = Key> + '_ {
+        (0..self.count())
+            .zip(self.manifest.keys())
+            .filter(|&(index, _)| !self.have.get(index))
+            .map(|(_, key)| *key)
+    }
+
+    /// Notes that a chunk was asked for.
+    pub(super) fn ask(&mut self, index: u32, owner: Owner) {
+        debug_assert!(self.is_missing(index));
+        self.asked.put(index, true);
+        self.in_flight.entry(index).or_default().push(owner);
+    }
+
+    /// Notes that a request for a chunk ended without it.
+    pub(super) fn release(&mut self, index: u32, stream: StreamId, request: u32) {
+        if let Some(owners) = self.in_flight.get_mut(&index) {
+            owners.retain(|owner| (owner.stream, owner.request) != (stream, request));
+            if owners.is_empty() {
+                self.in_flight.remove(&index);
+                self.asked.put(index, false);
+            }
+        }
+    }
+
+    /// The requests for a chunk.
+    pub(super) fn owners(&mut self, index: u32) -> &mut [Owner] {
+        self.in_flight.get_mut(&index).map(Vec::as_mut_slice).unwrap_or_default()
+    }
+
+    /// Notes that a chunk is here; tells which requests for it are left over.
+    pub(super) fn done(&mut self, index: u32) -> Vec<Owner> {
+        if self.have.put(index, true) {
+            self.missing -= 1;
+            self.bytes_have += u64::from(self.manifest.chunk_length(index));
+            while self.prefix < self.count() && self.have.get(self.prefix) {
+                self.prefix += 1;
+            }
+        }
+        self.asked.put(index, false);
+        self.in_flight.remove(&index).unwrap_or_default()
+    }
+
+    fn unasked_words<'a>(&'a self, has: &'a Bits) -> impl Iterator<Item = (usize, u64)> + 'a {
+        let gone = self.have.words.iter().zip(&self.asked.words);
+        has.words.iter().zip(gone).map(|(has, (have, asked))| has & !have & !asked).enumerate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
+    use std::path::Path;
+
+    fn chunks(count: u64, have: &[bool], start: u64) -> Chunks {
+        let length = (count - 1) * CHUNK_BYTES_MIN + 5;
+        let mut builder = ManifestBuilder::new(length).unwrap();
+        builder.update(&vec![7; length as usize]);
+        let place = Place::Partial(Path::new("/t").into());
+        Chunks::new(Arc::new(builder.finish().unwrap()), place, have, start)
+    }
+
+    fn all(count: u32) -> Bits {
+        let mut bits = Bits::new(count);
+        (0..count).for_each(|index| assert!(bits.put(index, true)));
+        bits
+    }
+
+    #[test]
+    fn the_rarest_chunk_is_asked_for_first_and_none_twice() {
+        let mut chunks = chunks(5, &[], 3);
+        let everything = all(5);
+        everything.ones().for_each(|index| chunks.count_source(index, true));
+        [0, 2, 3, 4].into_iter().for_each(|index| chunks.count_source(index, true));
+        let mut order = Vec::new();
+        while let Some(index) = chunks.pick(&everything) {
+            let owner = Owner { stream: StreamId(1), request: index, asked: Instant::ZERO, receiving: false };
+            chunks.ask(index, owner);
+            order.push(index);
+        }
+        assert_eq!(order, [1, 3, 4, 0, 2]);
+        assert_eq!((chunks.in_flight().len(), chunks.missing()), (5, 5));
+        chunks.release(4, StreamId(1), 4);
+        assert_eq!(chunks.pick(&everything), Some(4));
+        assert_eq!(chunks.pick(&Bits::new(5)), None);
+    }
+
+    #[test]
+    fn what_is_there_already_counts_and_the_last_chunk_is_short() {
+        let mut chunks = chunks(3, &[true, false, true], 0);
+        assert_eq!((chunks.missing(), chunks.prefix()), (1, CHUNK_BYTES_MIN));
+        assert_eq!(chunks.bytes_have(), CHUNK_BYTES_MIN + 5);
+        assert!(chunks.lacks_of(&all(3)));
+        chunks.done(1);
+        assert!(!chunks.lacks_of(&all(3)));
+        assert_eq!(chunks.prefix(), chunks.manifest.length());
+    }
+}

@@ -1,0 +1,307 @@
+//! One download: its sources and how far each of them has been asked.
+
+use super::Timing;
+use super::chunks::{Bits, Chunks};
+use super::events::{DownloadProgress, DownloadState};
+use crate::id::{Key, NodeId};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Attempts to connect after the first.
+const RETRIES_MAX: u8 = 2;
+/// Connected sources that have something, beyond which no more are dialled for a root.
+const ROOT_SOURCES: usize = 4;
+/// Connected sources that have something, beyond which no more are dialled for the last few chunks.
+const SOURCES_MIN: usize = 4;
+
+/// One download.
+pub(super) struct Download {
+    pub(super) hash: Key,
+    pub(super) phase: Phase,
+    pub(super) sources: BTreeMap<NodeId, Source>,
+    pub(super) contributors: BTreeSet<NodeId>,
+    pub(super) last_progress: Instant,
+    /// More sources are not asked for before this.
+    pub(super) needed_at: Instant,
+    /// When to look again, if nothing happens before.
+    pub(super) wake: Option<Instant>,
+}
+
+/// What is being downloaded.
+pub(super) enum Phase {
+    /// The piece under the file's own hash.
+    Root,
+    /// Nothing: the node prepares the target.
+    Prepare,
+    /// Chunks.
+    Chunks(Chunks),
+}
+
+/// A node that may have some of the file.
+pub(super) struct Source {
+    pub(super) contact: Contact,
+    /// Sources are tried in the order of these random numbers.
+    pub(super) order: u64,
+    /// Attempts in a row that led to nothing.
+    pub(super) failures: u8,
+    /// Not dialled before this.
+    pub(super) retry_at: Instant,
+    /// Not asked for pieces before this: it was busy.
+    pub(super) pause: Instant,
+    pub(super) banned: bool,
+    pub(super) root: RootState,
+    /// The chunks that it is known to have.
+    pub(super) has: Bits,
+    /// Where the next question starts; `None` between two rounds of questions.
+    pub(super) cursor: Option<u32>,
+    /// Questions that it has not answered.
+    pub(super) questions: u32,
+    /// Whether this round told anything new.
+    pub(super) news: bool,
+    /// Whether it has answered a whole round.
+    pub(super) asked_once: bool,
+    /// When it is asked again, and how long the wait after that is.
+    pub(super) ask_at: Instant,
+    pub(super) ask_delay: Duration,
+}
+
+/// Whether a source has the root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RootState {
+    Unasked,
+    Asked { since: Instant },
+    NotFound { again: Instant },
+}
+
+impl Source {
+    pub(super) fn new(now: Instant, contact: Contact, order: u64, timing: &Timing) -> Self {
+        Source {
+            contact,
+            order,
+            failures: 0,
+            retry_at: now,
+            pause: now,
+            banned: false,
+            root: RootState::Unasked,
+            has: Bits::default(),
+            cursor: None,
+            questions: 0,
+            news: false,
+            asked_once: false,
+            ask_at: now,
+            ask_delay: timing.ask_again,
+        }
+    }
+
+    /// Whether there is no point in dialling it.
+    pub(super) fn given_up(&self) -> bool {
+        self.banned || self.failures > RETRIES_MAX
+    }
+
+    /// It could not be reached, or broke off while it was needed.
+    pub(super) fn fail(&mut self, now: Instant, timing: &Timing) {
+        let delay = if self.failures == 0 { timing.retry_first } else { timing.retry_second };
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now + delay;
+    }
+
+    /// Asks it from the start what it has.
+    pub(super) fn start_round(&mut self) {
+        (self.cursor, self.news) = (Some(0), false);
+    }
+
+    /// A round of questions is over: the less it told, the later the next.
+    pub(super) fn end_round(&mut self, now: Instant, timing: &Timing) {
+        self.ask_delay = match self.news || !self.asked_once {
+            true => timing.ask_again,
+            false => (self.ask_delay * 2).min(timing.ask_again_max),
+        };
+        (self.asked_once, self.news) = (true, false);
+        self.ask_at = now + self.ask_delay;
+    }
+
+    /// It does not have the root now.
+    pub(super) fn root_not_found(&mut self, now: Instant, timing: &Timing) {
+        self.root = RootState::NotFound { again: now + self.ask_delay };
+        self.ask_delay = (self.ask_delay * 2).min(timing.ask_again_max);
+    }
+}
+
+impl Download {
+    pub(super) fn new(now: Instant, hash: Key, phase: Phase) -> Self {
+        Download {
+            hash,
+            phase,
+            sources: BTreeMap::new(),
+            contributors: BTreeSet::new(),
+            last_progress: now,
+            needed_at: now,
+            wake: None,
+        }
+    }
+
+    pub(super) fn chunks(&self) -> Option<&Chunks> {
+        match &self.phase {
+            Phase::Chunks(chunks) => Some(chunks),
+            _ => None,
+        }
+    }
+
+    pub(super) fn chunks_mut(&mut self) -> Option<&mut Chunks> {
+        match &mut self.phase {
+            Phase::Chunks(chunks) => Some(chunks),
+            _ => None,
+        }
+    }
+
+    /// Goes on to the chunks: what the sources have is not known yet.
+    pub(super) fn begin(&mut self, chunks: Chunks) {
+        for source in self.sources.values_mut() {
+            source.has = Bits::new(chunks.count());
+            source.asked_once = false;
+            source.start_round();
+        }
+        self.phase = Phase::Chunks(chunks);
+    }
+
+    /// Adds a source, in the place of a useless one when there are `sources_max`. `connected` tells who is.
+    pub(super) fn add_source(
+        &mut self,
+        now: Instant,
+        mut source: Source,
+        sources_max: usize,
+        connected: impl Fn(&NodeId) -> bool,
+    ) {
+        let id = source.contact.id;
+        if let Some(known) = self.sources.get_mut(&id) {
+            known.contact.addr = source.contact.addr;
+            if known.given_up() && !known.banned && known.retry_at <= now {
+                known.failures = 0;
+            }
+            return;
+        }
+        if self.sources.len() >= sources_max {
+            // The banned ones stay: they are remembered.
+            let useless = |(_, source): &(&NodeId, &Source)| {
+                source.given_up() && !source.banned
+                    || connected(&source.contact.id) && self.is_exhausted(source)
+            };
+            match self.sources.iter().find(useless).map(|(id, _)| *id) {
+                Some(useless) => self.remove_source(&useless),
+                None => return,
+            }
+        }
+        if let Some(chunks) = self.chunks() {
+            source.has = Bits::new(chunks.count());
+            source.start_round();
+        }
+        self.sources.insert(id, source);
+    }
+
+    fn remove_source(&mut self, id: &NodeId) {
+        self.forget_holdings(id);
+        self.sources.remove(id);
+    }
+
+    /// What a source has is not known any more: its stream is gone.
+    pub(super) fn forget_holdings(&mut self, id: &NodeId) {
+        let Some(source) = self.sources.get_mut(id) else { return };
+        let count = if let Phase::Chunks(chunks) = &mut self.phase {
+            source.has.ones().for_each(|index| chunks.count_source(index, false));
+            chunks.count()
+        } else {
+            0
+        };
+        source.has = Bits::new(count);
+        (source.asked_once, source.questions) = (false, 0);
+        source.start_round();
+        if let RootState::Asked { .. } = source.root {
+            source.root = RootState::Unasked;
+        }
+    }
+
+    /// Notes that a source has a chunk, or has it no more.
+    pub(super) fn note_holding(&mut self, id: &NodeId, index: u32, has: bool) {
+        let (Some(source), Phase::Chunks(chunks)) = (self.sources.get_mut(id), &mut self.phase) else {
+            return;
+        };
+        if index < chunks.count() && source.has.put(index, has) {
+            chunks.count_source(index, has);
+            source.news |= has;
+        }
+    }
+
+    /// Whether a connected source has said that it has nothing of what is missing.
+    pub(super) fn is_exhausted(&self, source: &Source) -> bool {
+        match &self.phase {
+            Phase::Root => matches!(source.root, RootState::NotFound { .. }),
+            Phase::Prepare => false,
+            Phase::Chunks(chunks) => {
+                source.asked_once && source.questions == 0 && !chunks.lacks_of(&source.has)
+            }
+        }
+    }
+
+    /// How many sources that are connected and have something are enough.
+    pub(super) fn sources_wanted(&self) -> usize {
+        match &self.phase {
+            Phase::Root => ROOT_SOURCES,
+            Phase::Prepare => 0,
+            Phase::Chunks(chunks) => (chunks.missing() as usize).max(SOURCES_MIN),
+        }
+    }
+
+    /// Whether somebody may still turn out to have what is missing: a source that is being dialled or will be, or
+    /// that has not answered yet.
+    pub(super) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
+        self.sources.values().filter(|source| !source.banned).any(|source| {
+            match (connected(&source.contact.id), &self.phase) {
+                (false, _) => !source.given_up(),
+                (true, Phase::Root) => !matches!(source.root, RootState::NotFound { .. }),
+                (true, Phase::Prepare) => false,
+                (true, Phase::Chunks(_)) => !source.asked_once || source.questions > 0,
+            }
+        })
+    }
+
+    pub(super) fn state(&self, connected: impl Fn(&NodeId) -> bool) -> DownloadState {
+        let count = |test: &dyn Fn(&Source) -> bool| {
+            self.sources.values().filter(|source| test(source)).count() as u32
+        };
+        let is_connected = |source: &Source| connected(&source.contact.id);
+        let busy = match &self.phase {
+            Phase::Root => false,
+            Phase::Prepare => true,
+            Phase::Chunks(chunks) => {
+                let some = |source: &Source| is_connected(source) && chunks.lacks_of(&source.has);
+                !chunks.in_flight().is_empty() || self.sources.values().any(some)
+            }
+        };
+        DownloadState {
+            sources: self.sources.len() as u32,
+            failed: count(&|source| source.given_up() && !source.banned && !is_connected(source)),
+            connected: count(&is_connected),
+            not_found: count(&|source| is_connected(source) && self.is_exhausted(source)),
+            banned: count(&|source| source.banned),
+            last_progress: self.last_progress,
+            idle: !busy && !self.is_pending(&connected),
+        }
+    }
+
+    pub(super) fn progress(&self) -> DownloadProgress {
+        let sources = self.contributors.len() as u32;
+        match self.chunks() {
+            Some(chunks) => DownloadProgress {
+                chunks: chunks.count(),
+                chunks_have: chunks.count() - chunks.missing(),
+                chunks_in_flight: chunks.in_flight().len() as u32,
+                bytes_have: chunks.bytes_have(),
+                bytes: chunks.manifest.length(),
+                prefix: chunks.prefix(),
+                sources,
+            },
+            None => DownloadProgress { sources, ..DownloadProgress::default() },
+        }
+    }
+}

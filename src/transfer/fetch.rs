@@ -1,0 +1,437 @@
+//! Downloads: whom to connect to, what to ask of whom, and when to ask for help.
+
+use super::Transfer;
+use super::chunks::{Chunks, Owner};
+use super::download::{Download, Phase, RootState, Source};
+use super::events::{DownloadId, TransferEvent};
+use super::session::{Part, Purpose, Question, Receiving, Request, Session, next_question};
+use crate::id::{Key, NodeId};
+use crate::io::{Place, StreamId};
+use crate::manifest::{CHUNK_BYTES_MIN, Manifest};
+use crate::time::{Instant, earliest};
+use crate::wire::contact::Contact;
+use crate::wire::frame::Frame;
+use std::sync::Arc;
+
+/// Questions that one peer is asked at a time.
+const QUESTIONS_AHEAD_MAX: usize = 4;
+/// Sources that are asked for a root at a time, the later ones because the earlier ones are slow.
+const ROOT_ASKED_MAX: usize = 3;
+/// Streams over which one chunk is asked for at a time, the second because the first is slow.
+const OWNERS_MAX: usize = 2;
+/// Pieces that more sources are asked for at a time.
+const NEEDED_MAX: usize = 16;
+/// What a root is expected to have at most: how long it is nobody knows before it comes.
+const ROOT_BYTES_MAX: u32 = CHUNK_BYTES_MIN as u32;
+
+const _: () = assert!(ROOT_BYTES_MAX >= crate::manifest::MANIFEST_BYTES_MAX);
+
+/// Downloads.
+impl Transfer {
+    /// Starts a download with the piece under the file's own hash: its manifest, or the file itself when it is one
+    /// chunk. False when there are too many downloads, or one of this number.
+    pub fn fetch(&mut self, now: Instant, download: DownloadId, hash: Key, sources: &[Contact]) -> bool {
+        let added = self.enter(now, download, hash, Phase::Root);
+        if added {
+            self.add_sources(now, download, sources);
+            self.settle(now);
+        }
+        added
+    }
+
+    /// Adds nodes that may have some of the file. Those that sent wrong content before are left out.
+    pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) {
+        for contact in sources {
+            if self.is_banned(now, &contact.id) {
+                continue;
+            }
+            let source = Source::new(now, *contact, self.rng.u64(), &self.config.timing);
+            let most = self.config.limits.sources_per_download_max;
+            let Some(entry) = self.downloads.get_mut(&download) else { return };
+            entry.add_source(now, source, most, |id| self.peers.contains_key(id));
+            self.changed.insert(download);
+        }
+        self.settle(now);
+    }
+
+    /// Goes on with the chunks of a file, each to its place in `place`; `have` tells which are there already. The
+    /// download need not have been fetched: then it starts here, and [`add_sources`](Transfer::add_sources) follows.
+    /// False when there are too many downloads.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        manifest: Arc<Manifest>,
+        place: Place,
+        have: Vec<bool>,
+    ) -> bool {
+        if !self.downloads.contains_key(&download)
+            && !self.enter(now, download, manifest.hash(), Phase::Prepare)
+        {
+            return false;
+        }
+        let chunks = Chunks::new(manifest, place, &have, self.rng.u64());
+        self.withdraw(now, download);
+        if let Some(entry) = self.downloads.get_mut(&download) {
+            entry.begin(chunks);
+        }
+        self.changed.insert(download);
+        self.settle(now);
+        true
+    }
+
+    /// A chunk came from elsewhere and is in its place. One that is just arriving from a peer is not touched: it is
+    /// done when that is.
+    pub fn mark(&mut self, now: Instant, download: DownloadId, index: u32) {
+        let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
+        let arriving = chunks.owners(index).iter().any(|owner| owner.receiving);
+        if chunks.is_missing(index) && !arriving {
+            for owner in chunks.done(index) {
+                self.cancel(owner.stream, owner.request);
+            }
+            self.changed.insert(download);
+        }
+        self.settle(now);
+    }
+
+    /// Gives a download up. Nothing is written to its target any more.
+    pub fn abort(&mut self, now: Instant, download: DownloadId) {
+        self.withdraw(now, download);
+        self.downloads.remove(&download);
+        self.settle(now);
+    }
+}
+
+impl Transfer {
+    fn enter(&mut self, now: Instant, id: DownloadId, hash: Key, phase: Phase) -> bool {
+        let full = self.downloads.len() >= self.config.limits.downloads_max;
+        if full || self.downloads.contains_key(&id) {
+            return false;
+        }
+        self.downloads.insert(id, Download::new(now, hash, phase));
+        self.changed.insert(id);
+        true
+    }
+
+    /// Takes back everything that was asked for a download. A stream that is writing into its target is closed.
+    pub(super) fn withdraw(&mut self, now: Instant, download: DownloadId) {
+        let mut writing = Vec::new();
+        for (&stream, session) in &mut self.streams {
+            let theirs = session.requests.iter().filter(|(_, request)| request.download == download);
+            let numbers: Vec<u32> = theirs.map(|(&number, _)| number).collect();
+            session.questions.values_mut().filter(|question| question.download == download).for_each(
+                // The answer is still awaited, but tells nothing.
+                |question| question.chunks.clear(),
+            );
+            if is_sinking(session, &numbers) {
+                writing.push(stream);
+            } else {
+                numbers.into_iter().for_each(|number| cancel(&mut self.out, stream, session, number));
+            }
+        }
+        for stream in writing {
+            self.drop_stream(now, stream, "stream_withdrawn");
+        }
+    }
+
+    /// Tells a peer that a piece is not needed any more.
+    pub(super) fn cancel(&mut self, stream: StreamId, request: u32) {
+        if let Some(session) = self.streams.get_mut(&stream) {
+            cancel(&mut self.out, stream, session, request);
+        }
+    }
+
+    /// Does for one download whatever there is to do.
+    pub(super) fn pump(&mut self, now: Instant, id: DownloadId) {
+        let Some(mut download) = self.downloads.remove(&id) else { return };
+        self.connect_sources(now, &mut download);
+        match download.phase {
+            Phase::Root => self.ask_root(now, id, &mut download),
+            Phase::Prepare => {}
+            Phase::Chunks(_) => {
+                self.ask_chunks(now, id, &mut download);
+                self.ask_again(now, id, &mut download);
+                self.ask_which(now, id, &mut download);
+            }
+        }
+        if download.chunks().is_some_and(|chunks| chunks.missing() == 0) {
+            let sources = download.contributors.len() as u32;
+            self.out.event(TransferEvent::Complete { download: id, sources });
+            return;
+        }
+        self.need_sources(now, id, &mut download);
+        download.wake = self.wake(now, &download);
+        self.downloads.insert(id, download);
+    }
+
+    /// The sources that are not connected and may be dialled, those that failed least first.
+    fn connect_sources(&mut self, now: Instant, download: &mut Download) {
+        let on_the_way = |source: &Source| match self.stream_to(&source.contact.id) {
+            Some(_) => !download.is_exhausted(source),
+            None => self.is_dialling(&source.contact.id),
+        };
+        let useful = download.sources.values().filter(|source| on_the_way(source)).count();
+        let wanted = download.sources_wanted().saturating_sub(useful);
+        if wanted == 0 {
+            return;
+        }
+        let mut candidates: Vec<(u8, u64, Contact)> = download
+            .sources
+            .values()
+            .filter(|source| !source.given_up() && source.retry_at <= now)
+            .filter(|source| self.stream_to(&source.contact.id).is_none())
+            .filter(|source| !self.is_dialling(&source.contact.id))
+            .map(|source| (source.failures, source.order, source.contact))
+            .collect();
+        candidates.sort_unstable_by_key(|&(failures, order, _)| (failures, order));
+        for (_, _, contact) in candidates.into_iter().take(wanted) {
+            if !self.dial(now, contact) {
+                return;
+            }
+        }
+    }
+
+    /// Asks one source for the root, and another when that one takes its time.
+    fn ask_root(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        let patience = self.config.timing.patience;
+        loop {
+            let asked = download.sources.values().filter_map(|source| match source.root {
+                RootState::Asked { since } => Some(since),
+                _ => None,
+            });
+            let (count, latest) = (asked.clone().count(), asked.max());
+            if count >= ROOT_ASKED_MAX || latest.is_some_and(|since| since + patience > now) {
+                return;
+            }
+            let may = |source: &&mut Source| {
+                let again = match source.root {
+                    RootState::Unasked => true,
+                    RootState::Asked { .. } => false,
+                    RootState::NotFound { again } => again <= now,
+                };
+                again && source.pause <= now && !source.banned
+            };
+            let free = |source: &Source| {
+                let stream = self.stream_to(&source.contact.id)?;
+                let session = self.streams.get(&stream)?;
+                session
+                    .has_room(ROOT_BYTES_MAX, self.config.limits.requests_in_flight_max)
+                    .then_some((stream, source.order))
+            };
+            let candidates =
+                download.sources.values_mut().filter(may).filter_map(|source| Some((free(source)?, source)));
+            let Some(((stream, _), source)) = candidates.min_by_key(|((_, order), _)| *order) else { return };
+            source.root = RootState::Asked { since: now };
+            let request =
+                Request { download: id, part: Part::Root, length: ROOT_BYTES_MAX, cancelled: false };
+            self.send_request(now, stream, request, download.hash);
+        }
+    }
+
+    /// Asks every connected source for chunks, one each in turn, until all have enough to do.
+    fn ask_chunks(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        let Some(chunks) = download.chunks() else { return };
+        let mut ready: Vec<(u64, NodeId, StreamId)> = download
+            .sources
+            .values()
+            .filter(|source| !source.banned && source.pause <= now && chunks.unasked_of(&source.has))
+            .filter_map(|source| Some((source.order, source.contact.id, self.stream_to(&source.contact.id)?)))
+            .collect();
+        ready.sort_unstable();
+        while !ready.is_empty() {
+            ready.retain(|&(_, peer, stream)| self.ask_chunk(now, id, download, peer, stream));
+        }
+    }
+
+    /// Asks a source for one chunk; false when there is none to ask for, or it has enough to do.
+    fn ask_chunk(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        download: &mut Download,
+        peer: NodeId,
+        stream: StreamId,
+    ) -> bool {
+        let share = self.share_of(&peer);
+        let Some(session) = self.streams.get(&stream) else { return false };
+        let (Some(source), Phase::Chunks(chunks)) = (download.sources.get(&peer), &mut download.phase) else {
+            return false;
+        };
+        let length = chunks.manifest.chunk_bytes().min(chunks.manifest.length()) as u32;
+        let room = session.has_room(length, self.config.limits.requests_in_flight_max)
+            && session.requests_of(id) < share;
+        let Some(index) = room.then(|| chunks.pick(&source.has)).flatten() else { return false };
+        self.request_chunk(now, id, chunks, index, stream);
+        true
+    }
+
+    /// How many requests of one download a peer gets, so that several downloads from it advance together.
+    fn share_of(&self, peer: &NodeId) -> usize {
+        let others = self.downloads.values().filter(|other| {
+            other.chunks().is_some_and(|chunks| {
+                other.sources.get(peer).is_some_and(|source| chunks.lacks_of(&source.has))
+            })
+        });
+        (self.config.limits.requests_in_flight_max / (others.count() + 1)).max(1)
+    }
+
+    /// Endgame: sources that have nothing else to do, since every missing chunk of theirs has been asked for, are also
+    /// asked for those that make no progress.
+    fn ask_again(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        let Phase::Chunks(chunks) = &mut download.phase else { return };
+        for source in download.sources.values() {
+            let Some(stream) = self.idle_stream(now, source) else { continue };
+            let stale = chunks.in_flight().iter().find(|(index, owners)| {
+                source.has.get(**index)
+                    && owners.len() < OWNERS_MAX
+                    && owners.iter().all(|owner| owner.stream != stream && self.stale_at(owner) <= now)
+            });
+            if let Some(index) = stale.map(|(&index, _)| index) {
+                self.out.count("chunk_asked_again");
+                self.request_chunk(now, id, chunks, index, stream);
+            }
+        }
+    }
+
+    /// The stream to a source, when that has nothing to do.
+    fn idle_stream(&self, now: Instant, source: &Source) -> Option<StreamId> {
+        if source.banned || source.pause > now {
+            return None;
+        }
+        let stream = self.stream_to(&source.contact.id)?;
+        let session = self.streams.get(&stream)?;
+        session.requests.is_empty().then_some(stream)
+    }
+
+    /// When a chunk that was asked for will have made no progress for too long.
+    pub(super) fn stale_at(&self, owner: &Owner) -> Instant {
+        let progress = match self.streams.get(&owner.stream) {
+            Some(session) if owner.receiving => session.received_at.max(owner.asked),
+            _ => owner.asked,
+        };
+        progress + self.config.timing.patience
+    }
+
+    fn request_chunk(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        chunks: &mut Chunks,
+        index: u32,
+        stream: StreamId,
+    ) {
+        let Some(key) = chunks.key(index) else { return };
+        let length = chunks.manifest.chunk_length(index);
+        let request = Request { download: id, part: Part::Chunk(index), length, cancelled: false };
+        if let Some(request) = self.send_request(now, stream, request, key) {
+            chunks.ask(index, Owner { stream, request, asked: now, receiving: false });
+        }
+    }
+
+    fn send_request(&mut self, now: Instant, stream: StreamId, request: Request, key: Key) -> Option<u32> {
+        let session = self.streams.get_mut(&stream)?;
+        let number = session.request(now, request);
+        self.out.write(stream, session, &Frame::Request { request: number, key });
+        Some(number)
+    }
+
+    /// Asks connected sources which of the missing chunks they have: at first, and again from time to time while there
+    /// is nothing to take from them, for they may be downloading themselves.
+    fn ask_which(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        let Phase::Chunks(chunks) = &mut download.phase else { return };
+        for (peer, source) in &mut download.sources {
+            let Some(stream) = self.peers.get(peer).and_then(|streams| streams.first()) else { continue };
+            let Some(session) = self.streams.get_mut(stream) else { continue };
+            let between = source.cursor.is_none() && source.questions == 0;
+            if between && source.ask_at <= now && !chunks.unasked_of(&source.has) {
+                source.start_round();
+            }
+            let asking = source.cursor.is_some();
+            while let Some(from) = source.cursor {
+                if session.questions.len() >= QUESTIONS_AHEAD_MAX {
+                    break;
+                }
+                let missing = |index| chunks.is_missing(index);
+                let (asked, next) = next_question(missing, &source.has, from, chunks.count());
+                source.cursor = next;
+                let keys: Vec<Key> = asked.iter().filter_map(|&index| chunks.key(index)).collect();
+                if keys.is_empty() {
+                    break;
+                }
+                let question = session.number();
+                self.out.write(*stream, session, &Frame::Which { question, keys: &keys });
+                session.questions.insert(question, Question { download: id, chunks: asked });
+                source.questions += 1;
+            }
+            if asking && source.cursor.is_none() && source.questions == 0 {
+                source.end_round(now, &self.config.timing);
+            }
+        }
+    }
+
+    /// Asks the node for sources when nobody has what is missing.
+    fn need_sources(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        if now < download.needed_at || download.is_pending(|id| self.peers.contains_key(id)) {
+            return;
+        }
+        let keys: Vec<Key> = match &download.phase {
+            Phase::Root => vec![download.hash],
+            Phase::Prepare => Vec::new(),
+            Phase::Chunks(chunks) => {
+                chunks.orphans().take(NEEDED_MAX).filter_map(|index| chunks.key(index)).collect()
+            }
+        };
+        if !keys.is_empty() {
+            download.needed_at = now + self.config.timing.needed;
+            self.out.event(TransferEvent::SourcesNeeded { download: id, keys });
+        }
+    }
+
+    /// When time alone gives the download something to do. What is due already has been done, or waits for an event.
+    fn wake(&self, now: Instant, download: &Download) -> Option<Instant> {
+        let timing = &self.config.timing;
+        let mut wake = (download.needed_at > now).then_some(download.needed_at);
+        let mut at = |due: Instant| {
+            if due > now {
+                wake = earliest(wake, Some(due));
+            }
+        };
+        let mut some_idle = false;
+        for source in download.sources.values().filter(|source| !source.banned) {
+            if self.stream_to(&source.contact.id).is_none() {
+                if !source.given_up() {
+                    at(source.retry_at);
+                }
+                continue;
+            }
+            at(source.pause);
+            some_idle |= self.idle_stream(now, source).is_some();
+            match (&download.phase, source.root) {
+                (Phase::Root, RootState::Asked { since }) => at(since + timing.patience),
+                (Phase::Root, RootState::NotFound { again }) => at(again),
+                (Phase::Chunks(_), _) if source.cursor.is_none() => at(source.ask_at),
+                _ => {}
+            }
+        }
+        if let (true, Some(chunks)) = (some_idle, download.chunks()) {
+            chunks.in_flight().values().flatten().for_each(|owner| at(self.stale_at(owner)));
+        }
+        wake
+    }
+}
+
+/// Whether one of these requests is being written to a file.
+fn is_sinking(session: &Session, requests: &[u32]) -> bool {
+    match session.receiving {
+        Receiving::Sink { purpose: Purpose::Request(number), .. } => requests.contains(&number),
+        _ => false,
+    }
+}
+
+fn cancel(out: &mut super::Out, stream: StreamId, session: &mut Session, number: u32) {
+    if let Some(request) = session.requests.get_mut(&number) {
+        if !core::mem::replace(&mut request.cancelled, true) {
+            out.write(stream, session, &Frame::Cancel { request: number });
+        }
+    }
+}

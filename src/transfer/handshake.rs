@@ -1,0 +1,129 @@
+//! Who is at the other end: both say hello, then each signs both hellos.
+//!
+//! The nonces make each pair of hellos unique, so a proof that was overheard fits no other stream; the role in what
+//! is signed keeps one end from sending the other's proof back to it.
+
+use crate::id::NodeId;
+use crate::identity::{Identity, Signature, verify};
+use crate::wire::frame::{Frame, Hello};
+use crate::wire::network::Network;
+use zerocopy::IntoBytes;
+
+/// A handshake under way.
+pub(super) struct Handshake {
+    dialled: bool,
+    ours: Hello,
+    theirs: Option<Hello>,
+}
+
+/// What a frame of the other end led to.
+pub(super) enum Step {
+    /// It said who it claims to be: send it this proof.
+    Prove(Signature),
+    /// It proved it.
+    Proven(Hello),
+}
+
+/// Why the other end is refused, by the name of its counter.
+pub(super) type Reason = &'static str;
+
+impl Handshake {
+    /// The start of a handshake. `dialled` is the end that connected.
+    pub(super) fn new(dialled: bool, ours: Hello) -> Self {
+        Handshake { dialled, ours, theirs: None }
+    }
+
+    /// Takes the other end's next frame. `expected` is who was dialled.
+    pub(super) fn handle(
+        &mut self,
+        frame: &Frame<'_>,
+        network: &Network,
+        identity: &Identity,
+        expected: Option<&NodeId>,
+    ) -> Result<Step, Reason> {
+        match (frame, self.theirs) {
+            (Frame::Hello(hello), None) => {
+                if hello.network() != network.id() {
+                    return Err("handshake_network");
+                }
+                if hello.public == identity.public() {
+                    return Err("handshake_self");
+                }
+                if expected.is_some_and(|id| *id != hello.public.node_id()) {
+                    return Err("handshake_identity");
+                }
+                self.theirs = Some(**hello);
+                Ok(Step::Prove(identity.sign(&self.digest(network, self.dialled, hello))))
+            }
+            (Frame::Proof { signature }, Some(theirs)) => {
+                let digest = self.digest(network, !self.dialled, &theirs);
+                match verify(&theirs.public, &digest, signature) {
+                    true => Ok(Step::Proven(theirs)),
+                    false => Err("handshake_signature"),
+                }
+            }
+            _ => Err("handshake_order"),
+        }
+    }
+
+    /// What the end that dialled (or the other one) signs.
+    fn digest(&self, network: &Network, by_connector: bool, theirs: &Hello) -> [u8; 32] {
+        let (connector, acceptor) = match self.dialled {
+            true => (&self.ours, theirs),
+            false => (theirs, &self.ours),
+        };
+        network.handshake_digest(by_connector, connector.as_bytes(), acceptor.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(seed: u8, dialled: bool) -> (Identity, Handshake) {
+        let identity = Identity::from_secret(&[seed; 32]);
+        let hello = Hello::new(Network::new("test").id(), identity.public(), [seed; 32], 1, false);
+        (identity, Handshake::new(dialled, hello))
+    }
+
+    #[test]
+    fn a_proof_sent_back_to_its_maker_or_replayed_on_another_stream_is_refused() {
+        let network = Network::new("test");
+        let ((a, mut from_a), (b, mut from_b)) = (node(1, true), node(2, false));
+        let hello_a = from_a.ours;
+        let hello_b = from_b.ours;
+        let Ok(Step::Prove(proof_b)) = from_b.handle(&Frame::Hello(&hello_a), &network, &b, None) else {
+            panic!("b refused")
+        };
+        let Ok(Step::Prove(proof_a)) = from_a.handle(&Frame::Hello(&hello_b), &network, &a, Some(&b.id()))
+        else {
+            panic!("a refused")
+        };
+        let own = from_a.handle(&Frame::Proof { signature: &proof_a }, &network, &a, None);
+        assert!(matches!(own, Err("handshake_signature")));
+        let theirs = from_a.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
+        assert!(matches!(theirs, Ok(Step::Proven(_))));
+        // The same hello of b on a new stream, whose nonce at a's end is another.
+        let fresh = Hello::new(network.id(), a.public(), [9; 32], 1, false);
+        let mut again = Handshake::new(true, fresh);
+        assert!(again.handle(&Frame::Hello(&hello_b), &network, &a, None).is_ok());
+        let replayed = again.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
+        assert!(matches!(replayed, Err("handshake_signature")));
+    }
+
+    #[test]
+    fn ones_own_key_another_network_and_a_proof_before_the_hello_are_refused() {
+        let network = Network::new("test");
+        let (a, mut from_a) = node(1, true);
+        let (_, from_b) = node(2, false);
+        let hello = Hello::new(network.id(), a.public(), [9; 32], 1, false);
+        assert!(matches!(from_a.handle(&Frame::Hello(&hello), &network, &a, None), Err("handshake_self")));
+        let elsewhere = Hello::new(7, from_b.ours.public, [9; 32], 1, false);
+        let refused = from_a.handle(&Frame::Hello(&elsewhere), &network, &a, None);
+        assert!(matches!(refused, Err("handshake_network")));
+        let proof = from_a.handle(&Frame::Proof { signature: &[0; 64] }, &network, &a, None);
+        assert!(matches!(proof, Err("handshake_order")));
+        let unexpected = from_a.handle(&Frame::Hello(&from_b.ours), &network, &a, Some(&a.id()));
+        assert!(matches!(unexpected, Err("handshake_identity")));
+    }
+}

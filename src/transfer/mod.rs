@@ -1,0 +1,297 @@
+//! The transfer machine: streams between nodes, and the pieces that go over them.
+//!
+//! It moves no content itself. It says which part of which file goes to which stream ([`StreamOutput::SendFile`])
+//! and where the content that arrives goes ([`StreamOutput::Sink`]), and hears what arrived and what it hashed to. Only
+//! what is small and has to be looked into, manifests and files of one chunk, is collected in memory.
+//!
+//! One stream to a peer serves both directions and every purpose. Both ends may ask for pieces, ask which pieces the
+//! other has, and offer pieces, all at once; each request, question and offer has a number and gets one answer.
+//!
+//! - [`handshake`]: who is at the other end.
+//! - [`session`]: one stream: what each end has asked of the other, and how long it is waited for.
+//! - [`chunks`], [`download`]: one download as data: pieces and sources.
+//! - [`fetch`]: downloads: whom to connect to, what to ask of whom.
+//! - [`receive`]: what came: answers, content, whether it is what it should be.
+//! - [`serve`]: what others ask for.
+//! - [`push`]: copies to other nodes; [`arrivals`]: copies from them.
+//!
+//! # Order
+//! After each input, poll outputs and events until both are empty. Outputs are carried out in their order. After a
+//! [`StreamOutput::Sink`] the driver gives that stream's next raw bytes to the sink until it is full, tells
+//! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`].
+
+mod arrivals;
+mod chunks;
+mod download;
+mod events;
+mod fetch;
+mod handshake;
+mod push;
+mod receive;
+mod serve;
+mod session;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+pub use arrivals::LIFETIME_SECONDS_MAX;
+pub use events::{
+    DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, PushError, PushId, PushOutcome, Root,
+    StreamOutput, TransferEvent, Verdict,
+};
+
+use crate::id::{Key, NodeId};
+use crate::io::StreamId;
+use crate::limits::Limits;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::contact::Contact;
+use crate::wire::frame::Frame;
+use crate::wire::network::Network;
+use download::Download;
+use push::Push;
+use session::Session;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Peers that are remembered for having sent wrong content.
+const BANNED_MAX: usize = 256;
+
+/// What a [`Transfer`] is to keep to.
+#[derive(Clone, Debug)]
+pub struct TransferConfig {
+    /// Every bound.
+    pub limits: Limits,
+    /// Whether this node is a leaf.
+    pub leaf: bool,
+    /// The port that this node listens on.
+    pub port: u16,
+    /// How long what is waited for.
+    pub timing: Timing,
+}
+
+/// How long what is waited for.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// For a connection.
+    pub dial: Duration,
+    /// For the other end to prove who it is.
+    pub handshake: Duration,
+    /// For a piece that was asked for and makes no progress.
+    pub stall: Duration,
+    /// For anything at all on a stream, before it is closed.
+    pub idle: Duration,
+    /// For the answer to an offer, for the content of an accepted one, for the word that it is durable.
+    pub answer: Duration,
+    /// For a stream to the target of a copy.
+    pub push: Duration,
+    /// For a piece that makes no progress, before it is asked of another source that has nothing else to do.
+    pub patience: Duration,
+    /// Between two rounds of questions to a source that has nothing to take. Doubles while nothing is new.
+    pub ask_again: Duration,
+    /// The longest such wait.
+    pub ask_again_max: Duration,
+    /// After a busy source said so.
+    pub pause: Duration,
+    /// Before a source is dialled a second time.
+    pub retry_first: Duration,
+    /// Before a source is dialled a third time.
+    pub retry_second: Duration,
+    /// Between two calls for more sources for one download.
+    pub needed: Duration,
+    /// How long a peer that sent wrong content is shunned.
+    pub ban: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Timing {
+            dial: seconds(10),
+            handshake: seconds(5),
+            stall: seconds(10),
+            idle: seconds(60),
+            answer: seconds(45),
+            push: seconds(60),
+            patience: seconds(3),
+            ask_again: seconds(5),
+            ask_again_max: seconds(40),
+            pause: seconds(1),
+            retry_first: seconds(1),
+            retry_second: seconds(5),
+            needed: seconds(5),
+            ban: seconds(3600),
+        }
+    }
+}
+
+impl TransferConfig {
+    /// The configuration with the usual timing.
+    pub fn new(limits: Limits, leaf: bool, port: u16) -> Self {
+        TransferConfig { limits, leaf, port, timing: Timing::default() }
+    }
+}
+
+/// The transfer machine of one node.
+pub struct Transfer {
+    config: TransferConfig,
+    network: Network,
+    rng: Rng,
+    streams: BTreeMap<StreamId, Session>,
+    /// Proven streams by peer, the oldest first.
+    peers: BTreeMap<NodeId, Vec<StreamId>>,
+    dials: BTreeMap<DialId, Dial>,
+    next_dial: u64,
+    downloads: BTreeMap<DownloadId, Download>,
+    pushes: BTreeMap<PushId, Push>,
+    /// Until when, the one banned first in front.
+    banned: VecDeque<(NodeId, Instant)>,
+    /// Downloads that something has changed for.
+    changed: BTreeSet<DownloadId>,
+    /// Something has changed for the pushes that wait for a stream.
+    pushes_changed: bool,
+    /// A dial found no room.
+    crowded: bool,
+    out: Out,
+}
+
+/// An attempt to connect.
+struct Dial {
+    contact: Contact,
+    since: Instant,
+}
+
+/// What waits to be taken, and what was counted.
+#[derive(Default)]
+struct Out {
+    outputs: VecDeque<StreamOutput>,
+    events: VecDeque<TransferEvent>,
+    counters: BTreeMap<&'static str, u64>,
+    downloaded: u64,
+    uploaded: u64,
+}
+
+impl Out {
+    fn count(&mut self, counter: &'static str) {
+        *self.counters.entry(counter).or_default() += 1;
+    }
+
+    fn event(&mut self, event: TransferEvent) {
+        self.events.push_back(event);
+    }
+
+    fn write(&mut self, stream: StreamId, session: &mut Session, frame: &Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        session.unread += bytes.len();
+        self.outputs.push_back(StreamOutput::Write { stream, bytes });
+    }
+}
+
+/// Getters.
+impl Transfer {
+    /// A machine without streams. `seed` is entropy, or a number in a simulation.
+    pub fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Transfer {
+        Transfer {
+            config,
+            network,
+            rng: Rng::new(seed),
+            streams: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_dial: 0,
+            downloads: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            banned: VecDeque::new(),
+            changed: BTreeSet::new(),
+            pushes_changed: false,
+            crowded: false,
+            out: Out::default(),
+        }
+    }
+
+    /// How many streams are open, proven or not.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many downloads are under way.
+    pub fn downloads(&self) -> usize {
+        self.downloads.len()
+    }
+
+    /// How many copies to other nodes are under way or wait.
+    pub fn pushes(&self) -> usize {
+        self.pushes.len()
+    }
+
+    /// Bytes of content received, verified or not.
+    pub fn downloaded_bytes(&self) -> u64 {
+        self.out.downloaded
+    }
+
+    /// Bytes of content sent.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.out.uploaded
+    }
+
+    /// What was counted, by name.
+    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+        &self.out.counters
+    }
+
+    /// Whether a peer sent wrong content lately.
+    pub fn is_banned(&self, now: Instant, peer: &NodeId) -> bool {
+        self.banned.iter().any(|(id, until)| id == peer && now < *until)
+    }
+
+    /// How a download's sources are doing; `None` when there is no such download (any more).
+    pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
+        let download = self.downloads.get(&download)?;
+        Some(download.state(|id| self.peers.contains_key(id)))
+    }
+
+    /// How far a download has come; `None` when there is no such download (any more).
+    pub fn download_progress(&self, download: DownloadId) -> Option<DownloadProgress> {
+        self.downloads.get(&download).map(Download::progress)
+    }
+
+    /// Up to `max` pieces that a download misses: chunks, or the file's hash while its root is missing.
+    pub fn download_missing(&self, download: DownloadId, max: usize) -> Vec<Key> {
+        match self.downloads.get(&download) {
+            Some(download) => match download.chunks() {
+                Some(chunks) => chunks.missing_keys().take(max).collect(),
+                None => vec![download.hash],
+            },
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether a chunk of a download is in its place and verified.
+    pub fn download_has(&self, download: DownloadId, index: u32) -> bool {
+        let chunks = self.downloads.get(&download).and_then(Download::chunks);
+        chunks.is_some_and(|chunks| index < chunks.count() && !chunks.is_missing(index))
+    }
+
+    /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is waited for.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let timing = &self.config.timing;
+        let streams = self.streams.values().map(|session| session.deadline(timing).0);
+        let dials = self.dials.values().map(|dial| dial.since + timing.dial);
+        let downloads = self.downloads.values().filter_map(|download| download.wake);
+        let pushes = self.pushes.values().filter_map(Push::deadline);
+        streams.chain(dials).chain(downloads).chain(pushes).map(Some).fold(None, earliest)
+    }
+}
+
+/// Outputs.
+impl Transfer {
+    /// The next thing for the driver to do.
+    pub fn poll_output(&mut self) -> Option<StreamOutput> {
+        self.out.outputs.pop_front()
+    }
+
+    /// The next thing for the node to know.
+    pub fn poll_event(&mut self) -> Option<TransferEvent> {
+        self.out.events.pop_front()
+    }
+}

@@ -1,0 +1,319 @@
+//! What came: answers and content, and whether the content is what it should be.
+
+use super::Transfer;
+use super::download::{Download, Phase, RootState};
+use super::events::{DownloadError, DownloadId, Root, TransferEvent};
+use super::session::{Part, Purpose, Receiving, Request, answered_chunks};
+use crate::id::{Key, NodeId};
+use crate::io::{DiskError, DiskErrorKind, Sink, StreamId};
+use crate::manifest::{Content, HashAs, Manifest};
+use crate::time::Instant;
+use crate::wire::frame::Refusal;
+use std::sync::Arc;
+
+/// Inputs from the driver about content.
+impl Transfer {
+    /// Content moved on a stream, through a sink or from a file.
+    pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        if let Some(session) = self.streams.get_mut(&stream) {
+            session.progress(now, bytes);
+        }
+    }
+
+    /// A sink is full, and this is what it hashed to; or it could not be filled.
+    pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Receiving::Sink { purpose, length, .. } = session.receiving else { return };
+        session.receiving = Receiving::Frames;
+        session.answered(now);
+        session.last_active = now;
+        self.out.downloaded += u64::from(length);
+        match purpose {
+            Purpose::Request(number) => self.chunk_sunk(now, stream, number, result),
+            Purpose::Arrival(number) => self.arrival_sunk(now, stream, number, result),
+        }
+        self.settle(now);
+    }
+}
+
+impl Transfer {
+    pub(super) fn on_have(&mut self, now: Instant, stream: StreamId, question: u32, bitmap: &[u8; 16]) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.answered(now);
+        let (Some(question), Some(peer)) = (session.questions.remove(&question), session.peer_id()) else {
+            return self.violated(now, stream);
+        };
+        if question.chunks.is_empty() {
+            return;
+        }
+        let Some(answers) = answered_chunks(&question.chunks, bitmap) else {
+            return self.violated(now, stream);
+        };
+        let Some(download) = self.downloads.get_mut(&question.download) else { return };
+        for (index, has) in answers {
+            if has {
+                download.note_holding(&peer, index, true);
+            }
+        }
+        if let Some(source) = download.sources.get_mut(&peer) {
+            source.questions = source.questions.saturating_sub(1);
+            if source.cursor.is_none() && source.questions == 0 {
+                source.end_round(now, &self.config.timing);
+            }
+        }
+        self.changed.extend(self.downloads.keys());
+    }
+
+    pub(super) fn on_refuse(&mut self, now: Instant, stream: StreamId, number: u32, reason: Refusal) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        if session.pushes.contains_key(&number) {
+            return self.push_refused(now, stream, number, reason);
+        }
+        let busy_with = match session.receiving {
+            Receiving::Memory { purpose, .. } | Receiving::Sink { purpose, .. } => Some(purpose),
+            _ => None,
+        };
+        debug_assert_ne!(busy_with, Some(Purpose::Request(number)), "content has no frames in it");
+        let (Some(request), Some(peer)) = (session.requests.remove(&number), session.peer_id()) else {
+            return self.violated(now, stream);
+        };
+        session.answered(now);
+        self.changed.extend(self.downloads.keys());
+        if request.cancelled {
+            return;
+        }
+        self.out.count(if reason == Refusal::Busy { "source_busy" } else { "source_refused" });
+        let timing = &self.config.timing;
+        let Some(download) = self.downloads.get_mut(&request.download) else { return };
+        if let (Part::Chunk(index), Phase::Chunks(chunks)) = (request.part, &mut download.phase) {
+            chunks.release(index, stream, number);
+            if reason != Refusal::Busy {
+                download.note_holding(&peer, index, false);
+            }
+        }
+        let Some(source) = download.sources.get_mut(&peer) else { return };
+        match (request.part, reason) {
+            (Part::Root, Refusal::Busy) => source.root = RootState::Unasked,
+            (Part::Root, _) => source.root_not_found(now, timing),
+            (Part::Chunk(_), _) => {}
+        }
+        if reason == Refusal::Busy {
+            source.pause = now + timing.pause;
+        }
+    }
+
+    pub(super) fn on_block(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        number: u32,
+        content: Content,
+        length: u32,
+    ) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.answered(now);
+        let Some(request) = session.requests.get(&number).copied() else {
+            return self.violated(now, stream);
+        };
+        if length > content.bytes_max() {
+            return self.violated(now, stream);
+        }
+        let wanted = self.downloads.get(&request.download).is_some_and(|_| !request.cancelled);
+        match request.part {
+            _ if !wanted => self.discard(now, stream, number, length),
+            Part::Root if content == Content::Chunk => self.violated(now, stream),
+            Part::Root => {
+                let Some(session) = self.streams.get_mut(&stream) else { return };
+                let purpose = Purpose::Request(number);
+                session.receiving = Receiving::Memory { purpose, content, rest: length, bytes: Vec::new() };
+                if length == 0 {
+                    self.piece_collected(now, stream);
+                }
+            }
+            Part::Chunk(index) => self.on_chunk(now, stream, number, &request, index, (content, length)),
+        }
+    }
+
+    /// The content of a chunk is coming. Two streams never write to the same place: while another one is at it and
+    /// makes progress, this content is let go; when the other makes none, it is closed.
+    fn on_chunk(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        number: u32,
+        request: &Request,
+        index: u32,
+        (content, length): (Content, u32),
+    ) {
+        let chunks = self.downloads.get_mut(&request.download).and_then(Download::chunks_mut);
+        let Some(chunks) = chunks.filter(|chunks| chunks.is_missing(index)) else {
+            return self.discard(now, stream, number, length);
+        };
+        if content != chunks.content() || length != chunks.manifest.chunk_length(index) {
+            return self.violated(now, stream);
+        }
+        let others: Vec<_> = chunks.owners(index).iter().copied().filter(|o| o.stream != stream).collect();
+        if let Some(other) = others.iter().find(|owner| owner.receiving) {
+            if self.stale_at(other) > now {
+                if let Some(chunks) = self.downloads.get_mut(&request.download).and_then(Download::chunks_mut)
+                {
+                    chunks.release(index, stream, number);
+                }
+                return self.discard(now, stream, number, length);
+            }
+            self.drop_stream(now, other.stream, "stream_overtaken");
+        }
+        for other in others.iter().filter(|owner| !owner.receiving) {
+            self.cancel(other.stream, other.request);
+        }
+        let Some(download) = self.downloads.get_mut(&request.download) else { return };
+        let Phase::Chunks(chunks) = &mut download.phase else { return };
+        for other in others {
+            chunks.release(index, other.stream, other.request);
+        }
+        chunks.owners(index).iter_mut().for_each(|owner| owner.receiving = true);
+        let hash_as = chunks.manifest.hash_as(index);
+        let (place, offset) = (chunks.place.clone(), chunks.manifest.chunk_offset(index));
+        if length == 0 {
+            // There is nothing to sink: a file of no bytes.
+            let key = hash_as.key(&hash_as.hasher());
+            return self.chunk_sunk(now, stream, number, Ok(key));
+        }
+        let sink = Sink { place, offset, length, hash_as };
+        self.start_sink(now, stream, Purpose::Request(number), sink);
+    }
+
+    pub(super) fn start_sink(&mut self, now: Instant, stream: StreamId, purpose: Purpose, sink: Sink) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.receiving = Receiving::Sink { purpose, length: sink.length, begun: now };
+        self.out.outputs.push_back(super::StreamOutput::Sink { stream, sink });
+    }
+
+    /// Content is coming that nobody needs.
+    fn discard(&mut self, now: Instant, stream: StreamId, number: u32, length: u32) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.requests.remove(&number);
+        self.out.count("block_unneeded");
+        if length > 0 {
+            session.receiving = Receiving::Discard { rest: length };
+        }
+        session.last_active = now;
+        self.changed.extend(self.downloads.keys());
+    }
+
+    /// A piece that is collected in memory is complete.
+    pub(super) fn piece_collected(&mut self, now: Instant, stream: StreamId) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.answered(now);
+        let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
+        let Receiving::Memory { purpose, content, bytes, .. } = received else { return };
+        match purpose {
+            Purpose::Request(number) => self.root_collected(now, stream, number, content, bytes),
+            Purpose::Arrival(number) => self.arrival_collected(now, stream, number, bytes),
+        }
+    }
+
+    fn root_collected(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        number: u32,
+        content: Content,
+        bytes: Vec<u8>,
+    ) {
+        let Some((request, peer)) = self.take_request(stream, number) else { return };
+        self.changed.extend(self.downloads.keys());
+        let id = request.download;
+        let Some(download) = self.downloads.get_mut(&id).filter(|_| !request.cancelled) else { return };
+        if !matches!(download.phase, Phase::Root) {
+            return;
+        }
+        let root = match content {
+            Content::Manifest => Manifest::decode(&bytes, &download.hash)
+                .ok()
+                .map(|manifest| Root::Manifest(Arc::new(manifest), bytes)),
+            Content::File => (blake3::hash(&bytes) == download.hash.0).then_some(Root::File(bytes)),
+            Content::Chunk => None,
+        };
+        let Some(root) = root else {
+            let key = download.hash;
+            return self.source_bad(now, id, peer, key);
+        };
+        download.contributors.insert(peer);
+        download.last_progress = now;
+        download.phase = Phase::Prepare;
+        for source in download.sources.values_mut() {
+            source.root = RootState::Unasked;
+        }
+        if let Some(source) = download.sources.get_mut(&peer) {
+            source.failures = 0;
+        }
+        // Whoever else was asked need not send it.
+        self.withdraw(now, id);
+        if let Root::File(_) = root {
+            self.downloads.remove(&id);
+        }
+        self.out.event(TransferEvent::Root { download: id, root });
+    }
+
+    fn chunk_sunk(&mut self, now: Instant, stream: StreamId, number: u32, result: Result<Key, DiskError>) {
+        let Some((request, peer)) = self.take_request(stream, number) else { return };
+        self.changed.extend(self.downloads.keys());
+        let (id, Part::Chunk(index)) = (request.download, request.part) else { return };
+        let key = match result {
+            Ok(key) => key,
+            Err(error) => {
+                // Part of the content is still on the stream, and nobody knows how much.
+                self.drop_stream(now, stream, "sink_failed");
+                return self.fail_download(now, id, error);
+            }
+        };
+        let Some(chunks) = self.downloads.get_mut(&id).and_then(Download::chunks_mut) else { return };
+        chunks.release(index, stream, number);
+        match chunks.key(index) {
+            Some(expected) if expected != key => return self.source_bad(now, id, peer, expected),
+            Some(_) if !request.cancelled => {}
+            _ => return,
+        }
+        for owner in chunks.done(index) {
+            self.cancel(owner.stream, owner.request);
+        }
+        let Some(download) = self.downloads.get_mut(&id) else { return };
+        download.contributors.insert(peer);
+        download.last_progress = now;
+        if let Some(source) = download.sources.get_mut(&peer) {
+            source.failures = 0;
+        }
+        self.out.count("chunk_received");
+        self.out.event(TransferEvent::ChunkDone { download: id, index });
+    }
+
+    fn take_request(&mut self, stream: StreamId, number: u32) -> Option<(Request, NodeId)> {
+        let session = self.streams.get_mut(&stream)?;
+        Some((session.requests.remove(&number)?, session.peer_id()?))
+    }
+
+    fn source_bad(&mut self, now: Instant, download: DownloadId, peer: NodeId, key: Key) {
+        self.out.count("source_bad");
+        self.out.event(TransferEvent::SourceBad { download, peer, key });
+        self.ban(now, peer);
+    }
+
+    fn fail_download(&mut self, now: Instant, id: DownloadId, error: DiskError) {
+        self.withdraw(now, id);
+        if self.downloads.remove(&id).is_some() {
+            let error = match error.kind {
+                DiskErrorKind::NoSpace => DownloadError::NoSpace(error),
+                _ => DownloadError::Disk(error),
+            };
+            self.out.event(TransferEvent::DownloadFailed { download: id, error });
+        }
+    }
+}
+
+/// What a piece in memory hashes to.
+pub(super) fn hash(hash_as: HashAs, bytes: &[u8]) -> Key {
+    let mut hasher = hash_as.hasher();
+    hasher.update(bytes);
+    hash_as.key(&hasher)
+}

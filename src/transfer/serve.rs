@@ -1,0 +1,143 @@
+//! What others ask for: pieces, one after the other, and which pieces are here.
+
+use super::Transfer;
+use super::events::{PushError, StreamOutput, TransferEvent};
+use super::session::{Item, Lookup, QUESTIONS_MAX, Sending};
+use crate::id::Key;
+use crate::io::{DiskError, Extent, StreamId};
+use crate::manifest::Content;
+use crate::time::Instant;
+use crate::wire::frame::{Frame, Refusal};
+
+/// Answers to what [`TransferEvent::Wanted`] and [`TransferEvent::Asked`] ask, and inputs from the driver about content
+/// that is sent.
+impl Transfer {
+    /// Where a wanted piece is, all of it; or why the peer does not get it.
+    pub fn serve(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        found: Result<(Content, Extent), Refusal>,
+    ) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(position) = session.wanted(request) else { return };
+        match (found, session.queue.get_mut(position)) {
+            (Ok((content, extent)), Some(Item::Wanted { lookup, .. })) => {
+                *lookup = Lookup::Found(content, extent);
+            }
+            (Ok(_), _) => {}
+            (Err(reason), _) => {
+                session.queue.remove(position);
+                self.out.count("request_refused");
+                self.out.write(stream, session, &Frame::Refuse { request, reason });
+            }
+        }
+        self.send_next(now, stream);
+        self.settle(now);
+    }
+
+    /// Which pieces of a question are here: bit `i` (of byte `i / 8`, the lowest first) for piece `i`.
+    pub fn answer(&mut self, now: Instant, stream: StreamId, question: u32, bitmap: [u8; 16]) {
+        if let Some(session) = self.streams.get_mut(&stream) {
+            if session.asked.remove(&question) {
+                self.out.write(stream, session, &Frame::Have { question, bitmap });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Everything that was written to the stream has left.
+    pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.last_active = now;
+        session.unread = 0;
+        for sending in session.sending.drain(..) {
+            self.out.uploaded += u64::from(sending.length);
+            if let Some(push) = sending.push.and_then(|push| self.pushes.get_mut(&push)) {
+                push.wait(now, &self.config.timing);
+            }
+        }
+        self.send_next(now, stream);
+        self.settle(now);
+    }
+
+    /// Content that was to be sent could not be read. Its length was promised, so the stream is closed.
+    pub fn handle_send_failed(&mut self, now: Instant, stream: StreamId, error: &DiskError) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let sending = core::mem::take(&mut session.sending);
+        let pushes: Vec<_> = sending.iter().filter_map(|sending| sending.push).collect();
+        session.pushes.retain(|_, push| !pushes.contains(push));
+        for push in pushes {
+            self.push_done(push, Err(PushError::Source(error.clone())));
+        }
+        if let Some(sending) = sending.into_iter().next() {
+            self.out.event(TransferEvent::SendFailed { place: sending.place, error: error.clone() });
+        }
+        self.drop_stream(now, stream, "send_failed");
+        self.settle(now);
+    }
+}
+
+impl Transfer {
+    pub(super) fn on_request(&mut self, now: Instant, stream: StreamId, request: u32, key: Key) {
+        let most = self.config.limits.requests_per_stream_max;
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        if session.wanted(request).is_some() {
+            return self.violated(now, stream);
+        }
+        if session.requests_waiting() >= most {
+            self.out.count("request_busy");
+            return self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Busy });
+        }
+        session.queue.push_back(Item::Wanted { request, key, lookup: Lookup::Waiting });
+        self.send_next(now, stream);
+    }
+
+    /// A request that is taken back is answered too, so that both ends agree on what is still to come. One whose block
+    /// is on its way has its answer.
+    pub(super) fn on_cancel(&mut self, now: Instant, stream: StreamId, request: u32) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        if let Some(position) = session.wanted(request) {
+            session.queue.remove(position);
+            self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::NotFound });
+            self.send_next(now, stream);
+        }
+    }
+
+    pub(super) fn on_which(&mut self, now: Instant, stream: StreamId, question: u32, keys: &[Key]) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        if keys.is_empty() || session.asked.len() >= QUESTIONS_MAX || !session.asked.insert(question) {
+            return self.violated(now, stream);
+        }
+        self.out.event(TransferEvent::Asked { stream, question, keys: keys.to_vec() });
+    }
+
+    /// Hands the driver the next content for a stream while it has less than two blocks, and asks the node where
+    /// the content after that is.
+    pub(super) fn send_next(&mut self, now: Instant, stream: StreamId) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        while let Some(item) = session.next_item() {
+            let (frame, extent, push) = match item {
+                Item::Wanted { request, lookup: Lookup::Found(content, extent), .. } => {
+                    (Frame::Block { request, content, length: extent.length }, extent, None)
+                }
+                Item::Wanted { .. } => unreachable!("only what was found is next"),
+                Item::Push { request, push, extent } => {
+                    (Frame::StoreData { request, length: extent.length }, extent, Some(push))
+                }
+            };
+            self.out.write(stream, session, &frame);
+            let (place, length) = (extent.place.clone(), extent.length);
+            session.sending.push(Sending { place, length, push });
+            session.last_active = now;
+            if length > 0 {
+                self.out.outputs.push_back(StreamOutput::SendFile { stream, extent });
+            }
+        }
+        let Some(from) = session.peer_id() else { return };
+        for (request, key) in session.lookups() {
+            self.out.event(TransferEvent::Wanted { stream, request, key, from });
+        }
+    }
+}

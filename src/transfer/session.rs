@@ -1,0 +1,345 @@
+//! One stream: who is at its other end, what is being received, what each end has asked of the other.
+
+use super::chunks::Bits;
+use super::events::{DownloadId, PushId};
+use super::handshake::Handshake;
+use crate::id::{Key, NodeId};
+use crate::io::{Extent, Place};
+use crate::manifest::Content;
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+use crate::wire::frame::Offer;
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Fewer bytes than this between two looks are no progress: a peer that drips does not hold up a download.
+pub(super) const PROGRESS_BYTES: u64 = 4096;
+/// A piece that comes slower than this is not waited for to the end, however steadily it drips.
+const BYTES_PER_SECOND_MIN: u64 = 2048;
+/// Blocks that wait in the driver.
+const BLOCKS_QUEUED_MAX: usize = 2;
+/// Bytes of frames that a peer may leave unread.
+pub(super) const UNREAD_BYTES_MAX: usize = 256 << 10;
+/// Questions that a peer may have waiting here.
+pub(super) const QUESTIONS_MAX: usize = 16;
+/// Bytes that are asked of one peer ahead of their arrival, when that is more than two pieces.
+const AHEAD_BYTES_MAX: u64 = 4 << 20;
+
+/// One stream.
+pub(super) struct Session {
+    /// Who was dialled; `None` when the other end connected.
+    pub(super) dialled: Option<Contact>,
+    /// Where the other end is.
+    pub(super) remote: SocketAddr,
+    /// Since when the stream is open.
+    pub(super) opened: Instant,
+    /// While the other end has not proven who it is.
+    pub(super) handshake: Option<Handshake>,
+    /// Who it proved to be.
+    pub(super) peer: Option<Contact>,
+    /// What the next bytes are.
+    pub(super) receiving: Receiving,
+    /// When a frame or content last moved, either way.
+    pub(super) last_active: Instant,
+    /// When content or an answer last came.
+    pub(super) received_at: Instant,
+    received_bytes: u64,
+    /// Bytes of frames written since the stream was last drained.
+    pub(super) unread: usize,
+    next_number: u32,
+    /// What this end has asked for.
+    pub(super) requests: BTreeMap<u32, Request>,
+    /// What this end wants to know.
+    pub(super) questions: BTreeMap<u32, Question>,
+    /// What this end has offered.
+    pub(super) pushes: BTreeMap<u32, PushId>,
+    /// The offers of this end that were accepted and are not done.
+    pub(super) accepted: BTreeSet<u32>,
+    /// What the other end wants to know.
+    pub(super) asked: BTreeSet<u32>,
+    /// What the other end has offered.
+    pub(super) arrivals: BTreeMap<u32, Arrival>,
+    /// How many offered pieces were not what was offered.
+    pub(super) mismatches: u32,
+    /// Content that the other end is to get, in order.
+    pub(super) queue: VecDeque<Item>,
+    /// Content that has been handed to the driver and has not left.
+    pub(super) sending: Vec<Sending>,
+}
+
+/// What the next bytes of a stream are.
+pub(super) enum Receiving {
+    /// A frame.
+    Frames,
+    /// Content that is collected.
+    Memory { purpose: Purpose, content: Content, rest: u32, bytes: Vec<u8> },
+    /// Content that nobody needs any more.
+    Discard { rest: u32 },
+    /// Content that goes to a file, past this machine.
+    Sink { purpose: Purpose, length: u32, begun: Instant },
+}
+
+/// What content is for: a request of this end, or an offer of the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    Request(u32),
+    Arrival(u32),
+}
+
+/// A piece that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Request {
+    pub(super) download: DownloadId,
+    pub(super) part: Part,
+    /// The most bytes that it has.
+    pub(super) length: u32,
+    /// Nobody needs it any more. It stays until it is answered: each request is, once.
+    pub(super) cancelled: bool,
+}
+
+/// Which part of a download a request is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    Root,
+    Chunk(u32),
+}
+
+/// A question that was asked, about these chunks.
+pub(super) struct Question {
+    pub(super) download: DownloadId,
+    pub(super) chunks: Vec<u32>,
+}
+
+/// A piece that the other end has offered.
+pub(super) struct Arrival {
+    pub(super) offer: Offer,
+    pub(super) stage: ArrivalStage,
+}
+
+/// How far an offered piece is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ArrivalStage {
+    /// The node has not said whether it wants it.
+    Asked,
+    /// Its content may come.
+    Accepted { incoming: u64, since: Instant },
+    /// Its content is coming.
+    Receiving { incoming: u64 },
+    /// The node makes it durable.
+    Committing,
+}
+
+/// Content that the other end is to get.
+pub(super) enum Item {
+    /// It asked for it.
+    Wanted { request: u32, key: Key, lookup: Lookup },
+    /// It accepted it.
+    Push { request: u32, push: PushId, extent: Extent },
+}
+
+/// Whether the node has said where a wanted piece is.
+pub(super) enum Lookup {
+    Waiting,
+    Asked,
+    Found(Content, Extent),
+}
+
+/// Content that has been handed to the driver.
+pub(super) struct Sending {
+    pub(super) place: Place,
+    pub(super) length: u32,
+    pub(super) push: Option<PushId>,
+}
+
+impl Item {
+    /// Whether this is the content of an offer of this end.
+    pub(super) fn is_push(&self, number: u32) -> bool {
+        matches!(self, Item::Push { request, .. } if *request == number)
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        now: Instant,
+        remote: SocketAddr,
+        dialled: Option<Contact>,
+        handshake: Handshake,
+    ) -> Self {
+        Session {
+            dialled,
+            remote,
+            opened: now,
+            handshake: Some(handshake),
+            peer: None,
+            receiving: Receiving::Frames,
+            last_active: now,
+            received_at: now,
+            received_bytes: 0,
+            unread: 0,
+            next_number: 0,
+            requests: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            arrivals: BTreeMap::new(),
+            mismatches: 0,
+            queue: VecDeque::new(),
+            sending: Vec::new(),
+        }
+    }
+
+    /// Who is at the other end, once that is proven.
+    pub(super) fn peer_id(&self) -> Option<NodeId> {
+        self.peer.map(|peer| peer.id)
+    }
+
+    /// A number for a request, a question or an offer of this end, unused among those that are not answered.
+    pub(super) fn number(&mut self) -> u32 {
+        self.next_number = self.next_number.wrapping_add(1);
+        self.next_number
+    }
+
+    /// Notes that `bytes` of content moved.
+    pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
+        self.received_bytes = self.received_bytes.saturating_add(bytes);
+        if self.received_bytes >= PROGRESS_BYTES {
+            self.answered(now);
+        }
+        self.last_active = now;
+    }
+
+    /// Notes that the other end did what it was waited for to do, at least in part.
+    pub(super) fn answered(&mut self, now: Instant) {
+        (self.received_at, self.received_bytes) = (now, 0);
+    }
+
+    /// Enters a request. The other end's time starts when it has nothing else to do for this end.
+    pub(super) fn request(&mut self, now: Instant, request: Request) -> u32 {
+        if !self.is_expecting() {
+            self.answered(now);
+        }
+        let number = self.number();
+        self.requests.insert(number, request);
+        number
+    }
+
+    /// Whether one more piece of `length` bytes may be asked for.
+    pub(super) fn has_room(&self, length: u32, requests_max: usize) -> bool {
+        let ahead: u64 = self.requests.values().map(|request| u64::from(request.length)).sum();
+        let few = self.requests.len() < 2;
+        self.requests.len() < requests_max && (few || ahead + u64::from(length) <= AHEAD_BYTES_MAX)
+    }
+
+    /// How many requests for a download are not answered.
+    pub(super) fn requests_of(&self, download: DownloadId) -> usize {
+        self.requests.values().filter(|request| request.download == download).count()
+    }
+
+    /// How many pieces the other end wants or offers.
+    pub(super) fn requests_waiting(&self) -> usize {
+        self.queue.iter().filter(|item| matches!(item, Item::Wanted { .. })).count() + self.arrivals.len()
+    }
+
+    /// Whether either end waits for anything.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_expecting()
+            && self.questions.is_empty()
+            && self.pushes.is_empty()
+            && self.asked.is_empty()
+            && self.arrivals.is_empty()
+            && self.queue.is_empty()
+            && self.sending.is_empty()
+    }
+
+    fn is_expecting(&self) -> bool {
+        !matches!(self.receiving, Receiving::Frames) || !self.requests.is_empty()
+    }
+
+    /// When the stream is closed unless something happens, and the counter of that reason.
+    pub(super) fn deadline(&self, timing: &super::Timing) -> (Instant, &'static str) {
+        if self.handshake.is_some() {
+            return (self.opened + timing.handshake, "handshake_silent");
+        }
+        let mut first = (self.last_active + timing.idle, "stream_idle");
+        let mut earlier = |at: Instant, reason| {
+            if at < first.0 {
+                first = (at, reason);
+            }
+        };
+        if self.is_expecting() {
+            earlier(self.received_at + timing.stall, "stream_stalled");
+        }
+        if let Receiving::Sink { length, begun, .. } = self.receiving {
+            let slowest = Duration::from_secs(u64::from(length) / BYTES_PER_SECOND_MIN);
+            earlier(begun + timing.stall + slowest, "stream_slow");
+        }
+        for arrival in self.arrivals.values() {
+            if let ArrivalStage::Accepted { since, .. } = arrival.stage {
+                earlier(since.max(self.received_at) + timing.answer, "offer_silent");
+            }
+        }
+        first
+    }
+
+    /// The pieces that the node is to look up now: no earlier than they can be sent, for what was found may go.
+    pub(super) fn lookups(&mut self) -> Vec<(u32, Key)> {
+        let ahead = BLOCKS_QUEUED_MAX.saturating_sub(self.sending.len());
+        let mut due = Vec::new();
+        for item in self.queue.iter_mut().take(ahead) {
+            if let Item::Wanted { request, key, lookup } = item {
+                if matches!(lookup, Lookup::Waiting) {
+                    *lookup = Lookup::Asked;
+                    due.push((*request, *key));
+                }
+            }
+        }
+        due
+    }
+
+    /// Takes the next content to be sent. What waits in the driver at one time comes from one file, so that it is
+    /// known which file could not be read when one cannot.
+    pub(super) fn next_item(&mut self) -> Option<Item> {
+        let extent = match self.queue.front()? {
+            Item::Wanted { lookup: Lookup::Found(_, extent), .. } | Item::Push { extent, .. } => extent,
+            Item::Wanted { .. } => return None,
+        };
+        let free = match self.sending.last() {
+            Some(sending) => self.sending.len() < BLOCKS_QUEUED_MAX && sending.place == extent.place,
+            None => true,
+        };
+        if free { self.queue.pop_front() } else { None }
+    }
+
+    /// Where a wanted piece waits in the queue.
+    pub(super) fn wanted(&self, number: u32) -> Option<usize> {
+        self.queue.iter().position(|item| matches!(item, Item::Wanted { request, .. } if *request == number))
+    }
+}
+
+/// The chunks of a question that the other end has.
+pub(super) fn answered_chunks(chunks: &[u32], bitmap: &[u8; 16]) -> Option<Vec<(u32, bool)>> {
+    let bit = |i: usize| bitmap[i / 8] & (1 << (i % 8)) != 0;
+    let beyond = (chunks.len()..bitmap.len() * 8).any(bit);
+    (!beyond).then(|| chunks.iter().enumerate().map(|(i, &chunk)| (chunk, bit(i))).collect())
+}
+
+/// The chunks of the next question: those that are missing here and not known to be there, from `from` on. With
+/// them, where the question after it starts; `None` when there is none.
+pub(super) fn next_question(
+    missing: impl Fn(u32) -> bool,
+    known: &Bits,
+    from: u32,
+    count: u32,
+) -> (Vec<u32>, Option<u32>) {
+    let mut chunks = Vec::new();
+    for index in from..count {
+        if chunks.len() == crate::wire::frame::WHICH_KEYS_MAX {
+            return (chunks, Some(index));
+        }
+        if missing(index) && !known.get(index) {
+            chunks.push(index);
+        }
+    }
+    (chunks, None)
+}

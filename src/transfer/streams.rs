@@ -1,0 +1,423 @@
+//! Streams as such: how they come, prove themselves, fall silent and go.
+
+use super::download::Phase;
+use super::events::{StreamOutput, TransferEvent};
+use super::handshake::{Handshake, Step};
+use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
+use super::{BANNED_MAX, Dial, Transfer};
+use crate::id::NodeId;
+use crate::identity::Identity;
+use crate::io::{DialId, StreamId};
+use crate::time::{Duration, Instant};
+use crate::wire::Refused;
+use crate::wire::contact::{Contact, canonical};
+use crate::wire::frame::{Frame, Hello, Parsed};
+use core::net::SocketAddr;
+
+/// Streams of one peer: two ends that connect to each other at the same time have two.
+const STREAMS_PER_PEER_MAX: usize = 2;
+/// A stream on which nothing is going on for so long may be closed to make room.
+const UNUSED: Duration = Duration::from_secs(10);
+
+/// The reasons to close a stream that are not its other end's fault.
+const OWN_REASONS: [&str; 4] = ["stream_withdrawn", "stream_displaced", "stream_surplus", "sink_failed"];
+
+/// The counters of frames that make no sense, in the order of [`Refused`].
+const FRAME_COUNTERS: [&str; Refused::COUNT] = [
+    "frame_length",
+    "frame_version",
+    "frame_network",
+    "frame_kind",
+    "frame_auth",
+    "frame_reserved",
+    "frame_value",
+    "frame_sender",
+    "frame_signature",
+];
+
+/// Inputs from the driver about streams.
+impl Transfer {
+    /// Somebody connected.
+    pub fn handle_accepted(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        remote: SocketAddr,
+        identity: &Identity,
+    ) {
+        let limits = &self.config.limits;
+        let unproven = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
+        if self.streams.values().filter(unproven).count() >= limits.streams_unproven_max {
+            let oldest = self.streams.iter().filter(|(_, session)| unproven(session));
+            if let Some(oldest) = oldest.min_by_key(|(_, session)| session.opened).map(|(&id, _)| id) {
+                self.drop_stream(now, oldest, "unproven_displaced");
+            }
+        }
+        if self.is_full_of_accepted() {
+            self.make_room(now);
+        }
+        if self.is_full_of_accepted() {
+            self.out.count("stream_refused");
+            self.out.outputs.push_back(StreamOutput::Close { stream });
+        } else {
+            self.open(now, stream, canonical(remote), None, identity);
+        }
+        self.settle(now);
+    }
+
+    /// An attempt to connect succeeded.
+    pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId, identity: &Identity) {
+        match self.dials.remove(&dial) {
+            Some(dial) => self.open(now, stream, dial.contact.addr, Some(dial.contact), identity),
+            None => self.out.outputs.push_back(StreamOutput::Close { stream }),
+        }
+        self.settle(now);
+    }
+
+    /// An attempt to connect failed.
+    pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
+        if let Some(dial) = self.dials.remove(&dial) {
+            self.out.count("dial_failed");
+            self.unreachable(now, dial.contact);
+        }
+        self.settle(now);
+    }
+
+    /// Bytes arrived. Takes at most one frame, or some content that is collected here, and tells how many bytes that
+    /// was; 0 means that more are needed first.
+    pub fn handle_bytes(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        bytes: &[u8],
+        identity: &Identity,
+    ) -> usize {
+        let used = self.take_bytes(now, stream, bytes, identity);
+        self.settle(now);
+        used
+    }
+
+    /// The stream is gone.
+    pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
+        if let Some(session) = self.streams.remove(&stream) {
+            self.out.count("stream_closed");
+            self.release(now, stream, session, true);
+        }
+        self.settle(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let timing = &self.config.timing;
+        let dials = self.dials.iter().filter(|(_, dial)| dial.since + timing.dial <= now);
+        for dial in dials.map(|(&id, _)| id).collect::<Vec<_>>() {
+            let dial = self.dials.remove(&dial).expect("it was just there");
+            self.out.count("dial_silent");
+            self.unreachable(now, dial.contact);
+        }
+        let late = |(&id, session): (&StreamId, &Session)| {
+            let (at, reason) = session.deadline(&self.config.timing);
+            (at <= now).then_some((id, reason))
+        };
+        for (stream, reason) in self.streams.iter().filter_map(late).collect::<Vec<_>>() {
+            self.drop_stream(now, stream, reason);
+        }
+        self.time_pushes(now);
+        for (&id, download) in &mut self.downloads {
+            if download.wake.is_some_and(|at| at <= now) {
+                download.wake = None;
+                self.changed.insert(id);
+            }
+        }
+        while self.banned.front().is_some_and(|(_, until)| *until <= now) {
+            self.banned.pop_front();
+        }
+        self.settle(now);
+    }
+}
+
+impl Transfer {
+    /// Does what follows from what has changed, until nothing does.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(download) = self.changed.pop_first() {
+                self.pump(now, download);
+            } else if core::mem::take(&mut self.pushes_changed) {
+                self.pump_pushes(now);
+            } else if !(core::mem::take(&mut self.crowded) && self.make_room(now)) {
+                return;
+            }
+        }
+    }
+
+    /// Something happened that may matter to every download and copy: a stream came or went.
+    pub(super) fn everything_changed(&mut self) {
+        self.changed.extend(self.downloads.keys());
+        self.pushes_changed = true;
+    }
+
+    /// The stream that is used for a peer: the one that has been proven longest.
+    pub(super) fn stream_to(&self, peer: &NodeId) -> Option<StreamId> {
+        self.peers.get(peer).and_then(|streams| streams.first()).copied()
+    }
+
+    /// Whether there is a stream to this peer that is on its way: being dialled, or not proven yet.
+    pub(super) fn is_dialling(&self, peer: &NodeId) -> bool {
+        let expected = |session: &Session| session.handshake.is_some().then_some(session.dialled).flatten();
+        self.dials.values().any(|dial| dial.contact.id == *peer)
+            || self.streams.values().filter_map(expected).any(|contact| contact.id == *peer)
+    }
+
+    /// Connects to a node unless a stream to it is there or on its way. False when there is no room.
+    pub(super) fn dial(&mut self, now: Instant, contact: Contact) -> bool {
+        if self.stream_to(&contact.id).is_some() || self.is_dialling(&contact.id) {
+            return true;
+        }
+        if self.is_full() {
+            self.crowded = true;
+            return false;
+        }
+        self.next_dial += 1;
+        let dial = DialId(self.next_dial);
+        self.dials.insert(dial, Dial { contact, since: now });
+        self.out.outputs.push_back(StreamOutput::Connect { dial, contact });
+        true
+    }
+
+    /// Closes a stream for a reason.
+    pub(super) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: &'static str) {
+        if let Some(session) = self.streams.remove(&stream) {
+            self.out.count(reason);
+            self.out.outputs.push_back(StreamOutput::Close { stream });
+            self.release(now, stream, session, !OWN_REASONS.contains(&reason));
+        }
+    }
+
+    /// Remembers that a peer sent wrong content and closes its streams.
+    pub(super) fn ban(&mut self, now: Instant, peer: NodeId) {
+        if self.banned.len() >= BANNED_MAX {
+            self.banned.pop_front();
+        }
+        self.banned.push_back((peer, now + self.config.timing.ban));
+        for download in self.downloads.values_mut() {
+            if let Some(source) = download.sources.get_mut(&peer) {
+                source.banned = true;
+            }
+        }
+        for stream in self.peers.get(&peer).cloned().unwrap_or_default() {
+            self.drop_stream(now, stream, "peer_banned");
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.streams.len() + self.dials.len() >= self.config.limits.streams_max
+    }
+
+    /// A quarter of all places is kept for the streams that this node wants.
+    fn is_full_of_accepted(&self) -> bool {
+        let most = self.config.limits.streams_max - self.config.limits.streams_max / 4;
+        let accepted = self.streams.values().filter(|session| session.dialled.is_none()).count();
+        self.is_full() || accepted >= most
+    }
+
+    /// Closes the proven stream on which nothing has been going on for the longest time, when that is long.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let unused = self.streams.iter().filter(|(_, session)| {
+            session.handshake.is_none() && session.is_idle() && session.last_active + UNUSED <= now
+        });
+        let oldest = unused.min_by_key(|(_, session)| session.last_active).map(|(&id, _)| id);
+        if let Some(stream) = oldest {
+            self.drop_stream(now, stream, "stream_displaced");
+        }
+        oldest.is_some()
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        remote: SocketAddr,
+        dialled: Option<Contact>,
+        identity: &Identity,
+    ) {
+        self.out.count(if dialled.is_some() { "stream_connected" } else { "stream_accepted" });
+        let (network, nonce) = (self.network.id(), self.rng.bytes());
+        let hello = Hello::new(network, identity.public(), nonce, self.config.port, self.config.leaf);
+        let handshake = Handshake::new(dialled.is_some(), hello);
+        let mut session = Session::new(now, remote, dialled, handshake);
+        self.out.write(stream, &mut session, &Frame::Hello(&hello));
+        if let Some(replaced) = self.streams.insert(stream, session) {
+            // A driver that gives a number twice is broken; what was said about the first is void.
+            debug_assert!(false, "stream number used twice");
+            self.release(now, stream, replaced, false);
+        }
+    }
+
+    fn take_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8], identity: &Identity) -> usize {
+        let Some(session) = self.streams.get_mut(&stream) else { return bytes.len() };
+        match &mut session.receiving {
+            Receiving::Sink { .. } => 0,
+            Receiving::Memory { rest, bytes: collected, .. } => {
+                let used = bytes.len().min(*rest as usize);
+                collected.extend_from_slice(&bytes[..used]);
+                *rest -= used as u32;
+                let full = *rest == 0;
+                session.progress(now, used as u64);
+                self.out.downloaded += used as u64;
+                if full {
+                    self.piece_collected(now, stream);
+                }
+                used
+            }
+            Receiving::Discard { rest } => {
+                let used = bytes.len().min(*rest as usize);
+                *rest -= used as u32;
+                if *rest == 0 {
+                    session.receiving = Receiving::Frames;
+                }
+                session.progress(now, used as u64);
+                self.out.downloaded += used as u64;
+                used
+            }
+            Receiving::Frames => match Frame::parse(bytes) {
+                Ok(Parsed::Frame(frame, used)) => {
+                    session.last_active = now;
+                    self.handle_frame(now, stream, &frame, identity);
+                    used
+                }
+                Ok(Parsed::Incomplete) => 0,
+                Err(refused) => {
+                    self.drop_stream(now, stream, FRAME_COUNTERS[refused.index()]);
+                    bytes.len()
+                }
+            },
+        }
+    }
+
+    fn handle_frame(&mut self, now: Instant, stream: StreamId, frame: &Frame<'_>, identity: &Identity) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        if session.unread > UNREAD_BYTES_MAX {
+            return self.drop_stream(now, stream, "stream_unread");
+        }
+        if let Some(handshake) = &mut session.handshake {
+            let expected = session.dialled.map(|contact| contact.id);
+            return match handshake.handle(frame, &self.network, identity, expected.as_ref()) {
+                Ok(Step::Prove(signature)) => {
+                    self.out.write(stream, session, &Frame::Proof { signature: &signature });
+                }
+                Ok(Step::Proven(hello)) => self.proven(now, stream, &hello),
+                Err(reason) => self.drop_stream(now, stream, reason),
+            };
+        }
+        match *frame {
+            Frame::Hello(_) | Frame::Proof { .. } => self.violated(now, stream),
+            Frame::Request { request, key } => self.on_request(now, stream, request, key),
+            Frame::Cancel { request } => self.on_cancel(now, stream, request),
+            Frame::Which { question, keys } => self.on_which(now, stream, question, keys),
+            Frame::Have { question, bitmap } => self.on_have(now, stream, question, &bitmap),
+            Frame::Block { request, content, length } => self.on_block(now, stream, request, content, length),
+            Frame::Refuse { request, reason } => self.on_refuse(now, stream, request, reason),
+            Frame::Store { request, offer } => self.on_store(now, stream, request, &offer),
+            Frame::Accept { request, have } => self.on_accept(now, stream, request, have),
+            Frame::StoreData { request, length } => self.on_store_data(now, stream, request, length),
+            Frame::Stored { request } => self.on_stored(now, stream, request),
+        }
+    }
+
+    /// A frame that is well-formed but has no place in what is going on.
+    pub(super) fn violated(&mut self, now: Instant, stream: StreamId) {
+        self.drop_stream(now, stream, "frame_unexpected");
+    }
+
+    fn proven(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
+        let id = hello.public.node_id();
+        if self.is_banned(now, &id) {
+            return self.drop_stream(now, stream, "peer_banned");
+        }
+        let streams = self.peers.get(&id).map(Vec::as_slice).unwrap_or_default();
+        if streams.len() >= STREAMS_PER_PEER_MAX {
+            // The peer may have forgotten the others, so the newest is the one that lives.
+            let active = |stream: &&StreamId| self.streams.get(stream).map(|session| session.last_active);
+            if let Some(quietest) = streams.iter().min_by_key(active).copied() {
+                self.drop_stream(now, quietest, "stream_surplus");
+            }
+        }
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        // Whoever was dialled is where it was dialled; who connected says on which port it listens.
+        let addr = session.dialled.map(|contact| contact.addr);
+        let addr = addr.unwrap_or_else(|| SocketAddr::new(session.remote.ip(), hello.port.get()));
+        let contact = Contact::new(hello.public, addr);
+        (session.handshake, session.peer) = (None, Some(contact));
+        self.peers.entry(id).or_default().push(stream);
+        self.out.count("stream_proven");
+        if addr.port() != 0 {
+            self.out.event(TransferEvent::Peer { contact, leaf: hello.is_leaf(), alive: true });
+        }
+        self.everything_changed();
+    }
+
+    /// A node could not be connected to, or is not who it should be.
+    fn unreachable(&mut self, now: Instant, contact: Contact) {
+        self.out.event(TransferEvent::Peer { contact, leaf: false, alive: false });
+        if self.stream_to(&contact.id).is_none() {
+            for download in self.downloads.values_mut() {
+                if let Some(source) = download.sources.get_mut(&contact.id) {
+                    source.fail(now, &self.config.timing);
+                }
+            }
+            self.pushes_unreachable(&contact.id);
+        }
+        self.everything_changed();
+    }
+
+    /// Lets go of everything that was going on over a stream that is gone.
+    /// `blame` tells whether the other end is to be trusted less with what it was asked for.
+    fn release(&mut self, now: Instant, stream: StreamId, session: Session, blame: bool) {
+        for arrival in session.arrivals.values() {
+            if let ArrivalStage::Accepted { incoming, .. } | ArrivalStage::Receiving { incoming } =
+                arrival.stage
+            {
+                self.out.event(TransferEvent::ArrivalFailed { incoming });
+            }
+        }
+        self.pushes_lost(&session);
+        let Some(peer) = session.peer_id() else {
+            if let Some(contact) = session.dialled {
+                self.unreachable(now, contact);
+            }
+            return;
+        };
+        if let Some(streams) = self.peers.get_mut(&peer) {
+            streams.retain(|other| *other != stream);
+            if streams.is_empty() {
+                self.peers.remove(&peer);
+            }
+        }
+        let still_there = self.peers.contains_key(&peer);
+        let live = session.requests.iter().filter(|(_, request)| !request.cancelled);
+        let mut needed = session.questions.values().map(|question| question.download).collect::<Vec<_>>();
+        for (&number, request) in live {
+            needed.push(request.download);
+            let Some(download) = self.downloads.get_mut(&request.download) else { continue };
+            if let (Part::Chunk(index), Phase::Chunks(chunks)) = (request.part, &mut download.phase) {
+                chunks.release(index, stream, number);
+            }
+        }
+        for (id, download) in &mut self.downloads {
+            if !download.sources.contains_key(&peer) {
+                continue;
+            }
+            download.forget_holdings(&peer);
+            let source = download.sources.get_mut(&peer).expect("it was just there");
+            if still_there {
+                continue;
+            }
+            match (needed.contains(id), blame) {
+                (true, true) => source.fail(now, &self.config.timing),
+                (true, false) => source.retry_at = now,
+                (false, _) => source.retry_at = now + source.ask_delay,
+            }
+        }
+        self.everything_changed();
+    }
+}

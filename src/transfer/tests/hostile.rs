@@ -1,0 +1,267 @@
+//! Peers that do not keep to the protocol.
+
+use super::world::World;
+use crate::id::Key;
+use crate::identity::Identity;
+use crate::io::StreamId;
+use crate::limits::Limits;
+use crate::manifest::Content;
+use crate::time::Instant;
+use crate::transfer::handshake::{Handshake, Step};
+use crate::transfer::*;
+use crate::wire::frame::{Hello, Parsed, Refusal};
+use core::net::SocketAddr;
+
+/// A peer that says whatever the test wants.
+struct Puppet {
+    identity: Identity,
+    stream: StreamId,
+    /// What the machine wrote and the test has not looked at.
+    heard: Vec<u8>,
+    closed: bool,
+}
+
+const NOW: Instant = Instant::from_secs(50);
+
+fn machine() -> (Transfer, Identity) {
+    let config = TransferConfig::new(Limits::default(), false, 1);
+    (Transfer::new(config, Network::new("test"), [0; 32]), Identity::from_secret(&[100; 32]))
+}
+
+impl Puppet {
+    fn connect(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
+        let stream = StreamId(u64::from(seed));
+        let remote = SocketAddr::from(([10, 1, 1, seed], 999));
+        let identity = Identity::from_secret(&[seed; 32]);
+        machine.0.handle_accepted(NOW, stream, remote, &machine.1);
+        let mut puppet = Puppet { identity, stream, heard: Vec::new(), closed: false };
+        puppet.listen(machine);
+        puppet
+    }
+
+    fn proven(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
+        let mut puppet = Puppet::connect(seed, machine);
+        let network = Network::new("test");
+        let hello = Hello::new(network.id(), puppet.identity.public(), [seed; 32], 5, false);
+        let mut handshake = Handshake::new(true, hello);
+        puppet.say(machine, &Frame::Hello(&hello));
+        for _ in 0..2 {
+            let heard = core::mem::take(&mut puppet.heard);
+            let Ok(Parsed::Frame(frame, used)) = Frame::parse(&heard) else { panic!("no frame") };
+            match handshake.handle(&frame, &network, &puppet.identity, None) {
+                Ok(Step::Prove(signature)) => {
+                    puppet.heard = heard[used..].to_vec();
+                    puppet.say(machine, &Frame::Proof { signature: &signature });
+                }
+                Ok(Step::Proven(_)) => puppet.heard = heard[used..].to_vec(),
+                Err(reason) => panic!("{reason}"),
+            }
+        }
+        assert!(!puppet.closed);
+        puppet
+    }
+
+    fn listen(&mut self, machine: &mut (Transfer, Identity)) {
+        while let Some(output) = machine.0.poll_output() {
+            match output {
+                StreamOutput::Write { stream, bytes } if stream == self.stream => self.heard.extend(bytes),
+                StreamOutput::Close { stream } if stream == self.stream => self.closed = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn say(&mut self, machine: &mut (Transfer, Identity), frame: &Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        self.say_bytes(machine, &bytes);
+    }
+
+    fn say_bytes(&mut self, machine: &mut (Transfer, Identity), bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            match machine.0.handle_bytes(NOW, self.stream, &bytes[at..], &machine.1) {
+                0 => break,
+                used => at += used,
+            }
+        }
+        self.listen(machine);
+    }
+}
+
+fn counter(machine: &(Transfer, Identity), name: &str) -> u64 {
+    machine.0.counters().get(name).copied().unwrap_or_default()
+}
+
+#[test]
+fn a_frame_of_four_gibibytes_and_one_of_no_known_kind_end_the_stream() {
+    for (bytes, name) in [
+        ([255, 255, 255, 255, 3, 0, 0, 0], "frame_length"),
+        ([0, 0, 0, 0, 99, 0, 0, 0], "frame_kind"),
+        ([0, 0, 0, 0, 3, 0, 1, 0], "frame_reserved"),
+    ] {
+        let mut machine = machine();
+        let mut puppet = Puppet::proven(1, &mut machine);
+        puppet.say_bytes(&mut machine, &bytes);
+        assert!(puppet.closed);
+        assert_eq!((counter(&machine, name), machine.0.streams()), (1, 0), "{name}");
+    }
+}
+
+#[test]
+fn silence_before_the_proof_and_half_a_frame_after_it_end_the_stream() {
+    let mut machine = machine();
+    let mut silent = Puppet::connect(1, &mut machine);
+    let mut slow = Puppet::proven(2, &mut machine);
+    slow.say_bytes(&mut machine, &[40, 0, 0, 0, 3, 0, 0, 0, 1]);
+    let at = machine.0.next_deadline().unwrap();
+    assert_eq!(at.since(NOW).as_secs(), 5);
+    machine.0.handle_timeout(at);
+    silent.listen(&mut machine);
+    assert!(silent.closed && counter(&machine, "handshake_silent") == 1);
+    let at = machine.0.next_deadline().unwrap();
+    machine.0.handle_timeout(at);
+    slow.listen(&mut machine);
+    assert!(slow.closed && counter(&machine, "stream_idle") == 1);
+    assert_eq!(machine.0.next_deadline(), None);
+}
+
+#[test]
+fn nothing_but_the_handshake_is_accepted_before_it_is_over() {
+    let mut machine = machine();
+    let mut puppet = Puppet::connect(1, &mut machine);
+    puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
+    assert!(puppet.closed);
+    assert_eq!(counter(&machine, "handshake_order"), 1);
+    assert_eq!(machine.0.poll_event(), None);
+}
+
+#[test]
+fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
+    let network = Network::new("test");
+    let identity = Identity::from_secret(&[1; 32]);
+    let hello = Hello::new(network.id(), identity.public(), [1; 32], 5, false);
+    let mut bytes = Vec::new();
+    Frame::Hello(&hello).write(&mut bytes);
+    Frame::Proof { signature: &[3; 64] }.write(&mut bytes);
+    for bit in 0..bytes.len() * 8 {
+        let mut machine = machine();
+        let mut wrong = bytes.clone();
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        let mut puppet = Puppet::connect(1, &mut machine);
+        puppet.say_bytes(&mut machine, &wrong[..bit / 8]);
+        puppet.say_bytes(&mut machine, &wrong);
+        assert_eq!(counter(&machine, "stream_proven"), 0);
+    }
+}
+
+#[test]
+fn an_answer_to_nothing_ends_the_stream() {
+    let answers = [
+        Frame::Block { request: 7, content: Content::Chunk, length: 5 },
+        Frame::Refuse { request: 7, reason: Refusal::Busy },
+        Frame::Have { question: 7, bitmap: [255; 16] },
+        Frame::Accept { request: 7, have: false },
+        Frame::Accept { request: 7, have: true },
+        Frame::StoreData { request: 7, length: 5 },
+        Frame::Stored { request: 7 },
+        Frame::Proof { signature: &[0; 64] },
+        Frame::Which { question: 1, keys: &[] },
+    ];
+    for frame in answers {
+        let mut machine = machine();
+        let mut puppet = Puppet::proven(1, &mut machine);
+        puppet.say(&mut machine, &frame);
+        assert!(puppet.closed, "{frame:?}");
+        assert_eq!(counter(&machine, "frame_unexpected"), 1);
+    }
+}
+
+#[test]
+fn requests_over_the_bound_are_refused_and_cancelled_ones_are_answered_once() {
+    let mut machine = machine();
+    let mut puppet = Puppet::proven(1, &mut machine);
+    let most = Limits::default().requests_per_stream_max as u32;
+    (0..=most).for_each(|request| puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) }));
+    let busy = Frame::parse(&puppet.heard).unwrap();
+    assert!(
+        matches!(busy, Parsed::Frame(Frame::Refuse { request, reason: Refusal::Busy }, _) if request == most)
+    );
+    puppet.heard.clear();
+    puppet.say(&mut machine, &Frame::Cancel { request: 0 });
+    puppet.say(&mut machine, &Frame::Cancel { request: 0 });
+    puppet.say(&mut machine, &Frame::Cancel { request: 4444 });
+    let Ok(Parsed::Frame(Frame::Refuse { request: 0, .. }, used)) = Frame::parse(&puppet.heard) else {
+        panic!("not refused")
+    };
+    assert_eq!(used, puppet.heard.len());
+    // An answer to what was cancelled falls on deaf ears.
+    machine.0.serve(NOW, puppet.stream, 0, Err(Refusal::NotFound));
+    puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
+    assert!(puppet.closed, "a number twice");
+}
+
+#[test]
+fn whoever_does_not_read_the_answers_is_closed() {
+    let mut machine = machine();
+    let mut puppet = Puppet::proven(1, &mut machine);
+    for question in 0..100_000 {
+        puppet.say(&mut machine, &Frame::Which { question, keys: &[Key([1; 32])] });
+        machine.0.answer(NOW, puppet.stream, question, [0; 16]);
+        if puppet.closed {
+            break;
+        }
+    }
+    assert_eq!(counter(&machine, "stream_unread"), 1);
+}
+
+#[test]
+fn unproven_streams_displace_each_other_and_leave_proven_ones_alone() {
+    let mut machine = machine();
+    let mut honest = Puppet::proven(1, &mut machine);
+    for seed in 2..60 {
+        Puppet::connect(seed, &mut machine);
+    }
+    assert_eq!(machine.0.streams(), 1 + Limits::default().streams_unproven_max);
+    honest.listen(&mut machine);
+    assert!(!honest.closed);
+    let mut newest = Puppet::proven(70, &mut machine);
+    newest.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
+    assert!(!newest.closed);
+}
+
+#[test]
+fn proven_streams_are_bounded_too_and_leave_places_for_this_node() {
+    let mut machine = machine();
+    for seed in 1..=48 {
+        Puppet::proven(seed, &mut machine);
+    }
+    let refused = Puppet::connect(99, &mut machine);
+    assert!(refused.closed);
+    assert_eq!((machine.0.streams(), counter(&machine, "stream_refused")), (48, 1));
+}
+
+#[test]
+fn the_wrong_node_at_an_address_is_not_taken_for_the_right_one() {
+    let mut world = World::new(3);
+    let mut contact = world.nodes[1].contact;
+    contact.addr = world.nodes[2].contact.addr;
+    let now = world.now;
+    world.nodes[0].transfer.fetch(now, DownloadId(1), Key([1; 32]), &[contact]);
+    world.settle();
+    assert_eq!(world.counter(0, "handshake_identity"), 1);
+    assert_eq!(world.counter(0, "stream_proven") + world.counter(2, "stream_proven"), 0);
+    assert!(world.run(30, |world| world.nodes[0].transfer.download_state(DownloadId(1)).unwrap().idle));
+    assert_eq!(world.nodes[0].transfer.download_state(DownloadId(1)).unwrap().failed, 1);
+}
+
+#[test]
+fn nodes_of_different_networks_refuse_each_other() {
+    let mut world = World::new(2);
+    let config = TransferConfig::new(Limits::default(), false, 3583);
+    world.nodes[1].transfer = Transfer::new(config, Network::new("other"), [5; 32]);
+    world.fetch(0, 1, Key([1; 32]), &[1]);
+    world.settle();
+    assert!(world.counter(0, "handshake_network") + world.counter(1, "handshake_network") > 0);
+    assert_eq!((world.nodes[0].transfer.streams(), world.nodes[1].transfer.streams()), (0, 0));
+}

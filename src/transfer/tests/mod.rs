@@ -1,0 +1,6 @@
+//! Several machines, connected in memory.
+
+mod download;
+mod hostile;
+mod push;
+mod world;

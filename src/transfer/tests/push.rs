@@ -1,0 +1,133 @@
+//! Copies to other nodes.
+
+use super::world::{World, content, manifest};
+use crate::io::{Extent, Place};
+use crate::limits::Limits;
+use crate::manifest::{CHUNK_BYTES_MIN, Content};
+use crate::transfer::*;
+use crate::wire::frame::{Offer, Refusal};
+
+const CHUNK: usize = CHUNK_BYTES_MIN as usize;
+
+/// Node 0 shares a file of three chunks; the offers of them, and of the manifest.
+fn offers(world: &mut World) -> Vec<(Offer, Extent)> {
+    let bytes = content(2 * CHUNK + 99, 1);
+    let manifest = manifest(&bytes);
+    world.nodes[0].share(&bytes);
+    let keys = manifest.keys().iter().copied().zip(0..).chain([(manifest.hash(), 0)]);
+    keys.map(|(key, index)| {
+        let (content, extent) = world.nodes[0].pieces[&key].clone();
+        let input_offset = if content == Content::Chunk { manifest.chunk_offset(index) } else { 0 };
+        let offer = Offer { key, content, length: extent.length, input_offset, replicas: 3, lifetime: 3600 };
+        (offer, extent)
+    })
+    .collect()
+}
+
+fn push(world: &mut World, id: u64, (offer, extent): &(Offer, Extent)) {
+    let (now, target) = (world.now, world.nodes[1].contact);
+    assert!(world.nodes[0].transfer.push(now, PushId(id), target, *offer, extent.clone()));
+}
+
+fn result(world: &World, id: u64) -> Option<Result<PushOutcome, PushError>> {
+    world.nodes[0].events.iter().find_map(|event| match event {
+        TransferEvent::PushDone { push, result, .. } if push.0 == id => Some(result.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_chunk_and_a_manifest_are_copied_and_acknowledged_when_durable() {
+    let mut world = World::new(2);
+    world.step = 4099;
+    let offers = offers(&mut world);
+    push(&mut world, 1, &offers[2]);
+    world.settle();
+    assert_eq!(result(&world, 1), Some(Ok(PushOutcome::Stored)));
+    assert_eq!(world.nodes[1].files[&Place::Incoming(1)].len(), 99);
+    world.nodes[1].verdict = Verdict::Send { incoming: 2 };
+    push(&mut world, 2, &offers[3]);
+    world.settle();
+    assert_eq!(result(&world, 2), Some(Ok(PushOutcome::Stored)));
+    let in_memory =
+        |event: &TransferEvent| matches!(event, TransferEvent::Arrived { bytes: Some(_), incoming: 2, .. });
+    assert!(world.has_event(1, in_memory));
+}
+
+#[test]
+fn what_the_target_has_is_not_sent_and_a_refusal_is_told() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    world.nodes[1].verdict = Verdict::Have;
+    push(&mut world, 1, &offers[0]);
+    world.settle();
+    assert_eq!(result(&world, 1), Some(Ok(PushOutcome::Had)));
+    world.nodes[1].verdict = Verdict::Refuse(Refusal::NoSpace);
+    push(&mut world, 2, &offers[0]);
+    world.settle();
+    assert_eq!(result(&world, 2), Some(Err(PushError::Refused(Refusal::NoSpace))));
+    assert_eq!(world.nodes[0].blocks_sent, 0);
+}
+
+#[test]
+fn an_offer_that_makes_no_sense_does_not_reach_the_node() {
+    let mut world = World::new(2);
+    let (offer, extent) = offers(&mut world).remove(0);
+    push(&mut world, 1, &(Offer { input_offset: 5, ..offer }, extent));
+    world.settle();
+    assert_eq!(result(&world, 1), Some(Err(PushError::Refused(Refusal::Invalid))));
+    assert!(!world.has_event(1, |event| matches!(event, TransferEvent::Offered { .. })));
+}
+
+#[test]
+fn a_copy_that_is_not_what_was_offered_is_discarded_and_repeated_ones_end_it() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    world.nodes[0].corrupt = true;
+    for id in 1..=3 {
+        world.nodes[1].verdict = Verdict::Send { incoming: id };
+        push(&mut world, id, &offers[1]);
+        world.settle();
+        let failed = |event: &TransferEvent| *event == TransferEvent::ArrivalFailed { incoming: id };
+        assert!(world.has_event(1, failed));
+    }
+    assert_eq!(result(&world, 1), Some(Err(PushError::Refused(Refusal::Mismatch))));
+    assert!(!world.has_event(1, |event| matches!(event, TransferEvent::Arrived { .. })));
+    assert!(world.nodes[1].transfer.is_banned(world.now, &world.nodes[0].contact.id));
+}
+
+#[test]
+fn an_unreachable_target_a_broken_stream_and_an_unreadable_file_are_told_apart() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    world.nodes[1].reachable = false;
+    push(&mut world, 1, &offers[0]);
+    world.settle();
+    assert_eq!(result(&world, 1), Some(Err(PushError::Unreachable)));
+    world.nodes[1].reachable = true;
+    world.nodes[0].unreadable = true;
+    push(&mut world, 2, &offers[0]);
+    world.settle();
+    assert!(matches!(result(&world, 2), Some(Err(PushError::Source(_)))));
+    world.nodes[0].unreadable = false;
+    world.nodes[0].blocks_before_mute = Some(0);
+    world.nodes[1].verdict = Verdict::Send { incoming: 7 };
+    push(&mut world, 3, &offers[0]);
+    assert!(world.run(120, |world| result(world, 3).is_some()));
+    assert_eq!(result(&world, 3), Some(Err(PushError::Lost)));
+    assert!(world.has_event(1, |event| *event == TransferEvent::ArrivalFailed { incoming: 7 }));
+}
+
+#[test]
+fn more_copies_than_the_peer_takes_at_a_time_follow_one_another() {
+    let mut world = World::with(2, Limits { pushes_max: 16, ..Limits::default() });
+    let offers = offers(&mut world);
+    world.nodes[1].verdict = Verdict::Have;
+    (0..16).for_each(|id| push(&mut world, id, &offers[0]));
+    let (now, target) = (world.now, world.nodes[1].contact);
+    let (offer, extent) = offers[0].clone();
+    assert!(!world.nodes[0].transfer.push(now, PushId(99), target, offer, extent));
+    world.settle();
+    assert!((0..16).all(|id| result(&world, id) == Some(Ok(PushOutcome::Had))));
+    assert_eq!(world.nodes[0].transfer.pushes(), 0);
+}
