@@ -101,9 +101,13 @@ impl Source {
 
     /// It could not be reached, or broke off while it was needed.
     pub(super) fn fail(&mut self, now: Instant, timing: &Timing) {
-        let delay = if self.failures == 0 { timing.retry_first } else { timing.retry_second };
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = now + delay;
+        self.retry_at = now
+            + match self.failures {
+                1 => timing.retry_first,
+                2 => timing.retry_second,
+                _ => timing.forgive,
+            };
     }
 
     /// Asks it from the start what it has.
@@ -165,7 +169,8 @@ impl Download {
         self.phase = Phase::Chunks(chunks);
     }
 
-    /// Adds a source, in the place of a useless one when there are `sources_max`. `connected` tells who is.
+    /// Adds a source, in the place of a useless one when there are `sources_max`. One that was given up is tried again
+    /// when that was long ago. `connected` tells who is.
     pub(super) fn add_source(
         &mut self,
         now: Instant,
@@ -182,6 +187,9 @@ impl Download {
             return;
         }
         if self.sources.len() >= sources_max {
+            if source.banned {
+                return;
+            }
             // The banned ones stay: they are remembered.
             let useless = |(_, source): &(&NodeId, &Source)| {
                 source.given_up() && !source.banned

@@ -59,7 +59,7 @@ pub enum StreamOutput {
 /// What the node hears.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TransferEvent {
-    /// A peer wants a piece: answer with [`serve`](super::Transfer::serve).
+    /// A peer wants a piece: answer with [`serve`](super::Transfer::serve), soon, for what it asked for after that waits.
     Wanted {
         /// Over which stream.
         stream: StreamId,

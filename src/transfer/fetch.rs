@@ -39,13 +39,11 @@ impl Transfer {
         added
     }
 
-    /// Adds nodes that may have some of the file. Those that sent wrong content before are left out.
+    /// Adds nodes that may have some of the file. Those that sent wrong content before are not asked, only counted.
     pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) {
         for contact in sources {
-            if self.is_banned(now, &contact.id) {
-                continue;
-            }
-            let source = Source::new(now, *contact, self.rng.u64(), &self.config.timing);
+            let mut source = Source::new(now, *contact, self.rng.u64(), &self.config.timing);
+            source.banned = self.is_banned(now, &contact.id);
             let most = self.config.limits.sources_per_download_max;
             let Some(entry) = self.downloads.get_mut(&download) else { return };
             entry.add_source(now, source, most, |id| self.peers.contains_key(id));

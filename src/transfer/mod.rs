@@ -7,18 +7,19 @@
 //! One stream to a peer serves both directions and every purpose. Both ends may ask for pieces, ask which pieces the
 //! other has, and offer pieces, all at once; each request, question and offer has a number and gets one answer.
 //!
-//! - [`handshake`]: who is at the other end.
-//! - [`session`]: one stream: what each end has asked of the other, and how long it is waited for.
-//! - [`chunks`], [`download`]: one download as data: pieces and sources.
-//! - [`fetch`]: downloads: whom to connect to, what to ask of whom.
-//! - [`receive`]: what came: answers, content, whether it is what it should be.
-//! - [`serve`]: what others ask for.
-//! - [`push`]: copies to other nodes; [`arrivals`]: copies from them.
+//! - `streams`: how streams come and go; `handshake`: who is at the other end.
+//! - `session`: one stream: what each end has asked of the other, and how long it is waited for.
+//! - `chunks`, `download`: one download as data: pieces and sources.
+//! - `fetch`: downloads: whom to connect to, what to ask of whom.
+//! - `receive`: what came: answers, content, whether it is what it should be.
+//! - `serve`: what others ask for.
+//! - `push`: copies to other nodes; `arrivals`: copies from them.
 //!
 //! # Order
 //! After each input, poll outputs and events until both are empty. Outputs are carried out in their order. After a
 //! [`StreamOutput::Sink`] the driver gives that stream's next raw bytes to the sink until it is full, tells
-//! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`].
+//! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`]. After a turn that took long, what has arrived
+//! is handed in before [`Transfer::handle_timeout`] is called, or peers are blamed for this node's own silence.
 
 mod arrivals;
 mod chunks;
@@ -96,6 +97,8 @@ pub struct Timing {
     pub retry_first: Duration,
     /// Before a source is dialled a third time.
     pub retry_second: Duration,
+    /// Before a source that was given up may be tried again, when it is named again.
+    pub forgive: Duration,
     /// Between two calls for more sources for one download.
     pub needed: Duration,
     /// How long a peer that sent wrong content is shunned.
@@ -118,6 +121,7 @@ impl Default for Timing {
             pause: seconds(1),
             retry_first: seconds(1),
             retry_second: seconds(5),
+            forgive: seconds(60),
             needed: seconds(5),
             ban: seconds(3600),
         }

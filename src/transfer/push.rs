@@ -114,13 +114,12 @@ impl Transfer {
             return self.violated(now, stream);
         };
         // A second word on the same offer has no place.
-        let Stage::Offered { due: Some(_), .. } = push.stage else { return self.violated(now, stream) };
+        if session.accepted.contains(&request) {
+            return self.violated(now, stream);
+        }
         if have {
             session.pushes.remove(&request);
             return self.push_done(id, Ok(PushOutcome::Had));
-        }
-        if session.accepted.contains(&request) {
-            return self.violated(now, stream);
         }
         session.accepted.insert(request);
         push.stage = Stage::Offered { stream, due: None };

@@ -3,7 +3,7 @@
 use super::world::World;
 use crate::id::Key;
 use crate::identity::Identity;
-use crate::io::StreamId;
+use crate::io::{Sink, StreamId};
 use crate::limits::Limits;
 use crate::manifest::Content;
 use crate::time::Instant;
@@ -13,17 +13,19 @@ use crate::wire::frame::{Hello, Parsed, Refusal};
 use core::net::SocketAddr;
 
 /// A peer that says whatever the test wants.
-struct Puppet {
+pub(super) struct Puppet {
     identity: Identity,
-    stream: StreamId,
+    pub(super) stream: StreamId,
     /// What the machine wrote and the test has not looked at.
-    heard: Vec<u8>,
-    closed: bool,
+    pub(super) heard: Vec<u8>,
+    /// Where the machine wants what comes next.
+    pub(super) sink: Option<Sink>,
+    pub(super) closed: bool,
 }
 
-const NOW: Instant = Instant::from_secs(50);
+pub(super) const NOW: Instant = Instant::from_secs(50);
 
-fn machine() -> (Transfer, Identity) {
+pub(super) fn machine() -> (Transfer, Identity) {
     let config = TransferConfig::new(Limits::default(), false, 1);
     (Transfer::new(config, Network::new("test"), [0; 32]), Identity::from_secret(&[100; 32]))
 }
@@ -34,12 +36,12 @@ impl Puppet {
         let remote = SocketAddr::from(([10, 1, 1, seed], 999));
         let identity = Identity::from_secret(&[seed; 32]);
         machine.0.handle_accepted(NOW, stream, remote, &machine.1);
-        let mut puppet = Puppet { identity, stream, heard: Vec::new(), closed: false };
+        let mut puppet = Puppet { identity, stream, heard: Vec::new(), sink: None, closed: false };
         puppet.listen(machine);
         puppet
     }
 
-    fn proven(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
+    pub(super) fn proven(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
         let mut puppet = Puppet::connect(seed, machine);
         let network = Network::new("test");
         let hello = Hello::new(network.id(), puppet.identity.public(), [seed; 32], 5, false);
@@ -61,23 +63,28 @@ impl Puppet {
         puppet
     }
 
-    fn listen(&mut self, machine: &mut (Transfer, Identity)) {
+    pub(super) fn contact(&self) -> Contact {
+        Contact::new(self.identity.public(), SocketAddr::from(([10, 1, 1, 1], 5)))
+    }
+
+    pub(super) fn listen(&mut self, machine: &mut (Transfer, Identity)) {
         while let Some(output) = machine.0.poll_output() {
             match output {
                 StreamOutput::Write { stream, bytes } if stream == self.stream => self.heard.extend(bytes),
                 StreamOutput::Close { stream } if stream == self.stream => self.closed = true,
+                StreamOutput::Sink { stream, sink } if stream == self.stream => self.sink = Some(sink),
                 _ => {}
             }
         }
     }
 
-    fn say(&mut self, machine: &mut (Transfer, Identity), frame: &Frame<'_>) {
+    pub(super) fn say(&mut self, machine: &mut (Transfer, Identity), frame: &Frame<'_>) {
         let mut bytes = Vec::new();
         frame.write(&mut bytes);
         self.say_bytes(machine, &bytes);
     }
 
-    fn say_bytes(&mut self, machine: &mut (Transfer, Identity), bytes: &[u8]) {
+    pub(super) fn say_bytes(&mut self, machine: &mut (Transfer, Identity), bytes: &[u8]) {
         let mut at = 0;
         while at < bytes.len() {
             match machine.0.handle_bytes(NOW, self.stream, &bytes[at..], &machine.1) {

@@ -3,4 +3,5 @@
 mod download;
 mod hostile;
 mod push;
+mod random;
 mod world;

@@ -167,7 +167,7 @@ impl World {
         }
     }
 
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         let mut moved = false;
         for node in 0..self.nodes.len() {
             while let Some(output) = self.nodes[node].transfer.poll_output() {

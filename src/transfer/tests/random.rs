@@ -1,0 +1,232 @@
+//! Whatever happens in whatever order: what is downloaded is right, what is waited for ends, nothing panics.
+
+use super::hostile::{NOW, Puppet, machine};
+use super::world::{World, content, disk_error, manifest, target};
+use crate::id::Key;
+use crate::io::{DiskError, DiskErrorKind, Extent, Place, Sink, StreamId};
+use crate::manifest::{CHUNK_BYTES_MIN, Content};
+use crate::rng::Rng;
+use crate::time::Duration;
+use crate::transfer::*;
+use crate::wire::frame::{Offer, Parsed, Refusal};
+
+#[test]
+fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
+    for seed in 0..25 {
+        let mut rng = Rng::new([seed; 32]);
+        let mut world = World::new(5);
+        let chunks = 2 + rng.below(9) as usize;
+        let bytes = content(chunks * CHUNK_BYTES_MIN as usize - rng.below(1000) as usize, seed);
+        let hash = manifest(&bytes).hash();
+        (1..5).for_each(|node| _ = world.nodes[node].share(&bytes));
+        world.step = 20_000 + rng.below(400_000) as usize;
+        world.fetch(0, 1, hash, &[1, 2, 3, 4]);
+        let (now, target_of_push) = (world.now, world.nodes[0].contact);
+        for (id, (&key, (content, extent))) in world.nodes[1].pieces.clone().iter().enumerate() {
+            let input_offset = if *content == Content::Chunk { extent.offset } else { 0 };
+            let (content, length) = (*content, extent.length);
+            let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
+            let push = PushId(id as u64);
+            world.nodes[1].transfer.push(now, push, target_of_push, offer, extent.clone());
+        }
+        let mut rounds = 0;
+        loop {
+            // Node 4 has no faults.
+            let node = 1 + rng.below(3) as usize;
+            match rng.below(8) {
+                0 => world.vanish(node),
+                1 => world.nodes[node].reachable = true,
+                2 => world.nodes[node].mute = true,
+                3 => world.nodes[node].mute = false,
+                4 => world.nodes[node].blocks_before_mute = Some(rng.below(4) as u32),
+                5 => world.nodes[node].corrupt = rng.below(3) == 0,
+                6 => world.nodes[node].unreadable = rng.below(2) == 0,
+                _ => {}
+            }
+            (0..rng.below(60)).for_each(|_| _ = world.turn());
+            if rng.below(3) == 0 {
+                let pause = 1 + rng.below(8);
+                world.run(pause, |world| world.is_complete(0, 1));
+                world.now = world.now + Duration::from_millis(1);
+            }
+            rounds += 1;
+            if world.is_complete(0, 1) {
+                break;
+            }
+            assert!(rounds < 400, "seed {seed}: {:?}", world.nodes[0].transfer.counters());
+        }
+        assert!(world.nodes[0].files[&target()] == bytes, "seed {seed}");
+        assert!(!world.has_event(
+            0,
+            |event| matches!(event, TransferEvent::SourceBad { peer, .. } if *peer == world.nodes[4].contact.id)
+        ));
+        // Everything comes to an end.
+        world.run(1000, |_| false);
+        for node in &world.nodes {
+            let left = (node.transfer.streams(), node.transfer.pushes(), node.transfer.next_deadline());
+            assert_eq!(left, (0, 0, None), "seed {seed}");
+        }
+    }
+}
+
+/// A frame that any peer could send: numbers are small, so that some of them hit.
+fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
+    let request = rng.below(12) as u32;
+    let content = Content::from_number(rng.below(3) as u8).unwrap();
+    let length = [0, 1, 99, 1000, CHUNK_BYTES_MIN as u32, u32::MAX][rng.below(6) as usize];
+    let key = keys[rng.below(keys.len() as u64) as usize];
+    let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
+    let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
+    match rng.below(11) {
+        0 => Frame::Request { request, key },
+        1 => Frame::Cancel { request },
+        2 => Frame::Block { request, content, length },
+        3 => Frame::Refuse { request, reason: [Refusal::Busy, Refusal::NotFound][rng.below(2) as usize] },
+        4 => Frame::Which { question: request, keys },
+        5 | 6 => Frame::Have { question: request, bitmap: [[255; 16], [0; 16]][rng.below(2) as usize] },
+        7 => Frame::Store { request, offer },
+        8 => Frame::Accept { request, have: rng.below(4) == 0 },
+        9 => Frame::StoreData { request, length },
+        _ => Frame::Stored { request },
+    }
+}
+
+/// What a peer that keeps to the protocol would say next, and sometimes something like it.
+fn fitting_frame(rng: &mut Rng, puppet: &mut Puppet, keys: &[Key]) -> Vec<u8> {
+    let heard = core::mem::take(&mut puppet.heard);
+    let Ok(Parsed::Frame(frame, used)) = Frame::parse(&heard) else { return Vec::new() };
+    puppet.heard = heard[used..].to_vec();
+    let chunk = CHUNK_BYTES_MIN as u32;
+    let mut said = Vec::new();
+    match frame {
+        Frame::Request { request, key } => {
+            let length = if keys.last() == Some(&key) { 99 } else { chunk };
+            let length = if rng.below(40) == 0 { length - 1 } else { length };
+            match (rng.below(40), keys.contains(&key)) {
+                (0..4, _) | (4..39, false) => Frame::Refuse { request, reason: Refusal::NotFound },
+                (4, _) => Frame::Refuse { request, reason: Refusal::Busy },
+                (_, true) => Frame::Block { request, content: Content::Chunk, length },
+                (_, false) => Frame::Block { request, content: Content::File, length: 9 },
+            }
+            .write(&mut said);
+        }
+        Frame::Which { question, .. } => {
+            Frame::Have { question, bitmap: [rng.below(256) as u8; 16] }.write(&mut said);
+        }
+        Frame::Store { request, .. } => {
+            Frame::Accept { request, have: rng.below(5) == 0 }.write(&mut said);
+        }
+        Frame::StoreData { request, .. } => Frame::Stored { request }.write(&mut said),
+        Frame::Accept { request, have: false } => {
+            Frame::StoreData { request, length: 99 }.write(&mut said);
+        }
+        Frame::Cancel { request } => Frame::Refuse { request, reason: Refusal::Busy }.write(&mut said),
+        _ => {}
+    }
+    said
+}
+
+/// The driver's word on a sink: usually that all is well.
+fn sunk(rng: &mut Rng, sink: &Sink, keys: &[Key]) -> Result<Key, DiskError> {
+    match (rng.below(50), &sink.place) {
+        (0, _) => Ok(Key([0; 32])),
+        (1, _) => Err(disk_error(DiskErrorKind::Failed)),
+        (_, Place::Incoming(_)) => Ok(keys[127]),
+        _ => Ok(keys[(sink.offset / CHUNK_BYTES_MIN) as usize]),
+    }
+}
+
+/// A node that says yes to everything, wherever it makes sense or not.
+fn react(machine: &mut Transfer, rng: &mut Rng, event: TransferEvent) {
+    match event {
+        TransferEvent::Wanted { stream, request, .. } => {
+            let extent = Extent { place: target(), offset: 0, length: 99, stamp: None };
+            machine.serve(NOW, stream, request, Ok((Content::File, extent)));
+        }
+        TransferEvent::Asked { stream, question, .. } => machine.answer(NOW, stream, question, [0; 16]),
+        TransferEvent::Offered { stream, request, .. } => {
+            let incoming = rng.u64();
+            machine.admit(NOW, stream, request, Verdict::Send { incoming });
+        }
+        TransferEvent::Arrived { stream, request, .. } => machine.stored(NOW, stream, request, Ok(())),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
+    let file = manifest(&content(127 * CHUNK_BYTES_MIN as usize + 99, 1));
+    let keys: Vec<Key> = file.keys().to_vec();
+    let mut reached = std::collections::BTreeSet::new();
+    for seed in 0..400_u32 {
+        let mut seed_bytes = [7; 32];
+        seed_bytes[..4].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = Rng::new(seed_bytes);
+        let mut machine = machine();
+        let mut puppet = Puppet::proven(1, &mut machine);
+        let contact = puppet.contact();
+        let have = vec![false; keys.len()];
+        machine.0.begin(NOW, DownloadId(1), file.clone(), target(), have);
+        machine.0.add_sources(NOW, DownloadId(1), &[contact]);
+        machine.0.fetch(NOW, DownloadId(2), Key([3; 32]), &[contact]);
+        let extent = Extent { place: target(), offset: 0, length: 99, stamp: None };
+        let offer = Offer {
+            key: keys[0],
+            content: Content::File,
+            length: 99,
+            input_offset: 0,
+            replicas: 1,
+            lifetime: 9,
+        };
+        machine.0.push(NOW, PushId(1), contact, offer, extent);
+        for _ in 0..200 {
+            match rng.below(12) {
+                0 => machine.0.handle_drained(NOW, puppet.stream),
+                1 => machine.0.mark(NOW, DownloadId(1), rng.below(130) as u32),
+                2 if rng.below(4) == 0 => puppet.say_bytes(&mut machine, &[0; 300]),
+                3 if rng.below(4) == 0 => puppet.say(&mut machine, &any_frame(&mut rng, &keys)),
+                4 if rng.below(20) == 0 => machine.0.abort(NOW, DownloadId(1)),
+                5 => {
+                    let request = 1000 + rng.below(1000) as u32;
+                    let key = keys[127];
+                    let offer = Offer {
+                        key,
+                        content: Content::Chunk,
+                        length: 99,
+                        input_offset: CHUNK_BYTES_MIN,
+                        ..offer
+                    };
+                    puppet.say(&mut machine, &Frame::Store { request, offer });
+                }
+                _ => {
+                    let said = fitting_frame(&mut rng, &mut puppet, &keys);
+                    puppet.say_bytes(&mut machine, &said);
+                }
+            }
+            if let (Some(sink), true) = (puppet.sink.take(), rng.below(10) > 0) {
+                let result = sunk(&mut rng, &sink, &keys);
+                machine.0.handle_sunk(NOW, puppet.stream, result);
+            }
+            while let Some(event) = machine.0.poll_event() {
+                react(&mut machine.0, &mut rng, event);
+            }
+            puppet.listen(&mut machine);
+            if puppet.closed {
+                break;
+            }
+        }
+        reached.extend(machine.0.counters().keys().copied());
+        machine.0.handle_closed(NOW, StreamId(1));
+        assert_eq!(machine.0.streams(), 0);
+        let mut now = NOW;
+        while let Some(due) = machine.0.next_deadline().filter(|due| due.since(NOW).as_secs() < 100) {
+            assert!(due > now);
+            now = due;
+            machine.0.handle_timeout(now);
+            while machine.0.poll_output().is_some() {}
+        }
+    }
+    for counter in ["chunk_received", "block_unneeded", "source_bad", "frame_unexpected", "offer_arrived"] {
+        assert!(reached.contains(counter), "{counter} is not among {reached:?}");
+    }
+}
