@@ -6,6 +6,7 @@ pub mod io;
 pub mod limits;
 pub mod manifest;
 pub mod rng;
+pub mod store;
 pub mod time;
 pub mod wire;
 

@@ -1,0 +1,420 @@
+//! What this node has: stored pieces, shared files, downloads under way, and the quota that they keep.
+//!
+//! The [`Store`] is an index. It moves no bytes and reads no file; it knows where each piece lies, decides what is
+//! taken in and what has to go, and says so as [`DiskOp`]s for the driver. Its rules:
+//!
+//! - Space is reserved when a piece is admitted, so the quota cannot be exceeded by what arrives at the same time.
+//! - What is in the cache (files fetched without a name of the user's own) goes first, the longest unused before the
+//!   others. Stored pieces never make room: they go when they expire.
+//! - Lifetimes are counted in the node's own age, the seconds that it has been running: a host whose clock jumps, or
+//!   starts in 1970, keeps what it promised to keep.
+
+mod files;
+mod index;
+mod pieces;
+#[cfg(test)]
+mod tests;
+
+use crate::id::Key;
+use crate::io::{DiskOp, Extent, PieceMeta, Place, Recovered, Share};
+use crate::limits::Limits;
+use crate::manifest::{Content, Manifest};
+use crate::time::{Duration, Instant};
+use crate::wire::frame::{Offer, Refusal};
+use core::fmt;
+use files::{Files, is_cached};
+use pieces::{Pieces, cost, is_possible};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+pub use pieces::PIECE_OVERHEAD_BYTES;
+
+/// How many pieces one call of [`Store::handle_timeout`] lets expire.
+const EXPIRED_PER_CALL_MAX: usize = 64;
+
+/// The answer to an offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// The piece is here and on disk.
+    Have,
+    /// Space is reserved: the piece goes to [`Place::Incoming`] of this number.
+    Send {
+        /// The number, which never comes again in this run.
+        incoming: u64,
+    },
+    /// Not now, or never.
+    Refuse(Refusal),
+}
+
+/// There is no room: the table of shares is full, or the quota is used up by what cannot be evicted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no room: as many files are shared as the limits allow, or the quota is used up")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// What the store holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreStats {
+    /// Stored pieces.
+    pub pieces: u32,
+    /// Shared files, cached ones included.
+    pub shares: u32,
+    /// Bytes on disk of stored pieces.
+    pub piece_bytes: u64,
+    /// Bytes on disk of shares in the cache.
+    pub cached_bytes: u64,
+    /// Bytes kept free for pieces and cached files that are arriving.
+    pub reserved_bytes: u64,
+    /// Bytes that all three may take together.
+    pub quota_bytes: u64,
+    /// Cached files evicted so far.
+    pub evicted: u64,
+    /// Pieces expired so far.
+    pub expired: u64,
+}
+
+/// The index of what this node has.
+pub struct Store {
+    quota: u64,
+    pieces_max: usize,
+    shares_max: usize,
+    partials_max: usize,
+    incoming_max: usize,
+    started: Instant,
+    age_at_start: u64,
+    pieces: Pieces,
+    incoming: BTreeMap<u64, PieceMeta>,
+    incoming_next: u64,
+    incoming_bytes: u64,
+    files: Files,
+    ops: VecDeque<DiskOp>,
+    evicted: u64,
+    expired: u64,
+}
+
+impl Store {
+    /// A store of what was found on disk. What has expired meanwhile or no longer fits the limits is dropped, the cache
+    /// first, then the pieces that expire first, and [`poll_op`](Store::poll_op) tells the disk. `seed` is to be a
+    /// number that nobody else knows.
+    pub fn new(limits: &Limits, recovered: &Recovered, seed: u64, now: Instant) -> Self {
+        let mut store = Store {
+            quota: limits.quota_bytes,
+            pieces_max: limits.pieces_max,
+            shares_max: limits.shares_max,
+            partials_max: limits.downloads_max,
+            incoming_max: limits.streams_max,
+            started: now,
+            age_at_start: recovered.ages.seconds,
+            pieces: Pieces::default(),
+            incoming: BTreeMap::new(),
+            incoming_next: 0,
+            incoming_bytes: 0,
+            files: Files::new(seed),
+            ops: VecDeque::new(),
+            evicted: 0,
+            expired: 0,
+        };
+        store.take_pieces(&recovered.pieces);
+        store.take_shares(&recovered.shares);
+        store
+    }
+
+    fn take_pieces(&mut self, recovered: &[PieceMeta]) {
+        let mut pieces = recovered.to_vec();
+        pieces.sort_unstable_by_key(|piece| (core::cmp::Reverse(piece.expires), piece.key));
+        let mut dropped = 0;
+        for piece in pieces {
+            let room = self.pieces.len() < self.pieces_max;
+            if piece.expires > self.age_at_start && room && self.used() + cost(piece.length) <= self.quota {
+                self.pieces.insert(&piece);
+            } else {
+                dropped += 1;
+                self.ops.push_back(DiskOp::Remove(Place::Piece(piece.key)));
+            }
+        }
+        if dropped > 0 {
+            log::info!("{dropped} stored pieces have expired or are over the quota and are deleted");
+        }
+    }
+
+    fn take_shares(&mut self, recovered: &[Share]) {
+        let mut shares: Vec<&Share> = recovered.iter().collect();
+        shares.sort_by_key(|share| (is_cached(&share.place), share.manifest.hash()));
+        for share in shares {
+            let share = Arc::new(share.clone());
+            let length = if is_cached(&share.place) { share.manifest.length() } else { 0 };
+            if self.files.share_count() < self.shares_max && self.used() + length <= self.quota {
+                self.files.add_share(share);
+            } else {
+                log::warn!("{} is no longer shared: the limits have no room for it", share.manifest.hash());
+                self.ops.push_back(DiskOp::RemoveShare { share });
+            }
+        }
+    }
+
+    /// The node's age in seconds: how long it has been running, all runs together.
+    pub fn age(&self, now: Instant) -> u64 {
+        self.age_at_start.saturating_add(now.since(self.started).as_secs())
+    }
+
+    /// What the store holds.
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            pieces: self.pieces.len() as u32,
+            shares: self.files.share_count() as u32,
+            piece_bytes: self.pieces.bytes(),
+            cached_bytes: self.files.cached_bytes(),
+            reserved_bytes: self.incoming_bytes + self.files.arriving_bytes(),
+            quota_bytes: self.quota,
+            evicted: self.evicted,
+            expired: self.expired,
+        }
+    }
+
+    /// What a piece is and where its bytes lie: a stored piece, a share's manifest, a share's chunk (or the whole of a
+    /// one-chunk file), or a verified chunk of a download.
+    pub fn locate(&self, key: &Key) -> Option<(Content, Extent)> {
+        match self.pieces.get(key) {
+            Some(meta) => {
+                let place = Place::Piece(*key);
+                Some((meta.content, Extent { place, offset: 0, length: meta.length, stamp: None }))
+            }
+            None => self.files.locate(key),
+        }
+    }
+
+    /// Whether a piece can be located.
+    pub fn has(&self, key: &Key) -> bool {
+        self.locate(key).is_some()
+    }
+
+    /// A stored piece.
+    pub fn piece(&self, key: &Key) -> Option<PieceMeta> {
+        self.pieces.get(key)
+    }
+
+    /// The stored pieces, in the order of their keys.
+    pub fn pieces(&self) -> impl Iterator<Item = PieceMeta> + '_ {
+        self.pieces.iter()
+    }
+
+    /// The chunks of a file that are already here in some other file or as stored pieces: their numbers and where they
+    /// are. Chunks of a download of the same file are not among them.
+    pub fn local_sources(&self, manifest: &Manifest) -> Vec<(u32, Extent)> {
+        let target = self.files.partial(&manifest.hash()).map(|(_, place)| place.clone());
+        let found = (0..).zip(manifest.keys()).filter_map(|(chunk, key)| {
+            let (content, extent) = self.locate(key)?;
+            let usable = content != Content::Manifest && Some(&extent.place) != target.as_ref();
+            (usable && extent.length == manifest.chunk_length(chunk)).then_some((chunk, extent))
+        });
+        found.collect()
+    }
+
+    /// Decides on an offer. A piece that is here is kept as long and on as many nodes as the most demanding offer
+    /// asked (until a restart, which remembers what it was stored with).
+    pub fn admit(&mut self, now: Instant, offer: &Offer) -> Admission {
+        if !is_possible(offer) {
+            return Admission::Refuse(Refusal::Invalid);
+        }
+        let expires = self.age(now).saturating_add(u64::from(offer.lifetime));
+        if self.pieces.raise(&offer.key, offer.replicas, expires) || self.is_published(&offer.key) {
+            return Admission::Have;
+        }
+        let arriving = self.incoming.values().any(|meta| meta.key == offer.key);
+        if arriving || self.incoming.len() >= self.incoming_max {
+            return Admission::Refuse(Refusal::Busy);
+        }
+        let room = self.pieces.len() + self.incoming.len() < self.pieces_max;
+        if !room || !self.make_room(cost(offer.length)) {
+            return Admission::Refuse(Refusal::NoSpace);
+        }
+        let Offer { key, content, length, input_offset, replicas, .. } = *offer;
+        let incoming = self.incoming_next;
+        self.incoming_next += 1;
+        self.incoming_bytes += cost(length);
+        self.incoming.insert(incoming, PieceMeta { key, content, length, input_offset, replicas, expires });
+        Admission::Send { incoming }
+    }
+
+    /// What to commit an admitted piece with.
+    pub fn meta_of(&self, incoming: u64) -> Option<PieceMeta> {
+        self.incoming.get(&incoming).copied()
+    }
+
+    /// An admitted piece is on disk: from now on it is located and counted. `None` when there is no such admission.
+    pub fn committed(&mut self, incoming: u64) -> Option<PieceMeta> {
+        let meta = self.release(incoming)?;
+        self.pieces.insert(&meta);
+        Some(meta)
+    }
+
+    /// An admitted piece will not come, or was not what was offered: its space is free again, and what has arrived
+    /// is deleted.
+    pub fn discarded(&mut self, incoming: u64) {
+        if self.release(incoming).is_some() {
+            self.ops.push_back(DiskOp::Remove(Place::Incoming(incoming)));
+        }
+    }
+
+    fn release(&mut self, incoming: u64) -> Option<PieceMeta> {
+        let meta = self.incoming.remove(&incoming)?;
+        self.incoming_bytes -= cost(meta.length);
+        Some(meta)
+    }
+
+    /// Drops a stored piece that turned out to be unreadable or altered. `false` when there is none.
+    pub fn remove_piece(&mut self, key: &Key) -> bool {
+        let found = self.pieces.remove(key).is_some();
+        if found {
+            self.ops.push_back(DiskOp::Remove(Place::Piece(*key)));
+        }
+        found
+    }
+
+    /// Adds a share, or replaces what is known of one with the same hash. A download of the same file into the cache
+    /// ends with it. Fails when there are too many shares or a cached one is over the quota.
+    pub fn add_share(&mut self, share: Arc<Share>) -> Result<(), Full> {
+        let hash = share.manifest.hash();
+        let cached = is_cached(&share.place);
+        let known = self.files.share(&hash);
+        let counted = known.is_some_and(|old| is_cached(&old.place))
+            || self.files.partial(&hash).is_some_and(|(_, place)| is_cached(place));
+        let table_full = known.is_none() && self.files.share_count() >= self.shares_max;
+        if table_full && !self.evict_one() {
+            return Err(Full);
+        }
+        if cached && !counted && !self.make_room(share.manifest.length()) {
+            return Err(Full);
+        }
+        if cached {
+            self.files.end_partial(&hash);
+        }
+        let old = self.files.add_share(share);
+        if old.is_some_and(|old| is_cached(&old.place)) && !cached {
+            self.ops.push_back(DiskOp::Remove(Place::Cache(hash)));
+        }
+        Ok(())
+    }
+
+    /// Forgets a share. The caller tells the disk ([`DiskOp::RemoveShare`]), because it waits for the answer.
+    pub fn remove_share(&mut self, hash: &Key) -> Option<Arc<Share>> {
+        self.files.remove_share(hash)
+    }
+
+    /// A file is not what it was: forgets every share of it, here and, by [`poll_op`](Store::poll_op), on disk.
+    pub fn withdraw(&mut self, place: &Place) -> Vec<Arc<Share>> {
+        let hashes = self.files.shares_at(place);
+        let shares: Vec<_> = hashes.iter().filter_map(|hash| self.files.remove_share(hash)).collect();
+        self.ops.extend(shares.iter().map(|share| DiskOp::RemoveShare { share: share.clone() }));
+        shares
+    }
+
+    /// A share.
+    pub fn share(&self, hash: &Key) -> Option<&Arc<Share>> {
+        self.files.share(hash)
+    }
+
+    /// The shares, in the order of their hashes.
+    pub fn shares(&self) -> impl Iterator<Item = &Arc<Share>> {
+        self.files.shares()
+    }
+
+    /// Notes that a file was used, so that it is not the next to be evicted. `key` is its hash or a chunk's key.
+    pub fn touch(&mut self, key: &Key) {
+        self.files.touch(key);
+    }
+
+    /// A download begins: its chunks can be located as they are [done](Store::chunk_done). One into the cache reserves its
+    /// length. Fails when that is over the quota, or when there are too many downloads.
+    pub fn begin_partial(&mut self, hash: Key, manifest: Arc<Manifest>, place: Place) -> Result<(), Full> {
+        self.files.end_partial(&hash);
+        if self.files.partial_count() >= self.partials_max {
+            return Err(Full);
+        }
+        if is_cached(&place) && !self.make_room(manifest.length()) {
+            return Err(Full);
+        }
+        self.files.begin_partial(hash, manifest, place);
+        Ok(())
+    }
+
+    /// A chunk of a download is in its file and verified.
+    pub fn chunk_done(&mut self, hash: &Key, chunk: u32) {
+        self.files.chunk_done(hash, chunk);
+    }
+
+    /// A download is over, one way or the other. What it left on disk is the caller's business.
+    pub fn end_partial(&mut self, hash: &Key) {
+        self.files.end_partial(hash);
+    }
+
+    /// The manifest of a download under way.
+    pub fn partial(&self, hash: &Key) -> Option<&Arc<Manifest>> {
+        self.files.partial(hash).map(|(manifest, _)| manifest)
+    }
+
+    /// When [`handle_timeout`](Store::handle_timeout) is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let (expires, _) = self.pieces.next_expiry()?;
+        Some(self.started + Duration::from_secs(expires.saturating_sub(self.age_at_start)))
+    }
+
+    /// Lets pieces expire, a bounded number a call: the deadline stays in the past while more are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let age = self.age(now);
+        for _ in 0..EXPIRED_PER_CALL_MAX {
+            match self.pieces.next_expiry() {
+                Some((expires, key)) if expires <= age => {
+                    self.remove_piece(&key);
+                    self.expired += 1;
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// The next thing that the disk is to do. Nobody waits for its answer, but it must be handed over before any operation
+    /// that is decided later: a piece that has expired may be offered again.
+    pub fn poll_op(&mut self) -> Option<DiskOp> {
+        self.ops.pop_front()
+    }
+
+    /// Bytes that are taken or reserved.
+    fn used(&self) -> u64 {
+        self.pieces.bytes() + self.incoming_bytes + self.files.cached_bytes() + self.files.arriving_bytes()
+    }
+
+    /// Whether the node itself keeps this piece on the network's behalf as part of a file that its user put in. What
+    /// was merely downloaded may be gone tomorrow and is no copy to count on.
+    fn is_published(&self, key: &Key) -> bool {
+        self.files.share_with(key).is_some_and(|share| share.replicas > 0 && share.synced)
+    }
+
+    /// Evicts cached shares until `bytes` more fit. When they cannot, nothing is evicted.
+    fn make_room(&mut self, bytes: u64) -> bool {
+        let lasting = self.used() - self.files.cached_bytes();
+        if lasting.saturating_add(bytes) > self.quota {
+            return false;
+        }
+        while self.used() + bytes > self.quota {
+            assert!(self.evict_one(), "what is over the quota is in the cache");
+        }
+        true
+    }
+
+    fn evict_one(&mut self) -> bool {
+        let oldest = self.files.oldest_cached();
+        let Some(share) = oldest.and_then(|hash| self.files.remove_share(&hash)) else {
+            return false;
+        };
+        self.evicted += 1;
+        self.ops.push_back(DiskOp::RemoveShare { share });
+        true
+    }
+}

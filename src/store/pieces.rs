@@ -1,0 +1,176 @@
+//! The table of stored pieces, in the order of their keys and of their expiry.
+
+use crate::id::Key;
+use crate::io::PieceMeta;
+use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX};
+use crate::wire::frame::Offer;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes that a stored piece takes on disk besides its content.
+pub const PIECE_OVERHEAD_BYTES: u64 = 128;
+
+/// What is known of a stored piece besides its key.
+#[derive(Clone, Copy)]
+struct Piece {
+    input_offset: u64,
+    expires: u64,
+    length: u32,
+    content: Content,
+    replicas: u8,
+}
+
+/// The stored pieces.
+#[derive(Default)]
+pub(super) struct Pieces {
+    table: BTreeMap<Key, Piece>,
+    expiries: BTreeSet<(u64, Key)>,
+    bytes: u64,
+}
+
+impl Pieces {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What they take on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<PieceMeta> {
+        self.table.get(key).map(|piece| meta(*key, piece))
+    }
+
+    /// In the order of their keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = PieceMeta> + '_ {
+        self.table.iter().map(|(key, piece)| meta(*key, piece))
+    }
+
+    /// Adds a piece, in place of one with the same key.
+    pub(super) fn insert(&mut self, meta: &PieceMeta) {
+        self.remove(&meta.key);
+        let PieceMeta { key, content, length, input_offset, replicas, expires } = *meta;
+        self.table.insert(key, Piece { input_offset, expires, length, content, replicas });
+        self.expiries.insert((expires, key));
+        self.bytes += cost(length);
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<PieceMeta> {
+        let piece = self.table.remove(key)?;
+        self.expiries.remove(&(piece.expires, *key));
+        self.bytes -= cost(piece.length);
+        Some(meta(*key, &piece))
+    }
+
+    /// Keeps a piece longer or on more nodes, never shorter or on fewer. `false` when it is not here.
+    pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64) -> bool {
+        let Some(piece) = self.table.get_mut(key) else {
+            return false;
+        };
+        piece.replicas = piece.replicas.max(replicas);
+        if expires > piece.expires {
+            self.expiries.remove(&(piece.expires, *key));
+            self.expiries.insert((expires, *key));
+            piece.expires = expires;
+        }
+        true
+    }
+
+    /// The age at which the next piece expires, and which.
+    pub(super) fn next_expiry(&self) -> Option<(u64, Key)> {
+        self.expiries.first().copied()
+    }
+}
+
+fn meta(key: Key, piece: &Piece) -> PieceMeta {
+    let Piece { input_offset, expires, length, content, replicas } = *piece;
+    PieceMeta { key, content, length, input_offset, replicas, expires }
+}
+
+/// What a piece of `length` bytes takes on disk. Whole blocks are the file system's business.
+pub(super) fn cost(length: u32) -> u64 {
+    u64::from(length) + PIECE_OVERHEAD_BYTES
+}
+
+/// Whether there can be a piece like this. What passes can be hashed: BLAKE3 takes a subtree only where it fits.
+pub(super) fn is_possible(offer: &Offer) -> bool {
+    let Offer { content, length, input_offset, replicas, lifetime, .. } = *offer;
+    let end = input_offset.saturating_add(u64::from(length));
+    let fits = match content {
+        Content::Chunk => {
+            let aligned = input_offset == 0 || u64::from(length) <= 1 << input_offset.trailing_zeros();
+            input_offset % CHUNK_BYTES_MIN == 0 && aligned && length > 0 && end <= FILE_BYTES_MAX
+        }
+        Content::Manifest => input_offset == 0 && length > 0,
+        Content::File => input_offset == 0,
+    };
+    fits && length <= content.bytes_max() && replicas > 0 && lifetime > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{CHUNK_BYTES_MAX, MANIFEST_BYTES_MAX};
+
+    fn offer(content: Content, length: u32, input_offset: u64) -> Offer {
+        Offer { key: Key([1; 32]), content, length, input_offset, replicas: 3, lifetime: 60 }
+    }
+
+    #[test]
+    fn only_pieces_that_some_file_has_are_possible() {
+        let (least, most) = (CHUNK_BYTES_MIN as u32, CHUNK_BYTES_MAX as u32);
+        let yes = [
+            offer(Content::Chunk, least, 0),
+            offer(Content::Chunk, most, CHUNK_BYTES_MAX * 3),
+            offer(Content::Chunk, 1, CHUNK_BYTES_MIN),
+            offer(Content::Manifest, MANIFEST_BYTES_MAX, 0),
+            offer(Content::File, 0, 0),
+            offer(Content::File, least, 0),
+        ];
+        let no = [
+            offer(Content::Chunk, 0, 0),
+            offer(Content::Chunk, most + 1, 0),
+            offer(Content::Chunk, 10, 1024),
+            offer(Content::Chunk, least + 1, CHUNK_BYTES_MIN),
+            offer(Content::Chunk, most, FILE_BYTES_MAX),
+            offer(Content::Chunk, 1, u64::MAX - CHUNK_BYTES_MIN + 1),
+            offer(Content::Manifest, MANIFEST_BYTES_MAX + 1, 0),
+            offer(Content::Manifest, 100, CHUNK_BYTES_MIN),
+            offer(Content::Manifest, 0, 0),
+            offer(Content::File, least + 1, 0),
+            offer(Content::File, 5, CHUNK_BYTES_MIN),
+            Offer { replicas: 0, ..offer(Content::File, 5, 0) },
+            Offer { lifetime: 0, ..offer(Content::File, 5, 0) },
+        ];
+        assert!(yes.iter().all(is_possible));
+        for offer in no {
+            assert!(!is_possible(&offer), "{offer:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_and_expiries_follow_what_is_inserted_raised_and_removed() {
+        let mut pieces = Pieces::default();
+        let piece = |key: u8, length, expires| PieceMeta {
+            key: Key([key; 32]),
+            content: Content::File,
+            length,
+            input_offset: 0,
+            replicas: 2,
+            expires,
+        };
+        pieces.insert(&piece(1, 100, 50));
+        pieces.insert(&piece(2, 200, 40));
+        pieces.insert(&piece(1, 150, 30));
+        assert_eq!((pieces.len(), pieces.bytes()), (2, 350 + 2 * PIECE_OVERHEAD_BYTES));
+        assert_eq!(pieces.next_expiry(), Some((30, Key([1; 32]))));
+        assert!(pieces.raise(&Key([1; 32]), 1, 60));
+        assert_eq!(pieces.get(&Key([1; 32])), Some(piece(1, 150, 60)));
+        assert_eq!(pieces.next_expiry(), Some((40, Key([2; 32]))));
+        assert!(pieces.raise(&Key([2; 32]), 5, 10) && !pieces.raise(&Key([3; 32]), 5, 10));
+        assert_eq!(pieces.remove(&Key([2; 32])), Some(PieceMeta { replicas: 5, ..piece(2, 200, 40) }));
+        assert_eq!(pieces.remove(&Key([2; 32])), None);
+        pieces.remove(&Key([1; 32]));
+        assert_eq!((pieces.len(), pieces.bytes(), pieces.next_expiry()), (0, 0, None));
+    }
+}

@@ -1,0 +1,342 @@
+use super::*;
+use crate::io::{Ages, FileStamp};
+use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
+use crate::rng::Rng;
+use std::path::Path;
+
+const NOW: Instant = Instant::from_secs(1000);
+
+fn limits(quota_bytes: u64) -> Limits {
+    Limits { quota_bytes, ..Limits::default() }
+}
+
+fn store(quota_bytes: u64) -> Store {
+    Store::new(&limits(quota_bytes), &Recovered::default(), 1, NOW)
+}
+
+fn key(byte: u8) -> Key {
+    Key([byte; 32])
+}
+
+fn offer(byte: u8, length: u32) -> Offer {
+    Offer { key: key(byte), content: Content::File, length, input_offset: 0, replicas: 3, lifetime: 100 }
+}
+
+fn meta(byte: u8, length: u32, expires: u64) -> PieceMeta {
+    PieceMeta { key: key(byte), content: Content::File, length, input_offset: 0, replicas: 3, expires }
+}
+
+fn manifest(fill: u8, length: u64) -> Arc<Manifest> {
+    let mut builder = ManifestBuilder::new(length).unwrap();
+    builder.update(&vec![fill; length as usize]);
+    Arc::new(builder.finish().unwrap())
+}
+
+fn path(name: &str) -> Place {
+    Place::File(Path::new(name).into())
+}
+
+fn share(manifest: &Arc<Manifest>, place: Place) -> Arc<Share> {
+    let stamp = FileStamp { length: manifest.length(), modified: 5, inode: 6 };
+    let manifest = manifest.clone();
+    Arc::new(Share { manifest, place, stamp, replicas: 0, lifetime: 60, replicated: false, synced: true })
+}
+
+fn cached(manifest: &Arc<Manifest>) -> Arc<Share> {
+    share(manifest, Place::Cache(manifest.hash()))
+}
+
+fn ops(store: &mut Store) -> Vec<DiskOp> {
+    core::iter::from_fn(|| store.poll_op()).collect()
+}
+
+fn admit(store: &mut Store, offer: &Offer) -> u64 {
+    match store.admit(NOW, offer) {
+        Admission::Send { incoming } => incoming,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn keep(store: &mut Store, offer: &Offer) {
+    let incoming = admit(store, offer);
+    store.committed(incoming).unwrap();
+}
+
+#[test]
+fn a_piece_is_located_once_it_is_committed_and_not_before() {
+    let mut store = store(1 << 20);
+    let incoming = admit(&mut store, &offer(1, 500));
+    assert!(!store.has(&key(1)));
+    assert_eq!(store.admit(NOW, &offer(1, 500)), Admission::Refuse(Refusal::Busy));
+    assert_eq!(store.meta_of(incoming), Some(meta(1, 500, 100)));
+    assert_eq!(store.committed(incoming), Some(meta(1, 500, 100)));
+    assert_eq!((store.committed(incoming), store.meta_of(incoming)), (None, None));
+    let extent = Extent { place: Place::Piece(key(1)), offset: 0, length: 500, stamp: None };
+    assert_eq!(store.locate(&key(1)), Some((Content::File, extent)));
+    assert_eq!(store.stats().piece_bytes, 500 + PIECE_OVERHEAD_BYTES);
+    assert_eq!(store.stats().reserved_bytes, 0);
+}
+
+#[test]
+fn an_offer_of_what_is_here_only_ever_raises_what_was_promised() {
+    let mut store = store(1 << 20);
+    keep(&mut store, &offer(1, 500));
+    assert_eq!(store.admit(NOW, &Offer { replicas: 7, lifetime: 10, ..offer(1, 500) }), Admission::Have);
+    assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 100) }));
+    assert_eq!(store.admit(NOW + Duration::from_secs(50), &offer(1, 500)), Admission::Have);
+    assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 150) }));
+}
+
+#[test]
+fn a_discarded_piece_gives_its_space_back_and_is_deleted() {
+    let mut store = store(500 + PIECE_OVERHEAD_BYTES);
+    let incoming = admit(&mut store, &offer(1, 500));
+    assert_eq!(store.admit(NOW, &offer(2, 0)), Admission::Refuse(Refusal::NoSpace));
+    store.discarded(incoming);
+    store.discarded(incoming);
+    assert_eq!(ops(&mut store), [DiskOp::Remove(Place::Incoming(incoming))]);
+    let next = admit(&mut store, &offer(2, 500));
+    assert_ne!(next, incoming);
+}
+
+#[test]
+fn offers_that_make_no_sense_are_invalid_and_too_many_at_once_are_busy() {
+    let mut store = store(1 << 30);
+    assert_eq!(store.admit(NOW, &Offer { replicas: 0, ..offer(1, 1) }), Admission::Refuse(Refusal::Invalid));
+    let most = Limits::default().streams_max as u8;
+    (0..most).for_each(|byte| assert!(admit(&mut store, &offer(byte, 1)) == u64::from(byte)));
+    assert_eq!(store.admit(NOW, &offer(most, 1)), Admission::Refuse(Refusal::Busy));
+}
+
+#[test]
+fn pieces_expire_in_the_nodes_own_age_a_bounded_number_a_call() {
+    let ages = Ages { boots: 3, seconds: 5000, clean: true };
+    let pieces = (0..100).map(|byte| meta(byte, 10, 5010)).chain([meta(200, 10, 4999)]).collect();
+    let recovered = Recovered { ages, pieces, ..Recovered::default() };
+    let mut store = Store::new(&limits(1 << 20), &recovered, 1, NOW);
+    assert_eq!(ops(&mut store), [DiskOp::Remove(Place::Piece(key(200)))]);
+    assert_eq!(store.age(NOW), 5000);
+    assert_eq!(store.next_deadline(), Some(NOW + Duration::from_secs(10)));
+    store.handle_timeout(NOW + Duration::from_secs(9));
+    assert_eq!(store.stats().pieces, 100);
+    let due = NOW + Duration::from_secs(10);
+    store.handle_timeout(due);
+    assert_eq!((store.stats().pieces, ops(&mut store).len()), (36, 64));
+    assert_eq!(store.next_deadline(), Some(due));
+    store.handle_timeout(due);
+    assert_eq!((store.stats().pieces, ops(&mut store).len(), store.next_deadline()), (0, 36, None));
+    assert_eq!((store.stats().expired, store.stats().piece_bytes), (100, 0));
+}
+
+#[test]
+fn a_smaller_quota_keeps_what_expires_last_and_drops_the_cache_first() {
+    let one = manifest(1, 400);
+    let recovered = Recovered {
+        pieces: vec![meta(1, 400, 10), meta(2, 400, 30), meta(3, 400, 20)],
+        shares: vec![cached(&one).as_ref().clone(), share(&manifest(2, 9000), path("/a")).as_ref().clone()],
+        ..Recovered::default()
+    };
+    let mut store = Store::new(&limits(2 * (400 + PIECE_OVERHEAD_BYTES) + 10), &recovered, 1, NOW);
+    assert!(store.has(&key(2)) && store.has(&key(3)));
+    assert_eq!((store.stats().pieces, store.stats().shares), (2, 1));
+    let gone = [DiskOp::Remove(Place::Piece(key(1))), DiskOp::RemoveShare { share: cached(&one) }];
+    assert_eq!(ops(&mut store), gone);
+}
+
+#[test]
+fn every_kind_of_piece_is_located_with_the_stamp_of_its_file() {
+    let mut store = store(1 << 30);
+    let (large, small) = (manifest(1, 2 * CHUNK_BYTES_MIN + 77), manifest(2, 300));
+    let (first, second) = (share(&large, path("/large")), share(&small, path("/small")));
+    store.add_share(first.clone()).unwrap();
+    store.add_share(second.clone()).unwrap();
+    let (content, extent) = store.locate(&large.hash()).unwrap();
+    assert_eq!((content, &extent.place), (Content::Manifest, &Place::ShareManifest(large.hash())));
+    assert_eq!((extent.length as usize, extent.stamp), (large.encode().len(), None));
+    let stamp = Some(first.stamp);
+    let last = Extent { place: path("/large"), offset: 2 * CHUNK_BYTES_MIN, length: 77, stamp };
+    assert_eq!(store.locate(&large.keys()[2]), Some((Content::Chunk, last)));
+    let whole = Extent { place: path("/small"), offset: 0, length: 300, stamp: Some(second.stamp) };
+    assert_eq!(store.locate(&small.hash()), Some((Content::File, whole)));
+    assert_eq!(store.remove_share(&large.hash()), Some(first));
+    assert!(!store.has(&large.hash()) && !store.has(&large.keys()[0]) && store.has(&small.hash()));
+}
+
+#[test]
+fn a_download_serves_the_chunks_that_are_done_and_no_others() {
+    let mut store = store(1 << 30);
+    let file = manifest(1, 70 * CHUNK_BYTES_MIN);
+    let place = Place::Partial(Path::new("/target").into());
+    store.begin_partial(file.hash(), file.clone(), place.clone()).unwrap();
+    store.chunk_done(&file.hash(), 65);
+    store.chunk_done(&file.hash(), 4000);
+    store.chunk_done(&key(9), 0);
+    let length = CHUNK_BYTES_MIN as u32;
+    let extent = Extent { place, offset: 65 * CHUNK_BYTES_MIN, length, stamp: None };
+    assert_eq!(store.locate(&file.keys()[65]), Some((Content::Chunk, extent)));
+    assert!(!store.has(&file.keys()[64]) && !store.has(&file.hash()));
+    assert_eq!(store.partial(&file.hash()), Some(&file));
+    assert!(store.local_sources(&file).is_empty());
+    store.end_partial(&file.hash());
+    assert!(!store.has(&file.keys()[65]) && store.partial(&file.hash()).is_none());
+}
+
+#[test]
+fn chunks_that_other_files_and_pieces_have_are_local_sources() {
+    let mut store = store(1 << 30);
+    let (file, longer) = (manifest(1, 3 * CHUNK_BYTES_MIN), manifest(1, 5 * CHUNK_BYTES_MIN + 1));
+    store.add_share(share(&file, path("/short"))).unwrap();
+    let chunk = Offer {
+        key: longer.keys()[4],
+        content: Content::Chunk,
+        length: CHUNK_BYTES_MIN as u32,
+        input_offset: 4 * CHUNK_BYTES_MIN,
+        ..offer(0, 0)
+    };
+    keep(&mut store, &chunk);
+    let place = Place::Cache(longer.hash());
+    store.begin_partial(longer.hash(), longer.clone(), place).unwrap();
+    store.chunk_done(&longer.hash(), 5);
+    let sources = store.local_sources(&longer);
+    assert_eq!(sources.iter().map(|(chunk, _)| *chunk).collect::<Vec<_>>(), [0, 1, 2, 4]);
+    assert_eq!(sources[0].1.place, path("/short"));
+    assert_eq!(sources[3].1.place, Place::Piece(longer.keys()[4]));
+}
+
+#[test]
+fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() {
+    let mut store = store(3000 + PIECE_OVERHEAD_BYTES);
+    let files: Vec<_> = (1..=3).map(|fill| manifest(fill, 800)).collect();
+    files.iter().for_each(|file| store.add_share(cached(file)).unwrap());
+    keep(&mut store, &offer(1, 500));
+    store.touch(&files[0].hash());
+    // 2,400 of 3,000 bytes are cached, 500 a piece: 700 more need one file's place.
+    let incoming = admit(&mut store, &offer(2, 700 - PIECE_OVERHEAD_BYTES as u32));
+    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&files[1]) }]);
+    store.committed(incoming).unwrap();
+    // More than the cache can give: nothing is evicted for nothing.
+    assert_eq!(store.admit(NOW, &offer(3, 1800)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!((ops(&mut store).len(), store.stats().shares), (0, 2));
+    assert_eq!(store.add_share(cached(&manifest(9, 2500))), Err(Full));
+    assert_eq!((store.stats().pieces, store.stats().evicted), (2, 1));
+}
+
+#[test]
+fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_place() {
+    let mut store = store(1000);
+    let (old, file) = (manifest(1, 600), manifest(2, 700));
+    store.add_share(cached(&old)).unwrap();
+    store.begin_partial(file.hash(), file.clone(), Place::Cache(file.hash())).unwrap();
+    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&old) }]);
+    assert_eq!(store.admit(NOW, &offer(1, 300)), Admission::Refuse(Refusal::NoSpace));
+    store.add_share(cached(&file)).unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.cached_bytes, stats.reserved_bytes), (700, 0));
+    let large = manifest(3, 1001);
+    assert_eq!(store.begin_partial(large.hash(), large.clone(), Place::Cache(large.hash())), Err(Full));
+    assert_eq!(store.stats().shares, 1);
+}
+
+#[test]
+fn a_changed_file_is_withdrawn_whatever_it_was_shared_as() {
+    let mut store = store(1000);
+    let (before, after, other) = (manifest(1, 600), manifest(2, 700), manifest(3, 5));
+    let shares = [share(&before, path("/a")), share(&after, path("/a")), share(&other, path("/b"))];
+    shares.iter().for_each(|share| store.add_share(share.clone()).unwrap());
+    let mut gone = store.withdraw(&path("/a"));
+    gone.sort_by_key(|share| share.manifest.length());
+    assert_eq!(gone, shares[..2]);
+    assert_eq!(ops(&mut store).len(), 2);
+    assert!(!store.has(&before.hash()) && !store.has(&after.hash()) && store.has(&other.hash()));
+    assert!(store.withdraw(&path("/a")).is_empty());
+}
+
+#[test]
+fn the_table_of_shares_is_bounded_and_a_cached_file_that_gets_a_name_leaves_the_cache() {
+    let limits = Limits { shares_max: 2, ..limits(1 << 20) };
+    let mut store = Store::new(&limits, &Recovered::default(), 1, NOW);
+    let files: Vec<_> = (1..=3).map(|fill| manifest(fill, 800)).collect();
+    store.add_share(cached(&files[0])).unwrap();
+    store.add_share(share(&files[0], path("/0"))).unwrap();
+    assert_eq!(ops(&mut store), [DiskOp::Remove(Place::Cache(files[0].hash()))]);
+    store.add_share(cached(&files[1])).unwrap();
+    store.add_share(share(&files[2], path("/2"))).unwrap();
+    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&files[1]) }]);
+    assert_eq!(store.add_share(share(&files[1], path("/1"))), Err(Full));
+    assert_eq!(store.add_share(share(&files[2], path("/other"))), Ok(()));
+    assert_eq!(store.stats().cached_bytes, 0);
+    let hashes: Vec<Key> = store.shares().map(|share| share.manifest.hash()).collect();
+    assert!(hashes.is_sorted() && hashes.len() == 2);
+}
+
+#[test]
+fn a_published_file_counts_as_a_copy_and_a_downloaded_one_does_not() {
+    let mut store = store(1 << 20);
+    let file = manifest(1, 800);
+    let offer = Offer { key: file.hash(), ..offer(1, 800) };
+    let downloaded = Share { synced: false, ..share(&file, path("/a")).as_ref().clone() };
+    store.add_share(Arc::new(downloaded.clone())).unwrap();
+    let incoming = admit(&mut store, &offer);
+    store.discarded(incoming);
+    store.add_share(Arc::new(Share { synced: true, replicas: 3, ..downloaded })).unwrap();
+    assert_eq!(store.admit(NOW, &offer), Admission::Have);
+}
+
+/// What is on disk or on its way there, if the disk does what it is told when it is told.
+fn footprint(store: &Store, arriving: &BTreeMap<u64, u32>) -> u64 {
+    let pieces: u64 = store.pieces().map(|piece| cost(piece.length)).sum();
+    let cache = store.shares().filter(|share| is_cached(&share.place));
+    let cache: u64 = cache.map(|share| share.manifest.length()).sum();
+    pieces + cache + arriving.values().map(|length| cost(*length)).sum::<u64>()
+}
+
+#[test]
+fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
+    for seed in 0..20 {
+        let mut rng = Rng::new([seed; 32]);
+        let mut store = store(20_000);
+        let mut now = NOW;
+        let mut arriving: BTreeMap<u64, u32> = BTreeMap::new();
+        let files: Vec<_> = (0..10).map(|fill| manifest(fill, 1 + rng.below(6000))).collect();
+        let mut durable = 0;
+        for _ in 0..2000 {
+            let length = rng.below(5000) as u32;
+            match rng.below(8) {
+                0..=2 => {
+                    let lifetime = 1 + rng.below(300) as u32;
+                    let offer = Offer { key: Key(rng.bytes()), lifetime, ..offer(0, length) };
+                    if let Admission::Send { incoming } = store.admit(now, &offer) {
+                        arriving.insert(incoming, length);
+                    }
+                }
+                3 | 4 => {
+                    if let Some((incoming, _)) = arriving.pop_first() {
+                        store.committed(incoming).unwrap();
+                        durable += 1;
+                    }
+                }
+                5 => {
+                    if let Some((incoming, _)) = arriving.pop_last() {
+                        store.discarded(incoming);
+                    }
+                }
+                6 => {
+                    let _ = store.add_share(cached(&files[rng.below(10) as usize]));
+                }
+                _ => {
+                    now = now + Duration::from_secs(rng.below(20));
+                    let before = store.stats().pieces;
+                    store.handle_timeout(now);
+                    durable -= before - store.stats().pieces;
+                }
+            }
+            let stats = store.stats();
+            assert_eq!(stats.pieces, durable, "seed {seed}: only expiry takes a piece away");
+            assert!(footprint(&store, &arriving) <= 20_000, "seed {seed}");
+            let counted = stats.piece_bytes + stats.cached_bytes + stats.reserved_bytes;
+            assert_eq!(counted, footprint(&store, &arriving), "seed {seed}");
+            ops(&mut store);
+        }
+        assert!(store.stats().evicted > 0 && store.stats().expired > 0, "seed {seed} exercises everything");
+    }
+}
