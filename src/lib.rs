@@ -1,5 +1,6 @@
 //! Elver.
 pub mod dht;
+pub mod disk;
 pub mod id;
 pub mod identity;
 pub mod io;

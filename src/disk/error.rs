@@ -1,0 +1,153 @@
+//! What can go wrong on disk, in words for the person who has to do something about it.
+
+use crate::io::{DiskError, DiskErrorKind};
+use core::fmt;
+use rustix::io::Errno;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a node's directory cannot be used.
+#[derive(Debug)]
+pub enum OpenError {
+    /// It cannot be created, or nothing can be written in it.
+    NotWritable {
+        /// The directory or the file in it that was tried.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Another node is running in it.
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, when it said so.
+        process: Option<u32>,
+    },
+    /// A file that the node cannot do without is damaged.
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what can be done.
+        advice: &'static str,
+    },
+    /// The medium failed.
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Sorts an error of the system's.
+    pub(super) fn new(path: &Path, error: io::Error) -> Self {
+        let path = path.to_owned();
+        let kind = kind_of(&error);
+        let elsewhere = [Errno::NOTDIR, Errno::EXIST, Errno::NAMETOOLONG, Errno::LOOP];
+        match Errno::from_io_error(&error) {
+            Some(errno) if elsewhere.contains(&errno) => OpenError::NotWritable { path, error },
+            _ if kind != DiskErrorKind::Failed => OpenError::NotWritable { path, error },
+            _ => OpenError::Failed { path, error },
+        }
+    }
+
+    /// The error when a step of the driver's own failed while opening.
+    pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
+        move |error| OpenError::new(path, error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::NotWritable { path, error } => write!(
+                f,
+                "cannot write {}: {error}; choose a directory that this user may write with --dir",
+                path.display()
+            ),
+            OpenError::InUse { path, process } => {
+                write!(f, "the directory {} is in use by another node", path.display())?;
+                if let Some(process) = process {
+                    write!(f, " (process {process})")?;
+                }
+                f.write_str("; stop that one, or choose another directory with --dir")
+            }
+            OpenError::Corrupt { path, advice } => write!(f, "{} is damaged: {advice}", path.display()),
+            OpenError::Failed { path, error } => {
+                write!(f, "cannot use {}: {error}; the medium may be broken", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::NotWritable { error, .. } | OpenError::Failed { error, .. } => Some(error),
+            OpenError::InUse { .. } | OpenError::Corrupt { .. } => None,
+        }
+    }
+}
+
+/// What kind of trouble an error of the system's is.
+pub(super) fn kind_of(error: &io::Error) -> DiskErrorKind {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => DiskErrorKind::NoSpace,
+        Some(Errno::NOENT | Errno::NOTDIR) => DiskErrorKind::NotFound,
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => DiskErrorKind::Denied,
+        Some(Errno::ISDIR | Errno::FBIG | Errno::NAMETOOLONG | Errno::LOOP | Errno::NXIO) => {
+            DiskErrorKind::Unsuitable
+        }
+        _ => DiskErrorKind::Failed,
+    }
+}
+
+/// An error with what was tried: `cannot read /some/file: No such file or directory (os error 2)`.
+pub(super) fn failed(tried: &str, path: &Path, error: impl Into<io::Error>) -> DiskError {
+    let error = error.into();
+    DiskError { kind: kind_of(&error), message: format!("cannot {tried} {}: {error}", path.display()) }
+}
+
+/// An error that the system did not make.
+pub(super) fn refused(kind: DiskErrorKind, path: &Path, what: impl fmt::Display) -> DiskError {
+    DiskError { kind, message: format!("{} {what}", path.display()) }
+}
+
+pub(super) fn changed(path: &Path) -> DiskError {
+    refused(DiskErrorKind::Changed, path, "is not what it was when it was hashed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_that_a_person_can_act_on_has_its_kind() {
+        let pairs = [
+            (Errno::NOSPC, DiskErrorKind::NoSpace),
+            (Errno::DQUOT, DiskErrorKind::NoSpace),
+            (Errno::NOENT, DiskErrorKind::NotFound),
+            (Errno::ACCESS, DiskErrorKind::Denied),
+            (Errno::PERM, DiskErrorKind::Denied),
+            (Errno::ROFS, DiskErrorKind::Denied),
+            (Errno::ISDIR, DiskErrorKind::Unsuitable),
+            (Errno::IO, DiskErrorKind::Failed),
+        ];
+        for (errno, kind) in pairs {
+            let error = failed("write", Path::new("/some/file"), errno);
+            assert_eq!(error.kind, kind);
+            assert!(error.message.starts_with("cannot write /some/file: "), "{error}");
+        }
+        assert_eq!(kind_of(&io::ErrorKind::UnexpectedEof.into()), DiskErrorKind::Failed);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_says_what_to_do() {
+        let full = OpenError::new(Path::new("/d/lock"), Errno::ROFS.into());
+        assert!(full.to_string().contains("--dir"), "{full}");
+        let used = OpenError::InUse { path: "/d".into(), process: Some(42) };
+        assert!(used.to_string().contains("process 42"), "{used}");
+        assert!(matches!(OpenError::new(Path::new("/d"), Errno::IO.into()), OpenError::Failed { .. }));
+    }
+}

@@ -1,0 +1,129 @@
+//! Reading: runs of bytes that go to a socket without passing through the process.
+
+use super::error::{changed, failed, refused};
+use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp};
+use rustix::fs::{Advice, OFlags, fadvise, sendfile};
+use rustix::io::Errno;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What a file looks like.
+pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
+    let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    FileStamp { length: metadata.len(), modified, inode: metadata.ino() }
+}
+
+/// Opens a regular file for reading. What is not one is refused, and a pipe does not block whoever opens it.
+pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), DiskError> {
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    let file = opened.map_err(|error| failed("open", path, error))?;
+    let metadata = file.metadata().map_err(|error| failed("read", path, error))?;
+    match metadata.is_file() {
+        true => Ok((file, metadata)),
+        false => Err(refused(DiskErrorKind::Unsuitable, path, "is not a regular file")),
+    }
+}
+
+/// A run of bytes of an open file, sent or read from its start to its end.
+pub struct OpenExtent {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+    remaining: u32,
+    stamp: Option<FileStamp>,
+}
+
+impl OpenExtent {
+    pub(super) fn open(path: PathBuf, extent: &Extent) -> Result<Self, DiskError> {
+        let (file, metadata) = open_regular(&path)?;
+        if extent.stamp.is_some_and(|stamp| stamp != stamp_of(&metadata)) {
+            return Err(changed(&path));
+        }
+        if extent.offset.saturating_add(u64::from(extent.length)) > metadata.len() {
+            return Err(refused(DiskErrorKind::Failed, &path, "is shorter than it should be"));
+        }
+        let Extent { offset, length, stamp, .. } = *extent;
+        Ok(OpenExtent { file, path, offset, remaining: length, stamp })
+    }
+
+    /// Bytes that have not been sent.
+    pub fn remaining(&self) -> u32 {
+        self.remaining
+    }
+
+    /// Sends at most `max` of them. The error is `WouldBlock` when `to` takes no more now, the socket's own when it is
+    /// broken, and one that [`OpenExtent::disk_error`] tells apart when the file is to blame: it changed, it is
+    /// shorter than it was, the medium failed.
+    pub fn send(&mut self, to: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+        self.check().map_err(io::Error::other)?;
+        let count = max.min(self.remaining as usize);
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut offset = self.offset;
+        let sent = loop {
+            match sendfile(to, &self.file, Some(&mut offset), count) {
+                Err(Errno::INTR) => continue,
+                Err(Errno::IO) => return Err(io::Error::other(failed("read", &self.path, Errno::IO))),
+                result => break result?,
+            }
+        };
+        if sent == 0 {
+            return Err(io::Error::other(self.short()));
+        }
+        self.advance(sent);
+        Ok(sent)
+    }
+
+    /// What [`send`](OpenExtent::send) has to say about the file, when its error is about that.
+    pub fn disk_error(error: &io::Error) -> Option<&DiskError> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// Reads the next bytes into the start of `buffer`; 0 when there are no more.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        self.check()?;
+        let count = buffer.len().min(self.remaining as usize);
+        let read = self.file.read_at(&mut buffer[..count], self.offset);
+        let read = read.map_err(|error| failed("read", &self.path, error))?;
+        if read == 0 && count > 0 {
+            return Err(self.short());
+        }
+        self.advance(read);
+        Ok(read)
+    }
+
+    /// Whether the file is still what it was, so that what has been read is what was asked for.
+    pub(super) fn check(&self) -> Result<(), DiskError> {
+        let Some(stamp) = self.stamp else {
+            return Ok(());
+        };
+        let metadata = self.file.metadata().map_err(|error| failed("read", &self.path, error))?;
+        if stamp_of(&metadata) == stamp { Ok(()) } else { Err(changed(&self.path)) }
+    }
+
+    /// Has the kernel read ahead what will be sent.
+    pub(super) fn announce(&self) {
+        let length = NonZeroU64::new(u64::from(self.remaining));
+        if length.is_some() {
+            // Only a hint: where the file system does not take it, the bytes are read when they are sent.
+            let _ = fadvise(&self.file, self.offset, length, Advice::WillNeed);
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.offset += count as u64;
+        self.remaining -= count as u32;
+    }
+
+    fn short(&self) -> DiskError {
+        match self.stamp {
+            Some(_) => changed(&self.path),
+            None => refused(DiskErrorKind::Failed, &self.path, "is shorter than it should be"),
+        }
+    }
+}

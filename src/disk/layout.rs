@@ -1,0 +1,124 @@
+//! Where in the node's directory each thing lies.
+//!
+//! | path | what |
+//! |---|---|
+//! | `lock` | held while a node runs here |
+//! | `identity.key` | the node's secret, 64 hexadecimal digits |
+//! | `ages` | how often it was started and how long it has been running |
+//! | `peers`, `records` | contacts of last time, own value records |
+//! | `pieces/ab/abcd…` | stored pieces, by key |
+//! | `incoming/17` | pieces that have not been committed |
+//! | `shares/abcd…` | what is shared, with its manifest |
+//! | `cache/abcd…` | files fetched without a name of the user's own |
+
+use crate::id::Key;
+use crate::io::Place;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// What a file has appended to its name until it is complete.
+const TEMPORARY: &str = "tmp";
+
+/// The paths in one node's directory.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Layout { root }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A file or directory right under the root.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(super) fn pieces(&self) -> PathBuf {
+        self.file("pieces")
+    }
+
+    pub(super) fn incoming(&self) -> PathBuf {
+        self.file("incoming")
+    }
+
+    pub(super) fn shares(&self) -> PathBuf {
+        self.file("shares")
+    }
+
+    pub(super) fn cache(&self) -> PathBuf {
+        self.file("cache")
+    }
+
+    pub(super) fn share(&self, hash: &Key) -> PathBuf {
+        self.shares().join(hash.to_string())
+    }
+
+    /// A piece that comes from memory and has not been committed.
+    pub(super) fn written(&self, number: u64) -> PathBuf {
+        self.incoming().join(format!("m{number}"))
+    }
+
+    /// Where a place lies.
+    pub(super) fn path(&self, place: &Place) -> PathBuf {
+        match place {
+            Place::Piece(key) => {
+                let name = key.to_string();
+                self.pieces().join(&name[..2]).join(name)
+            }
+            Place::Incoming(number) => self.incoming().join(number.to_string()),
+            Place::ShareManifest(hash) => self.share(hash),
+            Place::File(path) => path.to_path_buf(),
+            Place::Partial(path) => appended(path, "part"),
+            Place::Cache(hash) => self.cache().join(hash.to_string()),
+        }
+    }
+}
+
+/// The name under which a file is written before it replaces the one at `path`.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    appended(path, TEMPORARY)
+}
+
+/// Whether a file is what a crash left of one that was being replaced.
+pub(super) fn is_temporary(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == TEMPORARY)
+}
+
+/// `path` with an extension after the one it has. Names are bytes, not text.
+fn appended(path: &Path, extension: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".");
+    name.push(extension);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn each_place_has_its_path() {
+        let layout = Layout::new("/d".into());
+        let (key, hex) = (Key([0xab; 32]), "ab".repeat(32));
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"/u/\xff.tar"));
+        let pairs = [
+            (Place::Piece(key), format!("/d/pieces/ab/{hex}")),
+            (Place::Incoming(17), "/d/incoming/17".to_owned()),
+            (Place::ShareManifest(key), format!("/d/shares/{hex}")),
+            (Place::Cache(key), format!("/d/cache/{hex}")),
+            (Place::Partial(Path::new("/u/f.tar").into()), "/u/f.tar.part".to_owned()),
+        ];
+        for (place, path) in pairs {
+            assert_eq!(layout.path(&place), Path::new(&path));
+        }
+        assert_eq!(layout.path(&Place::Partial(odd.into())).as_os_str().as_bytes(), b"/u/\xff.tar.part");
+        assert!(is_temporary(&temporary(odd)) && !is_temporary(odd));
+    }
+}

@@ -1,0 +1,258 @@
+//! The disk driver: does on real files what the core asks for as [`DiskOp`]s.
+//!
+//! Everything happens on the loop's only thread. Operations that are over at once are done in the order in which they were
+//! submitted. Commits gather into groups that are synced together. Operations that read a lot go on a slice at a
+//! time, in turns. [`Disk::run`] does a bounded amount of all three:
+//!
+//! 1. [`submit`](Disk::submit) whatever the core asks for;
+//! 2. while [`has_work`](Disk::has_work), call [`run`](Disk::run) once a turn of the loop;
+//! 3. [`poll_done`](Disk::poll_done) until it is empty, and tell the core.
+//!
+//! Content on its way from or to a socket does not pass through operations: the loop opens an [`OpenExtent`] or an
+//! [`OpenSink`] and moves the bytes itself.
+
+mod commit;
+mod durable;
+mod error;
+mod extent;
+mod layout;
+mod lock;
+mod piece_file;
+mod recovery;
+mod share_file;
+mod sink;
+mod state;
+mod targets;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use crate::io::{Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, Place, Recovered, Sink};
+use commit::Commits;
+use durable::Replace;
+use error::failed;
+use layout::Layout;
+use lock::Lock;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use tasks::{Check, Copy, Hash, Read, Slice, Task};
+
+pub use error::OpenError;
+pub use extent::OpenExtent;
+pub use sink::OpenSink;
+
+/// The most bytes that are read before another operation has its turn.
+const SLICE_BYTES: usize = 256 << 10;
+/// What an operation that is over at once costs of a turn's budget.
+const OPERATION_COST: u64 = 16 << 10;
+
+/// The files of one node.
+pub struct Disk {
+    layout: Layout,
+    _lock: Lock,
+    /// Not begun, in the order in which they were submitted.
+    submitted: VecDeque<(DiskId, DiskOp)>,
+    commits: Commits,
+    /// Each has a slice, then it is the next one's turn.
+    tasks: VecDeque<(DiskId, Box<dyn Task>)>,
+    done: VecDeque<DiskDone>,
+    /// Allocated when it is first needed.
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl Disk {
+    /// Opens a node's directory, and makes it when it is not there: finds or makes the node's secret, counts this start,
+    /// clears away what was left unfinished, and takes stock. While the `Disk` lives no other opens the directory.
+    pub fn open(dir: &Path) -> Result<(Disk, Recovered, [u8; 32]), OpenError> {
+        recovery::make_directory(dir)?;
+        let layout = Layout::new(dir.canonicalize().map_err(OpenError::at(dir))?);
+        let lock = Lock::take(layout.root(), &layout.file("lock"))?;
+        let secret = state::secret(&layout)?;
+        let last = state::read_ages(&layout)?;
+        let ages = Ages { boots: last.ages.boots.saturating_add(1), ..last.ages };
+        let path = layout.file("ages");
+        state::save_ages(&layout, &Ages { clean: false, ..ages }).map_err(OpenError::at(&path))?;
+        let recovered = recovery::recover(&layout, &last, ages)?;
+        let disk = Disk {
+            layout,
+            _lock: lock,
+            submitted: VecDeque::new(),
+            commits: Commits::default(),
+            tasks: VecDeque::new(),
+            done: VecDeque::new(),
+            buffer: Vec::new(),
+            written: 0,
+        };
+        Ok((disk, recovered, secret))
+    }
+
+    /// Where a place lies: an absolute path, unless the place itself was named by a relative one.
+    pub fn path_of(&self, place: &Place) -> PathBuf {
+        self.layout.path(place)
+    }
+
+    /// Opens a run of bytes to be sent. Fails when the file is not what it was or too short.
+    pub fn open_extent(&self, extent: &Extent) -> Result<OpenExtent, DiskError> {
+        OpenExtent::open(self.layout.path(&extent.place), extent)
+    }
+
+    /// Has the kernel read ahead what will be sent soon. Only a hint.
+    pub fn announce(&self, extent: &Extent) {
+        if let Ok(open) = self.open_extent(extent) {
+            open.announce();
+        }
+    }
+
+    /// Opens a part of a file to be written. The place is an incoming piece or a download.
+    pub fn open_sink(&self, sink: &Sink) -> Result<OpenSink, DiskError> {
+        OpenSink::open(&self.layout, sink)
+    }
+
+    /// Takes an operation on. It is answered once, after any number of reports of progress.
+    pub fn submit(&mut self, id: DiskId, op: DiskOp) {
+        self.submitted.push_back((id, op));
+    }
+
+    /// Whether [`run`](Disk::run) has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.submitted.is_empty() || self.commits.has_work() || !self.tasks.is_empty()
+    }
+
+    /// The next answer.
+    pub fn poll_done(&mut self) -> Option<DiskDone> {
+        self.done.pop_front()
+    }
+
+    /// Works for one turn of the loop. It reads at most `budget_bytes`, and syncs about as many and one piece more.
+    /// Commits that came since the last turn wait for the next one, for a few turns at most, to see whether others join.
+    pub fn run(&mut self, budget_bytes: u64) {
+        let mut left = budget_bytes;
+        let more = !self.submitted.is_empty();
+        self.begin_submitted(&mut left);
+        // A stream of commits leaves a quarter to the others.
+        let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
+        let rest = self.run_commits(left - kept, budget_bytes, more);
+        self.run_tasks(rest + kept);
+    }
+
+    /// Finishes what is to be durable, abandons the rest, and writes down that the run ended in order.
+    pub fn clean_shutdown(&mut self, ages: Ages) -> Result<(), DiskError> {
+        while self.has_work() {
+            let more = !self.submitted.is_empty();
+            let mut left = u64::MAX;
+            self.begin_submitted(&mut left);
+            self.tasks.clear();
+            self.run_commits(u64::MAX, u64::MAX, more);
+        }
+        self.save_ages(&Ages { clean: true, ..ages })
+    }
+
+    fn save_ages(&self, ages: &Ages) -> Result<(), DiskError> {
+        state::save_ages(&self.layout, ages)
+            .map_err(|error| failed("write", &self.layout.file("ages"), error))
+    }
+
+    /// Does what is over at once, and begins the rest.
+    fn begin_submitted(&mut self, left: &mut u64) {
+        while *left > 0 {
+            let waits = matches!(self.submitted.front(), Some((_, DiskOp::WritePiece { .. })));
+            if waits && self.commits.is_full() {
+                return;
+            }
+            let Some((id, op)) = self.submitted.pop_front() else {
+                return;
+            };
+            *left = left.saturating_sub(OPERATION_COST);
+            if let Some(result) = self.begin(id, op).transpose() {
+                self.done.push_back(DiskDone { id, result });
+            }
+        }
+    }
+
+    /// The answer, unless it takes longer.
+    fn begin(&mut self, id: DiskId, op: DiskOp) -> Result<Option<DiskReply>, DiskError> {
+        let layout = &self.layout;
+        let task: Box<dyn Task> = match op {
+            DiskOp::Hash { place } => Box::new(Hash::open(layout.path(&place))?),
+            DiskOp::Check { place, manifest } => Box::new(Check::open(layout.path(&place), manifest)?),
+            DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
+            DiskOp::Read(extent) => {
+                Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
+            }
+            DiskOp::Commit { incoming, meta } => {
+                self.commits.push(layout, id, incoming, meta);
+                return Ok(None);
+            }
+            DiskOp::WritePiece { meta, bytes } => {
+                let path = layout.written(self.written);
+                self.written += 1;
+                self.commits.push_bytes(id, path, meta, &bytes)?;
+                return Ok(None);
+            }
+            other => return self.do_at_once(other).map(Some),
+        };
+        self.tasks.push_back((id, task));
+        Ok(None)
+    }
+
+    fn do_at_once(&self, op: DiskOp) -> Result<DiskReply, DiskError> {
+        let layout = &self.layout;
+        let save = |name, bytes: &[u8], how| {
+            let path = layout.file(name);
+            state::save_sealed(&path, bytes, how).map_err(|error| failed("write", &path, error))
+        };
+        match op {
+            DiskOp::SaveShare(share) => share_file::save(layout, &share)?,
+            DiskOp::SavePeers(bytes) => save("peers", &bytes, Replace::Lightly)?,
+            DiskOp::SaveRecords(bytes) => save("records", &bytes, Replace::Durably)?,
+            // Only the end of the run is clean, whatever the core has heard of the run before.
+            DiskOp::SaveAges(ages) => self.save_ages(&Ages { clean: false, ..ages })?,
+            DiskOp::RemoveShare { share } => return targets::forget(layout, &share),
+            DiskOp::OpenTarget { place, length } => return targets::open(layout, &place, length),
+            DiskOp::WriteTarget { place, offset, bytes } => {
+                return targets::write(layout, &place, offset, &bytes);
+            }
+            DiskOp::FinishTarget { place } => return targets::finish(layout, &place),
+            DiskOp::Remove(place) => return targets::delete(layout, &place),
+            DiskOp::Hash { .. }
+            | DiskOp::Check { .. }
+            | DiskOp::Copy { .. }
+            | DiskOp::Read(_)
+            | DiskOp::Commit { .. }
+            | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
+        }
+        Ok(DiskReply::Done)
+    }
+
+    /// Reads at most `left` bytes of pieces that are being committed and syncs about `sync_bytes`; what is left.
+    fn run_commits(&mut self, mut left: u64, sync_bytes: u64, more: bool) -> u64 {
+        if self.commits.has_work() {
+            self.buffer.resize(SLICE_BYTES, 0);
+            self.commits.read(&mut self.buffer, &mut left, &mut self.done);
+            let more = more || self.commits.is_reading();
+            self.commits.flush(&self.layout, sync_bytes, more, &mut self.done);
+        }
+        left
+    }
+
+    /// Gives each task a slice in turn until `left` bytes are used up.
+    fn run_tasks(&mut self, mut left: u64) {
+        while left > 0 {
+            let Some((id, mut task)) = self.tasks.pop_front() else {
+                return;
+            };
+            self.buffer.resize(SLICE_BYTES, 0);
+            let most = left.min(SLICE_BYTES as u64) as usize;
+            let mut slice = Slice { buffer: &mut self.buffer[..most], read: 0, progress: None };
+            let result = task.step(&mut slice).transpose();
+            left = left.saturating_sub((slice.read as u64).max(1));
+            let progress = slice.progress.map(Ok);
+            self.done.extend(progress.map(|result| DiskDone { id, result }));
+            match result {
+                Some(result) => self.done.push_back(DiskDone { id, result }),
+                None => self.tasks.push_back((id, task)),
+            }
+        }
+    }
+}

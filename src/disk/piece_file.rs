@@ -1,0 +1,119 @@
+//! The file of a stored piece: its content from offset 0, so that it is sent as it lies, then a trailer.
+//!
+//! The trailer says what the piece is and proves by checksums that it is all there. It comes last, so a file that was cut
+//! off anywhere has none. XXH3 finds accidents; whether the content is what its key says is BLAKE3's to decide.
+
+use crate::id::Key;
+use crate::io::PieceMeta;
+use crate::manifest::Content;
+use crate::store::PIECE_OVERHEAD_BYTES;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct Trailer {
+    magic: [u8; 4],
+    version: u8,
+    content: u8,
+    replicas: u8,
+    reserved: u8,
+    length: U32,
+    reserved_word: [u8; 4],
+    input_offset: U64,
+    expires: U64,
+    key: Key,
+    reserved_rest: [u8; 48],
+    content_checksum: U64,
+    checksum: U64,
+}
+
+const TRAILER_BYTES: usize = size_of::<Trailer>();
+const COVERED: usize = TRAILER_BYTES - 8;
+const MAGIC: [u8; 4] = *b"ELVP";
+const VERSION: u8 = 1;
+
+const _: () = assert!(TRAILER_BYTES == 128 && TRAILER_BYTES as u64 == PIECE_OVERHEAD_BYTES);
+
+impl Trailer {
+    /// The trailer of a piece whose content has this XXH3-64.
+    pub(super) fn new(meta: &PieceMeta, content_checksum: u64) -> Self {
+        let mut trailer = Trailer {
+            magic: MAGIC,
+            version: VERSION,
+            content: meta.content as u8,
+            replicas: meta.replicas,
+            reserved: 0,
+            length: U32::new(meta.length),
+            reserved_word: [0; 4],
+            input_offset: U64::new(meta.input_offset),
+            expires: U64::new(meta.expires),
+            key: meta.key,
+            reserved_rest: [0; 48],
+            content_checksum: U64::new(content_checksum),
+            checksum: U64::new(0),
+        };
+        trailer.checksum = U64::new(xxh3_64(&trailer.as_bytes()[..COVERED]));
+        trailer
+    }
+
+    /// What it says, when it is whole and belongs to a file of `file_length` bytes called `key`.
+    fn check(&self, file_length: u64, key: &Key) -> Option<PieceMeta> {
+        let whole = self.magic == MAGIC
+            && self.version == VERSION
+            && self.checksum.get() == xxh3_64(&self.as_bytes()[..COVERED])
+            && u64::from(self.length.get()) + PIECE_OVERHEAD_BYTES == file_length
+            && self.key == *key;
+        let content = Content::from_number(self.content).filter(|_| whole)?;
+        Some(PieceMeta {
+            key: self.key,
+            content,
+            length: self.length.get(),
+            input_offset: self.input_offset.get(),
+            replicas: self.replicas,
+            expires: self.expires.get(),
+        })
+    }
+}
+
+/// Reads what a piece's file says that it is; `None` when it is torn, damaged or not what its name says.
+pub(super) fn read(file: &File, key: &Key) -> io::Result<Option<PieceMeta>> {
+    let file_length = file.metadata()?.len();
+    let Some(at) = file_length.checked_sub(PIECE_OVERHEAD_BYTES) else {
+        return Ok(None);
+    };
+    let mut bytes = [0; TRAILER_BYTES];
+    file.read_exact_at(&mut bytes, at)?;
+    let trailer = Trailer::ref_from_bytes(&bytes).expect("as many bytes as a trailer has");
+    Ok(trailer.check(file_length, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailer_says_what_it_was_made_with_and_any_flipped_bit_is_found() {
+        let meta = PieceMeta {
+            key: Key([7; 32]),
+            content: Content::Chunk,
+            length: 1000,
+            input_offset: 1 << 20,
+            replicas: 3,
+            expires: 99,
+        };
+        let trailer = Trailer::new(&meta, 5);
+        assert_eq!(trailer.check(1128, &meta.key), Some(meta));
+        assert_eq!(trailer.check(1129, &meta.key), None);
+        assert_eq!(trailer.check(1128, &Key([8; 32])), None);
+        for bit in 0..TRAILER_BYTES * 8 {
+            let mut bytes: [u8; TRAILER_BYTES] = trailer.as_bytes().try_into().unwrap();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Trailer::ref_from_bytes(&bytes).unwrap().check(1128, &meta.key), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Operations that read a lot, a slice at a time, so that none of them stalls the loop.
+
+use super::durable::{sync_data, sync_directory};
+use super::error::{failed, refused};
+use super::extent::{OpenExtent, open_regular, stamp_of};
+use super::sink::OpenSink;
+use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp};
+use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, Manifest, ManifestBuilder};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use rustix::io::Errno;
+use std::fs::{self, File, Metadata};
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How many bytes lie between two reports of progress.
+const PROGRESS_BYTES: u64 = 16 << 20;
+/// A file that was written so lately may have pages that the kernel has not begun to write out.
+const DIRTY_AGE: Duration = Duration::from_secs(120);
+/// What a sync may have to write all at once.
+const DIRTY_BYTES: u64 = 32 << 20;
+
+/// What one step of a task may use.
+pub(super) struct Slice<'a> {
+    /// Where it reads to.
+    pub(super) buffer: &'a mut [u8],
+    /// How much it read.
+    pub(super) read: usize,
+    /// What it has to say before it is done.
+    pub(super) progress: Option<DiskReply>,
+}
+
+/// An operation that goes on over several turns.
+pub(super) trait Task: Send {
+    /// Reads at most as much as the buffer holds. The answer, when it is done.
+    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError>;
+}
+
+/// Counts up to the next report.
+#[derive(Default)]
+struct Reports {
+    next: u64,
+}
+
+impl Reports {
+    fn at(&mut self, done: u64, total: u64) -> Option<DiskReply> {
+        (done >= self.next).then(|| {
+            self.next = done + PROGRESS_BYTES;
+            DiskReply::Progress { done, total }
+        })
+    }
+}
+
+/// Hashes a user's file and syncs it.
+pub(super) struct Hash {
+    path: PathBuf,
+    file: File,
+    stamp: FileStamp,
+    builder: Option<ManifestBuilder>,
+    dirty: bool,
+    reports: Reports,
+}
+
+impl Hash {
+    pub(super) fn open(path: PathBuf) -> Result<Self, DiskError> {
+        let (file, metadata) = open_regular(&path)?;
+        let Some(builder) = ManifestBuilder::new(metadata.len()) else {
+            let limit = FILE_BYTES_MAX >> 30;
+            return Err(refused(DiskErrorKind::Unsuitable, &path, format_args!("is over {limit} GiB")));
+        };
+        let _ = fadvise(&file, 0, None, Advice::Sequential);
+        let dirty = may_be_dirty(&metadata);
+        let reports = Reports { next: PROGRESS_BYTES };
+        Ok(Hash { path, file, stamp: stamp_of(&metadata), builder: Some(builder), dirty, reports })
+    }
+
+    fn finish(&mut self) -> Result<DiskReply, DiskError> {
+        let manifest = self.builder.take().and_then(ManifestBuilder::finish).expect("every byte was fed");
+        match sync_data(&self.file, &self.path) {
+            // What cannot be synced because nothing can be written there is as durable as it will ever be.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::ROFS)) => {}
+            result => result.map_err(|error| failed("sync", &self.path, error))?,
+        }
+        // Whoever shares a file need not be allowed to sync its directory, and most file systems have done so by now.
+        let _ = self.path.parent().map(sync_directory);
+        // By its name: a file that was replaced meanwhile is not the one that was hashed.
+        let now = self.path.metadata().map_err(|error| failed("read", &self.path, error))?;
+        match stamp_of(&now) == self.stamp {
+            true => Ok(DiskReply::Hashed { manifest: Arc::new(manifest), stamp: self.stamp }),
+            false => Err(refused(DiskErrorKind::Changed, &self.path, "changed while it was read")),
+        }
+    }
+}
+
+/// Whether a sync of this file may have more to write than the loop can wait for.
+fn may_be_dirty(metadata: &Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    let fresh = age.is_none_or(|age| age < DIRTY_AGE) && metadata.len() > DIRTY_BYTES;
+    fresh && dirty_bytes().is_none_or(|bytes| bytes > DIRTY_BYTES)
+}
+
+/// What the kernel still has to write to all media, when it says so.
+fn dirty_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+impl Task for Hash {
+    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
+        let builder = self.builder.as_mut().expect("a task that is done takes no more steps");
+        let (from, total) = (builder.position(), self.stamp.length);
+        if from == total {
+            return self.finish().map(Some);
+        }
+        let most = (total - from).min(slice.buffer.len() as u64) as usize;
+        let read = self.file.read_at(&mut slice.buffer[..most], from);
+        slice.read = read.map_err(|error| failed("read", &self.path, error))?;
+        if slice.read == 0 {
+            return Err(refused(DiskErrorKind::Changed, &self.path, "became shorter while it was read"));
+        }
+        builder.update(&slice.buffer[..slice.read]);
+        if self.dirty {
+            // Starts the write-out of what is dirty here, so that the sync at the end does not have to do all of it at
+            // once and stall the loop. Pages that are clean leave the cache, which is why only fresh files get this.
+            let _ = fadvise(&self.file, from, NonZeroU64::new(slice.read as u64), Advice::DontNeed);
+        }
+        slice.progress = self.reports.at(from + slice.read as u64, total);
+        Ok(None)
+    }
+}
+
+/// Hashes what an earlier attempt left of a download.
+pub(super) struct Check {
+    path: PathBuf,
+    file: File,
+    manifest: Arc<Manifest>,
+    good: Vec<bool>,
+    /// The chunk under way, how much of it has been hashed, and into what.
+    chunk: u32,
+    position: u64,
+    hasher: blake3::Hasher,
+    reports: Reports,
+}
+
+impl Check {
+    pub(super) fn open(path: PathBuf, manifest: Arc<Manifest>) -> Result<Self, DiskError> {
+        let (file, _) = open_regular(&path)?;
+        let good = vec![false; manifest.chunk_count() as usize];
+        let hasher = manifest.hash_as(0).hasher();
+        let reports = Reports { next: PROGRESS_BYTES };
+        Ok(Check { path, file, manifest, good, chunk: 0, position: 0, hasher, reports })
+    }
+
+    /// Goes to the next chunk that has any data. One that is nothing but a hole never was written: should zeros be what
+    /// belongs there, fetching them once more does no harm. `false` when there is no more.
+    fn seek_data(&mut self) -> Result<bool, DiskError> {
+        if self.chunk >= self.manifest.chunk_count() {
+            return Ok(false);
+        }
+        let from = self.manifest.chunk_offset(self.chunk);
+        match seek(&self.file, SeekFrom::Data(from)) {
+            Ok(data) if data >= self.manifest.length() => Ok(false),
+            Ok(data) => {
+                self.begin((data / self.manifest.chunk_bytes()) as u32);
+                Ok(true)
+            }
+            Err(Errno::NXIO) => Ok(false),
+            // This file system knows no holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(true),
+            Err(errno) => Err(failed("read", &self.path, errno)),
+        }
+    }
+
+    fn begin(&mut self, chunk: u32) {
+        (self.chunk, self.position) = (chunk, 0);
+        if chunk < self.manifest.chunk_count() {
+            self.hasher = self.manifest.hash_as(chunk).hasher();
+        }
+    }
+
+    fn end_chunk(&mut self) {
+        let key = self.manifest.hash_as(self.chunk).key(&self.hasher);
+        self.good[self.chunk as usize] = key == self.manifest.keys()[self.chunk as usize];
+        self.begin(self.chunk + 1);
+    }
+}
+
+impl Task for Check {
+    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
+        if self.manifest.length() == 0 && self.chunk == 0 {
+            // Nothing is missing of an empty file.
+            self.end_chunk();
+        }
+        if self.position == 0 && !self.seek_data()? {
+            return Ok(Some(DiskReply::Checked { good: core::mem::take(&mut self.good) }));
+        }
+        let length = u64::from(self.manifest.chunk_length(self.chunk));
+        let at = self.manifest.chunk_offset(self.chunk) + self.position;
+        let most = (length - self.position).min(slice.buffer.len() as u64) as usize;
+        let read = self.file.read_at(&mut slice.buffer[..most], at);
+        slice.read = read.map_err(|error| failed("read", &self.path, error))?;
+        if slice.read == 0 {
+            // The file ends here: nothing that follows is there.
+            return Ok(Some(DiskReply::Checked { good: core::mem::take(&mut self.good) }));
+        }
+        self.hasher.update(&slice.buffer[..slice.read]);
+        self.position += slice.read as u64;
+        slice.progress = self.reports.at(at + slice.read as u64, self.manifest.length());
+        if self.position == length {
+            self.end_chunk();
+        }
+        Ok(None)
+    }
+}
+
+/// Copies a piece, hashing it.
+pub(super) struct Copy {
+    from: OpenExtent,
+    /// `None` when it is done.
+    to: Option<OpenSink>,
+}
+
+impl Copy {
+    pub(super) fn new(from: OpenExtent, to: OpenSink) -> Self {
+        Copy { from, to: Some(to) }
+    }
+}
+
+impl Task for Copy {
+    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
+        let to = self.to.as_mut().expect("a task that is done takes no more steps");
+        slice.read = self.from.read(slice.buffer)?;
+        let taken = to.write(&slice.buffer[..slice.read])?;
+        if taken == slice.read && self.from.remaining() > 0 && to.remaining() > 0 {
+            return Ok(None);
+        }
+        self.from.check()?;
+        match self.to.take() {
+            Some(to) if to.remaining() == 0 => Ok(Some(DiskReply::Copied { key: to.finish()? })),
+            _ => Err(short_copy()),
+        }
+    }
+}
+
+fn short_copy() -> DiskError {
+    let message = "the piece to be copied is shorter than its place".to_owned();
+    DiskError { kind: DiskErrorKind::Failed, message }
+}
+
+/// Reads a part of a file into memory.
+pub(super) struct Read {
+    from: OpenExtent,
+    bytes: Vec<u8>,
+}
+
+impl Read {
+    pub(super) fn new(from: OpenExtent, path: &Path) -> Result<Self, DiskError> {
+        let length = from.remaining();
+        if u64::from(length) > CHUNK_BYTES_MAX {
+            return Err(refused(DiskErrorKind::Unsuitable, path, "is too long to be read into memory"));
+        }
+        Ok(Read { from, bytes: Vec::with_capacity(length as usize) })
+    }
+}
+
+impl Task for Read {
+    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
+        slice.read = self.from.read(slice.buffer)?;
+        self.bytes.extend_from_slice(&slice.buffer[..slice.read]);
+        if self.from.remaining() > 0 {
+            return Ok(None);
+        }
+        self.from.check()?;
+        Ok(Some(DiskReply::Bytes(core::mem::take(&mut self.bytes))))
+    }
+}

@@ -1,0 +1,142 @@
+use super::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+#[test]
+fn the_identity_is_made_once_and_kept_for_this_user_alone() {
+    let dir = TestDir::new();
+    let (disk, _, first) = Disk::open(&dir.path("node")).unwrap();
+    drop(disk);
+    let (_disk, _, second) = Disk::open(&dir.path("node")).unwrap();
+    assert_eq!(first, second);
+    assert_ne!(first, [0; 32]);
+    let mode = |name: &str| dir.path(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("node"), mode("node/identity.key")), (0o700, 0o600));
+    let text = fs::read_to_string(dir.path("node/identity.key")).unwrap();
+    assert_eq!(text.trim_end().len(), 64);
+}
+
+#[test]
+fn a_damaged_identity_or_age_stops_the_node_and_is_left_alone() {
+    let dir = TestDir::new();
+    drop(dir.open());
+    for (name, bytes) in [("identity.key", &b"abc"[..]), ("identity.key", &[0xff; 64]), ("ages", &[1; 64])] {
+        let path = dir.path("node").join(name);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let error = Disk::open(&dir.path("node")).err().unwrap();
+        assert!(matches!(&error, OpenError::Corrupt { path: at, .. } if *at == path), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        fs::write(&path, good).unwrap();
+    }
+    drop(dir.open());
+}
+
+#[test]
+fn a_directory_is_one_nodes_until_that_is_gone() {
+    let dir = TestDir::new();
+    let (disk, _) = dir.open();
+    let error = Disk::open(&dir.path("node")).err().unwrap();
+    let OpenError::InUse { process, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*process, Some(std::process::id()));
+    drop(disk);
+    drop(dir.open());
+}
+
+#[test]
+fn two_nodes_know_nothing_of_each_other() {
+    let dir = TestDir::new();
+    let (mut one, _, first) = Disk::open(&dir.path("one")).unwrap();
+    let (two, _, second) = Disk::open(&dir.path("two")).unwrap();
+    assert_ne!(first, second);
+    let bytes = content(1, 100);
+    stored(&mut one, &bytes).unwrap();
+    let extent = whole(Place::Piece(key_of(&bytes)), 100, None);
+    assert!(one.open_extent(&extent).is_ok());
+    assert_eq!(two.open_extent(&extent).err().unwrap().kind, DiskErrorKind::NotFound);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_says_so() {
+    let dir = TestDir::new();
+    dir.file("plain", b"");
+    let error = Disk::open(&dir.path("plain/node")).err().unwrap();
+    assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
+    let error = Disk::open(&dir.path("plain")).err().unwrap();
+    assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
+    if !rustix::process::geteuid().is_root() {
+        fs::create_dir(dir.path("closed")).unwrap();
+        fs::set_permissions(dir.path("closed"), fs::Permissions::from_mode(0o500)).unwrap();
+        let error = Disk::open(&dir.path("closed")).err().unwrap();
+        assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
+    }
+}
+
+#[test]
+fn starts_are_counted_and_only_an_orderly_end_is_clean() {
+    let dir = TestDir::new();
+    let (mut disk, recovered) = dir.open();
+    assert_eq!(recovered.ages, Ages { boots: 1, seconds: 0, clean: false });
+    let ages = Ages { seconds: 50, clean: true, ..recovered.ages };
+    assert_eq!(ask(&mut disk, DiskOp::SaveAges(ages)), Ok(DiskReply::Done));
+    drop(disk);
+    let (mut disk, recovered) = dir.open();
+    assert_eq!(recovered.ages, Ages { boots: 2, seconds: 50, clean: false });
+    disk.clean_shutdown(Ages { seconds: 60, ..recovered.ages }).unwrap();
+    drop(disk);
+    let (disk, recovered) = dir.open();
+    assert_eq!(recovered.ages, Ages { boots: 3, seconds: 60, clean: true });
+    drop(disk);
+    assert!(!dir.open().1.ages.clean);
+}
+
+#[test]
+fn peers_and_records_come_back_and_damaged_ones_do_not() {
+    let dir = TestDir::new();
+    let (mut disk, recovered) = dir.open();
+    assert!(recovered.peers.is_empty() && recovered.records.is_empty());
+    ask(&mut disk, DiskOp::SavePeers(vec![1, 2, 3])).unwrap();
+    ask(&mut disk, DiskOp::SaveRecords(vec![4; 5000])).unwrap();
+    ask(&mut disk, DiskOp::SavePeers(vec![5, 6])).unwrap();
+    drop(disk);
+    let (disk, recovered) = dir.open();
+    assert_eq!((recovered.peers, recovered.records), (vec![5, 6], vec![4; 5000]));
+    drop(disk);
+    let path = dir.path("node/records");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    fs::write(dir.path("node/peers"), b"").unwrap();
+    let (_disk, recovered) = dir.open();
+    assert!(recovered.peers.is_empty() && recovered.records.is_empty());
+}
+
+#[test]
+fn an_orderly_end_commits_what_waits_and_abandons_what_takes_long() {
+    let dir = TestDir::new();
+    let (mut disk, recovered) = dir.open();
+    let bytes = content(1, 1000);
+    let large = fs::File::create(dir.path("large")).unwrap();
+    large.set_len(60 << 30).unwrap();
+    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("large").into()) });
+    disk.submit(DiskId(2), DiskOp::WritePiece { meta: piece(&bytes), bytes });
+    disk.clean_shutdown(recovered.ages).unwrap();
+    drop(disk);
+    assert_eq!(dir.open().1.pieces.len(), 1);
+}
+
+#[test]
+fn what_is_not_the_nodes_stays_and_no_link_is_followed() {
+    let dir = TestDir::new();
+    drop(dir.open());
+    let Place::File(outside) = dir.file("outside", b"precious") else { unreachable!() };
+    symlink(&outside, dir.path("node/incoming/7")).unwrap();
+    symlink(&outside, dir.path("node/pieces/link")).unwrap();
+    fs::create_dir(dir.path("node/incoming/directory")).unwrap();
+    let (disk, recovered) = dir.open();
+    assert!(recovered.pieces.is_empty());
+    assert!(disk.open_sink(&incoming(7, b"x")).is_err());
+    assert_eq!(fs::read(outside).unwrap(), b"precious");
+    assert!(dir.path("node/incoming/directory").is_dir());
+}
