@@ -125,10 +125,8 @@ impl Dht {
             }
         }
         match (message, request.purpose.clone()) {
-            (Message::Pong { observed }, _) => {
-                if self.observed.vote(contact.id, from, observed) {
-                    self.announcements.address_changed();
-                }
+            (Message::Pong { observed }, _) if self.observed.vote(contact.id, from, observed) => {
+                self.announcements.address_changed();
             }
             (Message::Found { contacts, providers, record }, Purpose::Lookup(lookup, ..)) => {
                 if let Some(lookup) = self.lookups.get_mut(&lookup) {

@@ -80,8 +80,8 @@ impl Dht {
             + match message {
                 Message::Found { contacts, providers, record } => {
                     size_of::<FoundHead>()
-                        + size_of_val::<[WireContact]>(contacts)
-                        + size_of_val::<[ProviderRecord]>(providers)
+                        + size_of_val(*contacts)
+                        + size_of_val(*providers)
                         + record.map_or(0, |record| record.bytes().len())
                 }
                 // Pong and stored.
