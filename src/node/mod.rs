@@ -1,2 +1,507 @@
-//! The node.
+//! The node: where the machines meet.
+//!
+//! A [`Node`] takes inputs (a datagram, a stream's bytes, a disk operation that ended, a command, the passing of time) and
+//! gives outputs. It reads no clock, no socket, no file and no entropy, so the same node runs on the mio loop and
+//! in a simulated world.
+//!
+//! The driver's part of the contract:
+//! 1. Call one `handle_*` with what happened and with the present [`Instant`].
+//! 2. Call [`Node::poll_datagram`] and [`Node::poll_output`] until both give nothing, and carry out what they give, in order.
+//! 3. Call [`Node::handle_timeout`] when the time that [`Node::next_deadline`] names has come. Ask anew after each call:
+//!    the deadline follows from the state.
+//!
+//! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
+//! one of them learns and another needs goes through this module: [`serve`] answers what peers ask of this node,
+//! [`put`] and [`replicate`] bring files into the network, [`get`] brings them out, [`values`] handles named
+//! values, [`housekeeping`] what has to be done from time to time.
+
 pub mod command;
+mod get;
+mod guard;
+mod housekeeping;
+mod output;
+mod put;
+mod replicate;
+mod serve;
+mod status;
+mod values;
+
+pub use output::Output;
+
+use crate::dht::{Dht, DhtConfig, DhtEvent, LookupId, PublishId};
+use crate::id::{Key, NodeId, PublicKey};
+use crate::identity::Identity;
+use crate::io::{DialId, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Recovered, StreamId};
+use crate::limits::{InvalidLimits, Limits};
+use crate::rng::Rng;
+use crate::store::Store;
+use crate::time::{Instant, earliest};
+use crate::transfer::{DownloadId, PushId, StreamOutput, Transfer, TransferConfig};
+use crate::wire::Refused;
+use crate::wire::contact::canonical;
+use crate::wire::datagram::Unverified;
+use crate::wire::network::Network;
+use crate::wire::outbox::{Datagram, Outbox};
+use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Response};
+use core::net::SocketAddr;
+use get::Get;
+use guard::{ReplayWindows, StrangerBudget};
+use housekeeping::Housekeeping;
+use put::Put;
+use replicate::Replication;
+use status::Counters;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+/// What a node is told before it starts.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its bounds.
+    pub limits: Limits,
+    /// A leaf asks and fetches, but neither enters routing tables nor keeps anything for others.
+    pub leaf: bool,
+    /// The network's name. Nodes of different networks do not understand each other.
+    pub network: String,
+    /// Where the driver listens, UDP and TCP alike.
+    pub listen: SocketAddr,
+    /// Nodes to join through.
+    pub bootstrap: Vec<SocketAddr>,
+    /// Copies that the network keeps of a file when `put` does not say.
+    pub replicas: u8,
+    /// Seconds that copies are kept when `put` does not say.
+    pub lifetime: u32,
+    /// The directory of the node's cache, for the paths in answers.
+    pub cache_dir: PathBuf,
+}
+
+impl NodeConfig {
+    /// Copies that the network keeps of a file by default.
+    pub const REPLICAS: u8 = 3;
+    /// Seconds that copies are kept by default: a year.
+    pub const LIFETIME: u32 = 365 * 24 * 3600;
+}
+
+/// A node of the network: see the [module](self).
+pub struct Node {
+    config: NodeConfig,
+    started: Instant,
+    network: Network,
+    public: PublicKey,
+    id: NodeId,
+    boots: u64,
+    outbox: Outbox,
+    dht: Dht,
+    transfer: Transfer,
+    store: Store,
+    strangers: StrangerBudget,
+    replays: ReplayWindows,
+    counters: Counters,
+    outputs: VecDeque<Output>,
+    next_id: u64,
+    disk_waiting: BTreeMap<DiskId, Waiting>,
+    lookups: BTreeMap<LookupId, Purpose>,
+    publishing: BTreeMap<PublishId, CommandId>,
+    puts: BTreeMap<CommandId, Put>,
+    replications: BTreeMap<Key, Replication>,
+    pushes: BTreeMap<PushId, (Key, usize)>,
+    gets: BTreeMap<DownloadId, Get>,
+    queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
+    housekeeping: Housekeeping,
+}
+
+/// What is to happen when a disk operation ends.
+enum Waiting {
+    Nothing,
+    Put(CommandId),
+    Get(DownloadId, get::Step),
+    Commit { stream: StreamId, request: u32, incoming: u64 },
+    Record(CommandId, Reply),
+}
+
+/// What a lookup is for.
+enum Purpose {
+    /// Who provides a file, and who is near its hash.
+    Providers(DownloadId),
+    /// Who keeps a chunk that nobody known has.
+    Holders(DownloadId),
+    /// Who is to keep a piece of a file.
+    Placement(Key, usize),
+    /// A value that was asked for.
+    Value(CommandId, Key),
+}
+
+impl Node {
+    /// A node with its directory's content and its identity. `seed` is entropy (or a simulation's number): tokens and
+    /// transaction numbers follow from it, so it must not be known to others or used twice.
+    pub fn new(
+        config: NodeConfig,
+        identity: Identity,
+        recovered: &Recovered,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Result<Node, InvalidLimits> {
+        config.limits.validate()?;
+        let mut rng = Rng::new(seed);
+        let network = Network::new(&config.network);
+        let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);
+        // Every run counts its datagrams from a higher start, so that no number is used twice.
+        let sequence = boots << 32;
+        let outbox =
+            Outbox::new(network.clone(), identity, config.leaf, sequence, config.limits.datagrams_queued_max);
+        let dht_config = DhtConfig {
+            leaf: config.leaf,
+            limits: config.limits.clone(),
+            remembered: housekeeping::decode_contacts(&recovered.peers),
+            bootstrap: config.bootstrap.iter().copied().map(canonical).collect(),
+            sequence,
+            listen: config.listen,
+            ..DhtConfig::default()
+        };
+        let mut dht = Dht::new(dht_config, id, rng.bytes(), now);
+        values::restore(&mut dht, &recovered.records, &network, now);
+        let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
+        let mut node = Node {
+            started: now,
+            network: network.clone(),
+            public,
+            id,
+            boots,
+            outbox,
+            dht,
+            transfer: Transfer::new(transfer_config, network, rng.bytes()),
+            store: Store::new(&config.limits, recovered, rng.u64(), now),
+            strangers: StrangerBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
+            replays: ReplayWindows::new(),
+            counters: Counters::default(),
+            outputs: VecDeque::with_capacity(64),
+            next_id: 0,
+            disk_waiting: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            publishing: BTreeMap::new(),
+            puts: BTreeMap::new(),
+            replications: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            gets: BTreeMap::new(),
+            queued_gets: Vec::new(),
+            housekeeping: Housekeeping::new(now),
+            config,
+        };
+        node.resume_shares(now);
+        node.settle(now);
+        Ok(node)
+    }
+
+    // Getters.
+
+    /// Who this node is in the key space.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// This node's public key.
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// When [`handle_timeout`](Node::handle_timeout) is to be called next; `None` is never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.dht.next_deadline(),
+            self.transfer.next_deadline(),
+            self.store.next_deadline(),
+            self.gets.values().filter_map(Get::next_deadline).min(),
+            self.replications.values().filter_map(Replication::next_deadline).min(),
+            Some(self.housekeeping.next_deadline()),
+        ];
+        deadlines.into_iter().fold(None, earliest)
+    }
+
+    // Inputs.
+
+    /// A datagram arrived.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let from = canonical(from);
+        self.counters.datagrams_in += 1;
+        let unverified = match Unverified::parse(bytes, &self.network) {
+            Ok(unverified) => unverified,
+            Err(reason) => return self.refuse(reason),
+        };
+        let expected = unverified.kind().is_answer();
+        if expected && !self.dht.is_expected(unverified.kind(), unverified.transaction(), from) {
+            self.counters.unexpected_answers += 1;
+            return;
+        }
+        let proven = expected || self.dht.token_is_valid(now, from, unverified.token());
+        if !proven && !self.strangers.admit(now, from.ip()) {
+            self.counters.over_budget += 1;
+            return;
+        }
+        let verified = match unverified.verify(&self.network, &self.id) {
+            Ok(verified) => verified,
+            Err(reason) => return self.refuse(reason),
+        };
+        if !self.replays.accept(now, verified.id(), verified.sequence()) {
+            self.counters.replayed += 1;
+            return;
+        }
+        self.dht.handle_datagram(now, from, &verified, &mut self.outbox);
+        self.settle(now);
+    }
+
+    /// A peer connected to this node.
+    pub fn handle_accepted(&mut self, now: Instant, stream: StreamId, remote: SocketAddr) {
+        self.transfer.handle_accepted(now, stream, canonical(remote), self.outbox.identity());
+        self.settle(now);
+    }
+
+    /// A connection that the node asked for is there.
+    pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId) {
+        self.transfer.handle_connected(now, dial, stream, self.outbox.identity());
+        self.settle(now);
+    }
+
+    /// A connection that the node asked for could not be made.
+    pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
+        self.transfer.handle_dial_failed(now, dial);
+        self.settle(now);
+    }
+
+    /// Bytes arrived on a stream. Takes at most one frame and says how many bytes that was; 0 means that the rest of the
+    /// frame must come first. When the outputs after this call hold a [`Output::Sink`] for the stream, the
+    /// bytes that follow belong to it.
+    pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
+        let taken = self.transfer.handle_bytes(now, stream, bytes, self.outbox.identity());
+        self.settle(now);
+        taken
+    }
+
+    /// Raw bytes moved on a stream, from or to a file.
+    pub fn handle_stream_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        self.transfer.handle_progress(now, stream, bytes);
+    }
+
+    /// Everything that was queued on a stream has left.
+    pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
+        self.transfer.handle_drained(now, stream);
+        self.settle(now);
+    }
+
+    /// A sink is full, and this is what its bytes hashed to; or the disk failed.
+    pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
+        self.transfer.handle_sunk(now, stream, result);
+        self.settle(now);
+    }
+
+    /// A part of a file could not be sent.
+    pub fn handle_send_failed(&mut self, now: Instant, stream: StreamId, error: &DiskError) {
+        self.transfer.handle_send_failed(now, stream, error);
+        self.settle(now);
+    }
+
+    /// A stream is gone.
+    pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
+        self.transfer.handle_closed(now, stream);
+        self.settle(now);
+    }
+
+    /// A disk operation ended, or has come some way.
+    pub fn handle_disk(&mut self, now: Instant, done: DiskDone) {
+        let goes_on = matches!(done.result, Ok(DiskReply::Progress { .. }));
+        let waiting = match goes_on {
+            true => match self.disk_waiting.get(&done.id) {
+                Some(Waiting::Put(command)) => Waiting::Put(*command),
+                Some(Waiting::Get(download, step)) => Waiting::Get(*download, *step),
+                _ => return,
+            },
+            false => match self.disk_waiting.remove(&done.id) {
+                Some(waiting) => waiting,
+                None => return,
+            },
+        };
+        match waiting {
+            Waiting::Nothing => {
+                if let Err(error) = done.result {
+                    log::warn!("{error}");
+                    self.counters.disk_errors += 1;
+                }
+            }
+            Waiting::Put(command) => self.put_disk(now, command, done.result),
+            Waiting::Get(download, step) => self.get_disk(now, download, step, done.result),
+            Waiting::Commit { stream, request, incoming } => {
+                self.committed(now, stream, request, incoming, done.result);
+            }
+            Waiting::Record(command, reply) => match done.result {
+                Ok(_) => self.done(command, reply),
+                Err(error) => self.disk_failed(command, &error),
+            },
+        }
+        self.settle(now);
+    }
+
+    /// A command. It is answered by [`Output::Respond`].
+    pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
+        match command {
+            Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
+            Command::Get { hash, target, timeout } => self.get(now, id, hash, target, timeout),
+            Command::Remove { hash } => self.remove(now, id, &hash),
+            Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
+            Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
+            Command::List => {
+                let files = self.shared_files();
+                self.done(id, Reply::List { files });
+            }
+            Command::Peers => {
+                let peers = self.peers(now);
+                self.done(id, Reply::Peers { peers });
+            }
+            Command::Status => {
+                let status = self.status(now);
+                self.done(id, Reply::Status(Box::new(status)));
+            }
+            Command::Id => self.done(id, Reply::Id { id: self.id, public: self.public }),
+            Command::Leave => {
+                self.say_goodbye(true);
+                self.done(id, Reply::Leave);
+                self.outputs.push_back(Output::Stop);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Nobody waits for the answer to a command any more. A download that nobody waits for ends; everything else goes on.
+    pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
+        self.cancel_get(now, id);
+        self.settle(now);
+    }
+
+    /// The time that [`next_deadline`](Node::next_deadline) named has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.dht.handle_timeout(now, &mut self.outbox);
+        self.transfer.handle_timeout(now);
+        self.store.handle_timeout(now);
+        self.gets_timeout(now);
+        self.replications_timeout(now);
+        self.keep_house(now);
+        self.settle(now);
+    }
+
+    /// The program is about to end: tells the neighbours that this node will be away, and writes down what is worth
+    /// remembering. The driver carries out the outputs and then stops.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.say_goodbye(false);
+        self.settle(now);
+    }
+
+    // Outputs.
+
+    /// The next datagram to send.
+    pub fn poll_datagram(&mut self) -> Option<&Datagram> {
+        let datagram = self.outbox.poll();
+        self.counters.datagrams_out += u64::from(datagram.is_some());
+        datagram
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Carries what the machines have to say to each other until none has anything left.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(event) = self.dht.poll_event() {
+                self.dht_event(now, event);
+            }
+            if let Some(event) = self.transfer.poll_event() {
+                self.transfer_event(now, event);
+                continue;
+            }
+            break;
+        }
+        self.review_gets(now);
+        while let Some(output) = self.transfer.poll_output() {
+            self.outputs.push_back(match output {
+                StreamOutput::Connect { dial, contact } => Output::Connect { dial, to: contact.addr },
+                StreamOutput::Write { stream, bytes } => Output::Write { stream, bytes },
+                StreamOutput::SendFile { stream, extent } => Output::SendFile { stream, extent },
+                StreamOutput::Sink { stream, sink } => Output::Sink { stream, sink },
+                StreamOutput::Close { stream } => Output::Close { stream },
+            });
+        }
+        self.tidy();
+    }
+
+    /// What the store wants deleted.
+    fn tidy(&mut self) {
+        while let Some(op) = self.store.poll_op() {
+            let id = DiskId(self.fresh_id());
+            self.disk_waiting.insert(id, Waiting::Nothing);
+            self.outputs.push_back(Output::Disk { id, op });
+        }
+    }
+
+    fn dht_event(&mut self, now: Instant, event: DhtEvent) {
+        match event {
+            DhtEvent::Providers { lookup, contacts } => self.providers_found(now, lookup, &contacts),
+            DhtEvent::Finished { lookup, closest, record, asked, .. } => match self.lookups.remove(&lookup) {
+                Some(Purpose::Providers(download)) => {
+                    self.providers_looked_up(now, download, &closest, asked)
+                }
+                Some(Purpose::Holders(download)) => self.holders_looked_up(now, download, &closest),
+                Some(Purpose::Placement(hash, piece)) => self.place_piece(now, hash, piece, &closest),
+                Some(Purpose::Value(command, key)) => {
+                    self.value_looked_up(command, key, record.as_deref(), asked)
+                }
+                None => {}
+            },
+            DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
+            DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
+            DhtEvent::Joined { contacts } => log::info!("joined the network: {contacts} contacts"),
+            DhtEvent::BootstrapFailed { retry_in, tried } => {
+                log::warn!(
+                    "none of {tried} bootstrap addresses answered; trying again in {} s",
+                    retry_in.as_secs().max(1)
+                );
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: Refused) {
+        self.counters.refused[reason.index()] += 1;
+    }
+
+    // What the parts of the composition share.
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn disk(&mut self, op: DiskOp, waiting: Waiting) {
+        // What was decided earlier is done earlier: a piece that was deleted may be written anew.
+        self.tidy();
+        let id = DiskId(self.fresh_id());
+        self.disk_waiting.insert(id, waiting);
+        self.outputs.push_back(Output::Disk { id, op });
+    }
+
+    fn respond(&mut self, command: CommandId, response: Response) {
+        self.outputs.push_back(Output::Respond { command, response });
+    }
+
+    fn progress(&mut self, command: CommandId, progress: Progress) {
+        self.respond(command, Response::Progress(progress));
+    }
+
+    fn done(&mut self, command: CommandId, reply: Reply) {
+        self.respond(command, Response::Done(reply));
+    }
+
+    fn fail(&mut self, command: CommandId, reason: FailureReason, message: impl Into<String>) {
+        self.respond(command, Response::Failed(Failure { reason, message: message.into() }));
+    }
+
+    fn disk_failed(&mut self, command: CommandId, error: &DiskError) {
+        self.fail(command, status::failure_of(error), error.to_string());
+    }
+}

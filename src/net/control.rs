@@ -1,0 +1,215 @@
+//! The control socket: one command a line in, answers as lines out, both JSON.
+
+use super::{CONTROL_SOCKET, StartError};
+use crate::node::command::{Command, CommandId, Failure, FailureReason, Response};
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The longest line that is taken: a `set` with its value written as numbers fits, a flood does not.
+const LINE_BYTES_MAX: usize = 64 << 10;
+/// Progress is left out while so much waits to be read: the next one says more.
+const BACKLOG_BYTES: usize = 8 << 10;
+/// Clients at a time.
+const CLIENTS_MAX: usize = 64;
+
+pub(super) struct Control {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    clients: Slab<Client>,
+    counter: u64,
+    /// Clients whose command has ended: their next one may be here already.
+    again: Vec<u64>,
+}
+
+struct Client {
+    socket: UnixStream,
+    /// Tells this client from the one that had its place before.
+    generation: u64,
+    inbox: Vec<u8>,
+    outbox: Vec<u8>,
+    sent: usize,
+    running: Option<CommandId>,
+    /// It has said all that it is going to say.
+    ended: bool,
+}
+
+/// What clients want.
+pub(super) enum Request {
+    Command(CommandId, Command),
+    Cancel(CommandId),
+}
+
+impl Control {
+    /// Binds the socket in the node's directory. The directory is locked by this process: a socket that is there is a
+    /// leftover.
+    pub(super) fn bind(dir: &Path) -> Result<Self, StartError> {
+        let path = dir.join(CONTROL_SOCKET);
+        let failed = |error: io::Error| StartError::Control { path: path.clone(), error };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, owner_only).map_err(failed)?;
+        Ok(Control { listener, path, clients: Slab::new(), counter: 0, again: Vec::new() })
+    }
+
+    /// Takes new clients. `token` names a client from its number.
+    pub(super) fn accept(&mut self, registry: &Registry, token: impl Fn(u64) -> Token) {
+        loop {
+            match self.listener.accept() {
+                Ok((socket, _)) if self.clients.len() >= CLIENTS_MAX => {
+                    log::warn!("a control client was turned away: {CLIENTS_MAX} are connected");
+                    drop(socket);
+                }
+                Ok((mut socket, _)) => {
+                    self.counter += 1;
+                    let entry = self.clients.vacant_entry();
+                    let id = self.counter << 8 | entry.key() as u64;
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    if let Err(error) = registry.register(&mut socket, token(id), interest) {
+                        log::warn!("a control client could not be served: {error}");
+                        continue;
+                    }
+                    let generation = self.counter;
+                    let (inbox, outbox) = (Vec::new(), Vec::new());
+                    entry.insert(Client {
+                        socket,
+                        generation,
+                        inbox,
+                        outbox,
+                        sent: 0,
+                        running: None,
+                        ended: false,
+                    });
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return log::warn!("accepting a control client: {error}"),
+            }
+        }
+    }
+
+    /// Looks after the clients whose command has ended.
+    pub(super) fn serve_again(&mut self, registry: &Registry, requests: &mut Vec<Request>) {
+        for id in core::mem::take(&mut self.again) {
+            self.serve(id, false, registry, requests);
+        }
+    }
+
+    /// A client's socket is ready: writes what waits and reads what is there. A client that has `hung_up` is gone; one
+    /// that only has nothing more to say still waits for its answer.
+    pub(super) fn serve(&mut self, id: u64, hung_up: bool, registry: &Registry, requests: &mut Vec<Request>) {
+        let index = (id & 0xff) as usize;
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.generation == id >> 8) else {
+            return;
+        };
+        let alive = !hung_up && client.write() && client.read() && client.take_lines(id, requests);
+        if !alive || client.ended && client.running.is_none() && client.outbox.is_empty() {
+            requests.extend(client.running.map(Request::Cancel));
+            self.remove(index, registry);
+        }
+    }
+
+    /// Sends an answer, if who asked is still there.
+    pub(super) fn respond(&mut self, command: CommandId, response: &Response, registry: &Registry) {
+        let index = (command.0 & 0xff) as usize;
+        let client = self.clients.get_mut(index).filter(|client| client.running == Some(command));
+        let Some(client) = client else { return };
+        if matches!(response, Response::Progress(_)) {
+            if client.outbox.len() - client.sent > BACKLOG_BYTES {
+                return;
+            }
+        } else {
+            client.running = None;
+            self.again.push(command.0);
+        }
+        client.put(response);
+        if !client.write() {
+            let running = client.running;
+            self.remove(index, registry);
+            log::debug!("a control client went away before its answer ({running:?})");
+        }
+    }
+
+    /// Whether an answer waits to be read.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.clients.iter().any(|(_, client)| !client.outbox.is_empty())
+    }
+
+    fn remove(&mut self, index: usize, registry: &Registry) {
+        let mut client = self.clients.remove(index);
+        let _ = registry.deregister(&mut client.socket);
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Client {
+    /// Reads until there is nothing more; false when the client is gone or says too much at a time.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        while !self.ended && self.inbox.len() <= LINE_BYTES_MAX {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(length) => self.inbox.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes the next command when none is running; false when the client does not speak our language.
+    fn take_lines(&mut self, id: u64, requests: &mut Vec<Request>) -> bool {
+        if self.running.is_some() {
+            return self.inbox.len() <= LINE_BYTES_MAX;
+        }
+        let Some(end) = self.inbox.iter().position(|&byte| byte == b'\n') else {
+            return self.inbox.len() <= LINE_BYTES_MAX;
+        };
+        let line: Vec<u8> = self.inbox.drain(..=end).collect();
+        match serde_json::from_slice::<Command>(&line) {
+            Ok(command) => {
+                self.running = Some(CommandId(id));
+                requests.push(Request::Command(CommandId(id), command));
+                true
+            }
+            Err(error) => {
+                let message = format!("not a command: {error}");
+                self.put(&Response::Failed(Failure { reason: FailureReason::Usage, message }));
+                self.ended = true;
+                self.write()
+            }
+        }
+    }
+
+    fn put(&mut self, response: &Response) {
+        match serde_json::to_writer(&mut self.outbox, response) {
+            Ok(()) => self.outbox.push(b'\n'),
+            Err(error) => log::error!("an answer could not be written: {error}"),
+        }
+    }
+
+    /// Writes what the socket takes; false when the client is gone.
+    fn write(&mut self) -> bool {
+        while self.sent < self.outbox.len() {
+            match self.socket.write(&self.outbox[self.sent..]) {
+                Ok(length) => self.sent += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        (self.sent, self.outbox) = (0, Vec::new());
+        true
+    }
+}

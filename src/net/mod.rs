@@ -1,0 +1,506 @@
+//! The mio driver: one thread, one poll, every socket, timer and file operation of a node.
+//!
+//! mio is edge-triggered: it tells that a socket has become ready, once. So each source remembers whether it is ready and is
+//! drained until it says `WouldBlock`; when its budget for this turn is used up before that, it stays on the list of
+//! ready sources and the next poll does not wait. A turn is: poll, note what became ready, serve it within budgets, give the
+//! disk its share, fire the timer, carry out what the node wants, send its datagrams. What the node wants is carried out
+//! after every single input, in order, before the next input is given.
+//!
+//! Streams and control clients are named by numbers that are never used again, so an event that was meant for a
+//! connection that is gone reaches nobody.
+
+mod clock;
+mod control;
+mod histogram;
+mod stream;
+mod streams;
+mod udp;
+
+use crate::disk::{Disk, OpenError};
+use crate::id::NodeId;
+use crate::identity::Identity;
+use crate::io::Place;
+use crate::limits::{InvalidLimits, Limits};
+use crate::node::command::{Command, CommandId, Reply, Response, Status};
+use crate::node::{Node, NodeConfig, Output};
+use crate::time::{Duration, Instant};
+use crate::wire::network::Network;
+use clock::Clock;
+use control::{Control, Request};
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use histogram::Histogram;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use streams::Streams;
+use udp::Udp;
+
+/// The control socket's name in the node's directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// The port that a node listens on, UDP and TCP alike, when it is not told otherwise.
+pub const DEFAULT_PORT: u16 = 3583;
+
+/// What a node on this machine is told before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the node keeps everything; made when it is not there.
+    pub dir: PathBuf,
+    /// Where to listen; `None` is every address, IPv6 and IPv4, port 3583. Port 0 is any free one.
+    pub listen: Option<SocketAddr>,
+    /// Nodes to join through.
+    pub bootstrap: Vec<SocketAddr>,
+    /// Copies that the network keeps of a file when `put` does not say.
+    pub replicas: u8,
+    /// Seconds that copies are kept when `put` does not say.
+    pub lifetime_seconds: u32,
+    /// The node's bounds.
+    pub limits: Limits,
+    /// A leaf asks and fetches, but neither enters routing tables nor keeps anything for others.
+    pub leaf: bool,
+    /// The network's name.
+    pub network: String,
+    /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own says no.
+    pub handle_signals: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            dir: PathBuf::from("."),
+            listen: None,
+            bootstrap: Vec::new(),
+            replicas: NodeConfig::REPLICAS,
+            lifetime_seconds: NodeConfig::LIFETIME,
+            limits: Limits::default(),
+            leaf: false,
+            network: Network::DEFAULT_NAME.to_owned(),
+            handle_signals: true,
+        }
+    }
+}
+
+/// Why a node could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// Its directory cannot be used.
+    Directory(OpenError),
+    /// Its address cannot be listened on.
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Its control socket cannot be made.
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The bounds contradict each other.
+    Limits(InvalidLimits),
+    /// The system refused something that every program needs.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Directory(error) => error.fmt(f),
+            StartError::Listen { addr, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "port {} is taken: {error} ({addr}); choose another with --listen IP:PORT",
+                    addr.port()
+                )
+            }
+            StartError::Listen { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
+            StartError::Control { path, error } => {
+                write!(f, "cannot make the control socket {}: {error}", path.display())
+            }
+            StartError::Limits(error) => error.fmt(f),
+            StartError::System(error) => write!(f, "the system refused what the node needs: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError::System(error)
+    }
+}
+
+/// Datagrams taken in one turn.
+const DATAGRAMS_PER_TURN: usize = 64;
+/// Bytes that the disk driver moves in one turn.
+const DISK_BYTES_PER_TURN: u64 = 1 << 20;
+/// How long a node that was told to stop goes on to finish what it has begun.
+const STOPPING_TIME: Duration = Duration::from_secs(2);
+
+/// Set in the numbers of commands that the embedding program gave.
+const EMBEDDED: u64 = 1 << 63;
+
+const UDP: Token = Token(0);
+const LISTENER: Token = Token(4);
+const CONTROL: Token = Token(8);
+const SIGNALS: Token = Token(12);
+
+/// The token of a stream: the classes share the number space by their lowest two bits.
+fn stream_token(id: u64) -> Token {
+    Token((id << 2 | 1) as usize)
+}
+
+fn client_token(id: u64) -> Token {
+    Token((id << 2 | 2) as usize)
+}
+
+/// A node with everything that it runs on.
+pub struct Driver {
+    poll: Poll,
+    clock: Clock,
+    node: Node,
+    disk: Disk,
+    udp: Udp,
+    listener: TcpListener,
+    accepting: bool,
+    streams: Streams,
+    control: Control,
+    requests: Vec<Request>,
+    signals: Option<Signals>,
+    addr: SocketAddr,
+    turns: Histogram,
+    /// Commands given through [`command`](Driver::command), and what was answered to them.
+    commands: u64,
+    responses: VecDeque<(CommandId, Response)>,
+    /// When it was told to stop, the time at which it stops whatever is unfinished.
+    stop_at: Option<Instant>,
+}
+
+impl Driver {
+    /// Opens directory and sockets. The node is in business as soon as [`run`](Driver::run) is called.
+    pub fn start(config: Config) -> Result<Driver, StartError> {
+        let (disk, recovered, secret) = Disk::open(&config.dir).map_err(StartError::Directory)?;
+        let (udp, listener, addr) = listen(config.listen)?;
+        let control = Control::bind(&config.dir)?;
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        let (mut udp, mut listener, mut control) = (udp, TcpListener::from_std(listener), control);
+        registry.register(&mut udp.socket, UDP, Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        registry.register(&mut control.listener, CONTROL, Interest::READABLE)?;
+        let signals = match config.handle_signals {
+            true => {
+                let ends = [rustix::process::Signal::TERM, rustix::process::Signal::INT];
+                let mut signals = Signals::new(ends.map(|signal| signal.as_raw()))?;
+                registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
+                Some(signals)
+            }
+            false => None,
+        };
+        let clock = Clock::start();
+        let node_config = NodeConfig {
+            limits: config.limits,
+            leaf: config.leaf,
+            network: config.network,
+            listen: addr,
+            bootstrap: config.bootstrap,
+            replicas: config.replicas,
+            lifetime: config.lifetime_seconds,
+            cache_dir: disk
+                .path_of(&Place::Cache(crate::id::Key([0; 32])))
+                .parent()
+                .map(PathBuf::from)
+                .unwrap_or_default(),
+        };
+        let identity = Identity::from_secret(&secret);
+        let node = Node::new(node_config, identity, &recovered, clock::entropy()?, clock.now());
+        let mut driver = Driver {
+            poll,
+            clock,
+            node: node.map_err(StartError::Limits)?,
+            disk,
+            udp,
+            listener,
+            accepting: true,
+            streams: Streams::new(addr),
+            control,
+            requests: Vec::new(),
+            signals,
+            addr,
+            turns: Histogram::default(),
+            commands: 0,
+            responses: VecDeque::new(),
+            stop_at: None,
+        };
+        driver.carry_out(driver.clock.now());
+        Ok(driver)
+    }
+
+    /// Where the node listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Who the node is.
+    pub fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    /// The node that is driven.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Runs until SIGTERM, SIGINT or `elver leave`, then leaves in order: the neighbours are told, what is being written is
+    /// finished (for two seconds at the most), and the directory is marked as left in order.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        while !self.is_stopped() {
+            self.turn(&mut events, None)?;
+        }
+        let ages = self.node.ages(self.clock.now());
+        self.disk.clean_shutdown(ages).map_err(io::Error::other)
+    }
+
+    /// One turn of the loop, for programs that have other things to do on the same thread: waits for at most `wait` (for
+    /// as long as nothing happens when it is `None`).
+    pub fn turn(&mut self, events: &mut Events, wait: Option<Duration>) -> io::Result<()> {
+        let timeout = [wait, self.time_left()].into_iter().flatten().min();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            result => result?,
+        }
+        let began = self.clock.now();
+        for event in events.iter() {
+            self.note(event);
+        }
+        self.receive_datagrams(began);
+        self.accept_streams(began);
+        self.serve_streams();
+        self.serve_clients(began);
+        self.run_disk(began);
+        let now = self.clock.now();
+        if self.node.next_deadline().is_some_and(|at| at <= now) {
+            self.node.handle_timeout(now);
+            self.carry_out(now);
+        }
+        self.expire_dials(now);
+        self.send_datagrams();
+        self.turns.record(self.clock.now().since(began));
+        Ok(())
+    }
+
+    /// Gives the node a command of the embedding program's own. Its answers come out of
+    /// [`poll_response`](Driver::poll_response).
+    pub fn command(&mut self, command: Command) -> CommandId {
+        self.commands += 1;
+        let id = CommandId(EMBEDDED | self.commands);
+        let now = self.clock.now();
+        self.node.handle_command(now, id, command);
+        self.carry_out(now);
+        id
+    }
+
+    /// The next answer to a command of the embedding program's.
+    pub fn poll_response(&mut self) -> Option<(CommandId, Response)> {
+        self.responses.pop_front()
+    }
+
+    /// Asks the loop to end in order.
+    pub fn stop(&mut self) {
+        if self.stop_at.is_none() {
+            let now = self.clock.now();
+            self.node.shut_down(now);
+            self.begin_stopping(now);
+            self.carry_out(now);
+        }
+    }
+
+    fn begin_stopping(&mut self, now: Instant) {
+        self.stop_at.get_or_insert(now + STOPPING_TIME);
+    }
+
+    fn is_stopped(&mut self) -> bool {
+        let Some(at) = self.stop_at else { return false };
+        let finished = !self.disk.has_work() && !self.control.has_backlog() && self.udp.is_writable();
+        finished || self.clock.now() >= at
+    }
+
+    /// How long the poll may wait; `None` is until something happens.
+    fn time_left(&self) -> Option<Duration> {
+        let ready = self.udp.readable || self.accepting || self.streams.has_ready() || self.disk.has_work();
+        if ready {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [self.node.next_deadline(), self.streams.next_dial_deadline(), self.stop_at];
+        deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
+    }
+
+    fn note(&mut self, event: &mio::event::Event) {
+        let token = event.token();
+        match token {
+            UDP => {
+                self.udp.readable |= event.is_readable();
+                if event.is_writable() {
+                    self.udp.set_writable();
+                }
+            }
+            LISTENER => self.accepting = true,
+            CONTROL => self.control.accept(self.poll.registry(), client_token),
+            SIGNALS => {
+                if self.signals.as_mut().is_some_and(|signals| signals.pending().next().is_some()) {
+                    self.stop();
+                }
+            }
+            Token(number) if number & 3 == 1 => {
+                // Errors and hang-ups show when the stream is read or written.
+                let broken = event.is_error() || event.is_read_closed() || event.is_write_closed();
+                self.streams.note(number >> 2, event.is_readable() || broken, event.is_writable() || broken);
+            }
+            Token(number) => {
+                let hung_up = event.is_write_closed();
+                self.control.serve((number >> 2) as u64, hung_up, self.poll.registry(), &mut self.requests);
+            }
+        }
+    }
+
+    fn receive_datagrams(&mut self, now: Instant) {
+        let mut buffer = [0; crate::wire::datagram::DATAGRAM_BYTES_MAX + 1];
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Some((length, from)) = self.udp.receive(&mut buffer) else { break };
+            self.node.handle_datagram(now, from, &buffer[..length]);
+            self.carry_out(now);
+            self.send_datagrams();
+        }
+    }
+
+    fn send_datagrams(&mut self) {
+        while self.udp.is_writable() {
+            let Some(datagram) = self.node.poll_datagram() else { break };
+            self.udp.send(datagram.to(), datagram.bytes());
+        }
+    }
+
+    fn serve_clients(&mut self, now: Instant) {
+        self.control.serve_again(self.poll.registry(), &mut self.requests);
+        for request in core::mem::take(&mut self.requests) {
+            match request {
+                Request::Command(id, command) => {
+                    log::debug!("command {id:?}: {}", name_of(&command));
+                    self.node.handle_command(now, id, command);
+                }
+                Request::Cancel(id) => self.node.handle_cancel(now, id),
+            }
+            self.carry_out(now);
+        }
+    }
+
+    fn run_disk(&mut self, now: Instant) {
+        if self.disk.has_work() {
+            self.disk.run(DISK_BYTES_PER_TURN);
+        }
+        while let Some(done) = self.disk.poll_done() {
+            self.node.handle_disk(now, done);
+            self.carry_out(now);
+        }
+    }
+
+    /// Carries out what the node wants, until it wants nothing more.
+    fn carry_out(&mut self, now: Instant) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Connect { dial, to } => self.connect(now, dial, to),
+                Output::Write { stream, bytes } => self.queue(stream, stream::Outgoing::Bytes(bytes.into())),
+                Output::SendFile { stream, extent } => self.queue(stream, stream::Outgoing::Extent(extent)),
+                Output::Sink { stream, sink } => self.open_sink(now, stream, &sink),
+                Output::Close { stream } => self.close(stream),
+                Output::Disk { id, op } => self.disk.submit(id, op),
+                Output::Respond { command, mut response } => {
+                    if let Response::Done(Reply::Status(status)) = &mut response {
+                        self.add_turns(status);
+                    }
+                    match command.0 & EMBEDDED {
+                        0 => self.control.respond(command, &response, self.poll.registry()),
+                        _ => self.responses.push_back((command, response)),
+                    }
+                }
+                Output::Stop => self.begin_stopping(now),
+            }
+        }
+    }
+
+    fn add_turns(&self, status: &mut Status) {
+        let turns = [
+            ("turns", self.turns.count()),
+            ("turn_micros_p50", self.turns.quantile_micros(500)),
+            ("turn_micros_p99", self.turns.quantile_micros(990)),
+            ("turn_micros_max", self.turns.max_micros()),
+        ];
+        status.counters.extend(turns.map(|(name, value)| (name.to_owned(), value)));
+    }
+}
+
+fn name_of(command: &Command) -> &'static str {
+    match command {
+        Command::Put { .. } => "put",
+        Command::Get { .. } => "get",
+        Command::Remove { .. } => "rm",
+        Command::List => "ls",
+        Command::Set { .. } => "set",
+        Command::Lookup { .. } => "lookup",
+        Command::Peers => "peers",
+        Command::Status => "status",
+        Command::Id => "id",
+        Command::Leave => "leave",
+    }
+}
+
+/// Binds UDP and TCP to one port. Without an address, to every address that the system has.
+fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
+    let bind = |addr: SocketAddr| bind_both(addr).map_err(|error| StartError::Listen { addr, error });
+    match addr {
+        Some(addr) => bind(addr),
+        None => {
+            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
+            match bind(any) {
+                // Linux without IPv6.
+                Err(StartError::Listen { error, .. }) if error.kind() != io::ErrorKind::AddrInUse => {
+                    bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)))
+                }
+                bound => bound,
+            }
+        }
+    }
+}
+
+fn bind_both(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
+    let open = |addr: SocketAddr, kind: Type, protocol: Protocol| -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        if kind == Type::STREAM {
+            // A node that was killed may come back at once to the port that it had.
+            socket.set_reuse_address(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        Ok(socket)
+    };
+    let udp = open(addr, Type::DGRAM, Protocol::UDP)?;
+    let udp = std::net::UdpSocket::from(udp);
+    addr.set_port(udp.local_addr()?.port());
+    let tcp = open(addr, Type::STREAM, Protocol::TCP)?;
+    tcp.listen(128)?;
+    let udp = Udp::new(mio::net::UdpSocket::from_std(udp), addr.is_ipv6());
+    Ok((udp, tcp.into(), addr))
+}

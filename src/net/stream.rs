@@ -1,0 +1,64 @@
+//! One TCP stream: what is known of its readiness, and what waits on it.
+
+use crate::disk::{OpenExtent, OpenSink};
+use crate::io::{DialId, Extent, StreamId};
+use crate::time::Instant;
+use bytes::{Bytes, BytesMut};
+use mio::net::TcpStream;
+use std::collections::VecDeque;
+
+/// A stream in the slab.
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) socket: TcpStream,
+    pub(super) state: State,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// Whether it is on the list of streams to be served.
+    pub(super) queued: bool,
+    /// The beginning of a frame.
+    pub(super) inbox: BytesMut,
+    /// Where raw bytes go.
+    pub(super) sink: Option<OpenSink>,
+    /// What waits to be sent, in order.
+    pub(super) outbox: VecDeque<Outgoing>,
+}
+
+/// How far a stream has come.
+pub(super) enum State {
+    /// The other end has not answered; given up at `until`.
+    Connecting { dial: DialId, until: Instant },
+    /// Open.
+    Open,
+}
+
+/// Something that waits to be sent.
+pub(super) enum Outgoing {
+    /// What is left of some bytes.
+    Bytes(Bytes),
+    /// A part of a file that has not been opened.
+    Extent(Extent),
+    /// A part of a file that is being sent.
+    File(OpenExtent),
+}
+
+impl Stream {
+    pub(super) fn new(id: StreamId, socket: TcpStream, state: State) -> Self {
+        Stream {
+            id,
+            socket,
+            state,
+            readable: false,
+            writable: false,
+            queued: false,
+            inbox: BytesMut::new(),
+            sink: None,
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Whether serving it now would do something.
+    pub(super) fn has_work(&self) -> bool {
+        matches!(self.state, State::Open) && (self.readable || self.writable && !self.outbox.is_empty())
+    }
+}

@@ -1,0 +1,432 @@
+//! The streams: a slab of TCP connections, served in turn within budgets.
+
+use super::stream::{Outgoing, State, Stream};
+use super::{Driver, stream_token};
+use crate::disk::OpenExtent;
+use crate::io::{DialId, Sink, StreamId};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::canonical;
+use bytes::Buf;
+use core::net::SocketAddr;
+use mio::net::TcpStream;
+use mio::{Interest, Registry};
+use rustix::fd::AsFd;
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// Connections taken in one turn.
+const ACCEPTS_PER_TURN: usize = 16;
+/// Bytes read from one stream in one turn.
+const READ_BYTES_PER_TURN: usize = 512 << 10;
+/// Bytes written to one stream in one turn.
+const WRITE_BYTES_PER_TURN: usize = 512 << 10;
+/// Bytes read at a time, into one buffer that all streams share.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes given to `sendfile` at a time.
+const SEND_BYTES: usize = 256 << 10;
+/// How long a connection may take to be made.
+const DIAL_TIME: Duration = Duration::from_secs(5);
+/// Room in the number of a stream for its place in the slab.
+const INDEX_BITS: u32 = 12;
+
+pub(super) struct Streams {
+    slab: Slab<Stream>,
+    counter: u64,
+    /// Streams that may have something to do.
+    ready: VecDeque<StreamId>,
+    buffer: Box<[u8]>,
+    /// Where connections are made from: what the node listens on, so that peers see it come from there.
+    local: SocketAddr,
+}
+
+impl Streams {
+    pub(super) fn new(local: SocketAddr) -> Self {
+        Streams {
+            slab: Slab::new(),
+            counter: 0,
+            ready: VecDeque::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            local,
+        }
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn next_dial_deadline(&self) -> Option<Instant> {
+        let untils = self.slab.iter().filter_map(|(_, stream)| match stream.state {
+            State::Connecting { until, .. } => Some(until),
+            State::Open => None,
+        });
+        untils.min()
+    }
+
+    /// A socket became ready. `token` is a stream's number, as far as the machine's tokens can hold it.
+    pub(super) fn note(&mut self, token: usize, readable: bool, writable: bool) {
+        let Some(stream) = self.slab.get_mut(token & ((1 << INDEX_BITS) - 1)) else { return };
+        if stream_token(stream.id.0).0 >> 2 != token {
+            return;
+        }
+        stream.readable |= readable;
+        stream.writable |= writable;
+        let id = stream.id;
+        self.enqueue(id);
+    }
+
+    fn get(&mut self, id: StreamId) -> Option<&mut Stream> {
+        let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        self.slab.get_mut(index).filter(|stream| stream.id == id)
+    }
+
+    fn enqueue(&mut self, id: StreamId) {
+        if let Some(stream) = self.get(id).filter(|stream| !stream.queued) {
+            stream.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn insert(&mut self, socket: TcpStream, state: State, registry: &Registry) -> io::Result<StreamId> {
+        if self.slab.len() >= 1 << INDEX_BITS {
+            return Err(io::Error::other("too many streams"));
+        }
+        self.counter += 1;
+        let entry = self.slab.vacant_entry();
+        let id = StreamId(self.counter << INDEX_BITS | entry.key() as u64);
+        let mut stream = Stream::new(id, socket, state);
+        registry.register(&mut stream.socket, stream_token(id.0), Interest::READABLE | Interest::WRITABLE)?;
+        entry.insert(stream);
+        Ok(id)
+    }
+
+    fn remove(&mut self, id: StreamId, registry: &Registry) -> Option<Stream> {
+        self.get(id)?;
+        let mut stream = self.slab.remove((id.0 & ((1 << INDEX_BITS) - 1)) as usize);
+        let _ = registry.deregister(&mut stream.socket);
+        Some(stream)
+    }
+
+    fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let to = match (self.local, to) {
+            (SocketAddr::V6(_), SocketAddr::V4(v4)) => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            _ => to,
+        };
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if !self.local.ip().is_unspecified() {
+            socket.bind(&SocketAddr::new(self.local.ip(), 0).into())?;
+        }
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+                Err(error)
+            }
+            _ => Ok(TcpStream::from_std(socket.into())),
+        }
+    }
+}
+
+/// What serving a stream found.
+enum Served {
+    /// There is nothing more to do now.
+    Dry,
+    /// The budget is used up.
+    More,
+    /// The stream is broken, or the other end has closed it.
+    Gone,
+}
+
+impl Driver {
+    pub(super) fn accept_streams(&mut self, now: Instant) {
+        if !self.accepting {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok((socket, remote)) => {
+                    let _ = socket.set_nodelay(true);
+                    match self.streams.insert(socket, State::Open, self.poll.registry()) {
+                        Ok(id) => {
+                            self.node.handle_accepted(now, id, canonical(remote));
+                            self.carry_out(now);
+                        }
+                        Err(error) => log::warn!("taking a connection from {remote}: {error}"),
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.accepting = false;
+                    return;
+                }
+                // The other end is gone already, or descriptors have run out: the next one may fare better.
+                Err(error) => {
+                    log::warn!("accepting a connection: {error}");
+                    self.accepting = error.kind() == ErrorKind::ConnectionAborted;
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, now: Instant, dial: DialId, to: SocketAddr) {
+        let state = State::Connecting { dial, until: now + DIAL_TIME };
+        let dialled = self.streams.dial(to);
+        let inserted = dialled.and_then(|socket| self.streams.insert(socket, state, self.poll.registry()));
+        if let Err(error) = inserted {
+            log::debug!("connecting to {to}: {error}");
+            self.node.handle_dial_failed(now, dial);
+        }
+    }
+
+    pub(super) fn expire_dials(&mut self, now: Instant) {
+        while self.streams.next_dial_deadline().is_some_and(|until| until <= now) {
+            let late = self.streams.slab.iter().find_map(|(_, stream)| match stream.state {
+                State::Connecting { dial, until } if until <= now => Some((stream.id, dial)),
+                _ => None,
+            });
+            let Some((id, dial)) = late else { return };
+            self.streams.remove(id, self.poll.registry());
+            self.node.handle_dial_failed(now, dial);
+            self.carry_out(now);
+        }
+    }
+
+    pub(super) fn queue(&mut self, id: StreamId, outgoing: Outgoing) {
+        if let Some(stream) = self.streams.get(id) {
+            stream.outbox.push_back(outgoing);
+            self.streams.enqueue(id);
+        }
+    }
+
+    pub(super) fn open_sink(&mut self, now: Instant, id: StreamId, sink: &Sink) {
+        let Some(stream) = self.streams.get(id) else { return };
+        match self.disk.open_sink(sink) {
+            Ok(open) => {
+                stream.sink = Some(open);
+                // A piece of no bytes is here already.
+                self.finish_sink(now, id);
+            }
+            Err(error) => self.node.handle_sunk(now, id, Err(error)),
+        }
+    }
+
+    pub(super) fn close(&mut self, id: StreamId) {
+        // A last word, such as a refusal, leaves if the socket takes it now.
+        if let Some(Outgoing::Bytes(bytes)) =
+            self.streams.get(id).and_then(|stream| stream.outbox.pop_front())
+        {
+            let _ = self.streams.get(id).map(|stream| stream.socket.write(&bytes));
+        }
+        self.streams.remove(id, self.poll.registry());
+    }
+
+    /// Serves each ready stream once.
+    pub(super) fn serve_streams(&mut self) {
+        for _ in 0..self.streams.ready.len() {
+            let Some(id) = self.streams.ready.pop_front() else { return };
+            let Some(stream) = self.streams.get(id) else { continue };
+            stream.queued = false;
+            let now = self.clock.now();
+            if matches!(stream.state, State::Connecting { .. }) && !self.finish_dial(now, id) {
+                continue;
+            }
+            let served = match self.write_stream(now, id) {
+                Served::Gone => Served::Gone,
+                written => match (written, self.read_stream(now, id)) {
+                    (_, Served::Gone) => Served::Gone,
+                    (Served::Dry, Served::Dry) => Served::Dry,
+                    _ => Served::More,
+                },
+            };
+            match served {
+                Served::Gone => {
+                    if self.streams.remove(id, self.poll.registry()).is_some() {
+                        self.node.handle_closed(now, id);
+                        self.carry_out(now);
+                    }
+                }
+                Served::More => self.streams.enqueue(id),
+                Served::Dry => {
+                    if self.streams.get(id).is_some_and(|stream| stream.has_work()) {
+                        self.streams.enqueue(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a connection that was being made is there.
+    fn finish_dial(&mut self, now: Instant, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get(id) else { return false };
+        let State::Connecting { dial, .. } = stream.state else { return true };
+        let failed = match (stream.socket.take_error(), stream.socket.peer_addr()) {
+            (Ok(None), Ok(_)) => None,
+            (Ok(None), Err(error)) if error.kind() == ErrorKind::NotConnected => return false,
+            (Ok(Some(error)) | Err(error), _) | (_, Err(error)) => Some(error),
+        };
+        if let Some(error) = failed {
+            log::debug!("connecting: {error}");
+            self.streams.remove(id, self.poll.registry());
+            self.node.handle_dial_failed(now, dial);
+            self.carry_out(now);
+            return false;
+        }
+        stream.state = State::Open;
+        let _ = stream.socket.set_nodelay(true);
+        self.node.handle_connected(now, dial, id);
+        self.carry_out(now);
+        true
+    }
+
+    fn write_stream(&mut self, now: Instant, id: StreamId) -> Served {
+        let mut budget = WRITE_BYTES_PER_TURN;
+        loop {
+            let Some(stream) = self.streams.get(id) else { return Served::Dry };
+            if !stream.writable || stream.outbox.is_empty() {
+                return Served::Dry;
+            }
+            if budget == 0 {
+                return Served::More;
+            }
+            let written = match stream.outbox.front_mut() {
+                None => Ok(0),
+                Some(Outgoing::Bytes(bytes)) => {
+                    let written = stream.socket.write(bytes);
+                    bytes.advance(written.as_ref().map_or(0, |&length| length));
+                    if bytes.is_empty() {
+                        stream.outbox.pop_front();
+                    }
+                    written
+                }
+                Some(Outgoing::Extent(extent)) => match self.disk.open_extent(extent) {
+                    Ok(open) => {
+                        stream.outbox[0] = Outgoing::File(open);
+                        continue;
+                    }
+                    Err(error) => {
+                        self.node.handle_send_failed(now, id, &error);
+                        self.carry_out(now);
+                        return Served::Dry;
+                    }
+                },
+                Some(Outgoing::File(file)) => {
+                    match file.send(stream.socket.as_fd(), SEND_BYTES.min(budget)) {
+                        Ok(length) => {
+                            if file.remaining() == 0 {
+                                stream.outbox.pop_front();
+                            }
+                            self.node.handle_stream_progress(now, id, length as u64);
+                            Ok(length)
+                        }
+                        Err(error) => match OpenExtent::disk_error(&error) {
+                            None => Err(error),
+                            Some(error) => {
+                                self.node.handle_send_failed(now, id, error);
+                                self.carry_out(now);
+                                return Served::Dry;
+                            }
+                        },
+                    }
+                }
+            };
+            match written {
+                Ok(length) => budget = budget.saturating_sub(length.max(1)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    stream.writable = false;
+                    return Served::Dry;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Served::Gone,
+            }
+            if self.streams.get(id).is_some_and(|stream| stream.outbox.is_empty()) {
+                self.node.handle_drained(now, id);
+                self.carry_out(now);
+            }
+        }
+    }
+
+    fn read_stream(&mut self, now: Instant, id: StreamId) -> Served {
+        let mut buffer = core::mem::take(&mut self.streams.buffer);
+        let served = self.read_into(now, id, &mut buffer);
+        self.streams.buffer = buffer;
+        served
+    }
+
+    fn read_into(&mut self, now: Instant, id: StreamId, buffer: &mut [u8]) -> Served {
+        let mut budget = READ_BYTES_PER_TURN;
+        loop {
+            let Some(stream) = self.streams.get(id) else { return Served::Dry };
+            if !stream.readable {
+                return Served::Dry;
+            }
+            if budget == 0 {
+                return Served::More;
+            }
+            match stream.socket.read(buffer) {
+                Ok(0) => return Served::Gone,
+                Ok(length) => {
+                    budget = budget.saturating_sub(length);
+                    self.feed(now, id, &buffer[..length]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    stream.readable = false;
+                    return Served::Dry;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Served::Gone,
+            }
+        }
+    }
+
+    /// Gives bytes to where they belong: raw bytes to the stream's sink, frames to the node.
+    fn feed(&mut self, now: Instant, id: StreamId, bytes: &[u8]) {
+        let Some(stream) = self.streams.get(id) else { return };
+        let joined;
+        let mut rest = bytes;
+        if !stream.inbox.is_empty() {
+            let mut inbox = core::mem::take(&mut stream.inbox);
+            inbox.extend_from_slice(bytes);
+            joined = inbox;
+            rest = &joined;
+        }
+        while !rest.is_empty() {
+            let Some(stream) = self.streams.get(id) else { return };
+            if let Some(sink) = &mut stream.sink {
+                let taken = match sink.write(rest) {
+                    Ok(taken) => taken,
+                    Err(error) => {
+                        stream.sink = None;
+                        self.node.handle_sunk(now, id, Err(error));
+                        self.carry_out(now);
+                        // What the node does after a disk error is to close the stream: the bytes have no place.
+                        return;
+                    }
+                };
+                rest = &rest[taken..];
+                self.node.handle_stream_progress(now, id, taken as u64);
+                self.finish_sink(now, id);
+                continue;
+            }
+            let taken = self.node.handle_stream_bytes(now, id, rest);
+            self.carry_out(now);
+            if taken == 0 {
+                if let Some(stream) = self.streams.get(id) {
+                    stream.inbox.extend_from_slice(rest);
+                }
+                return;
+            }
+            rest = &rest[taken..];
+        }
+    }
+
+    fn finish_sink(&mut self, now: Instant, id: StreamId) {
+        let Some(stream) = self.streams.get(id) else { return };
+        if let Some(full) = stream.sink.take_if(|sink| sink.remaining() == 0) {
+            let result = full.finish();
+            self.node.handle_sunk(now, id, result);
+            self.carry_out(now);
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! Fetching files: from an address to bytes on disk, every one of them verified.
+//!
+//! First the *root* is wanted, which is the piece whose key is the address itself: a manifest, or the content of a
+//! one-chunk file. Who provides the file and who is near its hash is looked up, and those are asked. Then the target is
+//! opened, what an earlier attempt left there is checked, what this node has of the file elsewhere is copied, and
+//! the rest is taken from everybody who has it. Each verified chunk is offered to others at once.
+
+use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response, SharedFile, Stage};
+use super::{Node, Purpose, Waiting, status};
+use crate::dht::LookupId;
+use crate::id::Key;
+use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, Place, Share, Sink};
+use crate::manifest::Manifest;
+use crate::time::{Duration, Instant, earliest};
+use crate::transfer::{DownloadId, Root};
+use crate::wire::contact::Contact;
+use crate::wire::message::Want;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A download that makes no progress for so long is given up, unless the command says otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// A lookup for more sources is repeated after this, then after twice as long, and so on up to the maximum.
+const LOOK_AGAIN_MIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Nodes near a key that are asked for a piece nobody is known to have.
+const HOLDERS_ASKED: usize = 8;
+
+/// A file that is being fetched.
+pub(super) struct Get {
+    hash: Key,
+    waiters: Vec<CommandId>,
+    /// Commands for the same file with another target: they begin when this one has ended.
+    queued: Vec<(CommandId, Option<PathBuf>, Option<u32>)>,
+    target: Option<PathBuf>,
+    place: Place,
+    timeout: Option<Duration>,
+    phase: Phase,
+    manifest: Option<Arc<Manifest>>,
+    have: Vec<bool>,
+    have_bytes: u64,
+    /// Chunks from the start of the file that are all there.
+    prefix: u32,
+    announced: bool,
+    /// Content of a one-chunk file on its way to the disk.
+    content: Option<Vec<u8>>,
+    /// Chunks that are here elsewhere, to be copied.
+    copies: VecDeque<(u32, Extent)>,
+    lookup: Option<LookupId>,
+    look_again: Option<Instant>,
+    look_delay: Duration,
+    lookups: u32,
+    asked: u32,
+    providers: u32,
+    sources: u32,
+    progress_at: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The root is wanted.
+    Root,
+    /// The disk prepares the target.
+    Opening,
+    /// Chunks are on their way.
+    Chunks,
+    /// The file is complete and gets its name.
+    Finishing,
+}
+
+/// What a disk operation was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// The root, from a piece or a manifest that is stored here.
+    LocalRoot,
+    Open,
+    Check,
+    /// The chunk with this index, from another file here.
+    Copy(u32),
+    /// The content of a one-chunk file.
+    Write,
+    Finish,
+    Save,
+}
+
+impl Get {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        earliest(self.look_again, self.gives_up_at())
+    }
+
+    fn gives_up_at(&self) -> Option<Instant> {
+        // The disk takes the time it takes.
+        let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
+        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
+    }
+
+    fn prefix_bytes(&self) -> u64 {
+        self.manifest.as_ref().map_or(0, |manifest| manifest.chunk_offset(self.prefix).min(manifest.length()))
+    }
+
+    fn mark(&mut self, index: u32) {
+        if let (Some(have @ false), Some(manifest)) = (self.have.get_mut(index as usize), &self.manifest) {
+            *have = true;
+            self.have_bytes += u64::from(manifest.chunk_length(index));
+        }
+        while self.have.get(self.prefix as usize) == Some(&true) {
+            self.prefix += 1;
+        }
+    }
+
+    /// The entry in the list of files, once the file's length is known.
+    pub(super) fn describe(&self, cache_dir: &Path) -> Option<SharedFile> {
+        self.manifest.as_ref().map(|manifest| SharedFile {
+            hash: self.hash,
+            length: manifest.length(),
+            path: status::path_of(cache_dir, &self.place),
+            copies: 0,
+            replicas: 0,
+            have: self.have_bytes,
+            cached: self.target.is_none(),
+        })
+    }
+}
+
+impl Node {
+    pub(super) fn get(
+        &mut self,
+        now: Instant,
+        id: CommandId,
+        hash: Key,
+        target: Option<PathBuf>,
+        timeout: Option<u32>,
+    ) {
+        if target.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return self.fail(
+                id,
+                FailureReason::Usage,
+                "a path must be absolute: the node has a directory of its own",
+            );
+        }
+        if let Some(get) = self.gets.values_mut().find(|get| get.hash == hash) {
+            match get.target == target {
+                true => get.waiters.push(id),
+                false => get.queued.push((id, target, timeout)),
+            }
+            return;
+        }
+        if self.gets.len() >= self.config.limits.downloads_max {
+            let message =
+                format!("{} downloads are under way, and no more are allowed: try again", self.gets.len());
+            return self.fail(id, FailureReason::Failed, message);
+        }
+        let share = self.store.share(&hash).cloned();
+        if let (Some(share), None) = (&share, &target) {
+            let (length, path) = (share.manifest.length(), self.path_of(&share.place));
+            return self.done(id, Reply::Get { hash, length, path, sources: 0 });
+        }
+        let place = match &target {
+            Some(path) => Place::Partial(Arc::from(path.as_path())),
+            None => Place::Cache(hash),
+        };
+        let timeout = match timeout {
+            None => Some(TIMEOUT_DEFAULT),
+            Some(0) => None,
+            Some(seconds) => Some(Duration::from_secs(u64::from(seconds))),
+        };
+        let download = DownloadId(self.fresh_id());
+        let get = Get {
+            hash,
+            waiters: vec![id],
+            queued: Vec::new(),
+            target,
+            place,
+            timeout,
+            phase: Phase::Root,
+            manifest: None,
+            have: Vec::new(),
+            have_bytes: 0,
+            prefix: 0,
+            announced: false,
+            content: None,
+            copies: VecDeque::new(),
+            lookup: None,
+            look_again: None,
+            look_delay: LOOK_AGAIN_MIN,
+            lookups: 0,
+            asked: 0,
+            providers: 0,
+            sources: 0,
+            progress_at: now,
+        };
+        self.gets.insert(download, get);
+        match (share, self.store.locate(&hash)) {
+            (Some(share), _) => self.layout_known(now, download, Arc::clone(&share.manifest)),
+            (None, Some((_, extent))) => {
+                self.disk(DiskOp::Read(extent), Waiting::Get(download, Step::LocalRoot))
+            }
+            (None, None) => self.fetch_root(now, download),
+        }
+    }
+
+    /// Asks the network for the root, or knows it already: a file of no bytes has one content only.
+    fn fetch_root(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get(&download) else { return };
+        let hash = get.hash;
+        if hash == Key(*blake3::hash(&[]).as_bytes()) {
+            return self.root_found(now, download, Root::File(Vec::new()));
+        }
+        self.transfer.fetch(now, download, hash, &[]);
+        self.look_up_providers(now, download);
+    }
+
+    // Finding sources.
+
+    fn look_up_providers(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        if get.lookup.is_some() {
+            return;
+        }
+        get.look_again = None;
+        match self.dht.find(now, get.hash, Want::Providers, &mut self.outbox) {
+            Some(lookup) => {
+                get.lookup = Some(lookup);
+                self.lookups.insert(lookup, Purpose::Providers(download));
+            }
+            None => get.look_again = Some(now + Duration::from_secs(1)),
+        }
+    }
+
+    pub(super) fn providers_found(&mut self, now: Instant, lookup: LookupId, contacts: &[(Contact, bool)]) {
+        let Some(Purpose::Providers(download)) = self.lookups.get(&lookup) else { return };
+        let download = *download;
+        let contacts: Vec<Contact> =
+            contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != self.id).collect();
+        if let Some(get) = self.gets.get_mut(&download) {
+            get.providers += contacts.len() as u32;
+            self.transfer.add_sources(now, download, &contacts);
+        }
+    }
+
+    /// The nodes near the hash keep copies of the root.
+    pub(super) fn providers_looked_up(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        closest: &[Contact],
+        asked: u32,
+    ) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        get.lookup = None;
+        get.lookups += 1;
+        get.asked = get.asked.max(asked);
+        get.look_again = Some(now + get.look_delay);
+        get.look_delay = (get.look_delay * 2).min(LOOK_AGAIN_MAX);
+        self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
+    }
+
+    /// Chunks that nobody has who is known: the nodes closest to each may keep it.
+    pub(super) fn sources_needed(&mut self, now: Instant, download: DownloadId, keys: &[Key]) {
+        if !self.gets.get(&download).is_some_and(|get| get.phase == Phase::Chunks) {
+            return;
+        }
+        for key in keys {
+            if let Some(closest) = self.dht.region(now, key, HOLDERS_ASKED) {
+                self.transfer.add_sources(now, download, &closest);
+            } else if let Some(lookup) = self.dht.find(now, *key, Want::Nodes, &mut self.outbox) {
+                self.lookups.insert(lookup, Purpose::Holders(download));
+                // The region that this lookup finds answers for the other keys near it.
+                break;
+            }
+        }
+    }
+
+    pub(super) fn holders_looked_up(&mut self, now: Instant, download: DownloadId, closest: &[Contact]) {
+        if self.gets.contains_key(&download) {
+            self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
+        }
+    }
+
+    // From the root to the last chunk.
+
+    pub(super) fn root_found(&mut self, now: Instant, download: DownloadId, root: Root) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        get.progress_at = now;
+        match root {
+            Root::Manifest(manifest, _) => self.layout_known(now, download, manifest),
+            Root::File(content) => {
+                let manifest = Manifest::single(get.hash, content.len() as u64);
+                get.content = Some(content);
+                match manifest {
+                    Some(manifest) => self.layout_known(now, download, Arc::new(manifest)),
+                    None => self.give_up(
+                        now,
+                        download,
+                        FailureReason::Unverified,
+                        "a one-chunk file of several chunks",
+                    ),
+                }
+            }
+        }
+    }
+
+    fn layout_known(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        if self.store.begin_partial(get.hash, Arc::clone(&manifest), get.place.clone()).is_err() {
+            let message =
+                format!("{} bytes do not fit the node's quota: give a path with -o", manifest.length());
+            self.transfer.abort(now, download);
+            return self.end_get(download, Err(Failure { reason: FailureReason::NoSpace, message }));
+        }
+        get.have = vec![false; manifest.chunk_count() as usize];
+        get.phase = Phase::Opening;
+        let op = DiskOp::OpenTarget { place: get.place.clone(), length: manifest.length() };
+        get.manifest = Some(manifest);
+        self.disk(op, Waiting::Get(download, Step::Open));
+    }
+
+    pub(super) fn get_disk(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        step: Step,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        let manifest = get.manifest.clone();
+        match (step, result, manifest) {
+            (_, Ok(DiskReply::Progress { done, total }), _) => {
+                let stage = Stage::Checking;
+                self.tell(download, Progress { stage, done, total, prefix: 0, path: None });
+            }
+            (Step::LocalRoot, Ok(DiskReply::Bytes(bytes)), _) => self.local_root(now, download, bytes),
+            // What is stored here cannot be read: the network has it, perhaps.
+            (Step::LocalRoot, _, _) => self.fetch_root(now, download),
+            (Step::Open, Ok(DiskReply::Opened { partial }), Some(manifest)) => match get.content.take() {
+                Some(bytes) => {
+                    let op = DiskOp::WriteTarget { place: get.place.clone(), offset: 0, bytes };
+                    self.disk(op, Waiting::Get(download, Step::Write));
+                }
+                None if partial => {
+                    let op = DiskOp::Check { place: get.place.clone(), manifest };
+                    self.disk(op, Waiting::Get(download, Step::Check));
+                }
+                None => self.copy_local(now, download),
+            },
+            (Step::Check, Ok(DiskReply::Checked { good }), _) => {
+                for (index, _) in good.iter().enumerate().filter(|(_, good)| **good) {
+                    get.mark(index as u32);
+                }
+                self.copy_local(now, download);
+            }
+            (Step::Copy(index), result, Some(manifest)) => {
+                let key = manifest.keys().get(index as usize);
+                if matches!(&result, Ok(DiskReply::Copied { key: copied }) if Some(copied) == key) {
+                    get.mark(index);
+                    get.progress_at = now;
+                } else if let Err(error) = result {
+                    log::info!("{error}");
+                }
+                self.copy_next(now, download);
+            }
+            (Step::Write, Ok(_), _) => {
+                get.mark(0);
+                self.chunks_complete(download, 1);
+            }
+            (Step::Finish, Ok(DiskReply::Finished { stamp }), Some(manifest)) => {
+                self.finished(now, download, manifest, stamp);
+            }
+            (Step::Save, result, _) => self.saved(now, download, result.err()),
+            (_, Err(error), _) => self.get_disk_failed(now, download, &error),
+            (_, Ok(reply), _) => log::error!("the disk answered {step:?} with {reply:?}"),
+        }
+    }
+
+    fn local_root(&mut self, now: Instant, download: DownloadId, bytes: Vec<u8>) {
+        let Some(hash) = self.gets.get(&download).map(|get| get.hash) else { return };
+        if let Ok(manifest) = Manifest::decode(&bytes, &hash) {
+            let manifest = Arc::new(manifest);
+            self.root_found(now, download, Root::Manifest(manifest, bytes));
+        } else if *blake3::hash(&bytes).as_bytes() == hash.0 {
+            self.root_found(now, download, Root::File(bytes));
+        } else {
+            self.store.remove_piece(&hash);
+            self.fetch_root(now, download);
+        }
+    }
+
+    /// Takes what this node has of the file elsewhere, before the network is asked.
+    fn copy_local(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        let Some(manifest) = &get.manifest else { return };
+        let sources = self.store.local_sources(manifest).into_iter();
+        get.copies =
+            sources.filter(|(index, _)| !get.have.get(*index as usize).is_some_and(|have| *have)).collect();
+        self.copy_next(now, download);
+    }
+
+    fn copy_next(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        let Some(manifest) = get.manifest.clone() else { return };
+        let Some((index, from)) = get.copies.pop_front() else {
+            return self.begin_chunks(now, download, manifest);
+        };
+        let to = Sink {
+            place: get.place.clone(),
+            offset: manifest.chunk_offset(index),
+            length: manifest.chunk_length(index),
+            hash_as: manifest.hash_as(index),
+        };
+        self.disk(DiskOp::Copy { from, to }, Waiting::Get(download, Step::Copy(index)));
+    }
+
+    fn begin_chunks(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        let (hash, place, have) = (get.hash, get.place.clone(), get.have.clone());
+        (get.phase, get.progress_at) = (Phase::Chunks, now);
+        get.look_delay = LOOK_AGAIN_MIN;
+        for (index, _) in have.iter().enumerate().filter(|(_, have)| **have) {
+            self.store.chunk_done(&hash, index as u32);
+        }
+        if have.iter().all(|have| *have) {
+            self.transfer.abort(now, download);
+            return self.chunks_complete(download, 0);
+        }
+        self.transfer.begin(now, download, manifest, place, have);
+        if self.gets.get(&download).is_some_and(|get| get.lookups == 0 && get.lookup.is_none()) {
+            self.look_up_providers(now, download);
+        }
+        self.report_get(download);
+    }
+
+    pub(super) fn chunk_done(&mut self, now: Instant, download: DownloadId, index: u32) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        get.mark(index);
+        get.progress_at = now;
+        get.look_delay = LOOK_AGAIN_MIN;
+        let hash = get.hash;
+        if !core::mem::replace(&mut get.announced, true) {
+            self.dht.provide(now, hash, true, &mut self.outbox);
+        }
+        self.store.chunk_done(&hash, index);
+        self.report_get(download);
+    }
+
+    pub(super) fn chunks_complete(&mut self, download: DownloadId, sources: u32) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        get.sources = sources;
+        get.phase = Phase::Finishing;
+        let op = DiskOp::FinishTarget { place: get.place.clone() };
+        self.disk(op, Waiting::Get(download, Step::Finish));
+    }
+
+    fn finished(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>, stamp: FileStamp) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        let place = match &get.target {
+            Some(path) => Place::File(Arc::from(path.as_path())),
+            None => get.place.clone(),
+        };
+        get.place = place.clone();
+        self.store.end_partial(&get.hash);
+        let known = self.store.share(&get.hash).is_some();
+        let share = Arc::new(Share {
+            manifest,
+            place,
+            stamp,
+            replicas: 0,
+            lifetime: self.config.lifetime,
+            replicated: true,
+            synced: false,
+        });
+        // A file that is shared already stays where it is shared.
+        if known || self.store.add_share(Arc::clone(&share)).is_err() {
+            return self.saved(now, download, None);
+        }
+        self.disk(DiskOp::SaveShare(share), Waiting::Get(download, Step::Save));
+    }
+
+    fn saved(&mut self, now: Instant, download: DownloadId, error: Option<DiskError>) {
+        if let Some(error) = error {
+            // The file is there and verified; only that it is shared will be forgotten at the next start.
+            log::warn!("{error}");
+        }
+        let Some(get) = self.gets.get(&download) else { return };
+        let (hash, sources) = (get.hash, get.sources);
+        let (length, path) =
+            (get.manifest.as_ref().map_or(0, |manifest| manifest.length()), self.path_of(&get.place));
+        self.transfer.abort(now, download);
+        if self.store.share(&hash).is_some() {
+            self.dht.provide(now, hash, false, &mut self.outbox);
+        }
+        self.end_get(download, Ok(Reply::Get { hash, length, path, sources }));
+        self.begin_queued(now);
+    }
+
+    // When it does not go well.
+
+    pub(super) fn get_disk_failed(&mut self, now: Instant, download: DownloadId, error: &DiskError) {
+        let reason = status::failure_of(error);
+        self.give_up(now, download, reason, &error.to_string());
+    }
+
+    fn give_up(&mut self, now: Instant, download: DownloadId, reason: FailureReason, why: &str) {
+        let Some(get) = self.gets.get(&download) else { return };
+        let (hash, have) = (get.hash, get.have_bytes);
+        let mut message = format!("{hash}: {why}");
+        if have > 0 {
+            let path = self.path_of(&get.place);
+            message += &format!(
+                "; {have} verified bytes are kept in {}, the same command goes on from there",
+                path.display()
+            );
+        }
+        self.transfer.abort(now, download);
+        self.store.end_partial(&hash);
+        self.end_get(download, Err(Failure { reason, message }));
+        self.begin_queued(now);
+    }
+
+    /// Decides what nobody's message tells: that there is nobody left to ask.
+    pub(super) fn review_gets(&mut self, now: Instant) {
+        let waiting = self.gets.iter().filter(|(_, get)| get.lookup.is_none() && get.lookups > 0);
+        let waiting: Vec<DownloadId> = waiting.map(|(download, _)| *download).collect();
+        for download in waiting {
+            let Some(get) = self.gets.get(&download) else { continue };
+            let Some(state) = self.transfer.download_state(download) else { continue };
+            if !state.idle {
+                continue;
+            }
+            let (asked, providers) = (get.asked, get.providers);
+            match get.phase {
+                Phase::Root if state.banned > 0 => {
+                    let why = format!(
+                        "{} nodes sent content that is not this file's, and no other has it",
+                        state.banned
+                    );
+                    self.give_up(now, download, FailureReason::Unverified, &why);
+                }
+                Phase::Root if asked == 0 && state.not_found == 0 => {
+                    let why = "this node could reach no other node to ask: see `elver peers`";
+                    self.give_up(now, download, FailureReason::Unreachable, why);
+                }
+                Phase::Root if providers > 0 && state.not_found < providers && state.failed > 0 => {
+                    let why =
+                        format!("{} of the nodes that should have it could not be reached", state.failed);
+                    self.give_up(now, download, FailureReason::Unreachable, &why);
+                }
+                Phase::Root => {
+                    let why = format!("nobody has it: {asked} nodes were asked");
+                    self.give_up(now, download, FailureReason::NotFound, &why);
+                }
+                Phase::Chunks if state.banned > 0 && state.connected == 0 && get.lookups > 1 => {
+                    let why = format!(
+                        "{} nodes sent content that is not this file's, and no other has the rest",
+                        state.banned
+                    );
+                    self.give_up(now, download, FailureReason::Unverified, &why);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn gets_timeout(&mut self, now: Instant) {
+        let due = self.gets.iter().filter(|(_, get)| get.next_deadline().is_some_and(|at| at <= now));
+        let due: Vec<DownloadId> = due.map(|(download, _)| *download).collect();
+        for download in due {
+            let Some(get) = self.gets.get_mut(&download) else { continue };
+            if get.gives_up_at().is_some_and(|at| at <= now) {
+                let missing = get.have.iter().filter(|have| !**have).count();
+                let banned = self.transfer.download_state(download).map_or(0, |state| state.banned);
+                let (reason, cause) = match banned {
+                    0 => (FailureReason::Unreachable, "nobody who has the rest can be reached"),
+                    _ => (
+                        FailureReason::Unverified,
+                        "who offered the rest sent content that is not this file's",
+                    ),
+                };
+                let why = match get.manifest {
+                    Some(_) => format!("{missing} of {} chunks are missing, and {cause}", get.have.len()),
+                    None => format!("no answer in time, after asking {} nodes", get.asked),
+                };
+                self.give_up(now, download, reason, &why);
+            } else if get.look_again.is_some_and(|at| at <= now) {
+                get.look_again = None;
+                let flows = get.phase == Phase::Chunks && now.since(get.progress_at) < LOOK_AGAIN_MIN;
+                if flows {
+                    // There is no hurry to find more sources than there are.
+                    get.look_again = Some(now + LOOK_AGAIN_MAX / 4);
+                } else if matches!(get.phase, Phase::Root | Phase::Chunks) {
+                    self.look_up_providers(now, download);
+                }
+            }
+        }
+    }
+
+    pub(super) fn cancel_get(&mut self, now: Instant, command: CommandId) {
+        let mut over = None;
+        for (download, get) in &mut self.gets {
+            get.queued.retain(|(id, ..)| *id != command);
+            let waited = get.waiters.len();
+            get.waiters.retain(|id| *id != command);
+            if waited > 0 && get.waiters.is_empty() {
+                over = Some(*download);
+            }
+        }
+        if let Some(download) = over {
+            log::info!("a download that nobody waits for any more was stopped");
+            self.give_up(now, download, FailureReason::Failed, "cancelled");
+        }
+    }
+
+    /// Answers who waits. What waited for another target begins as soon as this one is out of the way.
+    fn end_get(&mut self, download: DownloadId, result: Result<Reply, Failure>) {
+        let Some(get) = self.gets.remove(&download) else { return };
+        let response = match result {
+            Ok(reply) => Response::Done(reply),
+            Err(failure) => Response::Failed(failure),
+        };
+        for command in get.waiters {
+            self.respond(command, response.clone());
+        }
+        self.queued_gets
+            .extend(get.queued.into_iter().map(|(id, target, timeout)| (id, get.hash, target, timeout)));
+    }
+
+    fn begin_queued(&mut self, now: Instant) {
+        for (id, hash, target, timeout) in core::mem::take(&mut self.queued_gets) {
+            self.get(now, id, hash, target, timeout);
+        }
+    }
+
+    fn tell(&mut self, download: DownloadId, progress: Progress) {
+        let waiters = self.gets.get(&download).map(|get| get.waiters.clone()).unwrap_or_default();
+        for command in waiters {
+            self.progress(command, progress.clone());
+        }
+    }
+
+    fn report_get(&mut self, download: DownloadId) {
+        let Some(get) = self.gets.get(&download) else { return };
+        let total = get.manifest.as_ref().map_or(0, |manifest| manifest.length());
+        let progress = Progress {
+            stage: Stage::Downloading,
+            done: get.have_bytes,
+            total,
+            prefix: get.prefix_bytes(),
+            path: Some(self.path_of(&get.place)),
+        };
+        self.tell(download, progress);
+    }
+}

@@ -1,0 +1,134 @@
+//! What stands before the signature check: a budget for strangers, and a memory of what was received already.
+
+use crate::id::NodeId;
+use crate::time::{Duration, Instant};
+use core::net::IpAddr;
+
+/// A budget of signature checks for packets from addresses that have proven nothing. All strangers share one bucket, and
+/// those of one prefix (IPv4 /24, IPv6 /48) a smaller one, so that one network's flood leaves room for the others.
+pub(super) struct StrangerBudget {
+    all: Bucket,
+    prefixes: Vec<Bucket>,
+    secret: u64,
+    per_second: u32,
+}
+
+/// Prefix buckets. Two prefixes may share one: which ones, nobody outside can know.
+const PREFIX_BUCKETS: usize = 256;
+
+#[derive(Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn take(&mut self, now: Instant, per_second: f64) -> bool {
+        let refill = now.since(self.filled).as_secs_f64() * per_second;
+        (self.tokens, self.filled) = ((self.tokens + refill).min(per_second), now);
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+impl StrangerBudget {
+    pub(super) fn new(per_second: u32, secret: u64, now: Instant) -> Self {
+        let full = Bucket { tokens: f64::from(per_second), filled: now };
+        let prefix = Bucket { tokens: f64::from(per_second) / 4.0, filled: now };
+        StrangerBudget { all: full, prefixes: vec![prefix; PREFIX_BUCKETS], secret, per_second }
+    }
+
+    /// Whether a packet from `ip` may cost a signature check.
+    pub(super) fn admit(&mut self, now: Instant, ip: IpAddr) -> bool {
+        let mut bytes = [0u8; 6];
+        match ip {
+            IpAddr::V4(ip) => bytes[..3].copy_from_slice(&ip.octets()[..3]),
+            IpAddr::V6(ip) => bytes.copy_from_slice(&ip.octets()[..6]),
+        }
+        let slot = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, self.secret) as usize % PREFIX_BUCKETS;
+        let rate = f64::from(self.per_second);
+        self.prefixes[slot].take(now, rate / 4.0) && self.all.take(now, rate)
+    }
+}
+
+/// Which datagrams of each peer were received: a sliding window over its sequence numbers, as in IPsec (RFC 4303 §3.4.3).
+/// The table is of fixed size; a peer that was displaced or silent starts afresh, and what it can then replay are
+/// requests without a valid token.
+pub(super) struct ReplayWindows {
+    entries: Vec<Window>,
+}
+
+#[derive(Clone, Copy)]
+struct Window {
+    id: NodeId,
+    highest: u64,
+    /// Bit `i` is set when `highest - i` was received.
+    received: u64,
+    used: Instant,
+}
+
+const WINDOWS: usize = 1024;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
+
+impl ReplayWindows {
+    pub(super) fn new() -> Self {
+        let empty = Window { id: NodeId([0; 32]), highest: 0, received: 0, used: Instant::ZERO };
+        ReplayWindows { entries: vec![empty; WINDOWS] }
+    }
+
+    /// Whether the datagram with this number from this (proven) sender is new.
+    pub(super) fn accept(&mut self, now: Instant, id: NodeId, sequence: u64) -> bool {
+        let slot = usize::from(u16::from_le_bytes([id.0[8], id.0[9]])) % WINDOWS;
+        let window = &mut self.entries[slot];
+        if window.id != id || now.since(window.used) > FORGOTTEN_AFTER {
+            *window = Window { id, highest: sequence, received: 1, used: now };
+            return true;
+        }
+        if sequence > window.highest {
+            let ahead = sequence - window.highest;
+            window.received = if ahead < 64 { window.received << ahead | 1 } else { 1 };
+            (window.highest, window.used) = (sequence, now);
+            return true;
+        }
+        let behind = window.highest - sequence;
+        let fresh = behind < 64 && window.received & (1 << behind) == 0;
+        if fresh {
+            window.received |= 1 << behind;
+            window.used = now;
+        }
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_from_one_prefix_leaves_checks_for_others() {
+        let now = Instant::from_secs(1);
+        let mut budget = StrangerBudget::new(100, 7, now);
+        let flooded = (0..1000).filter(|_| budget.admit(now, [10, 0, 0, 1].into())).count();
+        assert_eq!(flooded, 25);
+        let others = (1..=20u8).filter(|i| budget.admit(now, [192, 0, *i, 1].into())).count();
+        assert!(others >= 15, "{others}");
+        assert!(budget.admit(now + Duration::from_secs(1), [10, 0, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_sequence_number_is_accepted_once_and_in_any_order_within_the_window() {
+        let (now, id) = (Instant::from_secs(1), NodeId([1; 32]));
+        let mut windows = ReplayWindows::new();
+        for sequence in [100, 102, 101, 163] {
+            assert!(windows.accept(now, id, sequence), "{sequence}");
+            assert!(!windows.accept(now, id, sequence), "{sequence} again");
+        }
+        assert!(!windows.accept(now, id, 99), "over the window's edge");
+        assert!(!windows.accept(now, id, 102) && windows.accept(now, id, 103));
+        assert!(windows.accept(now, NodeId([2; 32]), 1), "peers have windows of their own");
+        assert!(windows.accept(now + FORGOTTEN_AFTER * 2, id, 5), "a silent peer starts afresh");
+    }
+}

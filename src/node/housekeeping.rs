@@ -1,0 +1,90 @@
+//! What has to be done from time to time: little, because flash wears out.
+
+use super::{Node, Waiting};
+use crate::id::PublicKey;
+use crate::io::{Ages, DiskOp};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::{Contact, WireContact};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// How often age and contacts are written down. What a crash costs is that the node takes itself for as much younger.
+const EVERY: Duration = Duration::from_secs(3600);
+/// A new node writes its first contacts down sooner.
+const FIRST: Duration = Duration::from_secs(300);
+
+pub(super) struct Housekeeping {
+    due: Instant,
+    written_peers: Vec<u8>,
+}
+
+impl Housekeeping {
+    pub(super) fn new(now: Instant) -> Self {
+        Housekeeping { due: now + FIRST, written_peers: Vec::new() }
+    }
+
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.due
+    }
+}
+
+impl Node {
+    pub(super) fn keep_house(&mut self, now: Instant) {
+        if now < self.housekeeping.due {
+            return;
+        }
+        self.housekeeping.due = now + EVERY;
+        self.remember_peers();
+        self.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
+    }
+
+    /// Tells the neighbours, and writes down what the next run wants to know.
+    pub(super) fn say_goodbye(&mut self, for_good: bool) {
+        // Contacts first: saying goodbye may drop them.
+        self.remember_peers();
+        self.dht.leave(for_good, &mut self.outbox);
+    }
+
+    /// How old the node is: what its directory is to remember of this run.
+    pub fn ages(&self, now: Instant) -> Ages {
+        Ages { boots: self.boots, seconds: self.store.age(now), clean: false }
+    }
+
+    fn remember_peers(&mut self) {
+        let bytes = encode_contacts(&self.dht.contacts_to_remember());
+        if !bytes.is_empty() && bytes != self.housekeeping.written_peers {
+            self.housekeeping.written_peers.clone_from(&bytes);
+            self.disk(DiskOp::SavePeers(bytes), Waiting::Nothing);
+        }
+    }
+}
+
+/// Contacts as they are kept on disk: as they are carried in datagrams.
+fn encode_contacts(contacts: &[Contact]) -> Vec<u8> {
+    let mut contacts: Vec<WireContact> =
+        contacts.iter().map(|contact| WireContact::new(contact, 0)).collect();
+    contacts.sort_by_key(|contact| contact.public);
+    contacts.as_bytes().to_vec()
+}
+
+/// The contacts of the last run; none when the file is damaged.
+pub(super) fn decode_contacts(bytes: &[u8]) -> Vec<Contact> {
+    let contacts = <[WireContact]>::ref_from_bytes(bytes).unwrap_or_default();
+    contacts.iter().take(64).filter_map(WireContact::get).collect()
+}
+
+/// Public keys are all that names a contact on disk.
+const _: () = assert!(size_of::<WireContact>() == 56 && size_of::<PublicKey>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contacts_survive_a_restart_and_damage_costs_only_them() {
+        let contacts: Vec<Contact> =
+            (1..4u8).map(|i| Contact::new(PublicKey([i; 32]), ([127, 0, 0, i], 3583).into())).collect();
+        let bytes = encode_contacts(&contacts);
+        assert_eq!(decode_contacts(&bytes), contacts);
+        assert_eq!(decode_contacts(&bytes[1..]), []);
+    }
+}

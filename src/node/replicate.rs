@@ -1,0 +1,319 @@
+//! Copying a shared file's pieces to the nodes closest to each.
+//!
+//! A piece (chunk, manifest, or file of one chunk) belongs on the `replicas` nodes closest to its key. The file counts as
+//! stored when every piece has ⌊replicas/2⌋+1 synced copies, the publisher's own among them. Who waits is
+//! answered then; the rest goes on in the background, and what cannot be placed now is tried again later.
+
+use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
+use super::{Node, Purpose, Waiting};
+use crate::id::Key;
+use crate::io::{DiskOp, Extent, Share};
+use crate::manifest::Content;
+use crate::time::{Duration, Instant};
+use crate::transfer::{PushError, PushId};
+use crate::wire::contact::Contact;
+use crate::wire::frame::Offer;
+use crate::wire::message::Want;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Pieces being placed at a time.
+const JOBS_MAX: usize = 16;
+/// Lookups under way for placements at a time.
+const LOOKUPS_MAX: usize = 3;
+/// Nodes tried beyond those that should keep the piece.
+const SPARE_NODES: usize = 5;
+const RETRY_MIN: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Who waits for a file to be stored is answered at the latest this long after its last piece, announced or not.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
+
+/// The state of copying one file.
+pub(super) struct Replication {
+    share: Arc<Share>,
+    waiter: Option<CommandId>,
+    /// Copies known of each piece, this node's own included.
+    copies: Vec<u8>,
+    /// Pieces still to be placed in this round, the next one last.
+    todo: Vec<usize>,
+    jobs: BTreeMap<usize, Job>,
+    /// Pieces that got fewer copies than they should in this round.
+    short: Vec<usize>,
+    announced: bool,
+    answer_by: Option<Instant>,
+    retry_at: Option<Instant>,
+    retry_delay: Duration,
+}
+
+/// A piece that is being placed.
+#[derive(Default)]
+struct Job {
+    looking_up: bool,
+    /// Nodes to try, nearest first.
+    candidates: VecDeque<Contact>,
+    /// Copies still wanted, those under way not counted.
+    wanted: usize,
+    in_flight: usize,
+}
+
+impl Replication {
+    /// How many copies make a file stored: more than half of what was asked for.
+    fn quorum(&self) -> u8 {
+        match self.share.replicas {
+            0 => 0,
+            replicas => replicas / 2 + 1,
+        }
+    }
+
+    /// Copies of the piece with the fewest.
+    pub(super) fn copies(&self) -> u8 {
+        self.copies.iter().copied().min().unwrap_or(0)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        crate::time::earliest(self.retry_at, self.answer_by)
+    }
+
+    fn is_round_over(&self) -> bool {
+        self.todo.is_empty() && self.jobs.is_empty()
+    }
+
+    fn key(&self, piece: usize) -> (Key, Content) {
+        let manifest = &self.share.manifest;
+        match manifest.keys().get(piece) {
+            Some(&key) if manifest.is_single() => (key, Content::File),
+            Some(&key) => (key, Content::Chunk),
+            None => (manifest.hash(), Content::Manifest),
+        }
+    }
+
+    fn offer(&self, piece: usize, extent: &Extent) -> Offer {
+        let (key, content) = self.key(piece);
+        let input_offset =
+            if content == Content::Chunk { self.share.manifest.chunk_offset(piece as u32) } else { 0 };
+        let (replicas, lifetime) = (self.share.replicas, self.share.lifetime);
+        Offer { key, content, length: extent.length, input_offset, replicas, lifetime }
+    }
+}
+
+impl Node {
+    pub(super) fn start_replication(&mut self, now: Instant, share: Arc<Share>, waiter: Option<CommandId>) {
+        let hash = share.manifest.hash();
+        self.stop_replication(&hash, "the file was put once more");
+        let pieces = share.manifest.keys().len() + usize::from(!share.manifest.is_single());
+        let todo = if share.replicas == 0 { Vec::new() } else { (0..pieces).rev().collect() };
+        let replication = Replication {
+            share,
+            waiter,
+            copies: vec![1; pieces],
+            todo,
+            jobs: BTreeMap::new(),
+            short: Vec::new(),
+            announced: false,
+            answer_by: None,
+            retry_at: None,
+            retry_delay: RETRY_MIN,
+        };
+        self.replications.insert(hash, replication);
+        self.advance_replication(now, hash);
+    }
+
+    pub(super) fn stop_replication(&mut self, hash: &Key, why: &str) {
+        if let Some(command) = self.replications.remove(hash).and_then(|replication| replication.waiter) {
+            self.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
+        }
+        self.pushes.retain(|_, (file, _)| file != hash);
+    }
+
+    /// Starts placing pieces while there is room, and ends the round when none is left.
+    fn advance_replication(&mut self, now: Instant, hash: Key) {
+        loop {
+            let Some(replication) = self.replications.get_mut(&hash) else { return };
+            let looking_up = replication.jobs.values().filter(|job| job.looking_up).count();
+            if replication.jobs.len() >= JOBS_MAX || looking_up >= LOOKUPS_MAX {
+                return;
+            }
+            let Some(piece) = replication.todo.pop() else { break };
+            let (key, _) = replication.key(piece);
+            let wanted = usize::from(replication.share.replicas) + SPARE_NODES;
+            if let Some(closest) = self.dht.region(now, &key, wanted) {
+                replication.jobs.insert(piece, Job::default());
+                self.place_piece(now, hash, piece, &closest);
+                continue;
+            }
+            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else {
+                // Too many lookups: this round goes on when one of them has ended.
+                replication.todo.push(piece);
+                replication.retry_at = Some(now + Duration::from_secs(1));
+                return;
+            };
+            replication.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
+            self.lookups.insert(lookup, Purpose::Placement(hash, piece));
+        }
+        self.review_replication(now, hash);
+    }
+
+    /// The nodes closest to a piece are known: those among the first `replicas` get it, this node counted in its place.
+    pub(super) fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
+        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        let (key, _) = replication.key(piece);
+        let replicas = usize::from(replication.share.replicas);
+        let closer =
+            closest.iter().filter(|contact| contact.id.distance(&key) < self.id.distance(&key)).count();
+        let own_place = !self.config.leaf && closer < replicas;
+        if let Some(job) = replication.jobs.get_mut(&piece) {
+            job.looking_up = false;
+            job.candidates = closest.iter().copied().take(replicas + SPARE_NODES).collect();
+            job.wanted = replicas - usize::from(own_place);
+        }
+        self.advance_job(now, hash, piece);
+    }
+
+    fn advance_job(&mut self, now: Instant, hash: Key, piece: usize) {
+        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        let (key, _) = replication.key(piece);
+        let Some((_, extent)) = self.store.locate(&key) else {
+            return self.stop_replication(&hash, "a part of it cannot be read any more");
+        };
+        let offer = replication.offer(piece, &extent);
+        let Some(job) = replication.jobs.get_mut(&piece) else { return };
+        while job.wanted > 0 {
+            let Some(contact) = job.candidates.pop_front() else { break };
+            self.next_id += 1;
+            let push = PushId(self.next_id);
+            if !self.transfer.push(now, push, contact, offer, extent.clone()) {
+                // Too many copies under way: goes on when one of them has ended.
+                job.candidates.push_front(contact);
+                replication.retry_at.get_or_insert(now + Duration::from_secs(1));
+                return;
+            }
+            self.pushes.insert(push, (hash, piece));
+            job.wanted -= 1;
+            job.in_flight += 1;
+        }
+        if job.in_flight == 0 {
+            if job.wanted > 0 {
+                replication.short.push(piece);
+            }
+            replication.jobs.remove(&piece);
+            self.review_replication(now, hash);
+        }
+    }
+
+    pub(super) fn push_done<T>(&mut self, now: Instant, push: PushId, result: Result<T, PushError>) {
+        let Some((hash, piece)) = self.pushes.remove(&push) else { return };
+        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        if let Some(job) = replication.jobs.get_mut(&piece) {
+            job.in_flight -= 1;
+            match result {
+                Ok(_) => replication.copies[piece] = replication.copies[piece].saturating_add(1),
+                // One more of the spare nodes is asked instead.
+                Err(_) => job.wanted += 1,
+            }
+        }
+        self.advance_job(now, hash, piece);
+        self.report_replication(hash);
+        self.advance_replication(now, hash);
+    }
+
+    pub(super) fn announced(&mut self, now: Instant, file: Key, copies: u32) {
+        log::debug!("{file} is announced to {copies} nodes");
+        if let Some(replication) = self.replications.get_mut(&file) {
+            replication.announced = true;
+            self.review_replication(now, file);
+        }
+    }
+
+    fn report_replication(&mut self, hash: Key) {
+        let Some(replication) = self.replications.get(&hash) else { return };
+        let Some(command) = replication.waiter else { return };
+        let quorum = replication.quorum();
+        let done = replication.copies.iter().filter(|copies| **copies >= quorum).count() as u64;
+        let total = replication.copies.len() as u64;
+        self.progress(command, Progress { stage: Stage::Replicating, done, total, prefix: 0, path: None });
+    }
+
+    /// Answers who waits, and ends the round when its last piece is placed or given up.
+    fn review_replication(&mut self, now: Instant, hash: Key) {
+        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        let stored = replication.copies() >= replication.quorum();
+        if (stored || replication.is_round_over()) && replication.waiter.is_some() {
+            let answer_by = *replication.answer_by.get_or_insert(now + ANNOUNCE_WAIT);
+            if replication.announced || now >= answer_by {
+                self.answer_put(hash);
+            }
+        }
+        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        if !replication.is_round_over() || replication.retry_at.is_some() {
+            return;
+        }
+        if !replication.short.is_empty() {
+            log::info!("{hash}: {} pieces have fewer copies than asked for", replication.short.len());
+            replication.retry_at = Some(now + replication.retry_delay);
+            replication.retry_delay = (replication.retry_delay * 2).min(RETRY_MAX);
+        } else if replication.waiter.is_none() {
+            let finished = self.replications.remove(&hash).expect("it was there");
+            self.replicated(&finished.share);
+        }
+    }
+
+    fn answer_put(&mut self, hash: Key) {
+        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        replication.answer_by = None;
+        let Some(command) = replication.waiter.take() else { return };
+        let copies = replication.copies();
+        let reply = Reply::Put {
+            hash,
+            length: replication.share.manifest.length(),
+            copies: u32::from(copies),
+            replicas: replication.share.replicas,
+            quorum: copies >= replication.quorum(),
+        };
+        self.done(command, reply);
+    }
+
+    /// Every piece has its copies: written down, so that the next run need not copy again.
+    fn replicated(&mut self, share: &Arc<Share>) {
+        if share.replicated || self.store.share(&share.manifest.hash()) != Some(share) {
+            return;
+        }
+        let share = Arc::new(Share { replicated: true, ..Share::clone(share) });
+        if self.store.add_share(Arc::clone(&share)).is_err() {
+            return;
+        }
+        self.disk(DiskOp::SaveShare(share), Waiting::Nothing);
+    }
+
+    pub(super) fn replications_timeout(&mut self, now: Instant) {
+        let due: Vec<Key> = self
+            .replications
+            .iter()
+            .filter(|(_, replication)| replication.next_deadline().is_some_and(|at| at <= now))
+            .map(|(hash, _)| *hash)
+            .collect();
+        for hash in due {
+            let Some(replication) = self.replications.get_mut(&hash) else { continue };
+            if replication.retry_at.is_some_and(|at| at <= now) {
+                replication.retry_at = None;
+                if replication.is_round_over() {
+                    for piece in core::mem::take(&mut replication.short) {
+                        replication.copies[piece] = 1;
+                        replication.todo.push(piece);
+                    }
+                }
+                let stuck: Vec<usize> = replication.jobs.keys().copied().collect();
+                for piece in stuck {
+                    if self
+                        .replications
+                        .get(&hash)
+                        .is_some_and(|r| r.jobs.get(&piece).is_some_and(|job| !job.looking_up))
+                    {
+                        self.advance_job(now, hash, piece);
+                    }
+                }
+                self.advance_replication(now, hash);
+            }
+            self.review_replication(now, hash);
+        }
+    }
+}

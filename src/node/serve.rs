@@ -1,0 +1,132 @@
+//! What peers ask of this node: pieces, and places for pieces.
+
+use super::{Node, Waiting};
+use crate::id::Key;
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
+use crate::store::Admission;
+use crate::time::Instant;
+use crate::transfer::{DownloadError, TransferEvent, Verdict};
+use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
+
+/// A node keeps a piece only when fewer than this many nodes that it knows are closer to the piece's key. It is the size
+/// of a bucket: among so many, views of who is closest may differ.
+const CLOSER_NODES_MAX: usize = 20;
+
+impl Node {
+    pub(super) fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
+        match event {
+            TransferEvent::Wanted { stream, request, key, .. } => {
+                let found = self.store.locate(&key).ok_or(Refusal::NotFound);
+                if found.is_ok() {
+                    self.store.touch(&key);
+                }
+                self.transfer.serve(now, stream, request, found);
+            }
+            TransferEvent::Asked { stream, question, keys } => {
+                let mut bitmap = [0; WHICH_KEYS_MAX / 8];
+                for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.store.has(key)) {
+                    bitmap[index / 8] |= 1 << (index % 8);
+                }
+                self.transfer.answer(now, stream, question, bitmap);
+            }
+            TransferEvent::Offered { stream, request, offer, .. } => {
+                let verdict = self.judge(now, &offer);
+                self.transfer.admit(now, stream, request, verdict);
+            }
+            TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
+                self.arrived(stream, request, incoming, bytes);
+            }
+            TransferEvent::ArrivalFailed { incoming } => self.store.discarded(incoming),
+            TransferEvent::Root { download, root } => self.root_found(now, download, root),
+            TransferEvent::ChunkDone { download, index } => self.chunk_done(now, download, index),
+            TransferEvent::Complete { download, sources } => self.chunks_complete(download, sources),
+            TransferEvent::SourcesNeeded { download, keys } => self.sources_needed(now, download, &keys),
+            TransferEvent::DownloadFailed { download, error } => {
+                let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
+                self.get_disk_failed(now, download, &error);
+            }
+            TransferEvent::PushDone { push, result, .. } => self.push_done(now, push, result),
+            TransferEvent::SourceBad { peer, .. } => {
+                log::warn!("{peer} sent content that does not verify; not asking it again");
+                self.counters.bad_sources += 1;
+            }
+            TransferEvent::Peer { contact, leaf, alive } => match alive {
+                true if !leaf => self.dht.note_alive(now, contact, None),
+                true => {}
+                false => self.dht.note_unreachable(now, &contact.id),
+            },
+            TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
+        }
+    }
+
+    fn judge(&mut self, now: Instant, offer: &Offer) -> Verdict {
+        if self.config.leaf || self.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
+            return Verdict::Refuse(Refusal::NotClose);
+        }
+        match self.store.admit(now, offer) {
+            Admission::Have => Verdict::Have,
+            Admission::Send { incoming } => Verdict::Send { incoming },
+            Admission::Refuse(reason) => Verdict::Refuse(reason),
+        }
+    }
+
+    /// A piece is here and verified; it is acknowledged once it is on disk.
+    fn arrived(&mut self, stream: StreamId, request: u32, incoming: u64, bytes: Option<Vec<u8>>) {
+        let Some(meta) = self.store.meta_of(incoming) else { return };
+        let op = match bytes {
+            Some(bytes) => DiskOp::WritePiece { meta, bytes },
+            None => DiskOp::Commit { incoming, meta },
+        };
+        self.disk(op, Waiting::Commit { stream, request, incoming });
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        incoming: u64,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let outcome = match result {
+            Ok(_) => {
+                self.store.committed(incoming);
+                Ok(())
+            }
+            Err(error) => {
+                log::warn!("{error}");
+                self.counters.disk_errors += 1;
+                self.store.discarded(incoming);
+                Err(if error.kind == DiskErrorKind::NoSpace { Refusal::NoSpace } else { Refusal::Disk })
+            }
+        };
+        self.transfer.stored(now, stream, request, outcome);
+    }
+
+    /// A file could not be read when a peer wanted a part of it. When it is not what it was, nothing of it is offered any
+    /// more.
+    fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
+        log::warn!("{error}");
+        if let Place::Piece(key) = place {
+            if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Changed) {
+                self.store.remove_piece(key);
+            }
+            return;
+        }
+        if !matches!(error.kind, DiskErrorKind::Changed | DiskErrorKind::NotFound | DiskErrorKind::Denied) {
+            return;
+        }
+        for share in self.store.withdraw(place) {
+            let hash = share.manifest.hash();
+            log::warn!("{hash} is withdrawn: its file is not what it was");
+            self.counters.withdrawn += 1;
+            self.forget(now, &hash);
+        }
+    }
+
+    /// Stops announcing and copying a file.
+    pub(super) fn forget(&mut self, now: Instant, hash: &Key) {
+        self.dht.unprovide(now, hash, &mut self.outbox);
+        self.stop_replication(hash, "the file is not what it was, or is not shared any more");
+    }
+}
