@@ -83,3 +83,8 @@ pub mod node;
 
 pub mod disk;
 pub mod net;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `elver`: daemon and client in one.
+
+fn main() -> std::process::ExitCode {
+    elver::cli::main()
+}

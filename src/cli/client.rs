@@ -1,0 +1,297 @@
+//! The control socket's client.
+//!
+//! One connection is one command: a line of JSON goes in (a [`Command`]), lines of JSON come back
+//! ([`Response`]), the last of them [`Response::Done`] or [`Response::Failed`]. Closing the connection takes the
+//! command back.
+
+use crate::net::CONTROL_SOCKET;
+use crate::node::command::{Command, Failure, Progress, Reply, Response};
+use core::fmt;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The longest answer: the list of every file that a node can share is well below it.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// A connection to the daemon in one directory.
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    socket: PathBuf,
+    /// The part of a line that has arrived. It outlives a timeout.
+    line: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    NoDaemon {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The daemon went away before it had answered.
+    Gone {
+        /// The socket that it was reached on.
+        socket: PathBuf,
+        /// What the system said; `None` when the connection was closed in order.
+        error: Option<io::Error>,
+    },
+    /// The command cannot be written as JSON: a path in it is not UTF-8.
+    Command(serde_json::Error),
+    /// The answer makes no sense: the daemon is another version, or something else.
+    Answer {
+        /// The socket that it came from.
+        socket: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The daemon answered that it failed.
+    Refused(Failure),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::NoDaemon { socket, error } => {
+                let dir = socket.parent().unwrap_or(socket).display();
+                write!(f, "no node answers on {} ({error}); ", socket.display())?;
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied => f.write_str("it belongs to another user"),
+                    io::ErrorKind::InvalidInput => f.write_str("use a directory with a shorter path"),
+                    _ => write!(
+                        f,
+                        "start one with `elver node --dir {dir}`, or name the directory of one that runs with --dir"
+                    ),
+                }
+            }
+            ClientError::Gone { socket, error } => {
+                write!(f, "the node on {} went away before it had answered", socket.display())?;
+                match error {
+                    Some(error) => write!(f, " ({error})"),
+                    None => Ok(()),
+                }?;
+                f.write_str("; see what it said last, start it again and repeat the command")
+            }
+            ClientError::Command(error) => write!(f, "cannot send the command to the node: {error}"),
+            ClientError::Answer { socket, reason } => write!(
+                f,
+                "what came from {} is no answer of a node: {reason}; is it another version of elver?",
+                socket.display()
+            ),
+            ClientError::Refused(failure) => f.write_str(&failure.message),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl Client {
+    /// Connects to the daemon whose directory this is.
+    pub fn connect(dir: &Path) -> Result<Client, ClientError> {
+        let socket = dir.join(CONTROL_SOCKET);
+        match UnixStream::connect(&socket) {
+            Ok(stream) => Ok(Client { stream: BufReader::new(stream), socket, line: Vec::new() }),
+            Err(error) => Err(ClientError::NoDaemon { socket, error }),
+        }
+    }
+
+    /// Sends the command. A connection takes one.
+    pub fn send(&mut self, command: &Command) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(command).map_err(ClientError::Command)?;
+        line.push(b'\n');
+        match self.stream.get_mut().write_all(&line) {
+            // A daemon that is too busy says so and closes without listening: what it said is still to be read.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(self.gone(Some(error))),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Waits for the next answer.
+    pub fn receive(&mut self) -> Result<Response, ClientError> {
+        loop {
+            if let Some(response) = self.receive_within(None)? {
+                return Ok(response);
+            }
+        }
+    }
+
+    /// Waits for the next answer, but not (much) longer than `limit`: `None` when it has not come by then. `None` as
+    /// the limit, or a limit of zero, is no limit.
+    pub fn receive_within(&mut self, limit: Option<Duration>) -> Result<Option<Response>, ClientError> {
+        let limit = limit.filter(|limit| !limit.is_zero());
+        self.stream.get_ref().set_read_timeout(limit).map_err(|error| self.gone(Some(error)))?;
+        while !self.line.ends_with(b"\n") {
+            let arrived = match self.stream.fill_buf() {
+                Ok([]) => return Err(self.gone(None)),
+                Ok(arrived) => arrived,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.gone(Some(error))),
+            };
+            let taken = arrived.iter().position(|&byte| byte == b'\n').map_or(arrived.len(), |end| end + 1);
+            self.line.extend_from_slice(arrived.get(..taken).unwrap_or(arrived));
+            self.stream.consume(taken);
+            if self.line.len() > LINE_BYTES_MAX {
+                return Err(self.nonsense(format!("a line of more than {LINE_BYTES_MAX} bytes")));
+            }
+        }
+        let response = serde_json::from_slice(&self.line);
+        self.line.clear();
+        response.map(Some).map_err(|error| self.nonsense(error.to_string()))
+    }
+
+    /// Sends a command and waits for its end. `on_progress` hears what comes before that.
+    pub fn request(
+        dir: &Path,
+        command: &Command,
+        mut on_progress: impl FnMut(&Progress),
+    ) -> Result<Reply, ClientError> {
+        let mut client = Client::connect(dir)?;
+        client.send(command)?;
+        loop {
+            match client.receive()? {
+                Response::Progress(progress) => on_progress(&progress),
+                Response::Done(reply) => return Ok(reply),
+                Response::Failed(failure) => return Err(ClientError::Refused(failure)),
+            }
+        }
+    }
+
+    /// Waits until the daemon closes the connection, at most `limit` between two signs of life. False when it did not.
+    pub fn wait_until_closed(mut self, limit: Duration) -> bool {
+        loop {
+            match self.receive_within(Some(limit)) {
+                Ok(Some(_)) | Err(ClientError::Answer { .. }) => {}
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// The error for a reply that belongs to another command.
+    pub fn unexpected(dir: &Path, reply: &Reply) -> ClientError {
+        let name = serde_json::to_value(reply).ok();
+        let name = name.as_ref().and_then(|value| value.get("reply")).and_then(|name| name.as_str());
+        ClientError::Answer {
+            socket: dir.join(CONTROL_SOCKET),
+            reason: format!("a reply to another command (`{}`)", name.unwrap_or("?")),
+        }
+    }
+
+    fn gone(&self, error: Option<io::Error>) -> ClientError {
+        ClientError::Gone { socket: self.socket.clone(), error }
+    }
+
+    fn nonsense(&mut self, reason: String) -> ClientError {
+        self.line.clear();
+        ClientError::Answer { socket: self.socket.clone(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::{CommandError, Exit};
+    use crate::cli::testing::{FakeDaemon, Scratch};
+    use crate::node::command::{FailureReason, Stage};
+
+    fn ask(daemon: &FakeDaemon) -> Result<Reply, ClientError> {
+        Client::request(daemon.dir(), &Command::Id, |_| {})
+    }
+
+    fn exit(daemon: &FakeDaemon) -> Exit {
+        CommandError::from(ask(daemon).unwrap_err()).exit
+    }
+
+    #[test]
+    fn progress_is_told_until_the_reply_comes() {
+        let progress =
+            Progress { stage: Stage::Hashing, done: 1, total: 2, prefix: 0, path: Some("/x".into()) };
+        let daemon =
+            FakeDaemon::answering(&[Response::Progress(progress.clone()), Response::Done(Reply::Leave)]);
+        let mut heard = Vec::new();
+        let reply = Client::request(daemon.dir(), &Command::Leave, |progress| heard.push(progress.clone()));
+        assert_eq!((reply.unwrap(), heard), (Reply::Leave, vec![progress]));
+        assert_eq!(daemon.heard(), vec![Command::Leave]);
+    }
+
+    #[test]
+    fn every_failure_has_its_exit_code() {
+        for (reason, expected) in [
+            (FailureReason::Failed, Exit::Failed),
+            (FailureReason::Usage, Exit::Usage),
+            (FailureReason::NotFound, Exit::NotFound),
+            (FailureReason::Unreachable, Exit::Unreachable),
+            (FailureReason::Unverified, Exit::Unverified),
+            (FailureReason::NoSpace, Exit::NoSpace),
+        ] {
+            let failure = Failure { reason, message: "so it is".to_owned() };
+            let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
+            let error = CommandError::from(ask(&daemon).unwrap_err());
+            assert_eq!((error.exit, error.message.as_str()), (expected, "so it is"));
+        }
+    }
+
+    #[test]
+    fn without_a_daemon_the_error_names_the_socket_and_says_how_to_start_one() {
+        let scratch = Scratch::new();
+        let error = Client::connect(scratch.path()).err().unwrap();
+        let message = error.to_string();
+        assert!(message.contains(&scratch.path().join(CONTROL_SOCKET).display().to_string()), "{message}");
+        assert!(message.contains(&format!("elver node --dir {}", scratch.path().display())), "{message}");
+        assert_eq!(CommandError::from(error).exit, Exit::Unreachable);
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_said_so() {
+        let message = Client::connect(&Path::new("/").join("x".repeat(200))).err().unwrap().to_string();
+        assert!(message.contains("shorter path"), "{message}");
+    }
+
+    #[test]
+    fn a_daemon_that_vanishes_is_noticed_before_and_within_an_answer() {
+        for bytes in [&b""[..], b"{\"event\":\"do", b"{\"event\":\"done\",\"reply\":\"leave\"}"] {
+            let daemon = FakeDaemon::writing(bytes);
+            assert_eq!(exit(&daemon), Exit::Unreachable, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused_without_a_panic() {
+        for bytes in [
+            &b"\n"[..],
+            b"\xff\xfe\n",
+            b"[]\n",
+            b"{\"event\":\"done\"}\n",
+            b"{\"event\":\"done\",\"reply\":\"id\",\"id\":\"00\",\"public\":\"00\"}\n",
+            b"HTTP/1.1 400 Bad Request\n",
+        ] {
+            let daemon = FakeDaemon::writing(bytes);
+            assert!(matches!(ask(&daemon), Err(ClientError::Answer { .. })), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_given_up() {
+        let daemon = FakeDaemon::writing(&vec![b' '; LINE_BYTES_MAX + 4096]);
+        assert!(matches!(ask(&daemon), Err(ClientError::Answer { .. })));
+    }
+
+    #[test]
+    fn half_a_line_survives_a_timeout() {
+        let mut daemon = FakeDaemon::holding(b"{\"event\":\"done\",", b"\"reply\":\"leave\"}\n");
+        let mut client = Client::connect(daemon.dir()).unwrap();
+        client.send(&Command::Leave).unwrap();
+        assert_eq!(client.receive_within(Some(Duration::from_millis(1))).unwrap(), None);
+        daemon.release();
+        assert_eq!(client.receive().unwrap(), Response::Done(Reply::Leave));
+        assert!(client.wait_until_closed(Duration::from_secs(60)));
+    }
+}

@@ -1,0 +1,271 @@
+//! Node processes on loopback that do not outlive the demo.
+
+use crate::cli::client::{Client, ClientError};
+use crate::cli::exit::CommandError;
+use crate::cli::output::shown;
+use crate::node::command::{Command, Reply, Response};
+use rustix::process::Signal;
+use signal_hook_mio::v1_0::Signals;
+use std::cell::RefCell;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a node may take from its start to its first answer.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Lines of a node's log that go into an error message.
+const LOG_LINES: usize = 5;
+
+/// Node processes in one directory. Dropping it kills the processes and, unless it is to be kept, removes the directory.
+pub(super) struct Swarm {
+    dir: PathBuf,
+    keep: bool,
+    members: Vec<Member>,
+    /// SIGINT, SIGTERM and SIGHUP do not end the program but the demo, which then cleans up.
+    signals: RefCell<Signals>,
+}
+
+struct Member {
+    dir: PathBuf,
+    address: SocketAddr,
+    /// `None` once it was killed.
+    process: Option<RefCell<Child>>,
+}
+
+impl Swarm {
+    /// A swarm without nodes, in a directory of its own that nobody else can look into.
+    pub(super) fn new(keep: bool) -> Result<Self, CommandError> {
+        let signals = Signals::new([Signal::INT, Signal::TERM, Signal::HUP].map(Signal::as_raw))
+            .map_err(|error| CommandError::failed(format!("cannot watch for signals: {error}")))?;
+        // A name that was used before is skipped: process ids come again.
+        let dir = (0..1000)
+            .map(|attempt| std::env::temp_dir().join(format!("elver-demo-{}-{attempt}", std::process::id())))
+            .find_map(|dir| match DirBuilder::new().mode(0o700).create(&dir) {
+                Ok(()) => Some(Ok(dir)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                Err(error) => Some(Err((dir, error))),
+            });
+        match dir {
+            Some(Ok(dir)) => Ok(Swarm { dir, keep, members: Vec::new(), signals: RefCell::new(signals) }),
+            Some(Err((dir, error))) => Err(CommandError::failed(format!(
+                "cannot make the directory {}: {error}; point TMPDIR to one that is writable",
+                shown(&dir)
+            ))),
+            None => {
+                Err(CommandError::failed("every name for a directory of the demo is taken; clean up TMPDIR"))
+            }
+        }
+    }
+
+    /// Where everything is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How many nodes were started.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The lowest and the highest port.
+    pub(super) fn ports(&self) -> (u16, u16) {
+        let ports = || self.members.iter().map(|member| member.address.port());
+        (ports().min().unwrap_or(0), ports().max().unwrap_or(0))
+    }
+
+    /// The nodes that were not killed.
+    pub(super) fn living(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.members.len()).filter(|&node| self.members[node].process.is_some())
+    }
+
+    /// Starts `count` nodes and waits until each of them answers. There is room for `length` bytes in each.
+    pub(super) fn start(&mut self, count: usize, replicas: u8, length: u64) -> Result<(), CommandError> {
+        let cannot = |error: io::Error| CommandError::failed(format!("cannot start a node: {error}"));
+        let program = std::env::current_exe().map_err(cannot)?;
+        let addresses = free_addresses(count).map_err(cannot)?;
+        let quota = length.saturating_mul(2).max(1 << 30);
+        for (node, &address) in addresses.iter().enumerate() {
+            let dir = self.dir.join(format!("node-{}", node + 1));
+            DirBuilder::new().mode(0o700).create(&dir).map_err(cannot)?;
+            let mut command = std::process::Command::new(&program);
+            // What was set for the user's own node is not meant for these.
+            for (name, _) in std::env::vars_os() {
+                if name.as_encoded_bytes().starts_with(b"ELVER_") {
+                    command.env_remove(name);
+                }
+            }
+            command.args(["node", "--verbose", "--network", "elver demo", "--dir"]).arg(&dir);
+            command.args(["--listen", &address.to_string(), "--replicas", &replicas.to_string()]);
+            command.args(["--quota", &quota.to_string()]);
+            if node > 0 {
+                command.args(["--bootstrap", &addresses[0].to_string()]);
+            }
+            // A process group of its own: Ctrl-C is for the demo, which knows which nodes to end when.
+            command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+            command.stderr(File::create(dir.join("log")).map_err(cannot)?);
+            let process = Some(RefCell::new(command.spawn().map_err(cannot)?));
+            self.members.push(Member { dir, address, process });
+        }
+        (0..count).try_for_each(|node| self.wait_until_up(node))
+    }
+
+    fn wait_until_up(&self, node: usize) -> Result<(), CommandError> {
+        let start = Instant::now();
+        while let Err(ClientError::NoDaemon { error, .. }) = Client::connect(&self.members[node].dir) {
+            self.check_alive(node)?;
+            if start.elapsed() > START_LIMIT {
+                return Err(self.trouble(node, &format!("cannot be reached: {error}")));
+            }
+            self.pause()?;
+        }
+        Ok(())
+    }
+
+    /// Asks a node, and waits until it has answered, has shown no sign of life for as long as `limit`, or has ended.
+    pub(super) fn ask(&self, node: usize, command: &Command, limit: Duration) -> Result<Reply, CommandError> {
+        let wrong = |error: ClientError| match error {
+            ClientError::Refused(failure) => CommandError::new(
+                failure.reason.into(),
+                format!("node {} says: {}", node + 1, failure.message),
+            ),
+            error => self.trouble(node, &error.to_string()),
+        };
+        let mut client = Client::connect(&self.members[node].dir).map_err(wrong)?;
+        client.send(command).map_err(wrong)?;
+        let mut heard = Instant::now();
+        loop {
+            self.check_interrupted()?;
+            match client.receive_within(Some(LOOK)).map_err(wrong)? {
+                Some(Response::Done(reply)) => return Ok(reply),
+                Some(Response::Failed(failure)) => return Err(wrong(ClientError::Refused(failure))),
+                Some(Response::Progress(_)) => heard = Instant::now(),
+                None if heard.elapsed() > limit => {
+                    return Err(self.trouble(node, &format!("has said nothing for {} s", limit.as_secs())));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The error for a reply that belongs to another command.
+    pub(super) fn unexpected(&self, node: usize, reply: &Reply) -> CommandError {
+        self.trouble(node, &Client::unexpected(&self.members[node].dir, reply).to_string())
+    }
+
+    /// Kills a node as a power cut would, and waits until it is gone.
+    pub(super) fn kill(&mut self, node: usize) -> Result<(), CommandError> {
+        let Some(process) = self.members[node].process.take() else { return Ok(()) };
+        let mut process = process.into_inner();
+        process
+            .kill()
+            .and_then(|()| process.wait())
+            .map(|_| ())
+            .map_err(|error| CommandError::failed(format!("cannot kill node {}: {error}", node + 1)))
+    }
+
+    /// Waits a moment before a condition is looked at again.
+    pub(super) fn pause(&self) -> Result<(), CommandError> {
+        std::thread::sleep(LOOK);
+        self.check_interrupted()
+    }
+
+    fn check_interrupted(&self) -> Result<(), CommandError> {
+        match self.signals.borrow_mut().pending().next() {
+            Some(_) => Err(CommandError::failed("interrupted; every node was stopped")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_alive(&self, node: usize) -> Result<(), CommandError> {
+        let Some(process) = &self.members[node].process else { return Ok(()) };
+        match process.borrow_mut().try_wait() {
+            Ok(Some(status)) => Err(self.trouble(node, &format!("ended by itself ({status})"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// An error with what the node said last, because its log is about to be removed.
+    fn trouble(&self, node: usize, what: &str) -> CommandError {
+        let log = std::fs::read(self.members[node].dir.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        let said = match last {
+            [] => "It has said nothing.".to_owned(),
+            _ => format!("The last that it said:\n  {}", last.join("\n  ")),
+        };
+        CommandError::failed(format!("node {}: {what}. {said}", node + 1))
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        let mut processes: Vec<Child> = self
+            .members
+            .iter_mut()
+            .filter_map(|member| member.process.take().map(RefCell::into_inner))
+            .collect();
+        // All first, then wait: a failure concerns one that has ended already.
+        for process in &mut processes {
+            let _ = process.kill();
+        }
+        for process in &mut processes {
+            let _ = process.wait();
+        }
+        if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Addresses on loopback whose ports are free for TCP and UDP, each another. They are held until all are found.
+fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
+    let mut held = Vec::with_capacity(count);
+    let mut attempts = 0;
+    while held.len() < count {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        match UdpSocket::bind(address) {
+            Ok(socket) => held.push((address, listener, socket)),
+            Err(error) if attempts > 100 => return Err(error),
+            Err(_) => attempts += 1,
+        }
+    }
+    Ok(held.into_iter().map(|(address, ..)| address).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_gets_a_port_of_its_own() {
+        let mut addresses = free_addresses(20).unwrap();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 20);
+    }
+
+    #[test]
+    fn the_directory_goes_away_unless_it_is_to_be_kept() {
+        let swarm = Swarm::new(false).unwrap();
+        let dir = swarm.dir().to_owned();
+        assert!(dir.is_dir());
+        drop(swarm);
+        assert!(!dir.exists());
+        let swarm = Swarm::new(true).unwrap();
+        let dir = swarm.dir().to_owned();
+        drop(swarm);
+        assert!(dir.is_dir());
+        std::fs::remove_dir(&dir).unwrap();
+    }
+}

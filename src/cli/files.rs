@@ -1,0 +1,503 @@
+//! `put`, `get`, `rm` and `ls`.
+
+use super::Context;
+use super::client::Client;
+use super::exit::{CommandError, Exit};
+use super::output::{Output, nodes, shown, sum_line};
+use super::progress::Meter;
+use crate::config::units::{format_size, parse_duration};
+use crate::id::Key;
+use crate::node::command::{Command, Reply, Response, SharedFile};
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+pub(super) const PUT_AFTER_HELP: &str = "\
+The file stays where it is, and is served from there. When it changes, it is not served any more until it is put again.
+
+Examples:
+  elver put holiday.tar                 as many copies as the node's default says
+  elver put --replicas 5 --ttl 30d *    five copies of each, for thirty days
+  elver put --replicas 0 huge.img       share it without copying it anywhere
+
+Exit code 5 says that there are fewer copies than a quorum (more than half of those asked for) so far; the node goes on
+making them. With several files it is the code of the first one that failed.";
+
+pub(super) const GET_AFTER_HELP: &str = "\
+An interrupted download goes on where it stopped when it is asked for again with the same output.
+
+Examples:
+  elver get HASH                        into ./HASH
+  elver get HASH -o music/              into music/HASH
+  elver get HASH -o - | mpv -           to standard output, while it arrives";
+
+/// How much is read at a time when a download is streamed.
+const COPY_BYTES: usize = 64 << 10;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct PutArguments {
+    /// How many copies the network is to keep, this node's own included; 0 only shares [default: the node's]
+    #[arg(long, value_name = "N")]
+    replicas: Option<u8>,
+    /// How long the copies are to be kept, such as 30d or 12h [default: the node's]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    ttl: Option<u32>,
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct GetArguments {
+    /// The file's address: its BLAKE3 hash, as `elver put` and b3sum print it
+    hash: Key,
+    /// Where to: a file, a directory, or - for standard output [default: ./HASH]
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Give up after so long without progress, such as 90s or 15m; 0 never does [default: the node's]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    timeout: Option<u32>,
+    /// Replace the output file if there is one
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct RemoveArguments {
+    /// The file's address
+    hash: Key,
+}
+
+/// Puts every file, whatever becomes of the others.
+pub(super) fn put(context: &mut Context, arguments: &PutArguments) -> Result<Exit, CommandError> {
+    let mut exit = Exit::Done;
+    for file in &arguments.files {
+        let result = put_one(context, arguments, file).unwrap_or_else(|error| {
+            context.output.error(&error);
+            error.exit
+        });
+        exit = exit.or(result);
+    }
+    Ok(exit)
+}
+
+fn put_one(context: &mut Context, arguments: &PutArguments, file: &Path) -> Result<Exit, CommandError> {
+    let cannot = |reason: &str| CommandError::failed(format!("cannot put {}: {reason}", shown(file)));
+    let metadata = std::fs::metadata(file).map_err(|error| cannot(&error.to_string()))?;
+    if metadata.is_dir() {
+        return Err(cannot("it is a directory; put its files, or an archive of it"));
+    }
+    if !metadata.is_file() {
+        return Err(cannot("it is not a regular file, so it could not be served from where it is"));
+    }
+    let path = std::path::absolute(file).map_err(|error| cannot(&error.to_string()))?;
+    let command = Command::Put { path, replicas: arguments.replicas, lifetime: arguments.ttl };
+    let reply = context.request(&command, &shown(file))?;
+    let Reply::Put { hash, length, copies, replicas, quorum } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    if context.output.json {
+        context.output.object(&json!({
+            "hash": hash, "file": file.to_string_lossy(), "length": length,
+            "copies": copies, "replicas": replicas, "quorum": quorum,
+        }))?;
+    } else {
+        context.output.line(&sum_line(&hash, file))?;
+    }
+    context.output.flush()?;
+    if quorum {
+        return Ok(Exit::Done);
+    }
+    context.output.warn(&format!(
+        "{}: {copies} of {replicas} copies so far, fewer than a quorum of {}; the node goes on trying (see `elver ls`)",
+        shown(file),
+        replicas / 2 + 1,
+    ));
+    Ok(Exit::BelowQuorum)
+}
+
+/// Gets a file into another, or to standard output.
+pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
+    let GetArguments { hash, timeout, .. } = *arguments;
+    let output = match arguments.output.as_deref() {
+        Some(path) if path == Path::new("-") => return stream(context, hash, timeout),
+        Some(path) if path.is_dir() => path.join(hash.to_string()),
+        Some(path) => path.to_owned(),
+        None => PathBuf::from(hash.to_string()),
+    };
+    let target = target(&output, arguments.force)?;
+    let command = Command::Get { hash, target: Some(target), timeout };
+    let reply = context.request(&command, &shown(&output))?;
+    let Reply::Get { hash, length, path, sources } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    if context.output.json {
+        context.output.object(&json!({
+            "hash": hash, "file": path.to_string_lossy(), "length": length, "sources": sources,
+        }))?;
+    } else {
+        let message = format!("{}: {} from {}", shown(&output), format_size(length), nodes(sources));
+        context.output.remark(&message);
+    }
+    Ok(Exit::Done)
+}
+
+/// The absolute path of a file that a download may have.
+fn target(output: &Path, force: bool) -> Result<PathBuf, CommandError> {
+    let cannot = |reason: &str| CommandError::failed(format!("cannot get into {}: {reason}", shown(output)));
+    let target = std::path::absolute(output).map_err(|error| cannot(&error.to_string()))?;
+    match std::fs::symlink_metadata(&target) {
+        // The download takes the name of what is there, and nobody wants that to happen to a device.
+        Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => {
+            return Err(cannot("it is no regular file; write to standard output with -o - instead"));
+        }
+        Ok(_) if !force => return Err(cannot("it exists; replace it with --force, or name another with -o")),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot(&error.to_string())),
+    }
+    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(cannot("there is no such directory"));
+    }
+    match target.parent() {
+        Some(parent) if !parent.is_dir() => Err(cannot(&format!("there is no directory {}", shown(parent)))),
+        _ => Ok(target),
+    }
+}
+
+/// Gets a file into the node's cache and writes it to standard output as it arrives.
+fn stream(context: &mut Context, hash: Key, timeout: Option<u32>) -> Result<Exit, CommandError> {
+    // The content has standard output for itself.
+    context.output.json = false;
+    let visible = context.shows_progress() && !io::stdout().is_terminal();
+    let mut meter = Meter::new(visible, &hash.to_string());
+    let mut client = Client::connect(&context.dir)?;
+    client.send(&Command::Get { hash, target: None, timeout })?;
+    let mut tail = Tail::new();
+    loop {
+        match client.receive()? {
+            Response::Progress(progress) => {
+                meter.show(&progress);
+                if let Some(path) = progress.path.filter(|_| progress.prefix > 0) {
+                    tail.copy(&path, progress.prefix, false, &mut context.output)?;
+                }
+            }
+            Response::Done(Reply::Get { length, path, .. }) => {
+                tail.copy(&path, length, true, &mut context.output)?;
+                return tail.finish(hash, &mut context.output);
+            }
+            Response::Done(reply) => return Err(context.unexpected(&reply)),
+            Response::Failed(failure) => {
+                return Err(CommandError::new(failure.reason.into(), failure.message));
+            }
+        }
+        if context.output.is_closed() {
+            // Nobody reads on. Closing the connection takes the command back.
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+/// Follows a file that is being downloaded.
+struct Tail {
+    /// Kept open, so that it stays readable when the file is given its final name or evicted from the cache.
+    file: Option<File>,
+    copied: u64,
+    /// The node has verified every byte that it speaks of. Between its disk and this program's output there are still a
+    /// file that others could write to and this program, so what leaves is hashed again.
+    hasher: blake3::Hasher,
+}
+
+impl Tail {
+    fn new() -> Self {
+        Tail { file: None, copied: 0, hasher: blake3::Hasher::new() }
+    }
+
+    /// Copies what is not yet copied of the first `end` bytes. A file that is not there is an error only at the `last`
+    /// call: before that it may just have been renamed.
+    fn copy(&mut self, path: &Path, end: u64, last: bool, output: &mut Output) -> Result<(), CommandError> {
+        let cannot = |error: io::Error| CommandError::failed(format!("cannot read {}: {error}", shown(path)));
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => match File::open(path) {
+                Ok(file) => self.file.insert(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !last => return Ok(()),
+                Err(error) => return Err(cannot(error)),
+            },
+        };
+        let mut buffer = vec![0; COPY_BYTES];
+        while self.copied < end && !output.is_closed() {
+            let rest = usize::try_from(end - self.copied).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let read = match file.read(&mut buffer[..rest]) {
+                Ok(0) => return Err(cannot(io::ErrorKind::UnexpectedEof.into())),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(cannot(error)),
+            };
+            self.hasher.update(&buffer[..read]);
+            output.bytes(&buffer[..read])?;
+            self.copied += read as u64;
+        }
+        output.flush()
+    }
+
+    fn finish(self, hash: Key, output: &mut Output) -> Result<Exit, CommandError> {
+        if output.is_closed() || self.hasher.finalize() == blake3::Hash::from_bytes(hash.0) {
+            return Ok(Exit::Done);
+        }
+        Err(CommandError::new(
+            Exit::Unverified,
+            format!(
+                "what was written is not {hash}: the file changed in the node's cache meanwhile; get it again"
+            ),
+        ))
+    }
+}
+
+/// Stops sharing a file.
+pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Result<Exit, CommandError> {
+    let reply = context.request(&Command::Remove { hash: arguments.hash }, "")?;
+    let Reply::Remove { hash } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    if context.output.json {
+        context.output.object(&json!({ "hash": hash }))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Lists the shared files.
+pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
+    let reply = context.request(&Command::List, "")?;
+    let Reply::List { files } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    for file in &files {
+        if context.output.json {
+            context.output.object(&json!({
+                "hash": file.hash, "file": file.path.to_string_lossy(), "length": file.length,
+                "copies": file.copies, "replicas": file.replicas, "have": file.have, "cached": file.cached,
+            }))?;
+        } else {
+            context.output.line(&list_line(file))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn list_line(file: &SharedFile) -> String {
+    let copies = match file.replicas {
+        0 => "-".to_owned(),
+        replicas => format!("{}/{replicas}", file.copies),
+    };
+    let state = match file.cached {
+        _ if file.have < file.length => {
+            let percent = u128::from(file.have) * 100 / u128::from(file.length);
+            format!("{percent} %")
+        }
+        true => "cached".to_owned(),
+        false => "shared".to_owned(),
+    };
+    let size = format_size(file.length);
+    format!("{}  {size:>10}  {copies:>5}  {state:<6}  {}", file.hash, shown(&file.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::tests::{Kept, kept};
+    use crate::cli::testing::{FakeDaemon, Scratch};
+    use crate::node::command::{Failure, FailureReason, Progress, Stage};
+
+    fn key(content: &[u8]) -> Key {
+        Key(*blake3::hash(content).as_bytes())
+    }
+
+    fn context(daemon: &FakeDaemon, json: bool) -> (Context, Kept, Kept) {
+        let (output, results, remarks) = kept(json);
+        (Context { dir: daemon.dir().to_owned(), output }, results, remarks)
+    }
+
+    fn stored(copies: u32, quorum: bool) -> Response {
+        Response::Done(Reply::Put { hash: key(b"x"), length: 1, copies, replicas: 3, quorum })
+    }
+
+    fn put_arguments(files: &[&Path]) -> PutArguments {
+        PutArguments { replicas: Some(3), ttl: None, files: files.iter().map(PathBuf::from).collect() }
+    }
+
+    #[test]
+    fn put_prints_hash_and_name_and_asks_for_an_absolute_path() {
+        let daemon = FakeDaemon::answering(&[stored(3, true)]);
+        let (mut context, results, _) = context(&daemon, false);
+        // Tests run in the package's directory.
+        assert_eq!(put(&mut context, &put_arguments(&[Path::new("Cargo.toml")])), Ok(Exit::Done));
+        assert_eq!(results.text(), format!("{}  Cargo.toml\n", key(b"x")));
+        let path = std::env::current_dir().unwrap().join("Cargo.toml");
+        assert_eq!(daemon.heard(), vec![Command::Put { path, replicas: Some(3), lifetime: None }]);
+    }
+
+    #[test]
+    fn fewer_copies_than_a_quorum_are_said_and_have_their_exit_code() {
+        let daemon = FakeDaemon::answering(&[stored(1, false)]);
+        let (mut context, results, remarks) = context(&daemon, true);
+        assert_eq!(put(&mut context, &put_arguments(&[Path::new("Cargo.toml")])), Ok(Exit::BelowQuorum));
+        let object: serde_json::Value = serde_json::from_str(&results.text()).unwrap();
+        let expected = json!({
+            "hash": key(b"x"), "file": "Cargo.toml", "length": 1, "copies": 1, "replicas": 3, "quorum": false
+        });
+        assert_eq!(object, expected);
+        assert!(
+            remarks.text().contains("1 of 3 copies so far, fewer than a quorum of 2"),
+            "{}",
+            remarks.text()
+        );
+    }
+
+    #[test]
+    fn every_file_is_tried_and_the_first_failure_counts() {
+        let daemon = FakeDaemon::answering(&[stored(1, false)]);
+        let (mut context, results, remarks) = context(&daemon, false);
+        let files =
+            [Path::new("Cargo.toml"), Path::new("/nonexistent"), Path::new("src"), Path::new("Cargo.toml")];
+        assert_eq!(put(&mut context, &put_arguments(&files)), Ok(Exit::BelowQuorum));
+        assert_eq!(put(&mut context, &put_arguments(&files[1..])), Ok(Exit::Failed));
+        assert_eq!(results.text().lines().count(), 3);
+        assert!(remarks.text().contains("cannot put src: it is a directory"), "{}", remarks.text());
+    }
+
+    fn get_arguments(hash: Key, output: &Path, force: bool) -> GetArguments {
+        GetArguments { hash, output: Some(output.to_owned()), timeout: Some(9), force }
+    }
+
+    #[test]
+    fn get_goes_into_a_directory_under_the_hash() {
+        let (hash, scratch) = (key(b"x"), Scratch::new());
+        let path = scratch.path().join(hash.to_string());
+        let reply = Reply::Get { hash, length: 1, path: path.clone(), sources: 1 };
+        let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
+        let (mut context, results, remarks) = context(&daemon, false);
+        assert_eq!(get(&mut context, &get_arguments(hash, scratch.path(), false)), Ok(Exit::Done));
+        assert_eq!(results.text(), "");
+        assert!(remarks.text().ends_with(": 1 B from 1 node\n"), "{}", remarks.text());
+        assert_eq!(daemon.heard(), vec![Command::Get { hash, target: Some(path), timeout: Some(9) }]);
+    }
+
+    #[test]
+    fn get_replaces_a_file_only_when_told_to_and_nothing_else_ever() {
+        let (hash, scratch) = (key(b"x"), Scratch::new());
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "mine").unwrap();
+        assert_eq!(target(&file, true), Ok(file.clone()));
+        for (path, force, expected) in [
+            (file.clone(), false, "--force"),
+            (PathBuf::from("/dev/null"), true, "no regular file"),
+            (scratch.path().join("no/such"), false, "no directory"),
+            (scratch.path().join("none/"), false, "no such directory"),
+            (file.join("below"), false, "Not a directory"),
+        ] {
+            let message = target(&path, force).expect_err(expected).message;
+            assert!(message.contains(expected), "{message}");
+        }
+        let daemon = FakeDaemon::answering(&[]);
+        let (mut context, ..) = context(&daemon, false);
+        assert_eq!(get(&mut context, &get_arguments(hash, &file, false)).unwrap_err().exit, Exit::Failed);
+        assert_eq!(daemon.heard(), vec![]);
+    }
+
+    fn downloading(path: &Path, prefix: u64) -> Response {
+        let path = Some(path.to_owned());
+        Response::Progress(Progress { stage: Stage::Downloading, done: prefix, total: 9, prefix, path })
+    }
+
+    /// What `get -o -` writes when the node's cache holds `content` and the node gives these answers.
+    fn streamed(
+        content: &[u8],
+        hash: Key,
+        answers: impl Fn(&Path) -> Vec<Response>,
+    ) -> (Result<Exit, Exit>, String) {
+        let scratch = Scratch::new();
+        let cache = scratch.path().join("cache");
+        std::fs::write(&cache, content).unwrap();
+        let daemon = FakeDaemon::answering(&answers(&cache));
+        let (mut context, results, _) = context(&daemon, true);
+        let exit = get(&mut context, &get_arguments(hash, Path::new("-"), false)).map_err(|error| error.exit);
+        assert_eq!(daemon.heard(), vec![Command::Get { hash, target: None, timeout: Some(9) }]);
+        (exit, results.text())
+    }
+
+    #[test]
+    fn standard_output_gets_the_content_and_nothing_else() {
+        let hash = key(b"wonderful");
+        let answers = |path: &Path| {
+            let done = Reply::Get { hash, length: 9, path: path.to_owned(), sources: 2 };
+            let renamed = path.with_extension("not-there-yet");
+            vec![
+                downloading(&renamed, 0),
+                downloading(&renamed, 2),
+                downloading(path, 6),
+                downloading(path, 3),
+                Response::Done(done),
+            ]
+        };
+        assert_eq!(streamed(b"wonderful", hash, answers), (Ok(Exit::Done), "wonderful".to_owned()));
+    }
+
+    #[test]
+    fn wrong_bytes_never_leave_with_exit_0() {
+        let hash = key(b"wonderful");
+        let done = |path: &Path| {
+            vec![Response::Done(Reply::Get { hash, length: 9, path: path.to_owned(), sources: 2 })]
+        };
+        assert_eq!(streamed(b"wanderful", hash, done).0, Err(Exit::Unverified));
+        assert_eq!(streamed(b"wonder", hash, done).0, Err(Exit::Failed));
+        let failed = |path: &Path| {
+            let failure = Failure { reason: FailureReason::Unreachable, message: String::new() };
+            vec![downloading(path, 6), Response::Failed(failure)]
+        };
+        assert_eq!(streamed(b"wonderful", hash, failed), (Err(Exit::Unreachable), "wonder".to_owned()));
+        assert_eq!(streamed(b"wonderful", hash, |_| Vec::new()).0, Err(Exit::Unreachable));
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_download_quietly() {
+        struct Gone;
+        impl io::Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let scratch = Scratch::new();
+        let cache = scratch.path().join("cache");
+        std::fs::write(&cache, b"wonderful").unwrap();
+        let mut daemon = FakeDaemon::holding(&crate::cli::testing::lines(&[downloading(&cache, 6)]), b"");
+        let (output, _, remarks) = kept(false);
+        drop(output);
+        let output = Output::new(false, false, Box::new(Gone), Box::new(remarks.clone()));
+        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let arguments = get_arguments(key(b"wonderful"), Path::new("-"), false);
+        assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
+        assert_eq!(remarks.text(), "");
+        daemon.release();
+    }
+
+    #[test]
+    fn a_list_says_where_each_file_is_and_how_safe() {
+        let mut file = SharedFile {
+            hash: key(b"x"),
+            length: 3 << 20,
+            path: "/home/a b".into(),
+            copies: 2,
+            replicas: 3,
+            have: 3 << 20,
+            cached: false,
+        };
+        assert_eq!(list_line(&file), format!("{}     3.0 MiB    2/3  shared  /home/a b", key(b"x")));
+        (file.have, file.replicas) = (1 << 20, 0);
+        assert_eq!(list_line(&file), format!("{}     3.0 MiB      -  33 %    /home/a b", key(b"x")));
+    }
+}

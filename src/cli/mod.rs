@@ -1,0 +1,271 @@
+//! The command line: `elver node` is the daemon, everything else is a client that talks to it over the control
+//! socket in its directory.
+//!
+//! - [`client`]: the control socket's client.
+//! - [`exit`]: exit codes and the errors that lead to them.
+//! - [`output`]: results on standard output, remarks on standard error, text or JSON.
+//! - [`progress`]: progress bars.
+//! - `files`, `values`, `inspect`, `node`, `demo`: the commands.
+
+pub mod client;
+pub mod exit;
+pub mod output;
+pub mod progress;
+
+mod demo;
+mod files;
+mod inspect;
+mod node;
+#[cfg(test)]
+mod testing;
+mod values;
+
+use crate::config;
+use crate::node::command::{Command, Reply};
+use clap::Parser;
+use clap::error::ErrorKind;
+use client::{Client, ClientError};
+use exit::{CommandError, EXIT_CODES_HELP, Exit};
+use output::Output;
+use progress::Meter;
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A peer-to-peer node small enough for a router: put a file in anywhere, get it verified everywhere.
+#[derive(Parser, Debug)]
+#[command(name = "elver", version, after_help = after_help(), disable_help_subcommand = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Subcommand,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+struct Global {
+    /// The node's directory [env: ELVER_DIR] [default: $XDG_STATE_HOME/elver, else ~/.local/state/elver]
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print results and errors as JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on standard error: -v what happens, -vv why, -vvv everything [env: ELVER_LOG]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but results, warnings and errors; no progress bar
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Subcommand {
+    /// Run a node until it is told to stop
+    #[command(after_help = node::AFTER_HELP)]
+    Node(node::NodeArguments),
+    /// Share files and copy them to other nodes; prints their addresses like b3sum
+    #[command(after_help = files::PUT_AFTER_HELP)]
+    Put(files::PutArguments),
+    /// Fetch a file by its address, every byte verified
+    #[command(after_help = files::GET_AFTER_HELP)]
+    Get(files::GetArguments),
+    /// Stop sharing a file; the file itself stays where it lies
+    Rm(files::RemoveArguments),
+    /// List the files that this node shares
+    Ls,
+    /// Publish a small value under this node's key; prints its address
+    #[command(after_help = values::SET_AFTER_HELP)]
+    Set(values::SetArguments),
+    /// Find a value that any node has published
+    #[command(after_help = values::LOOKUP_AFTER_HELP)]
+    Lookup(values::LookupArguments),
+    /// List the nodes in the routing table, nearest first
+    Peers,
+    /// Show how the node is doing
+    Status,
+    /// Print the node's public key
+    Id,
+    /// Say goodbye to the network and stop the node
+    Leave,
+    /// Watch a swarm of nodes on this machine lose the publisher of a file, and still give the file back
+    #[command(after_help = demo::AFTER_HELP)]
+    Demo(demo::DemoArguments),
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:
+  elver demo                                   see it work, on this machine only
+  elver node --bootstrap 192.0.2.7:3583        run a node and join a network
+  elver put holiday.tar                        put a file in; prints HASH  FILE
+  elver get HASH -o holiday.tar                get it at any other node
+  elver get HASH -o - | tar t                  or look into it while it arrives
+
+{EXIT_CODES_HELP}"
+    )
+}
+
+/// What every command of a client has in hand.
+struct Context {
+    dir: PathBuf,
+    output: Output,
+}
+
+impl Context {
+    /// Asks the daemon, and shows a progress bar meanwhile when somebody is looking.
+    fn request(&self, command: &Command, name: &str) -> Result<Reply, ClientError> {
+        let mut meter = Meter::new(self.shows_progress(), name);
+        Client::request(&self.dir, command, |progress| meter.show(progress))
+    }
+
+    fn shows_progress(&self) -> bool {
+        !self.output.json && !self.output.quiet && std::io::stderr().is_terminal()
+    }
+
+    fn unexpected(&self, reply: &Reply) -> CommandError {
+        Client::unexpected(&self.dir, reply).into()
+    }
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let exit = match Arguments::try_parse_from(&arguments) {
+        Ok(arguments) => run(arguments),
+        Err(error) => explain(&error, arguments.iter().any(|argument| argument == OsStr::new("--json"))),
+    };
+    exit.into()
+}
+
+/// Says what is wrong with the command line, or what was asked for when that is the help or the version.
+fn explain(error: &clap::Error, json: bool) -> Exit {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // A help text that nobody reads to its end is no failure.
+    let _ = error.print();
+    if asked_for {
+        return Exit::Done;
+    }
+    if json {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let mut output = Output::new(true, true, Box::new(std::io::stdout()), Box::new(std::io::sink()));
+        output.error(&CommandError::new(Exit::Usage, message));
+    }
+    Exit::Usage
+}
+
+fn run(arguments: Arguments) -> Exit {
+    let Global { dir, json, verbose, quiet } = arguments.global;
+    start_log(verbose, quiet);
+    let mut output = Output::standard(json, quiet);
+    let dir = match config::directory(dir, &config::environment) {
+        Ok(dir) => std::path::absolute(&dir).unwrap_or(dir),
+        Err(error) => {
+            output.error(&error.into());
+            return Exit::Usage;
+        }
+    };
+    let mut context = Context { dir, output };
+    let result = match arguments.command {
+        Subcommand::Node(arguments) => node::run(&mut context, arguments),
+        Subcommand::Put(arguments) => files::put(&mut context, &arguments),
+        Subcommand::Get(arguments) => files::get(&mut context, &arguments),
+        Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),
+        Subcommand::Ls => files::list(&mut context),
+        Subcommand::Set(arguments) => values::set(&mut context, &arguments),
+        Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
+        Subcommand::Peers => inspect::peers(&mut context),
+        Subcommand::Status => inspect::status(&mut context),
+        Subcommand::Id => inspect::id(&mut context),
+        Subcommand::Leave => node::leave(&mut context),
+        Subcommand::Demo(arguments) => demo::run(&mut context.output, &arguments),
+    };
+    result.and_then(|exit| context.output.flush().map(|()| exit)).unwrap_or_else(|error| {
+        context.output.error(&error);
+        error.exit
+    })
+}
+
+/// Log lines go to standard error, warnings and worse unless told otherwise. Whoever collects them knows the time.
+fn start_log(verbose: u8, quiet: bool) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(log::LevelFilter::Warn);
+    match (verbose, quiet) {
+        (0, false) => drop(builder.parse_env("ELVER_LOG")),
+        (0, true) => drop(builder.filter_level(log::LevelFilter::Error)),
+        (1, _) => drop(builder.filter_level(log::LevelFilter::Info)),
+        (2, _) => drop(builder.filter_level(log::LevelFilter::Debug)),
+        _ => drop(builder.filter_level(log::LevelFilter::Trace)),
+    }
+    builder.format(|line, record| {
+        let level = record.level().as_str().to_ascii_lowercase();
+        writeln!(line, "elver: {level}: {}", record.args())
+    });
+    // The only failure is that a logger is there already, which then logs.
+    let _ = builder.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_after_the_command() {
+        for line in ["elver --json --dir d status", "elver status --json --dir d"] {
+            let arguments = parse(line).unwrap();
+            assert!(arguments.global.json, "{line}");
+            assert_eq!(arguments.global.dir, Some(PathBuf::from("d")), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        let hash = "0".repeat(64);
+        for line in [
+            "elver",
+            "elver explode",
+            "elver get",
+            "elver get 123",
+            &format!("elver get {hash} --timeout soon"),
+            "elver put",
+            "elver put --replicas 256 x",
+            "elver rm nothex",
+            "elver set a/b value",
+            "elver set name",
+            "elver lookup name",
+            &format!("elver lookup {hash}/"),
+            "elver node --quota -1",
+            "elver node --listen here",
+            "elver node --leaf=perhaps",
+            "elver -q -v status",
+            "elver demo --nodes 3",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_help_text() {
+        for command in Arguments::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+        let help = Arguments::command().render_help().to_string();
+        assert!(help.contains("Exit codes:") && help.contains("elver demo"), "{help}");
+    }
+}

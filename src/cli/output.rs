@@ -1,0 +1,214 @@
+//! What the program says: results on standard output, everything else on standard error.
+
+use super::exit::CommandError;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Where results, warnings and errors go, and in which form.
+pub struct Output {
+    /// Whether results and errors are JSON objects, one a line.
+    pub json: bool,
+    /// Whether to say only results and errors.
+    pub quiet: bool,
+    results: Box<dyn Write>,
+    remarks: Box<dyn Write>,
+    /// Whoever read the results has gone. What is still to be said is dropped: the commands that change something
+    /// go on, and their exit code stays honest.
+    closed: bool,
+}
+
+impl Output {
+    /// Output to where the program was told to write.
+    pub fn standard(json: bool, quiet: bool) -> Self {
+        Output::new(json, quiet, Box::new(io::stdout()), Box::new(io::stderr()))
+    }
+
+    /// Output to anywhere.
+    pub fn new(json: bool, quiet: bool, results: Box<dyn Write>, remarks: Box<dyn Write>) -> Self {
+        Output { json, quiet, results, remarks, closed: false }
+    }
+
+    /// Writes a line of the result.
+    pub fn line(&mut self, line: &str) -> Result<(), CommandError> {
+        self.bytes(line.as_bytes())?;
+        self.bytes(b"\n")
+    }
+
+    /// Writes a line of the result that is a JSON object.
+    pub fn object(&mut self, object: &Value) -> Result<(), CommandError> {
+        self.line(&object.to_string())
+    }
+
+    /// Writes bytes of the result as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
+        if self.closed {
+            return Ok(());
+        }
+        let written = self.results.write_all(bytes);
+        self.after(written)
+    }
+
+    /// Sees to it that everything was written.
+    pub fn flush(&mut self) -> Result<(), CommandError> {
+        if self.closed {
+            return Ok(());
+        }
+        let flushed = self.results.flush();
+        self.after(flushed)
+    }
+
+    /// Whether whoever read the results has gone (a broken pipe).
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Says something that is no result and no error; not when asked to be quiet.
+    pub fn remark(&mut self, message: &str) {
+        if !self.quiet {
+            self.say(message);
+        }
+    }
+
+    /// Says that something is not as it should be.
+    pub fn warn(&mut self, message: &str) {
+        self.say(&format!("warning: {message}"));
+    }
+
+    /// Says why a command failed: as text on standard error, and with `--json` also as an object among the results.
+    pub fn error(&mut self, error: &CommandError) {
+        self.say(&format!("error: {error}"));
+        if self.json {
+            let object = json!({"error": {
+                "code": error.exit.code(),
+                "reason": error.exit.reason(),
+                "message": error.message,
+            }});
+            // There is nobody left to tell when this fails too.
+            let _ = self.object(&object).and_then(|()| self.flush());
+        }
+    }
+
+    fn say(&mut self, message: &str) {
+        let _ = writeln!(self.remarks, "elver: {message}");
+    }
+
+    fn after(&mut self, result: io::Result<()>) -> Result<(), CommandError> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            Err(error) => Err(CommandError::failed(format!("cannot write to standard output: {error}"))),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// A line as `b3sum` writes it, so that `b3sum --check` can read it: a name with a newline or a backslash is
+/// escaped, and the line starts with a backslash then.
+pub fn sum_line(hash: &impl ToString, name: &Path) -> String {
+    let name = name.to_string_lossy();
+    let mark = if name.contains(['\\', '\n']) { "\\" } else { "" };
+    format!("{mark}{}  {}", hash.to_string(), name.replace('\\', "\\\\").replace('\n', "\\n"))
+}
+
+/// A number of nodes in words: `1 node`, `3 nodes`.
+pub fn nodes(count: u32) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+/// A path on one line of a list, with nothing in it that a terminal would obey.
+pub fn shown(path: &Path) -> String {
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| {
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if c.is_control() { Box::new(c.escape_default()) } else { Box::new(core::iter::once(c)) };
+            escaped
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Keeps what is written, for a test to look at.
+    #[derive(Clone, Default)]
+    pub(in crate::cli) struct Kept(Rc<RefCell<Vec<u8>>>);
+
+    impl Kept {
+        pub(in crate::cli) fn text(&self) -> String {
+            String::from_utf8_lossy(&self.0.borrow()).into_owned()
+        }
+    }
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// An output whose results and remarks are kept.
+    pub(in crate::cli) fn kept(json: bool) -> (Output, Kept, Kept) {
+        let (results, remarks) = (Kept::default(), Kept::default());
+        let output = Output::new(json, false, Box::new(results.clone()), Box::new(remarks.clone()));
+        (output, results, remarks)
+    }
+
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_broken_pipe_is_quiet_and_a_full_disk_is_not() {
+        let output = |kind| Output::new(false, false, Box::new(Broken(kind)), Box::new(io::sink()));
+        let mut broken = output(io::ErrorKind::BrokenPipe);
+        assert_eq!(broken.line("x"), Ok(()));
+        assert!(broken.is_closed());
+        assert_eq!(output(io::ErrorKind::StorageFull).line("x").unwrap_err().exit, Exit::Failed);
+    }
+
+    #[test]
+    fn an_error_is_text_and_with_json_an_object_too() {
+        let error = CommandError::new(Exit::NotFound, "nobody has it");
+        let (mut output, results, remarks) = kept(false);
+        output.error(&error);
+        assert_eq!((results.text().as_str(), remarks.text().as_str()), ("", "elver: error: nobody has it\n"));
+        let (mut output, results, _) = kept(true);
+        output.error(&error);
+        let object: Value = serde_json::from_str(&results.text()).unwrap();
+        assert_eq!(object, json!({"error": {"code": 3, "reason": "not_found", "message": "nobody has it"}}));
+    }
+
+    #[test]
+    fn names_are_escaped_as_b3sum_does() {
+        let line = |name: &str| sum_line(&"HASH", Path::new(name));
+        assert_eq!(line("a b"), "HASH  a b");
+        assert_eq!(line("a\nb"), "\\HASH  a\\nb");
+        assert_eq!(line("a\\b"), "\\HASH  a\\\\b");
+        assert_eq!(line("a\\\nb\r"), "\\HASH  a\\\\\\nb\r");
+    }
+
+    #[test]
+    fn a_path_in_a_list_cannot_steer_the_terminal() {
+        assert_eq!(shown(Path::new("/tmp/ä\u{1b}[2J\n")), "/tmp/ä\\u{1b}[2J\\n");
+    }
+}

@@ -1,0 +1,82 @@
+//! Progress bars on standard error.
+
+use crate::node::command::{Progress, Stage};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows how far one command has come, or nothing at all. What it drew is gone when it is dropped.
+pub struct Meter {
+    bar: Option<ProgressBar>,
+    name: String,
+    /// What the bar's style was made for: the stage, and whether the total is known.
+    style: Option<(Stage, bool)>,
+}
+
+impl Meter {
+    /// A meter for what `name` says, a file or an address.
+    pub fn new(visible: bool, name: &str) -> Self {
+        let bar = visible.then(ProgressBar::no_length);
+        Meter { bar, name: name.to_owned(), style: None }
+    }
+
+    /// Shows this.
+    pub fn show(&mut self, progress: &Progress) {
+        let Some(bar) = &self.bar else { return };
+        let style = (progress.stage, progress.total > 0);
+        if self.style != Some(style) {
+            self.style = Some(style);
+            bar.reset_eta();
+            bar.set_style(style_of(style.0, style.1));
+            bar.set_message(format!("{} {}", self.name, label(progress.stage)));
+        }
+        if progress.total > 0 {
+            bar.set_length(progress.total);
+        }
+        bar.set_position(progress.done);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What a stage is called.
+pub fn label(stage: Stage) -> &'static str {
+    match stage {
+        Stage::LookingUp => "looking up",
+        Stage::Hashing => "hashing",
+        Stage::Replicating => "copying",
+        Stage::Checking => "checking",
+        Stage::Downloading => "downloading",
+    }
+}
+
+fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
+    let template = match (stage, total_known) {
+        (Stage::LookingUp, _) => "{msg}: {pos} nodes asked",
+        (Stage::Replicating, true) => "{msg} [{bar:30}] {pos}/{len} pieces",
+        (Stage::Replicating, false) => "{msg}: {pos} pieces",
+        (_, true) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        (_, false) => "{msg}: {bytes} {bytes_per_sec}",
+    };
+    ProgressStyle::with_template(template).expect("a template that a test has tried").progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_has_a_style() {
+        for stage in
+            [Stage::LookingUp, Stage::Hashing, Stage::Replicating, Stage::Checking, Stage::Downloading]
+        {
+            for known in [false, true] {
+                style_of(stage, known);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the command line's tests stand on: a directory that goes away again, and a daemon that says what it was told.
+
+use crate::net::CONTROL_SOCKET;
+use crate::node::command::{Command, Response};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// A directory of its own for one test.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("elver-unit-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A thread behind a control socket that gives the same answer to everybody, and keeps what it was asked.
+pub(super) struct FakeDaemon {
+    scratch: Scratch,
+    heard: Receiver<Command>,
+    release: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeDaemon {
+    /// A daemon that gives these answers and closes the connection.
+    pub(super) fn answering(responses: &[Response]) -> Self {
+        FakeDaemon::writing(&lines(responses))
+    }
+
+    /// A daemon that writes these bytes and closes the connection.
+    pub(super) fn writing(bytes: &[u8]) -> Self {
+        FakeDaemon::start(bytes.to_vec(), None, false)
+    }
+
+    /// A daemon that gives these answers to the first who asks and is gone then.
+    pub(super) fn leaving(responses: &[Response]) -> Self {
+        FakeDaemon::start(lines(responses), None, true)
+    }
+
+    /// A daemon that writes the first bytes, waits for [`FakeDaemon::release`], writes the others and closes.
+    pub(super) fn holding(first: &[u8], then: &[u8]) -> Self {
+        FakeDaemon::start(first.to_vec(), Some(then.to_vec()), false)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// The commands so far.
+    pub(super) fn heard(&self) -> Vec<Command> {
+        self.heard.try_iter().collect()
+    }
+
+    pub(super) fn release(&mut self) {
+        self.release = None;
+    }
+
+    fn start(first: Vec<u8>, then: Option<Vec<u8>>, once: bool) -> Self {
+        let scratch = Scratch::new();
+        let listener = UnixListener::bind(scratch.path().join(CONTROL_SOCKET)).unwrap();
+        let (tell, heard) = channel();
+        let (release, wait) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                let _ = BufReader::new(&stream).read_line(&mut line);
+                // A connection without a command is the one that ends the thread.
+                let Ok(command) = serde_json::from_str(&line) else { return };
+                let _ = tell.send(command);
+                let _ = stream.write_all(&first);
+                if let Some(then) = &then {
+                    // It ends when the other end is dropped.
+                    let _ = wait.recv();
+                    let _ = stream.write_all(then);
+                }
+                if once {
+                    return;
+                }
+            }
+        });
+        FakeDaemon { scratch, heard, release: Some(release), thread: Some(thread) }
+    }
+}
+
+impl Drop for FakeDaemon {
+    fn drop(&mut self) {
+        self.release = None;
+        let _ = UnixStream::connect(self.scratch.path().join(CONTROL_SOCKET));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers as they go over the socket.
+pub(super) fn lines(responses: &[Response]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for response in responses {
+        serde_json::to_writer(&mut bytes, response).unwrap();
+        bytes.push(b'\n');
+    }
+    bytes
+}

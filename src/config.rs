@@ -1,0 +1,450 @@
+//! What a node is started with, and where that is said.
+//!
+//! Every setting of `elver node` can be given in four places, the first of which wins: a flag, an environment variable
+//! (`ELVER_` and the flag's name in capitals), a key in `elver.toml`, the default. All of them go through the same
+//! readers, so a value means the same everywhere, and whatever is wrong is said with the place where it stands.
+//!
+//! ```toml
+//! listen = "[::]:3583"
+//! bootstrap = ["192.0.2.7:3583", "[2001:db8::7]:3583"]
+//! replicas = 3
+//! quota = "1GiB"
+//! leaf = false
+//! network = "elver"
+//! ttl = "365d"
+//! ```
+
+pub mod units;
+
+use crate::limits::{InvalidLimits, Limits};
+use crate::net;
+use core::fmt;
+use core::net::SocketAddr;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
+
+/// The configuration file's name in the node's directory.
+pub const CONFIG_FILE: &str = "elver.toml";
+
+/// More than anybody writes by hand; what is longer is some other file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How a variable of the environment is looked up. An argument, because a process has only one environment and
+/// tests need several.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The environment of this process.
+pub fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// What one place says about a node; `None` is nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, clap::Args)]
+pub struct Settings {
+    /// Address and port for UDP and TCP.
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address,
+        help = "Address and port for UDP and TCP [env: ELVER_LISTEN] [default: [::]:3583, or 0.0.0.0:3583]")]
+    pub listen: Option<SocketAddr>,
+    /// A node to join the network through; may be given several times [env: ELVER_BOOTSTRAP, separated by commas]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_peer)]
+    pub bootstrap: Option<Vec<SocketAddr>>,
+    /// How many copies the network is to keep of what is put in here [env: ELVER_REPLICAS] [default: 3]
+    #[arg(long, value_name = "N", value_parser = parse_replicas)]
+    pub replicas: Option<u8>,
+    /// Bytes on disk for others' pieces and the cache, such as 512MiB [env: ELVER_QUOTA] [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub quota: Option<u64>,
+    /// Take part without serving lookups: for nodes behind NAT or on battery [env: ELVER_LEAF]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = parse_bool)]
+    pub leaf: Option<bool>,
+    /// The network's name; nodes of different networks ignore each other [env: ELVER_NETWORK] [default: elver]
+    #[arg(long, value_name = "NAME", value_parser = parse_network)]
+    pub network: Option<String>,
+    /// How long copies are to be kept, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
+    #[arg(long, value_name = "T", value_parser = units::parse_duration)]
+    pub ttl: Option<u32>,
+}
+
+/// Where a value stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// On a line of a file.
+    Line(PathBuf, usize),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line(file, line) => write!(f, "{}, line {line}", file.display()),
+            Origin::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file is there and cannot be read, or was asked for and is not there.
+    Unreadable(PathBuf, io::Error),
+    /// The file is not TOML.
+    Syntax(Origin, String),
+    /// There is no such setting.
+    UnknownKey(Origin, String),
+    /// A setting has a value that it cannot have.
+    Value {
+        /// Where.
+        origin: Origin,
+        /// Which setting.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The settings contradict each other.
+    Limits(InvalidLimits),
+    /// Nothing says where the node's directory is.
+    NoDirectory,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Unreadable(file, error) => write!(f, "cannot read {}: {error}", file.display()),
+            ConfigError::Syntax(origin, reason) => write!(f, "{origin}: {reason}"),
+            ConfigError::UnknownKey(origin, key) => {
+                write!(f, "{origin}: there is no setting `{key}`; there are {}", KEYS.join(", "))
+            }
+            ConfigError::Value { origin, key, reason } => write!(f, "{origin}: `{key}`: {reason}"),
+            ConfigError::Limits(error) => error.fmt(f),
+            ConfigError::NoDirectory => f.write_str(
+                "no directory for the node: none of ELVER_DIR, XDG_STATE_HOME and HOME is set; give one with --dir",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The settings' names in the file. A variable's name is `ELVER_` and the same in capitals.
+const KEYS: [&str; 7] = ["listen", "bootstrap", "replicas", "quota", "leaf", "network", "ttl"];
+
+/// A value before it is read: what file and environment have in common.
+enum Text {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Settings {
+    /// What the environment says.
+    pub fn from_environment(environment: Environment<'_>) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::default();
+        for key in KEYS {
+            let name = format!("ELVER_{}", key.to_ascii_uppercase());
+            let Some(value) = environment(&name).filter(|value| !value.is_empty()) else { continue };
+            let origin = Origin::Variable(name);
+            let wrong = |reason| ConfigError::Value { origin: origin.clone(), key: key.to_owned(), reason };
+            let value = value.into_string().map_err(|_| wrong("it is not UTF-8".to_owned()))?;
+            let text = match key {
+                "bootstrap" => Text::Many(
+                    value.split([',', ' ']).filter(|peer| !peer.is_empty()).map(str::to_owned).collect(),
+                ),
+                _ => Text::One(value),
+            };
+            settings.set(key, text).map_err(wrong)?;
+        }
+        Ok(settings)
+    }
+
+    /// What a file's content says. `file` is for error messages.
+    pub fn from_toml(content: &str, file: &Path) -> Result<Settings, ConfigError> {
+        let origin = |offset: usize| Origin::Line(file.to_owned(), line_of(content, offset));
+        let table = DeTable::parse(content).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            ConfigError::Syntax(origin(offset), error.message().replace('\n', ", "))
+        })?;
+        // The table is sorted by name, but people read their errors from the top.
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut settings = Settings::default();
+        for (key, value) in entries {
+            let name = key.get_ref().as_ref();
+            if !KEYS.contains(&name) {
+                return Err(ConfigError::UnknownKey(origin(key.span().start), name.to_owned()));
+            }
+            text_of(value.get_ref()).and_then(|text| settings.set(name, text)).map_err(|reason| {
+                ConfigError::Value { origin: origin(value.span().start), key: name.to_owned(), reason }
+            })?;
+        }
+        Ok(settings)
+    }
+
+    /// What a file says. A file that is not there says nothing, unless it was asked for by name (`required`).
+    pub fn from_file(file: &Path, required: bool) -> Result<Settings, ConfigError> {
+        let absent = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        };
+        let mut content = String::new();
+        match File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut content))
+        {
+            Err(error) if !required && absent(&error) => Ok(Settings::default()),
+            Err(error) => Err(ConfigError::Unreadable(file.to_owned(), error)),
+            Ok(_) if content.len() as u64 > FILE_BYTES_MAX => Err(ConfigError::Unreadable(
+                file.to_owned(),
+                io::Error::other("longer than 1 MiB, so it is no configuration"),
+            )),
+            Ok(_) => Settings::from_toml(&content, file),
+        }
+    }
+
+    /// What these settings say, and where they say nothing, what `others` say.
+    pub fn or(self, others: Settings) -> Settings {
+        Settings {
+            listen: self.listen.or(others.listen),
+            bootstrap: self.bootstrap.or(others.bootstrap),
+            replicas: self.replicas.or(others.replicas),
+            quota: self.quota.or(others.quota),
+            leaf: self.leaf.or(others.leaf),
+            network: self.network.or(others.network),
+            ttl: self.ttl.or(others.ttl),
+        }
+    }
+
+    /// A node's configuration: these settings over the defaults.
+    pub fn into_config(self, dir: PathBuf) -> Result<net::Config, ConfigError> {
+        let default = net::Config::default();
+        let quota_bytes = self.quota.unwrap_or(default.limits.quota_bytes);
+        let limits = Limits { quota_bytes, ..default.limits };
+        limits.validate().map_err(ConfigError::Limits)?;
+        Ok(net::Config {
+            dir,
+            listen: self.listen.or(default.listen),
+            bootstrap: self.bootstrap.unwrap_or(default.bootstrap),
+            replicas: self.replicas.unwrap_or(default.replicas),
+            lifetime_seconds: self.ttl.unwrap_or(default.lifetime_seconds),
+            limits,
+            leaf: self.leaf.unwrap_or(default.leaf),
+            network: self.network.unwrap_or(default.network),
+            ..net::Config::default()
+        })
+    }
+
+    fn set(&mut self, key: &str, text: Text) -> Result<(), String> {
+        let value = match (key, text) {
+            ("bootstrap", Text::Many(values)) => {
+                let peers: Result<_, _> = values.iter().map(|value| parse_peer(value)).collect();
+                self.bootstrap = Some(peers?);
+                return Ok(());
+            }
+            (_, Text::Many(_)) => return Err("takes one value, not a list".to_owned()),
+            (_, Text::One(value)) => value,
+        };
+        let unit = |error: units::UnitError| error.to_string();
+        match key {
+            "listen" => self.listen = Some(parse_address(&value)?),
+            "bootstrap" => self.bootstrap = Some(vec![parse_peer(&value)?]),
+            "replicas" => self.replicas = Some(parse_replicas(&value)?),
+            "quota" => self.quota = Some(units::parse_size(&value).map_err(unit)?),
+            "leaf" => self.leaf = Some(parse_bool(&value)?),
+            "network" => self.network = Some(parse_network(&value)?),
+            "ttl" => self.ttl = Some(units::parse_duration(&value).map_err(unit)?),
+            _ => return Err("there is no such setting".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// The configuration of a node in `dir`: flags over environment over file over defaults. `file` is the one that was
+/// asked for; otherwise it is `elver.toml` in `dir`, if that is there.
+pub fn load(
+    dir: PathBuf,
+    flags: Settings,
+    file: Option<&Path>,
+    environment: Environment<'_>,
+) -> Result<net::Config, ConfigError> {
+    let from_file = match file {
+        Some(file) => Settings::from_file(file, true)?,
+        None => Settings::from_file(&dir.join(CONFIG_FILE), false)?,
+    };
+    flags.or(Settings::from_environment(environment)?).or(from_file).into_config(dir)
+}
+
+/// The node's directory: what was asked for, else `$ELVER_DIR`, else `$XDG_STATE_HOME/elver`, else
+/// `~/.local/state/elver`. A variable that is empty counts as unset, and so does an `XDG_STATE_HOME` that is relative
+/// (XDG Base Directory Specification 0.8).
+pub fn directory(asked: Option<PathBuf>, environment: Environment<'_>) -> Result<PathBuf, ConfigError> {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    asked
+        .or_else(|| variable("ELVER_DIR"))
+        .or_else(|| {
+            variable("XDG_STATE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("elver"))
+        })
+        .or_else(|| variable("HOME").map(|path| path.join(".local/state/elver")))
+        .ok_or(ConfigError::NoDirectory)
+}
+
+fn text_of(value: &DeValue<'_>) -> Result<Text, String> {
+    let scalar = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Ok(text.clone().into_owned()),
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        DeValue::Boolean(truth) => Ok(truth.to_string()),
+        other => Err(format!("a value of type {} is not expected here", other.type_str())),
+    };
+    match value {
+        DeValue::Array(values) => {
+            let values: Result<_, _> = values.iter().map(|value| scalar(value.get_ref())).collect();
+            Ok(Text::Many(values?))
+        }
+        one => scalar(one).map(Text::One),
+    }
+}
+
+/// The number of the line that a byte is on, counted from 1.
+fn line_of(content: &str, offset: usize) -> usize {
+    1 + content.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address; expected IP:PORT such as 192.0.2.7:3583 or [2001:db8::7]:3583")
+    })
+}
+
+fn parse_peer(text: &str) -> Result<SocketAddr, String> {
+    let address = parse_address(text)?;
+    match address.port() {
+        0 => Err(format!("`{text}` has port 0, where no node can be reached")),
+        _ => Ok(address),
+    }
+}
+
+fn parse_replicas(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number from 0 to 255"))
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+fn parse_network(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.chars().any(char::is_control) {
+        true => Err("a network's name is not empty and has no control characters".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> Result<Settings, String> {
+        Settings::from_toml(content, Path::new("/x/elver.toml")).map_err(|error| error.to_string())
+    }
+
+    fn variables<'a>(pairs: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+        move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+    }
+
+    #[test]
+    fn every_setting_is_read_from_the_file() {
+        let settings = file(concat!(
+            "listen = '127.0.0.1:4000'\nbootstrap = ['192.0.2.7:1', '[2001:db8::7]:2']\nreplicas = 5\n",
+            "quota = '2MiB'\nleaf = true\nnetwork = 'home'\nttl = '12h'\n"
+        ));
+        let config = settings.unwrap().into_config("/d".into()).unwrap();
+        assert_eq!(config.listen, Some("127.0.0.1:4000".parse().unwrap()));
+        assert_eq!(config.bootstrap.len(), 2);
+        assert_eq!((config.replicas, config.limits.quota_bytes), (5, 2 << 20));
+        assert_eq!((config.leaf, config.network.as_str(), config.lifetime_seconds), (true, "home", 43_200));
+    }
+
+    #[test]
+    fn numbers_may_stand_without_quotes_and_a_single_peer_without_brackets() {
+        let settings = file("quota = 4096\nttl = 60\nbootstrap = '192.0.2.7:1'").unwrap();
+        assert_eq!((settings.quota, settings.ttl), (Some(4096), Some(60)));
+        assert_eq!(settings.bootstrap.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+        let flags = Settings { replicas: Some(1), ..Settings::default() };
+        let environment = variables(&[("ELVER_REPLICAS", "2"), ("ELVER_NETWORK", "two"), ("ELVER_TTL", "")]);
+        let environment = Settings::from_environment(&environment).unwrap();
+        let file = file("replicas = 7\nnetwork = 'seven'\nquota = 7").unwrap();
+        let config = flags.or(environment).or(file).into_config("/d".into()).unwrap();
+        assert_eq!((config.replicas, config.network.as_str(), config.limits.quota_bytes), (1, "two", 7));
+        assert_eq!((config.lifetime_seconds, config.leaf), (365 * 86_400, false));
+    }
+
+    #[test]
+    fn an_error_in_the_file_names_file_line_and_key() {
+        for (content, expected) in [
+            ("\nreplicsa = 3", "/x/elver.toml, line 2: there is no setting `replicsa`; there are listen, "),
+            ("# quota\n\nquota = '5 parsecs'", "/x/elver.toml, line 3: `quota`: `parsecs` is no unit"),
+            ("leaf = 3", "line 1: `leaf`: `3` is neither true nor false"),
+            ("replicas = 300", "`replicas`: `300` is no number from 0 to 255"),
+            ("replicas = -1", "`replicas`: `-1` is no number from 0 to 255"),
+            ("replicas = 1.5", "`replicas`: a value of type float is not expected here"),
+            ("quota = 0x10", "`quota`: a value of type integer is not expected here"),
+            ("quota = [1]", "`quota`: takes one value, not a list"),
+            ("[quota]", "`quota`: a value of type table is not expected here"),
+            ("listen = 'here'", "`listen`: `here` is no address; expected IP:PORT"),
+            ("bootstrap = ['192.0.2.7:0']", "`bootstrap`: `192.0.2.7:0` has port 0"),
+            ("network = ''", "`network`: a network's name is not empty"),
+            ("ttl = '9999999d'", "`ttl`: `9999999d` is too large"),
+            ("quota = 1\nquota = 2", "line 2: "),
+            ("quota = \n", "line 1: "),
+        ] {
+            let message = file(content).expect_err(content);
+            assert!(message.contains(expected), "{content:?} gave {message:?}");
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_environment_names_the_variable() {
+        let environment = variables(&[("ELVER_BOOTSTRAP", "192.0.2.7:1, nowhere")]);
+        let message = Settings::from_environment(&environment).unwrap_err().to_string();
+        assert!(
+            message.starts_with("environment variable ELVER_BOOTSTRAP: `bootstrap`: `nowhere`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_says_nothing_unless_it_was_asked_for() {
+        for path in ["/nonexistent/elver.toml", "/dev/null/elver.toml"] {
+            assert_eq!(Settings::from_file(Path::new(path), false).unwrap(), Settings::default());
+            assert!(matches!(Settings::from_file(Path::new(path), true), Err(ConfigError::Unreadable(..))));
+        }
+        assert!(matches!(
+            Settings::from_file(Path::new("/dev/zero"), false),
+            Err(ConfigError::Unreadable(..))
+        ));
+    }
+
+    #[test]
+    fn the_directory_is_looked_for_in_order() {
+        let every = [("ELVER_DIR", "/a"), ("XDG_STATE_HOME", "/b"), ("HOME", "/c")];
+        let found = |asked: Option<&str>, pairs: &[(&str, &str)]| {
+            directory(asked.map(PathBuf::from), &variables(pairs)).ok()
+        };
+        assert_eq!(found(Some("here"), &every), Some("here".into()));
+        assert_eq!(found(None, &every), Some("/a".into()));
+        assert_eq!(found(None, &every[1..]), Some("/b/elver".into()));
+        assert_eq!(found(None, &every[2..]), Some("/c/.local/state/elver".into()));
+        assert_eq!(
+            found(None, &[("ELVER_DIR", ""), ("XDG_STATE_HOME", "b"), ("HOME", "/c")]),
+            found(None, &every[2..])
+        );
+        assert_eq!(found(None, &[]), None);
+    }
+}
