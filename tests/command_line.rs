@@ -1,0 +1,320 @@
+//! The command line as a person or a script meets it: every exit code, and what is said with it.
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::json;
+use std::process::Stdio;
+use support::{FakeDaemon, Node, Scratch, elver, finish, hold_address, program};
+
+fn unknown() -> String {
+    "0123456789abcdef".repeat(4)
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length as u64).flat_map(|index| (index * 0x9e37_79b9).to_le_bytes()).take(length).collect()
+}
+
+fn hash(content: &[u8]) -> String {
+    blake3::hash(content).to_string()
+}
+
+// Without a daemon.
+
+#[test]
+fn help_and_version_are_asked_for_and_succeed() {
+    let help = elver(["--help"]).expect(0);
+    assert!(help.text().contains("Exit codes:"), "{}", help.text());
+    let version = elver(["--version"]).expect(0);
+    assert_eq!(version.text(), format!("elver {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn without_a_daemon_every_client_exits_4_and_says_how_to_start_one() {
+    let (scratch, unknown) = (Scratch::new(), unknown());
+    let file = scratch.file("file", b"x");
+    let address = format!("{unknown}/name");
+    let commands: [&[&str]; 10] = [
+        &["id"],
+        &["status"],
+        &["peers"],
+        &["ls"],
+        &["leave"],
+        &["rm", &unknown],
+        &["get", &unknown, "-o", "-"],
+        &["set", "name", "value"],
+        &["lookup", &address],
+        &["put", file.to_str().unwrap()],
+    ];
+    for command in commands {
+        let ended = finish(program().args(command).arg("--dir").arg(scratch.path())).expect(4);
+        assert!(ended.stderr.contains("control.sock"), "{command:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("elver node --dir"), "{command:?}: {}", ended.stderr);
+        assert_eq!(ended.text(), "", "{command:?}");
+    }
+}
+
+#[test]
+fn with_json_an_error_is_an_object_on_standard_output_too() {
+    let scratch = Scratch::new();
+    let ended = finish(program().args(["id", "--json"]).env("ELVER_DIR", scratch.path())).expect(4);
+    let error = &ended.objects()[0]["error"];
+    assert_eq!((error["code"].as_u64(), error["reason"].as_str()), (Some(4), Some("unreachable")));
+    assert!(ended.stderr.contains(error["message"].as_str().unwrap()), "{}", ended.stderr);
+    let ended = elver(["get", "12", "--json"]).expect(2);
+    assert_eq!(ended.objects()[0]["error"]["code"], 2);
+}
+
+#[test]
+fn what_makes_no_sense_exits_2() {
+    let unknown = unknown();
+    let commands: [&[&str]; 9] = [
+        &[],
+        &["explode"],
+        &["get"],
+        &["get", "123"],
+        &["get", &unknown[1..]],
+        &["rm", "not a hash"],
+        &["lookup", &unknown],
+        &["set", "a/b", "value"],
+        &["node", "--quota", "lots"],
+    ];
+    for command in commands {
+        let ended = elver(command).expect(2);
+        assert!(!ended.stderr.is_empty(), "{command:?}");
+        assert_eq!(ended.text(), "", "{command:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_exits_2_and_names_the_place() {
+    let scratch = Scratch::new();
+    let file = scratch.file("elver.toml", b"replicas = 3\nqouta = '1GiB'\n");
+    let place = format!("{}, line 2", file.display());
+    let ended = finish(program().arg("node").arg("--dir").arg(scratch.path())).expect(2);
+    assert!(ended.stderr.contains(&place) && ended.stderr.contains("`qouta`"), "{}", ended.stderr);
+
+    let other = scratch.file("other.toml", b"\nttl = 'forever'\n");
+    let ended = finish(program().arg("node").arg("--config").arg(&other)).expect(2);
+    assert!(ended.stderr.contains("other.toml, line 2: `ttl`"), "{}", ended.stderr);
+
+    let empty = Scratch::new();
+    let mut command = program();
+    let ended =
+        finish(command.arg("node").arg("--dir").arg(empty.path()).env("ELVER_LEAF", "perhaps")).expect(2);
+    assert!(ended.stderr.contains("ELVER_LEAF"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_file_that_cannot_be_put_exits_1_without_asking_the_node() {
+    let scratch = Scratch::new();
+    let ended = finish(program().args(["put", "/nonexistent"]).arg("--dir").arg(scratch.path())).expect(1);
+    assert!(ended.stderr.contains("/nonexistent"), "{}", ended.stderr);
+}
+
+#[test]
+fn content_that_does_not_verify_exits_6() {
+    let failure =
+        json!({"event": "failed", "reason": "unverified", "message": "every source sent wrong bytes"});
+    let ended = FakeDaemon::answering(&failure).elver(["get", &unknown(), "-o", "-"]).expect(6);
+    assert!(ended.stderr.contains("every source sent wrong bytes"), "{}", ended.stderr);
+    assert_eq!(ended.text(), "");
+
+    let scratch = Scratch::new();
+    let path = scratch.file("cache", b"wrong");
+    let done = json!({
+        "event": "done", "reply": "get", "hash": unknown(), "length": 5, "path": path, "sources": 1
+    });
+    FakeDaemon::answering(&done).elver(["get", &unknown(), "-o", "-"]).expect(6);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_reason_to_panic() {
+    let file = json!({
+        "hash": unknown(), "length": 1, "path": "/x", "copies": 1, "replicas": 1, "have": 1, "cached": false
+    });
+    let files = vec![file; 10_000];
+    let daemon = FakeDaemon::answering(&json!({"event": "done", "reply": "list", "files": files}));
+    for arguments in [&["ls"][..], &["ls", "--json"], &["--help"]] {
+        let mut child = program()
+            .args(arguments)
+            .env("ELVER_DIR", daemon.dir())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
+}
+
+// With the real daemon.
+
+#[test]
+fn a_directory_that_cannot_be_written_exits_1() {
+    let scratch = Scratch::new();
+    // Below a file nobody can make a directory, not even root.
+    let dir = scratch.file("file", b"").join("below");
+    let ended = finish(program().arg("node").arg("--dir").arg(&dir)).expect(1);
+    assert!(ended.stderr.contains(&dir.display().to_string()), "{}", ended.stderr);
+}
+
+#[test]
+fn a_port_that_is_taken_exits_1() {
+    let (scratch, (address, _listener, _socket)) = (Scratch::new(), hold_address());
+    let mut command = program();
+    command.args(["node", "--listen", &address.to_string(), "--dir"]).arg(scratch.path());
+    let ended = finish(&mut command).expect(1);
+    assert!(ended.stderr.contains(&address.to_string()), "{}", ended.stderr);
+}
+
+#[test]
+fn a_directory_in_use_by_another_node_exits_1() {
+    let node = Node::start(&[]);
+    let (address, ..) = hold_address();
+    let ended = node.elver(["node", "--listen", &address.to_string()]).expect(1);
+    assert!(ended.stderr.contains("in use"), "{}", ended.stderr);
+    node.elver(["id"]).expect(0);
+}
+
+#[test]
+fn a_node_says_who_and_where_it_is() {
+    let node = Node::start(&[]);
+    let key = node.elver(["id"]).expect(0).text();
+    assert_eq!((key.len(), key.ends_with('\n')), (65, true));
+    let object = node.elver(["id", "--json"]).expect(0).objects().remove(0);
+    assert_eq!(object["public"], key.trim());
+    let line = node.log();
+    let id = object["id"].as_str().unwrap();
+    assert!(line.contains(id) && line.contains(&node.address().to_string()), "{line}");
+    assert_eq!(node.status()["id"], id);
+    assert_eq!(node.elver(["peers"]).expect(0).text(), "");
+}
+
+#[test]
+fn a_file_is_put_listed_and_removed() {
+    let (node, scratch, content) = (Node::start(&[]), Scratch::new(), content(300_000));
+    let file = scratch.file("a b", &content);
+    let name = file.to_str().unwrap();
+    let put = node.elver(["put", "--replicas", "0", name]).expect(0);
+    assert_eq!(put.text(), format!("{}  {name}\n", hash(&content)));
+    let listed = node.elver(["ls", "--json"]).expect(0).objects();
+    assert_eq!(
+        (listed.len(), &listed[0]["hash"], &listed[0]["file"]),
+        (1, &json!(hash(&content)), &json!(name))
+    );
+    assert_eq!(node.elver(["rm", &hash(&content)]).expect(0).text(), "");
+    assert_eq!(node.elver(["ls"]).expect(0).text(), "");
+    assert_eq!(std::fs::read(&file).unwrap(), content);
+}
+
+#[test]
+fn a_file_with_a_newline_in_its_name_is_escaped_like_b3sum_does() {
+    let (node, scratch) = (Node::start(&[]), Scratch::new());
+    let file = scratch.file("a\nb", b"");
+    let put = node.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
+    assert_eq!(put.text(), format!("\\{}  {}\n", hash(b""), scratch.path().join("a\\nb").display()));
+}
+
+#[test]
+fn a_file_is_got_at_another_node() {
+    let a = Node::start(&[]);
+    let b = Node::join(&a, &[]);
+    let (scratch, content) = (Scratch::new(), content(1_000_000));
+    let file = scratch.file("file", &content);
+    a.elver(["put", "--replicas", "2", file.to_str().unwrap()]).expect(0);
+    let copy = scratch.path().join("copy");
+    let arguments = ["get", &hash(&content), "-o", copy.to_str().unwrap()];
+    assert_eq!(b.elver(arguments).expect(0).text(), "");
+    assert_eq!(std::fs::read(&copy).unwrap(), content);
+    let again = b.elver(arguments).expect(1);
+    assert!(again.stderr.contains("--force"), "{}", again.stderr);
+    assert!(b.elver(["get", &hash(&content), "-o", "-"]).expect(0).stdout == content);
+}
+
+#[test]
+fn a_value_is_found_at_another_node() {
+    let a = Node::start(&[]);
+    let b = Node::join(&a, &[]);
+    let address = a.elver(["set", "motd", "the river is rising"]).expect(0).text();
+    let address = address.trim();
+    assert_eq!(address, format!("{}/motd", a.elver(["id"]).expect(0).text().trim()));
+    assert_eq!(b.elver(["lookup", address]).expect(0).text(), "the river is rising");
+    let object = b.elver(["lookup", "--json", "--fresh", address]).expect(0).objects().remove(0);
+    assert_eq!(object["value"], "the river is rising");
+}
+
+#[test]
+fn what_nobody_has_exits_3() {
+    let a = Node::start(&[]);
+    let b = Node::join(&a, &[]);
+    let nothing = b.elver(["get", &unknown(), "-o", "-"]).expect(3);
+    assert_eq!(nothing.text(), "");
+    assert!(nothing.stderr.contains("asked"), "{}", nothing.stderr);
+    let key = a.elver(["id"]).expect(0).text();
+    b.elver(["lookup", &format!("{}/nothing", key.trim())]).expect(3);
+    b.elver(["rm", &unknown()]).expect(3);
+}
+
+#[test]
+fn a_node_without_peers_exits_4_when_asked_for_what_it_does_not_have() {
+    Node::start(&[]).elver(["get", &unknown(), "-o", "-"]).expect(4);
+}
+
+#[test]
+fn fewer_copies_than_a_quorum_exit_5_and_say_how_many_there_are() {
+    let (node, scratch) = (Node::start(&[]), Scratch::new());
+    let file = scratch.file("file", b"alone");
+    let put = node.elver(["put", "--json", file.to_str().unwrap()]).expect(5);
+    let object = &put.objects()[0];
+    assert_eq!(
+        (&object["copies"], &object["replicas"], &object["quorum"]),
+        (&json!(1), &json!(3), &json!(false))
+    );
+    assert!(put.stderr.contains("1 of 3"), "{}", put.stderr);
+    assert_eq!(put.objects().len(), 1);
+}
+
+#[test]
+fn a_quota_that_is_used_up_exits_7() {
+    let a = Node::start(&[]);
+    let b = Node::join(&a, &["--quota", "64KiB"]);
+    let (scratch, content) = (Scratch::new(), content(1_000_000));
+    let file = scratch.file("file", &content);
+    a.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
+    b.elver(["get", &hash(&content), "-o", "-"]).expect(7);
+    // The quota is for the cache; a file of the user's own is the user's affair.
+    let copy = scratch.path().join("copy");
+    b.elver(["get", &hash(&content), "-o", copy.to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn leave_stops_the_node_and_frees_its_directory() {
+    let node = Node::start(&[]);
+    let key = node.elver(["id"]).expect(0).text();
+    node.elver(["leave"]).expect(0);
+    let (code, scratch) = node.ended();
+    assert_eq!(code, Some(0));
+    let node = Node::start_in(scratch, &[]);
+    assert_eq!(node.elver(["id"]).expect(0).text(), key);
+}
+
+#[test]
+fn a_signal_stops_the_node_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let node = Node::start(&[]);
+        node.signal(signal);
+        assert_eq!(node.ended().0, Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn the_demo_gives_the_file_back_and_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    let ended = finish(program().args(["demo", "--json"]).env("TMPDIR", scratch.path())).expect(0);
+    let steps: Vec<_> = ended.objects().iter().map(|object| object["step"].clone()).collect();
+    assert_eq!(steps, ["started", "joined", "put", "copied", "killed", "got", "compared", "done"]);
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}

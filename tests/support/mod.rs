@@ -1,0 +1,282 @@
+//! Real nodes for tests that see only the public face: processes of the built program, in directories of their own,
+//! on loopback ports of their own, all gone when the test ends, however it ends.
+
+#![allow(dead_code, reason = "every test program uses its own part of this")]
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up. It is an end to waiting, not a claim about speed.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until a condition gives something.
+///
+/// # Panics
+/// When it has not after [`LIMIT`].
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(start.elapsed() < LIMIT, "waited in vain for {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A directory that goes away again.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("elver-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory for the test");
+        Scratch(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file in it with this content.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).expect("a file for the test");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The built program, knowing nothing of the environment that the tests run in.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elver"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"ELVER_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it wrote to standard output.
+    pub(crate) stdout: Vec<u8>,
+    /// What it wrote to standard error.
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    fn new(output: Output) -> Self {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ended { code: output.status.code(), stdout: output.stdout, stderr }
+    }
+
+    /// Standard output as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// The objects on standard output.
+    pub(crate) fn objects(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        self.text().lines().map(parse).collect()
+    }
+
+    /// Fails the test unless the exit code is this one.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.text(), self.stderr);
+        // A panic has an exit code of its own, but not when it happens in a thread.
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self
+    }
+}
+
+/// Runs the program to its end.
+pub(crate) fn elver<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ended {
+    finish(program().args(arguments))
+}
+
+/// Runs a command to its end, and fails the test when that does not come.
+pub(crate) fn finish(command: &mut Command) -> Ended {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let id = rustix::process::Pid::from_child(&child);
+    let (tell, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    match ended.recv_timeout(LIMIT * 3) {
+        Ok(output) => Ended::new(output.expect("its output can be read")),
+        Err(_) => {
+            let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+            panic!("{command:?} does not end");
+        }
+    }
+}
+
+/// An address on loopback whose port is free for TCP and UDP, and the sockets that hold it.
+pub(crate) fn hold_address() -> (SocketAddr, TcpListener, UdpSocket) {
+    wait_for("a free port", || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let address = listener.local_addr().ok()?;
+        UdpSocket::bind(address).ok().map(|socket| (address, listener, socket))
+    })
+}
+
+/// A node that runs.
+pub(crate) struct Node {
+    scratch: Scratch,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Node {
+    /// Starts a node and waits until it listens.
+    pub(crate) fn start(arguments: &[&str]) -> Node {
+        Node::start_in(Scratch::new(), arguments)
+    }
+
+    /// Starts a node that knows another, and waits until the two know each other.
+    pub(crate) fn join(other: &Node, arguments: &[&str]) -> Node {
+        let bootstrap = other.address.to_string();
+        let node = Node::start(&[&["--bootstrap", &bootstrap], arguments].concat());
+        node.wait_for_peers(1);
+        other.wait_for_peers(1);
+        node
+    }
+
+    /// Starts a node in the data of an earlier one, and waits until it listens.
+    pub(crate) fn start_in(scratch: Scratch, arguments: &[&str]) -> Node {
+        let address = hold_address().0;
+        let log = std::fs::File::create(scratch.path().join("log")).expect("a log");
+        let process = program()
+            .args(["node", "-v", "--network", "elver test", "--listen", &address.to_string(), "--dir"])
+            .arg(scratch.path())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let mut node = Node { scratch, address, process };
+        let socket = node.dir().join("control.sock");
+        wait_for("the control socket", || {
+            let ended = node.process.try_wait().expect("the state of a child");
+            assert!(ended.is_none(), "the node ended ({ended:?}): {}", node.log());
+            UnixStream::connect(&socket).ok()
+        });
+        node
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// Runs a client of this node.
+    pub(crate) fn elver<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ended {
+        finish(program().arg("--dir").arg(self.dir()).args(arguments))
+    }
+
+    /// Its status.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        self.elver(["status", "--json"]).expect(0).objects().remove(0)
+    }
+
+    /// Waits until its routing table has so many contacts.
+    pub(crate) fn wait_for_peers(&self, count: u64) {
+        wait_for("peers", || (self.status()["peers"].as_u64()? >= count).then_some(()));
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(id, signal).expect("a signal to a child");
+    }
+
+    /// Waits until it has ended: its exit code (`None` after a signal) and its directory.
+    pub(crate) fn ended(mut self) -> (Option<i32>, Scratch) {
+        let status = wait_for("the node's end", || self.process.try_wait().expect("the state of a child"));
+        let scratch = std::mem::replace(&mut self.scratch, Scratch(PathBuf::new()));
+        (status.code(), scratch)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() && self.scratch.path().exists() {
+            eprintln!("{} said:\n{}", self.address, self.log());
+        }
+    }
+}
+
+/// A daemon that gives the same answer to whoever asks, for what is hard to bring a real one to.
+pub(crate) struct FakeDaemon {
+    scratch: Scratch,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeDaemon {
+    pub(crate) fn answering(answer: &serde_json::Value) -> Self {
+        let scratch = Scratch::new();
+        let listener = UnixListener::bind(scratch.path().join("control.sock")).expect("a control socket");
+        let line = format!("{answer}\n");
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut command = String::new();
+                // Nobody has a command who only wants the thread to end.
+                match BufReader::new(&stream).read_line(&mut command) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => drop(stream.write_all(line.as_bytes())),
+                }
+            }
+        });
+        FakeDaemon { scratch, thread: Some(thread) }
+    }
+
+    pub(crate) fn elver<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ended {
+        finish(program().arg("--dir").arg(self.scratch.path()).args(arguments))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+impl Drop for FakeDaemon {
+    fn drop(&mut self) {
+        let _ = UnixStream::connect(self.scratch.path().join("control.sock"));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

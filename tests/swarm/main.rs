@@ -1,0 +1,300 @@
+//! Several real nodes on loopback: what goes in at one comes out at another, whatever happens in between.
+
+mod network;
+#[path = "../support/mod.rs"]
+mod support;
+
+use elver::node::command::{Command, Response, Stage};
+use network::{Node, Swarm, content, file, wait_for};
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{TcpStream, UdpSocket};
+use support::Scratch;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_file_outlives_its_publisher_and_a_holder() {
+    let mut swarm = Swarm::start(8);
+    let source = file(&swarm.dir, "source", 1, 5 * MIB + 77);
+    let hash = swarm.nodes[3].put(&source, &[]);
+    assert_eq!(hash, blake3::hash(&fs::read(&source).unwrap()).to_hex().as_str());
+    swarm.wait_for_copies(3, &hash);
+    swarm.nodes[3].kill();
+    let holder =
+        swarm.nodes.iter_mut().find(|node| !node.piece_files().is_empty()).expect("somebody holds copies");
+    holder.kill();
+    let reader = swarm.nodes.iter().find(|node| node.try_status().is_some()).unwrap();
+    let target = swarm.dir.path().join("target");
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+}
+
+#[test]
+fn altered_copies_are_refused_and_the_file_comes_from_the_good_ones() {
+    let mut swarm = Swarm::start(6);
+    let source = file(&swarm.dir, "source", 2, 2 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "4"]);
+    swarm.wait_for_copies(0, &hash);
+    swarm.nodes[0].kill();
+    // One node keeps good copies; of each piece that it has not, the others keep theirs.
+    let good: Vec<_> =
+        swarm.nodes[1].piece_files().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    let mut altered = 0;
+    for node in &swarm.nodes[2..] {
+        for path in node.piece_files().iter().filter(|path| good.iter().any(|name| path.ends_with(name))) {
+            alter(path);
+            altered += 1;
+        }
+    }
+    assert!(altered > 0);
+    let reader = Node::start(swarm.dir.path().join("reader"), &[swarm.nodes[1].addr], &[]);
+    let target = swarm.dir.path().join("target");
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}\n{}", reader.log());
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+}
+
+#[test]
+fn content_that_does_not_verify_never_leaves_with_success() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 3, 3 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "2"]);
+    swarm.wait_for_copies(0, &hash);
+    let Swarm { mut nodes, dir } = swarm;
+    nodes[0].kill();
+    nodes[1].piece_files().iter().for_each(|path| alter(path));
+    let reader = Node::start(dir.path().join("reader"), &[nodes[1].addr], &[]);
+    let target = dir.path().join("target");
+    let (code, said) = reader.get(&hash, &target, &["--timeout", "20s"]);
+    assert_eq!(code, Some(6), "{said}");
+    assert!(!target.exists());
+    assert!(reader.counter("sources_bad") > 0);
+}
+
+/// Changes the first byte of a stored piece.
+fn alter(path: &std::path::Path) {
+    let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+}
+
+#[test]
+fn nodes_come_back_with_what_they_had() {
+    let swarm = Swarm::start(3);
+    let source = file(&swarm.dir, "source", 4, MIB + 1);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "3"]);
+    swarm.wait_for_copies(0, &hash);
+    let id = swarm.nodes[1].status().id;
+    let Swarm { mut nodes, dir } = swarm;
+    nodes.iter_mut().for_each(Node::kill);
+    let (first, second) = (nodes[0].addr, nodes[1].addr);
+    // Without bootstrap addresses: they remember each other, or are found by those who do.
+    nodes.clear();
+    let holder = Node::start_at(dir.path().join("n1"), second, &[first], &[]);
+    assert_eq!(holder.status().id, id);
+    assert_eq!(holder.status().boots, 2);
+    assert!(holder.status().pieces > 0, "{}", holder.log());
+    let publisher = Node::start_at(dir.path().join("n0"), first, &[second], &[]);
+    assert_eq!(publisher.files().len(), 1);
+    let reader = Node::start(dir.path().join("reader"), &[second], &[]);
+    let target = dir.path().join("target");
+    assert_eq!(reader.get(&hash, &target, &[]).0, Some(0));
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+}
+
+#[test]
+fn a_node_that_was_told_to_end_remembers_its_peers() {
+    let swarm = Swarm::start(3);
+    let Swarm { mut nodes, dir } = swarm;
+    assert!(nodes[2].terminate().success());
+    let again = Node::start(dir.path().join("n2"), &[], &[]);
+    wait_for("the remembered peers", || again.status().peers >= 2);
+    assert!(!again.dir.join("control.sock.stale").exists());
+}
+
+#[test]
+fn files_of_every_odd_size_go_through() {
+    let swarm = Swarm::start(3);
+    for (seed, length) in [0, 1, 1024, 256 << 10, (256 << 10) + 1, 512 << 10].into_iter().enumerate() {
+        let source = file(&swarm.dir, &format!("source{length}"), seed as u64, length);
+        let hash = swarm.nodes[0].put(&source, &["--replicas", "2"]);
+        assert_eq!(hash, blake3::hash(&content(seed as u64, length)).to_hex().as_str());
+        let target = swarm.dir.path().join(format!("target{length}"));
+        let (code, said) = swarm.nodes[2].get(&hash, &target, &[]);
+        assert_eq!(code, Some(0), "{length}: {said}");
+        assert!(fs::read(&target).unwrap() == content(seed as u64, length), "{length}");
+    }
+}
+
+#[test]
+fn a_large_sparse_file_goes_through_in_larger_chunks() {
+    let swarm = Swarm::start(2);
+    let path = swarm.dir.path().join("sparse");
+    let mut source = fs::File::create(&path).unwrap();
+    let length: u64 = (1 << 30) + 12_345;
+    source.set_len(length).unwrap();
+    for offset in [0, 300 << 20, length - 10] {
+        source.seek(SeekFrom::Start(offset)).unwrap();
+        source.write_all(b"not sparse").unwrap();
+    }
+    let hash = swarm.nodes[0].put(&path, &["--replicas", "0"]);
+    let target = swarm.dir.path().join("target");
+    let (code, said) = swarm.nodes[1].get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(fs::File::open(&target).unwrap()).unwrap();
+    assert_eq!(hasher.finalize().to_hex().as_str(), hash);
+}
+
+#[test]
+fn a_killed_download_goes_on_where_it_was() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 5, 192 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let mut reader = Node::start(swarm.dir.path().join("reader"), &[swarm.nodes[0].addr], &[]);
+    let target = swarm.dir.path().join("target");
+    let command = Command::Get { hash: hash.parse().unwrap(), target: Some(target.clone()), timeout: None };
+    let mut arrived = 0;
+    reader.request_with(&command, |response| match response {
+        Response::Progress(progress) if progress.stage == Stage::Downloading => {
+            arrived = progress.done;
+            arrived < 48 * MIB as u64
+        }
+        Response::Progress(_) => true,
+        other => panic!("the download was not stopped in time: {other:?}"),
+    });
+    reader.kill();
+    assert!(!target.exists());
+    let reader = Node::start(swarm.dir.path().join("reader"), &[swarm.nodes[0].addr], &[]);
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+    let again = reader.status().downloaded_bytes;
+    assert!(
+        again <= 192 * MIB as u64 - arrived + 16 * MIB as u64,
+        "{again} bytes came again, {arrived} were there"
+    );
+}
+
+#[test]
+fn a_file_that_changed_after_it_was_put_is_withdrawn() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 6, MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    fs::write(&source, content(7, MIB)).unwrap();
+    let target = swarm.dir.path().join("target");
+    let (code, said) = swarm.nodes[1].get(&hash, &target, &["--timeout", "5s"]);
+    assert!(matches!(code, Some(3 | 4)), "{code:?} {said}");
+    assert!(!target.exists());
+    assert_eq!(swarm.nodes[0].counter("files_withdrawn"), 1);
+    assert!(swarm.nodes[0].files().is_empty());
+}
+
+#[test]
+fn a_downloader_serves_what_it_has_and_the_file_spreads() {
+    let swarm = Swarm::start(3);
+    let source = file(&swarm.dir, "source", 8, 4 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let first = swarm.dir.path().join("first");
+    assert_eq!(swarm.nodes[1].get(&hash, &first, &[]).0, Some(0));
+    let Swarm { mut nodes, dir } = swarm;
+    nodes[0].kill();
+    let second = dir.path().join("second");
+    let (code, said) = nodes[2].get(&hash, &second, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&second).unwrap() == fs::read(&source).unwrap());
+}
+
+#[test]
+fn rubbish_and_silence_on_every_socket_are_counted_and_change_nothing() {
+    let swarm = Swarm::start(2);
+    let addr = swarm.nodes[0].addr;
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for length in [0, 1, 47, 48, 200, 1232, 1400] {
+        udp.send_to(&content(length as u64, length), addr).unwrap();
+    }
+    let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let mut huge = TcpStream::connect(addr).unwrap();
+    let _ = huge.write_all(&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]);
+    let mut rubbish = TcpStream::connect(addr).unwrap();
+    let _ = rubbish.write_all(&content(9, 10_000));
+    wait_for("rubbish to be counted", || {
+        let counters = swarm.nodes[0].status().counters;
+        counters["datagrams_refused_length"] >= 3 && counters["datagrams_refused_version"] >= 1
+    });
+    let source = file(&swarm.dir, "source", 10, MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "2"]);
+    let target = swarm.dir.path().join("target");
+    let (code, said) = swarm.nodes[1].get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    drop(silent);
+}
+
+#[test]
+fn a_value_is_found_at_every_node_and_the_newest_wins() {
+    let swarm = Swarm::start(4);
+    let address = swarm.nodes[1].elver(&["set", "channel", "stable"]).text().trim().to_owned();
+    let found = swarm.nodes[3].elver(&["lookup", &address]);
+    assert_eq!(found.text().trim(), "stable", "{}", found.stderr);
+    assert!(swarm.nodes[1].elver(&["set", "channel", "beta"]).code == Some(0));
+    let found = swarm.nodes[3].elver(&["lookup", "--fresh", &address]);
+    assert_eq!(found.text().trim(), "beta");
+    assert_eq!(swarm.nodes[0].elver(&["lookup", &address]).text().trim(), "beta");
+}
+
+#[test]
+fn a_node_whose_bootstrap_is_unreachable_runs_says_so_and_finds_it_later() {
+    let dir = Scratch::new();
+    let late = Node::start(dir.path().join("late"), &[], &[]);
+    let addr = late.addr;
+    drop(late);
+    let early = Node::start(dir.path().join("early"), &[addr], &[]);
+    wait_for("a word about the bootstrap", || early.log().contains("bootstrap"));
+    assert_eq!(early.status().peers, 0);
+    let late = Node::start_at(dir.path().join("late"), addr, &[], &[]);
+    wait_for("the two to meet", || early.status().peers == 1 && late.status().peers == 1);
+}
+
+#[test]
+fn a_leaf_fetches_and_shares_but_keeps_nothing_for_others() {
+    let swarm = Swarm::start(2);
+    let leaf = Node::start(swarm.dir.path().join("leaf"), &[swarm.nodes[0].addr], &["--leaf"]);
+    wait_for("the leaf to know the others", || leaf.status().peers == 2);
+    let source = file(&swarm.dir, "source", 11, MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "3"]);
+    let target = swarm.dir.path().join("target");
+    assert_eq!(leaf.get(&hash, &target, &[]).0, Some(0));
+    let own = file(&swarm.dir, "own", 12, MIB);
+    let hash = leaf.put(&own, &["--replicas", "2"]);
+    assert_eq!(swarm.nodes[1].get(&hash, &swarm.dir.path().join("other"), &[]).0, Some(0));
+    assert_eq!(leaf.status().pieces, 0);
+    assert!(swarm.nodes.iter().all(|node| node.status().peers == 1));
+}
+
+#[test]
+fn nodes_of_different_networks_do_not_hear_each_other() {
+    let dir = Scratch::new();
+    let one = Node::start(dir.path().join("one"), &[], &["--network", "shop"]);
+    let other = Node::start(dir.path().join("other"), &[one.addr], &["--network", "museum"]);
+    wait_for("the refusal", || one.counter("datagrams_refused_network") > 0);
+    assert_eq!(other.status().peers, 0);
+}
+
+#[test]
+fn ipv6_nodes_work_like_others() {
+    let dir = Scratch::new();
+    if UdpSocket::bind("[::1]:0").is_err() {
+        return eprintln!("this machine has no IPv6");
+    }
+    let listen = "[::1]:0".parse().unwrap();
+    let one = Node::start_at(dir.path().join("one"), listen, &[], &[]);
+    let other = Node::start_at(dir.path().join("other"), listen, &[one.addr], &[]);
+    wait_for("the two to meet", || one.status().peers == 1 && other.status().peers == 1);
+    let source = file(&dir, "source", 13, MIB);
+    let hash = one.put(&source, &["--replicas", "2"]);
+    assert_eq!(other.get(&hash, &dir.path().join("target"), &[]).0, Some(0));
+}
