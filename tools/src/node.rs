@@ -1,0 +1,167 @@
+//! A node process on loopback, and what the system says of it.
+
+use crate::Outcome;
+use elver::cli::client::Client;
+use elver::node::command::{Command, Reply, Response, Status};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// The `elver` that cargo has built beside this program.
+pub(crate) fn default_binary() -> Outcome<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name("elver");
+    match path.exists() {
+        true => Ok(path),
+        false => {
+            Err(format!("no {}: build it with `cargo build --release`, or use --elver", path.display())
+                .into())
+        }
+    }
+}
+
+/// A directory that is removed at the end.
+pub(crate) struct WorkDir(PathBuf);
+
+impl WorkDir {
+    pub(crate) fn new(parent: Option<&Path>) -> Outcome<Self> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        let path = parent.join(format!("elver-tools-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(WorkDir(path))
+    }
+
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running node. It is ended when this is dropped.
+pub(crate) struct Node {
+    pub(crate) dir: PathBuf,
+    pub(crate) addr: SocketAddr,
+    child: Child,
+}
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// Seconds of processor time, user and system.
+    pub(crate) cpu: f64,
+    /// Resident memory in KiB, of it anonymous, and the most there was.
+    pub(crate) resident: u64,
+    pub(crate) anonymous: u64,
+    pub(crate) peak: u64,
+    /// How often it went to sleep and was woken.
+    pub(crate) wakeups: u64,
+}
+
+impl Node {
+    pub(crate) fn start(
+        binary: &Path,
+        dir: PathBuf,
+        bootstrap: Option<SocketAddr>,
+        extra: &[&str],
+    ) -> Outcome<Node> {
+        fs::create_dir_all(&dir)?;
+        let mut command = std::process::Command::new(binary);
+        command.arg("--dir").arg(&dir).args(["node", "--listen", "127.0.0.1:0"]).args(extra);
+        if let Some(addr) = bootstrap {
+            command.args(["--bootstrap", &addr.to_string()]);
+        }
+        let log = fs::File::create(dir.join("log"))?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let mut node = Node { dir, addr: SocketAddr::from(([127, 0, 0, 1], 0)), child };
+        let began = Instant::now();
+        loop {
+            if let Ok(status) = node.status() {
+                node.addr = status.listen.parse()?;
+                return Ok(node);
+            }
+            if node.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(20) {
+                let said = fs::read_to_string(node.dir.join("log")).unwrap_or_default();
+                return Err(format!("the node in {} did not start: {said}", node.dir.display()).into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn request(&self, command: &Command) -> Outcome<Reply> {
+        let mut client = Client::connect(&self.dir)?;
+        client.send(command)?;
+        loop {
+            match client.receive()? {
+                Response::Progress(_) => {}
+                Response::Done(reply) => return Ok(reply),
+                Response::Failed(failure) => return Err(failure.message.into()),
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> Outcome<Status> {
+        match self.request(&Command::Status)? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(format!("status was answered with {other:?}").into()),
+        }
+    }
+
+    /// Waits until the node knows so many others.
+    pub(crate) fn wait_for_peers(&self, count: u32) -> Outcome<()> {
+        let began = Instant::now();
+        while self.status()?.peers < count {
+            if began.elapsed() > Duration::from_secs(30) {
+                return Err(
+                    format!("the node in {} found fewer than {count} others", self.dir.display()).into()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn usage(&self) -> Outcome<Usage> {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let stat = fs::read_to_string(process.join("stat"))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+        let status = fs::read_to_string(process.join("status"))?;
+        let value = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_whitespace().nth(1))
+                .and_then(|number| number.parse().ok())
+                .unwrap_or(0)
+        };
+        Ok(Usage {
+            cpu: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+            resident: value("VmRSS:"),
+            anonymous: value("RssAnon:"),
+            peak: value("VmHWM:"),
+            wakeups: value("voluntary_ctxt_switches:"),
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
