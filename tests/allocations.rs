@@ -4,9 +4,15 @@ mod common;
 
 use allocation_counter::measure;
 use common::{network, recipient, sender, vectors};
+use elver::id::Key;
+use elver::identity::Identity;
+use elver::io::Recovered;
+use elver::limits::Limits;
+use elver::node::{Node, NodeConfig};
+use elver::time::{Duration, Instant};
 use elver::wire::datagram::Unverified;
 use elver::wire::frame::Frame;
-use elver::wire::message::Message;
+use elver::wire::message::{Message, Want};
 use elver::wire::outbox::Outbox;
 use std::net::SocketAddr;
 
@@ -71,4 +77,80 @@ fn sending_allocates_nothing_whether_there_is_room_or_not() {
     });
     assert_eq!(used.count_total, 0, "{used:?}");
     assert_eq!(outbox.dropped(), 2 * (messages.len() as u64 - 8));
+}
+
+/// Two nodes that exchange datagrams in memory until they know each other, at a virtual time.
+struct Pair {
+    nodes: [Node; 2],
+    now: Instant,
+}
+
+const ADDRESSES: [([u8; 4], u16); 2] = [([192, 0, 2, 1], 3583), ([192, 0, 2, 2], 3583)];
+
+impl Pair {
+    fn acquainted() -> Pair {
+        let now = Instant::from_secs(1);
+        let node = |index: usize| {
+            let config = NodeConfig {
+                limits: Limits::default(),
+                leaf: false,
+                network: "vectors".to_owned(),
+                listen: ADDRESSES[index].into(),
+                bootstrap: vec![ADDRESSES[1 - index].into()],
+                replicas: NodeConfig::REPLICAS,
+                lifetime: NodeConfig::LIFETIME,
+                cache_dir: "/cache".into(),
+            };
+            let identity = Identity::from_secret(&[1 + index as u8; 32]);
+            Node::new(config, identity, &Recovered::default(), [index as u8; 32], now).expect("valid limits")
+        };
+        let mut pair = Pair { nodes: [node(0), node(1)], now };
+        for _ in 0..20 {
+            pair.now = pair.now + Duration::from_secs(1);
+            let now = pair.now;
+            pair.nodes.iter_mut().for_each(|node| node.handle_timeout(now));
+            while pair.carry(0) | pair.carry(1) {}
+        }
+        pair
+    }
+
+    /// Takes what one node sends to the other; whether there was anything.
+    fn carry(&mut self, from: usize) -> bool {
+        let mut some = false;
+        while let Some(bytes) = self.nodes[from].poll_datagram().map(|datagram| datagram.bytes().to_vec()) {
+            self.nodes[1 - from].handle_datagram(self.now, ADDRESSES[from].into(), &bytes);
+            some = true;
+        }
+        some
+    }
+}
+
+#[test]
+fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
+    let mut pair = Pair::acquainted();
+    let now = pair.now;
+    let [node, _] = &mut pair.nodes;
+    let id = node.id();
+    // The other node's identity, with numbers that it has not used.
+    let mut other = Outbox::new(network(), Identity::from_secret(&[2; 32]), false, 1 << 40, 16);
+    let target = Key([7; 32]);
+    let questions = [Want::Nodes, Want::Value, Want::Providers].map(|want| Message::Find { target, want, padding: 0 });
+    for round in 0..3 {
+        for message in [Message::Ping { padding: 0 }].iter().chain(&questions) {
+            other.send(ADDRESSES[0].into(), Some(id), 5, 0, message);
+        }
+        while let Some(datagram) = other.poll() {
+            let mut answers = 0;
+            let used = measure(|| {
+                node.handle_datagram(now, ADDRESSES[1].into(), datagram.bytes());
+                while let Some(answer) = node.poll_datagram() {
+                    answers += usize::from(!answer.bytes().is_empty());
+                }
+                assert!(node.poll_output().is_none());
+            });
+            assert_eq!(answers, 1, "each is answered");
+            // The first round fills what is then reused.
+            assert!(round == 0 || used.count_total == 0, "round {round}: {used:?}");
+        }
+    }
 }
