@@ -140,3 +140,9 @@ fn what_is_not_the_nodes_stays_and_no_link_is_followed() {
     assert_eq!(fs::read(outside).unwrap(), b"precious");
     assert!(dir.path("node/incoming/directory").is_dir());
 }
+
+#[test]
+fn a_disk_can_be_handed_to_the_thread_that_will_drive_it() {
+    fn is_send<T: Send>() {}
+    is_send::<(Disk, OpenExtent, OpenSink)>();
+}

@@ -26,6 +26,22 @@ fn a_files_hash_is_blake3s_at_every_boundary() {
 }
 
 #[test]
+fn the_holes_of_a_file_are_hashed_as_zeros() {
+    use std::os::unix::fs::FileExt;
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let mut bytes = vec![0; 5_000_000];
+    let file = fs::File::create(dir.path("sparse")).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (at, length) in [(5000, 3), (1 << 20, 70_000), (3_999_999, 2)] {
+        bytes[at..at + length].copy_from_slice(&content(1, length));
+        file.write_all_at(&content(1, length), at as u64).unwrap();
+    }
+    let place = Place::File(dir.path("sparse").into());
+    assert_eq!(hash(&mut disk, &place).unwrap().0, manifest_of(&bytes));
+}
+
+#[test]
 fn a_long_hash_reports_progress_keeps_its_budget_and_lets_commits_pass() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
