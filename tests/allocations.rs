@@ -134,7 +134,8 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
     // The other node's identity, with numbers that it has not used.
     let mut other = Outbox::new(network(), Identity::from_secret(&[2; 32]), false, 1 << 40, 16);
     let target = Key([7; 32]);
-    let questions = [Want::Nodes, Want::Value, Want::Providers].map(|want| Message::Find { target, want, padding: 0 });
+    let questions =
+        [Want::Nodes, Want::Value, Want::Providers].map(|want| Message::Find { target, want, padding: 0 });
     for round in 0..3 {
         for message in [Message::Ping { padding: 0 }].iter().chain(&questions) {
             other.send(ADDRESSES[0].into(), Some(id), 5, 0, message);

@@ -3,6 +3,7 @@
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
+use crate::manifest::Content;
 use crate::store::Admission;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent, Verdict};
@@ -15,16 +16,10 @@ const CLOSER_NODES_MAX: usize = 20;
 impl Node {
     pub(super) fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
         match event {
-            TransferEvent::Wanted { stream, request, key, .. } => {
-                let found = self.store.locate(&key).ok_or(Refusal::NotFound);
-                if found.is_ok() {
-                    self.store.touch(&key);
-                }
-                self.transfer.serve(now, stream, request, found);
-            }
+            TransferEvent::Wanted { stream, request, key, .. } => self.wanted(now, stream, request, &key),
             TransferEvent::Asked { stream, question, keys } => {
                 let mut bitmap = [0; WHICH_KEYS_MAX / 8];
-                for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.store.has(key)) {
+                for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.has(key)) {
                     bitmap[index / 8] |= 1 << (index % 8);
                 }
                 self.transfer.answer(now, stream, question, bitmap);
@@ -56,6 +51,26 @@ impl Node {
                 false => self.dht.note_unreachable(now, &contact.id),
             },
             TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
+        }
+    }
+
+    /// Whether a piece can be served: it is on disk, or it is the manifest of a download.
+    fn has(&self, key: &Key) -> bool {
+        self.store.has(key) || self.store.partial(key).is_some_and(|manifest| !manifest.is_single())
+    }
+
+    fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
+        let found = self.store.locate(key);
+        match self.store.partial(key) {
+            // No file holds the manifest of a download until that is complete.
+            Some(manifest) if found.is_none() && !manifest.is_single() => {
+                let bytes = manifest.encode();
+                self.transfer.serve_from_memory(now, stream, request, Content::Manifest, bytes);
+            }
+            _ => {
+                self.store.touch(key);
+                self.transfer.serve(now, stream, request, found.ok_or(Refusal::NotFound));
+            }
         }
     }
 

@@ -20,21 +20,19 @@ impl Transfer {
         request: u32,
         found: Result<(Content, Extent), Refusal>,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
-        let Some(position) = session.wanted(request) else { return };
-        match (found, session.queue.get_mut(position)) {
-            (Ok((content, extent)), Some(Item::Wanted { lookup, .. })) => {
-                *lookup = Lookup::Found(content, extent);
-            }
-            (Ok(_), _) => {}
-            (Err(reason), _) => {
-                session.queue.remove(position);
-                self.out.count("request_refused");
-                self.out.write(stream, session, &Frame::Refuse { request, reason });
-            }
-        }
-        self.send_next(now, stream);
-        self.settle(now);
+        self.found(now, stream, request, found.map(|(content, extent)| Lookup::Found(content, extent)));
+    }
+
+    /// A wanted piece that is in no file: its content.
+    pub fn serve_from_memory(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        content: Content,
+        bytes: Vec<u8>,
+    ) {
+        self.found(now, stream, request, Ok(Lookup::InMemory(content, bytes)));
     }
 
     /// Which pieces of a question are here: bit `i` (of byte `i / 8`, the lowest first) for piece `i`.
@@ -71,8 +69,8 @@ impl Transfer {
         for push in pushes {
             self.push_done(push, Err(PushError::Source(error.clone())));
         }
-        if let Some(sending) = sending.into_iter().next() {
-            self.out.event(TransferEvent::SendFailed { place: sending.place, error: error.clone() });
+        if let Some(place) = sending.into_iter().find_map(|sending| sending.place) {
+            self.out.event(TransferEvent::SendFailed { place, error: error.clone() });
         }
         self.drop_stream(now, stream, "send_failed");
         self.settle(now);
@@ -80,6 +78,22 @@ impl Transfer {
 }
 
 impl Transfer {
+    fn found(&mut self, now: Instant, stream: StreamId, request: u32, found: Result<Lookup, Refusal>) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(position) = session.wanted(request) else { return };
+        match (found, session.queue.get_mut(position)) {
+            (Ok(found), Some(Item::Wanted { lookup, .. })) => *lookup = found,
+            (Ok(_), _) => {}
+            (Err(reason), _) => {
+                session.queue.remove(position);
+                self.out.count("request_refused");
+                self.out.write(stream, session, &Frame::Refuse { request, reason });
+            }
+        }
+        self.send_next(now, stream);
+        self.settle(now);
+    }
+
     pub(super) fn on_request(&mut self, now: Instant, stream: StreamId, request: u32, key: Key) {
         let most = self.config.limits.requests_per_stream_max;
         let Some(session) = self.streams.get_mut(&stream) else { return };
@@ -118,9 +132,17 @@ impl Transfer {
     pub(super) fn send_next(&mut self, now: Instant, stream: StreamId) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         while let Some(item) = session.next_item() {
+            session.last_active = now;
             let (frame, extent, push) = match item {
                 Item::Wanted { request, lookup: Lookup::Found(content, extent), .. } => {
                     (Frame::Block { request, content, length: extent.length }, extent, None)
+                }
+                Item::Wanted { request, lookup: Lookup::InMemory(content, bytes), .. } => {
+                    let length = bytes.len() as u32;
+                    self.out.write(stream, session, &Frame::Block { request, content, length });
+                    session.sending.push(Sending { place: None, length, push: None });
+                    self.out.outputs.push_back(StreamOutput::Write { stream, bytes });
+                    continue;
                 }
                 Item::Wanted { .. } => unreachable!("only what was found is next"),
                 Item::Push { request, push, extent } => {
@@ -128,10 +150,8 @@ impl Transfer {
                 }
             };
             self.out.write(stream, session, &frame);
-            let (place, length) = (extent.place.clone(), extent.length);
-            session.sending.push(Sending { place, length, push });
-            session.last_active = now;
-            if length > 0 {
+            session.sending.push(Sending { place: Some(extent.place.clone()), length: extent.length, push });
+            if extent.length > 0 {
                 self.out.outputs.push_back(StreamOutput::SendFile { stream, extent });
             }
         }

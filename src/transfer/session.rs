@@ -142,11 +142,14 @@ pub(super) enum Lookup {
     Waiting,
     Asked,
     Found(Content, Extent),
+    /// It is in no file yet.
+    InMemory(Content, Vec<u8>),
 }
 
 /// Content that has been handed to the driver.
 pub(super) struct Sending {
-    pub(super) place: Place,
+    /// The file that it comes from; `None` when it comes from memory.
+    pub(super) place: Option<Place>,
     pub(super) length: u32,
     pub(super) push: Option<PushId>,
 }
@@ -300,12 +303,15 @@ impl Session {
     /// Takes the next content to be sent. What waits in the driver at one time comes from one file, so that it is
     /// known which file could not be read when one cannot.
     pub(super) fn next_item(&mut self) -> Option<Item> {
-        let extent = match self.queue.front()? {
-            Item::Wanted { lookup: Lookup::Found(_, extent), .. } | Item::Push { extent, .. } => extent,
+        let place = match self.queue.front()? {
+            Item::Wanted { lookup: Lookup::Found(_, extent), .. } | Item::Push { extent, .. } => {
+                Some(&extent.place)
+            }
+            Item::Wanted { lookup: Lookup::InMemory(..), .. } => None,
             Item::Wanted { .. } => return None,
         };
         let free = match self.sending.last() {
-            Some(sending) => self.sending.len() < BLOCKS_QUEUED_MAX && sending.place == extent.place,
+            Some(sending) => self.sending.len() < BLOCKS_QUEUED_MAX && sending.place.as_ref() == place,
             None => true,
         };
         if free { self.queue.pop_front() } else { None }

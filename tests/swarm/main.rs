@@ -298,3 +298,24 @@ fn ipv6_nodes_work_like_others() {
     let hash = one.put(&source, &["--replicas", "2"]);
     assert_eq!(other.get(&hash, &dir.path().join("target"), &[]).0, Some(0));
 }
+
+#[test]
+fn a_downloader_whose_source_died_gives_others_the_manifest_and_what_it_has() {
+    let swarm = Swarm::start(3);
+    let source = file(&swarm.dir, "source", 14, 256 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let Swarm { mut nodes, dir } = swarm;
+    let first = dir.path().join("first");
+    let mut command = support::program();
+    command.arg("--dir").arg(&nodes[1].dir).args(["get", &hash, "-o", first.to_str().unwrap()]);
+    let mut getting = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for("the first chunks", || nodes[1].files().iter().any(|file| file.have > 0));
+    nodes[0].kill();
+    let second = dir.path().join("second");
+    let (code, said) = nodes[2].get(&hash, &second, &["--timeout", "8s"]);
+    // Unless the first was quicker than the kill.
+    let complete = code == Some(0) && first.exists();
+    assert!(complete || code == Some(4) && said.contains("verified bytes are kept"), "{code:?} {said}");
+    let _ = getting.kill();
+    let _ = getting.wait();
+}
