@@ -15,7 +15,7 @@ use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, Root};
 use crate::wire::contact::Contact;
 use crate::wire::message::Want;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +25,11 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_MIN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Nodes near a key that are asked for a piece nobody is known to have.
-const HOLDERS_ASKED: usize = 8;
+const HOLDERS_ASKED: usize = 6;
+/// A chunk whose closest nodes had nothing is not looked for again before this.
+const SEEK_AGAIN: Duration = Duration::from_secs(15);
+/// Lookups under way at a time for chunks that nobody known has.
+const SEEKING_MAX: usize = 4;
 
 /// A file that is being fetched.
 pub(super) struct Get {
@@ -45,6 +49,12 @@ pub(super) struct Get {
     announced: bool,
     /// Content of a one-chunk file on its way to the disk.
     content: Option<Vec<u8>>,
+    /// Chunks that nobody known has: the nodes closest to them are looked for.
+    orphans: VecDeque<Key>,
+    /// When each was last looked for.
+    sought: BTreeMap<Key, Instant>,
+    /// Lookups for them under way.
+    seeking: usize,
     /// Chunks that are here elsewhere, to be copied.
     copies: VecDeque<(u32, Extent)>,
     lookup: Option<LookupId>,
@@ -180,6 +190,9 @@ impl Node {
             prefix: 0,
             announced: false,
             content: None,
+            orphans: VecDeque::new(),
+            sought: BTreeMap::new(),
+            seeking: 0,
             copies: VecDeque::new(),
             lookup: None,
             look_again: None,
@@ -258,23 +271,37 @@ impl Node {
 
     /// Chunks that nobody has who is known: the nodes closest to each may keep it.
     pub(super) fn sources_needed(&mut self, now: Instant, download: DownloadId, keys: &[Key]) {
-        if !self.gets.get(&download).is_some_and(|get| get.phase == Phase::Chunks) {
-            return;
-        }
-        for key in keys {
-            if let Some(closest) = self.dht.region(now, key, HOLDERS_ASKED) {
+        let Some(get) = self.gets.get_mut(&download).filter(|get| get.phase == Phase::Chunks) else { return };
+        get.sought.retain(|_, at| now.since(*at) < SEEK_AGAIN);
+        get.orphans = keys.iter().copied().filter(|key| !get.sought.contains_key(key)).collect();
+        self.seek_holders(now, download);
+    }
+
+    /// Asks who is closest to the chunks that nobody known has. What one lookup finds answers for other keys in its
+    /// region too.
+    fn seek_holders(&mut self, now: Instant, download: DownloadId) {
+        while let Some(get) = self.gets.get_mut(&download) {
+            let Some(key) = get.orphans.pop_front() else { return };
+            if let Some(closest) = self.dht.region(now, &key, HOLDERS_ASKED) {
+                get.sought.insert(key, now);
                 self.transfer.add_sources(now, download, &closest);
-            } else if let Some(lookup) = self.dht.find(now, *key, Want::Nodes, &mut self.outbox) {
-                self.lookups.insert(lookup, Purpose::Holders(download));
-                // The region that this lookup finds answers for the other keys near it.
-                break;
+                continue;
             }
+            if get.seeking >= SEEKING_MAX {
+                return get.orphans.push_front(key);
+            }
+            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else { return };
+            get.sought.insert(key, now);
+            get.seeking += 1;
+            self.lookups.insert(lookup, Purpose::Holders(download));
         }
     }
 
     pub(super) fn holders_looked_up(&mut self, now: Instant, download: DownloadId, closest: &[Contact]) {
-        if self.gets.contains_key(&download) {
+        if let Some(get) = self.gets.get_mut(&download) {
+            get.seeking -= 1;
             self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
+            self.seek_holders(now, download);
         }
     }
 

@@ -22,7 +22,7 @@ const JOBS_MAX: usize = 16;
 /// Lookups under way for placements at a time.
 const LOOKUPS_MAX: usize = 3;
 /// Nodes tried beyond those that should keep the piece.
-const SPARE_NODES: usize = 5;
+const SPARE_NODES: usize = 3;
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// Who waits for a file to be stored is answered at the latest this long after its last piece, announced or not.

@@ -263,9 +263,24 @@ impl Download {
     /// Whether somebody may still turn out to have what is missing: a source that is being dialled or will be, or
     /// that has not answered yet.
     pub(super) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
+        self.waits_for(connected, |source| !source.given_up())
+    }
+
+    /// Whether it is worth waiting for an answer before others are looked for. A source that has not let itself be reached
+    /// at once may be dead for good, and finding that out takes long.
+    pub(super) fn is_hopeful(
+        &self,
+        now: Instant,
+        hope: Duration,
+        connected: impl Fn(&NodeId) -> bool,
+    ) -> bool {
+        self.waits_for(connected, |source| source.failures == 0 && now < source.retry_at + hope)
+    }
+
+    fn waits_for(&self, connected: impl Fn(&NodeId) -> bool, unreached: impl Fn(&Source) -> bool) -> bool {
         self.sources.values().filter(|source| !source.banned).any(|source| {
             match (connected(&source.contact.id), &self.phase) {
-                (false, _) => !source.given_up(),
+                (false, _) => unreached(source),
                 (true, Phase::Root) => !matches!(source.root, RootState::NotFound { .. }),
                 (true, Phase::Prepare) => false,
                 (true, Phase::Chunks(_)) => !source.asked_once || source.questions > 0,

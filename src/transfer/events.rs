@@ -136,7 +136,7 @@ pub enum TransferEvent {
     SourcesNeeded {
         /// Of which download.
         download: DownloadId,
-        /// The file's hash while its root is missing, else up to 16 chunks.
+        /// The file's hash while its root is missing, else its chunks.
         keys: Vec<Key>,
     },
     /// A download cannot go on. The machine has forgotten it.

@@ -19,8 +19,6 @@ const QUESTIONS_AHEAD_MAX: usize = 4;
 const ROOT_ASKED_MAX: usize = 3;
 /// Streams over which one chunk is asked for at a time, the second because the first is slow.
 const OWNERS_MAX: usize = 2;
-/// Pieces that more sources are asked for at a time.
-const NEEDED_MAX: usize = 16;
 /// What a root is expected to have at most: how long it is nobody knows before it comes.
 const ROOT_BYTES_MAX: u32 = CHUNK_BYTES_MIN as u32;
 
@@ -369,15 +367,14 @@ impl Transfer {
 
     /// Asks the node for sources when nobody has what is missing.
     fn need_sources(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
-        if now < download.needed_at || download.is_pending(|id| self.peers.contains_key(id)) {
+        let hope = self.config.timing.hope;
+        if now < download.needed_at || download.is_hopeful(now, hope, |id| self.peers.contains_key(id)) {
             return;
         }
         let keys: Vec<Key> = match &download.phase {
             Phase::Root => vec![download.hash],
             Phase::Prepare => Vec::new(),
-            Phase::Chunks(chunks) => {
-                chunks.orphans().take(NEEDED_MAX).filter_map(|index| chunks.key(index)).collect()
-            }
+            Phase::Chunks(chunks) => chunks.orphans().filter_map(|index| chunks.key(index)).collect(),
         };
         if !keys.is_empty() {
             download.needed_at = now + self.config.timing.needed;
@@ -397,6 +394,9 @@ impl Transfer {
         let mut some_idle = false;
         for source in download.sources.values().filter(|source| !source.banned) {
             if self.stream_to(&source.contact.id).is_none() {
+                if source.failures == 0 {
+                    at(source.retry_at + timing.hope);
+                }
                 if !source.given_up() {
                     at(source.retry_at);
                 }

@@ -101,6 +101,8 @@ pub struct Timing {
     pub forgive: Duration,
     /// Between two calls for more sources for one download.
     pub needed: Duration,
+    /// For a source that has not been reached, before others are looked for.
+    pub hope: Duration,
     /// How long a peer that sent wrong content is shunned.
     pub ban: Duration,
 }
@@ -122,7 +124,8 @@ impl Default for Timing {
             retry_first: seconds(1),
             retry_second: seconds(5),
             forgive: seconds(60),
-            needed: seconds(5),
+            needed: Duration::from_millis(500),
+            hope: seconds(1),
             ban: seconds(3600),
         }
     }
