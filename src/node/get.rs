@@ -6,41 +6,30 @@
 //! the rest is taken from everybody who has it. Each verified chunk is offered to others at once.
 
 use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response, SharedFile, Stage};
-use super::{Node, Purpose, Waiting, status};
-use crate::dht::LookupId;
+use super::seek::Search;
+use super::{Node, Waiting, status};
 use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, Place, Share, Sink};
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, Root};
-use crate::wire::contact::Contact;
-use crate::wire::message::Want;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A download that makes no progress for so long is given up, unless the command says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
-/// A lookup for more sources is repeated after this, then after twice as long, and so on up to the maximum.
-const LOOK_AGAIN_MIN: Duration = Duration::from_secs(2);
-const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// Nodes near a key that are asked for a piece nobody is known to have.
-const HOLDERS_ASKED: usize = 6;
-/// A chunk whose closest nodes had nothing is not looked for again before this.
-const SEEK_AGAIN: Duration = Duration::from_secs(15);
-/// Lookups under way at a time for chunks that nobody known has.
-const SEEKING_MAX: usize = 4;
 
 /// A file that is being fetched.
 pub(super) struct Get {
-    hash: Key,
+    pub(super) hash: Key,
     waiters: Vec<CommandId>,
     /// Commands for the same file with another target: they begin when this one has ended.
     queued: Vec<(CommandId, Option<PathBuf>, Option<u32>)>,
     target: Option<PathBuf>,
     place: Place,
     timeout: Option<Duration>,
-    phase: Phase,
+    pub(super) phase: Phase,
     manifest: Option<Arc<Manifest>>,
     have: Vec<bool>,
     have_bytes: u64,
@@ -49,26 +38,16 @@ pub(super) struct Get {
     announced: bool,
     /// Content of a one-chunk file on its way to the disk.
     content: Option<Vec<u8>>,
-    /// Chunks that nobody known has: the nodes closest to them are looked for.
-    orphans: VecDeque<Key>,
-    /// When each was last looked for.
-    sought: BTreeMap<Key, Instant>,
-    /// Lookups for them under way.
-    seeking: usize,
     /// Chunks that are here elsewhere, to be copied.
     copies: VecDeque<(u32, Extent)>,
-    lookup: Option<LookupId>,
-    look_again: Option<Instant>,
-    look_delay: Duration,
-    lookups: u32,
-    asked: u32,
-    providers: u32,
+    pub(super) search: Search,
+    /// Nodes that content came from.
     sources: u32,
-    progress_at: Instant,
+    pub(super) progress_at: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// The root is wanted.
     Root,
     /// The disk prepares the target.
@@ -96,7 +75,7 @@ pub(super) enum Step {
 
 impl Get {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.look_again, self.gives_up_at())
+        earliest(self.search.look_again, self.gives_up_at())
     }
 
     fn gives_up_at(&self) -> Option<Instant> {
@@ -190,16 +169,8 @@ impl Node {
             prefix: 0,
             announced: false,
             content: None,
-            orphans: VecDeque::new(),
-            sought: BTreeMap::new(),
-            seeking: 0,
             copies: VecDeque::new(),
-            lookup: None,
-            look_again: None,
-            look_delay: LOOK_AGAIN_MIN,
-            lookups: 0,
-            asked: 0,
-            providers: 0,
+            search: Search::default(),
             sources: 0,
             progress_at: now,
         };
@@ -222,87 +193,6 @@ impl Node {
         }
         self.transfer.fetch(now, download, hash, &[]);
         self.look_up_providers(now, download);
-    }
-
-    // Finding sources.
-
-    fn look_up_providers(&mut self, now: Instant, download: DownloadId) {
-        let Some(get) = self.gets.get_mut(&download) else { return };
-        if get.lookup.is_some() {
-            return;
-        }
-        get.look_again = None;
-        match self.dht.find(now, get.hash, Want::Providers, &mut self.outbox) {
-            Some(lookup) => {
-                get.lookup = Some(lookup);
-                self.lookups.insert(lookup, Purpose::Providers(download));
-            }
-            None => get.look_again = Some(now + Duration::from_secs(1)),
-        }
-    }
-
-    pub(super) fn providers_found(&mut self, now: Instant, lookup: LookupId, contacts: &[(Contact, bool)]) {
-        let Some(Purpose::Providers(download)) = self.lookups.get(&lookup) else { return };
-        let download = *download;
-        let contacts: Vec<Contact> =
-            contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != self.id).collect();
-        if let Some(get) = self.gets.get_mut(&download) {
-            get.providers += contacts.len() as u32;
-            self.transfer.add_sources(now, download, &contacts);
-        }
-    }
-
-    /// The nodes near the hash keep copies of the root.
-    pub(super) fn providers_looked_up(
-        &mut self,
-        now: Instant,
-        download: DownloadId,
-        closest: &[Contact],
-        asked: u32,
-    ) {
-        let Some(get) = self.gets.get_mut(&download) else { return };
-        get.lookup = None;
-        get.lookups += 1;
-        get.asked = get.asked.max(asked);
-        get.look_again = Some(now + get.look_delay);
-        get.look_delay = (get.look_delay * 2).min(LOOK_AGAIN_MAX);
-        self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
-    }
-
-    /// Chunks that nobody has who is known: the nodes closest to each may keep it.
-    pub(super) fn sources_needed(&mut self, now: Instant, download: DownloadId, keys: &[Key]) {
-        let Some(get) = self.gets.get_mut(&download).filter(|get| get.phase == Phase::Chunks) else { return };
-        get.sought.retain(|_, at| now.since(*at) < SEEK_AGAIN);
-        get.orphans = keys.iter().copied().filter(|key| !get.sought.contains_key(key)).collect();
-        self.seek_holders(now, download);
-    }
-
-    /// Asks who is closest to the chunks that nobody known has. What one lookup finds answers for other keys in its
-    /// region too.
-    fn seek_holders(&mut self, now: Instant, download: DownloadId) {
-        while let Some(get) = self.gets.get_mut(&download) {
-            let Some(key) = get.orphans.pop_front() else { return };
-            if let Some(closest) = self.dht.region(now, &key, HOLDERS_ASKED) {
-                get.sought.insert(key, now);
-                self.transfer.add_sources(now, download, &closest);
-                continue;
-            }
-            if get.seeking >= SEEKING_MAX {
-                return get.orphans.push_front(key);
-            }
-            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else { return };
-            get.sought.insert(key, now);
-            get.seeking += 1;
-            self.lookups.insert(lookup, Purpose::Holders(download));
-        }
-    }
-
-    pub(super) fn holders_looked_up(&mut self, now: Instant, download: DownloadId, closest: &[Contact]) {
-        if let Some(get) = self.gets.get_mut(&download) {
-            get.seeking -= 1;
-            self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
-            self.seek_holders(now, download);
-        }
     }
 
     // From the root to the last chunk.
@@ -442,7 +332,7 @@ impl Node {
         let Some(get) = self.gets.get_mut(&download) else { return };
         let (hash, place, have) = (get.hash, get.place.clone(), get.have.clone());
         (get.phase, get.progress_at) = (Phase::Chunks, now);
-        get.look_delay = LOOK_AGAIN_MIN;
+        get.search.begin_afresh();
         for (index, _) in have.iter().enumerate().filter(|(_, have)| **have) {
             self.store.chunk_done(&hash, index as u32);
         }
@@ -451,7 +341,8 @@ impl Node {
             return self.chunks_complete(download, 0);
         }
         self.transfer.begin(now, download, manifest, place, have);
-        if self.gets.get(&download).is_some_and(|get| get.lookups == 0 && get.lookup.is_none()) {
+        if self.gets.get(&download).is_some_and(|get| get.search.lookups == 0 && get.search.lookup.is_none())
+        {
             self.look_up_providers(now, download);
         }
         self.report_get(download);
@@ -461,7 +352,7 @@ impl Node {
         let Some(get) = self.gets.get_mut(&download) else { return };
         get.mark(index);
         get.progress_at = now;
-        get.look_delay = LOOK_AGAIN_MIN;
+        get.search.begin_afresh();
         let hash = get.hash;
         if !core::mem::replace(&mut get.announced, true) {
             self.dht.provide(now, hash, true, &mut self.outbox);
@@ -546,7 +437,8 @@ impl Node {
 
     /// Decides what nobody's message tells: that there is nobody left to ask.
     pub(super) fn review_gets(&mut self, now: Instant) {
-        let waiting = self.gets.iter().filter(|(_, get)| get.lookup.is_none() && get.lookups > 0);
+        let waiting =
+            self.gets.iter().filter(|(_, get)| get.search.lookup.is_none() && get.search.lookups > 0);
         let waiting: Vec<DownloadId> = waiting.map(|(download, _)| *download).collect();
         for download in waiting {
             let Some(get) = self.gets.get(&download) else { continue };
@@ -554,7 +446,7 @@ impl Node {
             if !state.idle {
                 continue;
             }
-            let (asked, providers) = (get.asked, get.providers);
+            let (asked, providers) = (get.search.asked, get.search.providers);
             match get.phase {
                 Phase::Root if state.banned > 0 => {
                     let why = format!(
@@ -576,7 +468,7 @@ impl Node {
                     let why = format!("nobody has it: {asked} nodes were asked");
                     self.give_up(now, download, FailureReason::NotFound, &why);
                 }
-                Phase::Chunks if state.banned > 0 && state.connected == 0 && get.lookups > 1 => {
+                Phase::Chunks if state.banned > 0 && state.connected == 0 && get.search.lookups > 1 => {
                     let why = format!(
                         "{} nodes sent content that is not this file's, and no other has the rest",
                         state.banned
@@ -605,18 +497,11 @@ impl Node {
                 };
                 let why = match get.manifest {
                     Some(_) => format!("{missing} of {} chunks are missing, and {cause}", get.have.len()),
-                    None => format!("no answer in time, after asking {} nodes", get.asked),
+                    None => format!("no answer in time, after asking {} nodes", get.search.asked),
                 };
                 self.give_up(now, download, reason, &why);
-            } else if get.look_again.is_some_and(|at| at <= now) {
-                get.look_again = None;
-                let flows = get.phase == Phase::Chunks && now.since(get.progress_at) < LOOK_AGAIN_MIN;
-                if flows {
-                    // There is no hurry to find more sources than there are.
-                    get.look_again = Some(now + LOOK_AGAIN_MAX / 4);
-                } else if matches!(get.phase, Phase::Root | Phase::Chunks) {
-                    self.look_up_providers(now, download);
-                }
+            } else if get.search.is_due(now) {
+                self.look_again(now, download);
             }
         }
     }

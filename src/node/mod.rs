@@ -11,9 +11,9 @@
 //!    the deadline follows from the state.
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
-//! one of them learns and another needs goes through this module: [`serve`] answers what peers ask of this node,
-//! [`put`] and [`replicate`] bring files into the network, [`get`] brings them out, [`values`] handles named
-//! values, [`housekeeping`] what has to be done from time to time.
+//! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node,
+//! `put` and `replicate` bring files into the network, `get` and `seek` bring them out, `values` handles named
+//! values, `housekeeping` what has to be done from time to time.
 
 pub mod command;
 mod get;
@@ -22,6 +22,7 @@ mod housekeeping;
 mod output;
 mod put;
 mod replicate;
+mod seek;
 mod serve;
 mod status;
 mod values;
