@@ -124,7 +124,7 @@ enum Purpose {
     /// Who provides a file, and who is near its hash.
     Providers(DownloadId),
     /// Who keeps a chunk that nobody known has.
-    Holders(DownloadId),
+    Holders(DownloadId, Key),
     /// Who is to keep a piece of a file.
     Placement(Key, usize),
     /// A value that was asked for.
@@ -448,7 +448,7 @@ impl Node {
                 Some(Purpose::Providers(download)) => {
                     self.providers_looked_up(now, download, &closest, asked)
                 }
-                Some(Purpose::Holders(download)) => self.holders_looked_up(now, download, &closest),
+                Some(Purpose::Holders(download, key)) => self.holders_looked_up(now, download, key, &closest),
                 Some(Purpose::Placement(hash, piece)) => self.place_piece(now, hash, piece, &closest),
                 Some(Purpose::Value(command, key)) => {
                     self.value_looked_up(command, key, record.as_deref(), asked)

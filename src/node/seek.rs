@@ -140,25 +140,34 @@ impl Node {
         while let Some(get) = self.gets.get_mut(&download) {
             let Some(key) = get.search.orphans.pop_front() else { return };
             if let Some(closest) = self.dht.region(now, &key, HOLDERS_ASKED) {
+                if !self.transfer.add_sources(now, download, &closest) {
+                    // The next call for sources comes when those that are there have been asked.
+                    return get.search.orphans.clear();
+                }
                 get.search.sought.insert(key, now);
-                self.transfer.add_sources(now, download, &closest);
                 continue;
             }
             if get.search.seeking >= SEEKING_MAX {
                 return get.search.orphans.push_front(key);
             }
             let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else { return };
-            get.search.sought.insert(key, now);
             get.search.seeking += 1;
-            self.lookups.insert(lookup, Purpose::Holders(download));
+            self.lookups.insert(lookup, Purpose::Holders(download, key));
         }
     }
 
-    pub(super) fn holders_looked_up(&mut self, now: Instant, download: DownloadId, closest: &[Contact]) {
-        if let Some(get) = self.gets.get_mut(&download) {
-            get.search.seeking -= 1;
-            self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
-            self.seek_holders(now, download);
+    pub(super) fn holders_looked_up(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        key: Key,
+        closest: &[Contact],
+    ) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        get.search.seeking -= 1;
+        if self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]) {
+            get.search.sought.insert(key, now);
         }
+        self.seek_holders(now, download);
     }
 }

@@ -170,25 +170,25 @@ impl Download {
     }
 
     /// Adds a source, in the place of a useless one when there are `sources_max`. One that was given up is tried again
-    /// when that was long ago. `connected` tells who is.
+    /// when that was long ago. `connected` tells who is. False when there is no room.
     pub(super) fn add_source(
         &mut self,
         now: Instant,
         mut source: Source,
         sources_max: usize,
         connected: impl Fn(&NodeId) -> bool,
-    ) {
+    ) -> bool {
         let id = source.contact.id;
         if let Some(known) = self.sources.get_mut(&id) {
             known.contact.addr = source.contact.addr;
             if known.given_up() && !known.banned && known.retry_at <= now {
                 known.failures = 0;
             }
-            return;
+            return true;
         }
         if self.sources.len() >= sources_max {
             if source.banned {
-                return;
+                return true;
             }
             // The banned ones stay: they are remembered.
             let useless = |(_, source): &(&NodeId, &Source)| {
@@ -197,7 +197,7 @@ impl Download {
             };
             match self.sources.iter().find(useless).map(|(id, _)| *id) {
                 Some(useless) => self.remove_source(&useless),
-                None => return,
+                None => return false,
             }
         }
         if let Some(chunks) = self.chunks() {
@@ -205,6 +205,7 @@ impl Download {
             source.start_round();
         }
         self.sources.insert(id, source);
+        true
     }
 
     fn remove_source(&mut self, id: &NodeId) {

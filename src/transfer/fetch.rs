@@ -37,17 +37,20 @@ impl Transfer {
         added
     }
 
-    /// Adds nodes that may have some of the file. Those that sent wrong content before are not asked, only counted.
-    pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) {
+    /// Adds nodes that may have some of the file. Those that sent wrong content before are not asked, only counted. False
+    /// when there was no room for all: places become free as sources turn out to have nothing (more) to give.
+    pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
+        let mut room = true;
         for contact in sources {
             let mut source = Source::new(now, *contact, self.rng.u64(), &self.config.timing);
             source.banned = self.is_banned(now, &contact.id);
             let most = self.config.limits.sources_per_download_max;
-            let Some(entry) = self.downloads.get_mut(&download) else { return };
-            entry.add_source(now, source, most, |id| self.peers.contains_key(id));
+            let Some(entry) = self.downloads.get_mut(&download) else { return true };
+            room &= entry.add_source(now, source, most, |id| self.peers.contains_key(id));
             self.changed.insert(download);
         }
         self.settle(now);
+        room
     }
 
     /// Goes on with the chunks of a file, each to its place in `place`; `have` tells which are there already. The

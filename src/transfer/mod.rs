@@ -156,7 +156,7 @@ pub struct Transfer {
     changed: BTreeSet<DownloadId>,
     /// Something has changed for the pushes that wait for a stream.
     pushes_changed: bool,
-    /// A dial found no room.
+    /// A dial found no room, and waits for a stream that can be closed.
     crowded: bool,
     out: Out,
 }
@@ -286,7 +286,9 @@ impl Transfer {
         let dials = self.dials.values().map(|dial| dial.since + timing.dial);
         let downloads = self.downloads.values().filter_map(|download| download.wake);
         let pushes = self.pushes.values().filter_map(Push::deadline);
-        streams.chain(dials).chain(downloads).chain(pushes).map(Some).fold(None, earliest)
+        let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
+        let room = room.map(|session| session.last_active + streams::UNUSED);
+        streams.chain(room).chain(dials).chain(downloads).chain(pushes).map(Some).fold(None, earliest)
     }
 }
 

@@ -255,6 +255,11 @@ impl Session {
             && self.sending.is_empty()
     }
 
+    /// Whether it may be closed to make room for another.
+    pub(super) fn is_displaceable(&self) -> bool {
+        self.handshake.is_none() && self.is_idle()
+    }
+
     fn is_expecting(&self) -> bool {
         !matches!(self.receiving, Receiving::Frames) || !self.requests.is_empty()
     }

@@ -16,8 +16,9 @@ use core::net::SocketAddr;
 
 /// Streams of one peer: two ends that connect to each other at the same time have two.
 const STREAMS_PER_PEER_MAX: usize = 2;
-/// A stream on which nothing is going on for so long may be closed to make room.
-const UNUSED: Duration = Duration::from_secs(10);
+/// A stream on which nothing is going on for so long may be closed to make room: short, for copying a file to hundreds
+/// of nodes goes through all of them, and long enough for the other end to ask for something.
+pub(super) const UNUSED: Duration = Duration::from_millis(250);
 
 /// The reasons to close a stream that are not its other end's fault.
 const OWN_REASONS: [&str; 4] = ["stream_withdrawn", "stream_displaced", "stream_surplus", "sink_failed"];
@@ -123,6 +124,10 @@ impl Transfer {
             self.drop_stream(now, stream, reason);
         }
         self.time_pushes(now);
+        if core::mem::take(&mut self.crowded) {
+            // Who still has no room says so again.
+            self.everything_changed();
+        }
         for (&id, download) in &mut self.downloads {
             if download.wake.is_some_and(|at| at <= now) {
                 download.wake = None;
@@ -144,7 +149,9 @@ impl Transfer {
                 self.pump(now, download);
             } else if core::mem::take(&mut self.pushes_changed) {
                 self.pump_pushes(now);
-            } else if !(core::mem::take(&mut self.crowded) && self.make_room(now)) {
+            } else if self.crowded && self.make_room(now) {
+                self.crowded = false;
+            } else {
                 return;
             }
         }
@@ -222,9 +229,10 @@ impl Transfer {
 
     /// Closes the proven stream on which nothing has been going on for the longest time, when that is long.
     fn make_room(&mut self, now: Instant) -> bool {
-        let unused = self.streams.iter().filter(|(_, session)| {
-            session.handshake.is_none() && session.is_idle() && session.last_active + UNUSED <= now
-        });
+        let unused = self
+            .streams
+            .iter()
+            .filter(|(_, session)| session.is_displaceable() && session.last_active + UNUSED <= now);
         let oldest = unused.min_by_key(|(_, session)| session.last_active).map(|(&id, _)| id);
         if let Some(stream) = oldest {
             self.drop_stream(now, stream, "stream_displaced");
