@@ -34,7 +34,8 @@ impl Dht {
         self.ask_again(now, Request::new(now, to, contact, purpose), outbox)
     }
 
-    fn ask_again(&mut self, now: Instant, mut request: Request, outbox: &mut Outbox) -> bool {
+    /// Sends a request as it is.
+    pub(super) fn ask_again(&mut self, now: Instant, mut request: Request, outbox: &mut Outbox) -> bool {
         if self.transactions.room() == 0 || !self.reach.contains(request.to) {
             return false;
         }

@@ -6,7 +6,7 @@ use super::Dht;
 use super::counters::Counter;
 use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::routing_table::K;
-use super::transactions::Purpose;
+use super::transactions::{Purpose, Request as Check};
 use crate::id::Key;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
@@ -52,7 +52,8 @@ impl Dht {
         };
         self.counters.count(Counter::Answered);
         if newcomer && spent.saturating_add(OVERHEAD_BYTES) <= budget {
-            self.ask(now, from, Some(sender), Purpose::Check, outbox);
+            let check = Check::new(now, from, Some(sender), Purpose::Check).once();
+            self.ask_again(now, check, outbox);
         }
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Request {
     pub(super) repeated: bool,
     /// Whether it is the second attempt after a token was refused.
     pub(super) token_retried: bool,
+    /// Whether it is not sent a second time, whatever happens.
+    once: bool,
     late: Option<Instant>,
     given_up: Option<Instant>,
     failed: Instant,
@@ -73,6 +75,7 @@ impl Request {
             sent: now,
             repeated: false,
             token_retried: false,
+            once: false,
             late: None,
             given_up: None,
             failed: now + FAILED_AFTER,
@@ -81,9 +84,14 @@ impl Request {
         request
     }
 
+    /// The same, but sent one time only: what goes to an address that has proven nothing is counted.
+    pub(super) fn once(self) -> Self {
+        Request { once: true, late: None, ..self }
+    }
+
     /// Sets how long an answer should take at most.
     pub(super) fn expect_within(&mut self, timeout: Duration) {
-        self.late = Some(self.sent + timeout);
+        self.late = (!self.once).then(|| self.sent + timeout);
         self.given_up = Some(self.sent + (timeout * 3).clamp(GIVEN_UP_AFTER_MIN, FAILED_AFTER));
     }
 
