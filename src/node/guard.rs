@@ -4,17 +4,19 @@ use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 use core::net::IpAddr;
 
-/// A budget of signature checks for packets from addresses that have proven nothing. All strangers share one bucket, and
-/// those of one prefix (IPv4 /24, IPv6 /48) a smaller one, so that one network's flood leaves room for the others.
-pub(super) struct StrangerBudget {
-    all: Bucket,
+/// A budget of signature checks. All packets from addresses that have proven nothing share one bucket, and those of one
+/// prefix (IPv4 /24, IPv6 /48) a smaller one, so that one network's flood leaves room for the others. An address that has
+/// proven itself has a bucket of its own: a token is easily had, and must not buy all of this node's time.
+pub(super) struct CheckBudget {
+    strangers: Bucket,
     prefixes: Vec<Bucket>,
+    proven: Vec<Bucket>,
     secret: u64,
     per_second: u32,
 }
 
-/// Prefix buckets. Two prefixes may share one: which ones, nobody outside can know.
-const PREFIX_BUCKETS: usize = 256;
+/// Buckets of prefixes, and of proven addresses. Two may share one: which ones, nobody outside can know.
+const BUCKETS: usize = 256;
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -34,23 +36,35 @@ impl Bucket {
     }
 }
 
-impl StrangerBudget {
+impl CheckBudget {
     pub(super) fn new(per_second: u32, secret: u64, now: Instant) -> Self {
         let full = Bucket { tokens: f64::from(per_second), filled: now };
         let prefix = Bucket { tokens: f64::from(per_second) / 4.0, filled: now };
-        StrangerBudget { all: full, prefixes: vec![prefix; PREFIX_BUCKETS], secret, per_second }
+        let (prefixes, proven) = (vec![prefix; BUCKETS], vec![full; BUCKETS]);
+        CheckBudget { strangers: full, prefixes, proven, secret, per_second }
     }
 
-    /// Whether a packet from `ip` may cost a signature check.
-    pub(super) fn admit(&mut self, now: Instant, ip: IpAddr) -> bool {
-        let mut bytes = [0u8; 6];
-        match ip {
-            IpAddr::V4(ip) => bytes[..3].copy_from_slice(&ip.octets()[..3]),
-            IpAddr::V6(ip) => bytes.copy_from_slice(&ip.octets()[..6]),
-        }
-        let slot = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, self.secret) as usize % PREFIX_BUCKETS;
+    /// Whether a packet from `ip`, which has proven nothing, may cost a signature check.
+    pub(super) fn admit_stranger(&mut self, now: Instant, ip: IpAddr) -> bool {
+        let slot = match ip {
+            IpAddr::V4(ip) => self.slot(&ip.octets()[..3]),
+            IpAddr::V6(ip) => self.slot(&ip.octets()[..6]),
+        };
         let rate = f64::from(self.per_second);
-        self.prefixes[slot].take(now, rate / 4.0) && self.all.take(now, rate)
+        self.prefixes[slot].take(now, rate / 4.0) && self.strangers.take(now, rate)
+    }
+
+    /// Whether a packet from `ip`, where somebody receives who sends from there, may cost a signature check.
+    pub(super) fn admit_proven(&mut self, now: Instant, ip: IpAddr) -> bool {
+        let slot = match ip {
+            IpAddr::V4(ip) => self.slot(&ip.octets()),
+            IpAddr::V6(ip) => self.slot(&ip.octets()[..8]),
+        };
+        self.proven[slot].take(now, f64::from(self.per_second))
+    }
+
+    fn slot(&self, prefix: &[u8]) -> usize {
+        xxhash_rust::xxh3::xxh3_64_with_seed(prefix, self.secret) as usize % BUCKETS
     }
 }
 
@@ -110,12 +124,22 @@ mod tests {
     #[test]
     fn a_flood_from_one_prefix_leaves_checks_for_others() {
         let now = Instant::from_secs(1);
-        let mut budget = StrangerBudget::new(100, 7, now);
-        let flooded = (0..1000).filter(|_| budget.admit(now, [10, 0, 0, 1].into())).count();
+        let mut budget = CheckBudget::new(100, 7, now);
+        let flooded = (0..1000).filter(|_| budget.admit_stranger(now, [10, 0, 0, 1].into())).count();
         assert_eq!(flooded, 25);
-        let others = (1..=20u8).filter(|i| budget.admit(now, [192, 0, *i, 1].into())).count();
+        let others = (1..=20u8).filter(|i| budget.admit_stranger(now, [192, 0, *i, 1].into())).count();
         assert!(others >= 15, "{others}");
-        assert!(budget.admit(now + Duration::from_secs(1), [10, 0, 0, 1].into()));
+        assert!(budget.admit_stranger(now + Duration::from_secs(1), [10, 0, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_token_buys_a_share_of_the_checks_and_not_all_of_them() {
+        let now = Instant::from_secs(1);
+        let mut budget = CheckBudget::new(100, 7, now);
+        let flooded = (0..1000).filter(|_| budget.admit_proven(now, [10, 0, 0, 1].into())).count();
+        assert_eq!(flooded, 100);
+        assert!(budget.admit_proven(now, [10, 0, 0, 2].into()));
+        assert!(budget.admit_stranger(now, [10, 0, 0, 1].into()));
     }
 
     #[test]

@@ -46,7 +46,7 @@ use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Response};
 use core::net::SocketAddr;
 use get::Get;
-use guard::{ReplayWindows, StrangerBudget};
+use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use put::Put;
 use replicate::Replication;
@@ -94,7 +94,7 @@ pub struct Node {
     dht: Dht,
     transfer: Transfer,
     store: Store,
-    strangers: StrangerBudget,
+    checks: CheckBudget,
     replays: ReplayWindows,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -171,7 +171,7 @@ impl Node {
             dht,
             transfer: Transfer::new(transfer_config, network, rng.bytes()),
             store: Store::new(&config.limits, recovered, rng.u64(), now),
-            strangers: StrangerBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
+            checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
             replays: ReplayWindows::new(),
             counters: Counters::default(),
             outputs: VecDeque::with_capacity(64),
@@ -233,7 +233,11 @@ impl Node {
             return;
         }
         let proven = expected || self.dht.token_is_valid(now, from, unverified.token());
-        if !proven && !self.strangers.admit(now, from.ip()) {
+        let admitted = match proven {
+            true => self.checks.admit_proven(now, from.ip()),
+            false => self.checks.admit_stranger(now, from.ip()),
+        };
+        if !admitted {
             self.counters.over_budget += 1;
             return;
         }
