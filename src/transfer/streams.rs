@@ -12,7 +12,8 @@ use crate::time::{Duration, Instant};
 use crate::wire::Refused;
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
-use core::net::SocketAddr;
+use core::cmp::Reverse;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Streams of one peer: two ends that connect to each other at the same time have two.
 const STREAMS_PER_PEER_MAX: usize = 2;
@@ -21,7 +22,8 @@ const STREAMS_PER_PEER_MAX: usize = 2;
 pub(super) const UNUSED: Duration = Duration::from_millis(250);
 
 /// The reasons to close a stream that are not its other end's fault.
-const OWN_REASONS: [&str; 4] = ["stream_withdrawn", "stream_displaced", "stream_surplus", "sink_failed"];
+const OWN_REASONS: [&str; 5] =
+    ["stream_withdrawn", "stream_displaced", "stream_crowded", "stream_surplus", "sink_failed"];
 
 /// The counters of frames that make no sense, in the order of [`Refused`].
 const FRAME_COUNTERS: [&str; Refused::COUNT] = [
@@ -49,13 +51,14 @@ impl Transfer {
         let limits = &self.config.limits;
         let unproven = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
         if self.streams.values().filter(unproven).count() >= limits.streams_unproven_max {
-            let oldest = self.streams.iter().filter(|(_, session)| unproven(session));
-            if let Some(oldest) = oldest.min_by_key(|(_, session)| session.opened).map(|(&id, _)| id) {
+            if let Some((oldest, _)) =
+                self.most_crowded(|session| unproven(&session).then_some(session.opened))
+            {
                 self.drop_stream(now, oldest, "unproven_displaced");
             }
         }
-        if self.is_full_of_accepted() {
-            self.make_room(now);
+        if self.is_full_of_accepted() && !self.make_room(now) {
+            self.share_places(now, remote);
         }
         if self.is_full_of_accepted() {
             self.out.count("stream_refused");
@@ -225,6 +228,27 @@ impl Transfer {
         let most = self.config.limits.streams_max - self.config.limits.streams_max / 4;
         let accepted = self.streams.values().filter(|session| session.dialled.is_none()).count();
         self.is_full() || accepted >= most
+    }
+
+    /// Somebody is at the door and every place is taken: the address that has most of them gives one up, unless that would
+    /// only turn the tables.
+    fn share_places(&mut self, now: Instant, remote: SocketAddr) {
+        let accepted = |session: &Session| session.dialled.is_none().then_some(session.last_active);
+        let crowd = self.most_crowded(accepted);
+        let party = party(remote);
+        let theirs =
+            self.streams.values().filter(|s| accepted(s).is_some() && self::party(s.remote) == party);
+        if let Some((stream, _)) = crowd.filter(|(_, count)| *count > theirs.count() + 1) {
+            self.drop_stream(now, stream, "stream_crowded");
+        }
+    }
+
+    /// Of the streams that `age` gives an instant for: the oldest of those whose address has most of them, and how many.
+    fn most_crowded(&self, age: impl Fn(&Session) -> Option<Instant>) -> Option<(StreamId, usize)> {
+        let some = || self.streams.iter().filter_map(|(&id, s)| Some((id, party(s.remote), age(s)?)));
+        let count = |party: IpAddr| some().filter(|(_, other, _)| *other == party).count();
+        let crowds = some().map(|(id, party, age)| (count(party), Reverse(age), id));
+        crowds.max().map(|(count, _, id)| (id, count))
     }
 
     /// Closes the proven stream on which nothing has been going on for the longest time, when that is long.
@@ -427,5 +451,13 @@ impl Transfer {
             }
         }
         self.everything_changed();
+    }
+}
+
+/// Whoever is behind an address: one IPv4 address, or the /64 of IPv6 that one party usually owns.
+fn party(remote: SocketAddr) -> IpAddr {
+    match remote.ip() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
     }
 }
