@@ -419,7 +419,9 @@ impl Driver {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Connect { dial, to } => self.connect(now, dial, to),
-                Output::Write { stream, bytes } => self.queue(stream, stream::Outgoing::Bytes(bytes.into())),
+                Output::Write { stream, bytes } => {
+                    self.queue(stream, stream::Outgoing::Bytes(bytes[..].into()))
+                }
                 Output::SendFile { stream, extent } => self.queue(stream, stream::Outgoing::Extent(extent)),
                 Output::Sink { stream, sink } => self.open_sink(now, stream, &sink),
                 Output::Close { stream } => self.close(stream),

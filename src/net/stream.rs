@@ -3,7 +3,7 @@
 use crate::disk::{OpenExtent, OpenSink};
 use crate::io::{DialId, Extent, StreamId};
 use crate::time::Instant;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
 
@@ -35,7 +35,7 @@ pub(super) enum State {
 /// Something that waits to be sent.
 pub(super) enum Outgoing {
     /// What is left of some bytes.
-    Bytes(Bytes),
+    Bytes(BytesMut),
     /// A part of a file that has not been opened.
     Extent(Extent),
     /// A part of a file that is being sent.

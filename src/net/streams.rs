@@ -194,10 +194,13 @@ impl Driver {
     }
 
     pub(super) fn queue(&mut self, id: StreamId, outgoing: Outgoing) {
-        if let Some(stream) = self.streams.get(id) {
-            stream.outbox.push_back(outgoing);
-            self.streams.enqueue(id);
+        let Some(stream) = self.streams.get(id) else { return };
+        match (stream.outbox.back_mut(), outgoing) {
+            // Small frames share a buffer: each on its own would cost several times its bytes.
+            (Some(Outgoing::Bytes(last)), Outgoing::Bytes(more)) => last.extend_from_slice(&more),
+            (_, outgoing) => stream.outbox.push_back(outgoing),
         }
+        self.streams.enqueue(id);
     }
 
     pub(super) fn open_sink(&mut self, now: Instant, id: StreamId, sink: &Sink) {
