@@ -20,6 +20,10 @@ pub(super) struct Download {
     pub(super) hash: Key,
     pub(super) phase: Phase,
     pub(super) sources: BTreeMap<NodeId, Source>,
+    /// Sources that sent wrong content and have given their places to others.
+    banned_before: u32,
+    /// Somebody was named and found no room: whoever names sources may name it again.
+    turned_away: bool,
     pub(super) contributors: BTreeSet<NodeId>,
     pub(super) last_progress: Instant,
     /// More sources are not asked for before this.
@@ -138,6 +142,8 @@ impl Download {
             hash,
             phase,
             sources: BTreeMap::new(),
+            banned_before: 0,
+            turned_away: false,
             contributors: BTreeSet::new(),
             last_progress: now,
             needed_at: now,
@@ -190,14 +196,19 @@ impl Download {
             if source.banned {
                 return true;
             }
-            // The banned ones stay: they are remembered.
             let useless = |(_, source): &(&NodeId, &Source)| {
-                source.given_up() && !source.banned
-                    || connected(&source.contact.id) && self.is_exhausted(source)
+                source.given_up() || connected(&source.contact.id) && self.is_exhausted(source)
             };
             match self.sources.iter().find(useless).map(|(id, _)| *id) {
-                Some(useless) => self.remove_source(&useless),
-                None => return false,
+                Some(useless) => {
+                    self.banned_before += u32::from(self.sources[&useless].banned);
+                    self.remove_source(&useless);
+                    self.turned_away = false;
+                }
+                None => {
+                    self.turned_away = true;
+                    return false;
+                }
             }
         }
         if let Some(chunks) = self.chunks() {
@@ -307,9 +318,9 @@ impl Download {
             failed: count(&|source| source.given_up() && !source.banned && !is_connected(source)),
             connected: count(&is_connected),
             not_found: count(&|source| is_connected(source) && self.is_exhausted(source)),
-            banned: count(&|source| source.banned),
+            banned: self.banned_before + count(&|source| source.banned),
             last_progress: self.last_progress,
-            idle: !busy && !self.is_pending(&connected),
+            idle: !busy && !self.turned_away && !self.is_pending(&connected),
         }
     }
 

@@ -251,7 +251,7 @@ pub struct DownloadState {
     pub banned: u32,
     /// When the last verified piece came; before the first, when the download started.
     pub last_progress: Instant,
-    /// Nothing is in flight, and nobody is left to ask or to connect to.
+    /// Nothing is in flight, and nobody is left to ask or to connect to, be it for want of room.
     pub idle: bool,
 }
 
