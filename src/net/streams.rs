@@ -320,7 +320,7 @@ impl Driver {
                             if file.remaining() == 0 {
                                 stream.outbox.pop_front();
                             }
-                            self.node.handle_stream_progress(now, id, length as u64);
+                            self.node.handle_stream_sent(now, id, length as u64);
                             Ok(length)
                         }
                         Err(error) => match OpenExtent::disk_error(&error) {

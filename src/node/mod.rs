@@ -280,9 +280,14 @@ impl Node {
         taken
     }
 
-    /// Raw bytes moved on a stream, from or to a file.
+    /// Raw bytes came on a stream and went to a file.
     pub fn handle_stream_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         self.transfer.handle_progress(now, stream, bytes);
+    }
+
+    /// Raw bytes from a file left on a stream.
+    pub fn handle_stream_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        self.transfer.handle_sent(now, stream, bytes);
     }
 
     /// Everything that was queued on a stream has left.

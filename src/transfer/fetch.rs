@@ -166,7 +166,7 @@ impl Transfer {
     /// The sources that are not connected and may be dialled, those that failed least first.
     fn connect_sources(&mut self, now: Instant, download: &mut Download) {
         let on_the_way = |source: &Source| match self.stream_to(&source.contact.id) {
-            Some(_) => !download.is_exhausted(source),
+            Some(stream) => !download.is_exhausted(source) && !self.is_doubtful(now, source, stream),
             None => self.is_dialling(&source.contact.id),
         };
         let useful = download.sources.values().filter(|source| on_the_way(source)).count();
@@ -190,16 +190,27 @@ impl Transfer {
         }
     }
 
+    /// Whether a connected source keeps this node waiting: it said that it is busy, or something that was asked of it makes
+    /// no progress.
+    fn is_doubtful(&self, now: Instant, source: &Source, stream: StreamId) -> bool {
+        let patience = self.config.timing.patience;
+        let slow_root = matches!(source.root, RootState::Asked { since } if since + patience <= now);
+        let stalled =
+            |session: &Session| !session.requests.is_empty() && session.received_at + patience <= now;
+        source.pause > now || slow_root || self.streams.get(&stream).is_some_and(stalled)
+    }
+
     /// Asks one source for the root, and another when that one takes its time.
     fn ask_root(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
-        let patience = self.config.timing.patience;
+        let (patience, stall) = (self.config.timing.patience, self.config.timing.stall);
         loop {
             let asked = download.sources.values().filter_map(|source| match source.root {
                 RootState::Asked { since } => Some(since),
                 _ => None,
             });
-            let (count, latest) = (asked.clone().count(), asked.max());
-            if count >= ROOT_ASKED_MAX || latest.is_some_and(|since| since + patience > now) {
+            // Those that have had their time stay welcome, and keep nobody else from being asked.
+            let count = asked.clone().filter(|since| *since + stall > now).count();
+            if count >= ROOT_ASKED_MAX || asked.max().is_some_and(|since| since + patience > now) {
                 return;
             }
             let may = |source: &&mut Source| {
@@ -215,7 +226,7 @@ impl Transfer {
                 let session = self.streams.get(&stream)?;
                 session
                     .has_room(ROOT_BYTES_MAX, self.config.limits.requests_in_flight_max)
-                    .then_some((stream, source.order))
+                    .then_some((stream, (source.failures, source.order)))
             };
             let candidates =
                 download.sources.values_mut().filter(may).filter_map(|source| Some((free(source)?, source)));
@@ -283,7 +294,9 @@ impl Transfer {
             let stale = chunks.in_flight().iter().find(|(index, owners)| {
                 source.has.get(**index)
                     && owners.len() < OWNERS_MAX
-                    && owners.iter().all(|owner| owner.stream != stream && self.stale_at(owner) <= now)
+                    && owners
+                        .iter()
+                        .all(|owner| owner.stream != stream && self.may_be_overtaken(now, owner, stream))
             });
             if let Some(index) = stale.map(|(&index, _)| index) {
                 self.out.count("chunk_asked_again");
@@ -300,6 +313,15 @@ impl Transfer {
         let stream = self.stream_to(&source.contact.id)?;
         let session = self.streams.get(&stream)?;
         session.requests.is_empty().then_some(stream)
+    }
+
+    /// Whether a chunk that was asked for over one stream is better asked for over another: it makes no progress, or so
+    /// little that it only looks alive.
+    pub(super) fn may_be_overtaken(&self, now: Instant, owner: &Owner, by: StreamId) -> bool {
+        let sessions = self.streams.get(&owner.stream).filter(|_| owner.receiving).zip(self.streams.get(&by));
+        let outpaced =
+            |(slow, other): (&Session, _)| slow.is_outpaced_by(other, now, self.config.timing.stall);
+        self.stale_at(owner) <= now || sessions.is_some_and(outpaced)
     }
 
     /// When a chunk that was asked for will have made no progress for too long.
@@ -408,7 +430,10 @@ impl Transfer {
             at(source.pause);
             some_idle |= self.idle_stream(now, source).is_some();
             match (&download.phase, source.root) {
-                (Phase::Root, RootState::Asked { since }) => at(since + timing.patience),
+                (Phase::Root, RootState::Asked { since }) => {
+                    at(since + timing.patience);
+                    at(since + timing.stall);
+                }
                 (Phase::Root, RootState::NotFound { again }) => at(again),
                 (Phase::Chunks(_), _) if source.cursor.is_none() => at(source.ask_at),
                 _ => {}

@@ -13,20 +13,24 @@ use std::sync::Arc;
 
 /// Inputs from the driver about content.
 impl Transfer {
-    /// Content moved on a stream, through a sink or from a file.
+    /// Content came on a stream, into a sink.
     pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         if let Some(session) = self.streams.get_mut(&stream) {
             session.progress(now, bytes);
         }
     }
 
+    /// Content left on a stream, from a file. It tells nothing about what the other end owes.
+    pub fn handle_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        if let Some(session) = self.streams.get_mut(&stream) {
+            session.sent(now, bytes);
+        }
+    }
+
     /// A sink is full, and this is what it hashed to; or it could not be filled.
     pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
-        let Receiving::Sink { purpose, length, .. } = session.receiving else { return };
-        session.receiving = Receiving::Frames;
-        session.answered(now);
-        session.last_active = now;
+        let Some((purpose, length)) = session.end_sink(now) else { return };
         self.out.downloaded += u64::from(length);
         match purpose {
             Purpose::Request(number) => self.chunk_sunk(now, stream, number, result),
@@ -154,7 +158,7 @@ impl Transfer {
         }
         let others: Vec<_> = chunks.owners(index).iter().copied().filter(|o| o.stream != stream).collect();
         if let Some(other) = others.iter().find(|owner| owner.receiving) {
-            if self.stale_at(other) > now {
+            if !self.may_be_overtaken(now, other, stream) {
                 if let Some(chunks) = self.downloads.get_mut(&request.download).and_then(Download::chunks_mut)
                 {
                     chunks.release(index, stream, number);
@@ -185,7 +189,7 @@ impl Transfer {
 
     pub(super) fn start_sink(&mut self, now: Instant, stream: StreamId, purpose: Purpose, sink: Sink) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
-        session.receiving = Receiving::Sink { purpose, length: sink.length, begun: now };
+        session.receiving = Receiving::Sink { purpose, length: sink.length, begun: now, received: 0 };
         self.out.outputs.push_back(super::StreamOutput::Sink { stream, sink });
     }
 

@@ -140,7 +140,7 @@ impl Transfer {
                 Item::Wanted { request, lookup: Lookup::InMemory(content, bytes), .. } => {
                     let length = bytes.len() as u32;
                     self.out.write(stream, session, &Frame::Block { request, content, length });
-                    session.sending.push(Sending { place: None, length, push: None });
+                    session.send(now, Sending { place: None, length, push: None });
                     self.out.outputs.push_back(StreamOutput::Write { stream, bytes });
                     continue;
                 }
@@ -150,7 +150,7 @@ impl Transfer {
                 }
             };
             self.out.write(stream, session, &frame);
-            session.sending.push(Sending { place: Some(extent.place.clone()), length: extent.length, push });
+            session.send(now, Sending { place: Some(extent.place.clone()), length: extent.length, push });
             if extent.length > 0 {
                 self.out.outputs.push_back(StreamOutput::SendFile { stream, extent });
             }

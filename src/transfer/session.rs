@@ -16,10 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(super) const PROGRESS_BYTES: u64 = 4096;
 /// A piece that comes slower than this is not waited for to the end, however steadily it drips.
 const BYTES_PER_SECOND_MIN: u64 = 2048;
+/// How many times as fast another source must be to be given a piece that is already coming: on a slow line all are slow.
+const OUTPACED: u64 = 8;
+/// What a source is taken to be able to do before it has shown it, in bytes per second.
+const PACE_UNTRIED: u64 = 64 << 10;
 /// Blocks that wait in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
-/// Bytes of frames that a peer may leave unread.
-pub(super) const UNREAD_BYTES_MAX: usize = 256 << 10;
+/// Bytes of frames that a peer may leave unread: several times what answers everything that it may ask at once.
+pub(super) const UNREAD_BYTES_MAX: usize = 64 << 10;
 /// Questions that a peer may have waiting here.
 pub(super) const QUESTIONS_MAX: usize = 16;
 /// Bytes that are asked of one peer ahead of their arrival, when that is more than two pieces.
@@ -44,6 +48,12 @@ pub(super) struct Session {
     /// When content or an answer last came.
     pub(super) received_at: Instant,
     received_bytes: u64,
+    /// How fast the last whole piece came, in bytes per second; `None` before the first.
+    pace: Option<u64>,
+    /// Since when content waits to leave, and when some last left.
+    sending_since: Instant,
+    sent_at: Instant,
+    sent_bytes: u64,
     /// Bytes of frames written since the stream was last drained.
     pub(super) unread: usize,
     next_number: u32,
@@ -76,7 +86,7 @@ pub(super) enum Receiving {
     /// Content that nobody needs any more.
     Discard { rest: u32 },
     /// Content that goes to a file, past this machine.
-    Sink { purpose: Purpose, length: u32, begun: Instant },
+    Sink { purpose: Purpose, length: u32, begun: Instant, received: u64 },
 }
 
 /// What content is for: a request of this end, or an offer of the other.
@@ -178,6 +188,10 @@ impl Session {
             last_active: now,
             received_at: now,
             received_bytes: 0,
+            pace: None,
+            sending_since: now,
+            sent_at: now,
+            sent_bytes: 0,
             unread: 0,
             next_number: 0,
             requests: BTreeMap::new(),
@@ -203,8 +217,11 @@ impl Session {
         self.next_number
     }
 
-    /// Notes that `bytes` of content moved.
+    /// Notes that `bytes` of content came.
     pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
+        if let Receiving::Sink { received, .. } = &mut self.receiving {
+            *received += bytes;
+        }
         self.received_bytes = self.received_bytes.saturating_add(bytes);
         if self.received_bytes >= PROGRESS_BYTES {
             self.answered(now);
@@ -212,9 +229,44 @@ impl Session {
         self.last_active = now;
     }
 
+    /// Notes that `bytes` of content left.
+    pub(super) fn sent(&mut self, now: Instant, bytes: u64) {
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        if self.sent_bytes >= PROGRESS_BYTES {
+            (self.sent_at, self.sent_bytes) = (now, 0);
+        }
+        self.last_active = now;
+    }
+
+    /// Hands content to the driver. The other end's time to take it starts when nothing else is before it.
+    pub(super) fn send(&mut self, now: Instant, sending: Sending) {
+        if self.sending.is_empty() {
+            (self.sending_since, self.sent_at, self.sent_bytes) = (now, now, 0);
+        }
+        self.sending.push(sending);
+        self.last_active = now;
+    }
+
     /// Notes that the other end did what it was waited for to do, at least in part.
     pub(super) fn answered(&mut self, now: Instant) {
         (self.received_at, self.received_bytes) = (now, 0);
+    }
+
+    /// Ends a piece that went to a file: what it was for, and its length.
+    pub(super) fn end_sink(&mut self, now: Instant) -> Option<(Purpose, u32)> {
+        let Receiving::Sink { purpose, length, begun, .. } = self.receiving else { return None };
+        self.pace = Some(pace(u64::from(length), now.since(begun)));
+        self.receiving = Receiving::Frames;
+        self.answered(now);
+        self.last_active = now;
+        Some((purpose, length))
+    }
+
+    /// Whether the piece that is coming has been coming for `long`, and at a fraction of the pace that `other` has shown.
+    pub(super) fn is_outpaced_by(&self, other: &Session, now: Instant, long: Duration) -> bool {
+        let Receiving::Sink { begun, received, .. } = self.receiving else { return false };
+        let present = pace(received, now.since(begun));
+        begun + long <= now && present.saturating_mul(OUTPACED) < other.pace.unwrap_or(PACE_UNTRIED)
     }
 
     /// Enters a request. The other end's time starts when it has nothing else to do for this end.
@@ -282,6 +334,13 @@ impl Session {
             let slowest = Duration::from_secs(u64::from(length) / BYTES_PER_SECOND_MIN);
             earlier(begun + timing.stall + slowest, "stream_slow");
         }
+        if !self.sending.is_empty() {
+            // Whoever takes a copy drop by drop would hold up the one who waits for it.
+            let bytes: u64 = self.sending.iter().map(|sending| u64::from(sending.length)).sum();
+            let slowest = Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
+            earlier(self.sent_at + timing.idle, "stream_unread");
+            earlier(self.sending_since + timing.idle + slowest, "stream_slow");
+        }
         for arrival in self.arrivals.values() {
             if let ArrivalStage::Accepted { since, .. } = arrival.stage {
                 earlier(since.max(self.received_at) + timing.answer, "offer_silent");
@@ -326,6 +385,11 @@ impl Session {
     pub(super) fn wanted(&self, number: u32) -> Option<usize> {
         self.queue.iter().position(|item| matches!(item, Item::Wanted { request, .. } if *request == number))
     }
+}
+
+/// Bytes per second.
+fn pace(bytes: u64, time: Duration) -> u64 {
+    bytes.saturating_mul(1000) / (time.as_millis() as u64).max(1)
 }
 
 /// The chunks of a question that the other end has.

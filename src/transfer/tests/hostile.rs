@@ -3,13 +3,13 @@
 use super::world::World;
 use crate::id::Key;
 use crate::identity::Identity;
-use crate::io::{Sink, StreamId};
+use crate::io::{Extent, Place, Sink, StreamId};
 use crate::limits::Limits;
 use crate::manifest::Content;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transfer::handshake::{Handshake, Step};
 use crate::transfer::*;
-use crate::wire::frame::{Hello, Parsed, Refusal};
+use crate::wire::frame::{Hello, Offer, Parsed, Refusal};
 use core::net::SocketAddr;
 
 /// A peer that says whatever the test wants.
@@ -30,10 +30,14 @@ pub(super) fn machine() -> (Transfer, Identity) {
     (Transfer::new(config, Network::new("test"), [0; 32]), Identity::from_secret(&[100; 32]))
 }
 
+/// An address that nobody shares.
+fn alone(seed: u8) -> SocketAddr {
+    SocketAddr::from(([10, 1, 1, seed], 999))
+}
+
 impl Puppet {
-    fn connect(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
+    fn connect(seed: u8, remote: SocketAddr, machine: &mut (Transfer, Identity)) -> Puppet {
         let stream = StreamId(u64::from(seed));
-        let remote = SocketAddr::from(([10, 1, 1, seed], 999));
         let identity = Identity::from_secret(&[seed; 32]);
         machine.0.handle_accepted(NOW, stream, remote, &machine.1);
         let mut puppet = Puppet { identity, stream, heard: Vec::new(), sink: None, closed: false };
@@ -42,7 +46,11 @@ impl Puppet {
     }
 
     pub(super) fn proven(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
-        let mut puppet = Puppet::connect(seed, machine);
+        Puppet::proven_from(seed, alone(seed), machine)
+    }
+
+    fn proven_from(seed: u8, remote: SocketAddr, machine: &mut (Transfer, Identity)) -> Puppet {
+        let mut puppet = Puppet::connect(seed, remote, machine);
         let network = Network::new("test");
         let hello = Hello::new(network.id(), puppet.identity.public(), [seed; 32], 5, false);
         let mut handshake = Handshake::new(true, hello);
@@ -118,7 +126,7 @@ fn a_frame_of_four_gibibytes_and_one_of_no_known_kind_end_the_stream() {
 #[test]
 fn silence_before_the_proof_and_half_a_frame_after_it_end_the_stream() {
     let mut machine = machine();
-    let mut silent = Puppet::connect(1, &mut machine);
+    let mut silent = Puppet::connect(1, alone(1), &mut machine);
     let mut slow = Puppet::proven(2, &mut machine);
     slow.say_bytes(&mut machine, &[40, 0, 0, 0, 3, 0, 0, 0, 1]);
     let at = machine.0.next_deadline().unwrap();
@@ -136,7 +144,7 @@ fn silence_before_the_proof_and_half_a_frame_after_it_end_the_stream() {
 #[test]
 fn nothing_but_the_handshake_is_accepted_before_it_is_over() {
     let mut machine = machine();
-    let mut puppet = Puppet::connect(1, &mut machine);
+    let mut puppet = Puppet::connect(1, alone(1), &mut machine);
     puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
     assert!(puppet.closed);
     assert_eq!(counter(&machine, "handshake_order"), 1);
@@ -155,7 +163,7 @@ fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
         let mut machine = machine();
         let mut wrong = bytes.clone();
         wrong[bit / 8] ^= 1 << (bit % 8);
-        let mut puppet = Puppet::connect(1, &mut machine);
+        let mut puppet = Puppet::connect(1, alone(1), &mut machine);
         puppet.say_bytes(&mut machine, &wrong[..bit / 8]);
         puppet.say_bytes(&mut machine, &wrong);
         assert_eq!(counter(&machine, "stream_proven"), 0);
@@ -227,7 +235,7 @@ fn unproven_streams_displace_each_other_and_leave_proven_ones_alone() {
     let mut machine = machine();
     let mut honest = Puppet::proven(1, &mut machine);
     for seed in 2..60 {
-        Puppet::connect(seed, &mut machine);
+        Puppet::connect(seed, alone(seed), &mut machine);
     }
     assert_eq!(machine.0.streams(), 1 + Limits::default().streams_unproven_max);
     honest.listen(&mut machine);
@@ -243,7 +251,7 @@ fn proven_streams_are_bounded_too_and_leave_places_for_this_node() {
     for seed in 1..=48 {
         Puppet::proven(seed, &mut machine);
     }
-    let refused = Puppet::connect(99, &mut machine);
+    let refused = Puppet::connect(99, alone(99), &mut machine);
     assert!(refused.closed);
     assert_eq!((machine.0.streams(), counter(&machine, "stream_refused")), (48, 1));
 }
@@ -271,4 +279,80 @@ fn nodes_of_different_networks_refuse_each_other() {
     world.settle();
     assert!(world.counter(0, "handshake_network") + world.counter(1, "handshake_network") > 0);
     assert_eq!((world.nodes[0].transfer.streams(), world.nodes[1].transfer.streams()), (0, 0));
+}
+
+#[test]
+fn whoever_takes_content_and_owes_some_is_still_closed_for_what_it_owes() {
+    let mut machine = machine();
+    let mut puppet = Puppet::proven(1, &mut machine);
+    machine.0.fetch(NOW, DownloadId(1), Key([1; 32]), &[puppet.contact()]);
+    puppet.listen(&mut machine);
+    assert!(!puppet.heard.is_empty(), "it was asked for the root");
+    let stall = Timing::default().stall;
+    machine.0.handle_sent(NOW + stall / 2, puppet.stream, 1 << 20);
+    machine.0.handle_timeout(NOW + stall);
+    puppet.listen(&mut machine);
+    assert!(puppet.closed && counter(&machine, "stream_stalled") == 1);
+}
+
+#[test]
+fn a_target_that_takes_a_copy_drop_by_drop_does_not_hold_it_up_for_ever() {
+    let mut machine = machine();
+    let mut puppet = Puppet::proven(1, &mut machine);
+    let length = 256 << 10;
+    let (key, content) = (Key([1; 32]), Content::Chunk);
+    let offer = Offer { key, content, length, input_offset: 1 << 20, replicas: 3, lifetime: 60 };
+    let extent = Extent { place: Place::Piece(key), offset: 0, length, stamp: None };
+    assert!(machine.0.push(NOW, PushId(1), puppet.contact(), offer, extent));
+    puppet.listen(&mut machine);
+    let Ok(Parsed::Frame(Frame::Store { request, .. }, _)) = Frame::parse(&puppet.heard) else {
+        panic!("nothing offered")
+    };
+    puppet.say(&mut machine, &Frame::Accept { request, have: false });
+    let mut now = NOW;
+    while !puppet.closed && now < NOW + Duration::from_secs(600) {
+        now = now + Duration::from_secs(1);
+        machine.0.handle_sent(now, puppet.stream, 100);
+        machine.0.handle_timeout(now);
+        puppet.listen(&mut machine);
+    }
+    assert_eq!(counter(&machine, "stream_slow"), 1);
+    let lost = |event| matches!(event, TransferEvent::PushDone { result: Err(PushError::Lost), .. });
+    assert!(core::iter::from_fn(|| machine.0.poll_event()).any(lost));
+}
+
+#[test]
+fn an_address_that_takes_every_place_gives_one_up_for_another() {
+    let mut machine = machine();
+    let everywhere = |seed: u8| SocketAddr::from(([10, 1, 1, seed % 2], 999));
+    for seed in 1..=48 {
+        Puppet::proven_from(seed, everywhere(seed), &mut machine);
+    }
+    let other = Puppet::proven_from(99, SocketAddr::from(([10, 1, 2, 1], 999)), &mut machine);
+    assert!(!other.closed);
+    assert_eq!((machine.0.streams(), counter(&machine, "stream_crowded")), (48, 1));
+    let more = Puppet::connect(100, everywhere(0), &mut machine);
+    assert!(more.closed, "it has more than others already");
+}
+
+#[test]
+fn liars_that_fill_a_download_give_their_places_to_others() {
+    let most = Limits::default().sources_per_download_max;
+    let mut world = World::new(most + 2);
+    let manifest = world.nodes[most + 1].share(&super::world::content(600_000, 1));
+    for liar in 1..=most {
+        world.nodes[liar].share(&super::world::content(600_000, 1));
+        world.nodes[liar].corrupt = true;
+    }
+    let all: Vec<usize> = (1..=most + 1).collect();
+    world.fetch(0, 1, manifest.hash(), &all);
+    assert!(!world.nodes[0].transfer.download_state(DownloadId(1)).unwrap().idle);
+    world
+        .run(60, |world| world.nodes[0].transfer.download_state(DownloadId(1)).is_some_and(|s| s.banned > 0));
+    let state = world.nodes[0].transfer.download_state(DownloadId(1)).unwrap();
+    assert!(!state.idle, "somebody was turned away");
+    let contacts = world.contacts(&all);
+    let now = world.now;
+    world.nodes[0].transfer.add_sources(now, DownloadId(1), &contacts);
+    assert!(world.run(120, |world| world.is_complete(0, 1)));
 }

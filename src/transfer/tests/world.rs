@@ -276,7 +276,7 @@ impl World {
         if drained {
             self.nodes[node].transfer.handle_drained(now, stream);
         } else {
-            self.nodes[node].transfer.handle_progress(now, stream, moved.len() as u64);
+            self.nodes[node].transfer.handle_sent(now, stream, moved.len() as u64);
         }
         self.nodes[other].receive(now, theirs, &moved);
         true
