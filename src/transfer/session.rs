@@ -48,7 +48,7 @@ pub(super) struct Session {
     /// When content or an answer last came.
     pub(super) received_at: Instant,
     received_bytes: u64,
-    /// How fast the last whole piece came, in bytes per second; `None` before the first.
+    /// How fast the last piece of some length came, in bytes per second; `None` before the first.
     pace: Option<u64>,
     /// Since when content waits to leave, and when some last left.
     sending_since: Instant,
@@ -255,7 +255,10 @@ impl Session {
     /// Ends a piece that went to a file: what it was for, and its length.
     pub(super) fn end_sink(&mut self, now: Instant) -> Option<(Purpose, u32)> {
         let Receiving::Sink { purpose, length, begun, .. } = self.receiving else { return None };
-        self.pace = Some(pace(u64::from(length), now.since(begun)));
+        // What is shorter tells about delays, not about pace.
+        if u64::from(length) >= PACE_UNTRIED {
+            self.pace = Some(pace(u64::from(length), now.since(begun)));
+        }
         self.receiving = Receiving::Frames;
         self.answered(now);
         self.last_active = now;

@@ -209,6 +209,14 @@ impl Node {
         self.elver(["status", "--json"]).expect(0).objects().remove(0)
     }
 
+    /// The most memory that it has had at a time.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its size");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// Waits until its routing table has so many contacts.
     pub(crate) fn wait_for_peers(&self, count: u64) {
         wait_for("peers", || (self.status()["peers"].as_u64()? >= count).then_some(()));
