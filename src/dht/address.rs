@@ -39,6 +39,13 @@ pub(super) fn is_meaningful(addr: SocketAddr, teller: SocketAddr) -> bool {
     !addr.ip().is_loopback() || teller.ip().is_loopback()
 }
 
+/// Whether who sends from `sender` may announce that it serves at `addr`. Everybody who wants the file will connect there, so
+/// the address must be the sender's own as far as that can be seen: another family tells nothing, and inside one
+/// owner's network a node may go by the address that the outside knows it by.
+pub(super) fn may_announce(addr: SocketAddr, sender: SocketAddr) -> bool {
+    addr.ip() == sender.ip() || addr.is_ipv4() != sender.is_ipv4() || Prefix::of(sender).is_none()
+}
+
 /// The part of an address that one party usually owns: /24 of IPv4, /64 of IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Prefix([u8; 8]);
@@ -65,6 +72,16 @@ mod tests {
 
     fn addr(text: &str) -> SocketAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn nobody_announces_an_address_that_is_plainly_not_its_own() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (ours, victim) = (addr("192.0.2.7:3583"), addr("198.51.100.9:443"));
+        assert!(may_announce(ours, addr("192.0.2.7:50000")));
+        assert!(!may_announce(victim, ours));
+        assert!(may_announce(addr("[2001:db8::7]:3583"), ours), "another family tells nothing");
+        assert!(may_announce(victim, addr("10.0.0.7:3583")), "one owner's network");
     }
 
     #[test]

@@ -335,8 +335,16 @@ impl Dht {
         }
     }
 
-    /// Another machine had an authenticated exchange with a node that is not a leaf.
+    /// Another machine had an authenticated exchange with a node that is not a leaf. A stream proves who it is, not that
+    /// datagrams reach it where it says: one that is not known is asked before it enters the table.
     pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
+        let known = self.table.get(&contact.id).is_some_and(|entry| entry.contact.addr == contact.addr);
+        if !known {
+            if self.is_worth_a_ping(now, &contact) {
+                self.upkeep.check_at(now, contact);
+            }
+            return;
+        }
         // Whoever must be asked back because of it is asked when the next deadline comes.
         for check in self.alive(now, contact, rtt, 0) {
             self.upkeep.check_at(now, check);

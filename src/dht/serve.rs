@@ -3,6 +3,7 @@
 //! Answering a ping or a find of a node that is known touches no allocator.
 
 use super::Dht;
+use super::address::may_announce;
 use super::counters::Counter;
 use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::routing_table::K;
@@ -65,7 +66,7 @@ impl Dht {
         }
     }
 
-    fn is_worth_a_ping(&self, now: Instant, sender: &Contact) -> bool {
+    pub(super) fn is_worth_a_ping(&self, now: Instant, sender: &Contact) -> bool {
         const NEWCOMERS_MAX: usize = 16;
         self.reach.contains(sender.addr)
             && self.table.wants(now, &sender.id, sender.addr)
@@ -169,6 +170,8 @@ impl Dht {
         for Announcement { file, provider } in announcements {
             let outcome = if let Some(refused) = self.providers.refuses(request.now, file, provider) {
                 refused
+            } else if !provider.contact().is_some_and(|at| may_announce(at.addr, request.sender.addr)) {
+                NotStored::Unwilling
             } else if provider.provider() != request.sender.public
                 || provider.verify(outbox.network(), file).is_err()
             {

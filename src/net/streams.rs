@@ -22,6 +22,8 @@ const ACCEPTS_PER_TURN: usize = 16;
 const READ_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes written to one stream in one turn.
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
+/// Bytes moved on all streams together in one turn; who is left comes first in the next.
+const BYTES_PER_TURN: u64 = 4 << 20;
 /// Bytes read at a time, into one buffer that all streams share.
 const READ_BYTES: usize = 64 << 10;
 /// Bytes given to `sendfile` at a time.
@@ -37,6 +39,8 @@ pub(super) struct Streams {
     /// Streams that may have something to do.
     ready: VecDeque<StreamId>,
     buffer: Box<[u8]>,
+    /// Bytes moved so far, both directions.
+    moved: u64,
     /// Where connections are made from: what the node listens on, so that peers see it come from there.
     local: SocketAddr,
 }
@@ -48,6 +52,7 @@ impl Streams {
             counter: 0,
             ready: VecDeque::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            moved: 0,
             local,
         }
     }
@@ -227,7 +232,11 @@ impl Driver {
 
     /// Serves each ready stream once.
     pub(super) fn serve_streams(&mut self) {
+        let full = self.streams.moved + BYTES_PER_TURN;
         for _ in 0..self.streams.ready.len() {
+            if self.streams.moved >= full {
+                return;
+            }
             let Some(id) = self.streams.ready.pop_front() else { return };
             let Some(stream) = self.streams.get(id) else { continue };
             stream.queued = false;
@@ -335,7 +344,10 @@ impl Driver {
                 }
             };
             match written {
-                Ok(length) => budget = budget.saturating_sub(length.max(1)),
+                Ok(length) => {
+                    budget = budget.saturating_sub(length.max(1));
+                    self.streams.moved += length as u64;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     stream.writable = false;
                     return Served::Dry;
@@ -371,6 +383,7 @@ impl Driver {
                 Ok(0) => return Served::Gone,
                 Ok(length) => {
                     budget = budget.saturating_sub(length);
+                    self.streams.moved += length as u64;
                     self.feed(now, id, &buffer[..length]);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

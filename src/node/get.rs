@@ -485,10 +485,12 @@ impl Node {
         let due: Vec<DownloadId> = due.map(|(download, _)| *download).collect();
         for download in due {
             let Some(get) = self.gets.get_mut(&download) else { continue };
+            // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+            let state = self.transfer.download_state(download).unwrap_or_default();
+            get.progress_at = get.progress_at.max(state.last_progress);
             if get.gives_up_at().is_some_and(|at| at <= now) {
                 let missing = get.have.iter().filter(|have| !**have).count();
-                let banned = self.transfer.download_state(download).map_or(0, |state| state.banned);
-                let (reason, cause) = match banned {
+                let (reason, cause) = match state.banned {
                     0 => (FailureReason::Unreachable, "nobody who has the rest can be reached"),
                     _ => (
                         FailureReason::Unverified,

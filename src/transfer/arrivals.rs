@@ -10,6 +10,10 @@ use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX, HashAs, Manifest
 use crate::time::Instant;
 use crate::wire::frame::{Frame, Offer, Refusal};
 
+/// Offers of one peer that are under way at a time: all peers share the places for pieces that arrive, and an honest one
+/// makes four offers ahead.
+const OFFERS_PER_STREAM_MAX: usize = 16;
+
 /// The longest that a piece may be offered to be kept for, in seconds: a year.
 pub const LIFETIME_SECONDS_MAX: u32 = 365 * 24 * 3600;
 
@@ -71,7 +75,6 @@ impl Transfer {
 
 impl Transfer {
     pub(super) fn on_store(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) {
-        let most = self.config.limits.requests_per_stream_max;
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(from) = session.peer else { return };
         if session.arrivals.contains_key(&request) {
@@ -79,7 +82,7 @@ impl Transfer {
         }
         let refusal = if !makes_sense(offer) {
             Some(("offer_invalid", Refusal::Invalid))
-        } else if session.requests_waiting() >= most {
+        } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
             Some(("offer_busy", Refusal::Busy))
         } else {
             None

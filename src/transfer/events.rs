@@ -249,7 +249,7 @@ pub struct DownloadState {
     pub not_found: u32,
     /// Nodes that sent wrong content.
     pub banned: u32,
-    /// When the last verified piece came; before the first, when the download started.
+    /// When content last came; before the first, when the download started.
     pub last_progress: Instant,
     /// Nothing is in flight, and nobody is left to ask or to connect to, be it for want of room.
     pub idle: bool,

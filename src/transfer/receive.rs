@@ -15,8 +15,10 @@ use std::sync::Arc;
 impl Transfer {
     /// Content came on a stream, into a sink.
     pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
-        if let Some(session) = self.streams.get_mut(&stream) {
-            session.progress(now, bytes);
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        session.progress(now, bytes);
+        if let Some(download) = session.downloading().and_then(|id| self.downloads.get_mut(&id)) {
+            download.last_progress = now;
         }
     }
 

@@ -310,6 +310,16 @@ impl Session {
             && self.sending.is_empty()
     }
 
+    /// The download that content is coming for.
+    pub(super) fn downloading(&self) -> Option<DownloadId> {
+        match self.receiving {
+            Receiving::Sink { purpose: Purpose::Request(number), .. } => {
+                self.requests.get(&number).map(|request| request.download)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it may be closed to make room for another.
     pub(super) fn is_displaceable(&self) -> bool {
         self.handshake.is_none() && self.is_idle()
