@@ -22,7 +22,7 @@ use crate::identity::Identity;
 use crate::io::Place;
 use crate::limits::{InvalidLimits, Limits};
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
-use crate::node::{Node, NodeConfig, Output};
+use crate::node::{Node, NodeConfig, Output, StreamOutput};
 use crate::time::{Duration, Instant};
 use crate::wire::network::Network;
 use clock::Clock;
@@ -418,13 +418,17 @@ impl Driver {
     fn carry_out(&mut self, now: Instant) {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Connect { dial, to } => self.connect(now, dial, to),
-                Output::Write { stream, bytes } => {
-                    self.queue(stream, stream::Outgoing::Bytes(bytes[..].into()))
-                }
-                Output::SendFile { stream, extent } => self.queue(stream, stream::Outgoing::Extent(extent)),
-                Output::Sink { stream, sink } => self.open_sink(now, stream, &sink),
-                Output::Close { stream } => self.close(stream),
+                Output::Stream(output) => match output {
+                    StreamOutput::Connect { dial, contact } => self.connect(now, dial, contact.addr),
+                    StreamOutput::Write { stream, bytes } => {
+                        self.queue(stream, stream::Outgoing::Bytes(bytes[..].into()))
+                    }
+                    StreamOutput::SendFile { stream, extent } => {
+                        self.queue(stream, stream::Outgoing::Extent(extent));
+                    }
+                    StreamOutput::Sink { stream, sink } => self.open_sink(now, stream, &sink),
+                    StreamOutput::Close { stream } => self.close(stream),
+                },
                 Output::Disk { id, op } => self.disk.submit(id, op),
                 Output::Respond { command, mut response } => {
                     if let Response::Done(Reply::Status(status)) = &mut response {

@@ -27,6 +27,7 @@ mod serve;
 mod status;
 mod values;
 
+pub use crate::transfer::StreamOutput;
 pub use output::Output;
 
 use crate::dht::{Dht, DhtConfig, DhtEvent, LookupId, PublishId};
@@ -37,7 +38,7 @@ use crate::limits::{InvalidLimits, Limits};
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::{Instant, earliest};
-use crate::transfer::{DownloadId, PushId, StreamOutput, Transfer, TransferConfig};
+use crate::transfer::{DownloadId, PushId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::Unverified;
@@ -272,7 +273,7 @@ impl Node {
     }
 
     /// Bytes arrived on a stream. Takes at most one frame and says how many bytes that was; 0 means that the rest of the
-    /// frame must come first. When the outputs after this call hold a [`Output::Sink`] for the stream, the
+    /// frame must come first. When the outputs after this call hold a [`StreamOutput::Sink`] for the stream, the
     /// bytes that follow belong to it.
     pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
         let taken = self.transfer.handle_bytes(now, stream, bytes, self.outbox.identity());
@@ -430,13 +431,7 @@ impl Node {
         }
         self.review_gets(now);
         while let Some(output) = self.transfer.poll_output() {
-            self.outputs.push_back(match output {
-                StreamOutput::Connect { dial, contact } => Output::Connect { dial, to: contact.addr },
-                StreamOutput::Write { stream, bytes } => Output::Write { stream, bytes },
-                StreamOutput::SendFile { stream, extent } => Output::SendFile { stream, extent },
-                StreamOutput::Sink { stream, sink } => Output::Sink { stream, sink },
-                StreamOutput::Close { stream } => Output::Close { stream },
-            });
+            self.outputs.push_back(Output::Stream(output));
         }
         self.tidy();
     }

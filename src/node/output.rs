@@ -1,46 +1,16 @@
 //! What a node wants done.
 
 use super::command::{CommandId, Response};
-use crate::io::{DialId, DiskId, DiskOp, Extent, Sink, StreamId};
-use core::net::SocketAddr;
+use crate::io::{DiskId, DiskOp};
+use crate::transfer::StreamOutput;
 
 /// Something that the driver does for the node. Outputs are carried out in the order in which they come.
 #[derive(Debug)]
 pub enum Output {
-    /// Open a TCP stream; then call [`handle_connected`](super::Node::handle_connected) or
-    /// [`handle_dial_failed`](super::Node::handle_dial_failed).
-    Connect {
-        /// What to call it in the answer.
-        dial: DialId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Queue bytes on a stream.
-    Write {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Queue a part of a file on a stream, after what is queued already.
-    SendFile {
-        /// Which.
-        stream: StreamId,
-        /// What.
-        extent: Extent,
-    },
-    /// Put the next raw bytes of a stream into a file, then call [`handle_sunk`](super::Node::handle_sunk).
-    Sink {
-        /// Which.
-        stream: StreamId,
-        /// Where to.
-        sink: Sink,
-    },
-    /// Close a stream, once what is queued on it has had a chance to leave. No call answers this.
-    Close {
-        /// Which.
-        stream: StreamId,
-    },
+    /// Do something with a stream. After [`Connect`](StreamOutput::Connect) call
+    /// [`handle_connected`](super::Node::handle_connected) or [`handle_dial_failed`](super::Node::handle_dial_failed), after
+    /// [`Sink`](StreamOutput::Sink) [`handle_sunk`](super::Node::handle_sunk).
+    Stream(StreamOutput),
     /// Do something on disk, then call [`handle_disk`](super::Node::handle_disk).
     Disk {
         /// What to call it in the answer.

@@ -1,0 +1,322 @@
+//! Hostile peers: ends of streams, sources with bad habits, and senders of datagrams.
+
+use crate::support::{Node, wait_for};
+use elver::id::{Key, NodeId};
+use elver::identity::Identity;
+use elver::manifest::{Content, Manifest, ManifestBuilder};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
+use elver::wire::message::{Announcement, Message, NotStored};
+use elver::wire::network::Network;
+use elver::wire::provider::ProviderRecord;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use zerocopy::IntoBytes;
+
+pub(crate) const KIB: usize = 1 << 10;
+pub(crate) const MIB: usize = 1 << 20;
+
+/// What a node may grow by under any of these attacks: a router has 64 MiB.
+pub(crate) const GROWTH_BYTES_MAX: u64 = 24 << 20;
+
+pub(crate) fn network() -> Network {
+    Network::new("elver test")
+}
+
+/// An identity that nobody has had before in this process.
+pub(crate) fn somebody() -> Identity {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Identity::from_secret(blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+/// Bytes that no two files share, the same for the same seed.
+pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub(crate) fn manifest(bytes: &[u8]) -> Manifest {
+    let mut builder = ManifestBuilder::new(bytes.len() as u64).expect("a file of a possible length");
+    builder.update(bytes);
+    builder.finish().expect("all of it")
+}
+
+pub(crate) fn counter(node: &Node, name: &str) -> u64 {
+    node.status()["counters"][name].as_u64().unwrap_or(0)
+}
+
+pub(crate) fn wait_for_counter(node: &Node, name: &str, least: u64) {
+    wait_for(name, || (counter(node, name) >= least).then_some(()));
+}
+
+/// A hostile peer's end of a stream.
+pub(crate) struct Stream {
+    pub(crate) socket: TcpStream,
+    pub(crate) inbox: Vec<u8>,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: TcpStream) -> Self {
+        socket.set_read_timeout(Some(crate::support::LIMIT)).unwrap();
+        Stream { socket, inbox: Vec::new() }
+    }
+
+    /// Connects and proves to be `identity`.
+    pub(crate) fn proven(node: &Node, identity: &Identity) -> Self {
+        let mut stream = Stream::new(TcpStream::connect(node.address()).unwrap());
+        stream.shake_hands(identity, true).expect("the node shakes hands");
+        stream
+    }
+
+    pub(crate) fn send(&mut self, frame: &Frame<'_>) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        self.socket.write_all(&bytes)
+    }
+
+    /// The bytes of the next frame; `None` when the node has closed the stream.
+    pub(crate) fn frame(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Parsed::Frame(_, length) = Frame::parse(&self.inbox).expect("the node sends frames") {
+                return Some(self.inbox.drain(..length).collect());
+            }
+            let mut buffer = [0; 16 * KIB];
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(length) => self.inbox.extend_from_slice(&buffer[..length]),
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return None;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub(crate) fn shake_hands(&mut self, identity: &Identity, dialled: bool) -> Option<()> {
+        let ours = Hello::new(network().id(), identity.public(), [7; 32], 0, false);
+        self.send(&Frame::Hello(&ours)).ok()?;
+        let theirs = self.frame()?;
+        let Ok(Parsed::Frame(Frame::Hello(theirs), _)) = Frame::parse(&theirs) else { return None };
+        let (first, second) = if dialled { (&ours, theirs) } else { (theirs, &ours) };
+        let digest = network().handshake_digest(dialled, first.as_bytes(), second.as_bytes());
+        self.send(&Frame::Proof { signature: &identity.sign(&digest) }).ok()?;
+        self.frame().map(|_| ())
+    }
+
+    /// Waits until the node has closed the stream.
+    pub(crate) fn closed(mut self) {
+        while self.frame().is_some() {}
+    }
+}
+
+/// Sends until the node neither reads nor closes, and says how much it took.
+pub(crate) fn push_until_stuck(socket: &mut TcpStream, bytes: &[u8], most: usize) -> usize {
+    socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sent = 0;
+    while sent < most {
+        match socket.write(bytes) {
+            Ok(length) if length == bytes.len() => sent += length,
+            // A frame that was cut is of no use to whoever goes on.
+            _ => break,
+        }
+    }
+    sent
+}
+
+pub(crate) fn socket_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+pub(crate) fn offer(content: Content, key: Key, length: u32) -> Offer {
+    Offer { key, content, length, input_offset: 0, replicas: 3, lifetime: 3600 }
+}
+
+/// What a hostile source does with whoever fetches from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Habit {
+    /// Takes the connection and says nothing.
+    Mute,
+    /// Shakes hands and says nothing more.
+    Silent,
+    /// Hands out a manifest that is not the file's.
+    WrongManifest,
+    /// Hands out the file's manifest with another length in it.
+    OtherLength,
+    /// Hands out the manifest and says that it has every chunk; what it sends is something else.
+    WrongChunks,
+    /// Closes in the middle of a chunk.
+    Breaks,
+    /// Sends a half of each chunk and then nothing.
+    Stalls,
+    /// Sends the root and every chunk a few bytes at a time.
+    Drips,
+    /// Says that it has everything, and that it is busy.
+    Busy,
+    /// Says that it has everything, and that it has nothing.
+    Denies,
+    /// Sends chunks that are longer than they may be.
+    TooLong,
+}
+
+/// Listens as `identity`, with this habit, until the test program ends.
+pub(crate) fn source(identity: Identity, habit: Habit, bytes: &Arc<Vec<u8>>) -> (Arc<Identity>, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (identity, bytes) = (Arc::new(identity), Arc::clone(bytes));
+    let ours = Arc::clone(&identity);
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (identity, bytes) = (Arc::clone(&identity), Arc::clone(&bytes));
+            // How it ends is the node's to say.
+            std::thread::spawn(move || mislead(Stream::new(socket.ok()?), &identity, habit, &bytes));
+        }
+        Some(())
+    });
+    (ours, address)
+}
+
+pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, bytes: &[u8]) -> Option<()> {
+    if habit == Habit::Mute {
+        stream.closed();
+        return None;
+    }
+    stream.shake_hands(identity, false)?;
+    let manifest = manifest(bytes);
+    loop {
+        let frame = stream.frame()?;
+        let Ok(Parsed::Frame(frame, _)) = Frame::parse(&frame) else { return None };
+        match frame {
+            _ if habit == Habit::Silent => {}
+            Frame::Which { question, keys } => {
+                let mut bitmap = [0; 16];
+                (0..keys.len()).for_each(|i| bitmap[i / 8] |= 1 << (i % 8));
+                stream.send(&Frame::Have { question, bitmap }).ok()?;
+            }
+            Frame::Request { request, .. } if habit == Habit::Busy => {
+                stream.send(&Frame::Refuse { request, reason: Refusal::Busy }).ok()?;
+            }
+            Frame::Request { request, .. } if habit == Habit::Denies => {
+                stream.send(&Frame::Refuse { request, reason: Refusal::NotFound }).ok()?;
+            }
+            Frame::Request { request, key } if key == manifest.hash() => {
+                let mut encoded = manifest.encode();
+                match habit {
+                    Habit::WrongManifest => *encoded.last_mut()? ^= 1,
+                    Habit::OtherLength => encoded[8] ^= 1,
+                    _ => {}
+                }
+                let length = encoded.len() as u32;
+                stream.send(&Frame::Block { request, content: Content::Manifest, length }).ok()?;
+                match habit {
+                    Habit::Drips => drip(&mut stream, &encoded)?,
+                    _ => stream.socket.write_all(&encoded).ok()?,
+                }
+            }
+            Frame::Request { request, key } => {
+                let index = manifest.keys().iter().position(|other| *other == key)? as u32;
+                let (start, length) = (manifest.chunk_offset(index) as usize, manifest.chunk_length(index));
+                let chunk = &bytes[start..start + length as usize];
+                let more = u32::from(habit == Habit::TooLong);
+                stream
+                    .send(&Frame::Block { request, content: Content::Chunk, length: length + more })
+                    .ok()?;
+                match habit {
+                    Habit::Breaks => return stream.socket.write_all(&chunk[..chunk.len() / 2]).ok(),
+                    Habit::Stalls => stream.socket.write_all(&chunk[..chunk.len() / 2]).ok()?,
+                    Habit::Drips => drip(&mut stream, chunk)?,
+                    _ => stream.socket.write_all(&vec![0; (length + more) as usize]).ok()?,
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Just enough to look alive.
+pub(crate) fn drip(stream: &mut Stream, bytes: &[u8]) -> Option<()> {
+    for part in bytes.chunks(4200) {
+        stream.socket.write_all(part).ok()?;
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    Some(())
+}
+
+/// A node's datagrams, as a hostile peer sends and receives them.
+pub(crate) struct Datagrams {
+    pub(crate) socket: UdpSocket,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) to: SocketAddr,
+    pub(crate) node: NodeId,
+    pub(crate) sequence: u64,
+    pub(crate) token: u64,
+    pub(crate) received: Vec<u8>,
+}
+
+impl Datagrams {
+    pub(crate) fn new(ip: [u8; 4], identity: Arc<Identity>, node: &Node) -> Self {
+        let socket = UdpSocket::bind(SocketAddr::from((ip, 0))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (to, id) = (node.address(), node.status()["id"].as_str().unwrap().parse::<Key>().unwrap());
+        let (node, received) = (NodeId(id.0), Vec::new());
+        Datagrams { socket, identity, to, node, sequence: 0, token: 0, received }
+    }
+
+    pub(crate) fn compose(&mut self, message: &Message<'_>) -> Vec<u8> {
+        self.sequence += 1;
+        let envelope = Envelope {
+            recipient: Some(self.node),
+            leaf: true,
+            sequence: self.sequence,
+            transaction: self.sequence,
+            token: self.token,
+        };
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut out, &network(), &self.identity, &envelope, message).expect("it fits");
+        out[..length].to_vec()
+    }
+
+    pub(crate) fn send(&mut self, message: &Message<'_>) {
+        let datagram = self.compose(message);
+        self.socket.send_to(&datagram, self.to).unwrap();
+    }
+
+    /// The next answer, with its token taken; `None` when none comes.
+    pub(crate) fn answer(&mut self) -> Option<Message<'_>> {
+        loop {
+            let mut buffer = vec![0; 2048];
+            let length = self.socket.recv(&mut buffer).ok()?;
+            self.received = buffer[..length].to_vec();
+            let parsed = Unverified::parse(&self.received, &network()).unwrap();
+            if parsed.kind().is_answer() && parsed.transaction() == self.sequence {
+                break;
+            }
+        }
+        let parsed = Unverified::parse(&self.received, &network()).unwrap();
+        let verified = parsed.verify(&network(), &self.identity.id()).unwrap();
+        self.token = verified.token();
+        Some(verified.message())
+    }
+
+    pub(crate) fn ask(&mut self, message: &Message<'_>) -> Option<Message<'_>> {
+        self.send(message);
+        self.answer()
+    }
+
+    /// Tells the node that this identity serves a file at `address`.
+    pub(crate) fn announce(&mut self, file: Key, address: SocketAddr) {
+        self.ask(&Message::Ping { padding: 0 }).expect("a pong");
+        let provider = ProviderRecord::new(&network(), &self.identity, &file, address, false, 3600, 1);
+        let announcements = [Announcement { file, provider }];
+        let answer = self.ask(&Message::Announce { announcements: &announcements });
+        assert_eq!(answer, Some(Message::Stored { accepted: 1, reason: NotStored::Nothing }));
+    }
+}

@@ -1,0 +1,192 @@
+//! Over streams: handshakes, requests and offers.
+
+use crate::puppets::*;
+use crate::support::{Node, wait_for};
+use elver::id::Key;
+use elver::manifest::Content;
+use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
+use elver::wire::network::Network;
+use std::io::Write;
+use std::net::TcpStream;
+use zerocopy::IntoBytes;
+
+#[test]
+fn handshakes_that_prove_nothing_are_refused_and_counted() {
+    let node = Node::start(&[]);
+    let connect = || Stream::new(TcpStream::connect(node.address()).unwrap());
+    let hello = |network: u32, public| Hello::new(network, public, [7; 32], 1, false);
+    let own = network().id();
+
+    // A proof that is nobody's.
+    let mut forger = connect();
+    forger.send(&Frame::Hello(&hello(own, somebody().public()))).unwrap();
+    forger.send(&Frame::Proof { signature: &[1; 64] }).unwrap();
+    forger.closed();
+    wait_for_counter(&node, "handshake_signature", 1);
+
+    let mut stranger = connect();
+    stranger.send(&Frame::Hello(&hello(Network::new("museum").id(), somebody().public()))).unwrap();
+    stranger.closed();
+    wait_for_counter(&node, "handshake_network", 1);
+
+    // The node's own hello, and then its own proof, sent back to it.
+    let mut mirror = connect();
+    let theirs = mirror.frame().unwrap();
+    mirror.socket.write_all(&theirs).unwrap();
+    mirror.closed();
+    wait_for_counter(&node, "handshake_self", 1);
+
+    // What an honest peer sent on another stream.
+    let honest = somebody();
+    let mut first = connect();
+    let ours = hello(own, honest.public());
+    first.send(&Frame::Hello(&ours)).unwrap();
+    let theirs = first.frame().unwrap();
+    let Ok(Parsed::Frame(Frame::Hello(theirs), _)) = Frame::parse(&theirs) else { panic!("no hello") };
+    let digest = network().handshake_digest(true, ours.as_bytes(), theirs.as_bytes());
+    let proof = honest.sign(&digest);
+    first.send(&Frame::Proof { signature: &proof }).unwrap();
+    wait_for_counter(&node, "stream_proven", 1);
+    let mut replayer = connect();
+    replayer.send(&Frame::Hello(&ours)).unwrap();
+    replayer.send(&Frame::Proof { signature: &proof }).unwrap();
+    replayer.closed();
+    wait_for_counter(&node, "handshake_signature", 2);
+
+    // Anything else before the proof, however well-formed.
+    let mut eager = connect();
+    eager.send(&Frame::Request { request: 1, key: Key([1; 32]) }).unwrap();
+    eager.closed();
+    wait_for_counter(&node, "handshake_order", 1);
+
+    let mut giant = connect();
+    giant.socket.write_all(&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]).unwrap();
+    giant.closed();
+    wait_for_counter(&node, "frame_length", 1);
+
+    // Half a hello, then silence.
+    let mut silent = connect();
+    silent.socket.write_all(&[80, 0, 0, 0, 1, 0]).unwrap();
+    silent.closed();
+    wait_for_counter(&node, "handshake_silent", 1);
+    assert_eq!(counter(&node, "stream_proven"), 1);
+}
+
+#[test]
+fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
+    let node = Node::start(&[]);
+    let bytes = content(1, 2 * MIB);
+    let file = node.dir().join("shared");
+    std::fs::write(&file, &bytes).unwrap();
+    let address = node.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
+    let key = manifest(&bytes).keys()[0];
+    assert!(address.text().contains(&manifest(&bytes).hash().to_string()));
+    let before = node.peak_bytes();
+
+    // Of every answer the smallest there is, from as many peers as get in.
+    let mut batch = Vec::new();
+    for request in 0..500 {
+        Frame::Request { request, key: Key([9; 32]) }.write(&mut batch);
+        Frame::Cancel { request }.write(&mut batch);
+    }
+    let mut peers = Vec::new();
+    for _ in 0..24 {
+        let mut stream = Stream::proven(&node, &somebody());
+        push_until_stuck(&mut stream.socket, &batch, 16 * MIB);
+        peers.push(stream);
+    }
+    let asking = somebody();
+    let mut stream = Stream::proven(&node, &asking);
+    let mut batch = Vec::new();
+    for request in 0..1000 {
+        Frame::Request { request, key }.write(&mut batch);
+    }
+    let _ = push_until_stuck(&mut stream.socket, &batch, MIB);
+    let mut stream = Stream::proven(&node, &somebody());
+    let keys = [key; 128];
+    let mut batch = Vec::new();
+    Frame::Which { question: 1, keys: &keys }.write(&mut batch);
+    let _ = push_until_stuck(&mut stream.socket, &batch, 16 * MIB);
+
+    let growth = node.peak_bytes().saturating_sub(before);
+    assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes");
+    wait_for_counter(&node, "stream_unread", 20);
+    drop(peers);
+}
+
+#[test]
+fn one_address_cannot_take_every_place() {
+    let node = Node::start(&[]);
+    // Proven peers that keep their streams busy: each wants something and reads nothing of it.
+    let mut crowd: Vec<Stream> = (0..60)
+        .filter_map(|_| {
+            let mut stream = Stream::new(TcpStream::connect(node.address()).unwrap());
+            stream.shake_hands(&somebody(), true)?;
+            stream.send(&Frame::Store { request: 1, offer: offer(Content::File, Key([3; 32]), 100) }).ok()?;
+            Some(stream)
+        })
+        .collect();
+    // And some that prove nothing, again and again.
+    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(node.address())).collect();
+    let socket = socket_from([127, 0, 2, 1], node.address());
+    let mut other = Stream::new(socket);
+    assert!(other.shake_hands(&somebody(), true).is_some(), "{}", node.status());
+    other.send(&Frame::Which { question: 1, keys: &[Key([1; 32])] }).unwrap();
+    assert!(other.frame().is_some());
+    drop((silent, crowd.pop()));
+}
+
+#[test]
+fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
+    let node = Node::start(&["--quota", "8MiB"]);
+    let piece = content(3, 1000);
+    let key = Key(*blake3::hash(&piece).as_bytes());
+
+    // Other bytes than were offered, three times: nobody listens after that.
+    let liar = somebody();
+    let mut stream = Stream::proven(&node, &liar);
+    for request in 0..3 {
+        stream.send(&Frame::Store { request, offer: offer(Content::File, key, 1000) }).unwrap();
+        let answer = stream.frame().unwrap();
+        assert!(matches!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Accept { have: false, .. }, _))));
+        stream.send(&Frame::StoreData { request, length: 1000 }).unwrap();
+        stream.socket.write_all(&[request as u8; 1000]).unwrap();
+        let answer = stream.frame();
+        if request < 2 {
+            let mismatch = Frame::Refuse { request, reason: Refusal::Mismatch };
+            assert_eq!(Frame::parse(&answer.unwrap()), Ok(Parsed::Frame(mismatch, 16)));
+        }
+    }
+    stream.closed();
+    assert_eq!(counter(&node, "offer_mismatch"), 3);
+    let mut again = Stream::new(TcpStream::connect(node.address()).unwrap());
+    again.shake_hands(&liar, true);
+    again.closed();
+
+    // More than was announced.
+    let mut stream = Stream::proven(&node, &somebody());
+    stream.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
+    stream.frame().unwrap();
+    stream.send(&Frame::StoreData { request: 1, length: 1001 }).unwrap();
+    stream.closed();
+    wait_for_counter(&node, "frame_unexpected", 1);
+
+    // The whole quota, promised and never sent.
+    let mut greedy = Stream::proven(&node, &somebody());
+    let chunk = |n: u8| Offer { input_offset: 1 << 20, ..offer(Content::Chunk, Key([n; 32]), 1 << 20) };
+    for n in 0..20 {
+        greedy.send(&Frame::Store { request: n.into(), offer: chunk(n) }).unwrap();
+    }
+    wait_for_counter(&node, "offer_refused", 1);
+    drop(greedy);
+    let mut honest = Stream::proven(&node, &somebody());
+    wait_for("the promised room", || {
+        honest.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
+        let answer = honest.frame().unwrap();
+        matches!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Accept { have: false, .. }, _))).then_some(())
+    });
+    honest.send(&Frame::StoreData { request: 1, length: 1000 }).unwrap();
+    honest.socket.write_all(&piece).unwrap();
+    let answer = honest.frame().unwrap();
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: 1 }, 16)));
+}
