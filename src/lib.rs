@@ -15,15 +15,15 @@
 //! let mut driver = Driver::start(Config {
 //!     dir: "/var/lib/kiosk/elver".into(),
 //!     bootstrap: vec!["192.0.2.7:3583".parse()?],
+//!     handle_signals: false, // SIGTERM and SIGINT stay the program's own.
 //!     ..Config::default()
 //! })?;
 //! let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262".parse()?;
 //! let target = Some("/var/lib/kiosk/menu.pdf".into());
 //! let get = driver.command(Command::Get { hash, target, timeout: Some(30) });
 //!
-//! let mut events = mio::Events::with_capacity(64);
 //! 'waiting: loop {
-//!     driver.turn(&mut events, None)?;
+//!     driver.turn(None)?;
 //!     while let Some((id, response)) = driver.poll_response() {
 //!         match response {
 //!             Response::Progress(progress) => println!("{} of {} bytes", progress.done, progress.total),

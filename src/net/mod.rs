@@ -122,6 +122,12 @@ impl fmt::Display for StartError {
                 )
             }
             StartError::Listen { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
+            // Only a path that does not fit into a socket's address is refused like this.
+            StartError::Control { path, error } if error.kind() == io::ErrorKind::InvalidInput => write!(
+                f,
+                "the path of the control socket {} is too long for a socket; choose a directory with a shorter path",
+                path.display()
+            ),
             StartError::Control { path, error } => {
                 write!(f, "cannot make the control socket {}: {error}", path.display())
             }
@@ -139,6 +145,8 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Events taken in one turn.
+const EVENTS_PER_TURN: usize = 256;
 /// Datagrams taken in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
 /// Bytes that the disk driver moves in one turn.
@@ -166,6 +174,7 @@ fn client_token(id: u64) -> Token {
 /// A node with everything that it runs on.
 pub struct Driver {
     poll: Poll,
+    events: Events,
     clock: Clock,
     node: Node,
     disk: Disk,
@@ -225,6 +234,7 @@ impl Driver {
         let node = Node::new(node_config, identity, &recovered, clock::entropy()?, clock.now());
         let mut driver = Driver {
             poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
             clock,
             node: node.map_err(StartError::Limits)?,
             disk,
@@ -263,9 +273,8 @@ impl Driver {
     /// Runs until SIGTERM, SIGINT or `elver leave`, then leaves in order: the neighbours are told, what is being written is
     /// finished (for two seconds at the most), and the directory is marked as left in order.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(256);
         while !self.is_stopped() {
-            self.turn(&mut events, None)?;
+            self.turn(None)?;
         }
         let ages = self.node.ages(self.clock.now());
         self.disk.clean_shutdown(ages).map_err(io::Error::other)
@@ -273,16 +282,18 @@ impl Driver {
 
     /// One turn of the loop, for programs that have other things to do on the same thread: waits for at most `wait` (for
     /// as long as nothing happens when it is `None`).
-    pub fn turn(&mut self, events: &mut Events, wait: Option<Duration>) -> io::Result<()> {
+    pub fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let timeout = [wait, self.time_left()].into_iter().flatten().min();
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,
         }
         let began = self.clock.now();
+        let events = core::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in events.iter() {
             self.note(event);
         }
+        self.events = events;
         self.receive_datagrams(began);
         self.accept_streams(began);
         self.serve_streams();
