@@ -65,7 +65,7 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", value_parser = parse_network)]
     pub network: Option<String>,
     /// How long copies are to be kept, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
-    #[arg(long, value_name = "T", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "T", value_parser = units::parse_lifetime)]
     pub ttl: Option<u32>,
 }
 
@@ -251,7 +251,7 @@ impl Settings {
             "quota" => self.quota = Some(units::parse_size(&value).map_err(unit)?),
             "leaf" => self.leaf = Some(parse_bool(&value)?),
             "network" => self.network = Some(parse_network(&value)?),
-            "ttl" => self.ttl = Some(units::parse_duration(&value).map_err(unit)?),
+            "ttl" => self.ttl = Some(units::parse_lifetime(&value).map_err(unit)?),
             _ => return Err("there is no such setting".to_owned()),
         }
         Ok(())

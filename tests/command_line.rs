@@ -4,6 +4,8 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::json;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use support::{FakeDaemon, Node, Scratch, elver, finish, hold_address, program};
 
@@ -68,7 +70,7 @@ fn with_json_an_error_is_an_object_on_standard_output_too() {
 #[test]
 fn what_makes_no_sense_exits_2() {
     let unknown = unknown();
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 11] = [
         &[],
         &["explode"],
         &["get"],
@@ -78,6 +80,8 @@ fn what_makes_no_sense_exits_2() {
         &["lookup", &unknown],
         &["set", "a/b", "value"],
         &["node", "--quota", "lots"],
+        &["node", "--ttl", "0"],
+        &["put", "--ttl", "366d", "file"],
     ];
     for command in commands {
         let ended = elver(command).expect(2);
@@ -317,4 +321,27 @@ fn the_demo_gives_the_file_back_and_leaves_nothing_behind() {
     let steps: Vec<_> = ended.objects().iter().map(|object| object["step"].clone()).collect();
     assert_eq!(steps, ["started", "joined", "put", "copied", "killed", "got", "compared", "done"]);
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_whose_name_is_no_text_is_put_and_fetched() {
+    let (a, scratch) = (Node::start(&[]), Scratch::new());
+    let b = Node::join(&a, &[]);
+    let source = scratch.path().join(OsStr::from_bytes(b"source\xff"));
+    let target = scratch.path().join(OsStr::from_bytes(b"target\xfe\n"));
+    std::fs::write(&source, b"content").unwrap();
+    a.elver([OsStr::new("put"), OsStr::new("--replicas"), OsStr::new("0"), source.as_os_str()]).expect(0);
+    b.elver([OsStr::new("get"), OsStr::new(&hash(b"content")), OsStr::new("-o"), target.as_os_str()])
+        .expect(0);
+    assert_eq!(std::fs::read(&target).unwrap(), b"content");
+    assert_eq!(b.elver(["ls"]).expect(0).text().lines().count(), 1);
+}
+
+#[test]
+fn a_directory_too_deep_for_a_socket_exits_1_and_says_what_to_do() {
+    let scratch = Scratch::new();
+    let deep = scratch.path().join("deep".repeat(40));
+    let mut command = program();
+    let ended = finish(command.args(["node", "--listen", "127.0.0.1:0", "--dir"]).arg(deep)).expect(1);
+    assert!(ended.stderr.contains("choose a directory with a shorter path"), "{}", ended.stderr);
 }

@@ -5,7 +5,7 @@ use super::client::Client;
 use super::exit::{CommandError, Exit};
 use super::output::{Output, nodes, shown, sum_line};
 use super::progress::Meter;
-use crate::config::units::{format_size, parse_duration};
+use crate::config::units::{format_size, parse_duration, parse_lifetime};
 use crate::id::Key;
 use crate::node::command::{Command, Reply, Response, SharedFile};
 use serde_json::json;
@@ -41,7 +41,7 @@ pub(super) struct PutArguments {
     #[arg(long, value_name = "N")]
     replicas: Option<u8>,
     /// How long the copies are to be kept, such as 30d or 12h [default: the node's]
-    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    #[arg(long, value_name = "T", value_parser = parse_lifetime)]
     ttl: Option<u32>,
     /// The files
     #[arg(required = true, value_name = "FILE")]
@@ -137,8 +137,11 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
             "hash": hash, "file": path.to_string_lossy(), "length": length, "sources": sources,
         }))?;
     } else {
-        let message = format!("{}: {} from {}", shown(&output), format_size(length), nodes(sources));
-        context.output.remark(&message);
+        let from = match sources {
+            0 => "this node, which had all of it".to_owned(),
+            sources => nodes(sources),
+        };
+        context.output.remark(&format!("{}: {} from {from}", shown(&output), format_size(length)));
     }
     Ok(Exit::Done)
 }

@@ -1,5 +1,6 @@
 //! Sizes and durations as people write and read them.
 
+use crate::transfer::LIFETIME_SECONDS_MAX;
 use core::fmt;
 
 /// Why a text is no size or no duration.
@@ -16,6 +17,8 @@ pub enum UnitError {
     },
     /// It is more than fits.
     TooLarge(String),
+    /// Copies are not kept for no time or for so long.
+    Lifetime(String),
 }
 
 impl fmt::Display for UnitError {
@@ -24,6 +27,10 @@ impl fmt::Display for UnitError {
             UnitError::Number(text) => write!(f, "`{text}` does not start with a whole number"),
             UnitError::Unit { unit, known } => write!(f, "`{unit}` is no unit; there are {known}"),
             UnitError::TooLarge(text) => write!(f, "`{text}` is too large"),
+            UnitError::Lifetime(text) => {
+                let most = LIFETIME_SECONDS_MAX / 86_400;
+                write!(f, "copies are kept for 1 s to {most} d, not for `{text}`")
+            }
         }
     }
 }
@@ -66,6 +73,15 @@ pub fn parse_duration(text: &str) -> Result<u32, UnitError> {
         .checked_mul(factor)
         .and_then(|seconds| u32::try_from(seconds).ok())
         .ok_or_else(|| UnitError::TooLarge(text.to_owned()))
+}
+
+/// Reads how long copies are to be kept, in seconds: a duration that other nodes agree to.
+pub fn parse_lifetime(text: &str) -> Result<u32, UnitError> {
+    let seconds = parse_duration(text)?;
+    match (1..=LIFETIME_SECONDS_MAX).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err(UnitError::Lifetime(text.to_owned())),
+    }
 }
 
 /// The number that a text starts with, and the rest without the space between.
@@ -157,6 +173,14 @@ mod tests {
         }
         for text in ["4294967296", "50000d", "18446744073709551615d"] {
             assert_eq!(parse_duration(text), Err(UnitError::TooLarge(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_lifetime_that_no_node_agrees_to_is_refused() {
+        assert_eq!(parse_lifetime("365d"), Ok(LIFETIME_SECONDS_MAX));
+        for text in ["0", "366d", "0d"] {
+            assert_eq!(parse_lifetime(text), Err(UnitError::Lifetime(text.to_owned())));
         }
     }
 

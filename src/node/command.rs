@@ -16,6 +16,7 @@ pub enum Command {
     /// Share a file where it lies and copy its chunks to other nodes.
     Put {
         /// An absolute path.
+        #[serde(with = "path")]
         path: PathBuf,
         /// How many copies the network is to keep; 0 only shares; `None` is the node's default.
         #[serde(default)]
@@ -29,7 +30,7 @@ pub enum Command {
         /// Its address.
         hash: Key,
         /// An absolute path; `None` is a file in the node's cache, whose path is told in every answer.
-        #[serde(default)]
+        #[serde(default, with = "path::option")]
         target: Option<PathBuf>,
         /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
         #[serde(default)]
@@ -96,6 +97,7 @@ pub struct Progress {
     /// When downloading: how many bytes from the start are there and verified.
     pub prefix: u64,
     /// When downloading: the file that the bytes are in.
+    #[serde(default, with = "path::option")]
     pub path: Option<PathBuf>,
 }
 
@@ -139,6 +141,7 @@ pub enum Reply {
         /// Its length in bytes.
         length: u64,
         /// Where it is.
+        #[serde(with = "path")]
         path: PathBuf,
         /// How many nodes content came from.
         sources: u32,
@@ -230,6 +233,7 @@ pub struct SharedFile {
     /// Its length in bytes.
     pub length: u64,
     /// Where it lies.
+    #[serde(with = "path")]
     pub path: PathBuf,
     /// Copies of the piece with the fewest, this node's own included.
     pub copies: u32,
@@ -303,4 +307,84 @@ pub struct Status {
     pub uploaded_bytes: u64,
     /// What was counted, by name.
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+/// Paths in JSON: as text, or as serde writes the bytes of those that are no text. A name is any bytes but `/` and 0.
+mod path {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Name {
+        Text(String),
+        Bytes(OsString),
+    }
+
+    impl From<&Path> for Name {
+        fn from(path: &Path) -> Name {
+            match path.to_str() {
+                Some(text) => Name::Text(text.to_owned()),
+                None => Name::Bytes(path.as_os_str().to_owned()),
+            }
+        }
+    }
+
+    impl From<Name> for PathBuf {
+        fn from(name: Name) -> PathBuf {
+            match name {
+                Name::Text(text) => text.into(),
+                Name::Bytes(bytes) => bytes.into(),
+            }
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        Name::from(path).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Name::deserialize(deserializer).map(PathBuf::from)
+    }
+
+    pub(super) mod option {
+        use super::{Deserialize, Deserializer, Name, PathBuf, Serialize, Serializer};
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            path: &Option<PathBuf>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            path.as_deref().map(Name::from).serialize(serializer)
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<PathBuf>, D::Error> {
+            Ok(Option::<Name>::deserialize(deserializer)?.map(PathBuf::from))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_path_that_is_no_text_goes_over_the_socket_and_one_that_is_stays_readable() {
+        for bytes in [&b"/a/b"[..], b"/bad\xff\n", b""] {
+            let path = PathBuf::from(OsStr::from_bytes(bytes));
+            let put = Command::Put { path: path.clone(), replicas: None, lifetime: None };
+            let get = Command::Get { hash: Key([1; 32]), target: Some(path), timeout: None };
+            for command in [put, get] {
+                let json = serde_json::to_string(&command).unwrap();
+                assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command, "{json}");
+                assert_eq!(json.contains("/a/b"), bytes == b"/a/b", "{json}");
+            }
+        }
+        let get = format!(r#"{{"command":"get","hash":"{}"}}"#, Key([1; 32]));
+        assert!(matches!(serde_json::from_str(&get).unwrap(), Command::Get { target: None, .. }));
+        assert!(serde_json::from_str::<Command>(r#"{"command":"put","path":7}"#).is_err());
+    }
 }

@@ -6,6 +6,7 @@ use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, FileStamp, Place, Share};
 use crate::manifest::Manifest;
 use crate::time::Instant;
+use crate::transfer::LIFETIME_SECONDS_MAX;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,9 +31,13 @@ impl Node {
         if self.puts.len() >= self.config.limits.commands_max {
             return self.fail(id, FailureReason::Failed, "too many files are being put at once; try again");
         }
-        let place = Place::File(Arc::from(path));
         let replicas = replicas.unwrap_or(self.config.replicas);
         let lifetime = lifetime.unwrap_or(self.config.lifetime);
+        if replicas != 0 && !(1..=LIFETIME_SECONDS_MAX).contains(&lifetime) {
+            let message = format!("copies are kept for 1 to {LIFETIME_SECONDS_MAX} seconds (365 days)");
+            return self.fail(id, FailureReason::Usage, message);
+        }
+        let place = Place::File(Arc::from(path));
         self.puts.insert(id, Put { place: place.clone(), replicas, lifetime, share: None });
         self.disk(DiskOp::Hash { place }, Waiting::Put(id));
     }
