@@ -9,32 +9,36 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// How often age and contacts are written down. What a crash costs is that the node takes itself for as much younger.
 const EVERY: Duration = Duration::from_secs(3600);
-/// A new node writes its first contacts down sooner.
-const FIRST: Duration = Duration::from_secs(300);
+/// Until it has contacts to write down a node looks more often: a power cut must not cost it the network.
+const FIRST: Duration = Duration::from_secs(30);
 
 pub(super) struct Housekeeping {
-    due: Instant,
+    ages_due: Instant,
+    peers_due: Instant,
     written_peers: Vec<u8>,
 }
 
 impl Housekeeping {
     pub(super) fn new(now: Instant) -> Self {
-        Housekeeping { due: now + FIRST, written_peers: Vec::new() }
+        Housekeeping { ages_due: now + FIRST, peers_due: now + FIRST, written_peers: Vec::new() }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
-        self.due
+        self.ages_due.min(self.peers_due)
     }
 }
 
 impl Node {
     pub(super) fn keep_house(&mut self, now: Instant) {
-        if now < self.housekeeping.due {
-            return;
+        if self.housekeeping.peers_due <= now {
+            self.remember_peers();
+            let none = self.housekeeping.written_peers.is_empty();
+            self.housekeeping.peers_due = now + if none { FIRST } else { EVERY };
         }
-        self.housekeeping.due = now + EVERY;
-        self.remember_peers();
-        self.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
+        if self.housekeeping.ages_due <= now {
+            self.housekeeping.ages_due = now + EVERY;
+            self.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
+        }
     }
 
     /// Tells the neighbours, and writes down what the next run wants to know.
