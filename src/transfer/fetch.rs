@@ -69,7 +69,9 @@ impl Transfer {
         {
             return false;
         }
-        let chunks = Chunks::new(manifest, place, &have, self.rng.u64());
+        // Who has no place of its own for a file reads it while it arrives, from the start.
+        let start = if matches!(place, Place::Cache(_)) { 0 } else { self.rng.u64() };
+        let chunks = Chunks::new(manifest, place, &have, start);
         self.withdraw(now, download);
         if let Some(entry) = self.downloads.get_mut(&download) {
             entry.begin(chunks);
