@@ -465,7 +465,7 @@ impl Node {
                     self.give_up(now, download, FailureReason::Unreachable, &why);
                 }
                 Phase::Root => {
-                    let why = format!("nobody has it: {asked} nodes were asked");
+                    let why = format!("nobody has it; {}", status::asked(asked));
                     self.give_up(now, download, FailureReason::NotFound, &why);
                 }
                 Phase::Chunks if state.banned > 0 && state.connected == 0 && get.search.lookups > 1 => {

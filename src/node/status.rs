@@ -132,6 +132,11 @@ pub(super) fn path_of(cache_dir: &Path, place: &Place) -> PathBuf {
     }
 }
 
+/// How many nodes were asked, in words.
+pub(super) fn asked(count: u32) -> String {
+    if count == 1 { "1 node was asked".to_owned() } else { format!("{count} nodes were asked") }
+}
+
 /// How a person is told of a disk error.
 pub(super) fn failure_of(error: &DiskError) -> FailureReason {
     match error.kind {

@@ -109,7 +109,7 @@ impl Node {
                 "the value is not here, and this node knows no other node to ask: see `elver peers`",
             ),
             None => {
-                let message = format!("no such value: {asked} nodes were asked");
+                let message = format!("nobody has a value of that name; {}", super::status::asked(asked));
                 self.fail(command, FailureReason::NotFound, message);
             }
         }
