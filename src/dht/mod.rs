@@ -379,6 +379,11 @@ impl Dht {
         nearest.iter().map(|entry| entry.contact).collect()
     }
 
+    /// Whether the first attempt to join the network is still under way. It ends with a contact, or after some seconds.
+    pub fn is_joining(&self) -> bool {
+        self.upkeep.is_joining()
+    }
+
     /// How many live contacts are closer to `key` than this node.
     pub fn closer_than_self(&self, key: &Key) -> usize {
         let own = self.own.distance(key);

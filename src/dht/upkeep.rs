@@ -104,6 +104,13 @@ impl Upkeep {
         self.fallen.push_front(contact);
     }
 
+    /// Whether the first attempt to join is still under way: there are nodes to join through, and nothing is known of them
+    /// yet.
+    pub(super) fn is_joining(&self) -> bool {
+        let under_way = !matches!(self.bootstrap, Bootstrap::Idle) && self.backoff == BACKOFF_MIN;
+        under_way && self.addresses.len() + self.fallen.len() > 0
+    }
+
     /// The table is not empty any more.
     pub(super) fn first_contact(&mut self, now: Instant) {
         self.bootstrap = Bootstrap::Idle;

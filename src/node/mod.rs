@@ -109,6 +109,10 @@ pub struct Node {
     gets: BTreeMap<DownloadId, Get>,
     queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
     housekeeping: Housekeeping,
+    /// The disk was full: until then no pieces are taken from others.
+    full_until: Option<Instant>,
+    /// Commands that ask the network, given before there was one.
+    early: Vec<(CommandId, Command)>,
 }
 
 /// What is to happen when a disk operation ends.
@@ -186,6 +190,8 @@ impl Node {
             gets: BTreeMap::new(),
             queued_gets: Vec::new(),
             housekeeping: Housekeeping::new(now),
+            full_until: None,
+            early: Vec::new(),
             config,
         };
         node.resume_shares(now);
@@ -349,8 +355,21 @@ impl Node {
         self.settle(now);
     }
 
-    /// A command. It is answered by [`Output::Respond`].
+    /// A command. It is answered by [`Output::Respond`]. One that asks the network waits while the node is about to join.
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
+        let asks = matches!(
+            command,
+            Command::Put { .. } | Command::Get { .. } | Command::Set { .. } | Command::Lookup { .. }
+        );
+        if asks && self.dht.is_joining() && self.early.len() < self.config.limits.commands_max {
+            self.early.push((id, command));
+        } else {
+            self.obey(now, id, command);
+        }
+        self.settle(now);
+    }
+
+    fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
         match command {
             Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
             Command::Get { hash, target, timeout } => self.get(now, id, hash, target, timeout),
@@ -376,11 +395,11 @@ impl Node {
                 self.outputs.push_back(Output::Stop);
             }
         }
-        self.settle(now);
     }
 
     /// Nobody waits for the answer to a command any more. A download that nobody waits for ends; everything else goes on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
+        self.early.retain(|(early, _)| *early != id);
         self.cancel_get(now, id);
         self.settle(now);
     }
@@ -427,7 +446,12 @@ impl Node {
                 self.transfer_event(now, event);
                 continue;
             }
-            break;
+            if self.early.is_empty() || self.dht.is_joining() {
+                break;
+            }
+            for (id, command) in core::mem::take(&mut self.early) {
+                self.obey(now, id, command);
+            }
         }
         self.review_gets(now);
         while let Some(output) = self.transfer.poll_output() {
@@ -463,10 +487,18 @@ impl Node {
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
             DhtEvent::Joined { contacts } => log::info!("joined the network: {contacts} contacts"),
             DhtEvent::BootstrapFailed { retry_in, tried } => {
-                log::warn!(
-                    "none of {tried} bootstrap addresses answered; trying again in {} s",
-                    retry_in.as_secs().max(1)
-                );
+                let seconds = retry_in.as_secs().max(1);
+                match tried {
+                    0 => log::warn!(
+                        "no bootstrap address can be reached from {}: is one of them IPv6 and the other IPv4? \
+                         trying again in {seconds} s",
+                        self.config.listen
+                    ),
+                    1 => log::warn!("the bootstrap address does not answer; trying again in {seconds} s"),
+                    _ => log::warn!(
+                        "none of the {tried} bootstrap addresses answers; trying again in {seconds} s"
+                    ),
+                }
             }
         }
     }

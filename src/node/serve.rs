@@ -5,10 +5,12 @@ use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
 use crate::manifest::Content;
 use crate::store::Admission;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transfer::{DownloadError, TransferEvent, Verdict};
 use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
 
+/// While the disk is full no pieces are taken for so long; then one is tried.
+const FULL_PAUSE: Duration = Duration::from_secs(60);
 /// A node keeps a piece only when fewer than this many nodes that it knows are closer to the piece's key. It is the size
 /// of a bucket: among so many, views of who is closest may differ.
 const CLOSER_NODES_MAX: usize = 20;
@@ -31,6 +33,7 @@ impl Node {
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
                 self.arrived(stream, request, incoming, bytes);
             }
+            TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.store.discarded(incoming),
             TransferEvent::Root { download, root } => self.root_found(now, download, root),
             TransferEvent::ChunkDone { download, index } => self.chunk_done(now, download, index),
@@ -78,6 +81,9 @@ impl Node {
         if self.config.leaf || self.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
             return Verdict::Refuse(Refusal::NotClose);
         }
+        if self.full_until.is_some_and(|until| now < until) && !self.store.has(&offer.key) {
+            return Verdict::Refuse(Refusal::NoSpace);
+        }
         match self.store.admit(now, offer) {
             Admission::Have => Verdict::Have,
             Admission::Send { incoming } => Verdict::Send { incoming },
@@ -109,13 +115,25 @@ impl Node {
                 Ok(())
             }
             Err(error) => {
-                log::warn!("{error}");
-                self.counters.disk_errors += 1;
                 self.store.discarded(incoming);
-                Err(if error.kind == DiskErrorKind::NoSpace { Refusal::NoSpace } else { Refusal::Disk })
+                Err(self.unwritten(now, &error))
             }
         };
         self.transfer.stored(now, stream, request, outcome);
+    }
+
+    /// A peer's piece could not be written. While the disk is full no more are taken: they would come in vain.
+    fn unwritten(&mut self, now: Instant, error: &DiskError) -> Refusal {
+        self.counters.disk_errors += 1;
+        let full = error.kind == DiskErrorKind::NoSpace;
+        // Those that were under way already fail alike: once is enough.
+        if !full || self.full_until.is_none_or(|until| until <= now) {
+            log::warn!("{error}");
+        }
+        if full {
+            self.full_until = Some(now + FULL_PAUSE);
+        }
+        if full { Refusal::NoSpace } else { Refusal::Disk }
     }
 
     /// A file could not be read when a peer wanted a part of it. When it is not what it was, nothing of it is offered any

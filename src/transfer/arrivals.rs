@@ -136,7 +136,10 @@ impl Transfer {
         match result {
             Ok(key) => self.arrived(now, stream, request, key == offer.key, None),
             // Part of the content is still on the stream, and nobody knows how much.
-            Err(_) => self.drop_stream(now, stream, "sink_failed"),
+            Err(error) => {
+                self.out.event(TransferEvent::ArrivalUnwritten { error });
+                self.drop_stream(now, stream, "sink_failed");
+            }
         }
     }
 

@@ -109,6 +109,11 @@ pub enum TransferEvent {
         /// The number of the [`Place::Incoming`].
         incoming: u64,
     },
+    /// A piece that a peer was sending could not be written. [`ArrivalFailed`](TransferEvent::ArrivalFailed) follows.
+    ArrivalUnwritten {
+        /// What the disk said.
+        error: DiskError,
+    },
     /// The piece under the file's own hash is here and verified. After a [`Root::File`] there is nothing left to
     /// download, and the machine has forgotten the download; after a [`Root::Manifest`] it waits for
     /// [`begin`](super::Transfer::begin).
