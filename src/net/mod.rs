@@ -326,7 +326,8 @@ impl Driver {
         self.responses.pop_front()
     }
 
-    /// Asks the loop to end in order.
+    /// Asks the loop to end in order. A program that turns it itself calls this and then [`run`](Driver::run), which returns
+    /// when what was begun is finished.
     pub fn stop(&mut self) {
         if self.stop_at.is_none() {
             let now = self.clock.now();
