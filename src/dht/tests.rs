@@ -374,7 +374,8 @@ fn announcements_outlive_the_nodes_that_kept_them() {
         net.nodes.iter_mut().find(|node| node.contact == holder).unwrap().up = false;
     }
     net.run(Duration::from_secs(3600));
-    assert_eq!(net.providers(20, file).len(), usize::from(net.nodes[20].up));
+    let reader = (6..40).find(|&index| net.nodes[index].up).unwrap();
+    assert_eq!(net.providers(reader, file).len(), 1);
 }
 
 #[test]
@@ -407,6 +408,18 @@ fn a_file_announced_to_nobody_is_announced_to_whoever_comes() {
     assert_eq!(net.providers(2, file), [(net.nodes[0].contact, false)]);
     let kept: usize = (0..4).map(|node| net.nodes[node].dht.statistics().providers).sum();
     assert_eq!(kept, 4);
+}
+
+#[test]
+fn nodes_that_join_at_the_same_moment_find_each_other() {
+    let mut net = Net::joined(1);
+    for _ in 0..9 {
+        net.start(DhtConfig { bootstrap: vec![address(0)], ..DhtConfig::default() });
+    }
+    net.run(Duration::from_secs(30));
+    for node in &net.nodes {
+        assert_eq!(node.dht.statistics().contacts, 9);
+    }
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 
+/// The first pause between two lookups of the own neighbourhood after joining; each is four times the one before. Those
+/// who join at the same moment are in nobody's table yet when they look for each other the first time.
+const SETTLING_MIN: Duration = Duration::from_secs(1);
 /// The first pause between two rounds of bootstrapping; each is twice the one before.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest pause between two rounds of bootstrapping.
@@ -52,6 +55,7 @@ pub(super) struct Upkeep {
     fallen: VecDeque<Contact>,
     joined: bool,
     neighbourhood_at: Option<Instant>,
+    settling: Duration,
     refresh_at: Option<Instant>,
     tidy_at: Instant,
     checks: BTreeMap<(Instant, NodeId), Contact>,
@@ -74,6 +78,7 @@ impl Upkeep {
             fallen: config.remembered.iter().take(FALLEN_MAX).copied().collect(),
             joined: false,
             neighbourhood_at: None,
+            settling: SETTLING_MIN,
             refresh_at: None,
             tidy_at: now + TIDY_INTERVAL,
             checks: BTreeMap::new(),
@@ -116,6 +121,7 @@ impl Upkeep {
         self.bootstrap = Bootstrap::Idle;
         self.backoff = BACKOFF_MIN;
         self.neighbourhood_at = Some(now);
+        self.settling = SETTLING_MIN;
     }
 
     /// The table is empty.
@@ -246,7 +252,8 @@ impl Dht {
     /// Looks for the own neighbourhood, asks how others see this node, and whether those it started from are back.
     fn look_around(&mut self, now: Instant, outbox: &mut Outbox) {
         const OBSERVERS: usize = 3;
-        let interval = self.config.neighbourhood_interval;
+        let interval = self.config.neighbourhood_interval.min(self.upkeep.settling);
+        self.upkeep.settling = (self.upkeep.settling * 4).min(self.config.neighbourhood_interval);
         let first = self.upkeep.refresh_at.is_none();
         self.upkeep.neighbourhood_at = Some(now + self.rng.duration(interval * 9 / 10, interval * 11 / 10));
         if first {
