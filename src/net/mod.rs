@@ -500,7 +500,22 @@ fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, Socke
     }
 }
 
-fn bind_both(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
+/// With port 0, a port that is free for both: one that is free for UDP need not be free for TCP.
+fn bind_both(addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
+    const ATTEMPTS: usize = 32;
+    let mut bound = bind_once(addr);
+    for _ in 1..ATTEMPTS {
+        match &bound {
+            Err(error) if addr.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {
+                bound = bind_once(addr)
+            }
+            _ => break,
+        }
+    }
+    bound
+}
+
+fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
     let open = |addr: SocketAddr, kind: Type, protocol: Protocol| -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
         if addr.is_ipv6() {
