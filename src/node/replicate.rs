@@ -23,6 +23,8 @@ const JOBS_MAX: usize = 16;
 const LOOKUPS_MAX: usize = 3;
 /// Nodes tried beyond those that should keep the piece.
 const SPARE_NODES: usize = 3;
+/// How long it waits for room when too many lookups or copies are under way.
+const NO_ROOM_WAIT: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// Who waits for a file to be stored is answered at the latest this long after its last piece, announced or not.
@@ -31,7 +33,7 @@ const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
 /// The state of copying one file.
 pub(super) struct Replication {
     share: Arc<Share>,
-    waiter: Option<CommandId>,
+    waiters: Vec<CommandId>,
     /// Copies known of each piece, this node's own included.
     copies: Vec<u8>,
     /// Pieces still to be placed in this round, the next one last.
@@ -41,6 +43,9 @@ pub(super) struct Replication {
     short: Vec<usize>,
     announced: bool,
     answer_by: Option<Instant>,
+    /// There was no room for a lookup or a copy: until then.
+    room_at: Option<Instant>,
+    /// When the next round begins, once this one is over.
     retry_at: Option<Instant>,
     retry_delay: Duration,
 }
@@ -71,7 +76,7 @@ impl Replication {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        crate::time::earliest(self.retry_at, self.answer_by)
+        [self.room_at, self.retry_at, self.answer_by].into_iter().flatten().min()
     }
 
     fn is_round_over(&self) -> bool {
@@ -99,18 +104,23 @@ impl Replication {
 impl Node {
     pub(super) fn start_replication(&mut self, now: Instant, share: Arc<Share>, waiter: Option<CommandId>) {
         let hash = share.manifest.hash();
+        // Who waits for an earlier `put` of the same file is answered with this one's end.
+        let mut waiters =
+            self.replications.get_mut(&hash).map(|old| core::mem::take(&mut old.waiters)).unwrap_or_default();
+        waiters.extend(waiter);
         self.stop_replication(&hash, "the file was put once more");
         let pieces = share.manifest.keys().len() + usize::from(!share.manifest.is_single());
         let todo = if share.replicas == 0 { Vec::new() } else { (0..pieces).rev().collect() };
         let replication = Replication {
             share,
-            waiter,
+            waiters,
             copies: vec![1; pieces],
             todo,
             jobs: BTreeMap::new(),
             short: Vec::new(),
             announced: false,
             answer_by: None,
+            room_at: None,
             retry_at: None,
             retry_delay: RETRY_MIN,
         };
@@ -119,7 +129,9 @@ impl Node {
     }
 
     pub(super) fn stop_replication(&mut self, hash: &Key, why: &str) {
-        if let Some(command) = self.replications.remove(hash).and_then(|replication| replication.waiter) {
+        for command in
+            self.replications.remove(hash).map(|replication| replication.waiters).unwrap_or_default()
+        {
             self.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
         self.pushes.retain(|_, (file, _)| file != hash);
@@ -137,14 +149,14 @@ impl Node {
             let (key, _) = replication.key(piece);
             let wanted = usize::from(replication.share.replicas) + SPARE_NODES;
             if let Some(closest) = self.dht.region(now, &key, wanted) {
-                replication.jobs.insert(piece, Job::default());
+                replication.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
                 self.place_piece(now, hash, piece, &closest);
                 continue;
             }
             let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else {
                 // Too many lookups: this round goes on when one of them has ended.
                 replication.todo.push(piece);
-                replication.retry_at = Some(now + Duration::from_secs(1));
+                replication.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             };
             replication.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
@@ -153,15 +165,22 @@ impl Node {
         self.review_replication(now, hash);
     }
 
+    /// A lookup for a piece is over: the piece is placed, and the next may be looked up.
+    pub(super) fn placement_looked_up(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
+        self.place_piece(now, hash, piece, closest);
+        self.advance_replication(now, hash);
+    }
+
     /// The nodes closest to a piece are known: those among the first `replicas` get it, this node counted in its place.
-    pub(super) fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
+    fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
         let Some(replication) = self.replications.get_mut(&hash) else { return };
         let (key, _) = replication.key(piece);
         let replicas = usize::from(replication.share.replicas);
         let closer =
             closest.iter().filter(|contact| contact.id.distance(&key) < self.id.distance(&key)).count();
         let own_place = !self.config.leaf && closer < replicas;
-        if let Some(job) = replication.jobs.get_mut(&piece) {
+        // A lookup may outlive the round that it was for.
+        if let Some(job) = replication.jobs.get_mut(&piece).filter(|job| job.looking_up) {
             job.looking_up = false;
             job.candidates = closest.iter().copied().take(replicas + SPARE_NODES).collect();
             job.wanted = replicas - usize::from(own_place);
@@ -184,7 +203,7 @@ impl Node {
             if !self.transfer.push(now, push, contact, offer, extent.clone()) {
                 // Too many copies under way: goes on when one of them has ended.
                 job.candidates.push_front(contact);
-                replication.retry_at.get_or_insert(now + Duration::from_secs(1));
+                replication.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             }
             self.pushes.insert(push, (hash, piece));
@@ -226,18 +245,23 @@ impl Node {
 
     fn report_replication(&mut self, hash: Key) {
         let Some(replication) = self.replications.get(&hash) else { return };
-        let Some(command) = replication.waiter else { return };
         let quorum = replication.quorum();
         let done = replication.copies.iter().filter(|copies| **copies >= quorum).count() as u64;
         let total = replication.copies.len() as u64;
-        self.progress(command, Progress { stage: Stage::Replicating, done, total, prefix: 0, path: None });
+        for command in replication.waiters.clone() {
+            self.progress(
+                command,
+                Progress { stage: Stage::Replicating, done, total, prefix: 0, path: None },
+            );
+        }
     }
 
     /// Answers who waits, and ends the round when its last piece is placed or given up.
     fn review_replication(&mut self, now: Instant, hash: Key) {
         let Some(replication) = self.replications.get_mut(&hash) else { return };
         let stored = replication.copies() >= replication.quorum();
-        if (stored || replication.is_round_over()) && replication.waiter.is_some() {
+        let answerable = stored || replication.is_round_over() || replication.answer_by.is_some();
+        if answerable && !replication.waiters.is_empty() {
             let answer_by = *replication.answer_by.get_or_insert(now + ANNOUNCE_WAIT);
             if replication.announced || now >= answer_by {
                 self.answer_put(hash);
@@ -251,7 +275,7 @@ impl Node {
             log::info!("{hash}: {} pieces have fewer copies than asked for", replication.short.len());
             replication.retry_at = Some(now + replication.retry_delay);
             replication.retry_delay = (replication.retry_delay * 2).min(RETRY_MAX);
-        } else if replication.waiter.is_none() {
+        } else if replication.waiters.is_empty() {
             let finished = self.replications.remove(&hash).expect("it was there");
             self.replicated(&finished.share);
         }
@@ -260,7 +284,7 @@ impl Node {
     fn answer_put(&mut self, hash: Key) {
         let Some(replication) = self.replications.get_mut(&hash) else { return };
         replication.answer_by = None;
-        let Some(command) = replication.waiter.take() else { return };
+        let waiters = core::mem::take(&mut replication.waiters);
         let copies = replication.copies();
         let reply = Reply::Put {
             hash,
@@ -269,7 +293,9 @@ impl Node {
             replicas: replication.share.replicas,
             quorum: copies >= replication.quorum(),
         };
-        self.done(command, reply);
+        for command in waiters {
+            self.done(command, reply.clone());
+        }
     }
 
     /// Every piece has its copies: written down, so that the next run need not copy again.
@@ -284,6 +310,14 @@ impl Node {
         self.disk(DiskOp::SaveShare(share), Waiting::Nothing);
     }
 
+    /// There are nodes now: what could not be placed is tried again.
+    pub(super) fn retry_replications(&mut self, now: Instant) {
+        for replication in self.replications.values_mut().filter(|replication| replication.retry_at.is_some())
+        {
+            (replication.retry_at, replication.retry_delay) = (Some(now), RETRY_MIN);
+        }
+    }
+
     pub(super) fn replications_timeout(&mut self, now: Instant) {
         let due: Vec<Key> = self
             .replications
@@ -293,14 +327,15 @@ impl Node {
             .collect();
         for hash in due {
             let Some(replication) = self.replications.get_mut(&hash) else { continue };
-            if replication.retry_at.is_some_and(|at| at <= now) {
-                replication.retry_at = None;
-                if replication.is_round_over() {
-                    for piece in core::mem::take(&mut replication.short) {
-                        replication.copies[piece] = 1;
-                        replication.todo.push(piece);
-                    }
+            let due = |at: &mut Instant| *at <= now;
+            let begins = replication.retry_at.take_if(due).is_some();
+            if begins {
+                for piece in core::mem::take(&mut replication.short) {
+                    replication.copies[piece] = 1;
+                    replication.todo.push(piece);
                 }
+            }
+            if replication.room_at.take_if(due).is_some() || begins {
                 let stuck: Vec<usize> = replication.jobs.keys().copied().collect();
                 for piece in stuck {
                     if self
