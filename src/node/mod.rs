@@ -477,7 +477,7 @@ impl Node {
                     self.providers_looked_up(now, download, &closest, asked)
                 }
                 Some(Purpose::Holders(download, key)) => self.holders_looked_up(now, download, key, &closest),
-                Some(Purpose::Placement(hash, piece)) => self.place_piece(now, hash, piece, &closest),
+                Some(Purpose::Placement(hash, piece)) => self.placement_looked_up(now, hash, piece, &closest),
                 Some(Purpose::Value(command, key)) => {
                     self.value_looked_up(command, key, record.as_deref(), asked)
                 }
@@ -485,7 +485,10 @@ impl Node {
             },
             DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
-            DhtEvent::Joined { contacts } => log::info!("joined the network: {contacts} contacts"),
+            DhtEvent::Joined { contacts } => {
+                log::info!("joined the network: {contacts} contacts");
+                self.retry_replications(now);
+            }
             DhtEvent::BootstrapFailed { retry_in, tried } => {
                 let seconds = retry_in.as_secs().max(1);
                 match tried {

@@ -4,7 +4,7 @@ mod network;
 #[path = "../support/mod.rs"]
 mod support;
 
-use elver::node::command::{Command, Response, Stage};
+use elver::node::command::{Command, Reply, Response, Stage};
 use network::{Node, Swarm, content, file, wait_for};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -310,4 +310,105 @@ fn a_downloader_whose_source_died_gives_others_the_manifest_and_what_it_has() {
     assert!(complete || code == Some(4) && said.contains("verified bytes are kept"), "{code:?} {said}");
     let _ = getting.kill();
     let _ = getting.wait();
+}
+
+#[test]
+fn a_lone_node_says_at_once_that_there_are_no_copies_and_makes_them_when_others_come() {
+    let mut swarm = Swarm::start(1);
+    let source = file(&swarm.dir, "source", 20, 9 * MIB);
+    let ended = swarm.nodes[0].elver(&["put", "--replicas", "2", source.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(5), "{}", ended.stderr);
+    let hash = blake3::hash(&fs::read(&source).unwrap()).to_hex().to_string();
+    let second = Node::start(swarm.dir.path().join("n1"), &[swarm.nodes[0].addr], &[]);
+    swarm.nodes.push(second);
+    swarm.wait_for_copies(0, &hash);
+}
+
+#[test]
+fn a_publisher_that_was_killed_goes_on_copying_as_soon_as_it_is_back() {
+    let mut swarm = Swarm::start(3);
+    let source = file(&swarm.dir, "source", 21, 64 * MIB);
+    let path = source.clone();
+    swarm.nodes[2].request_with(
+        &Command::Put { path, replicas: None, lifetime: None },
+        |response| !matches!(response, Response::Progress(progress) if progress.stage == Stage::Replicating),
+    );
+    swarm.nodes[2].kill();
+    swarm.nodes[2] = Node::start(swarm.dir.path().join("n2"), &[swarm.nodes[0].addr], &[]);
+    let hash = blake3::hash(&fs::read(&source).unwrap()).to_hex().to_string();
+    swarm.wait_for_copies(2, &hash);
+}
+
+#[test]
+fn who_puts_a_file_twice_at_once_is_answered_twice() {
+    let swarm = Swarm::start(3);
+    let source = file(&swarm.dir, "source", 22, 32 * MIB);
+    let put = Command::Put { path: source, replicas: None, lifetime: None };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| swarm.nodes[0].request(&put)));
+        both.map(|one| one.join().unwrap()).into()
+    });
+    for answer in answers {
+        assert!(matches!(answer, Some(Response::Done(Reply::Put { quorum: true, .. }))), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_file_that_was_changed_or_deleted_here_is_fetched_anew() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 23, 3 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let target = swarm.dir.path().join("target");
+    assert_eq!(swarm.nodes[1].get(&hash, &target, &[]).0, Some(0));
+    fs::remove_file(&target).unwrap();
+    assert_eq!(swarm.nodes[1].get(&hash, &target, &[]).0, Some(0), "deleted");
+    assert_eq!(swarm.nodes[1].files().len(), 1);
+    fs::write(&target, b"something else").unwrap();
+    let streamed = swarm.nodes[1].elver(&["get", &hash, "-o", "-"]);
+    assert_eq!(streamed.code, Some(0), "changed: {}", streamed.stderr);
+}
+
+#[test]
+fn a_file_that_is_fetched_to_where_it_is_shared_stays_shared() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 24, 3 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let (code, said) = swarm.nodes[0].get(&hash, &source, &["--force"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = swarm.nodes[1].get(&hash, &swarm.dir.path().join("target"), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(swarm.nodes[0].counter("files_withdrawn"), 0);
+}
+
+#[test]
+fn two_files_are_not_fetched_into_one() {
+    let swarm = Swarm::start(2);
+    let target = Some(swarm.dir.path().join("target"));
+    let source = file(&swarm.dir, "source", 25, 192 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
+    let slow = Command::Get { hash, target: target.clone(), timeout: None };
+    let second = Command::Get { hash: elver::id::Key([1; 32]), target, timeout: None };
+    swarm.nodes[1].request_with(&slow, |response| {
+        if matches!(&response, Response::Progress(progress) if progress.stage == Stage::Downloading) {
+            let refused = swarm.nodes[1].request(&second);
+            assert!(
+                matches!(&refused, Some(Response::Failed(failure)) if failure.message.contains("same file")),
+                "{refused:?}"
+            );
+            return false;
+        }
+        true
+    });
+}
+
+#[test]
+fn one_command_too_many_is_told_so() {
+    use std::io::BufRead;
+    let swarm = Swarm::start(1);
+    let connect =
+        || std::os::unix::net::UnixStream::connect(swarm.nodes[0].dir.join("control.sock")).unwrap();
+    let mut clients: Vec<_> = (0..65).map(|_| connect()).collect();
+    let mut said = String::new();
+    std::io::BufReader::new(clients.pop().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("try again"), "{said}");
 }
