@@ -61,6 +61,8 @@ pub(super) enum Phase {
 /// What a disk operation was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
+    /// To see whether a file that is shared here is still what it was.
+    Shared,
     /// The root, from a piece or a manifest that is stored here.
     LocalRoot,
     Open,
@@ -140,10 +142,9 @@ impl Node {
                 format!("{} downloads are under way, and no more are allowed: try again", self.gets.len());
             return self.fail(id, FailureReason::Failed, message);
         }
-        let share = self.store.share(&hash).cloned();
-        if let (Some(share), None) = (&share, &target) {
-            let (length, path) = (share.manifest.length(), self.path_of(&share.place));
-            return self.done(id, Reply::Get { hash, length, path, sources: 0 });
+        if let Some(other) = self.gets.values().find(|get| target.is_some() && get.target == target) {
+            let message = format!("{} is being fetched into the same file: choose another", other.hash);
+            return self.fail(id, FailureReason::Failed, message);
         }
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
@@ -175,12 +176,41 @@ impl Node {
             progress_at: now,
         };
         self.gets.insert(download, get);
-        match (share, self.store.locate(&hash)) {
-            (Some(share), _) => self.layout_known(now, download, Arc::clone(&share.manifest)),
-            (None, Some((_, extent))) => {
-                self.disk(DiskOp::Read(extent), Waiting::Get(download, Step::LocalRoot))
+        match self.store.share(&hash) {
+            Some(share) => {
+                let (place, stamp) = (share.place.clone(), Some(share.stamp));
+                let nothing = Extent { place, offset: 0, length: 0, stamp };
+                self.disk(DiskOp::Read(nothing), Waiting::Get(download, Step::Shared));
             }
-            (None, None) => self.fetch_root(now, download),
+            None => self.find_root(now, download),
+        }
+    }
+
+    /// The whole file is here, unless somebody changed it.
+    fn shared(&mut self, now: Instant, download: DownloadId, error: Option<DiskError>) {
+        let Some(get) = self.gets.get(&download) else { return };
+        let Some(share) = self.store.share(&get.hash).cloned() else { return self.find_root(now, download) };
+        match error {
+            Some(error) => {
+                self.send_failed(now, &share.place, &error);
+                self.find_root(now, download);
+            }
+            None if get.target.is_some() => self.layout_known(now, download, Arc::clone(&share.manifest)),
+            None => {
+                let (hash, length) = (get.hash, share.manifest.length());
+                let path = self.path_of(&share.place);
+                self.end_get(download, Ok(Reply::Get { hash, length, path, sources: 0 }));
+                self.begin_queued(now);
+            }
+        }
+    }
+
+    /// Takes the root from here when it is here.
+    fn find_root(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get(&download) else { return };
+        match self.store.locate(&get.hash) {
+            Some((_, extent)) => self.disk(DiskOp::Read(extent), Waiting::Get(download, Step::LocalRoot)),
+            None => self.fetch_root(now, download),
         }
     }
 
@@ -221,10 +251,8 @@ impl Node {
     fn layout_known(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>) {
         let Some(get) = self.gets.get_mut(&download) else { return };
         if self.store.begin_partial(get.hash, Arc::clone(&manifest), get.place.clone()).is_err() {
-            let message =
-                format!("{} bytes do not fit the node's quota: give a path with -o", manifest.length());
-            self.transfer.abort(now, download);
-            return self.end_get(download, Err(Failure { reason: FailureReason::NoSpace, message }));
+            let why = format!("{} bytes do not fit the node's quota: give a path with -o", manifest.length());
+            return self.give_up(now, download, FailureReason::NoSpace, &why);
         }
         get.have = vec![false; manifest.chunk_count() as usize];
         get.phase = Phase::Opening;
@@ -247,6 +275,7 @@ impl Node {
                 let stage = Stage::Checking;
                 self.tell(download, Progress { stage, done, total, prefix: 0, path: None });
             }
+            (Step::Shared, result, _) => self.shared(now, download, result.err()),
             (Step::LocalRoot, Ok(DiskReply::Bytes(bytes)), _) => self.local_root(now, download, bytes),
             // What is stored here cannot be read: the network has it, perhaps.
             (Step::LocalRoot, _, _) => self.fetch_root(now, download),
@@ -341,8 +370,8 @@ impl Node {
             return self.chunks_complete(download, 0);
         }
         self.transfer.begin(now, download, manifest, place, have);
-        if self.gets.get(&download).is_some_and(|get| get.search.lookups == 0 && get.search.lookup.is_none())
-        {
+        // None was made when the root was here, and none while the disk was at work.
+        if self.gets.get(&download).is_some_and(|get| get.search.look_again.is_none()) {
             self.look_up_providers(now, download);
         }
         self.report_get(download);
@@ -377,18 +406,23 @@ impl Node {
         };
         get.place = place.clone();
         self.store.end_partial(&get.hash);
-        let known = self.store.share(&get.hash).is_some();
-        let share = Arc::new(Share {
-            manifest,
-            place,
-            stamp,
-            replicas: 0,
-            lifetime: self.config.lifetime,
-            replicated: true,
-            synced: false,
+        let known = self.store.share(&get.hash);
+        let elsewhere = known.is_some_and(|known| known.place != place);
+        let share = Arc::new(match known {
+            // It has taken the place of the file that was shared there.
+            Some(known) => Share { stamp, ..Share::clone(known) },
+            None => Share {
+                manifest,
+                place,
+                stamp,
+                replicas: 0,
+                lifetime: self.config.lifetime,
+                replicated: true,
+                synced: false,
+            },
         });
         // A file that is shared already stays where it is shared.
-        if known || self.store.add_share(Arc::clone(&share)).is_err() {
+        if elsewhere || self.store.add_share(Arc::clone(&share)).is_err() {
             return self.saved(now, download, None);
         }
         self.disk(DiskOp::SaveShare(share), Waiting::Get(download, Step::Save));
@@ -514,7 +548,8 @@ impl Node {
             get.queued.retain(|(id, ..)| *id != command);
             let waited = get.waiters.len();
             get.waiters.retain(|id| *id != command);
-            if waited > 0 && get.waiters.is_empty() {
+            // One that is complete already takes its place: nothing is won by losing it.
+            if waited > 0 && get.waiters.is_empty() && get.phase != Phase::Finishing {
                 over = Some(*download);
             }
         }

@@ -138,7 +138,7 @@ impl Node {
 
     /// A file could not be read when a peer wanted a part of it. When it is not what it was, nothing of it is offered any
     /// more.
-    fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
+    pub(super) fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
         log::warn!("{error}");
         if let Place::Piece(key) = place {
             if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Changed) {
