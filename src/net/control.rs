@@ -62,9 +62,12 @@ impl Control {
     pub(super) fn accept(&mut self, registry: &Registry, token: impl Fn(u64) -> Token) {
         loop {
             match self.listener.accept() {
-                Ok((socket, _)) if self.clients.len() >= CLIENTS_MAX => {
+                Ok((mut socket, _)) if self.clients.len() >= CLIENTS_MAX => {
                     log::warn!("a control client was turned away: {CLIENTS_MAX} are connected");
-                    drop(socket);
+                    let message =
+                        format!("{CLIENTS_MAX} commands are under way, and no more are allowed: try again");
+                    let refusal = Response::Failed(Failure { reason: FailureReason::Failed, message });
+                    let _ = socket.write_all(&line_of(&refusal));
                 }
                 Ok((mut socket, _)) => {
                     self.counter += 1;
@@ -135,6 +138,11 @@ impl Control {
         }
     }
 
+    /// Whether [`serve_again`](Control::serve_again) has something to do.
+    pub(super) fn has_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
     /// Whether an answer waits to be read.
     pub(super) fn has_backlog(&self) -> bool {
         self.clients.iter().any(|(_, client)| !client.outbox.is_empty())
@@ -144,6 +152,14 @@ impl Control {
         let mut client = self.clients.remove(index);
         let _ = registry.deregister(&mut client.socket);
     }
+}
+
+/// An answer as it goes over the socket.
+fn line_of(response: &Response) -> Vec<u8> {
+    let mut line = serde_json::to_vec(response)
+        .expect("an answer has no maps but with names, and no number that JSON lacks");
+    line.push(b'\n');
+    line
 }
 
 impl Drop for Control {
@@ -170,7 +186,8 @@ impl Client {
 
     /// Takes the next command when none is running; false when the client does not speak our language.
     fn take_lines(&mut self, id: u64, requests: &mut Vec<Request>) -> bool {
-        if self.running.is_some() {
+        // Who does not read its answers gives no more commands.
+        if self.running.is_some() || !self.outbox.is_empty() {
             return self.inbox.len() <= LINE_BYTES_MAX;
         }
         let Some(end) = self.inbox.iter().position(|&byte| byte == b'\n') else {
@@ -193,10 +210,7 @@ impl Client {
     }
 
     fn put(&mut self, response: &Response) {
-        match serde_json::to_writer(&mut self.outbox, response) {
-            Ok(()) => self.outbox.push(b'\n'),
-            Err(error) => log::error!("an answer could not be written: {error}"),
-        }
+        self.outbox.extend(line_of(response));
     }
 
     /// Writes what the socket takes; false when the client is gone.

@@ -318,6 +318,7 @@ impl Driver {
         let now = self.clock.now();
         self.node.handle_command(now, id, command);
         self.carry_out(now);
+        self.send_datagrams();
         id
     }
 
@@ -334,6 +335,7 @@ impl Driver {
             self.node.shut_down(now);
             self.begin_stopping(now);
             self.carry_out(now);
+            self.send_datagrams();
         }
     }
 
@@ -349,7 +351,11 @@ impl Driver {
 
     /// How long the poll may wait; `None` is until something happens.
     fn time_left(&self) -> Option<Duration> {
-        let ready = self.udp.readable || self.accepting || self.streams.has_ready() || self.disk.has_work();
+        let ready = self.udp.readable
+            || self.accepting
+            || self.streams.has_ready()
+            || self.control.has_again()
+            || self.disk.has_work();
         if ready {
             return Some(Duration::ZERO);
         }
