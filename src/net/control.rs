@@ -20,7 +20,8 @@ pub(super) struct Control {
     path: PathBuf,
     clients: Slab<Client>,
     counter: u64,
-    /// Clients whose command has ended: their next one may be here already.
+    /// Clients to be looked after although nothing came: their command has ended and the next one may be here already,
+    /// or they are gone.
     again: Vec<u64>,
 }
 
@@ -96,7 +97,7 @@ impl Control {
         }
     }
 
-    /// Looks after the clients whose command has ended.
+    /// Looks after clients of whose state no event tells.
     pub(super) fn serve_again(&mut self, registry: &Registry, requests: &mut Vec<Request>) {
         for id in core::mem::take(&mut self.again) {
             self.serve(id, false, registry, requests);
@@ -118,7 +119,7 @@ impl Control {
     }
 
     /// Sends an answer, if who asked is still there.
-    pub(super) fn respond(&mut self, command: CommandId, response: &Response, registry: &Registry) {
+    pub(super) fn respond(&mut self, command: CommandId, response: &Response) {
         let index = (command.0 & 0xff) as usize;
         let client = self.clients.get_mut(index).filter(|client| client.running == Some(command));
         let Some(client) = client else { return };
@@ -132,9 +133,8 @@ impl Control {
         }
         client.put(response);
         if !client.write() {
-            let running = client.running;
-            self.remove(index, registry);
-            log::debug!("a control client went away before its answer ({running:?})");
+            // It is gone. What it waited for is taken back when it is looked after.
+            self.again.push(command.0);
         }
     }
 

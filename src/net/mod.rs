@@ -453,7 +453,7 @@ impl Driver {
                         self.add_turns(status);
                     }
                     match command.0 & EMBEDDED {
-                        0 => self.control.respond(command, &response, self.poll.registry()),
+                        0 => self.control.respond(command, &response),
                         _ => self.responses.push_back((command, response)),
                     }
                 }

@@ -402,6 +402,23 @@ fn two_files_are_not_fetched_into_one() {
 }
 
 #[test]
+fn a_download_ends_when_who_asked_for_it_goes_away() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 26, 192 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
+    for attempt in 0..4 {
+        let target = swarm.dir.path().join(format!("target{attempt}"));
+        let command = Command::Get { hash, target: Some(target.clone()), timeout: None };
+        swarm.nodes[1].request_with(
+            &command,
+            |response| !matches!(response, Response::Progress(progress) if progress.done > 8 * MIB as u64),
+        );
+        wait_for("the download to end", || swarm.nodes[1].status().downloads == 0);
+        assert!(!target.exists(), "it went on for nobody");
+    }
+}
+
+#[test]
 fn one_command_too_many_is_told_so() {
     use std::io::BufRead;
     let swarm = Swarm::start(1);
