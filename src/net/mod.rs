@@ -151,6 +151,8 @@ const EVENTS_PER_TURN: usize = 256;
 const DATAGRAMS_PER_TURN: usize = 64;
 /// Bytes that the disk driver moves in one turn.
 const DISK_BYTES_PER_TURN: u64 = 1 << 20;
+/// Ports that are tried when any free one will do.
+const FREE_PORT_TRIES: usize = 16;
 /// How long a node that was told to stop goes on to finish what it has begun.
 const STOPPING_TIME: Duration = Duration::from_secs(2);
 
@@ -490,7 +492,19 @@ fn name_of(command: &Command) -> &'static str {
 
 /// Binds UDP and TCP to one port. Without an address, to every address that the system has.
 fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
-    let bind = |addr: SocketAddr| bind_both(addr).map_err(|error| StartError::Listen { addr, error });
+    let bind = |addr: SocketAddr| {
+        // A port that is free for UDP may be taken for TCP: then another is.
+        let tries = if addr.port() == 0 { FREE_PORT_TRIES } else { 1 };
+        let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let mut bound = bind_both(addr);
+        for _ in 1..tries {
+            if !bound.as_ref().is_err_and(taken) {
+                break;
+            }
+            bound = bind_both(addr);
+        }
+        bound.map_err(|error| StartError::Listen { addr, error })
+    };
     match addr {
         Some(addr) => bind(addr),
         None => {
