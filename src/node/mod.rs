@@ -38,7 +38,7 @@ use crate::limits::{InvalidLimits, Limits};
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::{Instant, earliest};
-use crate::transfer::{DownloadId, PushId, Transfer, TransferConfig};
+use crate::transfer::{DownloadId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::Unverified;
@@ -50,7 +50,7 @@ use get::Get;
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use put::Put;
-use replicate::Replication;
+use replicate::{Copies, Replication};
 use status::Counters;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -105,7 +105,7 @@ pub struct Node {
     publishing: BTreeMap<PublishId, CommandId>,
     puts: BTreeMap<CommandId, Put>,
     replications: BTreeMap<Key, Replication>,
-    pushes: BTreeMap<PushId, (Key, usize)>,
+    pushes: Copies,
     gets: BTreeMap<DownloadId, Get>,
     queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
     housekeeping: Housekeeping,
@@ -186,7 +186,7 @@ impl Node {
             publishing: BTreeMap::new(),
             puts: BTreeMap::new(),
             replications: BTreeMap::new(),
-            pushes: BTreeMap::new(),
+            pushes: Copies::default(),
             gets: BTreeMap::new(),
             queued_gets: Vec::new(),
             housekeeping: Housekeeping::new(now),

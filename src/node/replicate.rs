@@ -6,7 +6,7 @@
 
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
 use super::{Node, Purpose, Waiting};
-use crate::id::Key;
+use crate::id::{Key, NodeId};
 use crate::io::{DiskOp, Extent, Share};
 use crate::manifest::Content;
 use crate::time::{Duration, Instant};
@@ -14,11 +14,15 @@ use crate::transfer::{PushError, PushId};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
 use crate::wire::message::Want;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Pieces being placed at a time.
+/// Pieces with fewer copies than a quorum that are being placed at a time.
 const JOBS_MAX: usize = 16;
+/// Pieces being placed at a time in all: one that only waits for a slow node's copy does not keep others waiting.
+const JOBS_ALL_MAX: usize = 256;
+/// Copies under way to one node: one that has fallen silent must not hold all there may be.
+const COPIES_PER_NODE_MAX: usize = 8;
 /// Lookups under way for placements at a time.
 const LOOKUPS_MAX: usize = 3;
 /// Nodes tried beyond those that should keep the piece.
@@ -41,6 +45,8 @@ pub(super) struct Replication {
     jobs: BTreeMap<usize, Job>,
     /// Pieces that got fewer copies than they should in this round.
     short: Vec<usize>,
+    /// Nodes that broke off or fell silent in this round.
+    avoided: BTreeSet<NodeId>,
     announced: bool,
     answer_by: Option<Instant>,
     /// There was no room for a lookup or a copy: until then.
@@ -59,6 +65,39 @@ struct Job {
     /// Copies still wanted, those under way not counted.
     wanted: usize,
     in_flight: usize,
+}
+
+/// A copy that is under way to another node.
+struct Copy {
+    file: Key,
+    piece: usize,
+    target: NodeId,
+}
+
+/// Every copy under way, of all files.
+#[derive(Default)]
+pub(super) struct Copies {
+    under_way: BTreeMap<PushId, Copy>,
+}
+
+impl Copies {
+    fn insert(&mut self, push: PushId, copy: Copy) {
+        self.under_way.insert(push, copy);
+    }
+
+    fn remove(&mut self, push: PushId) -> Option<Copy> {
+        self.under_way.remove(&push)
+    }
+
+    /// A file's copies are of no interest any more.
+    fn forget(&mut self, file: &Key) {
+        self.under_way.retain(|_, copy| copy.file != *file);
+    }
+
+    /// Whether one more may go to this node. There are few copies under way, so counting them is cheap.
+    fn is_free(&self, target: &NodeId) -> bool {
+        self.under_way.values().filter(|copy| copy.target == *target).count() < COPIES_PER_NODE_MAX
+    }
 }
 
 impl Replication {
@@ -118,6 +157,7 @@ impl Node {
             todo,
             jobs: BTreeMap::new(),
             short: Vec::new(),
+            avoided: BTreeSet::new(),
             announced: false,
             answer_by: None,
             room_at: None,
@@ -134,7 +174,7 @@ impl Node {
         {
             self.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
-        self.pushes.retain(|_, (file, _)| file != hash);
+        self.pushes.forget(hash);
     }
 
     /// Starts placing pieces while there is room, and ends the round when none is left.
@@ -142,7 +182,9 @@ impl Node {
         loop {
             let Some(replication) = self.replications.get_mut(&hash) else { return };
             let looking_up = replication.jobs.values().filter(|job| job.looking_up).count();
-            if replication.jobs.len() >= JOBS_MAX || looking_up >= LOOKUPS_MAX {
+            let quorum = replication.quorum();
+            let urgent = replication.jobs.keys().filter(|piece| replication.copies[**piece] < quorum).count();
+            if urgent >= JOBS_MAX || replication.jobs.len() >= JOBS_ALL_MAX || looking_up >= LOOKUPS_MAX {
                 return;
             }
             let Some(piece) = replication.todo.pop() else { break };
@@ -196,8 +238,15 @@ impl Node {
         };
         let offer = replication.offer(piece, &extent);
         let Some(job) = replication.jobs.get_mut(&piece) else { return };
-        while job.wanted > 0 {
-            let Some(contact) = job.candidates.pop_front() else { break };
+        job.candidates.retain(|contact| !replication.avoided.contains(&contact.id));
+        while job.wanted > 0 && !job.candidates.is_empty() {
+            // Only those that are to keep it are chosen from: a spare node is for when one of them fails.
+            let free =
+                job.candidates.iter().take(job.wanted).position(|contact| self.pushes.is_free(&contact.id));
+            let Some(contact) = free.and_then(|position| job.candidates.remove(position)) else {
+                replication.room_at.get_or_insert(now + NO_ROOM_WAIT);
+                return;
+            };
             self.next_id += 1;
             let push = PushId(self.next_id);
             if !self.transfer.push(now, push, contact, offer, extent.clone()) {
@@ -206,7 +255,7 @@ impl Node {
                 replication.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             }
-            self.pushes.insert(push, (hash, piece));
+            self.pushes.insert(push, Copy { file: hash, piece, target: contact.id });
             job.wanted -= 1;
             job.in_flight += 1;
         }
@@ -220,8 +269,11 @@ impl Node {
     }
 
     pub(super) fn push_done<T>(&mut self, now: Instant, push: PushId, result: Result<T, PushError>) {
-        let Some((hash, piece)) = self.pushes.remove(&push) else { return };
+        let Some(Copy { file: hash, piece, target }) = self.pushes.remove(push) else { return };
         let Some(replication) = self.replications.get_mut(&hash) else { return };
+        if matches!(result, Err(PushError::Lost)) {
+            replication.avoided.insert(target);
+        }
         if let Some(job) = replication.jobs.get_mut(&piece) {
             job.in_flight -= 1;
             match result {
@@ -231,8 +283,29 @@ impl Node {
             }
         }
         self.advance_job(now, hash, piece);
+        self.advance_waiting(now, hash, target);
         self.report_replication(hash);
         self.advance_replication(now, hash);
+    }
+
+    /// There is room for another copy to a node: a piece that waited for it gets it.
+    fn advance_waiting(&mut self, now: Instant, hash: Key, target: NodeId) {
+        let Some(replication) = self.replications.get(&hash) else { return };
+        let waits = |job: &Job| job.candidates.iter().take(job.wanted).any(|contact| contact.id == target);
+        let waiting: Vec<usize> = match replication.avoided.contains(&target) {
+            // Nobody waits for it any more: the spare nodes take its place.
+            true => replication.jobs.iter().filter(|(_, job)| waits(job)).map(|(piece, _)| *piece).collect(),
+            false => replication
+                .jobs
+                .iter()
+                .find(|(_, job)| waits(job))
+                .map(|(piece, _)| *piece)
+                .into_iter()
+                .collect(),
+        };
+        for piece in waiting {
+            self.advance_job(now, hash, piece);
+        }
     }
 
     pub(super) fn announced(&mut self, now: Instant, file: Key, copies: u32) {
@@ -330,6 +403,7 @@ impl Node {
             let due = |at: &mut Instant| *at <= now;
             let begins = replication.retry_at.take_if(due).is_some();
             if begins {
+                replication.avoided.clear();
                 for piece in core::mem::take(&mut replication.short) {
                     replication.copies[piece] = 1;
                     replication.todo.push(piece);

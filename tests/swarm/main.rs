@@ -429,3 +429,23 @@ fn one_command_too_many_is_told_so() {
     std::io::BufReader::new(clients.pop().unwrap()).read_line(&mut said).unwrap();
     assert!(said.contains("try again"), "{said}");
 }
+
+#[test]
+fn a_holder_that_falls_silent_keeps_nobody_from_a_quorum() {
+    let swarm = Swarm::start(3);
+    let source = file(&swarm.dir, "source", 31, 48 * MIB);
+    let pid = rustix::process::Pid::from_raw(swarm.nodes[2].pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let command = Command::Put { path: source, replicas: Some(3), lifetime: None };
+    let mut stored = None;
+    swarm.nodes[0].request_with(&command, |response| match response {
+        Response::Progress(_) => true,
+        Response::Done(Reply::Put { copies, quorum, .. }) => {
+            stored = Some((copies, quorum));
+            false
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(stored, Some((2, true)));
+    assert_eq!(swarm.nodes[0].files()[0].copies, 2);
+}

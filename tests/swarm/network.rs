@@ -48,6 +48,10 @@ impl Node {
         node
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it without a chance to do anything more.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
