@@ -35,7 +35,7 @@ pub struct Limits {
     pub sources_per_download_max: usize,
     /// Copies under way to other nodes.
     pub pushes_max: usize,
-    /// Pieces stored for the network, about 100 bytes of memory each.
+    /// Pieces stored for the network, less than 200 bytes of memory each.
     pub pieces_max: usize,
     /// Files served where they lie, up to 64 KiB of memory each.
     pub shares_max: usize,

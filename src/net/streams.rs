@@ -200,6 +200,11 @@ impl Driver {
 
     pub(super) fn queue(&mut self, id: StreamId, outgoing: Outgoing) {
         let Some(stream) = self.streams.get(id) else { return };
+        let waits = stream.outbox.iter().any(|before| !matches!(before, Outgoing::Bytes(_)));
+        if let (true, Outgoing::Extent(extent)) = (waits, &outgoing) {
+            // A cold file is read while what comes before is being sent.
+            self.disk.announce(extent);
+        }
         match (stream.outbox.back_mut(), outgoing) {
             // Small frames share a buffer: each on its own would cost several times its bytes.
             (Some(Outgoing::Bytes(last)), Outgoing::Bytes(more)) => last.extend_from_slice(&more),
