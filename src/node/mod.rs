@@ -16,6 +16,7 @@
 //! values, `housekeeping` what has to be done from time to time.
 
 pub mod command;
+mod copies;
 mod get;
 mod guard;
 mod housekeeping;
@@ -45,12 +46,13 @@ use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Response};
+use copies::Copies;
 use core::net::SocketAddr;
 use get::Get;
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use put::Put;
-use replicate::{Copies, Replication};
+use replicate::Replication;
 use status::Counters;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -105,7 +107,7 @@ pub struct Node {
     publishing: BTreeMap<PublishId, CommandId>,
     puts: BTreeMap<CommandId, Put>,
     replications: BTreeMap<Key, Replication>,
-    pushes: Copies,
+    copies: Copies,
     gets: BTreeMap<DownloadId, Get>,
     queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
     housekeeping: Housekeeping,
@@ -186,7 +188,7 @@ impl Node {
             publishing: BTreeMap::new(),
             puts: BTreeMap::new(),
             replications: BTreeMap::new(),
-            pushes: Copies::default(),
+            copies: Copies::default(),
             gets: BTreeMap::new(),
             queued_gets: Vec::new(),
             housekeeping: Housekeeping::new(now),

@@ -5,12 +5,13 @@
 //! answered then; the rest goes on in the background, and what cannot be placed now is tried again later.
 
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
+use super::copies::CopyFor;
 use super::{Node, Purpose, Waiting};
 use crate::id::{Key, NodeId};
 use crate::io::{DiskOp, Extent, Share};
 use crate::manifest::Content;
 use crate::time::{Duration, Instant};
-use crate::transfer::{PushError, PushId};
+use crate::transfer::{PushError, PushOutcome};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
 use crate::wire::message::Want;
@@ -21,8 +22,6 @@ use std::sync::Arc;
 const JOBS_MAX: usize = 16;
 /// Pieces being placed at a time in all: one that only waits for a slow node's copy does not keep others waiting.
 const JOBS_ALL_MAX: usize = 256;
-/// Copies under way to one node: one that has fallen silent must not hold all there may be.
-const COPIES_PER_NODE_MAX: usize = 8;
 /// Lookups under way for placements at a time.
 const LOOKUPS_MAX: usize = 3;
 /// Nodes tried beyond those that should keep the piece.
@@ -65,39 +64,6 @@ struct Job {
     /// Copies still wanted, those under way not counted.
     wanted: usize,
     in_flight: usize,
-}
-
-/// A copy that is under way to another node.
-struct Copy {
-    file: Key,
-    piece: usize,
-    target: NodeId,
-}
-
-/// Every copy under way, of all files.
-#[derive(Default)]
-pub(super) struct Copies {
-    under_way: BTreeMap<PushId, Copy>,
-}
-
-impl Copies {
-    fn insert(&mut self, push: PushId, copy: Copy) {
-        self.under_way.insert(push, copy);
-    }
-
-    fn remove(&mut self, push: PushId) -> Option<Copy> {
-        self.under_way.remove(&push)
-    }
-
-    /// A file's copies are of no interest any more.
-    fn forget(&mut self, file: &Key) {
-        self.under_way.retain(|_, copy| copy.file != *file);
-    }
-
-    /// Whether one more may go to this node. There are few copies under way, so counting them is cheap.
-    fn is_free(&self, target: &NodeId) -> bool {
-        self.under_way.values().filter(|copy| copy.target == *target).count() < COPIES_PER_NODE_MAX
-    }
 }
 
 impl Replication {
@@ -174,7 +140,7 @@ impl Node {
         {
             self.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
-        self.pushes.forget(hash);
+        self.copies.forget_file(hash);
     }
 
     /// Starts placing pieces while there is room, and ends the round when none is left.
@@ -242,20 +208,19 @@ impl Node {
         while job.wanted > 0 && !job.candidates.is_empty() {
             // Only those that are to keep it are chosen from: a spare node is for when one of them fails.
             let free =
-                job.candidates.iter().take(job.wanted).position(|contact| self.pushes.is_free(&contact.id));
+                job.candidates.iter().take(job.wanted).position(|contact| self.copies.is_free(&contact.id));
             let Some(contact) = free.and_then(|position| job.candidates.remove(position)) else {
                 replication.room_at.get_or_insert(now + NO_ROOM_WAIT);
                 return;
             };
-            self.next_id += 1;
-            let push = PushId(self.next_id);
-            if !self.transfer.push(now, push, contact, offer, extent.clone()) {
+            let under_way = self.copies.begin(CopyFor::File { file: hash, piece }, contact.id);
+            if !self.transfer.push(now, under_way, contact, offer, extent.clone()) {
                 // Too many copies under way: goes on when one of them has ended.
+                self.copies.end(under_way);
                 job.candidates.push_front(contact);
                 replication.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             }
-            self.pushes.insert(push, Copy { file: hash, piece, target: contact.id });
             job.wanted -= 1;
             job.in_flight += 1;
         }
@@ -268,8 +233,14 @@ impl Node {
         }
     }
 
-    pub(super) fn push_done<T>(&mut self, now: Instant, push: PushId, result: Result<T, PushError>) {
-        let Some(Copy { file: hash, piece, target }) = self.pushes.remove(push) else { return };
+    /// A copy of one of the file's pieces was made, or not.
+    pub(super) fn file_copied(
+        &mut self,
+        now: Instant,
+        (hash, piece): (Key, usize),
+        target: NodeId,
+        result: Result<PushOutcome, PushError>,
+    ) {
         let Some(replication) = self.replications.get_mut(&hash) else { return };
         if matches!(result, Err(PushError::Lost)) {
             replication.avoided.insert(target);

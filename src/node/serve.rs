@@ -43,7 +43,7 @@ impl Node {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
                 self.get_disk_failed(now, download, &error);
             }
-            TransferEvent::PushDone { push, result, .. } => self.push_done(now, push, result),
+            TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
             TransferEvent::SourceBad { peer, .. } => {
                 log::warn!("{peer} sent content that does not verify; not asking it again");
                 self.counters.bad_sources += 1;
