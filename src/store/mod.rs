@@ -46,6 +46,15 @@ pub enum Admission {
     Refuse(Refusal),
 }
 
+/// What became of a stored piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceChange {
+    /// It is kept from now on, or on more nodes than before.
+    Kept(PieceMeta),
+    /// It is not here any more.
+    Dropped(Key),
+}
+
 /// There is no room: the table of shares is full, or the quota is used up by what cannot be evicted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
@@ -94,6 +103,7 @@ pub struct Store {
     incoming_bytes: u64,
     files: Files,
     ops: VecDeque<DiskOp>,
+    changes: VecDeque<PieceChange>,
     evicted: u64,
     expired: u64,
 }
@@ -117,6 +127,7 @@ impl Store {
             incoming_bytes: 0,
             files: Files::new(seed),
             ops: VecDeque::new(),
+            changes: VecDeque::new(),
             evicted: 0,
             expired: 0,
         };
@@ -223,7 +234,11 @@ impl Store {
             return Admission::Refuse(Refusal::Invalid);
         }
         let expires = self.age(now).saturating_add(u64::from(offer.lifetime));
+        let replicas = self.pieces.get(&offer.key).map(|piece| piece.replicas);
         if self.pieces.raise(&offer.key, offer.replicas, expires) || self.is_published(&offer.key) {
+            if replicas.is_some_and(|replicas| replicas < offer.replicas) {
+                self.changes.extend(self.pieces.get(&offer.key).map(PieceChange::Kept));
+            }
             return Admission::Have;
         }
         let arriving = self.incoming.values().any(|meta| meta.key == offer.key);
@@ -251,6 +266,7 @@ impl Store {
     pub fn committed(&mut self, incoming: u64) -> Option<PieceMeta> {
         let meta = self.release(incoming)?;
         self.pieces.insert(&meta);
+        self.changes.push_back(PieceChange::Kept(meta));
         Some(meta)
     }
 
@@ -273,6 +289,7 @@ impl Store {
         let found = self.pieces.remove(key).is_some();
         if found {
             self.ops.push_back(DiskOp::Remove(Place::Piece(*key)));
+            self.changes.push_back(PieceChange::Dropped(*key));
         }
         found
     }
@@ -383,6 +400,12 @@ impl Store {
     /// that is decided later: a piece that has expired may be offered again.
     pub fn poll_op(&mut self) -> Option<DiskOp> {
         self.ops.pop_front()
+    }
+
+    /// What became of a stored piece, in the order in which it happened. To be polled empty after each input; what was found
+    /// on disk at the start is in [`pieces`](Store::pieces) alone.
+    pub fn poll_change(&mut self) -> Option<PieceChange> {
+        self.changes.pop_front()
     }
 
     /// Bytes that are taken or reserved.

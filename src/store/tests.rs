@@ -340,3 +340,20 @@ fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
         assert!(store.stats().evicted > 0 && store.stats().expired > 0, "seed {seed} exercises everything");
     }
 }
+
+#[test]
+fn what_becomes_of_a_stored_piece_is_told_once() {
+    let mut store = store(1 << 20);
+    let wanted = |replicas| Offer { replicas, ..offer(1, 1000) };
+    let incoming = admit(&mut store, &wanted(3));
+    assert_eq!(store.poll_change(), None, "it is not here yet");
+    store.committed(incoming);
+    assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 3));
+    assert_eq!(store.admit(NOW, &wanted(2)), Admission::Have);
+    assert_eq!(store.poll_change(), None, "fewer were asked for than it is kept on already");
+    assert_eq!(store.admit(NOW, &wanted(5)), Admission::Have);
+    assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 5));
+    assert!(store.remove_piece(&wanted(3).key) && !store.remove_piece(&wanted(3).key));
+    assert_eq!(store.poll_change(), Some(PieceChange::Dropped(wanted(3).key)));
+    assert_eq!(store.poll_change(), None);
+}
