@@ -12,7 +12,7 @@
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
 //! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node,
-//! `put` and `replicate` bring files into the network, `get` and `seek` bring them out, `values` handles named
+//! `put` and `placement` bring files into the network, `get` and `seek` bring them out, `values` handles named
 //! values, `housekeeping` what has to be done from time to time.
 
 pub mod command;
@@ -21,8 +21,8 @@ mod get;
 mod guard;
 mod housekeeping;
 mod output;
+mod placement;
 mod put;
-mod replicate;
 mod seek;
 mod serve;
 mod status;
@@ -51,8 +51,8 @@ use core::net::SocketAddr;
 use get::Get;
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
+use placement::Placement;
 use put::Put;
-use replicate::Replication;
 use status::Counters;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -106,7 +106,7 @@ pub struct Node {
     lookups: BTreeMap<LookupId, Purpose>,
     publishing: BTreeMap<PublishId, CommandId>,
     puts: BTreeMap<CommandId, Put>,
-    replications: BTreeMap<Key, Replication>,
+    placements: BTreeMap<Key, Placement>,
     copies: Copies,
     gets: BTreeMap<DownloadId, Get>,
     queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
@@ -187,7 +187,7 @@ impl Node {
             lookups: BTreeMap::new(),
             publishing: BTreeMap::new(),
             puts: BTreeMap::new(),
-            replications: BTreeMap::new(),
+            placements: BTreeMap::new(),
             copies: Copies::default(),
             gets: BTreeMap::new(),
             queued_gets: Vec::new(),
@@ -220,7 +220,7 @@ impl Node {
             self.transfer.next_deadline(),
             self.store.next_deadline(),
             self.gets.values().filter_map(Get::next_deadline).min(),
-            self.replications.values().filter_map(Replication::next_deadline).min(),
+            self.placements.values().filter_map(Placement::next_deadline).min(),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -412,7 +412,7 @@ impl Node {
         self.transfer.handle_timeout(now);
         self.store.handle_timeout(now);
         self.gets_timeout(now);
-        self.replications_timeout(now);
+        self.placements_timeout(now);
         self.keep_house(now);
         self.settle(now);
     }
@@ -489,7 +489,7 @@ impl Node {
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
             DhtEvent::Joined { contacts } => {
                 log::info!("joined the network: {contacts} contacts");
-                self.retry_replications(now);
+                self.retry_placements(now);
             }
             DhtEvent::BootstrapFailed { retry_in, tried } => {
                 let seconds = retry_in.as_secs().max(1);

@@ -83,7 +83,7 @@ impl Node {
             return self.fail(id, FailureReason::NoSpace, message);
         }
         self.dht.provide(now, share.manifest.hash(), false, &mut self.outbox);
-        self.start_replication(now, share, Some(id));
+        self.start_placement(now, share, Some(id));
     }
 
     /// After a start: shared files are announced again, and unfinished copying goes on.
@@ -92,7 +92,7 @@ impl Node {
         for share in shares {
             self.dht.provide(now, share.manifest.hash(), false, &mut self.outbox);
             if !share.replicated {
-                self.start_replication(now, share, None);
+                self.start_placement(now, share, None);
             }
         }
     }

@@ -160,6 +160,6 @@ impl Node {
     /// Stops announcing and copying a file.
     pub(super) fn forget(&mut self, now: Instant, hash: &Key) {
         self.dht.unprovide(now, hash, &mut self.outbox);
-        self.stop_replication(hash, "the file is not what it was, or is not shared any more");
+        self.stop_placement(hash, "the file is not what it was, or is not shared any more");
     }
 }

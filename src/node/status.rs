@@ -96,8 +96,8 @@ impl Node {
             .shares()
             .map(|share| {
                 let hash = share.manifest.hash();
-                let copies = match self.replications.get(&hash) {
-                    Some(replication) => replication.copies(),
+                let copies = match self.placements.get(&hash) {
+                    Some(placement) => placement.copies(),
                     None if share.replicated => share.replicas.max(1),
                     None => 1,
                 };

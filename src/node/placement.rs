@@ -34,7 +34,7 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
 
 /// The state of copying one file.
-pub(super) struct Replication {
+pub(super) struct Placement {
     share: Arc<Share>,
     waiters: Vec<CommandId>,
     /// Copies known of each piece, this node's own included.
@@ -66,7 +66,7 @@ struct Job {
     in_flight: usize,
 }
 
-impl Replication {
+impl Placement {
     /// How many copies make a file stored: more than half of what was asked for.
     fn quorum(&self) -> u8 {
         match self.share.replicas {
@@ -107,16 +107,16 @@ impl Replication {
 }
 
 impl Node {
-    pub(super) fn start_replication(&mut self, now: Instant, share: Arc<Share>, waiter: Option<CommandId>) {
+    pub(super) fn start_placement(&mut self, now: Instant, share: Arc<Share>, waiter: Option<CommandId>) {
         let hash = share.manifest.hash();
         // Who waits for an earlier `put` of the same file is answered with this one's end.
         let mut waiters =
-            self.replications.get_mut(&hash).map(|old| core::mem::take(&mut old.waiters)).unwrap_or_default();
+            self.placements.get_mut(&hash).map(|old| core::mem::take(&mut old.waiters)).unwrap_or_default();
         waiters.extend(waiter);
-        self.stop_replication(&hash, "the file was put once more");
+        self.stop_placement(&hash, "the file was put once more");
         let pieces = share.manifest.keys().len() + usize::from(!share.manifest.is_single());
         let todo = if share.replicas == 0 { Vec::new() } else { (0..pieces).rev().collect() };
-        let replication = Replication {
+        let placement = Placement {
             share,
             waiters,
             copies: vec![1; pieces],
@@ -130,65 +130,63 @@ impl Node {
             retry_at: None,
             retry_delay: RETRY_MIN,
         };
-        self.replications.insert(hash, replication);
-        self.advance_replication(now, hash);
+        self.placements.insert(hash, placement);
+        self.advance_placement(now, hash);
     }
 
-    pub(super) fn stop_replication(&mut self, hash: &Key, why: &str) {
-        for command in
-            self.replications.remove(hash).map(|replication| replication.waiters).unwrap_or_default()
-        {
+    pub(super) fn stop_placement(&mut self, hash: &Key, why: &str) {
+        for command in self.placements.remove(hash).map(|placement| placement.waiters).unwrap_or_default() {
             self.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
         self.copies.forget_file(hash);
     }
 
     /// Starts placing pieces while there is room, and ends the round when none is left.
-    fn advance_replication(&mut self, now: Instant, hash: Key) {
+    fn advance_placement(&mut self, now: Instant, hash: Key) {
         loop {
-            let Some(replication) = self.replications.get_mut(&hash) else { return };
-            let looking_up = replication.jobs.values().filter(|job| job.looking_up).count();
-            let quorum = replication.quorum();
-            let urgent = replication.jobs.keys().filter(|piece| replication.copies[**piece] < quorum).count();
-            if urgent >= JOBS_MAX || replication.jobs.len() >= JOBS_ALL_MAX || looking_up >= LOOKUPS_MAX {
+            let Some(placement) = self.placements.get_mut(&hash) else { return };
+            let looking_up = placement.jobs.values().filter(|job| job.looking_up).count();
+            let quorum = placement.quorum();
+            let urgent = placement.jobs.keys().filter(|piece| placement.copies[**piece] < quorum).count();
+            if urgent >= JOBS_MAX || placement.jobs.len() >= JOBS_ALL_MAX || looking_up >= LOOKUPS_MAX {
                 return;
             }
-            let Some(piece) = replication.todo.pop() else { break };
-            let (key, _) = replication.key(piece);
-            let wanted = usize::from(replication.share.replicas) + SPARE_NODES;
+            let Some(piece) = placement.todo.pop() else { break };
+            let (key, _) = placement.key(piece);
+            let wanted = usize::from(placement.share.replicas) + SPARE_NODES;
             if let Some(closest) = self.dht.region(now, &key, wanted) {
-                replication.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
+                placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
                 self.place_piece(now, hash, piece, &closest);
                 continue;
             }
             let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else {
                 // Too many lookups: this round goes on when one of them has ended.
-                replication.todo.push(piece);
-                replication.room_at = Some(now + NO_ROOM_WAIT);
+                placement.todo.push(piece);
+                placement.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             };
-            replication.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
+            placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
             self.lookups.insert(lookup, Purpose::Placement(hash, piece));
         }
-        self.review_replication(now, hash);
+        self.review_placement(now, hash);
     }
 
     /// A lookup for a piece is over: the piece is placed, and the next may be looked up.
     pub(super) fn placement_looked_up(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
         self.place_piece(now, hash, piece, closest);
-        self.advance_replication(now, hash);
+        self.advance_placement(now, hash);
     }
 
     /// The nodes closest to a piece are known: those among the first `replicas` get it, this node counted in its place.
     fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
-        let Some(replication) = self.replications.get_mut(&hash) else { return };
-        let (key, _) = replication.key(piece);
-        let replicas = usize::from(replication.share.replicas);
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        let (key, _) = placement.key(piece);
+        let replicas = usize::from(placement.share.replicas);
         let closer =
             closest.iter().filter(|contact| contact.id.distance(&key) < self.id.distance(&key)).count();
         let own_place = !self.config.leaf && closer < replicas;
         // A lookup may outlive the round that it was for.
-        if let Some(job) = replication.jobs.get_mut(&piece).filter(|job| job.looking_up) {
+        if let Some(job) = placement.jobs.get_mut(&piece).filter(|job| job.looking_up) {
             job.looking_up = false;
             job.candidates = closest.iter().copied().take(replicas + SPARE_NODES).collect();
             job.wanted = replicas - usize::from(own_place);
@@ -197,20 +195,20 @@ impl Node {
     }
 
     fn advance_job(&mut self, now: Instant, hash: Key, piece: usize) {
-        let Some(replication) = self.replications.get_mut(&hash) else { return };
-        let (key, _) = replication.key(piece);
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        let (key, _) = placement.key(piece);
         let Some((_, extent)) = self.store.locate(&key) else {
-            return self.stop_replication(&hash, "a part of it cannot be read any more");
+            return self.stop_placement(&hash, "a part of it cannot be read any more");
         };
-        let offer = replication.offer(piece, &extent);
-        let Some(job) = replication.jobs.get_mut(&piece) else { return };
-        job.candidates.retain(|contact| !replication.avoided.contains(&contact.id));
+        let offer = placement.offer(piece, &extent);
+        let Some(job) = placement.jobs.get_mut(&piece) else { return };
+        job.candidates.retain(|contact| !placement.avoided.contains(&contact.id));
         while job.wanted > 0 && !job.candidates.is_empty() {
             // Only those that are to keep it are chosen from: a spare node is for when one of them fails.
             let free =
                 job.candidates.iter().take(job.wanted).position(|contact| self.copies.is_free(&contact.id));
             let Some(contact) = free.and_then(|position| job.candidates.remove(position)) else {
-                replication.room_at.get_or_insert(now + NO_ROOM_WAIT);
+                placement.room_at.get_or_insert(now + NO_ROOM_WAIT);
                 return;
             };
             let under_way = self.copies.begin(CopyFor::File { file: hash, piece }, contact.id);
@@ -218,7 +216,7 @@ impl Node {
                 // Too many copies under way: goes on when one of them has ended.
                 self.copies.end(under_way);
                 job.candidates.push_front(contact);
-                replication.room_at = Some(now + NO_ROOM_WAIT);
+                placement.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             }
             job.wanted -= 1;
@@ -226,10 +224,10 @@ impl Node {
         }
         if job.in_flight == 0 {
             if job.wanted > 0 {
-                replication.short.push(piece);
+                placement.short.push(piece);
             }
-            replication.jobs.remove(&piece);
-            self.review_replication(now, hash);
+            placement.jobs.remove(&piece);
+            self.review_placement(now, hash);
         }
     }
 
@@ -241,32 +239,32 @@ impl Node {
         target: NodeId,
         result: Result<PushOutcome, PushError>,
     ) {
-        let Some(replication) = self.replications.get_mut(&hash) else { return };
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
         if matches!(result, Err(PushError::Lost)) {
-            replication.avoided.insert(target);
+            placement.avoided.insert(target);
         }
-        if let Some(job) = replication.jobs.get_mut(&piece) {
+        if let Some(job) = placement.jobs.get_mut(&piece) {
             job.in_flight -= 1;
             match result {
-                Ok(_) => replication.copies[piece] = replication.copies[piece].saturating_add(1),
+                Ok(_) => placement.copies[piece] = placement.copies[piece].saturating_add(1),
                 // One more of the spare nodes is asked instead.
                 Err(_) => job.wanted += 1,
             }
         }
         self.advance_job(now, hash, piece);
         self.advance_waiting(now, hash, target);
-        self.report_replication(hash);
-        self.advance_replication(now, hash);
+        self.report_placement(hash);
+        self.advance_placement(now, hash);
     }
 
     /// There is room for another copy to a node: a piece that waited for it gets it.
     fn advance_waiting(&mut self, now: Instant, hash: Key, target: NodeId) {
-        let Some(replication) = self.replications.get(&hash) else { return };
+        let Some(placement) = self.placements.get(&hash) else { return };
         let waits = |job: &Job| job.candidates.iter().take(job.wanted).any(|contact| contact.id == target);
-        let waiting: Vec<usize> = match replication.avoided.contains(&target) {
+        let waiting: Vec<usize> = match placement.avoided.contains(&target) {
             // Nobody waits for it any more: the spare nodes take its place.
-            true => replication.jobs.iter().filter(|(_, job)| waits(job)).map(|(piece, _)| *piece).collect(),
-            false => replication
+            true => placement.jobs.iter().filter(|(_, job)| waits(job)).map(|(piece, _)| *piece).collect(),
+            false => placement
                 .jobs
                 .iter()
                 .find(|(_, job)| waits(job))
@@ -281,18 +279,18 @@ impl Node {
 
     pub(super) fn announced(&mut self, now: Instant, file: Key, copies: u32) {
         log::debug!("{file} is announced to {copies} nodes");
-        if let Some(replication) = self.replications.get_mut(&file) {
-            replication.announced = true;
-            self.review_replication(now, file);
+        if let Some(placement) = self.placements.get_mut(&file) {
+            placement.announced = true;
+            self.review_placement(now, file);
         }
     }
 
-    fn report_replication(&mut self, hash: Key) {
-        let Some(replication) = self.replications.get(&hash) else { return };
-        let quorum = replication.quorum();
-        let done = replication.copies.iter().filter(|copies| **copies >= quorum).count() as u64;
-        let total = replication.copies.len() as u64;
-        for command in replication.waiters.clone() {
+    fn report_placement(&mut self, hash: Key) {
+        let Some(placement) = self.placements.get(&hash) else { return };
+        let quorum = placement.quorum();
+        let done = placement.copies.iter().filter(|copies| **copies >= quorum).count() as u64;
+        let total = placement.copies.len() as u64;
+        for command in placement.waiters.clone() {
             self.progress(
                 command,
                 Progress { stage: Stage::Replicating, done, total, prefix: 0, path: None },
@@ -301,41 +299,41 @@ impl Node {
     }
 
     /// Answers who waits, and ends the round when its last piece is placed or given up.
-    fn review_replication(&mut self, now: Instant, hash: Key) {
-        let Some(replication) = self.replications.get_mut(&hash) else { return };
-        let stored = replication.copies() >= replication.quorum();
-        let answerable = stored || replication.is_round_over() || replication.answer_by.is_some();
-        if answerable && !replication.waiters.is_empty() {
-            let answer_by = *replication.answer_by.get_or_insert(now + ANNOUNCE_WAIT);
-            if replication.announced || now >= answer_by {
+    fn review_placement(&mut self, now: Instant, hash: Key) {
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        let stored = placement.copies() >= placement.quorum();
+        let answerable = stored || placement.is_round_over() || placement.answer_by.is_some();
+        if answerable && !placement.waiters.is_empty() {
+            let answer_by = *placement.answer_by.get_or_insert(now + ANNOUNCE_WAIT);
+            if placement.announced || now >= answer_by {
                 self.answer_put(hash);
             }
         }
-        let Some(replication) = self.replications.get_mut(&hash) else { return };
-        if !replication.is_round_over() || replication.retry_at.is_some() {
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        if !placement.is_round_over() || placement.retry_at.is_some() {
             return;
         }
-        if !replication.short.is_empty() {
-            log::info!("{hash}: {} pieces have fewer copies than asked for", replication.short.len());
-            replication.retry_at = Some(now + replication.retry_delay);
-            replication.retry_delay = (replication.retry_delay * 2).min(RETRY_MAX);
-        } else if replication.waiters.is_empty() {
-            let finished = self.replications.remove(&hash).expect("it was there");
+        if !placement.short.is_empty() {
+            log::info!("{hash}: {} pieces have fewer copies than asked for", placement.short.len());
+            placement.retry_at = Some(now + placement.retry_delay);
+            placement.retry_delay = (placement.retry_delay * 2).min(RETRY_MAX);
+        } else if placement.waiters.is_empty() {
+            let finished = self.placements.remove(&hash).expect("it was there");
             self.replicated(&finished.share);
         }
     }
 
     fn answer_put(&mut self, hash: Key) {
-        let Some(replication) = self.replications.get_mut(&hash) else { return };
-        replication.answer_by = None;
-        let waiters = core::mem::take(&mut replication.waiters);
-        let copies = replication.copies();
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        placement.answer_by = None;
+        let waiters = core::mem::take(&mut placement.waiters);
+        let copies = placement.copies();
         let reply = Reply::Put {
             hash,
-            length: replication.share.manifest.length(),
+            length: placement.share.manifest.length(),
             copies: u32::from(copies),
-            replicas: replication.share.replicas,
-            quorum: copies >= replication.quorum(),
+            replicas: placement.share.replicas,
+            quorum: copies >= placement.quorum(),
         };
         for command in waiters {
             self.done(command, reply.clone());
@@ -355,45 +353,44 @@ impl Node {
     }
 
     /// There are nodes now: what could not be placed is tried again.
-    pub(super) fn retry_replications(&mut self, now: Instant) {
-        for replication in self.replications.values_mut().filter(|replication| replication.retry_at.is_some())
-        {
-            (replication.retry_at, replication.retry_delay) = (Some(now), RETRY_MIN);
+    pub(super) fn retry_placements(&mut self, now: Instant) {
+        for placement in self.placements.values_mut().filter(|placement| placement.retry_at.is_some()) {
+            (placement.retry_at, placement.retry_delay) = (Some(now), RETRY_MIN);
         }
     }
 
-    pub(super) fn replications_timeout(&mut self, now: Instant) {
+    pub(super) fn placements_timeout(&mut self, now: Instant) {
         let due: Vec<Key> = self
-            .replications
+            .placements
             .iter()
-            .filter(|(_, replication)| replication.next_deadline().is_some_and(|at| at <= now))
+            .filter(|(_, placement)| placement.next_deadline().is_some_and(|at| at <= now))
             .map(|(hash, _)| *hash)
             .collect();
         for hash in due {
-            let Some(replication) = self.replications.get_mut(&hash) else { continue };
+            let Some(placement) = self.placements.get_mut(&hash) else { continue };
             let due = |at: &mut Instant| *at <= now;
-            let begins = replication.retry_at.take_if(due).is_some();
+            let begins = placement.retry_at.take_if(due).is_some();
             if begins {
-                replication.avoided.clear();
-                for piece in core::mem::take(&mut replication.short) {
-                    replication.copies[piece] = 1;
-                    replication.todo.push(piece);
+                placement.avoided.clear();
+                for piece in core::mem::take(&mut placement.short) {
+                    placement.copies[piece] = 1;
+                    placement.todo.push(piece);
                 }
             }
-            if replication.room_at.take_if(due).is_some() || begins {
-                let stuck: Vec<usize> = replication.jobs.keys().copied().collect();
+            if placement.room_at.take_if(due).is_some() || begins {
+                let stuck: Vec<usize> = placement.jobs.keys().copied().collect();
                 for piece in stuck {
                     if self
-                        .replications
+                        .placements
                         .get(&hash)
                         .is_some_and(|r| r.jobs.get(&piece).is_some_and(|job| !job.looking_up))
                     {
                         self.advance_job(now, hash, piece);
                     }
                 }
-                self.advance_replication(now, hash);
+                self.advance_placement(now, hash);
             }
-            self.review_replication(now, hash);
+            self.review_placement(now, hash);
         }
     }
 }
