@@ -113,6 +113,17 @@ fn look_at(message: &Message<'_>, network: &Network) {
             assert!((1..=6).contains(&announcements.len()));
             let _ = announcements[0].provider.verify(network, &announcements[0].file);
         }
+        Message::Reconcile { ranges, .. } => {
+            assert!((1..=27).contains(&ranges.len()));
+            assert!(ranges.iter().all(|range| range.first() <= range.last()));
+            assert!(ranges.windows(2).all(|two| two[0].last() < two[1].first()));
+            let _ = ranges.iter().map(|range| (range.scope(), range.summary())).count();
+        }
+        Message::Reconciled { answers } => {
+            let bytes: usize = answers.iter().map(|answer| answer.bytes()).sum();
+            assert_eq!(bytes, answers.bytes().len());
+            assert!((1..=27).contains(&answers.iter().count()));
+        }
         Message::Pong { observed } => assert_ne!(observed.port(), 0),
         Message::Ping { .. } | Message::Find { .. } | Message::Stored { .. } | Message::Leave { .. } => {}
     }

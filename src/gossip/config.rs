@@ -43,19 +43,19 @@ impl Default for GossipConfig {
 
 /// Values of membership that contradict each other, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InvalidTiming(pub &'static str);
+pub struct InvalidGossipConfig(pub &'static str);
 
-impl fmt::Display for InvalidTiming {
+impl fmt::Display for InvalidGossipConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the settings of [gossip] and [membership] contradict each other: {}", self.0)
     }
 }
 
-impl std::error::Error for InvalidTiming {}
+impl std::error::Error for InvalidGossipConfig {}
 
 impl GossipConfig {
     /// Checks the values against each other.
-    pub fn validate(&self) -> Result<(), InvalidTiming> {
+    pub fn validate(&self) -> Result<(), InvalidGossipConfig> {
         let rules = [
             (!self.interval.is_zero(), "an interval of 0 would never let the node rest"),
             (self.fanout >= 1, "a round that tells no peer is none"),
@@ -69,7 +69,7 @@ impl GossipConfig {
             (self.evicted_after > self.unresponsive_after, "`evicted` comes after `unresponsive`"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, why)) => Err(InvalidTiming(why)),
+            Some((_, why)) => Err(InvalidGossipConfig(why)),
             None => Ok(()),
         }
     }

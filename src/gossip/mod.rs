@@ -2,4 +2,4 @@
 
 mod config;
 
-pub use config::{GossipConfig, InvalidTiming};
+pub use config::{GossipConfig, InvalidGossipConfig};

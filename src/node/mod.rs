@@ -91,9 +91,9 @@ pub enum InvalidConfig {
     /// Its bounds.
     Limits(InvalidLimits),
     /// How it learns who is there.
-    Gossip(gossip::InvalidTiming),
+    Gossip(gossip::InvalidGossipConfig),
     /// How it keeps enough copies.
-    Replication(replication::InvalidTiming),
+    Replication(replication::InvalidReplication),
 }
 
 impl fmt::Display for InvalidConfig {
@@ -114,14 +114,14 @@ impl From<InvalidLimits> for InvalidConfig {
     }
 }
 
-impl From<gossip::InvalidTiming> for InvalidConfig {
-    fn from(error: gossip::InvalidTiming) -> Self {
+impl From<gossip::InvalidGossipConfig> for InvalidConfig {
+    fn from(error: gossip::InvalidGossipConfig) -> Self {
         InvalidConfig::Gossip(error)
     }
 }
 
-impl From<replication::InvalidTiming> for InvalidConfig {
-    fn from(error: replication::InvalidTiming) -> Self {
+impl From<replication::InvalidReplication> for InvalidConfig {
+    fn from(error: replication::InvalidReplication) -> Self {
         InvalidConfig::Replication(error)
     }
 }

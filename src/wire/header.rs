@@ -73,6 +73,10 @@ pub enum Kind {
     Stored = 7,
     /// The sender is going.
     Leave = 9,
+    /// Do we hold the same?
+    Reconcile = 14,
+    /// This is the same, and this is not.
+    Reconciled = 15,
 }
 
 impl Kind {
@@ -87,13 +91,15 @@ impl Kind {
             6 => Kind::Announce,
             7 => Kind::Stored,
             9 => Kind::Leave,
+            14 => Kind::Reconcile,
+            15 => Kind::Reconciled,
             _ => return None,
         })
     }
 
     /// Whether it answers a request, so that its transaction must be one of ours.
     pub fn is_answer(self) -> bool {
-        matches!(self, Kind::Pong | Kind::Found | Kind::Stored)
+        matches!(self, Kind::Pong | Kind::Found | Kind::Stored | Kind::Reconciled)
     }
 
     /// Whether it may be sent to an address whose owner is not known yet.

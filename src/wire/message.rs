@@ -4,10 +4,11 @@ use super::Refused;
 use super::contact::{WireAddr, WireContact};
 use super::header::Kind;
 use super::provider::ProviderRecord;
+use super::reconcile::{Answers, ReconcileHead, WireRange, check_ranges};
 use super::record::Record;
 use crate::id::Key;
 use core::net::SocketAddr;
-use zerocopy::little_endian::U16;
+use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The most provider announcements in one datagram.
@@ -167,6 +168,18 @@ pub enum Message<'a> {
         /// Whether it does not mean to come back.
         for_good: bool,
     },
+    /// Do we hold the same?
+    Reconcile {
+        /// What fingerprints are made with.
+        salt: u64,
+        /// What the sender holds, ascending and without overlap.
+        ranges: &'a [WireRange],
+    },
+    /// What is the same, and what is not.
+    Reconciled {
+        /// About the first ranges of the request, as many as there was room for.
+        answers: Answers<'a>,
+    },
 }
 
 impl<'a> Message<'a> {
@@ -181,6 +194,8 @@ impl<'a> Message<'a> {
             Message::Announce { .. } => Kind::Announce,
             Message::Stored { .. } => Kind::Stored,
             Message::Leave { .. } => Kind::Leave,
+            Message::Reconcile { .. } => Kind::Reconcile,
+            Message::Reconciled { .. } => Kind::Reconciled,
         }
     }
 
@@ -229,6 +244,13 @@ impl<'a> Message<'a> {
                     _ => return Err(Refused::Value),
                 }
             }
+            Kind::Reconcile => {
+                let (head, rest) = ReconcileHead::ref_from_prefix(payload).map_err(|_| Refused::Length)?;
+                let ranges = <[WireRange]>::ref_from_bytes(rest).map_err(|_| Refused::Length)?;
+                check_ranges(ranges)?;
+                Message::Reconcile { salt: head.salt.get(), ranges }
+            }
+            Kind::Reconciled => Message::Reconciled { answers: Answers::parse(payload)? },
         })
     }
 
@@ -268,6 +290,12 @@ impl<'a> Message<'a> {
             Message::Leave { for_good } => {
                 writer.put(&LeaveBody { for_good: u8::from(for_good), reserved: [0; 7] })?
             }
+            Message::Reconcile { salt, ranges } => {
+                check_ranges(ranges).ok()?;
+                writer.put(&ReconcileHead { salt: U64::new(salt) })?;
+                writer.put(ranges)?;
+            }
+            Message::Reconciled { answers } => writer.put(answers.bytes())?,
         }
         Some(writer.length)
     }

@@ -8,6 +8,7 @@
 //! - [`message`]: the bodies of datagrams.
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
 //! - [`contact`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
+//! - [`reconcile`]: what nodes tell each other about what they hold.
 //! - [`frame`]: what goes over TCP streams.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
@@ -20,6 +21,7 @@ pub mod message;
 pub mod network;
 pub mod outbox;
 pub mod provider;
+pub mod reconcile;
 pub mod record;
 
 use core::fmt;

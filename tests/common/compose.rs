@@ -9,6 +9,9 @@ use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
 use elver::wire::frame::{Frame, Hello, Offer, Refusal, WHICH_KEYS_MAX};
 use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, Want};
 use elver::wire::provider::ProviderRecord;
+use elver::wire::reconcile::{
+    Answer, AnswerWriter, Answers, RANGES_MAX, Scope, Summary, WirePart, WireRange, prefix,
+};
 use elver::wire::record::{NAME_BYTES_MAX, Record, VALUE_BYTES_MAX, sign_record};
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -138,7 +141,53 @@ fn requests() -> Vec<Vector> {
         ),
         known("leave", "a leave for a while", &Message::Leave { for_good: false }),
         known("leave-for-good", "a leave for good", &Message::Leave { for_good: true }),
+        known(
+            "reconcile",
+            "the first question of a reconciliation: one range, the whole key space",
+            &Message::Reconcile { salt: 0x3132_3334_3536_3738, ranges: &ranges(1) },
+        ),
+        known(
+            "reconcile-full",
+            "a reconcile of as many ranges as fit",
+            &Message::Reconcile { salt: 0x3132_3334_3536_3738, ranges: &ranges(RANGES_MAX as u64) },
+        ),
     ]
+}
+
+/// The key space in `count` ranges of about the same width; every other one asks what is kept there.
+fn ranges(count: u64) -> Vec<WireRange> {
+    let width = u64::MAX / count;
+    let range = |index: u64| {
+        let last = if index + 1 == count { u64::MAX } else { (index + 1) * width - 1 };
+        let scope = if index % 2 == 0 { Scope::Shared } else { Scope::Kept };
+        WireRange::new(index * width, last, scope, summary(index as u8))
+    };
+    (0..count).map(range).collect()
+}
+
+/// What lies in a range: 3 keys and more.
+fn summary(number: u8) -> Summary {
+    let mut summary = Summary::default();
+    (0..3 + number).for_each(|index| summary.add(&key(index), 0x3132_3334_3536_3738));
+    summary
+}
+
+/// One answer of each sort.
+fn reconciled(out: &mut [u8]) -> Answers<'_> {
+    let parts = [WirePart::new(0x0fff_ffff_ffff_ffff, summary(1)), WirePart::new(u64::MAX, summary(2))];
+    let keys = [prefix(&key(0x21)), prefix(&key(0x22)), prefix(&key(0x23))];
+    let mut writer = AnswerWriter::new(out);
+    for answer in [
+        Answer::Equal,
+        Answer::Split(&parts),
+        Answer::Keys(&keys),
+        Answer::Keys(&[]),
+        Answer::Later,
+        Answer::Refused,
+    ] {
+        assert!(writer.put(&answer));
+    }
+    writer.finish().expect("sound answers")
 }
 
 fn answers() -> Vec<Vector> {
@@ -164,6 +213,16 @@ fn answers() -> Vec<Vector> {
             "stored-not",
             "none stored for want of a token",
             &Message::Stored { accepted: 0, reason: NotStored::Token },
+        ),
+        known(
+            "reconciled",
+            "an answer of each sort to a reconcile",
+            &Message::Reconciled { answers: reconciled(&mut [0; 256]) },
+        ),
+        known(
+            "reconciled-equal",
+            "the end of a reconciliation of equal sets",
+            &Message::Reconciled { answers: Answers::parse(&[0; 8]).expect("an equal") },
         ),
     ]
 }

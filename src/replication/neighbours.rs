@@ -1,0 +1,461 @@
+//! The neighbours that share pieces with this node, each in one of 64 slots, and which of them are nearest to a key.
+//!
+//! The pieces' sets of neighbours are bitmaps over the slots. A slot that is given up keeps its bits until every piece has been
+//! looked at; only then somebody else may have it.
+
+use super::exchange::Exchange;
+use super::reconcile::Session;
+use crate::id::{Key, NodeId};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+
+/// How many neighbours there is room for.
+pub const SLOTS_MAX: usize = 64;
+
+/// How a neighbour is doing, as membership sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Liveness {
+    /// It was told of; nothing was exchanged with it. It does not count.
+    Unproven,
+    /// It answers.
+    Live {
+        /// Since when.
+        since: Instant,
+    },
+    /// It has been silent, not yet for long.
+    Suspect,
+    /// It has been silent for long.
+    Unresponsive {
+        /// Since when.
+        since: Instant,
+    },
+}
+
+impl Liveness {
+    /// Whether copies there count.
+    fn is_there(self) -> bool {
+        matches!(self, Liveness::Live { .. } | Liveness::Suspect)
+    }
+}
+
+/// One of the nearest members, as membership hands it in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// Who and where.
+    pub contact: Contact,
+    /// How it is doing.
+    pub liveness: Liveness,
+}
+
+/// What is kept of a neighbour.
+pub(super) struct Slot {
+    pub(super) contact: Contact,
+    pub(super) liveness: Liveness,
+    /// It has been live for long enough to count among holders.
+    settled: bool,
+    /// The pieces' bits are of another time: they are cleared before anything here is believed.
+    pub(super) stale: bool,
+    /// It was compared with since it came, came back or settled, or there was nothing to compare.
+    pub(super) checked: bool,
+    /// Pieces of which it and this node are holders.
+    pub(super) shared: u32,
+    /// Some of those became so lately.
+    pub(super) grown: bool,
+    /// When it is to be compared with next.
+    pub(super) reconcile_at: Option<Instant>,
+    /// No comparison before.
+    pub(super) quiet_until: Instant,
+    /// Comparisons in a row that failed.
+    pub(super) failures: u32,
+    pub(super) session: Option<Session>,
+    pub(super) exchange: Option<Exchange>,
+    /// It takes no copies: others get them until then.
+    passed_until: Option<Instant>,
+    refusals: u32,
+    /// The last copy to it broke off: none goes there until then.
+    pub(super) held_until: Instant,
+    broken: u32,
+    /// Work that it may still ask for, in pieces looked at, as of `credited`.
+    credit: u64,
+    credited: Instant,
+}
+
+/// What of the neighbourhood a decision needs, as sets of slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Masks {
+    /// Members that count among holders.
+    pub(super) eligible: u64,
+    /// Live, not merely suspect.
+    pub(super) live: u64,
+    /// Live or suspect.
+    pub(super) there: u64,
+    /// Silent for long.
+    pub(super) silent: u64,
+    /// Compared with: what is known of them is so.
+    pub(super) trusted: u64,
+    /// They refuse copies for now.
+    pub(super) passed: u64,
+    /// In the part of the key space that is known completely.
+    ball: u64,
+}
+
+/// The nearest to a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Chosen {
+    /// Neighbours.
+    pub(super) mask: u64,
+    /// This node itself.
+    pub(super) own: bool,
+}
+
+impl Chosen {
+    pub(super) fn count(&self) -> u32 {
+        self.mask.count_ones() + u32::from(self.own)
+    }
+}
+
+/// What a change of the neighbourhood brought.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Holders may have changed.
+    pub(super) any: bool,
+    /// Neighbours that became unresponsive.
+    pub(super) vanished: Vec<NodeId>,
+    /// Neighbours that answer.
+    pub(super) there: Vec<NodeId>,
+}
+
+/// The neighbourhood.
+pub(super) struct Neighbours {
+    own: NodeId,
+    settle: Duration,
+    slots: Vec<Option<Slot>>,
+    /// Slots that were given up and whose bits are still about.
+    pub(super) dirty: u64,
+    /// Neighbours wait for a slot.
+    waiting: bool,
+    given: Vec<Neighbour>,
+    complete: bool,
+    /// Keys that share so many bits with this node lie in the part that is known completely.
+    covered: u32,
+    pub(super) masks: Masks,
+}
+
+impl Neighbours {
+    pub(super) fn new(own: NodeId, settle: Duration) -> Self {
+        Neighbours {
+            own,
+            settle,
+            slots: (0..SLOTS_MAX).map(|_| None).collect(),
+            dirty: 0,
+            waiting: false,
+            given: Vec::new(),
+            complete: false,
+            covered: 257,
+            masks: Masks::default(),
+        }
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&Slot> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Slot)> {
+        self.slots.iter_mut().enumerate().filter_map(|(index, slot)| Some((index, slot.as_mut()?)))
+    }
+
+    pub(super) fn find(&self, id: &NodeId) -> Option<usize> {
+        self.iter().find(|(_, slot)| slot.contact.id == *id).map(|(index, _)| index)
+    }
+
+    /// How many neighbours count, silent ones included.
+    pub(super) fn counted(&self) -> usize {
+        self.iter().filter(|(_, slot)| slot.settled).count()
+    }
+
+    /// Takes the neighbourhood as membership sees it, nearest first.
+    pub(super) fn set(&mut self, now: Instant, given: &[Neighbour], complete: bool) -> Changes {
+        let mut changes = Changes { any: complete != self.complete, ..Changes::default() };
+        self.complete = complete;
+        self.given.clear();
+        let counts = |neighbour: &&Neighbour| neighbour.contact.id != self.own;
+        self.given.extend(given.iter().filter(counts).take(SLOTS_MAX));
+        self.drop_absent(&mut changes);
+        for neighbour in core::mem::take(&mut self.given).iter() {
+            self.given.push(*neighbour);
+            if neighbour.liveness == Liveness::Unproven {
+                continue;
+            }
+            match self.find(&neighbour.contact.id) {
+                Some(index) => self.update(now, index, neighbour, &mut changes),
+                None => self.admit(now, neighbour, &mut changes),
+            }
+        }
+        let farthest = self.given.iter().map(|neighbour| neighbour.contact.id);
+        let shared = farthest.map(|id| id.key().common_prefix(&self.own.key())).min();
+        let covered = shared.map_or(257, |shared| shared + 1);
+        changes.any |= covered != self.covered;
+        self.covered = covered;
+        self.refresh(now);
+        changes
+    }
+
+    /// Those that are not named any more.
+    fn drop_absent(&mut self, changes: &mut Changes) {
+        for index in 0..SLOTS_MAX {
+            let Some(slot) = &self.slots[index] else { continue };
+            let named = |neighbour: &Neighbour| {
+                neighbour.contact.id == slot.contact.id && neighbour.liveness != Liveness::Unproven
+            };
+            if !self.given.iter().any(named) {
+                self.slots[index] = None;
+                self.dirty |= 1 << index;
+                changes.any = true;
+            }
+        }
+    }
+
+    fn update(&mut self, now: Instant, index: usize, neighbour: &Neighbour, changes: &mut Changes) {
+        let Some(slot) = &mut self.slots[index] else { return };
+        slot.contact = neighbour.contact;
+        let (before, after) = (slot.liveness, neighbour.liveness);
+        if before == after {
+            return;
+        }
+        changes.any = true;
+        slot.liveness = after;
+        let unresponsive = |liveness| matches!(liveness, Liveness::Unresponsive { .. });
+        if unresponsive(after) {
+            if !unresponsive(before) {
+                changes.vanished.push(slot.contact.id);
+            }
+            (slot.session, slot.reconcile_at) = (None, None);
+            return;
+        }
+        changes.there.push(slot.contact.id);
+        // It was away, or so its own start says: what it said before may not be so any more.
+        let restarted =
+            matches!((before, after), (Liveness::Live { since: a }, Liveness::Live { since: b }) if b > a);
+        if unresponsive(before) || restarted {
+            (slot.stale, slot.checked, slot.session) = (true, false, None);
+            slot.quiet_until = now;
+        }
+    }
+
+    fn admit(&mut self, now: Instant, neighbour: &Neighbour, changes: &mut Changes) {
+        let free = |index: &usize| self.slots[*index].is_none() && self.dirty & (1 << index) == 0;
+        let Some(index) = (0..SLOTS_MAX).find(free) else {
+            self.waiting = true;
+            return;
+        };
+        changes.any = true;
+        if neighbour.liveness.is_there() {
+            changes.there.push(neighbour.contact.id);
+        }
+        self.slots[index] = Some(Slot {
+            contact: neighbour.contact,
+            liveness: neighbour.liveness,
+            settled: false,
+            stale: true,
+            checked: false,
+            shared: 0,
+            grown: false,
+            reconcile_at: None,
+            quiet_until: now,
+            failures: 0,
+            session: None,
+            exchange: None,
+            passed_until: None,
+            refusals: 0,
+            held_until: now,
+            broken: 0,
+            credit: 0,
+            credited: Instant::ZERO,
+        });
+    }
+
+    /// Every piece was looked at: the bits in `cleared` are gone. Whether somebody waited for a slot.
+    pub(super) fn cleared(&mut self, now: Instant, cleared: u64) -> bool {
+        self.dirty &= !cleared;
+        for (index, slot) in self.iter_mut() {
+            if cleared & (1 << index) != 0 {
+                slot.stale = false;
+            }
+        }
+        self.refresh(now);
+        core::mem::take(&mut self.waiting)
+    }
+
+    /// The neighbourhood as it was last given, to be given again.
+    pub(super) fn given(&self) -> (Vec<Neighbour>, bool) {
+        (self.given.clone(), self.complete)
+    }
+
+    /// The slots whose bits are of another time.
+    pub(super) fn to_clear(&self) -> u64 {
+        self.iter().filter(|(_, slot)| slot.stale).fold(self.dirty, |mask, (index, _)| mask | 1 << index)
+    }
+
+    /// Does what time does: newcomers settle, refusals are forgotten. Whether holders may have changed.
+    pub(super) fn refresh(&mut self, now: Instant) -> bool {
+        let (own, settle, covered) = (self.own.key(), self.settle, self.covered);
+        let mut masks = Masks::default();
+        let mut settled = false;
+        for (index, slot) in self.iter_mut() {
+            let bit = 1 << index;
+            if !slot.settled && matches!(slot.liveness, Liveness::Live { since } if now >= since + settle) {
+                (slot.settled, slot.stale, slot.checked) = (true, true, false);
+                settled = true;
+            }
+            if slot.passed_until.is_some_and(|until| until <= now) {
+                slot.passed_until = None;
+            }
+            let set = |mask: &mut u64, when: bool| *mask |= if when { bit } else { 0 };
+            set(&mut masks.eligible, slot.settled);
+            set(&mut masks.live, matches!(slot.liveness, Liveness::Live { .. }));
+            set(&mut masks.there, slot.liveness.is_there());
+            set(&mut masks.silent, matches!(slot.liveness, Liveness::Unresponsive { .. }));
+            set(&mut masks.trusted, slot.checked && !slot.stale);
+            set(&mut masks.passed, slot.passed_until.is_some());
+            set(&mut masks.ball, slot.contact.id.key().common_prefix(&own) >= covered);
+        }
+        let changed = settled || masks != self.masks;
+        self.masks = masks;
+        changed
+    }
+
+    /// When [`refresh`](Neighbours::refresh) will change something.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let settles =
+            self.iter().filter(|(_, slot)| !slot.settled).filter_map(|(_, slot)| match slot.liveness {
+                Liveness::Live { since } => Some(since + self.settle),
+                _ => None,
+            });
+        settles.chain(self.iter().filter_map(|(_, slot)| slot.passed_until)).min()
+    }
+
+    /// It refused a copy: others get copies in its place for `first`, longer each time, up to twelve times as long.
+    pub(super) fn pass_over(&mut self, now: Instant, slot: usize, first: Duration) {
+        if let Some(slot) = self.get_mut(slot) {
+            slot.passed_until = Some(now + first * (1 << slot.refusals.min(4)).min(12));
+            slot.refusals += 1;
+        }
+        self.refresh(now);
+    }
+
+    /// A copy to it broke off: it gets none for `first`, longer each time, up to eight times as long.
+    pub(super) fn hold(&mut self, now: Instant, slot: usize, first: Duration) {
+        if let Some(slot) = self.get_mut(slot) {
+            slot.held_until = now + first * (1 << slot.broken.min(3));
+            slot.broken += 1;
+        }
+    }
+
+    /// It took a copy.
+    pub(super) fn took(&mut self, slot: usize) {
+        if let Some(slot) = self.get_mut(slot) {
+            (slot.refusals, slot.broken) = (0, 0);
+        }
+    }
+
+    /// The `count` nearest to `key` among the slots in `mask` and this node.
+    pub(super) fn closest(&self, key: &Key, count: usize, mask: u64) -> Chosen {
+        let count = count.min(SLOTS_MAX + 1);
+        let mut nearest = [(0, 0); SLOTS_MAX + 1];
+        let mut length = 0;
+        let mut left = mask;
+        let mut next = Some(SLOTS_MAX);
+        while let Some(index) = next {
+            let distance = self.leading_distance(index, key);
+            let before = |&(other, slot): &(u64, usize)| {
+                other < distance
+                    || (other == distance && self.id_at(slot).distance(key) < self.id_at(index).distance(key))
+            };
+            // Most are farther than all that were kept.
+            if length < count || nearest[..length].last().is_some_and(|last| !before(last)) {
+                let place = nearest[..length].partition_point(before);
+                length = (length + 1).min(count);
+                if place < length {
+                    nearest[place..length].rotate_right(1);
+                    nearest[place] = (distance, index);
+                }
+            }
+            next = (left != 0).then(|| left.trailing_zeros() as usize);
+            left &= left.wrapping_sub(1);
+        }
+        let mut chosen = Chosen { mask: 0, own: false };
+        for (_, index) in &nearest[..length] {
+            match *index {
+                SLOTS_MAX => chosen.own = true,
+                index => chosen.mask |= 1 << index,
+            }
+        }
+        chosen
+    }
+
+    /// The slot in `mask` that is nearest to `key`.
+    pub(super) fn nearest(&self, key: &Key, mask: u64) -> Option<usize> {
+        bits(mask).min_by_key(|index| self.id_at(*index).distance(key))
+    }
+
+    /// How many of `mask` are nearer to `key` than this node.
+    pub(super) fn rank(&self, key: &Key, mask: u64) -> u32 {
+        let own = self.own.distance(key);
+        bits(mask).filter(|index| self.id_at(*index).distance(key) < own).count() as u32
+    }
+
+    /// Whether nobody can be nearer to `key` than those that were chosen as its `count` holders. Nodes that share more bits
+    /// with this one than the farthest neighbour does are all known, and nearer to a key that does so too than any other.
+    pub(super) fn is_certain(&self, key: &Key, chosen: Chosen, count: usize) -> bool {
+        let inside =
+            key.common_prefix(&self.own.key()) >= self.covered && chosen.mask & !self.masks.ball == 0;
+        self.complete || (inside && chosen.count() as usize == count)
+    }
+
+    fn leading_distance(&self, slot: usize, key: &Key) -> u64 {
+        let leading = |bytes: &[u8; 32]| bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        leading(&self.id_at(slot).0) ^ leading(&key.0)
+    }
+
+    fn id_at(&self, slot: usize) -> NodeId {
+        self.get(slot).map_or(self.own, |slot| slot.contact.id)
+    }
+
+    /// Takes what a neighbour asks for from what it may ask for: `per_second` pieces looked at, twice as much at once.
+    /// Whether anything is left.
+    pub(super) fn has_credit(&mut self, now: Instant, slot: usize, per_second: u64) -> bool {
+        let Some(slot) = self.get_mut(slot) else { return false };
+        let earned = now.since(slot.credited).as_nanos() * u128::from(per_second) / 1_000_000_000;
+        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
+        // What is too little to count is earned later.
+        if earned > 0 {
+            slot.credit = slot.credit.saturating_add(earned).min(per_second * 2);
+            slot.credited = now;
+        }
+        slot.credit > 0
+    }
+
+    /// It was given so much of what it may ask for.
+    pub(super) fn charge(&mut self, slot: usize, pieces: u64) {
+        if let Some(slot) = self.get_mut(slot) {
+            slot.credit = slot.credit.saturating_sub(pieces);
+        }
+    }
+}
+
+/// The slots in a set.
+pub(super) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let index = (mask != 0).then(|| mask.trailing_zeros() as usize);
+        mask &= mask.wrapping_sub(1);
+        index
+    })
+}

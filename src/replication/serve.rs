@@ -1,0 +1,137 @@
+//! Comparing with a neighbour what both hold: the answering side. It remembers nothing between two questions.
+
+use super::Replication;
+use super::compare::{Comparison, Select};
+use super::counters::Counter;
+use super::reconcile::{PART_KEYS_MIN, PARTS};
+use crate::time::Instant;
+use crate::wire::contact::Contact;
+use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
+use crate::wire::header::{Auth, HEADER_BYTES};
+use crate::wire::message::Message;
+use crate::wire::outbox::Outbox;
+use crate::wire::reconcile::{Answer, AnswerWriter, KEYS_MAX, KeyPrefix, Scope, WirePart, WireRange, prefix};
+
+/// An address that is not proven is sent at most this many times the bytes that came from there.
+const AMPLIFICATION_MAX: usize = 3;
+/// A datagram without its payload.
+pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
+/// A range with so few keys is listed instead of divided.
+const LISTED_MAX: u32 = 12;
+/// Pieces that one neighbour may have looked at in a second.
+const WORK_PER_SECOND: u64 = 131_072;
+/// What a range costs besides the pieces in it.
+const RANGE_COST: u64 = 16;
+
+impl Replication {
+    /// Answers a neighbour's question about what is held here.
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        sender: Contact,
+        datagram: &Verified<'_>,
+        (salt, ranges): (u64, &[WireRange]),
+        proven: bool,
+        outbox: &mut Outbox,
+    ) {
+        let budget = if proven { usize::MAX } else { AMPLIFICATION_MAX * datagram.datagram_bytes() };
+        let mut out = [0; PAYLOAD_BYTES_MAX];
+        let room = PAYLOAD_BYTES_MAX.min(budget.saturating_sub(OVERHEAD_BYTES));
+        let mut writer = AnswerWriter::new(&mut out[..room]);
+        match self.neighbours.find(&sender.id) {
+            None => {
+                self.counters.count(Counter::NotNeighbour);
+                writer.put(&Answer::Refused);
+            }
+            Some(slot) => {
+                for range in ranges {
+                    if !self.neighbours.has_credit(now, slot, WORK_PER_SECOND) {
+                        self.counters.count(Counter::AnswerLater);
+                        writer.put(&Answer::Later);
+                        break;
+                    }
+                    if !self.answer_range(slot, salt, range, &mut writer) {
+                        break;
+                    }
+                }
+                self.counters.count(Counter::Answered);
+            }
+        }
+        if writer.is_empty() {
+            writer.put(&Answer::Later);
+        }
+        let Some(answers) = writer.finish() else { return };
+        let message = Message::Reconciled { answers };
+        if outbox.send(sender.addr, Some(sender.id), datagram.transaction(), 0, &message) {
+            self.counters.count(Counter::Datagrams);
+            self.counters.add(Counter::DatagramBytes, (OVERHEAD_BYTES + answers.bytes().len()) as u64);
+        }
+    }
+
+    /// Answers one range; `false` when there is no room for the answer.
+    fn answer_range(
+        &mut self,
+        slot: usize,
+        salt: u64,
+        range: &WireRange,
+        writer: &mut AnswerWriter<'_>,
+    ) -> bool {
+        let select = match range.scope() {
+            Scope::Shared => Select::Shared(1 << slot),
+            Scope::Kept => Select::Kept,
+        };
+        let (first, last) = (range.first(), range.last());
+        let mut comparison = Comparison::new(&self.pieces, select, salt);
+        let ours = comparison.summary(first, last);
+        let fits = if ours == range.summary() {
+            writer.put(&Answer::Equal)
+        } else if ours.count <= LISTED_MAX || first == last {
+            put_keys(&mut comparison, first, last, writer)
+        } else {
+            put_parts(&mut comparison, first, last, ours.count, writer)
+        };
+        let visits = comparison.visits;
+        self.work += visits;
+        self.neighbours.charge(slot, visits + RANGE_COST);
+        fits
+    }
+}
+
+fn put_keys(comparison: &mut Comparison<'_>, first: u64, last: u64, writer: &mut AnswerWriter<'_>) -> bool {
+    let found = comparison.keys(first, last, KEYS_MAX + 1);
+    let mut keys: [KeyPrefix; KEYS_MAX] = [[0; 16]; KEYS_MAX];
+    // Keys that differ after their first sixteen bytes only are named once.
+    let mut count = 0;
+    for key in &found {
+        if count == 0 || keys[count - 1] != prefix(key) {
+            let Some(place) = keys.get_mut(count) else { return writer.put(&Answer::Later) };
+            *place = prefix(key);
+            count += 1;
+        }
+    }
+    writer.put(&Answer::Keys(&keys[..count]))
+}
+
+fn put_parts(
+    comparison: &mut Comparison<'_>,
+    first: u64,
+    last: u64,
+    count: u32,
+    writer: &mut AnswerWriter<'_>,
+) -> bool {
+    let head = Answer::Equal.bytes();
+    let most = (writer.room().saturating_sub(head) / size_of::<WirePart>()) as u32;
+    let wanted = (count / PART_KEYS_MIN).clamp(2, PARTS);
+    // A few parts of many keys each would only be divided again: with little room left it waits for the next datagram.
+    if most < wanted.min(4) {
+        return false;
+    }
+    let parts = comparison.split(first, last, count, wanted.min(most));
+    if parts.len() < 2 {
+        // They share their number's first eight bytes and cannot be divided.
+        return put_keys(comparison, first, last, writer);
+    }
+    let parts: Vec<WirePart> =
+        parts.into_iter().map(|(last, summary)| WirePart::new(last, summary)).collect();
+    writer.put(&Answer::Split(&parts))
+}
