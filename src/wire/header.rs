@@ -73,6 +73,14 @@ pub enum Kind {
     Stored = 7,
     /// The sender is going.
     Leave = 9,
+    /// Who I am, whom I know, and what I heard lately. What do you know that I do not?
+    Gossip = 10,
+    /// This.
+    GossipReply = 11,
+    /// Does that member answer you?
+    Probe = 12,
+    /// Whether it does.
+    ProbeReply = 13,
 }
 
 impl Kind {
@@ -87,13 +95,17 @@ impl Kind {
             6 => Kind::Announce,
             7 => Kind::Stored,
             9 => Kind::Leave,
+            10 => Kind::Gossip,
+            11 => Kind::GossipReply,
+            12 => Kind::Probe,
+            13 => Kind::ProbeReply,
             _ => return None,
         })
     }
 
     /// Whether it answers a request, so that its transaction must be one of ours.
     pub fn is_answer(self) -> bool {
-        matches!(self, Kind::Pong | Kind::Found | Kind::Stored)
+        matches!(self, Kind::Pong | Kind::Found | Kind::Stored | Kind::GossipReply | Kind::ProbeReply)
     }
 
     /// Whether it may be sent to an address whose owner is not known yet.

@@ -7,20 +7,24 @@
 //! - [`header`]: the 48 bytes that every datagram starts with.
 //! - [`message`]: the bodies of datagrams.
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
-//! - [`contact`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
+//! - [`contact`], [`state`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
+//! - [`gossip`]: the body in which states travel; [`address`]: what an address tells by itself.
 //! - [`frame`]: what goes over TCP streams.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
 
+pub mod address;
 pub mod contact;
 pub mod datagram;
 pub mod frame;
+pub mod gossip;
 pub mod header;
 pub mod message;
 pub mod network;
 pub mod outbox;
 pub mod provider;
 pub mod record;
+pub mod state;
 
 use core::fmt;
 

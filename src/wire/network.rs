@@ -13,6 +13,7 @@ pub struct Network {
     handshake: Hasher,
     provider: Hasher,
     record: Hasher,
+    state: Hasher,
 }
 
 impl Network {
@@ -35,6 +36,7 @@ impl Network {
             handshake: domain("elver 2026-11 stream handshake v1"),
             provider: domain("elver 2026-11 provider record v1"),
             record: domain("elver 2026-11 value record v1"),
+            state: domain("elver 2026-11 node state v1"),
         }
     }
 
@@ -63,6 +65,11 @@ impl Network {
     pub fn record_digest(&self, head: &[u8], name_and_value: &[u8]) -> Digest {
         digest(&self.record, &[head, name_and_value])
     }
+
+    /// What a node state's signature covers: the state up to its signature.
+    pub fn state_digest(&self, covered: &[u8]) -> Digest {
+        digest(&self.state, &[covered])
+    }
 }
 
 fn digest(domain: &Hasher, parts: &[&[u8]]) -> Digest {
@@ -89,11 +96,12 @@ mod tests {
                 network.handshake_digest(false, &[1; 32], &[1; 32]),
                 network.provider_digest(&key, &[1; 64]),
                 network.record_digest(&[1; 32], &[1; 64]),
+                network.state_digest(&[1; 96]),
             ]
         };
         let mut all = [digests(&ours), digests(&theirs)].concat();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 12);
     }
 }
