@@ -17,6 +17,7 @@ use elver::wire::message::Message;
 use elver::wire::network::Network;
 use elver::wire::provider::ProviderRecord;
 use elver::wire::record::Record;
+use elver::wire::state::NodeState;
 use std::fs;
 use std::path::Path;
 use zerocopy::{FromBytes, IntoBytes};
@@ -164,9 +165,10 @@ fn a_datagram_for_another_network_or_another_node_is_refused() {
 #[test]
 fn a_relay_cannot_change_a_record_without_breaking_its_signature() {
     let network = network();
-    let check = |name: &str, bytes: &[u8]| match name.starts_with("value") {
-        true => Record::parse(bytes)?.verify(&network),
-        false => ProviderRecord::read_from_bytes(bytes)
+    let check = |name: &str, bytes: &[u8]| match name.split('-').next() {
+        Some("value") => Record::parse(bytes)?.verify(&network),
+        Some("state") => NodeState::read_from_bytes(bytes).map_err(|_| Refused::Length)?.verify(&network),
+        _ => ProviderRecord::read_from_bytes(bytes)
             .map_err(|_| Refused::Length)?
             .verify(&network, &compose::provided_file()),
     };
@@ -188,6 +190,9 @@ fn a_record_of_another_network_or_for_another_file_is_refused() {
         if name.starts_with("value") {
             let record = Record::parse(&bytes).expect(&name);
             assert_eq!(record.verify(&other), Err(Refused::Signature), "{name}");
+        } else if name.starts_with("state") {
+            let state = NodeState::read_from_bytes(&bytes[..]).expect(&name);
+            assert_eq!(state.verify(&other), Err(Refused::Signature), "{name}");
         } else {
             let record = ProviderRecord::read_from_bytes(&bytes[..]).expect(&name);
             assert_eq!(record.verify(&other, &compose::provided_file()), Err(Refused::Signature), "{name}");

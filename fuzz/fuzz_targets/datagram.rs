@@ -113,6 +113,16 @@ fn look_at(message: &Message<'_>, network: &Network) {
             assert!((1..=6).contains(&announcements.len()));
             let _ = announcements[0].provider.verify(network, &announcements[0].file);
         }
+        Message::Gossip(body) | Message::GossipReply(body) => {
+            assert!(usize::from(body.nearest) <= body.digest.len());
+            for state in body.states {
+                assert!(state.sequence() > 0 && state.load() <= 1000);
+                let _ = (state.addrs().count(), state.chunks(), state.free_bytes(), state.version());
+                let _ = (state.is_leaf(), state.is_away(), state.is_gone());
+            }
+            let _ = body.states[0].verify(network);
+            let _ = body.digest.iter().chain(body.suspicions).map(|mark| mark.sequence()).max();
+        }
         Message::Reconcile { ranges, .. } => {
             assert!((1..=27).contains(&ranges.len()));
             assert!(ranges.iter().all(|range| range.first() <= range.last()));
@@ -126,5 +136,6 @@ fn look_at(message: &Message<'_>, network: &Network) {
         }
         Message::Pong { observed } => assert_ne!(observed.port(), 0),
         Message::Ping { .. } | Message::Find { .. } | Message::Stored { .. } | Message::Leave { .. } => {}
+        Message::Probe { .. } | Message::ProbeReply { .. } => {}
     }
 }

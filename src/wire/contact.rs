@@ -28,6 +28,11 @@ impl WireAddr {
         WireAddr { ip: ip.octets(), port: U16::new(addr.port()) }
     }
 
+    /// Whether it says that no address is known, rather than naming one.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::UNKNOWN
+    }
+
     /// The address, mapped IPv4 as IPv4; `None` when nobody can be reached there: an unspecified, multicast or
     /// broadcast address, or port 0.
     pub fn get(&self) -> Option<SocketAddr> {

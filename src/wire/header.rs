@@ -73,6 +73,14 @@ pub enum Kind {
     Stored = 7,
     /// The sender is going.
     Leave = 9,
+    /// Who I am, whom I know, and what I heard lately. What do you know that I do not?
+    Gossip = 10,
+    /// This.
+    GossipReply = 11,
+    /// Does that member answer you?
+    Probe = 12,
+    /// Whether it does.
+    ProbeReply = 13,
     /// Do we hold the same?
     Reconcile = 14,
     /// This is the same, and this is not.
@@ -91,6 +99,10 @@ impl Kind {
             6 => Kind::Announce,
             7 => Kind::Stored,
             9 => Kind::Leave,
+            10 => Kind::Gossip,
+            11 => Kind::GossipReply,
+            12 => Kind::Probe,
+            13 => Kind::ProbeReply,
             14 => Kind::Reconcile,
             15 => Kind::Reconciled,
             _ => return None,
@@ -99,7 +111,8 @@ impl Kind {
 
     /// Whether it answers a request, so that its transaction must be one of ours.
     pub fn is_answer(self) -> bool {
-        matches!(self, Kind::Pong | Kind::Found | Kind::Stored | Kind::Reconciled)
+        use Kind::{Found, GossipReply, Pong, ProbeReply, Reconciled, Stored};
+        matches!(self, Pong | Found | Stored | GossipReply | ProbeReply | Reconciled)
     }
 
     /// Whether it may be sent to an address whose owner is not known yet.

@@ -2,11 +2,12 @@
 
 use super::Refused;
 use super::contact::{WireAddr, WireContact};
+use super::gossip::{GossipBody, GossipHead};
 use super::header::Kind;
 use super::provider::ProviderRecord;
 use super::reconcile::{Answers, ReconcileHead, WireRange, check_ranges};
 use super::record::Record;
-use crate::id::Key;
+use crate::id::{Key, NodeId, ShortId};
 use core::net::SocketAddr;
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -83,12 +84,31 @@ pub struct LeaveBody {
     reserved: [u8; 7],
 }
 
+/// The body of a probe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ProbeBody {
+    target: NodeId,
+    reserved: [u8; 8],
+}
+
+/// The body of a probe's reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ProbeReplyBody {
+    target: ShortId,
+    outcome: u8,
+    reserved: [u8; 7],
+}
+
 const _: () = assert!(size_of::<FindBody>() == 40);
 const _: () = assert!(size_of::<PongBody>() == 24);
 const _: () = assert!(size_of::<FoundHead>() == 16);
 const _: () = assert!(size_of::<Announcement>() == 160);
 const _: () = assert!(size_of::<StoredBody>() == 8);
 const _: () = assert!(size_of::<LeaveBody>() == 8);
+const _: () = assert!(size_of::<ProbeBody>() == 40);
+const _: () = assert!(size_of::<ProbeReplyBody>() == 16);
 
 /// Why something was not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +133,18 @@ impl NotStored {
         use NotStored::*;
         [Nothing, Token, Older, Signature, Full, Unwilling].into_iter().find(|reason| *reason as u8 == number)
     }
+}
+
+/// What became of a probe for somebody else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ProbeOutcome {
+    /// The member was asked and did not answer in time.
+    Silent = 0,
+    /// The member answered.
+    Answered = 1,
+    /// The member was not asked: it is not known here, or too many probes are under way.
+    Unknown = 2,
 }
 
 /// A message. Parsed, it borrows from the datagram; to be sent, from whoever composes it.
@@ -168,6 +200,22 @@ pub enum Message<'a> {
         /// Whether it does not mean to come back.
         for_good: bool,
     },
+    /// Who the sender is, whom it knows, and what it heard lately; the states' signatures are not checked yet.
+    Gossip(GossipBody<'a>),
+    /// What the sender of a gossip seems not to know; the states' signatures are not checked yet.
+    GossipReply(GossipBody<'a>),
+    /// Does this member answer you?
+    Probe {
+        /// The member.
+        target: NodeId,
+    },
+    /// What became of a probe.
+    ProbeReply {
+        /// The member that was asked.
+        target: ShortId,
+        /// Whether it answered.
+        outcome: ProbeOutcome,
+    },
     /// Do we hold the same?
     Reconcile {
         /// What fingerprints are made with.
@@ -194,6 +242,10 @@ impl<'a> Message<'a> {
             Message::Announce { .. } => Kind::Announce,
             Message::Stored { .. } => Kind::Stored,
             Message::Leave { .. } => Kind::Leave,
+            Message::Gossip(_) => Kind::Gossip,
+            Message::GossipReply(_) => Kind::GossipReply,
+            Message::Probe { .. } => Kind::Probe,
+            Message::ProbeReply { .. } => Kind::ProbeReply,
             Message::Reconcile { .. } => Kind::Reconcile,
             Message::Reconciled { .. } => Kind::Reconciled,
         }
@@ -244,6 +296,24 @@ impl<'a> Message<'a> {
                     _ => return Err(Refused::Value),
                 }
             }
+            Kind::Gossip => Message::Gossip(GossipBody::parse(payload)?),
+            Kind::GossipReply => Message::GossipReply(GossipBody::parse(payload)?),
+            Kind::Probe => {
+                let body: &ProbeBody = exactly(payload)?;
+                reserved(&body.reserved)?;
+                Message::Probe { target: body.target }
+            }
+            Kind::ProbeReply => {
+                let body: &ProbeReplyBody = exactly(payload)?;
+                reserved(&body.reserved)?;
+                let outcome = match body.outcome {
+                    0 => ProbeOutcome::Silent,
+                    1 => ProbeOutcome::Answered,
+                    2 => ProbeOutcome::Unknown,
+                    _ => return Err(Refused::Value),
+                };
+                Message::ProbeReply { target: body.target, outcome }
+            }
             Kind::Reconcile => {
                 let (head, rest) = ReconcileHead::ref_from_prefix(payload).map_err(|_| Refused::Length)?;
                 let ranges = <[WireRange]>::ref_from_bytes(rest).map_err(|_| Refused::Length)?;
@@ -290,6 +360,16 @@ impl<'a> Message<'a> {
             Message::Leave { for_good } => {
                 writer.put(&LeaveBody { for_good: u8::from(for_good), reserved: [0; 7] })?
             }
+            Message::Gossip(body) | Message::GossipReply(body) => {
+                writer.put(&GossipHead::of(&body)?)?;
+                writer.put(body.states)?;
+                writer.put(body.digest)?;
+                writer.put(body.suspicions)?;
+            }
+            Message::Probe { target } => writer.put(&ProbeBody { target, reserved: [0; 8] })?,
+            Message::ProbeReply { target, outcome } => {
+                writer.put(&ProbeReplyBody { target, outcome: outcome as u8, reserved: [0; 7] })?;
+            }
             Message::Reconcile { salt, ranges } => {
                 check_ranges(ranges).ok()?;
                 writer.put(&ReconcileHead { salt: U64::new(salt) })?;
@@ -323,7 +403,7 @@ fn exactly<T: FromBytes + KnownLayout + Immutable + Unaligned>(payload: &[u8]) -
     T::ref_from_bytes(payload).map_err(|_| Refused::Length)
 }
 
-fn reserved(bytes: &[u8]) -> Result<(), Refused> {
+pub(super) fn reserved(bytes: &[u8]) -> Result<(), Refused> {
     // Looking at every byte without a branch takes a tenth of the time that stopping at the first wrong one takes.
     if bytes.iter().fold(0, |all, byte| all | byte) == 0 { Ok(()) } else { Err(Refused::Reserved) }
 }

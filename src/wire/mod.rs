@@ -7,15 +7,18 @@
 //! - [`header`]: the 48 bytes that every datagram starts with.
 //! - [`message`]: the bodies of datagrams.
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
-//! - [`contact`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
+//! - [`contact`], [`state`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
+//! - [`gossip`]: the body in which states travel; [`address`]: what an address tells by itself.
 //! - [`reconcile`]: what nodes tell each other about what they hold.
 //! - [`frame`]: what goes over TCP streams.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
 
+pub mod address;
 pub mod contact;
 pub mod datagram;
 pub mod frame;
+pub mod gossip;
 pub mod header;
 pub mod message;
 pub mod network;
@@ -23,6 +26,7 @@ pub mod outbox;
 pub mod provider;
 pub mod reconcile;
 pub mod record;
+pub mod state;
 
 use core::fmt;
 

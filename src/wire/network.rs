@@ -20,6 +20,7 @@ struct Domains {
     handshake: Domain,
     provider: Domain,
     record: Domain,
+    state: Domain,
 }
 
 /// What a digest for one purpose starts from.
@@ -49,6 +50,7 @@ impl Network {
             handshake: domain("elver 2026-11 stream handshake v1"),
             provider: domain("elver 2026-11 provider record v1"),
             record: domain("elver 2026-11 value record v1"),
+            state: domain("elver 2026-11 node state v1"),
         };
         let id = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
         Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
@@ -67,10 +69,14 @@ impl Network {
     #[cfg(feature = "sim")]
     fn stand_in(name: &str) -> Self {
         let secret = blake3::derive_key("elver 2026-11 simulated network", name.as_bytes());
-        let part = |index: usize| u64::from_le_bytes(core::array::from_fn(|i| secret[index * 8 + i]));
-        let domain = |index: usize| Domain::Checksum(part(index));
-        let domains =
-            Domains { datagram: domain(0), handshake: domain(1), provider: domain(2), record: domain(3) };
+        let domain = |number| Domain::Checksum(xxhash_rust::xxh3::xxh3_64_with_seed(&secret, number));
+        let domains = Domains {
+            datagram: domain(1),
+            handshake: domain(2),
+            provider: domain(3),
+            record: domain(4),
+            state: domain(5),
+        };
         let id = xxhash_rust::xxh3::xxh3_64(&secret) as u32;
         Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
     }
@@ -108,6 +114,11 @@ impl Network {
     /// What a value record's signature covers: its head without the signature, then name and value.
     pub fn record_digest(&self, head: &[u8], name_and_value: &[u8]) -> Digest {
         self.domains.record.digest(&[head, name_and_value])
+    }
+
+    /// What a node state's signature covers: the state up to its signature.
+    pub fn state_digest(&self, covered: &[u8]) -> Digest {
+        self.domains.state.digest(&[covered])
     }
 }
 
@@ -149,12 +160,13 @@ mod tests {
                 network.handshake_digest(false, &[1; 32], &[1; 32]),
                 network.provider_digest(&key, &[1; 64]),
                 network.record_digest(&[1; 32], &[1; 64]),
+                network.state_digest(&[1; 96]),
             ]
         };
         let mut all = [digests(&ours), digests(&theirs)].concat();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 12);
     }
 
     #[cfg(feature = "sim")]

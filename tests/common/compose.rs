@@ -7,12 +7,14 @@ use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
 use elver::wire::frame::{Frame, Hello, Offer, Refusal, WHICH_KEYS_MAX};
-use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, Want};
+use elver::wire::gossip::GossipBody;
+use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, ProbeOutcome, Want};
 use elver::wire::provider::ProviderRecord;
 use elver::wire::reconcile::{
     Answer, AnswerWriter, Answers, RANGES_MAX, Scope, Summary, WirePart, WireRange, prefix,
 };
 use elver::wire::record::{NAME_BYTES_MAX, Record, VALUE_BYTES_MAX, sign_record};
+use elver::wire::state::{About, NodeState, StateMark};
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
 
@@ -82,6 +84,24 @@ fn contacts(count: u8) -> Vec<WireContact> {
     (0..count).map(contact).collect()
 }
 
+fn state(number: u8) -> NodeState {
+    let about = About {
+        addrs: [Some(ipv4()), (number % 2 == 1).then(ipv6)],
+        leaf: number == 3,
+        away: number == 4,
+        gone: number == 5,
+        load: 10 * u16::from(number),
+        chunks: 1000 + u32::from(number),
+        version: [0, 1, 0, 0],
+        free_bytes: 1 << 30,
+    };
+    NodeState::new(&network(), &Identity::from_secret(&[4 + number; 32]), &about, 1 << 32 | 7)
+}
+
+fn marks(first: u8, count: u8) -> Vec<StateMark> {
+    (first..first + count).map(|number| StateMark::new([number; 8], 1 << 32 | u64::from(number))).collect()
+}
+
 fn datagram(message: &Message<'_>, first: bool, leaf: bool) -> Vec<u8> {
     let envelope = Envelope {
         recipient: (!first).then(|| recipient().id()),
@@ -103,7 +123,37 @@ fn parsed(record: &[u8]) -> Record<'_> {
 pub(crate) fn datagrams() -> Vec<Vector> {
     let mut vectors = requests();
     vectors.extend(answers());
+    vectors.extend(membership());
     vectors
+}
+
+/// Gossips, probes and their replies.
+fn membership() -> Vec<Vector> {
+    let known =
+        |name, about: &str, message: &Message<'_>| Vector::new(name, about, datagram(message, false, false));
+    let states: Vec<NodeState> = (0..6).map(state).collect();
+    let (digest, suspicions) = (marks(10, 48), marks(200, 6));
+    let alone = GossipBody { states: &states[..1], digest: &[], nearest: 0, whole: true, suspicions: &[] };
+    let part = GossipBody {
+        states: &states[..2],
+        digest: &digest[..32],
+        nearest: 16,
+        whole: false,
+        suspicions: &suspicions[..1],
+    };
+    let full = GossipBody { states: &states, digest: &[], nearest: 0, whole: false, suspicions: &suspicions };
+    let target = recipient().id();
+    let reply = |outcome| Message::ProbeReply { target: target.short(), outcome };
+    vec![
+        known("gossip-alone", "a gossip of a node that knows nobody", &Message::Gossip(alone)),
+        known("gossip", "a gossip with a rumour, a digest and a suspicion", &Message::Gossip(part)),
+        known("gossip-reply", "a reply that has nothing to add", &Message::GossipReply(alone)),
+        known("gossip-reply-full", "a reply of as many states as fit", &Message::GossipReply(full)),
+        known("probe", "a probe of a member through the recipient", &Message::Probe { target }),
+        known("probe-reply-silent", "the member did not answer", &reply(ProbeOutcome::Silent)),
+        known("probe-reply-answered", "the member answered", &reply(ProbeOutcome::Answered)),
+        known("probe-reply-unknown", "the member was not asked", &reply(ProbeOutcome::Unknown)),
+    ]
 }
 
 fn requests() -> Vec<Vector> {
@@ -347,5 +397,7 @@ pub(crate) fn records() -> Vec<Vector> {
             "that of a node that is still downloading",
             provider(1).as_bytes().to_vec(),
         ),
+        Vector::new("state", "the state of a node", state(0).as_bytes().to_vec()),
+        Vector::new("state-gone", "that of a node that leaves for good", state(5).as_bytes().to_vec()),
     ]
 }

@@ -1,0 +1,544 @@
+//! Failure detection: who is silent, who is asked, and what follows.
+//!
+//! Silence → two pings → probes through others → *suspect* → asked in every round → *unresponsive* → *evicted* (SWIM: Das, Gupta and
+//! Motivala, 2002; Lifeguard: Dadgar, Phillips and Currey, 2018). Departures from those papers:
+//! - What others say never changes whether a member is there. A suspicion only makes this node ask at once.
+//! - A member that others reach is neither suspected nor vouched for without end: their word delays, it does not decide.
+//! - Those that are gone are asked again now and then, so that two halves of a network find each other.
+
+use super::counters::Counter;
+use super::transactions::{Purpose, Request};
+use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
+use crate::id::ShortId;
+use crate::time::{Duration, Instant};
+use crate::wire::address::Prefix;
+use crate::wire::contact::Contact;
+use crate::wire::datagram::Verified;
+use crate::wire::message::{Message, ProbeOutcome};
+use crate::wire::outbox::Outbox;
+use crate::wire::state::StateMark;
+use core::net::SocketAddr;
+
+/// Addresses that are tried when a member does not answer where it was.
+pub(super) const OTHER_ADDRS_MAX: usize = 16;
+/// Members that are asked at one time because somebody doubted them.
+const QUEUE_BURST: usize = 4;
+/// Members of one kind that a round asks.
+const ASKED_A_ROUND: usize = 4;
+/// Members that are asked to try a member that does not answer.
+const RELAYS: usize = 3;
+/// Requests in a row that an unproven member may leave unanswered.
+const TRIES_MAX: u8 = 3;
+/// How many times as long as without it a member can be vouched for.
+const VOUCHED_TIMES: u32 = 4;
+/// For how many times the eviction time an evicted member is remembered: a day by default.
+const FORGOTTEN_TIMES: u32 = 96;
+
+impl Gossip {
+    // Sleep.
+
+    /// A timer that fires a little late speaks against this node itself.
+    pub(super) fn notice_lateness(&mut self, now: Instant) {
+        let late = self.next_deadline().is_some_and(|due| now.since(due) > self.config.interval / 5);
+        if late {
+            self.health.worse();
+        }
+    }
+
+    /// A timer that fires much later than it was set: the process was stopped, or the machine asleep. Whoever was silent
+    /// meanwhile was not heard because nobody listened.
+    pub(super) fn notice_sleep(&mut self, now: Instant) {
+        if self.next_deadline().is_none_or(|due| now.since(due) <= self.config.interval) {
+            return;
+        }
+        self.counters.count(Counter::Asleep);
+        self.awake = now;
+        self.transactions.clear();
+        for position in 0..self.members.len() {
+            self.members.entry_mut(position).probing = false;
+        }
+        self.queue.clear();
+        self.roll_call = true;
+        self.round_at = Some(now);
+    }
+
+    // Asking.
+
+    /// A member is to be asked soon whether it is there.
+    pub(super) fn ask_soon(&mut self, now: Instant, short: ShortId) {
+        if self.queue.contains(&short) {
+            return;
+        }
+        if self.queue.len() >= QUEUE_MAX {
+            self.counters.count(Counter::TableFull);
+            return;
+        }
+        if self.queue.is_empty() {
+            self.queue_at = self.queue_at.max(now);
+        }
+        self.queue.push_back(short);
+    }
+
+    /// Asks some of those that are to be asked soon.
+    pub(super) fn ask_queued(&mut self, now: Instant, outbox: &mut Outbox) {
+        if self.queue.is_empty() || self.queue_at > now {
+            return;
+        }
+        self.queue_at = now + self.config.interval / 20;
+        for _ in 0..QUEUE_BURST {
+            let Some(short) = self.queue.pop_front() else { break };
+            if let Some(position) = self.members.find(short) {
+                self.start_probe(now, position, outbox);
+            }
+        }
+    }
+
+    /// Another address at which a member may be.
+    pub(super) fn note_other_addr(&mut self, short: ShortId, addr: SocketAddr) {
+        self.other_addrs.retain(|(other, _)| *other != short);
+        if self.other_addrs.len() >= OTHER_ADDRS_MAX {
+            self.other_addrs.pop_front();
+        }
+        self.other_addrs.push_back((short, addr));
+    }
+
+    /// How long an answer of a member may take.
+    pub(super) fn timeout(&self, position: usize) -> Duration {
+        self.members.entry(position).rtt.timeout().min(self.config.silent_after / 5)
+    }
+
+    fn indirect_wait(&self) -> Duration {
+        (self.config.silent_after / 5).min(Duration::from_secs(3))
+    }
+
+    /// How long a ping for another may take.
+    pub(super) fn relay_timeout(&self, position: usize) -> Duration {
+        self.timeout(position).min(self.indirect_wait() * 2 / 9)
+    }
+
+    fn start_probe(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
+        if self.members.entry(position).probing {
+            return;
+        }
+        let (addr, wait) = (self.members.entry(position).addr(), self.timeout(position));
+        if self.ping(now, position, addr, Purpose::Ping { again: false }, wait, outbox) {
+            self.counters.count(Counter::Probes);
+            let entry = self.members.entry_mut(position);
+            (entry.probing, entry.asked, entry.silent_relays) = (true, now, 0);
+        }
+    }
+
+    /// Pings a member. False when too many requests wait.
+    pub(super) fn ping(
+        &mut self,
+        now: Instant,
+        position: usize,
+        to: SocketAddr,
+        purpose: Purpose,
+        wait: Duration,
+        outbox: &mut Outbox,
+    ) -> bool {
+        if self.transactions.room() == 0 {
+            self.counters.count(Counter::TableFull);
+            return false;
+        }
+        let (about, transaction) = (self.members.short(position), self.rng.u64());
+        let id = self.members.entry(position).contact().id;
+        let deadline = now + wait;
+        let request = Request { transaction, to, recipient: about, about, purpose, sent: now, deadline };
+        self.transactions.insert(request);
+        outbox.send(to, Some(id), transaction, 0, &Message::Ping { padding: 0 });
+        true
+    }
+
+    // Answers.
+
+    pub(super) fn handle_answer(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let message = datagram.message();
+        let (transaction, sender) = (datagram.transaction(), datagram.id());
+        let request = self.transactions.answered(message.kind(), transaction, from, sender.short());
+        let Some(request) = request else {
+            self.counters.count(Counter::Unexpected);
+            return;
+        };
+        let contact = Contact { id: sender, public: datagram.public(), addr: from };
+        if datagram.is_leaf() {
+            return self.drop_leaf(&contact);
+        }
+        let first =
+            !matches!(request.purpose, Purpose::Ping { again: true } | Purpose::Relay { again: true, .. });
+        let direct = request.purpose != Purpose::Indirect;
+        let rtt = (first && direct).then(|| now.since(request.sent));
+        self.answered(now, &contact, datagram.sequence(), rtt);
+        match (message, request.purpose) {
+            (Message::GossipReply(body), _) => self.take_in(now, from, sender, &body, outbox),
+            (Message::ProbeReply { target, outcome }, _) if target == request.about => {
+                self.relay_answered(now, &request, outcome, outbox);
+            }
+            (_, Purpose::Relay { to, asker, transaction, .. }) => {
+                let answer = Message::ProbeReply { target: request.about, outcome: ProbeOutcome::Answered };
+                outbox.send(to, Some(asker), transaction, 0, &answer);
+            }
+            (_, Purpose::Ping { again }) => {
+                if let Some(position) = self.members.find(request.about) {
+                    self.members.entry_mut(position).probing = false;
+                }
+                if !again {
+                    self.health.better();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A member answered a request where that went.
+    fn answered(&mut self, now: Instant, contact: &Contact, sequence: u64, rtt: Option<Duration>) {
+        let Some((position, _)) = self.acquaint(now, contact, true) else { return };
+        let left = matches!(self.members.places()[position].liveness, Liveness::Left { .. });
+        let entry = self.members.entry_mut(position);
+        if left && sequence <= entry.sequence {
+            // It was on its way when the goodbye was said.
+            return;
+        }
+        entry.sequence = entry.sequence.max(sequence);
+        self.arrived(now, position, contact.addr);
+        self.alive(now, position, rtt);
+    }
+
+    fn relay_answered(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        outcome: ProbeOutcome,
+        outbox: &mut Outbox,
+    ) {
+        let Some(position) = self.members.find(request.about) else { return };
+        let entry = self.members.entry_mut(position);
+        match outcome {
+            ProbeOutcome::Answered => {
+                entry.vouched = now;
+                // Others reach it and this node does not.
+                self.health.worse();
+            }
+            ProbeOutcome::Silent | ProbeOutcome::Unknown => {
+                entry.silent_relays = entry.silent_relays.saturating_add(1);
+            }
+        }
+        self.conclude_indirect(now, request.about, outbox);
+    }
+
+    // Failures.
+
+    /// A request was not answered in time.
+    pub(super) fn failed(&mut self, now: Instant, request: &Request, outbox: &mut Outbox) {
+        let Some(position) = self.members.find(request.about) else {
+            return self.relay_failed(request, outbox);
+        };
+        let heard = self.members.entry(position).heard >= request.sent
+            && self.members.places()[position].liveness != Liveness::Unproven;
+        match request.purpose {
+            Purpose::Gossip => {
+                self.counters.count(Counter::Unanswered);
+                if !heard {
+                    self.gossip_failed(now, position, outbox);
+                }
+            }
+            Purpose::Ping { .. } if heard => self.members.entry_mut(position).probing = false,
+            Purpose::Ping { again: false } => {
+                let wait = self.timeout(position) * 2;
+                let other = self.other_addrs.iter().find(|(short, _)| *short == request.about);
+                let to = other.map_or(request.to, |(_, addr)| *addr);
+                if !self.ping(now, position, to, Purpose::Ping { again: true }, wait, outbox) {
+                    self.members.entry_mut(position).probing = false;
+                }
+            }
+            Purpose::Ping { again: true } => self.probe_failed(now, position, outbox),
+            Purpose::Indirect => self.conclude_indirect(now, request.about, outbox),
+            Purpose::Relay { to, asker, transaction, again: false } => {
+                let again = Purpose::Relay { to, asker, transaction, again: true };
+                let wait = self.relay_timeout(position) * 2;
+                if !self.ping(now, position, request.to, again, wait, outbox) {
+                    self.relay_failed(request, outbox);
+                }
+            }
+            Purpose::Relay { .. } => self.relay_failed(request, outbox),
+        }
+    }
+
+    fn gossip_failed(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
+        match self.members.places()[position].liveness {
+            Liveness::Live | Liveness::Suspect => self.start_probe(now, position, outbox),
+            Liveness::Unproven => self.unproven_failed(position),
+            _ => {
+                let entry = self.members.entry_mut(position);
+                entry.tries = entry.tries.saturating_add(1);
+            }
+        }
+    }
+
+    fn unproven_failed(&mut self, position: usize) {
+        let entry = self.members.entry_mut(position);
+        entry.tries += 1;
+        entry.probing = false;
+        if entry.tries >= TRIES_MAX {
+            self.members.remove(position);
+        }
+    }
+
+    /// Both pings were not answered.
+    fn probe_failed(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
+        self.counters.count(Counter::ProbesFailed);
+        match self.members.places()[position].liveness {
+            Liveness::Unproven => self.unproven_failed(position),
+            Liveness::Live => {
+                if self.ask_relays(now, position, outbox) == 0 {
+                    self.suspect_member(now, position, outbox);
+                }
+            }
+            _ => {
+                let entry = self.members.entry_mut(position);
+                entry.tries = entry.tries.saturating_add(1);
+                entry.probing = false;
+            }
+        }
+    }
+
+    /// Asks others to try a member, and says how many. Those near it in the key space know it best.
+    fn ask_relays(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> usize {
+        const CANDIDATES: usize = 8;
+        let mut candidates = [0_usize; CANDIDATES];
+        let mut count = 0;
+        let length = self.members.len();
+        for step in 1..length {
+            for candidate in [position.checked_sub(step), Some(position + step).filter(|&p| p < length)] {
+                let Some(candidate) = candidate.filter(|_| count < CANDIDATES) else { continue };
+                if self.members.places()[candidate].liveness == Liveness::Live
+                    && !self.members.entry(candidate).probing
+                {
+                    candidates[count] = candidate;
+                    count += 1;
+                }
+            }
+            if count == CANDIDATES {
+                break;
+            }
+        }
+        self.rng.shuffle(&mut candidates[..count]);
+        let mut prefixes = [None; RELAYS];
+        let mut asked = 0;
+        for &relay in &candidates[..count] {
+            let prefix = Prefix::of(self.members.entry(relay).addr());
+            if asked == RELAYS || prefix.is_some() && prefixes[..asked].contains(&prefix) {
+                continue;
+            }
+            if self.ask_relay(now, position, relay, outbox) {
+                prefixes[asked] = prefix;
+                asked += 1;
+            }
+        }
+        asked
+    }
+
+    fn ask_relay(&mut self, now: Instant, position: usize, relay: usize, outbox: &mut Outbox) -> bool {
+        if self.transactions.room() == 0 {
+            return false;
+        }
+        let (contact, target) =
+            (self.members.entry(relay).contact(), self.members.entry(position).contact().id);
+        let transaction = self.rng.u64();
+        self.transactions.insert(Request {
+            transaction,
+            to: contact.addr,
+            recipient: self.members.short(relay),
+            about: self.members.short(position),
+            purpose: Purpose::Indirect,
+            sent: now,
+            deadline: now + self.indirect_wait(),
+        });
+        self.counters.count(Counter::ProbesIndirect);
+        outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Probe { target });
+        true
+    }
+
+    /// When nobody else is trying any more, the silent member is a suspect.
+    fn conclude_indirect(&mut self, now: Instant, short: ShortId, outbox: &mut Outbox) {
+        if self.transactions.is_waiting(short, |purpose| *purpose == Purpose::Indirect) {
+            return;
+        }
+        let Some(position) = self.members.find(short) else { return };
+        let entry = self.members.entry_mut(position);
+        entry.probing = false;
+        let (reached, helped) = (entry.heard.max(entry.vouched) >= entry.asked, entry.silent_relays > 0);
+        if reached || self.members.places()[position].liveness != Liveness::Live {
+            return;
+        }
+        if !helped {
+            // Nobody at all answers.
+            self.health.worse();
+        }
+        self.suspect_member(now, position, outbox);
+    }
+
+    fn suspect_member(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
+        self.members.entry_mut(position).probing = false;
+        if !self.can_raise() {
+            return;
+        }
+        let entry = self.members.entry(position);
+        let (contact, state) = (entry.contact(), entry.state);
+        if state.is_gone() || state.is_away() {
+            // Its own word, and it does not answer.
+            return self.left(now, position, state.is_gone());
+        }
+        self.members.set_liveness(position, Liveness::Suspect, now);
+        self.raise(GossipEvent::Suspected { contact });
+        self.tell_neighbours(now, RELAYS, Some(contact.id.short()), outbox);
+    }
+
+    pub(super) fn left(&mut self, now: Instant, position: usize, for_good: bool) {
+        let left = Liveness::Left { for_good };
+        if self.members.places()[position].liveness != left {
+            self.members.set_liveness(position, left, now);
+            let contact = self.members.entry(position).contact();
+            self.raise(GossipEvent::Left { contact, for_good });
+        }
+    }
+
+    // What time brings.
+
+    /// How long a member has been silent while this node was awake.
+    fn silence(&self, now: Instant, position: usize) -> Duration {
+        now.since(self.members.entry(position).heard.max(self.awake))
+    }
+
+    /// Moves those on that have been silent for long enough.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if self.members.suspects() + self.members.away() == 0 {
+            return;
+        }
+        for position in (0..self.members.len()).rev() {
+            let silence = || self.silence(now, position);
+            let since = self.members.entry(position).since;
+            match self.members.places()[position].liveness {
+                Liveness::Suspect if self.is_unresponsive(now, position) => {
+                    self.move_on(now, position, Liveness::Unresponsive);
+                }
+                Liveness::Unresponsive | Liveness::Left { for_good: false }
+                    if silence() >= self.config.evicted_after =>
+                {
+                    self.move_on(now, position, Liveness::Evicted);
+                }
+                Liveness::Evicted | Liveness::Left { for_good: true }
+                    if now.since(since) >= self.config.evicted_after * FORGOTTEN_TIMES =>
+                {
+                    self.members.remove(position);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_unresponsive(&self, now: Instant, position: usize) -> bool {
+        let entry = self.members.entry(position);
+        let patience = self.health.stretch(self.config.unresponsive_after);
+        let suspected = (self.config.unresponsive_after - self.config.silent_after) / 3;
+        // Others reach it: it gets longer, not for ever.
+        let vouched = now.since(entry.vouched) < self.config.unresponsive_after
+            && self.silence(now, position) < self.config.unresponsive_after * VOUCHED_TIMES;
+        self.silence(now, position) >= patience
+            && now.since(entry.since.max(self.awake)) >= suspected
+            && !vouched
+            && !entry.probing
+    }
+
+    fn move_on(&mut self, now: Instant, position: usize, liveness: Liveness) {
+        if !self.can_raise() {
+            return;
+        }
+        self.members.set_liveness(position, liveness, now);
+        let contact = self.members.entry(position).contact();
+        self.raise(match liveness {
+            Liveness::Evicted => GossipEvent::Evicted { contact },
+            _ => GossipEvent::Unresponsive { contact },
+        });
+    }
+
+    /// Asks those that are to be watched: the nearest when they are silent, suspects, and neighbours that were not met yet.
+    pub(super) fn watch(&mut self, now: Instant, asked: impl Fn(ShortId) -> bool, outbox: &mut Outbox) {
+        if self.leaf {
+            return;
+        }
+        let roll_call = core::mem::take(&mut self.roll_call);
+        let (mut neighbours, mut suspects, mut unproven) = (0, 0, 0);
+        for position in 0..self.members.len() {
+            let is_near = neighbours < self.config.neighbours;
+            let is_monitored = neighbours < self.config.monitored;
+            let liveness = self.members.places()[position].liveness;
+            neighbours += usize::from(liveness.is_neighbour());
+            let due = match liveness {
+                Liveness::Live => {
+                    is_monitored && (roll_call || self.silence(now, position) >= self.config.silent_after)
+                }
+                Liveness::Suspect => {
+                    suspects += 1;
+                    suspects <= ASKED_A_ROUND
+                }
+                Liveness::Unproven if is_near && unproven < ASKED_A_ROUND => {
+                    let due = now.since(self.members.entry(position).asked) >= self.config.interval / 2;
+                    unproven += usize::from(due);
+                    due
+                }
+                _ => false,
+            };
+            if due && !asked(self.members.short(position)) {
+                self.start_probe(now, position, outbox);
+            }
+            if !is_near && self.members.suspects() <= suspects {
+                break;
+            }
+        }
+    }
+
+    // Hearsay.
+
+    /// A member says that another does not answer it.
+    pub(super) fn hear_suspicion(&mut self, now: Instant, mark: &StateMark) {
+        if mark.short == self.own_id.short() {
+            if mark.sequence() == self.own.sequence() && self.refutations.take(now) {
+                self.own.renew(now);
+                self.health.worse();
+                self.counters.count(Counter::Refuted);
+            }
+            return;
+        }
+        let Some(position) = self.members.find(mark.short) else { return };
+        let concerns =
+            self.members.is_among(self.config.neighbours, self.members.places()[position].distance);
+        if concerns
+            && self.members.places()[position].liveness == Liveness::Live
+            && self.members.entry(position).state.sequence() <= mark.sequence()
+            && self.silence(now, position) >= self.config.interval
+        {
+            self.ask_soon(now, mark.short);
+        }
+    }
+
+    /// A member knows another that is away for this node: perhaps it is back.
+    pub(super) fn hear_of_absent(&mut self, now: Instant, mark: &StateMark) {
+        if self.members.away() == 0 {
+            return;
+        }
+        let Some(position) = self.members.find(mark.short) else { return };
+        let absent =
+            matches!(self.members.places()[position].liveness, Liveness::Unresponsive | Liveness::Evicted);
+        if absent && now.since(self.members.entry(position).asked) >= self.config.interval * 4 {
+            self.ask_soon(now, mark.short);
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Rounds, and both ends of a gossip.
+//!
+//! In a round this node tells some members who it is, a few rumours, what it knows of whom (the digest), and whom it suspects. Each
+//! answers with what this node seems not to know. An answer also shows that its sender is there, so the neighbour that has
+//! been silent longest is always one of them.
+
+use super::counters::Counter;
+use super::transactions::{Purpose, Request};
+use super::{Gossip, Liveness};
+use crate::id::{NodeId, ShortId};
+use crate::time::{Duration, Instant};
+use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
+use crate::wire::gossip::{GossipBody, GossipHead};
+use crate::wire::header::{Auth, HEADER_BYTES};
+use crate::wire::message::Message;
+use crate::wire::outbox::Outbox;
+use crate::wire::state::{NodeState, StateMark};
+use core::net::SocketAddr;
+
+/// An address that is not proven is sent at most this many times the bytes that came from there.
+const AMPLIFICATION_MAX: usize = 3;
+/// A datagram without its payload; also a ping.
+const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
+/// States in one datagram, the sender's own included.
+const STATES_MAX: usize = 6;
+/// Rumours in a request; in a reply, as many as there is room for.
+const RUMOURS_TOLD: usize = 3;
+/// Suspicions in one datagram.
+pub(super) const SUSPICIONS_MAX: usize = 6;
+/// Marks in a digest that names the neighbourhood.
+const DIGEST_MAX: usize = 48;
+/// Marks in any other digest: so many of the nearest, and as many of the others, in turn.
+const DIGEST_HALF: usize = 16;
+/// One round of so many names the whole neighbourhood in its digest.
+const WIDE_EVERY: u64 = 4;
+/// Rounds after a node meets its first member that come four times as fast.
+const YOUNG_ROUNDS: u64 = 6;
+/// The most members that one round goes to, whatever the configuration says, and one that is away.
+const PEERS_MAX: usize = 17;
+
+const _: () = assert!(
+    size_of::<GossipHead>() + STATES_MAX * size_of::<NodeState>() + SUSPICIONS_MAX * size_of::<StateMark>()
+        <= PAYLOAD_BYTES_MAX
+);
+
+/// Where the next round and the next digest go on.
+#[derive(Default)]
+pub(super) struct Cursors {
+    digest: u64,
+    peer: u64,
+}
+
+/// The members that a round has gone to.
+struct Peers {
+    shorts: [ShortId; PEERS_MAX],
+    count: usize,
+}
+
+impl Peers {
+    fn contains(&self, short: ShortId) -> bool {
+        self.shorts[..self.count].contains(&short)
+    }
+}
+
+impl Gossip {
+    /// A round, and everything else that is looked after from time to time, so that an idle node wakes up for one reason.
+    pub(super) fn round(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.rounds += 1;
+        self.round_at = None;
+        self.own.reconsider(now, self.config.tell_interval);
+        self.advance(now);
+        if self.members.len() == 0 {
+            return;
+        }
+        let pause = match self.rounds < YOUNG_ROUNDS {
+            true => self.config.interval / 4,
+            false => self.config.interval,
+        };
+        self.round_at = Some(now + self.rng.duration(pause * 9 / 10, pause * 11 / 10));
+        self.counters.count(Counter::Rounds);
+        let mut peers = Peers { shorts: [[0; 8]; PEERS_MAX], count: 0 };
+        let fanout = if self.leaf { 1 } else { self.config.fanout.min(PEERS_MAX - 1) };
+        for turn in 0..fanout {
+            let peer = match turn {
+                0 => self.silent_neighbour(&peers).or_else(|| self.random_peer(&peers)),
+                1 => self.random_peer(&peers),
+                2 => self.suspect(&peers).or_else(|| self.next_peer(&peers)),
+                _ => self.random_peer(&peers),
+            };
+            self.gossip_with(now, peer, &mut peers, outbox);
+        }
+        let peer = self.away_peer(now);
+        self.gossip_with(now, peer, &mut peers, outbox);
+        self.watch(now, |short| peers.contains(short), outbox);
+    }
+
+    /// Makes sure that there is a next round.
+    pub(super) fn wake_up(&mut self, now: Instant) {
+        if self.round_at.is_none() {
+            self.round_at = Some(now + self.rng.duration(Duration::ZERO, self.config.interval / 8));
+        }
+    }
+
+    /// Tells up to `count` neighbours what is news, as often as that is allowed.
+    pub(super) fn tell_neighbours(
+        &mut self,
+        now: Instant,
+        count: usize,
+        besides: Option<ShortId>,
+        outbox: &mut Outbox,
+    ) {
+        let mut peers = Peers { shorts: [[0; 8]; PEERS_MAX], count: 0 };
+        if let Some(short) = besides {
+            (peers.shorts[0], peers.count) = (short, 1);
+        }
+        for _ in 0..count.min(PEERS_MAX - 1) {
+            let neighbours = self.members.nearest(self.config.neighbours, |is| is == Liveness::Live);
+            let known = neighbours.filter(|&position| !peers.contains(self.members.short(position)));
+            let known = known.count() as u64;
+            if known == 0 || !self.tellings.take(now) {
+                return;
+            }
+            let skipped = self.rng.below(known) as usize;
+            let peer = self
+                .members
+                .nearest(self.config.neighbours, |is| is == Liveness::Live)
+                .filter(|&position| !peers.contains(self.members.short(position)))
+                .nth(skipped);
+            self.gossip_with(now, peer, &mut peers, outbox);
+        }
+    }
+
+    fn gossip_with(&mut self, now: Instant, peer: Option<usize>, peers: &mut Peers, outbox: &mut Outbox) {
+        let Some(position) = peer else { return };
+        peers.shorts[peers.count] = self.members.short(position);
+        peers.count += 1;
+        self.send_gossip(now, position, outbox);
+    }
+
+    // Whom a round goes to.
+
+    fn silent_neighbour(&self, peers: &Peers) -> Option<usize> {
+        let neighbours = self.members.nearest(self.config.neighbours, |is| is == Liveness::Live);
+        neighbours
+            .filter(|&position| !peers.contains(self.members.short(position)))
+            .min_by_key(|&position| self.last_exchange(position))
+    }
+
+    fn last_exchange(&self, position: usize) -> Instant {
+        let entry = self.members.entry(position);
+        entry.heard.max(entry.asked)
+    }
+
+    fn random_peer(&mut self, peers: &Peers) -> Option<usize> {
+        let start = self.rng.below(self.members.len() as u64);
+        self.peer_from(start, peers).map(|(position, _)| position)
+    }
+
+    fn next_peer(&mut self, peers: &Peers) -> Option<usize> {
+        let (position, steps) = self.peer_from(self.cursors.peer, peers)?;
+        self.cursors.peer += steps + 1;
+        Some(position)
+    }
+
+    /// The first member from `start` on that is there, or may be, and the steps to it.
+    fn peer_from(&self, start: u64, peers: &Peers) -> Option<(usize, u64)> {
+        let length = self.members.len() as u64;
+        let is_peer = |&(position, _): &(usize, u64)| {
+            matches!(self.members.places()[position].liveness, Liveness::Live | Liveness::Unproven)
+                && !peers.contains(self.members.short(position))
+        };
+        (0..length).map(|step| (((start + step) % length) as usize, step)).find(is_peer)
+    }
+
+    fn suspect(&self, peers: &Peers) -> Option<usize> {
+        if self.members.suspects() == 0 {
+            return None;
+        }
+        let suspects = self.members.nearest(usize::MAX, |is| is == Liveness::Suspect);
+        suspects
+            .filter(|&position| !peers.contains(self.members.short(position)))
+            .min_by_key(|&position| self.members.entry(position).asked)
+    }
+
+    /// One that was there once. It may be this node that was cut off.
+    fn away_peer(&self, now: Instant) -> Option<usize> {
+        const PAUSE_ROUNDS_MAX: u32 = 12;
+        if self.members.away() == 0 {
+            return None;
+        }
+        let is_due = |&position: &usize| {
+            let entry = self.members.entry(position);
+            let rounds = 1_u32.checked_shl(entry.tries.into()).unwrap_or(u32::MAX).min(PAUSE_ROUNDS_MAX);
+            now.since(entry.asked) >= self.config.interval * rounds
+        };
+        let away = |is: Liveness| is.is_away() && is != Liveness::Left { for_good: true };
+        let due = self.members.nearest(usize::MAX, away).filter(is_due);
+        due.min_by_key(|&position| self.members.entry(position).asked)
+    }
+
+    // Asking.
+
+    pub(super) fn send_gossip(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> bool {
+        if self.transactions.room() == 0 {
+            self.counters.count(Counter::TableFull);
+            return false;
+        }
+        let (short, transaction) = (self.members.short(position), self.rng.u64());
+        let wait = self.timeout(position) * 2;
+        let entry = self.members.entry_mut(position);
+        entry.asked = now;
+        let contact = entry.contact();
+        self.transactions.insert(Request {
+            transaction,
+            to: contact.addr,
+            recipient: short,
+            about: short,
+            purpose: Purpose::Gossip,
+            sent: now,
+            deadline: now + wait,
+        });
+        let mut states = [self.own.state(outbox); 1 + RUMOURS_TOLD];
+        let limit = self.rumour_limit();
+        let count = 1 + self.rumours.tell(short, limit, &mut states[1..]);
+        let mut suspicions = [StateMark::new([0; 8], 0); SUSPICIONS_MAX];
+        let suspected = self.suspicions(&mut suspicions);
+        let mut digest = [StateMark::new([0; 8], 0); DIGEST_MAX];
+        let taken =
+            size_of::<GossipHead>() + count * size_of::<NodeState>() + suspected * size_of::<StateMark>();
+        let room = (PAYLOAD_BYTES_MAX - taken) / size_of::<StateMark>();
+        let (marks, nearest, whole) = self.digest(&mut digest[..room.min(DIGEST_MAX)]);
+        let body = GossipBody {
+            states: &states[..count],
+            digest: &digest[..marks],
+            nearest,
+            whole,
+            suspicions: &suspicions[..suspected],
+        };
+        self.counters.count(Counter::Asked);
+        outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Gossip(body))
+    }
+
+    /// How often a rumour is told: enough that hardly anybody is left out (SWIM §4.1: a multiple of the logarithm of the
+    /// network's size).
+    fn rumour_limit(&self) -> u8 {
+        (self.members.network_size().ilog2() + 4) as u8
+    }
+
+    fn suspicions(&self, out: &mut [StateMark]) -> usize {
+        if self.members.suspects() == 0 {
+            return 0;
+        }
+        let suspects = self.members.nearest(out.len(), |is| is == Liveness::Suspect);
+        let mut count = 0;
+        for (mark, position) in out.iter_mut().zip(suspects) {
+            *mark = self.mark(position);
+            count += 1;
+        }
+        count
+    }
+
+    fn mark(&self, position: usize) -> StateMark {
+        StateMark::new(self.members.short(position), self.members.entry(position).state.sequence())
+    }
+
+    /// Names what this node knows: everything when that fits, else the nearest and, most of the time, some of the others. Returns
+    /// how many marks there are, how many of those are the nearest, and whether they are everything.
+    fn digest(&mut self, out: &mut [StateMark]) -> (usize, u8, bool) {
+        let told = |gossip: &Gossip, most: usize| {
+            let places = gossip.members.places().iter();
+            places.filter(|place| place.liveness.is_told()).take(most).count()
+        };
+        let whole = told(self, out.len() + 1) <= out.len();
+        let wide = whole || self.rounds % WIDE_EVERY == 0;
+        let nearest = if wide { out.len() } else { DIGEST_HALF.min(out.len()) };
+        let mut count = 0;
+        let mut last = 0;
+        for (mark, position) in out.iter_mut().zip(self.members.nearest(nearest, Liveness::is_told)) {
+            *mark = self.mark(position);
+            (count, last) = (count + 1, position);
+        }
+        let nearest = count as u8;
+        if !wide {
+            let others = self.members.len() - last - 1;
+            let start = self.cursors.digest;
+            let most = (count + DIGEST_HALF).min(out.len());
+            for step in 0..others {
+                if count == most {
+                    break;
+                }
+                let position = last + 1 + (start as usize + step) % others;
+                self.cursors.digest = start + step as u64 + 1;
+                if self.members.places()[position].liveness.is_told() {
+                    out[count] = self.mark(position);
+                    count += 1;
+                }
+            }
+        }
+        (count, nearest, whole)
+    }
+
+    // Answering.
+
+    pub(super) fn handle_gossip(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        body: &GossipBody<'_>,
+        proven: bool,
+        outbox: &mut Outbox,
+    ) {
+        let member = self.heard(now, from, datagram, proven);
+        let proven = proven
+            || member.is_some_and(|position| {
+                self.members.places()[position].liveness != Liveness::Unproven
+                    && self.members.entry(position).addr() == from
+            });
+        self.take_in(now, from, datagram.id(), body, outbox);
+        let room = match proven {
+            true => PAYLOAD_BYTES_MAX,
+            // It may be sent a ping besides.
+            false => {
+                (AMPLIFICATION_MAX * datagram.datagram_bytes() - 2 * OVERHEAD_BYTES).min(PAYLOAD_BYTES_MAX)
+            }
+        };
+        self.reply(from, datagram, body, room, outbox);
+    }
+
+    /// Learns from a gossip or a reply to one.
+    pub(super) fn take_in(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        sender: NodeId,
+        body: &GossipBody<'_>,
+        outbox: &Outbox,
+    ) {
+        for state in body.states.iter().take(STATES_MAX) {
+            self.learn(now, from, state, outbox);
+        }
+        let trusted = self
+            .members
+            .find(sender.short())
+            .is_some_and(|position| self.members.places()[position].liveness == Liveness::Live);
+        if trusted {
+            for mark in body.digest.iter().take(DIGEST_MAX) {
+                self.hear_of_absent(now, mark);
+            }
+            for mark in body.suspicions.iter().take(SUSPICIONS_MAX) {
+                self.hear_suspicion(now, mark);
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        asked: &GossipBody<'_>,
+        room: usize,
+        outbox: &mut Outbox,
+    ) {
+        let requester = datagram.id().short();
+        let mut suspicions = [StateMark::new([0; 8], 0); SUSPICIONS_MAX];
+        let suspected = self.suspicions(&mut suspicions);
+        let head = size_of::<GossipHead>() + suspected * size_of::<StateMark>();
+        // The smallest gossip allows for an own state and three more.
+        let most = (room.saturating_sub(head) / size_of::<NodeState>()).clamp(1, STATES_MAX);
+        if most < STATES_MAX {
+            self.counters.count(Counter::Shortened);
+        }
+        let mut states = [self.own.state(outbox); STATES_MAX];
+        let mut count = 1;
+        for mark in asked.suspicions.iter().chain(asked.digest).take(DIGEST_MAX + SUSPICIONS_MAX) {
+            if count == most {
+                break;
+            }
+            if let Some(newer) = self.newer_than(mark).filter(|state| !states[..count].contains(state)) {
+                states[count] = *newer;
+                count += 1;
+            }
+        }
+        count += self.missing(requester, asked, &mut states[count..most]);
+        let limit = self.rumour_limit();
+        count += self.rumours.tell(requester, limit, &mut states[count..most]);
+        let body = GossipBody {
+            states: &states[..count],
+            digest: &[],
+            nearest: 0,
+            whole: false,
+            suspicions: &suspicions[..suspected],
+        };
+        self.counters.count(Counter::Answered);
+        outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &Message::GossipReply(body));
+    }
+
+    fn newer_than(&self, mark: &StateMark) -> Option<&NodeState> {
+        let position = self.members.find(mark.short)?;
+        let state = &self.members.entry(position).state;
+        let told = self.members.places()[position].liveness.is_told();
+        (told && state.sequence() > mark.sequence()).then_some(state)
+    }
+
+    /// Fills `out` with states of live members that the requester does not know: nearer to it than the last of the nearest that
+    /// it named, and not named. Those nearest to it come first.
+    fn missing(&self, requester: ShortId, asked: &GossipBody<'_>, out: &mut [NodeState]) -> usize {
+        let target = u64::from_be_bytes(requester);
+        let run = &asked.digest[..usize::from(asked.nearest)];
+        let distance_of = |mark: &StateMark| u64::from_be_bytes(mark.short) ^ target;
+        let horizon = match run.iter().map(distance_of).max() {
+            _ if asked.whole => u64::MAX,
+            Some(farthest) => farthest,
+            None => return 0,
+        };
+        let mut nearest = [(u64::MAX, 0_usize); STATES_MAX];
+        let most = out.len();
+        let mut count = 0;
+        for position in self.members.run(requester, horizon.leading_zeros()) {
+            let distance = u64::from_be_bytes(self.members.short(position)) ^ target;
+            let farthest = if count < most { horizon } else { nearest[count.saturating_sub(1)].0 };
+            if most == 0 || distance >= farthest || distance == 0 {
+                continue;
+            }
+            if self.members.places()[position].liveness != Liveness::Live
+                || self.members.entry(position).state.sequence() == 0
+                || asked.digest.iter().any(|mark| distance_of(mark) == distance)
+            {
+                continue;
+            }
+            let place = nearest[..count].partition_point(|(other, _)| *other < distance);
+            count = (count + 1).min(most);
+            nearest[place..count].rotate_right(1);
+            nearest[place] = (distance, position);
+        }
+        for (state, (_, position)) in out.iter_mut().zip(&nearest[..count]) {
+            *state = self.members.entry(*position).state;
+        }
+        count
+    }
+}

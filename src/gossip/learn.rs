@@ -1,0 +1,225 @@
+//! What datagrams tell: that their sender is there, and what is new about it and about others.
+
+use super::counters::Counter;
+use super::members::{Newcomer, NoPlace};
+use super::{Gossip, GossipEvent, Liveness};
+use crate::id::ShortId;
+use crate::time::{Duration, Instant};
+use crate::wire::address::is_meaningful;
+use crate::wire::contact::Contact;
+use crate::wire::datagram::Verified;
+use crate::wire::outbox::Outbox;
+use crate::wire::state::NodeState;
+use core::net::SocketAddr;
+
+impl Gossip {
+    /// A request of a proven sender arrived; says where its member is, when it is one. Who asks is there, but only who answers
+    /// is known to be where it says.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        proven: bool,
+    ) -> Option<usize> {
+        let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+        if datagram.is_leaf() {
+            self.drop_leaf(&contact);
+            return None;
+        }
+        let (position, is_new) = self.acquaint(now, &contact, proven)?;
+        let entry = self.members.entry_mut(position);
+        if datagram.sequence() <= entry.sequence && !is_new {
+            return Some(position);
+        }
+        entry.sequence = datagram.sequence();
+        let here = entry.addr() == from;
+        let unproven = self.members.places()[position].liveness == Liveness::Unproven;
+        if proven {
+            self.arrived(now, position, from);
+        }
+        if proven || !unproven {
+            self.alive(now, position, None);
+        }
+        if !proven && !here {
+            // Asked at the old address, and when that is silent at the new one.
+            self.note_other_addr(contact.id.short(), from);
+            self.ask_soon(now, contact.id.short());
+        }
+        Some(position)
+    }
+
+    /// Finds a node's member, or enters it when there is a place; says where it is and whether it is new.
+    pub(super) fn acquaint(&mut self, now: Instant, contact: &Contact, met: bool) -> Option<(usize, bool)> {
+        let short = contact.id.short();
+        if contact.id == self.own_id {
+            return None;
+        }
+        if let Some(position) = self.members.find(short) {
+            let same = self.members.entry(position).state.public() == contact.public;
+            return same.then_some((position, false));
+        }
+        let state = NodeState::unknown(contact.public);
+        // It becomes live, with an event, when the caller says so.
+        let position = self.enter(now, short, state, contact.addr, met)?;
+        Some((position, true))
+    }
+
+    /// A member is there: it said so itself, in something that is not a replay.
+    pub(super) fn alive(&mut self, now: Instant, position: usize, rtt: Option<Duration>) {
+        let old = self.members.places()[position].liveness;
+        let entry = self.members.entry_mut(position);
+        entry.heard = now;
+        entry.tries = 0;
+        if let Some(sample) = rtt {
+            entry.rtt.sample(sample);
+        }
+        if old == Liveness::Live {
+            return;
+        }
+        let (contact, rtt) = (entry.contact(), entry.rtt.smoothed());
+        self.members.set_liveness(position, Liveness::Live, now);
+        self.raise(match old {
+            Liveness::Unproven => GossipEvent::Met { contact, rtt },
+            _ => GossipEvent::Returned { contact, rtt },
+        });
+        self.wake_up(now);
+    }
+
+    /// A member answers at this address.
+    pub(super) fn arrived(&mut self, _now: Instant, position: usize, addr: SocketAddr) {
+        let old = self.members.entry(position).addr();
+        if old == addr {
+            return;
+        }
+        self.members.set_addr(position, addr);
+        if self.members.places()[position].liveness != Liveness::Unproven {
+            let contact = self.members.entry(position).contact();
+            self.raise(GossipEvent::Moved { contact, from: old });
+        }
+    }
+
+    /// Takes in what `teller` says about a node, itself or another.
+    pub(super) fn learn(&mut self, now: Instant, teller: SocketAddr, state: &NodeState, outbox: &Outbox) {
+        let id = state.public().node_id();
+        let short = id.short();
+        if id == self.own_id {
+            // Only this node can have signed it: in a life that it does not remember.
+            if state.sequence() >= self.own.sequence()
+                && !self.own.is(state)
+                && self.check(now, state, outbox)
+            {
+                self.own.outdo(state.sequence());
+            }
+            return;
+        }
+        let known = self.members.find(short);
+        if known.is_some_and(|position| {
+            let entry = self.members.entry(position);
+            entry.state.public() != state.public() || entry.state.sequence() >= state.sequence()
+        }) {
+            return;
+        }
+        let seen = self.rumours.is_seen(short, state.sequence());
+        let wanted = known.is_some() || self.is_wanted(short);
+        if state.is_leaf() || seen && !wanted || !self.check(now, state, outbox) {
+            return;
+        }
+        self.counters.count(Counter::StatesLearned);
+        let addr = best_addr(state, teller);
+        match known {
+            Some(position) => self.renewed(now, position, state, addr),
+            None => {
+                if let Some(addr) = addr.filter(|_| !state.is_gone() && !state.is_away()) {
+                    self.enter(now, short, *state, addr, false);
+                }
+            }
+        }
+        if self.rumours.add(short, state) {
+            self.counters.count(Counter::RumourDropped);
+        }
+    }
+
+    /// A member has a new state.
+    fn renewed(&mut self, now: Instant, position: usize, state: &NodeState, addr: Option<SocketAddr>) {
+        let short = self.members.short(position);
+        let liveness = self.members.places()[position].liveness;
+        let entry = self.members.entry_mut(position);
+        entry.state = *state;
+        let elsewhere = addr.filter(|&addr| addr != entry.addr());
+        match liveness {
+            Liveness::Unproven => {
+                entry.tries = 0;
+                if let Some(addr) = elsewhere {
+                    self.members.set_addr(position, addr);
+                }
+            }
+            Liveness::Live if state.is_gone() || state.is_away() => self.ask_soon(now, short),
+            Liveness::Live => {}
+            // It was there when it signed this: worth a question.
+            _ => self.ask_soon(now, short),
+        }
+        if let Some(addr) = elsewhere {
+            self.note_other_addr(short, addr);
+        }
+    }
+
+    /// Checks a state's signature, as far as the budget goes.
+    fn check(&mut self, now: Instant, state: &NodeState, outbox: &Outbox) -> bool {
+        if !self.state_checks.take(now) {
+            self.counters.count(Counter::StateOverBudget);
+            return false;
+        }
+        let fits = state.verify(outbox.network()).is_ok();
+        if !fits {
+            self.counters.count(Counter::StateForged);
+        }
+        fits
+    }
+
+    /// Whether a node that is not known would be given a place without chance deciding.
+    fn is_wanted(&self, short: ShortId) -> bool {
+        self.members.has_room() || self.members.is_near(self.members.distance(short))
+    }
+
+    fn enter(
+        &mut self,
+        now: Instant,
+        short: ShortId,
+        state: NodeState,
+        addr: SocketAddr,
+        met: bool,
+    ) -> Option<usize> {
+        // Of those that would find no place, one now and then displaces another, so that the sample changes slowly.
+        let displaces = !self.is_wanted(short) && self.rng.below(8) == 0 && self.displacements.take(now);
+        let newcomer = Newcomer { short, state, addr, met, displaces };
+        match self.members.insert(now, &newcomer, &mut self.rng) {
+            Ok(position) => {
+                self.wake_up(now);
+                Some(position)
+            }
+            Err(why) => {
+                match why {
+                    NoPlace::View => self.counters.count(Counter::ViewFull),
+                    NoPlace::Prefix => self.counters.count(Counter::PrefixFull),
+                    NoPlace::Impossible => {}
+                }
+                None
+            }
+        }
+    }
+
+    /// A node that only asks is no member.
+    pub(super) fn drop_leaf(&mut self, contact: &Contact) {
+        if let Some(position) = self.members.find_key(contact.id.short(), &contact.public) {
+            self.members.remove(position);
+        }
+    }
+}
+
+/// Where to reach the node that a state is about: where `teller` may say so, and rather in the family in which `teller` itself
+/// is reached.
+fn best_addr(state: &NodeState, teller: SocketAddr) -> Option<SocketAddr> {
+    let addrs = || state.addrs().filter(|addr| is_meaningful(*addr, teller));
+    addrs().find(|addr| addr.is_ipv4() == teller.is_ipv4()).or_else(|| addrs().next())
+}

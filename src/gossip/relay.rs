@@ -1,0 +1,55 @@
+//! Asking members for others that cannot reach them.
+
+use super::counters::Counter;
+use super::transactions::{Purpose, Request};
+use super::{Gossip, Liveness};
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::datagram::Verified;
+use crate::wire::message::{Message, ProbeOutcome};
+use crate::wire::outbox::Outbox;
+use core::net::SocketAddr;
+
+/// Probes for others that are under way at a time.
+const RELAYED_MAX: usize = 8;
+
+impl Gossip {
+    /// Asks a member for another: only one that this node has met, only where it answered this node, and only so many.
+    pub(super) fn handle_probe(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        target: &NodeId,
+        outbox: &mut Outbox,
+    ) {
+        self.heard(now, from, datagram, false);
+        let (asker, transaction) = (datagram.id(), datagram.transaction());
+        let met = |position: &usize| self.members.places()[*position].liveness != Liveness::Unproven;
+        let position = self.position(target).filter(met);
+        let may = !datagram.is_leaf()
+            && asker != *target
+            && self.transactions.relayed() < RELAYED_MAX
+            && self.relays.take(now);
+        let asked = position.filter(|_| may).is_some_and(|position| {
+            let (to, wait) = (self.members.entry(position).addr(), self.relay_timeout(position));
+            let purpose = Purpose::Relay { to: from, asker, transaction, again: false };
+            self.ping(now, position, to, purpose, wait, outbox)
+        });
+        if asked {
+            self.counters.count(Counter::ProbesRelayed);
+        } else {
+            self.counters.count(Counter::ProbesRefused);
+            let answer = Message::ProbeReply { target: target.short(), outcome: ProbeOutcome::Unknown };
+            outbox.send(from, Some(asker), transaction, 0, &answer);
+        }
+    }
+
+    /// A member did not answer a ping for another, or is not known any more.
+    pub(super) fn relay_failed(&self, request: &Request, outbox: &mut Outbox) {
+        if let Purpose::Relay { to, asker, transaction, .. } = request.purpose {
+            let answer = Message::ProbeReply { target: request.about, outcome: ProbeOutcome::Silent };
+            outbox.send(to, Some(asker), transaction, 0, &answer);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Round-trip times in eight bytes, and how long to wait for an answer (the estimator of RFC 6298 with bounds of our own).
+
+use crate::time::Duration;
+
+/// Before the first sample.
+pub(super) const TIMEOUT_FIRST: Duration = Duration::from_secs(1);
+/// However near the member is.
+const TIMEOUT_MIN: Duration = Duration::from_millis(150);
+/// However far it is.
+const TIMEOUT_MAX: Duration = Duration::from_secs(2);
+
+/// The smoothed round-trip time to one member, in microseconds; zero before the first sample.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Rtt {
+    smoothed: u32,
+    variation: u32,
+}
+
+impl Rtt {
+    /// Takes a measurement of an exchange that was not repeated.
+    pub(super) fn sample(&mut self, sample: Duration) {
+        // Nothing over a minute is a round-trip time.
+        let sample = (sample.as_micros().min(60_000_000) as u32).max(1);
+        if self.smoothed == 0 {
+            (self.smoothed, self.variation) = (sample, sample / 2);
+        } else {
+            self.variation = (self.variation * 3 + self.smoothed.abs_diff(sample)) / 4;
+            self.smoothed = ((self.smoothed * 7 + sample) / 8).max(1);
+        }
+    }
+
+    /// The smoothed time; `None` before the first sample.
+    pub(super) fn smoothed(self) -> Option<Duration> {
+        (self.smoothed > 0).then(|| Duration::from_micros(u64::from(self.smoothed)))
+    }
+
+    /// How long an answer may take before the request is repeated.
+    pub(super) fn timeout(self) -> Duration {
+        let micros = u64::from(self.smoothed) + 4 * u64::from(self.variation);
+        match self.smoothed {
+            0 => TIMEOUT_FIRST,
+            _ => Duration::from_micros(micros).clamp(TIMEOUT_MIN, TIMEOUT_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_follows_the_samples_within_its_bounds() {
+        let mut rtt = Rtt::default();
+        assert_eq!((rtt.timeout(), rtt.smoothed()), (TIMEOUT_FIRST, None));
+        (0..50).for_each(|_| rtt.sample(Duration::from_millis(1)));
+        assert_eq!(rtt.timeout(), TIMEOUT_MIN);
+        rtt.sample(Duration::from_millis(400));
+        assert!(rtt.timeout() > Duration::from_millis(400));
+        (0..50).for_each(|_| rtt.sample(Duration::MAX));
+        assert_eq!(rtt.timeout(), TIMEOUT_MAX);
+    }
+}

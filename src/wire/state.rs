@@ -1,0 +1,237 @@
+//! Node states: a node's signed word about itself, as others relay it.
+
+use super::Refused;
+use super::contact::WireAddr;
+use super::network::Network;
+use crate::id::{PublicKey, ShortId};
+use crate::identity::Identity;
+use core::net::SocketAddr;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// A node's state: 160 bytes. Only the node that it is about can make one, so a relay can neither change nor revive it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct NodeState {
+    public: PublicKey,
+    addrs: [WireAddr; 2],
+    flags: U16,
+    load: U16,
+    sequence: U64,
+    chunks: U32,
+    version: [u8; 4],
+    free_bytes: U64,
+    signature: [u8; 64],
+}
+
+const _: () = assert!(size_of::<NodeState>() == 160);
+const COVERED: usize = 96;
+
+/// Bits of a state's flags.
+mod flags {
+    pub(super) const LEAF: u16 = 1;
+    pub(super) const AWAY: u16 = 2;
+    pub(super) const GONE: u16 = 4;
+    pub(super) const ALL: u16 = LEAF | AWAY | GONE;
+}
+
+/// What a node says about itself, before it is signed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct About {
+    /// Where it answers: one address of each family, or fewer.
+    pub addrs: [Option<SocketAddr>; 2],
+    /// Whether it only asks and must not be in anybody's tables.
+    pub leaf: bool,
+    /// Whether it is leaving for a while.
+    pub away: bool,
+    /// Whether it is leaving for good.
+    pub gone: bool,
+    /// How busy it is, per mille.
+    pub load: u16,
+    /// Pieces that it stores for the network.
+    pub chunks: u32,
+    /// The version of its program: major, minor, patch, and a byte that means nothing yet.
+    pub version: [u8; 4],
+    /// Bytes that it would still store for the network.
+    pub free_bytes: u64,
+}
+
+impl NodeState {
+    /// The most that a load can be: everything.
+    pub const LOAD_MAX: u16 = 1000;
+
+    /// A state, signed. The one with the higher sequence number replaces the other; zero is nobody's.
+    pub fn new(network: &Network, identity: &Identity, about: &About, sequence: u64) -> Self {
+        let bit = |set: bool, bit: u16| if set { bit } else { 0 };
+        let addr = |addr: Option<SocketAddr>| addr.map_or(WireAddr::UNKNOWN, WireAddr::new);
+        let mut state = NodeState {
+            public: identity.public(),
+            addrs: about.addrs.map(addr),
+            flags: U16::new(
+                bit(about.leaf, flags::LEAF) | bit(about.away, flags::AWAY) | bit(about.gone, flags::GONE),
+            ),
+            load: U16::new(about.load.min(Self::LOAD_MAX)),
+            sequence: U64::new(sequence),
+            chunks: U32::new(about.chunks),
+            version: about.version,
+            free_bytes: U64::new(about.free_bytes),
+            signature: [0; 64],
+        };
+        state.signature = identity.sign(&state.digest(network));
+        state
+    }
+
+    /// The state of a node of which nothing but its key is known: it has sequence zero and is not sent.
+    pub fn unknown(public: PublicKey) -> Self {
+        NodeState {
+            public,
+            addrs: [WireAddr::UNKNOWN; 2],
+            flags: U16::ZERO,
+            load: U16::ZERO,
+            sequence: U64::ZERO,
+            chunks: U32::ZERO,
+            version: [0; 4],
+            free_bytes: U64::ZERO,
+            signature: [0; 64],
+        }
+    }
+
+    /// Checks values and signature (about 50 µs).
+    pub fn verify(&self, network: &Network) -> Result<(), Refused> {
+        self.check()?;
+        match network.verify(&self.public, &self.digest(network), &self.signature) {
+            true => Ok(()),
+            false => Err(Refused::Signature),
+        }
+    }
+
+    /// What can be checked without cryptography.
+    pub(super) fn check(&self) -> Result<(), Refused> {
+        if self.flags.get() & !flags::ALL != 0 {
+            return Err(Refused::Reserved);
+        }
+        let known_or_not = |addr: &WireAddr| addr.is_unknown() || addr.get().is_some();
+        if self.load.get() > Self::LOAD_MAX
+            || self.sequence.get() == 0
+            || !self.addrs.iter().all(known_or_not)
+        {
+            return Err(Refused::Value);
+        }
+        Ok(())
+    }
+
+    /// Whose state it is.
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// Where the node says that it answers.
+    pub fn addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addrs.into_iter().filter_map(|addr| addr.get())
+    }
+
+    /// Whether the node must stay out of tables.
+    pub fn is_leaf(&self) -> bool {
+        self.flags.get() & flags::LEAF != 0
+    }
+
+    /// Whether the node has left for a while.
+    pub fn is_away(&self) -> bool {
+        self.flags.get() & flags::AWAY != 0
+    }
+
+    /// Whether the node has left for good.
+    pub fn is_gone(&self) -> bool {
+        self.flags.get() & flags::GONE != 0
+    }
+
+    /// How busy it is, per mille.
+    pub fn load(&self) -> u16 {
+        self.load.get()
+    }
+
+    /// The higher number wins; zero when the state was never told.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.get()
+    }
+
+    /// Pieces that it stores for the network.
+    pub fn chunks(&self) -> u32 {
+        self.chunks.get()
+    }
+
+    /// The version of its program.
+    pub fn version(&self) -> [u8; 4] {
+        self.version
+    }
+
+    /// Bytes that it would still store for the network.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes.get()
+    }
+
+    fn digest(&self, network: &Network) -> [u8; 32] {
+        network.state_digest(&self.as_bytes()[..COVERED])
+    }
+}
+
+/// Names one state of one node: 16 bytes. A digest says with it what is known, a suspicion what does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct StateMark {
+    /// The first bytes of the node's id.
+    pub short: ShortId,
+    sequence: U64,
+}
+
+const _: () = assert!(size_of::<StateMark>() == 16);
+
+impl StateMark {
+    /// The mark of a node's state with this sequence number.
+    pub fn new(short: ShortId, sequence: u64) -> Self {
+        StateMark { short, sequence: U64::new(sequence) }
+    }
+
+    /// The state's number; zero when the node is known and its state is not.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about() -> About {
+        let addrs = [Some(([192, 0, 2, 7], 3583).into()), None];
+        About { addrs, load: 250, chunks: 7, version: [0, 1, 0, 0], free_bytes: 1 << 30, ..About::default() }
+    }
+
+    #[test]
+    fn what_was_said_is_read_and_belongs_to_one_network() {
+        let (ours, theirs) = (Network::new("ours"), Network::new("theirs"));
+        let identity = Identity::from_secret(&[1; 32]);
+        let state = NodeState::new(&ours, &identity, &about(), 9);
+        assert_eq!(state.verify(&ours), Ok(()));
+        assert_eq!(state.verify(&theirs), Err(Refused::Signature));
+        assert_eq!(state.addrs().collect::<Vec<_>>(), [([192, 0, 2, 7], 3583).into()]);
+        assert_eq!((state.public(), state.sequence(), state.chunks()), (identity.public(), 9, 7));
+        assert_eq!((state.load(), state.version(), state.free_bytes()), (250, [0, 1, 0, 0], 1 << 30));
+        assert!(!state.is_leaf() && !state.is_away() && !state.is_gone());
+        let gone = NodeState::new(&ours, &identity, &About { gone: true, leaf: true, ..about() }, 10);
+        assert!(gone.is_gone() && gone.is_leaf() && !gone.is_away());
+    }
+
+    #[test]
+    fn values_that_no_node_would_sign_are_refused_before_the_signature() {
+        let (network, identity) = (Network::new("ours"), Identity::from_secret(&[1; 32]));
+        let good = NodeState::new(&network, &identity, &about(), 9);
+        assert_eq!(good.check(), Ok(()));
+        assert_eq!(NodeState { flags: U16::new(8), ..good }.check(), Err(Refused::Reserved));
+        assert_eq!(NodeState { load: U16::new(1001), ..good }.check(), Err(Refused::Value));
+        assert_eq!(NodeState { sequence: U64::ZERO, ..good }.check(), Err(Refused::Value));
+        let nowhere = WireAddr::new(([224, 0, 0, 1], 5).into());
+        assert_eq!(NodeState { addrs: [nowhere; 2], ..good }.check(), Err(Refused::Value));
+        assert_eq!(NodeState::unknown(identity.public()).check(), Err(Refused::Value));
+    }
+}
