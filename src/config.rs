@@ -12,14 +12,29 @@
 //! leaf = false
 //! network = "elver"
 //! ttl = "365d"
+//!
+//! [gossip]
+//! interval = 5
+//!
+//! [membership]
+//! evicted = "15m"
+//!
+//! [repair]
+//! urgent = 60
 //! ```
+//!
+//! The settings under a section have no flags. Their variables are named after section and key:
+//! `ELVER_GOSSIP_INTERVAL`.
 
+pub mod sections;
 pub mod units;
 
-use crate::limits::{InvalidLimits, Limits};
+use crate::limits::Limits;
 use crate::net;
+use crate::node::InvalidConfig;
 use core::fmt;
 use core::net::SocketAddr;
+use sections::{SETTINGS, Sections};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -67,6 +82,9 @@ pub struct Settings {
     /// How long copies are to be kept, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
     #[arg(long, value_name = "T", value_parser = units::parse_lifetime)]
     pub ttl: Option<u32>,
+    /// How membership and repair go about their work.
+    #[arg(skip)]
+    pub sections: Sections,
 }
 
 /// Where a value stands.
@@ -106,7 +124,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The settings contradict each other.
-    Limits(InvalidLimits),
+    Contradiction(InvalidConfig),
     /// Nothing says where the node's directory is.
     NoDirectory,
 }
@@ -117,10 +135,19 @@ impl fmt::Display for ConfigError {
             ConfigError::Unreadable(file, error) => write!(f, "cannot read {}: {error}", file.display()),
             ConfigError::Syntax(origin, reason) => write!(f, "{origin}: {reason}"),
             ConfigError::UnknownKey(origin, key) => {
-                write!(f, "{origin}: there is no setting `{key}`; there are {}", KEYS.join(", "))
+                let known = match key.split_once('.').map(|(section, _)| (section, sections::names(section))) {
+                    Some((section, names)) if !names.is_empty() => {
+                        format!("[{section}] has {}", names.join(", "))
+                    }
+                    _ => {
+                        let sections = sections::sections().join("], [");
+                        format!("there are {}, and the sections [{sections}]", KEYS.join(", "))
+                    }
+                };
+                write!(f, "{origin}: there is no setting `{key}`; {known}")
             }
             ConfigError::Value { origin, key, reason } => write!(f, "{origin}: `{key}`: {reason}"),
-            ConfigError::Limits(error) => error.fmt(f),
+            ConfigError::Contradiction(error) => error.fmt(f),
             ConfigError::NoDirectory => f.write_str(
                 "no directory for the node: none of ELVER_DIR, XDG_STATE_HOME and HOME is set; give one with --dir",
             ),
@@ -130,7 +157,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The settings' names in the file. A variable's name is `ELVER_` and the same in capitals.
+/// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
 const KEYS: [&str; 7] = ["listen", "bootstrap", "replicas", "quota", "leaf", "network", "ttl"];
 
 /// A value before it is read: what file and environment have in common.
@@ -145,17 +172,19 @@ impl Settings {
         let mut settings = Settings::default();
         for key in KEYS {
             let name = format!("ELVER_{}", key.to_ascii_uppercase());
-            let Some(value) = environment(&name).filter(|value| !value.is_empty()) else { continue };
-            let origin = Origin::Variable(name);
-            let wrong = |reason| ConfigError::Value { origin: origin.clone(), key: key.to_owned(), reason };
-            let value = value.into_string().map_err(|_| wrong("it is not UTF-8".to_owned()))?;
-            let text = match key {
-                "bootstrap" => Text::Many(
-                    value.split([',', ' ']).filter(|peer| !peer.is_empty()).map(str::to_owned).collect(),
-                ),
-                _ => Text::One(value),
-            };
-            settings.set(key, text).map_err(wrong)?;
+            from_variable(environment, name, key, |value| {
+                let text = match key {
+                    "bootstrap" => Text::Many(
+                        value.split([',', ' ']).filter(|peer| !peer.is_empty()).map(str::to_owned).collect(),
+                    ),
+                    _ => Text::One(value),
+                };
+                settings.set(key, text)
+            })?;
+        }
+        for setting in &SETTINGS {
+            let set = |value| settings.sections.set(setting, value);
+            from_variable(environment, setting.variable(), &setting.path(), set)?;
         }
         Ok(settings)
     }
@@ -173,14 +202,56 @@ impl Settings {
         let mut settings = Settings::default();
         for (key, value) in entries {
             let name = key.get_ref().as_ref();
-            if !KEYS.contains(&name) {
-                return Err(ConfigError::UnknownKey(origin(key.span().start), name.to_owned()));
+            let wrong = |reason| ConfigError::Value {
+                origin: origin(value.span().start),
+                key: name.to_owned(),
+                reason,
+            };
+            match value.get_ref() {
+                _ if KEYS.contains(&name) => {
+                    text_of(value.get_ref()).and_then(|text| settings.set(name, text)).map_err(wrong)?;
+                }
+                DeValue::Table(table) if sections::sections().contains(&name) => {
+                    settings.set_section(name, table, &origin)?;
+                }
+                _ if sections::sections().contains(&name) => {
+                    let reason = format!("it is a section: write [{name}], and its settings under that");
+                    return Err(wrong(reason));
+                }
+                _ => return Err(ConfigError::UnknownKey(origin(key.span().start), name.to_owned())),
             }
-            text_of(value.get_ref()).and_then(|text| settings.set(name, text)).map_err(|reason| {
-                ConfigError::Value { origin: origin(value.span().start), key: name.to_owned(), reason }
-            })?;
         }
         Ok(settings)
+    }
+
+    fn set_section(
+        &mut self,
+        section: &str,
+        table: &DeTable<'_>,
+        origin: &dyn Fn(usize) -> Origin,
+    ) -> Result<(), ConfigError> {
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let path = format!("{section}.{}", key.get_ref());
+            let Some(setting) = sections::find(section, key.get_ref()) else {
+                return Err(ConfigError::UnknownKey(origin(key.span().start), path));
+            };
+            let text = match value.get_ref() {
+                DeValue::Float(number) => Ok(Text::One(number.as_str().to_owned())),
+                other => text_of(other),
+            };
+            let set = text.and_then(|text| match text {
+                Text::One(text) => self.sections.set(setting, text),
+                Text::Many(_) => Err(NO_LIST.to_owned()),
+            });
+            set.map_err(|reason| ConfigError::Value {
+                origin: origin(value.span().start),
+                key: path,
+                reason,
+            })?;
+        }
+        Ok(())
     }
 
     /// What a file says. A file that is not there says nothing, unless it was asked for by name (`required`).
@@ -211,6 +282,7 @@ impl Settings {
             leaf: self.leaf.or(others.leaf),
             network: self.network.or(others.network),
             ttl: self.ttl.or(others.ttl),
+            sections: self.sections.or(others.sections),
         }
     }
 
@@ -219,7 +291,11 @@ impl Settings {
         let default = net::Config::default();
         let quota_bytes = self.quota.unwrap_or(default.limits.quota_bytes);
         let limits = Limits { quota_bytes, ..default.limits };
-        limits.validate().map_err(ConfigError::Limits)?;
+        let tuning = self.sections.tuning();
+        let contradiction = |error: InvalidConfig| ConfigError::Contradiction(error);
+        limits.validate().map_err(|error| contradiction(error.into()))?;
+        tuning.gossip.validate().map_err(|error| contradiction(error.into()))?;
+        tuning.replication.validate().map_err(|error| contradiction(error.into()))?;
         Ok(net::Config {
             dir,
             listen: self.listen.or(default.listen),
@@ -229,6 +305,8 @@ impl Settings {
             limits,
             leaf: self.leaf.unwrap_or(default.leaf),
             network: self.network.unwrap_or(default.network),
+            gossip: tuning.gossip,
+            replication: tuning.replication,
             ..net::Config::default()
         })
     }
@@ -240,7 +318,7 @@ impl Settings {
                 self.bootstrap = Some(peers?);
                 return Ok(());
             }
-            (_, Text::Many(_)) => return Err("takes one value, not a list".to_owned()),
+            (_, Text::Many(_)) => return Err(NO_LIST.to_owned()),
             (_, Text::One(value)) => value,
         };
         let unit = |error: units::UnitError| error.to_string();
@@ -285,6 +363,25 @@ pub fn directory(asked: Option<PathBuf>, environment: Environment<'_>) -> Result
         })
         .or_else(|| variable("HOME").map(|path| path.join(".local/state/elver")))
         .ok_or(ConfigError::NoDirectory)
+}
+
+/// What is wrong with a list where one value is expected.
+const NO_LIST: &str = "takes one value, not a list";
+
+/// Hands over the value of a variable, if it has one, and says what is wrong with it.
+fn from_variable(
+    environment: Environment<'_>,
+    name: String,
+    key: &str,
+    set: impl FnOnce(String) -> Result<(), String>,
+) -> Result<(), ConfigError> {
+    let Some(value) = environment(&name).filter(|value| !value.is_empty()) else { return Ok(()) };
+    let text = value.into_string().map_err(|_| "it is not UTF-8".to_owned());
+    text.and_then(set).map_err(|reason| ConfigError::Value {
+        origin: Origin::Variable(name),
+        key: key.to_owned(),
+        reason,
+    })
 }
 
 fn text_of(value: &DeValue<'_>) -> Result<Text, String> {
@@ -344,6 +441,7 @@ fn parse_network(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Duration;
 
     fn file(content: &str) -> Result<Settings, String> {
         Settings::from_toml(content, Path::new("/x/elver.toml")).map_err(|error| error.to_string())
@@ -364,6 +462,69 @@ mod tests {
         assert_eq!(config.bootstrap.len(), 2);
         assert_eq!((config.replicas, config.limits.quota_bytes), (5, 2 << 20));
         assert_eq!((config.leaf, config.network.as_str(), config.lifetime_seconds), (true, "home", 43_200));
+    }
+
+    #[test]
+    fn every_setting_of_a_section_is_read_from_the_file_and_from_its_variable() {
+        let content = concat!(
+            "replicas = 2\n[gossip]\ninterval = 0.5\npeers = 2\nview = 64\n",
+            "[membership]\nmonitored = 4\nsilent = 1.5\nunresponsive = '4.5s'\nevicted = '1m'\n",
+            "[repair]\nurgent = 3\nrank = 1\nsettle = 2.5\nsurplus = '1h'\nreconcile = 20\n",
+            "transfers = 7\nrate = '1MiB'\ncut_off_percent = 30\ncut_off_wait = 15\n"
+        );
+        let from_file = file(content).unwrap();
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut section = "";
+        for line in content.lines() {
+            match line.split_once(" = ") {
+                None => section = line.trim_matches(['[', ']']),
+                Some((key, value)) if !section.is_empty() => {
+                    let name = format!("ELVER_{section}_{key}").to_uppercase();
+                    pairs.push((name, value.trim_matches('\'').to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        let pairs: Vec<(&str, &str)> =
+            pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(pairs.len(), SETTINGS.len());
+        let from_environment = Settings::from_environment(&variables(&pairs)).unwrap();
+        for settings in [from_file, from_environment] {
+            let net::Config { gossip, replication, .. } = settings.into_config("/d".into()).unwrap();
+            let millis = Duration::from_millis;
+            assert_eq!((gossip.interval, gossip.fanout, gossip.view_max), (millis(500), 2, 64));
+            assert_eq!((gossip.monitored, gossip.silent_after), (4, millis(1500)));
+            assert_eq!((gossip.unresponsive_after, gossip.evicted_after), (millis(4500), millis(60_000)));
+            assert_eq!((replication.urgent_after, replication.rank_wait), (millis(3000), millis(1000)));
+            assert_eq!((replication.settle, replication.surplus_after), (millis(2500), millis(3_600_000)));
+            assert_eq!((replication.reconcile_interval, replication.transfers_max), (millis(20_000), 7));
+            assert_eq!((replication.bytes_per_second, replication.cut_off_percent), (1 << 20, 30));
+            assert_eq!(replication.cut_off_wait, millis(15_000));
+        }
+    }
+
+    #[test]
+    fn a_variable_beats_a_section_of_the_file_key_by_key() {
+        let environment = variables(&[("ELVER_GOSSIP_INTERVAL", "2")]);
+        let environment = Settings::from_environment(&environment).unwrap();
+        let config = environment.or(file("gossip.interval = 3\ngossip.peers = 4").unwrap());
+        let gossip = config.into_config("/d".into()).unwrap().gossip;
+        assert_eq!((gossip.interval, gossip.fanout), (Duration::from_secs(2), 4));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_a_usage_error_that_names_them() {
+        for (content, expected) in [
+            ("[membership]\nsilent = 50", "[membership] contradict each other: `unresponsive` comes after"),
+            ("[gossip]\ninterval = 0", "an interval of 0"),
+            (
+                "[repair]\ncut_off_percent = 0",
+                "[repair] contradict each other: `cut_off_percent` is 1 to 100",
+            ),
+        ] {
+            let error = file(content).unwrap().into_config("/d".into()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]
@@ -400,6 +561,16 @@ mod tests {
             ("bootstrap = ['192.0.2.7:0']", "`bootstrap`: `192.0.2.7:0` has port 0"),
             ("network = ''", "`network`: a network's name is not empty"),
             ("ttl = '9999999d'", "`ttl`: `9999999d` is too large"),
+            (
+                "[gossip]\nintervall = 5",
+                "line 2: there is no setting `gossip.intervall`; [gossip] has interval, ",
+            ),
+            ("[gosip]\ninterval = 5", "line 1: there is no setting `gosip`; there are listen, "),
+            ("gossip = 5", "line 1: `gossip`: it is a section: write [gossip]"),
+            ("[repair]\nrank = 'soon'", "line 2: `repair.rank`: `soon` does not start with a whole number"),
+            ("[repair]\ntransfers = 1.5", "line 2: `repair.transfers`: `1.5` is no number"),
+            ("[repair]\nrank = [1]", "line 2: `repair.rank`: takes one value, not a list"),
+            ("[repair.rank]", "`repair.rank`: a value of type table is not expected here"),
             ("quota = 1\nquota = 2", "line 2: "),
             ("quota = \n", "line 1: "),
         ] {

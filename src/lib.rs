@@ -48,7 +48,7 @@
 //! |---|---|---|
 //! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven; what the core asks of the world |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
-//! | 2 | [`dht`] [`transfer`] [`store`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here |
+//! | 2 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
 //! | 3 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
 //! | 4 | [`disk`] [`net`] | drivers: files, sockets, the only clock, the only entropy |
 //! | 5 | `config` `cli` | the command line (with the feature `cli`) |
@@ -76,6 +76,8 @@ pub mod time;
 pub mod wire;
 
 pub mod dht;
+pub mod gossip;
+pub mod replication;
 pub mod store;
 pub mod transfer;
 

@@ -4,11 +4,13 @@ mod common;
 
 use allocation_counter::measure;
 use common::{network, recipient, sender, vectors};
+use elver::gossip::GossipConfig;
 use elver::id::Key;
 use elver::identity::Identity;
 use elver::io::Recovered;
 use elver::limits::Limits;
 use elver::node::{Node, NodeConfig};
+use elver::replication::ReplicationConfig;
 use elver::time::{Duration, Instant};
 use elver::wire::datagram::Unverified;
 use elver::wire::frame::Frame;
@@ -100,6 +102,8 @@ impl Pair {
                 replicas: NodeConfig::REPLICAS,
                 lifetime: NodeConfig::LIFETIME,
                 cache_dir: "/cache".into(),
+                gossip: GossipConfig::default(),
+                replication: ReplicationConfig::default(),
             };
             let identity = Identity::from_secret(&[1 + index as u8; 32]);
             Node::new(config, identity, &Recovered::default(), [index as u8; 32], now).expect("valid limits")

@@ -19,6 +19,13 @@ node's directory), or not at all; the first of these counts. The keys are the fl
   replicas = 3
   quota = \"1GiB\"
 
+The file alone (and variables such as ELVER_GOSSIP_INTERVAL) says how patient the node is with the silent, in seconds:
+
+  [gossip]       interval = 5, peers = 3, view = 512
+  [membership]   monitored = 10, silent = 15, unresponsive = 45, evicted = 900
+  [repair]       urgent = 60, rank = 30, settle = 60, surplus = 3600, reconcile = 600, transfers = 5, rate = 0 (bytes),
+                 cut_off_percent = 15, cut_off_wait = 900
+
 SIGTERM, SIGINT and `elver leave` stop the node in order. After anything worse it comes back with everything that it
 acknowledged.
 

@@ -1,5 +1,6 @@
 //! Sizes and durations as people write and read them.
 
+use crate::time::Duration;
 use crate::transfer::LIFETIME_SECONDS_MAX;
 use core::fmt;
 
@@ -75,6 +76,26 @@ pub fn parse_duration(text: &str) -> Result<u32, UnitError> {
         .ok_or_else(|| UnitError::TooLarge(text.to_owned()))
 }
 
+/// Reads a time to the millisecond: what [`parse_duration`] reads, and fractions: `0.5`, `2.5s`, `1.5m`.
+pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
+    let text = text.trim();
+    let Some((whole, rest)) = text.split_once('.') else {
+        return parse_duration(text).map(|seconds| Duration::from_secs(seconds.into()));
+    };
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (digits, unit) = rest.split_at(end);
+    if digits.is_empty() || whole.is_empty() {
+        return Err(UnitError::Number(text.to_owned()));
+    }
+    let seconds = parse_duration(&format!("{whole}{unit}"))?;
+    // One of the unit, in milliseconds; what is left of the point has shown that there is such a unit.
+    let one = 1000 * u64::from(parse_duration(&format!("1{unit}"))?);
+    // Nobody means more than a millionth of a day.
+    let digits = &digits[..digits.len().min(6)];
+    let fraction = split(digits)?.0 * one / 10u64.pow(digits.len() as u32);
+    Ok(Duration::from_millis(u64::from(seconds) * 1000 + fraction))
+}
+
 /// Reads how long copies are to be kept, in seconds: a duration that other nodes agree to.
 pub fn parse_lifetime(text: &str) -> Result<u32, UnitError> {
     let seconds = parse_duration(text)?;
@@ -127,6 +148,24 @@ pub fn format_duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_fractions_and_the_same_units() {
+        for (text, millis) in [
+            ("5", 5_000),
+            ("0.5", 500),
+            ("2.25 s", 2_250),
+            ("1.5m", 90_000),
+            ("0.1d", 8_640_000),
+            ("0.0000001h", 0),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", ".", ".5", "5.", "1.5x", "-1.5", "1.5.5", "nan", "1e3", "99999999999.5", "1.s"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_with_every_unit() {

@@ -17,12 +17,14 @@ mod streams;
 mod udp;
 
 use crate::disk::{Disk, OpenError};
+use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::Place;
-use crate::limits::{InvalidLimits, Limits};
+use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
-use crate::node::{Node, NodeConfig, Output, StreamOutput};
+use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
+use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
 use crate::wire::network::Network;
 use clock::Clock;
@@ -67,6 +69,10 @@ pub struct Config {
     pub network: String,
     /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own says no.
     pub handle_signals: bool,
+    /// How the node learns who is there.
+    pub gossip: GossipConfig,
+    /// How it keeps enough copies of what is stored.
+    pub replication: ReplicationConfig,
 }
 
 impl Default for Config {
@@ -81,6 +87,8 @@ impl Default for Config {
             leaf: false,
             network: Network::DEFAULT_NAME.to_owned(),
             handle_signals: true,
+            gossip: GossipConfig::default(),
+            replication: ReplicationConfig::default(),
         }
     }
 }
@@ -104,8 +112,8 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
-    /// The bounds contradict each other.
-    Limits(InvalidLimits),
+    /// Values that it was told contradict each other.
+    Config(InvalidConfig),
     /// The system refused something that every program needs.
     System(io::Error),
 }
@@ -131,7 +139,7 @@ impl fmt::Display for StartError {
             StartError::Control { path, error } => {
                 write!(f, "cannot make the control socket {}: {error}", path.display())
             }
-            StartError::Limits(error) => error.fmt(f),
+            StartError::Config(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refused what the node needs: {error}"),
         }
     }
@@ -231,6 +239,8 @@ impl Driver {
                 .parent()
                 .map(PathBuf::from)
                 .unwrap_or_default(),
+            gossip: config.gossip,
+            replication: config.replication,
         };
         let identity = Identity::from_secret(&secret);
         let node = Node::new(node_config, identity, &recovered, clock::entropy()?, clock.now());
@@ -238,7 +248,7 @@ impl Driver {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             clock,
-            node: node.map_err(StartError::Limits)?,
+            node: node.map_err(StartError::Config)?,
             disk,
             udp,
             listener,

@@ -31,10 +31,12 @@ pub use crate::transfer::StreamOutput;
 pub use output::Output;
 
 use crate::dht::{Dht, DhtConfig, DhtEvent, LookupId, PublishId};
+use crate::gossip::{self, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{DialId, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Recovered, StreamId};
 use crate::limits::{InvalidLimits, Limits};
+use crate::replication::{self, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::{Instant, earliest};
@@ -45,6 +47,7 @@ use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Response};
+use core::fmt;
 use core::net::SocketAddr;
 use get::Get;
 use guard::{CheckBudget, ReplayWindows};
@@ -74,6 +77,51 @@ pub struct NodeConfig {
     pub lifetime: u32,
     /// The directory of the node's cache, for the paths in answers.
     pub cache_dir: PathBuf,
+    /// How it learns who is there.
+    pub gossip: GossipConfig,
+    /// How it keeps enough copies of what is stored.
+    pub replication: ReplicationConfig,
+}
+
+/// Why a node cannot be what it is told to be: some values contradict each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InvalidConfig {
+    /// Its bounds.
+    Limits(InvalidLimits),
+    /// How it learns who is there.
+    Gossip(gossip::InvalidTiming),
+    /// How it keeps enough copies.
+    Replication(replication::InvalidTiming),
+}
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidConfig::Limits(error) => error.fmt(f),
+            InvalidConfig::Gossip(error) => error.fmt(f),
+            InvalidConfig::Replication(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+impl From<InvalidLimits> for InvalidConfig {
+    fn from(error: InvalidLimits) -> Self {
+        InvalidConfig::Limits(error)
+    }
+}
+
+impl From<gossip::InvalidTiming> for InvalidConfig {
+    fn from(error: gossip::InvalidTiming) -> Self {
+        InvalidConfig::Gossip(error)
+    }
+}
+
+impl From<replication::InvalidTiming> for InvalidConfig {
+    fn from(error: replication::InvalidTiming) -> Self {
+        InvalidConfig::Replication(error)
+    }
 }
 
 impl NodeConfig {
@@ -145,8 +193,10 @@ impl Node {
         recovered: &Recovered,
         seed: [u8; 32],
         now: Instant,
-    ) -> Result<Node, InvalidLimits> {
+    ) -> Result<Node, InvalidConfig> {
         config.limits.validate()?;
+        config.gossip.validate()?;
+        config.replication.validate()?;
         let mut rng = Rng::new(seed);
         let network = Network::new(&config.network);
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);

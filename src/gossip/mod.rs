@@ -1,0 +1,5 @@
+//! Membership: who is there, and who is not any more.
+
+mod config;
+
+pub use config::{GossipConfig, InvalidTiming};
