@@ -8,7 +8,7 @@
 //! - [`message`]: the bodies of datagrams.
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
 //! - [`contact`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
-//! - [`frame`]: what goes over TCP streams.
+//! - [`frame`]: what goes over TCP streams; [`inspect`]: what a node says there of its copies.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
 
@@ -16,6 +16,7 @@ pub mod contact;
 pub mod datagram;
 pub mod frame;
 pub mod header;
+pub mod inspect;
 pub mod message;
 pub mod network;
 pub mod outbox;
