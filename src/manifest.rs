@@ -251,6 +251,14 @@ impl Manifest {
         bytes
     }
 
+    /// How many bytes [`encode`](Manifest::encode) gives; 0 for a one-chunk file, which has no manifest.
+    pub fn encoded_bytes(&self) -> u64 {
+        match self.is_single() {
+            true => 0,
+            false => (HEAD_BYTES + (self.values.len() + self.siblings.len()) * 32 + self.leaf.len()) as u64,
+        }
+    }
+
     /// Reads a manifest and proves that it belongs to `hash`: its values merge to it, and the path of its last leaf
     /// proves its length.
     pub fn decode(bytes: &[u8], hash: &Key) -> Result<Manifest, ManifestError> {

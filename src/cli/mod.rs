@@ -5,7 +5,7 @@
 //! - [`exit`]: exit codes and the errors that lead to them.
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`progress`]: progress bars.
-//! - `files`, `values`, `inspect`, `node`, `demo`: the commands.
+//! - `files`, `values`, `explain`, `inspect`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -13,6 +13,7 @@ pub mod output;
 pub mod progress;
 
 mod demo;
+mod explain;
 mod files;
 mod inspect;
 mod node;
@@ -81,6 +82,9 @@ enum Subcommand {
     /// Find a value that any node has published
     #[command(after_help = values::LOOKUP_AFTER_HELP)]
     Lookup(values::LookupArguments),
+    /// Is a file safe: how many copies of what, on whom, and what would be lost with whom
+    #[command(after_help = explain::AFTER_HELP)]
+    Explain(explain::ExplainArguments),
     /// List the nodes in the routing table, nearest first
     Peers,
     /// Show how the node is doing
@@ -134,13 +138,15 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let exit = match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => run(arguments),
-        Err(error) => explain(&error, arguments.iter().any(|argument| argument == OsStr::new("--json"))),
+        Err(error) => {
+            explain_usage(&error, arguments.iter().any(|argument| argument == OsStr::new("--json")))
+        }
     };
     exit.into()
 }
 
 /// Says what is wrong with the command line, or what was asked for when that is the help or the version.
-fn explain(error: &clap::Error, json: bool) -> Exit {
+fn explain_usage(error: &clap::Error, json: bool) -> Exit {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     // A help text that nobody reads to its end is no failure.
     let _ = error.print();
@@ -176,6 +182,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Ls => files::list(&mut context),
         Subcommand::Set(arguments) => values::set(&mut context, &arguments),
         Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
+        Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
         Subcommand::Peers => inspect::peers(&mut context),
         Subcommand::Status => inspect::status(&mut context),
         Subcommand::Id => inspect::id(&mut context),
@@ -240,6 +247,8 @@ mod tests {
             "elver get 123",
             &format!("elver get {hash} --timeout soon"),
             "elver put",
+            "elver explain",
+            "elver explain 123",
             "elver put --replicas 256 x",
             "elver rm nothex",
             "elver set a/b value",

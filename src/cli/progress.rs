@@ -51,6 +51,7 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::Replicating => "copying",
         Stage::Checking => "checking",
         Stage::Downloading => "downloading",
+        Stage::Inspecting => "asking the holders",
     }
 }
 
@@ -59,6 +60,8 @@ fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
         (Stage::LookingUp, _) => "{msg}: {pos} nodes asked",
         (Stage::Replicating, true) => "{msg} [{bar:30}] {pos}/{len} pieces",
         (Stage::Replicating, false) => "{msg}: {pos} pieces",
+        (Stage::Inspecting, true) => "{msg} [{bar:30}] {pos}/{len} answers",
+        (Stage::Inspecting, false) => "{msg}: {pos} answers",
         (_, true) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         (_, false) => "{msg}: {bytes} {bytes_per_sec}",
     };
@@ -71,9 +74,14 @@ mod tests {
 
     #[test]
     fn every_stage_has_a_style() {
-        for stage in
-            [Stage::LookingUp, Stage::Hashing, Stage::Replicating, Stage::Checking, Stage::Downloading]
-        {
+        for stage in [
+            Stage::LookingUp,
+            Stage::Hashing,
+            Stage::Replicating,
+            Stage::Checking,
+            Stage::Downloading,
+            Stage::Inspecting,
+        ] {
             for known in [false, true] {
                 style_of(stage, known);
             }

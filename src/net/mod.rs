@@ -489,6 +489,7 @@ fn name_of(command: &Command) -> &'static str {
     match command {
         Command::Put { .. } => "put",
         Command::Get { .. } => "get",
+        Command::Explain { .. } => "explain",
         Command::Remove { .. } => "rm",
         Command::List => "ls",
         Command::Set { .. } => "set",

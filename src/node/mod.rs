@@ -12,14 +12,18 @@
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
 //! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node,
-//! `put` and `placement` bring files into the network, `get` and `seek` bring them out, `values` handles named
-//! values, `housekeeping` what has to be done from time to time.
+//! `put` and `placement` bring files into the network, `get` and `seek` bring them out, `explain` and `explanation` say
+//! how safe they are and `inspect` what this node has of them, `values` handles named values, `housekeeping` what has to be
+//! done from time to time.
 
 pub mod command;
 mod copies;
+mod explain;
+mod explanation;
 mod get;
 mod guard;
 mod housekeeping;
+mod inspect;
 mod output;
 mod placement;
 mod put;
@@ -35,13 +39,13 @@ use crate::dht::{Dht, DhtConfig, DhtEvent, LookupId, PublishId};
 use crate::gossip::{self, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::{DialId, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Recovered, StreamId};
+use crate::io::{DialId, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Place, Recovered, StreamId};
 use crate::limits::{InvalidLimits, Limits};
 use crate::replication::{self, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::{Instant, earliest};
-use crate::transfer::{DownloadId, Transfer, TransferConfig};
+use crate::transfer::{DownloadId, InspectId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::Unverified;
@@ -51,6 +55,7 @@ use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Respo
 use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
+use explain::{Asking, Explain};
 use get::Get;
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
@@ -158,6 +163,9 @@ pub struct Node {
     copies: Copies,
     gets: BTreeMap<DownloadId, Get>,
     queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
+    explains: BTreeMap<CommandId, Explain>,
+    /// Questions to other nodes about what they have.
+    inspections: BTreeMap<InspectId, Asking>,
     housekeeping: Housekeeping,
     /// The disk was full: until then no pieces are taken from others.
     full_until: Option<Instant>,
@@ -170,8 +178,16 @@ enum Waiting {
     Nothing,
     Put(CommandId),
     Get(DownloadId, get::Step),
-    Commit { stream: StreamId, request: u32, incoming: u64 },
+    Commit {
+        stream: StreamId,
+        request: u32,
+        incoming: u64,
+    },
     Record(CommandId, Reply),
+    /// The manifest of a file to explain, or a look at the file.
+    Explain(CommandId),
+    /// A look at a file that a peer asks about.
+    Inspect(inspect::Question, Place),
 }
 
 /// What a lookup is for.
@@ -184,6 +200,10 @@ enum Purpose {
     Placement(Key, usize),
     /// A value that was asked for.
     Value(CommandId, Key),
+    /// Who provides a file that is explained.
+    ExplainProviders(CommandId),
+    /// Who should keep a piece of it.
+    ExplainHolders(CommandId, u16),
 }
 
 impl Node {
@@ -241,6 +261,8 @@ impl Node {
             copies: Copies::default(),
             gets: BTreeMap::new(),
             queued_gets: Vec::new(),
+            explains: BTreeMap::new(),
+            inspections: BTreeMap::new(),
             housekeeping: Housekeeping::new(now),
             full_until: None,
             early: Vec::new(),
@@ -271,6 +293,7 @@ impl Node {
             self.store.next_deadline(),
             self.gets.values().filter_map(Get::next_deadline).min(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
+            self.explains.values().filter_map(Explain::next_deadline).min(),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -399,6 +422,8 @@ impl Node {
             Waiting::Commit { stream, request, incoming } => {
                 self.committed(now, stream, request, incoming, done.result);
             }
+            Waiting::Explain(command) => self.explain_disk(now, command, done.result),
+            Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, done.result),
             Waiting::Record(command, reply) => match done.result {
                 Ok(_) => self.done(command, reply),
                 Err(error) => self.disk_failed(command, &error),
@@ -411,7 +436,11 @@ impl Node {
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
         let asks = matches!(
             command,
-            Command::Put { .. } | Command::Get { .. } | Command::Set { .. } | Command::Lookup { .. }
+            Command::Put { .. }
+                | Command::Get { .. }
+                | Command::Set { .. }
+                | Command::Lookup { .. }
+                | Command::Explain { .. }
         );
         if asks && self.dht.is_joining() && self.early.len() < self.config.limits.commands_max {
             self.early.push((id, command));
@@ -425,6 +454,7 @@ impl Node {
         match command {
             Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
             Command::Get { hash, target, timeout } => self.get(now, id, hash, target, timeout),
+            Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
             Command::Remove { hash } => self.remove(now, id, &hash),
             Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
             Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
@@ -453,6 +483,7 @@ impl Node {
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
         self.early.retain(|(early, _)| *early != id);
         self.cancel_get(now, id);
+        self.end_explain(now, id);
         self.settle(now);
     }
 
@@ -463,6 +494,7 @@ impl Node {
         self.store.handle_timeout(now);
         self.gets_timeout(now);
         self.placements_timeout(now);
+        self.explains_timeout(now);
         self.keep_house(now);
         self.settle(now);
     }
@@ -506,6 +538,7 @@ impl Node {
             }
         }
         self.review_gets(now);
+        self.review_explains(now);
         while let Some(output) = self.transfer.poll_output() {
             self.outputs.push_back(Output::Stream(output));
         }
@@ -523,7 +556,10 @@ impl Node {
 
     fn dht_event(&mut self, now: Instant, event: DhtEvent) {
         match event {
-            DhtEvent::Providers { lookup, contacts } => self.providers_found(now, lookup, &contacts),
+            DhtEvent::Providers { lookup, contacts } => {
+                self.providers_found(now, lookup, &contacts);
+                self.explain_providers_found(now, lookup, &contacts);
+            }
             DhtEvent::Finished { lookup, closest, record, asked, .. } => match self.lookups.remove(&lookup) {
                 Some(Purpose::Providers(download)) => {
                     self.providers_looked_up(now, download, &closest, asked)
@@ -532,6 +568,12 @@ impl Node {
                 Some(Purpose::Placement(hash, piece)) => self.placement_looked_up(now, hash, piece, &closest),
                 Some(Purpose::Value(command, key)) => {
                     self.value_looked_up(command, key, record.as_deref(), asked)
+                }
+                Some(Purpose::ExplainProviders(command)) => {
+                    self.explain_looked_up(now, command, &closest, asked)
+                }
+                Some(Purpose::ExplainHolders(command, piece)) => {
+                    self.explain_holders_looked_up(now, command, piece, &closest, asked)
                 }
                 None => {}
             },

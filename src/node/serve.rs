@@ -26,6 +26,12 @@ impl Node {
                 }
                 self.transfer.answer(now, stream, question, bitmap);
             }
+            TransferEvent::InspectAsked { stream, question, keys } => {
+                self.inspect_asked(now, stream, question, keys);
+            }
+            TransferEvent::Inspected { inspection, result, .. } => {
+                self.explain_answered(now, inspection, result);
+            }
             TransferEvent::Offered { stream, request, offer, .. } => {
                 let verdict = self.judge(now, &offer);
                 self.transfer.admit(now, stream, request, verdict);
@@ -35,7 +41,11 @@ impl Node {
             }
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.store.discarded(incoming),
-            TransferEvent::Root { download, root } => self.root_found(now, download, root),
+            TransferEvent::Root { download, root } => {
+                if !self.explain_root(now, download, &root) {
+                    self.root_found(now, download, root);
+                }
+            }
             TransferEvent::ChunkDone { download, index } => self.chunk_done(now, download, index),
             TransferEvent::Complete { download, sources } => self.chunks_complete(download, sources),
             TransferEvent::SourcesNeeded { download, keys } => self.sources_needed(now, download, &keys),
@@ -58,7 +68,7 @@ impl Node {
     }
 
     /// Whether a piece can be served: it is on disk, or it is the manifest of a download.
-    fn has(&self, key: &Key) -> bool {
+    pub(super) fn has(&self, key: &Key) -> bool {
         self.store.has(key) || self.store.partial(key).is_some_and(|manifest| !manifest.is_single())
     }
 

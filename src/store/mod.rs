@@ -342,6 +342,12 @@ impl Store {
         self.files.shares()
     }
 
+    /// The file with this piece that is served from where it lies and known to be on disk: not what was merely fetched, for
+    /// that may be gone tomorrow.
+    pub fn lasting_share(&self, key: &Key) -> Option<&Arc<Share>> {
+        self.files.share_with(key).filter(|share| share.synced && !is_cached(&share.place))
+    }
+
     /// Notes that a file was used, so that it is not the next to be evicted. `key` is its hash or a chunk's key.
     pub fn touch(&mut self, key: &Key) {
         self.files.touch(key);

@@ -6,6 +6,7 @@ use crate::manifest::Manifest;
 use crate::time::Instant;
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
+use crate::wire::inspect::InspectEntry;
 use std::sync::Arc;
 
 pub use crate::io::DialId;
@@ -17,6 +18,10 @@ pub struct DownloadId(pub u64);
 /// A copy of a piece to another node, named by the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PushId(pub u64);
+
+/// A question to a node about its copies, named by the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct InspectId(pub u64);
 
 /// What the driver is to do with streams, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,6 +83,24 @@ pub enum TransferEvent {
         question: u32,
         /// 1 to 128 pieces.
         keys: Vec<Key>,
+    },
+    /// A peer wants to know how safe these pieces are: answer with [`inspected`](super::Transfer::inspected).
+    InspectAsked {
+        /// Over which stream.
+        stream: StreamId,
+        /// Its number for the question.
+        question: u32,
+        /// 1 to 64 pieces.
+        keys: Vec<Key>,
+    },
+    /// A node said what it has of the pieces that it was asked about, or did not.
+    Inspected {
+        /// Which inspection.
+        inspection: InspectId,
+        /// Who.
+        target: NodeId,
+        /// One entry for each piece, in their order.
+        result: Result<Vec<InspectEntry>, InspectError>,
     },
     /// A peer offers a piece whose form makes sense: answer with [`admit`](super::Transfer::admit).
     Offered {
@@ -239,6 +262,15 @@ pub enum PushError {
     Lost,
     /// The piece could not be read here.
     Source(DiskError),
+}
+
+/// Why a node did not say what it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InspectError {
+    /// It could not be reached, or is not who it should be.
+    Unreachable,
+    /// The stream broke or fell silent before it answered.
+    Lost,
 }
 
 /// How a download's sources are doing: enough to tell "not found", "unreachable" and "does not verify" apart.

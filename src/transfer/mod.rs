@@ -14,6 +14,7 @@
 //! - `receive`: what came: answers, content, whether it is what it should be.
 //! - `serve`: what others ask for.
 //! - `push`: copies to other nodes; `arrivals`: copies from them.
+//! - `inspect`: how safe pieces are, asked and answered.
 //!
 //! # Order
 //! After each input, poll outputs and events until both are empty. Outputs are carried out in their order. After a
@@ -27,6 +28,7 @@ mod download;
 mod events;
 mod fetch;
 mod handshake;
+mod inspect;
 mod push;
 mod receive;
 mod serve;
@@ -37,9 +39,10 @@ mod tests;
 
 pub use arrivals::LIFETIME_SECONDS_MAX;
 pub use events::{
-    DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, PushError, PushId, PushOutcome, Root,
-    StreamOutput, TransferEvent, Verdict,
+    DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, InspectError, InspectId, PushError,
+    PushId, PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
 };
+pub use inspect::INSPECTIONS_MAX;
 
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
@@ -50,6 +53,7 @@ use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::network::Network;
 use download::Download;
+use inspect::Inspection;
 use push::Push;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -150,12 +154,15 @@ pub struct Transfer {
     next_dial: u64,
     downloads: BTreeMap<DownloadId, Download>,
     pushes: BTreeMap<PushId, Push>,
+    inspections: BTreeMap<InspectId, Inspection>,
     /// Until when, the one banned first in front.
     banned: VecDeque<(NodeId, Instant)>,
     /// Downloads that something has changed for.
     changed: BTreeSet<DownloadId>,
     /// Something has changed for the pushes that wait for a stream.
     pushes_changed: bool,
+    /// Something has changed for the inspections that wait for a stream.
+    inspections_changed: bool,
     /// A dial found no room, and waits for a stream that can be closed.
     crowded: bool,
     out: Out,
@@ -208,9 +215,11 @@ impl Transfer {
             next_dial: 0,
             downloads: BTreeMap::new(),
             pushes: BTreeMap::new(),
+            inspections: BTreeMap::new(),
             banned: VecDeque::new(),
             changed: BTreeSet::new(),
             pushes_changed: false,
+            inspections_changed: false,
             crowded: false,
             out: Out::default(),
         }
@@ -229,6 +238,11 @@ impl Transfer {
     /// How many copies to other nodes are under way or wait.
     pub fn pushes(&self) -> usize {
         self.pushes.len()
+    }
+
+    /// How many questions about copies wait for a stream or for their answer.
+    pub fn inspections(&self) -> usize {
+        self.inspections.len()
     }
 
     /// Bytes of content received, verified or not.
@@ -286,9 +300,11 @@ impl Transfer {
         let dials = self.dials.values().map(|dial| dial.since + timing.dial);
         let downloads = self.downloads.values().filter_map(|download| download.wake);
         let pushes = self.pushes.values().filter_map(Push::deadline);
+        let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
         let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
         let room = room.map(|session| session.last_active + streams::UNUSED);
-        streams.chain(room).chain(dials).chain(downloads).chain(pushes).map(Some).fold(None, earliest)
+        let own = dials.chain(downloads).chain(pushes).chain(inspections);
+        streams.chain(room).chain(own).map(Some).fold(None, earliest)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One stream: who is at its other end, what is being received, what each end has asked of the other.
 
 use super::chunks::Bits;
-use super::events::{DownloadId, PushId};
+use super::events::{DownloadId, InspectId, PushId};
 use super::handshake::Handshake;
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, Place};
@@ -61,6 +61,10 @@ pub(super) struct Session {
     pub(super) requests: BTreeMap<u32, Request>,
     /// What this end wants to know.
     pub(super) questions: BTreeMap<u32, Question>,
+    /// What this end has asked about copies and has not been told, be it waited for or given up.
+    pub(super) inspections: BTreeMap<u32, InspectId>,
+    /// What the other end has asked about copies.
+    pub(super) inspected: BTreeSet<u32>,
     /// What this end has offered.
     pub(super) pushes: BTreeMap<u32, PushId>,
     /// The offers of this end that were accepted and are not done.
@@ -196,6 +200,8 @@ impl Session {
             next_number: 0,
             requests: BTreeMap::new(),
             questions: BTreeMap::new(),
+            inspections: BTreeMap::new(),
+            inspected: BTreeSet::new(),
             pushes: BTreeMap::new(),
             accepted: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -303,6 +309,8 @@ impl Session {
     pub(super) fn is_idle(&self) -> bool {
         !self.is_expecting()
             && self.questions.is_empty()
+            && self.inspections.is_empty()
+            && self.inspected.is_empty()
             && self.pushes.is_empty()
             && self.asked.is_empty()
             && self.arrivals.is_empty()

@@ -127,6 +127,7 @@ impl Transfer {
             self.drop_stream(now, stream, reason);
         }
         self.time_pushes(now);
+        self.time_inspections(now);
         if core::mem::take(&mut self.crowded) {
             // Who still has no room says so again.
             self.everything_changed();
@@ -152,6 +153,8 @@ impl Transfer {
                 self.pump(now, download);
             } else if core::mem::take(&mut self.pushes_changed) {
                 self.pump_pushes(now);
+            } else if core::mem::take(&mut self.inspections_changed) {
+                self.pump_inspections(now);
             } else if self.crowded && self.make_room(now) {
                 self.crowded = false;
             } else {
@@ -164,6 +167,7 @@ impl Transfer {
     pub(super) fn everything_changed(&mut self) {
         self.changed.extend(self.downloads.keys());
         self.pushes_changed = true;
+        self.inspections_changed = true;
     }
 
     /// The stream that is used for a peer: the one that has been proven longest.
@@ -353,6 +357,8 @@ impl Transfer {
             Frame::Accept { request, have } => self.on_accept(now, stream, request, have),
             Frame::StoreData { request, length } => self.on_store_data(now, stream, request, length),
             Frame::Stored { request } => self.on_stored(now, stream, request),
+            Frame::Inspect { question, keys } => self.on_inspect(now, stream, question, keys),
+            Frame::Inspected { question, entries } => self.on_inspected(now, stream, question, entries),
         }
     }
 
@@ -398,6 +404,7 @@ impl Transfer {
                 }
             }
             self.pushes_unreachable(&contact.id);
+            self.inspections_unreachable(&contact.id);
         }
         self.everything_changed();
     }
@@ -413,6 +420,7 @@ impl Transfer {
             }
         }
         self.pushes_lost(&session);
+        self.inspections_lost(&session);
         let Some(peer) = session.peer_id() else {
             if let Some(contact) = session.dialled {
                 self.unreachable(now, contact);

@@ -8,6 +8,7 @@
 //! so that those can go from file to socket to file without passing through a parser.
 
 use super::Refused;
+use super::inspect::{INSPECT_KEYS_MAX, WireInspectEntry};
 use crate::id::{Key, PublicKey};
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -60,13 +61,19 @@ pub enum FrameKind {
     StoreData = 11,
     /// It is on disk.
     Stored = 12,
+    /// How safe are these?
+    Inspect = 13,
+    /// So safe.
+    Inspected = 14,
 }
 
 impl FrameKind {
     fn from_number(number: u8) -> Option<Self> {
         use FrameKind::*;
-        let kinds =
-            [Hello, Proof, Request, Block, Refuse, Cancel, Which, Have, Store, Accept, StoreData, Stored];
+        let kinds = [
+            Hello, Proof, Request, Block, Refuse, Cancel, Which, Have, Store, Accept, StoreData, Stored,
+            Inspect, Inspected,
+        ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }
 
@@ -77,6 +84,8 @@ impl FrameKind {
             FrameKind::Request => size_of::<RequestBody>(),
             FrameKind::Block => size_of::<BlockBody>(),
             FrameKind::Which => size_of::<WhichHead>() + WHICH_KEYS_MAX * 32,
+            FrameKind::Inspect => size_of::<WhichHead>() + INSPECT_KEYS_MAX * 32,
+            FrameKind::Inspected => size_of::<WhichHead>() + INSPECT_KEYS_MAX * size_of::<WireInspectEntry>(),
             FrameKind::Have => size_of::<HaveBody>(),
             FrameKind::Store => size_of::<StoreBody>(),
             FrameKind::Refuse | FrameKind::Cancel | FrameKind::Accept => size_of::<AnswerBody>(),
@@ -327,6 +336,20 @@ pub enum Frame<'a> {
         /// The offer.
         request: u32,
     },
+    /// How safe are these pieces? At most [`INSPECT_KEYS_MAX`].
+    Inspect {
+        /// Chosen by who asks; repeated in the answer.
+        question: u32,
+        /// The pieces.
+        keys: &'a [Key],
+    },
+    /// What the sender has of each piece of the question, in its order, and what it knows of other copies.
+    Inspected {
+        /// The question.
+        question: u32,
+        /// Each of them has a value when it was parsed.
+        entries: &'a [WireInspectEntry],
+    },
 }
 
 /// What the start of a stream's bytes is.
@@ -388,6 +411,21 @@ impl<'a> Frame<'a> {
                 let keys = <[Key]>::ref_from_bytes(keys).map_err(|_| Refused::Length)?;
                 Frame::Which { question: head.question.get(), keys }
             }
+            FrameKind::Inspect => {
+                let (head, keys) = WhichHead::ref_from_prefix(body).map_err(|_| Refused::Length)?;
+                reserved(&head.reserved)?;
+                let keys = <[Key]>::ref_from_bytes(keys).map_err(|_| Refused::Length)?;
+                Frame::Inspect { question: head.question.get(), keys }
+            }
+            FrameKind::Inspected => {
+                let (head, entries) = WhichHead::ref_from_prefix(body).map_err(|_| Refused::Length)?;
+                reserved(&head.reserved)?;
+                let entries = <[WireInspectEntry]>::ref_from_bytes(entries).map_err(|_| Refused::Length)?;
+                if entries.iter().any(|entry| entry.get().is_none()) {
+                    return Err(Refused::Value);
+                }
+                Frame::Inspected { question: head.question.get(), entries }
+            }
             FrameKind::Have => {
                 let body: &HaveBody = exactly(body)?;
                 reserved(&body.reserved)?;
@@ -437,7 +475,8 @@ impl<'a> Frame<'a> {
     /// Appends the frame to `out`.
     ///
     /// # Panics
-    /// When a question has more than [`WHICH_KEYS_MAX`] keys.
+    /// When a question has more than [`WHICH_KEYS_MAX`] keys, or an inspection or its answer more than
+    /// [`INSPECT_KEYS_MAX`].
     pub fn write(&self, out: &mut Vec<u8>) {
         match *self {
             Frame::Hello(hello) => put(out, FrameKind::Hello, &[hello.as_bytes()]),
@@ -478,6 +517,16 @@ impl<'a> Frame<'a> {
             Frame::Accept { request, have } => answer(out, FrameKind::Accept, request, u32::from(have)),
             Frame::StoreData { request, length } => answer(out, FrameKind::StoreData, request, length),
             Frame::Stored { request } => answer(out, FrameKind::Stored, request, 0),
+            Frame::Inspect { question, keys } => {
+                assert!(keys.len() <= INSPECT_KEYS_MAX, "{} keys in one inspection", keys.len());
+                let head = WhichHead { question: U32::new(question), reserved: [0; 4] };
+                put(out, FrameKind::Inspect, &[head.as_bytes(), keys.as_bytes()]);
+            }
+            Frame::Inspected { question, entries } => {
+                assert!(entries.len() <= INSPECT_KEYS_MAX, "{} entries in one answer", entries.len());
+                let head = WhichHead { question: U32::new(question), reserved: [0; 4] };
+                put(out, FrameKind::Inspected, &[head.as_bytes(), entries.as_bytes()]);
+            }
         }
     }
 }
@@ -527,10 +576,31 @@ mod tests {
     }
 
     #[test]
+    fn an_inspection_is_answered_with_entries_that_a_node_would_say() {
+        let keys = [Key([7; 32]); INSPECT_KEYS_MAX + 1];
+        assert_eq!(parse(&Frame::Inspect { question: 1, keys: &keys[1..] }), Ok(()));
+        let entry = |bytes: [u8; 8]| WireInspectEntry::read_from_bytes(&bytes).unwrap();
+        let answer =
+            |bytes| parse(&Frame::Inspected { question: 1, entries: &[entry([0; 8]), entry(bytes)] });
+        assert_eq!(answer([1, 3, 3, 0, 9, 0, 0, 0]), Ok(()));
+        assert_eq!(answer([4, 3, 3, 0, 9, 0, 0, 0]), Err(Refused::Value));
+        assert_eq!(answer([0, 3, 3, 0, 9, 0, 0, 0]), Err(Refused::Value));
+        let mut bytes = Vec::new();
+        Frame::Inspect { question: 1, keys: &keys[1..] }.write(&mut bytes);
+        // One key more than there may be is refused at the head.
+        bytes[..4].copy_from_slice(&(8 + 65 * 32_u32).to_le_bytes());
+        assert_eq!(Frame::parse(&bytes), Err(Refused::Length));
+        for length in [7_u8, 8 + 31, 8 + 33] {
+            let bytes = [&[length, 0, 0, 0, 13, 0, 0, 0][..], &vec![0; usize::from(length)]].concat();
+            assert_eq!(Frame::parse(&bytes), Err(Refused::Length), "{length}");
+        }
+    }
+
+    #[test]
     fn numbers_that_this_version_does_not_know_are_refused() {
         let head = |kind: u8| [8, 0, 0, 0, kind, 0, 0, 0];
         assert_eq!(Frame::parse(&head(0)), Err(Refused::Kind));
-        assert_eq!(Frame::parse(&head(13)), Err(Refused::Kind));
+        assert_eq!(Frame::parse(&head(15)), Err(Refused::Kind));
         for (kind, detail) in [(FrameKind::Refuse, 0), (FrameKind::Refuse, 8), (FrameKind::Refuse, 257)] {
             let bytes = [&head(kind as u8)[..], &[0; 4], &u32::to_le_bytes(detail)].concat();
             assert_eq!(Frame::parse(&bytes), Err(Refused::Value), "{kind:?} {detail}");

@@ -10,7 +10,7 @@
 //! - [`contact`], [`state`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
 //! - [`gossip`]: the body in which states travel; [`address`]: what an address tells by itself.
 //! - [`reconcile`]: what nodes tell each other about what they hold.
-//! - [`frame`]: what goes over TCP streams.
+//! - [`frame`]: what goes over TCP streams; [`inspect`]: what a node says there of its copies.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
 
@@ -20,6 +20,7 @@ pub mod datagram;
 pub mod frame;
 pub mod gossip;
 pub mod header;
+pub mod inspect;
 pub mod message;
 pub mod network;
 pub mod outbox;

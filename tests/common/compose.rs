@@ -8,6 +8,7 @@ use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
 use elver::wire::frame::{Frame, Hello, Offer, Refusal, WHICH_KEYS_MAX};
 use elver::wire::gossip::GossipBody;
+use elver::wire::inspect::{Held, INSPECT_KEYS_MAX, InspectEntry, RepairPhase, WireInspectEntry};
 use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, ProbeOutcome, Want};
 use elver::wire::provider::ProviderRecord;
 use elver::wire::reconcile::{
@@ -328,7 +329,16 @@ fn exchanges() -> Vec<Vector> {
         lifetime: 86_400,
     };
     let manifest = Offer { content: Content::Manifest, length: 1140, input_offset: 0, ..offer };
-    vec![
+    let entry = |held, live, phase, since| {
+        WireInspectEntry::new(&InspectEntry { held, replicas: 3, live, phase, since })
+    };
+    let entries = [
+        entry(Held::Stored, 3, RepairPhase::Whole, 0),
+        WireInspectEntry::new(&InspectEntry::default()),
+        entry(Held::Shared, 2, RepairPhase::Waiting, 61),
+    ];
+    let most = [entry(Held::Cached, 1, RepairPhase::CutOff, u32::MAX); INSPECT_KEYS_MAX];
+    let mut vectors = vec![
         frame("request", "a request for a piece", &Frame::Request { request: 7, key: key(0x77) }),
         frame(
             "block-chunk",
@@ -352,7 +362,16 @@ fn exchanges() -> Vec<Vector> {
             &Frame::StoreData { request: 9, length: offer.length },
         ),
         frame("stored", "an offered piece is on disk", &Frame::Stored { request: 9 }),
-    ]
+    ];
+    let inspect = |keys| Frame::Inspect { question: 10, keys };
+    let inspected = |entries| Frame::Inspected { question: 10, entries };
+    vectors.extend([
+        frame("inspect", "how safe are three pieces", &inspect(&keys[..3])),
+        frame("inspect-largest", "how safe are 64 pieces", &inspect(&keys[..INSPECT_KEYS_MAX])),
+        frame("inspected", "one piece is stored, one is not here, one is shared", &inspected(&entries)),
+        frame("inspected-largest", "64 pieces are in the cache", &inspected(&most)),
+    ]);
+    vectors
 }
 
 fn bitmap(first: u8) -> [u8; WHICH_KEYS_MAX / 8] {

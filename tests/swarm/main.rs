@@ -1,17 +1,16 @@
 //! Several real nodes on loopback: what goes in at one comes out at another, whatever happens in between.
 
+mod explain;
 mod network;
 #[path = "../support/mod.rs"]
 mod support;
 
 use elver::node::command::{Command, Reply, Response, Stage};
-use network::{Node, Swarm, content, file, wait_for};
+use network::{MIB, Node, Swarm, content, file, wait_for};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpStream, UdpSocket};
 use support::Scratch;
-
-const MIB: usize = 1 << 20;
 
 #[test]
 fn a_file_outlives_its_publisher_and_a_holder() {

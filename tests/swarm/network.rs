@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+pub(crate) const MIB: usize = 1 << 20;
+
 /// A running node.
 pub(crate) struct Node {
     pub(crate) dir: PathBuf,

@@ -2,6 +2,7 @@
 
 mod download;
 mod hostile;
+mod inspect;
 mod push;
 mod random;
 mod world;

@@ -9,6 +9,7 @@ use crate::rng::Rng;
 use crate::time::Duration;
 use crate::transfer::*;
 use crate::wire::frame::{Offer, Parsed, Refusal};
+use crate::wire::inspect::{InspectEntry, WireInspectEntry};
 
 #[test]
 fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
@@ -77,7 +78,7 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let key = keys[rng.below(keys.len() as u64) as usize];
     let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
     let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
-    match rng.below(11) {
+    match rng.below(13) {
         0 => Frame::Request { request, key },
         1 => Frame::Cancel { request },
         2 => Frame::Block { request, content, length },
@@ -87,6 +88,8 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
         7 => Frame::Store { request, offer },
         8 => Frame::Accept { request, have: rng.below(4) == 0 },
         9 => Frame::StoreData { request, length },
+        10 => Frame::Inspect { question: request, keys: &keys[..rng.below(3) as usize] },
+        11 => Frame::Inspected { question: request, entries: &[] },
         _ => Frame::Stored { request },
     }
 }
@@ -117,6 +120,10 @@ fn fitting_frame(rng: &mut Rng, puppet: &mut Puppet, keys: &[Key]) -> Vec<u8> {
             Frame::Accept { request, have: rng.below(5) == 0 }.write(&mut said);
         }
         Frame::StoreData { request, .. } => Frame::Stored { request }.write(&mut said),
+        Frame::Inspect { question, keys } => {
+            let entries = vec![WireInspectEntry::new(&InspectEntry::default()); keys.len()];
+            Frame::Inspected { question, entries: &entries }.write(&mut said);
+        }
         Frame::Accept { request, have: false } => {
             Frame::StoreData { request, length: 99 }.write(&mut said);
         }
@@ -144,6 +151,9 @@ fn react(machine: &mut Transfer, rng: &mut Rng, event: TransferEvent) {
             machine.serve(NOW, stream, request, Ok((Content::File, extent)));
         }
         TransferEvent::Asked { stream, question, .. } => machine.answer(NOW, stream, question, [0; 16]),
+        TransferEvent::InspectAsked { stream, question, keys } => {
+            machine.inspected(NOW, stream, question, &vec![InspectEntry::default(); keys.len()]);
+        }
         TransferEvent::Offered { stream, request, .. } => {
             let incoming = rng.u64();
             machine.admit(NOW, stream, request, Verdict::Send { incoming });
@@ -179,6 +189,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
             lifetime: 9,
         };
         machine.0.push(NOW, PushId(1), contact, offer, extent);
+        machine.0.inspect(NOW, InspectId(1), contact, keys[..64].to_vec());
         for _ in 0..200 {
             match rng.below(12) {
                 0 => machine.0.handle_drained(NOW, puppet.stream),
@@ -226,7 +237,15 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
             while machine.0.poll_output().is_some() {}
         }
     }
-    for counter in ["chunk_received", "block_unneeded", "source_bad", "frame_unexpected", "offer_arrived"] {
+    for counter in [
+        "inspect_asked",
+        "inspect_done",
+        "chunk_received",
+        "block_unneeded",
+        "source_bad",
+        "frame_unexpected",
+        "offer_arrived",
+    ] {
         assert!(reached.contains(counter), "{counter} is not among {reached:?}");
     }
 }

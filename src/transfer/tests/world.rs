@@ -8,6 +8,7 @@ use crate::manifest::{Content, Manifest, ManifestBuilder};
 use crate::time::{Duration, Instant};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
+use crate::wire::inspect::{Held, InspectEntry};
 use crate::wire::network::Network;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap};
@@ -403,6 +404,12 @@ impl Node {
                     bitmap[i / 8] |= 1 << (i % 8);
                 }
                 self.transfer.answer(now, *stream, *question, bitmap);
+            }
+            TransferEvent::InspectAsked { stream, question, keys } => {
+                let held = |key| if self.pieces.contains_key(key) { Held::Shared } else { Held::Nothing };
+                let entry = |key| InspectEntry { held: held(key), ..InspectEntry::default() };
+                let entries: Vec<InspectEntry> = keys.iter().map(entry).collect();
+                self.transfer.inspected(now, *stream, *question, &entries);
             }
             TransferEvent::Offered { stream, request, .. } => {
                 self.transfer.admit(now, *stream, *request, self.verdict);

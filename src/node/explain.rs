@@ -1,0 +1,661 @@
+//! How safe a file is: every node that should have a piece of it is asked, just now, whether it has.
+//!
+//! First the manifest is needed: this node has it, or it is fetched as a download fetches it, and nothing else of the file
+//! is. Then the nodes closest to each piece, and those who say that they provide the file, are asked over proven
+//! streams. What a node said of its own disk counts, what others say of it does not. Who has not answered when
+//! the time is over is named.
+
+use super::command::{CommandId, ExplainedNode, FailureReason, Progress, Reply, Stage};
+use super::explanation::{Findings, Piece};
+use super::inspect::nothing_of;
+use super::{Node, Purpose, Waiting, status};
+use crate::dht::LookupId;
+use crate::id::{Key, NodeId};
+use crate::io::{DiskError, DiskOp, DiskReply};
+use crate::manifest::{Content, Manifest};
+use crate::time::{Duration, Instant};
+use crate::transfer::{DownloadId, InspectError, InspectId, Root};
+use crate::wire::contact::Contact;
+use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry};
+use crate::wire::message::Want;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Who does not answer within this is named as silent, unless the command says otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Files that are explained at a time.
+const EXPLAINS_MAX: usize = 4;
+/// Nodes closest to each piece that are asked about it, and the most when the file is to be kept on many.
+const CLOSEST_ASKED: usize = 8;
+const CLOSEST_ASKED_MAX: usize = 17;
+/// Nodes asked beyond those that should keep a piece: views of who is closest may differ.
+const SPARE_NODES: usize = 3;
+/// Nodes near the hash that are asked for the manifest.
+const ROOT_ASKED: usize = 6;
+/// Lookups under way for one file.
+const LOOKUPS_MAX: usize = 3;
+/// Pieces whose closest nodes are determined in one go.
+const PIECES_PER_STEP: usize = 256;
+/// Questions under way for one file, to one node, and times that one node is asked the same.
+const QUESTIONS_MAX: usize = 16;
+const QUESTIONS_PER_NODE_MAX: usize = 2;
+const TRIES_MAX: u8 = 2;
+/// Nodes that are asked about one file.
+const NODES_MAX: usize = 2048;
+/// Of those, providers: each is asked about every piece.
+const PROVIDERS_MAX: usize = 32;
+/// How long it waits for room when too many lookups or questions are under way.
+const NO_ROOM_WAIT: Duration = Duration::from_millis(250);
+
+/// A file that is being explained.
+pub(super) struct Explain {
+    hash: Key,
+    until: Instant,
+    stage: Looking,
+    manifest: Option<Arc<Manifest>>,
+    /// The lookup for providers that is under way.
+    lookup: Option<LookupId>,
+    looked_up: bool,
+    /// Nodes that the lookup asked, and provider records that it found.
+    asked: u32,
+    found: u32,
+    /// Providers, and the nodes nearest to the hash, as far as they are known before the manifest is.
+    providers: Vec<Contact>,
+    near: Vec<Contact>,
+    /// The keys of the chunks, then that of the manifest when there is one; and what is known of each.
+    keys: Vec<Key>,
+    pieces: Vec<Piece>,
+    /// Pieces whose closest nodes are to be determined, and how many of those are asked.
+    todo: VecDeque<u16>,
+    closest: usize,
+    lookups: usize,
+    nodes: Vec<Asked>,
+    numbers: BTreeMap<NodeId, u16>,
+    /// Nodes that have something to be asked.
+    ready: VecDeque<u16>,
+    /// Questions under way.
+    questions: usize,
+    /// Answers about pieces, and how many there are to be.
+    answers: u64,
+    answers_due: u64,
+    /// What holders say for how many nodes a piece is.
+    votes: BTreeMap<u8, u32>,
+    /// Whether somebody could not be asked for want of room in the table.
+    skipped: bool,
+    /// It goes on at this time although nothing comes.
+    step_at: Option<Instant>,
+}
+
+/// What an [`Explain`] is busy with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looking {
+    /// It sees whether the file that is shared here is still what it was.
+    OwnFile,
+    /// It reads the manifest that is stored here.
+    OwnManifest,
+    /// It fetches the manifest.
+    Root(DownloadId),
+    /// It asks who has the pieces.
+    Pieces,
+}
+
+/// A node that is asked.
+struct Asked {
+    contact: Contact,
+    /// Pieces that it is to be asked about, and a bit for each that it was or is to be.
+    todo: VecDeque<u16>,
+    seen: Vec<u64>,
+    in_flight: usize,
+    queued: bool,
+    answered: bool,
+    tries: u8,
+    error: Option<InspectError>,
+}
+
+impl Asked {
+    fn new(contact: Contact, pieces: usize) -> Self {
+        Asked {
+            contact,
+            todo: VecDeque::new(),
+            seen: vec![0; pieces.div_ceil(64)],
+            in_flight: 0,
+            queued: false,
+            answered: false,
+            tries: 0,
+            error: None,
+        }
+    }
+
+    /// Enters a piece; false when it was entered before.
+    fn enter(&mut self, piece: u16) -> bool {
+        let (word, bit) = (&mut self.seen[usize::from(piece) / 64], 1 << (piece % 64));
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}
+
+/// A question under way: for which command, to which node, about which pieces.
+pub(super) struct Asking {
+    command: CommandId,
+    node: u16,
+    pieces: Vec<u16>,
+}
+
+impl Explain {
+    fn new(hash: Key, until: Instant) -> Self {
+        Explain {
+            hash,
+            until,
+            stage: Looking::OwnFile,
+            manifest: None,
+            lookup: None,
+            looked_up: false,
+            asked: 0,
+            found: 0,
+            providers: Vec::new(),
+            near: Vec::new(),
+            keys: Vec::new(),
+            pieces: Vec::new(),
+            todo: VecDeque::new(),
+            closest: CLOSEST_ASKED,
+            lookups: 0,
+            nodes: Vec::new(),
+            numbers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            questions: 0,
+            answers: 0,
+            answers_due: 0,
+            votes: BTreeMap::new(),
+            skipped: false,
+            step_at: None,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        Some(self.step_at.map_or(self.until, |at| at.min(self.until)))
+    }
+
+    /// Whether everybody who is known has answered or will not.
+    fn is_over(&self) -> bool {
+        let asking = self.stage == Looking::Pieces && self.looked_up;
+        asking && self.todo.is_empty() && self.ready.is_empty() && self.lookups + self.questions == 0
+    }
+
+    /// Enters a node that is to be asked about a piece.
+    fn enter(&mut self, contact: Contact, piece: u16) {
+        let count = self.pieces.len();
+        let number = match self.numbers.get(&contact.id) {
+            Some(&number) => number,
+            None if self.nodes.len() >= NODES_MAX => return self.skipped = true,
+            None => {
+                let number = self.nodes.len() as u16;
+                self.nodes.push(Asked::new(contact, count));
+                self.numbers.insert(contact.id, number);
+                number
+            }
+        };
+        let node = &mut self.nodes[usize::from(number)];
+        if node.enter(piece) && node.error.is_none() {
+            node.todo.push_back(piece);
+            self.answers_due += 1;
+            self.make_ready(number);
+        }
+    }
+
+    fn make_ready(&mut self, number: u16) {
+        let node = &mut self.nodes[usize::from(number)];
+        let free = !node.queued && node.in_flight < QUESTIONS_PER_NODE_MAX;
+        if free && !node.todo.is_empty() && node.error.is_none() {
+            node.queued = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Takes what a node said of a piece.
+    fn note(&mut self, number: u16, piece: u16, entry: &InspectEntry) {
+        if entry.held.is_durable() && entry.replicas > 0 {
+            *self.votes.entry(entry.replicas).or_default() += 1;
+        }
+        self.pieces[usize::from(piece)].note(number, entry);
+    }
+
+    /// A node will not answer: what it was to be asked about is not waited for.
+    fn give_up(&mut self, number: u16, error: InspectError) {
+        let node = &mut self.nodes[usize::from(number)];
+        node.error = Some(error);
+        self.answers_due -= node.todo.len() as u64;
+        node.todo.clear();
+    }
+
+    /// For how many nodes the pieces are, as most holders say: one that lies about it changes nothing.
+    fn replicas(&self) -> u8 {
+        let most = self.votes.iter().max_by_key(|(replicas, votes)| (**votes, **replicas));
+        most.map_or(0, |(replicas, _)| *replicas)
+    }
+}
+
+impl Node {
+    pub(super) fn explain(&mut self, now: Instant, id: CommandId, hash: Key, timeout: Option<u32>) {
+        if self.explains.len() >= EXPLAINS_MAX {
+            let message =
+                format!("{EXPLAINS_MAX} files are being explained, and no more are allowed: try again");
+            return self.fail(id, FailureReason::Failed, message);
+        }
+        let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs(seconds.max(1).into()));
+        self.explains.insert(id, Explain::new(hash, now + timeout));
+        self.explain_look_up(now, id);
+        match self.store.share(&hash) {
+            Some(share) => {
+                let file = nothing_of(share.place.clone(), share.stamp);
+                self.disk(DiskOp::Read(file), Waiting::Explain(id));
+            }
+            None => self.explain_locate(now, id),
+        }
+    }
+
+    fn explain_look_up(&mut self, now: Instant, id: CommandId) {
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        match self.dht.find(now, explain.hash, Want::Providers, &mut self.outbox) {
+            Some(lookup) => {
+                explain.lookup = Some(lookup);
+                self.lookups.insert(lookup, Purpose::ExplainProviders(id));
+            }
+            None => explain.step_at = Some(now + NO_ROOM_WAIT),
+        }
+    }
+
+    // The manifest.
+
+    pub(super) fn explain_disk(&mut self, now: Instant, id: CommandId, result: Result<DiskReply, DiskError>) {
+        let Some(explain) = self.explains.get(&id) else { return };
+        let (hash, stage) = (explain.hash, explain.stage);
+        match (stage, result) {
+            (Looking::OwnFile, result) => {
+                let place = self.store.share(&hash).map(|share| share.place.clone());
+                if let (Some(place), Err(error)) = (place, result) {
+                    self.send_failed(now, &place, &error);
+                }
+                self.explain_locate(now, id);
+            }
+            (Looking::OwnManifest, Ok(DiskReply::Bytes(bytes))) => match Manifest::decode(&bytes, &hash) {
+                Ok(manifest) => self.explain_pieces(now, id, Arc::new(manifest)),
+                Err(_) => {
+                    self.store.remove_piece(&hash);
+                    self.explain_fetch(now, id);
+                }
+            },
+            // What is stored here cannot be read: the network has it, perhaps.
+            (Looking::OwnManifest, _) => self.explain_fetch(now, id),
+            (Looking::Root(_) | Looking::Pieces, _) => {}
+        }
+    }
+
+    /// Takes the manifest from here when it is here.
+    fn explain_locate(&mut self, now: Instant, id: CommandId) {
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        let hash = explain.hash;
+        let known = self.store.share(&hash).map(|share| Arc::clone(&share.manifest));
+        if let Some(manifest) = known.or_else(|| self.store.partial(&hash).cloned()) {
+            return self.explain_pieces(now, id, manifest);
+        }
+        let empty = (hash == Key(*blake3::hash(&[]).as_bytes())).then_some(0);
+        let single = match self.store.locate(&hash) {
+            Some((Content::Manifest, extent)) => {
+                explain.stage = Looking::OwnManifest;
+                return self.disk(DiskOp::Read(extent), Waiting::Explain(id));
+            }
+            Some((Content::File, extent)) => Some(u64::from(extent.length)),
+            _ => empty,
+        };
+        match single.and_then(|length| Manifest::single(hash, length)) {
+            Some(manifest) => self.explain_pieces(now, id, Arc::new(manifest)),
+            None => self.explain_fetch(now, id),
+        }
+    }
+
+    fn explain_fetch(&mut self, now: Instant, id: CommandId) {
+        let download = DownloadId(self.fresh_id());
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        explain.stage = Looking::Root(download);
+        let sources: Vec<Contact> = explain.providers.iter().chain(&explain.near).copied().collect();
+        if !self.transfer.fetch(now, download, explain.hash, &sources) {
+            self.end_explain(now, id);
+            let message = "too many downloads are under way to fetch the manifest: try again";
+            self.fail(id, FailureReason::Failed, message);
+        }
+    }
+
+    /// Whose manifest a download of this number is for.
+    fn explained_by(&self, download: DownloadId) -> Option<CommandId> {
+        let theirs = |explain: &Explain| explain.stage == Looking::Root(download);
+        self.explains.iter().find(|(_, explain)| theirs(explain)).map(|(id, _)| *id)
+    }
+
+    /// The root of a download is here; false when it is not one of these.
+    pub(super) fn explain_root(&mut self, now: Instant, download: DownloadId, root: &Root) -> bool {
+        let Some(id) = self.explained_by(download) else { return false };
+        self.transfer.abort(now, download);
+        let Some(explain) = self.explains.get(&id) else { return true };
+        let manifest = match root {
+            Root::Manifest(manifest, _) => Some(Arc::clone(manifest)),
+            Root::File(content) => Manifest::single(explain.hash, content.len() as u64).map(Arc::new),
+        };
+        match manifest {
+            Some(manifest) => self.explain_pieces(now, id, manifest),
+            None => {
+                self.end_explain(now, id);
+                self.fail(id, FailureReason::Unverified, "a one-chunk file of several chunks");
+            }
+        }
+        true
+    }
+
+    pub(super) fn explain_providers_found(
+        &mut self,
+        now: Instant,
+        lookup: LookupId,
+        contacts: &[(Contact, bool)],
+    ) {
+        let Some(Purpose::ExplainProviders(id)) = self.lookups.get(&lookup) else { return };
+        let id = *id;
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        let room = PROVIDERS_MAX.saturating_sub(explain.providers.len());
+        let others = contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != self.id);
+        let found: Vec<Contact> = others.take(room).collect();
+        explain.found += found.len() as u32;
+        explain.providers.extend(&found);
+        self.explain_meet(now, id, &found);
+    }
+
+    /// Providers, or nodes near the hash, are known: they may have the manifest, and providers have every piece.
+    fn explain_meet(&mut self, now: Instant, id: CommandId, contacts: &[Contact]) {
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        match explain.stage {
+            Looking::Root(download) => _ = self.transfer.add_sources(now, download, contacts),
+            Looking::Pieces => {
+                let pieces = explain.pieces.len() as u16;
+                for contact in contacts {
+                    (0..pieces).for_each(|piece| explain.enter(*contact, piece));
+                }
+                self.explain_ask(now, id);
+            }
+            Looking::OwnFile | Looking::OwnManifest => {}
+        }
+    }
+
+    pub(super) fn explain_looked_up(&mut self, now: Instant, id: CommandId, closest: &[Contact], asked: u32) {
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        (explain.lookup, explain.looked_up, explain.asked) = (None, true, asked);
+        explain.near = closest[..closest.len().min(ROOT_ASKED)].to_vec();
+        if let Looking::Root(download) = explain.stage {
+            self.transfer.add_sources(now, download, &explain.near);
+        }
+    }
+
+    // Who has the pieces.
+
+    fn explain_pieces(&mut self, now: Instant, id: CommandId, manifest: Arc<Manifest>) {
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        explain.keys = manifest.keys().to_vec();
+        explain.keys.extend((!manifest.is_single()).then(|| manifest.hash()));
+        explain.manifest = Some(manifest);
+        explain.pieces = vec![Piece::default(); explain.keys.len()];
+        explain.todo = (0..explain.keys.len() as u16).collect();
+        explain.stage = Looking::Pieces;
+        // This node is the first, and needs no question.
+        let addr = self.dht.own_addr().unwrap_or(self.config.listen);
+        let mut own = Asked::new(Contact::new(self.public, addr), explain.keys.len());
+        own.answered = true;
+        explain.nodes.push(own);
+        explain.numbers.insert(self.id, 0);
+        for (piece, key) in explain.keys.clone().iter().enumerate() {
+            let entry = self.inspect_piece(now, key);
+            if let Some(explain) = self.explains.get_mut(&id) {
+                explain.nodes[0].enter(piece as u16);
+                explain.note(0, piece as u16, &entry);
+            }
+        }
+        let providers = self.explains.get(&id).map(|explain| explain.providers.clone()).unwrap_or_default();
+        self.explain_meet(now, id, &providers);
+        self.explain_step(now, id);
+    }
+
+    /// Determines the closest nodes of pieces: what one lookup finds answers for other keys in its region too.
+    fn explain_step(&mut self, now: Instant, id: CommandId) {
+        for _ in 0..PIECES_PER_STEP {
+            let Some(explain) = self.explains.get_mut(&id) else { return };
+            let Some(piece) = explain.todo.pop_front() else { break };
+            let key = explain.keys[usize::from(piece)];
+            if let Some(closest) = self.dht.region(now, &key, explain.closest) {
+                closest.into_iter().for_each(|contact| explain.enter(contact, piece));
+                continue;
+            }
+            explain.todo.push_front(piece);
+            if explain.lookups >= LOOKUPS_MAX {
+                return self.explain_ask(now, id);
+            }
+            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else {
+                explain.step_at = Some(now + NO_ROOM_WAIT);
+                return self.explain_ask(now, id);
+            };
+            explain.todo.pop_front();
+            explain.lookups += 1;
+            self.lookups.insert(lookup, Purpose::ExplainHolders(id, piece));
+        }
+        if let Some(explain) = self.explains.get_mut(&id).filter(|explain| !explain.todo.is_empty()) {
+            explain.step_at = Some(now);
+        }
+        self.explain_ask(now, id);
+    }
+
+    pub(super) fn explain_holders_looked_up(
+        &mut self,
+        now: Instant,
+        id: CommandId,
+        piece: u16,
+        closest: &[Contact],
+        asked: u32,
+    ) {
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        explain.lookups -= 1;
+        let contacts = closest.iter().take(explain.closest).copied();
+        contacts.for_each(|contact| explain.enter(contact, piece));
+        if asked == 0 {
+            // There is nobody: the other pieces have no closest nodes either.
+            explain.todo.clear();
+        }
+        self.explain_step(now, id);
+    }
+
+    /// Asks whoever has something to be asked, as many as may be asked at a time.
+    fn explain_ask(&mut self, now: Instant, id: CommandId) {
+        loop {
+            let question = InspectId(self.fresh_id());
+            let Some(explain) = self.explains.get_mut(&id) else { return };
+            if explain.questions >= QUESTIONS_MAX {
+                return;
+            }
+            let Some(number) = explain.ready.pop_front() else { return };
+            let node = &mut explain.nodes[usize::from(number)];
+            node.queued = false;
+            let pieces: Vec<u16> = node.todo.drain(..node.todo.len().min(INSPECT_KEYS_MAX)).collect();
+            if pieces.is_empty() {
+                continue;
+            }
+            let keys = pieces.iter().map(|&piece| explain.keys[usize::from(piece)]).collect();
+            if !self.transfer.inspect(now, question, node.contact, keys) {
+                // Too many questions are under way: it goes on when there may be room.
+                pieces.into_iter().rev().for_each(|piece| node.todo.push_front(piece));
+                node.queued = true;
+                explain.ready.push_front(number);
+                explain.step_at = Some(now + NO_ROOM_WAIT);
+                return;
+            }
+            node.in_flight += 1;
+            explain.questions += 1;
+            explain.make_ready(number);
+            self.inspections.insert(question, Asking { command: id, node: number, pieces });
+        }
+    }
+
+    /// A node answered, or did not.
+    pub(super) fn explain_answered(
+        &mut self,
+        now: Instant,
+        question: InspectId,
+        result: Result<Vec<InspectEntry>, InspectError>,
+    ) {
+        let Some(Asking { command: id, node: number, pieces }) = self.inspections.remove(&question) else {
+            return;
+        };
+        let Some(explain) = self.explains.get_mut(&id) else { return };
+        explain.questions -= 1;
+        let node = &mut explain.nodes[usize::from(number)];
+        node.in_flight -= 1;
+        match result {
+            Ok(entries) => {
+                (node.answered, node.error) = (true, None);
+                explain.answers += entries.len() as u64;
+                for (piece, entry) in pieces.iter().zip(&entries) {
+                    explain.note(number, *piece, entry);
+                }
+            }
+            Err(error) => {
+                node.tries += 1;
+                pieces.into_iter().rev().for_each(|piece| node.todo.push_front(piece));
+                if node.tries >= TRIES_MAX || error == InspectError::Unreachable {
+                    explain.give_up(number, error);
+                }
+            }
+        }
+        explain.make_ready(number);
+        let (done, total) = (explain.answers, explain.answers_due);
+        self.progress(id, Progress { stage: Stage::Inspecting, done, total, prefix: 0, path: None });
+        self.explain_ask(now, id);
+    }
+
+    // The end.
+
+    /// Decides what nobody's message tells: that nobody has it, and that everybody has answered.
+    pub(super) fn review_explains(&mut self, now: Instant) {
+        let ids: Vec<CommandId> = self.explains.keys().copied().collect();
+        for id in ids {
+            let Some(explain) = self.explains.get_mut(&id) else { continue };
+            if explain.is_over() {
+                let closest = (usize::from(explain.replicas()) + SPARE_NODES).min(CLOSEST_ASKED_MAX);
+                if closest > explain.closest {
+                    // It is kept on more nodes than were asked.
+                    explain.closest = closest;
+                    explain.todo = (0..explain.keys.len() as u16).collect();
+                    explain.step_at = Some(now);
+                } else {
+                    self.explained(now, id, true);
+                }
+            } else if let (Looking::Root(download), true) = (explain.stage, explain.looked_up) {
+                self.review_root(now, id, download);
+            }
+        }
+    }
+
+    /// Gives up when there is nobody left to ask for the manifest.
+    fn review_root(&mut self, now: Instant, id: CommandId, download: DownloadId) {
+        let Some(explain) = self.explains.get(&id) else { return };
+        let Some(state) = self.transfer.download_state(download).filter(|state| state.idle) else { return };
+        let (asked, found) = (explain.asked, explain.found);
+        let (reason, why) = if state.banned > 0 {
+            let why =
+                format!("{} nodes sent content that is not this file's, and no other has it", state.banned);
+            (FailureReason::Unverified, why)
+        } else if asked == 0 && state.not_found == 0 {
+            let why = "this node could reach no other node to ask: see `elver peers`".to_owned();
+            (FailureReason::Unreachable, why)
+        } else if found > 0 && state.not_found < found && state.failed > 0 {
+            let why = format!("{} of the nodes that should have it could not be reached", state.failed);
+            (FailureReason::Unreachable, why)
+        } else {
+            (FailureReason::NotFound, format!("nobody has it; {}", status::asked(asked)))
+        };
+        let message = format!("{}: {why}", explain.hash);
+        self.end_explain(now, id);
+        self.fail(id, reason, message);
+    }
+
+    pub(super) fn explains_timeout(&mut self, now: Instant) {
+        let due = self.explains.iter().filter(|(_, explain)| explain.next_deadline() <= Some(now));
+        let due: Vec<CommandId> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            let Some(explain) = self.explains.get_mut(&id) else { continue };
+            explain.step_at = None;
+            if explain.until <= now {
+                match explain.stage {
+                    Looking::Pieces => self.explained(now, id, false),
+                    _ => {
+                        let why = "no answer in time from those who should have its manifest";
+                        let message = format!("{}: {why}; {}", explain.hash, status::asked(explain.asked));
+                        self.end_explain(now, id);
+                        self.fail(id, FailureReason::Unreachable, message);
+                    }
+                }
+                continue;
+            }
+            if explain.lookup.is_none() && !explain.looked_up {
+                self.explain_look_up(now, id);
+            }
+            self.explain_step(now, id);
+        }
+    }
+
+    /// Answers.
+    fn explained(&mut self, now: Instant, id: CommandId, in_time: bool) {
+        let Some(explain) = self.end_explain(now, id) else { return };
+        let Some(manifest) = &explain.manifest else { return };
+        let replicas = match self.store.share(&explain.hash) {
+            Some(share) if share.replicas > 0 => share.replicas,
+            _ => explain.replicas(),
+        };
+        let nodes = explain.nodes.iter().enumerate().map(|(number, node)| ExplainedNode {
+            addr: node.contact.addr,
+            own: number == 0,
+            // Who owes an answer has not given all of them.
+            answered: node.answered && node.error.is_none() && node.in_flight == 0 && node.todo.is_empty(),
+            unreachable: node.error == Some(InspectError::Unreachable),
+            ..ExplainedNode::new(node.contact.id)
+        });
+        let complete = in_time && !explain.skipped;
+        let nodes = nodes.collect();
+        let findings = Findings { manifest, replicas, pieces: &explain.pieces, nodes, complete };
+        let explanation = findings.explain();
+        self.done(id, Reply::Explain(Box::new(explanation)));
+    }
+
+    /// Nothing more is done about it, and nothing more is heard of what was asked for it.
+    pub(super) fn end_explain(&mut self, now: Instant, id: CommandId) -> Option<Explain> {
+        let explain = self.explains.remove(&id)?;
+        if let Looking::Root(download) = explain.stage {
+            self.transfer.abort(now, download);
+        }
+        let theirs = |asking: &Asking| asking.command == id;
+        let open: Vec<InspectId> = self
+            .inspections
+            .iter()
+            .filter(|(_, asking)| theirs(asking))
+            .map(|(question, _)| *question)
+            .collect();
+        for question in open {
+            self.inspections.remove(&question);
+            self.transfer.forget_inspection(question);
+        }
+        let theirs = |purpose: &Purpose| match purpose {
+            Purpose::ExplainProviders(other) | Purpose::ExplainHolders(other, _) => *other == id,
+            _ => false,
+        };
+        let open: Vec<LookupId> =
+            self.lookups.iter().filter(|(_, purpose)| theirs(purpose)).map(|(lookup, _)| *lookup).collect();
+        for lookup in open {
+            self.lookups.remove(&lookup);
+            self.dht.stop(lookup);
+        }
+        Some(explain)
+    }
+}

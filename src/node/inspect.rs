@@ -1,0 +1,71 @@
+//! What this node says of its copies when another asks how safe a piece is.
+
+use super::{Node, Waiting};
+use crate::id::Key;
+use crate::io::{DiskError, DiskOp, DiskReply, Extent, Place, StreamId};
+use crate::time::Instant;
+use crate::wire::inspect::{Held, InspectEntry};
+
+/// Files that one question has this node look at. Those beyond are answered for from what is known.
+const FILES_LOOKED_AT_MAX: usize = 4;
+
+/// A question that is answered once the files that it is about have been looked at.
+pub(super) struct Question {
+    stream: StreamId,
+    number: u32,
+    keys: Vec<Key>,
+    files: Vec<Extent>,
+}
+
+impl Node {
+    /// What this node has of a piece, and what it knows of other copies.
+    pub fn inspect_piece(&self, _now: Instant, key: &Key) -> InspectEntry {
+        let (held, replicas) = match (self.store.piece(key), self.store.lasting_share(key)) {
+            (Some(meta), _) => (Held::Stored, meta.replicas),
+            (None, Some(share)) => (Held::Shared, share.replicas),
+            (None, None) if self.has(key) => (Held::Cached, 0),
+            (None, None) => (Held::Nothing, 0),
+        };
+        InspectEntry { held, replicas, ..InspectEntry::default() }
+    }
+
+    /// A peer wants to know. Whether a file that is shared in place is still what it was is seen first.
+    pub(super) fn inspect_asked(&mut self, now: Instant, stream: StreamId, number: u32, keys: Vec<Key>) {
+        let mut files: Vec<Extent> = Vec::new();
+        for key in keys.iter().filter(|key| self.store.piece(key).is_none()) {
+            let Some(share) = self.store.lasting_share(key) else { continue };
+            if files.len() < FILES_LOOKED_AT_MAX && !files.iter().any(|file| file.place == share.place) {
+                files.push(nothing_of(share.place.clone(), share.stamp));
+            }
+        }
+        self.answer_inspection(now, Question { stream, number, keys, files });
+    }
+
+    pub(super) fn inspect_disk(
+        &mut self,
+        now: Instant,
+        question: Question,
+        place: &Place,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        if let Err(error) = result {
+            self.send_failed(now, place, &error);
+        }
+        self.answer_inspection(now, question);
+    }
+
+    fn answer_inspection(&mut self, now: Instant, mut question: Question) {
+        if let Some(file) = question.files.pop() {
+            let place = file.place.clone();
+            return self.disk(DiskOp::Read(file), Waiting::Inspect(question, place));
+        }
+        let entries: Vec<InspectEntry> =
+            question.keys.iter().map(|key| self.inspect_piece(now, key)).collect();
+        self.transfer.inspected(now, question.stream, question.number, &entries);
+    }
+}
+
+/// The extent whose reading costs nothing but a look at the file.
+pub(super) fn nothing_of(place: Place, stamp: crate::io::FileStamp) -> Extent {
+    Extent { place, offset: 0, length: 0, stamp: Some(stamp) }
+}
