@@ -318,6 +318,7 @@ impl Dht {
                     self.counters.count(Counter::Unanswered);
                     let request = self.transactions.remove(transaction);
                     if let Some((purpose, contact)) = request.and_then(|r| Some((r.purpose, r.contact?))) {
+                        self.events.push_back(DhtEvent::Unanswered { id: contact.id });
                         self.failed(now, &contact);
                         self.settle(&contact, &purpose, 0);
                     }

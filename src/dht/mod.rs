@@ -156,6 +156,11 @@ pub enum DhtEvent {
         /// How many contacts it has.
         contacts: u32,
     },
+    /// A node did not answer a request, however often it was repeated.
+    Unanswered {
+        /// Which.
+        id: NodeId,
+    },
     /// Nobody answered.
     BootstrapFailed {
         /// When it will be tried again.
@@ -357,6 +362,11 @@ impl Dht {
             Some(contact) => self.failed(now, &contact),
             None => self.regions.remove(id),
         }
+    }
+
+    /// Another machine knows that a node is gone: it said goodbye, or was silent for too long.
+    pub fn forget(&mut self, now: Instant, id: &NodeId) {
+        self.gone(now, id);
     }
 
     /// Says goodbye to the nearest contacts, as many as the outbox takes.

@@ -497,7 +497,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Peers => "peers",
         Command::Status => "status",
         Command::Id => "id",
-        Command::Leave => "leave",
+        Command::Leave { .. } => "leave",
     }
 }
 

@@ -78,8 +78,12 @@ pub enum Command {
     Status,
     /// Who the node is.
     Id,
-    /// Say goodbye to the network and stop.
-    Leave,
+    /// Hand over what only this node has, say goodbye to the network and stop.
+    Leave {
+        /// Seconds that handing over may take; `None` is 60.
+        #[serde(default)]
+        timeout: Option<u32>,
+    },
 }
 
 /// An answer.
@@ -126,6 +130,8 @@ pub enum Stage {
     Downloading,
     /// Asking other nodes which pieces they have.
     Inspecting,
+    /// Copying what only this node has to others, before it leaves.
+    HandingOver,
 }
 
 /// What a command that is done found.
@@ -208,7 +214,12 @@ pub enum Reply {
         public: PublicKey,
     },
     /// Goodbye has been said, and the node stops.
-    Leave,
+    Leave {
+        /// Pieces that had too few copies elsewhere and have been copied.
+        handed_over: u32,
+        /// Pieces of which nobody else is known to have a copy: they are gone until this node comes back.
+        left_behind: u32,
+    },
 }
 
 /// Why a command failed.

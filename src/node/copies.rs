@@ -14,6 +14,10 @@ const COPIES_PER_NODE_MAX: usize = 8;
 pub(super) enum CopyFor {
     /// A piece of a file that a user put.
     File { file: Key, piece: usize },
+    /// A piece of which a node lacks its copy.
+    Repair { key: Key },
+    /// A piece that belongs elsewhere.
+    Relocation { key: Key },
 }
 
 /// Every copy under way.
@@ -59,6 +63,8 @@ impl Node {
     ) {
         match self.copies.end(push) {
             Some(CopyFor::File { file, piece }) => self.file_copied(now, (file, piece), target, result),
+            Some(CopyFor::Repair { key }) => self.repaired(now, key, target, &result),
+            Some(CopyFor::Relocation { key }) => self.relocation_copied(now, key, target, result.is_ok()),
             None => {}
         }
     }

@@ -42,10 +42,11 @@ impl Node {
     }
 
     /// Tells the neighbours, and writes down what the next run wants to know.
-    pub(super) fn say_goodbye(&mut self, for_good: bool) {
+    pub(super) fn say_goodbye(&mut self, now: Instant, for_good: bool) {
         // Contacts first: saying goodbye may drop them.
         self.remember_peers();
         self.dht.leave(for_good, &mut self.outbox);
+        self.gossip.leave(now, for_good, &mut self.outbox);
     }
 
     /// How old the node is: what its directory is to remember of this run.

@@ -3,8 +3,9 @@
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, Extent, Place, StreamId};
+use crate::replication::Phase;
 use crate::time::Instant;
-use crate::wire::inspect::{Held, InspectEntry};
+use crate::wire::inspect::{Held, InspectEntry, RepairPhase};
 
 /// Files that one question has this node look at. Those beyond are answered for from what is known.
 const FILES_LOOKED_AT_MAX: usize = 4;
@@ -19,14 +20,31 @@ pub(super) struct Question {
 
 impl Node {
     /// What this node has of a piece, and what it knows of other copies.
-    pub fn inspect_piece(&self, _now: Instant, key: &Key) -> InspectEntry {
+    pub fn inspect_piece(&self, now: Instant, key: &Key) -> InspectEntry {
         let (held, replicas) = match (self.store.piece(key), self.store.lasting_share(key)) {
             (Some(meta), _) => (Held::Stored, meta.replicas),
             (None, Some(share)) => (Held::Shared, share.replicas),
             (None, None) if self.has(key) => (Held::Cached, 0),
             (None, None) => (Held::Nothing, 0),
         };
-        InspectEntry { held, replicas, ..InspectEntry::default() }
+        let entry = InspectEntry { held, replicas, ..InspectEntry::default() };
+        match self.replication.inspect(key) {
+            Some(status) if held.is_durable() => InspectEntry {
+                live: status.live,
+                phase: match status.phase {
+                    Phase::Whole => RepairPhase::Whole,
+                    Phase::Waiting => RepairPhase::Waiting,
+                    Phase::Copying => RepairPhase::Copying,
+                    Phase::CutOff => RepairPhase::CutOff,
+                },
+                since: match status.phase {
+                    Phase::Whole => 0,
+                    _ => status.since.map_or(0, |since| now.since(since).as_secs() as u32),
+                },
+                ..entry
+            },
+            _ => entry,
+        }
     }
 
     /// A peer wants to know. Whether a file that is shared in place is still what it was is seen first.

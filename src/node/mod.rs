@@ -24,9 +24,12 @@ mod get;
 mod guard;
 mod housekeeping;
 mod inspect;
+mod leave;
+mod membership;
 mod output;
 mod placement;
 mod put;
+mod repair;
 mod seek;
 mod serve;
 mod status;
@@ -36,12 +39,12 @@ pub use crate::transfer::StreamOutput;
 pub use output::Output;
 
 use crate::dht::{Dht, DhtConfig, DhtEvent, LookupId, PublishId};
-use crate::gossip::{self, GossipConfig};
+use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{DialId, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Place, Recovered, StreamId};
 use crate::limits::{InvalidLimits, Limits};
-use crate::replication::{self, ReplicationConfig};
+use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::{Instant, earliest};
@@ -59,8 +62,10 @@ use explain::{Asking, Explain};
 use get::Get;
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
+use leave::Leaving;
 use placement::Placement;
 use put::Put;
+use repair::{Relocations, Uplink};
 use status::Counters;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -161,6 +166,13 @@ pub struct Node {
     puts: BTreeMap<CommandId, Put>,
     placements: BTreeMap<Key, Placement>,
     copies: Copies,
+    gossip: Gossip,
+    /// The state of the membership that replication was told of last.
+    neighbourhood_told: Option<u64>,
+    replication: Replication,
+    relocations: Relocations,
+    uplink: Uplink,
+    leaving: Option<Leaving>,
     gets: BTreeMap<DownloadId, Get>,
     queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
     explains: BTreeMap<CommandId, Explain>,
@@ -198,6 +210,8 @@ enum Purpose {
     Holders(DownloadId, Key),
     /// Who is to keep a piece of a file.
     Placement(Key, usize),
+    /// Who is to keep a piece that this node does not keep, or not any longer.
+    Relocation(Key),
     /// A value that was asked for.
     Value(CommandId, Key),
     /// Who provides a file that is explained.
@@ -238,6 +252,8 @@ impl Node {
         let mut dht = Dht::new(dht_config, id, rng.bytes(), now);
         values::restore(&mut dht, &recovered.records, &network, now);
         let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
+        let gossip = Gossip::new(config.gossip.clone(), public, config.leaf, sequence, rng.bytes(), now);
+        let replication = Replication::new(config.replication.clone(), id, rng.bytes(), now);
         let mut node = Node {
             started: now,
             network: network.clone(),
@@ -259,6 +275,12 @@ impl Node {
             puts: BTreeMap::new(),
             placements: BTreeMap::new(),
             copies: Copies::default(),
+            gossip,
+            neighbourhood_told: None,
+            replication,
+            relocations: Relocations::default(),
+            uplink: Uplink::new(now),
+            leaving: None,
             gets: BTreeMap::new(),
             queued_gets: Vec::new(),
             explains: BTreeMap::new(),
@@ -268,6 +290,7 @@ impl Node {
             early: Vec::new(),
             config,
         };
+        node.take_stock(now);
         node.resume_shares(now);
         node.settle(now);
         Ok(node)
@@ -291,6 +314,9 @@ impl Node {
             self.dht.next_deadline(),
             self.transfer.next_deadline(),
             self.store.next_deadline(),
+            self.gossip.next_deadline(),
+            self.replication.next_deadline(),
+            self.leaving.as_ref().map(Leaving::next_deadline),
             self.gets.values().filter_map(Get::next_deadline).min(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
@@ -310,7 +336,7 @@ impl Node {
             Err(reason) => return self.refuse(reason),
         };
         let expected = unverified.kind().is_answer();
-        if expected && !self.dht.is_expected(unverified.kind(), unverified.transaction(), from) {
+        if expected && !self.is_expected(unverified.kind(), unverified.transaction(), from) {
             self.counters.unexpected_answers += 1;
             return;
         }
@@ -331,7 +357,7 @@ impl Node {
             self.counters.replayed += 1;
             return;
         }
-        self.dht.handle_datagram(now, from, &verified, &mut self.outbox);
+        self.deliver(now, from, &verified, proven);
         self.settle(now);
     }
 
@@ -471,11 +497,7 @@ impl Node {
                 self.done(id, Reply::Status(Box::new(status)));
             }
             Command::Id => self.done(id, Reply::Id { id: self.id, public: self.public }),
-            Command::Leave => {
-                self.say_goodbye(true);
-                self.done(id, Reply::Leave);
-                self.outputs.push_back(Output::Stop);
-            }
+            Command::Leave { timeout } => self.leave(now, id, timeout),
         }
     }
 
@@ -492,6 +514,11 @@ impl Node {
         self.dht.handle_timeout(now, &mut self.outbox);
         self.transfer.handle_timeout(now);
         self.store.handle_timeout(now);
+        self.update_own_state(now);
+        self.gossip.handle_timeout(now, &mut self.outbox);
+        self.sample_uplink(now);
+        self.replication.handle_timeout(now, &mut self.outbox);
+        self.leave_timeout(now);
         self.gets_timeout(now);
         self.placements_timeout(now);
         self.explains_timeout(now);
@@ -502,7 +529,7 @@ impl Node {
     /// The program is about to end: tells the neighbours that this node will be away, and writes down what is worth
     /// remembering. The driver carries out the outputs and then stops.
     pub fn shut_down(&mut self, now: Instant) {
-        self.say_goodbye(false);
+        self.say_goodbye(now, false);
         self.settle(now);
     }
 
@@ -526,8 +553,16 @@ impl Node {
             while let Some(event) = self.dht.poll_event() {
                 self.dht_event(now, event);
             }
+            if let Some(event) = self.gossip.poll_event() {
+                self.gossip_event(now, event);
+                continue;
+            }
             if let Some(event) = self.transfer.poll_event() {
                 self.transfer_event(now, event);
+                continue;
+            }
+            self.tell_neighbourhood(now);
+            if self.repair(now) || self.hand_over(now) {
                 continue;
             }
             if self.early.is_empty() || self.dht.is_joining() {
@@ -565,6 +600,7 @@ impl Node {
                     self.providers_looked_up(now, download, &closest, asked)
                 }
                 Some(Purpose::Holders(download, key)) => self.holders_looked_up(now, download, key, &closest),
+                Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
                 Some(Purpose::Placement(hash, piece)) => self.placement_looked_up(now, hash, piece, &closest),
                 Some(Purpose::Value(command, key)) => {
                     self.value_looked_up(command, key, record.as_deref(), asked)
@@ -579,6 +615,7 @@ impl Node {
             },
             DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
+            DhtEvent::Unanswered { id } => self.gossip.note_failed(now, &id),
             DhtEvent::Joined { contacts } => {
                 log::info!("joined the network: {contacts} contacts");
                 self.retry_placements(now);

@@ -179,6 +179,7 @@ impl Node {
 
     /// The nodes closest to a piece are known: those among the first `replicas` get it, this node counted in its place.
     fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
+        let closest = self.likeliest_first(closest);
         let Some(placement) = self.placements.get_mut(&hash) else { return };
         let (key, _) = placement.key(piece);
         let replicas = usize::from(placement.share.replicas);
@@ -246,7 +247,11 @@ impl Node {
         if let Some(job) = placement.jobs.get_mut(&piece) {
             job.in_flight -= 1;
             match result {
-                Ok(_) => placement.copies[piece] = placement.copies[piece].saturating_add(1),
+                Ok(_) => {
+                    placement.copies[piece] = placement.copies[piece].saturating_add(1);
+                    let (key, _) = placement.key(piece);
+                    self.replication.confirmed(now, &key, &target);
+                }
                 // One more of the spare nodes is asked instead.
                 Err(_) => job.wanted += 1,
             }
@@ -319,7 +324,7 @@ impl Node {
             placement.retry_delay = (placement.retry_delay * 2).min(RETRY_MAX);
         } else if placement.waiters.is_empty() {
             let finished = self.placements.remove(&hash).expect("it was there");
-            self.replicated(&finished.share);
+            self.replicated(now, &finished.share);
         }
     }
 
@@ -341,7 +346,7 @@ impl Node {
     }
 
     /// Every piece has its copies: written down, so that the next run need not copy again.
-    fn replicated(&mut self, share: &Arc<Share>) {
+    fn replicated(&mut self, now: Instant, share: &Arc<Share>) {
         if share.replicated || self.store.share(&share.manifest.hash()) != Some(share) {
             return;
         }
@@ -349,6 +354,7 @@ impl Node {
         if self.store.add_share(Arc::clone(&share)).is_err() {
             return;
         }
+        self.look_after(now, &share);
         self.disk(DiskOp::SaveShare(share), Waiting::Nothing);
     }
 

@@ -100,7 +100,7 @@ impl Node {
     pub(super) fn remove(&mut self, now: Instant, id: CommandId, hash: &Key) {
         match self.store.remove_share(hash) {
             Some(share) => {
-                self.forget(now, hash);
+                self.forget(now, &share);
                 self.disk(DiskOp::RemoveShare { share }, Waiting::Record(id, Reply::Remove { hash: *hash }));
             }
             None => {

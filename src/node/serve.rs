@@ -2,7 +2,7 @@
 
 use super::{Node, Waiting};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Share, StreamId};
 use crate::manifest::Content;
 use crate::store::Admission;
 use crate::time::{Duration, Instant};
@@ -59,9 +59,15 @@ impl Node {
                 self.counters.bad_sources += 1;
             }
             TransferEvent::Peer { contact, leaf, alive } => match alive {
-                true if !leaf => self.dht.note_alive(now, contact, None),
+                true if !leaf => {
+                    self.dht.note_alive(now, contact, None);
+                    self.gossip.note_contact(now, contact);
+                }
                 true => {}
-                false => self.dht.note_unreachable(now, &contact.id),
+                false => {
+                    self.dht.note_unreachable(now, &contact.id);
+                    self.gossip.note_failed(now, &contact.id);
+                }
             },
             TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
         }
@@ -90,6 +96,9 @@ impl Node {
     fn judge(&mut self, now: Instant, offer: &Offer) -> Verdict {
         if self.config.leaf || self.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
             return Verdict::Refuse(Refusal::NotClose);
+        }
+        if self.is_leaving() && !self.store.has(&offer.key) {
+            return Verdict::Refuse(Refusal::Busy);
         }
         if self.full_until.is_some_and(|until| now < until) && !self.store.has(&offer.key) {
             return Verdict::Refuse(Refusal::NoSpace);
@@ -163,12 +172,14 @@ impl Node {
             let hash = share.manifest.hash();
             log::warn!("{hash} is withdrawn: its file is not what it was");
             self.counters.withdrawn += 1;
-            self.forget(now, &hash);
+            self.forget(now, &share);
         }
     }
 
-    /// Stops announcing and copying a file.
-    pub(super) fn forget(&mut self, now: Instant, hash: &Key) {
+    /// Stops announcing, copying and looking after a file.
+    pub(super) fn forget(&mut self, now: Instant, share: &Share) {
+        let hash = &share.manifest.hash();
+        self.look_after_no_more(now, share);
         self.dht.unprovide(now, hash, &mut self.outbox);
         self.stop_placement(hash, "the file is not what it was, or is not shared any more");
     }

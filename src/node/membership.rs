@@ -1,0 +1,139 @@
+//! What membership and the other machines tell each other.
+//!
+//! Whoever speaks to this node is alive, whatever it speaks about; whoever does not answer one machine is looked after by
+//! membership, and what membership finds out everybody hears: the table of contacts drops the silent, lookups and
+//! downloads turn to those who answer, and replication learns who is there to keep copies.
+
+use super::Node;
+use crate::gossip::{GossipEvent, Liveness, Member, OwnState};
+use crate::id::NodeId;
+use crate::replication::{self, Neighbour};
+use crate::time::Instant;
+use crate::wire::contact::Contact;
+use crate::wire::datagram::Verified;
+use crate::wire::header::Kind;
+use crate::wire::message::Message;
+use core::net::SocketAddr;
+
+impl Node {
+    /// A datagram's sender is proven: it goes to the machine that it is for, and membership hears that the sender is there.
+    pub(super) fn deliver(&mut self, now: Instant, from: SocketAddr, datagram: &Verified<'_>, proven: bool) {
+        let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+        let kind = datagram.message().kind();
+        if !datagram.is_leaf() {
+            match kind.is_answer() {
+                true => self.gossip.note_alive(now, contact, None),
+                false => self.gossip.note_contact(now, contact),
+            }
+        }
+        match kind {
+            Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
+                self.gossip.handle_datagram(now, from, datagram, proven, &mut self.outbox);
+            }
+            Kind::Reconcile | Kind::Reconciled => {
+                self.replication.handle_datagram(now, from, datagram, proven, &mut self.outbox);
+            }
+            Kind::Pong if self.gossip.is_expected(kind, datagram.transaction(), from) => {
+                self.gossip.handle_datagram(now, from, datagram, proven, &mut self.outbox);
+            }
+            _ => {
+                if let Message::Leave { for_good } = datagram.message() {
+                    self.gossip.note_leave(now, &contact.id, for_good, datagram.sequence());
+                }
+                self.dht.handle_datagram(now, from, datagram, &mut self.outbox);
+            }
+        }
+    }
+
+    /// Whether an answer belongs to a request of one of the machines.
+    pub(super) fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
+        self.dht.is_expected(kind, transaction, from)
+            || self.gossip.is_expected(kind, transaction, from)
+            || self.replication.is_expected(kind, transaction, from)
+    }
+
+    pub(super) fn gossip_event(&mut self, now: Instant, event: GossipEvent) {
+        match event {
+            GossipEvent::Met { contact, rtt } | GossipEvent::Returned { contact, rtt } => {
+                self.dht.note_alive(now, contact, rtt);
+            }
+            GossipEvent::Moved { contact, .. } => self.dht.note_alive(now, contact, None),
+            GossipEvent::Suspected { .. } => {}
+            GossipEvent::Unresponsive { contact } => self.dht.note_unreachable(now, &contact.id),
+            GossipEvent::Evicted { contact } | GossipEvent::Left { contact, .. } => {
+                self.dht.forget(now, &contact.id);
+            }
+        }
+    }
+
+    /// Tells replication who is near, when that has changed.
+    pub(super) fn tell_neighbourhood(&mut self, now: Instant) {
+        let generation = self.gossip.generation();
+        if self.neighbourhood_told == Some(generation) {
+            return;
+        }
+        self.neighbourhood_told = Some(generation);
+        let neighbour = |member: Member| {
+            let since = member.since;
+            let liveness = match member.liveness {
+                Liveness::Live => replication::Liveness::Live { since },
+                Liveness::Suspect => replication::Liveness::Suspect,
+                Liveness::Unresponsive | Liveness::Left { for_good: false } => {
+                    replication::Liveness::Unresponsive { since }
+                }
+                Liveness::Unproven | Liveness::Evicted | Liveness::Left { for_good: true } => return None,
+            };
+            Some(Neighbour { contact: member.contact, liveness })
+        };
+        let neighbours: Vec<Neighbour> = self.gossip.neighbourhood().filter_map(neighbour).collect();
+        self.replication.set_neighbourhood(now, &neighbours, self.gossip.is_whole_network());
+    }
+
+    /// What this node says of itself in the next rounds.
+    pub(super) fn update_own_state(&mut self, now: Instant) {
+        let store = self.store.stats();
+        let streams = self.transfer.streams() as u64;
+        let streams_max = self.config.limits.streams_max.max(1) as u64;
+        let own = OwnState {
+            addrs: [self.dht.own_addr(), None],
+            chunks: store.pieces,
+            load: (streams * 1000 / streams_max).min(1000) as u16,
+            free_bytes: store.quota_bytes.saturating_sub(store.piece_bytes + store.reserved_bytes),
+            version: version(),
+            leaf: self.config.leaf,
+        };
+        self.gossip.set_own(now, own);
+    }
+
+    /// The same nodes, those of whom nothing bad is known first.
+    pub(super) fn likeliest_first(&self, contacts: &[Contact]) -> Vec<Contact> {
+        let mut sorted = contacts.to_vec();
+        sorted.sort_by_key(|contact| self.is_silent(&contact.id));
+        sorted
+    }
+
+    fn is_silent(&self, id: &NodeId) -> bool {
+        use Liveness::{Evicted, Left, Unresponsive};
+        let liveness = self.gossip.member(id).map(|member| member.liveness);
+        matches!(liveness, Some(Unresponsive | Evicted | Left { .. }))
+    }
+}
+
+/// The program's version, as it is told to others.
+fn version() -> [u8; 4] {
+    const fn number(text: &str) -> u8 {
+        let (bytes, mut value, mut index) = (text.as_bytes(), 0, 0);
+        while index < bytes.len() {
+            value = value * 10 + (bytes[index] - b'0');
+            index += 1;
+        }
+        value
+    }
+    const VERSION: [u8; 4] = [
+        number(env!("CARGO_PKG_VERSION_MAJOR")),
+        number(env!("CARGO_PKG_VERSION_MINOR")),
+        number(env!("CARGO_PKG_VERSION_PATCH")),
+        0,
+    ];
+    VERSION
+}

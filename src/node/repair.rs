@@ -1,0 +1,260 @@
+//! Carrying out what replication decides: copies to neighbours, pieces that belong elsewhere, surplus that goes.
+
+use super::copies::CopyFor;
+use super::{Node, Purpose};
+use crate::id::{Key, NodeId};
+use crate::io::{Extent, PieceMeta, Share};
+use crate::manifest::{Content, Manifest};
+use crate::replication::{Action, CopyOutcome, Held};
+use crate::store::PieceChange;
+use crate::time::{Duration, Instant};
+use crate::transfer::{PushError, PushOutcome};
+use crate::wire::contact::Contact;
+use crate::wire::frame::{Offer, Refusal};
+use crate::wire::message::Want;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// How often the rate at which this node sends is looked at.
+const UPLINK_SAMPLE: Duration = Duration::from_secs(1);
+
+/// Pieces that are on their way to the nodes that they belong on, because this node is not near them or is leaving.
+#[derive(Default)]
+pub(super) struct Relocations {
+    under_way: BTreeMap<Key, Relocation>,
+}
+
+/// A piece that is brought to the nodes closest to its key.
+struct Relocation {
+    /// Nodes to offer it to, nearest first.
+    candidates: VecDeque<Contact>,
+    wanted: usize,
+    in_flight: usize,
+    /// Nodes that have it.
+    copies: u8,
+}
+
+impl Relocations {
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.under_way.contains_key(key)
+    }
+}
+
+/// What the node has sent so far, looked at from time to time: how fast its uplink is at the least.
+pub(super) struct Uplink {
+    sampled: Instant,
+    uploaded: u64,
+    best: u64,
+}
+
+impl Uplink {
+    pub(super) fn new(now: Instant) -> Self {
+        Uplink { sampled: now, uploaded: 0, best: 0 }
+    }
+}
+
+impl Node {
+    /// What was found on disk when the node started is looked after again.
+    pub(super) fn take_stock(&mut self, now: Instant) {
+        for meta in self.store.pieces() {
+            self.replication.piece_added(now, held(&meta));
+        }
+        let shares: Vec<Arc<Share>> = self.store.shares().filter(|share| share.replicated).cloned().collect();
+        for share in shares {
+            self.look_after(now, &share);
+        }
+    }
+
+    /// A file that was put here has all its copies: from now on its pieces are kept on as many nodes as any others.
+    pub(super) fn look_after(&mut self, now: Instant, share: &Share) {
+        if share.replicas == 0 || self.config.leaf {
+            return;
+        }
+        for (key, length) in pieces_of(&share.manifest) {
+            self.replication.piece_added(now, Held { key, replicas: share.replicas, length, keep: true });
+        }
+    }
+
+    /// A file is not shared any more. What of it is stored here besides goes on being looked after.
+    pub(super) fn look_after_no_more(&mut self, now: Instant, share: &Share) {
+        for (key, _) in pieces_of(&share.manifest) {
+            self.replication.piece_removed(&key);
+            if let Some(meta) = self.store.piece(&key) {
+                self.replication.piece_added(now, held(&meta));
+            }
+        }
+    }
+
+    /// Replication hears of every piece that is kept, and the node does what it says. Whether there was anything to do.
+    pub(super) fn repair(&mut self, now: Instant) -> bool {
+        let mut acted = false;
+        while let Some(change) = self.store.poll_change() {
+            match change {
+                PieceChange::Kept(meta) => _ = self.replication.piece_added(now, held(&meta)),
+                PieceChange::Dropped(key) => self.replication.piece_removed(&key),
+            }
+        }
+        while let Some(action) = self.replication.poll_action() {
+            acted = true;
+            match action {
+                Action::Copy { key, target } => self.repair_copy(now, key, target),
+                Action::Place { key } => self.relocate(now, key),
+                Action::Drop { key } => _ = self.store.remove_piece(&key),
+            }
+        }
+        acted
+    }
+
+    fn repair_copy(&mut self, now: Instant, key: Key, target: Contact) {
+        if !self.copy(now, CopyFor::Repair { key }, key, target) {
+            self.replication.copy_done(now, &key, &target.id, CopyOutcome::Busy);
+        }
+    }
+
+    pub(super) fn repaired(
+        &mut self,
+        now: Instant,
+        key: Key,
+        target: NodeId,
+        result: &Result<PushOutcome, PushError>,
+    ) {
+        let outcome = match result {
+            Ok(PushOutcome::Stored) => CopyOutcome::Stored,
+            Ok(PushOutcome::Had) => CopyOutcome::Had,
+            Err(PushError::Refused(Refusal::Busy)) => CopyOutcome::Busy,
+            Err(PushError::Refused(_)) => CopyOutcome::Refused,
+            Err(PushError::Unreachable | PushError::Lost | PushError::Source(_)) => CopyOutcome::Failed,
+        };
+        self.replication.copy_done(now, &key, &target, outcome);
+    }
+
+    /// Offers a piece that is here to another node. False when that cannot be done now.
+    fn copy(&mut self, now: Instant, copy: CopyFor, key: Key, target: Contact) -> bool {
+        let Some((offer, extent)) = self.offer_of(now, &key) else { return false };
+        let push = self.copies.begin(copy, target.id);
+        let begun = self.transfer.push(now, push, target, offer, extent);
+        if !begun {
+            self.copies.end(push);
+        }
+        begun
+    }
+
+    /// How a piece that is here is offered to others: as it was offered to this node, for the rest of its life.
+    fn offer_of(&self, now: Instant, key: &Key) -> Option<(Offer, Extent)> {
+        let (_, extent) = self.store.locate(key)?;
+        if let Some(meta) = self.store.piece(key) {
+            let lifetime = u32::try_from(meta.expires.saturating_sub(self.store.age(now))).ok()?.max(1);
+            let (content, length, input_offset) = (meta.content, meta.length, meta.input_offset);
+            let offer = Offer { key: *key, content, length, input_offset, replicas: meta.replicas, lifetime };
+            return Some((offer, extent));
+        }
+        let share = self.store.lasting_share(key).filter(|share| share.replicas > 0)?;
+        let manifest = &share.manifest;
+        let chunk = manifest.keys().iter().position(|chunk| chunk == key);
+        let content = match chunk {
+            Some(_) if manifest.is_single() => Content::File,
+            Some(_) => Content::Chunk,
+            None => Content::Manifest,
+        };
+        let input_offset = match content {
+            Content::Chunk => manifest.chunk_offset(chunk? as u32),
+            Content::File | Content::Manifest => 0,
+        };
+        let (replicas, lifetime) = (share.replicas, share.lifetime);
+        Some((Offer { key: *key, content, length: extent.length, input_offset, replicas, lifetime }, extent))
+    }
+
+    /// Brings a piece to the nodes closest to its key, wherever they are.
+    pub(super) fn relocate(&mut self, now: Instant, key: Key) {
+        let Some((offer, _)) = self.offer_of(now, &key) else {
+            return self.relocated(now, key, 0);
+        };
+        let wanted = usize::from(offer.replicas);
+        if self.relocations.contains(&key) {
+            return;
+        }
+        let begun = Relocation { candidates: VecDeque::new(), wanted, in_flight: 0, copies: 0 };
+        self.relocations.under_way.insert(key, begun);
+        if let Some(closest) = self.dht.region(now, &key, wanted) {
+            return self.relocation_looked_up(now, key, &closest);
+        }
+        match self.dht.find(now, key, Want::Nodes, &mut self.outbox) {
+            Some(lookup) => _ = self.lookups.insert(lookup, Purpose::Relocation(key)),
+            None => self.relocation_over(now, key),
+        }
+    }
+
+    pub(super) fn relocation_looked_up(&mut self, now: Instant, key: Key, closest: &[Contact]) {
+        let closest = self.likeliest_first(closest);
+        if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
+            relocation.candidates.extend(closest);
+        }
+        self.advance_relocation(now, key);
+    }
+
+    fn advance_relocation(&mut self, now: Instant, key: Key) {
+        while let Some(relocation) = self.relocations.under_way.get_mut(&key) {
+            let placed = usize::from(relocation.copies) + relocation.in_flight;
+            let next = if placed < relocation.wanted { relocation.candidates.pop_front() } else { None };
+            let Some(target) = next else { break };
+            if self.copy(now, CopyFor::Relocation { key }, key, target) {
+                // The copy may have failed already: then it is one of those that the loop goes on without.
+                if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
+                    relocation.in_flight += 1;
+                }
+            }
+        }
+        if self.relocations.under_way.get(&key).is_some_and(|relocation| relocation.in_flight == 0) {
+            self.relocation_over(now, key);
+        }
+    }
+
+    pub(super) fn relocation_copied(&mut self, now: Instant, key: Key, target: NodeId, has_it: bool) {
+        if has_it {
+            self.replication.confirmed(now, &key, &target);
+        }
+        if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
+            relocation.in_flight -= 1;
+            relocation.copies += u8::from(has_it);
+        }
+        self.advance_relocation(now, key);
+    }
+
+    fn relocation_over(&mut self, now: Instant, key: Key) {
+        if let Some(relocation) = self.relocations.under_way.remove(&key) {
+            self.relocated(now, key, relocation.copies);
+        }
+    }
+
+    fn relocated(&mut self, now: Instant, key: Key, copies: u8) {
+        self.replication.placed(now, &key, copies);
+        self.handed_over(&key, copies);
+    }
+
+    /// Tells replication how fast this node was ever seen to send.
+    pub(super) fn sample_uplink(&mut self, now: Instant) {
+        let elapsed = now.since(self.uplink.sampled);
+        if elapsed < UPLINK_SAMPLE {
+            return;
+        }
+        let uploaded = self.transfer.uploaded_bytes();
+        let rate = (uploaded - self.uplink.uploaded) as f64 / elapsed.as_secs_f64();
+        let best = self.uplink.best.max(rate as u64);
+        if best > self.uplink.best {
+            self.replication.set_uplink(best);
+        }
+        self.uplink = Uplink { sampled: now, uploaded, best };
+    }
+}
+
+/// A stored piece as replication sees it.
+fn held(meta: &PieceMeta) -> Held {
+    Held { key: meta.key, replicas: meta.replicas, length: meta.length, keep: false }
+}
+
+/// The pieces of a file: its chunks, and its manifest when there are several.
+fn pieces_of(manifest: &Manifest) -> impl Iterator<Item = (Key, u32)> + '_ {
+    let chunks = (0..).zip(manifest.keys()).map(|(chunk, key)| (*key, manifest.chunk_length(chunk)));
+    let root = (!manifest.is_single()).then(|| (manifest.hash(), manifest.encoded_bytes() as u32));
+    chunks.chain(root)
+}
