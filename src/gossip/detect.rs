@@ -374,8 +374,10 @@ impl Gossip {
         let Some(position) = self.members.find(short) else { return };
         let entry = self.members.entry_mut(position);
         entry.probing = false;
-        let (reached, helped) = (entry.heard.max(entry.vouched) >= entry.asked, entry.silent_relays > 0);
-        if reached || self.members.places()[position].liveness != Liveness::Live {
+        let (answers, helped) = (entry.heard >= entry.asked, entry.silent_relays > 0);
+        let reached = self.members.entry(position).vouched >= self.members.entry(position).asked
+            && self.may_be_vouched_for(now, position);
+        if answers || reached || self.members.places()[position].liveness != Liveness::Live {
             return;
         }
         if !helped {
@@ -444,13 +446,17 @@ impl Gossip {
         }
     }
 
+    /// Whether it still counts that others reach a member: it gives time, not for ever.
+    fn may_be_vouched_for(&self, now: Instant, position: usize) -> bool {
+        self.silence(now, position) < self.config.unresponsive_after * VOUCHED_TIMES
+    }
+
     fn is_unresponsive(&self, now: Instant, position: usize) -> bool {
         let entry = self.members.entry(position);
         let patience = self.health.stretch(self.config.unresponsive_after);
         let suspected = (self.config.unresponsive_after - self.config.silent_after) / 3;
-        // Others reach it: it gets longer, not for ever.
         let vouched = now.since(entry.vouched) < self.config.unresponsive_after
-            && self.silence(now, position) < self.config.unresponsive_after * VOUCHED_TIMES;
+            && self.may_be_vouched_for(now, position);
         self.silence(now, position) >= patience
             && now.since(entry.since.max(self.awake)) >= suspected
             && !vouched

@@ -25,6 +25,8 @@ mod pace;
 mod relay;
 mod rtt;
 mod rumours;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 pub use config::{GossipConfig, InvalidGossipConfig};

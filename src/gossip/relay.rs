@@ -27,14 +27,11 @@ impl Gossip {
         let (asker, transaction) = (datagram.id(), datagram.transaction());
         let met = |position: &usize| self.members.places()[*position].liveness != Liveness::Unproven;
         let position = self.position(target).filter(met);
-        let may = !datagram.is_leaf()
-            && asker != *target
-            && self.transactions.relayed() < RELAYED_MAX
-            && self.relays.take(now);
-        let asked = position.filter(|_| may).is_some_and(|position| {
+        let asked = position.filter(|_| !datagram.is_leaf() && asker != *target).is_some_and(|position| {
+            let may = self.transactions.relayed() < RELAYED_MAX && self.relays.take(now);
             let (to, wait) = (self.members.entry(position).addr(), self.relay_timeout(position));
             let purpose = Purpose::Relay { to: from, asker, transaction, again: false };
-            self.ping(now, position, to, purpose, wait, outbox)
+            may && self.ping(now, position, to, purpose, wait, outbox)
         });
         if asked {
             self.counters.count(Counter::ProbesRelayed);

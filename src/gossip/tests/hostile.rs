@@ -1,0 +1,389 @@
+//! One machine, and what others may try with it.
+
+use super::super::counters::Counter;
+use super::super::*;
+use super::config;
+use super::net::{Net, address, identity};
+use crate::identity::Identity;
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use crate::wire::gossip::GossipBody;
+use crate::wire::network::Network;
+use crate::wire::state::{About, StateMark};
+
+const NOW: Instant = Instant::from_secs(1000);
+
+/// A machine and its outbox, with everybody else in our hands.
+struct Lone {
+    gossip: Gossip,
+    outbox: Outbox,
+    network: Network,
+    sequence: u64,
+}
+
+impl Lone {
+    fn new(config: GossipConfig) -> Self {
+        let (network, own) = (Network::new("test"), identity(0));
+        let gossip = Gossip::new(config, own.public(), false, 1 << 32, [5; 32], NOW);
+        let outbox = Outbox::new(network.clone(), own, false, 1, 256);
+        Lone { gossip, outbox, network, sequence: 0 }
+    }
+
+    fn hand_in(
+        &mut self,
+        now: Instant,
+        sender: &Identity,
+        from: SocketAddr,
+        message: &Message<'_>,
+    ) -> Vec<Vec<u8>> {
+        self.sequence += 1;
+        self.hand_in_numbered(now, sender, from, (self.sequence, 7), message)
+    }
+
+    /// What one datagram makes the machine send.
+    fn hand_in_numbered(
+        &mut self,
+        now: Instant,
+        sender: &Identity,
+        from: SocketAddr,
+        (sequence, transaction): (u64, u64),
+        message: &Message<'_>,
+    ) -> Vec<Vec<u8>> {
+        let own = self.outbox.identity().id();
+        let envelope = Envelope { recipient: Some(own), leaf: false, sequence, transaction, token: 0 };
+        let mut bytes = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut bytes, &self.network, sender, &envelope, message).unwrap();
+        let datagram = Unverified::parse(&bytes[..length], &self.network).unwrap();
+        let datagram = datagram.verify(&self.network, &own).unwrap();
+        self.gossip.handle_datagram(now, from, &datagram, false, &mut self.outbox);
+        self.sent().into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let taken = |sent: &crate::wire::outbox::Datagram| (sent.to(), sent.bytes().to_vec());
+        core::iter::from_fn(|| self.outbox.poll().map(taken)).collect()
+    }
+
+    /// Lets time pass without anybody answering; what was sent.
+    fn run_until(&mut self, until: Instant) -> Vec<(Instant, SocketAddr, Vec<u8>)> {
+        let mut all = Vec::new();
+        while let Some(due) = self.gossip.next_deadline().filter(|due| *due <= until) {
+            self.gossip.handle_timeout(due, &mut self.outbox);
+            all.extend(self.sent().into_iter().map(|(to, bytes)| (due, to, bytes)));
+        }
+        all
+    }
+
+    fn state(&self, index: usize, sequence: u64) -> NodeState {
+        let about = About { addrs: [Some(address(index)), None], ..About::default() };
+        NodeState::new(&self.network, &identity(index), &about, sequence)
+    }
+
+    fn meet(&mut self, now: Instant, index: usize) -> Contact {
+        let contact = Contact::new(identity(index).public(), address(index));
+        self.gossip.note_alive(now, contact, None);
+        contact
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.gossip.counters.get(counter)
+    }
+}
+
+fn gossip(states: &[NodeState]) -> Message<'_> {
+    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, suspicions: &[] })
+}
+
+fn suspecting<'a>(states: &'a [NodeState], suspicions: &'a [StateMark]) -> Message<'a> {
+    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, suspicions })
+}
+
+fn liveness(lone: &Lone, index: usize) -> Option<Liveness> {
+    lone.gossip.member(&identity(index).id()).map(|member| member.liveness)
+}
+
+#[test]
+fn forged_states_are_refused_and_older_ones_change_nothing() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let (own, new, old) = (lone.state(1, 5), lone.state(2, 9), lone.state(2, 8));
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, new]));
+    assert_eq!(lone.gossip.member(&identity(2).id()).unwrap().state, Some(new));
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, old]));
+    assert_eq!(lone.gossip.member(&identity(2).id()).unwrap().state, Some(new));
+    let elsewhere = Network::new("elsewhere");
+    let foreign = NodeState::new(&elsewhere, &identity(3), &About::default(), 9);
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, foreign]));
+    assert_eq!((liveness(&lone, 3), lone.count(Counter::StateForged)), (None, 1));
+}
+
+#[test]
+fn a_state_that_is_known_costs_no_signature_check() {
+    let config = GossipConfig { state_checks_per_second_max: 10, ..config() };
+    let mut lone = Lone::new(config);
+    lone.meet(NOW, 1);
+    let states = [lone.state(1, 5), lone.state(2, 9)];
+    for _ in 0..50 {
+        lone.hand_in(NOW, &identity(1), address(1), &gossip(&states));
+    }
+    assert_eq!(lone.count(Counter::StateOverBudget), 0);
+    for sequence in 10..60 {
+        let states = [states[0], lone.state(2, sequence)];
+        lone.hand_in(NOW, &identity(1), address(1), &gossip(&states));
+    }
+    assert_eq!(lone.count(Counter::StateOverBudget), 42, "of 52 signatures ten were checked");
+}
+
+#[test]
+fn a_relay_cannot_revive_and_cannot_kill() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    lone.meet(NOW, 2);
+    let own = lone.state(1, 5);
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, lone.state(2, 5)]));
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, lone.state(3, 5)]));
+    assert_eq!(liveness(&lone, 3), Some(Liveness::Unproven));
+
+    // A suspicion makes the machine ask, no more.
+    let soon = NOW + Duration::from_secs(7);
+    lone.run_until(soon);
+    lone.gossip.note_alive(soon, Contact::new(identity(1).public(), address(1)), None);
+    let marks = [StateMark::new(identity(2).id().short(), 5)];
+    lone.hand_in(soon, &identity(1), address(1), &suspecting(&[own], &marks));
+    assert!(matches!(liveness(&lone, 2), Some(Liveness::Live | Liveness::Suspect)));
+
+    // Two that nobody hears any more: a third tells of newer and newer states of theirs.
+    for second in (8..1200).step_by(5) {
+        let now = NOW + Duration::from_secs(second);
+        lone.run_until(now);
+        lone.gossip.note_alive(now, Contact::new(identity(1).public(), address(1)), None);
+        let relayed = lone.state(2, 100 + second);
+        lone.hand_in(now, &identity(1), address(1), &gossip(&[own, relayed]));
+    }
+    assert_eq!((liveness(&lone, 1), liveness(&lone, 2)), (Some(Liveness::Live), Some(Liveness::Evicted)));
+    assert!(lone.gossip.neighbourhood().all(|member| member.contact.id == identity(1).id()));
+}
+
+#[test]
+fn a_replayed_request_does_not_make_its_sender_seem_alive() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let later = NOW + Duration::from_secs(20);
+    lone.hand_in_numbered(NOW, &identity(1), address(1), (50, 7), &gossip(&[own]));
+    lone.hand_in_numbered(later, &identity(1), address(1), (50, 7), &gossip(&[own]));
+    assert_eq!(lone.gossip.member(&identity(1).id()).unwrap().heard, Some(NOW));
+    lone.hand_in_numbered(later, &identity(1), address(1), (51, 7), &gossip(&[own]));
+    assert_eq!(lone.gossip.member(&identity(1).id()).unwrap().heard, Some(later));
+}
+
+#[test]
+fn a_suspected_node_says_that_it_is_there_and_not_more_often_than_it_must() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let short = lone.gossip.own_id.short();
+    let before = lone.gossip.sequence();
+    for _ in 0..20 {
+        let marks = [StateMark::new(short, lone.gossip.sequence())];
+        let answer = lone.hand_in(NOW, &identity(1), address(1), &suspecting(&[own], &marks));
+        assert_eq!(answer.len(), 1);
+    }
+    assert_eq!((lone.gossip.sequence() - before, lone.count(Counter::Refuted)), (2, 2));
+    assert_eq!(lone.gossip.local_health(), 2);
+    let marks = [StateMark::new(short, u64::MAX)];
+    let later = NOW + Duration::from_secs(4);
+    lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &marks));
+    assert_eq!(lone.count(Counter::Refuted), 2, "nobody can have a state that was not made");
+    // One that it made itself and has forgotten.
+    let forgotten = lone.state(0, 9 << 32);
+    lone.hand_in(later, &identity(1), address(1), &gossip(&[own, forgotten]));
+    assert_eq!(lone.gossip.sequence(), (9 << 32) + 1);
+}
+
+#[test]
+fn strangers_get_at_most_three_times_what_they_sent() {
+    let mut lone = Lone::new(config());
+    for index in 1..60 {
+        lone.meet(NOW, index);
+        let own = lone.state(index, 5);
+        lone.hand_in(NOW, &identity(index), address(index), &gossip(&[own]));
+    }
+    let states = [lone.state(100, 5)];
+    let victim = SocketAddr::from(([192, 0, 2, 9], 9));
+    let body = GossipBody { states: &states, digest: &[], nearest: 0, whole: true, suspicions: &[] };
+    let request = 48 + 96 + 8 + 160;
+    let mut sent = 0;
+    for round in 0..20 {
+        let answers = lone.hand_in(NOW, &identity(100), victim, &Message::Gossip(body));
+        assert_eq!(answers.len(), 1, "round {round}");
+        sent += answers[0].len();
+    }
+    let later = lone.run_until(NOW + Duration::from_secs(600));
+    sent += later.iter().filter(|(_, to, _)| *to == victim).map(|(_, _, bytes)| bytes.len()).sum::<usize>();
+    assert!(sent <= 3 * 20 * request, "{sent} bytes for {}", 20 * request);
+    assert!(lone.count(Counter::Shortened) >= 20);
+}
+
+#[test]
+fn the_view_is_bounded_and_keeps_the_nearest() {
+    let config = GossipConfig { view_max: 128, state_checks_per_second_max: 10_000, ..config() };
+    let mut lone = Lone::new(config);
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let mut everybody: Vec<_> = (1..1500).map(|index| identity(index).id()).collect();
+    for index in 2..1500 {
+        let now = NOW + Duration::from_millis(10 * index as u64);
+        let relayed = lone.state(index, 5);
+        lone.hand_in(now, &identity(1), address(1), &gossip(&[own, relayed]));
+        assert!(lone.gossip.members().count() <= 128);
+    }
+    let key = lone.gossip.own_id.key();
+    everybody.sort_by_key(|id| id.distance(&key));
+    for id in &everybody[..40] {
+        assert!(lone.gossip.member(id).is_some(), "one of the nearest is missing");
+    }
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Live), "who answers stays");
+    assert!(lone.count(Counter::ViewFull) > 0);
+}
+
+#[test]
+fn one_prefix_cannot_fill_the_view() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let relayed = |lone: &mut Lone, index: usize, addr: SocketAddr| {
+        let about = About { addrs: [Some(addr), None], ..About::default() };
+        let state = NodeState::new(&lone.network, &identity(index), &about, 5);
+        let now = NOW + Duration::from_millis(20 * index as u64);
+        lone.hand_in(now, &identity(1), address(1), &gossip(&[own, state]));
+    };
+    for index in 2..250 {
+        relayed(&mut lone, index, SocketAddr::from(([8, 8, 8, index as u8], 1)));
+    }
+    assert!(lone.gossip.members().count() <= 33, "{}", lone.gossip.members().count());
+    let near = lone.gossip.members().take(60).filter(|member| member.contact.id != identity(1).id());
+    assert!(near.count() <= 32);
+    assert!(lone.count(Counter::PrefixFull) > 200);
+    // Whoever answers from there is not kept out by those that others only told of.
+    let real = Contact::new(identity(300).public(), SocketAddr::from(([8, 8, 8, 250], 1)));
+    lone.gossip.note_alive(NOW + Duration::from_secs(9), real, None);
+    assert_eq!(liveness(&lone, 300), Some(Liveness::Live));
+}
+
+#[test]
+fn a_relay_asks_only_whom_it_has_met_and_only_so_often() {
+    let mut lone = Lone::new(config());
+    let (asker, target) = (lone.meet(NOW, 1), lone.meet(NOW, 2));
+    let own = lone.state(1, 5);
+    lone.hand_in(NOW, &identity(1), asker.addr, &gossip(&[own, lone.state(3, 5)]));
+    let ask = |lone: &mut Lone, target: NodeId| {
+        lone.hand_in(NOW, &identity(1), address(1), &Message::Probe { target });
+    };
+    let unproven = identity(3).id();
+    ask(&mut lone, unproven);
+    ask(&mut lone, identity(9).id());
+    ask(&mut lone, asker.id);
+    assert_eq!((lone.count(Counter::ProbesRefused), lone.count(Counter::ProbesRelayed)), (3, 0));
+    for _ in 0..50 {
+        ask(&mut lone, target.id);
+    }
+    assert_eq!(lone.count(Counter::ProbesRelayed), 8);
+}
+
+#[test]
+fn relays_that_say_it_answers_delay_and_do_not_decide() {
+    let mut net = Net::settled(8, &config());
+    net.crash(5);
+    let until = net.now + Duration::from_secs(400);
+    while net.now < until {
+        net.run_secs(1);
+        for node in (0..8).filter(|&node| node != 5) {
+            let short = net.nodes[5].contact.id.short();
+            let gossip = &mut net.nodes[node].gossip;
+            if let Some(position) = gossip.members.find(short) {
+                gossip.members.entry_mut(position).vouched = net.now;
+            }
+        }
+    }
+    assert!((0..8).filter(|&n| n != 5).all(|n| net.liveness(n, 5) != Some(Liveness::Live)));
+}
+
+#[test]
+fn a_node_that_hears_nobody_doubts_itself_first() {
+    let mut lone = Lone::new(config());
+    for index in 1..12 {
+        lone.meet(NOW, index);
+    }
+    lone.run_until(NOW + Duration::from_secs(70));
+    assert_eq!(lone.gossip.local_health(), 8);
+    let is_blamed = |member: &Member| matches!(member.liveness, Liveness::Unresponsive);
+    assert!(!lone.gossip.members().any(|member| is_blamed(&member)), "patience is stretched");
+    lone.run_until(NOW + Duration::from_secs(45 * 9 + 30));
+    assert!(lone.gossip.members().all(|member| is_blamed(&member)));
+}
+
+#[test]
+fn a_leaf_is_answered_and_is_nobodys_member() {
+    let mut lone = Lone::new(config());
+    let about = About { leaf: true, addrs: [Some(address(4)), None], ..About::default() };
+    let leaf = NodeState::new(&lone.network, &identity(4), &about, 5);
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, leaf]));
+    assert_eq!(liveness(&lone, 4), None);
+}
+
+#[test]
+fn messages_of_any_content_are_taken_without_a_panic() {
+    let mut lone = Lone::new(GossipConfig { view_max: 100, ..config() });
+    let mut rng = Rng::new([3; 32]);
+    let kinds = [Kind::Gossip, Kind::GossipReply, Kind::Probe, Kind::ProbeReply, Kind::Pong];
+    let mut taken = 0;
+    for step in 0..1500_u64 {
+        let now = NOW + Duration::from_millis(step * 37);
+        let mut payload = vec![0; [0, 8, 16, 24, 40, 168, 184, 344, 701][rng.below(9) as usize]];
+        for byte in &mut payload {
+            *byte = if rng.below(60) == 0 { rng.u64() as u8 } else { 0 };
+        }
+        let kind = kinds[rng.below(5) as usize];
+        if let Ok(message) = Message::parse(kind, &payload) {
+            let sender = 1 + rng.below(30) as usize;
+            lone.hand_in_numbered(now, &identity(sender), address(sender), (step, rng.u64()), &message);
+            taken += 1;
+        }
+        // And what is well formed, with values that make no sense.
+        let index = 1 + rng.below(60) as usize;
+        let states = [lone.state(index, rng.u64() | 1), lone.state(1 + rng.below(60) as usize, u64::MAX)];
+        let marks: Vec<_> = (0..rng.below(40))
+            .map(|_| {
+                let short = match rng.below(3) {
+                    0 => rng.bytes(),
+                    1 => lone.gossip.own_id.short(),
+                    _ => identity(1 + rng.below(60) as usize).id().short(),
+                };
+                StateMark::new(short, rng.u64())
+            })
+            .collect();
+        let nearest = rng.below(marks.len() as u64 + 1) as usize;
+        let body = GossipBody {
+            states: &states,
+            digest: &marks,
+            nearest: nearest as u8,
+            whole: nearest == marks.len(),
+            suspicions: &marks[..marks.len().min(3)],
+        };
+        if step % 8 == 0 {
+            let sender = rng.below(60) as usize + 1;
+            lone.hand_in_numbered(
+                now,
+                &identity(sender),
+                address(sender),
+                (rng.u64(), 7),
+                &Message::Gossip(body),
+            );
+        }
+        lone.run_until(now);
+        while lone.gossip.poll_event().is_some() {}
+    }
+    assert!(taken > 0 && lone.gossip.members().count() <= 100);
+}

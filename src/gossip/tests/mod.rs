@@ -1,0 +1,289 @@
+//! Whole networks of machines in memory, and single machines against liars.
+
+mod hostile;
+mod net;
+
+use super::counters::Counter;
+use super::*;
+use net::{Net, address};
+
+fn config() -> GossipConfig {
+    GossipConfig::default()
+}
+
+fn is_about(event: &GossipEvent, id: NodeId) -> bool {
+    use GossipEvent::*;
+    match event {
+        Met { contact, .. } | Suspected { contact } | Unresponsive { contact } => contact.id == id,
+        Evicted { contact } | Left { contact, .. } | Returned { contact, .. } => contact.id == id,
+        Moved { contact, .. } => contact.id == id,
+    }
+}
+
+fn blames(event: &GossipEvent) -> bool {
+    matches!(event, GossipEvent::Unresponsive { .. } | GossipEvent::Evicted { .. })
+}
+
+#[test]
+fn nodes_that_know_one_other_find_their_whole_neighbourhood() {
+    let mut net = Net::of(60, &config());
+    for index in 1..60 {
+        net.meet(index, index / 2);
+        net.run(Duration::from_millis(200));
+    }
+    net.run_secs(60);
+    for index in 0..60 {
+        let found: Vec<_> = net.nodes[index].gossip.neighbourhood().map(|member| member.contact).collect();
+        let truth: Vec<_> = net.nearest(index, 40).iter().map(|&near| net.nodes[near].contact).collect();
+        assert_eq!(found, truth, "node {index}");
+        assert!(net.nodes[index].gossip.neighbourhood().all(|member| member.state.is_some()));
+        assert!(!net.nodes[index].gossip.is_whole_network());
+    }
+}
+
+#[test]
+fn a_crash_is_known_to_the_nearest_twenty_within_a_minute() {
+    let mut net = Net::settled(60, &config());
+    net.loss_percent = 5;
+    net.run_secs(60);
+    let mut took = Vec::new();
+    for victim in [3, 17, 44] {
+        net.nodes.iter_mut().for_each(|node| node.events.clear());
+        let (at, id) = (net.now, net.nodes[victim].contact.id);
+        net.crash(victim);
+        net.run_secs(90);
+        for near in net.nearest(victim, 20) {
+            let known = net
+                .when(near, |event| matches!(event, GossipEvent::Unresponsive { .. }) && is_about(event, id));
+            took.push(known.expect("it is found out").since(at));
+        }
+    }
+    took.sort();
+    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+    assert!(worst <= Duration::from_secs(60), "median {median:?}, worst {worst:?}");
+    let false_alarms = net.events(|event| {
+        blames(event) && ![3, 17, 44].iter().any(|&victim| is_about(event, net.nodes[victim].contact.id))
+    });
+    assert_eq!(false_alarms, 0);
+}
+
+#[test]
+fn a_crashed_node_is_evicted_and_is_back_when_it_is_back() {
+    let mut net = Net::settled(12, &config());
+    net.crash(5);
+    net.run_secs(16 * 60);
+    assert!((0..12).filter(|&node| node != 5).all(|node| net.liveness(node, 5) == Some(Liveness::Evicted)));
+    assert!(net.nodes[0].gossip.neighbourhood().all(|member| member.contact.id != net.nodes[5].contact.id));
+    net.nodes[5].up = true;
+    net.run_secs(90);
+    assert!((0..12).filter(|&node| node != 5).all(|node| net.liveness(node, 5) == Some(Liveness::Live)));
+}
+
+#[test]
+fn nobody_is_evicted_who_is_there() {
+    let mut net = Net::settled(16, &config());
+    net.loss_percent = 5;
+    net.run_secs(1800);
+    assert_eq!(net.events(blames), 0);
+}
+
+#[test]
+fn a_paused_node_blames_nobody_and_is_not_given_up() {
+    let mut net = Net::settled(12, &config());
+    net.loss_percent = 5;
+    net.pause(7, Duration::from_secs(30));
+    net.run_secs(120);
+    assert_eq!(net.events(blames), 0);
+    assert_eq!(net.nodes[7].gossip.counters.get(Counter::Asleep), 1);
+    // So long that the others have given it up; it has not given them up.
+    net.nodes.iter_mut().for_each(|node| node.events.clear());
+    net.pause(7, Duration::from_secs(1200));
+    assert!(net.events(blames) >= 11);
+    net.run_secs(120);
+    assert_eq!(net.nodes[7].events.iter().filter(|(_, event)| blames(event)).count(), 0);
+    assert!((0..12).filter(|&n| n != 7).all(|node| net.liveness(node, 7) == Some(Liveness::Live)));
+}
+
+#[test]
+fn two_halves_find_each_other_after_half_an_hour_apart() {
+    let mut net = Net::settled(24, &config());
+    for index in 0..12 {
+        net.nodes[index].side = 1;
+    }
+    net.cut = true;
+    net.run_secs(30 * 60);
+    assert_eq!(net.liveness(0, 23), Some(Liveness::Evicted));
+    net.cut = false;
+    net.run_secs(90);
+    for node in 0..24 {
+        let live = (0..24).filter(|&other| net.liveness(node, other) == Some(Liveness::Live)).count();
+        assert_eq!(live, 23, "node {node}");
+    }
+}
+
+#[test]
+fn a_node_that_leaves_is_out_at_once_and_an_old_goodbye_means_nothing() {
+    let mut net = Net::settled(10, &config());
+    let (now, id) = (net.now, net.nodes[4].contact.id);
+    let gossip = &mut net.nodes[0].gossip;
+    gossip.note_leave(now, &id, true, 1);
+    assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Live, "the number is an old one");
+    gossip.note_leave(now, &id, true, 1 << 40);
+    assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Left { for_good: true });
+    assert!(gossip.neighbourhood().all(|member| member.contact.id != id));
+    net.collect(0);
+    assert!(net.when(0, |event| matches!(event, GossipEvent::Left { for_good: true, .. })).is_some());
+    let other = net.nodes[5].contact.id;
+    net.nodes[0].gossip.note_leave(now, &other, false, 1 << 40);
+    net.crash(4);
+    net.crash(5);
+    assert!(net.nodes[0].gossip.neighbourhood().any(|member| member.contact.id == other));
+    net.run_secs(1000);
+    assert_eq!(net.liveness(0, 4), Some(Liveness::Left { for_good: true }));
+    assert_eq!(net.liveness(0, 5), Some(Liveness::Evicted));
+}
+
+#[test]
+fn who_could_not_be_reached_elsewhere_is_asked_at_once() {
+    let mut net = Net::settled(10, &config());
+    net.run_secs(3);
+    net.crash(6);
+    let (now, id) = (net.now, net.nodes[6].contact.id);
+    net.nodes[2].gossip.note_failed(now, &id);
+    net.collect(2);
+    net.run_secs(8);
+    assert_eq!(net.liveness(2, 6), Some(Liveness::Suspect));
+}
+
+#[test]
+fn a_member_that_moves_is_followed_when_its_old_address_is_silent() {
+    let mut net = Net::settled(10, &config());
+    let new = SocketAddr::from(([10, 9, 9, 9], 3583));
+    net.move_node(3, new);
+    net.run_secs(60);
+    for node in (0..10).filter(|&node| node != 3) {
+        let member = net.nodes[node].gossip.member(&net.nodes[3].contact.id).unwrap();
+        assert_eq!((member.liveness, member.contact.addr), (Liveness::Live, new), "node {node}");
+    }
+    assert!(net.events(|event| matches!(event, GossipEvent::Moved { .. })) >= 9);
+}
+
+fn rounds_to_spread(count: usize, loss_percent: u64) -> f64 {
+    let mut net = Net::settled(count, &config());
+    net.loss_percent = loss_percent;
+    net.run_secs(60);
+    let now = net.now;
+    let addrs = [Some(address(0)), None];
+    net.nodes[0].gossip.set_own(now, OwnState { addrs, version: [9; 4], ..OwnState::default() });
+    let sequence = net.nodes[0].gossip.sequence();
+    for second in 1..300 {
+        net.run_secs(1);
+        let know = (1..count).filter(|&node| net.knows(node, 0, sequence)).count();
+        if know * 1000 >= (count - 1) * 999 {
+            return second as f64 / 5.0;
+        }
+    }
+    panic!("it does not spread");
+}
+
+#[test]
+fn a_fresh_state_reaches_nearly_everybody_in_logarithmic_time() {
+    for (count, loss) in [(150, 0), (150, 10)] {
+        let rounds = rounds_to_spread(count, loss);
+        let bound = (1.5 * (count as f64).log2()).ceil();
+        assert!(rounds <= bound, "{rounds} rounds, at most {bound}; {count} nodes, {loss} % loss");
+    }
+}
+
+#[test]
+#[ignore = "takes minutes without optimisation"]
+fn live_nodes_are_not_evicted_in_hours_at_five_per_cent_loss() {
+    let mut net = Net::settled(64, &config());
+    net.loss_percent = 5;
+    net.run_secs(3 * 3600);
+    let suspected = net.events(|event| matches!(event, GossipEvent::Suspected { .. }));
+    println!("{suspected} suspicions in {} node-hours", 64 * 3);
+    assert_eq!(net.events(blames), 0);
+}
+
+#[test]
+#[ignore = "takes minutes without optimisation"]
+fn crashes_in_a_large_network_are_known_within_a_minute() {
+    let mut net = Net::settled(300, &config());
+    net.loss_percent = 5;
+    let mut took = Vec::new();
+    for victim in 0..25 {
+        let (at, id) = (net.now, net.nodes[victim].contact.id);
+        net.crash(victim);
+        net.run_secs(75);
+        for near in net.nearest(victim, 20) {
+            let known = net
+                .when(near, |event| matches!(event, GossipEvent::Unresponsive { .. }) && is_about(event, id));
+            took.push(known.map_or(Duration::MAX, |known| known.since(at)));
+        }
+    }
+    took.sort();
+    let (median, late) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    println!("detection: median {median:?}, 99 % {late:?}, worst {:?}", took[took.len() - 1]);
+    assert!(late <= Duration::from_secs(60));
+}
+
+#[test]
+#[ignore = "takes minutes without optimisation"]
+fn a_fresh_state_reaches_nearly_everybody_in_a_large_network() {
+    for (count, loss) in [(1000, 0), (1000, 10)] {
+        let rounds = rounds_to_spread(count, loss);
+        let bound = (1.5 * (count as f64).log2()).ceil();
+        println!("{count} nodes, {loss} % loss: {rounds} rounds of at most {bound}");
+        assert!(rounds <= bound, "{rounds} rounds, at most {bound}; {count} nodes, {loss} % loss");
+    }
+}
+
+#[test]
+fn an_idle_node_sends_little_and_wakes_up_rarely() {
+    let mut net = Net::settled(100, &config());
+    net.nodes.iter_mut().for_each(|node| (node.sent, node.sent_bytes, node.wakeups) = (0, 0, 0));
+    net.run_secs(300);
+    let sent = net.nodes.iter().map(|node| node.sent).sum::<u64>() as f64 / 30_000.0;
+    let bytes = net.nodes.iter().map(|node| node.sent_bytes).sum::<u64>() as f64 / 30_000.0;
+    let wakeups = net.nodes.iter().map(|node| node.wakeups).sum::<u64>() as f64 / 30_000.0;
+    println!("{sent} datagrams, {bytes} bytes, {wakeups} wake-ups a second and node");
+    assert!(sent <= 4.0 && wakeups <= 1.0 && bytes <= 4096.0);
+}
+
+#[test]
+fn everything_runs_faster_when_it_is_set_smaller() {
+    let config = GossipConfig {
+        interval: Duration::from_millis(250),
+        silent_after: Duration::from_millis(750),
+        unresponsive_after: Duration::from_millis(2250),
+        evicted_after: Duration::from_secs(30),
+        tell_interval: Duration::from_secs(15),
+        ..GossipConfig::default()
+    };
+    assert_eq!(config.validate(), Ok(()));
+    let mut net = Net::settled(12, &config);
+    net.run_secs(60);
+    assert_eq!(net.events(blames), 0);
+    net.crash(5);
+    net.run_secs(8);
+    assert_eq!(net.liveness(0, 5), Some(Liveness::Unresponsive));
+    net.run_secs(30);
+    assert_eq!(net.liveness(0, 5), Some(Liveness::Evicted));
+    net.nodes[5].up = true;
+    net.run_secs(10);
+    assert_eq!(net.liveness(0, 5), Some(Liveness::Live));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = || {
+        let mut net = Net::settled(20, &config());
+        net.loss_percent = 10;
+        net.crash(3);
+        net.run_secs(60);
+        let events: Vec<_> = net.nodes.iter().map(|node| node.events.clone()).collect();
+        (events, net.nodes.iter().map(|node| node.sent_bytes).collect::<Vec<_>>())
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,278 @@
+//! A network of machines in memory: datagrams go through a queue, time is a number.
+
+use super::super::{Gossip, GossipConfig, GossipEvent, Liveness, OwnState};
+use crate::identity::Identity;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+use crate::wire::datagram::Unverified;
+use crate::wire::message::Message;
+use crate::wire::network::Network;
+use crate::wire::outbox::Outbox;
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
+
+pub(super) struct Node {
+    pub(super) gossip: Gossip,
+    pub(super) outbox: Outbox,
+    pub(super) contact: Contact,
+    pub(super) up: bool,
+    /// While it is paused, what arrives waits, as in a socket's buffer.
+    pub(super) paused: Option<Vec<(SocketAddr, Vec<u8>)>>,
+    pub(super) side: u8,
+    pub(super) events: Vec<(Instant, GossipEvent)>,
+    pub(super) sent: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) wakeups: u64,
+    alarm: Option<Instant>,
+}
+
+enum What {
+    Wake(usize),
+    Arrive { to: usize, from: usize, bytes: Vec<u8> },
+}
+
+pub(super) struct Net {
+    pub(super) network: Network,
+    pub(super) now: Instant,
+    pub(super) rng: Rng,
+    pub(super) nodes: Vec<Node>,
+    pub(super) loss_percent: u64,
+    /// Whether nodes on different sides reach each other.
+    pub(super) cut: bool,
+    queue: BTreeMap<(Instant, u64), What>,
+    addresses: BTreeMap<SocketAddr, usize>,
+    count: u64,
+}
+
+pub(super) fn identity(index: usize) -> Identity {
+    let mut secret = [7; 32];
+    secret[..8].copy_from_slice(&index.to_le_bytes());
+    Identity::from_secret(&secret)
+}
+
+pub(super) fn address(index: usize) -> SocketAddr {
+    SocketAddr::from((
+        [10, 1 + (index / 62_500) as u8, (index / 250 % 250) as u8, (index % 250) as u8 + 1],
+        3583,
+    ))
+}
+
+impl Net {
+    /// Nodes that do not know each other.
+    pub(super) fn of(count: usize, config: &GossipConfig) -> Self {
+        let mut net = Net {
+            network: Network::new("test"),
+            now: Instant::from_secs(100),
+            rng: Rng::new([9; 32]),
+            nodes: Vec::new(),
+            loss_percent: 0,
+            cut: false,
+            queue: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            count: 0,
+        };
+        for _ in 0..count {
+            net.start(config.clone());
+        }
+        net
+    }
+
+    /// Nodes that know those nearest to them and some others, as their routing tables would have them, and have talked.
+    pub(super) fn settled(count: usize, config: &GossipConfig) -> Self {
+        let mut net = Net::of(count, config);
+        let contacts: Vec<Contact> = net.nodes.iter().map(|node| node.contact).collect();
+        for index in 0..count {
+            let own = contacts[index].id.key();
+            let mut nearest = contacts.clone();
+            nearest.sort_by_key(|contact| contact.id.distance(&own));
+            let others: Vec<_> = (0..20).map(|_| contacts[net.rng.below(count as u64) as usize]).collect();
+            for contact in nearest.iter().skip(1).take(24).chain(&others) {
+                let now = net.now;
+                net.nodes[index].gossip.note_alive(now, *contact, None);
+            }
+            net.collect(index);
+        }
+        net.run(Duration::from_secs(120));
+        net.nodes.iter_mut().for_each(|node| node.events.clear());
+        net
+    }
+
+    pub(super) fn start(&mut self, config: GossipConfig) -> usize {
+        let index = self.nodes.len();
+        let identity = identity(index);
+        let contact = Contact::new(identity.public(), address(index));
+        let mut gossip = Gossip::new(config, identity.public(), false, 1 << 32, self.rng.bytes(), self.now);
+        let own = OwnState { addrs: [Some(contact.addr), None], ..OwnState::default() };
+        gossip.set_own(self.now, own);
+        let outbox = Outbox::new(self.network.clone(), identity, false, 1, 64);
+        self.addresses.insert(contact.addr, index);
+        self.nodes.push(Node {
+            gossip,
+            outbox,
+            contact,
+            up: true,
+            paused: None,
+            side: 0,
+            events: Vec::new(),
+            sent: 0,
+            sent_bytes: 0,
+            wakeups: 0,
+            alarm: None,
+        });
+        index
+    }
+
+    pub(super) fn meet(&mut self, node: usize, other: usize) {
+        let contact = self.nodes[other].contact;
+        self.nodes[node].gossip.note_alive(self.now, contact, None);
+        self.collect(node);
+    }
+
+    pub(super) fn collect(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        while let Some(event) = node.gossip.poll_event() {
+            node.events.push((self.now, event));
+        }
+        while let Some(datagram) = node.outbox.poll() {
+            let delay = self.rng.duration(Duration::from_millis(5), Duration::from_millis(80));
+            self.count += 1;
+            node.sent += 1;
+            node.sent_bytes += datagram.bytes().len() as u64;
+            let Some(&to) = self.addresses.get(&datagram.to()) else { continue };
+            if self.rng.below(100) >= self.loss_percent {
+                let what = What::Arrive { to, from: index, bytes: datagram.bytes().to_vec() };
+                self.queue.insert((self.now + delay, self.count), what);
+            }
+        }
+        let due = node.gossip.next_deadline();
+        if let Some(due) = due.filter(|due| node.alarm.is_none_or(|alarm| *due < alarm)) {
+            node.alarm = Some(due);
+            self.count += 1;
+            self.queue.insert((due.max(self.now), self.count), What::Wake(index));
+        }
+    }
+
+    fn step(&mut self, until: Instant) -> bool {
+        let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= until) else {
+            self.now = until;
+            return false;
+        };
+        self.now = self.now.max(entry.key().0);
+        match entry.remove() {
+            What::Wake(index) => self.wake(index),
+            What::Arrive { to, from, bytes } => {
+                let apart = self.cut && self.nodes[to].side != self.nodes[from].side;
+                if !apart && self.nodes[to].up {
+                    let from = self.nodes[from].contact.addr;
+                    match &mut self.nodes[to].paused {
+                        Some(waiting) => waiting.push((from, bytes)),
+                        None => self.deliver(to, from, &bytes),
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn wake(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.alarm = None;
+        if !node.up || node.paused.is_some() {
+            return;
+        }
+        if node.gossip.next_deadline().is_some_and(|due| due <= self.now) {
+            node.wakeups += 1;
+            node.gossip.handle_timeout(self.now, &mut node.outbox);
+            let next = node.gossip.next_deadline();
+            assert!(next.is_none_or(|next| next > self.now), "a deadline that fired is armed again at once");
+        }
+        self.collect(index);
+    }
+
+    pub(super) fn deliver(&mut self, to: usize, from: SocketAddr, bytes: &[u8]) {
+        let (node, now) = (&mut self.nodes[to], self.now);
+        let datagram = Unverified::parse(bytes, &self.network).unwrap();
+        if datagram.kind().is_answer()
+            && !node.gossip.is_expected(datagram.kind(), datagram.transaction(), from)
+        {
+            return;
+        }
+        let datagram = datagram.verify(&self.network, &node.contact.id).unwrap();
+        if let Message::Ping { .. } = datagram.message() {
+            // What the routing table does, and tells of.
+            let pong = Message::Pong { observed: from };
+            node.outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &pong);
+            node.gossip.note_contact(now, Contact::new(datagram.public(), from));
+        }
+        node.gossip.handle_datagram(now, from, &datagram, false, &mut node.outbox);
+        self.collect(to);
+    }
+
+    pub(super) fn run(&mut self, span: Duration) {
+        let until = self.now + span;
+        while self.step(until) {}
+    }
+
+    pub(super) fn run_secs(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    /// Stops a node for a while, as SIGSTOP does, and lets it go on.
+    pub(super) fn pause(&mut self, index: usize, span: Duration) {
+        self.nodes[index].paused = Some(Vec::new());
+        self.run(span);
+        let waiting = self.nodes[index].paused.take().unwrap();
+        for (from, bytes) in waiting {
+            self.deliver(index, from, &bytes);
+        }
+        self.wake(index);
+    }
+
+    /// Gives a node another address. It says so in its state.
+    pub(super) fn move_node(&mut self, index: usize, addr: SocketAddr) {
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        self.addresses.remove(&node.contact.addr);
+        self.addresses.insert(addr, index);
+        node.contact.addr = addr;
+        node.gossip.set_own(now, OwnState { addrs: [Some(addr), None], ..OwnState::default() });
+    }
+
+    pub(super) fn crash(&mut self, index: usize) {
+        self.nodes[index].up = false;
+    }
+
+    /// How `node` sees `other`.
+    pub(super) fn liveness(&self, node: usize, other: usize) -> Option<Liveness> {
+        self.nodes[node].gossip.member(&self.nodes[other].contact.id).map(|member| member.liveness)
+    }
+
+    /// The nodes that are up and nearest to `index`, nearest first.
+    pub(super) fn nearest(&self, index: usize, count: usize) -> Vec<usize> {
+        let own = self.nodes[index].contact.id.key();
+        let mut others: Vec<usize> =
+            (0..self.nodes.len()).filter(|&other| other != index && self.nodes[other].up).collect();
+        others.sort_by_key(|&other| self.nodes[other].contact.id.distance(&own));
+        others.truncate(count);
+        others
+    }
+
+    /// Whether `node` has heard the state of `other` with this number.
+    pub(super) fn knows(&self, node: usize, other: usize, sequence: u64) -> bool {
+        let (gossip, short) = (&self.nodes[node].gossip, self.nodes[other].contact.id.short());
+        let in_view = gossip.members.find(short);
+        gossip.rumours.is_seen(short, sequence)
+            || in_view.is_some_and(|position| gossip.members.entry(position).state.sequence() >= sequence)
+    }
+
+    /// When `node` first said that about `other`.
+    pub(super) fn when(&self, node: usize, is: impl Fn(&GossipEvent) -> bool) -> Option<Instant> {
+        self.nodes[node].events.iter().find(|(_, event)| is(event)).map(|(at, _)| *at)
+    }
+
+    /// How many events of all nodes are so.
+    pub(super) fn events(&self, is: impl Fn(&GossipEvent) -> bool) -> usize {
+        self.nodes.iter().flat_map(|node| &node.events).filter(|(_, event)| is(event)).count()
+    }
+}
