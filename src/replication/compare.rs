@@ -1,6 +1,6 @@
 //! Summaries of the pieces in a range of the key space.
 
-use super::pieces::{Piece, Pieces};
+use super::pieces::{Need, Piece, Pieces};
 use crate::id::Key;
 use crate::wire::reconcile::{Summary, number};
 
@@ -9,7 +9,8 @@ use crate::wire::reconcile::{Summary, number};
 pub(super) enum Select {
     /// Those of which this node and the neighbour with this bit are holders.
     Shared(u64),
-    /// Those of which this node is a holder, and those that it keeps in any case.
+    /// Those that this node does not mean to drop: it is a holder, it stands in for one that is silent, or it keeps
+    /// them in any case.
     Kept,
 }
 
@@ -17,7 +18,7 @@ impl Select {
     pub(super) fn takes(self, piece: &Piece) -> bool {
         match self {
             Select::Shared(bit) => piece.own && piece.expected & bit != 0,
-            Select::Kept => piece.own || piece.keep,
+            Select::Kept => piece.own || piece.keep || !matches!(piece.need, Need::Surplus | Need::Stray),
         }
     }
 }

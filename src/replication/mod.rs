@@ -170,7 +170,7 @@ impl Replication {
                 "much of the neighbourhood is silent: this node may be cut off, and repairs nothing for now"
             );
         }
-        if changes.any {
+        if self.neighbours.take_change() {
             self.sweep_at(now);
         }
     }
@@ -273,7 +273,8 @@ impl Replication {
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.wake = None;
         self.expire_exchanges(now, outbox);
-        if self.neighbours.refresh(now) {
+        self.neighbours.refresh(now);
+        if self.neighbours.take_change() {
             self.sweep_at(now);
         }
         if self.cut_off.ends_at().is_some_and(|at| at <= now) {
@@ -308,6 +309,9 @@ impl Replication {
     fn drive(&mut self, now: Instant, outbox: &mut Outbox) {
         self.repair(now, outbox);
         self.reconcile(now, outbox);
+        if self.neighbours.take_change() {
+            self.sweep_at(now);
+        }
     }
 
     fn wake_at(&mut self, now: Instant) {

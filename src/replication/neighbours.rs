@@ -117,8 +117,6 @@ impl Chosen {
 /// What a change of the neighbourhood brought.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// Holders may have changed.
-    pub(super) any: bool,
     /// Neighbours that became unresponsive.
     pub(super) vanished: Vec<NodeId>,
     /// Neighbours that answer.
@@ -139,6 +137,8 @@ pub(super) struct Neighbours {
     /// Keys that share so many bits with this node lie in the part that is known completely.
     covered: u32,
     pub(super) masks: Masks,
+    /// Holders may have changed since somebody asked.
+    changed: bool,
 }
 
 impl Neighbours {
@@ -153,6 +153,7 @@ impl Neighbours {
             complete: false,
             covered: 257,
             masks: Masks::default(),
+            changed: false,
         }
     }
 
@@ -183,12 +184,13 @@ impl Neighbours {
 
     /// Takes the neighbourhood as membership sees it, nearest first.
     pub(super) fn set(&mut self, now: Instant, given: &[Neighbour], complete: bool) -> Changes {
-        let mut changes = Changes { any: complete != self.complete, ..Changes::default() };
+        let mut changes = Changes::default();
+        self.changed |= complete != self.complete;
         self.complete = complete;
         self.given.clear();
         let counts = |neighbour: &&Neighbour| neighbour.contact.id != self.own;
         self.given.extend(given.iter().filter(counts).take(SLOTS_MAX));
-        self.drop_absent(&mut changes);
+        self.drop_absent();
         for neighbour in core::mem::take(&mut self.given).iter() {
             self.given.push(*neighbour);
             if neighbour.liveness == Liveness::Unproven {
@@ -202,14 +204,14 @@ impl Neighbours {
         let farthest = self.given.iter().map(|neighbour| neighbour.contact.id);
         let shared = farthest.map(|id| id.key().common_prefix(&self.own.key())).min();
         let covered = shared.map_or(257, |shared| shared + 1);
-        changes.any |= covered != self.covered;
+        self.changed |= covered != self.covered;
         self.covered = covered;
         self.refresh(now);
         changes
     }
 
     /// Those that are not named any more.
-    fn drop_absent(&mut self, changes: &mut Changes) {
+    fn drop_absent(&mut self) {
         for index in 0..SLOTS_MAX {
             let Some(slot) = &self.slots[index] else { continue };
             let named = |neighbour: &Neighbour| {
@@ -218,7 +220,7 @@ impl Neighbours {
             if !self.given.iter().any(named) {
                 self.slots[index] = None;
                 self.dirty |= 1 << index;
-                changes.any = true;
+                self.changed = true;
             }
         }
     }
@@ -230,7 +232,7 @@ impl Neighbours {
         if before == after {
             return;
         }
-        changes.any = true;
+        self.changed = true;
         slot.liveness = after;
         let unresponsive = |liveness| matches!(liveness, Liveness::Unresponsive { .. });
         if unresponsive(after) {
@@ -256,7 +258,7 @@ impl Neighbours {
             self.waiting = true;
             return;
         };
-        changes.any = true;
+        self.changed = true;
         if neighbour.liveness.is_there() {
             changes.there.push(neighbour.contact.id);
         }
@@ -304,8 +306,8 @@ impl Neighbours {
         self.iter().filter(|(_, slot)| slot.stale).fold(self.dirty, |mask, (index, _)| mask | 1 << index)
     }
 
-    /// Does what time does: newcomers settle, refusals are forgotten. Whether holders may have changed.
-    pub(super) fn refresh(&mut self, now: Instant) -> bool {
+    /// Does what time does: newcomers settle, refusals are forgotten.
+    pub(super) fn refresh(&mut self, now: Instant) {
         let (own, settle, covered) = (self.own.key(), self.settle, self.covered);
         let mut masks = Masks::default();
         let mut settled = false;
@@ -327,9 +329,13 @@ impl Neighbours {
             set(&mut masks.passed, slot.passed_until.is_some());
             set(&mut masks.ball, slot.contact.id.key().common_prefix(&own) >= covered);
         }
-        let changed = settled || masks != self.masks;
+        self.changed |= settled || masks != self.masks;
         self.masks = masks;
-        changed
+    }
+
+    /// Whether holders may have changed since this was last asked.
+    pub(super) fn take_change(&mut self) -> bool {
+        core::mem::take(&mut self.changed)
     }
 
     /// When [`refresh`](Neighbours::refresh) will change something.

@@ -136,7 +136,6 @@ impl Replication {
         let given_up: Vec<Key> =
             self.jobs.iter().filter(|(_, job)| hopeless(job)).map(|(key, _)| *key).collect();
         for key in given_up {
-            self.counters.count(Counter::Abandoned);
             self.release(now, &key);
         }
     }
@@ -249,10 +248,8 @@ impl Replication {
         if let Some(piece) = self.pieces.get_mut(key) {
             piece.confirmed |= 1 << job.slot;
         }
-        let Some(others) = job.drop else {
-            self.counters.count(Counter::Abandoned);
-            return self.release(now, key);
-        };
+        // That somebody else made the copy is seen when the piece is looked at anew.
+        let Some(others) = job.drop else { return self.release(now, key) };
         if let Some(slot) = bits(others).next() {
             if let Some(target) = self.neighbours.get(slot).map(|slot| slot.contact.id) {
                 let drop = Some(others & !(1 << slot));
@@ -315,6 +312,7 @@ impl Replication {
                 self.neighbours.took(slot);
                 if let Some(piece) = self.pieces.get_mut(key) {
                     piece.confirmed |= 1 << slot;
+                    piece.ready = None;
                 }
                 if job.drop.is_some() && job.slot == slot {
                     return self.has(now, key);

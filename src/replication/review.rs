@@ -5,7 +5,7 @@ use super::counters::Counter;
 use super::neighbours::bits;
 use super::pieces::{Need, Piece, Ready, Stand};
 use crate::id::Key;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::reconcile::number;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -107,10 +107,12 @@ impl Replication {
             // Whoever deals with it looks at it again afterwards.
             return;
         }
-        if before.need.is_short() && !found.need.is_short() && before.ready.is_some() {
+        let turn = self.turn_of(now, key, &found);
+        let still_short = found.need.is_short() && turn.is_some();
+        if before.need.is_short() && before.ready.is_some() && !still_short {
             self.counters.count(Counter::Abandoned);
         }
-        match self.turn_of(now, key, &found) {
+        match turn {
             None => self.pieces.rest(key),
             Some(at) if at <= now => self.pieces.enqueue(key, found.live),
             Some(at) => self.pieces.wait(key, at),
@@ -226,19 +228,16 @@ impl Replication {
     /// A sweep is over: slots that were given up may be used again, and those who came or came back are compared with.
     fn swept(&mut self, now: Instant, clears: u64) {
         let somebody_waits = self.neighbours.cleared(now, clears);
-        let mut nothing_shared = false;
         for index in bits(clears) {
             let Some(slot) = self.neighbours.get_mut(index) else { continue };
             if slot.shared > 0 {
                 self.reconcile_soon(now, index);
-            } else if !slot.checked {
+            } else {
+                // There is nothing to compare: it is believed as it is.
                 slot.checked = true;
-                nothing_shared = true;
             }
         }
-        if nothing_shared && self.neighbours.refresh(now) {
-            self.sweep_at(now + Duration::from_secs(1));
-        }
+        self.neighbours.refresh(now);
         if somebody_waits {
             let (given, complete) = self.neighbours.given();
             self.set_neighbourhood(now, &given, complete);

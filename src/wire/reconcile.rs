@@ -32,7 +32,7 @@ pub type KeyPrefix = [u8; 16];
 pub enum Scope {
     /// Those of which, by its own view, both ends are holders.
     Shared = 0,
-    /// Those of which, by its own view, it is a holder itself, whoever the others are.
+    /// Those that it means to keep, whoever the other holders are.
     Kept = 1,
 }
 

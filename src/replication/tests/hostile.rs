@@ -1,0 +1,149 @@
+//! What others cannot make a node do.
+
+use super::*;
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+use crate::wire::reconcile::{RANGES_MAX, Scope};
+
+/// One machine that holds `count` pieces and knows one neighbour.
+struct Alone {
+    machine: Replication,
+    outbox: Outbox,
+    network: Network,
+    now: Instant,
+    sequence: u64,
+}
+
+impl Alone {
+    fn new(count: usize) -> Self {
+        let (network, now) = (Network::new("test"), Instant::from_secs(1000));
+        let own = identity(0).id();
+        let mut machine = Replication::new(ReplicationConfig::default(), own, [1; 32], now);
+        let outbox = Outbox::new(network.clone(), identity(0), false, 1, 256);
+        let mut rng = Rng::new([6; 32]);
+        for _ in 0..count {
+            machine.piece_added(now, Held { key: Key(rng.bytes()), replicas: 2, length: 9, keep: false });
+        }
+        let mut alone = Alone { machine, outbox, network, now, sequence: 0 };
+        for _ in 0..100 {
+            alone.now = alone.now + seconds(1);
+            let contact = Contact::new(identity(1).public(), address(1));
+            let liveness = Liveness::Live { since: Instant::from_secs(1000) };
+            alone.machine.set_neighbourhood(alone.now, &[Neighbour { contact, liveness }], true);
+            while alone.machine.next_deadline().is_some_and(|at| at <= alone.now) {
+                alone.machine.handle_timeout(alone.now, &mut alone.outbox);
+            }
+        }
+        while alone.outbox.poll().is_some() {}
+        alone
+    }
+
+    /// What comes back for a message of node `sender`: the bytes sent, and those of the answer.
+    fn ask(&mut self, sender: usize, message: &Message<'_>, proven: bool) -> (usize, Option<Vec<u8>>) {
+        self.sequence += 1;
+        let envelope = Envelope {
+            recipient: Some(identity(0).id()),
+            leaf: false,
+            sequence: self.sequence,
+            transaction: 77,
+            token: 0,
+        };
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut out, &self.network, &identity(sender), &envelope, message).expect("it fits");
+        let datagram = Unverified::parse(&out[..length], &self.network).expect("it is sound");
+        let datagram = datagram.verify(&self.network, &identity(0).id()).expect("it is signed");
+        self.machine.handle_datagram(self.now, address(sender), &datagram, proven, &mut self.outbox);
+        let answer = self.outbox.poll().map(|datagram| datagram.bytes().to_vec());
+        (length, answer)
+    }
+
+    fn answers(&self, bytes: &[u8]) -> Vec<String> {
+        let datagram = Unverified::parse(bytes, &self.network).expect("it is sound");
+        let datagram = datagram.verify(&self.network, &identity(1).id()).or_else(|_| {
+            let datagram = Unverified::parse(bytes, &self.network).expect("it is sound");
+            datagram.verify(&self.network, &identity(2).id())
+        });
+        let Message::Reconciled { answers } = datagram.expect("it is signed").message() else {
+            panic!("it answers something else")
+        };
+        answers.iter().map(|answer| format!("{answer:?}").chars().take(7).collect()).collect()
+    }
+}
+
+fn ranges(count: u64) -> Vec<WireRange> {
+    let width = u64::MAX / count;
+    (0..count)
+        .map(|index| {
+            WireRange::new(index * width, index * width + width - 1, Scope::Kept, Summary::default())
+        })
+        .collect()
+}
+
+#[test]
+fn who_is_no_neighbour_learns_nothing() {
+    let mut alone = Alone::new(500);
+    let message = Message::Reconcile { salt: 1, ranges: &ranges(3) };
+    let (_, answer) = alone.ask(2, &message, true);
+    assert_eq!(alone.answers(&answer.expect("an answer")), ["Refused"]);
+    assert_eq!(counted(&alone.machine, "reconcile_not_neighbour"), 1);
+    let work = alone.machine.work;
+    alone.ask(2, &message, true);
+    assert_eq!(alone.machine.work, work, "it costs nothing");
+}
+
+#[test]
+fn an_unproven_address_gets_at_most_three_times_what_came_from_it() {
+    let mut alone = Alone::new(5000);
+    for count in [1, 2, 5, RANGES_MAX as u64] {
+        let message = Message::Reconcile { salt: 1, ranges: &ranges(count) };
+        let (sent, answer) = alone.ask(1, &message, false);
+        let answer = answer.expect("an answer");
+        assert!(answer.len() <= 3 * sent, "{} bytes for {sent}", answer.len());
+        assert!(answer.len() > 300, "and still a useful one");
+        let (_, proven) = alone.ask(1, &message, true);
+        assert!(proven.expect("an answer").len() >= answer.len());
+    }
+}
+
+#[test]
+fn a_neighbour_that_asks_without_end_is_put_off() {
+    let mut alone = Alone::new(20_000);
+    let message = Message::Reconcile { salt: 1, ranges: &ranges(RANGES_MAX as u64) };
+    let before = alone.machine.work;
+    for _ in 0..2000 {
+        alone.ask(1, &message, true);
+    }
+    let work = alone.machine.work - before;
+    assert!(work < 400_000, "{work} pieces looked at in no time");
+    let (_, answer) = alone.ask(1, &message, true);
+    assert_eq!(alone.answers(&answer.expect("an answer")), ["Later"]);
+    alone.now = alone.now + seconds(1);
+    let (_, answer) = alone.ask(1, &message, true);
+    assert_ne!(alone.answers(&answer.expect("an answer")), ["Later"]);
+}
+
+#[test]
+fn answers_that_nobody_asked_for_change_nothing() {
+    let mut alone = Alone::new(100);
+    let answers = Answers::parse(&[0; 8]).expect("an equal");
+    let before = alone.machine.short_of(1).count();
+    let (_, answer) = alone.ask(1, &Message::Reconciled { answers }, true);
+    assert_eq!((answer, alone.machine.short_of(1).count()), (None, before));
+    assert_eq!(counted(&alone.machine, "reconcile_unexpected"), 1);
+    assert!(!alone.machine.is_expected(Kind::Reconciled, 77, address(1)));
+    assert!(!alone.machine.is_expected(Kind::Ping, 77, address(1)));
+}
+
+#[test]
+fn a_neighbour_that_only_ever_divides_is_given_up() {
+    let mut world = World::new(2, ReplicationConfig::default());
+    world.liar = Some(1);
+    for _ in 0..3000 {
+        let key = Key(world.rng.bytes());
+        world.give(0, Held { key, replicas: 2, length: 1000, keep: false });
+    }
+    world.run(seconds(3600));
+    let machine = &world.nodes[0].machine;
+    assert!(counted(machine, "reconcile_failed") >= 3);
+    assert!(world.datagrams < 30_000, "{} datagrams", world.datagrams);
+    assert!(world.bytes < 20_000_000, "{} bytes", world.bytes);
+}
