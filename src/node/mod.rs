@@ -148,7 +148,7 @@ impl Node {
     ) -> Result<Node, InvalidLimits> {
         config.limits.validate()?;
         let mut rng = Rng::new(seed);
-        let network = Network::new(&config.network);
+        let network = Network::of(&config.network, &identity);
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);
         // Every run counts its datagrams from a higher start, so that no number is used twice.
         let sequence = boots << 32;

@@ -4,7 +4,7 @@
 //! is signed keeps one end from sending the other's proof back to it.
 
 use crate::id::NodeId;
-use crate::identity::{Identity, Signature, verify};
+use crate::identity::{Identity, Signature};
 use crate::wire::frame::{Frame, Hello};
 use crate::wire::network::Network;
 use zerocopy::IntoBytes;
@@ -57,7 +57,7 @@ impl Handshake {
             }
             (Frame::Proof { signature }, Some(theirs)) => {
                 let digest = self.digest(network, !self.dialled, &theirs);
-                match verify(&theirs.public, &digest, signature) {
+                match network.verify(&theirs.public, &digest, signature) {
                     true => Ok(Step::Proven(theirs)),
                     false => Err("handshake_signature"),
                 }

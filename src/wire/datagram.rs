@@ -5,7 +5,7 @@ use super::header::{Auth, HEADER_BYTES, Header, Kind, VERSION, flags};
 use super::message::Message;
 use super::network::Network;
 use crate::id::{Key, NodeId, PublicKey};
-use crate::identity::{Identity, verify};
+use crate::identity::Identity;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -77,8 +77,8 @@ impl<'a> Unverified<'a> {
             0 => recipient.key(),
             _ => Key([0; 32]),
         };
-        if !verify(&tail.public, &network.datagram_digest(covered, &tail.public, &recipient), &tail.signature)
-        {
+        let digest = network.datagram_digest(covered, &tail.public, &recipient);
+        if !network.verify(&tail.public, &digest, &tail.signature) {
             return Err(Refused::Signature);
         }
         Ok(Verified {

@@ -1,18 +1,33 @@
 //! The network's name and the domains that its signatures are made under.
 
 use crate::id::{Key, PublicKey};
-use crate::identity::Digest;
+use crate::identity::{Digest, Identity, Scheme, Signature, verify};
 use blake3::Hasher;
+use std::sync::Arc;
 
 /// A network: nodes of different networks refuse each other's packets. What is signed is always a BLAKE3 output
 /// derived for one purpose *and* one network, so that no signature can be carried from one to another.
 #[derive(Clone)]
 pub struct Network {
     id: u32,
-    datagram: Hasher,
-    handshake: Hasher,
-    provider: Hasher,
-    record: Hasher,
+    scheme: Scheme,
+    /// Shared: the states of the hashers are larger than anything else here.
+    domains: Arc<Domains>,
+}
+
+struct Domains {
+    datagram: Domain,
+    handshake: Domain,
+    provider: Domain,
+    record: Domain,
+}
+
+/// What a digest for one purpose starts from.
+enum Domain {
+    Blake3(Box<Hasher>),
+    /// The seed of a checksum: for simulations, where hashing every datagram twice would take most of the time.
+    #[cfg(feature = "sim")]
+    Checksum(u64),
 }
 
 impl Network {
@@ -27,15 +42,37 @@ impl Network {
         let domain = |context: &str| {
             let mut hasher = Hasher::new_derive_key(context);
             hasher.update(&secret);
-            hasher
+            Domain::Blake3(Box::new(hasher))
         };
-        Network {
-            id: u32::from_le_bytes([number[0], number[1], number[2], number[3]]),
+        let domains = Domains {
             datagram: domain("elver 2026-11 datagram signature v1"),
             handshake: domain("elver 2026-11 stream handshake v1"),
             provider: domain("elver 2026-11 provider record v1"),
             record: domain("elver 2026-11 value record v1"),
+        };
+        let id = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
+        Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
+    }
+
+    /// The network called `name` that `identity` can be in. Identities of different schemes are never in the same one.
+    pub fn of(name: &str, identity: &Identity) -> Self {
+        match identity.scheme() {
+            Scheme::Ed25519 => Network::new(name),
+            #[cfg(feature = "sim")]
+            Scheme::StandIn => Network::stand_in(name),
         }
+    }
+
+    /// The network called `name` in a simulated world. Its number and its domains are its own.
+    #[cfg(feature = "sim")]
+    fn stand_in(name: &str) -> Self {
+        let secret = blake3::derive_key("elver 2026-11 simulated network", name.as_bytes());
+        let part = |index: usize| u64::from_le_bytes(core::array::from_fn(|i| secret[index * 8 + i]));
+        let domain = |index: usize| Domain::Checksum(part(index));
+        let domains =
+            Domains { datagram: domain(0), handshake: domain(1), provider: domain(2), record: domain(3) };
+        let id = xxhash_rust::xxh3::xxh3_64(&secret) as u32;
+        Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
     }
 
     /// The number that headers carry.
@@ -43,34 +80,57 @@ impl Network {
         self.id
     }
 
+    /// Whether `signature` over `digest` was made in this network with the secret of `public` (about 50 µs).
+    pub fn verify(&self, public: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
+        match self.scheme {
+            Scheme::Ed25519 => verify(public, digest, signature),
+            #[cfg(feature = "sim")]
+            Scheme::StandIn => crate::identity::verify_stand_in(public, digest, signature),
+        }
+    }
+
     /// What the signature on a datagram covers: header and payload (`covered`), and both identities. `recipient` is
     /// the node that it is meant for; all zeros when the sender does not know who that is.
     pub fn datagram_digest(&self, covered: &[u8], sender: &PublicKey, recipient: &Key) -> Digest {
-        digest(&self.datagram, &[covered, &sender.0, &recipient.0])
+        self.domains.datagram.digest(&[covered, &sender.0, &recipient.0])
     }
 
     /// What each end of a stream signs: its role, then the hellos of both, that of the end that connected first.
     pub fn handshake_digest(&self, connected: bool, hello_connector: &[u8], hello_acceptor: &[u8]) -> Digest {
-        digest(&self.handshake, &[&[u8::from(connected)], hello_connector, hello_acceptor])
+        self.domains.handshake.digest(&[&[u8::from(connected)], hello_connector, hello_acceptor])
     }
 
     /// What a provider record's signature covers: the file, then the record up to its signature.
     pub fn provider_digest(&self, file: &Key, covered: &[u8]) -> Digest {
-        digest(&self.provider, &[&file.0, covered])
+        self.domains.provider.digest(&[&file.0, covered])
     }
 
     /// What a value record's signature covers: its head without the signature, then name and value.
     pub fn record_digest(&self, head: &[u8], name_and_value: &[u8]) -> Digest {
-        digest(&self.record, &[head, name_and_value])
+        self.domains.record.digest(&[head, name_and_value])
     }
 }
 
-fn digest(domain: &Hasher, parts: &[&[u8]]) -> Digest {
-    let mut hasher = domain.clone();
-    for part in parts {
-        hasher.update(part);
+impl Domain {
+    fn digest(&self, parts: &[&[u8]]) -> Digest {
+        match self {
+            Domain::Blake3(domain) => {
+                let mut hasher = Hasher::clone(domain);
+                for part in parts {
+                    hasher.update(part);
+                }
+                *hasher.finalize().as_bytes()
+            }
+            #[cfg(feature = "sim")]
+            Domain::Checksum(seed) => {
+                let fold = |sum, part: &&[u8]| xxhash_rust::xxh3::xxh3_64_with_seed(part, sum);
+                let sum = parts.iter().fold(*seed, fold);
+                let mut digest = [0; 32];
+                digest[..8].copy_from_slice(&sum.to_le_bytes());
+                digest
+            }
+        }
     }
-    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]
@@ -95,5 +155,29 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 10);
+    }
+
+    #[cfg(feature = "sim")]
+    #[test]
+    fn a_simulated_network_and_a_real_one_of_the_same_name_refuse_each_other() {
+        let (real, simulated) = (Identity::from_secret(&[1; 32]), Identity::stand_in(&[1; 32]));
+        let (network, world) = (Network::of("test", &real), Network::of("test", &simulated));
+        assert_eq!(network.id(), Network::new("test").id());
+        assert_ne!(network.id(), world.id());
+        assert_ne!(real.public(), simulated.public());
+        let digest = world.datagram_digest(&[1; 600], &simulated.public(), &Key([1; 32]));
+        assert_ne!(digest, network.datagram_digest(&[1; 600], &simulated.public(), &Key([1; 32])));
+        assert_ne!(digest, world.datagram_digest(&[2; 600], &simulated.public(), &Key([1; 32])));
+        assert_ne!(digest, world.record_digest(&[1; 600], &[0; 64]));
+        let signature = simulated.sign(&digest);
+        assert!(world.verify(&simulated.public(), &digest, &signature));
+        assert!(!network.verify(&simulated.public(), &digest, &signature));
+        assert!(!world.verify(&real.public(), &digest, &real.sign(&digest)));
+        assert!(!world.verify(&real.public(), &digest, &signature));
+        for byte in 0..64 {
+            let mut wrong = signature;
+            wrong[byte] ^= 1;
+            assert!(!world.verify(&simulated.public(), &digest, &wrong), "byte {byte}");
+        }
     }
 }

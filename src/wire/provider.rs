@@ -4,7 +4,7 @@ use super::Refused;
 use super::contact::{Contact, WireAddr};
 use super::network::Network;
 use crate::id::{Key, PublicKey};
-use crate::identity::{Identity, verify};
+use crate::identity::Identity;
 use core::net::SocketAddr;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -57,7 +57,7 @@ impl ProviderRecord {
     /// Checks values and signature (about 50 µs).
     pub fn verify(&self, network: &Network, file: &Key) -> Result<(), Refused> {
         self.check()?;
-        match verify(&self.provider, &self.digest(network, file), &self.signature) {
+        match network.verify(&self.provider, &self.digest(network, file), &self.signature) {
             true => Ok(()),
             false => Err(Refused::Signature),
         }

@@ -3,7 +3,7 @@
 use super::Refused;
 use super::network::Network;
 use crate::id::{Key, PublicKey};
-use crate::identity::{Identity, verify};
+use crate::identity::Identity;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -61,7 +61,7 @@ impl<'a> Record<'a> {
 
     /// Checks the signature (about 50 µs).
     pub fn verify(&self, network: &Network) -> Result<(), Refused> {
-        match verify(&self.head.publisher, &digest(network, self.bytes), &self.head.signature) {
+        match network.verify(&self.head.publisher, &digest(network, self.bytes), &self.head.signature) {
             true => Ok(()),
             false => Err(Refused::Signature),
         }
