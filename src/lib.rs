@@ -50,7 +50,7 @@
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
 //! | 2 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
 //! | 3 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
-//! | 4 | [`disk`] [`net`] | drivers: files, sockets, the only clock, the only entropy |
+//! | 4 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |
 //! | 5 | `config` `cli` | the command line (with the feature `cli`) |
 //!
 //! Everything below the drivers is a pure state machine in the manner of quinn-proto: `handle_*` takes an input with the
@@ -85,6 +85,8 @@ pub mod node;
 
 pub mod disk;
 pub mod net;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -97,6 +97,8 @@ pub(super) enum Failed {
 pub(super) struct RoutingTable {
     own: Key,
     buckets: Vec<Bucket>,
+    /// How many buckets from the farthest on have ever held somebody. The rest, most of them, need not be looked through.
+    reached: usize,
     length: usize,
 }
 
@@ -104,7 +106,7 @@ impl RoutingTable {
     /// The empty table of the node `own`.
     pub(super) fn new(own: NodeId) -> Self {
         let buckets = core::iter::repeat_with(Bucket::default).take(256).collect();
-        RoutingTable { own: own.key(), buckets, length: 0 }
+        RoutingTable { own: own.key(), buckets, reached: 0, length: 0 }
     }
 
     /// How many contacts are live.
@@ -119,7 +121,7 @@ impl RoutingTable {
 
     /// The live contacts, farthest bucket first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.buckets.iter().flat_map(|bucket| &bucket.live)
+        self.buckets[..self.reached].iter().flat_map(|bucket| &bucket.live)
     }
 
     /// A live contact.
@@ -198,6 +200,7 @@ impl RoutingTable {
             bucket.live.reserve_exact(K - bucket.live.len());
             bucket.live.push(entry);
             self.length += 1;
+            self.reached = self.reached.max(index + 1);
             return Answered::Added;
         }
         bucket.waiting.reserve_exact(WAITING_MAX - bucket.waiting.len());

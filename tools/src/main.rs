@@ -5,6 +5,7 @@
 
 mod idle;
 mod node;
+mod sim;
 mod swarm;
 mod transfer;
 
@@ -28,6 +29,7 @@ enum Tool {
     Transfer(transfer::Arguments),
     Idle(idle::Arguments),
     Swarm(swarm::Arguments),
+    Sim(sim::Arguments),
 }
 
 /// What every tool may fail with.
@@ -36,6 +38,9 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let run = || -> Outcome<()> {
+        if let Tool::Sim(arguments) = &arguments.tool {
+            return sim::run(arguments);
+        }
         let binary = match arguments.elver {
             Some(path) => path,
             None => node::default_binary()?,
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
             Tool::Transfer(arguments) => transfer::run(&binary, &arguments),
             Tool::Idle(arguments) => idle::run(&binary, &arguments),
             Tool::Swarm(arguments) => swarm::run(&binary, &arguments),
+            Tool::Sim(_) => unreachable!(),
         }
     };
     match run() {

@@ -1,0 +1,313 @@
+//! The network between the hosts: who is where, what a packet meets on its way, and what is cut off.
+
+use super::chance::Chance;
+use crate::time::{Duration, Instant};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+
+/// What links are like.
+#[derive(Clone, Debug)]
+pub struct LinkPlan {
+    /// The least delay one way.
+    pub delay: Duration,
+    /// What distance adds at the most: hosts lie in a plane.
+    pub span: Duration,
+    /// What chance adds, up to this share of the rest.
+    pub jitter: f64,
+    /// How often a packet is lost.
+    pub loss: f64,
+    /// How often a packet comes twice.
+    pub duplicate: f64,
+    /// How often a packet is late by up to [`LATE`], so that others overtake it.
+    pub reorder: f64,
+    /// Bytes a second that a host can send.
+    pub up: u64,
+    /// Bytes a second that a host can receive.
+    pub down: u64,
+}
+
+impl Default for LinkPlan {
+    /// Homes and small servers of one continent.
+    fn default() -> Self {
+        LinkPlan {
+            delay: Duration::from_millis(4),
+            span: Duration::from_millis(50),
+            jitter: 0.2,
+            loss: 0.0,
+            duplicate: 0.0,
+            reorder: 0.0,
+            up: 5_000_000,
+            down: 12_500_000,
+        }
+    }
+}
+
+/// How late a packet is at the most that others overtake.
+pub const LATE: Duration = Duration::from_millis(80);
+/// How long a packet waits before a full link; longer queues are dropped.
+const QUEUE: Duration = Duration::from_millis(250);
+/// How long a translated address lets packets in from where one was sent to.
+const NAT_TIME: Duration = Duration::from_secs(120);
+/// What every datagram costs besides its payload: IPv4 and UDP headers.
+const HEADERS: usize = 28;
+/// The port that every node listens on.
+pub const PORT: u16 = 3583;
+
+/// Parts of the network that can be cut off from each other.
+pub const SIDES: usize = 4;
+
+/// Where a host is attached.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Where others see it. Its datagrams come from there.
+    pub addr: SocketAddr,
+    /// Which part of the network it is in.
+    pub side: u8,
+    /// Bytes a second that it can send.
+    pub up: u64,
+    /// Bytes a second that it can receive.
+    pub down: u64,
+    place: (f64, f64),
+    up_free: Instant,
+    down_free: Instant,
+    /// Behind a translator: whom it has sent to, and when last. Nobody else reaches it.
+    nat: Option<BTreeMap<SocketAddr, Instant>>,
+}
+
+/// All links.
+pub struct Links {
+    /// What they are like.
+    pub plan: LinkPlan,
+    ports: Vec<Port>,
+    blocked: [[bool; SIDES]; SIDES],
+    /// Packets lost to chance, to cuts, and to full queues.
+    pub lost: [u64; 3],
+}
+
+/// What becomes of a packet: it arrives once, twice or never.
+pub(super) type Arrivals = [Option<Instant>; 2];
+
+const NEVER: Arrivals = [None, None];
+
+impl Links {
+    pub(super) fn new(plan: LinkPlan) -> Self {
+        Links { plan, ports: Vec::new(), blocked: [[false; SIDES]; SIDES], lost: [0; 3] }
+    }
+
+    /// Attaches one more host. Each is in an IPv4 /24 of its own: what limits ids per prefix is tested elsewhere.
+    pub(super) fn attach(&mut self, nat: bool, chance: &mut Chance) -> SocketAddr {
+        let index = self.ports.len() as u32;
+        let ip = Ipv4Addr::from(0x1000_0001 + (index << 8));
+        let port = if nat { 40_000 } else { PORT };
+        let addr = SocketAddr::new(IpAddr::V4(ip), port);
+        self.ports.push(Port {
+            addr,
+            side: 0,
+            up: self.plan.up,
+            down: self.plan.down,
+            place: (chance.unit(), chance.unit()),
+            up_free: Instant::ZERO,
+            down_free: Instant::ZERO,
+            nat: nat.then(BTreeMap::new),
+        });
+        addr
+    }
+
+    /// Where a host is attached.
+    pub fn port(&self, host: usize) -> &Port {
+        &self.ports[host]
+    }
+
+    /// To change where and how it is attached.
+    pub fn port_mut(&mut self, host: usize) -> &mut Port {
+        &mut self.ports[host]
+    }
+
+    /// The host that an address belongs to, be it of another port.
+    pub(super) fn host_of(&self, addr: SocketAddr) -> Option<usize> {
+        let IpAddr::V4(ip) = addr.ip() else { return None };
+        let offset = u32::from(ip).checked_sub(0x1000_0001)?;
+        let index = (offset >> 8) as usize;
+        (offset & 0xFF == 0 && index < self.ports.len()).then_some(index)
+    }
+
+    /// The translator before a host gives it another port: what is sent to the old one is lost.
+    pub fn rebind(&mut self, host: usize, chance: &mut Chance) {
+        let port = &mut self.ports[host];
+        port.addr.set_port(40_001 + chance.below(20_000) as u16);
+        if let Some(nat) = &mut port.nat {
+            nat.clear();
+        }
+    }
+
+    /// Lets nothing pass from one side to the other.
+    pub fn block(&mut self, from: u8, to: u8, blocked: bool) {
+        self.blocked[usize::from(from)][usize::from(to)] = blocked;
+    }
+
+    /// Whether anything passes from one host to another.
+    pub fn is_open(&self, from: usize, to: usize) -> bool {
+        !self.blocked[usize::from(self.ports[from].side)][usize::from(self.ports[to].side)]
+    }
+
+    /// Whether a host takes connections from anybody.
+    pub(super) fn is_public(&self, host: usize) -> bool {
+        self.ports[host].nat.is_none()
+    }
+
+    /// The delay from one host to another, chance aside.
+    pub fn delay(&self, from: usize, to: usize) -> Duration {
+        let ((ax, ay), (bx, by)) = (self.ports[from].place, self.ports[to].place);
+        // No square root: the distance need not be Euclid's, and this is the same number on every machine.
+        let distance = ((ax - bx).abs() + (ay - by).abs()) / 2.0;
+        self.plan.delay + self.plan.span.mul_f64(distance)
+    }
+
+    /// A datagram is sent to an address.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        from: usize,
+        to: SocketAddr,
+        length: usize,
+        chance: &mut Chance,
+    ) -> (usize, Arrivals) {
+        if let Some(nat) = &mut self.ports[from].nat {
+            nat.insert(to, now);
+        }
+        let Some(host) = self.host_of(to).filter(|host| self.ports[*host].addr == to) else {
+            return (from, NEVER);
+        };
+        if let Some(nat) = &self.ports[host].nat {
+            let known = nat.get(&self.ports[from].addr).is_some_and(|at| now.since(*at) < NAT_TIME);
+            if !known {
+                return (host, NEVER);
+            }
+        }
+        if !self.is_open(from, host) {
+            self.lost[1] += 1;
+            return (host, NEVER);
+        }
+        if chance.happens(self.plan.loss) {
+            self.lost[0] += 1;
+            return (host, NEVER);
+        }
+        let Some(arrival) = self.carry(now, from, host, length + HEADERS, QUEUE, chance) else {
+            self.lost[2] += 1;
+            return (host, NEVER);
+        };
+        let late = chance.happens(self.plan.reorder).then(|| chance.duration(LATE)).unwrap_or_default();
+        let again = chance.happens(self.plan.duplicate).then(|| arrival + chance.duration(LATE));
+        (host, [Some(arrival + late), again])
+    }
+
+    /// When something sent now arrives; `None` when the queue before a link is longer than `queue`.
+    pub(super) fn carry(
+        &mut self,
+        now: Instant,
+        from: usize,
+        to: usize,
+        bytes: usize,
+        queue: Duration,
+        chance: &mut Chance,
+    ) -> Option<Instant> {
+        let delay = self.delay(from, to);
+        let jitter =
+            Duration::from_nanos((delay.as_nanos() as f64 * self.plan.jitter * chance.unit()) as u64);
+        let port = &mut self.ports[from];
+        let start = port.up_free.max(now);
+        if start.since(now) > queue {
+            return None;
+        }
+        port.up_free = start + passing(bytes, port.up);
+        let sent = port.up_free;
+        // The queue at the other end is reckoned by the time of sending: packets from near and from far share it without
+        // waiting for each other's journeys.
+        let port = &mut self.ports[to];
+        let start = port.down_free.max(sent);
+        if start.since(sent) > queue {
+            return None;
+        }
+        port.down_free = start + passing(bytes, port.down);
+        Some(port.down_free + delay + jitter)
+    }
+
+    /// When a host's link is free to send again.
+    pub(super) fn free_at(&self, host: usize) -> Instant {
+        self.ports[host].up_free
+    }
+}
+
+fn passing(bytes: usize, rate: u64) -> Duration {
+    Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two(plan: LinkPlan) -> (Links, SocketAddr, Chance) {
+        let mut chance = Chance::new(1, 1);
+        let mut links = Links::new(plan);
+        links.attach(false, &mut chance);
+        let to = links.attach(false, &mut chance);
+        (links, to, chance)
+    }
+
+    fn arrived(links: &mut Links, to: SocketAddr, chance: &mut Chance, second: u64) -> usize {
+        let (_, arrivals) = links.send(Instant::from_secs(second), 0, to, 100, chance);
+        arrivals.into_iter().flatten().count()
+    }
+
+    #[test]
+    fn packets_are_lost_doubled_and_delayed_as_often_as_was_asked() {
+        let (mut links, to, mut chance) = two(LinkPlan { loss: 0.1, ..LinkPlan::default() });
+        let there: usize = (0..10_000).map(|s| arrived(&mut links, to, &mut chance, s)).sum();
+        assert!((8_900..9_100).contains(&there), "{there}");
+        let (mut links, to, mut chance) = two(LinkPlan { duplicate: 0.1, ..LinkPlan::default() });
+        let there: usize = (0..10_000).map(|s| arrived(&mut links, to, &mut chance, s)).sum();
+        assert!((10_900..11_100).contains(&there), "{there}");
+        let (mut links, to, mut chance) = two(LinkPlan::default());
+        let now = Instant::from_secs(1);
+        let (_, [at, _]) = links.send(now, 0, to, 100, &mut chance);
+        let took = at.unwrap().since(now);
+        let delay = links.delay(0, 1);
+        assert!(took >= delay && took <= delay.mul_f64(1.3), "{took:?} of {delay:?}");
+    }
+
+    #[test]
+    fn a_full_link_makes_packets_wait_and_then_drops_them() {
+        let plan = LinkPlan { up: 10_000, ..LinkPlan::default() };
+        let (mut links, to, mut chance) = two(plan);
+        let there: usize = (0..1000).map(|_| arrived(&mut links, to, &mut chance, 1)).sum();
+        assert!((18..24).contains(&there), "{there} packets of 128 bytes fit into 250 ms of 10 kB/s");
+        assert_eq!(arrived(&mut links, to, &mut chance, 2), 1);
+    }
+
+    #[test]
+    fn a_cut_can_go_one_way_and_heals() {
+        let (mut links, to, mut chance) = two(LinkPlan::default());
+        let back = links.port(0).addr;
+        links.port_mut(1).side = 1;
+        links.block(0, 1, true);
+        assert_eq!(arrived(&mut links, to, &mut chance, 1), 0);
+        let (_, arrivals) = links.send(Instant::from_secs(1), 1, back, 100, &mut chance);
+        assert!(arrivals[0].is_some());
+        links.block(0, 1, false);
+        assert_eq!(arrived(&mut links, to, &mut chance, 2), 1);
+    }
+
+    #[test]
+    fn a_translator_lets_in_answers_only_and_a_new_port_loses_what_goes_to_the_old_one() {
+        let mut chance = Chance::new(1, 1);
+        let mut links = Links::new(LinkPlan::default());
+        let outside = links.attach(false, &mut chance);
+        let inside = links.attach(true, &mut chance);
+        assert_eq!(arrived(&mut links, inside, &mut chance, 1), 0);
+        links.send(Instant::from_secs(2), 1, outside, 100, &mut chance);
+        assert_eq!(arrived(&mut links, inside, &mut chance, 3), 1);
+        links.rebind(1, &mut chance);
+        assert_eq!(arrived(&mut links, inside, &mut chance, 4), 0);
+        assert_eq!(arrived(&mut links, inside, &mut chance, 300), 0);
+    }
+}

@@ -1,0 +1,34 @@
+//! A simulated world of real nodes: deterministic, in virtual time, from one seed.
+//!
+//! Every host of a [`World`] runs a real [`Node`](crate::node::Node) that speaks the real wire format. What is simulated is
+//! what a driver is to a node: datagrams ([`link`]), streams, disks ([`disk`]), clocks, and the ways in which all of them
+//! fail. Signatures are swapped for checksums by default, which changes nothing but the time that it takes
+//! ([`Identity::stand_in`](crate::identity::Identity::stand_in)); `Plan::real_signatures` keeps them.
+//!
+//! The same seed gives the same run, event for event: [`World::trace`] is a hash over all of them.
+//!
+//! - The world: [`world`], [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
+//! - What no honest node does: [`conduct`], [`hostile`].
+//! - What is checked: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the
+//!   design promises, through [`observe`].
+//! - What is played: [`scenario`], [`tables`], [`picture`].
+//!
+//! `cargo run --release -p elver-tools -- sim --help` runs them.
+
+pub mod blob;
+pub mod chance;
+pub mod conduct;
+pub mod disk;
+mod gist;
+pub mod host;
+pub mod link;
+pub mod population;
+mod queue;
+pub mod report;
+mod stream;
+pub mod trace;
+pub mod watch;
+pub mod world;
+
+pub use gist::Gist;
+pub use world::{Happening, Plan, World};

@@ -1,0 +1,138 @@
+//! Networks: how hosts come into being, join, go and come back.
+
+use super::chance::Chance;
+use super::disk::Crash;
+use super::host::Life;
+use super::world::World;
+use crate::time::{Duration, Instant};
+use crate::wire::contact::WireContact;
+use core::net::SocketAddr;
+use zerocopy::IntoBytes;
+
+/// How the hosts of a network find each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Joining {
+    /// Each through a random earlier one, one after the other over this time.
+    OneByOne(Duration),
+    /// All within some seconds, each with contacts that it remembers from an earlier run.
+    Remembered,
+}
+
+/// Attaches `count` hosts and lets them join. When it returns they have had some time to look around.
+pub fn build(world: &mut World, count: usize, joining: Joining) {
+    let first = world.hosts.len();
+    for _ in 0..count {
+        world.add_host(false);
+    }
+    match joining {
+        Joining::OneByOne(over) => {
+            let pause = over / count.max(1) as u32;
+            for host in first..first + count {
+                let earlier = world.chance.index(host);
+                let bootstrap = if host == 0 { None } else { Some(world.links.port(earlier).addr) };
+                world.start(host, bootstrap.as_slice());
+                world.run_for(pause);
+            }
+        }
+        Joining::Remembered => {
+            remember(world);
+            for host in first..first + count {
+                world.start(host, &[]);
+                world.run_for(Duration::from_secs(10) / count.max(1) as u32);
+            }
+        }
+    }
+    world.run_for(Duration::from_secs(60));
+}
+
+/// Writes onto each disk whom its node would remember: the nearest in the key space, and some from everywhere.
+fn remember(world: &mut World) {
+    const NEAREST: usize = 24;
+    const RANDOM: usize = 40;
+    let mut order: Vec<usize> = (0..world.hosts.len()).collect();
+    order.sort_by_key(|host| world.id(*host));
+    let contacts: Vec<WireContact> =
+        order.iter().map(|host| WireContact::new(&world.contact(*host), 0)).collect();
+    for (rank, host) in order.iter().copied().enumerate() {
+        let from = rank.saturating_sub(NEAREST / 2).min(order.len().saturating_sub(NEAREST));
+        let near = (from..order.len()).take(NEAREST);
+        let far = (0..RANDOM).map(|_| world.chance.index(order.len())).collect::<Vec<_>>();
+        let mut chosen: Vec<usize> = near.chain(far).filter(|index| *index != rank).collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        let peers: Vec<WireContact> = chosen.into_iter().map(|index| contacts[index]).collect();
+        world.hosts[host].disk.set_peers(peers.as_bytes().to_vec());
+    }
+}
+
+/// Some addresses to join through: of hosts that are up.
+pub fn bootstrap(world: &mut World, count: usize) -> Vec<SocketAddr> {
+    let up: Vec<usize> = world.up().collect();
+    (0..count.min(up.len())).map(|_| world.links.port(up[world.chance.index(up.len())]).addr).collect()
+}
+
+/// Hosts that come and go for the whole run: sessions and absences without memory, their medians given.
+pub struct Churn {
+    /// Half of all sessions are shorter.
+    pub session: Duration,
+    /// Half of all absences are shorter.
+    pub absence: Duration,
+    /// How often a host that goes says goodbye; the others are killed or lose power.
+    pub polite: f64,
+    chance: Chance,
+    base: u64,
+}
+
+impl Churn {
+    /// Hosts `hosts` come and go. `base` is a number for alarms that nobody else uses, up to as many as there are hosts.
+    pub fn begin(
+        world: &mut World,
+        hosts: &[usize],
+        session: Duration,
+        absence: Duration,
+        base: u64,
+    ) -> Churn {
+        let chance = Chance::new(world.chance.u64(), base);
+        let mut churn = Churn { session, absence, polite: 0.3, chance, base };
+        for &host in hosts {
+            let stays = churn.chance.lifetime(session);
+            world.alarm(world.now() + stays, base + host as u64);
+        }
+        churn
+    }
+
+    /// Takes an alarm. False when it is none of its own.
+    pub fn take(&mut self, world: &mut World, alarm: u64) -> bool {
+        let Some(host) =
+            alarm.checked_sub(self.base).map(|host| host as usize).filter(|h| *h < world.hosts.len())
+        else {
+            return false;
+        };
+        let pause = match world.hosts[host].life() {
+            Life::Down => {
+                let others = bootstrap(world, 2);
+                world.start(host, &others);
+                self.chance.lifetime(self.session)
+            }
+            _ => {
+                match (self.chance.happens(self.polite), self.chance.happens(0.5)) {
+                    (true, _) => world.shut_down(host),
+                    (false, true) => world.crash(host, Crash::Kill),
+                    (false, false) => world.crash(host, Crash::Power),
+                }
+                self.chance.lifetime(self.absence)
+            }
+        };
+        world.alarm(world.now() + pause, alarm);
+        true
+    }
+}
+
+/// Lets time pass with nothing but churn.
+pub fn run_with(world: &mut World, churn: &mut Churn, until: Instant) {
+    while let Some(happening) = world.next(until) {
+        if let super::Happening::Alarm(alarm) = happening {
+            churn.take(world, alarm);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What is checked with every event: that addresses which proved nothing are sent little, and that no node spins.
+
+use super::gist::Gist;
+use crate::time::Instant;
+use crate::wire::header::Kind;
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
+
+/// How many bytes may go out for each that came in, to an address that has proven nothing.
+pub const AMPLIFICATION_MAX: u64 = 3;
+/// How often a node may be due at one moment before that counts as a spin: expiry of this and that is done in steps.
+const SPINS_MAX: u32 = 64;
+
+/// The checks.
+#[derive(Default)]
+pub struct Watch {
+    /// What came from an address without a token, and what was answered, until the address answers something itself.
+    unproven: BTreeMap<(u32, SocketAddr), Account>,
+    spinning: (Instant, usize, u32),
+    /// Answers to unproven addresses that were measured.
+    pub answers: u64,
+    /// The largest answer for a request, in thousandths of its size.
+    pub amplification_max: u64,
+    /// What went wrong, the first of each kind.
+    pub violations: Vec<String>,
+    /// How often.
+    pub violation_count: u64,
+    /// Datagrams sent, by their kind's number.
+    pub kinds: [u64; 32],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Account {
+    into: u64,
+    out: u64,
+}
+
+/// Addresses whose accounts are kept. Those that never answer are forgotten first come, first gone.
+const ACCOUNTS_MAX: usize = 1 << 16;
+
+impl Watch {
+    /// A datagram came to a host.
+    #[inline]
+    pub(super) fn received(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        let Some(gist) = Gist::of(bytes) else { return };
+        let key = (host as u32, from);
+        if gist.kind.is_answer() || gist.token != 0 {
+            if !self.unproven.is_empty() {
+                self.unproven.remove(&key);
+            }
+            return;
+        }
+        if self.unproven.len() >= ACCOUNTS_MAX {
+            self.unproven.pop_first();
+        }
+        self.unproven.entry(key).or_default().into += bytes.len() as u64;
+    }
+
+    /// A host sends a datagram.
+    #[inline]
+    pub(super) fn sent(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
+        let Some(gist) = Gist::of(bytes) else { return };
+        self.kinds[gist.kind as usize % 32] += 1;
+        // What a node asks of its own accord answers nothing, so nobody can make it ask more by sending more.
+        if !gist.kind.is_answer() || self.unproven.is_empty() {
+            return;
+        }
+        let Some(account) = self.unproven.get_mut(&(host as u32, to)) else { return };
+        account.out += bytes.len() as u64;
+        let account = *account;
+        self.answers += 1;
+        self.amplification_max = self.amplification_max.max(account.out * 1000 / account.into.max(1));
+        if account.out > account.into * AMPLIFICATION_MAX {
+            let Account { into, out } = account;
+            self.violation(format!(
+                "host {host} sent {out} bytes to {to}, which sent {into} and proved nothing"
+            ));
+        }
+    }
+
+    /// A node's deadline fired, and this is its next.
+    pub(super) fn spin(&mut self, at: Instant, host: usize, next: Option<Instant>, now: Instant) {
+        if next.is_none_or(|next| next > now) {
+            return;
+        }
+        let (last, who, count) = self.spinning;
+        self.spinning = if (last, who) == (at, host) { (at, host, count + 1) } else { (at, host, 1) };
+        if self.spinning.2 == SPINS_MAX {
+            self.violation(format!("host {host} is due again and again at {} ns", now.as_nanos()));
+        }
+        assert!(self.spinning.2 < SPINS_MAX * 64, "host {host} spins, and time stands still");
+    }
+
+    /// A host's node is gone, and what it knew of addresses with it.
+    pub(super) fn forget(&mut self, host: usize) {
+        let first = (host as u32, SocketAddr::from(([0, 0, 0, 0], 0)));
+        let mut rest = self.unproven.split_off(&first);
+        while let Some(entry) = rest.first_entry().filter(|entry| entry.key().0 == host as u32) {
+            entry.remove();
+        }
+        self.unproven.append(&mut rest);
+    }
+
+    fn violation(&mut self, what: String) {
+        const KEPT: usize = 16;
+        self.violation_count += 1;
+        if self.violations.len() < KEPT {
+            self.violations.push(what);
+        }
+    }
+
+    /// How many datagrams of a kind were sent.
+    pub fn sent_of(&self, kind: Kind) -> u64 {
+        self.kinds[kind as usize % 32]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+    use crate::wire::message::Message;
+    use crate::wire::network::Network;
+
+    fn datagram(message: &Message<'_>) -> Vec<u8> {
+        let identity = Identity::stand_in(&[1; 32]);
+        let network = Network::of("test", &identity);
+        let envelope = Envelope {
+            recipient: Some(Identity::stand_in(&[2; 32]).id()),
+            leaf: false,
+            sequence: 1,
+            transaction: 2,
+            token: 0,
+        };
+        let mut bytes = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut bytes, &network, &identity, &envelope, message).unwrap();
+        bytes[..length].to_vec()
+    }
+
+    #[test]
+    fn more_than_three_bytes_for_one_are_seen_until_the_address_has_answered() {
+        let addr = SocketAddr::from(([16, 0, 0, 1], 3583));
+        let (ping, found) = (
+            datagram(&Message::Ping { padding: 0 }),
+            datagram(&Message::Found { contacts: &[], providers: &[], record: None }),
+        );
+        let pong = datagram(&Message::Pong { observed: addr });
+        let mut watch = Watch::default();
+        watch.received(0, addr, &ping);
+        (0..2).for_each(|_| watch.sent(0, addr, &found));
+        assert!(watch.violations.is_empty() && watch.answers == 2);
+        (0..2).for_each(|_| watch.sent(0, addr, &found));
+        assert_eq!(watch.violation_count, 1, "four answers for one request");
+        watch.received(0, addr, &pong);
+        watch.sent(0, addr, &found);
+        assert_eq!(watch.violation_count, 1);
+    }
+}

@@ -1,0 +1,640 @@
+//! The world: hosts, links, and one event after the other.
+
+use super::chance::Chance;
+use super::conduct::Conduct;
+use super::disk::{Change, Crash, Disk, DiskPlan};
+use super::gist::Gist;
+use super::host::{BACKLOG, Host, Life};
+use super::link::{LinkPlan, Links, PORT};
+use super::queue::Queue;
+use super::stream::{StreamEvent, Streams};
+use super::trace::Trace;
+use super::watch::Watch;
+use crate::gossip::GossipConfig;
+use crate::id::NodeId;
+use crate::identity::Identity;
+use crate::io::Recovered;
+use crate::limits::Limits;
+use crate::node::command::{Command, CommandId, Reply, Response, Status};
+use crate::node::{Node, NodeConfig, Output};
+use crate::replication::ReplicationConfig;
+use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
+use crate::wire::datagram::DATAGRAM_BYTES_MAX;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::VecDeque;
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything that chance decides follows from it.
+    pub seed: u64,
+    /// Whether nodes sign for real, at fifty times the cost.
+    pub real_signatures: bool,
+    /// The links.
+    pub links: LinkPlan,
+    /// The disks.
+    pub disks: DiskPlan,
+    /// The bounds of each node.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// An ordinary world.
+    pub fn new(seed: u64) -> Plan {
+        Plan {
+            seed,
+            real_signatures: false,
+            links: LinkPlan::default(),
+            disks: DiskPlan::default(),
+            limits: small_limits(),
+        }
+    }
+}
+
+/// Bounds for nodes of which thousands share one memory: what they do in the scenarios fits.
+pub fn small_limits() -> Limits {
+    Limits {
+        datagrams_queued_max: 48,
+        transactions_max: 128,
+        streams_max: 32,
+        streams_unproven_max: 8,
+        sources_per_download_max: 16,
+        records_max: 256,
+        providers_max: 1024,
+        pieces_max: 8192,
+        shares_max: 64,
+        ..Limits::default()
+    }
+}
+
+/// Something that the one who drives the world wants to know.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Happening {
+    /// A time has come that [`World::alarm`] named.
+    Alarm(u64),
+    /// A command is answered: the host, its number, and what.
+    Answer(usize, CommandId, Response),
+    /// A node has left the network and wants to be stopped.
+    Stopped(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Datagram(u32),
+    Wake(u32),
+    Disk { host: u32, run: u32 },
+    Stream(StreamEvent),
+    Alarm(u64),
+}
+
+/// A datagram on its way.
+struct Packet {
+    from: SocketAddr,
+    to: u32,
+    length: u16,
+    bytes: [u8; DATAGRAM_BYTES_MAX],
+}
+
+/// The world. See the [module](super).
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) now: Instant,
+    pub(super) queue: Queue<Event>,
+    packets: Vec<Packet>,
+    free: Vec<u32>,
+    /// The hosts, by their numbers.
+    pub hosts: Vec<Host>,
+    /// The network between them.
+    pub links: Links,
+    pub(super) streams: Streams,
+    /// What decides about everything that nobody planned.
+    pub chance: Chance,
+    pub(super) trace: Trace,
+    /// What is checked all the time.
+    pub watch: Watch,
+    pub(super) happenings: VecDeque<Happening>,
+    pub(super) changes: Vec<(usize, Change)>,
+    commands: u64,
+    datagrams: u64,
+    events: u64,
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(plan: Plan) -> World {
+        World {
+            now: Instant::ZERO,
+            queue: Queue::new(),
+            packets: Vec::new(),
+            free: Vec::new(),
+            hosts: Vec::new(),
+            links: Links::new(plan.links.clone()),
+            streams: Streams::default(),
+            chance: Chance::new(plan.seed, 1),
+            trace: Trace::default(),
+            watch: Watch::default(),
+            happenings: VecDeque::new(),
+            changes: Vec::new(),
+            commands: 0,
+            datagrams: 0,
+            events: 0,
+            plan,
+        }
+    }
+
+    // Looking.
+
+    /// What time it is.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The hash over everything that has happened.
+    pub fn trace(&self) -> u64 {
+        self.trace.value()
+    }
+
+    /// Datagrams delivered, and events in all.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.datagrams, self.events)
+    }
+
+    /// Who a host is, for others.
+    pub fn contact(&self, host: usize) -> Contact {
+        Contact::new(self.hosts[host].public, self.links.port(host).addr)
+    }
+
+    /// Who a host is in the key space.
+    pub fn id(&self, host: usize) -> NodeId {
+        self.hosts[host].id
+    }
+
+    /// The hosts whose nodes run.
+    pub fn up(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.hosts.len()).filter(|host| self.hosts[*host].is_up())
+    }
+
+    /// The hosts whose nodes run and are what they should be.
+    pub fn honest(&self) -> Vec<usize> {
+        self.up().filter(|host| self.hosts[*host].is_honest()).collect()
+    }
+
+    // Making hosts.
+
+    /// Attaches a machine whose node does not run yet.
+    pub fn add_host(&mut self, leaf: bool) -> usize {
+        let secret = self.chance.bytes();
+        self.add_host_as(secret, leaf)
+    }
+
+    /// Attaches a machine with this secret.
+    pub fn add_host_as(&mut self, secret: [u8; 32], leaf: bool) -> usize {
+        let config = NodeConfig {
+            limits: self.plan.limits.clone(),
+            leaf,
+            network: "simulation".to_owned(),
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT),
+            bootstrap: Vec::new(),
+            replicas: NodeConfig::REPLICAS,
+            lifetime: NodeConfig::LIFETIME,
+            cache_dir: "/cache".into(),
+            gossip: GossipConfig::default(),
+            replication: ReplicationConfig::default(),
+        };
+        self.links.attach(leaf, &mut self.chance);
+        let real = self.plan.real_signatures;
+        self.hosts.push(Host::new(config, secret, real, Disk::new(self.plan.disks.clone())));
+        self.hosts.len() - 1
+    }
+
+    /// Starts a host's node: with what its disk remembers, and with these addresses to join through.
+    pub fn start(&mut self, host: usize, bootstrap: &[SocketAddr]) {
+        let seed = self.chance.bytes();
+        let it = &mut self.hosts[host];
+        assert!(it.life == Life::Down, "a node runs once at a time");
+        if !bootstrap.is_empty() {
+            it.config.bootstrap = bootstrap.to_vec();
+        }
+        let recovered: Recovered = it.disk.recover();
+        let now = it.clock(self.now);
+        let node = Node::new(it.config.clone(), it.identity(), &recovered, seed, now);
+        it.node = Some(node.expect("the limits of simulated nodes are valid"));
+        (it.life, it.since, it.armed) = (Life::Up, self.now, None);
+        it.run += 1;
+        self.note(host, b'+', 0, 0);
+        self.settle(host);
+    }
+
+    /// What a host does that its node would not.
+    pub fn set_conduct(&mut self, host: usize, conduct: Box<dyn Conduct>) {
+        self.hosts[host].conduct = Some(conduct);
+    }
+
+    // Ending and interrupting them.
+
+    /// A node ends without a word.
+    pub fn crash(&mut self, host: usize, crash: Crash) {
+        self.note(host, b'x', 0, 0);
+        let it = &mut self.hosts[host];
+        it.disk.crash(crash, &mut self.chance);
+        self.end(host, crash == Crash::Kill);
+    }
+
+    /// A node is told to end: it says goodbye for a while, and what it writes is finished.
+    pub fn shut_down(&mut self, host: usize) {
+        self.note(host, b'-', 0, 0);
+        let it = &mut self.hosts[host];
+        let now = it.clock(self.now);
+        let Some(node) = &mut it.node else { return };
+        node.shut_down(now);
+        let ages = node.ages(now);
+        self.settle(host);
+        self.hosts[host].disk.shut_down(ages, &mut self.chance);
+        self.end(host, true);
+    }
+
+    /// The disk of a host whose node does not run is destroyed.
+    pub fn wipe(&mut self, host: usize) {
+        assert!(self.hosts[host].life == Life::Down, "nobody takes the disk of a running machine");
+        self.hosts[host].disk.wipe();
+        self.collect_changes(host);
+    }
+
+    fn end(&mut self, host: usize, resets: bool) {
+        self.collect_changes(host);
+        let it = &mut self.hosts[host];
+        (it.node, it.life, it.armed, it.down_since) = (None, Life::Down, None, self.now);
+        it.backlog.clear();
+        self.watch.forget(host);
+        self.abandon_streams(host, resets);
+    }
+
+    /// The process stands still: its clock goes on.
+    pub fn pause(&mut self, host: usize) {
+        self.interrupt(host, Life::Paused);
+    }
+
+    /// The machine sleeps: its clock stands still.
+    pub fn suspend(&mut self, host: usize) {
+        self.interrupt(host, Life::Suspended);
+    }
+
+    fn interrupt(&mut self, host: usize, life: Life) {
+        let it = &mut self.hosts[host];
+        if it.life == Life::Up {
+            (it.life, it.slept_at) = (life, self.now);
+            self.note(host, b'p', 0, 0);
+        }
+    }
+
+    /// It goes on.
+    pub fn resume(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        if it.life == Life::Suspended {
+            it.lag += self.now.since(it.slept_at);
+        }
+        if matches!(it.life, Life::Paused | Life::Suspended) {
+            (it.life, it.armed) = (Life::Up, None);
+            self.note(host, b'r', 0, 0);
+            for (from, bytes) in core::mem::take(&mut self.hosts[host].backlog) {
+                self.receive(host, from, &bytes);
+            }
+            self.rearm(host);
+            self.resume_streams(host);
+        }
+    }
+
+    // Talking to nodes.
+
+    /// Gives a node a command. What it answers comes out of [`next`](World::next).
+    pub fn command(&mut self, host: usize, command: Command) -> CommandId {
+        self.commands += 1;
+        let id = CommandId(self.commands);
+        let it = &mut self.hosts[host];
+        let now = it.clock(self.now);
+        if let Some(node) = it.node.as_mut().filter(|_| it.life == Life::Up) {
+            node.handle_command(now, id, command);
+            self.settle(host);
+        }
+        id
+    }
+
+    /// Nobody waits for the answer to a command any more.
+    pub fn cancel(&mut self, host: usize, id: CommandId) {
+        let it = &mut self.hosts[host];
+        let now = it.clock(self.now);
+        if let Some(node) = it.node.as_mut().filter(|_| it.life == Life::Up) {
+            node.handle_cancel(now, id);
+            self.settle(host);
+        }
+    }
+
+    /// How a node says that it is doing.
+    pub fn status(&mut self, host: usize) -> Option<Status> {
+        let id = self.command(host, Command::Status);
+        let mine =
+            |happening: &Happening| matches!(happening, Happening::Answer(_, answered, _) if *answered == id);
+        let index = self.happenings.iter().position(mine)?;
+        match self.happenings.remove(index)? {
+            Happening::Answer(_, _, Response::Done(Reply::Status(status))) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// A datagram that somebody injects: it arrives now, whoever seems to have sent it.
+    pub fn inject(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        self.deliver(host, from, bytes);
+    }
+
+    /// Wakes the one who drives the world at this time.
+    pub fn alarm(&mut self, at: Instant, name: u64) {
+        self.queue.push(at.max(self.now), Event::Alarm(name));
+    }
+
+    // Time.
+
+    /// Lets time pass up to `until` or to something that is worth knowing.
+    pub fn next(&mut self, until: Instant) -> Option<Happening> {
+        loop {
+            if let Some(happening) = self.happenings.pop_front() {
+                return Some(happening);
+            }
+            match self.queue.pop(until) {
+                Some((at, event)) => {
+                    self.now = at;
+                    self.events += 1;
+                    self.happen(event);
+                }
+                None => {
+                    self.now = self.now.max(until);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Lets time pass; whatever happens meanwhile is nobody's business.
+    pub fn run_for(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while self.next(until).is_some() {}
+    }
+
+    /// What was stored and deleted on all disks since the last call.
+    pub fn take_changes(&mut self) -> Vec<(usize, Change)> {
+        core::mem::take(&mut self.changes)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Datagram(slot) => {
+                let packet = &self.packets[slot as usize];
+                let (host, from, length) = (packet.to as usize, packet.from, usize::from(packet.length));
+                // Out of the arena while the node has it: what the node sends in answer may take this very place.
+                let bytes = packet.bytes;
+                self.free.push(slot);
+                self.deliver(host, from, &bytes[..length]);
+            }
+            Event::Wake(host) => self.wake(host as usize),
+            Event::Disk { host, run } => self.disk_done(host as usize, run),
+            Event::Stream(event) => self.stream_event(event),
+            Event::Alarm(name) => self.happenings.push_back(Happening::Alarm(name)),
+        }
+    }
+
+    fn wake(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        // A timer that was set anew meanwhile has another entry in the queue.
+        if it.armed != Some(self.now) || it.life != Life::Up {
+            return;
+        }
+        it.armed = None;
+        let now = it.clock(self.now);
+        let Some(node) = &mut it.node else { return };
+        if node.next_deadline().is_some_and(|at| at <= now) {
+            node.handle_timeout(now);
+            self.note(host, b't', 0, 0);
+            self.settle(host);
+            self.watch.spin(
+                self.now,
+                host,
+                self.hosts[host].node.as_ref().and_then(Node::next_deadline),
+                now,
+            );
+        } else {
+            self.rearm(host);
+        }
+    }
+
+    fn deliver(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        let it = &mut self.hosts[host];
+        match it.life {
+            Life::Up => {}
+            Life::Paused if it.backlog.len() < BACKLOG => return it.backlog.push((from, bytes.to_vec())),
+            _ => return,
+        }
+        self.receive(host, from, bytes);
+    }
+
+    fn receive(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        self.datagrams += 1;
+        self.note(host, b'd', bytes.len(), Gist::checksum(bytes));
+        let it = &mut self.hosts[host];
+        it.traffic.datagrams_in += 1;
+        if let Some(mut conduct) = it.conduct.take() {
+            let mut out = Vec::new();
+            let passes = conduct.incoming(self.now, from, bytes, &mut out);
+            self.hosts[host].conduct = Some(conduct);
+            for (to, bytes) in out {
+                self.transmit(host, to, &bytes);
+            }
+            if !passes {
+                return;
+            }
+        }
+        self.watch.received(host, from, bytes);
+        let it = &mut self.hosts[host];
+        let now = it.clock(self.now);
+        if let Some(node) = &mut it.node {
+            node.handle_datagram(now, from, bytes);
+            self.settle(host);
+        }
+    }
+
+    fn disk_done(&mut self, host: usize, run: u32) {
+        let it = &mut self.hosts[host];
+        if it.run != run || it.node.is_none() {
+            return;
+        }
+        if it.life != Life::Up {
+            // The disk has done its part; the process hears of it when it goes on.
+            self.queue.push(self.now + Duration::from_secs(1), Event::Disk { host: host as u32, run });
+            return;
+        }
+        let Some(done) = it.disk.complete(&mut self.chance) else { return };
+        if it.conduct.as_ref().is_some_and(|conduct| !conduct.keeps_pieces()) {
+            it.disk.forget_pieces();
+        }
+        let now = it.clock(self.now);
+        if let Some(node) = &mut it.node {
+            node.handle_disk(now, done);
+        }
+        self.note(host, b'o', 0, 0);
+        self.collect_changes(host);
+        self.settle(host);
+    }
+
+    fn collect_changes(&mut self, host: usize) {
+        let changes = self.hosts[host].disk.take_changes();
+        self.changes.extend(changes.into_iter().map(|change| (host, change)));
+    }
+
+    // Carrying out what nodes want.
+
+    /// Carries out what a node wants, until it wants nothing more.
+    pub(super) fn settle(&mut self, host: usize) {
+        loop {
+            self.send_datagrams(host);
+            let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) else { break };
+            match output {
+                Output::Stream(output) => self.stream_output(host, output),
+                Output::Disk { id, op } => {
+                    let it = &mut self.hosts[host];
+                    let at = it.disk.submit(self.now, id, op);
+                    let run = it.run;
+                    self.queue.push(at, Event::Disk { host: host as u32, run });
+                }
+                Output::Respond { response: Response::Progress(_), .. } => {}
+                Output::Respond { command, response } => {
+                    self.happenings.push_back(Happening::Answer(host, command, response));
+                }
+                Output::Stop => self.happenings.push_back(Happening::Stopped(host)),
+            }
+        }
+        self.rearm(host);
+    }
+
+    fn send_datagrams(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &mut it.node else { return };
+        if let Some(mut conduct) = it.conduct.take() {
+            let mut sent = Vec::new();
+            while let Some(datagram) = node.poll_datagram() {
+                let (to, mut bytes) = (datagram.to(), datagram.bytes().to_vec());
+                if conduct.outgoing(self.now, to, &mut bytes) {
+                    sent.push((to, bytes));
+                }
+            }
+            self.hosts[host].conduct = Some(conduct);
+            for (to, bytes) in sent {
+                self.transmit(host, to, &bytes);
+            }
+            return;
+        }
+        while let Some(datagram) = self.hosts[host].node.as_mut().and_then(Node::poll_datagram) {
+            let (to, bytes) = (datagram.to(), datagram.bytes());
+            let port = self.links.port(host).addr;
+            let arrivals = Sender {
+                links: &mut self.links,
+                chance: &mut self.chance,
+                queue: &mut self.queue,
+                packets: &mut self.packets,
+                free: &mut self.free,
+            };
+            self.watch.sent(host, to, bytes);
+            let traffic = arrivals.send(self.now, host, port, to, bytes);
+            let it = &mut self.hosts[host].traffic;
+            it.datagrams_out += 1;
+            it.datagram_bytes_out += traffic;
+        }
+    }
+
+    /// Sends a datagram in a host's name.
+    fn transmit(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
+        let port = self.links.port(host).addr;
+        let sender = Sender {
+            links: &mut self.links,
+            chance: &mut self.chance,
+            queue: &mut self.queue,
+            packets: &mut self.packets,
+            free: &mut self.free,
+        };
+        let length = sender.send(self.now, host, port, to, bytes);
+        let traffic = &mut self.hosts[host].traffic;
+        traffic.datagrams_out += 1;
+        traffic.datagram_bytes_out += length;
+    }
+
+    /// Makes sure that the world looks after the node's next deadline in time.
+    pub(super) fn rearm(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        if it.life != Life::Up {
+            return;
+        }
+        let Some(deadline) = it.node.as_ref().and_then(Node::next_deadline) else { return };
+        let at = (deadline + it.lag).max(self.now);
+        if it.armed.is_none_or(|armed| at < armed) {
+            it.armed = Some(at);
+            self.queue.push(at, Event::Wake(host as u32));
+        }
+    }
+
+    pub(super) fn note(&mut self, host: usize, kind: u8, length: usize, detail: u64) {
+        self.trace.note(self.now, host, kind, length, detail);
+    }
+}
+
+/// The parts of the world that a datagram on its way out needs, while its bytes still lie in the node.
+struct Sender<'a> {
+    links: &'a mut Links,
+    chance: &'a mut Chance,
+    queue: &'a mut Queue<Event>,
+    packets: &'a mut Vec<Packet>,
+    free: &'a mut Vec<u32>,
+}
+
+impl Sender<'_> {
+    fn send(self, now: Instant, host: usize, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> u64 {
+        let (target, arrivals) = self.links.send(now, host, to, bytes.len(), self.chance);
+        for at in arrivals.into_iter().flatten() {
+            let slot = self.free.pop().unwrap_or_else(|| {
+                let empty = Packet { from, to: 0, length: 0, bytes: [0; DATAGRAM_BYTES_MAX] };
+                self.packets.push(empty);
+                self.packets.len() as u32 - 1
+            });
+            let packet = &mut self.packets[slot as usize];
+            (packet.from, packet.to, packet.length) = (from, target as u32, bytes.len() as u16);
+            packet.bytes[..bytes.len()].copy_from_slice(bytes);
+            self.queue.push(at, Event::Datagram(slot));
+        }
+        bytes.len() as u64
+    }
+}
+
+impl Host {
+    fn new(config: NodeConfig, secret: [u8; 32], real: bool, disk: Disk) -> Host {
+        let identity = match real {
+            true => Identity::from_secret(&secret),
+            false => Identity::stand_in(&secret),
+        };
+        Host {
+            node: None,
+            config,
+            secret,
+            real,
+            public: identity.public(),
+            id: identity.id(),
+            disk,
+            life: Life::Down,
+            lag: Duration::ZERO,
+            slept_at: Instant::ZERO,
+            armed: None,
+            run: 0,
+            conduct: None,
+            backlog: Vec::new(),
+            traffic: super::host::Traffic::default(),
+            since: Instant::ZERO,
+            down_since: Instant::ZERO,
+        }
+    }
+}
