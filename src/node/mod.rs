@@ -308,6 +308,26 @@ impl Node {
         self.public
     }
 
+    /// What the node knows of who is there.
+    pub fn gossip(&self) -> &Gossip {
+        &self.gossip
+    }
+
+    /// What the node knows of the copies of its pieces.
+    pub fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
+    /// What the node has.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whom the node knows, and what it keeps for them.
+    pub fn dht(&self) -> &Dht {
+        &self.dht
+    }
+
     /// When [`handle_timeout`](Node::handle_timeout) is to be called next; `None` is never.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
