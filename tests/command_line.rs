@@ -36,12 +36,13 @@ fn without_a_daemon_every_client_exits_4_and_says_how_to_start_one() {
     let (scratch, unknown) = (Scratch::new(), unknown());
     let file = scratch.file("file", b"x");
     let address = format!("{unknown}/name");
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &["id"],
         &["status"],
         &["peers"],
         &["ls"],
         &["leave"],
+        &["explain", &unknown],
         &["rm", &unknown],
         &["get", &unknown, "-o", "-"],
         &["set", "name", "value"],

@@ -202,6 +202,10 @@ mod tests {
     use crate::cli::testing::{FakeDaemon, Scratch};
     use crate::node::command::{FailureReason, Stage};
 
+    fn left() -> Reply {
+        Reply::Leave { handed_over: 0, left_behind: 0 }
+    }
+
     fn ask(daemon: &FakeDaemon) -> Result<Reply, ClientError> {
         Client::request(daemon.dir(), &Command::Id, |_| {})
     }
@@ -214,12 +218,11 @@ mod tests {
     fn progress_is_told_until_the_reply_comes() {
         let progress =
             Progress { stage: Stage::Hashing, done: 1, total: 2, prefix: 0, path: Some("/x".into()) };
-        let daemon =
-            FakeDaemon::answering(&[Response::Progress(progress.clone()), Response::Done(Reply::Leave)]);
+        let daemon = FakeDaemon::answering(&[Response::Progress(progress.clone()), Response::Done(left())]);
         let mut heard = Vec::new();
-        let reply = Client::request(daemon.dir(), &Command::Leave, |progress| heard.push(progress.clone()));
-        assert_eq!((reply.unwrap(), heard), (Reply::Leave, vec![progress]));
-        assert_eq!(daemon.heard(), vec![Command::Leave]);
+        let reply = Client::request(daemon.dir(), &Command::Id, |progress| heard.push(progress.clone()));
+        assert_eq!((reply.unwrap(), heard), (left(), vec![progress]));
+        assert_eq!(daemon.heard(), vec![Command::Id]);
     }
 
     #[test]
@@ -257,7 +260,11 @@ mod tests {
 
     #[test]
     fn a_daemon_that_vanishes_is_noticed_before_and_within_an_answer() {
-        for bytes in [&b""[..], b"{\"event\":\"do", b"{\"event\":\"done\",\"reply\":\"leave\"}"] {
+        for bytes in [
+            &b""[..],
+            b"{\"event\":\"do",
+            b"{\"event\":\"done\",\"reply\":\"leave\",\"handed_over\":0,\"left_behind\":0}",
+        ] {
             let daemon = FakeDaemon::writing(bytes);
             assert_eq!(exit(&daemon), Exit::Unreachable, "{bytes:?}");
         }
@@ -286,12 +293,15 @@ mod tests {
 
     #[test]
     fn half_a_line_survives_a_timeout() {
-        let mut daemon = FakeDaemon::holding(b"{\"event\":\"done\",", b"\"reply\":\"leave\"}\n");
+        let mut daemon = FakeDaemon::holding(
+            b"{\"event\":\"done\",",
+            b"\"reply\":\"leave\",\"handed_over\":0,\"left_behind\":0}\n",
+        );
         let mut client = Client::connect(daemon.dir()).unwrap();
-        client.send(&Command::Leave).unwrap();
+        client.send(&Command::Id).unwrap();
         assert_eq!(client.receive_within(Some(Duration::from_millis(1))).unwrap(), None);
         daemon.release();
-        assert_eq!(client.receive().unwrap(), Response::Done(Reply::Leave));
+        assert_eq!(client.receive().unwrap(), Response::Done(left()));
         assert!(client.wait_until_closed(Duration::from_secs(60)));
     }
 }

@@ -3,7 +3,7 @@
 use super::Context;
 use super::exit::{CommandError, Exit};
 use crate::config::units::{format_duration, format_size};
-use crate::node::command::{Command, Peer, Reply, Status};
+use crate::node::command::{Command, GossipStatus, MemberState, Peer, RepairStatus, Reply, Role, Status};
 use serde::Serialize;
 use serde_json::json;
 
@@ -31,13 +31,37 @@ fn peer_line(peer: &Peer) -> String {
         Some(micros) => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
         None => "-".to_owned(),
     };
-    let state = if peer.good { "good" } else { "questionable" };
     let seen = format_duration(peer.last_seen_seconds);
-    format!(
-        "{}  {:<24}  {rtt:>9}  {seen:>9} ago  {state}",
+    let mut line = format!(
+        "{}  {:<24}  {:<12}  {seen:>9} ago  {rtt:>9}",
         id.get(..16).unwrap_or(&id),
-        peer.addr.to_string()
-    )
+        peer.addr.to_string(),
+        state_of(peer),
+    );
+    if let Some(load) = peer.load {
+        line += &format!("  load {:>3} %", load / 10);
+    }
+    if let Some(chunks) = peer.chunks {
+        line += &format!("  {chunks:>6} chunks");
+    }
+    if peer.role == Some(Role::Leaf) {
+        line += "  leaf";
+    }
+    line
+}
+
+/// What membership knows of a peer, or what the routing table does.
+fn state_of(peer: &Peer) -> &'static str {
+    match (peer.state, peer.good) {
+        (Some(MemberState::Live), _) => "live",
+        (Some(MemberState::Suspect), _) => "suspect",
+        (Some(MemberState::Unresponsive), _) => "unresponsive",
+        (Some(MemberState::Evicted), _) => "evicted",
+        (Some(MemberState::Left), _) => "left",
+        (Some(MemberState::Unproven), _) => "unproven",
+        (None, true) => "good",
+        (None, false) => "questionable",
+    }
 }
 
 /// Shows how the node is doing.
@@ -85,9 +109,64 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    lines.extend(status.gossip.iter().flat_map(gossip_lines));
+    lines.extend(status.repair.iter().flat_map(repair_lines));
     let counters = status.counters.iter().filter(|&(_, &count)| count > 0);
     lines.extend(counters.map(|(name, count)| (name.clone(), count.to_string())));
     lines
+}
+
+fn gossip_lines(gossip: &GossipStatus) -> Vec<(String, String)> {
+    let states = [
+        (gossip.live, "live"),
+        (gossip.suspect, "suspect"),
+        (gossip.unresponsive, "unresponsive"),
+        (gossip.evicted, "evicted"),
+        (gossip.left, "left"),
+        (gossip.unproven, "unproven"),
+    ];
+    let members = states.iter().enumerate().filter(|(index, (count, _))| *index == 0 || *count > 0);
+    let members: Vec<String> = members.map(|(_, (count, state))| format!("{count} {state}")).collect();
+    let health = match gossip.local_health {
+        0 => "well".to_owned(),
+        steps => format!("not well, by {steps}: gives others more time"),
+    };
+    let GossipStatus { rounds, states_learned, states_refused, .. } = gossip;
+    let GossipStatus { probes, suspicions, refuted, .. } = gossip;
+    [
+        ("members", members.join(", ")),
+        ("gossip", format!("{rounds} rounds, {states_learned} states learned, {states_refused} refused")),
+        ("probes", format!("{probes} sent, {suspicions} suspicions, {refuted} of them wrong")),
+        ("health", health),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
+    let RepairStatus { whole, short, urgent, copying, surplus, .. } = repair;
+    let mut lines = vec![
+        ("copies", format!("{whole} pieces whole, {short} short ({urgent} urgent), {surplus} surplus")),
+        (
+            "repair",
+            format!(
+                "{copying} being copied; {} copies made ({}), {} given up",
+                repair.copies_made,
+                format_size(repair.bytes),
+                repair.abandoned
+            ),
+        ),
+    ];
+    if let Some(seconds) = repair.cut_off_seconds {
+        lines.push((
+            "cut off",
+            format!(
+                "for {}: too many neighbours fell silent at once, so nothing is repaired",
+                format_duration(seconds)
+            ),
+        ));
+    }
+    lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Prints who the node is.
@@ -134,6 +213,26 @@ mod tests {
             good: true,
             last_seen_seconds: 61,
             rtt_micros: Some(12_345),
+            state: None,
+            load: None,
+            chunks: None,
+            free_bytes: None,
+            version: None,
+            role: None,
+            sequence: None,
+        }
+    }
+
+    fn member(state: MemberState) -> Peer {
+        Peer {
+            state: Some(state),
+            load: Some(125),
+            chunks: Some(17),
+            free_bytes: Some(1 << 30),
+            version: Some("0.1.0".to_owned()),
+            role: Some(Role::Leaf),
+            sequence: Some(1 << 32),
+            ..peer()
         }
     }
 
@@ -141,15 +240,85 @@ mod tests {
     fn a_peer_is_a_line() {
         let text = answer(peers, false, Reply::Peers { peers: vec![peer(), peer()] }).unwrap();
         assert_eq!(text.lines().count(), 2);
-        for part in ["abababababababab  [2001:db8::7]:3583 ", " 12.3 ms ", " 1 m 1 s ago  good"] {
+        for part in ["abababababababab  [2001:db8::7]:3583 ", " good ", " 1 m 1 s ago    12.3 ms"] {
             assert!(text.contains(part), "{text}");
         }
     }
 
     #[test]
+    fn a_member_is_a_line_with_what_it_says_of_itself() {
+        use MemberState::*;
+        let states = [
+            (Live, "live"),
+            (Suspect, "suspect"),
+            (Unresponsive, "unresponsive"),
+            (Evicted, "evicted"),
+            (Left, "left"),
+            (Unproven, "unproven"),
+        ];
+        for (state, name) in states {
+            let text = answer(peers, false, Reply::Peers { peers: vec![member(state)] }).unwrap();
+            assert!(text.contains(&format!("  {name} ")), "{text}");
+            assert!(text.ends_with(" 12.3 ms  load  12 %      17 chunks  leaf\n"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_peer_in_json_is_an_object() {
-        let text = answer(peers, true, Reply::Peers { peers: vec![peer()] }).unwrap();
-        assert_eq!(serde_json::from_str::<Peer>(&text).unwrap(), peer());
+        for peer in [peer(), member(MemberState::Left)] {
+            let text = answer(peers, true, Reply::Peers { peers: vec![peer.clone()] }).unwrap();
+            assert_eq!(serde_json::from_str::<Peer>(&text).unwrap(), peer);
+        }
+        assert!(
+            answer(peers, true, Reply::Peers { peers: vec![member(MemberState::Left)] })
+                .unwrap()
+                .contains(r#""state":"left""#)
+        );
+    }
+
+    #[test]
+    fn the_status_shows_who_is_there_and_how_the_copies_are_doing() {
+        let gossip = GossipStatus {
+            live: 12,
+            suspect: 1,
+            left: 2,
+            rounds: 90,
+            states_learned: 70,
+            states_refused: 3,
+            local_health: 2,
+            probes: 8,
+            suspicions: 4,
+            refuted: 3,
+            ..GossipStatus::default()
+        };
+        let repair = RepairStatus {
+            whole: 100,
+            short: 5,
+            urgent: 2,
+            copying: 1,
+            surplus: 4,
+            copies_made: 9,
+            bytes: 3 << 20,
+            abandoned: 6,
+            cut_off_seconds: Some(61),
+        };
+        let full = Status { gossip: Some(gossip), repair: Some(repair), ..Status::default() };
+        let text = answer(status, false, Reply::Status(Box::new(full.clone()))).unwrap();
+        for part in [
+            "members       12 live, 1 suspect, 2 left\n",
+            "gossip        90 rounds, 70 states learned, 3 refused\n",
+            "probes        8 sent, 4 suspicions, 3 of them wrong\n",
+            "health        not well, by 2",
+            "copies        100 pieces whole, 5 short (2 urgent), 4 surplus\n",
+            "repair        1 being copied; 9 copies made (3.0 MiB), 6 given up\n",
+            "cut off       for 1 m 1 s: ",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        let text = answer(status, true, Reply::Status(Box::new(full.clone()))).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), full);
+        let text = answer(status, false, Reply::Status(Box::default())).unwrap();
+        assert!(!text.contains("members") && !text.contains("cut off"), "{text}");
     }
 
     #[test]
@@ -173,7 +342,10 @@ mod tests {
     #[test]
     fn a_reply_to_another_command_is_a_failure() {
         for inspect in [peers, status, id] {
-            assert_eq!(answer(inspect, false, Reply::Leave), Err(Exit::Failed));
+            assert_eq!(
+                answer(inspect, false, Reply::Leave { handed_over: 0, left_behind: 0 }),
+                Err(Exit::Failed)
+            );
         }
     }
 }

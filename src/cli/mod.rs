@@ -91,8 +91,8 @@ enum Subcommand {
     Status,
     /// Print the node's public key
     Id,
-    /// Say goodbye to the network and stop the node
-    Leave,
+    /// Hand over what only this node has, say goodbye to the network and stop the node
+    Leave(node::LeaveArguments),
     /// Watch a swarm of nodes on this machine lose the publisher of a file, and still give the file back
     #[command(after_help = demo::AFTER_HELP)]
     Demo(demo::DemoArguments),
@@ -186,7 +186,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Peers => inspect::peers(&mut context),
         Subcommand::Status => inspect::status(&mut context),
         Subcommand::Id => inspect::id(&mut context),
-        Subcommand::Leave => node::leave(&mut context),
+        Subcommand::Leave(arguments) => node::leave(&mut context, &arguments),
         Subcommand::Demo(arguments) => demo::run(&mut context.output, &arguments),
     };
     result.and_then(|exit| context.output.flush().map(|()| exit)).unwrap_or_else(|error| {
@@ -249,6 +249,7 @@ mod tests {
             "elver put",
             "elver explain",
             "elver explain 123",
+            "elver leave --timeout soon",
             "elver put --replicas 256 x",
             "elver rm nothex",
             "elver set a/b value",

@@ -3,6 +3,8 @@
 use super::Context;
 use super::client::{Client, ClientError};
 use super::exit::{CommandError, Exit};
+use super::progress::Meter;
+use crate::config::units::parse_duration;
 use crate::config::{self, Settings};
 use crate::net::Driver;
 use crate::node::command::{Command, Reply, Response};
@@ -46,6 +48,13 @@ pub(super) struct NodeArguments {
     config: Option<PathBuf>,
 }
 
+#[derive(clap::Args, Debug)]
+pub(super) struct LeaveArguments {
+    /// Leave behind what could not be handed over in this time, such as 5m [default: 60s]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    timeout: Option<u32>,
+}
+
 /// Runs a node until it is told to stop.
 pub(super) fn run(context: &mut Context, arguments: NodeArguments) -> Result<Exit, CommandError> {
     let file = arguments
@@ -68,19 +77,23 @@ pub(super) fn run(context: &mut Context, arguments: NodeArguments) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// Has the node say goodbye, and waits until it has stopped.
-pub(super) fn leave(context: &mut Context) -> Result<Exit, CommandError> {
+/// Has the node hand over what only it has and say goodbye, and waits until it has stopped.
+pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result<Exit, CommandError> {
+    let mut meter = Meter::new(context.shows_progress(), "leaving");
     let mut client = Client::connect(&context.dir)?;
-    client.send(&Command::Leave)?;
-    loop {
+    client.send(&Command::Leave { timeout: arguments.timeout })?;
+    let (handed_over, left_behind) = loop {
         match client.receive() {
-            Ok(Response::Progress(_)) => {}
-            Ok(Response::Done(Reply::Leave)) => break,
+            Ok(Response::Progress(progress)) => meter.show(&progress),
+            Ok(Response::Done(Reply::Leave { handed_over, left_behind })) => {
+                break (handed_over, left_behind);
+            }
             Ok(Response::Done(reply)) => return Err(context.unexpected(&reply)),
             Ok(Response::Failed(failure)) => return Err(ClientError::Refused(failure).into()),
             Err(error) => return Err(error.into()),
         }
-    }
+    };
+    drop(meter);
     if !client.wait_until_closed(STOP_LIMIT) || !stops_listening(&context.dir) {
         return Err(CommandError::failed(format!(
             "the node has said goodbye, but has not stopped after {} s",
@@ -88,9 +101,20 @@ pub(super) fn leave(context: &mut Context) -> Result<Exit, CommandError> {
         )));
     }
     if context.output.json {
-        context.output.object(&json!({ "left": true }))?;
+        context.output.object(&json!({
+            "left": true, "handed_over": handed_over, "left_behind": left_behind,
+        }))?;
+    } else if handed_over > 0 {
+        context.output.remark(&format!("{handed_over} pieces were handed over to other nodes"));
     }
-    Ok(Exit::Done)
+    if left_behind == 0 {
+        return Ok(Exit::Done);
+    }
+    context.output.warn(&format!(
+        "{left_behind} pieces have no copy elsewhere: they are out of reach until a node runs in {} again",
+        context.dir.display()
+    ));
+    Ok(Exit::BelowQuorum)
 }
 
 /// Waits until nobody answers on the control socket any more, so that another node can be started there.
@@ -110,15 +134,41 @@ mod tests {
     use super::*;
     use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
+    use crate::node::command::{Progress, Stage};
 
     #[test]
     fn leave_ends_when_the_node_has_gone() {
-        let daemon = FakeDaemon::leaving(&[Response::Done(Reply::Leave)]);
+        let daemon = FakeDaemon::leaving(&[left(0, 0)]);
         let (output, results, remarks) = kept(false);
         let mut context = Context { dir: daemon.dir().to_owned(), output };
-        assert_eq!(leave(&mut context), Ok(Exit::Done));
+        assert_eq!(leave(&mut context, &LeaveArguments { timeout: None }), Ok(Exit::Done));
         assert_eq!((results.text(), remarks.text()), (String::new(), String::new()));
-        assert_eq!(daemon.heard(), vec![Command::Leave]);
+        assert_eq!(daemon.heard(), vec![Command::Leave { timeout: None }]);
+    }
+
+    fn left(handed_over: u32, left_behind: u32) -> Response {
+        Response::Done(Reply::Leave { handed_over, left_behind })
+    }
+
+    #[test]
+    fn what_was_handed_over_is_said_and_what_is_left_behind_has_its_exit_code() {
+        let progress = Progress { stage: Stage::HandingOver, done: 1, total: 9, prefix: 0, path: None };
+        for (json, left_behind, exit) in
+            [(false, 0, Exit::Done), (false, 2, Exit::BelowQuorum), (true, 2, Exit::BelowQuorum)]
+        {
+            let daemon = FakeDaemon::leaving(&[Response::Progress(progress.clone()), left(7, left_behind)]);
+            let (output, results, remarks) = kept(json);
+            let mut context = Context { dir: daemon.dir().to_owned(), output };
+            assert_eq!(leave(&mut context, &LeaveArguments { timeout: Some(5) }), Ok(exit));
+            assert_eq!(daemon.heard(), vec![Command::Leave { timeout: Some(5) }]);
+            let remarks = remarks.text();
+            assert_eq!(remarks.contains("7 pieces were handed over"), !json, "{remarks}");
+            assert_eq!(remarks.contains("warning: 2 pieces have no copy elsewhere"), left_behind > 0);
+            if json {
+                let object: serde_json::Value = serde_json::from_str(&results.text()).unwrap();
+                assert_eq!(object, json!({ "left": true, "handed_over": 7, "left_behind": 2 }));
+            }
+        }
     }
 
     #[test]
@@ -126,6 +176,9 @@ mod tests {
         let daemon = FakeDaemon::writing(b"");
         let (output, ..) = kept(false);
         let mut context = Context { dir: daemon.dir().to_owned(), output };
-        assert_eq!(leave(&mut context).unwrap_err().exit, Exit::Unreachable);
+        assert_eq!(
+            leave(&mut context, &LeaveArguments { timeout: None }).unwrap_err().exit,
+            Exit::Unreachable
+        );
     }
 }

@@ -52,14 +52,15 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::Checking => "checking",
         Stage::Downloading => "downloading",
         Stage::Inspecting => "asking the holders",
+        Stage::HandingOver => "handing over",
     }
 }
 
 fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
     let template = match (stage, total_known) {
         (Stage::LookingUp, _) => "{msg}: {pos} nodes asked",
-        (Stage::Replicating, true) => "{msg} [{bar:30}] {pos}/{len} pieces",
-        (Stage::Replicating, false) => "{msg}: {pos} pieces",
+        (Stage::Replicating | Stage::HandingOver, true) => "{msg} [{bar:30}] {pos}/{len} pieces",
+        (Stage::Replicating | Stage::HandingOver, false) => "{msg}: {pos} pieces",
         (Stage::Inspecting, true) => "{msg} [{bar:30}] {pos}/{len} answers",
         (Stage::Inspecting, false) => "{msg}: {pos} answers",
         (_, true) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
@@ -81,6 +82,7 @@ mod tests {
             Stage::Checking,
             Stage::Downloading,
             Stage::Inspecting,
+            Stage::HandingOver,
         ] {
             for known in [false, true] {
                 style_of(stage, known);

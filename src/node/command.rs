@@ -1,8 +1,12 @@
 //! What a person or a program asks of a node, and what it answers. All of it goes over the control socket as JSON.
 
+mod explanation;
+mod status;
+
+pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
+pub use status::{GossipStatus, MemberState, Peer, RepairStatus, Role, Status};
+
 use crate::id::{Key, NodeId, PublicKey};
-use crate::wire::inspect::RepairPhase;
-use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -103,7 +107,7 @@ pub enum Response {
 pub struct Progress {
     /// What is going on.
     pub stage: Stage,
-    /// Bytes, or pieces when replicating, or nodes when looking up, or answers when inspecting.
+    /// Bytes, or pieces when replicating or handing over, or nodes when looking up, or answers when inspecting.
     pub done: u64,
     /// Of how many; 0 when that is not known.
     pub total: u64,
@@ -269,223 +273,6 @@ pub struct SharedFile {
     pub cached: bool,
 }
 
-/// How safe a file is: what every node that could be asked said of its own disk, just now. A *piece* is a chunk, or the
-/// manifest of a file of several chunks. A copy is counted when its holder said over a proven stream that it has it for
-/// good: stored and synced, or shared from where it lies.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Explanation {
-    /// The file's address.
-    pub hash: Key,
-    /// Its length in bytes.
-    pub length: u64,
-    /// How many chunks it has.
-    pub chunks: u32,
-    /// Bytes of each chunk but the last.
-    pub chunk_bytes: u64,
-    /// How many pieces: the chunks, and the manifest when there is one.
-    pub pieces: u32,
-    /// Copies asked for; 0 when the file is only shared, or nobody said.
-    pub replicas: u8,
-    /// Copies that make a piece stored: ⌊replicas/2⌋+1; 0 when `replicas` is.
-    pub quorum: u8,
-    /// Copies of the piece with the fewest.
-    pub copies_min: u32,
-    /// Copies of the piece in the middle.
-    pub copies_median: u32,
-    /// Copies of the piece with the most.
-    pub copies_max: u32,
-    /// Pieces with fewer copies than the quorum, or none at all.
-    pub below_quorum: u32,
-    /// Pieces of which nobody has a copy to count on.
-    pub missing: u32,
-    /// Pieces that a holder is about to copy, or waits to.
-    pub under_repair: u32,
-    /// Other nodes that were asked.
-    pub nodes_asked: u32,
-    /// Of those: answered everything.
-    pub nodes_answered: u32,
-    /// Whether everybody could be asked, and had the time to answer.
-    pub complete: bool,
-    /// The pieces, those with equal holders together, those with the fewest copies first.
-    pub groups: Vec<CopiesOf>,
-    /// The nodes that have something, and those that did not answer: this node first, then those that have most.
-    pub nodes: Vec<ExplainedNode>,
-    /// What would be lost if which nodes went: the smallest sets first, at most 8.
-    pub losses: Vec<Loss>,
-}
-
-/// Pieces with equal holders. Nodes are numbers in [`Explanation::nodes`], counted from 0.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct CopiesOf {
-    /// How many pieces.
-    pub pieces: u32,
-    /// The chunks among them, counted from 0.
-    pub chunks: Vec<Run>,
-    /// Whether the manifest is one of them.
-    pub manifest: bool,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Copies of each.
-    pub copies: u32,
-    /// Who has them.
-    pub holders: Vec<u32>,
-    /// Who has them only until the space is needed: not counted.
-    pub cached: Vec<u32>,
-    /// What is being done about them.
-    pub repair: Option<UnderRepair>,
-}
-
-/// A run of chunks, both ends included.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Run {
-    /// The first chunk.
-    pub first: u32,
-    /// The last chunk.
-    pub last: u32,
-}
-
-/// A repair.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct UnderRepair {
-    /// What is done.
-    pub phase: Repair,
-    /// By which node.
-    pub node: u32,
-    /// For how many seconds; 0 when that node does not know.
-    pub since_seconds: u32,
-}
-
-/// What a holder does about missing copies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Repair {
-    /// Nothing: none is missing.
-    Whole,
-    /// It waits whether holders come back, or another makes the copies.
-    Waiting,
-    /// It is making one.
-    Copying,
-    /// It takes itself for cut off, and makes none.
-    CutOff,
-}
-
-impl From<RepairPhase> for Repair {
-    fn from(phase: RepairPhase) -> Self {
-        match phase {
-            RepairPhase::Whole => Repair::Whole,
-            RepairPhase::Waiting => Repair::Waiting,
-            RepairPhase::Copying => Repair::Copying,
-            RepairPhase::CutOff => Repair::CutOff,
-        }
-    }
-}
-
-/// A node that was asked what it has of a file.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExplainedNode {
-    /// Its place in the key space.
-    pub id: NodeId,
-    /// Where it answers.
-    pub addr: SocketAddr,
-    /// Whether it is the node that was asked for the explanation.
-    pub own: bool,
-    /// Whether it answered everything that it was asked.
-    pub answered: bool,
-    /// Whether it could not even be reached.
-    pub unreachable: bool,
-    /// Pieces that it has for good.
-    pub pieces: u32,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Pieces that it has until the space is needed.
-    pub cached: u32,
-}
-
-impl ExplainedNode {
-    /// A node that has nothing and has not answered.
-    pub fn new(id: NodeId) -> Self {
-        let addr = SocketAddr::from(([0, 0, 0, 0], 0));
-        let (own, answered, unreachable) = (false, false, false);
-        ExplainedNode { id, addr, own, answered, unreachable, pieces: 0, bytes: 0, cached: 0 }
-    }
-}
-
-/// What would be lost if all of some nodes went at once.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Loss {
-    /// Those nodes: numbers in [`Explanation::nodes`].
-    pub nodes: Vec<u32>,
-    /// Chunks of which nobody else has a copy.
-    pub chunks: u32,
-    /// Whether nobody else has the manifest: without it the file cannot be fetched.
-    pub manifest: bool,
-    /// Bytes of all that.
-    pub bytes: u64,
-}
-
-/// A node in the routing table.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its place in the key space.
-    pub id: NodeId,
-    /// Its public key.
-    pub public: PublicKey,
-    /// Where it answers.
-    pub addr: SocketAddr,
-    /// Whether it answered lately (15 minutes).
-    pub good: bool,
-    /// Seconds since it was last heard from.
-    pub last_seen_seconds: u64,
-    /// Smoothed round-trip time in microseconds; `None` before the first answer.
-    pub rtt_micros: Option<u64>,
-}
-
-/// How a node is doing.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Status {
-    /// Its place in the key space, in hexadecimal.
-    pub id: String,
-    /// The version of the program.
-    pub version: String,
-    /// Where it listens.
-    pub listen: String,
-    /// Where other nodes see it; `None` before any said so.
-    pub address: Option<SocketAddr>,
-    /// Whether it is a leaf.
-    pub leaf: bool,
-    /// The network's number.
-    pub network: u32,
-    /// Seconds since it was started.
-    pub uptime_seconds: u64,
-    /// How often it was started.
-    pub boots: u64,
-    /// Contacts in the routing table.
-    pub peers: u32,
-    /// Lookups under way.
-    pub lookups: u32,
-    /// Streams that are open.
-    pub streams: u32,
-    /// Downloads under way.
-    pub downloads: u32,
-    /// Value records kept for others.
-    pub records: u32,
-    /// Provider records kept for others.
-    pub providers: u32,
-    /// Files shared.
-    pub shares: u32,
-    /// Pieces stored for others.
-    pub pieces: u32,
-    /// Bytes on disk of stored pieces and the cache.
-    pub stored_bytes: u64,
-    /// Bytes that they may take.
-    pub quota_bytes: u64,
-    /// Bytes of content received and sent.
-    pub downloaded_bytes: u64,
-    /// Bytes of content sent.
-    pub uploaded_bytes: u64,
-    /// What was counted, by name.
-    pub counters: std::collections::BTreeMap<String, u64>,
-}
 /// Paths in JSON: as text, or as serde writes the bytes of those that are no text. A name is any bytes but `/` and 0.
 mod path {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

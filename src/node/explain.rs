@@ -7,10 +7,11 @@
 
 use super::command::{CommandId, ExplainedNode, FailureReason, Progress, Reply, Stage};
 use super::explanation::{Findings, Piece};
+use super::inquiry::{Asked, Asking, Explain, Looking};
 use super::inspect::nothing_of;
 use super::{Node, Purpose, Waiting, status};
 use crate::dht::LookupId;
-use crate::id::{Key, NodeId};
+use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply};
 use crate::manifest::{Content, Manifest};
 use crate::time::{Duration, Instant};
@@ -18,15 +19,13 @@ use crate::transfer::{DownloadId, InspectError, InspectId, Root};
 use crate::wire::contact::Contact;
 use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry};
 use crate::wire::message::Want;
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Who does not answer within this is named as silent, unless the command says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Files that are explained at a time.
 const EXPLAINS_MAX: usize = 4;
-/// Nodes closest to each piece that are asked about it, and the most when the file is to be kept on many.
-const CLOSEST_ASKED: usize = 8;
+/// The most nodes closest to each piece that are asked about it.
 const CLOSEST_ASKED_MAX: usize = 17;
 /// Nodes asked beyond those that should keep a piece: views of who is closest may differ.
 const SPARE_NODES: usize = 3;
@@ -36,204 +35,13 @@ const ROOT_ASKED: usize = 6;
 const LOOKUPS_MAX: usize = 3;
 /// Pieces whose closest nodes are determined in one go.
 const PIECES_PER_STEP: usize = 256;
-/// Questions under way for one file, to one node, and times that one node is asked the same.
+/// Questions under way for one file, and times that one node is asked the same.
 const QUESTIONS_MAX: usize = 16;
-const QUESTIONS_PER_NODE_MAX: usize = 2;
 const TRIES_MAX: u8 = 2;
-/// Nodes that are asked about one file.
-const NODES_MAX: usize = 2048;
-/// Of those, providers: each is asked about every piece.
+/// Providers that are asked about one file: each is asked about every piece.
 const PROVIDERS_MAX: usize = 32;
 /// How long it waits for room when too many lookups or questions are under way.
 const NO_ROOM_WAIT: Duration = Duration::from_millis(250);
-
-/// A file that is being explained.
-pub(super) struct Explain {
-    hash: Key,
-    until: Instant,
-    stage: Looking,
-    manifest: Option<Arc<Manifest>>,
-    /// The lookup for providers that is under way.
-    lookup: Option<LookupId>,
-    looked_up: bool,
-    /// Nodes that the lookup asked, and provider records that it found.
-    asked: u32,
-    found: u32,
-    /// Providers, and the nodes nearest to the hash, as far as they are known before the manifest is.
-    providers: Vec<Contact>,
-    near: Vec<Contact>,
-    /// The keys of the chunks, then that of the manifest when there is one; and what is known of each.
-    keys: Vec<Key>,
-    pieces: Vec<Piece>,
-    /// Pieces whose closest nodes are to be determined, and how many of those are asked.
-    todo: VecDeque<u16>,
-    closest: usize,
-    lookups: usize,
-    nodes: Vec<Asked>,
-    numbers: BTreeMap<NodeId, u16>,
-    /// Nodes that have something to be asked.
-    ready: VecDeque<u16>,
-    /// Questions under way.
-    questions: usize,
-    /// Answers about pieces, and how many there are to be.
-    answers: u64,
-    answers_due: u64,
-    /// What holders say for how many nodes a piece is.
-    votes: BTreeMap<u8, u32>,
-    /// Whether somebody could not be asked for want of room in the table.
-    skipped: bool,
-    /// It goes on at this time although nothing comes.
-    step_at: Option<Instant>,
-}
-
-/// What an [`Explain`] is busy with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Looking {
-    /// It sees whether the file that is shared here is still what it was.
-    OwnFile,
-    /// It reads the manifest that is stored here.
-    OwnManifest,
-    /// It fetches the manifest.
-    Root(DownloadId),
-    /// It asks who has the pieces.
-    Pieces,
-}
-
-/// A node that is asked.
-struct Asked {
-    contact: Contact,
-    /// Pieces that it is to be asked about, and a bit for each that it was or is to be.
-    todo: VecDeque<u16>,
-    seen: Vec<u64>,
-    in_flight: usize,
-    queued: bool,
-    answered: bool,
-    tries: u8,
-    error: Option<InspectError>,
-}
-
-impl Asked {
-    fn new(contact: Contact, pieces: usize) -> Self {
-        Asked {
-            contact,
-            todo: VecDeque::new(),
-            seen: vec![0; pieces.div_ceil(64)],
-            in_flight: 0,
-            queued: false,
-            answered: false,
-            tries: 0,
-            error: None,
-        }
-    }
-
-    /// Enters a piece; false when it was entered before.
-    fn enter(&mut self, piece: u16) -> bool {
-        let (word, bit) = (&mut self.seen[usize::from(piece) / 64], 1 << (piece % 64));
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
-    }
-}
-
-/// A question under way: for which command, to which node, about which pieces.
-pub(super) struct Asking {
-    command: CommandId,
-    node: u16,
-    pieces: Vec<u16>,
-}
-
-impl Explain {
-    fn new(hash: Key, until: Instant) -> Self {
-        Explain {
-            hash,
-            until,
-            stage: Looking::OwnFile,
-            manifest: None,
-            lookup: None,
-            looked_up: false,
-            asked: 0,
-            found: 0,
-            providers: Vec::new(),
-            near: Vec::new(),
-            keys: Vec::new(),
-            pieces: Vec::new(),
-            todo: VecDeque::new(),
-            closest: CLOSEST_ASKED,
-            lookups: 0,
-            nodes: Vec::new(),
-            numbers: BTreeMap::new(),
-            ready: VecDeque::new(),
-            questions: 0,
-            answers: 0,
-            answers_due: 0,
-            votes: BTreeMap::new(),
-            skipped: false,
-            step_at: None,
-        }
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        Some(self.step_at.map_or(self.until, |at| at.min(self.until)))
-    }
-
-    /// Whether everybody who is known has answered or will not.
-    fn is_over(&self) -> bool {
-        let asking = self.stage == Looking::Pieces && self.looked_up;
-        asking && self.todo.is_empty() && self.ready.is_empty() && self.lookups + self.questions == 0
-    }
-
-    /// Enters a node that is to be asked about a piece.
-    fn enter(&mut self, contact: Contact, piece: u16) {
-        let count = self.pieces.len();
-        let number = match self.numbers.get(&contact.id) {
-            Some(&number) => number,
-            None if self.nodes.len() >= NODES_MAX => return self.skipped = true,
-            None => {
-                let number = self.nodes.len() as u16;
-                self.nodes.push(Asked::new(contact, count));
-                self.numbers.insert(contact.id, number);
-                number
-            }
-        };
-        let node = &mut self.nodes[usize::from(number)];
-        if node.enter(piece) && node.error.is_none() {
-            node.todo.push_back(piece);
-            self.answers_due += 1;
-            self.make_ready(number);
-        }
-    }
-
-    fn make_ready(&mut self, number: u16) {
-        let node = &mut self.nodes[usize::from(number)];
-        let free = !node.queued && node.in_flight < QUESTIONS_PER_NODE_MAX;
-        if free && !node.todo.is_empty() && node.error.is_none() {
-            node.queued = true;
-            self.ready.push_back(number);
-        }
-    }
-
-    /// Takes what a node said of a piece.
-    fn note(&mut self, number: u16, piece: u16, entry: &InspectEntry) {
-        if entry.held.is_durable() && entry.replicas > 0 {
-            *self.votes.entry(entry.replicas).or_default() += 1;
-        }
-        self.pieces[usize::from(piece)].note(number, entry);
-    }
-
-    /// A node will not answer: what it was to be asked about is not waited for.
-    fn give_up(&mut self, number: u16, error: InspectError) {
-        let node = &mut self.nodes[usize::from(number)];
-        node.error = Some(error);
-        self.answers_due -= node.todo.len() as u64;
-        node.todo.clear();
-    }
-
-    /// For how many nodes the pieces are, as most holders say: one that lies about it changes nothing.
-    fn replicas(&self) -> u8 {
-        let most = self.votes.iter().max_by_key(|(replicas, votes)| (**votes, **replicas));
-        most.map_or(0, |(replicas, _)| *replicas)
-    }
-}
 
 impl Node {
     pub(super) fn explain(&mut self, now: Instant, id: CommandId, hash: Key, timeout: Option<u32>) {
@@ -515,7 +323,7 @@ impl Node {
         node.in_flight -= 1;
         match result {
             Ok(entries) => {
-                (node.answered, node.error) = (true, None);
+                node.answered = true;
                 explain.answers += entries.len() as u64;
                 for (piece, entry) in pieces.iter().zip(&entries) {
                     explain.note(number, *piece, entry);

@@ -11,10 +11,10 @@
 //!    the deadline follows from the state.
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
-//! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node,
-//! `put` and `placement` bring files into the network, `get` and `seek` bring them out, `explain` and `explanation` say
-//! how safe they are and `inspect` what this node has of them, `values` handles named values, `housekeeping` what has to be
-//! done from time to time.
+//! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node, `inspect`
+//! what they ask about its copies, `put` and `placement` bring files into the network, `get` and `seek` bring them out,
+//! `explain` finds out how safe they are (`inquiry` whom to ask, `explanation` what the answers come to), `values` handles
+//! named values, `housekeeping` what has to be done from time to time.
 
 pub mod command;
 mod copies;
@@ -23,6 +23,7 @@ mod explanation;
 mod get;
 mod guard;
 mod housekeeping;
+mod inquiry;
 mod inspect;
 mod leave;
 mod membership;
@@ -58,10 +59,10 @@ use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Respo
 use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
-use explain::{Asking, Explain};
 use get::Get;
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
+use inquiry::{Asking, Explain};
 use leave::Leaving;
 use placement::Placement;
 use put::Put;

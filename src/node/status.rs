@@ -70,6 +70,8 @@ impl Node {
             quota_bytes: self.config.limits.quota_bytes,
             downloaded_bytes: self.transfer.downloaded_bytes(),
             uploaded_bytes: self.transfer.uploaded_bytes(),
+            gossip: None,
+            repair: None,
             counters,
         }
     }
@@ -85,6 +87,13 @@ impl Node {
                 good: peer.good,
                 last_seen_seconds: peer.silent_for.as_secs(),
                 rtt_micros: peer.rtt.map(|rtt| rtt.as_micros() as u64),
+                state: None,
+                load: None,
+                chunks: None,
+                free_bytes: None,
+                version: None,
+                role: None,
+                sequence: None,
             })
             .collect()
     }

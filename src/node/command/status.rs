@@ -1,0 +1,179 @@
+//! What `status` and `peers` answer.
+
+use crate::id::{NodeId, PublicKey};
+use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
+
+/// A node in the routing table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its place in the key space.
+    pub id: NodeId,
+    /// Its public key.
+    pub public: PublicKey,
+    /// Where it answers.
+    pub addr: SocketAddr,
+    /// Whether it answered lately (15 minutes).
+    pub good: bool,
+    /// Seconds since it was last heard from.
+    pub last_seen_seconds: u64,
+    /// Smoothed round-trip time in microseconds; `None` before the first answer.
+    pub rtt_micros: Option<u64>,
+    /// Whether it is there, as far as membership knows; `None` when it is no member. So is everything below.
+    #[serde(default)]
+    pub state: Option<MemberState>,
+    /// How busy it says it is, per mille.
+    #[serde(default)]
+    pub load: Option<u16>,
+    /// How many pieces it says it stores for others.
+    #[serde(default)]
+    pub chunks: Option<u32>,
+    /// How many bytes it says it has left for others.
+    #[serde(default)]
+    pub free_bytes: Option<u64>,
+    /// The version of the program that it says it runs.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// What part it says it takes.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// The number of the state that it signed: the higher the newer.
+    #[serde(default)]
+    pub sequence: Option<u64>,
+}
+
+/// Whether a member is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It was heard from lately.
+    Live,
+    /// It is silent and does not answer, not yet for long.
+    Suspect,
+    /// It has been silent for so long that others may take its place as a holder.
+    Unresponsive,
+    /// It has been silent for so long that it is no holder of anything.
+    Evicted,
+    /// It said goodbye.
+    Left,
+    /// Others told of it; this node has never heard from it.
+    Unproven,
+}
+
+/// What part a node takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It serves lookups and keeps pieces for others.
+    Full,
+    /// It asks and fetches only.
+    Leaf,
+}
+
+/// How a node is doing.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Its place in the key space, in hexadecimal.
+    pub id: String,
+    /// The version of the program.
+    pub version: String,
+    /// Where it listens.
+    pub listen: String,
+    /// Where other nodes see it; `None` before any said so.
+    pub address: Option<SocketAddr>,
+    /// Whether it is a leaf.
+    pub leaf: bool,
+    /// The network's number.
+    pub network: u32,
+    /// Seconds since it was started.
+    pub uptime_seconds: u64,
+    /// How often it was started.
+    pub boots: u64,
+    /// Contacts in the routing table.
+    pub peers: u32,
+    /// Lookups under way.
+    pub lookups: u32,
+    /// Streams that are open.
+    pub streams: u32,
+    /// Downloads under way.
+    pub downloads: u32,
+    /// Value records kept for others.
+    pub records: u32,
+    /// Provider records kept for others.
+    pub providers: u32,
+    /// Files shared.
+    pub shares: u32,
+    /// Pieces stored for others.
+    pub pieces: u32,
+    /// Bytes on disk of stored pieces and the cache.
+    pub stored_bytes: u64,
+    /// Bytes that they may take.
+    pub quota_bytes: u64,
+    /// Bytes of content received and sent.
+    pub downloaded_bytes: u64,
+    /// Bytes of content sent.
+    pub uploaded_bytes: u64,
+    /// Who is there; `None` when the node takes no part in membership.
+    #[serde(default)]
+    pub gossip: Option<GossipStatus>,
+    /// How the copies of what it stores are doing; `None` when it repairs nothing.
+    #[serde(default)]
+    pub repair: Option<RepairStatus>,
+    /// What was counted, by name.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// Who is there, as far as a node knows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct GossipStatus {
+    /// Members heard from lately.
+    pub live: u32,
+    /// Members that are silent, not yet for long.
+    pub suspect: u32,
+    /// Members that have been silent for so long that others may take their place.
+    pub unresponsive: u32,
+    /// Members that have been silent for so long that they are no holders.
+    pub evicted: u32,
+    /// Members that said goodbye.
+    pub left: u32,
+    /// Members that others told of and this node has never heard from.
+    pub unproven: u32,
+    /// Rounds of gossip so far.
+    pub rounds: u64,
+    /// States of members that were new.
+    pub states_learned: u64,
+    /// States that were refused: forged, malformed, or over a bound.
+    pub states_refused: u64,
+    /// How badly this node itself is doing, as it notices by its own lost probes: 0 is well; with each step it gives others more
+    /// time.
+    pub local_health: u32,
+    /// Members probed, directly and through others.
+    pub probes: u64,
+    /// Members that became suspect.
+    pub suspicions: u64,
+    /// Suspicions that turned out to be wrong.
+    pub refuted: u64,
+}
+
+/// How the copies of what a node stores are doing, as far as it knows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// Stored pieces with as many live copies as they should have.
+    pub whole: u32,
+    /// Stored pieces with fewer.
+    pub short: u32,
+    /// Of those: with no more than a quorum.
+    pub urgent: u32,
+    /// Pieces that are being copied by this node.
+    pub copying: u32,
+    /// Pieces that are stored here and need not be.
+    pub surplus: u32,
+    /// Copies made so far.
+    pub copies_made: u64,
+    /// Bytes sent for them.
+    pub bytes: u64,
+    /// Repairs given up because their cause was gone.
+    pub abandoned: u64,
+    /// For how many seconds the node has been taking itself for cut off, and repaired nothing; `None` when it does not.
+    pub cut_off_seconds: Option<u64>,
+}

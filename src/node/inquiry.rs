@@ -1,0 +1,261 @@
+//! Whom to ask what, so that it is known how safe a file is: as data, within bounds.
+
+use super::command::CommandId;
+use super::explanation::Piece;
+use crate::dht::LookupId;
+use crate::id::{Key, NodeId};
+use crate::manifest::Manifest;
+use crate::time::Instant;
+use crate::transfer::{DownloadId, InspectError};
+use crate::wire::contact::Contact;
+use crate::wire::inspect::InspectEntry;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Nodes closest to each piece that are asked about it, unless the file is to be kept on many.
+const CLOSEST_ASKED: usize = 8;
+/// Questions under way to one node.
+const QUESTIONS_PER_NODE_MAX: usize = 2;
+/// Nodes that are asked about one file.
+const NODES_MAX: usize = 2048;
+
+/// A file that is being explained.
+pub(super) struct Explain {
+    pub(super) hash: Key,
+    pub(super) until: Instant,
+    pub(super) stage: Looking,
+    pub(super) manifest: Option<Arc<Manifest>>,
+    /// The lookup for providers that is under way.
+    pub(super) lookup: Option<LookupId>,
+    pub(super) looked_up: bool,
+    /// Nodes that the lookup asked, and provider records that it found.
+    pub(super) asked: u32,
+    pub(super) found: u32,
+    /// Providers, and the nodes nearest to the hash, as far as they are known before the manifest is.
+    pub(super) providers: Vec<Contact>,
+    pub(super) near: Vec<Contact>,
+    /// The keys of the chunks, then that of the manifest when there is one; and what is known of each.
+    pub(super) keys: Vec<Key>,
+    pub(super) pieces: Vec<Piece>,
+    /// Pieces whose closest nodes are to be determined, and how many of those are asked.
+    pub(super) todo: VecDeque<u16>,
+    pub(super) closest: usize,
+    pub(super) lookups: usize,
+    pub(super) nodes: Vec<Asked>,
+    pub(super) numbers: BTreeMap<NodeId, u16>,
+    /// Nodes that have something to be asked.
+    pub(super) ready: VecDeque<u16>,
+    /// Questions under way.
+    pub(super) questions: usize,
+    /// Answers about pieces, and how many there are to be.
+    pub(super) answers: u64,
+    pub(super) answers_due: u64,
+    /// What holders say for how many nodes a piece is.
+    pub(super) votes: BTreeMap<u8, u32>,
+    /// Whether somebody could not be asked for want of room in the table.
+    pub(super) skipped: bool,
+    /// It goes on at this time although nothing comes.
+    pub(super) step_at: Option<Instant>,
+}
+
+/// What an [`Explain`] is busy with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Looking {
+    /// It sees whether the file that is shared here is still what it was.
+    OwnFile,
+    /// It reads the manifest that is stored here.
+    OwnManifest,
+    /// It fetches the manifest.
+    Root(DownloadId),
+    /// It asks who has the pieces.
+    Pieces,
+}
+
+/// A node that is asked.
+pub(super) struct Asked {
+    pub(super) contact: Contact,
+    /// Pieces that it is to be asked about, and a bit for each that it was or is to be.
+    pub(super) todo: VecDeque<u16>,
+    pub(super) seen: Vec<u64>,
+    pub(super) in_flight: usize,
+    pub(super) queued: bool,
+    pub(super) answered: bool,
+    pub(super) tries: u8,
+    pub(super) error: Option<InspectError>,
+}
+
+impl Asked {
+    pub(super) fn new(contact: Contact, pieces: usize) -> Self {
+        Asked {
+            contact,
+            todo: VecDeque::new(),
+            seen: vec![0; pieces.div_ceil(64)],
+            in_flight: 0,
+            queued: false,
+            answered: false,
+            tries: 0,
+            error: None,
+        }
+    }
+
+    /// Enters a piece; false when it was entered before.
+    pub(super) fn enter(&mut self, piece: u16) -> bool {
+        let (word, bit) = (&mut self.seen[usize::from(piece) / 64], 1 << (piece % 64));
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}
+
+/// A question under way: for which command, to which node, about which pieces.
+pub(super) struct Asking {
+    pub(super) command: CommandId,
+    pub(super) node: u16,
+    pub(super) pieces: Vec<u16>,
+}
+
+impl Explain {
+    pub(super) fn new(hash: Key, until: Instant) -> Self {
+        Explain {
+            hash,
+            until,
+            stage: Looking::OwnFile,
+            manifest: None,
+            lookup: None,
+            looked_up: false,
+            asked: 0,
+            found: 0,
+            providers: Vec::new(),
+            near: Vec::new(),
+            keys: Vec::new(),
+            pieces: Vec::new(),
+            todo: VecDeque::new(),
+            closest: CLOSEST_ASKED,
+            lookups: 0,
+            nodes: Vec::new(),
+            numbers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            questions: 0,
+            answers: 0,
+            answers_due: 0,
+            votes: BTreeMap::new(),
+            skipped: false,
+            step_at: None,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        Some(self.step_at.map_or(self.until, |at| at.min(self.until)))
+    }
+
+    /// Whether everybody who is known has answered or will not.
+    pub(super) fn is_over(&self) -> bool {
+        let asking = self.stage == Looking::Pieces && self.looked_up;
+        asking && self.todo.is_empty() && self.ready.is_empty() && self.lookups + self.questions == 0
+    }
+
+    /// Enters a node that is to be asked about a piece.
+    pub(super) fn enter(&mut self, contact: Contact, piece: u16) {
+        let count = self.pieces.len();
+        let number = match self.numbers.get(&contact.id) {
+            Some(&number) => number,
+            None if self.nodes.len() >= NODES_MAX => return self.skipped = true,
+            None => {
+                let number = self.nodes.len() as u16;
+                self.nodes.push(Asked::new(contact, count));
+                self.numbers.insert(contact.id, number);
+                number
+            }
+        };
+        let node = &mut self.nodes[usize::from(number)];
+        if node.enter(piece) && node.error.is_none() {
+            node.todo.push_back(piece);
+            self.answers_due += 1;
+            self.make_ready(number);
+        }
+    }
+
+    pub(super) fn make_ready(&mut self, number: u16) {
+        let node = &mut self.nodes[usize::from(number)];
+        let free = !node.queued && node.in_flight < QUESTIONS_PER_NODE_MAX;
+        if free && !node.todo.is_empty() && node.error.is_none() {
+            node.queued = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Takes what a node said of a piece.
+    pub(super) fn note(&mut self, number: u16, piece: u16, entry: &InspectEntry) {
+        if entry.held.is_durable() && entry.replicas > 0 {
+            *self.votes.entry(entry.replicas).or_default() += 1;
+        }
+        self.pieces[usize::from(piece)].note(number, entry);
+    }
+
+    /// A node will not answer: what it was to be asked about is not waited for.
+    pub(super) fn give_up(&mut self, number: u16, error: InspectError) {
+        let node = &mut self.nodes[usize::from(number)];
+        node.error = Some(error);
+        self.answers_due -= node.todo.len() as u64;
+        node.todo.clear();
+    }
+
+    /// For how many nodes the pieces are, as most holders say: one that lies about it changes nothing.
+    pub(super) fn replicas(&self) -> u8 {
+        let most = self.votes.iter().max_by_key(|(replicas, votes)| (**votes, **replicas));
+        most.map_or(0, |(replicas, _)| *replicas)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+    use crate::wire::inspect::Held;
+
+    fn contact(number: u16) -> Contact {
+        let mut public = [0; 32];
+        public[..2].copy_from_slice(&number.to_le_bytes());
+        Contact::new(PublicKey(public), ([127, 0, 0, 1], 1).into())
+    }
+
+    fn explain(pieces: usize) -> Explain {
+        let mut explain = Explain::new(Key([1; 32]), Instant::from_secs(30));
+        explain.keys = vec![Key([2; 32]); pieces];
+        explain.pieces = vec![Piece::default(); pieces];
+        explain
+    }
+
+    #[test]
+    fn one_liar_does_not_change_how_many_copies_there_are_to_be() {
+        let mut explain = explain(9);
+        let entry = |held, replicas| InspectEntry { held, replicas, ..InspectEntry::default() };
+        (0..8).for_each(|piece| explain.note(1, piece, &entry(Held::Stored, 3)));
+        (0..8).for_each(|piece| explain.note(2, piece, &entry(Held::Shared, 3)));
+        (0..9).for_each(|piece| explain.note(3, piece, &entry(Held::Stored, 255)));
+        (0..9).for_each(|piece| explain.note(4, piece, &entry(Held::Cached, 200)));
+        assert_eq!(explain.replicas(), 3);
+    }
+
+    #[test]
+    fn a_node_is_asked_about_a_piece_once_and_no_more_nodes_than_there_is_room_for() {
+        let mut explain = explain(70);
+        for _ in 0..2 {
+            (0..70).for_each(|piece| explain.enter(contact(0), piece));
+        }
+        assert_eq!((explain.answers_due, explain.ready.len(), explain.nodes.len()), (70, 1, 1));
+        (0..NODES_MAX as u16 - 1).for_each(|number| explain.enter(contact(1 + number), 69));
+        assert!(!explain.skipped);
+        explain.enter(contact(u16::MAX), 0);
+        assert_eq!((explain.skipped, explain.nodes.len()), (true, NODES_MAX));
+    }
+
+    #[test]
+    fn what_a_node_that_was_given_up_was_to_say_is_not_waited_for() {
+        let mut explain = explain(10);
+        (0..10).for_each(|piece| explain.enter(contact(0), piece));
+        explain.give_up(0, InspectError::Lost);
+        explain.enter(contact(0), 3);
+        assert_eq!((explain.answers_due, explain.nodes[0].todo.len()), (0, 0));
+    }
+}
