@@ -185,6 +185,11 @@ impl Neighbours {
     /// Takes the neighbourhood as membership sees it, nearest first.
     pub(super) fn set(&mut self, now: Instant, given: &[Neighbour], complete: bool) -> Changes {
         let mut changes = Changes::default();
+        let as_before = self.given.as_slice() == given && self.complete == complete && !self.waiting;
+        if as_before {
+            return changes;
+        }
+        self.waiting = false;
         self.changed |= complete != self.complete;
         self.complete = complete;
         self.given.clear();
@@ -293,7 +298,7 @@ impl Neighbours {
             }
         }
         self.refresh(now);
-        core::mem::take(&mut self.waiting)
+        self.waiting
     }
 
     /// The neighbourhood as it was last given, to be given again.

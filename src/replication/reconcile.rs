@@ -76,12 +76,13 @@ impl Replication {
 
     /// Begins the comparisons that are due and asks what can be asked.
     pub(super) fn reconcile(&mut self, now: Instant, outbox: &mut Outbox) {
-        let mut room = SESSIONS_MAX.saturating_sub(self.sessions());
+        // The first question is about every piece: one such in a turn is enough.
+        let mut begins = self.sessions() < SESSIONS_MAX;
         let live = self.neighbours.masks.live;
         for index in 0..super::SLOTS_MAX {
             let Some(slot) = self.neighbours.get_mut(index) else { continue };
             let due = slot.session.is_none() && !slot.stale && live & (1 << index) != 0;
-            if due && room > 0 && slot.reconcile_at.take_if(|at| *at <= now).is_some() {
+            if due && begins && slot.reconcile_at.take_if(|at| *at <= now).is_some() {
                 slot.grown = false;
                 slot.session = Some(Session {
                     salt: self.rng.u64(),
@@ -91,7 +92,7 @@ impl Replication {
                     next_at: now,
                     news: !slot.checked,
                 });
-                room -= 1;
+                begins = false;
             }
             self.ask_next(now, index, outbox);
         }

@@ -26,6 +26,8 @@ pub(super) struct Node {
     left: bool,
     /// What this node takes for gone, whatever is so: the other side of a partition.
     unseen: BTreeSet<usize>,
+    /// What its membership last said of each node.
+    told: Vec<Option<Liveness>>,
     turns: (Instant, u32),
 }
 
@@ -139,6 +141,7 @@ impl World {
             down_since: self.now,
             left: false,
             unseen: BTreeSet::new(),
+            told: Vec::new(),
             turns: (self.now, 0),
         });
         index
@@ -199,6 +202,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.machine = Replication::new(self.config.clone(), node.contact.id, seed, self.now);
         node.up_since = Some(self.now);
+        node.told.clear();
         for held in node.held.values() {
             node.machine.piece_added(self.now, *held);
         }
@@ -252,13 +256,17 @@ impl World {
             if !self.is_up(observer) {
                 continue;
             }
-            let others = (0..self.nodes.len()).filter(|index| *index != observer);
-            let mut members: Vec<Neighbour> = others
-                .filter_map(|index| {
-                    let liveness = self.liveness(observer, index)?;
-                    Some(Neighbour { contact: self.nodes[index].contact, liveness })
-                })
+            let seen: Vec<Option<Liveness>> = (0..self.nodes.len())
+                .map(|index| self.liveness(observer, index).filter(|_| index != observer))
                 .collect();
+            if seen == self.nodes[observer].told {
+                continue;
+            }
+            let member = |(index, liveness): (usize, &Option<Liveness>)| {
+                Some(Neighbour { contact: self.nodes[index].contact, liveness: (*liveness)? })
+            };
+            let mut members: Vec<Neighbour> = seen.iter().enumerate().filter_map(member).collect();
+            self.nodes[observer].told = seen;
             let own = self.nodes[observer].contact.id.key();
             members.sort_by_key(|member| member.contact.id.distance(&own));
             let complete = members.len() < NEIGHBOURS;
