@@ -197,22 +197,22 @@ fn a_fresh_state_reaches_nearly_everybody_in_logarithmic_time() {
 
 #[test]
 #[ignore = "takes minutes without optimisation"]
-fn live_nodes_are_not_evicted_in_hours_at_five_per_cent_loss() {
+fn live_nodes_are_not_evicted_in_an_hour_at_five_per_cent_loss() {
     let mut net = Net::settled(64, &config());
     net.loss_percent = 5;
-    net.run_secs(3 * 3600);
+    net.run_secs(3600);
     let suspected = net.events(|event| matches!(event, GossipEvent::Suspected { .. }));
-    println!("{suspected} suspicions in {} node-hours", 64 * 3);
+    println!("{suspected} suspicions in {} node-hours", 64);
     assert_eq!(net.events(blames), 0);
 }
 
 #[test]
 #[ignore = "takes minutes without optimisation"]
 fn crashes_in_a_large_network_are_known_within_a_minute() {
-    let mut net = Net::settled(300, &config());
+    let mut net = Net::settled(150, &config());
     net.loss_percent = 5;
     let mut took = Vec::new();
-    for victim in 0..25 {
+    for victim in 0..10 {
         let (at, id) = (net.now, net.nodes[victim].contact.id);
         net.crash(victim);
         net.run_secs(75);
