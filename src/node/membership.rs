@@ -54,6 +54,14 @@ impl Node {
 
     pub(super) fn gossip_event(&mut self, now: Instant, event: GossipEvent) {
         match event {
+            GossipEvent::Suspected { .. } => self.counters.suspected += 1,
+            GossipEvent::Unresponsive { .. } => self.counters.unresponsive += 1,
+            GossipEvent::Evicted { .. } => self.counters.evicted += 1,
+            GossipEvent::Left { .. } => self.counters.left += 1,
+            GossipEvent::Returned { .. } => self.counters.returned += 1,
+            GossipEvent::Met { .. } | GossipEvent::Moved { .. } => {}
+        }
+        match event {
             GossipEvent::Met { contact, rtt } | GossipEvent::Returned { contact, rtt } => {
                 self.dht.note_alive(now, contact, rtt);
             }

@@ -1,11 +1,16 @@
 //! What a node says of itself.
 
 use super::Node;
-use super::command::{FailureReason, Peer, SharedFile, Status};
+use super::command::{
+    FailureReason, GossipStatus, MemberState, Peer, RepairStatus, Role, SharedFile, Status,
+};
+use crate::gossip::{Liveness, Member};
+use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::Refused;
-use std::collections::BTreeMap;
+use crate::wire::contact::Contact;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What the node itself counts; the machines have counters of their own.
@@ -20,6 +25,11 @@ pub(super) struct Counters {
     pub(super) disk_errors: u64,
     pub(super) bad_sources: u64,
     pub(super) withdrawn: u64,
+    pub(super) suspected: u64,
+    pub(super) unresponsive: u64,
+    pub(super) evicted: u64,
+    pub(super) left: u64,
+    pub(super) returned: u64,
 }
 
 impl Counters {
@@ -33,6 +43,11 @@ impl Counters {
             ("disk_errors", self.disk_errors),
             ("sources_bad", self.bad_sources),
             ("files_withdrawn", self.withdrawn),
+            ("members_suspected", self.suspected),
+            ("members_unresponsive", self.unresponsive),
+            ("members_evicted", self.evicted),
+            ("members_left", self.left),
+            ("members_returned", self.returned),
         ];
         let refused =
             Refused::NAMES.iter().zip(self.refused).map(|(name, n)| (format!("datagrams_refused_{name}"), n));
@@ -47,6 +62,8 @@ impl Node {
         counters.insert("datagrams_dropped".to_owned(), self.outbox.dropped());
         counters.extend(dht.counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
         counters.extend(self.transfer.counters().iter().map(|(name, n)| ((*name).to_owned(), *n)));
+        let machines = [self.gossip.statistics().counters, self.replication.statistics().counters];
+        counters.extend(machines.iter().flatten().map(|(name, n)| ((*name).to_owned(), *n)));
         counters.insert("cache_evicted".to_owned(), store.evicted);
         counters.insert("pieces_expired".to_owned(), store.expired);
         Status {
@@ -70,32 +87,80 @@ impl Node {
             quota_bytes: self.config.limits.quota_bytes,
             downloaded_bytes: self.transfer.downloaded_bytes(),
             uploaded_bytes: self.transfer.uploaded_bytes(),
-            gossip: None,
-            repair: None,
+            gossip: Some(self.gossip_status()),
+            repair: Some(self.repair_status(now)),
             counters,
         }
     }
 
+    /// The contacts and the members, nearest first: whom lookups go through, and who is watched.
     pub(super) fn peers(&self, now: Instant) -> Vec<Peer> {
-        let peers = self.dht.peers(now);
-        peers
+        let mut peers: Vec<Peer> = self
+            .dht
+            .peers(now)
             .into_iter()
             .map(|peer| Peer {
-                id: peer.contact.id,
-                public: peer.contact.public,
-                addr: peer.contact.addr,
                 good: peer.good,
                 last_seen_seconds: peer.silent_for.as_secs(),
-                rtt_micros: peer.rtt.map(|rtt| rtt.as_micros() as u64),
-                state: None,
-                load: None,
-                chunks: None,
-                free_bytes: None,
-                version: None,
-                role: None,
-                sequence: None,
+                rtt_micros: peer.rtt.map(micros),
+                ..stranger(&peer.contact)
             })
-            .collect()
+            .collect();
+        let contacts: BTreeSet<NodeId> = peers.iter().map(|peer| peer.id).collect();
+        let others = self.gossip.members().filter(|member| !contacts.contains(&member.contact.id));
+        let met = others.filter(|member| member.heard.is_some());
+        peers.extend(met.map(|member| stranger(&member.contact)));
+        for peer in &mut peers {
+            if let Some(member) = self.gossip.member(&peer.id) {
+                describe(now, peer, &member);
+            }
+        }
+        peers.sort_by_key(|peer| peer.id.distance(&self.id.key()));
+        peers
+    }
+
+    fn gossip_status(&self) -> GossipStatus {
+        let statistics = self.gossip.statistics();
+        let count =
+            |name| statistics.counters.iter().find(|(its, _)| *its == name).map_or(0, |(_, count)| *count);
+        let mut status = GossipStatus {
+            rounds: count("gossip_rounds"),
+            states_learned: count("gossip_states_learned"),
+            states_refused: count("gossip_state_forged") + count("gossip_state_over_budget"),
+            local_health: u32::from(statistics.local_health),
+            probes: count("gossip_probes") + count("gossip_probes_indirect"),
+            suspicions: self.counters.suspected,
+            refuted: self.counters.returned,
+            ..GossipStatus::default()
+        };
+        for member in self.gossip.members() {
+            *match member.liveness {
+                Liveness::Live => &mut status.live,
+                Liveness::Suspect => &mut status.suspect,
+                Liveness::Unresponsive => &mut status.unresponsive,
+                Liveness::Evicted => &mut status.evicted,
+                Liveness::Left { .. } => &mut status.left,
+                Liveness::Unproven => &mut status.unproven,
+            } += 1;
+        }
+        status
+    }
+
+    fn repair_status(&self, now: Instant) -> RepairStatus {
+        let statistics = self.replication.statistics();
+        let count =
+            |name| statistics.counters.iter().find(|(its, _)| *its == name).map_or(0, |(_, count)| *count);
+        RepairStatus {
+            whole: statistics.whole as u32,
+            short: (statistics.short + statistics.urgent) as u32,
+            urgent: statistics.urgent as u32,
+            copying: statistics.copying as u32,
+            surplus: statistics.surplus as u32,
+            copies_made: count("repair_copied"),
+            bytes: count("repair_copied_bytes"),
+            abandoned: count("repair_abandoned"),
+            cut_off_seconds: statistics.cut_off_since.map(|since| now.since(since).as_secs()),
+        }
     }
 
     /// Shared files and downloads, in the order of their addresses.
@@ -125,6 +190,54 @@ impl Node {
         files.sort_by_key(|file| file.hash);
         files
     }
+}
+
+/// A node of which only its contact is known.
+fn stranger(contact: &Contact) -> Peer {
+    Peer {
+        id: contact.id,
+        public: contact.public,
+        addr: contact.addr,
+        good: false,
+        last_seen_seconds: 0,
+        rtt_micros: None,
+        state: None,
+        load: None,
+        chunks: None,
+        free_bytes: None,
+        version: None,
+        role: None,
+        sequence: None,
+    }
+}
+
+/// Adds what membership knows.
+fn describe(now: Instant, peer: &mut Peer, member: &Member) {
+    peer.state = Some(match member.liveness {
+        Liveness::Live => MemberState::Live,
+        Liveness::Suspect => MemberState::Suspect,
+        Liveness::Unresponsive => MemberState::Unresponsive,
+        Liveness::Evicted => MemberState::Evicted,
+        Liveness::Left { .. } => MemberState::Left,
+        Liveness::Unproven => MemberState::Unproven,
+    });
+    if let Some(heard) = member.heard {
+        peer.last_seen_seconds = now.since(heard).as_secs();
+    }
+    peer.rtt_micros = peer.rtt_micros.or(member.rtt.map(micros));
+    if let Some(state) = &member.state {
+        let [major, minor, patch, _] = state.version();
+        peer.load = Some(state.load());
+        peer.chunks = Some(state.chunks());
+        peer.free_bytes = Some(state.free_bytes());
+        peer.version = Some(format!("{major}.{minor}.{patch}"));
+        peer.role = Some(if state.is_leaf() { Role::Leaf } else { Role::Full });
+        peer.sequence = Some(state.sequence());
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
 }
 
 /// Where a file lies, for a person to read; empty for places that are nobody's business.
