@@ -5,16 +5,16 @@
 //! a bounded number of bytes a turn. Then all of the group get their names, each directory that has new names is synced
 //! once, and only then is any of them reported as done.
 
-use super::durable::{remove, rename, sync_data, sync_directory};
 use super::error::{failed, refused};
+use super::files::{self, Open, make_directory, remove, rename, sync_data, sync_directory, write_at};
 use super::layout::Layout;
 use super::piece_file::Trailer;
 use crate::io::{DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, PieceMeta, Place};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use zerocopy::IntoBytes;
@@ -91,11 +91,10 @@ impl Commits {
         bytes: &[u8],
     ) -> Result<(), DiskError> {
         assert_eq!(bytes.len(), meta.length as usize, "a piece is as long as its description says");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
         let pending = Pending { id, path, meta };
-        let written = options.open(&pending.path).and_then(|file| {
-            file.write_all_at(bytes, 0)?;
+        let opened = files::open(&pending.path, Open::Empty, 0o600, OFlags::empty());
+        let written = opened.and_then(|file| {
+            write_at(&file, &pending.path, bytes, 0)?;
             Ok(file)
         });
         match written {
@@ -154,7 +153,7 @@ impl Commits {
     /// Ends a piece's file with its trailer and starts to write it out.
     fn complete(&mut self, pending: Pending, file: File, checksum: u64) -> Result<(), DiskError> {
         let trailer = Trailer::new(&pending.meta, checksum);
-        let written = file.write_all_at(trailer.as_bytes(), u64::from(pending.meta.length));
+        let written = write_at(&file, &pending.path, trailer.as_bytes(), u64::from(pending.meta.length));
         written.map_err(|error| abandon(&pending.path, error))?;
         // Linux starts the write-out of what is dirty in a range that will not be needed; the pages stay while they are
         // being written. Where it does not, the sync does all of the work.
@@ -200,7 +199,7 @@ impl Commits {
         for Written { pending, .. } in self.group.drain(..) {
             let target = layout.path(&Place::Piece(pending.meta.key));
             let directory = target.parent().expect("a piece lies in a directory").to_owned();
-            let made = match fs::create_dir(&directory) {
+            let made = match make_directory(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 Ok(()) => {
                     self.new_directory = true;
@@ -239,10 +238,9 @@ impl Commits {
 }
 
 fn open(pending: Pending) -> Result<Reading, DiskDone> {
-    let mut options = OpenOptions::new();
     // No byte of an empty piece ever arrives, so perhaps nobody made its file.
-    options.read(true).write(true).create(pending.meta.length == 0).truncate(false).mode(0o600);
-    let opened = options.open(&pending.path);
+    let how = if pending.meta.length == 0 { Open::Keep } else { Open::Existing };
+    let opened = files::open(&pending.path, how, 0o600, OFlags::empty());
     let checked = opened.map_err(|error| failed("commit", &pending.path, error)).and_then(|file| {
         let metadata = file.metadata().map_err(|error| failed("commit", &pending.path, error))?;
         match metadata.len() == u64::from(pending.meta.length) {

@@ -15,9 +15,12 @@ mod commit;
 mod durable;
 mod error;
 mod extent;
+mod files;
 mod layout;
 mod lock;
 mod piece_file;
+#[cfg(any(test, feature = "sim"))]
+pub mod record;
 mod recovery;
 mod share_file;
 mod sink;

@@ -4,23 +4,29 @@
 //! what has no final name is deleted, and what has one and is damaged all the same was damaged by the medium: it is
 //! deleted too, with a line in the log.
 
-use super::durable::{remove, sync_directory};
 use super::error::OpenError;
 use super::extent::{open_regular, stamp_of};
+use super::files::{self, remove, sync_directory};
 use super::layout::{Layout, is_temporary};
 use super::state::{LastRun, read_sealed, read_small};
 use super::{piece_file, share_file};
 use crate::id::Key;
 use crate::io::{Ages, PieceMeta, Place, Recovered, Share};
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Makes a directory that only this user enters, unless it is there.
 pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(OpenError::at(path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => make_directory(parent)?,
+        _ => {}
+    }
+    files::make_directory(path).map_err(OpenError::at(path))
 }
 
 /// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's.

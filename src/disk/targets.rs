@@ -1,15 +1,15 @@
 //! Downloads' files: made, finished, removed.
 
-use super::durable::{remove, rename, sync_directory};
 use super::error::{failed, refused};
 use super::extent::stamp_of;
+use super::files::{remove, rename, set_length, sync_directory, write_at};
 use super::layout::Layout;
 use super::sink::open_target;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Place, Share};
 use rustix::fs::{Access, SeekFrom, access, fstatvfs, seek};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Prepares the file of a download. What can be known to fail at the end fails here.
@@ -62,7 +62,7 @@ fn make_room(file: &File, path: &Path, length: u64) -> Result<(), DiskError> {
         return Err(refused(DiskErrorKind::NoSpace, path, what));
     }
     if metadata.len() != length {
-        file.set_len(length).map_err(tried)?;
+        set_length(file, path, length).map_err(tried)?;
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ pub(super) fn write(
 ) -> Result<DiskReply, DiskError> {
     let path = layout.path(place);
     let file = open_target(place, &path)?;
-    file.write_all_at(bytes, offset).map_err(|error| failed("write", &path, error))?;
+    write_at(&file, &path, bytes, offset).map_err(|error| failed("write", &path, error))?;
     Ok(DiskReply::Done)
 }
 

@@ -1,8 +1,8 @@
 //! Operations that read a lot, a slice at a time, so that none of them stalls the loop.
 
-use super::durable::{sync_data, sync_directory};
 use super::error::{failed, refused};
 use super::extent::{OpenExtent, open_regular, stamp_of};
+use super::files::{sync_data, sync_directory};
 use super::sink::OpenSink;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, Manifest, ManifestBuilder};
