@@ -6,7 +6,9 @@
 //! once, and only then is any of them reported as done.
 
 use super::error::{failed, refused};
-use super::files::{self, Open, make_directory, remove, rename, sync_data, sync_directory, write_at};
+use super::files::{
+    self, Open, make_directory, remove, remove_directory, rename, sync_data, sync_directory, write_at,
+};
 use super::layout::Layout;
 use super::piece_file::Trailer;
 use crate::io::{DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, PieceMeta, Place};
@@ -57,8 +59,8 @@ pub(super) struct Commits {
     /// How many of the group, from its start, are synced. Syncing has begun when it is not zero.
     synced: usize,
     turns: u32,
-    /// Whether a directory of pieces was made whose own name may not be on the medium.
-    new_directory: bool,
+    /// Directories of pieces that were made, and whose own names may not be on the medium.
+    new_directories: Vec<PathBuf>,
 }
 
 impl Commits {
@@ -202,7 +204,7 @@ impl Commits {
             let made = match make_directory(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 Ok(()) => {
-                    self.new_directory = true;
+                    self.new_directories.push(directory.clone());
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -216,11 +218,10 @@ impl Commits {
             }
         }
         (self.group_bytes, self.synced, self.turns) = (0, 0, 0);
-        let mut parent = Ok(());
-        if self.new_directory {
-            parent = sync_directory(&layout.pieces());
-            self.new_directory = parent.is_err();
-        }
+        let parent = match self.new_directories.is_empty() {
+            true => Ok(()),
+            false => sync_directory(&layout.pieces()),
+        };
         for (directory, pieces) in named {
             let synced = match &parent {
                 Ok(()) => sync_directory(&directory),
@@ -233,6 +234,12 @@ impl Commits {
                 };
                 done.push_back(DiskDone { id, result });
             }
+        }
+        match parent {
+            Ok(()) => self.new_directories.clear(),
+            // They are empty by now. What the failed sync covered is not trusted again: they are made anew when they
+            // are needed.
+            Err(_) => self.new_directories.retain(|directory| remove_directory(directory).is_err()),
         }
     }
 }

@@ -5,6 +5,7 @@
 #[cfg(any(test, feature = "sim"))]
 use super::record::{self, Kind, Operation};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -97,6 +98,16 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Deletes an empty directory.
+pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::RemoveDirectory, path)?;
+    fs::remove_dir(path)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::log(|| Operation::RemoveDirectory { path: path.to_owned() });
+    Ok(())
+}
+
 /// Has a file's data and length on the medium.
 pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
@@ -104,6 +115,18 @@ pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     rustix::fs::fdatasync(file)?;
     #[cfg(any(test, feature = "sim"))]
     record::synced(file, path, Kind::SyncData)?;
+    let _ = path;
+    Ok(())
+}
+
+/// Has all of a file on the medium, its time of modification too: shares are known by that, and a sync of the data
+/// alone need not write it.
+pub(super) fn sync_all(file: &File, path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt_sync(file, path, Kind::SyncAll)?;
+    file.sync_all()?;
+    #[cfg(any(test, feature = "sim"))]
+    record::synced(file, path, Kind::SyncAll)?;
     let _ = path;
     Ok(())
 }
@@ -117,4 +140,17 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::synced(&directory, path, Kind::SyncDirectory)?;
     Ok(())
+}
+
+/// Has the names in a directory on the medium that need not be this user's to sync. Only trouble with the medium counts.
+pub(super) fn sync_directory_of_others(path: &Path) -> io::Result<()> {
+    match sync_directory(path) {
+        Err(error) if is_trouble(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether what a sync covered may be lost, rather than that nothing could be synced.
+fn is_trouble(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NOSPC | Errno::DQUOT))
 }

@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Makes a directory that only this user enters, unless it is there.
+/// Makes a directory that only this user enters, and those that it lies in, unless it is there.
 pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
         return Ok(());
@@ -51,8 +51,8 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages) -> Result<Rec
     }
     if !last.ages.clean {
         // A process that was killed may have named what it had no time to make the medium remember. It will be counted
-        // on from now on.
-        for path in [layout.pieces(), layout.shares(), layout.root().to_owned()] {
+        // on from now on. The root is synced when this start is counted, whatever the last run was.
+        for path in [layout.pieces(), layout.shares()] {
             sync_directory(&path).map_err(OpenError::at(&path))?;
         }
     }
@@ -123,7 +123,7 @@ fn share_at(layout: &Layout, path: &Path, last: &LastRun) -> Result<Share, Strin
         Ok(_) => return Err(gone("it has changed since it was put in")),
         Err(error) => return Err(gone(&error.message)),
     }
-    if !(share.synced || last.ages.clean || last.same_machine_boot) {
+    if !(share.synced || last.same_machine_boot) {
         return Err(gone("it was fetched shortly before the power went, and may not be whole"));
     }
     Ok(share)

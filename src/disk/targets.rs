@@ -1,9 +1,12 @@
 //! Downloads' files: made, finished, removed.
 
 use super::error::{failed, refused};
-use super::extent::stamp_of;
-use super::files::{remove, rename, set_length, sync_directory, write_at};
+use super::extent::{open_regular, stamp_of};
+use super::files::{
+    remove, rename, set_length, sync_all, sync_directory, sync_directory_of_others, write_at,
+};
 use super::layout::Layout;
+use super::share_file;
 use super::sink::open_target;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Place, Share};
 use rustix::fs::{Access, SeekFrom, access, fstatvfs, seek};
@@ -106,6 +109,18 @@ pub(super) fn delete(layout: &Layout, place: &Place) -> Result<DiskReply, DiskEr
             Err(refused(DiskErrorKind::Unsuitable, &path, "is not a node's to delete"))
         }
     }
+}
+
+/// Makes a share durable whose content was not synced. One whose file is no longer what it was is left alone.
+pub(super) fn sync(layout: &Layout, share: &Share) -> Result<(), DiskError> {
+    let path = layout.path(&share.place);
+    let file = match open_regular(&path) {
+        Ok((file, metadata)) if stamp_of(&metadata) == share.stamp => file,
+        _ => return Ok(()),
+    };
+    let synced = sync_all(&file, &path).and_then(|()| path.parent().map_or(Ok(()), sync_directory_of_others));
+    synced.map_err(|error| failed("sync", &path, error))?;
+    share_file::save(layout, &Share { synced: true, ..share.clone() })
 }
 
 /// Forgets a share, for good.

@@ -233,3 +233,23 @@ fn a_disk_that_turns_out_to_be_full_is_told_apart_and_the_next_piece_may_fit() {
     drop(disk);
     assert_eq!(dir.open().1.pieces, [piece(&content(2, 1000))]);
 }
+
+#[test]
+fn a_directory_whose_name_could_not_be_synced_is_made_anew() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 1000);
+    let directory = disk_path(&dir, key_of(&bytes)).parent().unwrap().to_owned();
+    fs::remove_dir(&directory).unwrap();
+    let pieces = directory.parent().unwrap().to_owned();
+    record::plan(move |attempt| {
+        let wanted = attempt.kind == Kind::SyncDirectory && attempt.path == pieces;
+        wanted.then_some(Fault::Fail(Errno::IO))
+    });
+    assert_eq!(kind(stored(&mut disk, &bytes)), DiskErrorKind::Failed);
+    record::end_plan();
+    assert!(!directory.exists());
+    record::begin(None);
+    assert_eq!(stored(&mut disk, &bytes), Ok(DiskReply::Done));
+    assert!(record::end().contains(&Operation::MakeDirectory { path: directory }));
+}
