@@ -107,8 +107,8 @@ pub struct Share {
     pub lifetime: u32,
     /// Whether every chunk has been copied to as many nodes as were asked for.
     pub replicated: bool,
-    /// Whether its content is known to be on disk. What was downloaded is not synced: after a power cut it is
-    /// hashed again before it is served.
+    /// Whether its content is known to be on disk. What was downloaded is synced when the run ends in order: after a
+    /// power cut before that it is no longer shared.
     pub synced: bool,
 }
 

@@ -5,16 +5,18 @@
 //! a bounded number of bytes a turn. Then all of the group get their names, each directory that has new names is synced
 //! once, and only then is any of them reported as done.
 
-use super::durable::{remove, rename, sync_data, sync_directory};
 use super::error::{failed, refused};
+use super::files::{
+    self, Open, make_directory, remove, remove_directory, rename, sync_data, sync_directory, write_at,
+};
 use super::layout::Layout;
 use super::piece_file::Trailer;
 use crate::io::{DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, PieceMeta, Place};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use zerocopy::IntoBytes;
@@ -57,8 +59,8 @@ pub(super) struct Commits {
     /// How many of the group, from its start, are synced. Syncing has begun when it is not zero.
     synced: usize,
     turns: u32,
-    /// Whether a directory of pieces was made whose own name may not be on the medium.
-    new_directory: bool,
+    /// Directories of pieces that were made, and whose own names may not be on the medium.
+    new_directories: Vec<PathBuf>,
 }
 
 impl Commits {
@@ -91,11 +93,10 @@ impl Commits {
         bytes: &[u8],
     ) -> Result<(), DiskError> {
         assert_eq!(bytes.len(), meta.length as usize, "a piece is as long as its description says");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
         let pending = Pending { id, path, meta };
-        let written = options.open(&pending.path).and_then(|file| {
-            file.write_all_at(bytes, 0)?;
+        let opened = files::open(&pending.path, Open::Empty, 0o600, OFlags::empty());
+        let written = opened.and_then(|file| {
+            write_at(&file, &pending.path, bytes, 0)?;
             Ok(file)
         });
         match written {
@@ -154,7 +155,7 @@ impl Commits {
     /// Ends a piece's file with its trailer and starts to write it out.
     fn complete(&mut self, pending: Pending, file: File, checksum: u64) -> Result<(), DiskError> {
         let trailer = Trailer::new(&pending.meta, checksum);
-        let written = file.write_all_at(trailer.as_bytes(), u64::from(pending.meta.length));
+        let written = write_at(&file, &pending.path, trailer.as_bytes(), u64::from(pending.meta.length));
         written.map_err(|error| abandon(&pending.path, error))?;
         // Linux starts the write-out of what is dirty in a range that will not be needed; the pages stay while they are
         // being written. Where it does not, the sync does all of the work.
@@ -200,10 +201,10 @@ impl Commits {
         for Written { pending, .. } in self.group.drain(..) {
             let target = layout.path(&Place::Piece(pending.meta.key));
             let directory = target.parent().expect("a piece lies in a directory").to_owned();
-            let made = match fs::create_dir(&directory) {
+            let made = match make_directory(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 Ok(()) => {
-                    self.new_directory = true;
+                    self.new_directories.push(directory.clone());
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -217,11 +218,10 @@ impl Commits {
             }
         }
         (self.group_bytes, self.synced, self.turns) = (0, 0, 0);
-        let mut parent = Ok(());
-        if self.new_directory {
-            parent = sync_directory(&layout.pieces());
-            self.new_directory = parent.is_err();
-        }
+        let parent = match self.new_directories.is_empty() {
+            true => Ok(()),
+            false => sync_directory(&layout.pieces()),
+        };
         for (directory, pieces) in named {
             let synced = match &parent {
                 Ok(()) => sync_directory(&directory),
@@ -235,14 +235,19 @@ impl Commits {
                 done.push_back(DiskDone { id, result });
             }
         }
+        match parent {
+            Ok(()) => self.new_directories.clear(),
+            // They are empty by now. What the failed sync covered is not trusted again: they are made anew when they
+            // are needed.
+            Err(_) => self.new_directories.retain(|directory| remove_directory(directory).is_err()),
+        }
     }
 }
 
 fn open(pending: Pending) -> Result<Reading, DiskDone> {
-    let mut options = OpenOptions::new();
     // No byte of an empty piece ever arrives, so perhaps nobody made its file.
-    options.read(true).write(true).create(pending.meta.length == 0).truncate(false).mode(0o600);
-    let opened = options.open(&pending.path);
+    let how = if pending.meta.length == 0 { Open::Keep } else { Open::Existing };
+    let opened = files::open(&pending.path, how, 0o600, OFlags::empty());
     let checked = opened.map_err(|error| failed("commit", &pending.path, error)).and_then(|file| {
         let metadata = file.metadata().map_err(|error| failed("commit", &pending.path, error))?;
         match metadata.len() == u64::from(pending.meta.length) {

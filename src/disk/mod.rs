@@ -15,9 +15,12 @@ mod commit;
 mod durable;
 mod error;
 mod extent;
+mod files;
 mod layout;
 mod lock;
 mod piece_file;
+#[cfg(any(test, feature = "sim"))]
+pub mod record;
 mod recovery;
 mod share_file;
 mod sink;
@@ -27,14 +30,18 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use crate::io::{Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, Place, Recovered, Sink};
+use crate::id::Key;
+use crate::io::{
+    Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, Place, Recovered, Share, Sink,
+};
 use commit::Commits;
 use durable::Replace;
 use error::failed;
 use layout::Layout;
 use lock::Lock;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tasks::{Check, Copy, Hash, Read, Slice, Task};
 
 pub use error::OpenError;
@@ -59,6 +66,8 @@ pub struct Disk {
     /// Allocated when it is first needed.
     buffer: Vec<u8>,
     written: u64,
+    /// Shares whose content may not be on the medium: as many as there are shares, at most.
+    unsynced: BTreeMap<Key, Arc<Share>>,
 }
 
 impl Disk {
@@ -71,9 +80,12 @@ impl Disk {
         let secret = state::secret(&layout)?;
         let last = state::read_ages(&layout)?;
         let ages = Ages { boots: last.ages.boots.saturating_add(1), ..last.ages };
+        let recovered = recovery::recover(&layout, &last, ages)?;
+        // Only now: a start that fails or is killed before all is cleared away must not count as one that has done it.
         let path = layout.file("ages");
         state::save_ages(&layout, &Ages { clean: false, ..ages }).map_err(OpenError::at(&path))?;
-        let recovered = recovery::recover(&layout, &last, ages)?;
+        let unsynced = recovered.shares.iter().filter(|share| !share.synced);
+        let unsynced = unsynced.map(|share| (share.manifest.hash(), Arc::new(share.clone()))).collect();
         let disk = Disk {
             layout,
             _lock: lock,
@@ -83,6 +95,7 @@ impl Disk {
             done: VecDeque::new(),
             buffer: Vec::new(),
             written: 0,
+            unsynced,
         };
         Ok((disk, recovered, secret))
     }
@@ -136,7 +149,8 @@ impl Disk {
         self.run_tasks(rest + kept);
     }
 
-    /// Finishes what is to be durable, abandons the rest, and writes down that the run ended in order.
+    /// Finishes what is to be durable, abandons the rest, syncs what was downloaded, and writes down that the run ended in
+    /// order.
     pub fn clean_shutdown(&mut self, ages: Ages) -> Result<(), DiskError> {
         while self.has_work() {
             let more = !self.submitted.is_empty();
@@ -145,7 +159,19 @@ impl Disk {
             self.tasks.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
         }
+        self.sync_downloads();
         self.save_ages(&Ages { clean: true, ..ages })
+    }
+
+    /// Makes the shares durable whose content has not been synced, so that they outlive a power cut from now on. The
+    /// kernel would have written it within half a minute anyway.
+    fn sync_downloads(&mut self) {
+        for share in core::mem::take(&mut self.unsynced).into_values() {
+            if let Err(error) = targets::sync(&self.layout, &share) {
+                log::warn!("{error}; it is no longer shared");
+                let _ = files::remove(&self.layout.share(&share.manifest.hash()));
+            }
+        }
     }
 
     fn save_ages(&self, ages: &Ages) -> Result<(), DiskError> {
@@ -196,19 +222,29 @@ impl Disk {
         Ok(None)
     }
 
-    fn do_at_once(&self, op: DiskOp) -> Result<DiskReply, DiskError> {
+    fn do_at_once(&mut self, op: DiskOp) -> Result<DiskReply, DiskError> {
         let layout = &self.layout;
         let save = |name, bytes: &[u8], how| {
             let path = layout.file(name);
             state::save_sealed(&path, bytes, how).map_err(|error| failed("write", &path, error))
         };
         match op {
-            DiskOp::SaveShare(share) => share_file::save(layout, &share)?,
+            DiskOp::SaveShare(share) => {
+                share_file::save(layout, &share)?;
+                let hash = share.manifest.hash();
+                match share.synced {
+                    true => self.unsynced.remove(&hash),
+                    false => self.unsynced.insert(hash, share),
+                };
+            }
             DiskOp::SavePeers(bytes) => save("peers", &bytes, Replace::Lightly)?,
             DiskOp::SaveRecords(bytes) => save("records", &bytes, Replace::Durably)?,
             // Only the end of the run is clean, whatever the core has heard of the run before.
             DiskOp::SaveAges(ages) => self.save_ages(&Ages { clean: false, ..ages })?,
-            DiskOp::RemoveShare { share } => return targets::forget(layout, &share),
+            DiskOp::RemoveShare { share } => {
+                self.unsynced.remove(&share.manifest.hash());
+                return targets::forget(layout, &share);
+            }
             DiskOp::OpenTarget { place, length } => return targets::open(layout, &place, length),
             DiskOp::WriteTarget { place, offset, bytes } => {
                 return targets::write(layout, &place, offset, &bytes);

@@ -4,23 +4,29 @@
 //! what has no final name is deleted, and what has one and is damaged all the same was damaged by the medium: it is
 //! deleted too, with a line in the log.
 
-use super::durable::{remove, sync_directory};
 use super::error::OpenError;
 use super::extent::{open_regular, stamp_of};
+use super::files::{self, remove, sync_directory};
 use super::layout::{Layout, is_temporary};
 use super::state::{LastRun, read_sealed, read_small};
 use super::{piece_file, share_file};
 use crate::id::Key;
 use crate::io::{Ages, PieceMeta, Place, Recovered, Share};
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Makes a directory that only this user enters, unless it is there.
+/// Makes a directory that only this user enters, and those that it lies in, unless it is there.
 pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(OpenError::at(path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => make_directory(parent)?,
+        _ => {}
+    }
+    files::make_directory(path).map_err(OpenError::at(path))
 }
 
 /// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's.
@@ -45,8 +51,8 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages) -> Result<Rec
     }
     if !last.ages.clean {
         // A process that was killed may have named what it had no time to make the medium remember. It will be counted
-        // on from now on.
-        for path in [layout.pieces(), layout.shares(), layout.root().to_owned()] {
+        // on from now on. The root is synced when this start is counted, whatever the last run was.
+        for path in [layout.pieces(), layout.shares()] {
             sync_directory(&path).map_err(OpenError::at(&path))?;
         }
     }
@@ -117,7 +123,7 @@ fn share_at(layout: &Layout, path: &Path, last: &LastRun) -> Result<Share, Strin
         Ok(_) => return Err(gone("it has changed since it was put in")),
         Err(error) => return Err(gone(&error.message)),
     }
-    if !(share.synced || last.ages.clean || last.same_machine_boot) {
+    if !(share.synced || last.same_machine_boot) {
         return Err(gone("it was fetched shortly before the power went, and may not be whole"));
     }
     Ok(share)

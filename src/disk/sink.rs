@@ -1,13 +1,13 @@
 //! Writing: what arrives goes into its file and is hashed on the way.
 
 use super::error::{failed, refused};
+use super::files::{self, Open, write_at};
 use super::layout::Layout;
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, Place, Sink};
 use crate::manifest::HashAs;
 use rustix::fs::OFlags;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The part of a file that is being written.
@@ -36,7 +36,7 @@ impl OpenSink {
     /// Writes and hashes the start of `bytes`, and returns how many it took: never more than are still to come.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, DiskError> {
         let taken = &bytes[..bytes.len().min(self.remaining as usize)];
-        let written = self.file.write_all_at(taken, self.offset);
+        let written = write_at(&self.file, &self.path, taken, self.offset);
         written.map_err(|error| failed("write", &self.path, error))?;
         self.hasher.update(taken);
         self.offset += taken.len() as u64;
@@ -62,10 +62,8 @@ pub(super) fn open_target(place: &Place, path: &Path) -> Result<File, DiskError>
         Place::Partial(_) => 0o666,
         _ => return Err(refused(DiskErrorKind::Unsuitable, path, "is nothing that a node writes into")),
     };
-    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits() as i32;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(flags);
-    let file = options.open(path).map_err(|error| failed("write", path, error))?;
+    let file = files::open(path, Open::Keep, mode, OFlags::NONBLOCK | OFlags::NOFOLLOW);
+    let file = file.map_err(|error| failed("write", path, error))?;
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
         Ok(_) => Err(refused(DiskErrorKind::Unsuitable, path, "is not a regular file")),

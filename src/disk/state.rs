@@ -2,6 +2,7 @@
 
 use super::durable::{Replace, replace};
 use super::error::OpenError;
+use super::files::sync_directory_of_others;
 use super::layout::Layout;
 use crate::id::Key;
 use crate::io::Ages;
@@ -27,7 +28,7 @@ pub(super) fn secret(layout: &Layout) -> Result<[u8; 32], OpenError> {
     let path = layout.file("identity.key");
     let text = match read_small(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return make_secret(&path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return make_secret(layout, &path),
         Err(error) => return Err(OpenError::new(&path, error)),
     };
     let mode = fs::metadata(&path).map_err(OpenError::at(&path))?.permissions().mode();
@@ -41,7 +42,12 @@ pub(super) fn secret(layout: &Layout) -> Result<[u8; 32], OpenError> {
     }
 }
 
-fn make_secret(path: &Path) -> Result<[u8; 32], OpenError> {
+fn make_secret(layout: &Layout, path: &Path) -> Result<[u8; 32], OpenError> {
+    // Whatever is stored here is lost with any of the directories above, and this start may have made some of them, or
+    // an earlier one that was killed. Where there is a secret, they are on the medium.
+    for directory in layout.root().ancestors().skip(1) {
+        sync_directory_of_others(directory).map_err(OpenError::at(directory))?;
+    }
     let mut secret = [0; 32];
     let filled = getrandom(&mut secret[..], GetRandomFlags::empty());
     if filled != Ok(secret.len()) {
@@ -122,6 +128,10 @@ pub(super) fn save_ages(layout: &Layout, ages: &Ages) -> io::Result<()> {
 
 /// Names this run of the machine; zero where the kernel does not tell.
 fn machine_boot() -> [u8; 16] {
+    #[cfg(any(test, feature = "sim"))]
+    if let Some(name) = super::record::machine_boot() {
+        return name;
+    }
     let text = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     match text.is_empty() {
         true => [0; 16],

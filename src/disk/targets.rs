@@ -1,15 +1,18 @@
 //! Downloads' files: made, finished, removed.
 
-use super::durable::{remove, rename, sync_directory};
 use super::error::{failed, refused};
-use super::extent::stamp_of;
+use super::extent::{open_regular, stamp_of};
+use super::files::{
+    remove, rename, set_length, sync_all, sync_directory, sync_directory_of_others, write_at,
+};
 use super::layout::Layout;
+use super::share_file;
 use super::sink::open_target;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Place, Share};
 use rustix::fs::{Access, SeekFrom, access, fstatvfs, seek};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Prepares the file of a download. What can be known to fail at the end fails here.
@@ -62,7 +65,7 @@ fn make_room(file: &File, path: &Path, length: u64) -> Result<(), DiskError> {
         return Err(refused(DiskErrorKind::NoSpace, path, what));
     }
     if metadata.len() != length {
-        file.set_len(length).map_err(tried)?;
+        set_length(file, path, length).map_err(tried)?;
     }
     Ok(())
 }
@@ -76,7 +79,7 @@ pub(super) fn write(
 ) -> Result<DiskReply, DiskError> {
     let path = layout.path(place);
     let file = open_target(place, &path)?;
-    file.write_all_at(bytes, offset).map_err(|error| failed("write", &path, error))?;
+    write_at(&file, &path, bytes, offset).map_err(|error| failed("write", &path, error))?;
     Ok(DiskReply::Done)
 }
 
@@ -106,6 +109,18 @@ pub(super) fn delete(layout: &Layout, place: &Place) -> Result<DiskReply, DiskEr
             Err(refused(DiskErrorKind::Unsuitable, &path, "is not a node's to delete"))
         }
     }
+}
+
+/// Makes a share durable whose content was not synced. One whose file is no longer what it was is left alone.
+pub(super) fn sync(layout: &Layout, share: &Share) -> Result<(), DiskError> {
+    let path = layout.path(&share.place);
+    let file = match open_regular(&path) {
+        Ok((file, metadata)) if stamp_of(&metadata) == share.stamp => file,
+        _ => return Ok(()),
+    };
+    let synced = sync_all(&file, &path).and_then(|()| path.parent().map_or(Ok(()), sync_directory_of_others));
+    synced.map_err(|error| failed("sync", &path, error))?;
+    share_file::save(layout, &Share { synced: true, ..share.clone() })
 }
 
 /// Forgets a share, for good.

@@ -1,8 +1,8 @@
 //! Operations that read a lot, a slice at a time, so that none of them stalls the loop.
 
-use super::durable::{sync_data, sync_directory};
 use super::error::{failed, refused};
 use super::extent::{OpenExtent, open_regular, stamp_of};
+use super::files::{sync_all, sync_directory_of_others};
 use super::sink::OpenSink;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, Manifest, ManifestBuilder};
@@ -93,13 +93,13 @@ impl Hash {
 
     fn finish(&mut self) -> Result<DiskReply, DiskError> {
         let manifest = self.builder.take().and_then(ManifestBuilder::finish).expect("every byte was fed");
-        match sync_data(&self.file, &self.path) {
+        match sync_all(&self.file, &self.path) {
             // What cannot be synced because nothing can be written there is as durable as it will ever be.
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::ROFS)) => {}
             result => result.map_err(|error| failed("sync", &self.path, error))?,
         }
-        // Whoever shares a file need not be allowed to sync its directory, and most file systems have done so by now.
-        let _ = self.path.parent().map(sync_directory);
+        let named = self.path.parent().map_or(Ok(()), sync_directory_of_others);
+        named.map_err(|error| failed("sync the directory of", &self.path, error))?;
         // By its name: a file that was replaced meanwhile is not the one that was hashed.
         let now = self.path.metadata().map_err(|error| failed("read", &self.path, error))?;
         match stamp_of(&now) == self.stamp {

@@ -409,8 +409,8 @@ impl Node {
         let known = self.store.share(&get.hash);
         let elsewhere = known.is_some_and(|known| known.place != place);
         let share = Arc::new(match known {
-            // It has taken the place of the file that was shared there.
-            Some(known) => Share { stamp, ..Share::clone(known) },
+            // It has taken the place of the file that was shared there, and nobody has synced it.
+            Some(known) => Share { stamp, synced: false, ..Share::clone(known) },
             None => Share {
                 manifest,
                 place,

@@ -23,6 +23,7 @@ mod gist;
 pub mod host;
 pub mod link;
 pub mod population;
+pub mod power_loss;
 mod queue;
 pub mod report;
 mod stream;

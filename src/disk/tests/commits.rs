@@ -1,9 +1,7 @@
-use super::durable::script::{self, Step};
+use super::record::{self, Fault, Kind, Operation};
 use super::*;
-use crate::rng::Rng;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 #[test]
 fn a_piece_arrives_is_committed_and_is_there_after_a_restart() {
@@ -133,30 +131,32 @@ fn a_commit_of_what_did_not_arrive_whole_fails_and_leaves_nothing() {
 fn data_is_synced_before_names_and_names_before_anything_is_reported() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
-    script::begin(Errno::IO, |_, _| false);
+    record::begin(None);
     let pieces: Vec<_> = (0..5).map(|seed| content(seed, 1000)).collect();
     for (number, bytes) in (0..).zip(&pieces) {
         disk.submit(DiskId(number), DiskOp::WritePiece { meta: piece(bytes), bytes: bytes.clone() });
     }
     assert_eq!(drain(&mut disk).len(), 5);
-    let steps = script::end();
-    let position = |wanted: &dyn Fn(&Step) -> bool| steps.iter().position(wanted).unwrap();
+    let mut steps = record::end();
+    steps.retain(|step| matches!(step, Operation::Sync { .. } | Operation::Rename { .. }));
+    let position = |wanted: &dyn Fn(&Operation) -> bool| steps.iter().position(wanted).unwrap();
+    let sync_of =
+        |wanted: &Path| position(&|step| matches!(step, Operation::Sync { path, .. } if path == wanted));
     let root = disk.path_of(&Place::Piece(key_of(&pieces[0])));
-    let parent = root.parent().unwrap().parent().unwrap().to_owned();
-    let parent_synced = position(&|step| *step == Step::Directory(parent.clone()));
+    let parent_synced = sync_of(root.parent().unwrap().parent().unwrap());
     for (number, bytes) in pieces.iter().enumerate() {
         let target = disk.path_of(&Place::Piece(key_of(bytes)));
         let source = dir.path(&format!("node/incoming/m{number}"));
-        let data = position(&|step| *step == Step::Data(source.clone()));
-        let name = position(&|step| *step == Step::Rename(source.clone(), target.clone()));
-        let directory = position(&|step| *step == Step::Directory(target.parent().unwrap().to_owned()));
+        let renamed = Operation::Rename { from: source.clone(), to: target.clone() };
+        let (data, directory) = (sync_of(&source), sync_of(target.parent().unwrap()));
+        let name = position(&|step| *step == renamed);
         assert!(data < name && name < parent_synced && parent_synced < directory);
     }
     // As one group: all the data, all the names, each directory once.
-    let of = |wanted: fn(&Step) -> bool| steps.iter().filter(|step| wanted(step)).count();
-    assert_eq!(of(|step| matches!(step, Step::Data(_))), 5);
-    assert!(steps[..5].iter().all(|step| matches!(step, Step::Data(_))));
-    assert!(of(|step| matches!(step, Step::Directory(_))) <= 6);
+    let is = |step: &Operation, wanted| matches!(step, Operation::Sync { kind, .. } if *kind == wanted);
+    assert!(steps[..5].iter().all(|step| is(step, Kind::SyncData)));
+    assert!(!steps[5..].iter().any(|step| is(step, Kind::SyncData)));
+    assert!(steps.iter().filter(|step| is(step, Kind::SyncDirectory)).count() <= 6);
 }
 
 #[test]
@@ -197,17 +197,23 @@ fn after_a_failed_sync_nothing_that_it_covered_is_kept_or_reported_as_stored() {
         done.iter().find(|done| done.id == DiskId(id)).unwrap().result.clone().map_err(|error| error.kind)
     };
     // The data of one.
-    script::begin(Errno::IO, |_, step| matches!(step, Step::Data(path) if path.ends_with("m1")));
+    record::plan(|attempt| {
+        let wanted = attempt.kind == Kind::SyncData && attempt.path.ends_with("m1");
+        wanted.then_some(Fault::Fail(Errno::IO))
+    });
     submit(&mut disk);
     let done = drain(&mut disk);
-    script::end();
+    record::end_plan();
     assert_eq!((result(&done, 1), result(&done, 2)), (Ok(DiskReply::Done), Err(DiskErrorKind::Failed)));
     // The directory of the other.
     let directory = disk.path_of(&Place::Piece(key_of(&bad))).parent().unwrap().to_owned();
-    script::begin(Errno::IO, move |_, step| *step == Step::Directory(directory.clone()));
+    record::plan(move |attempt| {
+        let wanted = attempt.kind == Kind::SyncDirectory && attempt.path == directory;
+        wanted.then_some(Fault::Fail(Errno::IO))
+    });
     submit(&mut disk);
     let done = drain(&mut disk);
-    script::end();
+    record::end_plan();
     assert_eq!((result(&done, 1), result(&done, 2)), (Ok(DiskReply::Done), Err(DiskErrorKind::Failed)));
     assert!(!disk.path_of(&Place::Piece(key_of(&bad))).exists());
     assert_eq!(fs::read_dir(dir.path("node/incoming")).unwrap().count(), 0);
@@ -219,75 +225,31 @@ fn after_a_failed_sync_nothing_that_it_covered_is_kept_or_reported_as_stored() {
 fn a_disk_that_turns_out_to_be_full_is_told_apart_and_the_next_piece_may_fit() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
-    script::begin(Errno::NOSPC, |number, _| number == 0);
+    record::plan(|attempt| (attempt.kind == Kind::Write).then_some(Fault::Full(300)));
     assert_eq!(kind(stored(&mut disk, &content(1, 1000))), DiskErrorKind::NoSpace);
-    script::begin(Errno::IO, |_, _| false);
+    record::end_plan();
     assert_eq!(stored(&mut disk, &content(2, 1000)), Ok(DiskReply::Done));
-    script::end();
     assert_eq!(fs::read_dir(dir.path("node/incoming")).unwrap().count(), 0);
     drop(disk);
     assert_eq!(dir.open().1.pieces, [piece(&content(2, 1000))]);
 }
 
-/// What a power cut after these steps may leave behind: data that was not synced is torn, and names in directories that
-/// were not synced are there or not.
-fn cut_power(dir: &TestDir, steps: &[Step], rng: &mut Rng) {
-    let synced = |path: &Path| steps.iter().any(|step| *step == Step::Data(path.to_owned()));
-    for (at, step) in steps.iter().enumerate() {
-        let Step::Rename(from, to) = step else {
-            continue;
-        };
-        let directory = Step::Directory(to.parent().unwrap().to_owned());
-        if !synced(from) {
-            tear(to, rng);
-        }
-        if !steps[at..].contains(&directory) && rng.below(2) == 0 && to.exists() {
-            fs::rename(to, from).unwrap();
-        }
-    }
-    for entry in fs::read_dir(dir.path("node/incoming")).unwrap() {
-        let path = entry.unwrap().path();
-        if !synced(&path) {
-            tear(&path, rng);
-        }
-    }
-}
-
-fn tear(path: &Path, rng: &mut Rng) {
-    if let Ok(file) = fs::OpenOptions::new().write(true).open(path) {
-        let length = file.metadata().unwrap().len();
-        file.set_len(rng.below(length + 1)).unwrap();
-    }
-}
-
 #[test]
-fn from_every_crash_point_every_acknowledged_piece_comes_back_and_nothing_half_written() {
-    let mut rng = Rng::new([5; 32]);
-    for crash in 0..40 {
-        let dir = TestDir::new();
-        let (mut disk, _) = dir.open();
-        script::begin(Errno::IO, move |number, _| number >= crash);
-        let pieces: Vec<_> = (0..12).map(|seed| content(seed, 100 + usize::from(seed) * 50)).collect();
-        let mut acknowledged = BTreeSet::new();
-        for (number, bytes) in (0..).zip(&pieces) {
-            disk.submit(DiskId(number), DiskOp::WritePiece { meta: piece(bytes), bytes: bytes.clone() });
-            if number % 4 == 3 {
-                for done in drain(&mut disk).into_iter().filter(|done| done.result.is_ok()) {
-                    acknowledged.insert(key_of(&pieces[done.id.0 as usize]));
-                }
-            }
-        }
-        drop(disk);
-        cut_power(&dir, &script::end(), &mut rng);
-        let (mut disk, recovered) = dir.open();
-        let found: BTreeSet<Key> = recovered.pieces.iter().map(|piece| piece.key).collect();
-        assert!(found.is_superset(&acknowledged), "crash after {crash} steps");
-        for meta in &recovered.pieces {
-            let extent = whole(Place::Piece(meta.key), meta.length as usize, None);
-            let Ok(DiskReply::Bytes(bytes)) = ask(&mut disk, DiskOp::Read(extent)) else {
-                panic!("crash after {crash} steps: a piece cannot be read");
-            };
-            assert_eq!(key_of(&bytes), meta.key, "crash after {crash} steps");
-        }
-    }
+fn a_directory_whose_name_could_not_be_synced_is_made_anew() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 1000);
+    let directory = disk_path(&dir, key_of(&bytes)).parent().unwrap().to_owned();
+    fs::remove_dir(&directory).unwrap();
+    let pieces = directory.parent().unwrap().to_owned();
+    record::plan(move |attempt| {
+        let wanted = attempt.kind == Kind::SyncDirectory && attempt.path == pieces;
+        wanted.then_some(Fault::Fail(Errno::IO))
+    });
+    assert_eq!(kind(stored(&mut disk, &bytes)), DiskErrorKind::Failed);
+    record::end_plan();
+    assert!(!directory.exists());
+    record::begin(None);
+    assert_eq!(stored(&mut disk, &bytes), Ok(DiskReply::Done));
+    assert!(record::end().contains(&Operation::MakeDirectory { path: directory }));
 }

@@ -1,4 +1,6 @@
+use super::record::{self, Attempt, Fault, Kind};
 use super::*;
+use rustix::io::Errno;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
@@ -124,6 +126,64 @@ fn an_orderly_end_commits_what_waits_and_abandons_what_takes_long() {
     disk.clean_shutdown(recovered.ages).unwrap();
     drop(disk);
     assert_eq!(dir.open().1.pieces.len(), 1);
+}
+
+/// A file in the cache that is shared, and has not been synced.
+fn downloaded(disk: &mut Disk, bytes: &[u8]) -> Share {
+    let place = Place::Cache(key_of(bytes));
+    ask(disk, DiskOp::OpenTarget { place: place.clone(), length: bytes.len() as u64 }).unwrap();
+    ask(disk, DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() }).unwrap();
+    ask(disk, DiskOp::FinishTarget { place: place.clone() }).unwrap();
+    let share = Share { synced: false, ..share_of(bytes, &place, disk) };
+    ask(disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
+    share
+}
+
+#[test]
+fn an_orderly_end_syncs_what_was_downloaded_and_forgets_what_cannot_be_synced() {
+    let dir = TestDir::new();
+    let (mut disk, recovered) = dir.open();
+    let good = downloaded(&mut disk, &content(1, 1000));
+    let bad = downloaded(&mut disk, &content(2, 1000));
+    let damaged = disk.path_of(&bad.place);
+    record::plan(move |attempt: &Attempt<'_>| {
+        (attempt.kind == Kind::SyncAll && attempt.path == damaged).then_some(Fault::Fail(Errno::IO))
+    });
+    disk.clean_shutdown(recovered.ages).unwrap();
+    record::end_plan();
+    drop(disk);
+    // Another run of the machine.
+    record::set_machine_boot(Some([1; 16]));
+    let (disk, recovered) = dir.open();
+    record::set_machine_boot(None);
+    assert_eq!(recovered.shares, [Share { synced: true, ..good }]);
+    assert!(!disk.path_of(&bad.place).exists());
+}
+
+#[test]
+fn a_start_that_fails_is_not_the_one_that_cleared_away_what_a_power_cut_left() {
+    let dir = TestDir::new();
+    record::set_machine_boot(Some([1; 16]));
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 1000);
+    let share = downloaded(&mut disk, &bytes);
+    // The power goes, and takes what had not been written.
+    let path = disk.path_of(&share.place);
+    drop(disk);
+    fs::write(&path, vec![0; bytes.len()]).unwrap();
+    fs::File::open(&path).unwrap().set_modified(share_time(&share)).unwrap();
+    record::set_machine_boot(Some([2; 16]));
+    record::plan(|attempt| (attempt.kind == Kind::Remove).then_some(Fault::Fail(Errno::IO)));
+    assert!(Disk::open(&dir.path("node")).is_err());
+    record::end_plan();
+    let (_disk, recovered) = dir.open();
+    record::set_machine_boot(None);
+    assert!(recovered.shares.is_empty());
+    assert_eq!(recovered.ages.boots, 2);
+}
+
+fn share_time(share: &Share) -> std::time::SystemTime {
+    std::time::UNIX_EPOCH + std::time::Duration::from_nanos(share.stamp.modified as u64)
 }
 
 #[test]

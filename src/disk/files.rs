@@ -1,0 +1,156 @@
+//! Every change to the file system, one function a kind. Nothing else in this driver writes, names or syncs a file, so
+//! what a power cut may leave behind can be worked out from a record of these calls alone. In builds without the
+//! simulator they are the plain calls.
+
+#[cfg(any(test, feature = "sim"))]
+use super::record::{self, Kind, Operation};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What a file that is opened to be written must be like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Open {
+    /// It is there.
+    Existing,
+    /// It is made when it is not there.
+    Keep,
+    /// It is made when it is not there, and emptied when it is.
+    Empty,
+}
+
+/// Opens a file for reading and writing. `mode` is for one that is made.
+pub(super) fn open(path: &Path, how: Open, mode: u32, flags: OFlags) -> io::Result<File> {
+    #[cfg(any(test, feature = "sim"))]
+    let new = {
+        record::attempt(Kind::Open, path)?;
+        record::is_active() && path.symlink_metadata().is_err()
+    };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(how != Open::Existing).truncate(how == Open::Empty);
+    let file = options.mode(mode).custom_flags(flags.bits() as i32).open(path)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::opened(&file, path, new, how == Open::Empty)?;
+    Ok(file)
+}
+
+/// Writes all of `bytes` from `offset` on.
+pub(super) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    if let Some((taken, error)) = record::cut_short(path, bytes.len()) {
+        if taken > 0 {
+            file.write_all_at(&bytes[..taken], offset)?;
+            record::written(file, &bytes[..taken], offset)?;
+        }
+        return Err(error);
+    }
+    file.write_all_at(bytes, offset)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::written(file, bytes, offset)?;
+    let _ = path;
+    Ok(())
+}
+
+/// Cuts a file off, or lets it grow by a hole.
+pub(super) fn set_length(file: &File, path: &Path, length: u64) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::SetLength, path)?;
+    file.set_len(length)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::resized(file, length)?;
+    let _ = path;
+    Ok(())
+}
+
+/// Gives a file another name, which may have been another file's.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::Rename, to)?;
+    fs::rename(from, to)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::log(|| Operation::Rename { from: from.to_owned(), to: to.to_owned() });
+    Ok(())
+}
+
+/// Deletes a file; one that is not there is as good as deleted.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::Remove, path)?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    }
+    #[cfg(any(test, feature = "sim"))]
+    record::log(|| Operation::Remove { path: path.to_owned() });
+    Ok(())
+}
+
+/// Makes one directory that only this user enters.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::MakeDirectory, path)?;
+    DirBuilder::new().mode(0o700).create(path)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::log(|| Operation::MakeDirectory { path: path.to_owned() });
+    Ok(())
+}
+
+/// Deletes an empty directory.
+pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::RemoveDirectory, path)?;
+    fs::remove_dir(path)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::log(|| Operation::RemoveDirectory { path: path.to_owned() });
+    Ok(())
+}
+
+/// Has a file's data and length on the medium.
+pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt_sync(file, path, Kind::SyncData)?;
+    rustix::fs::fdatasync(file)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::synced(file, path, Kind::SyncData)?;
+    let _ = path;
+    Ok(())
+}
+
+/// Has all of a file on the medium, its time of modification too: shares are known by that, and a sync of the data
+/// alone need not write it.
+pub(super) fn sync_all(file: &File, path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt_sync(file, path, Kind::SyncAll)?;
+    file.sync_all()?;
+    #[cfg(any(test, feature = "sim"))]
+    record::synced(file, path, Kind::SyncAll)?;
+    let _ = path;
+    Ok(())
+}
+
+/// Has the names in a directory on the medium.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = File::open(path)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt_sync(&directory, path, Kind::SyncDirectory)?;
+    directory.sync_all()?;
+    #[cfg(any(test, feature = "sim"))]
+    record::synced(&directory, path, Kind::SyncDirectory)?;
+    Ok(())
+}
+
+/// Has the names in a directory on the medium that need not be this user's to sync. Only trouble with the medium counts.
+pub(super) fn sync_directory_of_others(path: &Path) -> io::Result<()> {
+    match sync_directory(path) {
+        Err(error) if is_trouble(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether what a sync covered may be lost, rather than that nothing could be synced.
+fn is_trouble(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NOSPC | Errno::DQUOT))
+}

@@ -1,0 +1,241 @@
+//! What must be there after a power cut, and what may be.
+
+use crate::disk::Disk;
+use crate::id::Key;
+use crate::io::{PieceMeta, Place, Recovered, Share};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// Every content that ever was, by its hash.
+pub(super) type Contents = BTreeMap<Key, Vec<u8>>;
+
+/// A change that the core asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Piece(Key, Option<PieceMeta>),
+    Share(Key, Option<Share>),
+    Peers(Vec<u8>),
+    Records(Vec<u8>),
+    Seconds(u64),
+    Clean(bool),
+}
+
+/// Something that tells what to expect.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// A change may have begun.
+    Asked(Change),
+    /// It was acknowledged.
+    Answered(Change),
+    /// The store was opened, and this was in it.
+    Opened(Box<Found>),
+}
+
+/// What a start found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) secret: [u8; 32],
+    pub(super) recovered: Recovered,
+}
+
+/// The values one of which is found.
+#[derive(Clone, Debug)]
+struct Values<T>(Vec<T>);
+
+impl<T: Clone + PartialEq> Values<T> {
+    fn only(value: T) -> Self {
+        Values(vec![value])
+    }
+
+    fn or(&mut self, value: T) {
+        if !self.0.contains(&value) {
+            self.0.push(value);
+        }
+    }
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) pieces: u64,
+    pub(super) shares: u64,
+}
+
+/// What may be found at one point in time.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    secret: Option<[u8; 32]>,
+    boots: u64,
+    clean: Values<bool>,
+    seconds: Values<u64>,
+    records: Values<Vec<u8>>,
+    peers: Values<Vec<u8>>,
+    pieces: BTreeMap<Key, Values<Option<PieceMeta>>>,
+    shares: BTreeMap<Key, Values<Option<Share>>>,
+}
+
+impl Expected {
+    /// Nothing has been written yet.
+    pub(super) fn new() -> Self {
+        Expected {
+            secret: None,
+            boots: 0,
+            clean: Values::only(false),
+            seconds: Values::only(0),
+            records: Values::only(Vec::new()),
+            peers: Values::only(Vec::new()),
+            pieces: BTreeMap::new(),
+            shares: BTreeMap::new(),
+        }
+    }
+
+    /// The stored pieces that must be found.
+    pub(super) fn sure_pieces(&self) -> Vec<PieceMeta> {
+        self.pieces.values().filter_map(|values| only(values).and_then(|meta| *meta)).collect()
+    }
+
+    /// The pieces that were removed, or not acknowledged.
+    pub(super) fn unsure_pieces(&self) -> Vec<Key> {
+        let unsure = self.pieces.iter().filter(|(_, values)| values.0.contains(&None));
+        unsure.map(|(key, _)| *key).collect()
+    }
+
+    /// Whether it was ever asked to keep this piece.
+    pub(super) fn may_have_piece(&self, key: &Key) -> bool {
+        self.pieces.contains_key(key)
+    }
+
+    /// The shares that are there when power stays on.
+    pub(super) fn live_shares(&self) -> Vec<Share> {
+        self.shares.values().filter_map(|values| values.0.iter().flatten().last().cloned()).collect()
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Asked(change) => self.asked(change.clone()),
+            Event::Answered(change) => self.answered(change.clone()),
+            Event::Opened(found) => self.opened(found),
+        }
+    }
+
+    fn asked(&mut self, change: Change) {
+        let (nothing, no_share) = (Values::only(None), Values::only(None));
+        match change {
+            Change::Piece(key, meta) => self.pieces.entry(key).or_insert(nothing).or(meta),
+            Change::Share(hash, share) => self.shares.entry(hash).or_insert(no_share).or(share),
+            Change::Peers(bytes) => self.peers.or(bytes),
+            Change::Records(bytes) => self.records.or(bytes),
+            Change::Seconds(seconds) => self.seconds.or(seconds),
+            Change::Clean(clean) => self.clean.or(clean),
+        }
+    }
+
+    fn answered(&mut self, change: Change) {
+        match change {
+            // A piece that comes back does no harm, so its removal is not synced.
+            Change::Piece(_, None) => {}
+            Change::Piece(key, meta) => drop(self.pieces.insert(key, Values::only(meta))),
+            Change::Share(hash, share) => drop(self.shares.insert(hash, shared(share))),
+            // Contacts are not synced.
+            Change::Peers(_) => {}
+            Change::Records(bytes) => self.records = Values::only(bytes),
+            Change::Seconds(seconds) => self.seconds = Values::only(seconds),
+            Change::Clean(clean) => self.clean = Values::only(clean),
+        }
+    }
+
+    /// What a start reported is counted on from then on.
+    fn opened(&mut self, found: &Found) {
+        let Recovered { ages, pieces, shares, records, .. } = &found.recovered;
+        self.secret = Some(found.secret);
+        self.boots = self.boots.max(ages.boots);
+        (self.clean, self.seconds) = (Values::only(false), Values::only(ages.seconds));
+        self.records = Values::only(records.clone());
+        for values in self.pieces.values_mut() {
+            values.or(None);
+        }
+        // What is deleted for good stays so; whatever else was not found was dropped.
+        for values in self.shares.values_mut() {
+            values.or(None);
+        }
+        self.pieces.extend(pieces.iter().map(|meta| (meta.key, Values::only(Some(*meta)))));
+        self.shares.extend(shares.iter().map(|share| (share.manifest.hash(), shared(Some(share.clone())))));
+    }
+
+    /// Compares what was found with what may be; what is wrong with it otherwise.
+    pub(super) fn check(&self, found: &Found, disk: &Disk, contents: &Contents) -> Result<Seen, String> {
+        let Recovered { ages, pieces, shares, peers, records } = &found.recovered;
+        if self.secret.is_some_and(|secret| secret != found.secret) {
+            return Err("the node is another one: its secret changed".to_owned());
+        }
+        if ages.boots <= self.boots {
+            return Err(format!("this is start {}, and there was a start {}", ages.boots, self.boots));
+        }
+        one_of("the age in seconds", &ages.seconds, &self.seconds)?;
+        one_of("whether the end was clean", &ages.clean, &self.clean)?;
+        one_of("the records", records, &self.records)?;
+        if !peers.is_empty() {
+            one_of("the contacts", peers, &self.peers)?;
+        }
+        self.check_pieces(pieces, disk, contents)?;
+        self.check_shares(shares, disk, contents)?;
+        Ok(Seen { pieces: pieces.len() as u64, shares: shares.len() as u64 })
+    }
+
+    fn check_pieces(&self, pieces: &[PieceMeta], disk: &Disk, contents: &Contents) -> Result<(), String> {
+        let mut found = BTreeSet::new();
+        for meta in pieces {
+            let key = meta.key;
+            let values = self.pieces.get(&key).ok_or_else(|| format!("the piece {key} never was"))?;
+            one_of(&format!("the piece {key}"), &Some(*meta), values)?;
+            let bytes = fs::read(disk.path_of(&Place::Piece(key))).map_err(|error| error.to_string())?;
+            if bytes.get(..meta.length as usize) != contents.get(&key).map(Vec::as_slice) {
+                return Err(format!("the piece {key} was recovered with wrong content"));
+            }
+            if !found.insert(key) {
+                return Err(format!("the piece {key} was recovered twice"));
+            }
+        }
+        let lost =
+            self.pieces.iter().find(|(key, values)| !values.0.contains(&None) && !found.contains(*key));
+        lost.map_or(Ok(()), |(key, _)| Err(format!("the piece {key} was acknowledged and is lost")))
+    }
+
+    fn check_shares(&self, shares: &[Share], disk: &Disk, contents: &Contents) -> Result<(), String> {
+        let mut found = BTreeSet::new();
+        for share in shares {
+            let hash = share.manifest.hash();
+            let values = self.shares.get(&hash).ok_or_else(|| format!("the share {hash} never was"))?;
+            one_of(&format!("the share {hash}"), &Some(share.clone()), values)?;
+            let bytes = fs::read(disk.path_of(&share.place)).map_err(|error| error.to_string())?;
+            if Some(&bytes) != contents.get(&hash) {
+                return Err(format!("the share {hash} was recovered, and its file has wrong content"));
+            }
+            found.insert(hash);
+        }
+        let lost =
+            self.shares.iter().find(|(hash, values)| !values.0.contains(&None) && !found.contains(*hash));
+        lost.map_or(Ok(()), |(hash, _)| Err(format!("the share {hash} was acknowledged and is lost")))
+    }
+}
+
+/// A share whose content was not synced need not outlive a power cut.
+fn shared(share: Option<Share>) -> Values<Option<Share>> {
+    let sure = share.as_ref().is_none_or(|share| share.synced);
+    let mut values = Values::only(share);
+    if !sure {
+        values.or(None);
+    }
+    values
+}
+
+fn only<T>(values: &Values<T>) -> Option<&T> {
+    if let [value] = values.0.as_slice() { Some(value) } else { None }
+}
+
+fn one_of<T: PartialEq + core::fmt::Debug>(what: &str, found: &T, values: &Values<T>) -> Result<(), String> {
+    match values.0.contains(found) {
+        true => Ok(()),
+        false => Err(format!("{what} is {found:?}, expected {:?}", values.0)),
+    }
+}

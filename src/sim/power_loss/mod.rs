@@ -1,0 +1,381 @@
+//! Power cuts: from every crash point recovery must give every acknowledged piece, and nothing that was never written.
+//!
+//! A seeded random run drives the real [`Disk`](crate::disk::Disk) through what the core asks of it, while every change
+//! of its files is recorded. Between any two changes power may go. For each such crash point directories are built
+//! that the medium could hold then (see `medium` for the rules), the real recovery runs on each, and what it finds is
+//! compared with what had been acknowledged by then. Recovery is itself recorded and cut, killed, and made to fail. Then
+//! the run goes on from one of the directories.
+//!
+//! What is checked, of each directory:
+//!
+//! - every acknowledged piece, share and record is there, as it was acknowledged and with its content;
+//! - no piece or share is there that never was whole;
+//! - the secret stays, and starts are counted upward;
+//! - a second recovery finds what the first did.
+//!
+//! And of each operation that met a full disk or a failed sync: somebody was told.
+//!
+//! Not modelled: a medium that loses or alters what it said was synced; a page cache that gives other bytes than were
+//! written after a failed sync, while power stays on; a process that starts again after a directory could not be synced,
+//! while power stays on (real file systems refuse all further changes then); attributes other than length and time of
+//! modification.
+
+mod drive;
+mod expected;
+mod medium;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use crate::disk::record::{self, Fault, Operation};
+use crate::rng::Rng;
+use core::fmt;
+use drive::Drive;
+use expected::{Change, Contents, Event, Expected};
+use medium::{Honesty, Manner, Medium};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use world::World;
+
+/// How often the run goes on from what a power cut left.
+const GENERATIONS: u64 = 3;
+/// How many mixtures are tried at a crash point, besides one state of every other manner.
+const MIXTURES: usize = 4;
+/// Of every so many recoveries one is cut itself.
+const CUT_RECOVERY_EVERY: u64 = 24;
+/// Of every so many recoveries one meets a fault.
+const FAULT_EVERY: u64 = 6;
+
+/// How much was tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Operations recorded.
+    pub operations: u64,
+    /// Places between two of them at which power went.
+    pub crash_points: u64,
+    /// Directories that recovery was run on.
+    pub states: u64,
+    /// How many of them had been left by a recovery that was cut itself.
+    pub cut_recoveries: u64,
+    /// Errors that operations and recoveries were made to meet.
+    pub faults: u64,
+    /// Recovered pieces whose content was compared.
+    pub pieces: u64,
+    /// Recovered shares whose content was compared.
+    pub shares: u64,
+}
+
+/// What was wrong, and how to see it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// How many power cuts the run had gone through before.
+    pub generation: u64,
+    /// After how many recorded operations power went.
+    pub crash_point: usize,
+    /// The last of them, and in which manner power went.
+    pub after: String,
+    /// What was wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { seed, generation, crash_point, after, what } = self;
+        write!(f, "seed {seed}, run {generation}, crash point {crash_point} ({after}): {what}")
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs the store for about `operations` operations in a directory of its own under `dir`, and cuts the power at up to
+/// `crash_points_max` points. A file system in memory makes it fast: `/dev/shm`. The same arguments give the same run.
+pub fn run(seed: u64, operations: usize, crash_points_max: usize, dir: &Path) -> Result<Report, Failure> {
+    run_on(Honesty { data: true, names: true }, seed, operations, crash_points_max, dir)
+}
+
+fn run_on(
+    honesty: Honesty,
+    seed: u64,
+    operations: usize,
+    crash_points_max: usize,
+    dir: &Path,
+) -> Result<Report, Failure> {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    let world = World::new(dir).map_err(|error| Failure {
+        seed,
+        generation: 0,
+        crash_point: 0,
+        after: "the start".to_owned(),
+        what: format!("cannot use {}: {error}", dir.display()),
+    })?;
+    let mut check = Check {
+        rng: Rng::new(key),
+        world,
+        contents: Contents::new(),
+        report: Report::default(),
+        machine_boots: 0,
+        tried: BTreeSet::new(),
+        at: Place { seed, ..Place::default() },
+    };
+    record::reset_clock();
+    let result = check.run(honesty, operations, crash_points_max);
+    let _ = record::end();
+    record::set_machine_boot(None);
+    match result {
+        Ok(()) => Ok(check.report),
+        Err(what) => {
+            let Place { seed, generation, crash_point, after } = check.at;
+            Err(Failure { seed, generation, crash_point, after, what })
+        }
+    }
+}
+
+/// Where the check is.
+#[derive(Clone, Default)]
+struct Place {
+    seed: u64,
+    generation: u64,
+    crash_point: usize,
+    after: String,
+}
+
+struct Check {
+    rng: Rng,
+    world: World,
+    contents: Contents,
+    report: Report,
+    /// How often the machine was started.
+    machine_boots: u64,
+    /// The states of this generation that have been tried.
+    tried: BTreeSet<(u64, usize)>,
+    at: Place,
+}
+
+/// A run of the store: what it did, and what it made one expect.
+struct Recording {
+    base: Medium,
+    operations: Vec<Operation>,
+    events: Vec<(usize, Event)>,
+}
+
+impl Check {
+    fn run(&mut self, honesty: Honesty, operations: usize, crash_points_max: usize) -> Result<(), String> {
+        let (mut base, mut expected) = (Medium::new(honesty), Expected::new());
+        for generation in 0..GENERATIONS {
+            self.at = Place { generation, after: "the run itself".to_owned(), ..self.at };
+            let steps = operations.div_ceil(GENERATIONS as usize);
+            let recording = self.record(base, expected.clone(), steps)?;
+            let most = crash_points_max.div_ceil(GENERATIONS as usize).max(1);
+            (base, expected) = self.cut_everywhere(recording, expected, most)?;
+        }
+        Ok(())
+    }
+
+    fn start_machine(&mut self) {
+        self.machine_boots += 1;
+        self.set_machine_boot(self.machine_boots);
+    }
+
+    fn set_machine_boot(&self, number: u64) {
+        let mut name = [0xff; 16];
+        name[..8].copy_from_slice(&number.to_le_bytes());
+        record::set_machine_boot(Some(name));
+    }
+
+    fn record(&mut self, base: Medium, expected: Expected, steps: usize) -> Result<Recording, String> {
+        self.start_machine();
+        self.world.show(&base).map_err(|error| error.to_string())?;
+        record::begin(Some(&self.world.vault));
+        let Check { rng, world, contents, report, .. } = self;
+        let driven = caught(|| Drive::begin(&world.root, expected, contents, rng)?.run(steps));
+        let operations = record::end();
+        self.at.crash_point = operations.len();
+        let (events, faults) = driven?;
+        report.operations += operations.len() as u64;
+        report.faults += faults;
+        self.world.changed(&operations);
+        Ok(Recording { base, operations, events })
+    }
+
+    /// Cuts the power at up to `most` points of a run. One of the states that this left, and what it must hold.
+    fn cut_everywhere(
+        &mut self,
+        recording: Recording,
+        mut expected: Expected,
+        most: usize,
+    ) -> Result<(Medium, Expected), String> {
+        let Recording { base: mut medium, operations, events } = recording;
+        let machine_boot = self.machine_boots;
+        let points = operations.len() + 1;
+        let mut events = events.into_iter().peekable();
+        let mut heard = 0;
+        let mut left = most as u64;
+        let mut kept = None;
+        self.tried.clear();
+        for point in 0..points {
+            if let Some(operation) = point.checked_sub(1).map(|last| &operations[last]) {
+                medium.apply(operation, &self.world.root);
+            }
+            while let Some((_, event)) = events.next_if(|(position, _)| *position <= point) {
+                expected.apply(&event);
+                heard += 1;
+            }
+            // As many as there may be, evenly spread by chance.
+            if self.rng.below((points - point) as u64) >= left {
+                continue;
+            }
+            left -= 1;
+            self.report.crash_points += 1;
+            for manner in Manner::ALL.into_iter().chain([Manner::Mixed; MIXTURES]) {
+                self.at.crash_point = point;
+                self.at.after =
+                    format!("{}, {manner:?}", described(point.checked_sub(1).map(|at| &operations[at])));
+                let cut = medium.cut(manner, &mut self.rng);
+                if self.tried.insert((cut.fingerprint(), heard)) {
+                    self.try_state(&cut, &expected, machine_boot, manner == Manner::Everything)?;
+                }
+                if kept.is_none() || self.rng.below(1 + self.report.states) == 0 {
+                    kept = Some((cut, expected.clone()));
+                }
+            }
+        }
+        Ok(kept.unwrap_or_else(|| (medium.cut(Manner::Everything, &mut self.rng), expected)))
+    }
+
+    /// Runs the recovery on what a power cut left, or the end of the process when that left `everything`.
+    fn try_state(
+        &mut self,
+        state: &Medium,
+        expected: &Expected,
+        machine_boot: u64,
+        everything: bool,
+    ) -> Result<(), String> {
+        if everything && self.rng.below(2) == 0 {
+            self.set_machine_boot(machine_boot);
+        } else {
+            self.start_machine();
+        }
+        let machine_boot = if everything { machine_boot } else { self.machine_boots };
+        let (operations, result) = self.recover(state, expected);
+        let result = result.and_then(|recovery| {
+            let distrusted =
+                |operation: &Operation| matches!(operation, Operation::Sync { succeeded: false, .. });
+            if self.rng.below(CUT_RECOVERY_EVERY) == 0 && !operations.iter().any(distrusted) {
+                self.cut_recovery(state, &operations[..recovery], expected, machine_boot)?;
+            }
+            Ok(())
+        });
+        self.world.forget(&operations).map_err(|error| error.to_string())?;
+        result
+    }
+
+    /// Cuts a recovery at each of its own operations.
+    fn cut_recovery(
+        &mut self,
+        state: &Medium,
+        operations: &[Operation],
+        expected: &Expected,
+        machine_boot: u64,
+    ) -> Result<(), String> {
+        let mut medium = state.clone();
+        let mut expected = expected.clone();
+        expected.apply(&Event::Asked(Change::Clean(false)));
+        for operation in operations {
+            medium.apply(operation, &self.world.root);
+            let manner = Manner::ALL[self.rng.below(Manner::ALL.len() as u64) as usize];
+            let cut = medium.cut(manner, &mut self.rng);
+            match manner {
+                Manner::Everything => self.set_machine_boot(machine_boot),
+                _ => self.start_machine(),
+            }
+            let after =
+                format!("{}; recovery after {}, {manner:?}", self.at.after, described(Some(operation)));
+            let outer = core::mem::replace(&mut self.at.after, after);
+            let (made, result) = self.recover(&cut, &expected);
+            self.world.forget(&made).map_err(|error| error.to_string())?;
+            result?;
+            self.report.cut_recoveries += 1;
+            self.at.after = outer;
+        }
+        Ok(())
+    }
+
+    /// Recovers from a state and checks what comes of it. What the recoveries did, and how much of that the first
+    /// successful one and the failed one before it did.
+    fn recover(&mut self, state: &Medium, expected: &Expected) -> (Vec<Operation>, Result<usize, String>) {
+        if let Err(error) = self.world.show(state) {
+            return (Vec::new(), Err(error.to_string()));
+        }
+        self.report.states += 1;
+        record::begin(Some(&self.world.vault));
+        let result = caught(|| self.recover_twice(expected));
+        let operations = record::end();
+        self.world.changed(&operations);
+        (operations, result)
+    }
+
+    fn recover_twice(&mut self, expected: &Expected) -> Result<usize, String> {
+        let mut expected = expected.clone();
+        expected.apply(&Event::Asked(Change::Clean(false)));
+        if self.rng.below(FAULT_EVERY) == 0 {
+            self.fail_to_recover();
+        }
+        let (disk, found) = drive::open(&self.world.root)?;
+        let seen = expected.check(&found, &disk, &self.contents)?;
+        drop(disk);
+        let first = record::position();
+        self.report.pieces += seen.pieces;
+        self.report.shares += seen.shares;
+        if self.rng.below(2) == 0 {
+            expected.apply(&Event::Opened(Box::new(found)));
+            let (disk, found) = drive::open(&self.world.root)?;
+            let again = expected.check(&found, &disk, &self.contents);
+            let again = again.map_err(|what| format!("after a second recovery, {what}"))?;
+            if again.pieces != seen.pieces {
+                return Err("a second recovery found other pieces than the first".to_owned());
+            }
+        }
+        Ok(first)
+    }
+
+    /// A recovery that is killed, or meets an error of the medium.
+    fn fail_to_recover(&mut self) {
+        let mut left = self.rng.below(24);
+        let fault = match self.rng.below(3) {
+            0 => Fault::Killed,
+            1 => Fault::Fail(Errno::IO),
+            _ => Fault::Full(self.rng.below(100) as usize),
+        };
+        record::plan(move |_| {
+            left = left.saturating_sub(1);
+            (left == 0).then_some(fault)
+        });
+        let opened = drive::open(&self.world.root);
+        record::end_plan();
+        self.report.faults += u64::from(opened.is_err());
+    }
+}
+
+/// A panic is a failure like any other.
+fn caught<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("a panic: {}", text.unwrap_or("of an unknown kind")))
+    })
+}
+
+fn described(operation: Option<&Operation>) -> String {
+    match operation {
+        None => "nothing was done".to_owned(),
+        Some(Operation::Write { file, offset, bytes, .. }) => {
+            format!("a write of {} bytes at {offset} into file {file}", bytes.len())
+        }
+        Some(other) => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,104 @@
+//! A directory that is made to look like a medium after a power cut, over and over.
+
+use super::medium::{Entry, Inode, Medium};
+use crate::disk::record::Operation;
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A directory of its own that goes when this does.
+pub(super) struct World {
+    scratch: PathBuf,
+    /// What the store sees: always at the same path, because shares name files by theirs.
+    pub(super) root: PathBuf,
+    /// Every file under its inode's number: a file keeps its inode through power cuts, and shares know it by that.
+    pub(super) vault: PathBuf,
+    /// What the files in the vault hold: checksum, length, time of modification.
+    held: BTreeMap<Inode, (u64, u64, u64)>,
+}
+
+impl World {
+    pub(super) fn new(dir: &Path) -> io::Result<World> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        fs::create_dir_all(dir)?;
+        // Always as long: paths are written down, and the length of a file decides how it may be torn.
+        let name = format!("elver-power-loss-{:010}-{number:06}", std::process::id());
+        let scratch = dir.canonicalize()?.join(name);
+        let (root, vault) = (scratch.join("world"), scratch.join("vault"));
+        for path in [&scratch, &root, &vault] {
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
+        Ok(World { scratch, root, vault, held: BTreeMap::new() })
+    }
+
+    /// Makes the directory look like `medium`, on which everything is durable.
+    pub(super) fn show(&mut self, medium: &Medium) -> io::Result<()> {
+        fs::remove_dir_all(&self.root)?;
+        DirBuilder::new().mode(0o700).create(&self.root)?;
+        let mut open = vec![(medium.root(), self.root.clone())];
+        while let Some((directory, path)) = open.pop() {
+            for (name, entry) in medium.entries(directory) {
+                let path = path.join(name);
+                match entry {
+                    Entry::Directory(inode) => {
+                        DirBuilder::new().mode(0o700).create(&path)?;
+                        open.push((inode, path));
+                    }
+                    Entry::File(inode, content, modified) => {
+                        let kept = self.hold(inode, content, modified)?;
+                        fs::hard_link(kept, path)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a file in the vault its content; its path.
+    fn hold(&mut self, inode: Inode, content: &[u8], modified: u64) -> io::Result<PathBuf> {
+        let path = self.vault.join(inode.to_string());
+        let version = (xxh3_64(content), content.len() as u64, modified);
+        if self.held.get(&inode) != Some(&version) {
+            let mut file = File::options().write(true).truncate(true).open(&path)?;
+            file.write_all(content)?;
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(modified))?;
+            self.held.insert(inode, version);
+        }
+        Ok(path)
+    }
+
+    /// Has seen changes that were made to the files themselves.
+    pub(super) fn changed(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            match operation {
+                Operation::Write { file, .. } | Operation::SetLength { file, .. } => {
+                    self.held.remove(file);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Forgets the files that were made meanwhile: no medium that is still of interest has them.
+    pub(super) fn forget(&mut self, operations: &[Operation]) -> io::Result<()> {
+        for operation in operations {
+            if let Operation::Create { file, .. } = operation {
+                self.held.remove(file);
+                fs::remove_file(self.vault.join(file.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
