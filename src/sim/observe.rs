@@ -1,0 +1,39 @@
+//! What the checks have to know of a node beyond its datagrams and its disk: the one place that reads it.
+
+use crate::id::NodeId;
+use crate::node::Node;
+
+/// What a node thinks of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// It was told of it and never exchanged anything with it.
+    Unproven,
+    /// It is there.
+    Live,
+    /// It is silent, not yet long.
+    Suspect,
+    /// It is silent, and probes failed.
+    Unresponsive,
+    /// It was given up.
+    Evicted,
+    /// It said goodbye.
+    Left,
+}
+
+/// How a node is asked. `None` in an answer is "this node does not tell", and checks that need it count nothing.
+#[derive(Clone, Copy)]
+pub struct Observer {
+    /// What the node thinks of a member.
+    pub view: fn(&Node, &NodeId) -> Option<View>,
+    /// The sequence number of the newest state that the node has of a member.
+    pub known_sequence: fn(&Node, &NodeId) -> Option<u64>,
+    /// The sequence number of the node's own state.
+    pub own_sequence: fn(&Node) -> Option<u64>,
+}
+
+impl Observer {
+    /// The observer for the node as it is.
+    pub const fn present() -> Observer {
+        Observer { view: |_, _| None, known_sequence: |_, _| None, own_sequence: |_| None }
+    }
+}
