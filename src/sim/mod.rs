@@ -36,6 +36,8 @@ pub mod seeds;
 pub mod stage;
 mod stream;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 pub mod watch;
 pub mod workload;

@@ -1,5 +1,6 @@
 //! What the checks have to know of a node beyond its datagrams and its disk: the one place that reads it.
 
+use crate::gossip::Liveness;
 use crate::id::NodeId;
 use crate::node::Node;
 
@@ -34,6 +35,22 @@ pub struct Observer {
 impl Observer {
     /// The observer for the node as it is.
     pub const fn present() -> Observer {
-        Observer { view: |_, _| None, known_sequence: |_, _| None, own_sequence: |_| None }
+        Observer { view, known_sequence, own_sequence: |node| Some(node.membership().sequence()) }
     }
+}
+
+fn view(node: &Node, id: &NodeId) -> Option<View> {
+    let member = node.membership().member(id)?;
+    Some(match member.liveness {
+        Liveness::Unproven => View::Unproven,
+        Liveness::Live => View::Live,
+        Liveness::Suspect => View::Suspect,
+        Liveness::Unresponsive => View::Unresponsive,
+        Liveness::Evicted => View::Evicted,
+        Liveness::Left { .. } => View::Left,
+    })
+}
+
+fn known_sequence(node: &Node, id: &NodeId) -> Option<u64> {
+    node.membership().member(id)?.state.map(|state| state.sequence())
 }

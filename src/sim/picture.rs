@@ -10,6 +10,9 @@ const RIGHT: f64 = 60.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 
+/// A line of the picture: its name, its colour, what it shows, and the most of that.
+type Line = (&'static str, &'static str, fn(&Sample) -> usize, f64);
+
 /// An SVG file: the least, the median and the most live copies of all pieces on the left scale, running nodes on the right.
 pub fn draw(title: &str, history: &[Sample]) -> String {
     let end = history.last().map_or(1, |sample| sample.second.max(1)) as f64;
@@ -38,7 +41,7 @@ pub fn draw(title: &str, history: &[Sample]) -> String {
         let hours = second as f64 / 3600.0;
         put(format!("<text x=\"{:.1}\" y=\"{below}\" text-anchor=\"middle\">{hours:.1} h</text>", x(second)));
     }
-    let series: [(&str, &str, fn(&Sample) -> usize, f64); 4] = [
+    let series: [Line; 4] = [
         ("running nodes", "#bbb", |sample| sample.up, nodes),
         ("most copies", "#8ecae6", |sample| sample.max, copies),
         ("median", "#1d3557", |sample| sample.median, copies),

@@ -34,7 +34,7 @@ pub const TABLES: [&str; 5] = ["lookups", "rounds", "detection", "idle", "repair
 
 /// Makes a table for networks of these sizes; `None` when there is none of that name.
 pub fn make(name: &str, sizes: &[usize], options: &Options) -> Option<Table> {
-    let (title, columns, row): (&str, Vec<&'static str>, fn(&Options) -> Vec<f64>) = match name {
+    let (title, columns, row): (&str, _, Row) = match name {
         "lookups" => (
             "hops and messages of a lookup",
             vec![
@@ -73,6 +73,9 @@ pub fn make(name: &str, sizes: &[usize], options: &Options) -> Option<Table> {
     let rows = sizes.iter().map(|&nodes| row(&Options { nodes, ..options.clone() })).collect();
     Some(Table { title: title.to_owned(), columns, rows })
 }
+
+/// Measures one size.
+type Row = fn(&Options) -> Vec<f64>;
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64

@@ -23,17 +23,15 @@ impl Spread {
         Some(Spread { subject, sequence, since: world.now(), interval })
     }
 
-    /// The share of live nodes that know.
+    /// The share that knows of those live nodes that keep any state of the subject. A view has an end: in a network larger
+    /// than it nobody keeps everybody.
     pub fn share(&self, world: &World, observer: &Observer) -> f64 {
         let id = world.id(self.subject);
-        let (mut live, mut know) = (0u64, 0u64);
-        for node in world.hosts.iter().filter_map(|host| host.node()) {
-            live += 1;
-            know +=
-                u64::from((observer.known_sequence)(node, &id).is_some_and(|known| known >= self.sequence));
-        }
-        // The subject itself knows.
-        (know + 1).min(live) as f64 / live.max(1) as f64
+        let live = world.hosts.iter().filter_map(|host| host.node());
+        let known = live.filter_map(|node| (observer.known_sequence)(node, &id));
+        let (keep, know) = known
+            .fold((0u64, 0u64), |(keep, know), known| (keep + 1, know + u64::from(known >= self.sequence)));
+        know as f64 / keep.max(1) as f64
     }
 
     /// Rounds since the change.
