@@ -5,7 +5,7 @@
 //! downloads turn to those who answer, and replication learns who is there to keep copies.
 
 use super::Node;
-use crate::gossip::{GossipEvent, Liveness, Member, OwnState};
+use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
 use crate::id::NodeId;
 use crate::replication::{self, Neighbour};
 use crate::time::Instant;
@@ -16,6 +16,11 @@ use crate::wire::message::Message;
 use core::net::SocketAddr;
 
 impl Node {
+    /// What this node knows of the others, for whoever looks at it from outside.
+    pub fn membership(&self) -> &Gossip {
+        &self.gossip
+    }
+
     /// A datagram's sender is proven: it goes to the machine that it is for, and membership hears that the sender is there.
     pub(super) fn deliver(&mut self, now: Instant, from: SocketAddr, datagram: &Verified<'_>, proven: bool) {
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };

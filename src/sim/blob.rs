@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// A part of a blob that was hashed: where it starts, how long it is, and where in a file it starts when it is a subtree.
+type Part = (usize, usize, Option<u64>);
+
 /// Bytes that never change, with what they were found to hash to.
 pub struct Blob {
     bytes: Vec<u8>,
-    keys: RefCell<BTreeMap<(usize, usize, Option<u64>), Key>>,
+    keys: RefCell<BTreeMap<Part, Key>>,
     manifest: OnceCell<Arc<Manifest>>,
 }
 

@@ -162,6 +162,20 @@ impl Disk {
         self.pieces.values().map(|(meta, _)| meta)
     }
 
+    /// Whether no operation is under way.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// How many stored pieces there are, and how many of them are not what their keys say.
+    pub fn verify_pieces(&self) -> (u64, u64) {
+        let wrong = |(meta, slice): &&(PieceMeta, Slice)| match meta.content.hash_as(meta.input_offset) {
+            Some(hash_as) => slice.key(hash_as) != meta.key,
+            None => Manifest::decode(slice.bytes(), &meta.key).is_err(),
+        };
+        (self.pieces.len() as u64, self.pieces.values().filter(wrong).count() as u64)
+    }
+
     /// The contacts that the next run starts from, as the node encoded them.
     pub fn set_peers(&mut self, peers: Vec<u8>) {
         self.peers = peers;

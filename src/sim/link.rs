@@ -196,7 +196,7 @@ impl Links {
             self.lost[2] += 1;
             return (host, NEVER);
         };
-        let late = chance.happens(self.plan.reorder).then(|| chance.duration(LATE)).unwrap_or_default();
+        let late = if chance.happens(self.plan.reorder) { chance.duration(LATE) } else { Duration::ZERO };
         let again = chance.happens(self.plan.duplicate).then(|| arrival + chance.duration(LATE));
         (host, [Some(arrival + late), again])
     }

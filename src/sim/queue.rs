@@ -34,7 +34,8 @@ impl<T> Queue<T> {
         self.heap.pop().map(|entry| (entry.at, entry.event))
     }
 
-    pub(super) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.heap.len()
     }
 }

@@ -400,7 +400,7 @@ impl World {
             return self.later(at, StreamEvent::Arrive(id));
         }
         let Some(segment) = self.streams.end(id).and_then(|end| end.arriving.pop_front()) else { return };
-        if !self.streams.open(id).is_some_and(|end| !end.gone) || !self.is_same_run(id) {
+        if self.streams.open(id).is_none_or(|end| end.gone) || !self.is_same_run(id) {
             return;
         }
         self.note(host, b's', segment.len(), u64::from(id.0));

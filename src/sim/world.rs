@@ -118,7 +118,12 @@ pub struct World {
     commands: u64,
     datagrams: u64,
     events: u64,
+    /// What honest hosts receive, the latest, when somebody wants it: how much is kept, and what.
+    recording: (usize, VecDeque<Recorded>),
 }
+
+/// A datagram that was delivered: to whom, from where, and what.
+pub type Recorded = (usize, SocketAddr, Vec<u8>);
 
 impl World {
     /// An empty world.
@@ -139,6 +144,7 @@ impl World {
             commands: 0,
             datagrams: 0,
             events: 0,
+            recording: (0, VecDeque::new()),
             plan,
         }
     }
@@ -229,6 +235,11 @@ impl World {
     /// What a host does that its node would not.
     pub fn set_conduct(&mut self, host: usize, conduct: Box<dyn Conduct>) {
         self.hosts[host].conduct = Some(conduct);
+    }
+
+    /// The host does what its node does, and nothing else.
+    pub fn clear_conduct(&mut self, host: usize) {
+        self.hosts[host].conduct = None;
     }
 
     // Ending and interrupting them.
@@ -342,6 +353,16 @@ impl World {
         }
     }
 
+    /// Keeps the last `count` datagrams that are delivered from now on.
+    pub fn record(&mut self, count: usize) {
+        self.recording = (count, VecDeque::with_capacity(count));
+    }
+
+    /// What was recorded. Nothing more is.
+    pub fn recorded(&mut self) -> Vec<Recorded> {
+        core::mem::take(&mut self.recording).1.into()
+    }
+
     /// A datagram that somebody injects: it arrives now, whoever seems to have sent it.
     pub fn inject(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
         self.deliver(host, from, bytes);
@@ -453,6 +474,12 @@ impl World {
             }
         }
         self.watch.received(host, from, bytes);
+        if self.recording.0 > 0 {
+            if self.recording.1.len() == self.recording.0 {
+                self.recording.1.pop_front();
+            }
+            self.recording.1.push_back((host, from, bytes.to_vec()));
+        }
         let it = &mut self.hosts[host];
         let now = it.clock(self.now);
         if let Some(node) = &mut it.node {

@@ -1,7 +1,8 @@
 //! What developers and operators run around an Elver node.
 //!
 //! `cargo run --release -p elver-tools -- transfer --mib 1024` measures one node fetching a file from another;
-//! `… -- idle` measures a node that does nothing; `… -- swarm` runs a network to play with.
+//! `… -- idle` measures a node that does nothing; `… -- swarm` runs a network to play with; `… -- sim` plays networks in a
+//! simulated world and checks what they promise.
 
 mod idle;
 mod node;
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Measures Elver nodes and runs networks of them, on loopback.
+/// Measures Elver nodes and runs networks of them, on loopback or simulated.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -37,23 +38,21 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let run = || -> Outcome<()> {
-        if let Tool::Sim(arguments) = &arguments.tool {
-            return sim::run(arguments);
-        }
-        let binary = match arguments.elver {
-            Some(path) => path,
-            None => node::default_binary()?,
+    let run = || -> Outcome<ExitCode> {
+        let binary = || match arguments.elver.clone() {
+            Some(path) => Ok(path),
+            None => node::default_binary(),
         };
-        match arguments.tool {
-            Tool::Transfer(arguments) => transfer::run(&binary, &arguments),
-            Tool::Idle(arguments) => idle::run(&binary, &arguments),
-            Tool::Swarm(arguments) => swarm::run(&binary, &arguments),
-            Tool::Sim(_) => unreachable!(),
+        match &arguments.tool {
+            Tool::Transfer(arguments) => transfer::run(&binary()?, arguments)?,
+            Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
+            Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
+            Tool::Sim(arguments) => return sim::run(arguments),
         }
+        Ok(ExitCode::SUCCESS)
     };
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE

@@ -1,0 +1,146 @@
+//! Faults that happen to any scenario.
+
+use super::chance::Chance;
+use super::world::{Plan, World};
+use crate::time::Duration;
+use core::str::FromStr;
+
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// One packet in a hundred comes twice.
+    Duplicate,
+    /// One packet in twenty is overtaken by others.
+    Reorder,
+    /// Processes stand still for some seconds.
+    Pause,
+    /// Machines sleep for some minutes, and so do their clocks.
+    Sleep,
+    /// Translators give hosts other ports.
+    Rebind,
+    /// A few hosts can send and not receive, for a minute.
+    OneWay,
+    /// One sync in a hundred fails.
+    Disk,
+    /// Disks are twenty times slower.
+    Slow,
+    /// Links carry a fiftieth.
+    Narrow,
+}
+
+impl Fault {
+    /// Every kind with its name.
+    pub const ALL: [(&'static str, Fault); 9] = [
+        ("duplicate", Fault::Duplicate),
+        ("reorder", Fault::Reorder),
+        ("pause", Fault::Pause),
+        ("sleep", Fault::Sleep),
+        ("rebind", Fault::Rebind),
+        ("one-way", Fault::OneWay),
+        ("disk", Fault::Disk),
+        ("slow", Fault::Slow),
+        ("narrow", Fault::Narrow),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Fault::ALL.iter().find(|(_, fault)| *fault == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Fault, String> {
+        let found = Fault::ALL.iter().find(|(known, _)| *known == name);
+        found.map(|(_, fault)| *fault).ok_or_else(|| {
+            let names: Vec<&str> = Fault::ALL.iter().map(|(name, _)| *name).collect();
+            format!("no fault is called {name}; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// Changes a plan by those faults that are there all the time.
+pub fn apply(plan: &mut Plan, faults: &[Fault]) {
+    for fault in faults {
+        match fault {
+            Fault::Duplicate => plan.links.duplicate = 0.01,
+            Fault::Reorder => plan.links.reorder = 0.05,
+            Fault::Disk => plan.disks.sync_fails = 0.01,
+            Fault::Slow => {
+                plan.disks.sync *= 20;
+                plan.disks.bytes_per_second /= 20;
+            }
+            Fault::Narrow => (plan.links.up, plan.links.down) = (plan.links.up / 50, plan.links.down / 50),
+            Fault::Pause | Fault::Sleep | Fault::Rebind | Fault::OneWay => {}
+        }
+    }
+}
+
+/// The faults that come and go.
+pub struct Mischief {
+    faults: Vec<Fault>,
+    chance: Chance,
+    base: u64,
+}
+
+/// How often something happens to one of a hundred hosts.
+const EVERY: Duration = Duration::from_secs(60);
+/// The side of the network that can send and not receive.
+const DEAF: u8 = 3;
+
+impl Mischief {
+    /// `base` is a number for alarms that nobody else uses, up to as many as there are hosts.
+    pub fn begin(world: &mut World, faults: &[Fault], base: u64) -> Mischief {
+        let comes =
+            |fault: &&Fault| matches!(fault, Fault::Pause | Fault::Sleep | Fault::Rebind | Fault::OneWay);
+        let faults: Vec<Fault> = faults.iter().filter(comes).copied().collect();
+        if !faults.is_empty() {
+            world.alarm(world.now() + EVERY, base);
+        }
+        (0..DEAF).for_each(|side| world.links.block(side, DEAF, true));
+        Mischief { faults, chance: Chance::new(world.chance.u64(), base), base }
+    }
+
+    /// Takes an alarm. False when it is none of its own.
+    pub fn take(&mut self, world: &mut World, alarm: u64) -> bool {
+        match alarm.checked_sub(self.base) {
+            Some(0) => {
+                for _ in 0..world.hosts.len().div_ceil(100) {
+                    self.strike(world);
+                }
+                world.alarm(world.now() + EVERY, self.base);
+            }
+            Some(victim) if (victim as usize) <= world.hosts.len() => {
+                let host = victim as usize - 1;
+                world.resume(host);
+                world.links.port_mut(host).side = 0;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn strike(&mut self, world: &mut World) {
+        let host = self.chance.index(world.hosts.len());
+        if !world.hosts[host].is_up() {
+            return;
+        }
+        let lasts = match self.faults[self.chance.index(self.faults.len())] {
+            Fault::Pause => {
+                world.pause(host);
+                Duration::from_secs(2) + self.chance.duration(Duration::from_secs(20))
+            }
+            Fault::Sleep => {
+                world.suspend(host);
+                Duration::from_secs(60) + self.chance.duration(Duration::from_secs(240))
+            }
+            Fault::OneWay => {
+                world.links.port_mut(host).side = DEAF;
+                Duration::from_secs(60)
+            }
+            _ => return world.links.rebind(host, &mut self.chance),
+        };
+        world.alarm(world.now() + lasts, self.base + 1 + host as u64);
+    }
+}

@@ -1,0 +1,171 @@
+//! Hosts that do not play fair. Each is a real node with a [`Conduct`] of its own kind before it.
+
+use super::Gist;
+use super::blob::Slice;
+use super::chance::Chance;
+use super::conduct::{Conduct, Sent};
+use super::world::World;
+use crate::dht::closest;
+use crate::id::{Key, NodeId, PublicKey};
+use crate::identity::Identity;
+use crate::time::Instant;
+use crate::wire::contact::{Contact, WireContact};
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use crate::wire::header::Kind;
+use crate::wire::message::Message;
+use crate::wire::network::Network;
+use crate::wire::record::Record;
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// What kind of hostility.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hostility {
+    /// Names accomplices, and nodes that do not exist, as the nearest to any key.
+    Liar,
+    /// Hands out records with a changed value and a higher sequence number.
+    Forger,
+    /// Sends content with one bit flipped.
+    Corrupter,
+    /// Takes pieces and acknowledges them, keeps none, and answers pings only.
+    Dropper,
+}
+
+impl Hostility {
+    /// Every kind.
+    pub const ALL: [Hostility; 4] =
+        [Hostility::Liar, Hostility::Forger, Hostility::Corrupter, Hostility::Dropper];
+}
+
+/// Turns hosts hostile, each its own kind in turn; they know each other.
+pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
+    let accomplices: Rc<[Contact]> = hosts.iter().map(|host| world.contact(*host)).collect();
+    for (&host, &kind) in hosts.iter().zip(kinds.iter().cycle()) {
+        let conduct: Box<dyn Conduct> = match kind {
+            Hostility::Liar | Hostility::Forger => Box::new(Liar {
+                network: Network::of("simulation", &world.hosts[host].identity()),
+                identity: world.hosts[host].identity(),
+                accomplices: Rc::clone(&accomplices),
+                forges: kind == Hostility::Forger,
+                asked: VecDeque::new(),
+                chance: Chance::new(world.chance.u64(), 5),
+            }),
+            Hostility::Corrupter => Box::new(Corrupter),
+            Hostility::Dropper => Box::new(Dropper),
+        };
+        world.set_conduct(host, conduct);
+    }
+}
+
+/// Rewrites what its node answers.
+struct Liar {
+    network: Network,
+    identity: Identity,
+    accomplices: Rc<[Contact]>,
+    forges: bool,
+    /// Who asked for what, by transaction.
+    asked: VecDeque<(u64, NodeId, Key)>,
+    chance: Chance,
+}
+
+/// Questions that a liar remembers until its node has answered them.
+const ASKED: usize = 64;
+/// How many contacts a lie has.
+const LIES: usize = 16;
+
+impl Liar {
+    fn lies(&mut self, target: &Key) -> Vec<WireContact> {
+        let near = closest(self.accomplices.iter(), target, LIES - 4);
+        let invented = (0..4).map(|_| {
+            let ip = 0x1000_0001 + (self.chance.below(1 << 16) << 8) as u32;
+            Contact::new(PublicKey(self.chance.bytes()), (ip.to_be_bytes(), 3583).into())
+        });
+        near.into_iter().chain(invented).map(|contact| WireContact::new(&contact, 0)).collect()
+    }
+
+    fn rewrite(&mut self, recipient: NodeId, target: Key, bytes: &[u8]) -> Option<Vec<u8>> {
+        let gist = Gist::of(bytes)?;
+        let datagram =
+            Unverified::parse(bytes, &self.network).ok()?.verify(&self.network, &recipient).ok()?;
+        let Message::Found { contacts, record, .. } = datagram.message() else { return None };
+        let mut lies = self.lies(&target);
+        lies.truncate(contacts.len().max(2));
+        let forged = record.filter(|_| self.forges).map(|record| {
+            let mut bytes = record.bytes().to_vec();
+            bytes[32] = bytes[32].wrapping_add(1);
+            bytes.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1);
+            bytes
+        });
+        let record = forged.as_ref().and_then(|bytes| Record::parse(bytes).ok());
+        let message = Message::Found { contacts: &lies, providers: &[], record };
+        let envelope = Envelope {
+            recipient: Some(recipient),
+            leaf: false,
+            sequence: gist.sequence,
+            transaction: gist.transaction,
+            token: gist.token,
+        };
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut out, &self.network, &self.identity, &envelope, &message)?;
+        Some(out[..length].to_vec())
+    }
+}
+
+impl Conduct for Liar {
+    fn incoming(&mut self, _: Instant, _: SocketAddr, bytes: &[u8], _: &mut Vec<Sent>) -> bool {
+        let parsed = Unverified::parse(bytes, &self.network);
+        let verified = parsed.and_then(|parsed| parsed.verify(&self.network, &self.identity.id()));
+        if let Ok(datagram) = verified {
+            if let Message::Find { target, .. } = datagram.message() {
+                if self.asked.len() == ASKED {
+                    self.asked.pop_front();
+                }
+                self.asked.push_back((datagram.transaction(), datagram.id(), target));
+            }
+        }
+        true
+    }
+
+    fn outgoing(&mut self, _: Instant, _: SocketAddr, bytes: &mut Vec<u8>) -> bool {
+        let Some(gist) = Gist::of(bytes).filter(|gist| gist.kind == Kind::Found) else { return true };
+        let index = self.asked.iter().position(|(transaction, ..)| *transaction == gist.transaction);
+        if let Some((_, asker, target)) = index.and_then(|index| self.asked.remove(index)) {
+            if let Some(lie) = self.rewrite(asker, target, bytes) {
+                *bytes = lie;
+            }
+        }
+        true
+    }
+}
+
+struct Corrupter;
+
+impl Conduct for Corrupter {
+    fn content(&mut self, content: Slice) -> Slice {
+        content.damaged()
+    }
+}
+
+struct Dropper;
+
+impl Conduct for Dropper {
+    fn incoming(&mut self, _: Instant, _: SocketAddr, bytes: &[u8], _: &mut Vec<Sent>) -> bool {
+        Gist::of(bytes).is_some_and(|gist| gist.kind == Kind::Ping || gist.kind.is_answer())
+    }
+
+    fn keeps_pieces(&self) -> bool {
+        false
+    }
+}
+
+/// A secret whose node id shares at least `bits` bits with `key`; found by trying, which takes 2^bits attempts.
+pub fn secret_near(key: &Key, bits: u32, real: bool, chance: &mut Chance) -> [u8; 32] {
+    loop {
+        let secret = chance.bytes();
+        let identity = if real { Identity::from_secret(&secret) } else { Identity::stand_in(&secret) };
+        if identity.id().key().common_prefix(key) >= bits {
+            return secret;
+        }
+    }
+}

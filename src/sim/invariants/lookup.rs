@@ -1,0 +1,14 @@
+//! Invariant 8.
+
+use crate::sim::report::Check;
+use crate::sim::workload::Tally;
+
+/// Whether at least this share of the lookups of honest nodes found what was published.
+pub fn check(claim: &'static str, tally: &Tally, share: f64) -> Check {
+    let success = tally.success();
+    let mut found = format!("{:.3} % of {}", success * 100.0, tally.answered());
+    if let Some(first) = tally.messages.first() {
+        found += &format!("; {first}");
+    }
+    Check::new(8, claim, tally.answered(), success >= share, found)
+}

@@ -1,0 +1,203 @@
+//! Every acknowledged piece: who holds it, who lost it, how many copies were made, and how many had to be.
+
+use super::disk::Change;
+use super::world::World;
+use crate::id::Key;
+use crate::manifest::Manifest;
+use crate::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How long the network has to replace a holder: until the departed is evicted (15 minutes), and five minutes for those
+/// who wait their turn and for the copy itself.
+pub const REPAIR_WINDOW: Duration = Duration::from_secs(20 * 60);
+/// From when on a departed holder counts as gone in the reckoning of the copies that were necessary.
+pub const URGENT_AFTER: Duration = Duration::from_secs(60);
+
+/// What is known of one piece.
+#[derive(Default)]
+pub struct Piece {
+    length: u32,
+    replicas: u8,
+    /// Where it was put in: that host holds it in the file itself.
+    origin: Option<usize>,
+    acknowledged: bool,
+    /// There were as many live copies as were asked for, once.
+    complete: bool,
+    holders: BTreeSet<usize>,
+    live: BTreeSet<usize>,
+    losses: VecDeque<(Instant, usize)>,
+    lost: bool,
+    ideal: BTreeSet<usize>,
+}
+
+/// The ledger.
+#[derive(Default)]
+pub struct Ledger {
+    pieces: BTreeMap<Key, Piece>,
+    /// Pieces looked at so far, sample for sample.
+    pub looks: u64,
+    /// Pieces that no live host holds although too few were lost to explain it.
+    pub broken: Vec<Key>,
+    /// Pieces that no live host holds, explained or not.
+    pub unreadable: u64,
+    repairing: bool,
+    /// Bytes of pieces stored since [`begin_repair`](Ledger::begin_repair).
+    pub copied: u64,
+    /// The fewest bytes that would have done.
+    pub least: u64,
+    /// Copies made since then.
+    pub copies: u64,
+    /// When the last of them was made.
+    pub last_copy: Instant,
+}
+
+/// Copies of acknowledged pieces at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Seconds since the world began.
+    pub second: u64,
+    /// Nodes that run.
+    pub up: usize,
+    /// Live copies of the piece with the fewest.
+    pub min: usize,
+    /// The middle.
+    pub median: usize,
+    /// Of that with the most.
+    pub max: usize,
+}
+
+impl Ledger {
+    /// A file was acknowledged as stored: its chunks, and its manifest when it has one.
+    pub fn acknowledge(&mut self, manifest: &Manifest, origin: usize, replicas: u8) {
+        let root = (!manifest.is_single()).then(|| (manifest.hash(), manifest.encode().len() as u32));
+        let chunks = (0..).zip(manifest.keys()).map(|(index, key)| (*key, manifest.chunk_length(index)));
+        for (key, length) in chunks.chain(root) {
+            let piece = self.pieces.entry(key).or_default();
+            (piece.length, piece.replicas, piece.acknowledged) = (length, replicas, true);
+            piece.origin = Some(origin);
+        }
+    }
+
+    /// How many pieces were acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.pieces.values().filter(|piece| piece.acknowledged).count()
+    }
+
+    /// Bytes of one copy of each.
+    pub fn bytes(&self) -> u64 {
+        self.pieces.values().filter(|piece| piece.acknowledged).map(|piece| u64::from(piece.length)).sum()
+    }
+
+    /// From now on copies are repairs: what is there now is where they start from.
+    pub fn begin_repair(&mut self) {
+        self.repairing = true;
+        (self.copied, self.least, self.copies) = (0, 0, 0);
+        for piece in self.pieces.values_mut() {
+            piece.ideal = piece.holders.clone();
+            piece.ideal.extend(piece.origin);
+        }
+    }
+
+    /// Takes in what happened on the disks.
+    pub fn take(&mut self, now: Instant, changes: Vec<(usize, Change)>) {
+        for (host, change) in changes {
+            match change {
+                Change::Stored(meta) => {
+                    let piece = self.pieces.entry(meta.key).or_default();
+                    let new = piece.holders.insert(host);
+                    if self.repairing && new {
+                        self.copied += u64::from(meta.length);
+                        self.copies += 1;
+                        self.last_copy = now;
+                    }
+                }
+                Change::Gone(key) => {
+                    if let Some(piece) = self.pieces.get_mut(&key) {
+                        piece.holders.remove(&host);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at every acknowledged piece.
+    pub fn sample(&mut self, world: &mut World) -> Sample {
+        let now = world.now();
+        self.take(now, world.take_changes());
+        let present: Vec<usize> = (0..world.hosts.len())
+            .filter(|host| {
+                let it = &world.hosts[*host];
+                let settled = now.since(it.since) >= URGENT_AFTER;
+                it.is_honest()
+                    && if it.node().is_some() {
+                        settled
+                    } else {
+                        it.run > 0 && now.since(it.down_since) < URGENT_AFTER
+                    }
+            })
+            .collect();
+        let mut counts = Vec::with_capacity(self.pieces.len());
+        for (key, piece) in self.pieces.iter_mut().filter(|(_, piece)| piece.acknowledged) {
+            self.looks += 1;
+            piece.look(world, now);
+            counts.push(piece.live.len());
+            if piece.live.is_empty() {
+                self.unreadable += 1;
+                if !piece.lost && !piece.is_excused() {
+                    piece.lost = true;
+                    self.broken.push(*key);
+                }
+            }
+            if self.repairing {
+                for host in nearest(world, &present, key, usize::from(piece.replicas)) {
+                    if piece.ideal.insert(host) {
+                        self.least += u64::from(piece.length);
+                    }
+                }
+            }
+        }
+        counts.sort_unstable();
+        let at = |share: usize| {
+            counts.get((counts.len().saturating_sub(1)) * share / 2).copied().unwrap_or_default()
+        };
+        Sample { second: now.as_secs(), up: world.up().count(), min: at(0), median: at(1), max: at(2) }
+    }
+}
+
+impl Piece {
+    fn look(&mut self, world: &World, now: Instant) {
+        let on = self.origin.into_iter().chain(self.holders.iter().copied());
+        let live: BTreeSet<usize> = on.filter(|host| world.hosts[*host].node().is_some()).collect();
+        self.losses.extend(self.live.difference(&live).map(|host| (now, *host)));
+        while self.losses.front().is_some_and(|(at, _)| now.since(*at) > REPAIR_WINDOW) {
+            self.losses.pop_front();
+        }
+        self.live = live;
+        self.complete |= self.live.len() >= usize::from(self.replicas);
+        self.lost &= self.live.is_empty();
+    }
+
+    /// Whether so many holders were lost at once that nobody promised anything.
+    fn is_excused(&self) -> bool {
+        let hosts: BTreeSet<usize> = self.losses.iter().map(|(_, host)| *host).collect();
+        let promised = match self.complete {
+            true => usize::from(self.replicas),
+            false => usize::from(self.replicas) / 2 + 1,
+        };
+        hosts.len() >= promised
+    }
+}
+
+/// The `count` hosts of `among` that are nearest to a key.
+fn nearest(world: &World, among: &[usize], key: &Key, count: usize) -> Vec<usize> {
+    let mut best: Vec<(crate::id::Distance, usize)> = Vec::with_capacity(count + 1);
+    for &host in among {
+        let distance = world.id(host).distance(key);
+        if best.len() < count || best.last().is_some_and(|(worst, _)| distance < *worst) {
+            let at = best.partition_point(|(other, _)| *other < distance);
+            best.insert(at, (distance, host));
+            best.truncate(count);
+        }
+    }
+    best.into_iter().map(|(_, host)| host).collect()
+}

@@ -1,0 +1,103 @@
+//! Nodes that are not what they should be.
+
+use crate::id::NodeId;
+use crate::sim::hostile::{Hostility, corrupt, secret_near};
+use crate::sim::invariants::{lookup, replay::Replays};
+use crate::sim::population::bootstrap;
+use crate::sim::stage::{Options, Outcome, Stage};
+use crate::sim::world::World;
+use crate::time::Duration;
+use crate::wire::record::record_key;
+
+/// Three in ten of all nodes are hostile, placed where chance has it. What honest nodes publish is found by honest nodes.
+pub(super) fn hostile(options: &Options) -> Outcome {
+    let mut stage = Stage::new("hostile", options, |_| ());
+    let mut hosts: Vec<usize> = stage.world.up().collect();
+    stage.world.chance.shuffle(&mut hosts);
+    hosts.truncate(hosts.len() * 3 / 10);
+    corrupt(&mut stage.world, &hosts, &Hostility::ALL);
+    stage.fill(options.nodes.clamp(8, 100) / 4, options.nodes.clamp(8, 100) / 2);
+    stage.each_tick = (20, 1);
+    stage.run_for(options.duration);
+    let check = lookup::check("lookups succeed at 30 % hostile nodes", &stage.work.lookups, 0.999);
+    stage.report.checks.push(check);
+    stage.finish()
+}
+
+/// Forty accomplices have made themselves ids around one key, nearer than anybody honest is. The value under it was
+/// published before they came, and is published again every hour.
+pub(super) fn eclipse(options: &Options) -> Outcome {
+    const ACCOMPLICES: usize = 40;
+    let mut stage = Stage::new("eclipse", options, |_| ());
+    let publisher = stage.world.chance.index(options.nodes);
+    stage.work.set_as(&mut stage.world, publisher, "target".to_owned());
+    stage.run_for(Duration::from_secs(30));
+    let key = record_key(&stage.world.contact(publisher).public, "target");
+    // Nearer than the nearest honest node is expected to be, with some bits to spare.
+    let bits = (options.nodes as f64).log2().ceil() as u32 + 2;
+    let mut hosts = Vec::new();
+    for _ in 0..ACCOMPLICES {
+        let secret = secret_near(&key, bits, options.real_signatures, &mut stage.world.chance);
+        hosts.push(stage.world.add_host_as(secret, false));
+    }
+    corrupt(&mut stage.world, &hosts, &[Hostility::Liar, Hostility::Forger]);
+    for &host in &hosts {
+        let others = bootstrap(&mut stage.world, 3);
+        stage.world.start(host, &others);
+        stage.run_for(Duration::from_secs(5));
+    }
+    let between = nearest_are_hostile(&stage.world, &hosts, &key);
+    stage.report.figure("hostile among the 20 nearest to the key", between as f64);
+    stage.each_tick = (10, 0);
+    stage.run_for(options.duration);
+    let check = lookup::check("lookups succeed against 40 ids around the key", &stage.work.lookups, 0.99);
+    stage.report.checks.push(check);
+    stage.finish()
+}
+
+fn nearest_are_hostile(world: &World, hostile: &[usize], key: &crate::id::Key) -> usize {
+    let mut all: Vec<(usize, NodeId)> = world.up().map(|host| (host, world.id(host))).collect();
+    all.sort_by_key(|(_, id)| id.distance(key));
+    all.iter().take(20).filter(|(host, _)| hostile.contains(host)).count()
+}
+
+/// Everything that some hosts receive is recorded and comes again: soon, after the clock has stood still, after a restart.
+pub(super) fn replay(options: &Options) -> Outcome {
+    const RECORDED: usize = 4096;
+    let mut stage = Stage::new("replay", options, |_| ());
+    stage.fill(8, options.nodes.clamp(8, 100));
+    let mut replays = Replays::default();
+    let rounds = (options.duration.as_secs() / 600).clamp(1, 48);
+    for round in 0..rounds {
+        stage.world.record(RECORDED);
+        stage.each_tick = (10, 1);
+        // The hour in which values are published anew comes once in six rounds.
+        stage.run_for(Duration::from_secs(480));
+        let recorded = stage.world.recorded();
+        stage.each_tick = (0, 0);
+        let victim = recorded.get(stage.world.chance.index(recorded.len())).map_or(0, |(host, ..)| *host);
+        match round % 3 {
+            0 => stage.run_for(Duration::from_secs(1)),
+            1 => {
+                stage.world.suspend(victim);
+                stage.run_for(Duration::from_secs(300));
+                stage.world.resume(victim);
+            }
+            _ => {
+                stage.world.shut_down(victim);
+                stage.run_for(Duration::from_secs(60));
+                stage.world.start(victim, &[]);
+                stage.run_for(Duration::from_secs(60));
+            }
+        }
+        for (host, from, bytes) in recorded {
+            let everyone = round % 3 == 0;
+            if (everyone || host == victim) && stage.world.hosts[host].is_up() {
+                replays.play(&mut stage.world, host, from, &bytes);
+                stage.run_for(Duration::from_millis(20));
+            }
+        }
+    }
+    stage.report.checks.push(replays.check());
+    stage.finish()
+}

@@ -1,0 +1,60 @@
+//! Nobody comes or goes.
+
+use crate::sim::invariants::{detection::FalseEvictions, lookup};
+use crate::sim::report::Check;
+use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
+use crate::time::Duration;
+
+/// Everyday use. Nothing has to be copied again, and nobody is taken for dead.
+pub(super) fn steady(options: &Options) -> Outcome {
+    let mut stage = Stage::new("steady", options, |_| ());
+    stage.fill(options.nodes.clamp(8, 200) / 4, options.nodes.clamp(8, 200) / 4);
+    stage.each_tick = (4, 1);
+    let steady: Vec<usize> = stage.world.up().collect();
+    let mut evictions = FalseEvictions::default();
+    let end = stage.world.now() + options.duration;
+    while stage.world.now() < end {
+        let pause = SAMPLE.min(end.since(stage.world.now()));
+        stage.run_for(pause);
+        evictions.look(&stage.world, &stage.observer, &steady);
+    }
+    let days = options.duration.as_secs_f64() / 86_400.0 * steady.len() as f64;
+    stage.report.checks.push(evictions.check(days));
+    stage.report.checks.push(lookup::check("lookups succeed", &stage.work.lookups, 0.999));
+    stage.finish()
+}
+
+/// Everyone fetches one file within a minute. They get it from each other: the one who put it in does not send it as often as
+/// it is fetched.
+pub(super) fn flash_crowd(options: &Options) -> Outcome {
+    const LENGTH: usize = 8 << 20;
+    let mut stage = Stage::new("flash-crowd", options, |_| ());
+    let origin = 0;
+    stage.work.put(&mut stage.world, origin, LENGTH, 0);
+    stage.run_for(Duration::from_secs(60));
+    let before = stage.world.hosts[origin].traffic.stream_bytes_out;
+    if let Some(file) = stage.work.files.first().cloned() {
+        let hosts: Vec<usize> = stage.world.honest().into_iter().filter(|host| *host != origin).collect();
+        let pause = Duration::from_secs(60) / hosts.len().max(1) as u32;
+        for host in hosts {
+            stage.work.get(&mut stage.world, host, &file);
+            stage.run_for(pause);
+        }
+    }
+    let limit = stage.world.now() + options.duration.max(Duration::from_secs(1800));
+    while stage.work.pending() > 0 && stage.world.now() < limit {
+        stage.run_for(Duration::from_secs(5));
+    }
+    let sent = (stage.world.hosts[origin].traffic.stream_bytes_out - before) as f64 / LENGTH as f64;
+    stage.report.figure("copies sent by the origin", sent);
+    let tally = &stage.work.gets;
+    let found = format!(
+        "{} of {} have it{}",
+        tally.done,
+        options.nodes - 1,
+        tally.messages.first().map_or(String::new(), |first| format!("; {first}"))
+    );
+    let holds = tally.done as usize == options.nodes - 1;
+    stage.report.checks.push(Check::new(8, "everyone gets the file", tally.answered(), holds, found));
+    stage.finish()
+}

@@ -1,0 +1,136 @@
+//! Honest nodes that fail.
+
+use crate::sim::disk::Crash;
+use crate::sim::host::Life;
+use crate::sim::invariants::{detection::Detection, lookup, repair};
+use crate::sim::population::bootstrap;
+use crate::sim::stage::{Options, Outcome, Stage};
+use crate::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn filled(name: &str, options: &Options) -> Stage {
+    let mut stage = Stage::new(name, options, |_| ());
+    stage.fill((options.nodes / 4).clamp(4, 100), 20);
+    stage
+}
+
+/// Everyone comes and goes, then for half an hour nobody does. Ten crashes on the way are watched from next to them.
+pub(super) fn churn(options: &Options) -> Outcome {
+    let mut stage = filled("churn", options);
+    stage.each_tick = (2, 0);
+    let hosts: Vec<usize> = stage.world.up().collect();
+    stage.begin_churn(&hosts, MINUTE * 120, MINUTE * 30);
+    let end = stage.world.now() + options.duration;
+    let mut detection = Detection::default();
+    let mut next = stage.world.now() + MINUTE * 5;
+    while stage.world.now() < end {
+        if stage.world.now() >= next {
+            next = stage.world.now() + (options.duration / 10).max(MINUTE * 5);
+            let up: Vec<usize> = stage.world.up().collect();
+            if up.len() > 20 {
+                let victim = up[stage.world.chance.index(up.len())];
+                detection.crashed(&stage.world, victim);
+                stage.world.crash(victim, Crash::Power);
+            }
+        }
+        stage.run_for(Duration::from_secs(2));
+        detection.look(&stage.world, &stage.observer);
+    }
+    stage.end_churn();
+    stage.run_for(MINUTE * 30);
+    let copies = stage.ledger.copies;
+    stage.run_for(MINUTE * 10);
+    stage.ledger.sample(&mut stage.world);
+    stage.report.figure("bytes copied", stage.ledger.copied as f64);
+    stage.report.figure("bytes necessary", stage.ledger.least as f64);
+    let checks = [
+        detection.check(),
+        repair::economy(&stage.ledger),
+        repair::rest(&stage.ledger, copies),
+        lookup::check("lookups succeed while nodes come and go", &stage.work.lookups, 0.98),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// Half of all nodes lose power at one moment; ten minutes later they come back.
+pub(super) fn mass_crash(options: &Options) -> Outcome {
+    let mut stage = filled("mass-crash", options);
+    let mut hosts: Vec<usize> = stage.world.up().collect();
+    stage.world.chance.shuffle(&mut hosts);
+    hosts.truncate(hosts.len() / 2);
+    for &host in &hosts {
+        stage.world.crash(host, Crash::Power);
+    }
+    stage.run_for(MINUTE * 10);
+    stage.each_tick = (4, 0);
+    for &host in &hosts {
+        let others = bootstrap(&mut stage.world, 2);
+        stage.world.start(host, &others);
+        stage.run_for(Duration::from_millis(100));
+    }
+    let rest = options.duration.max(MINUTE * 30);
+    stage.run_for(rest);
+    stage.report.figure("copies made", stage.ledger.copies as f64);
+    let check = lookup::check("lookups succeed after the crash", &stage.work.lookups, 0.98);
+    stage.report.checks.push(check);
+    stage.finish()
+}
+
+/// A third is cut off for half an hour. Afterwards the network is one again: what was published on one side is found from
+/// everywhere.
+pub(super) fn partition(options: &Options) -> Outcome {
+    const FAR: u8 = 1;
+    let mut stage = filled("partition", options);
+    let mut hosts: Vec<usize> = stage.world.up().collect();
+    stage.world.chance.shuffle(&mut hosts);
+    hosts.truncate(hosts.len() / 3);
+    for &host in &hosts {
+        stage.world.links.port_mut(host).side = FAR;
+    }
+    let cut = |stage: &mut Stage, cut: bool| {
+        stage.world.links.block(0, FAR, cut);
+        stage.world.links.block(FAR, 0, cut);
+    };
+    cut(&mut stage, true);
+    stage.run_for(MINUTE * 30);
+    stage.report.figure("copies made while cut", stage.ledger.copies as f64);
+    cut(&mut stage, false);
+    stage.run_for(MINUTE * 20);
+    stage.each_tick = (8, 1);
+    stage.run_for(options.duration.max(MINUTE * 10));
+    let check = lookup::check("lookups succeed after the cut has healed", &stage.work.lookups, 0.99);
+    stage.report.checks.push(check);
+    stage.finish()
+}
+
+/// Everyone restarts within an hour and is away for a minute.
+pub(super) fn rolling_reboot(options: &Options) -> Outcome {
+    const RESTART: u64 = 1 << 20;
+    let mut stage = filled("rolling-reboot", options);
+    let hosts: Vec<usize> = stage.world.up().collect();
+    for (index, &host) in hosts.iter().enumerate() {
+        let at = stage.world.now() + MINUTE * 60 / hosts.len() as u32 * index as u32;
+        stage.world.alarm(at, RESTART + host as u64);
+    }
+    let mut restarts = 0;
+    let end = stage.world.now() + MINUTE * 65;
+    stage.run_until(end, |stage, alarm| {
+        let Some(host) = alarm.checked_sub(RESTART).map(|host| host as usize) else { return };
+        match stage.world.hosts[host].life() {
+            Life::Down => {
+                restarts += 1;
+                stage.world.start(host, &[]);
+            }
+            _ => {
+                stage.world.shut_down(host);
+                stage.world.alarm(stage.world.now() + MINUTE, alarm);
+            }
+        }
+    });
+    stage.run_for(options.duration.max(MINUTE * 20));
+    stage.ledger.sample(&mut stage.world);
+    stage.report.checks.push(repair::stillness(&stage.ledger, restarts));
+    stage.finish()
+}

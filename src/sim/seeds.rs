@@ -1,0 +1,8 @@
+//! Runs that once showed a defect. They are played by the tests, and by whoever runs `sim --regressions`.
+
+/// A scenario, how many nodes and minutes, and the seed.
+pub type Regression = (&'static str, usize, u64, u64);
+
+/// Every run that is played again, small enough for a test.
+pub const REGRESSIONS: &[Regression] =
+    &[("steady", 24, 10, 1), ("flash-crowd", 24, 10, 1), ("hostile", 40, 10, 1), ("replay", 24, 30, 1)];

@@ -1,0 +1,275 @@
+//! What every scenario stands on: a world with people in it who use it, and the checks that go on all the time.
+
+use super::faults::{self, Fault, Mischief};
+use super::invariants;
+use super::ledger::{Ledger, Sample};
+use super::observe::Observer;
+use super::population::{self, Churn, Joining};
+use super::report::{Report, quantile, sorted};
+use super::workload::Workload;
+use super::world::{Happening, Plan, World};
+use crate::time::{Duration, Instant};
+
+/// What a run is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Hosts.
+    pub nodes: usize,
+    /// Virtual time after the network has been built.
+    pub duration: Duration,
+    /// Everything follows from it.
+    pub seed: u64,
+    /// How often a datagram is lost.
+    pub loss: f64,
+    /// Faults besides the scenario's own.
+    pub faults: Vec<Fault>,
+    /// Whether nodes sign for real.
+    pub real_signatures: bool,
+    /// Whether hosts start with contacts that they remember, instead of joining one by one.
+    pub warm: bool,
+}
+
+impl Options {
+    /// A small run, as tests play it.
+    pub fn small(nodes: usize, minutes: u64, seed: u64) -> Options {
+        Options {
+            nodes,
+            duration: Duration::from_secs(60 * minutes),
+            seed,
+            loss: 0.0,
+            faults: Vec::new(),
+            real_signatures: false,
+            warm: true,
+        }
+    }
+}
+
+/// What a run leaves behind.
+pub struct Outcome {
+    /// What was found.
+    pub report: Report,
+    /// Copies over time.
+    pub history: Vec<Sample>,
+}
+
+/// How often copies are counted and work is given.
+pub const SAMPLE: Duration = Duration::from_secs(30);
+
+const TICK: u64 = 1 << 40;
+const MISCHIEF: u64 = 1 << 41;
+const CHURN: u64 = 1 << 42;
+
+/// The stage.
+pub struct Stage {
+    /// The world.
+    pub world: World,
+    /// What people do in it.
+    pub work: Workload,
+    /// What was acknowledged.
+    pub ledger: Ledger,
+    /// What was found so far.
+    pub report: Report,
+    /// Copies over time.
+    pub history: Vec<Sample>,
+    /// How nodes are asked what they think.
+    pub observer: Observer,
+    mischief: Mischief,
+    churn: Option<Churn>,
+    /// Lookups and downloads that are given with each tick.
+    pub each_tick: (usize, usize),
+}
+
+impl Stage {
+    /// A world for `options`, changed by `change` before it begins, with its hosts joined.
+    pub fn new(scenario: &str, options: &Options, change: impl FnOnce(&mut Plan)) -> Stage {
+        let mut plan = Plan::new(options.seed);
+        plan.real_signatures = options.real_signatures;
+        plan.links.loss = options.loss;
+        faults::apply(&mut plan, &options.faults);
+        change(&mut plan);
+        let mut world = World::new(plan);
+        let joining = match options.warm {
+            true => Joining::Remembered,
+            false => Joining::OneByOne(Duration::from_secs(600)),
+        };
+        population::build(&mut world, options.nodes, joining);
+        let mischief = Mischief::begin(&mut world, &options.faults, MISCHIEF);
+        world.alarm(world.now() + SAMPLE, TICK);
+        let report = Report {
+            scenario: scenario.to_owned(),
+            seed: options.seed,
+            real_signatures: options.real_signatures,
+            nodes: options.nodes,
+            ..Report::default()
+        };
+        Stage {
+            world,
+            work: Workload::default(),
+            ledger: Ledger::default(),
+            report,
+            history: Vec::new(),
+            observer: Observer::present(),
+            mischief,
+            churn: None,
+            each_tick: (0, 0),
+        }
+    }
+
+    /// Puts files in and publishes values, and waits until that is answered.
+    pub fn fill(&mut self, files: usize, values: usize) {
+        for index in 0..files {
+            let honest = self.world.honest();
+            let host = honest[self.world.chance.index(honest.len())];
+            let length = [4_000, 40_000, 250_000, 700_000][index % 4];
+            self.work.put(&mut self.world, host, length, 3);
+            self.run_for(Duration::from_secs(1));
+        }
+        for _ in 0..values {
+            let honest = self.world.honest();
+            let host = honest[self.world.chance.index(honest.len())];
+            self.work.set(&mut self.world, host);
+            self.run_for(Duration::from_millis(300));
+        }
+        let limit = self.world.now() + Duration::from_secs(900);
+        while self.work.pending() > 0 && self.world.now() < limit {
+            self.run_for(Duration::from_secs(5));
+        }
+        self.run_for(Duration::from_secs(120));
+        let change = self.world.take_changes();
+        self.ledger.take(self.world.now(), change);
+        self.ledger.begin_repair();
+    }
+
+    /// Lets `hosts` come and go from now on.
+    pub fn begin_churn(&mut self, hosts: &[usize], session: Duration, absence: Duration) {
+        self.churn = Some(Churn::begin(&mut self.world, hosts, session, absence, CHURN));
+    }
+
+    /// Nobody goes any more, and those who are away come back.
+    pub fn end_churn(&mut self) {
+        self.churn = None;
+        for host in 0..self.world.hosts.len() {
+            if self.world.hosts[host].life() == super::host::Life::Down {
+                let others = population::bootstrap(&mut self.world, 2);
+                self.world.start(host, &others);
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        self.run_until(self.world.now() + duration, |_, _| ());
+    }
+
+    /// Lets time pass; alarms that are nobody else's go to `alarm`.
+    pub fn run_until(&mut self, until: Instant, mut alarm: impl FnMut(&mut Stage, u64)) {
+        while let Some(happening) = self.world.next(until) {
+            match happening {
+                Happening::Alarm(TICK) => self.tick(),
+                Happening::Alarm(name) => {
+                    let churned =
+                        name >= CHURN && self.churn.as_mut().is_some_and(|c| c.take(&mut self.world, name));
+                    let known = churned || name >= MISCHIEF && self.mischief.take(&mut self.world, name);
+                    if !known {
+                        alarm(self, name);
+                    }
+                }
+                answer @ Happening::Answer(..) => {
+                    if let Some(stored) = self.work.take(&self.world, &answer) {
+                        let manifest = stored.content.manifest();
+                        self.ledger.acknowledge(&manifest, stored.origin, stored.replicas);
+                    }
+                }
+                Happening::Stopped(host) => self.world.shut_down(host),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.world.alarm(self.world.now() + SAMPLE, TICK);
+        self.work.forget_the_gone(&self.world);
+        let sample = self.ledger.sample(&mut self.world);
+        self.history.push(sample);
+        let (lookups, gets) = self.each_tick;
+        for _ in 0..lookups {
+            self.look_up_something();
+        }
+        for _ in 0..gets {
+            self.fetch_something();
+        }
+    }
+
+    /// A random honest host looks a random value up.
+    pub fn look_up_something(&mut self) {
+        let honest = self.world.honest();
+        if !honest.is_empty() && !self.work.values.is_empty() {
+            let host = honest[self.world.chance.index(honest.len())];
+            let index = self.world.chance.index(self.work.values.len());
+            self.work.lookup(&mut self.world, host, index);
+        }
+    }
+
+    /// A random honest host fetches a random file.
+    pub fn fetch_something(&mut self) {
+        let honest = self.world.honest();
+        if !honest.is_empty() && !self.work.files.is_empty() {
+            let host = honest[self.world.chance.index(honest.len())];
+            let file = self.work.files[self.world.chance.index(self.work.files.len())].clone();
+            self.work.get(&mut self.world, host, &file);
+        }
+    }
+
+    /// Waits for what is pending, checks what is checked in every run, and ends.
+    pub fn finish(mut self) -> Outcome {
+        self.each_tick = (0, 0);
+        let limit = self.world.now() + Duration::from_secs(300);
+        while self.work.pending() > 0 && self.world.now() < limit {
+            self.run_for(Duration::from_secs(5));
+            self.work.forget_the_gone(&self.world);
+        }
+        let checks = [
+            invariants::durability::check(&self.ledger),
+            invariants::integrity::check(&self.world, &self.work),
+            invariants::bounded::amplification(&self.world),
+            invariants::bounded::tables(&mut self.world),
+            invariants::store::check(&mut self.world),
+        ];
+        self.report.checks.extend(checks);
+        self.note_figures();
+        Outcome { report: self.report, history: self.history }
+    }
+
+    fn note_figures(&mut self) {
+        let (datagrams, events) = self.world.counts();
+        (self.report.datagrams, self.report.events) = (datagrams, events);
+        self.report.seconds = self.world.now().as_secs();
+        self.report.nodes = self.world.hosts.len();
+        self.report.trace = format!("{:016x}", self.world.trace());
+        let tallies = [
+            ("put", &self.work.puts),
+            ("get", &self.work.gets),
+            ("set", &self.work.sets),
+            ("lookup", &self.work.lookups),
+        ];
+        for (name, tally) in tallies.into_iter().filter(|(_, tally)| tally.answered() > 0) {
+            let seconds = sorted(tally.seconds.clone());
+            self.report.figure(format!("{name}: done"), tally.done as f64);
+            self.report.figure(format!("{name}: failed"), tally.failed as f64);
+            self.report.figure(format!("{name}: seconds, median"), quantile(&seconds, 0.5));
+            self.report.figure(format!("{name}: seconds, p99"), quantile(&seconds, 0.99));
+        }
+        let hosts = self.world.hosts.len() as f64;
+        let seconds = self.report.seconds.max(1) as f64;
+        let sum = |value: fn(&super::host::Traffic) -> u64| {
+            self.world.hosts.iter().map(|host| value(&host.traffic)).sum::<u64>() as f64
+        };
+        let (sent, bytes) = (sum(|t| t.datagrams_out), sum(|t| t.datagram_bytes_out));
+        let streams = sum(|t| t.stream_bytes_out);
+        self.report.figure("datagrams sent per node and second", sent / hosts / seconds);
+        self.report.figure("datagram bytes sent per node and second", bytes / hosts / seconds);
+        self.report.figure("stream bytes sent per node and second", streams / hosts / seconds);
+        self.report.figure("datagrams lost to chance", self.world.links.lost[0] as f64);
+        self.report.figure("datagrams lost to cuts", self.world.links.lost[1] as f64);
+        self.report.figure("datagrams lost to full links", self.world.links.lost[2] as f64);
+    }
+}

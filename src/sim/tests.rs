@@ -1,0 +1,132 @@
+//! The world as a whole: it repeats itself, and what people do in it works.
+
+use super::disk::Crash;
+use super::hostile::{Hostility, corrupt};
+use super::population::{Joining, build};
+use super::scenario::named;
+use super::seeds::REGRESSIONS;
+use super::stage::Options;
+use super::workload::Workload;
+use super::world::{Plan, World};
+use crate::time::Duration;
+
+fn network(plan: Plan, count: usize) -> World {
+    let mut world = World::new(plan);
+    build(&mut world, count, Joining::Remembered);
+    world
+}
+
+/// Lets time pass and takes every answer.
+fn work_for(world: &mut World, work: &mut Workload, seconds: u64) {
+    let until = world.now() + Duration::from_secs(seconds);
+    while let Some(happening) = world.next(until) {
+        work.take(world, &happening);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_gives_another() {
+    let trace = |seed: u64| {
+        let mut plan = Plan::new(seed);
+        (plan.links.loss, plan.links.reorder, plan.links.duplicate) = (0.05, 0.05, 0.01);
+        let mut world = network(plan, 12);
+        let mut work = Workload::default();
+        work.put(&mut world, 1, 600_000, 3);
+        work_for(&mut world, &mut work, 60);
+        world.crash(2, Crash::Power);
+        work_for(&mut world, &mut work, 120);
+        (world.trace(), world.counts())
+    };
+    let first = trace(1);
+    assert_eq!(first, trace(1));
+    assert_ne!(first.0, trace(2).0);
+}
+
+#[test]
+fn hosts_that_join_one_by_one_find_each_other() {
+    let mut world = World::new(Plan::new(3));
+    build(&mut world, 16, Joining::OneByOne(Duration::from_secs(60)));
+    for host in 0..16 {
+        assert!(world.status(host).unwrap().peers >= 12, "host {host} knows too few");
+    }
+}
+
+#[test]
+fn files_are_put_and_fetched_and_real_signatures_do_the_same() {
+    for real_signatures in [false, true] {
+        let mut world = network(Plan { real_signatures, ..Plan::new(5) }, 10);
+        let mut work = Workload::default();
+        work.put(&mut world, 1, 700_000, 3);
+        work_for(&mut world, &mut work, 60);
+        assert_eq!((work.puts.done, work.puts.partial), (1, 0), "{:?}", work.puts.messages);
+        let file = work.files[0].clone();
+        work.get(&mut world, 7, &file);
+        work_for(&mut world, &mut work, 60);
+        assert_eq!(work.gets.done, 1, "{:?}", work.gets.messages);
+        let cached = world.hosts[7].disk.cached(&file.hash).expect("the file is in the cache");
+        assert_eq!(cached.bytes(), file.content.bytes());
+        assert_eq!(world.watch.violations, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn content_that_is_not_what_it_should_be_reaches_nobody() {
+    let mut world = network(Plan::new(6), 10);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 700_000, 0);
+    work_for(&mut world, &mut work, 60);
+    corrupt(&mut world, &[1], &[Hostility::Corrupter]);
+    let file = work.files[0].clone();
+    work.get(&mut world, 7, &file);
+    work_for(&mut world, &mut work, 300);
+    assert_eq!((work.gets.done, work.gets.wrong, work.gets.failed), (0, 0, 1));
+}
+
+#[test]
+fn a_download_survives_a_cut_and_a_pause_of_its_source() {
+    let mut world = network(Plan::new(7), 6);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 4 << 20, 0);
+    work_for(&mut world, &mut work, 60);
+    let file = work.files[0].clone();
+    work.get(&mut world, 4, &file);
+    work_for(&mut world, &mut work, 1);
+    world.links.port_mut(1).side = 1;
+    world.links.block(1, 0, true);
+    work_for(&mut world, &mut work, 5);
+    world.links.block(1, 0, false);
+    world.pause(1);
+    work_for(&mut world, &mut work, 5);
+    world.resume(1);
+    work_for(&mut world, &mut work, 120);
+    assert_eq!(work.gets.done, 1, "{:?}", work.gets.messages);
+}
+
+#[test]
+fn a_host_that_slept_goes_on_and_one_that_crashed_has_what_it_acknowledged() {
+    let mut world = network(Plan::new(8), 8);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 300_000, 3);
+    work_for(&mut world, &mut work, 60);
+    let holder = (0..8).find(|host| *host != 1 && world.hosts[*host].disk.pieces().count() > 0).unwrap();
+    let pieces = world.status(holder).unwrap().pieces;
+    world.crash(holder, Crash::Power);
+    work_for(&mut world, &mut work, 30);
+    world.start(holder, &[]);
+    assert_eq!(world.status(holder).unwrap().pieces, pieces);
+    world.suspend(3);
+    work_for(&mut world, &mut work, 600);
+    world.resume(3);
+    work_for(&mut world, &mut work, 120);
+    let status = world.status(3).unwrap();
+    assert!(status.peers > 4 && status.uptime_seconds < 400, "its clock stood still: {status:?}");
+}
+
+#[test]
+fn runs_that_once_showed_a_defect_show_none() {
+    for &(name, nodes, minutes, seed) in REGRESSIONS {
+        let scenario = named(name).expect("a scenario that there is");
+        let outcome = (scenario.play)(&Options::small(nodes, minutes, seed));
+        assert!(outcome.report.holds(), "{:#?}", outcome.report.checks);
+    }
+}

@@ -1,0 +1,210 @@
+//! What people do with the network, and whether they get what they asked for.
+
+use super::blob::Blob;
+use super::world::{Happening, World};
+use crate::id::{Key, PublicKey};
+use crate::node::command::{Command, CommandId, Failure, FailureReason, Reply, Response};
+use crate::time::Instant;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// A file that was put in.
+#[derive(Clone)]
+pub struct Stored {
+    /// Its address.
+    pub hash: Key,
+    /// Its content.
+    pub content: Rc<Blob>,
+    /// Where it was put in.
+    pub origin: usize,
+    /// How many copies were asked for.
+    pub replicas: u8,
+}
+
+/// A value that was published.
+#[derive(Clone)]
+pub struct Value {
+    publisher: PublicKey,
+    name: String,
+    value: Vec<u8>,
+}
+
+enum Expected {
+    Put(Stored),
+    Get(Rc<Blob>),
+    Set(Value),
+    Lookup(Value),
+}
+
+/// How it went.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Asked for and answered well.
+    pub done: u64,
+    /// Of those, files on fewer nodes than a quorum.
+    pub partial: u64,
+    /// Answered with something else than what it should be. Never to be explained away.
+    pub wrong: u64,
+    /// Answered with a failure.
+    pub failed: u64,
+    /// Seconds until each was done.
+    pub seconds: Vec<f64>,
+    /// Nodes asked, for lookups of values.
+    pub asked: Vec<f64>,
+    /// The first failures, in words.
+    pub messages: Vec<String>,
+}
+
+impl Tally {
+    /// The share that was done, of what was answered; 1 when nothing was.
+    pub fn success(&self) -> f64 {
+        match self.answered() {
+            0 => 1.0,
+            answered => self.done as f64 / answered as f64,
+        }
+    }
+
+    /// How many were answered.
+    pub fn answered(&self) -> u64 {
+        self.done + self.wrong + self.failed
+    }
+
+    fn fail(&mut self, what: String) {
+        const KEPT: usize = 8;
+        self.failed += 1;
+        if self.messages.len() < KEPT {
+            self.messages.push(what);
+        }
+    }
+}
+
+/// The work.
+#[derive(Default)]
+pub struct Workload {
+    pending: BTreeMap<CommandId, (usize, u32, Instant, Expected)>,
+    /// Files that were put in and acknowledged.
+    pub files: Vec<Stored>,
+    /// Values that were published.
+    pub values: Vec<Value>,
+    /// How each kind of work went.
+    pub puts: Tally,
+    /// Downloads.
+    pub gets: Tally,
+    /// Publications.
+    pub sets: Tally,
+    /// Lookups of values that were published.
+    pub lookups: Tally,
+    named: u64,
+}
+
+impl Workload {
+    /// Puts a new file of this length in at a host.
+    pub fn put(&mut self, world: &mut World, host: usize, length: usize, replicas: u8) {
+        self.named += 1;
+        let content = Blob::random(length, world.chance.u64());
+        let path = PathBuf::from(format!("/data/{}", self.named));
+        world.hosts[host].disk.write_file(&path, Rc::clone(&content));
+        let hash = content.manifest().hash();
+        let stored = Stored { hash, content, origin: host, replicas };
+        let command = Command::Put { path, replicas: Some(replicas), lifetime: None };
+        self.give(world, host, command, Expected::Put(stored));
+    }
+
+    /// Fetches a file into a host's cache.
+    pub fn get(&mut self, world: &mut World, host: usize, file: &Stored) {
+        let command = Command::Get { hash: file.hash, target: None, timeout: Some(120) };
+        self.give(world, host, command, Expected::Get(Rc::clone(&file.content)));
+    }
+
+    /// Publishes a value at a host.
+    pub fn set(&mut self, world: &mut World, host: usize) {
+        self.named += 1;
+        let name = format!("name {}", self.named);
+        self.set_as(world, host, name);
+    }
+
+    /// Publishes a value under this name.
+    pub fn set_as(&mut self, world: &mut World, host: usize, name: String) {
+        let value = world.chance.bytes().to_vec();
+        let publisher = world.contact(host).public;
+        let command = Command::Set { name: name.clone(), value: value.clone(), lifetime: None };
+        self.give(world, host, command, Expected::Set(Value { publisher, name, value }));
+    }
+
+    /// Looks a published value up, asking the network.
+    pub fn lookup(&mut self, world: &mut World, host: usize, index: usize) {
+        let value = self.values[index].clone();
+        let command = Command::Lookup { publisher: value.publisher, name: value.name.clone(), fresh: true };
+        self.give(world, host, command, Expected::Lookup(value));
+    }
+
+    fn give(&mut self, world: &mut World, host: usize, command: Command, expected: Expected) {
+        let run = world.hosts[host].run;
+        let id = world.command(host, command);
+        self.pending.insert(id, (host, run, world.now(), expected));
+    }
+
+    /// Takes an answer. What was acknowledged as stored is returned. Anything else that happened is nobody's.
+    pub fn take(&mut self, world: &World, happening: &Happening) -> Option<Stored> {
+        let Happening::Answer(host, id, response) = happening else { return None };
+        let (_, _, since, expected) = self.pending.remove(id)?;
+        let seconds = world.now().since(since).as_secs_f64();
+        match (expected, response) {
+            (Expected::Put(stored), Response::Done(Reply::Put { hash, quorum, .. })) => {
+                self.puts.note(*hash == stored.hash, seconds);
+                self.puts.partial += u64::from(!quorum);
+                self.files.push(stored.clone());
+                return quorum.then_some(stored);
+            }
+            (Expected::Get(content), Response::Done(Reply::Get { hash, .. })) => {
+                let found = world.hosts[*host].disk.cached(hash);
+                // Who shares a file has it where it lies, not in the cache.
+                let right = found.is_none_or(|found| found.bytes() == content.bytes());
+                self.gets.note(right && content.manifest().hash() == *hash, seconds);
+            }
+            (Expected::Set(value), Response::Done(Reply::Set { .. })) => {
+                self.sets.note(true, seconds);
+                self.values.push(value);
+            }
+            (Expected::Lookup(value), Response::Done(Reply::Lookup { value: found, asked, .. })) => {
+                self.lookups.note(*found == value.value, seconds);
+                self.lookups.asked.push(f64::from(*asked));
+            }
+            (expected, Response::Failed(Failure { reason, message })) => {
+                let tally = match expected {
+                    Expected::Put(_) => &mut self.puts,
+                    Expected::Get(_) => &mut self.gets,
+                    Expected::Set(_) => &mut self.sets,
+                    Expected::Lookup(_) => &mut self.lookups,
+                };
+                tally.wrong += u64::from(*reason == FailureReason::Usage);
+                tally.fail(format!("host {host} after {seconds:.0} s: {message}"));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Forgets what was asked of nodes that are gone.
+    pub fn forget_the_gone(&mut self, world: &World) {
+        let there =
+            |host: usize, run: u32| world.hosts[host].run == run && world.hosts[host].node().is_some();
+        self.pending.retain(|_, (host, run, ..)| there(*host, *run));
+    }
+
+    /// How much was asked and not answered.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+impl Tally {
+    fn note(&mut self, right: bool, seconds: f64) {
+        match right {
+            true => self.done += 1,
+            false => self.wrong += 1,
+        }
+        self.seconds.push(seconds);
+    }
+}
