@@ -277,8 +277,13 @@ impl Gossip {
             Liveness::Live | Liveness::Suspect | Liveness::Unresponsive if here => {
                 self.alive(now, position, None);
             }
-            // What was under way when it left is no return.
-            _ => self.ask_soon(now, contact.id.short()),
+            _ if self.left_just_now(now, position) => {}
+            _ => {
+                if !here {
+                    self.note_other_addr(contact.id.short(), contact.addr);
+                }
+                self.ask_soon(now, contact.id.short());
+            }
         }
     }
 
@@ -286,6 +291,9 @@ impl Gossip {
     pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
         self.notice_sleep(now);
         let Some((position, _)) = self.acquaint(now, &contact, true) else { return };
+        if self.left_just_now(now, position) {
+            return;
+        }
         if matches!(self.members.places()[position].liveness, Liveness::Left { .. }) {
             return self.ask_soon(now, contact.id.short());
         }
@@ -394,6 +402,12 @@ impl Gossip {
     fn position(&self, id: &NodeId) -> Option<usize> {
         let position = self.members.find(id.short())?;
         (self.members.entry(position).state.public().node_id() == *id).then_some(position)
+    }
+
+    /// Whether a member has said goodbye so lately that what comes from it was on its way before: that is no return.
+    fn left_just_now(&self, now: Instant, position: usize) -> bool {
+        matches!(self.members.places()[position].liveness, Liveness::Left { .. })
+            && now.since(self.members.entry(position).since) < self.config.silent_after
     }
 
     fn member_at(&self, position: usize) -> Member {

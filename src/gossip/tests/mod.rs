@@ -131,6 +131,9 @@ fn a_node_that_leaves_is_out_at_once_and_an_old_goodbye_means_nothing() {
     gossip.note_leave(now, &id, true, 1 << 40);
     assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Left { for_good: true });
     assert!(gossip.neighbourhood().all(|member| member.contact.id != id));
+    let contact = net.nodes[4].contact;
+    net.nodes[0].gossip.note_alive(now, contact, None);
+    assert_eq!(net.liveness(0, 4), Some(Liveness::Left { for_good: true }), "that was on its way");
     net.collect(0);
     assert!(net.when(0, |event| matches!(event, GossipEvent::Left { for_good: true, .. })).is_some());
     let other = net.nodes[5].contact.id;
