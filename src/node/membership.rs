@@ -28,7 +28,9 @@ impl Node {
         if !datagram.is_leaf() {
             match kind.is_answer() {
                 true => self.gossip.note_alive(now, contact, None),
-                false => self.gossip.note_contact(now, contact),
+                // Who has not proven where it is must not make this node send there what nobody asked for.
+                false if proven => self.gossip.note_contact(now, contact),
+                false => {}
             }
         }
         match kind {
