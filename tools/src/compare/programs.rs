@@ -147,6 +147,11 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    /// The directory of this run.
+    pub(super) fn work(&self) -> &Path {
+        &self.work
+    }
+
     fn torrent(&self) -> PathBuf {
         self.work.join("file.torrent")
     }
