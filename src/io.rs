@@ -146,7 +146,7 @@ pub enum DiskOp {
         /// The file.
         place: Place,
     },
-    /// Write down what is shared, durably. Answer: [`DiskReply::Done`].
+    /// Write down what is shared: durably, when its content is known to be on disk. Answer: [`DiskReply::Done`].
     SaveShare(Arc<Share>),
     /// Forget a share, and delete its file when that is in the cache. Answer: [`DiskReply::Done`].
     RemoveShare {

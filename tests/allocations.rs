@@ -4,11 +4,13 @@ mod common;
 
 use allocation_counter::measure;
 use common::{network, recipient, sender, vectors};
+use elver::disk::{Disk, Intake, Way};
 use elver::gossip::GossipConfig;
 use elver::id::Key;
 use elver::identity::Identity;
-use elver::io::Recovered;
+use elver::io::{Place, Recovered, Sink};
 use elver::limits::Limits;
+use elver::manifest::HashAs;
 use elver::node::{Node, NodeConfig};
 use elver::replication::ReplicationConfig;
 use elver::time::{Duration, Instant};
@@ -16,7 +18,9 @@ use elver::wire::datagram::Unverified;
 use elver::wire::frame::Frame;
 use elver::wire::message::{Message, Want};
 use elver::wire::outbox::Outbox;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 
 #[test]
 fn reading_and_verifying_a_datagram_allocates_nothing() {
@@ -158,4 +162,32 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
             assert!(round == 0 || used.count_total == 0, "round {round}: {used:?}");
         }
     }
+}
+
+#[test]
+fn content_gets_from_a_socket_into_its_file_without_allocating() {
+    let dir = std::env::temp_dir().join(format!("elver-allocations-{}", std::process::id()));
+    let (disk, ..) = Disk::open(&dir).expect("a directory");
+    let bytes = vec![7; 300_000];
+    for way in [Way::Spliced, Way::Copied] {
+        let (near, mut far) = UnixStream::pair().expect("two ends");
+        let place = Place::Incoming(way as u64);
+        let sink = Sink { place, offset: 0, length: 300_000, hash_as: HashAs::Root };
+        let mut open = disk.open_sink(&sink).expect("a file");
+        let mut intake = Intake::new(way);
+        let mut take = |part: &[u8]| {
+            far.write_all(part).expect("the socket has room");
+            let before = open.remaining();
+            while (before - open.remaining()) < part.len() as u32 {
+                assert!(open.receive(&near, &mut intake).expect("more bytes") > 0);
+            }
+        };
+        // The pipe is made when it is first needed.
+        take(&bytes[..50_000]);
+        let used = measure(|| bytes[50_000..].chunks(50_000).for_each(&mut take));
+        assert_eq!(used.count_total, 0, "{way:?}: {used:?}");
+        assert_eq!(open.finish().expect("all is there").0, *blake3::hash(&bytes).as_bytes());
+    }
+    drop(disk);
+    std::fs::remove_dir_all(&dir).expect("the directory is this test's");
 }

@@ -6,6 +6,7 @@ use super::exit::{CommandError, Exit};
 use super::progress::Meter;
 use crate::config::units::parse_duration;
 use crate::config::{self, Settings};
+use crate::disk::Way;
 use crate::net::Driver;
 use crate::node::command::{Command, Reply, Response};
 use serde_json::json;
@@ -46,6 +47,9 @@ pub(super) struct NodeArguments {
     /// The configuration file [env: ELVER_CONFIG] [default: elver.toml in the node's directory]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Read and write what arrives, as where the kernel refuses to splice it: to measure the one beside the other
+    #[arg(long, hide = true)]
+    no_splice: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -60,8 +64,11 @@ pub(super) fn run(context: &mut Context, arguments: NodeArguments) -> Result<Exi
     let file = arguments
         .config
         .or_else(|| config::environment("ELVER_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from));
-    let config =
+    let mut config =
         config::load(context.dir.clone(), arguments.settings, file.as_deref(), &config::environment)?;
+    if arguments.no_splice {
+        config.way = Way::Copied;
+    }
     let mut driver = Driver::start(config).map_err(|error| {
         CommandError::failed(format!("cannot start a node in {}: {error}", context.dir.display()))
     })?;

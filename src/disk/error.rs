@@ -114,6 +114,11 @@ pub(super) fn refused(kind: DiskErrorKind, path: &Path, what: impl fmt::Display)
     DiskError { kind, message: format!("{} {what}", path.display()) }
 }
 
+/// What an error of a transfer between a file and a socket says about the file, when that is to blame.
+pub(super) fn disk_error(error: &io::Error) -> Option<&DiskError> {
+    error.get_ref()?.downcast_ref()
+}
+
 pub(super) fn changed(path: &Path) -> DiskError {
     refused(DiskErrorKind::Changed, path, "is not what it was when it was hashed")
 }

@@ -1,6 +1,6 @@
 //! Reading: runs of bytes that go to a socket without passing through the process.
 
-use super::error::{changed, failed, refused};
+use super::error::{changed, disk_error, failed, refused};
 use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp};
 use rustix::fs::{Advice, OFlags, fadvise, sendfile};
 use rustix::io::Errno;
@@ -81,7 +81,7 @@ impl OpenExtent {
 
     /// What [`send`](OpenExtent::send) has to say about the file, when its error is about that.
     pub fn disk_error(error: &io::Error) -> Option<&DiskError> {
-        error.get_ref()?.downcast_ref()
+        disk_error(error)
     }
 
     /// Reads the next bytes into the start of `buffer`; 0 when there are no more.

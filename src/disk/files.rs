@@ -4,8 +4,10 @@
 
 #[cfg(any(test, feature = "sim"))]
 use super::record::{self, Kind, Operation};
+use rustix::fd::AsFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -52,6 +54,36 @@ pub(super) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> i
     record::written(file, bytes, offset)?;
     let _ = path;
     Ok(())
+}
+
+/// Moves at most `max` bytes of what is in a pipe into a file, from `offset` on; how many it moved.
+pub(super) fn splice_at(
+    pipe: impl AsFd,
+    file: &File,
+    path: &Path,
+    offset: u64,
+    max: usize,
+) -> io::Result<usize> {
+    let moved = |max: usize| -> io::Result<usize> {
+        let mut end = offset;
+        let moved = splice(&pipe, None, file, Some(&mut end), max, SpliceFlags::empty())?;
+        #[cfg(any(test, feature = "sim"))]
+        if record::is_active() {
+            let mut bytes = vec![0; moved];
+            file.read_exact_at(&mut bytes, offset)?;
+            record::written(file, &bytes, offset)?;
+        }
+        Ok(moved)
+    };
+    #[cfg(any(test, feature = "sim"))]
+    if let Some((taken, error)) = record::cut_short(path, max) {
+        if taken > 0 {
+            moved(taken)?;
+        }
+        return Err(error);
+    }
+    let _ = path;
+    moved(max)
 }
 
 /// Cuts a file off, or lets it grow by a hole.

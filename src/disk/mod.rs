@@ -9,13 +9,14 @@
 //! 3. [`poll_done`](Disk::poll_done) until it is empty, and tell the core.
 //!
 //! Content on its way from or to a socket does not pass through operations: the loop opens an [`OpenExtent`] or an
-//! [`OpenSink`] and moves the bytes itself.
+//! [`OpenSink`] and has these move the bytes.
 
 mod commit;
 mod durable;
 mod error;
 mod extent;
 mod files;
+mod intake;
 mod layout;
 mod lock;
 mod piece_file;
@@ -46,6 +47,7 @@ use tasks::{Check, Copy, Hash, Read, Slice, Task};
 
 pub use error::OpenError;
 pub use extent::OpenExtent;
+pub use intake::{Intake, Way};
 pub use sink::OpenSink;
 
 /// The most bytes that are read before another operation has its turn.

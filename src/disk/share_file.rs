@@ -50,7 +50,7 @@ const PATH_BYTES_MAX: usize = 4096;
 /// The longest file that can be a share.
 pub(super) const SHARE_BYTES_MAX: u64 = MANIFEST_BYTES_MAX as u64 + (PATH_BYTES_MAX + TRAILER_BYTES) as u64;
 
-/// Writes a share down, durably.
+/// Writes a share down: durably, when the content of its file is.
 pub(super) fn save(layout: &Layout, share: &Share) -> Result<(), DiskError> {
     let hash = share.manifest.hash();
     let (path, cached) = match &share.place {
@@ -83,8 +83,9 @@ pub(super) fn save(layout: &Layout, share: &Share) -> Result<(), DiskError> {
     };
     trailer.checksum = U64::new(checksum(&manifest, path, &trailer));
     let file = layout.share(&hash);
-    replace(&file, &[&manifest, path, trailer.as_bytes()], Replace::Durably)
-        .map_err(|error| failed("write", &file, error))
+    // A sync here may have to wait for all that was just downloaded, and whether that survives a power cut nobody promised.
+    let how = if share.synced { Replace::Durably } else { Replace::Lightly };
+    replace(&file, &[&manifest, path, trailer.as_bytes()], how).map_err(|error| failed("write", &file, error))
 }
 
 /// Reads what a share's file of this name says; `None` when it is torn, damaged or not what its name says.

@@ -16,7 +16,7 @@ mod stream;
 mod streams;
 mod udp;
 
-use crate::disk::{Disk, OpenError};
+use crate::disk::{Disk, OpenError, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
@@ -67,6 +67,8 @@ pub struct Config {
     pub leaf: bool,
     /// The network's name.
     pub network: String,
+    /// How content gets from streams into files.
+    pub way: Way,
     /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own says no.
     pub handle_signals: bool,
     /// How the node learns who is there.
@@ -86,6 +88,7 @@ impl Default for Config {
             limits: Limits::default(),
             leaf: false,
             network: Network::DEFAULT_NAME.to_owned(),
+            way: Way::default(),
             handle_signals: true,
             gossip: GossipConfig::default(),
             replication: ReplicationConfig::default(),
@@ -253,7 +256,7 @@ impl Driver {
             udp,
             listener,
             accepting: true,
-            streams: Streams::new(addr),
+            streams: Streams::new(addr, config.way),
             control,
             requests: Vec::new(),
             signals,
@@ -317,6 +320,7 @@ impl Driver {
             self.carry_out(now);
         }
         self.expire_dials(now);
+        self.control.tell(now);
         self.send_datagrams();
         self.turns.record(self.clock.now().since(began));
         Ok(())
@@ -371,7 +375,12 @@ impl Driver {
         if ready {
             return Some(Duration::ZERO);
         }
-        let deadlines = [self.node.next_deadline(), self.streams.next_dial_deadline(), self.stop_at];
+        let deadlines = [
+            self.node.next_deadline(),
+            self.streams.next_dial_deadline(),
+            self.control.next_deadline(),
+            self.stop_at,
+        ];
         deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
     }
 
@@ -465,7 +474,7 @@ impl Driver {
                         self.add_turns(status);
                     }
                     match command.0 & EMBEDDED {
-                        0 => self.control.respond(command, &response),
+                        0 => self.control.respond(now, command, response),
                         _ => self.responses.push_back((command, response)),
                     }
                 }

@@ -3,6 +3,7 @@
 use crate::disk::{OpenExtent, OpenSink};
 use crate::io::{DialId, Extent, StreamId};
 use crate::time::Instant;
+use crate::wire::frame::{FRAME_BYTES_MAX, Frame};
 use bytes::BytesMut;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
@@ -18,10 +19,35 @@ pub(super) struct Stream {
     pub(super) queued: bool,
     /// The beginning of a frame.
     pub(super) inbox: BytesMut,
+    /// What is to be expected after it.
+    pub(super) coming: Coming,
     /// Where raw bytes go.
     pub(super) sink: Option<OpenSink>,
     /// What waits to be sent, in order.
     pub(super) outbox: VecDeque<Outgoing>,
+}
+
+/// What a stream's next bytes are likely to be, from what came last. Raw bytes that are read together with a frame cannot
+/// be spliced any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coming {
+    /// Frames, and nobody knows what follows them.
+    Frames,
+    /// A frame that announces raw bytes: some have just ended.
+    Content,
+    /// Frames, although raw bytes have come before and may come again.
+    Either,
+}
+
+impl Coming {
+    /// How many bytes to read, of `most`, when the beginning of a frame is here already.
+    pub(super) fn frame_bytes(self, inbox: &[u8], most: usize) -> usize {
+        match self {
+            Coming::Frames => most,
+            Coming::Content => most.min(Frame::lacking(inbox)),
+            Coming::Either => most.min(FRAME_BYTES_MAX),
+        }
+    }
 }
 
 /// How far a stream has come.
@@ -52,6 +78,7 @@ impl Stream {
             writable: false,
             queued: false,
             inbox: BytesMut::new(),
+            coming: Coming::Frames,
             sink: None,
             outbox: VecDeque::new(),
         }

@@ -1,9 +1,9 @@
 //! The streams: a slab of TCP connections, served in turn within budgets.
 
-use super::stream::{Outgoing, State, Stream};
+use super::stream::{Coming, Outgoing, State, Stream};
 use super::{Driver, stream_token};
-use crate::disk::OpenExtent;
-use crate::io::{DialId, Sink, StreamId};
+use crate::disk::{Intake, OpenExtent, OpenSink, Way};
+use crate::io::{DialId, DiskError, Sink, StreamId};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::canonical;
 use bytes::Buf;
@@ -18,14 +18,12 @@ use std::io::{self, ErrorKind, Read, Write};
 
 /// Connections taken in one turn.
 const ACCEPTS_PER_TURN: usize = 16;
-/// Bytes read from one stream in one turn.
+/// Bytes read from one stream in one turn, and whatever the last read brings beyond them.
 const READ_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes written to one stream in one turn.
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes moved on all streams together in one turn; who is left comes first in the next.
 const BYTES_PER_TURN: u64 = 4 << 20;
-/// Bytes read at a time, into one buffer that all streams share.
-const READ_BYTES: usize = 64 << 10;
 /// Bytes given to `sendfile` at a time.
 const SEND_BYTES: usize = 256 << 10;
 /// How long a connection may take to be made.
@@ -38,7 +36,7 @@ pub(super) struct Streams {
     counter: u64,
     /// Streams that may have something to do.
     ready: VecDeque<StreamId>,
-    buffer: Box<[u8]>,
+    intake: Intake,
     /// Bytes moved so far, both directions.
     moved: u64,
     /// Where connections are made from: what the node listens on, so that peers see it come from there.
@@ -46,12 +44,12 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(local: SocketAddr) -> Self {
+    pub(super) fn new(local: SocketAddr, way: Way) -> Self {
         Streams {
             slab: Slab::new(),
             counter: 0,
             ready: VecDeque::new(),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            intake: Intake::new(way),
             moved: 0,
             local,
         }
@@ -368,13 +366,14 @@ impl Driver {
     }
 
     fn read_stream(&mut self, now: Instant, id: StreamId) -> Served {
-        let mut buffer = core::mem::take(&mut self.streams.buffer);
-        let served = self.read_into(now, id, &mut buffer);
-        self.streams.buffer = buffer;
+        // Nobody else is at it meanwhile, but the stream's own bytes are handed on from it.
+        let mut intake = core::mem::replace(&mut self.streams.intake, Intake::none());
+        let served = self.read_with(now, id, &mut intake);
+        self.streams.intake = intake;
         served
     }
 
-    fn read_into(&mut self, now: Instant, id: StreamId, buffer: &mut [u8]) -> Served {
+    fn read_with(&mut self, now: Instant, id: StreamId, intake: &mut Intake) -> Served {
         let mut budget = READ_BYTES_PER_TURN;
         loop {
             let Some(stream) = self.streams.get(id) else { return Served::Dry };
@@ -384,19 +383,37 @@ impl Driver {
             if budget == 0 {
                 return Served::More;
             }
-            match stream.socket.read(buffer) {
+            let taken = match &mut stream.sink {
+                Some(sink) => sink.receive(stream.socket.as_fd(), intake),
+                None => {
+                    let buffer = intake.buffer();
+                    let most = stream.coming.frame_bytes(&stream.inbox, buffer.len());
+                    stream.socket.read(&mut buffer[..most])
+                }
+            };
+            let sinking = stream.sink.is_some();
+            match taken {
                 Ok(0) => return Served::Gone,
                 Ok(length) => {
                     budget = budget.saturating_sub(length);
                     self.streams.moved += length as u64;
-                    self.feed(now, id, &buffer[..length]);
+                    match sinking {
+                        true => self.content_taken(now, id, length),
+                        false => self.feed(now, id, &intake.buffer()[..length]),
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     stream.readable = false;
                     return Served::Dry;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Served::Gone,
+                Err(error) => match OpenSink::disk_error(&error) {
+                    None => return Served::Gone,
+                    Some(error) => {
+                        self.fail_sink(now, id, error.clone());
+                        return Served::Dry;
+                    }
+                },
             }
         }
     }
@@ -417,34 +434,44 @@ impl Driver {
             if let Some(sink) = &mut stream.sink {
                 let taken = match sink.write(rest) {
                     Ok(taken) => taken,
-                    Err(error) => {
-                        stream.sink = None;
-                        self.node.handle_sunk(now, id, Err(error));
-                        self.carry_out(now);
-                        // What the node does after a disk error is to close the stream: the bytes have no place.
-                        return;
-                    }
+                    Err(error) => return self.fail_sink(now, id, error),
                 };
                 rest = &rest[taken..];
-                self.node.handle_stream_progress(now, id, taken as u64);
-                self.finish_sink(now, id);
+                self.content_taken(now, id, taken);
                 continue;
             }
             let taken = self.node.handle_stream_bytes(now, id, rest);
             self.carry_out(now);
+            rest = &rest[taken..];
+            let Some(stream) = self.streams.get(id) else { return };
             if taken == 0 {
-                if let Some(stream) = self.streams.get(id) {
-                    stream.inbox.extend_from_slice(rest);
-                }
+                stream.inbox.extend_from_slice(rest);
                 return;
             }
-            rest = &rest[taken..];
+            if stream.sink.is_none() && stream.coming == Coming::Content {
+                stream.coming = Coming::Either;
+            }
         }
+    }
+
+    /// A stream's sink cannot be filled. What the node does then is to close the stream: the bytes have no place.
+    fn fail_sink(&mut self, now: Instant, id: StreamId, error: DiskError) {
+        let Some(stream) = self.streams.get(id) else { return };
+        stream.sink = None;
+        self.node.handle_sunk(now, id, Err(error));
+        self.carry_out(now);
+    }
+
+    /// Raw bytes are in the stream's sink.
+    fn content_taken(&mut self, now: Instant, id: StreamId, length: usize) {
+        self.node.handle_stream_progress(now, id, length as u64);
+        self.finish_sink(now, id);
     }
 
     fn finish_sink(&mut self, now: Instant, id: StreamId) {
         let Some(stream) = self.streams.get(id) else { return };
         if let Some(full) = stream.sink.take_if(|sink| sink.remaining() == 0) {
+            stream.coming = Coming::Content;
             let result = full.finish();
             self.node.handle_sunk(now, id, result);
             self.carry_out(now);

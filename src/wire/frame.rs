@@ -33,6 +33,9 @@ pub const WHICH_KEYS_MAX: usize = 128;
 /// The most bytes of a frame, head included.
 pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + size_of::<WhichHead>() + WHICH_KEYS_MAX * 32;
 
+/// The size of the shortest frames. No raw bytes follow a shorter one.
+const FRAME_BYTES_MIN: usize = FRAME_HEAD_BYTES + size_of::<AnswerBody>();
+
 /// Frame numbers. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -382,6 +385,16 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// How many bytes the frame lacks at least of which `bytes` are the start. Who reads no more than that never reads into
+    /// the raw bytes that may follow it.
+    pub fn lacking(bytes: &[u8]) -> usize {
+        let whole = match FrameHead::ref_from_prefix(bytes) {
+            Ok((head, _)) => FRAME_HEAD_BYTES + (head.length.get() as usize).min(FRAME_BYTES_MAX),
+            Err(_) => FRAME_BYTES_MIN,
+        };
+        whole.saturating_sub(bytes.len()).max(1)
+    }
+
     fn parse_body(kind: FrameKind, body: &'a [u8]) -> Result<Self, Refused> {
         Ok(match kind {
             FrameKind::Hello => {
@@ -594,6 +607,26 @@ mod tests {
             let bytes = [&[length, 0, 0, 0, 13, 0, 0, 0][..], &vec![0; usize::from(length)]].concat();
             assert_eq!(Frame::parse(&bytes), Err(Refused::Length), "{length}");
         }
+    }
+
+    #[test]
+    fn who_reads_only_what_is_lacking_ends_exactly_where_the_frame_does() {
+        let frames = [
+            Frame::Block { request: 1, content: Content::Chunk, length: 5 },
+            Frame::StoreData { request: 1, length: 5 },
+            Frame::Request { request: 1, key: Key([1; 32]) },
+            Frame::Which { question: 1, keys: &[Key([1; 32]); WHICH_KEYS_MAX] },
+        ];
+        for frame in frames {
+            let mut bytes = Vec::new();
+            frame.write(&mut bytes);
+            let mut read = 0;
+            while Frame::parse(&bytes[..read]) == Ok(Parsed::Incomplete) {
+                read += Frame::lacking(&bytes[..read]);
+            }
+            assert_eq!(read, bytes.len(), "{frame:?}");
+        }
+        assert_eq!(Frame::lacking(&[0xff; 20]), FRAME_BYTES_MAX + FRAME_HEAD_BYTES - 20);
     }
 
     #[test]

@@ -122,6 +122,20 @@ fn files_of_every_odd_size_go_through() {
 }
 
 #[test]
+fn content_that_is_not_spliced_arrives_as_well() {
+    let swarm = Swarm::start(1);
+    let source = file(&swarm.dir, "source", 7, 9 * MIB + 5);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    for (name, extra) in [("spliced", &[][..]), ("copied", &["--no-splice"])] {
+        let reader = Node::start(swarm.dir.path().join(name), &[swarm.nodes[0].addr], extra);
+        let target = swarm.dir.path().join(name).join("target");
+        let (code, said) = reader.get(&hash, &target, &[]);
+        assert_eq!(code, Some(0), "{name}: {said}");
+        assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap(), "{name}");
+    }
+}
+
+#[test]
 fn a_large_sparse_file_goes_through_in_larger_chunks() {
     let swarm = Swarm::start(2);
     let path = swarm.dir.path().join("sparse");

@@ -1,9 +1,10 @@
 //! What developers and operators run around an Elver node.
 //!
 //! `cargo run --release -p elver-tools -- transfer --mib 1024` measures one node fetching a file from another;
-//! `… -- idle` measures a node that does nothing; `… -- swarm` runs a network to play with; `… -- sim` plays networks in a
-//! simulated world and checks what they promise.
+//! `… -- compare` measures Elver beside other programs; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
+//! network to play with; `… -- sim` plays networks in a simulated world and checks what they promise.
 
+mod compare;
 mod idle;
 mod node;
 mod sim;
@@ -28,6 +29,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Tool {
     Transfer(transfer::Arguments),
+    Compare(compare::Arguments),
     Idle(idle::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         };
         match &arguments.tool {
             Tool::Transfer(arguments) => transfer::run(&binary()?, arguments)?,
+            Tool::Compare(arguments) => compare::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
             Tool::Sim(arguments) => return sim::run(arguments),

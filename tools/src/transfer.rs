@@ -84,7 +84,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
 }
 
 /// A file of bytes that nothing can compress, the same every time.
-fn write_source(path: &Path, mib: u64) -> Outcome<()> {
+pub(crate) fn write_source(path: &Path, mib: u64) -> Outcome<()> {
     let mut stream = blake3::Hasher::new().update(b"elver-tools transfer").finalize_xof();
     let mut file = BufWriter::new(fs::File::create(path)?);
     let mut block = vec![0; 1 << 20];

@@ -3,6 +3,7 @@
 mod commits;
 mod directory;
 mod files;
+mod intake;
 mod targets;
 
 use super::*;
