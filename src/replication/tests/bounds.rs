@@ -112,15 +112,19 @@ fn copies_keep_to_the_budget_and_to_the_number_of_transfers() {
 #[test]
 fn pieces_with_the_fewest_live_copies_go_first() {
     let config = ReplicationConfig { bytes_per_second: 100_000, transfers_max: 1, ..Default::default() };
-    let mut world = World::new(8, config);
+    let mut world = World::new(11, config);
     let keys = world.scatter(120, 4);
     world.run(seconds(400));
-    // The two that share most.
+    // Two that share many pieces, and of which each has many that the other has not.
     let shared = |pair: &(usize, usize)| {
-        let both = |key: &&Key| [pair.0, pair.1].iter().all(|index| world.holders(key).contains(index));
-        keys.iter().filter(both).count()
+        let held = |key: &Key| {
+            let holders = world.holders(key);
+            [pair.0, pair.1].iter().filter(|index| holders.contains(index)).count()
+        };
+        let with = |count: usize| keys.iter().filter(|key| held(key) == count).count();
+        with(2).min(with(1))
     };
-    let pairs = (0..8).flat_map(|one| (0..one).map(move |other| (one, other)));
+    let pairs = (0..11).flat_map(|one| (0..one).map(move |other| (one, other)));
     let (one, other) = pairs.max_by_key(shared).expect("a pair");
     world.crash(one);
     world.crash(other);
@@ -137,7 +141,7 @@ fn pieces_with_the_fewest_live_copies_go_first() {
             .filter(|copy| live[&copy.key] == count)
             .map(|copy| (copy.key, copy.at.as_secs()))
             .collect();
-        assert!(firsts.len() > 10);
+        assert!(firsts.len() > 5, "{} pieces with {count} live copies", firsts.len());
         firsts.values().sum::<u64>() / firsts.len() as u64
     };
     assert!(mean(2) + 60 < mean(3), "{} and {}", mean(2), mean(3));
