@@ -25,13 +25,14 @@ impl Node {
     pub(super) fn deliver(&mut self, now: Instant, from: SocketAddr, datagram: &Verified<'_>, proven: bool) {
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         let kind = datagram.message().kind();
-        if !datagram.is_leaf() {
-            match kind.is_answer() {
-                true => self.gossip.note_alive(now, contact, None),
-                // Who has not proven where it is must not make this node send there what nobody asked for.
-                false if proven => self.gossip.note_contact(now, contact),
-                false => {}
-            }
+        // Of what is its own membership learns by itself. Who has not proven where it is must not make this node send there
+        // what nobody asked for.
+        match kind {
+            Kind::Gossip | Kind::Probe => {}
+            _ if datagram.is_leaf() => {}
+            _ if kind.is_answer() => self.gossip.note_alive(now, contact, None),
+            _ if proven => self.gossip.note_contact(now, contact),
+            _ => {}
         }
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {

@@ -309,11 +309,6 @@ impl Node {
         self.public
     }
 
-    /// What the node knows of who is there.
-    pub fn gossip(&self) -> &Gossip {
-        &self.gossip
-    }
-
     /// What the node knows of the copies of its pieces.
     pub fn replication(&self) -> &Replication {
         &self.replication

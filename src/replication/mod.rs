@@ -125,8 +125,9 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// The part of the node `own`, which knows no neighbour and holds nothing yet. For twice
-    /// [`settle`](ReplicationConfig::settle) it copies and drops nothing.
+    /// The part of the node `own`, which knows no neighbour and holds nothing yet. For four times
+    /// [`settle`](ReplicationConfig::settle) it copies and drops nothing: it may have come back while others are away for a
+    /// moment, and those have to come back and settle as well.
     pub fn new(config: ReplicationConfig, own: NodeId, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         Replication {
@@ -142,7 +143,7 @@ impl Replication {
             place_at: now,
             budget: budget::Budget::new(config.bytes_per_second, now),
             cut_off: cut_off::CutOff::new(config.cut_off_percent, config.cut_off_window, config.cut_off_wait),
-            quiet_until: now + config.settle * 2,
+            quiet_until: now + config.settle * 4,
             wake: None,
             actions: VecDeque::new(),
             counters: counters::Counters::default(),
