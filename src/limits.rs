@@ -33,6 +33,8 @@ pub struct Limits {
     pub downloads_max: usize,
     /// Peers that one download takes from.
     pub sources_per_download_max: usize,
+    /// Peers that are sent content at a time.
+    pub uploads_max: usize,
     /// Copies under way to other nodes.
     pub pushes_max: usize,
     /// Pieces stored for the network, less than 200 bytes of memory each.
@@ -61,6 +63,7 @@ impl Default for Limits {
             requests_in_flight_max: 8,
             downloads_max: 8,
             sources_per_download_max: 32,
+            uploads_max: 8,
             pushes_max: 64,
             pieces_max: 65_536,
             shares_max: 1024,
@@ -107,6 +110,7 @@ impl Limits {
             ),
             (self.sources_per_download_max >= 1, "a download needs a source"),
             (self.sources_per_download_max < self.streams_max, "one download must not use up every stream"),
+            (self.uploads_max >= 1, "whoever takes must be able to give"),
             (
                 self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,
                 "a node that does nothing is no node",

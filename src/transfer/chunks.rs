@@ -32,6 +32,20 @@ impl Bits {
         changes
     }
 
+    /// How many bits are set.
+    pub(super) fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Sets the bits that are set in `others`.
+    pub(super) fn join(&mut self, others: &Bits) {
+        self.words.iter_mut().zip(&others.words).for_each(|(word, other)| *word |= other);
+    }
+
+    fn word(&self, i: usize) -> u64 {
+        self.words.get(i).copied().unwrap_or(0)
+    }
+
     /// The indices of set bits.
     pub(super) fn ones(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| ones_of(word, i))
@@ -45,6 +59,14 @@ fn ones_of(mut word: u64, i: usize) -> impl Iterator<Item = u32> {
         word &= word - 1;
         Some(i as u32 * 64 + bit)
     })
+}
+
+/// Spreads the bits of a number over all of another (the finalizer of SplitMix64).
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// A stream over which a chunk has been asked for.
@@ -72,7 +94,15 @@ pub(super) struct Chunks {
     rarity: Vec<u16>,
     /// Where the search for the next chunk starts, so that downloads of the same file differ.
     start: u32,
+    /// How many of the peers that fetch the same file are to fetch each chunk sooner than this node. Empty when there are
+    /// none.
+    turns: Vec<u8>,
+    /// Chunks that are to come first, in their order, however common they are: that many from the first missing one on.
+    ahead: u32,
 }
+
+/// Bytes that come in their order when somebody reads the file while it arrives.
+const READ_AHEAD_BYTES: u64 = 16 << 20;
 
 impl Chunks {
     /// The chunks of `manifest`, of which `have` are here. `start` is any number.
@@ -88,6 +118,8 @@ impl Chunks {
             in_flight: BTreeMap::new(),
             rarity: vec![0; count as usize],
             start: (start % u64::from(count)) as u32,
+            turns: Vec::new(),
+            ahead: 0,
             manifest,
         };
         for (index, _) in (0..count).zip(have).filter(|(_, have)| **have) {
@@ -147,13 +179,56 @@ impl Chunks {
         self.unasked_words(has).any(|(_, word)| word != 0)
     }
 
-    /// The chunk to ask a source for that has these: the rarest, the first from the start among equals.
-    pub(super) fn pick(&self, has: &Bits) -> Option<u32> {
+    /// The file is read from the start while it arrives: what is read next comes first, and only then what is rare.
+    pub(super) fn read_ahead(&mut self) {
+        self.start = 0;
+        self.ahead = (READ_AHEAD_BYTES / self.manifest.chunk_bytes()).max(2) as u32;
+    }
+
+    /// Says who fetches the same file. Each chunk has an order among all of them that everybody computes alike, so that
+    /// they take different chunks from a source that has all, without a word: the chunks that are this node's turn come
+    /// first, then those that it is second for, and so on.
+    pub(super) fn share_among(&mut self, own: u64, others: &[u64]) {
+        let turn = |index: u32| {
+            let chunk = mix(u64::from(index));
+            let ours = mix(own ^ chunk);
+            others.iter().filter(|other| mix(**other ^ chunk) > ours).count() as u8
+        };
+        self.turns = if others.is_empty() { Vec::new() } else { (0..self.count()).map(turn).collect() };
+    }
+
+    /// The chunk to ask a source for that has these: the one that is read next, else the rarest, among equals that of which
+    /// it is this node's turn, then the first from the start. What is `spared` is left to others.
+    pub(super) fn pick(&self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
+        let urgent = self.prefix..self.prefix.saturating_add(self.ahead).min(self.count());
+        if let Some(index) = urgent.into_iter().find(|&index| has.get(index) && self.is_unasked(index)) {
+            return Some(index);
+        }
         let turned = |index: u32| if index < self.start { index + self.count() } else { index };
         self.unasked_words(has)
-            .flat_map(|(i, word)| ones_of(word, i))
+            .flat_map(|(i, word)| ones_of(word & !spared.map_or(0, |spared| spared.word(i)), i))
             .filter(|&index| index < self.count())
-            .min_by_key(|&index| (self.rarity[index as usize], turned(index)))
+            .min_by_key(|&index| (self.rarity[index as usize], self.turn(index), turned(index)))
+    }
+
+    /// How many others are to fetch a chunk sooner than this node.
+    pub(super) fn turn(&self, index: u32) -> u8 {
+        self.turns.get(index as usize).copied().unwrap_or(0)
+    }
+
+    fn is_unasked(&self, index: u32) -> bool {
+        !self.have.get(index) && !self.asked.get(index)
+    }
+
+    /// Whether a source with these chunks has all of the file.
+    pub(super) fn is_all(&self, has: &Bits) -> bool {
+        has.count() >= self.count()
+    }
+
+    /// Bytes that are missing here and that a source with these chunks has.
+    pub(super) fn bytes_lacking_of(&self, has: &Bits) -> u64 {
+        let lacking = has.words.iter().zip(&self.have.words).map(|(has, have)| (has & !have).count_ones());
+        u64::from(lacking.sum::<u32>()) * self.manifest.chunk_bytes()
     }
 
     /// Missing chunks that nobody connected has and nobody was asked for.
@@ -238,7 +313,7 @@ mod tests {
         everything.ones().for_each(|index| chunks.count_source(index, true));
         [0, 2, 3, 4].into_iter().for_each(|index| chunks.count_source(index, true));
         let mut order = Vec::new();
-        while let Some(index) = chunks.pick(&everything) {
+        while let Some(index) = chunks.pick(&everything, None) {
             let owner = Owner { stream: StreamId(1), request: index, asked: Instant::ZERO, receiving: false };
             chunks.ask(index, owner);
             order.push(index);
@@ -246,8 +321,43 @@ mod tests {
         assert_eq!(order, [1, 3, 4, 0, 2]);
         assert_eq!((chunks.in_flight().len(), chunks.missing()), (5, 5));
         chunks.release(4, StreamId(1), 4);
-        assert_eq!(chunks.pick(&everything), Some(4));
-        assert_eq!(chunks.pick(&Bits::new(5)), None);
+        assert_eq!(chunks.pick(&everything, None), Some(4));
+        assert_eq!(chunks.pick(&everything, Some(&everything)), None);
+        assert_eq!(chunks.pick(&Bits::new(5), None), None);
+    }
+
+    #[test]
+    fn peers_that_fetch_the_same_file_take_turns_that_cover_it_evenly() {
+        let peers: Vec<u64> = (1..=7).map(|peer| mix(peer * 7)).collect();
+        let mut first = vec![0; 7];
+        let mut taken = Bits::new(700);
+        for (own, count) in peers.iter().zip(&mut first) {
+            let others: Vec<u64> = peers.iter().copied().filter(|other| other != own).collect();
+            let mut chunks = chunks(700, &[], 0);
+            chunks.share_among(*own, &others);
+            let ours = (0..700).filter(|index| chunks.turns[*index as usize] == 0);
+            ours.for_each(|index| {
+                assert!(taken.put(index, true), "chunk {index} is the first turn of two");
+                *count += 1;
+            });
+        }
+        assert_eq!(taken.count(), 700);
+        assert!(first.iter().all(|count| (60..140).contains(count)), "{first:?}");
+    }
+
+    #[test]
+    fn what_is_read_next_comes_before_what_is_rare() {
+        let mut chunks = chunks(100, &[true, false, true], 50);
+        chunks.read_ahead();
+        let everything = all(100);
+        (0..99).for_each(|index| chunks.count_source(index, true));
+        assert_eq!(chunks.pick(&everything, Some(&everything)), Some(1));
+        for index in (1..65).filter(|index| *index != 2) {
+            let owner = Owner { stream: StreamId(1), request: index, asked: Instant::ZERO, receiving: false };
+            chunks.ask(index, owner);
+        }
+        // 64 chunks of 256 KiB from the first that is missing on, then the one that nobody else has.
+        assert_eq!(chunks.pick(&everything, None), Some(99));
     }
 
     #[test]

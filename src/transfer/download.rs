@@ -20,6 +20,8 @@ pub(super) struct Download {
     pub(super) hash: Key,
     pub(super) phase: Phase,
     pub(super) sources: BTreeMap<NodeId, Source>,
+    /// The peers that fetch the same file, as the order of chunks takes them into account.
+    pub(super) fellows: Vec<NodeId>,
     /// Sources that sent wrong content and have given their places to others.
     banned_before: u32,
     /// Somebody was named and found no room: whoever names sources may name it again.
@@ -54,6 +56,10 @@ pub(super) struct Source {
     /// Not asked for pieces before this: it was busy.
     pub(super) pause: Instant,
     pub(super) banned: bool,
+    /// Another source named it, and nothing proves that there is such a node.
+    pub(super) hearsay: bool,
+    /// Chunks in a row that it said to have and did not give.
+    pub(super) denied: u32,
     pub(super) root: RootState,
     /// The chunks that it is known to have.
     pub(super) has: Bits,
@@ -87,6 +93,8 @@ impl Source {
             retry_at: now,
             pause: now,
             banned: false,
+            hearsay: false,
+            denied: 0,
             root: RootState::Unasked,
             has: Bits::default(),
             cursor: None,
@@ -142,6 +150,7 @@ impl Download {
             hash,
             phase,
             sources: BTreeMap::new(),
+            fellows: Vec::new(),
             banned_before: 0,
             turned_away: false,
             contributors: BTreeSet::new(),
@@ -172,6 +181,7 @@ impl Download {
             source.asked_once = false;
             source.start_round();
         }
+        self.fellows.clear();
         self.phase = Phase::Chunks(chunks);
     }
 

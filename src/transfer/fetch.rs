@@ -1,7 +1,7 @@
 //! Downloads: whom to connect to, what to ask of whom, and when to ask for help.
 
 use super::Transfer;
-use super::chunks::{Chunks, Owner};
+use super::chunks::{Bits, Chunks, Owner};
 use super::download::{Download, Phase, RootState, Source};
 use super::events::{DownloadId, TransferEvent};
 use super::session::{Part, Purpose, Question, Receiving, Request, Session, next_question};
@@ -19,6 +19,10 @@ const QUESTIONS_AHEAD_MAX: usize = 4;
 const ROOT_ASKED_MAX: usize = 3;
 /// Streams over which one chunk is asked for at a time, the second because the first is slow.
 const OWNERS_MAX: usize = 2;
+/// A chunk is asked of somebody else when so many others come before it, enough that it is not on its way.
+const WAITS_BEHIND_MIN: usize = 3;
+/// Chunks that a source is asked for at a time although it is the turn of others.
+const OUT_OF_TURN_MAX: usize = 2;
 /// What a root is expected to have at most: how long it is nobody knows before it comes.
 const ROOT_BYTES_MAX: u32 = CHUNK_BYTES_MIN as u32;
 
@@ -42,12 +46,7 @@ impl Transfer {
     pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
         let mut room = true;
         for contact in sources {
-            let mut source = Source::new(now, *contact, self.rng.u64(), &self.config.timing);
-            source.banned = self.is_banned(now, &contact.id);
-            let most = self.config.limits.sources_per_download_max;
-            let Some(entry) = self.downloads.get_mut(&download) else { return true };
-            room &= entry.add_source(now, source, most, |id| self.peers.contains_key(id));
-            self.changed.insert(download);
+            room &= self.add_source(now, download, *contact, false);
         }
         self.settle(now);
         room
@@ -70,8 +69,11 @@ impl Transfer {
             return false;
         }
         // Who has no place of its own for a file reads it while it arrives, from the start.
-        let start = if matches!(place, Place::Cache(_)) { 0 } else { self.rng.u64() };
-        let chunks = Chunks::new(manifest, place, &have, start);
+        let is_read = matches!(place, Place::Cache(_));
+        let mut chunks = Chunks::new(manifest, place, &have, self.rng.u64());
+        if is_read {
+            chunks.read_ahead();
+        }
         self.withdraw(now, download);
         if let Some(entry) = self.downloads.get_mut(&download) {
             entry.begin(chunks);
@@ -87,9 +89,11 @@ impl Transfer {
         let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
         let arriving = chunks.owners(index).iter().any(|owner| owner.receiving);
         if chunks.is_missing(index) && !arriving {
-            for owner in chunks.done(index) {
+            let (file, left_over) = (chunks.manifest.hash(), chunks.done(index));
+            for owner in left_over {
                 self.cancel(owner.stream, owner.request);
             }
+            self.tell_gained(&file, index);
             self.changed.insert(download);
         }
         self.settle(now);
@@ -98,7 +102,9 @@ impl Transfer {
     /// Gives a download up. Nothing is written to its target any more.
     pub fn abort(&mut self, now: Instant, download: DownloadId) {
         self.withdraw(now, download);
-        self.downloads.remove(&download);
+        if let Some(download) = self.downloads.remove(&download) {
+            self.unfollow(download.hash);
+        }
         self.settle(now);
     }
 }
@@ -112,6 +118,23 @@ impl Transfer {
         self.downloads.insert(id, Download::new(now, hash, phase));
         self.changed.insert(id);
         true
+    }
+
+    /// Adds a node that may have some of the file; false when there is no room. `hearsay` says that a peer named it.
+    pub(super) fn add_source(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        contact: Contact,
+        hearsay: bool,
+    ) -> bool {
+        let mut source = Source::new(now, contact, self.rng.u64(), &self.config.timing);
+        source.banned = self.is_banned(now, &contact.id);
+        source.hearsay = hearsay;
+        let most = self.config.limits.sources_per_download_max;
+        let Some(entry) = self.downloads.get_mut(&download) else { return true };
+        self.changed.insert(download);
+        entry.add_source(now, source, most, |id| self.peers.contains_key(id))
     }
 
     /// Takes back everything that was asked for a download. A stream that is writing into its target is closed.
@@ -146,6 +169,8 @@ impl Transfer {
     pub(super) fn pump(&mut self, now: Instant, id: DownloadId) {
         let Some(mut download) = self.downloads.remove(&id) else { return };
         self.connect_sources(now, &mut download);
+        self.follow(&download);
+        self.meet_fellows(&mut download);
         match download.phase {
             Phase::Root => self.ask_root(now, id, &mut download),
             Phase::Prepare => {}
@@ -157,6 +182,7 @@ impl Transfer {
         }
         if download.chunks().is_some_and(|chunks| chunks.missing() == 0) {
             let sources = download.contributors.len() as u32;
+            self.unfollow(download.hash);
             self.out.event(TransferEvent::Complete { download: id, sources });
             return;
         }
@@ -242,6 +268,7 @@ impl Transfer {
 
     /// Asks every connected source for chunks, one each in turn, until all have enough to do.
     fn ask_chunks(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        let spared = self.spared(now, download);
         let Some(chunks) = download.chunks() else { return };
         let mut ready: Vec<(u64, NodeId, StreamId)> = download
             .sources
@@ -251,7 +278,9 @@ impl Transfer {
             .collect();
         ready.sort_unstable();
         while !ready.is_empty() {
-            ready.retain(|&(_, peer, stream)| self.ask_chunk(now, id, download, peer, stream));
+            ready.retain(|&(_, peer, stream)| {
+                self.ask_chunk(now, id, download, peer, stream, spared.as_ref())
+            });
         }
     }
 
@@ -263,6 +292,7 @@ impl Transfer {
         download: &mut Download,
         peer: NodeId,
         stream: StreamId,
+        spared: Option<&Bits>,
     ) -> bool {
         let share = self.share_of(&peer);
         let Some(session) = self.streams.get(&stream) else { return false };
@@ -272,7 +302,12 @@ impl Transfer {
         let length = chunks.manifest.chunk_bytes().min(chunks.manifest.length()) as u32;
         let room = session.has_room(length, self.config.limits.requests_in_flight_max)
             && session.requests_of(id) < share;
-        let Some(index) = room.then(|| chunks.pick(&source.has)).flatten() else { return false };
+        let spared = spared.filter(|_| chunks.is_all(&source.has));
+        let Some(index) = room.then(|| chunks.pick(&source.has, spared)).flatten() else { return false };
+        // Whose turn it is asks for it too, sooner or later: what is asked for early out of turn comes twice.
+        if chunks.is_all(&source.has) && chunks.turn(index) > 0 && session.requests.len() >= OUT_OF_TURN_MAX {
+            return false;
+        }
         self.request_chunk(now, id, chunks, index, stream);
         true
     }
@@ -288,8 +323,9 @@ impl Transfer {
     }
 
     /// Endgame: sources that have nothing else to do, since every missing chunk of theirs has been asked for, are also
-    /// asked for those that make no progress.
+    /// asked for those that make no progress, or else instead of others for those that wait behind many.
     fn ask_again(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
+        let spared = self.spared(now, download);
         let Phase::Chunks(chunks) = &mut download.phase else { return };
         for source in download.sources.values() {
             let Some(stream) = self.idle_stream(now, source) else { continue };
@@ -302,6 +338,23 @@ impl Transfer {
             });
             if let Some(index) = stale.map(|(&index, _)| index) {
                 self.out.count("chunk_asked_again");
+                self.request_chunk(now, id, chunks, index, stream);
+                continue;
+            }
+            if spared.is_some() && chunks.is_all(&source.has) {
+                continue;
+            }
+            let waits = |(index, owners): &(&u32, &Vec<Owner>)| {
+                let [owner] = owners[..] else { return None };
+                let behind = self.streams.get(&owner.stream)?.waits_behind(owner.request)?;
+                (source.has.get(**index) && behind >= WAITS_BEHIND_MIN).then_some((behind, **index, owner))
+            };
+            if let Some((_, index, owner)) =
+                chunks.in_flight().iter().filter_map(|it| waits(&it)).max_by_key(|it| it.0)
+            {
+                self.out.count("chunk_asked_elsewhere");
+                chunks.release(index, owner.stream, owner.request);
+                self.cancel(owner.stream, owner.request);
                 self.request_chunk(now, id, chunks, index, stream);
             }
         }
@@ -430,6 +483,9 @@ impl Transfer {
                 continue;
             }
             at(source.pause);
+            if !download.fellows.is_empty() {
+                self.stream_to(&source.contact.id).and_then(|stream| self.silent_at(stream)).map(&mut at);
+            }
             some_idle |= self.idle_stream(now, source).is_some();
             match (&download.phase, source.root) {
                 (Phase::Root, RootState::Asked { since }) => {

@@ -12,7 +12,8 @@
 //! - `chunks`, `download`: one download as data: pieces and sources.
 //! - `fetch`: downloads: whom to connect to, what to ask of whom.
 //! - `receive`: what came: answers, content, whether it is what it should be.
-//! - `serve`: what others ask for.
+//! - `swarm`: what nodes that fetch the same file tell each other.
+//! - `serve`: what others ask for; `slots`: whom it is sent to first.
 //! - `push`: copies to other nodes; `arrivals`: copies from them.
 //! - `inspect`: how safe pieces are, asked and answered.
 //!
@@ -33,7 +34,9 @@ mod push;
 mod receive;
 mod serve;
 mod session;
+mod slots;
 mod streams;
+mod swarm;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +59,7 @@ use download::Download;
 use inspect::Inspection;
 use push::Push;
 use session::Session;
+use slots::Slots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Peers that are remembered for having sent wrong content.
@@ -95,6 +99,8 @@ pub struct Timing {
     pub ask_again: Duration,
     /// The longest such wait.
     pub ask_again_max: Duration,
+    /// For a piece that a peer wants and nobody has time to send, before the peer is told so.
+    pub choke: Duration,
     /// After a busy source said so.
     pub pause: Duration,
     /// Before a source is dialled a second time.
@@ -124,6 +130,7 @@ impl Default for Timing {
             patience: seconds(3),
             ask_again: seconds(5),
             ask_again_max: seconds(40),
+            choke: seconds(2),
             pause: seconds(1),
             retry_first: seconds(1),
             retry_second: seconds(5),
@@ -146,6 +153,8 @@ impl TransferConfig {
 pub struct Transfer {
     config: TransferConfig,
     network: Network,
+    /// Who this node is, once a stream has told.
+    own: Option<NodeId>,
     rng: Rng,
     streams: BTreeMap<StreamId, Session>,
     /// Proven streams by peer, the oldest first.
@@ -165,6 +174,7 @@ pub struct Transfer {
     inspections_changed: bool,
     /// A dial found no room, and waits for a stream that can be closed.
     crowded: bool,
+    slots: Slots,
     out: Out,
 }
 
@@ -208,6 +218,7 @@ impl Transfer {
         Transfer {
             config,
             network,
+            own: None,
             rng: Rng::new(seed),
             streams: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -221,6 +232,7 @@ impl Transfer {
             pushes_changed: false,
             inspections_changed: false,
             crowded: false,
+            slots: Slots::default(),
             out: Out::default(),
         }
     }
@@ -303,7 +315,7 @@ impl Transfer {
         let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
         let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
         let room = room.map(|session| session.last_active + streams::UNUSED);
-        let own = dials.chain(downloads).chain(pushes).chain(inspections);
+        let own = dials.chain(downloads).chain(pushes).chain(inspections).chain(self.next_turn());
         streams.chain(room).chain(own).map(Some).fold(None, earliest)
     }
 }

@@ -17,6 +17,9 @@ impl Transfer {
     pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.progress(now, bytes);
+        if let Some(peer) = session.peer_id() {
+            self.slots.given(now, peer, bytes);
+        }
         if let Some(download) = session.downloading().and_then(|id| self.downloads.get_mut(&id)) {
             download.last_progress = now;
         }
@@ -26,6 +29,9 @@ impl Transfer {
     pub fn handle_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         if let Some(session) = self.streams.get_mut(&stream) {
             session.sent(now, bytes);
+            if let Some(peer) = session.peer_id() {
+                self.slots.taken(now, peer, bytes);
+            }
         }
     }
 
@@ -95,6 +101,9 @@ impl Transfer {
             chunks.release(index, stream, number);
             if reason != Refusal::Busy {
                 download.note_holding(&peer, index, false);
+                if let Some(source) = download.sources.get_mut(&peer) {
+                    source.denied += 1;
+                }
             }
         }
         let Some(source) = download.sources.get_mut(&peer) else { return };
@@ -257,7 +266,9 @@ impl Transfer {
         // Whoever else was asked need not send it.
         self.withdraw(now, id);
         if let Root::File(_) = root {
-            self.downloads.remove(&id);
+            if let Some(download) = self.downloads.remove(&id) {
+                self.unfollow(download.hash);
+            }
         }
         self.out.event(TransferEvent::Root { download: id, root });
     }
@@ -288,8 +299,10 @@ impl Transfer {
         download.contributors.insert(peer);
         download.last_progress = now;
         if let Some(source) = download.sources.get_mut(&peer) {
-            source.failures = 0;
+            (source.failures, source.denied) = (0, 0);
         }
+        let file = download.hash;
+        self.tell_gained(&file, index);
         self.out.count("chunk_received");
         self.out.event(TransferEvent::ChunkDone { download: id, index });
     }
@@ -307,7 +320,8 @@ impl Transfer {
 
     fn fail_download(&mut self, now: Instant, id: DownloadId, error: DiskError) {
         self.withdraw(now, id);
-        if self.downloads.remove(&id).is_some() {
+        if let Some(download) = self.downloads.remove(&id) {
+            self.unfollow(download.hash);
             let error = match error.kind {
                 DiskErrorKind::NoSpace => DownloadError::NoSpace(error),
                 _ => DownloadError::Disk(error),

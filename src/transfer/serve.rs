@@ -57,6 +57,8 @@ impl Transfer {
             }
         }
         self.send_next(now, stream);
+        self.tell_more(stream);
+        self.take_turns(now);
         self.settle(now);
     }
 
@@ -127,12 +129,15 @@ impl Transfer {
         self.out.event(TransferEvent::Asked { stream, question, keys: keys.to_vec() });
     }
 
-    /// Hands the driver the next content for a stream while it has less than two blocks, and asks the node where
-    /// the content after that is.
+    /// Hands the driver the next content for a stream while it has less than two blocks and it is the stream's turn, and
+    /// asks the node where the content after that is.
     pub(super) fn send_next(&mut self, now: Instant, stream: StreamId) {
+        let turn = self.has_turn(now, stream);
         let Some(session) = self.streams.get_mut(&stream) else { return };
-        while let Some(item) = session.next_item() {
+        let mut handed = 0;
+        while let Some(item) = if turn { session.next_item() } else { None } {
             session.last_active = now;
+            handed += item.length();
             let (frame, extent, push) = match item {
                 Item::Wanted { request, lookup: Lookup::Found(content, extent), .. } => {
                     (Frame::Block { request, content, length: extent.length }, extent, None)
@@ -158,6 +163,9 @@ impl Transfer {
         let Some(from) = session.peer_id() else { return };
         for (request, key) in session.lookups() {
             self.out.event(TransferEvent::Wanted { stream, request, key, from });
+        }
+        if handed > 0 {
+            self.charge(now, stream, handed);
         }
     }
 }

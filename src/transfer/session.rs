@@ -20,6 +20,8 @@ const BYTES_PER_SECOND_MIN: u64 = 2048;
 const OUTPACED: u64 = 8;
 /// What a source is taken to be able to do before it has shown it, in bytes per second.
 const PACE_UNTRIED: u64 = 64 << 10;
+/// Files that a peer may follow over one stream.
+pub(super) const FOLLOWS_MAX: usize = 16;
 /// Blocks that wait in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
 /// Bytes of frames that a peer may leave unread: several times what answers everything that it may ask at once.
@@ -48,12 +50,18 @@ pub(super) struct Session {
     /// When content or an answer last came.
     pub(super) received_at: Instant,
     received_bytes: u64,
+    /// How many pieces have come.
+    pieces: usize,
     /// How fast the last piece of some length came, in bytes per second; `None` before the first.
     pace: Option<u64>,
+    /// Since when that is measured: the waiting for a piece counts, too.
+    pace_since: Instant,
     /// Since when content waits to leave, and when some last left.
     sending_since: Instant,
     sent_at: Instant,
     sent_bytes: u64,
+    /// Bytes that have left of the content that was handed over since nothing was before it.
+    batch_bytes: u64,
     /// Bytes of frames written since the stream was last drained.
     pub(super) unread: usize,
     next_number: u32,
@@ -71,6 +79,10 @@ pub(super) struct Session {
     pub(super) accepted: BTreeSet<u32>,
     /// What the other end wants to know.
     pub(super) asked: BTreeSet<u32>,
+    /// The files that the other end follows.
+    pub(super) follows: BTreeMap<Key, Follow>,
+    /// The files that this end follows.
+    pub(super) following: BTreeSet<Key>,
     /// What the other end has offered.
     pub(super) arrivals: BTreeMap<u32, Arrival>,
     /// How many offered pieces were not what was offered.
@@ -124,6 +136,15 @@ pub(super) struct Question {
     pub(super) chunks: Vec<u32>,
 }
 
+/// A file that the other end follows.
+#[derive(Default)]
+pub(super) struct Follow {
+    /// It has said that it does not any more.
+    pub(super) over: bool,
+    /// The chunks that were gained here and that it has not been told of.
+    pub(super) news: Vec<u32>,
+}
+
 /// A piece that the other end has offered.
 pub(super) struct Arrival {
     pub(super) offer: Offer,
@@ -169,6 +190,17 @@ pub(super) struct Sending {
 }
 
 impl Item {
+    /// How many bytes of content there are, as far as that is known.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Item::Wanted { lookup: Lookup::Found(_, extent), .. } | Item::Push { extent, .. } => {
+                u64::from(extent.length)
+            }
+            Item::Wanted { lookup: Lookup::InMemory(_, bytes), .. } => bytes.len() as u64,
+            Item::Wanted { .. } => 0,
+        }
+    }
+
     /// Whether this is the content of an offer of this end.
     pub(super) fn is_push(&self, number: u32) -> bool {
         matches!(self, Item::Push { request, .. } if *request == number)
@@ -192,10 +224,13 @@ impl Session {
             last_active: now,
             received_at: now,
             received_bytes: 0,
+            pieces: 0,
             pace: None,
+            pace_since: now,
             sending_since: now,
             sent_at: now,
             sent_bytes: 0,
+            batch_bytes: 0,
             unread: 0,
             next_number: 0,
             requests: BTreeMap::new(),
@@ -205,6 +240,8 @@ impl Session {
             pushes: BTreeMap::new(),
             accepted: BTreeSet::new(),
             asked: BTreeSet::new(),
+            follows: BTreeMap::new(),
+            following: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             mismatches: 0,
             queue: VecDeque::new(),
@@ -238,16 +275,23 @@ impl Session {
     /// Notes that `bytes` of content left.
     pub(super) fn sent(&mut self, now: Instant, bytes: u64) {
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        self.batch_bytes = self.batch_bytes.saturating_add(bytes);
         if self.sent_bytes >= PROGRESS_BYTES {
             (self.sent_at, self.sent_bytes) = (now, 0);
         }
         self.last_active = now;
     }
 
+    /// Since when the driver has content, and how much of it has left.
+    pub(super) fn batch(&self) -> (Instant, u64) {
+        (self.sending_since, self.batch_bytes)
+    }
+
     /// Hands content to the driver. The other end's time to take it starts when nothing else is before it.
     pub(super) fn send(&mut self, now: Instant, sending: Sending) {
         if self.sending.is_empty() {
-            (self.sending_since, self.sent_at, self.sent_bytes) = (now, now, 0);
+            (self.sending_since, self.sent_at) = (now, now);
+            (self.sent_bytes, self.batch_bytes) = (0, 0);
         }
         self.sending.push(sending);
         self.last_active = now;
@@ -260,11 +304,13 @@ impl Session {
 
     /// Ends a piece that went to a file: what it was for, and its length.
     pub(super) fn end_sink(&mut self, now: Instant) -> Option<(Purpose, u32)> {
-        let Receiving::Sink { purpose, length, begun, .. } = self.receiving else { return None };
+        let Receiving::Sink { purpose, length, .. } = self.receiving else { return None };
         // What is shorter tells about delays, not about pace.
         if u64::from(length) >= PACE_UNTRIED {
-            self.pace = Some(pace(u64::from(length), now.since(begun)));
+            self.pace = Some(pace(u64::from(length), now.since(self.pace_since)));
         }
+        self.pace_since = now;
+        self.pieces = self.pieces.saturating_add(1);
         self.receiving = Receiving::Frames;
         self.answered(now);
         self.last_active = now;
@@ -282,6 +328,7 @@ impl Session {
     pub(super) fn request(&mut self, now: Instant, request: Request) -> u32 {
         if !self.is_expecting() {
             self.answered(now);
+            self.pace_since = now;
         }
         let number = self.number();
         self.requests.insert(number, request);
@@ -292,7 +339,22 @@ impl Session {
     pub(super) fn has_room(&self, length: u32, requests_max: usize) -> bool {
         let ahead: u64 = self.requests.values().map(|request| u64::from(request.length)).sum();
         let few = self.requests.len() < 2;
-        self.requests.len() < requests_max && (few || ahead + u64::from(length) <= AHEAD_BYTES_MAX)
+        // As many more as pieces have come: at first nobody knows who else is asking for the same.
+        let most = requests_max.min(self.pieces.saturating_add(2));
+        self.requests.len() < most && (few || ahead + u64::from(length) <= AHEAD_BYTES_MAX)
+    }
+
+    /// The pace that the other end has shown, in bytes per second; `None` before it has, and while what was asked of it has
+    /// made no progress for `long`.
+    pub(super) fn pace(&self, now: Instant, long: Duration) -> Option<u64> {
+        self.pace.filter(|_| self.requests.is_empty() || now < self.received_at + long)
+    }
+
+    /// How many live requests come before one; `None` when there is no such live request.
+    pub(super) fn waits_behind(&self, number: u32) -> Option<usize> {
+        let live = |(_, request): &(&u32, &Request)| !request.cancelled;
+        self.requests.get(&number).filter(|request| !request.cancelled)?;
+        Some(self.requests.range(..number).filter(live).count())
     }
 
     /// How many requests for a download are not answered.
@@ -400,6 +462,15 @@ impl Session {
             None => true,
         };
         if free { self.queue.pop_front() } else { None }
+    }
+
+    /// Whether there is content that could be sent.
+    pub(super) fn is_ready_to_send(&self) -> bool {
+        match self.queue.front() {
+            Some(Item::Wanted { lookup, .. }) => matches!(lookup, Lookup::Found(..) | Lookup::InMemory(..)),
+            Some(Item::Push { .. }) => true,
+            None => false,
+        }
     }
 
     /// Where a wanted piece waits in the queue.

@@ -128,6 +128,8 @@ impl Transfer {
         }
         self.time_pushes(now);
         self.time_inspections(now);
+        self.choke(now);
+        self.take_turns(now);
         if core::mem::take(&mut self.crowded) {
             // Who still has no room says so again.
             self.everything_changed();
@@ -277,6 +279,7 @@ impl Transfer {
         identity: &Identity,
     ) {
         self.out.count(if dialled.is_some() { "stream_connected" } else { "stream_accepted" });
+        self.own = Some(identity.id());
         let (network, nonce) = (self.network.id(), self.rng.bytes());
         let hello = Hello::new(network, identity.public(), nonce, self.config.port, self.config.leaf);
         let handshake = Handshake::new(dialled.is_some(), hello);
@@ -359,6 +362,9 @@ impl Transfer {
             Frame::Stored { request } => self.on_stored(now, stream, request),
             Frame::Inspect { question, keys } => self.on_inspect(now, stream, question, keys),
             Frame::Inspected { question, entries } => self.on_inspected(now, stream, question, entries),
+            Frame::Follow { file, over } => self.on_follow(now, stream, file, over),
+            Frame::Gained { file, chunks } => self.on_gained(now, stream, file, chunks),
+            Frame::Sources { file, contacts } => self.on_sources(now, stream, file, contacts),
         }
     }
 
@@ -421,6 +427,7 @@ impl Transfer {
         }
         self.pushes_lost(&session);
         self.inspections_lost(&session);
+        self.slots.forget(stream);
         let Some(peer) = session.peer_id() else {
             if let Some(contact) = session.dialled {
                 self.unreachable(now, contact);
@@ -433,6 +440,7 @@ impl Transfer {
                 self.peers.remove(&peer);
             }
         }
+        self.take_turns(now);
         let still_there = self.peers.contains_key(&peer);
         let live = session.requests.iter().filter(|(_, request)| !request.cancelled);
         let mut needed = session.questions.values().map(|question| question.download).collect::<Vec<_>>();

@@ -9,6 +9,7 @@
 
 use super::Refused;
 use super::inspect::{INSPECT_KEYS_MAX, WireInspectEntry};
+use super::contact::WireContact;
 use crate::id::{Key, PublicKey};
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -29,6 +30,12 @@ const _: () = assert!(size_of::<FrameHead>() == FRAME_HEAD_BYTES);
 
 /// The most keys in one question.
 pub const WHICH_KEYS_MAX: usize = 128;
+
+/// The most chunks that one frame says to have been gained.
+pub const GAINED_CHUNKS_MAX: usize = 128;
+
+/// The most contacts in one frame.
+pub const SOURCES_MAX: usize = 16;
 
 /// The most bytes of a frame, head included.
 pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + size_of::<WhichHead>() + WHICH_KEYS_MAX * 32;
@@ -68,6 +75,12 @@ pub enum FrameKind {
     Inspect = 13,
     /// So safe.
     Inspected = 14,
+    /// I am fetching this file: tell me what you gain, and who else is.
+    Follow = 15,
+    /// I have these chunks now.
+    Gained = 16,
+    /// These fetch or serve it, too.
+    Sources = 17,
 }
 
 impl FrameKind {
@@ -76,6 +89,7 @@ impl FrameKind {
         let kinds = [
             Hello, Proof, Request, Block, Refuse, Cancel, Which, Have, Store, Accept, StoreData, Stored,
             Inspect, Inspected,
+            Follow, Gained, Sources,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -93,6 +107,9 @@ impl FrameKind {
             FrameKind::Store => size_of::<StoreBody>(),
             FrameKind::Refuse | FrameKind::Cancel | FrameKind::Accept => size_of::<AnswerBody>(),
             FrameKind::StoreData | FrameKind::Stored => size_of::<AnswerBody>(),
+            FrameKind::Follow => size_of::<FollowBody>(),
+            FrameKind::Gained => size_of::<Key>() + GAINED_CHUNKS_MAX * size_of::<U32>(),
+            FrameKind::Sources => size_of::<Key>() + SOURCES_MAX * size_of::<WireContact>(),
         }
     }
 }
@@ -235,6 +252,15 @@ struct AnswerBody {
     detail: U32,
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FollowBody {
+    file: Key,
+    over: u8,
+    reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<FollowBody>() == 40);
 const _: () = assert!(size_of::<Hello>() == 80);
 const _: () = assert!(size_of::<RequestBody>() == 40);
 const _: () = assert!(size_of::<BlockBody>() == 16);
@@ -353,6 +379,29 @@ pub enum Frame<'a> {
         /// Each of them has a value when it was parsed.
         entries: &'a [WireInspectEntry],
     },
+    /// The sender is fetching this file. It wants to know which chunks of it the other end gains, and who else fetches or
+    /// serves it. There is no answer as such.
+    Follow {
+        /// The file.
+        file: Key,
+        /// It has all of it now, and wants to hear no more.
+        over: bool,
+    },
+    /// The sender has these chunks of a file that the other end follows; at most [`GAINED_CHUNKS_MAX`].
+    Gained {
+        /// The file.
+        file: Key,
+        /// The chunks, by their place in the file.
+        chunks: &'a [U32],
+    },
+    /// These nodes fetch or serve a file that the other end follows; at most [`SOURCES_MAX`]. The sender has streams to
+    /// them, but whoever is told takes them for what they are, addresses that somebody named.
+    Sources {
+        /// The file.
+        file: Key,
+        /// The nodes. Their ages are zero.
+        contacts: &'a [WireContact],
+    },
 }
 
 /// What the start of a stream's bytes is.
@@ -458,6 +507,27 @@ impl<'a> Frame<'a> {
                 };
                 Frame::Store { request: body.request.get(), offer }
             }
+            FrameKind::Follow => {
+                let body: &FollowBody = exactly(body)?;
+                reserved(&body.reserved)?;
+                if body.over > 1 {
+                    return Err(Refused::Value);
+                }
+                Frame::Follow { file: body.file, over: body.over == 1 }
+            }
+            FrameKind::Gained => {
+                let (file, chunks) = Key::ref_from_prefix(body).map_err(|_| Refused::Length)?;
+                let chunks = <[U32]>::ref_from_bytes(chunks).map_err(|_| Refused::Length)?;
+                Frame::Gained { file: *file, chunks }
+            }
+            FrameKind::Sources => {
+                let (file, contacts) = Key::ref_from_prefix(body).map_err(|_| Refused::Length)?;
+                let contacts = <[WireContact]>::ref_from_bytes(contacts).map_err(|_| Refused::Length)?;
+                if !contacts.iter().all(WireContact::is_well_formed) {
+                    return Err(Refused::Reserved);
+                }
+                Frame::Sources { file: *file, contacts }
+            }
             FrameKind::Refuse
             | FrameKind::Cancel
             | FrameKind::Accept
@@ -488,8 +558,7 @@ impl<'a> Frame<'a> {
     /// Appends the frame to `out`.
     ///
     /// # Panics
-    /// When a question has more than [`WHICH_KEYS_MAX`] keys, or an inspection or its answer more than
-    /// [`INSPECT_KEYS_MAX`].
+    /// When it has more keys, entries, chunks or contacts than its kind may have.
     pub fn write(&self, out: &mut Vec<u8>) {
         match *self {
             Frame::Hello(hello) => put(out, FrameKind::Hello, &[hello.as_bytes()]),
@@ -539,6 +608,18 @@ impl<'a> Frame<'a> {
                 assert!(entries.len() <= INSPECT_KEYS_MAX, "{} entries in one answer", entries.len());
                 let head = WhichHead { question: U32::new(question), reserved: [0; 4] };
                 put(out, FrameKind::Inspected, &[head.as_bytes(), entries.as_bytes()]);
+            }
+            Frame::Follow { file, over } => {
+                let body = FollowBody { file, over: u8::from(over), reserved: [0; 7] };
+                put(out, FrameKind::Follow, &[body.as_bytes()]);
+            }
+            Frame::Gained { file, chunks } => {
+                assert!(chunks.len() <= GAINED_CHUNKS_MAX, "{} chunks in one frame", chunks.len());
+                put(out, FrameKind::Gained, &[file.as_bytes(), chunks.as_bytes()]);
+            }
+            Frame::Sources { file, contacts } => {
+                assert!(contacts.len() <= SOURCES_MAX, "{} contacts in one frame", contacts.len());
+                put(out, FrameKind::Sources, &[file.as_bytes(), contacts.as_bytes()]);
             }
         }
     }
@@ -633,7 +714,7 @@ mod tests {
     fn numbers_that_this_version_does_not_know_are_refused() {
         let head = |kind: u8| [8, 0, 0, 0, kind, 0, 0, 0];
         assert_eq!(Frame::parse(&head(0)), Err(Refused::Kind));
-        assert_eq!(Frame::parse(&head(15)), Err(Refused::Kind));
+        assert_eq!(Frame::parse(&head(18)), Err(Refused::Kind));
         for (kind, detail) in [(FrameKind::Refuse, 0), (FrameKind::Refuse, 8), (FrameKind::Refuse, 257)] {
             let bytes = [&head(kind as u8)[..], &[0; 4], &u32::to_le_bytes(detail)].concat();
             assert_eq!(Frame::parse(&bytes), Err(Refused::Value), "{kind:?} {detail}");
@@ -642,5 +723,32 @@ mod tests {
             let bytes = [&head(kind as u8)[..], &[0; 4], &u32::to_le_bytes(detail)].concat();
             assert_eq!(Frame::parse(&bytes), Err(Refused::Reserved), "{kind:?} {detail}");
         }
+    }
+
+    #[test]
+    fn what_is_said_about_a_file_has_its_bounds() {
+        let head = |kind: FrameKind, length: usize| {
+            let mut bytes = (length as u32).to_le_bytes().to_vec();
+            bytes.extend_from_slice(&[kind as u8, 0, 0, 0]);
+            bytes.resize(FRAME_HEAD_BYTES + length, 0);
+            bytes
+        };
+        for (kind, one, most) in
+            [(FrameKind::Gained, 4, GAINED_CHUNKS_MAX), (FrameKind::Sources, 56, SOURCES_MAX)]
+        {
+            for count in [0, 1, most] {
+                let bytes = head(kind, 32 + count * one);
+                assert!(matches!(Frame::parse(&bytes), Ok(Parsed::Frame(..))), "{kind:?} {count}");
+            }
+            for length in [31, 33, 32 + (most + 1) * one] {
+                assert_eq!(Frame::parse(&head(kind, length)), Err(Refused::Length), "{kind:?} {length}");
+            }
+        }
+        let mut follow = head(FrameKind::Follow, 40);
+        follow[FRAME_HEAD_BYTES + 32] = 2;
+        assert_eq!(Frame::parse(&follow), Err(Refused::Value));
+        let mut sources = head(FrameKind::Sources, 32 + 56);
+        sources[FRAME_HEAD_BYTES + 32 + 50] = 1;
+        assert_eq!(Frame::parse(&sources), Err(Refused::Reserved));
     }
 }

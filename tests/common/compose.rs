@@ -1,12 +1,12 @@
 //! Composes every vector anew from fixed keys and values.
 
 use crate::common::{network, recipient, sender};
-use elver::id::Key;
+use elver::id::{Key, PublicKey};
 use elver::identity::{Digest, Identity};
 use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
-use elver::wire::frame::{Frame, Hello, Offer, Refusal, WHICH_KEYS_MAX};
+use elver::wire::frame::{Frame, GAINED_CHUNKS_MAX, Hello, Offer, Refusal, SOURCES_MAX, WHICH_KEYS_MAX};
 use elver::wire::gossip::GossipBody;
 use elver::wire::inspect::{Held, INSPECT_KEYS_MAX, InspectEntry, RepairPhase, WireInspectEntry};
 use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, ProbeOutcome, Want};
@@ -18,6 +18,7 @@ use elver::wire::record::{NAME_BYTES_MAX, Record, VALUE_BYTES_MAX, sign_record};
 use elver::wire::state::{About, NodeState, StateMark};
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 /// A message as it goes over the network.
 pub(crate) struct Vector {
@@ -371,7 +372,25 @@ fn exchanges() -> Vec<Vector> {
         frame("inspected", "one piece is stored, one is not here, one is shared", &inspected(&entries)),
         frame("inspected-largest", "64 pieces are in the cache", &inspected(&most)),
     ]);
+    vectors.extend(news());
     vectors
+}
+
+/// What is told about a file that is being fetched.
+fn news() -> Vec<Vector> {
+    let file = key(0x66);
+    let chunks: Vec<U32> = (0..GAINED_CHUNKS_MAX as u32).map(|chunk| U32::new(chunk * 31)).collect();
+    let contact = |seed: u8, addr| WireContact::new(&Contact::new(PublicKey([seed; 32]), addr), 0);
+    let contacts = [contact(1, ipv4()), contact(2, ipv6())];
+    let many: Vec<WireContact> = (0..SOURCES_MAX).map(|seed| contact(seed as u8, ipv4())).collect();
+    vec![
+        frame("follow", "a file is being fetched", &Frame::Follow { file, over: false }),
+        frame("follow-over", "a file has been fetched", &Frame::Follow { file, over: true }),
+        frame("gained", "two more chunks are there", &Frame::Gained { file, chunks: &chunks[1..3] }),
+        frame("gained-largest", "128 more chunks are there", &Frame::Gained { file, chunks: &chunks }),
+        frame("sources", "two nodes fetch a file", &Frame::Sources { file, contacts: &contacts }),
+        frame("sources-largest", "16 nodes fetch a file", &Frame::Sources { file, contacts: &many }),
+    ]
 }
 
 fn bitmap(first: u8) -> [u8; WHICH_KEYS_MAX / 8] {

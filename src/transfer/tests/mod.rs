@@ -5,4 +5,5 @@ mod hostile;
 mod inspect;
 mod push;
 mod random;
+mod swarm;
 mod world;

@@ -142,6 +142,36 @@ impl World {
         }
     }
 
+    /// Lets a moment pass in which no node sends more than its uplink takes, in bytes per second: as much on each stream.
+    pub(super) fn tick(&mut self, moment: Duration, uplinks: &[u64]) {
+        self.now = self.now + moment;
+        let now = self.now;
+        for node in &mut self.nodes {
+            if node.transfer.next_deadline().is_some_and(|at| at <= now) {
+                node.transfer.handle_timeout(now);
+                assert!(node.transfer.next_deadline().is_none_or(|at| at > now), "a deadline that stays");
+            }
+        }
+        let share = |uplink: &u64| (u128::from(*uplink) * moment.as_micros() / 1_000_000) as usize;
+        let mut budgets: Vec<usize> = uplinks.iter().map(share).collect();
+        loop {
+            self.react_all();
+            let mut moved = false;
+            let ends: Vec<_> = self.wires.keys().copied().collect();
+            for end in ends {
+                let most = budgets[end.0].min(64 << 10);
+                let before = self.wires.get(&end).map_or(0, Vec::len);
+                if most > 0 && before > 0 && self.deliver_some(end, most) {
+                    budgets[end.0] -= most.min(before);
+                    moved = true;
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
     pub(super) fn has_event(&self, node: usize, test: impl Fn(&TransferEvent) -> bool) -> bool {
         self.nodes[node].events.iter().any(test)
     }
@@ -169,6 +199,15 @@ impl World {
     }
 
     pub(super) fn turn(&mut self) -> bool {
+        let mut moved = self.react_all();
+        let ends: Vec<_> = self.wires.keys().copied().collect();
+        for end in ends {
+            moved |= self.deliver(end);
+        }
+        moved
+    }
+
+    fn react_all(&mut self) -> bool {
         let mut moved = false;
         for node in 0..self.nodes.len() {
             while let Some(output) = self.nodes[node].transfer.poll_output() {
@@ -180,10 +219,6 @@ impl World {
                 self.nodes[node].react(now, event);
                 moved = true;
             }
-        }
-        let ends: Vec<_> = self.wires.keys().copied().collect();
-        for end in ends {
-            moved |= self.deliver(end);
         }
         moved
     }
@@ -263,6 +298,10 @@ impl World {
 
     /// Moves bytes from one end of a stream to the other.
     fn deliver(&mut self, end: (usize, StreamId)) -> bool {
+        self.deliver_some(end, if self.step == 0 { usize::MAX } else { self.step })
+    }
+
+    fn deliver_some(&mut self, end: (usize, StreamId), most: usize) -> bool {
         let now = self.now;
         let (node, stream) = end;
         let (Some(&(other, theirs)), Some(wire)) = (self.links.get(&end), self.wires.get_mut(&end)) else {
@@ -271,7 +310,7 @@ impl World {
         if wire.is_empty() || self.nodes[node].mute {
             return false;
         }
-        let most = if self.step == 0 { wire.len() } else { self.step.min(wire.len()) };
+        let most = most.min(wire.len());
         let moved: Vec<u8> = wire.drain(..most).collect();
         let drained = wire.is_empty();
         if drained {

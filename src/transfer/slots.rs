@@ -1,0 +1,224 @@
+//! To whom content is sent first when many want some.
+//!
+//! A few peers are sent content at a time, for an uplink that is cut into too many parts is of use to nobody. Each of
+//! them holds a *slot* for one batch of blocks. Then the peer comes next that has had the least, as start-time fair
+//! queueing counts it (Goyal, Vin and Cheng, 1996): what a peer is sent counts less the more the peer has given, down to a
+//! quarter, so whoever gives gets up to four times as much as whoever does not, and nobody gets nothing. A newcomer starts
+//! where the others are. Whoever has waited for long is told that this node is busy, and asks elsewhere or again.
+
+use super::Transfer;
+use super::session::{Item, Session};
+use crate::id::NodeId;
+use crate::io::StreamId;
+use crate::time::{Duration, Instant};
+use crate::wire::frame::{Frame, Refusal};
+use std::collections::BTreeMap;
+
+/// Peers of whom it is remembered what they gave and took.
+const ACCOUNTS_MAX: usize = 256;
+/// What was given and taken counts half after so long.
+const HALF_LIFE: Duration = Duration::from_secs(20);
+/// How many times as much a giver gets as one who gives nothing.
+const REWARD: u64 = 4;
+/// A slot is held for so long, whatever leaves.
+const HOLD: Duration = Duration::from_secs(1);
+/// With a limited rate, no more slots than this much each makes sense for, in bytes per second.
+const SLOT_RATE: u64 = 16 << 10;
+/// What must leave on a slot for it to be held, at least, in bytes per second.
+const RATE_MIN: u64 = 1 << 10;
+
+/// Who waits for a slot, and who deserves one.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// Streams with something to be sent and without a slot, and since when.
+    waiting: BTreeMap<StreamId, Instant>,
+    accounts: BTreeMap<NodeId, Account>,
+    /// Where the queue is: whoever comes anew starts here.
+    clock: u64,
+    /// The most bytes per second that have left lately.
+    uplink: u64,
+    /// Since when bytes are counted for that, and how many.
+    window: Option<(Instant, u64)>,
+    /// What may leave in one second; 0 is any number of bytes.
+    pub(super) rate: u64,
+    /// When slots were last handed out.
+    seen: Instant,
+}
+
+/// What a peer gave and took.
+#[derive(Default)]
+struct Account {
+    given: u64,
+    taken: u64,
+    /// When this was last changed.
+    at: Instant,
+    /// Where the peer is in the queue.
+    position: u64,
+}
+
+impl Account {
+    fn age(&mut self, now: Instant) {
+        let halvings = (now.since(self.at).as_secs() / HALF_LIFE.as_secs()).min(63);
+        if halvings > 0 {
+            (self.given, self.taken, self.at) = (self.given >> halvings, self.taken >> halvings, now);
+        }
+    }
+
+    /// How much of what it is sent does not count: from 1 up to [`REWARD`].
+    fn weight(&self) -> u64 {
+        let (given, taken) = (self.given >> 10, (self.taken >> 10).max(1));
+        1 + (REWARD - 1) * given.min(taken) / taken
+    }
+}
+
+impl Slots {
+    fn account(&mut self, now: Instant, peer: NodeId) -> &mut Account {
+        if !self.accounts.contains_key(&peer) && self.accounts.len() >= ACCOUNTS_MAX {
+            let oldest = self.accounts.iter().min_by_key(|(_, account)| account.at).map(|(id, _)| *id);
+            oldest.map(|oldest| self.accounts.remove(&oldest));
+        }
+        let account = self.accounts.entry(peer).or_insert(Account { at: now, ..Account::default() });
+        account.age(now);
+        account
+    }
+
+    /// Content came from a peer.
+    pub(super) fn given(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+        let account = self.account(now, peer);
+        account.given = account.given.saturating_add(bytes);
+    }
+
+    /// Content left to a peer.
+    pub(super) fn taken(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+        let account = self.account(now, peer);
+        account.taken = account.taken.saturating_add(bytes);
+        let (since, sum) = self.window.get_or_insert((now, 0));
+        *sum = sum.saturating_add(bytes);
+        let elapsed = now.since(*since);
+        if elapsed.as_secs() >= 1 {
+            let rate = sum.saturating_mul(1000) / (elapsed.as_millis() as u64).max(1);
+            self.uplink = rate.max(self.uplink - self.uplink / 8);
+            self.window = Some((now, 0));
+        }
+    }
+
+    /// A peer gets a batch of so many bytes.
+    fn charge(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+        let clock = self.clock;
+        let account = self.account(now, peer);
+        let start = account.position.max(clock);
+        account.position = start + bytes.saturating_mul(REWARD) / account.weight();
+        self.clock = start;
+    }
+
+    fn position(&self, peer: Option<NodeId>) -> u64 {
+        let account = peer.and_then(|peer| self.accounts.get(&peer));
+        account.map_or(0, |account| account.position).max(self.clock)
+    }
+
+    /// The stream is gone.
+    pub(super) fn forget(&mut self, stream: StreamId) {
+        self.waiting.remove(&stream);
+    }
+
+    fn count(&self, uploads_max: usize) -> usize {
+        match self.rate {
+            0 => uploads_max,
+            rate => uploads_max.min((rate / SLOT_RATE) as usize).max(1),
+        }
+    }
+
+    /// Until when a stream holds its slot. One whose peer takes less than a quarter of a fair share of what this node
+    /// can send keeps nobody else from being sent something.
+    fn held_until(&self, session: &Session, slots: usize) -> Instant {
+        let pace = (self.uplink / (4 * slots as u64)).max(RATE_MIN);
+        let (since, sent) = session.batch();
+        since + HOLD + Duration::from_millis(sent.saturating_mul(1000) / pace)
+    }
+}
+
+impl Transfer {
+    /// Whether a stream may be handed content now. One that may not is remembered.
+    pub(super) fn has_turn(&mut self, now: Instant, stream: StreamId) -> bool {
+        let Some(session) = self.streams.get(&stream) else { return false };
+        if !session.is_ready_to_send() || !session.sending.is_empty() {
+            self.slots.waiting.remove(&stream);
+            return true;
+        }
+        self.slots.waiting.entry(stream).or_insert(now);
+        let slots = self.slots.count(self.config.limits.uploads_max);
+        let held =
+            |session: &&Session| !session.sending.is_empty() && now < self.slots.held_until(session, slots);
+        let free = slots.saturating_sub(self.streams.values().filter(held).count());
+        if self.before(stream) >= free {
+            return false;
+        }
+        self.slots.waiting.remove(&stream);
+        true
+    }
+
+    /// How many others come before a stream that waits.
+    fn before(&self, stream: StreamId) -> usize {
+        let place = |stream: &StreamId, since: &Instant| {
+            let peer = self.streams.get(stream).and_then(Session::peer_id);
+            (self.slots.position(peer), *since, *stream)
+        };
+        let Some(own) = self.slots.waiting.get(&stream).map(|since| place(&stream, since)) else { return 0 };
+        self.slots.waiting.iter().filter(|(stream, since)| place(stream, since) < own).count()
+    }
+
+    /// Notes what a stream has been handed.
+    pub(super) fn charge(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        if let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) {
+            self.slots.charge(now, peer, bytes);
+        }
+    }
+
+    /// Hands out the slots that have become free.
+    pub(super) fn take_turns(&mut self, now: Instant) {
+        self.slots.seen = now;
+        let ready = |session: &Session| session.is_ready_to_send() && session.sending.is_empty();
+        let streams = &self.streams;
+        self.slots.waiting.retain(|stream, _| streams.get(stream).is_some_and(ready));
+        while let Some(first) = self.slots.waiting.keys().copied().min_by_key(|stream| self.before(*stream)) {
+            self.send_next(now, first);
+            if self.slots.waiting.contains_key(&first) {
+                return;
+            }
+        }
+    }
+
+    /// Tells those who have waited for too long that this node is busy. What they accepted to keep goes on waiting.
+    pub(super) fn choke(&mut self, now: Instant) {
+        let long = self.config.timing.choke;
+        let late: Vec<StreamId> =
+            self.slots.waiting.iter().filter(|(_, since)| **since + long <= now).map(|(id, _)| *id).collect();
+        for stream in late {
+            self.slots.waiting.insert(stream, now);
+            let Some(session) = self.streams.get_mut(&stream) else { continue };
+            let mut choked = Vec::new();
+            session.queue.retain(|item| match item {
+                Item::Wanted { request, .. } => {
+                    choked.push(*request);
+                    false
+                }
+                Item::Push { .. } => true,
+            });
+            for request in choked {
+                self.out.count("request_choked");
+                self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Busy });
+            }
+        }
+    }
+
+    /// When slots become free, or somebody has waited for too long, with time alone.
+    pub(super) fn next_turn(&self) -> Option<Instant> {
+        let first = self.slots.waiting.values().min()?;
+        let slots = self.slots.count(self.config.limits.uploads_max);
+        let held = self.streams.values().filter(|session| !session.sending.is_empty());
+        // A slot that is not held any more was handed on when that was noticed.
+        let free =
+            held.map(|session| self.slots.held_until(session, slots)).filter(|at| *at > self.slots.seen);
+        free.chain([*first + self.config.timing.choke]).min()
+    }
+}

@@ -1,0 +1,249 @@
+//! What nodes that fetch the same file tell each other: which chunks they gain, and who else fetches it.
+//!
+//! Whoever fetches a file *follows* it at each of its sources ([`Frame::Follow`]). From then on it hears which chunks that
+//! source gains ([`Frame::Gained`]) and, at once and whenever another follows the file there, who else does
+//! ([`Frame::Sources`]). So nodes that start together know each other after one round trip to the node that has it all,
+//! and each takes another part of it from there: see [`Chunks::share_among`](super::chunks::Chunks::share_among).
+
+use super::Transfer;
+use super::download::{Download, Phase, Source};
+use super::events::DownloadId;
+use super::session::{FOLLOWS_MAX, Session};
+use crate::id::{Key, NodeId};
+use crate::io::StreamId;
+use crate::manifest::CHUNKS_MAX;
+use crate::time::{Duration, Instant};
+use crate::wire::contact::{Contact, WireContact};
+use crate::wire::frame::{Frame, GAINED_CHUNKS_MAX, SOURCES_MAX};
+use std::collections::BTreeMap;
+use zerocopy::little_endian::U32;
+
+use super::chunks::Bits;
+
+/// Followers that hear of a new one.
+const TOLD_MAX: usize = 16;
+/// Bytes that a peer may have unread and still be told news. More waits until it has read them.
+const NEWS_UNREAD_MAX: usize = 4096;
+/// Places of a download for nodes that were only named and have not been reached.
+const HEARSAY_MAX: usize = 8;
+/// A source that denied so many chunks in a row that it had said to have is not believed when it says so again.
+const DENIED_MAX: u32 = 8;
+/// Who has made no progress for so long is not counted on.
+const SILENT: Duration = Duration::from_secs(1);
+/// When the others can give within this time what is still missing, the source that has all of it is left to those who
+/// have nobody else.
+const SPARE_SECONDS: u64 = 2;
+
+/// What peers say.
+impl Transfer {
+    pub(super) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(contact) = session.peer else { return };
+        let new = !session.follows.contains_key(&file);
+        if new && (over || session.follows.len() >= FOLLOWS_MAX) {
+            return self.out.count("follow_refused");
+        }
+        let follow = session.follows.entry(file).or_default();
+        follow.over = over;
+        follow.news.clear();
+        let fetching: Vec<DownloadId> = self.downloads_of(&file).collect();
+        self.changed.extend(&fetching);
+        if over {
+            return;
+        }
+        for id in fetching {
+            // Whoever fetches it has some of it, or will have.
+            let known = self.downloads.get(&id).is_some_and(|it| it.sources.contains_key(&contact.id));
+            if !known {
+                self.add_source(now, id, contact, false);
+            }
+        }
+        if new {
+            self.introduce(stream, file, contact);
+        }
+    }
+
+    pub(super) fn on_gained(&mut self, now: Instant, stream: StreamId, file: Key, chunks: &[U32]) {
+        let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) else { return };
+        for id in self.downloads_of(&file).collect::<Vec<_>>() {
+            let Some(download) = self.downloads.get_mut(&id) else { continue };
+            let Some(count) = download.chunks().map(|chunks| chunks.count()) else { continue };
+            if !download.sources.get(&peer).is_some_and(|source| source.denied < DENIED_MAX) {
+                continue;
+            }
+            if chunks.iter().any(|chunk| chunk.get() >= count) {
+                return self.violated(now, stream);
+            }
+            chunks.iter().for_each(|chunk| download.note_holding(&peer, chunk.get(), true));
+            self.changed.insert(id);
+        }
+    }
+
+    pub(super) fn on_sources(&mut self, now: Instant, stream: StreamId, file: Key, contacts: &[WireContact]) {
+        let follows = |session: &Session| session.following.contains(&file);
+        if !self.streams.get(&stream).is_some_and(follows) {
+            return self.out.count("sources_unasked");
+        }
+        for contact in contacts.iter().filter_map(WireContact::get) {
+            for id in self.downloads_of(&file).collect::<Vec<_>>() {
+                let Some(download) = self.downloads.get(&id) else { continue };
+                let unreached =
+                    |source: &&Source| source.hearsay && !self.peers.contains_key(&source.contact.id);
+                let room = download.sources.values().filter(unreached).count() < HEARSAY_MAX;
+                if Some(contact.id) == self.own || download.sources.contains_key(&contact.id) || !room {
+                    continue;
+                }
+                self.add_source(now, id, contact, true);
+            }
+        }
+    }
+}
+
+impl Transfer {
+    fn downloads_of(&self, file: &Key) -> impl Iterator<Item = DownloadId> {
+        self.downloads.iter().filter(move |(_, download)| download.hash == *file).map(|(&id, _)| id)
+    }
+
+    /// Tells a new follower of a file of others, and others of it.
+    fn introduce(&mut self, stream: StreamId, file: Key, newcomer: Contact) {
+        let follows = |session: &Session| session.follows.get(&file).is_some_and(|follow| !follow.over);
+        let mut others: BTreeMap<NodeId, Contact> = BTreeMap::new();
+        let mut told = Vec::new();
+        for (&other, session) in self.streams.iter().filter(|(_, session)| follows(session)) {
+            let Some(contact) = session.peer.filter(|contact| contact.id != newcomer.id) else { continue };
+            others.insert(contact.id, contact);
+            told.push(other);
+        }
+        for download in self.downloads.values().filter(|download| download.hash == file) {
+            let connected = download.sources.values().filter(|source| !source.banned);
+            let contacts = connected
+                .map(|source| source.contact)
+                .filter(|contact| contact.id != newcomer.id && self.peers.contains_key(&contact.id));
+            others.extend(contacts.map(|contact| (contact.id, contact)));
+        }
+        let mut others: Vec<Contact> =
+            others.into_values().filter(|contact| contact.addr.port() != 0).collect();
+        self.rng.shuffle(&mut others);
+        others.truncate(SOURCES_MAX);
+        self.name_sources(stream, file, &others);
+        if newcomer.addr.port() != 0 {
+            self.rng.shuffle(&mut told);
+            told.truncate(TOLD_MAX);
+            told.into_iter().for_each(|other| self.name_sources(other, file, &[newcomer]));
+        }
+    }
+
+    fn name_sources(&mut self, stream: StreamId, file: Key, contacts: &[Contact]) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        if !contacts.is_empty() && session.unread <= NEWS_UNREAD_MAX {
+            let contacts: Vec<WireContact> =
+                contacts.iter().map(|contact| WireContact::new(contact, 0)).collect();
+            self.out.write(stream, session, &Frame::Sources { file, contacts: &contacts });
+        }
+    }
+
+    /// Follows the file of a download at every source that is connected.
+    pub(super) fn follow(&mut self, download: &Download) {
+        for source in download.sources.values().filter(|source| !source.banned) {
+            let Some(stream) = self.stream_to(&source.contact.id) else { continue };
+            let Some(session) = self.streams.get_mut(&stream) else { continue };
+            if session.following.insert(download.hash) {
+                self.out.write(stream, session, &Frame::Follow { file: download.hash, over: false });
+            }
+        }
+    }
+
+    /// Follows a file no more.
+    pub(super) fn unfollow(&mut self, file: Key) {
+        for (&stream, session) in &mut self.streams {
+            if session.following.remove(&file) {
+                self.out.write(stream, session, &Frame::Follow { file, over: true });
+            }
+        }
+    }
+
+    /// Tells whoever follows a file that a chunk of it is here.
+    pub(super) fn tell_gained(&mut self, file: &Key, chunk: u32) {
+        for (&stream, session) in &mut self.streams {
+            let Some(follow) = session.follows.get_mut(file).filter(|follow| !follow.over) else { continue };
+            // A file that is fetched again and again has no more news than chunks.
+            if follow.news.len() < CHUNKS_MAX as usize {
+                follow.news.push(chunk);
+            }
+            tell_news(&mut self.out, stream, session);
+        }
+    }
+
+    /// Whoever has read what it was sent is told what is new since.
+    pub(super) fn tell_more(&mut self, stream: StreamId) {
+        if let Some(session) = self.streams.get_mut(&stream) {
+            tell_news(&mut self.out, stream, session);
+        }
+    }
+
+    /// Takes note of who fetches the same file now.
+    pub(super) fn meet_fellows(&self, download: &mut Download) {
+        let follows = |stream: &StreamId| {
+            let follow = self.streams.get(stream).and_then(|session| session.follows.get(&download.hash));
+            follow.is_some_and(|follow| !follow.over)
+        };
+        let fetches = |id: &NodeId| self.peers.get(id).is_some_and(|streams| streams.iter().any(follows));
+        let fellows: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();
+        if fellows == download.fellows {
+            return;
+        }
+        if let (Phase::Chunks(chunks), Some(own)) = (&mut download.phase, self.own) {
+            let others: Vec<u64> = fellows.iter().map(number_of).collect();
+            chunks.share_among(number_of(&own), &others);
+            download.fellows = fellows;
+        }
+    }
+
+    /// The chunks that need not be asked of a source that has everything, because nodes that have only a part of the
+    /// file are about to give them.
+    pub(super) fn spared(&self, now: Instant, download: &Download) -> Option<Bits> {
+        let chunks = download.chunks().filter(|_| !download.fellows.is_empty())?;
+        let (mut common, mut pace) = (Bits::new(chunks.count()), 0_u64);
+        let (mut parts, mut wholes) = (0, 0);
+        for source in download.sources.values() {
+            let stream = self.stream_to(&source.contact.id);
+            let Some(session) = stream.and_then(|stream| self.streams.get(&stream)) else { continue };
+            if chunks.is_all(&source.has) {
+                wholes += 1;
+            } else if source.banned || source.pause > now || source.denied > 0 {
+                continue;
+            } else if let Some(shown) = session.pace(now, SILENT) {
+                common.join(&source.has);
+                (parts, pace) = (parts + 1, pace.saturating_add(shown));
+            }
+        }
+        let soon = chunks.bytes_lacking_of(&common) <= pace.saturating_mul(SPARE_SECONDS);
+        // Where many have all of it, nobody is overburdened.
+        (soon && parts >= 2 * wholes).then_some(common)
+    }
+
+    /// When a source that is counted on will have been silent for too long.
+    pub(super) fn silent_at(&self, stream: StreamId) -> Option<Instant> {
+        let session = self.streams.get(&stream).filter(|session| !session.requests.is_empty())?;
+        Some(session.received_at + SILENT)
+    }
+}
+
+fn number_of(id: &NodeId) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&id.0[..8]);
+    u64::from_le_bytes(number)
+}
+
+/// Tells a peer which chunks were gained, as far as it has read what it was told before.
+fn tell_news(out: &mut super::Out, stream: StreamId, session: &mut Session) {
+    while session.unread <= NEWS_UNREAD_MAX {
+        let Some((&file, follow)) = session.follows.iter_mut().find(|(_, follow)| !follow.news.is_empty())
+        else {
+            return;
+        };
+        let rest = follow.news.split_off(follow.news.len().min(GAINED_CHUNKS_MAX));
+        let chunks: Vec<U32> = core::mem::replace(&mut follow.news, rest).into_iter().map(U32::new).collect();
+        out.write(stream, session, &Frame::Gained { file, chunks: &chunks });
+    }
+}
