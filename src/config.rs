@@ -12,6 +12,12 @@
 //! leaf = false
 //! network = "elver"
 //! ttl = "365d"
+//! upload_rate = "2MiB"
+//! download_rate = 0
+//! peer_upload_rate = 0
+//! peer_download_rate = 0
+//! streams = 64
+//! uploads = 8
 //!
 //! [gossip]
 //! interval = 5
@@ -29,7 +35,7 @@
 pub mod sections;
 pub mod units;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, RATE_MIN, Rates};
 use crate::net;
 use crate::node::InvalidConfig;
 use core::fmt;
@@ -85,6 +91,24 @@ pub struct Settings {
     /// How membership and repair go about their work.
     #[arg(skip)]
     pub sections: Sections,
+    /// Bytes of content a second to all peers together, such as 2MiB; 0 is any number [env: ELVER_UPLOAD_RATE] [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub upload_rate: Option<u64>,
+    /// Bytes of content a second from all peers together; 0 is any number [env: ELVER_DOWNLOAD_RATE] [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub download_rate: Option<u64>,
+    /// Bytes of content a second to one peer; 0 is any number [env: ELVER_PEER_UPLOAD_RATE] [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub peer_upload_rate: Option<u64>,
+    /// Bytes of content a second from one peer; 0 is any number [env: ELVER_PEER_DOWNLOAD_RATE] [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub peer_download_rate: Option<u64>,
+    /// TCP connections at a time, 33 to 4000 [env: ELVER_STREAMS] [default: 64]
+    #[arg(long, value_name = "N", value_parser = parse_streams)]
+    pub streams: Option<usize>,
+    /// Peers that are sent content at a time [env: ELVER_UPLOADS] [default: 8]
+    #[arg(long, value_name = "N", value_parser = parse_uploads)]
+    pub uploads: Option<usize>,
 }
 
 /// Where a value stands.
@@ -158,7 +182,21 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
-const KEYS: [&str; 7] = ["listen", "bootstrap", "replicas", "quota", "leaf", "network", "ttl"];
+const KEYS: [&str; 13] = [
+    "listen",
+    "bootstrap",
+    "replicas",
+    "quota",
+    "leaf",
+    "network",
+    "ttl",
+    "upload_rate",
+    "download_rate",
+    "peer_upload_rate",
+    "peer_download_rate",
+    "streams",
+    "uploads",
+];
 
 /// A value before it is read: what file and environment have in common.
 enum Text {
@@ -283,6 +321,12 @@ impl Settings {
             network: self.network.or(others.network),
             ttl: self.ttl.or(others.ttl),
             sections: self.sections.or(others.sections),
+            upload_rate: self.upload_rate.or(others.upload_rate),
+            download_rate: self.download_rate.or(others.download_rate),
+            peer_upload_rate: self.peer_upload_rate.or(others.peer_upload_rate),
+            peer_download_rate: self.peer_download_rate.or(others.peer_download_rate),
+            streams: self.streams.or(others.streams),
+            uploads: self.uploads.or(others.uploads),
         }
     }
 
@@ -290,7 +334,15 @@ impl Settings {
     pub fn into_config(self, dir: PathBuf) -> Result<net::Config, ConfigError> {
         let default = net::Config::default();
         let quota_bytes = self.quota.unwrap_or(default.limits.quota_bytes);
-        let limits = Limits { quota_bytes, ..default.limits };
+        let rates = Rates {
+            upload: self.upload_rate.unwrap_or_default(),
+            download: self.download_rate.unwrap_or_default(),
+            peer_upload: self.peer_upload_rate.unwrap_or_default(),
+            peer_download: self.peer_download_rate.unwrap_or_default(),
+        };
+        let streams_max = self.streams.unwrap_or(default.limits.streams_max);
+        let uploads_max = self.uploads.unwrap_or(default.limits.uploads_max);
+        let limits = Limits { quota_bytes, streams_max, uploads_max, rates, ..default.limits };
         let tuning = self.sections.tuning();
         let contradiction = |error: InvalidConfig| ConfigError::Contradiction(error);
         limits.validate().map_err(|error| contradiction(error.into()))?;
@@ -329,6 +381,12 @@ impl Settings {
             "quota" => self.quota = Some(units::parse_size(&value).map_err(unit)?),
             "leaf" => self.leaf = Some(parse_bool(&value)?),
             "network" => self.network = Some(parse_network(&value)?),
+            "upload_rate" => self.upload_rate = Some(parse_rate(&value)?),
+            "download_rate" => self.download_rate = Some(parse_rate(&value)?),
+            "peer_upload_rate" => self.peer_upload_rate = Some(parse_rate(&value)?),
+            "peer_download_rate" => self.peer_download_rate = Some(parse_rate(&value)?),
+            "streams" => self.streams = Some(parse_streams(&value)?),
+            "uploads" => self.uploads = Some(parse_uploads(&value)?),
             "ttl" => self.ttl = Some(units::parse_lifetime(&value).map_err(unit)?),
             _ => return Err("there is no such setting".to_owned()),
         }
@@ -421,6 +479,33 @@ fn parse_peer(text: &str) -> Result<SocketAddr, String> {
 
 fn parse_replicas(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| format!("`{text}` is no number from 0 to 255"))
+}
+
+/// Reads a rate in bytes per second: a size, at least 16 KiB, or 0 for any.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    match units::parse_size(text.strip_suffix("/s").unwrap_or(text)) {
+        Ok(rate) if (1..RATE_MIN).contains(&rate) => {
+            Err(format!("`{text}` is too little: at least 16KiB a second, or 0 for any number of bytes"))
+        }
+        Ok(rate) => Ok(rate),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads how many TCP streams a node may have: enough for one download, no more than the driver has numbers for.
+pub fn parse_streams(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|streams| (33..=4000).contains(streams))
+        .ok_or_else(|| format!("`{text}` is no number from 33 to 4000"))
+}
+
+/// Reads how many peers a node sends content at a time.
+pub fn parse_uploads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|uploads| (1..=4000).contains(uploads))
+        .ok_or_else(|| format!("`{text}` is no number from 1 to 4000"))
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {
@@ -588,6 +673,19 @@ mod tests {
             message.starts_with("environment variable ELVER_BOOTSTRAP: `bootstrap`: `nowhere`"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn limits_are_read_everywhere_alike() {
+        let settings = file("upload_rate = '1MiB/s'\npeer_download_rate = 65536\nstreams = 100").unwrap();
+        let environment = [("ELVER_UPLOADS", "3"), ("ELVER_DOWNLOAD_RATE", "0")];
+        let settings = Settings::from_environment(&variables(&environment)).unwrap().or(settings);
+        let limits = settings.into_config("/x".into()).unwrap().limits;
+        let rates = Rates { upload: 1 << 20, peer_download: 65_536, ..Rates::default() };
+        assert_eq!((limits.rates, limits.streams_max, limits.uploads_max), (rates, 100, 3));
+        for wrong in ["upload_rate = 100", "streams = 5", "uploads = 0", "download_rate = 'fast'"] {
+            assert!(file(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

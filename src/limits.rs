@@ -3,6 +3,7 @@
 //! What does not fit is refused with a counted reason. Nothing grows past what is written here.
 
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// The bounds of one node. The default fits a router with 64 MiB of memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,7 +46,26 @@ pub struct Limits {
     pub quota_bytes: u64,
     /// Commands under way.
     pub commands_max: usize,
+    /// What content may take of the line.
+    pub rates: Rates,
 }
+
+/// How many bytes a second content may take; 0 is any number. What nodes say to each other beside content is counted but
+/// never held up. A peer is a connection: no peer has more than two, of which it uses one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Rates {
+    /// To all peers together.
+    pub upload: u64,
+    /// From all peers together.
+    pub download: u64,
+    /// To one peer.
+    pub peer_upload: u64,
+    /// From one peer.
+    pub peer_download: u64,
+}
+
+/// The least rate, in bytes per second: a chunk that comes slower than this looks to other nodes as if it did not come.
+pub const RATE_MIN: u64 = 16 << 10;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -69,6 +89,7 @@ impl Default for Limits {
             shares_max: 1024,
             quota_bytes: 1 << 30,
             commands_max: 64,
+            rates: Rates::default(),
         }
     }
 }
@@ -116,6 +137,10 @@ impl Limits {
                 "a node that does nothing is no node",
             ),
         ];
+        let Rates { upload, download, peer_upload, peer_download } = self.rates;
+        if [upload, download, peer_upload, peer_download].iter().any(|rate| (1..RATE_MIN).contains(rate)) {
+            return Err(InvalidLimits("a rate is at least 16 KiB a second, or 0 for any"));
+        }
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, why)) => Err(InvalidLimits(why)),
             None => Ok(()),

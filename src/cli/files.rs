@@ -5,12 +5,13 @@ use super::client::Client;
 use super::exit::{CommandError, Exit};
 use super::output::{Output, nodes, shown, sum_line};
 use super::progress::Meter;
-use crate::config::units::{format_size, parse_duration, parse_lifetime};
+use crate::config::units::{format_size, parse_duration, parse_lifetime, parse_size};
 use crate::id::Key;
-use crate::node::command::{Command, Reply, Response, SharedFile};
+use crate::node::command::{Command, Part, Reply, Response, SharedFile};
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 pub(super) const PUT_AFTER_HELP: &str = "\
@@ -30,7 +31,13 @@ An interrupted download goes on where it stopped when it is asked for again with
 Examples:
   elver get HASH                        into ./HASH
   elver get HASH -o music/              into music/HASH
-  elver get HASH -o - | mpv -           to standard output, while it arrives";
+  elver get HASH -o - | mpv -           to standard output, while it arrives
+  elver get HASH --range 0-1023 -o -    the first 1024 bytes: both ends are counted, as with curl
+  elver get HASH --range 4096- -o -     everything from byte 4096 on
+  elver get HASH --range -500 -o tail   the last 500 bytes, into a file of 500 bytes
+  elver get HASH --offset 4096 --length 100 -o -
+
+Of a part, only the chunks that it lies in are fetched. They stay in the node's cache for a minute, for the next part.";
 
 /// How much is read at a time when a download is streamed.
 const COPY_BYTES: usize = 64 << 10;
@@ -58,6 +65,16 @@ pub(super) struct GetArguments {
     /// Give up after so long without progress, such as 90s or 15m; 0 never does [default: the node's]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     timeout: Option<u32>,
+    /// Only these bytes, counted from 0: START-END (END is one of them), START- (to the end), -COUNT (the last ones)
+    #[arg(long, value_name = "RANGE", value_parser = parse_range, allow_hyphen_values = true,
+        conflicts_with_all = ["offset", "length"])]
+    range: Option<Part>,
+    /// Only what comes after so many bytes, such as 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    offset: Option<u64>,
+    /// Only so many bytes
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    length: Option<u64>,
     /// Replace the output file if there is one
     #[arg(short, long)]
     force: bool,
@@ -67,6 +84,33 @@ pub(super) struct GetArguments {
 pub(super) struct RemoveArguments {
     /// The file's address
     hash: Key,
+}
+
+impl GetArguments {
+    /// The part that is wanted; `None` is everything.
+    fn part(&self) -> Option<Part> {
+        let start = self.offset.unwrap_or(0);
+        let end = self.length.map(|length| start.saturating_add(length));
+        let named = self.offset.is_some() || self.length.is_some();
+        self.range.or(named.then_some(Part::Between { start, end }))
+    }
+}
+
+/// Reads a range as HTTP has them (RFC 9110, section 14.1.2), one at a time: both ends are counted.
+fn parse_range(text: &str) -> Result<Part, String> {
+    let wrong = || format!("`{text}` is no range: expected START-END, START- or -COUNT, such as 0-1023");
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    match text.split_once('-').ok_or_else(wrong)? {
+        ("", count) => number(count).map(Part::Last),
+        (start, "") => Ok(Part::Between { start: number(start)?, end: None }),
+        (start, last) => {
+            let (start, last) = (number(start)?, number(last)?);
+            match start <= last {
+                true => Ok(Part::Between { start, end: Some(last.saturating_add(1)) }),
+                false => Err(format!("`{text}` ends before it starts")),
+            }
+        }
+    }
 }
 
 /// Puts every file, whatever becomes of the others.
@@ -121,12 +165,15 @@ fn put_one(context: &mut Context, arguments: &PutArguments, file: &Path) -> Resu
 pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
     let GetArguments { hash, timeout, .. } = *arguments;
     let output = match arguments.output.as_deref() {
-        Some(path) if path == Path::new("-") => return stream(context, hash, timeout),
+        Some(path) if path == Path::new("-") => return stream(context, hash, arguments.part(), timeout),
         Some(path) if path.is_dir() => path.join(hash.to_string()),
         Some(path) => path.to_owned(),
         None => PathBuf::from(hash.to_string()),
     };
     let target = target(&output, arguments.force)?;
+    if let Some(part) = arguments.part() {
+        return part_into(context, hash, part, timeout, &target);
+    }
     let command = Command::Get { hash, target: Some(target), timeout };
     let reply = context.request(&command, &shown(&output))?;
     let Reply::Get { hash, length, path, sources } = reply else {
@@ -169,24 +216,64 @@ fn target(output: &Path, force: bool) -> Result<PathBuf, CommandError> {
     }
 }
 
-/// Gets a file into the node's cache and writes it to standard output as it arrives.
-fn stream(context: &mut Context, hash: Key, timeout: Option<u32>) -> Result<Exit, CommandError> {
+/// Gets a part of a file into a file of its own.
+fn part_into(
+    context: &mut Context,
+    hash: Key,
+    part: Part,
+    timeout: Option<u32>,
+    target: &Path,
+) -> Result<Exit, CommandError> {
+    let cannot = |error: io::Error| {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let exit = if full { Exit::NoSpace } else { Exit::Failed };
+        CommandError::new(exit, format!("cannot write {}: {error}", shown(target)))
+    };
+    // The name is taken when everything is there.
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let file = File::create_new(&temporary).map_err(cannot)?;
+    let output = Output::new(false, context.output.quiet, Box::new(file), Box::new(io::stderr()));
+    let mut inner = Context { dir: context.dir.clone(), output };
+    let result = stream(&mut inner, hash, Some(part), timeout);
+    match result {
+        Ok(exit) => std::fs::rename(&temporary, target).map(|()| exit).map_err(cannot),
+        Err(error) => {
+            let _ = std::fs::remove_file(&temporary);
+            Err(error)
+        }
+    }
+}
+
+/// Gets a file or a part of one into the node's cache and writes it to standard output as it arrives.
+fn stream(
+    context: &mut Context,
+    hash: Key,
+    part: Option<Part>,
+    timeout: Option<u32>,
+) -> Result<Exit, CommandError> {
     // The content has standard output for itself.
     context.output.json = false;
+    let command = match part {
+        Some(part) => Command::Read { hash, part, timeout },
+        None => Command::Get { hash, target: None, timeout },
+    };
     let visible = context.shows_progress() && !io::stdout().is_terminal();
     let mut meter = Meter::new(visible, &hash.to_string());
     let mut client = Client::connect(&context.dir)?;
-    client.send(&Command::Get { hash, target: None, timeout })?;
-    let mut tail = Tail::new();
+    client.send(&command)?;
+    let mut tail = Tail::new(part);
     loop {
         match client.receive()? {
             Response::Progress(progress) => {
                 meter.show(&progress);
                 if let Some(path) = progress.path.filter(|_| progress.prefix > 0) {
+                    tail.begin(progress.total)?;
                     tail.copy(&path, progress.prefix, false, &mut context.output)?;
                 }
             }
             Response::Done(Reply::Get { length, path, .. }) => {
+                tail.begin(length)?;
                 tail.copy(&path, length, true, &mut context.output)?;
                 return tail.finish(hash, &mut context.output);
             }
@@ -206,6 +293,10 @@ fn stream(context: &mut Context, hash: Key, timeout: Option<u32>) -> Result<Exit
 struct Tail {
     /// Kept open, so that it stays readable when the file is given its final name or evicted from the cache.
     file: Option<File>,
+    /// The part that is wanted, and where it ends once the file's length is known.
+    part: Option<Part>,
+    end: Option<u64>,
+    /// Up to where the file has been copied.
     copied: u64,
     /// The node has verified every byte that it speaks of. Between its disk and this program's output there are still a
     /// file that others could write to and this program, so what leaves is hashed again.
@@ -213,8 +304,19 @@ struct Tail {
 }
 
 impl Tail {
-    fn new() -> Self {
-        Tail { file: None, copied: 0, hasher: blake3::Hasher::new() }
+    fn new(part: Option<Part>) -> Self {
+        Tail { file: None, part, end: None, copied: 0, hasher: blake3::Hasher::new() }
+    }
+
+    /// The file's length is known.
+    fn begin(&mut self, length: u64) -> Result<(), CommandError> {
+        if self.end.is_none() {
+            let range = self.part.map_or(Some(0..length), |part| part.of(length)).ok_or_else(|| {
+                CommandError::new(Exit::Usage, format!("there are no such bytes: the file has only {length}"))
+            })?;
+            (self.copied, self.end) = (range.start, Some(range.end));
+        }
+        Ok(())
     }
 
     /// Copies what is not yet copied of the first `end` bytes. A file that is not there is an error only at the `last`
@@ -230,9 +332,10 @@ impl Tail {
             },
         };
         let mut buffer = vec![0; COPY_BYTES];
+        let end = end.min(self.end.unwrap_or(end));
         while self.copied < end && !output.is_closed() {
             let rest = usize::try_from(end - self.copied).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-            let read = match file.read(&mut buffer[..rest]) {
+            let read = match file.read_at(&mut buffer[..rest], self.copied) {
                 Ok(0) => return Err(cannot(io::ErrorKind::UnexpectedEof.into())),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -246,7 +349,11 @@ impl Tail {
     }
 
     fn finish(self, hash: Key, output: &mut Output) -> Result<Exit, CommandError> {
-        if output.is_closed() || self.hasher.finalize() == blake3::Hash::from_bytes(hash.0) {
+        // A part has no hash of its own; each of its chunks was verified by the node.
+        if self.part.is_some()
+            || output.is_closed()
+            || self.hasher.finalize() == blake3::Hash::from_bytes(hash.0)
+        {
             return Ok(Exit::Done);
         }
         Err(CommandError::new(
@@ -371,7 +478,8 @@ mod tests {
     }
 
     fn get_arguments(hash: Key, output: &Path, force: bool) -> GetArguments {
-        GetArguments { hash, output: Some(output.to_owned()), timeout: Some(9), force }
+        let output = Some(output.to_owned());
+        GetArguments { hash, output, timeout: Some(9), range: None, offset: None, length: None, force }
     }
 
     #[test]
@@ -445,6 +553,48 @@ mod tests {
             ]
         };
         assert_eq!(streamed(b"wonderful", hash, answers), (Ok(Exit::Done), "wonderful".to_owned()));
+    }
+
+    #[test]
+    fn ranges_are_read_as_curl_does() {
+        let between = |start, end| Ok(Part::Between { start, end });
+        assert_eq!(parse_range("0-0"), between(0, Some(1)));
+        assert_eq!(parse_range("5-9"), between(5, Some(10)));
+        assert_eq!(parse_range("7-"), between(7, None));
+        assert_eq!(parse_range("-3"), Ok(Part::Last(3)));
+        assert_eq!(parse_range(&format!("1-{}", u64::MAX)), between(1, Some(u64::MAX)));
+        for wrong in ["", "-", "5", "9-5", "a-b", "1-2-3", "--1", "0-1,3-4", "99999999999999999999-"] {
+            assert!(parse_range(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Part::Between { start: 3, end: Some(99) }.of(10), Some(3..10));
+        assert_eq!(Part::Between { start: 10, end: None }.of(10), None);
+        assert_eq!((Part::Last(3).of(10), Part::Last(30).of(10)), (Some(7..10), Some(0..10)));
+    }
+
+    #[test]
+    fn a_part_goes_to_standard_output_or_into_a_file_and_nothing_else_does() {
+        let (hash, scratch) = (key(b"wonderful"), Scratch::new());
+        let cache = scratch.path().join("cache");
+        std::fs::write(&cache, b"??nder???").unwrap();
+        let done = Reply::Get { hash, length: 9, path: cache.clone(), sources: 1 };
+        let answers = [downloading(&cache, 4), downloading(&cache, 6), Response::Done(done)];
+        let range = Some(Part::Between { start: 2, end: Some(6) });
+        for output in ["-".into(), scratch.path().join("out")] {
+            let daemon = FakeDaemon::answering(&answers);
+            let (mut context, results, _) = context(&daemon, false);
+            let arguments = GetArguments { range, ..get_arguments(hash, &output, false) };
+            assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
+            let expected = Command::Read { hash, part: range.unwrap(), timeout: Some(9) };
+            assert_eq!(daemon.heard(), vec![expected]);
+            match output == Path::new("-") {
+                true => assert_eq!(results.text(), "nder"),
+                false => assert_eq!(std::fs::read(&output).unwrap(), b"nder"),
+            }
+        }
+        let daemon = FakeDaemon::answering(&answers);
+        let (mut context, ..) = context(&daemon, false);
+        let arguments = GetArguments { offset: Some(9), ..get_arguments(hash, Path::new("-"), false) };
+        assert_eq!(get(&mut context, &arguments).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::Context;
 use super::exit::{CommandError, Exit};
 use crate::config::units::{format_duration, format_size};
+use crate::limits::Rates;
 use crate::node::command::{Command, GossipStatus, MemberState, Peer, RepairStatus, Reply, Role, Status};
 use serde::Serialize;
 use serde_json::json;
@@ -98,6 +99,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         ("files", format!("{} shared", status.shares)),
         ("pieces", format!("{} stored for others", status.pieces)),
         ("disk", format!("{} of {}", format_size(status.stored_bytes), format_size(status.quota_bytes))),
+        ("limits", limits_line(&status.rates, status.streams_max, status.uploads_max)),
         (
             "content",
             format!(
@@ -167,6 +169,21 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
         ));
     }
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What a node may use, in a line.
+pub(super) fn limits_line(rates: &Rates, streams: u32, uploads: u32) -> String {
+    let rate = |rate: u64| match rate {
+        0 => "any rate".to_owned(),
+        rate => format!("{}/s", format_size(rate)),
+    };
+    format!(
+        "{} out, {} in; {} to a peer, {} from a peer; {streams} streams, {uploads} sent to at a time",
+        rate(rates.upload),
+        rate(rates.download),
+        rate(rates.peer_upload),
+        rate(rates.peer_download)
+    )
 }
 
 /// Prints who the node is.

@@ -5,7 +5,7 @@
 //! - [`exit`]: exit codes and the errors that lead to them.
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`progress`]: progress bars.
-//! - `files`, `values`, `explain`, `inspect`, `node`, `demo`: the commands.
+//! - `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -16,6 +16,7 @@ mod demo;
 mod explain;
 mod files;
 mod inspect;
+mod limit;
 mod node;
 #[cfg(test)]
 mod testing;
@@ -89,6 +90,9 @@ enum Subcommand {
     Peers,
     /// Show how the node is doing
     Status,
+    /// Show or change what the node may use of the line, until it stops
+    #[command(after_help = limit::AFTER_HELP)]
+    Limit(limit::LimitArguments),
     /// Print the node's public key
     Id,
     /// Hand over what only this node has, say goodbye to the network and stop the node
@@ -185,6 +189,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
         Subcommand::Peers => inspect::peers(&mut context),
         Subcommand::Status => inspect::status(&mut context),
+        Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
         Subcommand::Id => inspect::id(&mut context),
         Subcommand::Leave(arguments) => node::leave(&mut context, &arguments),
         Subcommand::Demo(arguments) => demo::run(&mut context.output, &arguments),
@@ -246,6 +251,11 @@ mod tests {
             "elver get",
             "elver get 123",
             &format!("elver get {hash} --timeout soon"),
+            &format!("elver get {hash} --range 5-4"),
+            &format!("elver get {hash} --range -"),
+            &format!("elver get {hash} --range 1-2 --offset 4"),
+            "elver limit --upload 1",
+            "elver limit --streams 2",
             "elver put",
             "elver explain",
             "elver explain 123",

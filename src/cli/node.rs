@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 pub(super) const AFTER_HELP: &str = "\
 Every setting can be given as a flag, as an environment variable, as a key in the configuration file (elver.toml in the
-node's directory), or not at all; the first of these counts. The keys are the flags' names:
+node's directory), or not at all; the first of these counts. The keys are the flags' names, with _ for -:
 
   listen = \"[::]:3583\"
   bootstrap = [\"192.0.2.7:3583\", \"[2001:db8::7]:3583\"]
   replicas = 3
   quota = \"1GiB\"
+  upload_rate = \"2MiB\"
 
 The file alone (and variables such as ELVER_GOSSIP_INTERVAL) says how patient the node is with the silent, in seconds:
 

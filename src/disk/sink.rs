@@ -53,7 +53,12 @@ impl OpenSink {
     /// end has closed it, or nothing is to come. The error is `WouldBlock` when there are none now, the socket's own when it
     /// is broken, and one that [`OpenSink::disk_error`] tells apart when the file is to blame.
     pub fn receive(&mut self, from: impl AsFd, intake: &mut Intake) -> io::Result<usize> {
-        let most = self.remaining as usize;
+        self.receive_some(from, intake, usize::MAX)
+    }
+
+    /// Like [`receive`](OpenSink::receive), but takes at most so many bytes.
+    pub fn receive_some(&mut self, from: impl AsFd, intake: &mut Intake, most: usize) -> io::Result<usize> {
+        let most = most.min(self.remaining as usize);
         if most == 0 {
             return Ok(0);
         }

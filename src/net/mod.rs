@@ -14,6 +14,7 @@ mod control;
 mod histogram;
 mod stream;
 mod streams;
+mod throttle;
 mod udp;
 
 use crate::disk::{Disk, OpenError, Way};
@@ -250,13 +251,13 @@ impl Driver {
         let mut driver = Driver {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
+            streams: Streams::new(clock.now(), addr, config.way),
             clock,
             node: node.map_err(StartError::Config)?,
             disk,
             udp,
             listener,
             accepting: true,
-            streams: Streams::new(addr, config.way),
             control,
             requests: Vec::new(),
             signals,
@@ -311,6 +312,8 @@ impl Driver {
         self.events = events;
         self.receive_datagrams(began);
         self.accept_streams(began);
+        self.streams.set_rates(began, self.node.limits().rates);
+        self.streams.wake(began);
         self.serve_streams();
         self.serve_clients(began);
         self.run_disk(began);
@@ -379,6 +382,7 @@ impl Driver {
             self.node.next_deadline(),
             self.streams.next_dial_deadline(),
             self.control.next_deadline(),
+            self.streams.next_wake(),
             self.stop_at,
         ];
         deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
@@ -507,6 +511,8 @@ fn name_of(command: &Command) -> &'static str {
         Command::Status => "status",
         Command::Id => "id",
         Command::Leave { .. } => "leave",
+        Command::Limit { .. } => "limit",
+        Command::Read { .. } => "read",
     }
 }
 

@@ -1,7 +1,9 @@
 //! One TCP stream: what is known of its readiness, and what waits on it.
 
+use super::throttle::Bucket;
 use crate::disk::{OpenExtent, OpenSink};
 use crate::io::{DialId, Extent, StreamId};
+use crate::limits::Rates;
 use crate::time::Instant;
 use crate::wire::frame::{FRAME_BYTES_MAX, Frame};
 use bytes::BytesMut;
@@ -23,6 +25,14 @@ pub(super) struct Stream {
     pub(super) coming: Coming,
     /// Where raw bytes go.
     pub(super) sink: Option<OpenSink>,
+    /// What it may still move, in and out.
+    pub(super) incoming: Bucket,
+    pub(super) outgoing: Bucket,
+    /// Until when it may read no content, and send none.
+    pub(super) reads_at: Option<Instant>,
+    pub(super) writes_at: Option<Instant>,
+    /// When it last moved anything.
+    pub(super) moved_at: Instant,
     /// What waits to be sent, in order.
     pub(super) outbox: VecDeque<Outgoing>,
 }
@@ -69,7 +79,7 @@ pub(super) enum Outgoing {
 }
 
 impl Stream {
-    pub(super) fn new(id: StreamId, socket: TcpStream, state: State) -> Self {
+    pub(super) fn new(now: Instant, id: StreamId, socket: TcpStream, state: State, rates: Rates) -> Self {
         Stream {
             id,
             socket,
@@ -80,12 +90,19 @@ impl Stream {
             inbox: BytesMut::new(),
             coming: Coming::Frames,
             sink: None,
+            incoming: Bucket::new(now, rates.peer_download),
+            outgoing: Bucket::new(now, rates.peer_upload),
+            reads_at: None,
+            writes_at: None,
+            moved_at: now,
             outbox: VecDeque::new(),
         }
     }
 
     /// Whether serving it now would do something.
     pub(super) fn has_work(&self) -> bool {
-        matches!(self.state, State::Open) && (self.readable || self.writable && !self.outbox.is_empty())
+        let reads = self.readable && self.reads_at.is_none();
+        let writes = self.writable && !self.outbox.is_empty() && self.writes_at.is_none();
+        matches!(self.state, State::Open) && (reads || writes)
     }
 }

@@ -1,9 +1,11 @@
 //! The streams: a slab of TCP connections, served in turn within budgets.
 
 use super::stream::{Coming, Outgoing, State, Stream};
+use super::throttle::{Bucket, Pair};
 use super::{Driver, stream_token};
 use crate::disk::{Intake, OpenExtent, OpenSink, Way};
 use crate::io::{DialId, DiskError, Sink, StreamId};
+use crate::limits::Rates;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::canonical;
 use bytes::Buf;
@@ -39,18 +41,25 @@ pub(super) struct Streams {
     intake: Intake,
     /// Bytes moved so far, both directions.
     moved: u64,
+    rates: Rates,
+    /// What all streams together may still move, in and out.
+    incoming: Bucket,
+    outgoing: Bucket,
     /// Where connections are made from: what the node listens on, so that peers see it come from there.
     local: SocketAddr,
 }
 
 impl Streams {
-    pub(super) fn new(local: SocketAddr, way: Way) -> Self {
+    pub(super) fn new(now: Instant, local: SocketAddr, way: Way) -> Self {
         Streams {
             slab: Slab::new(),
             counter: 0,
             ready: VecDeque::new(),
             intake: Intake::new(way),
             moved: 0,
+            rates: Rates::default(),
+            incoming: Bucket::new(now, 0),
+            outgoing: Bucket::new(now, 0),
             local,
         }
     }
@@ -65,6 +74,71 @@ impl Streams {
             State::Open => None,
         });
         untils.min()
+    }
+
+    /// Changes what content may take. Whoever waits looks again.
+    pub(super) fn set_rates(&mut self, now: Instant, rates: Rates) {
+        if rates == self.rates {
+            return;
+        }
+        self.rates = rates;
+        self.incoming.set_rate(now, rates.download);
+        self.outgoing.set_rate(now, rates.upload);
+        for (_, stream) in &mut self.slab {
+            stream.incoming.set_rate(now, rates.peer_download);
+            stream.outgoing.set_rate(now, rates.peer_upload);
+            stream.reads_at = stream.reads_at.and(Some(now));
+            stream.writes_at = stream.writes_at.and(Some(now));
+        }
+    }
+
+    /// When a stream that has moved as much as it may is to be served again.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.slab.iter().flat_map(|(_, stream)| [stream.reads_at, stream.writes_at]).flatten().min()
+    }
+
+    /// Serves again the streams whose time has come, who moved nothing for the longest time first: together they may move
+    /// less than each could.
+    pub(super) fn wake(&mut self, now: Instant) {
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        let woken = self.slab.iter_mut().filter_map(|(_, stream)| {
+            let woken = due(&mut stream.reads_at) | due(&mut stream.writes_at);
+            woken.then_some((stream.moved_at, stream.id))
+        });
+        let mut woken: Vec<(Instant, StreamId)> = woken.collect();
+        woken.sort_unstable_by_key(|&(at, id)| (at, id.0));
+        woken.into_iter().for_each(|(_, id)| self.enqueue(id));
+    }
+
+    /// How many bytes of content a stream may send now. When it may send none, it is woken when it may.
+    fn may_send(&mut self, now: Instant, id: StreamId) -> usize {
+        let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return 0 };
+        let allowed = Pair(&mut stream.outgoing, &mut self.outgoing).allowed(now);
+        stream.writes_at = allowed.err();
+        allowed.unwrap_or(0)
+    }
+
+    /// How many bytes a stream may read now: any number unless content is coming.
+    fn may_read(&mut self, now: Instant, id: StreamId) -> usize {
+        let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return 0 };
+        if stream.sink.is_none() {
+            return usize::MAX;
+        }
+        let allowed = Pair(&mut stream.incoming, &mut self.incoming).allowed(now);
+        stream.reads_at = allowed.err();
+        allowed.unwrap_or(0)
+    }
+
+    /// Counts bytes that were moved.
+    fn count(&mut self, now: Instant, id: StreamId, read: usize, written: usize) {
+        self.moved += (read + written) as u64;
+        let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return };
+        stream.moved_at = now;
+        Pair(&mut stream.incoming, &mut self.incoming).take(read);
+        Pair(&mut stream.outgoing, &mut self.outgoing).take(written);
     }
 
     /// A socket became ready. `token` is a stream's number, as far as the machine's tokens can hold it.
@@ -91,14 +165,20 @@ impl Streams {
         }
     }
 
-    fn insert(&mut self, socket: TcpStream, state: State, registry: &Registry) -> io::Result<StreamId> {
+    fn insert(
+        &mut self,
+        now: Instant,
+        socket: TcpStream,
+        state: State,
+        registry: &Registry,
+    ) -> io::Result<StreamId> {
         if self.slab.len() >= 1 << INDEX_BITS {
             return Err(io::Error::other("too many streams"));
         }
         self.counter += 1;
         let entry = self.slab.vacant_entry();
         let id = StreamId(self.counter << INDEX_BITS | entry.key() as u64);
-        let mut stream = Stream::new(id, socket, state);
+        let mut stream = Stream::new(now, id, socket, state, self.rates);
         registry.register(&mut stream.socket, stream_token(id.0), Interest::READABLE | Interest::WRITABLE)?;
         entry.insert(stream);
         Ok(id)
@@ -151,7 +231,7 @@ impl Driver {
             match self.listener.accept() {
                 Ok((socket, remote)) => {
                     let _ = socket.set_nodelay(true);
-                    match self.streams.insert(socket, State::Open, self.poll.registry()) {
+                    match self.streams.insert(now, socket, State::Open, self.poll.registry()) {
                         Ok(id) => {
                             self.node.handle_accepted(now, id, canonical(remote));
                             self.carry_out(now);
@@ -176,7 +256,8 @@ impl Driver {
     pub(super) fn connect(&mut self, now: Instant, dial: DialId, to: SocketAddr) {
         let state = State::Connecting { dial, until: now + DIAL_TIME };
         let dialled = self.streams.dial(to);
-        let inserted = dialled.and_then(|socket| self.streams.insert(socket, state, self.poll.registry()));
+        let inserted =
+            dialled.and_then(|socket| self.streams.insert(now, socket, state, self.poll.registry()));
         if let Err(error) = inserted {
             log::debug!("connecting to {to}: {error}");
             self.node.handle_dial_failed(now, dial);
@@ -305,6 +386,9 @@ impl Driver {
             if budget == 0 {
                 return Served::More;
             }
+            let is_content = !matches!(stream.outbox.front(), Some(Outgoing::Bytes(_)));
+            let allowed = if is_content { self.streams.may_send(now, id) } else { budget };
+            let Some(stream) = self.streams.get(id).filter(|_| allowed > 0) else { return Served::Dry };
             let written = match stream.outbox.front_mut() {
                 None => Ok(0),
                 Some(Outgoing::Bytes(bytes)) => {
@@ -327,7 +411,7 @@ impl Driver {
                     }
                 },
                 Some(Outgoing::File(file)) => {
-                    match file.send(stream.socket.as_fd(), SEND_BYTES.min(budget)) {
+                    match file.send(stream.socket.as_fd(), SEND_BYTES.min(budget).min(allowed)) {
                         Ok(length) => {
                             if file.remaining() == 0 {
                                 stream.outbox.pop_front();
@@ -349,7 +433,7 @@ impl Driver {
             match written {
                 Ok(length) => {
                     budget = budget.saturating_sub(length.max(1));
-                    self.streams.moved += length as u64;
+                    self.streams.count(now, id, 0, length);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     stream.writable = false;
@@ -383,8 +467,10 @@ impl Driver {
             if budget == 0 {
                 return Served::More;
             }
+            let allowed = self.streams.may_read(now, id);
+            let Some(stream) = self.streams.get(id).filter(|_| allowed > 0) else { return Served::Dry };
             let taken = match &mut stream.sink {
-                Some(sink) => sink.receive(stream.socket.as_fd(), intake),
+                Some(sink) => sink.receive_some(stream.socket.as_fd(), intake, allowed),
                 None => {
                     let buffer = intake.buffer();
                     let most = stream.coming.frame_bytes(&stream.inbox, buffer.len());
@@ -396,7 +482,7 @@ impl Driver {
                 Ok(0) => return Served::Gone,
                 Ok(length) => {
                     budget = budget.saturating_sub(length);
-                    self.streams.moved += length as u64;
+                    self.streams.count(now, id, length, 0);
                     match sinking {
                         true => self.content_taken(now, id, length),
                         false => self.feed(now, id, &intake.buffer()[..length]),

@@ -7,6 +7,7 @@ pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, U
 pub use status::{GossipStatus, MemberState, Peer, RepairStatus, Role, Status};
 
 use crate::id::{Key, NodeId, PublicKey};
+use crate::limits::Rates;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -88,6 +89,65 @@ pub enum Command {
         #[serde(default)]
         timeout: Option<u32>,
     },
+    /// Change what the node may use while it runs; what is `None` stays. It is not remembered over a restart.
+    Limit {
+        /// Bytes per second to all peers together; 0 is any number.
+        #[serde(default)]
+        upload: Option<u64>,
+        /// Bytes per second from all peers together; 0 is any number.
+        #[serde(default)]
+        download: Option<u64>,
+        /// Bytes per second to one peer; 0 is any number.
+        #[serde(default)]
+        peer_upload: Option<u64>,
+        /// Bytes per second from one peer; 0 is any number.
+        #[serde(default)]
+        peer_download: Option<u64>,
+        /// TCP streams.
+        #[serde(default)]
+        streams: Option<usize>,
+        /// Peers that are sent content at a time.
+        #[serde(default)]
+        uploads: Option<usize>,
+    },
+    /// Fetch a part of a file into the node's cache, whose path is told in every answer. What was fetched stays there for a
+    /// while. Answered like [`Command::Get`].
+    Read {
+        /// The file's address.
+        hash: Key,
+        /// Which part.
+        part: Part,
+        /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+        #[serde(default)]
+        timeout: Option<u32>,
+    },
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Part {
+    /// From one byte to another.
+    Between {
+        /// The first byte.
+        start: u64,
+        /// The first byte that is not wanted; `None`, or more than there are, is the end of the file.
+        #[serde(default)]
+        end: Option<u64>,
+    },
+    /// The last so many bytes: all of them when there are fewer.
+    Last(u64),
+}
+
+impl Part {
+    /// Which bytes of a file of `length` bytes these are; `None` when there are none there.
+    pub fn of(&self, length: u64) -> Option<core::ops::Range<u64>> {
+        let range = match *self {
+            Part::Between { start, end } => start..end.unwrap_or(length).min(length),
+            Part::Last(bytes) => length.saturating_sub(bytes)..length,
+        };
+        (!range.is_empty()).then_some(range)
+    }
 }
 
 /// An answer.
@@ -111,7 +171,8 @@ pub struct Progress {
     pub done: u64,
     /// Of how many; 0 when that is not known.
     pub total: u64,
-    /// When downloading: how many bytes from the start are there and verified.
+    /// When downloading: up to which byte everything is there and verified, from the start of the file or of the part that
+    /// is wanted.
     pub prefix: u64,
     /// When downloading: the file that the bytes are in.
     #[serde(default, with = "path::option")]
@@ -216,6 +277,15 @@ pub enum Reply {
         id: NodeId,
         /// Its public key.
         public: PublicKey,
+    },
+    /// What the node may use now.
+    Limit {
+        /// Bytes per second.
+        rates: Rates,
+        /// TCP streams.
+        streams: usize,
+        /// Peers that are sent content at a time.
+        uploads: usize,
     },
     /// Goodbye has been said, and the node stops.
     Leave {

@@ -5,7 +5,7 @@
 //! opened, what an earlier attempt left there is checked, what this node has of the file elsewhere is copied, and
 //! the rest is taken from everybody who has it. Each verified chunk is offered to others at once.
 
-use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response, SharedFile, Stage};
+use super::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, Response, SharedFile, Stage};
 use super::seek::Search;
 use super::{Node, Waiting, status};
 use crate::id::Key;
@@ -13,6 +13,7 @@ use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, Place, Share, S
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, Root};
+use core::ops::Range;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,20 +21,37 @@ use std::sync::Arc;
 /// A download that makes no progress for so long is given up, unless the command says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
+/// What was fetched of a file of which only a part was wanted is kept for so long: whoever asked reads it, and perhaps
+/// wants another part.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// A command to fetch a file or a part of one.
+pub(super) struct Order {
+    pub(super) id: CommandId,
+    pub(super) hash: Key,
+    pub(super) target: Option<PathBuf>,
+    pub(super) part: Option<Part>,
+    pub(super) timeout: Option<u32>,
+}
+
 /// A file that is being fetched.
 pub(super) struct Get {
     pub(super) hash: Key,
     waiters: Vec<CommandId>,
     /// Commands for the same file with another target: they begin when this one has ended.
-    queued: Vec<(CommandId, Option<PathBuf>, Option<u32>)>,
+    queued: Vec<Order>,
     target: Option<PathBuf>,
+    /// The part of the file that is wanted; `None` is all of it.
+    part: Option<Part>,
+    /// The chunks of that part.
+    wanted: Range<u32>,
     place: Place,
     timeout: Option<Duration>,
     pub(super) phase: Phase,
     manifest: Option<Arc<Manifest>>,
     have: Vec<bool>,
     have_bytes: u64,
-    /// Chunks from the start of the file that are all there.
+    /// The chunks before this one that are wanted are all there.
     prefix: u32,
     announced: bool,
     /// Content of a one-chunk file on its way to the disk.
@@ -56,6 +74,8 @@ pub(super) enum Phase {
     Chunks,
     /// The file is complete and gets its name.
     Finishing,
+    /// The part that was wanted is there, and may be read for a while.
+    Kept,
 }
 
 /// What a disk operation was for.
@@ -77,10 +97,13 @@ pub(super) enum Step {
 
 impl Get {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.search.look_again, self.gives_up_at())
+        earliest(self.search.look_again.filter(|_| self.phase != Phase::Kept), self.gives_up_at())
     }
 
     fn gives_up_at(&self) -> Option<Instant> {
+        if self.phase == Phase::Kept {
+            return Some(self.progress_at + KEPT);
+        }
         // The disk takes the time it takes.
         let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
         self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
@@ -100,6 +123,11 @@ impl Get {
         }
     }
 
+    /// How many chunks that are wanted are missing.
+    fn missing(&self) -> usize {
+        self.wanted.clone().filter(|index| self.have.get(*index as usize) == Some(&false)).count()
+    }
+
     /// The entry in the list of files, once the file's length is known.
     pub(super) fn describe(&self, cache_dir: &Path) -> Option<SharedFile> {
         self.manifest.as_ref().map(|manifest| SharedFile {
@@ -115,14 +143,9 @@ impl Get {
 }
 
 impl Node {
-    pub(super) fn get(
-        &mut self,
-        now: Instant,
-        id: CommandId,
-        hash: Key,
-        target: Option<PathBuf>,
-        timeout: Option<u32>,
-    ) {
+    pub(super) fn get(&mut self, now: Instant, order: Order) {
+        self.let_go_of_kept(&order);
+        let Order { id, hash, target, part, timeout } = order;
         if target.as_ref().is_some_and(|path| !path.is_absolute()) {
             return self.fail(
                 id,
@@ -131,9 +154,9 @@ impl Node {
             );
         }
         if let Some(get) = self.gets.values_mut().find(|get| get.hash == hash) {
-            match get.target == target {
+            match get.target == target && get.part == part {
                 true => get.waiters.push(id),
-                false => get.queued.push((id, target, timeout)),
+                false => get.queued.push(Order { id, hash, target, part, timeout }),
             }
             return;
         }
@@ -161,6 +184,8 @@ impl Node {
             waiters: vec![id],
             queued: Vec::new(),
             target,
+            part,
+            wanted: 0..0,
             place,
             timeout,
             phase: Phase::Root,
@@ -250,6 +275,16 @@ impl Node {
 
     fn layout_known(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>) {
         let Some(get) = self.gets.get_mut(&download) else { return };
+        get.wanted = 0..manifest.chunk_count();
+        if let (Some(part), false) = (get.part, manifest.is_single()) {
+            let Some(bytes) = part.of(manifest.length()) else {
+                let why = format!("it has only {} bytes", manifest.length());
+                return self.give_up(now, download, FailureReason::Usage, &why);
+            };
+            let chunk = manifest.chunk_bytes();
+            get.wanted = (bytes.start / chunk) as u32..bytes.end.div_ceil(chunk) as u32;
+        }
+        get.prefix = get.wanted.start;
         if self.store.begin_partial(get.hash, Arc::clone(&manifest), get.place.clone()).is_err() {
             let why = format!("{} bytes do not fit the node's quota: give a path with -o", manifest.length());
             return self.give_up(now, download, FailureReason::NoSpace, &why);
@@ -308,7 +343,7 @@ impl Node {
             }
             (Step::Write, Ok(_), _) => {
                 get.mark(0);
-                self.chunks_complete(download, 1);
+                self.chunks_complete(now, download, 1);
             }
             (Step::Finish, Ok(DiskReply::Finished { stamp }), Some(manifest)) => {
                 self.finished(now, download, manifest, stamp);
@@ -365,11 +400,12 @@ impl Node {
         for (index, _) in have.iter().enumerate().filter(|(_, have)| **have) {
             self.store.chunk_done(&hash, index as u32);
         }
-        if have.iter().all(|have| *have) {
+        if get.missing() == 0 {
             self.transfer.abort(now, download);
-            return self.chunks_complete(download, 0);
+            return self.chunks_complete(now, download, 0);
         }
-        self.transfer.begin(now, download, manifest, place, have);
+        let part = get.wanted.clone();
+        self.transfer.begin_part(now, download, manifest, place, have, part);
         // None was made when the root was here, and none while the disk was at work.
         if self.gets.get(&download).is_some_and(|get| get.search.look_again.is_none()) {
             self.look_up_providers(now, download);
@@ -390,12 +426,56 @@ impl Node {
         self.report_get(download);
     }
 
-    pub(super) fn chunks_complete(&mut self, download: DownloadId, sources: u32) {
+    pub(super) fn chunks_complete(&mut self, now: Instant, download: DownloadId, sources: u32) {
         let Some(get) = self.gets.get_mut(&download) else { return };
         get.sources = sources;
+        if get.have.iter().any(|have| !have) {
+            return self.part_complete(now, download);
+        }
         get.phase = Phase::Finishing;
         let op = DiskOp::FinishTarget { place: get.place.clone() };
         self.disk(op, Waiting::Get(download, Step::Finish));
+    }
+
+    /// The part that was wanted is there. It is kept, and served, for a while.
+    fn part_complete(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get_mut(&download) else { return };
+        (get.phase, get.progress_at) = (Phase::Kept, now);
+        let (hash, sources, queued) = (get.hash, get.sources, core::mem::take(&mut get.queued));
+        let (waiters, place) = (core::mem::take(&mut get.waiters), get.place.clone());
+        let length = get.manifest.as_ref().map_or(0, |manifest| manifest.length());
+        let path = self.path_of(&place);
+        for command in waiters {
+            self.done(command, Reply::Get { hash, length, path: path.clone(), sources });
+        }
+        self.queued_gets.extend(queued);
+        self.begin_queued(now);
+    }
+
+    /// Makes room for a command: what is kept of the same file is taken up again when it lies where the command wants
+    /// it, and what is kept longest goes when there are too many downloads.
+    fn let_go_of_kept(&mut self, order: &Order) {
+        let kept = self.gets.iter().filter(|(_, get)| get.phase == Phase::Kept);
+        let mut over: Vec<(DownloadId, bool)> = kept
+            .clone()
+            .filter(|(_, get)| get.hash == order.hash)
+            .map(|(download, _)| (*download, order.target.is_some()))
+            .collect();
+        if over.is_empty() && self.gets.len() >= self.config.limits.downloads_max {
+            let oldest = kept.min_by_key(|(_, get)| get.progress_at);
+            over.extend(oldest.map(|(download, _)| (*download, true)));
+        }
+        for (download, delete) in over {
+            self.end_kept(download, delete);
+        }
+    }
+
+    fn end_kept(&mut self, download: DownloadId, delete: bool) {
+        let Some(get) = self.gets.remove(&download) else { return };
+        self.store.end_partial(&get.hash);
+        if delete {
+            self.disk(DiskOp::Remove(get.place), Waiting::Nothing);
+        }
     }
 
     fn finished(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>, stamp: FileStamp) {
@@ -519,11 +599,15 @@ impl Node {
         let due: Vec<DownloadId> = due.map(|(download, _)| *download).collect();
         for download in due {
             let Some(get) = self.gets.get_mut(&download) else { continue };
+            if get.phase == Phase::Kept {
+                self.end_kept(download, true);
+                continue;
+            }
             // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
             let state = self.transfer.download_state(download).unwrap_or_default();
             get.progress_at = get.progress_at.max(state.last_progress);
             if get.gives_up_at().is_some_and(|at| at <= now) {
-                let missing = get.have.iter().filter(|have| !**have).count();
+                let (missing, of) = (get.missing(), get.wanted.len());
                 let (reason, cause) = match state.banned {
                     0 => (FailureReason::Unreachable, "nobody who has the rest can be reached"),
                     _ => (
@@ -532,7 +616,7 @@ impl Node {
                     ),
                 };
                 let why = match get.manifest {
-                    Some(_) => format!("{missing} of {} chunks are missing, and {cause}", get.have.len()),
+                    Some(_) => format!("{missing} of {of} chunks are missing, and {cause}"),
                     None => format!("no answer in time, after asking {} nodes", get.search.asked),
                 };
                 self.give_up(now, download, reason, &why);
@@ -545,7 +629,7 @@ impl Node {
     pub(super) fn cancel_get(&mut self, now: Instant, command: CommandId) {
         let mut over = None;
         for (download, get) in &mut self.gets {
-            get.queued.retain(|(id, ..)| *id != command);
+            get.queued.retain(|order| order.id != command);
             let waited = get.waiters.len();
             get.waiters.retain(|id| *id != command);
             // One that is complete already takes its place: nothing is won by losing it.
@@ -569,13 +653,12 @@ impl Node {
         for command in get.waiters {
             self.respond(command, response.clone());
         }
-        self.queued_gets
-            .extend(get.queued.into_iter().map(|(id, target, timeout)| (id, get.hash, target, timeout)));
+        self.queued_gets.extend(get.queued);
     }
 
     fn begin_queued(&mut self, now: Instant) {
-        for (id, hash, target, timeout) in core::mem::take(&mut self.queued_gets) {
-            self.get(now, id, hash, target, timeout);
+        for order in core::mem::take(&mut self.queued_gets) {
+            self.get(now, order);
         }
     }
 

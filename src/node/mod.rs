@@ -59,7 +59,7 @@ use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Respo
 use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
-use get::Get;
+use get::{Get, Order};
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use inquiry::{Asking, Explain};
@@ -175,10 +175,10 @@ pub struct Node {
     uplink: Uplink,
     leaving: Option<Leaving>,
     gets: BTreeMap<DownloadId, Get>,
-    queued_gets: Vec<(CommandId, Key, Option<PathBuf>, Option<u32>)>,
     explains: BTreeMap<CommandId, Explain>,
     /// Questions to other nodes about what they have.
     inspections: BTreeMap<InspectId, Asking>,
+    queued_gets: Vec<Order>,
     housekeeping: Housekeeping,
     /// The disk was full: until then no pieces are taken from others.
     full_until: Option<Instant>,
@@ -302,6 +302,11 @@ impl Node {
     /// Who this node is in the key space.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// What it keeps to.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
     }
 
     /// This node's public key.
@@ -480,9 +485,10 @@ impl Node {
             command,
             Command::Put { .. }
                 | Command::Get { .. }
+                | Command::Explain { .. }
+                | Command::Read { .. }
                 | Command::Set { .. }
                 | Command::Lookup { .. }
-                | Command::Explain { .. }
         );
         if asks && self.dht.is_joining() && self.early.len() < self.config.limits.commands_max {
             self.early.push((id, command));
@@ -495,8 +501,27 @@ impl Node {
     fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
         match command {
             Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
-            Command::Get { hash, target, timeout } => self.get(now, id, hash, target, timeout),
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
+            Command::Get { hash, target, timeout } => {
+                self.get(now, Order { id, hash, target, part: None, timeout })
+            }
+            Command::Read { hash, part, timeout } => {
+                self.get(now, Order { id, hash, target: None, part: Some(part), timeout })
+            }
+            Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
+                let mut limits = self.config.limits.clone();
+                let rates = &mut limits.rates;
+                rates.upload = upload.unwrap_or(rates.upload);
+                rates.download = download.unwrap_or(rates.download);
+                rates.peer_upload = peer_upload.unwrap_or(rates.peer_upload);
+                rates.peer_download = peer_download.unwrap_or(rates.peer_download);
+                limits.streams_max = streams.unwrap_or(limits.streams_max);
+                limits.uploads_max = uploads.unwrap_or(limits.uploads_max);
+                match self.limit(now, limits) {
+                    Ok(reply) => self.done(id, reply),
+                    Err(error) => self.fail(id, FailureReason::Usage, error.to_string()),
+                }
+            }
             Command::Remove { hash } => self.remove(now, id, &hash),
             Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
             Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),

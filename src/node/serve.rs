@@ -47,7 +47,7 @@ impl Node {
                 }
             }
             TransferEvent::ChunkDone { download, index } => self.chunk_done(now, download, index),
-            TransferEvent::Complete { download, sources } => self.chunks_complete(download, sources),
+            TransferEvent::Complete { download, sources } => self.chunks_complete(now, download, sources),
             TransferEvent::SourcesNeeded { download, keys } => self.sources_needed(now, download, &keys),
             TransferEvent::DownloadFailed { download, error } => {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;

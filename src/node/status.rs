@@ -2,11 +2,12 @@
 
 use super::Node;
 use super::command::{
-    FailureReason, GossipStatus, MemberState, Peer, RepairStatus, Role, SharedFile, Status,
+    FailureReason, GossipStatus, MemberState, Peer, RepairStatus, Reply, Role, SharedFile, Status,
 };
 use crate::gossip::{Liveness, Member};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
+use crate::limits::{InvalidLimits, Limits};
 use crate::time::{Duration, Instant};
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
@@ -89,8 +90,21 @@ impl Node {
             uploaded_bytes: self.transfer.uploaded_bytes(),
             gossip: Some(self.gossip_status()),
             repair: Some(self.repair_status(now)),
+            rates: self.config.limits.rates,
+            streams_max: self.config.limits.streams_max as u32,
+            uploads_max: self.config.limits.uploads_max as u32,
             counters,
         }
+    }
+
+    /// Changes what the node may use; tells what that is then.
+    pub(super) fn limit(&mut self, now: Instant, limits: Limits) -> Result<Reply, InvalidLimits> {
+        limits.validate()?;
+        let reply =
+            Reply::Limit { rates: limits.rates, streams: limits.streams_max, uploads: limits.uploads_max };
+        self.transfer.set_limits(now, &limits);
+        self.config.limits = limits;
+        Ok(reply)
     }
 
     /// The contacts and the members, nearest first: whom lookups go through, and who is watched.

@@ -4,6 +4,7 @@ use crate::id::Key;
 use crate::io::{Place, StreamId};
 use crate::manifest::{Content, Manifest};
 use crate::time::Instant;
+use core::ops::Range;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -183,6 +184,18 @@ impl Chunks {
     pub(super) fn read_ahead(&mut self) {
         self.start = 0;
         self.ahead = (READ_AHEAD_BYTES / self.manifest.chunk_bytes()).max(2) as u32;
+    }
+
+    /// Only these chunks are wanted: the others are treated as if they were here, but not counted as bytes.
+    pub(super) fn narrow(&mut self, part: &Range<u32>) {
+        for index in (0..self.count()).filter(|index| !part.contains(index)) {
+            if self.have.put(index, true) {
+                self.missing -= 1;
+            }
+        }
+        while self.prefix < self.count() && self.have.get(self.prefix) {
+            self.prefix += 1;
+        }
     }
 
     /// Says who fetches the same file. Each chunk has an order among all of them that everybody computes alike, so that

@@ -7,10 +7,12 @@ use super::events::{DownloadId, TransferEvent};
 use super::session::{Part, Purpose, Question, Receiving, Request, Session, next_question};
 use crate::id::{Key, NodeId};
 use crate::io::{Place, StreamId};
+use crate::limits::RATE_MIN;
 use crate::manifest::{CHUNK_BYTES_MIN, Manifest};
 use crate::time::{Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
+use core::ops::Range;
 use std::sync::Arc;
 
 /// Questions that one peer is asked at a time.
@@ -63,6 +65,20 @@ impl Transfer {
         place: Place,
         have: Vec<bool>,
     ) -> bool {
+        let all = 0..manifest.chunk_count();
+        self.begin_part(now, download, manifest, place, have, all)
+    }
+
+    /// Like [`begin`](Transfer::begin), with a part of the chunks: the download is complete when those are there.
+    pub fn begin_part(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        manifest: Arc<Manifest>,
+        place: Place,
+        have: Vec<bool>,
+        part: Range<u32>,
+    ) -> bool {
         if !self.downloads.contains_key(&download)
             && !self.enter(now, download, manifest.hash(), Phase::Prepare)
         {
@@ -74,6 +90,7 @@ impl Transfer {
         if is_read {
             chunks.read_ahead();
         }
+        chunks.narrow(&part);
         self.withdraw(now, download);
         if let Some(entry) = self.downloads.get_mut(&download) {
             entry.begin(chunks);
@@ -277,11 +294,27 @@ impl Transfer {
             .filter_map(|source| Some((source.order, source.contact.id, self.stream_to(&source.contact.id)?)))
             .collect();
         ready.sort_unstable();
+        self.leave_out(&mut ready);
         while !ready.is_empty() {
             ready.retain(|&(_, peer, stream)| {
                 self.ask_chunk(now, id, download, peer, stream, spared.as_ref())
             });
         }
+    }
+
+    /// With a limited rate, no more sources are asked at a time than can each give at a rate that looks alive.
+    fn leave_out(&self, ready: &mut Vec<(u64, NodeId, StreamId)>) {
+        let most = match self.config.limits.rates.download {
+            0 => return,
+            rate => (rate / RATE_MIN).max(1),
+        };
+        let is_busy = |session: &Session| !session.requests.is_empty();
+        let mut busy = self.streams.values().filter(|session| is_busy(session)).count() as u64;
+        ready.retain(|(_, _, stream)| {
+            let stays = self.streams.get(stream).is_some_and(is_busy) || busy < most;
+            busy += u64::from(stays && !self.streams.get(stream).is_some_and(is_busy));
+            stays
+        });
     }
 
     /// Asks a source for one chunk; false when there is none to ask for, or it has enough to do.

@@ -215,6 +215,7 @@ impl Out {
 impl Transfer {
     /// A machine without streams. `seed` is entropy, or a number in a simulation.
     pub fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Transfer {
+        let slots = Slots::with_rate(config.limits.rates.upload);
         Transfer {
             config,
             network,
@@ -232,9 +233,22 @@ impl Transfer {
             pushes_changed: false,
             inspections_changed: false,
             crowded: false,
-            slots: Slots::default(),
+            slots,
             out: Out::default(),
         }
+    }
+
+    /// Keeps to other limits from now on: those on streams, on who is sent content at a time, and on rates. Streams on which
+    /// nothing is going on are closed when there are too many; others end by themselves.
+    pub fn set_limits(&mut self, now: Instant, limits: &Limits) {
+        self.config.limits.streams_max = limits.streams_max;
+        self.config.limits.uploads_max = limits.uploads_max;
+        self.config.limits.rates = limits.rates;
+        self.slots.rate = limits.rates.upload;
+        while self.is_over_full() && self.make_room(now) {}
+        self.everything_changed();
+        self.take_turns(now);
+        self.settle(now);
     }
 
     /// How many streams are open, proven or not.

@@ -72,6 +72,10 @@ impl Account {
 }
 
 impl Slots {
+    pub(super) fn with_rate(rate: u64) -> Slots {
+        Slots { rate, ..Slots::default() }
+    }
+
     fn account(&mut self, now: Instant, peer: NodeId) -> &mut Account {
         if !self.accounts.contains_key(&peer) && self.accounts.len() >= ACCOUNTS_MAX {
             let oldest = self.accounts.iter().min_by_key(|(_, account)| account.at).map(|(id, _)| *id);

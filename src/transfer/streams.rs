@@ -225,6 +225,10 @@ impl Transfer {
         }
     }
 
+    pub(super) fn is_over_full(&self) -> bool {
+        self.streams.len() + self.dials.len() > self.config.limits.streams_max
+    }
+
     fn is_full(&self) -> bool {
         self.streams.len() + self.dials.len() >= self.config.limits.streams_max
     }
@@ -258,7 +262,7 @@ impl Transfer {
     }
 
     /// Closes the proven stream on which nothing has been going on for the longest time, when that is long.
-    fn make_room(&mut self, now: Instant) -> bool {
+    pub(super) fn make_room(&mut self, now: Instant) -> bool {
         let unused = self
             .streams
             .iter()

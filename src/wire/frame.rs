@@ -8,8 +8,8 @@
 //! so that those can go from file to socket to file without passing through a parser.
 
 use super::Refused;
-use super::inspect::{INSPECT_KEYS_MAX, WireInspectEntry};
 use super::contact::WireContact;
+use super::inspect::{INSPECT_KEYS_MAX, WireInspectEntry};
 use crate::id::{Key, PublicKey};
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -88,8 +88,7 @@ impl FrameKind {
         use FrameKind::*;
         let kinds = [
             Hello, Proof, Request, Block, Refuse, Cancel, Which, Have, Store, Accept, StoreData, Stored,
-            Inspect, Inspected,
-            Follow, Gained, Sources,
+            Inspect, Inspected, Follow, Gained, Sources,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }

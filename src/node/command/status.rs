@@ -1,6 +1,7 @@
 //! What `status` and `peers` answer.
 
 use crate::id::{NodeId, PublicKey};
+use crate::limits::Rates;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +120,15 @@ pub struct Status {
     /// How the copies of what it stores are doing; `None` when it repairs nothing.
     #[serde(default)]
     pub repair: Option<RepairStatus>,
+    /// Bytes per second that content may take.
+    #[serde(default)]
+    pub rates: Rates,
+    /// TCP streams that may be open.
+    #[serde(default)]
+    pub streams_max: u32,
+    /// Peers that may be sent content at a time.
+    #[serde(default)]
+    pub uploads_max: u32,
     /// What was counted, by name.
     pub counters: std::collections::BTreeMap<String, u64>,
 }

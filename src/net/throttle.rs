@@ -1,0 +1,132 @@
+//! How many bytes content may take, and when more may.
+
+use crate::time::{Duration, Instant};
+
+/// A bucket holds what flows into it in this part of a second: what may come at once after a pause.
+const BURST_PARTS: u64 = 8;
+/// Nobody is woken for fewer bytes than flow in this part of a second.
+const SLICE_PARTS: i64 = 32;
+
+/// A token bucket: so many bytes flow into it every second, and none may be moved that are not in it. Bytes that could
+/// not be told from others in time are owed.
+pub(super) struct Bucket {
+    /// Bytes per second; 0 is any number.
+    rate: u64,
+    tokens: i64,
+    /// Up to when the flow has been counted.
+    at: Instant,
+}
+
+impl Bucket {
+    pub(super) fn new(now: Instant, rate: u64) -> Bucket {
+        Bucket { rate, tokens: 0, at: now }
+    }
+
+    /// Changes the rate. What was owed at the old one is forgiven.
+    pub(super) fn set_rate(&mut self, now: Instant, rate: u64) {
+        if rate != self.rate {
+            *self = Bucket::new(now, rate);
+        }
+    }
+
+    /// How many bytes may be moved now.
+    pub(super) fn available(&mut self, now: Instant) -> usize {
+        if self.rate == 0 {
+            return usize::MAX;
+        }
+        let flown = u128::from(self.rate) * now.since(self.at).as_nanos() / 1_000_000_000;
+        if flown > 0 {
+            self.tokens =
+                self.tokens.saturating_add(i64::try_from(flown).unwrap_or(i64::MAX)).min(self.full());
+            self.at = now;
+        }
+        usize::try_from(self.tokens).unwrap_or(0)
+    }
+
+    /// Counts bytes that were moved, allowed or not.
+    pub(super) fn take(&mut self, bytes: usize) {
+        if self.rate > 0 {
+            self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// When there will be enough for it to be worth the while.
+    pub(super) fn ready_at(&self) -> Instant {
+        if self.rate == 0 {
+            return self.at;
+        }
+        let slice = (i64::try_from(self.rate).unwrap_or(i64::MAX) / SLICE_PARTS).max(1);
+        let lacking = u128::try_from(slice.saturating_sub(self.tokens)).unwrap_or(0);
+        let nanos = (lacking * 1_000_000_000).div_ceil(u128::from(self.rate));
+        self.at + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    fn full(&self) -> i64 {
+        i64::try_from(self.rate / BURST_PARTS).unwrap_or(i64::MAX).max(1)
+    }
+}
+
+/// The buckets of one direction that a stream takes from: its own and that of all streams together.
+pub(super) struct Pair<'a>(pub(super) &'a mut Bucket, pub(super) &'a mut Bucket);
+
+impl Pair<'_> {
+    /// How many bytes may be moved now; or when there will be enough, if that is none.
+    pub(super) fn allowed(&mut self, now: Instant) -> Result<usize, Instant> {
+        match self.0.available(now).min(self.1.available(now)) {
+            // A bucket that has some says it was ready long ago.
+            0 => Err(self.0.ready_at().max(self.1.ready_at())),
+            bytes => Ok(bytes),
+        }
+    }
+
+    /// Counts bytes that were moved.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.0.take(bytes);
+        self.1.take(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Instant = Instant::from_secs(1000);
+
+    #[test]
+    fn no_more_flows_than_the_rate_and_a_small_burst() {
+        for rate in [16 << 10, 1 << 20, 1 << 40, u64::MAX] {
+            let mut bucket = Bucket::new(START, rate);
+            let mut moved = 0_u128;
+            for millis in 1..=10_000 {
+                let now = START + Duration::from_millis(millis);
+                let bytes = bucket.available(now);
+                bucket.take(bytes);
+                moved += bytes as u128;
+            }
+            let most = u128::from(rate) * 10 + u128::from(rate / BURST_PARTS);
+            assert!(moved <= most && moved >= most.min(i64::MAX as u128) * 9 / 10, "{moved} of {most}");
+        }
+    }
+
+    #[test]
+    fn what_was_moved_too_much_is_waited_for_and_the_waiting_ends() {
+        let mut bucket = Bucket::new(START, 1000);
+        assert_eq!(bucket.available(START), 0);
+        bucket.take(500);
+        let mut other = Bucket::new(START, 0);
+        let at = Pair(&mut bucket, &mut other).allowed(START).unwrap_err();
+        assert_eq!(at.since(START).as_millis(), 531, "500 bytes owed and a slice of 31");
+        assert!(Pair(&mut bucket, &mut other).allowed(at).is_ok_and(|bytes| bytes >= 31));
+        assert_eq!(other.available(at), usize::MAX);
+    }
+
+    #[test]
+    fn a_new_rate_counts_at_once() {
+        let mut bucket = Bucket::new(START, 1000);
+        bucket.take(1 << 40);
+        bucket.set_rate(START, 0);
+        assert_eq!(bucket.available(START), usize::MAX);
+        bucket.set_rate(START, 8000);
+        assert_eq!(bucket.available(START + Duration::from_secs(60)), 1000, "an eighth of a second's");
+    }
+}
