@@ -14,7 +14,7 @@ use crate::manifest::Manifest;
 use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, Root};
 use core::ops::Range;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,6 +87,8 @@ pub(super) enum Step {
     LocalRoot,
     Open,
     Check,
+    /// To see which chunks are in the file that the download will replace.
+    CheckOld,
     /// The chunk with this index, from another file here.
     Copy(u32),
     /// The content of a one-chunk file.
@@ -323,14 +325,17 @@ impl Node {
                     let op = DiskOp::Check { place: get.place.clone(), manifest };
                     self.disk(op, Waiting::Get(download, Step::Check));
                 }
-                None => self.copy_local(now, download),
+                None => self.check_old(now, download),
             },
             (Step::Check, Ok(DiskReply::Checked { good }), _) => {
                 for (index, _) in good.iter().enumerate().filter(|(_, good)| **good) {
                     get.mark(index as u32);
                 }
-                self.copy_local(now, download);
+                self.check_old(now, download);
             }
+            (Step::CheckOld, Ok(DiskReply::Checked { good }), _) => self.copy_local(now, download, &good),
+            // Most often there is no such file.
+            (Step::CheckOld, _, _) => self.copy_local(now, download, &[]),
             (Step::Copy(index), result, Some(manifest)) => {
                 let key = manifest.keys().get(index as usize);
                 if matches!(&result, Ok(DiskReply::Copied { key: copied }) if Some(copied) == key) {
@@ -367,13 +372,35 @@ impl Node {
         }
     }
 
-    /// Takes what this node has of the file elsewhere, before the network is asked.
-    fn copy_local(&mut self, now: Instant, download: DownloadId) {
+    /// Looks for chunks in the file that the download will replace: an older version has most of them, perhaps.
+    fn check_old(&mut self, now: Instant, download: DownloadId) {
+        let Some(get) = self.gets.get(&download) else { return };
+        match (&get.target, &get.manifest) {
+            (Some(target), Some(manifest)) if get.missing() > 0 => {
+                let place = Place::File(Arc::from(target.as_path()));
+                let op = DiskOp::Check { place, manifest: Arc::clone(manifest) };
+                self.disk(op, Waiting::Get(download, Step::CheckOld));
+            }
+            _ => self.copy_local(now, download, &[]),
+        }
+    }
+
+    /// Takes what this node has of the file elsewhere, before the network is asked; `old` tells which chunks are in the
+    /// file that the download will replace.
+    fn copy_local(&mut self, now: Instant, download: DownloadId, old: &[bool]) {
         let Some(get) = self.gets.get_mut(&download) else { return };
         let Some(manifest) = &get.manifest else { return };
-        let sources = self.store.local_sources(manifest).into_iter();
-        get.copies =
-            sources.filter(|(index, _)| !get.have.get(*index as usize).is_some_and(|have| *have)).collect();
+        let mut sources: BTreeMap<u32, Extent> = self.store.local_sources(manifest).into_iter().collect();
+        if let Some(target) = &get.target {
+            let place = Place::File(Arc::from(target.as_path()));
+            for (index, _) in (0..manifest.chunk_count()).zip(old).filter(|(_, good)| **good) {
+                let (offset, length) = (manifest.chunk_offset(index), manifest.chunk_length(index));
+                let extent = Extent { place: place.clone(), offset, length, stamp: None };
+                sources.entry(index).or_insert(extent);
+            }
+        }
+        let lacks = |index: u32| get.wanted.contains(&index) && get.have.get(index as usize) == Some(&false);
+        get.copies = sources.into_iter().filter(|(index, _)| lacks(*index)).collect();
         self.copy_next(now, download);
     }
 

@@ -1,0 +1,149 @@
+//! Downloads: parts of files, from many at once, from who comes and goes, within limits.
+
+use crate::network::{Node, Swarm, file, wait_for};
+use elver::node::command::{Command, Reply, Response, Stage};
+use std::fs;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_part_of_a_file_comes_without_the_rest() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 40, 16 * MIB + 5);
+    let bytes = fs::read(&source).unwrap();
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let reader = &swarm.nodes[1];
+    let read = |arguments: &[&str]| reader.elver(&[&["get", &hash, "-o", "-"], arguments].concat());
+    let first = read(&["--range", "262143-262144"]);
+    assert_eq!((first.code, &first.stdout[..]), (Some(0), &bytes[262_143..262_145]), "{}", first.stderr);
+    let last = read(&["--range", "-7"]);
+    assert_eq!((last.code, &last.stdout[..]), (Some(0), &bytes[bytes.len() - 7..]), "{}", last.stderr);
+    let middle = read(&["--offset", "8MiB", "--length", "1"]);
+    assert_eq!(
+        (middle.code, &middle.stdout[..]),
+        (Some(0), &bytes[8 * MIB..8 * MIB + 1]),
+        "{}",
+        middle.stderr
+    );
+    let beyond = read(&["--range", "99999999-"]);
+    assert_eq!(beyond.code, Some(2), "{}", beyond.stderr);
+    // Four chunks, and the manifest.
+    let most = 4 * (256 << 10) + (64 << 10);
+    assert!(reader.status().downloaded_bytes <= most, "{}", reader.status().downloaded_bytes);
+    let target = swarm.dir.path().join("part");
+    let (code, said) = reader.get(&hash, &target, &["--range", "10-19"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(fs::read(&target).unwrap(), &bytes[10..20]);
+    // What is there of it is not in the way of the whole.
+    let whole = swarm.dir.path().join("whole");
+    let (code, said) = reader.get(&hash, &whole, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&whole).unwrap() == bytes);
+}
+
+#[test]
+fn an_older_version_at_the_target_gives_what_has_not_changed() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 41, 8 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let target = swarm.dir.path().join("target");
+    let mut older = fs::read(&source).unwrap();
+    older[3 * MIB..3 * MIB + 100].fill(0);
+    older.truncate(7 * MIB);
+    fs::write(&target, older).unwrap();
+    let (code, said) = swarm.nodes[1].get(&hash, &target, &["--force"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+    // One chunk had changed, four were not there.
+    let came = swarm.nodes[1].status().downloaded_bytes;
+    assert!(came < 6 * (256 << 10), "{came} bytes came");
+}
+
+#[test]
+fn a_download_goes_on_when_its_only_source_comes_back() {
+    let swarm = Swarm::start_with(2, &["--upload-rate", "8MiB"]);
+    let source = file(&swarm.dir, "source", 42, 24 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
+    let Swarm { mut nodes, dir } = swarm;
+    let reader = nodes.pop().unwrap();
+    let target = dir.path().join("target");
+    let command = Command::Get { hash, target: Some(target.clone()), timeout: None };
+    let (addr, mut restarted, mut done) = (nodes[0].addr, None, false);
+    reader.request_with(&command, |response| match response {
+        Response::Progress(progress) => {
+            if restarted.is_none() && progress.stage == Stage::Downloading && progress.done > MIB as u64 {
+                nodes[0].kill();
+                restarted = Some(Node::start_at(dir.path().join("n0"), addr, &[reader.addr], &[]));
+            }
+            true
+        }
+        Response::Done(Reply::Get { .. }) => {
+            done = true;
+            false
+        }
+        other => panic!("{other:?}"),
+    });
+    assert!(done && restarted.is_some(), "{}", reader.log());
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+}
+
+#[test]
+fn seven_that_fetch_from_one_take_from_each_other() {
+    let swarm = Swarm::start(8);
+    let length = 64 * MIB;
+    let source = file(&swarm.dir, "source", 43, length);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    std::thread::scope(|scope| {
+        for node in &swarm.nodes[1..] {
+            let (hash, target) = (&hash, node.dir.join("target"));
+            scope.spawn(move || {
+                let (code, said) = node.get(hash, &target, &[]);
+                assert_eq!(code, Some(0), "{said}");
+            });
+        }
+    });
+    let bytes = fs::read(&source).unwrap();
+    for node in &swarm.nodes[1..] {
+        assert!(fs::read(node.dir.join("target")).unwrap() == bytes);
+    }
+    // How little it is depends on who is how fast, on a machine that does other things too; alone it would be seven.
+    let sent = swarm.nodes[0].status().uploaded_bytes;
+    assert!(sent < 3 * length as u64, "{sent} bytes of {length}");
+}
+
+#[test]
+fn limits_hold_at_once_and_are_shown() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 44, 3 * MIB);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
+    let limited =
+        swarm.nodes[0].elver(&["limit", "--upload", "1MiB", "--peer-upload", "16MiB", "--uploads", "2"]);
+    assert_eq!(limited.code, Some(0), "{}", limited.stderr);
+    assert!(
+        limited.text().contains("1.0 MiB/s out") && limited.text().contains("2 sent to"),
+        "{}",
+        limited.text()
+    );
+    let status = swarm.nodes[0].status();
+    assert_eq!((status.rates.upload, status.rates.download, status.uploads_max), (1 << 20, 0, 2));
+    // Nothing but the limit makes this slow: within any time the source has sent no more than it may.
+    let target = swarm.dir.path().join("target");
+    let command = Command::Get { hash: hash.parse().unwrap(), target: Some(target.clone()), timeout: None };
+    let began = std::time::Instant::now();
+    let mut most = 0.0_f64;
+    swarm.nodes[1].request_with(&command, |response| match response {
+        Response::Progress(progress) => {
+            most = most.max(progress.done as f64 - began.elapsed().as_secs_f64() * 1e6 * 1.05);
+            true
+        }
+        other => {
+            assert!(matches!(other, Response::Done(_)), "{other:?}");
+            false
+        }
+    });
+    assert!(most < 1e6, "{most} bytes more than the rate allows");
+    assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
+    assert_eq!(swarm.nodes[0].elver(&["limit", "--streams", "33", "--upload", "0"]).code, Some(0));
+    wait_for("the new limits", || swarm.nodes[0].status().streams_max == 33);
+    assert_eq!(swarm.nodes[0].elver(&["limit", "--upload", "5"]).code, Some(2));
+}
