@@ -1,11 +1,14 @@
 //! Progress bars on standard error.
 
+use crate::config::units::format_size;
 use crate::node::command::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows how far one command has come, or nothing at all. What it drew is gone when it is dropped.
 pub struct Meter {
     bar: Option<ProgressBar>,
+    /// Nothing comes, and it has been said.
+    waits: bool,
     name: String,
     /// What the bar's style was made for: the stage, and whether the total is known.
     style: Option<(Stage, bool)>,
@@ -15,12 +18,20 @@ impl Meter {
     /// A meter for what `name` says, a file or an address.
     pub fn new(visible: bool, name: &str) -> Self {
         let bar = visible.then(ProgressBar::no_length);
-        Meter { bar, name: name.to_owned(), style: None }
+        Meter { bar, waits: false, name: name.to_owned(), style: None }
     }
 
     /// Shows this.
     pub fn show(&mut self, progress: &Progress) {
-        let Some(bar) = &self.bar else { return };
+        let waits = progress.stage == Stage::Waiting;
+        let Some(bar) = &self.bar else {
+            if waits && !core::mem::replace(&mut self.waits, waits) {
+                let missing = format_size(progress.total.saturating_sub(progress.done));
+                log::warn!("{}: {missing} are missing, and nothing comes; waiting for who has it", self.name);
+            }
+            self.waits = waits;
+            return;
+        };
         let style = (progress.stage, progress.total > 0);
         if self.style != Some(style) {
             self.style = Some(style);
@@ -53,6 +64,7 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::Downloading => "downloading",
         Stage::Inspecting => "asking the holders",
         Stage::HandingOver => "handing over",
+        Stage::Waiting => "waiting for who has the rest",
     }
 }
 
@@ -83,6 +95,7 @@ mod tests {
             Stage::Downloading,
             Stage::Inspecting,
             Stage::HandingOver,
+            Stage::Waiting,
         ] {
             for known in [false, true] {
                 style_of(stage, known);

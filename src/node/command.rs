@@ -197,6 +197,8 @@ pub enum Stage {
     Inspecting,
     /// Copying what only this node has to others, before it leaves.
     HandingOver,
+    /// Looking for nodes that have what is missing: nothing has come for a while.
+    Waiting,
 }
 
 /// What a command that is done found.

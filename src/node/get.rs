@@ -437,7 +437,7 @@ impl Node {
         if self.gets.get(&download).is_some_and(|get| get.search.look_again.is_none()) {
             self.look_up_providers(now, download);
         }
-        self.report_get(download);
+        self.report_get(download, Stage::Downloading);
     }
 
     pub(super) fn chunk_done(&mut self, now: Instant, download: DownloadId, index: u32) {
@@ -450,7 +450,7 @@ impl Node {
             self.dht.provide(now, hash, true, &mut self.outbox);
         }
         self.store.chunk_done(&hash, index);
-        self.report_get(download);
+        self.report_get(download, Stage::Downloading);
     }
 
     pub(super) fn chunks_complete(&mut self, now: Instant, download: DownloadId, sources: u32) {
@@ -696,11 +696,11 @@ impl Node {
         }
     }
 
-    fn report_get(&mut self, download: DownloadId) {
+    pub(super) fn report_get(&mut self, download: DownloadId, stage: Stage) {
         let Some(get) = self.gets.get(&download) else { return };
         let total = get.manifest.as_ref().map_or(0, |manifest| manifest.length());
         let progress = Progress {
-            stage: Stage::Downloading,
+            stage,
             done: get.have_bytes,
             total,
             prefix: get.prefix_bytes(),

@@ -1,5 +1,6 @@
 //! Finding who has what a download lacks: the file's providers, the nodes near its hash, and the nodes near each chunk.
 
+use super::command::Stage;
 use super::get::Phase;
 use super::{Node, Purpose};
 use crate::dht::LookupId;
@@ -15,6 +16,8 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// While content flows there is no hurry to find more sources than there are.
 const LOOK_AGAIN_FLOWING: Duration = Duration::from_secs(15);
+/// When nothing has come for so long, whoever waits is told.
+const SILENT: Duration = Duration::from_secs(4);
 /// Nodes near a key that are asked for a piece nobody is known to have.
 const HOLDERS_ASKED: usize = 6;
 /// A chunk whose closest nodes had nothing is not looked for again before this.
@@ -78,6 +81,9 @@ impl Node {
         if get.phase == Phase::Chunks && now.since(get.progress_at) < LOOK_AGAIN_MIN {
             get.search.look_again = Some(now + LOOK_AGAIN_FLOWING);
         } else if matches!(get.phase, Phase::Root | Phase::Chunks) {
+            if get.phase == Phase::Chunks && now.since(get.progress_at) >= SILENT {
+                self.report_get(download, Stage::Waiting);
+            }
             self.look_up_providers(now, download);
         }
     }

@@ -226,3 +226,59 @@ impl Transfer {
         free.chain([*first + self.config.timing.choke]).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_secs(10);
+
+    /// How many of so many batches each of the peers gets who always wants one; the last of them comes late.
+    fn shares(gives: &[bool], batches: u32) -> Vec<u32> {
+        let mut slots = Slots::default();
+        let mut got = vec![0; gives.len()];
+        let peer = |index: usize| NodeId([index as u8 + 1; 32]);
+        for batch in 0..batches {
+            let present = if batch < batches / 2 { gives.len() - 1 } else { gives.len() };
+            let next =
+                (0..present).min_by_key(|index| (slots.position(Some(peer(*index))), got[*index])).unwrap();
+            slots.charge(NOW, peer(next), 1 << 20);
+            slots.taken(NOW, peer(next), 1 << 20);
+            if gives[next] {
+                slots.given(NOW, peer(next), 1 << 20);
+            }
+            got[next] += 1;
+        }
+        got
+    }
+
+    #[test]
+    fn equals_get_the_same_and_a_newcomer_neither_less_nor_all() {
+        let got = shares(&[false; 4], 1200);
+        assert!(got[..3].iter().all(|got| (340..=360).contains(got)), "{got:?}");
+        assert!((140..=160).contains(&got[3]), "{got:?}");
+    }
+
+    #[test]
+    fn who_gives_gets_four_times_as_much_and_who_does_not_is_not_forgotten() {
+        let got = shares(&[true, false, false, false], 1200);
+        assert!((3 * got[1]..=5 * got[1]).contains(&got[0]), "{got:?}");
+        assert!(got[2] > 100 && got[3] > 50, "{got:?}");
+    }
+
+    #[test]
+    fn what_was_given_long_ago_counts_no_more_and_only_so_many_are_remembered() {
+        let mut slots = Slots::default();
+        let peer = NodeId([1; 32]);
+        slots.given(NOW, peer, 1 << 30);
+        slots.taken(NOW, peer, 1 << 30);
+        assert_eq!(slots.account(NOW, peer).weight(), REWARD);
+        assert_eq!(slots.account(NOW + Duration::from_secs(3600), peer).weight(), 1);
+        for number in 0..1000_u32 {
+            let mut id = [2; 32];
+            id[..4].copy_from_slice(&number.to_le_bytes());
+            slots.given(NOW, NodeId(id), 1);
+        }
+        assert_eq!(slots.accounts.len(), ACCOUNTS_MAX);
+    }
+}

@@ -4,6 +4,7 @@ use crate::support::{Node, wait_for};
 use elver::id::{Key, NodeId};
 use elver::identity::Identity;
 use elver::manifest::{Content, Manifest, ManifestBuilder};
+use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
 use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
 use elver::wire::message::{Announcement, Message, NotStored};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
@@ -165,6 +167,8 @@ pub(crate) enum Habit {
     Denies,
     /// Sends chunks that are longer than they may be.
     TooLong,
+    /// Says again and again that it has gained everything, names others that are not there, and gives nothing.
+    Boasts,
 }
 
 /// Listens as `identity`, with this habit, until the test program ends.
@@ -204,8 +208,14 @@ pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, byt
             Frame::Request { request, .. } if habit == Habit::Busy => {
                 stream.send(&Frame::Refuse { request, reason: Refusal::Busy }).ok()?;
             }
-            Frame::Request { request, .. } if habit == Habit::Denies => {
+            Frame::Follow { file, over: false } if habit == Habit::Boasts => {
+                boast(&mut stream, file, &manifest)?
+            }
+            Frame::Request { request, .. } if matches!(habit, Habit::Denies | Habit::Boasts) => {
                 stream.send(&Frame::Refuse { request, reason: Refusal::NotFound }).ok()?;
+                if habit == Habit::Boasts {
+                    boast(&mut stream, manifest.hash(), &manifest)?;
+                }
             }
             Frame::Request { request, key } if key == manifest.hash() => {
                 let mut encoded = manifest.encode();
@@ -239,6 +249,15 @@ pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, byt
             _ => {}
         }
     }
+}
+
+/// Has gained everything, once more, and knows sixteen others where nobody is.
+fn boast(stream: &mut Stream, file: Key, manifest: &Manifest) -> Option<()> {
+    let chunks: Vec<U32> = (0..manifest.chunk_count()).map(U32::new).collect();
+    stream.send(&Frame::Gained { file, chunks: &chunks }).ok()?;
+    let nowhere = || Contact::new(somebody().public(), SocketAddr::from(([127, 0, 0, 77], 9)));
+    let contacts: Vec<WireContact> = (0..16).map(|_| WireContact::new(&nowhere(), 0)).collect();
+    stream.send(&Frame::Sources { file, contacts: &contacts }).ok()
 }
 
 /// Just enough to look alive.

@@ -66,6 +66,11 @@ fn sources_that_refuse_do_not_keep_a_file_from_its_reader() {
 }
 
 #[test]
+fn sources_that_boast_do_not_keep_a_file_from_its_reader() {
+    fetch_among(Habit::Boasts, 6);
+}
+
+#[test]
 fn more_liars_than_a_download_has_places_do_not_keep_a_file_from_its_reader() {
     fetch_among(Habit::WrongManifest, 40);
 }

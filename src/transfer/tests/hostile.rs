@@ -26,7 +26,11 @@ pub(super) struct Puppet {
 pub(super) const NOW: Instant = Instant::from_secs(50);
 
 pub(super) fn machine() -> (Transfer, Identity) {
-    let config = TransferConfig::new(Limits::default(), false, 1);
+    machine_with(Limits::default())
+}
+
+pub(super) fn machine_with(limits: Limits) -> (Transfer, Identity) {
+    let config = TransferConfig::new(limits, false, 1);
     (Transfer::new(config, Network::new("test"), [0; 32]), Identity::from_secret(&[100; 32]))
 }
 

@@ -10,6 +10,7 @@ use crate::time::Duration;
 use crate::transfer::*;
 use crate::wire::frame::{Offer, Parsed, Refusal};
 use crate::wire::inspect::{InspectEntry, WireInspectEntry};
+use zerocopy::little_endian::U32;
 
 #[test]
 fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
@@ -70,6 +71,8 @@ fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
     }
 }
 
+const CHUNKS: [U32; 3] = [U32::new(1), U32::new(127), U32::new(5)];
+
 /// A frame that any peer could send: numbers are small, so that some of them hit.
 fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let request = rng.below(12) as u32;
@@ -78,7 +81,7 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let key = keys[rng.below(keys.len() as u64) as usize];
     let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
     let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
-    match rng.below(13) {
+    match rng.below(16) {
         0 => Frame::Request { request, key },
         1 => Frame::Cancel { request },
         2 => Frame::Block { request, content, length },
@@ -90,6 +93,9 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
         9 => Frame::StoreData { request, length },
         10 => Frame::Inspect { question: request, keys: &keys[..rng.below(3) as usize] },
         11 => Frame::Inspected { question: request, entries: &[] },
+        12 => Frame::Follow { file: [key, Key([3; 32])][rng.below(2) as usize], over: rng.below(3) == 0 },
+        13 => Frame::Gained { file: Key([3; 32]), chunks: &CHUNKS },
+        14 => Frame::Sources { file: Key([3; 32]), contacts: &[] },
         _ => Frame::Stored { request },
     }
 }

@@ -1,8 +1,18 @@
 //! Many nodes fetch one file: how much its only source sends, and when the first and the last have it.
 
-use super::world::{World, content, target};
-use crate::manifest::CHUNK_BYTES_MIN;
+use super::hostile::{NOW, Puppet, machine, machine_with};
+use super::world::{World, content, manifest, target};
+use crate::id::{Key, PublicKey};
+use crate::identity::Identity;
+use crate::io::{Extent, Place};
+use crate::limits::Limits;
+use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::time::Duration;
+use crate::transfer::*;
+use crate::wire::contact::WireContact;
+use crate::wire::frame::{Parsed, Refusal, SOURCES_MAX};
+use core::net::SocketAddr;
+use zerocopy::little_endian::U32;
 
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 const TICK: Duration = Duration::from_millis(10);
@@ -26,7 +36,7 @@ fn finish(world: &mut World, uplinks: &[u64], seconds: u64) -> Vec<Option<Durati
 /// One node has a file of so many chunks, seven others fetch it at the same time knowing of nobody else. How many copies
 /// the first sends, in percent, and when the first and the last of the seven have it.
 fn one_to_seven(chunks: usize, uplinks: [u64; 8], slots: usize) -> (u64, Duration, Duration) {
-    let limits = crate::limits::Limits { uploads_max: slots, ..Default::default() };
+    let limits = Limits { uploads_max: slots, ..Limits::default() };
     let mut world = World::with(8, limits);
     let bytes = content(chunks * CHUNK, 1);
     let hash = world.nodes[0].share(&bytes).hash();
@@ -63,4 +73,161 @@ fn one_slow_fetcher_does_not_hold_up_the_others() {
     let once = Duration::from_millis(96 * 1000 / 64);
     assert!(last < once * 3, "{last:?}, {once:?} to send it once");
     assert!(copies <= 250, "{copies} % of the file");
+}
+
+/// The frames that a puppet has heard, as text, and forgets.
+fn heard(puppet: &mut Puppet) -> Vec<String> {
+    let bytes = core::mem::take(&mut puppet.heard);
+    let (mut at, mut frames) = (0, Vec::new());
+    while let Ok(Parsed::Frame(frame, used)) = Frame::parse(&bytes[at..]) {
+        frames.push(format!("{frame:?}"));
+        at += used;
+    }
+    frames
+}
+
+/// The numbers of the requests that a puppet has heard.
+fn requests(puppet: &mut Puppet) -> Vec<u32> {
+    let bytes = core::mem::take(&mut puppet.heard);
+    let (mut at, mut numbers) = (0, Vec::new());
+    while let Ok(Parsed::Frame(frame, used)) = Frame::parse(&bytes[at..]) {
+        if let Frame::Request { request, .. } = frame {
+            numbers.push(request);
+        }
+        at += used;
+    }
+    numbers
+}
+
+/// A machine that fetches a file of so many chunks from a puppet.
+fn fetching(chunks: usize) -> ((Transfer, Identity), Puppet, Key) {
+    let file = manifest(&content(chunks * CHUNK, 3));
+    let mut machine = machine();
+    let mut puppet = Puppet::proven(1, &mut machine);
+    machine.0.begin(NOW, DownloadId(1), file.clone(), target(), vec![false; chunks]);
+    machine.0.add_sources(NOW, DownloadId(1), &[puppet.contact()]);
+    puppet.listen(&mut machine);
+    (machine, puppet, file.hash())
+}
+
+#[test]
+fn nodes_that_a_source_names_get_only_a_few_places_until_they_are_reached() {
+    let (mut machine, mut puppet, file) = fetching(40);
+    for round in 0..4 {
+        let contact = |seed: u8| {
+            let addr = SocketAddr::from(([10, 9, round, seed], 9));
+            WireContact::new(&Contact::new(PublicKey([seed ^ (round << 5); 32]), addr), 0)
+        };
+        let contacts: Vec<WireContact> = (1..=SOURCES_MAX as u8).map(contact).collect();
+        puppet.say(&mut machine, &Frame::Sources { file, contacts: &contacts });
+        puppet.say(&mut machine, &Frame::Sources { file: Key([8; 32]), contacts: &contacts });
+    }
+    let sources = machine.0.download_state(DownloadId(1)).unwrap().sources;
+    assert_eq!(sources, 1 + 8);
+    assert_eq!(machine.0.counters()["sources_unasked"], 4);
+    assert!(!puppet.closed);
+}
+
+#[test]
+fn who_boasts_of_chunks_and_denies_them_is_soon_not_believed() {
+    let (mut machine, mut puppet, file) = fetching(40);
+    let all: Vec<U32> = (0..40).map(U32::new).collect();
+    let mut asked = 0;
+    for _ in 0..100 {
+        puppet.say(&mut machine, &Frame::Gained { file, chunks: &all });
+        for request in requests(&mut puppet) {
+            asked += 1;
+            puppet.say(&mut machine, &Frame::Refuse { request, reason: Refusal::NotFound });
+        }
+    }
+    // What it said to have before it was not believed any more is asked for once.
+    assert!((8..=48).contains(&asked), "{asked} requests");
+    puppet.say(&mut machine, &Frame::Gained { file: Key([7; 32]), chunks: &[U32::new(u32::MAX)] });
+    assert!(!puppet.closed, "a file that is not being fetched");
+}
+
+#[test]
+fn a_chunk_that_the_file_does_not_have_ends_the_stream_of_who_gained_it() {
+    let (mut machine, mut puppet, file) = fetching(40);
+    puppet.say(&mut machine, &Frame::Gained { file, chunks: &[U32::new(40)] });
+    assert!(puppet.closed);
+}
+
+#[test]
+fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
+    let file = manifest(&content(2000, 3));
+    let chunks = 4000;
+    let mut machine = machine();
+    let mut puppet = Puppet::proven(1, &mut machine);
+    puppet.say(&mut machine, &Frame::Follow { file: file.hash(), over: false });
+    for number in 0..16 {
+        puppet.say(&mut machine, &Frame::Follow { file: Key([number; 32]), over: false });
+    }
+    assert_eq!(machine.0.counters()["follow_refused"], 1, "16 files and no more");
+    machine.0.handle_drained(NOW, puppet.stream);
+    heard(&mut puppet);
+    (0..chunks).for_each(|chunk| machine.0.tell_gained(&file.hash(), chunk));
+    puppet.listen(&mut machine);
+    assert!(puppet.heard.len() < 8 << 10, "{} bytes to one who does not read", puppet.heard.len());
+    let mut told = 0;
+    for _ in 0..chunks {
+        let bytes = core::mem::take(&mut puppet.heard);
+        let mut at = 0;
+        while let Ok(Parsed::Frame(Frame::Gained { chunks, .. }, used)) = Frame::parse(&bytes[at..]) {
+            told += chunks.len();
+            at += used;
+        }
+        machine.0.handle_drained(NOW, puppet.stream);
+        puppet.listen(&mut machine);
+    }
+    assert_eq!(told, chunks as usize);
+    puppet.say(&mut machine, &Frame::Follow { file: file.hash(), over: true });
+    machine.0.tell_gained(&file.hash(), 1);
+    puppet.listen(&mut machine);
+    assert_eq!(heard(&mut puppet), [""; 0]);
+}
+
+/// Answers what the machine's peers want.
+fn serve(machine: &mut (Transfer, Identity)) {
+    while let Some(event) = machine.0.poll_event() {
+        if let TransferEvent::Wanted { stream, request, .. } = event {
+            let extent =
+                Extent { place: Place::Cache(Key([1; 32])), offset: 0, length: 1 << 20, stamp: None };
+            machine.0.serve(NOW, stream, request, Ok((Content::Chunk, extent)));
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_a_slot_is_served_in_turn_told_when_it_takes_long_and_not_held_up_by_who_does_not_read() {
+    let mut machine = machine_with(Limits { uploads_max: 1, ..Limits::default() });
+    let mut puppets: Vec<Puppet> = (1..=3).map(|seed| Puppet::proven(seed, &mut machine)).collect();
+    for puppet in &mut puppets {
+        for request in 1..=4 {
+            puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) });
+            serve(&mut machine);
+            puppet.listen(&mut machine);
+        }
+    }
+    let blocks = |puppet: &mut Puppet| heard(puppet).iter().filter(|it| it.starts_with("Block")).count();
+    assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [2, 0, 0]);
+    // The first has taken what it was sent: the next one's turn.
+    machine.0.handle_drained(NOW, puppets[0].stream);
+    serve(&mut machine);
+    puppets[1].listen(&mut machine);
+    assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [0, 2, 0]);
+    // The second takes nothing: a second later its slot is another's.
+    let at = machine.0.next_deadline().unwrap();
+    assert_eq!(at.since(NOW).as_secs(), 1);
+    machine.0.handle_timeout(at);
+    puppets[2].listen(&mut machine);
+    assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [0, 0, 2]);
+    // The first waits again, and is told so after two seconds.
+    machine.0.handle_timeout(NOW + Duration::from_millis(1900));
+    puppets[0].listen(&mut machine);
+    assert!(heard(&mut puppets[0]).is_empty());
+    machine.0.handle_timeout(NOW + Duration::from_secs(2));
+    puppets[0].listen(&mut machine);
+    let busy = |request| format!("{:?}", Frame::Refuse { request, reason: Refusal::Busy });
+    assert_eq!(heard(&mut puppets[0]), [busy(3), busy(4)]);
 }
