@@ -29,10 +29,10 @@ const HEARSAY_MAX: usize = 8;
 /// A source that denied so many chunks in a row that it had said to have is not believed when it says so again.
 const DENIED_MAX: u32 = 8;
 /// Who has made no progress for so long is not counted on.
-const SILENT: Duration = Duration::from_secs(1);
+const SILENT: Duration = Duration::from_secs(2);
 /// When the others can give within this time what is still missing, the source that has all of it is left to those who
 /// have nobody else.
-const SPARE_SECONDS: u64 = 2;
+const SPARE_SECONDS: u64 = 3;
 
 /// What peers say.
 impl Transfer {
