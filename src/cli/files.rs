@@ -578,13 +578,14 @@ mod tests {
         std::fs::write(&cache, b"??nder???").unwrap();
         let done = Reply::Get { hash, length: 9, path: cache.clone(), sources: 1 };
         let answers = [downloading(&cache, 4), downloading(&cache, 6), Response::Done(done)];
-        let range = Some(Part::Between { start: 2, end: Some(6) });
+        let part = Part::Between { start: 2, end: Some(6) };
+        let range = Some(part);
         for output in ["-".into(), scratch.path().join("out")] {
             let daemon = FakeDaemon::answering(&answers);
             let (mut context, results, _) = context(&daemon, false);
             let arguments = GetArguments { range, ..get_arguments(hash, &output, false) };
             assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
-            let expected = Command::Read { hash, part: range.unwrap(), timeout: Some(9) };
+            let expected = Command::Read { hash, part, timeout: Some(9) };
             assert_eq!(daemon.heard(), vec![expected]);
             match output == Path::new("-") {
                 true => assert_eq!(results.text(), "nder"),

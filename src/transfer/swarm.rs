@@ -6,6 +6,7 @@
 //! and each takes another part of it from there: see [`Chunks::share_among`](super::chunks::Chunks::share_among).
 
 use super::Transfer;
+use super::chunks::Bits;
 use super::download::{Download, Phase, Source};
 use super::events::DownloadId;
 use super::session::{FOLLOWS_MAX, Session};
@@ -17,8 +18,6 @@ use crate::wire::contact::{Contact, WireContact};
 use crate::wire::frame::{Frame, GAINED_CHUNKS_MAX, SOURCES_MAX};
 use std::collections::BTreeMap;
 use zerocopy::little_endian::U32;
-
-use super::chunks::Bits;
 
 /// Followers that hear of a new one.
 const TOLD_MAX: usize = 16;
@@ -68,7 +67,7 @@ impl Transfer {
         for id in self.downloads_of(&file).collect::<Vec<_>>() {
             let Some(download) = self.downloads.get_mut(&id) else { continue };
             let Some(count) = download.chunks().map(|chunks| chunks.count()) else { continue };
-            if !download.sources.get(&peer).is_some_and(|source| source.denied < DENIED_MAX) {
+            if download.sources.get(&peer).is_none_or(|source| source.denied >= DENIED_MAX) {
                 continue;
             }
             if chunks.iter().any(|chunk| chunk.get() >= count) {
