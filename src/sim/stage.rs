@@ -258,6 +258,9 @@ impl Stage {
             self.report.figure(format!("{name}: seconds, median"), quantile(&seconds, 0.5));
             self.report.figure(format!("{name}: seconds, p99"), quantile(&seconds, 0.99));
         }
+        self.report.figure("copies made after those that were asked for", self.ledger.copies as f64);
+        self.report.figure("bytes of them", self.ledger.copied as f64);
+        self.report.figure("bytes necessary", self.ledger.least as f64);
         let hosts = self.world.hosts.len() as f64;
         let seconds = self.report.seconds.max(1) as f64;
         let sum = |value: fn(&super::host::Traffic) -> u64| {

@@ -157,7 +157,6 @@ fn rounds(options: &Options) -> Vec<f64> {
         stage.world.crash(host, Crash::Kill);
         stage.run_for(Duration::from_secs(2));
         stage.world.start(host, &[]);
-        stage.run_for(INTERVAL);
         let Some(spread) = convergence::Spread::begin(&stage.world, &stage.observer, host, INTERVAL) else {
             continue;
         };

@@ -4,7 +4,7 @@ use super::gist::Gist;
 use crate::time::Instant;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many bytes may go out for each that came in, to an address that has proven nothing.
 pub const AMPLIFICATION_MAX: u64 = 3;
@@ -14,8 +14,8 @@ const SPINS_MAX: u32 = 64;
 /// The checks.
 #[derive(Default)]
 pub struct Watch {
-    /// What came from an address without a token, and what was answered, until the address answers something itself.
-    unproven: BTreeMap<(u32, SocketAddr), Account>,
+    /// What each host's node may know of addresses.
+    hosts: Vec<Addresses>,
     spinning: (Instant, usize, u32),
     /// Answers to unproven addresses that were measured.
     pub answers: u64,
@@ -29,6 +29,15 @@ pub struct Watch {
     pub kinds: [u64; 32],
 }
 
+/// The addresses that have to do with one run of one node.
+#[derive(Default)]
+struct Addresses {
+    /// Those that answered it, or sent a token that it gave them.
+    proven: BTreeSet<SocketAddr>,
+    /// What came from the others, and what was answered.
+    unproven: BTreeMap<SocketAddr, Account>,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Account {
     into: u64,
@@ -36,24 +45,27 @@ struct Account {
 }
 
 /// Addresses whose accounts are kept. Those that never answer are forgotten first come, first gone.
-const ACCOUNTS_MAX: usize = 1 << 16;
+const ACCOUNTS_MAX: usize = 1 << 12;
 
 impl Watch {
     /// A datagram came to a host.
     #[inline]
     pub(super) fn received(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
         let Some(gist) = Gist::of(bytes) else { return };
-        let key = (host as u32, from);
+        if self.hosts.len() <= host {
+            self.hosts.resize_with(host + 1, Addresses::default);
+        }
+        let addresses = &mut self.hosts[host];
         if gist.kind.is_answer() || gist.token != 0 {
-            if !self.unproven.is_empty() {
-                self.unproven.remove(&key);
+            if addresses.proven.insert(from) {
+                addresses.unproven.remove(&from);
             }
-            return;
+        } else if !addresses.proven.contains(&from) {
+            if addresses.unproven.len() >= ACCOUNTS_MAX {
+                addresses.unproven.pop_first();
+            }
+            addresses.unproven.entry(from).or_default().into += bytes.len() as u64;
         }
-        if self.unproven.len() >= ACCOUNTS_MAX {
-            self.unproven.pop_first();
-        }
-        self.unproven.entry(key).or_default().into += bytes.len() as u64;
     }
 
     /// A host sends a datagram.
@@ -62,10 +74,12 @@ impl Watch {
         let Some(gist) = Gist::of(bytes) else { return };
         self.kinds[gist.kind as usize % 32] += 1;
         // What a node asks of its own accord answers nothing, so nobody can make it ask more by sending more.
-        if !gist.kind.is_answer() || self.unproven.is_empty() {
+        if !gist.kind.is_answer() {
             return;
         }
-        let Some(account) = self.unproven.get_mut(&(host as u32, to)) else { return };
+        let Some(account) = self.hosts.get_mut(host).and_then(|host| host.unproven.get_mut(&to)) else {
+            return;
+        };
         account.out += bytes.len() as u64;
         let account = *account;
         self.answers += 1;
@@ -73,7 +87,8 @@ impl Watch {
         if account.out > account.into * AMPLIFICATION_MAX {
             let Account { into, out } = account;
             self.violation(format!(
-                "host {host} sent {out} bytes to {to}, which sent {into} and proved nothing"
+                "host {host} sent {out} bytes to {to}, which sent {into} and proved nothing, kind {} last",
+                gist.kind as u8
             ));
         }
     }
@@ -93,12 +108,9 @@ impl Watch {
 
     /// A host's node is gone, and what it knew of addresses with it.
     pub(super) fn forget(&mut self, host: usize) {
-        let first = (host as u32, SocketAddr::from(([0, 0, 0, 0], 0)));
-        let mut rest = self.unproven.split_off(&first);
-        while let Some(entry) = rest.first_entry().filter(|entry| entry.key().0 == host as u32) {
-            entry.remove();
+        if let Some(addresses) = self.hosts.get_mut(host) {
+            *addresses = Addresses::default();
         }
-        self.unproven.append(&mut rest);
     }
 
     fn violation(&mut self, what: String) {
@@ -151,9 +163,13 @@ mod tests {
         (0..2).for_each(|_| watch.sent(0, addr, &found));
         assert!(watch.violations.is_empty() && watch.answers == 2);
         (0..2).for_each(|_| watch.sent(0, addr, &found));
-        assert_eq!(watch.violation_count, 1, "four answers for one request");
+        assert_eq!(
+            watch.violation_count, 2,
+            "the third answer to one request is too much, and so is the fourth"
+        );
         watch.received(0, addr, &pong);
+        watch.received(0, addr, &ping);
         watch.sent(0, addr, &found);
-        assert_eq!(watch.violation_count, 1);
+        assert_eq!(watch.violation_count, 2);
     }
 }
