@@ -8,12 +8,21 @@ use super::Node;
 use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
 use crate::id::NodeId;
 use crate::replication::{self, Neighbour};
-use crate::time::Instant;
+use crate::time::{Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
 use core::net::SocketAddr;
+
+/// What replication was told of the neighbourhood last.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The state of the membership that it was told.
+    generation: Option<u64>,
+    /// When the same state means something else.
+    until: Option<Instant>,
+}
 
 impl Node {
     /// What this node knows of the others, for whoever looks at it from outside.
@@ -82,18 +91,25 @@ impl Node {
         }
     }
 
-    /// Tells replication who is near, when that has changed.
+    /// Tells replication who is near, when that has changed. Who said that it will be back is given as long as who just falls
+    /// silent: a reboot in order must not cost more copies than one without a word.
     pub(super) fn tell_neighbourhood(&mut self, now: Instant) {
         let generation = self.gossip.generation();
-        if self.neighbourhood_told == Some(generation) {
+        let told = &self.neighbourhood_told;
+        if told.generation == Some(generation) && told.until.is_none_or(|until| now < until) {
             return;
         }
-        self.neighbourhood_told = Some(generation);
+        let patience = self.config.gossip.unresponsive_after;
+        let mut until: Option<Instant> = None;
         let neighbour = |member: Member| {
             let since = member.since;
             let liveness = match member.liveness {
                 Liveness::Live => replication::Liveness::Live { since },
                 Liveness::Suspect => replication::Liveness::Suspect,
+                Liveness::Left { for_good: false } if now < since + patience => {
+                    until = earliest(until, Some(since + patience));
+                    replication::Liveness::Suspect
+                }
                 Liveness::Unresponsive | Liveness::Left { for_good: false } => {
                     replication::Liveness::Unresponsive { since }
                 }
@@ -102,6 +118,7 @@ impl Node {
             Some(Neighbour { contact: member.contact, liveness })
         };
         let neighbours: Vec<Neighbour> = self.gossip.neighbourhood().filter_map(neighbour).collect();
+        self.neighbourhood_told = Told { generation: Some(generation), until };
         self.replication.set_neighbourhood(now, &neighbours, self.gossip.is_whole_network());
     }
 

@@ -64,6 +64,7 @@ use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use inquiry::{Asking, Explain};
 use leave::Leaving;
+use membership::Told;
 use placement::Placement;
 use put::Put;
 use repair::{Relocations, Uplink};
@@ -168,8 +169,7 @@ pub struct Node {
     placements: BTreeMap<Key, Placement>,
     copies: Copies,
     gossip: Gossip,
-    /// The state of the membership that replication was told of last.
-    neighbourhood_told: Option<u64>,
+    neighbourhood_told: Told,
     replication: Replication,
     relocations: Relocations,
     uplink: Uplink,
@@ -277,7 +277,7 @@ impl Node {
             placements: BTreeMap::new(),
             copies: Copies::default(),
             gossip,
-            neighbourhood_told: None,
+            neighbourhood_told: Told::default(),
             replication,
             relocations: Relocations::default(),
             uplink: Uplink::new(now),
