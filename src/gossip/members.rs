@@ -302,10 +302,15 @@ impl Members {
             return Err(NoPlace::Impossible);
         }
         let near = self.is_near(distance);
+        let full = self.places.len() >= self.capacity;
+        // In a large network most that are told of are of this kind: they must not cost a walk over the view.
+        if full && !(near || newcomer.met || newcomer.displaces) {
+            return Err(NoPlace::View);
+        }
         if !self.has_prefix_room(newcomer, near) {
             return Err(NoPlace::Prefix);
         }
-        if self.places.len() >= self.capacity {
+        if full {
             let victim = self.victim(newcomer, near, rng).ok_or(NoPlace::View)?;
             self.remove(victim);
         }
@@ -396,8 +401,7 @@ impl Members {
             liveness if liveness.is_over() => (over > self.capacity / EVICTED_SHARE).then_some(0),
             _ if position < first_far => None,
             Liveness::Unproven if self.entry(position).tries > 0 => Some(1),
-            Liveness::Unproven if near || newcomer.met => Some(2),
-            Liveness::Unproven => newcomer.displaces.then_some(2),
+            Liveness::Unproven => Some(2),
             _ => (near || newcomer.displaces).then_some(3),
         };
         let (length, start) = (self.places.len(), rng.below(self.places.len() as u64) as usize);

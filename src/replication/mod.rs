@@ -41,6 +41,7 @@ use crate::wire::header::Kind;
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answers, WireRange};
+use core::cell::Cell;
 use core::net::SocketAddr;
 use counters::Counter;
 use exchange::{Exchange, Purpose};
@@ -118,6 +119,8 @@ pub struct Replication {
     quiet_until: Instant,
     /// Something happened outside of a timeout that is to be acted upon.
     wake: Option<Instant>,
+    /// The next deadline, until something happens. Whoever asks after every datagram must not pay for all the slots.
+    deadline: Cell<Option<Option<Instant>>>,
     actions: VecDeque<Action>,
     counters: counters::Counters,
     /// Pieces looked at so far, in whatever way: what a call costs.
@@ -145,6 +148,7 @@ impl Replication {
             cut_off: cut_off::CutOff::new(config.cut_off_percent, config.cut_off_window, config.cut_off_wait),
             quiet_until: now + config.settle * 4,
             wake: None,
+            deadline: Cell::new(None),
             actions: VecDeque::new(),
             counters: counters::Counters::default(),
             work: 0,
@@ -157,6 +161,7 @@ impl Replication {
     /// Takes the neighbourhood: the members nearest to this node, nearest first, at most [`SLOTS_MAX`]; `complete` when there
     /// are no others in the network. Cheap when nothing has changed.
     pub fn set_neighbourhood(&mut self, now: Instant, neighbours: &[Neighbour], complete: bool) {
+        self.deadline.set(None);
         let counted = self.neighbours.counted();
         let changes = self.neighbours.set(now, neighbours, complete);
         for id in &changes.there {
@@ -179,6 +184,7 @@ impl Replication {
     /// This node holds a piece durably. One that is known already is held for more replicas from now on, or kept. `false`
     /// when the table is full.
     pub fn piece_added(&mut self, now: Instant, piece: Held) -> bool {
+        self.deadline.set(None);
         if let Some(known) = self.pieces.get_mut(&piece.key) {
             known.replicas = piece.replicas;
             known.keep = piece.keep;
@@ -198,11 +204,13 @@ impl Replication {
 
     /// This node does not hold a piece any more.
     pub fn piece_removed(&mut self, key: &Key) {
+        self.deadline.set(None);
         self.forget(key);
     }
 
     /// A node is known to hold a piece durably: a copy to it ended so, whoever made it.
     pub fn confirmed(&mut self, now: Instant, key: &Key, id: &NodeId) {
+        self.deadline.set(None);
         let Some(slot) = self.neighbours.find(id) else { return };
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.confirmed |= 1 << slot;
@@ -211,6 +219,7 @@ impl Replication {
 
     /// What the uplink was seen to carry, in bytes a second.
     pub fn set_uplink(&mut self, bytes_per_second: u64) {
+        self.deadline.set(None);
         self.budget.set_uplink(bytes_per_second);
     }
 
@@ -242,6 +251,7 @@ impl Replication {
         proven: bool,
         outbox: &mut Outbox,
     ) {
+        self.deadline.set(None);
         let sender = Contact { id: datagram.id(), public: datagram.public(), addr: canonical(from) };
         match datagram.message() {
             Message::Reconcile { salt, ranges } => {
@@ -272,6 +282,7 @@ impl Replication {
 
     /// Does what is due. One call looks at some hundred pieces at most, besides those that a comparison is about.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.deadline.set(None);
         self.wake = None;
         self.expire_exchanges(now, outbox);
         self.neighbours.refresh(now);
@@ -287,6 +298,12 @@ impl Replication {
 
     /// When [`handle_timeout`](Replication::handle_timeout) is to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
+        let deadline = self.deadline.get().unwrap_or_else(|| self.earliest_deadline());
+        self.deadline.set(Some(deadline));
+        deadline
+    }
+
+    fn earliest_deadline(&self) -> Option<Instant> {
         let exchanges =
             self.neighbours.iter().filter_map(|(_, slot)| Some(slot.exchange.as_ref()?.due())).min();
         [

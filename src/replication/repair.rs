@@ -287,6 +287,7 @@ impl Replication {
 
     /// What became of an [`Action::Copy`]. Each must be told of once.
     pub fn copy_done(&mut self, now: Instant, key: &Key, target: &NodeId, outcome: CopyOutcome) {
+        self.deadline.set(None);
         let under_way = |job: &Job| job.step == Step::Copying && job.target == *target;
         if !self.jobs.get(key).is_some_and(under_way) {
             self.counters.count(Counter::Unexpected);
@@ -332,6 +333,7 @@ impl Replication {
     /// What became of an [`Action::Place`]: how many other nodes among those closest to the piece have it now. Each must be
     /// told of once.
     pub fn placed(&mut self, now: Instant, key: &Key, copies: u8) {
+        self.deadline.set(None);
         if !self.placing.remove(key) {
             self.counters.count(Counter::Unexpected);
             return;
