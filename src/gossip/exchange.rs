@@ -23,8 +23,10 @@ const AMPLIFICATION_MAX: usize = 3;
 const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
 /// States in one datagram, the sender's own included.
 const STATES_MAX: usize = 6;
-/// Rumours in a request; in a reply, as many as there is room for.
+/// Rumours in a request.
 const RUMOURS_TOLD: usize = 3;
+/// Rumours in a reply: they leave room for what the requester lacks.
+const NEWS_ANSWERED: usize = 2;
 /// Suspicions in one datagram.
 pub(super) const SUSPICIONS_MAX: usize = 6;
 /// Marks in a digest that names the neighbourhood.
@@ -222,6 +224,8 @@ impl Gossip {
         let mut states = [self.own.state(outbox); 1 + RUMOURS_TOLD];
         let limit = self.rumour_limit();
         let count = 1 + self.rumours.tell(short, limit, &mut states[1..]);
+        // Everything that is told unasked is news, but a state of its own that everybody has heard.
+        let news = (u8::MAX >> (8 - count)) & !u8::from(!self.is_news(now));
         let mut suspicions = [StateMark::new([0; 8], 0); SUSPICIONS_MAX];
         let suspected = self.suspicions(&mut suspicions);
         let mut digest = [StateMark::new([0; 8], 0); DIGEST_MAX];
@@ -234,10 +238,16 @@ impl Gossip {
             digest: &digest[..marks],
             nearest,
             whole,
+            news,
             suspicions: &suspicions[..suspected],
         };
         self.counters.count(Counter::Asked);
         outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Gossip(body))
+    }
+
+    /// Whether the own state was signed so lately that it may not have come around yet.
+    fn is_news(&self, now: Instant) -> bool {
+        now.since(self.own.told_at()) < self.config.interval * u32::from(self.rumour_limit())
     }
 
     /// How often a rumour is told: enough that hardly anybody is left out (SWIM §4.1: a multiple of the logarithm of the
@@ -324,7 +334,7 @@ impl Gossip {
                 (AMPLIFICATION_MAX * datagram.datagram_bytes() - 2 * OVERHEAD_BYTES).min(PAYLOAD_BYTES_MAX)
             }
         };
-        self.reply(from, datagram, body, room, outbox);
+        self.reply(now, from, datagram, body, room, outbox);
     }
 
     /// Learns from a gossip or a reply to one.
@@ -336,8 +346,8 @@ impl Gossip {
         body: &GossipBody<'_>,
         outbox: &Outbox,
     ) {
-        for state in body.states.iter().take(STATES_MAX) {
-            self.learn(now, from, state, outbox);
+        for (index, state) in body.states.iter().take(STATES_MAX).enumerate() {
+            self.learn(now, from, state, body.news & (1 << index) != 0, outbox);
         }
         let trusted = self
             .members
@@ -355,6 +365,7 @@ impl Gossip {
 
     fn reply(
         &mut self,
+        now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
         asked: &GossipBody<'_>,
@@ -371,7 +382,10 @@ impl Gossip {
             self.counters.count(Counter::Shortened);
         }
         let mut states = [self.own.state(outbox); STATES_MAX];
-        let mut count = 1;
+        let limit = self.rumour_limit();
+        // News first: who lacks something else can ask again.
+        let mut count = 1 + self.rumours.tell(requester, limit, &mut states[1..most.min(1 + NEWS_ANSWERED)]);
+        let news = (u8::MAX >> (8 - count)) & !u8::from(!self.is_news(now));
         for mark in asked.suspicions.iter().chain(asked.digest).take(DIGEST_MAX + SUSPICIONS_MAX) {
             if count == most {
                 break;
@@ -382,13 +396,12 @@ impl Gossip {
             }
         }
         count += self.missing(requester, asked, &mut states[count..most]);
-        let limit = self.rumour_limit();
-        count += self.rumours.tell(requester, limit, &mut states[count..most]);
         let body = GossipBody {
             states: &states[..count],
             digest: &[],
             nearest: 0,
             whole: false,
+            news,
             suspicions: &suspicions[..suspected],
         };
         self.counters.count(Counter::Answered);

@@ -99,8 +99,15 @@ impl Gossip {
         }
     }
 
-    /// Takes in what `teller` says about a node, itself or another.
-    pub(super) fn learn(&mut self, now: Instant, teller: SocketAddr, state: &NodeState, outbox: &Outbox) {
+    /// Takes in what `teller` says about a node, itself or another. What it tells as news is passed on.
+    pub(super) fn learn(
+        &mut self,
+        now: Instant,
+        teller: SocketAddr,
+        state: &NodeState,
+        news: bool,
+        outbox: &Outbox,
+    ) {
         let id = state.public().node_id();
         let short = id.short();
         if id == self.own_id {
@@ -120,7 +127,7 @@ impl Gossip {
         }) {
             return;
         }
-        let seen = self.rumours.is_seen(short, state.sequence());
+        let seen = !news || self.rumours.is_seen(short, state.sequence());
         let wanted = known.is_some() || self.is_wanted(short);
         if state.is_leaf() || seen && !wanted || !self.check(now, state, outbox) {
             return;
@@ -135,7 +142,7 @@ impl Gossip {
                 }
             }
         }
-        if self.rumours.add(short, state) {
+        if news && self.rumours.add(short, state) {
             self.counters.count(Counter::RumourDropped);
         }
     }

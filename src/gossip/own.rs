@@ -32,6 +32,11 @@ pub(super) struct Own {
 }
 
 impl Own {
+    /// When what is told was last signed.
+    pub(super) fn told_at(&self) -> Instant {
+        self.told_at
+    }
+
     /// Nothing to say yet. `sequence` is over every number that earlier runs used.
     pub(super) fn new(leaf: bool, sequence: u64, now: Instant) -> Self {
         let about = About { leaf, ..About::default() };

@@ -10,8 +10,9 @@ use crate::wire::state::NodeState;
 /// Rumours that are told at a time.
 pub(super) const RUMOURS_MAX: usize = 24;
 const _: () = assert!(RUMOURS_MAX <= u32::BITS as usize, "a mask names them");
-/// States that are remembered by their number.
-const SEEN_MAX: usize = 512;
+/// States that are remembered by their number: more than are heard while one of them goes round (some twenty in a round of
+/// five seconds, for some minutes), or it would be news again.
+const SEEN_MAX: usize = 2048;
 /// Places that one short id may be in.
 const WAYS: usize = 4;
 

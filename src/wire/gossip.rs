@@ -14,7 +14,8 @@ pub struct GossipHead {
     nearest: u8,
     suspicions: u8,
     whole: u8,
-    reserved: [u8; 3],
+    news: u8,
+    reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<GossipHead>() == 8);
@@ -31,6 +32,9 @@ pub struct GossipBody<'a> {
     pub nearest: u8,
     /// Whether the digest names everybody that the sender knows: `nearest` is all of it then.
     pub whole: bool,
+    /// Which of the first eight states are news, the lowest bit for the first: the sender heard of them lately as news, or they
+    /// are its own and new. Only news is passed on: what merely fills a gap would go round for ever.
+    pub news: u8,
     /// Members that do not answer the sender, with the number of the state that it knows.
     pub suspicions: &'a [StateMark],
 }
@@ -48,7 +52,14 @@ impl<'a> GossipBody<'a> {
         if suspicions.len() != usize::from(head.suspicions) {
             return Err(Refused::Length);
         }
-        let body = GossipBody { states, digest, nearest: head.nearest, whole: head.whole == 1, suspicions };
+        let body = GossipBody {
+            states,
+            digest,
+            nearest: head.nearest,
+            whole: head.whole == 1,
+            news: head.news,
+            suspicions,
+        };
         if head.whole > 1 || !body.is_right() {
             return Err(Refused::Value);
         }
@@ -61,6 +72,7 @@ impl<'a> GossipBody<'a> {
         !self.states.is_empty()
             && nearest <= self.digest.len()
             && (!self.whole || nearest == self.digest.len())
+            && (self.states.len() >= 8 || self.news >> self.states.len() == 0)
     }
 }
 
@@ -72,7 +84,15 @@ impl GossipHead {
         let suspicions = count(body.suspicions.len())?;
         let (nearest, whole) = (body.nearest, u8::from(body.whole));
         let right = body.is_right() && body.states.iter().all(|state| state.check().is_ok());
-        right.then_some(GossipHead { states, digests, nearest, suspicions, whole, reserved: [0; 3] })
+        right.then_some(GossipHead {
+            states,
+            digests,
+            nearest,
+            suspicions,
+            whole,
+            news: body.news,
+            reserved: [0; 2],
+        })
     }
 }
 
@@ -99,8 +119,14 @@ mod tests {
     #[test]
     fn a_body_reads_as_it_was_written() {
         let (states, marks) = ([state(); 3], [StateMark::new([7; 8], 3); 5]);
-        let body =
-            GossipBody { states: &states, digest: &marks, nearest: 4, whole: false, suspicions: &marks[..2] };
+        let body = GossipBody {
+            states: &states,
+            digest: &marks,
+            nearest: 4,
+            whole: false,
+            news: 5,
+            suspicions: &marks[..2],
+        };
         let payload = written(body).unwrap();
         assert_eq!(payload.len(), 8 + 3 * 160 + 7 * 16);
         assert_eq!(Message::parse(Kind::Gossip, &payload), Ok(Message::Gossip(body)));
@@ -110,7 +136,8 @@ mod tests {
     #[test]
     fn what_no_recipient_would_take_is_not_written() {
         let (states, marks) = ([state()], [StateMark::new([7; 8], 3); 2]);
-        let body = GossipBody { states: &states, digest: &marks, nearest: 2, whole: true, suspicions: &[] };
+        let body =
+            GossipBody { states: &states, digest: &marks, nearest: 2, whole: true, news: 1, suspicions: &[] };
         assert!(written(body).is_some());
         assert_eq!(written(GossipBody { nearest: 3, whole: false, ..body }), None);
         assert_eq!(written(GossipBody { nearest: 1, ..body }), None, "the whole has no rest");
@@ -122,7 +149,14 @@ mod tests {
     #[test]
     fn counts_that_contradict_the_length_are_refused() {
         let (states, marks) = ([state()], [StateMark::new([7; 8], 3)]);
-        let body = GossipBody { states: &states, digest: &marks, nearest: 1, whole: false, suspicions: &[] };
+        let body = GossipBody {
+            states: &states,
+            digest: &marks,
+            nearest: 1,
+            whole: false,
+            news: 0,
+            suspicions: &[],
+        };
         let payload = written(body).unwrap();
         for (index, value, why) in [
             (0, 0, Refused::Length),
@@ -131,7 +165,8 @@ mod tests {
             (2, 2, Refused::Value),
             (3, 1, Refused::Length),
             (4, 2, Refused::Value),
-            (5, 1, Refused::Reserved),
+            (5, 2, Refused::Value),
+            (6, 1, Refused::Reserved),
         ] {
             let mut changed = payload.clone();
             changed[index] = value;

@@ -135,15 +135,24 @@ fn membership() -> Vec<Vector> {
         |name, about: &str, message: &Message<'_>| Vector::new(name, about, datagram(message, false, false));
     let states: Vec<NodeState> = (0..6).map(state).collect();
     let (digest, suspicions) = (marks(10, 48), marks(200, 6));
-    let alone = GossipBody { states: &states[..1], digest: &[], nearest: 0, whole: true, suspicions: &[] };
+    let alone =
+        GossipBody { states: &states[..1], digest: &[], nearest: 0, whole: true, news: 1, suspicions: &[] };
     let part = GossipBody {
         states: &states[..2],
         digest: &digest[..32],
         nearest: 16,
         whole: false,
+        news: 2,
         suspicions: &suspicions[..1],
     };
-    let full = GossipBody { states: &states, digest: &[], nearest: 0, whole: false, suspicions: &suspicions };
+    let full = GossipBody {
+        states: &states,
+        digest: &[],
+        nearest: 0,
+        whole: false,
+        news: 0b10_1100,
+        suspicions: &suspicions,
+    };
     let target = recipient().id();
     let reply = |outcome| Message::ProbeReply { target: target.short(), outcome };
     vec![

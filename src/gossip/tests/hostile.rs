@@ -90,11 +90,11 @@ impl Lone {
 }
 
 fn gossip(states: &[NodeState]) -> Message<'_> {
-    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, suspicions: &[] })
+    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, news: 0xff, suspicions: &[] })
 }
 
 fn suspecting<'a>(states: &'a [NodeState], suspicions: &'a [StateMark]) -> Message<'a> {
-    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, suspicions })
+    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, news: 0, suspicions })
 }
 
 fn liveness(lone: &Lone, index: usize) -> Option<Liveness> {
@@ -210,7 +210,7 @@ fn strangers_get_at_most_three_times_what_they_sent() {
     }
     let states = [lone.state(100, 5)];
     let victim = SocketAddr::from(([192, 0, 2, 9], 9));
-    let body = GossipBody { states: &states, digest: &[], nearest: 0, whole: true, suspicions: &[] };
+    let body = GossipBody { states: &states, digest: &[], nearest: 0, whole: true, news: 0, suspicions: &[] };
     let request = 48 + 96 + 8 + 160;
     let mut sent = 0;
     for round in 0..20 {
@@ -370,6 +370,7 @@ fn messages_of_any_content_are_taken_without_a_panic() {
             digest: &marks,
             nearest: nearest as u8,
             whole: nearest == marks.len(),
+            news: rng.below(1 << states.len().min(8)) as u8,
             suspicions: &marks[..marks.len().min(3)],
         };
         if step % 8 == 0 {
