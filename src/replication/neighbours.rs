@@ -75,8 +75,9 @@ pub(super) struct Slot {
     /// The last copy to it broke off: none goes there until then.
     pub(super) held_until: Instant,
     broken: u32,
-    /// Work that it may still ask for, in pieces looked at, as of `credited`.
-    credit: u64,
+    /// Work that it may still ask for, in pieces looked at, as of `credited`. One answer may cost more than is left: that is
+    /// owed, and earned back before the next.
+    credit: i64,
     credited: Instant,
 }
 
@@ -442,13 +443,13 @@ impl Neighbours {
 
     /// Takes what a neighbour asks for from what it may ask for: `per_second` pieces looked at, twice as much at once.
     /// Whether anything is left.
-    pub(super) fn has_credit(&mut self, now: Instant, slot: usize, per_second: u64) -> bool {
+    pub(super) fn has_credit(&mut self, now: Instant, slot: usize, per_second: u32) -> bool {
         let Some(slot) = self.get_mut(slot) else { return false };
         let earned = now.since(slot.credited).as_nanos() * u128::from(per_second) / 1_000_000_000;
-        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
         // What is too little to count is earned later.
         if earned > 0 {
-            slot.credit = slot.credit.saturating_add(earned).min(per_second * 2);
+            slot.credit = slot.credit.saturating_add(earned).min(i64::from(per_second) * 2);
             slot.credited = now;
         }
         slot.credit > 0
@@ -457,7 +458,7 @@ impl Neighbours {
     /// It was given so much of what it may ask for.
     pub(super) fn charge(&mut self, slot: usize, pieces: u64) {
         if let Some(slot) = self.get_mut(slot) {
-            slot.credit = slot.credit.saturating_sub(pieces);
+            slot.credit = slot.credit.saturating_sub_unsigned(pieces);
         }
     }
 }

@@ -147,3 +147,16 @@ fn a_neighbour_that_only_ever_divides_is_given_up() {
     assert!(world.datagrams < 30_000, "{} datagrams", world.datagrams);
     assert!(world.bytes < 20_000_000, "{} bytes", world.bytes);
 }
+
+#[test]
+fn a_neighbour_that_asks_about_everything_at_once_owes_what_that_costs() {
+    let mut alone = Alone::new(20_000);
+    let everything = [WireRange::new(0, u64::MAX, Scope::Kept, Summary::default())];
+    let before = alone.machine.work;
+    for _ in 0..200 {
+        alone.now = alone.now + Duration::from_millis(10);
+        alone.ask(1, &Message::Reconcile { salt: 1, ranges: &everything }, true);
+    }
+    let work = alone.machine.work - before;
+    assert!(work < 4 * 131_072 + 50_000, "{work} pieces looked at in two seconds");
+}
