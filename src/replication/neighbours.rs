@@ -72,9 +72,11 @@ pub(super) struct Slot {
     /// It takes no copies: others get them until then.
     passed_until: Option<Instant>,
     refusals: u32,
-    /// The last copy to it broke off: none goes there until then.
+    /// The last copy to it broke off, or it did not say whether it has a piece: none goes there until then.
     pub(super) held_until: Instant,
     broken: u32,
+    /// Offers in a row that it had no room for.
+    busy: u32,
     /// Work that it may still ask for, in pieces looked at, as of `credited`. One answer may cost more than is left: that is
     /// owed, and earned back before the next.
     credit: i64,
@@ -285,6 +287,7 @@ impl Neighbours {
             refusals: 0,
             held_until: now,
             broken: 0,
+            busy: 0,
             credit: 0,
             credited: Instant::ZERO,
         });
@@ -363,7 +366,7 @@ impl Neighbours {
         self.refresh(now);
     }
 
-    /// A copy to it broke off: it gets none for `first`, longer each time, up to eight times as long.
+    /// A copy to it broke off, or it does not say whether it has a piece: it gets none for `first`, longer each time, up to eight times as long.
     pub(super) fn hold(&mut self, now: Instant, slot: usize, first: Duration) {
         if let Some(slot) = self.get_mut(slot) {
             slot.held_until = now + first * (1 << slot.broken.min(3));
@@ -371,10 +374,22 @@ impl Neighbours {
         }
     }
 
+    /// It had no room for a copy. One that never has must not keep others waiting: after so many in a row it gets none for
+    /// `first`, longer each time.
+    pub(super) fn was_busy(&mut self, now: Instant, slot: usize, first: Duration) {
+        const BUSY_MAX: u32 = 8;
+        let Some(known) = self.get_mut(slot) else { return };
+        known.busy += 1;
+        if known.busy >= BUSY_MAX {
+            known.busy = 0;
+            self.hold(now, slot, first);
+        }
+    }
+
     /// It took a copy.
     pub(super) fn took(&mut self, slot: usize) {
         if let Some(slot) = self.get_mut(slot) {
-            (slot.refusals, slot.broken) = (0, 0);
+            (slot.refusals, slot.broken, slot.busy) = (0, 0, 0);
         }
     }
 

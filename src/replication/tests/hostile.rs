@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
-use crate::wire::reconcile::{RANGES_MAX, Scope};
+use crate::wire::reconcile::RANGES_MAX;
 
 /// One machine that holds `count` pieces and knows one neighbour.
 struct Alone {
@@ -159,4 +159,40 @@ fn a_neighbour_that_asks_about_everything_at_once_owes_what_that_costs() {
     }
     let work = alone.machine.work - before;
     assert!(work < 4 * 131_072 + 50_000, "{work} pieces looked at in two seconds");
+}
+
+/// Pieces on eight nodes; then a ninth comes that `does` something, and one of the eight goes. Whether the others repair
+/// what that had.
+fn is_repaired_in_spite_of(does: impl Fn(&mut World, usize)) -> bool {
+    let (mut world, keys) = World::settled(8, 1500);
+    let hostile = world.join();
+    does(&mut world, hostile);
+    world.run(seconds(600));
+    world.leave(3);
+    world.run(seconds(1500));
+    let honest = |world: &World, key: &Key| {
+        let mut closest = world.closest(key, 3);
+        closest.retain(|index| *index != hostile);
+        closest
+    };
+    let lacking = keys.iter().filter(|key| {
+        let holders = world.holders(key);
+        honest(&world, key).iter().any(|index| !holders.contains(index))
+    });
+    lacking.count() == 0
+}
+
+#[test]
+fn a_neighbour_that_never_says_what_it_has_does_not_hold_up_the_copies_to_others() {
+    assert!(is_repaired_in_spite_of(|world, hostile| {
+        world.evasive = Some(hostile);
+        world.unwilling.insert(hostile, CopyOutcome::Busy);
+    }));
+}
+
+#[test]
+fn a_neighbour_that_is_always_busy_does_not_use_up_what_others_need() {
+    assert!(is_repaired_in_spite_of(|world, hostile| {
+        world.unwilling.insert(hostile, CopyOutcome::Busy);
+    }));
 }
