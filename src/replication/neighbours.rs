@@ -244,7 +244,8 @@ impl Neighbours {
         slot.liveness = after;
         let unresponsive = |liveness| matches!(liveness, Liveness::Unresponsive { .. });
         if unresponsive(after) {
-            if !unresponsive(before) {
+            // Names are free: only who stayed for a while says something about this node's own link.
+            if !unresponsive(before) && slot.settled {
                 changes.vanished.push(slot.contact.id);
             }
             (slot.session, slot.reconcile_at) = (None, None);

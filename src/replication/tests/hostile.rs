@@ -196,3 +196,46 @@ fn a_neighbour_that_is_always_busy_does_not_use_up_what_others_need() {
         world.unwilling.insert(hostile, CopyOutcome::Busy);
     }));
 }
+
+/// A machine whose 40 neighbours have settled, at `address_of` each.
+fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, Vec<Neighbour>, Instant) {
+    let start = Instant::from_secs(1000);
+    let mut machine = Replication::new(ReplicationConfig::default(), identity(0).id(), [1; 32], start);
+    let liveness = Liveness::Live { since: start };
+    let neighbour =
+        |index| Neighbour { contact: Contact::new(identity(index).public(), address_of(index)), liveness };
+    let mut all: Vec<Neighbour> = (1..=40).map(neighbour).collect();
+    let own = identity(0).id().key();
+    all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own));
+    let mut outbox = Outbox::new(Network::new("test"), identity(0), false, 1, 256);
+    let mut now = start;
+    for _ in 0..400 {
+        now = now + seconds(1);
+        machine.set_neighbourhood(now, &all, true);
+        while machine.next_deadline().is_some_and(|at| at <= now) {
+            machine.handle_timeout(now, &mut outbox);
+        }
+    }
+    (machine, all, now)
+}
+
+#[test]
+fn names_that_come_and_vanish_do_not_make_a_node_take_itself_for_cut_off() {
+    let (mut machine, mut all, now) = among_neighbours(address);
+    for index in 50..62 {
+        let contact = Contact::new(identity(index).public(), address(index));
+        all.push(Neighbour { contact, liveness: Liveness::Live { since: now } });
+    }
+    machine.set_neighbourhood(now, &all, true);
+    let later = now + seconds(50);
+    for neighbour in &mut all[40..] {
+        neighbour.liveness = Liveness::Unresponsive { since: later };
+    }
+    machine.set_neighbourhood(later, &all, true);
+    assert_eq!(machine.statistics().cut_off_since, None);
+    for neighbour in &mut all[..12] {
+        neighbour.liveness = Liveness::Unresponsive { since: later };
+    }
+    machine.set_neighbourhood(later, &all, true);
+    assert_eq!(machine.statistics().cut_off_since, Some(later), "those who stayed are believed");
+}
