@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::reconcile::Session;
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};
+use crate::wire::address::Prefix;
 use crate::wire::contact::Contact;
 
 /// How many neighbours there is room for.
@@ -446,6 +447,22 @@ impl Neighbours {
         let inside =
             key.common_prefix(&self.own.key()) >= self.covered && chosen.mask & !self.masks.ball == 0;
         self.complete || (inside && chosen.count() as usize == count)
+    }
+
+    /// In how many networks the nodes in `mask` are: one for each IP prefix, and for each address that has none.
+    pub(super) fn networks(&self, mask: u64) -> usize {
+        let mut prefixes = Vec::new();
+        let mut count = 0;
+        for slot in bits(mask).filter_map(|index| self.get(index)) {
+            match Prefix::of(slot.contact.addr) {
+                Some(prefix) if prefixes.contains(&prefix) => {}
+                prefix => {
+                    count += 1;
+                    prefixes.extend(prefix);
+                }
+            }
+        }
+        count
     }
 
     fn leading_distance(&self, slot: usize, key: &Key) -> u64 {

@@ -239,3 +239,20 @@ fn names_that_come_and_vanish_do_not_make_a_node_take_itself_for_cut_off() {
     machine.set_neighbourhood(later, &all, true);
     assert_eq!(machine.statistics().cut_off_since, Some(later), "those who stayed are believed");
 }
+
+#[test]
+fn nothing_is_dropped_because_one_host_says_that_it_has_all_copies() {
+    let need = |address_of: &dyn Fn(usize) -> SocketAddr| {
+        let (mut machine, all, now) = among_neighbours(address_of);
+        let far = all.last().expect("one is farthest").contact.id;
+        let key = far.key();
+        machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
+        for neighbour in &all {
+            machine.confirmed(now, &key, &neighbour.contact.id);
+        }
+        machine.assess(&key, machine.pieces.get(&key).expect("it was added")).need
+    };
+    assert_eq!(need(&|index| SocketAddr::from(([8, 8, 8, index as u8], 1))), pieces::Need::Whole);
+    assert_eq!(need(&|index| SocketAddr::from(([8, 8, index as u8, 8], 1))), pieces::Need::Surplus);
+    assert_eq!(need(&address), pieces::Need::Surplus, "one's own network is trusted");
+}
