@@ -5,7 +5,7 @@ use super::{Node, Purpose};
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, PieceMeta, Share};
 use crate::manifest::{Content, Manifest};
-use crate::replication::{Action, CopyOutcome, Held};
+use crate::replication::{Action, CopyOutcome, Held, REPLICAS_MAX};
 use crate::store::PieceChange;
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushOutcome};
@@ -194,7 +194,7 @@ impl Node {
         let Some((offer, _)) = self.offer_of(now, &key) else {
             return self.relocated(now, key, 0);
         };
-        let wanted = usize::from(offer.replicas);
+        let wanted = usize::from(offer.replicas.min(REPLICAS_MAX));
         if self.relocations.contains(&key) {
             return;
         }

@@ -256,3 +256,13 @@ fn nothing_is_dropped_because_one_host_says_that_it_has_all_copies() {
     assert_eq!(need(&|index| SocketAddr::from(([8, 8, index as u8, 8], 1))), pieces::Need::Surplus);
     assert_eq!(need(&address), pieces::Need::Surplus, "one's own network is trusted");
 }
+
+#[test]
+fn an_offer_cannot_have_a_piece_copied_to_everybody() {
+    let (mut machine, _, now) = among_neighbours(address);
+    let key = identity(0).id().key();
+    machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
+    machine.piece_added(now, Held { key, replicas: 255, length: 9, keep: false });
+    let status = machine.inspect(&key).expect("it is looked after");
+    assert_eq!((status.replicas, status.holders.len()), (REPLICAS_MAX, usize::from(REPLICAS_MAX)));
+}
