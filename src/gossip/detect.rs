@@ -207,8 +207,9 @@ impl Gossip {
             return;
         }
         entry.sequence = entry.sequence.max(sequence);
-        self.arrived(now, position, contact.addr);
-        self.alive(now, position, rtt);
+        if self.arrived(position, contact.addr) {
+            self.alive(now, position, rtt);
+        }
     }
 
     fn relay_answered(

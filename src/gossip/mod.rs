@@ -297,8 +297,9 @@ impl Gossip {
         if matches!(self.members.places()[position].liveness, Liveness::Left { .. }) {
             return self.ask_soon(now, contact.id.short());
         }
-        self.arrived(now, position, contact.addr);
-        self.alive(now, position, rtt);
+        if self.arrived(position, contact.addr) {
+            self.alive(now, position, rtt);
+        }
     }
 
     /// Another machine could not reach a node: it is asked soon.
