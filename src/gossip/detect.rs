@@ -225,7 +225,7 @@ impl Gossip {
             ProbeOutcome::Answered => {
                 entry.vouched = now;
                 // Others reach it and this node does not.
-                self.health.worse();
+                self.health.doubted();
             }
             ProbeOutcome::Silent | ProbeOutcome::Unknown => {
                 entry.silent_relays = entry.silent_relays.saturating_add(1);
@@ -519,7 +519,7 @@ impl Gossip {
         if mark.short == self.own_id.short() {
             if mark.sequence() == self.own.sequence() && self.refutations.take(now) {
                 self.own.renew(now);
-                self.health.worse();
+                self.health.doubted();
                 self.counters.count(Counter::Refuted);
             }
             return;

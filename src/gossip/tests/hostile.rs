@@ -408,3 +408,18 @@ fn a_prefix_is_not_left_by_claiming_to_be_elsewhere_first() {
     assert!((8..=32).contains(&there), "{there} of one prefix");
     assert!(lone.count(Counter::PrefixFull) > 100);
 }
+
+#[test]
+fn liars_do_not_make_a_node_patient_with_the_dead() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let short = lone.gossip.own_id.short();
+    for step in 0..40 {
+        let now = NOW + Duration::from_secs(step * 5);
+        let marks = [StateMark::new(short, lone.gossip.sequence())];
+        lone.hand_in(now, &identity(1), address(1), &suspecting(&[own], &marks));
+    }
+    assert_eq!(lone.count(Counter::Refuted), 40);
+    assert_eq!(lone.gossip.local_health(), 2);
+}
