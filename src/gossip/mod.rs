@@ -315,7 +315,11 @@ impl Gossip {
     pub fn note_leave(&mut self, now: Instant, id: &NodeId, for_good: bool, sequence: u64) {
         self.notice_sleep(now);
         let Some(position) = self.position(id) else { return };
-        if sequence <= self.members.entry(position).sequence {
+        // The upper half counts the runs of the node. What it said in an earlier one may be a replay, also where this node has
+        // not heard it since.
+        let run = |sequence: u64| sequence >> 32;
+        let known = self.members.entry(position);
+        if sequence <= known.sequence || run(sequence) < run(known.state.sequence()) {
             return;
         }
         let entry = self.members.entry_mut(position);

@@ -423,3 +423,16 @@ fn liars_do_not_make_a_node_patient_with_the_dead() {
     assert_eq!(lone.count(Counter::Refuted), 40);
     assert_eq!(lone.gossip.local_health(), 2);
 }
+
+#[test]
+fn a_goodbye_of_an_earlier_run_does_not_send_a_node_away() {
+    let mut lone = Lone::new(config());
+    let contact = lone.meet(NOW, 1);
+    let (relay, relayed) = (lone.meet(NOW, 2), lone.state(1, 3 << 32 | 5));
+    let own = lone.state(2, 5);
+    lone.hand_in(NOW, &identity(2), relay.addr, &gossip(&[own, relayed]));
+    lone.gossip.note_leave(NOW, &contact.id, true, 2 << 32 | 900);
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Live));
+    lone.gossip.note_leave(NOW, &contact.id, true, 3 << 32 | 2);
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Left { for_good: true }));
+}
