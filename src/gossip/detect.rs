@@ -207,8 +207,9 @@ impl Gossip {
             return;
         }
         entry.sequence = entry.sequence.max(sequence);
-        self.arrived(now, position, contact.addr);
-        self.alive(now, position, rtt);
+        if self.arrived(position, contact.addr) {
+            self.alive(now, position, rtt);
+        }
     }
 
     fn relay_answered(
@@ -224,7 +225,7 @@ impl Gossip {
             ProbeOutcome::Answered => {
                 entry.vouched = now;
                 // Others reach it and this node does not.
-                self.health.worse();
+                self.health.doubted();
             }
             ProbeOutcome::Silent | ProbeOutcome::Unknown => {
                 entry.silent_relays = entry.silent_relays.saturating_add(1);
@@ -518,7 +519,7 @@ impl Gossip {
         if mark.short == self.own_id.short() {
             if mark.sequence() == self.own.sequence() && self.refutations.take(now) {
                 self.own.renew(now);
-                self.health.worse();
+                self.health.doubted();
                 self.counters.count(Counter::Refuted);
             }
             return;

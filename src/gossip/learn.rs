@@ -35,8 +35,8 @@ impl Gossip {
         entry.sequence = datagram.sequence();
         let here = entry.addr() == from;
         let unproven = self.members.places()[position].liveness == Liveness::Unproven;
-        if proven {
-            self.arrived(now, position, from);
+        if proven && !self.arrived(position, from) {
+            return None;
         }
         if proven || !unproven {
             self.alive(now, position, None);
@@ -86,17 +86,25 @@ impl Gossip {
         self.wake_up(now);
     }
 
-    /// A member answers at this address.
-    pub(super) fn arrived(&mut self, _now: Instant, position: usize, addr: SocketAddr) {
+    /// A member answers at this address. One that was entered where it only said that it is has no right to a place among
+    /// those of another prefix: without room there it is forgotten, and this is false.
+    pub(super) fn arrived(&mut self, position: usize, addr: SocketAddr) -> bool {
         let old = self.members.entry(position).addr();
         if old == addr {
-            return;
+            return true;
+        }
+        let unproven = self.members.places()[position].liveness == Liveness::Unproven;
+        if unproven && !self.members.may_prove(position, addr) {
+            self.counters.count(Counter::PrefixFull);
+            self.members.remove(position);
+            return false;
         }
         self.members.set_addr(position, addr);
-        if self.members.places()[position].liveness != Liveness::Unproven {
+        if !unproven {
             let contact = self.members.entry(position).contact();
             self.raise(GossipEvent::Moved { contact, from: old });
         }
+        true
     }
 
     /// Takes in what `teller` says about a node, itself or another. What it tells as news is passed on.

@@ -307,7 +307,7 @@ impl Members {
         if full && !(near || newcomer.met || newcomer.displaces) {
             return Err(NoPlace::View);
         }
-        if !self.has_prefix_room(newcomer, near) {
+        if !self.has_prefix_room(newcomer.addr, newcomer.met, near) {
             return Err(NoPlace::Prefix);
         }
         if full {
@@ -371,14 +371,19 @@ impl Members {
         *counter = counter.saturating_add_signed(change);
     }
 
+    /// Whether an unproven member that answers at `addr` would have been entered there.
+    pub(super) fn may_prove(&self, position: usize, addr: SocketAddr) -> bool {
+        self.has_prefix_room(addr, true, self.is_near(self.places[position].distance))
+    }
+
     /// Whoever was never met does not count against whoever was: its address is only what somebody said.
-    fn has_prefix_room(&self, newcomer: &Newcomer, near: bool) -> bool {
-        let Some(prefix) = Prefix::of(newcomer.addr) else { return true };
+    fn has_prefix_room(&self, addr: SocketAddr, met: bool, near: bool) -> bool {
+        let Some(prefix) = Prefix::of(addr) else { return true };
         let (mut of_view, mut of_near, mut rank) = (0, 0, 0);
         for (position, place) in self.places.iter().enumerate() {
             let is_near = rank < self.near_max;
             rank += usize::from(!place.liveness.is_over());
-            let counts = !(newcomer.met && place.liveness == Liveness::Unproven);
+            let counts = !(met && place.liveness == Liveness::Unproven);
             if counts && Prefix::of(self.entry(position).addr()) == Some(prefix) {
                 of_view += 1;
                 of_near += usize::from(is_near);

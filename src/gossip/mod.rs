@@ -297,8 +297,9 @@ impl Gossip {
         if matches!(self.members.places()[position].liveness, Liveness::Left { .. }) {
             return self.ask_soon(now, contact.id.short());
         }
-        self.arrived(now, position, contact.addr);
-        self.alive(now, position, rtt);
+        if self.arrived(position, contact.addr) {
+            self.alive(now, position, rtt);
+        }
     }
 
     /// Another machine could not reach a node: it is asked soon.
@@ -314,7 +315,11 @@ impl Gossip {
     pub fn note_leave(&mut self, now: Instant, id: &NodeId, for_good: bool, sequence: u64) {
         self.notice_sleep(now);
         let Some(position) = self.position(id) else { return };
-        if sequence <= self.members.entry(position).sequence {
+        // The upper half counts the runs of the node. What it said in an earlier one may be a replay, also where this node has
+        // not heard it since.
+        let run = |sequence: u64| sequence >> 32;
+        let known = self.members.entry(position);
+        if sequence <= known.sequence || run(sequence) < run(known.state.sequence()) {
             return;
         }
         let entry = self.members.entry_mut(position);

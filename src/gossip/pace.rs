@@ -49,10 +49,19 @@ pub(super) struct Health(u8);
 impl Health {
     /// As bad as it gets.
     pub(super) const WORST: u8 = 8;
+    /// As bad as it gets by what others say. Liars must not make this node patient with the dead.
+    const WORST_HEARSAY: u8 = 2;
 
-    /// Something speaks against this node: a timer that fired late, helpers that did not answer, a suspicion of it.
+    /// Something speaks against this node: a timer that fired late, helpers that did not answer.
     pub(super) fn worse(&mut self) {
         self.0 = (self.0 + 1).min(Self::WORST);
+    }
+
+    /// Somebody says that others reach whom this node does not reach, or do not reach this node.
+    pub(super) fn doubted(&mut self) {
+        if self.0 < Self::WORST_HEARSAY {
+            self.worse();
+        }
     }
 
     /// Somebody answered in time.

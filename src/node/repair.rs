@@ -5,7 +5,7 @@ use super::{Node, Purpose};
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, PieceMeta, Share};
 use crate::manifest::{Content, Manifest};
-use crate::replication::{Action, CopyOutcome, Held};
+use crate::replication::{Action, CopyOutcome, Held, REPLICAS_MAX};
 use crate::store::PieceChange;
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushOutcome};
@@ -79,9 +79,31 @@ impl Node {
     pub(super) fn look_after_no_more(&mut self, now: Instant, share: &Share) {
         for (key, _) in pieces_of(&share.manifest) {
             self.replication.piece_removed(&key);
-            if let Some(meta) = self.store.piece(&key) {
-                self.replication.piece_added(now, held(&meta));
+            self.look_after_piece(now, &key);
+        }
+    }
+
+    /// A piece is kept here, or still is: as a stored one, as a part of a file that was put here, or as both. The file's part
+    /// is not dropped, and stays when the stored one goes.
+    fn look_after_piece(&mut self, now: Instant, key: &Key) {
+        let stored = self.store.piece(key).map(|meta| held(&meta));
+        let lasting = self.store.lasting_share(key).filter(|share| share.replicated && share.replicas > 0);
+        let replicas = lasting.filter(|_| !self.config.leaf).map(|share| share.replicas);
+        let piece = match (stored, replicas) {
+            (Some(stored), Some(replicas)) => {
+                Some(Held { replicas: stored.replicas.max(replicas), keep: true, ..stored })
             }
+            (Some(stored), None) => Some(stored),
+            (None, Some(replicas)) => self.store.locate(key).map(|(_, extent)| Held {
+                key: *key,
+                replicas,
+                length: extent.length,
+                keep: true,
+            }),
+            (None, None) => None,
+        };
+        if let Some(piece) = piece {
+            self.replication.piece_added(now, piece);
         }
     }
 
@@ -90,8 +112,11 @@ impl Node {
         let mut acted = false;
         while let Some(change) = self.store.poll_change() {
             match change {
-                PieceChange::Kept(meta) => _ = self.replication.piece_added(now, held(&meta)),
-                PieceChange::Dropped(key) => self.replication.piece_removed(&key),
+                PieceChange::Kept(meta) => self.look_after_piece(now, &meta.key),
+                PieceChange::Dropped(key) => {
+                    self.replication.piece_removed(&key);
+                    self.look_after_piece(now, &key);
+                }
             }
         }
         while let Some(action) = self.replication.poll_action() {
@@ -169,7 +194,7 @@ impl Node {
         let Some((offer, _)) = self.offer_of(now, &key) else {
             return self.relocated(now, key, 0);
         };
-        let wanted = usize::from(offer.replicas);
+        let wanted = usize::from(offer.replicas.min(REPLICAS_MAX));
         if self.relocations.contains(&key) {
             return;
         }

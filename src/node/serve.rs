@@ -4,6 +4,7 @@ use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Share, StreamId};
 use crate::manifest::Content;
+use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
 use crate::time::{Duration, Instant};
 use crate::transfer::{DownloadError, TransferEvent, Verdict};
@@ -13,7 +14,7 @@ use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
 const FULL_PAUSE: Duration = Duration::from_secs(60);
 /// A node keeps a piece only when fewer than this many nodes that it knows are closer to the piece's key. It is the size
 /// of a bucket: among so many, views of who is closest may differ.
-const CLOSER_NODES_MAX: usize = 20;
+const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
 
 impl Node {
     pub(super) fn transfer_event(&mut self, now: Instant, event: TransferEvent) {

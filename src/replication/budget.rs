@@ -38,9 +38,17 @@ impl Budget {
 
     /// A copy of `bytes` begins.
     pub(super) fn spend(&mut self, now: Instant, bytes: u64) {
+        self.free_at = self.free_at.max(now - BURST) + self.cost(bytes);
+    }
+
+    /// A copy of `bytes` was refused before any of them went.
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        self.free_at = self.free_at - self.cost(bytes);
+    }
+
+    fn cost(&self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate());
-        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.free_at = self.free_at.max(now - BURST) + cost;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 

@@ -47,12 +47,16 @@ use counters::Counter;
 use exchange::{Exchange, Purpose};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// On how many nodes a piece is kept at the most, whatever its offers ask for: those farther from it do not take it. An offer
+/// costs a few bytes, and must not have the piece copied to everybody.
+pub const REPLICAS_MAX: u8 = 20;
+
 /// A stored piece, as far as replication is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
     /// Its key.
     pub key: Key,
-    /// How many nodes should hold it.
+    /// How many nodes should hold it; more than [`REPLICAS_MAX`] are as many as that.
     pub replicas: u8,
     /// Its bytes.
     pub length: u32,
@@ -185,8 +189,9 @@ impl Replication {
     /// when the table is full.
     pub fn piece_added(&mut self, now: Instant, piece: Held) -> bool {
         self.deadline.set(None);
+        let replicas = piece.replicas.min(REPLICAS_MAX);
         if let Some(known) = self.pieces.get_mut(&piece.key) {
-            known.replicas = piece.replicas;
+            known.replicas = replicas;
             known.keep = piece.keep;
             known.length = piece.length;
         } else {
@@ -194,7 +199,7 @@ impl Replication {
                 self.counters.count(Counter::NotTracked);
                 return false;
             }
-            self.pieces.insert(now, piece.key, piece.replicas, piece.length, piece.keep);
+            self.pieces.insert(now, piece.key, replicas, piece.length, piece.keep);
             // Whoever brought it here is about to bring it to the others.
             self.put_off(&piece.key, now + self.config.rank_wait);
         }

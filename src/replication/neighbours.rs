@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::reconcile::Session;
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};
+use crate::wire::address::Prefix;
 use crate::wire::contact::Contact;
 
 /// How many neighbours there is room for.
@@ -72,11 +73,14 @@ pub(super) struct Slot {
     /// It takes no copies: others get them until then.
     passed_until: Option<Instant>,
     refusals: u32,
-    /// The last copy to it broke off: none goes there until then.
+    /// The last copy to it broke off, or it did not say whether it has a piece: none goes there until then.
     pub(super) held_until: Instant,
     broken: u32,
-    /// Work that it may still ask for, in pieces looked at, as of `credited`.
-    credit: u64,
+    /// Offers in a row that it had no room for.
+    busy: u32,
+    /// Work that it may still ask for, in pieces looked at, as of `credited`. One answer may cost more than is left: that is
+    /// owed, and earned back before the next.
+    credit: i64,
     credited: Instant,
 }
 
@@ -241,7 +245,8 @@ impl Neighbours {
         slot.liveness = after;
         let unresponsive = |liveness| matches!(liveness, Liveness::Unresponsive { .. });
         if unresponsive(after) {
-            if !unresponsive(before) {
+            // Names are free: only who stayed for a while says something about this node's own link.
+            if !unresponsive(before) && slot.settled {
                 changes.vanished.push(slot.contact.id);
             }
             (slot.session, slot.reconcile_at) = (None, None);
@@ -284,6 +289,7 @@ impl Neighbours {
             refusals: 0,
             held_until: now,
             broken: 0,
+            busy: 0,
             credit: 0,
             credited: Instant::ZERO,
         });
@@ -362,7 +368,7 @@ impl Neighbours {
         self.refresh(now);
     }
 
-    /// A copy to it broke off: it gets none for `first`, longer each time, up to eight times as long.
+    /// A copy to it broke off, or it does not say whether it has a piece: it gets none for `first`, longer each time, up to eight times as long.
     pub(super) fn hold(&mut self, now: Instant, slot: usize, first: Duration) {
         if let Some(slot) = self.get_mut(slot) {
             slot.held_until = now + first * (1 << slot.broken.min(3));
@@ -370,10 +376,22 @@ impl Neighbours {
         }
     }
 
+    /// It had no room for a copy. One that never has must not keep others waiting: after so many in a row it gets none for
+    /// `first`, longer each time.
+    pub(super) fn was_busy(&mut self, now: Instant, slot: usize, first: Duration) {
+        const BUSY_MAX: u32 = 8;
+        let Some(known) = self.get_mut(slot) else { return };
+        known.busy += 1;
+        if known.busy >= BUSY_MAX {
+            known.busy = 0;
+            self.hold(now, slot, first);
+        }
+    }
+
     /// It took a copy.
     pub(super) fn took(&mut self, slot: usize) {
         if let Some(slot) = self.get_mut(slot) {
-            (slot.refusals, slot.broken) = (0, 0);
+            (slot.refusals, slot.broken, slot.busy) = (0, 0, 0);
         }
     }
 
@@ -431,6 +449,22 @@ impl Neighbours {
         self.complete || (inside && chosen.count() as usize == count)
     }
 
+    /// In how many networks the nodes in `mask` are: one for each IP prefix, and for each address that has none.
+    pub(super) fn networks(&self, mask: u64) -> usize {
+        let mut prefixes = Vec::new();
+        let mut count = 0;
+        for slot in bits(mask).filter_map(|index| self.get(index)) {
+            match Prefix::of(slot.contact.addr) {
+                Some(prefix) if prefixes.contains(&prefix) => {}
+                prefix => {
+                    count += 1;
+                    prefixes.extend(prefix);
+                }
+            }
+        }
+        count
+    }
+
     fn leading_distance(&self, slot: usize, key: &Key) -> u64 {
         let leading = |bytes: &[u8; 32]| bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
         leading(&self.id_at(slot).0) ^ leading(&key.0)
@@ -442,13 +476,13 @@ impl Neighbours {
 
     /// Takes what a neighbour asks for from what it may ask for: `per_second` pieces looked at, twice as much at once.
     /// Whether anything is left.
-    pub(super) fn has_credit(&mut self, now: Instant, slot: usize, per_second: u64) -> bool {
+    pub(super) fn has_credit(&mut self, now: Instant, slot: usize, per_second: u32) -> bool {
         let Some(slot) = self.get_mut(slot) else { return false };
         let earned = now.since(slot.credited).as_nanos() * u128::from(per_second) / 1_000_000_000;
-        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
         // What is too little to count is earned later.
         if earned > 0 {
-            slot.credit = slot.credit.saturating_add(earned).min(per_second * 2);
+            slot.credit = slot.credit.saturating_add(earned).min(i64::from(per_second) * 2);
             slot.credited = now;
         }
         slot.credit > 0
@@ -457,7 +491,7 @@ impl Neighbours {
     /// It was given so much of what it may ask for.
     pub(super) fn charge(&mut self, slot: usize, pieces: u64) {
         if let Some(slot) = self.get_mut(slot) {
-            slot.credit = slot.credit.saturating_sub(pieces);
+            slot.credit = slot.credit.saturating_sub_unsigned(pieces);
         }
     }
 }

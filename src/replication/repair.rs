@@ -25,6 +25,8 @@ const PLACES_MAX: usize = 2;
 const PLACE_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after a neighbour said that it has answered enough.
 const LATER: Duration = Duration::from_secs(1);
+/// How many times in a row it may say so about one piece. Then others have their turn.
+const LATER_MAX: u8 = 8;
 
 /// How far a piece that is being dealt with has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +48,8 @@ pub(super) struct Job {
     /// It is to be dropped once the target and these have it.
     drop: Option<u64>,
     step: Step,
+    /// How many times the target wanted to be asked later.
+    later: u8,
     /// Live copies when it began, and since when the piece needs something: who comes first.
     live: u8,
     since: Instant,
@@ -184,7 +188,7 @@ impl Replication {
         self.pieces.take_on(&key);
         let drop = drop.then_some(targets & !(1 << slot));
         let (step, since, length) = (Step::Look(now), piece.since, piece.length);
-        self.jobs.insert(key, Job { slot, target, drop, step, live, since, length });
+        self.jobs.insert(key, Job { slot, target, drop, step, later: 0, live, since, length });
     }
 
     /// Asks a neighbour about the pieces that are about to be copied there, or dropped because it has them.
@@ -216,6 +220,7 @@ impl Replication {
     /// A neighbour said which of the pieces it has; `None` when it said nothing.
     pub(super) fn looked(&mut self, now: Instant, slot: usize, keys: &[Key], answers: Option<Answers<'_>>) {
         let mut said = answers.iter().flat_map(|answers| answers.iter());
+        let mut evades = false;
         for key in keys {
             let answer = said.next();
             let asked = |job: &&mut Job| job.slot == slot && job.step == Step::Looking;
@@ -232,13 +237,21 @@ impl Replication {
                     }
                     self.release(now, key);
                 }
-                Some(Answer::Later) => job.step = Step::Look(now + LATER),
+                Some(Answer::Later) if job.later < LATER_MAX => {
+                    job.later += 1;
+                    job.step = Step::Look(now + LATER);
+                }
                 None if answers.is_some() => job.step = Step::Look(now),
-                None => {
+                Some(Answer::Later) | None => {
+                    evades = true;
                     self.put_off(key, now + self.config.rank_wait / 2);
                     self.release(now, key);
                 }
             }
+        }
+        if evades {
+            // What others lack must not wait together with what this one lacks.
+            self.neighbours.hold(now, slot, self.config.rank_wait);
         }
     }
 
@@ -254,6 +267,7 @@ impl Replication {
             if let Some(target) = self.neighbours.get(slot).map(|slot| slot.contact.id) {
                 let drop = Some(others & !(1 << slot));
                 (job.slot, job.target, job.drop, job.step) = (slot, target, drop, Step::Look(now));
+                job.later = 0;
                 return;
             }
             return self.release(now, key);
@@ -307,6 +321,9 @@ impl Replication {
         if outcome == CopyOutcome::Stored {
             self.counters.add(Counter::CopiedBytes, u64::from(length));
         }
+        if matches!(outcome, CopyOutcome::Had | CopyOutcome::Busy | CopyOutcome::Refused) {
+            self.budget.give_back(u64::from(length));
+        }
         let took = matches!(outcome, CopyOutcome::Stored | CopyOutcome::Had);
         match (slot, outcome) {
             (Some(slot), CopyOutcome::Stored | CopyOutcome::Had) => {
@@ -321,6 +338,7 @@ impl Replication {
             }
             (Some(slot), CopyOutcome::Refused) => self.neighbours.pass_over(now, slot, urgent_after * 5),
             (Some(slot), CopyOutcome::Failed) => self.neighbours.hold(now, slot, rank_wait),
+            (Some(slot), CopyOutcome::Busy) => self.neighbours.was_busy(now, slot, rank_wait),
             _ => {}
         }
         // Its turn comes again; somebody else's copy is waited for.

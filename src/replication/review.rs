@@ -76,7 +76,10 @@ impl Replication {
         }
         let surplus = || {
             let held = chosen.mask & confirmed & masks.live;
-            !piece.keep && !chosen.own && held == chosen.mask && chosen.count() as usize >= replicas
+            let all =
+                !piece.keep && !chosen.own && held == chosen.mask && chosen.count() as usize >= replicas;
+            // Names are free, addresses less so: that one host says that it has all copies is not enough to drop this one.
+            all && self.neighbours.networks(held) >= usize::from(quorum)
         };
         found.need = if urgent {
             Need::Urgent

@@ -19,7 +19,7 @@ pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes(
 /// A range with so few keys is listed instead of divided.
 const LISTED_MAX: u32 = 12;
 /// Pieces that one neighbour may have looked at in a second.
-const WORK_PER_SECOND: u64 = 131_072;
+const WORK_PER_SECOND: u32 = 131_072;
 /// What a range costs besides the pieces in it.
 const RANGE_COST: u64 = 16;
 

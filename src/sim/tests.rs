@@ -1,5 +1,6 @@
 //! The world as a whole: it repeats itself, and what people do in it works.
 
+use super::blob::Blob;
 use super::disk::Crash;
 use super::hostile::{Hostility, corrupt};
 use super::population::{Joining, build};
@@ -8,7 +9,11 @@ use super::seeds::REGRESSIONS;
 use super::stage::Options;
 use super::workload::Workload;
 use super::world::{Plan, World};
+use crate::node::command::Command;
 use crate::time::Duration;
+use crate::wire::inspect::Held;
+use std::path::PathBuf;
+use std::rc::Rc;
 
 fn network(plan: Plan, count: usize) -> World {
     let mut world = World::new(plan);
@@ -128,5 +133,33 @@ fn runs_that_once_showed_a_defect_show_none() {
         let scenario = named(name).expect("a scenario that there is");
         let outcome = (scenario.play)(&Options::small(nodes, minutes, seed));
         assert!(outcome.report.holds(), "{:#?}", outcome.report.checks);
+    }
+}
+
+#[test]
+fn a_shared_file_is_looked_after_when_pieces_of_it_that_were_stored_here_expire() {
+    let mut world = network(Plan::new(11), 10);
+    let content = Blob::random(700_000, 5);
+    let keys = content.manifest().keys().to_vec();
+    let put = |world: &mut World, host: usize, lifetime: u32| {
+        let path = PathBuf::from(format!("/data/{host}"));
+        world.hosts[host].disk.write_file(&path, Rc::clone(&content));
+        world.command(host, Command::Put { path, replicas: Some(3), lifetime: Some(lifetime) });
+        world.run_for(Duration::from_secs(120));
+    };
+    put(&mut world, 1, 900);
+    let stored = |world: &World, host: usize| {
+        let node = world.hosts[host].node.as_ref().expect("it runs");
+        keys.iter().filter(|key| node.inspect_piece(world.now(), key).held == Held::Stored).count()
+    };
+    let second = (2..10).max_by_key(|host| stored(&world, *host)).expect("there are hosts");
+    assert!(stored(&world, second) > 0);
+    put(&mut world, second, 1_000_000);
+    world.run_for(Duration::from_secs(1200));
+    assert_eq!(stored(&world, second), 0, "they have expired");
+    let node = world.hosts[second].node.as_ref().expect("it runs");
+    for key in &keys {
+        let entry = node.inspect_piece(world.now(), key);
+        assert!(entry.held == Held::Shared && entry.live >= 1, "{entry:?}");
     }
 }

@@ -388,3 +388,52 @@ fn messages_of_any_content_are_taken_without_a_panic() {
     }
     assert!(taken > 0 && lone.gossip.members().count() <= 100);
 }
+
+#[test]
+fn a_prefix_is_not_left_by_claiming_to_be_elsewhere_first() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let home = |index: usize| SocketAddr::from(([8, 8, 8, index as u8], 1));
+    for index in 2..150 {
+        let now = NOW + Duration::from_millis(20 * index as u64);
+        let claimed = SocketAddr::from(([9, index as u8, 1, 1], 1));
+        let about = About { addrs: [Some(claimed), None], ..About::default() };
+        let state = NodeState::new(&lone.network, &identity(index), &about, 5);
+        lone.hand_in(now, &identity(1), address(1), &gossip(&[own, state]));
+        lone.gossip.note_alive(now, Contact::new(identity(index).public(), home(index)), None);
+    }
+    let there =
+        lone.gossip.members().filter(|member| (2..150).any(|index| home(index) == member.contact.addr));
+    let there = there.count();
+    assert!((8..=32).contains(&there), "{there} of one prefix");
+    assert!(lone.count(Counter::PrefixFull) > 100);
+}
+
+#[test]
+fn liars_do_not_make_a_node_patient_with_the_dead() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let short = lone.gossip.own_id.short();
+    for step in 0..40 {
+        let now = NOW + Duration::from_secs(step * 5);
+        let marks = [StateMark::new(short, lone.gossip.sequence())];
+        lone.hand_in(now, &identity(1), address(1), &suspecting(&[own], &marks));
+    }
+    assert_eq!(lone.count(Counter::Refuted), 40);
+    assert_eq!(lone.gossip.local_health(), 2);
+}
+
+#[test]
+fn a_goodbye_of_an_earlier_run_does_not_send_a_node_away() {
+    let mut lone = Lone::new(config());
+    let contact = lone.meet(NOW, 1);
+    let (relay, relayed) = (lone.meet(NOW, 2), lone.state(1, 3 << 32 | 5));
+    let own = lone.state(2, 5);
+    lone.hand_in(NOW, &identity(2), relay.addr, &gossip(&[own, relayed]));
+    lone.gossip.note_leave(NOW, &contact.id, true, 2 << 32 | 900);
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Live));
+    lone.gossip.note_leave(NOW, &contact.id, true, 3 << 32 | 2);
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Left { for_good: true }));
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
-use crate::wire::reconcile::{RANGES_MAX, Scope};
+use crate::wire::reconcile::RANGES_MAX;
 
 /// One machine that holds `count` pieces and knows one neighbour.
 struct Alone {
@@ -146,4 +146,123 @@ fn a_neighbour_that_only_ever_divides_is_given_up() {
     assert!(counted(machine, "reconcile_failed") >= 3);
     assert!(world.datagrams < 30_000, "{} datagrams", world.datagrams);
     assert!(world.bytes < 20_000_000, "{} bytes", world.bytes);
+}
+
+#[test]
+fn a_neighbour_that_asks_about_everything_at_once_owes_what_that_costs() {
+    let mut alone = Alone::new(20_000);
+    let everything = [WireRange::new(0, u64::MAX, Scope::Kept, Summary::default())];
+    let before = alone.machine.work;
+    for _ in 0..200 {
+        alone.now = alone.now + Duration::from_millis(10);
+        alone.ask(1, &Message::Reconcile { salt: 1, ranges: &everything }, true);
+    }
+    let work = alone.machine.work - before;
+    assert!(work < 4 * 131_072 + 50_000, "{work} pieces looked at in two seconds");
+}
+
+/// Pieces on eight nodes; then a ninth comes that `does` something, and one of the eight goes. Whether the others repair
+/// what that had.
+fn is_repaired_in_spite_of(does: impl Fn(&mut World, usize)) -> bool {
+    let (mut world, keys) = World::settled(8, 1500);
+    let hostile = world.join();
+    does(&mut world, hostile);
+    world.run(seconds(600));
+    world.leave(3);
+    world.run(seconds(1500));
+    let honest = |world: &World, key: &Key| {
+        let mut closest = world.closest(key, 3);
+        closest.retain(|index| *index != hostile);
+        closest
+    };
+    let lacking = keys.iter().filter(|key| {
+        let holders = world.holders(key);
+        honest(&world, key).iter().any(|index| !holders.contains(index))
+    });
+    lacking.count() == 0
+}
+
+#[test]
+fn a_neighbour_that_never_says_what_it_has_does_not_hold_up_the_copies_to_others() {
+    assert!(is_repaired_in_spite_of(|world, hostile| {
+        world.evasive = Some(hostile);
+        world.unwilling.insert(hostile, CopyOutcome::Busy);
+    }));
+}
+
+#[test]
+fn a_neighbour_that_is_always_busy_does_not_use_up_what_others_need() {
+    assert!(is_repaired_in_spite_of(|world, hostile| {
+        world.unwilling.insert(hostile, CopyOutcome::Busy);
+    }));
+}
+
+/// A machine whose 40 neighbours have settled, at `address_of` each.
+fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, Vec<Neighbour>, Instant) {
+    let start = Instant::from_secs(1000);
+    let mut machine = Replication::new(ReplicationConfig::default(), identity(0).id(), [1; 32], start);
+    let liveness = Liveness::Live { since: start };
+    let neighbour =
+        |index| Neighbour { contact: Contact::new(identity(index).public(), address_of(index)), liveness };
+    let mut all: Vec<Neighbour> = (1..=40).map(neighbour).collect();
+    let own = identity(0).id().key();
+    all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own));
+    let mut outbox = Outbox::new(Network::new("test"), identity(0), false, 1, 256);
+    let mut now = start;
+    for _ in 0..400 {
+        now = now + seconds(1);
+        machine.set_neighbourhood(now, &all, true);
+        while machine.next_deadline().is_some_and(|at| at <= now) {
+            machine.handle_timeout(now, &mut outbox);
+        }
+    }
+    (machine, all, now)
+}
+
+#[test]
+fn names_that_come_and_vanish_do_not_make_a_node_take_itself_for_cut_off() {
+    let (mut machine, mut all, now) = among_neighbours(address);
+    for index in 50..62 {
+        let contact = Contact::new(identity(index).public(), address(index));
+        all.push(Neighbour { contact, liveness: Liveness::Live { since: now } });
+    }
+    machine.set_neighbourhood(now, &all, true);
+    let later = now + seconds(50);
+    for neighbour in &mut all[40..] {
+        neighbour.liveness = Liveness::Unresponsive { since: later };
+    }
+    machine.set_neighbourhood(later, &all, true);
+    assert_eq!(machine.statistics().cut_off_since, None);
+    for neighbour in &mut all[..12] {
+        neighbour.liveness = Liveness::Unresponsive { since: later };
+    }
+    machine.set_neighbourhood(later, &all, true);
+    assert_eq!(machine.statistics().cut_off_since, Some(later), "those who stayed are believed");
+}
+
+#[test]
+fn nothing_is_dropped_because_one_host_says_that_it_has_all_copies() {
+    let need = |address_of: &dyn Fn(usize) -> SocketAddr| {
+        let (mut machine, all, now) = among_neighbours(address_of);
+        let far = all.last().expect("one is farthest").contact.id;
+        let key = far.key();
+        machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
+        for neighbour in &all {
+            machine.confirmed(now, &key, &neighbour.contact.id);
+        }
+        machine.assess(&key, machine.pieces.get(&key).expect("it was added")).need
+    };
+    assert_eq!(need(&|index| SocketAddr::from(([8, 8, 8, index as u8], 1))), pieces::Need::Whole);
+    assert_eq!(need(&|index| SocketAddr::from(([8, 8, index as u8, 8], 1))), pieces::Need::Surplus);
+    assert_eq!(need(&address), pieces::Need::Surplus, "one's own network is trusted");
+}
+
+#[test]
+fn an_offer_cannot_have_a_piece_copied_to_everybody() {
+    let (mut machine, _, now) = among_neighbours(address);
+    let key = identity(0).id().key();
+    machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
+    machine.piece_added(now, Held { key, replicas: 255, length: 9, keep: false });
+    let status = machine.inspect(&key).expect("it is looked after");
+    assert_eq!((status.replicas, status.holders.len()), (REPLICAS_MAX, usize::from(REPLICAS_MAX)));
 }

@@ -12,7 +12,7 @@ use crate::time::Duration;
 use crate::wire::datagram::PAYLOAD_BYTES_MAX;
 use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
-use crate::wire::reconcile::{Answer, AnswerWriter, Summary, WirePart};
+use crate::wire::reconcile::{Answer, AnswerWriter, Scope, Summary, WirePart};
 
 const MEGABYTE: u32 = 1 << 20;
 
@@ -61,6 +61,8 @@ pub(super) struct World {
     numbered: u64,
     /// Answers whatever it is asked about with parts that fit nothing.
     pub(super) liar: Option<usize>,
+    /// Compares as it should, and wants to be asked later when it is asked what it has.
+    pub(super) evasive: Option<usize>,
     pub(super) loss_percent: u64,
     /// Nodes that take no copies, and what they say.
     pub(super) unwilling: BTreeMap<usize, CopyOutcome>,
@@ -103,6 +105,7 @@ impl World {
             tick_every: seconds(1),
             numbered: 0,
             liar: None,
+            evasive: None,
             loss_percent: 0,
             unwilling: BTreeMap::new(),
             copied: Vec::new(),
@@ -418,6 +421,16 @@ impl World {
         match datagram.message() {
             Message::Reconcile { ranges, .. } if self.liar == Some(to) => {
                 lie(&mut node.outbox, &asker, datagram.transaction(), ranges);
+            }
+            Message::Reconcile { ranges, .. }
+                if self.evasive == Some(to) && ranges[0].scope() == Scope::Kept =>
+            {
+                let mut out = [0; PAYLOAD_BYTES_MAX];
+                let mut writer = AnswerWriter::new(&mut out);
+                writer.put(&Answer::Later);
+                let answers = writer.finish().expect("it is well formed");
+                let message = Message::Reconciled { answers };
+                node.outbox.send(asker.addr, Some(asker.id), datagram.transaction(), 0, &message);
             }
             _ => node.machine.handle_datagram(self.now, from, &datagram, true, &mut node.outbox),
         }
