@@ -22,6 +22,11 @@ const OUTPACED: u64 = 8;
 const PACE_UNTRIED: u64 = 64 << 10;
 /// Files that a peer may follow over one stream.
 pub(super) const FOLLOWS_MAX: usize = 16;
+/// What each change of them costs, for each makes this node share a file anew and tell others: whoever changes its mind all
+/// the time is not listened to.
+const FOLLOW_COST: Duration = Duration::from_millis(250);
+/// Changes that may come at once.
+const FOLLOW_CHANGES_MAX: u32 = 2 * FOLLOWS_MAX as u32;
 /// Blocks that wait in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
 /// Bytes of frames that a peer may leave unread: several times what answers everything that it may ask at once.
@@ -81,6 +86,8 @@ pub(super) struct Session {
     pub(super) asked: BTreeSet<u32>,
     /// The files that the other end follows.
     pub(super) follows: BTreeMap<Key, Follow>,
+    /// Up to when the changes of that are paid for.
+    follows_paid: Instant,
     /// The files that this end follows.
     pub(super) following: BTreeSet<Key>,
     /// What the other end has offered.
@@ -139,8 +146,6 @@ pub(super) struct Question {
 /// A file that the other end follows.
 #[derive(Default)]
 pub(super) struct Follow {
-    /// It has said that it does not any more.
-    pub(super) over: bool,
     /// The chunks that were gained here and that it has not been told of.
     pub(super) news: Vec<u32>,
 }
@@ -241,6 +246,7 @@ impl Session {
             accepted: BTreeSet::new(),
             asked: BTreeSet::new(),
             follows: BTreeMap::new(),
+            follows_paid: now,
             following: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             mismatches: 0,
@@ -252,6 +258,16 @@ impl Session {
     /// Who is at the other end, once that is proven.
     pub(super) fn peer_id(&self) -> Option<NodeId> {
         self.peer.map(|peer| peer.id)
+    }
+
+    /// Whether the other end may follow one more file, or one less. If so, that is counted.
+    pub(super) fn may_change_follows(&mut self, now: Instant) -> bool {
+        let paid = self.follows_paid.max(now) + FOLLOW_COST;
+        let may = paid <= now + FOLLOW_COST * FOLLOW_CHANGES_MAX;
+        if may {
+            self.follows_paid = paid;
+        }
+        may
     }
 
     /// A number for a request, a question or an offer of this end, unused among those that are not answered.

@@ -9,7 +9,7 @@ use super::Transfer;
 use super::chunks::Bits;
 use super::download::{Download, Phase, Source};
 use super::events::DownloadId;
-use super::session::{FOLLOWS_MAX, Session};
+use super::session::{FOLLOWS_MAX, Follow, Session};
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::manifest::CHUNKS_MAX;
@@ -38,13 +38,17 @@ impl Transfer {
     pub(super) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(contact) = session.peer else { return };
-        let new = !session.follows.contains_key(&file);
-        if new && (over || session.follows.len() >= FOLLOWS_MAX) {
+        if session.follows.contains_key(&file) != over {
+            return self.out.count("follow_repeated");
+        }
+        let full = !over && session.follows.len() >= FOLLOWS_MAX;
+        if full || !session.may_change_follows(now) {
             return self.out.count("follow_refused");
         }
-        let follow = session.follows.entry(file).or_default();
-        follow.over = over;
-        follow.news.clear();
+        match over {
+            true => session.follows.remove(&file),
+            false => session.follows.insert(file, Follow::default()),
+        };
         let fetching: Vec<DownloadId> = self.downloads_of(&file).collect();
         self.changed.extend(&fetching);
         if over {
@@ -57,9 +61,7 @@ impl Transfer {
                 self.add_source(now, id, contact, false);
             }
         }
-        if new {
-            self.introduce(stream, file, contact);
-        }
+        self.introduce(stream, file, contact);
     }
 
     pub(super) fn on_gained(&mut self, now: Instant, stream: StreamId, file: Key, chunks: &[U32]) {
@@ -105,7 +107,7 @@ impl Transfer {
 
     /// Tells a new follower of a file of others, and others of it.
     fn introduce(&mut self, stream: StreamId, file: Key, newcomer: Contact) {
-        let follows = |session: &Session| session.follows.get(&file).is_some_and(|follow| !follow.over);
+        let follows = |session: &Session| session.follows.contains_key(&file);
         let mut others: BTreeMap<NodeId, Contact> = BTreeMap::new();
         let mut told = Vec::new();
         for (&other, session) in self.streams.iter().filter(|(_, session)| follows(session)) {
@@ -164,7 +166,7 @@ impl Transfer {
     /// Tells whoever follows a file that a chunk of it is here.
     pub(super) fn tell_gained(&mut self, file: &Key, chunk: u32) {
         for (&stream, session) in &mut self.streams {
-            let Some(follow) = session.follows.get_mut(file).filter(|follow| !follow.over) else { continue };
+            let Some(follow) = session.follows.get_mut(file) else { continue };
             // A file that is fetched again and again has no more news than chunks.
             if follow.news.len() < CHUNKS_MAX as usize {
                 follow.news.push(chunk);
@@ -183,8 +185,7 @@ impl Transfer {
     /// Takes note of who fetches the same file now.
     pub(super) fn meet_fellows(&self, download: &mut Download) {
         let follows = |stream: &StreamId| {
-            let follow = self.streams.get(stream).and_then(|session| session.follows.get(&download.hash));
-            follow.is_some_and(|follow| !follow.over)
+            self.streams.get(stream).is_some_and(|session| session.follows.contains_key(&download.hash))
         };
         let fetches = |id: &NodeId| self.peers.get(id).is_some_and(|streams| streams.iter().any(follows));
         let fellows: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();

@@ -187,6 +187,31 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
     assert_eq!(heard(&mut puppet), [""; 0]);
 }
 
+#[test]
+fn who_follows_one_file_after_the_other_is_listened_to_and_who_changes_its_mind_all_the_time_is_not() {
+    let ((mut machine, identity), mut puppet, file) = fetching(40);
+    let mut now = NOW;
+    let mut say = |machine: &mut Transfer, now, file, over| {
+        let mut bytes = Vec::new();
+        Frame::Follow { file, over }.write(&mut bytes);
+        machine.handle_bytes(now, puppet.stream, &bytes, &identity);
+        machine.counters().get("follow_refused").copied().unwrap_or_default()
+    };
+    for number in 0..100 {
+        for over in [false, true] {
+            now = now + Duration::from_secs(1);
+            assert_eq!(say(&mut machine, now, Key([number; 32]), over), 0, "file {number}");
+        }
+    }
+    for change in 0..1000 {
+        say(&mut machine, now, file, change % 2 == 1);
+    }
+    // What it is refused to begin or to end does not change, so that saying it again is of no effect.
+    assert!(say(&mut machine, now, file, false) >= 450);
+    puppet.listen(&mut (machine, identity));
+    assert!(!puppet.closed);
+}
+
 /// Answers what the machine's peers want.
 fn serve(machine: &mut (Transfer, Identity)) {
     while let Some(event) = machine.0.poll_event() {
