@@ -48,7 +48,7 @@ impl Transfer {
     pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
         let mut room = true;
         for contact in sources {
-            room &= self.add_source(now, download, *contact, false);
+            room &= self.add_source(now, download, *contact, None);
         }
         self.settle(now);
         room
@@ -137,13 +137,13 @@ impl Transfer {
         true
     }
 
-    /// Adds a node that may have some of the file; false when there is no room. `hearsay` says that a peer named it.
+    /// Adds a node that may have some of the file; false when there is no room. `hearsay` is the peer that named it, if one did.
     pub(super) fn add_source(
         &mut self,
         now: Instant,
         download: DownloadId,
         contact: Contact,
-        hearsay: bool,
+        hearsay: Option<NodeId>,
     ) -> bool {
         let mut source = Source::new(now, contact, self.rng.u64(), &self.config.timing);
         source.banned = self.is_banned(now, &contact.id);

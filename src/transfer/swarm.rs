@@ -23,8 +23,10 @@ use zerocopy::little_endian::U32;
 const TOLD_MAX: usize = 16;
 /// Bytes that a peer may have unread and still be told news. More waits until it has read them.
 const NEWS_UNREAD_MAX: usize = 4096;
-/// Places of a download for nodes that were only named and have not been reached.
-const HEARSAY_MAX: usize = 8;
+/// Places of a download for nodes that were only named and have not been reached, and how many of them are for those that
+/// one peer named: who names nodes that are not there takes no places from who names others.
+const HEARSAY_MAX: usize = 16;
+const HEARSAY_OF_ONE_MAX: usize = 8;
 /// A source that denied so many chunks in a row that it had said to have is not believed when it says so again.
 const DENIED_MAX: u32 = 8;
 /// Who has made no progress for so long is not counted on.
@@ -58,7 +60,7 @@ impl Transfer {
             // Whoever fetches it has some of it, or will have.
             let known = self.downloads.get(&id).is_some_and(|it| it.sources.contains_key(&contact.id));
             if !known {
-                self.add_source(now, id, contact, false);
+                self.add_source(now, id, contact, None);
             }
         }
         self.introduce(stream, file, contact);
@@ -81,20 +83,21 @@ impl Transfer {
     }
 
     pub(super) fn on_sources(&mut self, now: Instant, stream: StreamId, file: Key, contacts: &[WireContact]) {
-        let follows = |session: &Session| session.following.contains(&file);
-        if !self.streams.get(&stream).is_some_and(follows) {
+        let follows = |session: &&Session| session.following.contains(&file);
+        let Some(namer) = self.streams.get(&stream).filter(follows).and_then(Session::peer_id) else {
             return self.out.count("sources_unasked");
-        }
+        };
         for contact in contacts.iter().filter_map(WireContact::get) {
             for id in self.downloads_of(&file).collect::<Vec<_>>() {
                 let Some(download) = self.downloads.get(&id) else { continue };
-                let unreached =
-                    |source: &&Source| source.hearsay && !self.peers.contains_key(&source.contact.id);
-                let room = download.sources.values().filter(unreached).count() < HEARSAY_MAX;
+                let unreached = |source: &&Source| !self.peers.contains_key(&source.contact.id);
+                let namers = download.sources.values().filter(unreached).filter_map(|source| source.hearsay);
+                let of_one = namers.clone().filter(|other| *other == namer).count();
+                let room = of_one < HEARSAY_OF_ONE_MAX && namers.count() < HEARSAY_MAX;
                 if Some(contact.id) == self.own || download.sources.contains_key(&contact.id) || !room {
                     continue;
                 }
-                self.add_source(now, id, contact, true);
+                self.add_source(now, id, contact, Some(namer));
             }
         }
     }
