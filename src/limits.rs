@@ -28,7 +28,7 @@ pub struct Limits {
     pub streams_unproven_max: usize,
     /// Requests that one peer may have waiting here.
     pub requests_per_stream_max: usize,
-    /// Pieces asked of one peer and not yet here.
+    /// Pieces asked of one peer and not yet here: what fills a long line, when the pieces are small.
     pub requests_in_flight_max: usize,
     /// Downloads under way.
     pub downloads_max: usize,
@@ -80,7 +80,7 @@ impl Default for Limits {
             streams_max: 64,
             streams_unproven_max: 16,
             requests_per_stream_max: 64,
-            requests_in_flight_max: 8,
+            requests_in_flight_max: 64,
             downloads_max: 8,
             sources_per_download_max: 32,
             uploads_max: 8,

@@ -79,10 +79,8 @@ impl Intake {
     /// Moves at most `max` bytes from a socket into the pipe; 0 bytes when the other end has closed it. The pipe must be
     /// emptied before it is filled again.
     pub(super) fn fill(&mut self, socket: impl AsFd, max: usize) -> Result<Spliced, Errno> {
-        let Some(pipe) = self.pipe() else {
-            self.way = Way::Copied;
-            return Ok(Spliced::Refused);
-        };
+        // Descriptors may have run out for a moment: the next take tries again.
+        let Some(pipe) = self.pipe() else { return Ok(Spliced::Refused) };
         let flags = SpliceFlags::NONBLOCK;
         match splice(socket, None, &pipe.writer, None, max.min(TAKEN_BYTES_MAX), flags) {
             Ok(bytes) => Ok(Spliced::Bytes(bytes)),
@@ -123,7 +121,8 @@ impl Intake {
 
     fn pipe(&mut self) -> Option<&Pipe> {
         if self.pipe.is_none() {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+            // Nobody ever waits at it: a pipe that is not as full as it should be is an error, not a loop that stands still.
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
             // Where it may not be as large, less fits into it at a time.
             let _ = fcntl_setpipe_size(&writer, PIPE_BYTES);
             self.pipe = Some(Pipe { reader, writer });

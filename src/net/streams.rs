@@ -114,6 +114,10 @@ impl Streams {
     fn may_send(&mut self, now: Instant, id: StreamId) -> usize {
         let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
         let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return 0 };
+        if stream.writes_at.is_some_and(|at| now < at) {
+            // Whatever has woken it: a few bytes at a time would cost more calls than content.
+            return 0;
+        }
         let allowed = Pair(&mut stream.outgoing, &mut self.outgoing).allowed(now);
         stream.writes_at = allowed.err();
         allowed.unwrap_or(0)
@@ -125,6 +129,9 @@ impl Streams {
         let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return 0 };
         if stream.sink.is_none() {
             return usize::MAX;
+        }
+        if stream.reads_at.is_some_and(|at| now < at) {
+            return 0;
         }
         let allowed = Pair(&mut stream.incoming, &mut self.incoming).allowed(now);
         stream.reads_at = allowed.err();

@@ -36,9 +36,14 @@ impl Bucket {
         }
         let flown = u128::from(self.rate) * now.since(self.at).as_nanos() / 1_000_000_000;
         if flown > 0 {
-            self.tokens =
-                self.tokens.saturating_add(i64::try_from(flown).unwrap_or(i64::MAX)).min(self.full());
-            self.at = now;
+            let tokens = self.tokens.saturating_add(i64::try_from(flown).unwrap_or(i64::MAX));
+            self.tokens = tokens.min(self.full());
+            // The part of a byte that has flown beyond the last whole one is not lost, however often somebody looks.
+            let counted = (flown * 1_000_000_000).div_ceil(u128::from(self.rate));
+            self.at = match tokens < self.full() {
+                true => self.at + Duration::from_nanos(u64::try_from(counted).unwrap_or(u64::MAX)),
+                false => now,
+            };
         }
         usize::try_from(self.tokens).unwrap_or(0)
     }
@@ -118,6 +123,18 @@ mod tests {
         assert_eq!(at.since(START).as_millis(), 531, "500 bytes owed and a slice of 31");
         assert!(Pair(&mut bucket, &mut other).allowed(at).is_ok_and(|bytes| bytes >= 31));
         assert_eq!(other.available(at), usize::MAX);
+    }
+
+    #[test]
+    fn who_looks_all_the_time_gets_as_much_as_who_comes_when_told() {
+        let mut bucket = Bucket::new(START, 16 << 10);
+        let mut moved = 0;
+        for micros in (0..10_000_000).step_by(119) {
+            let bytes = bucket.available(START + Duration::from_micros(micros));
+            bucket.take(bytes);
+            moved += bytes;
+        }
+        assert!(moved > (160 << 10) * 99 / 100, "{moved}");
     }
 
     #[test]

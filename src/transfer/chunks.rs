@@ -100,6 +100,8 @@ pub(super) struct Chunks {
     turns: Vec<u8>,
     /// Chunks that are to come first, in their order, however common they are: that many from the first missing one on.
     ahead: u32,
+    /// No chunk that has still to be asked for is cheaper than this: see [`cost`](Chunks::cost).
+    floor: (u16, u8),
 }
 
 /// Bytes that come in their order when somebody reads the file while it arrives.
@@ -121,6 +123,7 @@ impl Chunks {
             start: (start % u64::from(count)) as u32,
             turns: Vec::new(),
             ahead: 0,
+            floor: (0, 0),
             manifest,
         };
         for (index, _) in (0..count).zip(have).filter(|(_, have)| **have) {
@@ -167,6 +170,7 @@ impl Chunks {
     pub(super) fn count_source(&mut self, index: u32, has: bool) {
         if let Some(rarity) = self.rarity.get_mut(index as usize) {
             *rarity = if has { rarity.saturating_add(1) } else { rarity.saturating_sub(1) };
+            self.floor = self.floor.min(self.cost(index));
         }
     }
 
@@ -207,26 +211,72 @@ impl Chunks {
             let ours = mix(own ^ chunk);
             others.iter().filter(|other| mix(**other ^ chunk) > ours).count() as u8
         };
+        self.floor = (0, 0);
         self.turns = if others.is_empty() { Vec::new() } else { (0..self.count()).map(turn).collect() };
     }
 
     /// The chunk to ask a source for that has these: the one that is read next, else the rarest, among equals that of which
     /// it is this node's turn, then the first from the start. What is `spared` is left to others.
-    pub(super) fn pick(&self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
+    pub(super) fn pick(&mut self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
         let urgent = self.prefix..self.prefix.saturating_add(self.ahead).min(self.count());
         if let Some(index) = urgent.into_iter().find(|&index| has.get(index) && self.is_unasked(index)) {
             return Some(index);
         }
-        let turned = |index: u32| if index < self.start { index + self.count() } else { index };
-        self.unasked_words(has)
-            .flat_map(|(i, word)| ones_of(word & !spared.map_or(0, |spared| spared.word(i)), i))
-            .filter(|&index| index < self.count())
-            .min_by_key(|&index| (self.rarity[index as usize], self.turn(index), turned(index)))
+        let mut best: Option<((u16, u8), u32)> = None;
+        let after = self.candidates(has, spared, self.start..self.count());
+        for index in after.chain(self.candidates(has, spared, 0..self.start)) {
+            let cost = self.cost(index);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, index));
+                if cost <= self.floor {
+                    // No need to look at all the others, of which a large file has thousands.
+                    return Some(index);
+                }
+            }
+        }
+        let (least, index) = best?;
+        if spared.is_none() && self.is_all_unasked(has) {
+            self.floor = least;
+        }
+        Some(index)
+    }
+
+    /// What is asked for first has the least of this: how many have it, and how many are to fetch it sooner.
+    fn cost(&self, index: u32) -> (u16, u8) {
+        (self.rarity.get(index as usize).copied().unwrap_or(0), self.turn(index))
+    }
+
+    /// The chunks in a range that a source with these chunks can be asked for.
+    fn candidates<'a>(
+        &'a self,
+        has: &'a Bits,
+        spared: Option<&'a Bits>,
+        range: Range<u32>,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let words = range.start as usize / 64..range.end.div_ceil(64) as usize;
+        words
+            .flat_map(move |i| {
+                let gone = self.have.word(i) | self.asked.word(i) | spared.map_or(0, |spared| spared.word(i));
+                ones_of(has.word(i) & !gone, i)
+            })
+            .filter(move |index| range.contains(index))
     }
 
     /// How many others are to fetch a chunk sooner than this node.
     pub(super) fn turn(&self, index: u32) -> u8 {
         self.turns.get(index as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether a source with these chunks has all that has still to be asked for.
+    fn is_all_unasked(&self, has: &Bits) -> bool {
+        let lacks = |i: usize| {
+            (0..64).any(|bit| {
+                let index = i as u32 * 64 + bit;
+                index < self.count() && self.is_unasked(index) && !has.get(index)
+            })
+        };
+        let full = |i: &usize| has.word(*i) | self.have.word(*i) | self.asked.word(*i) == u64::MAX;
+        !(0..self.have.words.len()).filter(|i| !full(i)).any(lacks)
     }
 
     fn is_unasked(&self, index: u32) -> bool {
@@ -271,6 +321,7 @@ impl Chunks {
             if owners.is_empty() {
                 self.in_flight.remove(&index);
                 self.asked.put(index, false);
+                self.floor = self.floor.min(self.cost(index));
             }
         }
     }
@@ -356,6 +407,55 @@ mod tests {
         }
         assert_eq!(taken.count(), 700);
         assert!(first.iter().all(|count| (60..140).contains(count)), "{first:?}");
+    }
+
+    #[test]
+    fn the_chunk_that_is_picked_is_the_best_of_all_whatever_happened_before() {
+        let mut rng = crate::rng::Rng::new([5; 32]);
+        let mut chunks = chunks(200, &[], 77);
+        let mut sources = [all(200), Bits::new(200), Bits::new(200)];
+        (0..200).for_each(|index| chunks.count_source(index, true));
+        let mut asked: Vec<u32> = Vec::new();
+        for step in 0..4000 {
+            let index = (rng.u64() % 200) as u32;
+            let source = (rng.u64() % 3) as usize;
+            match rng.u64() % 12 {
+                0..3 => {
+                    let has = rng.u64() % 4 > 0;
+                    if sources[source].put(index, has) {
+                        chunks.count_source(index, has);
+                    }
+                }
+                3 => {
+                    let others: Vec<u64> = (0..rng.u64() % 4).collect();
+                    chunks.share_among(9, &others);
+                }
+                4 if !asked.is_empty() => {
+                    let index = asked.swap_remove(index as usize % asked.len());
+                    chunks.release(index, StreamId(1), index);
+                }
+                5 if step % 16 == 0 => {
+                    asked.retain(|asked| *asked != index);
+                    chunks.done(index);
+                }
+                _ => {
+                    let spared = (rng.u64() % 4 == 0).then(|| sources[(source + 1) % 3].clone());
+                    let turned = |index: u32| if index < 77 { index + 200 } else { index };
+                    let best = (0..200)
+                        .filter(|&index| sources[source].get(index) && chunks.is_unasked(index))
+                        .filter(|&index| !spared.as_ref().is_some_and(|spared| spared.get(index)))
+                        .min_by_key(|&index| (chunks.cost(index), turned(index)));
+                    let picked = chunks.pick(&sources[source], spared.as_ref());
+                    assert_eq!(picked, best, "step {step}");
+                    if let Some(request) = picked {
+                        let asked_at = Instant::ZERO;
+                        let owner = Owner { stream: StreamId(1), request, asked: asked_at, receiving: false };
+                        chunks.ask(request, owner);
+                        asked.push(request);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

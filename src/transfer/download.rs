@@ -56,8 +56,8 @@ pub(super) struct Source {
     /// Not asked for pieces before this: it was busy.
     pub(super) pause: Instant,
     pub(super) banned: bool,
-    /// Another source named it, and nothing proves that there is such a node.
-    pub(super) hearsay: bool,
+    /// The source that named it, if one did: nothing proves that there is such a node.
+    pub(super) hearsay: Option<NodeId>,
     /// Chunks in a row that it said to have and did not give.
     pub(super) denied: u32,
     pub(super) root: RootState,
@@ -93,7 +93,7 @@ impl Source {
             retry_at: now,
             pause: now,
             banned: false,
-            hearsay: false,
+            hearsay: None,
             denied: 0,
             root: RootState::Unasked,
             has: Bits::default(),

@@ -48,7 +48,7 @@ impl Transfer {
     pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
         let mut room = true;
         for contact in sources {
-            room &= self.add_source(now, download, *contact, false);
+            room &= self.add_source(now, download, *contact, None);
         }
         self.settle(now);
         room
@@ -137,13 +137,13 @@ impl Transfer {
         true
     }
 
-    /// Adds a node that may have some of the file; false when there is no room. `hearsay` says that a peer named it.
+    /// Adds a node that may have some of the file; false when there is no room. `hearsay` is the peer that named it, if one did.
     pub(super) fn add_source(
         &mut self,
         now: Instant,
         download: DownloadId,
         contact: Contact,
-        hearsay: bool,
+        hearsay: Option<NodeId>,
     ) -> bool {
         let mut source = Source::new(now, contact, self.rng.u64(), &self.config.timing);
         source.banned = self.is_banned(now, &contact.id);
@@ -270,7 +270,7 @@ impl Transfer {
                 let stream = self.stream_to(&source.contact.id)?;
                 let session = self.streams.get(&stream)?;
                 session
-                    .has_room(ROOT_BYTES_MAX, self.config.limits.requests_in_flight_max)
+                    .has_room(id, ROOT_BYTES_MAX, self.config.limits.requests_in_flight_max, 1)
                     .then_some((stream, (source.failures, source.order)))
             };
             let candidates =
@@ -327,14 +327,13 @@ impl Transfer {
         stream: StreamId,
         spared: Option<&Bits>,
     ) -> bool {
-        let share = self.share_of(&peer);
+        let sharers = self.downloads_from(&peer) + 1;
         let Some(session) = self.streams.get(&stream) else { return false };
         let (Some(source), Phase::Chunks(chunks)) = (download.sources.get(&peer), &mut download.phase) else {
             return false;
         };
         let length = chunks.manifest.chunk_bytes().min(chunks.manifest.length()) as u32;
-        let room = session.has_room(length, self.config.limits.requests_in_flight_max)
-            && session.requests_of(id) < share;
+        let room = session.has_room(id, length, self.config.limits.requests_in_flight_max, sharers);
         let spared = spared.filter(|_| chunks.is_all(&source.has));
         let Some(index) = room.then(|| chunks.pick(&source.has, spared)).flatten() else { return false };
         // Whose turn it is asks for it too, sooner or later: what is asked for early out of turn comes twice.
@@ -345,14 +344,14 @@ impl Transfer {
         true
     }
 
-    /// How many requests of one download a peer gets, so that several downloads from it advance together.
-    fn share_of(&self, peer: &NodeId) -> usize {
+    /// How many other downloads take from a peer, so that all of them advance together.
+    fn downloads_from(&self, peer: &NodeId) -> usize {
         let others = self.downloads.values().filter(|other| {
             other.chunks().is_some_and(|chunks| {
                 other.sources.get(peer).is_some_and(|source| chunks.lacks_of(&source.has))
             })
         });
-        (self.config.limits.requests_in_flight_max / (others.count() + 1)).max(1)
+        others.count()
     }
 
     /// Endgame: sources that have nothing else to do, since every missing chunk of theirs has been asked for, are also

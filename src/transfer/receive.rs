@@ -89,7 +89,7 @@ impl Transfer {
         let (Some(request), Some(peer)) = (session.requests.remove(&number), session.peer_id()) else {
             return self.violated(now, stream);
         };
-        session.answered(now);
+        session.request_answered(now);
         self.changed.extend(self.downloads.keys());
         if request.cancelled {
             return;
@@ -126,7 +126,7 @@ impl Transfer {
         length: u32,
     ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
-        session.answered(now);
+        session.request_answered(now);
         let Some(request) = session.requests.get(&number).copied() else {
             return self.violated(now, stream);
         };

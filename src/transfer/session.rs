@@ -22,14 +22,24 @@ const OUTPACED: u64 = 8;
 const PACE_UNTRIED: u64 = 64 << 10;
 /// Files that a peer may follow over one stream.
 pub(super) const FOLLOWS_MAX: usize = 16;
+/// What each change of them costs, for each makes this node share a file anew and tell others: whoever changes its mind all
+/// the time is not listened to.
+const FOLLOW_COST: Duration = Duration::from_millis(250);
+/// Changes that may come at once.
+const FOLLOW_CHANGES_MAX: u32 = 2 * FOLLOWS_MAX as u32;
 /// Blocks that wait in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
 /// Bytes of frames that a peer may leave unread: several times what answers everything that it may ask at once.
 pub(super) const UNREAD_BYTES_MAX: usize = 64 << 10;
 /// Questions that a peer may have waiting here.
 pub(super) const QUESTIONS_MAX: usize = 16;
-/// Bytes that are asked of one peer ahead of their arrival, when that is more than two pieces.
-const AHEAD_BYTES_MAX: u64 = 4 << 20;
+/// Bytes that are asked of one peer ahead of their arrival, when that is more than two pieces: twice what is on the way at
+/// its pace, for what is asked for at most fills the line only when there is more than that to be had. On short ways it is
+/// a fixed number, but no more than comes in a second, and on none more than this.
+const AHEAD_BYTES: u64 = 2 << 20;
+const AHEAD_BYTES_MAX: u64 = 16 << 20;
+/// Over about how long the pace of a peer is measured.
+const PACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// One stream.
 pub(super) struct Session {
@@ -52,8 +62,12 @@ pub(super) struct Session {
     received_bytes: u64,
     /// How many pieces have come.
     pieces: usize,
-    /// How fast the last piece of some length came, in bytes per second; `None` before the first.
-    pace: Option<u64>,
+    /// How fast pieces of some length came.
+    flow: Flow,
+    /// The shortest time that an answer took to come which nothing was before.
+    round_trip: Option<Duration>,
+    /// When such an answer was asked for.
+    asked_alone: Option<Instant>,
     /// Since when that is measured: the waiting for a piece counts, too.
     pace_since: Instant,
     /// Since when content waits to leave, and when some last left.
@@ -81,6 +95,8 @@ pub(super) struct Session {
     pub(super) asked: BTreeSet<u32>,
     /// The files that the other end follows.
     pub(super) follows: BTreeMap<Key, Follow>,
+    /// Up to when the changes of that are paid for.
+    follows_paid: Instant,
     /// The files that this end follows.
     pub(super) following: BTreeSet<Key>,
     /// What the other end has offered.
@@ -139,8 +155,6 @@ pub(super) struct Question {
 /// A file that the other end follows.
 #[derive(Default)]
 pub(super) struct Follow {
-    /// It has said that it does not any more.
-    pub(super) over: bool,
     /// The chunks that were gained here and that it has not been told of.
     pub(super) news: Vec<u32>,
 }
@@ -225,7 +239,9 @@ impl Session {
             received_at: now,
             received_bytes: 0,
             pieces: 0,
-            pace: None,
+            flow: Flow::default(),
+            round_trip: None,
+            asked_alone: None,
             pace_since: now,
             sending_since: now,
             sent_at: now,
@@ -241,6 +257,7 @@ impl Session {
             accepted: BTreeSet::new(),
             asked: BTreeSet::new(),
             follows: BTreeMap::new(),
+            follows_paid: now,
             following: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             mismatches: 0,
@@ -252,6 +269,16 @@ impl Session {
     /// Who is at the other end, once that is proven.
     pub(super) fn peer_id(&self) -> Option<NodeId> {
         self.peer.map(|peer| peer.id)
+    }
+
+    /// Whether the other end may follow one more file, or one less. If so, that is counted.
+    pub(super) fn may_change_follows(&mut self, now: Instant) -> bool {
+        let paid = self.follows_paid.max(now) + FOLLOW_COST;
+        let may = paid <= now + FOLLOW_COST * FOLLOW_CHANGES_MAX;
+        if may {
+            self.follows_paid = paid;
+        }
+        may
     }
 
     /// A number for a request, a question or an offer of this end, unused among those that are not answered.
@@ -307,7 +334,7 @@ impl Session {
         let Receiving::Sink { purpose, length, .. } = self.receiving else { return None };
         // What is shorter tells about delays, not about pace.
         if u64::from(length) >= PACE_UNTRIED {
-            self.pace = Some(pace(u64::from(length), now.since(self.pace_since)));
+            self.flow.add(u64::from(length), now.since(self.pace_since));
         }
         self.pace_since = now;
         self.pieces = self.pieces.saturating_add(1);
@@ -321,33 +348,60 @@ impl Session {
     pub(super) fn is_outpaced_by(&self, other: &Session, now: Instant, long: Duration) -> bool {
         let Receiving::Sink { begun, received, .. } = self.receiving else { return false };
         let present = pace(received, now.since(begun));
-        begun + long <= now && present.saturating_mul(OUTPACED) < other.pace.unwrap_or(PACE_UNTRIED)
+        begun + long <= now && present.saturating_mul(OUTPACED) < other.flow.pace().unwrap_or(PACE_UNTRIED)
     }
 
     /// Enters a request. The other end's time starts when it has nothing else to do for this end.
     pub(super) fn request(&mut self, now: Instant, request: Request) -> u32 {
         if !self.is_expecting() {
             self.answered(now);
-            self.pace_since = now;
+            (self.pace_since, self.asked_alone) = (now, Some(now));
         }
         let number = self.number();
         self.requests.insert(number, request);
         number
     }
 
-    /// Whether one more piece of `length` bytes may be asked for.
-    pub(super) fn has_room(&self, length: u32, requests_max: usize) -> bool {
-        let ahead: u64 = self.requests.values().map(|request| u64::from(request.length)).sum();
-        let few = self.requests.len() < 2;
+    /// A request is answered, or its content begins to come.
+    pub(super) fn request_answered(&mut self, now: Instant) {
+        self.answered(now);
+        if let Some(took) = self.asked_alone.take().map(|at| now.since(at)) {
+            self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+        }
+    }
+
+    /// Whether one more piece of `length` bytes may be asked for, for one of so many downloads.
+    pub(super) fn has_room(
+        &self,
+        download: DownloadId,
+        length: u32,
+        requests_max: usize,
+        downloads: usize,
+    ) -> bool {
+        let bytes = |(count, sum): (u64, u64), it: &Request| (count + 1, sum + u64::from(it.length));
+        let (all, all_bytes) = self.requests.values().fold((0, 0), bytes);
+        let own = self.requests.values().filter(|it| it.download == download);
+        let (own, own_bytes) = own.fold((0, 0), bytes);
+        let (length, most, downloads) = (u64::from(length), self.ahead_bytes(), downloads.max(1) as u64);
         // As many more as pieces have come: at first nobody knows who else is asking for the same.
-        let most = requests_max.min(self.pieces.saturating_add(2));
-        self.requests.len() < most && (few || ahead + u64::from(length) <= AHEAD_BYTES_MAX)
+        let requests_max = requests_max.min(self.pieces.saturating_add(2)) as u64;
+        let few = own == 0 || all < 2 && downloads == 1;
+        let fits = all_bytes + length <= most && own_bytes + length <= most / downloads;
+        all < requests_max && (few || fits)
+    }
+
+    /// How many bytes may be asked for ahead of their arrival.
+    fn ahead_bytes(&self) -> u64 {
+        let Some(pace) = self.flow.pace() else { return AHEAD_BYTES };
+        let trip = self.round_trip.map_or(0, |trip| trip.as_micros());
+        let on_the_way = u64::try_from(u128::from(pace) * trip / 1_000_000).unwrap_or(u64::MAX);
+        on_the_way.saturating_mul(2).max(pace.min(AHEAD_BYTES)).min(AHEAD_BYTES_MAX)
     }
 
     /// The pace that the other end has shown, in bytes per second; `None` before it has, and while what was asked of it has
     /// made no progress for `long`.
     pub(super) fn pace(&self, now: Instant, long: Duration) -> Option<u64> {
-        self.pace.filter(|_| self.requests.is_empty() || now < self.received_at + long)
+        self.flow.pace().filter(|_| self.requests.is_empty() || now < self.received_at + long)
     }
 
     /// How many live requests come before one; `None` when there is no such live request.
@@ -355,11 +409,6 @@ impl Session {
         let live = |(_, request): &(&u32, &Request)| !request.cancelled;
         self.requests.get(&number).filter(|request| !request.cancelled)?;
         Some(self.requests.range(..number).filter(live).count())
-    }
-
-    /// How many requests for a download are not answered.
-    pub(super) fn requests_of(&self, download: DownloadId) -> usize {
-        self.requests.values().filter(|request| request.download == download).count()
     }
 
     /// How many pieces the other end wants or offers.
@@ -479,6 +528,29 @@ impl Session {
     }
 }
 
+/// How much came in how much time, what is older counting less.
+#[derive(Default)]
+struct Flow {
+    bytes: u64,
+    nanos: u64,
+}
+
+impl Flow {
+    fn add(&mut self, bytes: u64, time: Duration) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.nanos = self.nanos.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        while u128::from(self.nanos) > PACE_PERIOD.as_nanos() {
+            (self.bytes, self.nanos) = (self.bytes / 2, self.nanos / 2);
+        }
+    }
+
+    /// Bytes per second; `None` before there were any.
+    fn pace(&self) -> Option<u64> {
+        let pace = u128::from(self.bytes) * 1_000_000_000 / u128::from(self.nanos.max(1));
+        (self.bytes > 0).then(|| u64::try_from(pace).unwrap_or(u64::MAX))
+    }
+}
+
 /// Bytes per second.
 fn pace(bytes: u64, time: Duration) -> u64 {
     bytes.saturating_mul(1000) / (time.as_millis() as u64).max(1)
@@ -509,4 +581,70 @@ pub(super) fn next_question(
         }
     }
     (chunks, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::wire::frame::Hello;
+    use crate::wire::network::Network;
+
+    const START: Instant = Instant::from_secs(9);
+    const PIECE: u32 = 256 << 10;
+
+    fn session() -> Session {
+        let public = Identity::from_secret(&[1; 32]).public();
+        let hello = Hello::new(Network::new("test").id(), public, [1; 32], 5, false);
+        Session::new(START, SocketAddr::from(([10, 0, 0, 1], 1)), None, Handshake::new(true, hello))
+    }
+
+    /// How many pieces are under way in the end over a line of this many bytes per second whose answers take so long,
+    /// when two `downloads` share it, or one has it alone.
+    fn under_way(rate: u64, trip: Duration, downloads: u64) -> Vec<usize> {
+        let (mut session, mut now) = (session(), START);
+        let piece_time = Duration::from_nanos(u64::from(PIECE) * 1_000_000_000 / rate);
+        let mut arrivals: VecDeque<(Instant, u32)> = VecDeque::new();
+        for _ in 0..400 {
+            for download in (1..=downloads).map(DownloadId) {
+                let request = Request { download, part: Part::Chunk(0), length: PIECE, cancelled: false };
+                while session.has_room(download, PIECE, 64, downloads as usize) {
+                    let number = session.request(now, request);
+                    let free = arrivals.back().map_or(now, |(at, _)| *at).max(now + trip);
+                    arrivals.push_back((free + piece_time, number));
+                }
+            }
+            let (at, number) = arrivals.pop_front().expect("one piece is always asked for");
+            let begun = now.max(at - piece_time);
+            session.request_answered(begun);
+            let purpose = Purpose::Request(number);
+            session.receiving = Receiving::Sink { purpose, length: PIECE, begun, received: 0 };
+            now = at;
+            session.end_sink(now);
+            session.requests.remove(&number);
+        }
+        let count = |id: u64| session.requests.values().filter(|it| it.download == DownloadId(id)).count();
+        (1..=downloads).map(count).collect()
+    }
+
+    #[test]
+    fn as_much_is_asked_for_ahead_as_fills_the_line_and_no_more() {
+        let millis = Duration::from_millis;
+        assert_eq!(under_way(1 << 30, millis(0), 1), [7], "next door");
+        let far = under_way(50 << 20, millis(100), 1)[0];
+        assert!((20..=42).contains(&far), "{far} pieces, where 20 are on the way");
+        assert_eq!(under_way(1 << 30, millis(300), 1), [63], "16 MiB and no more");
+        assert_eq!(under_way(64 << 10, millis(50), 1), [1], "a slow line");
+        assert_eq!(under_way(1 << 30, millis(0), 2).iter().sum::<usize>(), 7, "two downloads");
+    }
+
+    #[test]
+    fn two_pieces_in_a_row_after_a_long_wait_are_no_great_pace() {
+        let mut flow = Flow::default();
+        for _ in 0..10 {
+            flow.add(256 << 10, Duration::from_millis(1900));
+            flow.add(256 << 10, Duration::from_millis(1));
+        }
+        assert!(flow.pace().is_some_and(|pace| pace < 1 << 20), "{:?}", flow.pace());
+    }
 }

@@ -161,14 +161,17 @@ impl Transfer {
         true
     }
 
+    /// Where a stream stands that has waited since then: who has had less comes first, then who has waited longer.
+    fn place(&self, stream: StreamId, since: Instant) -> (u64, Instant, StreamId) {
+        let peer = self.streams.get(&stream).and_then(Session::peer_id);
+        (self.slots.position(peer), since, stream)
+    }
+
     /// How many others come before a stream that waits.
     fn before(&self, stream: StreamId) -> usize {
-        let place = |stream: &StreamId, since: &Instant| {
-            let peer = self.streams.get(stream).and_then(Session::peer_id);
-            (self.slots.position(peer), *since, *stream)
-        };
-        let Some(own) = self.slots.waiting.get(&stream).map(|since| place(&stream, since)) else { return 0 };
-        self.slots.waiting.iter().filter(|(stream, since)| place(stream, since) < own).count()
+        let Some(since) = self.slots.waiting.get(&stream) else { return 0 };
+        let own = self.place(stream, *since);
+        self.slots.waiting.iter().filter(|(stream, since)| self.place(**stream, **since) < own).count()
     }
 
     /// Notes what a stream has been handed.
@@ -184,7 +187,9 @@ impl Transfer {
         let ready = |session: &Session| session.is_ready_to_send() && session.sending.is_empty();
         let streams = &self.streams;
         self.slots.waiting.retain(|stream, _| streams.get(stream).is_some_and(ready));
-        while let Some(first) = self.slots.waiting.keys().copied().min_by_key(|stream| self.before(*stream)) {
+        let first =
+            |it: &Self| it.slots.waiting.iter().map(|(stream, since)| it.place(*stream, *since)).min();
+        while let Some((_, _, first)) = first(self) {
             self.send_next(now, first);
             if self.slots.waiting.contains_key(&first) {
                 return;

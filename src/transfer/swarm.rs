@@ -9,7 +9,7 @@ use super::Transfer;
 use super::chunks::Bits;
 use super::download::{Download, Phase, Source};
 use super::events::DownloadId;
-use super::session::{FOLLOWS_MAX, Session};
+use super::session::{FOLLOWS_MAX, Follow, Session};
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::manifest::CHUNKS_MAX;
@@ -23,8 +23,10 @@ use zerocopy::little_endian::U32;
 const TOLD_MAX: usize = 16;
 /// Bytes that a peer may have unread and still be told news. More waits until it has read them.
 const NEWS_UNREAD_MAX: usize = 4096;
-/// Places of a download for nodes that were only named and have not been reached.
-const HEARSAY_MAX: usize = 8;
+/// Places of a download for nodes that were only named and have not been reached, and how many of them are for those that
+/// one peer named: who names nodes that are not there takes no places from who names others.
+const HEARSAY_MAX: usize = 16;
+const HEARSAY_OF_ONE_MAX: usize = 8;
 /// A source that denied so many chunks in a row that it had said to have is not believed when it says so again.
 const DENIED_MAX: u32 = 8;
 /// Who has made no progress for so long is not counted on.
@@ -38,13 +40,17 @@ impl Transfer {
     pub(super) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(contact) = session.peer else { return };
-        let new = !session.follows.contains_key(&file);
-        if new && (over || session.follows.len() >= FOLLOWS_MAX) {
+        if session.follows.contains_key(&file) != over {
+            return self.out.count("follow_repeated");
+        }
+        let full = !over && session.follows.len() >= FOLLOWS_MAX;
+        if full || !session.may_change_follows(now) {
             return self.out.count("follow_refused");
         }
-        let follow = session.follows.entry(file).or_default();
-        follow.over = over;
-        follow.news.clear();
+        match over {
+            true => session.follows.remove(&file),
+            false => session.follows.insert(file, Follow::default()),
+        };
         let fetching: Vec<DownloadId> = self.downloads_of(&file).collect();
         self.changed.extend(&fetching);
         if over {
@@ -54,12 +60,10 @@ impl Transfer {
             // Whoever fetches it has some of it, or will have.
             let known = self.downloads.get(&id).is_some_and(|it| it.sources.contains_key(&contact.id));
             if !known {
-                self.add_source(now, id, contact, false);
+                self.add_source(now, id, contact, None);
             }
         }
-        if new {
-            self.introduce(stream, file, contact);
-        }
+        self.introduce(stream, file, contact);
     }
 
     pub(super) fn on_gained(&mut self, now: Instant, stream: StreamId, file: Key, chunks: &[U32]) {
@@ -79,20 +83,21 @@ impl Transfer {
     }
 
     pub(super) fn on_sources(&mut self, now: Instant, stream: StreamId, file: Key, contacts: &[WireContact]) {
-        let follows = |session: &Session| session.following.contains(&file);
-        if !self.streams.get(&stream).is_some_and(follows) {
+        let follows = |session: &&Session| session.following.contains(&file);
+        let Some(namer) = self.streams.get(&stream).filter(follows).and_then(Session::peer_id) else {
             return self.out.count("sources_unasked");
-        }
+        };
         for contact in contacts.iter().filter_map(WireContact::get) {
             for id in self.downloads_of(&file).collect::<Vec<_>>() {
                 let Some(download) = self.downloads.get(&id) else { continue };
-                let unreached =
-                    |source: &&Source| source.hearsay && !self.peers.contains_key(&source.contact.id);
-                let room = download.sources.values().filter(unreached).count() < HEARSAY_MAX;
+                let unreached = |source: &&Source| !self.peers.contains_key(&source.contact.id);
+                let namers = download.sources.values().filter(unreached).filter_map(|source| source.hearsay);
+                let of_one = namers.clone().filter(|other| *other == namer).count();
+                let room = of_one < HEARSAY_OF_ONE_MAX && namers.count() < HEARSAY_MAX;
                 if Some(contact.id) == self.own || download.sources.contains_key(&contact.id) || !room {
                     continue;
                 }
-                self.add_source(now, id, contact, true);
+                self.add_source(now, id, contact, Some(namer));
             }
         }
     }
@@ -105,7 +110,7 @@ impl Transfer {
 
     /// Tells a new follower of a file of others, and others of it.
     fn introduce(&mut self, stream: StreamId, file: Key, newcomer: Contact) {
-        let follows = |session: &Session| session.follows.get(&file).is_some_and(|follow| !follow.over);
+        let follows = |session: &Session| session.follows.contains_key(&file);
         let mut others: BTreeMap<NodeId, Contact> = BTreeMap::new();
         let mut told = Vec::new();
         for (&other, session) in self.streams.iter().filter(|(_, session)| follows(session)) {
@@ -164,7 +169,7 @@ impl Transfer {
     /// Tells whoever follows a file that a chunk of it is here.
     pub(super) fn tell_gained(&mut self, file: &Key, chunk: u32) {
         for (&stream, session) in &mut self.streams {
-            let Some(follow) = session.follows.get_mut(file).filter(|follow| !follow.over) else { continue };
+            let Some(follow) = session.follows.get_mut(file) else { continue };
             // A file that is fetched again and again has no more news than chunks.
             if follow.news.len() < CHUNKS_MAX as usize {
                 follow.news.push(chunk);
@@ -183,8 +188,7 @@ impl Transfer {
     /// Takes note of who fetches the same file now.
     pub(super) fn meet_fellows(&self, download: &mut Download) {
         let follows = |stream: &StreamId| {
-            let follow = self.streams.get(stream).and_then(|session| session.follows.get(&download.hash));
-            follow.is_some_and(|follow| !follow.over)
+            self.streams.get(stream).is_some_and(|session| session.follows.contains_key(&download.hash))
         };
         let fetches = |id: &NodeId| self.peers.get(id).is_some_and(|streams| streams.iter().any(follows));
         let fellows: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();

@@ -122,10 +122,16 @@ fn nodes_that_a_source_names_get_only_a_few_places_until_they_are_reached() {
         puppet.say(&mut machine, &Frame::Sources { file, contacts: &contacts });
         puppet.say(&mut machine, &Frame::Sources { file: Key([8; 32]), contacts: &contacts });
     }
-    let sources = machine.0.download_state(DownloadId(1)).unwrap().sources;
-    assert_eq!(sources, 1 + 8);
+    let sources = |machine: &Transfer| machine.download_state(DownloadId(1)).unwrap().sources;
+    assert_eq!(sources(&machine.0), 1 + 8);
     assert_eq!(machine.0.counters()["sources_unasked"], 4);
     assert!(!puppet.closed);
+    // Whoever names others is heard all the same.
+    let mut honest = Puppet::proven(2, &mut machine);
+    machine.0.add_sources(NOW, DownloadId(1), &[honest.contact()]);
+    let other = Contact::new(PublicKey([99; 32]), SocketAddr::from(([10, 9, 9, 9], 9)));
+    honest.say(&mut machine, &Frame::Sources { file, contacts: &[WireContact::new(&other, 0)] });
+    assert_eq!(sources(&machine.0), 1 + 8 + 2);
 }
 
 #[test]
@@ -185,6 +191,31 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
     machine.0.tell_gained(&file.hash(), 1);
     puppet.listen(&mut machine);
     assert_eq!(heard(&mut puppet), [""; 0]);
+}
+
+#[test]
+fn who_follows_one_file_after_the_other_is_listened_to_and_who_changes_its_mind_all_the_time_is_not() {
+    let ((mut machine, identity), mut puppet, file) = fetching(40);
+    let mut now = NOW;
+    let say = |machine: &mut Transfer, now, file, over| {
+        let mut bytes = Vec::new();
+        Frame::Follow { file, over }.write(&mut bytes);
+        machine.handle_bytes(now, puppet.stream, &bytes, &identity);
+        machine.counters().get("follow_refused").copied().unwrap_or_default()
+    };
+    for number in 0..100 {
+        for over in [false, true] {
+            now = now + Duration::from_secs(1);
+            assert_eq!(say(&mut machine, now, Key([number; 32]), over), 0, "file {number}");
+        }
+    }
+    for change in 0..1000 {
+        say(&mut machine, now, file, change % 2 == 1);
+    }
+    // What it is refused to begin or to end does not change, so that saying it again is of no effect.
+    assert!(say(&mut machine, now, file, false) >= 450);
+    puppet.listen(&mut (machine, identity));
+    assert!(!puppet.closed);
 }
 
 /// Answers what the machine's peers want.
