@@ -10,7 +10,7 @@ use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
 use crate::time::{Duration, Instant};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
-use crate::wire::gossip::{GossipBody, GossipHead};
+use crate::wire::gossip::{GossipBody, GossipHead, Hops};
 use crate::wire::header::{Auth, HEADER_BYTES};
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
@@ -223,9 +223,8 @@ impl Gossip {
         });
         let mut states = [self.own.state(outbox); 1 + RUMOURS_TOLD];
         let limit = self.rumour_limit();
-        let count = 1 + self.rumours.tell(short, limit, &mut states[1..]);
-        // Everything that is told unasked is news, but a state of its own that everybody has heard.
-        let news = (u8::MAX >> (8 - count)) & !u8::from(!self.is_news(now));
+        let mut hops = self.own_hops(now);
+        let count = 1 + self.rumours.tell(short, limit, &mut states[1..], &mut hops);
         let mut suspicions = [StateMark::new([0; 8], 0); SUSPICIONS_MAX];
         let suspected = self.suspicions(&mut suspicions);
         let mut digest = [StateMark::new([0; 8], 0); DIGEST_MAX];
@@ -238,16 +237,20 @@ impl Gossip {
             digest: &digest[..marks],
             nearest,
             whole,
-            news,
+            hops,
             suspicions: &suspicions[..suspected],
         };
         self.counters.count(Counter::Asked);
         outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Gossip(body))
     }
 
-    /// Whether the own state was signed so lately that it may not have come around yet.
-    fn is_news(&self, now: Instant) -> bool {
-        now.since(self.own.told_at()) < self.config.interval * u32::from(self.rumour_limit())
+    /// Hops of a datagram's states of which only the first is known: the own one, news while it may not have come around yet.
+    fn own_hops(&self, now: Instant) -> Hops {
+        let mut hops = Hops::NO_NEWS;
+        if now.since(self.own.told_at()) < self.config.interval * u32::from(self.rumour_limit()) {
+            hops.set(0, 0);
+        }
+        hops
     }
 
     /// How often a rumour is told: enough that hardly anybody is left out (SWIM §4.1: a multiple of the logarithm of the
@@ -347,7 +350,7 @@ impl Gossip {
         outbox: &Outbox,
     ) {
         for (index, state) in body.states.iter().take(STATES_MAX).enumerate() {
-            self.learn(now, from, state, body.news & (1 << index) != 0, outbox);
+            self.learn(now, from, state, body.hops.get(index), outbox);
         }
         let trusted = self
             .members
@@ -384,8 +387,9 @@ impl Gossip {
         let mut states = [self.own.state(outbox); STATES_MAX];
         let limit = self.rumour_limit();
         // News first: who lacks something else can ask again.
-        let mut count = 1 + self.rumours.tell(requester, limit, &mut states[1..most.min(1 + NEWS_ANSWERED)]);
-        let news = (u8::MAX >> (8 - count)) & !u8::from(!self.is_news(now));
+        let mut hops = self.own_hops(now);
+        let told = &mut states[1..most.min(1 + NEWS_ANSWERED)];
+        let mut count = 1 + self.rumours.tell(requester, limit, told, &mut hops);
         for mark in asked.suspicions.iter().chain(asked.digest).take(DIGEST_MAX + SUSPICIONS_MAX) {
             if count == most {
                 break;
@@ -401,7 +405,7 @@ impl Gossip {
             digest: &[],
             nearest: 0,
             whole: false,
-            news,
+            hops,
             suspicions: &suspicions[..suspected],
         };
         self.counters.count(Counter::Answered);

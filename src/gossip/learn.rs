@@ -107,13 +107,14 @@ impl Gossip {
         true
     }
 
-    /// Takes in what `teller` says about a node, itself or another. What it tells as news is passed on.
+    /// Takes in what `teller` says about a node, itself or another. What it tells as news, with the hops that
+    /// it came over, is passed on.
     pub(super) fn learn(
         &mut self,
         now: Instant,
         teller: SocketAddr,
         state: &NodeState,
-        news: bool,
+        hops: Option<u8>,
         outbox: &Outbox,
     ) {
         let id = state.public().node_id();
@@ -135,7 +136,7 @@ impl Gossip {
         }) {
             return;
         }
-        let seen = !news || self.rumours.is_seen(short, state.sequence());
+        let seen = hops.is_none() || self.rumours.is_seen(short, state.sequence());
         let wanted = known.is_some() || self.is_wanted(short);
         if state.is_leaf() || seen && !wanted || !self.check(now, state, outbox) {
             return;
@@ -150,7 +151,7 @@ impl Gossip {
                 }
             }
         }
-        if news && self.rumours.add(short, state) {
+        if hops.is_some_and(|hops| self.rumours.add(short, state, hops + 1)) {
             self.counters.count(Counter::RumourDropped);
         }
     }

@@ -5,6 +5,7 @@
 //! view is remembered by its number alone, in a table of fixed size.
 
 use crate::id::ShortId;
+use crate::wire::gossip::Hops;
 use crate::wire::state::NodeState;
 
 /// Rumours that are told at a time.
@@ -13,6 +14,8 @@ const _: () = assert!(RUMOURS_MAX <= u32::BITS as usize, "a mask names them");
 /// States that are remembered by their number: more than are heard while one of them goes round (some twenty in a round of
 /// five seconds, for some minutes), or it would be news again.
 const SEEN_MAX: usize = 2048;
+/// Nodes that a rumour comes over. Each tells several others, so a network has heard it before.
+const HOPS_MAX: u8 = 14;
 /// Places that one short id may be in.
 const WAYS: usize = 4;
 
@@ -20,6 +23,8 @@ struct Rumour {
     short: ShortId,
     state: NodeState,
     told: u8,
+    /// Over how many nodes it came, this one included.
+    hops: u8,
 }
 
 /// What is told, and what was heard.
@@ -46,8 +51,9 @@ impl Rumours {
         self.seen[self.group(short)].iter().any(|seen| seen.0 == short && seen.1 >= sequence)
     }
 
-    /// Tells a state from now on, unless it was heard before. True when another rumour had to give way.
-    pub(super) fn add(&mut self, short: ShortId, state: &NodeState) -> bool {
+    /// Tells a state that came over `hops` nodes from now on, unless it was heard before. True when another rumour had to give
+    /// way.
+    pub(super) fn add(&mut self, short: ShortId, state: &NodeState, hops: u8) -> bool {
         if self.is_seen(short, state.sequence()) {
             return false;
         }
@@ -57,7 +63,11 @@ impl Rumours {
         group[..=place].rotate_right(1);
         group[0] = (short, state.sequence());
 
-        let rumour = Rumour { short, state: *state, told: 0 };
+        // What has come that far is everywhere by now.
+        if hops > HOPS_MAX {
+            return false;
+        }
+        let rumour = Rumour { short, state: *state, told: 0, hops };
         if let Some(old) = self.hot.iter_mut().find(|old| old.short == short) {
             *old = rumour;
             return false;
@@ -73,8 +83,15 @@ impl Rumours {
         true
     }
 
-    /// Takes up to `out.len()` rumours that are neither about `about` nor told `limit` times, those told least first.
-    pub(super) fn tell(&mut self, about: ShortId, limit: u8, out: &mut [NodeState]) -> usize {
+    /// Takes up to `out.len()` rumours that are neither about `about` nor told `limit` times, those told least first. They are
+    /// the states after a datagram's first, and `hops` says so.
+    pub(super) fn tell(
+        &mut self,
+        about: ShortId,
+        limit: u8,
+        out: &mut [NodeState],
+        hops: &mut Hops,
+    ) -> usize {
         let (mut count, mut taken) = (0, 0_u32);
         while count < out.len() {
             let candidates = self.hot.iter().enumerate().filter(|(index, rumour)| {
@@ -84,6 +101,7 @@ impl Rumours {
             taken |= 1 << index;
             let rumour = &mut self.hot[index];
             out[count] = rumour.state;
+            hops.set(count + 1, rumour.hops);
             rumour.told = rumour.told.saturating_add(1);
             count += 1;
         }
@@ -117,20 +135,24 @@ mod tests {
         let mut out = [state(9, 1).1; 2];
         for index in 1..=3 {
             let (short, state) = state(index, 1);
-            assert!(!rumours.add(short, &state));
+            assert!(!rumours.add(short, &state, 1));
         }
         let mut told = 0;
         for _ in 0..20 {
-            told += rumours.tell([0; 8], 4, &mut out);
+            told += rumours.tell([0; 8], 4, &mut out, &mut Hops::NO_NEWS.clone());
         }
         assert_eq!((told, rumours.len()), (12, 0));
         let (short, again) = state(1, 1);
-        rumours.add(short, &again);
+        rumours.add(short, &again, 1);
         assert_eq!(rumours.len(), 0, "what was heard before is no news");
         let (short, newer) = state(1, 2);
-        rumours.add(short, &newer);
-        assert_eq!(rumours.tell(short, 4, &mut out), 0, "nobody is told about itself");
-        assert_eq!(rumours.tell([0; 8], 4, &mut out), 1);
+        rumours.add(short, &newer, 1);
+        assert_eq!(
+            rumours.tell(short, 4, &mut out, &mut Hops::NO_NEWS.clone()),
+            0,
+            "nobody is told about itself"
+        );
+        assert_eq!(rumours.tell([0; 8], 4, &mut out, &mut Hops::NO_NEWS.clone()), 1);
     }
 
     #[test]
@@ -139,8 +161,8 @@ mod tests {
         let mut out = [state(9, 1).1; 4];
         let displaced = (1..=200).filter(|&index| {
             let (short, state) = state(index, 1);
-            let displaced = rumours.add(short, &state);
-            rumours.tell([0; 8], 50, &mut out);
+            let displaced = rumours.add(short, &state, 1);
+            rumours.tell([0; 8], 50, &mut out, &mut Hops::NO_NEWS.clone());
             displaced
         });
         assert_eq!(displaced.count(), 200 - RUMOURS_MAX);

@@ -1,7 +1,6 @@
 //! The body of a gossip and of its reply: states, what the sender knows, whom it suspects.
 
 use super::Refused;
-use super::message::reserved;
 use super::state::{NodeState, StateMark};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -14,11 +13,39 @@ pub struct GossipHead {
     nearest: u8,
     suspicions: u8,
     whole: u8,
-    news: u8,
-    reserved: [u8; 2],
+    hops: Hops,
 }
 
 const _: () = assert!(size_of::<GossipHead>() == 8);
+
+/// How news has travelled: four bits for each of the first six states, the lowest first. A state that is told as news says over
+/// how many nodes it came, at most 14, and is passed on with one more; 15 is no news. So nothing goes round for ever, however
+/// many nodes have forgotten that they heard it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(transparent)]
+pub struct Hops([u8; 3]);
+
+impl Hops {
+    /// No state is news.
+    pub const NO_NEWS: Hops = Hops([0xff; 3]);
+    /// States that hops are told of.
+    pub const STATES_MAX: usize = 6;
+    /// What is no news.
+    const OLD: u8 = 15;
+
+    /// Over how many nodes the state at `index` came, when it is news.
+    pub fn get(&self, index: usize) -> Option<u8> {
+        let hops = self.0.get(index / 2)? >> (index % 2 * 4) & 15;
+        (hops != Hops::OLD).then_some(hops)
+    }
+
+    /// The state at `index` is news that came over `hops` nodes. What came over more than 14 is none.
+    pub fn set(&mut self, index: usize, hops: u8) {
+        let Some(byte) = self.0.get_mut(index / 2) else { return };
+        let shift = index % 2 * 4;
+        *byte = *byte & !(15 << shift) | hops.min(Hops::OLD) << shift;
+    }
+}
 
 /// A gossip, or the reply to one: both have the same layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,9 +59,9 @@ pub struct GossipBody<'a> {
     pub nearest: u8,
     /// Whether the digest names everybody that the sender knows: `nearest` is all of it then.
     pub whole: bool,
-    /// Which of the first eight states are news, the lowest bit for the first: the sender heard of them lately as news, or they
-    /// are its own and new. Only news is passed on: what merely fills a gap would go round for ever.
-    pub news: u8,
+    /// Which states are news: heard as such lately, or the sender's own and new. Only news is passed on: what merely fills a gap
+    /// would never come to rest.
+    pub hops: Hops,
     /// Members that do not answer the sender, with the number of the state that it knows.
     pub suspicions: &'a [StateMark],
 }
@@ -43,7 +70,6 @@ impl<'a> GossipBody<'a> {
     /// Reads a body that fills `payload` exactly.
     pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Refused> {
         let (head, rest) = GossipHead::ref_from_prefix(payload).map_err(|_| Refused::Length)?;
-        reserved(&head.reserved)?;
         let (states, rest) = <[NodeState]>::ref_from_prefix_with_elems(rest, usize::from(head.states))
             .map_err(|_| Refused::Length)?;
         let (digest, rest) = <[StateMark]>::ref_from_prefix_with_elems(rest, usize::from(head.digests))
@@ -57,7 +83,7 @@ impl<'a> GossipBody<'a> {
             digest,
             nearest: head.nearest,
             whole: head.whole == 1,
-            news: head.news,
+            hops: head.hops,
             suspicions,
         };
         if head.whole > 1 || !body.is_right() {
@@ -72,7 +98,7 @@ impl<'a> GossipBody<'a> {
         !self.states.is_empty()
             && nearest <= self.digest.len()
             && (!self.whole || nearest == self.digest.len())
-            && (self.states.len() >= 8 || self.news >> self.states.len() == 0)
+            && (self.states.len()..Hops::STATES_MAX).all(|index| self.hops.get(index).is_none())
     }
 }
 
@@ -84,15 +110,7 @@ impl GossipHead {
         let suspicions = count(body.suspicions.len())?;
         let (nearest, whole) = (body.nearest, u8::from(body.whole));
         let right = body.is_right() && body.states.iter().all(|state| state.check().is_ok());
-        right.then_some(GossipHead {
-            states,
-            digests,
-            nearest,
-            suspicions,
-            whole,
-            news: body.news,
-            reserved: [0; 2],
-        })
+        right.then_some(GossipHead { states, digests, nearest, suspicions, whole, hops: body.hops })
     }
 }
 
@@ -124,7 +142,7 @@ mod tests {
             digest: &marks,
             nearest: 4,
             whole: false,
-            news: 5,
+            hops: Hops::NO_NEWS,
             suspicions: &marks[..2],
         };
         let payload = written(body).unwrap();
@@ -134,10 +152,31 @@ mod tests {
     }
 
     #[test]
+    fn hops_are_told_of_news_and_of_nothing_else() {
+        let mut hops = Hops::NO_NEWS;
+        hops.set(1, 0);
+        hops.set(4, 14);
+        hops.set(5, 200);
+        hops.set(6, 1);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 6].map(|index| hops.get(index)),
+            [None, Some(0), None, None, Some(14), None, None]
+        );
+        hops.set(1, 7);
+        assert_eq!((hops.get(0), hops.get(1)), (None, Some(7)));
+    }
+
+    #[test]
     fn what_no_recipient_would_take_is_not_written() {
         let (states, marks) = ([state()], [StateMark::new([7; 8], 3); 2]);
-        let body =
-            GossipBody { states: &states, digest: &marks, nearest: 2, whole: true, news: 1, suspicions: &[] };
+        let body = GossipBody {
+            states: &states,
+            digest: &marks,
+            nearest: 2,
+            whole: true,
+            hops: Hops::NO_NEWS,
+            suspicions: &[],
+        };
         assert!(written(body).is_some());
         assert_eq!(written(GossipBody { nearest: 3, whole: false, ..body }), None);
         assert_eq!(written(GossipBody { nearest: 1, ..body }), None, "the whole has no rest");
@@ -154,7 +193,7 @@ mod tests {
             digest: &marks,
             nearest: 1,
             whole: false,
-            news: 0,
+            hops: Hops::NO_NEWS,
             suspicions: &[],
         };
         let payload = written(body).unwrap();
@@ -165,8 +204,8 @@ mod tests {
             (2, 2, Refused::Value),
             (3, 1, Refused::Length),
             (4, 2, Refused::Value),
-            (5, 2, Refused::Value),
-            (6, 1, Refused::Reserved),
+            (5, 0x0f, Refused::Value),
+            (7, 0xf0, Refused::Value),
         ] {
             let mut changed = payload.clone();
             changed[index] = value;

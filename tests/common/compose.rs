@@ -7,7 +7,7 @@ use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
 use elver::wire::frame::{Frame, GAINED_CHUNKS_MAX, Hello, Offer, Refusal, SOURCES_MAX, WHICH_KEYS_MAX};
-use elver::wire::gossip::GossipBody;
+use elver::wire::gossip::{GossipBody, Hops};
 use elver::wire::inspect::{Held, INSPECT_KEYS_MAX, InspectEntry, RepairPhase, WireInspectEntry};
 use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, ProbeOutcome, Want};
 use elver::wire::provider::ProviderRecord;
@@ -100,6 +100,14 @@ fn state(number: u8) -> NodeState {
     NodeState::new(&network(), &Identity::from_secret(&[4 + number; 32]), &about, 1 << 32 | 7)
 }
 
+/// So many states are news; the last of them came over so many nodes.
+fn told(states: usize, hops: u8) -> Hops {
+    let mut all = Hops::NO_NEWS;
+    (0..states).for_each(|index| all.set(index, 0));
+    all.set(states - 1, hops);
+    all
+}
+
 fn marks(first: u8, count: u8) -> Vec<StateMark> {
     (first..first + count).map(|number| StateMark::new([number; 8], 1 << 32 | u64::from(number))).collect()
 }
@@ -135,14 +143,20 @@ fn membership() -> Vec<Vector> {
         |name, about: &str, message: &Message<'_>| Vector::new(name, about, datagram(message, false, false));
     let states: Vec<NodeState> = (0..6).map(state).collect();
     let (digest, suspicions) = (marks(10, 48), marks(200, 6));
-    let alone =
-        GossipBody { states: &states[..1], digest: &[], nearest: 0, whole: true, news: 1, suspicions: &[] };
+    let alone = GossipBody {
+        states: &states[..1],
+        digest: &[],
+        nearest: 0,
+        whole: true,
+        hops: told(1, 0),
+        suspicions: &[],
+    };
     let part = GossipBody {
         states: &states[..2],
         digest: &digest[..32],
         nearest: 16,
         whole: false,
-        news: 2,
+        hops: told(2, 3),
         suspicions: &suspicions[..1],
     };
     let full = GossipBody {
@@ -150,7 +164,7 @@ fn membership() -> Vec<Vector> {
         digest: &[],
         nearest: 0,
         whole: false,
-        news: 0b10_1100,
+        hops: told(6, 14),
         suspicions: &suspicions,
     };
     let target = recipient().id();

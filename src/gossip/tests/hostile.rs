@@ -6,7 +6,7 @@ use super::config;
 use super::net::{Net, address, identity};
 use crate::identity::Identity;
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
-use crate::wire::gossip::GossipBody;
+use crate::wire::gossip::{GossipBody, Hops};
 use crate::wire::network::Network;
 use crate::wire::state::{About, StateMark};
 
@@ -89,12 +89,33 @@ impl Lone {
     }
 }
 
+/// So many states, all of them news.
+fn news(states: usize) -> Hops {
+    let mut hops = Hops::NO_NEWS;
+    (0..states).for_each(|index| hops.set(index, 0));
+    hops
+}
+
 fn gossip(states: &[NodeState]) -> Message<'_> {
-    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, news: 0xff, suspicions: &[] })
+    Message::Gossip(GossipBody {
+        states,
+        digest: &[],
+        nearest: 0,
+        whole: false,
+        hops: news(states.len()),
+        suspicions: &[],
+    })
 }
 
 fn suspecting<'a>(states: &'a [NodeState], suspicions: &'a [StateMark]) -> Message<'a> {
-    Message::Gossip(GossipBody { states, digest: &[], nearest: 0, whole: false, news: 0, suspicions })
+    Message::Gossip(GossipBody {
+        states,
+        digest: &[],
+        nearest: 0,
+        whole: false,
+        hops: Hops::NO_NEWS,
+        suspicions,
+    })
 }
 
 fn liveness(lone: &Lone, index: usize) -> Option<Liveness> {
@@ -210,7 +231,14 @@ fn strangers_get_at_most_three_times_what_they_sent() {
     }
     let states = [lone.state(100, 5)];
     let victim = SocketAddr::from(([192, 0, 2, 9], 9));
-    let body = GossipBody { states: &states, digest: &[], nearest: 0, whole: true, news: 0, suspicions: &[] };
+    let body = GossipBody {
+        states: &states,
+        digest: &[],
+        nearest: 0,
+        whole: true,
+        hops: Hops::NO_NEWS,
+        suspicions: &[],
+    };
     let request = 48 + 96 + 8 + 160;
     let mut sent = 0;
     for round in 0..20 {
@@ -370,7 +398,7 @@ fn messages_of_any_content_are_taken_without_a_panic() {
             digest: &marks,
             nearest: nearest as u8,
             whole: nearest == marks.len(),
-            news: rng.below(1 << states.len().min(8)) as u8,
+            hops: news(rng.below(states.len() as u64 + 1) as usize),
             suspicions: &marks[..marks.len().min(3)],
         };
         if step % 8 == 0 {

@@ -31,7 +31,7 @@ fn nodes_that_know_one_other_find_their_whole_neighbourhood() {
         net.meet(index, index / 2);
         net.run(Duration::from_millis(200));
     }
-    net.run_secs(60);
+    net.run_secs(120);
     for index in 0..60 {
         let found: Vec<_> = net.nodes[index].gossip.neighbourhood().map(|member| member.contact).collect();
         let truth: Vec<_> = net.nearest(index, 40).iter().map(|&near| net.nodes[near].contact).collect();
