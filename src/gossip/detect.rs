@@ -87,7 +87,9 @@ impl Gossip {
         self.queue_at = now + self.config.interval / 20;
         for _ in 0..QUEUE_BURST {
             let Some(short) = self.queue.pop_front() else { break };
-            if let Some(position) = self.members.find(short) {
+            // Who has just said goodbye may answer once more while it ends.
+            if let Some(position) = self.members.find(short).filter(|&found| !self.left_just_now(now, found))
+            {
                 self.start_probe(now, position, outbox);
             }
         }
