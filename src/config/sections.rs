@@ -83,7 +83,7 @@ pub(super) const SETTINGS: [Setting; 16] = [
         section: "repair",
         name: "cut_off_percent",
         set: |to, text| {
-            let percent = text.parse().map_err(|_| format!("`{text}` is no number from 1 to 100"))?;
+            let percent = text.parse().map_err(|_| format!("`{text}` is no number from 0 to 100"))?;
             to.replication.cut_off_percent = percent;
             Ok(())
         },
