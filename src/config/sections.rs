@@ -83,7 +83,7 @@ pub(super) const SETTINGS: [Setting; 16] = [
         section: "repair",
         name: "cut_off_percent",
         set: |to, text| {
-            let percent = text.parse().map_err(|_| format!("`{text}` is no number from 1 to 100"))?;
+            let percent = text.parse().map_err(|_| format!("`{text}` is no number from 0 to 100"))?;
             to.replication.cut_off_percent = percent;
             Ok(())
         },
@@ -150,8 +150,19 @@ impl Sections {
                 (setting.set)(&mut tuning, text).expect("a value that was tried when it was read");
             }
         }
+        // These have no settings, and keep their proportion to those that have.
+        let (gossip, default) = (&mut tuning.gossip, GossipConfig::default());
+        gossip.tell_interval = gossip.interval * times(default.tell_interval, default.interval);
+        let default_window = ReplicationConfig::default().cut_off_window;
+        tuning.replication.cut_off_window =
+            gossip.unresponsive_after * times(default_window, default.unresponsive_after);
         tuning
     }
+}
+
+/// How many times one whole number of seconds is in another.
+fn times(whole: Duration, part: Duration) -> u32 {
+    (whole.as_secs() / part.as_secs()) as u32
 }
 
 fn time(text: &str, to: &mut Duration) -> Result<(), String> {
@@ -162,4 +173,23 @@ fn time(text: &str, to: &mut Duration) -> Result<(), String> {
 fn count(text: &str, to: &mut usize) -> Result<(), String> {
     *to = text.parse::<u16>().map_err(|_| format!("`{text}` is no number from 0 to {}", u16::MAX))?.into();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_setting_keeps_its_proportion() {
+        let tuning = Sections::default().tuning();
+        assert_eq!(tuning.gossip, GossipConfig::default());
+        assert_eq!(tuning.replication, ReplicationConfig::default());
+        let mut sections = Sections::default();
+        for (section, name, text) in [("gossip", "interval", "0.5"), ("membership", "unresponsive", "4")] {
+            sections.set(find(section, name).unwrap(), text.to_owned()).unwrap();
+        }
+        let tuning = sections.tuning();
+        assert_eq!(tuning.gossip.tell_interval, Duration::from_secs(30));
+        assert_eq!(tuning.replication.cut_off_window, Duration::from_secs(8));
+    }
 }

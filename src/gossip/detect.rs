@@ -87,7 +87,9 @@ impl Gossip {
         self.queue_at = now + self.config.interval / 20;
         for _ in 0..QUEUE_BURST {
             let Some(short) = self.queue.pop_front() else { break };
-            if let Some(position) = self.members.find(short) {
+            // Who has just said goodbye may answer once more while it ends.
+            if let Some(position) = self.members.find(short).filter(|&found| !self.left_just_now(now, found))
+            {
                 self.start_probe(now, position, outbox);
             }
         }
@@ -177,7 +179,10 @@ impl Gossip {
         let rtt = (first && direct).then(|| now.since(request.sent));
         self.answered(now, &contact, datagram.sequence(), rtt);
         match (message, request.purpose) {
-            (Message::GossipReply(body), _) => self.take_in(now, from, sender, &body, outbox),
+            (Message::GossipReply(body), _) => {
+                self.round_answered = true;
+                self.take_in(now, from, sender, &body, outbox);
+            }
             (Message::ProbeReply { target, outcome }, _) if target == request.about => {
                 self.relay_answered(now, &request, outcome, outbox);
             }
@@ -306,6 +311,8 @@ impl Gossip {
                 let entry = self.members.entry_mut(position);
                 entry.tries = entry.tries.saturating_add(1);
                 entry.probing = false;
+                // A round may find it being asked each time: between two questions is the moment to conclude.
+                self.advance_member(now, position);
             }
         }
     }
@@ -426,24 +433,29 @@ impl Gossip {
             return;
         }
         for position in (0..self.members.len()).rev() {
-            let silence = || self.silence(now, position);
-            let since = self.members.entry(position).since;
-            match self.members.places()[position].liveness {
-                Liveness::Suspect if self.is_unresponsive(now, position) => {
-                    self.move_on(now, position, Liveness::Unresponsive);
-                }
-                Liveness::Unresponsive | Liveness::Left { for_good: false }
-                    if silence() >= self.config.evicted_after =>
-                {
-                    self.move_on(now, position, Liveness::Evicted);
-                }
-                Liveness::Evicted | Liveness::Left { for_good: true }
-                    if now.since(since) >= self.config.evicted_after * FORGOTTEN_TIMES =>
-                {
-                    self.members.remove(position);
-                }
-                _ => {}
+            self.advance_member(now, position);
+        }
+    }
+
+    /// Moves a member on when it has been silent for long enough; one that is forgotten is not at its position any more.
+    fn advance_member(&mut self, now: Instant, position: usize) {
+        let silence = || self.silence(now, position);
+        let since = self.members.entry(position).since;
+        match self.members.places()[position].liveness {
+            Liveness::Suspect if self.is_unresponsive(now, position) => {
+                self.move_on(now, position, Liveness::Unresponsive);
             }
+            Liveness::Unresponsive | Liveness::Left { for_good: false }
+                if silence() >= self.config.evicted_after =>
+            {
+                self.move_on(now, position, Liveness::Evicted);
+            }
+            Liveness::Evicted | Liveness::Left { for_good: true }
+                if now.since(since) >= self.config.evicted_after * FORGOTTEN_TIMES =>
+            {
+                self.members.remove(position);
+            }
+            _ => {}
         }
     }
 

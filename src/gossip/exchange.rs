@@ -70,6 +70,10 @@ impl Gossip {
         self.rounds += 1;
         self.round_at = None;
         self.own.reconsider(now, self.config.tell_interval);
+        // Where nobody is silent nobody is pinged: answers to rounds are then all that can speak for this node.
+        if core::mem::take(&mut self.round_answered) {
+            self.health.better();
+        }
         self.advance(now);
         if self.members.len() == 0 {
             return;

@@ -151,6 +151,8 @@ pub struct Gossip {
     rumours: Rumours,
     transactions: Transactions,
     health: Health,
+    /// Whether anybody answered a round since the last one.
+    round_answered: bool,
     counters: Counters,
     events: VecDeque<GossipEvent>,
     rounds: u64,
@@ -195,6 +197,7 @@ impl Gossip {
             rumours: Rumours::new(rng.u64()),
             transactions: Transactions::new(),
             health: Health::default(),
+            round_answered: false,
             counters: Counters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
             rounds: 0,

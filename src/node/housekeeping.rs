@@ -45,8 +45,9 @@ impl Node {
     pub(super) fn say_goodbye(&mut self, now: Instant, for_good: bool) {
         // Contacts first: saying goodbye may drop them.
         self.remember_peers();
-        self.dht.leave(for_good, &mut self.outbox);
+        // The goodbye itself comes last: whoever hears from this node after it takes it for back.
         self.gossip.leave(now, for_good, &mut self.outbox);
+        self.dht.leave(for_good, &mut self.outbox);
     }
 
     /// How old the node is: what its directory is to remember of this run.

@@ -3,6 +3,7 @@
 mod downloads;
 mod explain;
 mod network;
+mod repair;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -12,6 +12,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// Reads how many nodes: one has nobody to talk to, and for more than these no machine has the memory.
+fn nodes(text: &str) -> Result<usize, String> {
+    let wrong = || format!("`{text}` is no number from 2 to 100000");
+    text.parse().ok().filter(|count| (2..=100_000).contains(count)).ok_or_else(wrong)
+}
+
 /// Play scenarios in a simulated world and check what the design promises. The same seed gives the same run.
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, rolling-reboot, hostile, eclipse, replay, power-loss, or
@@ -25,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     table: Option<String>,
     /// How many nodes; for a table several sizes, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "100")]
+    #[arg(long, value_delimiter = ',', default_value = "100", value_parser = nodes)]
     nodes: Vec<usize>,
     /// Virtual hours.
     #[arg(long)]
@@ -64,7 +70,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     let options = |seed: u64, real: bool| Options {
-        nodes: arguments.nodes.first().copied().unwrap_or(100).max(2),
+        nodes: arguments.nodes.first().copied().unwrap_or(100),
         duration: Duration::from_secs_f64(
             arguments.hours.map_or(arguments.minutes * 60.0, |hours| hours * 3600.0),
         ),

@@ -279,6 +279,33 @@ fn everything_runs_faster_when_it_is_set_smaller() {
 }
 
 #[test]
+fn a_crash_is_found_out_where_a_member_is_asked_again_before_the_last_question_is_over() {
+    let config = GossipConfig {
+        interval: Duration::from_millis(500),
+        silent_after: Duration::from_millis(1500),
+        unresponsive_after: Duration::from_secs(4),
+        evicted_after: Duration::from_secs(12),
+        ..GossipConfig::default()
+    };
+    assert_eq!(config.validate(), Ok(()));
+    let mut net = Net::settled(8, &config);
+    net.run_secs(10);
+    net.crash(5);
+    net.run_secs(8);
+    assert!((0..8).filter(|&n| n != 5).all(|n| net.liveness(n, 5) == Some(Liveness::Unresponsive)));
+    net.run_secs(8);
+    assert!((0..8).filter(|&n| n != 5).all(|n| net.liveness(n, 5) == Some(Liveness::Evicted)));
+}
+
+#[test]
+fn a_node_that_did_badly_is_well_again_among_others_that_answer() {
+    let mut net = Net::settled(8, &config());
+    (0..20).for_each(|_| net.nodes[3].gossip.health.worse());
+    net.run_secs(60);
+    assert_eq!(net.nodes[3].gossip.local_health(), 0);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = || {
         let mut net = Net::settled(20, &config());
