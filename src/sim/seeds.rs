@@ -4,5 +4,10 @@
 pub type Regression = (&'static str, usize, u64, u64);
 
 /// Every run that is played again, small enough for a test.
-pub const REGRESSIONS: &[Regression] =
-    &[("steady", 24, 10, 1), ("flash-crowd", 24, 10, 1), ("hostile", 40, 10, 1), ("replay", 24, 30, 1)];
+pub const REGRESSIONS: &[Regression] = &[
+    ("steady", 24, 10, 1),
+    ("flash-crowd", 24, 10, 1),
+    ("hostile", 40, 10, 1),
+    ("replay", 24, 30, 1),
+    ("rolling-reboot", 40, 20, 1),
+];
