@@ -6,7 +6,7 @@
 //! the [keys](Answer::Keys) that it holds, or that it does not answer. Ranges that find no room in the answer
 //! are left out at its end and asked again.
 //!
-//! A key is placed by its [number](number), its first eight bytes; it is named by its first sixteen. The fingerprint of a
+//! A key is placed by its [`number`], its first eight bytes; it is named by its first sixteen. The fingerprint of a
 //! set is the sum, modulo 2^128, of the 128-bit XXH3 hashes of its keys under the salt: it finds differences
 //! that nobody made on purpose, and the salt keeps those who choose keys from choosing collisions.
 
