@@ -251,7 +251,7 @@ impl Gossip {
     /// Hops of a datagram's states of which only the first is known: the own one, news while it may not have come around yet.
     fn own_hops(&self, now: Instant) -> Hops {
         let mut hops = Hops::NO_NEWS;
-        if now.since(self.own.told_at()) < self.config.interval * u32::from(self.rumour_limit()) {
+        if now.since(self.own.news_at()) < self.config.interval * u32::from(self.rumour_limit()) {
             hops.set(0, 0);
         }
         hops
@@ -285,14 +285,14 @@ impl Gossip {
     fn digest(&mut self, out: &mut [StateMark]) -> (usize, u8, bool) {
         let told = |gossip: &Gossip, most: usize| {
             let places = gossip.members.places().iter();
-            places.filter(|place| place.liveness.is_told()).take(most).count()
+            places.filter(|place| place.liveness.is_named()).take(most).count()
         };
         let whole = told(self, out.len() + 1) <= out.len();
         let wide = whole || self.rounds % WIDE_EVERY == 0;
         let nearest = if wide { out.len() } else { DIGEST_HALF.min(out.len()) };
         let mut count = 0;
         let mut last = 0;
-        for (mark, position) in out.iter_mut().zip(self.members.nearest(nearest, Liveness::is_told)) {
+        for (mark, position) in out.iter_mut().zip(self.members.nearest(nearest, Liveness::is_named)) {
             *mark = self.mark(position);
             (count, last) = (count + 1, position);
         }
@@ -307,7 +307,7 @@ impl Gossip {
                 }
                 let position = last + 1 + (start as usize + step) % others;
                 self.cursors.digest = start + step as u64 + 1;
-                if self.members.places()[position].liveness.is_told() {
+                if self.members.places()[position].liveness.is_named() {
                     out[count] = self.mark(position);
                     count += 1;
                 }

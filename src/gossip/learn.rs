@@ -125,7 +125,7 @@ impl Gossip {
                 && !self.own.is(state)
                 && self.check(now, state, outbox)
             {
-                self.own.outdo(state.sequence());
+                self.own.outdo(now, state.sequence());
             }
             return;
         }
@@ -137,6 +137,10 @@ impl Gossip {
             return;
         }
         let seen = hops.is_none() || self.rumours.is_seen(short, state.sequence());
+        // The news has passed here. An older state that fills a gap would stay, for nobody tells the news twice.
+        if self.rumours.is_outdated(short, state.sequence()) {
+            return;
+        }
         let wanted = known.is_some() || self.is_wanted(short);
         if state.is_leaf() || seen && !wanted || !self.check(now, state, outbox) {
             return;

@@ -52,6 +52,11 @@ impl Liveness {
         matches!(self, Liveness::Live | Liveness::Suspect)
     }
 
+    /// Whether a digest names it, so that what this node knows of it is brought up to date.
+    pub(super) fn is_named(self) -> bool {
+        self.is_told() || self == Liveness::Unproven
+    }
+
     /// Whether it is asked only now and then.
     pub(super) fn is_away(self) -> bool {
         !matches!(self, Liveness::Unproven | Liveness::Live | Liveness::Suspect)

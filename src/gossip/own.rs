@@ -27,21 +27,24 @@ pub(super) struct Own {
     wanted: About,
     told: About,
     told_at: Instant,
+    /// Since when the present state says something that all of the network should know.
+    news_at: Instant,
     sequence: u64,
     signed: Option<NodeState>,
 }
 
 impl Own {
-    /// When what is told was last signed.
-    pub(super) fn told_at(&self) -> Instant {
-        self.told_at
+    /// Since when the present state is news: another address, another version, a goodbye, a new life. Numbers, and that it is
+    /// there, are none: who is near hears those from it in every round, and who is far in digests.
+    pub(super) fn news_at(&self) -> Instant {
+        self.news_at
     }
 
     /// Nothing to say yet. `sequence` is over every number that earlier runs used.
     pub(super) fn new(leaf: bool, sequence: u64, now: Instant) -> Self {
         let about = About { leaf, ..About::default() };
         let sequence = sequence.saturating_add(1);
-        Own { wanted: about, told: about, told_at: now, sequence, signed: None }
+        Own { wanted: about, told: about, told_at: now, news_at: now, sequence, signed: None }
     }
 
     /// The number of the present state.
@@ -75,12 +78,15 @@ impl Own {
         if changed {
             self.renew(now);
         }
+        if urgent {
+            self.news_at = now;
+        }
         changed
     }
 
     /// Makes a new state although nothing has changed: this node is there.
     pub(super) fn renew(&mut self, now: Instant) {
-        self.outdo(self.sequence);
+        self.follow(self.sequence);
         (self.told, self.told_at) = (self.wanted, now);
     }
 
@@ -89,8 +95,13 @@ impl Own {
         self.signed.as_ref() == Some(state)
     }
 
-    /// Somebody has a state of this node with a number that it does not remember.
-    pub(super) fn outdo(&mut self, sequence: u64) {
+    /// Somebody has a state of this node with a number that it does not remember: everybody may have it.
+    pub(super) fn outdo(&mut self, now: Instant, sequence: u64) {
+        self.follow(sequence);
+        self.news_at = now;
+    }
+
+    fn follow(&mut self, sequence: u64) {
         if sequence >= self.sequence {
             self.sequence = sequence.saturating_add(1);
             self.signed = None;
@@ -129,6 +140,7 @@ mod tests {
         assert!(own.reconsider(Instant::from_secs(1), PAUSE), "nothing was told yet");
         let state = own.state(&outbox);
         assert_eq!((state.chunks(), state.sequence() >> 32), (1000, 7));
+        assert_eq!(own.news_at(), Instant::from_secs(1));
         own.set(&OwnState { chunks: 1050, load: 150, ..first });
         assert!(!own.reconsider(Instant::from_secs(9000), PAUSE), "small change");
         assert_eq!(own.state(&outbox), state);
@@ -136,18 +148,21 @@ mod tests {
         assert!(!own.reconsider(Instant::from_secs(100), PAUSE), "too soon");
         assert!(own.reconsider(Instant::from_secs(301), PAUSE));
         assert!(own.state(&outbox).sequence() > state.sequence());
+        own.renew(Instant::from_secs(301));
+        assert_eq!(own.news_at(), Instant::from_secs(1), "numbers are no news, nor is being there");
         let moved = OwnState { addrs: [Some(([192, 0, 2, 1], 1).into()), None], chunks: 2000, ..first };
         own.set(&moved);
         assert!(own.reconsider(Instant::from_secs(302), PAUSE), "an address is told at once");
+        assert_eq!(own.news_at(), Instant::from_secs(302));
         assert_eq!(own.state(&outbox).addrs().count(), 1);
     }
 
     #[test]
     fn a_number_that_others_remember_is_outdone() {
         let mut own = Own::new(false, 1 << 32, Instant::ZERO);
-        own.outdo(5 << 32);
+        own.outdo(Instant::ZERO, 5 << 32);
         assert_eq!(own.sequence(), (5 << 32) + 1);
-        own.outdo(7);
+        own.outdo(Instant::ZERO, 7);
         assert_eq!(own.sequence(), (5 << 32) + 1);
     }
 }

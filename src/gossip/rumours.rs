@@ -51,6 +51,11 @@ impl Rumours {
         self.seen[self.group(short)].iter().any(|seen| seen.0 == short && seen.1 >= sequence)
     }
 
+    /// Whether a newer state of the same node was heard.
+    pub(super) fn is_outdated(&self, short: ShortId, sequence: u64) -> bool {
+        self.seen[self.group(short)].iter().any(|seen| seen.0 == short && seen.1 > sequence)
+    }
+
     /// Tells a state that came over `hops` nodes from now on, unless it was heard before. True when another rumour had to give
     /// way.
     pub(super) fn add(&mut self, short: ShortId, state: &NodeState, hops: u8) -> bool {

@@ -465,3 +465,42 @@ fn a_goodbye_of_an_earlier_run_does_not_send_a_node_away() {
     lone.gossip.note_leave(NOW, &contact.id, true, 3 << 32 | 2);
     assert_eq!(liveness(&lone, 1), Some(Liveness::Left { for_good: true }));
 }
+
+#[test]
+fn an_older_state_does_not_come_back_when_the_news_has_passed() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let gone = About { addrs: [Some(address(2)), None], gone: true, ..About::default() };
+    let gone = NodeState::new(&lone.network, &identity(2), &gone, 9);
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, gone]));
+    let old = lone.state(2, 8);
+    lone.hand_in(NOW, &identity(1), address(1), &suspecting(&[own, old], &[]));
+    assert_eq!(liveness(&lone, 2), None);
+    let back = lone.state(2, 10);
+    lone.hand_in(NOW, &identity(1), address(1), &suspecting(&[own, back], &[]));
+    assert_eq!(liveness(&lone, 2), Some(Liveness::Unproven));
+}
+
+#[test]
+fn that_a_suspected_node_is_there_is_no_news_to_the_whole_network() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
+    let later = NOW + Duration::from_secs(3600);
+    let marks = [StateMark::new(lone.gossip.own_id.short(), lone.gossip.sequence())];
+    let (network, asker) = (lone.network.clone(), identity(1).id());
+    let told = |sent: &[Vec<u8>]| {
+        let datagram = Unverified::parse(&sent[0], &network).unwrap().verify(&network, &asker).unwrap();
+        let Message::GossipReply(body) = datagram.message() else { panic!("{datagram:?}") };
+        (body.states[0].sequence(), body.hops.get(0))
+    };
+    let before = lone.gossip.sequence();
+    let sent = lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &marks));
+    assert_eq!(told(&sent), (before + 1, None));
+    // Elsewhere is.
+    let moved = OwnState { addrs: [Some(address(77)), None], ..OwnState::default() };
+    lone.gossip.set_own(later, moved);
+    let sent = lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &[]));
+    assert_eq!(told(&sent), (before + 2, Some(0)));
+}
