@@ -42,6 +42,11 @@ impl<'s, T: Copy> Nearest<'s, T> {
         }
     }
 
+    /// Whether every place is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.length == self.slots.len()
+    }
+
     /// What was kept, nearest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots[..self.length].iter().flatten().map(|(_, _, item)| item)

@@ -137,8 +137,19 @@ impl RoutingTable {
         filter: impl Fn(&Entry) -> bool,
     ) -> Nearest<'s, &'t Entry> {
         let mut nearest = Nearest::new(target, slots);
-        for entry in self.iter().filter(|entry| filter(entry)) {
-            nearest.offer(&entry.contact.id.key(), entry);
+        let reached = &self.buckets[..self.reached];
+        let (farther, nearer) = reached.split_at(reached.len().min(self.own.common_prefix(target) as usize));
+        // The bucket that the target itself would be in, then those nearer to this node, which are all at about the same
+        // distance from the target. Everybody in any other is farther, the more so the farther the bucket is from this node.
+        let (same, nearer) = nearer.split_at(nearer.len().min(1));
+        let groups = [same, nearer].into_iter().chain(farther.chunks(1).rev());
+        for group in groups {
+            if nearest.is_full() {
+                break;
+            }
+            for entry in group.iter().flat_map(|bucket| &bucket.live).filter(|entry| filter(entry)) {
+                nearest.offer(&entry.contact.id.key(), entry);
+            }
         }
         nearest
     }
@@ -384,6 +395,41 @@ mod tests {
         assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX);
         assert!(table.remove(&far(3, [127, 0, 0, 1]).id));
         assert!(table.get(&far(89, [127, 0, 0, 1]).id).is_some());
+    }
+
+    #[test]
+    fn the_nearest_are_those_that_a_walk_over_everybody_finds() {
+        use crate::dht::closest::closest;
+        use crate::rng::Rng;
+        let mut rng = Rng::new([3; 32]);
+        let mut table = RoutingTable::new(NodeId(rng.bytes()));
+        for index in 0..600 {
+            // Some near this node, so that many buckets have somebody.
+            let mut id = NodeId(rng.bytes());
+            let shared = rng.below(3) as usize;
+            id.0[..shared].copy_from_slice(&table.own.0[..shared]);
+            let contact = Contact { id, public: PublicKey(rng.bytes()), addr: ([127, 0, 0, 1], 1000).into() };
+            table.answered(NOW, contact, None, index);
+        }
+        assert!(table.len() > 100);
+        for count in [0, 1, 7, 20, 1000] {
+            for round in 0..20 {
+                let target = match round {
+                    0 => table.own,
+                    round => {
+                        let mut target = Key(rng.bytes());
+                        target.0[..round % 3].copy_from_slice(&table.own.0[..round % 3]);
+                        target
+                    }
+                };
+                let mut slots = vec![None; count];
+                let found = table.nearest(&target, &mut slots, |entry| entry.contact.id.0[31] % 2 == 0);
+                let found: Vec<Contact> = found.iter().map(|entry| entry.contact).collect();
+                let even =
+                    table.iter().map(|entry| &entry.contact).filter(|contact| contact.id.0[31] % 2 == 0);
+                assert_eq!(found, closest(even, &target, count));
+            }
+        }
     }
 
     #[test]

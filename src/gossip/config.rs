@@ -11,7 +11,7 @@ pub struct GossipConfig {
     pub interval: Duration,
     /// Members that a round goes to. A leaf goes to one.
     pub fanout: usize,
-    /// Members that are remembered: the nearest, and a sample of the others. Each takes about 250 bytes.
+    /// Members that are remembered: the nearest, and a sample of the others. Each takes about 300 bytes.
     pub view_max: usize,
     /// The members nearest to this node that make up its neighbourhood.
     pub neighbours: usize,

@@ -3,7 +3,7 @@
 use super::counters::Counter;
 use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
-use crate::id::ShortId;
+use crate::id::{NodeId, ShortId};
 use crate::time::{Duration, Instant};
 use crate::wire::address::is_meaningful;
 use crate::wire::contact::Contact;
@@ -61,7 +61,7 @@ impl Gossip {
         }
         let state = NodeState::unknown(contact.public);
         // It becomes live, with an event, when the caller says so.
-        let position = self.enter(now, short, state, contact.addr, met)?;
+        let position = self.enter(now, contact.id, state, contact.addr, met)?;
         Some((position, true))
     }
 
@@ -151,7 +151,7 @@ impl Gossip {
             Some(position) => self.renewed(now, position, state, addr),
             None => {
                 if let Some(addr) = addr.filter(|_| !state.is_gone() && !state.is_away()) {
-                    self.enter(now, short, *state, addr, false);
+                    self.enter(now, id, *state, addr, false);
                 }
             }
         }
@@ -205,14 +205,14 @@ impl Gossip {
     fn enter(
         &mut self,
         now: Instant,
-        short: ShortId,
+        id: NodeId,
         state: NodeState,
         addr: SocketAddr,
         met: bool,
     ) -> Option<usize> {
         // Of those that would find no place, one now and then displaces another, so that the sample changes slowly.
-        let displaces = !self.is_wanted(short) && self.rng.below(8) == 0 && self.displacements.take(now);
-        let newcomer = Newcomer { short, state, addr, met, displaces };
+        let displaces = !self.is_wanted(id.short()) && self.rng.below(8) == 0 && self.displacements.take(now);
+        let newcomer = Newcomer { id, state, addr, met, displaces };
         match self.members.insert(now, &newcomer, &mut self.rng) {
             Ok(position) => {
                 self.wake_up(now);

@@ -75,6 +75,8 @@ pub(super) struct Place {
     slot: u16,
     /// Whether the member is there.
     pub(super) liveness: Liveness,
+    /// Who owns its address.
+    prefix: Option<Prefix>,
 }
 
 /// What is known about a member.
@@ -82,6 +84,7 @@ pub(super) struct Place {
 pub(super) struct Entry {
     /// Its newest state; sequence zero when none was heard.
     pub(super) state: NodeState,
+    id: NodeId,
     addr: WireAddr,
     /// When the member itself was last heard from; of one that is unproven, when it was first heard of.
     pub(super) heard: Instant,
@@ -109,14 +112,9 @@ impl Entry {
         self.addr.get().unwrap_or(NOWHERE)
     }
 
-    /// Puts it elsewhere.
-    pub(super) fn set_addr(&mut self, addr: SocketAddr) {
-        self.addr = WireAddr::new(addr);
-    }
-
-    /// Who and where it is. Computes its id.
+    /// Who and where it is.
     pub(super) fn contact(&self) -> Contact {
-        Contact::new(self.state.public(), self.addr())
+        Contact { id: self.id, public: self.state.public(), addr: self.addr() }
     }
 }
 
@@ -137,8 +135,8 @@ pub(super) enum NoPlace {
 /// A newcomer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
-    /// The first bytes of its id.
-    pub(super) short: ShortId,
+    /// Its id.
+    pub(super) id: NodeId,
     /// Its state, or [`NodeState::unknown`].
     pub(super) state: NodeState,
     /// Where to reach it.
@@ -184,7 +182,7 @@ impl Members {
         self.places.len()
     }
 
-    /// Grows with every change of who is known, where, and whether it is there.
+    /// Grows with every change of who is near, where, and whether it is there.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
@@ -283,14 +281,24 @@ impl Members {
             self.count(liveness, 1);
             self.places[position].liveness = liveness;
             self.entry_mut(position).since = now;
+            self.changed(self.places[position].distance, old.is_neighbour() || liveness.is_neighbour());
+        }
+    }
+
+    /// Something about a member at this distance is no longer as it was. Nobody depends on who is far away.
+    fn changed(&mut self, distance: u64, is_neighbour: bool) {
+        if is_neighbour && self.is_among(self.near_max, distance) {
             self.generation += 1;
         }
     }
 
     /// A member is elsewhere.
     pub(super) fn set_addr(&mut self, position: usize, addr: SocketAddr) {
-        self.entry_mut(position).set_addr(addr);
-        self.generation += 1;
+        self.entry_mut(position).addr = WireAddr::new(addr);
+        let place = &mut self.places[position];
+        place.prefix = Prefix::of(addr);
+        let (distance, liveness) = (place.distance, place.liveness);
+        self.changed(distance, liveness.is_neighbour());
     }
 
     /// Enters a member that is not known, as unproven, and says where it is now. Positions found before do not hold any
@@ -302,8 +310,8 @@ impl Members {
         rng: &mut Rng,
     ) -> Result<usize, NoPlace> {
         let addr = WireAddr::new(newcomer.addr);
-        let distance = self.distance(newcomer.short);
-        if distance == 0 || addr.get().is_none() || self.find(newcomer.short).is_some() {
+        let distance = self.distance(newcomer.id.short());
+        if distance == 0 || addr.get().is_none() || self.find(newcomer.id.short()).is_some() {
             return Err(NoPlace::Impossible);
         }
         let near = self.is_near(distance);
@@ -321,6 +329,7 @@ impl Members {
         }
         let entry = Entry {
             state: newcomer.state,
+            id: newcomer.id,
             addr,
             heard: now,
             since: now,
@@ -343,8 +352,8 @@ impl Members {
             }
         };
         let position = self.places.partition_point(|place| place.distance < distance);
-        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven });
-        self.generation += 1;
+        let prefix = Prefix::of(newcomer.addr);
+        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven, prefix });
         Ok(position)
     }
 
@@ -353,7 +362,7 @@ impl Members {
         let place = self.places.remove(position);
         self.count(place.liveness, -1);
         self.free.push(place.slot);
-        self.generation += 1;
+        self.changed(place.distance, place.liveness.is_neighbour());
     }
 
     /// Whether a node at this distance is near enough to stay whatever comes.
@@ -385,11 +394,11 @@ impl Members {
     fn has_prefix_room(&self, addr: SocketAddr, met: bool, near: bool) -> bool {
         let Some(prefix) = Prefix::of(addr) else { return true };
         let (mut of_view, mut of_near, mut rank) = (0, 0, 0);
-        for (position, place) in self.places.iter().enumerate() {
+        for place in &self.places {
             let is_near = rank < self.near_max;
             rank += usize::from(!place.liveness.is_over());
             let counts = !(met && place.liveness == Liveness::Unproven);
-            if counts && Prefix::of(self.entry(position).addr()) == Some(prefix) {
+            if counts && place.prefix == Some(prefix) {
                 of_view += 1;
                 of_near += usize::from(is_near);
             }

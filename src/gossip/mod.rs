@@ -378,8 +378,9 @@ impl Gossip {
         self.position(id).map(|position| self.member_at(position))
     }
 
-    /// Grows with every change of who is known, where, and whether it is there: what was read at the same number still holds.
-    pub fn generation(&self) -> u64 {
+    /// Grows with every change of the neighbourhood, of where its members are, and of whether they are there: what was read of it
+    /// at the same number still holds.
+    pub fn neighbourhood_generation(&self) -> u64 {
         self.members.generation()
     }
 
@@ -409,7 +410,7 @@ impl Gossip {
 
     fn position(&self, id: &NodeId) -> Option<usize> {
         let position = self.members.find(id.short())?;
-        (self.members.entry(position).state.public().node_id() == *id).then_some(position)
+        (self.members.entry(position).contact().id == *id).then_some(position)
     }
 
     /// Whether a member has said goodbye so lately that what comes from it was on its way before: that is no return.

@@ -94,7 +94,7 @@ impl Node {
     /// Tells replication who is near, when that has changed. Who said that it will be back is given as long as who just falls
     /// silent: a reboot in order must not cost more copies than one without a word.
     pub(super) fn tell_neighbourhood(&mut self, now: Instant) {
-        let generation = self.gossip.generation();
+        let generation = self.gossip.neighbourhood_generation();
         let told = &self.neighbourhood_told;
         if told.generation == Some(generation) && told.until.is_none_or(|until| now < until) {
             return;
