@@ -1,10 +1,11 @@
 //! What developers and operators run around an Elver node.
 //!
 //! `cargo run --release -p elver-tools -- transfer --mib 1024` measures one node fetching a file from another;
-//! `… -- compare` measures Elver beside other programs; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
+//! `… -- compare` measures Elver beside other programs, `… -- hash` what `put` costs beside hashing; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
 //! network to play with; `… -- sim` plays networks in a simulated world and checks what they promise.
 
 mod compare;
+mod hash;
 mod idle;
 mod node;
 mod sim;
@@ -30,6 +31,7 @@ struct Arguments {
 enum Tool {
     Transfer(transfer::Arguments),
     Compare(compare::Arguments),
+    Hash(hash::Arguments),
     Idle(idle::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         match &arguments.tool {
             Tool::Transfer(arguments) => transfer::run(&binary()?, arguments)?,
             Tool::Compare(arguments) => compare::run(&binary()?, arguments)?,
+            Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
             Tool::Sim(arguments) => return sim::run(arguments),
