@@ -1,8 +1,11 @@
 //! Downloads: parts of files, from many at once, from who comes and goes, within limits.
 
 use crate::network::{Node, Swarm, file, wait_for};
-use elver::node::command::{Command, Reply, Response, Stage};
+use crate::support::Scratch;
+use elver::node::command::{Command, FailureReason, Reply, Response, Stage};
 use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 const MIB: usize = 1 << 20;
 
@@ -146,4 +149,61 @@ fn limits_hold_at_once_and_are_shown() {
     assert_eq!(swarm.nodes[0].elver(&["limit", "--streams", "33", "--upload", "0"]).code, Some(0));
     wait_for("the new limits", || swarm.nodes[0].status().streams_max == 33);
     assert_eq!(swarm.nodes[0].elver(&["limit", "--upload", "5"]).code, Some(2));
+}
+
+#[test]
+fn a_full_disk_ends_a_download_that_goes_on_when_there_is_room() {
+    let (dir, length) = (Scratch::new(), 32 * MIB);
+    let source = file(&dir, "source", 47, length);
+    let seed = Node::start(dir.path().join("seed"), &[], &["--upload-rate", "16MiB"]);
+    let hash = seed.put(&source, &["--replicas", "0"]);
+    let small = 40 * MIB as u64;
+    let Some(reader) = Node::start_beside_small_disk(dir.path().join("reader"), small, &[seed.addr]) else {
+        eprintln!("left out: nobody here may mount a file system of their own");
+        return;
+    };
+    wait_for("the seed to be known", || reader.status().peers >= 1);
+    let target = reader.dir.join("small/target");
+    let seen = |path: &Path| PathBuf::from(format!("/proc/{}/root{}", reader.pid(), path.display()));
+    let filler = seen(&reader.dir.join("small/filler"));
+    let fill = |bytes: usize| {
+        let mut filler = fs::File::options().create(true).append(true).open(&filler).unwrap();
+        let block = vec![1; 64 << 10];
+        (0..bytes / block.len()).take_while(|_| filler.write_all(&block).is_ok()).count() * block.len()
+    };
+
+    // Full from the start: nothing is fetched in vain.
+    assert_eq!(fill(20 * MIB), 20 * MIB);
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(7), "{said}");
+    assert!(reader.status().downloaded_bytes < 64 << 10, "more than the manifest: {said}");
+    fs::remove_file(&filler).unwrap();
+
+    // Full while it is under way.
+    let command = Command::Get { hash: hash.parse().unwrap(), target: Some(target.clone()), timeout: None };
+    let (mut filled, mut failed) = (false, None);
+    reader.request_with(&command, |response| match response {
+        Response::Progress(progress) => {
+            if !filled && progress.stage == Stage::Downloading && progress.done > 2 * MIB as u64 {
+                filled = fill(small as usize) > 0;
+            }
+            true
+        }
+        Response::Failed(failure) => {
+            failed = Some(failure);
+            false
+        }
+        other => panic!("{other:?}"),
+    });
+    let failure = failed.expect("the disk is full");
+    assert_eq!(failure.reason, FailureReason::NoSpace, "{}", failure.message);
+    assert!(!seen(&target).exists(), "what is not whole does not have the name");
+
+    // Room again: what has come is not fetched a second time.
+    fs::remove_file(&filler).unwrap();
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(seen(&target)).unwrap() == fs::read(&source).unwrap());
+    let came = reader.status().downloaded_bytes;
+    assert!(came < (length + 8 * MIB) as u64, "{came} bytes came");
 }

@@ -30,8 +30,38 @@ impl Node {
         bootstrap: &[SocketAddr],
         extra: &[&str],
     ) -> Node {
+        Node::start_as(program(), dir, listen, bootstrap, extra)
+    }
+
+    /// Starts a node whose directory has a file system of `bytes` in memory, at `small`, that only it sees by that path; `None`
+    /// where nobody may mount one.
+    pub(crate) fn start_beside_small_disk(
+        dir: PathBuf,
+        bytes: u64,
+        bootstrap: &[SocketAddr],
+    ) -> Option<Node> {
+        let allowed = std::process::Command::new("unshare").args(["-rm", "true"]).output();
+        if !allowed.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let small = dir.join("small");
+        fs::create_dir_all(&small).unwrap();
+        let program = program();
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-rm", "sh", "-c", "mount -t tmpfs -o size=$0 none \"$1\" && shift && exec \"$@\""]);
+        command.arg(bytes.to_string()).arg(small).arg(program.get_program());
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        Some(Node::start_as(command, dir, "127.0.0.1:0".parse().unwrap(), bootstrap, &[]))
+    }
+
+    fn start_as(
+        mut command: std::process::Command,
+        dir: PathBuf,
+        listen: SocketAddr,
+        bootstrap: &[SocketAddr],
+        extra: &[&str],
+    ) -> Node {
         fs::create_dir_all(&dir).unwrap();
-        let mut command = program();
         command.arg("--dir").arg(&dir).args(["node", "--listen", &listen.to_string()]);
         for addr in bootstrap {
             command.args(["--bootstrap", &addr.to_string()]);
