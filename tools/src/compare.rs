@@ -107,7 +107,10 @@ pub(crate) fn run(elver: &Path, arguments: &Arguments) -> Outcome<()> {
         write_source(&source, mib)?;
         let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); programs.len()];
         for turn in 0..arguments.runs {
-            for (&program, results) in programs.iter().zip(&mut measured) {
+            // Who begins changes with every turn: what a program leaves behind in the page cache, its successor finds.
+            for place in 0..programs.len() {
+                let index = (place + turn) % programs.len();
+                let (program, results) = (programs[index], &mut measured[index]);
                 let dir = work.join(format!("{case:?}-{turn}-{}", name(program)));
                 let limit = Duration::from_secs(arguments.timeout);
                 match measure(
