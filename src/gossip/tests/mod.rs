@@ -174,7 +174,8 @@ fn a_member_that_moves_is_followed_when_its_old_address_is_silent() {
 fn rounds_to_spread(count: usize, loss_percent: u64) -> f64 {
     let mut net = Net::settled(count, &config());
     net.loss_percent = loss_percent;
-    net.run_secs(60);
+    // Everybody has just started, which is news about everybody: a large network is told of that for minutes.
+    net.run_secs(60 + count as u64);
     let now = net.now;
     let addrs = [Some(address(0)), None];
     net.nodes[0].gossip.set_own(now, OwnState { addrs, version: [9; 4], ..OwnState::default() });
