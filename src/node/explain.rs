@@ -48,15 +48,15 @@ impl Node {
         if self.explains.len() >= EXPLAINS_MAX {
             let message =
                 format!("{EXPLAINS_MAX} files are being explained, and no more are allowed: try again");
-            return self.fail(id, FailureReason::Failed, message);
+            return self.machines.fail(id, FailureReason::Failed, message);
         }
         let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs(seconds.max(1).into()));
         self.explains.insert(id, Explain::new(hash, now + timeout));
         self.explain_look_up(now, id);
-        match self.store.share(&hash) {
+        match self.machines.store.share(&hash) {
             Some(share) => {
                 let file = nothing_of(share.place.clone(), share.stamp);
-                self.disk(DiskOp::Read(file), Waiting::Explain(id));
+                self.machines.disk(DiskOp::Read(file), Waiting::Explain(id));
             }
             None => self.explain_locate(now, id),
         }
@@ -64,10 +64,10 @@ impl Node {
 
     fn explain_look_up(&mut self, now: Instant, id: CommandId) {
         let Some(explain) = self.explains.get_mut(&id) else { return };
-        match self.dht.find(now, explain.hash, Want::Providers, &mut self.outbox) {
+        match self.machines.dht.find(now, explain.hash, Want::Providers, &mut self.machines.outbox) {
             Some(lookup) => {
                 explain.lookup = Some(lookup);
-                self.lookups.insert(lookup, Purpose::ExplainProviders(id));
+                self.machines.lookups.insert(lookup, Purpose::ExplainProviders(id));
             }
             None => explain.step_at = Some(now + NO_ROOM_WAIT),
         }
@@ -80,7 +80,7 @@ impl Node {
         let (hash, stage) = (explain.hash, explain.stage);
         match (stage, result) {
             (Looking::OwnFile, result) => {
-                let place = self.store.share(&hash).map(|share| share.place.clone());
+                let place = self.machines.store.share(&hash).map(|share| share.place.clone());
                 if let (Some(place), Err(error)) = (place, result) {
                     self.send_failed(now, &place, &error);
                 }
@@ -89,7 +89,7 @@ impl Node {
             (Looking::OwnManifest, Ok(DiskReply::Bytes(bytes))) => match Manifest::decode(&bytes, &hash) {
                 Ok(manifest) => self.explain_pieces(now, id, Arc::new(manifest)),
                 Err(_) => {
-                    self.store.remove_piece(&hash);
+                    self.machines.store.remove_piece(&hash);
                     self.explain_fetch(now, id);
                 }
             },
@@ -103,15 +103,15 @@ impl Node {
     fn explain_locate(&mut self, now: Instant, id: CommandId) {
         let Some(explain) = self.explains.get_mut(&id) else { return };
         let hash = explain.hash;
-        let known = self.store.share(&hash).map(|share| Arc::clone(&share.manifest));
-        if let Some(manifest) = known.or_else(|| self.store.partial(&hash).cloned()) {
+        let known = self.machines.store.share(&hash).map(|share| Arc::clone(&share.manifest));
+        if let Some(manifest) = known.or_else(|| self.machines.store.partial(&hash).cloned()) {
             return self.explain_pieces(now, id, manifest);
         }
         let empty = (hash == Key(*blake3::hash(&[]).as_bytes())).then_some(0);
-        let single = match self.store.locate(&hash) {
+        let single = match self.machines.store.locate(&hash) {
             Some((Content::Manifest, extent)) => {
                 explain.stage = Looking::OwnManifest;
-                return self.disk(DiskOp::Read(extent), Waiting::Explain(id));
+                return self.machines.disk(DiskOp::Read(extent), Waiting::Explain(id));
             }
             Some((Content::File, extent)) => Some(u64::from(extent.length)),
             _ => empty,
@@ -123,14 +123,14 @@ impl Node {
     }
 
     fn explain_fetch(&mut self, now: Instant, id: CommandId) {
-        let download = DownloadId(self.fresh_id());
+        let download = DownloadId(self.machines.fresh_id());
         let Some(explain) = self.explains.get_mut(&id) else { return };
         explain.stage = Looking::Root(download);
         let sources: Vec<Contact> = explain.providers.iter().chain(&explain.near).copied().collect();
-        if !self.transfer.fetch(now, download, explain.hash, &sources) {
+        if !self.machines.transfer.fetch(now, download, explain.hash, &sources) {
             self.end_explain(now, id);
             let message = "too many downloads are under way to fetch the manifest: try again";
-            self.fail(id, FailureReason::Failed, message);
+            self.machines.fail(id, FailureReason::Failed, message);
         }
     }
 
@@ -143,7 +143,7 @@ impl Node {
     /// The root of a download is here; false when it is not one of these.
     pub(super) fn explain_root(&mut self, now: Instant, download: DownloadId, root: &Root) -> bool {
         let Some(id) = self.explained_by(download) else { return false };
-        self.transfer.abort(now, download);
+        self.machines.transfer.abort(now, download);
         let Some(explain) = self.explains.get(&id) else { return true };
         let manifest = match root {
             Root::Manifest(manifest, _) => Some(Arc::clone(manifest)),
@@ -153,7 +153,7 @@ impl Node {
             Some(manifest) => self.explain_pieces(now, id, manifest),
             None => {
                 self.end_explain(now, id);
-                self.fail(id, FailureReason::Unverified, "a one-chunk file of several chunks");
+                self.machines.fail(id, FailureReason::Unverified, "a one-chunk file of several chunks");
             }
         }
         true
@@ -165,7 +165,7 @@ impl Node {
         lookup: LookupId,
         contacts: &[(Contact, bool)],
     ) {
-        let Some(Purpose::ExplainProviders(id)) = self.lookups.get(&lookup) else { return };
+        let Some(Purpose::ExplainProviders(id)) = self.machines.lookups.get(&lookup) else { return };
         let id = *id;
         let Some(explain) = self.explains.get_mut(&id) else { return };
         let room = PROVIDERS_MAX.saturating_sub(explain.providers.len());
@@ -180,7 +180,7 @@ impl Node {
     fn explain_meet(&mut self, now: Instant, id: CommandId, contacts: &[Contact]) {
         let Some(explain) = self.explains.get_mut(&id) else { return };
         match explain.stage {
-            Looking::Root(download) => _ = self.transfer.add_sources(now, download, contacts),
+            Looking::Root(download) => _ = self.machines.transfer.add_sources(now, download, contacts),
             Looking::Pieces => {
                 let pieces = explain.pieces.len() as u16;
                 for contact in contacts {
@@ -197,7 +197,7 @@ impl Node {
         (explain.lookup, explain.looked_up, explain.asked) = (None, true, asked);
         explain.near = closest[..closest.len().min(ROOT_ASKED)].to_vec();
         if let Looking::Root(download) = explain.stage {
-            self.transfer.add_sources(now, download, &explain.near);
+            self.machines.transfer.add_sources(now, download, &explain.near);
         }
     }
 
@@ -212,7 +212,7 @@ impl Node {
         explain.todo = (0..explain.keys.len() as u16).collect();
         explain.stage = Looking::Pieces;
         // This node is the first, and needs no question.
-        let addr = self.dht.own_addr().unwrap_or(self.config.listen);
+        let addr = self.machines.dht.own_addr().unwrap_or(self.config.listen);
         let mut own = Asked::new(Contact::new(self.public, addr), explain.keys.len());
         own.answered = true;
         explain.nodes.push(own);
@@ -235,7 +235,7 @@ impl Node {
             let Some(explain) = self.explains.get_mut(&id) else { return };
             let Some(piece) = explain.todo.pop_front() else { break };
             let key = explain.keys[usize::from(piece)];
-            if let Some(closest) = self.dht.region(now, &key, explain.closest) {
+            if let Some(closest) = self.machines.dht.region(now, &key, explain.closest) {
                 closest.into_iter().for_each(|contact| explain.enter(contact, piece));
                 continue;
             }
@@ -243,13 +243,14 @@ impl Node {
             if explain.lookups >= LOOKUPS_MAX {
                 return self.explain_ask(now, id);
             }
-            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else {
+            let Some(lookup) = self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox)
+            else {
                 explain.step_at = Some(now + NO_ROOM_WAIT);
                 return self.explain_ask(now, id);
             };
             explain.todo.pop_front();
             explain.lookups += 1;
-            self.lookups.insert(lookup, Purpose::ExplainHolders(id, piece));
+            self.machines.lookups.insert(lookup, Purpose::ExplainHolders(id, piece));
         }
         if let Some(explain) = self.explains.get_mut(&id).filter(|explain| !explain.todo.is_empty()) {
             explain.step_at = Some(now);
@@ -279,7 +280,7 @@ impl Node {
     /// Asks whoever has something to be asked, as many as may be asked at a time.
     fn explain_ask(&mut self, now: Instant, id: CommandId) {
         loop {
-            let question = InspectId(self.fresh_id());
+            let question = InspectId(self.machines.fresh_id());
             let Some(explain) = self.explains.get_mut(&id) else { return };
             if explain.questions >= QUESTIONS_MAX {
                 return;
@@ -292,7 +293,7 @@ impl Node {
                 continue;
             }
             let keys = pieces.iter().map(|&piece| explain.keys[usize::from(piece)]).collect();
-            if !self.transfer.inspect(now, question, node.contact, keys) {
+            if !self.machines.transfer.inspect(now, question, node.contact, keys) {
                 // Too many questions are under way: it goes on when there may be room.
                 pieces.into_iter().rev().for_each(|piece| node.todo.push_front(piece));
                 node.queued = true;
@@ -339,7 +340,7 @@ impl Node {
         }
         explain.make_ready(number);
         let (done, total) = (explain.answers, explain.answers_due);
-        self.progress(id, Progress { stage: Stage::Inspecting, done, total, prefix: 0, path: None });
+        self.machines.progress(id, Progress { stage: Stage::Inspecting, done, total, prefix: 0, path: None });
         self.explain_ask(now, id);
     }
 
@@ -369,7 +370,9 @@ impl Node {
     /// Gives up when there is nobody left to ask for the manifest.
     fn review_root(&mut self, now: Instant, id: CommandId, download: DownloadId) {
         let Some(explain) = self.explains.get(&id) else { return };
-        let Some(state) = self.transfer.download_state(download).filter(|state| state.idle) else { return };
+        let Some(state) = self.machines.transfer.download_state(download).filter(|state| state.idle) else {
+            return;
+        };
         let (asked, found) = (explain.asked, explain.found);
         let (reason, why) = if state.banned > 0 {
             let why =
@@ -386,7 +389,7 @@ impl Node {
         };
         let message = format!("{}: {why}", explain.hash);
         self.end_explain(now, id);
-        self.fail(id, reason, message);
+        self.machines.fail(id, reason, message);
     }
 
     pub(super) fn explains_timeout(&mut self, now: Instant) {
@@ -402,7 +405,7 @@ impl Node {
                         let why = "no answer in time from those who should have its manifest";
                         let message = format!("{}: {why}; {}", explain.hash, status::asked(explain.asked));
                         self.end_explain(now, id);
-                        self.fail(id, FailureReason::Unreachable, message);
+                        self.machines.fail(id, FailureReason::Unreachable, message);
                     }
                 }
                 continue;
@@ -418,7 +421,7 @@ impl Node {
     fn explained(&mut self, now: Instant, id: CommandId, in_time: bool) {
         let Some(explain) = self.end_explain(now, id) else { return };
         let Some(manifest) = &explain.manifest else { return };
-        let replicas = match self.store.share(&explain.hash) {
+        let replicas = match self.machines.store.share(&explain.hash) {
             Some(share) if share.replicas > 0 => share.replicas,
             _ => explain.replicas(),
         };
@@ -434,14 +437,14 @@ impl Node {
         let nodes = nodes.collect();
         let findings = Findings { manifest, replicas, pieces: &explain.pieces, nodes, complete };
         let explanation = findings.explain();
-        self.done(id, Reply::Explain(Box::new(explanation)));
+        self.machines.done(id, Reply::Explain(Box::new(explanation)));
     }
 
     /// Nothing more is done about it, and nothing more is heard of what was asked for it.
     pub(super) fn end_explain(&mut self, now: Instant, id: CommandId) -> Option<Explain> {
         let explain = self.explains.remove(&id)?;
         if let Looking::Root(download) = explain.stage {
-            self.transfer.abort(now, download);
+            self.machines.transfer.abort(now, download);
         }
         let theirs = |asking: &Asking| asking.command == id;
         let open: Vec<InspectId> = self
@@ -452,17 +455,22 @@ impl Node {
             .collect();
         for question in open {
             self.inspections.remove(&question);
-            self.transfer.forget_inspection(question);
+            self.machines.transfer.forget_inspection(question);
         }
         let theirs = |purpose: &Purpose| match purpose {
             Purpose::ExplainProviders(other) | Purpose::ExplainHolders(other, _) => *other == id,
             _ => false,
         };
-        let open: Vec<LookupId> =
-            self.lookups.iter().filter(|(_, purpose)| theirs(purpose)).map(|(lookup, _)| *lookup).collect();
+        let open: Vec<LookupId> = self
+            .machines
+            .lookups
+            .iter()
+            .filter(|(_, purpose)| theirs(purpose))
+            .map(|(lookup, _)| *lookup)
+            .collect();
         for lookup in open {
-            self.lookups.remove(&lookup);
-            self.dht.stop(lookup);
+            self.machines.lookups.remove(&lookup);
+            self.machines.dht.stop(lookup);
         }
         Some(explain)
     }

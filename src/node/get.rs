@@ -149,7 +149,7 @@ impl Node {
         self.let_go_of_kept(&order);
         let Order { id, hash, target, part, timeout } = order;
         if target.as_ref().is_some_and(|path| !path.is_absolute()) {
-            return self.fail(
+            return self.machines.fail(
                 id,
                 FailureReason::Usage,
                 "a path must be absolute: the node has a directory of its own",
@@ -165,11 +165,11 @@ impl Node {
         if self.gets.len() >= self.config.limits.downloads_max {
             let message =
                 format!("{} downloads are under way, and no more are allowed: try again", self.gets.len());
-            return self.fail(id, FailureReason::Failed, message);
+            return self.machines.fail(id, FailureReason::Failed, message);
         }
         if let Some(other) = self.gets.values().find(|get| target.is_some() && get.target == target) {
             let message = format!("{} is being fetched into the same file: choose another", other.hash);
-            return self.fail(id, FailureReason::Failed, message);
+            return self.machines.fail(id, FailureReason::Failed, message);
         }
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
@@ -180,7 +180,7 @@ impl Node {
             Some(0) => None,
             Some(seconds) => Some(Duration::from_secs(u64::from(seconds))),
         };
-        let download = DownloadId(self.fresh_id());
+        let download = DownloadId(self.machines.fresh_id());
         let get = Get {
             hash,
             waiters: vec![id],
@@ -203,11 +203,11 @@ impl Node {
             progress_at: now,
         };
         self.gets.insert(download, get);
-        match self.store.share(&hash) {
+        match self.machines.store.share(&hash) {
             Some(share) => {
                 let (place, stamp) = (share.place.clone(), Some(share.stamp));
                 let nothing = Extent { place, offset: 0, length: 0, stamp };
-                self.disk(DiskOp::Read(nothing), Waiting::Get(download, Step::Shared));
+                self.machines.disk(DiskOp::Read(nothing), Waiting::Get(download, Step::Shared));
             }
             None => self.find_root(now, download),
         }
@@ -216,7 +216,9 @@ impl Node {
     /// The whole file is here, unless somebody changed it.
     fn shared(&mut self, now: Instant, download: DownloadId, error: Option<DiskError>) {
         let Some(get) = self.gets.get(&download) else { return };
-        let Some(share) = self.store.share(&get.hash).cloned() else { return self.find_root(now, download) };
+        let Some(share) = self.machines.store.share(&get.hash).cloned() else {
+            return self.find_root(now, download);
+        };
         match error {
             Some(error) => {
                 self.send_failed(now, &share.place, &error);
@@ -235,8 +237,10 @@ impl Node {
     /// Takes the root from here when it is here.
     fn find_root(&mut self, now: Instant, download: DownloadId) {
         let Some(get) = self.gets.get(&download) else { return };
-        match self.store.locate(&get.hash) {
-            Some((_, extent)) => self.disk(DiskOp::Read(extent), Waiting::Get(download, Step::LocalRoot)),
+        match self.machines.store.locate(&get.hash) {
+            Some((_, extent)) => {
+                self.machines.disk(DiskOp::Read(extent), Waiting::Get(download, Step::LocalRoot))
+            }
             None => self.fetch_root(now, download),
         }
     }
@@ -248,7 +252,7 @@ impl Node {
         if hash == Key(*blake3::hash(&[]).as_bytes()) {
             return self.root_found(now, download, Root::File(Vec::new()));
         }
-        self.transfer.fetch(now, download, hash, &[]);
+        self.machines.transfer.fetch(now, download, hash, &[]);
         self.look_up_providers(now, download);
     }
 
@@ -287,7 +291,7 @@ impl Node {
             get.wanted = (bytes.start / chunk) as u32..bytes.end.div_ceil(chunk) as u32;
         }
         get.prefix = get.wanted.start;
-        if self.store.begin_partial(get.hash, Arc::clone(&manifest), get.place.clone()).is_err() {
+        if self.machines.store.begin_partial(get.hash, Arc::clone(&manifest), get.place.clone()).is_err() {
             let why = format!("{} bytes do not fit the node's quota: give a path with -o", manifest.length());
             return self.give_up(now, download, FailureReason::NoSpace, &why);
         }
@@ -295,7 +299,7 @@ impl Node {
         get.phase = Phase::Opening;
         let op = DiskOp::OpenTarget { place: get.place.clone(), length: manifest.length() };
         get.manifest = Some(manifest);
-        self.disk(op, Waiting::Get(download, Step::Open));
+        self.machines.disk(op, Waiting::Get(download, Step::Open));
     }
 
     pub(super) fn get_disk(
@@ -319,11 +323,11 @@ impl Node {
             (Step::Open, Ok(DiskReply::Opened { partial }), Some(manifest)) => match get.content.take() {
                 Some(bytes) => {
                     let op = DiskOp::WriteTarget { place: get.place.clone(), offset: 0, bytes };
-                    self.disk(op, Waiting::Get(download, Step::Write));
+                    self.machines.disk(op, Waiting::Get(download, Step::Write));
                 }
                 None if partial => {
                     let op = DiskOp::Check { place: get.place.clone(), manifest };
-                    self.disk(op, Waiting::Get(download, Step::Check));
+                    self.machines.disk(op, Waiting::Get(download, Step::Check));
                 }
                 None => self.check_old(now, download),
             },
@@ -367,7 +371,7 @@ impl Node {
         } else if *blake3::hash(&bytes).as_bytes() == hash.0 {
             self.root_found(now, download, Root::File(bytes));
         } else {
-            self.store.remove_piece(&hash);
+            self.machines.store.remove_piece(&hash);
             self.fetch_root(now, download);
         }
     }
@@ -379,7 +383,7 @@ impl Node {
             (Some(target), Some(manifest)) if get.missing() > 0 => {
                 let place = Place::File(Arc::from(target.as_path()));
                 let op = DiskOp::Check { place, manifest: Arc::clone(manifest) };
-                self.disk(op, Waiting::Get(download, Step::CheckOld));
+                self.machines.disk(op, Waiting::Get(download, Step::CheckOld));
             }
             _ => self.copy_local(now, download, &[]),
         }
@@ -390,7 +394,8 @@ impl Node {
     fn copy_local(&mut self, now: Instant, download: DownloadId, old: &[bool]) {
         let Some(get) = self.gets.get_mut(&download) else { return };
         let Some(manifest) = &get.manifest else { return };
-        let mut sources: BTreeMap<u32, Extent> = self.store.local_sources(manifest).into_iter().collect();
+        let mut sources: BTreeMap<u32, Extent> =
+            self.machines.store.local_sources(manifest).into_iter().collect();
         if let Some(target) = &get.target {
             let place = Place::File(Arc::from(target.as_path()));
             for (index, _) in (0..manifest.chunk_count()).zip(old).filter(|(_, good)| **good) {
@@ -416,7 +421,7 @@ impl Node {
             length: manifest.chunk_length(index),
             hash_as: manifest.hash_as(index),
         };
-        self.disk(DiskOp::Copy { from, to }, Waiting::Get(download, Step::Copy(index)));
+        self.machines.disk(DiskOp::Copy { from, to }, Waiting::Get(download, Step::Copy(index)));
     }
 
     fn begin_chunks(&mut self, now: Instant, download: DownloadId, manifest: Arc<Manifest>) {
@@ -425,14 +430,14 @@ impl Node {
         (get.phase, get.progress_at) = (Phase::Chunks, now);
         get.search.begin_afresh();
         for (index, _) in have.iter().enumerate().filter(|(_, have)| **have) {
-            self.store.chunk_done(&hash, index as u32);
+            self.machines.store.chunk_done(&hash, index as u32);
         }
         if get.missing() == 0 {
-            self.transfer.abort(now, download);
+            self.machines.transfer.abort(now, download);
             return self.chunks_complete(now, download, 0);
         }
         let part = get.wanted.clone();
-        self.transfer.begin_part(now, download, manifest, place, have, part);
+        self.machines.transfer.begin_part(now, download, manifest, place, have, part);
         // None was made when the root was here, and none while the disk was at work.
         if self.gets.get(&download).is_some_and(|get| get.search.look_again.is_none()) {
             self.look_up_providers(now, download);
@@ -447,9 +452,9 @@ impl Node {
         get.search.begin_afresh();
         let hash = get.hash;
         if !core::mem::replace(&mut get.announced, true) {
-            self.dht.provide(now, hash, true, &mut self.outbox);
+            self.machines.dht.provide(now, hash, true, &mut self.machines.outbox);
         }
-        self.store.chunk_done(&hash, index);
+        self.machines.store.chunk_done(&hash, index);
         self.report_get(download, Stage::Downloading);
     }
 
@@ -461,7 +466,7 @@ impl Node {
         }
         get.phase = Phase::Finishing;
         let op = DiskOp::FinishTarget { place: get.place.clone() };
-        self.disk(op, Waiting::Get(download, Step::Finish));
+        self.machines.disk(op, Waiting::Get(download, Step::Finish));
     }
 
     /// The part that was wanted is there. It is kept, and served, for a while.
@@ -473,7 +478,7 @@ impl Node {
         let length = get.manifest.as_ref().map_or(0, |manifest| manifest.length());
         let path = self.path_of(&place);
         for command in waiters {
-            self.done(command, Reply::Get { hash, length, path: path.clone(), sources });
+            self.machines.done(command, Reply::Get { hash, length, path: path.clone(), sources });
         }
         self.queued_gets.extend(queued);
         self.begin_queued(now);
@@ -499,9 +504,9 @@ impl Node {
 
     fn end_kept(&mut self, download: DownloadId, delete: bool) {
         let Some(get) = self.gets.remove(&download) else { return };
-        self.store.end_partial(&get.hash);
+        self.machines.store.end_partial(&get.hash);
         if delete {
-            self.disk(DiskOp::Remove(get.place), Waiting::Nothing);
+            self.machines.disk(DiskOp::Remove(get.place), Waiting::Nothing);
         }
     }
 
@@ -512,8 +517,8 @@ impl Node {
             None => get.place.clone(),
         };
         get.place = place.clone();
-        self.store.end_partial(&get.hash);
-        let known = self.store.share(&get.hash);
+        self.machines.store.end_partial(&get.hash);
+        let known = self.machines.store.share(&get.hash);
         let elsewhere = known.is_some_and(|known| known.place != place);
         let share = Arc::new(match known {
             // It has taken the place of the file that was shared there, and nobody has synced it.
@@ -529,10 +534,10 @@ impl Node {
             },
         });
         // A file that is shared already stays where it is shared.
-        if elsewhere || self.store.add_share(Arc::clone(&share)).is_err() {
+        if elsewhere || self.machines.store.add_share(Arc::clone(&share)).is_err() {
             return self.saved(now, download, None);
         }
-        self.disk(DiskOp::SaveShare(share), Waiting::Get(download, Step::Save));
+        self.machines.disk(DiskOp::SaveShare(share), Waiting::Get(download, Step::Save));
     }
 
     fn saved(&mut self, now: Instant, download: DownloadId, error: Option<DiskError>) {
@@ -544,9 +549,9 @@ impl Node {
         let (hash, sources) = (get.hash, get.sources);
         let (length, path) =
             (get.manifest.as_ref().map_or(0, |manifest| manifest.length()), self.path_of(&get.place));
-        self.transfer.abort(now, download);
-        if self.store.share(&hash).is_some() {
-            self.dht.provide(now, hash, false, &mut self.outbox);
+        self.machines.transfer.abort(now, download);
+        if self.machines.store.share(&hash).is_some() {
+            self.machines.dht.provide(now, hash, false, &mut self.machines.outbox);
         }
         self.end_get(download, Ok(Reply::Get { hash, length, path, sources }));
         self.begin_queued(now);
@@ -570,8 +575,8 @@ impl Node {
                 path.display()
             );
         }
-        self.transfer.abort(now, download);
-        self.store.end_partial(&hash);
+        self.machines.transfer.abort(now, download);
+        self.machines.store.end_partial(&hash);
         self.end_get(download, Err(Failure { reason, message }));
         self.begin_queued(now);
     }
@@ -583,7 +588,7 @@ impl Node {
         let waiting: Vec<DownloadId> = waiting.map(|(download, _)| *download).collect();
         for download in waiting {
             let Some(get) = self.gets.get(&download) else { continue };
-            let Some(state) = self.transfer.download_state(download) else { continue };
+            let Some(state) = self.machines.transfer.download_state(download) else { continue };
             if !state.idle {
                 continue;
             }
@@ -631,7 +636,7 @@ impl Node {
                 continue;
             }
             // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
-            let state = self.transfer.download_state(download).unwrap_or_default();
+            let state = self.machines.transfer.download_state(download).unwrap_or_default();
             get.progress_at = get.progress_at.max(state.last_progress);
             if get.gives_up_at().is_some_and(|at| at <= now) {
                 let (missing, of) = (get.missing(), get.wanted.len());
@@ -678,7 +683,7 @@ impl Node {
             Err(failure) => Response::Failed(failure),
         };
         for command in get.waiters {
-            self.respond(command, response.clone());
+            self.machines.respond(command, response.clone());
         }
         self.queued_gets.extend(get.queued);
     }
@@ -692,7 +697,7 @@ impl Node {
     fn tell(&mut self, download: DownloadId, progress: Progress) {
         let waiters = self.gets.get(&download).map(|get| get.waiters.clone()).unwrap_or_default();
         for command in waiters {
-            self.progress(command, progress.clone());
+            self.machines.progress(command, progress.clone());
         }
     }
 

@@ -37,7 +37,7 @@ impl Node {
         }
         if self.housekeeping.ages_due <= now {
             self.housekeeping.ages_due = now + EVERY;
-            self.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
+            self.machines.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
         }
     }
 
@@ -46,20 +46,20 @@ impl Node {
         // Contacts first: saying goodbye may drop them.
         self.remember_peers();
         // The goodbye itself comes last: whoever hears from this node after it takes it for back.
-        self.gossip.leave(now, for_good, &mut self.outbox);
-        self.dht.leave(for_good, &mut self.outbox);
+        self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
+        self.machines.dht.leave(for_good, &mut self.machines.outbox);
     }
 
     /// How old the node is: what its directory is to remember of this run.
     pub fn ages(&self, now: Instant) -> Ages {
-        Ages { boots: self.boots, seconds: self.store.age(now), clean: false }
+        Ages { boots: self.boots, seconds: self.machines.store.age(now), clean: false }
     }
 
     fn remember_peers(&mut self) {
-        let bytes = encode_contacts(&self.dht.contacts_to_remember());
+        let bytes = encode_contacts(&self.machines.dht.contacts_to_remember());
         if !bytes.is_empty() && bytes != self.housekeeping.written_peers {
             self.housekeeping.written_peers.clone_from(&bytes);
-            self.disk(DiskOp::SavePeers(bytes), Waiting::Nothing);
+            self.machines.disk(DiskOp::SavePeers(bytes), Waiting::Nothing);
         }
     }
 }

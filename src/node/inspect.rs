@@ -21,14 +21,15 @@ pub(super) struct Question {
 impl Node {
     /// What this node has of a piece, and what it knows of other copies.
     pub fn inspect_piece(&self, now: Instant, key: &Key) -> InspectEntry {
-        let (held, replicas) = match (self.store.piece(key), self.store.lasting_share(key)) {
+        let (held, replicas) = match (self.machines.store.piece(key), self.machines.store.lasting_share(key))
+        {
             (Some(meta), _) => (Held::Stored, meta.replicas),
             (None, Some(share)) => (Held::Shared, share.replicas),
             (None, None) if self.has(key) => (Held::Cached, 0),
             (None, None) => (Held::Nothing, 0),
         };
         let entry = InspectEntry { held, replicas, ..InspectEntry::default() };
-        match self.replication.inspect(key) {
+        match self.machines.replication.inspect(key) {
             Some(status) if held.is_durable() => InspectEntry {
                 live: status.live,
                 phase: match status.phase {
@@ -50,8 +51,8 @@ impl Node {
     /// A peer wants to know. Whether a file that is shared in place is still what it was is seen first.
     pub(super) fn inspect_asked(&mut self, now: Instant, stream: StreamId, number: u32, keys: Vec<Key>) {
         let mut files: Vec<Extent> = Vec::new();
-        for key in keys.iter().filter(|key| self.store.piece(key).is_none()) {
-            let Some(share) = self.store.lasting_share(key) else { continue };
+        for key in keys.iter().filter(|key| self.machines.store.piece(key).is_none()) {
+            let Some(share) = self.machines.store.lasting_share(key) else { continue };
             if files.len() < FILES_LOOKED_AT_MAX && !files.iter().any(|file| file.place == share.place) {
                 files.push(nothing_of(share.place.clone(), share.stamp));
             }
@@ -75,11 +76,11 @@ impl Node {
     fn answer_inspection(&mut self, now: Instant, mut question: Question) {
         if let Some(file) = question.files.pop() {
             let place = file.place.clone();
-            return self.disk(DiskOp::Read(file), Waiting::Inspect(question, place));
+            return self.machines.disk(DiskOp::Read(file), Waiting::Inspect(question, place));
         }
         let entries: Vec<InspectEntry> =
             question.keys.iter().map(|key| self.inspect_piece(now, key)).collect();
-        self.transfer.inspected(now, question.stream, question.number, &entries);
+        self.machines.transfer.inspected(now, question.stream, question.number, &entries);
     }
 }
 

@@ -37,7 +37,7 @@ impl Node {
             return leaving.waiters.push(id);
         }
         let seconds = timeout.unwrap_or(LEAVE_SECONDS);
-        let todo: Vec<Key> = self.replication.short_of(COPIES_ELSEWHERE).collect();
+        let todo: Vec<Key> = self.machines.replication.short_of(COPIES_ELSEWHERE).collect();
         let total = todo.len() as u64;
         let until = now + Duration::from_secs(u64::from(seconds));
         self.leaving = Some(Leaving {
@@ -85,7 +85,8 @@ impl Node {
         }
         let (done, total) = (leaving.handed_over, leaving.total);
         for waiter in leaving.waiters.clone() {
-            self.progress(waiter, Progress { stage: Stage::HandingOver, done, total, prefix: 0, path: None });
+            self.machines
+                .progress(waiter, Progress { stage: Stage::HandingOver, done, total, prefix: 0, path: None });
         }
     }
 
@@ -101,8 +102,8 @@ impl Node {
         let handed_over = leaving.handed_over as u32;
         let left_behind = leaving.total as u32 - handed_over;
         for waiter in leaving.waiters {
-            self.done(waiter, Reply::Leave { handed_over, left_behind });
+            self.machines.done(waiter, Reply::Leave { handed_over, left_behind });
         }
-        self.outputs.push_back(Output::Stop);
+        self.machines.outputs.push_back(Output::Stop);
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Told {
 impl Node {
     /// What this node knows of the others, for whoever looks at it from outside.
     pub fn membership(&self) -> &Gossip {
-        &self.gossip
+        &self.machines.gossip
     }
 
     /// A datagram's sender is proven: it goes to the machine that it is for, and membership hears that the sender is there.
@@ -39,34 +39,40 @@ impl Node {
         match kind {
             Kind::Gossip | Kind::Probe => {}
             _ if datagram.is_leaf() => {}
-            _ if kind.is_answer() => self.gossip.note_alive(now, contact, None),
-            _ if proven => self.gossip.note_contact(now, contact),
+            _ if kind.is_answer() => self.machines.gossip.note_alive(now, contact, None),
+            _ if proven => self.machines.gossip.note_contact(now, contact),
             _ => {}
         }
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
-                self.gossip.handle_datagram(now, from, datagram, proven, &mut self.outbox);
+                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
             }
             Kind::Reconcile | Kind::Reconciled => {
-                self.replication.handle_datagram(now, from, datagram, proven, &mut self.outbox);
+                self.machines.replication.handle_datagram(
+                    now,
+                    from,
+                    datagram,
+                    proven,
+                    &mut self.machines.outbox,
+                );
             }
-            Kind::Pong if self.gossip.is_expected(kind, datagram.transaction(), from) => {
-                self.gossip.handle_datagram(now, from, datagram, proven, &mut self.outbox);
+            Kind::Pong if self.machines.gossip.is_expected(kind, datagram.transaction(), from) => {
+                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
             }
             _ => {
                 if let Message::Leave { for_good } = datagram.message() {
-                    self.gossip.note_leave(now, &contact.id, for_good, datagram.sequence());
+                    self.machines.gossip.note_leave(now, &contact.id, for_good, datagram.sequence());
                 }
-                self.dht.handle_datagram(now, from, datagram, &mut self.outbox);
+                self.machines.dht.handle_datagram(now, from, datagram, &mut self.machines.outbox);
             }
         }
     }
 
     /// Whether an answer belongs to a request of one of the machines.
     pub(super) fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
-        self.dht.is_expected(kind, transaction, from)
-            || self.gossip.is_expected(kind, transaction, from)
-            || self.replication.is_expected(kind, transaction, from)
+        self.machines.dht.is_expected(kind, transaction, from)
+            || self.machines.gossip.is_expected(kind, transaction, from)
+            || self.machines.replication.is_expected(kind, transaction, from)
     }
 
     pub(super) fn gossip_event(&mut self, now: Instant, event: GossipEvent) {
@@ -80,13 +86,13 @@ impl Node {
         }
         match event {
             GossipEvent::Met { contact, rtt } | GossipEvent::Returned { contact, rtt } => {
-                self.dht.note_alive(now, contact, rtt);
+                self.machines.dht.note_alive(now, contact, rtt);
             }
-            GossipEvent::Moved { contact, .. } => self.dht.note_alive(now, contact, None),
+            GossipEvent::Moved { contact, .. } => self.machines.dht.note_alive(now, contact, None),
             GossipEvent::Suspected { .. } => {}
-            GossipEvent::Unresponsive { contact } => self.dht.note_unreachable(now, &contact.id),
+            GossipEvent::Unresponsive { contact } => self.machines.dht.note_unreachable(now, &contact.id),
             GossipEvent::Evicted { contact } | GossipEvent::Left { contact, .. } => {
-                self.dht.forget(now, &contact.id);
+                self.machines.dht.forget(now, &contact.id);
             }
         }
     }
@@ -94,7 +100,7 @@ impl Node {
     /// Tells replication who is near, when that has changed. Who said that it will be back is given as long as who just falls
     /// silent: a reboot in order must not cost more copies than one without a word.
     pub(super) fn tell_neighbourhood(&mut self, now: Instant) {
-        let generation = self.gossip.neighbourhood_generation();
+        let generation = self.machines.gossip.neighbourhood_generation();
         let told = &self.neighbourhood_told;
         if told.generation == Some(generation) && told.until.is_none_or(|until| now < until) {
             return;
@@ -117,25 +123,29 @@ impl Node {
             };
             Some(Neighbour { contact: member.contact, liveness })
         };
-        let neighbours: Vec<Neighbour> = self.gossip.neighbourhood().filter_map(neighbour).collect();
+        let neighbours: Vec<Neighbour> = self.machines.gossip.neighbourhood().filter_map(neighbour).collect();
         self.neighbourhood_told = Told { generation: Some(generation), until };
-        self.replication.set_neighbourhood(now, &neighbours, self.gossip.is_whole_network());
+        self.machines.replication.set_neighbourhood(
+            now,
+            &neighbours,
+            self.machines.gossip.is_whole_network(),
+        );
     }
 
     /// What this node says of itself in the next rounds.
     pub(super) fn update_own_state(&mut self, now: Instant) {
-        let store = self.store.stats();
-        let streams = self.transfer.streams() as u64;
+        let store = self.machines.store.stats();
+        let streams = self.machines.transfer.streams() as u64;
         let streams_max = self.config.limits.streams_max.max(1) as u64;
         let own = OwnState {
-            addrs: [self.dht.own_addr(), None],
+            addrs: [self.machines.dht.own_addr(), None],
             chunks: store.pieces,
             load: (streams * 1000 / streams_max).min(1000) as u16,
             free_bytes: store.quota_bytes.saturating_sub(store.piece_bytes + store.reserved_bytes),
             version: version(),
             leaf: self.config.leaf,
         };
-        self.gossip.set_own(now, own);
+        self.machines.gossip.set_own(now, own);
     }
 
     /// The same nodes, those of whom nothing bad is known first.
@@ -147,7 +157,7 @@ impl Node {
 
     fn is_silent(&self, id: &NodeId) -> bool {
         use Liveness::{Evicted, Left, Unresponsive};
-        let liveness = self.gossip.member(id).map(|member| member.liveness);
+        let liveness = self.machines.gossip.member(id).map(|member| member.liveness);
         matches!(liveness, Some(Unresponsive | Evicted | Left { .. }))
     }
 }

@@ -26,6 +26,7 @@ mod housekeeping;
 mod inquiry;
 mod inspect;
 mod leave;
+mod machines;
 mod membership;
 mod output;
 mod placement;
@@ -39,11 +40,11 @@ mod values;
 pub use crate::transfer::StreamOutput;
 pub use output::Output;
 
-use crate::dht::{Dht, DhtConfig, DhtEvent, LookupId, PublishId};
+use crate::dht::{Dht, DhtConfig, DhtEvent, PublishId};
 use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::{DialId, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Place, Recovered, StreamId};
+use crate::io::{DialId, DiskDone, DiskError, DiskReply, Place, Recovered, StreamId};
 use crate::limits::{InvalidLimits, Limits};
 use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
@@ -55,7 +56,7 @@ use crate::wire::contact::canonical;
 use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
-use command::{Command, CommandId, Failure, FailureReason, Progress, Reply, Response};
+use command::{Command, CommandId, FailureReason, Reply};
 use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
@@ -64,6 +65,7 @@ use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use inquiry::{Asking, Explain};
 use leave::Leaving;
+use machines::Machines;
 use membership::Told;
 use placement::Placement;
 use put::Put;
@@ -153,24 +155,15 @@ pub struct Node {
     public: PublicKey,
     id: NodeId,
     boots: u64,
-    outbox: Outbox,
-    dht: Dht,
-    transfer: Transfer,
-    store: Store,
+    machines: Machines,
     checks: CheckBudget,
     replays: ReplayWindows,
     counters: Counters,
-    outputs: VecDeque<Output>,
-    next_id: u64,
-    disk_waiting: BTreeMap<DiskId, Waiting>,
-    lookups: BTreeMap<LookupId, Purpose>,
     publishing: BTreeMap<PublishId, CommandId>,
     puts: BTreeMap<CommandId, Put>,
     placements: BTreeMap<Key, Placement>,
     copies: Copies,
-    gossip: Gossip,
     neighbourhood_told: Told,
-    replication: Replication,
     relocations: Relocations,
     uplink: Uplink,
     leaving: Option<Leaving>,
@@ -261,24 +254,26 @@ impl Node {
             public,
             id,
             boots,
-            outbox,
-            dht,
-            transfer: Transfer::new(transfer_config, network, rng.bytes()),
-            store: Store::new(&config.limits, recovered, rng.u64(), now),
+            machines: Machines {
+                dht,
+                transfer: Transfer::new(transfer_config, network, rng.bytes()),
+                store: Store::new(&config.limits, recovered, rng.u64(), now),
+                gossip,
+                replication,
+                outbox,
+                outputs: VecDeque::with_capacity(64),
+                disk_waiting: BTreeMap::new(),
+                lookups: BTreeMap::new(),
+                last_id: 0,
+            },
             checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
             replays: ReplayWindows::new(),
             counters: Counters::default(),
-            outputs: VecDeque::with_capacity(64),
-            next_id: 0,
-            disk_waiting: BTreeMap::new(),
-            lookups: BTreeMap::new(),
             publishing: BTreeMap::new(),
             puts: BTreeMap::new(),
             placements: BTreeMap::new(),
             copies: Copies::default(),
-            gossip,
             neighbourhood_told: Told::default(),
-            replication,
             relocations: Relocations::default(),
             uplink: Uplink::new(now),
             leaving: None,
@@ -316,27 +311,27 @@ impl Node {
 
     /// What the node knows of the copies of its pieces.
     pub fn replication(&self) -> &Replication {
-        &self.replication
+        &self.machines.replication
     }
 
     /// What the node has.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.machines.store
     }
 
     /// Whom the node knows, and what it keeps for them.
     pub fn dht(&self) -> &Dht {
-        &self.dht
+        &self.machines.dht
     }
 
     /// When [`handle_timeout`](Node::handle_timeout) is to be called next; `None` is never.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
-            self.dht.next_deadline(),
-            self.transfer.next_deadline(),
-            self.store.next_deadline(),
-            self.gossip.next_deadline(),
-            self.replication.next_deadline(),
+            self.machines.dht.next_deadline(),
+            self.machines.transfer.next_deadline(),
+            self.machines.store.next_deadline(),
+            self.machines.gossip.next_deadline(),
+            self.machines.replication.next_deadline(),
             self.leaving.as_ref().map(Leaving::next_deadline),
             self.gets.values().filter_map(Get::next_deadline).min(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
@@ -361,7 +356,7 @@ impl Node {
             self.counters.unexpected_answers += 1;
             return;
         }
-        let proven = expected || self.dht.token_is_valid(now, from, unverified.token());
+        let proven = expected || self.machines.dht.token_is_valid(now, from, unverified.token());
         let admitted = match proven {
             true => self.checks.admit_proven(now, from.ip()),
             false => self.checks.admit_stranger(now, from.ip()),
@@ -384,19 +379,24 @@ impl Node {
 
     /// A peer connected to this node.
     pub fn handle_accepted(&mut self, now: Instant, stream: StreamId, remote: SocketAddr) {
-        self.transfer.handle_accepted(now, stream, canonical(remote), self.outbox.identity());
+        self.machines.transfer.handle_accepted(
+            now,
+            stream,
+            canonical(remote),
+            self.machines.outbox.identity(),
+        );
         self.settle(now);
     }
 
     /// A connection that the node asked for is there.
     pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId) {
-        self.transfer.handle_connected(now, dial, stream, self.outbox.identity());
+        self.machines.transfer.handle_connected(now, dial, stream, self.machines.outbox.identity());
         self.settle(now);
     }
 
     /// A connection that the node asked for could not be made.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
-        self.transfer.handle_dial_failed(now, dial);
+        self.machines.transfer.handle_dial_failed(now, dial);
         self.settle(now);
     }
 
@@ -404,42 +404,42 @@ impl Node {
     /// frame must come first. When the outputs after this call hold a [`StreamOutput::Sink`] for the stream, the
     /// bytes that follow belong to it.
     pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
-        let taken = self.transfer.handle_bytes(now, stream, bytes, self.outbox.identity());
+        let taken = self.machines.transfer.handle_bytes(now, stream, bytes, self.machines.outbox.identity());
         self.settle(now);
         taken
     }
 
     /// Raw bytes came on a stream and went to a file.
     pub fn handle_stream_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
-        self.transfer.handle_progress(now, stream, bytes);
+        self.machines.transfer.handle_progress(now, stream, bytes);
     }
 
     /// Raw bytes from a file left on a stream.
     pub fn handle_stream_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
-        self.transfer.handle_sent(now, stream, bytes);
+        self.machines.transfer.handle_sent(now, stream, bytes);
     }
 
     /// Everything that was queued on a stream has left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
-        self.transfer.handle_drained(now, stream);
+        self.machines.transfer.handle_drained(now, stream);
         self.settle(now);
     }
 
     /// A sink is full, and this is what its bytes hashed to; or the disk failed.
     pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
-        self.transfer.handle_sunk(now, stream, result);
+        self.machines.transfer.handle_sunk(now, stream, result);
         self.settle(now);
     }
 
     /// A part of a file could not be sent.
     pub fn handle_send_failed(&mut self, now: Instant, stream: StreamId, error: &DiskError) {
-        self.transfer.handle_send_failed(now, stream, error);
+        self.machines.transfer.handle_send_failed(now, stream, error);
         self.settle(now);
     }
 
     /// A stream is gone.
     pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
-        self.transfer.handle_closed(now, stream);
+        self.machines.transfer.handle_closed(now, stream);
         self.settle(now);
     }
 
@@ -447,12 +447,12 @@ impl Node {
     pub fn handle_disk(&mut self, now: Instant, done: DiskDone) {
         let goes_on = matches!(done.result, Ok(DiskReply::Progress { .. }));
         let waiting = match goes_on {
-            true => match self.disk_waiting.get(&done.id) {
+            true => match self.machines.disk_waiting.get(&done.id) {
                 Some(Waiting::Put(command)) => Waiting::Put(*command),
                 Some(Waiting::Get(download, step)) => Waiting::Get(*download, *step),
                 _ => return,
             },
-            false => match self.disk_waiting.remove(&done.id) {
+            false => match self.machines.disk_waiting.remove(&done.id) {
                 Some(waiting) => waiting,
                 None => return,
             },
@@ -472,8 +472,8 @@ impl Node {
             Waiting::Explain(command) => self.explain_disk(now, command, done.result),
             Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, done.result),
             Waiting::Record(command, reply) => match done.result {
-                Ok(_) => self.done(command, reply),
-                Err(error) => self.disk_failed(command, &error),
+                Ok(_) => self.machines.done(command, reply),
+                Err(error) => self.machines.disk_failed(command, &error),
             },
         }
         self.settle(now);
@@ -490,7 +490,7 @@ impl Node {
                 | Command::Set { .. }
                 | Command::Lookup { .. }
         );
-        if asks && self.dht.is_joining() && self.early.len() < self.config.limits.commands_max {
+        if asks && self.machines.dht.is_joining() && self.early.len() < self.config.limits.commands_max {
             self.early.push((id, command));
         } else {
             self.obey(now, id, command);
@@ -518,8 +518,8 @@ impl Node {
                 limits.streams_max = streams.unwrap_or(limits.streams_max);
                 limits.uploads_max = uploads.unwrap_or(limits.uploads_max);
                 match self.limit(now, limits) {
-                    Ok(reply) => self.done(id, reply),
-                    Err(error) => self.fail(id, FailureReason::Usage, error.to_string()),
+                    Ok(reply) => self.machines.done(id, reply),
+                    Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
                 }
             }
             Command::Remove { hash } => self.remove(now, id, &hash),
@@ -527,17 +527,17 @@ impl Node {
             Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
             Command::List => {
                 let files = self.shared_files();
-                self.done(id, Reply::List { files });
+                self.machines.done(id, Reply::List { files });
             }
             Command::Peers => {
                 let peers = self.peers(now);
-                self.done(id, Reply::Peers { peers });
+                self.machines.done(id, Reply::Peers { peers });
             }
             Command::Status => {
                 let status = self.status(now);
-                self.done(id, Reply::Status(Box::new(status)));
+                self.machines.done(id, Reply::Status(Box::new(status)));
             }
-            Command::Id => self.done(id, Reply::Id { id: self.id, public: self.public }),
+            Command::Id => self.machines.done(id, Reply::Id { id: self.id, public: self.public }),
             Command::Leave { timeout } => self.leave(now, id, timeout),
         }
     }
@@ -552,13 +552,13 @@ impl Node {
 
     /// The time that [`next_deadline`](Node::next_deadline) named has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.dht.handle_timeout(now, &mut self.outbox);
-        self.transfer.handle_timeout(now);
-        self.store.handle_timeout(now);
+        self.machines.dht.handle_timeout(now, &mut self.machines.outbox);
+        self.machines.transfer.handle_timeout(now);
+        self.machines.store.handle_timeout(now);
         self.update_own_state(now);
-        self.gossip.handle_timeout(now, &mut self.outbox);
+        self.machines.gossip.handle_timeout(now, &mut self.machines.outbox);
         self.sample_uplink(now);
-        self.replication.handle_timeout(now, &mut self.outbox);
+        self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.leave_timeout(now);
         self.gets_timeout(now);
         self.placements_timeout(now);
@@ -578,27 +578,27 @@ impl Node {
 
     /// The next datagram to send.
     pub fn poll_datagram(&mut self) -> Option<&Datagram> {
-        let datagram = self.outbox.poll();
+        let datagram = self.machines.outbox.poll();
         self.counters.datagrams_out += u64::from(datagram.is_some());
         datagram
     }
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.machines.outputs.pop_front()
     }
 
     /// Carries what the machines have to say to each other until none has anything left.
     fn settle(&mut self, now: Instant) {
         loop {
-            while let Some(event) = self.dht.poll_event() {
+            while let Some(event) = self.machines.dht.poll_event() {
                 self.dht_event(now, event);
             }
-            if let Some(event) = self.gossip.poll_event() {
+            if let Some(event) = self.machines.gossip.poll_event() {
                 self.gossip_event(now, event);
                 continue;
             }
-            if let Some(event) = self.transfer.poll_event() {
+            if let Some(event) = self.machines.transfer.poll_event() {
                 self.transfer_event(now, event);
                 continue;
             }
@@ -606,7 +606,7 @@ impl Node {
             if self.repair(now) || self.hand_over(now) {
                 continue;
             }
-            if self.early.is_empty() || self.dht.is_joining() {
+            if self.early.is_empty() || self.machines.dht.is_joining() {
                 break;
             }
             for (id, command) in core::mem::take(&mut self.early) {
@@ -615,19 +615,10 @@ impl Node {
         }
         self.review_gets(now);
         self.review_explains(now);
-        while let Some(output) = self.transfer.poll_output() {
-            self.outputs.push_back(Output::Stream(output));
+        while let Some(output) = self.machines.transfer.poll_output() {
+            self.machines.outputs.push_back(Output::Stream(output));
         }
-        self.tidy();
-    }
-
-    /// What the store wants deleted.
-    fn tidy(&mut self) {
-        while let Some(op) = self.store.poll_op() {
-            let id = DiskId(self.fresh_id());
-            self.disk_waiting.insert(id, Waiting::Nothing);
-            self.outputs.push_back(Output::Disk { id, op });
-        }
+        self.machines.tidy();
     }
 
     fn dht_event(&mut self, now: Instant, event: DhtEvent) {
@@ -636,7 +627,11 @@ impl Node {
                 self.providers_found(now, lookup, &contacts);
                 self.explain_providers_found(now, lookup, &contacts);
             }
-            DhtEvent::Finished { lookup, closest, record, asked, .. } => match self.lookups.remove(&lookup) {
+            DhtEvent::Finished { lookup, closest, record, asked, .. } => match self
+                .machines
+                .lookups
+                .remove(&lookup)
+            {
                 Some(Purpose::Providers(download)) => {
                     self.providers_looked_up(now, download, &closest, asked)
                 }
@@ -656,7 +651,7 @@ impl Node {
             },
             DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
-            DhtEvent::Unanswered { id } => self.gossip.note_failed(now, &id),
+            DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
             DhtEvent::Joined { contacts } => {
                 log::info!("joined the network: {contacts} contacts");
                 self.retry_placements(now);
@@ -680,40 +675,5 @@ impl Node {
 
     fn refuse(&mut self, reason: Refused) {
         self.counters.refused[reason.index()] += 1;
-    }
-
-    // What the parts of the composition share.
-
-    fn fresh_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    fn disk(&mut self, op: DiskOp, waiting: Waiting) {
-        // What was decided earlier is done earlier: a piece that was deleted may be written anew.
-        self.tidy();
-        let id = DiskId(self.fresh_id());
-        self.disk_waiting.insert(id, waiting);
-        self.outputs.push_back(Output::Disk { id, op });
-    }
-
-    fn respond(&mut self, command: CommandId, response: Response) {
-        self.outputs.push_back(Output::Respond { command, response });
-    }
-
-    fn progress(&mut self, command: CommandId, progress: Progress) {
-        self.respond(command, Response::Progress(progress));
-    }
-
-    fn done(&mut self, command: CommandId, reply: Reply) {
-        self.respond(command, Response::Done(reply));
-    }
-
-    fn fail(&mut self, command: CommandId, reason: FailureReason, message: impl Into<String>) {
-        self.respond(command, Response::Failed(Failure { reason, message: message.into() }));
-    }
-
-    fn disk_failed(&mut self, command: CommandId, error: &DiskError) {
-        self.fail(command, status::failure_of(error), error.to_string());
     }
 }

@@ -136,7 +136,7 @@ impl Node {
 
     pub(super) fn stop_placement(&mut self, hash: &Key, why: &str) {
         for command in self.placements.remove(hash).map(|placement| placement.waiters).unwrap_or_default() {
-            self.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
+            self.machines.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
         self.copies.forget_file(hash);
     }
@@ -154,19 +154,20 @@ impl Node {
             let Some(piece) = placement.todo.pop() else { break };
             let (key, _) = placement.key(piece);
             let wanted = usize::from(placement.share.replicas) + SPARE_NODES;
-            if let Some(closest) = self.dht.region(now, &key, wanted) {
+            if let Some(closest) = self.machines.dht.region(now, &key, wanted) {
                 placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
                 self.place_piece(now, hash, piece, &closest);
                 continue;
             }
-            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else {
+            let Some(lookup) = self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox)
+            else {
                 // Too many lookups: this round goes on when one of them has ended.
                 placement.todo.push(piece);
                 placement.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             };
             placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
-            self.lookups.insert(lookup, Purpose::Placement(hash, piece));
+            self.machines.lookups.insert(lookup, Purpose::Placement(hash, piece));
         }
         self.review_placement(now, hash);
     }
@@ -198,7 +199,7 @@ impl Node {
     fn advance_job(&mut self, now: Instant, hash: Key, piece: usize) {
         let Some(placement) = self.placements.get_mut(&hash) else { return };
         let (key, _) = placement.key(piece);
-        let Some((_, extent)) = self.store.locate(&key) else {
+        let Some((_, extent)) = self.machines.store.locate(&key) else {
             return self.stop_placement(&hash, "a part of it cannot be read any more");
         };
         let offer = placement.offer(piece, &extent);
@@ -213,7 +214,7 @@ impl Node {
                 return;
             };
             let under_way = self.copies.begin(CopyFor::File { file: hash, piece }, contact.id);
-            if !self.transfer.push(now, under_way, contact, offer, extent.clone()) {
+            if !self.machines.transfer.push(now, under_way, contact, offer, extent.clone()) {
                 // Too many copies under way: goes on when one of them has ended.
                 self.copies.end(under_way);
                 job.candidates.push_front(contact);
@@ -250,7 +251,7 @@ impl Node {
                 Ok(_) => {
                     placement.copies[piece] = placement.copies[piece].saturating_add(1);
                     let (key, _) = placement.key(piece);
-                    self.replication.confirmed(now, &key, &target);
+                    self.machines.replication.confirmed(now, &key, &target);
                 }
                 // One more of the spare nodes is asked instead.
                 Err(_) => job.wanted += 1,
@@ -296,7 +297,7 @@ impl Node {
         let done = placement.copies.iter().filter(|copies| **copies >= quorum).count() as u64;
         let total = placement.copies.len() as u64;
         for command in placement.waiters.clone() {
-            self.progress(
+            self.machines.progress(
                 command,
                 Progress { stage: Stage::Replicating, done, total, prefix: 0, path: None },
             );
@@ -341,21 +342,21 @@ impl Node {
             quorum: copies >= placement.quorum(),
         };
         for command in waiters {
-            self.done(command, reply.clone());
+            self.machines.done(command, reply.clone());
         }
     }
 
     /// Every piece has its copies: written down, so that the next run need not copy again.
     fn replicated(&mut self, now: Instant, share: &Arc<Share>) {
-        if share.replicated || self.store.share(&share.manifest.hash()) != Some(share) {
+        if share.replicated || self.machines.store.share(&share.manifest.hash()) != Some(share) {
             return;
         }
         let share = Arc::new(Share { replicated: true, ..Share::clone(share) });
-        if self.store.add_share(Arc::clone(&share)).is_err() {
+        if self.machines.store.add_share(Arc::clone(&share)).is_err() {
             return;
         }
         self.look_after(now, &share);
-        self.disk(DiskOp::SaveShare(share), Waiting::Nothing);
+        self.machines.disk(DiskOp::SaveShare(share), Waiting::Nothing);
     }
 
     /// There are nodes now: what could not be placed is tried again.

@@ -56,10 +56,11 @@ impl Uplink {
 impl Node {
     /// What was found on disk when the node started is looked after again.
     pub(super) fn take_stock(&mut self, now: Instant) {
-        for meta in self.store.pieces() {
-            self.replication.piece_added(now, held(&meta));
+        for meta in self.machines.store.pieces() {
+            self.machines.replication.piece_added(now, held(&meta));
         }
-        let shares: Vec<Arc<Share>> = self.store.shares().filter(|share| share.replicated).cloned().collect();
+        let shares: Vec<Arc<Share>> =
+            self.machines.store.shares().filter(|share| share.replicated).cloned().collect();
         for share in shares {
             self.look_after(now, &share);
         }
@@ -71,14 +72,16 @@ impl Node {
             return;
         }
         for (key, length) in pieces_of(&share.manifest) {
-            self.replication.piece_added(now, Held { key, replicas: share.replicas, length, keep: true });
+            self.machines
+                .replication
+                .piece_added(now, Held { key, replicas: share.replicas, length, keep: true });
         }
     }
 
     /// A file is not shared any more. What of it is stored here besides goes on being looked after.
     pub(super) fn look_after_no_more(&mut self, now: Instant, share: &Share) {
         for (key, _) in pieces_of(&share.manifest) {
-            self.replication.piece_removed(&key);
+            self.machines.replication.piece_removed(&key);
             self.look_after_piece(now, &key);
         }
     }
@@ -86,15 +89,16 @@ impl Node {
     /// A piece is kept here, or still is: as a stored one, as a part of a file that was put here, or as both. The file's part
     /// is not dropped, and stays when the stored one goes.
     fn look_after_piece(&mut self, now: Instant, key: &Key) {
-        let stored = self.store.piece(key).map(|meta| held(&meta));
-        let lasting = self.store.lasting_share(key).filter(|share| share.replicated && share.replicas > 0);
+        let stored = self.machines.store.piece(key).map(|meta| held(&meta));
+        let lasting =
+            self.machines.store.lasting_share(key).filter(|share| share.replicated && share.replicas > 0);
         let replicas = lasting.filter(|_| !self.config.leaf).map(|share| share.replicas);
         let piece = match (stored, replicas) {
             (Some(stored), Some(replicas)) => {
                 Some(Held { replicas: stored.replicas.max(replicas), keep: true, ..stored })
             }
             (Some(stored), None) => Some(stored),
-            (None, Some(replicas)) => self.store.locate(key).map(|(_, extent)| Held {
+            (None, Some(replicas)) => self.machines.store.locate(key).map(|(_, extent)| Held {
                 key: *key,
                 replicas,
                 length: extent.length,
@@ -103,28 +107,28 @@ impl Node {
             (None, None) => None,
         };
         if let Some(piece) = piece {
-            self.replication.piece_added(now, piece);
+            self.machines.replication.piece_added(now, piece);
         }
     }
 
     /// Replication hears of every piece that is kept, and the node does what it says. Whether there was anything to do.
     pub(super) fn repair(&mut self, now: Instant) -> bool {
         let mut acted = false;
-        while let Some(change) = self.store.poll_change() {
+        while let Some(change) = self.machines.store.poll_change() {
             match change {
                 PieceChange::Kept(meta) => self.look_after_piece(now, &meta.key),
                 PieceChange::Dropped(key) => {
-                    self.replication.piece_removed(&key);
+                    self.machines.replication.piece_removed(&key);
                     self.look_after_piece(now, &key);
                 }
             }
         }
-        while let Some(action) = self.replication.poll_action() {
+        while let Some(action) = self.machines.replication.poll_action() {
             acted = true;
             match action {
                 Action::Copy { key, target } => self.repair_copy(now, key, target),
                 Action::Place { key } => self.relocate(now, key),
-                Action::Drop { key } => _ = self.store.remove_piece(&key),
+                Action::Drop { key } => _ = self.machines.store.remove_piece(&key),
             }
         }
         acted
@@ -132,7 +136,7 @@ impl Node {
 
     fn repair_copy(&mut self, now: Instant, key: Key, target: Contact) {
         if !self.copy(now, CopyFor::Repair { key }, key, target) {
-            self.replication.copy_done(now, &key, &target.id, CopyOutcome::Busy);
+            self.machines.replication.copy_done(now, &key, &target.id, CopyOutcome::Busy);
         }
     }
 
@@ -150,14 +154,14 @@ impl Node {
             Err(PushError::Refused(_)) => CopyOutcome::Refused,
             Err(PushError::Unreachable | PushError::Lost | PushError::Source(_)) => CopyOutcome::Failed,
         };
-        self.replication.copy_done(now, &key, &target, outcome);
+        self.machines.replication.copy_done(now, &key, &target, outcome);
     }
 
     /// Offers a piece that is here to another node. False when that cannot be done now.
     fn copy(&mut self, now: Instant, copy: CopyFor, key: Key, target: Contact) -> bool {
         let Some((offer, extent)) = self.offer_of(now, &key) else { return false };
         let push = self.copies.begin(copy, target.id);
-        let begun = self.transfer.push(now, push, target, offer, extent);
+        let begun = self.machines.transfer.push(now, push, target, offer, extent);
         if !begun {
             self.copies.end(push);
         }
@@ -166,14 +170,15 @@ impl Node {
 
     /// How a piece that is here is offered to others: as it was offered to this node, for the rest of its life.
     fn offer_of(&self, now: Instant, key: &Key) -> Option<(Offer, Extent)> {
-        let (_, extent) = self.store.locate(key)?;
-        if let Some(meta) = self.store.piece(key) {
-            let lifetime = u32::try_from(meta.expires.saturating_sub(self.store.age(now))).ok()?.max(1);
+        let (_, extent) = self.machines.store.locate(key)?;
+        if let Some(meta) = self.machines.store.piece(key) {
+            let lifetime =
+                u32::try_from(meta.expires.saturating_sub(self.machines.store.age(now))).ok()?.max(1);
             let (content, length, input_offset) = (meta.content, meta.length, meta.input_offset);
             let offer = Offer { key: *key, content, length, input_offset, replicas: meta.replicas, lifetime };
             return Some((offer, extent));
         }
-        let share = self.store.lasting_share(key).filter(|share| share.replicas > 0)?;
+        let share = self.machines.store.lasting_share(key).filter(|share| share.replicas > 0)?;
         let manifest = &share.manifest;
         let chunk = manifest.keys().iter().position(|chunk| chunk == key);
         let content = match chunk {
@@ -200,11 +205,11 @@ impl Node {
         }
         let begun = Relocation { candidates: VecDeque::new(), wanted, in_flight: 0, copies: 0 };
         self.relocations.under_way.insert(key, begun);
-        if let Some(closest) = self.dht.region(now, &key, wanted) {
+        if let Some(closest) = self.machines.dht.region(now, &key, wanted) {
             return self.relocation_looked_up(now, key, &closest);
         }
-        match self.dht.find(now, key, Want::Nodes, &mut self.outbox) {
-            Some(lookup) => _ = self.lookups.insert(lookup, Purpose::Relocation(key)),
+        match self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox) {
+            Some(lookup) => _ = self.machines.lookups.insert(lookup, Purpose::Relocation(key)),
             None => self.relocation_over(now, key),
         }
     }
@@ -236,7 +241,7 @@ impl Node {
 
     pub(super) fn relocation_copied(&mut self, now: Instant, key: Key, target: NodeId, has_it: bool) {
         if has_it {
-            self.replication.confirmed(now, &key, &target);
+            self.machines.replication.confirmed(now, &key, &target);
         }
         if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
             relocation.in_flight -= 1;
@@ -252,7 +257,7 @@ impl Node {
     }
 
     fn relocated(&mut self, now: Instant, key: Key, copies: u8) {
-        self.replication.placed(now, &key, copies);
+        self.machines.replication.placed(now, &key, copies);
         self.handed_over(&key, copies);
     }
 
@@ -262,11 +267,11 @@ impl Node {
         if elapsed < UPLINK_SAMPLE {
             return;
         }
-        let uploaded = self.transfer.uploaded_bytes();
+        let uploaded = self.machines.transfer.uploaded_bytes();
         let rate = (uploaded - self.uplink.uploaded) as f64 / elapsed.as_secs_f64();
         let best = self.uplink.best.max(rate as u64);
         if best > self.uplink.best {
-            self.replication.set_uplink(best);
+            self.machines.replication.set_uplink(best);
         }
         self.uplink = Uplink { sampled: now, uploaded, best };
     }

@@ -94,23 +94,23 @@ impl Node {
             return;
         }
         get.search.look_again = None;
-        match self.dht.find(now, get.hash, Want::Providers, &mut self.outbox) {
+        match self.machines.dht.find(now, get.hash, Want::Providers, &mut self.machines.outbox) {
             Some(lookup) => {
                 get.search.lookup = Some(lookup);
-                self.lookups.insert(lookup, Purpose::Providers(download));
+                self.machines.lookups.insert(lookup, Purpose::Providers(download));
             }
             None => get.search.look_again = Some(now + Duration::from_secs(1)),
         }
     }
 
     pub(super) fn providers_found(&mut self, now: Instant, lookup: LookupId, contacts: &[(Contact, bool)]) {
-        let Some(Purpose::Providers(download)) = self.lookups.get(&lookup) else { return };
+        let Some(Purpose::Providers(download)) = self.machines.lookups.get(&lookup) else { return };
         let download = *download;
         let contacts: Vec<Contact> =
             contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != self.id).collect();
         if let Some(get) = self.gets.get_mut(&download) {
             get.search.providers += contacts.len() as u32;
-            self.transfer.add_sources(now, download, &contacts);
+            self.machines.transfer.add_sources(now, download, &contacts);
         }
     }
 
@@ -128,7 +128,7 @@ impl Node {
         get.search.asked = get.search.asked.max(asked);
         get.search.look_again = Some(now + get.search.look_delay);
         get.search.look_delay = (get.search.look_delay * 2).min(LOOK_AGAIN_MAX);
-        self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
+        self.machines.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]);
     }
 
     /// Chunks that nobody has who is known: the nodes closest to each may keep it.
@@ -145,8 +145,8 @@ impl Node {
     fn seek_holders(&mut self, now: Instant, download: DownloadId) {
         while let Some(get) = self.gets.get_mut(&download) {
             let Some(key) = get.search.orphans.pop_front() else { return };
-            if let Some(closest) = self.dht.region(now, &key, HOLDERS_ASKED) {
-                if !self.transfer.add_sources(now, download, &closest) {
+            if let Some(closest) = self.machines.dht.region(now, &key, HOLDERS_ASKED) {
+                if !self.machines.transfer.add_sources(now, download, &closest) {
                     // The next call for sources comes when those that are there have been asked.
                     return get.search.orphans.clear();
                 }
@@ -156,9 +156,12 @@ impl Node {
             if get.search.seeking >= SEEKING_MAX {
                 return get.search.orphans.push_front(key);
             }
-            let Some(lookup) = self.dht.find(now, key, Want::Nodes, &mut self.outbox) else { return };
+            let Some(lookup) = self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox)
+            else {
+                return;
+            };
             get.search.seeking += 1;
-            self.lookups.insert(lookup, Purpose::Holders(download, key));
+            self.machines.lookups.insert(lookup, Purpose::Holders(download, key));
         }
     }
 
@@ -171,7 +174,7 @@ impl Node {
     ) {
         let Some(get) = self.gets.get_mut(&download) else { return };
         get.search.seeking -= 1;
-        if self.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]) {
+        if self.machines.transfer.add_sources(now, download, &closest[..closest.len().min(HOLDERS_ASKED)]) {
             get.search.sought.insert(key, now);
         }
         self.seek_holders(now, download);

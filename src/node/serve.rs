@@ -25,7 +25,7 @@ impl Node {
                 for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.has(key)) {
                     bitmap[index / 8] |= 1 << (index % 8);
                 }
-                self.transfer.answer(now, stream, question, bitmap);
+                self.machines.transfer.answer(now, stream, question, bitmap);
             }
             TransferEvent::InspectAsked { stream, question, keys } => {
                 self.inspect_asked(now, stream, question, keys);
@@ -35,13 +35,13 @@ impl Node {
             }
             TransferEvent::Offered { stream, request, offer, .. } => {
                 let verdict = self.judge(now, &offer);
-                self.transfer.admit(now, stream, request, verdict);
+                self.machines.transfer.admit(now, stream, request, verdict);
             }
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
                 self.arrived(stream, request, incoming, bytes);
             }
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
-            TransferEvent::ArrivalFailed { incoming } => self.store.discarded(incoming),
+            TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
             TransferEvent::Root { download, root } => {
                 if !self.explain_root(now, download, &root) {
                     self.root_found(now, download, root);
@@ -61,13 +61,13 @@ impl Node {
             }
             TransferEvent::Peer { contact, leaf, alive } => match alive {
                 true if !leaf => {
-                    self.dht.note_alive(now, contact, None);
-                    self.gossip.note_contact(now, contact);
+                    self.machines.dht.note_alive(now, contact, None);
+                    self.machines.gossip.note_contact(now, contact);
                 }
                 true => {}
                 false => {
-                    self.dht.note_unreachable(now, &contact.id);
-                    self.gossip.note_failed(now, &contact.id);
+                    self.machines.dht.note_unreachable(now, &contact.id);
+                    self.machines.gossip.note_failed(now, &contact.id);
                 }
             },
             TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
@@ -76,35 +76,36 @@ impl Node {
 
     /// Whether a piece can be served: it is on disk, or it is the manifest of a download.
     pub(super) fn has(&self, key: &Key) -> bool {
-        self.store.has(key) || self.store.partial(key).is_some_and(|manifest| !manifest.is_single())
+        self.machines.store.has(key)
+            || self.machines.store.partial(key).is_some_and(|manifest| !manifest.is_single())
     }
 
     fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
-        let found = self.store.locate(key);
-        match self.store.partial(key) {
+        let found = self.machines.store.locate(key);
+        match self.machines.store.partial(key) {
             // No file holds the manifest of a download until that is complete.
             Some(manifest) if found.is_none() && !manifest.is_single() => {
                 let bytes = manifest.encode();
-                self.transfer.serve_from_memory(now, stream, request, Content::Manifest, bytes);
+                self.machines.transfer.serve_from_memory(now, stream, request, Content::Manifest, bytes);
             }
             _ => {
-                self.store.touch(key);
-                self.transfer.serve(now, stream, request, found.ok_or(Refusal::NotFound));
+                self.machines.store.touch(key);
+                self.machines.transfer.serve(now, stream, request, found.ok_or(Refusal::NotFound));
             }
         }
     }
 
     fn judge(&mut self, now: Instant, offer: &Offer) -> Verdict {
-        if self.config.leaf || self.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
+        if self.config.leaf || self.machines.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
             return Verdict::Refuse(Refusal::NotClose);
         }
-        if self.is_leaving() && !self.store.has(&offer.key) {
+        if self.is_leaving() && !self.machines.store.has(&offer.key) {
             return Verdict::Refuse(Refusal::Busy);
         }
-        if self.full_until.is_some_and(|until| now < until) && !self.store.has(&offer.key) {
+        if self.full_until.is_some_and(|until| now < until) && !self.machines.store.has(&offer.key) {
             return Verdict::Refuse(Refusal::NoSpace);
         }
-        match self.store.admit(now, offer) {
+        match self.machines.store.admit(now, offer) {
             Admission::Have => Verdict::Have,
             Admission::Send { incoming } => Verdict::Send { incoming },
             Admission::Refuse(reason) => Verdict::Refuse(reason),
@@ -113,12 +114,12 @@ impl Node {
 
     /// A piece is here and verified; it is acknowledged once it is on disk.
     fn arrived(&mut self, stream: StreamId, request: u32, incoming: u64, bytes: Option<Vec<u8>>) {
-        let Some(meta) = self.store.meta_of(incoming) else { return };
+        let Some(meta) = self.machines.store.meta_of(incoming) else { return };
         let op = match bytes {
             Some(bytes) => DiskOp::WritePiece { meta, bytes },
             None => DiskOp::Commit { incoming, meta },
         };
-        self.disk(op, Waiting::Commit { stream, request, incoming });
+        self.machines.disk(op, Waiting::Commit { stream, request, incoming });
     }
 
     pub(super) fn committed(
@@ -131,15 +132,15 @@ impl Node {
     ) {
         let outcome = match result {
             Ok(_) => {
-                self.store.committed(incoming);
+                self.machines.store.committed(incoming);
                 Ok(())
             }
             Err(error) => {
-                self.store.discarded(incoming);
+                self.machines.store.discarded(incoming);
                 Err(self.unwritten(now, &error))
             }
         };
-        self.transfer.stored(now, stream, request, outcome);
+        self.machines.transfer.stored(now, stream, request, outcome);
     }
 
     /// A peer's piece could not be written. While the disk is full no more are taken: they would come in vain.
@@ -162,14 +163,14 @@ impl Node {
         log::warn!("{error}");
         if let Place::Piece(key) = place {
             if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Changed) {
-                self.store.remove_piece(key);
+                self.machines.store.remove_piece(key);
             }
             return;
         }
         if !matches!(error.kind, DiskErrorKind::Changed | DiskErrorKind::NotFound | DiskErrorKind::Denied) {
             return;
         }
-        for share in self.store.withdraw(place) {
+        for share in self.machines.store.withdraw(place) {
             let hash = share.manifest.hash();
             log::warn!("{hash} is withdrawn: its file is not what it was");
             self.counters.withdrawn += 1;
@@ -181,7 +182,7 @@ impl Node {
     pub(super) fn forget(&mut self, now: Instant, share: &Share) {
         let hash = &share.manifest.hash();
         self.look_after_no_more(now, share);
-        self.dht.unprovide(now, hash, &mut self.outbox);
+        self.machines.dht.unprovide(now, hash, &mut self.machines.outbox);
         self.stop_placement(hash, "the file is not what it was, or is not shared any more");
     }
 }

@@ -58,12 +58,13 @@ impl Counters {
 
 impl Node {
     pub(super) fn status(&self, now: Instant) -> Status {
-        let (dht, store) = (self.dht.statistics(), self.store.stats());
+        let (dht, store) = (self.machines.dht.statistics(), self.machines.store.stats());
         let mut counters = self.counters.named();
-        counters.insert("datagrams_dropped".to_owned(), self.outbox.dropped());
+        counters.insert("datagrams_dropped".to_owned(), self.machines.outbox.dropped());
         counters.extend(dht.counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
-        counters.extend(self.transfer.counters().iter().map(|(name, n)| ((*name).to_owned(), *n)));
-        let machines = [self.gossip.statistics().counters, self.replication.statistics().counters];
+        counters.extend(self.machines.transfer.counters().iter().map(|(name, n)| ((*name).to_owned(), *n)));
+        let machines =
+            [self.machines.gossip.statistics().counters, self.machines.replication.statistics().counters];
         counters.extend(machines.iter().flatten().map(|(name, n)| ((*name).to_owned(), *n)));
         counters.insert("cache_evicted".to_owned(), store.evicted);
         counters.insert("pieces_expired".to_owned(), store.expired);
@@ -71,14 +72,14 @@ impl Node {
             id: self.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.config.listen.to_string(),
-            address: self.dht.own_addr(),
+            address: self.machines.dht.own_addr(),
             leaf: self.config.leaf,
             network: self.network.id(),
             uptime_seconds: now.since(self.started).as_secs(),
             boots: self.boots,
             peers: dht.contacts as u32,
             lookups: dht.lookups as u32,
-            streams: self.transfer.streams() as u32,
+            streams: self.machines.transfer.streams() as u32,
             downloads: self.gets.len() as u32,
             records: dht.records as u32,
             providers: dht.providers as u32,
@@ -86,8 +87,8 @@ impl Node {
             pieces: store.pieces,
             stored_bytes: store.piece_bytes + store.cached_bytes,
             quota_bytes: self.config.limits.quota_bytes,
-            downloaded_bytes: self.transfer.downloaded_bytes(),
-            uploaded_bytes: self.transfer.uploaded_bytes(),
+            downloaded_bytes: self.machines.transfer.downloaded_bytes(),
+            uploaded_bytes: self.machines.transfer.uploaded_bytes(),
             gossip: Some(self.gossip_status()),
             repair: Some(self.repair_status(now)),
             rates: self.config.limits.rates,
@@ -102,7 +103,7 @@ impl Node {
         limits.validate()?;
         let reply =
             Reply::Limit { rates: limits.rates, streams: limits.streams_max, uploads: limits.uploads_max };
-        self.transfer.set_limits(now, &limits);
+        self.machines.transfer.set_limits(now, &limits);
         self.config.limits = limits;
         Ok(reply)
     }
@@ -110,6 +111,7 @@ impl Node {
     /// The contacts and the members, nearest first: whom lookups go through, and who is watched.
     pub(super) fn peers(&self, now: Instant) -> Vec<Peer> {
         let mut peers: Vec<Peer> = self
+            .machines
             .dht
             .peers(now)
             .into_iter()
@@ -121,11 +123,11 @@ impl Node {
             })
             .collect();
         let contacts: BTreeSet<NodeId> = peers.iter().map(|peer| peer.id).collect();
-        let others = self.gossip.members().filter(|member| !contacts.contains(&member.contact.id));
+        let others = self.machines.gossip.members().filter(|member| !contacts.contains(&member.contact.id));
         let met = others.filter(|member| member.heard.is_some());
         peers.extend(met.map(|member| stranger(&member.contact)));
         for peer in &mut peers {
-            if let Some(member) = self.gossip.member(&peer.id) {
+            if let Some(member) = self.machines.gossip.member(&peer.id) {
                 describe(now, peer, &member);
             }
         }
@@ -134,7 +136,7 @@ impl Node {
     }
 
     fn gossip_status(&self) -> GossipStatus {
-        let statistics = self.gossip.statistics();
+        let statistics = self.machines.gossip.statistics();
         let count =
             |name| statistics.counters.iter().find(|(its, _)| *its == name).map_or(0, |(_, count)| *count);
         let mut status = GossipStatus {
@@ -147,7 +149,7 @@ impl Node {
             refuted: self.counters.returned,
             ..GossipStatus::default()
         };
-        for member in self.gossip.members() {
+        for member in self.machines.gossip.members() {
             *match member.liveness {
                 Liveness::Live => &mut status.live,
                 Liveness::Suspect => &mut status.suspect,
@@ -161,7 +163,7 @@ impl Node {
     }
 
     fn repair_status(&self, now: Instant) -> RepairStatus {
-        let statistics = self.replication.statistics();
+        let statistics = self.machines.replication.statistics();
         let count =
             |name| statistics.counters.iter().find(|(its, _)| *its == name).map_or(0, |(_, count)| *count);
         RepairStatus {
@@ -180,6 +182,7 @@ impl Node {
     /// Shared files and downloads, in the order of their addresses.
     pub(super) fn shared_files(&self) -> Vec<SharedFile> {
         let mut files: Vec<SharedFile> = self
+            .machines
             .store
             .shares()
             .map(|share| {

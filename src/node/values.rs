@@ -37,13 +37,17 @@ impl Node {
             None
         };
         if let Some(message) = wrong {
-            return self.fail(id, FailureReason::Usage, message);
+            return self.machines.fail(id, FailureReason::Usage, message);
         }
-        match self.dht.publish(now, name, value, lifetime, &mut self.outbox) {
+        match self.machines.dht.publish(now, name, value, lifetime, &mut self.machines.outbox) {
             Some(publish) => {
                 self.publishing.insert(publish, id);
             }
-            None => self.fail(id, FailureReason::Failed, "too much is being published at once; try again"),
+            None => self.machines.fail(
+                id,
+                FailureReason::Failed,
+                "too much is being published at once; try again",
+            ),
         }
     }
 
@@ -57,8 +61,8 @@ impl Node {
             copies,
             sequence: record.sequence(),
         };
-        let records = encode(self.dht.own_records());
-        self.disk(DiskOp::SaveRecords(records), Waiting::Record(command, reply));
+        let records = encode(self.machines.dht.own_records());
+        self.machines.disk(DiskOp::SaveRecords(records), Waiting::Record(command, reply));
     }
 
     pub(super) fn lookup(
@@ -70,18 +74,20 @@ impl Node {
         fresh: bool,
     ) {
         if !is_name(name) {
-            return self.fail(id, FailureReason::Usage, "no value can have this name");
+            return self.machines.fail(id, FailureReason::Usage, "no value can have this name");
         }
         let key = record_key(&publisher, name);
-        let cached = if fresh { None } else { self.dht.cached_value(now, &key).map(<[u8]>::to_vec) };
+        let cached = if fresh { None } else { self.machines.dht.cached_value(now, &key).map(<[u8]>::to_vec) };
         if let Some(record) = cached {
             return self.value_looked_up(id, key, Some(&record), 0);
         }
-        match self.dht.find(now, key, Want::Value, &mut self.outbox) {
+        match self.machines.dht.find(now, key, Want::Value, &mut self.machines.outbox) {
             Some(lookup) => {
-                self.lookups.insert(lookup, Purpose::Value(id, key));
+                self.machines.lookups.insert(lookup, Purpose::Value(id, key));
             }
-            None => self.fail(id, FailureReason::Failed, "too many lookups are under way; try again"),
+            None => {
+                self.machines.fail(id, FailureReason::Failed, "too many lookups are under way; try again")
+            }
         }
     }
 
@@ -101,16 +107,16 @@ impl Node {
                     sequence: record.sequence(),
                     asked,
                 };
-                self.done(command, reply);
+                self.machines.done(command, reply);
             }
-            None if asked == 0 => self.fail(
+            None if asked == 0 => self.machines.fail(
                 command,
                 FailureReason::Unreachable,
                 "the value is not here, and this node knows no other node to ask: see `elver peers`",
             ),
             None => {
                 let message = format!("nobody has a value of that name; {}", super::status::asked(asked));
-                self.fail(command, FailureReason::NotFound, message);
+                self.machines.fail(command, FailureReason::NotFound, message);
             }
         }
     }

@@ -1,0 +1,85 @@
+//! The machines, and what goes out of the node: everything that an operation may use.
+//!
+//! An operation (a download, an upload, an audit) owns its own state. It gets `&mut Machines` with each event, so the
+//! compiler shows that it touches no other operation.
+
+use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response};
+use super::{Output, Purpose, Waiting, status};
+use crate::dht::{Dht, LookupId};
+use crate::gossip::Gossip;
+use crate::io::{DiskError, DiskId, DiskOp};
+use crate::replication::Replication;
+use crate::store::Store;
+use crate::transfer::Transfer;
+use crate::wire::outbox::Outbox;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The machines of one node, its outputs, and what it waits for.
+pub(super) struct Machines {
+    pub(super) dht: Dht,
+    pub(super) gossip: Gossip,
+    pub(super) replication: Replication,
+    pub(super) transfer: Transfer,
+    pub(super) store: Store,
+    /// Datagrams to be sent.
+    pub(super) outbox: Outbox,
+    /// Everything else that the driver is to do.
+    pub(super) outputs: VecDeque<Output>,
+    /// The operation that each disk operation under way belongs to.
+    pub(super) disk_waiting: BTreeMap<DiskId, Waiting>,
+    /// The operation that each lookup under way belongs to.
+    pub(super) lookups: BTreeMap<LookupId, Purpose>,
+    /// The last number given to a disk operation or to an operation.
+    pub(super) last_id: u64,
+}
+
+impl Machines {
+    /// A number that this node has not used in this run.
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Starts a disk operation on behalf of `waiting`. Deletions that the store decided earlier come first: a piece that
+    /// was deleted may be written anew.
+    pub(super) fn disk(&mut self, op: DiskOp, waiting: Waiting) {
+        self.tidy();
+        let id = DiskId(self.fresh_id());
+        self.disk_waiting.insert(id, waiting);
+        self.outputs.push_back(Output::Disk { id, op });
+    }
+
+    /// Passes on the deletions that the store has decided.
+    pub(super) fn tidy(&mut self) {
+        while let Some(op) = self.store.poll_op() {
+            let id = DiskId(self.fresh_id());
+            self.disk_waiting.insert(id, Waiting::Nothing);
+            self.outputs.push_back(Output::Disk { id, op });
+        }
+    }
+
+    /// Answers a command.
+    pub(super) fn respond(&mut self, command: CommandId, response: Response) {
+        self.outputs.push_back(Output::Respond { command, response });
+    }
+
+    /// Reports a command's progress.
+    pub(super) fn progress(&mut self, command: CommandId, progress: Progress) {
+        self.respond(command, Response::Progress(progress));
+    }
+
+    /// Ends a command with its result.
+    pub(super) fn done(&mut self, command: CommandId, reply: Reply) {
+        self.respond(command, Response::Done(reply));
+    }
+
+    /// Ends a command with a failure.
+    pub(super) fn fail(&mut self, command: CommandId, reason: FailureReason, message: impl Into<String>) {
+        self.respond(command, Response::Failed(Failure { reason, message: message.into() }));
+    }
+
+    /// Ends a command with the failure of a disk operation.
+    pub(super) fn disk_failed(&mut self, command: CommandId, error: &DiskError) {
+        self.fail(command, status::failure_of(error), error.to_string());
+    }
+}
