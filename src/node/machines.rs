@@ -7,12 +7,13 @@ use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Respons
 use super::{Output, Purpose, Waiting, status};
 use crate::dht::{Dht, LookupId};
 use crate::gossip::Gossip;
-use crate::io::{DiskError, DiskId, DiskOp};
+use crate::io::{DiskError, DiskId, DiskOp, Place};
 use crate::replication::Replication;
 use crate::store::Store;
 use crate::transfer::Transfer;
 use crate::wire::outbox::Outbox;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 
 /// The machines of one node, its outputs, and what it waits for.
 pub(super) struct Machines {
@@ -31,6 +32,10 @@ pub(super) struct Machines {
     pub(super) lookups: BTreeMap<LookupId, Purpose>,
     /// The last number given to a disk operation or to an operation.
     pub(super) last_id: u64,
+    /// The directory of the node's cache, for the paths in answers.
+    pub(super) cache_dir: PathBuf,
+    /// Seconds that copies are kept when a command does not say.
+    pub(super) lifetime: u32,
 }
 
 impl Machines {
@@ -58,6 +63,11 @@ impl Machines {
         }
     }
 
+    /// Where a file lies, for a person to read.
+    pub(super) fn path_of(&self, place: &Place) -> PathBuf {
+        status::path_of(&self.cache_dir, place)
+    }
+
     /// Answers a command.
     pub(super) fn respond(&mut self, command: CommandId, response: Response) {
         self.outputs.push_back(Output::Respond { command, response });
@@ -81,5 +91,38 @@ impl Machines {
     /// Ends a command with the failure of a disk operation.
     pub(super) fn disk_failed(&mut self, command: CommandId, error: &DiskError) {
         self.fail(command, status::failure_of(error), error.to_string());
+    }
+}
+
+#[cfg(test)]
+impl Machines {
+    /// The machines of a node that knows no other, for tests of operations.
+    pub(super) fn alone(now: crate::time::Instant) -> Machines {
+        use crate::dht::DhtConfig;
+        use crate::gossip::GossipConfig;
+        use crate::identity::Identity;
+        use crate::io::Recovered;
+        use crate::limits::Limits;
+        use crate::replication::ReplicationConfig;
+        use crate::transfer::TransferConfig;
+        use crate::wire::network::Network;
+        let (limits, identity) = (Limits::default(), Identity::from_secret(&[7; 32]));
+        let network = Network::of("test", &identity);
+        let (public, id) = (identity.public(), identity.id());
+        let transfer = TransferConfig::new(limits.clone(), false, 4949);
+        Machines {
+            dht: Dht::new(DhtConfig::default(), id, [1; 32], now),
+            gossip: Gossip::new(GossipConfig::default(), public, false, 1, [2; 32], now),
+            replication: Replication::new(ReplicationConfig::default(), id, [3; 32], now),
+            transfer: Transfer::new(transfer, network.clone(), [4; 32]),
+            store: Store::new(&limits, &Recovered::default(), 5, now),
+            outbox: Outbox::new(network, identity, false, 1, limits.datagrams_queued_max),
+            outputs: VecDeque::new(),
+            disk_waiting: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            last_id: 0,
+            cache_dir: PathBuf::from("/cache"),
+            lifetime: 3600,
+        }
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
 //! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node, `inspect`
-//! what they ask about its copies, `put` and `placement` bring files into the network, `get` and `seek` bring them out,
+//! what they ask about its copies, `put` and `placement` bring files into the network, `ops::download` brings them out,
 //! `explain` finds out how safe they are (`inquiry` whom to ask, `explanation` what the answers come to), `values` handles
 //! named values, `housekeeping` what has to be done from time to time.
 
@@ -20,7 +20,6 @@ pub mod command;
 mod copies;
 mod explain;
 mod explanation;
-mod get;
 mod guard;
 mod housekeeping;
 mod inquiry;
@@ -28,11 +27,11 @@ mod inspect;
 mod leave;
 mod machines;
 mod membership;
+mod ops;
 mod output;
 mod placement;
 mod put;
 mod repair;
-mod seek;
 mod serve;
 mod status;
 mod values;
@@ -60,13 +59,13 @@ use command::{Command, CommandId, FailureReason, Reply};
 use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
-use get::{Get, Order};
 use guard::{CheckBudget, ReplayWindows};
 use housekeeping::Housekeeping;
 use inquiry::{Asking, Explain};
 use leave::Leaving;
 use machines::Machines;
 use membership::Told;
+use ops::download::{Downloads, Order, Step};
 use placement::Placement;
 use put::Put;
 use repair::{Relocations, Uplink};
@@ -167,11 +166,10 @@ pub struct Node {
     relocations: Relocations,
     uplink: Uplink,
     leaving: Option<Leaving>,
-    gets: BTreeMap<DownloadId, Get>,
+    downloads: Downloads,
     explains: BTreeMap<CommandId, Explain>,
     /// Questions to other nodes about what they have.
     inspections: BTreeMap<InspectId, Asking>,
-    queued_gets: Vec<Order>,
     housekeeping: Housekeeping,
     /// The disk was full: until then no pieces are taken from others.
     full_until: Option<Instant>,
@@ -183,7 +181,7 @@ pub struct Node {
 enum Waiting {
     Nothing,
     Put(CommandId),
-    Get(DownloadId, get::Step),
+    Download(DownloadId, Step),
     Commit {
         stream: StreamId,
         request: u32,
@@ -265,6 +263,8 @@ impl Node {
                 disk_waiting: BTreeMap::new(),
                 lookups: BTreeMap::new(),
                 last_id: 0,
+                cache_dir: config.cache_dir.clone(),
+                lifetime: config.lifetime,
             },
             checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
             replays: ReplayWindows::new(),
@@ -277,8 +277,7 @@ impl Node {
             relocations: Relocations::default(),
             uplink: Uplink::new(now),
             leaving: None,
-            gets: BTreeMap::new(),
-            queued_gets: Vec::new(),
+            downloads: Downloads::new(config.limits.downloads_max),
             explains: BTreeMap::new(),
             inspections: BTreeMap::new(),
             housekeeping: Housekeeping::new(now),
@@ -333,7 +332,7 @@ impl Node {
             self.machines.gossip.next_deadline(),
             self.machines.replication.next_deadline(),
             self.leaving.as_ref().map(Leaving::next_deadline),
-            self.gets.values().filter_map(Get::next_deadline).min(),
+            self.downloads.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
             Some(self.housekeeping.next_deadline()),
@@ -449,7 +448,7 @@ impl Node {
         let waiting = match goes_on {
             true => match self.machines.disk_waiting.get(&done.id) {
                 Some(Waiting::Put(command)) => Waiting::Put(*command),
-                Some(Waiting::Get(download, step)) => Waiting::Get(*download, *step),
+                Some(Waiting::Download(download, step)) => Waiting::Download(*download, *step),
                 _ => return,
             },
             false => match self.machines.disk_waiting.remove(&done.id) {
@@ -465,7 +464,7 @@ impl Node {
                 }
             }
             Waiting::Put(command) => self.put_disk(now, command, done.result),
-            Waiting::Get(download, step) => self.get_disk(now, download, step, done.result),
+            Waiting::Download(download, step) => self.download_disk(now, download, step, done.result),
             Waiting::Commit { stream, request, incoming } => {
                 self.committed(now, stream, request, incoming, done.result);
             }
@@ -503,10 +502,12 @@ impl Node {
             Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
             Command::Get { hash, target, timeout } => {
-                self.get(now, Order { id, hash, target, part: None, timeout })
+                let order = Order { id, hash, target, part: None, timeout };
+                self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {
-                self.get(now, Order { id, hash, target: None, part: Some(part), timeout })
+                let order = Order { id, hash, target: None, part: Some(part), timeout };
+                self.downloads.start(now, order, &mut self.machines);
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
                 let mut limits = self.config.limits.clone();
@@ -545,7 +546,7 @@ impl Node {
     /// Nobody waits for the answer to a command any more. A download that nobody waits for ends; everything else goes on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
         self.early.retain(|(early, _)| *early != id);
-        self.cancel_get(now, id);
+        self.downloads.cancel(now, id, &mut self.machines);
         self.end_explain(now, id);
         self.settle(now);
     }
@@ -560,7 +561,7 @@ impl Node {
         self.sample_uplink(now);
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.leave_timeout(now);
-        self.gets_timeout(now);
+        self.downloads.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
         self.explains_timeout(now);
         self.keep_house(now);
@@ -613,7 +614,7 @@ impl Node {
                 self.obey(now, id, command);
             }
         }
-        self.review_gets(now);
+        self.downloads.review(now, &mut self.machines);
         self.review_explains(now);
         while let Some(output) = self.machines.transfer.poll_output() {
             self.machines.outputs.push_back(Output::Stream(output));
@@ -624,31 +625,35 @@ impl Node {
     fn dht_event(&mut self, now: Instant, event: DhtEvent) {
         match event {
             DhtEvent::Providers { lookup, contacts } => {
-                self.providers_found(now, lookup, &contacts);
+                self.downloads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
                 self.explain_providers_found(now, lookup, &contacts);
             }
-            DhtEvent::Finished { lookup, closest, record, asked, .. } => match self
-                .machines
-                .lookups
-                .remove(&lookup)
-            {
-                Some(Purpose::Providers(download)) => {
-                    self.providers_looked_up(now, download, &closest, asked)
+            DhtEvent::Finished { lookup, closest, record, asked, .. } => {
+                match self.machines.lookups.remove(&lookup) {
+                    Some(Purpose::Providers(download)) => {
+                        let machines = &mut self.machines;
+                        self.downloads.handle_providers_looked_up(now, download, &closest, asked, machines);
+                    }
+                    Some(Purpose::Holders(download, key)) => {
+                        let machines = &mut self.machines;
+                        self.downloads.handle_holders_looked_up(now, download, key, &closest, machines);
+                    }
+                    Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
+                    Some(Purpose::Placement(hash, piece)) => {
+                        self.placement_looked_up(now, hash, piece, &closest)
+                    }
+                    Some(Purpose::Value(command, key)) => {
+                        self.value_looked_up(command, key, record.as_deref(), asked)
+                    }
+                    Some(Purpose::ExplainProviders(command)) => {
+                        self.explain_looked_up(now, command, &closest, asked)
+                    }
+                    Some(Purpose::ExplainHolders(command, piece)) => {
+                        self.explain_holders_looked_up(now, command, piece, &closest, asked)
+                    }
+                    None => {}
                 }
-                Some(Purpose::Holders(download, key)) => self.holders_looked_up(now, download, key, &closest),
-                Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
-                Some(Purpose::Placement(hash, piece)) => self.placement_looked_up(now, hash, piece, &closest),
-                Some(Purpose::Value(command, key)) => {
-                    self.value_looked_up(command, key, record.as_deref(), asked)
-                }
-                Some(Purpose::ExplainProviders(command)) => {
-                    self.explain_looked_up(now, command, &closest, asked)
-                }
-                Some(Purpose::ExplainHolders(command, piece)) => {
-                    self.explain_holders_looked_up(now, command, piece, &closest, asked)
-                }
-                None => {}
-            },
+            }
             DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
             DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),

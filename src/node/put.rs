@@ -1,7 +1,7 @@
 //! Sharing files: from a path to an address that others can fetch.
 
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
-use super::{Node, Waiting, status};
+use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, FileStamp, Place, Share};
 use crate::manifest::Manifest;
@@ -118,6 +118,6 @@ impl Node {
 
     /// Where a file lies, for a person to read.
     pub(super) fn path_of(&self, place: &Place) -> PathBuf {
-        status::path_of(&self.config.cache_dir, place)
+        self.machines.path_of(place)
     }
 }

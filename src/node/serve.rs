@@ -1,5 +1,6 @@
 //! What peers ask of this node: pieces, and places for pieces.
 
+use super::ops::download::Step;
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Share, StreamId};
@@ -7,7 +8,7 @@ use crate::manifest::Content;
 use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
 use crate::time::{Duration, Instant};
-use crate::transfer::{DownloadError, TransferEvent, Verdict};
+use crate::transfer::{DownloadError, DownloadId, TransferEvent, Verdict};
 use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
 
 /// While the disk is full no pieces are taken for so long; then one is tried.
@@ -44,15 +45,21 @@ impl Node {
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
             TransferEvent::Root { download, root } => {
                 if !self.explain_root(now, download, &root) {
-                    self.root_found(now, download, root);
+                    self.downloads.handle_root(now, download, root, &mut self.machines);
                 }
             }
-            TransferEvent::ChunkDone { download, index } => self.chunk_done(now, download, index),
-            TransferEvent::Complete { download, sources } => self.chunks_complete(now, download, sources),
-            TransferEvent::SourcesNeeded { download, keys } => self.sources_needed(now, download, &keys),
+            TransferEvent::ChunkDone { download, index } => {
+                self.downloads.handle_chunk(now, download, index, &mut self.machines);
+            }
+            TransferEvent::Complete { download, sources } => {
+                self.downloads.handle_complete(now, download, sources, &mut self.machines);
+            }
+            TransferEvent::SourcesNeeded { download, keys } => {
+                self.downloads.handle_sources_needed(now, download, &keys, &mut self.machines);
+            }
             TransferEvent::DownloadFailed { download, error } => {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
-                self.get_disk_failed(now, download, &error);
+                self.downloads.handle_failed(now, download, &error, &mut self.machines);
             }
             TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
             TransferEvent::SourceBad { peer, .. } => {
@@ -72,6 +79,24 @@ impl Node {
             },
             TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
         }
+    }
+
+    /// A disk operation of a download ended. A shared file that turns out to be changed is withdrawn first.
+    pub(super) fn download_disk(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        step: Step,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        if let (Step::Shared, Err(error)) = (step, &result) {
+            let hash = self.downloads.hash_of(download);
+            let share = hash.and_then(|hash| self.machines.store.share(&hash));
+            if let Some(place) = share.map(|share| share.place.clone()) {
+                self.send_failed(now, &place, error);
+            }
+        }
+        self.downloads.handle_disk(now, download, step, result, &mut self.machines);
     }
 
     /// Whether a piece can be served: it is on disk, or it is the manifest of a download.

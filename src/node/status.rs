@@ -80,7 +80,7 @@ impl Node {
             peers: dht.contacts as u32,
             lookups: dht.lookups as u32,
             streams: self.machines.transfer.streams() as u32,
-            downloads: self.gets.len() as u32,
+            downloads: self.downloads.len() as u32,
             records: dht.records as u32,
             providers: dht.providers as u32,
             shares: store.shares,
@@ -203,7 +203,7 @@ impl Node {
                 }
             })
             .collect();
-        files.extend(self.gets.values().filter_map(|get| get.describe(&self.config.cache_dir)));
+        files.extend(self.downloads.describe(&self.machines));
         files.sort_by_key(|file| file.hash);
         files
     }

@@ -1,0 +1,97 @@
+//! Which chunks of a file a download wants and has.
+
+use crate::io::{Extent, Place, Sink};
+use crate::manifest::Manifest;
+use crate::node::command::Part;
+use core::ops::Range;
+use std::sync::Arc;
+
+/// The chunks of a file under way.
+pub(super) struct Chunks {
+    manifest: Arc<Manifest>,
+    /// The chunks of the part of the file that the command asks for.
+    wanted: Range<u32>,
+    have: Vec<bool>,
+    have_bytes: u64,
+    /// All wanted chunks before this one are there.
+    prefix: u32,
+}
+
+impl Chunks {
+    /// None there yet. `None` when the file has no byte of the part.
+    pub(super) fn new(manifest: Arc<Manifest>, part: Option<Part>) -> Option<Self> {
+        let mut wanted = 0..manifest.chunk_count();
+        if let (Some(part), false) = (part, manifest.is_single()) {
+            let (bytes, chunk) = (part.of(manifest.length())?, manifest.chunk_bytes());
+            wanted = (bytes.start / chunk) as u32..bytes.end.div_ceil(chunk) as u32;
+        }
+        let (prefix, have) = (wanted.start, vec![false; manifest.chunk_count() as usize]);
+        Some(Chunks { manifest, wanted, have, have_bytes: 0, prefix })
+    }
+
+    pub(super) fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    pub(super) fn wanted(&self) -> Range<u32> {
+        self.wanted.clone()
+    }
+
+    /// One for each chunk of the file.
+    pub(super) fn have(&self) -> &[bool] {
+        &self.have
+    }
+
+    /// Bytes of the chunks that are there.
+    pub(super) fn have_bytes(&self) -> u64 {
+        self.have_bytes
+    }
+
+    /// The numbers of the chunks that are there.
+    pub(super) fn present(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.have).filter(|(_, have)| **have).map(|(index, _)| index)
+    }
+
+    /// Up to which byte all that is wanted is there.
+    pub(super) fn prefix_bytes(&self) -> u64 {
+        self.manifest.chunk_offset(self.prefix).min(self.manifest.length())
+    }
+
+    /// Whether the whole file is there, not only the part.
+    pub(super) fn is_whole(&self) -> bool {
+        self.have.iter().all(|have| *have)
+    }
+
+    /// Whether a chunk is wanted and not there.
+    pub(super) fn lacks(&self, index: u32) -> bool {
+        self.wanted.contains(&index) && self.have.get(index as usize) == Some(&false)
+    }
+
+    /// How many chunks are wanted and not there.
+    pub(super) fn missing(&self) -> usize {
+        self.wanted.clone().filter(|index| self.lacks(*index)).count()
+    }
+
+    /// A chunk is there.
+    pub(super) fn mark(&mut self, index: u32) {
+        if let Some(have @ false) = self.have.get_mut(index as usize) {
+            *have = true;
+            self.have_bytes += u64::from(self.manifest.chunk_length(index));
+        }
+        while self.have.get(self.prefix as usize) == Some(&true) {
+            self.prefix += 1;
+        }
+    }
+
+    /// The bytes of a chunk in a file that holds the same content.
+    pub(super) fn extent(&self, index: u32, place: Place) -> Extent {
+        let (offset, length) = (self.manifest.chunk_offset(index), self.manifest.chunk_length(index));
+        Extent { place, offset, length, stamp: None }
+    }
+
+    /// Where a chunk goes in the target.
+    pub(super) fn sink(&self, index: u32, place: Place) -> Sink {
+        let (offset, length) = (self.manifest.chunk_offset(index), self.manifest.chunk_length(index));
+        Sink { place, offset, length, hash_as: self.manifest.hash_as(index) }
+    }
+}

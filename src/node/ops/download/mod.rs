@@ -1,0 +1,575 @@
+//! Fetching files: from an address to bytes on disk, every one of them verified.
+//!
+//! First the *root* is wanted, which is the piece whose key is the address itself: a manifest, or the content of a
+//! one-chunk file ([`root`]). The file's providers and the nodes near its hash are looked up ([`sources`]), and those are
+//! asked. Then the target is opened, what an earlier attempt left there is checked, what this node has of the file
+//! elsewhere is copied ([`reuse`]), and the rest is taken from every node that has it. Each verified chunk is offered to
+//! others at once.
+//!
+//! A [`Download`] is one fetch; [`Downloads`] are all of them, with the commands that wait for another to end.
+
+mod chunks;
+mod reuse;
+pub(in crate::node) mod root;
+pub(in crate::node) mod sources;
+mod table;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub(in crate::node) use table::{Downloads, Order};
+
+use crate::id::Key;
+use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, Place, Share};
+use crate::manifest::Manifest;
+use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, SharedFile, Stage};
+use crate::node::machines::Machines;
+use crate::node::{Waiting, status};
+use crate::time::{Duration, Instant, earliest};
+use crate::transfer::{DownloadId, Root};
+use chunks::Chunks;
+use reuse::Reuse;
+use root::Found;
+use sources::{LOOK_AGAIN_MIN, Search};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A download that makes no progress for this long is given up, unless the command says otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// What was fetched of a part of a file is kept for this long after the command is answered: its client reads it, and may
+/// ask for another part.
+const KEPT: Duration = Duration::from_secs(60);
+/// When nothing has come for this long, the clients are told.
+const SILENT: Duration = Duration::from_secs(4);
+
+/// A file that is being fetched.
+pub(in crate::node) struct Download {
+    id: DownloadId,
+    hash: Key,
+    /// Commands to answer when it ends.
+    waiters: Vec<CommandId>,
+    /// The path that the user gave; `None` is the node's cache.
+    target: Option<PathBuf>,
+    /// The part of the file that is wanted; `None` is all of it.
+    part: Option<Part>,
+    place: Place,
+    timeout: Option<Duration>,
+    phase: Phase,
+    /// Known once the root is.
+    chunks: Option<Chunks>,
+    announced: bool,
+    /// Content of a one-chunk file on its way to the disk.
+    content: Option<Vec<u8>>,
+    reuse: Reuse,
+    search: Search,
+    /// Nodes that content came from.
+    sources: u32,
+    progress_at: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The root is wanted.
+    Root,
+    /// The disk prepares the target.
+    Opening,
+    /// Chunks are on their way.
+    Chunks,
+    /// The file is complete and gets its name.
+    Finishing,
+    /// The part that was wanted is there, and may be read for a while.
+    Kept,
+    /// The commands have been answered.
+    Over,
+}
+
+/// What a disk operation was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) enum Step {
+    /// To see whether a file that is shared here is still what it was.
+    Shared,
+    /// The root, from a piece or a manifest that is stored here.
+    LocalRoot,
+    Open,
+    Check,
+    /// To see which chunks are in the file that the download will replace.
+    CheckOld,
+    /// The chunk with this index, from another file here.
+    Copy(u32),
+    /// The content of a one-chunk file.
+    Write,
+    Finish,
+    Save,
+}
+
+impl Download {
+    /// Begins to fetch what `order` asks for.
+    fn begin(now: Instant, id: DownloadId, order: Order, machines: &mut Machines) -> Self {
+        let Order { id: command, hash, target, part, timeout } = order;
+        let place = match &target {
+            Some(path) => Place::Partial(Arc::from(path.as_path())),
+            None => Place::Cache(hash),
+        };
+        let timeout = match timeout {
+            None => Some(TIMEOUT_DEFAULT),
+            Some(0) => None,
+            Some(seconds) => Some(Duration::from_secs(u64::from(seconds))),
+        };
+        let mut download = Download {
+            id,
+            hash,
+            waiters: vec![command],
+            target,
+            part,
+            place,
+            timeout,
+            phase: Phase::Root,
+            chunks: None,
+            announced: false,
+            content: None,
+            reuse: Reuse::default(),
+            search: Search::new(id, hash),
+            sources: 0,
+            progress_at: now,
+        };
+        match machines.store.share(&hash) {
+            Some(share) => {
+                let (place, stamp) = (share.place.clone(), Some(share.stamp));
+                let nothing = Extent { place, offset: 0, length: 0, stamp };
+                download.disk(DiskOp::Read(nothing), Step::Shared, machines);
+            }
+            None => download.find_root(now, machines),
+        }
+        download
+    }
+
+    // Getters.
+
+    /// When [`handle_timeout`](Download::handle_timeout) is due.
+    fn next_deadline(&self) -> Option<Instant> {
+        earliest(self.search.next_deadline().filter(|_| self.phase != Phase::Kept), self.gives_up_at())
+    }
+
+    fn gives_up_at(&self) -> Option<Instant> {
+        if self.phase == Phase::Kept {
+            return Some(self.progress_at + KEPT);
+        }
+        // The disk takes the time it takes.
+        let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
+        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
+    }
+
+    /// The entry in the list of files, once the file's length is known.
+    fn describe(&self, machines: &Machines) -> Option<SharedFile> {
+        self.chunks.as_ref().map(|chunks| SharedFile {
+            hash: self.hash,
+            length: chunks.manifest().length(),
+            path: machines.path_of(&self.place),
+            copies: 0,
+            replicas: 0,
+            have: chunks.have_bytes(),
+            cached: self.target.is_none(),
+        })
+    }
+
+    // Inputs.
+
+    /// A disk operation ended, or has come some way.
+    fn handle_disk(
+        &mut self,
+        now: Instant,
+        step: Step,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        match (step, result) {
+            (_, Ok(DiskReply::Progress { done, total })) => {
+                let stage = Stage::Checking;
+                self.tell(&Progress { stage, done, total, prefix: 0, path: None }, machines);
+            }
+            (Step::Shared, result) => self.shared_looked_at(now, result.is_ok(), machines),
+            (Step::LocalRoot, Ok(reply)) => {
+                let found = root::take_read(&self.hash, reply, machines);
+                self.root_sought(now, found, machines);
+            }
+            // What is stored here cannot be read: the network may have it.
+            (Step::LocalRoot, Err(_)) => {
+                self.root_sought(now, root::find_elsewhere(&self.hash), machines);
+            }
+            (Step::Open, Ok(DiskReply::Opened { partial })) => self.opened(now, partial, machines),
+            (Step::Check, Ok(DiskReply::Checked { good })) => {
+                for (index, _) in (0..).zip(&good).filter(|(_, good)| **good) {
+                    self.mark(index);
+                }
+                self.check_old(now, machines);
+            }
+            (Step::CheckOld, Ok(DiskReply::Checked { good })) => self.plan_reuse(now, &good, machines),
+            // Most often there is no such file.
+            (Step::CheckOld, _) => self.plan_reuse(now, &[], machines),
+            (Step::Copy(index), result) => self.copied(now, index, result, machines),
+            (Step::Write, Ok(_)) => {
+                self.mark(0);
+                self.handle_complete(now, 1, machines);
+            }
+            (Step::Finish, Ok(DiskReply::Finished { stamp })) => self.finished(now, stamp, machines),
+            (Step::Save, result) => {
+                if let Err(error) = result {
+                    // The file is there and verified; only that it is shared will be forgotten at the next start.
+                    log::warn!("{error}");
+                }
+                self.saved(now, machines);
+            }
+            (_, Err(error)) => self.disk_failed(now, &error, machines),
+            (step, Ok(reply)) => debug_assert!(false, "the disk answered {step:?} with {reply:?}"),
+        }
+    }
+
+    /// The network had the root.
+    fn handle_root(&mut self, now: Instant, root: Root, machines: &mut Machines) {
+        self.progress_at = now;
+        let manifest = match root {
+            Root::Manifest(manifest, _) => Some(manifest),
+            Root::File(content) => {
+                let manifest = Manifest::single(self.hash, content.len() as u64);
+                self.content = Some(content);
+                manifest.map(Arc::new)
+            }
+        };
+        match manifest {
+            Some(manifest) => self.layout_known(now, manifest, machines),
+            None => {
+                let why = "a one-chunk file of several chunks";
+                self.give_up(now, FailureReason::Unverified, why, machines);
+            }
+        }
+    }
+
+    /// A chunk is in the target and verified.
+    fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
+        self.mark(index);
+        self.progress_at = now;
+        self.search.begin_afresh();
+        if !core::mem::replace(&mut self.announced, true) {
+            machines.dht.provide(now, self.hash, true, &mut machines.outbox);
+        }
+        machines.store.chunk_done(&self.hash, index);
+        self.report(Stage::Downloading, machines);
+    }
+
+    /// All that is wanted is in the target; it came from this many nodes.
+    fn handle_complete(&mut self, now: Instant, sources: u32, machines: &mut Machines) {
+        self.sources = sources;
+        if self.chunks.as_ref().is_some_and(|chunks| !chunks.is_whole()) {
+            return self.part_complete(now, machines);
+        }
+        self.phase = Phase::Finishing;
+        self.disk(DiskOp::FinishTarget { place: self.place.clone() }, Step::Finish, machines);
+    }
+
+    /// No known node has these chunks.
+    fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
+        if self.phase == Phase::Chunks {
+            self.search.sources_needed(now, keys, machines);
+        }
+    }
+
+    /// The time that [`next_deadline`](Download::next_deadline) named has come.
+    fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        if self.phase == Phase::Kept {
+            return self.end_kept(true, machines);
+        }
+        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+        let state = machines.transfer.download_state(self.id).unwrap_or_default();
+        self.progress_at = self.progress_at.max(state.last_progress);
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.wanted().len()));
+            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
+            self.give_up(now, reason, &why, machines);
+        } else if self.search.is_due(now) {
+            self.look_again(now, machines);
+        }
+    }
+
+    /// Gives the download up when no message will tell it that nothing more can be expected.
+    fn review(&mut self, now: Instant, machines: &mut Machines) {
+        let Some(state) = machines.transfer.download_state(self.id) else { return };
+        if let Some((reason, why)) = verdict::hopeless(self.phase, &self.search, &state) {
+            self.give_up(now, reason, &why, machines);
+        }
+    }
+
+    /// A command does not wait any more. The download ends with the last one, but not when it is complete: nothing is
+    /// gained by losing it then.
+    fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
+        let waited = self.waiters.len();
+        self.waiters.retain(|id| *id != command);
+        if waited > 0 && self.waiters.is_empty() && self.phase != Phase::Finishing {
+            log::info!("a download that no client waits for any more was stopped");
+            self.give_up(now, FailureReason::Failed, "cancelled", machines);
+        }
+    }
+
+    /// The disk failed.
+    fn disk_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
+        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
+    }
+
+    // From the root to the last chunk.
+
+    /// The whole file is shared here, unless it changed.
+    fn shared_looked_at(&mut self, now: Instant, unchanged: bool, machines: &mut Machines) {
+        match machines.store.share(&self.hash).cloned() {
+            Some(share) if unchanged && self.target.is_some() => {
+                self.layout_known(now, Arc::clone(&share.manifest), machines);
+            }
+            Some(share) if unchanged => {
+                let (length, path) = (share.manifest.length(), machines.path_of(&share.place));
+                self.end(Ok(Reply::Get { hash: self.hash, length, path, sources: 0 }), machines);
+            }
+            _ => self.find_root(now, machines),
+        }
+    }
+
+    fn find_root(&mut self, now: Instant, machines: &mut Machines) {
+        let found = root::find(&self.hash, machines);
+        self.root_sought(now, found, machines);
+    }
+
+    fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
+        match found {
+            Found::Root(root) => self.handle_root(now, root, machines),
+            Found::Here(extent) => self.disk(DiskOp::Read(extent), Step::LocalRoot, machines),
+            Found::Elsewhere => {
+                machines.transfer.fetch(now, self.id, self.hash, &[]);
+                self.search.look_up(now, machines);
+            }
+        }
+    }
+
+    fn layout_known(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) {
+        let length = manifest.length();
+        let Some(chunks) = Chunks::new(Arc::clone(&manifest), self.part) else {
+            let why = format!("it has only {length} bytes");
+            return self.give_up(now, FailureReason::Usage, &why, machines);
+        };
+        if machines.store.begin_partial(self.hash, manifest, self.place.clone()).is_err() {
+            let why = format!("{length} bytes do not fit the node's quota: give a path with -o");
+            return self.give_up(now, FailureReason::NoSpace, &why, machines);
+        }
+        self.chunks = Some(chunks);
+        self.phase = Phase::Opening;
+        self.disk(DiskOp::OpenTarget { place: self.place.clone(), length }, Step::Open, machines);
+    }
+
+    fn opened(&mut self, now: Instant, partial: bool, machines: &mut Machines) {
+        let place = self.place.clone();
+        match (self.content.take(), &self.chunks) {
+            (Some(bytes), _) => {
+                self.disk(DiskOp::WriteTarget { place, offset: 0, bytes }, Step::Write, machines);
+            }
+            (None, Some(chunks)) if partial => {
+                let manifest = Arc::clone(chunks.manifest());
+                self.disk(DiskOp::Check { place, manifest }, Step::Check, machines);
+            }
+            _ => self.check_old(now, machines),
+        }
+    }
+
+    fn check_old(&mut self, now: Instant, machines: &mut Machines) {
+        let target = self.target.as_deref().zip(self.chunks.as_ref());
+        match target.and_then(|(target, chunks)| Reuse::check_old(target, chunks)) {
+            Some(op) => self.disk(op, Step::CheckOld, machines),
+            None => self.plan_reuse(now, &[], machines),
+        }
+    }
+
+    fn plan_reuse(&mut self, now: Instant, old: &[bool], machines: &mut Machines) {
+        let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
+        self.reuse = Reuse::plan(self.target.as_deref(), old, chunks, machines);
+        self.reuse_next(now, machines);
+    }
+
+    fn reuse_next(&mut self, now: Instant, machines: &mut Machines) {
+        let next = self.chunks.as_ref().and_then(|chunks| self.reuse.next(chunks, &self.place));
+        match next {
+            Some((index, op)) => self.disk(op, Step::Copy(index), machines),
+            None => self.begin_chunks(now, machines),
+        }
+    }
+
+    fn copied(
+        &mut self,
+        now: Instant,
+        index: u32,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        let key = self.chunks.as_ref().and_then(|chunks| chunks.manifest().keys().get(index as usize));
+        match result {
+            Ok(DiskReply::Copied { key: copied }) if Some(&copied) == key => {
+                self.mark(index);
+                self.progress_at = now;
+            }
+            Ok(_) => {}
+            Err(error) => log::info!("{error}"),
+        }
+        self.reuse_next(now, machines);
+    }
+
+    /// Everything that is here is in the target: the network has the rest.
+    fn begin_chunks(&mut self, now: Instant, machines: &mut Machines) {
+        let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
+        (self.phase, self.progress_at) = (Phase::Chunks, now);
+        self.search.begin_afresh();
+        for index in chunks.present() {
+            machines.store.chunk_done(&self.hash, index);
+        }
+        if chunks.missing() == 0 {
+            machines.transfer.abort(now, self.id);
+            return self.handle_complete(now, 0, machines);
+        }
+        let (manifest, have, part) = (Arc::clone(chunks.manifest()), chunks.have().to_vec(), chunks.wanted());
+        machines.transfer.begin_part(now, self.id, manifest, self.place.clone(), have, part);
+        // None was made when the root was here, and none while the disk was at work.
+        if self.search.next_deadline().is_none() {
+            self.search.look_up(now, machines);
+        }
+        self.report(Stage::Downloading, machines);
+    }
+
+    /// The time for another lookup has come.
+    fn look_again(&mut self, now: Instant, machines: &mut Machines) {
+        let quiet = now.since(self.progress_at);
+        match self.phase {
+            Phase::Chunks if quiet < LOOK_AGAIN_MIN => self.search.postpone(now),
+            Phase::Root | Phase::Chunks => {
+                if self.phase == Phase::Chunks && quiet >= SILENT {
+                    self.report(Stage::Waiting, machines);
+                }
+                self.search.look_up(now, machines);
+            }
+            _ => self.search.rest(),
+        }
+    }
+
+    // The end.
+
+    /// The part that was wanted is there. It is kept, and served, for a while.
+    fn part_complete(&mut self, now: Instant, machines: &mut Machines) {
+        (self.phase, self.progress_at) = (Phase::Kept, now);
+        let reply = self.reply(machines);
+        for command in core::mem::take(&mut self.waiters) {
+            machines.done(command, reply.clone());
+        }
+    }
+
+    /// Ends what was kept of a file; its bytes are deleted, unless another download takes them up.
+    fn end_kept(&mut self, delete: bool, machines: &mut Machines) {
+        machines.store.end_partial(&self.hash);
+        if delete {
+            machines.disk(DiskOp::Remove(self.place.clone()), Waiting::Nothing);
+        }
+        self.phase = Phase::Over;
+    }
+
+    /// The file has its name.
+    fn finished(&mut self, now: Instant, stamp: FileStamp, machines: &mut Machines) {
+        let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
+        if let Some(path) = &self.target {
+            self.place = Place::File(Arc::from(path.as_path()));
+        }
+        let place = self.place.clone();
+        machines.store.end_partial(&self.hash);
+        let known = machines.store.share(&self.hash);
+        let elsewhere = known.is_some_and(|known| known.place != place);
+        let share = Arc::new(match known {
+            // It has taken the place of the file that was shared there, and has not been synced.
+            Some(known) => Share { stamp, synced: false, ..Share::clone(known) },
+            None => Share {
+                manifest: Arc::clone(chunks.manifest()),
+                place,
+                stamp,
+                replicas: 0,
+                lifetime: machines.lifetime,
+                replicated: true,
+                synced: false,
+            },
+        });
+        // A file that is shared already stays where it is shared.
+        if elsewhere || machines.store.add_share(Arc::clone(&share)).is_err() {
+            return self.saved(now, machines);
+        }
+        self.disk(DiskOp::SaveShare(share), Step::Save, machines);
+    }
+
+    fn saved(&mut self, now: Instant, machines: &mut Machines) {
+        machines.transfer.abort(now, self.id);
+        if machines.store.share(&self.hash).is_some() {
+            machines.dht.provide(now, self.hash, false, &mut machines.outbox);
+        }
+        let reply = self.reply(machines);
+        self.end(Ok(reply), machines);
+    }
+
+    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
+        let mut message = format!("{}: {why}", self.hash);
+        let have = self.chunks.as_ref().map_or(0, Chunks::have_bytes);
+        if have > 0 {
+            let path = machines.path_of(&self.place);
+            message += &format!(
+                "; {have} verified bytes are kept in {}, the same command goes on from there",
+                path.display()
+            );
+        }
+        machines.transfer.abort(now, self.id);
+        machines.store.end_partial(&self.hash);
+        self.end(Err(Failure { reason, message }), machines);
+    }
+
+    fn reply(&self, machines: &Machines) -> Reply {
+        let length = self.chunks.as_ref().map_or(0, |chunks| chunks.manifest().length());
+        Reply::Get { hash: self.hash, length, path: machines.path_of(&self.place), sources: self.sources }
+    }
+
+    /// Answers the commands that wait.
+    fn end(&mut self, result: Result<Reply, Failure>, machines: &mut Machines) {
+        self.phase = Phase::Over;
+        for command in core::mem::take(&mut self.waiters) {
+            match result.clone() {
+                Ok(reply) => machines.done(command, reply),
+                Err(Failure { reason, message }) => machines.fail(command, reason, message),
+            }
+        }
+    }
+
+    // Helpers.
+
+    fn mark(&mut self, index: u32) {
+        match &mut self.chunks {
+            Some(chunks) => chunks.mark(index),
+            None => debug_assert!(false, "the root is known before chunks are"),
+        }
+    }
+
+    fn disk(&self, op: DiskOp, step: Step, machines: &mut Machines) {
+        machines.disk(op, Waiting::Download(self.id, step));
+    }
+
+    fn tell(&self, progress: &Progress, machines: &mut Machines) {
+        for command in &self.waiters {
+            machines.progress(*command, progress.clone());
+        }
+    }
+
+    fn report(&self, stage: Stage, machines: &mut Machines) {
+        let Some(chunks) = &self.chunks else { return };
+        let progress = Progress {
+            stage,
+            done: chunks.have_bytes(),
+            total: chunks.manifest().length(),
+            prefix: chunks.prefix_bytes(),
+            path: Some(machines.path_of(&self.place)),
+        };
+        self.tell(&progress, machines);
+    }
+}

@@ -1,0 +1,43 @@
+//! What this node has of a file already: the remains of an earlier attempt, the file that the download will replace, and
+//! pieces and files of its own. None of that is asked of the network.
+
+use super::chunks::Chunks;
+use crate::io::{DiskOp, Extent, Place};
+use crate::node::machines::Machines;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Chunks that are here elsewhere, to be copied one after another.
+#[derive(Default)]
+pub(super) struct Reuse {
+    copies: VecDeque<(u32, Extent)>,
+}
+
+impl Reuse {
+    /// The check of the file at `target`, an older version of which has most of the chunks, perhaps. `None` when nothing
+    /// is missing.
+    pub(super) fn check_old(target: &Path, chunks: &Chunks) -> Option<DiskOp> {
+        let place = Place::File(Arc::from(target));
+        (chunks.missing() > 0).then(|| DiskOp::Check { place, manifest: Arc::clone(chunks.manifest()) })
+    }
+
+    /// Plans the copies of what is missing; `old` tells which chunks are in the file at `target`.
+    pub(super) fn plan(target: Option<&Path>, old: &[bool], chunks: &Chunks, machines: &Machines) -> Self {
+        let mut sources: BTreeMap<u32, Extent> =
+            machines.store.local_sources(chunks.manifest()).into_iter().collect();
+        if let Some(target) = target {
+            let place = Place::File(Arc::from(target));
+            for (index, _) in (0..chunks.manifest().chunk_count()).zip(old).filter(|(_, good)| **good) {
+                sources.entry(index).or_insert_with(|| chunks.extent(index, place.clone()));
+            }
+        }
+        Reuse { copies: sources.into_iter().filter(|(index, _)| chunks.lacks(*index)).collect() }
+    }
+
+    /// The next chunk to copy into `place`.
+    pub(super) fn next(&mut self, chunks: &Chunks, place: &Place) -> Option<(u32, DiskOp)> {
+        let (index, from) = self.copies.pop_front()?;
+        Some((index, DiskOp::Copy { from, to: chunks.sink(index, place.clone()) }))
+    }
+}

@@ -1,0 +1,205 @@
+//! Source discovery: the file's providers, the nodes near its hash, and the nodes near each chunk that no known source has.
+
+use crate::dht::LookupId;
+use crate::id::{Key, NodeId};
+use crate::node::Purpose;
+use crate::node::machines::Machines;
+use crate::time::{Duration, Instant};
+use crate::transfer::DownloadId;
+use crate::wire::contact::Contact;
+use crate::wire::message::Want;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A lookup for more sources is repeated after this, then after twice as long, and so on up to the maximum.
+pub(in crate::node) const LOOK_AGAIN_MIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// While content flows there is no hurry to find more sources than there are.
+const LOOK_AGAIN_FLOWING: Duration = Duration::from_secs(15);
+/// Until the next attempt at a lookup for which there was no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// Nodes near a key that are asked for a piece that no known node has.
+const HOLDERS_ASKED: usize = 6;
+/// A chunk whose closest nodes had nothing is not looked for again before this.
+const SEEK_AGAIN: Duration = Duration::from_secs(15);
+/// Lookups under way at a time for chunks that no known node has.
+const SEEKING_MAX: usize = 4;
+
+/// The search for the sources of one download. What it finds it gives to the transfer.
+pub(in crate::node) struct Search {
+    download: DownloadId,
+    hash: Key,
+    /// The lookup for providers that is under way.
+    lookup: Option<LookupId>,
+    /// How many have ended.
+    lookups: u32,
+    /// When the next one begins.
+    look_again: Option<Instant>,
+    look_delay: Duration,
+    /// Nodes that were asked in one lookup, at the most.
+    asked: u32,
+    /// Provider records that were found.
+    providers: u32,
+    /// Chunks that no known node has: the nodes closest to them are looked for.
+    orphans: VecDeque<Key>,
+    /// When each was last looked for.
+    sought: BTreeMap<Key, Instant>,
+    /// Lookups for them under way.
+    seeking: usize,
+}
+
+impl Search {
+    /// A search for the file `hash` that has not begun.
+    pub(in crate::node) fn new(download: DownloadId, hash: Key) -> Self {
+        Search {
+            download,
+            hash,
+            lookup: None,
+            lookups: 0,
+            look_again: None,
+            look_delay: LOOK_AGAIN_MIN,
+            asked: 0,
+            providers: 0,
+            orphans: VecDeque::new(),
+            sought: BTreeMap::new(),
+            seeking: 0,
+        }
+    }
+
+    // Getters.
+
+    /// Whether a lookup for providers is under way.
+    pub(in crate::node) fn is_looking(&self) -> bool {
+        self.lookup.is_some()
+    }
+
+    /// How many lookups for providers have ended.
+    pub(in crate::node) fn lookups(&self) -> u32 {
+        self.lookups
+    }
+
+    /// How many nodes the widest lookup asked.
+    pub(in crate::node) fn asked(&self) -> u32 {
+        self.asked
+    }
+
+    /// How many provider records were found.
+    pub(in crate::node) fn providers(&self) -> u32 {
+        self.providers
+    }
+
+    /// When the next lookup is due.
+    pub(in crate::node) fn next_deadline(&self) -> Option<Instant> {
+        self.look_again
+    }
+
+    /// Whether the next lookup is due.
+    pub(in crate::node) fn is_due(&self, now: Instant) -> bool {
+        self.look_again.is_some_and(|at| at <= now)
+    }
+
+    // Inputs.
+
+    /// Content came: when it stops coming, lookups are frequent again.
+    pub(in crate::node) fn begin_afresh(&mut self) {
+        self.look_delay = LOOK_AGAIN_MIN;
+    }
+
+    /// Puts the next lookup off, because content flows.
+    pub(in crate::node) fn postpone(&mut self, now: Instant) {
+        self.look_again = Some(now + LOOK_AGAIN_FLOWING);
+    }
+
+    /// No lookup is due any more.
+    pub(in crate::node) fn rest(&mut self) {
+        self.look_again = None;
+    }
+
+    /// Looks up providers, unless that is under way.
+    pub(in crate::node) fn look_up(&mut self, now: Instant, machines: &mut Machines) {
+        if self.lookup.is_some() {
+            return;
+        }
+        self.lookup = machines.dht.find(now, self.hash, Want::Providers, &mut machines.outbox);
+        self.look_again = match self.lookup {
+            Some(lookup) => {
+                machines.lookups.insert(lookup, Purpose::Providers(self.download));
+                None
+            }
+            None => Some(now + NO_ROOM_PAUSE),
+        };
+    }
+
+    /// Providers were found, `own` is this node.
+    pub(in crate::node) fn providers_found(
+        &mut self,
+        now: Instant,
+        own: NodeId,
+        contacts: &[(Contact, bool)],
+        machines: &mut Machines,
+    ) {
+        let others = contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != own);
+        let others: Vec<Contact> = others.collect();
+        self.providers += others.len() as u32;
+        machines.transfer.add_sources(now, self.download, &others);
+    }
+
+    /// The lookup for providers ended. The nodes near the hash keep copies of the root.
+    pub(in crate::node) fn providers_looked_up(
+        &mut self,
+        now: Instant,
+        closest: &[Contact],
+        asked: u32,
+        machines: &mut Machines,
+    ) {
+        self.lookup = None;
+        self.lookups += 1;
+        self.asked = self.asked.max(asked);
+        self.look_again = Some(now + self.look_delay);
+        self.look_delay = (self.look_delay * 2).min(LOOK_AGAIN_MAX);
+        machines.transfer.add_sources(now, self.download, &closest[..closest.len().min(HOLDERS_ASKED)]);
+    }
+
+    /// No known node has these chunks: the nodes closest to each may keep it.
+    pub(in crate::node) fn sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
+        self.sought.retain(|_, at| now.since(*at) < SEEK_AGAIN);
+        self.orphans = keys.iter().copied().filter(|key| !self.sought.contains_key(key)).collect();
+        self.seek_holders(now, machines);
+    }
+
+    /// Asks the nodes that are closest to the orphans. What one lookup finds answers for other keys in its region too.
+    fn seek_holders(&mut self, now: Instant, machines: &mut Machines) {
+        while let Some(key) = self.orphans.pop_front() {
+            if let Some(closest) = machines.dht.region(now, &key, HOLDERS_ASKED) {
+                if !machines.transfer.add_sources(now, self.download, &closest) {
+                    // The next call for sources comes when those that are there have been asked.
+                    return self.orphans.clear();
+                }
+                self.sought.insert(key, now);
+                continue;
+            }
+            if self.seeking >= SEEKING_MAX {
+                return self.orphans.push_front(key);
+            }
+            let Some(lookup) = machines.dht.find(now, key, Want::Nodes, &mut machines.outbox) else { return };
+            self.seeking += 1;
+            machines.lookups.insert(lookup, Purpose::Holders(self.download, key));
+        }
+    }
+
+    /// The lookup for the nodes closest to a chunk ended.
+    pub(in crate::node) fn holders_looked_up(
+        &mut self,
+        now: Instant,
+        key: Key,
+        closest: &[Contact],
+        machines: &mut Machines,
+    ) {
+        debug_assert!(self.seeking > 0, "a lookup that ends was begun");
+        self.seeking = self.seeking.saturating_sub(1);
+        let closest = &closest[..closest.len().min(HOLDERS_ASKED)];
+        if machines.transfer.add_sources(now, self.download, closest) {
+            self.sought.insert(key, now);
+        }
+        self.seek_holders(now, machines);
+    }
+}

@@ -1,0 +1,285 @@
+//! The downloads under way, and the commands that wait until another one is out of the way.
+
+use super::{Download, Phase, Step};
+use crate::dht::LookupId;
+use crate::id::{Key, NodeId};
+use crate::io::{DiskError, DiskReply};
+use crate::node::Purpose;
+use crate::node::command::{CommandId, FailureReason, Part, SharedFile};
+use crate::node::machines::Machines;
+use crate::time::{Instant, earliest};
+use crate::transfer::{DownloadId, Root};
+use crate::wire::contact::Contact;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A command to fetch a file or a part of one.
+pub(in crate::node) struct Order {
+    pub(in crate::node) id: CommandId,
+    pub(in crate::node) hash: Key,
+    pub(in crate::node) target: Option<PathBuf>,
+    pub(in crate::node) part: Option<Part>,
+    pub(in crate::node) timeout: Option<u32>,
+}
+
+/// All downloads of a node.
+pub(in crate::node) struct Downloads {
+    max: usize,
+    under_way: BTreeMap<DownloadId, Download>,
+    /// Commands for a file that is being fetched into another target: they begin when that download has ended, in order.
+    queued: BTreeMap<DownloadId, Vec<Order>>,
+}
+
+impl Downloads {
+    /// None, and at most `max` at a time.
+    pub(in crate::node) fn new(max: usize) -> Self {
+        Downloads { max, under_way: BTreeMap::new(), queued: BTreeMap::new() }
+    }
+
+    // Getters.
+
+    /// How many are under way, those included of which a part is kept for a while.
+    pub(in crate::node) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// When [`handle_timeout`](Downloads::handle_timeout) is due.
+    pub(in crate::node) fn next_deadline(&self) -> Option<Instant> {
+        self.under_way.values().map(Download::next_deadline).fold(None, earliest)
+    }
+
+    /// The file that a download fetches.
+    pub(in crate::node) fn hash_of(&self, id: DownloadId) -> Option<Key> {
+        self.under_way.get(&id).map(|download| download.hash)
+    }
+
+    /// The entries in the list of files.
+    pub(in crate::node) fn describe<'a>(
+        &'a self,
+        machines: &'a Machines,
+    ) -> impl Iterator<Item = SharedFile> + 'a {
+        self.under_way.values().filter_map(|download| download.describe(machines))
+    }
+
+    // Inputs.
+
+    /// A command to fetch something.
+    pub(in crate::node) fn start(&mut self, now: Instant, order: Order, machines: &mut Machines) {
+        self.let_go_of_kept(&order, machines);
+        if order.target.as_ref().is_some_and(|path| !path.is_absolute()) {
+            let why = "a path must be absolute: the node has a directory of its own";
+            return machines.fail(order.id, FailureReason::Usage, why);
+        }
+        if let Some(same) = self.under_way.values_mut().find(|download| download.hash == order.hash) {
+            match same.target == order.target && same.part == order.part {
+                true => same.waiters.push(order.id),
+                false => self.queued.entry(same.id).or_default().push(order),
+            }
+            return;
+        }
+        if self.under_way.len() >= self.max {
+            let message = format!(
+                "{} downloads are under way, and no more are allowed: try again",
+                self.under_way.len()
+            );
+            return machines.fail(order.id, FailureReason::Failed, message);
+        }
+        let mut others = self.under_way.values();
+        if let Some(other) = others.find(|other| order.target.is_some() && other.target == order.target) {
+            let message = format!("{} is being fetched into the same file: choose another", other.hash);
+            return machines.fail(order.id, FailureReason::Failed, message);
+        }
+        let id = DownloadId(machines.fresh_id());
+        let download = Download::begin(now, id, order, machines);
+        self.under_way.insert(id, download);
+        self.clear(now, id, machines);
+    }
+
+    /// A command is not waited for any more.
+    pub(in crate::node) fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
+        for queue in self.queued.values_mut() {
+            queue.retain(|order| order.id != command);
+        }
+        self.queued.retain(|_, queue| !queue.is_empty());
+        let mut waited = self.under_way.values().filter(|download| download.waiters.contains(&command));
+        if let Some(id) = waited.next().map(|download| download.id) {
+            self.with(now, id, machines, |download, machines| download.cancel(now, command, machines));
+        }
+    }
+
+    /// A disk operation ended, or has come some way.
+    pub(in crate::node) fn handle_disk(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        step: Step,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| download.handle_disk(now, step, result, machines));
+    }
+
+    /// The root of a file is here.
+    pub(in crate::node) fn handle_root(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        root: Root,
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| download.handle_root(now, root, machines));
+    }
+
+    /// A chunk is in its place and verified.
+    pub(in crate::node) fn handle_chunk(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        index: u32,
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| download.handle_chunk(now, index, machines));
+    }
+
+    /// All that is wanted is in its place, from this many nodes.
+    pub(in crate::node) fn handle_complete(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        sources: u32,
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| download.handle_complete(now, sources, machines));
+    }
+
+    /// What arrived could not be written.
+    pub(in crate::node) fn handle_failed(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        error: &DiskError,
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| download.disk_failed(now, error, machines));
+    }
+
+    /// No known node has these chunks.
+    pub(in crate::node) fn handle_sources_needed(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        keys: &[Key],
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| {
+            download.handle_sources_needed(now, keys, machines)
+        });
+    }
+
+    /// A lookup found providers; `own` is this node.
+    pub(in crate::node) fn handle_providers(
+        &mut self,
+        now: Instant,
+        lookup: LookupId,
+        own: NodeId,
+        contacts: &[(Contact, bool)],
+        machines: &mut Machines,
+    ) {
+        let Some(Purpose::Providers(id)) = machines.lookups.get(&lookup) else { return };
+        self.with(now, *id, machines, |download, machines| {
+            download.search.providers_found(now, own, contacts, machines)
+        });
+    }
+
+    /// A lookup for providers ended.
+    pub(in crate::node) fn handle_providers_looked_up(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        closest: &[Contact],
+        asked: u32,
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| {
+            download.search.providers_looked_up(now, closest, asked, machines)
+        });
+    }
+
+    /// A lookup for the nodes closest to a chunk ended.
+    pub(in crate::node) fn handle_holders_looked_up(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        key: Key,
+        closest: &[Contact],
+        machines: &mut Machines,
+    ) {
+        self.with(now, id, machines, |download, machines| {
+            download.search.holders_looked_up(now, key, closest, machines)
+        });
+    }
+
+    /// The time that [`next_deadline`](Downloads::next_deadline) named has come.
+    pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        let due = |download: &Download| download.next_deadline().is_some_and(|at| at <= now);
+        for id in self.ids(due) {
+            self.with(now, id, machines, |download, machines| download.handle_timeout(now, machines));
+        }
+    }
+
+    /// Ends the downloads that no source is left for. To be called after each input.
+    pub(in crate::node) fn review(&mut self, now: Instant, machines: &mut Machines) {
+        for id in self.ids(|download| !download.search.is_looking() && download.search.lookups() > 0) {
+            self.with(now, id, machines, |download, machines| download.review(now, machines));
+        }
+    }
+
+    pub(super) fn ids(&self, which: impl Fn(&Download) -> bool) -> Vec<DownloadId> {
+        self.under_way.values().filter(|download| which(download)).map(|download| download.id).collect()
+    }
+
+    /// Hands an event to a download; what belongs to one that has ended meanwhile is dropped.
+    fn with(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        machines: &mut Machines,
+        event: impl FnOnce(&mut Download, &mut Machines),
+    ) {
+        if let Some(download) = self.under_way.get_mut(&id) {
+            event(download, machines);
+            self.clear(now, id, machines);
+        }
+    }
+
+    /// Takes a download that is over out of the table. Commands that waited for that begin; those that waited for a part
+    /// that is kept now take its bytes up.
+    fn clear(&mut self, now: Instant, id: DownloadId, machines: &mut Machines) {
+        let Some(download) = self.under_way.get(&id) else { return };
+        match download.phase {
+            Phase::Over => drop(self.under_way.remove(&id)),
+            Phase::Kept => {}
+            _ => return,
+        }
+        for order in self.queued.remove(&id).unwrap_or_default() {
+            self.start(now, order, machines);
+        }
+    }
+
+    /// Makes room for a command: what is kept of the same file is taken up again when it lies where the command wants
+    /// it, and what is kept longest goes when there are too many downloads.
+    fn let_go_of_kept(&mut self, order: &Order, machines: &mut Machines) {
+        let kept = self.under_way.values().filter(|download| download.phase == Phase::Kept);
+        let same = kept.clone().find(|download| download.hash == order.hash);
+        let over = match same {
+            Some(same) => Some((same.id, order.target.is_some())),
+            None if self.under_way.len() >= self.max => {
+                kept.min_by_key(|download| download.progress_at).map(|download| (download.id, true))
+            }
+            None => None,
+        };
+        if let Some(mut download) = over.and_then(|(id, _)| self.under_way.remove(&id)) {
+            download.end_kept(over.is_some_and(|(_, delete)| delete), machines);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use super::*;
+use crate::io::DiskId;
+use crate::manifest::ManifestBuilder;
+use crate::node::Output;
+use crate::node::command::Response;
+
+const START: Instant = Instant::from_secs(1000);
+
+/// A table of downloads on machines that know no other node, and the time.
+struct Bench {
+    now: Instant,
+    machines: Machines,
+    downloads: Downloads,
+}
+
+impl Bench {
+    fn new(max: usize) -> Self {
+        Bench { now: START, machines: Machines::alone(START), downloads: Downloads::new(max) }
+    }
+
+    fn get(&mut self, command: u64, hash: Key, target: Option<&str>) {
+        let target = target.map(PathBuf::from);
+        let order = Order { id: CommandId(command), hash, target, part: None, timeout: None };
+        self.downloads.start(self.now, order, &mut self.machines);
+    }
+
+    fn read(&mut self, command: u64, hash: Key, part: Part) {
+        let order = Order { id: CommandId(command), hash, target: None, part: Some(part), timeout: None };
+        self.downloads.start(self.now, order, &mut self.machines);
+    }
+
+    fn cancel(&mut self, command: u64) {
+        self.downloads.cancel(self.now, CommandId(command), &mut self.machines);
+    }
+
+    fn ids(&self) -> Vec<DownloadId> {
+        self.downloads.ids(|_| true)
+    }
+
+    fn root(&mut self, manifest: &Arc<Manifest>) {
+        let root = Root::Manifest(Arc::clone(manifest), manifest.encode());
+        let id = self.ids()[0];
+        self.downloads.handle_root(self.now, id, root, &mut self.machines);
+    }
+
+    /// The disk operations that were asked for and not answered.
+    fn disk(&mut self) -> Vec<(DiskId, DiskOp)> {
+        let outputs = core::mem::take(&mut self.machines.outputs);
+        let (mut ops, mut others) = (Vec::new(), std::collections::VecDeque::new());
+        for output in outputs {
+            match output {
+                Output::Disk { id, op } => ops.push((id, op)),
+                other => others.push_back(other),
+            }
+        }
+        self.machines.outputs = others;
+        ops
+    }
+
+    /// Answers the only disk operation under way, and tells what it was.
+    fn answer(&mut self, result: Result<DiskReply, DiskError>) -> DiskOp {
+        let mut ops = self.disk();
+        assert_eq!(ops.len(), 1, "{ops:?}");
+        let (id, op) = ops.remove(0);
+        match self.machines.disk_waiting.remove(&id) {
+            Some(Waiting::Download(download, step)) => {
+                self.downloads.handle_disk(self.now, download, step, result, &mut self.machines);
+            }
+            _ => panic!("{op:?} is no download's"),
+        }
+        op
+    }
+
+    /// The commands that were answered for good, and whether with success.
+    fn answered(&mut self) -> Vec<(u64, Result<(), FailureReason>)> {
+        let outputs = core::mem::take(&mut self.machines.outputs);
+        let answers = outputs.into_iter().filter_map(|output| match output {
+            Output::Respond { command, response: Response::Done(_) } => Some((command.0, Ok(()))),
+            Output::Respond { command, response: Response::Failed(failure) } => {
+                Some((command.0, Err(failure.reason)))
+            }
+            _ => None,
+        });
+        answers.collect()
+    }
+
+    /// Jumps to the next deadline, as often as the table has one, at most until `limit` after the start.
+    fn wait(&mut self, limit: Duration) {
+        while let Some(at) = self.downloads.next_deadline().filter(|at| *at <= START + limit) {
+            self.now = self.now.max(at);
+            self.downloads.handle_timeout(self.now, &mut self.machines);
+        }
+    }
+}
+
+fn manifest(chunks: usize) -> Arc<Manifest> {
+    let bytes = vec![7; chunks * crate::manifest::CHUNK_BYTES_MIN as usize];
+    let mut builder = ManifestBuilder::new(bytes.len() as u64).unwrap();
+    builder.update(&bytes);
+    Arc::new(builder.finish().unwrap())
+}
+
+fn nothing_there() -> Result<DiskReply, DiskError> {
+    Err(DiskError { kind: crate::io::DiskErrorKind::NotFound, message: "no such file".to_owned() })
+}
+
+#[test]
+fn a_file_that_no_node_answers_for_is_given_up_after_the_timeout() {
+    let mut bench = Bench::new(8);
+    bench.get(1, Key([1; 32]), Some("/u/a"));
+    bench.wait(Duration::from_secs(59));
+    assert_eq!(bench.answered(), []);
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.answered(), [(1, Err(FailureReason::Unreachable))]);
+    assert_eq!((bench.downloads.len(), bench.downloads.next_deadline()), (0, None));
+}
+
+#[test]
+fn chunks_that_come_put_the_end_off() {
+    let (mut bench, manifest) = (Bench::new(8), manifest(3));
+    bench.get(1, manifest.hash(), Some("/u/a"));
+    bench.root(&manifest);
+    assert!(matches!(bench.answer(Ok(DiskReply::Opened { partial: false })), DiskOp::OpenTarget { .. }));
+    assert!(matches!(bench.answer(nothing_there()), DiskOp::Check { .. }));
+    let id = bench.ids()[0];
+    for index in 0..2 {
+        bench.wait(Duration::from_secs(50 * (u64::from(index) + 1)));
+        bench.now = START + Duration::from_secs(50 * (u64::from(index) + 1));
+        bench.downloads.handle_chunk(bench.now, id, index, &mut bench.machines);
+    }
+    bench.wait(Duration::from_secs(159));
+    assert_eq!(bench.answered(), []);
+    bench.wait(Duration::from_secs(160));
+    assert_eq!(bench.answered(), [(1, Err(FailureReason::Unreachable))]);
+}
+
+#[test]
+fn commands_for_the_same_target_share_a_download_and_another_target_waits_for_it() {
+    let mut bench = Bench::new(8);
+    let hash = Key([1; 32]);
+    bench.get(1, hash, Some("/u/a"));
+    bench.get(2, hash, Some("/u/a"));
+    bench.get(3, hash, Some("/u/b"));
+    bench.get(4, hash, Some("/u/c"));
+    assert_eq!(bench.downloads.len(), 1);
+    bench.cancel(4);
+    bench.cancel(1);
+    assert_eq!(bench.answered().len(), 0, "another command waits for it still");
+    bench.cancel(2);
+    assert_eq!(bench.downloads.len(), 1, "the one that waited has begun");
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.answered(), [(3, Err(FailureReason::Unreachable))]);
+}
+
+#[test]
+fn two_files_are_not_fetched_into_one_path_nor_into_a_relative_one() {
+    let mut bench = Bench::new(8);
+    bench.get(1, Key([1; 32]), Some("/u/a"));
+    bench.get(2, Key([2; 32]), Some("/u/a"));
+    bench.get(3, Key([3; 32]), Some("a"));
+    assert_eq!(bench.answered(), [(2, Err(FailureReason::Failed)), (3, Err(FailureReason::Usage))]);
+}
+
+#[test]
+fn a_part_is_kept_for_a_while_and_then_deleted() {
+    let (mut bench, manifest) = (Bench::new(1), manifest(3));
+    bench.read(1, manifest.hash(), Part::Between { start: 0, end: Some(5) });
+    bench.root(&manifest);
+    bench.answer(Ok(DiskReply::Opened { partial: false }));
+    let id = bench.ids()[0];
+    bench.downloads.handle_chunk(bench.now, id, 0, &mut bench.machines);
+    bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
+    assert_eq!(bench.answered(), [(1, Ok(()))]);
+    bench.wait(KEPT - Duration::from_secs(1));
+    assert_eq!(bench.downloads.len(), 1);
+    bench.wait(KEPT);
+    assert_eq!(bench.downloads.len(), 0);
+    let ops: Vec<DiskOp> = bench.disk().into_iter().map(|(_, op)| op).collect();
+    assert_eq!(ops, [DiskOp::Remove(Place::Cache(manifest.hash()))]);
+}
+
+#[test]
+fn what_is_kept_makes_room_for_what_is_asked_for() {
+    let (mut bench, manifest) = (Bench::new(1), manifest(3));
+    bench.read(1, manifest.hash(), Part::Last(5));
+    bench.root(&manifest);
+    bench.answer(Ok(DiskReply::Opened { partial: false }));
+    let id = bench.ids()[0];
+    bench.downloads.handle_chunk(bench.now, id, 2, &mut bench.machines);
+    bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
+    bench.get(2, Key([9; 32]), None);
+    assert_eq!(bench.answered(), [(1, Ok(()))]);
+    assert_eq!(bench.downloads.hash_of(bench.ids()[0]), Some(Key([9; 32])));
+    bench.get(3, Key([8; 32]), None);
+    assert_eq!(bench.answered(), [(3, Err(FailureReason::Failed))]);
+}

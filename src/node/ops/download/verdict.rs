@@ -1,0 +1,59 @@
+//! When a download is hopeless, and why.
+
+use super::Phase;
+use super::sources::Search;
+use crate::node::command::FailureReason;
+use crate::node::status;
+use crate::transfer::DownloadState;
+
+/// Why nothing more can be expected of a search whose lookups have ended and whose sources have all been asked; `None` while
+/// there is hope.
+pub(super) fn hopeless(
+    phase: Phase,
+    search: &Search,
+    state: &DownloadState,
+) -> Option<(FailureReason, String)> {
+    if search.is_looking() || search.lookups() == 0 || !state.idle {
+        return None;
+    }
+    let (asked, providers, banned) = (search.asked(), search.providers(), state.banned);
+    match phase {
+        Phase::Root if banned > 0 => {
+            let why = format!("{banned} nodes sent content that is not this file's, and no other has it");
+            Some((FailureReason::Unverified, why))
+        }
+        Phase::Root if asked == 0 && state.not_found == 0 => {
+            let why = "this node could reach no other node to ask: see `elver peers`".to_owned();
+            Some((FailureReason::Unreachable, why))
+        }
+        Phase::Root if providers > 0 && state.not_found < providers && state.failed > 0 => {
+            let why = format!("{} of the nodes that should have it could not be reached", state.failed);
+            Some((FailureReason::Unreachable, why))
+        }
+        Phase::Root => Some((FailureReason::NotFound, format!("nobody has it; {}", status::asked(asked)))),
+        Phase::Chunks if banned > 0 && state.connected == 0 && search.lookups() > 1 => {
+            let why =
+                format!("{banned} nodes sent content that is not this file's, and no other has the rest");
+            Some((FailureReason::Unverified, why))
+        }
+        _ => None,
+    }
+}
+
+/// Why a download ends that has made no progress for as long as it may. `missing` is how many chunks are missing, of how
+/// many, once that is known.
+pub(super) fn timed_out(
+    missing: Option<(usize, usize)>,
+    search: &Search,
+    state: &DownloadState,
+) -> (FailureReason, String) {
+    let (reason, cause) = match state.banned {
+        0 => (FailureReason::Unreachable, "nobody who has the rest can be reached"),
+        _ => (FailureReason::Unverified, "who offered the rest sent content that is not this file's"),
+    };
+    let why = match missing {
+        Some((missing, of)) => format!("{missing} of {of} chunks are missing, and {cause}"),
+        None => format!("no answer in time, after asking {} nodes", search.asked()),
+    };
+    (reason, why)
+}

@@ -1,0 +1,6 @@
+//! Operations: what goes on over several events on behalf of a command. Each owns its state and gets [`Machines`] with
+//! every event, so it reaches no other operation.
+//!
+//! [`Machines`]: super::machines::Machines
+
+pub(super) mod download;
