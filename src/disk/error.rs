@@ -103,6 +103,18 @@ pub(super) fn kind_of(error: &io::Error) -> DiskErrorKind {
     }
 }
 
+/// Whether the system refuses a call as such, so that another way may do: the kernel lacks it, a filter forbids it (seccomp
+/// answers EPERM or EACCES in most containers), or it is not for files or sockets of this kind. The other way fails too
+/// when it is the file or the socket that is to blame, and says so itself.
+pub(super) fn is_call_refused(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP)
+}
+
+/// Whether a call that was [refused](is_call_refused) would be refused for every other file as well.
+pub(super) fn is_refused_for_all(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSYS | Errno::PERM | Errno::ACCESS)
+}
+
 /// An error with what was tried: `cannot read /some/file: No such file or directory (os error 2)`.
 pub(super) fn failed(tried: &str, path: &Path, error: impl Into<io::Error>) -> DiskError {
     let error = error.into();

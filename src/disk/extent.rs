@@ -1,13 +1,12 @@
 //! Reading: runs of bytes that go to a socket without passing through the process.
 
 use super::error::{changed, disk_error, failed, refused};
+use super::outflow::Source;
 use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp};
-use rustix::fs::{Advice, OFlags, fadvise, sendfile};
-use rustix::io::Errno;
+use rustix::fs::{Advice, OFlags, fadvise};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +34,8 @@ pub struct OpenExtent {
     offset: u64,
     remaining: u32,
     stamp: Option<FileStamp>,
+    /// Whether it is read and written, because it cannot be sent from where it lies.
+    copied: bool,
 }
 
 impl OpenExtent {
@@ -47,36 +48,12 @@ impl OpenExtent {
             return Err(refused(DiskErrorKind::Failed, &path, "is shorter than it should be"));
         }
         let Extent { offset, length, stamp, .. } = *extent;
-        Ok(OpenExtent { file, path, offset, remaining: length, stamp })
+        Ok(OpenExtent { file, path, offset, remaining: length, stamp, copied: false })
     }
 
     /// Bytes that have not been sent.
     pub fn remaining(&self) -> u32 {
         self.remaining
-    }
-
-    /// Sends at most `max` of them. The error is `WouldBlock` when `to` takes no more now, the socket's own when it is
-    /// broken, and one that [`OpenExtent::disk_error`] tells apart when the file is to blame: it changed, it is
-    /// shorter than it was, the medium failed.
-    pub fn send(&mut self, to: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
-        self.check().map_err(io::Error::other)?;
-        let count = max.min(self.remaining as usize);
-        if count == 0 {
-            return Ok(0);
-        }
-        let mut offset = self.offset;
-        let sent = loop {
-            match sendfile(to, &self.file, Some(&mut offset), count) {
-                Err(Errno::INTR) => continue,
-                Err(Errno::IO) => return Err(io::Error::other(failed("read", &self.path, Errno::IO))),
-                result => break result?,
-            }
-        };
-        if sent == 0 {
-            return Err(io::Error::other(self.short()));
-        }
-        self.advance(sent);
-        Ok(sent)
     }
 
     /// What [`send`](OpenExtent::send) has to say about the file, when its error is about that.
@@ -115,12 +92,18 @@ impl OpenExtent {
         }
     }
 
-    fn advance(&mut self, count: usize) {
+    /// Where the next byte comes from.
+    pub(super) fn source(&mut self) -> Source<'_> {
+        let OpenExtent { file, path, offset, copied, .. } = self;
+        Source { file, path, offset: *offset, copied }
+    }
+
+    pub(super) fn advance(&mut self, count: usize) {
         self.offset += count as u64;
         self.remaining -= count as u32;
     }
 
-    fn short(&self) -> DiskError {
+    pub(super) fn short(&self) -> DiskError {
         match self.stamp {
             Some(_) => changed(&self.path),
             None => refused(DiskErrorKind::Failed, &self.path, "is shorter than it should be"),

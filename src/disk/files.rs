@@ -76,6 +76,8 @@ pub(super) fn splice_at(
         Ok(moved)
     };
     #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::Splice, path)?;
+    #[cfg(any(test, feature = "sim"))]
     if let Some((taken, error)) = record::cut_short(path, max) {
         if taken > 0 {
             moved(taken)?;

@@ -4,7 +4,10 @@
 //!
 //! Where the kernel, a socket or a file system refuses to splice, content is read and written instead.
 
+use super::error::is_call_refused;
 use super::files::splice_at;
+#[cfg(any(test, feature = "sim"))]
+use super::record::{self, Kind};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -81,11 +84,10 @@ impl Intake {
     pub(super) fn fill(&mut self, socket: impl AsFd, max: usize) -> Result<Spliced, Errno> {
         // Descriptors may have run out for a moment: the next take tries again.
         let Some(pipe) = self.pipe() else { return Ok(Spliced::Refused) };
-        let flags = SpliceFlags::NONBLOCK;
-        match splice(socket, None, &pipe.writer, None, max.min(TAKEN_BYTES_MAX), flags) {
+        match fill(socket, pipe, max.min(TAKEN_BYTES_MAX)) {
             Ok(bytes) => Ok(Spliced::Bytes(bytes)),
-            // No socket of this kind can be spliced from.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            // No socket of this kind can be spliced from, or nothing may be spliced at all.
+            Err(errno) if is_call_refused(errno) => {
                 self.way = Way::Copied;
                 Ok(Spliced::Refused)
             }
@@ -100,7 +102,7 @@ impl Intake {
             Ok(bytes) => Ok(Spliced::Bytes(bytes)),
             Err(error) => match Errno::from_io_error(&error) {
                 // This file system cannot.
-                Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Spliced::Refused),
+                Some(errno) if is_call_refused(errno) => Ok(Spliced::Refused),
                 _ => Err(error),
             },
         }
@@ -129,4 +131,12 @@ impl Intake {
         }
         self.pipe.as_ref()
     }
+}
+
+fn fill(socket: impl AsFd, pipe: &Pipe, max: usize) -> Result<usize, Errno> {
+    #[cfg(any(test, feature = "sim"))]
+    if let Err(error) = record::attempt(Kind::Fill, Path::new("")) {
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    }
+    splice(socket, None, &pipe.writer, None, max, SpliceFlags::NONBLOCK)
 }

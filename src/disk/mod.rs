@@ -19,6 +19,7 @@ mod files;
 mod intake;
 mod layout;
 mod lock;
+mod outflow;
 mod piece_file;
 #[cfg(any(test, feature = "sim"))]
 pub mod record;
@@ -48,6 +49,7 @@ use tasks::{Check, Copy, Hash, Read, Slice, Task};
 pub use error::OpenError;
 pub use extent::OpenExtent;
 pub use intake::{Intake, Way};
+pub use outflow::Outflow;
 pub use sink::OpenSink;
 
 /// The most bytes that are read before another operation has its turn.

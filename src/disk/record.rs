@@ -101,6 +101,12 @@ pub enum Kind {
     SyncAll,
     /// A directory's names are synced.
     SyncDirectory,
+    /// Content is sent from a file. It changes nothing, but a filter may refuse it.
+    SendFile,
+    /// Content is spliced from a socket into a pipe; there is no path.
+    Fill,
+    /// Content is spliced from a pipe into a file.
+    Splice,
 }
 
 impl Kind {

@@ -9,6 +9,7 @@
 //! Streams and control clients are named by numbers that are never used again, so an event that was meant for a
 //! connection that is gone reaches nobody.
 
+mod acceptor;
 mod clock;
 mod control;
 mod histogram;
@@ -17,7 +18,7 @@ mod streams;
 mod throttle;
 mod udp;
 
-use crate::disk::{Disk, OpenError, Way};
+use crate::disk::{Disk, OpenError, Outflow, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
@@ -28,6 +29,7 @@ use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
 use crate::wire::network::Network;
+use acceptor::Acceptor;
 use clock::Clock;
 use control::{Control, Request};
 use core::fmt;
@@ -194,8 +196,9 @@ pub struct Driver {
     disk: Disk,
     udp: Udp,
     listener: TcpListener,
-    accepting: bool,
+    acceptor: Acceptor,
     streams: Streams,
+    outflow: Outflow,
     control: Control,
     requests: Vec<Request>,
     signals: Option<Signals>,
@@ -252,12 +255,13 @@ impl Driver {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             streams: Streams::new(clock.now(), addr, config.way),
+            outflow: Outflow::default(),
             clock,
             node: node.map_err(StartError::Config)?,
             disk,
             udp,
             listener,
-            accepting: true,
+            acceptor: Acceptor::new(),
             control,
             requests: Vec::new(),
             signals,
@@ -358,6 +362,11 @@ impl Driver {
         }
     }
 
+    /// Whether it was told to stop: what remains is to call [`run`](Driver::run).
+    pub fn is_stopping(&self) -> bool {
+        self.stop_at.is_some()
+    }
+
     fn begin_stopping(&mut self, now: Instant) {
         self.stop_at.get_or_insert(now + STOPPING_TIME);
     }
@@ -371,7 +380,7 @@ impl Driver {
     /// How long the poll may wait; `None` is until something happens.
     fn time_left(&self) -> Option<Duration> {
         let ready = self.udp.readable
-            || self.accepting
+            || self.acceptor.is_ready()
             || self.streams.has_ready()
             || self.control.has_again()
             || self.disk.has_work();
@@ -383,6 +392,7 @@ impl Driver {
             self.streams.next_dial_deadline(),
             self.control.next_deadline(),
             self.streams.next_wake(),
+            self.acceptor.next_deadline(),
             self.stop_at,
         ];
         deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
@@ -397,7 +407,7 @@ impl Driver {
                     self.udp.set_writable();
                 }
             }
-            LISTENER => self.accepting = true,
+            LISTENER => self.acceptor.note_ready(),
             CONTROL => self.control.accept(self.poll.registry(), client_token),
             SIGNALS => {
                 if self.signals.as_mut().is_some_and(|signals| signals.pending().next().is_some()) {
@@ -489,6 +499,7 @@ impl Driver {
 
     fn add_turns(&self, status: &mut Status) {
         let turns = [
+            ("streams_turned_away", self.acceptor.turned_away()),
             ("turns", self.turns.count()),
             ("turn_micros_p50", self.turns.quantile_micros(500)),
             ("turn_micros_p99", self.turns.quantile_micros(990)),

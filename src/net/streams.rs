@@ -1,5 +1,6 @@
 //! The streams: a slab of TCP connections, served in turn within budgets.
 
+use super::acceptor::Accepted;
 use super::stream::{Coming, Outgoing, State, Stream};
 use super::throttle::{Bucket, Pair};
 use super::{Driver, stream_token};
@@ -231,12 +232,9 @@ enum Served {
 
 impl Driver {
     pub(super) fn accept_streams(&mut self, now: Instant) {
-        if !self.accepting {
-            return;
-        }
         for _ in 0..ACCEPTS_PER_TURN {
-            match self.listener.accept() {
-                Ok((socket, remote)) => {
+            match self.acceptor.accept(now, "a connection", || self.listener.accept()) {
+                Accepted::New((socket, remote)) => {
                     let _ = socket.set_nodelay(true);
                     match self.streams.insert(now, socket, State::Open, self.poll.registry()) {
                         Ok(id) => {
@@ -246,16 +244,9 @@ impl Driver {
                         Err(error) => log::warn!("taking a connection from {remote}: {error}"),
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.accepting = false;
-                    return;
-                }
-                // The other end is gone already, or descriptors have run out: the next one may fare better.
-                Err(error) => {
-                    log::warn!("accepting a connection: {error}");
-                    self.accepting = error.kind() == ErrorKind::ConnectionAborted;
-                    return;
-                }
+                // Closed at once, which the other end notices.
+                Accepted::Surplus(_) => {}
+                Accepted::None => return,
             }
         }
     }
@@ -418,7 +409,8 @@ impl Driver {
                     }
                 },
                 Some(Outgoing::File(file)) => {
-                    match file.send(stream.socket.as_fd(), SEND_BYTES.min(budget).min(allowed)) {
+                    let most = SEND_BYTES.min(budget).min(allowed);
+                    match file.send(stream.socket.as_fd(), most, &mut self.outflow) {
                         Ok(length) => {
                             if file.remaining() == 0 {
                                 stream.outbox.pop_front();

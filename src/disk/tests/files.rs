@@ -231,10 +231,10 @@ fn send_all(open: &mut OpenExtent) -> std::io::Result<Vec<u8>> {
     let (from, mut to) = UnixStream::pair().unwrap();
     from.set_nonblocking(true).unwrap();
     to.set_nonblocking(true).unwrap();
-    let mut received = Vec::new();
+    let (mut received, mut outflow) = (Vec::new(), Outflow::default());
     let mut buffer = vec![0; 65_536];
     loop {
-        match open.send(from.as_fd(), 100_000) {
+        match open.send(from.as_fd(), 100_000, &mut outflow) {
             Ok(0) => break,
             Ok(sent) => assert!(sent <= 100_000),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -270,9 +270,9 @@ fn a_file_that_changes_is_not_sent_any_further() {
     let extent = whole(place.clone(), bytes.len(), Some(share_of(&bytes, &place, &disk).stamp));
     let mut open = disk.open_extent(&extent).unwrap();
     let (to, _other) = UnixStream::pair().unwrap();
-    assert_eq!(open.send(to.as_fd(), 1000).unwrap(), 1000);
+    assert_eq!(open.send(to.as_fd(), 1000, &mut Outflow::default()).unwrap(), 1000);
     fs::OpenOptions::new().write(true).open(dir.path("file")).unwrap().set_len(5000).unwrap();
-    let error = open.send(to.as_fd(), 1000).unwrap_err();
+    let error = open.send(to.as_fd(), 1000, &mut Outflow::default()).unwrap_err();
     assert_eq!(OpenExtent::disk_error(&error).unwrap().kind, DiskErrorKind::Changed);
     assert_eq!(disk.open_extent(&extent).err().unwrap().kind, DiskErrorKind::Changed);
 }
@@ -295,6 +295,6 @@ fn a_file_shorter_than_promised_is_an_error_and_never_a_spin() {
     let (to, other) = UnixStream::pair().unwrap();
     drop(other);
     let mut open = disk.open_extent(&Extent { length: 100, ..extent }).unwrap();
-    let error = open.send(to.as_fd(), 100).unwrap_err();
+    let error = open.send(to.as_fd(), 100, &mut Outflow::default()).unwrap_err();
     assert!(OpenExtent::disk_error(&error).is_none(), "a broken socket is not the file's fault");
 }

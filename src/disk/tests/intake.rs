@@ -116,3 +116,24 @@ fn a_socket_that_closes_in_the_middle_is_told_apart_from_one_that_has_nothing_ye
         assert_eq!((taken, open.remaining()), (30_000, 70_000));
     }
 }
+
+#[test]
+fn where_splicing_is_refused_content_arrives_all_the_same() {
+    use crate::disk::record::{self, Fault, Kind};
+    use rustix::io::Errno;
+    let dir = TestDir::new();
+    let (disk, _) = dir.open();
+    let bytes = content(9, 300_000);
+    let refusals = [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP];
+    for (number, errno) in (0..).zip(refusals) {
+        for call in [Kind::Fill, Kind::Splice] {
+            record::plan(move |attempt| (attempt.kind == call).then_some(Fault::Fail(errno)));
+            let mut intake = Intake::new(Way::Spliced);
+            let mut open = disk.open_sink(&incoming(number, &bytes)).unwrap();
+            let rest = take(&mut open, &mut intake, &mut connected(), &bytes, 100_000);
+            record::end_plan();
+            assert!(rest.is_empty());
+            assert_eq!(open.finish().unwrap(), key_of(&bytes), "{call:?} {errno}");
+        }
+    }
+}
