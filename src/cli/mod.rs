@@ -5,6 +5,7 @@
 //! - [`exit`]: exit codes and the errors that lead to them.
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`progress`]: progress bars.
+//! - `logging`: log lines that wait for no reader.
 //! - `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
 
 pub mod client;
@@ -17,6 +18,7 @@ mod explain;
 mod files;
 mod inspect;
 mod limit;
+mod logging;
 mod node;
 #[cfg(test)]
 mod testing;
@@ -28,6 +30,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use client::{Client, ClientError};
 use exit::{CommandError, EXIT_CODES_HELP, Exit};
+use logging::Log;
 use output::Output;
 use progress::Meter;
 use std::ffi::{OsStr, OsString};
@@ -168,8 +171,13 @@ fn explain_usage(error: &clap::Error, json: bool) -> Exit {
 
 fn run(arguments: Arguments) -> Exit {
     let Global { dir, json, verbose, quiet } = arguments.global;
-    start_log(verbose, quiet);
-    let mut output = Output::standard(json, quiet);
+    // A node outlives the reader of its log and must not wait for it; a command has nothing better to do.
+    let log = matches!(arguments.command, Subcommand::Node(_)).then(Log::standard);
+    start_log(log.as_ref(), verbose, quiet);
+    let mut output = match &log {
+        Some(log) => Output::new(json, quiet, Box::new(std::io::stdout()), Box::new(log.clone())),
+        None => Output::standard(json, quiet),
+    };
     let dir = match config::directory(dir, &config::environment) {
         Ok(dir) => std::path::absolute(&dir).unwrap_or(dir),
         Err(error) => {
@@ -179,7 +187,7 @@ fn run(arguments: Arguments) -> Exit {
     };
     let mut context = Context { dir, output };
     let result = match arguments.command {
-        Subcommand::Node(arguments) => node::run(&mut context, arguments),
+        Subcommand::Node(arguments) => node::run(&mut context, arguments, log.as_ref()),
         Subcommand::Put(arguments) => files::put(&mut context, &arguments),
         Subcommand::Get(arguments) => files::get(&mut context, &arguments),
         Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),
@@ -194,14 +202,18 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Leave(arguments) => node::leave(&mut context, &arguments),
         Subcommand::Demo(arguments) => demo::run(&mut context.output, &arguments),
     };
-    result.and_then(|exit| context.output.flush().map(|()| exit)).unwrap_or_else(|error| {
+    let exit = result.and_then(|exit| context.output.flush().map(|()| exit)).unwrap_or_else(|error| {
         context.output.error(&error);
         error.exit
-    })
+    });
+    if let Some(log) = log {
+        log.flush_last();
+    }
+    exit
 }
 
 /// Log lines go to standard error, warnings and worse unless told otherwise. Whoever collects them knows the time.
-fn start_log(verbose: u8, quiet: bool) {
+fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Warn);
     match (verbose, quiet) {
@@ -210,6 +222,9 @@ fn start_log(verbose: u8, quiet: bool) {
         (1, _) => drop(builder.filter_level(log::LevelFilter::Info)),
         (2, _) => drop(builder.filter_level(log::LevelFilter::Debug)),
         _ => drop(builder.filter_level(log::LevelFilter::Trace)),
+    }
+    if let Some(log) = log {
+        builder.target(env_logger::Target::Pipe(Box::new(log.clone())));
     }
     builder.format(|line, record| {
         let level = record.level().as_str().to_ascii_lowercase();

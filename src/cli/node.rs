@@ -3,6 +3,7 @@
 use super::Context;
 use super::client::{Client, ClientError};
 use super::exit::{CommandError, Exit};
+use super::logging::Log;
 use super::progress::Meter;
 use crate::config::units::parse_duration;
 use crate::config::{self, Settings};
@@ -41,6 +42,9 @@ Examples:
 /// How long a node may take to stop after it has said that it does.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// How often lines of the log that its reader did not take are offered again.
+const LOG_RETRY: Duration = Duration::from_millis(250);
+
 #[derive(clap::Args, Debug)]
 pub(super) struct NodeArguments {
     #[command(flatten)]
@@ -61,7 +65,11 @@ pub(super) struct LeaveArguments {
 }
 
 /// Runs a node until it is told to stop.
-pub(super) fn run(context: &mut Context, arguments: NodeArguments) -> Result<Exit, CommandError> {
+pub(super) fn run(
+    context: &mut Context,
+    arguments: NodeArguments,
+    log: Option<&Log>,
+) -> Result<Exit, CommandError> {
     let file = arguments
         .config
         .or_else(|| config::environment("ELVER_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from));
@@ -81,7 +89,13 @@ pub(super) fn run(context: &mut Context, arguments: NodeArguments) -> Result<Exi
         context.output.flush()?;
     }
     context.output.remark(&format!("node {id} listens on {address}, directory {}", context.dir.display()));
-    driver.run().map_err(|error| CommandError::failed(format!("the node had to stop: {error}")))?;
+    let stopped = |error| CommandError::failed(format!("the node had to stop: {error}"));
+    while !driver.is_stopping() {
+        // Lines that were not taken are offered again, also when nothing else happens.
+        let waits = log.is_some_and(Log::flush_waiting);
+        driver.turn(waits.then_some(LOG_RETRY)).map_err(stopped)?;
+    }
+    driver.run().map_err(stopped)?;
     Ok(Exit::Done)
 }
 

@@ -90,7 +90,8 @@ impl Output {
     }
 
     fn say(&mut self, message: &str) {
-        let _ = writeln!(self.remarks, "elver: {message}");
+        // In one piece, so that lines of other processes do not come between.
+        let _ = self.remarks.write_all(format!("elver: {message}\n").as_bytes());
     }
 
     fn after(&mut self, result: io::Result<()>) -> Result<(), CommandError> {
