@@ -21,6 +21,10 @@ pub struct DialId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DiskId(pub u64);
 
+/// An open file that a user's program passed to the driver, named by the driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PassedId(pub u64);
+
 /// A file, by what it is for. Only the disk driver knows where it lies.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Place {
@@ -235,6 +239,9 @@ pub enum DiskReply {
         manifest: Arc<Manifest>,
         /// What it looked like.
         stamp: FileStamp,
+        /// Whether this process may not open the file itself: the driver keeps the descriptor that was passed, and the
+        /// file can be served until the process ends.
+        kept_open: bool,
     },
     /// How far a [`DiskOp::Hash`] or a [`DiskOp::Check`] has come. It is not the last word on the operation.
     Progress {

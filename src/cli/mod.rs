@@ -6,7 +6,7 @@
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`progress`]: progress bars.
 //! - `logging`: log lines that wait for no reader.
-//! - `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
+//! - `put`, `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -20,6 +20,7 @@ mod inspect;
 mod limit;
 mod logging;
 mod node;
+mod put;
 #[cfg(test)]
 mod testing;
 mod values;
@@ -71,8 +72,8 @@ enum Subcommand {
     #[command(after_help = node::AFTER_HELP)]
     Node(node::NodeArguments),
     /// Share files and copy them to other nodes; prints their addresses like b3sum
-    #[command(after_help = files::PUT_AFTER_HELP)]
-    Put(files::PutArguments),
+    #[command(after_help = put::AFTER_HELP)]
+    Put(put::PutArguments),
     /// Fetch a file by its address, every byte verified
     #[command(after_help = files::GET_AFTER_HELP)]
     Get(files::GetArguments),
@@ -188,7 +189,7 @@ fn run(arguments: Arguments) -> Exit {
     let mut context = Context { dir, output };
     let result = match arguments.command {
         Subcommand::Node(arguments) => node::run(&mut context, arguments, log.as_ref()),
-        Subcommand::Put(arguments) => files::put(&mut context, &arguments),
+        Subcommand::Put(arguments) => put::run(&mut context, &arguments),
         Subcommand::Get(arguments) => files::get(&mut context, &arguments),
         Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),
         Subcommand::Ls => files::list(&mut context),
