@@ -149,6 +149,8 @@ pub enum DiskOp {
     Hash {
         /// The file.
         place: Place,
+        /// The descriptor of it that was passed; `None` when the driver is to open it by its path.
+        passed: Option<PassedId>,
     },
     /// Write down what is shared: durably, when its content is known to be on disk. Answer: [`DiskReply::Done`].
     SaveShare(Arc<Share>),

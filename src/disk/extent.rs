@@ -9,6 +9,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a file looks like.
 pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
@@ -29,7 +30,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), DiskError> {
 
 /// A run of bytes of an open file, sent or read from its start to its end.
 pub struct OpenExtent {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     offset: u64,
     remaining: u32,
@@ -39,8 +40,12 @@ pub struct OpenExtent {
 }
 
 impl OpenExtent {
-    pub(super) fn open(path: PathBuf, extent: &Extent) -> Result<Self, DiskError> {
-        let (file, metadata) = open_regular(&path)?;
+    /// `opened` is the extent's file, which lies at `path`.
+    pub(super) fn new(
+        (file, metadata): (Arc<File>, Metadata),
+        path: PathBuf,
+        extent: &Extent,
+    ) -> Result<Self, DiskError> {
         if extent.stamp.is_some_and(|stamp| stamp != stamp_of(&metadata)) {
             return Err(changed(&path));
         }

@@ -17,15 +17,18 @@ mod error;
 mod extent;
 mod files;
 mod intake;
+mod kept;
 mod layout;
 mod lock;
 mod outflow;
+mod own;
 mod piece_file;
 #[cfg(any(test, feature = "sim"))]
 pub mod record;
 mod recovery;
 mod share_file;
 mod sink;
+mod source;
 mod state;
 mod targets;
 mod tasks;
@@ -34,14 +37,20 @@ mod tests;
 
 use crate::id::Key;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, Place, Recovered, Share, Sink,
+    Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, PassedId, Place, Recovered, Share, Sink,
 };
 use commit::Commits;
 use durable::Replace;
 use error::failed;
+use extent::open_regular;
+use kept::Kept;
 use layout::Layout;
 use lock::Lock;
+use own::Own;
+use source::Source;
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, Metadata};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tasks::{Check, Copy, Hash, Read, Slice, Task};
@@ -60,7 +69,11 @@ const OPERATION_COST: u64 = 16 << 10;
 /// The files of one node.
 pub struct Disk {
     layout: Layout,
+    own: Own,
     _lock: Lock,
+    /// Descriptors that users' programs passed and no operation has taken yet.
+    passed: BTreeMap<PassedId, File>,
+    kept: Kept,
     /// Not begun, in the order in which they were submitted.
     submitted: VecDeque<(DiskId, DiskOp)>,
     commits: Commits,
@@ -91,8 +104,11 @@ impl Disk {
         let unsynced = recovered.shares.iter().filter(|share| !share.synced);
         let unsynced = unsynced.map(|share| (share.manifest.hash(), Arc::new(share.clone()))).collect();
         let disk = Disk {
+            own: Own::new(&layout),
             layout,
             _lock: lock,
+            passed: BTreeMap::new(),
+            kept: Kept::default(),
             submitted: VecDeque::new(),
             commits: Commits::default(),
             tasks: VecDeque::new(),
@@ -111,7 +127,35 @@ impl Disk {
 
     /// Opens a run of bytes to be sent. Fails when the file is not what it was or too short.
     pub fn open_extent(&self, extent: &Extent) -> Result<OpenExtent, DiskError> {
-        OpenExtent::open(self.layout.path(&extent.place), extent)
+        OpenExtent::new(self.open_file(&extent.place)?, self.layout.path(&extent.place), extent)
+    }
+
+    /// Opens the regular file at a place: by its name, or through the descriptor that is kept of it.
+    fn open_file(&self, place: &Place) -> Result<(Arc<File>, Metadata), DiskError> {
+        match self.kept.open(place) {
+            Some(opened) => opened,
+            None => open_regular(&self.layout.path(place)).map(|(file, metadata)| (Arc::new(file), metadata)),
+        }
+    }
+
+    /// Takes a descriptor of a user's file, for a [`DiskOp::Hash`] of this number.
+    pub fn pass(&mut self, id: PassedId, file: OwnedFd) {
+        self.passed.insert(id, file.into());
+    }
+
+    /// Closes a passed descriptor that no operation has taken.
+    pub fn drop_passed(&mut self, id: PassedId) {
+        self.passed.remove(&id);
+    }
+
+    /// How many passed descriptors wait for their operation.
+    pub fn passed_count(&self) -> usize {
+        self.passed.len()
+    }
+
+    /// Sets how many files may be kept open that only their passed descriptors reach.
+    pub fn keep_open_at_most(&mut self, files: usize) {
+        self.kept.set_most(files);
     }
 
     /// Has the kernel read ahead what will be sent soon. Only a hint.
@@ -204,7 +248,11 @@ impl Disk {
     fn begin(&mut self, id: DiskId, op: DiskOp) -> Result<Option<DiskReply>, DiskError> {
         let layout = &self.layout;
         let task: Box<dyn Task> = match op {
-            DiskOp::Hash { place } => Box::new(Hash::open(layout.path(&place))?),
+            DiskOp::Hash { place, passed } => {
+                let passed = passed.and_then(|id| self.passed.remove(&id));
+                let source = Source::open(layout.path(&place), passed, &self.own)?;
+                Box::new(Hash::new(source)?)
+            }
             DiskOp::Check { place, manifest } => Box::new(Check::open(layout.path(&place), manifest)?),
             DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
             DiskOp::Read(extent) => {
@@ -247,9 +295,15 @@ impl Disk {
             DiskOp::SaveAges(ages) => self.save_ages(&Ages { clean: false, ..ages })?,
             DiskOp::RemoveShare { share } => {
                 self.unsynced.remove(&share.manifest.hash());
+                self.kept.forget(&share.place);
                 return targets::forget(layout, &share);
             }
-            DiskOp::OpenTarget { place, length } => return targets::open(layout, &place, length),
+            DiskOp::OpenTarget { place, length } => {
+                if let Place::Partial(target) = &place {
+                    self.own.refuse_target(target)?;
+                }
+                return targets::open(layout, &place, length);
+            }
             DiskOp::WriteTarget { place, offset, bytes } => {
                 return targets::write(layout, &place, offset, &bytes);
             }
@@ -289,6 +343,10 @@ impl Disk {
             left = left.saturating_sub((slice.read as u64).max(1));
             let progress = slice.progress.map(Ok);
             self.done.extend(progress.map(|result| DiskDone { id, result }));
+            let result = result.map(|result| {
+                let reply = result?;
+                task.keep(&mut self.kept).map(|()| reply)
+            });
             match result {
                 Some(result) => self.done.push_back(DiskDone { id, result }),
                 None => self.tasks.push_back((id, task)),

@@ -20,8 +20,13 @@ type Inode = (u64, u64);
 
 impl Own {
     pub(super) fn new(layout: &Layout) -> Self {
-        let directories =
-            vec![layout.root().to_owned(), layout.pieces(), layout.incoming(), layout.shares(), layout.cache()];
+        let directories = vec![
+            layout.root().to_owned(),
+            layout.pieces(),
+            layout.incoming(),
+            layout.shares(),
+            layout.cache(),
+        ];
         Own { root: layout.root().to_owned(), directories }
     }
 
@@ -38,21 +43,27 @@ impl Own {
     pub(super) fn refuse_target(&self, target: &Path) -> Result<(), DiskError> {
         let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
         match self.holds(parent.unwrap_or(Path::new("."))) || self.holds_link(target) {
-            true => {
-                Err(self.refusal(target, "lies in the node's own directory, where no download goes: name another place"))
-            }
+            true => Err(self.refusal(
+                target,
+                "lies in the node's own directory, where no download goes: name another place",
+            )),
             false => Ok(()),
         }
     }
 
     fn refusal(&self, path: &Path, what: &str) -> DiskError {
-        refused(DiskErrorKind::Unsuitable, path, format_args!("{what} (its directory is {})", self.root.display()))
+        refused(
+            DiskErrorKind::Unsuitable,
+            path,
+            format_args!("{what} (its directory is {})", self.root.display()),
+        )
     }
 
     /// Whether a symbolic link at `path` leads into the node's directory.
     fn holds_link(&self, path: &Path) -> bool {
         let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
-        is_link && path.canonicalize().is_ok_and(|real| real.parent().is_some_and(|parent| self.holds(parent)))
+        is_link
+            && path.canonicalize().is_ok_and(|real| real.parent().is_some_and(|parent| self.holds(parent)))
     }
 
     /// Whether a directory is one of the node's or lies in one. One that this process may not look into is not.

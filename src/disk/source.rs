@@ -55,7 +55,8 @@ impl Source {
         };
         own.refuse_source(&path, &metadata)?;
         if let Some(name) = made_up(&file) {
-            let what = format_args!("is made up by the kernel ({name}) and does not tell its length: {COPY_IT}");
+            let what =
+                format_args!("is made up by the kernel ({name}) and does not tell its length: {COPY_IT}");
             return Err(refused(DiskErrorKind::Unsuitable, &path, what));
         }
         Ok(Source { path, file: Arc::new(file), metadata, only_passed })
@@ -88,9 +89,7 @@ impl Source {
                 let what = format_args!("says that it has {length} bytes and is {how} than that: {COPY_IT}");
                 refused(DiskErrorKind::Unsuitable, &self.path, what)
             }
-            _ => {
-                refused(DiskErrorKind::Changed, &self.path, format_args!("became {how} while it was read"))
-            }
+            _ => refused(DiskErrorKind::Changed, &self.path, format_args!("became {how} while it was read")),
         }
     }
 }
@@ -104,7 +103,11 @@ fn match_passed(path: &Path, passed: File) -> Result<(File, Metadata, bool), Dis
         return Err(refused(DiskErrorKind::Unsuitable, path, "is not a regular file"));
     }
     if metadata.nlink() == 0 {
-        return Err(refused(DiskErrorKind::NotFound, path, "has no name any more: it was deleted or never had one"));
+        return Err(refused(
+            DiskErrorKind::NotFound,
+            path,
+            "has no name any more: it was deleted or never had one",
+        ));
     }
     match open_regular(path) {
         Ok((_, named)) if (named.dev(), named.ino()) == (metadata.dev(), metadata.ino()) => {

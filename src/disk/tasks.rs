@@ -3,7 +3,9 @@
 use super::error::{failed, refused};
 use super::extent::{OpenExtent, open_regular, stamp_of};
 use super::files::{sync_all, sync_directory_of_others};
+use super::kept::Kept;
 use super::sink::OpenSink;
+use super::source::Source;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, Manifest, ManifestBuilder};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
@@ -37,6 +39,11 @@ pub(super) struct Slice<'a> {
 pub(super) trait Task: Send {
     /// Reads at most as much as the buffer holds. The answer, when it is done.
     fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError>;
+
+    /// It is done: what the driver is to keep open from now on.
+    fn keep(&mut self, _: &mut Kept) -> Result<(), DiskError> {
+        Ok(())
+    }
 }
 
 /// Counts up to the next report.
@@ -56,8 +63,7 @@ impl Reports {
 
 /// Hashes a user's file and syncs it.
 pub(super) struct Hash {
-    path: PathBuf,
-    file: File,
+    source: Source,
     stamp: FileStamp,
     builder: Option<ManifestBuilder>,
     dirty: bool,
@@ -67,24 +73,25 @@ pub(super) struct Hash {
 }
 
 impl Hash {
-    pub(super) fn open(path: PathBuf) -> Result<Self, DiskError> {
-        let (file, metadata) = open_regular(&path)?;
+    pub(super) fn new(source: Source) -> Result<Self, DiskError> {
+        let Source { path, file, metadata, .. } = &source;
         let Some(builder) = ManifestBuilder::new(metadata.len()) else {
             let limit = FILE_BYTES_MAX >> 30;
-            return Err(refused(DiskErrorKind::Unsuitable, &path, format_args!("is over {limit} GiB")));
+            return Err(refused(DiskErrorKind::Unsuitable, path, format_args!("is over {limit} GiB")));
         };
-        let _ = fadvise(&file, 0, None, Advice::Sequential);
-        let dirty = may_be_dirty(&metadata);
+        let _ = fadvise(file, 0, None, Advice::Sequential);
+        let dirty = may_be_dirty(metadata);
         let sparse = metadata.blocks().saturating_mul(512) < metadata.len();
         let reports = Reports { next: PROGRESS_BYTES };
-        Ok(Hash { path, file, stamp: stamp_of(&metadata), builder: Some(builder), dirty, sparse, reports })
+        let stamp = stamp_of(metadata);
+        Ok(Hash { source, stamp, builder: Some(builder), dirty, sparse, reports })
     }
 
     /// Reads the next bytes. Those in a hole are zeros, which need not go through the page cache.
     fn read(&self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
-        let hole = if self.sparse { hole_bytes(&self.file, from) } else { 0 };
+        let hole = if self.sparse { hole_bytes(&self.source.file, from) } else { 0 };
         if hole == 0 {
-            return self.file.read_at(buffer, from);
+            return self.source.file.read_at(buffer, from);
         }
         let count = hole.min(buffer.len() as u64) as usize;
         buffer[..count].fill(0);
@@ -92,19 +99,22 @@ impl Hash {
     }
 
     fn finish(&mut self) -> Result<DiskReply, DiskError> {
+        self.source.check_end()?;
+        let path = &self.source.path;
         let manifest = self.builder.take().and_then(ManifestBuilder::finish).expect("every byte was fed");
-        match sync_all(&self.file, &self.path) {
+        match sync_all(&self.source.file, path) {
             // What cannot be synced because nothing can be written there is as durable as it will ever be.
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::ROFS)) => {}
-            result => result.map_err(|error| failed("sync", &self.path, error))?,
+            result => result.map_err(|error| failed("sync", path, error))?,
         }
-        let named = self.path.parent().map_or(Ok(()), sync_directory_of_others);
-        named.map_err(|error| failed("sync the directory of", &self.path, error))?;
-        // By its name: a file that was replaced meanwhile is not the one that was hashed.
-        let now = self.path.metadata().map_err(|error| failed("read", &self.path, error))?;
-        match stamp_of(&now) == self.stamp {
-            true => Ok(DiskReply::Hashed { manifest: Arc::new(manifest), stamp: self.stamp }),
-            false => Err(refused(DiskErrorKind::Changed, &self.path, "changed while it was read")),
+        let named = path.parent().map_or(Ok(()), sync_directory_of_others);
+        named.map_err(|error| failed("sync the directory of", path, error))?;
+        match self.source.stamp_by_name()? == self.stamp {
+            true => {
+                let (manifest, kept_open) = (Arc::new(manifest), self.source.only_passed);
+                Ok(DiskReply::Hashed { manifest, stamp: self.stamp, kept_open })
+            }
+            false => Err(refused(DiskErrorKind::Changed, path, "changed while it was read")),
         }
     }
 }
@@ -132,9 +142,9 @@ impl Task for Hash {
         }
         let most = (total - from).min(slice.buffer.len() as u64) as usize;
         let read = self.read(&mut slice.buffer[..most], from);
-        slice.read = read.map_err(|error| failed("read", &self.path, error))?;
+        slice.read = read.map_err(|error| failed("read", &self.source.path, error))?;
         if slice.read == 0 {
-            return Err(refused(DiskErrorKind::Changed, &self.path, "became shorter while it was read"));
+            return Err(self.source.misfit("shorter"));
         }
         let builder = self.builder.as_mut().expect("a task that is done takes no more steps");
         builder.update(&slice.buffer[..slice.read]);
@@ -142,10 +152,14 @@ impl Task for Hash {
             // Starts the write-out of what is dirty here, so that the sync at the end has little left to do: after 1 GiB
             // just written it takes 20 ms instead of 570 on the machine where this was measured. Pages that are clean
             // leave the cache, which is why only fresh files get this, and only while the kernel has much to write.
-            let _ = fadvise(&self.file, from, NonZeroU64::new(slice.read as u64), Advice::DontNeed);
+            let _ = fadvise(&self.source.file, from, NonZeroU64::new(slice.read as u64), Advice::DontNeed);
         }
         slice.progress = self.reports.at(from + slice.read as u64, total);
         Ok(None)
+    }
+
+    fn keep(&mut self, kept: &mut Kept) -> Result<(), DiskError> {
+        kept.hashed(&self.source)
     }
 }
 

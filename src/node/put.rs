@@ -43,7 +43,7 @@ impl Node {
         }
         let place = Place::File(Arc::from(path));
         self.puts.insert(id, Put { place: place.clone(), replicas, lifetime, share: None });
-        self.machines.disk(DiskOp::Hash { place }, Waiting::Put(id));
+        self.machines.disk(DiskOp::Hash { place, passed: None }, Waiting::Put(id));
     }
 
     pub(super) fn put_disk(&mut self, now: Instant, id: CommandId, result: Result<DiskReply, DiskError>) {
@@ -52,7 +52,7 @@ impl Node {
                 self.machines
                     .progress(id, Progress { stage: Stage::Hashing, done, total, prefix: 0, path: None });
             }
-            Ok(DiskReply::Hashed { manifest, stamp }) => self.put_hashed(id, manifest, stamp),
+            Ok(DiskReply::Hashed { manifest, stamp, .. }) => self.put_hashed(id, manifest, stamp),
             Ok(_) => self.put_saved(now, id),
             Err(error) => {
                 self.puts.remove(&id);

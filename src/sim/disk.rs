@@ -212,7 +212,7 @@ impl Disk {
 
     fn cost(&self, op: &DiskOp) -> (u64, u32) {
         match op {
-            DiskOp::Hash { place } => (self.get(place).map_or(0, |file| file.length), 1),
+            DiskOp::Hash { place, .. } => (self.get(place).map_or(0, |file| file.length), 1),
             DiskOp::Check { manifest, .. } => (manifest.length(), 0),
             DiskOp::Copy { from, .. } => (u64::from(from.length) * 2, 0),
             DiskOp::Read(extent) => (u64::from(extent.length), 0),
@@ -245,7 +245,7 @@ impl Disk {
 
     fn carry_out(&mut self, op: DiskOp) -> Result<DiskReply, DiskError> {
         match op {
-            DiskOp::Hash { place } => return self.hash(&place),
+            DiskOp::Hash { place, .. } => return self.hash(&place),
             DiskOp::SaveShare(share) => {
                 self.shares.insert(share.manifest.hash(), Share::clone(&share));
             }
@@ -290,7 +290,7 @@ impl Disk {
         file.synced = true;
         let (stamp, parts) = (file.stamp, read(file, 0, file.length as usize)?);
         let slice = joined(parts);
-        Ok(DiskReply::Hashed { manifest: slice.manifest(), stamp })
+        Ok(DiskReply::Hashed { manifest: slice.manifest(), stamp, kept_open: false })
     }
 
     fn check(&self, place: &Place, manifest: &Manifest) -> Result<DiskReply, DiskError> {

@@ -163,9 +163,9 @@ fn a_full_disk_ends_a_download_that_goes_on_when_there_is_room() {
         return;
     };
     wait_for("the seed to be known", || reader.status().peers >= 1);
-    let target = reader.dir.join("small/target");
+    let target = reader.dir.with_file_name("small").join("target");
     let seen = |path: &Path| PathBuf::from(format!("/proc/{}/root{}", reader.pid(), path.display()));
-    let filler = seen(&reader.dir.join("small/filler"));
+    let filler = seen(&reader.dir.with_file_name("small").join("filler"));
     let fill = |bytes: usize| {
         let mut filler = fs::File::options().create(true).append(true).open(&filler).unwrap();
         let block = vec![1; 64 << 10];

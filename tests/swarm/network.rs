@@ -33,7 +33,7 @@ impl Node {
         Node::start_as(program(), dir, listen, bootstrap, extra)
     }
 
-    /// Starts a node whose directory has a file system of `bytes` in memory, at `small`, that only it sees by that path; `None`
+    /// Starts a node that has a file system of `bytes` in memory, at `small` beside its directory, that only it sees by that path; `None`
     /// where nobody may mount one.
     pub(crate) fn start_beside_small_disk(
         dir: PathBuf,
@@ -44,7 +44,7 @@ impl Node {
         if !allowed.is_ok_and(|output| output.status.success()) {
             return None;
         }
-        let small = dir.join("small");
+        let small = dir.with_file_name("small");
         fs::create_dir_all(&small).unwrap();
         let program = program();
         let mut command = std::process::Command::new("unshare");

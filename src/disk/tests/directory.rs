@@ -121,7 +121,7 @@ fn an_orderly_end_commits_what_waits_and_abandons_what_takes_long() {
     let bytes = content(1, 1000);
     let large = fs::File::create(dir.path("large")).unwrap();
     large.set_len(60 << 30).unwrap();
-    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("large").into()) });
+    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("large").into()), passed: None });
     disk.submit(DiskId(2), DiskOp::WritePiece { meta: piece(&bytes), bytes });
     disk.clean_shutdown(recovered.ages).unwrap();
     drop(disk);

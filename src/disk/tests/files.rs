@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 fn hash(disk: &mut Disk, place: &Place) -> Result<(Arc<Manifest>, FileStamp), DiskError> {
-    match ask(disk, DiskOp::Hash { place: place.clone() })? {
-        DiskReply::Hashed { manifest, stamp } => Ok((manifest, stamp)),
+    match ask(disk, DiskOp::Hash { place: place.clone(), passed: None })? {
+        DiskReply::Hashed { manifest, stamp, .. } => Ok((manifest, stamp)),
         other => panic!("{other:?}"),
     }
 }
@@ -47,8 +47,8 @@ fn a_long_hash_reports_progress_keeps_its_budget_and_lets_commits_pass() {
     let (mut disk, _) = dir.open();
     let file = fs::File::create(dir.path("sparse")).unwrap();
     file.set_len(40 << 20).unwrap();
-    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("sparse").into()) });
-    disk.submit(DiskId(2), DiskOp::Hash { place: dir.file("short", &content(1, 2 << 20)) });
+    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("sparse").into()), passed: None });
+    disk.submit(DiskId(2), DiskOp::Hash { place: dir.file("short", &content(1, 2 << 20)), passed: None });
     let mut turns = 0;
     let mut ends = Vec::new();
     let mut reports = Vec::new();
@@ -117,7 +117,7 @@ fn a_file_that_changes_while_it_is_hashed_is_refused() {
     };
     for change in [&append as &dyn Fn(&Path), &shorten, &replace] {
         let place = dir.file("file", &bytes);
-        disk.submit(DiskId(1), DiskOp::Hash { place });
+        disk.submit(DiskId(1), DiskOp::Hash { place, passed: None });
         disk.run(300_000);
         change(&dir.path("file"));
         let done = drain(&mut disk).remove(0);

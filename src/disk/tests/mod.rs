@@ -4,6 +4,7 @@ mod commits;
 mod directory;
 mod files;
 mod intake;
+mod sources;
 mod targets;
 
 use super::*;

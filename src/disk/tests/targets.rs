@@ -109,7 +109,8 @@ fn a_sparse_file_of_five_gibibytes_is_hashed_and_its_holes_are_not_read_on_resum
     let length = 5 << 30;
     fs::File::create(dir.path("source")).unwrap().set_len(length).unwrap();
     let source = Place::File(dir.path("source").into());
-    let Ok(DiskReply::Hashed { manifest, .. }) = ask(&mut disk, DiskOp::Hash { place: source }) else {
+    let Ok(DiskReply::Hashed { manifest, .. }) = ask(&mut disk, DiskOp::Hash { place: source, passed: None })
+    else {
         panic!();
     };
     assert_eq!((manifest.length(), manifest.chunk_count()), (length, 2560));

@@ -401,11 +401,12 @@ impl<'a> Drive<'a> {
         let replicas = self.rng.below(4) as u8;
         self.with_faults(|drive| {
             let place = Place::File(path.as_path().into());
-            let hashed = match drive.submit_one(DiskOp::Hash { place: place.clone() }, Vec::new()) {
-                Ok(DiskReply::Hashed { manifest, stamp }) => (manifest, stamp),
-                Ok(other) => return Err(format!("hashing was answered by {other:?}")),
-                Err(error) => return Ok(vec![error]),
-            };
+            let hashed =
+                match drive.submit_one(DiskOp::Hash { place: place.clone(), passed: None }, Vec::new()) {
+                    Ok(DiskReply::Hashed { manifest, stamp, .. }) => (manifest, stamp),
+                    Ok(other) => return Err(format!("hashing was answered by {other:?}")),
+                    Err(error) => return Ok(vec![error]),
+                };
             let (manifest, stamp) = hashed;
             let share =
                 Share { manifest, place, stamp, replicas, lifetime: 9, replicated: false, synced: true };
