@@ -79,6 +79,32 @@ pub struct Sink {
     pub hash_as: HashAs,
 }
 
+/// A piece that is here, with all that its content can be checked by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PieceAt {
+    /// What its content must come to.
+    pub key: Key,
+    /// What it is.
+    pub content: Content,
+    /// Where a chunk starts in the file that it is a chunk of.
+    pub input_offset: u64,
+    /// Where its bytes lie.
+    pub extent: Extent,
+}
+
+/// What a second reading of a piece showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Soundness {
+    /// Every byte is what it should be.
+    Sound,
+    /// The bytes are not what the key says, or what lies beside them is damaged.
+    Rotten,
+    /// The medium could not give the bytes.
+    Unreadable,
+    /// There is no such file any more.
+    Missing,
+}
+
 /// What is kept with a stored piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PieceMeta {
@@ -211,6 +237,16 @@ pub enum DiskOp {
         /// Its content.
         bytes: Vec<u8>,
     },
+    /// Read a piece again and check it against its key, a slice at a time. Of a stored piece the trailer and its checksums
+    /// are checked too. Answer: [`DiskReply::Verified`]; an error when it cannot be told, or when a share's file
+    /// has changed.
+    Verify {
+        /// The piece.
+        piece: PieceAt,
+        /// Whether it waits until the disk has nothing else to do. Then it also reads from the medium rather than from
+        /// the page cache, and leaves that as it was.
+        idle: bool,
+    },
     /// Delete a stored or an arriving piece. Answer: [`DiskReply::Done`].
     Remove(Place),
     /// Remember contacts for the next start. Not synced. Answer: [`DiskReply::Done`].
@@ -268,6 +304,11 @@ pub enum DiskReply {
     Copied {
         /// What it hashed to.
         key: Key,
+    },
+    /// A piece was read again.
+    Verified {
+        /// What that showed.
+        soundness: Soundness,
     },
     /// A download has its final name.
     Finished {

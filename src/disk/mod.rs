@@ -8,6 +8,9 @@
 //! 2. while [`has_work`](Disk::has_work), call [`run`](Disk::run) once a turn of the loop;
 //! 3. [`poll_done`](Disk::poll_done) until it is empty, and tell the core.
 //!
+//! What may wait until there is nothing else to do is kept apart: while [`has_idle_work`](Disk::has_idle_work), call
+//! [`run_idle`](Disk::run_idle) in turns in which little else happens.
+//!
 //! Content on its way from or to a socket does not pass through operations: the loop opens an [`OpenExtent`] or an
 //! [`OpenSink`] and has these move the bytes.
 
@@ -34,6 +37,7 @@ mod targets;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use crate::id::Key;
 use crate::io::{
@@ -54,6 +58,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tasks::{Check, Copy, Hash, Read, Slice, Task};
+use verify::{Begun, Verify};
 
 pub use error::OpenError;
 pub use extent::OpenExtent;
@@ -65,6 +70,8 @@ pub use sink::OpenSink;
 const SLICE_BYTES: usize = 256 << 10;
 /// What an operation that is over at once costs of a turn's budget.
 const OPERATION_COST: u64 = 16 << 10;
+
+type Answer = Result<DiskReply, DiskError>;
 
 /// The files of one node.
 pub struct Disk {
@@ -79,6 +86,8 @@ pub struct Disk {
     commits: Commits,
     /// Each has a slice, then it is the next one's turn.
     tasks: VecDeque<(DiskId, Box<dyn Task>)>,
+    /// One after the other, when nothing else is to be done.
+    idle_tasks: VecDeque<(DiskId, Box<dyn Task>)>,
     done: VecDeque<DiskDone>,
     /// Allocated when it is first needed.
     buffer: Vec<u8>,
@@ -112,6 +121,7 @@ impl Disk {
             submitted: VecDeque::new(),
             commits: Commits::default(),
             tasks: VecDeque::new(),
+            idle_tasks: VecDeque::new(),
             done: VecDeque::new(),
             buffer: Vec::new(),
             written: 0,
@@ -180,6 +190,23 @@ impl Disk {
         !self.submitted.is_empty() || self.commits.has_work() || !self.tasks.is_empty()
     }
 
+    /// Whether [`run_idle`](Disk::run_idle) has something to do, now or once the medium has answered.
+    pub fn has_idle_work(&self) -> bool {
+        !self.idle_tasks.is_empty()
+    }
+
+    /// Takes the first of the operations that may wait a slice further, without waiting for the medium. `false` when the
+    /// medium has not given what it was asked for, or when there is nothing to do.
+    pub fn run_idle(&mut self) -> bool {
+        let Some((id, mut task)) = self.idle_tasks.pop_front() else { return false };
+        let (_, waits, result) = self.step(&mut task, SLICE_BYTES, id);
+        match result {
+            Some(result) => self.done.push_back(DiskDone { id, result }),
+            None => self.idle_tasks.push_front((id, task)),
+        }
+        !waits
+    }
+
     /// The next answer.
     pub fn poll_done(&mut self) -> Option<DiskDone> {
         self.done.pop_front()
@@ -207,6 +234,7 @@ impl Disk {
             self.tasks.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
         }
+        self.idle_tasks.clear();
         self.sync_downloads();
         self.save_ages(&Ages { clean: true, ..ages })
     }
@@ -257,6 +285,14 @@ impl Disk {
             DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
             DiskOp::Read(extent) => {
                 Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
+            }
+            DiskOp::Verify { piece, idle } => {
+                match Verify::open(layout.path(&piece.extent.place), piece, idle)? {
+                    Begun::Over(soundness) => return Ok(Some(DiskReply::Verified { soundness })),
+                    Begun::Goes(task) if idle => self.idle_tasks.push_back((id, Box::new(task))),
+                    Begun::Goes(task) => self.tasks.push_back((id, Box::new(task))),
+                }
+                return Ok(None);
             }
             DiskOp::Commit { incoming, meta } => {
                 self.commits.push(layout, id, incoming, meta);
@@ -313,6 +349,7 @@ impl Disk {
             | DiskOp::Check { .. }
             | DiskOp::Copy { .. }
             | DiskOp::Read(_)
+            | DiskOp::Verify { .. }
             | DiskOp::Commit { .. }
             | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
         }
@@ -336,13 +373,9 @@ impl Disk {
             let Some((id, mut task)) = self.tasks.pop_front() else {
                 return;
             };
-            self.buffer.resize(SLICE_BYTES, 0);
             let most = left.min(SLICE_BYTES as u64) as usize;
-            let mut slice = Slice { buffer: &mut self.buffer[..most], read: 0, progress: None };
-            let result = task.step(&mut slice).transpose();
-            left = left.saturating_sub((slice.read as u64).max(1));
-            let progress = slice.progress.map(Ok);
-            self.done.extend(progress.map(|result| DiskDone { id, result }));
+            let (read, _, result) = self.step(&mut task, most, id);
+            left = left.saturating_sub(read.max(1));
             let result = result.map(|result| {
                 let reply = result?;
                 task.keep(&mut self.kept).map(|()| reply)
@@ -352,5 +385,15 @@ impl Disk {
                 None => self.tasks.push_back((id, task)),
             }
         }
+    }
+
+    /// Has a task read at most `most` bytes. How many it read, whether it waits for the medium, and its answer.
+    fn step(&mut self, task: &mut Box<dyn Task>, most: usize, id: DiskId) -> (u64, bool, Option<Answer>) {
+        self.buffer.resize(SLICE_BYTES, 0);
+        let mut slice = Slice { buffer: &mut self.buffer[..most], read: 0, progress: None, waits: false };
+        let result = task.step(&mut slice).transpose();
+        let progress = slice.progress.map(Ok);
+        self.done.extend(progress.map(|result| DiskDone { id, result }));
+        (slice.read as u64, slice.waits, result)
     }
 }

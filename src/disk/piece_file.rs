@@ -82,6 +82,11 @@ impl Trailer {
 
 /// Reads what a piece's file says that it is; `None` when it is torn, damaged or not what its name says.
 pub(super) fn read(file: &File, key: &Key) -> io::Result<Option<PieceMeta>> {
+    Ok(read_checked(file, key)?.map(|(meta, _)| meta))
+}
+
+/// Like [`read`], with the XXH3-64 that the content had when it was stored.
+pub(super) fn read_checked(file: &File, key: &Key) -> io::Result<Option<(PieceMeta, u64)>> {
     let file_length = file.metadata()?.len();
     let Some(at) = file_length.checked_sub(PIECE_OVERHEAD_BYTES) else {
         return Ok(None);
@@ -89,7 +94,7 @@ pub(super) fn read(file: &File, key: &Key) -> io::Result<Option<PieceMeta>> {
     let mut bytes = [0; TRAILER_BYTES];
     file.read_exact_at(&mut bytes, at)?;
     let trailer = Trailer::ref_from_bytes(&bytes).expect("as many bytes as a trailer has");
-    Ok(trailer.check(file_length, key))
+    Ok(trailer.check(file_length, key).map(|meta| (meta, trailer.content_checksum.get())))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(super) struct Slice<'a> {
     pub(super) read: usize,
     /// What it has to say before it is done.
     pub(super) progress: Option<DiskReply>,
+    /// Whether it reads nothing before the medium has given what was asked of it.
+    pub(super) waits: bool,
 }
 
 /// An operation that goes on over several turns.

@@ -165,6 +165,10 @@ const EVENTS_PER_TURN: usize = 256;
 const DATAGRAMS_PER_TURN: usize = 64;
 /// Bytes that the disk driver moves in one turn.
 const DISK_BYTES_PER_TURN: u64 = 1 << 20;
+/// While other things happen, the time between two slices of what the disk does in its idle time.
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
+/// How long the medium is given to bring what the disk needs in its idle time.
+const IDLE_WAIT: Duration = Duration::from_millis(1);
 /// Ports that are tried when any free one will do.
 const FREE_PORT_TRIES: usize = 16;
 /// How long a node that was told to stop goes on to finish what it has begun.
@@ -209,6 +213,8 @@ pub struct Driver {
     responses: VecDeque<(CommandId, Response)>,
     /// When it was told to stop, the time at which it stops whatever is unfinished.
     stop_at: Option<Instant>,
+    /// When the disk may next do what can wait.
+    idle_at: Instant,
 }
 
 impl Driver {
@@ -270,6 +276,7 @@ impl Driver {
             commands: 0,
             responses: VecDeque::new(),
             stop_at: None,
+            idle_at: Instant::ZERO,
         };
         driver.carry_out(driver.clock.now());
         Ok(driver)
@@ -321,6 +328,7 @@ impl Driver {
         self.serve_streams();
         self.serve_clients(began);
         self.run_disk(began);
+        self.run_disk_idle(began);
         let now = self.clock.now();
         if self.node.next_deadline().is_some_and(|at| at <= now) {
             self.node.handle_timeout(now);
@@ -394,6 +402,7 @@ impl Driver {
             self.streams.next_wake(),
             self.acceptor.next_deadline(),
             self.stop_at,
+            self.disk.has_idle_work().then_some(self.idle_at),
         ];
         deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
     }
@@ -461,6 +470,24 @@ impl Driver {
         if self.disk.has_work() {
             self.disk.run(DISK_BYTES_PER_TURN);
         }
+        while let Some(done) = self.disk.poll_done() {
+            self.node.handle_disk(now, done);
+            self.carry_out(now);
+        }
+    }
+
+    /// Gives what can wait its turn: one after the other while nothing else happens, rarely while something does.
+    fn run_disk_idle(&mut self, now: Instant) {
+        if !self.disk.has_idle_work() || now < self.idle_at {
+            return;
+        }
+        let busy = self.disk.has_work() || self.streams.has_ready() || !self.events.is_empty();
+        let read = self.disk.run_idle();
+        self.idle_at = match (busy, read) {
+            (true, _) => now + IDLE_PAUSE,
+            (false, true) => now,
+            (false, false) => now + IDLE_WAIT,
+        };
         while let Some(done) = self.disk.poll_done() {
             self.node.handle_disk(now, done);
             self.carry_out(now);

@@ -7,8 +7,8 @@ use super::blob::{Blob, Slice, joined};
 use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileStamp, PieceMeta, Place,
-    Recovered, Share, Sink,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileStamp, PieceAt,
+    PieceMeta, Place, Recovered, Share, Sink, Soundness,
 };
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
@@ -216,6 +216,7 @@ impl Disk {
             DiskOp::Check { manifest, .. } => (manifest.length(), 0),
             DiskOp::Copy { from, .. } => (u64::from(from.length) * 2, 0),
             DiskOp::Read(extent) => (u64::from(extent.length), 0),
+            DiskOp::Verify { piece, .. } => (u64::from(piece.extent.length), 0),
             DiskOp::WriteTarget { bytes, .. } => (bytes.len() as u64, 0),
             DiskOp::WritePiece { bytes, .. } => (bytes.len() as u64, 2),
             DiskOp::Commit { meta, .. } => (u64::from(meta.length), 2),
@@ -258,6 +259,9 @@ impl Disk {
             DiskOp::Read(extent) => {
                 return Ok(DiskReply::Bytes(joined(self.read(&extent)?).bytes().to_vec()));
             }
+            DiskOp::Verify { piece, .. } => {
+                return self.verify(&piece).map(|soundness| DiskReply::Verified { soundness });
+            }
             DiskOp::OpenTarget { place, length } => return self.open_target(&place, length),
             DiskOp::Check { place, manifest } => return self.check(&place, &manifest),
             DiskOp::WriteTarget { place, offset, bytes } => {
@@ -283,6 +287,19 @@ impl Disk {
             DiskOp::SaveAges(ages) => self.ages = Ages { clean: false, ..ages },
         }
         Ok(DiskReply::Done)
+    }
+
+    fn verify(&self, piece: &PieceAt) -> Result<Soundness, DiskError> {
+        let slice = match self.read(&piece.extent) {
+            Ok(parts) => joined(parts),
+            Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(Soundness::Missing),
+            Err(error) => return Err(error),
+        };
+        let good = match piece.content.hash_as(piece.input_offset) {
+            Some(hash_as) => slice.key(hash_as) == piece.key,
+            None => Manifest::decode(slice.bytes(), &piece.key).is_ok(),
+        };
+        Ok(if good { Soundness::Sound } else { Soundness::Rotten })
     }
 
     fn hash(&mut self, place: &Place) -> Result<DiskReply, DiskError> {

@@ -6,6 +6,7 @@ mod files;
 mod intake;
 mod sources;
 mod targets;
+mod verify;
 
 use super::*;
 use crate::id::Key;
