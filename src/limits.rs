@@ -36,6 +36,8 @@ pub struct Limits {
     pub sources_per_download_max: usize,
     /// Peers that are sent content at a time.
     pub uploads_max: usize,
+    /// Peers that are remembered for having sent content that does not verify, about 1 KiB of memory each.
+    pub blamed_peers_max: usize,
     /// Copies under way to other nodes.
     pub pushes_max: usize,
     /// Pieces stored for the network, less than 200 bytes of memory each.
@@ -84,6 +86,7 @@ impl Default for Limits {
             downloads_max: 8,
             sources_per_download_max: 32,
             uploads_max: 8,
+            blamed_peers_max: 256,
             pushes_max: 64,
             pieces_max: 65_536,
             shares_max: 1024,
@@ -131,6 +134,7 @@ impl Limits {
             ),
             (self.sources_per_download_max >= 1, "a download needs a source"),
             (self.sources_per_download_max < self.streams_max, "one download must not use up every stream"),
+            (self.blamed_peers_max >= 1, "a peer that sends wrong content must not be asked again at once"),
             (self.uploads_max >= 1, "whoever takes must be able to give"),
             (
                 self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,

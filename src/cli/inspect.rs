@@ -3,13 +3,47 @@
 use super::Context;
 use super::exit::{CommandError, Exit};
 use crate::config::units::{format_duration, format_size};
+use crate::id::NodeId;
 use crate::limits::Rates;
-use crate::node::command::{Command, GossipStatus, MemberState, Peer, RepairStatus, Reply, Role, Status};
+use crate::node::command::{
+    Command, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, Status,
+};
 use serde::Serialize;
 use serde_json::json;
 
-/// Lists the routing table.
-pub(super) fn peers(context: &mut Context) -> Result<Exit, CommandError> {
+#[derive(clap::Args, Debug, Default)]
+pub(super) struct PeersArguments {
+    /// Lift the bans of a peer (the start of its id is enough), or of all
+    #[arg(long, value_name = "ID|all", value_parser = parse_peer)]
+    forgive: Option<Forgiven>,
+}
+
+/// Whose bans are lifted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Forgiven {
+    All,
+    /// The peer whose id starts like this, in hexadecimal.
+    Starting(String),
+}
+
+/// The fewest digits of an id that name a peer.
+const PEER_DIGITS_MIN: usize = 4;
+
+fn parse_peer(text: &str) -> Result<Forgiven, String> {
+    let text = text.to_ascii_lowercase();
+    let digits = (PEER_DIGITS_MIN..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match text.as_str() {
+        "all" => Ok(Forgiven::All),
+        _ if digits => Ok(Forgiven::Starting(text)),
+        _ => Err(format!("expected `all`, or {PEER_DIGITS_MIN} digits or more of a peer's id")),
+    }
+}
+
+/// Lists the routing table, or lifts bans.
+pub(super) fn peers(context: &mut Context, arguments: &PeersArguments) -> Result<Exit, CommandError> {
+    if let Some(forgiven) = &arguments.forgive {
+        return forgive(context, forgiven);
+    }
     let reply = context.request(&Command::Peers, "")?;
     let Reply::Peers { peers } = reply else {
         return Err(context.unexpected(&reply));
@@ -17,13 +51,67 @@ pub(super) fn peers(context: &mut Context) -> Result<Exit, CommandError> {
     for peer in &peers {
         match context.output.json {
             true => object(context, peer)?,
-            false => context.output.line(&peer_line(peer))?,
+            false => {
+                context.output.line(&peer_line(peer))?;
+                for ban in &peer.bans {
+                    context.output.line(&ban_line(ban))?;
+                }
+            }
         }
     }
     if peers.is_empty() {
         context.output.remark("no peers yet; give the node an address to join through with --bootstrap");
     }
     Ok(Exit::Done)
+}
+
+fn forgive(context: &mut Context, forgiven: &Forgiven) -> Result<Exit, CommandError> {
+    let peer = match forgiven {
+        Forgiven::All => None,
+        Forgiven::Starting(digits) => Some(banned_peer(context, digits)?),
+    };
+    let reply = context.request(&Command::Forgive { peer }, "")?;
+    let Reply::Forgive { bans } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    match context.output.json {
+        true => context.output.object(&json!({ "bans": bans }))?,
+        false => context.output.remark(&format!("{bans} bans lifted")),
+    }
+    Ok(Exit::Done)
+}
+
+/// The banned peer whose id starts with these digits.
+fn banned_peer(context: &mut Context, digits: &str) -> Result<NodeId, CommandError> {
+    let reply = context.request(&Command::Peers, "")?;
+    let Reply::Peers { peers } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    let named = |peer: &&Peer| !peer.bans.is_empty() && peer.id.to_string().starts_with(digits);
+    let named: Vec<NodeId> = peers.iter().filter(named).map(|peer| peer.id).collect();
+    match named[..] {
+        [peer] => Ok(peer),
+        [] => Err(CommandError::new(
+            Exit::NotFound,
+            format!("no banned peer has an id that starts with {digits}: `elver peers` shows who is banned"),
+        )),
+        _ => Err(CommandError::new(
+            Exit::Usage,
+            format!("{} banned peers have an id that starts with {digits}: give more digits", named.len()),
+        )),
+    }
+}
+
+fn ban_line(ban: &PeerBan) -> String {
+    let times = match ban.times {
+        1 => String::new(),
+        times => format!(", time {times} in a row"),
+    };
+    let what = match ban.file {
+        Some(file) => format!("{file}: it sent content that does not verify"),
+        None => "everything: it sent content of several files that does not verify".to_owned(),
+    };
+    format!("    not asked for {} for {what}{times}", format_duration(ban.seconds))
 }
 
 fn peer_line(peer: &Peer) -> String {
@@ -210,7 +298,7 @@ mod tests {
     use super::*;
     use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
-    use crate::id::{NodeId, PublicKey};
+    use crate::id::{Key, NodeId, PublicKey};
     use crate::node::command::Response;
 
     type Inspect = fn(&mut Context) -> Result<Exit, CommandError>;
@@ -220,6 +308,10 @@ mod tests {
         let (output, results, _) = kept(json);
         let mut context = Context { dir: daemon.dir().to_owned(), output };
         inspect(&mut context).map(|_| results.text()).map_err(|error| error.exit)
+    }
+
+    fn all_peers(context: &mut Context) -> Result<Exit, CommandError> {
+        peers(context, &PeersArguments::default())
     }
 
     fn peer() -> Peer {
@@ -237,6 +329,7 @@ mod tests {
             version: None,
             role: None,
             sequence: None,
+            bans: Vec::new(),
         }
     }
 
@@ -255,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_a_line() {
-        let text = answer(peers, false, Reply::Peers { peers: vec![peer(), peer()] }).unwrap();
+        let text = answer(all_peers, false, Reply::Peers { peers: vec![peer(), peer()] }).unwrap();
         assert_eq!(text.lines().count(), 2);
         for part in ["abababababababab  [2001:db8::7]:3583 ", " good ", " 1 m 1 s ago    12.3 ms"] {
             assert!(text.contains(part), "{text}");
@@ -274,20 +367,62 @@ mod tests {
             (Unproven, "unproven"),
         ];
         for (state, name) in states {
-            let text = answer(peers, false, Reply::Peers { peers: vec![member(state)] }).unwrap();
+            let text = answer(all_peers, false, Reply::Peers { peers: vec![member(state)] }).unwrap();
             assert!(text.contains(&format!("  {name} ")), "{text}");
             assert!(text.ends_with(" 12.3 ms  load  12 %      17 chunks  leaf\n"), "{text}");
         }
     }
 
     #[test]
+    fn what_a_peer_is_not_asked_for_is_below_its_line() {
+        let bans = vec![
+            PeerBan { file: None, seconds: 240, times: 2 },
+            PeerBan { file: Some(Key([7; 32])), seconds: 61, times: 1 },
+        ];
+        let banned = Peer { bans, ..peer() };
+        let text = answer(all_peers, false, Reply::Peers { peers: vec![banned.clone(), peer()] }).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("    not asked for 4 m 0 s for everything: "), "{text}");
+        assert!(lines[1].ends_with(", time 2 in a row"), "{text}");
+        assert!(lines[2].starts_with(&format!("    not asked for 1 m 1 s for {}: ", Key([7; 32]))), "{text}");
+        assert_eq!(lines.len(), 4);
+        let text = answer(all_peers, true, Reply::Peers { peers: vec![banned.clone()] }).unwrap();
+        assert_eq!(serde_json::from_str::<Peer>(&text).unwrap(), banned);
+        assert!(text.contains(r#""bans":[{"file":null,"seconds":240,"times":2},"#), "{text}");
+    }
+
+    #[test]
+    fn bans_are_lifted_for_all_or_for_the_peer_that_is_meant() {
+        assert_eq!(parse_peer("all"), Ok(Forgiven::All));
+        assert_eq!(parse_peer("AbCd"), Ok(Forgiven::Starting("abcd".to_owned())));
+        for wrong in ["", "abc", "xyzw", &"a".repeat(65)] {
+            assert!(parse_peer(wrong).is_err(), "{wrong}");
+        }
+        let run = |forgive: Forgiven, reply: Reply| {
+            let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
+            let (output, results, _) = kept(true);
+            let mut context = Context { dir: daemon.dir().to_owned(), output };
+            let exit = peers(&mut context, &PeersArguments { forgive: Some(forgive) });
+            (exit.map_err(|error| error.exit), results.text(), daemon.heard())
+        };
+        let (exit, text, heard) = run(Forgiven::All, Reply::Forgive { bans: 3 });
+        assert_eq!((exit, text.trim()), (Ok(Exit::Done), r#"{"bans":3}"#));
+        assert_eq!(heard, vec![Command::Forgive { peer: None }]);
+        let starting = |digits: &str| Forgiven::Starting(digits.to_owned());
+        let banned = Peer { bans: vec![PeerBan { file: None, seconds: 1, times: 1 }], ..peer() };
+        let two = vec![banned.clone(), banned];
+        assert_eq!(run(starting("abab"), Reply::Peers { peers: two }).0, Err(Exit::Usage));
+        assert_eq!(run(starting("abab"), Reply::Peers { peers: vec![peer()] }).0, Err(Exit::NotFound));
+    }
+
+    #[test]
     fn a_peer_in_json_is_an_object() {
         for peer in [peer(), member(MemberState::Left)] {
-            let text = answer(peers, true, Reply::Peers { peers: vec![peer.clone()] }).unwrap();
+            let text = answer(all_peers, true, Reply::Peers { peers: vec![peer.clone()] }).unwrap();
             assert_eq!(serde_json::from_str::<Peer>(&text).unwrap(), peer);
         }
         assert!(
-            answer(peers, true, Reply::Peers { peers: vec![member(MemberState::Left)] })
+            answer(all_peers, true, Reply::Peers { peers: vec![member(MemberState::Left)] })
                 .unwrap()
                 .contains(r#""state":"left""#)
         );
@@ -358,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_reply_to_another_command_is_a_failure() {
-        for inspect in [peers, status, id] {
+        for inspect in [all_peers, status, id] {
             assert_eq!(
                 answer(inspect, false, Reply::Leave { handed_over: 0, left_behind: 0 }),
                 Err(Exit::Failed)

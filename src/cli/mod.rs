@@ -90,8 +90,8 @@ enum Subcommand {
     /// Is a file safe: how many copies of what, on whom, and what would be lost with whom
     #[command(after_help = explain::AFTER_HELP)]
     Explain(explain::ExplainArguments),
-    /// List the nodes in the routing table, nearest first
-    Peers,
+    /// List the nodes in the routing table, nearest first, and lift bans of those that sent wrong content
+    Peers(inspect::PeersArguments),
     /// Show how the node is doing
     Status,
     /// Show or change what the node may use of the line, until it stops
@@ -196,7 +196,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Set(arguments) => values::set(&mut context, &arguments),
         Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
         Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
-        Subcommand::Peers => inspect::peers(&mut context),
+        Subcommand::Peers(arguments) => inspect::peers(&mut context, &arguments),
         Subcommand::Status => inspect::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
         Subcommand::Id => inspect::id(&mut context),

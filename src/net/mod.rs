@@ -551,6 +551,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Leave { .. } => "leave",
         Command::Limit { .. } => "limit",
         Command::Read { .. } => "read",
+        Command::Forgive { .. } => "forgive",
     }
 }
 

@@ -4,7 +4,7 @@ mod explanation;
 mod status;
 
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
-pub use status::{GossipStatus, MemberState, Peer, RepairStatus, Role, Status};
+pub use status::{GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Role, Status};
 
 use crate::id::{Key, NodeId, PublicKey};
 use crate::limits::Rates;
@@ -79,6 +79,12 @@ pub enum Command {
     },
     /// The nodes in the routing table.
     Peers,
+    /// Lift the bans of a peer that sent content which does not verify.
+    Forgive {
+        /// Which peer; `None` is all of them.
+        #[serde(default)]
+        peer: Option<NodeId>,
+    },
     /// How the node is doing.
     Status,
     /// Who the node is.
@@ -270,6 +276,11 @@ pub enum Reply {
     Peers {
         /// Its contacts.
         peers: Vec<Peer>,
+    },
+    /// The bans are lifted.
+    Forgive {
+        /// How many there were.
+        bans: u32,
     },
     /// How the node is doing.
     Status(Box<Status>),

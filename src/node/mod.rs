@@ -66,6 +66,7 @@ use leave::Leaving;
 use machines::Machines;
 use membership::Told;
 use ops::download::{Downloads, Order, Step};
+use ops::recheck::Rechecks;
 use placement::Placement;
 use put::Put;
 use repair::{Relocations, Uplink};
@@ -165,6 +166,7 @@ pub struct Node {
     neighbourhood_told: Told,
     relocations: Relocations,
     uplink: Uplink,
+    rechecks: Rechecks,
     leaving: Option<Leaving>,
     downloads: Downloads,
     explains: BTreeMap<CommandId, Explain>,
@@ -192,6 +194,8 @@ enum Waiting {
     Explain(CommandId),
     /// A look at a file that a peer asks about.
     Inspect(inspect::Question, Place),
+    /// A look at a piece that a peer complained of.
+    Recheck,
 }
 
 /// What a lookup is for.
@@ -276,6 +280,7 @@ impl Node {
             neighbourhood_told: Told::default(),
             relocations: Relocations::default(),
             uplink: Uplink::new(now),
+            rechecks: Rechecks::default(),
             leaving: None,
             downloads: Downloads::new(config.limits.downloads_max),
             explains: BTreeMap::new(),
@@ -470,6 +475,7 @@ impl Node {
             }
             Waiting::Explain(command) => self.explain_disk(now, command, done.result),
             Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, done.result),
+            Waiting::Recheck => self.rechecked(now, done.result),
             Waiting::Record(command, reply) => match done.result {
                 Ok(_) => self.machines.done(command, reply),
                 Err(error) => self.machines.disk_failed(command, &error),
@@ -533,6 +539,10 @@ impl Node {
             Command::Peers => {
                 let peers = self.peers(now);
                 self.machines.done(id, Reply::Peers { peers });
+            }
+            Command::Forgive { peer } => {
+                let bans = self.machines.transfer.forgive(now, peer.as_ref()) as u32;
+                self.machines.done(id, Reply::Forgive { bans });
             }
             Command::Status => {
                 let status = self.status(now);

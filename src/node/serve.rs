@@ -1,6 +1,7 @@
 //! What peers ask of this node: pieces, and places for pieces.
 
 use super::ops::download::Step;
+use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Share, StreamId};
@@ -8,7 +9,7 @@ use crate::manifest::Content;
 use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
 use crate::time::{Duration, Instant};
-use crate::transfer::{DownloadError, DownloadId, TransferEvent, Verdict};
+use crate::transfer::{Ban, DownloadError, DownloadId, TransferEvent, Verdict};
 use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
 
 /// While the disk is full no pieces are taken for so long; then one is tried.
@@ -62,9 +63,10 @@ impl Node {
                 self.downloads.handle_failed(now, download, &error, &mut self.machines);
             }
             TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
-            TransferEvent::SourceBad { peer, .. } => {
-                log::warn!("{peer} sent content that does not verify; not asking it again");
-                self.counters.bad_sources += 1;
+            TransferEvent::SourceBad { ban, file, key } => self.source_bad(now, &ban, &file, &key),
+            TransferEvent::Reported { peer, key } => {
+                log::info!("{peer} reports that piece {key} of this node does not verify");
+                self.rechecks.report(now, key, peer, &mut self.machines);
             }
             TransferEvent::Peer { contact, leaf, alive } => match alive {
                 true if !leaf => {
@@ -105,7 +107,61 @@ impl Node {
             || self.machines.store.partial(key).is_some_and(|manifest| !manifest.is_single())
     }
 
+    /// A peer sent something else than what it was asked for, or than what it offered.
+    fn source_bad(&mut self, now: Instant, ban: &Ban, file: &Key, key: &Key) {
+        self.counters.bad_sources += 1;
+        let piece = if file == key { String::new() } else { format!(" (piece {key})") };
+        let not_asked = match ban.file {
+            Some(_) => "it is not asked for that file",
+            None => "it did so with several files and is shunned",
+        };
+        log::warn!(
+            "{} at {} sent content of {file}{piece} that does not verify; {not_asked} for {} s \
+             (`elver peers` shows it, `elver peers --forgive` lifts it)",
+            ban.peer.id,
+            ban.peer.addr,
+            ban.until.since(now).as_secs()
+        );
+    }
+
+    /// A piece that a peer complained of was looked at. A rotten one is not offered or counted any more, so that holders
+    /// make a new copy.
+    pub(super) fn rechecked(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
+        let Some(Finding { key, reporter, place, verdict }) = self.rechecks.disk(result, &mut self.machines)
+        else {
+            return;
+        };
+        let why = match verdict {
+            RecheckVerdict::Good => {
+                return log::info!("piece {key}, of which {reporter} complained, is good here");
+            }
+            RecheckVerdict::Unknown(error) => return self.send_failed(now, &place, &error),
+            RecheckVerdict::Rotten(why) => why,
+        };
+        log::warn!("piece {key} does not verify here, as {reporter} reported: {why}");
+        match &place {
+            Place::Piece(key) => {
+                self.machines.store.remove_piece(key);
+                log::warn!("the stored copy of {key} is dropped; its other holders make a new one");
+            }
+            // The manifest itself is known: only the file that it is sent from has to be written anew.
+            Place::ShareManifest(hash) => {
+                if let Some(share) = self.machines.store.share(hash).cloned() {
+                    self.machines.disk(DiskOp::SaveShare(share), Waiting::Nothing);
+                }
+            }
+            _ => {
+                self.machines.store.chunk_lost(&key);
+                let message = format!("{} is not what it was", self.path_of(&place).display());
+                self.send_failed(now, &place, &DiskError { kind: DiskErrorKind::Changed, message });
+            }
+        }
+    }
+
     fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
+        if self.rechecks.is_running(key) {
+            return self.machines.transfer.serve(now, stream, request, Err(Refusal::Busy));
+        }
         let found = self.machines.store.locate(key);
         match self.machines.store.partial(key) {
             // No file holds the manifest of a download until that is complete.

@@ -2,7 +2,7 @@
 
 use super::Node;
 use super::command::{
-    FailureReason, GossipStatus, MemberState, Peer, RepairStatus, Reply, Role, SharedFile, Status,
+    FailureReason, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, SharedFile, Status,
 };
 use crate::gossip::{Liveness, Member};
 use crate::id::NodeId;
@@ -60,6 +60,10 @@ impl Node {
     pub(super) fn status(&self, now: Instant) -> Status {
         let (dht, store) = (self.machines.dht.statistics(), self.machines.store.stats());
         let mut counters = self.counters.named();
+        let rechecks = self.rechecks.counters;
+        counters.insert("rechecks_good".to_owned(), rechecks.good);
+        counters.insert("rechecks_rotten".to_owned(), rechecks.rotten);
+        counters.insert("rechecks_refused".to_owned(), rechecks.refused);
         counters.insert("datagrams_dropped".to_owned(), self.machines.outbox.dropped());
         counters.extend(dht.counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
         counters.extend(self.machines.transfer.counters().iter().map(|(name, n)| ((*name).to_owned(), *n)));
@@ -126,6 +130,7 @@ impl Node {
         let others = self.machines.gossip.members().filter(|member| !contacts.contains(&member.contact.id));
         let met = others.filter(|member| member.heard.is_some());
         peers.extend(met.map(|member| stranger(&member.contact)));
+        self.add_bans(now, &mut peers);
         for peer in &mut peers {
             if let Some(member) = self.machines.gossip.member(&peer.id) {
                 describe(now, peer, &member);
@@ -133,6 +138,19 @@ impl Node {
         }
         peers.sort_by_key(|peer| peer.id.distance(&self.id.key()));
         peers
+    }
+
+    /// Adds what peers are not asked for, and the peers that only that is known of.
+    fn add_bans(&self, now: Instant, peers: &mut Vec<Peer>) {
+        for ban in self.machines.transfer.bans(now) {
+            // Rounded up, so that a ban that is shown has time left.
+            let seconds = ban.until.since(now).as_millis().div_ceil(1000) as u64;
+            let shown = PeerBan { file: ban.file, seconds, times: ban.times };
+            match peers.iter_mut().find(|peer| peer.id == ban.peer.id) {
+                Some(peer) => peer.bans.push(shown),
+                None => peers.push(Peer { bans: vec![shown], ..stranger(&ban.peer) }),
+            }
+        }
     }
 
     fn gossip_status(&self) -> GossipStatus {
@@ -225,6 +243,7 @@ fn stranger(contact: &Contact) -> Peer {
         version: None,
         role: None,
         sequence: None,
+        bans: Vec::new(),
     }
 }
 

@@ -172,6 +172,17 @@ impl Files {
         }
     }
 
+    /// A chunk of downloads is not there any more.
+    pub(super) fn chunk_lost(&mut self, key: &Key) {
+        let found: Vec<(u32, u32)> = self.index.candidates(key).collect();
+        for (slot, chunk) in found {
+            let Some(Some(Held::Partial(partial))) = self.slots.get_mut(slot as usize) else { continue };
+            if partial.manifest.keys().get(chunk as usize) == Some(key) {
+                partial.good[chunk as usize / 64] &= !(1 << (chunk % 64));
+            }
+        }
+    }
+
     pub(super) fn end_partial(&mut self, hash: &Key) {
         let Some(slot) = self.partials.remove(hash) else {
             return;

@@ -372,6 +372,11 @@ impl Store {
         self.files.chunk_done(hash, chunk);
     }
 
+    /// A chunk of a download turned out not to be what it was: it is not located any more.
+    pub fn chunk_lost(&mut self, key: &Key) {
+        self.files.chunk_lost(key);
+    }
+
     /// A download is over, one way or the other. What it left on disk is the caller's business.
     pub fn end_partial(&mut self, hash: &Key) {
         self.files.end_partial(hash);

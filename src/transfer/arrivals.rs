@@ -19,9 +19,6 @@ pub const LIFETIME_SECONDS_MAX: u32 = 365 * 24 * 3600;
 
 /// The fewest bytes of a manifest: its head, two values, and a last leaf of one byte.
 const MANIFEST_BYTES_MIN: u32 = 16 + 2 * 32 + 1;
-/// Pieces that are not what was offered, after which a peer is not listened to any more. One may be bad luck: a disk
-/// that rots.
-const MISMATCHES_MAX: u32 = 3;
 
 /// Answers to what [`TransferEvent::Offered`] and [`TransferEvent::Arrived`] ask.
 impl Transfer {
@@ -82,6 +79,9 @@ impl Transfer {
         }
         let refusal = if !makes_sense(offer) {
             Some(("offer_invalid", Refusal::Invalid))
+        } else if self.blame.is_banned(now, &from.id, &offer.key) {
+            // What it sent last was another piece: it has to look at its own first.
+            Some(("offer_banned", Refusal::Mismatch))
         } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
             Some(("offer_busy", Refusal::Busy))
         } else {
@@ -172,14 +172,16 @@ impl Transfer {
             self.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
             return;
         }
+        let key = arrival.offer.key;
         session.arrivals.remove(&request);
-        session.mismatches += 1;
         self.out.count("offer_mismatch");
+        // That tells it: what it offered is not what its own disk has.
         self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
-        let (peer, often) = (session.peer_id(), session.mismatches >= MISMATCHES_MAX);
+        let peer = session.peer;
         self.out.event(TransferEvent::ArrivalFailed { incoming });
-        if let (Some(peer), true) = (peer, often) {
-            self.ban(now, peer);
+        if let Some(peer) = peer {
+            // To the one who offers it, a piece is a file of its own.
+            self.charge_with(now, peer, key, key);
         }
     }
 

@@ -262,6 +262,17 @@ impl Download {
         }
     }
 
+    /// A source sent wrong content, or has paid for it: it is not asked, or asked anew.
+    pub(super) fn set_banned(&mut self, now: Instant, id: &NodeId, banned: bool) {
+        let Some(source) = self.sources.get_mut(id).filter(|source| source.banned != banned) else { return };
+        source.banned = banned;
+        if !banned {
+            (source.failures, source.retry_at) = (0, now);
+        }
+        source.root = RootState::Unasked;
+        self.forget_holdings(id);
+    }
+
     /// Whether a connected source has said that it has nothing of what is missing.
     pub(super) fn is_exhausted(&self, source: &Source) -> bool {
         match &self.phase {
@@ -314,7 +325,7 @@ impl Download {
         let count = |test: &dyn Fn(&Source) -> bool| {
             self.sources.values().filter(|source| test(source)).count() as u32
         };
-        let is_connected = |source: &Source| connected(&source.contact.id);
+        let is_connected = |source: &Source| !source.banned && connected(&source.contact.id);
         let busy = match &self.phase {
             Phase::Root => false,
             Phase::Prepare => true,

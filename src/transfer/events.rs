@@ -1,5 +1,6 @@
 //! What the transfer machine says: to the driver, and to the node that it is a part of.
 
+use super::blame::Ban;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, Extent, Place, Sink, StreamId};
 use crate::manifest::Manifest;
@@ -183,13 +184,20 @@ pub enum TransferEvent {
         /// How it ended.
         result: Result<PushOutcome, PushError>,
     },
-    /// A source sent wrong content. It is banned.
+    /// A peer sent wrong content. It is told so, and not asked for the file for a while, or for anything.
     SourceBad {
-        /// For which download.
-        download: DownloadId,
-        /// Who.
+        /// The ban that follows.
+        ban: Ban,
+        /// The file that the piece was asked for, or the piece itself when it was offered.
+        file: Key,
+        /// The piece.
+        key: Key,
+    },
+    /// A peer says that a piece which this node has sent it lately does not verify. Nothing proves that.
+    Reported {
+        /// Who says so.
         peer: NodeId,
-        /// The piece that was asked for.
+        /// The piece.
         key: Key,
     },
     /// The other end of a stream proved who it is, or could not be reached.
@@ -284,7 +292,7 @@ pub struct DownloadState {
     pub connected: u32,
     /// Of those: said that they have nothing of what is missing.
     pub not_found: u32,
-    /// Nodes that sent wrong content.
+    /// Nodes that sent wrong content of the file and are not asked for it now, or have given their places to others.
     pub banned: u32,
     /// When content last came; before the first, when the download started.
     pub last_progress: Instant,

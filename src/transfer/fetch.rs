@@ -132,6 +132,9 @@ impl Transfer {
         if full || self.downloads.contains_key(&id) {
             return false;
         }
+        if self.blame.has_ended(now) {
+            self.review_bans(now);
+        }
         self.downloads.insert(id, Download::new(now, hash, phase));
         self.changed.insert(id);
         true
@@ -146,10 +149,10 @@ impl Transfer {
         hearsay: Option<NodeId>,
     ) -> bool {
         let mut source = Source::new(now, contact, self.rng.u64(), &self.config.timing);
-        source.banned = self.is_banned(now, &contact.id);
         source.hearsay = hearsay;
         let most = self.config.limits.sources_per_download_max;
         let Some(entry) = self.downloads.get_mut(&download) else { return true };
+        source.banned = self.blame.is_banned(now, &contact.id, &entry.hash);
         self.changed.insert(download);
         entry.add_source(now, source, most, |id| self.peers.contains_key(id))
     }
@@ -211,6 +214,7 @@ impl Transfer {
     /// The sources that are not connected and may be dialled, those that failed least first.
     fn connect_sources(&mut self, now: Instant, download: &mut Download) {
         let on_the_way = |source: &Source| match self.stream_to(&source.contact.id) {
+            Some(_) if source.banned => false,
             Some(stream) => !download.is_exhausted(source) && !self.is_doubtful(now, source, stream),
             None => self.is_dialling(&source.contact.id),
         };
@@ -447,7 +451,7 @@ impl Transfer {
     /// is nothing to take from them, for they may be downloading themselves.
     fn ask_which(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let Phase::Chunks(chunks) = &mut download.phase else { return };
-        for (peer, source) in &mut download.sources {
+        for (peer, source) in download.sources.iter_mut().filter(|(_, source)| !source.banned) {
             let Some(stream) = self.peers.get(peer).and_then(|streams| streams.first()) else { continue };
             let Some(session) = self.streams.get_mut(stream) else { continue };
             let between = source.cursor.is_none() && source.questions == 0;
@@ -544,7 +548,7 @@ fn is_sinking(session: &Session, requests: &[u32]) -> bool {
     }
 }
 
-fn cancel(out: &mut super::Out, stream: StreamId, session: &mut Session, number: u32) {
+pub(super) fn cancel(out: &mut super::Out, stream: StreamId, session: &mut Session, number: u32) {
     if let Some(request) = session.requests.get_mut(&number) {
         if !core::mem::replace(&mut request.cancelled, true) {
             out.write(stream, session, &Frame::Cancel { request: number });

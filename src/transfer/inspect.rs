@@ -88,7 +88,7 @@ impl Transfer {
             };
             match self.stream_to(&target.id) {
                 Some(stream) => self.ask_inspection(now, id, stream),
-                None if self.is_banned(now, &target.id) => {
+                None if self.is_shunned(now, &target.id) => {
                     self.end_inspection(id, Err(InspectError::Unreachable));
                 }
                 // Without room it waits until there is some, or its time is over.

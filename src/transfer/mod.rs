@@ -16,6 +16,8 @@
 //! - `serve`: what others ask for; `slots`: whom it is sent to first.
 //! - `push`: copies to other nodes; `arrivals`: copies from them.
 //! - `inspect`: how safe pieces are, asked and answered.
+//! - `blame`: which peers sent content that does not verify, and until when they are not asked.
+//! - `reports`: telling a peer that a piece of it does not verify, and hearing that of pieces of this node.
 //!
 //! # Order
 //! After each input, poll outputs and events until both are empty. Outputs are carried out in their order. After a
@@ -24,6 +26,7 @@
 //! is handed in before [`Transfer::handle_timeout`] is called, or peers are blamed for this node's own silence.
 
 mod arrivals;
+mod blame;
 mod chunks;
 mod download;
 mod events;
@@ -32,6 +35,7 @@ mod handshake;
 mod inspect;
 mod push;
 mod receive;
+mod reports;
 mod serve;
 mod session;
 mod slots;
@@ -41,6 +45,7 @@ mod swarm;
 mod tests;
 
 pub use arrivals::LIFETIME_SECONDS_MAX;
+pub use blame::Ban;
 pub use events::{
     DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, InspectError, InspectId, PushError,
     PushId, PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
@@ -55,15 +60,13 @@ use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::network::Network;
+use blame::Blame;
 use download::Download;
 use inspect::Inspection;
 use push::Push;
 use session::Session;
 use slots::Slots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// Peers that are remembered for having sent wrong content.
-const BANNED_MAX: usize = 256;
 
 /// What a [`Transfer`] is to keep to.
 #[derive(Clone, Debug)]
@@ -113,8 +116,12 @@ pub struct Timing {
     pub needed: Duration,
     /// For a source that has not been reached, before others are looked for.
     pub hope: Duration,
-    /// How long a peer that sent wrong content is shunned.
-    pub ban: Duration,
+    /// How long a peer is not asked for a file of which it sent wrong content, the first time. Doubles with each offence.
+    pub ban_first: Duration,
+    /// The longest such ban.
+    pub ban_max: Duration,
+    /// How long offences are remembered after a ban, and within how long those for several files are counted together.
+    pub ban_window: Duration,
 }
 
 impl Default for Timing {
@@ -137,7 +144,9 @@ impl Default for Timing {
             forgive: seconds(60),
             needed: Duration::from_millis(500),
             hope: seconds(1),
-            ban: seconds(3600),
+            ban_first: seconds(120),
+            ban_max: seconds(3600),
+            ban_window: seconds(3600),
         }
     }
 }
@@ -164,8 +173,7 @@ pub struct Transfer {
     downloads: BTreeMap<DownloadId, Download>,
     pushes: BTreeMap<PushId, Push>,
     inspections: BTreeMap<InspectId, Inspection>,
-    /// Until when, the one banned first in front.
-    banned: VecDeque<(NodeId, Instant)>,
+    blame: Blame,
     /// Downloads that something has changed for.
     changed: BTreeSet<DownloadId>,
     /// Something has changed for the pushes that wait for a stream.
@@ -216,6 +224,7 @@ impl Transfer {
     /// A machine without streams. `seed` is entropy, or a number in a simulation.
     pub fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Transfer {
         let slots = Slots::with_rate(config.limits.rates.upload);
+        let blame = Blame::new(config.limits.blamed_peers_max);
         Transfer {
             config,
             network,
@@ -228,7 +237,7 @@ impl Transfer {
             downloads: BTreeMap::new(),
             pushes: BTreeMap::new(),
             inspections: BTreeMap::new(),
-            banned: VecDeque::new(),
+            blame,
             changed: BTreeSet::new(),
             pushes_changed: false,
             inspections_changed: false,
@@ -286,9 +295,25 @@ impl Transfer {
         &self.out.counters
     }
 
-    /// Whether a peer sent wrong content lately.
-    pub fn is_banned(&self, now: Instant, peer: &NodeId) -> bool {
-        self.banned.iter().any(|(id, until)| id == peer && now < *until)
+    /// Whether a peer is not asked for a file, because it sent wrong content of it, or of several files.
+    pub fn is_banned(&self, now: Instant, peer: &NodeId, file: &Key) -> bool {
+        self.blame.is_banned(now, peer, file)
+    }
+
+    /// Whether a peer sent wrong content of several files and is neither connected to nor listened to for a while.
+    pub fn is_shunned(&self, now: Instant, peer: &NodeId) -> bool {
+        self.blame.is_shunned(now, peer)
+    }
+
+    /// The peers that are not asked for a file, or not for anything, in the order of their ids.
+    pub fn bans(&self, now: Instant) -> Vec<Ban> {
+        self.blame.bans(now).collect()
+    }
+
+    /// The peers that sent wrong content of a download's file and are not asked for it now.
+    pub fn download_banned(&self, download: DownloadId) -> Vec<NodeId> {
+        let Some(download) = self.downloads.get(&download) else { return Vec::new() };
+        download.sources.values().filter(|source| source.banned).map(|source| source.contact.id).collect()
     }
 
     /// How a download's sources are doing; `None` when there is no such download (any more).
@@ -329,7 +354,9 @@ impl Transfer {
         let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
         let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
         let room = room.map(|session| session.last_active + streams::UNUSED);
-        let own = dials.chain(downloads).chain(pushes).chain(inspections).chain(self.next_turn());
+        // The end of a ban gives only downloads something to do.
+        let ban = self.blame.next_end().filter(|_| !self.downloads.is_empty());
+        let own = dials.chain(downloads).chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);
         streams.chain(room).chain(own).map(Some).fold(None, earliest)
     }
 }

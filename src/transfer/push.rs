@@ -84,7 +84,7 @@ impl Transfer {
             let target = push.target;
             match self.stream_to(&target.id) {
                 Some(stream) => self.offer(now, id, stream),
-                None if self.is_banned(now, &target.id) => {
+                None if self.is_shunned(now, &target.id) => {
                     self.push_done(id, Err(PushError::Unreachable));
                 }
                 // Without room it waits until there is some, or its time is over.
@@ -147,8 +147,15 @@ impl Transfer {
         if session.queue.iter().any(|item| item.is_push(request)) {
             return self.violated(now, stream);
         }
-        session.accepted.remove(&request);
+        let sent = session.accepted.remove(&request);
+        let peer = session.peer_id();
         if let Some(id) = session.pushes.remove(&request) {
+            let key = self.pushes.get(&id).map(|push| push.offer.key);
+            // What arrived there was something else: the copy here is to be looked at.
+            if let (Some(peer), Some(key), true, Refusal::Mismatch) = (peer, key, sent, reason) {
+                self.out.count("report_received");
+                self.out.event(TransferEvent::Reported { peer, key });
+            }
             self.push_done(id, Err(PushError::Refused(reason)));
         }
         self.wait_longer(now, stream);

@@ -4,10 +4,11 @@ use super::Transfer;
 use super::download::{Download, Phase, RootState};
 use super::events::{DownloadError, DownloadId, Root, TransferEvent};
 use super::session::{Part, Purpose, Receiving, Request, answered_chunks};
-use crate::id::{Key, NodeId};
+use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, Sink, StreamId};
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::time::Instant;
+use crate::wire::contact::Contact;
 use crate::wire::frame::Refusal;
 use std::sync::Arc;
 
@@ -236,7 +237,8 @@ impl Transfer {
         content: Content,
         bytes: Vec<u8>,
     ) {
-        let Some((request, peer)) = self.take_request(stream, number) else { return };
+        let Some((request, contact)) = self.take_request(stream, number) else { return };
+        let peer = contact.id;
         self.changed.extend(self.downloads.keys());
         let id = request.download;
         let Some(download) = self.downloads.get_mut(&id).filter(|_| !request.cancelled) else { return };
@@ -252,7 +254,7 @@ impl Transfer {
         };
         let Some(root) = root else {
             let key = download.hash;
-            return self.source_bad(now, id, peer, key);
+            return self.source_bad(now, stream, contact, key, key);
         };
         download.contributors.insert(peer);
         download.last_progress = now;
@@ -274,7 +276,8 @@ impl Transfer {
     }
 
     fn chunk_sunk(&mut self, now: Instant, stream: StreamId, number: u32, result: Result<Key, DiskError>) {
-        let Some((request, peer)) = self.take_request(stream, number) else { return };
+        let Some((request, contact)) = self.take_request(stream, number) else { return };
+        let peer = contact.id;
         self.changed.extend(self.downloads.keys());
         let (id, Part::Chunk(index)) = (request.download, request.part) else { return };
         let key = match result {
@@ -287,8 +290,11 @@ impl Transfer {
         };
         let Some(chunks) = self.downloads.get_mut(&id).and_then(Download::chunks_mut) else { return };
         chunks.release(index, stream, number);
+        let file = chunks.manifest.hash();
         match chunks.key(index) {
-            Some(expected) if expected != key => return self.source_bad(now, id, peer, expected),
+            Some(expected) if expected != key => {
+                return self.source_bad(now, stream, contact, file, expected);
+            }
             Some(_) if !request.cancelled => {}
             _ => return,
         }
@@ -301,21 +307,14 @@ impl Transfer {
         if let Some(source) = download.sources.get_mut(&peer) {
             (source.failures, source.denied) = (0, 0);
         }
-        let file = download.hash;
         self.tell_gained(&file, index);
         self.out.count("chunk_received");
         self.out.event(TransferEvent::ChunkDone { download: id, index });
     }
 
-    fn take_request(&mut self, stream: StreamId, number: u32) -> Option<(Request, NodeId)> {
+    fn take_request(&mut self, stream: StreamId, number: u32) -> Option<(Request, Contact)> {
         let session = self.streams.get_mut(&stream)?;
-        Some((session.requests.remove(&number)?, session.peer_id()?))
-    }
-
-    fn source_bad(&mut self, now: Instant, download: DownloadId, peer: NodeId, key: Key) {
-        self.out.count("source_bad");
-        self.out.event(TransferEvent::SourceBad { download, peer, key });
-        self.ban(now, peer);
+        Some((session.requests.remove(&number)?, session.peer?))
     }
 
     fn fail_download(&mut self, now: Instant, id: DownloadId, error: DiskError) {

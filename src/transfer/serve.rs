@@ -48,6 +48,10 @@ impl Transfer {
     /// Everything that was written to the stream has left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
+        if session.ending {
+            self.drop_stream(now, stream, "peer_shunned");
+            return self.settle(now);
+        }
         session.last_active = now;
         session.unread = 0;
         for sending in session.sending.drain(..) {
@@ -139,7 +143,8 @@ impl Transfer {
             session.last_active = now;
             handed += item.length();
             let (frame, extent, push) = match item {
-                Item::Wanted { request, lookup: Lookup::Found(content, extent), .. } => {
+                Item::Wanted { request, key, lookup: Lookup::Found(content, extent) } => {
+                    session.sent.push(key);
                     (Frame::Block { request, content, length: extent.length }, extent, None)
                 }
                 Item::Wanted { request, lookup: Lookup::InMemory(content, bytes), .. } => {

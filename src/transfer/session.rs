@@ -3,6 +3,7 @@
 use super::chunks::Bits;
 use super::events::{DownloadId, InspectId, PushId};
 use super::handshake::Handshake;
+use super::reports::RecentKeys;
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, Place};
 use crate::manifest::Content;
@@ -101,8 +102,13 @@ pub(super) struct Session {
     pub(super) following: BTreeSet<Key>,
     /// What the other end has offered.
     pub(super) arrivals: BTreeMap<u32, Arrival>,
-    /// How many offered pieces were not what was offered.
-    pub(super) mismatches: u32,
+    /// Nothing more is taken from it: it is closed when the other end has been told why.
+    pub(super) ending: bool,
+    /// The pieces that were handed to the driver last, for the other end to complain of.
+    pub(super) sent: RecentKeys,
+    /// Complaints of this end, and of the other.
+    pub(super) complaints: u32,
+    pub(super) complained: u32,
     /// Content that the other end is to get, in order.
     pub(super) queue: VecDeque<Item>,
     /// Content that has been handed to the driver and has not left.
@@ -260,7 +266,10 @@ impl Session {
             follows_paid: now,
             following: BTreeSet::new(),
             arrivals: BTreeMap::new(),
-            mismatches: 0,
+            ending: false,
+            sent: RecentKeys::default(),
+            complaints: 0,
+            complained: 0,
             queue: VecDeque::new(),
             sending: Vec::new(),
         }

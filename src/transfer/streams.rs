@@ -4,7 +4,7 @@ use super::download::Phase;
 use super::events::{StreamOutput, TransferEvent};
 use super::handshake::{Handshake, Step};
 use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
-use super::{BANNED_MAX, Dial, Transfer};
+use super::{Dial, Transfer};
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
@@ -140,8 +140,8 @@ impl Transfer {
                 self.changed.insert(id);
             }
         }
-        while self.banned.front().is_some_and(|(_, until)| *until <= now) {
-            self.banned.pop_front();
+        if self.blame.has_ended(now) {
+            self.review_bans(now);
         }
         self.settle(now);
     }
@@ -206,22 +206,6 @@ impl Transfer {
             self.out.count(reason);
             self.out.outputs.push_back(StreamOutput::Close { stream });
             self.release(now, stream, session, !OWN_REASONS.contains(&reason));
-        }
-    }
-
-    /// Remembers that a peer sent wrong content and closes its streams.
-    pub(super) fn ban(&mut self, now: Instant, peer: NodeId) {
-        if self.banned.len() >= BANNED_MAX {
-            self.banned.pop_front();
-        }
-        self.banned.push_back((peer, now + self.config.timing.ban));
-        for download in self.downloads.values_mut() {
-            if let Some(source) = download.sources.get_mut(&peer) {
-                source.banned = true;
-            }
-        }
-        for stream in self.peers.get(&peer).cloned().unwrap_or_default() {
-            self.drop_stream(now, stream, "peer_banned");
         }
     }
 
@@ -298,6 +282,9 @@ impl Transfer {
 
     fn take_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8], identity: &Identity) -> usize {
         let Some(session) = self.streams.get_mut(&stream) else { return bytes.len() };
+        if session.ending {
+            return bytes.len();
+        }
         match &mut session.receiving {
             Receiving::Sink { .. } => 0,
             Receiving::Memory { rest, bytes: collected, .. } => {
@@ -369,6 +356,7 @@ impl Transfer {
             Frame::Follow { file, over } => self.on_follow(now, stream, file, over),
             Frame::Gained { file, chunks } => self.on_gained(now, stream, file, chunks),
             Frame::Sources { file, contacts } => self.on_sources(now, stream, file, contacts),
+            Frame::Unverified { key } => self.on_unverified(now, stream, key),
         }
     }
 
@@ -379,8 +367,8 @@ impl Transfer {
 
     fn proven(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
         let id = hello.public.node_id();
-        if self.is_banned(now, &id) {
-            return self.drop_stream(now, stream, "peer_banned");
+        if self.is_shunned(now, &id) {
+            return self.drop_stream(now, stream, "peer_shunned");
         }
         let streams = self.peers.get(&id).map(Vec::as_slice).unwrap_or_default();
         if streams.len() >= STREAMS_PER_PEER_MAX {

@@ -81,6 +81,8 @@ pub enum FrameKind {
     Gained = 16,
     /// These fetch or serve it, too.
     Sources = 17,
+    /// A piece that came from you does not verify.
+    Unverified = 18,
 }
 
 impl FrameKind {
@@ -88,7 +90,7 @@ impl FrameKind {
         use FrameKind::*;
         let kinds = [
             Hello, Proof, Request, Block, Refuse, Cancel, Which, Have, Store, Accept, StoreData, Stored,
-            Inspect, Inspected, Follow, Gained, Sources,
+            Inspect, Inspected, Follow, Gained, Sources, Unverified,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -109,6 +111,7 @@ impl FrameKind {
             FrameKind::Follow => size_of::<FollowBody>(),
             FrameKind::Gained => size_of::<Key>() + GAINED_CHUNKS_MAX * size_of::<U32>(),
             FrameKind::Sources => size_of::<Key>() + SOURCES_MAX * size_of::<WireContact>(),
+            FrameKind::Unverified => size_of::<UnverifiedBody>(),
         }
     }
 }
@@ -259,6 +262,14 @@ struct FollowBody {
     reserved: [u8; 7],
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct UnverifiedBody {
+    key: Key,
+    reserved: [u8; 8],
+}
+
+const _: () = assert!(size_of::<UnverifiedBody>() == 40);
 const _: () = assert!(size_of::<FollowBody>() == 40);
 const _: () = assert!(size_of::<Hello>() == 80);
 const _: () = assert!(size_of::<RequestBody>() == 40);
@@ -401,6 +412,12 @@ pub enum Frame<'a> {
         /// The nodes. Their ages are zero.
         contacts: &'a [WireContact],
     },
+    /// A piece that the other end has sent over this stream does not verify. It is a hint to look at its own copy, and there
+    /// is no answer.
+    Unverified {
+        /// The piece.
+        key: Key,
+    },
 }
 
 /// What the start of a stream's bytes is.
@@ -527,6 +544,11 @@ impl<'a> Frame<'a> {
                 }
                 Frame::Sources { file: *file, contacts }
             }
+            FrameKind::Unverified => {
+                let body: &UnverifiedBody = exactly(body)?;
+                reserved(&body.reserved)?;
+                Frame::Unverified { key: body.key }
+            }
             FrameKind::Refuse
             | FrameKind::Cancel
             | FrameKind::Accept
@@ -619,6 +641,9 @@ impl<'a> Frame<'a> {
             Frame::Sources { file, contacts } => {
                 assert!(contacts.len() <= SOURCES_MAX, "{} contacts in one frame", contacts.len());
                 put(out, FrameKind::Sources, &[file.as_bytes(), contacts.as_bytes()]);
+            }
+            Frame::Unverified { key } => {
+                put(out, FrameKind::Unverified, &[UnverifiedBody { key, reserved: [0; 8] }.as_bytes()]);
             }
         }
     }
@@ -713,7 +738,7 @@ mod tests {
     fn numbers_that_this_version_does_not_know_are_refused() {
         let head = |kind: u8| [8, 0, 0, 0, kind, 0, 0, 0];
         assert_eq!(Frame::parse(&head(0)), Err(Refused::Kind));
-        assert_eq!(Frame::parse(&head(18)), Err(Refused::Kind));
+        assert_eq!(Frame::parse(&head(19)), Err(Refused::Kind));
         for (kind, detail) in [(FrameKind::Refuse, 0), (FrameKind::Refuse, 8), (FrameKind::Refuse, 257)] {
             let bytes = [&head(kind as u8)[..], &[0; 4], &u32::to_le_bytes(detail)].concat();
             assert_eq!(Frame::parse(&bytes), Err(Refused::Value), "{kind:?} {detail}");

@@ -413,6 +413,7 @@ fn news() -> Vec<Vector> {
         frame("gained-largest", "128 more chunks are there", &Frame::Gained { file, chunks: &chunks }),
         frame("sources", "two nodes fetch a file", &Frame::Sources { file, contacts: &contacts }),
         frame("sources-largest", "16 nodes fetch a file", &Frame::Sources { file, contacts: &many }),
+        frame("unverified", "a piece that came does not verify", &Frame::Unverified { key: file }),
     ]
 }
 

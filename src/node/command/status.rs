@@ -1,6 +1,6 @@
 //! What `status` and `peers` answer.
 
-use crate::id::{NodeId, PublicKey};
+use crate::id::{Key, NodeId, PublicKey};
 use crate::limits::Rates;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,20 @@ pub struct Peer {
     /// The number of the state that it signed: the higher the newer.
     #[serde(default)]
     pub sequence: Option<u64>,
+    /// What this node does not ask it for, because it sent content that does not verify.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bans: Vec<PeerBan>,
+}
+
+/// What a peer is not asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerBan {
+    /// The file; `None` is everything.
+    pub file: Option<Key>,
+    /// Seconds until it is asked again.
+    pub seconds: u64,
+    /// How often in a row it was banned.
+    pub times: u32,
 }
 
 /// Whether a member is there.

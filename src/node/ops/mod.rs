@@ -4,3 +4,4 @@
 //! [`Machines`]: super::machines::Machines
 
 pub(super) mod download;
+pub(super) mod recheck;

@@ -64,40 +64,6 @@ fn bytes_may_come_one_at_a_time_or_be_split_anywhere() {
 }
 
 #[test]
-fn a_source_of_wrong_bytes_is_banned_and_the_file_is_completed_by_others() {
-    let mut world = World::new(3);
-    let bytes = content(12 * CHUNK, 4);
-    let manifest = share(&mut world, &[1, 2], &bytes);
-    world.fetch(0, 1, manifest.hash(), &[2]);
-    world.settle();
-    world.nodes[0].events.clear();
-    world.nodes[1].corrupt = true;
-    let sources = world.contacts(&[1, 2]);
-    let now = world.now;
-    let chunks = manifest.chunk_count() as usize;
-    world.nodes[0].transfer.begin(now, DownloadId(2), manifest, target(), vec![false; chunks]);
-    world.nodes[0].transfer.add_sources(now, DownloadId(2), &sources);
-    assert!(world.run(60, |world| world.is_complete(0, 2)));
-    assert!(world.nodes[0].files[&target()] == bytes);
-    let bad = world.nodes[1].contact.id;
-    assert!(
-        world.has_event(0, |event| matches!(event, TransferEvent::SourceBad { peer, .. } if *peer == bad))
-    );
-    assert!(world.nodes[0].transfer.is_banned(world.now, &bad));
-    // For an hour nothing is asked of it, and it is not let in.
-    let before = world.counter(0, "stream_connected");
-    world.fetch(0, 3, Key([9; 32]), &[1]);
-    world.settle();
-    assert_eq!(world.counter(0, "stream_connected"), before);
-    let contact = world.contacts(&[0]);
-    let now = world.now;
-    assert!(world.nodes[1].transfer.fetch(now, DownloadId(4), Key([9; 32]), &contact));
-    world.settle();
-    assert!(world.counter(0, "peer_banned") > 1);
-    assert_eq!(world.nodes[1].transfer.download_state(DownloadId(4)).unwrap().connected, 0);
-}
-
-#[test]
 fn a_wrong_manifest_or_a_wrong_file_is_never_told_to_anybody() {
     for length in [3000, 3 * CHUNK] {
         let mut world = World::new(2);

@@ -108,7 +108,7 @@ impl Puppet {
     }
 }
 
-fn counter(machine: &(Transfer, Identity), name: &str) -> u64 {
+pub(super) fn counter(machine: &(Transfer, Identity), name: &str) -> u64 {
     machine.0.counters().get(name).copied().unwrap_or_default()
 }
 

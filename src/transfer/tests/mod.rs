@@ -1,5 +1,6 @@
 //! Several machines, connected in memory.
 
+mod blame;
 mod download;
 mod hostile;
 mod inspect;

@@ -84,16 +84,30 @@ fn a_copy_that_is_not_what_was_offered_is_discarded_and_repeated_ones_end_it() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
     world.nodes[0].corrupt = true;
-    for id in 1..=3 {
+    let (from, to) = (world.nodes[0].contact.id, world.nodes[1].contact.id);
+    for (id, (offer, extent)) in (1..).zip(&offers[..3]) {
+        assert!(!world.nodes[1].transfer.is_shunned(world.now, &from));
         world.nodes[1].verdict = Verdict::Send { incoming: id };
-        push(&mut world, id, &offers[1]);
+        push(&mut world, id, &(*offer, extent.clone()));
         world.settle();
         let failed = |event: &TransferEvent| *event == TransferEvent::ArrivalFailed { incoming: id };
         assert!(world.has_event(1, failed));
+        assert_eq!(result(&world, id), Some(Err(PushError::Refused(Refusal::Mismatch))));
+        // The one who offered it learns that its copy is to be looked at.
+        let told = TransferEvent::Reported { peer: to, key: offer.key };
+        assert!(world.has_event(0, |event| *event == told));
+        if id == 1 {
+            // It is not sent again before that.
+            push(&mut world, 99, &offers[0]);
+            world.settle();
+            assert_eq!(result(&world, 99), Some(Err(PushError::Refused(Refusal::Mismatch))));
+            assert_eq!(world.counter(1, "offer_banned"), 1);
+        }
     }
-    assert_eq!(result(&world, 1), Some(Err(PushError::Refused(Refusal::Mismatch))));
+    assert_eq!((world.counter(1, "offer_mismatch"), world.counter(0, "report_received")), (3, 3));
     assert!(!world.has_event(1, |event| matches!(event, TransferEvent::Arrived { .. })));
-    assert!(world.nodes[1].transfer.is_banned(world.now, &world.nodes[0].contact.id));
+    assert!(world.nodes[1].transfer.is_shunned(world.now, &from));
+    assert_eq!(world.nodes[1].transfer.streams(), 0, "closed, but not before it was told");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
         assert!(world.nodes[0].files[&target()] == bytes, "seed {seed}");
         assert!(!world.has_event(
             0,
-            |event| matches!(event, TransferEvent::SourceBad { peer, .. } if *peer == world.nodes[4].contact.id)
+            |event| matches!(event, TransferEvent::SourceBad { ban, .. } if ban.peer.id == world.nodes[4].contact.id)
         ));
         // Everything comes to an end.
         world.run(1000, |_| false);
@@ -81,7 +81,7 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let key = keys[rng.below(keys.len() as u64) as usize];
     let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
     let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
-    match rng.below(16) {
+    match rng.below(17) {
         0 => Frame::Request { request, key },
         1 => Frame::Cancel { request },
         2 => Frame::Block { request, content, length },
@@ -96,6 +96,7 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
         12 => Frame::Follow { file: [key, Key([3; 32])][rng.below(2) as usize], over: rng.below(3) == 0 },
         13 => Frame::Gained { file: Key([3; 32]), chunks: &CHUNKS },
         14 => Frame::Sources { file: Key([3; 32]), contacts: &[] },
+        15 => Frame::Unverified { key },
         _ => Frame::Stored { request },
     }
 }

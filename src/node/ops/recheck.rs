@@ -1,0 +1,225 @@
+//! Looking again at pieces of this node's that a peer says do not verify.
+//!
+//! A peer's word drops nothing: the piece is read and hashed where it lies, and only what that finds counts. Reading costs,
+//! so a liar must not be able to make a node read for ever: one piece is read at a time, each at most once in
+//! [`AGAIN_AFTER`], so many for one peer and so many for all of them. What is over a bound is dropped, not queued: a
+//! copy that really is rotten is complained of again.
+
+use super::super::Waiting;
+use super::super::machines::Machines;
+use crate::id::{Key, NodeId};
+use crate::io::{DiskError, DiskOp, DiskReply, PieceAt, Place, Soundness};
+use crate::manifest::Content;
+use crate::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A piece is not looked at again before this.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Pieces that are remembered for having been looked at: more than all peers together may have looked at in that time.
+const LOOKED_AT_MAX: usize = 256;
+/// Pieces that wait to be looked at.
+const QUEUE_MAX: usize = 32;
+/// One more piece may be looked at each time this has passed, for all peers together. A piece has at most 16 MiB.
+const COST: Duration = Duration::from_secs(5);
+/// How many at once, when none was for long.
+const BURST: u32 = 32;
+/// The same for one peer.
+const PEER_COST: Duration = Duration::from_secs(60);
+const PEER_BURST: u32 = 8;
+/// Peers whose complaints are counted.
+const PEERS_MAX: usize = 256;
+
+const _: () = assert!(
+    LOOKED_AT_MAX as u64 > AGAIN_AFTER.as_secs() / COST.as_secs() + BURST as u64,
+    "what was looked at is remembered until it may be looked at again"
+);
+
+/// What a look at a piece found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::node) struct Finding {
+    /// The piece.
+    pub(in crate::node) key: Key,
+    /// Who complained.
+    pub(in crate::node) reporter: NodeId,
+    /// Where it lies.
+    pub(in crate::node) place: Place,
+    /// What it is.
+    pub(in crate::node) verdict: Verdict,
+}
+
+/// How a piece is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::node) enum Verdict {
+    /// It is what its key says.
+    Good,
+    /// It is something else, or cannot be read from the medium.
+    Rotten(&'static str),
+    /// It could not be looked at, for another reason.
+    Unknown(DiskError),
+}
+
+/// An allowance that fills up with time.
+#[derive(Clone, Copy, Default)]
+struct Allowance {
+    /// Up to when what was taken is paid for.
+    paid: Instant,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Instant, cost: Duration, burst: u32) -> bool {
+        let paid = self.paid.max(now) + cost;
+        let may = paid <= now + cost * burst;
+        if may {
+            self.paid = paid;
+        }
+        may
+    }
+}
+
+/// The pieces that are being looked at, and what that has cost.
+#[derive(Default)]
+pub(in crate::node) struct Rechecks {
+    running: Option<(Key, NodeId, Place)>,
+    queue: VecDeque<(Key, NodeId)>,
+    looked_at: BTreeMap<Key, Instant>,
+    all: Allowance,
+    peers: BTreeMap<NodeId, Allowance>,
+    pub(in crate::node) counters: RecheckCounters,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Default)]
+pub(in crate::node) struct RecheckCounters {
+    /// Complaints that led to nothing: the piece was looked at lately, or somebody complains too much.
+    pub(in crate::node) refused: u64,
+    pub(in crate::node) good: u64,
+    pub(in crate::node) rotten: u64,
+}
+
+impl Rechecks {
+    /// Whether a piece is being looked at just now, so that it is not served before that is over.
+    pub(in crate::node) fn is_running(&self, key: &Key) -> bool {
+        self.running.as_ref().is_some_and(|(running, ..)| running == key)
+    }
+
+    /// A peer says that a piece which it was sent does not verify.
+    pub(in crate::node) fn report(
+        &mut self,
+        now: Instant,
+        key: Key,
+        reporter: NodeId,
+        machines: &mut Machines,
+    ) {
+        if !self.may_look(now, &key, reporter) {
+            self.counters.refused += 1;
+            return;
+        }
+        self.looked_at.insert(key, now);
+        self.queue.push_back((key, reporter));
+        self.advance(machines);
+    }
+
+    fn may_look(&mut self, now: Instant, key: &Key, reporter: NodeId) -> bool {
+        self.looked_at.retain(|_, at| now < *at + AGAIN_AFTER);
+        self.peers.retain(|_, allowance| now < allowance.paid);
+        let room = self.queue.len() < QUEUE_MAX
+            && self.looked_at.len() < LOOKED_AT_MAX
+            && (self.peers.len() < PEERS_MAX || self.peers.contains_key(&reporter));
+        room && !self.looked_at.contains_key(key)
+            && self.peers.entry(reporter).or_default().take(now, PEER_COST, PEER_BURST)
+            && self.all.take(now, COST, BURST)
+    }
+
+    fn advance(&mut self, machines: &mut Machines) {
+        while self.running.is_none() {
+            let Some((key, reporter)) = self.queue.pop_front() else { return };
+            // What went meanwhile need not be looked at.
+            let Some((content, extent)) = machines.store.locate(&key) else { continue };
+            let input_offset = match (&extent.place, content) {
+                (Place::Piece(key), _) => machines.store.piece(key).map_or(0, |meta| meta.input_offset),
+                (_, Content::Chunk) => extent.offset,
+                _ => 0,
+            };
+            self.running = Some((key, reporter, extent.place.clone()));
+            let piece = PieceAt { key, content, input_offset, extent };
+            machines.disk(DiskOp::Verify { piece, idle: false }, Waiting::Recheck);
+        }
+    }
+
+    /// The disk has looked at the piece.
+    pub(in crate::node) fn disk(
+        &mut self,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) -> Option<Finding> {
+        let running = self.running.take();
+        debug_assert!(running.is_some(), "one look at a time is answered once");
+        let (key, reporter, place) = running?;
+        let verdict = match result {
+            Ok(DiskReply::Verified { soundness: Soundness::Rotten }) => {
+                Verdict::Rotten("it is something else")
+            }
+            Ok(DiskReply::Verified { soundness: Soundness::Unreadable }) => {
+                Verdict::Rotten("the medium does not give it back")
+            }
+            Ok(DiskReply::Verified { soundness: Soundness::Missing }) => Verdict::Rotten("its file is gone"),
+            Ok(_) => Verdict::Good,
+            Err(error) => Verdict::Unknown(error),
+        };
+        match verdict {
+            Verdict::Good => self.counters.good += 1,
+            Verdict::Rotten(_) => self.counters.rotten += 1,
+            Verdict::Unknown(_) => {}
+        }
+        self.advance(machines);
+        Some(Finding { key, reporter, place, verdict })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Instant = Instant::from_secs(1000);
+
+    fn key(number: u32) -> Key {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        Key(key)
+    }
+
+    /// How many of these complaints, one a second and each about a piece of its own, lead to a look.
+    fn looks(complaints: u32, reporter: impl Fn(u32) -> NodeId) -> usize {
+        let mut rechecks = Rechecks::default();
+        let look = |number: &u32| {
+            let now = START + Duration::from_secs(u64::from(*number));
+            let may = rechecks.may_look(now, &key(*number), reporter(*number));
+            if may {
+                rechecks.looked_at.insert(key(*number), now);
+            }
+            assert!(rechecks.looked_at.len() <= LOOKED_AT_MAX && rechecks.peers.len() <= PEERS_MAX);
+            may
+        };
+        (0..complaints).filter(look).count()
+    }
+
+    #[test]
+    fn a_piece_is_looked_at_once_in_ten_minutes_whoever_complains() {
+        let mut rechecks = Rechecks::default();
+        assert!(rechecks.may_look(START, &key(1), NodeId([1; 32])));
+        rechecks.looked_at.insert(key(1), START);
+        let again = START + AGAIN_AFTER;
+        assert!(!rechecks.may_look(START + Duration::from_secs(599), &key(1), NodeId([2; 32])));
+        assert!(rechecks.may_look(again, &key(1), NodeId([2; 32])));
+    }
+
+    #[test]
+    fn one_liar_makes_a_node_read_a_piece_a_minute_and_many_one_in_five_seconds() {
+        let one = looks(3600, |_| NodeId([1; 32]));
+        assert!((60..=60 + PEER_BURST as usize).contains(&one), "{one}");
+        let many = looks(3600, |number| NodeId(key(number % 200).0));
+        assert!((720..=720 + BURST as usize).contains(&many), "{many}");
+        let strangers = looks(3600, |number| NodeId(key(number).0));
+        assert!(strangers <= 720 + BURST as usize, "{strangers}");
+    }
+}

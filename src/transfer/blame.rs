@@ -1,0 +1,297 @@
+//! Blame: which peers sent content that does not verify, for which file, and until when they are not asked for it.
+//!
+//! One bad chunk is no proof of ill will: disks rot, and files are edited in place. So blame falls on a peer's copy of one
+//! file first, for minutes, and doubles with each further offence. Only a peer that sends bad content for several files
+//! within a window is shunned altogether, again for minutes first. Time alone forgives: content that verifies costs a
+//! hostile peer nothing, so it earns nothing.
+//!
+//! A peer is its proven identity. One that takes a new identity begins anew, and so does what it can do: one bad chunk.
+
+use super::Timing;
+use crate::id::{Key, NodeId};
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::contact::Contact;
+use std::collections::BTreeMap;
+
+/// Files with bad content within the window of [`Timing::ban_window`], from which on a peer is shunned for everything.
+const FILES_SHUN: usize = 3;
+/// Files that are remembered for one peer; the offence longest ago gives way.
+const FILES_MAX: usize = 8;
+
+const _: () = assert!(FILES_MAX >= FILES_SHUN, "as many files must be remembered as are counted");
+
+/// A peer that is not asked for a file, or not for anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ban {
+    /// Who.
+    pub peer: Contact,
+    /// The file; `None` is all of them, and then no stream to the peer is opened or kept.
+    pub file: Option<Key>,
+    /// When it ends.
+    pub until: Instant,
+    /// How often in a row it was imposed.
+    pub times: u32,
+}
+
+/// The peers that sent content which does not verify.
+pub(super) struct Blame {
+    peers_max: usize,
+    peers: BTreeMap<NodeId, Offender>,
+    /// When the next ban ends.
+    next_end: Option<Instant>,
+}
+
+struct Offender {
+    contact: Contact,
+    files: BTreeMap<Key, Offence>,
+    all: Option<Offence>,
+}
+
+#[derive(Clone, Copy)]
+struct Offence {
+    last: Instant,
+    until: Instant,
+    times: u32,
+}
+
+impl Offence {
+    /// One offence more: the ban is twice as long as the one before, unless that ended long ago.
+    fn again(before: Option<Offence>, now: Instant, timing: &Timing) -> Offence {
+        let before = before.filter(|offence| !offence.is_forgotten(now, timing));
+        let times = before.map_or(0, |offence| offence.times).saturating_add(1);
+        let longer = 1_u32.checked_shl(times - 1).unwrap_or(u32::MAX);
+        let seconds = timing.ban_first.as_secs().saturating_mul(u64::from(longer));
+        let length = Duration::from_secs(seconds).min(timing.ban_max);
+        Offence { last: now, until: now + length, times }
+    }
+
+    fn is_forgotten(&self, now: Instant, timing: &Timing) -> bool {
+        self.until + timing.ban_window <= now
+    }
+}
+
+impl Offender {
+    fn offences(&self) -> impl Iterator<Item = (Option<Key>, &Offence)> {
+        let files = self.files.iter().map(|(file, offence)| (Some(*file), offence));
+        self.all.iter().map(|offence| (None, offence)).chain(files)
+    }
+
+    /// When the last of its bans ends.
+    fn last_end(&self) -> Option<Instant> {
+        self.offences().map(|(_, offence)| offence.until).max()
+    }
+}
+
+impl Blame {
+    /// Nobody is to blame. At most so many peers are remembered.
+    pub(super) fn new(peers_max: usize) -> Blame {
+        Blame { peers_max, peers: BTreeMap::new(), next_end: None }
+    }
+
+    /// A peer sent content that is not a piece of this file. Says the ban that follows: for the file, or for everything.
+    /// While a ban for the file lasts, what was on its way before it counts no more.
+    pub(super) fn note(&mut self, now: Instant, timing: &Timing, peer: Contact, file: Key) -> Ban {
+        self.forget(now, timing);
+        if !self.peers.contains_key(&peer.id) {
+            self.make_room();
+        }
+        let offender = self.peers.entry(peer.id).or_insert_with(|| Offender {
+            contact: peer,
+            files: BTreeMap::new(),
+            all: None,
+        });
+        offender.contact = peer;
+        if let Some(offence) = offender.files.get(&file).filter(|offence| now < offence.until) {
+            return Ban { peer, file: Some(file), until: offence.until, times: offence.times };
+        }
+        let offence = Offence::again(offender.files.get(&file).copied(), now, timing);
+        offender.files.insert(file, offence);
+        if offender.files.len() > FILES_MAX {
+            let oldest = offender.files.iter().min_by_key(|(_, offence)| offence.last).map(|(file, _)| *file);
+            oldest.and_then(|oldest| offender.files.remove(&oldest));
+        }
+        let lately = offender.files.values().filter(|offence| now < offence.last + timing.ban_window).count();
+        let (file, offence) = match lately >= FILES_SHUN {
+            true => (None, *offender.all.insert(Offence::again(offender.all, now, timing))),
+            false => (Some(file), offence),
+        };
+        self.find_next_end(now);
+        Ban { peer, file, until: offence.until, times: offence.times }
+    }
+
+    /// Whether a peer is not asked for a file.
+    pub(super) fn is_banned(&self, now: Instant, peer: &NodeId, file: &Key) -> bool {
+        let Some(offender) = self.peers.get(peer) else { return false };
+        let offences = offender.files.get(file).into_iter().chain(&offender.all);
+        offences.into_iter().any(|offence| now < offence.until)
+    }
+
+    /// Whether a peer is shunned for everything.
+    pub(super) fn is_shunned(&self, now: Instant, peer: &NodeId) -> bool {
+        let all = self.peers.get(peer).and_then(|offender| offender.all);
+        all.is_some_and(|offence| now < offence.until)
+    }
+
+    /// The bans that hold, in the order of the peers.
+    pub(super) fn bans(&self, now: Instant) -> impl Iterator<Item = Ban> {
+        self.peers.values().flat_map(move |offender| {
+            let hold = offender.offences().filter(move |(_, offence)| now < offence.until);
+            hold.map(|(file, &Offence { until, times, .. })| Ban {
+                peer: offender.contact,
+                file,
+                until,
+                times,
+            })
+        })
+    }
+
+    /// Lifts the bans of one peer, or of all, and forgets what they were for. Says how many there were.
+    pub(super) fn forgive(&mut self, now: Instant, peer: Option<&NodeId>) -> usize {
+        let theirs = |ban: &Ban| peer.is_none_or(|peer| ban.peer.id == *peer);
+        let lifted = self.bans(now).filter(theirs).count();
+        self.peers.retain(|id, _| peer.is_some_and(|peer| id != peer));
+        self.find_next_end(now);
+        lifted
+    }
+
+    /// When the next ban ends.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.next_end
+    }
+
+    /// Takes note of the time: true when a ban has ended since the last call.
+    pub(super) fn has_ended(&mut self, now: Instant) -> bool {
+        let ended = self.next_end.is_some_and(|at| at <= now);
+        if ended {
+            self.find_next_end(now);
+        }
+        ended
+    }
+
+    fn find_next_end(&mut self, now: Instant) {
+        self.next_end = self.bans(now).map(|ban| Some(ban.until)).fold(None, earliest);
+    }
+
+    fn forget(&mut self, now: Instant, timing: &Timing) {
+        self.peers.retain(|_, offender| {
+            offender.files.retain(|_, offence| !offence.is_forgotten(now, timing));
+            offender.all = offender.all.filter(|offence| !offence.is_forgotten(now, timing));
+            !offender.files.is_empty() || offender.all.is_some()
+        });
+    }
+
+    /// The peer whose last ban ends first gives its place up.
+    fn make_room(&mut self) {
+        while self.peers.len() >= self.peers_max {
+            let first = self.peers.iter().min_by_key(|(_, offender)| offender.last_end()).map(|(id, _)| *id);
+            if first.and_then(|first| self.peers.remove(&first)).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+
+    const START: Instant = Instant::from_secs(1000);
+
+    fn peer(number: u16) -> Contact {
+        let mut public = [0; 32];
+        public[..2].copy_from_slice(&number.to_le_bytes());
+        Contact::new(PublicKey(public), ([127, 0, 0, 1], 1).into())
+    }
+
+    fn file(number: u8) -> Key {
+        Key([number; 32])
+    }
+
+    fn after(seconds: u64) -> Instant {
+        START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn one_bad_chunk_bans_a_peer_for_that_file_only_and_for_minutes() {
+        let (mut blame, timing) = (Blame::new(4), Timing::default());
+        let ban = blame.note(START, &timing, peer(1), file(1));
+        assert_eq!((ban.file, ban.times, ban.until), (Some(file(1)), 1, after(120)));
+        assert!(blame.is_banned(START, &peer(1).id, &file(1)));
+        assert!(!blame.is_banned(START, &peer(1).id, &file(2)) && !blame.is_shunned(START, &peer(1).id));
+        assert!(!blame.is_banned(START, &peer(2).id, &file(1)));
+        assert_eq!(blame.next_end(), Some(after(120)));
+        assert!(!blame.has_ended(after(119)) && blame.has_ended(after(120)) && !blame.has_ended(after(121)));
+        assert!(!blame.is_banned(after(120), &peer(1).id, &file(1)));
+        assert_eq!((blame.next_end(), blame.bans(after(120)).count()), (None, 0));
+    }
+
+    #[test]
+    fn a_ban_doubles_with_each_offence_up_to_an_hour_and_is_forgotten_in_time() {
+        let (mut blame, timing) = (Blame::new(4), Timing::default());
+        let mut now = START;
+        for (times, minutes) in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 32), (6, 60), (7, 60)] {
+            let ban = blame.note(now, &timing, peer(1), file(1));
+            assert_eq!((ban.times, ban.until.since(now).as_secs()), (times, minutes * 60));
+            // What was on its way already is no further offence.
+            assert_eq!(blame.note(now + Duration::from_secs(1), &timing, peer(1), file(1)), ban);
+            now = ban.until;
+        }
+        let ban = blame.note(now + timing.ban_window, &timing, peer(1), file(1));
+        assert_eq!((ban.times, ban.file), (1, Some(file(1))));
+    }
+
+    #[test]
+    fn a_peer_with_bad_content_for_three_files_is_shunned_and_each_further_one_lengthens_that() {
+        let (mut blame, timing) = (Blame::new(4), Timing::default());
+        blame.note(START, &timing, peer(1), file(1));
+        blame.note(after(1), &timing, peer(1), file(2));
+        assert!(!blame.is_shunned(after(1), &peer(1).id));
+        let ban = blame.note(after(2), &timing, peer(1), file(3));
+        assert_eq!((ban.file, ban.times, ban.until), (None, 1, after(122)));
+        assert!(blame.is_banned(after(3), &peer(1).id, &file(99)));
+        let ban = blame.note(after(200), &timing, peer(1), file(4));
+        assert_eq!((ban.file, ban.times, ban.until), (None, 2, after(440)));
+        assert_eq!(blame.bans(after(201)).count(), 2, "for everything, and for the file");
+    }
+
+    #[test]
+    fn three_files_in_as_many_windows_are_bad_luck() {
+        let (mut blame, timing) = (Blame::new(4), Timing::default());
+        for number in 0..9 {
+            let at = START + timing.ban_window * u32::from(number) / 2;
+            assert_eq!(blame.note(at, &timing, peer(1), file(number)).file, Some(file(number)), "{number}");
+        }
+    }
+
+    #[test]
+    fn bans_are_lifted_for_one_peer_or_for_all() {
+        let (mut blame, timing) = (Blame::new(4), Timing::default());
+        blame.note(START, &timing, peer(1), file(1));
+        blame.note(START, &timing, peer(1), file(2));
+        blame.note(START, &timing, peer(2), file(1));
+        assert_eq!(blame.forgive(START, Some(&peer(3).id)), 0);
+        assert_eq!(blame.forgive(START, Some(&peer(1).id)), 2);
+        assert!(!blame.is_banned(START, &peer(1).id, &file(1)));
+        assert!(blame.is_banned(START, &peer(2).id, &file(1)));
+        assert_eq!((blame.forgive(START, None), blame.next_end()), (1, None));
+        assert_eq!(blame.note(START, &timing, peer(2), file(1)).times, 1, "nothing is remembered");
+    }
+
+    #[test]
+    fn neither_peers_nor_files_are_remembered_without_bound_and_the_worst_stay() {
+        let (mut blame, timing) = (Blame::new(16), Timing::default());
+        for number in 0..4 {
+            blame.note(START, &timing, peer(0), file(number));
+        }
+        for number in 1..1000 {
+            blame.note(after(u64::from(number) / 100), &timing, peer(number), file(1));
+        }
+        assert_eq!(blame.peers.len(), 16);
+        assert!(blame.is_shunned(after(10), &peer(0).id), "others do not push it out");
+        for number in 0..=255 {
+            blame.note(after(11), &timing, peer(0), file(number));
+        }
+        assert!(blame.peers[&peer(0).id].files.len() <= FILES_MAX);
+    }
+}
