@@ -13,8 +13,11 @@ mod acceptor;
 mod clock;
 mod control;
 mod histogram;
+mod outbox;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod testing;
 mod throttle;
 mod udp;
 
@@ -336,6 +339,8 @@ impl Driver {
         }
         self.expire_dials(now);
         self.control.tell(now);
+        // What this turn found for clients leaves with it.
+        self.serve_clients(now);
         self.send_datagrams();
         self.turns.record(self.clock.now().since(began));
         Ok(())
@@ -390,7 +395,7 @@ impl Driver {
         let ready = self.udp.readable
             || self.acceptor.is_ready()
             || self.streams.has_ready()
-            || self.control.has_again()
+            || self.control.has_ready()
             || self.disk.has_work();
         if ready {
             return Some(Duration::ZERO);
@@ -417,7 +422,7 @@ impl Driver {
                 }
             }
             LISTENER => self.acceptor.note_ready(),
-            CONTROL => self.control.accept(self.poll.registry(), client_token),
+            CONTROL => self.control.note_listener(),
             SIGNALS => {
                 if self.signals.as_mut().is_some_and(|signals| signals.pending().next().is_some()) {
                     self.stop();
@@ -430,7 +435,7 @@ impl Driver {
             }
             Token(number) => {
                 let hung_up = event.is_write_closed();
-                self.control.serve((number >> 2) as u64, hung_up, self.poll.registry(), &mut self.requests);
+                self.control.note(number >> 2, hung_up, client_token);
             }
         }
     }
@@ -453,7 +458,9 @@ impl Driver {
     }
 
     fn serve_clients(&mut self, now: Instant) {
-        self.control.serve_again(self.poll.registry(), &mut self.requests);
+        let registry = self.poll.registry();
+        self.control.accept(now, registry, client_token);
+        self.control.serve(&self.disk, &mut self.outflow, registry, &mut self.requests);
         for request in core::mem::take(&mut self.requests) {
             match request {
                 Request::Command(id, command) => {
@@ -500,12 +507,8 @@ impl Driver {
             match output {
                 Output::Stream(output) => match output {
                     StreamOutput::Connect { dial, contact } => self.connect(now, dial, contact.addr),
-                    StreamOutput::Write { stream, bytes } => {
-                        self.queue(stream, stream::Outgoing::Bytes(bytes[..].into()))
-                    }
-                    StreamOutput::SendFile { stream, extent } => {
-                        self.queue(stream, stream::Outgoing::Extent(extent));
-                    }
+                    StreamOutput::Write { stream, bytes } => self.queue_bytes(stream, &bytes),
+                    StreamOutput::SendFile { stream, extent } => self.queue_extent(stream, extent),
                     StreamOutput::Sink { stream, sink } => self.open_sink(now, stream, &sink),
                     StreamOutput::Close { stream } => self.close(stream),
                 },

@@ -1,14 +1,14 @@
 //! One TCP stream: what is known of its readiness, and what waits on it.
 
+use super::outbox::Outbox;
 use super::throttle::Bucket;
-use crate::disk::{OpenExtent, OpenSink};
-use crate::io::{DialId, Extent, StreamId};
+use crate::disk::OpenSink;
+use crate::io::{DialId, StreamId};
 use crate::limits::Rates;
 use crate::time::Instant;
 use crate::wire::frame::{FRAME_BYTES_MAX, Frame};
 use bytes::BytesMut;
 use mio::net::TcpStream;
-use std::collections::VecDeque;
 
 /// A stream in the slab.
 pub(super) struct Stream {
@@ -34,7 +34,7 @@ pub(super) struct Stream {
     /// When it last moved anything.
     pub(super) moved_at: Instant,
     /// What waits to be sent, in order.
-    pub(super) outbox: VecDeque<Outgoing>,
+    pub(super) outbox: Outbox,
 }
 
 /// What a stream's next bytes are likely to be, from what came last. Raw bytes that are read together with a frame cannot
@@ -68,16 +68,6 @@ pub(super) enum State {
     Open,
 }
 
-/// Something that waits to be sent.
-pub(super) enum Outgoing {
-    /// What is left of some bytes.
-    Bytes(BytesMut),
-    /// A part of a file that has not been opened.
-    Extent(Extent),
-    /// A part of a file that is being sent.
-    File(OpenExtent),
-}
-
 impl Stream {
     pub(super) fn new(now: Instant, id: StreamId, socket: TcpStream, state: State, rates: Rates) -> Self {
         Stream {
@@ -95,7 +85,7 @@ impl Stream {
             reads_at: None,
             writes_at: None,
             moved_at: now,
-            outbox: VecDeque::new(),
+            outbox: Outbox::default(),
         }
     }
 

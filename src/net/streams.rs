@@ -1,15 +1,15 @@
 //! The streams: a slab of TCP connections, served in turn within budgets.
 
 use super::acceptor::Accepted;
-use super::stream::{Coming, Outgoing, State, Stream};
+use super::outbox::{Moved, SendError};
+use super::stream::{Coming, State, Stream};
 use super::throttle::{Bucket, Pair};
 use super::{Driver, stream_token};
-use crate::disk::{Intake, OpenExtent, OpenSink, Way};
-use crate::io::{DialId, DiskError, Sink, StreamId};
+use crate::disk::{Intake, OpenSink, Way};
+use crate::io::{DialId, DiskError, Extent, Sink, StreamId};
 use crate::limits::Rates;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::canonical;
-use bytes::Buf;
 use core::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
@@ -17,7 +17,7 @@ use rustix::fd::AsFd;
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 
 /// Connections taken in one turn.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -27,8 +27,6 @@ const READ_BYTES_PER_TURN: usize = 512 << 10;
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes moved on all streams together in one turn; who is left comes first in the next.
 const BYTES_PER_TURN: u64 = 4 << 20;
-/// Bytes given to `sendfile` at a time.
-const SEND_BYTES: usize = 256 << 10;
 /// How long a connection may take to be made.
 const DIAL_TIME: Duration = Duration::from_secs(5);
 /// Room in the number of a stream for its place in the slab.
@@ -275,18 +273,15 @@ impl Driver {
         }
     }
 
-    pub(super) fn queue(&mut self, id: StreamId, outgoing: Outgoing) {
+    pub(super) fn queue_bytes(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get(id) else { return };
-        let waits = stream.outbox.iter().any(|before| !matches!(before, Outgoing::Bytes(_)));
-        if let (true, Outgoing::Extent(extent)) = (waits, &outgoing) {
-            // A cold file is read while what comes before is being sent.
-            self.disk.announce(extent);
-        }
-        match (stream.outbox.back_mut(), outgoing) {
-            // Small frames share a buffer: each on its own would cost several times its bytes.
-            (Some(Outgoing::Bytes(last)), Outgoing::Bytes(more)) => last.extend_from_slice(&more),
-            (_, outgoing) => stream.outbox.push_back(outgoing),
-        }
+        stream.outbox.push_bytes(bytes);
+        self.streams.enqueue(id);
+    }
+
+    pub(super) fn queue_extent(&mut self, id: StreamId, extent: Extent) {
+        let Some(stream) = self.streams.get(id) else { return };
+        stream.outbox.push_extent(extent, &self.disk);
         self.streams.enqueue(id);
     }
 
@@ -304,10 +299,8 @@ impl Driver {
 
     pub(super) fn close(&mut self, id: StreamId) {
         // A last word, such as a refusal, leaves if the socket takes it now.
-        if let Some(Outgoing::Bytes(bytes)) =
-            self.streams.get(id).and_then(|stream| stream.outbox.pop_front())
-        {
-            let _ = self.streams.get(id).map(|stream| stream.socket.write(&bytes));
+        if let Some(stream) = self.streams.get(id) {
+            stream.outbox.send_last_word(&mut stream.socket);
         }
         self.streams.remove(id, self.poll.registry());
     }
@@ -384,62 +377,29 @@ impl Driver {
             if budget == 0 {
                 return Served::More;
             }
-            let is_content = !matches!(stream.outbox.front(), Some(Outgoing::Bytes(_)));
-            let allowed = if is_content { self.streams.may_send(now, id) } else { budget };
-            let Some(stream) = self.streams.get(id).filter(|_| allowed > 0) else { return Served::Dry };
-            let written = match stream.outbox.front_mut() {
-                None => Ok(0),
-                Some(Outgoing::Bytes(bytes)) => {
-                    let written = stream.socket.write(bytes);
-                    bytes.advance(written.as_ref().map_or(0, |&length| length));
-                    if bytes.is_empty() {
-                        stream.outbox.pop_front();
-                    }
-                    written
-                }
-                Some(Outgoing::Extent(extent)) => match self.disk.open_extent(extent) {
-                    Ok(open) => {
-                        stream.outbox[0] = Outgoing::File(open);
-                        continue;
-                    }
-                    Err(error) => {
-                        self.node.handle_send_failed(now, id, &error);
-                        self.carry_out(now);
-                        return Served::Dry;
-                    }
-                },
-                Some(Outgoing::File(file)) => {
-                    let most = SEND_BYTES.min(budget).min(allowed);
-                    match file.send(stream.socket.as_fd(), most, &mut self.outflow) {
-                        Ok(length) => {
-                            if file.remaining() == 0 {
-                                stream.outbox.pop_front();
-                            }
-                            self.node.handle_stream_sent(now, id, length as u64);
-                            Ok(length)
-                        }
-                        Err(error) => match OpenExtent::disk_error(&error) {
-                            None => Err(error),
-                            Some(error) => {
-                                self.node.handle_send_failed(now, id, error);
-                                self.carry_out(now);
-                                return Served::Dry;
-                            }
-                        },
-                    }
-                }
+            let allowed = match stream.outbox.starts_with_content() {
+                true => self.streams.may_send(now, id),
+                false => budget,
             };
-            match written {
-                Ok(length) => {
-                    budget = budget.saturating_sub(length.max(1));
-                    self.streams.count(now, id, 0, length);
+            let Some(stream) = self.streams.get(id).filter(|_| allowed > 0) else { return Served::Dry };
+            match stream.outbox.send(&mut stream.socket, &self.disk, &mut self.outflow, budget.min(allowed)) {
+                Ok(moved) => {
+                    if let Moved::Content(length) = moved {
+                        self.node.handle_stream_sent(now, id, length as u64);
+                    }
+                    budget = budget.saturating_sub(moved.bytes().max(1));
+                    self.streams.count(now, id, 0, moved.bytes());
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(SendError::File(error)) => {
+                    self.node.handle_send_failed(now, id, &error);
+                    self.carry_out(now);
+                    return Served::Dry;
+                }
+                Err(SendError::Socket(error)) if error.kind() == ErrorKind::WouldBlock => {
                     stream.writable = false;
                     return Served::Dry;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Served::Gone,
+                Err(SendError::Socket(_)) => return Served::Gone,
             }
             if self.streams.get(id).is_some_and(|stream| stream.outbox.is_empty()) {
                 self.node.handle_drained(now, id);

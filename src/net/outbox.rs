@@ -1,0 +1,209 @@
+//! What waits to be sent on a socket, in order: bytes from memory, and runs of files that the kernel moves from the page
+//! cache to the socket.
+//!
+//! An outbox knows neither who reads it nor what the bytes mean. Streams to peers and control clients have one each.
+
+use crate::disk::{Disk, OpenExtent, Outflow};
+use crate::io::{DiskError, Extent};
+use bytes::{Buf, BytesMut};
+use rustix::fd::AsFd;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+
+/// Bytes given to `sendfile` at a time.
+const SEND_BYTES: usize = 256 << 10;
+
+/// What waits to be sent on one socket.
+#[derive(Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Outgoing>,
+    /// Bytes in memory.
+    held: usize,
+}
+
+/// Something that waits to be sent.
+enum Outgoing {
+    /// What is left of some bytes.
+    Bytes(BytesMut),
+    /// A part of a file that has not been opened.
+    Extent(Extent),
+    /// A part of a file that is being sent.
+    File(OpenExtent),
+}
+
+/// What one call of [`Outbox::send`] moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moved {
+    /// Bytes from memory; 0 when nothing waits.
+    Bytes(usize),
+    /// Bytes of a file.
+    Content(usize),
+}
+
+impl Moved {
+    /// How many bytes left.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Moved::Bytes(bytes) | Moved::Content(bytes) => bytes,
+        }
+    }
+}
+
+/// Why nothing was moved.
+#[derive(Debug)]
+pub(super) enum SendError {
+    /// The socket takes no more now (`WouldBlock`), or is broken.
+    Socket(io::Error),
+    /// The file cannot be read, or is not what it was.
+    File(DiskError),
+}
+
+impl Outbox {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Bytes in memory that wait.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Whether a part of a file is what is sent next.
+    pub(super) fn starts_with_content(&self) -> bool {
+        matches!(self.queue.front(), Some(Outgoing::Extent(_) | Outgoing::File(_)))
+    }
+
+    /// Appends bytes.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.held += bytes.len();
+        match self.queue.back_mut() {
+            // Small frames share a buffer: each on its own would cost several times its bytes.
+            Some(Outgoing::Bytes(last)) => last.extend_from_slice(bytes),
+            _ => self.queue.push_back(Outgoing::Bytes(bytes.into())),
+        }
+    }
+
+    /// Appends a part of a file that is not empty. It is opened when its turn comes.
+    pub(super) fn push_extent(&mut self, extent: Extent, disk: &Disk) {
+        if self.queue.iter().any(|before| !matches!(before, Outgoing::Bytes(_))) {
+            // A cold file is read while what comes before is being sent.
+            disk.announce(&extent);
+        }
+        self.queue.push_back(Outgoing::Extent(extent));
+    }
+
+    /// Makes one call to the socket for what is first, of a file with at most `most` bytes.
+    pub(super) fn send(
+        &mut self,
+        socket: &mut (impl Write + AsFd),
+        disk: &Disk,
+        outflow: &mut Outflow,
+        most: usize,
+    ) -> Result<Moved, SendError> {
+        loop {
+            let sent = match self.queue.front_mut() {
+                None => return Ok(Moved::Bytes(0)),
+                Some(Outgoing::Bytes(bytes)) => socket.write(bytes).map(|length| {
+                    bytes.advance(length);
+                    self.held -= length;
+                    (Moved::Bytes(length), bytes.is_empty())
+                }),
+                Some(Outgoing::Extent(extent)) => {
+                    let open = disk.open_extent(extent).map_err(SendError::File)?;
+                    self.queue[0] = Outgoing::File(open);
+                    continue;
+                }
+                Some(Outgoing::File(file)) => {
+                    match file.send(socket.as_fd(), most.min(SEND_BYTES), outflow) {
+                        Ok(length) => Ok((Moved::Content(length), file.remaining() == 0)),
+                        Err(error) => match OpenExtent::disk_error(&error) {
+                            Some(error) => return Err(SendError::File(error.clone())),
+                            None => Err(error),
+                        },
+                    }
+                }
+            };
+            match sent {
+                Ok((moved, over)) => {
+                    if over {
+                        self.queue.pop_front();
+                    }
+                    return Ok(moved);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(SendError::Socket(error)),
+            }
+        }
+    }
+
+    /// Sends what is first if it is in memory and the socket takes it now, before the socket is closed.
+    pub(super) fn send_last_word(&mut self, socket: &mut impl Write) {
+        if let Some(Outgoing::Bytes(bytes)) = self.queue.front() {
+            let _ = socket.write(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Place;
+    use crate::net::testing::TestDir;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    fn extent(path: &std::path::Path, offset: u64, length: u32) -> Extent {
+        Extent { place: Place::File(path.into()), offset, length, stamp: None }
+    }
+
+    #[test]
+    fn bytes_and_parts_of_files_leave_in_their_order() {
+        let dir = TestDir::new();
+        let disk = dir.disk();
+        let path = dir.file("file", b"0123456789");
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let (mut outbox, mut outflow) = (Outbox::default(), Outflow::default());
+        outbox.push_bytes(b"a");
+        outbox.push_bytes(b"b");
+        outbox.push_extent(extent(&path, 2, 3), &disk);
+        outbox.push_bytes(b"c");
+        outbox.push_extent(extent(&path, 9, 1), &disk);
+        assert_eq!(outbox.held_bytes(), 3);
+        let mut moved = Vec::new();
+        while !outbox.is_empty() {
+            moved.push(outbox.send(&mut near, &disk, &mut outflow, 2).unwrap());
+        }
+        let content = Moved::Content;
+        assert_eq!(moved, [Moved::Bytes(2), content(2), content(1), Moved::Bytes(1), content(1)]);
+        assert_eq!(
+            (outbox.held_bytes(), outbox.send(&mut near, &disk, &mut outflow, 2).unwrap().bytes()),
+            (0, 0)
+        );
+        drop(near);
+        let mut arrived = String::new();
+        far.read_to_string(&mut arrived).unwrap();
+        assert_eq!(arrived, "ab234c9");
+    }
+
+    #[test]
+    fn a_full_socket_and_a_file_that_is_gone_are_told_apart() {
+        let dir = TestDir::new();
+        let disk = dir.disk();
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let (mut outbox, mut outflow) = (Outbox::default(), Outflow::default());
+        outbox.push_bytes(&vec![7; 4 << 20]);
+        let error = loop {
+            match outbox.send(&mut near, &disk, &mut outflow, usize::MAX) {
+                Ok(moved) => assert!(moved.bytes() > 0),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, SendError::Socket(error) if error.kind() == ErrorKind::WouldBlock));
+        drop(far);
+        let mut outbox = Outbox::default();
+        outbox.push_extent(extent(&dir.path("none"), 0, 1), &disk);
+        assert!(matches!(outbox.send(&mut near, &disk, &mut outflow, 1), Err(SendError::File(_))));
+    }
+}
