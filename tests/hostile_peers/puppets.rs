@@ -14,6 +14,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
@@ -246,6 +247,75 @@ pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, byt
                     _ => stream.socket.write_all(&vec![0; (length + more) as usize]).ok()?,
                 }
             }
+            _ => {}
+        }
+    }
+}
+
+/// Listens as `identity`, serves the file `wrong` with zeros for chunks and the file `right` as it is, and says which pieces
+/// it is told not to verify.
+pub(crate) fn source_of_two(
+    identity: Identity,
+    wrong: &Arc<Vec<u8>>,
+    right: &Arc<Vec<u8>>,
+    told: Sender<Key>,
+) -> (Arc<Identity>, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (identity, wrong, right) = (Arc::new(identity), Arc::clone(wrong), Arc::clone(right));
+    let ours = Arc::clone(&identity);
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let Ok(socket) = socket else { return };
+            let (identity, wrong, right) = (Arc::clone(&identity), Arc::clone(&wrong), Arc::clone(&right));
+            let told = told.clone();
+            std::thread::spawn(move || serve_two(Stream::new(socket), &identity, &[&wrong, &right], &told));
+        }
+    });
+    (ours, address)
+}
+
+/// Serves the first of two files with zeros for chunks.
+fn serve_two(
+    mut stream: Stream,
+    identity: &Identity,
+    files: &[&Vec<u8>; 2],
+    told: &Sender<Key>,
+) -> Option<()> {
+    stream.shake_hands(identity, false)?;
+    let manifests = files.map(|bytes| manifest(bytes));
+    loop {
+        let frame = stream.frame()?;
+        let Ok(Parsed::Frame(frame, _)) = Frame::parse(&frame) else { return None };
+        match frame {
+            Frame::Unverified { key } => told.send(key).ok()?,
+            Frame::Which { question, keys } => {
+                let mut bitmap = [0; 16];
+                let has = |key: &Key| manifests.iter().any(|manifest| manifest.keys().contains(key));
+                (0..keys.len()).filter(|&i| has(&keys[i])).for_each(|i| bitmap[i / 8] |= 1 << (i % 8));
+                stream.send(&Frame::Have { question, bitmap }).ok()?;
+            }
+            Frame::Request { request, key } => {
+                let file = manifests.iter().position(|it| it.hash() == key || it.keys().contains(&key));
+                let Some(file) = file else {
+                    stream.send(&Frame::Refuse { request, reason: Refusal::NotFound }).ok()?;
+                    continue;
+                };
+                let manifest = &manifests[file];
+                let (content, bytes) = match manifest.keys().iter().position(|chunk| *chunk == key) {
+                    None => (Content::Manifest, manifest.encode()),
+                    Some(index) => {
+                        let index = index as u32;
+                        let (start, length) = (manifest.chunk_offset(index), manifest.chunk_length(index));
+                        let chunk = files[file][start as usize..][..length as usize].to_vec();
+                        (Content::Chunk, if file == 0 { vec![0; chunk.len()] } else { chunk })
+                    }
+                };
+                let length = bytes.len() as u32;
+                stream.send(&Frame::Block { request, content, length }).ok()?;
+                stream.socket.write_all(&bytes).ok()?;
+            }
+            // What is taken back has been sent in full by then.
             _ => {}
         }
     }

@@ -1,14 +1,16 @@
 //! As sources of a file that somebody fetches.
 
 use crate::puppets::*;
-use crate::support::Node;
+use crate::support::{Node, Scratch};
+use elver::id::Key;
 use std::sync::Arc;
 
 /// Fetches a file from an honest node and so many hostile ones, of which the reader hears first.
 fn fetch_among(habit: Habit, count: usize) {
     let honest = Node::start(&[]);
     let bytes = Arc::new(content(habit as u64 + 100, 2 * MIB + 5));
-    let file = honest.dir().join("shared");
+    let scratch = Scratch::new();
+    let file = scratch.path().join("shared");
     std::fs::write(&file, &*bytes).unwrap();
     honest.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
     let hash = manifest(&bytes).hash();
@@ -18,7 +20,7 @@ fn fetch_among(habit: Habit, count: usize) {
         Datagrams::new([127, 0, 0, 1], identity, &reader).announce(hash, address);
     }
     let before = reader.peak_bytes();
-    let target = reader.dir().join("target");
+    let target = scratch.path().join("target");
     let ended = reader.elver(["get", &hash.to_string(), "-o", target.to_str().unwrap()]);
     assert_eq!(ended.code, Some(0), "{habit:?}: {}\n{}", ended.stderr, reader.status());
     assert!(std::fs::read(&target).unwrap() == *bytes, "{habit:?}");
@@ -85,13 +87,68 @@ fn wrong_content_from_everybody_ends_with_6_and_without_a_file() {
             let (identity, address) = source(somebody(), habit, &bytes);
             Datagrams::new([127, 0, 0, 1], identity, &reader).announce(hash, address);
         }
-        let target = reader.dir().join("target");
+        let scratch = Scratch::new();
+        let target = scratch.path().join("target");
         let ended =
             reader.elver(["get", "--timeout", "15s", &hash.to_string(), "-o", target.to_str().unwrap()]);
         assert_eq!(ended.code, Some(6), "{habit:?}: {}\n{}", ended.stderr, reader.status());
         assert!(!target.exists(), "{habit:?}");
         assert!(counter(&reader, "sources_bad") >= 3, "{habit:?}");
     }
+}
+
+/// The bans that a node shows.
+fn bans(node: &Node) -> Vec<serde_json::Value> {
+    let peers = node.elver(["peers", "--json"]).expect(0).objects();
+    let theirs = |peer: &serde_json::Value| peer["bans"].as_array().cloned().unwrap_or_default();
+    peers.iter().flat_map(theirs).collect()
+}
+
+#[test]
+fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
+    let reader = Node::start(&[]);
+    let (wrong, right) = (Arc::new(content(300, 2 * MIB)), Arc::new(content(301, 2 * MIB + 9)));
+    let (bad, good) = (manifest(&wrong).hash(), manifest(&right).hash());
+    let (told, heard) = std::sync::mpsc::channel();
+    let (identity, address) = source_of_two(somebody(), &wrong, &right, told);
+    let id = identity.id().to_string();
+    let mut datagrams = Datagrams::new([127, 0, 0, 1], identity, &reader);
+    datagrams.announce(bad, address);
+    datagrams.announce(good, address);
+    let scratch = Scratch::new();
+    let get = |hash: &Key, name: &str| {
+        let target = scratch.path().join(name);
+        let ended =
+            reader.elver(["get", "--timeout", "9s", &hash.to_string(), "-o", target.to_str().unwrap()]);
+        (ended, target)
+    };
+    let (ended, target) = get(&bad, "bad");
+    assert_eq!(ended.code, Some(6), "{}", ended.stderr);
+    assert!(!target.exists());
+    // It was told which piece, over the same stream.
+    let reported = heard.recv_timeout(crate::support::LIMIT).expect("a report");
+    assert!(manifest(&wrong).keys().contains(&reported));
+    // The other file comes at once.
+    let (ended, target) = get(&good, "good");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(std::fs::read(target).unwrap() == *right);
+
+    let shown = bans(&reader);
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!((shown[0]["file"].as_str(), shown[0]["times"].as_u64()), (Some(&*bad.to_string()), Some(1)));
+    assert!((1..=120).contains(&shown[0]["seconds"].as_u64().unwrap()), "{shown:?}");
+    let text = reader.elver(["peers"]).expect(0).text();
+    assert!(text.contains(&id[..16]) && text.contains(&format!("for {bad}: it sent content")), "{text}");
+    assert!(reader.log().contains(&format!("sent content of {bad} (piece {reported})")), "{}", reader.log());
+
+    reader.elver(["peers", "--forgive", "0123456789abcdef"]).expect(3);
+    reader.elver(["peers", "--forgive", &id[..8]]).expect(0);
+    assert_eq!(bans(&reader), Vec::<serde_json::Value>::new());
+    // It is asked again, sends the same again, and is banned again.
+    let (ended, _) = get(&bad, "bad");
+    assert_eq!((ended.code, bans(&reader).len()), (Some(6), 1), "{}", ended.stderr);
+    let lifted = reader.elver(["peers", "--forgive", "all", "--json"]).expect(0).text();
+    assert_eq!(lifted.trim(), r#"{"bans":1}"#);
 }
 
 // Datagrams.

@@ -1,7 +1,7 @@
 //! Over streams: handshakes, requests and offers.
 
 use crate::puppets::*;
-use crate::support::{Node, wait_for};
+use crate::support::{Node, Scratch, wait_for};
 use elver::id::Key;
 use elver::manifest::Content;
 use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
@@ -76,7 +76,8 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
 fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
     let node = Node::start(&[]);
     let bytes = content(1, 2 * MIB);
-    let file = node.dir().join("shared");
+    let scratch = Scratch::new();
+    let file = scratch.path().join("shared");
     std::fs::write(&file, &bytes).unwrap();
     let address = node.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
     let key = manifest(&bytes).keys()[0];

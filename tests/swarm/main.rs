@@ -1,5 +1,6 @@
 //! Several real nodes on loopback: what goes in at one comes out at another, whatever happens in between.
 
+mod blame;
 mod downloads;
 mod explain;
 mod network;

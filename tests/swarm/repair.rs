@@ -24,7 +24,7 @@ reconcile = 5
 ";
 
 /// Starts nodes with short timers, and waits until each counts on every other.
-fn start(count: usize) -> Swarm {
+pub(crate) fn start(count: usize) -> Swarm {
     let dir = crate::support::Scratch::new();
     let mut nodes: Vec<Node> = Vec::new();
     for index in 0..count {
@@ -62,14 +62,14 @@ fn peer(node: &Node, id: &str) -> Option<Peer> {
     }
 }
 
-fn explained(node: &Node, hash: &str) -> Explanation {
+pub(crate) fn explained(node: &Node, hash: &str) -> Explanation {
     match node.request(&Command::Explain { hash: hash.parse().unwrap(), timeout: Some(20) }) {
         Some(Response::Done(Reply::Explain(told))) => *told,
         other => panic!("explain answered {other:?}"),
     }
 }
 
-fn signal(node: &Node, signal: Signal) {
+pub(crate) fn signal(node: &Node, signal: Signal) {
     kill_process(Pid::from_raw(node.pid() as i32).unwrap(), signal).unwrap();
 }
 
