@@ -330,6 +330,8 @@ pub enum DiskErrorKind {
     Changed,
     /// The file is too large, or not a regular file.
     Unsuitable,
+    /// The system is short of descriptors or memory: it says nothing of the file, and another time it may work.
+    Busy,
     /// Anything else: the medium may be broken.
     Failed,
 }

@@ -23,6 +23,13 @@ pub enum OpenError {
         /// The process that holds it, when it said so.
         process: Option<u32>,
     },
+    /// A file that the node cannot do without is there and cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// A file that the node cannot do without is damaged.
     Corrupt {
         /// The file.
@@ -52,6 +59,11 @@ impl OpenError {
         }
     }
 
+    /// The error when a file that is there cannot be read.
+    pub(super) fn unreadable(path: &Path, error: io::Error) -> Self {
+        OpenError::Unreadable { path: path.to_owned(), error }
+    }
+
     /// The error when a step of the driver's own failed while opening.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
         move |error| OpenError::new(path, error)
@@ -61,9 +73,21 @@ impl OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::NotWritable { path, error } => write!(
+            OpenError::NotWritable { path, error } => {
+                write!(f, "cannot write {}: {error}; ", path.display())?;
+                match (kind_of(error), Errno::from_io_error(error)) {
+                    (DiskErrorKind::NoSpace, _) => {
+                        f.write_str("make room for a few kilobytes there, or choose a directory elsewhere with --dir")
+                    }
+                    (_, Some(Errno::ROFS)) => f.write_str(
+                        "its file system can only be read: mount it to be written, or choose another with --dir",
+                    ),
+                    _ => f.write_str("choose a directory that this user may write with --dir"),
+                }
+            }
+            OpenError::Unreadable { path, error } => write!(
                 f,
-                "cannot write {}: {error}; choose a directory that this user may write with --dir",
+                "cannot read {}: {error}; let the user that the node runs as read it, or restore it from a backup",
                 path.display()
             ),
             OpenError::InUse { path, process } => {
@@ -84,7 +108,9 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            OpenError::NotWritable { error, .. } | OpenError::Failed { error, .. } => Some(error),
+            OpenError::NotWritable { error, .. }
+            | OpenError::Unreadable { error, .. }
+            | OpenError::Failed { error, .. } => Some(error),
             OpenError::InUse { .. } | OpenError::Corrupt { .. } => None,
         }
     }
@@ -96,6 +122,9 @@ pub(super) fn kind_of(error: &io::Error) -> DiskErrorKind {
         Some(Errno::NOSPC | Errno::DQUOT) => DiskErrorKind::NoSpace,
         Some(Errno::NOENT | Errno::NOTDIR) => DiskErrorKind::NotFound,
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => DiskErrorKind::Denied,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::INTR | Errno::AGAIN) => {
+            DiskErrorKind::Busy
+        }
         Some(Errno::ISDIR | Errno::FBIG | Errno::NAMETOOLONG | Errno::LOOP | Errno::NXIO) => {
             DiskErrorKind::Unsuitable
         }
@@ -150,6 +179,8 @@ mod tests {
             (Errno::ROFS, DiskErrorKind::Denied),
             (Errno::ISDIR, DiskErrorKind::Unsuitable),
             (Errno::IO, DiskErrorKind::Failed),
+            (Errno::MFILE, DiskErrorKind::Busy),
+            (Errno::NOMEM, DiskErrorKind::Busy),
         ];
         for (errno, kind) in pairs {
             let error = failed("write", Path::new("/some/file"), errno);
@@ -163,6 +194,8 @@ mod tests {
     fn a_directory_that_cannot_be_used_says_what_to_do() {
         let full = OpenError::new(Path::new("/d/lock"), Errno::ROFS.into());
         assert!(full.to_string().contains("--dir"), "{full}");
+        let full = OpenError::new(Path::new("/d/lock"), Errno::NOSPC.into());
+        assert!(full.to_string().contains("make room"), "{full}");
         let used = OpenError::InUse { path: "/d".into(), process: Some(42) };
         assert!(used.to_string().contains("process 42"), "{used}");
         assert!(matches!(OpenError::new(Path::new("/d"), Errno::IO.into()), OpenError::Failed { .. }));

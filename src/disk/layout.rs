@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `lock` | held while a node runs here |
 //! | `identity.key` | the node's secret, 64 hexadecimal digits |
-//! | `ages` | how often it was started and how long it has been running |
+//! | `ages`, `ages.copy` | how often it was started and how long it has been running |
 //! | `peers`, `records` | contacts of last time, own value records |
 //! | `pieces/ab/abcd…` | stored pieces, by key |
 //! | `incoming/17` | pieces that have not been committed |
 //! | `shares/abcd…` | what is shared, with its manifest |
+//! | `damaged/ages.3` | files of the node's own that it could not read, the last few |
 //! | `cache/abcd…` | files fetched without a name of the user's own |
 
 use crate::id::Key;

@@ -14,7 +14,9 @@
 //! Content on its way from or to a socket does not pass through operations: the loop opens an [`OpenExtent`] or an
 //! [`OpenSink`] and has these move the bytes.
 
+mod ages;
 mod commit;
+mod damaged;
 mod durable;
 mod error;
 mod extent;
@@ -43,7 +45,9 @@ use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, PassedId, Place, Recovered, Share, Sink,
 };
+use ages::Diary;
 use commit::Commits;
+use damaged::Damaged;
 use durable::Replace;
 use error::failed;
 use extent::open_regular;
@@ -51,6 +55,7 @@ use kept::Kept;
 use layout::Layout;
 use lock::Lock;
 use own::Own;
+use recovery::Stock;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
@@ -77,6 +82,9 @@ type Answer = Result<DiskReply, DiskError>;
 pub struct Disk {
     layout: Layout,
     own: Own,
+    diary: Diary,
+    /// Whether every directory that something is to lie in is there.
+    roomy: bool,
     _lock: Lock,
     /// Descriptors that users' programs passed and no operation has taken yet.
     passed: BTreeMap<PassedId, File>,
@@ -104,17 +112,24 @@ impl Disk {
         let layout = Layout::new(dir.canonicalize().map_err(OpenError::at(dir))?);
         let lock = Lock::take(layout.root(), &layout.file("lock"))?;
         let secret = state::secret(&layout)?;
-        let last = state::read_ages(&layout)?;
+        let damaged = Damaged::new(&layout);
+        let last = ages::read(&layout, &damaged, secret.is_some());
         let ages = Ages { boots: last.ages.boots.saturating_add(1), ..last.ages };
-        let recovered = recovery::recover(&layout, &last, ages)?;
+        let Stock { recovered, cleared, roomy } = recovery::recover(&layout, &last, ages, &damaged);
         // Only now: a start that fails or is killed before all is cleared away must not count as one that has done it.
-        let path = layout.file("ages");
-        state::save_ages(&layout, &Ages { clean: false, ..ages }).map_err(OpenError::at(&path))?;
+        let mut diary = Diary::new(ages::Record { ages: Ages { clean: false, ..ages }, cleared });
+        diary.write(&layout);
+        let secret = match secret {
+            Some(secret) => secret,
+            None => state::make_secret(&layout)?,
+        };
         let unsynced = recovered.shares.iter().filter(|share| !share.synced);
         let unsynced = unsynced.map(|share| (share.manifest.hash(), Arc::new(share.clone()))).collect();
         let disk = Disk {
             own: Own::new(&layout),
             layout,
+            diary,
+            roomy,
             _lock: lock,
             passed: BTreeMap::new(),
             kept: Kept::default(),
@@ -224,6 +239,16 @@ impl Disk {
         self.run_tasks(rest + kept);
     }
 
+    /// Does what could not be done at the start for want of room: the driver calls it from time to time.
+    pub fn tend(&mut self) {
+        if !self.roomy {
+            self.roomy = recovery::make_rooms(&self.layout);
+        }
+        if !self.diary.is_written() {
+            self.diary.write(&self.layout);
+        }
+    }
+
     /// Finishes what is to be durable, abandons the rest, syncs what was downloaded, and writes down that the run ended in
     /// order.
     pub fn clean_shutdown(&mut self, ages: Ages) -> Result<(), DiskError> {
@@ -250,9 +275,8 @@ impl Disk {
         }
     }
 
-    fn save_ages(&self, ages: &Ages) -> Result<(), DiskError> {
-        state::save_ages(&self.layout, ages)
-            .map_err(|error| failed("write", &self.layout.file("ages"), error))
+    fn save_ages(&mut self, ages: &Ages) -> Result<(), DiskError> {
+        self.diary.save(&self.layout, ages).map_err(|error| failed("write", &self.layout.file("ages"), error))
     }
 
     /// Does what is over at once, and begins the rest.

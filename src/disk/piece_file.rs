@@ -61,11 +61,20 @@ impl Trailer {
         trailer
     }
 
+    /// Whether a later version of the program wrote it. Magic, version and the checksum at the end stay where they are.
+    fn is_newer(&self) -> bool {
+        self.magic == MAGIC && self.version > VERSION && self.has_checksum()
+    }
+
+    fn has_checksum(&self) -> bool {
+        self.checksum.get() == xxh3_64(&self.as_bytes()[..COVERED])
+    }
+
     /// What it says, when it is whole and belongs to a file of `file_length` bytes called `key`.
     fn check(&self, file_length: u64, key: &Key) -> Option<PieceMeta> {
         let whole = self.magic == MAGIC
             && self.version == VERSION
-            && self.checksum.get() == xxh3_64(&self.as_bytes()[..COVERED])
+            && self.has_checksum()
             && u64::from(self.length.get()) + PIECE_OVERHEAD_BYTES == file_length
             && self.key == *key;
         let content = Content::from_number(self.content).filter(|_| whole)?;
@@ -80,21 +89,41 @@ impl Trailer {
     }
 }
 
-/// Reads what a piece's file says that it is; `None` when it is torn, damaged or not what its name says.
-pub(super) fn read(file: &File, key: &Key) -> io::Result<Option<PieceMeta>> {
-    Ok(read_checked(file, key)?.map(|(meta, _)| meta))
+/// What a piece's file says that it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// A whole piece, with the XXH3-64 that its content had when it was stored.
+    Piece(PieceMeta, u64),
+    /// A piece of a later version of the program.
+    Newer,
+    /// It is torn, damaged or not what its name says.
+    Damaged,
 }
 
-/// Like [`read`], with the XXH3-64 that the content had when it was stored.
-pub(super) fn read_checked(file: &File, key: &Key) -> io::Result<Option<(PieceMeta, u64)>> {
+/// Reads what a piece's file says that it is.
+pub(super) fn read(file: &File, key: &Key) -> io::Result<Found> {
     let file_length = file.metadata()?.len();
     let Some(at) = file_length.checked_sub(PIECE_OVERHEAD_BYTES) else {
-        return Ok(None);
+        return Ok(Found::Damaged);
     };
     let mut bytes = [0; TRAILER_BYTES];
     file.read_exact_at(&mut bytes, at)?;
     let trailer = Trailer::ref_from_bytes(&bytes).expect("as many bytes as a trailer has");
-    Ok(trailer.check(file_length, key).map(|meta| (meta, trailer.content_checksum.get())))
+    Ok(match trailer.check(file_length, key) {
+        Some(meta) => Found::Piece(meta, trailer.content_checksum.get()),
+        None if trailer.is_newer() => Found::Newer,
+        None => Found::Damaged,
+    })
+}
+
+/// Makes a piece's file one of a later version.
+#[cfg(test)]
+pub(super) fn make_newer(bytes: &mut [u8]) {
+    let at = bytes.len() - TRAILER_BYTES;
+    let trailer = Trailer::mut_from_bytes(&mut bytes[at..]).unwrap();
+    trailer.version += 1;
+    trailer.reserved_rest = [5; 48];
+    trailer.checksum = U64::new(xxh3_64(&trailer.as_bytes()[..COVERED]));
 }
 
 #[cfg(test)]

@@ -2,20 +2,37 @@
 //!
 //! Whatever was acknowledged has its final name, and everything behind a final name was synced before it got that. So
 //! what has no final name is deleted, and what has one and is damaged all the same was damaged by the medium: it is
-//! deleted too, with a line in the log.
+//! deleted too, with a line in the log. What a later version wrote is left for that.
+//!
+//! Nothing here keeps a node from starting: on a disk that is full, can only be read or fails, it serves what can be read.
+//! What could not be cleared away is no worse than before, but this start must not count as one that has done it
+//! ([`Stock::cleared`]).
 
+use super::ages::LastRun;
+use super::damaged::Damaged;
 use super::error::OpenError;
 use super::extent::{open_regular, stamp_of};
 use super::files::{self, remove, sync_directory};
 use super::layout::{Layout, is_temporary};
-use super::state::{LastRun, read_sealed, read_small};
-use super::{piece_file, share_file};
+use super::piece_file::{self, Found};
+use super::share_file;
+use super::state::{read_sealed, read_small};
 use crate::id::Key;
 use crate::io::{Ages, PieceMeta, Place, Recovered, Share};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// What is there.
+pub(super) struct Stock {
+    /// What the node hears of.
+    pub(super) recovered: Recovered,
+    /// Whether everything that the last run left unfinished is gone, and every name is on the medium.
+    pub(super) cleared: bool,
+    /// Whether every directory that something is to lie in is there.
+    pub(super) roomy: bool,
+}
 
 /// Makes a directory that only this user enters, and those that it lies in, unless it is there.
 pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
@@ -29,85 +46,158 @@ pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
     files::make_directory(path).map_err(OpenError::at(path))
 }
 
+/// Makes the directories that everything lies in; `false` when there is no room for them.
+pub(super) fn make_rooms(layout: &Layout) -> bool {
+    let rooms = [layout.pieces(), layout.incoming(), layout.shares(), layout.cache()];
+    let made = rooms.map(|path| make_directory(&path).map_err(|error| log::warn!("{error}")));
+    made.iter().all(Result::is_ok)
+}
+
 /// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's.
-pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages) -> Result<Recovered, OpenError> {
-    for path in [layout.pieces(), layout.incoming(), layout.shares(), layout.cache()] {
-        make_directory(&path)?;
+pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Damaged) -> Stock {
+    let mut clearing = Clearing { failures: 0 };
+    let roomy = make_rooms(layout);
+    for name in ["identity.key", "ages", "ages.copy", "peers", "records"] {
+        clearing.remove(&super::layout::temporary(&layout.file(name)));
     }
-    for name in ["identity.key", "ages", "peers", "records"] {
-        let path = super::layout::temporary(&layout.file(name));
-        remove(&path).map_err(OpenError::at(&path))?;
+    for path in clearing.files_in(&layout.incoming()) {
+        clearing.remove(&path);
     }
-    for path in files_in(&layout.incoming())? {
-        delete(&path)?;
-    }
-    let pieces = pieces(layout, last.ages.clean)?;
-    let shares = shares(layout, last)?;
+    let pieces = pieces(layout, &mut clearing, last.ages.clean);
+    let shares = shares(layout, &mut clearing, last);
     let kept: BTreeSet<PathBuf> = shares.iter().map(|share| layout.path(&share.place)).collect();
-    for path in files_in(&layout.cache())? {
+    for path in clearing.files_in(&layout.cache()) {
         if !kept.contains(&path) {
-            delete(&path)?;
+            clearing.remove(&path);
         }
     }
     if !last.ages.clean {
         // A process that was killed may have named what it had no time to make the medium remember. It will be counted
         // on from now on. The root is synced when this start is counted, whatever the last run was.
         for path in [layout.pieces(), layout.shares()] {
-            sync_directory(&path).map_err(OpenError::at(&path))?;
+            clearing.sync(&path);
         }
     }
-    let (peers, records) = (read_sealed(&layout.file("peers")), read_sealed(&layout.file("records")));
-    Ok(Recovered { ages, pieces, shares, peers, records })
+    let peers = read_sealed(&layout.file("peers"), damaged);
+    let records = read_sealed(&layout.file("records"), damaged);
+    let recovered = Recovered { ages, pieces, shares, peers, records };
+    Stock { recovered, cleared: clearing.is_done(), roomy }
 }
 
-/// The stored pieces that are whole.
-fn pieces(layout: &Layout, clean: bool) -> Result<Vec<PieceMeta>, OpenError> {
-    let mut pieces = Vec::new();
-    let mut dropped = 0;
-    for directory in entries_in(&layout.pieces())?.into_iter().filter(|path| path.is_dir()) {
-        for path in files_in(&directory)? {
-            let found = piece_at(layout, &path).map_err(OpenError::at(&path))?;
-            match found {
-                Some(meta) => pieces.push(meta),
-                None => {
-                    log::warn!("the stored piece {} is damaged and is deleted", path.display());
-                    delete(&path)?;
-                    dropped += 1;
+/// Clearing away, which goes on past what fails.
+struct Clearing {
+    failures: u32,
+}
+
+impl Clearing {
+    fn is_done(&self) -> bool {
+        self.failures == 0
+    }
+
+    fn failed(&mut self, tried: &str, path: &Path, error: &io::Error) {
+        // A disk that fails once fails often: one line is enough.
+        let level = if self.failures == 0 { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "cannot {tried} {}: {error}; the node starts all the same", path.display());
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn remove(&mut self, path: &Path) {
+        if let Err(error) = remove(path) {
+            self.failed("delete", path, &error);
+        }
+    }
+
+    fn sync(&mut self, directory: &Path) {
+        if let Err(error) = sync_directory(directory) {
+            self.failed("sync", directory, &error);
+        }
+    }
+
+    /// The regular files in a directory. What else is there is not the node's.
+    fn files_in(&mut self, directory: &Path) -> Vec<PathBuf> {
+        let mut paths = self.entries_in(directory);
+        paths.retain(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()));
+        paths
+    }
+
+    fn entries_in(&mut self, directory: &Path) -> Vec<PathBuf> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.failed("read", directory, &error);
+                return Vec::new();
+            }
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            match entry {
+                Ok(entry) => paths.push(entry.path()),
+                Err(error) => {
+                    // What was listed before is used. A directory that fails may do so for ever.
+                    self.failed("read", directory, &error);
+                    break;
                 }
             }
         }
+        paths.sort_unstable();
+        paths
+    }
+}
+
+/// The stored pieces that are whole.
+fn pieces(layout: &Layout, clearing: &mut Clearing, clean: bool) -> Vec<PieceMeta> {
+    let mut pieces = Vec::new();
+    let (mut dropped, mut newer) = (0, 0);
+    for directory in clearing.entries_in(&layout.pieces()).into_iter().filter(|path| path.is_dir()) {
+        for path in clearing.files_in(&directory) {
+            match piece_at(layout, &path) {
+                Ok(Found::Piece(meta, _)) => pieces.push(meta),
+                Ok(Found::Newer) => newer += 1,
+                Ok(Found::Damaged) => {
+                    log::warn!("the stored piece {} is damaged and is deleted", path.display());
+                    clearing.remove(&path);
+                    dropped += 1;
+                }
+                Err(error) => clearing.failed("read", &path, &error),
+            }
+        }
         if !clean {
-            sync_directory(&directory).map_err(OpenError::at(&directory))?;
+            clearing.sync(&directory);
         }
     }
     if dropped > 0 {
         log::warn!("{dropped} damaged pieces were deleted; other nodes will be asked for copies");
     }
-    Ok(pieces)
+    if newer > 0 {
+        log::warn!(
+            "{newer} stored pieces are of a later version of elver: they are left alone until that runs here"
+        );
+    }
+    pieces
 }
 
-fn piece_at(layout: &Layout, path: &Path) -> io::Result<Option<PieceMeta>> {
+fn piece_at(layout: &Layout, path: &Path) -> io::Result<Found> {
     match key_of(path).filter(|key| layout.path(&Place::Piece(*key)) == path) {
         Some(key) => piece_file::read(&fs::File::open(path)?, &key),
-        None => Ok(None),
+        None => Ok(Found::Damaged),
     }
 }
 
 /// The shares whose files are what they were.
-fn shares(layout: &Layout, last: &LastRun) -> Result<Vec<Share>, OpenError> {
+fn shares(layout: &Layout, clearing: &mut Clearing, last: &LastRun) -> Vec<Share> {
     let mut shares = Vec::new();
-    for path in files_in(&layout.shares())? {
+    for path in clearing.files_in(&layout.shares()) {
         match share_at(layout, &path, last) {
             Ok(share) => shares.push(share),
             Err(why) => {
                 if !is_temporary(&path) {
                     log::warn!("{why}");
                 }
-                delete(&path)?;
+                clearing.remove(&path);
             }
         }
     }
-    Ok(shares)
+    shares
 }
 
 fn share_at(layout: &Layout, path: &Path, last: &LastRun) -> Result<Share, String> {
@@ -132,25 +222,4 @@ fn share_at(layout: &Layout, path: &Path, last: &LastRun) -> Result<Share, Strin
 /// The key that a file is named after.
 fn key_of(path: &Path) -> Option<Key> {
     path.file_name()?.to_str()?.parse().ok()
-}
-
-/// The regular files in a directory. What else is there is not the node's.
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let mut paths = entries_in(directory)?;
-    paths.retain(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()));
-    Ok(paths)
-}
-
-fn entries_in(directory: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let entries = fs::read_dir(directory).and_then(|entries| {
-        let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
-        paths
-    });
-    let mut paths = entries.map_err(OpenError::at(directory))?;
-    paths.sort_unstable();
-    Ok(paths)
-}
-
-fn delete(path: &Path) -> Result<(), OpenError> {
-    remove(path).map_err(OpenError::at(path))
 }

@@ -8,7 +8,7 @@
 
 use super::error::{changed, failed};
 use super::extent::{open_regular, stamp_of};
-use super::piece_file;
+use super::piece_file::{self, Found};
 use super::tasks::{Slice, Task};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp, PieceAt, Place, Soundness};
@@ -99,8 +99,8 @@ impl Verify {
             return Err(changed(&path));
         }
         let stored = match &extent.place {
-            Place::Piece(key) => match piece_file::read_checked(&file, key) {
-                Ok(Some((meta, checksum)))
+            Place::Piece(key) => match piece_file::read(&file, key) {
+                Ok(Found::Piece(meta, checksum))
                     if (meta.content, meta.length, meta.input_offset)
                         == (content, extent.length, input_offset) =>
                 {

@@ -55,10 +55,10 @@ fn a_piece_file_cut_off_anywhere_or_with_a_flipped_trailer_byte_is_dropped() {
     let good = fs::read(&path).unwrap();
     assert_eq!((good.len(), &good[..300]), (428, &bytes[..]));
     let layout = Layout::new(dir.path("node"));
-    let (last, ages) = (state::LastRun::default(), Ages::default());
+    let (last, ages) = (ages::LastRun::default(), Ages::default());
     let attempt = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let recovered = recovery::recover(&layout, &last, ages).unwrap();
+        let recovered = recovery::recover(&layout, &last, ages, &Damaged::new(&layout)).recovered;
         assert_eq!(path.exists(), !recovered.pieces.is_empty());
         recovered.pieces.len()
     };
@@ -87,6 +87,26 @@ fn a_piece_under_anothers_name_is_dropped() {
     fs::copy(&path, disk_path(&dir, Key([7; 32]))).unwrap();
     assert_eq!(dir.open().1.pieces, [piece(&bytes)]);
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1);
+}
+
+#[test]
+fn a_piece_of_a_later_version_is_left_for_that() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 300);
+    stored(&mut disk, &bytes).unwrap();
+    let path = disk.path_of(&Place::Piece(key_of(&bytes)));
+    drop(disk);
+    let mut file = fs::read(&path).unwrap();
+    piece_file::make_newer(&mut file);
+    fs::write(&path, &file).unwrap();
+    let (mut disk, recovered) = dir.open();
+    assert!(recovered.pieces.is_empty());
+    assert_eq!(fs::read(&path).unwrap(), file);
+    // It may be stored by this version too.
+    stored(&mut disk, &bytes).unwrap();
+    drop(disk);
+    assert_eq!(dir.open().1.pieces, [piece(&bytes)]);
 }
 
 fn disk_path(dir: &TestDir, key: Key) -> PathBuf {

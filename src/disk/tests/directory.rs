@@ -18,19 +18,77 @@ fn the_identity_is_made_once_and_kept_for_this_user_alone() {
 }
 
 #[test]
-fn a_damaged_identity_or_age_stops_the_node_and_is_left_alone() {
+fn a_damaged_identity_stops_the_node_and_is_left_alone() {
     let dir = TestDir::new();
     drop(dir.open());
-    for (name, bytes) in [("identity.key", &b"abc"[..]), ("identity.key", &[0xff; 64]), ("ages", &[1; 64])] {
-        let path = dir.path("node").join(name);
-        let good = fs::read(&path).unwrap();
+    let path = dir.path("node").join("identity.key");
+    let good = fs::read(&path).unwrap();
+    for (bytes, advice) in [(&b"abc"[..], "64 hexadecimal digits"), (&[0xff; 64], "backup"), (b"", "empty")] {
         fs::write(&path, bytes).unwrap();
         let error = Disk::open(&dir.path("node")).err().unwrap();
         assert!(matches!(&error, OpenError::Corrupt { path: at, .. } if *at == path), "{error}");
+        assert!(error.to_string().contains(advice), "{error}");
         assert_eq!(fs::read(&path).unwrap(), bytes);
-        fs::write(&path, good).unwrap();
     }
+    fs::write(&path, good).unwrap();
     drop(dir.open());
+}
+
+#[test]
+fn damaged_helper_files_are_set_aside_and_the_node_starts() {
+    let dir = TestDir::new();
+    let (mut disk, recovered, secret) = Disk::open(&dir.path("node")).unwrap();
+    let bytes = content(1, 300);
+    stored(&mut disk, &bytes).unwrap();
+    ask(&mut disk, DiskOp::SavePeers(vec![1; 56])).unwrap();
+    ask(&mut disk, DiskOp::SaveRecords(vec![2; 100])).unwrap();
+    drop(disk);
+    let mut boots = recovered.ages.boots;
+    for (minutes, damage) in (1..).zip([&[0; 64][..], b"", b"torn"]) {
+        // A node is started less than once a second.
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60 * minutes);
+        fs::File::open(dir.path("node/identity.key")).unwrap().set_modified(later).unwrap();
+        for name in ["ages", "ages.copy", "peers", "records"] {
+            fs::write(dir.path("node").join(name), damage).unwrap();
+        }
+        let (disk, recovered, same) = Disk::open(&dir.path("node")).unwrap();
+        assert_eq!((same, recovered.pieces.len()), (secret, 1));
+        assert!(recovered.peers.is_empty() && recovered.records.is_empty());
+        assert!(recovered.ages.boots > boots, "a number of an earlier start would be used again");
+        boots = recovered.ages.boots;
+        drop(disk);
+    }
+    let kept = fs::read_dir(dir.path("node/damaged")).unwrap().count();
+    assert_eq!(kept, 12);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_does_not_keep_the_node_from_starting() {
+    for errno in [Errno::NOSPC, Errno::ROFS, Errno::IO, Errno::ACCESS] {
+        let dir = TestDir::new();
+        let (mut disk, _, secret) = Disk::open(&dir.path("node")).unwrap();
+        let (bytes, shared) = (content(1, 300), content(2, 300));
+        stored(&mut disk, &bytes).unwrap();
+        let share = share_of(&shared, &dir.file("shared", &shared), &disk);
+        ask(&mut disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
+        receive(&disk, &incoming(3, &bytes), &bytes);
+        drop(disk);
+        // A room that a start made or that a user deleted.
+        fs::remove_dir(dir.path("node/cache")).unwrap();
+        record::plan(move |_| Some(Fault::Fail(errno)));
+        let (mut disk, recovered, same) = Disk::open(&dir.path("node")).unwrap();
+        assert_eq!((same, recovered.ages.boots), (secret, 2));
+        assert_eq!((recovered.pieces.len(), recovered.shares.len()), (1, 1));
+        let piece = ask(&mut disk, DiskOp::Read(whole(Place::Piece(key_of(&bytes)), 300, None)));
+        assert_eq!(piece, Ok(DiskReply::Bytes(bytes.clone())));
+        assert!(stored(&mut disk, &content(3, 10)).is_err());
+        record::end_plan();
+        disk.tend();
+        assert!(dir.path("node/cache").is_dir(), "made as soon as that is possible");
+        stored(&mut disk, &content(3, 10)).unwrap();
+        drop(disk);
+        assert_eq!(dir.open().1.ages.boots, 3, "the start was written down later");
+    }
 }
 
 #[test]
@@ -174,12 +232,14 @@ fn a_start_that_fails_is_not_the_one_that_cleared_away_what_a_power_cut_left() {
     fs::File::open(&path).unwrap().set_modified(share_time(&share)).unwrap();
     record::set_machine_boot(Some([2; 16]));
     record::plan(|attempt| (attempt.kind == Kind::Remove).then_some(Fault::Fail(Errno::IO)));
-    assert!(Disk::open(&dir.path("node")).is_err());
+    let (disk, recovered) = dir.open();
+    assert!(recovered.shares.is_empty());
     record::end_plan();
+    drop(disk);
     let (_disk, recovered) = dir.open();
     record::set_machine_boot(None);
-    assert!(recovered.shares.is_empty());
-    assert_eq!(recovered.ages.boots, 2);
+    assert!(recovered.shares.is_empty(), "the share that could not be removed is not trusted either");
+    assert_eq!(recovered.ages.boots, 3);
 }
 
 fn share_time(share: &Share) -> std::time::SystemTime {

@@ -211,17 +211,18 @@ fn what_was_fetched_survives_a_kill_but_is_not_trusted_after_a_power_cut() {
     }
     let ages = Ages::default();
     let runs = [
-        (state::LastRun { ages, same_machine_boot: true }, 2),
+        (ages::LastRun { ages, same_machine_boot: true }, 2),
         // An orderly end syncs what was fetched, and says so in the share itself.
-        (state::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: true }, 2),
-        (state::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: false }, 1),
-        (state::LastRun { ages, same_machine_boot: false }, 1),
+        (ages::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: true }, 2),
+        (ages::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: false }, 1),
+        (ages::LastRun { ages, same_machine_boot: false }, 1),
     ];
     for (last, count) in runs {
-        let recovered = recovery::recover(&disk.layout, &last, ages).unwrap();
+        let damaged = &Damaged::new(&disk.layout);
+        let recovered = recovery::recover(&disk.layout, &last, ages, damaged).recovered;
         assert_eq!(recovered.shares.len(), count, "{last:?}");
     }
-    let last = state::read_ages(&disk.layout).unwrap();
+    let last = ages::read(&disk.layout, &Damaged::new(&disk.layout), true);
     let knows = Path::new("/proc/sys/kernel/random/boot_id").exists();
     assert_eq!((last.ages.clean, last.same_machine_boot), (false, knows));
 }

@@ -34,9 +34,11 @@ use drive::Drive;
 use expected::{Change, Contents, Event, Expected};
 use medium::{Honesty, Manner, Medium};
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::rc::Rc;
 use world::World;
 
 /// How often the run goes on from what a power cut left.
@@ -323,7 +325,7 @@ impl Check {
         let mut expected = expected.clone();
         expected.apply(&Event::Asked(Change::Clean(false)));
         if self.rng.below(FAULT_EVERY) == 0 {
-            self.fail_to_recover();
+            self.fail_to_recover(&expected)?;
         }
         let (disk, found) = drive::open(&self.world.root)?;
         let seen = expected.check(&found, &disk, &self.contents)?;
@@ -343,21 +345,32 @@ impl Check {
         Ok(first)
     }
 
-    /// A recovery that is killed, or meets an error of the medium.
-    fn fail_to_recover(&mut self) {
+    /// A recovery that is killed, or that goes on in spite of a medium that fails or is full from then on.
+    fn fail_to_recover(&mut self, expected: &Expected) -> Result<(), String> {
         let mut left = self.rng.below(24);
         let fault = match self.rng.below(3) {
             0 => Fault::Killed,
             1 => Fault::Fail(Errno::IO),
             _ => Fault::Full(self.rng.below(100) as usize),
         };
+        let met = Rc::new(Cell::new(false));
+        let noted = met.clone();
         record::plan(move |_| {
             left = left.saturating_sub(1);
+            noted.set(noted.get() || left == 0);
             (left == 0).then_some(fault)
         });
         let opened = drive::open(&self.world.root);
         record::end_plan();
-        self.report.faults += u64::from(opened.is_err());
+        self.report.faults += u64::from(met.get());
+        match opened {
+            // What a start says on a failing medium is true as well. One that was killed says nothing.
+            Ok((disk, found)) if fault != Fault::Killed => {
+                let seen = expected.check(&found, &disk, &self.contents);
+                seen.map(|_| ()).map_err(|what| format!("in a start that met {fault:?}, {what}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
