@@ -88,6 +88,9 @@ pub struct Settings {
     /// How long copies are to be kept, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
     #[arg(long, value_name = "T", value_parser = units::parse_lifetime)]
     pub ttl: Option<u32>,
+    /// Time within which everything on disk is read again to find what has rotted, such as 30d; 0 is only on command [env: ELVER_SCRUB] [default: 30d]
+    #[arg(long, value_name = "T", value_parser = units::parse_duration)]
+    pub scrub: Option<u32>,
     /// How membership and repair go about their work.
     #[arg(skip)]
     pub sections: Sections,
@@ -182,7 +185,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "listen",
     "bootstrap",
     "replicas",
@@ -196,6 +199,7 @@ const KEYS: [&str; 13] = [
     "peer_download_rate",
     "streams",
     "uploads",
+    "scrub",
 ];
 
 /// A value before it is read: what file and environment have in common.
@@ -320,6 +324,7 @@ impl Settings {
             leaf: self.leaf.or(others.leaf),
             network: self.network.or(others.network),
             ttl: self.ttl.or(others.ttl),
+            scrub: self.scrub.or(others.scrub),
             sections: self.sections.or(others.sections),
             upload_rate: self.upload_rate.or(others.upload_rate),
             download_rate: self.download_rate.or(others.download_rate),
@@ -342,7 +347,8 @@ impl Settings {
         };
         let streams_max = self.streams.unwrap_or(default.limits.streams_max);
         let uploads_max = self.uploads.unwrap_or(default.limits.uploads_max);
-        let limits = Limits { quota_bytes, streams_max, uploads_max, rates, ..default.limits };
+        let scrub_seconds = self.scrub.unwrap_or(default.limits.scrub_seconds);
+        let limits = Limits { scrub_seconds, quota_bytes, streams_max, uploads_max, rates, ..default.limits };
         let tuning = self.sections.tuning();
         let contradiction = |error: InvalidConfig| ConfigError::Contradiction(error);
         limits.validate().map_err(|error| contradiction(error.into()))?;
@@ -378,6 +384,7 @@ impl Settings {
             "listen" => self.listen = Some(parse_address(&value)?),
             "bootstrap" => self.bootstrap = Some(vec![parse_peer(&value)?]),
             "replicas" => self.replicas = Some(parse_replicas(&value)?),
+            "scrub" => self.scrub = Some(units::parse_duration(&value).map_err(unit)?),
             "quota" => self.quota = Some(units::parse_size(&value).map_err(unit)?),
             "leaf" => self.leaf = Some(parse_bool(&value)?),
             "network" => self.network = Some(parse_network(&value)?),

@@ -92,6 +92,19 @@ pub struct PieceAt {
     pub extent: Extent,
 }
 
+/// A shared file, with all that its content can be checked by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileAt {
+    /// What its content must hash to.
+    pub hash: Key,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Where it lies.
+    pub place: Place,
+    /// What it looked like when it was hashed.
+    pub stamp: FileStamp,
+}
+
 /// What a second reading of a piece showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Soundness {
@@ -166,6 +179,8 @@ pub struct Recovered {
     pub peers: Vec<u8>,
     /// This node's own value records, encoded: see [`DiskOp::SaveRecords`].
     pub records: Vec<u8>,
+    /// How far the scrub was: see [`DiskOp::SaveScrub`].
+    pub scrub: Vec<u8>,
 }
 
 /// Something to be done on disk. Each is answered by one [`DiskDone`], after any number of [`DiskReply::Progress`].
@@ -247,12 +262,17 @@ pub enum DiskOp {
         /// the page cache, and leaves that as it was.
         idle: bool,
     },
+    /// Read a shared file again and check it against its hash, when the disk has nothing else to do. Answer:
+    /// [`DiskReply::Verified`]; an error when it cannot be told, when the file has changed, or when it is not there.
+    VerifyFile(FileAt),
     /// Delete a stored or an arriving piece. Answer: [`DiskReply::Done`].
     Remove(Place),
     /// Remember contacts for the next start. Not synced. Answer: [`DiskReply::Done`].
     SavePeers(Vec<u8>),
     /// Remember own value records, durably. Answer: [`DiskReply::Done`].
     SaveRecords(Vec<u8>),
+    /// Remember how far the scrub is. Not synced. Answer: [`DiskReply::Done`].
+    SaveScrub(Vec<u8>),
     /// Write down the node's age. Answer: [`DiskReply::Done`].
     SaveAges(Ages),
 }

@@ -46,6 +46,8 @@ pub struct Limits {
     pub shares_max: usize,
     /// Bytes on disk that stored pieces and the cache may take together.
     pub quota_bytes: u64,
+    /// Seconds within which everything on disk is read again to find what has rotted; 0 is only on command.
+    pub scrub_seconds: u32,
     /// Commands under way.
     pub commands_max: usize,
     /// What content may take of the line.
@@ -91,6 +93,7 @@ impl Default for Limits {
             pieces_max: 65_536,
             shares_max: 1024,
             quota_bytes: 1 << 30,
+            scrub_seconds: 30 * 24 * 3600,
             commands_max: 64,
             rates: Rates::default(),
         }

@@ -6,7 +6,7 @@ use crate::config::units::{format_duration, format_size};
 use crate::id::NodeId;
 use crate::limits::Rates;
 use crate::node::command::{
-    Command, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, Status,
+    Command, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, ScrubStatus, Status,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -187,6 +187,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         ("files", format!("{} shared", status.shares)),
         ("pieces", format!("{} stored for others", status.pieces)),
         ("disk", format!("{} of {}", format_size(status.stored_bytes), format_size(status.quota_bytes))),
+        ("scrub", scrub_line(&status.scrub)),
         ("limits", limits_line(&status.rates, status.streams_max, status.uploads_max)),
         (
             "content",
@@ -257,6 +258,31 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
         ));
     }
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// How far everything on disk has been read again, in a line.
+fn scrub_line(scrub: &ScrubStatus) -> String {
+    let every = match scrub.every_seconds {
+        0 => "only on command".to_owned(),
+        seconds => format!("within {}", format_duration(seconds)),
+    };
+    let running = match (&scrub.running, scrub.failing) {
+        (_, true) => ", the medium fails: check it".to_owned(),
+        (Some(report), _) => format!(", {}% of a round done, {} bad", scrub.percent, report.bad),
+        (None, _) => String::new(),
+    };
+    let last = match (&scrub.last, scrub.last_age_seconds) {
+        (Some(report), Some(age)) => {
+            let (read, ago) = (format_size(report.bytes), format_duration(age));
+            format!(
+                "; last round {ago} ago: {} pieces and files, {read}, {} bad",
+                report.pieces + report.files,
+                report.bad
+            )
+        }
+        _ => String::new(),
+    };
+    format!("{every}{running}{last}")
 }
 
 /// What a node may use, in a line.

@@ -21,6 +21,7 @@ mod limit;
 mod logging;
 mod node;
 mod put;
+mod scrub;
 #[cfg(test)]
 mod testing;
 mod values;
@@ -94,6 +95,9 @@ enum Subcommand {
     Peers(inspect::PeersArguments),
     /// Show how the node is doing
     Status,
+    /// Read everything on disk again now, and drop what has rotted so that other nodes copy it anew
+    #[command(after_help = scrub::AFTER_HELP)]
+    Scrub(scrub::ScrubArguments),
     /// Show or change what the node may use of the line, until it stops
     #[command(after_help = limit::AFTER_HELP)]
     Limit(limit::LimitArguments),
@@ -197,6 +201,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
         Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
         Subcommand::Peers(arguments) => inspect::peers(&mut context, &arguments),
+        Subcommand::Scrub(arguments) => scrub::run(&mut context, &arguments),
         Subcommand::Status => inspect::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
         Subcommand::Id => inspect::id(&mut context),

@@ -64,6 +64,7 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::Downloading => "downloading",
         Stage::Inspecting => "asking the holders",
         Stage::HandingOver => "handing over",
+        Stage::Scrubbing => "reading",
         Stage::Waiting => "waiting for who has the rest",
     }
 }
@@ -95,6 +96,7 @@ mod tests {
             Stage::Downloading,
             Stage::Inspecting,
             Stage::HandingOver,
+            Stage::Scrubbing,
             Stage::Waiting,
         ] {
             for known in [false, true] {

@@ -6,6 +6,7 @@
 //! | `identity.key` | the node's secret, 64 hexadecimal digits |
 //! | `ages`, `ages.copy` | how often it was started and how long it has been running |
 //! | `peers`, `records` | contacts of last time, own value records |
+//! | `scrub` | how far the scrub was |
 //! | `pieces/ab/abcd…` | stored pieces, by key |
 //! | `incoming/17` | pieces that have not been committed |
 //! | `shares/abcd…` | what is shared, with its manifest |

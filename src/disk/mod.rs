@@ -310,8 +310,13 @@ impl Disk {
             DiskOp::Read(extent) => {
                 Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
             }
+            DiskOp::VerifyFile(file) => {
+                let task = Verify::open_file(layout.path(&file.place), &file)?;
+                self.idle_tasks.push_back((id, Box::new(task)));
+                return Ok(None);
+            }
             DiskOp::Verify { piece, idle } => {
-                match Verify::open(layout.path(&piece.extent.place), piece, idle)? {
+                match Verify::open(layout, piece, idle)? {
                     Begun::Over(soundness) => return Ok(Some(DiskReply::Verified { soundness })),
                     Begun::Goes(task) if idle => self.idle_tasks.push_back((id, Box::new(task))),
                     Begun::Goes(task) => self.tasks.push_back((id, Box::new(task))),
@@ -350,6 +355,7 @@ impl Disk {
                 };
             }
             DiskOp::SavePeers(bytes) => save("peers", &bytes, Replace::Lightly)?,
+            DiskOp::SaveScrub(bytes) => save("scrub", &bytes, Replace::Lightly)?,
             DiskOp::SaveRecords(bytes) => save("records", &bytes, Replace::Durably)?,
             // Only the end of the run is clean, whatever the core has heard of the run before.
             DiskOp::SaveAges(ages) => self.save_ages(&Ages { clean: false, ..ages })?,
@@ -374,6 +380,7 @@ impl Disk {
             | DiskOp::Copy { .. }
             | DiskOp::Read(_)
             | DiskOp::Verify { .. }
+            | DiskOp::VerifyFile(_)
             | DiskOp::Commit { .. }
             | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
         }

@@ -57,7 +57,7 @@ pub(super) fn make_rooms(layout: &Layout) -> bool {
 pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Damaged) -> Stock {
     let mut clearing = Clearing { failures: 0 };
     let roomy = make_rooms(layout);
-    for name in ["identity.key", "ages", "ages.copy", "peers", "records"] {
+    for name in ["identity.key", "ages", "ages.copy", "peers", "records", "scrub"] {
         clearing.remove(&super::layout::temporary(&layout.file(name)));
     }
     for path in clearing.files_in(&layout.incoming()) {
@@ -80,7 +80,8 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Dam
     }
     let peers = read_sealed(&layout.file("peers"), damaged);
     let records = read_sealed(&layout.file("records"), damaged);
-    let recovered = Recovered { ages, pieces, shares, peers, records };
+    let scrub = read_sealed(&layout.file("scrub"), damaged);
+    let recovered = Recovered { ages, pieces, shares, peers, records, scrub };
     Stock { recovered, cleared: clearing.is_done(), roomy }
 }
 

@@ -8,10 +8,11 @@
 
 use super::error::{changed, failed};
 use super::extent::{open_regular, stamp_of};
+use super::layout::Layout;
 use super::piece_file::{self, Found};
 use super::tasks::{Slice, Task};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp, PieceAt, Place, Soundness};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, FileAt, FileStamp, PieceAt, Place, Soundness};
 use crate::manifest::{HashAs, Manifest};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -86,11 +87,13 @@ pub(super) enum Begun {
 }
 
 impl Verify {
-    pub(super) fn open(path: PathBuf, piece: PieceAt, idle: bool) -> Result<Begun, DiskError> {
+    pub(super) fn open(layout: &Layout, piece: PieceAt, idle: bool) -> Result<Begun, DiskError> {
         let PieceAt { key, content, input_offset, extent } = piece;
+        let path = layout.path(&extent.place);
         let (file, metadata) = match open_regular(&path) {
             Ok(opened) => opened,
-            Err(error) if error.kind == DiskErrorKind::NotFound => {
+            // As long as the directory of all pieces is there: without it nothing can be told.
+            Err(error) if error.kind == DiskErrorKind::NotFound && layout.pieces().is_dir() => {
                 return Ok(Begun::Over(Soundness::Missing));
             }
             Err(error) => return Err(error),
@@ -121,6 +124,26 @@ impl Verify {
         let (offset, remaining, stamp) = (extent.offset, u64::from(extent.length), extent.stamp);
         let pace = idle.then(Idle::default);
         Ok(Begun::Goes(Verify { file, path, key, offset, remaining, stamp, sum, stored, pace }))
+    }
+
+    /// A shared file as a whole, in idle time.
+    pub(super) fn open_file(path: PathBuf, at: &FileAt) -> Result<Verify, DiskError> {
+        let (file, metadata) = open_regular(&path)?;
+        if stamp_of(&metadata) != at.stamp || metadata.len() != at.length {
+            return Err(changed(&path));
+        }
+        let hash_as = HashAs::Root;
+        Ok(Verify {
+            file,
+            path,
+            key: at.hash,
+            offset: 0,
+            remaining: at.length,
+            stamp: Some(at.stamp),
+            sum: Sum::Hash { hash_as, hasher: Box::new(hash_as.hasher()) },
+            stored: None,
+            pace: Some(Idle::default()),
+        })
     }
 
     /// Reads the next bytes. `None` when they have not come from the medium.

@@ -550,6 +550,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Lookup { .. } => "lookup",
         Command::Peers => "peers",
         Command::Status => "status",
+        Command::Scrub { .. } => "scrub",
         Command::Id => "id",
         Command::Leave { .. } => "leave",
         Command::Limit { .. } => "limit",

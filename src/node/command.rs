@@ -4,7 +4,9 @@ mod explanation;
 mod status;
 
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
-pub use status::{GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Role, Status};
+pub use status::{
+    GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status,
+};
 
 use crate::id::{Key, NodeId, PublicKey};
 use crate::limits::Rates;
@@ -87,6 +89,12 @@ pub enum Command {
     },
     /// How the node is doing.
     Status,
+    /// Read everything on disk again now, and drop what has rotted.
+    Scrub {
+        /// Answer at once.
+        #[serde(default)]
+        background: bool,
+    },
     /// Who the node is.
     Id,
     /// Hand over what only this node has, say goodbye to the network and stop.
@@ -203,6 +211,8 @@ pub enum Stage {
     Inspecting,
     /// Copying what only this node has to others, before it leaves.
     HandingOver,
+    /// Reading everything on disk again.
+    Scrubbing,
     /// Looking for nodes that have what is missing: nothing has come for a while.
     Waiting,
 }
@@ -284,6 +294,13 @@ pub enum Reply {
     },
     /// How the node is doing.
     Status(Box<Status>),
+    /// Everything on disk has been read again, or is being read.
+    Scrub {
+        /// Whether it goes on in the background. Then nothing is known yet.
+        running: bool,
+        /// What was found.
+        report: ScrubReport,
+    },
     /// Who the node is.
     Id {
         /// Its place in the key space.

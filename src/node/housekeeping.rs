@@ -16,11 +16,17 @@ pub(super) struct Housekeeping {
     ages_due: Instant,
     peers_due: Instant,
     written_peers: Vec<u8>,
+    written_scrub: Vec<u8>,
 }
 
 impl Housekeeping {
     pub(super) fn new(now: Instant) -> Self {
-        Housekeeping { ages_due: now + FIRST, peers_due: now + FIRST, written_peers: Vec::new() }
+        Housekeeping {
+            ages_due: now + FIRST,
+            peers_due: now + FIRST,
+            written_peers: Vec::new(),
+            written_scrub: Vec::new(),
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
@@ -38,6 +44,7 @@ impl Node {
         if self.housekeeping.ages_due <= now {
             self.housekeeping.ages_due = now + EVERY;
             self.machines.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
+            self.remember_scrub();
         }
     }
 
@@ -45,6 +52,7 @@ impl Node {
     pub(super) fn say_goodbye(&mut self, now: Instant, for_good: bool) {
         // Contacts first: saying goodbye may drop them.
         self.remember_peers();
+        self.remember_scrub();
         // The goodbye itself comes last: whoever hears from this node after it takes it for back.
         self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
         self.machines.dht.leave(for_good, &mut self.machines.outbox);
@@ -53,6 +61,14 @@ impl Node {
     /// How old the node is: what its directory is to remember of this run.
     pub fn ages(&self, now: Instant) -> Ages {
         Ages { boots: self.boots, seconds: self.machines.store.age(now), clean: false }
+    }
+
+    fn remember_scrub(&mut self) {
+        let bytes = self.scrub.encode();
+        if bytes != self.housekeeping.written_scrub {
+            self.housekeeping.written_scrub.clone_from(&bytes);
+            self.machines.disk(DiskOp::SaveScrub(bytes), Waiting::Nothing);
+        }
     }
 
     fn remember_peers(&mut self) {

@@ -67,6 +67,7 @@ use machines::Machines;
 use membership::Told;
 use ops::download::{Downloads, Order, Step};
 use ops::recheck::Rechecks;
+use ops::scrub::Scrub;
 use placement::Placement;
 use put::Put;
 use repair::{Relocations, Uplink};
@@ -172,6 +173,7 @@ pub struct Node {
     explains: BTreeMap<CommandId, Explain>,
     /// Questions to other nodes about what they have.
     inspections: BTreeMap<InspectId, Asking>,
+    scrub: Scrub,
     housekeeping: Housekeeping,
     /// The disk was full: until then no pieces are taken from others.
     full_until: Option<Instant>,
@@ -196,6 +198,8 @@ enum Waiting {
     Inspect(inspect::Question, Place),
     /// A look at a piece that a peer complained of.
     Recheck,
+    /// A piece or a file that is read again.
+    Scrub,
 }
 
 /// What a lookup is for.
@@ -250,26 +254,29 @@ impl Node {
         let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
         let gossip = Gossip::new(config.gossip.clone(), public, config.leaf, sequence, rng.bytes(), now);
         let replication = Replication::new(config.replication.clone(), id, rng.bytes(), now);
+        let machines = Machines {
+            dht,
+            transfer: Transfer::new(transfer_config, network.clone(), rng.bytes()),
+            store: Store::new(&config.limits, recovered, rng.u64(), now),
+            gossip,
+            replication,
+            outbox,
+            outputs: VecDeque::with_capacity(64),
+            disk_waiting: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            last_id: 0,
+            cache_dir: config.cache_dir.clone(),
+            lifetime: config.lifetime,
+        };
+        let scrub = Scrub::new(config.limits.scrub_seconds, &recovered.scrub, &machines, now);
         let mut node = Node {
             started: now,
-            network: network.clone(),
+            network,
             public,
             id,
             boots,
-            machines: Machines {
-                dht,
-                transfer: Transfer::new(transfer_config, network, rng.bytes()),
-                store: Store::new(&config.limits, recovered, rng.u64(), now),
-                gossip,
-                replication,
-                outbox,
-                outputs: VecDeque::with_capacity(64),
-                disk_waiting: BTreeMap::new(),
-                lookups: BTreeMap::new(),
-                last_id: 0,
-                cache_dir: config.cache_dir.clone(),
-                lifetime: config.lifetime,
-            },
+            machines,
+            scrub,
             checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
             replays: ReplayWindows::new(),
             counters: Counters::default(),
@@ -340,6 +347,7 @@ impl Node {
             self.downloads.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
+            self.scrub.next_deadline(&self.machines),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -474,6 +482,7 @@ impl Node {
                 self.committed(now, stream, request, incoming, done.result);
             }
             Waiting::Explain(command) => self.explain_disk(now, command, done.result),
+            Waiting::Scrub => self.scrubbed(now, done.result),
             Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, done.result),
             Waiting::Recheck => self.rechecked(now, done.result),
             Waiting::Record(command, reply) => match done.result {
@@ -544,6 +553,7 @@ impl Node {
                 let bans = self.machines.transfer.forgive(now, peer.as_ref()) as u32;
                 self.machines.done(id, Reply::Forgive { bans });
             }
+            Command::Scrub { background } => self.scrub.start(now, id, background, &mut self.machines),
             Command::Status => {
                 let status = self.status(now);
                 self.machines.done(id, Reply::Status(Box::new(status)));
@@ -558,6 +568,7 @@ impl Node {
         self.early.retain(|(early, _)| *early != id);
         self.downloads.cancel(now, id, &mut self.machines);
         self.end_explain(now, id);
+        self.scrub.cancel(id);
         self.settle(now);
     }
 
@@ -574,6 +585,7 @@ impl Node {
         self.downloads.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
         self.explains_timeout(now);
+        self.scrub.handle_timeout(now, &mut self.machines);
         self.keep_house(now);
         self.settle(now);
     }

@@ -118,6 +118,7 @@ impl Node {
             match change {
                 PieceChange::Kept(meta) => self.look_after_piece(now, &meta.key),
                 PieceChange::Dropped(key) => {
+                    self.scrub.piece_dropped(&key);
                     self.machines.replication.piece_removed(&key);
                     self.look_after_piece(now, &key);
                 }

@@ -2,6 +2,7 @@
 
 use super::ops::download::Step;
 use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
+use super::ops::scrub::Rotten;
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Share, StreamId};
@@ -256,6 +257,25 @@ impl Node {
             log::warn!("{hash} is withdrawn: its file is not what it was");
             self.counters.withdrawn += 1;
             self.forget(now, &share);
+        }
+    }
+
+    /// A piece or a file was read again. What has rotted is kept no longer: from now on it counts as a copy that is lacking.
+    pub(super) fn scrubbed(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
+        match self.scrub.handle_disk(now, result, &mut self.machines) {
+            Some(Rotten::Piece(key)) => self.piece_rotten(&key),
+            Some(Rotten::File(place, error)) => self.send_failed(now, &place, &error),
+            None => {}
+        }
+    }
+
+    /// A stored piece is not what it should be: it is deleted, and repair has it copied anew.
+    pub(super) fn piece_rotten(&mut self, key: &Key) {
+        if self.machines.store.remove_piece(key) {
+            log::warn!(
+                "the stored piece {key} has rotted and is dropped; other nodes will be asked for a copy"
+            );
+            self.counters.pieces_rotten += 1;
         }
     }
 

@@ -7,7 +7,7 @@ use super::blob::{Blob, Slice, joined};
 use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileStamp, PieceAt,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, FileStamp, PieceAt,
     PieceMeta, Place, Recovered, Share, Sink, Soundness,
 };
 use crate::manifest::Manifest;
@@ -78,6 +78,7 @@ pub struct Disk {
     shares: BTreeMap<Key, Share>,
     peers: Vec<u8>,
     records: Vec<u8>,
+    scrub: Vec<u8>,
     ages: Ages,
     under_way: VecDeque<(DiskId, DiskOp)>,
     busy_until: Instant,
@@ -110,6 +111,7 @@ impl Disk {
             shares: BTreeMap::new(),
             peers: Vec::new(),
             records: Vec::new(),
+            scrub: Vec::new(),
             ages: Ages::default(),
             under_way: VecDeque::new(),
             busy_until: Instant::ZERO,
@@ -216,6 +218,7 @@ impl Disk {
             DiskOp::Check { manifest, .. } => (manifest.length(), 0),
             DiskOp::Copy { from, .. } => (u64::from(from.length) * 2, 0),
             DiskOp::Read(extent) => (u64::from(extent.length), 0),
+            DiskOp::VerifyFile(file) => (file.length, 0),
             DiskOp::Verify { piece, .. } => (u64::from(piece.extent.length), 0),
             DiskOp::WriteTarget { bytes, .. } => (bytes.len() as u64, 0),
             DiskOp::WritePiece { bytes, .. } => (bytes.len() as u64, 2),
@@ -259,6 +262,9 @@ impl Disk {
             DiskOp::Read(extent) => {
                 return Ok(DiskReply::Bytes(joined(self.read(&extent)?).bytes().to_vec()));
             }
+            DiskOp::VerifyFile(file) => {
+                return self.verify_file(&file).map(|soundness| DiskReply::Verified { soundness });
+            }
             DiskOp::Verify { piece, .. } => {
                 return self.verify(&piece).map(|soundness| DiskReply::Verified { soundness });
             }
@@ -284,6 +290,7 @@ impl Disk {
             DiskOp::Remove(place) => self.delete(&place)?,
             DiskOp::SavePeers(peers) => self.peers = peers,
             DiskOp::SaveRecords(records) => self.records = records,
+            DiskOp::SaveScrub(scrub) => self.scrub = scrub,
             DiskOp::SaveAges(ages) => self.ages = Ages { clean: false, ..ages },
         }
         Ok(DiskReply::Done)
@@ -299,6 +306,16 @@ impl Disk {
             Some(hash_as) => slice.key(hash_as) == piece.key,
             None => Manifest::decode(slice.bytes(), &piece.key).is_ok(),
         };
+        Ok(if good { Soundness::Sound } else { Soundness::Rotten })
+    }
+
+    fn verify_file(&self, at: &FileAt) -> Result<Soundness, DiskError> {
+        let file = self.get(&at.place).ok_or_else(missing)?;
+        if file.stamp != at.stamp {
+            return Err(error(DiskErrorKind::Changed, "the file is not what it was"));
+        }
+        let slice = joined(read(file, 0, file.length as usize)?);
+        let good = slice.manifest().hash() == at.hash;
         Ok(if good { Soundness::Sound } else { Soundness::Rotten })
     }
 
@@ -505,6 +522,7 @@ impl Disk {
             shares: self.shares.values().cloned().collect(),
             peers: self.peers.clone(),
             records: self.records.clone(),
+            scrub: self.scrub.clone(),
         }
     }
 

@@ -16,7 +16,7 @@ mod pieces;
 mod tests;
 
 use crate::id::Key;
-use crate::io::{DiskOp, Extent, PieceMeta, Place, Recovered, Share};
+use crate::io::{DiskOp, Extent, FileAt, PieceAt, PieceMeta, Place, Recovered, Share};
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
 use crate::time::{Duration, Instant};
@@ -76,6 +76,8 @@ pub struct StoreStats {
     pub shares: u32,
     /// Bytes on disk of stored pieces.
     pub piece_bytes: u64,
+    /// Bytes of their content.
+    pub content_bytes: u64,
     /// Bytes on disk of shares in the cache.
     pub cached_bytes: u64,
     /// Bytes kept free for pieces and cached files that are arriving.
@@ -174,12 +176,18 @@ impl Store {
         self.age_at_start.saturating_add(now.since(self.started).as_secs())
     }
 
+    /// When the node has this age in seconds, or this run's start when it was older then.
+    pub fn at_age(&self, seconds: u64) -> Instant {
+        self.started + Duration::from_secs(seconds.saturating_sub(self.age_at_start))
+    }
+
     /// What the store holds.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             pieces: self.pieces.len() as u32,
             shares: self.files.share_count() as u32,
             piece_bytes: self.pieces.bytes(),
+            content_bytes: self.pieces.content_bytes(),
             cached_bytes: self.files.cached_bytes(),
             reserved_bytes: self.incoming_bytes + self.files.arriving_bytes(),
             quota_bytes: self.quota,
@@ -213,6 +221,32 @@ impl Store {
     /// The stored pieces, in the order of their keys.
     pub fn pieces(&self) -> impl Iterator<Item = PieceMeta> + '_ {
         self.pieces.iter()
+    }
+
+    /// The first stored piece, or the first after this key, as it is verified.
+    pub fn piece_after(&self, key: Option<&Key>) -> Option<PieceAt> {
+        self.pieces.after(key).map(|meta| stored_at(&meta))
+    }
+
+    /// A stored piece as it is verified.
+    pub fn stored_piece(&self, key: &Key) -> Option<PieceAt> {
+        self.pieces.get(key).map(|meta| stored_at(&meta))
+    }
+
+    /// The first file that is shared where it lies, or the first after this hash, as it is verified.
+    pub fn file_after(&self, hash: Option<&Key>) -> Option<FileAt> {
+        let next = |share: &&Arc<Share>| hash.is_none_or(|hash| share.manifest.hash() > *hash);
+        self.files.shares().find(next).map(|share| FileAt {
+            hash: share.manifest.hash(),
+            length: share.manifest.length(),
+            place: share.place.clone(),
+            stamp: share.stamp,
+        })
+    }
+
+    /// Bytes of all files that are shared where they lie.
+    pub fn files_bytes(&self) -> u64 {
+        self.files.shares().map(|share| share.manifest.length()).sum()
     }
 
     /// The chunks of a file that are already here in some other file or as stored pieces: their numbers and where they
@@ -390,7 +424,7 @@ impl Store {
     /// When [`handle_timeout`](Store::handle_timeout) is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let (expires, _) = self.pieces.next_expiry()?;
-        Some(self.started + Duration::from_secs(expires.saturating_sub(self.age_at_start)))
+        Some(self.at_age(expires))
     }
 
     /// Lets pieces expire, a bounded number a call: the deadline stays in the past while more are due.
@@ -451,4 +485,11 @@ impl Store {
         self.ops.push_back(DiskOp::RemoveShare { share });
         true
     }
+}
+
+/// A stored piece as it is verified.
+fn stored_at(meta: &PieceMeta) -> PieceAt {
+    let PieceMeta { key, content, length, input_offset, .. } = *meta;
+    let extent = Extent { place: Place::Piece(key), offset: 0, length, stamp: None };
+    PieceAt { key, content, input_offset, extent }
 }

@@ -4,6 +4,7 @@ use crate::id::Key;
 use crate::io::PieceMeta;
 use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX};
 use crate::wire::frame::Offer;
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that a stored piece takes on disk besides its content.
@@ -25,6 +26,7 @@ pub(super) struct Pieces {
     table: BTreeMap<Key, Piece>,
     expiries: BTreeSet<(u64, Key)>,
     bytes: u64,
+    content_bytes: u64,
 }
 
 impl Pieces {
@@ -35,6 +37,17 @@ impl Pieces {
     /// What they take on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Their content alone.
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// The first, or the first after this key.
+    pub(super) fn after(&self, key: Option<&Key>) -> Option<PieceMeta> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.table.range((from, Bound::Unbounded)).next().map(|(key, piece)| meta(*key, piece))
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<PieceMeta> {
@@ -53,12 +66,14 @@ impl Pieces {
         self.table.insert(key, Piece { input_offset, expires, length, content, replicas });
         self.expiries.insert((expires, key));
         self.bytes += cost(length);
+        self.content_bytes += u64::from(length);
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<PieceMeta> {
         let piece = self.table.remove(key)?;
         self.expiries.remove(&(piece.expires, *key));
         self.bytes -= cost(piece.length);
+        self.content_bytes -= u64::from(piece.length);
         Some(meta(*key, &piece))
     }
 

@@ -5,6 +5,7 @@ mod downloads;
 mod explain;
 mod network;
 mod repair;
+mod scrub;
 #[path = "../support/mod.rs"]
 mod support;
 

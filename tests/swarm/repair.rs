@@ -79,7 +79,7 @@ fn fullest(swarm: &Swarm) -> usize {
 }
 
 /// Waits until every holder knows that nothing is missing.
-fn wait_until_whole(nodes: &[&Node]) {
+pub(crate) fn wait_until_whole(nodes: &[&Node]) {
     wait_for("nothing to be missing", || {
         nodes.iter().all(|node| {
             let repair = node.status().repair.unwrap();

@@ -134,6 +134,9 @@ pub struct Status {
     /// How the copies of what it stores are doing; `None` when it repairs nothing.
     #[serde(default)]
     pub repair: Option<RepairStatus>,
+    /// How far everything on disk has been read again.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
     /// Bytes per second that content may take.
     #[serde(default)]
     pub rates: Rates,
@@ -200,4 +203,38 @@ pub struct RepairStatus {
     pub abandoned: u64,
     /// For how many seconds the node has been taking itself for cut off, and repaired nothing; `None` when it does not.
     pub cut_off_seconds: Option<u64>,
+}
+
+/// What reading everything on disk again has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Stored pieces that were read.
+    pub pieces: u64,
+    /// Shared files that were read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many were not what they should be.
+    pub bad: u64,
+    /// How long it took, in seconds that the node was running.
+    pub seconds: u64,
+}
+
+/// How far everything on disk has been read again. Ages are seconds that the node was running, over all its starts.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Seconds within which everything is read; 0 is only on command.
+    pub every_seconds: u64,
+    /// What the round under way has come to so far; `None` between two.
+    pub running: Option<ScrubReport>,
+    /// How much of it is done.
+    pub percent: u8,
+    /// Whether a command asked for it, so that it goes as fast as the disk is idle.
+    pub asked: bool,
+    /// What the last complete round came to; `None` when there has not been one.
+    pub last: Option<ScrubReport>,
+    /// How long ago that ended.
+    pub last_age_seconds: Option<u64>,
+    /// Whether one piece after the other cannot be read, so that nothing more is dropped for that.
+    pub failing: bool,
 }

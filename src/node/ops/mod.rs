@@ -5,3 +5,4 @@
 
 pub(super) mod download;
 pub(super) mod recheck;
+pub(super) mod scrub;

@@ -164,7 +164,7 @@ impl Expected {
 
     /// Compares what was found with what may be; what is wrong with it otherwise.
     pub(super) fn check(&self, found: &Found, disk: &Disk, contents: &Contents) -> Result<Seen, String> {
-        let Recovered { ages, pieces, shares, peers, records } = &found.recovered;
+        let Recovered { ages, pieces, shares, peers, records, .. } = &found.recovered;
         if self.secret.is_some_and(|secret| secret != found.secret) {
             return Err("the node is another one: its secret changed".to_owned());
         }
