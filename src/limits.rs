@@ -48,8 +48,14 @@ pub struct Limits {
     pub quota_bytes: u64,
     /// Seconds within which everything on disk is read again to find what has rotted; 0 is only on command.
     pub scrub_seconds: u32,
-    /// Commands under way.
+    /// Commands under way. What clients ask beyond it waits in their connections.
     pub commands_max: usize,
+    /// Commands that one client of the control socket may have under way on its connection.
+    pub commands_per_client_max: usize,
+    /// Descriptors of users' files that clients passed and that wait for their files to be hashed.
+    pub descriptors_passed_max: usize,
+    /// Files that are served from passed descriptors because the node may not open them itself.
+    pub descriptors_shared_max: usize,
     /// What content may take of the line.
     pub rates: Rates,
 }
@@ -94,7 +100,10 @@ impl Default for Limits {
             shares_max: 1024,
             quota_bytes: 1 << 30,
             scrub_seconds: 30 * 24 * 3600,
-            commands_max: 64,
+            commands_max: 1024,
+            commands_per_client_max: 256,
+            descriptors_passed_max: 64,
+            descriptors_shared_max: 64,
             rates: Rates::default(),
         }
     }
@@ -143,6 +152,8 @@ impl Limits {
                 self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,
                 "a node that does nothing is no node",
             ),
+            (self.commands_per_client_max >= 1, "a client needs one command"),
+            (self.descriptors_passed_max >= 2, "one message of a client brings up to 2 descriptors"),
         ];
         let Rates { upload, download, peer_upload, peer_download } = self.rates;
         if [upload, download, peer_upload, peer_download].iter().any(|rate| (1..RATE_MIN).contains(rate)) {

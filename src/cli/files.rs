@@ -316,6 +316,7 @@ pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
             context.output.object(&json!({
                 "hash": file.hash, "file": file.path.to_string_lossy(), "length": file.length,
                 "copies": file.copies, "replicas": file.replicas, "have": file.have, "cached": file.cached,
+                "kept_open": file.kept_open,
             }))?;
         } else {
             context.output.line(&list_line(file))?;
@@ -335,6 +336,7 @@ fn list_line(file: &SharedFile) -> String {
             format!("{percent} %")
         }
         true => "cached".to_owned(),
+        false if file.kept_open => "shared while the node runs".to_owned(),
         false => "shared".to_owned(),
     };
     let size = format_size(file.length);
@@ -529,6 +531,7 @@ mod tests {
             replicas: 3,
             have: 3 << 20,
             cached: false,
+            kept_open: false,
         };
         assert_eq!(list_line(&file), format!("{}     3.0 MiB    2/3  shared  /home/a b", key(b"x")));
         (file.have, file.replicas) = (1 << 20, 0);

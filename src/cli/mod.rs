@@ -20,6 +20,8 @@ mod inspect;
 mod limit;
 mod logging;
 mod node;
+mod opened;
+mod pipeline;
 mod put;
 mod scrub;
 #[cfg(test)]

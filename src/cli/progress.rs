@@ -21,6 +21,23 @@ impl Meter {
         Meter { bar, waits: false, name: name.to_owned(), style: None }
     }
 
+    /// Shows how many of several files are done.
+    pub fn show_files(&mut self, done: usize, total: usize) {
+        let Some(bar) = &self.bar else { return };
+        bar.set_style(style_from("{msg} [{bar:30}] {pos}/{len}"));
+        bar.set_message(self.name.clone());
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    }
+
+    /// Writes something else to the terminal, with the bar out of the way.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
     /// Shows this.
     pub fn show(&mut self, progress: &Progress) {
         let waits = progress.stage == Stage::Waiting;
@@ -79,6 +96,10 @@ fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
         (_, true) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         (_, false) => "{msg}: {bytes} {bytes_per_sec}",
     };
+    style_from(template)
+}
+
+fn style_from(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a template that a test has tried").progress_chars("=> ")
 }
 
@@ -103,5 +124,8 @@ mod tests {
                 style_of(stage, known);
             }
         }
+        let mut meter = Meter::new(true, "3 files");
+        meter.show_files(1, 3);
+        assert_eq!(meter.aside(|| 7), 7);
     }
 }

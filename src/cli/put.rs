@@ -2,10 +2,17 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
+use super::opened::Opened;
 use super::output::{shown, sum_line};
+use super::pipeline::Pipeline;
+use super::progress::Meter;
 use crate::config::units::parse_lifetime;
-use crate::node::command::{Command, Reply};
+use crate::id::Key;
+use crate::node::command::{Command, Reply, Response};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 pub(super) const AFTER_HELP: &str = "\
@@ -32,52 +39,164 @@ pub(super) struct PutArguments {
     files: Vec<PathBuf>,
 }
 
-/// Puts every file, whatever becomes of the others.
+/// Files that are given to the daemon before earlier ones are done.
+const UNDER_WAY_MAX: usize = 256;
+
+/// Puts every file, whatever becomes of the others, and tells the results in the order of the arguments.
 pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exit, CommandError> {
-    let mut exit = Exit::Done;
-    for file in &arguments.files {
-        let result = put_one(context, arguments, file).unwrap_or_else(|error| {
-            context.output.error(&error);
-            error.exit
-        });
-        exit = exit.or(result);
+    let mut run = Run::new(context, arguments)?;
+    let mut next = 0;
+    while run.told < arguments.files.len() {
+        while next < arguments.files.len() && run.has_room() {
+            run.begin(next)?;
+            next += 1;
+        }
+        run.tell(context)?;
+        if run.pipeline.waiting() > 0 {
+            run.hear(context)?;
+        }
     }
-    Ok(exit)
+    Ok(run.exit)
 }
 
-fn put_one(context: &mut Context, arguments: &PutArguments, file: &Path) -> Result<Exit, CommandError> {
-    let cannot = |reason: &str| CommandError::failed(format!("cannot put {}: {reason}", shown(file)));
-    let metadata = std::fs::metadata(file).map_err(|error| cannot(&error.to_string()))?;
-    if metadata.is_dir() {
-        return Err(cannot("it is a directory; put its files, or an archive of it"));
+/// The files of one `put`.
+struct Run<'a> {
+    arguments: &'a PutArguments,
+    pipeline: Pipeline,
+    /// The files that the daemon is busy with, by the numbers of their commands.
+    under_way: BTreeMap<u64, usize>,
+    /// Those that are done and wait for an earlier one, and what became of them.
+    done: BTreeMap<usize, Result<Stored, CommandError>>,
+    /// How many have been told, the first ones.
+    told: usize,
+    exit: Exit,
+    meter: Meter,
+}
+
+/// What the daemon says of a file that it shares now.
+struct Stored {
+    hash: Key,
+    length: u64,
+    copies: u32,
+    replicas: u8,
+    quorum: bool,
+    kept_open: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(context: &Context, arguments: &'a PutArguments) -> Result<Self, CommandError> {
+        let name = match &arguments.files[..] {
+            [file] => shown(file),
+            files => format!("{} files", files.len()),
+        };
+        Ok(Run {
+            arguments,
+            pipeline: Pipeline::connect(&context.dir)?,
+            under_way: BTreeMap::new(),
+            done: BTreeMap::new(),
+            told: 0,
+            exit: Exit::Done,
+            meter: Meter::new(context.shows_progress(), &name),
+        })
     }
-    if !metadata.is_file() {
-        return Err(cannot("it is not a regular file, so it could not be served from where it is"));
+
+    fn has_room(&self) -> bool {
+        self.under_way.len() < UNDER_WAY_MAX && self.pipeline.has_room()
     }
-    let path = std::path::absolute(file).map_err(|error| cannot(&error.to_string()))?;
-    let command = Command::Put { path, replicas: arguments.replicas, lifetime: arguments.ttl };
-    let reply = context.request(&command, &shown(file))?;
-    let Reply::Put { hash, length, copies, replicas, quorum } = reply else {
-        return Err(context.unexpected(&reply));
-    };
-    if context.output.json {
-        context.output.object(&json!({
-            "hash": hash, "file": file.to_string_lossy(), "length": length,
-            "copies": copies, "replicas": replicas, "quorum": quorum,
-        }))?;
-    } else {
-        context.output.line(&sum_line(&hash, file))?;
+
+    /// Opens a file and asks the daemon to share it.
+    fn begin(&mut self, index: usize) -> Result<(), CommandError> {
+        let file = &self.arguments.files[index];
+        let cannot = |reason: String| CommandError::failed(format!("cannot put {}: {reason}", shown(file)));
+        let Opened { file, path } = match Opened::open(file) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.done.insert(index, Err(cannot(reason)));
+                return Ok(());
+            }
+        };
+        let command = Command::Put { path, replicas: self.arguments.replicas, lifetime: self.arguments.ttl };
+        let id = self.pipeline.send(&command, file.as_ref().map(File::as_fd))?;
+        self.under_way.insert(id, index);
+        Ok(())
     }
-    context.output.flush()?;
-    if quorum {
-        return Ok(Exit::Done);
+
+    /// Takes the daemon's next answer.
+    fn hear(&mut self, context: &Context) -> Result<(), CommandError> {
+        let Some((id, response)) = self.pipeline.receive()? else { return Ok(()) };
+        let Some(&index) = self.under_way.get(&id) else { return Ok(()) };
+        let result = match response {
+            Response::Progress(progress) => {
+                // Of many files, the number that is done says more.
+                if self.arguments.files.len() == 1 {
+                    self.meter.show(&progress);
+                }
+                return Ok(());
+            }
+            Response::Done(Reply::Put { hash, length, copies, replicas, quorum, kept_open }) => {
+                Ok(Stored { hash, length, copies, replicas, quorum, kept_open })
+            }
+            Response::Done(reply) => return Err(context.unexpected(&reply)),
+            Response::Failed(failure) => Err(CommandError::new(failure.reason.into(), failure.message)),
+        };
+        self.under_way.remove(&id);
+        self.done.insert(index, result);
+        Ok(())
     }
-    context.output.warn(&format!(
-        "{}: {copies} of {replicas} copies so far, fewer than a quorum of {}; the node goes on trying (see `elver ls`)",
-        shown(file),
-        replicas / 2 + 1,
-    ));
-    Ok(Exit::BelowQuorum)
+
+    /// Tells what became of the files whose turn it is.
+    fn tell(&mut self, context: &mut Context) -> Result<(), CommandError> {
+        let before = self.told;
+        if !self.done.contains_key(&before) {
+            return Ok(());
+        }
+        while let Some(result) = self.done.remove(&self.told) {
+            let file = &self.arguments.files[self.told];
+            let exit = match result {
+                Ok(stored) => self.meter.aside(|| stored.tell(file, context))?,
+                Err(error) => {
+                    self.meter.aside(|| context.output.error(&error));
+                    error.exit
+                }
+            };
+            self.exit = self.exit.or(exit);
+            self.told += 1;
+        }
+        let files = self.arguments.files.len();
+        if files > 1 {
+            self.meter.show_files(self.told, files);
+        }
+        context.output.flush()
+    }
+}
+
+impl Stored {
+    fn tell(&self, file: &Path, context: &mut Context) -> Result<Exit, CommandError> {
+        let Stored { hash, length, copies, replicas, quorum, kept_open } = *self;
+        if context.output.json {
+            context.output.object(&json!({
+                "hash": hash, "file": file.to_string_lossy(), "length": length,
+                "copies": copies, "replicas": replicas, "quorum": quorum, "kept_open": kept_open,
+            }))?;
+        } else {
+            context.output.line(&sum_line(&hash, file))?;
+        }
+        if kept_open {
+            context.output.warn(&format!(
+                "{}: the node's user may not read it; it is shared until the node stops, and has to be put again then",
+                shown(file),
+            ));
+        }
+        if quorum {
+            return Ok(Exit::Done);
+        }
+        context.output.warn(&format!(
+            "{}: {copies} of {replicas} copies so far, fewer than a quorum of {}; the node goes on trying (see `elver ls`)",
+            shown(file),
+            replicas / 2 + 1,
+        ));
+        Ok(Exit::BelowQuorum)
+    }
 }
 
 #[cfg(test)]
@@ -85,8 +204,6 @@ mod tests {
     use super::*;
     use crate::cli::output::tests::{Kept, kept};
     use crate::cli::testing::FakeDaemon;
-    use crate::id::Key;
-    use crate::node::command::Response;
 
     fn key(content: &[u8]) -> Key {
         Key(*blake3::hash(content).as_bytes())
@@ -98,7 +215,14 @@ mod tests {
     }
 
     fn stored(copies: u32, quorum: bool) -> Response {
-        Response::Done(Reply::Put { hash: key(b"x"), length: 1, copies, replicas: 3, quorum })
+        Response::Done(Reply::Put {
+            hash: key(b"x"),
+            length: 1,
+            copies,
+            replicas: 3,
+            quorum,
+            kept_open: false,
+        })
     }
 
     fn put_arguments(files: &[&Path]) -> PutArguments {
@@ -123,7 +247,8 @@ mod tests {
         assert_eq!(run(&mut context, &put_arguments(&[Path::new("Cargo.toml")])), Ok(Exit::BelowQuorum));
         let object: serde_json::Value = serde_json::from_str(&results.text()).unwrap();
         let expected = json!({
-            "hash": key(b"x"), "file": "Cargo.toml", "length": 1, "copies": 1, "replicas": 3, "quorum": false
+            "hash": key(b"x"), "file": "Cargo.toml", "length": 1, "copies": 1, "replicas": 3, "quorum": false,
+            "kept_open": false
         });
         assert_eq!(object, expected);
         assert!(
@@ -135,7 +260,7 @@ mod tests {
 
     #[test]
     fn every_file_is_tried_and_the_first_failure_counts() {
-        let daemon = FakeDaemon::answering(&[stored(1, false)]);
+        let daemon = FakeDaemon::answering_each(&stored(1, false));
         let (mut context, results, remarks) = context(&daemon, false);
         let files =
             [Path::new("Cargo.toml"), Path::new("/nonexistent"), Path::new("src"), Path::new("Cargo.toml")];
@@ -143,5 +268,32 @@ mod tests {
         assert_eq!(run(&mut context, &put_arguments(&files[1..])), Ok(Exit::Failed));
         assert_eq!(results.text().lines().count(), 3);
         assert!(remarks.text().contains("cannot put src: it is a directory"), "{}", remarks.text());
+    }
+
+    #[test]
+    fn many_files_are_given_before_the_first_is_done_and_told_in_their_order() {
+        let daemon = FakeDaemon::answering_each(&stored(3, true));
+        let (mut context, results, remarks) = context(&daemon, false);
+        let scratch = crate::cli::testing::Scratch::new();
+        let names: Vec<PathBuf> = (0..600).map(|number| scratch.path().join(number.to_string())).collect();
+        names.iter().for_each(|name| std::fs::write(name, "x").unwrap());
+        std::fs::remove_file(&names[300]).unwrap();
+        let files: Vec<&Path> = names.iter().map(PathBuf::as_path).collect();
+        assert_eq!(run(&mut context, &put_arguments(&files)), Ok(Exit::Failed));
+        let text = results.text();
+        let told: Vec<&str> = text.lines().filter_map(|line| line.rsplit('/').next()).collect();
+        let expected: Vec<String> = (0..600).filter(|number| *number != 300).map(|n| n.to_string()).collect();
+        assert_eq!(told, expected);
+        assert!(remarks.text().contains("No such file"), "{}", remarks.text());
+        assert_eq!(daemon.heard().len(), 599);
+    }
+
+    #[test]
+    fn a_daemon_that_goes_away_is_said_once_after_what_it_had_answered() {
+        let daemon = FakeDaemon::answering(&[stored(3, true)]);
+        let (mut context, results, _) = context(&daemon, false);
+        let files = [Path::new("Cargo.toml"), Path::new("README.md"), Path::new("Cargo.lock")];
+        assert_eq!(run(&mut context, &put_arguments(&files)).unwrap_err().exit, Exit::Unreachable);
+        assert_eq!(results.text(), format!("{}  Cargo.toml\n", key(b"x")));
     }
 }

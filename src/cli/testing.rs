@@ -2,6 +2,7 @@
 
 use crate::net::CONTROL_SOCKET;
 use crate::node::command::{Command, Response};
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -61,6 +62,34 @@ impl FakeDaemon {
         FakeDaemon::start(first.to_vec(), Some(then.to_vec()), false)
     }
 
+    /// A daemon that answers every command of every connection with this.
+    pub(super) fn answering_each(response: &Response) -> Self {
+        let scratch = Scratch::new();
+        let listener = UnixListener::bind(scratch.path().join(CONTROL_SOCKET)).unwrap();
+        let (tell, heard) = channel();
+        let answer = serde_json::to_value(response).unwrap();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let mut commands = 0;
+                for line in lines.map_while(Result::ok) {
+                    let (Some(command), id) = command_of(&line) else { break };
+                    let _ = tell.send(command);
+                    let mut answer = answer.clone();
+                    answer["id"] = id;
+                    let _ = writeln!(stream, "{answer}");
+                    commands += 1;
+                }
+                // A connection without a command is the one that ends the thread.
+                if commands == 0 {
+                    return;
+                }
+            }
+        });
+        FakeDaemon { scratch, heard, release: None, thread: Some(thread) }
+    }
+
     pub(super) fn dir(&self) -> &Path {
         self.scratch.path()
     }
@@ -85,7 +114,7 @@ impl FakeDaemon {
                 let mut line = String::new();
                 let _ = BufReader::new(&stream).read_line(&mut line);
                 // A connection without a command is the one that ends the thread.
-                let Ok(command) = serde_json::from_str(&line) else { return };
+                let (Some(command), _) = command_of(&line) else { return };
                 let _ = tell.send(command);
                 let _ = stream.write_all(&first);
                 if let Some(then) = &then {
@@ -110,6 +139,15 @@ impl Drop for FakeDaemon {
             let _ = thread.join();
         }
     }
+}
+
+/// The command in a line, and its number.
+fn command_of(line: &str) -> (Option<Command>, Value) {
+    let mut line: Value = serde_json::from_str(line).unwrap_or_default();
+    let Some(fields) = line.as_object_mut() else { return (None, Value::Null) };
+    let id = fields.remove("id").unwrap_or_default();
+    fields.remove("descriptor");
+    (serde_json::from_value(line).ok(), id)
 }
 
 /// Answers as they go over the socket.

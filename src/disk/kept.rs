@@ -46,6 +46,11 @@ impl Kept {
         self.files.get(&**path).map(|file| look_at(path, file))
     }
 
+    /// Whether a file is kept open.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
     /// A place is not shared any more.
     pub(super) fn forget(&mut self, place: &Place) {
         if let Place::File(path) = place {

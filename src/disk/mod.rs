@@ -178,6 +178,11 @@ impl Disk {
         self.passed.len()
     }
 
+    /// Whether a file of the user's is served from its passed descriptor.
+    pub fn keeps_open(&self, path: &Path) -> bool {
+        self.kept.holds(path)
+    }
+
     /// Sets how many files may be kept open that only their passed descriptors reach.
     pub fn keep_open_at_most(&mut self, files: usize) {
         self.kept.set_most(files);

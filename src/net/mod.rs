@@ -14,6 +14,7 @@ mod clock;
 mod control;
 mod histogram;
 mod outbox;
+mod passed;
 mod stream;
 mod streams;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use histogram::Histogram;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
+use passed::Passed;
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
@@ -208,6 +210,7 @@ pub struct Driver {
     outflow: Outflow,
     control: Control,
     requests: Vec<Request>,
+    passed: Passed,
     signals: Option<Signals>,
     addr: SocketAddr,
     turns: Histogram,
@@ -223,7 +226,8 @@ pub struct Driver {
 impl Driver {
     /// Opens directory and sockets. The node is in business as soon as [`run`](Driver::run) is called.
     pub fn start(config: Config) -> Result<Driver, StartError> {
-        let (disk, recovered, secret) = Disk::open(&config.dir).map_err(StartError::Directory)?;
+        let (mut disk, recovered, secret) = Disk::open(&config.dir).map_err(StartError::Directory)?;
+        disk.keep_open_at_most(config.limits.descriptors_shared_max);
         let (udp, listener, addr) = listen(config.listen)?;
         let control = Control::bind(&config.dir)?;
         let poll = Poll::new()?;
@@ -273,6 +277,7 @@ impl Driver {
             acceptor: Acceptor::new(),
             control,
             requests: Vec::new(),
+            passed: Passed::default(),
             signals,
             addr,
             turns: Histogram::default(),
@@ -395,7 +400,7 @@ impl Driver {
         let ready = self.udp.readable
             || self.acceptor.is_ready()
             || self.streams.has_ready()
-            || self.control.has_ready()
+            || self.control.has_ready(self.node.limits(), &self.disk)
             || self.disk.has_work();
         if ready {
             return Some(Duration::ZERO);
@@ -460,11 +465,15 @@ impl Driver {
     fn serve_clients(&mut self, now: Instant) {
         let registry = self.poll.registry();
         self.control.accept(now, registry, client_token);
-        self.control.serve(&self.disk, &mut self.outflow, registry, &mut self.requests);
+        let limits = self.node.limits();
+        self.control.serve(limits, &self.disk, &mut self.outflow, registry, &mut self.requests);
         for request in core::mem::take(&mut self.requests) {
             match request {
-                Request::Command(id, command) => {
+                Request::Command(id, command, descriptor) => {
                     log::debug!("command {id:?}: {}", name_of(&command));
+                    if let Some(descriptor) = descriptor {
+                        self.passed.take(id, &command, descriptor, &mut self.disk);
+                    }
                     self.node.handle_command(now, id, command);
                 }
                 Request::Cancel(id) => self.node.handle_cancel(now, id),
@@ -517,6 +526,7 @@ impl Driver {
                     if let Response::Done(Reply::Status(status)) = &mut response {
                         self.add_turns(status);
                     }
+                    self.passed.answered(command, &mut response, &mut self.disk);
                     match command.0 & EMBEDDED {
                         0 => self.control.respond(now, command, response),
                         _ => self.responses.push_back((command, response)),

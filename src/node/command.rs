@@ -233,6 +233,10 @@ pub enum Reply {
         replicas: u8,
         /// Whether `copies` is enough to call it stored: ⌊replicas/2⌋+1, or `replicas` is 0.
         quorum: bool,
+        /// Whether the node may not open the file itself, and shares it from the descriptor that came with the command: until
+        /// the node stops.
+        #[serde(default)]
+        kept_open: bool,
     },
     /// The file is there, every byte verified.
     Get {
@@ -371,6 +375,9 @@ pub struct SharedFile {
     pub have: u64,
     /// Whether it lies in the node's cache, to be evicted when space is needed.
     pub cached: bool,
+    /// Whether the node may not open it itself, and serves it from the descriptor that came with `put`: until it stops.
+    #[serde(default)]
+    pub kept_open: bool,
 }
 
 /// Paths in JSON: as text, or as serde writes the bytes of those that are no text. A name is any bytes but `/` and 0.

@@ -340,6 +340,7 @@ impl Node {
             copies: u32::from(copies),
             replicas: placement.share.replicas,
             quorum: copies >= placement.quorum(),
+            kept_open: false,
         };
         for command in waiters {
             self.machines.done(command, reply.clone());

@@ -3,7 +3,7 @@
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
 use super::{Node, Waiting};
 use crate::id::Key;
-use crate::io::{DiskError, DiskOp, DiskReply, FileStamp, Place, Share};
+use crate::io::{DiskError, DiskOp, DiskReply, FileStamp, PassedId, Place, Share};
 use crate::manifest::Manifest;
 use crate::time::Instant;
 use crate::transfer::LIFETIME_SECONDS_MAX;
@@ -43,7 +43,7 @@ impl Node {
         }
         let place = Place::File(Arc::from(path));
         self.puts.insert(id, Put { place: place.clone(), replicas, lifetime, share: None });
-        self.machines.disk(DiskOp::Hash { place, passed: None }, Waiting::Put(id));
+        self.machines.disk(DiskOp::Hash { place, passed: Some(PassedId(id.0)) }, Waiting::Put(id));
     }
 
     pub(super) fn put_disk(&mut self, now: Instant, id: CommandId, result: Result<DiskReply, DiskError>) {

@@ -221,6 +221,7 @@ impl Node {
                     replicas: share.replicas,
                     have: share.manifest.length(),
                     cached: matches!(share.place, Place::Cache(_)),
+                    kept_open: false,
                 }
             })
             .collect();

@@ -4,6 +4,7 @@ mod blame;
 mod downloads;
 mod explain;
 mod network;
+mod put;
 mod repair;
 mod scrub;
 #[path = "../support/mod.rs"]

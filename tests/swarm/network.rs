@@ -54,7 +54,7 @@ impl Node {
         Some(Node::start_as(command, dir, "127.0.0.1:0".parse().unwrap(), bootstrap, &[]))
     }
 
-    fn start_as(
+    pub(crate) fn start_as(
         mut command: std::process::Command,
         dir: PathBuf,
         listen: SocketAddr,

@@ -1,5 +1,8 @@
 //! The control socket: one command a line in, answers as lines out, both JSON.
 //!
+//! Commands with numbers run side by side on one connection. What there is no room for waits where it is, in the
+//! connection, and connections take turns.
+//!
 //! [`Control`] owns the socket and its clients and knows which command is which client's; a [`client`] owns one
 //! connection.
 
@@ -8,18 +11,22 @@ mod client;
 use super::acceptor::{Accepted, Acceptor};
 use super::{CONTROL_SOCKET, StartError};
 use crate::disk::{Disk, Outflow};
+use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Failure, FailureReason, Response};
 use crate::time::{Instant, earliest};
-use client::{Client, Served};
+use client::{Client, Lack, Room, Served};
 use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Clients at a time. More wait, in order, until one leaves.
 const CLIENTS_MAX: usize = 256;
+/// Commands of one client that are taken in one turn.
+const COMMANDS_PER_TURN: usize = 32;
 /// Room in the number of a client, and of its command, for its place in the slab.
 const INDEX_BITS: u32 = 12;
 
@@ -32,11 +39,14 @@ pub(super) struct Control {
     counter: u64,
     /// Clients that may have something to do.
     ready: VecDeque<usize>,
+    /// Clients that have more to say than there was room for, in order.
+    waiting: VecDeque<(usize, Lack)>,
 }
 
 /// What clients want.
 pub(super) enum Request {
-    Command(CommandId, Command),
+    /// A command, with the descriptor that came with it.
+    Command(CommandId, Command, Option<OwnedFd>),
     Cancel(CommandId),
 }
 
@@ -57,8 +67,9 @@ impl Control {
         let listener = UnixListener::bind(&path).map_err(failed)?;
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, owner_only).map_err(failed)?;
-        let (clients, acceptor, ready) = (Slab::new(), Acceptor::new(), VecDeque::new());
-        Ok(Control { listener, path, clients, acceptor, counter: 0, ready })
+        let (clients, acceptor) = (Slab::new(), Acceptor::new());
+        let (ready, waiting) = (VecDeque::new(), VecDeque::new());
+        Ok(Control { listener, path, clients, acceptor, counter: 0, ready, waiting })
     }
 
     /// Clients may wait to be taken.
@@ -83,7 +94,7 @@ impl Control {
                 Accepted::Surplus((mut socket, _)) => {
                     let message = "the node has no descriptor left for another command: try again".to_owned();
                     let refusal = Response::Failed(Failure { reason: FailureReason::Failed, message });
-                    let _ = socket.write(&client::line_of(&refusal));
+                    let _ = socket.write(&client::line_of(None, &refusal));
                 }
                 Accepted::None => return,
             }
@@ -104,45 +115,74 @@ impl Control {
         self.enqueue(index);
     }
 
-    /// Serves each client once that may have something to do.
+    /// Serves each client that may have something to do, up to [`COMMANDS_PER_TURN`] commands of each.
     pub(super) fn serve(
         &mut self,
+        limits: &Limits,
         disk: &Disk,
         outflow: &mut Outflow,
         registry: &Registry,
         requests: &mut Vec<Request>,
     ) {
+        self.wake_waiting(limits, disk);
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { return };
             let Some(client) = self.clients.get_mut(index) else { continue };
             client.queued = false;
-            match client.serve(disk, outflow) {
-                Served::Dry => {}
-                Served::More => self.enqueue(index),
-                Served::Asked(command) => {
-                    let id = CommandId(self.fresh_number(index));
-                    if let Some(client) = self.clients.get_mut(index) {
-                        client.begin(id);
+            for _ in 0..COMMANDS_PER_TURN {
+                let room = self.room(limits, disk, requests);
+                let Some(client) = self.clients.get_mut(index) else { break };
+                match client.serve(disk, outflow, room) {
+                    Served::Dry => break,
+                    Served::More => {
+                        self.enqueue(index);
+                        break;
                     }
-                    requests.push(Request::Command(id, command));
-                    // It may be gone already, of which no event tells any more.
-                    self.enqueue(index);
-                }
-                Served::Gone => {
-                    requests.extend(client.running().map(Request::Cancel));
-                    let mut client = self.clients.remove(index);
-                    let _ = registry.deregister(&mut client.socket);
+                    Served::Asked(asked) => {
+                        let id = CommandId(self.fresh_number(index));
+                        if let Some(client) = self.clients.get_mut(index) {
+                            client.begin(id, &asked);
+                        }
+                        requests.push(Request::Command(id, asked.command, asked.descriptor));
+                        // It may be gone already, of which no event tells any more.
+                        self.enqueue(index);
+                    }
+                    Served::Waits(lack) => {
+                        if !core::mem::replace(&mut client.waits, true) {
+                            self.waiting.push_back((index, lack));
+                        }
+                        break;
+                    }
+                    Served::Gone => {
+                        requests.extend(client.running().map(Request::Cancel));
+                        let mut client = self.clients.remove(index);
+                        let _ = registry.deregister(&mut client.socket);
+                        break;
+                    }
                 }
             }
+        }
+    }
+
+    /// What clients may give now, beside the `requests` that are being handed over.
+    fn room(&self, limits: &Limits, disk: &Disk, requests: &[Request]) -> Room {
+        let running: usize = self.clients.iter().map(|(_, client)| client.running_count()).sum();
+        let queued: usize = self.clients.iter().map(|(_, client)| client.descriptor_count()).sum();
+        let asked =
+            requests.iter().filter(|request| matches!(request, Request::Command(_, _, Some(_)))).count();
+        Room {
+            commands_per_client: limits.commands_per_client_max,
+            commands: limits.commands_max.saturating_sub(running),
+            descriptors: limits.descriptors_passed_max.saturating_sub(disk.passed_count() + queued + asked),
         }
     }
 
     /// Takes an answer for the client that asked, if it is still there.
     pub(super) fn respond(&mut self, now: Instant, command: CommandId, response: Response) {
         let index = index_of(command.0);
-        let client = self.clients.get_mut(index).filter(|client| client.running() == Some(command));
+        let client = self.clients.get_mut(index).filter(|client| client.awaits(command));
         let Some(client) = client else { return };
-        client.respond(now, response);
+        client.respond(now, command, response);
         self.enqueue_backlog(index);
     }
 
@@ -166,13 +206,37 @@ impl Control {
     }
 
     /// Whether [`serve`](Control::serve) or [`accept`](Control::accept) has something to do.
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || self.acceptor.is_ready() && self.clients.len() < CLIENTS_MAX
+    pub(super) fn has_ready(&self, limits: &Limits, disk: &Disk) -> bool {
+        let can_go_on = || {
+            let room = self.room(limits, disk, &[]);
+            self.waiting.iter().any(|(_, lack)| room.has(*lack))
+        };
+        !self.waiting.is_empty() && can_go_on()
+            || !self.ready.is_empty()
+            || self.acceptor.is_ready() && self.clients.len() < CLIENTS_MAX
     }
 
     /// Whether an answer waits to be read.
     pub(super) fn has_backlog(&self) -> bool {
         self.clients.iter().any(|(_, client)| client.has_backlog())
+    }
+
+    /// There may be room again: clients that wait for some have their turn.
+    fn wake_waiting(&mut self, limits: &Limits, disk: &Disk) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let room = self.room(limits, disk, &[]);
+        for (index, lack) in core::mem::take(&mut self.waiting) {
+            if !room.has(lack) {
+                self.waiting.push_back((index, lack));
+                continue;
+            }
+            if let Some(client) = self.clients.get_mut(index) {
+                client.waits = false;
+            }
+            self.enqueue(index);
+        }
     }
 
     fn enqueue(&mut self, index: usize) {

@@ -169,6 +169,7 @@ impl Download {
             replicas: 0,
             have: chunks.have_bytes(),
             cached: self.target.is_none(),
+            kept_open: false,
         })
     }
 
