@@ -53,6 +53,51 @@ pub struct FileStamp {
     pub inode: u64,
 }
 
+/// The permission bits of a file, as the one who put it in has them: read, write and execute, never set-user-id and the like.
+///
+/// They are a hint. The address says nothing of them, so any source may claim others, and of several claims the first counts.
+/// Who takes them over takes no more than whether the file can be executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mode(Option<u16>);
+
+impl Mode {
+    /// Nothing is known.
+    pub const UNKNOWN: Mode = Mode(None);
+    /// Tells the mode 000 from none, on the wire and on disk.
+    const KNOWN: u16 = 0x8000;
+
+    /// The nine permission bits of a file's mode.
+    pub fn of(bits: u32) -> Mode {
+        Mode(Some((bits & 0o777) as u16))
+    }
+
+    /// The bits, when they are known: at most 0o777.
+    pub fn bits(self) -> Option<u32> {
+        self.0.map(u32::from)
+    }
+
+    /// As two bytes say it; `None` when they say what no mode is.
+    pub fn decode(encoded: u16) -> Option<Mode> {
+        match encoded {
+            0 => Some(Mode::UNKNOWN),
+            _ if encoded & !0o777 == Mode::KNOWN => Some(Mode(Some(encoded & 0o777))),
+            _ => None,
+        }
+    }
+
+    /// As two bytes; zero when nothing is known.
+    pub fn encode(self) -> u16 {
+        self.0.map_or(0, |bits| bits | Mode::KNOWN)
+    }
+
+    /// What a file gets that has been made with the permissions `made`: those, and the right to execute it for each that has
+    /// it according to this mode and may read it. A claim that nothing proves opens a file to nobody.
+    pub fn applied_to(self, made: u32) -> u32 {
+        let executable = self.bits().unwrap_or(0) & 0o111;
+        made & 0o777 | executable & (made >> 2)
+    }
+}
+
 /// A run of bytes in a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Extent {
@@ -131,6 +176,8 @@ pub struct PieceMeta {
     pub input_offset: u64,
     /// How many nodes are to keep it.
     pub replicas: u8,
+    /// Of the piece under a file's own hash: the file's mode, as it was offered.
+    pub mode: Mode,
     /// When it expires, in seconds of the node's age (see [`Ages`]).
     pub expires: u64,
 }
@@ -372,3 +419,34 @@ impl fmt::Display for DiskError {
 }
 
 impl std::error::Error for DiskError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_lets_those_execute_a_file_that_may_read_it_and_nothing_more() {
+        for (published, made, applied) in [
+            (0o755, 0o644, 0o755),
+            (0o755, 0o600, 0o700),
+            (0o700, 0o644, 0o744),
+            (0o777, 0o640, 0o750),
+            (0o111, 0o666, 0o777),
+            (0o666, 0o600, 0o600),
+            (0o4755, 0o644, 0o755),
+            (0o000, 0o644, 0o644),
+        ] {
+            assert_eq!(Mode::of(published).applied_to(made), applied, "{published:o} on {made:o}");
+        }
+        assert_eq!(Mode::UNKNOWN.applied_to(0o644), 0o644);
+    }
+
+    #[test]
+    fn two_bytes_say_a_mode_or_nothing_else() {
+        for mode in [Mode::UNKNOWN, Mode::of(0), Mode::of(0o755), Mode::of(0o777)] {
+            assert_eq!(Mode::decode(mode.encode()), Some(mode));
+        }
+        let modes = (0..=u16::MAX).filter(|&encoded| Mode::decode(encoded).is_some()).count();
+        assert_eq!(modes, 1 + 0o1000);
+    }
+}

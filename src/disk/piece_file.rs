@@ -4,14 +4,14 @@
 //! off anywhere has none. XXH3 finds accidents; whether the content is what its key says is BLAKE3's to decide.
 
 use crate::id::Key;
-use crate::io::PieceMeta;
+use crate::io::{Mode, PieceMeta};
 use crate::manifest::Content;
 use crate::store::PIECE_OVERHEAD_BYTES;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use xxhash_rust::xxh3::xxh3_64;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -23,7 +23,9 @@ pub(super) struct Trailer {
     replicas: u8,
     reserved: u8,
     length: U32,
-    reserved_word: [u8; 4],
+    /// The file's mode; zero where nothing is known of it, as in files of versions that had none.
+    mode: U16,
+    reserved_half: [u8; 2],
     input_offset: U64,
     expires: U64,
     key: Key,
@@ -49,7 +51,8 @@ impl Trailer {
             replicas: meta.replicas,
             reserved: 0,
             length: U32::new(meta.length),
-            reserved_word: [0; 4],
+            mode: U16::new(meta.mode.encode()),
+            reserved_half: [0; 2],
             input_offset: U64::new(meta.input_offset),
             expires: U64::new(meta.expires),
             key: meta.key,
@@ -84,6 +87,7 @@ impl Trailer {
             length: self.length.get(),
             input_offset: self.input_offset.get(),
             replicas: self.replicas,
+            mode: Mode::decode(self.mode.get()).unwrap_or_default(),
             expires: self.expires.get(),
         })
     }
@@ -138,6 +142,7 @@ mod tests {
             length: 1000,
             input_offset: 1 << 20,
             replicas: 3,
+            mode: Mode::of(0o755),
             expires: 99,
         };
         let trailer = Trailer::new(&meta, 5);

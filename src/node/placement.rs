@@ -8,7 +8,7 @@ use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
 use super::copies::CopyFor;
 use super::{Node, Purpose, Waiting};
 use crate::id::{Key, NodeId};
-use crate::io::{DiskOp, Extent, Share};
+use crate::io::{DiskOp, Extent, Mode, Share};
 use crate::manifest::Content;
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushOutcome};
@@ -102,7 +102,8 @@ impl Placement {
         let input_offset =
             if content == Content::Chunk { self.share.manifest.chunk_offset(piece as u32) } else { 0 };
         let (replicas, lifetime) = (self.share.replicas, self.share.lifetime);
-        Offer { key, content, length: extent.length, input_offset, replicas, lifetime }
+        let (length, mode) = (extent.length, Mode::UNKNOWN);
+        Offer { key, content, length, input_offset, replicas, mode, lifetime }
     }
 }
 

@@ -176,7 +176,8 @@ impl Node {
             let lifetime =
                 u32::try_from(meta.expires.saturating_sub(self.machines.store.age(now))).ok()?.max(1);
             let (content, length, input_offset) = (meta.content, meta.length, meta.input_offset);
-            let offer = Offer { key: *key, content, length, input_offset, replicas: meta.replicas, lifetime };
+            let (replicas, mode) = (meta.replicas, meta.mode);
+            let offer = Offer { key: *key, content, length, input_offset, replicas, mode, lifetime };
             return Some((offer, extent));
         }
         let share = self.machines.store.lasting_share(key).filter(|share| share.replicas > 0)?;
@@ -192,7 +193,8 @@ impl Node {
             Content::File | Content::Manifest => 0,
         };
         let (replicas, lifetime) = (share.replicas, share.lifetime);
-        Some((Offer { key: *key, content, length: extent.length, input_offset, replicas, lifetime }, extent))
+        let (length, mode) = (extent.length, self.machines.store.mode(key));
+        Some((Offer { key: *key, content, length, input_offset, replicas, mode, lifetime }, extent))
     }
 
     /// Brings a piece to the nodes closest to its key, wherever they are.

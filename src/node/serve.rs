@@ -5,7 +5,7 @@ use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
 use super::{Node, Waiting};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Share, StreamId};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Mode, Place, Share, StreamId};
 use crate::manifest::Content;
 use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
@@ -45,7 +45,7 @@ impl Node {
             }
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
-            TransferEvent::Root { download, root } => {
+            TransferEvent::Root { download, root, .. } => {
                 if !self.explain_root(now, download, &root) {
                     self.downloads.handle_root(now, download, root, &mut self.machines);
                 }
@@ -161,18 +161,19 @@ impl Node {
 
     fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
         if self.rechecks.is_running(key) {
-            return self.machines.transfer.serve(now, stream, request, Err(Refusal::Busy));
+            return self.machines.transfer.serve(now, stream, request, Err(Refusal::Busy), Mode::UNKNOWN);
         }
         let found = self.machines.store.locate(key);
         match self.machines.store.partial(key) {
             // No file holds the manifest of a download until that is complete.
             Some(manifest) if found.is_none() && !manifest.is_single() => {
-                let bytes = manifest.encode();
-                self.machines.transfer.serve_from_memory(now, stream, request, Content::Manifest, bytes);
+                let (bytes, what) = (manifest.encode(), (Content::Manifest, Mode::UNKNOWN));
+                self.machines.transfer.serve_from_memory(now, stream, request, what, bytes);
             }
             _ => {
                 self.machines.store.touch(key);
-                self.machines.transfer.serve(now, stream, request, found.ok_or(Refusal::NotFound));
+                let (found, mode) = (found.ok_or(Refusal::NotFound), self.machines.store.mode(key));
+                self.machines.transfer.serve(now, stream, request, found, mode);
             }
         }
     }

@@ -603,6 +603,7 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::Mode;
     use crate::manifest::{Content, HashAs};
 
     fn stored(disk: &mut Disk, key: u8, crash: Option<Crash>, seed: u64) -> bool {
@@ -612,6 +613,7 @@ mod tests {
             length: 3,
             input_offset: 0,
             replicas: 3,
+            mode: Mode::UNKNOWN,
             expires: 1000,
         };
         let sink = Sink { place: Place::Incoming(1), offset: 0, length: 3, hash_as: HashAs::Root };

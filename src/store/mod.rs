@@ -16,7 +16,7 @@ mod pieces;
 mod tests;
 
 use crate::id::Key;
-use crate::io::{DiskOp, Extent, FileAt, PieceAt, PieceMeta, Place, Recovered, Share};
+use crate::io::{DiskOp, Extent, FileAt, Mode, PieceAt, PieceMeta, Place, Recovered, Share};
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
 use crate::time::{Duration, Instant};
@@ -218,6 +218,11 @@ impl Store {
         self.pieces.get(key)
     }
 
+    /// The mode of the file whose own hash this is, as far as it is known.
+    pub fn mode(&self, key: &Key) -> Mode {
+        self.pieces.get(key).map_or(Mode::UNKNOWN, |meta| meta.mode)
+    }
+
     /// The stored pieces, in the order of their keys.
     pub fn pieces(&self) -> impl Iterator<Item = PieceMeta> + '_ {
         self.pieces.iter()
@@ -283,11 +288,12 @@ impl Store {
         if !room || !self.make_room(cost(offer.length)) {
             return Admission::Refuse(Refusal::NoSpace);
         }
-        let Offer { key, content, length, input_offset, replicas, .. } = *offer;
+        let Offer { key, content, length, input_offset, replicas, mode, .. } = *offer;
         let incoming = self.incoming_next;
         self.incoming_next += 1;
         self.incoming_bytes += cost(length);
-        self.incoming.insert(incoming, PieceMeta { key, content, length, input_offset, replicas, expires });
+        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires };
+        self.incoming.insert(incoming, meta);
         Admission::Send { incoming }
     }
 

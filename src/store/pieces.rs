@@ -1,7 +1,7 @@
 //! The table of stored pieces, in the order of their keys and of their expiry.
 
 use crate::id::Key;
-use crate::io::PieceMeta;
+use crate::io::{Mode, PieceMeta};
 use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX};
 use crate::wire::frame::Offer;
 use core::ops::Bound;
@@ -18,6 +18,7 @@ struct Piece {
     length: u32,
     content: Content,
     replicas: u8,
+    mode: Mode,
 }
 
 /// The stored pieces.
@@ -62,8 +63,8 @@ impl Pieces {
     /// Adds a piece, in place of one with the same key.
     pub(super) fn insert(&mut self, meta: &PieceMeta) {
         self.remove(&meta.key);
-        let PieceMeta { key, content, length, input_offset, replicas, expires } = *meta;
-        self.table.insert(key, Piece { input_offset, expires, length, content, replicas });
+        let PieceMeta { key, content, length, input_offset, replicas, mode, expires } = *meta;
+        self.table.insert(key, Piece { input_offset, expires, length, content, replicas, mode });
         self.expiries.insert((expires, key));
         self.bytes += cost(length);
         self.content_bytes += u64::from(length);
@@ -98,8 +99,8 @@ impl Pieces {
 }
 
 fn meta(key: Key, piece: &Piece) -> PieceMeta {
-    let Piece { input_offset, expires, length, content, replicas } = *piece;
-    PieceMeta { key, content, length, input_offset, replicas, expires }
+    let Piece { input_offset, expires, length, content, replicas, mode } = *piece;
+    PieceMeta { key, content, length, input_offset, replicas, mode, expires }
 }
 
 /// What a piece of `length` bytes takes on disk. Whole blocks are the file system's business.
@@ -128,7 +129,8 @@ mod tests {
     use crate::manifest::{CHUNK_BYTES_MAX, MANIFEST_BYTES_MAX};
 
     fn offer(content: Content, length: u32, input_offset: u64) -> Offer {
-        Offer { key: Key([1; 32]), content, length, input_offset, replicas: 3, lifetime: 60 }
+        let (key, mode) = (Key([1; 32]), Mode::UNKNOWN);
+        Offer { key, content, length, input_offset, replicas: 3, mode, lifetime: 60 }
     }
 
     #[test]
@@ -172,6 +174,7 @@ mod tests {
             length,
             input_offset: 0,
             replicas: 2,
+            mode: Mode::of(0o755),
             expires,
         };
         pieces.insert(&piece(1, 100, 50));

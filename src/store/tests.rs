@@ -1,4 +1,5 @@
 use super::*;
+use crate::io::Mode;
 use crate::io::{Ages, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
 use crate::rng::Rng;
@@ -19,11 +20,13 @@ fn key(byte: u8) -> Key {
 }
 
 fn offer(byte: u8, length: u32) -> Offer {
-    Offer { key: key(byte), content: Content::File, length, input_offset: 0, replicas: 3, lifetime: 100 }
+    let (content, mode) = (Content::File, Mode::UNKNOWN);
+    Offer { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, lifetime: 100 }
 }
 
 fn meta(byte: u8, length: u32, expires: u64) -> PieceMeta {
-    PieceMeta { key: key(byte), content: Content::File, length, input_offset: 0, replicas: 3, expires }
+    let (content, mode) = (Content::File, Mode::UNKNOWN);
+    PieceMeta { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, expires }
 }
 
 fn manifest(fill: u8, length: u64) -> Arc<Manifest> {
@@ -81,7 +84,10 @@ fn a_piece_is_located_once_it_is_committed_and_not_before() {
 fn an_offer_of_what_is_here_only_ever_raises_what_was_promised() {
     let mut store = store(1 << 20);
     keep(&mut store, &offer(1, 500));
-    assert_eq!(store.admit(NOW, &Offer { replicas: 7, lifetime: 10, ..offer(1, 500) }), Admission::Have);
+    assert_eq!(
+        store.admit(NOW, &Offer { replicas: 7, mode: Mode::UNKNOWN, lifetime: 10, ..offer(1, 500) }),
+        Admission::Have
+    );
     assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 100) }));
     assert_eq!(store.admit(NOW + Duration::from_secs(50), &offer(1, 500)), Admission::Have);
     assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 150) }));

@@ -115,8 +115,8 @@ impl Transfer {
                 self.start_sink(now, stream, purpose, sink);
             }
             _ => {
-                let (content, bytes) = (offer.content, Vec::new());
-                session.receiving = Receiving::Memory { purpose, content, rest: length, bytes };
+                let (content, mode, bytes) = (offer.content, offer.mode, Vec::new());
+                session.receiving = Receiving::Memory { purpose, content, mode, rest: length, bytes };
                 if length == 0 {
                     self.piece_collected(now, stream);
                 }
@@ -213,11 +213,13 @@ fn makes_sense(offer: &Offer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::Mode;
     use crate::manifest::CHUNK_BYTES_MAX;
 
     fn offer(content: Content, length: u64, input_offset: u64) -> Offer {
         let length = length as u32;
-        Offer { key: Key([1; 32]), content, length, input_offset, replicas: 3, lifetime: 60 }
+        let (key, mode) = (Key([1; 32]), Mode::UNKNOWN);
+        Offer { key, content, length, input_offset, replicas: 3, mode, lifetime: 60 }
     }
 
     #[test]

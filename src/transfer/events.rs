@@ -2,7 +2,7 @@
 
 use super::blame::Ban;
 use crate::id::{Key, NodeId};
-use crate::io::{DiskError, Extent, Place, Sink, StreamId};
+use crate::io::{DiskError, Extent, Mode, Place, Sink, StreamId};
 use crate::manifest::Manifest;
 use crate::time::Instant;
 use crate::wire::contact::Contact;
@@ -146,6 +146,8 @@ pub enum TransferEvent {
         download: DownloadId,
         /// What it is.
         root: Root,
+        /// The file's mode, as the source says: a hint.
+        mode: Mode,
     },
     /// A chunk is in its place and verified.
     ChunkDone {

@@ -5,7 +5,7 @@ use super::download::{Download, Phase, RootState};
 use super::events::{DownloadError, DownloadId, Root, TransferEvent};
 use super::session::{Part, Purpose, Receiving, Request, answered_chunks};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, Sink, StreamId};
+use crate::io::{DiskError, DiskErrorKind, Mode, Sink, StreamId};
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::time::Instant;
 use crate::wire::contact::Contact;
@@ -123,8 +123,8 @@ impl Transfer {
         now: Instant,
         stream: StreamId,
         number: u32,
-        content: Content,
-        length: u32,
+        (content, length): (Content, u32),
+        mode: Mode,
     ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.request_answered(now);
@@ -141,7 +141,8 @@ impl Transfer {
             Part::Root => {
                 let Some(session) = self.streams.get_mut(&stream) else { return };
                 let purpose = Purpose::Request(number);
-                session.receiving = Receiving::Memory { purpose, content, rest: length, bytes: Vec::new() };
+                let (rest, bytes) = (length, Vec::new());
+                session.receiving = Receiving::Memory { purpose, content, mode, rest, bytes };
                 if length == 0 {
                     self.piece_collected(now, stream);
                 }
@@ -222,9 +223,9 @@ impl Transfer {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
-        let Receiving::Memory { purpose, content, bytes, .. } = received else { return };
+        let Receiving::Memory { purpose, content, mode, bytes, .. } = received else { return };
         match purpose {
-            Purpose::Request(number) => self.root_collected(now, stream, number, content, bytes),
+            Purpose::Request(number) => self.root_collected(now, stream, number, (content, mode), bytes),
             Purpose::Arrival(number) => self.arrival_collected(now, stream, number, bytes),
         }
     }
@@ -234,7 +235,7 @@ impl Transfer {
         now: Instant,
         stream: StreamId,
         number: u32,
-        content: Content,
+        (content, mode): (Content, Mode),
         bytes: Vec<u8>,
     ) {
         let Some((request, contact)) = self.take_request(stream, number) else { return };
@@ -272,7 +273,7 @@ impl Transfer {
                 self.unfollow(download.hash);
             }
         }
-        self.out.event(TransferEvent::Root { download: id, root });
+        self.out.event(TransferEvent::Root { download: id, root, mode });
     }
 
     fn chunk_sunk(&mut self, now: Instant, stream: StreamId, number: u32, result: Result<Key, DiskError>) {

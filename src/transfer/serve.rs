@@ -4,7 +4,7 @@ use super::Transfer;
 use super::events::{PushError, StreamOutput, TransferEvent};
 use super::session::{Item, Lookup, QUESTIONS_MAX, Sending};
 use crate::id::Key;
-use crate::io::{DiskError, Extent, StreamId};
+use crate::io::{DiskError, Extent, Mode, StreamId};
 use crate::manifest::Content;
 use crate::time::Instant;
 use crate::wire::frame::{Frame, Refusal};
@@ -12,15 +12,17 @@ use crate::wire::frame::{Frame, Refusal};
 /// Answers to what [`TransferEvent::Wanted`] and [`TransferEvent::Asked`] ask, and inputs from the driver about content
 /// that is sent.
 impl Transfer {
-    /// Where a wanted piece is, all of it; or why the peer does not get it.
+    /// Where a wanted piece is, all of it; or why the peer does not get it. `mode` is that of the file whose own hash the
+    /// piece's key is.
     pub fn serve(
         &mut self,
         now: Instant,
         stream: StreamId,
         request: u32,
         found: Result<(Content, Extent), Refusal>,
+        mode: Mode,
     ) {
-        self.found(now, stream, request, found.map(|(content, extent)| Lookup::Found(content, extent)));
+        self.found(now, stream, request, found.map(|(content, extent)| Lookup::Found(content, mode, extent)));
     }
 
     /// A wanted piece that is in no file: its content.
@@ -29,10 +31,10 @@ impl Transfer {
         now: Instant,
         stream: StreamId,
         request: u32,
-        content: Content,
+        (content, mode): (Content, Mode),
         bytes: Vec<u8>,
     ) {
-        self.found(now, stream, request, Ok(Lookup::InMemory(content, bytes)));
+        self.found(now, stream, request, Ok(Lookup::InMemory(content, mode, bytes)));
     }
 
     /// Which pieces of a question are here: bit `i` (of byte `i / 8`, the lowest first) for piece `i`.
@@ -143,13 +145,13 @@ impl Transfer {
             session.last_active = now;
             handed += item.length();
             let (frame, extent, push) = match item {
-                Item::Wanted { request, key, lookup: Lookup::Found(content, extent) } => {
+                Item::Wanted { request, key, lookup: Lookup::Found(content, mode, extent) } => {
                     session.sent.push(key);
-                    (Frame::Block { request, content, length: extent.length }, extent, None)
+                    (Frame::Block { request, content, length: extent.length, mode }, extent, None)
                 }
-                Item::Wanted { request, lookup: Lookup::InMemory(content, bytes), .. } => {
+                Item::Wanted { request, lookup: Lookup::InMemory(content, mode, bytes), .. } => {
                     let length = bytes.len() as u32;
-                    self.out.write(stream, session, &Frame::Block { request, content, length });
+                    self.out.write(stream, session, &Frame::Block { request, content, length, mode });
                     session.send(now, Sending { place: None, length, push: None });
                     self.out.outputs.push_back(StreamOutput::Write { stream, bytes });
                     continue;

@@ -5,7 +5,7 @@ use super::events::{DownloadId, InspectId, PushId};
 use super::handshake::Handshake;
 use super::reports::RecentKeys;
 use crate::id::{Key, NodeId};
-use crate::io::{Extent, Place};
+use crate::io::{Extent, Mode, Place};
 use crate::manifest::Content;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -120,7 +120,7 @@ pub(super) enum Receiving {
     /// A frame.
     Frames,
     /// Content that is collected.
-    Memory { purpose: Purpose, content: Content, rest: u32, bytes: Vec<u8> },
+    Memory { purpose: Purpose, content: Content, mode: Mode, rest: u32, bytes: Vec<u8> },
     /// Content that nobody needs any more.
     Discard { rest: u32 },
     /// Content that goes to a file, past this machine.
@@ -196,9 +196,9 @@ pub(super) enum Item {
 pub(super) enum Lookup {
     Waiting,
     Asked,
-    Found(Content, Extent),
+    Found(Content, Mode, Extent),
     /// It is in no file yet.
-    InMemory(Content, Vec<u8>),
+    InMemory(Content, Mode, Vec<u8>),
 }
 
 /// Content that has been handed to the driver.
@@ -213,10 +213,10 @@ impl Item {
     /// How many bytes of content there are, as far as that is known.
     pub(super) fn length(&self) -> u64 {
         match self {
-            Item::Wanted { lookup: Lookup::Found(_, extent), .. } | Item::Push { extent, .. } => {
+            Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
                 u64::from(extent.length)
             }
-            Item::Wanted { lookup: Lookup::InMemory(_, bytes), .. } => bytes.len() as u64,
+            Item::Wanted { lookup: Lookup::InMemory(.., bytes), .. } => bytes.len() as u64,
             Item::Wanted { .. } => 0,
         }
     }
@@ -509,7 +509,7 @@ impl Session {
     /// known which file could not be read when one cannot.
     pub(super) fn next_item(&mut self) -> Option<Item> {
         let place = match self.queue.front()? {
-            Item::Wanted { lookup: Lookup::Found(_, extent), .. } | Item::Push { extent, .. } => {
+            Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
                 Some(&extent.place)
             }
             Item::Wanted { lookup: Lookup::InMemory(..), .. } => None,

@@ -345,7 +345,9 @@ impl Transfer {
             Frame::Cancel { request } => self.on_cancel(now, stream, request),
             Frame::Which { question, keys } => self.on_which(now, stream, question, keys),
             Frame::Have { question, bitmap } => self.on_have(now, stream, question, &bitmap),
-            Frame::Block { request, content, length } => self.on_block(now, stream, request, content, length),
+            Frame::Block { request, content, length, mode } => {
+                self.on_block(now, stream, request, (content, length), mode);
+            }
             Frame::Refuse { request, reason } => self.on_refuse(now, stream, request, reason),
             Frame::Store { request, offer } => self.on_store(now, stream, request, &offer),
             Frame::Accept { request, have } => self.on_accept(now, stream, request, have),

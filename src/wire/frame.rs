@@ -11,6 +11,7 @@ use super::Refused;
 use super::contact::WireContact;
 use super::inspect::{INSPECT_KEYS_MAX, WireInspectEntry};
 use crate::id::{Key, PublicKey};
+use crate::io::Mode;
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -216,7 +217,9 @@ struct BlockBody {
     request: U32,
     length: U32,
     content: u8,
-    reserved: [u8; 7],
+    reserved: u8,
+    mode: U16,
+    reserved_rest: [u8; 4],
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -243,7 +246,8 @@ struct StoreBody {
     lifetime: U32,
     content: u8,
     replicas: u8,
-    reserved: [u8; 10],
+    mode: U16,
+    reserved: [u8; 8],
     key: Key,
 }
 
@@ -293,6 +297,8 @@ pub struct Offer {
     pub input_offset: u64,
     /// How many nodes are to keep it.
     pub replicas: u8,
+    /// Of the piece under a file's own hash: the file's mode. A hint.
+    pub mode: Mode,
     /// Seconds that it is to be kept.
     pub lifetime: u32,
 }
@@ -322,6 +328,8 @@ pub enum Frame<'a> {
         content: Content,
         /// Its length.
         length: u32,
+        /// Of the piece under a file's own hash: the file's mode. A hint.
+        mode: Mode,
     },
     /// A request or an offer is refused.
     Refuse {
@@ -475,13 +483,15 @@ impl<'a> Frame<'a> {
             }
             FrameKind::Block => {
                 let body: &BlockBody = exactly(body)?;
-                reserved(&body.reserved)?;
+                reserved(&[body.reserved])?;
+                reserved(&body.reserved_rest)?;
                 let content = Content::from_number(body.content).ok_or(Refused::Value)?;
                 let length = body.length.get();
                 if !content.has_length(length) {
                     return Err(Refused::Value);
                 }
-                Frame::Block { request: body.request.get(), content, length }
+                let mode = mode_of(content, body.mode)?;
+                Frame::Block { request: body.request.get(), content, length, mode }
             }
             FrameKind::Which => {
                 let (head, keys) = WhichHead::ref_from_prefix(body).map_err(|_| Refused::Length)?;
@@ -519,6 +529,7 @@ impl<'a> Frame<'a> {
                     length: body.length.get(),
                     input_offset: body.input_offset.get(),
                     replicas: body.replicas,
+                    mode: mode_of(content, body.mode)?,
                     lifetime: body.lifetime.get(),
                 };
                 Frame::Store { request: body.request.get(), offer }
@@ -588,9 +599,15 @@ impl<'a> Frame<'a> {
                 let body = RequestBody { request: U32::new(request), reserved: [0; 4], key };
                 put(out, FrameKind::Request, &[body.as_bytes()]);
             }
-            Frame::Block { request, content, length } => {
-                let (request, length) = (U32::new(request), U32::new(length));
-                let body = BlockBody { request, length, content: content as u8, reserved: [0; 7] };
+            Frame::Block { request, content, length, mode } => {
+                let body = BlockBody {
+                    request: U32::new(request),
+                    length: U32::new(length),
+                    content: content as u8,
+                    reserved: 0,
+                    mode: U16::new(mode.encode()),
+                    reserved_rest: [0; 4],
+                };
                 put(out, FrameKind::Block, &[body.as_bytes()]);
             }
             Frame::Which { question, keys } => {
@@ -610,7 +627,8 @@ impl<'a> Frame<'a> {
                     lifetime: U32::new(offer.lifetime),
                     content: offer.content as u8,
                     replicas: offer.replicas,
-                    reserved: [0; 10],
+                    mode: U16::new(offer.mode.encode()),
+                    reserved: [0; 8],
                     key: offer.key,
                 };
                 put(out, FrameKind::Store, &[body.as_bytes()]);
@@ -657,6 +675,12 @@ fn reserved(bytes: &[u8]) -> Result<(), Refused> {
     if bytes.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Refused::Reserved) }
 }
 
+/// The mode that comes with a piece. A chunk has none: what it is a chunk of has.
+fn mode_of(content: Content, encoded: U16) -> Result<Mode, Refused> {
+    let mode = Mode::decode(encoded.get()).ok_or(Refused::Reserved)?;
+    if content == Content::Chunk && mode != Mode::UNKNOWN { Err(Refused::Reserved) } else { Ok(mode) }
+}
+
 fn put(out: &mut Vec<u8>, kind: FrameKind, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let head = FrameHead { length: U32::new(length as u32), kind: kind as u8, reserved: [0; 3] };
@@ -681,7 +705,8 @@ mod tests {
 
     #[test]
     fn an_announced_length_that_no_piece_has_is_refused_before_its_bytes_come() {
-        let block = |content, length| parse(&Frame::Block { request: 1, content, length });
+        let mode = Mode::UNKNOWN;
+        let block = |content, length| parse(&Frame::Block { request: 1, content, length, mode });
         for content in [Content::Chunk, Content::Manifest, Content::File] {
             assert_eq!(block(content, content.bytes_max()), Ok(()));
             assert_eq!(block(content, content.bytes_max() + 1), Err(Refused::Value));
@@ -691,6 +716,22 @@ mod tests {
         assert_eq!(block(Content::Chunk, 0), Err(Refused::Value));
         assert_eq!(parse(&Frame::StoreData { request: 1, length: CHUNK_BYTES_MAX as u32 }), Ok(()));
         assert_eq!(parse(&Frame::StoreData { request: 1, length: u32::MAX }), Err(Refused::Value));
+    }
+
+    #[test]
+    fn a_mode_comes_with_the_piece_of_a_whole_file_and_with_no_chunk() {
+        let block = |content, mode| parse(&Frame::Block { request: 1, content, length: 90, mode });
+        for mode in [Mode::UNKNOWN, Mode::of(0), Mode::of(0o755)] {
+            assert_eq!(block(Content::Manifest, mode), Ok(()));
+            assert_eq!(block(Content::File, mode), Ok(()));
+        }
+        assert_eq!(block(Content::Chunk, Mode::of(0o755)), Err(Refused::Reserved));
+        let mut bytes = Vec::new();
+        Frame::Block { request: 1, content: Content::File, length: 90, mode: Mode::of(0o755) }
+            .write(&mut bytes);
+        // Set-user-id is no bit that a mode has here.
+        bytes[FRAME_HEAD_BYTES + 11] |= 0o4000_u16.to_le_bytes()[1];
+        assert_eq!(Frame::parse(&bytes), Err(Refused::Reserved));
     }
 
     #[test]
@@ -717,7 +758,7 @@ mod tests {
     #[test]
     fn who_reads_only_what_is_lacking_ends_exactly_where_the_frame_does() {
         let frames = [
-            Frame::Block { request: 1, content: Content::Chunk, length: 5 },
+            Frame::Block { request: 1, content: Content::Chunk, length: 5, mode: Mode::UNKNOWN },
             Frame::StoreData { request: 1, length: 5 },
             Frame::Request { request: 1, key: Key([1; 32]) },
             Frame::Which { question: 1, keys: &[Key([1; 32]); WHICH_KEYS_MAX] },

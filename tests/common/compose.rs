@@ -3,6 +3,7 @@
 use crate::common::{network, recipient, sender};
 use elver::id::{Key, PublicKey};
 use elver::identity::{Digest, Identity};
+use elver::io::Mode;
 use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
@@ -343,13 +344,14 @@ fn frame(name: &'static str, about: &str, frame: &Frame<'_>) -> Vector {
 
 fn exchanges() -> Vec<Vector> {
     let keys: Vec<Key> = (0..WHICH_KEYS_MAX).map(|number| key(number as u8)).collect();
-    let block = |content, length| Frame::Block { request: 7, content, length };
+    let block = |content, length| Frame::Block { request: 7, content, length, mode: Mode::UNKNOWN };
     let offer = Offer {
         key: key(0x77),
         content: Content::Chunk,
         length: CHUNK_BYTES_MIN as u32,
         input_offset: 3 * CHUNK_BYTES_MIN,
         replicas: 3,
+        mode: Mode::UNKNOWN,
         lifetime: 86_400,
     };
     let manifest = Offer { content: Content::Manifest, length: 1140, input_offset: 0, ..offer };
@@ -370,6 +372,11 @@ fn exchanges() -> Vec<Vector> {
             &block(Content::Chunk, CHUNK_BYTES_MIN as u32),
         ),
         frame("block-manifest", "the head of a manifest", &block(Content::Manifest, 1140)),
+        frame(
+            "block-manifest-mode",
+            "the head of a manifest of a file with mode 755",
+            &Frame::Block { request: 7, content: Content::Manifest, length: 1140, mode: Mode::of(0o755) },
+        ),
         frame("block-empty-file", "the head of an empty file", &block(Content::File, 0)),
         frame("refuse", "a refusal: not found", &Frame::Refuse { request: 7, reason: Refusal::NotFound }),
         frame("cancel", "a cancelled request", &Frame::Cancel { request: 7 }),
@@ -378,6 +385,11 @@ fn exchanges() -> Vec<Vector> {
         frame("have", "two of three pieces are there", &Frame::Have { question: 8, bitmap: bitmap(0b101) }),
         frame("store-chunk", "an offer of a chunk", &Frame::Store { request: 9, offer }),
         frame("store-manifest", "an offer of a manifest", &Frame::Store { request: 9, offer: manifest }),
+        frame(
+            "store-manifest-mode",
+            "an offer of a manifest of a file with mode 600",
+            &Frame::Store { request: 9, offer: Offer { mode: Mode::of(0o600), ..manifest } },
+        ),
         frame("accept", "an offer is accepted", &Frame::Accept { request: 9, have: false }),
         frame("accept-have", "an offered piece is there already", &Frame::Accept { request: 9, have: true }),
         frame(

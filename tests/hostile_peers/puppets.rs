@@ -3,6 +3,7 @@
 use crate::support::{Node, wait_for};
 use elver::id::{Key, NodeId};
 use elver::identity::Identity;
+use elver::io::Mode;
 use elver::manifest::{Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
@@ -140,7 +141,7 @@ pub(crate) fn socket_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 pub(crate) fn offer(content: Content, key: Key, length: u32) -> Offer {
-    Offer { key, content, length, input_offset: 0, replicas: 3, lifetime: 3600 }
+    Offer { key, content, length, input_offset: 0, replicas: 3, mode: Mode::UNKNOWN, lifetime: 3600 }
 }
 
 /// What a hostile source does with whoever fetches from it.
@@ -226,7 +227,9 @@ pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, byt
                     _ => {}
                 }
                 let length = encoded.len() as u32;
-                stream.send(&Frame::Block { request, content: Content::Manifest, length }).ok()?;
+                stream
+                    .send(&Frame::Block { request, content: Content::Manifest, length, mode: Mode::UNKNOWN })
+                    .ok()?;
                 match habit {
                     Habit::Drips => drip(&mut stream, &encoded)?,
                     _ => stream.socket.write_all(&encoded).ok()?,
@@ -238,7 +241,12 @@ pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, byt
                 let chunk = &bytes[start..start + length as usize];
                 let more = u32::from(habit == Habit::TooLong);
                 stream
-                    .send(&Frame::Block { request, content: Content::Chunk, length: length + more })
+                    .send(&Frame::Block {
+                        request,
+                        content: Content::Chunk,
+                        length: length + more,
+                        mode: Mode::UNKNOWN,
+                    })
                     .ok()?;
                 match habit {
                     Habit::Breaks => return stream.socket.write_all(&chunk[..chunk.len() / 2]).ok(),
@@ -312,7 +320,7 @@ fn serve_two(
                     }
                 };
                 let length = bytes.len() as u32;
-                stream.send(&Frame::Block { request, content, length }).ok()?;
+                stream.send(&Frame::Block { request, content, length, mode: Mode::UNKNOWN }).ok()?;
                 stream.socket.write_all(&bytes).ok()?;
             }
             // What is taken back has been sent in full by then.

@@ -1,5 +1,6 @@
 use super::record::{self, Fault, Kind, Operation};
 use super::*;
+use crate::io::Mode;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 
@@ -36,6 +37,7 @@ fn everything_that_describes_a_piece_is_kept() {
         content: Content::Chunk,
         input_offset: 7 << 20,
         replicas: 200,
+        mode: Mode::UNKNOWN,
         expires: u64::MAX,
         ..piece(&bytes)
     };

@@ -10,6 +10,7 @@ mod verify;
 
 use super::*;
 use crate::id::Key;
+use crate::io::Mode;
 use crate::io::{DiskErrorKind, FileStamp, PieceMeta, Share};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use std::fs;
@@ -70,7 +71,15 @@ fn manifest_of(bytes: &[u8]) -> Arc<Manifest> {
 
 fn piece(bytes: &[u8]) -> PieceMeta {
     let (key, length) = (key_of(bytes), bytes.len() as u32);
-    PieceMeta { key, content: Content::File, length, input_offset: 0, replicas: 3, expires: 1000 }
+    PieceMeta {
+        key,
+        content: Content::File,
+        length,
+        input_offset: 0,
+        replicas: 3,
+        mode: Mode::UNKNOWN,
+        expires: 1000,
+    }
 }
 
 fn share_of(bytes: &[u8], place: &Place, disk: &Disk) -> Share {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::io::Mode;
 use crate::io::{PieceAt, Soundness};
 
 fn at(meta: &PieceMeta) -> PieceAt {
@@ -40,7 +41,15 @@ fn a_flipped_bit_anywhere_in_a_piece_file_is_found() {
         let bytes = bytes[from as usize..][..length as usize].to_vec();
         let key = manifest.keys()[index as usize];
         (
-            PieceMeta { key, content: Content::Chunk, length, input_offset: from, replicas: 3, expires: 9 },
+            PieceMeta {
+                key,
+                content: Content::Chunk,
+                length,
+                input_offset: from,
+                replicas: 3,
+                mode: Mode::UNKNOWN,
+                expires: 9,
+            },
             bytes,
         )
     };

@@ -4,6 +4,7 @@ use super::expected::{Change, Contents, Event, Expected, Found};
 use crate::disk::Disk;
 use crate::disk::record::{self, Fault, Kind};
 use crate::id::Key;
+use crate::io::Mode;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, PieceMeta, Place, Share, Sink,
 };
@@ -239,7 +240,8 @@ impl<'a> Drive<'a> {
     fn describe(&mut self, key: Key, length: usize, content: Content) -> PieceMeta {
         let input_offset = if content == Content::Chunk { self.rng.below(9) << 20 } else { 0 };
         let (replicas, expires) = (self.rng.below(9) as u8, self.rng.u64());
-        PieceMeta { key, content, length: length as u32, input_offset, replicas, expires }
+        let (length, mode) = (length as u32, Mode::of(self.rng.below(0o1000) as u32));
+        PieceMeta { key, content, length, input_offset, replicas, mode, expires }
     }
 
     /// An empty piece. There is only one.

@@ -3,6 +3,7 @@
 use super::hostile::{NOW, Puppet, counter, machine};
 use super::world::{World, content, target};
 use crate::id::Key;
+use crate::io::Mode;
 use crate::io::{Extent, Place};
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::time::Duration;
@@ -129,7 +130,7 @@ fn a_report_about_what_was_not_sent_lately_or_one_too_many_leads_to_nothing() {
     for number in 1..=20 {
         puppet.say(&mut machine, &Frame::Request { request: u32::from(number), key: key(number) });
         let extent = Extent { place: Place::Piece(key(number)), offset: 0, length: 5, stamp: None };
-        machine.0.serve(NOW, puppet.stream, u32::from(number), Ok((Content::File, extent)));
+        machine.0.serve(NOW, puppet.stream, u32::from(number), Ok((Content::File, extent)), Mode::UNKNOWN);
         machine.0.handle_drained(NOW, puppet.stream);
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });

@@ -24,7 +24,7 @@ fn a_file_of_one_chunk_comes_whole_and_an_empty_one_too() {
         world.settle();
         let root = Root::File(bytes);
         let arrived = world
-            .has_event(0, |event| matches!(event, TransferEvent::Root { root: file, .. } if *file == root));
+            .has_event(0, |event| matches!(event, TransferEvent::Root { root: file, mode, .. } if *file == root && mode.bits() == Some(0o755)));
         assert!(arrived, "{length} bytes");
         assert_eq!(world.nodes[0].transfer.downloads(), 0);
         assert_eq!(world.nodes[0].transfer.downloaded_bytes(), length as u64);

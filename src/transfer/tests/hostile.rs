@@ -3,6 +3,7 @@
 use super::world::World;
 use crate::id::Key;
 use crate::identity::Identity;
+use crate::io::Mode;
 use crate::io::{Extent, Place, Sink, StreamId};
 use crate::limits::Limits;
 use crate::manifest::Content;
@@ -177,7 +178,7 @@ fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
 #[test]
 fn an_answer_to_nothing_ends_the_stream() {
     let answers = [
-        Frame::Block { request: 7, content: Content::Chunk, length: 5 },
+        Frame::Block { request: 7, content: Content::Chunk, length: 5, mode: Mode::UNKNOWN },
         Frame::Refuse { request: 7, reason: Refusal::Busy },
         Frame::Have { question: 7, bitmap: [255; 16] },
         Frame::Accept { request: 7, have: false },
@@ -215,7 +216,7 @@ fn requests_over_the_bound_are_refused_and_cancelled_ones_are_answered_once() {
     };
     assert_eq!(used, puppet.heard.len());
     // An answer to what was cancelled falls on deaf ears.
-    machine.0.serve(NOW, puppet.stream, 0, Err(Refusal::NotFound));
+    machine.0.serve(NOW, puppet.stream, 0, Err(Refusal::NotFound), Mode::UNKNOWN);
     puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
     assert!(puppet.closed, "a number twice");
 }
@@ -305,7 +306,8 @@ fn a_target_that_takes_a_copy_drop_by_drop_does_not_hold_it_up_for_ever() {
     let mut puppet = Puppet::proven(1, &mut machine);
     let length = 256 << 10;
     let (key, content) = (Key([1; 32]), Content::Chunk);
-    let offer = Offer { key, content, length, input_offset: 1 << 20, replicas: 3, lifetime: 60 };
+    let offer =
+        Offer { key, content, length, input_offset: 1 << 20, replicas: 3, mode: Mode::UNKNOWN, lifetime: 60 };
     let extent = Extent { place: Place::Piece(key), offset: 0, length, stamp: None };
     assert!(machine.0.push(NOW, PushId(1), puppet.contact(), offer, extent));
     puppet.listen(&mut machine);

@@ -1,6 +1,7 @@
 //! Copies to other nodes.
 
 use super::world::{World, content, manifest};
+use crate::io::Mode;
 use crate::io::{Extent, Place};
 use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
@@ -18,7 +19,15 @@ fn offers(world: &mut World) -> Vec<(Offer, Extent)> {
     keys.map(|(key, index)| {
         let (content, extent) = world.nodes[0].pieces[&key].clone();
         let input_offset = if content == Content::Chunk { manifest.chunk_offset(index) } else { 0 };
-        let offer = Offer { key, content, length: extent.length, input_offset, replicas: 3, lifetime: 3600 };
+        let offer = Offer {
+            key,
+            content,
+            length: extent.length,
+            input_offset,
+            replicas: 3,
+            mode: Mode::UNKNOWN,
+            lifetime: 3600,
+        };
         (offer, extent)
     })
     .collect()

@@ -3,6 +3,7 @@
 use super::hostile::{NOW, Puppet, machine};
 use super::world::{World, content, disk_error, manifest, target};
 use crate::id::Key;
+use crate::io::Mode;
 use crate::io::{DiskError, DiskErrorKind, Extent, Place, Sink, StreamId};
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::rng::Rng;
@@ -27,7 +28,8 @@ fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
         for (id, (&key, (content, extent))) in world.nodes[1].pieces.clone().iter().enumerate() {
             let input_offset = if *content == Content::Chunk { extent.offset } else { 0 };
             let (content, length) = (*content, extent.length);
-            let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
+            let offer =
+                Offer { key, content, length, input_offset, replicas: 1, mode: Mode::UNKNOWN, lifetime: 9 };
             let push = PushId(id as u64);
             world.nodes[1].transfer.push(now, push, target_of_push, offer, extent.clone());
         }
@@ -80,11 +82,11 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let length = [0, 1, 99, 1000, CHUNK_BYTES_MIN as u32, u32::MAX][rng.below(6) as usize];
     let key = keys[rng.below(keys.len() as u64) as usize];
     let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
-    let offer = Offer { key, content, length, input_offset, replicas: 1, lifetime: 9 };
+    let offer = Offer { key, content, length, input_offset, replicas: 1, mode: Mode::UNKNOWN, lifetime: 9 };
     match rng.below(17) {
         0 => Frame::Request { request, key },
         1 => Frame::Cancel { request },
-        2 => Frame::Block { request, content, length },
+        2 => Frame::Block { request, content, length, mode: Mode::UNKNOWN },
         3 => Frame::Refuse { request, reason: [Refusal::Busy, Refusal::NotFound][rng.below(2) as usize] },
         4 => Frame::Which { question: request, keys },
         5 | 6 => Frame::Have { question: request, bitmap: [[255; 16], [0; 16]][rng.below(2) as usize] },
@@ -115,8 +117,10 @@ fn fitting_frame(rng: &mut Rng, puppet: &mut Puppet, keys: &[Key]) -> Vec<u8> {
             match (rng.below(40), keys.contains(&key)) {
                 (0..4, _) | (4..39, false) => Frame::Refuse { request, reason: Refusal::NotFound },
                 (4, _) => Frame::Refuse { request, reason: Refusal::Busy },
-                (_, true) => Frame::Block { request, content: Content::Chunk, length },
-                (_, false) => Frame::Block { request, content: Content::File, length: 9 },
+                (_, true) => Frame::Block { request, content: Content::Chunk, length, mode: Mode::UNKNOWN },
+                (_, false) => {
+                    Frame::Block { request, content: Content::File, length: 9, mode: Mode::UNKNOWN }
+                }
             }
             .write(&mut said);
         }
@@ -155,7 +159,7 @@ fn react(machine: &mut Transfer, rng: &mut Rng, event: TransferEvent) {
     match event {
         TransferEvent::Wanted { stream, request, .. } => {
             let extent = Extent { place: target(), offset: 0, length: 99, stamp: None };
-            machine.serve(NOW, stream, request, Ok((Content::File, extent)));
+            machine.serve(NOW, stream, request, Ok((Content::File, extent)), Mode::UNKNOWN);
         }
         TransferEvent::Asked { stream, question, .. } => machine.answer(NOW, stream, question, [0; 16]),
         TransferEvent::InspectAsked { stream, question, keys } => {
@@ -193,6 +197,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
             length: 99,
             input_offset: 0,
             replicas: 1,
+            mode: Mode::UNKNOWN,
             lifetime: 9,
         };
         machine.0.push(NOW, PushId(1), contact, offer, extent);

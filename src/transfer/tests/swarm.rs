@@ -4,6 +4,7 @@ use super::hostile::{NOW, Puppet, machine, machine_with};
 use super::world::{World, content, manifest, target};
 use crate::id::{Key, PublicKey};
 use crate::identity::Identity;
+use crate::io::Mode;
 use crate::io::{Extent, Place};
 use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
@@ -224,7 +225,7 @@ fn serve(machine: &mut (Transfer, Identity)) {
         if let TransferEvent::Wanted { stream, request, .. } = event {
             let extent =
                 Extent { place: Place::Cache(Key([1; 32])), offset: 0, length: 1 << 20, stamp: None };
-            machine.0.serve(NOW, stream, request, Ok((Content::Chunk, extent)));
+            machine.0.serve(NOW, stream, request, Ok((Content::Chunk, extent)), Mode::UNKNOWN);
         }
     }
 }

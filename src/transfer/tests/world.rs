@@ -2,6 +2,7 @@
 
 use crate::id::Key;
 use crate::identity::Identity;
+use crate::io::Mode;
 use crate::io::{DiskError, DiskErrorKind, Extent, Place, Sink, StreamId};
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest, ManifestBuilder};
@@ -435,7 +436,9 @@ impl Node {
         match &event {
             TransferEvent::Wanted { stream, request, key, .. } => {
                 let found = self.pieces.get(key).cloned().ok_or(crate::wire::frame::Refusal::NotFound);
-                self.transfer.serve(now, *stream, *request, found);
+                let whole = found.as_ref().is_ok_and(|(content, _)| *content != Content::Chunk);
+                let mode = if whole { Mode::of(0o755) } else { Mode::UNKNOWN };
+                self.transfer.serve(now, *stream, *request, found, mode);
             }
             TransferEvent::Asked { stream, question, keys } => {
                 let mut bitmap = [0; 16];
@@ -456,7 +459,7 @@ impl Node {
             TransferEvent::Arrived { stream, request, .. } => {
                 self.transfer.stored(now, *stream, *request, Ok(()));
             }
-            TransferEvent::Root { download, root: Root::Manifest(manifest, _) } => {
+            TransferEvent::Root { download, root: Root::Manifest(manifest, _), .. } => {
                 let have = vec![false; manifest.chunk_count() as usize];
                 self.share_manifest(manifest);
                 self.manifests.insert(*download, manifest.clone());

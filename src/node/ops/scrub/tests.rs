@@ -1,5 +1,5 @@
 use super::*;
-use crate::io::{Ages, DiskId, PieceMeta, Recovered};
+use crate::io::{Ages, DiskId, Mode, PieceMeta, Recovered};
 use crate::limits::Limits;
 use crate::manifest::Content;
 use crate::node::Output;
@@ -28,6 +28,7 @@ fn piece(number: u64) -> PieceMeta {
         length: 100_000,
         input_offset: 0,
         replicas: 3,
+        mode: Mode::UNKNOWN,
         expires: u64::MAX,
     }
 }
