@@ -384,6 +384,17 @@ pub enum DiskReply {
     },
 }
 
+/// What the driver sees when it looks at the node's directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskLook {
+    /// Whether a few bytes were written and synced as a trial.
+    pub tried: bool,
+    /// Bytes that the file system has left for this user.
+    pub free_bytes: u64,
+    /// Inodes; as many as there can be where the file system does not count them.
+    pub free_inodes: u64,
+}
+
 /// What kind of trouble a disk operation met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DiskErrorKind {
@@ -399,6 +410,9 @@ pub enum DiskErrorKind {
     Unsuitable,
     /// The system is short of descriptors or memory: it says nothing of the file, and another time it may work.
     Busy,
+    /// The node's directory is not there any more: it was deleted, or the medium was taken away. What is missing in it is not
+    /// lost for that.
+    Gone,
     /// Anything else: the medium may be broken.
     Failed,
 }

@@ -6,7 +6,8 @@ use crate::config::units::{format_duration, format_size};
 use crate::id::NodeId;
 use crate::limits::Rates;
 use crate::node::command::{
-    Command, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, ScrubStatus, Status,
+    Command, DiskHealth, DiskStatus, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role,
+    ScrubStatus, Status,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -188,6 +189,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         ("pieces", format!("{} stored for others", status.pieces)),
         ("disk", format!("{} of {}", format_size(status.stored_bytes), format_size(status.quota_bytes))),
         ("scrub", scrub_line(&status.scrub)),
+        ("disk is", disk_line(&status.disk)),
         ("limits", limits_line(&status.rates, status.streams_max, status.uploads_max)),
         (
             "content",
@@ -205,6 +207,14 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     let counters = status.counters.iter().filter(|&(_, &count)| count > 0);
     lines.extend(counters.map(|(name, count)| (name.clone(), count.to_string())));
     lines
+}
+
+/// The truth about the disk, in one line.
+fn disk_line(disk: &DiskStatus) -> String {
+    match disk.health {
+        DiskHealth::Well => DiskHealth::Well.name().to_owned(),
+        health => format!("{} for {}: {}", health.name(), format_duration(disk.seconds), disk.message),
+    }
 }
 
 fn gossip_lines(gossip: &GossipStatus) -> Vec<(String, String)> {

@@ -255,7 +255,7 @@ fn open(pending: Pending) -> Result<Reading, DiskDone> {
             false => {
                 let _ = remove(&pending.path);
                 Err(refused(
-                    DiskErrorKind::Failed,
+                    DiskErrorKind::Changed,
                     &pending.path,
                     "is not as long as the piece that was to arrive",
                 ))

@@ -50,7 +50,7 @@ impl OpenExtent {
             return Err(changed(&path));
         }
         if extent.offset.saturating_add(u64::from(extent.length)) > metadata.len() {
-            return Err(refused(DiskErrorKind::Failed, &path, "is shorter than it should be"));
+            return Err(refused(DiskErrorKind::Changed, &path, "is shorter than it should be"));
         }
         let Extent { offset, length, stamp, .. } = *extent;
         Ok(OpenExtent { file, path, offset, remaining: length, stamp, copied: false })
@@ -111,7 +111,7 @@ impl OpenExtent {
     pub(super) fn short(&self) -> DiskError {
         match self.stamp {
             Some(_) => changed(&self.path),
-            None => refused(DiskErrorKind::Failed, &self.path, "is shorter than it should be"),
+            None => refused(DiskErrorKind::Changed, &self.path, "is shorter than it should be"),
         }
     }
 }

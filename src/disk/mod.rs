@@ -40,10 +40,12 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod watch;
 
 use crate::id::Key;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskId, DiskOp, DiskReply, Extent, PassedId, Place, Recovered, Share, Sink,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskLook, DiskOp, DiskReply, Extent, PassedId, Place,
+    Recovered, Share, Sink, Soundness,
 };
 use ages::Diary;
 use commit::Commits;
@@ -64,6 +66,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tasks::{Check, Copy, Hash, Read, Slice, Task};
 use verify::{Begun, Verify};
+use watch::Watch;
 
 pub use error::OpenError;
 pub use extent::OpenExtent;
@@ -85,7 +88,8 @@ pub struct Disk {
     diary: Diary,
     /// Whether every directory that something is to lie in is there.
     roomy: bool,
-    _lock: Lock,
+    lock: Lock,
+    watch: Watch,
     /// Descriptors that users' programs passed and no operation has taken yet.
     passed: BTreeMap<PassedId, File>,
     kept: Kept,
@@ -123,6 +127,7 @@ impl Disk {
             Some(secret) => secret,
             None => state::make_secret(&layout)?,
         };
+        let watch = Watch::new(&layout, secret);
         let unsynced = recovered.shares.iter().filter(|share| !share.synced);
         let unsynced = unsynced.map(|share| (share.manifest.hash(), Arc::new(share.clone()))).collect();
         let disk = Disk {
@@ -130,7 +135,8 @@ impl Disk {
             layout,
             diary,
             roomy,
-            _lock: lock,
+            lock,
+            watch,
             passed: BTreeMap::new(),
             kept: Kept::default(),
             submitted: VecDeque::new(),
@@ -152,7 +158,10 @@ impl Disk {
 
     /// Opens a run of bytes to be sent. Fails when the file is not what it was or too short.
     pub fn open_extent(&self, extent: &Extent) -> Result<OpenExtent, DiskError> {
-        OpenExtent::new(self.open_file(&extent.place)?, self.layout.path(&extent.place), extent)
+        let path = self.layout.path(&extent.place);
+        let opened = self.open_file(&extent.place);
+        let opened = opened.map_err(|error| self.watch.explain(&self.layout, &path, error))?;
+        OpenExtent::new(opened, path, extent)
     }
 
     /// Opens the regular file at a place: by its name, or through the descriptor that is kept of it.
@@ -197,7 +206,8 @@ impl Disk {
 
     /// Opens a part of a file to be written. The place is an incoming piece or a download.
     pub fn open_sink(&self, sink: &Sink) -> Result<OpenSink, DiskError> {
-        OpenSink::open(&self.layout, sink)
+        let opened = OpenSink::open(&self.layout, sink);
+        opened.map_err(|error| self.watch.explain(&self.layout, &self.layout.path(&sink.place), error))
     }
 
     /// Takes an operation on. It is answered once, after any number of reports of progress.
@@ -229,7 +239,18 @@ impl Disk {
 
     /// The next answer.
     pub fn poll_done(&mut self) -> Option<DiskDone> {
-        self.done.pop_front()
+        let mut done = self.done.pop_front()?;
+        if let Err(error) = &mut done.result {
+            if error.kind == DiskErrorKind::NotFound && !self.watch.is_present(&self.layout) {
+                *error = self.watch.gone(&self.layout);
+            }
+        }
+        Some(done)
+    }
+
+    /// Looks at the node's directory; `trying` writes and syncs a few bytes there.
+    pub fn look(&mut self, trying: bool) -> Result<DiskLook, DiskError> {
+        self.watch.look(&self.layout, &mut self.lock, trying)
     }
 
     /// Works for one turn of the loop. It reads at most `budget_bytes`, and syncs about as many and one piece more.
@@ -322,6 +343,9 @@ impl Disk {
             }
             DiskOp::Verify { piece, idle } => {
                 match Verify::open(layout, piece, idle)? {
+                    Begun::Over(Soundness::Missing) if !self.watch.is_present(layout) => {
+                        return Err(self.watch.gone(layout));
+                    }
                     Begun::Over(soundness) => return Ok(Some(DiskReply::Verified { soundness })),
                     Begun::Goes(task) if idle => self.idle_tasks.push_back((id, Box::new(task))),
                     Begun::Goes(task) => self.tasks.push_back((id, Box::new(task))),

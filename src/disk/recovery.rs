@@ -17,6 +17,7 @@ use super::layout::{Layout, is_temporary};
 use super::piece_file::{self, Found};
 use super::share_file;
 use super::state::{read_sealed, read_small};
+use super::watch;
 use crate::id::Key;
 use crate::io::{Ages, PieceMeta, Place, Recovered, Share};
 use std::collections::BTreeSet;
@@ -57,9 +58,10 @@ pub(super) fn make_rooms(layout: &Layout) -> bool {
 pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Damaged) -> Stock {
     let mut clearing = Clearing { failures: 0 };
     let roomy = make_rooms(layout);
-    for name in ["identity.key", "ages", "ages.copy", "peers", "records", "scrub"] {
+    for name in ["identity.key", "ages", "ages.copy", "peers", "records", "scrub", watch::TRIAL] {
         clearing.remove(&super::layout::temporary(&layout.file(name)));
     }
+    clearing.remove(&layout.file(watch::TRIAL));
     for path in clearing.files_in(&layout.incoming()) {
         clearing.remove(&path);
     }

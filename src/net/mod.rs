@@ -219,6 +219,8 @@ pub struct Driver {
     responses: VecDeque<(CommandId, Response)>,
     /// When it was told to stop, the time at which it stops whatever is unfinished.
     stop_at: Option<Instant>,
+    /// When it last looked at the node's directory.
+    looked_at: Instant,
     /// When the disk may next do what can wait.
     idle_at: Instant,
 }
@@ -284,6 +286,7 @@ impl Driver {
             commands: 0,
             responses: VecDeque::new(),
             stop_at: None,
+            looked_at: Instant::ZERO,
             idle_at: Instant::ZERO,
         };
         driver.carry_out(driver.clock.now());
@@ -312,7 +315,11 @@ impl Driver {
             self.turn(None)?;
         }
         let ages = self.node.ages(self.clock.now());
-        self.disk.clean_shutdown(ages).map_err(io::Error::other)
+        if let Err(error) = self.disk.clean_shutdown(ages) {
+            // Nothing that was acknowledged hangs on it: the next start looks closer.
+            log::warn!("the orderly end could not be written down: {error}");
+        }
+        Ok(())
     }
 
     /// One turn of the loop, for programs that have other things to do on the same thread: waits for at most `wait` (for
@@ -343,6 +350,7 @@ impl Driver {
             self.carry_out(now);
         }
         self.expire_dials(now);
+        self.look_at_disk(now);
         self.control.tell(now);
         // What this turn found for clients leaves with it.
         self.serve_clients(now);
@@ -411,7 +419,9 @@ impl Driver {
             self.control.next_deadline(),
             self.streams.next_wake(),
             self.acceptor.next_deadline(),
+            self.streams.next_dial_retry(),
             self.stop_at,
+            Some(self.looked_at + self.node.look_interval()),
             self.disk.has_idle_work().then_some(self.idle_at),
         ];
         deadlines.into_iter().flatten().min().map(|at| at.since(self.clock.now()))
@@ -508,6 +518,17 @@ impl Driver {
             self.node.handle_disk(now, done);
             self.carry_out(now);
         }
+    }
+
+    fn look_at_disk(&mut self, now: Instant) {
+        if now < self.looked_at + self.node.look_interval() {
+            return;
+        }
+        self.looked_at = now;
+        self.disk.tend();
+        let look = self.disk.look(!self.node.disk_is_well());
+        self.node.handle_disk_look(now, look);
+        self.carry_out(now);
     }
 
     /// Carries out what the node wants, until it wants nothing more.

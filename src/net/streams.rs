@@ -1,12 +1,12 @@
 //! The streams: a slab of TCP connections, served in turn within budgets.
 
-use super::acceptor::Accepted;
+use super::acceptor::{Accepted, is_shortage};
 use super::outbox::{Moved, SendError};
 use super::stream::{Coming, State, Stream};
 use super::throttle::{Bucket, Pair};
 use super::{Driver, stream_token};
 use crate::disk::{Intake, OpenSink, Way};
-use crate::io::{DialId, DiskError, Extent, Sink, StreamId};
+use crate::io::{DialId, DiskError, DiskErrorKind, Extent, Sink, StreamId};
 use crate::limits::Rates;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::canonical;
@@ -29,6 +29,8 @@ const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 const BYTES_PER_TURN: u64 = 4 << 20;
 /// How long a connection may take to be made.
 const DIAL_TIME: Duration = Duration::from_secs(5);
+/// How long content and connections wait when descriptors have run out.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Room in the number of a stream for its place in the slab.
 const INDEX_BITS: u32 = 12;
 
@@ -46,6 +48,16 @@ pub(super) struct Streams {
     outgoing: Bucket,
     /// Where connections are made from: what the node listens on, so that peers see it come from there.
     local: SocketAddr,
+    /// Connections for which there were no descriptors. The core bounds how many it wants at a time.
+    waiting: VecDeque<Waiting>,
+}
+
+/// A connection that is still to be made.
+struct Waiting {
+    dial: DialId,
+    to: SocketAddr,
+    until: Instant,
+    retry_at: Instant,
 }
 
 impl Streams {
@@ -60,6 +72,7 @@ impl Streams {
             incoming: Bucket::new(now, 0),
             outgoing: Bucket::new(now, 0),
             local,
+            waiting: VecDeque::new(),
         }
     }
 
@@ -73,6 +86,11 @@ impl Streams {
             State::Open => None,
         });
         untils.min()
+    }
+
+    /// When a connection is to be tried again for which there were no descriptors.
+    pub(super) fn next_dial_retry(&self) -> Option<Instant> {
+        self.waiting.iter().map(|waiting| waiting.retry_at).min()
     }
 
     /// Changes what content may take. Whoever waits looks again.
@@ -250,17 +268,44 @@ impl Driver {
     }
 
     pub(super) fn connect(&mut self, now: Instant, dial: DialId, to: SocketAddr) {
-        let state = State::Connecting { dial, until: now + DIAL_TIME };
+        self.dial(now, Waiting { dial, to, until: now + DIAL_TIME, retry_at: now });
+    }
+
+    fn dial(&mut self, now: Instant, waiting: Waiting) {
+        let Waiting { dial, to, until, .. } = waiting;
         let dialled = self.streams.dial(to);
+        let state = State::Connecting { dial, until };
         let inserted =
             dialled.and_then(|socket| self.streams.insert(now, socket, state, self.poll.registry()));
-        if let Err(error) = inserted {
-            log::debug!("connecting to {to}: {error}");
-            self.node.handle_dial_failed(now, dial);
+        match inserted {
+            Ok(_) => {}
+            // It says nothing of the peer, which must not be taken for unreachable.
+            Err(error) if is_shortage(&error) && now < until => {
+                let retry_at = now + SHORTAGE_PAUSE;
+                self.streams.waiting.push_back(Waiting { retry_at, ..waiting });
+            }
+            Err(error) => {
+                log::debug!("connecting to {to}: {error}");
+                self.node.handle_dial_failed(now, dial);
+            }
+        }
+    }
+
+    /// Tries the connections again for which there were no descriptors.
+    fn retry_dials(&mut self, now: Instant) {
+        for _ in 0..self.streams.waiting.len() {
+            let Some(waiting) = self.streams.waiting.pop_front() else { return };
+            if waiting.retry_at <= now {
+                self.dial(now, waiting);
+                self.carry_out(now);
+            } else {
+                self.streams.waiting.push_back(waiting);
+            }
         }
     }
 
     pub(super) fn expire_dials(&mut self, now: Instant) {
+        self.retry_dials(now);
         while self.streams.next_dial_deadline().is_some_and(|until| until <= now) {
             let late = self.streams.slab.iter().find_map(|(_, stream)| match stream.state {
                 State::Connecting { dial, until } if until <= now => Some((stream.id, dial)),
@@ -389,6 +434,11 @@ impl Driver {
                     }
                     budget = budget.saturating_sub(moved.bytes().max(1));
                     self.streams.count(now, id, 0, moved.bytes());
+                }
+                Err(SendError::File(error)) if error.kind == DiskErrorKind::Busy => {
+                    // The frame before it is on its way already, so the content waits until there are descriptors again.
+                    stream.writes_at = Some(now + SHORTAGE_PAUSE);
+                    return Served::Dry;
                 }
                 Err(SendError::File(error)) => {
                     self.node.handle_send_failed(now, id, &error);

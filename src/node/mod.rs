@@ -21,6 +21,7 @@ mod copies;
 mod explain;
 mod explanation;
 mod guard;
+mod health;
 mod housekeeping;
 mod inquiry;
 mod inspect;
@@ -43,12 +44,12 @@ use crate::dht::{Dht, DhtConfig, DhtEvent, PublishId};
 use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::{DialId, DiskDone, DiskError, DiskReply, Place, Recovered, StreamId};
+use crate::io::{DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, StreamId};
 use crate::limits::{InvalidLimits, Limits};
 use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::Store;
-use crate::time::{Instant, earliest};
+use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, InspectId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
@@ -60,6 +61,7 @@ use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
 use guard::{CheckBudget, ReplayWindows};
+use health::Health;
 use housekeeping::Housekeeping;
 use inquiry::{Asking, Explain};
 use leave::Leaving;
@@ -175,6 +177,7 @@ pub struct Node {
     inspections: BTreeMap<InspectId, Asking>,
     scrub: Scrub,
     housekeeping: Housekeeping,
+    health: Health,
     /// The disk was full: until then no pieces are taken from others.
     full_until: Option<Instant>,
     /// Commands that ask the network, given before there was one.
@@ -293,6 +296,7 @@ impl Node {
             explains: BTreeMap::new(),
             inspections: BTreeMap::new(),
             housekeeping: Housekeeping::new(now),
+            health: Health::new(now),
             full_until: None,
             early: Vec::new(),
             config,
@@ -472,8 +476,7 @@ impl Node {
         match waiting {
             Waiting::Nothing => {
                 if let Err(error) = done.result {
-                    log::warn!("{error}");
-                    self.counters.disk_errors += 1;
+                    self.own_file_failed(now, &error);
                 }
             }
             Waiting::Put(command) => self.put_disk(now, command, done.result),
@@ -487,10 +490,37 @@ impl Node {
             Waiting::Recheck => self.rechecked(now, done.result),
             Waiting::Record(command, reply) => match done.result {
                 Ok(_) => self.machines.done(command, reply),
-                Err(error) => self.machines.disk_failed(command, &error),
+                Err(error) => {
+                    self.health.note_error(now, &error);
+                    self.machines.disk_failed(command, &error);
+                }
             },
         }
         self.settle(now);
+    }
+
+    /// The driver looked at the node's directory, or could not: see [`look_interval`](Node::look_interval).
+    pub fn handle_disk_look(&mut self, now: Instant, look: Result<DiskLook, DiskError>) {
+        self.health.note_look(now, look);
+    }
+
+    /// How long the driver is to wait before it looks at the node's directory again.
+    pub fn look_interval(&self) -> Duration {
+        self.health.look_interval()
+    }
+
+    /// Whether the disk does its work. While it does not, a look includes a trial.
+    pub fn disk_is_well(&self) -> bool {
+        self.health.is_well()
+    }
+
+    /// An operation on a file of the node's own failed, and nobody waits for it.
+    fn own_file_failed(&mut self, now: Instant, error: &DiskError) {
+        // A disk that fails once fails often: the change is said, and then every failure only to those who want to know.
+        let level = if self.health.is_well() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "{error}");
+        self.counters.disk_errors += 1;
+        self.health.note_error(now, error);
     }
 
     /// A command. It is answered by [`Output::Respond`]. One that asks the network waits while the node is about to join.

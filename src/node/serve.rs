@@ -1,5 +1,6 @@
 //! What peers ask of this node: pieces, and places for pieces.
 
+use super::command::DiskHealth;
 use super::ops::download::Step;
 use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
@@ -185,6 +186,12 @@ impl Node {
         if self.is_leaving() && !self.machines.store.has(&offer.key) {
             return Verdict::Refuse(Refusal::Busy);
         }
+        if !self.health.is_well() && !self.machines.store.has(&offer.key) {
+            return Verdict::Refuse(match self.health.health() {
+                DiskHealth::Full => Refusal::NoSpace,
+                _ => Refusal::Disk,
+            });
+        }
         if self.full_until.is_some_and(|until| now < until) && !self.machines.store.has(&offer.key) {
             return Verdict::Refuse(Refusal::NoSpace);
         }
@@ -228,22 +235,27 @@ impl Node {
 
     /// A peer's piece could not be written. While the disk is full no more are taken: they would come in vain.
     fn unwritten(&mut self, now: Instant, error: &DiskError) -> Refusal {
-        self.counters.disk_errors += 1;
-        let full = error.kind == DiskErrorKind::NoSpace;
-        // Those that were under way already fail alike: once is enough.
-        if !full || self.full_until.is_none_or(|until| until <= now) {
-            log::warn!("{error}");
+        if error.kind == DiskErrorKind::Busy {
+            log::info!("{error}");
+            return Refusal::Busy;
         }
-        if full {
-            self.full_until = Some(now + FULL_PAUSE);
+        self.own_file_failed(now, error);
+        match error.kind {
+            DiskErrorKind::NoSpace => {
+                self.full_until = Some(now + FULL_PAUSE);
+                Refusal::NoSpace
+            }
+            _ => Refusal::Disk,
         }
-        if full { Refusal::NoSpace } else { Refusal::Disk }
     }
 
     /// A file could not be read when a peer wanted a part of it. When it is not what it was, nothing of it is offered any
     /// more.
     pub(super) fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
         log::warn!("{error}");
+        if matches!(place, Place::Piece(_) | Place::Cache(_) | Place::ShareManifest(_)) {
+            self.health.note_error(now, error);
+        }
         if let Place::Piece(key) = place {
             if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Changed) {
                 self.machines.store.remove_piece(key);

@@ -93,6 +93,7 @@ impl Node {
             pieces: store.pieces,
             stored_bytes: store.piece_bytes + store.cached_bytes,
             quota_bytes: self.config.limits.quota_bytes,
+            disk: self.health.status(now),
             downloaded_bytes: self.machines.transfer.downloaded_bytes(),
             uploaded_bytes: self.machines.transfer.uploaded_bytes(),
             gossip: Some(self.gossip_status()),

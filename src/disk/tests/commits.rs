@@ -144,7 +144,7 @@ fn a_commit_of_what_did_not_arrive_whole_fails_and_leaves_nothing() {
     let meta = piece(&bytes);
     assert_eq!(kind(ask(&mut disk, DiskOp::Commit { incoming: 1, meta })), DiskErrorKind::NotFound);
     receive(&disk, &incoming(2, &bytes[..4999]), &bytes[..4999]);
-    assert_eq!(kind(ask(&mut disk, DiskOp::Commit { incoming: 2, meta })), DiskErrorKind::Failed);
+    assert_eq!(kind(ask(&mut disk, DiskOp::Commit { incoming: 2, meta })), DiskErrorKind::Changed);
     assert_eq!(fs::read_dir(dir.path("node/incoming")).unwrap().count(), 0);
     assert_eq!(ask(&mut disk, DiskOp::Remove(Place::Incoming(2))), Ok(DiskReply::Done));
 }

@@ -266,3 +266,43 @@ fn a_disk_can_be_handed_to_the_thread_that_will_drive_it() {
     fn is_send<T: Send>() {}
     is_send::<(Disk, OpenExtent, OpenSink)>();
 }
+
+#[test]
+fn a_directory_that_is_gone_makes_nothing_in_it_look_lost() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 300);
+    stored(&mut disk, &bytes).unwrap();
+    let extent = whole(Place::Piece(key_of(&bytes)), 300, None);
+    let absent = whole(Place::Piece(Key([7; 32])), 300, None);
+    assert_eq!(disk.open_extent(&absent).err().unwrap().kind, DiskErrorKind::NotFound);
+    assert!(disk.look(true).unwrap().tried);
+    // The medium is taken away.
+    fs::rename(dir.path("node"), dir.path("elsewhere")).unwrap();
+    assert_eq!(disk.open_extent(&extent).err().unwrap().kind, DiskErrorKind::Gone);
+    assert_eq!(kind(ask(&mut disk, DiskOp::Read(extent.clone()))), DiskErrorKind::Gone);
+    assert_eq!(disk.open_sink(&incoming(1, b"x")).err().unwrap().kind, DiskErrorKind::Gone);
+    assert_eq!(kind(stored(&mut disk, &content(2, 10))), DiskErrorKind::Gone);
+    assert_eq!(disk.look(true).unwrap_err().kind, DiskErrorKind::Gone);
+    // What lies in its place is another node's, or nothing.
+    fs::create_dir(dir.path("node")).unwrap();
+    assert_eq!(disk.look(false).unwrap_err().kind, DiskErrorKind::Gone);
+    fs::remove_dir(dir.path("node")).unwrap();
+    fs::rename(dir.path("elsewhere"), dir.path("node")).unwrap();
+    assert!(disk.look(true).is_ok());
+    assert!(disk.open_extent(&extent).is_ok());
+    assert!(!dir.path("node/trial").exists());
+}
+
+#[test]
+fn the_same_nodes_directory_on_another_medium_is_taken_up_and_locked() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    fs::rename(dir.path("node"), dir.path("old")).unwrap();
+    fs::create_dir(dir.path("node")).unwrap();
+    fs::copy(dir.path("old/identity.key"), dir.path("node/identity.key")).unwrap();
+    assert!(disk.look(false).is_ok());
+    assert!(matches!(Disk::open(&dir.path("node")), Err(OpenError::InUse { .. })));
+    // The one that was left is free.
+    drop(Disk::open(&dir.path("old")).unwrap());
+}

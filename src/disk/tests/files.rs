@@ -290,9 +290,9 @@ fn a_file_shorter_than_promised_is_an_error_and_never_a_spin() {
     let mut open = disk.open_extent(&extent).unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
     let error = send_all(&mut open).unwrap_err();
-    assert_eq!(OpenExtent::disk_error(&error).unwrap().kind, DiskErrorKind::Failed);
-    assert_eq!(kind(ask(&mut disk, DiskOp::Read(extent.clone()))), DiskErrorKind::Failed);
-    assert_eq!(disk.open_extent(&extent).err().unwrap().kind, DiskErrorKind::Failed);
+    assert_eq!(OpenExtent::disk_error(&error).unwrap().kind, DiskErrorKind::Changed);
+    assert_eq!(kind(ask(&mut disk, DiskOp::Read(extent.clone()))), DiskErrorKind::Changed);
+    assert_eq!(disk.open_extent(&extent).err().unwrap().kind, DiskErrorKind::Changed);
     let (to, other) = UnixStream::pair().unwrap();
     drop(other);
     let mut open = disk.open_extent(&Extent { length: 100, ..extent }).unwrap();

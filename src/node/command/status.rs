@@ -85,6 +85,47 @@ pub enum Role {
     Leaf,
 }
 
+/// Whether a disk does its work, from well to worst.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskHealth {
+    /// It does.
+    #[default]
+    Well,
+    /// It has no room left.
+    Full,
+    /// Nothing can be written.
+    ReadOnly,
+    /// The medium reports errors.
+    Failing,
+    /// The node's directory is not there any more.
+    Gone,
+}
+
+impl DiskHealth {
+    /// What is said of a disk like this: it is …
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskHealth::Well => "well",
+            DiskHealth::Full => "full",
+            DiskHealth::ReadOnly => "read-only",
+            DiskHealth::Failing => "failing",
+            DiskHealth::Gone => "gone",
+        }
+    }
+}
+
+/// How the disk that the node's directory lies on is doing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Whether it does its work. When it does not, the node serves what it has and takes nothing new.
+    pub health: DiskHealth,
+    /// Seconds since that changed last, or since the node was started.
+    pub seconds: u64,
+    /// What is wrong, for a person to read; empty when it is well.
+    pub message: String,
+}
+
 /// How a node is doing.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -124,6 +165,9 @@ pub struct Status {
     pub stored_bytes: u64,
     /// Bytes that they may take.
     pub quota_bytes: u64,
+    /// How the disk is doing.
+    #[serde(default)]
+    pub disk: DiskStatus,
     /// Bytes of content received and sent.
     pub downloaded_bytes: u64,
     /// Bytes of content sent.

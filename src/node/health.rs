@@ -1,0 +1,174 @@
+//! Whether the disk that the node lives on is well, and since when it is not.
+//!
+//! Two kinds of evidence come in: errors that operations on the node's own files met, and what the driver sees when it looks at
+//! the directory from time to time, with a few bytes written as a trial while something is wrong. An error makes the disk
+//! unwell at once; only a look at which everything works makes it well again. Each change is logged once.
+
+use super::command::{DiskHealth, DiskStatus};
+use crate::io::{DiskError, DiskErrorKind, DiskLook};
+use crate::time::{Duration, Instant};
+
+/// A disk that was full is well again when so many bytes are free: less would be used up by the next piece.
+const FREE_BYTES_MIN: u64 = 4 << 20;
+/// And so many inodes.
+const FREE_INODES_MIN: u64 = 64;
+/// How often the driver looks while the disk is well.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often while it is not.
+const LOOK_UNWELL: Duration = Duration::from_secs(2);
+
+/// The state of the node's disk.
+pub(super) struct Health {
+    health: DiskHealth,
+    since: Instant,
+    /// What was seen, for a person to read.
+    message: String,
+}
+
+impl Health {
+    pub(super) fn new(now: Instant) -> Self {
+        Health { health: DiskHealth::Well, since: now, message: String::new() }
+    }
+
+    /// Whether anything new can be kept.
+    pub(super) fn is_well(&self) -> bool {
+        self.health == DiskHealth::Well
+    }
+
+    pub(super) fn health(&self) -> DiskHealth {
+        self.health
+    }
+
+    pub(super) fn status(&self, now: Instant) -> DiskStatus {
+        let seconds = now.since(self.since).as_secs();
+        DiskStatus { health: self.health, seconds, message: self.message.clone() }
+    }
+
+    /// How long the driver waits before it looks again.
+    pub(super) fn look_interval(&self) -> Duration {
+        if self.is_well() { LOOK } else { LOOK_UNWELL }
+    }
+
+    /// An operation on a file of the node's own failed.
+    pub(super) fn note_error(&mut self, now: Instant, error: &DiskError) {
+        let Some(health) = health_of(error.kind) else { return };
+        // One thing at a time: the look that follows tells what is the matter now.
+        if health > self.health {
+            self.become_unwell(now, health, &error.message);
+        }
+    }
+
+    /// What the driver saw when it looked.
+    pub(super) fn note_look(&mut self, now: Instant, look: Result<DiskLook, DiskError>) {
+        match look {
+            Err(error) => {
+                let health = health_of(error.kind).unwrap_or(DiskHealth::Failing);
+                if health != self.health {
+                    self.become_unwell(now, health, &error.message);
+                }
+            }
+            Ok(look) => {
+                let room = look.free_bytes >= FREE_BYTES_MIN && look.free_inodes >= FREE_INODES_MIN;
+                let over = look.tried && (self.health != DiskHealth::Full || room);
+                if !self.is_well() && over {
+                    let seconds = now.since(self.since).as_secs();
+                    log::warn!(
+                        "the disk is well again, after {seconds} s in which it was {}",
+                        self.health.name()
+                    );
+                    *self = Health::new(now);
+                }
+            }
+        }
+    }
+
+    fn become_unwell(&mut self, now: Instant, health: DiskHealth, message: &str) {
+        log::warn!("the disk is {}: {message}; nothing new is taken until that is over", health.name());
+        (self.health, self.message) = (health, message.to_owned());
+        self.since = now;
+    }
+}
+
+/// What an error says of the disk as a whole.
+fn health_of(kind: DiskErrorKind) -> Option<DiskHealth> {
+    match kind {
+        DiskErrorKind::NoSpace => Some(DiskHealth::Full),
+        DiskErrorKind::Denied => Some(DiskHealth::ReadOnly),
+        DiskErrorKind::Failed => Some(DiskHealth::Failing),
+        DiskErrorKind::Gone => Some(DiskHealth::Gone),
+        DiskErrorKind::NotFound
+        | DiskErrorKind::Changed
+        | DiskErrorKind::Unsuitable
+        | DiskErrorKind::Busy => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_secs(seconds)
+    }
+
+    fn error(kind: DiskErrorKind) -> DiskError {
+        DiskError { kind, message: format!("cannot write /d/x: {kind:?}") }
+    }
+
+    fn look(tried: bool, free_bytes: u64) -> Result<DiskLook, DiskError> {
+        Ok(DiskLook { tried, free_bytes, free_inodes: u64::MAX })
+    }
+
+    #[test]
+    fn an_error_makes_it_unwell_at_once_and_only_a_look_makes_it_well() {
+        let mut health = Health::new(at(0));
+        assert_eq!(health.look_interval(), LOOK);
+        health.note_error(at(10), &error(DiskErrorKind::Failed));
+        assert_eq!(health.look_interval(), LOOK_UNWELL);
+        health.note_look(at(12), look(false, u64::MAX));
+        let status = health.status(at(15));
+        assert_eq!((status.health, status.seconds), (DiskHealth::Failing, 5));
+        assert!(status.message.contains("/d/x"));
+        health.note_look(at(20), look(true, u64::MAX));
+        let status = health.status(at(21));
+        assert_eq!((status.health, status.seconds, status.message.as_str()), (DiskHealth::Well, 1, ""));
+    }
+
+    #[test]
+    fn a_full_disk_is_well_again_when_there_is_room_for_more_than_a_trial() {
+        let mut health = Health::new(at(0));
+        health.note_error(at(1), &error(DiskErrorKind::NoSpace));
+        health.note_look(at(2), look(true, FREE_BYTES_MIN - 1));
+        assert_eq!(health.health(), DiskHealth::Full);
+        health.note_look(at(3), look(true, FREE_BYTES_MIN));
+        assert!(health.is_well());
+    }
+
+    #[test]
+    fn the_worst_counts_until_a_look_says_what_is_the_matter_now() {
+        let mut health = Health::new(at(0));
+        for (kind, expected) in [
+            (DiskErrorKind::NoSpace, DiskHealth::Full),
+            (DiskErrorKind::Denied, DiskHealth::ReadOnly),
+            (DiskErrorKind::NoSpace, DiskHealth::ReadOnly),
+            (DiskErrorKind::Gone, DiskHealth::Gone),
+            (DiskErrorKind::Failed, DiskHealth::Gone),
+        ] {
+            health.note_error(at(1), &error(kind));
+            assert_eq!(health.health(), expected);
+        }
+        health.note_look(at(9), Err(error(DiskErrorKind::NoSpace)));
+        assert_eq!((health.health(), health.status(at(10)).seconds), (DiskHealth::Full, 1));
+    }
+
+    #[test]
+    fn what_concerns_one_file_or_a_moment_says_nothing_of_the_disk() {
+        let mut health = Health::new(at(0));
+        for kind in
+            [DiskErrorKind::NotFound, DiskErrorKind::Changed, DiskErrorKind::Unsuitable, DiskErrorKind::Busy]
+        {
+            health.note_error(at(1), &error(kind));
+        }
+        assert!(health.is_well());
+    }
+}
