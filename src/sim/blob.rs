@@ -126,6 +126,11 @@ impl Slice {
         (self.from == 0 && self.length == self.blob.bytes.len()).then_some(&self.blob)
     }
 
+    /// Whether it is a part of this blob.
+    pub(super) fn is_of(&self, blob: &Rc<Blob>) -> bool {
+        Rc::ptr_eq(&self.blob, blob)
+    }
+
     /// A copy with one bit flipped.
     pub(super) fn damaged(&self) -> Slice {
         let mut bytes = self.bytes().to_vec();

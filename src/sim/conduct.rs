@@ -1,6 +1,7 @@
 //! What a host does that no honest node would: a hook over its traffic.
 
 use super::blob::Slice;
+use crate::io::StreamId;
 use crate::time::Instant;
 use core::net::SocketAddr;
 
@@ -18,6 +19,9 @@ pub trait Conduct {
     fn outgoing(&mut self, _now: Instant, _to: SocketAddr, _bytes: &mut Vec<u8>) -> bool {
         true
     }
+
+    /// The node writes a frame to a stream; what is put before it is sent in its name.
+    fn said(&mut self, _stream: StreamId, _frame: &mut Vec<u8>) {}
 
     /// The node sends content from a file.
     fn content(&mut self, content: Slice) -> Slice {

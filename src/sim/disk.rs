@@ -138,6 +138,20 @@ impl Disk {
         file.parts.insert(0, slice);
     }
 
+    /// Some bits of a user's file turn, and nothing that the system tells of the file shows it.
+    pub fn rot_file(&mut self, path: &Path) {
+        for part in self.user.get_mut(path).into_iter().flat_map(|file| file.parts.values_mut()) {
+            *part = part.damaged();
+        }
+    }
+
+    /// A bit of a stored piece turns. False when it is not stored here.
+    pub fn rot_piece(&mut self, key: &Key) -> bool {
+        let Some((_, slice)) = self.pieces.get_mut(key) else { return false };
+        *slice = slice.damaged();
+        true
+    }
+
     /// What a user finds in a file.
     pub fn file(&self, path: &Path) -> Option<Slice> {
         let file = self.user.get(path)?;

@@ -1,22 +1,24 @@
 //! Hosts that do not play fair. Each is a real node with a [`Conduct`] of its own kind before it.
 
 use super::Gist;
-use super::blob::Slice;
+use super::blob::{Blob, Slice};
 use super::chance::Chance;
 use super::conduct::{Conduct, Sent};
 use super::world::World;
 use crate::dht::closest;
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
+use crate::io::StreamId;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use crate::wire::frame::{Frame, Parsed};
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
 use crate::wire::network::Network;
 use crate::wire::record::Record;
 use core::net::SocketAddr;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// What kind of hostility.
@@ -30,12 +32,14 @@ pub enum Hostility {
     Corrupter,
     /// Takes pieces and acknowledges them, keeps none, and answers pings only.
     Dropper,
+    /// Says of each piece that it is sent that it does not verify.
+    Complainer,
 }
 
 impl Hostility {
     /// Every kind.
-    pub const ALL: [Hostility; 4] =
-        [Hostility::Liar, Hostility::Forger, Hostility::Corrupter, Hostility::Dropper];
+    pub const ALL: [Hostility; 5] =
+        [Hostility::Liar, Hostility::Forger, Hostility::Corrupter, Hostility::Dropper, Hostility::Complainer];
 }
 
 /// Turns hosts hostile, each its own kind in turn; they know each other.
@@ -53,6 +57,7 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             }),
             Hostility::Corrupter => Box::new(Corrupter),
             Hostility::Dropper => Box::new(Dropper),
+            Hostility::Complainer => Box::new(Complainer::default()),
         };
         world.set_conduct(host, conduct);
     }
@@ -144,6 +149,47 @@ struct Corrupter;
 impl Conduct for Corrupter {
     fn content(&mut self, content: Slice) -> Slice {
         content.damaged()
+    }
+}
+
+/// Sends wrong content of one file, and all others as they are.
+pub struct Rotten {
+    /// The file.
+    pub file: Rc<Blob>,
+}
+
+impl Conduct for Rotten {
+    fn content(&mut self, content: Slice) -> Slice {
+        if content.is_of(&self.file) { content.damaged() } else { content }
+    }
+}
+
+/// Pieces that a complainer remembers of one stream until it says something more over it.
+const COMPLAINTS: usize = 64;
+
+/// Complains of what it was sent, each time that its node says something.
+#[derive(Default)]
+struct Complainer {
+    asked: BTreeMap<StreamId, Vec<Key>>,
+}
+
+impl Conduct for Complainer {
+    fn said(&mut self, stream: StreamId, frame: &mut Vec<u8>) {
+        // What is no frame is content that one has announced.
+        let Ok(Parsed::Frame(said, length)) = Frame::parse(frame) else { return };
+        if length != frame.len() {
+            return;
+        }
+        let asked = self.asked.entry(stream).or_default();
+        let request = match said {
+            Frame::Request { key, .. } => Some(key),
+            _ => None,
+        };
+        let mut complaints = Vec::new();
+        asked.drain(..).for_each(|key| Frame::Unverified { key }.write(&mut complaints));
+        asked.extend(request);
+        asked.truncate(COMPLAINTS);
+        frame.splice(..0, complaints);
     }
 }
 

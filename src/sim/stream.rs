@@ -126,7 +126,12 @@ impl World {
     pub(super) fn stream_output(&mut self, host: usize, output: StreamOutput) {
         match output {
             StreamOutput::Connect { dial, contact } => self.connect(host, dial, contact),
-            StreamOutput::Write { stream, bytes } => self.write(stream, Outgoing::Bytes(bytes)),
+            StreamOutput::Write { stream, mut bytes } => {
+                if let Some(conduct) = &mut self.hosts[host].conduct {
+                    conduct.said(stream, &mut bytes);
+                }
+                self.write(stream, Outgoing::Bytes(bytes));
+            }
             StreamOutput::SendFile { stream, extent } => self.write(stream, Outgoing::Extent(extent)),
             StreamOutput::Sink { stream, sink } => self.open_sink(host, stream, sink),
             StreamOutput::Close { stream } => self.close(end_of(stream)),

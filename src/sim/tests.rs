@@ -2,7 +2,7 @@
 
 use super::blob::Blob;
 use super::disk::Crash;
-use super::hostile::{Hostility, corrupt};
+use super::hostile::{Hostility, Rotten, corrupt};
 use super::population::{Joining, build};
 use super::scenario::named;
 use super::seeds::REGRESSIONS;
@@ -85,6 +85,123 @@ fn content_that_is_not_what_it_should_be_reaches_nobody() {
     work.get(&mut world, 7, &file);
     work_for(&mut world, &mut work, 300);
     assert_eq!((work.gets.done, work.gets.wrong, work.gets.failed), (0, 0, 1));
+}
+
+fn counter(world: &mut World, host: usize, name: &str) -> u64 {
+    world.status(host).expect("it is up").counters.get(name).copied().unwrap_or_default()
+}
+
+#[test]
+fn complaints_of_good_pieces_drop_nothing_and_make_nobody_read_for_ever() {
+    const COMPLAINERS: [usize; 3] = [7, 8, 9];
+    let mut world = network(Plan::new(21), 10);
+    let mut work = Workload::default();
+    for host in 0..6 {
+        work.put(&mut world, host, 700_000, 2);
+        work.put(&mut world, host, 90_000, 2);
+    }
+    work_for(&mut world, &mut work, 120);
+    let files = work.files.clone();
+    assert_eq!(files.len(), 12, "{:?}", work.puts.messages);
+    let stored = |world: &World| (0..7).map(|host| world.hosts[host].disk.pieces().count()).sum::<usize>();
+    let before = stored(&world);
+    corrupt(&mut world, &COMPLAINERS, &[Hostility::Complainer]);
+    for _ in 0..4 {
+        for host in COMPLAINERS {
+            for file in &files {
+                work.get(&mut world, host, file);
+                work_for(&mut world, &mut work, 5);
+                world.command(host, Command::Remove { hash: file.hash });
+                work_for(&mut world, &mut work, 1);
+            }
+        }
+    }
+    // A complainer gets what it asks for, for its complaints change nothing.
+    assert_eq!(work.gets.failed + work.gets.wrong, 0, "{:?}", work.gets.messages);
+    assert_eq!(stored(&world), before);
+    let mut looks = 0;
+    for host in 0..7 {
+        assert_eq!(counter(&mut world, host, "rechecks_rotten"), 0);
+        assert_eq!(counter(&mut world, host, "files_withdrawn"), 0);
+        let good = counter(&mut world, host, "rechecks_good");
+        // Three complainers for fourteen minutes and eight at once each, and no piece twice in ten minutes.
+        assert!(good <= 3 * (8 + 16), "host {host} looked at {good} pieces");
+        looks += good;
+    }
+    assert!(looks > 0, "somebody complained");
+    assert_eq!(world.watch.violations, Vec::<String>::new());
+}
+
+#[test]
+fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
+    let mut world = network(Plan::new(22), 8);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 700_000, 0);
+    work.put(&mut world, 1, 800_000, 0);
+    work_for(&mut world, &mut work, 60);
+    let (bad, good) = (work.files[0].clone(), work.files[1].clone());
+    world.set_conduct(1, Box::new(Rotten { file: Rc::clone(&bad.content) }));
+    work.get(&mut world, 5, &bad);
+    work_for(&mut world, &mut work, 20);
+    assert!(counter(&mut world, 5, "sources_bad") > 0 && work.gets.done == 0);
+    work.get(&mut world, 5, &good);
+    work_for(&mut world, &mut work, 20);
+    assert_eq!((work.gets.done, work.gets.wrong), (1, 0), "{:?}", work.gets.messages);
+    // Its disk has what it should have, so it shares the file still; when the ban is over, it is asked again.
+    assert!(counter(&mut world, 1, "rechecks_good") > 0);
+    assert_eq!(counter(&mut world, 1, "files_withdrawn"), 0);
+    world.clear_conduct(1);
+    work_for(&mut world, &mut work, 120);
+    work.get(&mut world, 5, &bad);
+    work_for(&mut world, &mut work, 60);
+    assert_eq!((work.gets.done, work.gets.wrong), (2, 0), "{:?}", work.gets.messages);
+}
+
+#[test]
+fn a_publisher_whose_file_rots_unseen_is_told_and_shares_its_other_files_on() {
+    let mut world = network(Plan::new(23), 8);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 700_000, 0);
+    work.put(&mut world, 1, 800_000, 0);
+    work_for(&mut world, &mut work, 60);
+    let (bad, good) = (work.files[0].clone(), work.files[1].clone());
+    world.hosts[1].disk.rot_file(std::path::Path::new("/data/1"));
+    work.get(&mut world, 5, &bad);
+    work_for(&mut world, &mut work, 200);
+    assert_eq!((work.gets.done, work.gets.failed), (0, 1));
+    assert_eq!(counter(&mut world, 1, "rechecks_rotten"), 1);
+    let shares = |world: &World, hash| world.hosts[1].node().expect("it runs").store().has(hash);
+    assert!(!shares(&world, &bad.hash) && shares(&world, &good.hash));
+    work.get(&mut world, 5, &good);
+    work_for(&mut world, &mut work, 60);
+    assert_eq!((work.gets.done, work.gets.wrong), (1, 0), "{:?}", work.gets.messages);
+}
+
+#[test]
+fn a_rotten_copy_is_found_by_those_who_fetch_it_and_repair_makes_it_anew() {
+    let mut world = network(Plan::new(24), 10);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 700_000, 3);
+    work_for(&mut world, &mut work, 120);
+    let file = work.files[0].clone();
+    let chunk = file.content.manifest().keys()[1];
+    let holders: Vec<usize> = (0..10).filter(|&host| world.hosts[host].disk.rot_piece(&chunk)).collect();
+    assert!(!holders.is_empty());
+    // The publisher is gone: whoever wants the chunk gets it from a holder, and there is none that is good.
+    let rotten =
+        |world: &World| -> u64 { holders.iter().map(|&h| world.hosts[h].disk.verify_pieces().1).sum() };
+    assert_eq!(rotten(&world), holders.len() as u64);
+    let stranger = (0..10).find(|host| *host != 1 && !holders.contains(host)).expect("there are more hosts");
+    world.pause(1);
+    work.get(&mut world, stranger, &file);
+    work_for(&mut world, &mut work, 30);
+    assert_eq!((rotten(&world), work.gets.done), (0, 0), "each was told and dropped its copy");
+    world.resume(1);
+    work_for(&mut world, &mut work, 1800);
+    let copies = (0..10).filter(|&host| world.hosts[host].disk.holds(&chunk)).count();
+    assert!(copies >= 3, "{copies} copies");
+    assert_eq!((0..10).map(|host| world.hosts[host].disk.verify_pieces().1).sum::<u64>(), 0);
+    assert_eq!(work.gets.wrong, 0);
 }
 
 #[test]
