@@ -1,12 +1,13 @@
 //! What developers and operators run around an Elver node.
 //!
 //! `cargo run --release -p elver-tools -- transfer --mib 1024` measures one node fetching a file from another;
-//! `… -- compare` measures Elver beside other programs, `… -- hash` what `put` costs beside hashing; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
+//! `… -- compare` measures Elver beside other programs, `… -- hash` what `put` costs beside hashing, `… -- many` what many small files cost; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
 //! network to play with; `… -- sim` plays networks in a simulated world and checks what they promise.
 
 mod compare;
 mod hash;
 mod idle;
+mod many;
 mod node;
 mod sim;
 mod swarm;
@@ -32,6 +33,7 @@ enum Tool {
     Transfer(transfer::Arguments),
     Compare(compare::Arguments),
     Hash(hash::Arguments),
+    Many(many::Arguments),
     Idle(idle::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         match &arguments.tool {
             Tool::Transfer(arguments) => transfer::run(&binary()?, arguments)?,
             Tool::Compare(arguments) => compare::run(&binary()?, arguments)?,
+            Tool::Many(arguments) => many::run(&binary()?, arguments)?,
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
