@@ -14,17 +14,24 @@ use crate::wire::contact::Contact;
 use crate::wire::message::{ANNOUNCEMENTS_MAX, Announcement, NotStored};
 use crate::wire::outbox::Outbox;
 use crate::wire::provider::ProviderRecord;
-use std::collections::BTreeMap;
+use core::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Announcements on their way at a time.
 const IN_FLIGHT_MAX: usize = 16;
 /// Files that one turn finds places for: each costs a signature.
 const PLACED_PER_TURN_MAX: usize = 32;
+/// Files in a turn for which no place is known and no lookup can begin, before those behind them have to wait too.
+const SKIPPED_PER_TURN_MAX: usize = 64;
 
 /// What is announced, and what waits to be sent.
 #[derive(Default)]
 pub(super) struct Announcements {
     files: BTreeMap<Key, Announced>,
+    /// Where each file stands, so that a turn costs what is to be done and not what is shared.
+    due: BTreeSet<Key>,
+    scheduled: BTreeSet<(Instant, Key)>,
+    settled: BTreeSet<Key>,
     queue: BTreeMap<NodeId, (Contact, Vec<Key>)>,
     in_flight: usize,
     /// Since when files wait for the next turn.
@@ -38,34 +45,116 @@ struct Announced {
     record: Option<ProviderRecord>,
 }
 
+/// The list that a file is on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    Due,
+    Scheduled(Instant),
+    Settled,
+    /// It waits for a lookup or for answers.
+    None,
+}
+
+impl Announced {
+    fn list(&self) -> List {
+        match self.placement.stage {
+            Stage::Due => List::Due,
+            Stage::Scheduled(at) => List::Scheduled(at),
+            _ if self.placement.is_settled() => List::Settled,
+            Stage::Looking(_) | Stage::Sending => List::None,
+        }
+    }
+}
+
 impl Announcements {
+    /// Adds a file that is not announced yet.
+    fn add(&mut self, file: Key, announced: Announced) {
+        let list = announced.list();
+        self.files.insert(file, announced);
+        self.enter(file, list);
+    }
+
+    fn remove(&mut self, file: &Key) {
+        if let Some(announced) = self.files.remove(file) {
+            self.leave(*file, announced.list());
+        }
+    }
+
+    /// Changes a file, and the list that it is on accordingly.
+    fn change<T>(&mut self, file: &Key, change: impl FnOnce(&mut Announced) -> T) -> Option<T> {
+        let announced = self.files.get_mut(file)?;
+        let before = announced.list();
+        let changed = change(announced);
+        let after = announced.list();
+        if before != after {
+            self.leave(*file, before);
+            self.enter(*file, after);
+        }
+        Some(changed)
+    }
+
+    fn change_all(&mut self, mut change: impl FnMut(&Key, &mut Placement)) {
+        let mut moved = Vec::new();
+        for (key, file) in &mut self.files {
+            let before = file.list();
+            change(key, &mut file.placement);
+            let after = file.list();
+            if before != after {
+                moved.push((*key, before, after));
+            }
+        }
+        for (key, before, after) in moved {
+            self.leave(key, before);
+            self.enter(key, after);
+        }
+    }
+
+    fn enter(&mut self, file: Key, list: List) {
+        match list {
+            List::Due => _ = self.due.insert(file),
+            List::Scheduled(at) => _ = self.scheduled.insert((at, file)),
+            List::Settled => _ = self.settled.insert(file),
+            List::None => {}
+        }
+    }
+
+    fn leave(&mut self, file: Key, list: List) {
+        match list {
+            List::Due => _ = self.due.remove(&file),
+            List::Scheduled(at) => _ = self.scheduled.remove(&(at, file)),
+            List::Settled => _ = self.settled.remove(&file),
+            List::None => {}
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
     /// Makes due what is.
     pub(super) fn fire(&mut self, now: Instant) {
-        self.files.values_mut().for_each(|file| file.placement.fire(now));
+        while let Some(&(_, file)) = self.scheduled.first().filter(|(at, _)| *at <= now) {
+            self.change(&file, |file| file.placement.fire(now));
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let due = self.files.values().filter_map(|file| file.placement.deadline()).min();
-        earliest(self.more, due)
+        earliest(self.more, self.scheduled.first().map(|(at, _)| *at))
     }
 
     /// The own address is another now: everybody must hear.
     pub(super) fn address_changed(&mut self) {
-        self.files.values_mut().for_each(|file| file.placement.changed());
+        self.change_all(|_, placement| placement.changed());
     }
 
     /// A node is there.
     pub(super) fn consider(&mut self, contact: &Contact, soon: Instant) {
-        self.files.iter_mut().for_each(|(key, file)| file.placement.consider(key, contact, soon));
+        self.change_all(|key, placement| placement.consider(key, contact, soon));
     }
 
     /// A node is gone.
     pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
-        self.files.values_mut().for_each(|file| file.placement.lost(id, soon));
+        self.change_all(|_, placement| placement.lost(id, soon));
     }
 
     /// What a request carries.
@@ -81,9 +170,15 @@ impl Announcements {
     pub(super) fn settle(&mut self, id: &NodeId, files: &[Key], accepted: usize) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for (index, file) in files.iter().enumerate() {
-            if let Some(file) = self.files.get_mut(file) {
-                file.placement.settle(id, index < accepted);
-            }
+            self.change(file, |file| file.placement.settle(id, index < accepted));
+        }
+    }
+
+    /// The first file that is due behind `last`.
+    fn next_due(&self, last: Option<Key>) -> Option<Key> {
+        match last {
+            Some(last) => self.due.range((Bound::Excluded(last), Bound::Unbounded)).next().copied(),
+            None => self.due.first().copied(),
         }
     }
 
@@ -110,18 +205,29 @@ impl Dht {
     /// [`unprovide`](Dht::unprovide). Each round ends with [`DhtEvent::Announced`]. More files than
     /// [`Limits::shares_max`](crate::limits::Limits::shares_max) are not announced.
     pub fn provide(&mut self, now: Instant, file: Key, partial: bool, outbox: &mut Outbox) {
-        let files = &mut self.announcements.files;
-        if files.len() >= self.config.limits.shares_max && !files.contains_key(&file) {
-            return;
+        let announcements = &mut self.announcements;
+        if !announcements.files.contains_key(&file) {
+            if announcements.files.len() >= self.config.limits.shares_max {
+                return;
+            }
+            let placement = Placement::new(now);
+            announcements.add(file, Announced { placement, partial, withdrawn: false, record: None });
         }
-        let new = || Announced { placement: Placement::new(now), partial, withdrawn: false, record: None };
-        let announced = files.entry(file).or_insert_with(new);
-        if announced.partial != partial || announced.withdrawn {
-            (announced.partial, announced.withdrawn) = (partial, false);
-            announced.placement.changed();
-        }
-        announced.placement.fire(now);
+        announcements.change(&file, |announced| {
+            if announced.partial != partial || announced.withdrawn {
+                (announced.partial, announced.withdrawn) = (partial, false);
+                announced.placement.changed();
+            }
+            announced.placement.fire(now);
+        });
         self.drive(now, outbox);
+    }
+
+    /// Whether the latest round of announcing a file has ended: [`DhtEvent::Announced`] has told of it, and the next one is
+    /// far away.
+    pub fn has_announced(&self, file: &Key) -> bool {
+        let announced = self.announcements.files.get(file).filter(|announced| !announced.withdrawn);
+        announced.is_some_and(|announced| announced.placement.has_ended_round())
     }
 
     /// Takes an announcement back, as far as those who heard it can be reached.
@@ -133,13 +239,12 @@ impl Dht {
         }
         let told = announced.placement.told().to_vec();
         let Some(addr) = self.observed.own().filter(|_| !told.is_empty()) else {
-            self.announcements.files.remove(file);
+            self.announcements.remove(file);
             return;
         };
-        announced.withdrawn = true;
         let sequence = self.publications.next_sequence();
         let (network, identity) = (outbox.network(), outbox.identity());
-        announced.record = Some(ProviderRecord::new(network, identity, file, addr, false, 0, sequence));
+        let record = ProviderRecord::new(network, identity, file, addr, false, 0, sequence);
         // What waits to be sent would only say twice what is said now.
         let mut unsent = 0;
         self.announcements.queue.retain(|_, (_, files)| {
@@ -148,9 +253,10 @@ impl Dht {
             unsent += before - files.len();
             !files.is_empty()
         });
-        if let Some(announced) = self.announcements.files.get_mut(file) {
+        self.announcements.change(file, |announced| {
+            (announced.withdrawn, announced.record) = (true, Some(record));
             announced.placement.begin_withdrawal(unsent);
-        }
+        });
         self.announcements.enqueue(file, &told);
         self.drive(now, outbox);
     }
@@ -159,11 +265,10 @@ impl Dht {
     pub(super) fn drive_announcements(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let mut started = false;
         self.announcements.more = None;
-        let due = |file: &Announced| file.placement.stage == Stage::Due;
-        let due: Vec<Key> =
-            self.announcements.files.iter().filter(|(_, file)| due(file)).map(|(key, _)| *key).collect();
-        let mut budget = PLACED_PER_TURN_MAX;
-        for file in due {
+        let (mut budget, mut skipped) = (PLACED_PER_TURN_MAX, 0);
+        let mut last = None;
+        while let Some(file) = self.announcements.next_due(last) {
+            last = Some(file);
             if budget == 0 {
                 self.announcements.more = Some(now);
                 break;
@@ -176,10 +281,14 @@ impl Dht {
                 budget -= 1;
             } else if self.own_lookups_room() > 0 {
                 let lookup = self.start_lookup(now, file, Want::Nodes, Reason::Announce, outbox);
-                if let Some(announced) = self.announcements.files.get_mut(&file) {
-                    announced.placement.stage = Stage::Looking(lookup);
-                }
+                self.announcements
+                    .change(&file, |announced| announced.placement.stage = Stage::Looking(lookup));
                 started = true;
+            } else {
+                skipped += 1;
+                if skipped == SKIPPED_PER_TURN_MAX {
+                    break;
+                }
             }
         }
         while self.announcements.in_flight < IN_FLIGHT_MAX && self.transactions.room() > 0 {
@@ -200,19 +309,21 @@ impl Dht {
         let nearer = closest.iter().filter(|contact| contact.id.distance(file) < own).count();
         let here = !self.config.leaf && nearer < COPIES;
         let targets = &closest[..closest.len().min(COPIES - usize::from(here))];
-        let Some(announced) = self.announcements.files.get_mut(file) else { return };
+        let Some(announced) = self.announcements.files.get(file) else { return };
         let Some(addr) = self.observed.own() else {
             // Without an address there is nothing to say. The first pong brings one and makes this due again.
-            announced.placement.begin(file, &[], false);
+            self.announcements.change(file, |announced| announced.placement.begin(file, &[], false));
             return;
         };
         let sequence = self.publications.next_sequence();
         let (network, identity) = (outbox.network(), outbox.identity());
         let (partial, lifetime) = (announced.partial, self.config.provider_lifetime);
         let record = ProviderRecord::new(network, identity, file, addr, partial, lifetime, sequence);
-        announced.record = Some(record);
         let here = here && self.providers.store(now, file, &record) == NotStored::Nothing;
-        announced.placement.begin(file, targets, here);
+        self.announcements.change(file, |announced| {
+            announced.record = Some(record);
+            announced.placement.begin(file, targets, here);
+        });
         self.announcements.enqueue(file, targets);
     }
 
@@ -220,19 +331,21 @@ impl Dht {
         let pause = self.config.announce_interval;
         let (rng, events) = (&mut self.rng, &mut self.events);
         let mut again = false;
-        self.announcements.files.retain(|key, file| {
-            if !file.placement.is_settled() {
-                return true;
-            }
-            if !file.withdrawn {
-                // One that was taken back and then provided again goes out once more before anybody hears of it.
-                if file.record.is_none_or(|record| record.lifetime() > 0) {
-                    events.push_back(DhtEvent::Announced { file: *key, copies: file.placement.copies() });
+        for key in core::mem::take(&mut self.announcements.settled) {
+            let goes_on = self.announcements.change(&key, |file| {
+                if !file.withdrawn {
+                    // One that was taken back and then provided again goes out once more before anybody hears of it.
+                    if file.record.is_none_or(|record| record.lifetime() > 0) {
+                        events.push_back(DhtEvent::Announced { file: key, copies: file.placement.copies() });
+                    }
+                    again |= file.placement.finish(now, pause, rng);
                 }
-                again |= file.placement.finish(now, pause, rng);
+                !file.withdrawn
+            });
+            if goes_on == Some(false) {
+                self.announcements.remove(&key);
             }
-            !file.withdrawn
-        });
+        }
         again
     }
 }

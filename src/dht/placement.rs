@@ -162,6 +162,11 @@ impl Placement {
         }
     }
 
+    /// Whether a round has ended, however it went, and the next is not under way.
+    pub(super) fn has_ended_round(&self) -> bool {
+        self.rounds + self.failures > 0 && self.deadline().is_some()
+    }
+
     /// Whether every target has answered or failed.
     pub(super) fn is_settled(&self) -> bool {
         self.stage == Stage::Sending && self.pending == 0

@@ -125,7 +125,7 @@ impl Node {
             jobs: BTreeMap::new(),
             short: Vec::new(),
             avoided: BTreeSet::new(),
-            announced: false,
+            announced: self.machines.dht.has_announced(&hash),
             answer_by: None,
             room_at: None,
             retry_at: None,
