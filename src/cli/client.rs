@@ -4,7 +4,7 @@
 //! ([`Response`]), the last of them [`Response::Done`] or [`Response::Failed`]. Closing the connection takes the
 //! command back.
 
-use crate::net::CONTROL_SOCKET;
+use crate::net::{CONTROL_SOCKET, connect_control};
 use crate::node::command::{Command, Failure, Progress, Reply, Response};
 use core::fmt;
 use std::io::{self, BufRead, BufReader, Write};
@@ -93,7 +93,7 @@ impl Client {
     /// Connects to the daemon whose directory this is.
     pub fn connect(dir: &Path) -> Result<Client, ClientError> {
         let socket = dir.join(CONTROL_SOCKET);
-        match UnixStream::connect(&socket) {
+        match connect_control(dir) {
             Ok(stream) => Ok(Client { stream: BufReader::new(stream), socket, line: Vec::new() }),
             Err(error) => Err(ClientError::NoDaemon { socket, error }),
         }

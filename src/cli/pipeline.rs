@@ -5,7 +5,7 @@
 //! daemon takes what it has room for; the rest waits in the socket.
 
 use super::client::ClientError;
-use crate::net::CONTROL_SOCKET;
+use crate::net::{CONTROL_SOCKET, connect_control};
 use crate::node::command::{Command, Response};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -51,7 +51,7 @@ impl Pipeline {
     /// Connects to the daemon whose directory this is.
     pub(super) fn connect(dir: &Path) -> Result<Self, ClientError> {
         let socket = dir.join(CONTROL_SOCKET);
-        match UnixStream::connect(&socket) {
+        match connect_control(dir) {
             Ok(stream) => Ok(Pipeline {
                 stream,
                 socket,

@@ -53,6 +53,8 @@ use udp::Udp;
 /// The control socket's name in the node's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
+pub use control::address::connect as connect_control;
+
 /// The port that a node listens on, UDP and TCP alike, when it is not told otherwise.
 pub const DEFAULT_PORT: u16 = 3583;
 
@@ -237,7 +239,7 @@ impl Driver {
         let (mut udp, mut listener, mut control) = (udp, TcpListener::from_std(listener), control);
         registry.register(&mut udp.socket, UDP, Interest::READABLE | Interest::WRITABLE)?;
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
-        registry.register(&mut control.listener, CONTROL, Interest::READABLE)?;
+        control.register(registry, CONTROL)?;
         let signals = match config.handle_signals {
             true => {
                 let ends = [rustix::process::Signal::TERM, rustix::process::Signal::INT];
@@ -290,6 +292,7 @@ impl Driver {
             idle_at: Instant::ZERO,
         };
         driver.carry_out(driver.clock.now());
+        driver.look_at_disk(driver.clock.now());
         Ok(driver)
     }
 
@@ -350,7 +353,9 @@ impl Driver {
             self.carry_out(now);
         }
         self.expire_dials(now);
-        self.look_at_disk(now);
+        if self.looked_at + self.node.look_interval() <= now {
+            self.look_at_disk(now);
+        }
         self.control.tell(now);
         // What this turn found for clients leaves with it.
         self.serve_clients(now);
@@ -521,11 +526,9 @@ impl Driver {
     }
 
     fn look_at_disk(&mut self, now: Instant) {
-        if now < self.looked_at + self.node.look_interval() {
-            return;
-        }
         self.looked_at = now;
         self.disk.tend();
+        self.control.tend(self.poll.registry(), CONTROL);
         let look = self.disk.look(!self.node.disk_is_well());
         self.node.handle_disk_look(now, look);
         self.carry_out(now);

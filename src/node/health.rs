@@ -12,6 +12,10 @@ use crate::time::{Duration, Instant};
 const FREE_BYTES_MIN: u64 = 4 << 20;
 /// And so many inodes.
 const FREE_INODES_MIN: u64 = 64;
+/// With less than this it is full, whether or not anything has failed yet.
+const FREE_BYTES_NONE: u64 = 64 << 10;
+/// And with fewer inodes.
+const FREE_INODES_NONE: u64 = 4;
 /// How often the driver looks while the disk is well.
 const LOOK: Duration = Duration::from_secs(10);
 /// How often while it is not.
@@ -65,6 +69,15 @@ impl Health {
                 let health = health_of(error.kind).unwrap_or(DiskHealth::Failing);
                 if health != self.health {
                     self.become_unwell(now, health, &error.message);
+                }
+            }
+            Ok(look) if look.free_bytes < FREE_BYTES_NONE || look.free_inodes < FREE_INODES_NONE => {
+                if self.health != DiskHealth::Full {
+                    self.become_unwell(
+                        now,
+                        DiskHealth::Full,
+                        "no room is left on the file system of its directory",
+                    );
                 }
             }
             Ok(look) => {
@@ -142,6 +155,8 @@ mod tests {
         assert_eq!(health.health(), DiskHealth::Full);
         health.note_look(at(3), look(true, FREE_BYTES_MIN));
         assert!(health.is_well());
+        health.note_look(at(4), look(false, 0));
+        assert_eq!(health.health(), DiskHealth::Full);
     }
 
     #[test]

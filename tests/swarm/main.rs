@@ -6,6 +6,7 @@ mod explain;
 mod network;
 mod put;
 mod repair;
+mod robust;
 mod scrub;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,22 +6,24 @@
 //! [`Control`] owns the socket and its clients and knows which command is which client's; a [`client`] owns one
 //! connection.
 
+pub(super) mod address;
 mod client;
+mod place;
 
+use super::StartError;
 use super::acceptor::{Accepted, Acceptor};
-use super::{CONTROL_SOCKET, StartError};
 use crate::disk::{Disk, Outflow};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Failure, FailureReason, Response};
 use crate::time::{Instant, earliest};
 use client::{Client, Lack, Room, Served};
-use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
+use place::Place;
 use slab::Slab;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Clients at a time. More wait, in order, until one leaves.
 const CLIENTS_MAX: usize = 256;
@@ -31,8 +33,7 @@ const COMMANDS_PER_TURN: usize = 32;
 const INDEX_BITS: u32 = 12;
 
 pub(super) struct Control {
-    pub(super) listener: UnixListener,
-    path: PathBuf,
+    place: Place,
     clients: Slab<Client>,
     acceptor: Acceptor,
     /// Clients and commands are counted together: no two have the same number.
@@ -55,21 +56,28 @@ fn index_of(number: u64) -> usize {
 }
 
 impl Control {
-    /// Binds the socket in the node's directory. The directory is locked by this process: a socket that is there is a
-    /// leftover.
+    /// Binds the socket in the node's directory, or where that is not possible the abstract one that clients try next.
     pub(super) fn bind(dir: &Path) -> Result<Self, StartError> {
-        let path = dir.join(CONTROL_SOCKET);
-        let failed = |error: io::Error| StartError::Control { path: path.clone(), error };
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path).map_err(failed)?;
-        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&path, owner_only).map_err(failed)?;
+        let failed = |error: io::Error| StartError::Control { path: address::socket_in(dir), error };
+        let place = Place::bind(dir).map_err(failed)?;
         let (clients, acceptor) = (Slab::new(), Acceptor::new());
         let (ready, waiting) = (VecDeque::new(), VecDeque::new());
-        Ok(Control { listener, path, clients, acceptor, counter: 0, ready, waiting })
+        Ok(Control { place, clients, acceptor, counter: 0, ready, waiting })
+    }
+
+    /// Has the poll tell of clients.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.place.listener, token, Interest::READABLE)
+    }
+
+    /// Sees to it that clients find the node although its socket was deleted, or the whole directory.
+    pub(super) fn tend(&mut self, registry: &Registry, token: Token) {
+        if self.place.tend() {
+            if let Err(error) = self.register(registry, token) {
+                log::warn!("the control socket cannot be listened to: {error}");
+            }
+            self.acceptor.note_ready();
+        }
     }
 
     /// Clients may wait to be taken.
@@ -80,7 +88,10 @@ impl Control {
     /// Takes new clients while there is room. `token` names a client from its number.
     pub(super) fn accept(&mut self, now: Instant, registry: &Registry, token: impl Fn(u64) -> Token) {
         while self.clients.len() < CLIENTS_MAX {
-            match self.acceptor.accept(now, "a control client", || self.listener.accept()) {
+            match self.acceptor.accept(now, "a control client", || self.place.listener.accept()) {
+                Accepted::New((socket, _)) if self.place.is_abstract() && !address::is_served(&socket) => {
+                    log::warn!("another user's client was turned away");
+                }
                 Accepted::New((mut socket, _)) => {
                     let key = self.clients.vacant_key();
                     let id = self.fresh_number(key);
@@ -256,11 +267,5 @@ impl Control {
     fn fresh_number(&mut self, index: usize) -> u64 {
         self.counter += 1;
         self.counter << INDEX_BITS | index as u64
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }

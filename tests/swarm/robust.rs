@@ -1,0 +1,310 @@
+//! Nodes whose directory, log or descriptors are not as they should be.
+
+use crate::network::{self, MIB, Node, Swarm, content, file};
+use crate::support::{Ended, Scratch, finish, hold_address, program, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A node whose command line the test makes up, with its log outside its directory.
+struct Odd {
+    child: Child,
+    dir: PathBuf,
+    log: PathBuf,
+    addr: SocketAddr,
+    /// What a client's command line begins with.
+    prefix: Vec<String>,
+}
+
+impl Odd {
+    /// Starts a node by `prefix` and waits until it answers.
+    fn start(prefix: &[&str], dir: &Path, log: &Path, addr: SocketAddr, bootstrap: &[SocketAddr]) -> Odd {
+        let prefix: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
+        let mut command = prefixed(&prefix);
+        command.arg("--dir").arg(dir).args(["node", "-v", "--listen", &addr.to_string()]);
+        for other in bootstrap {
+            command.args(["--bootstrap", &other.to_string()]);
+        }
+        let file = fs::File::options().create(true).append(true).open(log).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let (dir, log) = (dir.to_owned(), log.to_owned());
+        let mut node = Odd { child, dir, log, addr, prefix };
+        wait_for("the node to answer", || {
+            let ended = node.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the node ended ({ended:?}): {}", node.log());
+            (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
+        });
+        node
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn elver(&self, args: &[&str]) -> Ended {
+        finish(prefixed(&self.prefix).arg("--dir").arg(&self.dir).args(args))
+    }
+
+    fn disk(&self) -> String {
+        let status = self.elver(&["status", "--json"]).expect(0).objects().remove(0);
+        status["disk"]["health"].as_str().unwrap().to_owned()
+    }
+
+    fn wait_for_disk(&self, health: &str) {
+        wait_for(health, || (self.disk() == health).then_some(()));
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Odd {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("{} said:\n{}", self.addr, self.log());
+        }
+    }
+}
+
+/// The program, started by the words of `prefix`.
+fn prefixed(prefix: &[String]) -> Command {
+    let program = program();
+    let Some((first, rest)) = prefix.split_first() else { return program };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program.get_program()).stdin(Stdio::null());
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command
+}
+
+/// A mount namespace with a file system of its own, which ends with the test.
+struct Namespace(Child);
+
+impl Namespace {
+    /// Mounts a file system in memory at `at`; `None` where that is not allowed.
+    fn with_memory(at: &Path, options: &str) -> Option<Namespace> {
+        let allowed = Command::new("unshare").args(["-rm", "true"]).output();
+        if !allowed.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let script = "mount -t tmpfs -o \"$0\" none \"$1\" && echo mounted && exec sleep 600";
+        let mut child = Command::new("unshare")
+            .args(["-rm", "sh", "-c", script, options])
+            .arg(at)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 7];
+        let mounted = child.stdout.take().unwrap().read_exact(&mut said);
+        let namespace = Namespace(child);
+        mounted.is_ok().then_some(namespace)
+    }
+
+    /// The words by which a program is started in it.
+    fn prefix(&self) -> [String; 6] {
+        let words = ["nsenter", "-U", "-m", "--preserve-credentials", "-t"].map(str::to_owned);
+        let [a, b, c, d, e] = words;
+        [a, b, c, d, e, self.0.id().to_string()]
+    }
+
+    /// A path as the test sees it.
+    fn path(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.0.id(), path.display()))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Makes a stored piece's file one of a later version.
+fn make_newer(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let trailer = bytes.len() - 128;
+    bytes[trailer + 4] += 1;
+    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[trailer..trailer + 120]);
+    bytes[trailer + 120..].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn damaged_helper_files_keep_a_node_neither_from_starting_nor_from_being_heard() {
+    let swarm = Swarm::start(2);
+    let source = file(&swarm.dir, "source", 1, 300_000);
+    let hash = swarm.nodes[0].put(&source, &["--replicas", "2"]);
+    swarm.wait_for_copies(0, &hash);
+    assert_eq!(swarm.nodes[1].elver(&["set", "name", "value"]).code, Some(0));
+    let Swarm { mut nodes, dir } = swarm;
+    let mut victim = nodes.pop().unwrap();
+    let (home, addr, boots) = (victim.dir.clone(), victim.addr, victim.status().boots);
+    let piece = victim.piece_files().into_iter().next().expect("a stored piece");
+    victim.kill();
+    make_newer(&piece);
+    let newer = fs::read(&piece).unwrap();
+    for (name, damage) in
+        [("ages", &[0; 64][..]), ("ages.copy", b""), ("records", &[0; 200]), ("peers", b"torn")]
+    {
+        fs::write(home.join(name), damage).unwrap();
+    }
+    let again = Node::start_at(home.clone(), addr, &[nodes[0].addr], &[]);
+    assert!(again.status().boots > boots);
+    for name in ["ages.", "ages.copy.", "records.", "peers."] {
+        let kept = fs::read_dir(home.join("damaged")).unwrap().flatten();
+        assert!(
+            kept.map(|entry| entry.file_name()).any(|kept| kept.to_string_lossy().starts_with(name)),
+            "{name}"
+        );
+    }
+    assert_eq!(fs::read(&piece).unwrap(), newer, "a later version finds its piece again");
+    assert!(again.log().contains("later version"), "{}", again.log());
+    // The other node takes what it says for new: it was not started with a number that was used before.
+    let own = file(&dir, "own", 2, 200_000);
+    let own_hash = again.put(&own, &["--replicas", "0"]);
+    let target = dir.path().join("target");
+    let (code, said) = nodes[0].get(&own_hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn a_node_starts_serves_and_forgets_on_a_disk_without_a_free_byte_or_inode() {
+    let scratch = Scratch::new();
+    let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
+    fs::create_dir(&home).unwrap();
+    let Some(namespace) = Namespace::with_memory(&home, "size=16m,nr_inodes=600") else { return };
+    let prefix = namespace.prefix();
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let dir = home.join("node");
+    let (addr, listener, socket) = hold_address();
+    drop((listener, socket));
+    let mut node = Odd::start(&prefix, &dir, &log, addr, &[]);
+    let source = file(&scratch, "source", 3, 700_000);
+    let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
+    let hash = put.text().split_whitespace().next().unwrap().to_owned();
+    node.kill();
+    let (inside, filled) = (namespace.path(&dir), namespace.path(&home));
+    fs::remove_file(inside.join("control.sock")).unwrap();
+    fs::remove_file(inside.join("ages.copy")).unwrap();
+    let mut filler = fs::File::create(filled.join("filler")).unwrap();
+    while std::io::Write::write(&mut filler, &[7; 4096]).is_ok() {}
+    let mut number = 0;
+    while fs::File::create(filled.join(format!("inode-{number}"))).is_ok() {
+        number += 1;
+    }
+    let node = Odd::start(&prefix, &dir, &log, addr, &[]);
+    node.wait_for_disk("full");
+    let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
+    let target = scratch.path().join("target");
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&target).unwrap() == content(3, 700_000));
+    node.elver(&["rm", &hash]).expect(0);
+    assert!(!node.elver(&["ls"]).expect(0).text().contains(&hash));
+    drop(filler);
+    fs::remove_file(filled.join("filler")).unwrap();
+    for number in 0..number {
+        fs::remove_file(filled.join(format!("inode-{number}"))).unwrap();
+    }
+    node.wait_for_disk("well");
+    let log = node.log();
+    assert_eq!(log.matches("the disk is full").count(), 1, "{log}");
+    assert_eq!(log.matches("the disk is well again").count(), 1, "{log}");
+}
+
+#[test]
+fn a_node_whose_directory_is_deleted_says_so_and_goes_on() {
+    let scratch = Scratch::new();
+    let (dir, log) = (scratch.path().join("node"), scratch.path().join("log"));
+    let (addr, listener, socket) = hold_address();
+    drop((listener, socket));
+    let node = Odd::start(&[], &dir, &log, addr, &[]);
+    assert_eq!(node.disk(), "well");
+    let source = file(&scratch, "source", 4, 100_000);
+    let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
+    let hash = put.text().split_whitespace().next().unwrap().to_owned();
+    fs::remove_dir_all(&dir).unwrap();
+    // Its socket is gone as well, and yet it is found.
+    wait_for("the node to be found again", || {
+        (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
+    });
+    node.wait_for_disk("gone");
+    let lines = node.elver(&["status"]).expect(0).text();
+    assert!(lines.contains("is not there any more"), "{lines}");
+    let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
+    let target = scratch.path().join("target");
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "what lies elsewhere is served: {said}");
+    assert_eq!(node.log().matches("the disk is gone").count(), 1, "{}", node.log());
+    kill_process(Pid::from_child(&node.child), Signal::TERM).unwrap();
+    let mut node = node;
+    let ended = wait_for("its end", || node.child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0), "{}", node.log());
+}
+
+#[test]
+fn a_log_that_is_not_read_holds_nothing_up() {
+    let scratch = Scratch::new();
+    let dir = scratch.path().join("node");
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+    let mut command = program();
+    command.arg("--dir").arg(&dir).args(["node", "-vvv", "--listen", "127.0.0.1:0"]);
+    let mut child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    drop(command);
+    let status = || {
+        let mut elver = program();
+        finish(elver.arg("--dir").arg(&dir).args(["status", "--json"])).code
+    };
+    wait_for("the node to answer", || (status() == Some(0)).then_some(()));
+    // Each command is a line of the log, and the pipe holds few.
+    for _ in 0..80 {
+        assert_eq!(status(), Some(0));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = wait_for("its end", || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
+    let mut log = String::new();
+    fs::File::from(reader).read_to_string(&mut log).unwrap();
+    assert!(log.starts_with("elver: ") && log.len() <= 4096, "{log}");
+}
+
+#[test]
+fn a_node_that_ran_out_of_descriptors_accepts_again() {
+    let scratch = Scratch::new();
+    let (dir, log) = (scratch.path().join("node"), scratch.path().join("log"));
+    let (addr, listener, socket) = hold_address();
+    drop((listener, socket));
+    let few = ["sh", "-c", "ulimit -n 24 && exec \"$0\" \"$@\""];
+    let node = Odd::start(&few, &dir, &log, addr, &[]);
+    let source = file(&scratch, "source", 5, 2 * MIB);
+    let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
+    let hash = put.text().split_whitespace().next().unwrap().to_owned();
+    for _ in 0..2 {
+        let streams: Vec<TcpStream> = (0..60).filter_map(|_| TcpStream::connect(addr).ok()).collect();
+        let socket = dir.join("control.sock");
+        let clients: Vec<UnixStream> = (0..60).filter_map(|_| UnixStream::connect(&socket).ok()).collect();
+        network::wait_for("descriptors to run out", || {
+            node.log().contains("turned away until there is room")
+        });
+        drop((streams, clients));
+        wait_for("the control socket to be served", || {
+            (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
+        });
+    }
+    let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
+    let target = scratch.path().join("target");
+    let (code, said) = reader.get(&hash, &target, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&target).unwrap() == content(5, 2 * MIB));
+    let listed = node.elver(&["ls"]).expect(0).text();
+    assert!(listed.contains(&hash), "the shortage says nothing of the file: {listed}");
+}
