@@ -91,6 +91,9 @@ pub struct Settings {
     /// Time within which everything on disk is read again to find what has rotted, such as 30d; 0 is only on command [env: ELVER_SCRUB] [default: 30d]
     #[arg(long, value_name = "T", value_parser = units::parse_duration)]
     pub scrub: Option<u32>,
+    /// Bytes that are left free on the disk, whatever the quota says, such as 1GiB [env: ELVER_KEEP_FREE] [default: 5 % of the disk, at least 64 MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub keep_free: Option<u64>,
     /// How membership and repair go about their work.
     #[arg(skip)]
     pub sections: Sections,
@@ -185,7 +188,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "listen",
     "bootstrap",
     "replicas",
@@ -200,6 +203,7 @@ const KEYS: [&str; 14] = [
     "streams",
     "uploads",
     "scrub",
+    "keep_free",
 ];
 
 /// A value before it is read: what file and environment have in common.
@@ -325,6 +329,7 @@ impl Settings {
             network: self.network.or(others.network),
             ttl: self.ttl.or(others.ttl),
             scrub: self.scrub.or(others.scrub),
+            keep_free: self.keep_free.or(others.keep_free),
             sections: self.sections.or(others.sections),
             upload_rate: self.upload_rate.or(others.upload_rate),
             download_rate: self.download_rate.or(others.download_rate),
@@ -348,7 +353,16 @@ impl Settings {
         let streams_max = self.streams.unwrap_or(default.limits.streams_max);
         let uploads_max = self.uploads.unwrap_or(default.limits.uploads_max);
         let scrub_seconds = self.scrub.unwrap_or(default.limits.scrub_seconds);
-        let limits = Limits { scrub_seconds, quota_bytes, streams_max, uploads_max, rates, ..default.limits };
+        let keep_free_bytes = self.keep_free;
+        let limits = Limits {
+            scrub_seconds,
+            keep_free_bytes,
+            quota_bytes,
+            streams_max,
+            uploads_max,
+            rates,
+            ..default.limits
+        };
         let tuning = self.sections.tuning();
         let contradiction = |error: InvalidConfig| ConfigError::Contradiction(error);
         limits.validate().map_err(|error| contradiction(error.into()))?;
@@ -384,6 +398,7 @@ impl Settings {
             "listen" => self.listen = Some(parse_address(&value)?),
             "bootstrap" => self.bootstrap = Some(vec![parse_peer(&value)?]),
             "replicas" => self.replicas = Some(parse_replicas(&value)?),
+            "keep_free" => self.keep_free = Some(units::parse_size(&value).map_err(unit)?),
             "scrub" => self.scrub = Some(units::parse_duration(&value).map_err(unit)?),
             "quota" => self.quota = Some(units::parse_size(&value).map_err(unit)?),
             "leaf" => self.leaf = Some(parse_bool(&value)?),

@@ -213,6 +213,28 @@ pub struct Ages {
     pub clean: bool,
 }
 
+/// What the file system that the node's directory lies on has, as it tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Bytes of a block: a file takes whole ones. 0 when that is not known.
+    pub block_bytes: u32,
+    /// Bytes in all; 0 when that is not known.
+    pub total_bytes: u64,
+    /// Bytes that this user may still take.
+    pub free_bytes: u64,
+    /// Files (inodes) in all; 0 when there is no fixed number of them.
+    pub total_files: u64,
+    /// Files that may still be made.
+    pub free_files: u64,
+}
+
+impl Default for Space {
+    /// Nothing is known, and nothing is bounded.
+    fn default() -> Self {
+        Space { block_bytes: 0, total_bytes: 0, free_bytes: u64::MAX, total_files: 0, free_files: u64::MAX }
+    }
+}
+
 /// What a node finds in its directory when it starts.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -226,6 +248,8 @@ pub struct Recovered {
     pub peers: Vec<u8>,
     /// This node's own value records, encoded: see [`DiskOp::SaveRecords`].
     pub records: Vec<u8>,
+    /// What the file system has.
+    pub space: Space,
     /// How far the scrub was: see [`DiskOp::SaveScrub`].
     pub scrub: Vec<u8>,
 }

@@ -48,6 +48,8 @@ pub struct Limits {
     pub quota_bytes: u64,
     /// Seconds within which everything on disk is read again to find what has rotted; 0 is only on command.
     pub scrub_seconds: u32,
+    /// Bytes that are left free on the file system, whatever the quota says; `None` is a twentieth of it and at least 64 MiB.
+    pub keep_free_bytes: Option<u64>,
     /// Commands under way. What clients ask beyond it waits in their connections.
     pub commands_max: usize,
     /// Commands that one client of the control socket may have under way on its connection.
@@ -100,6 +102,7 @@ impl Default for Limits {
             shares_max: 1024,
             quota_bytes: 1 << 30,
             scrub_seconds: 30 * 24 * 3600,
+            keep_free_bytes: None,
             commands_max: 1024,
             commands_per_client_max: 256,
             descriptors_passed_max: 64,

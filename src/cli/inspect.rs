@@ -187,7 +187,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         ("records", format!("{} values, {} providers", status.records, status.providers)),
         ("files", format!("{} shared", status.shares)),
         ("pieces", format!("{} stored for others", status.pieces)),
-        ("disk", format!("{} of {}", format_size(status.stored_bytes), format_size(status.quota_bytes))),
+        ("disk", disk_line(status)),
         ("scrub", scrub_line(&status.scrub)),
         ("disk is", disk_line(&status.disk)),
         ("limits", limits_line(&status.rates, status.streams_max, status.uploads_max)),
@@ -268,6 +268,19 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
         ));
     }
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What is stored, and what may be, in a line.
+fn disk_line(status: &Status) -> String {
+    let over = if status.over_quota { ", more than allowed: being handed over to other nodes" } else { "" };
+    let free = status.free_bytes.map_or(String::new(), |free| {
+        let (left, floor) = (format_size(free), format_size(status.keep_free_bytes));
+        match free <= status.keep_free_bytes {
+            true => format!("; {left} free, {floor} are left to others: nothing new is taken"),
+            false => format!("; {left} free, {floor} are left to others"),
+        }
+    });
+    format!("{} of {}{over}{free}", format_size(status.stored_bytes), format_size(status.quota_bytes))
 }
 
 /// How far everything on disk has been read again, in a line.

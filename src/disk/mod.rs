@@ -34,6 +34,7 @@ mod recovery;
 mod share_file;
 mod sink;
 mod source;
+mod space;
 mod state;
 mod targets;
 mod tasks;
@@ -45,7 +46,7 @@ mod watch;
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskLook, DiskOp, DiskReply, Extent, PassedId, Place,
-    Recovered, Share, Sink, Soundness,
+    Recovered, Share, Sink, Soundness, Space,
 };
 use ages::Diary;
 use commit::Commits;
@@ -154,6 +155,11 @@ impl Disk {
     /// Where a place lies: an absolute path, unless the place itself was named by a relative one.
     pub fn path_of(&self, place: &Place) -> PathBuf {
         self.layout.path(place)
+    }
+
+    /// What the file system of the node's directory has; `None` when it does not tell.
+    pub fn space(&self) -> Option<Space> {
+        space::of(self.layout.root())
     }
 
     /// Opens a run of bytes to be sent. Fails when the file is not what it was or too short.

@@ -83,7 +83,15 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Dam
     let peers = read_sealed(&layout.file("peers"), damaged);
     let records = read_sealed(&layout.file("records"), damaged);
     let scrub = read_sealed(&layout.file("scrub"), damaged);
-    let recovered = Recovered { ages, pieces, shares, peers, records, scrub };
+    let recovered = Recovered {
+        ages,
+        pieces,
+        shares,
+        peers,
+        records,
+        scrub,
+        space: super::space::of(layout.root()).unwrap_or_default(),
+    };
     Stock { recovered, cleared: clearing.is_done(), roomy }
 }
 

@@ -26,7 +26,7 @@ use crate::disk::{Disk, OpenError, Outflow, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
-use crate::io::Place;
+use crate::io::{Place, Space};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
@@ -174,6 +174,8 @@ const DATAGRAMS_PER_TURN: usize = 64;
 const DISK_BYTES_PER_TURN: u64 = 1 << 20;
 /// While other things happen, the time between two slices of what the disk does in its idle time.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
+/// How old what is known of the free space may be when something happens.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// How long the medium is given to bring what the disk needs in its idle time.
 const IDLE_WAIT: Duration = Duration::from_millis(1);
 /// Ports that are tried when any free one will do.
@@ -225,6 +227,9 @@ pub struct Driver {
     looked_at: Instant,
     /// When the disk may next do what can wait.
     idle_at: Instant,
+    /// When the file system was last looked at, and what it had.
+    space_at: Instant,
+    space: Option<Space>,
 }
 
 impl Driver {
@@ -290,6 +295,8 @@ impl Driver {
             stop_at: None,
             looked_at: Instant::ZERO,
             idle_at: Instant::ZERO,
+            space_at: Instant::ZERO,
+            space: Some(recovered.space),
         };
         driver.carry_out(driver.clock.now());
         driver.look_at_disk(driver.clock.now());
@@ -343,6 +350,7 @@ impl Driver {
         self.accept_streams(began);
         self.streams.set_rates(began, self.node.limits().rates);
         self.streams.wake(began);
+        self.look_at_space(began);
         self.serve_streams();
         self.serve_clients(began);
         self.run_disk(began);
@@ -504,6 +512,22 @@ impl Driver {
         while let Some(done) = self.disk.poll_done() {
             self.node.handle_disk(now, done);
             self.carry_out(now);
+        }
+    }
+
+    /// Tells the node what the file system has left, before what comes in this turn is judged by it.
+    fn look_at_space(&mut self, now: Instant) {
+        if now < self.space_at + SPACE_EVERY {
+            return;
+        }
+        self.space_at = now;
+        let space = self.disk.space();
+        if space != self.space {
+            self.space = space;
+            if let Some(space) = space {
+                self.node.handle_space(now, space);
+                self.carry_out(now);
+            }
         }
     }
 

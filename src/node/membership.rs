@@ -141,7 +141,10 @@ impl Node {
             addrs: [self.machines.dht.own_addr(), None],
             chunks: store.pieces,
             load: (streams * 1000 / streams_max).min(1000) as u16,
-            free_bytes: store.quota_bytes.saturating_sub(store.piece_bytes + store.reserved_bytes),
+            free_bytes: store
+                .quota_bytes
+                .saturating_sub(store.piece_bytes + store.reserved_bytes)
+                .min(store.room_bytes.saturating_sub(store.reserved_bytes)),
             version: version(),
             leaf: self.config.leaf,
         };

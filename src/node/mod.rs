@@ -44,7 +44,7 @@ use crate::dht::{Dht, DhtConfig, DhtEvent, PublishId};
 use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::{DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, StreamId};
+use crate::io::{DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
 use crate::limits::{InvalidLimits, Limits};
 use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
@@ -521,6 +521,13 @@ impl Node {
         log::log!(level, "{error}");
         self.counters.disk_errors += 1;
         self.health.note_error(now, error);
+    }
+
+    /// The file system of the node's directory was looked at: what it has left. To be told once a second while content comes
+    /// in, and when the node starts ([`Recovered::space`]).
+    pub fn handle_space(&mut self, now: Instant, space: Space) {
+        self.machines.store.set_space(space);
+        self.settle(now);
     }
 
     /// A command. It is answered by [`Output::Respond`]. One that asks the network waits while the node is about to join.

@@ -44,6 +44,12 @@ impl Node {
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
                 self.arrived(stream, request, incoming, bytes);
             }
+            TransferEvent::Arriving { stream, request, incoming } => {
+                if !self.machines.store.arrives(incoming) {
+                    self.machines.store.discarded(incoming);
+                    self.machines.transfer.refuse_arriving(now, stream, request, Refusal::NoSpace);
+                }
+            }
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
             TransferEvent::Root { download, root, .. } => {

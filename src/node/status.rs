@@ -74,6 +74,8 @@ impl Node {
         counters.extend(machines.iter().flatten().map(|(name, n)| ((*name).to_owned(), *n)));
         counters.insert("cache_evicted".to_owned(), store.evicted);
         counters.insert("pieces_expired".to_owned(), store.expired);
+        counters.insert("refused_over_quota".to_owned(), store.refused_quota);
+        counters.insert("refused_keep_free".to_owned(), store.refused_free);
         Status {
             id: self.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,6 +96,9 @@ impl Node {
             stored_bytes: store.piece_bytes + store.cached_bytes,
             quota_bytes: self.config.limits.quota_bytes,
             disk: self.health.status(now),
+            free_bytes: Some(store.free_bytes).filter(|bytes| *bytes < u64::MAX),
+            keep_free_bytes: store.keep_free_bytes,
+            over_quota: store.over,
             downloaded_bytes: self.machines.transfer.downloaded_bytes(),
             uploaded_bytes: self.machines.transfer.uploaded_bytes(),
             gossip: Some(self.gossip_status()),

@@ -8,7 +8,7 @@ use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, FileStamp, PieceAt,
-    PieceMeta, Place, Recovered, Share, Sink, Soundness,
+    PieceMeta, Place, Recovered, Share, Sink, Soundness, Space,
 };
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
@@ -537,6 +537,7 @@ impl Disk {
             peers: self.peers.clone(),
             records: self.records.clone(),
             scrub: self.scrub.clone(),
+            space: Space::default(),
         }
     }
 

@@ -72,6 +72,17 @@ impl Files {
         self.arriving_bytes
     }
 
+    /// Files in the cache.
+    pub(super) fn cached_count(&self) -> usize {
+        self.shares.values().filter(|slot| is_cached(&self.whole(**slot).share.place)).count()
+    }
+
+    /// Downloads into the cache.
+    pub(super) fn arriving_count(&self) -> usize {
+        let partials = self.partials.keys().filter_map(|hash| self.partial(hash));
+        partials.filter(|(_, place)| is_cached(place)).count()
+    }
+
     pub(super) fn share_count(&self) -> usize {
         self.shares.len()
     }

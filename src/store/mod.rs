@@ -3,28 +3,35 @@
 //! The [`Store`] is an index. It moves no bytes and reads no file; it knows where each piece lies, decides what is
 //! taken in and what has to go, and says so as [`DiskOp`]s for the driver. Its rules:
 //!
-//! - Space is reserved when a piece is admitted, so the quota cannot be exceeded by what arrives at the same time.
+//! - Space is reserved when the first bytes of a piece arrive, so the quota cannot be exceeded by what arrives at the same
+//!   time. An offer alone takes nothing away from anybody.
+//! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`).
 //! - What is in the cache (files fetched without a name of the user's own) goes first, the longest unused before the
-//!   others. Stored pieces never make room: they go when they expire.
+//!   others. Stored pieces never make room: they go when they expire. Those that a smaller quota has no room for stay until
+//!   others have them: meanwhile nothing new is taken.
 //! - Lifetimes are counted in the node's own age, the seconds that it has been running: a host whose clock jumps, or
 //!   starts in 1970, keeps what it promised to keep.
 
 mod files;
+mod incoming;
 mod index;
 mod pieces;
+mod room;
 #[cfg(test)]
 mod tests;
 
 use crate::id::Key;
-use crate::io::{DiskOp, Extent, FileAt, Mode, PieceAt, PieceMeta, Place, Recovered, Share};
+use crate::io::{DiskOp, Extent, FileAt, Mode, PieceAt, PieceMeta, Place, Recovered, Share, Space};
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Offer, Refusal};
 use core::fmt;
 use files::{Files, is_cached};
-use pieces::{Pieces, cost, is_possible};
-use std::collections::{BTreeMap, VecDeque};
+use incoming::Incoming;
+use pieces::{Pieces, is_possible};
+use room::{Costs, Room};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use pieces::PIECE_OVERHEAD_BYTES;
@@ -37,7 +44,7 @@ const EXPIRED_PER_CALL_MAX: usize = 64;
 pub enum Admission {
     /// The piece is here and on disk.
     Have,
-    /// Space is reserved: the piece goes to [`Place::Incoming`] of this number.
+    /// There is room: the piece goes to [`Place::Incoming`] of this number. See [`Store::arrives`].
     Send {
         /// The number, which never comes again in this run.
         incoming: u64,
@@ -82,17 +89,32 @@ pub struct StoreStats {
     pub cached_bytes: u64,
     /// Bytes kept free for pieces and cached files that are arriving.
     pub reserved_bytes: u64,
+    /// Bytes of pieces that were admitted and have not begun to arrive.
+    pub promised_bytes: u64,
+    /// Bytes that the file system has free, and how many of them are left to others.
+    pub free_bytes: u64,
+    /// See [`free_bytes`](StoreStats::free_bytes).
+    pub keep_free_bytes: u64,
+    /// Bytes that may still be taken before the floor is reached.
+    pub room_bytes: u64,
+    /// Whether what is stored is more than the limits allow, so that it is handed over to other nodes.
+    pub over: bool,
     /// Bytes that all three may take together.
     pub quota_bytes: u64,
     /// Cached files evicted so far.
     pub evicted: u64,
     /// Pieces expired so far.
     pub expired: u64,
+    /// Pieces and files refused so far because the quota or the number of pieces is used up.
+    pub refused_quota: u64,
+    /// The same, because the file system has not enough left.
+    pub refused_free: u64,
 }
 
 /// The index of what this node has.
 pub struct Store {
-    quota: u64,
+    costs: Costs,
+    room: Room,
     pieces_max: usize,
     shares_max: usize,
     partials_max: usize,
@@ -100,38 +122,40 @@ pub struct Store {
     started: Instant,
     age_at_start: u64,
     pieces: Pieces,
-    incoming: BTreeMap<u64, PieceMeta>,
-    incoming_next: u64,
-    incoming_bytes: u64,
+    incoming: Incoming,
     files: Files,
     ops: VecDeque<DiskOp>,
     changes: VecDeque<PieceChange>,
     evicted: u64,
     expired: u64,
+    refused_quota: u64,
+    refused_free: u64,
 }
 
 impl Store {
-    /// A store of what was found on disk. What has expired meanwhile or no longer fits the limits is dropped, the cache
-    /// first, then the pieces that expire first, and [`poll_op`](Store::poll_op) tells the disk. `seed` is to be a
+    /// A store of what was found on disk. What has expired meanwhile is dropped, and what of the cache no longer fits the
+    /// limits, and [`poll_op`](Store::poll_op) tells the disk. `seed` is to be a
     /// number that nobody else knows.
     pub fn new(limits: &Limits, recovered: &Recovered, seed: u64, now: Instant) -> Self {
+        let costs = Costs::new(recovered.space.block_bytes);
         let mut store = Store {
-            quota: limits.quota_bytes,
+            costs,
+            room: Room::new(limits.quota_bytes, limits.keep_free_bytes, recovered.space),
             pieces_max: limits.pieces_max,
             shares_max: limits.shares_max,
             partials_max: limits.downloads_max,
             incoming_max: limits.streams_max,
             started: now,
             age_at_start: recovered.ages.seconds,
-            pieces: Pieces::default(),
-            incoming: BTreeMap::new(),
-            incoming_next: 0,
-            incoming_bytes: 0,
+            pieces: Pieces::new(costs),
+            incoming: Incoming::default(),
             files: Files::new(seed),
             ops: VecDeque::new(),
             changes: VecDeque::new(),
             evicted: 0,
             expired: 0,
+            refused_quota: 0,
+            refused_free: 0,
         };
         store.take_pieces(&recovered.pieces);
         store.take_shares(&recovered.shares);
@@ -139,20 +163,17 @@ impl Store {
     }
 
     fn take_pieces(&mut self, recovered: &[PieceMeta]) {
-        let mut pieces = recovered.to_vec();
-        pieces.sort_unstable_by_key(|piece| (core::cmp::Reverse(piece.expires), piece.key));
-        let mut dropped = 0;
-        for piece in pieces {
-            let room = self.pieces.len() < self.pieces_max;
-            if piece.expires > self.age_at_start && room && self.used() + cost(piece.length) <= self.quota {
-                self.pieces.insert(&piece);
+        for piece in recovered {
+            if piece.expires > self.age_at_start {
+                self.pieces.insert(piece);
             } else {
-                dropped += 1;
                 self.ops.push_back(DiskOp::Remove(Place::Piece(piece.key)));
             }
         }
-        if dropped > 0 {
-            log::info!("{dropped} stored pieces have expired or are over the quota and are deleted");
+        if self.is_over() {
+            log::warn!(
+                "more is stored than the limits allow: nothing new is taken, and other nodes are asked to take it over"
+            );
         }
     }
 
@@ -161,8 +182,9 @@ impl Store {
         shares.sort_by_key(|share| (is_cached(&share.place), share.manifest.hash()));
         for share in shares {
             let share = Arc::new(share.clone());
-            let length = if is_cached(&share.place) { share.manifest.length() } else { 0 };
-            if self.files.share_count() < self.shares_max && self.used() + length <= self.quota {
+            let fits = !is_cached(&share.place)
+                || self.used() + self.costs.cached(share.manifest.length(), 1) <= self.room.quota;
+            if self.files.share_count() < self.shares_max && fits {
                 self.files.add_share(share);
             } else {
                 log::warn!("{} is no longer shared: the limits have no room for it", share.manifest.hash());
@@ -181,6 +203,16 @@ impl Store {
         self.started + Duration::from_secs(seconds.saturating_sub(self.age_at_start))
     }
 
+    /// How many pieces and files there are.
+    pub fn count(&self) -> usize {
+        self.pieces.len() + self.files.share_count()
+    }
+
+    /// Bytes of content in stored pieces.
+    pub fn content_bytes(&self) -> u64 {
+        self.pieces.content_bytes()
+    }
+
     /// What the store holds.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
@@ -188,11 +220,18 @@ impl Store {
             shares: self.files.share_count() as u32,
             piece_bytes: self.pieces.bytes(),
             content_bytes: self.pieces.content_bytes(),
-            cached_bytes: self.files.cached_bytes(),
-            reserved_bytes: self.incoming_bytes + self.files.arriving_bytes(),
-            quota_bytes: self.quota,
+            cached_bytes: self.cached(),
+            reserved_bytes: self.reserved(),
+            promised_bytes: self.incoming.promised_bytes(),
+            free_bytes: self.room.free_bytes(),
+            keep_free_bytes: self.room.floor(),
+            room_bytes: self.room.bytes_left(),
+            over: self.is_over(),
+            quota_bytes: self.room.quota,
             evicted: self.evicted,
             expired: self.expired,
+            refused_quota: self.refused_quota,
+            refused_free: self.refused_free,
         }
     }
 
@@ -280,31 +319,44 @@ impl Store {
             }
             return Admission::Have;
         }
-        let arriving = self.incoming.values().any(|meta| meta.key == offer.key);
-        if arriving || self.incoming.len() >= self.incoming_max {
+        if self.incoming.contains(&offer.key) || self.incoming.len() >= self.incoming_max {
             return Admission::Refuse(Refusal::Busy);
         }
-        let room = self.pieces.len() + self.incoming.len() < self.pieces_max;
-        if !room || !self.make_room(cost(offer.length)) {
+        let cost = self.pieces.cost(&offer.key, offer.length);
+        if self.pieces.len() + self.incoming.len() >= self.pieces_max {
+            self.refused_quota += 1;
+            return Admission::Refuse(Refusal::NoSpace);
+        }
+        // Other promises count, for all may be kept at once. What is in the cache does not: it goes first, once bytes come.
+        let promises = self.incoming.len() - self.incoming.arriving_count();
+        if !self.fits(cost + self.incoming.promised_bytes(), 1 + promises) {
             return Admission::Refuse(Refusal::NoSpace);
         }
         let Offer { key, content, length, input_offset, replicas, mode, .. } = *offer;
-        let incoming = self.incoming_next;
-        self.incoming_next += 1;
-        self.incoming_bytes += cost(length);
         let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires };
-        self.incoming.insert(incoming, meta);
-        Admission::Send { incoming }
+        Admission::Send { incoming: self.incoming.promise(meta, cost) }
+    }
+
+    /// The first bytes of an admitted piece are here: from now on its space is reserved, at the cost of the cache if need be.
+    /// `false` when there is no room any more: the caller refuses it and says that it is [discarded](Store::discarded).
+    pub fn arrives(&mut self, incoming: u64) -> bool {
+        let Some(cost) = self.incoming.cost_of_promise(incoming) else { return true };
+        let room = self.make_room(cost);
+        if room {
+            self.incoming.arrive(incoming);
+        }
+        room
     }
 
     /// What to commit an admitted piece with.
     pub fn meta_of(&self, incoming: u64) -> Option<PieceMeta> {
-        self.incoming.get(&incoming).copied()
+        self.incoming.get(incoming)
     }
 
     /// An admitted piece is on disk: from now on it is located and counted. `None` when there is no such admission.
     pub fn committed(&mut self, incoming: u64) -> Option<PieceMeta> {
-        let meta = self.release(incoming)?;
+        let meta = self.incoming.end(incoming)?;
+        self.room.take(self.pieces.cost(&meta.key, meta.length));
         self.pieces.insert(&meta);
         self.changes.push_back(PieceChange::Kept(meta));
         Some(meta)
@@ -313,21 +365,17 @@ impl Store {
     /// An admitted piece will not come, or was not what was offered: its space is free again, and what has arrived
     /// is deleted.
     pub fn discarded(&mut self, incoming: u64) {
-        if self.release(incoming).is_some() {
+        if self.incoming.end(incoming).is_some() {
             self.ops.push_back(DiskOp::Remove(Place::Incoming(incoming)));
         }
     }
 
-    fn release(&mut self, incoming: u64) -> Option<PieceMeta> {
-        let meta = self.incoming.remove(&incoming)?;
-        self.incoming_bytes -= cost(meta.length);
-        Some(meta)
-    }
-
     /// Drops a stored piece that turned out to be unreadable or altered. `false` when there is none.
     pub fn remove_piece(&mut self, key: &Key) -> bool {
-        let found = self.pieces.remove(key).is_some();
-        if found {
+        let removed = self.pieces.remove(key);
+        let found = removed.is_some();
+        if let Some(meta) = removed {
+            self.room.free(self.costs.piece(meta.length));
             self.ops.push_back(DiskOp::Remove(Place::Piece(*key)));
             self.changes.push_back(PieceChange::Dropped(*key));
         }
@@ -346,7 +394,7 @@ impl Store {
         if table_full && !self.evict_one() {
             return Err(Full);
         }
-        if cached && !counted && !self.make_room(share.manifest.length()) {
+        if cached && !counted && !self.make_room(self.costs.cached(share.manifest.length(), 1)) {
             return Err(Full);
         }
         if cached {
@@ -400,7 +448,7 @@ impl Store {
         if self.files.partial_count() >= self.partials_max {
             return Err(Full);
         }
-        if is_cached(&place) && !self.make_room(manifest.length()) {
+        if is_cached(&place) && !self.make_room(self.costs.cached(manifest.length(), 1)) {
             return Err(Full);
         }
         self.files.begin_partial(hash, manifest, place);
@@ -459,9 +507,33 @@ impl Store {
         self.changes.pop_front()
     }
 
+    /// The file system was looked at. When it has less left than is to be left to the host, a file of the cache goes.
+    pub fn set_space(&mut self, space: Space) {
+        self.room.set_space(space);
+        if self.room.bytes_left() == 0 || self.room.files_left() == 0 {
+            self.evict_one();
+        }
+    }
+
+    /// Whether more is stored than the limits allow, because they were lowered. Then nothing new is taken.
+    pub fn is_over(&self) -> bool {
+        self.pieces.bytes() > self.room.quota || self.pieces.len() > self.pieces_max
+    }
+
+    /// What the cache takes.
+    fn cached(&self) -> u64 {
+        self.costs.cached(self.files.cached_bytes(), self.files.cached_count())
+    }
+
+    /// What is arriving takes, or will.
+    fn reserved(&self) -> u64 {
+        let files = self.costs.cached(self.files.arriving_bytes(), self.files.arriving_count());
+        self.incoming.reserved_bytes() + files
+    }
+
     /// Bytes that are taken or reserved.
     fn used(&self) -> u64 {
-        self.pieces.bytes() + self.incoming_bytes + self.files.cached_bytes() + self.files.arriving_bytes()
+        self.pieces.bytes() + self.cached() + self.reserved()
     }
 
     /// Whether the node itself keeps this piece on the network's behalf as part of a file that its user put in. What
@@ -470,15 +542,34 @@ impl Store {
         self.files.share_with(key).is_some_and(|share| share.replicas > 0 && share.synced)
     }
 
-    /// Evicts cached shares until `bytes` more fit. When they cannot, nothing is evicted.
-    fn make_room(&mut self, bytes: u64) -> bool {
-        let lasting = self.used() - self.files.cached_bytes();
-        if lasting.saturating_add(bytes) > self.quota {
+    /// Whether `bytes` more in so many files fit when nothing is left in the cache. What does not is counted.
+    fn fits(&mut self, bytes: u64, files: usize) -> bool {
+        let reserved = self.reserved();
+        if (self.pieces.bytes() + reserved).saturating_add(bytes) > self.room.quota {
+            self.refused_quota += 1;
             return false;
         }
-        while self.used() + bytes > self.quota {
-            assert!(self.evict_one(), "what is over the quota is in the cache");
+        let (cached, evictable) = (self.cached(), self.files.cached_count() as u64);
+        let left = self.room.bytes_left().saturating_add(cached);
+        let files = (files + self.incoming.arriving_count()) as u64;
+        if reserved.saturating_add(bytes) > left || files > self.room.files_left().saturating_add(evictable) {
+            self.refused_free += 1;
+            return false;
         }
+        true
+    }
+
+    /// Evicts cached shares until `bytes` more fit, in one file. When they cannot, nothing is evicted.
+    fn make_room(&mut self, bytes: u64) -> bool {
+        if !self.fits(bytes, 1) {
+            return false;
+        }
+        let short = |store: &Store| {
+            store.used() + bytes > store.room.quota
+                || store.reserved() + bytes > store.room.bytes_left()
+                || store.room.files_left() == 0
+        };
+        while short(self) && self.evict_one() {}
         true
     }
 
@@ -488,6 +579,7 @@ impl Store {
             return false;
         };
         self.evicted += 1;
+        self.room.free(self.costs.cached(share.manifest.length(), 1));
         self.ops.push_back(DiskOp::RemoveShare { share });
         true
     }

@@ -1,5 +1,6 @@
 //! The table of stored pieces, in the order of their keys and of their expiry.
 
+use super::room::Costs;
 use crate::id::Key;
 use crate::io::{Mode, PieceMeta};
 use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX};
@@ -22,8 +23,10 @@ struct Piece {
 }
 
 /// The stored pieces.
-#[derive(Default)]
 pub(super) struct Pieces {
+    costs: Costs,
+    /// How many there are in each directory: one for each first byte of a key.
+    directories: Box<[u32; 256]>,
     table: BTreeMap<Key, Piece>,
     expiries: BTreeSet<(u64, Key)>,
     bytes: u64,
@@ -31,6 +34,23 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
+    pub(super) fn new(costs: Costs) -> Self {
+        Pieces {
+            costs,
+            directories: Box::new([0; 256]),
+            table: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            bytes: 0,
+            content_bytes: 0,
+        }
+    }
+
+    /// What one more piece takes, with its directory when that is a new one.
+    pub(super) fn cost(&self, key: &Key, length: u32) -> u64 {
+        let new = self.directories[usize::from(key.0[0])] == 0;
+        self.costs.piece(length) + if new { self.costs.directory() } else { 0 }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -66,14 +86,16 @@ impl Pieces {
         let PieceMeta { key, content, length, input_offset, replicas, mode, expires } = *meta;
         self.table.insert(key, Piece { input_offset, expires, length, content, replicas, mode });
         self.expiries.insert((expires, key));
-        self.bytes += cost(length);
+        self.bytes += self.cost(&key, length);
+        self.directories[usize::from(key.0[0])] += 1;
         self.content_bytes += u64::from(length);
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<PieceMeta> {
         let piece = self.table.remove(key)?;
         self.expiries.remove(&(piece.expires, *key));
-        self.bytes -= cost(piece.length);
+        self.directories[usize::from(key.0[0])] -= 1;
+        self.bytes -= self.cost(key, piece.length);
         self.content_bytes -= u64::from(piece.length);
         Some(meta(*key, &piece))
     }
@@ -101,11 +123,6 @@ impl Pieces {
 fn meta(key: Key, piece: &Piece) -> PieceMeta {
     let Piece { input_offset, expires, length, content, replicas, mode } = *piece;
     PieceMeta { key, content, length, input_offset, replicas, mode, expires }
-}
-
-/// What a piece of `length` bytes takes on disk. Whole blocks are the file system's business.
-pub(super) fn cost(length: u32) -> u64 {
-    u64::from(length) + PIECE_OVERHEAD_BYTES
 }
 
 /// Whether there can be a piece like this. What passes can be hashed: BLAKE3 takes a subtree only where it fits.
@@ -167,7 +184,7 @@ mod tests {
 
     #[test]
     fn bytes_and_expiries_follow_what_is_inserted_raised_and_removed() {
-        let mut pieces = Pieces::default();
+        let mut pieces = Pieces::new(Costs::new(0));
         let piece = |key: u8, length, expires| PieceMeta {
             key: Key([key; 32]),
             content: Content::File,

@@ -3,6 +3,7 @@ use crate::io::Mode;
 use crate::io::{Ages, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
 use crate::rng::Rng;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const NOW: Instant = Instant::from_secs(1000);
@@ -62,6 +63,7 @@ fn admit(store: &mut Store, offer: &Offer) -> u64 {
 
 fn keep(store: &mut Store, offer: &Offer) {
     let incoming = admit(store, offer);
+    assert!(store.arrives(incoming));
     store.committed(incoming).unwrap();
 }
 
@@ -135,7 +137,7 @@ fn pieces_expire_in_the_nodes_own_age_a_bounded_number_a_call() {
 }
 
 #[test]
-fn a_smaller_quota_keeps_what_expires_last_and_drops_the_cache_first() {
+fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece() {
     let one = manifest(1, 400);
     let recovered = Recovered {
         pieces: vec![meta(1, 400, 10), meta(2, 400, 30), meta(3, 400, 20)],
@@ -143,10 +145,85 @@ fn a_smaller_quota_keeps_what_expires_last_and_drops_the_cache_first() {
         ..Recovered::default()
     };
     let mut store = Store::new(&limits(2 * (400 + PIECE_OVERHEAD_BYTES) + 10), &recovered, 1, NOW);
-    assert!(store.has(&key(2)) && store.has(&key(3)));
-    assert_eq!((store.stats().pieces, store.stats().shares), (2, 1));
-    let gone = [DiskOp::Remove(Place::Piece(key(1))), DiskOp::RemoveShare { share: cached(&one) }];
-    assert_eq!(ops(&mut store), gone);
+    assert_eq!((store.stats().pieces, store.stats().shares), (3, 1));
+    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&one) }]);
+    assert!(store.stats().over);
+    assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!(store.add_share(cached(&one)), Err(Full));
+    assert_eq!(store.admit(NOW, &offer(2, 400)), Admission::Have, "what is here is here");
+    // Others have it: it may go, and then there is room again.
+    assert!(store.remove_piece(&key(1)) && !store.stats().over);
+    let fewer = Limits { pieces_max: 2, ..limits(1 << 20) };
+    let mut store = Store::new(&fewer, &recovered, 1, NOW);
+    assert!(store.stats().over && store.stats().pieces == 3);
+    assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
+}
+
+#[test]
+fn tiny_pieces_count_as_the_blocks_that_they_take() {
+    let space = Space { block_bytes: 4096, ..Space::default() };
+    let recovered = Recovered { space, ..Recovered::default() };
+    let mut store = Store::new(&limits(1 << 20), &recovered, 1, NOW);
+    let mut kept = 0;
+    for byte in 0..=255 {
+        let incoming = match store.admit(NOW, &offer(byte, 1)) {
+            Admission::Send { incoming } => incoming,
+            other => {
+                assert_eq!(other, Admission::Refuse(Refusal::NoSpace));
+                break;
+            }
+        };
+        assert!(store.arrives(incoming));
+        store.committed(incoming).unwrap();
+        kept += 1;
+    }
+    // Each lies in a directory of its own: two blocks, and what stands in directories.
+    assert_eq!(kept, (1 << 20) / (2 * (4096 + 512)));
+    assert_eq!((store.stats().refused_quota, store.stats().refused_free), (1, 0));
+    for byte in 0..kept as u8 {
+        store.remove_piece(&key(byte));
+    }
+    assert_eq!(store.stats().piece_bytes, 0);
+}
+
+#[test]
+fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
+    let space = |free_bytes, free_files| Space {
+        block_bytes: 4096,
+        total_bytes: 1 << 30,
+        free_bytes,
+        total_files: 1000,
+        free_files,
+    };
+    let recovered = Recovered { space: space(110 << 20, 500), ..Recovered::default() };
+    let mut store = Store::new(&limits(1 << 40), &recovered, 1, NOW);
+    let chunk = |byte| Offer { content: Content::Chunk, input_offset: 1 << 24, ..offer(byte, 16 << 20) };
+    // 46 MiB are left above the floor of 64: two pieces of 16 MiB fit, whether they are promised, arriving or stored.
+    let (first, second) = (admit(&mut store, &chunk(1)), admit(&mut store, &chunk(2)));
+    let full = Admission::Refuse(Refusal::NoSpace);
+    assert_eq!(store.admit(NOW, &chunk(3)), full);
+    assert!(store.arrives(first) && store.arrives(second));
+    assert_eq!(store.admit(NOW, &chunk(3)), full);
+    store.committed(first).unwrap();
+    assert_eq!(store.admit(NOW, &chunk(3)), full, "it is there, although nobody has looked again");
+    store.discarded(second);
+    store.set_space(space(94 << 20, 499));
+    let second = admit(&mut store, &chunk(2));
+    store.discarded(second);
+    // Another program fills the disk: first the cache goes, then nothing is taken.
+    let file = manifest(1, 100_000);
+    store.add_share(cached(&file)).unwrap();
+    ops(&mut store);
+    store.set_space(space(10 << 20, 499));
+    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&file) }]);
+    assert_eq!(store.add_share(cached(&file)), Err(Full));
+    assert_eq!(store.admit(NOW, &offer(9, 0)), full);
+    // The same goes for inodes: 50 are left to others.
+    store.set_space(space(1 << 29, 52));
+    let (one, two) = (admit(&mut store, &offer(4, 0)), admit(&mut store, &offer(5, 0)));
+    assert_eq!(store.admit(NOW, &offer(6, 0)), full);
+    assert!(store.arrives(one) && store.arrives(two));
+    assert_eq!(store.stats().refused_quota, 0);
 }
 
 #[test]
@@ -218,6 +295,8 @@ fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() 
     store.touch(&files[0].hash());
     // 2,400 of 3,000 bytes are cached, 500 a piece: 700 more need one file's place.
     let incoming = admit(&mut store, &offer(2, 700 - PIECE_OVERHEAD_BYTES as u32));
+    assert_eq!(ops(&mut store), [], "a promise takes nothing away from anybody");
+    assert!(store.arrives(incoming));
     assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&files[1]) }]);
     store.committed(incoming).unwrap();
     // More than the cache can give: nothing is evicted for nothing.
@@ -288,6 +367,10 @@ fn a_published_file_counts_as_a_copy_and_a_downloaded_one_does_not() {
     assert_eq!(store.admit(NOW, &offer), Admission::Have);
 }
 
+fn cost(length: u32) -> u64 {
+    Costs::new(0).piece(length)
+}
+
 /// What is on disk or on its way there, if the disk does what it is told when it is told.
 fn footprint(store: &Store, arriving: &BTreeMap<u64, u32>) -> u64 {
     let pieces: u64 = store.pieces().map(|piece| cost(piece.length)).sum();
@@ -303,6 +386,7 @@ fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
         let mut store = store(20_000);
         let mut now = NOW;
         let mut arriving: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut promised: Vec<(u64, u32)> = Vec::new();
         let files: Vec<_> = (0..10).map(|fill| manifest(fill, 1 + rng.below(6000))).collect();
         let mut durable = 0;
         for _ in 0..2000 {
@@ -311,8 +395,17 @@ fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
                 0..=2 => {
                     let lifetime = 1 + rng.below(300) as u32;
                     let offer = Offer { key: Key(rng.bytes()), lifetime, ..offer(0, length) };
+                    let evicted = store.stats().evicted;
                     if let Admission::Send { incoming } = store.admit(now, &offer) {
-                        arriving.insert(incoming, length);
+                        promised.push((incoming, length));
+                    }
+                    assert_eq!(store.stats().evicted, evicted, "seed {seed}: a promise evicts nothing");
+                    if promised.len() > rng.below(4) as usize {
+                        let (incoming, length) = promised.remove(0);
+                        match store.arrives(incoming) {
+                            true => _ = arriving.insert(incoming, length),
+                            false => store.discarded(incoming),
+                        }
                     }
                 }
                 3 | 4 => {

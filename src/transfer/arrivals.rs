@@ -1,9 +1,9 @@
 //! Copies of pieces from other nodes: offered, taken when the node wants them, acknowledged when they are durable.
 
-use super::Transfer;
 use super::events::{TransferEvent, Verdict};
 use super::receive::hash;
 use super::session::{Arrival, ArrivalStage, Purpose, Receiving};
+use super::{StreamOutput, Transfer};
 use crate::id::Key;
 use crate::io::{DiskError, Place, Sink, StreamId};
 use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX, HashAs, Manifest};
@@ -49,6 +49,30 @@ impl Transfer {
             (None, Verdict::Send { incoming }) => self.out.event(TransferEvent::ArrivalFailed { incoming }),
             (None, _) => {}
         }
+        self.settle(now);
+    }
+
+    /// There is no room for what [`TransferEvent::Arriving`] tells of, in answer to that and before any output is polled: its
+    /// bytes are passed over.
+    pub fn refuse_arriving(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
+        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let receiving = |arrival: &Arrival| matches!(arrival.stage, ArrivalStage::Receiving { .. });
+        if !session.arrivals.get(&request).is_some_and(receiving) {
+            return;
+        }
+        let rest = match session.receiving {
+            Receiving::Sink { purpose: Purpose::Arrival(number), length, .. } if number == request => length,
+            Receiving::Memory { purpose: Purpose::Arrival(number), rest, .. } if number == request => rest,
+            // It is here already, and the answer to its arrival says that it cannot be kept.
+            _ => return,
+        };
+        session.receiving = Receiving::Discard { rest };
+        session.arrivals.remove(&request);
+        let its =
+            |output: &StreamOutput| matches!(output, StreamOutput::Sink { stream: to, .. } if *to == stream);
+        self.out.outputs.retain(|output| !its(output));
+        self.out.count("offer_refused");
+        self.out.write(stream, session, &Frame::Refuse { request, reason });
         self.settle(now);
     }
 
@@ -108,6 +132,7 @@ impl Transfer {
             return self.violated(now, stream);
         }
         arrival.stage = ArrivalStage::Receiving { incoming };
+        self.out.event(TransferEvent::Arriving { stream, request, incoming });
         let purpose = Purpose::Arrival(request);
         match offer.content.hash_as(offer.input_offset) {
             Some(hash_as) if length > 0 => {

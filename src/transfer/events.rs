@@ -114,6 +114,17 @@ pub enum TransferEvent {
         /// Who offers.
         from: Contact,
     },
+    /// The bytes of an offered piece begin to come. When there is no room for them, [`Transfer::refuse_arriving`] says so.
+    ///
+    /// [`Transfer::refuse_arriving`]: super::Transfer::refuse_arriving
+    Arriving {
+        /// Over which stream.
+        stream: StreamId,
+        /// Which offer.
+        request: u32,
+        /// Its number.
+        incoming: u64,
+    },
     /// An offered piece is here and is what was offered. Make it durable, then call
     /// [`stored`](super::Transfer::stored).
     Arrived {

@@ -161,13 +161,22 @@ pub struct Status {
     pub shares: u32,
     /// Pieces stored for others.
     pub pieces: u32,
-    /// Bytes on disk of stored pieces and the cache.
+    /// What stored pieces and the cache take on disk, in whole blocks, with their directories.
     pub stored_bytes: u64,
     /// Bytes that they may take.
     pub quota_bytes: u64,
     /// How the disk is doing.
     #[serde(default)]
     pub disk: DiskStatus,
+    /// Bytes that the file system has free; `None` when it does not tell.
+    #[serde(default)]
+    pub free_bytes: Option<u64>,
+    /// How many of them are left to others.
+    #[serde(default)]
+    pub keep_free_bytes: u64,
+    /// Whether more is stored than the limits allow. Then nothing new is taken, and other nodes are asked to take it over.
+    #[serde(default)]
+    pub over_quota: bool,
     /// Bytes of content received and sent.
     pub downloaded_bytes: u64,
     /// Bytes of content sent.

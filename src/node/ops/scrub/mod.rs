@@ -180,9 +180,8 @@ impl Scrub {
 
     /// What a round costs, in bytes.
     fn total(&self, machines: &Machines) -> u64 {
-        let stats = machines.store.stats();
-        let files = (u64::from(stats.pieces) + u64::from(stats.shares)) * FILE_WEIGHT;
-        stats.content_bytes + self.files_bytes + files
+        let (bytes, count) = (machines.store.content_bytes(), machines.store.count() as u64);
+        bytes + self.files_bytes + count * FILE_WEIGHT
     }
 
     /// What the next run is to know, to be kept in the node's directory. Empty before anything was read.
@@ -392,7 +391,7 @@ impl Scrub {
             return;
         }
         self.reported = round.done();
-        let total = (machines.store.stats().content_bytes + self.files_bytes).max(round.bytes);
+        let total = (machines.store.content_bytes() + self.files_bytes).max(round.bytes);
         for waiter in self.waiters.clone() {
             let (stage, done) = (Stage::Scrubbing, round.bytes);
             machines.progress(waiter, Progress { stage, done, total, prefix: 0, path: None });

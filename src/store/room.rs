@@ -1,0 +1,171 @@
+//! What pieces and files take of the file system, and how much of it they may take.
+//!
+//! A file takes whole blocks, and beside them an inode and an entry in a directory: a piece of one byte is far from free. The
+//! quota bounds what the node takes. The *floor* is what it leaves to everything else on that file system, whatever the quota
+//! says: bytes, and inodes where the file system has a fixed number of them.
+
+use super::PIECE_OVERHEAD_BYTES;
+use crate::io::Space;
+
+/// The least that is left free, unless the operator says otherwise: a twentieth of the file system, and at least this.
+const FLOOR_BYTES_MIN: u64 = 64 << 20;
+const FLOOR_SHARE: u64 = 20;
+/// Blocks that a file system may have; what is told beyond them is taken for these.
+const BLOCK_BYTES_MAX: u64 = 64 << 10;
+
+/// What things take of one file system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Costs {
+    block: u64,
+}
+
+impl Costs {
+    /// With blocks of this size; 0 when that is not known, and everything is taken to have its length.
+    pub(super) fn new(block_bytes: u32) -> Self {
+        Costs { block: u64::from(block_bytes).clamp(1, BLOCK_BYTES_MAX) }
+    }
+
+    /// An inode and an entry in a directory: about 350 bytes on ext4, whose blocks have 4 KiB.
+    fn entry(self) -> u64 {
+        self.block / 8
+    }
+
+    /// A directory that has nothing in it yet. Its entries are counted with their files.
+    pub(super) fn directory(self) -> u64 {
+        if self.block > 1 { self.block + self.entry() } else { 0 }
+    }
+
+    /// A stored piece.
+    pub(super) fn piece(self, length: u32) -> u64 {
+        (u64::from(length) + PIECE_OVERHEAD_BYTES).next_multiple_of(self.block) + self.entry()
+    }
+
+    /// So many files in the cache, of `bytes` together, with what is written down of them and their manifests.
+    pub(super) fn cached(self, bytes: u64, files: usize) -> u64 {
+        let each = if self.block > 1 { 2 * (self.block + self.entry()) } else { 0 };
+        let manifests = if self.block > 1 { bytes / 4096 } else { 0 };
+        bytes + manifests + each * files as u64
+    }
+}
+
+/// How much may be taken.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    pub(super) quota: u64,
+    keep_free: Option<u64>,
+    space: Space,
+    /// Bytes and files taken and given back since the file system was looked at.
+    taken: (u64, u64),
+    freed: (u64, u64),
+}
+
+impl Room {
+    pub(super) fn new(quota: u64, keep_free: Option<u64>, space: Space) -> Self {
+        Room { quota, keep_free, space, taken: (0, 0), freed: (0, 0) }
+    }
+
+    /// The file system was looked at.
+    pub(super) fn set_space(&mut self, space: Space) {
+        (self.space, self.taken, self.freed) = (space, (0, 0), (0, 0));
+    }
+
+    /// Something was written that no reservation stands for any more.
+    pub(super) fn take(&mut self, bytes: u64) {
+        self.taken = (self.taken.0.saturating_add(bytes), self.taken.1 + 1);
+    }
+
+    /// Something was deleted.
+    pub(super) fn free(&mut self, bytes: u64) {
+        self.freed = (self.freed.0.saturating_add(bytes), self.freed.1 + 1);
+    }
+
+    /// Bytes that are left to others.
+    pub(super) fn floor(&self) -> u64 {
+        let default = (self.space.total_bytes / FLOOR_SHARE).max(FLOOR_BYTES_MIN);
+        if self.space.total_bytes == 0 { 0 } else { self.keep_free.unwrap_or(default) }
+    }
+
+    /// Inodes that are left to others: the same share of them as of the bytes.
+    fn floor_files(&self) -> u64 {
+        let Space { total_bytes, total_files, .. } = self.space;
+        let share = match self.keep_free {
+            Some(bytes) => u128::from(total_files) * u128::from(bytes) / u128::from(total_bytes.max(1)),
+            None => u128::from(total_files / FLOOR_SHARE),
+        };
+        share.min(u128::from(total_files)) as u64
+    }
+
+    /// Bytes that may still be taken before the floor is reached.
+    pub(super) fn bytes_left(&self) -> u64 {
+        let free = self.space.free_bytes.saturating_add(self.freed.0);
+        free.saturating_sub(self.taken.0).saturating_sub(self.floor())
+    }
+
+    /// Files that may still be made.
+    pub(super) fn files_left(&self) -> u64 {
+        if self.space.total_files == 0 {
+            return u64::MAX;
+        }
+        let free = self.space.free_files.saturating_add(self.freed.1);
+        free.saturating_sub(self.taken.1).saturating_sub(self.floor_files())
+    }
+
+    /// Bytes that the file system has free, as it was last seen.
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.space.free_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tiniest_piece_takes_a_block_and_its_place_in_a_directory() {
+        let costs = Costs::new(4096);
+        assert_eq!(costs.piece(0), 4096 + 512);
+        assert_eq!(costs.piece(4096 - 128), 4096 + 512);
+        assert_eq!(costs.piece(4096 - 127), 8192 + 512);
+        assert_eq!(costs.directory(), 4096 + 512);
+        // Nothing is known: everything has its length.
+        let bare = Costs::new(0);
+        assert_eq!((bare.piece(100), bare.directory(), bare.cached(77, 3)), (228, 0, 77));
+        assert_eq!(Costs::new(u32::MAX).piece(1), (64 << 10) + (8 << 10), "a block is bounded");
+    }
+
+    #[test]
+    fn a_twentieth_of_the_file_system_and_at_least_64_mib_are_left_unless_told_otherwise() {
+        let space = |total: u64| Space {
+            block_bytes: 4096,
+            total_bytes: total,
+            free_bytes: total / 2,
+            total_files: 10_000,
+            free_files: 600,
+        };
+        let room = |total, keep| Room::new(1 << 30, keep, space(total));
+        assert_eq!(room(100 << 30, None).floor(), 5 << 30);
+        assert_eq!(room(256 << 20, None).floor(), 64 << 20);
+        assert_eq!(room(256 << 20, None).bytes_left(), 64 << 20);
+        assert_eq!(room(32 << 20, None).bytes_left(), 0);
+        assert_eq!(room(32 << 20, Some(0)).bytes_left(), 16 << 20);
+        assert_eq!(room(1 << 30, None).files_left(), 100);
+        assert_eq!(room(1000, Some(10)).files_left(), 500, "a hundredth of both");
+        let unknown = Room::new(1 << 30, Some(1 << 40), Space::default());
+        assert_eq!((unknown.floor(), unknown.bytes_left(), unknown.files_left()), (0, u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn what_is_taken_and_freed_counts_until_the_file_system_is_looked_at_again() {
+        let mut space = Space { total_bytes: 1000, free_bytes: 500, ..Space::default() };
+        space.total_files = 10;
+        space.free_files = 5;
+        let mut room = Room::new(1 << 30, Some(100), space);
+        assert_eq!((room.bytes_left(), room.files_left()), (400, 4));
+        room.take(150);
+        assert_eq!((room.bytes_left(), room.files_left()), (250, 3));
+        room.free(50);
+        assert_eq!((room.bytes_left(), room.files_left()), (300, 4));
+        room.set_space(space);
+        assert_eq!((room.bytes_left(), room.files_left()), (400, 4));
+    }
+}
