@@ -187,9 +187,9 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         ("records", format!("{} values, {} providers", status.records, status.providers)),
         ("files", format!("{} shared", status.shares)),
         ("pieces", format!("{} stored for others", status.pieces)),
-        ("disk", disk_line(status)),
-        ("scrub", scrub_line(&status.scrub)),
+        ("disk", room_line(status)),
         ("disk is", disk_line(&status.disk)),
+        ("scrub", scrub_line(&status.scrub)),
         ("limits", limits_line(&status.rates, status.streams_max, status.uploads_max)),
         (
             "content",
@@ -271,12 +271,14 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
 }
 
 /// What is stored, and what may be, in a line.
-fn disk_line(status: &Status) -> String {
+fn room_line(status: &Status) -> String {
     let over = if status.over_quota { ", more than allowed: being handed over to other nodes" } else { "" };
     let free = status.free_bytes.map_or(String::new(), |free| {
         let (left, floor) = (format_size(free), format_size(status.keep_free_bytes));
         match free <= status.keep_free_bytes {
-            true => format!("; {left} free, {floor} are left to others: nothing new is taken"),
+            true => {
+                format!("; {left} free, {floor} are left to others: nothing more is stored for other nodes")
+            }
             false => format!("; {left} free, {floor} are left to others"),
         }
     });

@@ -70,6 +70,7 @@ use membership::Told;
 use ops::download::{Downloads, Order, Step};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
+use ops::shrink::Shrink;
 use placement::Placement;
 use put::Put;
 use repair::{Relocations, Uplink};
@@ -176,6 +177,7 @@ pub struct Node {
     /// Questions to other nodes about what they have.
     inspections: BTreeMap<InspectId, Asking>,
     scrub: Scrub,
+    shrink: Shrink,
     housekeeping: Housekeeping,
     health: Health,
     /// The disk was full: until then no pieces are taken from others.
@@ -280,6 +282,7 @@ impl Node {
             boots,
             machines,
             scrub,
+            shrink: Shrink::new(now),
             checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
             replays: ReplayWindows::new(),
             counters: Counters::default(),
@@ -352,6 +355,7 @@ impl Node {
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
             self.scrub.next_deadline(&self.machines),
+            self.shrink.next_deadline(&self.machines),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -663,7 +667,7 @@ impl Node {
                 continue;
             }
             self.tell_neighbourhood(now);
-            if self.repair(now) || self.hand_over(now) {
+            if self.repair(now) || self.hand_over(now) || self.hand_on(now) {
                 continue;
             }
             if self.early.is_empty() || self.machines.dht.is_joining() {

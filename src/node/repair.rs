@@ -197,6 +197,15 @@ impl Node {
         Some((Offer { key: *key, content, length, input_offset, replicas, mode, lifetime }, extent))
     }
 
+    /// Offers pieces to others that the limits have no room for any more. Whether there was anything to do.
+    pub(super) fn hand_on(&mut self, now: Instant) -> bool {
+        let next = self.shrink.next(now, &self.id, &self.machines).filter(|_| !self.is_leaving());
+        if let Some(key) = next {
+            self.relocate(now, key);
+        }
+        next.is_some()
+    }
+
     /// Brings a piece to the nodes closest to its key, wherever they are.
     pub(super) fn relocate(&mut self, now: Instant, key: Key) {
         let Some((offer, _)) = self.offer_of(now, &key) else {
@@ -261,6 +270,7 @@ impl Node {
 
     fn relocated(&mut self, now: Instant, key: Key, copies: u8) {
         self.machines.replication.placed(now, &key, copies);
+        self.shrink.placed(now, &key, copies, &mut self.machines);
         self.handed_over(&key, copies);
     }
 

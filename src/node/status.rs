@@ -74,6 +74,7 @@ impl Node {
         counters.extend(machines.iter().flatten().map(|(name, n)| ((*name).to_owned(), *n)));
         counters.insert("cache_evicted".to_owned(), store.evicted);
         counters.insert("pieces_expired".to_owned(), store.expired);
+        counters.insert("pieces_handed_over".to_owned(), self.shrink.handed_over);
         counters.insert("refused_over_quota".to_owned(), store.refused_quota);
         counters.insert("refused_keep_free".to_owned(), store.refused_free);
         Status {

@@ -8,6 +8,7 @@ use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
 use elver::wire::network::Network;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use zerocopy::IntoBytes;
 
 #[test]
@@ -190,4 +191,61 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     honest.socket.write_all(&piece).unwrap();
     let answer = honest.frame().unwrap();
     assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: 1 }, 16)));
+}
+
+/// Offers a file of one byte and sends it when it is accepted; how that ended.
+fn store_tiny(stream: &mut Stream, number: u32) -> bool {
+    let bytes = [number as u8, (number >> 8) as u8];
+    let key = Key(*blake3::hash(&bytes).as_bytes());
+    stream.send(&Frame::Store { request: number, offer: offer(Content::File, key, 2) }).unwrap();
+    let answer = stream.frame().unwrap();
+    if !matches!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Accept { have: false, .. }, _))) {
+        let refused = Frame::Refuse { request: number, reason: Refusal::NoSpace };
+        assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(refused, 16)));
+        return false;
+    }
+    stream.send(&Frame::StoreData { request: number, length: 2 }).unwrap();
+    stream.socket.write_all(&bytes).unwrap();
+    let answer = stream.frame().unwrap();
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: number }, 16)));
+    true
+}
+
+#[test]
+fn tiny_pieces_take_no_more_of_the_disk_than_the_quota() {
+    let node = Node::start(&["--quota", "1MiB"]);
+    let mut stream = Stream::proven(&node, &somebody());
+    let stored = (0..1000).take_while(|number| store_tiny(&mut stream, *number)).count();
+    assert!((50..1000).contains(&stored), "{stored} were stored");
+    // What du says.
+    let mut blocks = 0;
+    let mut directories = vec![node.dir().join("pieces")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            blocks += metadata.blocks();
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    assert!(blocks * 512 <= 1 << 20, "{stored} pieces of 2 bytes take {} bytes", blocks * 512);
+    let told = node.status()["stored_bytes"].as_u64().unwrap();
+    assert!(told >= blocks * 512 && told <= 1 << 20, "{told} bytes are told");
+    assert!(counter(&node, "refused_over_quota") > 0);
+}
+
+#[test]
+fn what_is_left_to_the_host_is_never_filled_up() {
+    let node = Node::start(&["--keep-free", "1000TiB"]);
+    let mut stream = Stream::proven(&node, &somebody());
+    assert!(!store_tiny(&mut stream, 1), "there is no disk with so much left");
+    assert!(counter(&node, "refused_keep_free") > 0);
+    let status = node.status();
+    assert_eq!(status["keep_free_bytes"].as_u64(), Some(1000 << 40));
+    assert!(status["free_bytes"].as_u64().is_some());
+    let node = Node::start(&["--keep-free", "0"]);
+    let mut stream = Stream::proven(&node, &somebody());
+    assert!(store_tiny(&mut stream, 1));
 }

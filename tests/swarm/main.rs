@@ -7,6 +7,7 @@ mod network;
 mod put;
 mod repair;
 mod robust;
+mod room;
 mod scrub;
 #[path = "../support/mod.rs"]
 mod support;

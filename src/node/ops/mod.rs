@@ -6,3 +6,4 @@
 pub(super) mod download;
 pub(super) mod recheck;
 pub(super) mod scrub;
+pub(super) mod shrink;
