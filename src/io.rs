@@ -6,7 +6,7 @@
 use crate::id::Key;
 use crate::manifest::{Content, HashAs, Manifest};
 use core::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A TCP stream, named by the driver. Never the same twice, so what is said about one that is gone harms nobody.
@@ -273,17 +273,21 @@ pub enum DiskOp {
     },
     /// Read a short file or a part of one into memory. Answer: [`DiskReply::Bytes`].
     Read(Extent),
-    /// Prepare a download's target: its directory must be writable and the final path must not be a directory. Reports
-    /// what is there of an earlier attempt. Answer: [`DiskReply::Opened`].
+    /// Open the file of a download, for that alone, and hash what an earlier attempt left there: its directory must be
+    /// writable, and its final name must not be a directory's, nor (unless `force`) another file's. Answer:
+    /// [`DiskReply::Opened`], or [`DiskReply::Finished`] when the final name is a file of this content already. The error
+    /// is [`DiskErrorKind::Exists`] or [`DiskErrorKind::Locked`] when the name is taken.
     OpenTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
-        /// The file's length.
-        length: u64,
+        /// What the file is to become.
+        manifest: Arc<Manifest>,
+        /// Whether a file that has the final name is replaced.
+        force: bool,
     },
-    /// Hash the chunks that an earlier attempt left, a slice at a time. Answer: [`DiskReply::Checked`].
+    /// Hash the chunks of a file, a slice at a time. Answer: [`DiskReply::Checked`].
     Check {
-        /// The target.
+        /// The file.
         place: Place,
         /// What it is to become.
         manifest: Arc<Manifest>,
@@ -304,10 +308,19 @@ pub enum DiskOp {
         /// Where to, and how it is hashed.
         to: Sink,
     },
-    /// A download is complete: give it its final name. Answer: [`DiskReply::Finished`].
+    /// A download is complete: give it its final name. When another program may have written into the file, every byte is
+    /// hashed again before. Answer: [`DiskReply::Finished`] or [`DiskReply::Spoiled`]. The error is [`DiskErrorKind::Lost`]
+    /// when the file was removed or replaced, [`DiskErrorKind::Exists`] when another file has got the name meanwhile.
     FinishTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
+    },
+    /// Give the open file of a download up. Answer: [`DiskReply::Done`].
+    CloseTarget {
+        /// [`Place::Partial`] or [`Place::Cache`].
+        place: Place,
+        /// Whether what is there is of no use to another attempt.
+        delete: bool,
     },
     /// Make an arrived piece durable: data, then name, then directory. Answer: [`DiskReply::Done`].
     Commit {
@@ -381,12 +394,16 @@ pub enum DiskReply {
     },
     /// What was read.
     Bytes(Vec<u8>),
-    /// A target is ready.
+    /// The file of a download is open.
     Opened {
-        /// Whether an earlier attempt left something there.
-        partial: bool,
+        /// Where it lies until it is complete.
+        path: PathBuf,
+        /// Which chunks an earlier attempt left there, one for each chunk; empty is none.
+        good: Vec<bool>,
+        /// Which chunks are in the file that will be replaced, likewise.
+        old: Vec<bool>,
     },
-    /// Which chunks of a target are good.
+    /// Which chunks of a file are good.
     Checked {
         /// One for each chunk.
         good: Vec<bool>,
@@ -405,6 +422,13 @@ pub enum DiskReply {
     Finished {
         /// What it looks like.
         stamp: FileStamp,
+        /// Where it is: the name that was asked for, or what a symbolic link there points to.
+        path: PathBuf,
+    },
+    /// Another program wrote into the file of a download, which has not got its name.
+    Spoiled {
+        /// The chunks that are good all the same, one for each chunk.
+        good: Vec<bool>,
     },
 }
 
@@ -437,6 +461,12 @@ pub enum DiskErrorKind {
     /// The node's directory is not there any more: it was deleted, or the medium was taken away. What is missing in it is not
     /// lost for that.
     Gone,
+    /// Another download is writing the file.
+    Locked,
+    /// Another file has the name.
+    Exists,
+    /// The file of a download was removed or replaced: what it held is gone.
+    Lost,
     /// Anything else: the medium may be broken.
     Failed,
 }

@@ -268,7 +268,12 @@ fn get(story: &mut Story<'_>, swarm: &Swarm, hash: Key) -> Result<(PathBuf, u32)
     };
     let target = swarm.dir().join("copy");
     let start = Instant::now();
-    let command = Command::Get { hash, target: Some(target), timeout: Some(ANSWER_LIMIT.as_secs() as u32) };
+    let command = Command::Get {
+        hash,
+        target: Some(target),
+        force: false,
+        timeout: Some(ANSWER_LIMIT.as_secs() as u32),
+    };
     // The node gives up first, and knows better why.
     let reply = swarm.ask(node, &command, ANSWER_LIMIT * 2)?;
     let Reply::Get { length, path, sources, .. } = reply else {

@@ -9,9 +9,10 @@ use crate::config::units::{format_size, parse_duration, parse_size};
 use crate::id::Key;
 use crate::node::command::{Command, Part, Reply, Response, SharedFile};
 use serde_json::json;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 pub(super) const GET_AFTER_HELP: &str = "\
@@ -94,15 +95,25 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
     let GetArguments { hash, timeout, .. } = *arguments;
     let output = match arguments.output.as_deref() {
         Some(path) if path == Path::new("-") => return stream(context, hash, arguments.part(), timeout),
+        Some(path) if special(path) => {
+            let file = open_special(path)?;
+            let output = Output::new(false, context.output.quiet, Box::new(file), Box::new(io::stderr()));
+            let mut inner = Context { dir: context.dir.clone(), output };
+            return stream(&mut inner, hash, arguments.part(), timeout);
+        }
         Some(path) if path.is_dir() => path.join(hash.to_string()),
         Some(path) => path.to_owned(),
         None => PathBuf::from(hash.to_string()),
     };
-    let target = target(&output, arguments.force)?;
+    let target = target(&output)?;
     if let Some(part) = arguments.part() {
+        if target.symlink_metadata().is_ok() && !arguments.force {
+            let reason = "it exists; replace it with --force, or name another with -o";
+            return Err(CommandError::failed(format!("cannot get into {}: {reason}", shown(&output))));
+        }
         return part_into(context, hash, part, timeout, &target);
     }
-    let command = Command::Get { hash, target: Some(target), timeout };
+    let command = Command::Get { hash, target: Some(target), force: arguments.force, timeout };
     let reply = context.request(&command, &shown(&output))?;
     let Reply::Get { hash, length, path, sources } = reply else {
         return Err(context.unexpected(&reply));
@@ -121,20 +132,36 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// The absolute path of a file that a download may have.
-fn target(output: &Path, force: bool) -> Result<PathBuf, CommandError> {
+/// The descriptor that a path names, such as /dev/stdout or /dev/fd/3.
+fn descriptor(path: &Path) -> Option<u32> {
+    match path.to_str()? {
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        path => path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"))?.parse().ok(),
+    }
+}
+
+/// Whether a path is written to as it is and never replaced: a descriptor, a pipe, a terminal or another device.
+fn special(path: &Path) -> bool {
+    let device = |metadata: Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
+    descriptor(path).is_some() || path.metadata().is_ok_and(device)
+}
+
+fn open_special(path: &Path) -> Result<File, CommandError> {
+    let opened = match descriptor(path) {
+        Some(1) => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        Some(2) => io::stderr().as_fd().try_clone_to_owned().map(File::from),
+        // What is in a file that was opened already is the user's to keep.
+        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
+        None => File::options().write(true).open(path),
+    };
+    opened.map_err(|error| CommandError::failed(format!("cannot write to {}: {error}", shown(path))))
+}
+
+/// The absolute path of a file that a download may have. What is there already is for the node to judge.
+fn target(output: &Path) -> Result<PathBuf, CommandError> {
     let cannot = |reason: &str| CommandError::failed(format!("cannot get into {}: {reason}", shown(output)));
     let target = std::path::absolute(output).map_err(|error| cannot(&error.to_string()))?;
-    match std::fs::symlink_metadata(&target) {
-        // The download takes the name of what is there, and nobody wants that to happen to a device.
-        Ok(metadata) if !metadata.is_file() && !metadata.is_symlink() => {
-            return Err(cannot("it is no regular file; write to standard output with -o - instead"));
-        }
-        Ok(_) if !force => return Err(cannot("it exists; replace it with --force, or name another with -o")),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(cannot(&error.to_string())),
-    }
     if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(cannot("there is no such directory"));
     }
@@ -184,7 +211,7 @@ fn stream(
     context.output.json = false;
     let command = match part {
         Some(part) => Command::Read { hash, part, timeout },
-        None => Command::Get { hash, target: None, timeout },
+        None => Command::Get { hash, target: None, force: false, timeout },
     };
     let visible = context.shows_progress() && !io::stdout().is_terminal();
     let mut meter = Meter::new(visible, &hash.to_string());
@@ -374,29 +401,53 @@ mod tests {
         assert_eq!(get(&mut context, &get_arguments(hash, scratch.path(), false)), Ok(Exit::Done));
         assert_eq!(results.text(), "");
         assert!(remarks.text().ends_with(": 1 B from 1 node\n"), "{}", remarks.text());
-        assert_eq!(daemon.heard(), vec![Command::Get { hash, target: Some(path), timeout: Some(9) }]);
+        assert_eq!(
+            daemon.heard(),
+            vec![Command::Get { hash, target: Some(path), force: false, timeout: Some(9) }]
+        );
     }
 
     #[test]
-    fn get_replaces_a_file_only_when_told_to_and_nothing_else_ever() {
+    fn the_node_hears_whether_a_file_is_to_be_replaced_and_only_paths_that_could_be_files() {
         let (hash, scratch) = (key(b"x"), Scratch::new());
         let file = scratch.path().join("file");
         std::fs::write(&file, "mine").unwrap();
-        assert_eq!(target(&file, true), Ok(file.clone()));
-        for (path, force, expected) in [
-            (file.clone(), false, "--force"),
-            (PathBuf::from("/dev/null"), true, "no regular file"),
-            (scratch.path().join("no/such"), false, "no directory"),
-            (scratch.path().join("none/"), false, "no such directory"),
-            (file.join("below"), false, "Not a directory"),
+        for (path, expected) in [
+            (scratch.path().join("no/such"), "no directory"),
+            (scratch.path().join("none/"), "no such directory"),
+            (file.join("below"), "no directory"),
         ] {
-            let message = target(&path, force).expect_err(expected).message;
+            let message = target(&path).expect_err(expected).message;
             assert!(message.contains(expected), "{message}");
+        }
+        for force in [false, true] {
+            let failure = Failure { reason: FailureReason::Failed, message: "it exists".to_owned() };
+            let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
+            let (mut context, ..) = context(&daemon, false);
+            assert_eq!(get(&mut context, &get_arguments(hash, &file, force)).unwrap_err().exit, Exit::Failed);
+            let target = Some(file.clone());
+            assert_eq!(daemon.heard(), vec![Command::Get { hash, target, force, timeout: Some(9) }]);
         }
         let daemon = FakeDaemon::answering(&[]);
         let (mut context, ..) = context(&daemon, false);
-        assert_eq!(get(&mut context, &get_arguments(hash, &file, false)).unwrap_err().exit, Exit::Failed);
+        let part = GetArguments { length: Some(1), ..get_arguments(hash, &file, false) };
+        assert!(get(&mut context, &part).unwrap_err().message.contains("--force"));
         assert_eq!(daemon.heard(), vec![]);
+    }
+
+    #[test]
+    fn descriptors_and_devices_are_written_to_and_never_replaced() {
+        for (path, number) in
+            [("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/7", 7), ("/proc/self/fd/9", 9)]
+        {
+            assert_eq!(descriptor(Path::new(path)), Some(number));
+        }
+        assert!(special(Path::new("/dev/null")) && !special(Path::new("/dev/fd/x")));
+        let scratch = Scratch::new();
+        let pipe = scratch.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(special(&pipe) && !special(scratch.path()) && !special(Path::new("Cargo.toml")));
     }
 
     fn downloading(path: &Path, prefix: u64) -> Response {
@@ -416,7 +467,7 @@ mod tests {
         let daemon = FakeDaemon::answering(&answers(&cache));
         let (mut context, results, _) = context(&daemon, true);
         let exit = get(&mut context, &get_arguments(hash, Path::new("-"), false)).map_err(|error| error.exit);
-        assert_eq!(daemon.heard(), vec![Command::Get { hash, target: None, timeout: Some(9) }]);
+        assert_eq!(daemon.heard(), vec![Command::Get { hash, target: None, force: false, timeout: Some(9) }]);
         (exit, results.text())
     }
 

@@ -5,12 +5,12 @@
 #[cfg(any(test, feature = "sim"))]
 use super::record::{self, Kind, Operation};
 use rustix::fd::AsFd;
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// What a file that is opened to be written must be like.
@@ -18,6 +18,8 @@ use std::path::Path;
 pub(super) enum Open {
     /// It is there.
     Existing,
+    /// It is not there, and is made.
+    New,
     /// It is made when it is not there.
     Keep,
     /// It is made when it is not there, and emptied when it is.
@@ -32,7 +34,8 @@ pub(super) fn open(path: &Path, how: Open, mode: u32, flags: OFlags) -> io::Resu
         record::is_active() && path.symlink_metadata().is_err()
     };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(how != Open::Existing).truncate(how == Open::Empty);
+    options.read(true).write(true).truncate(how == Open::Empty);
+    options.create(matches!(how, Open::Keep | Open::Empty)).create_new(how == Open::New);
     let file = options.mode(mode).custom_flags(flags.bits() as i32).open(path)?;
     #[cfg(any(test, feature = "sim"))]
     record::opened(&file, path, new, how == Open::Empty)?;
@@ -107,6 +110,58 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::log(|| Operation::Rename { from: from.to_owned(), to: to.to_owned() });
     Ok(())
+}
+
+/// Gives a file another name, which no file may have. The error is `AlreadyExists` when one has it.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    record::attempt(Kind::Rename, to)?;
+    rename_exclusively(from, to)?;
+    #[cfg(any(test, feature = "sim"))]
+    record::log(|| Operation::Rename { from: from.to_owned(), to: to.to_owned() });
+    Ok(())
+}
+
+/// Where the system or the file system cannot rename so (or is told not to by a filter of system calls), a second name is
+/// made and the first taken away; where there are no second names, it is looked first.
+fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => return fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => {}
+    }
+    match to.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
+}
+
+/// Makes a hole of a run of zeros, where the file system knows holes. What is read stays the same.
+pub(super) fn punch(file: &File, offset: u64, length: u64) {
+    #[cfg(any(test, feature = "sim"))]
+    if record::is_active() {
+        return;
+    }
+    let _ = fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length);
+}
+
+/// Sets what the owner, the group and others may do.
+pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// How many names a file has. The one that a record keeps for itself does not count.
+pub(super) fn links(metadata: &Metadata) -> u64 {
+    #[cfg(any(test, feature = "sim"))]
+    return metadata.nlink().saturating_sub(u64::from(record::keeps_names()));
+    #[cfg(not(any(test, feature = "sim")))]
+    metadata.nlink()
 }
 
 /// Deletes a file; one that is not there is as good as deleted.

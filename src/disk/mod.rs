@@ -15,6 +15,7 @@
 //! [`OpenSink`] and has these move the bytes.
 
 mod ages;
+mod check;
 mod commit;
 mod damaged;
 mod durable;
@@ -36,6 +37,7 @@ mod sink;
 mod source;
 mod space;
 mod state;
+mod target;
 mod targets;
 mod tasks;
 #[cfg(test)]
@@ -49,6 +51,7 @@ use crate::io::{
     Recovered, Share, Sink, Soundness, Space,
 };
 use ages::Diary;
+use check::{Check, Holes};
 use commit::Commits;
 use damaged::Damaged;
 use durable::Replace;
@@ -65,7 +68,8 @@ use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tasks::{Check, Copy, Hash, Read, Slice, Task};
+use target::{Finish, Open, Targets, Wish};
+use tasks::{Copy, Hash, Read, Slice, Task};
 use verify::{Begun, Verify};
 use watch::Watch;
 
@@ -94,6 +98,8 @@ pub struct Disk {
     /// Descriptors that users' programs passed and no operation has taken yet.
     passed: BTreeMap<PassedId, File>,
     kept: Kept,
+    /// The open files of downloads.
+    targets: Targets,
     /// Not begun, in the order in which they were submitted.
     submitted: VecDeque<(DiskId, DiskOp)>,
     commits: Commits,
@@ -140,6 +146,7 @@ impl Disk {
             watch,
             passed: BTreeMap::new(),
             kept: Kept::default(),
+            targets: Targets::default(),
             submitted: VecDeque::new(),
             commits: Commits::default(),
             tasks: VecDeque::new(),
@@ -170,9 +177,9 @@ impl Disk {
         OpenExtent::new(opened, path, extent)
     }
 
-    /// Opens the regular file at a place: by its name, or through the descriptor that is kept of it.
+    /// The regular file at a place: opened by its name, or the open file that is kept of it.
     fn open_file(&self, place: &Place) -> Result<(Arc<File>, Metadata), DiskError> {
-        match self.kept.open(place) {
+        match self.targets.to_read(place).or_else(|| self.kept.open(place)) {
             Some(opened) => opened,
             None => open_regular(&self.layout.path(place)).map(|(file, metadata)| (Arc::new(file), metadata)),
         }
@@ -212,7 +219,7 @@ impl Disk {
 
     /// Opens a part of a file to be written. The place is an incoming piece or a download.
     pub fn open_sink(&self, sink: &Sink) -> Result<OpenSink, DiskError> {
-        let opened = OpenSink::open(&self.layout, sink);
+        let opened = OpenSink::open(&self.layout, &self.targets, sink);
         opened.map_err(|error| self.watch.explain(&self.layout, &self.layout.path(&sink.place), error))
     }
 
@@ -337,7 +344,22 @@ impl Disk {
                 let source = Source::open(layout.path(&place), passed, &self.own)?;
                 Box::new(Hash::new(source)?)
             }
-            DiskOp::Check { place, manifest } => Box::new(Check::open(layout.path(&place), manifest)?),
+            DiskOp::Check { place, manifest } => {
+                let (file, _) = self.open_file(&place)?;
+                Box::new(Check::new(file, layout.path(&place), manifest, Holes::Unwritten))
+            }
+            DiskOp::OpenTarget { place, manifest, force } => {
+                let name = match &place {
+                    Place::Partial(target) => target.to_path_buf(),
+                    other => layout.path(other),
+                };
+                let wish = Wish { place, manifest, force, name };
+                Box::new(Open::begin(wish, &self.own, &mut self.targets)?)
+            }
+            DiskOp::FinishTarget { place } => {
+                let target = self.targets.to_fill(&place, &layout.path(&place))?;
+                Box::new(Finish::begin(place, target)?)
+            }
             DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
             DiskOp::Read(extent) => {
                 Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
@@ -348,7 +370,8 @@ impl Disk {
                 return Ok(None);
             }
             DiskOp::Verify { piece, idle } => {
-                match Verify::open(layout, piece, idle)? {
+                let (opened, path) = (self.open_file(&piece.extent.place), layout.path(&piece.extent.place));
+                match Verify::begin(layout, opened, path, piece, idle)? {
                     Begun::Over(Soundness::Missing) if !self.watch.is_present(layout) => {
                         return Err(self.watch.gone(layout));
                     }
@@ -399,19 +422,25 @@ impl Disk {
                 self.kept.forget(&share.place);
                 return targets::forget(layout, &share);
             }
-            DiskOp::OpenTarget { place, length } => {
-                if let Place::Partial(target) = &place {
-                    self.own.refuse_target(target)?;
-                }
-                return targets::open(layout, &place, length);
-            }
             DiskOp::WriteTarget { place, offset, bytes } => {
-                return targets::write(layout, &place, offset, &bytes);
+                let target = self.targets.to_fill(&place, &layout.path(&place))?;
+                target.change(|file, path| {
+                    files::write_at(file, path, &bytes, offset).map_err(|error| failed("write", path, error))
+                })?;
             }
-            DiskOp::FinishTarget { place } => return targets::finish(layout, &place),
-            DiskOp::Remove(place) => return targets::delete(layout, &place),
+            DiskOp::CloseTarget { place, delete } => {
+                self.give_up_tasks(&place);
+                self.targets.close(&place, delete)?;
+            }
+            DiskOp::Remove(place) => {
+                if !self.targets.close(&place, true)? {
+                    return targets::delete(layout, &place);
+                }
+            }
             DiskOp::Hash { .. }
             | DiskOp::Check { .. }
+            | DiskOp::OpenTarget { .. }
+            | DiskOp::FinishTarget { .. }
             | DiskOp::Copy { .. }
             | DiskOp::Read(_)
             | DiskOp::Verify { .. }
@@ -420,6 +449,17 @@ impl Disk {
             | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
         }
         Ok(DiskReply::Done)
+    }
+
+    /// Ends what is going on about the file of a download.
+    fn give_up_tasks(&mut self, place: &Place) {
+        let tasks = core::mem::take(&mut self.tasks).into_iter();
+        let (over, others): (Vec<_>, Vec<_>) = tasks.partition(|(_, task)| task.is_about(place));
+        self.tasks = others.into();
+        for (id, _) in over {
+            let error = error::refused(DiskErrorKind::Lost, &self.layout.path(place), "is closed");
+            self.done.push_back(DiskDone { id, result: Err(error) });
+        }
     }
 
     /// Reads at most `left` bytes of pieces that are being committed and syncs about `sync_bytes`; what is left.
@@ -444,7 +484,7 @@ impl Disk {
             left = left.saturating_sub(read.max(1));
             let result = result.map(|result| {
                 let reply = result?;
-                task.keep(&mut self.kept).map(|()| reply)
+                task.keep(&mut self.kept, &mut self.targets).map(|()| reply)
             });
             match result {
                 Some(result) => self.done.push_back(DiskDone { id, result }),

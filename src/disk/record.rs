@@ -206,6 +206,11 @@ pub(super) fn is_active() -> bool {
     RECORD.with_borrow(Option::is_some)
 }
 
+/// Whether every file has a second name, in the vault.
+pub(super) fn keeps_names() -> bool {
+    RECORD.with_borrow(|record| record.as_ref().is_some_and(|record| record.vault.is_some()))
+}
+
 fn fate(kind: Kind, path: &Path) -> Option<Fault> {
     PLAN.with_borrow_mut(|plan| plan.as_mut().and_then(|decide| decide(&Attempt { kind, path })))
 }

@@ -4,6 +4,7 @@ use super::error::{disk_error, failed, refused};
 use super::files::{self, Open, write_at};
 use super::intake::{HASHED_BYTES, Intake, Spliced};
 use super::layout::Layout;
+use super::target::{Target, Targets};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, Place, Sink};
 use crate::manifest::HashAs;
@@ -14,11 +15,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Zeros are worth a hole when there are at least so many of them.
+const HOLE_BYTES_MIN: u64 = 64 << 10;
+/// What a file system allocates at least, most often.
+const PAGE_BYTES: u64 = 4096;
 
 /// The part of a file that is being written.
 pub struct OpenSink {
-    file: File,
-    path: PathBuf,
+    output: Output,
+    zeros: Option<Zeros>,
     offset: u64,
     remaining: u32,
     hash_as: HashAs,
@@ -26,11 +33,20 @@ pub struct OpenSink {
 }
 
 impl OpenSink {
-    pub(super) fn open(layout: &Layout, sink: &Sink) -> Result<Self, DiskError> {
+    pub(super) fn open(layout: &Layout, targets: &Targets, sink: &Sink) -> Result<Self, DiskError> {
         let path = layout.path(&sink.place);
-        let file = open_target(&sink.place, &path)?;
+        let (output, zeros) = match sink.place {
+            Place::Incoming(_) => (open_piece(path)?, None),
+            Place::Cache(_) | Place::Partial(_) => {
+                (Output::Target(targets.to_fill(&sink.place, &path)?), Some(Zeros::new(sink)))
+            }
+            _ => {
+                let what = "is nothing that a node writes into";
+                return Err(refused(DiskErrorKind::Unsuitable, &path, what));
+            }
+        };
         let Sink { offset, length, hash_as, .. } = *sink;
-        Ok(OpenSink { file, path, offset, remaining: length, hash_as, hasher: hash_as.hasher() })
+        Ok(OpenSink { output, zeros, offset, remaining: length, hash_as, hasher: hash_as.hasher() })
     }
 
     /// Bytes that are still to come.
@@ -41,8 +57,18 @@ impl OpenSink {
     /// Writes and hashes the start of `bytes`, and returns how many it took: never more than are still to come.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, DiskError> {
         let taken = &bytes[..bytes.len().min(self.remaining as usize)];
-        let written = write_at(&self.file, &self.path, taken, self.offset);
-        written.map_err(|error| failed("write", &self.path, error))?;
+        let (offset, zeros, last) = (self.offset, &mut self.zeros, taken.len() == self.remaining as usize);
+        self.output.change(|file, path| {
+            write_at(file, path, taken, offset).map_err(|error| failed("write", path, error))?;
+            if let Some(zeros) = zeros {
+                let blocks = (offset..).step_by(HASHED_BYTES).zip(taken.chunks(HASHED_BYTES));
+                blocks.for_each(|(at, block)| zeros.wrote(block, at, file));
+                if last {
+                    zeros.end(offset + taken.len() as u64, file);
+                }
+            }
+            Ok(())
+        })?;
         self.hasher.update(taken);
         self.offset += taken.len() as u64;
         self.remaining -= taken.len() as u32;
@@ -64,7 +90,7 @@ impl OpenSink {
         }
         if intake.is_splicing(most) {
             if let Spliced::Bytes(bytes) = retry(|| intake.fill(&from, most))? {
-                let written = self.empty(intake, bytes).and_then(|()| self.hash_back(intake, bytes));
+                let written = self.write_spliced(intake, bytes);
                 if written.is_err() {
                     intake.discard();
                 }
@@ -82,50 +108,26 @@ impl OpenSink {
         disk_error(error)
     }
 
-    /// Writes what is in the pipe.
-    fn empty(&self, intake: &mut Intake, bytes: usize) -> Result<(), DiskError> {
-        let tried = |errno: Errno| failed("write", &self.path, errno);
-        let mut done = 0;
-        while done < bytes {
-            let offset = self.offset + done as u64;
-            match intake.empty(&self.file, &self.path, offset, bytes - done) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed("write", &self.path, error)),
-                Ok(Spliced::Bytes(0)) => return Err(tried(Errno::IO)),
-                Ok(Spliced::Bytes(written)) => done += written,
-                Ok(Spliced::Refused) => {
-                    let read = retry(|| intake.read(bytes - done).map(<[u8]>::len)).map_err(tried)?;
-                    let written = write_at(&self.file, &self.path, &intake.buffer()[..read], offset);
-                    written.map_err(|error| failed("write", &self.path, error))?;
-                    done += read;
+    /// Writes what is in the pipe, and hashes it.
+    fn write_spliced(&mut self, intake: &mut Intake, bytes: usize) -> Result<(), DiskError> {
+        let OpenSink { output, zeros, offset, remaining, hasher, .. } = self;
+        output.change(|file, path| {
+            empty(intake, file, path, *offset, bytes)?;
+            let end = *offset + bytes as u64;
+            while *offset < end {
+                let block = read_back(intake, file, path, *offset, end)?;
+                hasher.update(block);
+                if let Some(zeros) = zeros {
+                    zeros.wrote(block, *offset, file);
                 }
+                *offset += block.len() as u64;
+                *remaining -= block.len() as u32;
             }
-        }
-        Ok(())
-    }
-
-    /// Hashes what was just written, as the file has it.
-    fn hash_back(&mut self, intake: &mut Intake, bytes: usize) -> Result<(), DiskError> {
-        let end = self.offset + bytes as u64;
-        let buffer = intake.buffer();
-        while self.offset < end {
-            let most = (end - self.offset).min(HASHED_BYTES as u64) as usize;
-            let read = self.file.read_at(&mut buffer[..most], self.offset);
-            let read = match read.map_err(|error| failed("read", &self.path, error))? {
-                0 => {
-                    return Err(refused(
-                        DiskErrorKind::Changed,
-                        &self.path,
-                        "became shorter while it was written",
-                    ));
-                }
-                read => read,
-            };
-            self.hasher.update(&buffer[..read]);
-            self.offset += read as u64;
-            self.remaining -= read as u32;
-        }
-        Ok(())
+            if let (Some(zeros), 0) = (zeros, *remaining) {
+                zeros.end(end, file);
+            }
+            Ok(())
+        })
     }
 
     /// What the bytes hashed to.
@@ -133,8 +135,46 @@ impl OpenSink {
     /// # Panics
     /// When bytes are missing.
     pub fn finish(self) -> Result<Key, DiskError> {
-        assert_eq!(self.remaining, 0, "bytes of {} are missing", self.path.display());
+        assert_eq!(self.remaining, 0, "bytes of {} are missing", self.output.path().display());
         Ok(self.hash_as.key(&self.hasher))
+    }
+}
+
+/// Writes what is in the pipe.
+fn empty(intake: &mut Intake, file: &File, path: &Path, start: u64, bytes: usize) -> Result<(), DiskError> {
+    let tried = |errno: Errno| failed("write", path, errno);
+    let mut done = 0;
+    while done < bytes {
+        let offset = start + done as u64;
+        match intake.empty(file, path, offset, bytes - done) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("write", path, error)),
+            Ok(Spliced::Bytes(0)) => return Err(tried(Errno::IO)),
+            Ok(Spliced::Bytes(written)) => done += written,
+            Ok(Spliced::Refused) => {
+                let read = retry(|| intake.read(bytes - done).map(<[u8]>::len)).map_err(tried)?;
+                let written = write_at(file, path, &intake.buffer()[..read], offset);
+                written.map_err(|error| failed("write", path, error))?;
+                done += read;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was just written, as the file has it: the next bytes from `from` on, at most up to `end`.
+fn read_back<'a>(
+    intake: &'a mut Intake,
+    file: &File,
+    path: &Path,
+    from: u64,
+    end: u64,
+) -> Result<&'a [u8], DiskError> {
+    let most = (end - from).min(HASHED_BYTES as u64) as usize;
+    let buffer = &mut intake.buffer()[..most];
+    match file.read_at(buffer, from).map_err(|error| failed("read", path, error))? {
+        0 => Err(refused(DiskErrorKind::Changed, path, "became shorter while it was written")),
+        read => Ok(&buffer[..read]),
     }
 }
 
@@ -147,20 +187,70 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-/// Opens a file that the node is filling; it is created when it is not there.
-pub(super) fn open_target(place: &Place, path: &Path) -> Result<File, DiskError> {
-    let mode = match place {
-        Place::Incoming(_) | Place::Cache(_) => 0o600,
-        // It will be the user's: the umask decides.
-        Place::Partial(_) => 0o666,
-        _ => return Err(refused(DiskErrorKind::Unsuitable, path, "is nothing that a node writes into")),
-    };
-    let file = files::open(path, Open::Keep, mode, OFlags::NONBLOCK | OFlags::NOFOLLOW);
-    let file = file.map_err(|error| failed("write", path, error))?;
+/// A file that content goes into: a piece's, or the open file of a download.
+enum Output {
+    Piece(File, PathBuf),
+    Target(Arc<Target>),
+}
+
+impl Output {
+    fn path(&self) -> &Path {
+        match self {
+            Output::Piece(_, path) => path,
+            Output::Target(target) => target.path(),
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&File, &Path) -> Result<T, DiskError>) -> Result<T, DiskError> {
+        match self {
+            Output::Piece(file, path) => change(file, path),
+            Output::Target(target) => target.change(change),
+        }
+    }
+}
+
+/// Runs of zeros in what is written, which become holes. The last page of a sink is never part of one: a chunk that is
+/// nothing but a hole would look as if it had not been written.
+struct Zeros {
+    /// Where the run begins that has not ended.
+    from: Option<u64>,
+    /// Where the last page of the sink begins.
+    until: u64,
+}
+
+impl Zeros {
+    fn new(sink: &Sink) -> Self {
+        let end = sink.offset + u64::from(sink.length);
+        Zeros { from: None, until: end.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES }
+    }
+
+    /// More bytes were written at `offset`.
+    fn wrote(&mut self, bytes: &[u8], offset: u64, file: &File) {
+        if bytes.iter().all(|byte| *byte == 0) {
+            self.from.get_or_insert(offset);
+        } else {
+            self.end(offset, file);
+        }
+    }
+
+    /// The run under way, if any, ends at `offset`.
+    fn end(&mut self, offset: u64, file: &File) {
+        let Some(from) = self.from.take() else { return };
+        let (from, to) =
+            (from.next_multiple_of(PAGE_BYTES), offset.min(self.until) / PAGE_BYTES * PAGE_BYTES);
+        if to.saturating_sub(from) >= HOLE_BYTES_MIN {
+            files::punch(file, from, to - from);
+        }
+    }
+}
+
+fn open_piece(path: PathBuf) -> Result<Output, DiskError> {
+    let file = files::open(&path, Open::Keep, 0o600, OFlags::NONBLOCK | OFlags::NOFOLLOW);
+    let file = file.map_err(|error| failed("write", &path, error))?;
     match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(refused(DiskErrorKind::Unsuitable, path, "is not a regular file")),
-        Err(error) => Err(failed("write", path, error)),
+        Ok(metadata) if metadata.is_file() => Ok(Output::Piece(file, path)),
+        Ok(_) => Err(refused(DiskErrorKind::Unsuitable, &path, "is not a regular file")),
+        Err(error) => Err(failed("write", &path, error)),
     }
 }
 
@@ -175,7 +265,8 @@ mod tests {
     fn sink(file: File, length: u32) -> OpenSink {
         let hash_as = HashAs::Root;
         let path = PathBuf::from("/the/target");
-        OpenSink { file, path, offset: 0, remaining: length, hash_as, hasher: hash_as.hasher() }
+        let output = Output::Piece(file, path);
+        OpenSink { output, zeros: None, offset: 0, remaining: length, hash_as, hasher: hash_as.hasher() }
     }
 
     fn filled(bytes: &[u8]) -> UnixStream {

@@ -1,20 +1,21 @@
 //! Operations that read a lot, a slice at a time, so that none of them stalls the loop.
 
 use super::error::{failed, refused};
-use super::extent::{OpenExtent, open_regular, stamp_of};
+use super::extent::{OpenExtent, stamp_of};
 use super::files::{sync_all, sync_directory_of_others};
 use super::kept::Kept;
 use super::sink::OpenSink;
 use super::source::Source;
-use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp};
-use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, Manifest, ManifestBuilder};
+use super::target::Targets;
+use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp, Place};
+use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, ManifestBuilder};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,19 +44,28 @@ pub(super) trait Task: Send {
     fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError>;
 
     /// It is done: what the driver is to keep open from now on.
-    fn keep(&mut self, _: &mut Kept) -> Result<(), DiskError> {
+    fn keep(&mut self, _: &mut Kept, _: &mut Targets) -> Result<(), DiskError> {
         Ok(())
+    }
+
+    /// Whether it opens or finishes the file of the download at this place.
+    fn is_about(&self, _: &Place) -> bool {
+        false
     }
 }
 
 /// Counts up to the next report.
-#[derive(Default)]
-struct Reports {
+pub(super) struct Reports {
     next: u64,
 }
 
 impl Reports {
-    fn at(&mut self, done: u64, total: u64) -> Option<DiskReply> {
+    /// After the first so many bytes, and so on.
+    pub(super) fn new() -> Self {
+        Reports { next: PROGRESS_BYTES }
+    }
+
+    pub(super) fn at(&mut self, done: u64, total: u64) -> Option<DiskReply> {
         (done >= self.next).then(|| {
             self.next = done + PROGRESS_BYTES;
             DiskReply::Progress { done, total }
@@ -84,7 +94,7 @@ impl Hash {
         let _ = fadvise(file, 0, None, Advice::Sequential);
         let dirty = may_be_dirty(metadata);
         let sparse = metadata.blocks().saturating_mul(512) < metadata.len();
-        let reports = Reports { next: PROGRESS_BYTES };
+        let reports = Reports::new();
         let stamp = stamp_of(metadata);
         Ok(Hash { source, stamp, builder: Some(builder), dirty, sparse, reports })
     }
@@ -160,7 +170,7 @@ impl Task for Hash {
         Ok(None)
     }
 
-    fn keep(&mut self, kept: &mut Kept) -> Result<(), DiskError> {
+    fn keep(&mut self, kept: &mut Kept, _: &mut Targets) -> Result<(), DiskError> {
         kept.hashed(&self.source)
     }
 }
@@ -173,90 +183,6 @@ fn hole_bytes(file: &File, from: u64) -> u64 {
         result => result,
     };
     end.map_or(0, |end| end.saturating_sub(from))
-}
-
-/// Hashes what an earlier attempt left of a download.
-pub(super) struct Check {
-    path: PathBuf,
-    file: File,
-    manifest: Arc<Manifest>,
-    good: Vec<bool>,
-    /// The chunk under way, how much of it has been hashed, and into what.
-    chunk: u32,
-    position: u64,
-    hasher: blake3::Hasher,
-    reports: Reports,
-}
-
-impl Check {
-    pub(super) fn open(path: PathBuf, manifest: Arc<Manifest>) -> Result<Self, DiskError> {
-        let (file, _) = open_regular(&path)?;
-        let good = vec![false; manifest.chunk_count() as usize];
-        let hasher = manifest.hash_as(0).hasher();
-        let reports = Reports { next: PROGRESS_BYTES };
-        Ok(Check { path, file, manifest, good, chunk: 0, position: 0, hasher, reports })
-    }
-
-    /// Goes to the next chunk that has any data. One that is nothing but a hole never was written: should zeros be what
-    /// belongs there, fetching them once more does no harm. `false` when there is no more.
-    fn seek_data(&mut self) -> Result<bool, DiskError> {
-        if self.chunk >= self.manifest.chunk_count() {
-            return Ok(false);
-        }
-        let from = self.manifest.chunk_offset(self.chunk);
-        match seek(&self.file, SeekFrom::Data(from)) {
-            Ok(data) if data >= self.manifest.length() => Ok(false),
-            Ok(data) => {
-                self.begin((data / self.manifest.chunk_bytes()) as u32);
-                Ok(true)
-            }
-            Err(Errno::NXIO) => Ok(false),
-            // This file system knows no holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(true),
-            Err(errno) => Err(failed("read", &self.path, errno)),
-        }
-    }
-
-    fn begin(&mut self, chunk: u32) {
-        (self.chunk, self.position) = (chunk, 0);
-        if chunk < self.manifest.chunk_count() {
-            self.hasher = self.manifest.hash_as(chunk).hasher();
-        }
-    }
-
-    fn end_chunk(&mut self) {
-        let key = self.manifest.hash_as(self.chunk).key(&self.hasher);
-        self.good[self.chunk as usize] = key == self.manifest.keys()[self.chunk as usize];
-        self.begin(self.chunk + 1);
-    }
-}
-
-impl Task for Check {
-    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
-        if self.manifest.length() == 0 && self.chunk == 0 {
-            // Nothing is missing of an empty file.
-            self.end_chunk();
-        }
-        if self.position == 0 && !self.seek_data()? {
-            return Ok(Some(DiskReply::Checked { good: core::mem::take(&mut self.good) }));
-        }
-        let length = u64::from(self.manifest.chunk_length(self.chunk));
-        let at = self.manifest.chunk_offset(self.chunk) + self.position;
-        let most = (length - self.position).min(slice.buffer.len() as u64) as usize;
-        let read = self.file.read_at(&mut slice.buffer[..most], at);
-        slice.read = read.map_err(|error| failed("read", &self.path, error))?;
-        if slice.read == 0 {
-            // The file ends here: nothing that follows is there.
-            return Ok(Some(DiskReply::Checked { good: core::mem::take(&mut self.good) }));
-        }
-        self.hasher.update(&slice.buffer[..slice.read]);
-        self.position += slice.read as u64;
-        slice.progress = self.reports.at(at + slice.read as u64, self.manifest.length());
-        if self.position == length {
-            self.end_chunk();
-        }
-        Ok(None)
-    }
 }
 
 /// Copies a piece, hashing it.

@@ -16,11 +16,12 @@ use crate::io::{DiskError, DiskErrorKind, DiskReply, FileAt, FileStamp, PieceAt,
 use crate::manifest::{HashAs, Manifest};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// How far ahead of an idle reader the kernel reads.
@@ -58,7 +59,7 @@ impl Sum {
 
 /// A piece that is read again.
 pub(super) struct Verify {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     key: Key,
     /// Where the next byte lies in the file, and how many there are from there on.
@@ -87,10 +88,16 @@ pub(super) enum Begun {
 }
 
 impl Verify {
-    pub(super) fn open(layout: &Layout, piece: PieceAt, idle: bool) -> Result<Begun, DiskError> {
+    /// `opened` is the piece's file, which lies at `path`.
+    pub(super) fn begin(
+        layout: &Layout,
+        opened: Result<(Arc<File>, Metadata), DiskError>,
+        path: PathBuf,
+        piece: PieceAt,
+        idle: bool,
+    ) -> Result<Begun, DiskError> {
         let PieceAt { key, content, input_offset, extent } = piece;
-        let path = layout.path(&extent.place);
-        let (file, metadata) = match open_regular(&path) {
+        let (file, metadata) = match opened {
             Ok(opened) => opened,
             // As long as the directory of all pieces is there: without it nothing can be told.
             Err(error) if error.kind == DiskErrorKind::NotFound && layout.pieces().is_dir() => {
@@ -134,7 +141,7 @@ impl Verify {
         }
         let hash_as = HashAs::Root;
         Ok(Verify {
-            file,
+            file: Arc::new(file),
             path,
             key: at.hash,
             offset: 0,

@@ -41,6 +41,9 @@ pub enum Command {
         /// An absolute path; `None` is a file in the node's cache, whose path is told in every answer.
         #[serde(default, with = "path::option")]
         target: Option<PathBuf>,
+        /// Whether a file at the target is replaced. Otherwise one that is not this file is an error.
+        #[serde(default)]
+        force: bool,
         /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
         #[serde(default)]
         timeout: Option<u32>,
@@ -449,7 +452,7 @@ mod tests {
         for bytes in [&b"/a/b"[..], b"/bad\xff\n", b""] {
             let path = PathBuf::from(OsStr::from_bytes(bytes));
             let put = Command::Put { path: path.clone(), replicas: None, lifetime: None };
-            let get = Command::Get { hash: Key([1; 32]), target: Some(path), timeout: None };
+            let get = Command::Get { hash: Key([1; 32]), target: Some(path), force: false, timeout: None };
             for command in [put, get] {
                 let json = serde_json::to_string(&command).unwrap();
                 assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command, "{json}");

@@ -112,7 +112,10 @@ fn health_of(kind: DiskErrorKind) -> Option<DiskHealth> {
         DiskErrorKind::NotFound
         | DiskErrorKind::Changed
         | DiskErrorKind::Unsuitable
-        | DiskErrorKind::Busy => None,
+        | DiskErrorKind::Busy
+        | DiskErrorKind::Locked
+        | DiskErrorKind::Exists
+        | DiskErrorKind::Lost => None,
     }
 }
 

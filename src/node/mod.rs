@@ -557,12 +557,12 @@ impl Node {
         match command {
             Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
-            Command::Get { hash, target, timeout } => {
-                let order = Order { id, hash, target, part: None, timeout };
+            Command::Get { hash, target, force, timeout } => {
+                let order = Order { id, hash, target, force, part: None, timeout };
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {
-                let order = Order { id, hash, target: None, part: Some(part), timeout };
+                let order = Order { id, hash, target: None, force: false, part: Some(part), timeout };
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {

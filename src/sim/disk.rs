@@ -282,7 +282,9 @@ impl Disk {
             DiskOp::Verify { piece, .. } => {
                 return self.verify(&piece).map(|soundness| DiskReply::Verified { soundness });
             }
-            DiskOp::OpenTarget { place, length } => return self.open_target(&place, length),
+            DiskOp::OpenTarget { place, manifest, force } => {
+                return self.open_target(&place, &manifest, force);
+            }
             DiskOp::Check { place, manifest } => return self.check(&place, &manifest),
             DiskOp::WriteTarget { place, offset, bytes } => {
                 self.write(&place, offset, Slice::whole(Blob::new(bytes)))?;
@@ -294,6 +296,11 @@ impl Disk {
                 return Ok(DiskReply::Copied { key });
             }
             DiskOp::FinishTarget { place } => return self.finish(&place),
+            DiskOp::CloseTarget { place, delete } => {
+                if delete {
+                    self.delete(&place)?;
+                }
+            }
             DiskOp::Commit { incoming, meta } => {
                 let file = self.incoming.remove(&incoming).ok_or_else(missing)?;
                 self.used -= held(&file);
@@ -343,20 +350,32 @@ impl Disk {
 
     fn check(&self, place: &Place, manifest: &Manifest) -> Result<DiskReply, DiskError> {
         let file = self.get(place).ok_or_else(missing)?;
-        let good = |index: u32| {
-            let (from, length) = (manifest.chunk_offset(index), manifest.chunk_length(index) as usize);
-            let whole = file.parts.range(from..from + length.max(1) as u64).next().is_some();
-            let parts = if whole { read(file, from, length).ok() } else { None };
-            parts.is_some_and(|parts| {
-                joined(parts).key(manifest.hash_as(index)) == manifest.keys()[index as usize]
-            })
-        };
-        Ok(DiskReply::Checked { good: (0..manifest.chunk_count()).map(good).collect() })
+        Ok(DiskReply::Checked { good: good_chunks(file, manifest) })
     }
 
-    fn open_target(&mut self, place: &Place, length: u64) -> Result<DiskReply, DiskError> {
+    fn open_target(
+        &mut self,
+        place: &Place,
+        manifest: &Manifest,
+        force: bool,
+    ) -> Result<DiskReply, DiskError> {
+        let length = manifest.length();
+        let (mut old, mut path) = (Vec::new(), PathBuf::new());
+        if let Place::Partial(target) = place {
+            path = target.to_path_buf();
+            if let Some(file) = self.user.get(&path) {
+                old = good_chunks(file, manifest);
+                if file.length == length && old.iter().all(|good| *good) {
+                    return Ok(DiskReply::Finished { stamp: file.stamp, path });
+                }
+                if !force {
+                    return Err(error(DiskErrorKind::Exists, "another file has the name"));
+                }
+            }
+        }
         if let Some(file) = self.get(place) {
-            return Ok(DiskReply::Opened { partial: !file.parts.is_empty() });
+            let good = good_chunks(file, manifest);
+            return Ok(DiskReply::Opened { path, good, old });
         }
         if self.used.saturating_add(length) > self.plan.capacity {
             return Err(error(DiskErrorKind::NoSpace, "no space left"));
@@ -367,20 +386,22 @@ impl Disk {
             Place::Cache(hash) => drop(self.cache.insert(*hash, file)),
             _ => return Err(error(DiskErrorKind::Unsuitable, "nothing that is downloaded into")),
         }
-        Ok(DiskReply::Opened { partial: false })
+        Ok(DiskReply::Opened { path, good: Vec::new(), old })
     }
 
     fn finish(&mut self, place: &Place) -> Result<DiskReply, DiskError> {
-        let stamp = match place {
+        match place {
             Place::Partial(path) => {
                 let file = self.partial.remove(&**path).ok_or_else(missing)?;
-                let stamp = file.stamp;
-                self.user.insert(path.to_path_buf(), file);
-                stamp
+                let (stamp, path) = (file.stamp, path.to_path_buf());
+                self.user.insert(path.clone(), file);
+                Ok(DiskReply::Finished { stamp, path })
             }
-            _ => self.get(place).ok_or_else(missing)?.stamp,
-        };
-        Ok(DiskReply::Finished { stamp })
+            _ => {
+                let stamp = self.get(place).ok_or_else(missing)?.stamp;
+                Ok(DiskReply::Finished { stamp, path: PathBuf::new() })
+            }
+        }
     }
 
     fn store(&mut self, meta: PieceMeta, slice: Slice) -> Result<(), DiskError> {
@@ -568,6 +589,19 @@ impl Disk {
     }
 }
 
+/// Which chunks of a file are what its manifest says. A chunk that is nothing but a hole was never written.
+fn good_chunks(file: &File, manifest: &Manifest) -> Vec<bool> {
+    let good = |index: u32| {
+        let (from, length) = (manifest.chunk_offset(index), manifest.chunk_length(index) as usize);
+        let whole = file.parts.range(from..from + length.max(1) as u64).next().is_some();
+        let parts = if whole { read(file, from, length).ok() } else { None };
+        parts.is_some_and(|parts| {
+            joined(parts).key(manifest.hash_as(index)) == manifest.keys()[index as usize]
+        })
+    };
+    (0..manifest.chunk_count()).map(good).collect()
+}
+
 fn held(file: &File) -> u64 {
     file.parts.values().map(|part| part.len() as u64).sum()
 }
@@ -649,12 +683,10 @@ mod tests {
     fn a_crash_loses_what_was_not_synced_and_nothing_that_was_acknowledged() {
         let mut disk = Disk::new(DiskPlan::default());
         assert!(stored(&mut disk, 7, None, 1));
-        let (hash, content) = (Key([9; 32]), Slice::whole(Blob::random(1 << 20, 1)));
-        disk.submit(
-            Instant::ZERO,
-            DiskId(2),
-            DiskOp::OpenTarget { place: Place::Cache(hash), length: 1 << 20 },
-        );
+        let content = Slice::whole(Blob::random(1 << 20, 1));
+        let (hash, manifest) = (Key([9; 32]), content.manifest());
+        let open = DiskOp::OpenTarget { place: Place::Cache(hash), manifest, force: false };
+        disk.submit(Instant::ZERO, DiskId(2), open);
         let mut chance = Chance::new(1, 1);
         assert!(disk.complete(&mut chance).unwrap().result.is_ok());
         for part in 0..16 {

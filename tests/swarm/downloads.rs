@@ -70,7 +70,7 @@ fn a_download_goes_on_when_its_only_source_comes_back() {
     let Swarm { mut nodes, dir } = swarm;
     let reader = nodes.pop().unwrap();
     let target = dir.path().join("target");
-    let command = Command::Get { hash, target: Some(target.clone()), timeout: None };
+    let command = Command::Get { hash, target: Some(target.clone()), force: false, timeout: None };
     let (addr, mut restarted, mut done) = (nodes[0].addr, None, false);
     reader.request_with(&command, |response| match response {
         Response::Progress(progress) => {
@@ -98,7 +98,7 @@ fn seven_that_fetch_from_one_take_from_each_other() {
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
     std::thread::scope(|scope| {
         for node in &swarm.nodes[1..] {
-            let (hash, target) = (&hash, node.dir.join("target"));
+            let (hash, target) = (&hash, node.dir.with_extension("target"));
             scope.spawn(move || {
                 let (code, said) = node.get(hash, &target, &[]);
                 assert_eq!(code, Some(0), "{said}");
@@ -107,7 +107,7 @@ fn seven_that_fetch_from_one_take_from_each_other() {
     });
     let bytes = fs::read(&source).unwrap();
     for node in &swarm.nodes[1..] {
-        assert!(fs::read(node.dir.join("target")).unwrap() == bytes);
+        assert!(fs::read(node.dir.with_extension("target")).unwrap() == bytes);
     }
     // How little it is depends on who is how fast, on a machine that does other things too; alone it would be seven.
     let sent = swarm.nodes[0].status().uploaded_bytes;
@@ -131,7 +131,12 @@ fn limits_hold_at_once_and_are_shown() {
     assert_eq!((status.rates.upload, status.rates.download, status.uploads_max), (1 << 20, 0, 2));
     // Nothing but the limit makes this slow: within any time the source has sent no more than it may.
     let target = swarm.dir.path().join("target");
-    let command = Command::Get { hash: hash.parse().unwrap(), target: Some(target.clone()), timeout: None };
+    let command = Command::Get {
+        hash: hash.parse().unwrap(),
+        target: Some(target.clone()),
+        force: false,
+        timeout: None,
+    };
     let began = std::time::Instant::now();
     let mut most = 0.0_f64;
     swarm.nodes[1].request_with(&command, |response| match response {
@@ -180,7 +185,12 @@ fn a_full_disk_ends_a_download_that_goes_on_when_there_is_room() {
     fs::remove_file(&filler).unwrap();
 
     // Full while it is under way.
-    let command = Command::Get { hash: hash.parse().unwrap(), target: Some(target.clone()), timeout: None };
+    let command = Command::Get {
+        hash: hash.parse().unwrap(),
+        target: Some(target.clone()),
+        force: false,
+        timeout: None,
+    };
     let (mut filled, mut failed) = (false, None);
     reader.request_with(&command, |response| match response {
         Response::Progress(progress) => {

@@ -135,7 +135,7 @@ fn content_that_is_not_spliced_arrives_as_well() {
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
     for (name, extra) in [("spliced", &[][..]), ("copied", &["--no-splice"])] {
         let reader = Node::start(swarm.dir.path().join(name), &[swarm.nodes[0].addr], extra);
-        let target = swarm.dir.path().join(name).join("target");
+        let target = swarm.dir.path().join(format!("target-{name}"));
         let (code, said) = reader.get(&hash, &target, &[]);
         assert_eq!(code, Some(0), "{name}: {said}");
         assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap(), "{name}");
@@ -169,7 +169,12 @@ fn a_killed_download_goes_on_where_it_was() {
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);
     let mut reader = Node::start(swarm.dir.path().join("reader"), &[swarm.nodes[0].addr], &[]);
     let target = swarm.dir.path().join("target");
-    let command = Command::Get { hash: hash.parse().unwrap(), target: Some(target.clone()), timeout: None };
+    let command = Command::Get {
+        hash: hash.parse().unwrap(),
+        target: Some(target.clone()),
+        force: false,
+        timeout: None,
+    };
     let mut arrived = 0;
     reader.request_with(&command, |response| match response {
         Response::Progress(progress) if progress.stage == Stage::Downloading => {
@@ -406,8 +411,8 @@ fn two_files_are_not_fetched_into_one() {
     let target = Some(swarm.dir.path().join("target"));
     let source = file(&swarm.dir, "source", 25, 192 * MIB);
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
-    let slow = Command::Get { hash, target: target.clone(), timeout: None };
-    let second = Command::Get { hash: elver::id::Key([1; 32]), target, timeout: None };
+    let slow = Command::Get { hash, target: target.clone(), force: false, timeout: None };
+    let second = Command::Get { hash: elver::id::Key([1; 32]), target, force: false, timeout: None };
     swarm.nodes[1].request_with(&slow, |response| {
         if matches!(&response, Response::Progress(progress) if progress.stage == Stage::Downloading) {
             let refused = swarm.nodes[1].request(&second);
@@ -428,7 +433,7 @@ fn a_download_ends_when_who_asked_for_it_goes_away() {
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
     for attempt in 0..4 {
         let target = swarm.dir.path().join(format!("target{attempt}"));
-        let command = Command::Get { hash, target: Some(target.clone()), timeout: None };
+        let command = Command::Get { hash, target: Some(target.clone()), force: false, timeout: None };
         swarm.nodes[1].request_with(
             &command,
             |response| !matches!(response, Response::Progress(progress) if progress.done > 8 * MIB as u64),

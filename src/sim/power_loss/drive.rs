@@ -479,7 +479,10 @@ impl<'a> Drive<'a> {
         interrupted: bool,
     ) -> Result<Option<crate::io::FileStamp>, DiskError> {
         let length = bytes.len() as u64;
-        self.submit_one(DiskOp::OpenTarget { place: place.clone(), length }, Vec::new())?;
+        let hash = Key(*blake3::hash(bytes).as_bytes());
+        let Some(manifest) = Manifest::single(hash, length).map(Arc::new) else { return Ok(None) };
+        let open = DiskOp::OpenTarget { place: place.clone(), manifest, force: false };
+        self.submit_one(open, Vec::new())?;
         if self.rng.below(2) == 0 {
             let op = DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() };
             self.submit_one(op, Vec::new())?;
@@ -495,7 +498,7 @@ impl<'a> Drive<'a> {
             return Ok(None);
         }
         match self.submit_one(DiskOp::FinishTarget { place: place.clone() }, Vec::new())? {
-            DiskReply::Finished { stamp } => Ok(Some(stamp)),
+            DiskReply::Finished { stamp, .. } => Ok(Some(stamp)),
             _ => Ok(None),
         }
     }

@@ -83,6 +83,15 @@ impl Chunks {
         }
     }
 
+    /// Only these are there, of those that were.
+    pub(super) fn keep_only(&mut self, good: &[bool]) {
+        let kept: Vec<u32> =
+            self.present().filter(|index| good.get(*index as usize) == Some(&true)).collect();
+        self.have.fill(false);
+        (self.have_bytes, self.prefix) = (0, self.wanted.start);
+        kept.into_iter().for_each(|index| self.mark(index));
+    }
+
     /// The bytes of a chunk in a file that holds the same content.
     pub(super) fn extent(&self, index: u32, place: Place) -> Extent {
         let (offset, length) = (self.manifest.chunk_offset(index), self.manifest.chunk_length(index));

@@ -20,7 +20,7 @@ mod verdict;
 pub(in crate::node) use table::{Downloads, Order};
 
 use crate::id::Key;
-use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, Place, Share};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Extent, FileStamp, Place, Share};
 use crate::manifest::Manifest;
 use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, SharedFile, Stage};
 use crate::node::machines::Machines;
@@ -42,6 +42,9 @@ const KEPT: Duration = Duration::from_secs(60);
 /// When nothing has come for this long, the clients are told.
 const SILENT: Duration = Duration::from_secs(4);
 
+/// How often chunks are fetched again that another program has written over.
+const SPOILED_MAX: u32 = 3;
+
 /// A file that is being fetched.
 pub(in crate::node) struct Download {
     id: DownloadId,
@@ -50,20 +53,26 @@ pub(in crate::node) struct Download {
     waiters: Vec<CommandId>,
     /// The path that the user gave; `None` is the node's cache.
     target: Option<PathBuf>,
+    /// Whether a file there is replaced.
+    force: bool,
     /// The part of the file that is wanted; `None` is all of it.
     part: Option<Part>,
     place: Place,
+    /// Where the file lies until it is complete, while it is of use.
+    path: Option<PathBuf>,
     timeout: Option<Duration>,
     phase: Phase,
     /// Known once the root is.
     chunks: Option<Chunks>,
     announced: bool,
-    /// Content of a one-chunk file on its way to the disk.
+    /// Content of a one-chunk file, until it has its name.
     content: Option<Vec<u8>>,
     reuse: Reuse,
     search: Search,
     /// Nodes that content came from.
     sources: u32,
+    /// How often another program turned out to have written into the file.
+    spoiled: u32,
     progress_at: Instant,
 }
 
@@ -91,9 +100,6 @@ pub(in crate::node) enum Step {
     /// The root, from a piece or a manifest that is stored here.
     LocalRoot,
     Open,
-    Check,
-    /// To see which chunks are in the file that the download will replace.
-    CheckOld,
     /// The chunk with this index, from another file here.
     Copy(u32),
     /// The content of a one-chunk file.
@@ -105,7 +111,7 @@ pub(in crate::node) enum Step {
 impl Download {
     /// Begins to fetch what `order` asks for.
     fn begin(now: Instant, id: DownloadId, order: Order, machines: &mut Machines) -> Self {
-        let Order { id: command, hash, target, part, timeout } = order;
+        let Order { id: command, hash, target, force, part, timeout } = order;
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
             None => Place::Cache(hash),
@@ -120,8 +126,10 @@ impl Download {
             hash,
             waiters: vec![command],
             target,
+            force,
             part,
             place,
+            path: None,
             timeout,
             phase: Phase::Root,
             chunks: None,
@@ -130,6 +138,7 @@ impl Download {
             reuse: Reuse::default(),
             search: Search::new(id, hash),
             sources: 0,
+            spoiled: 0,
             progress_at: now,
         };
         match machines.store.share(&hash) {
@@ -164,7 +173,7 @@ impl Download {
         self.chunks.as_ref().map(|chunks| SharedFile {
             hash: self.hash,
             length: chunks.manifest().length(),
-            path: machines.path_of(&self.place),
+            path: self.path.clone().unwrap_or_else(|| machines.path_of(&self.place)),
             copies: 0,
             replicas: 0,
             have: chunks.have_bytes(),
@@ -197,22 +206,20 @@ impl Download {
             (Step::LocalRoot, Err(_)) => {
                 self.root_sought(now, root::find_elsewhere(&self.hash), machines);
             }
-            (Step::Open, Ok(DiskReply::Opened { partial })) => self.opened(now, partial, machines),
-            (Step::Check, Ok(DiskReply::Checked { good })) => {
-                for (index, _) in (0..).zip(&good).filter(|(_, good)| **good) {
-                    self.mark(index);
-                }
-                self.check_old(now, machines);
+            (Step::Open, Ok(DiskReply::Opened { path, good, old })) => {
+                self.path = Some(path);
+                self.opened(now, &good, &old, machines);
             }
-            (Step::CheckOld, Ok(DiskReply::Checked { good })) => self.plan_reuse(now, &good, machines),
-            // Most often there is no such file.
-            (Step::CheckOld, _) => self.plan_reuse(now, &[], machines),
             (Step::Copy(index), result) => self.copied(now, index, result, machines),
             (Step::Write, Ok(_)) => {
                 self.mark(0);
                 self.handle_complete(now, 1, machines);
             }
-            (Step::Finish, Ok(DiskReply::Finished { stamp })) => self.finished(now, stamp, machines),
+            // The target is this file already.
+            (Step::Open | Step::Finish, Ok(DiskReply::Finished { stamp, path })) => {
+                self.finished(now, stamp, path, machines);
+            }
+            (Step::Finish, Ok(DiskReply::Spoiled { good })) => self.spoiled(now, &good, machines),
             (Step::Save, result) => {
                 if let Err(error) = result {
                     // The file is there and verified; only that it is shared will be forgotten at the next start.
@@ -259,7 +266,7 @@ impl Download {
 
     /// All that is wanted is in the target; it came from this many nodes.
     fn handle_complete(&mut self, now: Instant, sources: u32, machines: &mut Machines) {
-        self.sources = sources;
+        self.sources = self.sources.max(sources);
         if self.chunks.as_ref().is_some_and(|chunks| !chunks.is_whole()) {
             return self.part_complete(now, machines);
         }
@@ -312,6 +319,9 @@ impl Download {
 
     /// The disk failed.
     fn disk_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
+        if error.kind == DiskErrorKind::Lost {
+            self.path = None;
+        }
         self.give_up(now, status::failure_of(error), &error.to_string(), machines);
     }
 
@@ -353,41 +363,31 @@ impl Download {
             let why = format!("it has only {length} bytes");
             return self.give_up(now, FailureReason::Usage, &why, machines);
         };
-        if machines.store.begin_partial(self.hash, manifest, self.place.clone()).is_err() {
+        if machines.store.begin_partial(self.hash, Arc::clone(&manifest), self.place.clone()).is_err() {
             let why = format!("{length} bytes do not fit the node's quota: give a path with -o");
             return self.give_up(now, FailureReason::NoSpace, &why, machines);
         }
         self.chunks = Some(chunks);
         self.phase = Phase::Opening;
-        self.disk(DiskOp::OpenTarget { place: self.place.clone(), length }, Step::Open, machines);
+        let (place, force) = (self.place.clone(), self.force);
+        self.disk(DiskOp::OpenTarget { place, manifest, force }, Step::Open, machines);
     }
 
-    fn opened(&mut self, now: Instant, partial: bool, machines: &mut Machines) {
-        let place = self.place.clone();
-        match (self.content.take(), &self.chunks) {
-            (Some(bytes), _) => {
-                self.disk(DiskOp::WriteTarget { place, offset: 0, bytes }, Step::Write, machines);
-            }
-            (None, Some(chunks)) if partial => {
-                let manifest = Arc::clone(chunks.manifest());
-                self.disk(DiskOp::Check { place, manifest }, Step::Check, machines);
-            }
-            _ => self.check_old(now, machines),
+    /// The target is open. `good` tells which chunks are in it, `old` which are in the file that it will replace.
+    fn opened(&mut self, now: Instant, good: &[bool], old: &[bool], machines: &mut Machines) {
+        let Some(chunks) = &mut self.chunks else { return debug_assert!(false, "the root is known") };
+        if self.content.is_some() {
+            return self.write_content(machines);
         }
-    }
-
-    fn check_old(&mut self, now: Instant, machines: &mut Machines) {
-        let target = self.target.as_deref().zip(self.chunks.as_ref());
-        match target.and_then(|(target, chunks)| Reuse::check_old(target, chunks)) {
-            Some(op) => self.disk(op, Step::CheckOld, machines),
-            None => self.plan_reuse(now, &[], machines),
-        }
-    }
-
-    fn plan_reuse(&mut self, now: Instant, old: &[bool], machines: &mut Machines) {
-        let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
+        (0..).zip(good).filter(|(_, good)| **good).for_each(|(index, _)| chunks.mark(index));
         self.reuse = Reuse::plan(self.target.as_deref(), old, chunks, machines);
         self.reuse_next(now, machines);
+    }
+
+    /// A one-chunk file came with the root.
+    fn write_content(&self, machines: &mut Machines) {
+        let bytes = self.content.clone().unwrap_or_default();
+        self.disk(DiskOp::WriteTarget { place: self.place.clone(), offset: 0, bytes }, Step::Write, machines);
     }
 
     fn reuse_next(&mut self, now: Instant, machines: &mut Machines) {
@@ -467,17 +467,38 @@ impl Download {
     /// Ends what was kept of a file; its bytes are deleted, unless another download takes them up.
     fn end_kept(&mut self, delete: bool, machines: &mut Machines) {
         machines.store.end_partial(&self.hash);
-        if delete {
-            machines.disk(DiskOp::Remove(self.place.clone()), Waiting::Nothing);
-        }
+        machines.disk(DiskOp::CloseTarget { place: self.place.clone(), delete }, Waiting::Nothing);
         self.phase = Phase::Over;
     }
 
-    /// The file has its name.
-    fn finished(&mut self, now: Instant, stamp: FileStamp, machines: &mut Machines) {
+    /// Another program wrote into the file: what is not good any more is fetched again.
+    fn spoiled(&mut self, now: Instant, good: &[bool], machines: &mut Machines) {
+        let Some(chunks) = &mut self.chunks else { return debug_assert!(false, "the root is known") };
+        chunks.keep_only(good);
+        self.spoiled += 1;
+        let path = self.path.clone().unwrap_or_default();
+        let missing = chunks.missing();
+        log::warn!("another program wrote into {}: {missing} chunks are fetched again", path.display());
+        if self.spoiled > SPOILED_MAX {
+            let why = format!("another program keeps writing into {}", path.display());
+            return self.give_up(now, FailureReason::Failed, &why, machines);
+        }
+        let manifest = Arc::clone(chunks.manifest());
+        if machines.store.begin_partial(self.hash, manifest, self.place.clone()).is_err() {
+            let why = "the node's quota was used up meanwhile: give a path with -o";
+            return self.give_up(now, FailureReason::NoSpace, why, machines);
+        }
+        match missing > 0 && self.content.is_some() {
+            true => self.write_content(machines),
+            false => self.begin_chunks(now, machines),
+        }
+    }
+
+    /// The file has its name, and is there.
+    fn finished(&mut self, now: Instant, stamp: FileStamp, path: PathBuf, machines: &mut Machines) {
         let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
-        if let Some(path) = &self.target {
-            self.place = Place::File(Arc::from(path.as_path()));
+        if self.target.is_some() {
+            self.place = Place::File(Arc::from(path));
         }
         let place = self.place.clone();
         machines.store.end_partial(&self.hash);
@@ -515,8 +536,7 @@ impl Download {
     fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
         let mut message = format!("{}: {why}", self.hash);
         let have = self.chunks.as_ref().map_or(0, Chunks::have_bytes);
-        if have > 0 {
-            let path = machines.path_of(&self.place);
+        if let Some(path) = self.path.as_ref().filter(|_| have > 0) {
             message += &format!(
                 "; {have} verified bytes are kept in {}, the same command goes on from there",
                 path.display()
@@ -524,6 +544,10 @@ impl Download {
         }
         machines.transfer.abort(now, self.id);
         machines.store.end_partial(&self.hash);
+        if self.phase != Phase::Root {
+            let close = DiskOp::CloseTarget { place: self.place.clone(), delete: have == 0 };
+            machines.disk(close, Waiting::Nothing);
+        }
         self.end(Err(Failure { reason, message }), machines);
     }
 
@@ -569,7 +593,7 @@ impl Download {
             done: chunks.have_bytes(),
             total: chunks.manifest().length(),
             prefix: chunks.prefix_bytes(),
-            path: Some(machines.path_of(&self.place)),
+            path: Some(self.path.clone().unwrap_or_else(|| machines.path_of(&self.place))),
         };
         self.tell(&progress, machines);
     }

@@ -15,13 +15,6 @@ pub(super) struct Reuse {
 }
 
 impl Reuse {
-    /// The check of the file at `target`, an older version of which has most of the chunks, perhaps. `None` when nothing
-    /// is missing.
-    pub(super) fn check_old(target: &Path, chunks: &Chunks) -> Option<DiskOp> {
-        let place = Place::File(Arc::from(target));
-        (chunks.missing() > 0).then(|| DiskOp::Check { place, manifest: Arc::clone(chunks.manifest()) })
-    }
-
     /// Plans the copies of what is missing; `old` tells which chunks are in the file at `target`.
     pub(super) fn plan(target: Option<&Path>, old: &[bool], chunks: &Chunks, machines: &Machines) -> Self {
         let mut sources: BTreeMap<u32, Extent> =

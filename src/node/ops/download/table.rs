@@ -18,6 +18,8 @@ pub(in crate::node) struct Order {
     pub(in crate::node) id: CommandId,
     pub(in crate::node) hash: Key,
     pub(in crate::node) target: Option<PathBuf>,
+    /// Whether a file at the target is replaced.
+    pub(in crate::node) force: bool,
     pub(in crate::node) part: Option<Part>,
     pub(in crate::node) timeout: Option<u32>,
 }
@@ -71,7 +73,7 @@ impl Downloads {
             return machines.fail(order.id, FailureReason::Usage, why);
         }
         if let Some(same) = self.under_way.values_mut().find(|download| download.hash == order.hash) {
-            match same.target == order.target && same.part == order.part {
+            match same.target == order.target && same.part == order.part && same.force == order.force {
                 true => same.waiters.push(order.id),
                 false => self.queued.entry(same.id).or_default().push(order),
             }

@@ -20,12 +20,13 @@ impl Bench {
 
     fn get(&mut self, command: u64, hash: Key, target: Option<&str>) {
         let target = target.map(PathBuf::from);
-        let order = Order { id: CommandId(command), hash, target, part: None, timeout: None };
+        let order = Order { id: CommandId(command), hash, target, force: false, part: None, timeout: None };
         self.downloads.start(self.now, order, &mut self.machines);
     }
 
     fn read(&mut self, command: u64, hash: Key, part: Part) {
-        let order = Order { id: CommandId(command), hash, target: None, part: Some(part), timeout: None };
+        let (id, part) = (CommandId(command), Some(part));
+        let order = Order { id, hash, target: None, force: false, part, timeout: None };
         self.downloads.start(self.now, order, &mut self.machines);
     }
 
@@ -84,6 +85,16 @@ impl Bench {
         answers.collect()
     }
 
+    /// What the commands that failed were told.
+    fn failures(&mut self) -> Vec<String> {
+        let outputs = core::mem::take(&mut self.machines.outputs);
+        let failures = outputs.into_iter().filter_map(|output| match output {
+            Output::Respond { response: Response::Failed(failure), .. } => Some(failure.message),
+            _ => None,
+        });
+        failures.collect()
+    }
+
     /// Jumps to the next deadline, as often as the table has one, at most until `limit` after the start.
     fn wait(&mut self, limit: Duration) {
         while let Some(at) = self.downloads.next_deadline().filter(|at| *at <= START + limit) {
@@ -100,8 +111,12 @@ fn manifest(chunks: usize) -> Arc<Manifest> {
     Arc::new(builder.finish().unwrap())
 }
 
-fn nothing_there() -> Result<DiskReply, DiskError> {
-    Err(DiskError { kind: crate::io::DiskErrorKind::NotFound, message: "no such file".to_owned() })
+fn opened(good: &[bool]) -> Result<DiskReply, DiskError> {
+    Ok(DiskReply::Opened { path: "/u/a.part".into(), good: good.to_vec(), old: Vec::new() })
+}
+
+fn error(kind: DiskErrorKind) -> Result<DiskReply, DiskError> {
+    Err(DiskError { kind, message: "the disk says so".to_owned() })
 }
 
 #[test]
@@ -120,8 +135,7 @@ fn chunks_that_come_put_the_end_off() {
     let (mut bench, manifest) = (Bench::new(8), manifest(3));
     bench.get(1, manifest.hash(), Some("/u/a"));
     bench.root(&manifest);
-    assert!(matches!(bench.answer(Ok(DiskReply::Opened { partial: false })), DiskOp::OpenTarget { .. }));
-    assert!(matches!(bench.answer(nothing_there()), DiskOp::Check { .. }));
+    assert!(matches!(bench.answer(opened(&[])), DiskOp::OpenTarget { .. }));
     let id = bench.ids()[0];
     for index in 0..2 {
         bench.wait(Duration::from_secs(50 * (u64::from(index) + 1)));
@@ -166,7 +180,7 @@ fn a_part_is_kept_for_a_while_and_then_deleted() {
     let (mut bench, manifest) = (Bench::new(1), manifest(3));
     bench.read(1, manifest.hash(), Part::Between { start: 0, end: Some(5) });
     bench.root(&manifest);
-    bench.answer(Ok(DiskReply::Opened { partial: false }));
+    bench.answer(opened(&[]));
     let id = bench.ids()[0];
     bench.downloads.handle_chunk(bench.now, id, 0, &mut bench.machines);
     bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
@@ -176,7 +190,7 @@ fn a_part_is_kept_for_a_while_and_then_deleted() {
     bench.wait(KEPT);
     assert_eq!(bench.downloads.len(), 0);
     let ops: Vec<DiskOp> = bench.disk().into_iter().map(|(_, op)| op).collect();
-    assert_eq!(ops, [DiskOp::Remove(Place::Cache(manifest.hash()))]);
+    assert_eq!(ops, [DiskOp::CloseTarget { place: Place::Cache(manifest.hash()), delete: true }]);
 }
 
 #[test]
@@ -184,7 +198,7 @@ fn what_is_kept_makes_room_for_what_is_asked_for() {
     let (mut bench, manifest) = (Bench::new(1), manifest(3));
     bench.read(1, manifest.hash(), Part::Last(5));
     bench.root(&manifest);
-    bench.answer(Ok(DiskReply::Opened { partial: false }));
+    bench.answer(opened(&[]));
     let id = bench.ids()[0];
     bench.downloads.handle_chunk(bench.now, id, 2, &mut bench.machines);
     bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
@@ -193,4 +207,68 @@ fn what_is_kept_makes_room_for_what_is_asked_for() {
     assert_eq!(bench.downloads.hash_of(bench.ids()[0]), Some(Key([9; 32])));
     bench.get(3, Key([8; 32]), None);
     assert_eq!(bench.answered(), [(3, Err(FailureReason::Failed))]);
+}
+
+/// A download of a file of three chunks that are all there already, up to the point at which it gets its name.
+fn complete(bench: &mut Bench) -> Arc<Manifest> {
+    let manifest = manifest(3);
+    bench.get(1, manifest.hash(), Some("/u/a"));
+    bench.root(&manifest);
+    assert!(matches!(bench.answer(opened(&[true; 3])), DiskOp::OpenTarget { .. }));
+    manifest
+}
+
+#[test]
+fn what_another_program_wrote_over_is_fetched_again_a_few_times_at_most() {
+    let mut bench = Bench::new(8);
+    complete(&mut bench);
+    let id = bench.ids()[0];
+    for round in 0..=SPOILED_MAX {
+        assert_eq!(bench.downloads.len(), 1, "round {round}");
+        let finish = bench.answer(Ok(DiskReply::Spoiled { good: vec![true, false, true] }));
+        assert!(matches!(finish, DiskOp::FinishTarget { .. }));
+        if round < SPOILED_MAX {
+            assert_eq!(bench.machines.transfer.download_missing(id, 9).len(), 1);
+            bench.downloads.handle_chunk(bench.now, id, 1, &mut bench.machines);
+            bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
+        }
+    }
+    assert!(matches!(bench.disk()[..], [(_, DiskOp::CloseTarget { delete: false, .. })]));
+    let failures = bench.failures();
+    assert!(failures[0].contains("keeps writing into /u/a.part"), "{failures:?}");
+}
+
+#[test]
+fn a_target_that_has_the_content_already_is_the_answer() {
+    let (mut bench, manifest) = (Bench::new(8), manifest(3));
+    bench.get(1, manifest.hash(), Some("/u/a"));
+    bench.root(&manifest);
+    let stamp = FileStamp::default();
+    bench.answer(Ok(DiskReply::Finished { stamp, path: "/u/a".into() }));
+    assert!(matches!(bench.answer(Ok(DiskReply::Done)), DiskOp::SaveShare(_)));
+    assert_eq!(bench.answered(), [(1, Ok(()))]);
+}
+
+#[test]
+fn a_target_that_is_lost_is_not_said_to_be_kept() {
+    for (kind, kept) in [(DiskErrorKind::Lost, false), (DiskErrorKind::Exists, true)] {
+        let mut bench = Bench::new(8);
+        complete(&mut bench);
+        bench.answer(error(kind));
+        let failures = bench.failures();
+        assert_eq!(failures[0].contains("are kept in /u/a.part"), kept, "{failures:?}");
+    }
+}
+
+#[test]
+fn what_is_given_up_while_its_target_is_opened_is_closed() {
+    let (mut bench, manifest) = (Bench::new(8), manifest(3));
+    bench.get(1, manifest.hash(), Some("/u/a"));
+    bench.root(&manifest);
+    bench.cancel(1);
+    let ops: Vec<DiskOp> = bench.disk().into_iter().map(|(_, op)| op).collect();
+    assert!(
+        matches!(ops[..], [DiskOp::OpenTarget { .. }, DiskOp::CloseTarget { delete: true, .. }]),
+        "{ops:?}"
+    );
 }
