@@ -31,24 +31,20 @@ enum Locked {
 impl Lock {
     pub(super) fn take(root: &Path, path: &Path) -> Result<Lock, OpenError> {
         let directory = File::open(root).map_err(OpenError::at(root))?;
-        let file = match open(path, Open::Keep, 0o600, OFlags::NOFOLLOW) {
-            Ok(file) => Some((file, true)),
-            // It cannot be written, or there is no room to make it: one that is there can be locked all the same.
-            Err(error) => match File::open(path) {
-                Ok(file) => Some((file, false)),
-                Err(_) => {
-                    log::warn!("cannot make {}: {error}; the node starts without it", path.display());
-                    None
-                }
-            },
-        };
-        let locks = [
-            lock(&directory),
-            file.as_ref().map_or(Locked::Impossible(Errno::NOENT), |(file, _)| lock(file)),
-        ];
+        let writable = open(path, Open::Keep, 0o600, OFlags::NOFOLLOW);
+        if let Err(error) = &writable {
+            log::warn!("cannot write {}: {error}; the node starts all the same", path.display());
+        }
+        // Kept open for reading alone, so that the file system can be made read-only while the node runs. NFS locks exclusively
+        // only what is open for writing.
+        let mut file = File::open(path).ok();
+        let mut locks = [lock(&directory), file.as_ref().map_or(Locked::Impossible(Errno::NOENT), lock)];
+        if let (Locked::Impossible(_), Ok(writable)) = (locks[1], &writable) {
+            locks[1] = lock(writable);
+            file = writable.try_clone().ok();
+        }
         if locks.contains(&Locked::Taken) {
-            let process = file.and_then(|(file, _)| holder(&file));
-            return Err(OpenError::InUse { path: root.to_owned(), process });
+            return Err(OpenError::InUse { path: root.to_owned(), process: file.as_ref().and_then(holder) });
         }
         if let [Locked::Impossible(_), Locked::Impossible(errno)] = locks {
             log::warn!(
@@ -56,12 +52,12 @@ impl Lock {
                 root.display()
             );
         }
-        if let Some((file, true)) = &file {
+        if let Ok(writable) = &writable {
             // For the person who is told that the directory is in use. Nothing depends on it.
             let text = format!("{}\n", std::process::id());
-            let _ = set_length(file, path, 0).and_then(|()| write_at(file, path, text.as_bytes(), 0));
+            let _ = set_length(writable, path, 0).and_then(|()| write_at(writable, path, text.as_bytes(), 0));
         }
-        Ok(Lock { _directory: directory, _file: file.map(|(file, _)| file) })
+        Ok(Lock { _directory: directory, _file: file })
     }
 }
 
@@ -77,8 +73,8 @@ fn lock(file: &File) -> Locked {
 }
 
 /// The process that holds the lock, when it said so.
-fn holder(file: &File) -> Option<u32> {
+fn holder(mut file: &File) -> Option<u32> {
     let mut text = String::new();
-    file.take(16).read_to_string(&mut text).ok()?;
+    file.by_ref().take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }

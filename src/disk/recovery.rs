@@ -113,6 +113,11 @@ impl Clearing {
     }
 
     fn remove(&mut self, path: &Path) {
+        // On a read-only file system the deletion even of what is not there is refused.
+        let absent = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if absent {
+            return;
+        }
         if let Err(error) = remove(path) {
             self.failed("delete", path, &error);
         }

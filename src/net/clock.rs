@@ -17,12 +17,13 @@ impl Clock {
     }
 }
 
-/// 32 bytes that nobody can guess.
+/// 32 bytes that cannot be guessed, also where a filter or an old kernel refuses getrandom(2).
 pub(super) fn entropy() -> std::io::Result<[u8; 32]> {
+    use std::io::Read;
     let mut bytes = [0; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
+        Ok(filled) if filled == bytes.len() => {}
+        _ => std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?,
     }
     Ok(bytes)
 }

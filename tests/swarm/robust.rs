@@ -308,3 +308,46 @@ fn a_node_that_ran_out_of_descriptors_accepts_again() {
     let listed = node.elver(&["ls"]).expect(0).text();
     assert!(listed.contains(&hash), "the shortage says nothing of the file: {listed}");
 }
+
+/// splice, sendfile, copy_file_range, fallocate, renameat2, statx, fadvise64, inotify_init1, preadv2.
+#[cfg(target_arch = "x86_64")]
+const FORBIDDEN: [i64; 9] = [275, 40, 326, 285, 316, 332, 221, 294, 327];
+
+/// Has the kernel refuse calls with this error, on this thread and in every process that it starts.
+#[cfg(target_arch = "x86_64")]
+fn forbid(errno: rustix::io::Errno) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    let rules = FORBIDDEN.into_iter().map(|call| (call, Vec::new())).collect();
+    let refused = SeccompAction::Errno(errno.raw_os_error() as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, TargetArch::x86_64).unwrap();
+    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn where_a_filter_refuses_the_quick_calls_files_go_through_all_the_same() {
+    use rustix::io::Errno;
+    for errno in [Errno::PERM, Errno::ACCESS, Errno::INVAL] {
+        let run = std::thread::spawn(move || {
+            forbid(errno);
+            let scratch = Scratch::new();
+            let start = |name: &str, bootstrap: &[SocketAddr]| {
+                let (addr, listener, socket) = hold_address();
+                drop((listener, socket));
+                let log = scratch.path().join(format!("{name}.log"));
+                Odd::start(&[], &scratch.path().join(name), &log, addr, bootstrap)
+            };
+            let publisher = start("publisher", &[]);
+            let reader = start("reader", &[publisher.addr]);
+            let source = file(&scratch, "source", 6, 3 * MIB);
+            let put = publisher.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
+            let hash = put.text().split_whitespace().next().unwrap().to_owned();
+            let target = scratch.path().join("target");
+            reader.elver(&["get", &hash, "-o", target.to_str().unwrap()]).expect(0);
+            assert!(fs::read(&target).unwrap() == content(6, 3 * MIB), "{errno}");
+            assert_eq!(reader.elver(&["get", &hash, "-o", target.to_str().unwrap()]).code, Some(1));
+            assert_eq!(reader.elver(&["get", &hash, "-o", "-"]).expect(0).stdout, content(6, 3 * MIB));
+        });
+        run.join().unwrap();
+    }
+}
