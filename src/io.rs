@@ -336,6 +336,16 @@ pub enum DiskOp {
         /// Its content.
         bytes: Vec<u8>,
     },
+    /// Keep a stored piece on more nodes or longer than it was stored with, durably. Several that come together are synced
+    /// together. Answer: [`DiskReply::Done`].
+    Raise {
+        /// The piece.
+        key: Key,
+        /// How many nodes are to keep it, at the least.
+        replicas: u8,
+        /// When it expires at the earliest, in seconds of the node's age.
+        expires: u64,
+    },
     /// Read a piece again and check it against its key, a slice at a time. Of a stored piece the trailer and its checksums
     /// are checked too. Answer: [`DiskReply::Verified`]; an error when it cannot be told, or when a share's file
     /// has changed.

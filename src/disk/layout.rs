@@ -7,6 +7,7 @@
 //! | `ages`, `ages.copy` | how often it was started and how long it has been running |
 //! | `peers`, `records` | contacts of last time, own value records |
 //! | `scrub` | how far the scrub was |
+//! | `raises` | what was promised of stored pieces after they were stored |
 //! | `pieces/ab/abcd…` | stored pieces, by key |
 //! | `incoming/17` | pieces that have not been committed |
 //! | `shares/abcd…` | what is shared, with its manifest |

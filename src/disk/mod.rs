@@ -29,6 +29,7 @@ mod lock;
 mod outflow;
 mod own;
 mod piece_file;
+mod raises;
 #[cfg(any(test, feature = "sim"))]
 pub mod record;
 mod recovery;
@@ -61,6 +62,7 @@ use kept::Kept;
 use layout::Layout;
 use lock::Lock;
 use own::Own;
+use raises::Raises;
 use recovery::Stock;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -103,6 +105,7 @@ pub struct Disk {
     /// Not begun, in the order in which they were submitted.
     submitted: VecDeque<(DiskId, DiskOp)>,
     commits: Commits,
+    raises: Raises,
     /// Each has a slice, then it is the next one's turn.
     tasks: VecDeque<(DiskId, Box<dyn Task>)>,
     /// One after the other, when nothing else is to be done.
@@ -149,6 +152,7 @@ impl Disk {
             targets: Targets::default(),
             submitted: VecDeque::new(),
             commits: Commits::default(),
+            raises: Raises::default(),
             tasks: VecDeque::new(),
             idle_tasks: VecDeque::new(),
             done: VecDeque::new(),
@@ -230,7 +234,8 @@ impl Disk {
 
     /// Whether [`run`](Disk::run) has something to do.
     pub fn has_work(&self) -> bool {
-        !self.submitted.is_empty() || self.commits.has_work() || !self.tasks.is_empty()
+        let begun = self.commits.has_work() || self.raises.has_work() || !self.tasks.is_empty();
+        begun || !self.submitted.is_empty()
     }
 
     /// Whether [`run_idle`](Disk::run_idle) has something to do, now or once the medium has answered.
@@ -272,6 +277,7 @@ impl Disk {
         let mut left = budget_bytes;
         let more = !self.submitted.is_empty();
         self.begin_submitted(&mut left);
+        self.raises.flush(&self.layout, &mut self.done);
         // A stream of commits leaves a quarter to the others.
         let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
         let rest = self.run_commits(left - kept, budget_bytes, more);
@@ -295,6 +301,7 @@ impl Disk {
             let more = !self.submitted.is_empty();
             let mut left = u64::MAX;
             self.begin_submitted(&mut left);
+            self.raises.flush(&self.layout, &mut self.done);
             self.tasks.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
         }
@@ -363,6 +370,9 @@ impl Disk {
             DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
             DiskOp::Read(extent) => {
                 Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
+            }
+            DiskOp::Raise { key, replicas, expires } => {
+                return self.raises.push(layout, id, &key, replicas, expires);
             }
             DiskOp::VerifyFile(file) => {
                 let task = Verify::open_file(layout.path(&file.place), &file)?;
@@ -445,6 +455,7 @@ impl Disk {
             | DiskOp::Read(_)
             | DiskOp::Verify { .. }
             | DiskOp::VerifyFile(_)
+            | DiskOp::Raise { .. }
             | DiskOp::Commit { .. }
             | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
         }

@@ -58,14 +58,17 @@ pub(super) fn make_rooms(layout: &Layout) -> bool {
 pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Damaged) -> Stock {
     let mut clearing = Clearing { failures: 0 };
     let roomy = make_rooms(layout);
-    for name in ["identity.key", "ages", "ages.copy", "peers", "records", "scrub", watch::TRIAL] {
+    for name in ["identity.key", "ages", "ages.copy", "peers", "records", "scrub", "raises", watch::TRIAL] {
         clearing.remove(&super::layout::temporary(&layout.file(name)));
     }
     clearing.remove(&layout.file(watch::TRIAL));
     for path in clearing.files_in(&layout.incoming()) {
         clearing.remove(&path);
     }
-    let pieces = pieces(layout, &mut clearing, last.ages.clean);
+    let mut pieces = pieces(layout, &mut clearing, last.ages.clean);
+    if let Err(error) = super::raises::recover(layout, &mut pieces, clearing.is_done()) {
+        clearing.failed("read", &layout.file("raises"), &error);
+    }
     let shares = shares(layout, &mut clearing, last);
     let kept: BTreeSet<PathBuf> = shares.iter().map(|share| layout.path(&share.place)).collect();
     for path in clearing.files_in(&layout.cache()) {

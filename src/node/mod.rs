@@ -203,6 +203,12 @@ enum Waiting {
     Inspect(inspect::Question, Place),
     /// A look at a piece that a peer complained of.
     Recheck,
+    /// A stored piece that an offer asks to be kept longer or on more nodes.
+    Raise {
+        stream: StreamId,
+        request: u32,
+        key: Key,
+    },
     /// A piece or a file that is read again.
     Scrub,
 }
@@ -489,6 +495,7 @@ impl Node {
                 self.committed(now, stream, request, incoming, done.result);
             }
             Waiting::Explain(command) => self.explain_disk(now, command, done.result),
+            Waiting::Raise { stream, request, key } => self.raised(now, stream, request, &key, done.result),
             Waiting::Scrub => self.scrubbed(now, done.result),
             Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, done.result),
             Waiting::Recheck => self.rechecked(now, done.result),

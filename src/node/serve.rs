@@ -38,8 +38,9 @@ impl Node {
                 self.explain_answered(now, inspection, result);
             }
             TransferEvent::Offered { stream, request, offer, .. } => {
-                let verdict = self.judge(now, &offer);
-                self.machines.transfer.admit(now, stream, request, verdict);
+                if let Some(verdict) = self.judge(now, stream, request, &offer) {
+                    self.machines.transfer.admit(now, stream, request, verdict);
+                }
             }
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
                 self.arrived(stream, request, incoming, bytes);
@@ -185,27 +186,55 @@ impl Node {
         }
     }
 
-    fn judge(&mut self, now: Instant, offer: &Offer) -> Verdict {
+    /// What to answer to an offer; `None` when something has to be written down first.
+    fn judge(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict> {
         if self.config.leaf || self.machines.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
-            return Verdict::Refuse(Refusal::NotClose);
+            return Some(Verdict::Refuse(Refusal::NotClose));
         }
         if self.is_leaving() && !self.machines.store.has(&offer.key) {
-            return Verdict::Refuse(Refusal::Busy);
+            return Some(Verdict::Refuse(Refusal::Busy));
         }
         if !self.health.is_well() && !self.machines.store.has(&offer.key) {
-            return Verdict::Refuse(match self.health.health() {
+            return Some(Verdict::Refuse(match self.health.health() {
                 DiskHealth::Full => Refusal::NoSpace,
                 _ => Refusal::Disk,
-            });
+            }));
         }
         if self.full_until.is_some_and(|until| now < until) && !self.machines.store.has(&offer.key) {
-            return Verdict::Refuse(Refusal::NoSpace);
+            return Some(Verdict::Refuse(Refusal::NoSpace));
         }
         match self.machines.store.admit(now, offer) {
-            Admission::Have => Verdict::Have,
-            Admission::Send { incoming } => Verdict::Send { incoming },
-            Admission::Refuse(reason) => Verdict::Refuse(reason),
+            Admission::Have => Some(Verdict::Have),
+            Admission::Send { incoming } => Some(Verdict::Send { incoming }),
+            Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
+            Admission::Raise { replicas, expires } => {
+                let key = offer.key;
+                let op = DiskOp::Raise { key, replicas, expires };
+                self.machines.disk(op, Waiting::Raise { stream, request, key });
+                None
+            }
         }
+    }
+
+    /// What is promised of a stored piece from now on is on disk, so the offer that asked for it is answered.
+    pub(super) fn raised(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        key: &Key,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let verdict = match result {
+            Ok(_) if self.machines.store.piece(key).is_some() => Verdict::Have,
+            // It went meanwhile.
+            Ok(_) => Verdict::Refuse(Refusal::Busy),
+            Err(error) => {
+                self.machines.store.not_raised(key);
+                Verdict::Refuse(self.unwritten(now, &error))
+            }
+        };
+        self.machines.transfer.admit(now, stream, request, verdict);
     }
 
     /// A piece is here and verified; it is acknowledged once it is on disk.

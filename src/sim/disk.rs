@@ -233,6 +233,7 @@ impl Disk {
             DiskOp::Copy { from, .. } => (u64::from(from.length) * 2, 0),
             DiskOp::Read(extent) => (u64::from(extent.length), 0),
             DiskOp::VerifyFile(file) => (file.length, 0),
+            DiskOp::Raise { .. } => (64, 1),
             DiskOp::Verify { piece, .. } => (u64::from(piece.extent.length), 0),
             DiskOp::WriteTarget { bytes, .. } => (bytes.len() as u64, 0),
             DiskOp::WritePiece { bytes, .. } => (bytes.len() as u64, 2),
@@ -275,6 +276,11 @@ impl Disk {
             }
             DiskOp::Read(extent) => {
                 return Ok(DiskReply::Bytes(joined(self.read(&extent)?).bytes().to_vec()));
+            }
+            DiskOp::Raise { key, replicas, expires } => {
+                let (meta, _) = self.pieces.get_mut(&key).ok_or_else(missing)?;
+                meta.replicas = meta.replicas.max(replicas);
+                meta.expires = meta.expires.max(expires);
             }
             DiskOp::VerifyFile(file) => {
                 return self.verify_file(&file).map(|soundness| DiskReply::Verified { soundness });

@@ -44,6 +44,14 @@ const EXPIRED_PER_CALL_MAX: usize = 64;
 pub enum Admission {
     /// The piece is here and on disk.
     Have,
+    /// The piece is here, and is kept longer or on more nodes than it was: it is had once the disk has written that down.
+    /// See [`Store::not_raised`].
+    Raise {
+        /// How many nodes are to keep it.
+        replicas: u8,
+        /// When it expires, in seconds of the node's age.
+        expires: u64,
+    },
     /// There is room: the piece goes to [`Place::Incoming`] of this number. See [`Store::arrives`].
     Send {
         /// The number, which never comes again in this run.
@@ -306,17 +314,23 @@ impl Store {
     }
 
     /// Decides on an offer. A piece that is here is kept as long and on as many nodes as the most demanding offer
-    /// asked (until a restart, which remembers what it was stored with).
+    /// asked.
     pub fn admit(&mut self, now: Instant, offer: &Offer) -> Admission {
         if !is_possible(offer) {
             return Admission::Refuse(Refusal::Invalid);
         }
         let expires = self.age(now).saturating_add(u64::from(offer.lifetime));
-        let replicas = self.pieces.get(&offer.key).map(|piece| piece.replicas);
-        if self.pieces.raise(&offer.key, offer.replicas, expires) || self.is_published(&offer.key) {
-            if replicas.is_some_and(|replicas| replicas < offer.replicas) {
-                self.changes.extend(self.pieces.get(&offer.key).map(PieceChange::Kept));
-            }
+        let before = self.pieces.get(&offer.key).map_or(0, |piece| piece.replicas);
+        let age = self.age(now);
+        if let Some(write) = self.pieces.raise(&offer.key, offer.replicas, expires, age) {
+            let raised = self.pieces.get(&offer.key);
+            self.changes.extend(raised.filter(|piece| piece.replicas > before).map(PieceChange::Kept));
+            return match raised.filter(|_| write) {
+                Some(PieceMeta { replicas, expires, .. }) => Admission::Raise { replicas, expires },
+                None => Admission::Have,
+            };
+        }
+        if self.is_published(&offer.key) {
             return Admission::Have;
         }
         if self.incoming.contains(&offer.key) || self.incoming.len() >= self.incoming_max {
@@ -335,6 +349,11 @@ impl Store {
         let Offer { key, content, length, input_offset, replicas, mode, .. } = *offer;
         let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires };
         Admission::Send { incoming: self.incoming.promise(meta, cost) }
+    }
+
+    /// What an offer raised could not be written down.
+    pub fn not_raised(&mut self, key: &Key) {
+        self.pieces.not_written(key);
     }
 
     /// The first bytes of an admitted piece are here: from now on its space is reserved, at the cost of the cache if need be.

@@ -11,11 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes that a stored piece takes on disk besides its content.
 pub const PIECE_OVERHEAD_BYTES: u64 = 128;
 
+/// A life that is longer by less than this, or by less than a sixteenth of what is left of it, is not written down.
+const RAISE_SECONDS_MIN: u64 = 3600;
+
 /// What is known of a stored piece besides its key.
 #[derive(Clone, Copy)]
 struct Piece {
     input_offset: u64,
     expires: u64,
+    /// What the disk knows of that.
+    written: u64,
     length: u32,
     content: Content,
     replicas: u8,
@@ -84,7 +89,8 @@ impl Pieces {
     pub(super) fn insert(&mut self, meta: &PieceMeta) {
         self.remove(&meta.key);
         let PieceMeta { key, content, length, input_offset, replicas, mode, expires } = *meta;
-        self.table.insert(key, Piece { input_offset, expires, length, content, replicas, mode });
+        self.table
+            .insert(key, Piece { written: expires, input_offset, expires, length, content, replicas, mode });
         self.expiries.insert((expires, key));
         self.bytes += self.cost(&key, length);
         self.directories[usize::from(key.0[0])] += 1;
@@ -100,18 +106,32 @@ impl Pieces {
         Some(meta(*key, &piece))
     }
 
-    /// Keeps a piece longer or on more nodes, never shorter or on fewer. `false` when it is not here.
-    pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64) -> bool {
-        let Some(piece) = self.table.get_mut(key) else {
-            return false;
-        };
+    /// Keeps a piece longer or on more nodes, never shorter or on fewer, at the age `age`. `None` when it is not here; else
+    /// whether that is so much more than the disk knows that it has to be written down.
+    pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64, age: u64) -> Option<bool> {
+        let piece = self.table.get_mut(key)?;
+        let more = replicas > piece.replicas;
         piece.replicas = piece.replicas.max(replicas);
         if expires > piece.expires {
             self.expiries.remove(&(piece.expires, *key));
             self.expiries.insert((expires, *key));
             piece.expires = expires;
         }
-        true
+        // Offers of the same piece ask for about the same time. Flash is not worn out for a few seconds.
+        let slack = (piece.written.saturating_sub(age) / 16).min(RAISE_SECONDS_MIN);
+        let longer = piece.expires > piece.written.saturating_add(slack);
+        let write = more || longer;
+        if write {
+            piece.written = piece.expires;
+        }
+        Some(write)
+    }
+
+    /// What was raised could not be written down: the next offer tries again.
+    pub(super) fn not_written(&mut self, key: &Key) {
+        if let Some(piece) = self.table.get_mut(key) {
+            piece.written = 0;
+        }
     }
 
     /// The age at which the next piece expires, and which.
@@ -121,7 +141,7 @@ impl Pieces {
 }
 
 fn meta(key: Key, piece: &Piece) -> PieceMeta {
-    let Piece { input_offset, expires, length, content, replicas, mode } = *piece;
+    let Piece { input_offset, expires, length, content, replicas, mode, .. } = *piece;
     PieceMeta { key, content, length, input_offset, replicas, mode, expires }
 }
 
@@ -199,13 +219,39 @@ mod tests {
         pieces.insert(&piece(1, 150, 30));
         assert_eq!((pieces.len(), pieces.bytes()), (2, 350 + 2 * PIECE_OVERHEAD_BYTES));
         assert_eq!(pieces.next_expiry(), Some((30, Key([1; 32]))));
-        assert!(pieces.raise(&Key([1; 32]), 1, 60));
+        assert_eq!(pieces.raise(&Key([1; 32]), 1, 60, 0), Some(true));
         assert_eq!(pieces.get(&Key([1; 32])), Some(piece(1, 150, 60)));
         assert_eq!(pieces.next_expiry(), Some((40, Key([2; 32]))));
-        assert!(pieces.raise(&Key([2; 32]), 5, 10) && !pieces.raise(&Key([3; 32]), 5, 10));
+        assert_eq!(pieces.raise(&Key([2; 32]), 5, 10, 0), Some(true));
+        assert_eq!(pieces.raise(&Key([2; 32]), 5, 10, 0), Some(false), "it is known");
+        assert_eq!(pieces.raise(&Key([3; 32]), 5, 10, 0), None);
         assert_eq!(pieces.remove(&Key([2; 32])), Some(PieceMeta { replicas: 5, ..piece(2, 200, 40) }));
         assert_eq!(pieces.remove(&Key([2; 32])), None);
         pieces.remove(&Key([1; 32]));
         assert_eq!((pieces.len(), pieces.bytes(), pieces.next_expiry()), (0, 0, None));
+    }
+
+    #[test]
+    fn little_longer_is_not_written_down_until_it_adds_up_or_writing_failed() {
+        let mut pieces = Pieces::new(Costs::new(0));
+        let year = 365 * 24 * 3600;
+        let piece = PieceMeta {
+            key: Key([1; 32]),
+            content: Content::File,
+            length: 1,
+            input_offset: 0,
+            replicas: 2,
+            mode: crate::io::Mode::UNKNOWN,
+            expires: year,
+        };
+        pieces.insert(&piece);
+        let mut raise = |expires| pieces.raise(&piece.key, 2, expires, 0);
+        assert_eq!(raise(year + 3000), Some(false));
+        assert_eq!(raise(year + 3601), Some(true));
+        assert_eq!(raise(year + 7000), Some(false));
+        assert_eq!(pieces.get(&piece.key).unwrap().expires, year + 7000);
+        pieces.not_written(&piece.key);
+        assert_eq!(pieces.raise(&piece.key, 1, 1, 0), Some(true), "what failed is tried again");
+        assert_eq!(pieces.raise(&piece.key, 3, 1, 0), Some(true));
     }
 }

@@ -88,10 +88,12 @@ fn an_offer_of_what_is_here_only_ever_raises_what_was_promised() {
     keep(&mut store, &offer(1, 500));
     assert_eq!(
         store.admit(NOW, &Offer { replicas: 7, mode: Mode::UNKNOWN, lifetime: 10, ..offer(1, 500) }),
-        Admission::Have
+        Admission::Raise { replicas: 7, expires: 100 }
     );
     assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 100) }));
-    assert_eq!(store.admit(NOW + Duration::from_secs(50), &offer(1, 500)), Admission::Have);
+    let later = NOW + Duration::from_secs(50);
+    assert_eq!(store.admit(later, &offer(1, 500)), Admission::Raise { replicas: 7, expires: 150 });
+    assert_eq!(store.admit(later, &offer(1, 500)), Admission::Have, "that is promised already");
     assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 150) }));
 }
 
@@ -150,7 +152,8 @@ fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece()
     assert!(store.stats().over);
     assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
     assert_eq!(store.add_share(cached(&one)), Err(Full));
-    assert_eq!(store.admit(NOW, &offer(2, 400)), Admission::Have, "what is here is here");
+    let longer = Admission::Raise { replicas: 3, expires: 100 };
+    assert_eq!(store.admit(NOW, &offer(2, 400)), longer, "what is here is here");
     // Others have it: it may go, and then there is room again.
     assert!(store.remove_piece(&key(1)) && !store.stats().over);
     let fewer = Limits { pieces_max: 2, ..limits(1 << 20) };
@@ -450,7 +453,7 @@ fn what_becomes_of_a_stored_piece_is_told_once() {
     assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 3));
     assert_eq!(store.admit(NOW, &wanted(2)), Admission::Have);
     assert_eq!(store.poll_change(), None, "fewer were asked for than it is kept on already");
-    assert_eq!(store.admit(NOW, &wanted(5)), Admission::Have);
+    assert_eq!(store.admit(NOW, &wanted(5)), Admission::Raise { replicas: 5, expires: 100 });
     assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 5));
     assert!(store.remove_piece(&wanted(3).key) && !store.remove_piece(&wanted(3).key));
     assert_eq!(store.poll_change(), Some(PieceChange::Dropped(wanted(3).key)));

@@ -148,7 +148,9 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     let liar = somebody();
     let mut stream = Stream::proven(&node, &liar);
     for request in 0..3 {
-        stream.send(&Frame::Store { request, offer: offer(Content::File, key, 1000) }).unwrap();
+        // Of different files: of one that it lied about it may offer nothing more for a while.
+        let claimed = Key(*blake3::hash(&content(30 + u64::from(request), 1000)).as_bytes());
+        stream.send(&Frame::Store { request, offer: offer(Content::File, claimed, 1000) }).unwrap();
         let answer = stream.frame().unwrap();
         assert!(matches!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Accept { have: false, .. }, _))));
         stream.send(&Frame::StoreData { request, length: 1000 }).unwrap();
@@ -248,4 +250,34 @@ fn what_is_left_to_the_host_is_never_filled_up() {
     let node = Node::start(&["--keep-free", "0"]);
     let mut stream = Stream::proven(&node, &somebody());
     assert!(store_tiny(&mut stream, 1));
+}
+
+#[test]
+fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
+    let node = Node::start(&[]);
+    let bytes = [1, 0];
+    let key = Key(*blake3::hash(&bytes).as_bytes());
+    let mut stream = Stream::proven(&node, &somebody());
+    assert!(store_tiny(&mut stream, 1));
+    let more = Offer { replicas: 9, lifetime: 30 * 24 * 3600, ..offer(Content::File, key, 2) };
+    stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
+    let answer = stream.frame().unwrap();
+    let had = Frame::Accept { request: 2, have: true };
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(had, answer.len())));
+    // It was acknowledged, so it is on disk.
+    node.signal(rustix::process::Signal::KILL);
+    let (_, scratch) = node.ended();
+    let node = Node::start_in(scratch, &[]);
+    let mut stream = Stream::proven(&node, &somebody());
+    stream.send(&Frame::Inspect { question: 1, keys: &[key] }).unwrap();
+    let answer = stream.frame().unwrap();
+    let Ok(Parsed::Frame(Frame::Inspected { entries, .. }, _)) = Frame::parse(&answer) else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(entries[0].get().map(|entry| entry.replicas), Some(9));
+    // Nothing new is written for what is promised already.
+    let length = std::fs::metadata(node.dir().join("raises")).unwrap().len();
+    stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
+    stream.frame().unwrap();
+    assert_eq!(std::fs::metadata(node.dir().join("raises")).unwrap().len(), length);
 }

@@ -4,6 +4,7 @@ mod commits;
 mod directory;
 mod files;
 mod intake;
+mod raises;
 mod sources;
 mod targets;
 mod verify;

@@ -165,12 +165,17 @@ impl<'a> Drive<'a> {
     /// One of the operations that may share a batch. Not more than one of those that replace each other.
     fn ask(&mut self, number: u64) -> Result<Ask, DiskError> {
         if number == 0 {
-            match self.rng.below(8) {
+            match self.rng.below(10) {
                 0 => return Ok(self.save_peers()),
                 1 => return Ok(self.save_records()),
                 2 => return Ok(self.save_age()),
                 3 => {
                     if let Some(ask) = self.remove_a_piece() {
+                        return Ok(ask);
+                    }
+                }
+                5 | 6 => {
+                    if let Some(ask) = self.raise_a_piece() {
                         return Ok(ask);
                     }
                 }
@@ -213,6 +218,17 @@ impl<'a> Drive<'a> {
         let pieces = self.now.sure_pieces();
         let meta = pieces.get(self.rng.below(pieces.len() as u64) as usize)?;
         Some((DiskOp::Remove(Place::Piece(meta.key)), vec![Change::Piece(meta.key, None)]))
+    }
+
+    /// A piece is to be kept on more nodes and longer.
+    fn raise_a_piece(&mut self) -> Option<Ask> {
+        let pieces = self.now.sure_pieces();
+        let meta = *pieces.get(self.rng.below(pieces.len() as u64) as usize)?;
+        let replicas = meta.replicas.saturating_add(self.rng.below(3) as u8);
+        let expires = meta.expires.saturating_add(self.rng.below(100));
+        let raised = PieceMeta { replicas, expires, ..meta };
+        let op = DiskOp::Raise { key: meta.key, replicas, expires };
+        Some((op, vec![Change::Piece(meta.key, Some(raised))]))
     }
 
     /// Fresh content, and the key that it has.
