@@ -11,6 +11,7 @@ mod room;
 mod scrub;
 #[path = "../support/mod.rs"]
 mod support;
+mod targets;
 
 use elver::node::command::{Command, Reply, Response, Stage};
 use network::{MIB, Node, Swarm, content, file, wait_for};
