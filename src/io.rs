@@ -43,7 +43,7 @@ pub enum Place {
 }
 
 /// What a file looked like when it was hashed. One that looks different is not served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct FileStamp {
     /// Length in bytes.
     pub length: u64,
@@ -51,13 +51,23 @@ pub struct FileStamp {
     pub modified: i64,
     /// Inode number.
     pub inode: u64,
+    /// The file's mode. It goes with the file and says nothing of its content, so two stamps that differ in it are equal.
+    pub mode: Mode,
 }
+
+impl PartialEq for FileStamp {
+    fn eq(&self, other: &Self) -> bool {
+        (self.length, self.modified, self.inode) == (other.length, other.modified, other.inode)
+    }
+}
+
+impl Eq for FileStamp {}
 
 /// The permission bits of a file, as the one who put it in has them: read, write and execute, never set-user-id and the like.
 ///
 /// They are a hint. The address says nothing of them, so any source may claim others, and of several claims the first counts.
-/// Who takes them over takes no more than whether the file can be executed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// A download takes over no more than whether the file can be executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Mode(Option<u16>);
 
 impl Mode {
@@ -90,11 +100,15 @@ impl Mode {
         self.0.map_or(0, |bits| bits | Mode::KNOWN)
     }
 
-    /// What a file gets that has been made with the permissions `made`: those, and the right to execute it for each that has
-    /// it according to this mode and may read it. A claim that nothing proves opens a file to nobody.
+    /// Whether the file can be executed: its owner may.
+    pub fn is_executable(self) -> bool {
+        self.bits().is_some_and(|bits| bits & 0o100 != 0)
+    }
+
+    /// The permissions of a file that was made with the permissions `made`: when this mode is that of an executable, all may
+    /// execute it that may read it. A claim that nothing proves gives nobody more to read or to write.
     pub fn applied_to(self, made: u32) -> u32 {
-        let executable = self.bits().unwrap_or(0) & 0o111;
-        made & 0o777 | executable & (made >> 2)
+        if self.is_executable() { made | (made >> 2) & 0o111 } else { made }
     }
 }
 
@@ -314,6 +328,9 @@ pub enum DiskOp {
     FinishTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
+        /// The mode that it has elsewhere: one that can be executed there can be executed here. A file that replaces
+        /// another has that one's mode instead.
+        mode: Mode,
     },
     /// Give the open file of a download up. Answer: [`DiskReply::Done`].
     CloseTarget {
@@ -503,20 +520,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_lets_those_execute_a_file_that_may_read_it_and_nothing_more() {
+    fn those_execute_an_executable_that_may_read_it_and_nothing_else_changes() {
         for (published, made, applied) in [
             (0o755, 0o644, 0o755),
             (0o755, 0o600, 0o700),
-            (0o700, 0o644, 0o744),
+            (0o700, 0o644, 0o755),
             (0o777, 0o640, 0o750),
             (0o111, 0o666, 0o777),
             (0o666, 0o600, 0o600),
             (0o4755, 0o644, 0o755),
+            (0o011, 0o644, 0o644),
             (0o000, 0o644, 0o644),
         ] {
             assert_eq!(Mode::of(published).applied_to(made), applied, "{published:o} on {made:o}");
         }
         assert_eq!(Mode::UNKNOWN.applied_to(0o644), 0o644);
+        // What was fetched into a node's own cache, which only its owner reads, is an executable for the next one too.
+        assert!(Mode::of(Mode::of(0o755).applied_to(0o600)).is_executable());
     }
 
     #[test]

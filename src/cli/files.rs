@@ -16,7 +16,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 pub(super) const GET_AFTER_HELP: &str = "\
-An interrupted download goes on where it stopped when it is asked for again with the same output.
+An interrupted download goes on where it stopped when it is asked for again with the same output. A file that can be
+executed where it was put can be executed where it arrives, by those who may read it.
 
 Examples:
   elver get HASH                        into ./HASH

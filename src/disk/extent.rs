@@ -2,7 +2,7 @@
 
 use super::error::{changed, disk_error, failed, refused};
 use super::outflow::Source;
-use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp};
+use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp, Mode};
 use rustix::fs::{Advice, OFlags, fadvise};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// What a file looks like.
 pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
     let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-    FileStamp { length: metadata.len(), modified, inode: metadata.ino() }
+    let mode = Mode::of(metadata.mode());
+    FileStamp { length: metadata.len(), modified, inode: metadata.ino(), mode }
 }
 
 /// Opens a regular file for reading. What is not one is refused, and a pipe does not block whoever opens it.

@@ -363,9 +363,9 @@ impl Disk {
                 let wish = Wish { place, manifest, force, name };
                 Box::new(Open::begin(wish, &self.own, &mut self.targets)?)
             }
-            DiskOp::FinishTarget { place } => {
+            DiskOp::FinishTarget { place, mode } => {
                 let target = self.targets.to_fill(&place, &layout.path(&place))?;
-                Box::new(Finish::begin(place, target)?)
+                Box::new(Finish::begin(place, mode, target)?)
             }
             DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
             DiskOp::Read(extent) => {

@@ -5,14 +5,14 @@ use super::durable::{Replace, replace};
 use super::error::{failed, refused};
 use super::layout::Layout;
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, FileStamp, Place, Share};
+use crate::io::{DiskError, DiskErrorKind, FileStamp, Mode, Place, Share};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
-use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -26,7 +26,9 @@ struct Trailer {
     manifest_length: U32,
     path_length: U32,
     lifetime: U32,
-    reserved_word: [u8; 4],
+    /// Zero where nothing is known of it, as in files of versions that had none.
+    mode: U16,
+    reserved_half: [u8; 2],
     length: U64,
     modified: I64,
     inode: U64,
@@ -73,7 +75,8 @@ pub(super) fn save(layout: &Layout, share: &Share) -> Result<(), DiskError> {
         manifest_length: U32::new(manifest.len() as u32),
         path_length: U32::new(path.len() as u32),
         lifetime: U32::new(share.lifetime),
-        reserved_word: [0; 4],
+        mode: U16::new(share.stamp.mode.encode()),
+        reserved_half: [0; 2],
         length: U64::new(share.stamp.length),
         modified: I64::new(share.stamp.modified),
         inode: U64::new(share.stamp.inode),
@@ -110,7 +113,8 @@ pub(super) fn parse(bytes: &[u8], hash: &Key) -> Option<Share> {
         true => Place::Cache(*hash),
         false => Place::File(Path::new(OsStr::from_bytes(path)).into()),
     };
-    let stamp = FileStamp { length, modified: trailer.modified.get(), inode: trailer.inode.get() };
+    let mode = Mode::decode(trailer.mode.get()).unwrap_or_default();
+    let stamp = FileStamp { length, modified: trailer.modified.get(), inode: trailer.inode.get(), mode };
     (manifest.length() == length).then(|| Share {
         manifest: Arc::new(manifest),
         place,

@@ -102,7 +102,8 @@ impl Placement {
         let input_offset =
             if content == Content::Chunk { self.share.manifest.chunk_offset(piece as u32) } else { 0 };
         let (replicas, lifetime) = (self.share.replicas, self.share.lifetime);
-        let (length, mode) = (extent.length, Mode::UNKNOWN);
+        let mode = if content == Content::Chunk { Mode::UNKNOWN } else { self.share.stamp.mode };
+        let length = extent.length;
         Offer { key, content, length, input_offset, replicas, mode, lifetime }
     }
 }

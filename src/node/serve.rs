@@ -53,9 +53,9 @@ impl Node {
             }
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
-            TransferEvent::Root { download, root, .. } => {
+            TransferEvent::Root { download, root, mode } => {
                 if !self.explain_root(now, download, &root) {
-                    self.downloads.handle_root(now, download, root, &mut self.machines);
+                    self.downloads.handle_root(now, download, root, mode, &mut self.machines);
                 }
             }
             TransferEvent::ChunkDone { download, index } => {
@@ -175,7 +175,7 @@ impl Node {
         match self.machines.store.partial(key) {
             // No file holds the manifest of a download until that is complete.
             Some(manifest) if found.is_none() && !manifest.is_single() => {
-                let (bytes, what) = (manifest.encode(), (Content::Manifest, Mode::UNKNOWN));
+                let (bytes, what) = (manifest.encode(), (Content::Manifest, self.downloads.mode(key)));
                 self.machines.transfer.serve_from_memory(now, stream, request, what, bytes);
             }
             _ => {

@@ -7,8 +7,8 @@ use super::blob::{Blob, Slice, joined};
 use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, FileStamp, PieceAt,
-    PieceMeta, Place, Recovered, Share, Sink, Soundness, Space,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, FileStamp, Mode,
+    PieceAt, PieceMeta, Place, Recovered, Share, Sink, Soundness, Space,
 };
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
@@ -301,7 +301,7 @@ impl Disk {
                 self.write(&to.place, to.offset, slice)?;
                 return Ok(DiskReply::Copied { key });
             }
-            DiskOp::FinishTarget { place } => return self.finish(&place),
+            DiskOp::FinishTarget { place, mode } => return self.finish(&place, mode),
             DiskOp::CloseTarget { place, delete } => {
                 if delete {
                     self.delete(&place)?;
@@ -395,18 +395,18 @@ impl Disk {
         Ok(DiskReply::Opened { path, good: Vec::new(), old })
     }
 
-    fn finish(&mut self, place: &Place) -> Result<DiskReply, DiskError> {
+    fn finish(&mut self, place: &Place, mode: Mode) -> Result<DiskReply, DiskError> {
+        let file = self.get_mut(place).ok_or_else(missing)?;
+        file.stamp.mode = Mode::of(mode.applied_to(0o644));
+        let stamp = file.stamp;
         match place {
             Place::Partial(path) => {
                 let file = self.partial.remove(&**path).ok_or_else(missing)?;
-                let (stamp, path) = (file.stamp, path.to_path_buf());
+                let path = path.to_path_buf();
                 self.user.insert(path.clone(), file);
                 Ok(DiskReply::Finished { stamp, path })
             }
-            _ => {
-                let stamp = self.get(place).ok_or_else(missing)?.stamp;
-                Ok(DiskReply::Finished { stamp, path: PathBuf::new() })
-            }
+            _ => Ok(DiskReply::Finished { stamp, path: PathBuf::new() }),
         }
     }
 
@@ -570,7 +570,8 @@ impl Disk {
 
     fn fresh(&mut self, length: u64) -> File {
         self.inodes += 1;
-        let stamp = FileStamp { length, modified: self.inodes as i64, inode: self.inodes };
+        let stamp =
+            FileStamp { length, modified: self.inodes as i64, inode: self.inodes, mode: Mode::of(0o644) };
         File { parts: BTreeMap::new(), length, synced: false, stamp }
     }
 
@@ -658,7 +659,6 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::Mode;
     use crate::manifest::{Content, HashAs};
 
     fn stored(disk: &mut Disk, key: u8, crash: Option<Crash>, seed: u64) -> bool {

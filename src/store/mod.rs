@@ -267,7 +267,10 @@ impl Store {
 
     /// The mode of the file whose own hash this is, as far as it is known.
     pub fn mode(&self, key: &Key) -> Mode {
-        self.pieces.get(key).map_or(Mode::UNKNOWN, |meta| meta.mode)
+        match self.pieces.get(key) {
+            Some(meta) => meta.mode,
+            None => self.files.share(key).map_or(Mode::UNKNOWN, |share| share.stamp.mode),
+        }
     }
 
     /// The stored pieces, in the order of their keys.

@@ -41,7 +41,7 @@ fn path(name: &str) -> Place {
 }
 
 fn share(manifest: &Arc<Manifest>, place: Place) -> Arc<Share> {
-    let stamp = FileStamp { length: manifest.length(), modified: 5, inode: 6 };
+    let stamp = FileStamp { length: manifest.length(), modified: 5, inode: 6, mode: Mode::of(0o755) };
     let manifest = manifest.clone();
     Arc::new(Share { manifest, place, stamp, replicas: 0, lifetime: 60, replicated: false, synced: true })
 }

@@ -3,6 +3,7 @@
 mod blame;
 mod downloads;
 mod explain;
+mod modes;
 mod network;
 mod put;
 mod repair;

@@ -4,12 +4,13 @@ use super::{Target, Targets, name};
 use crate::disk::check::{Check, Holes, Step};
 use crate::disk::kept::Kept;
 use crate::disk::tasks::{Slice, Task};
-use crate::io::{DiskError, DiskReply, Place};
+use crate::io::{DiskError, DiskReply, Mode, Place};
 use std::sync::Arc;
 
 /// Gives a file its final name, after every byte has been hashed again if another program may have written into it.
 pub(in crate::disk) struct Finish {
     place: Place,
+    mode: Mode,
     target: Arc<Target>,
     check: Option<Check>,
     named: bool,
@@ -17,13 +18,13 @@ pub(in crate::disk) struct Finish {
 
 impl Finish {
     /// Begins. Nothing is written into the file any more, unless chunks turn out to be spoiled.
-    pub(in crate::disk) fn begin(place: Place, target: Arc<Target>) -> Result<Self, DiskError> {
+    pub(in crate::disk) fn begin(place: Place, mode: Mode, target: Arc<Target>) -> Result<Self, DiskError> {
         target.freeze(true);
         let check = target.take_suspicion()?.then(|| {
             let (file, manifest) = (Arc::clone(&target.file), Arc::clone(&target.manifest));
             Check::new(file, target.path.clone(), manifest, Holes::Zeros)
         });
-        Ok(Finish { place, target, check, named: false })
+        Ok(Finish { place, mode, target, check, named: false })
     }
 }
 
@@ -37,7 +38,7 @@ impl Task for Finish {
                 return Ok(Some(DiskReply::Spoiled { good }));
             }
         }
-        let reply = name::give(&self.target)?;
+        let reply = name::give(&self.target, self.mode)?;
         self.named = true;
         Ok(Some(reply))
     }

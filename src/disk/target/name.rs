@@ -5,7 +5,7 @@ use crate::disk::error::{failed, refused};
 use crate::disk::extent::stamp_of;
 use crate::disk::files;
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskReply};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, Mode};
 use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags, access, statx};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -124,7 +124,7 @@ pub(super) fn shorter(name: &Path, hash: &Key) -> PathBuf {
 }
 
 /// Gives a complete file its final name.
-pub(super) fn give(target: &Target) -> Result<DiskReply, DiskError> {
+pub(super) fn give(target: &Target, mode: Mode) -> Result<DiskReply, DiskError> {
     let (path, name) = (&target.path, &target.name);
     let tried = |error: io::Error| failed("create", name, error);
     if !target.has_name(path) {
@@ -132,6 +132,11 @@ pub(super) fn give(target: &Target) -> Result<DiskReply, DiskError> {
         return Err(refused(DiskErrorKind::Lost, path, what));
     }
     let before = target.file.metadata().map_err(tried)?;
+    let made = before.permissions().mode() & 0o777;
+    if mode.applied_to(made) != made {
+        // The mode is a hint: the content is what was asked for, whether or not it can be executed.
+        let _ = files::set_mode(&target.file, mode.applied_to(made));
+    }
     if path != name {
         match name.symlink_metadata() {
             Ok(there) if target.force => {

@@ -192,7 +192,7 @@ fn downloaded(disk: &mut Disk, bytes: &[u8]) -> Share {
     ask(disk, DiskOp::OpenTarget { place: place.clone(), manifest: manifest_of(bytes), force: false })
         .unwrap();
     ask(disk, DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() }).unwrap();
-    ask(disk, DiskOp::FinishTarget { place: place.clone() }).unwrap();
+    ask(disk, DiskOp::FinishTarget { place: place.clone(), mode: Mode::UNKNOWN }).unwrap();
     let share = Share { synced: false, ..share_of(bytes, &place, disk) };
     ask(disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
     share

@@ -33,7 +33,7 @@ fn write(disk: &mut Disk, place: &Place, bytes: &[u8]) -> Result<DiskReply, Disk
 }
 
 fn finish(disk: &mut Disk, place: &Place) -> Result<DiskReply, DiskError> {
-    ask(disk, DiskOp::FinishTarget { place: place.clone() })
+    ask(disk, DiskOp::FinishTarget { place: place.clone(), mode: Mode::UNKNOWN })
 }
 
 fn finished(disk: &mut Disk, place: &Place) -> PathBuf {

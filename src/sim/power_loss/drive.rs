@@ -513,7 +513,9 @@ impl<'a> Drive<'a> {
             self.submit_one(DiskOp::Remove(place.clone()), Vec::new())?;
             return Ok(None);
         }
-        match self.submit_one(DiskOp::FinishTarget { place: place.clone() }, Vec::new())? {
+        match self
+            .submit_one(DiskOp::FinishTarget { place: place.clone(), mode: Mode::of(0o755) }, Vec::new())?
+        {
             DiskReply::Finished { stamp, .. } => Ok(Some(stamp)),
             _ => Ok(None),
         }

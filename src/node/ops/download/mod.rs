@@ -20,7 +20,7 @@ mod verdict;
 pub(in crate::node) use table::{Downloads, Order};
 
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Extent, FileStamp, Place, Share};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Extent, FileStamp, Mode, Place, Share};
 use crate::manifest::Manifest;
 use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, SharedFile, Stage};
 use crate::node::machines::Machines;
@@ -62,6 +62,8 @@ pub(in crate::node) struct Download {
     path: Option<PathBuf>,
     timeout: Option<Duration>,
     phase: Phase,
+    /// The file's mode, as the source of the root says.
+    mode: Mode,
     /// Known once the root is.
     chunks: Option<Chunks>,
     announced: bool,
@@ -132,6 +134,7 @@ impl Download {
             path: None,
             timeout,
             phase: Phase::Root,
+            mode: machines.store.mode(&hash),
             chunks: None,
             announced: false,
             content: None,
@@ -233,8 +236,8 @@ impl Download {
     }
 
     /// The network had the root.
-    fn handle_root(&mut self, now: Instant, root: Root, machines: &mut Machines) {
-        self.progress_at = now;
+    fn handle_root(&mut self, now: Instant, root: Root, mode: Mode, machines: &mut Machines) {
+        (self.progress_at, self.mode) = (now, mode);
         let manifest = match root {
             Root::Manifest(manifest, _) => Some(manifest),
             Root::File(content) => {
@@ -271,7 +274,11 @@ impl Download {
             return self.part_complete(now, machines);
         }
         self.phase = Phase::Finishing;
-        self.disk(DiskOp::FinishTarget { place: self.place.clone() }, Step::Finish, machines);
+        self.disk(
+            DiskOp::FinishTarget { place: self.place.clone(), mode: self.mode },
+            Step::Finish,
+            machines,
+        );
     }
 
     /// No known node has these chunks.
@@ -348,7 +355,7 @@ impl Download {
 
     fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
         match found {
-            Found::Root(root) => self.handle_root(now, root, machines),
+            Found::Root(root) => self.handle_root(now, root, self.mode, machines),
             Found::Here(extent) => self.disk(DiskOp::Read(extent), Step::LocalRoot, machines),
             Found::Elsewhere => {
                 machines.transfer.fetch(now, self.id, self.hash, &[]);

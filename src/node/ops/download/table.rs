@@ -3,7 +3,7 @@
 use super::{Download, Phase, Step};
 use crate::dht::LookupId;
 use crate::id::{Key, NodeId};
-use crate::io::{DiskError, DiskReply};
+use crate::io::{DiskError, DiskReply, Mode};
 use crate::node::Purpose;
 use crate::node::command::{CommandId, FailureReason, Part, SharedFile};
 use crate::node::machines::Machines;
@@ -127,9 +127,15 @@ impl Downloads {
         now: Instant,
         id: DownloadId,
         root: Root,
+        mode: Mode,
         machines: &mut Machines,
     ) {
-        self.with(now, id, machines, |download, machines| download.handle_root(now, root, machines));
+        self.with(now, id, machines, |download, machines| download.handle_root(now, root, mode, machines));
+    }
+
+    /// The mode of a file that is being fetched, as the source of its root says.
+    pub(in crate::node) fn mode(&self, hash: &Key) -> Mode {
+        self.under_way.values().find(|download| download.hash == *hash).map_or(Mode::UNKNOWN, |it| it.mode)
     }
 
     /// A chunk is in its place and verified.

@@ -41,7 +41,7 @@ impl Bench {
     fn root(&mut self, manifest: &Arc<Manifest>) {
         let root = Root::Manifest(Arc::clone(manifest), manifest.encode());
         let id = self.ids()[0];
-        self.downloads.handle_root(self.now, id, root, &mut self.machines);
+        self.downloads.handle_root(self.now, id, root, Mode::UNKNOWN, &mut self.machines);
     }
 
     /// The disk operations that were asked for and not answered.
