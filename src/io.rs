@@ -40,6 +40,14 @@ pub enum Place {
     Partial(Arc<Path>),
     /// A file in the node's own cache, whole or being downloaded.
     Cache(Key),
+    /// One chunk of a file that is on its way to a client: it starts at offset 0. Each has a file of its own, written once:
+    /// bytes that were sent from it may be shared with the socket.
+    Window {
+        /// The number of the window.
+        window: u64,
+        /// The chunk.
+        chunk: u32,
+    },
 }
 
 /// What a file looked like when it was hashed. One that looks different is not served.

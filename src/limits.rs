@@ -32,6 +32,13 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// Downloads under way.
     pub downloads_max: usize,
+    /// Files that are streamed to clients at a time.
+    pub reads_max: usize,
+    /// Downloads, and files to be streamed, that wait for their turn.
+    pub downloads_queued_max: usize,
+    /// Bytes on disk of one file that is being streamed; at least three of its chunks, whose size is at most 16 MiB. They
+    /// do not count towards the quota: with `reads_max` this is their own bound.
+    pub read_window_bytes: u64,
     /// Peers that one download takes from.
     pub sources_per_download_max: usize,
     /// Peers that are sent content at a time.
@@ -58,6 +65,8 @@ pub struct Limits {
     pub descriptors_passed_max: usize,
     /// Files that are served from passed descriptors because the node may not open them itself.
     pub descriptors_shared_max: usize,
+    /// Clients connected to the control socket. More wait, in order, until one leaves.
+    pub clients_max: usize,
     /// What content may take of the line.
     pub rates: Rates,
 }
@@ -75,6 +84,11 @@ pub struct Rates {
     /// From one peer.
     pub peer_download: u64,
 }
+
+/// The most clients of the control socket that can be told apart.
+pub const CLIENTS_MAX: usize = 4096;
+
+const READ_WINDOW_BYTES_MAX: u64 = 1 << 30;
 
 /// The least rate, in bytes per second: a chunk that comes slower than this looks to other nodes as if it did not come.
 pub const RATE_MIN: u64 = 16 << 10;
@@ -94,6 +108,9 @@ impl Default for Limits {
             requests_per_stream_max: 64,
             requests_in_flight_max: 64,
             downloads_max: 8,
+            reads_max: 8,
+            downloads_queued_max: 1024,
+            read_window_bytes: 8 << 20,
             sources_per_download_max: 32,
             uploads_max: 8,
             blamed_peers_max: 256,
@@ -107,6 +124,7 @@ impl Default for Limits {
             commands_per_client_max: 256,
             descriptors_passed_max: 64,
             descriptors_shared_max: 64,
+            clients_max: 256,
             rates: Rates::default(),
         }
     }
@@ -150,6 +168,15 @@ impl Limits {
             (self.sources_per_download_max >= 1, "a download needs a source"),
             (self.sources_per_download_max < self.streams_max, "one download must not use up every stream"),
             (self.blamed_peers_max >= 1, "a peer that sends wrong content must not be asked again at once"),
+            (self.reads_max >= 1, "what is streamed must have its turn"),
+            (
+                self.read_window_bytes <= READ_WINDOW_BYTES_MAX,
+                "a window of more than 1 GiB is no window, but a download",
+            ),
+            (
+                self.clients_max >= 1 && self.clients_max <= CLIENTS_MAX,
+                "1 to 4,096 clients can be told apart",
+            ),
             (self.uploads_max >= 1, "whoever takes must be able to give"),
             (
                 self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,

@@ -2,10 +2,10 @@
 //!
 //! One connection is one command: a line of JSON goes in (a [`Command`]), lines of JSON come back
 //! ([`Response`]), the last of them [`Response::Done`] or [`Response::Failed`]. Closing the connection takes the
-//! command back.
+//! command back. After a [`Response::Content`] come as many raw bytes as it says.
 
 use crate::net::{CONTROL_SOCKET, connect_control};
-use crate::node::command::{Command, Failure, Progress, Reply, Response};
+use crate::node::command::{Command, Content, Failure, Progress, Reply, Response};
 use core::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// The longest answer: the list of every file that a node can share is well below it.
 const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// How much is read from the daemon at a time.
+const READ_BYTES: usize = 256 << 10;
 
 /// A connection to the daemon in one directory.
 pub struct Client {
@@ -94,7 +97,10 @@ impl Client {
     pub fn connect(dir: &Path) -> Result<Client, ClientError> {
         let socket = dir.join(CONTROL_SOCKET);
         match connect_control(dir) {
-            Ok(stream) => Ok(Client { stream: BufReader::new(stream), socket, line: Vec::new() }),
+            Ok(stream) => {
+                let stream = BufReader::with_capacity(READ_BYTES, stream);
+                Ok(Client { stream, socket, line: Vec::new() })
+            }
             Err(error) => Err(ClientError::NoDaemon { socket, error }),
         }
     }
@@ -147,6 +153,28 @@ impl Client {
         response.map(Some).map_err(|error| self.nonsense(error.to_string()))
     }
 
+    /// Hands over the content that follows a [`Response::Content`], as it arrives, until `take` fails.
+    pub fn receive_content<E: From<ClientError>>(
+        &mut self,
+        content: Content,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut rest = content.length as usize;
+        while rest > 0 {
+            let arrived = match self.stream.fill_buf() {
+                Ok([]) => return Err(self.gone(None).into()),
+                Ok(arrived) => arrived,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.gone(Some(error)).into()),
+            };
+            let count = rest.min(arrived.len());
+            take(&arrived[..count])?;
+            self.stream.consume(count);
+            rest -= count;
+        }
+        Ok(())
+    }
+
     /// Sends a command and waits for its end. `on_progress` hears what comes before that.
     pub fn request(
         dir: &Path,
@@ -160,6 +188,9 @@ impl Client {
                 Response::Progress(progress) => on_progress(&progress),
                 Response::Done(reply) => return Ok(reply),
                 Response::Failed(failure) => return Err(ClientError::Refused(failure)),
+                Response::Content(_) => {
+                    return Err(client.nonsense("content that was not asked for".to_owned()));
+                }
             }
         }
     }

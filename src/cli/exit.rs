@@ -26,6 +26,8 @@ pub enum Exit {
     Unverified = 6,
     /// No space on disk, or the quota is used up.
     NoSpace = 7,
+    /// Too much is going on: it is worth trying later.
+    Busy = 8,
 }
 
 /// The exit codes as `--help` shows them.
@@ -37,7 +39,8 @@ pub const EXIT_CODES_HELP: &str = "Exit codes:
   4  no daemon runs, or no peer is reachable
   5  stored on fewer nodes than a quorum
   6  content does not verify
-  7  no space on disk, or the quota is used up";
+  7  no space on disk, or the quota is used up
+  8  busy, try later";
 
 impl Exit {
     /// The number.
@@ -56,6 +59,7 @@ impl Exit {
             Exit::BelowQuorum => "below_quorum",
             Exit::Unverified => "unverified",
             Exit::NoSpace => "no_space",
+            Exit::Busy => "busy",
         }
     }
 
@@ -83,6 +87,7 @@ impl From<FailureReason> for Exit {
             FailureReason::Unreachable => Exit::Unreachable,
             FailureReason::Unverified => Exit::Unverified,
             FailureReason::NoSpace => Exit::NoSpace,
+            FailureReason::Busy => Exit::Busy,
         }
     }
 }
@@ -152,6 +157,7 @@ mod tests {
             Exit::BelowQuorum,
             Exit::Unverified,
             Exit::NoSpace,
+            Exit::Busy,
         ];
         for (index, (exit, line)) in all.into_iter().zip(EXIT_CODES_HELP.lines().skip(1)).enumerate() {
             assert_eq!(usize::from(exit.code()), index);

@@ -16,6 +16,7 @@ pub mod progress;
 mod demo;
 mod explain;
 mod files;
+mod get;
 mod inspect;
 mod limit;
 mod logging;
@@ -23,6 +24,7 @@ mod node;
 mod opened;
 mod pipeline;
 mod put;
+mod read;
 mod scrub;
 #[cfg(test)]
 mod testing;
@@ -78,8 +80,8 @@ enum Subcommand {
     #[command(after_help = put::AFTER_HELP)]
     Put(put::PutArguments),
     /// Fetch a file by its address, every byte verified
-    #[command(after_help = files::GET_AFTER_HELP)]
-    Get(files::GetArguments),
+    #[command(after_help = get::GET_AFTER_HELP)]
+    Get(get::GetArguments),
     /// Stop sharing a file; the file itself stays where it lies
     Rm(files::RemoveArguments),
     /// List the files that this node shares
@@ -196,7 +198,7 @@ fn run(arguments: Arguments) -> Exit {
     let result = match arguments.command {
         Subcommand::Node(arguments) => node::run(&mut context, arguments, log.as_ref()),
         Subcommand::Put(arguments) => put::run(&mut context, &arguments),
-        Subcommand::Get(arguments) => files::get(&mut context, &arguments),
+        Subcommand::Get(arguments) => get::get(&mut context, &arguments),
         Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),
         Subcommand::Ls => files::list(&mut context),
         Subcommand::Set(arguments) => values::set(&mut context, &arguments),
@@ -277,6 +279,7 @@ mod tests {
             &format!("elver get {hash} --range 5-4"),
             &format!("elver get {hash} --range -"),
             &format!("elver get {hash} --range 1-2 --offset 4"),
+            &format!("elver get {hash} {hash} nothex"),
             "elver limit --upload 1",
             "elver limit --streams 2",
             "elver put",

@@ -112,6 +112,7 @@ pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result
             }
             Ok(Response::Done(reply)) => return Err(context.unexpected(&reply)),
             Ok(Response::Failed(failure)) => return Err(ClientError::Refused(failure).into()),
+            Ok(Response::Content(_)) => debug_assert!(false, "content that was not asked for"),
             Err(error) => return Err(error.into()),
         }
     };

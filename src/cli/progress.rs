@@ -83,12 +83,14 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::HandingOver => "handing over",
         Stage::Scrubbing => "reading",
         Stage::Waiting => "waiting for who has the rest",
+        Stage::Queued => "waiting for its turn",
     }
 }
 
 fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
     let template = match (stage, total_known) {
         (Stage::LookingUp, _) => "{msg}: {pos} nodes asked",
+        (Stage::Queued, _) => "{msg}: {pos} come first",
         (Stage::Replicating | Stage::HandingOver, true) => "{msg} [{bar:30}] {pos}/{len} pieces",
         (Stage::Replicating | Stage::HandingOver, false) => "{msg}: {pos} pieces",
         (Stage::Inspecting, true) => "{msg} [{bar:30}] {pos}/{len} answers",
@@ -119,6 +121,7 @@ mod tests {
             Stage::HandingOver,
             Stage::Scrubbing,
             Stage::Waiting,
+            Stage::Queued,
         ] {
             for known in [false, true] {
                 style_of(stage, known);

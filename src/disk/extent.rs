@@ -68,7 +68,7 @@ impl OpenExtent {
     }
 
     /// Reads the next bytes into the start of `buffer`; 0 when there are no more.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, DiskError> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, DiskError> {
         self.check()?;
         let count = buffer.len().min(self.remaining as usize);
         let read = self.file.read_at(&mut buffer[..count], self.offset);

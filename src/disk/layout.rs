@@ -79,6 +79,7 @@ impl Layout {
             Place::File(path) => path.to_path_buf(),
             Place::Partial(path) => appended(path, "part"),
             Place::Cache(hash) => self.cache().join(hash.to_string()),
+            Place::Window { window, chunk } => self.incoming().join(format!("w{window}-{chunk}")),
         }
     }
 }
@@ -114,6 +115,7 @@ mod tests {
         let pairs = [
             (Place::Piece(key), format!("/d/pieces/ab/{hex}")),
             (Place::Incoming(17), "/d/incoming/17".to_owned()),
+            (Place::Window { window: 3, chunk: 4 }, "/d/incoming/w3-4".to_owned()),
             (Place::ShareManifest(key), format!("/d/shares/{hex}")),
             (Place::Cache(key), format!("/d/cache/{hex}")),
             (Place::Partial(Path::new("/u/f.tar").into()), "/u/f.tar.part".to_owned()),

@@ -51,6 +51,7 @@ use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskLook, DiskOp, DiskReply, Extent, PassedId, Place,
     Recovered, Share, Sink, Soundness, Space,
 };
+use crate::manifest::HashAs;
 use ages::Diary;
 use check::{Check, Holes};
 use commit::Commits;
@@ -431,6 +432,10 @@ impl Disk {
                 self.unsynced.remove(&share.manifest.hash());
                 self.kept.forget(&share.place);
                 return targets::forget(layout, &share);
+            }
+            DiskOp::WriteTarget { place: place @ Place::Window { .. }, offset, bytes } => {
+                let sink = Sink { place, offset, length: bytes.len() as u32, hash_as: HashAs::Root };
+                self.open_sink(&sink)?.write(&bytes)?;
             }
             DiskOp::WriteTarget { place, offset, bytes } => {
                 let target = self.targets.to_fill(&place, &layout.path(&place))?;

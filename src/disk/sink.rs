@@ -36,7 +36,7 @@ impl OpenSink {
     pub(super) fn open(layout: &Layout, targets: &Targets, sink: &Sink) -> Result<Self, DiskError> {
         let path = layout.path(&sink.place);
         let (output, zeros) = match sink.place {
-            Place::Incoming(_) => (open_piece(path)?, None),
+            Place::Incoming(_) | Place::Window { .. } => (open_piece(path)?, None),
             Place::Cache(_) | Place::Partial(_) => {
                 (Output::Target(targets.to_fill(&sink.place, &path)?), Some(Zeros::new(sink)))
             }

@@ -12,7 +12,7 @@ use std::io;
 pub(super) fn delete(layout: &Layout, place: &Place) -> Result<DiskReply, DiskError> {
     let path = layout.path(place);
     match place {
-        Place::Piece(_) | Place::Incoming(_) | Place::Cache(_) => {
+        Place::Piece(_) | Place::Incoming(_) | Place::Cache(_) | Place::Window { .. } => {
             remove(&path).map_err(|error| failed("delete", &path, error))?;
             Ok(DiskReply::Done)
         }

@@ -22,11 +22,11 @@ mod testing;
 mod throttle;
 mod udp;
 
-use crate::disk::{Disk, OpenError, Outflow, Way};
+use crate::disk::{Disk, OpenError, OpenExtent, Outflow, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
-use crate::io::{Place, Space};
+use crate::io::{DiskError, Extent, Place, Space};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
@@ -221,6 +221,8 @@ pub struct Driver {
     /// Commands given through [`command`](Driver::command), and what was answered to them.
     commands: u64,
     responses: VecDeque<(CommandId, Response)>,
+    /// Content for the embedding program, in order: as much as the windows of its reads hold.
+    contents: VecDeque<(CommandId, Reading)>,
     /// When it was told to stop, the time at which it stops whatever is unfinished.
     stop_at: Option<Instant>,
     /// When it last looked at the node's directory.
@@ -238,7 +240,7 @@ impl Driver {
         let (mut disk, recovered, secret) = Disk::open(&config.dir).map_err(StartError::Directory)?;
         disk.keep_open_at_most(config.limits.descriptors_shared_max);
         let (udp, listener, addr) = listen(config.listen)?;
-        let control = Control::bind(&config.dir)?;
+        let control = Control::bind(&config.dir, config.limits.clients_max)?;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let (mut udp, mut listener, mut control) = (udp, TcpListener::from_std(listener), control);
@@ -292,6 +294,7 @@ impl Driver {
             turns: Histogram::default(),
             commands: 0,
             responses: VecDeque::new(),
+            contents: VecDeque::new(),
             stop_at: None,
             looked_at: Instant::ZERO,
             idle_at: Instant::ZERO,
@@ -387,6 +390,50 @@ impl Driver {
     /// The next answer to a command of the embedding program's.
     pub fn poll_response(&mut self) -> Option<(CommandId, Response)> {
         self.responses.pop_front()
+    }
+
+    /// Takes the next bytes of a file that the embedding program reads ([`Command::Read`]) into the start of `buffer`; 0 when
+    /// none are here. How many have come is said by [`Response::Content`]. More are fetched as these are taken. After an
+    /// error the read is over.
+    pub fn read_content(&mut self, command: CommandId, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        let Some(at) = self.contents.iter().position(|(id, _)| *id == command) else { return Ok(0) };
+        let read = match &mut self.contents[at].1 {
+            Reading::Open(open) => open.read(buffer).map(|read| (read, open.remaining() == 0)),
+            Reading::Waiting(extent) => match self.disk.open_extent(extent) {
+                Ok(mut open) => {
+                    let read = open.read(buffer);
+                    let over = open.remaining() == 0;
+                    self.contents[at].1 = Reading::Open(open);
+                    read.map(|read| (read, over))
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match read {
+            Ok((read, over)) => {
+                if over {
+                    self.contents.remove(at);
+                }
+                let now = self.clock.now();
+                self.node.handle_content_sent(now, command, read as u64);
+                self.carry_out(now);
+                self.send_datagrams();
+                Ok(read)
+            }
+            Err(error) => {
+                self.cancel(command);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a command of the embedding program's back: a download or a read that nobody else waits for ends.
+    pub fn cancel(&mut self, command: CommandId) {
+        self.contents.retain(|(id, _)| *id != command);
+        let now = self.clock.now();
+        self.node.handle_cancel(now, command);
+        self.carry_out(now);
+        self.send_datagrams();
     }
 
     /// Asks the loop to end in order. A program that turns it itself calls this and then [`run`](Driver::run), which returns
@@ -500,6 +547,7 @@ impl Driver {
                     self.node.handle_command(now, id, command);
                 }
                 Request::Cancel(id) => self.node.handle_cancel(now, id),
+                Request::Sent(id, bytes) => self.node.handle_content_sent(now, id, bytes),
             }
             self.carry_out(now);
         }
@@ -580,6 +628,13 @@ impl Driver {
                         _ => self.responses.push_back((command, response)),
                     }
                 }
+                Output::Content { command, content, extent } => match command.0 & EMBEDDED {
+                    0 => self.control.send_content(command, content, extent, &self.disk),
+                    _ => {
+                        self.contents.push_back((command, Reading::Waiting(extent)));
+                        self.responses.push_back((command, Response::Content(content)));
+                    }
+                },
                 Output::Stop => self.begin_stopping(now),
             }
         }
@@ -595,6 +650,14 @@ impl Driver {
         ];
         status.counters.extend(turns.map(|(name, value)| (name.to_owned(), value)));
     }
+}
+
+/// Content for the embedding program.
+enum Reading {
+    /// Not opened yet.
+    Waiting(Extent),
+    /// What is left of it.
+    Open(OpenExtent),
 }
 
 fn name_of(command: &Command) -> &'static str {

@@ -128,13 +128,14 @@ pub enum Command {
         #[serde(default)]
         uploads: Option<usize>,
     },
-    /// Fetch a part of a file into the node's cache, whose path is told in every answer. What was fetched stays there for a
-    /// while. Answered like [`Command::Get`].
+    /// Read a file, or a part of one, in order: its bytes come with the answers ([`Response::Content`]), each of them
+    /// verified. Nothing of it is kept.
     Read {
         /// The file's address.
         hash: Key,
-        /// Which part.
-        part: Part,
+        /// Which part; `None` is all of it.
+        #[serde(default)]
+        part: Option<Part>,
         /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
         #[serde(default)]
         timeout: Option<u32>,
@@ -158,13 +159,17 @@ pub enum Part {
 }
 
 impl Part {
-    /// Which bytes of a file of `length` bytes these are; `None` when there are none there.
+    /// Which bytes of a file of `length` bytes these are; `None` when it ends before they begin. No bytes at all are a
+    /// part too, where the file has that place.
     pub fn of(&self, length: u64) -> Option<core::ops::Range<u64>> {
-        let range = match *self {
-            Part::Between { start, end } => start..end.unwrap_or(length).min(length),
-            Part::Last(bytes) => length.saturating_sub(bytes)..length,
-        };
-        (!range.is_empty()).then_some(range)
+        match *self {
+            Part::Between { start, end } => {
+                let end = end.unwrap_or(u64::MAX);
+                let is_there = start < length || start == 0 || start == length && end <= start;
+                is_there.then(|| start..end.min(length).max(start))
+            }
+            Part::Last(bytes) => Some(length.saturating_sub(bytes)..length),
+        }
     }
 }
 
@@ -174,10 +179,24 @@ impl Part {
 pub enum Response {
     /// It goes on.
     Progress(Progress),
+    /// Bytes of a file. Over the control socket, as many raw bytes as it says follow this line; a program that has a node
+    /// inside takes them with [`Driver::read_content`](crate::net::Driver::read_content).
+    Content(Content),
     /// It is done.
     Done(Reply),
     /// It failed.
     Failed(Failure),
+}
+
+/// A run of bytes of a file that is being read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Content {
+    /// The first byte, counted from the start of the file: where the run before it ended.
+    pub offset: u64,
+    /// How many bytes: at least one.
+    pub length: u32,
+    /// How long the file is.
+    pub file_length: u64,
 }
 
 /// How far a command has come.
@@ -219,6 +238,8 @@ pub enum Stage {
     Scrubbing,
     /// Looking for nodes that have what is missing: nothing has come for a while.
     Waiting,
+    /// Waiting for its turn: [`done`](Progress::done) says how many others come first.
+    Queued,
 }
 
 /// What a command that is done found.
@@ -251,6 +272,19 @@ pub enum Reply {
         /// Where it is.
         #[serde(with = "path")]
         path: PathBuf,
+        /// How many nodes content came from.
+        sources: u32,
+    },
+    /// Every byte that was to be read has been sent, verified.
+    Read {
+        /// The file's address.
+        hash: Key,
+        /// The file's length in bytes.
+        length: u64,
+        /// The first byte that was read.
+        start: u64,
+        /// How many bytes were read.
+        bytes: u64,
         /// How many nodes content came from.
         sources: u32,
     },
@@ -359,6 +393,8 @@ pub enum FailureReason {
     Unverified,
     /// No space on disk, or the quota is used up: exit code 7.
     NoSpace,
+    /// Too much of this kind is going on, and it is worth trying later: exit code 8.
+    Busy,
 }
 
 /// A shared file.

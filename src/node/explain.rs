@@ -47,8 +47,8 @@ impl Node {
     pub(super) fn explain(&mut self, now: Instant, id: CommandId, hash: Key, timeout: Option<u32>) {
         if self.explains.len() >= EXPLAINS_MAX {
             let message =
-                format!("{EXPLAINS_MAX} files are being explained, and no more are allowed: try again");
-            return self.machines.fail(id, FailureReason::Failed, message);
+                format!("{EXPLAINS_MAX} files are being explained, and no more are allowed: try later");
+            return self.machines.fail(id, FailureReason::Busy, message);
         }
         let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs(seconds.max(1).into()));
         self.explains.insert(id, Explain::new(hash, now + timeout));
@@ -129,8 +129,8 @@ impl Node {
         let sources: Vec<Contact> = explain.providers.iter().chain(&explain.near).copied().collect();
         if !self.machines.transfer.fetch(now, download, explain.hash, &sources) {
             self.end_explain(now, id);
-            let message = "too many downloads are under way to fetch the manifest: try again";
-            self.machines.fail(id, FailureReason::Failed, message);
+            let message = "too many downloads are under way to fetch the manifest: try later";
+            self.machines.fail(id, FailureReason::Busy, message);
         }
     }
 

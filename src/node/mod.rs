@@ -12,7 +12,7 @@
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
 //! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node, `inspect`
-//! what they ask about its copies, `put` and `placement` bring files into the network, `ops::download` brings them out,
+//! what they ask about its copies, `put` and `placement` bring files into the network, `ops::download` brings them out and `ops::read` streams them,
 //! `explain` finds out how safe they are (`inquiry` whom to ask, `explanation` what the answers come to), `values` handles
 //! named values, `housekeeping` what has to be done from time to time.
 
@@ -68,6 +68,7 @@ use leave::Leaving;
 use machines::Machines;
 use membership::Told;
 use ops::download::{Downloads, Order, Step};
+use ops::read::{self, Reads};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
 use ops::shrink::Shrink;
@@ -173,6 +174,7 @@ pub struct Node {
     rechecks: Rechecks,
     leaving: Option<Leaving>,
     downloads: Downloads,
+    reads: Reads,
     explains: BTreeMap<CommandId, Explain>,
     /// Questions to other nodes about what they have.
     inspections: BTreeMap<InspectId, Asking>,
@@ -191,6 +193,7 @@ enum Waiting {
     Nothing,
     Put(CommandId),
     Download(DownloadId, Step),
+    Read(DownloadId, read::Step),
     Commit {
         stream: StreamId,
         request: u32,
@@ -301,7 +304,8 @@ impl Node {
             uplink: Uplink::new(now),
             rechecks: Rechecks::default(),
             leaving: None,
-            downloads: Downloads::new(config.limits.downloads_max),
+            downloads: Downloads::new(&config.limits),
+            reads: Reads::new(&config.limits),
             explains: BTreeMap::new(),
             inspections: BTreeMap::new(),
             housekeeping: Housekeeping::new(now),
@@ -358,6 +362,7 @@ impl Node {
             self.machines.replication.next_deadline(),
             self.leaving.as_ref().map(Leaving::next_deadline),
             self.downloads.next_deadline(),
+            self.reads.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
             self.scrub.next_deadline(&self.machines),
@@ -491,6 +496,7 @@ impl Node {
             }
             Waiting::Put(command) => self.put_disk(now, command, done.result),
             Waiting::Download(download, step) => self.download_disk(now, download, step, done.result),
+            Waiting::Read(id, step) => self.read_disk(now, id, step, done.result),
             Waiting::Commit { stream, request, incoming } => {
                 self.committed(now, stream, request, incoming, done.result);
             }
@@ -569,8 +575,7 @@ impl Node {
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {
-                let order = Order { id, hash, target: None, force: false, part: Some(part), timeout };
-                self.downloads.start(now, order, &mut self.machines);
+                self.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
                 let mut limits = self.config.limits.clone();
@@ -611,10 +616,18 @@ impl Node {
         }
     }
 
-    /// Nobody waits for the answer to a command any more. A download that nobody waits for ends; everything else goes on.
+    /// Bytes of a command's content ([`Output::Content`]) have left for the client.
+    pub fn handle_content_sent(&mut self, now: Instant, command: CommandId, bytes: u64) {
+        self.reads.handle_sent(now, command, bytes, &mut self.machines);
+        self.settle(now);
+    }
+
+    /// Nobody waits for the answer to a command any more. A download that nobody waits for ends, and so does a
+    /// read; everything else goes on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
         self.early.retain(|(early, _)| *early != id);
         self.downloads.cancel(now, id, &mut self.machines);
+        self.reads.cancel(now, id, &mut self.machines);
         self.end_explain(now, id);
         self.scrub.cancel(id);
         self.settle(now);
@@ -631,6 +644,7 @@ impl Node {
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.leave_timeout(now);
         self.downloads.handle_timeout(now, &mut self.machines);
+        self.reads.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
         self.explains_timeout(now);
         self.scrub.handle_timeout(now, &mut self.machines);
@@ -685,6 +699,7 @@ impl Node {
             }
         }
         self.downloads.review(now, &mut self.machines);
+        self.reads.review(now, &mut self.machines);
         self.review_explains(now);
         while let Some(output) = self.machines.transfer.poll_output() {
             self.machines.outputs.push_back(Output::Stream(output));
@@ -696,17 +711,32 @@ impl Node {
         match event {
             DhtEvent::Providers { lookup, contacts } => {
                 self.downloads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
+                self.reads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
                 self.explain_providers_found(now, lookup, &contacts);
             }
             DhtEvent::Finished { lookup, closest, record, asked, .. } => {
                 match self.machines.lookups.remove(&lookup) {
                     Some(Purpose::Providers(download)) => {
                         let machines = &mut self.machines;
-                        self.downloads.handle_providers_looked_up(now, download, &closest, asked, machines);
+                        match self.reads.contains(download) {
+                            true => self
+                                .reads
+                                .handle_providers_looked_up(now, download, &closest, asked, machines),
+                            false => self
+                                .downloads
+                                .handle_providers_looked_up(now, download, &closest, asked, machines),
+                        }
                     }
                     Some(Purpose::Holders(download, key)) => {
                         let machines = &mut self.machines;
-                        self.downloads.handle_holders_looked_up(now, download, key, &closest, machines);
+                        match self.reads.contains(download) {
+                            true => {
+                                self.reads.handle_holders_looked_up(now, download, key, &closest, machines)
+                            }
+                            false => self
+                                .downloads
+                                .handle_holders_looked_up(now, download, key, &closest, machines),
+                        }
                     }
                     Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
                     Some(Purpose::Placement(hash, piece)) => {

@@ -31,8 +31,8 @@ impl Node {
         if self.puts.len() >= self.config.limits.commands_max {
             return self.machines.fail(
                 id,
-                FailureReason::Failed,
-                "too many files are being put at once; try again",
+                FailureReason::Busy,
+                "too many files are being put at once; try later",
             );
         }
         let replicas = replicas.unwrap_or(self.config.replicas);

@@ -2,6 +2,7 @@
 
 use super::command::DiskHealth;
 use super::ops::download::Step;
+use super::ops::read;
 use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
 use super::{Node, Waiting};
@@ -55,21 +56,28 @@ impl Node {
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
             TransferEvent::Root { download, root, mode } => {
                 if !self.explain_root(now, download, &root) {
-                    self.downloads.handle_root(now, download, root, mode, &mut self.machines);
+                    match self.reads.contains(download) {
+                        true => self.reads.handle_root(now, download, root, &mut self.machines),
+                        false => self.downloads.handle_root(now, download, root, mode, &mut self.machines),
+                    }
                 }
             }
             TransferEvent::ChunkDone { download, index } => {
                 self.downloads.handle_chunk(now, download, index, &mut self.machines);
+                self.reads.handle_chunk(now, download, index, &mut self.machines);
             }
             TransferEvent::Complete { download, sources } => {
                 self.downloads.handle_complete(now, download, sources, &mut self.machines);
+                self.reads.handle_complete(now, download, sources, &mut self.machines);
             }
             TransferEvent::SourcesNeeded { download, keys } => {
                 self.downloads.handle_sources_needed(now, download, &keys, &mut self.machines);
+                self.reads.handle_sources_needed(now, download, &keys, &mut self.machines);
             }
             TransferEvent::DownloadFailed { download, error } => {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
                 self.downloads.handle_failed(now, download, &error, &mut self.machines);
+                self.reads.handle_failed(now, download, &error, &mut self.machines);
             }
             TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
             TransferEvent::SourceBad { ban, file, key } => self.source_bad(now, &ban, &file, &key),
@@ -108,6 +116,28 @@ impl Node {
             }
         }
         self.downloads.handle_disk(now, download, step, result, &mut self.machines);
+    }
+
+    /// A disk operation of a read ended. What turns out to be changed or rotten here is looked after first.
+    pub(super) fn read_disk(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        step: read::Step,
+        result: Result<DiskReply, DiskError>,
+    ) {
+        let rotten = match &result {
+            Err(error) => Some(error.clone()),
+            Ok(DiskReply::Copied { key }) if self.reads.copied_key(id, step) != Some(*key) => {
+                let message = "a piece here is not what it was any more".to_owned();
+                Some(DiskError { kind: DiskErrorKind::Changed, message })
+            }
+            Ok(_) => None,
+        };
+        if let (Some(error), Some(place)) = (rotten, self.reads.copied_from(id, step).cloned()) {
+            self.send_failed(now, &place, &error);
+        }
+        self.reads.handle_disk(now, id, step, result, &mut self.machines);
     }
 
     /// Whether a piece can be served: it is on disk, or it is the manifest of a download.

@@ -90,6 +90,8 @@ impl Node {
             lookups: dht.lookups as u32,
             streams: self.machines.transfer.streams() as u32,
             downloads: self.downloads.len() as u32,
+            reads: self.reads.len() as u32,
+            queued: (self.downloads.queued() + self.reads.queued()) as u32,
             records: dht.records as u32,
             providers: dht.providers as u32,
             shares: store.shares,
@@ -297,7 +299,9 @@ pub(super) fn path_of(cache_dir: &Path, place: &Place) -> PathBuf {
             PathBuf::from(name)
         }
         Place::Cache(hash) => cache_dir.join(hash.to_string()),
-        Place::Piece(_) | Place::Incoming(_) | Place::ShareManifest(_) => PathBuf::new(),
+        Place::Piece(_) | Place::Incoming(_) | Place::ShareManifest(_) | Place::Window { .. } => {
+            PathBuf::new()
+        }
     }
 }
 

@@ -43,11 +43,9 @@ impl Node {
             Some(publish) => {
                 self.publishing.insert(publish, id);
             }
-            None => self.machines.fail(
-                id,
-                FailureReason::Failed,
-                "too much is being published at once; try again",
-            ),
+            None => {
+                self.machines.fail(id, FailureReason::Busy, "too much is being published at once; try later")
+            }
         }
     }
 
@@ -85,9 +83,7 @@ impl Node {
             Some(lookup) => {
                 self.machines.lookups.insert(lookup, Purpose::Value(id, key));
             }
-            None => {
-                self.machines.fail(id, FailureReason::Failed, "too many lookups are under way; try again")
-            }
+            None => self.machines.fail(id, FailureReason::Busy, "too many lookups are under way; try later"),
         }
     }
 

@@ -74,6 +74,7 @@ pub struct Disk {
     partial: BTreeMap<PathBuf, File>,
     cache: BTreeMap<Key, File>,
     incoming: BTreeMap<u64, File>,
+    windows: BTreeMap<(u64, u32), File>,
     pieces: BTreeMap<Key, (PieceMeta, Slice)>,
     shares: BTreeMap<Key, Share>,
     peers: Vec<u8>,
@@ -107,6 +108,7 @@ impl Disk {
             partial: BTreeMap::new(),
             cache: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            windows: BTreeMap::new(),
             pieces: BTreeMap::new(),
             shares: BTreeMap::new(),
             peers: Vec::new(),
@@ -214,6 +216,11 @@ impl Disk {
         self.pieces.clear();
     }
 
+    /// How many chunks are in windows.
+    pub fn in_windows(&self) -> usize {
+        self.windows.len()
+    }
+
     // Operations.
 
     /// Begins an operation; says when it will have ended.
@@ -293,11 +300,13 @@ impl Disk {
             }
             DiskOp::Check { place, manifest } => return self.check(&place, &manifest),
             DiskOp::WriteTarget { place, offset, bytes } => {
+                self.make(&place, bytes.len() as u64);
                 self.write(&place, offset, Slice::whole(Blob::new(bytes)))?;
             }
             DiskOp::Copy { from, to } => {
                 let slice = joined(self.read(&from)?);
                 let key = slice.key(to.hash_as);
+                self.make(&to.place, u64::from(to.length));
                 self.write(&to.place, to.offset, slice)?;
                 return Ok(DiskReply::Copied { key });
             }
@@ -433,6 +442,7 @@ impl Disk {
                 None
             }
             Place::Incoming(number) => self.incoming.remove(number),
+            Place::Window { window, chunk } => self.windows.remove(&(*window, *chunk)),
             Place::Partial(path) => self.partial.remove(&**path),
             Place::Cache(hash) => self.cache.remove(hash),
             Place::File(_) | Place::ShareManifest(_) => {
@@ -476,13 +486,20 @@ impl Disk {
 
     /// Whether a sink can be opened.
     pub(super) fn open_sink(&mut self, sink: &Sink) -> Result<(), DiskError> {
-        match &sink.place {
-            Place::Incoming(number) if !self.incoming.contains_key(number) => {
-                let file = self.fresh(u64::from(sink.length));
-                self.incoming.insert(*number, file);
-                Ok(())
-            }
-            place => self.get(place).map(drop).ok_or_else(missing),
+        self.make(&sink.place, u64::from(sink.length));
+        self.get(&sink.place).map(drop).ok_or_else(missing)
+    }
+
+    /// Makes the file that a piece arrives in, when it is not there.
+    fn make(&mut self, place: &Place, length: u64) {
+        if self.get(place).is_some() {
+            return;
+        }
+        let file = self.fresh(length);
+        match place {
+            Place::Incoming(number) => drop(self.incoming.insert(*number, file)),
+            Place::Window { window, chunk } => drop(self.windows.insert((*window, *chunk), file)),
+            _ => {}
         }
     }
 
@@ -540,7 +557,8 @@ impl Disk {
 
     /// What the next run finds.
     pub(super) fn recover(&mut self) -> Recovered {
-        for (_, file) in core::mem::take(&mut self.incoming) {
+        let incoming = core::mem::take(&mut self.incoming).into_values();
+        for file in incoming.chain(core::mem::take(&mut self.windows).into_values()) {
             self.used -= held(&file);
         }
         self.ages.boots += 1;
@@ -581,6 +599,7 @@ impl Disk {
             Place::Partial(path) => self.partial.get(&**path),
             Place::Cache(hash) => self.cache.get(hash),
             Place::Incoming(number) => self.incoming.get(number),
+            Place::Window { window, chunk } => self.windows.get(&(*window, *chunk)),
             Place::Piece(_) | Place::ShareManifest(_) => None,
         }
     }
@@ -591,6 +610,7 @@ impl Disk {
             Place::Partial(path) => self.partial.get_mut(&**path),
             Place::Cache(hash) => self.cache.get_mut(hash),
             Place::Incoming(number) => self.incoming.get_mut(number),
+            Place::Window { window, chunk } => self.windows.get_mut(&(*window, *chunk)),
             Place::Piece(_) | Place::ShareManifest(_) => None,
         }
     }

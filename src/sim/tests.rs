@@ -75,6 +75,31 @@ fn files_are_put_and_fetched_and_real_signatures_do_the_same() {
 }
 
 #[test]
+fn what_is_streamed_passes_through_a_window_and_leaves_nothing_behind() {
+    let mut plan = Plan::new(7);
+    (plan.links.loss, plan.links.reorder) = (0.02, 0.02);
+    let mut world = network(plan, 10);
+    let mut work = Workload::default();
+    work.put(&mut world, 1, 12 << 20, 3);
+    work_for(&mut world, &mut work, 120);
+    let file = work.files[0].clone();
+    for (host, crash) in [(7, None), (1, None), (8, Some(1))] {
+        work.read(&mut world, host, &file);
+        work_for(&mut world, &mut work, 1);
+        if let Some(source) = crash {
+            world.crash(source, Crash::Power);
+        }
+        work_for(&mut world, &mut work, 120);
+    }
+    assert_eq!((work.gets.done, work.gets.wrong), (3, 0), "{:?}", work.gets.messages);
+    for host in [7, 8] {
+        assert_eq!(world.hosts[host].disk.in_windows(), 0);
+        assert!(world.hosts[host].disk.cached(&file.hash).is_none());
+    }
+    assert_eq!(world.watch.violations, Vec::<String>::new());
+}
+
+#[test]
 fn content_that_is_not_what_it_should_be_reaches_nobody() {
     let mut world = network(Plan::new(6), 10);
     let mut work = Workload::default();

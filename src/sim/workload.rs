@@ -33,6 +33,8 @@ pub struct Value {
 enum Expected {
     Put(Stored),
     Get(Rc<Blob>),
+    /// What is to come, and how much has.
+    Read(Rc<Blob>, usize),
     Set(Value),
     Lookup(Value),
 }
@@ -117,6 +119,12 @@ impl Workload {
         self.give(world, host, command, Expected::Get(Rc::clone(&file.content)));
     }
 
+    /// Streams a file to a client of a host's.
+    pub fn read(&mut self, world: &mut World, host: usize, file: &Stored) {
+        let command = Command::Read { hash: file.hash, part: None, timeout: Some(120) };
+        self.give(world, host, command, Expected::Read(Rc::clone(&file.content), 0));
+    }
+
     /// Publishes a value at a host.
     pub fn set(&mut self, world: &mut World, host: usize) {
         self.named += 1;
@@ -147,6 +155,16 @@ impl Workload {
 
     /// Takes an answer. What was acknowledged as stored is returned. Anything else that happened is nobody's.
     pub fn take(&mut self, world: &World, happening: &Happening) -> Option<Stored> {
+        if let Happening::Content(_, id, content, bytes) = happening {
+            if let Some((.., Expected::Read(expected, came))) = self.pending.get_mut(id) {
+                let (from, to) = (content.offset as usize, content.offset as usize + content.length as usize);
+                let right =
+                    bytes.as_ref().is_some_and(|bytes| Some(bytes.bytes()) == expected.bytes().get(from..to));
+                self.gets.wrong += u64::from(!right || from != *came);
+                *came = to;
+            }
+            return None;
+        }
         let Happening::Answer(host, id, response) = happening else { return None };
         let (_, _, since, expected) = self.pending.remove(id)?;
         let seconds = world.now().since(since).as_secs_f64();
@@ -163,6 +181,9 @@ impl Workload {
                 let right = found.is_none_or(|found| found.bytes() == content.bytes());
                 self.gets.note(right && content.manifest().hash() == *hash, seconds);
             }
+            (Expected::Read(content, came), Response::Done(Reply::Read { bytes, .. })) => {
+                self.gets.note(came == content.bytes().len() && *bytes == came as u64, seconds);
+            }
             (Expected::Set(value), Response::Done(Reply::Set { .. })) => {
                 self.sets.note(true, seconds);
                 self.values.push(value);
@@ -174,7 +195,7 @@ impl Workload {
             (expected, Response::Failed(Failure { reason, message })) => {
                 let tally = match expected {
                     Expected::Put(_) => &mut self.puts,
-                    Expected::Get(_) => &mut self.gets,
+                    Expected::Get(_) | Expected::Read(..) => &mut self.gets,
                     Expected::Set(_) => &mut self.sets,
                     Expected::Lookup(_) => &mut self.lookups,
                 };

@@ -1,5 +1,6 @@
 //! The world: hosts, links, and one event after the other.
 
+use super::blob::{Slice, joined};
 use super::chance::Chance;
 use super::conduct::Conduct;
 use super::disk::{Change, Crash, Disk, DiskPlan};
@@ -15,7 +16,7 @@ use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::Recovered;
 use crate::limits::Limits;
-use crate::node::command::{Command, CommandId, Reply, Response, Status};
+use crate::node::command::{Command, CommandId, Content, Reply, Response, Status};
 use crate::node::{Node, NodeConfig, Output};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
@@ -75,6 +76,8 @@ pub enum Happening {
     Alarm(u64),
     /// A command is answered: the host, its number, and what.
     Answer(usize, CommandId, Response),
+    /// Content came for a command: the host, its number, which bytes, and what they are, if they could be read.
+    Content(usize, CommandId, Content, Option<Slice>),
     /// A node has left the network and wants to be stopped.
     Stopped(usize),
 }
@@ -534,6 +537,16 @@ impl World {
                 Output::Respond { response: Response::Progress(_), .. } => {}
                 Output::Respond { command, response } => {
                     self.happenings.push_back(Happening::Answer(host, command, response));
+                }
+                Output::Content { command, content, extent } => {
+                    // A client that reads at once.
+                    let now = self.hosts[host].clock(self.now);
+                    let it = &mut self.hosts[host];
+                    let read = it.disk.read(&extent).map(joined);
+                    if let Some(node) = &mut it.node {
+                        node.handle_content_sent(now, command, u64::from(content.length));
+                    }
+                    self.happenings.push_back(Happening::Content(host, command, content, read.ok()));
                 }
                 Output::Stop => self.happenings.push_back(Happening::Stopped(host)),
             }

@@ -1,7 +1,7 @@
 //! The chunks of one download: which are here, which have been asked for, how rare each is among the sources.
 
 use crate::id::Key;
-use crate::io::{Place, StreamId};
+use crate::io::{Place, Sink, StreamId};
 use crate::manifest::{Content, Manifest};
 use crate::time::Instant;
 use core::ops::Range;
@@ -83,7 +83,7 @@ pub(super) struct Owner {
 /// The chunks of one download.
 pub(super) struct Chunks {
     pub(super) manifest: Arc<Manifest>,
-    pub(super) place: Place,
+    target: Target,
     have: Bits,
     missing: u32,
     bytes_have: u64,
@@ -100,8 +100,19 @@ pub(super) struct Chunks {
     turns: Vec<u8>,
     /// Chunks that are to come first, in their order, however common they are: that many from the first missing one on.
     ahead: u32,
+    /// Chunks from this one on are not asked for yet.
+    edge: u32,
     /// No chunk that has still to be asked for is cheaper than this: see [`cost`](Chunks::cost).
     floor: (u16, u8),
+}
+
+/// Where chunks go.
+#[derive(Clone, Debug)]
+enum Target {
+    /// Each to its place in one file.
+    File(Place),
+    /// Each into a file of its own, from which it is read and removed. This is the number of the window.
+    Window(u64),
 }
 
 /// Bytes that come in their order when somebody reads the file while it arrives.
@@ -110,9 +121,21 @@ const READ_AHEAD_BYTES: u64 = 16 << 20;
 impl Chunks {
     /// The chunks of `manifest`, of which `have` are here. `start` is any number.
     pub(super) fn new(manifest: Arc<Manifest>, place: Place, have: &[bool], start: u64) -> Self {
+        Chunks::into_target(manifest, Target::File(place), have, start)
+    }
+
+    /// The chunks of `manifest` that pass through a window in their order, of which those before `edge` may be asked for.
+    pub(super) fn in_window(manifest: Arc<Manifest>, window: u64, have: &[bool], edge: u32) -> Self {
+        let mut chunks = Chunks::into_target(manifest, Target::Window(window), have, 0);
+        chunks.ahead = u32::MAX;
+        chunks.edge = edge;
+        chunks
+    }
+
+    fn into_target(manifest: Arc<Manifest>, target: Target, have: &[bool], start: u64) -> Self {
         let count = manifest.chunk_count();
         let mut chunks = Chunks {
-            place,
+            target,
             have: Bits::new(count),
             missing: count,
             bytes_have: 0,
@@ -123,6 +146,7 @@ impl Chunks {
             start: (start % u64::from(count)) as u32,
             turns: Vec::new(),
             ahead: 0,
+            edge: count,
             floor: (0, 0),
             manifest,
         };
@@ -166,6 +190,38 @@ impl Chunks {
         if self.manifest.is_single() { Content::File } else { Content::Chunk }
     }
 
+    /// Whether the chunks pass through a window: none of them stays here, so none is offered to others.
+    pub(super) fn is_windowed(&self) -> bool {
+        matches!(self.target, Target::Window(_))
+    }
+
+    /// Where a chunk goes.
+    pub(super) fn sink(&self, index: u32) -> Sink {
+        let (length, hash_as) = (self.manifest.chunk_length(index), self.manifest.hash_as(index));
+        match &self.target {
+            Target::File(place) => {
+                Sink { place: place.clone(), offset: self.manifest.chunk_offset(index), length, hash_as }
+            }
+            Target::Window(window) => {
+                let place = Place::Window { window: *window, chunk: index };
+                Sink { place, offset: 0, length, hash_as }
+            }
+        }
+    }
+
+    /// Chunks before `edge` may be asked for from now on.
+    pub(super) fn advance(&mut self, edge: u32) {
+        self.edge = self.edge.max(edge);
+    }
+
+    /// The bits of word `i` whose chunks may be asked for.
+    fn open_word(&self, i: usize) -> u64 {
+        match self.edge.saturating_sub(i as u32 * 64) {
+            64.. => u64::MAX,
+            open => (1 << open) - 1,
+        }
+    }
+
     /// Notes that a source has a chunk, or has it no more.
     pub(super) fn count_source(&mut self, index: u32, has: bool) {
         if let Some(rarity) = self.rarity.get_mut(index as usize) {
@@ -174,9 +230,10 @@ impl Chunks {
         }
     }
 
-    /// Whether a source with these chunks has any that is missing here.
+    /// Whether a source with these chunks has any that is missing here and may be asked for.
     pub(super) fn lacks_of(&self, has: &Bits) -> bool {
-        has.words.iter().zip(&self.have.words).any(|(has, have)| has & !have != 0)
+        let words = has.words.iter().zip(&self.have.words).enumerate();
+        words.into_iter().any(|(i, (has, have))| has & !have & self.open_word(i) != 0)
     }
 
     /// Whether a source with these chunks has any that has still to be asked for.
@@ -218,7 +275,7 @@ impl Chunks {
     /// The chunk to ask a source for that has these: the one that is read next, else the rarest, among equals that of which
     /// it is this node's turn, then the first from the start. What is `spared` is left to others.
     pub(super) fn pick(&mut self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
-        let urgent = self.prefix..self.prefix.saturating_add(self.ahead).min(self.count());
+        let urgent = self.prefix..self.prefix.saturating_add(self.ahead).min(self.edge);
         if let Some(index) = urgent.into_iter().find(|&index| has.get(index) && self.is_unasked(index)) {
             return Some(index);
         }
@@ -257,7 +314,7 @@ impl Chunks {
         words
             .flat_map(move |i| {
                 let gone = self.have.word(i) | self.asked.word(i) | spared.map_or(0, |spared| spared.word(i));
-                ones_of(has.word(i) & !gone, i)
+                ones_of(has.word(i) & !gone & self.open_word(i), i)
             })
             .filter(move |index| range.contains(index))
     }
@@ -272,10 +329,12 @@ impl Chunks {
         let lacks = |i: usize| {
             (0..64).any(|bit| {
                 let index = i as u32 * 64 + bit;
-                index < self.count() && self.is_unasked(index) && !has.get(index)
+                index < self.edge && self.is_unasked(index) && !has.get(index)
             })
         };
-        let full = |i: &usize| has.word(*i) | self.have.word(*i) | self.asked.word(*i) == u64::MAX;
+        let full = |i: &usize| {
+            has.word(*i) | self.have.word(*i) | self.asked.word(*i) | !self.open_word(*i) == u64::MAX
+        };
         !(0..self.have.words.len()).filter(|i| !full(i)).any(lacks)
     }
 
@@ -294,9 +353,9 @@ impl Chunks {
         u64::from(lacking.sum::<u32>()) * self.manifest.chunk_bytes()
     }
 
-    /// Missing chunks that nobody connected has and nobody was asked for.
+    /// Missing chunks that may be asked for, that nobody connected has and nobody was asked for.
     pub(super) fn orphans(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.count()).filter(|&i| !self.have.get(i) && !self.asked.get(i) && self.rarity[i as usize] == 0)
+        (0..self.edge).filter(|&i| !self.have.get(i) && !self.asked.get(i) && self.rarity[i as usize] == 0)
     }
 
     /// Missing chunks.
@@ -344,9 +403,20 @@ impl Chunks {
         self.in_flight.remove(&index).unwrap_or_default()
     }
 
+    /// Notes that a chunk is not here after all.
+    pub(super) fn lose(&mut self, index: u32) {
+        if index < self.count() && self.have.put(index, false) {
+            self.missing += 1;
+            self.bytes_have -= u64::from(self.manifest.chunk_length(index));
+            self.prefix = self.prefix.min(index);
+            self.floor = self.floor.min(self.cost(index));
+        }
+    }
+
     fn unasked_words<'a>(&'a self, has: &'a Bits) -> impl Iterator<Item = (usize, u64)> + 'a {
         let gone = self.have.words.iter().zip(&self.asked.words);
-        has.words.iter().zip(gone).map(|(has, (have, asked))| has & !have & !asked).enumerate()
+        let words = has.words.iter().zip(gone).enumerate();
+        words.map(|(i, (has, (have, asked)))| (i, has & !have & !asked & self.open_word(i)))
     }
 }
 
@@ -471,6 +541,36 @@ mod tests {
         }
         // 64 chunks of 256 KiB from the first that is missing on, then the one that nobody else has.
         assert_eq!(chunks.pick(&everything, None), Some(99));
+    }
+
+    #[test]
+    fn a_window_is_fetched_in_order_and_not_past_its_edge() {
+        let manifest = chunks(200, &[], 0).manifest;
+        let have: Vec<bool> = (0..200).map(|index| index < 62).collect();
+        let mut chunks = Chunks::in_window(manifest, 7, &have, 65);
+        let everything = all(200);
+        everything.ones().for_each(|index| chunks.count_source(index, true));
+        chunks.count_source(64, true);
+        let owner = |request| Owner { stream: StreamId(1), request, asked: Instant::ZERO, receiving: false };
+        for index in 62..65 {
+            assert!(chunks.unasked_of(&everything) && chunks.lacks_of(&everything));
+            assert_eq!(chunks.pick(&everything, None), Some(index));
+            chunks.ask(index, owner(index));
+        }
+        assert_eq!((chunks.pick(&everything, None), chunks.unasked_of(&everything)), (None, false));
+        (62..65).for_each(|index| drop(chunks.done(index)));
+        assert!(!chunks.lacks_of(&everything), "what is past the edge is not lacking");
+        assert_eq!(chunks.orphans().next(), None);
+        everything.ones().for_each(|index| chunks.count_source(index, false));
+        chunks.advance(130);
+        assert_eq!(chunks.orphans().collect::<Vec<_>>(), (65..130).collect::<Vec<_>>());
+        assert_eq!(chunks.pick(&everything, None), Some(65));
+        chunks.advance(100);
+        chunks.ask(65, owner(65));
+        chunks.release(65, StreamId(1), 65);
+        assert_eq!(chunks.pick(&everything, None), Some(65), "what did not come is asked for again first");
+        let sink = chunks.sink(65);
+        assert_eq!((sink.place, sink.offset), (Place::Window { window: 7, chunk: 65 }, 0));
     }
 
     #[test]

@@ -19,6 +19,8 @@ const SOURCES_MIN: usize = 4;
 pub(super) struct Download {
     pub(super) hash: Key,
     pub(super) phase: Phase,
+    /// Whether others hear of it and take from here what has come: not when it only passes through a window.
+    pub(super) is_shared: bool,
     pub(super) sources: BTreeMap<NodeId, Source>,
     /// The peers that fetch the same file, as the order of chunks takes them into account.
     pub(super) fellows: Vec<NodeId>,
@@ -149,6 +151,7 @@ impl Download {
         Download {
             hash,
             phase,
+            is_shared: true,
             sources: BTreeMap::new(),
             fellows: Vec::new(),
             banned_before: 0,
@@ -182,6 +185,7 @@ impl Download {
             source.start_round();
         }
         self.fellows.clear();
+        debug_assert_eq!(self.is_shared, !chunks.is_windowed());
         self.phase = Phase::Chunks(chunks);
     }
 

@@ -43,6 +43,16 @@ impl Transfer {
         added
     }
 
+    /// Like [`fetch`](Transfer::fetch), for a file that is going to pass through a window: others do not hear of it.
+    pub fn fetch_windowed(&mut self, now: Instant, download: DownloadId, hash: Key) -> bool {
+        let added = self.enter(now, download, hash, Phase::Root);
+        if let Some(entry) = self.downloads.get_mut(&download).filter(|_| added) {
+            entry.is_shared = false;
+            self.settle(now);
+        }
+        added
+    }
+
     /// Adds nodes that may have some of the file. Those that sent wrong content before are not asked, only counted. False
     /// when there was no room for all: places become free as sources turn out to have nothing (more) to give.
     pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
@@ -91,13 +101,63 @@ impl Transfer {
             chunks.read_ahead();
         }
         chunks.narrow(&part);
+        self.begin_chunks(now, download, chunks);
+        true
+    }
+
+    /// Goes on with the chunks of a file that `have` lacks, each into a file of its own
+    /// ([`Place::Window`](crate::io::Place::Window)): in their order, and those from `edge` on not before
+    /// [`advance`](Transfer::advance) says so. Whoever reads them removes the files. Nothing of it is offered to others,
+    /// and nobody hears of it. False when there are too many downloads.
+    pub fn begin_window(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        manifest: Arc<Manifest>,
+        window: u64,
+        have: &[bool],
+        edge: u32,
+    ) -> bool {
+        if !self.downloads.contains_key(&download)
+            && !self.enter(now, download, manifest.hash(), Phase::Prepare)
+        {
+            return false;
+        }
+        if let Some(entry) = self.downloads.get_mut(&download) {
+            entry.is_shared = false;
+        }
+        self.begin_chunks(now, download, Chunks::in_window(manifest, window, have, edge));
+        true
+    }
+
+    /// A window has moved: its chunks before `edge` may be asked for.
+    pub fn advance(&mut self, now: Instant, download: DownloadId, edge: u32) {
+        let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
+        debug_assert!(chunks.is_windowed(), "a download without a window has no edge");
+        chunks.advance(edge);
+        self.changed.insert(download);
+        self.settle(now);
+    }
+
+    /// A chunk that was said to be here already is wanted after all. False when there is no such download (any more): it
+    /// begins anew with [`begin_window`](Transfer::begin_window).
+    pub fn want(&mut self, now: Instant, download: DownloadId, index: u32) -> bool {
+        let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else {
+            return false;
+        };
+        chunks.lose(index);
+        self.changed.insert(download);
+        self.settle(now);
+        true
+    }
+
+    fn begin_chunks(&mut self, now: Instant, download: DownloadId, chunks: Chunks) {
         self.withdraw(now, download);
         if let Some(entry) = self.downloads.get_mut(&download) {
             entry.begin(chunks);
         }
         self.changed.insert(download);
         self.settle(now);
-        true
     }
 
     /// A chunk came from elsewhere and is in its place. One that is just arriving from a peer is not touched: it is
@@ -106,11 +166,14 @@ impl Transfer {
         let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
         let arriving = chunks.owners(index).iter().any(|owner| owner.receiving);
         if chunks.is_missing(index) && !arriving {
-            let (file, left_over) = (chunks.manifest.hash(), chunks.done(index));
+            let (file, left_over, stays) =
+                (chunks.manifest.hash(), chunks.done(index), !chunks.is_windowed());
             for owner in left_over {
                 self.cancel(owner.stream, owner.request);
             }
-            self.tell_gained(&file, index);
+            if stays {
+                self.tell_gained(&file, index);
+            }
             self.changed.insert(download);
         }
         self.settle(now);
@@ -120,7 +183,7 @@ impl Transfer {
     pub fn abort(&mut self, now: Instant, download: DownloadId) {
         self.withdraw(now, download);
         if let Some(download) = self.downloads.remove(&download) {
-            self.unfollow(download.hash);
+            self.unfollow(&download);
         }
         self.settle(now);
     }
@@ -128,7 +191,8 @@ impl Transfer {
 
 impl Transfer {
     fn enter(&mut self, now: Instant, id: DownloadId, hash: Key, phase: Phase) -> bool {
-        let full = self.downloads.len() >= self.config.limits.downloads_max;
+        let most = self.config.limits.downloads_max + self.config.limits.reads_max;
+        let full = self.downloads.len() >= most;
         if full || self.downloads.contains_key(&id) {
             return false;
         }
@@ -189,8 +253,10 @@ impl Transfer {
     pub(super) fn pump(&mut self, now: Instant, id: DownloadId) {
         let Some(mut download) = self.downloads.remove(&id) else { return };
         self.connect_sources(now, &mut download);
-        self.follow(&download);
-        self.meet_fellows(&mut download);
+        if download.is_shared {
+            self.follow(&download);
+            self.meet_fellows(&mut download);
+        }
         match download.phase {
             Phase::Root => self.ask_root(now, id, &mut download),
             Phase::Prepare => {}
@@ -202,7 +268,7 @@ impl Transfer {
         }
         if download.chunks().is_some_and(|chunks| chunks.missing() == 0) {
             let sources = download.contributors.len() as u32;
-            self.unfollow(download.hash);
+            self.unfollow(&download);
             self.out.event(TransferEvent::Complete { download: id, sources });
             return;
         }

@@ -189,14 +189,12 @@ impl Transfer {
             chunks.release(index, other.stream, other.request);
         }
         chunks.owners(index).iter_mut().for_each(|owner| owner.receiving = true);
-        let hash_as = chunks.manifest.hash_as(index);
-        let (place, offset) = (chunks.place.clone(), chunks.manifest.chunk_offset(index));
+        let sink = chunks.sink(index);
         if length == 0 {
             // There is nothing to sink: a file of no bytes.
-            let key = hash_as.key(&hash_as.hasher());
+            let key = sink.hash_as.key(&sink.hash_as.hasher());
             return self.chunk_sunk(now, stream, number, Ok(key));
         }
-        let sink = Sink { place, offset, length, hash_as };
         self.start_sink(now, stream, Purpose::Request(number), sink);
     }
 
@@ -270,7 +268,7 @@ impl Transfer {
         self.withdraw(now, id);
         if let Root::File(_) = root {
             if let Some(download) = self.downloads.remove(&id) {
-                self.unfollow(download.hash);
+                self.unfollow(&download);
             }
         }
         self.out.event(TransferEvent::Root { download: id, root, mode });
@@ -308,7 +306,10 @@ impl Transfer {
         if let Some(source) = download.sources.get_mut(&peer) {
             (source.failures, source.denied) = (0, 0);
         }
-        self.tell_gained(&file, index);
+        if download.is_shared {
+            let file = download.hash;
+            self.tell_gained(&file, index);
+        }
         self.out.count("chunk_received");
         self.out.event(TransferEvent::ChunkDone { download: id, index });
     }
@@ -321,7 +322,7 @@ impl Transfer {
     fn fail_download(&mut self, now: Instant, id: DownloadId, error: DiskError) {
         self.withdraw(now, id);
         if let Some(download) = self.downloads.remove(&id) {
-            self.unfollow(download.hash);
+            self.unfollow(&download);
             let error = match error.kind {
                 DiskErrorKind::NoSpace => DownloadError::NoSpace(error),
                 _ => DownloadError::Disk(error),

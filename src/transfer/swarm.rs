@@ -157,8 +157,12 @@ impl Transfer {
         }
     }
 
-    /// Follows a file no more.
-    pub(super) fn unfollow(&mut self, file: Key) {
+    /// Follows the file of a download that is over no more, unless another download does.
+    pub(super) fn unfollow(&mut self, download: &Download) {
+        let file = download.hash;
+        if !download.is_shared || self.downloads_of(&file).any(|id| self.downloads[&id].is_shared) {
+            return;
+        }
         for (&stream, session) in &mut self.streams {
             if session.following.remove(&file) {
                 self.out.write(stream, session, &Frame::Follow { file, over: true });

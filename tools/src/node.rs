@@ -98,7 +98,7 @@ impl Node {
         client.send(command)?;
         loop {
             match client.receive()? {
-                Response::Progress(_) => {}
+                Response::Progress(_) | Response::Content(_) => {}
                 Response::Done(reply) => return Ok(reply),
                 Response::Failed(failure) => return Err(failure.message.into()),
             }

@@ -147,7 +147,7 @@ impl Swarm {
             match client.receive_within(Some(LOOK)).map_err(wrong)? {
                 Some(Response::Done(reply)) => return Ok(reply),
                 Some(Response::Failed(failure)) => return Err(wrong(ClientError::Refused(failure))),
-                Some(Response::Progress(_)) => heard = Instant::now(),
+                Some(Response::Progress(_) | Response::Content(_)) => heard = Instant::now(),
                 None if heard.elapsed() > limit => {
                     return Err(self.trouble(node, &format!("has said nothing for {} s", limit.as_secs())));
                 }

@@ -5,8 +5,9 @@
 //! says `"descriptor": true` comes with a descriptor (SCM_RIGHTS), which goes to the command.
 
 use crate::disk::{Disk, Outflow};
-use crate::net::outbox::{Outbox, SendError};
-use crate::node::command::{Command, CommandId, Failure, FailureReason, Response};
+use crate::io::Extent;
+use crate::net::outbox::{Moved, Outbox, SendError};
+use crate::node::command::{Command, CommandId, Content, Failure, FailureReason, Response};
 use crate::time::{Duration, Instant};
 use mio::net::UnixStream;
 use rustix::io::Errno;
@@ -51,6 +52,10 @@ pub(super) struct Client {
     outbox: Outbox,
     /// The commands that it waits for, with the numbers that it gave them.
     running: BTreeMap<CommandId, Option<u64>>,
+    /// The content in the outbox, in order: the command that it is for, and how many bytes of it have not left.
+    contents: VecDeque<(CommandId, u64)>,
+    /// Content that has left and has not been reported.
+    sent: Vec<(CommandId, u64)>,
     /// What is to be told when the next line of progress is due: the last that came, of whichever command.
     progress: Option<(CommandId, Response)>,
     progress_at: Instant,
@@ -122,6 +127,8 @@ impl Client {
             lost: false,
             outbox: Outbox::default(),
             running: BTreeMap::new(),
+            contents: VecDeque::new(),
+            sent: Vec::new(),
             progress: None,
             progress_at: Instant::default(),
             ended: false,
@@ -200,6 +207,35 @@ impl Client {
         let number = self.running.remove(&command).flatten();
         self.progress.take_if(|(about, _)| *about == command);
         self.put(number, &response);
+    }
+
+    /// Takes content for a command: a line that says what it is, then its bytes.
+    pub(super) fn send_content(&mut self, command: CommandId, content: Content, extent: Extent, disk: &Disk) {
+        let number = self.running.get(&command).copied().flatten();
+        self.put(number, &Response::Content(content));
+        self.contents.push_back((command, u64::from(extent.length)));
+        self.outbox.push_extent(extent, disk);
+    }
+
+    /// How many bytes of content have left for which commands since the last call.
+    pub(super) fn take_sent(&mut self) -> Vec<(CommandId, u64)> {
+        core::mem::take(&mut self.sent)
+    }
+
+    /// Bytes of the content that comes first have left.
+    fn count_sent(&mut self, bytes: u64) {
+        let Some((command, rest)) = self.contents.front_mut() else {
+            return debug_assert!(false, "content is on the list");
+        };
+        *rest = rest.saturating_sub(bytes);
+        let (command, over) = (*command, *rest == 0);
+        match self.sent.last_mut().filter(|(last, _)| *last == command) {
+            Some((_, sent)) => *sent += bytes,
+            None => self.sent.push((command, bytes)),
+        }
+        if over {
+            self.contents.pop_front();
+        }
     }
 
     /// When progress is to be told that has waited.
@@ -302,7 +338,12 @@ impl Client {
                 return Served::More;
             }
             match self.outbox.send(&mut self.socket, disk, outflow, budget) {
-                Ok(moved) => budget = budget.saturating_sub(moved.bytes().max(1)),
+                Ok(moved) => {
+                    if let Moved::Content(bytes) = moved {
+                        self.count_sent(bytes as u64);
+                    }
+                    budget = budget.saturating_sub(moved.bytes().max(1));
+                }
                 Err(SendError::Socket(error)) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(SendError::Socket(_)) => return Served::Gone,
                 Err(SendError::File(error)) => {
@@ -470,6 +511,49 @@ mod tests {
         client.serve(&disk, &mut Outflow::default(), ROOM);
         let text = said(&mut far);
         assert!(text.contains("\"done\":3") && !text.contains("\"done\":2"), "{text}");
+    }
+
+    #[test]
+    fn content_follows_its_line_and_what_has_left_is_counted() {
+        let (dir, (mut client, mut far)) = (TestDir::new(), pair());
+        let (disk, path) = (dir.disk(), dir.file("file", b"0123456789"));
+        for number in [5, 6] {
+            client.begin(
+                CommandId(number),
+                &Asked { command: Command::Id, number: Some(number), descriptor: None },
+            );
+        }
+        for (command, offset, length) in [(5, 0, 4), (6, 4, 5), (5, 9, 1)] {
+            let place = crate::io::Place::File(path.as_path().into());
+            let extent = Extent { place, offset, length, stamp: None };
+            client.send_content(
+                CommandId(command),
+                Content { offset, length, file_length: 10 },
+                extent,
+                &disk,
+            );
+        }
+        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Dry));
+        let sent = [(5, 4), (6, 5), (5, 1)].map(|(command, bytes)| (CommandId(command), bytes));
+        assert_eq!((client.take_sent(), client.take_sent()), (sent.to_vec(), vec![]));
+        let line = |id, offset, length| {
+            format!(
+                "{{\"id\":{id},\"event\":\"content\",\"offset\":{offset},\"length\":{length},\"file_length\":10}}\n"
+            )
+        };
+        assert_eq!(said(&mut far), format!("{}0123{}45678{}9", line(5, 0, 4), line(6, 4, 5), line(5, 9, 1)));
+    }
+
+    #[test]
+    fn a_client_whose_content_cannot_be_read_is_given_up() {
+        let (dir, (mut client, _far)) = (TestDir::new(), pair());
+        let disk = dir.disk();
+        begin(&mut client);
+        let place = crate::io::Place::File(dir.path("none").into());
+        let extent = Extent { place, offset: 0, length: 1, stamp: None };
+        client.send_content(CommandId(5), Content { offset: 0, length: 1, file_length: 1 }, extent, &disk);
+        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone));
+        assert!(client.awaits(CommandId(5)));
     }
 
     #[test]

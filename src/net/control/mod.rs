@@ -1,4 +1,5 @@
-//! The control socket: one command a line in, answers as lines out, both JSON.
+//! The control socket: one command a line in, answers as lines out, both JSON. A file that is read follows the lines that
+//! announce its parts as raw bytes.
 //!
 //! Commands with numbers run side by side on one connection. What there is no room for waits where it is, in the
 //! connection, and connections take turns.
@@ -13,8 +14,9 @@ mod place;
 use super::StartError;
 use super::acceptor::{Accepted, Acceptor};
 use crate::disk::{Disk, Outflow};
+use crate::io::Extent;
 use crate::limits::Limits;
-use crate::node::command::{Command, CommandId, Failure, FailureReason, Response};
+use crate::node::command::{Command, CommandId, Content, Failure, FailureReason, Response};
 use crate::time::{Instant, earliest};
 use client::{Client, Lack, Room, Served};
 use mio::{Interest, Registry, Token};
@@ -25,17 +27,18 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Clients at a time. More wait, in order, until one leaves.
-const CLIENTS_MAX: usize = 256;
 /// Commands of one client that are taken in one turn.
 const COMMANDS_PER_TURN: usize = 32;
 /// Room in the number of a client, and of its command, for its place in the slab.
 const INDEX_BITS: u32 = 12;
 
+const _: () = assert!(crate::limits::CLIENTS_MAX <= 1 << INDEX_BITS);
+
 pub(super) struct Control {
     place: Place,
     clients: Slab<Client>,
     acceptor: Acceptor,
+    clients_max: usize,
     /// Clients and commands are counted together: no two have the same number.
     counter: u64,
     /// Clients that may have something to do.
@@ -49,6 +52,8 @@ pub(super) enum Request {
     /// A command, with the descriptor that came with it.
     Command(CommandId, Command, Option<OwnedFd>),
     Cancel(CommandId),
+    /// Bytes of a command's content have left.
+    Sent(CommandId, u64),
 }
 
 fn index_of(number: u64) -> usize {
@@ -56,13 +61,14 @@ fn index_of(number: u64) -> usize {
 }
 
 impl Control {
-    /// Binds the socket in the node's directory, or where that is not possible the abstract one that clients try next.
-    pub(super) fn bind(dir: &Path) -> Result<Self, StartError> {
+    /// Binds the socket in the node's directory, or where that is not possible the abstract one that clients try next. At
+    /// most `clients_max` clients are served at a time: the others wait, in order, until one leaves.
+    pub(super) fn bind(dir: &Path, clients_max: usize) -> Result<Self, StartError> {
         let failed = |error: io::Error| StartError::Control { path: address::socket_in(dir), error };
         let place = Place::bind(dir).map_err(failed)?;
         let (clients, acceptor) = (Slab::new(), Acceptor::new());
         let (ready, waiting) = (VecDeque::new(), VecDeque::new());
-        Ok(Control { place, clients, acceptor, counter: 0, ready, waiting })
+        Ok(Control { place, clients, acceptor, clients_max, counter: 0, ready, waiting })
     }
 
     /// Has the poll tell of clients.
@@ -87,7 +93,7 @@ impl Control {
 
     /// Takes new clients while there is room. `token` names a client from its number.
     pub(super) fn accept(&mut self, now: Instant, registry: &Registry, token: impl Fn(u64) -> Token) {
-        while self.clients.len() < CLIENTS_MAX {
+        while self.has_room() {
             match self.acceptor.accept(now, "a control client", || self.place.listener.accept()) {
                 Accepted::New((socket, _)) if self.place.is_abstract() && !address::is_served(&socket) => {
                     log::warn!("another user's client was turned away");
@@ -103,13 +109,17 @@ impl Control {
                     self.clients.insert(Client::new(id, socket));
                 }
                 Accepted::Surplus((mut socket, _)) => {
-                    let message = "the node has no descriptor left for another command: try again".to_owned();
-                    let refusal = Response::Failed(Failure { reason: FailureReason::Failed, message });
+                    let message = "the node has no descriptor left for another command: try later".to_owned();
+                    let refusal = Response::Failed(Failure { reason: FailureReason::Busy, message });
                     let _ = socket.write(&client::line_of(None, &refusal));
                 }
                 Accepted::None => return,
             }
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.clients.len() < self.clients_max
     }
 
     /// A client's socket became ready, or the client has `hung_up`. `number` is the client's, as far as the machine's
@@ -143,7 +153,10 @@ impl Control {
             for _ in 0..COMMANDS_PER_TURN {
                 let room = self.room(limits, disk, requests);
                 let Some(client) = self.clients.get_mut(index) else { break };
-                match client.serve(disk, outflow, room) {
+                let served = client.serve(disk, outflow, room);
+                let sent = client.take_sent().into_iter();
+                requests.extend(sent.map(|(command, bytes)| Request::Sent(command, bytes)));
+                match served {
                     Served::Dry => break,
                     Served::More => {
                         self.enqueue(index);
@@ -197,11 +210,20 @@ impl Control {
         self.enqueue_backlog(index);
     }
 
+    /// Takes content for the client that asked for it, if it is still there.
+    pub(super) fn send_content(&mut self, command: CommandId, content: Content, extent: Extent, disk: &Disk) {
+        let index = index_of(command.0);
+        let client = self.clients.get_mut(index).filter(|client| client.awaits(command));
+        if let Some(client) = client {
+            client.send_content(command, content, extent, disk);
+            self.enqueue(index);
+        }
+    }
+
     /// When progress is to be told that has waited, or clients are to be taken again.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let telling = self.clients.iter().filter_map(|(_, client)| client.next_deadline()).min();
-        let has_room = self.clients.len() < CLIENTS_MAX;
-        earliest(telling, self.acceptor.next_deadline().filter(|_| has_room))
+        earliest(telling, self.acceptor.next_deadline().filter(|_| self.has_room()))
     }
 
     /// Tells the progress that is due.
@@ -224,7 +246,7 @@ impl Control {
         };
         !self.waiting.is_empty() && can_go_on()
             || !self.ready.is_empty()
-            || self.acceptor.is_ready() && self.clients.len() < CLIENTS_MAX
+            || self.acceptor.is_ready() && self.has_room()
     }
 
     /// Whether an answer waits to be read.
@@ -267,5 +289,86 @@ impl Control {
     fn fresh_number(&mut self, index: usize) -> u64 {
         self.counter += 1;
         self.counter << INDEX_BITS | index as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::CONTROL_SOCKET;
+    use crate::net::testing::TestDir;
+    use mio::Poll;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    fn token(id: u64) -> Token {
+        Token((id << 2 | 2) as usize)
+    }
+
+    /// Serves every client until there is nothing to do; what they asked for.
+    fn serve(control: &mut Control, disk: &Disk, poll: &Poll) -> Vec<Request> {
+        let mut requests = Vec::new();
+        (0..control.clients.capacity()).for_each(|index| control.enqueue(index));
+        let limits = Limits::default();
+        while control.has_ready(&limits, disk) {
+            control.accept(Instant::ZERO, poll.registry(), token);
+            (0..control.clients.capacity()).for_each(|index| {
+                if control.clients.get(index).is_some_and(|client| client.running_count() == 0) {
+                    control.enqueue(index);
+                }
+            });
+            control.serve(&limits, disk, &mut Outflow::default(), poll.registry(), &mut requests);
+        }
+        requests
+    }
+
+    #[test]
+    fn clients_beyond_the_most_wait_until_one_leaves() {
+        let (dir, poll) = (TestDir::new(), Poll::new().unwrap());
+        let disk = dir.disk();
+        let mut control = Control::bind(&dir.path(""), 2).unwrap();
+        let mut clients: Vec<UnixStream> =
+            (0..3).map(|_| UnixStream::connect(dir.path(CONTROL_SOCKET)).unwrap()).collect();
+        for client in &mut clients {
+            client.write_all(b"{\"command\":\"id\"}\n").unwrap();
+        }
+        let ids: Vec<CommandId> = serve(&mut control, &disk, &poll)
+            .into_iter()
+            .map(|request| match request {
+                Request::Command(id, Command::Id, _) => id,
+                _ => panic!("nothing else was asked for"),
+            })
+            .collect();
+        let ready = control.has_ready(&Limits::default(), &disk);
+        assert_eq!((ids.len(), control.clients.len(), ready), (2, 2, false));
+        drop(clients.remove(0));
+        let gone = control.clients.iter().next().map(|(_, client)| client.id).unwrap();
+        control.note(token(gone).0 >> 2, true, token);
+        let requests = serve(&mut control, &disk, &poll);
+        assert!(matches!(requests[0], Request::Cancel(id) if id == ids[0]));
+        assert!(matches!(requests[1], Request::Command(_, Command::Id, _)), "the third has its turn");
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_client_that_asked_and_one_for_a_client_that_is_gone_to_none() {
+        let (dir, poll) = (TestDir::new(), Poll::new().unwrap());
+        let disk = dir.disk();
+        let mut control = Control::bind(&dir.path(""), 9).unwrap();
+        let mut far = UnixStream::connect(dir.path(CONTROL_SOCKET)).unwrap();
+        far.write_all(b"{\"command\":\"id\"}\n").unwrap();
+        let requests = serve(&mut control, &disk, &poll);
+        let Some(Request::Command(id, _, _)) = requests.into_iter().next() else { panic!("it asked") };
+        let left = || Response::Done(crate::node::command::Reply::Leave { handed_over: 0, left_behind: 0 });
+        control.respond(Instant::ZERO, CommandId(id.0 + (1 << INDEX_BITS)), left());
+        assert!(!control.has_backlog());
+        control.respond(Instant::ZERO, id, left());
+        serve(&mut control, &disk, &poll);
+        control.respond(Instant::ZERO, id, left());
+        assert!(!control.has_backlog(), "it was answered already");
+        drop(control);
+        let mut answer = String::new();
+        far.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.lines().count(), 1, "{answer}");
+        assert!(!dir.path(CONTROL_SOCKET).exists());
     }
 }

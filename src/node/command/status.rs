@@ -153,6 +153,12 @@ pub struct Status {
     pub streams: u32,
     /// Downloads under way.
     pub downloads: u32,
+    /// Files that are being streamed to clients.
+    #[serde(default)]
+    pub reads: u32,
+    /// Downloads and reads that wait for their turn.
+    #[serde(default)]
+    pub queued: u32,
     /// Value records kept for others.
     pub records: u32,
     /// Provider records kept for others.

@@ -4,6 +4,8 @@
 //! [`Machines`]: super::machines::Machines
 
 pub(super) mod download;
+pub(super) mod queue;
+pub(super) mod read;
 pub(super) mod recheck;
 pub(super) mod scrub;
 pub(super) mod shrink;

@@ -15,7 +15,7 @@ pub(in crate::node) mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
-mod verdict;
+pub(in crate::node) mod verdict;
 
 pub(in crate::node) use table::{Downloads, Order};
 
@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A download that makes no progress for this long is given up, unless the command says otherwise.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+pub(in crate::node) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// What was fetched of a part of a file is kept for this long after the command is answered: its client reads it, and may
 /// ask for another part.
 const KEPT: Duration = Duration::from_secs(60);
@@ -78,8 +78,9 @@ pub(in crate::node) struct Download {
     progress_at: Instant,
 }
 
+/// How far a download has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+pub(in crate::node) enum Phase {
     /// The root is wanted.
     Root,
     /// The disk prepares the target.

@@ -4,9 +4,11 @@ use super::{Download, Phase, Step};
 use crate::dht::LookupId;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, DiskReply, Mode};
+use crate::limits::Limits;
 use crate::node::Purpose;
 use crate::node::command::{CommandId, FailureReason, Part, SharedFile};
 use crate::node::machines::Machines;
+use crate::node::ops::queue::{Queue, Waits};
 use crate::time::{Instant, earliest};
 use crate::transfer::{DownloadId, Root};
 use crate::wire::contact::Contact;
@@ -24,18 +26,27 @@ pub(in crate::node) struct Order {
     pub(in crate::node) timeout: Option<u32>,
 }
 
+impl Waits for Order {
+    fn command(&self) -> CommandId {
+        self.id
+    }
+}
+
 /// All downloads of a node.
 pub(in crate::node) struct Downloads {
     max: usize,
     under_way: BTreeMap<DownloadId, Download>,
     /// Commands for a file that is being fetched into another target: they begin when that download has ended, in order.
-    queued: BTreeMap<DownloadId, Vec<Order>>,
+    after: BTreeMap<DownloadId, Vec<Order>>,
+    /// Commands that wait until there are fewer downloads.
+    queue: Queue<Order>,
 }
 
 impl Downloads {
-    /// None, and at most `max` at a time.
-    pub(in crate::node) fn new(max: usize) -> Self {
-        Downloads { max, under_way: BTreeMap::new(), queued: BTreeMap::new() }
+    /// None.
+    pub(in crate::node) fn new(limits: &Limits) -> Self {
+        let queue = Queue::new(limits.downloads_queued_max);
+        Downloads { max: limits.downloads_max, under_way: BTreeMap::new(), after: BTreeMap::new(), queue }
     }
 
     // Getters.
@@ -43,6 +54,11 @@ impl Downloads {
     /// How many are under way, those included of which a part is kept for a while.
     pub(in crate::node) fn len(&self) -> usize {
         self.under_way.len()
+    }
+
+    /// How many commands wait for their turn.
+    pub(in crate::node) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     /// When [`handle_timeout`](Downloads::handle_timeout) is due.
@@ -75,16 +91,12 @@ impl Downloads {
         if let Some(same) = self.under_way.values_mut().find(|download| download.hash == order.hash) {
             match same.target == order.target && same.part == order.part && same.force == order.force {
                 true => same.waiters.push(order.id),
-                false => self.queued.entry(same.id).or_default().push(order),
+                false => self.after.entry(same.id).or_default().push(order),
             }
             return;
         }
         if self.under_way.len() >= self.max {
-            let message = format!(
-                "{} downloads are under way, and no more are allowed: try again",
-                self.under_way.len()
-            );
-            return machines.fail(order.id, FailureReason::Failed, message);
+            return self.queue.push(order, machines);
         }
         let mut others = self.under_way.values();
         if let Some(other) = others.find(|other| order.target.is_some() && other.target == order.target) {
@@ -99,10 +111,13 @@ impl Downloads {
 
     /// A command is not waited for any more.
     pub(in crate::node) fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
-        for queue in self.queued.values_mut() {
-            queue.retain(|order| order.id != command);
+        if self.queue.cancel(command) {
+            return;
         }
-        self.queued.retain(|_, queue| !queue.is_empty());
+        for orders in self.after.values_mut() {
+            orders.retain(|order| order.id != command);
+        }
+        self.after.retain(|_, orders| !orders.is_empty());
         let mut waited = self.under_way.values().filter(|download| download.waiters.contains(&command));
         if let Some(id) = waited.next().map(|download| download.id) {
             self.with(now, id, machines, |download, machines| download.cancel(now, command, machines));
@@ -269,7 +284,11 @@ impl Downloads {
             Phase::Kept => {}
             _ => return,
         }
-        for order in self.queued.remove(&id).unwrap_or_default() {
+        for order in self.after.remove(&id).unwrap_or_default() {
+            self.start(now, order, machines);
+        }
+        while self.under_way.len() < self.max {
+            let Some(order) = self.queue.pop(machines) else { return };
             self.start(now, order, machines);
         }
     }

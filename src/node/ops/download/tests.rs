@@ -15,7 +15,11 @@ struct Bench {
 
 impl Bench {
     fn new(max: usize) -> Self {
-        Bench { now: START, machines: Machines::alone(START), downloads: Downloads::new(max) }
+        Bench {
+            now: START,
+            machines: Machines::alone(START),
+            downloads: Downloads::new(&crate::limits::Limits { downloads_max: max, ..Default::default() }),
+        }
     }
 
     fn get(&mut self, command: u64, hash: Key, target: Option<&str>) {
@@ -206,7 +210,25 @@ fn what_is_kept_makes_room_for_what_is_asked_for() {
     assert_eq!(bench.answered(), [(1, Ok(()))]);
     assert_eq!(bench.downloads.hash_of(bench.ids()[0]), Some(Key([9; 32])));
     bench.get(3, Key([8; 32]), None);
-    assert_eq!(bench.answered(), [(3, Err(FailureReason::Failed))]);
+    assert_eq!((bench.answered(), bench.downloads.queued()), (vec![], 1));
+}
+
+#[test]
+fn what_finds_no_room_begins_in_order_when_there_is_some() {
+    let mut bench = Bench::new(2);
+    (1..=5).for_each(|command| bench.get(command, Key([command as u8; 32]), None));
+    assert_eq!((bench.downloads.len(), bench.downloads.queued()), (2, 3));
+    bench.cancel(4);
+    bench.cancel(1);
+    let fetched: Vec<_> = bench.ids().into_iter().map(|id| bench.downloads.hash_of(id).unwrap()).collect();
+    assert_eq!(fetched, [Key([2; 32]), Key([3; 32])]);
+    // A download's time begins when it does.
+    bench.now = START + Duration::from_secs(50);
+    bench.cancel(2);
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.answered(), [(3, Err(FailureReason::Unreachable))]);
+    bench.wait(Duration::from_secs(110));
+    assert_eq!(bench.answered(), [(5, Err(FailureReason::Unreachable))]);
 }
 
 /// A download of a file of three chunks that are all there already, up to the point at which it gets its name.

@@ -8,7 +8,7 @@ use crate::transfer::DownloadState;
 
 /// Why nothing more can be expected of a search whose lookups have ended and whose sources have all been asked; `None` while
 /// there is hope.
-pub(super) fn hopeless(
+pub(in crate::node) fn hopeless(
     phase: Phase,
     search: &Search,
     state: &DownloadState,
@@ -42,7 +42,7 @@ pub(super) fn hopeless(
 
 /// Why a download ends that has made no progress for as long as it may. `missing` is how many chunks are missing, of how
 /// many, once that is known.
-pub(super) fn timed_out(
+pub(in crate::node) fn timed_out(
     missing: Option<(usize, usize)>,
     search: &Search,
     state: &DownloadState,

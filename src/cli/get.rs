@@ -1,0 +1,596 @@
+//! `get`: files into files, several at a time, or to standard output, or a part of one.
+
+use super::Context;
+use super::client::Client;
+use super::exit::{CommandError, Exit};
+use super::output::{Output, nodes, shown};
+use super::progress::Meter;
+use super::read::read;
+use crate::config::units::{format_size, parse_duration, parse_size};
+use crate::id::Key;
+use crate::node::command::{Command, Part, Reply, Response};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde_json::json;
+use std::collections::VecDeque;
+use std::fs::{self, File, Metadata};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+pub(super) const GET_AFTER_HELP: &str = "\
+An interrupted download goes on where it stopped when it is asked for again with the same output. A file that can be
+executed where it was put can be executed where it arrives, by those who may read it.
+
+Examples:
+  elver get HASH                        into ./HASH
+  elver get HASH -o music/              into music/HASH
+  elver get HASH HASH HASH -o music/    three files, into that directory
+  elver get HASH -o - | mpv -           to standard output, while it arrives
+  elver get HASH --range 0-1023 -o -    the first 1024 bytes: both ends are counted, as with curl
+  elver get HASH --range 4096- -o -     everything from byte 4096 on
+  elver get HASH --range -500 -o tail   the last 500 bytes, into a file of 500 bytes
+  elver get HASH --offset 4096 --length 100 -o -
+
+What goes to standard output, and a part of a file, passes through the node and is not kept: it needs no room for the whole
+file. Of a part, only the chunks that it lies in are fetched.
+
+With several files the exit code is that of the first one that failed.";
+
+/// Files that are asked for at a time: while one is waited for, the next are on their way.
+const AHEAD: usize = 4;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct GetArguments {
+    /// The files' addresses: their BLAKE3 hashes, as `elver put` and b3sum print them
+    #[arg(required = true, value_name = "HASH")]
+    hashes: Vec<Key>,
+    /// Where to: a file, a directory, or - for standard output [default: ./HASH]
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Give up after so long without progress, such as 90s or 15m; 0 never does [default: the node's]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    timeout: Option<u32>,
+    /// Only these bytes, counted from 0: START-END (END is one of them), START- (to the end), -COUNT (the last ones)
+    #[arg(long, value_name = "RANGE", value_parser = parse_range, allow_hyphen_values = true,
+        conflicts_with_all = ["offset", "length"])]
+    range: Option<Part>,
+    /// Only what comes after so many bytes, such as 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    offset: Option<u64>,
+    /// Only so many bytes
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    length: Option<u64>,
+    /// Replace the output file if there is one
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl GetArguments {
+    /// The part that is wanted; `None` is everything.
+    fn part(&self) -> Option<Part> {
+        let start = self.offset.unwrap_or(0);
+        let end = self.length.map(|length| start.saturating_add(length));
+        let named = self.offset.is_some() || self.length.is_some();
+        self.range.or(named.then_some(Part::Between { start, end }))
+    }
+
+    /// The file that a download goes into.
+    fn output_of(&self, hash: &Key) -> PathBuf {
+        match self.output.as_deref() {
+            Some(path) if path.is_dir() => path.join(hash.to_string()),
+            Some(path) => path.to_owned(),
+            None => PathBuf::from(hash.to_string()),
+        }
+    }
+}
+
+/// Reads a range as HTTP has them (RFC 9110, section 14.1.2), one at a time: both ends are counted.
+fn parse_range(text: &str) -> Result<Part, String> {
+    let wrong = || format!("`{text}` is no range: expected START-END, START- or -COUNT, such as 0-1023");
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    match text.split_once('-').ok_or_else(wrong)? {
+        ("", count) => number(count).map(Part::Last),
+        (start, "") => Ok(Part::Between { start: number(start)?, end: None }),
+        (start, last) => {
+            let (start, last) = (number(start)?, number(last)?);
+            match start <= last {
+                true => Ok(Part::Between { start, end: Some(last.saturating_add(1)) }),
+                false => Err(format!("`{text}` ends before it starts")),
+            }
+        }
+    }
+}
+
+/// Gets files into others, or one to standard output, or a part of one.
+pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
+    let usage = |message: &str| Err(CommandError::new(Exit::Usage, message));
+    let written_to = arguments.output.as_deref().filter(|path| *path == Path::new("-") || special(path));
+    match (&arguments.hashes[..], arguments.part()) {
+        ([hash], part) if written_to.is_some() => {
+            let path = written_to.unwrap_or(Path::new("-"));
+            write_out(context, *hash, part, arguments.timeout, path)
+        }
+        ([hash], Some(part)) => match &arguments.output {
+            // A fragment must not get the name of the whole.
+            None => usage("a part of a file needs a name: give one with -o FILE, or write it out with -o -"),
+            Some(_) => part_into(context, *hash, part, arguments),
+        },
+        ([hash], None) => Fetch::begin(context, arguments, *hash)?.finish(context),
+        (_, Some(_)) => usage("a part is of one file: get one at a time"),
+        _ if written_to.is_some() => {
+            usage("several files cannot be told apart in one stream: get one at a time")
+        }
+        (hashes, None) => match arguments.output.as_deref() {
+            Some(path) if !path.is_dir() => usage("several files need a directory: name one with -o"),
+            _ => Ok(get_all(context, arguments, hashes)),
+        },
+    }
+}
+
+/// Gets every file, whatever becomes of the others.
+fn get_all(context: &mut Context, arguments: &GetArguments, hashes: &[Key]) -> Exit {
+    let (mut exit, mut under_way, mut hashes) = (Exit::Done, VecDeque::new(), hashes.iter());
+    loop {
+        let room = AHEAD - under_way.len();
+        under_way.extend(hashes.by_ref().take(room).map(|hash| Fetch::begin(context, arguments, *hash)));
+        let Some(first) = under_way.pop_front() else { return exit };
+        let result = first.and_then(|fetch| fetch.finish(context)).unwrap_or_else(|error| {
+            context.output.error(&error);
+            error.exit
+        });
+        exit = exit.or(result);
+    }
+}
+
+/// A download that the node was asked for.
+struct Fetch {
+    hash: Key,
+    output: PathBuf,
+    client: Client,
+}
+
+impl Fetch {
+    fn begin(context: &Context, arguments: &GetArguments, hash: Key) -> Result<Fetch, CommandError> {
+        let output = arguments.output_of(&hash);
+        let target = target(&output)?;
+        let force = arguments.force;
+        let mut client = Client::connect(&context.dir)?;
+        client.send(&Command::Get { hash, target: Some(target), force, timeout: arguments.timeout })?;
+        Ok(Fetch { hash, output, client })
+    }
+
+    /// Waits for its end and says what came of it.
+    fn finish(mut self, context: &mut Context) -> Result<Exit, CommandError> {
+        let mut meter = Meter::new(context.shows_progress(), &shown(&self.output));
+        let (hash, length, path, sources) = loop {
+            match self.client.receive()? {
+                Response::Progress(progress) => meter.show(&progress),
+                Response::Done(Reply::Get { hash, length, path, sources }) if hash == self.hash => {
+                    break (hash, length, path, sources);
+                }
+                Response::Done(reply) => return Err(context.unexpected(&reply)),
+                Response::Failed(failure) => {
+                    return Err(CommandError::new(failure.reason.into(), failure.message));
+                }
+                Response::Content(content) => {
+                    self.client.receive_content(content, |_| Ok::<(), CommandError>(()))?;
+                }
+            }
+        };
+        drop(meter);
+        if context.output.json {
+            context.output.object(&json!({
+                "hash": hash, "file": path.to_string_lossy(), "length": length, "sources": sources,
+            }))?;
+        } else {
+            let from = match sources {
+                0 => "this node, which had all of it".to_owned(),
+                sources => nodes(sources),
+            };
+            context.output.remark(&format!("{}: {} from {from}", shown(&self.output), format_size(length)));
+        }
+        context.output.flush()?;
+        Ok(Exit::Done)
+    }
+}
+
+/// The descriptor that a path names, such as /dev/stdout or /dev/fd/3.
+fn descriptor(path: &Path) -> Option<u32> {
+    match path.to_str()? {
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        path => path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"))?.parse().ok(),
+    }
+}
+
+/// Whether a path is written to as it is and never replaced: a descriptor, a pipe, a terminal or another device.
+fn special(path: &Path) -> bool {
+    let device = |metadata: Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
+    descriptor(path).is_some() || path.metadata().is_ok_and(device)
+}
+
+fn open_special(path: &Path) -> Result<File, CommandError> {
+    let opened = match descriptor(path) {
+        Some(1) => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        Some(2) => io::stderr().as_fd().try_clone_to_owned().map(File::from),
+        // What is in a file that was opened already is the user's to keep.
+        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
+        None => File::options().write(true).open(path),
+    };
+    opened.map_err(|error| CommandError::failed(format!("cannot write to {}: {error}", shown(path))))
+}
+
+/// The absolute path of a file that a download may have. What is there already is for the node to judge.
+fn target(output: &Path) -> Result<PathBuf, CommandError> {
+    let cannot = |reason: &str| CommandError::failed(format!("cannot get into {}: {reason}", shown(output)));
+    let target = std::path::absolute(output).map_err(|error| cannot(&error.to_string()))?;
+    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(cannot("there is no such directory"));
+    }
+    match target.parent() {
+        Some(parent) if !parent.is_dir() => Err(cannot(&format!("there is no directory {}", shown(parent)))),
+        _ => Ok(target),
+    }
+}
+
+/// Writes a file, or a part of one, to standard output, or to what else `path` names, while it arrives.
+fn write_out(
+    context: &mut Context,
+    hash: Key,
+    part: Option<Part>,
+    timeout: Option<u32>,
+    path: &Path,
+) -> Result<Exit, CommandError> {
+    if path != Path::new("-") {
+        let mut output = Output::new(false, true, Box::new(open_special(path)?), Box::new(io::sink()));
+        let meter = Meter::new(context.shows_progress(), &hash.to_string());
+        return read(context, hash, part, timeout, meter, &mut output).map(|_| Exit::Done);
+    }
+    // The content has standard output for itself.
+    context.output.json = false;
+    let meter = Meter::new(context.shows_progress() && !io::stdout().is_terminal(), &hash.to_string());
+    let none = Output::new(false, true, Box::new(io::sink()), Box::new(io::sink()));
+    let mut output = core::mem::replace(&mut context.output, none);
+    let result = read(context, hash, part, timeout, meter, &mut output);
+    context.output = output;
+    result.map(|_| Exit::Done)
+}
+
+/// Gets a part of a file into a file of its own, which gets its name when everything is there.
+fn part_into(
+    context: &mut Context,
+    hash: Key,
+    part: Part,
+    arguments: &GetArguments,
+) -> Result<Exit, CommandError> {
+    let path = arguments.output_of(&hash);
+    let target = target(&path)?;
+    if target.symlink_metadata().is_ok() && !arguments.force {
+        // It is refused again when the name is given, but that would be after all the work.
+        return Err(cannot_write(&target, &io::ErrorKind::AlreadyExists.into()));
+    }
+    let (file, temporary) = Temporary::beside(&target).map_err(|error| cannot_write(&target, &error))?;
+    let mut output = Output::new(false, true, Box::new(file), Box::new(io::sink()));
+    let meter = Meter::new(context.shows_progress(), &shown(&path));
+    let done = read(context, hash, Some(part), arguments.timeout, meter, &mut output)?;
+    drop(output);
+    temporary.take_name(&target, arguments.force).map_err(|error| cannot_write(&target, &error))?;
+    if let (true, Some(done)) = (context.output.json, done) {
+        context.output.object(&json!({
+            "hash": hash, "file": target.to_string_lossy(), "offset": done.start, "length": done.bytes,
+            "sources": done.sources,
+        }))?;
+    } else if let Some(done) = done {
+        context.output.remark(&format!("{}: {}", shown(&path), format_size(done.bytes)));
+    }
+    Ok(Exit::Done)
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
+    let (exit, advice) = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (Exit::NoSpace, ""),
+        io::ErrorKind::AlreadyExists => (Exit::Failed, "; replace it with --force, or name another with -o"),
+        _ => (Exit::Failed, ""),
+    };
+    CommandError::new(exit, format!("cannot write {}: {error}{advice}", shown(path)))
+}
+
+/// A file that has no name of the user's yet. It is deleted when it does not get one.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file in the directory that `target` is going to be in.
+    fn beside(target: &Path) -> io::Result<(File, Temporary)> {
+        const TRIES: u32 = 100;
+        let mut number = 0;
+        loop {
+            // A short name: the target's may be as long as names can be.
+            let path = target.with_file_name(format!(".elver-{}-{number}.part", std::process::id()));
+            match File::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < TRIES => number += 1,
+                result => return result.map(|file| (file, Temporary(path))),
+            }
+        }
+    }
+
+    /// Gives it the target's name. Without `force` it takes the place of nothing that is there.
+    fn take_name(self, target: &Path, force: bool) -> io::Result<()> {
+        if force {
+            return fs::rename(&self.0, target);
+        }
+        match renameat_with(CWD, &self.0, CWD, target, RenameFlags::NOREPLACE) {
+            // Neither this kernel nor this file system may know it, and a sandbox may forbid it.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
+            result => return result.map_err(io::Error::from),
+        }
+        match fs::hard_link(&self.0, target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // What is left of it is removed when this is dropped.
+            Ok(()) => Ok(()),
+            Err(_) if target.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(&self.0, target),
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::tests::{Kept, kept};
+    use crate::cli::testing::{FakeDaemon, Scratch, lines};
+    use crate::node::command::{Content, Failure, FailureReason, Progress, Stage};
+
+    fn key(content: &[u8]) -> Key {
+        Key(*blake3::hash(content).as_bytes())
+    }
+
+    fn context(daemon: &FakeDaemon, json: bool) -> (Context, Kept, Kept) {
+        let (output, results, remarks) = kept(json);
+        (Context { dir: daemon.dir().to_owned(), output }, results, remarks)
+    }
+
+    fn arguments(hash: Key, output: &Path) -> GetArguments {
+        GetArguments {
+            hashes: vec![hash],
+            output: Some(output.to_owned()),
+            timeout: Some(9),
+            range: None,
+            offset: None,
+            length: None,
+            force: false,
+        }
+    }
+
+    #[test]
+    fn get_goes_into_a_directory_under_the_hash() {
+        let (hash, scratch) = (key(b"x"), Scratch::new());
+        let path = scratch.path().join(hash.to_string());
+        let reply = Reply::Get { hash, length: 1, path: path.clone(), sources: 1 };
+        let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
+        let (mut context, results, remarks) = context(&daemon, false);
+        assert_eq!(get(&mut context, &arguments(hash, scratch.path())), Ok(Exit::Done));
+        assert_eq!(results.text(), "");
+        assert!(remarks.text().ends_with(": 1 B from 1 node\n"), "{}", remarks.text());
+        assert_eq!(
+            daemon.heard(),
+            vec![Command::Get { hash, target: Some(path), force: false, timeout: Some(9) }]
+        );
+    }
+
+    #[test]
+    fn of_several_files_each_is_tried_and_the_first_failure_counts() {
+        let (hash, scratch) = (key(b"x"), Scratch::new());
+        let failure = Failure { reason: FailureReason::Busy, message: "too much".to_owned() };
+        let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
+        let (mut context, _, remarks) = context(&daemon, false);
+        let several = GetArguments {
+            hashes: vec![hash, key(b"y"), hash, hash, hash, hash],
+            ..arguments(hash, scratch.path())
+        };
+        assert_eq!(get(&mut context, &several), Ok(Exit::Busy));
+        assert_eq!(remarks.text().matches("too much").count(), 6, "{}", remarks.text());
+    }
+
+    #[test]
+    fn what_would_mix_files_or_misname_a_part_is_a_usage_error() {
+        let daemon = FakeDaemon::answering(&[]);
+        let (mut context, ..) = context(&daemon, false);
+        let (hash, scratch) = (key(b"x"), Scratch::new());
+        let hashes = vec![hash, key(b"y")];
+        for wrong in [
+            GetArguments { length: Some(5), output: None, ..arguments(hash, scratch.path()) },
+            GetArguments { length: Some(5), hashes: hashes.clone(), ..arguments(hash, scratch.path()) },
+            GetArguments { hashes: hashes.clone(), ..arguments(hash, Path::new("-")) },
+            GetArguments { hashes: hashes.clone(), ..arguments(hash, &scratch.path().join("none")) },
+        ] {
+            assert_eq!(get(&mut context, &wrong).map_err(|error| error.exit), Err(Exit::Usage), "{wrong:?}");
+        }
+        assert_eq!(daemon.heard(), vec![]);
+    }
+
+    #[test]
+    fn the_node_hears_whether_a_file_is_to_be_replaced_and_only_paths_that_could_be_files() {
+        let (hash, scratch) = (key(b"x"), Scratch::new());
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "mine").unwrap();
+        for (path, expected) in [
+            (scratch.path().join("no/such"), "no directory"),
+            (scratch.path().join("none/"), "no such directory"),
+            (file.join("below"), "no directory"),
+        ] {
+            let message = target(&path).expect_err(expected).message;
+            assert!(message.contains(expected), "{message}");
+        }
+        for force in [false, true] {
+            let failure = Failure { reason: FailureReason::Failed, message: "it exists".to_owned() };
+            let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
+            let (mut context, ..) = context(&daemon, false);
+            assert_eq!(
+                get(&mut context, &GetArguments { force, ..arguments(hash, &file) }).unwrap_err().exit,
+                Exit::Failed
+            );
+            let target = Some(file.clone());
+            assert_eq!(daemon.heard(), vec![Command::Get { hash, target, force, timeout: Some(9) }]);
+        }
+        let daemon = FakeDaemon::answering(&[]);
+        let (mut context, ..) = context(&daemon, false);
+        let part = GetArguments { length: Some(1), ..arguments(hash, &file) };
+        assert!(get(&mut context, &part).unwrap_err().message.contains("--force"));
+        assert_eq!(daemon.heard(), vec![]);
+    }
+
+    #[test]
+    fn descriptors_and_devices_are_written_to_and_never_replaced() {
+        for (path, number) in
+            [("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/7", 7), ("/proc/self/fd/9", 9)]
+        {
+            assert_eq!(descriptor(Path::new(path)), Some(number));
+        }
+        assert!(special(Path::new("/dev/null")) && !special(Path::new("/dev/fd/x")));
+        let scratch = Scratch::new();
+        let pipe = scratch.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(special(&pipe) && !special(scratch.path()) && !special(Path::new("Cargo.toml")));
+    }
+
+    #[test]
+    fn a_temporary_file_gets_its_name_or_goes() {
+        let scratch = Scratch::new();
+        let target = scratch.path().join("x".repeat(255));
+        let make = || Temporary::beside(&target).unwrap().1;
+        make().take_name(&target, false).unwrap();
+        assert_eq!(make().take_name(&target, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        make().take_name(&target, true).unwrap();
+        drop(make());
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    /// What a node says of a file of nine bytes, part for part, before its last answer.
+    fn answers(parts: &[(u64, &[u8])], last: &[Response]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (offset, part) in parts {
+            let content = Content { offset: *offset, length: part.len() as u32, file_length: 9 };
+            let progress =
+                Progress { stage: Stage::Downloading, done: *offset, total: 9, prefix: 0, path: None };
+            bytes.extend(lines(&[Response::Progress(progress), Response::Content(content)]));
+            bytes.extend_from_slice(part);
+        }
+        bytes.extend(lines(last));
+        bytes
+    }
+
+    fn done(start: u64, bytes: u64) -> Vec<Response> {
+        vec![Response::Done(Reply::Read { hash: key(b"wonderful"), length: 9, start, bytes, sources: 2 })]
+    }
+
+    /// What `get -o -` writes when the node answers this.
+    fn streamed(parts: &[(u64, &[u8])], last: &[Response]) -> (Result<Exit, Exit>, String) {
+        let hash = key(b"wonderful");
+        let daemon = FakeDaemon::writing(&answers(parts, last));
+        let (mut context, results, _) = context(&daemon, true);
+        let exit = get(&mut context, &arguments(hash, Path::new("-"))).map_err(|error| error.exit);
+        assert_eq!(daemon.heard(), vec![Command::Read { hash, part: None, timeout: Some(9) }]);
+        (exit, results.text())
+    }
+
+    #[test]
+    fn standard_output_gets_the_content_and_nothing_else() {
+        let parts: [(u64, &[u8]); 2] = [(0, b"won\nd"), (5, b"rful")];
+        let hash = key(b"won\ndrful");
+        let daemon = FakeDaemon::writing(&answers(&parts, &done(0, 9)));
+        let (mut context, results, _) = context(&daemon, true);
+        assert_eq!(get(&mut context, &arguments(hash, Path::new("-"))), Ok(Exit::Done));
+        assert_eq!(results.text(), "won\ndrful");
+    }
+
+    #[test]
+    fn wrong_bytes_never_leave_with_exit_0() {
+        assert_eq!(streamed(&[(0, b"wonderful")], &done(0, 9)), (Ok(Exit::Done), "wonderful".to_owned()));
+        assert_eq!(streamed(&[(0, b"wanderful")], &done(0, 9)).0, Err(Exit::Unverified));
+        assert_eq!(streamed(&[(0, b"wonder")], &done(0, 9)).0, Err(Exit::Unverified));
+        let failure = Failure { reason: FailureReason::Unreachable, message: String::new() };
+        let failed = streamed(&[(0, b"wonder")], &[Response::Failed(failure)]);
+        assert_eq!(failed, (Err(Exit::Unreachable), "wonder".to_owned()));
+        assert_eq!(streamed(&[(0, b"wonder")], &[]).0, Err(Exit::Unreachable));
+    }
+
+    #[test]
+    fn ranges_are_read_as_curl_does() {
+        let between = |start, end| Ok(Part::Between { start, end });
+        assert_eq!(parse_range("0-0"), between(0, Some(1)));
+        assert_eq!(parse_range("5-9"), between(5, Some(10)));
+        assert_eq!(parse_range("7-"), between(7, None));
+        assert_eq!(parse_range("-3"), Ok(Part::Last(3)));
+        assert_eq!(parse_range(&format!("1-{}", u64::MAX)), between(1, Some(u64::MAX)));
+        for wrong in ["", "-", "5", "9-5", "a-b", "1-2-3", "--1", "0-1,3-4", "99999999999999999999-"] {
+            assert!(parse_range(wrong).is_err(), "{wrong}");
+        }
+        let part = |start, end| Part::Between { start, end };
+        assert_eq!(part(3, Some(99)).of(10), Some(3..10));
+        assert_eq!((part(10, None).of(10), part(10, Some(12)).of(10)), (None, None));
+        assert_eq!((Part::Last(3).of(10), Part::Last(30).of(10)), (Some(7..10), Some(0..10)));
+        assert_eq!((part(4, Some(4)).of(10), part(10, Some(10)).of(10)), (Some(4..4), Some(10..10)));
+        assert_eq!((part(0, None).of(0), Part::Last(0).of(10)), (Some(0..0), Some(10..10)));
+        assert_eq!(part(11, Some(11)).of(10), None);
+    }
+
+    #[test]
+    fn a_part_goes_to_standard_output_or_into_a_file_and_nothing_else_does() {
+        let (hash, scratch) = (key(b"wonderful"), Scratch::new());
+        let part = Part::Between { start: 2, end: Some(6) };
+        let bytes = answers(&[(2, b"nd"), (4, b"er")], &done(2, 4));
+        for (output, json) in [("-".into(), false), (scratch.path().join("out"), true)] {
+            let daemon = FakeDaemon::writing(&bytes);
+            let (mut context, results, _) = context(&daemon, json);
+            let arguments = GetArguments { range: Some(part), ..arguments(hash, &output) };
+            assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
+            assert_eq!(daemon.heard(), vec![Command::Read { hash, part: Some(part), timeout: Some(9) }]);
+            if !json {
+                assert_eq!(results.text(), "nder");
+                continue;
+            }
+            assert_eq!(std::fs::read(&output).unwrap(), b"nder");
+            let object: serde_json::Value = serde_json::from_str(&results.text()).unwrap();
+            let file = output.to_string_lossy();
+            let expected = json!({"hash": hash, "file": file, "offset": 2, "length": 4, "sources": 2});
+            assert_eq!(object, expected);
+        }
+        // One that fails leaves nothing.
+        let daemon = FakeDaemon::writing(&answers(&[(2, b"nd")], &[]));
+        let (mut context, ..) = context(&daemon, false);
+        let failing = GetArguments { range: Some(part), ..arguments(hash, &scratch.path().join("gone")) };
+        assert_eq!(get(&mut context, &failing).unwrap_err().exit, Exit::Unreachable);
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_download_quietly() {
+        struct Gone;
+        impl io::Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut daemon = FakeDaemon::holding(&answers(&[(0, b"wonder")], &[]), b"");
+        let (output, _, remarks) = kept(false);
+        drop(output);
+        let output = Output::new(false, false, Box::new(Gone), Box::new(remarks.clone()));
+        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let arguments = arguments(key(b"wonderful"), Path::new("-"));
+        assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
+        assert_eq!(remarks.text(), "");
+        daemon.release();
+    }
+}

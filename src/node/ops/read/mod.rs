@@ -1,0 +1,495 @@
+//! Reading files: from an address to verified bytes in order on a client's connection, through a window of bounded size.
+//!
+//! The root is found as for a download. Then the chunks of the part that is read pass through a [`window`]: each comes from
+//! another file or a piece of this node's, or from the network, is verified, handed to the client's connection, and removed
+//! when it has left. The window moves only when bytes leave, so a client that does not read stops it, and costs nothing else.
+//! Nothing that is read is kept, announced, or offered to others, and it needs no room in the quota.
+//!
+//! A [`Read`] is one command; [`Reads`] are all of them, and those that wait for their turn.
+
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub(in crate::node) use table::{Order, Reads};
+
+use super::download::root::{self, Found};
+use super::download::sources::{LOOK_AGAIN_MIN, Search};
+use super::download::verdict;
+use super::download::{Phase as Sought, TIMEOUT_DEFAULT};
+use crate::id::Key;
+use crate::io::{DiskError, DiskOp, DiskReply, Place, Sink};
+use crate::manifest::{Content as Kind, Manifest};
+use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, Stage};
+use crate::node::machines::Machines;
+use crate::node::{Output, Waiting, status};
+use crate::time::{Duration, Instant, earliest};
+use crate::transfer::{DownloadId, Root};
+use core::ops::Range;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use window::Window;
+
+/// Chunks that are copied from this node's own files at a time: more would only delay the first.
+const COPIES_MAX: usize = 2;
+/// When nothing has come for this long, the client is told.
+const SILENT: Duration = Duration::from_secs(4);
+
+/// A file, or a part of one, on its way to a client.
+pub(in crate::node) struct Read {
+    /// The transfer knows it as a download.
+    id: DownloadId,
+    command: CommandId,
+    hash: Key,
+    part: Option<Part>,
+    timeout: Option<Duration>,
+    window_bytes: u64,
+    phase: Phase,
+    /// Known once the root is.
+    window: Option<Window>,
+    /// For each chunk from the first that is read: whether it is taken from this node's own files.
+    local: Vec<bool>,
+    /// Of those, the next to be copied.
+    next_local: u32,
+    /// The copies under way, and from where.
+    copying: BTreeMap<u32, Place>,
+    search: Search,
+    /// Nodes that content came from.
+    sources: u32,
+    /// When something came, or left.
+    progress_at: Instant,
+}
+
+enum Phase {
+    /// The root is wanted.
+    Root,
+    /// Chunks are on their way.
+    Chunks,
+    /// It failed: what was handed out leaves, then the client is told.
+    Ending(Failure),
+    /// The command has been answered.
+    Over,
+}
+
+/// What a disk operation was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) enum Step {
+    /// The root, from a piece or a manifest that is stored here.
+    LocalRoot,
+    /// The chunk with this index, from another file here.
+    Copy(u32),
+    /// The content of a one-chunk file.
+    Write,
+}
+
+impl Read {
+    /// Begins to read what `order` asks for.
+    fn begin(
+        now: Instant,
+        id: DownloadId,
+        order: &Order,
+        window_bytes: u64,
+        machines: &mut Machines,
+    ) -> Self {
+        let timeout = match order.timeout {
+            None => Some(TIMEOUT_DEFAULT),
+            Some(0) => None,
+            Some(seconds) => Some(Duration::from_secs(u64::from(seconds))),
+        };
+        let mut read = Read {
+            id,
+            command: order.id,
+            hash: order.hash,
+            part: order.part,
+            timeout,
+            window_bytes,
+            phase: Phase::Root,
+            window: None,
+            local: Vec::new(),
+            next_local: 0,
+            copying: BTreeMap::new(),
+            search: Search::new(id, order.hash),
+            sources: 0,
+            progress_at: now,
+        };
+        let found = root::find(&read.hash, machines);
+        read.root_sought(now, found, machines);
+        read
+    }
+
+    // Getters.
+
+    /// When [`handle_timeout`](Read::handle_timeout) is due.
+    fn next_deadline(&self) -> Option<Instant> {
+        earliest(self.search.next_deadline(), self.gives_up_at())
+    }
+
+    /// The time that a client takes to read, and the disk to work, does not count.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let waits = match (&self.phase, &self.window) {
+            (Phase::Root, _) => true,
+            (Phase::Chunks, Some(window)) => window.is_starved() && self.copying.is_empty(),
+            _ => false,
+        };
+        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    // Inputs.
+
+    /// A disk operation ended.
+    fn handle_disk(
+        &mut self,
+        now: Instant,
+        step: Step,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        match (step, result) {
+            (Step::Copy(index), result) => self.copied(now, index, result, machines),
+            // It has failed meanwhile.
+            _ if matches!(self.phase, Phase::Ending(_)) => {}
+            (Step::LocalRoot, Ok(reply)) => {
+                let found = root::take_read(&self.hash, reply, machines);
+                self.root_sought(now, found, machines);
+            }
+            // What is stored here cannot be read: the network may have it.
+            (Step::LocalRoot, Err(_)) => {
+                self.root_sought(now, root::find_elsewhere(&self.hash), machines);
+            }
+            (Step::Write, Ok(_)) => self.enter(now, 0, machines),
+            (Step::Write, Err(error)) => self.disk_failed(now, &error, machines),
+        }
+    }
+
+    /// The network had the root.
+    fn handle_root(&mut self, now: Instant, root: Root, machines: &mut Machines) {
+        self.progress_at = now;
+        match root {
+            Root::Manifest(manifest, _) => {
+                if self.open_window(now, manifest, machines) {
+                    self.begin_chunks(now, machines);
+                }
+            }
+            Root::File(bytes) => {
+                let Some(manifest) = Manifest::single(self.hash, bytes.len() as u64) else {
+                    let why = "a one-chunk file of several chunks";
+                    return self.give_up(now, FailureReason::Unverified, why, machines);
+                };
+                machines.transfer.abort(now, self.id);
+                if self.open_window(now, Arc::new(manifest), machines) {
+                    let place = Place::Window { window: self.id.0, chunk: 0 };
+                    let op = DiskOp::WriteTarget { place, offset: 0, bytes };
+                    self.disk(op, Step::Write, machines);
+                }
+            }
+        }
+    }
+
+    /// A chunk is in its file and verified.
+    fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
+        self.search.begin_afresh();
+        self.enter(now, index, machines);
+    }
+
+    /// The network has given all that was asked of it; it came from this many nodes.
+    fn handle_complete(&mut self, sources: u32) {
+        self.sources = self.sources.max(sources);
+        self.search.rest();
+    }
+
+    /// No known node has these chunks.
+    fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
+        if matches!(self.phase, Phase::Chunks) {
+            self.search.sources_needed(now, keys, machines);
+        }
+    }
+
+    /// Bytes that were handed out have left.
+    fn handle_sent(&mut self, now: Instant, bytes: u64, machines: &mut Machines) {
+        self.progress_at = now;
+        let Some(window) = &mut self.window else { return debug_assert!(false, "nothing was handed out") };
+        let gone = window.leave(bytes);
+        let moved = !gone.is_empty();
+        self.remove(gone, machines);
+        if moved {
+            self.advance(now, machines);
+        }
+    }
+
+    /// The time that [`next_deadline`](Read::next_deadline) named has come.
+    fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+        let state = machines.transfer.download_state(self.id).unwrap_or_default();
+        self.progress_at = self.progress_at.max(state.last_progress);
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            let missing =
+                self.window.as_ref().map(|window| (window.missing() as usize, window.chunks().len()));
+            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
+            self.give_up(now, reason, &why, machines);
+        } else if self.search.is_due(now) {
+            self.look_again(now, machines);
+        }
+    }
+
+    /// Gives up when no message will tell that nothing more can be expected.
+    fn review(&mut self, now: Instant, machines: &mut Machines) {
+        let sought = match self.phase {
+            Phase::Root => Sought::Root,
+            Phase::Chunks => Sought::Chunks,
+            _ => return,
+        };
+        let Some(state) = machines.transfer.download_state(self.id) else { return };
+        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
+            self.give_up(now, reason, &why, machines);
+        }
+    }
+
+    /// The client is gone.
+    fn cancel(&mut self, now: Instant, machines: &mut Machines) {
+        machines.transfer.abort(now, self.id);
+        let filed = self.window.as_ref().map(Window::filed);
+        self.remove(filed.unwrap_or_default(), machines);
+        self.phase = Phase::Over;
+    }
+
+    /// What arrived could not be written.
+    fn disk_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
+        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
+    }
+
+    // From the root to the last chunk.
+
+    fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
+        match found {
+            Found::Root(root) => self.handle_root(now, root, machines),
+            Found::Here(extent) => self.disk(DiskOp::Read(extent), Step::LocalRoot, machines),
+            Found::Elsewhere => {
+                machines.transfer.fetch_windowed(now, self.id, self.hash);
+                self.search.look_up(now, machines);
+            }
+        }
+    }
+
+    /// The layout is known. False when there is nothing to fetch.
+    fn open_window(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) -> bool {
+        let length = manifest.length();
+        let Some(window) = Window::new(manifest, self.id.0, self.part, self.window_bytes) else {
+            let why = format!("there are no such bytes: the file has only {length}");
+            self.give_up(now, FailureReason::Usage, &why, machines);
+            return false;
+        };
+        let is_over = window.is_over();
+        self.phase = Phase::Chunks;
+        self.next_local = window.chunks().start;
+        self.window = Some(window);
+        if is_over {
+            self.finish(machines);
+        }
+        !is_over
+    }
+
+    fn begin_chunks(&mut self, now: Instant, machines: &mut Machines) {
+        let Some(window) = &self.window else { return debug_assert!(false, "the root is known") };
+        let manifest = Arc::clone(window.manifest());
+        let is_local = |index: u32| {
+            let found = machines.store.locate(&manifest.keys()[index as usize]);
+            found.is_some_and(|(kind, extent)| {
+                kind != Kind::Manifest && extent.length == manifest.chunk_length(index)
+            })
+        };
+        self.local = window.chunks().map(is_local).collect();
+        self.ask_network(now, machines);
+        self.copy_local(machines);
+        self.report(Stage::Downloading, machines);
+    }
+
+    /// Asks the network for what is neither here nor in this node's own files.
+    fn ask_network(&mut self, now: Instant, machines: &mut Machines) {
+        let Some(window) = &self.window else { return debug_assert!(false, "the root is known") };
+        let have =
+            |index: u32| !window.chunks().contains(&index) || window.has(index) || self.is_local(index);
+        let have: Vec<bool> = (0..window.manifest().chunk_count()).map(have).collect();
+        if have.iter().all(|have| *have) {
+            return machines.transfer.abort(now, self.id);
+        }
+        let (manifest, edge) = (Arc::clone(window.manifest()), window.edge());
+        machines.transfer.begin_window(now, self.id, manifest, self.id.0, &have, edge);
+        // None was made when the root was here.
+        if self.search.next_deadline().is_none() {
+            self.search.look_up(now, machines);
+        }
+    }
+
+    fn is_local(&self, index: u32) -> bool {
+        let first = self.window.as_ref().map_or(0, |window| window.chunks().start);
+        index.checked_sub(first).and_then(|at| self.local.get(at as usize)).is_some_and(|local| *local)
+    }
+
+    /// Copies what may enter the window and is in this node's own files. It is verified on the way: they may have changed.
+    fn copy_local(&mut self, machines: &mut Machines) {
+        let Some(window) = &self.window else { return debug_assert!(false, "the root is known") };
+        let mut begun = Vec::new();
+        while self.copying.len() < COPIES_MAX && self.next_local < window.edge() {
+            let index = self.next_local;
+            self.next_local += 1;
+            let manifest = window.manifest();
+            if !self.is_local(index) {
+                continue;
+            }
+            // Whatever was here when the window began may have been deleted: then the copy fails.
+            let found = machines.store.locate(&manifest.keys()[index as usize]);
+            let from = found.map(|(_, extent)| extent).unwrap_or_else(|| crate::io::Extent {
+                place: Place::Piece(manifest.keys()[index as usize]),
+                offset: 0,
+                length: manifest.chunk_length(index),
+                stamp: None,
+            });
+            let (length, hash_as) = (manifest.chunk_length(index), manifest.hash_as(index));
+            let to = Sink { place: window.place(index), offset: 0, length, hash_as };
+            self.copying.insert(index, from.place.clone());
+            begun.push((index, DiskOp::Copy { from, to }));
+        }
+        for (index, op) in begun {
+            self.disk(op, Step::Copy(index), machines);
+        }
+    }
+
+    fn copied(
+        &mut self,
+        now: Instant,
+        index: u32,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        self.copying.remove(&index);
+        let Some(window) = self.window.as_ref().filter(|_| matches!(self.phase, Phase::Chunks)) else {
+            return;
+        };
+        let key = window.manifest().keys()[index as usize];
+        if matches!(result, Ok(DiskReply::Copied { key: copied }) if copied == key) {
+            self.enter(now, index, machines);
+        } else {
+            // What is here is not what it was: the network may have it.
+            let first = window.chunks().start;
+            self.local[(index - first) as usize] = false;
+            if !machines.transfer.want(now, self.id, index) {
+                self.ask_network(now, machines);
+            }
+        }
+        if matches!(self.phase, Phase::Chunks) {
+            self.copy_local(machines);
+        }
+    }
+
+    /// A verified chunk is in its file.
+    fn enter(&mut self, now: Instant, index: u32, machines: &mut Machines) {
+        self.progress_at = now;
+        let Some(window) = &mut self.window else { return debug_assert!(false, "the root is known") };
+        if !window.enter(index) {
+            return;
+        }
+        while let Some((content, extent)) = window.next_content() {
+            machines.outputs.push_back(Output::Content { command: self.command, content, extent });
+        }
+        self.report(Stage::Downloading, machines);
+    }
+
+    /// The window has moved.
+    fn advance(&mut self, now: Instant, machines: &mut Machines) {
+        let Some(window) = &self.window else { return debug_assert!(false, "bytes have left") };
+        match &self.phase {
+            Phase::Ending(failure) if window.is_starved() => {
+                let Failure { reason, message } = failure.clone();
+                self.phase = Phase::Over;
+                machines.fail(self.command, reason, message);
+            }
+            Phase::Chunks if window.is_over() => self.finish(machines),
+            Phase::Chunks => {
+                let edge = window.edge();
+                machines.transfer.advance(now, self.id, edge);
+                self.copy_local(machines);
+            }
+            _ => {}
+        }
+    }
+
+    /// The time for another lookup has come.
+    fn look_again(&mut self, now: Instant, machines: &mut Machines) {
+        let quiet = now.since(self.progress_at);
+        let starved = self.window.as_ref().is_none_or(Window::is_starved);
+        match self.phase {
+            Phase::Chunks if machines.transfer.download_state(self.id).is_none() => self.search.rest(),
+            Phase::Chunks if !starved || quiet < LOOK_AGAIN_MIN => self.search.postpone(now),
+            Phase::Root | Phase::Chunks => {
+                if quiet >= SILENT {
+                    self.report(Stage::Waiting, machines);
+                }
+                self.search.look_up(now, machines);
+            }
+            _ => self.search.rest(),
+        }
+    }
+
+    // The end.
+
+    fn finish(&mut self, machines: &mut Machines) {
+        let Some(window) = &self.window else { return debug_assert!(false, "everything has left") };
+        let reply = Reply::Read {
+            hash: self.hash,
+            length: window.manifest().length(),
+            start: window.bytes().start,
+            bytes: window.sent(),
+            sources: self.sources,
+        };
+        self.phase = Phase::Over;
+        machines.done(self.command, reply);
+    }
+
+    /// What was handed out is good, and leaves before the client hears of the failure.
+    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
+        self.search.rest();
+        let mut message = format!("{}: {why}", self.hash);
+        let (mut unhanded, mut starved) = (0..0, true);
+        if let Some(window) = &self.window {
+            (unhanded, starved) = (window.unhanded(), window.is_starved());
+            let good = window.handed_end();
+            if good > window.bytes().start {
+                message +=
+                    &format!("; everything before byte {good} is good, --offset {good} goes on from there");
+            }
+        }
+        machines.transfer.abort(now, self.id);
+        self.remove(unhanded, machines);
+        if starved {
+            self.phase = Phase::Over;
+            machines.fail(self.command, reason, message);
+        } else {
+            self.phase = Phase::Ending(Failure { reason, message });
+        }
+    }
+
+    // Helpers.
+
+    fn remove(&self, chunks: Range<u32>, machines: &mut Machines) {
+        for chunk in chunks {
+            machines.disk(DiskOp::Remove(Place::Window { window: self.id.0, chunk }), Waiting::Nothing);
+        }
+    }
+
+    fn disk(&self, op: DiskOp, step: Step, machines: &mut Machines) {
+        machines.disk(op, Waiting::Read(self.id, step));
+    }
+
+    fn report(&self, stage: Stage, machines: &mut Machines) {
+        let Some(window) = &self.window else { return };
+        let bytes = window.bytes();
+        let progress =
+            Progress { stage, done: window.sent(), total: bytes.end - bytes.start, prefix: 0, path: None };
+        machines.progress(self.command, progress);
+    }
+}

@@ -1,0 +1,231 @@
+//! A window that slides over a part of a file: the chunks that are here and have not yet left, each in a file of its own.
+//!
+//! A chunk enters when it is verified, is handed out when all before it have been, and its file is removed when its bytes
+//! have left. A file is never written twice: `sendfile` passes pages on and copies nothing, so bytes that were sent may still
+//! be on their way to the reader when the call returns.
+
+use crate::io::{Extent, Place};
+use crate::manifest::Manifest;
+use crate::node::command::{Content, Part};
+use core::ops::Range;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The least number of chunks in a window: one that leaves, one that is complete, one that is coming.
+const CHUNKS_MIN: u64 = 3;
+
+/// Verified chunks of one file, in order. It does not know who reads them.
+pub(super) struct Window {
+    manifest: Arc<Manifest>,
+    /// Names its files.
+    number: u64,
+    /// The bytes of the file that are read.
+    bytes: Range<u64>,
+    /// The chunks that they lie in.
+    chunks: Range<u32>,
+    /// Chunks that may be here at a time.
+    size: u32,
+    /// The bytes of the chunks before this one have left.
+    left: u32,
+    /// The chunks before this one have been handed out.
+    handed: u32,
+    /// Chunks that are here and have not been handed out.
+    here: BTreeSet<u32>,
+    /// Bytes that have left.
+    sent: u64,
+}
+
+impl Window {
+    /// A window over `part` of a file (`None` is all of it), in which about `window_bytes` are here at a time. `None` when the
+    /// file ends before the part begins.
+    pub(super) fn new(
+        manifest: Arc<Manifest>,
+        number: u64,
+        part: Option<Part>,
+        window_bytes: u64,
+    ) -> Option<Window> {
+        let (length, chunk) = (manifest.length(), manifest.chunk_bytes());
+        let bytes = part.map_or(Some(0..length), |part| part.of(length))?;
+        let chunks = match bytes.is_empty() {
+            true => 0..0,
+            false => (bytes.start / chunk) as u32..bytes.end.div_ceil(chunk) as u32,
+        };
+        let size = (window_bytes / chunk).max(CHUNKS_MIN).min(u64::from(u32::MAX)) as u32;
+        let (left, handed) = (chunks.start, chunks.start);
+        Some(Window { manifest, number, bytes, chunks, size, left, handed, here: BTreeSet::new(), sent: 0 })
+    }
+
+    // Getters.
+
+    pub(super) fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// The bytes of the file that are read.
+    pub(super) fn bytes(&self) -> Range<u64> {
+        self.bytes.clone()
+    }
+
+    /// The chunks that they lie in.
+    pub(super) fn chunks(&self) -> Range<u32> {
+        self.chunks.clone()
+    }
+
+    /// Bytes that have left.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Chunks before this one may enter.
+    pub(super) fn edge(&self) -> u32 {
+        self.left.saturating_add(self.size).min(self.chunks.end)
+    }
+
+    /// The end of what was handed out, in the file.
+    pub(super) fn handed_end(&self) -> u64 {
+        self.manifest.chunk_offset(self.handed).clamp(self.bytes.start, self.bytes.end)
+    }
+
+    /// Whether everything has left.
+    pub(super) fn is_over(&self) -> bool {
+        self.left == self.chunks.end
+    }
+
+    /// Whether nothing is here that could leave: the reader waits for chunks. Otherwise chunks wait for the reader.
+    pub(super) fn is_starved(&self) -> bool {
+        self.handed == self.left
+    }
+
+    /// Whether a chunk is here, or has been.
+    pub(super) fn has(&self, index: u32) -> bool {
+        index < self.handed || self.here.contains(&index)
+    }
+
+    /// How many chunks have not come.
+    pub(super) fn missing(&self) -> u32 {
+        (self.chunks.end - self.handed).saturating_sub(self.here.len() as u32)
+    }
+
+    /// The file that a chunk is in.
+    pub(super) fn place(&self, index: u32) -> Place {
+        Place::Window { window: self.number, chunk: index }
+    }
+
+    /// The chunks that may have a file, without those that were handed out.
+    pub(super) fn unhanded(&self) -> Range<u32> {
+        self.handed..self.edge()
+    }
+
+    /// The chunks that may have a file.
+    pub(super) fn filed(&self) -> Range<u32> {
+        self.left..self.edge()
+    }
+
+    // Changes.
+
+    /// A verified chunk is in its file. False when it has no business here.
+    pub(super) fn enter(&mut self, index: u32) -> bool {
+        self.unhanded().contains(&index) && self.here.insert(index)
+    }
+
+    /// Hands out what is next, when it is here: which bytes, and where they are.
+    pub(super) fn next_content(&mut self) -> Option<(Content, Extent)> {
+        let index = self.handed;
+        if !self.here.remove(&index) {
+            return None;
+        }
+        self.handed += 1;
+        let bytes = self.bytes_of(index);
+        let length = (bytes.end - bytes.start) as u32;
+        let offset = bytes.start - self.manifest.chunk_offset(index);
+        let content = Content { offset: bytes.start, length, file_length: self.manifest.length() };
+        Some((content, Extent { place: self.place(index), offset, length, stamp: None }))
+    }
+
+    /// Bytes of what was handed out have left. The files of these chunks are no longer needed.
+    pub(super) fn leave(&mut self, count: u64) -> Range<u32> {
+        let first = self.left;
+        self.sent += count;
+        while self.left < self.handed && self.bytes_of(self.left).end <= self.bytes.start + self.sent {
+            self.left += 1;
+        }
+        debug_assert!(self.bytes.start + self.sent <= self.bytes.end, "more has left than was handed out");
+        first..self.left
+    }
+
+    /// The bytes of a chunk that are read.
+    fn bytes_of(&self, index: u32) -> Range<u64> {
+        let start = self.manifest.chunk_offset(index);
+        let end = start + u64::from(self.manifest.chunk_length(index));
+        start.max(self.bytes.start)..end.min(self.bytes.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
+
+    const CHUNK: u64 = CHUNK_BYTES_MIN;
+
+    fn window(length: u64, part: Option<Part>, window_bytes: u64) -> Option<Window> {
+        let mut builder = ManifestBuilder::new(length).unwrap();
+        builder.update(&vec![7; length as usize]);
+        Window::new(Arc::new(builder.finish().unwrap()), 9, part, window_bytes)
+    }
+
+    fn between(start: u64, end: u64) -> Option<Part> {
+        Some(Part::Between { start, end: Some(end) })
+    }
+
+    #[test]
+    fn chunks_are_handed_out_in_order_and_leave_their_files() {
+        let mut window = window(6 * CHUNK + 5, None, 4 * CHUNK).unwrap();
+        assert_eq!((window.edge(), window.chunks(), window.is_starved()), (4, 0..7, true));
+        assert!(window.enter(1) && !window.enter(1) && !window.enter(4));
+        assert_eq!(window.next_content(), None);
+        assert!(window.enter(0));
+        let (content, extent) = window.next_content().unwrap();
+        assert_eq!((content.offset, u64::from(content.length)), (0, CHUNK));
+        assert_eq!((extent.place, extent.offset), (Place::Window { window: 9, chunk: 0 }, 0));
+        window.next_content().unwrap();
+        assert_eq!((window.next_content(), window.is_starved(), window.missing()), (None, false, 5));
+        assert_eq!((window.leave(CHUNK - 1), window.edge()), (0..0, 4));
+        assert_eq!((window.leave(2), window.edge()), (0..1, 5));
+        assert_eq!((window.leave(CHUNK - 1), window.edge(), window.is_starved()), (1..2, 6, true));
+        for index in 2..7 {
+            assert!(window.enter(index), "chunk {index}");
+            let (content, _) = window.next_content().unwrap();
+            window.leave(u64::from(content.length));
+        }
+        assert!(window.is_over());
+        assert_eq!(window.sent(), 6 * CHUNK + 5);
+    }
+
+    #[test]
+    fn of_the_chunks_at_the_ends_only_the_part_is_read() {
+        let mut window = window(4 * CHUNK, between(CHUNK + 10, 2 * CHUNK + 1), u64::MAX).unwrap();
+        assert_eq!((window.chunks(), window.edge()), (1..3, 3));
+        assert!(window.enter(1) && window.enter(2) && !window.enter(0));
+        let (content, extent) = window.next_content().unwrap();
+        assert_eq!((content.offset, extent.offset, u64::from(extent.length)), (CHUNK + 10, 10, CHUNK - 10));
+        let (content, extent) = window.next_content().unwrap();
+        assert_eq!((content.offset, extent.offset, extent.length), (2 * CHUNK, 0, 1));
+        assert_eq!(window.leave(CHUNK - 9), 1..3);
+        assert!(window.is_over());
+    }
+
+    #[test]
+    fn nothing_is_a_legal_part_and_what_lies_past_the_end_is_not() {
+        for (length, part) in [(0, None), (CHUNK * 2, between(5, 5)), (0, between(0, 9))] {
+            assert!(window(length, part, CHUNK).unwrap().is_over(), "{part:?} of {length}");
+        }
+        assert!(window(CHUNK * 2, between(CHUNK * 2, CHUNK * 2 + 1), CHUNK).is_none());
+    }
+
+    #[test]
+    fn a_window_has_room_for_three_chunks_however_small_it_is_to_be() {
+        assert_eq!(window(9 * CHUNK, None, 1).unwrap().edge(), 3);
+        assert_eq!(window(9 * CHUNK, None, 5 * CHUNK + 1).unwrap().edge(), 5);
+    }
+}
