@@ -18,6 +18,7 @@
 //! peer_download_rate = 0
 //! streams = 64
 //! uploads = 8
+//! downloads = 8
 //!
 //! [gossip]
 //! interval = 5
@@ -115,6 +116,22 @@ pub struct Settings {
     /// Peers that are sent content at a time [env: ELVER_UPLOADS] [default: 8]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub uploads: Option<usize>,
+    /// Downloads at a time; more wait for their turn [env: ELVER_DOWNLOADS] [default: 8]
+    #[arg(long, value_name = "N", value_parser = parse_uploads)]
+    pub downloads: Option<usize>,
+    /// Files streamed to clients (get -o -, --range) at a time; more wait [env: ELVER_READS] [default: 8]
+    #[arg(long, value_name = "N", value_parser = parse_uploads)]
+    pub reads: Option<usize>,
+    /// Downloads, and files to be streamed, that may wait [env: ELVER_QUEUE] [default: 1024]
+    #[arg(long, value_name = "N", value_parser = parse_queue)]
+    pub queue: Option<usize>,
+    /// Disk space for each file that is streamed, beside the quota; room for three chunks (of 16 MiB at most) at least
+    /// [env: ELVER_WINDOW] [default: 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub window: Option<u64>,
+    /// Clients of the control socket at a time; more wait [env: ELVER_CLIENTS] [default: 256]
+    #[arg(long, value_name = "N", value_parser = parse_uploads)]
+    pub clients: Option<usize>,
 }
 
 /// Where a value stands.
@@ -188,7 +205,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 20] = [
     "listen",
     "bootstrap",
     "replicas",
@@ -204,6 +221,11 @@ const KEYS: [&str; 15] = [
     "uploads",
     "scrub",
     "keep_free",
+    "downloads",
+    "reads",
+    "queue",
+    "window",
+    "clients",
 ];
 
 /// A value before it is read: what file and environment have in common.
@@ -337,6 +359,11 @@ impl Settings {
             peer_download_rate: self.peer_download_rate.or(others.peer_download_rate),
             streams: self.streams.or(others.streams),
             uploads: self.uploads.or(others.uploads),
+            downloads: self.downloads.or(others.downloads),
+            reads: self.reads.or(others.reads),
+            queue: self.queue.or(others.queue),
+            window: self.window.or(others.window),
+            clients: self.clients.or(others.clients),
         }
     }
 
@@ -361,6 +388,11 @@ impl Settings {
             streams_max,
             uploads_max,
             rates,
+            downloads_max: self.downloads.unwrap_or(default.limits.downloads_max),
+            reads_max: self.reads.unwrap_or(default.limits.reads_max),
+            downloads_queued_max: self.queue.unwrap_or(default.limits.downloads_queued_max),
+            read_window_bytes: self.window.unwrap_or(default.limits.read_window_bytes),
+            clients_max: self.clients.unwrap_or(default.limits.clients_max),
             ..default.limits
         };
         let tuning = self.sections.tuning();
@@ -409,6 +441,11 @@ impl Settings {
             "peer_download_rate" => self.peer_download_rate = Some(parse_rate(&value)?),
             "streams" => self.streams = Some(parse_streams(&value)?),
             "uploads" => self.uploads = Some(parse_uploads(&value)?),
+            "downloads" => self.downloads = Some(parse_uploads(&value)?),
+            "reads" => self.reads = Some(parse_uploads(&value)?),
+            "queue" => self.queue = Some(parse_queue(&value)?),
+            "window" => self.window = Some(units::parse_size(&value).map_err(unit)?),
+            "clients" => self.clients = Some(parse_uploads(&value)?),
             "ttl" => self.ttl = Some(units::parse_lifetime(&value).map_err(unit)?),
             _ => return Err("there is no such setting".to_owned()),
         }
@@ -522,12 +559,20 @@ pub fn parse_streams(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("`{text}` is no number from 33 to 4000"))
 }
 
-/// Reads how many peers a node sends content at a time.
+/// Reads how many of something go on at a time: peers that are sent content, downloads, clients.
 pub fn parse_uploads(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|uploads| (1..=4000).contains(uploads))
         .ok_or_else(|| format!("`{text}` is no number from 1 to 4000"))
+}
+
+/// Reads how many commands may wait for their turn.
+pub fn parse_queue(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|queue| (0..=1_000_000).contains(queue))
+        .ok_or_else(|| format!("`{text}` is no number from 0 to 1000000"))
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {

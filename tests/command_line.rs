@@ -283,13 +283,15 @@ fn fewer_copies_than_a_quorum_exit_5_and_say_how_many_there_are() {
 }
 
 #[test]
-fn a_quota_that_is_used_up_exits_7() {
+fn a_quota_that_is_used_up_exits_7_and_is_not_in_the_way_of_what_is_streamed() {
     let a = Node::start(&[]);
     let b = Node::join(&a, &["--quota", "64KiB"]);
     let (scratch, content) = (Scratch::new(), content(1_000_000));
     let file = scratch.file("file", &content);
     a.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
-    b.elver(["get", &hash(&content), "-o", "-"]).expect(7);
+    assert!(b.elver(["get", &hash(&content), "-o", "-"]).expect(0).stdout == content);
+    let full = json!({"event": "failed", "reason": "no_space", "message": "it does not fit"});
+    FakeDaemon::answering(&full).elver(["get", &hash(&content), "-o", "-"]).expect(7);
     // The quota is for the cache; a file of the user's own is the user's affair.
     let copy = scratch.path().join("copy");
     b.elver(["get", &hash(&content), "-o", copy.to_str().unwrap()]).expect(0);

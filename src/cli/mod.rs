@@ -75,7 +75,7 @@ struct Global {
 enum Subcommand {
     /// Run a node until it is told to stop
     #[command(after_help = node::AFTER_HELP)]
-    Node(node::NodeArguments),
+    Node(Box<node::NodeArguments>),
     /// Share files and copy them to other nodes; prints their addresses like b3sum
     #[command(after_help = put::AFTER_HELP)]
     Put(put::PutArguments),
@@ -196,7 +196,7 @@ fn run(arguments: Arguments) -> Exit {
     };
     let mut context = Context { dir, output };
     let result = match arguments.command {
-        Subcommand::Node(arguments) => node::run(&mut context, arguments, log.as_ref()),
+        Subcommand::Node(arguments) => node::run(&mut context, *arguments, log.as_ref()),
         Subcommand::Put(arguments) => put::run(&mut context, &arguments),
         Subcommand::Get(arguments) => get::get(&mut context, &arguments),
         Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),

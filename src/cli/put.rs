@@ -138,6 +138,9 @@ impl<'a> Run<'a> {
             }
             Response::Done(reply) => return Err(context.unexpected(&reply)),
             Response::Failed(failure) => Err(CommandError::new(failure.reason.into(), failure.message)),
+            Response::Content(_) => {
+                return Err(CommandError::failed("the node sent content that was not asked for"));
+            }
         };
         self.under_way.remove(&id);
         self.done.insert(index, result);

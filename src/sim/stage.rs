@@ -174,7 +174,7 @@ impl Stage {
                         alarm(self, name);
                     }
                 }
-                answer @ Happening::Answer(..) => {
+                answer @ (Happening::Answer(..) | Happening::Content(..)) => {
                     if let Some(stored) = self.work.take(&self.world, &answer) {
                         let manifest = stored.content.manifest();
                         self.ledger.acknowledge(&manifest, stored.origin, stored.replicas);

@@ -159,7 +159,7 @@ impl Workload {
             if let Some((.., Expected::Read(expected, came))) = self.pending.get_mut(id) {
                 let (from, to) = (content.offset as usize, content.offset as usize + content.length as usize);
                 let right =
-                    bytes.as_ref().is_some_and(|bytes| Some(bytes.bytes()) == expected.bytes().get(from..to));
+                    bytes.as_ref().is_some_and(|bytes| Some(&bytes[..]) == expected.bytes().get(from..to));
                 self.gets.wrong += u64::from(!right || from != *came);
                 *came = to;
             }

@@ -1,6 +1,6 @@
 //! The world: hosts, links, and one event after the other.
 
-use super::blob::{Slice, joined};
+use super::blob::joined;
 use super::chance::Chance;
 use super::conduct::Conduct;
 use super::disk::{Change, Crash, Disk, DiskPlan};
@@ -77,7 +77,7 @@ pub enum Happening {
     /// A command is answered: the host, its number, and what.
     Answer(usize, CommandId, Response),
     /// Content came for a command: the host, its number, which bytes, and what they are, if they could be read.
-    Content(usize, CommandId, Content, Option<Slice>),
+    Content(usize, CommandId, Content, Option<Vec<u8>>),
     /// A node has left the network and wants to be stopped.
     Stopped(usize),
 }
@@ -542,7 +542,7 @@ impl World {
                     // A client that reads at once.
                     let now = self.hosts[host].clock(self.now);
                     let it = &mut self.hosts[host];
-                    let read = it.disk.read(&extent).map(joined);
+                    let read = it.disk.read(&extent).map(|parts| joined(parts).bytes().to_vec());
                     if let Some(node) = &mut it.node {
                         node.handle_content_sent(now, command, u64::from(content.length));
                     }

@@ -6,6 +6,7 @@ mod explain;
 mod modes;
 mod network;
 mod put;
+mod reads;
 mod repair;
 mod robust;
 mod room;

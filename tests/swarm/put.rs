@@ -36,7 +36,7 @@ fn put_by_path(node: &Node, path: &Path) -> Result<Reply, Failure> {
     match answer(node, &Command::Put { path: path.to_owned(), replicas: Some(0), lifetime: None }) {
         Response::Done(reply) => Ok(reply),
         Response::Failed(failure) => Err(failure),
-        Response::Progress(_) => panic!("that is not the end"),
+        Response::Progress(_) | Response::Content(_) => panic!("that is not the end"),
     }
 }
 

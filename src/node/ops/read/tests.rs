@@ -15,6 +15,9 @@ struct Bench {
     reads: Reads,
 }
 
+/// What the clients got, and what the disk is to do.
+type Out = (Vec<(u64, Got)>, Vec<(DiskId, DiskOp)>);
+
 /// What a client of the bench got.
 #[derive(Debug, PartialEq)]
 enum Got {
@@ -55,7 +58,7 @@ impl Bench {
     }
 
     /// What went out since the last call: to clients, and to the disk.
-    fn out(&mut self) -> (Vec<(u64, Got)>, Vec<(DiskId, DiskOp)>) {
+    fn out(&mut self) -> Out {
         let (mut got, mut ops) = (Vec::new(), Vec::new());
         for output in self.machines.outputs.drain(..) {
             match output {
