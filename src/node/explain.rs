@@ -375,8 +375,7 @@ impl Node {
         };
         let (asked, found) = (explain.asked, explain.found);
         let (reason, why) = if state.banned > 0 {
-            let why =
-                format!("{} nodes sent content that is not this file's, and no other has it", state.banned);
+            let why = format!("{}, and no other has it", status::sent_wrong_content(state.banned));
             (FailureReason::Unverified, why)
         } else if asked == 0 && state.not_found == 0 {
             let why = "this node could reach no other node to ask: see `elver peers`".to_owned();

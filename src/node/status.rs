@@ -310,6 +310,13 @@ pub(super) fn asked(count: u32) -> String {
     if count == 1 { "1 node was asked".to_owned() } else { format!("{count} nodes were asked") }
 }
 
+/// That nodes sent wrong content of a file, in words. They are named where the bans are shown.
+pub(super) fn sent_wrong_content(count: u32) -> String {
+    let (nodes, are) =
+        if count == 1 { ("1 node".to_owned(), "is") } else { (format!("{count} nodes"), "are") };
+    format!("{nodes} sent content that is not this file's and {are} not asked for it now (`elver peers`)")
+}
+
 /// How a person is told of a disk error.
 pub(super) fn failure_of(error: &DiskError) -> FailureReason {
     match error.kind {

@@ -39,7 +39,13 @@ fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
     let hashes: Vec<String> = files.iter().map(put).collect();
     hashes.iter().for_each(|hash| swarm.wait_for_copies(0, hash));
     let target = |name: &str, index: usize| swarm.dir.path().join(format!("{name}{index}"));
+    // One that only the publisher has, which remembers it over a restart.
+    let shared = file(&swarm, "shared", 75, 300_000, 0o755);
+    let only = swarm.nodes[0].put(&shared, &["--replicas", "0"]);
+    assert!(swarm.nodes[0].terminate().success());
+    swarm.nodes[0] = Node::start(swarm.nodes[0].dir.clone(), &[swarm.nodes[1].addr], &[]);
     let reader = Node::start(swarm.dir.path().join("reader"), &[swarm.nodes[1].addr], &["--leaf"]);
+    assert_eq!(fetched(&reader, &only, swarm.dir.path().join("only")), executable);
     for (index, (hash, (_, expected))) in hashes.iter().zip(&files).enumerate() {
         assert_eq!(fetched(&reader, hash, target("from the publisher ", index)), *expected, "{index}");
     }

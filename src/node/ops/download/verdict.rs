@@ -19,7 +19,7 @@ pub(in crate::node) fn hopeless(
     let (asked, providers, banned) = (search.asked(), search.providers(), state.banned);
     match phase {
         Phase::Root if banned > 0 => {
-            let why = format!("{banned} nodes sent content that is not this file's, and no other has it");
+            let why = format!("{}, and no other has it", status::sent_wrong_content(banned));
             Some((FailureReason::Unverified, why))
         }
         Phase::Root if asked == 0 && state.not_found == 0 => {
@@ -32,8 +32,7 @@ pub(in crate::node) fn hopeless(
         }
         Phase::Root => Some((FailureReason::NotFound, format!("nobody has it; {}", status::asked(asked)))),
         Phase::Chunks if banned > 0 && state.connected == 0 && search.lookups() > 1 => {
-            let why =
-                format!("{banned} nodes sent content that is not this file's, and no other has the rest");
+            let why = format!("{}, and no other has the rest", status::sent_wrong_content(banned));
             Some((FailureReason::Unverified, why))
         }
         _ => None,
@@ -48,8 +47,8 @@ pub(in crate::node) fn timed_out(
     state: &DownloadState,
 ) -> (FailureReason, String) {
     let (reason, cause) = match state.banned {
-        0 => (FailureReason::Unreachable, "nobody who has the rest can be reached"),
-        _ => (FailureReason::Unverified, "who offered the rest sent content that is not this file's"),
+        0 => (FailureReason::Unreachable, "nobody who has the rest can be reached".to_owned()),
+        banned => (FailureReason::Unverified, status::sent_wrong_content(banned)),
     };
     let why = match missing {
         Some((missing, of)) => format!("{missing} of {of} chunks are missing, and {cause}"),
