@@ -19,6 +19,8 @@
 //! streams = 64
 //! uploads = 8
 //! downloads = 8
+//! shares = 100000
+//! values = 4096
 //!
 //! [gossip]
 //! interval = 5
@@ -132,6 +134,15 @@ pub struct Settings {
     /// Clients of the control socket at a time; more wait [env: ELVER_CLIENTS] [default: 256]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub clients: Option<usize>,
+    /// Paths that are shared at a time, a kilobyte of memory each [env: ELVER_SHARES] [default: 100000]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub shares: Option<usize>,
+    /// Values that are published at a time, up to 2 KB of memory each [env: ELVER_VALUES] [default: 4096]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub values: Option<usize>,
+    /// Pieces kept for others at a time, 300 bytes of memory each [env: ELVER_PIECES] [default: as many as fill the quota]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub pieces: Option<usize>,
 }
 
 /// Where a value stands.
@@ -205,7 +216,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 23] = [
     "listen",
     "bootstrap",
     "replicas",
@@ -226,6 +237,9 @@ const KEYS: [&str; 20] = [
     "queue",
     "window",
     "clients",
+    "shares",
+    "values",
+    "pieces",
 ];
 
 /// A value before it is read: what file and environment have in common.
@@ -364,6 +378,9 @@ impl Settings {
             queue: self.queue.or(others.queue),
             window: self.window.or(others.window),
             clients: self.clients.or(others.clients),
+            shares: self.shares.or(others.shares),
+            values: self.values.or(others.values),
+            pieces: self.pieces.or(others.pieces),
         }
     }
 
@@ -379,14 +396,18 @@ impl Settings {
         };
         let streams_max = self.streams.unwrap_or(default.limits.streams_max);
         let uploads_max = self.uploads.unwrap_or(default.limits.uploads_max);
-        let scrub_seconds = self.scrub.unwrap_or(default.limits.scrub_seconds);
-        let keep_free_bytes = self.keep_free;
+        let shares_max = self.shares.unwrap_or(default.limits.shares_max);
+        let values_max = self.values.unwrap_or(default.limits.values_max);
+        let pieces_max = self.pieces.unwrap_or_else(|| Limits::pieces_for(quota_bytes));
         let limits = Limits {
-            scrub_seconds,
-            keep_free_bytes,
+            scrub_seconds: self.scrub.unwrap_or(default.limits.scrub_seconds),
+            keep_free_bytes: self.keep_free,
             quota_bytes,
             streams_max,
             uploads_max,
+            shares_max,
+            values_max,
+            pieces_max,
             rates,
             downloads_max: self.downloads.unwrap_or(default.limits.downloads_max),
             reads_max: self.reads.unwrap_or(default.limits.reads_max),
@@ -446,6 +467,9 @@ impl Settings {
             "queue" => self.queue = Some(parse_queue(&value)?),
             "window" => self.window = Some(units::parse_size(&value).map_err(unit)?),
             "clients" => self.clients = Some(parse_uploads(&value)?),
+            "shares" => self.shares = Some(parse_count(&value)?),
+            "values" => self.values = Some(parse_count(&value)?),
+            "pieces" => self.pieces = Some(parse_count(&value)?),
             "ttl" => self.ttl = Some(units::parse_lifetime(&value).map_err(unit)?),
             _ => return Err("there is no such setting".to_owned()),
         }
@@ -573,6 +597,15 @@ pub fn parse_queue(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|queue| (0..=1_000_000).contains(queue))
         .ok_or_else(|| format!("`{text}` is no number from 0 to 1000000"))
+}
+
+/// Reads how many of something there may be.
+fn parse_count(text: &str) -> Result<usize, String> {
+    const COUNT_MAX: usize = 10_000_000;
+    text.parse()
+        .ok()
+        .filter(|count| (1..=COUNT_MAX).contains(count))
+        .ok_or_else(|| format!("`{text}` is no number from 1 to {COUNT_MAX}"))
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {

@@ -6,6 +6,7 @@
 use crate::id::Key;
 use crate::manifest::{Content, HashAs, Manifest};
 use core::fmt;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,22 +51,23 @@ pub enum Place {
     },
 }
 
-/// What a file looked like when it was hashed. One that looks different is not served.
+/// What a file looked like when it was hashed. One that looks different is hashed again before it is served. The inode's
+/// number is no part of it: some file systems give a file another one at every mount.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct FileStamp {
     /// Length in bytes.
     pub length: u64,
-    /// Modification time: nanoseconds since 1970, as the file system tells it.
+    /// Modification time: nanoseconds since 1970, as the file system tells it. A program may set it to anything.
     pub modified: i64,
-    /// Inode number.
-    pub inode: u64,
+    /// Time of the last change of content, names or mode: nanoseconds since 1970. Only the system sets it.
+    pub changed: i64,
     /// The file's mode. It goes with the file and says nothing of its content, so two stamps that differ in it are equal.
     pub mode: Mode,
 }
 
 impl PartialEq for FileStamp {
     fn eq(&self, other: &Self) -> bool {
-        (self.length, self.modified, self.inode) == (other.length, other.modified, other.inode)
+        (self.length, self.modified, self.changed) == (other.length, other.modified, other.changed)
     }
 }
 
@@ -204,15 +206,34 @@ pub struct PieceMeta {
     pub expires: u64,
 }
 
-/// A file that this node serves where it lies.
+/// Whether a file is what a share claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ShareState {
+    /// It looks as it did when it was hashed: it is served.
+    #[default]
+    Present,
+    /// It looks different, or may not be whole: it is hashed again before anything of it is served.
+    Doubtful,
+    /// It has other content. The claim stands until the user ends it, or the content is back.
+    Changed,
+    /// It cannot be opened: its medium may be missing. It is looked for again.
+    Absent,
+}
+
+/// A claim of the user's: the file at this place has the content of this address, and is served from there. A place has at most
+/// one claim; an address may have several.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// Layout, address and chunk keys.
-    pub manifest: Arc<Manifest>,
+    /// The file's address.
+    pub hash: Key,
+    /// The length in bytes of the file with this address.
+    pub length: u64,
     /// Where it lies: [`Place::File`] or [`Place::Cache`].
     pub place: Place,
-    /// What it looked like when it was hashed.
+    /// What it looked like when it was last hashed.
     pub stamp: FileStamp,
+    /// Whether the file is what it should be.
+    pub state: ShareState,
     /// How many copies the network is to keep: 0 when it is only shared.
     pub replicas: u8,
     /// Seconds that copies are to be kept.
@@ -220,7 +241,7 @@ pub struct Share {
     /// Whether every chunk has been copied to as many nodes as were asked for.
     pub replicated: bool,
     /// Whether its content is known to be on disk. What was downloaded is synced when the run ends in order: after a
-    /// power cut before that it is no longer shared.
+    /// power cut before that it is hashed again, or dropped when it lies in the cache.
     pub synced: bool,
 }
 
@@ -264,8 +285,10 @@ pub struct Recovered {
     pub ages: Ages,
     /// Stored pieces, in no particular order.
     pub pieces: Vec<PieceMeta>,
-    /// Shared files.
+    /// Claims on shared files, in the order in which they were made. [`ShareState`] says what was found of each.
     pub shares: Vec<Share>,
+    /// The manifests of shared files of several chunks, as far as they could be read.
+    pub manifests: BTreeMap<Key, Arc<Manifest>>,
     /// Encoded contacts of last time: see [`DiskOp::SavePeers`].
     pub peers: Vec<u8>,
     /// This node's own value records, encoded: see [`DiskOp::SaveRecords`].
@@ -285,13 +308,23 @@ pub enum DiskOp {
         place: Place,
         /// The descriptor of it that was passed; `None` when the driver is to open it by its path.
         passed: Option<PassedId>,
+        /// Nobody waits for it: whatever else there is to do comes first.
+        background: bool,
     },
-    /// Write down what is shared: durably, when its content is known to be on disk. Answer: [`DiskReply::Done`].
-    SaveShare(Arc<Share>),
-    /// Forget a share, and delete its file when that is in the cache. Answer: [`DiskReply::Done`].
+    /// Write a claim down, in place of an earlier one on the same place: durably, when its content is known to be on disk.
+    /// Several that come together are synced together. Answer: [`DiskReply::Done`].
+    SaveShare {
+        /// The claim.
+        share: Share,
+        /// The file's manifest, when it has one and that has not been written down. It is durable before the claim is.
+        manifest: Option<Arc<Manifest>>,
+    },
+    /// Forget a claim, durably, and delete its file when that is in the cache. Answer: [`DiskReply::Done`].
     RemoveShare {
-        /// The share.
-        share: Arc<Share>,
+        /// The claim.
+        share: Share,
+        /// Whether no other claim has this address: its manifest is deleted too.
+        last: bool,
     },
     /// Read a short file or a part of one into memory. Answer: [`DiskReply::Bytes`].
     Read(Extent),
@@ -384,7 +417,8 @@ pub enum DiskOp {
     /// Read a shared file again and check it against its hash, when the disk has nothing else to do. Answer:
     /// [`DiskReply::Verified`]; an error when it cannot be told, when the file has changed, or when it is not there.
     VerifyFile(FileAt),
-    /// Delete a stored or an arriving piece. Answer: [`DiskReply::Done`].
+    /// Delete a stored or an arriving piece, a download's file, or the manifest of a file that is not shared any more. Answer:
+    /// [`DiskReply::Done`].
     Remove(Place),
     /// Remember contacts for the next start. Not synced. Answer: [`DiskReply::Done`].
     SavePeers(Vec<u8>),

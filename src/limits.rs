@@ -47,10 +47,12 @@ pub struct Limits {
     pub blamed_peers_max: usize,
     /// Copies under way to other nodes.
     pub pushes_max: usize,
-    /// Pieces stored for the network, less than 200 bytes of memory each.
+    /// Pieces stored for the network, about 300 bytes of memory each: see [`Limits::pieces_for`].
     pub pieces_max: usize,
-    /// Files served where they lie, up to 64 KiB of memory each.
+    /// Paths that files are served from where they lie, about a kilobyte of memory each, and 16 bytes a chunk.
     pub shares_max: usize,
+    /// Values that this node publishes, up to 2 KB of memory each.
+    pub values_max: usize,
     /// Bytes on disk that stored pieces and the cache may take together.
     pub quota_bytes: u64,
     /// Seconds within which everything on disk is read again to find what has rotted; 0 is only on command.
@@ -115,8 +117,9 @@ impl Default for Limits {
             uploads_max: 8,
             blamed_peers_max: 256,
             pushes_max: 64,
-            pieces_max: 65_536,
-            shares_max: 1024,
+            pieces_max: Limits::pieces_for(1 << 30),
+            shares_max: 100_000,
+            values_max: 4096,
             quota_bytes: 1 << 30,
             scrub_seconds: 30 * 24 * 3600,
             keep_free_bytes: None,
@@ -142,7 +145,18 @@ impl fmt::Display for InvalidLimits {
 
 impl std::error::Error for InvalidLimits {}
 
+/// The least number of pieces that a node can keep by default.
+const PIECES_MIN: usize = 131_072;
+/// How many bytes of the quota stand for one more piece: a tenth of the smallest chunk, for some files are small.
+const BYTES_A_PIECE: u64 = 26_000;
+
 impl Limits {
+    /// The number of pieces that goes with a quota: as many as fill it when they have 26,000 bytes on average, and at least
+    /// 131,072, which take about 40 MB of memory.
+    pub fn pieces_for(quota_bytes: u64) -> usize {
+        usize::try_from(quota_bytes / BYTES_A_PIECE).unwrap_or(usize::MAX).max(PIECES_MIN)
+    }
+
     /// Checks the bounds against each other.
     pub fn validate(&self) -> Result<(), InvalidLimits> {
         let rules = [
@@ -152,6 +166,7 @@ impl Limits {
             ),
             (self.transactions_max >= 32, "one lookup needs up to 6 transactions at a time, five lookups 30"),
             (self.lookups_max >= 4, "joining, refreshing and one user's lookup need 4"),
+            (self.values_max >= 1 && self.shares_max >= 1, "a node shares and publishes something"),
             (self.records_max >= 1, "a table of no records cannot keep any"),
             (self.providers_per_file_max >= 1, "a file needs room for one provider"),
             (self.providers_max >= self.providers_per_file_max, "providers of one file must fit the table"),

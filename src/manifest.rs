@@ -136,6 +136,77 @@ impl HashAs {
     }
 }
 
+/// How a file is cut, which follows from its length alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    length: u64,
+    chunk_bytes: u64,
+}
+
+impl Layout {
+    /// The layout of a file of `length` bytes; `None` for files over [`FILE_BYTES_MAX`].
+    pub fn of(length: u64) -> Option<Layout> {
+        chunk_bytes(length).map(|chunk_bytes| Layout { length, chunk_bytes })
+    }
+
+    /// The file's length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Bytes of each chunk but the last.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.chunk_bytes
+    }
+
+    /// How many chunks there are: 1 to 4,096. An empty file has one, of no bytes.
+    pub fn chunk_count(&self) -> u32 {
+        self.length.div_ceil(self.chunk_bytes).max(1) as u32
+    }
+
+    /// Whether the file is a single chunk, kept and sent without a manifest.
+    pub fn is_single(&self) -> bool {
+        self.length <= self.chunk_bytes
+    }
+
+    /// Where chunk `index` starts in the file.
+    pub fn chunk_offset(&self, index: u32) -> u64 {
+        u64::from(index) * self.chunk_bytes
+    }
+
+    /// The length of chunk `index` in bytes.
+    ///
+    /// # Panics
+    /// When there is no such chunk.
+    pub fn chunk_length(&self, index: u32) -> u32 {
+        assert!(index < self.chunk_count(), "chunk {index} of {}", self.chunk_count());
+        (self.length - self.chunk_offset(index)).min(self.chunk_bytes) as u32
+    }
+
+    /// How chunk `index` is hashed to be compared with its key.
+    pub fn hash_as(&self, index: u32) -> HashAs {
+        match self.is_single() {
+            true => HashAs::Root,
+            false => HashAs::Subtree { input_offset: self.chunk_offset(index) },
+        }
+    }
+
+    /// What each of its chunks is.
+    pub fn content(&self) -> Content {
+        if self.is_single() { Content::File } else { Content::Chunk }
+    }
+
+    /// The length of the encoded manifest in bytes; 0 for a one-chunk file, which has none.
+    pub fn manifest_bytes(&self) -> u32 {
+        if self.is_single() {
+            return 0;
+        }
+        let spine = spine(self.length, self.chunk_bytes);
+        let (siblings, leaf) = (spine.len() - 1, spine[spine.len() - 1] as usize);
+        (HEAD_BYTES + (self.chunk_count() as usize + siblings) * 32 + leaf) as u32
+    }
+}
+
 /// The layout of a file and the key of each of its chunks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
@@ -221,16 +292,12 @@ impl Manifest {
     /// # Panics
     /// When there is no such chunk.
     pub fn chunk_length(&self, index: u32) -> u32 {
-        assert!(index < self.chunk_count(), "chunk {index} of {}", self.chunk_count());
-        (self.length - self.chunk_offset(index)).min(self.chunk_bytes) as u32
+        self.layout().chunk_length(index)
     }
 
     /// How chunk `index` is hashed to be compared with its key.
     pub fn hash_as(&self, index: u32) -> HashAs {
-        match self.is_single() {
-            true => HashAs::Root,
-            false => HashAs::Subtree { input_offset: self.chunk_offset(index) },
-        }
+        self.layout().hash_as(index)
     }
 
     /// The manifest as it is stored and sent.
@@ -253,10 +320,12 @@ impl Manifest {
 
     /// How many bytes [`encode`](Manifest::encode) gives; 0 for a one-chunk file, which has no manifest.
     pub fn encoded_bytes(&self) -> u64 {
-        match self.is_single() {
-            true => 0,
-            false => (HEAD_BYTES + (self.values.len() + self.siblings.len()) * 32 + self.leaf.len()) as u64,
-        }
+        u64::from(self.layout().manifest_bytes())
+    }
+
+    /// How the file is cut.
+    pub fn layout(&self) -> Layout {
+        Layout { length: self.length, chunk_bytes: self.chunk_bytes }
     }
 
     /// Reads a manifest and proves that it belongs to `hash`: its values merge to it, and the path of its last leaf
@@ -488,6 +557,7 @@ mod tests {
             let manifest = build(&content(2 * CHUNK_BYTES_MIN as usize + extra), 1 << 16);
             let bytes = manifest.encode();
             assert!(bytes.len() <= MANIFEST_BYTES_MAX as usize);
+            assert_eq!(bytes.len() as u32, Layout::of(manifest.length()).unwrap().manifest_bytes());
             assert_eq!(Manifest::decode(&bytes, &manifest.hash()), Ok(manifest.clone()));
             for index in 0..bytes.len() {
                 let mut wrong = bytes.clone();

@@ -5,7 +5,7 @@ use super::exit::{CommandError, Exit};
 use super::output::shown;
 use crate::config::units::format_size;
 use crate::id::Key;
-use crate::node::command::{Command, Reply, SharedFile};
+use crate::node::command::{Command, FileState, Reply, SharedFile};
 use serde_json::json;
 
 #[derive(clap::Args, Debug)]
@@ -38,6 +38,7 @@ pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
                 "hash": file.hash, "file": file.path.to_string_lossy(), "length": file.length,
                 "copies": file.copies, "replicas": file.replicas, "have": file.have, "cached": file.cached,
                 "kept_open": file.kept_open,
+                "state": file.state,
             }))?;
         } else {
             context.output.line(&list_line(file))?;
@@ -51,17 +52,21 @@ fn list_line(file: &SharedFile) -> String {
         0 => "-".to_owned(),
         replicas => format!("{}/{replicas}", file.copies),
     };
-    let state = match file.cached {
-        _ if file.have < file.length => {
-            let percent = u128::from(file.have) * 100 / u128::from(file.length);
+    let state = match file.state {
+        FileState::Downloading => {
+            let percent = u128::from(file.have) * 100 / u128::from(file.length.max(1));
             format!("{percent} %")
         }
-        true => "cached".to_owned(),
-        false if file.kept_open => "shared while the node runs".to_owned(),
-        false => "shared".to_owned(),
+        FileState::Shared if file.cached => "cached".to_owned(),
+        FileState::Shared if file.kept_open => "shared while the node runs".to_owned(),
+        FileState::Shared => "shared".to_owned(),
+        FileState::Checking => "checking".to_owned(),
+        FileState::Changed => "changed".to_owned(),
+        FileState::Absent => "absent".to_owned(),
+        FileState::Queued => "queued".to_owned(),
     };
     let size = format_size(file.length);
-    format!("{}  {size:>10}  {copies:>5}  {state:<6}  {}", file.hash, shown(&file.path))
+    format!("{}  {size:>10}  {copies:>5}  {state:<8}  {}", file.hash, shown(&file.path))
 }
 
 #[cfg(test)]
@@ -83,9 +88,12 @@ mod tests {
             have: 3 << 20,
             cached: false,
             kept_open: false,
+            state: FileState::Shared,
         };
-        assert_eq!(list_line(&file), format!("{}     3.0 MiB    2/3  shared  /home/a b", key(b"x")));
-        (file.have, file.replicas) = (1 << 20, 0);
-        assert_eq!(list_line(&file), format!("{}     3.0 MiB      -  33 %    /home/a b", key(b"x")));
+        assert_eq!(list_line(&file), format!("{}     3.0 MiB    2/3  shared    /home/a b", key(b"x")));
+        file.state = FileState::Absent;
+        assert_eq!(list_line(&file), format!("{}     3.0 MiB    2/3  absent    /home/a b", key(b"x")));
+        (file.have, file.replicas, file.state) = (1 << 20, 0, FileState::Downloading);
+        assert_eq!(list_line(&file), format!("{}     3.0 MiB      -  33 %      /home/a b", key(b"x")));
     }
 }

@@ -16,7 +16,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 pub(super) const AFTER_HELP: &str = "\
-The file stays where it is, and is served from there. When it changes, it is not served any more until it is put again.
+The file stays where it is, and is served from there until `elver rm`. When it changes, what it was is not served any more; put
+it again to share what it is. A file that is missing for a while, because its medium is, is served again once it is back.
 
 Examples:
   elver put holiday.tar                 as many copies as the node's default says

@@ -13,9 +13,13 @@ use std::sync::Arc;
 
 /// What a file looks like.
 pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
-    let modified = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-    let mode = Mode::of(metadata.mode());
-    FileStamp { length: metadata.len(), modified, inode: metadata.ino(), mode }
+    let nanoseconds = |seconds: i64, rest| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+    let modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
+    let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
+    // No program can set it, so where files are to look the same in every run it is left out.
+    #[cfg(any(test, feature = "sim"))]
+    let changed = if super::record::is_active() { 0 } else { changed };
+    FileStamp { length: metadata.len(), modified, changed, mode: Mode::of(metadata.mode()) }
 }
 
 /// Opens a regular file for reading. What is not one is refused, and a pipe does not block whoever opens it.

@@ -51,6 +51,12 @@ impl Kept {
         self.files.contains_key(path)
     }
 
+    /// The descriptor that is kept of a place, once more.
+    pub(super) fn copy(&self, place: &Place) -> Option<File> {
+        let Place::File(path) = place else { return None };
+        self.files.get(&**path)?.try_clone().ok()
+    }
+
     /// A place is not shared any more.
     pub(super) fn forget(&mut self, place: &Place) {
         if let Place::File(path) = place {

@@ -16,6 +16,7 @@
 
 mod ages;
 mod check;
+mod claims;
 mod commit;
 mod damaged;
 mod durable;
@@ -33,7 +34,8 @@ mod raises;
 #[cfg(any(test, feature = "sim"))]
 pub mod record;
 mod recovery;
-mod share_file;
+mod share_v1;
+mod shares;
 mod sink;
 mod source;
 mod space;
@@ -46,12 +48,11 @@ mod tests;
 mod verify;
 mod watch;
 
-use crate::id::Key;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskLook, DiskOp, DiskReply, Extent, PassedId, Place,
-    Recovered, Share, Sink, Soundness, Space,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskLook, DiskOp, DiskReply, Extent, FileStamp,
+    PassedId, Place, Recovered, Share, ShareState, Sink, Soundness, Space,
 };
-use crate::manifest::HashAs;
+use crate::manifest::{HashAs, Manifest};
 use ages::Diary;
 use check::{Check, Holes};
 use commit::Commits;
@@ -65,6 +66,7 @@ use lock::Lock;
 use own::Own;
 use raises::Raises;
 use recovery::Stock;
+use shares::{ShareLog, Subject};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, Metadata};
@@ -89,6 +91,9 @@ const OPERATION_COST: u64 = 16 << 10;
 
 type Answer = Result<DiskReply, DiskError>;
 
+/// Names what is written at the end of the run, which nobody waits for.
+const AT_END: DiskId = DiskId(u64::MAX);
+
 /// The files of one node.
 pub struct Disk {
     layout: Layout,
@@ -107,6 +112,7 @@ pub struct Disk {
     submitted: VecDeque<(DiskId, DiskOp)>,
     commits: Commits,
     raises: Raises,
+    shares: ShareLog,
     /// Each has a slice, then it is the next one's turn.
     tasks: VecDeque<(DiskId, Box<dyn Task>)>,
     /// One after the other, when nothing else is to be done.
@@ -115,8 +121,8 @@ pub struct Disk {
     /// Allocated when it is first needed.
     buffer: Vec<u8>,
     written: u64,
-    /// Shares whose content may not be on the medium: as many as there are shares, at most.
-    unsynced: BTreeMap<Key, Arc<Share>>,
+    /// Claims whose content may not be on the medium: as many as there are claims, at most.
+    unsynced: BTreeMap<Subject, Share>,
 }
 
 impl Disk {
@@ -130,7 +136,9 @@ impl Disk {
         let damaged = Damaged::new(&layout);
         let last = ages::read(&layout, &damaged, secret.is_some());
         let ages = Ages { boots: last.ages.boots.saturating_add(1), ..last.ages };
-        let Stock { recovered, cleared, roomy } = recovery::recover(&layout, &last, ages, &damaged);
+        let mut shares = ShareLog::new(&layout);
+        let stock = recovery::recover(&layout, &mut shares, &last, ages, &damaged);
+        let Stock { recovered, cleared, roomy } = stock;
         // Only now: a start that fails or is killed before all is cleared away must not count as one that has done it.
         let mut diary = Diary::new(ages::Record { ages: Ages { clean: false, ..ages }, cleared });
         diary.write(&layout);
@@ -139,8 +147,9 @@ impl Disk {
             None => state::make_secret(&layout)?,
         };
         let watch = Watch::new(&layout, secret);
-        let unsynced = recovered.shares.iter().filter(|share| !share.synced);
-        let unsynced = unsynced.map(|share| (share.manifest.hash(), Arc::new(share.clone()))).collect();
+        let there = |share: &&Share| !share.synced && share.state == ShareState::Present;
+        let unsynced = recovered.shares.iter().filter(there);
+        let unsynced = unsynced.map(|share| (Subject::of(share), share.clone())).collect();
         let disk = Disk {
             own: Own::new(&layout),
             layout,
@@ -154,6 +163,7 @@ impl Disk {
             submitted: VecDeque::new(),
             commits: Commits::default(),
             raises: Raises::default(),
+            shares,
             tasks: VecDeque::new(),
             idle_tasks: VecDeque::new(),
             done: VecDeque::new(),
@@ -235,8 +245,8 @@ impl Disk {
 
     /// Whether [`run`](Disk::run) has something to do.
     pub fn has_work(&self) -> bool {
-        let begun = self.commits.has_work() || self.raises.has_work() || !self.tasks.is_empty();
-        begun || !self.submitted.is_empty()
+        let begun = self.commits.has_work() || self.raises.has_work() || self.shares.has_work();
+        begun || !self.tasks.is_empty() || !self.submitted.is_empty()
     }
 
     /// Whether [`run_idle`](Disk::run_idle) has something to do, now or once the medium has answered.
@@ -282,6 +292,7 @@ impl Disk {
         // A stream of commits leaves a quarter to the others.
         let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
         let rest = self.run_commits(left - kept, budget_bytes, more);
+        self.shares.flush(more || !self.tasks.is_empty(), &mut self.done);
         self.run_tasks(rest + kept);
     }
 
@@ -305,6 +316,7 @@ impl Disk {
             self.raises.flush(&self.layout, &mut self.done);
             self.tasks.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
+            self.shares.flush(more, &mut self.done);
         }
         self.idle_tasks.clear();
         self.sync_downloads();
@@ -314,11 +326,32 @@ impl Disk {
     /// Makes the shares durable whose content has not been synced, so that they outlive a power cut from now on. The
     /// kernel would have written it within half a minute anyway.
     fn sync_downloads(&mut self) {
-        for share in core::mem::take(&mut self.unsynced).into_values() {
-            if let Err(error) = targets::sync(&self.layout, &share) {
-                log::warn!("{error}; it is no longer shared");
-                let _ = files::remove(&self.layout.share(&share.manifest.hash()));
+        for (subject, share) in core::mem::take(&mut self.unsynced) {
+            match shares::sync_content(&self.layout, &share) {
+                Ok(true) => self.save_at_end(&Share { synced: true, ..share }),
+                // It is looked at again in the next run.
+                Ok(false) => {}
+                Err(error) => {
+                    log::warn!("{error}");
+                    // What a failed sync covered is not trusted, whatever it looks like.
+                    match subject {
+                        Subject::Path(_) => self.save_at_end(&Share { stamp: FileStamp::default(), ..share }),
+                        Subject::Cached(_) => self.shares.forget(AT_END, &share),
+                    }
+                }
             }
+        }
+        self.shares.flush(false, &mut self.done);
+        while let Some(done) = self.done.pop_front() {
+            if let Err(error) = done.result {
+                log::warn!("{error}");
+            }
+        }
+    }
+
+    fn save_at_end(&mut self, share: &Share) {
+        if let Err(error) = self.shares.save(AT_END, share) {
+            log::warn!("{error}");
         }
     }
 
@@ -347,10 +380,20 @@ impl Disk {
     fn begin(&mut self, id: DiskId, op: DiskOp) -> Result<Option<DiskReply>, DiskError> {
         let layout = &self.layout;
         let task: Box<dyn Task> = match op {
-            DiskOp::Hash { place, passed } => {
-                let passed = passed.and_then(|id| self.passed.remove(&id));
+            DiskOp::Hash { place, passed, background } => {
+                let passed = passed.and_then(|id| self.passed.remove(&id)).or_else(|| self.kept.copy(&place));
                 let source = Source::open(layout.path(&place), passed, &self.own)?;
-                Box::new(Hash::new(source)?)
+                let tasks = if background { &mut self.idle_tasks } else { &mut self.tasks };
+                tasks.push_back((id, Box::new(Hash::new(source)?)));
+                return Ok(None);
+            }
+            DiskOp::SaveShare { share, manifest } => return self.save_share(id, share, manifest.as_deref()),
+            DiskOp::RemoveShare { share, last } => {
+                self.unsynced.remove(&Subject::of(&share));
+                self.kept.forget(&share.place);
+                self.shares.forget(id, &share);
+                shares::remove_files(layout, &share, last)?;
+                return Ok(None);
             }
             DiskOp::Check { place, manifest } => {
                 let (file, _) = self.open_file(&place)?;
@@ -415,24 +458,11 @@ impl Disk {
             state::save_sealed(&path, bytes, how).map_err(|error| failed("write", &path, error))
         };
         match op {
-            DiskOp::SaveShare(share) => {
-                share_file::save(layout, &share)?;
-                let hash = share.manifest.hash();
-                match share.synced {
-                    true => self.unsynced.remove(&hash),
-                    false => self.unsynced.insert(hash, share),
-                };
-            }
             DiskOp::SavePeers(bytes) => save("peers", &bytes, Replace::Lightly)?,
             DiskOp::SaveScrub(bytes) => save("scrub", &bytes, Replace::Lightly)?,
             DiskOp::SaveRecords(bytes) => save("records", &bytes, Replace::Durably)?,
             // Only the end of the run is clean, whatever the core has heard of the run before.
             DiskOp::SaveAges(ages) => self.save_ages(&Ages { clean: false, ..ages })?,
-            DiskOp::RemoveShare { share } => {
-                self.unsynced.remove(&share.manifest.hash());
-                self.kept.forget(&share.place);
-                return targets::forget(layout, &share);
-            }
             DiskOp::WriteTarget { place: place @ Place::Window { .. }, offset, bytes } => {
                 let sink = Sink { place, offset, length: bytes.len() as u32, hash_as: HashAs::Root };
                 self.open_sink(&sink)?.write(&bytes)?;
@@ -461,6 +491,8 @@ impl Disk {
             | DiskOp::Verify { .. }
             | DiskOp::VerifyFile(_)
             | DiskOp::Raise { .. }
+            | DiskOp::SaveShare { .. }
+            | DiskOp::RemoveShare { .. }
             | DiskOp::Commit { .. }
             | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
         }
@@ -476,6 +508,25 @@ impl Disk {
             let error = error::refused(DiskErrorKind::Lost, &self.layout.path(place), "is closed");
             self.done.push_back(DiskDone { id, result: Err(error) });
         }
+    }
+
+    /// A claim goes to the log, after its manifest: what is acknowledged can be served.
+    fn save_share(
+        &mut self,
+        id: DiskId,
+        share: Share,
+        manifest: Option<&Manifest>,
+    ) -> Result<Option<DiskReply>, DiskError> {
+        if let Some(manifest) = manifest.filter(|manifest| !manifest.is_single()) {
+            let how = if share.synced { Replace::Durably } else { Replace::Lightly };
+            shares::save_manifest(&self.layout, manifest, how)?;
+        }
+        let saved = self.shares.save(id, &share)?;
+        match share.synced {
+            true => self.unsynced.remove(&Subject::of(&share)),
+            false => self.unsynced.insert(Subject::of(&share), share),
+        };
+        Ok(saved)
     }
 
     /// Reads at most `left` bytes of pieces that are being committed and syncs about `sync_bytes`; what is left.
@@ -498,10 +549,6 @@ impl Disk {
             let most = left.min(SLICE_BYTES as u64) as usize;
             let (read, _, result) = self.step(&mut task, most, id);
             left = left.saturating_sub(read.max(1));
-            let result = result.map(|result| {
-                let reply = result?;
-                task.keep(&mut self.kept, &mut self.targets).map(|()| reply)
-            });
             match result {
                 Some(result) => self.done.push_back(DiskDone { id, result }),
                 None => self.tasks.push_back((id, task)),
@@ -516,6 +563,10 @@ impl Disk {
         let result = task.step(&mut slice).transpose();
         let progress = slice.progress.map(Ok);
         self.done.extend(progress.map(|result| DiskDone { id, result }));
+        let result = result.map(|result| {
+            let reply = result?;
+            task.keep(&mut self.kept, &mut self.targets).map(|()| reply)
+        });
         (slice.read as u64, slice.waits, result)
     }
 }

@@ -9,17 +9,17 @@
 //! ([`Stock::cleared`]).
 
 use super::ages::LastRun;
+use super::claims;
 use super::damaged::Damaged;
 use super::error::OpenError;
-use super::extent::{open_regular, stamp_of};
 use super::files::{self, remove, sync_directory};
-use super::layout::{Layout, is_temporary};
+use super::layout::Layout;
 use super::piece_file::{self, Found};
-use super::share_file;
-use super::state::{read_sealed, read_small};
+use super::shares::ShareLog;
+use super::state::read_sealed;
 use super::watch;
 use crate::id::Key;
-use crate::io::{Ages, PieceMeta, Place, Recovered, Share};
+use crate::io::{Ages, PieceMeta, Place, Recovered};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -54,11 +54,29 @@ pub(super) fn make_rooms(layout: &Layout) -> bool {
     made.iter().all(Result::is_ok)
 }
 
-/// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's.
-pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Damaged) -> Stock {
+/// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's. The log of shares is
+/// ready to be appended to afterwards.
+pub(super) fn recover(
+    layout: &Layout,
+    log: &mut ShareLog,
+    last: &LastRun,
+    ages: Ages,
+    damaged: &Damaged,
+) -> Stock {
     let mut clearing = Clearing { failures: 0 };
     let roomy = make_rooms(layout);
-    for name in ["identity.key", "ages", "ages.copy", "peers", "records", "scrub", "raises", watch::TRIAL] {
+    let names = [
+        "identity.key",
+        "ages",
+        "ages.copy",
+        "peers",
+        "records",
+        "scrub",
+        "raises",
+        "shares.log",
+        watch::TRIAL,
+    ];
+    for name in names {
         clearing.remove(&super::layout::temporary(&layout.file(name)));
     }
     clearing.remove(&layout.file(watch::TRIAL));
@@ -69,7 +87,8 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Dam
     if let Err(error) = super::raises::recover(layout, &mut pieces, clearing.is_done()) {
         clearing.failed("read", &layout.file("raises"), &error);
     }
-    let shares = shares(layout, &mut clearing, last);
+    let ended = (last.ages.clean, last.same_machine_boot);
+    let (shares, manifests) = claims::recover(layout, log, &mut clearing, damaged, ended);
     let kept: BTreeSet<PathBuf> = shares.iter().map(|share| layout.path(&share.place)).collect();
     for path in clearing.files_in(&layout.cache()) {
         if !kept.contains(&path) {
@@ -90,6 +109,7 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Dam
         ages,
         pieces,
         shares,
+        manifests,
         peers,
         records,
         scrub,
@@ -99,7 +119,7 @@ pub(super) fn recover(layout: &Layout, last: &LastRun, ages: Ages, damaged: &Dam
 }
 
 /// Clearing away, which goes on past what fails.
-struct Clearing {
+pub(super) struct Clearing {
     failures: u32,
 }
 
@@ -108,14 +128,14 @@ impl Clearing {
         self.failures == 0
     }
 
-    fn failed(&mut self, tried: &str, path: &Path, error: &io::Error) {
+    pub(super) fn failed(&mut self, tried: &str, path: &Path, error: &io::Error) {
         // A disk that fails once fails often: one line is enough.
         let level = if self.failures == 0 { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "cannot {tried} {}: {error}; the node starts all the same", path.display());
         self.failures = self.failures.saturating_add(1);
     }
 
-    fn remove(&mut self, path: &Path) {
+    pub(super) fn remove(&mut self, path: &Path) {
         // On a read-only file system the deletion even of what is not there is refused.
         let absent = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if absent {
@@ -133,7 +153,7 @@ impl Clearing {
     }
 
     /// The regular files in a directory. What else is there is not the node's.
-    fn files_in(&mut self, directory: &Path) -> Vec<PathBuf> {
+    pub(super) fn files_in(&mut self, directory: &Path) -> Vec<PathBuf> {
         let mut paths = self.entries_in(directory);
         paths.retain(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()));
         paths
@@ -202,43 +222,7 @@ fn piece_at(layout: &Layout, path: &Path) -> io::Result<Found> {
     }
 }
 
-/// The shares whose files are what they were.
-fn shares(layout: &Layout, clearing: &mut Clearing, last: &LastRun) -> Vec<Share> {
-    let mut shares = Vec::new();
-    for path in clearing.files_in(&layout.shares()) {
-        match share_at(layout, &path, last) {
-            Ok(share) => shares.push(share),
-            Err(why) => {
-                if !is_temporary(&path) {
-                    log::warn!("{why}");
-                }
-                clearing.remove(&path);
-            }
-        }
-    }
-    shares
-}
-
-fn share_at(layout: &Layout, path: &Path, last: &LastRun) -> Result<Share, String> {
-    let damaged = || format!("the share {} is damaged: its file must be put in again", path.display());
-    let hash = key_of(path).ok_or_else(damaged)?;
-    let length = path.metadata().map_err(|_| damaged())?.len();
-    let bytes = if length <= share_file::SHARE_BYTES_MAX { read_small(path).ok() } else { None };
-    let share = bytes.and_then(|bytes| share_file::parse(&bytes, &hash)).ok_or_else(damaged)?;
-    let file = layout.path(&share.place);
-    let gone = |why: &str| format!("{} is no longer shared: {why}", file.display());
-    match open_regular(&file) {
-        Ok((_, metadata)) if stamp_of(&metadata) == share.stamp => {}
-        Ok(_) => return Err(gone("it has changed since it was put in")),
-        Err(error) => return Err(gone(&error.message)),
-    }
-    if !(share.synced || last.same_machine_boot) {
-        return Err(gone("it was fetched shortly before the power went, and may not be whole"));
-    }
-    Ok(share)
-}
-
 /// The key that a file is named after.
-fn key_of(path: &Path) -> Option<Key> {
+pub(super) fn key_of(path: &Path) -> Option<Key> {
     path.file_name()?.to_str()?.parse().ok()
 }

@@ -68,7 +68,10 @@ impl Source {
             true => self.file.metadata(),
             false => self.path.metadata(),
         };
-        metadata.map(|metadata| stamp_of(&metadata)).map_err(|error| failed("read", &self.path, error))
+        let metadata = metadata.map_err(|error| failed("read", &self.path, error))?;
+        // Two files that are written at the same time look the same; while one is open its number is its own.
+        let same = (metadata.dev(), metadata.ino()) == (self.metadata.dev(), self.metadata.ino());
+        Ok(if same { stamp_of(&metadata) } else { FileStamp::default() })
     }
 
     /// Whether there is nothing after the last byte that it is said to have. A file system may tell 0, or an old length,

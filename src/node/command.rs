@@ -397,7 +397,25 @@ pub enum FailureReason {
     Busy,
 }
 
-/// A shared file.
+/// What a path in the list of files is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// The file is served from there.
+    Shared,
+    /// It looks different than it did: it is being hashed again, and not served until then.
+    Checking,
+    /// It has other content: it is not served from there. `rm` takes it off the list.
+    Changed,
+    /// It cannot be read: its medium may be missing. It is looked for again.
+    Absent,
+    /// It is being downloaded to there.
+    Downloading,
+    /// It will be downloaded to there.
+    Queued,
+}
+
+/// A shared file, or a download: one for each path.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SharedFile {
     /// Its address.
@@ -418,6 +436,8 @@ pub struct SharedFile {
     /// Whether the node may not open it itself, and serves it from the descriptor that came with `put`: until it stops.
     #[serde(default)]
     pub kept_open: bool,
+    /// What is at that path.
+    pub state: FileState,
 }
 
 /// Paths in JSON: as text, or as serde writes the bytes of those that are no text. A name is any bytes but `/` and 0.

@@ -53,9 +53,9 @@ impl Node {
         let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs(seconds.max(1).into()));
         self.explains.insert(id, Explain::new(hash, now + timeout));
         self.explain_look_up(now, id);
-        match self.machines.store.share(&hash) {
-            Some(share) => {
-                let file = nothing_of(share.place.clone(), share.stamp);
+        match self.machines.store.source(&hash) {
+            Some(claim) => {
+                let file = nothing_of(claim.place(&hash), claim.stamp);
                 self.machines.disk(DiskOp::Read(file), Waiting::Explain(id));
             }
             None => self.explain_locate(now, id),
@@ -80,9 +80,9 @@ impl Node {
         let (hash, stage) = (explain.hash, explain.stage);
         match (stage, result) {
             (Looking::OwnFile, result) => {
-                let place = self.machines.store.share(&hash).map(|share| share.place.clone());
+                let place = self.machines.store.source(&hash).map(|claim| claim.place(&hash));
                 if let (Some(place), Err(error)) = (place, result) {
-                    self.send_failed(now, &place, &error);
+                    self.shares.look_failed(now, &place, &error, &mut self.machines);
                 }
                 self.explain_locate(now, id);
             }
@@ -103,8 +103,7 @@ impl Node {
     fn explain_locate(&mut self, now: Instant, id: CommandId) {
         let Some(explain) = self.explains.get_mut(&id) else { return };
         let hash = explain.hash;
-        let known = self.machines.store.share(&hash).map(|share| Arc::clone(&share.manifest));
-        if let Some(manifest) = known.or_else(|| self.machines.store.partial(&hash).cloned()) {
+        if let Some(manifest) = self.machines.store.partial(&hash).cloned() {
             return self.explain_pieces(now, id, manifest);
         }
         let empty = (hash == Key(*blake3::hash(&[]).as_bytes())).then_some(0);
@@ -420,8 +419,8 @@ impl Node {
     fn explained(&mut self, now: Instant, id: CommandId, in_time: bool) {
         let Some(explain) = self.end_explain(now, id) else { return };
         let Some(manifest) = &explain.manifest else { return };
-        let replicas = match self.machines.store.share(&explain.hash) {
-            Some(share) if share.replicas > 0 => share.replicas,
+        let replicas = match self.machines.store.shared(&explain.hash) {
+            Some(shared) if shared.replicas > 0 => shared.replicas,
             _ => explain.replicas(),
         };
         let nodes = explain.nodes.iter().enumerate().map(|(number, node)| ExplainedNode {

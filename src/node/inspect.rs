@@ -24,7 +24,7 @@ impl Node {
         let (held, replicas) = match (self.machines.store.piece(key), self.machines.store.lasting_share(key))
         {
             (Some(meta), _) => (Held::Stored, meta.replicas),
-            (None, Some(share)) => (Held::Shared, share.replicas),
+            (None, Some((shared, _))) => (Held::Shared, shared.replicas),
             (None, None) if self.has(key) => (Held::Cached, 0),
             (None, None) => (Held::Nothing, 0),
         };
@@ -52,9 +52,10 @@ impl Node {
     pub(super) fn inspect_asked(&mut self, now: Instant, stream: StreamId, number: u32, keys: Vec<Key>) {
         let mut files: Vec<Extent> = Vec::new();
         for key in keys.iter().filter(|key| self.machines.store.piece(key).is_none()) {
-            let Some(share) = self.machines.store.lasting_share(key) else { continue };
-            if files.len() < FILES_LOOKED_AT_MAX && !files.iter().any(|file| file.place == share.place) {
-                files.push(nothing_of(share.place.clone(), share.stamp));
+            let Some((shared, claim)) = self.machines.store.lasting_share(key) else { continue };
+            let place = claim.place(&shared.hash);
+            if files.len() < FILES_LOOKED_AT_MAX && !files.iter().any(|file| file.place == place) {
+                files.push(nothing_of(place, claim.stamp));
             }
         }
         self.answer_inspection(now, Question { stream, number, keys, files });
@@ -68,7 +69,7 @@ impl Node {
         result: Result<DiskReply, DiskError>,
     ) {
         if let Err(error) = result {
-            self.send_failed(now, place, &error);
+            self.shares.look_failed(now, place, &error, &mut self.machines);
         }
         self.answer_inspection(now, question);
     }

@@ -4,6 +4,7 @@
 //! compiler shows that it touches no other operation.
 
 use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response};
+use super::ops::share::ShareEvent;
 use super::{Output, Purpose, Waiting, status};
 use crate::dht::{Dht, LookupId};
 use crate::gossip::Gossip;
@@ -30,6 +31,8 @@ pub(super) struct Machines {
     pub(super) disk_waiting: BTreeMap<DiskId, Waiting>,
     /// The operation that each lookup under way belongs to.
     pub(super) lookups: BTreeMap<LookupId, Purpose>,
+    /// What became of shared files.
+    pub(super) share_events: VecDeque<ShareEvent>,
     /// The last number given to a disk operation or to an operation.
     pub(super) last_id: u64,
     /// The directory of the node's cache, for the paths in answers.
@@ -120,6 +123,7 @@ impl Machines {
             outputs: VecDeque::new(),
             disk_waiting: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            share_events: VecDeque::new(),
             last_id: 0,
             cache_dir: PathBuf::from("/cache"),
             lifetime: 3600,

@@ -12,7 +12,8 @@
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
 //! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node, `inspect`
-//! what they ask about its copies, `put` and `placement` bring files into the network, `ops::download` brings them out and `ops::read` streams them,
+//! what they ask about its copies, `ops::share`, `sharing` and `placement` bring files into the network, `ops::download` brings
+//! them out and `ops::read` streams them,
 //! `explain` finds out how safe they are (`inquiry` whom to ask, `explanation` what the answers come to), `values` handles
 //! named values, `housekeeping` what has to be done from time to time.
 
@@ -31,9 +32,9 @@ mod membership;
 mod ops;
 mod output;
 mod placement;
-mod put;
 mod repair;
 mod serve;
+mod sharing;
 mod status;
 mod values;
 
@@ -48,7 +49,7 @@ use crate::io::{DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recover
 use crate::limits::{InvalidLimits, Limits};
 use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
-use crate::store::Store;
+use crate::store::{Shared, Store};
 use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, InspectId, Transfer, TransferConfig};
 use crate::wire::Refused;
@@ -71,9 +72,9 @@ use ops::download::{Downloads, Order, Step};
 use ops::read::{self, Reads};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
+use ops::share::Shares;
 use ops::shrink::Shrink;
-use placement::Placement;
-use put::Put;
+use placement::{Line, Placement};
 use repair::{Relocations, Uplink};
 use status::Counters;
 use std::collections::{BTreeMap, VecDeque};
@@ -165,8 +166,11 @@ pub struct Node {
     replays: ReplayWindows,
     counters: Counters,
     publishing: BTreeMap<PublishId, CommandId>,
-    puts: BTreeMap<CommandId, Put>,
+    shares: Shares,
     placements: BTreeMap<Key, Placement>,
+    line: Line,
+    /// Commands that wait for copies of files that are not being placed yet.
+    waiting_puts: BTreeMap<Key, Vec<CommandId>>,
     copies: Copies,
     neighbourhood_told: Told,
     relocations: Relocations,
@@ -192,6 +196,12 @@ pub struct Node {
 enum Waiting {
     Nothing,
     Put(CommandId),
+    /// A claim is looked at again.
+    Examine,
+    /// The manifest of a file that is served.
+    Manifest(Key, sharing::ManifestFor),
+    /// The manifest of a file that is not served any more.
+    Forget(Shared),
     Download(DownloadId, Step),
     Read(DownloadId, read::Step),
     Commit {
@@ -267,7 +277,11 @@ impl Node {
         values::restore(&mut dht, &recovered.records, &network, now);
         let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
         let gossip = Gossip::new(config.gossip.clone(), public, config.leaf, sequence, rng.bytes(), now);
-        let replication = Replication::new(config.replication.clone(), id, rng.bytes(), now);
+        // What the node may keep and share it may also look after.
+        let limits = &config.limits;
+        let pieces_max = config.replication.pieces_max.max(limits.pieces_max + limits.shares_max);
+        let replication_config = ReplicationConfig { pieces_max, ..config.replication.clone() };
+        let replication = Replication::new(replication_config, id, rng.bytes(), now);
         let machines = Machines {
             dht,
             transfer: Transfer::new(transfer_config, network.clone(), rng.bytes()),
@@ -278,6 +292,7 @@ impl Node {
             outputs: VecDeque::with_capacity(64),
             disk_waiting: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            share_events: VecDeque::new(),
             last_id: 0,
             cache_dir: config.cache_dir.clone(),
             lifetime: config.lifetime,
@@ -296,8 +311,10 @@ impl Node {
             replays: ReplayWindows::new(),
             counters: Counters::default(),
             publishing: BTreeMap::new(),
-            puts: BTreeMap::new(),
+            shares: Shares::new(config.replicas, config.lifetime, config.limits.commands_max, now),
             placements: BTreeMap::new(),
+            line: Line::default(),
+            waiting_puts: BTreeMap::new(),
             copies: Copies::default(),
             neighbourhood_told: Told::default(),
             relocations: Relocations::default(),
@@ -315,7 +332,7 @@ impl Node {
             config,
         };
         node.take_stock(now);
-        node.resume_shares(now);
+        node.resume_shares(now, recovered);
         node.settle(now);
         Ok(node)
     }
@@ -364,6 +381,8 @@ impl Node {
             self.downloads.next_deadline(),
             self.reads.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
+            self.line.next_deadline(),
+            self.shares.next_deadline(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
             self.scrub.next_deadline(&self.machines),
             self.shrink.next_deadline(&self.machines),
@@ -494,7 +513,10 @@ impl Node {
                     self.own_file_failed(now, &error);
                 }
             }
-            Waiting::Put(command) => self.put_disk(now, command, done.result),
+            Waiting::Put(command) => self.shares.put_disk(command, done.result, &mut self.machines),
+            Waiting::Examine => self.shares.examined(now, done.result, &mut self.machines),
+            Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, done.result),
+            Waiting::Forget(shared) => self.forget_pieces(now, &shared, done.result),
             Waiting::Download(download, step) => self.download_disk(now, download, step, done.result),
             Waiting::Read(id, step) => self.read_disk(now, id, step, done.result),
             Waiting::Commit { stream, request, incoming } => {
@@ -568,9 +590,12 @@ impl Node {
 
     fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
         match command {
-            Command::Put { path, replicas, lifetime } => self.put(id, path, replicas, lifetime),
+            Command::Put { path, replicas, lifetime } => {
+                self.shares.put(id, path, replicas, lifetime, &mut self.machines);
+            }
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
             Command::Get { hash, target, force, timeout } => {
+                self.shares.asked_for(now, &hash, &mut self.machines);
                 let order = Order { id, hash, target, force, part: None, timeout };
                 self.downloads.start(now, order, &mut self.machines);
             }
@@ -591,7 +616,7 @@ impl Node {
                     Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
                 }
             }
-            Command::Remove { hash } => self.remove(now, id, &hash),
+            Command::Remove { hash } => self.shares.remove(id, &hash, &mut self.machines),
             Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
             Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
             Command::List => {
@@ -646,6 +671,7 @@ impl Node {
         self.downloads.handle_timeout(now, &mut self.machines);
         self.reads.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
+        self.shares.handle_timeout(now, &mut self.machines);
         self.explains_timeout(now);
         self.scrub.handle_timeout(now, &mut self.machines);
         self.keep_house(now);
@@ -685,6 +711,10 @@ impl Node {
             }
             if let Some(event) = self.machines.transfer.poll_event() {
                 self.transfer_event(now, event);
+                continue;
+            }
+            if let Some(event) = self.machines.share_events.pop_front() {
+                self.share_event(now, event);
                 continue;
             }
             self.tell_neighbourhood(now);

@@ -6,10 +6,12 @@
 
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
 use super::copies::CopyFor;
+use super::sharing::ManifestFor;
 use super::{Node, Purpose, Waiting};
 use crate::id::{Key, NodeId};
-use crate::io::{DiskOp, Extent, Mode, Share};
-use crate::manifest::Content;
+use crate::io::{DiskOp, Extent, Mode};
+use crate::manifest::{Content, Manifest};
+use crate::store::Shared;
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushOutcome};
 use crate::wire::contact::Contact;
@@ -33,9 +35,61 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// Who waits for a file to be stored is answered at the latest this long after its last piece, announced or not.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
 
+/// Files whose pieces are being placed at a time. The others wait in line, known by their addresses alone.
+const PLACEMENTS_MAX: usize = 64;
+/// Files of several chunks that wait for another round and of which it is known what they lack.
+const RESTING_MAX: usize = 64;
+
+/// Files whose turn to be placed has not come.
+#[derive(Default)]
+pub(super) struct Line {
+    queue: VecDeque<Key>,
+    queued: BTreeSet<Key>,
+    /// Those whose manifest is being read.
+    opening: BTreeSet<Key>,
+    /// Those that lack copies and are tried again later.
+    resting: BTreeSet<(Instant, Key)>,
+    /// Each one's turn, and the pause after it.
+    rests: BTreeMap<Key, (Instant, Duration)>,
+}
+
+impl Line {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.resting.first().map(|(at, _)| *at)
+    }
+
+    fn push(&mut self, hash: Key) {
+        if self.queued.insert(hash) {
+            self.queue.push_back(hash);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        let hash = self.queue.pop_front()?;
+        self.queued.remove(&hash);
+        Some(hash)
+    }
+
+    fn rest(&mut self, hash: Key, until: Instant, pause: Duration) {
+        self.wake(&hash);
+        self.resting.insert((until, hash));
+        self.rests.insert(hash, (until, pause));
+    }
+
+    /// Ends the rest of a file; the pause before the next.
+    fn wake(&mut self, hash: &Key) -> Option<Duration> {
+        let (until, pause) = self.rests.remove(hash)?;
+        self.resting.remove(&(until, *hash));
+        Some(pause)
+    }
+}
+
 /// The state of copying one file.
 pub(super) struct Placement {
-    share: Arc<Share>,
+    shared: Shared,
+    /// The file's mode, which goes with its root.
+    mode: Mode,
+    manifest: Arc<Manifest>,
     waiters: Vec<CommandId>,
     /// Copies known of each piece, this node's own included.
     copies: Vec<u8>,
@@ -69,7 +123,7 @@ struct Job {
 impl Placement {
     /// How many copies make a file stored: more than half of what was asked for.
     fn quorum(&self) -> u8 {
-        match self.share.replicas {
+        match self.shared.replicas {
             0 => 0,
             replicas => replicas / 2 + 1,
         }
@@ -89,7 +143,7 @@ impl Placement {
     }
 
     fn key(&self, piece: usize) -> (Key, Content) {
-        let manifest = &self.share.manifest;
+        let manifest = &self.manifest;
         match manifest.keys().get(piece) {
             Some(&key) if manifest.is_single() => (key, Content::File),
             Some(&key) => (key, Content::Chunk),
@@ -100,26 +154,35 @@ impl Placement {
     fn offer(&self, piece: usize, extent: &Extent) -> Offer {
         let (key, content) = self.key(piece);
         let input_offset =
-            if content == Content::Chunk { self.share.manifest.chunk_offset(piece as u32) } else { 0 };
-        let (replicas, lifetime) = (self.share.replicas, self.share.lifetime);
-        let mode = if content == Content::Chunk { Mode::UNKNOWN } else { self.share.stamp.mode };
+            if content == Content::Chunk { self.manifest.chunk_offset(piece as u32) } else { 0 };
+        let (replicas, lifetime) = (self.shared.replicas, self.shared.lifetime);
+        let mode = if content == Content::Chunk { Mode::UNKNOWN } else { self.mode };
         let length = extent.length;
         Offer { key, content, length, input_offset, replicas, mode, lifetime }
     }
 }
 
 impl Node {
-    pub(super) fn start_placement(&mut self, now: Instant, share: Arc<Share>, waiter: Option<CommandId>) {
-        let hash = share.manifest.hash();
+    /// The pieces of a file are to be copied to where they belong. Its turn may come later; then its manifest is read again.
+    pub(super) fn start_placement(&mut self, now: Instant, shared: &Shared, manifest: Arc<Manifest>) {
+        let hash = shared.hash;
+        let opened = self.line.opening.remove(&hash);
+        let busy = self.placements.values().filter(|placement| placement.retry_at.is_none()).count();
+        if !opened && busy + self.line.opening.len() >= PLACEMENTS_MAX && !self.placements.contains_key(&hash)
+        {
+            return self.line.push(hash);
+        }
         // Who waits for an earlier `put` of the same file is answered with this one's end.
-        let mut waiters =
-            self.placements.get_mut(&hash).map(|old| core::mem::take(&mut old.waiters)).unwrap_or_default();
-        waiters.extend(waiter);
-        self.stop_placement(&hash, "the file was put once more");
-        let pieces = share.manifest.keys().len() + usize::from(!share.manifest.is_single());
-        let todo = if share.replicas == 0 { Vec::new() } else { (0..pieces).rev().collect() };
+        let mut waiters = self.placements.remove(&hash).map(|old| old.waiters).unwrap_or_default();
+        waiters.extend(self.waiting_puts.remove(&hash).unwrap_or_default());
+        self.copies.forget_file(&hash);
+        let retry_delay = self.line.wake(&hash).unwrap_or(RETRY_MIN);
+        let pieces = manifest.keys().len() + usize::from(!manifest.is_single());
+        let todo = if shared.replicas == 0 { Vec::new() } else { (0..pieces).rev().collect() };
         let placement = Placement {
-            share,
+            shared: *shared,
+            mode: self.machines.store.mode(&hash),
+            manifest,
             waiters,
             copies: vec![1; pieces],
             todo,
@@ -130,14 +193,73 @@ impl Node {
             answer_by: None,
             room_at: None,
             retry_at: None,
-            retry_delay: RETRY_MIN,
+            retry_delay,
         };
         self.placements.insert(hash, placement);
         self.advance_placement(now, hash);
     }
 
+    /// Whether a file is being placed already, or will be; then a command that waits for its copies waits for those.
+    pub(super) fn join_placement(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        waiter: Option<CommandId>,
+    ) -> bool {
+        let hash = shared.hash;
+        if let Some(placement) = self.placements.get_mut(&hash) {
+            let aim = |shared: &Shared| (shared.replicas, shared.lifetime);
+            if aim(&placement.shared) != aim(shared) {
+                return false;
+            }
+            placement.waiters.extend(waiter);
+            self.review_placement(now, hash);
+            return true;
+        }
+        let resting = self.line.rests.contains_key(&hash);
+        if resting && self.machines.dht.statistics().contacts == 0 {
+            // There is still nobody to copy it to.
+            if let Some(command) = waiter {
+                let (length, replicas) = (shared.layout.length(), shared.replicas);
+                self.machines.done(
+                    command,
+                    Reply::Put { hash, length, copies: 1, replicas, quorum: false, kept_open: false },
+                );
+            }
+            return true;
+        }
+        if self.line.queued.contains(&hash) || self.line.opening.contains(&hash) {
+            self.waiting_puts.entry(hash).or_default().extend(waiter);
+            return true;
+        }
+        false
+    }
+
+    /// Gives the next in line their turn.
+    fn fill_placements(&mut self, now: Instant) {
+        for _ in 0..PLACEMENTS_MAX {
+            let busy = self.placements.values().filter(|placement| placement.retry_at.is_none()).count();
+            if busy + self.line.opening.len() >= PLACEMENTS_MAX {
+                return;
+            }
+            let Some(hash) = self.line.pop() else { return };
+            let served = self.machines.store.source(&hash).is_some();
+            match self.machines.store.shared(&hash).filter(|shared| served && !shared.replicated) {
+                Some(shared) => {
+                    self.line.opening.insert(hash);
+                    self.with_manifest(now, &shared, None, ManifestFor::Copies);
+                }
+                None => self.stop_placement(&hash, "its file is not there any more"),
+            }
+        }
+    }
+
     pub(super) fn stop_placement(&mut self, hash: &Key, why: &str) {
-        for command in self.placements.remove(hash).map(|placement| placement.waiters).unwrap_or_default() {
+        self.line.opening.remove(hash);
+        self.line.wake(hash);
+        let waiting = self.waiting_puts.remove(hash).unwrap_or_default();
+        let waiters = self.placements.remove(hash).map(|placement| placement.waiters).unwrap_or_default();
+        for command in waiters.into_iter().chain(waiting) {
             self.machines.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
         self.copies.forget_file(hash);
@@ -155,7 +277,7 @@ impl Node {
             }
             let Some(piece) = placement.todo.pop() else { break };
             let (key, _) = placement.key(piece);
-            let wanted = usize::from(placement.share.replicas) + SPARE_NODES;
+            let wanted = usize::from(placement.shared.replicas) + SPARE_NODES;
             if let Some(closest) = self.machines.dht.region(now, &key, wanted) {
                 placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
                 self.place_piece(now, hash, piece, &closest);
@@ -185,7 +307,7 @@ impl Node {
         let closest = self.likeliest_first(closest);
         let Some(placement) = self.placements.get_mut(&hash) else { return };
         let (key, _) = placement.key(piece);
-        let replicas = usize::from(placement.share.replicas);
+        let replicas = usize::from(placement.shared.replicas);
         let closer =
             closest.iter().filter(|contact| contact.id.distance(&key) < self.id.distance(&key)).count();
         let own_place = !self.config.leaf && closer < replicas;
@@ -202,7 +324,7 @@ impl Node {
         let Some(placement) = self.placements.get_mut(&hash) else { return };
         let (key, _) = placement.key(piece);
         let Some((_, extent)) = self.machines.store.locate(&key) else {
-            return self.stop_placement(&hash, "a part of it cannot be read any more");
+            return self.stop_placement(&hash, "its file is not what it was, or cannot be read");
         };
         let offer = placement.offer(piece, &extent);
         let Some(job) = placement.jobs.get_mut(&piece) else { return };
@@ -323,12 +445,22 @@ impl Node {
         }
         if !placement.short.is_empty() {
             log::info!("{hash}: {} pieces have fewer copies than asked for", placement.short.len());
-            placement.retry_at = Some(now + placement.retry_delay);
-            placement.retry_delay = (placement.retry_delay * 2).min(RETRY_MAX);
+            let (until, pause) = (now + placement.retry_delay, (placement.retry_delay * 2).min(RETRY_MAX));
+            (placement.retry_at, placement.retry_delay) = (Some(until), pause);
+            let alone = placement.waiters.is_empty();
+            let forgets = placement.manifest.is_single()
+                || self.placements.values().filter(|other| other.retry_at.is_some()).count() > RESTING_MAX;
+            if alone && forgets {
+                self.placements.remove(&hash);
+                self.copies.forget_file(&hash);
+                self.line.rest(hash, until, pause);
+            }
         } else if placement.waiters.is_empty() {
-            let finished = self.placements.remove(&hash).expect("it was there");
-            self.replicated(now, &finished.share);
+            if let Some(finished) = self.placements.remove(&hash) {
+                self.replicated(now, &finished.shared, &finished.manifest);
+            }
         }
+        self.fill_placements(now);
     }
 
     fn answer_put(&mut self, hash: Key) {
@@ -338,9 +470,9 @@ impl Node {
         let copies = placement.copies();
         let reply = Reply::Put {
             hash,
-            length: placement.share.manifest.length(),
+            length: placement.manifest.length(),
             copies: u32::from(copies),
-            replicas: placement.share.replicas,
+            replicas: placement.shared.replicas,
             quorum: copies >= placement.quorum(),
             kept_open: false,
         };
@@ -350,16 +482,19 @@ impl Node {
     }
 
     /// Every piece has its copies: written down, so that the next run need not copy again.
-    fn replicated(&mut self, now: Instant, share: &Arc<Share>) {
-        if share.replicated || self.machines.store.share(&share.manifest.hash()) != Some(share) {
+    fn replicated(&mut self, now: Instant, placed: &Shared, manifest: &Manifest) {
+        let hash = placed.hash;
+        let Some(shared) = self.machines.store.shared(&hash) else { return };
+        let same = (shared.replicas, shared.lifetime) == (placed.replicas, placed.lifetime);
+        if shared.replicated || !same {
             return;
         }
-        let share = Arc::new(Share { replicated: true, ..Share::clone(share) });
-        if self.machines.store.add_share(Arc::clone(&share)).is_err() {
-            return;
+        let shared = Shared { replicated: true, ..shared };
+        self.machines.store.set_shared(shared);
+        self.look_after(now, &shared, manifest);
+        for share in self.machines.store.records(&hash) {
+            self.machines.disk(DiskOp::SaveShare { share, manifest: None }, Waiting::Nothing);
         }
-        self.look_after(now, &share);
-        self.machines.disk(DiskOp::SaveShare(share), Waiting::Nothing);
     }
 
     /// There are nodes now: what could not be placed is tried again.
@@ -367,9 +502,21 @@ impl Node {
         for placement in self.placements.values_mut().filter(|placement| placement.retry_at.is_some()) {
             (placement.retry_at, placement.retry_delay) = (Some(now), RETRY_MIN);
         }
+        let resting: Vec<Key> = self.line.rests.keys().copied().collect();
+        for hash in resting {
+            self.line.wake(&hash);
+            self.line.push(hash);
+        }
+        self.fill_placements(now);
     }
 
     pub(super) fn placements_timeout(&mut self, now: Instant) {
+        while let Some((at, hash)) = self.line.resting.first().copied().filter(|(at, _)| *at <= now) {
+            // The pause is kept until its turn has come.
+            self.line.resting.remove(&(at, hash));
+            self.line.push(hash);
+        }
+        self.fill_placements(now);
         let due: Vec<Key> = self
             .placements
             .iter()

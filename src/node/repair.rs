@@ -3,17 +3,16 @@
 use super::copies::CopyFor;
 use super::{Node, Purpose};
 use crate::id::{Key, NodeId};
-use crate::io::{Extent, PieceMeta, Share};
+use crate::io::{Extent, PieceMeta};
 use crate::manifest::{Content, Manifest};
 use crate::replication::{Action, CopyOutcome, Held, REPLICAS_MAX};
-use crate::store::PieceChange;
+use crate::store::{PieceChange, Shared};
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushOutcome};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
 use crate::wire::message::Want;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 /// How often the rate at which this node sends is looked at.
 const UPLINK_SAMPLE: Duration = Duration::from_secs(1);
@@ -59,28 +58,22 @@ impl Node {
         for meta in self.machines.store.pieces() {
             self.machines.replication.piece_added(now, held(&meta));
         }
-        let shares: Vec<Arc<Share>> =
-            self.machines.store.shares().filter(|share| share.replicated).cloned().collect();
-        for share in shares {
-            self.look_after(now, &share);
-        }
     }
 
     /// A file that was put here has all its copies: from now on its pieces are kept on as many nodes as any others.
-    pub(super) fn look_after(&mut self, now: Instant, share: &Share) {
-        if share.replicas == 0 || self.config.leaf {
+    pub(super) fn look_after(&mut self, now: Instant, shared: &Shared, manifest: &Manifest) {
+        if shared.replicas == 0 || self.config.leaf {
             return;
         }
-        for (key, length) in pieces_of(&share.manifest) {
-            self.machines
-                .replication
-                .piece_added(now, Held { key, replicas: share.replicas, length, keep: true });
+        for (key, length) in pieces_of(manifest) {
+            let replicas = shared.replicas;
+            self.machines.replication.piece_added(now, Held { key, replicas, length, keep: true });
         }
     }
 
     /// A file is not shared any more. What of it is stored here besides goes on being looked after.
-    pub(super) fn look_after_no_more(&mut self, now: Instant, share: &Share) {
-        for (key, _) in pieces_of(&share.manifest) {
+    pub(super) fn look_after_no_more(&mut self, now: Instant, manifest: &Manifest) {
+        for (key, _) in pieces_of(manifest) {
             self.machines.replication.piece_removed(&key);
             self.look_after_piece(now, &key);
         }
@@ -90,9 +83,9 @@ impl Node {
     /// is not dropped, and stays when the stored one goes.
     fn look_after_piece(&mut self, now: Instant, key: &Key) {
         let stored = self.machines.store.piece(key).map(|meta| held(&meta));
-        let lasting =
-            self.machines.store.lasting_share(key).filter(|share| share.replicated && share.replicas > 0);
-        let replicas = lasting.filter(|_| !self.config.leaf).map(|share| share.replicas);
+        let lasting = self.machines.store.lasting_share(key).map(|(shared, _)| *shared);
+        let lasting = lasting.filter(|shared| shared.replicated && shared.replicas > 0);
+        let replicas = lasting.filter(|_| !self.config.leaf).map(|shared| shared.replicas);
         let piece = match (stored, replicas) {
             (Some(stored), Some(replicas)) => {
                 Some(Held { replicas: stored.replicas.max(replicas), keep: true, ..stored })
@@ -117,6 +110,7 @@ impl Node {
         while let Some(change) = self.machines.store.poll_change() {
             match change {
                 PieceChange::Kept(meta) => self.look_after_piece(now, &meta.key),
+                PieceChange::Evicted(hash) => self.evicted(now, &hash),
                 PieceChange::Dropped(key) => {
                     self.scrub.piece_dropped(&key);
                     self.machines.replication.piece_removed(&key);
@@ -180,19 +174,12 @@ impl Node {
             let offer = Offer { key: *key, content, length, input_offset, replicas, mode, lifetime };
             return Some((offer, extent));
         }
-        let share = self.machines.store.lasting_share(key).filter(|share| share.replicas > 0)?;
-        let manifest = &share.manifest;
-        let chunk = manifest.keys().iter().position(|chunk| chunk == key);
-        let content = match chunk {
-            Some(_) if manifest.is_single() => Content::File,
-            Some(_) => Content::Chunk,
-            None => Content::Manifest,
+        let (shared, _) = self.machines.store.lasting_share(key).filter(|(shared, _)| shared.replicas > 0)?;
+        let (content, input_offset) = match self.machines.store.chunk_of(key) {
+            Some(chunk) => (shared.layout.content(), shared.layout.chunk_offset(chunk)),
+            None => (Content::Manifest, 0),
         };
-        let input_offset = match content {
-            Content::Chunk => manifest.chunk_offset(chunk? as u32),
-            Content::File | Content::Manifest => 0,
-        };
-        let (replicas, lifetime) = (share.replicas, share.lifetime);
+        let (replicas, lifetime) = (shared.replicas, shared.lifetime);
         let (length, mode) = (extent.length, self.machines.store.mode(key));
         Some((Offer { key: *key, content, length, input_offset, replicas, mode, lifetime }, extent))
     }

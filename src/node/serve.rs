@@ -7,7 +7,7 @@ use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
 use super::{Node, Waiting};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Mode, Place, Share, StreamId};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Mode, Place, StreamId};
 use crate::manifest::Content;
 use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
@@ -110,9 +110,9 @@ impl Node {
     ) {
         if let (Step::Shared, Err(error)) = (step, &result) {
             let hash = self.downloads.hash_of(download);
-            let share = hash.and_then(|hash| self.machines.store.share(&hash));
-            if let Some(place) = share.map(|share| share.place.clone()) {
-                self.send_failed(now, &place, error);
+            let claim = hash.and_then(|hash| Some((hash, self.machines.store.source(&hash)?)));
+            if let Some(place) = claim.map(|(hash, claim)| claim.place(&hash)) {
+                self.shares.look_failed(now, &place, error, &mut self.machines);
             }
         }
         self.downloads.handle_disk(now, download, step, result, &mut self.machines);
@@ -183,16 +183,16 @@ impl Node {
                 self.machines.store.remove_piece(key);
                 log::warn!("the stored copy of {key} is dropped; its other holders make a new one");
             }
-            // The manifest itself is known: only the file that it is sent from has to be written anew.
+            // It is made again when the file is hashed again.
             Place::ShareManifest(hash) => {
-                if let Some(share) = self.machines.store.share(hash).cloned() {
-                    self.machines.disk(DiskOp::SaveShare(share), Waiting::Nothing);
-                }
+                self.shares.distrust(now, hash, &mut self.machines);
             }
             _ => {
                 self.machines.store.chunk_lost(&key);
-                let message = format!("{} is not what it was", self.path_of(&place).display());
-                self.send_failed(now, &place, &DiskError { kind: DiskErrorKind::Changed, message });
+                // The file looks as it did and is not what it was: it is hashed again.
+                if let Some(hash) = self.machines.store.claimed_at(&place) {
+                    self.shares.distrust(now, &hash, &mut self.machines);
+                }
             }
         }
     }
@@ -209,7 +209,10 @@ impl Node {
                 self.machines.transfer.serve_from_memory(now, stream, request, what, bytes);
             }
             _ => {
-                self.machines.store.touch(key);
+                match found {
+                    Some(_) => self.machines.store.touch(key),
+                    None => self.shares.asked_for(now, key, &mut self.machines),
+                }
                 let (found, mode) = (found.ok_or(Refusal::NotFound), self.machines.store.mode(key));
                 self.machines.transfer.serve(now, stream, request, found, mode);
             }
@@ -314,8 +317,7 @@ impl Node {
         }
     }
 
-    /// A file could not be read when a peer wanted a part of it. When it is not what it was, nothing of it is offered any
-    /// more.
+    /// A file could not be read when a peer wanted a part of it: it is looked at again. A stored piece that is gone is dropped.
     pub(super) fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
         log::warn!("{error}");
         if matches!(place, Place::Piece(_) | Place::Cache(_) | Place::ShareManifest(_)) {
@@ -327,22 +329,19 @@ impl Node {
             }
             return;
         }
-        if !matches!(error.kind, DiskErrorKind::Changed | DiskErrorKind::NotFound | DiskErrorKind::Denied) {
-            return;
-        }
-        for share in self.machines.store.withdraw(place) {
-            let hash = share.manifest.hash();
-            log::warn!("{hash} is withdrawn: its file is not what it was");
-            self.counters.withdrawn += 1;
-            self.forget(now, &share);
-        }
+        self.shares.doubt(now, place, &mut self.machines);
     }
 
     /// A piece or a file was read again. What has rotted is kept no longer: from now on it counts as a copy that is lacking.
     pub(super) fn scrubbed(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
         match self.scrub.handle_disk(now, result, &mut self.machines) {
             Some(Rotten::Piece(key)) => self.piece_rotten(&key),
-            Some(Rotten::File(place, error)) => self.send_failed(now, &place, &error),
+            Some(Rotten::File(place, error)) => {
+                log::warn!("{error}: it is hashed again");
+                if let Some(hash) = self.machines.store.claimed_at(&place) {
+                    self.shares.distrust(now, &hash, &mut self.machines);
+                }
+            }
             None => {}
         }
     }
@@ -355,13 +354,5 @@ impl Node {
             );
             self.counters.pieces_rotten += 1;
         }
-    }
-
-    /// Stops announcing, copying and looking after a file.
-    pub(super) fn forget(&mut self, now: Instant, share: &Share) {
-        let hash = &share.manifest.hash();
-        self.look_after_no_more(now, share);
-        self.machines.dht.unprovide(now, hash, &mut self.machines.outbox);
-        self.stop_placement(hash, "the file is not what it was, or is not shared any more");
     }
 }

@@ -2,11 +2,12 @@
 
 use super::Node;
 use super::command::{
-    FailureReason, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, SharedFile, Status,
+    FailureReason, FileState, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role,
+    SharedFile, Status,
 };
 use crate::gossip::{Liveness, Member};
 use crate::id::NodeId;
-use crate::io::{DiskError, DiskErrorKind, Place};
+use crate::io::{DiskError, DiskErrorKind, Place, ShareState};
 use crate::limits::{InvalidLimits, Limits};
 use crate::time::{Duration, Instant};
 use crate::wire::Refused;
@@ -25,7 +26,6 @@ pub(super) struct Counters {
     pub(super) replayed: u64,
     pub(super) disk_errors: u64,
     pub(super) bad_sources: u64,
-    pub(super) withdrawn: u64,
     pub(super) pieces_rotten: u64,
     pub(super) suspected: u64,
     pub(super) unresponsive: u64,
@@ -44,7 +44,6 @@ impl Counters {
             ("datagrams_replayed", self.replayed),
             ("disk_errors", self.disk_errors),
             ("sources_bad", self.bad_sources),
-            ("files_withdrawn", self.withdrawn),
             ("pieces_rotten", self.pieces_rotten),
             ("members_suspected", self.suspected),
             ("members_unresponsive", self.unresponsive),
@@ -72,6 +71,8 @@ impl Node {
         let machines =
             [self.machines.gossip.statistics().counters, self.machines.replication.statistics().counters];
         counters.extend(machines.iter().flatten().map(|(name, n)| ((*name).to_owned(), *n)));
+        counters.insert("shares_changed".to_owned(), self.shares.changed);
+        counters.insert("shares_lost".to_owned(), self.shares.lost);
         counters.insert("cache_evicted".to_owned(), store.evicted);
         counters.insert("pieces_expired".to_owned(), store.expired);
         counters.insert("pieces_handed_over".to_owned(), self.shrink.handed_over);
@@ -211,31 +212,35 @@ impl Node {
 
     /// Shared files and downloads, in the order of their addresses.
     pub(super) fn shared_files(&self) -> Vec<SharedFile> {
-        let mut files: Vec<SharedFile> = self
-            .machines
-            .store
-            .shares()
-            .map(|share| {
-                let hash = share.manifest.hash();
+        let mut files = Vec::with_capacity(self.machines.store.stats().claims as usize);
+        for (shared, claims) in self.machines.store.files() {
+            let (hash, length) = (shared.hash, shared.layout.length());
+            for claim in claims {
                 let copies = match self.placements.get(&hash) {
                     Some(placement) => placement.copies(),
-                    None if share.replicated => share.replicas.max(1),
+                    None if shared.replicated => shared.replicas.max(1),
                     None => 1,
                 };
-                SharedFile {
+                files.push(SharedFile {
                     hash,
-                    length: share.manifest.length(),
-                    path: self.path_of(&share.place),
+                    length,
+                    path: self.machines.path_of(&claim.place(&hash)),
                     copies: u32::from(copies),
-                    replicas: share.replicas,
-                    have: share.manifest.length(),
-                    cached: matches!(share.place, Place::Cache(_)),
+                    replicas: shared.replicas,
+                    have: length,
+                    cached: claim.is_cached(),
                     kept_open: false,
-                }
-            })
-            .collect();
+                    state: match claim.state {
+                        ShareState::Present => FileState::Shared,
+                        ShareState::Doubtful => FileState::Checking,
+                        ShareState::Changed => FileState::Changed,
+                        ShareState::Absent => FileState::Absent,
+                    },
+                });
+            }
+        }
         files.extend(self.downloads.describe(&self.machines));
-        files.sort_by_key(|file| file.hash);
+        files.sort_by(|one, other| (one.hash, &one.path).cmp(&(other.hash, &other.path)));
         files
     }
 }

@@ -8,7 +8,7 @@ use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, FileStamp, Mode,
-    PieceAt, PieceMeta, Place, Recovered, Share, Sink, Soundness, Space,
+    PieceAt, PieceMeta, Place, Recovered, Share, ShareState, Sink, Soundness, Space,
 };
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
@@ -76,7 +76,9 @@ pub struct Disk {
     incoming: BTreeMap<u64, File>,
     windows: BTreeMap<(u64, u32), File>,
     pieces: BTreeMap<Key, (PieceMeta, Slice)>,
-    shares: BTreeMap<Key, Share>,
+    /// Claims, by where their files lie, in the order in which they were made.
+    shares: Vec<Share>,
+    manifests: BTreeMap<Key, Arc<Manifest>>,
     peers: Vec<u8>,
     records: Vec<u8>,
     scrub: Vec<u8>,
@@ -110,7 +112,8 @@ impl Disk {
             incoming: BTreeMap::new(),
             windows: BTreeMap::new(),
             pieces: BTreeMap::new(),
-            shares: BTreeMap::new(),
+            shares: Vec::new(),
+            manifests: BTreeMap::new(),
             peers: Vec::new(),
             records: Vec::new(),
             scrub: Vec::new(),
@@ -169,10 +172,11 @@ impl Disk {
     /// Whether a piece is stored here, or a shared file holds it.
     pub fn holds(&self, key: &Key) -> bool {
         self.pieces.contains_key(key)
-            || self
-                .shares
-                .values()
-                .any(|share| share.manifest.keys().contains(key) || share.manifest.hash() == *key)
+            || self.shares.iter().any(|share| share.hash == *key || self.has_chunk(&share.hash, key))
+    }
+
+    fn has_chunk(&self, hash: &Key, chunk: &Key) -> bool {
+        self.manifests.get(hash).is_some_and(|manifest| manifest.keys().contains(chunk))
     }
 
     /// The stored pieces.
@@ -245,7 +249,7 @@ impl Disk {
             DiskOp::WriteTarget { bytes, .. } => (bytes.len() as u64, 0),
             DiskOp::WritePiece { bytes, .. } => (bytes.len() as u64, 2),
             DiskOp::Commit { meta, .. } => (u64::from(meta.length), 2),
-            DiskOp::SaveShare(_) | DiskOp::SaveRecords(_) | DiskOp::RemoveShare { .. } => (4096, 1),
+            DiskOp::SaveShare { .. } | DiskOp::SaveRecords(_) | DiskOp::RemoveShare { .. } => (4096, 1),
             _ => (0, 0),
         }
     }
@@ -272,11 +276,18 @@ impl Disk {
     fn carry_out(&mut self, op: DiskOp) -> Result<DiskReply, DiskError> {
         match op {
             DiskOp::Hash { place, .. } => return self.hash(&place),
-            DiskOp::SaveShare(share) => {
-                self.shares.insert(share.manifest.hash(), Share::clone(&share));
+            DiskOp::SaveShare { share, manifest } => {
+                self.manifests.extend(manifest.map(|manifest| (share.hash, manifest)));
+                match self.shares.iter_mut().find(|known| known.place == share.place) {
+                    Some(known) => *known = share,
+                    None => self.shares.push(share),
+                }
             }
-            DiskOp::RemoveShare { share } => {
-                self.shares.remove(&share.manifest.hash());
+            DiskOp::RemoveShare { share, last } => {
+                self.shares.retain(|known| known.place != share.place || known.hash != share.hash);
+                if last {
+                    self.manifests.remove(&share.hash);
+                }
                 if let Place::Cache(_) = share.place {
                     self.delete(&share.place)?;
                 }
@@ -445,7 +456,11 @@ impl Disk {
             Place::Window { window, chunk } => self.windows.remove(&(*window, *chunk)),
             Place::Partial(path) => self.partial.remove(&**path),
             Place::Cache(hash) => self.cache.remove(hash),
-            Place::File(_) | Place::ShareManifest(_) => {
+            Place::ShareManifest(hash) => {
+                self.manifests.remove(hash);
+                None
+            }
+            Place::File(_) => {
                 return Err(error(DiskErrorKind::Unsuitable, "not a node's to delete"));
             }
         };
@@ -467,8 +482,8 @@ impl Disk {
                 }
             }
             Place::ShareManifest(hash) => {
-                let share = self.shares.get(hash).ok_or_else(missing)?;
-                let encoded = Slice::whole(Blob::new(share.manifest.encode()));
+                let manifest = self.manifests.get(hash).ok_or_else(missing)?;
+                let encoded = Slice::whole(Blob::new(manifest.encode()));
                 match offset as usize + length <= encoded.len() {
                     true => Ok(vec![encoded.part(offset as usize, length)]),
                     false => Err(error(DiskErrorKind::Changed, "the manifest is shorter")),
@@ -563,12 +578,28 @@ impl Disk {
         }
         self.ages.boots += 1;
         let trusted = |share: &Share| share.synced || self.ages.clean || !self.powered_off;
-        let there = |share: &Share| self.get(&share.place).is_some_and(|file| file.stamp == share.stamp);
-        let kept: Vec<Key> =
-            self.shares.iter().filter(|(_, s)| trusted(s) && there(s)).map(|(k, _)| *k).collect();
-        self.shares.retain(|key, _| kept.contains(key));
-        let cached: Vec<Key> =
-            self.shares.iter().filter(|(_, s)| matches!(s.place, Place::Cache(_))).map(|(k, _)| *k).collect();
+        let mut shares = core::mem::take(&mut self.shares);
+        shares.retain(|share| match share.place {
+            Place::Cache(_) => trusted(share) && self.get(&share.place).is_some(),
+            _ => true,
+        });
+        for share in &mut shares {
+            if !trusted(share) {
+                share.stamp = FileStamp::default();
+            }
+            share.state = match self.get(&share.place) {
+                Some(file) if file.stamp != share.stamp => ShareState::Doubtful,
+                None if share.state != ShareState::Changed => ShareState::Absent,
+                _ => share.state,
+            };
+        }
+        self.shares.clone_from(&shares);
+        self.manifests.retain(|hash, _| shares.iter().any(|share| share.hash == *hash));
+        let cached: Vec<Key> = shares
+            .iter()
+            .filter(|share| matches!(share.place, Place::Cache(_)))
+            .map(|share| share.hash)
+            .collect();
         let dropped: Vec<Key> = self.cache.keys().filter(|key| !cached.contains(key)).copied().collect();
         for key in dropped {
             self.used -= self.cache.remove(&key).as_ref().map_or(0, held);
@@ -578,7 +609,8 @@ impl Disk {
         Recovered {
             ages,
             pieces: self.pieces.values().map(|(meta, _)| *meta).collect(),
-            shares: self.shares.values().cloned().collect(),
+            shares,
+            manifests: self.manifests.clone(),
             peers: self.peers.clone(),
             records: self.records.clone(),
             scrub: self.scrub.clone(),
@@ -588,8 +620,7 @@ impl Disk {
 
     fn fresh(&mut self, length: u64) -> File {
         self.inodes += 1;
-        let stamp =
-            FileStamp { length, modified: self.inodes as i64, inode: self.inodes, mode: Mode::of(0o644) };
+        let stamp = FileStamp { length, modified: self.inodes as i64, changed: 0, mode: Mode::of(0o644) };
         File { parts: BTreeMap::new(), length, synced: false, stamp }
     }
 

@@ -1,19 +1,108 @@
 //! The files that are served where they lie: shares, and downloads whose first chunks have arrived.
+//!
+//! A shared file takes about 300 bytes, its path included, and 16 a chunk: its manifest stays on disk. `elver-tools memory`
+//! measures it.
 
 use super::index::ChunkIndex;
 use crate::id::Key;
-use crate::io::{Extent, Place, Share};
-use crate::manifest::{Content, Manifest};
-use std::collections::BTreeMap;
+use crate::io::{Extent, FileStamp, Place, Share, ShareState};
+use crate::manifest::{Content, Layout, Manifest};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Slots that stay out of use before the index is cleared of them.
+const VACATED_MIN: usize = 64;
+/// The number under which the index knows a file's manifest.
+const MANIFEST: u32 = u32::MAX;
+
+/// What all claims on an address have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shared {
+    /// The file's address.
+    pub hash: Key,
+    /// How it is cut.
+    pub layout: Layout,
+    /// How many copies the network is to keep: 0 when it is only shared.
+    pub replicas: u8,
+    /// Seconds that copies are to be kept.
+    pub lifetime: u32,
+    /// Whether every chunk has been copied to as many nodes as were asked for.
+    pub replicated: bool,
+}
+
+/// A place that a shared file was put from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// `None` when it lies in the cache.
+    path: Option<Arc<Path>>,
+    /// What it looked like when it was last hashed.
+    pub stamp: FileStamp,
+    /// Whether it is what it should be.
+    pub state: ShareState,
+    /// Whether its content is known to be on disk.
+    pub synced: bool,
+}
+
+impl Claim {
+    fn of(share: &Share) -> Claim {
+        let path = match &share.place {
+            Place::File(path) => Some(Arc::clone(path)),
+            _ => None,
+        };
+        Claim { path, stamp: share.stamp, state: share.state, synced: share.synced }
+    }
+
+    /// Whether it lies in the node's cache, and counts against its quota.
+    pub fn is_cached(&self) -> bool {
+        self.path.is_none()
+    }
+
+    /// Where the file with this address lies.
+    pub fn place(&self, hash: &Key) -> Place {
+        match &self.path {
+            Some(path) => Place::File(Arc::clone(path)),
+            None => Place::Cache(*hash),
+        }
+    }
+
+    fn is_at(&self, place: &Place) -> bool {
+        match (place, &self.path) {
+            (Place::File(path), Some(own)) => path == own,
+            (Place::Cache(_), None) => true,
+            _ => false,
+        }
+    }
+}
 
 /// A whole file.
 struct Whole {
-    share: Arc<Share>,
-    /// Length of the encoded manifest; 0 when the file is one chunk.
-    manifest_bytes: u32,
+    shared: Shared,
+    /// In the order in which they were made; never empty.
+    claims: Vec<Claim>,
+    /// Whether the index knows its chunks: its manifest is on disk.
+    indexed: bool,
     /// When it was last used, as a count of uses.
     used: u64,
+}
+
+impl Whole {
+    /// The claim that the file is served by.
+    fn source(&self) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.state == ShareState::Present).filter(|_| self.indexed)
+    }
+
+    fn cached(&self) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.is_cached())
+    }
+
+    fn record(&self, claim: &Claim) -> Share {
+        let Shared { hash, layout, replicas, lifetime, replicated } = self.shared;
+        let Claim { stamp, state, synced, .. } = *claim;
+        let (place, length) = (claim.place(&hash), layout.length());
+        Share { hash, length, place, stamp, state, replicas, lifetime, replicated, synced }
+    }
 }
 
 /// A file of which some chunks are there.
@@ -25,16 +114,38 @@ struct Partial {
 }
 
 enum Held {
-    Whole(Whole),
-    Partial(Partial),
+    Whole(Box<Whole>),
+    Partial(Box<Partial>),
 }
 
-/// Shares and downloads, found by file hash and by chunk.
+/// A claim that has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The claim.
+    pub share: Share,
+    /// Whether the address has no other.
+    pub last: bool,
+}
+
+/// Shares and downloads, found by file hash, by chunk and by path.
 pub(super) struct Files {
     slots: Vec<Option<Held>>,
-    shares: BTreeMap<Key, u32>,
+    /// Slots that may be used again.
+    free: Vec<u32>,
+    /// Slots that the index still has entries of.
+    vacated: Vec<u32>,
     partials: BTreeMap<Key, u32>,
     index: ChunkIndex,
+    seed: u64,
+    /// The slots of claims, by a fingerprint of their paths.
+    paths: BTreeSet<(u64, u32)>,
+    /// The slots of files in the cache, the longest unused first.
+    cached: BTreeMap<u64, u32>,
+    files: usize,
+    bytes: u64,
+    claims: usize,
+    /// Claims whose files are not what they should be.
+    unsettled: usize,
     uses: u64,
     cached_bytes: u64,
     arriving_bytes: u64,
@@ -53,9 +164,17 @@ impl Files {
     pub(super) fn new(seed: u64) -> Self {
         Files {
             slots: Vec::new(),
-            shares: BTreeMap::new(),
+            free: Vec::new(),
+            vacated: Vec::new(),
             partials: BTreeMap::new(),
             index: ChunkIndex::new(seed),
+            seed,
+            paths: BTreeSet::new(),
+            cached: BTreeMap::new(),
+            files: 0,
+            bytes: 0,
+            claims: 0,
+            unsettled: 0,
             uses: 0,
             cached_bytes: 0,
             arriving_bytes: 0,
@@ -74,7 +193,7 @@ impl Files {
 
     /// Files in the cache.
     pub(super) fn cached_count(&self) -> usize {
-        self.shares.values().filter(|slot| is_cached(&self.whole(**slot).share.place)).count()
+        self.cached.len()
     }
 
     /// Downloads into the cache.
@@ -83,84 +202,235 @@ impl Files {
         partials.filter(|(_, place)| is_cached(place)).count()
     }
 
-    pub(super) fn share_count(&self) -> usize {
-        self.shares.len()
+    /// Shared files.
+    pub(super) fn file_count(&self) -> usize {
+        self.files
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Claims on them.
+    pub(super) fn claim_count(&self) -> usize {
+        self.claims
     }
 
     pub(super) fn partial_count(&self) -> usize {
         self.partials.len()
     }
 
-    pub(super) fn share(&self, hash: &Key) -> Option<&Arc<Share>> {
-        self.shares.get(hash).map(|slot| &self.whole(*slot).share)
+    pub(super) fn shared(&self, hash: &Key) -> Option<&Shared> {
+        self.whole(self.slot_of(hash)?).map(|whole| &whole.shared)
     }
 
-    /// In the order of their hashes.
-    pub(super) fn shares(&self) -> impl Iterator<Item = &Arc<Share>> {
-        self.shares.values().map(|slot| &self.whole(*slot).share)
+    pub(super) fn claims(&self, hash: &Key) -> &[Claim] {
+        self.slot_of(hash).and_then(|slot| self.whole(slot)).map_or(&[], |whole| &whole.claims)
     }
 
-    /// Adds a share, in place of one with the same hash, which is returned.
-    pub(super) fn add_share(&mut self, share: Arc<Share>) -> Option<Arc<Share>> {
-        let hash = share.manifest.hash();
-        self.uses += 1;
-        let used = self.uses;
-        self.cached_bytes += cached_length(&share.place, &share.manifest);
-        if let Some(&slot) = self.shares.get(&hash) {
-            // The same hash has the same chunks: the index stays as it is.
-            let whole = self.whole_mut(slot);
-            let old = core::mem::replace(&mut whole.share, share);
-            whole.used = used;
-            self.cached_bytes -= cached_length(&old.place, &old.manifest);
-            return Some(old);
+    /// The claim that a file is served by.
+    pub(super) fn source(&self, hash: &Key) -> Option<&Claim> {
+        self.whole(self.slot_of(hash)?)?.source()
+    }
+
+    /// Whether the manifest of a shared file is on disk; always for a file of one chunk.
+    pub(super) fn has_manifest(&self, hash: &Key) -> bool {
+        self.slot_of(hash).and_then(|slot| self.whole(slot)).is_some_and(|whole| whole.indexed)
+    }
+
+    /// The shared files, each with its claims.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Shared, &[Claim])> {
+        let held = self.slots.iter().flatten();
+        held.filter_map(|held| match held {
+            Held::Whole(whole) => Some((&whole.shared, &whole.claims[..])),
+            Held::Partial(_) => None,
+        })
+    }
+
+    /// The first claim from the slot `from` on that is not present, and the slot to go on from. `skip` of that slot's are
+    /// passed over.
+    pub(super) fn unsettled_from(&self, from: (u32, u32)) -> Option<(Share, (u32, u32))> {
+        if self.unsettled == 0 {
+            return None;
         }
-        let manifest = share.manifest.clone();
-        let manifest_bytes = if manifest.is_single() { 0 } else { manifest.encode().len() as u32 };
-        let slot = self.occupy(Held::Whole(Whole { share, manifest_bytes, used }), &manifest);
-        self.shares.insert(hash, slot);
+        let (first, mut skip) = from;
+        for slot in first..self.slots.len() as u32 {
+            let Some(whole) = self.whole(slot) else { continue };
+            for (number, claim) in (0..).zip(&whole.claims).skip(skip as usize) {
+                if claim.state != ShareState::Present {
+                    return Some((whole.record(claim), (slot, number + 1)));
+                }
+            }
+            skip = 0;
+        }
         None
     }
 
-    pub(super) fn remove_share(&mut self, hash: &Key) -> Option<Arc<Share>> {
-        let slot = self.shares.remove(hash)?;
-        let Some(Held::Whole(whole)) = self.vacate(slot) else {
-            unreachable!("a share's slot holds a share");
+    /// The claim as it is to be written down.
+    pub(super) fn record(&self, hash: &Key, place: &Place) -> Option<Share> {
+        let whole = self.whole(self.slot_of(hash)?)?;
+        whole.claims.iter().find(|claim| claim.is_at(place)).map(|claim| whole.record(claim))
+    }
+
+    /// All claims on an address as they are to be written down.
+    pub(super) fn records(&self, hash: &Key) -> Vec<Share> {
+        let whole = self.slot_of(hash).and_then(|slot| self.whole(slot));
+        whole.map_or_else(Vec::new, |whole| whole.claims.iter().map(|claim| whole.record(claim)).collect())
+    }
+
+    /// The address that is claimed for a place.
+    pub(super) fn claimed_at(&self, place: &Place) -> Option<Key> {
+        let path = match place {
+            Place::File(path) => path,
+            Place::Cache(hash) => {
+                let whole = self.whole(self.slot_of(hash)?)?;
+                return whole.cached().map(|_| *hash);
+            }
+            _ => return None,
         };
-        self.cached_bytes -= cached_length(&whole.share.place, &whole.share.manifest);
-        Some(whole.share)
+        let fingerprint = self.path_fingerprint(path);
+        let mut slots = self.paths.range((fingerprint, 0)..=(fingerprint, u32::MAX));
+        slots.find_map(|(_, slot)| {
+            let whole = self.whole(*slot)?;
+            whole.claims.iter().any(|claim| claim.is_at(place)).then_some(whole.shared.hash)
+        })
     }
 
-    /// The hashes of the shares that lie at `place`: one file can be shared as what it was and as what it is.
-    pub(super) fn shares_at(&self, place: &Place) -> Vec<Key> {
-        self.shares().filter(|share| share.place == *place).map(|share| share.manifest.hash()).collect()
+    /// Adds a claim or replaces what is known of it, and says what all claims on its address have in common from now on. A
+    /// claim on another address that its place had ends, and is returned. `manifest` is needed once for a file of several
+    /// chunks: without it nothing of that is served.
+    pub(super) fn claim(&mut self, share: &Share, manifest: Option<&Manifest>) -> Option<Ended> {
+        let layout = Layout::of(share.length)?;
+        let before = self.claimed_at(&share.place).filter(|hash| *hash != share.hash);
+        let ended = before.and_then(|hash| self.end(&hash, &share.place));
+        let Share { hash, replicas, lifetime, replicated, .. } = *share;
+        let shared = Shared { hash, layout, replicas, lifetime, replicated };
+        self.uses += 1;
+        let used = self.uses;
+        let slot = match self.slot_of(&hash) {
+            Some(slot) => slot,
+            None => {
+                let claims = Vec::with_capacity(1);
+                let slot = self.occupy(Held::Whole(Box::new(Whole { shared, claims, indexed: false, used })));
+                // By its address it is found at once; for a file of one chunk that is all.
+                let number = if layout.is_single() { 0 } else { MANIFEST };
+                self.index.insert(slot, [(number, hash)].into_iter());
+                self.files += 1;
+                self.bytes += share.length;
+                slot
+            }
+        };
+        let fingerprint = match &share.place {
+            Place::File(path) => Some(self.path_fingerprint(path)),
+            _ => None,
+        };
+        let whole = self.whole_mut(slot)?;
+        whole.shared = shared;
+        let before = whole.used;
+        whole.used = used;
+        let indexes = !whole.indexed && (layout.is_single() || manifest.is_some());
+        whole.indexed |= indexes;
+        let claim = Claim::of(share);
+        let old = whole.claims.iter_mut().find(|claim| claim.is_at(&share.place));
+        let (new, settled) = match old {
+            Some(known) => (false, core::mem::replace(known, claim).state == ShareState::Present),
+            None => {
+                whole.claims.push(claim);
+                (true, true)
+            }
+        };
+        let cached = whole.cached().is_some();
+        if let Some(manifest) = manifest.filter(|_| indexes && !layout.is_single()) {
+            self.index.insert(slot, (0..).zip(manifest.keys().iter().copied()));
+        }
+        self.count_unsettled(settled, share.state);
+        if new {
+            self.claims += 1;
+            self.paths.extend(fingerprint.map(|fingerprint| (fingerprint, slot)));
+            self.cached_bytes += if is_cached(&share.place) { layout.length() } else { 0 };
+        }
+        if cached {
+            self.cached.remove(&before);
+            self.cached.insert(used, slot);
+        }
+        ended
     }
 
-    /// The cached share that has not been used for the longest time.
+    /// Ends the claim of a place on an address.
+    pub(super) fn end(&mut self, hash: &Key, place: &Place) -> Option<Ended> {
+        let slot = self.slot_of(hash)?;
+        let fingerprint = match place {
+            Place::File(path) => Some(self.path_fingerprint(path)),
+            _ => None,
+        };
+        let whole = self.whole_mut(slot)?;
+        let at = whole.claims.iter().position(|claim| claim.is_at(place))?;
+        let share = whole.record(&whole.claims[at]);
+        whole.claims.remove(at);
+        let (last, used, length) = (whole.claims.is_empty(), whole.used, whole.shared.layout.length());
+        self.claims -= 1;
+        self.count_unsettled(share.state == ShareState::Present, ShareState::Present);
+        if let Some(fingerprint) = fingerprint {
+            self.paths.remove(&(fingerprint, slot));
+        } else {
+            self.cached.remove(&used);
+            self.cached_bytes -= length;
+        }
+        if last {
+            self.files -= 1;
+            self.bytes -= length;
+            self.vacate(slot);
+        }
+        Some(Ended { share, last })
+    }
+
+    /// Says what became of a claimed file. `false` when there is no such claim.
+    pub(super) fn settle(&mut self, hash: &Key, place: &Place, state: ShareState, stamp: FileStamp) -> bool {
+        let whole = self.slot_of(hash).and_then(|slot| self.whole_mut(slot));
+        let claim = whole.and_then(|whole| whole.claims.iter_mut().find(|claim| claim.is_at(place)));
+        let Some(claim) = claim else { return false };
+        let settled = claim.state == ShareState::Present;
+        (claim.state, claim.stamp) = (state, stamp);
+        self.count_unsettled(settled, state);
+        true
+    }
+
+    fn count_unsettled(&mut self, was_settled: bool, state: ShareState) {
+        self.unsettled -= usize::from(!was_settled);
+        self.unsettled += usize::from(state != ShareState::Present);
+    }
+
+    /// Changes what all claims on an address have in common.
+    pub(super) fn set_shared(&mut self, shared: Shared) {
+        if let Some(whole) = self.slot_of(&shared.hash).and_then(|slot| self.whole_mut(slot)) {
+            whole.shared = shared;
+        }
+    }
+
+    /// The file in the cache that has not been used for the longest time.
     pub(super) fn oldest_cached(&self) -> Option<Key> {
-        let wholes = self.shares.iter().map(|(hash, slot)| (hash, self.whole(*slot)));
-        wholes
-            .filter(|(_, whole)| is_cached(&whole.share.place))
-            .min_by_key(|(_, whole)| whole.used)
-            .map(|(hash, _)| *hash)
+        let slot = self.cached.first_key_value().map(|(_, slot)| *slot)?;
+        self.whole(slot).map(|whole| whole.shared.hash)
     }
 
     /// Notes that a share with this chunk or hash has been used.
     pub(super) fn touch(&mut self, key: &Key) {
         self.uses += 1;
         let used = self.uses;
-        if let Some(slot) = self.slot_with(key) {
-            if let Some(Some(Held::Whole(whole))) = self.slots.get_mut(slot as usize) {
-                whole.used = used;
-            }
+        let slot = self.slot_with(key);
+        let Some((slot, whole)) = slot.and_then(|slot| Some((slot, self.whole_mut(slot)?))) else { return };
+        let before = core::mem::replace(&mut whole.used, used);
+        if whole.cached().is_some() {
+            self.cached.remove(&before);
+            self.cached.insert(used, slot);
         }
     }
 
-    /// The share with this chunk or hash.
-    pub(super) fn share_with(&self, key: &Key) -> Option<&Arc<Share>> {
-        match self.slots.get(self.slot_with(key)? as usize)? {
-            Some(Held::Whole(whole)) => Some(&whole.share),
-            _ => None,
-        }
+    /// The share with this chunk or hash, and the claim that it is served by.
+    pub(super) fn share_with(&self, key: &Key) -> Option<(&Shared, &Claim)> {
+        let whole = self.whole(self.slot_with(key)?)?;
+        Some((&whole.shared, whole.source()?))
     }
 
     pub(super) fn begin_partial(&mut self, hash: Key, manifest: Arc<Manifest>, place: Place) {
@@ -168,7 +438,8 @@ impl Files {
         self.arriving_bytes += cached_length(&place, &manifest);
         let good = vec![0; manifest.keys().len().div_ceil(64)];
         let partial = Partial { manifest: manifest.clone(), place, good };
-        let slot = self.occupy(Held::Partial(partial), &manifest);
+        let slot = self.occupy(Held::Partial(Box::new(partial)));
+        self.index.insert(slot, (0..).zip(manifest.keys().iter().copied()));
         self.partials.insert(hash, slot);
     }
 
@@ -213,67 +484,98 @@ impl Files {
 
     /// A share's manifest, or a chunk (or one-chunk file) that is there. Shares come before downloads.
     pub(super) fn locate(&self, key: &Key) -> Option<(Content, Extent)> {
-        if let Some(&slot) = self.shares.get(key) {
-            let whole = self.whole(slot);
-            if whole.manifest_bytes > 0 {
-                let (place, length) = (Place::ShareManifest(*key), whole.manifest_bytes);
-                return Some((Content::Manifest, Extent { place, offset: 0, length, stamp: None }));
-            }
+        let (slot, chunk) = self.find(key)?;
+        if chunk == MANIFEST {
+            let length = self.whole(slot)?.shared.layout.manifest_bytes();
+            let place = Place::ShareManifest(*key);
+            return Some((Content::Manifest, Extent { place, offset: 0, length, stamp: None }));
         }
-        let (slot, chunk) = self.find_chunk(key)?;
-        let (manifest, place, stamp) = match self.slots.get(slot as usize)?.as_ref()? {
-            Held::Whole(Whole { share, .. }) => (&share.manifest, &share.place, Some(share.stamp)),
-            Held::Partial(partial) => (&partial.manifest, &partial.place, None),
+        let (layout, place, stamp) = match self.slots.get(slot as usize)?.as_ref()? {
+            Held::Whole(whole) => {
+                let claim = whole.source()?;
+                (whole.shared.layout, claim.place(&whole.shared.hash), Some(claim.stamp))
+            }
+            Held::Partial(partial) => (partial.manifest.layout(), partial.place.clone(), None),
         };
-        let content = if manifest.is_single() { Content::File } else { Content::Chunk };
-        let (offset, length) = (manifest.chunk_offset(chunk), manifest.chunk_length(chunk));
-        Some((content, Extent { place: place.clone(), offset, length, stamp }))
+        let (offset, length) = (layout.chunk_offset(chunk), layout.chunk_length(chunk));
+        Some((layout.content(), Extent { place, offset, length, stamp }))
     }
 
-    /// The slot and the number of a chunk that is there, in a share when there is one.
-    fn find_chunk(&self, key: &Key) -> Option<(u32, u32)> {
+    /// The number of a chunk in the share that it is served from.
+    pub(super) fn chunk_of(&self, key: &Key) -> Option<u32> {
+        self.find(key).map(|(_, chunk)| chunk).filter(|chunk| *chunk != MANIFEST)
+    }
+
+    /// The slot and the number of what is there: a manifest, a chunk in a share when there is one, or in a download.
+    fn find(&self, key: &Key) -> Option<(u32, u32)> {
         let present = self.index.candidates(key).filter_map(|(slot, chunk)| {
-            let (keys, partial) = match self.slots.get(slot as usize)?.as_ref()? {
-                Held::Whole(whole) => (whole.share.manifest.keys(), None),
-                Held::Partial(partial) => (partial.manifest.keys(), Some(&partial.good)),
+            let rank = match self.slots.get(slot as usize)?.as_ref()? {
+                Held::Whole(whole) => {
+                    whole.source()?;
+                    let by_address = chunk == MANIFEST || whole.shared.layout.is_single();
+                    let here = match by_address {
+                        true => whole.shared.hash == *key,
+                        false => chunk < whole.shared.layout.chunk_count(),
+                    };
+                    here.then_some(u8::from(chunk != MANIFEST))?
+                }
+                Held::Partial(partial) => {
+                    let here = partial.good.get(chunk as usize / 64)? >> (chunk % 64) & 1 == 1;
+                    (here && partial.manifest.keys().get(chunk as usize) == Some(key)).then_some(2)?
+                }
             };
-            let here = partial.is_none_or(|good| good[chunk as usize / 64] >> (chunk % 64) & 1 == 1);
-            (here && keys.get(chunk as usize) == Some(key)).then_some((partial.is_some(), slot, chunk))
+            Some((rank, slot, chunk))
         });
         present.min().map(|(_, slot, chunk)| (slot, chunk))
     }
 
+    /// The slot of a shared file, whether anything of it can be served or not.
+    fn slot_of(&self, hash: &Key) -> Option<u32> {
+        let mut candidates = self.index.candidates(hash);
+        let found =
+            candidates.find(|(slot, _)| self.whole(*slot).is_some_and(|whole| whole.shared.hash == *hash));
+        found.map(|(slot, _)| slot)
+    }
+
     fn slot_with(&self, key: &Key) -> Option<u32> {
-        self.shares.get(key).copied().or_else(|| self.find_chunk(key).map(|(slot, _)| slot))
+        self.slot_of(key).or_else(|| self.find(key).map(|(slot, _)| slot))
     }
 
-    fn occupy(&mut self, held: Held, manifest: &Manifest) -> u32 {
-        let free = self.slots.iter().position(Option::is_none);
-        let slot = free.unwrap_or_else(|| {
+    fn occupy(&mut self, held: Held) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            self.slots.len() - 1
+            (self.slots.len() - 1) as u32
         });
-        self.slots[slot] = Some(held);
-        self.index.insert(slot as u32, manifest.keys());
-        slot as u32
+        self.slots[slot as usize] = Some(held);
+        slot
     }
 
+    /// The index forgets the slots of what is gone once they are a part of all, so that each costs little.
     fn vacate(&mut self, slot: u32) -> Option<Held> {
-        self.index.remove(slot);
-        self.slots[slot as usize].take()
+        let held = self.slots[slot as usize].take();
+        self.vacated.push(slot);
+        if self.vacated.len() > VACATED_MIN.max(self.slots.len() / 4) {
+            self.index.retain(|slot| self.slots[slot as usize].is_some());
+            self.free.append(&mut self.vacated);
+        }
+        held
     }
 
-    fn whole(&self, slot: u32) -> &Whole {
-        match &self.slots[slot as usize] {
-            Some(Held::Whole(whole)) => whole,
-            _ => unreachable!("a share's slot holds a share"),
+    fn whole(&self, slot: u32) -> Option<&Whole> {
+        match self.slots.get(slot as usize)? {
+            Some(Held::Whole(whole)) => Some(whole),
+            _ => None,
         }
     }
 
-    fn whole_mut(&mut self, slot: u32) -> &mut Whole {
-        match &mut self.slots[slot as usize] {
-            Some(Held::Whole(whole)) => whole,
-            _ => unreachable!("a share's slot holds a share"),
+    fn whole_mut(&mut self, slot: u32) -> Option<&mut Whole> {
+        match self.slots.get_mut(slot as usize)? {
+            Some(Held::Whole(whole)) => Some(whole),
+            _ => None,
         }
+    }
+
+    fn path_fingerprint(&self, path: &Path) -> u64 {
+        xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), self.seed)
     }
 }

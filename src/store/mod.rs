@@ -21,7 +21,9 @@ mod room;
 mod tests;
 
 use crate::id::Key;
-use crate::io::{DiskOp, Extent, FileAt, Mode, PieceAt, PieceMeta, Place, Recovered, Share, Space};
+use crate::io::{
+    DiskOp, Extent, FileAt, FileStamp, Mode, PieceAt, PieceMeta, Place, Recovered, Share, ShareState, Space,
+};
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
 use crate::time::{Duration, Instant};
@@ -34,6 +36,7 @@ use room::{Costs, Room};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use files::{Claim, Ended, Shared};
 pub use pieces::PIECE_OVERHEAD_BYTES;
 
 /// How many pieces one call of [`Store::handle_timeout`] lets expire.
@@ -61,13 +64,15 @@ pub enum Admission {
     Refuse(Refusal),
 }
 
-/// What became of a stored piece.
+/// What became of a stored piece, or of a file in the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PieceChange {
     /// It is kept from now on, or on more nodes than before.
     Kept(PieceMeta),
     /// It is not here any more.
     Dropped(Key),
+    /// The file with this address made room for something else, and was shared from the cache alone.
+    Evicted(Key),
 }
 
 /// There is no room: the table of shares is full, or the quota is used up by what cannot be evicted.
@@ -76,7 +81,7 @@ pub struct Full;
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no room: as many files are shared as the limits allow, or the quota is used up")
+        f.write_str("as many files are shared as the limits allow, or the quota is used up")
     }
 }
 
@@ -89,6 +94,8 @@ pub struct StoreStats {
     pub pieces: u32,
     /// Shared files, cached ones included.
     pub shares: u32,
+    /// Claims on them: one for each path, and one for each file in the cache.
+    pub claims: u32,
     /// Bytes on disk of stored pieces.
     pub piece_bytes: u64,
     /// Bytes of their content.
@@ -166,7 +173,7 @@ impl Store {
             refused_free: 0,
         };
         store.take_pieces(&recovered.pieces);
-        store.take_shares(&recovered.shares);
+        store.take_shares(recovered);
         store
     }
 
@@ -185,19 +192,27 @@ impl Store {
         }
     }
 
-    fn take_shares(&mut self, recovered: &[Share]) {
-        let mut shares: Vec<&Share> = recovered.iter().collect();
-        shares.sort_by_key(|share| (is_cached(&share.place), share.manifest.hash()));
-        for share in shares {
-            let share = Arc::new(share.clone());
+    fn take_shares(&mut self, recovered: &Recovered) {
+        let mut refused = 0;
+        // The cache comes last: it is what there is no room for.
+        let (cached, put): (Vec<&Share>, Vec<&Share>) =
+            recovered.shares.iter().partition(|share| is_cached(&share.place));
+        for share in put.into_iter().chain(cached) {
+            // What the user put is never dropped, however small the limits have become.
             let fits = !is_cached(&share.place)
-                || self.used() + self.costs.cached(share.manifest.length(), 1) <= self.room.quota;
-            if self.files.share_count() < self.shares_max && fits {
-                self.files.add_share(share);
+                || self.files.claim_count() < self.shares_max
+                    && self.used() + self.costs.cached(share.length, 1) <= self.room.quota;
+            if fits {
+                let manifest = recovered.manifests.get(&share.hash);
+                self.files.claim(share, manifest.map(Arc::as_ref));
             } else {
-                log::warn!("{} is no longer shared: the limits have no room for it", share.manifest.hash());
-                self.ops.push_back(DiskOp::RemoveShare { share });
+                refused += 1;
+                let last = self.files.shared(&share.hash).is_none();
+                self.ops.push_back(DiskOp::RemoveShare { share: share.clone(), last });
             }
+        }
+        if refused > 0 {
+            log::warn!("{refused} files in the cache are deleted: the limits have no room for them");
         }
     }
 
@@ -213,7 +228,7 @@ impl Store {
 
     /// How many pieces and files there are.
     pub fn count(&self) -> usize {
-        self.pieces.len() + self.files.share_count()
+        self.pieces.len() + self.files.file_count()
     }
 
     /// Bytes of content in stored pieces.
@@ -225,7 +240,8 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             pieces: self.pieces.len() as u32,
-            shares: self.files.share_count() as u32,
+            shares: self.files.file_count() as u32,
+            claims: self.files.claim_count() as u32,
             piece_bytes: self.pieces.bytes(),
             content_bytes: self.pieces.content_bytes(),
             cached_bytes: self.cached(),
@@ -269,7 +285,7 @@ impl Store {
     pub fn mode(&self, key: &Key) -> Mode {
         match self.pieces.get(key) {
             Some(meta) => meta.mode,
-            None => self.files.share(key).map_or(Mode::UNKNOWN, |share| share.stamp.mode),
+            None => self.files.source(key).map_or(Mode::UNKNOWN, |claim| claim.stamp.mode),
         }
     }
 
@@ -288,20 +304,21 @@ impl Store {
         self.pieces.get(key).map(|meta| stored_at(&meta))
     }
 
-    /// The first file that is shared where it lies, or the first after this hash, as it is verified.
+    /// The first file that is shared where it lies, or the first after this hash, as it is verified. In time linear in what is
+    /// shared: files are not kept in order.
     pub fn file_after(&self, hash: Option<&Key>) -> Option<FileAt> {
-        let next = |share: &&Arc<Share>| hash.is_none_or(|hash| share.manifest.hash() > *hash);
-        self.files.shares().find(next).map(|share| FileAt {
-            hash: share.manifest.hash(),
-            length: share.manifest.length(),
-            place: share.place.clone(),
-            stamp: share.stamp,
-        })
+        let after = |shared: &Shared| hash.is_none_or(|hash| shared.hash > *hash);
+        let next = self.files.all().map(|(shared, _)| *shared).filter(after).filter_map(|shared| {
+            let claim = self.files.source(&shared.hash)?;
+            let (hash, length) = (shared.hash, shared.layout.length());
+            Some(FileAt { hash, length, place: claim.place(&hash), stamp: claim.stamp })
+        });
+        next.min_by_key(|file| file.hash)
     }
 
     /// Bytes of all files that are shared where they lie.
     pub fn files_bytes(&self) -> u64 {
-        self.files.shares().map(|share| share.manifest.length()).sum()
+        self.files.bytes()
     }
 
     /// The chunks of a file that are already here in some other file or as stored pieces: their numbers and where they
@@ -404,58 +421,117 @@ impl Store {
         found
     }
 
-    /// Adds a share, or replaces what is known of one with the same hash. A download of the same file into the cache
-    /// ends with it. Fails when there are too many shares or a cached one is over the quota.
-    pub fn add_share(&mut self, share: Arc<Share>) -> Result<(), Full> {
-        let hash = share.manifest.hash();
+    /// The most claims that there may be.
+    pub fn claims_max(&self) -> usize {
+        self.shares_max
+    }
+
+    /// Why one more claim at `place` would be refused, before its file is read. What is claimed already is not.
+    pub fn check_room(&self, place: &Place) -> Result<(), Full> {
+        let evictable = self.files.oldest_cached().is_some();
+        let full = self.files.claim_count() >= self.shares_max && !evictable;
+        if full && self.files.claimed_at(place).is_none() { Err(Full) } else { Ok(()) }
+    }
+
+    /// Adds a claim, or replaces what is known of it; what it says of copies holds for all claims on its address. The claim on
+    /// another address that its place had ends and is returned: the disk knows. A download of the same file into the cache ends
+    /// with a cached one. `manifest` is needed once for a file of several chunks. Fails when there are too many claims or a
+    /// cached one is over the quota.
+    pub fn claim(&mut self, share: &Share, manifest: Option<&Manifest>) -> Result<Option<Ended>, Full> {
         let cached = is_cached(&share.place);
-        let known = self.files.share(&hash);
-        let counted = known.is_some_and(|old| is_cached(&old.place))
-            || self.files.partial(&hash).is_some_and(|(_, place)| is_cached(place));
-        let table_full = known.is_none() && self.files.share_count() >= self.shares_max;
+        let known = self.files.claimed_at(&share.place).is_some();
+        let counted =
+            (cached && known) || self.files.partial(&share.hash).is_some_and(|(_, place)| is_cached(place));
+        let table_full = !known && self.files.claim_count() >= self.shares_max;
         if table_full && !self.evict_one() {
             return Err(Full);
         }
-        if cached && !counted && !self.make_room(self.costs.cached(share.manifest.length(), 1)) {
+        if cached && !counted && !self.make_room(self.costs.cached(share.length, 1)) {
             return Err(Full);
         }
         if cached {
-            self.files.end_partial(&hash);
+            self.files.end_partial(&share.hash);
         }
-        let old = self.files.add_share(share);
-        if old.is_some_and(|old| is_cached(&old.place)) && !cached {
-            self.ops.push_back(DiskOp::Remove(Place::Cache(hash)));
+        let ended = self.files.claim(share, manifest);
+        // A file that has a name of the user's needs no room in the cache.
+        if !cached && share.state == ShareState::Present {
+            if let Some(Ended { share, last }) = self.files.end(&share.hash, &Place::Cache(share.hash)) {
+                self.ops.push_back(DiskOp::RemoveShare { share, last });
+            }
         }
-        Ok(())
+        Ok(ended)
     }
 
-    /// Forgets a share. The caller tells the disk ([`DiskOp::RemoveShare`]), because it waits for the answer.
-    pub fn remove_share(&mut self, hash: &Key) -> Option<Arc<Share>> {
-        self.files.remove_share(hash)
+    /// Ends a claim. The caller tells the disk ([`DiskOp::RemoveShare`]), because it waits for the answer.
+    pub fn end_claim(&mut self, hash: &Key, place: &Place) -> Option<Ended> {
+        self.files.end(hash, place)
     }
 
-    /// A file is not what it was: forgets every share of it, here and, by [`poll_op`](Store::poll_op), on disk.
-    pub fn withdraw(&mut self, place: &Place) -> Vec<Arc<Share>> {
-        let hashes = self.files.shares_at(place);
-        let shares: Vec<_> = hashes.iter().filter_map(|hash| self.files.remove_share(hash)).collect();
-        self.ops.extend(shares.iter().map(|share| DiskOp::RemoveShare { share: share.clone() }));
-        shares
+    /// Says what became of a claimed file, and what it looks like. `false` when there is no such claim.
+    pub fn settle_claim(&mut self, hash: &Key, place: &Place, state: ShareState, stamp: FileStamp) -> bool {
+        self.files.settle(hash, place, state, stamp)
     }
 
-    /// A share.
-    pub fn share(&self, hash: &Key) -> Option<&Arc<Share>> {
-        self.files.share(hash)
+    /// What all claims on an address have in common.
+    pub fn shared(&self, hash: &Key) -> Option<Shared> {
+        self.files.shared(hash).copied()
     }
 
-    /// The shares, in the order of their hashes.
-    pub fn shares(&self) -> impl Iterator<Item = &Arc<Share>> {
-        self.files.shares()
+    /// Changes that.
+    pub fn set_shared(&mut self, shared: Shared) {
+        self.files.set_shared(shared);
+    }
+
+    /// The claims on an address, in the order in which they were made.
+    pub fn claims(&self, hash: &Key) -> &[Claim] {
+        self.files.claims(hash)
+    }
+
+    /// The claim that a shared file is served by: the first whose file is there and unchanged.
+    pub fn source(&self, hash: &Key) -> Option<&Claim> {
+        self.files.source(hash)
+    }
+
+    /// Whether the manifest of a shared file is on disk; always for a file of one chunk.
+    pub fn has_manifest(&self, hash: &Key) -> bool {
+        self.files.has_manifest(hash)
+    }
+
+    /// The address that is claimed for a place.
+    pub fn claimed_at(&self, place: &Place) -> Option<Key> {
+        self.files.claimed_at(place)
+    }
+
+    /// A claim as it is to be written down.
+    pub fn record(&self, hash: &Key, place: &Place) -> Option<Share> {
+        self.files.record(hash, place)
+    }
+
+    /// All claims on an address as they are to be written down.
+    pub fn records(&self, hash: &Key) -> Vec<Share> {
+        self.files.records(hash)
+    }
+
+    /// The shared files, each with its claims, in no order that means anything.
+    pub fn files(&self) -> impl Iterator<Item = (&Shared, &[Claim])> {
+        self.files.all()
+    }
+
+    /// The first claim from a position on whose file is not there and unchanged, and the position after it. The first position
+    /// is `(0, 0)`. In time linear in what is passed over.
+    pub fn unsettled_from(&self, position: (u32, u32)) -> Option<(Share, (u32, u32))> {
+        self.files.unsettled_from(position)
     }
 
     /// The file with this piece that is served from where it lies and known to be on disk: not what was merely fetched, for
     /// that may be gone tomorrow.
-    pub fn lasting_share(&self, key: &Key) -> Option<&Arc<Share>> {
-        self.files.share_with(key).filter(|share| share.synced && !is_cached(&share.place))
+    pub fn lasting_share(&self, key: &Key) -> Option<(&Shared, &Claim)> {
+        self.files.share_with(key).filter(|(_, claim)| claim.synced && !claim.is_cached())
+    }
+
+    /// The number of a chunk in the share that it is served from; `None` for a manifest too.
+    pub fn chunk_of(&self, key: &Key) -> Option<u32> {
+        self.files.chunk_of(key)
     }
 
     /// Notes that a file was used, so that it is not the next to be evicted. `key` is its hash or a chunk's key.
@@ -561,7 +637,7 @@ impl Store {
     /// Whether the node itself keeps this piece on the network's behalf as part of a file that its user put in. What
     /// was merely downloaded may be gone tomorrow and is no copy to count on.
     fn is_published(&self, key: &Key) -> bool {
-        self.files.share_with(key).is_some_and(|share| share.replicas > 0 && share.synced)
+        self.files.share_with(key).is_some_and(|(shared, claim)| shared.replicas > 0 && claim.synced)
     }
 
     /// Whether `bytes` more in so many files fit when nothing is left in the cache. What does not is counted.
@@ -597,12 +673,16 @@ impl Store {
 
     fn evict_one(&mut self) -> bool {
         let oldest = self.files.oldest_cached();
-        let Some(share) = oldest.and_then(|hash| self.files.remove_share(&hash)) else {
+        let Some(Ended { share, last }) = oldest.and_then(|hash| self.files.end(&hash, &Place::Cache(hash)))
+        else {
             return false;
         };
         self.evicted += 1;
-        self.room.free(self.costs.cached(share.manifest.length(), 1));
-        self.ops.push_back(DiskOp::RemoveShare { share });
+        self.room.free(self.costs.cached(share.length, 1));
+        if self.files.source(&share.hash).is_none() {
+            self.changes.push_back(PieceChange::Evicted(share.hash));
+        }
+        self.ops.push_back(DiskOp::RemoveShare { share, last });
         true
     }
 }

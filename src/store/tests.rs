@@ -40,13 +40,28 @@ fn path(name: &str) -> Place {
     Place::File(Path::new(name).into())
 }
 
-fn share(manifest: &Arc<Manifest>, place: Place) -> Arc<Share> {
-    let stamp = FileStamp { length: manifest.length(), modified: 5, inode: 6, mode: Mode::of(0o755) };
-    let manifest = manifest.clone();
-    Arc::new(Share { manifest, place, stamp, replicas: 0, lifetime: 60, replicated: false, synced: true })
+fn share(manifest: &Arc<Manifest>, place: Place) -> Share {
+    let (hash, length, state) = (manifest.hash(), manifest.length(), ShareState::Present);
+    let stamp = FileStamp { length, modified: 5, changed: 6, mode: Mode::of(0o755) };
+    let (replicas, lifetime) = (0, 60);
+    Share { hash, length, place, stamp, state, replicas, lifetime, replicated: false, synced: true }
 }
 
-fn cached(manifest: &Arc<Manifest>) -> Arc<Share> {
+/// Shares a file from there.
+fn add(store: &mut Store, manifest: &Arc<Manifest>, place: Place) -> Result<Option<Ended>, Full> {
+    store.claim(&share(manifest, place), Some(manifest))
+}
+
+fn add_cached(store: &mut Store, manifest: &Arc<Manifest>) -> Result<Option<Ended>, Full> {
+    add(store, manifest, Place::Cache(manifest.hash()))
+}
+
+/// What the disk is told of a cached file that made room.
+fn removal(manifest: &Arc<Manifest>) -> DiskOp {
+    DiskOp::RemoveShare { share: cached(manifest), last: true }
+}
+
+fn cached(manifest: &Arc<Manifest>) -> Share {
     share(manifest, Place::Cache(manifest.hash()))
 }
 
@@ -143,15 +158,15 @@ fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece()
     let one = manifest(1, 400);
     let recovered = Recovered {
         pieces: vec![meta(1, 400, 10), meta(2, 400, 30), meta(3, 400, 20)],
-        shares: vec![cached(&one).as_ref().clone(), share(&manifest(2, 9000), path("/a")).as_ref().clone()],
+        shares: vec![cached(&one), share(&manifest(2, 9000), path("/a"))],
         ..Recovered::default()
     };
     let mut store = Store::new(&limits(2 * (400 + PIECE_OVERHEAD_BYTES) + 10), &recovered, 1, NOW);
     assert_eq!((store.stats().pieces, store.stats().shares), (3, 1));
-    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&one) }]);
+    assert_eq!(ops(&mut store), [removal(&one)]);
     assert!(store.stats().over);
     assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
-    assert_eq!(store.add_share(cached(&one)), Err(Full));
+    assert_eq!(add_cached(&mut store, &one), Err(Full));
     let longer = Admission::Raise { replicas: 3, expires: 100 };
     assert_eq!(store.admit(NOW, &offer(2, 400)), longer, "what is here is here");
     // Others have it: it may go, and then there is room again.
@@ -215,11 +230,11 @@ fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
     store.discarded(second);
     // Another program fills the disk: first the cache goes, then nothing is taken.
     let file = manifest(1, 100_000);
-    store.add_share(cached(&file)).unwrap();
+    add_cached(&mut store, &file).unwrap();
     ops(&mut store);
     store.set_space(space(10 << 20, 499));
-    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&file) }]);
-    assert_eq!(store.add_share(cached(&file)), Err(Full));
+    assert_eq!(ops(&mut store), [removal(&file)]);
+    assert_eq!(add_cached(&mut store, &file), Err(Full));
     assert_eq!(store.admit(NOW, &offer(9, 0)), full);
     // The same goes for inodes: 50 are left to others.
     store.set_space(space(1 << 29, 52));
@@ -234,8 +249,8 @@ fn every_kind_of_piece_is_located_with_the_stamp_of_its_file() {
     let mut store = store(1 << 30);
     let (large, small) = (manifest(1, 2 * CHUNK_BYTES_MIN + 77), manifest(2, 300));
     let (first, second) = (share(&large, path("/large")), share(&small, path("/small")));
-    store.add_share(first.clone()).unwrap();
-    store.add_share(second.clone()).unwrap();
+    store.claim(&first, Some(&large)).unwrap();
+    store.claim(&second, None).unwrap();
     let (content, extent) = store.locate(&large.hash()).unwrap();
     assert_eq!((content, &extent.place), (Content::Manifest, &Place::ShareManifest(large.hash())));
     assert_eq!((extent.length as usize, extent.stamp), (large.encode().len(), None));
@@ -244,7 +259,7 @@ fn every_kind_of_piece_is_located_with_the_stamp_of_its_file() {
     assert_eq!(store.locate(&large.keys()[2]), Some((Content::Chunk, last)));
     let whole = Extent { place: path("/small"), offset: 0, length: 300, stamp: Some(second.stamp) };
     assert_eq!(store.locate(&small.hash()), Some((Content::File, whole)));
-    assert_eq!(store.remove_share(&large.hash()), Some(first));
+    assert_eq!(store.end_claim(&large.hash(), &path("/large")), Some(Ended { share: first, last: true }));
     assert!(!store.has(&large.hash()) && !store.has(&large.keys()[0]) && store.has(&small.hash()));
 }
 
@@ -271,7 +286,7 @@ fn a_download_serves_the_chunks_that_are_done_and_no_others() {
 fn chunks_that_other_files_and_pieces_have_are_local_sources() {
     let mut store = store(1 << 30);
     let (file, longer) = (manifest(1, 3 * CHUNK_BYTES_MIN), manifest(1, 5 * CHUNK_BYTES_MIN + 1));
-    store.add_share(share(&file, path("/short"))).unwrap();
+    add(&mut store, &file, path("/short")).unwrap();
     let chunk = Offer {
         key: longer.keys()[4],
         content: Content::Chunk,
@@ -293,19 +308,19 @@ fn chunks_that_other_files_and_pieces_have_are_local_sources() {
 fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() {
     let mut store = store(3000 + PIECE_OVERHEAD_BYTES);
     let files: Vec<_> = (1..=3).map(|fill| manifest(fill, 800)).collect();
-    files.iter().for_each(|file| store.add_share(cached(file)).unwrap());
+    files.iter().for_each(|file| _ = add_cached(&mut store, file).unwrap());
     keep(&mut store, &offer(1, 500));
     store.touch(&files[0].hash());
     // 2,400 of 3,000 bytes are cached, 500 a piece: 700 more need one file's place.
     let incoming = admit(&mut store, &offer(2, 700 - PIECE_OVERHEAD_BYTES as u32));
     assert_eq!(ops(&mut store), [], "a promise takes nothing away from anybody");
     assert!(store.arrives(incoming));
-    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&files[1]) }]);
+    assert_eq!(ops(&mut store), [removal(&files[1])]);
     store.committed(incoming).unwrap();
     // More than the cache can give: nothing is evicted for nothing.
     assert_eq!(store.admit(NOW, &offer(3, 1800)), Admission::Refuse(Refusal::NoSpace));
     assert_eq!((ops(&mut store).len(), store.stats().shares), (0, 2));
-    assert_eq!(store.add_share(cached(&manifest(9, 2500))), Err(Full));
+    assert_eq!(add_cached(&mut store, &manifest(9, 2500)), Err(Full));
     assert_eq!((store.stats().pieces, store.stats().evicted), (2, 1));
 }
 
@@ -313,11 +328,11 @@ fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() 
 fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_place() {
     let mut store = store(1000);
     let (old, file) = (manifest(1, 600), manifest(2, 700));
-    store.add_share(cached(&old)).unwrap();
+    add_cached(&mut store, &old).unwrap();
     store.begin_partial(file.hash(), file.clone(), Place::Cache(file.hash())).unwrap();
-    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&old) }]);
+    assert_eq!(ops(&mut store), [removal(&old)]);
     assert_eq!(store.admit(NOW, &offer(1, 300)), Admission::Refuse(Refusal::NoSpace));
-    store.add_share(cached(&file)).unwrap();
+    add_cached(&mut store, &file).unwrap();
     let stats = store.stats();
     assert_eq!((stats.cached_bytes, stats.reserved_bytes), (700, 0));
     let large = manifest(3, 1001);
@@ -326,35 +341,94 @@ fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_plac
 }
 
 #[test]
-fn a_changed_file_is_withdrawn_whatever_it_was_shared_as() {
+fn a_file_at_two_paths_is_served_from_the_first_that_is_what_it_was() {
     let mut store = store(1000);
-    let (before, after, other) = (manifest(1, 600), manifest(2, 700), manifest(3, 5));
-    let shares = [share(&before, path("/a")), share(&after, path("/a")), share(&other, path("/b"))];
-    shares.iter().for_each(|share| store.add_share(share.clone()).unwrap());
-    let mut gone = store.withdraw(&path("/a"));
-    gone.sort_by_key(|share| share.manifest.length());
-    assert_eq!(gone, shares[..2]);
-    assert_eq!(ops(&mut store).len(), 2);
-    assert!(!store.has(&before.hash()) && !store.has(&after.hash()) && store.has(&other.hash()));
-    assert!(store.withdraw(&path("/a")).is_empty());
+    let file = manifest(1, 600);
+    add(&mut store, &file, path("/a")).unwrap();
+    add(&mut store, &file, path("/b")).unwrap();
+    assert_eq!((store.stats().shares, store.stats().claims), (1, 2));
+    let from = |store: &Store| store.locate(&file.hash()).map(|(_, extent)| extent.place);
+    assert_eq!(from(&store), Some(path("/a")));
+    let stamp = FileStamp::default();
+    for state in [ShareState::Absent, ShareState::Changed, ShareState::Doubtful] {
+        assert!(store.settle_claim(&file.hash(), &path("/a"), state, stamp));
+        assert_eq!(from(&store), Some(path("/b")), "{state:?}");
+        let (unsettled, after) = store.unsettled_from((0, 0)).unwrap();
+        assert_eq!((unsettled.place, unsettled.state), (path("/a"), state));
+        assert_eq!(store.unsettled_from(after), None);
+    }
+    let ended = store.end_claim(&file.hash(), &path("/b")).unwrap();
+    assert!(!ended.last && from(&store).is_none() && store.shared(&file.hash()).is_some());
+    store.settle_claim(&file.hash(), &path("/a"), ShareState::Present, stamp);
+    assert_eq!((from(&store), store.unsettled_from((0, 0))), (Some(path("/a")), None));
+    assert!(store.end_claim(&file.hash(), &path("/a")).unwrap().last);
+    assert_eq!((store.stats().shares, store.stats().claims), (0, 0));
 }
 
 #[test]
-fn the_table_of_shares_is_bounded_and_a_cached_file_that_gets_a_name_leaves_the_cache() {
+fn a_path_has_one_claim_and_the_file_that_it_had_keeps_its_others() {
+    let mut store = store(1000);
+    let (before, after) = (manifest(1, 600), manifest(2, 700));
+    add(&mut store, &before, path("/a")).unwrap();
+    add(&mut store, &before, path("/b")).unwrap();
+    let ended = add(&mut store, &after, path("/a")).unwrap().unwrap();
+    assert_eq!((ended.share.hash, ended.last), (before.hash(), false));
+    assert_eq!(store.claimed_at(&path("/a")), Some(after.hash()));
+    assert!(store.has(&before.hash()) && store.has(&after.hash()));
+    let ended = add(&mut store, &after, path("/b")).unwrap().unwrap();
+    assert!(ended.last && !store.has(&before.hash()));
+    assert_eq!(store.claims(&after.hash()).len(), 2);
+}
+
+#[test]
+fn a_file_whose_manifest_is_not_known_is_not_served_until_it_is() {
+    let mut store = store(1000);
+    let file = manifest(1, 3 * CHUNK_BYTES_MIN);
+    let share = share(&file, path("/a"));
+    store.claim(&share, None).unwrap();
+    assert!(!store.has(&file.hash()) && !store.has(&file.keys()[1]) && !store.has_manifest(&file.hash()));
+    assert_eq!(store.claimed_at(&path("/a")), Some(file.hash()));
+    store.claim(&share, Some(&file)).unwrap();
+    assert!(store.has(&file.hash()) && store.has(&file.keys()[1]) && store.has_manifest(&file.hash()));
+    assert_eq!((store.chunk_of(&file.keys()[0]), store.chunk_of(&file.hash())), (Some(0), None));
+}
+
+#[test]
+fn the_table_of_claims_is_bounded_and_a_cached_file_that_gets_a_name_leaves_the_cache() {
     let limits = Limits { shares_max: 2, ..limits(1 << 20) };
     let mut store = Store::new(&limits, &Recovered::default(), 1, NOW);
     let files: Vec<_> = (1..=3).map(|fill| manifest(fill, 800)).collect();
-    store.add_share(cached(&files[0])).unwrap();
-    store.add_share(share(&files[0], path("/0"))).unwrap();
-    assert_eq!(ops(&mut store), [DiskOp::Remove(Place::Cache(files[0].hash()))]);
-    store.add_share(cached(&files[1])).unwrap();
-    store.add_share(share(&files[2], path("/2"))).unwrap();
-    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&files[1]) }]);
-    assert_eq!(store.add_share(share(&files[1], path("/1"))), Err(Full));
-    assert_eq!(store.add_share(share(&files[2], path("/other"))), Ok(()));
-    assert_eq!(store.stats().cached_bytes, 0);
-    let hashes: Vec<Key> = store.shares().map(|share| share.manifest.hash()).collect();
-    assert!(hashes.is_sorted() && hashes.len() == 2);
+    add_cached(&mut store, &files[0]).unwrap();
+    add(&mut store, &files[0], path("/0")).unwrap();
+    assert_eq!(ops(&mut store), [DiskOp::RemoveShare { share: cached(&files[0]), last: false }]);
+    add_cached(&mut store, &files[1]).unwrap();
+    assert_eq!(store.check_room(&path("/2")), Ok(()), "the cache makes room");
+    add(&mut store, &files[2], path("/2")).unwrap();
+    assert_eq!(ops(&mut store), [removal(&files[1])]);
+    assert_eq!(store.poll_change(), Some(PieceChange::Evicted(files[1].hash())));
+    assert_eq!(store.check_room(&path("/1")), Err(Full));
+    assert_eq!(add(&mut store, &files[1], path("/1")), Err(Full));
+    assert_eq!(add(&mut store, &files[2], path("/2")), Ok(None), "what is claimed already fits");
+    assert_eq!((store.stats().cached_bytes, store.stats().claims), (0, 2));
+}
+
+#[test]
+fn many_files_that_come_and_go_are_all_found() {
+    let mut store = store(1 << 20);
+    let hash = |number: u32| Key(*blake3::hash(&number.to_le_bytes()).as_bytes());
+    let claim = |number: u32| {
+        let small = manifest(1, 1);
+        Share { hash: hash(number), length: 5, ..share(&small, path(&format!("/{number}"))) }
+    };
+    for number in 0..5000 {
+        store.claim(&claim(number), None).unwrap();
+        if number >= 1000 {
+            let place = claim(number - 1000).place;
+            assert!(store.end_claim(&hash(number - 1000), &place).unwrap().last);
+        }
+    }
+    assert!((0..5000).all(|number| store.has(&hash(number)) == (number >= 4000)));
+    assert_eq!((store.stats().claims, store.files().count()), (1000, 1000));
 }
 
 #[test]
@@ -362,11 +436,11 @@ fn a_published_file_counts_as_a_copy_and_a_downloaded_one_does_not() {
     let mut store = store(1 << 20);
     let file = manifest(1, 800);
     let offer = Offer { key: file.hash(), ..offer(1, 800) };
-    let downloaded = Share { synced: false, ..share(&file, path("/a")).as_ref().clone() };
-    store.add_share(Arc::new(downloaded.clone())).unwrap();
+    let downloaded = Share { synced: false, ..share(&file, path("/a")) };
+    store.claim(&downloaded, None).unwrap();
     let incoming = admit(&mut store, &offer);
     store.discarded(incoming);
-    store.add_share(Arc::new(Share { synced: true, replicas: 3, ..downloaded })).unwrap();
+    store.claim(&Share { synced: true, replicas: 3, ..downloaded }, None).unwrap();
     assert_eq!(store.admit(NOW, &offer), Admission::Have);
 }
 
@@ -377,8 +451,8 @@ fn cost(length: u32) -> u64 {
 /// What is on disk or on its way there, if the disk does what it is told when it is told.
 fn footprint(store: &Store, arriving: &BTreeMap<u64, u32>) -> u64 {
     let pieces: u64 = store.pieces().map(|piece| cost(piece.length)).sum();
-    let cache = store.shares().filter(|share| is_cached(&share.place));
-    let cache: u64 = cache.map(|share| share.manifest.length()).sum();
+    let cache = store.files().filter(|(_, claims)| claims.iter().any(Claim::is_cached));
+    let cache: u64 = cache.map(|(shared, _)| shared.layout.length()).sum();
     pieces + cache + arriving.values().map(|length| cost(*length)).sum::<u64>()
 }
 
@@ -423,7 +497,7 @@ fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
                     }
                 }
                 6 => {
-                    let _ = store.add_share(cached(&files[rng.below(10) as usize]));
+                    let _ = add_cached(&mut store, &files[rng.below(10) as usize]);
                 }
                 _ => {
                     now = now + Duration::from_secs(rng.below(20));

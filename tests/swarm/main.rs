@@ -11,11 +11,12 @@ mod repair;
 mod robust;
 mod room;
 mod scrub;
+mod shares;
 #[path = "../support/mod.rs"]
 mod support;
 mod targets;
 
-use elver::node::command::{Command, Reply, Response, Stage};
+use elver::node::command::{Command, FileState, Reply, Response, Stage};
 use network::{MIB, Node, Swarm, content, file, wait_for};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -210,8 +211,8 @@ fn a_file_that_changed_after_it_was_put_is_withdrawn() {
     let (code, said) = swarm.nodes[1].get(&hash, &target, &["--timeout", "5s"]);
     assert!(matches!(code, Some(3 | 4)), "{code:?} {said}");
     assert!(!target.exists());
-    assert_eq!(swarm.nodes[0].counter("files_withdrawn"), 1);
-    assert!(swarm.nodes[0].files().is_empty());
+    wait_for("the change to be noticed", || swarm.nodes[0].counter("shares_changed") == 1);
+    assert_eq!(swarm.nodes[0].files()[0].state, FileState::Changed);
 }
 
 #[test]
@@ -405,7 +406,7 @@ fn a_file_that_is_fetched_to_where_it_is_shared_stays_shared() {
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = swarm.nodes[1].get(&hash, &swarm.dir.path().join("target"), &[]);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(swarm.nodes[0].counter("files_withdrawn"), 0);
+    assert_eq!(swarm.nodes[0].counter("shares_changed"), 0);
 }
 
 #[test]

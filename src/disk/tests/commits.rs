@@ -60,7 +60,9 @@ fn a_piece_file_cut_off_anywhere_or_with_a_flipped_trailer_byte_is_dropped() {
     let (last, ages) = (ages::LastRun::default(), Ages::default());
     let attempt = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let recovered = recovery::recover(&layout, &last, ages, &Damaged::new(&layout)).recovered;
+        let mut log = ShareLog::new(&layout);
+        let stock = recovery::recover(&layout, &mut log, &last, ages, &Damaged::new(&layout));
+        let recovered = stock.recovered;
         assert_eq!(path.exists(), !recovered.pieces.is_empty());
         recovered.pieces.len()
     };

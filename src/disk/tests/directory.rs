@@ -70,7 +70,7 @@ fn a_disk_that_takes_nothing_does_not_keep_the_node_from_starting() {
         let (bytes, shared) = (content(1, 300), content(2, 300));
         stored(&mut disk, &bytes).unwrap();
         let share = share_of(&shared, &dir.file("shared", &shared), &disk);
-        ask(&mut disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
+        save(&mut disk, &share, &shared);
         receive(&disk, &incoming(3, &bytes), &bytes);
         drop(disk);
         // A room that a start made or that a user deleted.
@@ -179,7 +179,14 @@ fn an_orderly_end_commits_what_waits_and_abandons_what_takes_long() {
     let bytes = content(1, 1000);
     let large = fs::File::create(dir.path("large")).unwrap();
     large.set_len(60 << 30).unwrap();
-    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("large").into()), passed: None });
+    disk.submit(
+        DiskId(1),
+        DiskOp::Hash { place: Place::File(dir.path("large").into()), passed: None, background: false },
+    );
+    disk.submit(
+        DiskId(3),
+        DiskOp::Hash { place: Place::File(dir.path("large").into()), passed: None, background: true },
+    );
     disk.submit(DiskId(2), DiskOp::WritePiece { meta: piece(&bytes), bytes });
     disk.clean_shutdown(recovered.ages).unwrap();
     drop(disk);
@@ -194,7 +201,7 @@ fn downloaded(disk: &mut Disk, bytes: &[u8]) -> Share {
     ask(disk, DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() }).unwrap();
     ask(disk, DiskOp::FinishTarget { place: place.clone(), mode: Mode::UNKNOWN }).unwrap();
     let share = Share { synced: false, ..share_of(bytes, &place, disk) };
-    ask(disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
+    save(disk, &share, bytes);
     share
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 fn hash(disk: &mut Disk, place: &Place) -> Result<(Arc<Manifest>, FileStamp), DiskError> {
-    match ask(disk, DiskOp::Hash { place: place.clone(), passed: None })? {
+    match ask(disk, DiskOp::Hash { place: place.clone(), passed: None, background: false })? {
         DiskReply::Hashed { manifest, stamp, .. } => Ok((manifest, stamp)),
         other => panic!("{other:?}"),
     }
@@ -47,8 +47,14 @@ fn a_long_hash_reports_progress_keeps_its_budget_and_lets_commits_pass() {
     let (mut disk, _) = dir.open();
     let file = fs::File::create(dir.path("sparse")).unwrap();
     file.set_len(40 << 20).unwrap();
-    disk.submit(DiskId(1), DiskOp::Hash { place: Place::File(dir.path("sparse").into()), passed: None });
-    disk.submit(DiskId(2), DiskOp::Hash { place: dir.file("short", &content(1, 2 << 20)), passed: None });
+    disk.submit(
+        DiskId(1),
+        DiskOp::Hash { place: Place::File(dir.path("sparse").into()), passed: None, background: false },
+    );
+    disk.submit(
+        DiskId(2),
+        DiskOp::Hash { place: dir.file("short", &content(1, 2 << 20)), passed: None, background: false },
+    );
     let mut turns = 0;
     let mut ends = Vec::new();
     let mut reports = Vec::new();
@@ -117,12 +123,25 @@ fn a_file_that_changes_while_it_is_hashed_is_refused() {
     };
     for change in [&append as &dyn Fn(&Path), &shorten, &replace] {
         let place = dir.file("file", &bytes);
-        disk.submit(DiskId(1), DiskOp::Hash { place, passed: None });
+        disk.submit(DiskId(1), DiskOp::Hash { place, passed: None, background: false });
         disk.run(300_000);
         change(&dir.path("file"));
         let done = drain(&mut disk).remove(0);
         assert_eq!(kind(done.result), DiskErrorKind::Changed);
     }
+}
+
+#[test]
+fn a_hash_in_the_background_waits_until_there_is_nothing_else_to_do() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let place = dir.file("idle", &content(1, 2 << 20));
+    disk.submit(DiskId(1), DiskOp::Hash { place, passed: None, background: true });
+    assert!(drain(&mut disk).is_empty() && disk.has_idle_work());
+    while disk.has_idle_work() {
+        assert!(disk.run_idle());
+    }
+    assert!(matches!(disk.poll_done().unwrap().result, Ok(DiskReply::Hashed { .. })));
 }
 
 #[test]
@@ -132,71 +151,174 @@ fn shares_come_back_with_everything_that_was_known_of_them() {
     let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"odd \xff name\n");
     let (large, small) = (content(1, 600_000), content(2, 10));
     fs::write(dir.0.join(odd), &large).unwrap();
+    let other = Place::File(dir.path("other").into());
+    fs::write(dir.path("other"), &large).unwrap();
     let shares = [
         share_of(&large, &Place::File(dir.0.join(odd).into()), &disk),
         Share { replicated: false, replicas: 0, ..share_of(&small, &dir.file("small", &small), &disk) },
         share_of(b"", &dir.file("empty", b""), &disk),
+        // One content at two paths is two claims.
+        share_of(&large, &other, &disk),
     ];
-    for share in &shares {
-        ask(&mut disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
+    for (share, bytes) in shares.iter().zip([&large[..], &small, b"", &large]) {
+        save(&mut disk, share, bytes);
     }
-    let encoded = shares[0].manifest.encode();
+    let encoded = manifest_of(&large).encode();
     let extent = whole(Place::ShareManifest(key_of(&large)), encoded.len(), None);
     assert_eq!(ask(&mut disk, DiskOp::Read(extent)), Ok(DiskReply::Bytes(encoded)));
     drop(disk);
-    let (mut disk, mut recovered) = dir.open();
-    recovered.shares.sort_by_key(|share| core::cmp::Reverse(share.stamp.length));
+    let (mut disk, recovered) = dir.open();
     assert_eq!(recovered.shares, shares);
-    let share = Arc::new(shares[1].clone());
-    ask(&mut disk, DiskOp::RemoveShare { share: share.clone() }).unwrap();
-    ask(&mut disk, DiskOp::RemoveShare { share }).unwrap();
+    assert_eq!(recovered.manifests.keys().collect::<Vec<_>>(), [&key_of(&large)]);
+    let share = shares[1].clone();
+    ask(&mut disk, DiskOp::RemoveShare { share: share.clone(), last: true }).unwrap();
+    ask(&mut disk, DiskOp::RemoveShare { share, last: true }).unwrap();
     assert!(dir.path("small").exists());
     drop(disk);
-    assert_eq!(dir.open().1.shares.len(), 2);
+    assert_eq!(dir.open().1.shares.len(), 3);
 }
 
 #[test]
-fn a_share_whose_file_changed_or_went_or_is_damaged_itself_is_dropped() {
+fn a_claim_takes_the_place_of_the_one_that_its_path_had() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
-    let names = ["kept", "changed", "gone", "torn"];
-    let mut paths = Vec::new();
+    let (first, second) = (content(1, 400_000), content(2, 500_000));
+    let old = share_of(&first, &dir.file("file", &first), &disk);
+    save(&mut disk, &old, &first);
+    let new = share_of(&second, &dir.file("file", &second), &disk);
+    save(&mut disk, &new, &second);
+    // The end of what has been replaced comes late, and ends nothing.
+    ask(&mut disk, DiskOp::RemoveShare { share: old, last: true }).unwrap();
+    drop(disk);
+    assert_eq!(dir.open().1.shares, [new]);
+}
+
+#[test]
+fn a_share_whose_file_changed_or_went_or_whose_manifest_is_damaged_is_kept_and_not_served() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let names = ["kept", "changed", "gone", "torn", "touched"];
     for (seed, name) in (1..).zip(names) {
         let bytes = content(seed, 400_000);
         let share = share_of(&bytes, &dir.file(name, &bytes), &disk);
-        paths.push(disk.path_of(&Place::ShareManifest(share.manifest.hash())));
-        ask(&mut disk, DiskOp::SaveShare(Arc::new(share))).unwrap();
+        save(&mut disk, &share, &bytes);
     }
+    let torn = disk.path_of(&Place::ShareManifest(key_of(&content(4, 400_000))));
     drop(disk);
     fs::write(dir.path("changed"), b"other").unwrap();
     fs::remove_file(dir.path("gone")).unwrap();
-    let mut torn = fs::read(&paths[3]).unwrap();
-    torn[100] ^= 1;
-    fs::write(&paths[3], torn).unwrap();
+    fs::File::open(dir.path("touched")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let mut bytes = fs::read(&torn).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&torn, bytes).unwrap();
     let (_disk, recovered) = dir.open();
-    assert_eq!(recovered.shares.len(), 1);
-    assert_eq!(recovered.shares[0].place, Place::File(dir.path("kept").into()));
-    assert_eq!(paths.iter().map(|path| path.exists()).collect::<Vec<_>>(), [true, false, false, false]);
+    let states: Vec<ShareState> = recovered.shares.iter().map(|share| share.state).collect();
+    let (present, doubtful) = (ShareState::Present, ShareState::Doubtful);
+    assert_eq!(states, [present, doubtful, ShareState::Absent, present, doubtful]);
+    assert_eq!(recovered.manifests.len(), 4, "the damaged one is not trusted");
 }
 
 #[test]
-fn every_truncation_and_every_flipped_byte_of_a_share_is_refused() {
+fn what_an_earlier_version_wrote_is_taken_up_and_hashed_again() {
+    let dir = TestDir::new();
+    let (disk, _) = dir.open();
+    let (large, small) = (content(1, 600_000), content(2, 10));
+    let shares = [("large", &large[..]), ("small", &small)].map(|(name, bytes)| {
+        let share = share_of(bytes, &dir.file(name, bytes), &disk);
+        let file = disk.layout.share(&share.hash);
+        fs::write(file, share_v1::encode(&share, &manifest_of(bytes))).unwrap();
+        share
+    });
+    fs::write(disk.layout.share(&Key([9; 32])), [0; 300]).unwrap();
+    drop(disk);
+    for _ in 0..2 {
+        let (disk, recovered) = dir.open();
+        let hashes = |shares: &[Share]| {
+            let mut hashes: Vec<Key> = shares.iter().map(|share| share.hash).collect();
+            hashes.sort();
+            hashes
+        };
+        assert_eq!(hashes(&recovered.shares), hashes(&shares));
+        assert!(recovered.shares.iter().all(|share| share.state == ShareState::Doubtful));
+        assert!(recovered.manifests.contains_key(&key_of(&large)));
+        assert!(!disk.layout.share(&key_of(&small)).exists());
+    }
+}
+
+#[test]
+fn every_truncation_and_every_flipped_byte_of_a_share_of_the_earlier_version_is_refused() {
     let dir = TestDir::new();
     let (disk, _) = dir.open();
     for length in [5, 600_000] {
         let bytes = content(1, length);
         let share = share_of(&bytes, &dir.file("file", &bytes), &disk);
-        share_file::save(&disk.layout, &share).unwrap();
-        let good = fs::read(disk.layout.share(&share.manifest.hash())).unwrap();
-        let hash = share.manifest.hash();
-        assert_eq!(share_file::parse(&good, &hash), Some(share));
+        let good = share_v1::encode(&share, &manifest_of(&bytes));
+        let hash = share.hash;
+        assert_eq!(share_v1::parse(&good, &hash).map(|(share, _)| share.place), Some(share.place));
         for index in 0..good.len() {
             let mut wrong = good.clone();
             wrong[index] ^= 4;
-            assert_eq!(share_file::parse(&wrong, &hash), None, "byte {index}");
-            assert_eq!(share_file::parse(&good[..index], &hash), None, "cut at {index}");
+            assert!(share_v1::parse(&wrong, &hash).is_none(), "byte {index}");
+            assert!(share_v1::parse(&good[..index], &hash).is_none(), "cut at {index}");
         }
     }
+}
+
+#[test]
+fn a_damaged_log_costs_what_was_damaged_and_never_the_start() {
+    let dir = TestDir::new();
+    let log = dir.path("node/shares.log");
+    let (mut disk, recovered) = dir.open();
+    for name in ["a", "b", "c"] {
+        let share = share_of(name.as_bytes(), &dir.file(name, name.as_bytes()), &disk);
+        save(&mut disk, &share, name.as_bytes());
+    }
+    disk.clean_shutdown(recovered.ages).unwrap();
+    drop(disk);
+    let good = fs::read(&log).unwrap();
+    let mut damaged = good.clone();
+    let middle = good.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(&log, &damaged).unwrap();
+    let (disk, recovered) = dir.open();
+    assert_eq!(recovered.shares.len(), 2);
+    assert!(fs::read_dir(dir.path("node/damaged")).unwrap().count() == 1);
+    drop(disk);
+    assert_eq!(dir.open().1.shares.len(), 2, "it has been written anew");
+    for nothing in [&[0; 400][..], b"", b"ELVER SHARES\x03\0\0\0"] {
+        fs::write(&log, nothing).unwrap();
+        let (mut disk, recovered) = dir.open();
+        assert!(recovered.shares.is_empty());
+        let kept = fs::read_dir(dir.path("node/damaged")).unwrap();
+        let kept = kept.map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        assert!(kept.into_iter().any(|bytes| bytes == nothing), "it is set aside");
+        let share = share_of(b"a", &dir.file("a", b"a"), &disk);
+        save(&mut disk, &share, b"a");
+        drop(disk);
+        assert_eq!(dir.open().1.shares.len(), 1);
+    }
+}
+
+#[test]
+fn claims_that_come_together_are_synced_together() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let shares: Vec<Share> = (0..100)
+        .map(|number| {
+            let bytes = content(number, 10);
+            share_of(&bytes, &dir.file(&format!("file{number}"), &bytes), &disk)
+        })
+        .collect();
+    record::begin(None);
+    for (id, share) in (1..).zip(&shares) {
+        disk.submit(DiskId(id), DiskOp::SaveShare { share: share.clone(), manifest: None });
+    }
+    let done = drain(&mut disk);
+    let syncs = record::end().iter().filter(|made| matches!(made, record::Operation::Sync { .. })).count();
+    assert!(done.len() == 100 && done.iter().all(|done| done.result == Ok(DiskReply::Done)));
+    assert!(syncs <= 8, "{syncs} syncs for 100 claims");
+    drop(disk);
+    assert_eq!(dir.open().1.shares.len(), 100);
 }
 
 #[test]
@@ -204,23 +326,28 @@ fn what_was_fetched_survives_a_kill_but_is_not_trusted_after_a_power_cut() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
     let (fetched, put) = (content(1, 100), content(2, 100));
-    let fetched = Share { synced: false, ..share_of(&fetched, &dir.file("fetched", &fetched), &disk) };
-    let put = share_of(&put, &dir.file("put", &put), &disk);
-    for share in [&fetched, &put] {
-        ask(&mut disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
-    }
+    let fetched_share = Share { synced: false, ..share_of(&fetched, &dir.file("fetched", &fetched), &disk) };
+    let put_share = share_of(&put, &dir.file("put", &put), &disk);
+    save(&mut disk, &fetched_share, &fetched);
+    save(&mut disk, &put_share, &put);
     let ages = Ages::default();
     let runs = [
-        (ages::LastRun { ages, same_machine_boot: true }, 2),
+        (ages::LastRun { ages, same_machine_boot: true }, ShareState::Present),
         // An orderly end syncs what was fetched, and says so in the share itself.
-        (ages::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: true }, 2),
-        (ages::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: false }, 1),
-        (ages::LastRun { ages, same_machine_boot: false }, 1),
+        (ages::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: true }, ShareState::Present),
+        (
+            ages::LastRun { ages: Ages { clean: true, ..ages }, same_machine_boot: false },
+            ShareState::Doubtful,
+        ),
+        // Once in doubt it is hashed before it is trusted again, however often the node starts.
+        (ages::LastRun { ages, same_machine_boot: true }, ShareState::Doubtful),
     ];
-    for (last, count) in runs {
+    for (last, state) in runs {
+        let mut log = ShareLog::new(&disk.layout);
         let damaged = &Damaged::new(&disk.layout);
-        let recovered = recovery::recover(&disk.layout, &last, ages, damaged).recovered;
-        assert_eq!(recovered.shares.len(), count, "{last:?}");
+        let recovered = recovery::recover(&disk.layout, &mut log, &last, ages, damaged).recovered;
+        let states: Vec<ShareState> = recovered.shares.iter().map(|share| share.state).collect();
+        assert_eq!(states, [state, ShareState::Present], "{last:?}");
     }
     let last = ages::read(&disk.layout, &Damaged::new(&disk.layout), true);
     let knows = Path::new("/proc/sys/kernel/random/boot_id").exists();

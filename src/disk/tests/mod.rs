@@ -11,8 +11,7 @@ mod verify;
 
 use super::*;
 use crate::id::Key;
-use crate::io::Mode;
-use crate::io::{DiskErrorKind, FileStamp, PieceMeta, Share};
+use crate::io::{DiskErrorKind, FileStamp, Mode, PieceMeta, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use std::fs;
 use std::sync::Arc;
@@ -85,8 +84,15 @@ fn piece(bytes: &[u8]) -> PieceMeta {
 
 fn share_of(bytes: &[u8], place: &Place, disk: &Disk) -> Share {
     let stamp = extent::stamp_of(&disk.path_of(place).metadata().unwrap());
-    let (manifest, place) = (manifest_of(bytes), place.clone());
-    Share { manifest, place, stamp, replicas: 2, lifetime: 77, replicated: true, synced: true }
+    let (hash, length, place) = (key_of(bytes), bytes.len() as u64, place.clone());
+    let (state, replicas, lifetime) = (ShareState::Present, 2, 77);
+    Share { hash, length, place, stamp, state, replicas, lifetime, replicated: true, synced: true }
+}
+
+/// Writes down that a file of this content is shared.
+fn save(disk: &mut Disk, share: &Share, bytes: &[u8]) {
+    let manifest = Some(manifest_of(bytes));
+    ask(disk, DiskOp::SaveShare { share: share.clone(), manifest }).unwrap();
 }
 
 /// Runs until nothing is left to do; the answers without the reports of progress.

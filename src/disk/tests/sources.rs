@@ -6,7 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 fn hash(disk: &mut Disk, path: &Path, passed: Option<u64>) -> Result<DiskReply, DiskError> {
-    ask(disk, DiskOp::Hash { place: Place::File(path.into()), passed: passed.map(PassedId) })
+    ask(
+        disk,
+        DiskOp::Hash { place: Place::File(path.into()), passed: passed.map(PassedId), background: false },
+    )
 }
 
 #[track_caller]

@@ -151,7 +151,8 @@ fn a_sparse_file_of_five_gibibytes_is_hashed_and_its_holes_are_not_read_on_resum
     let length = 5 << 30;
     fs::File::create(dir.path("source")).unwrap().set_len(length).unwrap();
     let source = Place::File(dir.path("source").into());
-    let Ok(DiskReply::Hashed { manifest, .. }) = ask(&mut disk, DiskOp::Hash { place: source, passed: None })
+    let Ok(DiskReply::Hashed { manifest, .. }) =
+        ask(&mut disk, DiskOp::Hash { place: source, passed: None, background: false })
     else {
         panic!();
     };
@@ -464,12 +465,12 @@ fn the_cache_is_filled_in_place_and_emptied_with_its_share() {
     let path = disk.path_of(&place);
     assert_eq!(finished(&mut disk, &place), path);
     let share = share_of(&bytes, &place, &disk);
-    ask(&mut disk, DiskOp::SaveShare(Arc::new(share.clone()))).unwrap();
+    save(&mut disk, &share, &bytes);
     drop(disk);
     let (mut disk, recovered) = dir.open();
     assert_eq!(recovered.shares, std::slice::from_ref(&share));
     assert_eq!(fs::read(&path).unwrap(), bytes);
-    ask(&mut disk, DiskOp::RemoveShare { share: Arc::new(share) }).unwrap();
+    ask(&mut disk, DiskOp::RemoveShare { share, last: true }).unwrap();
     assert!(!path.exists());
 }
 

@@ -8,4 +8,5 @@ pub(super) mod queue;
 pub(super) mod read;
 pub(super) mod recheck;
 pub(super) mod scrub;
+pub(super) mod share;
 pub(super) mod shrink;

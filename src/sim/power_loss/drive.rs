@@ -1,12 +1,13 @@
 //! A random run of the store, as the core would have it: what it asks for is recorded with what it makes one expect.
 
-use super::expected::{Change, Contents, Event, Expected, Found};
+use super::expected::{Change, Claimed, Contents, Event, Expected, Found, claimed};
 use crate::disk::Disk;
 use crate::disk::record::{self, Fault, Kind};
 use crate::id::Key;
 use crate::io::Mode;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, PieceMeta, Place, Share, Sink,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, PieceMeta, Place, Share, ShareState,
+    Sink,
 };
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::rng::Rng;
@@ -56,9 +57,9 @@ pub(super) struct Drive<'a> {
     incoming: u64,
     files: u64,
     /// Downloads that are shared, and end with the power until a run has ended in order.
-    unsynced: BTreeMap<Key, Share>,
-    /// Shares that were to be removed. The core does not ask twice, whatever the answer was.
-    forgotten: BTreeSet<Key>,
+    unsynced: BTreeMap<Claimed, Share>,
+    /// Claims that were to be removed. The core does not ask twice, whatever the answer was.
+    forgotten: BTreeSet<Claimed>,
     met: Met,
     /// Every fault so far.
     pub(super) faults: u64,
@@ -126,8 +127,9 @@ impl<'a> Drive<'a> {
         self.now.check(&found, self.disk.as_ref().expect(OPEN), self.contents)?;
         self.ages = found.recovered.ages;
         self.incoming = 0;
-        let unsynced = found.recovered.shares.iter().filter(|share| !share.synced);
-        self.unsynced = unsynced.map(|share| (share.manifest.hash(), share.clone())).collect();
+        let there = |share: &&Share| !share.synced && share.state == ShareState::Present;
+        let unsynced = found.recovered.shares.iter().filter(there);
+        self.unsynced = unsynced.map(|share| (claimed(share), share.clone())).collect();
         self.tell(Event::Opened(Box::new(found)));
         Ok(())
     }
@@ -345,10 +347,11 @@ impl<'a> Drive<'a> {
                 }
                 results.push(result);
             }
-            if !self.disk().has_work() {
+            if !self.disk().has_work() && !self.disk().has_idle_work() {
                 break;
             }
             self.disk().run(BUDGET_BYTES);
+            self.disk().run_idle();
         }
         results
     }
@@ -419,44 +422,46 @@ impl<'a> Drive<'a> {
         let replicas = self.rng.below(4) as u8;
         self.with_faults(|drive| {
             let place = Place::File(path.as_path().into());
-            let hashed =
-                match drive.submit_one(DiskOp::Hash { place: place.clone(), passed: None }, Vec::new()) {
-                    Ok(DiskReply::Hashed { manifest, stamp, .. }) => (manifest, stamp),
-                    Ok(other) => return Err(format!("hashing was answered by {other:?}")),
-                    Err(error) => return Ok(vec![error]),
-                };
+            let op = DiskOp::Hash { place: place.clone(), passed: None, background: drive.rng.below(2) == 0 };
+            let hashed = match drive.submit_one(op, Vec::new()) {
+                Ok(DiskReply::Hashed { manifest, stamp, .. }) => (manifest, stamp),
+                Ok(other) => return Err(format!("hashing was answered by {other:?}")),
+                Err(error) => return Ok(vec![error]),
+            };
             let (manifest, stamp) = hashed;
+            let length = manifest.length();
+            let (state, replicated, synced) = (ShareState::Present, false, true);
             let share =
-                Share { manifest, place, stamp, replicas, lifetime: 9, replicated: false, synced: true };
-            let mut errors = Vec::from_iter(drive.save_share(share.clone()).err());
+                Share { hash, length, place, stamp, state, replicas, lifetime: 9, replicated, synced };
+            let mut errors = Vec::from_iter(drive.save_share(share.clone(), Some(manifest)).err());
             if errors.is_empty() && replicas > 0 && drive.rng.below(2) == 0 {
-                errors.extend(drive.save_share(Share { replicated: true, ..share }).err());
+                errors.extend(drive.save_share(Share { replicated: true, ..share }, None).err());
             }
             Ok(errors)
         })
     }
 
-    fn save_share(&mut self, share: Share) -> Result<DiskReply, DiskError> {
-        let hash = share.manifest.hash();
-        let change = Change::Share(hash, Some(share.clone()));
-        let saved = self.submit_one(DiskOp::SaveShare(Arc::new(share.clone())), vec![change]);
+    fn save_share(&mut self, share: Share, manifest: Option<Arc<Manifest>>) -> Result<DiskReply, DiskError> {
+        let place = claimed(&share);
+        let change = Change::Share(place.clone(), Some(share.clone()));
+        let saved = self.submit_one(DiskOp::SaveShare { share: share.clone(), manifest }, vec![change]);
         if saved.is_ok() && !share.synced {
-            self.unsynced.insert(hash, share);
+            self.unsynced.insert(place, share);
         }
         saved
     }
 
     fn forget_a_share(&mut self) -> Result<(), String> {
         let mut shares = self.now.live_shares();
-        shares.retain(|share| !self.forgotten.contains(&share.manifest.hash()));
+        shares.retain(|share| !self.forgotten.contains(&claimed(share)));
         let Some(share) = shares.get(self.rng.below(shares.len() as u64) as usize).cloned() else {
             return Ok(());
         };
-        self.unsynced.remove(&share.manifest.hash());
-        self.forgotten.insert(share.manifest.hash());
+        self.unsynced.remove(&claimed(&share));
+        self.forgotten.insert(claimed(&share));
         self.with_faults(|drive| {
-            let change = Change::Share(share.manifest.hash(), None);
-            let result = drive.submit_one(DiskOp::RemoveShare { share: Arc::new(share) }, vec![change]);
+            let change = Change::Share(claimed(&share), None);
+            let result = drive.submit_one(DiskOp::RemoveShare { share, last: true }, vec![change]);
             Ok(Vec::from_iter(result.err()))
         })
     }
@@ -481,9 +486,10 @@ impl<'a> Drive<'a> {
                 return Err("a short file has no manifest".to_owned());
             };
             let place = if cached { place } else { Place::File(path) };
-            let share =
-                Share { manifest, place, stamp, replicas: 0, lifetime: 5, replicated: true, synced: false };
-            Ok(Vec::from_iter(drive.save_share(share).err()))
+            let (length, state) = (manifest.length(), ShareState::Present);
+            let (replicas, lifetime, replicated, synced) = (0, 5, true, false);
+            let share = Share { hash, length, place, stamp, state, replicas, lifetime, replicated, synced };
+            Ok(Vec::from_iter(drive.save_share(share, Some(manifest)).err()))
         })
     }
 
@@ -548,7 +554,8 @@ impl<'a> Drive<'a> {
         self.tell(Event::Asked(Change::Seconds(self.ages.seconds)));
         let ages = self.ages;
         let unsynced = core::mem::take(&mut self.unsynced).into_iter();
-        let synced = unsynced.map(|(hash, share)| Change::Share(hash, Some(Share { synced: true, ..share })));
+        let synced =
+            unsynced.map(|(place, share)| Change::Share(place, Some(Share { synced: true, ..share })));
         let synced: Vec<Change> = synced.collect();
         for change in &synced {
             self.tell(Event::Asked(change.clone()));

@@ -2,18 +2,30 @@
 
 use crate::disk::Disk;
 use crate::id::Key;
-use crate::io::{PieceMeta, Place, Recovered, Share};
+use crate::io::{FileStamp, PieceMeta, Place, Recovered, Share, ShareState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 /// Every content that ever was, by its hash.
 pub(super) type Contents = BTreeMap<Key, Vec<u8>>;
+
+/// What a claim is known by: its path, or the address of a file in the cache.
+pub(super) type Claimed = (Option<PathBuf>, Option<Key>);
+
+/// What this claim is known by.
+pub(super) fn claimed(share: &Share) -> Claimed {
+    match &share.place {
+        Place::File(path) => (Some(path.to_path_buf()), None),
+        _ => (None, Some(share.hash)),
+    }
+}
 
 /// A change that the core asked for.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Piece(Key, Option<PieceMeta>),
-    Share(Key, Option<Share>),
+    Share(Claimed, Option<Share>),
     Peers(Vec<u8>),
     Records(Vec<u8>),
     Seconds(u64),
@@ -71,7 +83,7 @@ pub(super) struct Expected {
     records: Values<Vec<u8>>,
     peers: Values<Vec<u8>>,
     pieces: BTreeMap<Key, Values<Option<PieceMeta>>>,
-    shares: BTreeMap<Key, Values<Option<Share>>>,
+    shares: BTreeMap<Claimed, Values<Option<Share>>>,
 }
 
 impl Expected {
@@ -122,7 +134,7 @@ impl Expected {
         let (nothing, no_share) = (Values::only(None), Values::only(None));
         match change {
             Change::Piece(key, meta) => self.pieces.entry(key).or_insert(nothing).or(meta),
-            Change::Share(hash, share) => self.shares.entry(hash).or_insert(no_share).or(share),
+            Change::Share(place, share) => self.shares.entry(place).or_insert(no_share).or(share),
             Change::Peers(bytes) => self.peers.or(bytes),
             Change::Records(bytes) => self.records.or(bytes),
             Change::Seconds(seconds) => self.seconds.or(seconds),
@@ -135,7 +147,7 @@ impl Expected {
             // A piece that comes back does no harm, so its removal is not synced.
             Change::Piece(_, None) => {}
             Change::Piece(key, meta) => drop(self.pieces.insert(key, Values::only(meta))),
-            Change::Share(hash, share) => drop(self.shares.insert(hash, shared(share))),
+            Change::Share(place, share) => drop(self.shares.insert(place, shared(share))),
             // Contacts are not synced.
             Change::Peers(_) => {}
             Change::Records(bytes) => self.records = Values::only(bytes),
@@ -159,7 +171,7 @@ impl Expected {
             values.or(None);
         }
         self.pieces.extend(pieces.iter().map(|meta| (meta.key, Values::only(Some(*meta)))));
-        self.shares.extend(shares.iter().map(|share| (share.manifest.hash(), shared(Some(share.clone())))));
+        self.shares.extend(shares.iter().map(|share| (claimed(share), shared(Some(share.clone())))));
     }
 
     /// Compares what was found with what may be; what is wrong with it otherwise.
@@ -204,19 +216,36 @@ impl Expected {
     fn check_shares(&self, shares: &[Share], disk: &Disk, contents: &Contents) -> Result<(), String> {
         let mut found = BTreeSet::new();
         for share in shares {
-            let hash = share.manifest.hash();
-            let values = self.shares.get(&hash).ok_or_else(|| format!("the share {hash} never was"))?;
-            one_of(&format!("the share {hash}"), &Some(share.clone()), values)?;
-            let bytes = fs::read(disk.path_of(&share.place)).map_err(|error| error.to_string())?;
-            if Some(&bytes) != contents.get(&hash) {
+            let (place, hash) = (claimed(share), share.hash);
+            let values = self.shares.get(&place).ok_or_else(|| format!("the claim {place:?} never was"))?;
+            let known = values.0.iter().any(|value| value.as_ref().is_some_and(|value| fits(share, value)));
+            if !known {
+                return Err(format!("the share {hash} is {share:?}, expected {:?}", values.0));
+            }
+            let bytes = fs::read(disk.path_of(&share.place)).ok();
+            // What is to be hashed again before it is served may be anything.
+            if share.state == ShareState::Present && bytes.as_ref() != contents.get(&hash) {
                 return Err(format!("the share {hash} was recovered, and its file has wrong content"));
             }
-            found.insert(hash);
+            let sure = only(values).is_some_and(|value| value.as_ref().is_some_and(|value| value.synced));
+            if sure && share.state != ShareState::Present {
+                return Err(format!("the share {hash} was acknowledged, and its file is {:?}", share.state));
+            }
+            found.insert(place);
         }
         let lost =
-            self.shares.iter().find(|(hash, values)| !values.0.contains(&None) && !found.contains(*hash));
-        lost.map_or(Ok(()), |(hash, _)| Err(format!("the share {hash} was acknowledged and is lost")))
+            self.shares.iter().find(|(place, values)| !values.0.contains(&None) && !found.contains(*place));
+        lost.map_or(Ok(()), |(place, _)| Err(format!("the share at {place:?} was acknowledged and is lost")))
     }
+}
+
+/// Whether a share that was found is one that was written down: what it looks like says nothing until it is hashed again.
+fn fits(found: &Share, written: &Share) -> bool {
+    let sure = found.state == ShareState::Present;
+    let (stamp, state) = (if sure { written.stamp } else { FileStamp::default() }, written.state);
+    let found =
+        Share { stamp: if sure { found.stamp } else { FileStamp::default() }, state, ..found.clone() };
+    found == Share { stamp, ..written.clone() }
 }
 
 /// A share whose content was not synced need not outlive a power cut.

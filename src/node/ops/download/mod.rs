@@ -20,10 +20,14 @@ pub(in crate::node) mod verdict;
 pub(in crate::node) use table::{Downloads, Order};
 
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Extent, FileStamp, Mode, Place, Share};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Place};
 use crate::manifest::Manifest;
-use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, SharedFile, Stage};
+use crate::node::command::{
+    CommandId, Failure, FailureReason, FileState, Part, Progress, Reply, SharedFile, Stage,
+};
+use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
+use crate::node::ops::share;
 use crate::node::{Waiting, status};
 use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, Root};
@@ -145,10 +149,9 @@ impl Download {
             spoiled: 0,
             progress_at: now,
         };
-        match machines.store.share(&hash) {
-            Some(share) => {
-                let (place, stamp) = (share.place.clone(), Some(share.stamp));
-                let nothing = Extent { place, offset: 0, length: 0, stamp };
+        match machines.store.source(&hash) {
+            Some(claim) => {
+                let nothing = nothing_of(claim.place(&hash), claim.stamp);
                 download.disk(DiskOp::Read(nothing), Step::Shared, machines);
             }
             None => download.find_root(now, machines),
@@ -183,6 +186,7 @@ impl Download {
             have: chunks.have_bytes(),
             cached: self.target.is_none(),
             kept_open: false,
+            state: FileState::Downloading,
         })
     }
 
@@ -337,15 +341,14 @@ impl Download {
 
     /// The whole file is shared here, unless it changed.
     fn shared_looked_at(&mut self, now: Instant, unchanged: bool, machines: &mut Machines) {
-        match machines.store.share(&self.hash).cloned() {
-            Some(share) if unchanged && self.target.is_some() => {
-                self.layout_known(now, Arc::clone(&share.manifest), machines);
-            }
-            Some(share) if unchanged => {
-                let (length, path) = (share.manifest.length(), machines.path_of(&share.place));
+        let place = machines.store.source(&self.hash).map(|claim| claim.place(&self.hash));
+        match place.filter(|_| unchanged && self.target.is_none()) {
+            Some(place) => {
+                let length = machines.store.shared(&self.hash).map_or(0, |shared| shared.layout.length());
+                let path = machines.path_of(&place);
                 self.end(Ok(Reply::Get { hash: self.hash, length, path, sources: 0 }), machines);
             }
-            _ => self.find_root(now, machines),
+            None => self.find_root(now, machines),
         }
     }
 
@@ -510,32 +513,19 @@ impl Download {
         }
         let place = self.place.clone();
         machines.store.end_partial(&self.hash);
-        let known = machines.store.share(&self.hash);
-        let elsewhere = known.is_some_and(|known| known.place != place);
-        let share = Arc::new(match known {
-            // It has taken the place of the file that was shared there, and has not been synced.
-            Some(known) => Share { stamp, synced: false, ..Share::clone(known) },
-            None => Share {
-                manifest: Arc::clone(chunks.manifest()),
-                place,
-                stamp,
-                replicas: 0,
-                lifetime: machines.lifetime,
-                replicated: true,
-                synced: false,
-            },
-        });
-        // A file that is shared already stays where it is shared.
-        if elsewhere || machines.store.add_share(Arc::clone(&share)).is_err() {
-            return self.saved(now, machines);
+        let manifest = Arc::clone(chunks.manifest());
+        match share::fetched(&manifest, place, stamp, machines) {
+            Some(op) => self.disk(op, Step::Save, machines),
+            // It stays where it is shared already, or there is no room for it among the shares.
+            None => self.saved(now, machines),
         }
-        self.disk(DiskOp::SaveShare(share), Step::Save, machines);
     }
 
     fn saved(&mut self, now: Instant, machines: &mut Machines) {
         machines.transfer.abort(now, self.id);
-        if machines.store.share(&self.hash).is_some() {
-            machines.dht.provide(now, self.hash, false, &mut machines.outbox);
+        if self.announced && machines.store.source(&self.hash).is_none() {
+            // What was offered while it came is offered no more.
+            machines.dht.unprovide(now, &self.hash, &mut machines.outbox);
         }
         let reply = self.reply(machines);
         self.end(Ok(reply), machines);

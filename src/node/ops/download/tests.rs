@@ -267,7 +267,7 @@ fn a_target_that_has_the_content_already_is_the_answer() {
     bench.root(&manifest);
     let stamp = FileStamp::default();
     bench.answer(Ok(DiskReply::Finished { stamp, path: "/u/a".into() }));
-    assert!(matches!(bench.answer(Ok(DiskReply::Done)), DiskOp::SaveShare(_)));
+    assert!(matches!(bench.answer(Ok(DiskReply::Done)), DiskOp::SaveShare { .. }));
     assert_eq!(bench.answered(), [(1, Ok(()))]);
 }
 

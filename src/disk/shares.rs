@@ -1,0 +1,570 @@
+//! The log of shares: every claim that the user made or ended, one record each, in `shares.log`.
+//!
+//! A record is appended and synced before it is acknowledged. Records that come in the same turns of the loop are
+//! synced together, so that ten thousand files are put with a few syncs. Each carries a checksum; the last record on a place
+//! is the one that counts. What a power cut left of the last records, or a medium of others, is skipped, and the log is
+//! written anew from what can be read. A start also does so when most of it is out of date.
+//!
+//! The manifest of a file of several chunks lies in a file of its own, `shares/HASH`, so that it is sent as it lies. It can be
+//! made again from the file, so one that is missing or damaged costs a hashing.
+
+use super::damaged::Damaged;
+use super::durable::{Replace, replace};
+use super::error::{failed, refused};
+use super::extent::{open_regular, stamp_of};
+use super::files::{
+    self, Open, remove, rename, sync_all, sync_data, sync_directory, sync_directory_of_others, write_at,
+};
+use super::layout::{Layout, temporary};
+use crate::id::Key;
+use crate::io::{
+    DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, FileStamp, Mode, Place, Share, ShareState,
+};
+use crate::manifest::Manifest;
+use rustix::fs::OFlags;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What begins the file: a name, and the version of the records.
+const FILE_HEAD: [u8; 16] = *b"ELVER SHARES\x02\0\0\0";
+const MAGIC: [u8; 4] = *b"ELVC";
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Head {
+    magic: [u8; 4],
+    /// Bytes of the record, this head and the padding included: a multiple of 8.
+    record_length: U32,
+    /// Over what follows, to the end of the record.
+    checksum: U64,
+    kind: u8,
+    flags: u8,
+    replicas: u8,
+    reserved: u8,
+    lifetime: U32,
+    hash: Key,
+    length: U64,
+    stamp_length: U64,
+    modified: I64,
+    changed: I64,
+    path_length: U32,
+    mode: U16,
+    reserved_half: [u8; 2],
+}
+
+const HEAD_BYTES: usize = size_of::<Head>();
+const COVERED_FROM: usize = 16;
+const _: () = assert!(HEAD_BYTES == 96);
+
+const CLAIM: u8 = 1;
+const END: u8 = 2;
+const REPLICATED: u8 = 2;
+const SYNCED: u8 = 4;
+const CHANGED: u8 = 8;
+
+/// The longest path that Linux takes.
+pub(super) const PATH_BYTES_MAX: usize = 4096;
+const RECORD_BYTES_MAX: usize = HEAD_BYTES + PATH_BYTES_MAX;
+/// How much of the log is in memory while it is read.
+const READ_BYTES: usize = 64 << 10;
+/// How many turns the first of a group waits for others while they keep coming.
+const TURNS_MAX: u32 = 4;
+/// A group of so many bytes waits for no more.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+/// A start leaves the log as it is while no more records than this are out of date.
+const STALE_MIN: usize = 1000;
+/// While the node runs, the log is written anew when it has grown by so much, and to more than twice its length.
+const GROWTH_MIN: u64 = 4 << 20;
+
+/// What a claim is known by: the path, or the address of a file in the cache.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Subject {
+    Path(Arc<Path>),
+    Cached(Key),
+}
+
+impl Subject {
+    pub(super) fn of(share: &Share) -> Subject {
+        match &share.place {
+            Place::File(path) => Subject::Path(Arc::clone(path)),
+            _ => Subject::Cached(share.hash),
+        }
+    }
+}
+
+/// The log, opened to be appended to.
+pub(super) struct ShareLog {
+    path: PathBuf,
+    /// `None` before the first record.
+    file: Option<File>,
+    /// Where the next record goes.
+    end: u64,
+    /// Its length when it was last written anew.
+    base: u64,
+    /// A sync failed: the records that were acknowledged are written anew before another one is.
+    distrusted: bool,
+    /// What the log should say and could not be made to when the node started.
+    unwritten: Option<Vec<Share>>,
+    /// Records that wait to be written and synced, and who waits for them.
+    pending: Vec<u8>,
+    waiting: Vec<DiskId>,
+    turns: u32,
+}
+
+/// What the log said.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// The claims, in the order in which they were last written down.
+    pub(super) claims: Vec<Share>,
+    /// Records that a later one replaced.
+    stale: usize,
+    /// Bytes that are no record.
+    damaged: u64,
+    /// Whether records follow on damaged bytes: more than a power cut does.
+    torn_inside: bool,
+    /// Whether it is there, and of this version.
+    pub(super) found: bool,
+}
+
+impl ShareLog {
+    pub(super) fn new(layout: &Layout) -> Self {
+        ShareLog {
+            path: layout.file("shares.log"),
+            file: None,
+            end: 0,
+            base: 0,
+            distrusted: false,
+            unwritten: None,
+            pending: Vec::new(),
+            waiting: Vec::new(),
+            turns: 0,
+        }
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Reads the log. One that is damaged or not of this version is set aside.
+    pub(super) fn read(&mut self, damaged: &Damaged, clean: bool) -> io::Result<Contents> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::default()),
+            result => result?,
+        };
+        let contents = read_all(file)?;
+        if !contents.found {
+            damaged.set_aside(&self.path, "it is no list of shares of this version: put them in again");
+        } else if contents.torn_inside || (clean && contents.damaged > 0) {
+            damaged.set_aside(&self.path, "some shares may be lost: `elver ls` shows what is left");
+        }
+        Ok(contents)
+    }
+
+    /// Begins to append. `contents` is what was [read](ShareLog::read), without what was dropped since (`dropped`) and with
+    /// what was taken from elsewhere: when that is not what the log says, it is written anew, durably.
+    pub(super) fn begin(&mut self, contents: &Contents, dropped: usize, new: usize) -> io::Result<()> {
+        let stale = contents.stale + dropped;
+        let as_it_is = contents.found && contents.damaged == 0 && new == 0;
+        if as_it_is && stale <= STALE_MIN.max(contents.claims.len()) {
+            self.end = self.path.metadata()?.len();
+            self.base = self.end;
+            return Ok(());
+        }
+        if !contents.found && contents.claims.is_empty() {
+            return Ok(());
+        }
+        self.rewrite(contents.claims.iter()).inspect_err(|_| self.unwritten = Some(contents.claims.clone()))
+    }
+
+    /// Appends a claim. It is answered once it is durable; one whose content is not is answered at once.
+    pub(super) fn save(&mut self, id: DiskId, share: &Share) -> Result<Option<DiskReply>, DiskError> {
+        if let Place::File(path) = &share.place {
+            if path.as_os_str().len() > PATH_BYTES_MAX {
+                return Err(refused(
+                    DiskErrorKind::Unsuitable,
+                    path,
+                    "cannot be shared: the path is too long",
+                ));
+            }
+        }
+        encode(&mut self.pending, share, CLAIM);
+        match share.synced {
+            true => self.waiting.push(id),
+            // A sync here may have to wait for all that was just downloaded, and whether that survives a power cut
+            // nobody promised.
+            false if self.waiting.is_empty() => {
+                self.write_pending().map_err(|error| failed("write", &self.path, error))?;
+                return Ok(Some(DiskReply::Done));
+            }
+            false => return Ok(Some(DiskReply::Done)),
+        }
+        Ok(None)
+    }
+
+    /// Ends a claim. It is answered once that is durable.
+    pub(super) fn forget(&mut self, id: DiskId, share: &Share) {
+        encode(&mut self.pending, share, END);
+        self.waiting.push(id);
+    }
+
+    /// Writes and syncs what waits, if it need not wait any more. `more` says that others may still join.
+    pub(super) fn flush(&mut self, more: bool, done: &mut VecDeque<DiskDone>) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.turns += 1;
+        if more && self.turns < TURNS_MAX && self.pending.len() < GROUP_BYTES_MAX {
+            return;
+        }
+        self.turns = 0;
+        let before = self.end;
+        let written = self.write_pending().and_then(|()| self.sync().inspect_err(|_| self.end = before));
+        let result = match written {
+            Ok(()) => Ok(DiskReply::Done),
+            Err(error) => Err(failed("write", &self.path, error)),
+        };
+        done.extend(self.waiting.drain(..).map(|id| DiskDone { id, result: result.clone() }));
+    }
+
+    fn write_pending(&mut self) -> io::Result<()> {
+        let pending = core::mem::take(&mut self.pending);
+        let unwritten = self.distrusted || self.unwritten.is_some();
+        if unwritten || (self.file.is_none() && self.end == 0) || self.has_outgrown(pending.len()) {
+            return self.write_anew(&pending);
+        }
+        if self.file.is_none() {
+            self.file = Some(files::open(&self.path, Open::Existing, 0o600, OFlags::empty())?);
+        }
+        if let Some(file) = &self.file {
+            // What a failed write leaves behind the end is written over by the next.
+            write_at(file, &self.path, &pending, self.end)?;
+            self.end += pending.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let synced = sync_data(file, &self.path);
+        self.distrusted |= synced.is_err();
+        synced
+    }
+
+    fn has_outgrown(&self, more: usize) -> bool {
+        self.end + more as u64 > 2 * self.base + GROWTH_MIN
+    }
+
+    /// Writes what counts of the log to another file, with `pending` at its end, and puts that in its place, durably.
+    fn write_anew(&mut self, pending: &[u8]) -> io::Result<()> {
+        let claims = match (&self.unwritten, self.end) {
+            (Some(claims), _) => claims.clone(),
+            (None, 0) => Vec::new(),
+            (None, _) => {
+                let mut log = File::open(&self.path)?;
+                read_all(Read::by_ref(&mut log).take(self.end))?.claims
+            }
+        };
+        let mut parsed = Table::default();
+        parsed.take(claims);
+        let mut left = pending;
+        while let Some((record, rest)) = decode(left) {
+            parsed.apply(record);
+            left = rest;
+        }
+        self.rewrite(parsed.into_claims().iter())?;
+        self.unwritten = None;
+        Ok(())
+    }
+
+    fn rewrite<'a>(&mut self, claims: impl Iterator<Item = &'a Share>) -> io::Result<()> {
+        let fresh = temporary(&self.path);
+        let file = files::open(&fresh, Open::Empty, 0o600, OFlags::empty())?;
+        let mut buffer = FILE_HEAD.to_vec();
+        let mut end = 0;
+        for share in claims {
+            encode(&mut buffer, share, CLAIM);
+            if buffer.len() >= GROUP_BYTES_MAX {
+                write_at(&file, &fresh, &buffer, end)?;
+                end += buffer.len() as u64;
+                buffer.clear();
+            }
+        }
+        write_at(&file, &fresh, &buffer, end)?;
+        end += buffer.len() as u64;
+        sync_data(&file, &fresh)?;
+        rename(&fresh, &self.path)?;
+        // From here on it is this file that counts, whatever becomes of its name.
+        (self.file, self.end, self.base) = (Some(file), end, end);
+        let named = self.path.parent().map_or(Ok(()), sync_directory);
+        self.distrusted = named.is_err();
+        named
+    }
+}
+
+/// A record that can be read.
+struct Record {
+    share: Share,
+    ends: bool,
+    length: usize,
+}
+
+fn encode(to: &mut Vec<u8>, share: &Share, kind: u8) {
+    let path = match &share.place {
+        Place::File(path) => path.as_os_str().as_bytes(),
+        _ => &[],
+    };
+    let flag = |set, bit| if set { bit } else { 0 };
+    let flags = flag(share.replicated, REPLICATED)
+        | flag(share.synced, SYNCED)
+        | flag(share.state == ShareState::Changed, CHANGED);
+    let record_length = (HEAD_BYTES + path.len()).next_multiple_of(8);
+    let mut head = Head {
+        magic: MAGIC,
+        record_length: U32::new(record_length as u32),
+        checksum: U64::new(0),
+        kind,
+        flags,
+        replicas: share.replicas,
+        reserved: 0,
+        lifetime: U32::new(share.lifetime),
+        hash: share.hash,
+        length: U64::new(share.length),
+        stamp_length: U64::new(share.stamp.length),
+        modified: I64::new(share.stamp.modified),
+        changed: I64::new(share.stamp.changed),
+        path_length: U32::new(path.len() as u32),
+        mode: U16::new(share.stamp.mode.encode()),
+        reserved_half: [0; 2],
+    };
+    let start = to.len();
+    to.extend_from_slice(head.as_bytes());
+    to.extend_from_slice(path);
+    to.resize(start + record_length, 0);
+    head.checksum = U64::new(xxh3_64(&to[start + COVERED_FROM..]));
+    to[start..start + HEAD_BYTES].copy_from_slice(head.as_bytes());
+}
+
+/// The record that `bytes` begin with, and what follows on it; `None` when it is cut off or damaged.
+fn decode(bytes: &[u8]) -> Option<(Record, &[u8])> {
+    let (head, _) = Head::ref_from_prefix(bytes).ok()?;
+    let length = head.record_length.get() as usize;
+    let path_length = head.path_length.get() as usize;
+    if head.magic != MAGIC || length > RECORD_BYTES_MAX || path_length > PATH_BYTES_MAX {
+        return None;
+    }
+    if length != (HEAD_BYTES + path_length).next_multiple_of(8) {
+        return None;
+    }
+    let (record, rest) = bytes.split_at_checked(length)?;
+    if xxh3_64(&record[COVERED_FROM..]) != head.checksum.get() || !matches!(head.kind, CLAIM | END) {
+        return None;
+    }
+    let place = match &record[HEAD_BYTES..HEAD_BYTES + path_length] {
+        [] => Place::Cache(head.hash),
+        path => Place::File(Path::new(OsStr::from_bytes(path)).into()),
+    };
+    let share = Share {
+        hash: head.hash,
+        length: head.length.get(),
+        place,
+        stamp: FileStamp {
+            length: head.stamp_length.get(),
+            modified: head.modified.get(),
+            changed: head.changed.get(),
+            mode: Mode::decode(head.mode.get()).unwrap_or_default(),
+        },
+        state: if head.flags & CHANGED != 0 { ShareState::Changed } else { ShareState::Present },
+        replicas: head.replicas,
+        lifetime: head.lifetime.get(),
+        replicated: head.flags & REPLICATED != 0,
+        synced: head.flags & SYNCED != 0,
+    };
+    Some((Record { share, ends: head.kind == END, length }, rest))
+}
+
+/// The last record on each place.
+#[derive(Default)]
+struct Table {
+    claims: BTreeMap<Subject, (u64, Share)>,
+    records: u64,
+}
+
+impl Table {
+    fn take(&mut self, claims: Vec<Share>) {
+        for share in claims {
+            self.apply(Record { share, ends: false, length: 0 });
+        }
+    }
+
+    fn apply(&mut self, record: Record) {
+        self.records += 1;
+        let subject = Subject::of(&record.share);
+        match record.ends {
+            // A claim on the place that was made since stays.
+            true => {
+                if self.claims.get(&subject).is_some_and(|(_, share)| share.hash == record.share.hash) {
+                    self.claims.remove(&subject);
+                }
+            }
+            false => {
+                // One that is written down once more keeps its place in the order.
+                let number = match self.claims.get(&subject) {
+                    Some((number, share)) if share.hash == record.share.hash => *number,
+                    _ => self.records,
+                };
+                self.claims.insert(subject, (number, record.share));
+            }
+        }
+    }
+
+    fn into_claims(self) -> Vec<Share> {
+        let mut claims: Vec<(u64, Share)> = self.claims.into_values().collect();
+        claims.sort_by_key(|(number, _)| *number);
+        claims.into_iter().map(|(_, share)| share).collect()
+    }
+}
+
+fn read_all(mut log: impl Read) -> io::Result<Contents> {
+    let (mut table, mut contents) = (Table::default(), Contents::default());
+    let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
+    let mut at = 0;
+    let mut over = false;
+    let mut damage = false;
+    while !(over && at >= buffer.len()) {
+        if buffer.len() - at < RECORD_BYTES_MAX && !over {
+            buffer.drain(..at);
+            at = 0;
+            let missing = (READ_BYTES - buffer.len()) as u64;
+            over = log.by_ref().take(missing).read_to_end(&mut buffer)? < missing as usize;
+            if !contents.found {
+                if !buffer.starts_with(&FILE_HEAD) {
+                    return Ok(Contents::default());
+                }
+                contents.found = true;
+                at = FILE_HEAD.len();
+            }
+            continue;
+        }
+        match decode(&buffer[at..]) {
+            Some((record, _)) => {
+                at += record.length;
+                contents.torn_inside |= damage;
+                table.apply(record);
+            }
+            None => {
+                // Records begin at multiples of eight.
+                let skipped = (buffer.len() - at).min(8);
+                at += skipped;
+                contents.damaged += skipped as u64;
+                damage = true;
+            }
+        }
+    }
+    let records = table.records as usize;
+    contents.claims = table.into_claims();
+    contents.stale = records - contents.claims.len();
+    Ok(contents)
+}
+
+/// Writes the manifest of a file of several chunks, so that it can be sent as it lies.
+pub(super) fn save_manifest(layout: &Layout, manifest: &Manifest, how: Replace) -> Result<(), DiskError> {
+    let path = layout.share(&manifest.hash());
+    replace(&path, &[&manifest.encode()], how).map_err(|error| failed("write", &path, error))
+}
+
+/// Has the content of a claimed file on the medium. False when it is not what was claimed any more.
+pub(super) fn sync_content(layout: &Layout, share: &Share) -> Result<bool, DiskError> {
+    let path = layout.path(&share.place);
+    let file = match open_regular(&path) {
+        Ok((file, metadata)) if stamp_of(&metadata) == share.stamp => file,
+        _ => return Ok(false),
+    };
+    let synced = sync_all(&file, &path).and_then(|()| path.parent().map_or(Ok(()), sync_directory_of_others));
+    synced.map_err(|error| failed("sync", &path, error))?;
+    Ok(true)
+}
+
+/// Deletes what goes with a claim: the file when it lies in the cache, the manifest when it is the address's last claim. Should
+/// the power go before the claim's end is on the medium, the next start finds a claim without them, and can tell.
+pub(super) fn remove_files(layout: &Layout, share: &Share, last: bool) -> Result<(), DiskError> {
+    let cached = matches!(share.place, Place::Cache(_)).then(|| layout.path(&share.place));
+    let manifest = last.then(|| layout.share(&share.hash));
+    for path in cached.into_iter().chain(manifest) {
+        remove(&path).map_err(|error| failed("delete", &path, error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(name: &str, byte: u8) -> Share {
+        Share {
+            hash: Key([byte; 32]),
+            length: 10,
+            place: Place::File(Path::new(name).into()),
+            stamp: FileStamp { length: 11, modified: -5, changed: 7, mode: Mode::of(0o755) },
+            state: ShareState::Present,
+            replicas: 3,
+            lifetime: 77,
+            replicated: true,
+            synced: true,
+        }
+    }
+
+    fn log_of(records: &[(Share, u8)]) -> Vec<u8> {
+        let mut bytes = FILE_HEAD.to_vec();
+        records.iter().for_each(|(share, kind)| encode(&mut bytes, share, *kind));
+        bytes
+    }
+
+    #[test]
+    fn the_last_record_on_a_place_counts_and_the_order_is_that_of_the_claims() {
+        let cached = Share { place: Place::Cache(Key([4; 32])), ..claim("", 4) };
+        let changed = Share { state: ShareState::Changed, synced: false, ..claim("/b", 2) };
+        let records = [
+            (claim("/c", 1), CLAIM),
+            (claim("/b", 2), CLAIM),
+            (claim("/a", 3), CLAIM),
+            (cached.clone(), CLAIM),
+            (changed.clone(), CLAIM),
+            (claim("/c", 1), END),
+            // The end of a claim that another one has replaced changes nothing.
+            (claim("/a", 9), END),
+        ];
+        let contents = read_all(&log_of(&records)[..]).unwrap();
+        assert_eq!(contents.claims, [changed, claim("/a", 3), cached]);
+        assert_eq!((contents.stale, contents.damaged, contents.found), (4, 0, true));
+    }
+
+    #[test]
+    fn a_cut_log_keeps_what_was_whole_and_a_damaged_one_what_follows() {
+        let records: Vec<(Share, u8)> =
+            (0..200).map(|number| (claim(&format!("/{number:050}"), number as u8), CLAIM)).collect();
+        let whole = log_of(&records);
+        let record = (whole.len() - FILE_HEAD.len()) / records.len();
+        for cut in [whole.len() - 1, whole.len() - record + 1, FILE_HEAD.len() + 5, FILE_HEAD.len()] {
+            let contents = read_all(&whole[..cut]).unwrap();
+            assert_eq!(contents.claims.len(), (cut - FILE_HEAD.len()) / record);
+            assert!(!contents.torn_inside);
+        }
+        for byte in (FILE_HEAD.len()..FILE_HEAD.len() + 2 * record).step_by(3) {
+            let mut wrong = whole.clone();
+            wrong[byte] ^= 4;
+            let contents = read_all(&wrong[..]).unwrap();
+            assert_eq!(contents.claims.len(), records.len() - 1, "byte {byte}");
+            assert!(contents.torn_inside && contents.damaged == record as u64);
+        }
+        let zeroed = vec![0; 5000];
+        assert!(!read_all(&zeroed[..]).unwrap().found);
+    }
+}
