@@ -135,6 +135,10 @@ impl Rechecks {
             let Some((key, reporter)) = self.queue.pop_front() else { return };
             // What went meanwhile need not be looked at.
             let Some((content, extent)) = machines.store.locate(&key) else { continue };
+            // A download that is under way looks after its file itself, and knows it by more than a name.
+            if matches!(extent.place, Place::Partial(_) | Place::Window { .. }) {
+                continue;
+            }
             let input_offset = match (&extent.place, content) {
                 (Place::Piece(key), _) => machines.store.piece(key).map_or(0, |meta| meta.input_offset),
                 (_, Content::Chunk) => extent.offset,
@@ -179,6 +183,10 @@ impl Rechecks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::ManifestBuilder;
+    use crate::node::Output;
+    use std::path::Path;
+    use std::sync::Arc;
 
     const START: Instant = Instant::from_secs(1000);
 
@@ -201,6 +209,25 @@ mod tests {
             may
         };
         (0..complaints).filter(look).count()
+    }
+
+    #[test]
+    fn what_lasts_is_looked_at_and_the_file_of_a_download_is_left_to_the_download() {
+        let mut builder = ManifestBuilder::new(600_000).unwrap();
+        builder.update(&[7; 600_000]);
+        let manifest = Arc::new(builder.finish().unwrap());
+        for (place, looks) in
+            [(Place::Partial(Path::new("/u/a").into()), 0), (Place::Cache(manifest.hash()), 1)]
+        {
+            let mut machines = Machines::alone(START);
+            machines.store.begin_partial(manifest.hash(), Arc::clone(&manifest), place).unwrap();
+            machines.store.chunk_done(&manifest.hash(), 2);
+            let mut rechecks = Rechecks::default();
+            rechecks.report(START, manifest.keys()[2], NodeId([1; 32]), &mut machines);
+            let verify = |output: &Output| matches!(output, Output::Disk { op: DiskOp::Verify { .. }, .. });
+            assert_eq!(machines.outputs.iter().filter(|output| verify(output)).count(), looks);
+            assert_eq!(rechecks.is_running(&manifest.keys()[2]), looks == 1);
+        }
     }
 
     #[test]
