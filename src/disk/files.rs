@@ -220,6 +220,17 @@ pub(super) fn sync_all(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Has everything that was written to a file's file system on the medium. A record of changes knows no such call, so while
+/// one is made it fails.
+pub(super) fn sync_file_system(file: &File) -> io::Result<()> {
+    #[cfg(any(test, feature = "sim"))]
+    if record::is_active() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    rustix::fs::syncfs(file)?;
+    Ok(())
+}
+
 /// Has the names in a directory on the medium.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = File::open(path)?;

@@ -34,6 +34,7 @@ mod raises;
 #[cfg(any(test, feature = "sim"))]
 pub mod record;
 mod recovery;
+mod settling;
 mod share_v1;
 mod shares;
 mod sink;
@@ -66,6 +67,7 @@ use lock::Lock;
 use own::Own;
 use raises::Raises;
 use recovery::Stock;
+use settling::Settling;
 use shares::{ShareLog, Subject};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -88,8 +90,6 @@ pub use sink::OpenSink;
 const SLICE_BYTES: usize = 256 << 10;
 /// What an operation that is over at once costs of a turn's budget.
 const OPERATION_COST: u64 = 16 << 10;
-
-type Answer = Result<DiskReply, DiskError>;
 
 /// Names what is written at the end of the run, which nobody waits for.
 const AT_END: DiskId = DiskId(u64::MAX);
@@ -115,6 +115,11 @@ pub struct Disk {
     shares: ShareLog,
     /// Each has a slice, then it is the next one's turn.
     tasks: VecDeque<(DiskId, Box<dyn Task>)>,
+    /// Files to be hashed that wait for others to be closed: each is open from its first byte until it is synced.
+    unopened: VecDeque<(DiskId, DiskOp)>,
+    /// How many of the tasks hash a file.
+    hashing: usize,
+    settling: Settling,
     /// One after the other, when nothing else is to be done.
     idle_tasks: VecDeque<(DiskId, Box<dyn Task>)>,
     done: VecDeque<DiskDone>,
@@ -165,6 +170,9 @@ impl Disk {
             raises: Raises::default(),
             shares,
             tasks: VecDeque::new(),
+            unopened: VecDeque::new(),
+            hashing: 0,
+            settling: Settling::new(),
             idle_tasks: VecDeque::new(),
             done: VecDeque::new(),
             buffer: Vec::new(),
@@ -246,7 +254,8 @@ impl Disk {
     /// Whether [`run`](Disk::run) has something to do.
     pub fn has_work(&self) -> bool {
         let begun = self.commits.has_work() || self.raises.has_work() || self.shares.has_work();
-        begun || !self.tasks.is_empty() || !self.submitted.is_empty()
+        let hashes = !self.unopened.is_empty() || !self.settling.is_empty();
+        begun || hashes || !self.tasks.is_empty() || !self.submitted.is_empty()
     }
 
     /// Whether [`run_idle`](Disk::run_idle) has something to do, now or once the medium has answered.
@@ -258,10 +267,10 @@ impl Disk {
     /// medium has not given what it was asked for, or when there is nothing to do.
     pub fn run_idle(&mut self) -> bool {
         let Some((id, mut task)) = self.idle_tasks.pop_front() else { return false };
-        let (_, waits, result) = self.step(&mut task, SLICE_BYTES, id);
-        match result {
-            Some(result) => self.done.push_back(DiskDone { id, result }),
-            None => self.idle_tasks.push_front((id, task)),
+        let (_, waits, goes_on) = self.step(&mut task, SLICE_BYTES, id);
+        match goes_on {
+            true => self.idle_tasks.push_front((id, task)),
+            false => self.settle(),
         }
         !waits
     }
@@ -294,6 +303,13 @@ impl Disk {
         let rest = self.run_commits(left - kept, budget_bytes, more);
         self.shares.flush(more || !self.tasks.is_empty(), &mut self.done);
         self.run_tasks(rest + kept);
+        self.settle();
+    }
+
+    /// Has files that were hashed on the medium, unless they wait for others.
+    fn settle(&mut self) {
+        let others = self.hashing + self.unopened.len();
+        self.settling.flush(others, &mut self.kept, &mut self.done);
     }
 
     /// Does what could not be done at the start for want of room: the driver calls it from time to time.
@@ -315,6 +331,8 @@ impl Disk {
             self.begin_submitted(&mut left);
             self.raises.flush(&self.layout, &mut self.done);
             self.tasks.clear();
+            self.unopened.clear();
+            self.settling.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
             self.shares.flush(more, &mut self.done);
         }
@@ -361,18 +379,29 @@ impl Disk {
 
     /// Does what is over at once, and begins the rest.
     fn begin_submitted(&mut self, left: &mut u64) {
+        while *left > 0 && self.settling.has_room(self.hashing) {
+            let Some((id, op)) = self.unopened.pop_front() else { break };
+            self.submitted.push_front((id, op));
+            self.begin_next(left);
+        }
         while *left > 0 {
             let waits = matches!(self.submitted.front(), Some((_, DiskOp::WritePiece { .. })));
             if waits && self.commits.is_full() {
                 return;
             }
-            let Some((id, op)) = self.submitted.pop_front() else {
+            if self.submitted.is_empty() {
                 return;
-            };
-            *left = left.saturating_sub(OPERATION_COST);
-            if let Some(result) = self.begin(id, op).transpose() {
-                self.done.push_back(DiskDone { id, result });
             }
+            self.begin_next(left);
+        }
+    }
+
+    /// Begins the first of what was submitted.
+    fn begin_next(&mut self, left: &mut u64) {
+        let Some((id, op)) = self.submitted.pop_front() else { return };
+        *left = left.saturating_sub(OPERATION_COST);
+        if let Some(result) = self.begin(id, op).transpose() {
+            self.done.push_back(DiskDone { id, result });
         }
     }
 
@@ -380,11 +409,21 @@ impl Disk {
     fn begin(&mut self, id: DiskId, op: DiskOp) -> Result<Option<DiskReply>, DiskError> {
         let layout = &self.layout;
         let task: Box<dyn Task> = match op {
+            DiskOp::Hash { background: false, .. } if !self.settling.has_room(self.hashing) => {
+                self.unopened.push_back((id, op));
+                return Ok(None);
+            }
             DiskOp::Hash { place, passed, background } => {
                 let passed = passed.and_then(|id| self.passed.remove(&id)).or_else(|| self.kept.copy(&place));
                 let source = Source::open(layout.path(&place), passed, &self.own)?;
-                let tasks = if background { &mut self.idle_tasks } else { &mut self.tasks };
-                tasks.push_back((id, Box::new(Hash::new(source)?)));
+                let task = Box::new(Hash::new(source)?);
+                match background {
+                    true => self.idle_tasks.push_back((id, task)),
+                    false => {
+                        self.hashing += 1;
+                        self.tasks.push_back((id, task));
+                    }
+                }
                 return Ok(None);
             }
             DiskOp::SaveShare { share, manifest } => return self.save_share(id, share, manifest.as_deref()),
@@ -547,26 +586,32 @@ impl Disk {
                 return;
             };
             let most = left.min(SLICE_BYTES as u64) as usize;
-            let (read, _, result) = self.step(&mut task, most, id);
+            let (read, _, goes_on) = self.step(&mut task, most, id);
             left = left.saturating_sub(read.max(1));
-            match result {
-                Some(result) => self.done.push_back(DiskDone { id, result }),
-                None => self.tasks.push_back((id, task)),
+            match goes_on {
+                true => self.tasks.push_back((id, task)),
+                false => self.hashing -= usize::from(task.unsettled().is_some()),
             }
         }
     }
 
-    /// Has a task read at most `most` bytes. How many it read, whether it waits for the medium, and its answer.
-    fn step(&mut self, task: &mut Box<dyn Task>, most: usize, id: DiskId) -> (u64, bool, Option<Answer>) {
+    /// Has a task read at most `most` bytes. How many it read, whether it waits for the medium, and whether it goes on.
+    fn step(&mut self, task: &mut Box<dyn Task>, most: usize, id: DiskId) -> (u64, bool, bool) {
         self.buffer.resize(SLICE_BYTES, 0);
         let mut slice = Slice { buffer: &mut self.buffer[..most], read: 0, progress: None, waits: false };
         let result = task.step(&mut slice).transpose();
         let progress = slice.progress.map(Ok);
         self.done.extend(progress.map(|result| DiskDone { id, result }));
+        let (read, waits, goes_on) = (slice.read as u64, slice.waits, result.is_none());
         let result = result.map(|result| {
             let reply = result?;
-            task.keep(&mut self.kept, &mut self.targets).map(|()| reply)
+            task.keep(&mut self.targets).map(|()| reply)
         });
-        (slice.read as u64, slice.waits, result)
+        match (result, task.unsettled()) {
+            (None, _) => {}
+            (Some(Ok(reply)), Some(source)) => self.settling.push(id, source, reply),
+            (Some(result), _) => self.done.push_back(DiskDone { id, result }),
+        }
+        (read, waits, goes_on)
     }
 }

@@ -36,6 +36,7 @@ const MADE_UP: &[(u32, &str)] = &[
 ];
 
 /// A file of a user's that is suitable to be shared, open.
+#[derive(Clone)]
 pub(super) struct Source {
     /// Where it lies, as the user named it.
     pub(super) path: PathBuf,

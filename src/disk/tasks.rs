@@ -2,8 +2,6 @@
 
 use super::error::{failed, refused};
 use super::extent::{OpenExtent, stamp_of};
-use super::files::{sync_all, sync_directory_of_others};
-use super::kept::Kept;
 use super::sink::OpenSink;
 use super::source::Source;
 use super::target::Targets;
@@ -44,8 +42,13 @@ pub(super) trait Task: Send {
     fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError>;
 
     /// It is done: what the driver is to keep open from now on.
-    fn keep(&mut self, _: &mut Kept, _: &mut Targets) -> Result<(), DiskError> {
+    fn keep(&mut self, _: &mut Targets) -> Result<(), DiskError> {
         Ok(())
+    }
+
+    /// It is done: the file that has to be on the medium before the answer is given.
+    fn unsettled(&self) -> Option<Source> {
+        None
     }
 
     /// Whether it opens or finishes the file of the download at this place.
@@ -73,7 +76,7 @@ impl Reports {
     }
 }
 
-/// Hashes a user's file and syncs it.
+/// Hashes a user's file.
 pub(super) struct Hash {
     source: Source,
     stamp: FileStamp,
@@ -112,22 +115,9 @@ impl Hash {
 
     fn finish(&mut self) -> Result<DiskReply, DiskError> {
         self.source.check_end()?;
-        let path = &self.source.path;
         let manifest = self.builder.take().and_then(ManifestBuilder::finish).expect("every byte was fed");
-        match sync_all(&self.source.file, path) {
-            // What cannot be synced because nothing can be written there is as durable as it will ever be.
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::ROFS)) => {}
-            result => result.map_err(|error| failed("sync", path, error))?,
-        }
-        let named = path.parent().map_or(Ok(()), sync_directory_of_others);
-        named.map_err(|error| failed("sync the directory of", path, error))?;
-        match self.source.stamp_by_name()? == self.stamp {
-            true => {
-                let (manifest, kept_open) = (Arc::new(manifest), self.source.only_passed);
-                Ok(DiskReply::Hashed { manifest, stamp: self.stamp, kept_open })
-            }
-            false => Err(refused(DiskErrorKind::Changed, path, "changed while it was read")),
-        }
+        let (manifest, kept_open) = (Arc::new(manifest), self.source.only_passed);
+        Ok(DiskReply::Hashed { manifest, stamp: self.stamp, kept_open })
     }
 }
 
@@ -139,7 +129,7 @@ fn may_be_dirty(metadata: &Metadata) -> bool {
 }
 
 /// What the kernel still has to write to all media, when it says so.
-fn dirty_bytes() -> Option<u64> {
+pub(super) fn dirty_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
@@ -170,8 +160,8 @@ impl Task for Hash {
         Ok(None)
     }
 
-    fn keep(&mut self, kept: &mut Kept, _: &mut Targets) -> Result<(), DiskError> {
-        kept.hashed(&self.source)
+    fn unsettled(&self) -> Option<Source> {
+        Some(self.source.clone())
     }
 }
 

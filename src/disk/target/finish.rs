@@ -2,7 +2,6 @@
 
 use super::{Target, Targets, name};
 use crate::disk::check::{Check, Holes, Step};
-use crate::disk::kept::Kept;
 use crate::disk::tasks::{Slice, Task};
 use crate::io::{DiskError, DiskReply, Mode, Place};
 use std::sync::Arc;
@@ -47,7 +46,7 @@ impl Task for Finish {
         self.place == *place
     }
 
-    fn keep(&mut self, _: &mut Kept, targets: &mut Targets) -> Result<(), DiskError> {
+    fn keep(&mut self, targets: &mut Targets) -> Result<(), DiskError> {
         if self.named {
             targets.finished(&self.place);
         }

@@ -7,7 +7,6 @@ use crate::disk::check::{Check, Holes, Step};
 use crate::disk::error::{failed, refused};
 use crate::disk::extent::{open_regular, stamp_of};
 use crate::disk::files::{self, links, remove, set_length};
-use crate::disk::kept::Kept;
 use crate::disk::own::Own;
 use crate::disk::tasks::{Slice, Task};
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Place};
@@ -252,7 +251,7 @@ impl Task for Open {
         self.wish.place == *place
     }
 
-    fn keep(&mut self, _: &mut Kept, targets: &mut Targets) -> Result<(), DiskError> {
+    fn keep(&mut self, targets: &mut Targets) -> Result<(), DiskError> {
         if let Some(target) = self.ready.take() {
             targets.insert(self.wish.place.clone(), target);
         }

@@ -144,3 +144,39 @@ fn a_file_that_only_its_descriptor_reaches_is_served_from_that_up_to_the_bound()
     kept.hashed(&source("b", false)).unwrap();
     assert!(kept.open(&place("b")).is_none());
 }
+
+#[test]
+fn many_files_are_open_a_few_at_a_time_and_each_is_answered_for_what_became_of_it() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let count = 400;
+    for number in 0..count {
+        dir.file(&number.to_string(), &content(number as u8, 100 + number as usize));
+    }
+    for number in 0..count {
+        let place = Place::File(dir.path(&number.to_string()).into());
+        disk.submit(DiskId(number), DiskOp::Hash { place, passed: None, background: false });
+    }
+    let (mut turns, mut ends) = (0, Vec::new());
+    while disk.has_work() {
+        disk.run(BUDGET);
+        turns += 1;
+        assert!(turns < 1000, "it never ends");
+        assert!(disk.settling.len() + disk.hashing <= 128);
+        if turns == 1 {
+            // It has been read, and not been answered for.
+            fs::write(dir.path("0"), "changed").unwrap();
+        }
+        ends.extend(core::iter::from_fn(|| disk.poll_done()));
+    }
+    assert_eq!(ends.len() as u64, count);
+    for DiskDone { id, result } in ends {
+        match result {
+            Ok(DiskReply::Hashed { manifest, .. }) => {
+                assert_eq!(manifest.hash(), key_of(&content(id.0 as u8, 100 + id.0 as usize)));
+            }
+            Err(error) => assert!(id.0 == 0 && error.kind == DiskErrorKind::Changed, "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

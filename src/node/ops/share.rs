@@ -2,7 +2,7 @@
 //!
 //! A share is a claim about a path, kept until the user ends it. Putting a file hashes it, writes the claim down and then tells
 //! others. What is put again and looks as it did is answered without reading it. A file that looks different is hashed again in
-//! the passed: None, background: with the same content it goes on being served, with another its claim is *changed*. One that cannot be
+//! the background: with the same content it goes on being served, with another its claim is *changed*. One that cannot be
 //! opened is *absent*, and looked for again, ever more rarely, and at once when anybody asks for it.
 
 use crate::id::Key;
