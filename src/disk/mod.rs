@@ -218,8 +218,15 @@ impl Disk {
         self.passed.remove(&id);
     }
 
-    /// How many passed descriptors wait for their operation.
-    pub fn passed_count(&self) -> usize {
+    /// How many passed descriptors may come and wait for their operations: of `most`, and of those that this process may
+    /// have open.
+    pub fn passed_room(&self, most: usize) -> usize {
+        most.min(self.settling.most()).saturating_sub(self.passed.len())
+    }
+
+    /// How many passed descriptors wait for their operations.
+    #[cfg(test)]
+    fn passed_count(&self) -> usize {
         self.passed.len()
     }
 

@@ -45,6 +45,11 @@ impl Settling {
         self.group.is_empty()
     }
 
+    /// How many files may be open to be hashed or synced, by what this process may open in all.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Whether another file may be opened beside the `open` ones that are being read.
     pub(super) fn has_room(&self, open: usize) -> bool {
         self.group.len() + open < self.most

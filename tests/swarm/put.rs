@@ -210,3 +210,18 @@ fn many_files_are_put_at_once_and_again_and_one_that_is_missing_stops_no_other()
     }
     assert_eq!(node.files().len(), 299);
 }
+
+#[test]
+fn a_node_that_may_open_few_files_shares_many() {
+    let dir = Scratch::new();
+    let own = dir.path().join("node");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 24; exec \"$0\" \"$@\""]).arg(program().get_program());
+    let node = Node::start_as(command, own, "127.0.0.1:0".parse().unwrap(), &[], &["--replicas", "0"]);
+    let names: Vec<String> = (0..300)
+        .map(|number| file(&dir, &format!("file {number}"), number, 100).to_str().unwrap().to_owned())
+        .collect();
+    let arguments: Vec<&str> = ["put"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let ended = node.elver(&arguments).expect(0);
+    assert_eq!(ended.text().lines().count(), 300);
+}

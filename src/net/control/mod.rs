@@ -197,7 +197,7 @@ impl Control {
         Room {
             commands_per_client: limits.commands_per_client_max,
             commands: limits.commands_max.saturating_sub(running),
-            descriptors: limits.descriptors_passed_max.saturating_sub(disk.passed_count() + queued + asked),
+            descriptors: disk.passed_room(limits.descriptors_passed_max).saturating_sub(queued + asked),
         }
     }
 
