@@ -122,9 +122,15 @@ fn write(path: &std::path::Path, promises: &Promises) -> io::Result<()> {
     replace(path, &[&bytes], Replace::Durably)
 }
 
-/// Applies what was raised to the pieces that were found. `complete` says that these are all that there are: then what is
+/// Applies what was raised to the pieces that were found, and will be counted on from now on. After a run that did not end
+/// in order (`clean`) the medium may not have what the file shows. `complete` says that these are all that there are: then what is
 /// about others is dropped from the log, when that is worth writing it anew.
-pub(super) fn recover(layout: &Layout, pieces: &mut [PieceMeta], complete: bool) -> io::Result<()> {
+pub(super) fn recover(
+    layout: &Layout,
+    pieces: &mut [PieceMeta],
+    clean: bool,
+    complete: bool,
+) -> io::Result<()> {
     let path = layout.file("raises");
     let (promises, slots) = read(&path)?;
     if slots == 0 {
@@ -139,9 +145,15 @@ pub(super) fn recover(layout: &Layout, pieces: &mut [PieceMeta], complete: bool)
         }
     }
     if complete && slots > 2 * useful.len() + SPARE_SLOTS {
-        write(&path, &useful)?;
+        return write(&path, &useful);
     }
-    Ok(())
+    if clean {
+        return Ok(());
+    }
+    let synced =
+        files::open(&path, Open::Existing, 0o600, OFlags::NOFOLLOW).and_then(|file| sync_data(&file, &path));
+    // After a failed sync the next one may succeed without the lost bytes: they are written anew instead.
+    synced.or_else(|_| write(&path, &promises))
 }
 
 /// The end of the log, and what is about to go there.

@@ -84,7 +84,7 @@ pub(super) fn recover(
         clearing.remove(&path);
     }
     let mut pieces = pieces(layout, &mut clearing, last.ages.clean);
-    if let Err(error) = super::raises::recover(layout, &mut pieces, clearing.is_done()) {
+    if let Err(error) = super::raises::recover(layout, &mut pieces, last.ages.clean, clearing.is_done()) {
         clearing.failed("read", &layout.file("raises"), &error);
     }
     let ended = (last.ages.clean, last.same_machine_boot);

@@ -9,6 +9,7 @@ use super::seeds::REGRESSIONS;
 use super::stage::Options;
 use super::workload::Workload;
 use super::world::{Plan, World};
+use crate::id::Key;
 use crate::node::command::Command;
 use crate::time::Duration;
 use crate::wire::inspect::Held;
@@ -304,4 +305,42 @@ fn a_shared_file_is_looked_after_when_pieces_of_it_that_were_stored_here_expire(
         let entry = node.inspect_piece(world.now(), key);
         assert!(entry.held == Held::Shared && entry.live >= 1, "{entry:?}");
     }
+}
+
+#[test]
+fn copies_that_rot_unread_are_found_by_the_scrub_and_made_anew_while_it_goes_on() {
+    let mut plan = Plan::new(31);
+    plan.limits.scrub_seconds = 600;
+    let mut world = network(plan, 10);
+    let mut work = Workload::default();
+    for host in 0..4 {
+        work.put(&mut world, host, 700_000, 3);
+    }
+    work_for(&mut world, &mut work, 120);
+    assert_eq!(work.files.len(), 4, "{:?}", work.puts.messages);
+    let mut rotted = 0;
+    for round in 0..16_usize {
+        // Every five minutes a bit turns somewhere. Nobody fetches anything.
+        let host = round * 7 % 10;
+        let keys: Vec<Key> = world.hosts[host].disk.pieces().map(|piece| piece.key).collect();
+        if let Some(key) = keys.get(round % keys.len().max(1)) {
+            rotted += u64::from(world.hosts[host].disk.rot_piece(key));
+        }
+        work_for(&mut world, &mut work, 300);
+    }
+    work_for(&mut world, &mut work, 7200);
+    let wrong: u64 = (0..10).map(|host| world.hosts[host].disk.verify_pieces().1).sum();
+    assert_eq!(wrong, 0, "of {rotted} that rotted");
+    let found: u64 = (0..10).map(|host| counter(&mut world, host, "pieces_rotten")).sum();
+    assert!(rotted > 8 && found > 0 && found <= rotted, "{found} of {rotted} were found");
+    for file in work.files.clone() {
+        for key in file.content.manifest().keys() {
+            let copies = (0..10).filter(|&host| world.hosts[host].disk.holds(key)).count();
+            assert!(copies >= 3, "{copies} copies of {key}");
+        }
+        work.get(&mut world, 9, &file);
+    }
+    work_for(&mut world, &mut work, 120);
+    assert_eq!((work.gets.done, work.gets.wrong, work.gets.failed), (4, 0, 0), "{:?}", work.gets.messages);
+    assert_eq!(world.watch.violations, Vec::<String>::new());
 }

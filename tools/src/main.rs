@@ -1,7 +1,7 @@
 //! What developers and operators run around an Elver node.
 //!
 //! `cargo run --release -p elver-tools -- transfer --mib 1024` measures one node fetching a file from another;
-//! `… -- compare` measures Elver beside other programs, `… -- hash` what `put` costs beside hashing, `… -- many` what many small files cost; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
+//! `… -- compare` measures Elver beside other programs, `… -- hash` what `put` costs beside hashing, `… -- many` what many small files cost, `… -- scrub` what reading everything again costs; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
 //! network to play with; `… -- sim` plays networks in a simulated world and checks what they promise.
 
 mod compare;
@@ -9,6 +9,7 @@ mod hash;
 mod idle;
 mod many;
 mod node;
+mod scrub;
 mod sim;
 mod swarm;
 mod transfer;
@@ -35,6 +36,7 @@ enum Tool {
     Hash(hash::Arguments),
     Many(many::Arguments),
     Idle(idle::Arguments),
+    Scrub(scrub::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
             Tool::Compare(arguments) => compare::run(&binary()?, arguments)?,
             Tool::Many(arguments) => many::run(&binary()?, arguments)?,
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
+            Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
             Tool::Sim(arguments) => return sim::run(arguments),
