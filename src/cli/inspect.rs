@@ -183,7 +183,8 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         ("up for", format!("{}, start {}", format_duration(status.uptime_seconds), status.boots)),
         ("peers", status.peers.to_string()),
         ("lookups", format!("{} under way", status.lookups)),
-        ("streams", format!("{} open, {} downloads under way", status.streams, status.downloads)),
+        ("streams", format!("{} open", status.streams)),
+        ("downloads", downloads_line(status)),
         ("records", format!("{} values, {} providers", status.records, status.providers)),
         ("files", format!("{} shared", status.shares)),
         ("pieces", format!("{} stored for others", status.pieces)),
@@ -342,6 +343,11 @@ fn object(context: &mut Context, value: &impl Serialize) -> Result<(), CommandEr
     let value = serde_json::to_value(value)
         .map_err(|error| CommandError::failed(format!("cannot write the answer as JSON: {error}")))?;
     context.output.object(&value)
+}
+
+fn downloads_line(status: &Status) -> String {
+    let (downloads, reads, queued) = (status.downloads, status.reads, status.queued);
+    format!("{downloads} under way, {reads} files being streamed, {queued} waiting for their turn")
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// Where files and nodes are kept meanwhile: put it on the disk that is to be measured.
     #[arg(long)]
     work: Option<PathBuf>,
+    /// Measure `get -o -` through a reader with a quota of 20 MiB, beside `get -o FILE` at another.
+    #[arg(long)]
+    stream: bool,
     /// One JSON object a run.
     #[arg(long)]
     json: bool,
@@ -29,6 +32,9 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     let work = WorkDir::new(arguments.work.as_deref())?;
     let source = work.join("source");
     write_source(&source, arguments.mib)?;
+    if arguments.stream {
+        return (0..arguments.runs).try_for_each(|run| stream(binary, arguments, run, &work, &source));
+    }
     let gib = arguments.mib as f64 / 1024.0;
     for run in 0..arguments.runs {
         let seed = Node::start(binary, work.join("seed"), None, &[])?;
@@ -80,6 +86,65 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
         fs::remove_dir_all(work.join("seed"))?;
         fs::remove_dir_all(work.join("reader"))?;
     }
+    Ok(())
+}
+
+/// One run of `--stream`: what a client writes to nowhere, and to a file.
+fn stream(binary: &Path, arguments: &Arguments, run: u32, work: &WorkDir, source: &Path) -> Outcome<()> {
+    let seed = Node::start(binary, work.join("seed"), None, &[])?;
+    let put = Command::Put { path: source.to_owned(), replicas: Some(0), lifetime: None };
+    let Reply::Put { hash, length, .. } = seed.request(&put)? else {
+        return Err("put was answered with something else".into());
+    };
+    let mut rates = Vec::new();
+    for (name, output) in [("streamer", PathBuf::from("-")), ("reader", work.join("target"))] {
+        let extra = if name == "streamer" { &["--quota", "20MiB"][..] } else { &[] };
+        let reader = Node::start(binary, work.join(name), Some(seed.addr), extra)?;
+        reader.wait_for_peers(1)?;
+        let mut client = std::process::Command::new(binary);
+        client.arg("--dir").arg(&reader.dir).args(["get", "-q", &hash.to_string(), "-o"]).arg(&output);
+        let began = Instant::now();
+        // The client hashes what it writes: exit code 0 says that it was right.
+        let mut client = client.stdout(std::process::Stdio::null()).spawn()?;
+        let mut most = 0;
+        let code = loop {
+            if let Some(status) = client.try_wait()? {
+                break status.code();
+            }
+            let files =
+                fs::read_dir(reader.dir.join("incoming"))?.filter_map(|entry| entry.ok()?.metadata().ok());
+            most = files.map(|metadata| metadata.len()).sum::<u64>().max(most);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        if code != Some(0) {
+            return Err(format!("`elver get -o {}` ended with {code:?}", output.display()).into());
+        }
+        rates.push((length as f64 / 1e6 / seconds, seconds, reader.usage()?, most));
+        drop(reader);
+        fs::remove_dir_all(work.join(name))?;
+    }
+    let [(streamed, stream_s, streamer, window), (fetched, get_s, reader, _)] = rates[..] else {
+        return Err("two ways were measured".into());
+    };
+    if arguments.json {
+        let line = serde_json::json!({
+            "mib": arguments.mib, "run": run, "stream_s": stream_s, "stream_mb_per_s": streamed,
+            "get_s": get_s, "get_mb_per_s": fetched, "window_bytes": window,
+            "streamer_peak_kib": streamer.peak, "streamer_anonymous_kib": streamer.anonymous,
+            "streamer_cpu_s": streamer.cpu, "reader_peak_kib": reader.peak, "reader_cpu_s": reader.cpu,
+        });
+        println!("{line}");
+    } else {
+        println!(
+            "{} MiB: -o - {stream_s:.2} s ({streamed:.0} MB/s), at most {window} bytes on disk, peak memory {} KiB; \
+             -o FILE {get_s:.2} s ({fetched:.0} MB/s), peak memory {} KiB",
+            arguments.mib, streamer.peak, reader.peak,
+        );
+    }
+    let _ = fs::remove_file(work.join("target"));
+    drop(seed);
+    fs::remove_dir_all(work.join("seed"))?;
     Ok(())
 }
 
