@@ -596,7 +596,7 @@ impl Node {
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
             Command::Get { hash, target, force, timeout } => {
                 self.shares.asked_for(now, &hash, &mut self.machines);
-                let order = Order { id, hash, target, force, part: None, timeout };
+                let order = Order { id, hash, target, force, timeout };
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {

@@ -247,18 +247,6 @@ impl Chunks {
         self.ahead = (READ_AHEAD_BYTES / self.manifest.chunk_bytes()).max(2) as u32;
     }
 
-    /// Only these chunks are wanted: the others are treated as if they were here, but not counted as bytes.
-    pub(super) fn narrow(&mut self, part: &Range<u32>) {
-        for index in (0..self.count()).filter(|index| !part.contains(index)) {
-            if self.have.put(index, true) {
-                self.missing -= 1;
-            }
-        }
-        while self.prefix < self.count() && self.have.get(self.prefix) {
-            self.prefix += 1;
-        }
-    }
-
     /// Says who fetches the same file. Each chunk has an order among all of them that everybody computes alike, so that
     /// they take different chunks from a source that has all, without a word: the chunks that are this node's turn come
     /// first, then those that it is second for, and so on.

@@ -12,7 +12,6 @@ use crate::manifest::{CHUNK_BYTES_MIN, Manifest};
 use crate::time::{Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
-use core::ops::Range;
 use std::sync::Arc;
 
 /// Questions that one peer is asked at a time.
@@ -75,20 +74,6 @@ impl Transfer {
         place: Place,
         have: Vec<bool>,
     ) -> bool {
-        let all = 0..manifest.chunk_count();
-        self.begin_part(now, download, manifest, place, have, all)
-    }
-
-    /// Like [`begin`](Transfer::begin), with a part of the chunks: the download is complete when those are there.
-    pub fn begin_part(
-        &mut self,
-        now: Instant,
-        download: DownloadId,
-        manifest: Arc<Manifest>,
-        place: Place,
-        have: Vec<bool>,
-        part: Range<u32>,
-    ) -> bool {
         if !self.downloads.contains_key(&download)
             && !self.enter(now, download, manifest.hash(), Phase::Prepare)
         {
@@ -100,7 +85,6 @@ impl Transfer {
         if is_read {
             chunks.read_ahead();
         }
-        chunks.narrow(&part);
         self.begin_chunks(now, download, chunks);
         true
     }

@@ -1,40 +1,27 @@
-//! Which chunks of a file a download wants and has.
+//! Which chunks of a file a download has.
 
 use crate::io::{Extent, Place, Sink};
 use crate::manifest::Manifest;
-use crate::node::command::Part;
-use core::ops::Range;
 use std::sync::Arc;
 
 /// The chunks of a file under way.
 pub(super) struct Chunks {
     manifest: Arc<Manifest>,
-    /// The chunks of the part of the file that the command asks for.
-    wanted: Range<u32>,
     have: Vec<bool>,
     have_bytes: u64,
-    /// All wanted chunks before this one are there.
+    /// All chunks before this one are there.
     prefix: u32,
 }
 
 impl Chunks {
-    /// None there yet. `None` when the file has no byte of the part.
-    pub(super) fn new(manifest: Arc<Manifest>, part: Option<Part>) -> Option<Self> {
-        let mut wanted = 0..manifest.chunk_count();
-        if let (Some(part), false) = (part, manifest.is_single()) {
-            let (bytes, chunk) = (part.of(manifest.length())?, manifest.chunk_bytes());
-            wanted = (bytes.start / chunk) as u32..bytes.end.div_ceil(chunk) as u32;
-        }
-        let (prefix, have) = (wanted.start, vec![false; manifest.chunk_count() as usize]);
-        Some(Chunks { manifest, wanted, have, have_bytes: 0, prefix })
+    /// None there yet.
+    pub(super) fn new(manifest: Arc<Manifest>) -> Self {
+        let have = vec![false; manifest.chunk_count() as usize];
+        Chunks { manifest, have, have_bytes: 0, prefix: 0 }
     }
 
     pub(super) fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
-    }
-
-    pub(super) fn wanted(&self) -> Range<u32> {
-        self.wanted.clone()
     }
 
     /// One for each chunk of the file.
@@ -52,24 +39,19 @@ impl Chunks {
         (0..).zip(&self.have).filter(|(_, have)| **have).map(|(index, _)| index)
     }
 
-    /// Up to which byte all that is wanted is there.
+    /// Up to which byte everything is there.
     pub(super) fn prefix_bytes(&self) -> u64 {
         self.manifest.chunk_offset(self.prefix).min(self.manifest.length())
     }
 
-    /// Whether the whole file is there, not only the part.
-    pub(super) fn is_whole(&self) -> bool {
-        self.have.iter().all(|have| *have)
-    }
-
-    /// Whether a chunk is wanted and not there.
+    /// Whether there is such a chunk, and it is not there.
     pub(super) fn lacks(&self, index: u32) -> bool {
-        self.wanted.contains(&index) && self.have.get(index as usize) == Some(&false)
+        self.have.get(index as usize) == Some(&false)
     }
 
-    /// How many chunks are wanted and not there.
+    /// How many chunks are not there.
     pub(super) fn missing(&self) -> usize {
-        self.wanted.clone().filter(|index| self.lacks(*index)).count()
+        self.have.iter().filter(|have| !**have).count()
     }
 
     /// A chunk is there.
@@ -88,7 +70,7 @@ impl Chunks {
         let kept: Vec<u32> =
             self.present().filter(|index| good.get(*index as usize) == Some(&true)).collect();
         self.have.fill(false);
-        (self.have_bytes, self.prefix) = (0, self.wanted.start);
+        (self.have_bytes, self.prefix) = (0, 0);
         kept.into_iter().for_each(|index| self.mark(index));
     }
 

@@ -23,7 +23,7 @@ use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Place};
 use crate::manifest::Manifest;
 use crate::node::command::{
-    CommandId, Failure, FailureReason, FileState, Part, Progress, Reply, SharedFile, Stage,
+    CommandId, Failure, FailureReason, FileState, Progress, Reply, SharedFile, Stage,
 };
 use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
@@ -40,9 +40,6 @@ use std::sync::Arc;
 
 /// A download that makes no progress for this long is given up, unless the command says otherwise.
 pub(in crate::node) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
-/// What was fetched of a part of a file is kept for this long after the command is answered: its client reads it, and may
-/// ask for another part.
-const KEPT: Duration = Duration::from_secs(60);
 /// When nothing has come for this long, the clients are told.
 const SILENT: Duration = Duration::from_secs(4);
 
@@ -59,8 +56,6 @@ pub(in crate::node) struct Download {
     target: Option<PathBuf>,
     /// Whether a file there is replaced.
     force: bool,
-    /// The part of the file that is wanted; `None` is all of it.
-    part: Option<Part>,
     place: Place,
     /// Where the file lies until it is complete, while it is of use.
     path: Option<PathBuf>,
@@ -93,8 +88,6 @@ pub(in crate::node) enum Phase {
     Chunks,
     /// The file is complete and gets its name.
     Finishing,
-    /// The part that was wanted is there, and may be read for a while.
-    Kept,
     /// The commands have been answered.
     Over,
 }
@@ -118,7 +111,7 @@ pub(in crate::node) enum Step {
 impl Download {
     /// Begins to fetch what `order` asks for.
     fn begin(now: Instant, id: DownloadId, order: Order, machines: &mut Machines) -> Self {
-        let Order { id: command, hash, target, force, part, timeout } = order;
+        let Order { id: command, hash, target, force, timeout } = order;
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
             None => Place::Cache(hash),
@@ -134,7 +127,6 @@ impl Download {
             waiters: vec![command],
             target,
             force,
-            part,
             place,
             path: None,
             timeout,
@@ -163,13 +155,10 @@ impl Download {
 
     /// When [`handle_timeout`](Download::handle_timeout) is due.
     fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.search.next_deadline().filter(|_| self.phase != Phase::Kept), self.gives_up_at())
+        earliest(self.search.next_deadline(), self.gives_up_at())
     }
 
     fn gives_up_at(&self) -> Option<Instant> {
-        if self.phase == Phase::Kept {
-            return Some(self.progress_at + KEPT);
-        }
         // The disk takes the time it takes.
         let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
         self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
@@ -221,7 +210,7 @@ impl Download {
             (Step::Copy(index), result) => self.copied(now, index, result, machines),
             (Step::Write, Ok(_)) => {
                 self.mark(0);
-                self.handle_complete(now, 1, machines);
+                self.handle_complete(1, machines);
             }
             // The target is this file already.
             (Step::Open | Step::Finish, Ok(DiskReply::Finished { stamp, path })) => {
@@ -272,12 +261,9 @@ impl Download {
         self.report(Stage::Downloading, machines);
     }
 
-    /// All that is wanted is in the target; it came from this many nodes.
-    fn handle_complete(&mut self, now: Instant, sources: u32, machines: &mut Machines) {
+    /// Everything is in the target; it came from this many nodes.
+    fn handle_complete(&mut self, sources: u32, machines: &mut Machines) {
         self.sources = self.sources.max(sources);
-        if self.chunks.as_ref().is_some_and(|chunks| !chunks.is_whole()) {
-            return self.part_complete(now, machines);
-        }
         self.phase = Phase::Finishing;
         self.disk(
             DiskOp::FinishTarget { place: self.place.clone(), mode: self.mode },
@@ -295,14 +281,11 @@ impl Download {
 
     /// The time that [`next_deadline`](Download::next_deadline) named has come.
     fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        if self.phase == Phase::Kept {
-            return self.end_kept(true, machines);
-        }
         // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
         let state = machines.transfer.download_state(self.id).unwrap_or_default();
         self.progress_at = self.progress_at.max(state.last_progress);
         if self.gives_up_at().is_some_and(|at| at <= now) {
-            let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.wanted().len()));
+            let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.have().len()));
             let (reason, why) = verdict::timed_out(missing, &self.search, &state);
             self.give_up(now, reason, &why, machines);
         } else if self.search.is_due(now) {
@@ -370,15 +353,11 @@ impl Download {
 
     fn layout_known(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) {
         let length = manifest.length();
-        let Some(chunks) = Chunks::new(Arc::clone(&manifest), self.part) else {
-            let why = format!("it has only {length} bytes");
-            return self.give_up(now, FailureReason::Usage, &why, machines);
-        };
         if machines.store.begin_partial(self.hash, Arc::clone(&manifest), self.place.clone()).is_err() {
             let why = format!("{length} bytes do not fit the node's quota: give a path with -o");
             return self.give_up(now, FailureReason::NoSpace, &why, machines);
         }
-        self.chunks = Some(chunks);
+        self.chunks = Some(Chunks::new(Arc::clone(&manifest)));
         self.phase = Phase::Opening;
         let (place, force) = (self.place.clone(), self.force);
         self.disk(DiskOp::OpenTarget { place, manifest, force }, Step::Open, machines);
@@ -438,10 +417,10 @@ impl Download {
         }
         if chunks.missing() == 0 {
             machines.transfer.abort(now, self.id);
-            return self.handle_complete(now, 0, machines);
+            return self.handle_complete(0, machines);
         }
-        let (manifest, have, part) = (Arc::clone(chunks.manifest()), chunks.have().to_vec(), chunks.wanted());
-        machines.transfer.begin_part(now, self.id, manifest, self.place.clone(), have, part);
+        let (manifest, have) = (Arc::clone(chunks.manifest()), chunks.have().to_vec());
+        machines.transfer.begin(now, self.id, manifest, self.place.clone(), have);
         // None was made when the root was here, and none while the disk was at work.
         if self.search.next_deadline().is_none() {
             self.search.look_up(now, machines);
@@ -465,22 +444,6 @@ impl Download {
     }
 
     // The end.
-
-    /// The part that was wanted is there. It is kept, and served, for a while.
-    fn part_complete(&mut self, now: Instant, machines: &mut Machines) {
-        (self.phase, self.progress_at) = (Phase::Kept, now);
-        let reply = self.reply(machines);
-        for command in core::mem::take(&mut self.waiters) {
-            machines.done(command, reply.clone());
-        }
-    }
-
-    /// Ends what was kept of a file; its bytes are deleted, unless another download takes them up.
-    fn end_kept(&mut self, delete: bool, machines: &mut Machines) {
-        machines.store.end_partial(&self.hash);
-        machines.disk(DiskOp::CloseTarget { place: self.place.clone(), delete }, Waiting::Nothing);
-        self.phase = Phase::Over;
-    }
 
     /// Another program wrote into the file: what is not good any more is fetched again.
     fn spoiled(&mut self, now: Instant, good: &[bool], machines: &mut Machines) {

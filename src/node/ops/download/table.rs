@@ -6,7 +6,7 @@ use crate::id::{Key, NodeId};
 use crate::io::{DiskError, DiskReply, Mode};
 use crate::limits::Limits;
 use crate::node::Purpose;
-use crate::node::command::{CommandId, FailureReason, Part, SharedFile};
+use crate::node::command::{CommandId, FailureReason, SharedFile};
 use crate::node::machines::Machines;
 use crate::node::ops::queue::{Queue, Waits};
 use crate::time::{Instant, earliest};
@@ -15,14 +15,13 @@ use crate::wire::contact::Contact;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A command to fetch a file or a part of one.
+/// A command to fetch a file.
 pub(in crate::node) struct Order {
     pub(in crate::node) id: CommandId,
     pub(in crate::node) hash: Key,
     pub(in crate::node) target: Option<PathBuf>,
     /// Whether a file at the target is replaced.
     pub(in crate::node) force: bool,
-    pub(in crate::node) part: Option<Part>,
     pub(in crate::node) timeout: Option<u32>,
 }
 
@@ -51,7 +50,7 @@ impl Downloads {
 
     // Getters.
 
-    /// How many are under way, those included of which a part is kept for a while.
+    /// How many are under way.
     pub(in crate::node) fn len(&self) -> usize {
         self.under_way.len()
     }
@@ -83,13 +82,12 @@ impl Downloads {
 
     /// A command to fetch something.
     pub(in crate::node) fn start(&mut self, now: Instant, order: Order, machines: &mut Machines) {
-        self.let_go_of_kept(&order, machines);
         if order.target.as_ref().is_some_and(|path| !path.is_absolute()) {
             let why = "a path must be absolute: the node has a directory of its own";
             return machines.fail(order.id, FailureReason::Usage, why);
         }
         if let Some(same) = self.under_way.values_mut().find(|download| download.hash == order.hash) {
-            match same.target == order.target && same.part == order.part && same.force == order.force {
+            match same.target == order.target && same.force == order.force {
                 true => same.waiters.push(order.id),
                 false => self.after.entry(same.id).or_default().push(order),
             }
@@ -172,7 +170,7 @@ impl Downloads {
         sources: u32,
         machines: &mut Machines,
     ) {
-        self.with(now, id, machines, |download, machines| download.handle_complete(now, sources, machines));
+        self.with(now, id, machines, |download, machines| download.handle_complete(sources, machines));
     }
 
     /// What arrived could not be written.
@@ -275,38 +273,19 @@ impl Downloads {
         }
     }
 
-    /// Takes a download that is over out of the table. Commands that waited for that begin; those that waited for a part
-    /// that is kept now take its bytes up.
+    /// Takes a download that is over out of the table. Commands that waited for that begin.
     fn clear(&mut self, now: Instant, id: DownloadId, machines: &mut Machines) {
         let Some(download) = self.under_way.get(&id) else { return };
-        match download.phase {
-            Phase::Over => drop(self.under_way.remove(&id)),
-            Phase::Kept => {}
-            _ => return,
+        if download.phase != Phase::Over {
+            return;
         }
+        self.under_way.remove(&id);
         for order in self.after.remove(&id).unwrap_or_default() {
             self.start(now, order, machines);
         }
         while self.under_way.len() < self.max {
             let Some(order) = self.queue.pop(machines) else { return };
             self.start(now, order, machines);
-        }
-    }
-
-    /// Makes room for a command: what is kept of the same file is taken up again when it lies where the command wants
-    /// it, and what is kept longest goes when there are too many downloads.
-    fn let_go_of_kept(&mut self, order: &Order, machines: &mut Machines) {
-        let kept = self.under_way.values().filter(|download| download.phase == Phase::Kept);
-        let same = kept.clone().find(|download| download.hash == order.hash);
-        let over = match same {
-            Some(same) => Some((same.id, order.target.is_some())),
-            None if self.under_way.len() >= self.max => {
-                kept.min_by_key(|download| download.progress_at).map(|download| (download.id, true))
-            }
-            None => None,
-        };
-        if let Some(mut download) = over.and_then(|(id, _)| self.under_way.remove(&id)) {
-            download.end_kept(over.is_some_and(|(_, delete)| delete), machines);
         }
     }
 }

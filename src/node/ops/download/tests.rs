@@ -24,13 +24,7 @@ impl Bench {
 
     fn get(&mut self, command: u64, hash: Key, target: Option<&str>) {
         let target = target.map(PathBuf::from);
-        let order = Order { id: CommandId(command), hash, target, force: false, part: None, timeout: None };
-        self.downloads.start(self.now, order, &mut self.machines);
-    }
-
-    fn read(&mut self, command: u64, hash: Key, part: Part) {
-        let (id, part) = (CommandId(command), Some(part));
-        let order = Order { id, hash, target: None, force: false, part, timeout: None };
+        let order = Order { id: CommandId(command), hash, target, force: false, timeout: None };
         self.downloads.start(self.now, order, &mut self.machines);
     }
 
@@ -177,40 +171,6 @@ fn two_files_are_not_fetched_into_one_path_nor_into_a_relative_one() {
     bench.get(2, Key([2; 32]), Some("/u/a"));
     bench.get(3, Key([3; 32]), Some("a"));
     assert_eq!(bench.answered(), [(2, Err(FailureReason::Failed)), (3, Err(FailureReason::Usage))]);
-}
-
-#[test]
-fn a_part_is_kept_for_a_while_and_then_deleted() {
-    let (mut bench, manifest) = (Bench::new(1), manifest(3));
-    bench.read(1, manifest.hash(), Part::Between { start: 0, end: Some(5) });
-    bench.root(&manifest);
-    bench.answer(opened(&[]));
-    let id = bench.ids()[0];
-    bench.downloads.handle_chunk(bench.now, id, 0, &mut bench.machines);
-    bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
-    assert_eq!(bench.answered(), [(1, Ok(()))]);
-    bench.wait(KEPT - Duration::from_secs(1));
-    assert_eq!(bench.downloads.len(), 1);
-    bench.wait(KEPT);
-    assert_eq!(bench.downloads.len(), 0);
-    let ops: Vec<DiskOp> = bench.disk().into_iter().map(|(_, op)| op).collect();
-    assert_eq!(ops, [DiskOp::CloseTarget { place: Place::Cache(manifest.hash()), delete: true }]);
-}
-
-#[test]
-fn what_is_kept_makes_room_for_what_is_asked_for() {
-    let (mut bench, manifest) = (Bench::new(1), manifest(3));
-    bench.read(1, manifest.hash(), Part::Last(5));
-    bench.root(&manifest);
-    bench.answer(opened(&[]));
-    let id = bench.ids()[0];
-    bench.downloads.handle_chunk(bench.now, id, 2, &mut bench.machines);
-    bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
-    bench.get(2, Key([9; 32]), None);
-    assert_eq!(bench.answered(), [(1, Ok(()))]);
-    assert_eq!(bench.downloads.hash_of(bench.ids()[0]), Some(Key([9; 32])));
-    bench.get(3, Key([8; 32]), None);
-    assert_eq!((bench.answered(), bench.downloads.queued()), (vec![], 1));
 }
 
 #[test]
