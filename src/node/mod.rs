@@ -600,6 +600,7 @@ impl Node {
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {
+                self.shares.asked_for(now, &hash, &mut self.machines);
                 self.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {

@@ -126,16 +126,21 @@ impl Node {
         step: read::Step,
         result: Result<DiskReply, DiskError>,
     ) {
-        let rotten = match &result {
-            Err(error) => Some(error.clone()),
-            Ok(DiskReply::Copied { key }) if self.reads.copied_key(id, step) != Some(*key) => {
-                let message = "a piece here is not what it was any more".to_owned();
-                Some(DiskError { kind: DiskErrorKind::Changed, message })
+        let place = self.reads.copied_from(id, step).cloned();
+        match (place, &result) {
+            (Some(place), Err(error)) => self.send_failed(now, &place, error),
+            (Some(place), Ok(DiskReply::Copied { key })) if self.reads.copied_key(id, step) != Some(*key) => {
+                log::warn!("a chunk here is not what it was: it is taken from other nodes");
+                match place {
+                    Place::Piece(key) => self.piece_rotten(&key),
+                    place => {
+                        if let Some(hash) = self.machines.store.claimed_at(&place) {
+                            self.shares.distrust(now, &hash, &mut self.machines);
+                        }
+                    }
+                }
             }
-            Ok(_) => None,
-        };
-        if let (Some(error), Some(place)) = (rotten, self.reads.copied_from(id, step).cloned()) {
-            self.send_failed(now, &place, &error);
+            _ => {}
         }
         self.reads.handle_disk(now, id, step, result, &mut self.machines);
     }

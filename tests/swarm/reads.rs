@@ -2,7 +2,7 @@
 
 use crate::network::{MIB, Node, Swarm, content, file, wait_for};
 use crate::support::{Scratch, program};
-use elver::node::command::{Command, Response};
+use elver::node::command::{Command, FileState, Response, SharedFile};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -211,7 +211,8 @@ fn downloads_that_find_no_room_wait_for_their_turn() {
         wait_for("downloads that wait", || {
             let status = reader.status();
             most.fetch_max(status.downloads, std::sync::atomic::Ordering::Relaxed);
-            status.queued > 0
+            let queued = |file: &SharedFile| file.state == FileState::Queued;
+            status.queued > 0 && reader.files().iter().any(queued)
         });
     });
     assert!(most.into_inner() <= 8);

@@ -30,6 +30,11 @@ impl<T: Waits> Queue<T> {
         self.waiting.len()
     }
 
+    /// What waits, in order.
+    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.waiting.iter()
+    }
+
     /// Lets an order wait, and tells its client how many are before it. When too many wait already it fails.
     pub(in crate::node) fn push(&mut self, order: T, machines: &mut Machines) {
         let (command, ahead) = (order.command(), self.waiting.len());

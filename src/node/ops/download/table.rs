@@ -3,10 +3,10 @@
 use super::{Download, Phase, Step};
 use crate::dht::LookupId;
 use crate::id::{Key, NodeId};
-use crate::io::{DiskError, DiskReply, Mode};
+use crate::io::{DiskError, DiskReply, Mode, Place};
 use crate::limits::Limits;
 use crate::node::Purpose;
-use crate::node::command::{CommandId, FailureReason, SharedFile};
+use crate::node::command::{CommandId, FailureReason, FileState, SharedFile};
 use crate::node::machines::Machines;
 use crate::node::ops::queue::{Queue, Waits};
 use crate::time::{Instant, earliest};
@@ -75,7 +75,18 @@ impl Downloads {
         &'a self,
         machines: &'a Machines,
     ) -> impl Iterator<Item = SharedFile> + 'a {
-        self.under_way.values().filter_map(|download| download.describe(machines))
+        let queued = self.queue.iter().map(|order| SharedFile {
+            hash: order.hash,
+            length: 0,
+            path: order.target.clone().unwrap_or_else(|| machines.path_of(&Place::Cache(order.hash))),
+            copies: 0,
+            replicas: 0,
+            have: 0,
+            cached: order.target.is_none(),
+            kept_open: false,
+            state: FileState::Queued,
+        });
+        self.under_way.values().filter_map(|download| download.describe(machines)).chain(queued)
     }
 
     // Inputs.
