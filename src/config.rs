@@ -134,7 +134,7 @@ pub struct Settings {
     /// Clients of the control socket at a time; more wait [env: ELVER_CLIENTS] [default: 256]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub clients: Option<usize>,
-    /// Paths that are shared at a time, a kilobyte of memory each [env: ELVER_SHARES] [default: 100000]
+    /// Paths that are shared at a time; each takes some kilobytes of memory, most of it for announcing it [env: ELVER_SHARES] [default: 100000]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub shares: Option<usize>,
     /// Values that are published at a time, up to 2 KB of memory each [env: ELVER_VALUES] [default: 4096]

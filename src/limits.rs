@@ -49,7 +49,8 @@ pub struct Limits {
     pub pushes_max: usize,
     /// Pieces stored for the network, about 300 bytes of memory each: see [`Limits::pieces_for`].
     pub pieces_max: usize,
-    /// Paths that files are served from where they lie, about a kilobyte of memory each, and 16 bytes a chunk.
+    /// Paths that files are served from where they lie: 300 bytes of memory each and 16 a chunk to serve them, and some
+    /// kilobytes to announce them.
     pub shares_max: usize,
     /// Values that this node publishes, up to 2 KB of memory each.
     pub values_max: usize,

@@ -89,6 +89,10 @@ enum Subcommand {
     /// Publish a small value under this node's key; prints its address
     #[command(after_help = values::SET_AFTER_HELP)]
     Set(values::SetArguments),
+    /// Publish a value no more; other nodes forget it within its lifetime
+    Unset(values::UnsetArguments),
+    /// List the values that this node publishes
+    Values,
     /// Find a value that any node has published
     #[command(after_help = values::LOOKUP_AFTER_HELP)]
     Lookup(values::LookupArguments),
@@ -202,6 +206,8 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),
         Subcommand::Ls => files::list(&mut context),
         Subcommand::Set(arguments) => values::set(&mut context, &arguments),
+        Subcommand::Unset(arguments) => values::unset(&mut context, &arguments),
+        Subcommand::Values => values::list(&mut context),
         Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
         Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
         Subcommand::Peers(arguments) => inspect::peers(&mut context, &arguments),

@@ -1,4 +1,4 @@
-//! `set` and `lookup`.
+//! `set`, `unset`, `values` and `lookup`.
 
 use super::Context;
 use super::exit::{CommandError, Exit};
@@ -35,6 +35,13 @@ pub(super) struct SetArguments {
     /// How long other nodes keep it without hearing from this one, at most 30d [default: the node's]
     #[arg(long, value_name = "T", value_parser = parse_lifetime)]
     ttl: Option<u32>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct UnsetArguments {
+    /// The value's name
+    #[arg(value_parser = parse_name)]
+    name: String,
 }
 
 #[derive(clap::Args, Debug)]
@@ -84,6 +91,47 @@ fn parse_lifetime(text: &str) -> Result<u32, String> {
         Ok(_) => Err(format!("values are kept for at most {}", format_duration(LIFETIME_MAX.into()))),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Publishes a value no more.
+pub(super) fn unset(context: &mut Context, arguments: &UnsetArguments) -> Result<Exit, CommandError> {
+    let reply = context.request(&Command::Unset { name: arguments.name.clone() }, &arguments.name)?;
+    let Reply::Unset { publisher, name, lifetime } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    let address = Address { publisher, name };
+    if context.output.json {
+        context
+            .output
+            .object(&json!({ "address": address.to_string(), "forgotten_within_seconds": lifetime }))?;
+    } else {
+        let within = format_duration(lifetime.into());
+        context
+            .output
+            .line(&format!("{address} is published no more; other nodes forget it within {within}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Lists the values that this node publishes.
+pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
+    let reply = context.request(&Command::Values, "")?;
+    let Reply::Values { publisher, values } = reply else {
+        return Err(context.unexpected(&reply));
+    };
+    for own in values {
+        let address = Address { publisher, name: own.name };
+        if context.output.json {
+            context.output.object(&json!({
+                "address": address.to_string(), "bytes": own.value.len(), "sequence": own.sequence,
+                "lifetime": own.lifetime,
+            }))?;
+        } else {
+            let ttl = format_duration(own.lifetime.into());
+            context.output.line(&format!("{address}  {} bytes  kept for {ttl}", own.value.len()))?;
+        }
+    }
+    Ok(Exit::Done)
 }
 
 /// Publishes a value.

@@ -15,8 +15,6 @@ use crate::wire::outbox::Outbox;
 use crate::wire::record::{LIFETIME_MAX, Record, VALUE_BYTES_MAX, is_name, record_key, sign_record};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Names under which one node publishes.
-const OWN_RECORDS_MAX: usize = 256;
 /// Stores on their way at a time.
 const IN_FLIGHT_MAX: usize = 16;
 
@@ -108,7 +106,7 @@ impl Dht {
         }
         let key = record_key(&outbox.identity().public(), name);
         let names = self.publications.records.len() + self.publications.under_way.len();
-        let room = names < OWN_RECORDS_MAX || self.publications.records.contains_key(&key);
+        let room = names < self.config.limits.values_max || self.publications.records.contains_key(&key);
         if !room || self.lookups.len() >= self.config.limits.lookups_max {
             self.counters.count(Counter::LookupRefused);
             return None;
@@ -121,17 +119,35 @@ impl Dht {
         Some(id)
     }
 
+    /// Whether one more name fits, or this one is published already.
+    pub fn has_room_to_publish(&self, name: &str, outbox: &Outbox) -> bool {
+        let key = record_key(&outbox.identity().public(), name);
+        let names = self.publications.records.len() + self.publications.under_way.len();
+        names < self.config.limits.values_max || self.publications.records.contains_key(&key)
+    }
+
+    /// Publishes the value under `name` no more. Those who keep it forget it when its lifetime is over. The record; `None` when
+    /// there is none.
+    pub fn unpublish(&mut self, name: &str, outbox: &Outbox) -> Option<Vec<u8>> {
+        let key = record_key(&outbox.identity().public(), name);
+        self.publish_superseded(&key);
+        let own = self.publications.records.remove(&key)?;
+        self.publications.queue.retain(|(queued, ..)| *queued != key);
+        Some(own.bytes)
+    }
+
     /// This node's own records, to be written down and given to [`restore_record`](Dht::restore_record) after a restart.
     pub fn own_records(&self) -> impl Iterator<Item = &[u8]> {
         self.publications.records.values().map(|own| &own.bytes[..])
     }
 
     /// Takes a record that this node published in an earlier run. It is published again within a minute. False when it
-    /// is not a record of this node, or too many are here.
+    /// is not a record of this node.
     pub fn restore_record(&mut self, now: Instant, bytes: &[u8], network: &Network) -> bool {
         let Ok(record) = Record::parse(bytes) else { return false };
         let own = record.publisher().node_id() == self.own && record.verify(network).is_ok();
-        if !own || self.publications.records.len() >= OWN_RECORDS_MAX {
+        // What its user published is kept, however small the limit has become since.
+        if !own {
             return false;
         }
         let at = now + self.rng.duration(Duration::from_secs(10), Duration::from_secs(60));

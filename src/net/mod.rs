@@ -668,6 +668,8 @@ fn name_of(command: &Command) -> &'static str {
         Command::Remove { .. } => "rm",
         Command::List => "ls",
         Command::Set { .. } => "set",
+        Command::Unset { .. } => "unset",
+        Command::Values => "values",
         Command::Lookup { .. } => "lookup",
         Command::Peers => "peers",
         Command::Status => "status",

@@ -73,6 +73,13 @@ pub enum Command {
         #[serde(default)]
         lifetime: Option<u32>,
     },
+    /// Publish a value no more.
+    Unset {
+        /// Its name.
+        name: String,
+    },
+    /// The values that this node publishes.
+    Values,
     /// Find a value.
     Lookup {
         /// Under whose key.
@@ -311,6 +318,22 @@ pub enum Reply {
         /// Its sequence number.
         sequence: u64,
     },
+    /// The value is published no more.
+    Unset {
+        /// Under whose key it was.
+        publisher: PublicKey,
+        /// Its name.
+        name: String,
+        /// Seconds after which the other nodes have forgotten it.
+        lifetime: u32,
+    },
+    /// The values that this node publishes.
+    Values {
+        /// Under whose key.
+        publisher: PublicKey,
+        /// In the order of their names.
+        values: Vec<OwnValue>,
+    },
     /// The value.
     Lookup {
         /// Under whose key.
@@ -395,6 +418,19 @@ pub enum FailureReason {
     NoSpace,
     /// Too much of this kind is going on, and it is worth trying later: exit code 8.
     Busy,
+}
+
+/// A value that this node publishes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OwnValue {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub value: Vec<u8>,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Seconds that other nodes keep it without hearing from this one.
+    pub lifetime: u32,
 }
 
 /// What a path in the list of files is.

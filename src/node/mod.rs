@@ -619,6 +619,11 @@ impl Node {
             }
             Command::Remove { hash } => self.shares.remove(id, &hash, &mut self.machines),
             Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
+            Command::Unset { name } => self.unset(id, &name),
+            Command::Values => {
+                let (publisher, values) = (self.public, self.own_values());
+                self.machines.done(id, Reply::Values { publisher, values });
+            }
             Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
             Command::List => {
                 let files = self.shared_files();

@@ -1,6 +1,6 @@
 //! Named values: publishing them and finding them.
 
-use super::command::{CommandId, FailureReason, Reply};
+use super::command::{CommandId, FailureReason, OwnValue, Reply};
 use super::{Node, Purpose, Waiting};
 use crate::dht::{Dht, PublishId};
 use crate::id::{Key, PublicKey};
@@ -39,6 +39,12 @@ impl Node {
         if let Some(message) = wrong {
             return self.machines.fail(id, FailureReason::Usage, message);
         }
+        if !self.machines.dht.has_room_to_publish(name, &self.machines.outbox) {
+            let most = self.config.limits.values_max;
+            let message =
+                format!("{most} values are published already (`--values`): end some with `elver unset NAME`");
+            return self.machines.fail(id, FailureReason::NoSpace, message);
+        }
         match self.machines.dht.publish(now, name, value, lifetime, &mut self.machines.outbox) {
             Some(publish) => {
                 self.publishing.insert(publish, id);
@@ -61,6 +67,38 @@ impl Node {
         };
         let records = encode(self.machines.dht.own_records());
         self.machines.disk(DiskOp::SaveRecords(records), Waiting::Record(command, reply));
+    }
+
+    /// Publishes a value no more. That is remembered over restarts before it is said to be done.
+    pub(super) fn unset(&mut self, id: CommandId, name: &str) {
+        let record = self.machines.dht.unpublish(name, &self.machines.outbox);
+        match record.as_deref().and_then(|bytes| Record::parse(bytes).ok()) {
+            Some(record) => {
+                let (publisher, lifetime) = (record.publisher(), record.lifetime());
+                let reply = Reply::Unset { publisher, name: name.to_owned(), lifetime };
+                let records = encode(self.machines.dht.own_records());
+                self.machines.disk(DiskOp::SaveRecords(records), Waiting::Record(id, reply));
+            }
+            None => {
+                let message = format!("this node publishes no value of the name {name}: see `elver values`");
+                self.machines.fail(id, FailureReason::NotFound, message);
+            }
+        }
+    }
+
+    /// The values that this node publishes, by their names.
+    pub(super) fn own_values(&self) -> Vec<OwnValue> {
+        let records = self.machines.dht.own_records().filter_map(|bytes| Record::parse(bytes).ok());
+        let mut values: Vec<OwnValue> = records
+            .map(|record| OwnValue {
+                name: record.name().to_owned(),
+                value: record.value().to_vec(),
+                sequence: record.sequence(),
+                lifetime: record.lifetime(),
+            })
+            .collect();
+        values.sort_by(|one, other| one.name.cmp(&other.name));
+        values
     }
 
     pub(super) fn lookup(

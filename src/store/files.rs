@@ -1,7 +1,6 @@
 //! The files that are served where they lie: shares, and downloads whose first chunks have arrived.
 //!
-//! A shared file takes about 300 bytes, its path included, and 16 a chunk: its manifest stays on disk. `elver-tools memory`
-//! measures it.
+//! A shared file takes about 300 bytes here, its path included, and 16 a chunk: its manifest stays on disk.
 
 use super::index::ChunkIndex;
 use crate::id::Key;

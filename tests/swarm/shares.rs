@@ -234,6 +234,25 @@ fn what_is_shared_already_is_put_again_without_being_read() {
 }
 
 #[test]
+fn a_value_can_be_ended_and_makes_room_for_another() {
+    let Swarm { mut nodes, dir } = Swarm::start_with(1, &["--values", "2"]);
+    for name in ["a", "b"] {
+        let set = nodes[0].elver(&["set", name, "value"]);
+        assert_eq!(set.code, Some(0), "{}", set.stderr);
+    }
+    let refused = nodes[0].elver(&["set", "c", "value"]);
+    assert_eq!(refused.code, Some(7), "{}", refused.stderr);
+    assert!(refused.stderr.contains("elver unset"), "{}", refused.stderr);
+    assert_eq!(nodes[0].elver(&["unset", "a"]).code, Some(0));
+    assert_eq!(nodes[0].elver(&["unset", "a"]).code, Some(3));
+    assert_eq!(nodes[0].elver(&["set", "c", "value"]).code, Some(0));
+    nodes[0].kill();
+    let node = Node::start(dir.path().join("n0"), &[], &[]);
+    let listed = node.elver(&["values"]).text();
+    assert!(listed.lines().count() == 2 && listed.contains("/b ") && listed.contains("/c "), "{listed}");
+}
+
+#[test]
 fn too_many_shares_are_refused_before_a_file_is_read() {
     let swarm = Swarm::start_with(1, &["--shares", "2"]);
     for seed in 0..2 {
