@@ -26,6 +26,8 @@ const PAGE_BYTES: u64 = 4096;
 pub struct OpenSink {
     output: Output,
     zeros: Option<Zeros>,
+    /// Whether some of it was hashed as the file has it.
+    read_back: bool,
     offset: u64,
     remaining: u32,
     hash_as: HashAs,
@@ -46,7 +48,8 @@ impl OpenSink {
             }
         };
         let Sink { offset, length, hash_as, .. } = *sink;
-        Ok(OpenSink { output, zeros, offset, remaining: length, hash_as, hasher: hash_as.hasher() })
+        let hasher = hash_as.hasher();
+        Ok(OpenSink { output, zeros, read_back: false, offset, remaining: length, hash_as, hasher })
     }
 
     /// Bytes that are still to come.
@@ -88,7 +91,8 @@ impl OpenSink {
         if most == 0 {
             return Ok(0);
         }
-        if intake.is_splicing(most) {
+        if intake.is_splicing(most) && !self.output.has_others() {
+            self.read_back = true;
             if let Spliced::Bytes(bytes) = retry(|| intake.fill(&from, most))? {
                 let written = self.write_spliced(intake, bytes);
                 if written.is_err() {
@@ -110,12 +114,21 @@ impl OpenSink {
 
     /// Writes what is in the pipe, and hashes it.
     fn write_spliced(&mut self, intake: &mut Intake, bytes: usize) -> Result<(), DiskError> {
+        let is_target = matches!(self.output, Output::Target(_));
         let OpenSink { output, zeros, offset, remaining, hasher, .. } = self;
         output.change(|file, path| {
             empty(intake, file, path, *offset, bytes)?;
             let end = *offset + bytes as u64;
             while *offset < end {
-                let block = read_back(intake, file, path, *offset, end)?;
+                let block = match read_back(intake, file, path, *offset, end)? {
+                    // Cut off by another program: `finish` says so.
+                    [] if is_target => &vec![0; (end - *offset).min(HASHED_BYTES as u64) as usize],
+                    [] => {
+                        let what = "became shorter while it was written";
+                        return Err(refused(DiskErrorKind::Changed, path, what));
+                    }
+                    block => block,
+                };
                 hasher.update(block);
                 if let Some(zeros) = zeros {
                     zeros.wrote(block, *offset, file);
@@ -130,12 +143,17 @@ impl OpenSink {
         })
     }
 
-    /// What the bytes hashed to.
+    /// What the bytes hashed to. The error is [`DiskErrorKind::Changed`] when another program may have written into the file
+    /// before they were hashed: they are to come again.
     ///
     /// # Panics
     /// When bytes are missing.
     pub fn finish(self) -> Result<Key, DiskError> {
         assert_eq!(self.remaining, 0, "bytes of {} are missing", self.output.path().display());
+        if self.read_back && self.output.has_others() {
+            let what = "was changed by another program while a part of it came";
+            return Err(refused(DiskErrorKind::Changed, self.output.path(), what));
+        }
         Ok(self.hash_as.key(&self.hasher))
     }
 }
@@ -162,7 +180,7 @@ fn empty(intake: &mut Intake, file: &File, path: &Path, start: u64, bytes: usize
     Ok(())
 }
 
-/// What was just written, as the file has it: the next bytes from `from` on, at most up to `end`.
+/// What was just written, as the file has it: the next bytes from `from` on, at most up to `end`; none where the file ends.
 fn read_back<'a>(
     intake: &'a mut Intake,
     file: &File,
@@ -172,10 +190,8 @@ fn read_back<'a>(
 ) -> Result<&'a [u8], DiskError> {
     let most = (end - from).min(HASHED_BYTES as u64) as usize;
     let buffer = &mut intake.buffer()[..most];
-    match file.read_at(buffer, from).map_err(|error| failed("read", path, error))? {
-        0 => Err(refused(DiskErrorKind::Changed, path, "became shorter while it was written")),
-        read => Ok(&buffer[..read]),
-    }
+    let read = file.read_at(buffer, from).map_err(|error| failed("read", path, error))?;
+    Ok(&buffer[..read])
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -199,6 +215,11 @@ impl Output {
             Output::Piece(_, path) => path,
             Output::Target(target) => target.path(),
         }
+    }
+
+    /// Whether another program may write into the file.
+    fn has_others(&self) -> bool {
+        matches!(self, Output::Target(target) if target.has_others())
     }
 
     fn change<T>(&self, change: impl FnOnce(&File, &Path) -> Result<T, DiskError>) -> Result<T, DiskError> {
@@ -266,7 +287,8 @@ mod tests {
         let hash_as = HashAs::Root;
         let path = PathBuf::from("/the/target");
         let output = Output::Piece(file, path);
-        OpenSink { output, zeros: None, offset: 0, remaining: length, hash_as, hasher: hash_as.hasher() }
+        let hasher = hash_as.hasher();
+        OpenSink { output, zeros: None, read_back: false, offset: 0, remaining: length, hash_as, hasher }
     }
 
     fn filled(bytes: &[u8]) -> UnixStream {

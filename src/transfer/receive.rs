@@ -281,6 +281,13 @@ impl Transfer {
         let (id, Part::Chunk(index)) = (request.download, request.part) else { return };
         let key = match result {
             Ok(key) => key,
+            // Another program got at the file. All has come, and nothing is known of what came: it is no fault of the peer's.
+            Err(error) if error.kind == DiskErrorKind::Changed => {
+                log::info!("{error}: it is asked for again");
+                self.out.count("chunk_doubtful");
+                let chunks = self.downloads.get_mut(&id).and_then(Download::chunks_mut);
+                return chunks.map_or((), |chunks| chunks.release(index, stream, number));
+            }
             Err(error) => {
                 // Part of the content is still on the stream, and nobody knows how much.
                 self.drop_stream(now, stream, "sink_failed");

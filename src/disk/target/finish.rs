@@ -5,6 +5,10 @@ use crate::disk::check::{Check, Holes, Step};
 use crate::disk::tasks::{Slice, Task};
 use crate::io::{DiskError, DiskReply, Mode, Place};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest wait for the time of the last change to pass.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Gives a file its final name, after every byte has been hashed again if another program may have written into it.
 pub(in crate::disk) struct Finish {
@@ -12,6 +16,9 @@ pub(in crate::disk) struct Finish {
     mode: Mode,
     target: Arc<Target>,
     check: Option<Check>,
+    /// Until then at most the check waits for the time of the last change to pass: a change within the same tick would not
+    /// show. Of a file that is watched it does.
+    settles_until: Option<Instant>,
     named: bool,
 }
 
@@ -23,13 +30,18 @@ impl Finish {
             let (file, manifest) = (Arc::clone(&target.file), Arc::clone(&target.manifest));
             Check::new(file, target.path.clone(), manifest, Holes::Zeros)
         });
-        Ok(Finish { place, mode, target, check, named: false })
+        let settles_until = target.watched.is_none().then(|| Instant::now() + SETTLE);
+        Ok(Finish { place, mode, target, check, settles_until, named: false })
     }
 }
 
 impl Task for Finish {
     fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
         if let Some(check) = &mut self.check {
+            if self.settles_until.is_some_and(|until| Instant::now() < until) && self.target.is_fresh() {
+                return Ok(None);
+            }
+            self.settles_until = None;
             let Step::Done(good) = check.advance(slice)? else { return Ok(None) };
             if !(self.target.is_quiet()? && good.iter().all(|good| *good)) {
                 self.target.checked();

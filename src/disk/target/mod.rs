@@ -31,7 +31,11 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use watch::{Watch, Watched};
+
+/// Longer than a tick of any kernel's clock.
+const TICK: Duration = Duration::from_millis(25);
 
 /// File systems that others than this kernel write to: NFS, SMB (three), FUSE, 9P, Ceph, AFS, GFS2, OCFS2, Lustre, Coda and
 /// VirtualBox's. Their numbers are in `linux/magic.h` and in statfs(2).
@@ -84,6 +88,8 @@ struct State {
     trust: Trust,
     /// What the file looked like after this node's last change.
     look: Look,
+    /// Whether another program was seen at the file, or would not be seen: what is read back may not be what was written.
+    others: bool,
     /// Nothing is written any more.
     closed: bool,
 }
@@ -121,9 +127,9 @@ impl Target {
         let Purpose { path, name, force, manifest } = purpose;
         let watched = watch.and_then(|watch| watch.add(&file));
         let metadata = file.metadata().map_err(|error| failed("read", &path, error))?;
-        let own = new && watched.is_some() && !is_on_shared_file_system(&file);
-        let trust = if own { Trust::Own } else { Trust::Suspect };
-        let state = Mutex::new(State { trust, look: Look::of(&metadata), closed: false });
+        let others = watched.is_none() || is_on_shared_file_system(&file);
+        let trust = if new && !others { Trust::Own } else { Trust::Suspect };
+        let state = Mutex::new(State { trust, look: Look::of(&metadata), others, closed: false });
         Ok(Target { file, path, name, force, manifest, watched, state })
     }
 
@@ -164,7 +170,7 @@ impl Target {
                     self.path.display()
                 );
             }
-            (state.trust, state.look) = (Trust::Changed, look);
+            (state.trust, state.look, state.others) = (Trust::Changed, look, true);
         }
         Ok(())
     }
@@ -174,16 +180,29 @@ impl Target {
     fn take_suspicion(&self) -> Result<bool, DiskError> {
         let mut state = self.state();
         self.look_at(&mut state)?;
-        if self.watched.as_ref().is_some_and(Watched::take_disturbed) {
-            state.trust = state.trust.max(Trust::Suspect);
-        }
         if state.look.length != self.manifest.length() {
             let length = self.manifest.length();
             set_length(&self.file, &self.path, length).map_err(|error| failed("write", &self.path, error))?;
             let metadata = self.file.metadata().map_err(|error| failed("read", &self.path, error))?;
             state.look = Look::of(&metadata);
         }
+        // Last, so that this node's own change is not taken for another program's later.
+        self.look_for_others(&mut state);
         Ok(state.trust > Trust::Own)
+    }
+
+    fn look_for_others(&self, state: &mut State) {
+        if self.watched.as_ref().is_some_and(Watched::take_disturbed) {
+            (state.trust, state.others) = (state.trust.max(Trust::Suspect), true);
+        }
+    }
+
+    /// Whether another program may be at the file: what is read back then may not be what was written, and says nothing of
+    /// the peer that it came from.
+    pub(super) fn has_others(&self) -> bool {
+        let mut state = self.state();
+        self.look_for_others(&mut state);
+        state.others
     }
 
     /// Whether nothing has happened to the file since the last look at it.
@@ -201,9 +220,20 @@ impl Target {
         state.trust = state.trust.min(Trust::Suspect);
     }
 
-    /// Nothing is written into it any more: this node has counted everything as good, or has given up.
+    /// This node writes nothing into it any more (or does again): it has counted everything as good, or has given up.
     fn freeze(&self, frozen: bool) {
         self.state().closed = frozen;
+        if let Some(watched) = &self.watched {
+            watched.expect_no_writes(&self.file, frozen);
+        }
+    }
+
+    /// Whether the time of its last change may be that of a further change too: clocks of file systems tick. A time in the
+    /// future tells nothing, and does not count as fresh.
+    fn is_fresh(&self) -> bool {
+        let changed = self.file.metadata().map_or((0, 0), |metadata| Look::of(&metadata).changed);
+        let changed = UNIX_EPOCH + Duration::new(changed.0.max(0) as u64, changed.1 as u32);
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age < TICK)
     }
 
     /// Gives it up. Another download may have the file from now on.

@@ -29,12 +29,14 @@ impl Watch {
 
     /// Watches an open file: whether another program opens it, or has opened it to write and closes it.
     pub(super) fn add(self: &Arc<Self>, file: &File) -> Option<Watched> {
-        // The file itself, whatever its name has become.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE;
-        let number = add_watch(&self.inotify, path, flags).ok()?;
+        let number = self.ask(file, WatchFlags::OPEN | WatchFlags::CLOSE_WRITE).ok()?;
         self.table().insert(number, false);
         Some(Watched { watch: Arc::clone(self), number })
+    }
+
+    fn ask(&self, file: &File, events: WatchFlags) -> Result<i32, Errno> {
+        // The file itself, whatever its name has become.
+        add_watch(&self.inotify, format!("/proc/self/fd/{}", file.as_raw_fd()), events)
     }
 
     /// Takes what has happened since the last call.
@@ -77,6 +79,17 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// From now on this node does not write into the file (or does again), and whoever does is another program. Times of change
+    /// do not tell: they are as coarse as a tick of the kernel.
+    pub(super) fn expect_no_writes(&self, file: &File, none: bool) {
+        let writes = if none { WatchFlags::MODIFY } else { WatchFlags::empty() };
+        if self.watch.ask(file, WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | writes).is_err() {
+            self.watch.table().insert(self.number, true);
+        }
+    }
+}
+
 impl Drop for Watched {
     fn drop(&mut self) {
         self.watch.table().remove(&self.number);
@@ -96,6 +109,12 @@ mod tests {
         let watch = Watch::new().unwrap();
         let watched = watch.add(&file).unwrap();
         file.set_len(100).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"own", 5).unwrap();
+        assert!(!watched.take_disturbed());
+        watched.expect_no_writes(&file, true);
+        std::os::unix::fs::FileExt::write_all_at(&file, b"other", 5).unwrap();
+        assert!(watched.take_disturbed());
+        watched.expect_no_writes(&file, false);
         std::os::unix::fs::FileExt::write_all_at(&file, b"own", 5).unwrap();
         assert!(!watched.take_disturbed());
         drop(File::open(&path).unwrap());

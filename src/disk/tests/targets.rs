@@ -1,6 +1,8 @@
 use super::*;
 use rustix::fs::OFlags;
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 
 fn target(dir: &TestDir, name: &str) -> Place {
     Place::Partial(dir.path(name).into())
@@ -381,6 +383,45 @@ fn a_target_that_was_cut_off_is_found_although_it_grew_again() {
     assert_eq!(finish(&mut disk, &place), Ok(DiskReply::Spoiled { good: vec![false, true, true] }));
     assert!(disk.open_extent(&extent).is_ok(), "only what was just hashed is counted as good");
     put_chunk(&disk, &place, &manifest, &bytes, 0);
+    assert!(fs::read(finished(&mut disk, &place)).unwrap() == bytes);
+}
+
+#[test]
+fn a_chunk_in_which_another_program_may_have_written_is_not_judged_by_what_the_file_has() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 100_000);
+    let manifest = manifest_of(&bytes);
+    let place = target(&dir, "file");
+    open_target(&mut disk, &place, &manifest).unwrap();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let sink = Sink { place: place.clone(), offset: 0, length: 100_000, hash_as: manifest.hash_as(0) };
+    let mut intake = Intake::new(Way::Spliced);
+    let mut receive = |disk: &Disk, act: &dyn Fn()| {
+        let mut open = disk.open_sink(&sink).unwrap();
+        far.write_all(&bytes[..50_000]).unwrap();
+        while open.remaining() > 50_000 {
+            open.receive(&near, &mut intake).unwrap();
+        }
+        act();
+        far.write_all(&bytes[50_000..]).unwrap();
+        while open.remaining() > 0 {
+            open.receive(&near, &mut intake).unwrap();
+        }
+        open.finish()
+    };
+    let wrong = || {
+        let file = fs::OpenOptions::new().write(true).open(dir.path("file.part")).unwrap();
+        file.write_all_at(&[7; 90_000], 1000).unwrap();
+        file.set_len(10).unwrap();
+    };
+    assert_eq!(receive(&disk, &|| ()), Ok(manifest.hash()));
+    assert_eq!(receive(&disk, &wrong).unwrap_err().kind, DiskErrorKind::Changed);
+    // From now on it is hashed as it came, whatever the other program does.
+    assert_eq!(receive(&disk, &wrong), Ok(manifest.hash()));
+    assert_eq!(finish(&mut disk, &place), Ok(DiskReply::Spoiled { good: vec![false] }));
+    assert_eq!(receive(&disk, &|| ()), Ok(manifest.hash()));
     assert!(fs::read(finished(&mut disk, &place)).unwrap() == bytes);
 }
 

@@ -333,3 +333,16 @@ fn a_quiet_stream_is_closed_and_nothing_is_left_armed() {
         assert_eq!((node.transfer.streams(), node.transfer.next_deadline()), (0, None));
     }
 }
+
+#[test]
+fn a_chunk_that_another_program_may_have_written_over_comes_again_and_is_no_fault_of_its_source() {
+    let mut world = World::new(2);
+    let bytes = content(4 * CHUNK_BYTES_MIN as usize, 9);
+    let hash = world.nodes[1].share(&bytes).hash();
+    world.nodes[0].sink_error = Some(disk_error(DiskErrorKind::Changed));
+    world.fetch(0, 1, hash, &[1]);
+    assert!(world.run(60, |world| world.is_complete(0, 1)));
+    assert_eq!(world.counter(0, "chunk_doubtful"), 1);
+    assert!(!world.has_event(0, |event| matches!(event, TransferEvent::SourceBad { .. })));
+    assert!(world.nodes[0].files[&target()] == bytes);
+}

@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) corrupt: bool,
     pub(super) unreadable: bool,
     pub(super) disk_full: bool,
+    /// What the next sink that is full says instead of what it hashed to.
+    pub(super) sink_error: Option<DiskError>,
     pub(super) blocks_sent: u32,
     manifests: BTreeMap<DownloadId, Arc<Manifest>>,
     sinks: HashMap<StreamId, (Sink, Vec<u8>)>,
@@ -96,6 +98,7 @@ impl World {
                 corrupt: false,
                 unreadable: false,
                 disk_full: false,
+                sink_error: None,
                 blocks_sent: 0,
                 manifests: BTreeMap::new(),
                 sinks: HashMap::new(),
@@ -421,6 +424,9 @@ impl Node {
         if collected.len() < sink.length as usize {
             self.sinks.insert(stream, (sink, collected));
             return;
+        }
+        if let Some(error) = self.sink_error.take() {
+            return self.transfer.handle_sunk(now, stream, Err(error));
         }
         let mut hasher = sink.hash_as.hasher();
         hasher.update(&collected);
