@@ -125,18 +125,19 @@ fn content_that_does_not_verify_exits_6() {
     assert!(ended.stderr.contains("every source sent wrong bytes"), "{}", ended.stderr);
     assert_eq!(ended.text(), "");
 
-    let scratch = Scratch::new();
-    let path = scratch.file("cache", b"wrong");
+    let content = json!({"event": "content", "offset": 0, "length": 5, "file_length": 5});
     let done = json!({
-        "event": "done", "reply": "get", "hash": unknown(), "length": 5, "path": path, "sources": 1
+        "event": "done", "reply": "read", "hash": unknown(), "length": 5, "start": 0, "bytes": 5, "sources": 1
     });
-    FakeDaemon::answering(&done).elver(["get", &unknown(), "-o", "-"]).expect(6);
+    let answer = format!("{content}\nwrong{done}\n").into_bytes();
+    FakeDaemon::writing(answer).elver(["get", &unknown(), "-o", "-"]).expect(6);
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_reason_to_panic() {
     let file = json!({
-        "hash": unknown(), "length": 1, "path": "/x", "copies": 1, "replicas": 1, "have": 1, "cached": false
+        "hash": unknown(), "length": 1, "path": "/x", "copies": 1, "replicas": 1, "have": 1, "cached": false,
+        "state": "shared"
     });
     let files = vec![file; 10_000];
     let daemon = FakeDaemon::answering(&json!({"event": "done", "reply": "list", "files": files}));
@@ -234,8 +235,12 @@ fn a_file_is_got_at_another_node() {
     let arguments = ["get", &hash(&content), "-o", copy.to_str().unwrap()];
     assert_eq!(b.elver(arguments).expect(0).text(), "");
     assert_eq!(std::fs::read(&copy).unwrap(), content);
+    // What is there already is what was asked for; anything else is not replaced.
+    b.elver(arguments).expect(0);
+    std::fs::write(&copy, "mine").unwrap();
     let again = b.elver(arguments).expect(1);
     assert!(again.stderr.contains("--force"), "{}", again.stderr);
+    assert_eq!(std::fs::read(&copy).unwrap(), b"mine");
     assert!(b.elver(["get", &hash(&content), "-o", "-"]).expect(0).stdout == content);
 }
 

@@ -64,11 +64,6 @@ impl Pipeline {
         }
     }
 
-    /// How many commands wait for their answers.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Whether a command can be given now: the one before has left.
     pub(super) fn has_room(&self) -> bool {
         self.unsent.is_empty()

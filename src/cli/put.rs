@@ -45,7 +45,7 @@ const UNDER_WAY_MAX: usize = 256;
 
 /// Puts every file, whatever becomes of the others, and tells the results in the order of the arguments.
 pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exit, CommandError> {
-    let mut run = Run::new(context, arguments)?;
+    let mut run = Run::new(context, arguments);
     let mut next = 0;
     while run.told < arguments.files.len() {
         while next < arguments.files.len() && run.has_room() {
@@ -53,7 +53,7 @@ pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exi
             next += 1;
         }
         run.tell(context)?;
-        if run.pipeline.waiting() > 0 {
+        if !run.under_way.is_empty() {
             run.hear(context)?;
         }
     }
@@ -63,7 +63,10 @@ pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exi
 /// The files of one `put`.
 struct Run<'a> {
     arguments: &'a PutArguments,
-    pipeline: Pipeline,
+    /// Where the daemon is.
+    dir: PathBuf,
+    /// The connection, made for the first file that can be put.
+    pipeline: Option<Pipeline>,
     /// The files that the daemon is busy with, by the numbers of their commands.
     under_way: BTreeMap<u64, usize>,
     /// Those that are done and wait for an earlier one, and what became of them.
@@ -85,24 +88,25 @@ struct Stored {
 }
 
 impl<'a> Run<'a> {
-    fn new(context: &Context, arguments: &'a PutArguments) -> Result<Self, CommandError> {
+    fn new(context: &Context, arguments: &'a PutArguments) -> Self {
         let name = match &arguments.files[..] {
             [file] => shown(file),
             files => format!("{} files", files.len()),
         };
-        Ok(Run {
+        Run {
             arguments,
-            pipeline: Pipeline::connect(&context.dir)?,
+            dir: context.dir.clone(),
+            pipeline: None,
             under_way: BTreeMap::new(),
             done: BTreeMap::new(),
             told: 0,
             exit: Exit::Done,
             meter: Meter::new(context.shows_progress(), &name),
-        })
+        }
     }
 
     fn has_room(&self) -> bool {
-        self.under_way.len() < UNDER_WAY_MAX && self.pipeline.has_room()
+        self.under_way.len() < UNDER_WAY_MAX && self.pipeline.as_ref().is_none_or(Pipeline::has_room)
     }
 
     /// Opens a file and asks the daemon to share it.
@@ -117,14 +121,19 @@ impl<'a> Run<'a> {
             }
         };
         let command = Command::Put { path, replicas: self.arguments.replicas, lifetime: self.arguments.ttl };
-        let id = self.pipeline.send(&command, file.as_ref().map(File::as_fd))?;
+        let pipeline = match &mut self.pipeline {
+            Some(pipeline) => pipeline,
+            None => self.pipeline.insert(Pipeline::connect(&self.dir)?),
+        };
+        let id = pipeline.send(&command, file.as_ref().map(File::as_fd))?;
         self.under_way.insert(id, index);
         Ok(())
     }
 
     /// Takes the daemon's next answer.
     fn hear(&mut self, context: &Context) -> Result<(), CommandError> {
-        let Some((id, response)) = self.pipeline.receive()? else { return Ok(()) };
+        let Some(pipeline) = &mut self.pipeline else { return Ok(()) };
+        let Some((id, response)) = pipeline.receive()? else { return Ok(()) };
         let Some(&index) = self.under_way.get(&id) else { return Ok(()) };
         let result = match response {
             Response::Progress(progress) => {

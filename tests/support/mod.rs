@@ -254,9 +254,13 @@ pub(crate) struct FakeDaemon {
 
 impl FakeDaemon {
     pub(crate) fn answering(answer: &serde_json::Value) -> Self {
+        Self::writing(format!("{answer}\n").into_bytes())
+    }
+
+    /// A daemon that answers with these bytes.
+    pub(crate) fn writing(answer: Vec<u8>) -> Self {
         let scratch = Scratch::new();
         let listener = UnixListener::bind(scratch.path().join("control.sock")).expect("a control socket");
-        let line = format!("{answer}\n");
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.expect("a connection");
@@ -264,7 +268,7 @@ impl FakeDaemon {
                 // Nobody has a command who only wants the thread to end.
                 match BufReader::new(&stream).read_line(&mut command) {
                     Ok(0) | Err(_) => return,
-                    Ok(_) => drop(stream.write_all(line.as_bytes())),
+                    Ok(_) => drop(stream.write_all(&answer)),
                 }
             }
         });
