@@ -11,6 +11,7 @@
 //! | `pieces/ab/abcd…` | stored pieces, by key |
 //! | `incoming/17` | pieces that have not been committed |
 //! | `shares/abcd…` | what is shared, with its manifest |
+//! | `reserve` | room that is given up on a full disk, so that shares can be ended |
 //! | `damaged/ages.3` | files of the node's own that it could not read, the last few |
 //! | `cache/abcd…` | files fetched without a name of the user's own |
 

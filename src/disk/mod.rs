@@ -34,6 +34,7 @@ mod raises;
 #[cfg(any(test, feature = "sim"))]
 pub mod record;
 mod recovery;
+mod reserve;
 mod settling;
 mod share_v1;
 mod shares;
@@ -67,6 +68,7 @@ use lock::Lock;
 use own::Own;
 use raises::Raises;
 use recovery::Stock;
+use reserve::Reserve;
 use settling::Settling;
 use shares::{ShareLog, Subject};
 use source::Source;
@@ -88,6 +90,8 @@ pub use sink::OpenSink;
 
 /// The most bytes that are read before another operation has its turn.
 const SLICE_BYTES: usize = 256 << 10;
+/// With so many bytes free, the node keeps a little room for itself.
+const RESERVED_FROM_BYTES: u64 = 4 << 20;
 /// What an operation that is over at once costs of a turn's budget.
 const OPERATION_COST: u64 = 16 << 10;
 
@@ -101,6 +105,7 @@ pub struct Disk {
     diary: Diary,
     /// Whether every directory that something is to lie in is there.
     roomy: bool,
+    reserve: Reserve,
     lock: Lock,
     watch: Watch,
     /// Descriptors that users' programs passed and no operation has taken yet.
@@ -151,6 +156,7 @@ impl Disk {
             Some(secret) => secret,
             None => state::make_secret(&layout)?,
         };
+        let reserve = Reserve::new(&layout);
         let watch = Watch::new(&layout, secret);
         let there = |share: &&Share| !share.synced && share.state == ShareState::Present;
         let unsynced = recovered.shares.iter().filter(there);
@@ -160,6 +166,7 @@ impl Disk {
             layout,
             diary,
             roomy,
+            reserve,
             lock,
             watch,
             passed: BTreeMap::new(),
@@ -295,7 +302,11 @@ impl Disk {
 
     /// Looks at the node's directory; `trying` writes and syncs a few bytes there.
     pub fn look(&mut self, trying: bool) -> Result<DiskLook, DiskError> {
-        self.watch.look(&self.layout, &mut self.lock, trying)
+        let look = self.watch.look(&self.layout, &mut self.lock, trying)?;
+        if look.free_bytes >= RESERVED_FROM_BYTES {
+            self.reserve.keep();
+        }
+        Ok(look)
     }
 
     /// Works for one turn of the loop. It reads at most `budget_bytes`, and syncs about as many and one piece more.
@@ -308,7 +319,7 @@ impl Disk {
         // A stream of commits leaves a quarter to the others.
         let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
         let rest = self.run_commits(left - kept, budget_bytes, more);
-        self.shares.flush(more || !self.tasks.is_empty(), &mut self.done);
+        self.shares.flush(more || !self.tasks.is_empty(), &mut self.reserve, &mut self.done);
         self.run_tasks(rest + kept);
         self.settle();
     }
@@ -341,7 +352,7 @@ impl Disk {
             self.unopened.clear();
             self.settling.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
-            self.shares.flush(more, &mut self.done);
+            self.shares.flush(more, &mut self.reserve, &mut self.done);
         }
         self.idle_tasks.clear();
         self.sync_downloads();
@@ -366,7 +377,7 @@ impl Disk {
                 }
             }
         }
-        self.shares.flush(false, &mut self.done);
+        self.shares.flush(false, &mut self.reserve, &mut self.done);
         while let Some(done) = self.done.pop_front() {
             if let Err(error) = done.result {
                 log::warn!("{error}");

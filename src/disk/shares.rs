@@ -10,12 +10,13 @@
 
 use super::damaged::Damaged;
 use super::durable::{Replace, replace};
-use super::error::{failed, refused};
+use super::error::{failed, kind_of, refused};
 use super::extent::{open_regular, stamp_of};
 use super::files::{
     self, Open, remove, rename, sync_all, sync_data, sync_directory, sync_directory_of_others, write_at,
 };
 use super::layout::{Layout, temporary};
+use super::reserve::Reserve;
 use crate::id::Key;
 use crate::io::{
     DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, FileStamp, Mode, Place, Share, ShareState,
@@ -116,6 +117,8 @@ pub(super) struct ShareLog {
     /// Records that wait to be written and synced, and who waits for them.
     pending: Vec<u8>,
     waiting: Vec<DiskId>,
+    /// Whether a claim is to end with them.
+    ending: bool,
     turns: u32,
 }
 
@@ -145,6 +148,7 @@ impl ShareLog {
             unwritten: None,
             pending: Vec::new(),
             waiting: Vec::new(),
+            ending: false,
             turns: 0,
         }
     }
@@ -212,11 +216,12 @@ impl ShareLog {
     /// Ends a claim. It is answered once that is durable.
     pub(super) fn forget(&mut self, id: DiskId, share: &Share) {
         encode(&mut self.pending, share, END);
+        self.ending = true;
         self.waiting.push(id);
     }
 
     /// Writes and syncs what waits, if it need not wait any more. `more` says that others may still join.
-    pub(super) fn flush(&mut self, more: bool, done: &mut VecDeque<DiskDone>) {
+    pub(super) fn flush(&mut self, more: bool, reserve: &mut Reserve, done: &mut VecDeque<DiskDone>) {
         if self.waiting.is_empty() {
             return;
         }
@@ -225,13 +230,26 @@ impl ShareLog {
             return;
         }
         self.turns = 0;
-        let before = self.end;
-        let written = self.write_pending().and_then(|()| self.sync().inspect_err(|_| self.end = before));
+        let ending = core::mem::take(&mut self.ending);
+        let pending = if ending { self.pending.clone() } else { Vec::new() };
+        let mut written = self.write_and_sync();
+        let full = written.as_ref().is_err_and(|error| kind_of(error) == DiskErrorKind::NoSpace);
+        if ending && full && reserve.give_up() {
+            // On a full disk it is the end of a share that makes room.
+            self.pending = pending;
+            written = self.write_and_sync();
+        }
         let result = match written {
             Ok(()) => Ok(DiskReply::Done),
             Err(error) => Err(failed("write", &self.path, error)),
         };
         done.extend(self.waiting.drain(..).map(|id| DiskDone { id, result: result.clone() }));
+    }
+
+    fn write_and_sync(&mut self) -> io::Result<()> {
+        let before = self.end;
+        self.write_pending()?;
+        self.sync().inspect_err(|_| self.end = before)
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
