@@ -194,7 +194,10 @@ pub struct Node {
 
 /// What is to happen when a disk operation ends.
 enum Waiting {
+    /// Nothing; the file is the node's own.
     Nothing,
+    /// Nothing; the file is the user's, so that its trouble says nothing of the node's disk.
+    UsersFile,
     Put(CommandId),
     /// A claim is looked at again.
     Examine,
@@ -508,6 +511,12 @@ impl Node {
             },
         };
         match waiting {
+            Waiting::UsersFile => {
+                if let Err(error) = done.result {
+                    log::warn!("{error}");
+                    self.counters.disk_errors += 1;
+                }
+            }
             Waiting::Nothing => {
                 if let Err(error) = done.result {
                     self.own_file_failed(now, &error);

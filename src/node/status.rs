@@ -326,6 +326,7 @@ pub(super) fn sent_wrong_content(count: u32) -> String {
 pub(super) fn failure_of(error: &DiskError) -> FailureReason {
     match error.kind {
         DiskErrorKind::NoSpace => FailureReason::NoSpace,
+        DiskErrorKind::Busy => FailureReason::Busy,
         _ => FailureReason::Failed,
     }
 }

@@ -445,6 +445,11 @@ impl Download {
 
     // The end.
 
+    /// Nothing waits for the answer. Only in the cache is the file the node's own.
+    fn unawaited(&self) -> Waiting {
+        if matches!(self.place, Place::Cache(_)) { Waiting::Nothing } else { Waiting::UsersFile }
+    }
+
     /// Another program wrote into the file: what is not good any more is fetched again.
     fn spoiled(&mut self, now: Instant, good: &[bool], machines: &mut Machines) {
         let Some(chunks) = &mut self.chunks else { return debug_assert!(false, "the root is known") };
@@ -507,7 +512,7 @@ impl Download {
         machines.store.end_partial(&self.hash);
         if self.phase != Phase::Root {
             let close = DiskOp::CloseTarget { place: self.place.clone(), delete: have == 0 };
-            machines.disk(close, Waiting::Nothing);
+            machines.disk(close, self.unawaited());
         }
         self.end(Err(Failure { reason, message }), machines);
     }
