@@ -30,8 +30,8 @@ impl Kept {
         }
         if self.files.len() >= self.most && !self.files.contains_key(&source.path) {
             let what = format_args!(
-                "may be read by you and not by the node, which keeps {} such files open already; \
-                 let the node's user read it, or raise descriptors-shared-max",
+                "may be read by you and not by the node, which keeps {} such files open already: \
+                 let the node's user read it",
                 self.files.len()
             );
             return Err(refused(DiskErrorKind::Denied, &source.path, what));
