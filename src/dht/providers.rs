@@ -2,7 +2,7 @@
 
 use crate::id::{Distance, Key, NodeId, PublicKey};
 use crate::rng::Rng;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::message::NotStored;
 use crate::wire::provider::ProviderRecord;
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ pub(super) struct Providers {
     per_file: usize,
     files: BTreeMap<Distance, Vec<Kept>>,
     length: usize,
+    /// No record expires before this: until then there is no need to look for one that has.
+    first_expiry: Option<Instant>,
 }
 
 struct Kept {
@@ -35,7 +37,7 @@ impl Kept {
 impl Providers {
     /// Room for `capacity` records at the node `own`, `per_file` for each file.
     pub(super) fn new(own: NodeId, capacity: usize, per_file: usize) -> Self {
-        Providers { own, capacity, per_file, files: BTreeMap::new(), length: 0 }
+        Providers { own, capacity, per_file, files: BTreeMap::new(), length: 0, first_expiry: None }
     }
 
     /// What [`store`](Providers::store) would say without looking at the signature; `None` when the record would
@@ -62,6 +64,7 @@ impl Providers {
             if record.sequence() != known.record.sequence() || known.expires <= now {
                 let expires = if record.lifetime() == 0 { known.expires } else { expires };
                 *known = Kept { record: *record, expires };
+                self.first_expiry = earliest(self.first_expiry, Some(expires));
             }
             return NotStored::Nothing;
         }
@@ -73,6 +76,7 @@ impl Providers {
         }
         self.files.entry(place).or_default().push(Kept { record: *record, expires });
         self.length += 1;
+        self.first_expiry = earliest(self.first_expiry, Some(expires));
         NotStored::Nothing
     }
 
@@ -127,6 +131,7 @@ impl Providers {
             !kept.is_empty()
         });
         self.length = self.files.values().map(Vec::len).sum();
+        self.first_expiry = self.files.values().flatten().map(|kept| kept.expires).min();
     }
 
     fn make_room(&mut self, now: Instant, place: &Distance) -> bool {
@@ -134,7 +139,7 @@ impl Providers {
             let of_file = providers.files.get(place).map_or(0, Vec::len);
             (of_file < providers.per_file, providers.length < providers.capacity)
         };
-        if fits(self) != (true, true) {
+        if fits(self) != (true, true) && self.first_expiry.is_some_and(|at| at <= now) {
             self.expire(now);
         }
         match fits(self) {
