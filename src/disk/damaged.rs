@@ -1,13 +1,17 @@
 //! Files of the node's own that it cannot read: set aside, not deleted, in case a person wants to see what became of them.
 
-use super::files::{make_directory, remove, rename, sync_directory};
+use super::files::{Open, make_directory, open, remove, rename, sync_directory, write_at};
 use super::layout::Layout;
+use rustix::fs::OFlags;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// How many are kept. The oldest go first.
 const KEPT_MAX: usize = 16;
+/// Bytes copied at a time.
+const COPIED_BYTES: usize = 64 << 10;
 
 /// The directory `damaged`, made when it is first needed.
 pub(super) struct Damaged {
@@ -34,7 +38,39 @@ impl Damaged {
         }
     }
 
-    fn move_away(&self, path: &Path) -> std::io::Result<PathBuf> {
+    /// Keeps a copy of a file that goes on being used until another takes its place.
+    pub(super) fn keep_copy(&self, path: &Path, why: &str) {
+        match self.copy(path) {
+            Ok(to) => log::warn!("{} is damaged ({why}); a copy is kept as {}", path.display(), to.display()),
+            Err(error) => log::warn!("{} is damaged ({why}); no copy could be kept: {error}", path.display()),
+        }
+    }
+
+    fn copy(&self, path: &Path) -> io::Result<PathBuf> {
+        let to = self.next_name(path)?;
+        let mut from = File::open(path)?;
+        let file = open(&to, Open::Empty, 0o600, OFlags::empty())?;
+        let (mut buffer, mut offset) = (vec![0; COPIED_BYTES], 0);
+        loop {
+            let read = from.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(to);
+            }
+            write_at(&file, &to, &buffer[..read], offset)?;
+            offset += read as u64;
+        }
+    }
+
+    fn move_away(&self, path: &Path) -> io::Result<PathBuf> {
+        let to = self.next_name(path)?;
+        rename(path, &to)?;
+        // Lest a power cut bring the damaged file back: then it is set aside once more.
+        sync_directory(&self.directory)?;
+        Ok(to)
+    }
+
+    /// A name in the directory that is not taken. The oldest files give way.
+    fn next_name(&self, path: &Path) -> io::Result<PathBuf> {
         if !self.directory.is_dir() {
             make_directory(&self.directory)?;
         }
@@ -45,11 +81,7 @@ impl Damaged {
         }
         let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
         name.push(format!(".{number}"));
-        let to = self.directory.join(name);
-        rename(path, &to)?;
-        // Lest a power cut bring the damaged file back: then it is set aside once more.
-        sync_directory(&self.directory)?;
-        Ok(to)
+        Ok(self.directory.join(name))
     }
 
     /// What is kept, in the order in which it was set aside.

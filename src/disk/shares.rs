@@ -13,7 +13,8 @@ use super::durable::{Replace, replace};
 use super::error::{failed, kind_of, refused};
 use super::extent::{open_regular, stamp_of};
 use super::files::{
-    self, Open, remove, rename, sync_all, sync_data, sync_directory, sync_directory_of_others, write_at,
+    self, Open, remove, rename, set_length, sync_all, sync_data, sync_directory, sync_directory_of_others,
+    write_at,
 };
 use super::layout::{Layout, temporary};
 use super::reserve::Reserve;
@@ -157,7 +158,8 @@ impl ShareLog {
         !self.waiting.is_empty()
     }
 
-    /// Reads the log. One that is damaged or not of this version is set aside.
+    /// Reads the log. A copy is kept of one that is damaged or not of this version: the log itself stays until another
+    /// takes its place, since this start may be cut short as well.
     pub(super) fn read(&mut self, damaged: &Damaged, clean: bool) -> io::Result<Contents> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::default()),
@@ -165,9 +167,9 @@ impl ShareLog {
         };
         let contents = read_all(file)?;
         if !contents.found {
-            damaged.set_aside(&self.path, "it is no list of shares of this version: put them in again");
+            damaged.keep_copy(&self.path, "it is no list of shares of this version: put them in again");
         } else if contents.torn_inside || (clean && contents.damaged > 0) {
-            damaged.set_aside(&self.path, "some shares may be lost: `elver ls` shows what is left");
+            damaged.keep_copy(&self.path, "some shares may be lost: `elver ls` shows what is left");
         }
         Ok(contents)
     }
@@ -262,8 +264,12 @@ impl ShareLog {
             self.file = Some(files::open(&self.path, Open::Existing, 0o600, OFlags::empty())?);
         }
         if let Some(file) = &self.file {
-            // What a failed write leaves behind the end is written over by the next.
-            write_at(file, &self.path, &pending, self.end)?;
+            let written = write_at(file, &self.path, &pending, self.end);
+            if written.is_err() {
+                // Whole records that a failed write leaves behind the end would come to life behind the next ones.
+                self.distrusted |= set_length(file, &self.path, self.end).is_err();
+            }
+            written?;
             self.end += pending.len() as u64;
         }
         Ok(())
