@@ -448,18 +448,6 @@ fn a_download_ends_when_who_asked_for_it_goes_away() {
 }
 
 #[test]
-fn one_command_too_many_is_told_so() {
-    use std::io::BufRead;
-    let swarm = Swarm::start(1);
-    let connect =
-        || std::os::unix::net::UnixStream::connect(swarm.nodes[0].dir.join("control.sock")).unwrap();
-    let mut clients: Vec<_> = (0..65).map(|_| connect()).collect();
-    let mut said = String::new();
-    std::io::BufReader::new(clients.pop().unwrap()).read_line(&mut said).unwrap();
-    assert!(said.contains("try again"), "{said}");
-}
-
-#[test]
 fn a_holder_that_falls_silent_keeps_nobody_from_a_quorum() {
     let swarm = Swarm::start(3);
     let source = file(&swarm.dir, "source", 31, 48 * MIB);
