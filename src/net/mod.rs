@@ -465,7 +465,7 @@ impl Driver {
 
     /// How long the poll may wait; `None` is until something happens.
     fn time_left(&self) -> Option<Duration> {
-        let ready = self.udp.readable
+        let ready = (self.udp.readable && self.stop_at.is_none())
             || self.acceptor.is_ready()
             || self.streams.has_ready()
             || self.control.has_ready(self.node.limits(), &self.disk)
@@ -516,6 +516,10 @@ impl Driver {
     }
 
     fn receive_datagrams(&mut self, now: Instant) {
+        // After its goodbye a node answers no more: an answer would say that it is back.
+        if self.stop_at.is_some() {
+            return;
+        }
         let mut buffer = [0; crate::wire::datagram::DATAGRAM_BYTES_MAX + 1];
         for _ in 0..DATAGRAMS_PER_TURN {
             let Some((length, from)) = self.udp.receive(&mut buffer) else { break };
