@@ -356,7 +356,9 @@ impl Disk {
         }
         self.idle_tasks.clear();
         self.sync_downloads();
-        self.save_ages(&Ages { clean: true, ..ages })
+        let settled = self.raises.settle(&self.layout).inspect_err(|error| log::warn!("{error}"));
+        // What the next start finds is counted on as it is only when the medium has it.
+        self.save_ages(&Ages { clean: settled.is_ok(), ..ages })
     }
 
     /// Makes the shares durable whose content has not been synced, so that they outlive a power cut from now on. The

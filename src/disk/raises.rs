@@ -150,10 +150,9 @@ pub(super) fn recover(
     if clean {
         return Ok(());
     }
-    let synced =
-        files::open(&path, Open::Existing, 0o600, OFlags::NOFOLLOW).and_then(|file| sync_data(&file, &path));
-    // After a failed sync the next one may succeed without the lost bytes: they are written anew instead.
-    synced.or_else(|_| write(&path, &promises))
+    // A run that was killed may have had no time to sync, or may have failed to: after that the next sync may succeed without
+    // the lost bytes. So they are written anew.
+    write(&path, &promises)
 }
 
 /// The end of the log, and what is about to go there.
@@ -165,6 +164,9 @@ pub(super) struct Raises {
     /// The length from which on the log is written anew.
     rewrite_at: u64,
     pending: Vec<(DiskId, Record)>,
+    /// Writing failed: the log may show what the medium does not have. It is written anew before anything is added, or
+    /// the run counts as one that ended in order.
+    distrusted: bool,
 }
 
 impl Raises {
@@ -206,10 +208,7 @@ impl Raises {
         let records: Vec<Record> = pending.iter().map(|(_, record)| *record).collect();
         let path = layout.file("raises");
         let result = self.append(&path, records.as_bytes()).map_err(|error| failed("write", &path, error));
-        if result.is_err() {
-            // What was written may be there or not. The next record goes behind it, into a slot that is surely free.
-            self.log = None;
-        }
+        self.distrusted |= result.is_err();
         done.extend(
             pending
                 .into_iter()
@@ -217,12 +216,27 @@ impl Raises {
         );
     }
 
+    /// Has the medium have all that the log shows.
+    pub(super) fn settle(&mut self, layout: &Layout) -> Result<(), DiskError> {
+        if !self.distrusted {
+            return Ok(());
+        }
+        let path = layout.file("raises");
+        self.write_anew(&path).map_err(|error| failed("write", &path, error))
+    }
+
+    fn write_anew(&mut self, path: &std::path::Path) -> io::Result<()> {
+        self.log = None;
+        let (promises, _) = read(path)?;
+        write(path, &promises)?;
+        self.rewrite_at = 2 * (promises.len() * RECORD_BYTES) as u64;
+        self.distrusted = false;
+        Ok(())
+    }
+
     fn append(&mut self, path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
-        if self.end >= self.rewrite_at.max(LOG_BYTES) {
-            self.log = None;
-            let (promises, _) = read(path)?;
-            write(path, &promises)?;
-            self.rewrite_at = 2 * (promises.len() * RECORD_BYTES) as u64;
+        if self.distrusted || self.end >= self.rewrite_at.max(LOG_BYTES) {
+            self.write_anew(path)?;
         }
         if self.log.is_none() {
             if path.symlink_metadata().is_err() {
