@@ -254,3 +254,39 @@ impl Raises {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::record::{self, Fault, Kind, Operation};
+    use crate::io::Mode;
+    use crate::manifest::Content;
+
+    #[test]
+    fn what_a_full_disk_left_in_the_log_is_on_the_medium_before_it_is_counted_on() {
+        let root = std::env::temp_dir().join(format!("elver-raises-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let layout = Layout::new(root.clone());
+        let (key, content, mode) = (Key([7; 32]), Content::File, Mode::of(0o644));
+        let stored = PieceMeta { key, content, length: 9, input_offset: 0, replicas: 2, mode, expires: 10 };
+        let mut raises = Raises::default();
+        let mut done = VecDeque::new();
+        raises.pending.push((DiskId(1), Record::new(&stored, 3, 20)));
+        // All of the record is written, and yet it is not synced.
+        record::plan(|attempt| (attempt.kind == Kind::Write).then_some(Fault::Full(RECORD_BYTES)));
+        raises.flush(&layout, &mut done);
+        record::end_plan();
+        let error = done.pop_front().unwrap().result.unwrap_err();
+        assert_eq!(error.kind, DiskErrorKind::NoSpace);
+        assert_eq!(read(&layout.file("raises")).unwrap().0.len(), 1);
+        record::begin(None);
+        raises.settle(&layout).unwrap();
+        raises.settle(&layout).unwrap();
+        let syncs = record::end().into_iter().filter(|operation| matches!(operation, Operation::Sync { .. }));
+        assert_eq!(syncs.count(), 2, "its data and its name, once");
+        record::begin(None);
+        recover(&layout, &mut [stored], false, true).unwrap();
+        assert!(!record::end().is_empty(), "a run that was killed may have left it to nobody");
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}
