@@ -90,7 +90,7 @@ impl Transfer {
     }
 
     /// Goes on with the chunks of a file that `have` lacks, each into a file of its own
-    /// ([`Place::Window`](crate::io::Place::Window)): in their order, and those from `edge` on not before
+    /// ([`Place::Window`]): in their order, and those from `edge` on not before
     /// [`advance`](Transfer::advance) says so. Whoever reads them removes the files. Nothing of it is offered to others,
     /// and nobody hears of it. False when there are too many downloads.
     pub fn begin_window(
