@@ -29,7 +29,7 @@
 //!             Response::Progress(progress) => println!("{} of {} bytes", progress.done, progress.total),
 //!             Response::Done(_) if id == get => break 'waiting,
 //!             Response::Failed(failure) => return Err(failure.message.into()),
-//!             Response::Done(_) => {}
+//!             Response::Done(_) | Response::Content(_) => {}
 //!         }
 //!     }
 //! }
