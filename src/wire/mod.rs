@@ -11,6 +11,7 @@
 //! - [`gossip`]: the body in which states travel; [`address`]: what an address tells by itself.
 //! - [`reconcile`]: what nodes tell each other about what they hold.
 //! - [`frame`]: what goes over TCP streams; [`inspect`]: what a node says there of its copies.
+//! - `layout`: what every parser checks first.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
 
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod gossip;
 pub mod header;
 pub mod inspect;
+mod layout;
 pub mod message;
 pub mod network;
 pub mod outbox;

@@ -1,0 +1,500 @@
+//! Frames: what goes over a TCP stream between two nodes.
+//!
+//! Each end first sends a hello, then a proof: its signature over both hellos, nonces included. Before both proofs
+//! are checked no other frame is accepted. Then either end may ask the other for pieces and offer it pieces. A
+//! *piece* is what has a key of its own: a chunk, a manifest, or a file of one chunk.
+//!
+//! Content is not part of a frame: [`Frame::Block`] and [`Frame::StoreData`] announce how many raw bytes follow them,
+//! so that those can go from file to socket to file without passing through a parser.
+//!
+//! [`Frame`] is the table of kinds: each line has a kind's number, its fields and its body, a fixed layout in the file of its
+//! family. Everything else follows from the table: which numbers are known, how long a frame may be, and the tests that
+//! every kind must pass.
+//!
+//! - `hello`: the handshake.
+//! - `piece`: asking for pieces and getting them; `refusal`: why a node sends or takes none.
+//! - `store`: offering pieces to their holders.
+//! - `inspect`: asking how safe pieces are.
+//! - `swarm`: what the nodes that fetch a file tell each other about it.
+
+mod hello;
+mod inspect;
+mod piece;
+mod refusal;
+mod store;
+mod swarm;
+
+pub use hello::Hello;
+pub use piece::WHICH_KEYS_MAX;
+pub use refusal::Refusal;
+pub use store::Offer;
+pub use swarm::{GAINED_CHUNKS_MAX, SOURCES_MAX};
+
+use super::Refused;
+use super::contact::WireContact;
+use super::inspect::WireInspectEntry;
+use crate::id::Key;
+use crate::io::Mode;
+use crate::manifest::Content;
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The start of every frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FrameHead {
+    /// Bytes of the body.
+    length: U32,
+    kind: u8,
+    reserved: [u8; 3],
+}
+
+/// The size of a frame's head: the body's length, the kind's number, and three zeros.
+pub const FRAME_HEAD_BYTES: usize = 8;
+const _: () = assert!(size_of::<FrameHead>() == FRAME_HEAD_BYTES);
+
+/// The most bytes of a frame, head included.
+pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + longest_body();
+const _: () = assert!(FRAME_BYTES_MAX == 4112, "a stream's buffer is as large as the largest frame");
+
+/// The size of the shortest frames that raw bytes follow.
+const FRAME_BYTES_MIN: usize = FRAME_HEAD_BYTES + 8;
+
+/// The body of one kind of frame. Its `write` is a function of its own, since every kind has other fields.
+trait Body {
+    /// The most bytes that it takes.
+    const BYTES_MAX: usize;
+
+    /// Reads a body of at most [`BYTES_MAX`](Body::BYTES_MAX) bytes.
+    fn parse(bytes: &[u8]) -> Result<Frame<'_>, Refused>;
+
+    /// Frames of the kind for the tests of every kind; the longest one there is must be among them.
+    #[cfg(test)]
+    fn examples() -> Vec<Frame<'static>>;
+}
+
+/// A line of the table of kinds.
+struct Kind {
+    number: u8,
+    body_bytes_max: usize,
+    parse: for<'a> fn(&'a [u8]) -> Result<Frame<'a>, Refused>,
+}
+
+/// Declares every kind of frame once: `number => Kind { fields } as body`.
+macro_rules! kinds {
+    (
+        $(#[$about_frame:meta])*
+        pub enum $Frame:ident<$life:lifetime> {$(
+            $(#[$about:meta])*
+            $number:literal => $Kind:ident
+                $( ( $whole:ident: $Whole:ty ) )?
+                $( { $( $(#[$what:meta])* $field:ident: $Field:ty, )+ } )?
+                as $Body:ty,
+        )+}
+    ) => {
+        $(#[$about_frame])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $Frame<$life> {$(
+            $(#[$about])*
+            $Kind $( ($Whole) )? $( { $( $(#[$what])* $field: $Field, )+ } )?,
+        )+}
+
+        const KINDS: &[Kind] = &[$(
+            Kind { number: $number, body_bytes_max: <$Body>::BYTES_MAX, parse: <$Body as Body>::parse },
+        )+];
+
+        impl $Frame<'_> {
+            /// Appends the body to `out`; returns the kind's number.
+            fn write_body(&self, out: &mut Vec<u8>) -> u8 {
+                match *self {$(
+                    $Frame::$Kind $( ($whole) )? $( { $($field),+ } )? => {
+                        <$Body>::write(out $(, $whole)? $( $(, $field)+ )?);
+                        $number
+                    }
+                )+}
+            }
+        }
+
+        #[cfg(test)]
+        fn examples() -> Vec<(u8, Vec<Frame<'static>>)> {
+            vec![$( ($number, <$Body>::examples()) ),+]
+        }
+    };
+}
+
+kinds! {
+    /// A frame, parsed in place or to be written. Numbers are never reused.
+    pub enum Frame<'a> {
+        /// HELLO: the sender's key and network (handshake, step 1).
+        1 => Hello(hello: &'a Hello) as Hello,
+
+        /// PROOF: the sender's signature over both hellos (handshake, step 2).
+        2 => Proof {
+            /// See [`Network::handshake_digest`](super::network::Network::handshake_digest).
+            signature: &'a [u8; 64],
+        } as hello::ProofBody,
+
+        /// REQUEST: the sender wants the piece with this key, whatever it is.
+        3 => Request {
+            /// Chosen by the sender; repeated in the answer.
+            request: u32,
+            /// The piece.
+            key: Key,
+        } as piece::RequestBody,
+
+        /// BLOCK: `length` raw bytes of the piece follow: all of it, and no more than a piece of its kind may have.
+        4 => Block {
+            /// The request that this answers.
+            request: u32,
+            /// What the piece is.
+            content: Content,
+            /// Its length.
+            length: u32,
+            /// Of the piece under a file's own hash: the file's mode. A hint.
+            mode: Mode,
+        } as piece::BlockBody,
+
+        /// REFUSE: the sender refuses a request or an offer.
+        5 => Refuse {
+            /// The request.
+            request: u32,
+            /// Why.
+            reason: Refusal,
+        } as refusal::RefuseBody,
+
+        /// CANCEL: the sender does not need the piece any more. A block that is on its way still arrives.
+        6 => Cancel {
+            /// The request.
+            request: u32,
+        } as piece::CancelBody,
+
+        /// WHICH: the sender asks which of these pieces the other end has. At most [`WHICH_KEYS_MAX`].
+        7 => Which {
+            /// Chosen by the sender; repeated in the answer.
+            question: u32,
+            /// The pieces.
+            keys: &'a [Key],
+        } as piece::WhichBody,
+
+        /// HAVE: bit `i` (of byte `i / 8`, the lowest first) is set when the sender has piece `i` of the question.
+        8 => Have {
+            /// The question.
+            question: u32,
+            /// One bit for each key; the others are zero.
+            bitmap: [u8; WHICH_KEYS_MAX / 8],
+        } as piece::HaveBody,
+
+        /// STORE: the sender offers a piece that the other end is to keep.
+        9 => Store {
+            /// Chosen by the sender; repeated in the answers.
+            request: u32,
+            /// The piece.
+            offer: Offer,
+        } as store::StoreBody,
+
+        /// ACCEPT: the sender takes the offered piece; or, when `have` is set, it has the piece on disk already.
+        10 => Accept {
+            /// The offer.
+            request: u32,
+            /// No need to send it.
+            have: bool,
+        } as store::AcceptBody,
+
+        /// STORE DATA: `length` raw bytes of the offered piece follow: all of it, at most
+        /// [`CHUNK_BYTES_MAX`](crate::manifest::CHUNK_BYTES_MAX).
+        11 => StoreData {
+            /// The offer.
+            request: u32,
+            /// The piece's length.
+            length: u32,
+        } as store::StoreDataBody,
+
+        /// STORED: the piece is on the sender's disk and will survive a power cut.
+        12 => Stored {
+            /// The offer.
+            request: u32,
+        } as store::StoredBody,
+
+        /// INSPECT: the sender asks how safe these pieces are. At most
+        /// [`INSPECT_KEYS_MAX`](super::inspect::INSPECT_KEYS_MAX).
+        13 => Inspect {
+            /// Chosen by the sender; repeated in the answer.
+            question: u32,
+            /// The pieces.
+            keys: &'a [Key],
+        } as inspect::InspectBody,
+
+        /// INSPECTED: what the sender has of each piece of the question, in its order, and what it knows of other copies.
+        14 => Inspected {
+            /// The question.
+            question: u32,
+            /// Each of them has a value when it was parsed.
+            entries: &'a [WireInspectEntry],
+        } as inspect::InspectedBody,
+
+        /// FOLLOW: the sender is fetching this file, and wants to know which of its chunks the other end gains, and which
+        /// other nodes fetch or serve it. There is no answer as such.
+        15 => Follow {
+            /// The file.
+            file: Key,
+            /// The sender has all of the file now, and wants to hear no more.
+            over: bool,
+        } as swarm::FollowBody,
+
+        /// GAINED: the sender has these chunks of a file that the other end follows; at most [`GAINED_CHUNKS_MAX`].
+        16 => Gained {
+            /// The file.
+            file: Key,
+            /// The chunks, by their place in the file.
+            chunks: &'a [U32],
+        } as swarm::GainedBody,
+
+        /// SOURCES: these nodes fetch or serve a file that the other end follows; at most [`SOURCES_MAX`]. The sender has
+        /// streams to them. To the receiver they are unvalidated addresses.
+        17 => Sources {
+            /// The file.
+            file: Key,
+            /// The nodes. Their ages are zero.
+            contacts: &'a [WireContact],
+        } as swarm::SourcesBody,
+
+        /// UNVERIFIED: a piece that the other end has sent over this stream does not verify. It is a hint to the other end to
+        /// look at its own copy, and there is no answer.
+        18 => Unverified {
+            /// The piece.
+            key: Key,
+        } as piece::UnverifiedBody,
+    }
+}
+
+/// The longest body in the table.
+const fn longest_body() -> usize {
+    let (mut longest, mut line) = (0, 0);
+    while line < KINDS.len() {
+        if KINDS[line].body_bytes_max > longest {
+            longest = KINDS[line].body_bytes_max;
+        }
+        line += 1;
+    }
+    longest
+}
+
+/// The start of a stream's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed<'a> {
+    /// A frame, and the number of bytes that it takes.
+    Frame(Frame<'a>, usize),
+    /// The beginning of a frame: more bytes are needed.
+    Incomplete,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the frame at the start of `bytes`. A length above the bound of the frame's kind is refused at the head, before
+    /// any byte of the body is awaited.
+    pub fn parse(bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
+        let Ok((head, rest)) = FrameHead::ref_from_prefix(bytes) else {
+            return Ok(Parsed::Incomplete);
+        };
+        let kind = KINDS.iter().find(|kind| kind.number == head.kind).ok_or(Refused::Kind)?;
+        if head.reserved != [0; 3] {
+            return Err(Refused::Reserved);
+        }
+        let length = head.length.get() as usize;
+        if length > kind.body_bytes_max {
+            return Err(Refused::Length);
+        }
+        match rest.get(..length) {
+            Some(body) => Ok(Parsed::Frame((kind.parse)(body)?, FRAME_HEAD_BYTES + length)),
+            None => Ok(Parsed::Incomplete),
+        }
+    }
+
+    /// The number of further bytes needed before `bytes` can be a whole frame. A caller that reads no more than that never
+    /// reads into the raw bytes that may follow the frame.
+    pub fn lacking(bytes: &[u8]) -> usize {
+        let whole = match FrameHead::ref_from_prefix(bytes) {
+            Ok((head, _)) => FRAME_HEAD_BYTES + (head.length.get() as usize).min(FRAME_BYTES_MAX),
+            Err(_) => FRAME_BYTES_MIN,
+        };
+        whole.saturating_sub(bytes.len()).max(1)
+    }
+
+    /// Appends the frame to `out`.
+    ///
+    /// # Panics
+    /// When it has more keys, entries, chunks or contacts than its kind may have.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
+        let number = self.write_body(out);
+        let length = out.len() - start - FRAME_HEAD_BYTES;
+        let kind = KINDS.iter().find(|kind| kind.number == number);
+        assert!(kind.is_some_and(|kind| length <= kind.body_bytes_max), "too much for one frame: {self:?}");
+        let head = FrameHead { length: U32::new(length as u32), kind: number, reserved: [0; 3] };
+        out[start..start + FRAME_HEAD_BYTES].copy_from_slice(head.as_bytes());
+    }
+}
+
+/// What the tests of the families share.
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    pub(super) fn written(frame: &Frame<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        bytes
+    }
+
+    /// Writes the frame and reads it again. When that is not refused, the same frame must come back.
+    pub(super) fn reread(frame: &Frame<'_>) -> Result<(), Refused> {
+        let bytes = written(frame);
+        Frame::parse(&bytes).map(|parsed| assert_eq!(parsed, Parsed::Frame(*frame, bytes.len())))
+    }
+
+    /// A frame's reading after byte `at` of its body was replaced by `byte`.
+    pub(super) fn with_byte(frame: &Frame<'_>, at: usize, byte: u8) -> Result<(), Refused> {
+        let mut bytes = written(frame);
+        bytes[FRAME_HEAD_BYTES + at] = byte;
+        Frame::parse(&bytes).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn each_example(mut check: impl FnMut(u8, &Frame<'static>)) {
+        for (number, frames) in examples() {
+            assert!(!frames.is_empty(), "kind {number} has no example");
+            frames.iter().for_each(|frame| check(number, frame));
+        }
+    }
+
+    #[test]
+    fn no_number_stands_for_two_kinds() {
+        let numbers: BTreeSet<u8> = KINDS.iter().map(|kind| kind.number).collect();
+        assert_eq!(numbers.len(), KINDS.len());
+    }
+
+    #[test]
+    fn a_number_of_no_kind_is_refused() {
+        for number in 0..=u8::MAX {
+            let known = KINDS.iter().any(|kind| kind.number == number);
+            let head = [0, 0, 0, 1, number, 0, 0, 0];
+            let expected = if known { Refused::Length } else { Refused::Kind };
+            assert_eq!(Frame::parse(&head), Err(expected), "{number}");
+        }
+    }
+
+    #[test]
+    fn every_kind_reads_back_as_what_was_written() {
+        each_example(|number, frame| {
+            assert_eq!(reread(frame), Ok(()), "{frame:?}");
+            assert_eq!(written(frame)[4], number, "{frame:?}");
+        });
+    }
+
+    #[test]
+    fn every_kind_reads_with_bytes_of_the_next_frame_after_it() {
+        each_example(|_, frame| {
+            let bytes = written(frame);
+            let more = [&bytes[..], &[0xff; 40]].concat();
+            assert_eq!(Frame::parse(&more), Ok(Parsed::Frame(*frame, bytes.len())));
+        });
+    }
+
+    #[test]
+    fn every_kind_can_be_as_long_as_its_bound() {
+        for ((number, frames), kind) in examples().iter().zip(KINDS) {
+            let longest = frames.iter().map(|frame| written(frame).len()).max();
+            assert_eq!(longest, Some(FRAME_HEAD_BYTES + kind.body_bytes_max), "kind {number}");
+        }
+    }
+
+    #[test]
+    fn every_kind_above_its_bound_is_refused_at_the_head() {
+        for kind in KINDS {
+            let head = |length: usize| {
+                let length = (length as u32).to_le_bytes();
+                [&length[..], &[kind.number, 0, 0, 0]].concat()
+            };
+            let bound = kind.body_bytes_max;
+            assert_eq!(Frame::parse(&head(bound)), Ok(Parsed::Incomplete), "kind {}", kind.number);
+            for length in [bound + 1, FRAME_BYTES_MAX, u32::MAX as usize] {
+                assert_eq!(Frame::parse(&head(length)), Err(Refused::Length), "kind {}", kind.number);
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_every_kind_waits_for_more() {
+        each_example(|_, frame| {
+            let bytes = written(frame);
+            for length in 0..bytes.len() {
+                assert_eq!(Frame::parse(&bytes[..length]), Ok(Parsed::Incomplete), "{length} of {frame:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_body_that_is_announced_one_byte_shorter_or_longer_is_refused() {
+        each_example(|_, frame| {
+            let bytes = written(frame);
+            let length = bytes.len() - FRAME_HEAD_BYTES;
+            for changed in [length - 1, length + 1] {
+                let mut bytes = [&bytes[..], &[0]].concat();
+                bytes[..4].copy_from_slice(&(changed as u32).to_le_bytes());
+                assert_eq!(Frame::parse(&bytes), Err(Refused::Length), "{changed} bytes of {frame:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn no_bit_of_any_kind_is_ignored() {
+        each_example(|_, frame| {
+            let bytes = written(frame);
+            for bit in 0..bytes.len() * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let Ok(Parsed::Frame(other, length)) = Frame::parse(&changed) else { continue };
+                assert_ne!(other, *frame, "bit {bit}");
+                assert_eq!(written(&other), changed[..length], "bit {bit} of {frame:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn reading_only_what_is_lacking_ends_exactly_where_the_frame_does() {
+        let (mut shortest, mut checked) = (usize::MAX, 0);
+        each_example(|_, frame| {
+            let bytes = written(frame);
+            // Raw bytes follow no frame that is shorter than the first read.
+            if bytes.len() < FRAME_BYTES_MIN {
+                return;
+            }
+            shortest = shortest.min(bytes.len());
+            let mut read = 0;
+            while Frame::parse(&bytes[..read]) == Ok(Parsed::Incomplete) {
+                read += Frame::lacking(&bytes[..read]);
+            }
+            assert_eq!(read, bytes.len(), "{frame:?}");
+            checked += 1;
+        });
+        assert_eq!(shortest, FRAME_BYTES_MIN);
+        assert!(checked >= KINDS.len());
+    }
+
+    #[test]
+    fn a_hostile_length_does_not_make_a_reader_ask_for_more_than_the_largest_frame() {
+        assert_eq!(Frame::lacking(&[0xff; 20]), FRAME_BYTES_MAX + FRAME_HEAD_BYTES - 20);
+    }
+
+    #[test]
+    #[should_panic(expected = "too much for one frame")]
+    fn a_frame_that_nothing_would_read_is_not_written() {
+        written(&Frame::Inspect { question: 1, keys: &[Key([7; 32]); 65] });
+    }
+}

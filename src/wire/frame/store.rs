@@ -1,0 +1,233 @@
+//! Offering a piece to a node that is to keep it.
+
+use super::piece::mode_of;
+use super::{Body, Frame};
+use crate::id::Key;
+use crate::io::Mode;
+use crate::manifest::{CHUNK_BYTES_MAX, Content};
+use crate::wire::Refused;
+use crate::wire::layout::{exactly, reserved};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// An offer to keep a piece, as [`Frame::Store`] carries it. The parser does not check whether there can be such a piece
+/// ([`Content::fits`]): that has an answer of its own, [`Refusal::Invalid`](super::Refusal::Invalid).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// The piece.
+    pub key: Key,
+    /// What it is.
+    pub content: Content,
+    /// Its length in bytes.
+    pub length: u32,
+    /// Where a chunk starts in its file; zero for manifests and files.
+    pub input_offset: u64,
+    /// The number of nodes that are to keep it.
+    pub replicas: u8,
+    /// Of the piece under a file's own hash: the file's mode. A hint.
+    pub mode: Mode,
+    /// Seconds that it is to be kept.
+    pub lifetime: u32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct StoreBody {
+    request: U32,
+    length: U32,
+    input_offset: U64,
+    lifetime: U32,
+    content: u8,
+    replicas: u8,
+    mode: U16,
+    reserved: [u8; 8],
+    key: Key,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct AcceptBody {
+    request: U32,
+    have: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct StoreDataBody {
+    request: U32,
+    length: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct StoredBody {
+    request: U32,
+    reserved: [u8; 4],
+}
+
+const _: () = assert!(size_of::<StoreBody>() == 64);
+const _: () = assert!(size_of::<AcceptBody>() == 8);
+const _: () = assert!(size_of::<StoreDataBody>() == 8);
+const _: () = assert!(size_of::<StoredBody>() == 8);
+
+impl StoreBody {
+    pub(super) fn write(out: &mut Vec<u8>, request: u32, offer: Offer) {
+        let body = StoreBody {
+            request: U32::new(request),
+            length: U32::new(offer.length),
+            input_offset: U64::new(offer.input_offset),
+            lifetime: U32::new(offer.lifetime),
+            content: offer.content as u8,
+            replicas: offer.replicas,
+            mode: U16::new(offer.mode.encode()),
+            reserved: [0; 8],
+            key: offer.key,
+        };
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+impl Body for StoreBody {
+    const BYTES_MAX: usize = size_of::<Self>();
+
+    fn parse(bytes: &[u8]) -> Result<Frame<'_>, Refused> {
+        let body: &Self = exactly(bytes)?;
+        reserved(&body.reserved)?;
+        let content = Content::from_number(body.content).ok_or(Refused::Value)?;
+        let offer = Offer {
+            key: body.key,
+            content,
+            length: body.length.get(),
+            input_offset: body.input_offset.get(),
+            replicas: body.replicas,
+            mode: mode_of(content, body.mode)?,
+            lifetime: body.lifetime.get(),
+        };
+        Ok(Frame::Store { request: body.request.get(), offer })
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Frame<'static>> {
+        let chunk = Offer {
+            key: Key([1; 32]),
+            content: Content::Chunk,
+            length: 1 << 18,
+            input_offset: 3 << 18,
+            replicas: 3,
+            mode: Mode::UNKNOWN,
+            lifetime: 86_400,
+        };
+        let manifest = Offer { content: Content::Manifest, input_offset: 0, mode: Mode::of(0o600), ..chunk };
+        vec![Frame::Store { request: 7, offer: chunk }, Frame::Store { request: 7, offer: manifest }]
+    }
+}
+
+impl AcceptBody {
+    pub(super) fn write(out: &mut Vec<u8>, request: u32, have: bool) {
+        let body = AcceptBody { request: U32::new(request), have: U32::new(u32::from(have)) };
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+impl Body for AcceptBody {
+    const BYTES_MAX: usize = size_of::<Self>();
+
+    fn parse(bytes: &[u8]) -> Result<Frame<'_>, Refused> {
+        let body: &Self = exactly(bytes)?;
+        let have = match body.have.get() {
+            0 => false,
+            1 => true,
+            _ => return Err(Refused::Reserved),
+        };
+        Ok(Frame::Accept { request: body.request.get(), have })
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Frame<'static>> {
+        [false, true].map(|have| Frame::Accept { request: 7, have }).to_vec()
+    }
+}
+
+impl StoreDataBody {
+    pub(super) fn write(out: &mut Vec<u8>, request: u32, length: u32) {
+        let body = StoreDataBody { request: U32::new(request), length: U32::new(length) };
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+impl Body for StoreDataBody {
+    const BYTES_MAX: usize = size_of::<Self>();
+
+    fn parse(bytes: &[u8]) -> Result<Frame<'_>, Refused> {
+        let body: &Self = exactly(bytes)?;
+        let length = body.length.get();
+        if u64::from(length) > CHUNK_BYTES_MAX {
+            return Err(Refused::Value);
+        }
+        Ok(Frame::StoreData { request: body.request.get(), length })
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Frame<'static>> {
+        [0, CHUNK_BYTES_MAX as u32].map(|length| Frame::StoreData { request: 7, length }).to_vec()
+    }
+}
+
+impl StoredBody {
+    pub(super) fn write(out: &mut Vec<u8>, request: u32) {
+        out.extend_from_slice(StoredBody { request: U32::new(request), reserved: [0; 4] }.as_bytes());
+    }
+}
+
+impl Body for StoredBody {
+    const BYTES_MAX: usize = size_of::<Self>();
+
+    fn parse(bytes: &[u8]) -> Result<Frame<'_>, Refused> {
+        let body: &Self = exactly(bytes)?;
+        reserved(&body.reserved)?;
+        Ok(Frame::Stored { request: body.request.get() })
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Frame<'static>> {
+        vec![Frame::Stored { request: 7 }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{reread, with_byte};
+    use super::*;
+
+    #[test]
+    fn more_raw_bytes_than_a_chunk_has_are_refused_before_they_come() {
+        for length in [CHUNK_BYTES_MAX as u32 + 1, u32::MAX] {
+            assert_eq!(reread(&Frame::StoreData { request: 1, length }), Err(Refused::Value));
+        }
+    }
+
+    #[test]
+    fn an_offer_that_no_piece_fits_is_read_so_that_it_can_be_answered() {
+        for example in StoreBody::examples() {
+            let Frame::Store { request, offer } = example else { panic!("{example:?}") };
+            let odd = Offer { length: u32::MAX, input_offset: 1, ..offer };
+            assert_eq!(reread(&Frame::Store { request, offer: odd }), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_offer_of_an_unknown_content_is_refused() {
+        for example in StoreBody::examples() {
+            assert_eq!(with_byte(&example, 20, 9), Err(Refused::Value));
+        }
+    }
+
+    #[test]
+    fn an_answer_with_a_reserved_bit_is_refused() {
+        for answer in [AcceptBody::examples(), StoredBody::examples()].concat() {
+            for at in 4..8 {
+                assert_eq!(with_byte(&answer, at, 2), Err(Refused::Reserved), "byte {at} of {answer:?}");
+            }
+        }
+    }
+}
