@@ -122,6 +122,16 @@ impl Mode {
     }
 }
 
+/// What may be done with a file that was downloaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Permissions {
+    /// As for any new file, and that it may be executed when this mode is that of an executable. A file that replaces another has
+    /// that one's permissions instead.
+    Usual(Mode),
+    /// Exactly these, as the user asked, also for a file that was there already.
+    Exact(Mode),
+}
+
 /// A run of bytes in a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Extent {
@@ -339,6 +349,8 @@ pub enum DiskOp {
         manifest: Arc<Manifest>,
         /// Whether a file that has the final name is replaced.
         force: bool,
+        /// What may be done with it then.
+        permissions: Permissions,
     },
     /// Hash the chunks of a file, a slice at a time. Answer: [`DiskReply::Checked`].
     Check {
@@ -364,14 +376,12 @@ pub enum DiskOp {
         to: Sink,
     },
     /// A download is complete: give it its final name. When another program may have written into the file, every byte is
-    /// hashed again before. Answer: [`DiskReply::Finished`] or [`DiskReply::Spoiled`]. The error is [`DiskErrorKind::Lost`]
-    /// when the file was removed or replaced, [`DiskErrorKind::Exists`] when another file has got the name meanwhile.
+    /// hashed again before; when one may have done so as the name was given, after it, and a name with wrong content is taken
+    /// back. Answer: [`DiskReply::Finished`] or [`DiskReply::Spoiled`]. The error is [`DiskErrorKind::Lost`] when the file was
+    /// removed or replaced, [`DiskErrorKind::Exists`] when another file has got the name meanwhile.
     FinishTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
-        /// The mode that it has elsewhere: one that can be executed there can be executed here. A file that replaces
-        /// another has that one's mode instead.
-        mode: Mode,
     },
     /// Give the open file of a download up. Answer: [`DiskReply::Done`].
     CloseTarget {

@@ -20,7 +20,7 @@
 //! })?;
 //! let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262".parse()?;
 //! let target = Some("/var/lib/kiosk/menu.pdf".into());
-//! let get = driver.command(Command::Get { hash, target, force: false, timeout: Some(30) });
+//! let get = driver.command(Command::Get { hash, target, force: false, mode: None, timeout: Some(30) });
 //!
 //! 'waiting: loop {
 //!     driver.turn(None)?;

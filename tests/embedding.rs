@@ -23,7 +23,13 @@ fn embedded(scratch: &Scratch, bootstrap: SocketAddr) -> Driver {
 /// Fetches a file with the first command that the node gets.
 fn fetch(driver: &mut Driver, hash: &str, target: PathBuf) -> Response {
     let hash = hash.parse().expect("a hash");
-    let get = driver.command(Command::Get { hash, target: Some(target), force: false, timeout: Some(30) });
+    let get = driver.command(Command::Get {
+        hash,
+        target: Some(target),
+        force: false,
+        mode: None,
+        timeout: Some(30),
+    });
     loop {
         driver.turn(None).expect("a turn");
         while let Some((id, response)) = driver.poll_response() {

@@ -272,6 +272,7 @@ fn get(story: &mut Story<'_>, swarm: &Swarm, hash: Key) -> Result<(PathBuf, u32)
         hash,
         target: Some(target),
         force: false,
+        mode: None,
         timeout: Some(ANSWER_LIMIT.as_secs() as u32),
     };
     // The node gives up first, and knows better why.

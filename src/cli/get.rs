@@ -9,19 +9,21 @@ use super::read::read;
 use crate::config::units::{format_size, parse_duration, parse_size};
 use crate::id::Key;
 use crate::node::command::{Command, Part, Reply, Response};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub(super) const GET_AFTER_HELP: &str = "\
-An interrupted download goes on where it stopped when it is asked for again with the same output. A file that can be
-executed where it was put can be executed where it arrives, by those who may read it.
+An interrupted download goes on where it stopped when it is asked for again with the same output.
+
+What arrives is the content. Of the file's mode only one thing comes with it: one that can be executed where it was put can be
+executed where it arrives, by those who may read it. Owner, group, times and attributes are those of any new file (the node's
+umask counts), a file that is replaced keeps its mode, and --mode decides otherwise. Nothing from the network sets a set-user-ID,
+set-group-ID or sticky bit.
 
 Examples:
   elver get HASH                        into ./HASH
@@ -65,6 +67,9 @@ pub(super) struct GetArguments {
     /// Replace the output file if there is one
     #[arg(short, long)]
     force: bool,
+    /// The mode that the file gets, such as 600 or 0755 [default: that of any new file, and executable when it was put so]
+    #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
+    mode: Option<u32>,
 }
 
 impl GetArguments {
@@ -83,6 +88,19 @@ impl GetArguments {
             Some(path) => path.to_owned(),
             None => PathBuf::from(hash.to_string()),
         }
+    }
+}
+
+/// Reads permission bits as chmod does. The others are not for a file that comes from elsewhere.
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode @ 0..=0o777) if plain => Ok(mode),
+        Ok(_) if plain => {
+            Err(format!("`{text}` has bits beyond 777, which no file gets that comes from elsewhere"))
+        }
+        _ => Err(format!("`{text}` is no mode: expected up to three octal digits, such as 644")),
     }
 }
 
@@ -107,6 +125,9 @@ fn parse_range(text: &str) -> Result<Part, String> {
 pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
     let usage = |message: &str| Err(CommandError::new(Exit::Usage, message));
     let written_to = arguments.output.as_deref().filter(|path| *path == Path::new("-") || special(path));
+    if written_to.is_some() && arguments.mode.is_some() {
+        return usage("a stream has no mode: leave --mode out, or name a file with -o");
+    }
     match (&arguments.hashes[..], arguments.part()) {
         ([hash], part) if written_to.is_some() => {
             let path = written_to.unwrap_or(Path::new("-"));
@@ -155,9 +176,9 @@ impl Fetch {
     fn begin(context: &Context, arguments: &GetArguments, hash: Key) -> Result<Fetch, CommandError> {
         let output = arguments.output_of(&hash);
         let target = target(&output)?;
-        let force = arguments.force;
+        let GetArguments { force, mode, timeout, .. } = *arguments;
         let mut client = Client::connect(&context.dir)?;
-        client.send(&Command::Get { hash, target: Some(target), force, timeout: arguments.timeout })?;
+        client.send(&Command::Get { hash, target: Some(target), force, mode, timeout })?;
         Ok(Fetch { hash, output, client })
     }
 
@@ -272,6 +293,10 @@ fn part_into(
         return Err(cannot_write(&target, &io::ErrorKind::AlreadyExists.into()));
     }
     let (file, temporary) = Temporary::beside(&target).map_err(|error| cannot_write(&target, &error))?;
+    if let Some(mode) = arguments.mode {
+        let set = file.set_permissions(fs::Permissions::from_mode(mode));
+        set.map_err(|error| cannot_write(&target, &error))?;
+    }
     let mut output = Output::new(false, true, Box::new(file), Box::new(io::sink()));
     let meter = Meter::new(context.shows_progress(), &shown(&path));
     let done = read(context, hash, Some(part), arguments.timeout, meter, &mut output)?;
@@ -320,18 +345,8 @@ impl Temporary {
         if force {
             return fs::rename(&self.0, target);
         }
-        match renameat_with(CWD, &self.0, CWD, target, RenameFlags::NOREPLACE) {
-            // Neither this kernel nor this file system may know it, and a sandbox may forbid it.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
-            result => return result.map_err(io::Error::from),
-        }
-        match fs::hard_link(&self.0, target) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-            // What is left of it is removed when this is dropped.
-            Ok(()) => Ok(()),
-            Err(_) if target.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => fs::rename(&self.0, target),
-        }
+        // What is left is removed when this is dropped.
+        crate::disk::rename_exclusively(&self.0, target)
     }
 }
 
@@ -366,6 +381,7 @@ mod tests {
             offset: None,
             length: None,
             force: false,
+            mode: None,
         }
     }
 
@@ -381,7 +397,7 @@ mod tests {
         assert!(remarks.text().ends_with(": 1 B from 1 node\n"), "{}", remarks.text());
         assert_eq!(
             daemon.heard(),
-            vec![Command::Get { hash, target: Some(path), force: false, timeout: Some(9) }]
+            vec![Command::Get { hash, target: Some(path), force: false, mode: None, timeout: Some(9) }]
         );
     }
 
@@ -438,7 +454,10 @@ mod tests {
                 Exit::Failed
             );
             let target = Some(file.clone());
-            assert_eq!(daemon.heard(), vec![Command::Get { hash, target, force, timeout: Some(9) }]);
+            assert_eq!(
+                daemon.heard(),
+                vec![Command::Get { hash, target, force, mode: None, timeout: Some(9) }]
+            );
         }
         let daemon = FakeDaemon::answering(&[]);
         let (mut context, ..) = context(&daemon, false);
@@ -460,6 +479,35 @@ mod tests {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         assert!(special(&pipe) && !special(scratch.path()) && !special(Path::new("Cargo.toml")));
+    }
+
+    #[test]
+    fn a_mode_is_up_to_three_octal_digits() {
+        for (text, mode) in [("644", 0o644), ("0755", 0o755), ("0o600", 0o600), ("0", 0), ("777", 0o777)] {
+            assert_eq!(parse_mode(text), Ok(mode), "{text}");
+        }
+        for wrong in ["", "0o", "8", "+7", "-1", "u+x", "4755", "1777", "77777777777777"] {
+            assert!(parse_mode(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_node_hears_of_the_mode_and_a_part_gets_it_here() {
+        let (hash, scratch) = (key(b"wonderful"), Scratch::new());
+        let (path, part) = (scratch.path().join("part"), Part::Between { start: 2, end: Some(6) });
+        let daemon = FakeDaemon::writing(&answers(&[(2, b"nder")], &done(2, 4)));
+        let (mut context, ..) = context(&daemon, false);
+        let with_mode = GetArguments { mode: Some(0o640), ..arguments(hash, &path) };
+        let of_part = GetArguments { range: Some(part), ..arguments(hash, &path) };
+        let of_part = GetArguments { mode: Some(0o640), ..of_part };
+        assert_eq!(get(&mut context, &of_part), Ok(Exit::Done));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
+        let _ = get(&mut context, &with_mode);
+        let target = Some(path.clone());
+        let whole = Command::Get { hash, target, force: false, mode: Some(0o640), timeout: Some(9) };
+        assert_eq!(daemon.heard()[1], whole);
+        let streamed = GetArguments { mode: Some(0o640), ..arguments(hash, Path::new("-")) };
+        assert_eq!(get(&mut context, &streamed).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

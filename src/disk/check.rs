@@ -6,8 +6,7 @@ use crate::io::{DiskError, DiskReply};
 use crate::manifest::Manifest;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
-use std::fs::{File, Metadata};
-use std::io;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,11 +47,6 @@ impl Check {
         let good = vec![false; manifest.chunk_count() as usize];
         let hasher = manifest.hash_as(0).hasher();
         Check { file, path, manifest, good, holes, chunk: 0, position: 0, hasher, reports: Reports::new() }
-    }
-
-    /// What the file looks like now.
-    pub(super) fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
     }
 
     /// Goes to the next chunk that is to be hashed. `false` when there is no more.

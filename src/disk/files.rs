@@ -2,6 +2,7 @@
 //! what a power cut may leave behind can be worked out from a record of these calls alone. In builds without the
 //! simulator they are the plain calls.
 
+use super::error::is_call_refused;
 #[cfg(any(test, feature = "sim"))]
 use super::record::{self, Kind, Operation};
 use rustix::fd::AsFd;
@@ -122,24 +123,43 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the system or the file system cannot rename so (or is told not to by a filter of system calls), a second name is
-/// made and the first taken away; where there are no second names, it is looked first.
-fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
+/// A way to give a file a name that no file has. `None` where the system or the file system knows no such way, or a filter of
+/// system calls forbids it.
+type WayToRename = fn(&Path, &Path) -> Option<io::Result<()>>;
+
+/// Renames in the first way that there is. In none of them does a file that appears at `to` meanwhile get lost.
+pub(crate) fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
+    rename_by(&[by_one_call, by_second_name, by_placeholder], from, to)
+}
+
+fn rename_by(ways: &[WayToRename], from: &Path, to: &Path) -> io::Result<()> {
+    let nothing = || Err(io::ErrorKind::Unsupported.into());
+    ways.iter().find_map(|way| way(from, to)).unwrap_or_else(nothing)
+}
+
+/// What every local file system of today has; NFS and some of FUSE's have not.
+fn by_one_call(from: &Path, to: &Path) -> Option<io::Result<()>> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => return Ok(()),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {}
-        Err(errno) => return Err(errno.into()),
+        Ok(()) => Some(Ok(())),
+        Err(errno) if is_call_refused(errno) => None,
+        Err(errno) => Some(Err(errno.into())),
     }
+}
+
+/// Makes a second name and takes the first away. FAT has no second names.
+fn by_second_name(from: &Path, to: &Path) -> Option<io::Result<()>> {
     match fs::hard_link(from, to) {
-        Ok(()) => return fs::remove_file(from),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-        Err(_) => {}
+        Ok(()) => Some(fs::remove_file(from).inspect_err(|_| drop(fs::remove_file(to)))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(Err(error)),
+        Err(_) => None,
     }
-    match to.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
-        Err(error) => Err(error),
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-    }
+}
+
+/// Takes the name with an empty file, which is replaced.
+fn by_placeholder(from: &Path, to: &Path) -> Option<io::Result<()>> {
+    let made =
+        File::create_new(to).and_then(|_| fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to))));
+    Some(made)
 }
 
 /// Makes a hole of a run of zeros, where the file system knows holes. What is read stays the same.
@@ -253,4 +273,69 @@ pub(super) fn sync_directory_of_others(path: &Path) -> io::Result<()> {
 /// Whether what a sync covered may be lost, rather than that nothing could be synced.
 fn is_trouble(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NOSPC | Errno::DQUOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAYS: [WayToRename; 3] = [by_one_call, by_second_name, by_placeholder];
+
+    /// A directory with a file in it, and a name that no file has.
+    fn scratch(name: &str) -> (std::path::PathBuf, std::path::PathBuf, std::path::PathBuf) {
+        let dir = std::env::temp_dir().join(format!("elver-rename-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        fs::write(&from, "content").unwrap();
+        (dir, from, to)
+    }
+
+    #[test]
+    fn every_way_to_rename_gives_the_name_and_leaves_nothing_under_the_first() {
+        for (index, way) in WAYS.iter().enumerate() {
+            let (dir, from, to) = scratch(&format!("gives-{index}"));
+            way(&from, &to).expect("a way").unwrap();
+            assert_eq!(fs::read(&to).unwrap(), b"content", "way {index}");
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "way {index}");
+            fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn no_way_to_rename_takes_the_place_of_a_file_or_of_a_link_to_nothing() {
+        for (index, way) in WAYS.iter().enumerate() {
+            for dangling in [false, true] {
+                let (dir, from, to) = scratch(&format!("takes-{index}-{dangling}"));
+                match dangling {
+                    true => std::os::unix::fs::symlink(dir.join("nothing"), &to).unwrap(),
+                    false => fs::write(&to, "mine").unwrap(),
+                }
+                let error = way(&from, &to).expect("a way").unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "way {index}");
+                assert_eq!(to.symlink_metadata().unwrap().is_symlink(), dangling, "way {index}");
+                assert_eq!(fs::read(&from).unwrap(), b"content", "way {index}");
+                fs::remove_dir_all(dir).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_rename_leaves_no_placeholder() {
+        let (dir, from, to) = scratch("placeholder");
+        fs::remove_file(&from).unwrap();
+        assert!(by_placeholder(&from, &to).expect("a way").is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_way_that_is_refused_gives_place_to_the_next() {
+        let refused: WayToRename = |_, _| None;
+        let (dir, from, to) = scratch("next");
+        rename_by(&[refused, by_second_name], &from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"content");
+        let error = rename_by(&[refused], &to, &from).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

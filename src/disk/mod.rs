@@ -84,6 +84,8 @@ use watch::Watch;
 
 pub use error::OpenError;
 pub use extent::OpenExtent;
+#[cfg(feature = "cli")]
+pub(crate) use files::rename_exclusively;
 pub use intake::{Intake, Way};
 pub use outflow::Outflow;
 pub use sink::OpenSink;
@@ -458,17 +460,17 @@ impl Disk {
                 let (file, _) = self.open_file(&place)?;
                 Box::new(Check::new(file, layout.path(&place), manifest, Holes::Unwritten))
             }
-            DiskOp::OpenTarget { place, manifest, force } => {
+            DiskOp::OpenTarget { place, manifest, force, permissions } => {
                 let name = match &place {
                     Place::Partial(target) => target.to_path_buf(),
                     other => layout.path(other),
                 };
-                let wish = Wish { place, manifest, force, name };
+                let wish = Wish { place, manifest, force, name, permissions };
                 Box::new(Open::begin(wish, &self.own, &mut self.targets)?)
             }
-            DiskOp::FinishTarget { place, mode } => {
+            DiskOp::FinishTarget { place } => {
                 let target = self.targets.to_fill(&place, &layout.path(&place))?;
-                Box::new(Finish::begin(place, mode, target)?)
+                Box::new(Finish::begin(place, target)?)
             }
             DiskOp::Copy { from, to } => Box::new(Copy::new(self.open_extent(&from)?, self.open_sink(&to)?)),
             DiskOp::Read(extent) => {
@@ -606,8 +608,8 @@ impl Disk {
                 return;
             };
             let most = left.min(SLICE_BYTES as u64) as usize;
-            let (read, _, goes_on) = self.step(&mut task, most, id);
-            left = left.saturating_sub(read.max(1));
+            let (read, waits, goes_on) = self.step(&mut task, most, id);
+            left = left.saturating_sub(if waits { SLICE_BYTES as u64 } else { read.max(1) });
             match goes_on {
                 true => self.tasks.push_back((id, task)),
                 false => self.hashing -= usize::from(task.unsettled().is_some()),

@@ -44,6 +44,10 @@ pub enum Command {
         /// Whether a file at the target is replaced. Otherwise one that is not this file is an error.
         #[serde(default)]
         force: bool,
+        /// The permission bits that the file at the target gets, at most 0o777; `None` is as for any new file, and executable
+        /// when it was where it was put.
+        #[serde(default)]
+        mode: Option<u32>,
         /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
         #[serde(default)]
         timeout: Option<u32>,
@@ -544,7 +548,13 @@ mod tests {
         for bytes in [&b"/a/b"[..], b"/bad\xff\n", b""] {
             let path = PathBuf::from(OsStr::from_bytes(bytes));
             let put = Command::Put { path: path.clone(), replicas: None, lifetime: None };
-            let get = Command::Get { hash: Key([1; 32]), target: Some(path), force: false, timeout: None };
+            let get = Command::Get {
+                hash: Key([1; 32]),
+                target: Some(path),
+                force: false,
+                mode: None,
+                timeout: None,
+            };
             for command in [put, get] {
                 let json = serde_json::to_string(&command).unwrap();
                 assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), command, "{json}");

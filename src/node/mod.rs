@@ -603,9 +603,9 @@ impl Node {
                 self.shares.put(id, path, replicas, lifetime, &mut self.machines);
             }
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
-            Command::Get { hash, target, force, timeout } => {
+            Command::Get { hash, target, force, mode, timeout } => {
                 self.shares.asked_for(now, &hash, &mut self.machines);
-                let order = Order { id, hash, target, force, timeout };
+                let order = Order { id, hash, target, force, mode, timeout };
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {

@@ -8,7 +8,7 @@ use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, FileStamp, Mode,
-    PieceAt, PieceMeta, Place, Recovered, Share, ShareState, Sink, Soundness, Space,
+    Permissions, PieceAt, PieceMeta, Place, Recovered, Share, ShareState, Sink, Soundness, Space,
 };
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
@@ -306,8 +306,8 @@ impl Disk {
             DiskOp::Verify { piece, .. } => {
                 return self.verify(&piece).map(|soundness| DiskReply::Verified { soundness });
             }
-            DiskOp::OpenTarget { place, manifest, force } => {
-                return self.open_target(&place, &manifest, force);
+            DiskOp::OpenTarget { place, manifest, force, permissions } => {
+                return self.open_target(&place, &manifest, force, permissions);
             }
             DiskOp::Check { place, manifest } => return self.check(&place, &manifest),
             DiskOp::WriteTarget { place, offset, bytes } => {
@@ -321,7 +321,7 @@ impl Disk {
                 self.write(&to.place, to.offset, slice)?;
                 return Ok(DiskReply::Copied { key });
             }
-            DiskOp::FinishTarget { place, mode } => return self.finish(&place, mode),
+            DiskOp::FinishTarget { place } => return self.finish(&place),
             DiskOp::CloseTarget { place, delete } => {
                 if delete {
                     self.delete(&place)?;
@@ -384,8 +384,13 @@ impl Disk {
         place: &Place,
         manifest: &Manifest,
         force: bool,
+        permissions: Permissions,
     ) -> Result<DiskReply, DiskError> {
         let length = manifest.length();
+        let mode = match permissions {
+            Permissions::Usual(elsewhere) => Mode::of(elsewhere.applied_to(0o644)),
+            Permissions::Exact(mode) => mode,
+        };
         let (mut old, mut path) = (Vec::new(), PathBuf::new());
         if let Place::Partial(target) = place {
             path = target.to_path_buf();
@@ -399,14 +404,16 @@ impl Disk {
                 }
             }
         }
-        if let Some(file) = self.get(place) {
+        if let Some(file) = self.get_mut(place) {
+            file.stamp.mode = mode;
             let good = good_chunks(file, manifest);
             return Ok(DiskReply::Opened { path, good, old });
         }
         if self.used.saturating_add(length) > self.plan.capacity {
             return Err(error(DiskErrorKind::NoSpace, "no space left"));
         }
-        let file = self.fresh(length);
+        let mut file = self.fresh(length);
+        file.stamp.mode = mode;
         match place {
             Place::Partial(path) => drop(self.partial.insert(path.to_path_buf(), file)),
             Place::Cache(hash) => drop(self.cache.insert(*hash, file)),
@@ -415,10 +422,8 @@ impl Disk {
         Ok(DiskReply::Opened { path, good: Vec::new(), old })
     }
 
-    fn finish(&mut self, place: &Place, mode: Mode) -> Result<DiskReply, DiskError> {
-        let file = self.get_mut(place).ok_or_else(missing)?;
-        file.stamp.mode = Mode::of(mode.applied_to(0o644));
-        let stamp = file.stamp;
+    fn finish(&mut self, place: &Place) -> Result<DiskReply, DiskError> {
+        let stamp = self.get(place).ok_or_else(missing)?.stamp;
         match place {
             Place::Partial(path) => {
                 let file = self.partial.remove(&**path).ok_or_else(missing)?;
@@ -742,7 +747,8 @@ mod tests {
         assert!(stored(&mut disk, 7, None, 1));
         let content = Slice::whole(Blob::random(1 << 20, 1));
         let (hash, manifest) = (Key([9; 32]), content.manifest());
-        let open = DiskOp::OpenTarget { place: Place::Cache(hash), manifest, force: false };
+        let permissions = Permissions::Usual(Mode::UNKNOWN);
+        let open = DiskOp::OpenTarget { place: Place::Cache(hash), manifest, force: false, permissions };
         disk.submit(Instant::ZERO, DiskId(2), open);
         let mut chance = Chance::new(1, 1);
         assert!(disk.complete(&mut chance).unwrap().result.is_ok());

@@ -115,7 +115,8 @@ impl Workload {
 
     /// Fetches a file into a host's cache.
     pub fn get(&mut self, world: &mut World, host: usize, file: &Stored) {
-        let command = Command::Get { hash: file.hash, target: None, force: false, timeout: Some(120) };
+        let command =
+            Command::Get { hash: file.hash, target: None, force: false, mode: None, timeout: Some(120) };
         self.give(world, host, command, Expected::Get(Rc::clone(&file.content)));
     }
 

@@ -70,7 +70,8 @@ fn a_download_goes_on_when_its_only_source_comes_back() {
     let Swarm { mut nodes, dir } = swarm;
     let reader = nodes.pop().unwrap();
     let target = dir.path().join("target");
-    let command = Command::Get { hash, target: Some(target.clone()), force: false, timeout: None };
+    let command =
+        Command::Get { hash, target: Some(target.clone()), force: false, mode: None, timeout: None };
     let (addr, mut restarted, mut done) = (nodes[0].addr, None, false);
     reader.request_with(&command, |response| match response {
         Response::Progress(progress) => {
@@ -135,6 +136,7 @@ fn limits_hold_at_once_and_are_shown() {
         hash: hash.parse().unwrap(),
         target: Some(target.clone()),
         force: false,
+        mode: None,
         timeout: None,
     };
     let began = std::time::Instant::now();
@@ -189,6 +191,7 @@ fn a_full_disk_ends_a_download_that_goes_on_when_there_is_room() {
         hash: hash.parse().unwrap(),
         target: Some(target.clone()),
         force: false,
+        mode: None,
         timeout: None,
     };
     let (mut filled, mut failed) = (false, None);

@@ -177,6 +177,7 @@ fn a_killed_download_goes_on_where_it_was() {
         hash: hash.parse().unwrap(),
         target: Some(target.clone()),
         force: false,
+        mode: None,
         timeout: None,
     };
     let mut arrived = 0;
@@ -415,8 +416,9 @@ fn two_files_are_not_fetched_into_one() {
     let target = Some(swarm.dir.path().join("target"));
     let source = file(&swarm.dir, "source", 25, 192 * MIB);
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
-    let slow = Command::Get { hash, target: target.clone(), force: false, timeout: None };
-    let second = Command::Get { hash: elver::id::Key([1; 32]), target, force: false, timeout: None };
+    let slow = Command::Get { hash, target: target.clone(), force: false, mode: None, timeout: None };
+    let second =
+        Command::Get { hash: elver::id::Key([1; 32]), target, force: false, mode: None, timeout: None };
     swarm.nodes[1].request_with(&slow, |response| {
         if matches!(&response, Response::Progress(progress) if progress.stage == Stage::Downloading) {
             let refused = swarm.nodes[1].request(&second);
@@ -437,7 +439,8 @@ fn a_download_ends_when_who_asked_for_it_goes_away() {
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]).parse().unwrap();
     for attempt in 0..4 {
         let target = swarm.dir.path().join(format!("target{attempt}"));
-        let command = Command::Get { hash, target: Some(target.clone()), force: false, timeout: None };
+        let command =
+            Command::Get { hash, target: Some(target.clone()), force: false, mode: None, timeout: None };
         swarm.nodes[1].request_with(
             &command,
             |response| !matches!(response, Response::Progress(progress) if progress.done > 8 * MIB as u64),

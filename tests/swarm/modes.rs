@@ -56,6 +56,20 @@ fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
     let (code, said) = reader.get(&hashes[0], &replaced, &["--force"]);
     assert_eq!((code, mode(&replaced)), (Some(0), 0o640), "{said}");
 
+    // The user decides, also for a file that is there already and for a part of one.
+    let own = swarm.dir.path().join("own mode");
+    for asked in ["600", "0644"] {
+        let (code, said) = reader.get(&hashes[0], &own, &["--mode", asked]);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(mode(&own), u32::from_str_radix(asked, 8).unwrap());
+    }
+    let part = swarm.dir.path().join("own part");
+    let (code, said) = reader.get(&hashes[1], &part, &["--mode", "400", "--range", "5-9"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(mode(&part), 0o400);
+    let (code, said) = reader.get(&hashes[1], &own, &["--mode", "4755", "--force"]);
+    assert_eq!(code, Some(2), "{said}");
+
     // From holders, which know it from the publisher's offers and remember it over a restart.
     swarm.nodes[0].kill();
     drop(reader);

@@ -311,16 +311,54 @@ fn a_node_that_ran_out_of_descriptors_accepts_again() {
 
 /// splice, sendfile, copy_file_range, fallocate, renameat2, statx, fadvise64, inotify_init1, preadv2.
 #[cfg(target_arch = "x86_64")]
-const FORBIDDEN: [i64; 9] = [275, 40, 326, 285, 316, 332, 221, 294, 327];
+const QUICK: &[i64] = &[275, 40, 326, 285, 316, 332, 221, 294, 327];
+/// renameat2, link, linkat: what is left is to take the name with an empty file.
+#[cfg(target_arch = "x86_64")]
+const NAMES: &[i64] = &[316, 86, 265];
+/// flock: some file systems know no locks.
+#[cfg(target_arch = "x86_64")]
+const LOCKS: &[i64] = &[73];
 
 /// Has the kernel refuse calls with this error, on this thread and in every process that it starts.
 #[cfg(target_arch = "x86_64")]
-fn forbid(errno: rustix::io::Errno) {
+fn forbid(calls: &[i64], errno: rustix::io::Errno) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
-    let rules = FORBIDDEN.into_iter().map(|call| (call, Vec::new())).collect();
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
     let refused = SeccompAction::Errno(errno.raw_os_error() as u32);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, TargetArch::x86_64).unwrap();
     apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+/// Two nodes under a filter that refuses calls: a file goes from one to the other, and replaces none. What the second one logs.
+#[cfg(target_arch = "x86_64")]
+fn files_go_through_without(calls: &'static [i64], errno: rustix::io::Errno) -> String {
+    let run = std::thread::spawn(move || {
+        forbid(calls, errno);
+        let scratch = Scratch::new();
+        let start = |name: &str, bootstrap: &[SocketAddr]| {
+            let (addr, listener, socket) = hold_address();
+            drop((listener, socket));
+            let log = scratch.path().join(format!("{name}.log"));
+            Odd::start(&[], &scratch.path().join(name), &log, addr, bootstrap)
+        };
+        let publisher = start("publisher", &[]);
+        let reader = start("reader", &[publisher.addr]);
+        let source = file(&scratch, "source", 6, 3 * MIB);
+        let put = publisher.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
+        let hash = put.text().split_whitespace().next().unwrap().to_owned();
+        let target = scratch.path().join("target");
+        reader.elver(&["get", &hash, "-o", target.to_str().unwrap()]).expect(0);
+        assert!(fs::read(&target).unwrap() == content(6, 3 * MIB), "{errno}");
+        assert!(!scratch.path().join("target.part").exists(), "{errno}");
+        let other = scratch.file("other", b"precious");
+        reader.elver(&["get", &hash, "-o", other.to_str().unwrap()]).expect(1);
+        let part = ["--range", "0-9", "-o", other.to_str().unwrap()];
+        reader.elver(&[&["get", &hash][..], &part].concat()).expect(1);
+        assert_eq!(fs::read(&other).unwrap(), b"precious");
+        assert_eq!(reader.elver(&["get", &hash, "-o", "-"]).expect(0).stdout, content(6, 3 * MIB));
+        reader.log()
+    });
+    run.join().unwrap()
 }
 
 #[test]
@@ -328,28 +366,25 @@ fn forbid(errno: rustix::io::Errno) {
 fn where_a_filter_refuses_the_quick_calls_files_go_through_all_the_same() {
     use rustix::io::Errno;
     for errno in [Errno::PERM, Errno::ACCESS, Errno::INVAL] {
-        let run = std::thread::spawn(move || {
-            forbid(errno);
-            let scratch = Scratch::new();
-            let start = |name: &str, bootstrap: &[SocketAddr]| {
-                let (addr, listener, socket) = hold_address();
-                drop((listener, socket));
-                let log = scratch.path().join(format!("{name}.log"));
-                Odd::start(&[], &scratch.path().join(name), &log, addr, bootstrap)
-            };
-            let publisher = start("publisher", &[]);
-            let reader = start("reader", &[publisher.addr]);
-            let source = file(&scratch, "source", 6, 3 * MIB);
-            let put = publisher.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
-            let hash = put.text().split_whitespace().next().unwrap().to_owned();
-            let target = scratch.path().join("target");
-            reader.elver(&["get", &hash, "-o", target.to_str().unwrap()]).expect(0);
-            assert!(fs::read(&target).unwrap() == content(6, 3 * MIB), "{errno}");
-            let other = scratch.file("other", b"precious");
-            reader.elver(&["get", &hash, "-o", other.to_str().unwrap()]).expect(1);
-            assert_eq!(fs::read(&other).unwrap(), b"precious");
-            assert_eq!(reader.elver(&["get", &hash, "-o", "-"]).expect(0).stdout, content(6, 3 * MIB));
-        });
-        run.join().unwrap();
+        files_go_through_without(QUICK, errno);
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn where_there_is_neither_an_exclusive_rename_nor_a_second_name_files_get_their_names() {
+    use rustix::io::Errno;
+    for errno in [Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP] {
+        files_go_through_without(NAMES, errno);
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn where_there_are_no_locks_files_go_through_all_the_same() {
+    use rustix::io::Errno;
+    for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP] {
+        let log = files_go_through_without(LOCKS, errno);
+        assert!(log.contains("cannot be locked"), "{log}");
     }
 }

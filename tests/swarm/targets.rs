@@ -44,7 +44,13 @@ impl Slow {
     ) -> Result<(), (FailureReason, String)> {
         let (mut act, mut result) = (Some(act), None);
         let target = Some(self.path(name));
-        let command = Command::Get { hash: self.hash.parse().unwrap(), target, force: false, timeout: None };
+        let command = Command::Get {
+            hash: self.hash.parse().unwrap(),
+            target,
+            force: false,
+            mode: None,
+            timeout: None,
+        };
         self.reader().request_with(&command, |response| match response {
             Response::Progress(progress) => {
                 if progress.stage == Stage::Downloading && progress.done >= after as u64 {
@@ -179,6 +185,7 @@ fn a_file_at_the_target_is_replaced_only_by_force() {
         hash: slow.hash.parse().unwrap(),
         target: Some(slow.path("mine")),
         force,
+        mode: None,
         timeout: None,
     };
     match slow.reader().request(&command(false)) {

@@ -42,7 +42,13 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
         fetched += 1;
         let target = work.join(format!("target{fetched}"));
         let began = Instant::now();
-        reader.request(&Command::Get { hash, target: Some(target.clone()), force: false, timeout: None })?;
+        reader.request(&Command::Get {
+            hash,
+            target: Some(target.clone()),
+            force: false,
+            mode: None,
+            timeout: None,
+        })?;
         let seconds = began.elapsed().as_secs_f64();
         reader.request(&Command::Remove { hash })?;
         fs::remove_file(&target)?;

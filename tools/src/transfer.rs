@@ -49,7 +49,13 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
         let (put_usage, reader_before) = (seed.usage()?, reader.usage()?);
         let target = work.join("target");
         let began = Instant::now();
-        reader.request(&Command::Get { hash, target: Some(target.clone()), force: false, timeout: None })?;
+        reader.request(&Command::Get {
+            hash,
+            target: Some(target.clone()),
+            force: false,
+            mode: None,
+            timeout: None,
+        })?;
         let get_seconds = began.elapsed().as_secs_f64();
         let (seed_after, reader_after) = (seed.usage()?, reader.usage()?);
         if fs::metadata(&target)?.len() != length {

@@ -23,7 +23,7 @@ pub(super) use open::{Open, Wish};
 
 use super::error::{failed, refused};
 use super::files::{links, set_length};
-use crate::io::{DiskError, DiskErrorKind, Place};
+use crate::io::{DiskError, DiskErrorKind, Permissions, Place};
 use crate::manifest::Manifest;
 use rustix::fs::{FlockOperation, flock, fstatfs};
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use watch::{Watch, Watched};
+use watch::{Disturbance, Watch, Watched};
 
 /// Longer than a tick of any kernel's clock.
 const TICK: Duration = Duration::from_millis(25);
@@ -55,7 +55,7 @@ const SHARED_FILE_SYSTEMS: [u32; 13] = [
     0x786f_4256,
 ];
 
-/// What tells one state of a file from another: whoever writes into it changes one of these.
+/// What tells one state of a file from another: a write changes one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Look {
     length: u64,
@@ -103,6 +103,7 @@ pub(super) struct Target {
     name: PathBuf,
     /// Whether it may replace what has that name.
     force: bool,
+    permissions: Permissions,
     manifest: Arc<Manifest>,
     watched: Option<Watched>,
     state: Mutex<State>,
@@ -113,6 +114,7 @@ struct Purpose {
     path: PathBuf,
     name: PathBuf,
     force: bool,
+    permissions: Permissions,
     manifest: Arc<Manifest>,
 }
 
@@ -124,13 +126,13 @@ impl Target {
         new: bool,
         watch: Option<&Arc<Watch>>,
     ) -> Result<Self, DiskError> {
-        let Purpose { path, name, force, manifest } = purpose;
+        let Purpose { path, name, force, permissions, manifest } = purpose;
         let watched = watch.and_then(|watch| watch.add(&file));
         let metadata = file.metadata().map_err(|error| failed("read", &path, error))?;
         let others = watched.is_none() || is_on_shared_file_system(&file);
         let trust = if new && !others { Trust::Own } else { Trust::Suspect };
         let state = Mutex::new(State { trust, look: Look::of(&metadata), others, closed: false });
-        Ok(Target { file, path, name, force, manifest, watched, state })
+        Ok(Target { file, path, name, force, permissions, manifest, watched, state })
     }
 
     /// Its name until it is complete.
@@ -175,8 +177,8 @@ impl Target {
         Ok(())
     }
 
-    /// Whether every byte has to be hashed again before the content is what was verified. Whoever is told so begins to look
-    /// for further changes from here on.
+    /// Whether every byte has to be hashed again before the content is what was verified. From here on further changes are
+    /// looked for.
     fn take_suspicion(&self) -> Result<bool, DiskError> {
         let mut state = self.state();
         self.look_at(&mut state)?;
@@ -192,7 +194,7 @@ impl Target {
     }
 
     fn look_for_others(&self, state: &mut State) {
-        if self.watched.as_ref().is_some_and(Watched::take_disturbed) {
+        if self.watched.as_ref().is_some_and(|watched| watched.take_disturbance() > Disturbance::None) {
             (state.trust, state.others) = (state.trust.max(Trust::Suspect), true);
         }
     }
@@ -205,13 +207,31 @@ impl Target {
         state.others
     }
 
-    /// Whether nothing has happened to the file since the last look at it.
-    fn is_quiet(&self) -> Result<bool, DiskError> {
+    /// What another program has done to the file since the last look at it.
+    fn take_changes(&self) -> Result<Disturbance, DiskError> {
         let mut state = self.state();
         let before = state.look;
         self.look_at(&mut state)?;
-        let disturbed = self.watched.as_ref().is_some_and(Watched::take_disturbed);
-        Ok(state.look == before && !disturbed)
+        let seen = self.watched.as_ref().map_or(Disturbance::None, Watched::take_disturbance);
+        Ok(if state.look == before { seen } else { Disturbance::Written })
+    }
+
+    /// Whether another program may have changed the content since the last look at it, now that the file has got its name. The
+    /// name and the permissions are this node's own change, and show in the time of change alone.
+    fn was_changed_with_name(&self) -> Result<bool, DiskError> {
+        let mut state = self.state();
+        let metadata = self.file.metadata().map_err(|error| failed("read", &self.name, error))?;
+        let (was, is) = (state.look, Look::of(&metadata));
+        state.look = is;
+        let seen = self.watched.as_ref().map_or(Disturbance::None, Watched::take_disturbance);
+        let same = (was.length, was.modified) == (is.length, is.modified) && seen == Disturbance::None;
+        if !same {
+            log::warn!(
+                "{} was opened or changed as it got its name: it is hashed again",
+                self.name.display()
+            );
+        }
+        Ok(!same)
     }
 
     /// Every chunk that is counted as good was just hashed: what is there can be served.
@@ -228,12 +248,12 @@ impl Target {
         }
     }
 
-    /// Whether the time of its last change may be that of a further change too: clocks of file systems tick. A time in the
-    /// future tells nothing, and does not count as fresh.
-    fn is_fresh(&self) -> bool {
+    /// Whether a further change would have another time than the last one: clocks of file systems tick. `None` when a time in
+    /// the future tells nothing.
+    fn is_settled(&self) -> Option<bool> {
         let changed = self.file.metadata().map_or((0, 0), |metadata| Look::of(&metadata).changed);
         let changed = UNIX_EPOCH + Duration::new(changed.0.max(0) as u64, changed.1 as u32);
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age < TICK)
+        SystemTime::now().duration_since(changed).ok().map(|age| age >= TICK)
     }
 
     /// Gives it up. Another download may have the file from now on.

@@ -1,15 +1,15 @@
 //! Names of downloads: where the final one leads, what the file is called until then, and how it gets the final one.
 
-use super::{Look, Target};
+use super::Target;
 use crate::disk::error::{failed, refused};
 use crate::disk::extent::stamp_of;
 use crate::disk::files;
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskReply, Mode};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, Permissions};
 use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags, access, statx};
 use rustix::io::Errno;
 use std::ffi::OsString;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,10 @@ const NAME_BYTES_MAX: usize = 255;
 /// As many symbolic links as Linux follows.
 const LINKS_MAX: usize = 40;
 const PART: &str = ".part";
+/// What the owner of a file may do with it until it is complete, whatever it may do then.
+pub(super) const OWNER_WRITES: u32 = 0o600;
+/// What was tried when a mode is refused.
+const PERMIT: &str = "set the mode of";
 
 /// Where a download goes, and what is there.
 pub(super) struct Final {
@@ -123,48 +127,130 @@ pub(super) fn shorter(name: &Path, hash: &Key) -> PathBuf {
     name.with_file_name(short(file_name, &format!(".{}", &hash.to_string()[..16])))
 }
 
+/// Sees whether a file takes the permissions that the user asked for, before anything is fetched into it. Until it is complete
+/// its owner can write into it all the same: a later attempt opens it anew.
+pub(super) fn try_permissions(file: &File, path: &Path, permissions: Permissions) -> Result<(), DiskError> {
+    permit(file, path, permissions)?;
+    let Permissions::Exact(mode) = permissions else { return Ok(()) };
+    let bits = mode.bits().unwrap_or(0);
+    match bits & OWNER_WRITES == OWNER_WRITES {
+        true => Ok(()),
+        false => files::set_mode(file, bits | OWNER_WRITES).map_err(|error| failed(PERMIT, path, error)),
+    }
+}
+
+/// Gives a file the permissions that the user asked for, if any.
+pub(super) fn permit(file: &File, path: &Path, permissions: Permissions) -> Result<(), DiskError> {
+    let Permissions::Exact(mode) = permissions else { return Ok(()) };
+    let bits = mode.bits().unwrap_or(0);
+    let tried = |error: io::Error| failed(PERMIT, path, error);
+    let has = || file.metadata().map(|metadata| metadata.permissions().mode() & 0o7777).map_err(tried);
+    if has()? == bits {
+        return Ok(());
+    }
+    files::set_mode(file, bits).map_err(tried)?;
+    match has()? == bits {
+        true => Ok(()),
+        false => {
+            let what = format_args!(
+                "cannot have the mode {bits:03o}: its file system keeps no modes, leave --mode out"
+            );
+            Err(refused(DiskErrorKind::Unsuitable, path, what))
+        }
+    }
+}
+
 /// Gives a complete file its final name.
-pub(super) fn give(target: &Target, mode: Mode) -> Result<DiskReply, DiskError> {
+pub(super) fn give(target: &Target) -> Result<(), DiskError> {
     let (path, name) = (&target.path, &target.name);
     let tried = |error: io::Error| failed("create", name, error);
     if !target.has_name(path) {
         let what = "was removed or replaced during the download";
         return Err(refused(DiskErrorKind::Lost, path, what));
     }
-    let before = target.file.metadata().map_err(tried)?;
-    let made = before.permissions().mode() & 0o777;
-    if mode.applied_to(made) != made {
-        // The mode is a hint: the content is what was asked for, whether or not it can be executed.
-        let _ = files::set_mode(&target.file, mode.applied_to(made));
-    }
-    if path != name {
-        match name.symlink_metadata() {
-            Ok(there) if target.force => {
-                if there.is_file() {
-                    // The content is another, so what it may do for its owner is not carried over: no set-user-ID.
-                    let mode = there.permissions().mode() & 0o777;
-                    let _ = files::set_mode(&target.file, mode);
-                }
-                files::rename(path, name).map_err(tried)?;
+    let replaced = target.force.then(|| name.symlink_metadata().ok()).flatten();
+    let replaced = replaced.filter(|there| path != name && there.is_file());
+    match target.permissions {
+        exact @ Permissions::Exact(_) => permit(&target.file, path, exact)?,
+        Permissions::Usual(elsewhere) => {
+            let has = target.file.metadata().map_err(tried)?.permissions().mode() & 0o7777;
+            let mode = match replaced {
+                // The content is another, so what it may do for its owner is not carried over: no set-user-ID.
+                Some(there) => there.permissions().mode() & 0o777,
+                None => elsewhere.applied_to(has & 0o777),
+            };
+            if mode != has {
+                // Only a hint: the content is what was asked for, whether or not it can be executed.
+                let _ = files::set_mode(&target.file, mode);
             }
-            _ => files::rename_new(path, name).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => refused(
-                    DiskErrorKind::Exists,
-                    name,
-                    "was made by another program during the download: replace it with --force, or name another \
-                     with -o",
-                ),
-                _ => tried(error),
-            })?,
         }
     }
-    let after = target.file.metadata().map_err(tried)?;
-    let (was, is) = (Look::of(&before), Look::of(&after));
-    if !target.has_name(name) || (was.length, was.modified) != (is.length, is.modified) {
-        let what = "was changed by another program as it got its name: do not trust it";
-        return Err(refused(DiskErrorKind::Lost, name, what));
+    let result = match target.force {
+        _ if path == name => return Ok(()),
+        true => files::rename(path, name),
+        false => files::rename_new(path, name),
+    };
+    if result.is_ok() && target.has_name(path) {
+        // Both were names of this file, and a rename of one to the other does nothing.
+        let _ = files::remove(path);
     }
-    Ok(DiskReply::Finished { stamp: stamp_of(&after), path: name.clone() })
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => refused(
+            DiskErrorKind::Exists,
+            name,
+            "was made by another program during the download: replace it with --force, or name another with -o",
+        ),
+        _ => tried(error),
+    })
+}
+
+/// What a file looks like that has its final name for good.
+pub(super) fn finished(target: &Target) -> Result<DiskReply, DiskError> {
+    let name = &target.name;
+    let metadata = target.file.metadata().map_err(|error| failed("read", name, error))?;
+    match target.has_name(name) {
+        true => Ok(DiskReply::Finished { stamp: stamp_of(&metadata), path: name.clone() }),
+        false => {
+            let what = "was moved or replaced by another program as soon as it had its name";
+            Err(refused(DiskErrorKind::Lost, name, what))
+        }
+    }
+}
+
+/// Takes the final name from a file whose content is wrong: it is called what it was until it was complete.
+pub(super) fn take_back(target: &Target) -> Result<(), DiskError> {
+    let (path, name) = (&target.path, &target.name);
+    let lost = |what: &str| Err(refused(DiskErrorKind::Lost, name, what));
+    if path == name {
+        return Ok(());
+    }
+    if !target.has_name(name) {
+        return lost("was changed, and moved or replaced, by another program as soon as it had its name");
+    }
+    let taken = match target.has_name(path) {
+        // Another program has given it that name as well, or this node could not take it away.
+        true => files::remove(name),
+        false => files::rename_new(name, path),
+    };
+    if let Err(error) = taken {
+        let what = format!(
+            "was changed by another program as it got its name, and has wrong content: do not use it (it cannot be called \
+             {} again: {error})",
+            path.display()
+        );
+        return lost(&what);
+    }
+    if !target.has_name(path) {
+        // What was there just now is another program's.
+        let _ = files::rename_new(path, name);
+        return lost("was replaced by another program as soon as it had its name");
+    }
+    log::warn!(
+        "{} was changed by another program as it got its name: the name is taken back, and the file is {} again",
+        name.display(),
+        path.display()
+    );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Opening the file of a download: once, exclusively, and only one that is this user's own.
 
-use super::name::{self, Final};
+use super::name::{self, Final, OWNER_WRITES};
 use super::watch::Watch;
 use super::{Purpose, Target, Targets};
 use crate::disk::check::{Check, Holes, Step};
@@ -9,7 +9,7 @@ use crate::disk::extent::{open_regular, stamp_of};
 use crate::disk::files::{self, links, remove, set_length};
 use crate::disk::own::Own;
 use crate::disk::tasks::{Slice, Task};
-use crate::io::{DiskError, DiskErrorKind, DiskReply, Place};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, Permissions, Place};
 use crate::manifest::Manifest;
 use rustix::fs::{FlockOperation, OFlags, SeekFrom, flock, fstatvfs, seek};
 use rustix::io::Errno;
@@ -31,6 +31,7 @@ pub(in crate::disk) struct Wish {
     pub(in crate::disk) force: bool,
     /// The final name.
     pub(in crate::disk) name: PathBuf,
+    pub(in crate::disk) permissions: Permissions,
 }
 
 impl Wish {
@@ -44,8 +45,8 @@ impl Wish {
 pub(in crate::disk) struct Open {
     wish: Wish,
     watch: Option<Arc<Watch>>,
-    /// The file at the final name, while it is hashed, and what it looked like before.
-    existing: Option<(Check, Metadata)>,
+    /// The file at the final name, while it is hashed.
+    existing: Option<Existing>,
     /// Which chunks are in that.
     old: Vec<bool>,
     /// Names that have not been tried.
@@ -54,6 +55,14 @@ pub(in crate::disk) struct Open {
     leftover: Option<(Check, Arc<File>, PathBuf)>,
     /// The file, once it is ready.
     ready: Option<Arc<Target>>,
+}
+
+/// A file that has the final name.
+struct Existing {
+    check: Check,
+    file: Arc<File>,
+    /// What it looked like before it was hashed.
+    before: Metadata,
 }
 
 /// What came of a name.
@@ -101,16 +110,18 @@ impl Open {
 
     /// Hashes the file at the final name. It may be what is to be fetched.
     fn check_existing(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
-        if let Some((check, before)) = &mut self.existing {
+        if let Some(Existing { check, file, before }) = &mut self.existing {
             let Step::Done(good) = check.advance(slice)? else { return Ok(None) };
-            let unchanged = check.metadata().is_ok_and(|now| stamp_of(&now) == stamp_of(before));
+            let unchanged = file.metadata().is_ok_and(|now| stamp_of(&now) == stamp_of(before));
             let whole =
                 unchanged && before.len() == self.wish.manifest.length() && good.iter().all(|good| *good);
-            let stamp = stamp_of(before);
-            self.existing = None;
             if whole {
-                return Ok(Some(DiskReply::Finished { stamp, path: self.wish.name.clone() }));
+                let name = self.wish.name.clone();
+                name::permit(file, &name, self.wish.permissions)?;
+                let now = file.metadata().map_err(|error| failed("read", &name, error))?;
+                return Ok(Some(DiskReply::Finished { stamp: stamp_of(&now), path: name }));
             }
+            self.existing = None;
             if !self.wish.force {
                 return Err(exists(&self.wish.name));
             }
@@ -177,7 +188,12 @@ impl Open {
 
     fn try_name(&self, path: &Path) -> Result<Tried, DiskError> {
         let tried = |error: io::Error| failed("write", path, error);
-        let mode = if self.wish.is_users() { 0o666 } else { 0o600 };
+        let mode = match self.wish.permissions {
+            _ if !self.wish.is_users() => 0o600,
+            // What only some may read is theirs alone from the first byte on.
+            Permissions::Exact(mode) => mode.bits().unwrap_or(0) | OWNER_WRITES,
+            Permissions::Usual(_) => 0o666,
+        };
         for _ in 0..TRIES_MAX {
             match files::open(path, files::Open::New, mode, OFlags::NOFOLLOW) {
                 Ok(file) => {
@@ -224,14 +240,17 @@ impl Open {
         new: bool,
         good: Vec<bool>,
     ) -> Result<DiskReply, DiskError> {
-        let room = make_room(&file, &path, self.wish.manifest.length());
-        if room.is_err() && new {
+        let length = self.wish.manifest.length();
+        let ready = name::try_permissions(&file, &path, self.wish.permissions)
+            .and_then(|()| make_room(&file, &path, length));
+        if ready.is_err() && new {
             let _ = remove(&path);
         }
-        room?;
+        ready?;
         let manifest = Arc::clone(&self.wish.manifest);
         let name = self.wish.name.clone();
-        let purpose = Purpose { path: path.clone(), name, force: self.wish.force, manifest };
+        let Wish { force, permissions, .. } = self.wish;
+        let purpose = Purpose { path: path.clone(), name, force, permissions, manifest };
         let target = Target::new(file, purpose, new, self.watch.as_ref())?;
         self.ready = Some(Arc::new(target));
         Ok(DiskReply::Opened { path, good, old: core::mem::take(&mut self.old) })
@@ -260,11 +279,11 @@ impl Task for Open {
 }
 
 /// Prepares the hashing of the file that has the final name. `None` when that is not worth it.
-fn check_existing(wish: &Wish, there: Metadata) -> Result<Option<(Check, Metadata)>, DiskError> {
+fn check_existing(wish: &Wish, there: Metadata) -> Result<Option<Existing>, DiskError> {
     if !wish.force && there.len() != wish.manifest.length() {
         return Err(exists(&wish.name));
     }
-    let (file, metadata) = match open_regular(&wish.name) {
+    let (file, before) = match open_regular(&wish.name) {
         Ok(opened) => opened,
         // It can be replaced all the same.
         Err(_) if wish.force => return Ok(None),
@@ -274,8 +293,9 @@ fn check_existing(wish: &Wish, there: Metadata) -> Result<Option<(Check, Metadat
         return Err(busy(&wish.name));
     }
     let _ = flock(&file, FlockOperation::Unlock);
-    let manifest = Arc::clone(&wish.manifest);
-    Ok(Some((Check::new(Arc::new(file), wish.name.clone(), manifest, Holes::Zeros), metadata)))
+    let (manifest, file) = (Arc::clone(&wish.manifest), Arc::new(file));
+    let check = Check::new(Arc::clone(&file), wish.name.clone(), manifest, Holes::Zeros);
+    Ok(Some(Existing { check, file, before }))
 }
 
 fn exists(name: &Path) -> DiskError {

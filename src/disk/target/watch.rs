@@ -13,11 +13,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Room for what is read at a time: an event of a watch on a file has 16 bytes.
 const EVENT_BYTES: usize = 1024;
 
+/// What other programs have done to a file, as far as the kernel tells.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Disturbance {
+    /// Nothing.
+    None,
+    /// One has opened it, to read or to write.
+    Opened,
+    /// One has written into it, or has closed it that could have.
+    Written,
+}
+
 /// The watches of one disk driver.
 pub(super) struct Watch {
     inotify: OwnedFd,
-    /// The files that are watched, by their watch descriptors, and whether something happened to each.
-    disturbed: Mutex<BTreeMap<i32, bool>>,
+    /// The files that are watched, by their watch descriptors, and what happened to each.
+    disturbed: Mutex<BTreeMap<i32, Disturbance>>,
 }
 
 impl Watch {
@@ -30,7 +41,7 @@ impl Watch {
     /// Watches an open file: whether another program opens it, or has opened it to write and closes it.
     pub(super) fn add(self: &Arc<Self>, file: &File) -> Option<Watched> {
         let number = self.ask(file, WatchFlags::OPEN | WatchFlags::CLOSE_WRITE).ok()?;
-        self.table().insert(number, false);
+        self.table().insert(number, Disturbance::None);
         Some(Watched { watch: Arc::clone(self), number })
     }
 
@@ -47,11 +58,13 @@ impl Watch {
         loop {
             match reader.next() {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                    disturbed.values_mut().for_each(|disturbed| *disturbed = true);
+                    disturbed.values_mut().for_each(|disturbed| *disturbed = Disturbance::Written);
                 }
                 Ok(event) => {
+                    let only_opened = event.events() == ReadFlags::OPEN;
+                    let seen = if only_opened { Disturbance::Opened } else { Disturbance::Written };
                     if let Some(disturbed) = disturbed.get_mut(&event.wd()) {
-                        *disturbed = true;
+                        *disturbed = seen.max(*disturbed);
                     }
                 }
                 Err(Errno::INTR) => {}
@@ -60,7 +73,7 @@ impl Watch {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<i32, bool>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<i32, Disturbance>> {
         self.disturbed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,20 +85,18 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Whether another program has opened the file since the watch began, or since the last call.
-    pub(super) fn take_disturbed(&self) -> bool {
+    /// What other programs have done since the watch began, or since the last call.
+    pub(super) fn take_disturbance(&self) -> Disturbance {
         self.watch.read();
-        self.watch.table().insert(self.number, false).unwrap_or(true)
+        self.watch.table().insert(self.number, Disturbance::None).unwrap_or(Disturbance::Written)
     }
-}
 
-impl Watched {
-    /// From now on this node does not write into the file (or does again), and whoever does is another program. Times of change
+    /// From now on this node does not write into the file (or does again): every write is another program's. Times of change
     /// do not tell: they are as coarse as a tick of the kernel.
     pub(super) fn expect_no_writes(&self, file: &File, none: bool) {
         let writes = if none { WatchFlags::MODIFY } else { WatchFlags::empty() };
         if self.watch.ask(file, WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | writes).is_err() {
-            self.watch.table().insert(self.number, true);
+            self.watch.table().insert(self.number, Disturbance::Written);
         }
     }
 }
@@ -110,16 +121,20 @@ mod tests {
         let watched = watch.add(&file).unwrap();
         file.set_len(100).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"own", 5).unwrap();
-        assert!(!watched.take_disturbed());
+        assert_eq!(watched.take_disturbance(), Disturbance::None);
         watched.expect_no_writes(&file, true);
         std::os::unix::fs::FileExt::write_all_at(&file, b"other", 5).unwrap();
-        assert!(watched.take_disturbed());
+        assert_eq!(watched.take_disturbance(), Disturbance::Written);
         watched.expect_no_writes(&file, false);
         std::os::unix::fs::FileExt::write_all_at(&file, b"own", 5).unwrap();
-        assert!(!watched.take_disturbed());
+        assert_eq!(watched.take_disturbance(), Disturbance::None);
         drop(File::open(&path).unwrap());
-        assert!(watched.take_disturbed());
-        assert!(!watched.take_disturbed());
+        assert_eq!(watched.take_disturbance(), Disturbance::Opened);
+        assert_eq!(watched.take_disturbance(), Disturbance::None);
+        // One that could have written, and a reader after it.
+        drop(File::options().write(true).open(&path).unwrap());
+        drop(File::open(&path).unwrap());
+        assert_eq!(watched.take_disturbance(), Disturbance::Written);
         fs::remove_file(&path).unwrap();
     }
 }

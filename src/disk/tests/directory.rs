@@ -196,10 +196,9 @@ fn an_orderly_end_commits_what_waits_and_abandons_what_takes_long() {
 /// A file in the cache that is shared, and has not been synced.
 fn downloaded(disk: &mut Disk, bytes: &[u8]) -> Share {
     let place = Place::Cache(key_of(bytes));
-    ask(disk, DiskOp::OpenTarget { place: place.clone(), manifest: manifest_of(bytes), force: false })
-        .unwrap();
+    ask(disk, open_target(&place, &manifest_of(bytes), false)).unwrap();
     ask(disk, DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() }).unwrap();
-    ask(disk, DiskOp::FinishTarget { place: place.clone(), mode: Mode::UNKNOWN }).unwrap();
+    ask(disk, DiskOp::FinishTarget { place: place.clone() }).unwrap();
     let share = Share { synced: false, ..share_of(bytes, &place, disk) };
     save(disk, &share, bytes);
     share

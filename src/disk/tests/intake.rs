@@ -68,8 +68,7 @@ fn chunks_follow_each_other_in_one_file_and_none_takes_of_the_next() {
     let manifest = manifest_of(&bytes);
     for way in WAYS {
         let place = Place::Cache(Key([way as u8; 32]));
-        let open = DiskOp::OpenTarget { place: place.clone(), manifest: manifest.clone(), force: false };
-        ask(&mut disk, open).unwrap();
+        ask(&mut disk, open_target(&place, &manifest, false)).unwrap();
         let mut intake = Intake::new(way);
         let mut ends = connected();
         let mut rest = &bytes[..];

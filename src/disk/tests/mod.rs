@@ -4,6 +4,7 @@ mod commits;
 mod directory;
 mod files;
 mod intake;
+mod naming;
 mod raises;
 mod sources;
 mod targets;
@@ -11,7 +12,7 @@ mod verify;
 
 use super::*;
 use crate::id::Key;
-use crate::io::{DiskErrorKind, FileStamp, Mode, PieceMeta, Share, ShareState};
+use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use std::fs;
 use std::sync::Arc;
@@ -113,6 +114,11 @@ fn ask(disk: &mut Disk, op: DiskOp) -> Result<DiskReply, DiskError> {
     let mut done = drain(disk);
     assert_eq!(done.len(), 1, "{done:?}");
     done.remove(0).result
+}
+
+fn open_target(place: &Place, manifest: &Arc<Manifest>, force: bool) -> DiskOp {
+    let (place, manifest, permissions) = (place.clone(), manifest.clone(), Permissions::Usual(Mode::UNKNOWN));
+    DiskOp::OpenTarget { place, manifest, force, permissions }
 }
 
 fn kind(result: Result<DiskReply, DiskError>) -> DiskErrorKind {

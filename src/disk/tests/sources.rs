@@ -76,8 +76,7 @@ fn no_download_goes_into_the_nodes_directory() {
     symlink(dir.path("node/identity.key"), dir.path("link")).unwrap();
     for name in ["node/new", "node/identity.key", "node/cache/new", "directory/new", "link"] {
         let place = Place::Partial(dir.path(name).into());
-        let open = DiskOp::OpenTarget { place, manifest: manifest_of(b"x"), force: true };
-        let result = ask(&mut disk, open);
+        let result = ask(&mut disk, open_target(&place, &manifest_of(b"x"), true));
         refused(result, DiskErrorKind::Unsuitable, "the node's own directory");
     }
     assert!(!dir.path("node/new.part").exists());

@@ -4,28 +4,32 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 
-fn target(dir: &TestDir, name: &str) -> Place {
+pub(super) fn target(dir: &TestDir, name: &str) -> Place {
     Place::Partial(dir.path(name).into())
 }
 
-fn open(
+pub(super) fn open(
     disk: &mut Disk,
     place: &Place,
     manifest: &Arc<Manifest>,
     force: bool,
 ) -> Result<DiskReply, DiskError> {
-    ask(disk, DiskOp::OpenTarget { place: place.clone(), manifest: manifest.clone(), force })
+    ask(disk, super::open_target(place, manifest, force))
 }
 
 /// Which chunks were there.
-fn open_target(disk: &mut Disk, place: &Place, manifest: &Arc<Manifest>) -> Result<Vec<bool>, DiskError> {
+pub(super) fn open_target(
+    disk: &mut Disk,
+    place: &Place,
+    manifest: &Arc<Manifest>,
+) -> Result<Vec<bool>, DiskError> {
     match open(disk, place, manifest, false)? {
         DiskReply::Opened { good, .. } => Ok(good),
         other => panic!("{other:?}"),
     }
 }
 
-fn close(disk: &mut Disk, place: &Place) {
+pub(super) fn close(disk: &mut Disk, place: &Place) {
     let close = DiskOp::CloseTarget { place: place.clone(), delete: false };
     assert_eq!(ask(disk, close), Ok(DiskReply::Done));
 }
@@ -34,11 +38,11 @@ fn write(disk: &mut Disk, place: &Place, bytes: &[u8]) -> Result<DiskReply, Disk
     ask(disk, DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() })
 }
 
-fn finish(disk: &mut Disk, place: &Place) -> Result<DiskReply, DiskError> {
-    ask(disk, DiskOp::FinishTarget { place: place.clone(), mode: Mode::UNKNOWN })
+pub(super) fn finish(disk: &mut Disk, place: &Place) -> Result<DiskReply, DiskError> {
+    ask(disk, DiskOp::FinishTarget { place: place.clone() })
 }
 
-fn finished(disk: &mut Disk, place: &Place) -> PathBuf {
+pub(super) fn finished(disk: &mut Disk, place: &Place) -> PathBuf {
     match finish(disk, place) {
         Ok(DiskReply::Finished { path, stamp }) => {
             assert_eq!(stamp, extent::stamp_of(&path.metadata().unwrap()));
@@ -55,7 +59,7 @@ fn check(disk: &mut Disk, place: &Place, manifest: &Arc<Manifest>) -> Vec<bool> 
     }
 }
 
-fn put_chunk(disk: &Disk, place: &Place, manifest: &Manifest, bytes: &[u8], chunk: u32) -> Key {
+pub(super) fn put_chunk(disk: &Disk, place: &Place, manifest: &Manifest, bytes: &[u8], chunk: u32) -> Key {
     let (offset, length) = (manifest.chunk_offset(chunk), manifest.chunk_length(chunk));
     let sink = Sink { place: place.clone(), offset, length, hash_as: manifest.hash_as(chunk) };
     receive(disk, &sink, &bytes[offset as usize..][..length as usize])

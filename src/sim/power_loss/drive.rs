@@ -4,10 +4,9 @@ use super::expected::{Change, Claimed, Contents, Event, Expected, Found, claimed
 use crate::disk::Disk;
 use crate::disk::record::{self, Fault, Kind};
 use crate::id::Key;
-use crate::io::Mode;
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, PieceMeta, Place, Share, ShareState,
-    Sink,
+    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Mode, Permissions, PieceMeta, Place,
+    Share, ShareState, Sink,
 };
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::rng::Rng;
@@ -510,7 +509,8 @@ impl<'a> Drive<'a> {
         let length = bytes.len() as u64;
         let hash = Key(*blake3::hash(bytes).as_bytes());
         let Some(manifest) = Manifest::single(hash, length).map(Arc::new) else { return Ok(None) };
-        let open = DiskOp::OpenTarget { place: place.clone(), manifest, force: false };
+        let permissions = Permissions::Usual(Mode::of(0o755));
+        let open = DiskOp::OpenTarget { place: place.clone(), manifest, force: false, permissions };
         self.submit_one(open, Vec::new())?;
         if self.rng.below(2) == 0 {
             let op = DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() };
@@ -526,9 +526,7 @@ impl<'a> Drive<'a> {
             self.submit_one(DiskOp::Remove(place.clone()), Vec::new())?;
             return Ok(None);
         }
-        match self
-            .submit_one(DiskOp::FinishTarget { place: place.clone(), mode: Mode::of(0o755) }, Vec::new())?
-        {
+        match self.submit_one(DiskOp::FinishTarget { place: place.clone() }, Vec::new())? {
             DiskReply::Finished { stamp, .. } => Ok(Some(stamp)),
             _ => Ok(None),
         }

@@ -20,7 +20,7 @@ pub(in crate::node) mod verdict;
 pub(in crate::node) use table::{Downloads, Order};
 
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Place};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Permissions, Place};
 use crate::manifest::Manifest;
 use crate::node::command::{
     CommandId, Failure, FailureReason, FileState, Progress, Reply, SharedFile, Stage,
@@ -56,6 +56,8 @@ pub(in crate::node) struct Download {
     target: Option<PathBuf>,
     /// Whether a file there is replaced.
     force: bool,
+    /// The permission bits that it gets, when the user says.
+    asked: Option<u32>,
     place: Place,
     /// Where the file lies until it is complete, while it is of use.
     path: Option<PathBuf>,
@@ -111,7 +113,7 @@ pub(in crate::node) enum Step {
 impl Download {
     /// Begins to fetch what `order` asks for.
     fn begin(now: Instant, id: DownloadId, order: Order, machines: &mut Machines) -> Self {
-        let Order { id: command, hash, target, force, timeout } = order;
+        let Order { id: command, hash, target, force, mode: asked, timeout } = order;
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
             None => Place::Cache(hash),
@@ -127,6 +129,7 @@ impl Download {
             waiters: vec![command],
             target,
             force,
+            asked,
             place,
             path: None,
             timeout,
@@ -156,6 +159,11 @@ impl Download {
     /// When [`handle_timeout`](Download::handle_timeout) is due.
     fn next_deadline(&self) -> Option<Instant> {
         earliest(self.search.next_deadline(), self.gives_up_at())
+    }
+
+    /// Whether an order for the same file asks for what this one is to become.
+    fn is_what(&self, order: &Order) -> bool {
+        (&self.target, self.force, self.asked) == (&order.target, order.force, order.mode)
     }
 
     fn gives_up_at(&self) -> Option<Instant> {
@@ -265,11 +273,7 @@ impl Download {
     fn handle_complete(&mut self, sources: u32, machines: &mut Machines) {
         self.sources = self.sources.max(sources);
         self.phase = Phase::Finishing;
-        self.disk(
-            DiskOp::FinishTarget { place: self.place.clone(), mode: self.mode },
-            Step::Finish,
-            machines,
-        );
+        self.disk(DiskOp::FinishTarget { place: self.place.clone() }, Step::Finish, machines);
     }
 
     /// No known node has these chunks.
@@ -360,7 +364,11 @@ impl Download {
         self.chunks = Some(Chunks::new(Arc::clone(&manifest)));
         self.phase = Phase::Opening;
         let (place, force) = (self.place.clone(), self.force);
-        self.disk(DiskOp::OpenTarget { place, manifest, force }, Step::Open, machines);
+        let permissions = match self.asked.filter(|_| self.target.is_some()) {
+            Some(bits) => Permissions::Exact(Mode::of(bits)),
+            None => Permissions::Usual(self.mode),
+        };
+        self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
     }
 
     /// The target is open. `good` tells which chunks are in it, `old` which are in the file that it will replace.

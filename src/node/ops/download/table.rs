@@ -22,6 +22,8 @@ pub(in crate::node) struct Order {
     pub(in crate::node) target: Option<PathBuf>,
     /// Whether a file at the target is replaced.
     pub(in crate::node) force: bool,
+    /// The permission bits that the file gets, when the command says.
+    pub(in crate::node) mode: Option<u32>,
     pub(in crate::node) timeout: Option<u32>,
 }
 
@@ -97,8 +99,12 @@ impl Downloads {
             let why = "a path must be absolute: the node has a directory of its own";
             return machines.fail(order.id, FailureReason::Usage, why);
         }
+        if order.mode.is_some_and(|mode| mode > 0o777) {
+            let why = "a mode has the nine bits that say who may read, write and execute: at most 777";
+            return machines.fail(order.id, FailureReason::Usage, why);
+        }
         if let Some(same) = self.under_way.values_mut().find(|download| download.hash == order.hash) {
-            match same.target == order.target && same.force == order.force {
+            match same.is_what(&order) {
                 true => same.waiters.push(order.id),
                 false => self.after.entry(same.id).or_default().push(order),
             }

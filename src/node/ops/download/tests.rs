@@ -23,8 +23,12 @@ impl Bench {
     }
 
     fn get(&mut self, command: u64, hash: Key, target: Option<&str>) {
+        self.get_with_mode(command, hash, target, None);
+    }
+
+    fn get_with_mode(&mut self, command: u64, hash: Key, target: Option<&str>, mode: Option<u32>) {
         let target = target.map(PathBuf::from);
-        let order = Order { id: CommandId(command), hash, target, force: false, timeout: None };
+        let order = Order { id: CommandId(command), hash, target, force: false, mode, timeout: None };
         self.downloads.start(self.now, order, &mut self.machines);
     }
 
@@ -253,4 +257,34 @@ fn what_is_given_up_while_its_target_is_opened_is_closed() {
         matches!(ops[..], [DiskOp::OpenTarget { .. }, DiskOp::CloseTarget { delete: true, .. }]),
         "{ops:?}"
     );
+}
+
+#[test]
+fn a_file_gets_the_mode_of_its_command_and_else_what_its_source_says_of_it() {
+    for (asked, expected) in
+        [(Some(0o640), Permissions::Exact(Mode::of(0o640))), (None, Permissions::Usual(Mode::of(0o755)))]
+    {
+        let (mut bench, manifest) = (Bench::new(8), manifest(3));
+        bench.get_with_mode(1, manifest.hash(), Some("/u/a"), asked);
+        let root = Root::Manifest(Arc::clone(&manifest), manifest.encode());
+        let id = bench.ids()[0];
+        bench.downloads.handle_root(bench.now, id, root, Mode::of(0o755), &mut bench.machines);
+        match &bench.disk()[..] {
+            [(_, DiskOp::OpenTarget { permissions, .. })] => assert_eq!(*permissions, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_mode_with_other_bits_than_permissions_is_refused() {
+    let mut bench = Bench::new(8);
+    bench.get_with_mode(1, Key([1; 32]), Some("/u/a"), Some(0o4755));
+    assert_eq!(bench.answered(), [(1, Err(FailureReason::Usage))]);
+    // Another mode is another wish: it waits for the first to end.
+    bench.get_with_mode(2, Key([1; 32]), Some("/u/a"), Some(0o600));
+    bench.get_with_mode(3, Key([1; 32]), Some("/u/a"), Some(0o644));
+    bench.cancel(2);
+    assert_eq!(bench.downloads.len(), 1, "the third has begun");
+    assert_eq!(bench.answered(), []);
 }
