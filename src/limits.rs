@@ -5,6 +5,18 @@
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+/// The longest that a piece may be kept on one offer, in seconds: a year.
+pub const LIFETIME_SECONDS_MAX: u32 = 365 * 24 * 3600;
+
+/// The number of copies from which on a piece counts as stored: more than half of the `replicas` that were asked for, and none
+/// when none were.
+pub const fn quorum(replicas: u8) -> u8 {
+    match replicas {
+        0 => 0,
+        replicas => replicas / 2 + 1,
+    }
+}
+
 /// The bounds of one node. The default fits a router with 64 MiB of memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {

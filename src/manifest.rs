@@ -22,6 +22,8 @@ pub const CHUNK_BYTES_MAX: u64 = 16 << 20;
 pub const CHUNKS_MAX: u64 = 4096;
 /// The largest file, in bytes: 64 GiB.
 pub const FILE_BYTES_MAX: u64 = CHUNK_BYTES_MAX * CHUNKS_MAX;
+/// The fewest bytes of a manifest: head, two values, and a last leaf of one byte.
+const MANIFEST_BYTES_MIN: u32 = (HEAD_BYTES + 2 * 32 + 1) as u32;
 /// The most bytes a manifest takes on the wire: head, values, siblings (16 MiB is 2^14 leaves), leaf.
 pub const MANIFEST_BYTES_MAX: u32 = (HEAD_BYTES + CHUNKS_MAX as usize * 32 + 14 * 32 + LEAF_BYTES) as u32;
 
@@ -69,28 +71,28 @@ impl Content {
         }
     }
 
-    /// Whether some piece of this kind has this many bytes.
+    /// Whether some piece of this kind has `length` bytes, wherever it starts.
     pub fn has_length(self, length: u32) -> bool {
-        length <= self.bytes_max() && (length > 0 || self == Content::File)
+        let bytes_min = match self {
+            Content::Chunk => 1,
+            Content::Manifest => MANIFEST_BYTES_MIN,
+            Content::File => 0,
+        };
+        (bytes_min..=self.bytes_max()).contains(&length)
     }
 
-    /// Whether some file has a piece of this kind and of `length` bytes that starts `input_offset` bytes into it. What
-    /// passes can be hashed; what does not may make BLAKE3 panic, so numbers from a peer or a disk come through here.
+    /// Whether some file has a piece of this kind and of `length` bytes that starts `input_offset` bytes into it. BLAKE3 can
+    /// hash every such piece and may panic on others, so numbers from a peer or a disk are tested here first.
     pub fn fits(self, input_offset: u64, length: u32) -> bool {
-        let in_place = match self {
-            Content::Chunk => {
-                // A subtree starts at a multiple of its size, and a chunk is a power of two unless it is the last.
-                let size = u64::from(length).next_power_of_two().max(CHUNK_BYTES_MIN);
-                let end = input_offset.checked_add(u64::from(length));
-                input_offset % size == 0 && end.is_some_and(|end| end <= FILE_BYTES_MAX)
+        self.has_length(length)
+            && match self {
+                Content::Chunk => is_chunk(input_offset, u64::from(length)),
+                Content::Manifest | Content::File => input_offset == 0,
             }
-            Content::Manifest | Content::File => input_offset == 0,
-        };
-        in_place && self.has_length(length)
     }
 
     /// How a piece is hashed that starts `input_offset` bytes into its file; `None` for a manifest, whose values are
-    /// merged instead, and for an offset that no chunk has. Whether the length suits it is for [`fits`](Content::fits) to say.
+    /// merged instead, and for an offset that no chunk has. [`fits`](Content::fits) tests whether the length suits it.
     pub fn hash_as(self, input_offset: u64) -> Option<HashAs> {
         match self {
             Content::Chunk if input_offset % CHUNK_BYTES_MIN != 0 => None,
@@ -99,6 +101,17 @@ impl Content {
             Content::Manifest => None,
         }
     }
+}
+
+/// Whether some file of several chunks has one of `length` bytes that starts at `offset`: a whole chunk, or the shorter one
+/// at the end, which fixes the file's length and with it the size of its chunks.
+fn is_chunk(offset: u64, length: u64) -> bool {
+    let Some(end) = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX) else { return false };
+    let is_whole = length.is_power_of_two() && (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&length);
+    if is_whole && offset % length == 0 && end <= length * CHUNKS_MAX {
+        return true;
+    }
+    chunk_bytes(end).is_some_and(|size| offset > 0 && offset % size == 0 && length <= size)
 }
 
 /// How a piece of a file is hashed so that it can be compared with its key.
@@ -584,7 +597,6 @@ mod tests {
         let offsets =
             [0, 1, 1024, min, min + 1024, 2 * min, 3 * min, max, FILE_BYTES_MAX - min, FILE_BYTES_MAX];
         let block = vec![7; max as usize];
-        let mut fitting = 0;
         for offset in offsets.into_iter().chain([1 << 63, u64::MAX - min + 1, u64::MAX]) {
             for length in lengths.map(|length| length as u32) {
                 if Content::Chunk.fits(offset, length) {
@@ -592,20 +604,63 @@ mod tests {
                     let mut hasher = hash_as.hasher();
                     hasher.update(&block[..length as usize]);
                     hash_as.key(&hasher);
-                    fitting += 1;
                 }
                 let whole = offset == 0 && u64::from(length) <= min;
                 assert_eq!(Content::File.fits(offset, length), whole);
             }
         }
-        // At 0 and at 16 MiB any length from 1 byte to 16 MiB, at odd multiples of 256 KiB up to that, at even ones twice that.
-        assert_eq!(fitting, 7 + 7 + 3 + 3 + 5 + 3);
-        assert!(!Content::Manifest.fits(0, 0) && !Content::Manifest.fits(min, 100));
-        assert!(
-            Content::Manifest.fits(0, MANIFEST_BYTES_MAX)
-                && !Content::Manifest.fits(0, MANIFEST_BYTES_MAX + 1)
-        );
         assert_eq!(Content::Chunk.hash_as(1), None);
+    }
+
+    /// Whether a file of `length` bytes has a chunk like this, and another besides it.
+    fn has_chunk(length: u64, offset: u64, chunk_length: u32) -> bool {
+        let layout = Layout::of(length).expect("a file that there can be");
+        let index = (offset / layout.chunk_bytes()) as u32;
+        !layout.is_single()
+            && index < layout.chunk_count()
+            && layout.chunk_offset(index) == offset
+            && layout.chunk_length(index) == chunk_length
+    }
+
+    #[test]
+    fn a_chunk_fits_exactly_where_some_file_has_it() {
+        let (min, max) = (CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        let sizes: Vec<u64> = (0..=6).map(|doublings| min << doublings).collect();
+        let around = |at: u64| [at.saturating_sub(min), at.saturating_sub(1), at, at + 1, at + min];
+        let lengths = sizes.iter().flat_map(|size| around(*size)).filter(|length| *length <= max);
+        let lengths: Vec<u32> = lengths.chain([1, 1024]).map(|length| length as u32).collect();
+        // The longest file of each chunk size, and where files begin to have larger chunks.
+        let ends: Vec<u64> = sizes.iter().map(|size| size * CHUNKS_MAX).collect();
+        let offsets = sizes.iter().chain(&ends).flat_map(|at| around(*at)).chain([0, 3 * min, 5 * max]);
+        for offset in offsets.filter(|offset| *offset < FILE_BYTES_MAX) {
+            for &length in &lengths {
+                // A chunk at the end of its file tells the file's length. Any other is in the longest file of its size, too.
+                let last = offset + u64::from(length);
+                let files = ends.iter().copied().chain([last]).filter(|length| *length <= FILE_BYTES_MAX);
+                let exists = files.into_iter().any(|file| has_chunk(file, offset, length));
+                assert_eq!(Content::Chunk.fits(offset, length), exists, "{length} bytes at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_shortest_pieces_of_each_kind_fit_and_shorter_ones_do_not() {
+        assert!(!Content::Chunk.fits(0, 1), "one byte is a whole file, not the first chunk of several");
+        assert!(Content::Chunk.fits(CHUNK_BYTES_MIN, 1) && !Content::Chunk.fits(CHUNK_BYTES_MIN, 0));
+        assert!(Content::Chunk.fits(0, CHUNK_BYTES_MIN as u32));
+        assert!(!Content::Chunk.fits(0, CHUNK_BYTES_MIN as u32 - 1));
+        assert!(Content::File.fits(0, 0) && Content::File.fits(0, CHUNK_BYTES_MIN as u32));
+        assert!(
+            !Content::File.fits(0, CHUNK_BYTES_MIN as u32 + 1) && !Content::File.fits(CHUNK_BYTES_MIN, 1)
+        );
+        let shortest = build(&content(CHUNK_BYTES_MIN as usize + 1), 1 << 16).encode();
+        assert_eq!(shortest.len() as u32, MANIFEST_BYTES_MIN);
+        assert!(
+            Content::Manifest.fits(0, MANIFEST_BYTES_MIN) && !Content::Manifest.fits(CHUNK_BYTES_MIN, 100)
+        );
+        assert!(!Content::Manifest.fits(0, MANIFEST_BYTES_MIN - 1) && !Content::Manifest.fits(0, 1));
+        assert!(Content::Manifest.fits(0, MANIFEST_BYTES_MAX));
+        assert!(!Content::Manifest.fits(0, MANIFEST_BYTES_MAX + 1));
     }
 
     #[test]

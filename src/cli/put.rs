@@ -8,6 +8,7 @@ use super::pipeline::Pipeline;
 use super::progress::Meter;
 use crate::config::units::parse_lifetime;
 use crate::id::Key;
+use crate::limits::quorum as quorum_of;
 use crate::node::command::{Command, Reply, Response};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -206,7 +207,7 @@ impl Stored {
         context.output.warn(&format!(
             "{}: {copies} of {replicas} copies so far, fewer than a quorum of {}; the node goes on trying (see `elver ls`)",
             shown(file),
-            replicas / 2 + 1,
+            quorum_of(replicas),
         ));
         Ok(Exit::BelowQuorum)
     }

@@ -1,7 +1,7 @@
 //! Sizes and durations as people write and read them.
 
+use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::time::Duration;
-use crate::transfer::LIFETIME_SECONDS_MAX;
 use core::fmt;
 
 /// Why a text is no size or no duration.

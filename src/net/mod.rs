@@ -178,8 +178,8 @@ const IDLE_PAUSE: Duration = Duration::from_millis(20);
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// How long the medium is given to bring what the disk needs in its idle time.
 const IDLE_WAIT: Duration = Duration::from_millis(1);
-/// Ports that are tried when any free one will do.
-const FREE_PORT_TRIES: usize = 16;
+/// Ports that are tried when any that is free for both protocols will do.
+const FREE_PORT_TRIES: usize = 32;
 /// How long a node that was told to stop goes on to finish what it has begun.
 const STOPPING_TIME: Duration = Duration::from_secs(2);
 
@@ -615,7 +615,9 @@ impl Driver {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Stream(output) => match output {
-                    StreamOutput::Connect { dial, contact } => self.connect(now, dial, contact.addr),
+                    StreamOutput::Connect { dial, contact, until } => {
+                        self.connect(now, dial, contact.addr, until)
+                    }
                     StreamOutput::Write { stream, bytes } => self.queue_bytes(stream, &bytes),
                     StreamOutput::SendFile { stream, extent } => self.queue_extent(stream, extent),
                     StreamOutput::Sink { stream, sink } => self.open_sink(now, stream, &sink),
@@ -688,19 +690,7 @@ fn name_of(command: &Command) -> &'static str {
 
 /// Binds UDP and TCP to one port. Without an address, to every address that the system has.
 fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
-    let bind = |addr: SocketAddr| {
-        // A port that is free for UDP may be taken for TCP: then another is.
-        let tries = if addr.port() == 0 { FREE_PORT_TRIES } else { 1 };
-        let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-        let mut bound = bind_both(addr);
-        for _ in 1..tries {
-            if !bound.as_ref().is_err_and(taken) {
-                break;
-            }
-            bound = bind_both(addr);
-        }
-        bound.map_err(|error| StartError::Listen { addr, error })
-    };
+    let bind = |addr: SocketAddr| bind_both(addr).map_err(|error| StartError::Listen { addr, error });
     match addr {
         Some(addr) => bind(addr),
         None => {
@@ -716,19 +706,16 @@ fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, Socke
     }
 }
 
-/// With port 0, a port that is free for both: one that is free for UDP need not be free for TCP.
+/// With port 0, a port that is free for both: the system chooses one that is free for UDP, which may be taken for TCP.
 fn bind_both(addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
-    const ATTEMPTS: usize = 32;
-    let mut bound = bind_once(addr);
-    for _ in 1..ATTEMPTS {
-        match &bound {
-            Err(error) if addr.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {
-                bound = bind_once(addr)
-            }
-            _ => break,
+    let tries = if addr.port() == 0 { FREE_PORT_TRIES } else { 1 };
+    for _ in 1..tries {
+        match bind_once(addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
         }
     }
-    bound
+    bind_once(addr)
 }
 
 fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {

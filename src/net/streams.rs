@@ -27,8 +27,6 @@ const READ_BYTES_PER_TURN: usize = 512 << 10;
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes moved on all streams together in one turn; who is left comes first in the next.
 const BYTES_PER_TURN: u64 = 4 << 20;
-/// How long a connection may take to be made.
-const DIAL_TIME: Duration = Duration::from_secs(5);
 /// How long content and connections wait when descriptors have run out.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Room in the number of a stream for its place in the slab.
@@ -267,8 +265,8 @@ impl Driver {
         }
     }
 
-    pub(super) fn connect(&mut self, now: Instant, dial: DialId, to: SocketAddr) {
-        self.dial(now, Waiting { dial, to, until: now + DIAL_TIME, retry_at: now });
+    pub(super) fn connect(&mut self, now: Instant, dial: DialId, to: SocketAddr, until: Instant) {
+        self.dial(now, Waiting { dial, to, until, retry_at: now });
     }
 
     fn dial(&mut self, now: Instant, waiting: Waiting) {

@@ -1,6 +1,7 @@
 //! What the answers of holders come to: how many copies there are of what, and what would be lost with whom.
 
 use super::command::{CopiesOf, ExplainedNode, Explanation, Loss, Run, UnderRepair};
+use crate::limits::quorum;
 use crate::manifest::Manifest;
 use crate::wire::inspect::{InspectEntry, RepairPhase};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,10 +69,7 @@ type Alike = (Vec<u32>, Vec<u32>, Option<(RepairPhase, u32)>);
 impl Findings<'_> {
     /// Sums it up.
     pub(super) fn explain(self) -> Explanation {
-        let quorum = match self.replicas {
-            0 => 0,
-            replicas => replicas / 2 + 1,
-        };
+        let quorum = quorum(self.replicas);
         let needed = usize::from(quorum).max(1);
         let mut copies: Vec<u32> = self.pieces.iter().map(|piece| piece.holders.len() as u32).collect();
         copies.sort_unstable();

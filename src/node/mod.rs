@@ -46,7 +46,7 @@ use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
-use crate::limits::{InvalidLimits, Limits};
+use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
 use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::{Shared, Store};
@@ -150,7 +150,7 @@ impl NodeConfig {
     /// Copies that the network keeps of a file by default.
     pub const REPLICAS: u8 = 3;
     /// Seconds that copies are kept by default: a year.
-    pub const LIFETIME: u32 = 365 * 24 * 3600;
+    pub const LIFETIME: u32 = LIFETIME_SECONDS_MAX;
 }
 
 /// A node of the network: see the [module](self).

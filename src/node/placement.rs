@@ -10,6 +10,7 @@ use super::sharing::ManifestFor;
 use super::{Node, Purpose, Waiting};
 use crate::id::{Key, NodeId};
 use crate::io::{DiskOp, Extent, Mode};
+use crate::limits::quorum;
 use crate::manifest::{Content, Manifest};
 use crate::store::Shared;
 use crate::time::{Duration, Instant};
@@ -121,12 +122,9 @@ struct Job {
 }
 
 impl Placement {
-    /// How many copies make a file stored: more than half of what was asked for.
+    /// The copies of each piece that make the file stored.
     fn quorum(&self) -> u8 {
-        match self.shared.replicas {
-            0 => 0,
-            replicas => replicas / 2 + 1,
-        }
+        quorum(self.shared.replicas)
     }
 
     /// Copies of the piece with the fewest.

@@ -5,6 +5,7 @@ use super::counters::Counter;
 use super::neighbours::bits;
 use super::pieces::{Need, Piece, Ready, Stand};
 use crate::id::Key;
+use crate::limits::quorum;
 use crate::time::Instant;
 use crate::wire::reconcile::number;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -46,7 +47,7 @@ impl Replication {
         let chosen = self.neighbours.closest(key, replicas, masks.eligible);
         let confirmed = piece.confirmed & masks.trusted;
         let live = 1 + (confirmed & masks.there).count_ones() as u8;
-        let quorum = piece.replicas / 2 + 1;
+        let quorum = quorum(piece.replicas);
         let mut found = Assessment {
             expected: chosen.mask,
             own: chosen.own,

@@ -3,6 +3,7 @@
 use super::disk::Change;
 use super::world::World;
 use crate::id::Key;
+use crate::limits::quorum;
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -182,7 +183,7 @@ impl Piece {
         let hosts: BTreeSet<usize> = self.losses.iter().map(|(_, host)| *host).collect();
         let promised = match self.complete {
             true => usize::from(self.replicas),
-            false => usize::from(self.replicas) / 2 + 1,
+            false => usize::from(quorum(self.replicas)),
         };
         hosts.len() >= promised
     }

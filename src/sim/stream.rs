@@ -12,8 +12,6 @@ use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use std::collections::{BTreeMap, VecDeque};
 
-/// How long a connection may take to be made, as the real driver has it.
-const DIAL_TIME: Duration = Duration::from_secs(5);
 /// Bytes that leave at a time.
 const SEGMENT: usize = 64 << 10;
 /// What packets add to every segment: 40 bytes for 1,448.
@@ -125,7 +123,7 @@ impl Streams {
 impl World {
     pub(super) fn stream_output(&mut self, host: usize, output: StreamOutput) {
         match output {
-            StreamOutput::Connect { dial, contact } => self.connect(host, dial, contact),
+            StreamOutput::Connect { dial, contact, until } => self.connect(host, dial, contact, until),
             StreamOutput::Write { stream, mut bytes } => {
                 if let Some(conduct) = &mut self.hosts[host].conduct {
                     conduct.said(stream, &mut bytes);
@@ -155,7 +153,7 @@ impl World {
 
     // Connecting.
 
-    fn connect(&mut self, host: usize, dial: DialId, contact: Contact) {
+    fn connect(&mut self, host: usize, dial: DialId, contact: Contact, until: Instant) {
         let target = self.links.host_of(contact.addr).filter(|_| contact.addr.port() == PORT);
         let number = self.streams.next;
         self.streams.next += 1;
@@ -185,7 +183,7 @@ impl World {
             if self.chance.happens(self.links.plan.loss) { Duration::from_secs(1) } else { Duration::ZERO };
         let (at, event) = match way {
             true => (self.now + lost + self.links.delay(host, other), StreamEvent::Opened(number)),
-            false => (self.now + DIAL_TIME, StreamEvent::Refused(number)),
+            false => (until, StreamEvent::Refused(number)),
         };
         self.later(at, event);
     }

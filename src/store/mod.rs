@@ -31,7 +31,7 @@ use crate::wire::frame::{Offer, Refusal};
 use core::fmt;
 use files::{Files, is_cached};
 use incoming::Incoming;
-use pieces::{Pieces, is_possible};
+use pieces::Pieces;
 use room::{Costs, Room};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -336,7 +336,7 @@ impl Store {
     /// Decides on an offer. A piece that is here is kept as long and on as many nodes as the most demanding offer
     /// asked.
     pub fn admit(&mut self, now: Instant, offer: &Offer) -> Admission {
-        if !is_possible(offer) {
+        if !offer.is_possible() {
             return Admission::Refuse(Refusal::Invalid);
         }
         let expires = self.age(now).saturating_add(u64::from(offer.lifetime));

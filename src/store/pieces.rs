@@ -3,8 +3,7 @@
 use super::room::Costs;
 use crate::id::Key;
 use crate::io::{Mode, PieceMeta};
-use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX};
-use crate::wire::frame::Offer;
+use crate::manifest::Content;
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,62 +144,9 @@ fn meta(key: Key, piece: &Piece) -> PieceMeta {
     PieceMeta { key, content, length, input_offset, replicas, mode, expires }
 }
 
-/// Whether there can be a piece like this. What passes can be hashed: BLAKE3 takes a subtree only where it fits.
-pub(super) fn is_possible(offer: &Offer) -> bool {
-    let Offer { content, length, input_offset, replicas, lifetime, .. } = *offer;
-    let end = input_offset.saturating_add(u64::from(length));
-    let fits = match content {
-        Content::Chunk => {
-            let aligned = input_offset == 0 || u64::from(length) <= 1 << input_offset.trailing_zeros();
-            input_offset % CHUNK_BYTES_MIN == 0 && aligned && length > 0 && end <= FILE_BYTES_MAX
-        }
-        Content::Manifest => input_offset == 0 && length > 0,
-        Content::File => input_offset == 0,
-    };
-    fits && length <= content.bytes_max() && replicas > 0 && lifetime > 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{CHUNK_BYTES_MAX, MANIFEST_BYTES_MAX};
-
-    fn offer(content: Content, length: u32, input_offset: u64) -> Offer {
-        let (key, mode) = (Key([1; 32]), Mode::UNKNOWN);
-        Offer { key, content, length, input_offset, replicas: 3, mode, lifetime: 60 }
-    }
-
-    #[test]
-    fn only_pieces_that_some_file_has_are_possible() {
-        let (least, most) = (CHUNK_BYTES_MIN as u32, CHUNK_BYTES_MAX as u32);
-        let yes = [
-            offer(Content::Chunk, least, 0),
-            offer(Content::Chunk, most, CHUNK_BYTES_MAX * 3),
-            offer(Content::Chunk, 1, CHUNK_BYTES_MIN),
-            offer(Content::Manifest, MANIFEST_BYTES_MAX, 0),
-            offer(Content::File, 0, 0),
-            offer(Content::File, least, 0),
-        ];
-        let no = [
-            offer(Content::Chunk, 0, 0),
-            offer(Content::Chunk, most + 1, 0),
-            offer(Content::Chunk, 10, 1024),
-            offer(Content::Chunk, least + 1, CHUNK_BYTES_MIN),
-            offer(Content::Chunk, most, FILE_BYTES_MAX),
-            offer(Content::Chunk, 1, u64::MAX - CHUNK_BYTES_MIN + 1),
-            offer(Content::Manifest, MANIFEST_BYTES_MAX + 1, 0),
-            offer(Content::Manifest, 100, CHUNK_BYTES_MIN),
-            offer(Content::Manifest, 0, 0),
-            offer(Content::File, least + 1, 0),
-            offer(Content::File, 5, CHUNK_BYTES_MIN),
-            Offer { replicas: 0, ..offer(Content::File, 5, 0) },
-            Offer { lifetime: 0, ..offer(Content::File, 5, 0) },
-        ];
-        assert!(yes.iter().all(is_possible));
-        for offer in no {
-            assert!(!is_possible(&offer), "{offer:?}");
-        }
-    }
 
     #[test]
     fn bytes_and_expiries_follow_what_is_inserted_raised_and_removed() {

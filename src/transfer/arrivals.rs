@@ -6,19 +6,13 @@ use super::session::{Arrival, ArrivalStage, Purpose, Receiving};
 use super::{StreamOutput, Transfer};
 use crate::id::Key;
 use crate::io::{DiskError, Place, Sink, StreamId};
-use crate::manifest::{CHUNK_BYTES_MIN, Content, FILE_BYTES_MAX, HashAs, Manifest};
+use crate::manifest::{Content, HashAs, Manifest};
 use crate::time::Instant;
 use crate::wire::frame::{Frame, Offer, Refusal};
 
 /// Offers of one peer that are under way at a time: all peers share the places for pieces that arrive, and an honest one
 /// makes four offers ahead.
 const OFFERS_PER_STREAM_MAX: usize = 16;
-
-/// The longest that a piece may be offered to be kept for, in seconds: a year.
-pub const LIFETIME_SECONDS_MAX: u32 = 365 * 24 * 3600;
-
-/// The fewest bytes of a manifest: its head, two values, and a last leaf of one byte.
-const MANIFEST_BYTES_MIN: u32 = 16 + 2 * 32 + 1;
 
 /// Answers to what [`TransferEvent::Offered`] and [`TransferEvent::Arrived`] ask.
 impl Transfer {
@@ -101,7 +95,7 @@ impl Transfer {
         if session.arrivals.contains_key(&request) {
             return self.violated(now, stream);
         }
-        let refusal = if !makes_sense(offer) {
+        let refusal = if !offer.is_possible() {
             Some(("offer_invalid", Refusal::Invalid))
         } else if self.blame.is_banned(now, &from.id, &offer.key) {
             // What it sent last was another piece: it has to look at its own first.
@@ -212,79 +206,5 @@ impl Transfer {
 
     fn offer_of(&self, stream: StreamId, request: u32) -> Option<Offer> {
         Some(self.streams.get(&stream)?.arrivals.get(&request)?.offer)
-    }
-}
-
-/// Whether there can be such a piece. A chunk's offset must suit its length: the hasher relies on it.
-fn makes_sense(offer: &Offer) -> bool {
-    let Offer { content, length, input_offset, replicas, lifetime, .. } = *offer;
-    let kept = replicas > 0 && (1..=LIFETIME_SECONDS_MAX).contains(&lifetime);
-    let formed = match content {
-        Content::File => input_offset == 0,
-        Content::Manifest => input_offset == 0 && length >= MANIFEST_BYTES_MIN,
-        Content::Chunk => {
-            let whole = u64::from(length).next_power_of_two().max(CHUNK_BYTES_MIN);
-            let end = input_offset.checked_add(u64::from(length));
-            let first_is_whole = input_offset > 0 || u64::from(length) == whole;
-            length > 0
-                && input_offset % whole == 0
-                && first_is_whole
-                && end.is_some_and(|end| end <= FILE_BYTES_MAX)
-        }
-    };
-    kept && formed && length <= content.bytes_max()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::Mode;
-    use crate::manifest::CHUNK_BYTES_MAX;
-
-    fn offer(content: Content, length: u64, input_offset: u64) -> Offer {
-        let length = length as u32;
-        let (key, mode) = (Key([1; 32]), Mode::UNKNOWN);
-        Offer { key, content, length, input_offset, replicas: 3, mode, lifetime: 60 }
-    }
-
-    #[test]
-    fn only_offers_of_pieces_that_can_exist_make_sense() {
-        const CHUNK: u64 = CHUNK_BYTES_MIN;
-        let fine = [
-            offer(Content::Chunk, CHUNK, 0),
-            offer(Content::Chunk, 1, CHUNK),
-            offer(Content::Chunk, 2 * CHUNK, 4 * CHUNK),
-            offer(Content::Chunk, CHUNK_BYTES_MAX, FILE_BYTES_MAX - CHUNK_BYTES_MAX),
-            offer(Content::File, 0, 0),
-            offer(Content::File, CHUNK, 0),
-            offer(Content::Manifest, 81, 0),
-        ];
-        let wrong = [
-            offer(Content::Chunk, 0, CHUNK),
-            offer(Content::Chunk, 1, 0),
-            offer(Content::Chunk, CHUNK - 1, 0),
-            offer(Content::Chunk, 5, 1024),
-            offer(Content::Chunk, 2 * CHUNK, CHUNK),
-            offer(Content::Chunk, CHUNK_BYTES_MAX + 1, 0),
-            offer(Content::Chunk, CHUNK_BYTES_MAX, FILE_BYTES_MAX),
-            offer(Content::Chunk, 1, u64::MAX - 3),
-            offer(Content::Chunk, 1, 1 << 63),
-            offer(Content::File, CHUNK + 1, 0),
-            offer(Content::File, 5, CHUNK),
-            offer(Content::Manifest, 80, 0),
-            offer(Content::Manifest, 1 << 20, 0),
-            Offer { replicas: 0, ..offer(Content::File, 5, 0) },
-            Offer { lifetime: 0, ..offer(Content::File, 5, 0) },
-            Offer { lifetime: u32::MAX, ..offer(Content::File, 5, 0) },
-        ];
-        for offer in &fine {
-            assert!(makes_sense(offer), "{offer:?}");
-            if let (Some(hash_as), true) = (offer.content.hash_as(offer.input_offset), offer.length > 0) {
-                hash(hash_as, &vec![0; offer.length as usize]);
-            }
-        }
-        for offer in &wrong {
-            assert!(!makes_sense(offer), "{offer:?}");
-        }
     }
 }

@@ -27,12 +27,14 @@ pub struct InspectId(pub u64);
 /// What the driver is to do with streams, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StreamOutput {
-    /// Connect to this node and tell how it went.
+    /// Connect to this node and tell how it went, at `until` at the latest.
     Connect {
         /// The attempt.
         dial: DialId,
         /// Who is expected there.
         contact: Contact,
+        /// When the attempt has failed unless it has succeeded.
+        until: Instant,
     },
     /// Send these bytes.
     Write {

@@ -44,7 +44,6 @@ mod swarm;
 #[cfg(test)]
 mod tests;
 
-pub use arrivals::LIFETIME_SECONDS_MAX;
 pub use blame::Ban;
 pub use events::{
     DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, InspectError, InspectId, PushError,
@@ -84,7 +83,7 @@ pub struct TransferConfig {
 /// How long what is waited for.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// For a connection.
+    /// For a connection. The driver keeps this one: [`StreamOutput::Connect`] says until when.
     pub dial: Duration,
     /// For the other end to prove who it is.
     pub handshake: Duration,
@@ -128,7 +127,7 @@ impl Default for Timing {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Timing {
-            dial: seconds(10),
+            dial: seconds(5),
             handshake: seconds(5),
             stall: seconds(10),
             idle: seconds(60),
@@ -168,7 +167,8 @@ pub struct Transfer {
     streams: BTreeMap<StreamId, Session>,
     /// Proven streams by peer, the oldest first.
     peers: BTreeMap<NodeId, Vec<StreamId>>,
-    dials: BTreeMap<DialId, Dial>,
+    /// Attempts to connect. The driver ends each of them in time.
+    dials: BTreeMap<DialId, Contact>,
     next_dial: u64,
     downloads: BTreeMap<DownloadId, Download>,
     pushes: BTreeMap<PushId, Push>,
@@ -184,12 +184,6 @@ pub struct Transfer {
     crowded: bool,
     slots: Slots,
     out: Out,
-}
-
-/// An attempt to connect.
-struct Dial {
-    contact: Contact,
-    since: Instant,
 }
 
 /// What waits to be taken, and what was counted.
@@ -348,7 +342,6 @@ impl Transfer {
     pub fn next_deadline(&self) -> Option<Instant> {
         let timing = &self.config.timing;
         let streams = self.streams.values().map(|session| session.deadline(timing).0);
-        let dials = self.dials.values().map(|dial| dial.since + timing.dial);
         let downloads = self.downloads.values().filter_map(|download| download.wake);
         let pushes = self.pushes.values().filter_map(Push::deadline);
         let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
@@ -356,7 +349,7 @@ impl Transfer {
         let room = room.map(|session| session.last_active + streams::UNUSED);
         // The end of a ban gives only downloads something to do.
         let ban = self.blame.next_end().filter(|_| !self.downloads.is_empty());
-        let own = dials.chain(downloads).chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);
+        let own = downloads.chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);
         streams.chain(room).chain(own).map(Some).fold(None, earliest)
     }
 }

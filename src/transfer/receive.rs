@@ -131,9 +131,6 @@ impl Transfer {
         let Some(request) = session.requests.get(&number).copied() else {
             return self.violated(now, stream);
         };
-        if length > content.bytes_max() {
-            return self.violated(now, stream);
-        }
         let wanted = self.downloads.get(&request.download).is_some_and(|_| !request.cancelled);
         match request.part {
             _ if !wanted => self.discard(now, stream, number, length),

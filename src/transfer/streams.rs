@@ -1,10 +1,10 @@
 //! Streams as such: how they come, prove themselves, fall silent and go.
 
+use super::Transfer;
 use super::download::Phase;
 use super::events::{StreamOutput, TransferEvent};
 use super::handshake::{Handshake, Step};
 use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
-use super::{Dial, Transfer};
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
@@ -72,7 +72,7 @@ impl Transfer {
     /// An attempt to connect succeeded.
     pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId, identity: &Identity) {
         match self.dials.remove(&dial) {
-            Some(dial) => self.open(now, stream, dial.contact.addr, Some(dial.contact), identity),
+            Some(contact) => self.open(now, stream, contact.addr, Some(contact), identity),
             None => self.out.outputs.push_back(StreamOutput::Close { stream }),
         }
         self.settle(now);
@@ -80,9 +80,9 @@ impl Transfer {
 
     /// An attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
-        if let Some(dial) = self.dials.remove(&dial) {
+        if let Some(contact) = self.dials.remove(&dial) {
             self.out.count("dial_failed");
-            self.unreachable(now, dial.contact);
+            self.unreachable(now, contact);
         }
         self.settle(now);
     }
@@ -112,13 +112,6 @@ impl Transfer {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let timing = &self.config.timing;
-        let dials = self.dials.iter().filter(|(_, dial)| dial.since + timing.dial <= now);
-        for dial in dials.map(|(&id, _)| id).collect::<Vec<_>>() {
-            let dial = self.dials.remove(&dial).expect("it was just there");
-            self.out.count("dial_silent");
-            self.unreachable(now, dial.contact);
-        }
         let late = |(&id, session): (&StreamId, &Session)| {
             let (at, reason) = session.deadline(&self.config.timing);
             (at <= now).then_some((id, reason))
@@ -180,7 +173,7 @@ impl Transfer {
     /// Whether there is a stream to this peer that is on its way: being dialled, or not proven yet.
     pub(super) fn is_dialling(&self, peer: &NodeId) -> bool {
         let expected = |session: &Session| session.handshake.is_some().then_some(session.dialled).flatten();
-        self.dials.values().any(|dial| dial.contact.id == *peer)
+        self.dials.values().any(|contact| contact.id == *peer)
             || self.streams.values().filter_map(expected).any(|contact| contact.id == *peer)
     }
 
@@ -195,8 +188,9 @@ impl Transfer {
         }
         self.next_dial += 1;
         let dial = DialId(self.next_dial);
-        self.dials.insert(dial, Dial { contact, since: now });
-        self.out.outputs.push_back(StreamOutput::Connect { dial, contact });
+        self.dials.insert(dial, contact);
+        let until = now + self.config.timing.dial;
+        self.out.outputs.push_back(StreamOutput::Connect { dial, contact, until });
         true
     }
 

@@ -1,6 +1,7 @@
 //! The 48 bytes that every datagram starts with.
 
 use super::Refused;
+use super::layout::reserved;
 use crate::id::ShortId;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -165,9 +166,8 @@ impl Header {
         }
         let kind = Kind::from_number(header.kind).ok_or(Refused::Kind)?;
         let auth = Auth::from_number(header.auth).ok_or(Refused::Auth)?;
-        if header.reserved != [0; 6] || header.flags & !flags::ALL != 0 {
-            return Err(Refused::Reserved);
-        }
+        reserved(&header.reserved)?;
+        reserved(&[header.flags & !flags::ALL])?;
         if header.flags & flags::RECIPIENT_UNKNOWN != 0 && !kind.may_be_first() {
             return Err(Refused::Reserved);
         }

@@ -11,6 +11,7 @@
 //! that nobody made on purpose, and the salt keeps those who choose keys from choosing collisions.
 
 use super::Refused;
+use super::layout::reserved;
 use crate::id::Key;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 use zerocopy::little_endian::{U32, U64, U128};
@@ -181,9 +182,7 @@ pub(super) fn check_ranges(ranges: &[WireRange]) -> Result<(), Refused> {
     }
     let mut after: Option<u64> = None;
     for range in ranges {
-        if range.reserved != [0; 3] {
-            return Err(Refused::Reserved);
-        }
+        reserved(&range.reserved)?;
         let (first, last) = (range.first(), range.last());
         if range.scope > Scope::Kept as u8 || first > last || after.is_some_and(|after| first <= after) {
             return Err(Refused::Value);
@@ -229,17 +228,13 @@ impl<'a> Answer<'a> {
     /// Reads the answer at the start of `bytes`; also what follows it.
     fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Refused> {
         let (head, rest) = AnswerHead::ref_from_prefix(bytes).map_err(|_| Refused::Length)?;
-        if head.reserved != [0; 6] {
-            return Err(Refused::Reserved);
-        }
+        reserved(&head.reserved)?;
         let count = usize::from(head.count);
         match head.verdict {
             Answer::SPLIT => {
                 let (parts, rest) =
                     <[WirePart]>::ref_from_prefix_with_elems(rest, count).map_err(|_| Refused::Length)?;
-                if parts.iter().any(|part| part.reserved != [0; 4]) {
-                    return Err(Refused::Reserved);
-                }
+                parts.iter().try_for_each(|part| reserved(&part.reserved))?;
                 let ascending = parts.windows(2).all(|two| two[0].last() < two[1].last());
                 let fits = (2..=PARTS_MAX).contains(&count);
                 if fits && ascending { Ok((Answer::Split(parts), rest)) } else { Err(Refused::Value) }

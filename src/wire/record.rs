@@ -1,6 +1,7 @@
 //! Value records: small named values under their publisher's key, ordered by sequence number.
 
 use super::Refused;
+use super::layout::reserved;
 use super::network::Network;
 use crate::id::{Key, PublicKey};
 use crate::identity::Identity;
@@ -49,9 +50,7 @@ impl<'a> Record<'a> {
         if rest.len() != name_length + value_length {
             return Err(Refused::Length);
         }
-        if head.reserved != 0 {
-            return Err(Refused::Reserved);
-        }
+        reserved(&[head.reserved])?;
         let name = core::str::from_utf8(&rest[..name_length]).map_err(|_| Refused::Value)?;
         if !is_name(name) || value_length > VALUE_BYTES_MAX || head.lifetime.get() > LIFETIME_MAX {
             return Err(Refused::Value);

@@ -9,6 +9,7 @@ use crate::id::Key;
 use crate::io::{
     DiskError, DiskErrorKind, DiskOp, DiskReply, Extent, FileStamp, PassedId, Place, Share, ShareState,
 };
+use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::manifest::Manifest;
 use crate::node::command::{CommandId, FailureReason, Progress, Reply, Stage};
 use crate::node::inspect::nothing_of;
@@ -16,7 +17,6 @@ use crate::node::machines::Machines;
 use crate::node::{Waiting, status};
 use crate::store::{Ended, Full, Shared};
 use crate::time::{Duration, Instant};
-use crate::transfer::LIFETIME_SECONDS_MAX;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

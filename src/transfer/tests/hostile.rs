@@ -10,6 +10,7 @@ use crate::manifest::Content;
 use crate::time::{Duration, Instant};
 use crate::transfer::handshake::{Handshake, Step};
 use crate::transfer::*;
+use crate::wire::contact::Contact;
 use crate::wire::frame::{Hello, Offer, Parsed, Refusal};
 use core::net::SocketAddr;
 
@@ -361,4 +362,20 @@ fn liars_that_fill_a_download_give_their_places_to_others() {
     let now = world.now;
     world.nodes[0].transfer.add_sources(now, DownloadId(1), &contacts);
     assert!(world.run(120, |world| world.is_complete(0, 1)));
+}
+
+#[test]
+fn the_driver_is_told_by_when_a_connection_has_failed_and_the_machine_keeps_no_time_of_its_own() {
+    let mut machine = machine();
+    let identity = Identity::from_secret(&[7; 32]);
+    let source = Contact::new(identity.public(), SocketAddr::from(([10, 1, 1, 1], 5)));
+    assert!(machine.0.fetch(NOW, DownloadId(1), Key([1; 32]), &[source]));
+    let Some(StreamOutput::Connect { dial, contact, until }) = machine.0.poll_output() else {
+        panic!("nobody is dialled")
+    };
+    assert_eq!((contact, until), (source, NOW + Duration::from_secs(5)));
+    machine.0.handle_timeout(until);
+    assert_eq!(counter(&machine, "dial_failed"), 0);
+    machine.0.handle_dial_failed(until, dial);
+    assert_eq!(counter(&machine, "dial_failed"), 1);
 }

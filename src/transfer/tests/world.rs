@@ -230,7 +230,7 @@ impl World {
     fn perform(&mut self, node: usize, output: StreamOutput) {
         let now = self.now;
         match output {
-            StreamOutput::Connect { dial, contact } => self.connect(node, dial, contact),
+            StreamOutput::Connect { dial, contact, .. } => self.connect(node, dial, contact),
             StreamOutput::Write { stream, bytes } => self.send(node, stream, &bytes),
             StreamOutput::SendFile { stream, extent } => {
                 let this = &mut self.nodes[node];

@@ -33,6 +33,7 @@ pub use swarm::{GAINED_CHUNKS_MAX, SOURCES_MAX};
 use super::Refused;
 use super::contact::WireContact;
 use super::inspect::WireInspectEntry;
+use super::layout::reserved;
 use crate::id::Key;
 use crate::io::Mode;
 use crate::manifest::Content;
@@ -296,9 +297,7 @@ impl<'a> Frame<'a> {
             return Ok(Parsed::Incomplete);
         };
         let kind = KINDS.iter().find(|kind| kind.number == head.kind).ok_or(Refused::Kind)?;
-        if head.reserved != [0; 3] {
-            return Err(Refused::Reserved);
-        }
+        reserved(&head.reserved)?;
         let length = head.length.get() as usize;
         if length > kind.body_bytes_max {
             return Err(Refused::Length);

@@ -4,14 +4,15 @@ use super::piece::mode_of;
 use super::{Body, Frame};
 use crate::id::Key;
 use crate::io::Mode;
+use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use crate::wire::Refused;
 use crate::wire::layout::{exactly, reserved};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// An offer to keep a piece, as [`Frame::Store`] carries it. The parser does not check whether there can be such a piece
-/// ([`Content::fits`]): that has an answer of its own, [`Refusal::Invalid`](super::Refusal::Invalid).
+/// An offer to keep a piece, as [`Frame::Store`] carries it. The parser does not test whether it is
+/// [possible](Offer::is_possible): the answer to one that is not is [`Refusal::Invalid`](super::Refusal::Invalid).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
     /// The piece.
@@ -28,6 +29,15 @@ pub struct Offer {
     pub mode: Mode,
     /// Seconds that it is to be kept.
     pub lifetime: u32,
+}
+
+impl Offer {
+    /// Whether some file has such a piece, and a node may be asked to keep it so long.
+    pub fn is_possible(&self) -> bool {
+        self.content.fits(self.input_offset, self.length)
+            && self.replicas > 0
+            && (1..=LIFETIME_SECONDS_MAX).contains(&self.lifetime)
+    }
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -213,6 +223,19 @@ mod tests {
             let odd = Offer { length: u32::MAX, input_offset: 1, ..offer };
             assert_eq!(reread(&Frame::Store { request, offer: odd }), Ok(()));
         }
+    }
+
+    #[test]
+    fn an_offer_is_possible_when_its_piece_is_and_it_is_to_be_kept_somewhere_for_a_while() {
+        let (key, content, mode) = (Key([1; 32]), Content::File, Mode::UNKNOWN);
+        let good = Offer { key, content, length: 5, input_offset: 0, replicas: 1, mode, lifetime: 1 };
+        assert!(good.is_possible());
+        assert!(Offer { lifetime: LIFETIME_SECONDS_MAX, ..good }.is_possible());
+        assert!(!Offer { lifetime: LIFETIME_SECONDS_MAX + 1, ..good }.is_possible());
+        assert!(!Offer { lifetime: 0, ..good }.is_possible());
+        assert!(!Offer { replicas: 0, ..good }.is_possible());
+        assert!(!Offer { content: Content::Chunk, ..good }.is_possible(), "a first chunk of five bytes");
+        assert!(!Offer { content: Content::Manifest, ..good }.is_possible(), "a manifest of five bytes");
     }
 
     #[test]
