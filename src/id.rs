@@ -80,6 +80,11 @@ impl PublicKey {
 }
 
 impl Distance {
+    /// The first 64 bits.
+    pub fn first_word(&self) -> u64 {
+        self.0[0]
+    }
+
     /// Leading zero bits: 0 to 256. A distance of zero has 256.
     pub fn leading_zeros(&self) -> u32 {
         match self.0.iter().position(|&word| word != 0) {

@@ -2,10 +2,17 @@
 //!
 //! Announcements that are due and whose closest nodes are known from one region go out together, up to six in a datagram:
 //! the cost of announcing grows with the number of regions, not of files.
+//!
+//! A file that a user waits for is announced at once. Every other round has its turn at a steady pace, the longest due
+//! first: a start with a hundred thousand files, a new address of this node, or a node that joins a small network makes all
+//! of them due at the same time. What waits to be sent is bounded, and so is what one turn looks at.
+//!
+//! Between two rounds a file takes about 130 bytes here: its key, a [`Placement`], and 12 bytes in the schedule.
 
 use super::counters::Counter;
 use super::lookup::Reason;
-use super::placement::{COPIES, Placement, Stage};
+use super::pace::Pace;
+use super::placement::{COPIES, Placement, Stage, Tick};
 use super::transactions::Purpose;
 use super::{Dht, DhtEvent, Want};
 use crate::id::{Key, NodeId};
@@ -15,25 +22,44 @@ use crate::wire::message::{ANNOUNCEMENTS_MAX, Announcement, NotStored};
 use crate::wire::outbox::Outbox;
 use crate::wire::provider::ProviderRecord;
 use core::ops::Bound;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Announcements on their way at a time.
+/// Requests on their way at a time.
 const IN_FLIGHT_MAX: usize = 16;
 /// Files that one turn finds places for: each costs a signature.
 const PLACED_PER_TURN_MAX: usize = 32;
 /// Files in a turn for which no place is known and no lookup can begin, before those behind them have to wait too.
 const SKIPPED_PER_TURN_MAX: usize = 64;
+/// Announcements that wait to be sent, each of one file to one node, before further files have to wait.
+const QUEUED_MAX: usize = 2048;
+/// Files that are taken from the schedule before they are dealt with: enough to fill datagrams with neighbours.
+const BATCH: usize = 512;
+/// Files that one turn compares with the nodes that came and went.
+const REVIEWED_PER_TURN_MAX: usize = 1024;
+/// Nodes that all files are compared with in one pass, and nodes that wait for the next pass. What does not fit is left to
+/// the regular rounds.
+const NEWS_PER_PASS_MAX: usize = 16;
+const NEWS_MAX: usize = 64;
 
 /// What is announced, and what waits to be sent.
 #[derive(Default)]
 pub(super) struct Announcements {
     files: BTreeMap<Key, Announced>,
-    /// Where each file stands, so that a turn costs what is to be done and not what is shared.
+    /// Files whose round is due, and where the last turn stopped: who comes first in the order of keys must not come first
+    /// every time.
     due: BTreeSet<Key>,
-    scheduled: BTreeSet<(Instant, Key)>,
+    last: Option<Key>,
+    schedule: Schedule,
+    pace: Pace,
     settled: BTreeSet<Key>,
+    /// What the files of the rounds under way announce.
+    records: BTreeMap<Key, ProviderRecord>,
     queue: BTreeMap<NodeId, (Contact, Vec<Key>)>,
+    queued: usize,
     in_flight: usize,
+    /// Files that are taken back and of which that is not told yet.
+    withdrawn: usize,
+    review: Review,
     /// Since when files wait for the next turn.
     more: Option<Instant>,
 }
@@ -42,14 +68,15 @@ struct Announced {
     placement: Placement,
     partial: bool,
     withdrawn: bool,
-    record: Option<ProviderRecord>,
 }
+
+const _: () = assert!(size_of::<Announced>() <= 64, "there is one for each shared file");
 
 /// The list that a file is on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum List {
     Due,
-    Scheduled(Instant),
+    Scheduled(Tick),
     Settled,
     /// It waits for a lookup or for answers.
     None,
@@ -61,9 +88,41 @@ impl Announced {
             Stage::Due => List::Due,
             Stage::Scheduled(at) => List::Scheduled(at),
             _ if self.placement.is_settled() => List::Settled,
-            Stage::Looking(_) | Stage::Sending => List::None,
+            Stage::Looking | Stage::Sending => List::None,
         }
     }
+}
+
+/// When files are due, by the first bytes of their keys. Files that share those and are due at the same time share an entry.
+#[derive(Default)]
+struct Schedule(BTreeSet<(Tick, Prefix)>);
+
+type Prefix = [u8; 8];
+
+fn prefix(key: &Key) -> Prefix {
+    core::array::from_fn(|index| key.0[index])
+}
+
+/// The first and the last key with a prefix.
+fn range(prefix: Prefix) -> core::ops::RangeInclusive<Key> {
+    let filled = |rest| core::array::from_fn(|index| prefix.get(index).copied().unwrap_or(rest));
+    Key(filled(0))..=Key(filled(0xff))
+}
+
+/// Comparing all files with the nodes that came and went, a part of them in each turn.
+#[derive(Default)]
+struct Review {
+    /// The nodes of this pass, and the last file that was compared with them.
+    nodes: Vec<News>,
+    after: Option<Key>,
+    waiting: VecDeque<News>,
+}
+
+/// A node came or went, and from when on files may be announced again because of it.
+#[derive(Clone, Copy)]
+enum News {
+    Came(NodeId, Tick),
+    Went(NodeId, Tick),
 }
 
 impl Announcements {
@@ -76,16 +135,19 @@ impl Announcements {
 
     fn remove(&mut self, file: &Key) {
         if let Some(announced) = self.files.remove(file) {
+            self.withdrawn -= usize::from(announced.withdrawn);
             self.leave(*file, announced.list());
         }
+        self.records.remove(file);
     }
 
     /// Changes a file, and the list that it is on accordingly.
     fn change<T>(&mut self, file: &Key, change: impl FnOnce(&mut Announced) -> T) -> Option<T> {
         let announced = self.files.get_mut(file)?;
-        let before = announced.list();
+        let (before, was_withdrawn) = (announced.list(), announced.withdrawn);
         let changed = change(announced);
-        let after = announced.list();
+        let (after, withdrawn) = (announced.list(), announced.withdrawn);
+        self.withdrawn = self.withdrawn + usize::from(withdrawn) - usize::from(was_withdrawn);
         if before != after {
             self.leave(*file, before);
             self.enter(*file, after);
@@ -93,35 +155,25 @@ impl Announcements {
         Some(changed)
     }
 
-    fn change_all(&mut self, mut change: impl FnMut(&Key, &mut Placement)) {
-        let mut moved = Vec::new();
-        for (key, file) in &mut self.files {
-            let before = file.list();
-            change(key, &mut file.placement);
-            let after = file.list();
-            if before != after {
-                moved.push((*key, before, after));
-            }
-        }
-        for (key, before, after) in moved {
-            self.leave(key, before);
-            self.enter(key, after);
-        }
-    }
-
     fn enter(&mut self, file: Key, list: List) {
         match list {
             List::Due => _ = self.due.insert(file),
-            List::Scheduled(at) => _ = self.scheduled.insert((at, file)),
+            List::Scheduled(at) => _ = self.schedule.0.insert((at, prefix(&file))),
             List::Settled => _ = self.settled.insert(file),
             List::None => {}
         }
     }
 
+    /// The file itself is on its new list already, or gone.
     fn leave(&mut self, file: Key, list: List) {
         match list {
             List::Due => _ = self.due.remove(&file),
-            List::Scheduled(at) => _ = self.scheduled.remove(&(at, file)),
+            List::Scheduled(at) => {
+                let mut same = self.files.range(range(prefix(&file)));
+                if !same.any(|(_, other)| other.list() == list) {
+                    self.schedule.0.remove(&(at, prefix(&file)));
+                }
+            }
             List::Settled => _ = self.settled.remove(&file),
             List::None => {}
         }
@@ -131,38 +183,104 @@ impl Announcements {
         self.files.len()
     }
 
-    /// Makes due what is.
+    /// Makes due what is, as far as the pace allows.
     pub(super) fn fire(&mut self, now: Instant) {
-        while let Some(&(_, file)) = self.scheduled.first().filter(|(at, _)| *at <= now) {
-            self.change(&file, |file| file.placement.fire(now));
+        self.pace.set_files(self.files.len());
+        while self.due.len() < BATCH {
+            let Some(&(at, prefix)) = self.schedule.0.first().filter(|(at, _)| at.instant() <= now) else {
+                return;
+            };
+            if !self.pace.take(now) {
+                return;
+            }
+            let files: Vec<Key> = self.files.range(range(prefix)).map(|(file, _)| *file).collect();
+            for file in files {
+                self.change(&file, |file| file.placement.fire(now));
+            }
+            debug_assert!(!self.schedule.0.contains(&(at, prefix)));
+            self.schedule.0.remove(&(at, prefix));
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.more, self.scheduled.first().map(|(at, _)| *at))
+        let scheduled = self.schedule.0.first().filter(|_| self.due.len() < BATCH);
+        earliest(self.more, scheduled.map(|(at, _)| at.instant().max(self.pace.free_at())))
     }
 
-    /// The own address is another now: everybody must hear.
-    pub(super) fn address_changed(&mut self) {
-        self.change_all(|_, placement| placement.changed());
+    /// The own address is another now: every node that keeps an announcement must hear.
+    pub(super) fn address_changed(&mut self, now: Instant) {
+        let next = Stage::Scheduled(Tick::passed(now));
+        let files: Vec<Key> = self.files.keys().copied().collect();
+        for file in files {
+            self.change(&file, |file| file.placement.changed(next));
+        }
     }
 
     /// A node is there.
-    pub(super) fn consider(&mut self, contact: &Contact, soon: Instant) {
-        self.change_all(|key, placement| placement.consider(key, contact, soon));
+    pub(super) fn consider(&mut self, now: Instant, node: NodeId, soon: Instant) {
+        self.hear(now, News::Came(node, Tick::not_before(soon)));
     }
 
     /// A node is gone.
-    pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
-        self.change_all(|_, placement| placement.lost(id, soon));
+    pub(super) fn lost(&mut self, now: Instant, node: NodeId, soon: Instant) {
+        self.hear(now, News::Went(node, Tick::not_before(soon)));
+    }
+
+    fn hear(&mut self, now: Instant, news: News) {
+        if self.review.waiting.len() < NEWS_MAX && !self.files.is_empty() {
+            self.review.waiting.push_back(news);
+            if self.review() {
+                self.more = Some(now);
+            }
+        }
+    }
+
+    /// Compares some files with the nodes that came and went. True when others are left for the next turn.
+    fn review(&mut self) -> bool {
+        let mut left = REVIEWED_PER_TURN_MAX;
+        let mut moved = Vec::new();
+        while left > 0 {
+            if self.review.nodes.is_empty() {
+                let pass = self.review.waiting.len().min(NEWS_PER_PASS_MAX);
+                self.review.nodes.extend(self.review.waiting.drain(..pass));
+            }
+            if self.review.nodes.is_empty() {
+                break;
+            }
+            let from = self.review.after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut seen = 0;
+            for (key, file) in self.files.range_mut((from, Bound::Unbounded)).take(left) {
+                let before = file.list();
+                for news in &self.review.nodes {
+                    match news {
+                        News::Came(node, soon) => file.placement.consider(key, node, *soon),
+                        News::Went(node, soon) => file.placement.lost(node, *soon),
+                    }
+                }
+                if before != file.list() {
+                    moved.push((*key, before, file.list()));
+                }
+                self.review.after = Some(*key);
+                seen += 1;
+            }
+            if seen < left {
+                (self.review.nodes, self.review.after) = (Vec::new(), None);
+            }
+            left -= seen;
+            if seen == 0 && self.files.is_empty() {
+                self.review.waiting.clear();
+            }
+        }
+        for (key, before, after) in moved {
+            self.leave(key, before);
+            self.enter(key, after);
+        }
+        !self.review.nodes.is_empty() || !self.review.waiting.is_empty()
     }
 
     /// What a request carries.
     pub(super) fn records(&self, files: &[Key]) -> Vec<Announcement> {
-        let record = |file: &Key| {
-            let provider = self.files.get(file)?.record?;
-            Some(Announcement { file: *file, provider })
-        };
+        let record = |file: &Key| Some(Announcement { file: *file, provider: *self.records.get(file)? });
         files.iter().filter_map(record).take(ANNOUNCEMENTS_MAX).collect()
     }
 
@@ -174,18 +292,19 @@ impl Announcements {
         }
     }
 
-    /// The first file that is due behind `last`.
-    fn next_due(&self, last: Option<Key>) -> Option<Key> {
-        match last {
-            Some(last) => self.due.range((Bound::Excluded(last), Bound::Unbounded)).next().copied(),
-            None => self.due.first().copied(),
-        }
+    /// The next file that is due, behind the last one, and after the one with the greatest key the one with the least.
+    fn next_due(&self) -> Option<Key> {
+        let behind = self
+            .last
+            .and_then(|last| self.due.range((Bound::Excluded(last), Bound::Unbounded)).next().copied());
+        behind.or_else(|| self.due.first().copied())
     }
 
     fn enqueue(&mut self, file: &Key, targets: &[Contact]) {
         for contact in targets {
             self.queue.entry(contact.id).or_insert_with(|| (*contact, Vec::new())).1.push(*file);
         }
+        self.queued += targets.len();
     }
 
     fn dequeue(&mut self) -> Option<(Contact, Vec<Key>)> {
@@ -196,6 +315,7 @@ impl Announcements {
         if files.is_empty() {
             entry.remove();
         }
+        self.queued -= batch.1.len();
         Some(batch)
     }
 }
@@ -203,24 +323,37 @@ impl Announcements {
 impl Dht {
     /// Announces that this node serves `file` (`partial`: only a part of it yet), now and again until
     /// [`unprovide`](Dht::unprovide). Each round ends with [`DhtEvent::Announced`]. More files than
-    /// [`Limits::shares_max`](crate::limits::Limits::shares_max) are not announced.
+    /// [`Limits::shares_max`](crate::limits::Limits::shares_max) and downloads are not announced.
     pub fn provide(&mut self, now: Instant, file: Key, partial: bool, outbox: &mut Outbox) {
         let announcements = &mut self.announcements;
-        if !announcements.files.contains_key(&file) {
-            if announcements.files.len() >= self.config.limits.shares_max {
-                return;
-            }
-            let placement = Placement::new(now);
-            announcements.add(file, Announced { placement, partial, withdrawn: false, record: None });
+        if announcements.files.contains_key(&file) {
+            announcements.change(&file, |announced| {
+                if announced.partial != partial || announced.withdrawn {
+                    (announced.partial, announced.withdrawn) = (partial, false);
+                    announced.placement.changed(Stage::Due);
+                }
+                announced.placement.fire(now);
+            });
+        } else if self.has_room_to_provide() {
+            let placement = Placement::due();
+            self.announcements.add(file, Announced { placement, partial, withdrawn: false });
         }
-        announcements.change(&file, |announced| {
-            if announced.partial != partial || announced.withdrawn {
-                (announced.partial, announced.withdrawn) = (partial, false);
-                announced.placement.changed();
-            }
-            announced.placement.fire(now);
-        });
         self.drive(now, outbox);
+    }
+
+    /// Announces a file that this node served in its last run: others still know of that, so it has its turn like every
+    /// regular round. To be called before anything else is done.
+    pub fn provide_again(&mut self, now: Instant, file: Key) {
+        if self.has_room_to_provide() && !self.announcements.files.contains_key(&file) {
+            let placement = Placement::at(Stage::Scheduled(Tick::passed(now)));
+            self.announcements.add(file, Announced { placement, partial: false, withdrawn: false });
+        }
+    }
+
+    fn has_room_to_provide(&self) -> bool {
+        let limits = &self.config.limits;
+        let served = self.announcements.files.len() - self.announcements.withdrawn;
+        served < limits.shares_max.saturating_add(limits.downloads_max)
     }
 
     /// Whether the latest round of announcing a file has ended: [`DhtEvent::Announced`] has told of it, and the next one is
@@ -230,49 +363,42 @@ impl Dht {
         announced.is_some_and(|announced| announced.placement.has_ended_round())
     }
 
-    /// Takes an announcement back, as far as those who heard it can be reached.
+    /// Takes an announcement back: the nodes that are closest to the file now are told in its turn. What does not reach all
+    /// that heard of it ends with the announcement's lifetime.
     pub fn unprovide(&mut self, now: Instant, file: &Key, outbox: &mut Outbox) {
         self.providers.remove(file, &outbox.identity().public());
-        let Some(announced) = self.announcements.files.get_mut(file) else { return };
-        if let Stage::Looking(lookup) = announced.placement.stage {
-            self.lookups.remove(&lookup);
-        }
-        let told = announced.placement.told().to_vec();
-        let Some(addr) = self.observed.own().filter(|_| !told.is_empty()) else {
-            self.announcements.remove(file);
+        let Some(announced) = self.announcements.files.get(file) else { return };
+        if announced.withdrawn {
             return;
-        };
-        let sequence = self.publications.next_sequence();
-        let (network, identity) = (outbox.network(), outbox.identity());
-        let record = ProviderRecord::new(network, identity, file, addr, false, 0, sequence);
-        // What waits to be sent would only say twice what is said now.
-        let mut unsent = 0;
-        self.announcements.queue.retain(|_, (_, files)| {
-            let before = files.len();
-            files.retain(|waiting| waiting != file);
-            unsent += before - files.len();
-            !files.is_empty()
-        });
+        }
+        let untold = self.observed.own().is_none() || !announced.placement.was_told();
+        if untold || self.announcements.withdrawn >= self.config.limits.shares_max {
+            self.lookups.retain(|_, lookup| lookup.reason != Reason::Announce || lookup.target != *file);
+            return self.announcements.remove(file);
+        }
         self.announcements.change(file, |announced| {
-            (announced.withdrawn, announced.record) = (true, Some(record));
-            announced.placement.begin_withdrawal(unsent);
+            announced.withdrawn = true;
+            announced.placement.changed(Stage::Scheduled(Tick::passed(now)));
         });
-        self.announcements.enqueue(file, &told);
+        self.announcements.fire(now);
         self.drive(now, outbox);
     }
 
     /// Moves every announcement on as far as it goes. True when there is more to do at once.
     pub(super) fn drive_announcements(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let mut started = false;
-        self.announcements.more = None;
+        self.announcements.more = self.announcements.review().then_some(now);
         let (mut budget, mut skipped) = (PLACED_PER_TURN_MAX, 0);
-        let mut last = None;
-        while let Some(file) = self.announcements.next_due(last) {
-            last = Some(file);
+        for _ in 0..self.announcements.due.len() {
+            if self.announcements.queued >= QUEUED_MAX || skipped == SKIPPED_PER_TURN_MAX {
+                break;
+            }
+            let Some(file) = self.announcements.next_due() else { break };
             if budget == 0 {
                 self.announcements.more = Some(now);
                 break;
             }
+            self.announcements.last = Some(file);
             if self.observed.own().is_none() {
                 self.place_file(now, &file, &[], outbox);
             } else if let Some(targets) = self.regions.closest(now, &file, COPIES) {
@@ -280,15 +406,11 @@ impl Dht {
                 self.place_file(now, &file, &targets, outbox);
                 budget -= 1;
             } else if self.own_lookups_room() > 0 {
-                let lookup = self.start_lookup(now, file, Want::Nodes, Reason::Announce, outbox);
-                self.announcements
-                    .change(&file, |announced| announced.placement.stage = Stage::Looking(lookup));
+                self.start_lookup(now, file, Want::Nodes, Reason::Announce, outbox);
+                self.announcements.change(&file, |announced| announced.placement.stage = Stage::Looking);
                 started = true;
             } else {
                 skipped += 1;
-                if skipped == SKIPPED_PER_TURN_MAX {
-                    break;
-                }
             }
         }
         while self.announcements.in_flight < IN_FLIGHT_MAX && self.transactions.room() > 0 {
@@ -303,49 +425,158 @@ impl Dht {
         self.finish_announcements(now) || started
     }
 
-    /// The nodes closest to a file are known: announces it to them, and to itself when this node is one of them.
+    /// The nodes closest to a file are known: announces it to them, and to itself when this node is one of them, or takes
+    /// that back.
     pub(super) fn place_file(&mut self, now: Instant, file: &Key, closest: &[Contact], outbox: &Outbox) {
         let own = self.own.distance(file);
         let nearer = closest.iter().filter(|contact| contact.id.distance(file) < own).count();
         let here = !self.config.leaf && nearer < COPIES;
-        let targets = &closest[..closest.len().min(COPIES - usize::from(here))];
-        let Some(announced) = self.announcements.files.get(file) else { return };
+        let Some(&Announced { partial, withdrawn, .. }) = self.announcements.files.get(file) else { return };
         let Some(addr) = self.observed.own() else {
             // Without an address there is nothing to say. The first pong brings one and makes this due again.
-            self.announcements.change(file, |announced| announced.placement.begin(file, &[], false));
+            self.announcements.change(file, |announced| match withdrawn {
+                true => announced.placement.begin_withdrawal(0),
+                false => announced.placement.begin(file, &[], false),
+            });
             return;
         };
+        let targets = match withdrawn {
+            // Nodes that came since have moved some of those that heard of it farther away.
+            true => &closest[..closest.len().min(2 * COPIES)],
+            false => &closest[..closest.len().min(COPIES - usize::from(here))],
+        };
+        let lifetime = if withdrawn { 0 } else { self.config.provider_lifetime };
         let sequence = self.publications.next_sequence();
         let (network, identity) = (outbox.network(), outbox.identity());
-        let (partial, lifetime) = (announced.partial, self.config.provider_lifetime);
         let record = ProviderRecord::new(network, identity, file, addr, partial, lifetime, sequence);
-        let here = here && self.providers.store(now, file, &record) == NotStored::Nothing;
-        self.announcements.change(file, |announced| {
-            announced.record = Some(record);
-            announced.placement.begin(file, targets, here);
+        let here = here && !withdrawn && self.providers.store(now, file, &record) == NotStored::Nothing;
+        self.announcements.records.insert(*file, record);
+        self.announcements.change(file, |announced| match withdrawn {
+            true => announced.placement.begin_withdrawal(targets.len()),
+            false => announced.placement.begin(file, targets, here),
         });
         self.announcements.enqueue(file, targets);
     }
 
     fn finish_announcements(&mut self, now: Instant) -> bool {
         let pause = self.config.announce_interval;
-        let (rng, events) = (&mut self.rng, &mut self.events);
         let mut again = false;
         for key in core::mem::take(&mut self.announcements.settled) {
-            let goes_on = self.announcements.change(&key, |file| {
-                if !file.withdrawn {
-                    // One that was taken back and then provided again goes out once more before anybody hears of it.
-                    if file.record.is_none_or(|record| record.lifetime() > 0) {
-                        events.push_back(DhtEvent::Announced { file: key, copies: file.placement.copies() });
-                    }
-                    again |= file.placement.finish(now, pause, rng);
-                }
-                !file.withdrawn
-            });
-            if goes_on == Some(false) {
+            let record = self.announcements.records.remove(&key);
+            let told = record.is_none_or(|record| record.lifetime() > 0);
+            let Some(announced) = self.announcements.files.get(&key) else { continue };
+            // Without an address even one that is taken back had no record.
+            if announced.withdrawn && (!told || self.observed.own().is_none()) {
                 self.announcements.remove(&key);
+                continue;
             }
+            // One that was taken back and then provided again goes out once more before the caller hears of it.
+            if told && !announced.withdrawn {
+                let copies = announced.placement.copies();
+                self.events.push_back(DhtEvent::Announced { file: key, copies });
+            }
+            let rng = &mut self.rng;
+            again |=
+                self.announcements.change(&key, |file| file.placement.finish(now, pause, rng)) == Some(true);
         }
         again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn key(number: u32) -> Key {
+        Key(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    fn scheduled(files: impl Iterator<Item = Key>, at: Instant) -> Announcements {
+        let mut announcements = Announcements::default();
+        for file in files {
+            let placement = Placement::new(at);
+            announcements.add(file, Announced { placement, partial: false, withdrawn: false });
+        }
+        announcements
+    }
+
+    #[test]
+    fn a_hundred_thousand_files_that_are_due_together_have_their_turns_at_a_steady_pace() {
+        const FILES: usize = 100_000;
+        let mut announcements = scheduled((0..FILES as u32).map(key), Instant::ZERO);
+        let (mut now, mut fired, mut first_minute) = (Instant::from_secs(1), 0, 0);
+        for _ in 0..100_000 {
+            announcements.fire(now);
+            let due: Vec<Key> = announcements.due.iter().copied().collect();
+            assert!(due.len() <= BATCH);
+            for file in &due {
+                announcements.change(file, |file| file.placement.stage = Stage::Looking);
+            }
+            fired += due.len();
+            if now < Instant::from_secs(60) {
+                first_minute = fired;
+            }
+            match announcements.next_deadline() {
+                Some(next) => now = next.max(now + Duration::from_millis(1)),
+                None => break,
+            }
+        }
+        assert_eq!(fired, FILES, "none is forgotten");
+        assert!((1000..4000).contains(&first_minute), "{first_minute} in the first minute");
+        assert!(now < Instant::ZERO + HOUR, "all within an hour");
+    }
+
+    #[test]
+    fn a_small_key_does_not_come_first_every_time() {
+        let mut announcements = Announcements::default();
+        let small = |number: u8| Key([number; 32]);
+        for number in [1, 2, 3] {
+            let placement = Placement::due();
+            announcements.add(small(number), Announced { placement, partial: false, withdrawn: false });
+        }
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            announcements.last = announcements.next_due();
+            order.push(announcements.last.unwrap().0[0]);
+        }
+        assert_eq!(order, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn two_files_with_the_same_prefix_and_time_are_both_announced() {
+        let (mut one, mut other) = (Key([7; 32]), Key([7; 32]));
+        (one.0[31], other.0[31]) = (1, 2);
+        let mut announcements = scheduled([one, other].into_iter(), Instant::from_secs(5));
+        announcements.change(&one, |file| file.placement.changed(Stage::Due));
+        assert_eq!(announcements.due.iter().collect::<Vec<_>>(), [&one]);
+        announcements.fire(Instant::from_secs(5));
+        assert_eq!(announcements.due.iter().collect::<Vec<_>>(), [&one, &other]);
+        announcements.remove(&one);
+        announcements.remove(&other);
+        assert!(announcements.schedule.0.is_empty() && announcements.due.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_comes_is_compared_with_all_files_over_several_turns() {
+        const FILES: u32 = 3 * REVIEWED_PER_TURN_MAX as u32;
+        let far = Instant::ZERO + HOUR;
+        let mut announcements = scheduled((0..FILES).map(key), far);
+        let soon = Instant::from_secs(5);
+        announcements.consider(Instant::ZERO, NodeId([9; 32]), soon);
+        let hastened = |announcements: &Announcements| {
+            announcements.files.values().filter(|file| file.placement.deadline() == Some(soon)).count()
+        };
+        assert_eq!(hastened(&announcements), REVIEWED_PER_TURN_MAX);
+        assert_eq!(announcements.next_deadline(), Some(Instant::ZERO), "the next turn goes on");
+        assert!(announcements.review());
+        announcements.lost(Instant::ZERO, NodeId([9; 32]), soon);
+        for _ in 0..10 {
+            announcements.review();
+        }
+        assert_eq!(hastened(&announcements), FILES as usize);
+        assert!(announcements.review.nodes.is_empty() && announcements.review.waiting.is_empty());
     }
 }

@@ -127,7 +127,7 @@ impl Dht {
         }
         match (message, request.purpose.clone()) {
             (Message::Pong { observed }, _) if self.observed.vote(contact.id, from, observed) => {
-                self.announcements.address_changed();
+                self.announcements.address_changed(now);
             }
             (Message::Found { contacts, providers, record }, Purpose::Lookup(lookup, ..)) => {
                 if let Some(lookup) = self.lookups.get_mut(&lookup) {
@@ -247,8 +247,8 @@ impl Dht {
         self.regions.add(contact);
         if matches!(answered, Answered::Added | Answered::Waits(_)) {
             let soon = self.soon(now);
-            self.announcements.consider(&contact, soon);
-            self.publications.consider(&contact, soon);
+            self.announcements.consider(now, contact.id, soon);
+            self.publications.consider(&contact.id, soon);
         }
         checks.into_iter().flatten()
     }
@@ -279,7 +279,7 @@ impl Dht {
         self.table.remove(id);
         self.regions.remove(id);
         let soon = self.soon(now);
-        self.announcements.lost(id, soon);
+        self.announcements.lost(now, *id, soon);
         self.publications.lost(id, soon);
         if self.table.is_empty() && !was_empty {
             self.upkeep.last_contact_lost(now);

@@ -8,7 +8,7 @@
 //! - Asking: `lookup` (whom to ask next), `transactions` (who owes an answer), `exchange` (requests and their answers),
 //!   `regions` (what need not be asked).
 //! - Answering: `serve`, `tokens` (proof of an address), `values` and `providers` (what is kept for others).
-//! - Publishing: `announce` (files), `publish` (values), `placement` (where and when), `cache` (values that were found).
+//! - Publishing: `announce` (files), `publish` (values), `placement` (where and when), `pace` (how fast), `cache` (values that were found).
 //! - Staying in touch: `upkeep` (joining, refreshing, checking), `observed` (our own address).
 
 mod address;
@@ -19,6 +19,7 @@ mod counters;
 mod exchange;
 mod lookup;
 mod observed;
+mod pace;
 mod placement;
 mod providers;
 mod publish;

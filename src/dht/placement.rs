@@ -1,34 +1,63 @@
-//! Where something that this node publishes is kept, and when it is to be published again. What is placed (a provider
-//! record, a value record) is the caller's business.
+//! How far the placement of a record has come, and when the next round is due. What is placed (a provider record, a value
+//! record) is the caller's business.
+//!
+//! There is one for each file that is announced, so it is small: the nodes of the latest round are known by fingerprints of
+//! 16 bits. When two nodes share one, a round comes early or a copy is counted as lost; both mend themselves.
 
-use super::LookupId;
-use crate::id::{Distance, Key, NodeId};
+use crate::id::{Key, NodeId};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
+use core::num::NonZeroU32;
 
 /// How many nodes keep a record: the closest to its key, the publisher included when it is one of them.
 pub(super) const COPIES: usize = 8;
 /// Fewer copies than this are too few to wait for the next regular round.
-const COPIES_FEW: usize = COPIES / 2;
-/// Nodes that were told over time, so that they can be told otherwise.
-const TOLD_MAX: usize = 3 * COPIES;
+const COPIES_FEW: u32 = COPIES as u32 / 2;
 /// The pause after the first round. A young node knows little of the network, so its first rounds come quickly.
 const FIRST_PAUSE: Duration = Duration::from_secs(600);
-/// The pause after the first round in which nobody took it.
+/// The pause after the first round in which no node took the record.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// The least pause between two rounds, however many nodes come and go.
 const PAUSE_MIN: Duration = Duration::from_secs(15);
+
+/// Ticks in a second.
+const TICKS: u64 = 4;
+
+/// An instant to a quarter of a second, in four bytes; the last one is 34 years after the origin.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Tick(NonZeroU32);
+
+impl Tick {
+    /// The first tick that is not before an instant.
+    pub(super) fn not_before(instant: Instant) -> Tick {
+        Tick::numbered(instant.as_nanos().div_ceil(1_000_000_000 / TICKS))
+    }
+
+    /// The last tick that is not after an instant: what is scheduled for it is due.
+    pub(super) fn passed(instant: Instant) -> Tick {
+        Tick::numbered(instant.as_nanos() / (1_000_000_000 / TICKS))
+    }
+
+    pub(super) fn instant(self) -> Instant {
+        Instant::from_nanos(u64::from(self.0.get() - 1) * (1_000_000_000 / TICKS))
+    }
+
+    fn numbered(number: u64) -> Tick {
+        let number = u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
+        Tick(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
+    }
+}
 
 /// What is going on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
     /// The next round is due at this time.
-    Scheduled(Instant),
+    Scheduled(Tick),
     /// It is due and waits for its turn.
     Due,
-    /// It waits for this lookup to say where to.
-    Looking(LookupId),
+    /// It waits for a lookup to say where to.
+    Looking,
     /// It waits for answers.
     Sending,
 }
@@ -37,56 +66,78 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Placement {
     pub(super) stage: Stage,
+    /// No round begins before this.
+    not_before: Tick,
+    /// A node came or went while a round was under way: the next is due then.
+    hastened: Option<Tick>,
+    /// How far the farthest node of the latest round lies: the first word of the distance. The greatest when there is none.
+    farthest: u64,
+    /// The nodes of the latest round, by their fingerprints.
+    targets: [u16; COPIES],
+    targeted: u8,
+    /// One bit for each target: it said that it keeps the record.
+    holders: u8,
+    /// One bit for each target: it is gone since.
+    gone: u8,
+    /// Answers that the round waits for.
+    pending: u8,
+    rounds: u8,
+    failures: u8,
     /// Whether this node is one of the closest and keeps a copy itself.
     pub(super) here: bool,
-    /// The nodes of the latest round and where the farthest of them lies.
-    targets: Vec<NodeId>,
-    farthest: Option<Distance>,
-    /// Those of them that said they keep it.
-    holders: Vec<NodeId>,
-    told: Vec<Contact>,
-    pending: usize,
+    /// What is placed has changed since the round began.
     again: bool,
-    /// Somebody came or went while a round was under way: the next is due then.
-    hastened: Option<Instant>,
-    rounds: u32,
-    failures: u32,
-    not_before: Instant,
+    /// Whether any node was ever told.
+    told: bool,
 }
+
+const _: () = assert!(size_of::<Placement>() <= 56, "there is one for each shared file");
 
 impl Placement {
     /// A first round is due at `at`.
     pub(super) fn new(at: Instant) -> Self {
+        Placement::at(Stage::Scheduled(Tick::not_before(at)))
+    }
+
+    /// A first round is due now.
+    pub(super) fn due() -> Self {
+        Placement::at(Stage::Due)
+    }
+
+    /// A placement that begins with `stage`.
+    pub(super) fn at(stage: Stage) -> Self {
         Placement {
-            stage: Stage::Scheduled(at),
-            here: false,
-            targets: Vec::new(),
-            farthest: None,
-            holders: Vec::new(),
-            told: Vec::new(),
-            pending: 0,
-            again: false,
+            stage,
+            not_before: Tick::passed(Instant::ZERO),
             hastened: None,
+            farthest: u64::MAX,
+            targets: [0; COPIES],
+            targeted: 0,
+            holders: 0,
+            gone: 0,
+            pending: 0,
             rounds: 0,
             failures: 0,
-            not_before: Instant::ZERO,
+            here: false,
+            again: false,
+            told: false,
         }
     }
 
     /// Copies that are known to be kept.
     pub(super) fn copies(&self) -> u32 {
-        (self.holders.len() + usize::from(self.here)) as u32
+        self.holders.count_ones() + u32::from(self.here)
     }
 
-    /// Everybody who was told.
-    pub(super) fn told(&self) -> &[Contact] {
-        &self.told
+    /// Whether any node was told, and may have to be told otherwise.
+    pub(super) fn was_told(&self) -> bool {
+        self.told
     }
 
     /// When a round becomes due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Scheduled(at) => Some(at),
+            Stage::Scheduled(at) => Some(at.instant()),
             _ => None,
         }
     }
@@ -98,73 +149,69 @@ impl Placement {
         }
     }
 
-    /// What is placed has changed: the next round is due at once, or after the present one.
-    pub(super) fn changed(&mut self) {
+    /// What is placed has changed: the next round is as `next` says, or due after the present one.
+    pub(super) fn changed(&mut self, next: Stage) {
         match self.stage {
-            Stage::Scheduled(_) => self.stage = Stage::Due,
+            Stage::Scheduled(_) => self.stage = next,
             Stage::Sending => self.again = true,
-            Stage::Due | Stage::Looking(_) => {}
+            Stage::Due | Stage::Looking => {}
         }
     }
 
     /// A node is there: a round is due soon when it should keep a copy.
-    pub(super) fn consider(&mut self, key: &Key, contact: &Contact, soon: Instant) {
-        let full = self.targets.len() + usize::from(self.here) >= COPIES;
-        let near = self.farthest.is_none_or(|farthest| contact.id.distance(key) < farthest);
-        if (!full || near) && !self.targets.contains(&contact.id) {
+    pub(super) fn consider(&mut self, key: &Key, node: &NodeId, soon: Tick) {
+        let there = self.targeted - self.gone.count_ones() as u8;
+        let full = usize::from(there) + usize::from(self.here) >= COPIES;
+        let near = node.distance(key).first_word() < self.farthest;
+        if (!full || near) && self.position(node, !self.gone).is_none() {
             self.hasten(soon);
         }
     }
 
     /// A node is gone: a round is due soon when too few copies remain.
-    pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
-        self.targets.retain(|target| target != id);
-        let before = self.holders.len();
-        self.holders.retain(|holder| holder != id);
-        if self.holders.len() < before && self.holders.len() + usize::from(self.here) < COPIES_FEW {
+    pub(super) fn lost(&mut self, node: &NodeId, soon: Tick) {
+        let Some(position) = self.position(node, !self.gone) else { return };
+        self.gone |= 1 << position;
+        let kept = self.holders & 1 << position != 0;
+        self.holders &= !(1 << position);
+        if kept && self.copies() < COPIES_FEW {
             self.hasten(soon);
         }
     }
 
     /// The round goes to `targets`, nearest first; `here` when this node keeps a copy itself.
     pub(super) fn begin(&mut self, key: &Key, targets: &[Contact], here: bool) {
+        let targets = &targets[..targets.len().min(COPIES)];
         self.stage = Stage::Sending;
         self.here = here;
-        self.targets = targets.iter().map(|contact| contact.id).collect();
-        self.farthest = targets.last().map(|contact| contact.id.distance(key));
-        self.holders.clear();
-        self.pending = targets.len();
-        for contact in targets {
-            self.told.retain(|told| told.id != contact.id);
-            if self.told.len() == TOLD_MAX {
-                self.told.remove(0);
-            }
-            self.told.push(*contact);
+        self.farthest = targets.last().map_or(u64::MAX, |contact| contact.id.distance(key).first_word());
+        for (target, contact) in self.targets.iter_mut().zip(targets) {
+            *target = fingerprint(&contact.id);
         }
+        self.targeted = targets.len() as u8;
+        (self.holders, self.gone) = (0, 0);
+        self.pending = self.targeted;
+        self.told |= !targets.is_empty();
     }
 
-    /// What is placed is taken back: the round goes to everybody who was told. Of the present round `unsent` will not
-    /// be sent.
-    pub(super) fn begin_withdrawal(&mut self, unsent: usize) {
-        let in_flight = if self.stage == Stage::Sending { self.pending.saturating_sub(unsent) } else { 0 };
+    /// What is placed is taken back at so many nodes.
+    pub(super) fn begin_withdrawal(&mut self, targets: usize) {
         self.stage = Stage::Sending;
-        self.here = false;
-        self.again = false;
-        self.holders.clear();
-        self.pending = self.told.len() + in_flight;
+        (self.here, self.targeted, self.holders, self.gone) = (false, 0, 0, 0);
+        self.pending = u8::try_from(targets).unwrap_or(u8::MAX);
     }
 
     /// A target has answered (`kept`: it keeps a copy) or failed.
-    pub(super) fn settle(&mut self, id: &NodeId, kept: bool) {
+    pub(super) fn settle(&mut self, node: &NodeId, kept: bool) {
         self.pending = self.pending.saturating_sub(1);
-        if kept && !self.holders.contains(id) {
-            self.holders.push(*id);
+        if let Some(position) = self.position(node, !self.holders).filter(|_| kept) {
+            self.holders |= 1 << position;
         }
     }
 
     /// Whether a round has ended, however it went, and the next is not under way.
     pub(super) fn has_ended_round(&self) -> bool {
-        self.rounds + self.failures > 0 && self.deadline().is_some()
+        (self.rounds > 0 || self.failures > 0) && self.deadline().is_some()
     }
 
     /// Whether every target has answered or failed.
@@ -174,34 +221,46 @@ impl Placement {
 
     /// Ends the round and schedules the next, at most `pause_max` away. True when it is due at once.
     pub(super) fn finish(&mut self, now: Instant, pause_max: Duration, rng: &mut Rng) -> bool {
-        self.not_before = now + PAUSE_MIN;
+        self.not_before = Tick::not_before(now + PAUSE_MIN);
         if core::mem::take(&mut self.again) {
             self.stage = Stage::Due;
             return true;
         }
-        let pause = if self.holders.is_empty() {
+        let pause = if self.holders == 0 {
             let pause = FAILED_PAUSE * (1 << self.failures.min(16));
-            self.failures += 1;
+            self.failures = self.failures.saturating_add(1);
             pause
         } else {
-            let pause = FIRST_PAUSE * 4u32.pow(self.rounds.min(8));
-            (self.failures, self.rounds) = (0, self.rounds + 1);
+            let pause = FIRST_PAUSE * 4u32.pow(u32::from(self.rounds.min(8)));
+            (self.failures, self.rounds) = (0, self.rounds.saturating_add(1));
             pause
         };
         let pause = pause.min(pause_max);
-        self.stage = Stage::Scheduled(now + rng.duration(pause - pause / 10, pause));
+        self.stage = Stage::Scheduled(Tick::not_before(now + rng.duration(pause - pause / 10, pause)));
         if let Some(soon) = self.hastened.take() {
             self.hasten(soon);
         }
         false
     }
 
-    fn hasten(&mut self, soon: Instant) {
+    fn hasten(&mut self, soon: Tick) {
         match &mut self.stage {
             Stage::Scheduled(at) => *at = (*at).min(soon.max(self.not_before)),
             _ => self.hastened = Some(soon),
         }
     }
+
+    /// The first target that is this node and whose bit is set in `among`.
+    fn position(&self, node: &NodeId, among: u8) -> Option<usize> {
+        let wanted = fingerprint(node);
+        let targets = &self.targets[..usize::from(self.targeted)];
+        targets.iter().enumerate().position(|(index, target)| *target == wanted && among >> index & 1 == 1)
+    }
+}
+
+/// The end of a node's id: targets of one key share its beginning.
+fn fingerprint(node: &NodeId) -> u16 {
+    u16::from_le_bytes([node.0[30], node.0[31]])
 }
 
 #[cfg(test)]
@@ -247,10 +306,11 @@ mod tests {
     fn a_nearer_node_hastens_the_next_round_and_a_farther_one_does_not() {
         let mut placement = placed(&[1, 2, 3, 4, 5, 6, 7, 9]);
         let (regular, soon) = (placement.deadline(), Instant::from_secs(20));
-        placement.consider(&KEY, &contact(10), soon);
-        placement.consider(&KEY, &contact(3), soon);
+        let tick = Tick::not_before(soon);
+        placement.consider(&KEY, &contact(10).id, tick);
+        placement.consider(&KEY, &contact(3).id, tick);
         assert_eq!(placement.deadline(), regular);
-        placement.consider(&KEY, &contact(8), soon);
+        placement.consider(&KEY, &contact(8).id, tick);
         assert_eq!(placement.deadline(), Some(soon));
     }
 
@@ -258,17 +318,41 @@ mod tests {
     fn losing_half_of_the_copies_hastens_the_next_round() {
         let mut placement = placed(&[1, 2, 3, 4, 5]);
         let (regular, soon) = (placement.deadline(), Instant::from_secs(20));
-        placement.lost(&contact(1).id, soon);
-        assert_eq!(placement.deadline(), regular);
-        placement.lost(&contact(2).id, soon);
+        let tick = Tick::not_before(soon);
+        placement.lost(&contact(1).id, tick);
+        placement.lost(&contact(1).id, tick);
+        assert_eq!(placement.deadline(), regular, "four are enough, and a node is lost once");
+        placement.lost(&contact(2).id, tick);
         assert_eq!((placement.deadline(), placement.copies()), (Some(soon), 3));
+    }
+
+    #[test]
+    fn a_node_that_was_lost_and_comes_back_hastens_the_next_round() {
+        let mut placement = placed(&[1, 2, 3, 4, 5, 6, 7, 9]);
+        let soon = Tick::not_before(Instant::from_secs(20));
+        placement.lost(&contact(3).id, soon);
+        assert_eq!(placement.copies(), 7);
+        placement.consider(&KEY, &contact(3).id, soon);
+        assert_eq!(placement.deadline(), Some(soon.instant()));
+    }
+
+    #[test]
+    fn a_tick_is_a_quarter_of_a_second_and_saturates() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        assert_eq!(Tick::not_before(at(1001)).instant(), at(1250));
+        assert_eq!(Tick::not_before(at(1250)).instant(), at(1250));
+        assert_eq!(Tick::passed(at(1249)).instant(), at(1000));
+        let last = Tick::not_before(Instant::from_nanos(u64::MAX));
+        assert!(
+            last.instant() > Instant::from_secs(33 * 365 * 86_400) && last >= Tick::passed(last.instant())
+        );
     }
 
     #[test]
     fn a_change_while_sending_is_sent_afterwards() {
         let mut placement = placed(&[1]);
         placement.begin(&KEY, &[contact(1)], true);
-        placement.changed();
+        placement.changed(Stage::Due);
         assert_eq!(placement.stage, Stage::Sending);
         placement.settle(&contact(1).id, true);
         placement.finish(Instant::ZERO, Duration::from_secs(3600), &mut Rng::new([0; 32]));

@@ -3,7 +3,7 @@
 
 use super::counters::Counter;
 use super::lookup::{Lookup, Reason};
-use super::placement::{COPIES, Placement, Stage};
+use super::placement::{COPIES, Placement, Stage, Tick};
 use super::transactions::Purpose;
 use super::{Dht, DhtEvent, LookupId, PublishId, Want};
 use crate::id::{Key, NodeId};
@@ -71,12 +71,14 @@ impl Publications {
     }
 
     /// A node is there.
-    pub(super) fn consider(&mut self, contact: &Contact, soon: Instant) {
-        self.records.iter_mut().for_each(|(key, own)| own.placement.consider(key, contact, soon));
+    pub(super) fn consider(&mut self, node: &NodeId, soon: Instant) {
+        let soon = Tick::not_before(soon);
+        self.records.iter_mut().for_each(|(key, own)| own.placement.consider(key, node, soon));
     }
 
     /// A node is gone.
     pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
+        let soon = Tick::not_before(soon);
         self.records.values_mut().for_each(|own| own.placement.lost(id, soon));
     }
 
@@ -198,9 +200,9 @@ impl Dht {
                 self.counters.count(Counter::RegionUsed);
                 self.place_record(now, &key, &targets);
             } else if self.own_lookups_room() > 0 {
-                let lookup = self.start_lookup(now, key, Want::Nodes, Reason::Republish, outbox);
+                self.start_lookup(now, key, Want::Nodes, Reason::Republish, outbox);
                 if let Some(own) = self.publications.records.get_mut(&key) {
-                    own.placement.stage = Stage::Looking(lookup);
+                    own.placement.stage = Stage::Looking;
                 }
                 started = true;
             }
@@ -232,8 +234,8 @@ impl Dht {
     /// A newer value takes the place of one whose round is not over: who waits for that hears of it now.
     fn publish_superseded(&mut self, key: &Key) {
         let Some(old) = self.publications.records.get_mut(key) else { return };
-        if let Stage::Looking(lookup) = old.placement.stage {
-            self.lookups.remove(&lookup);
+        if old.placement.stage == Stage::Looking {
+            self.lookups.retain(|_, lookup| lookup.reason != Reason::Republish || lookup.target != *key);
         }
         if let Some(event) = old.published(key) {
             self.events.push_back(event);

@@ -31,7 +31,8 @@ impl Node {
         for shared in served {
             if self.machines.store.source(&shared.hash).is_some() {
                 let manifest = recovered.manifests.get(&shared.hash).cloned();
-                self.served(now, shared.hash, manifest, None, true);
+                self.machines.dht.provide_again(now, shared.hash);
+                self.copied_and_looked_after(now, &shared, manifest, None, true);
             }
         }
     }
@@ -55,11 +56,24 @@ impl Node {
     ) {
         let Some(shared) = self.machines.store.shared(&hash) else { return };
         self.machines.dht.provide(now, hash, false, &mut self.machines.outbox);
-        if self.join_placement(now, &shared, waiter) {
+        self.copied_and_looked_after(now, &shared, manifest, waiter, fresh);
+    }
+
+    /// A file that is served gets its copies, and `waiter` hears of them.
+    fn copied_and_looked_after(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        manifest: Option<Arc<Manifest>>,
+        waiter: Option<CommandId>,
+        fresh: bool,
+    ) {
+        let hash = shared.hash;
+        if self.join_placement(now, shared, waiter) {
             return;
         }
         if shared.replicated && fresh && shared.replicas > 0 {
-            self.with_manifest(now, &shared, manifest.clone(), ManifestFor::Care);
+            self.with_manifest(now, shared, manifest.clone(), ManifestFor::Care);
         }
         match waiter {
             // All that was asked for is there.
@@ -73,7 +87,7 @@ impl Node {
             None if shared.replicated => {}
             _ => {
                 self.waiting_puts.entry(hash).or_default().extend(waiter);
-                self.with_manifest(now, &shared, manifest, ManifestFor::Copies);
+                self.with_manifest(now, shared, manifest, ManifestFor::Copies);
             }
         }
     }
