@@ -301,8 +301,8 @@ fn status(swarm: &Swarm, node: usize) -> Result<Status, CommandError> {
 }
 
 fn shared(swarm: &Swarm, node: usize, hash: Key) -> Result<SharedFile, CommandError> {
-    match swarm.ask(node, &Command::List, ANSWER_LIMIT)? {
-        Reply::List { files } => files.into_iter().find(|file| file.hash == hash).ok_or_else(|| {
+    match swarm.ask(node, &Command::List { after: None }, ANSWER_LIMIT)? {
+        Reply::List { files, .. } => files.into_iter().find(|file| file.hash == hash).ok_or_else(|| {
             CommandError::failed(format!("node {} does not share the file any more", node + 1))
         }),
         reply => Err(swarm.unexpected(node, &reply)),

@@ -5,7 +5,7 @@ use super::exit::{CommandError, Exit};
 use super::output::shown;
 use crate::config::units::format_size;
 use crate::id::Key;
-use crate::node::command::{Command, FileState, Reply, SharedFile};
+use crate::node::command::{Command, FileState, Listed, Reply, SharedFile};
 use serde_json::json;
 
 #[derive(clap::Args, Debug)]
@@ -28,11 +28,22 @@ pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Resu
 
 /// Lists the shared files.
 pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
-    let reply = context.request(&Command::List, "")?;
-    let Reply::List { files } = reply else {
-        return Err(context.unexpected(&reply));
-    };
-    for file in &files {
+    let mut after = None;
+    loop {
+        let reply = context.request(&Command::List { after }, "")?;
+        let Reply::List { files, more } = reply else {
+            return Err(context.unexpected(&reply));
+        };
+        tell(context, &files)?;
+        after = files.last().filter(|_| more).map(|last| Listed { hash: last.hash, path: last.path.clone() });
+        if after.is_none() {
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+fn tell(context: &mut Context, files: &[SharedFile]) -> Result<(), CommandError> {
+    for file in files {
         if context.output.json {
             context.output.object(&json!({
                 "hash": file.hash, "file": file.path.to_string_lossy(), "length": file.length,
@@ -44,7 +55,7 @@ pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
             context.output.line(&list_line(file))?;
         }
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 fn list_line(file: &SharedFile) -> String {
@@ -72,6 +83,36 @@ fn list_line(file: &SharedFile) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::cli::output::tests::kept;
+    use crate::cli::testing::FakeDaemon;
+    use crate::node::command::Response;
+
+    #[test]
+    fn a_list_of_several_pages_is_asked_for_page_by_page() {
+        let file = |byte: u8| SharedFile {
+            hash: Key([byte; 32]),
+            length: 1,
+            path: format!("/{byte}").into(),
+            copies: 1,
+            replicas: 0,
+            have: 1,
+            cached: false,
+            kept_open: false,
+            state: FileState::Shared,
+        };
+        let page = |byte, more| Response::Done(Reply::List { files: vec![file(byte)], more });
+        let daemon = FakeDaemon::answering_in_turn(&[page(1, true), page(2, false)]);
+        let (output, results, _) = kept(false);
+        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        assert_eq!(list(&mut context), Ok(Exit::Done));
+        assert_eq!(
+            results.text().lines().filter(|line| line.ends_with("/1") || line.ends_with("/2")).count(),
+            2
+        );
+        let after = Some(Listed { hash: Key([1; 32]), path: "/1".into() });
+        assert_eq!(daemon.heard(), vec![Command::List { after: None }, Command::List { after }]);
+    }
 
     fn key(content: &[u8]) -> Key {
         Key(*blake3::hash(content).as_bytes())

@@ -3,6 +3,7 @@
 use crate::net::CONTROL_SOCKET;
 use crate::node::command::{Command, Response};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -64,10 +65,16 @@ impl FakeDaemon {
 
     /// A daemon that answers every command of every connection with this.
     pub(super) fn answering_each(response: &Response) -> Self {
+        FakeDaemon::answering_in_turn(core::slice::from_ref(response))
+    }
+
+    /// A daemon that gives each command, of whatever connection, the next answer, and the last one to all that follow.
+    pub(super) fn answering_in_turn(responses: &[Response]) -> Self {
         let scratch = Scratch::new();
         let listener = UnixListener::bind(scratch.path().join(CONTROL_SOCKET)).unwrap();
         let (tell, heard) = channel();
-        let answer = serde_json::to_value(response).unwrap();
+        let mut answers: VecDeque<Value> =
+            responses.iter().map(|response| serde_json::to_value(response).unwrap()).collect();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -76,7 +83,10 @@ impl FakeDaemon {
                 for line in lines.map_while(Result::ok) {
                     let (Some(command), id) = command_of(&line) else { break };
                     let _ = tell.send(command);
-                    let mut answer = answer.clone();
+                    let mut answer = answers[0].clone();
+                    if answers.len() > 1 {
+                        answers.pop_front();
+                    }
                     answer["id"] = id;
                     let _ = writeln!(stream, "{answer}");
                     commands += 1;

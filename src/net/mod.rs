@@ -672,7 +672,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Get { .. } => "get",
         Command::Explain { .. } => "explain",
         Command::Remove { .. } => "rm",
-        Command::List => "ls",
+        Command::List { .. } => "ls",
         Command::Set { .. } => "set",
         Command::Unset { .. } => "unset",
         Command::Values => "values",

@@ -26,7 +26,7 @@ impl Passed {
     /// A command is answered. After the last answer nobody has a use for its descriptor any more.
     pub(super) fn answered(&mut self, id: CommandId, response: &mut Response, disk: &mut Disk) {
         match response {
-            Response::Done(Reply::List { files }) => {
+            Response::Done(Reply::List { files, .. }) => {
                 for file in files {
                     file.kept_open = disk.keeps_open(&file.path);
                 }

@@ -65,8 +65,12 @@ pub enum Command {
         /// Its address.
         hash: Key,
     },
-    /// The files that this node shares.
-    List,
+    /// The files that this node shares, as many as one answer has room for.
+    List {
+        /// The last file of the answer before; `None` is from the beginning.
+        #[serde(default)]
+        after: Option<Listed>,
+    },
     /// Publish a value under this node's key.
     Set {
         /// 1 to 64 bytes, no control characters, no `/`.
@@ -308,8 +312,11 @@ pub enum Reply {
     },
     /// The shared files.
     List {
-        /// In the order of their addresses.
+        /// In the order of their addresses, and of their paths.
         files: Vec<SharedFile>,
+        /// Whether others follow behind the last one: ask again with that.
+        #[serde(default)]
+        more: bool,
     },
     /// The value is published.
     Set {
@@ -453,6 +460,16 @@ pub enum FileState {
     Downloading,
     /// It will be downloaded to there.
     Queued,
+}
+
+/// A place in the list of files.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    /// The address of the file there.
+    pub hash: Key,
+    /// Where it lies.
+    #[serde(with = "path")]
+    pub path: PathBuf,
 }
 
 /// A shared file, or a download: one for each path.

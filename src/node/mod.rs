@@ -14,6 +14,7 @@
 //! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node, `inspect`
 //! what they ask about its copies, `ops::share`, `sharing` and `placement` bring files into the network, `ops::download` brings
 //! them out and `ops::read` streams them,
+//! `list` tells what there is,
 //! `explain` finds out how safe they are (`inquiry` whom to ask, `explanation` what the answers come to), `values` handles
 //! named values, `housekeeping` what has to be done from time to time.
 
@@ -27,6 +28,7 @@ mod housekeeping;
 mod inquiry;
 mod inspect;
 mod leave;
+mod list;
 mod machines;
 mod membership;
 mod ops;
@@ -634,9 +636,9 @@ impl Node {
                 self.machines.done(id, Reply::Values { publisher, values });
             }
             Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
-            Command::List => {
-                let files = self.shared_files();
-                self.machines.done(id, Reply::List { files });
+            Command::List { after } => {
+                let page = self.list(after.as_ref());
+                self.machines.done(id, page);
             }
             Command::Peers => {
                 let peers = self.peers(now);

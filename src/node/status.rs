@@ -2,12 +2,11 @@
 
 use super::Node;
 use super::command::{
-    FailureReason, FileState, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role,
-    SharedFile, Status,
+    FailureReason, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, Status,
 };
 use crate::gossip::{Liveness, Member};
 use crate::id::NodeId;
-use crate::io::{DiskError, DiskErrorKind, Place, ShareState};
+use crate::io::{DiskError, DiskErrorKind, Place};
 use crate::limits::{InvalidLimits, Limits};
 use crate::time::{Duration, Instant};
 use crate::wire::Refused;
@@ -208,40 +207,6 @@ impl Node {
             abandoned: count("repair_abandoned"),
             cut_off_seconds: statistics.cut_off_since.map(|since| now.since(since).as_secs()),
         }
-    }
-
-    /// Shared files and downloads, in the order of their addresses.
-    pub(super) fn shared_files(&self) -> Vec<SharedFile> {
-        let mut files = Vec::with_capacity(self.machines.store.stats().claims as usize);
-        for (shared, claims) in self.machines.store.files() {
-            let (hash, length) = (shared.hash, shared.layout.length());
-            for claim in claims {
-                let copies = match self.placements.get(&hash) {
-                    Some(placement) => placement.copies(),
-                    None if shared.replicated => shared.replicas.max(1),
-                    None => 1,
-                };
-                files.push(SharedFile {
-                    hash,
-                    length,
-                    path: self.machines.path_of(&claim.place(&hash)),
-                    copies: u32::from(copies),
-                    replicas: shared.replicas,
-                    have: length,
-                    cached: claim.is_cached(),
-                    kept_open: false,
-                    state: match claim.state {
-                        ShareState::Present => FileState::Shared,
-                        ShareState::Doubtful => FileState::Checking,
-                        ShareState::Changed => FileState::Changed,
-                        ShareState::Absent => FileState::Absent,
-                    },
-                });
-            }
-        }
-        files.extend(self.downloads.describe(&self.machines));
-        files.sort_by(|one, other| (one.hash, &one.path).cmp(&(other.hash, &other.path)));
-        files
     }
 }
 

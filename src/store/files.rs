@@ -1,11 +1,16 @@
 //! The files that are served where they lie: shares, and downloads whose first chunks have arrived.
 //!
-//! A shared file takes about 300 bytes here, its path included, and 16 a chunk: its manifest stays on disk.
+//! A shared file takes about 200 bytes here and its path, and 16 for each chunk when it has several: its manifest stays on
+//! disk.
+
+mod claims;
 
 use super::index::ChunkIndex;
 use crate::id::Key;
 use crate::io::{Extent, FileStamp, Place, Share, ShareState};
 use crate::manifest::{Content, Layout, Manifest};
+use claims::Claims;
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +18,15 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Slots that stay out of use before the index is cleared of them.
 const VACATED_MIN: usize = 64;
-/// The number under which the index knows a file's manifest.
+/// Stands for a file's manifest where the number of a chunk could stand.
 const MANIFEST: u32 = u32::MAX;
+
+/// Eight bytes of what an entry is found by: the first of an address, or the fingerprint of a path.
+type Short = [u8; 8];
+
+fn short(hash: &Key) -> Short {
+    core::array::from_fn(|index| hash.0[index])
+}
 
 /// What all claims on an address have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,22 +90,28 @@ impl Claim {
 /// A whole file.
 struct Whole {
     shared: Shared,
-    /// In the order in which they were made; never empty.
-    claims: Vec<Claim>,
+    /// In the order in which they were made.
+    claims: Claims,
     /// Whether the index knows its chunks: its manifest is on disk.
     indexed: bool,
     /// When it was last used, as a count of uses.
     used: u64,
 }
 
+const _: () = assert!(size_of::<Option<Held>>() <= 136, "there is one for each shared file");
+
 impl Whole {
     /// The claim that the file is served by.
     fn source(&self) -> Option<&Claim> {
-        self.claims.iter().find(|claim| claim.state == ShareState::Present).filter(|_| self.indexed)
+        self.claims().iter().find(|claim| claim.state == ShareState::Present).filter(|_| self.indexed)
     }
 
     fn cached(&self) -> Option<&Claim> {
-        self.claims.iter().find(|claim| claim.is_cached())
+        self.claims().iter().find(|claim| claim.is_cached())
+    }
+
+    fn claims(&self) -> &[Claim] {
+        self.claims.as_slice()
     }
 
     fn record(&self, claim: &Claim) -> Share {
@@ -113,7 +131,7 @@ struct Partial {
 }
 
 enum Held {
-    Whole(Box<Whole>),
+    Whole(Whole),
     Partial(Box<Partial>),
 }
 
@@ -129,6 +147,8 @@ pub struct Ended {
 /// Shares and downloads, found by file hash, by chunk and by path.
 pub(super) struct Files {
     slots: Vec<Option<Held>>,
+    /// The slots of whole files, by the beginnings of their addresses.
+    addresses: BTreeSet<(Short, u32)>,
     /// Slots that may be used again.
     free: Vec<u32>,
     /// Slots that the index still has entries of.
@@ -137,7 +157,7 @@ pub(super) struct Files {
     index: ChunkIndex,
     seed: u64,
     /// The slots of claims, by a fingerprint of their paths.
-    paths: BTreeSet<(u64, u32)>,
+    paths: BTreeSet<(Short, u32)>,
     /// The slots of files in the cache, the longest unused first.
     cached: BTreeMap<u64, u32>,
     files: usize,
@@ -163,6 +183,7 @@ impl Files {
     pub(super) fn new(seed: u64) -> Self {
         Files {
             slots: Vec::new(),
+            addresses: BTreeSet::new(),
             free: Vec::new(),
             vacated: Vec::new(),
             partials: BTreeMap::new(),
@@ -225,7 +246,7 @@ impl Files {
     }
 
     pub(super) fn claims(&self, hash: &Key) -> &[Claim] {
-        self.slot_of(hash).and_then(|slot| self.whole(slot)).map_or(&[], |whole| &whole.claims)
+        self.slot_of(hash).and_then(|slot| self.whole(slot)).map_or(&[], Whole::claims)
     }
 
     /// The claim that a file is served by.
@@ -242,9 +263,29 @@ impl Files {
     pub(super) fn all(&self) -> impl Iterator<Item = (&Shared, &[Claim])> {
         let held = self.slots.iter().flatten();
         held.filter_map(|held| match held {
-            Held::Whole(whole) => Some((&whole.shared, &whole.claims[..])),
+            Held::Whole(whole) => Some((&whole.shared, whole.claims())),
             Held::Partial(_) => None,
         })
+    }
+
+    /// The shared files in the order of their addresses, from the one with this address or the first after it on.
+    pub(super) fn from(&self, hash: &Key) -> impl Iterator<Item = (&Shared, &[Claim])> {
+        let first = short(hash);
+        let mut same = Vec::new();
+        let mut ahead = self.addresses.range((first, 0)..).peekable();
+        // Those that begin alike lie in the order of their slots.
+        while let Some((_, slot)) = ahead.next_if(|(short, _)| *short == first) {
+            same.extend(self.whole(*slot).filter(|whole| whole.shared.hash >= *hash));
+        }
+        same.sort_by_key(|whole| whole.shared.hash);
+        let after = (Bound::Excluded((first, u32::MAX)), Bound::Unbounded);
+        let rest = self.addresses.range(after).filter_map(|(_, slot)| self.whole(*slot));
+        same.into_iter().chain(rest).map(|whole| (&whole.shared, whole.claims()))
+    }
+
+    /// Whether any claim's file is not what it should be.
+    pub(super) fn has_unsettled(&self) -> bool {
+        self.unsettled > 0
     }
 
     /// The first claim from the slot `from` on that is not present, and the slot to go on from. `skip` of that slot's are
@@ -256,7 +297,7 @@ impl Files {
         let (first, mut skip) = from;
         for slot in first..self.slots.len() as u32 {
             let Some(whole) = self.whole(slot) else { continue };
-            for (number, claim) in (0..).zip(&whole.claims).skip(skip as usize) {
+            for (number, claim) in (0..).zip(whole.claims()).skip(skip as usize) {
                 if claim.state != ShareState::Present {
                     return Some((whole.record(claim), (slot, number + 1)));
                 }
@@ -269,13 +310,13 @@ impl Files {
     /// The claim as it is to be written down.
     pub(super) fn record(&self, hash: &Key, place: &Place) -> Option<Share> {
         let whole = self.whole(self.slot_of(hash)?)?;
-        whole.claims.iter().find(|claim| claim.is_at(place)).map(|claim| whole.record(claim))
+        whole.claims().iter().find(|claim| claim.is_at(place)).map(|claim| whole.record(claim))
     }
 
     /// All claims on an address as they are to be written down.
     pub(super) fn records(&self, hash: &Key) -> Vec<Share> {
         let whole = self.slot_of(hash).and_then(|slot| self.whole(slot));
-        whole.map_or_else(Vec::new, |whole| whole.claims.iter().map(|claim| whole.record(claim)).collect())
+        whole.map_or_else(Vec::new, |whole| whole.claims().iter().map(|claim| whole.record(claim)).collect())
     }
 
     /// The address that is claimed for a place.
@@ -292,7 +333,7 @@ impl Files {
         let mut slots = self.paths.range((fingerprint, 0)..=(fingerprint, u32::MAX));
         slots.find_map(|(_, slot)| {
             let whole = self.whole(*slot)?;
-            whole.claims.iter().any(|claim| claim.is_at(place)).then_some(whole.shared.hash)
+            whole.claims().iter().any(|claim| claim.is_at(place)).then_some(whole.shared.hash)
         })
     }
 
@@ -310,11 +351,9 @@ impl Files {
         let slot = match self.slot_of(&hash) {
             Some(slot) => slot,
             None => {
-                let claims = Vec::with_capacity(1);
-                let slot = self.occupy(Held::Whole(Box::new(Whole { shared, claims, indexed: false, used })));
-                // By its address it is found at once; for a file of one chunk that is all.
-                let number = if layout.is_single() { 0 } else { MANIFEST };
-                self.index.insert(slot, [(number, hash)].into_iter());
+                let claims = Claims::default();
+                let slot = self.occupy(Held::Whole(Whole { shared, claims, indexed: false, used }));
+                self.addresses.insert((short(&hash), slot));
                 self.files += 1;
                 self.bytes += share.length;
                 slot
@@ -364,10 +403,10 @@ impl Files {
             _ => None,
         };
         let whole = self.whole_mut(slot)?;
-        let at = whole.claims.iter().position(|claim| claim.is_at(place))?;
-        let share = whole.record(&whole.claims[at]);
+        let at = whole.claims().iter().position(|claim| claim.is_at(place))?;
+        let share = whole.record(&whole.claims()[at]);
         whole.claims.remove(at);
-        let (last, used, length) = (whole.claims.is_empty(), whole.used, whole.shared.layout.length());
+        let (last, used, length) = (whole.claims().is_empty(), whole.used, whole.shared.layout.length());
         self.claims -= 1;
         self.count_unsettled(share.state == ShareState::Present, ShareState::Present);
         if let Some(fingerprint) = fingerprint {
@@ -379,6 +418,7 @@ impl Files {
         if last {
             self.files -= 1;
             self.bytes -= length;
+            self.addresses.remove(&(short(hash), slot));
             self.vacate(slot);
         }
         Some(Ended { share, last })
@@ -507,16 +547,16 @@ impl Files {
 
     /// The slot and the number of what is there: a manifest, a chunk in a share when there is one, or in a download.
     fn find(&self, key: &Key) -> Option<(u32, u32)> {
+        if let Some((slot, whole)) = self.slot_of(key).and_then(|slot| Some((slot, self.whole(slot)?))) {
+            if whole.source().is_some() {
+                return Some((slot, if whole.shared.layout.is_single() { 0 } else { MANIFEST }));
+            }
+        }
         let present = self.index.candidates(key).filter_map(|(slot, chunk)| {
             let rank = match self.slots.get(slot as usize)?.as_ref()? {
                 Held::Whole(whole) => {
                     whole.source()?;
-                    let by_address = chunk == MANIFEST || whole.shared.layout.is_single();
-                    let here = match by_address {
-                        true => whole.shared.hash == *key,
-                        false => chunk < whole.shared.layout.chunk_count(),
-                    };
-                    here.then_some(u8::from(chunk != MANIFEST))?
+                    (chunk < whole.shared.layout.chunk_count()).then_some(1)?
                 }
                 Held::Partial(partial) => {
                     let here = partial.good.get(chunk as usize / 64)? >> (chunk % 64) & 1 == 1;
@@ -530,10 +570,9 @@ impl Files {
 
     /// The slot of a shared file, whether anything of it can be served or not.
     fn slot_of(&self, hash: &Key) -> Option<u32> {
-        let mut candidates = self.index.candidates(hash);
-        let found =
-            candidates.find(|(slot, _)| self.whole(*slot).is_some_and(|whole| whole.shared.hash == *hash));
-        found.map(|(slot, _)| slot)
+        let first = short(hash);
+        let mut same = self.addresses.range((first, 0)..=(first, u32::MAX)).map(|(_, slot)| *slot);
+        same.find(|slot| self.whole(*slot).is_some_and(|whole| whole.shared.hash == *hash))
     }
 
     fn slot_with(&self, key: &Key) -> Option<u32> {
@@ -574,7 +613,7 @@ impl Files {
         }
     }
 
-    fn path_fingerprint(&self, path: &Path) -> u64 {
-        xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), self.seed)
+    fn path_fingerprint(&self, path: &Path) -> Short {
+        xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), self.seed).to_be_bytes()
     }
 }

@@ -304,16 +304,16 @@ impl Store {
         self.pieces.get(key).map(|meta| stored_at(&meta))
     }
 
-    /// The first file that is shared where it lies, or the first after this hash, as it is verified. In time linear in what is
-    /// shared: files are not kept in order.
+    /// The first file that is shared where it lies, or the first after this hash, as it is verified.
     pub fn file_after(&self, hash: Option<&Key>) -> Option<FileAt> {
-        let after = |shared: &Shared| hash.is_none_or(|hash| shared.hash > *hash);
-        let next = self.files.all().map(|(shared, _)| *shared).filter(after).filter_map(|shared| {
+        let first = Key([0; 32]);
+        let mut next =
+            self.files.from(hash.unwrap_or(&first)).filter(|(shared, _)| Some(&shared.hash) != hash);
+        next.find_map(|(shared, _)| {
             let claim = self.files.source(&shared.hash)?;
             let (hash, length) = (shared.hash, shared.layout.length());
             Some(FileAt { hash, length, place: claim.place(&hash), stamp: claim.stamp })
-        });
-        next.min_by_key(|file| file.hash)
+        })
     }
 
     /// Bytes of all files that are shared where they lie.
@@ -515,6 +515,16 @@ impl Store {
     /// The shared files, each with its claims, in no order that means anything.
     pub fn files(&self) -> impl Iterator<Item = (&Shared, &[Claim])> {
         self.files.all()
+    }
+
+    /// The shared files in the order of their addresses, each with its claims, from this address on.
+    pub fn files_from(&self, hash: &Key) -> impl Iterator<Item = (&Shared, &[Claim])> {
+        self.files.from(hash)
+    }
+
+    /// Whether any claim's file is not there and unchanged.
+    pub fn has_unsettled(&self) -> bool {
+        self.files.has_unsettled()
     }
 
     /// The first claim from a position on whose file is not there and unchanged, and the position after it. The first position

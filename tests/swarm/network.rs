@@ -140,8 +140,8 @@ impl Node {
     }
 
     pub(crate) fn files(&self) -> Vec<SharedFile> {
-        match self.request(&Command::List) {
-            Some(Response::Done(Reply::List { files })) => files,
+        match self.request(&Command::List { after: None }) {
+            Some(Response::Done(Reply::List { files, more: false })) => files,
             other => panic!("ls answered {other:?}"),
         }
     }

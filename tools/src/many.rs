@@ -53,7 +53,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     drop(node);
     let began = Instant::now();
     let node = start()?;
-    let Reply::List { files } = node.request(&Command::List)? else {
+    let Reply::List { files, .. } = node.request(&Command::List { after: None })? else {
         return Err("ls was answered with something else".into());
     };
     if files.len() != arguments.files as usize {

@@ -385,7 +385,7 @@ impl Shares {
 
     /// Some claim may not be what it should be: all such are looked at soon.
     fn look_soon(&mut self, now: Instant, machines: &Machines) {
-        if machines.store.unsettled_from((0, 0)).is_some() {
+        if machines.store.has_unsettled() {
             self.pause = LOOK_AGAIN_MIN;
             let soon = now + LOOK_AGAIN_MIN;
             self.sweep_at = Some(self.sweep_at.map_or(soon, |at| at.min(soon)));
@@ -428,7 +428,7 @@ impl Shares {
             }
             None => {
                 self.sweep = None;
-                if machines.store.unsettled_from((0, 0)).is_some() {
+                if machines.store.has_unsettled() {
                     let again = now + self.pause;
                     self.sweep_at = Some(self.sweep_at.map_or(again, |at| at.min(again)));
                     self.pause = (self.pause * 2).min(LOOK_AGAIN_MAX);

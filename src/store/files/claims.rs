@@ -1,0 +1,89 @@
+//! The claims on one address. Nearly every address has one, which needs no memory of its own.
+
+use super::Claim;
+
+/// Claims in the order in which they were made.
+pub(super) enum Claims {
+    One(Claim),
+    /// None, for a moment, or several.
+    Several(Vec<Claim>),
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Claims::Several(Vec::new())
+    }
+}
+
+impl Claims {
+    pub(super) fn as_slice(&self) -> &[Claim] {
+        match self {
+            Claims::One(claim) => core::slice::from_ref(claim),
+            Claims::Several(claims) => claims,
+        }
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Claim> {
+        match self {
+            Claims::One(claim) => core::slice::from_mut(claim),
+            Claims::Several(claims) => &mut claims[..],
+        }
+        .iter_mut()
+    }
+
+    pub(super) fn push(&mut self, claim: Claim) {
+        *self = match core::mem::take(self) {
+            Claims::Several(claims) if claims.is_empty() => Claims::One(claim),
+            Claims::One(first) => Claims::Several(vec![first, claim]),
+            Claims::Several(mut claims) => {
+                claims.push(claim);
+                Claims::Several(claims)
+            }
+        };
+    }
+
+    /// Takes the claim at a position out.
+    pub(super) fn remove(&mut self, position: usize) -> Option<Claim> {
+        let mut claims = match core::mem::take(self) {
+            Claims::One(claim) => vec![claim],
+            Claims::Several(claims) => claims,
+        };
+        let removed = (position < claims.len()).then(|| claims.remove(position));
+        *self = match claims.len() {
+            1 => claims.pop().map_or_else(Claims::default, Claims::One),
+            _ => Claims::Several(claims),
+        };
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{FileStamp, ShareState};
+
+    fn claim(length: u64) -> Claim {
+        let stamp = FileStamp { length, ..FileStamp::default() };
+        Claim { path: None, stamp, state: ShareState::Present, synced: true }
+    }
+
+    #[test]
+    fn claims_keep_their_order_while_others_come_and_go() {
+        let mut claims = Claims::default();
+        let lengths =
+            |claims: &Claims| claims.as_slice().iter().map(|claim| claim.stamp.length).collect::<Vec<_>>();
+        for length in 1..=3 {
+            claims.push(claim(length));
+            assert_eq!(lengths(&claims), (1..=length).collect::<Vec<_>>());
+        }
+        assert_eq!(claims.remove(1), Some(claim(2)));
+        assert_eq!(claims.remove(2), None);
+        assert_eq!(lengths(&claims), [1, 3]);
+        assert_eq!(claims.remove(0), Some(claim(1)));
+        assert!(matches!(claims, Claims::One(_)), "one needs no memory of its own");
+        claims.iter_mut().for_each(|claim| claim.stamp.length = 9);
+        assert_eq!(lengths(&claims), [9]);
+        assert_eq!(claims.remove(0), Some(claim(9)));
+        assert!(claims.as_slice().is_empty());
+    }
+}
