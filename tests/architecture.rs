@@ -1,7 +1,7 @@
 //! The house has floors: imports go downward only, and nothing under the drivers touches the world.
 //!
-//! The test reads the sources themselves. It knows just enough of Rust for that: it blanks comments and literals, drops
-//! what is under `#[cfg(test)]`, spells out every path and every `use`, and judges the paths.
+//! The test parses the sources with `syn`, drops what is under `#[cfg(test)]`, spells out every path and every `use`, and
+//! judges the paths. Inside macros, which have a syntax of their own, it searches the tokens for paths.
 
 #[path = "common/paths.rs"]
 mod paths;
@@ -105,8 +105,12 @@ fn faults(module: &[&str], source: &str) -> Vec<String> {
     let Some(own) = floor(top) else {
         return vec![format!("the module `{top}` has no floor yet: add it to the table in this test")];
     };
+    let file = match syn::parse_file(source) {
+        Ok(file) => file,
+        Err(error) => return vec![format!("line {}: {error}", error.span().start().line)],
+    };
     let mut faults = Vec::new();
-    for Mention { line, path } in mentions(module, source) {
+    for Mention { line, path } in mentions(module, &file) {
         let fault = match path.split_once("::").unwrap_or((&path, "")) {
             ("crate", rest) => misplaced_import(top, own, rest),
             _ if own <= COMPOSITION => world(&path),
@@ -162,7 +166,8 @@ fn sources() -> Vec<(PathBuf, Vec<String>)> {
     let mut open = ["lib.rs", "main.rs"].map(|file| (root.join(file), root.clone(), Vec::new())).to_vec();
     while let Some((path, folder, module)) = open.pop() {
         let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        for name in declared(&source) {
+        let file = syn::parse_file(&source).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for name in declared(&file) {
             let below = folder.join(&name);
             let file = folder.join(format!("{name}.rs"));
             let file = if file.exists() { file } else { below.join("mod.rs") };
@@ -278,6 +283,15 @@ fn the_world_is_caught_however_it_is_spelled() {
         "#[cfg(not(test))]\nfn f() { std::fs::read(p); }",
         "fn f() -> &'static str { let c = '\"'; std::fs::read(p); \"\" }",
         "/* a /* nested */ comment */ use std::fs;",
+        "fn f() { assert!(std::fs::read(p).is_ok()); }",
+        "fn f(p: &Path) { assert!(p.exists(), \"{}\", p.len()); }",
+        "fn f() { log::info!(\"{}\", std::env::var(\"HOME\")); }",
+        "fn f() { vec![::mio::Token(0)]; }",
+        "macro_rules! m { () => { use std::{collections::BTreeMap, fs}; } }",
+        "macro_rules! m { () => { println!(\"x\") } }",
+        "fn f() { <std::fs::File as Open>::open(p); }",
+        "impl From<std::net::TcpStream> for X {}",
+        "#[serde(with = m, default = std::time::SystemTime::now)] struct X;",
     ] {
         assert!(complains("dht", source, "is of the world"), "{source}");
     }
@@ -293,6 +307,7 @@ fn what_only_looks_like_a_fault_is_let_pass() {
     silent("dht", "const TEXT: &str = r#\"crate::net \" std::fs\"#; const B: &[u8] = b\"std::fs\";");
     silent("dht", "use std::net::{IpAddr, SocketAddr}; use std::time::Duration; use core::net::Ipv6Addr;");
     silent("dht", "use crate::time::Instant; fn f(now: Instant) { Instant::from_secs(1); }");
+    silent("dht", "fn f() { <fs>::read(p); <T as Net>::fs(); x.0.fs::<u8>(); }");
     silent("dht", "struct Net { fs: u8 } fn f(net: Net) { net.fs; }");
     silent("dht", "fn f<'a>(x: &'a str) -> Option<&'a str> { Some(x) }");
     silent("dht", "use crate::wire::message::{Message, Want}; use super::dht::Table;");
@@ -308,8 +323,22 @@ fn what_is_only_there_for_tests_is_let_pass() {
     );
     silent("dht", "#[cfg(test)]\nuse std::fs;\n#[cfg(test)]\nfn f() { std::fs::read(p); }\nfn g() {}");
     silent("dht", "#[cfg(all(test, unix))] mod tests { use std::fs; }");
+    silent("dht", "struct X { #[cfg(test)] file: std::fs::File }");
+    silent("dht", "impl X { #[cfg(test)] fn f() { std::fs::read(p); } }");
+    silent("dht", "trait X { #[cfg(test)] fn f() -> std::fs::File; }");
+    silent("dht", "fn f() { X { #[cfg(test)] file: std::fs::File::open(p) }; }");
     assert!(complains("dht", "#[cfg(test)]\nmod tests { fn f() {} }\nuse std::fs;", "is of the world"));
     assert!(complains("dht", "#[cfg(any(test, unix))]\nuse std::fs;", "is of the world"));
+}
+
+#[test]
+fn a_source_that_does_not_parse_is_a_fault() {
+    assert!(complains("dht", "fn f( {", "line 1: "));
+}
+
+#[test]
+fn a_fault_names_its_line() {
+    assert!(complains("dht", "\n\nfn f() {\n    std::fs::read(p);\n}", "line 4: "));
 }
 
 #[test]
