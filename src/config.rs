@@ -734,7 +734,7 @@ mod tests {
     fn an_error_in_the_file_names_file_line_and_key() {
         for (content, expected) in [
             ("\nreplicsa = 3", "/x/elver.toml, line 2: there is no setting `replicsa`; there are listen, "),
-            ("# quota\n\nquota = '5 parsecs'", "/x/elver.toml, line 3: `quota`: `parsecs` is no unit"),
+            ("# quota\n\nquota = '5 parsecs'", "/x/elver.toml, line 3: `quota`: `5 parsecs` is no size"),
             ("leaf = 3", "line 1: `leaf`: `3` is neither true nor false"),
             ("replicas = 300", "`replicas`: `300` is no number from 0 to 255"),
             ("replicas = -1", "`replicas`: `-1` is no number from 0 to 255"),
@@ -752,7 +752,7 @@ mod tests {
             ),
             ("[gosip]\ninterval = 5", "line 1: there is no setting `gosip`; there are listen, "),
             ("gossip = 5", "line 1: `gossip`: it is a section: write [gossip]"),
-            ("[repair]\nrank = 'soon'", "line 2: `repair.rank`: `soon` does not start with a whole number"),
+            ("[repair]\nrank = 'soon'", "line 2: `repair.rank`: `soon` is no duration"),
             ("[repair]\ntransfers = 1.5", "line 2: `repair.transfers`: `1.5` is no number"),
             ("[repair]\nrank = [1]", "line 2: `repair.rank`: takes one value, not a list"),
             ("[repair.rank]", "`repair.rank`: a value of type table is not expected here"),

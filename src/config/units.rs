@@ -7,27 +7,35 @@ use core::fmt;
 /// Why a text is no size or no duration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UnitError {
-    /// It does not start with a whole number.
-    Number(String),
-    /// What follows the number is no unit.
-    Unit {
-        /// What follows.
-        unit: String,
-        /// The units there are.
-        known: &'static str,
-    },
+    /// No number of bytes.
+    Size(String),
+    /// No span of time.
+    Duration(String),
+    /// There is no such unit of time.
+    Unit(String),
     /// It is more than fits.
     TooLarge(String),
-    /// Copies are not kept for no time or for so long.
+    /// Its fraction is finer than what is counted.
+    TooFine(String),
+    /// Copies are not kept for no time, nor for as long as this.
     Lifetime(String),
 }
 
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UnitError::Number(text) => write!(f, "`{text}` does not start with a whole number"),
-            UnitError::Unit { unit, known } => write!(f, "`{unit}` is no unit; there are {known}"),
+            UnitError::Size(text) => write!(
+                f,
+                "`{text}` is no size; write a number of bytes, or a number with B, KiB, MiB, GiB, TiB (powers of 1024), kB, \
+                 MB, GB or TB (powers of 1000)"
+            ),
+            UnitError::Duration(text) => write!(
+                f,
+                "`{text}` is no duration; write a number of seconds, or numbers with units such as 90s, 15m, 12h, 30d, 1h 30m"
+            ),
+            UnitError::Unit(unit) => write!(f, "`{unit}` is no unit of time; there are ms, s, m, h, d and w"),
             UnitError::TooLarge(text) => write!(f, "`{text}` is too large"),
+            UnitError::TooFine(text) => write!(f, "`{text}` comes to no whole number of seconds"),
             UnitError::Lifetime(text) => {
                 let most = LIFETIME_SECONDS_MAX / 86_400;
                 write!(f, "copies are kept for 1 s to {most} d, not for `{text}`")
@@ -38,62 +46,36 @@ impl fmt::Display for UnitError {
 
 impl std::error::Error for UnitError {}
 
-const SIZE_UNITS: &str = "B, KiB, MiB, GiB, TiB (powers of 1024) and kB, MB, GB, TB (powers of 1000)";
-const DURATION_UNITS: &str = "s, m, h and d";
-
-/// Reads a size in bytes: `4096`, `512MiB`, `1GB`. Units are taken in any case; `K`, `M`, `G` and `T` alone are powers
-/// of 1024.
+/// Reads a size in bytes: `4096`, `512MiB`, `1GB`, `1.5GiB`. Units are taken in any case; `K`, `M`, `G` and `T` alone are
+/// powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    let (number, unit) = split(text)?;
-    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return Err(UnitError::Unit { unit: unit.to_owned(), known: SIZE_UNITS }),
+    let trimmed = text.trim();
+    let units = match trimmed.ends_with(['b', 'B']) {
+        true => parse_size::Config::new(),
+        false => parse_size::Config::new().with_binary(),
     };
-    number.checked_mul(factor).ok_or_else(|| UnitError::TooLarge(text.to_owned()))
+    units.parse_size(trimmed).map_err(|error| match error {
+        parse_size::Error::PosOverflow => UnitError::TooLarge(text.to_owned()),
+        _ => UnitError::Size(text.to_owned()),
+    })
 }
 
-/// Reads a duration in seconds: `90`, `90s`, `15m`, `12h`, `30d`. At most 2^32 - 1 seconds, 136 years.
+/// Reads a duration in whole seconds: `90`, `90s`, `15m`, `12h`, `30d`, `1h 30m`. At most 2^32 - 1 seconds, 136 years.
 pub fn parse_duration(text: &str) -> Result<u32, UnitError> {
-    let (number, unit) = split(text)?;
-    let factor: u64 = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(UnitError::Unit { unit: unit.to_owned(), known: DURATION_UNITS }),
-    };
-    number
-        .checked_mul(factor)
-        .and_then(|seconds| u32::try_from(seconds).ok())
-        .ok_or_else(|| UnitError::TooLarge(text.to_owned()))
+    let time = parse_span(text)?;
+    match time.subsec_nanos() {
+        0 => u32::try_from(time.as_secs()).map_err(|_| UnitError::TooLarge(text.to_owned())),
+        _ => Err(UnitError::TooFine(text.to_owned())),
+    }
 }
 
-/// Reads a time to the millisecond: what [`parse_duration`] reads, and fractions: `0.5`, `2.5s`, `1.5m`.
+/// Reads a time to the millisecond: what [`parse_duration`] reads, and fractions of a second: `0.5`, `2.5s`, `500ms`.
 pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
-    let text = text.trim();
-    let Some((whole, rest)) = text.split_once('.') else {
-        return parse_duration(text).map(|seconds| Duration::from_secs(seconds.into()));
-    };
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (digits, unit) = rest.split_at(end);
-    if digits.is_empty() || whole.is_empty() {
-        return Err(UnitError::Number(text.to_owned()));
+    let time = parse_span(text)?;
+    match u32::try_from(time.as_secs()) {
+        Ok(_) => Ok(Duration::from_millis(time.as_millis() as u64)),
+        Err(_) => Err(UnitError::TooLarge(text.to_owned())),
     }
-    let seconds = parse_duration(&format!("{whole}{unit}"))?;
-    // One of the unit, in milliseconds; what is left of the point has shown that there is such a unit.
-    let one = 1000 * u64::from(parse_duration(&format!("1{unit}"))?);
-    // Nobody means more than a millionth of a day.
-    let digits = &digits[..digits.len().min(6)];
-    let fraction = split(digits)?.0 * one / 10u64.pow(digits.len() as u32);
-    Ok(Duration::from_millis(u64::from(seconds) * 1000 + fraction))
 }
 
 /// Reads how long copies are to be kept, in seconds: a duration that other nodes agree to.
@@ -105,17 +87,21 @@ pub fn parse_lifetime(text: &str) -> Result<u32, UnitError> {
     }
 }
 
-/// The number that a text starts with, and the rest without the space between.
-fn split(text: &str) -> Result<(u64, &str), UnitError> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    if digits.is_empty() {
-        return Err(UnitError::Number(text.to_owned()));
+/// Reads a span of time. A number without a unit is one of seconds.
+fn parse_span(text: &str) -> Result<core::time::Duration, UnitError> {
+    // Enough for 136 years in seconds, and so few that the parser's sums, years in seconds, stay far from their limits.
+    const DIGITS_MAX: usize = 11;
+    let bytes = text.trim().bytes();
+    if bytes.clone().filter(u8::is_ascii_digit).count() > DIGITS_MAX {
+        return Err(UnitError::TooLarge(text.to_owned()));
     }
-    // Digits only: all that can go wrong is that there are too many.
-    let number = digits.parse().map_err(|_| UnitError::TooLarge(text.to_owned()))?;
-    Ok((number, unit.trim_start()))
+    let unit = if bytes.clone().all(|byte| byte.is_ascii_digit() || byte == b'.') { "s" } else { "" };
+    humantime::parse_duration(&format!("{text}{unit}")).map_err(|error| match error {
+        humantime::DurationError::UnknownUnit { unit, .. } if !unit.is_empty() => UnitError::Unit(unit),
+        humantime::DurationError::NumberOverflow if text.contains('.') => UnitError::TooFine(text.to_owned()),
+        humantime::DurationError::NumberOverflow => UnitError::TooLarge(text.to_owned()),
+        _ => UnitError::Duration(text.to_owned()),
+    })
 }
 
 /// A size for people: `0 B`, `4.0 KiB`, `1.5 GiB`.
@@ -154,15 +140,22 @@ mod tests {
         for (text, millis) in [
             ("5", 5_000),
             ("0.5", 500),
+            (" 0.25 ", 250),
             ("2.25 s", 2_250),
             ("1.5m", 90_000),
             ("0.1d", 8_640_000),
-            ("0.0000001h", 0),
+            ("500ms", 500),
             ("0", 0),
         ] {
             assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for wrong in ["", ".", ".5", "5.", "1.5x", "-1.5", "1.5.5", "nan", "1e3", "99999999999.5", "1.s"] {
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for wrong in
+            ["", ".", ".5", "5.", "1.5x", "-1.5", "1.5.5", "nan", "inf", "1e3", "99999999999.5", "1.s"]
+        {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }
@@ -175,10 +168,17 @@ mod tests {
             ("7B", 7),
             ("512MiB", 512 << 20),
             ("512 MiB", 512 << 20),
+            ("512mib", 512 << 20),
+            ("3k", 3 << 10),
+            ("3M", 3 << 20),
             (" 2g ", 2 << 30),
-            ("1GB", 1_000_000_000),
+            ("1T", 1 << 40),
             ("3kb", 3_000),
+            ("3MB", 3_000_000),
+            ("1GB", 1_000_000_000),
+            ("1tb", 1_000_000_000_000),
             ("1TiB", 1 << 40),
+            ("1.5GiB", 3 << 29),
             ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
@@ -193,6 +193,11 @@ mod tests {
             ("15m", 900),
             ("12h", 43_200),
             ("30d", 2_592_000),
+            ("2w", 1_209_600),
+            ("1h 30m", 5_400),
+            ("1.5h", 5_400),
+            (" 90 ", 90),
+            ("0", 0),
             ("4294967295", u32::MAX),
         ] {
             assert_eq!(parse_duration(text), Ok(seconds), "{text}");
@@ -200,18 +205,39 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_negatives_and_overflow_are_refused() {
-        for text in ["", "GiB", "-1", "+1", "1.5GiB", "1 2", "1QB", "1GiBs", "0x10", "١", "1\0"] {
-            assert!(parse_size(text).is_err(), "{text}");
+    fn nonsense_and_negative_sizes_are_refused() {
+        for text in ["", "GiB", "-1", "+1", "1.5.5GiB", "1QB", "1GiBs", "0x10", "١", "1\0"] {
+            assert_eq!(parse_size(text), Err(UnitError::Size(text.to_owned())), "{text}");
         }
-        for text in ["", "d", "-5s", "1.5h", "1y", "1M", "5 5s", "٣s"] {
-            assert!(parse_duration(text).is_err(), "{text}");
+    }
+
+    #[test]
+    fn nonsense_and_negative_durations_are_refused() {
+        for text in ["", "d", "-5s", "+5s", "1h 30", "5s,", "٣s"] {
+            assert_eq!(parse_duration(text), Err(UnitError::Duration(text.to_owned())), "{text}");
         }
-        for text in ["18446744073709551616", "99999999999999999999999", "17000000TiB"] {
+        assert_eq!(parse_duration("5x"), Err(UnitError::Unit("x".to_owned())));
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        for text in ["18446744073709551616", "99999999999999999999999", "17000000TiB", "1e99"] {
             assert_eq!(parse_size(text), Err(UnitError::TooLarge(text.to_owned())));
         }
-        for text in ["4294967296", "50000d", "18446744073709551615d"] {
+    }
+
+    #[test]
+    fn durations_that_do_not_fit_are_refused() {
+        for text in ["4294967296", "50000d", "18446744073709551615d", "18446744073709551615s 1000ms"] {
             assert_eq!(parse_duration(text), Err(UnitError::TooLarge(text.to_owned())));
+        }
+        assert_eq!(parse_time("99999999999"), Err(UnitError::TooLarge("99999999999".to_owned())));
+    }
+
+    #[test]
+    fn a_duration_in_seconds_has_no_fraction_of_one() {
+        for text in ["0.5", "500ms", "1.0001h"] {
+            assert_eq!(parse_duration(text), Err(UnitError::TooFine(text.to_owned())));
         }
     }
 
@@ -225,7 +251,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_units_that_there_are() {
-        assert!(parse_duration("5y").unwrap_err().to_string().contains("s, m, h and d"));
+        assert!(parse_duration("5x").unwrap_err().to_string().contains("s, m, h, d"));
         assert!(parse_size("5x").unwrap_err().to_string().contains("GiB"));
     }
 
