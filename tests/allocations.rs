@@ -21,6 +21,7 @@ use elver::wire::outbox::Outbox;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use tempfile::TempDir;
 
 #[test]
 fn reading_and_verifying_a_datagram_allocates_nothing() {
@@ -168,8 +169,8 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
 
 #[test]
 fn content_gets_from_a_socket_into_its_file_without_allocating() {
-    let dir = std::env::temp_dir().join(format!("elver-allocations-{}", std::process::id()));
-    let (disk, ..) = Disk::open(&dir).expect("a directory");
+    let dir = TempDir::new().expect("a directory");
+    let (disk, ..) = Disk::open(&dir.path().join("node")).expect("a directory");
     let bytes = vec![7; 300_000];
     for way in [Way::Spliced, Way::Copied] {
         let (near, mut far) = UnixStream::pair().expect("two ends");
@@ -190,6 +191,4 @@ fn content_gets_from_a_socket_into_its_file_without_allocating() {
         assert_eq!(used.count_total, 0, "{way:?}: {used:?}");
         assert_eq!(open.finish().expect("all is there").0, *blake3::hash(&bytes).as_bytes());
     }
-    drop(disk);
-    std::fs::remove_dir_all(&dir).expect("the directory is this test's");
 }

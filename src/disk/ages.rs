@@ -245,37 +245,33 @@ mod tests {
     use super::*;
     use crate::disk::record::{self, Fault, Kind};
     use std::path::PathBuf;
+    use tempfile::TempDir;
 
-    struct Directory(Layout);
+    struct Directory {
+        layout: Layout,
+        _removed_at_the_end: TempDir,
+    }
 
     impl Directory {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("elver-ages-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(&path).unwrap();
-            Directory(Layout::new(path))
+        fn new() -> Self {
+            let dir = TempDir::new().unwrap();
+            Directory { layout: Layout::new(dir.path().to_owned()), _removed_at_the_end: dir }
         }
 
         fn read(&self) -> LastRun {
-            read(&self.0, &Damaged::new(&self.0), true)
+            read(&self.layout, &Damaged::new(&self.layout), true)
         }
 
         /// One start, as the driver has it.
         fn start(&self) -> u64 {
             let last = self.read();
             let ages = Ages { boots: last.ages.boots + 1, ..last.ages };
-            Diary::new(Record { ages, cleared: true }).write(&self.0);
+            Diary::new(Record { ages, cleared: true }).write(&self.layout);
             ages.boots
         }
 
         fn file(&self, name: &str) -> PathBuf {
-            self.0.file(name)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(self.0.root());
+            self.layout.file(name)
         }
     }
 
@@ -287,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_count_never_goes_back_whichever_file_is_lost() {
-        let directory = Directory::new("lost");
+        let directory = Directory::new();
         let mut before = 0;
         let mut start = |damage: &[&str], content: &[u8]| {
             for name in damage {
@@ -314,18 +310,18 @@ mod tests {
 
     #[test]
     fn a_file_of_the_far_future_does_not_use_up_the_count() {
-        let directory = Directory::new("future");
+        let directory = Directory::new();
         fs::write(directory.file("peers"), b"").unwrap();
         let file = fs::File::options().write(true).open(directory.file("peers")).unwrap();
         file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(LEAP_MAX + 1)).unwrap();
-        assert!(leap(directory.0.root()) < LEAP_MAX);
+        assert!(leap(directory.layout.root()) < LEAP_MAX);
         file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(LEAP_MAX)).unwrap();
-        assert_eq!(leap(directory.0.root()), LEAP_MAX);
+        assert_eq!(leap(directory.layout.root()), LEAP_MAX);
     }
 
     #[test]
     fn on_a_full_disk_the_count_is_written_over_and_a_new_one_waits_for_room() {
-        let directory = Directory::new("full");
+        let directory = Directory::new();
         let full = |attempt: &record::Attempt<'_>| {
             let new = attempt.kind == Kind::Open && attempt.path.extension().is_some();
             new.then_some(Fault::Fail(Errno::NOSPC))
@@ -333,10 +329,10 @@ mod tests {
         record::plan(full);
         let record = Record { ages: Ages { boots: 1, ..Ages::default() }, cleared: true };
         let mut diary = Diary::new(record);
-        diary.write(&directory.0);
+        diary.write(&directory.layout);
         assert!(!diary.is_written() && !directory.file(NAME).exists());
         record::end_plan();
-        diary.write(&directory.0);
+        diary.write(&directory.layout);
         assert!(diary.is_written());
         record::plan(full);
         assert_eq!(directory.start(), 2);
@@ -346,10 +342,10 @@ mod tests {
 
     #[test]
     fn a_start_that_could_not_clear_away_leaves_nothing_to_be_trusted() {
-        let directory = Directory::new("cleared");
+        let directory = Directory::new();
         let ages = Ages { boots: 7, seconds: 9, clean: true };
         for cleared in [true, false] {
-            Diary::new(Record { ages, cleared }).write(&directory.0);
+            Diary::new(Record { ages, cleared }).write(&directory.layout);
             let last = directory.read();
             assert_eq!((last.ages.boots, last.ages.clean), (7, cleared));
             let knows = Path::new("/proc/sys/kernel/random/boot_id").exists();

@@ -99,12 +99,13 @@ impl Damaged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
 
     #[test]
     fn what_is_set_aside_is_kept_and_the_oldest_goes_when_there_is_too_much() {
-        let root = std::env::temp_dir().join(format!("elver-damaged-{}", std::process::id()));
-        fs::create_dir_all(&root).unwrap();
-        let damaged = Damaged::new(&Layout::new(root.clone()));
+        let dir = TempDir::new().unwrap();
+        let root = dir.path();
+        let damaged = Damaged::new(&Layout::new(root.to_owned()));
         for number in 1..=20u8 {
             fs::write(root.join("ages"), [number]).unwrap();
             damaged.set_aside(&root.join("ages"), "a test");
@@ -114,6 +115,5 @@ mod tests {
         assert_eq!(kept, (5..=20).collect::<Vec<u64>>());
         assert_eq!(fs::read(root.join("damaged/ages.20")).unwrap(), [20]);
         damaged.set_aside(&root.join("absent"), "nothing there");
-        fs::remove_dir_all(&root).unwrap();
     }
 }

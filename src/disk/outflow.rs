@@ -139,19 +139,22 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
+    use tempfile::TempDir;
 
     struct Sent {
         path: PathBuf,
+        _removed_at_the_end: TempDir,
         file: File,
         copied: bool,
     }
 
     impl Sent {
-        fn new(name: &str, bytes: &[u8]) -> Self {
-            let path = std::env::temp_dir().join(format!("elver-outflow-{name}-{}", std::process::id()));
+        fn new(bytes: &[u8]) -> Self {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join("content");
             std::fs::write(&path, bytes).unwrap();
             let file = File::open(&path).unwrap();
-            Sent { path, file, copied: false }
+            Sent { path, _removed_at_the_end: dir, file, copied: false }
         }
 
         fn source(&mut self, offset: u64) -> Source<'_> {
@@ -159,17 +162,11 @@ mod tests {
         }
     }
 
-    impl Drop for Sent {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-
     #[test]
     fn where_sendfile_is_refused_content_is_read_and_written() {
         let bytes: Vec<u8> = (0..50_000_u32).map(|number| (number / 3) as u8).collect();
         for errno in [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP] {
-            let mut sent = Sent::new("refused", &bytes);
+            let mut sent = Sent::new(&bytes);
             let mut outflow = Outflow::default();
             let (near, mut far) = UnixStream::pair().unwrap();
             let mut calls = 0;
@@ -195,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_error_is_the_files_or_the_sockets() {
-        let mut sent = Sent::new("blame", &[7; 100]);
+        let mut sent = Sent::new(&[7; 100]);
         let mut outflow = Outflow::default();
         let (near, far) = UnixStream::pair().unwrap();
         record::plan(|_| Some(Fault::Fail(Errno::IO)));

@@ -261,12 +261,12 @@ mod tests {
     use crate::disk::record::{self, Fault, Kind, Operation};
     use crate::io::Mode;
     use crate::manifest::Content;
+    use tempfile::TempDir;
 
     #[test]
     fn what_a_full_disk_left_in_the_log_is_on_the_medium_before_it_is_counted_on() {
-        let root = std::env::temp_dir().join(format!("elver-raises-{}", std::process::id()));
-        std::fs::create_dir_all(&root).unwrap();
-        let layout = Layout::new(root.clone());
+        let root = TempDir::new().unwrap();
+        let layout = Layout::new(root.path().to_owned());
         let (key, content, mode) = (Key([7; 32]), Content::File, Mode::of(0o644));
         let stored = PieceMeta { key, content, length: 9, input_offset: 0, replicas: 2, mode, expires: 10 };
         let mut raises = Raises::default();
@@ -287,6 +287,5 @@ mod tests {
         record::begin(None);
         recover(&layout, &mut [stored], false, true).unwrap();
         assert!(!record::end().is_empty(), "a run that was killed may have left it to nobody");
-        std::fs::remove_dir_all(&root).unwrap();
     }
 }

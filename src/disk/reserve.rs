@@ -55,12 +55,12 @@ impl Reserve {
 mod tests {
     use super::*;
     use crate::disk::record::{self, Fault, Kind};
+    use tempfile::TempDir;
 
     #[test]
     fn it_is_given_up_once_and_kept_again() {
-        let root = std::env::temp_dir().join(format!("elver-reserve-{}", std::process::id()));
-        std::fs::create_dir_all(&root).unwrap();
-        let layout = Layout::new(root.clone());
+        let root = TempDir::new().unwrap();
+        let layout = Layout::new(root.path().to_owned());
         let mut reserve = Reserve::new(&layout);
         assert!(!reserve.give_up());
         reserve.keep();
@@ -69,9 +69,8 @@ mod tests {
         record::plan(|attempt| (attempt.kind == Kind::Write).then_some(Fault::Full(1000)));
         reserve.keep();
         record::end_plan();
-        assert!(!reserve.give_up() && !root.join("reserve").exists(), "half of it is no room");
+        assert!(!reserve.give_up() && !root.path().join("reserve").exists(), "half of it is no room");
         reserve.keep();
         assert!(reserve.give_up() && !reserve.give_up());
-        std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -282,6 +282,7 @@ mod tests {
     use std::fs::OpenOptions;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+    use tempfile::TempDir;
 
     fn sink(file: File, length: u32) -> OpenSink {
         let hash_as = HashAs::Root;
@@ -299,7 +300,8 @@ mod tests {
 
     #[test]
     fn where_a_file_cannot_be_spliced_into_it_is_written() {
-        let path = std::env::temp_dir().join(format!("elver-sink-{}", std::process::id()));
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("appended");
         let bytes: Vec<u8> = (0..100_000_u32).map(|number| (number / 7) as u8).collect();
         let socket = filled(&bytes);
         // Linux splices into no file that is opened for appending.
@@ -309,9 +311,7 @@ mod tests {
             assert!(sink.receive(&socket, &mut intake).unwrap() > 0);
         }
         assert_eq!(sink.finish().unwrap().0, *blake3::hash(&bytes).as_bytes());
-        let written = std::fs::read(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        assert!(written == bytes);
+        assert!(std::fs::read(&path).unwrap() == bytes);
     }
 
     #[test]
@@ -321,13 +321,12 @@ mod tests {
             let (mut sink, mut intake) = (sink(full, 100_000), Intake::new(way));
             let error = sink.receive(filled(&[1; 50_000]), &mut intake).unwrap_err();
             assert_eq!(OpenSink::disk_error(&error).unwrap().kind, DiskErrorKind::NoSpace, "{way:?}");
-            let path = std::env::temp_dir().join(format!("elver-full-{way:?}-{}", std::process::id()));
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join("next");
             let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
             let mut sink = self::sink(file, 50_000);
             assert_eq!(sink.receive(filled(&[2; 50_000]), &mut intake).unwrap(), 50_000);
-            let written = std::fs::read(&path).unwrap();
-            std::fs::remove_file(&path).unwrap();
-            assert!(written == [2; 50_000]);
+            assert!(std::fs::read(&path).unwrap() == [2; 50_000]);
         }
     }
 }

@@ -2,22 +2,18 @@
 
 use crate::disk::Disk;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 /// A directory of its own for one test.
-pub(super) struct TestDir(PathBuf);
+pub(super) struct TestDir(TempDir);
 
 impl TestDir {
     pub(super) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("elver-net-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        TestDir(path)
+        TestDir(TempDir::new().unwrap())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// A file in it with this content.
@@ -30,11 +26,5 @@ impl TestDir {
     /// The disk of a node whose directory is in it.
     pub(super) fn disk(&self) -> Disk {
         Disk::open(&self.path("node")).unwrap().0
-    }
-}
-
-impl Drop for TestDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

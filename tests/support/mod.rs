@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long anything may take before a test gives up. It is an end to waiting, not a claim about speed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -34,32 +34,22 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
 }
 
 /// A directory that goes away again.
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("elver-test-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the test");
-        Scratch(path)
+        Scratch(TempDir::new().expect("a directory for the test"))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     /// A file in it with this content.
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.path().join(name);
         std::fs::write(&path, content).expect("a file for the test");
         path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -144,7 +134,8 @@ pub(crate) fn hold_address() -> (SocketAddr, TcpListener, UdpSocket) {
 
 /// A node that runs.
 pub(crate) struct Node {
-    scratch: Scratch,
+    /// `None` once it was handed over.
+    scratch: Option<Scratch>,
     address: SocketAddr,
     process: Child,
 }
@@ -176,7 +167,7 @@ impl Node {
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let mut node = Node { scratch, address, process };
+        let mut node = Node { scratch: Some(scratch), address, process };
         let socket = node.dir().join("control.sock");
         wait_for("the control socket", || {
             let ended = node.process.try_wait().expect("the state of a child");
@@ -187,7 +178,7 @@ impl Node {
     }
 
     pub(crate) fn dir(&self) -> &Path {
-        self.scratch.path()
+        self.scratch.as_ref().expect("a node that runs has its directory").path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -231,8 +222,7 @@ impl Node {
     /// Waits until it has ended: its exit code (`None` after a signal) and its directory.
     pub(crate) fn ended(mut self) -> (Option<i32>, Scratch) {
         let status = wait_for("the node's end", || self.process.try_wait().expect("the state of a child"));
-        let scratch = std::mem::replace(&mut self.scratch, Scratch(PathBuf::new()));
-        (status.code(), scratch)
+        (status.code(), self.scratch.take().expect("a node that runs has its directory"))
     }
 }
 
@@ -240,7 +230,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if std::thread::panicking() && self.scratch.path().exists() {
+        if std::thread::panicking() && self.scratch.is_some() {
             eprintln!("{} said:\n{}", self.address, self.log());
         }
     }

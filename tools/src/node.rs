@@ -22,24 +22,17 @@ pub(crate) fn default_binary() -> Outcome<PathBuf> {
 }
 
 /// A directory that is removed at the end.
-pub(crate) struct WorkDir(PathBuf);
+pub(crate) struct WorkDir(tempfile::TempDir);
 
 impl WorkDir {
     pub(crate) fn new(parent: Option<&Path>) -> Outcome<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
-        let path = parent.join(format!("elver-tools-{}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(WorkDir(path))
+        fs::create_dir_all(&parent)?;
+        Ok(WorkDir(tempfile::Builder::new().prefix("elver-tools-").tempdir_in(parent)?))
     }
 
     pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join(name)
     }
 }
 

@@ -150,11 +150,11 @@ fn shares_come_back_with_everything_that_was_known_of_them() {
     let (mut disk, _) = dir.open();
     let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"odd \xff name\n");
     let (large, small) = (content(1, 600_000), content(2, 10));
-    fs::write(dir.0.join(odd), &large).unwrap();
+    fs::write(dir.0.path().join(odd), &large).unwrap();
     let other = Place::File(dir.path("other").into());
     fs::write(dir.path("other"), &large).unwrap();
     let shares = [
-        share_of(&large, &Place::File(dir.0.join(odd).into()), &disk),
+        share_of(&large, &Place::File(dir.0.path().join(odd).into()), &disk),
         Share { replicated: false, replicas: 0, ..share_of(&small, &dir.file("small", &small), &disk) },
         share_of(b"", &dir.file("empty", b""), &disk),
         // One content at two paths is two claims.

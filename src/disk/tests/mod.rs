@@ -16,22 +16,19 @@ use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Share, S
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 /// A directory that goes when the test does.
-struct TestDir(PathBuf);
+struct TestDir(TempDir);
 
 impl TestDir {
     fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("elver-disk-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        TestDir(path.canonicalize().unwrap())
+        // A node spells paths without symbolic links.
+        TestDir(TempDir::new_in(std::env::temp_dir().canonicalize().unwrap()).unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// A file of the user's.
@@ -43,12 +40,6 @@ impl TestDir {
     fn open(&self) -> (Disk, Recovered) {
         let (disk, recovered, _) = Disk::open(&self.path("node")).unwrap();
         (disk, recovered)
-    }
-}
-
-impl Drop for TestDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
