@@ -326,7 +326,7 @@ pub(super) fn limits_line(rates: &Rates, streams: u32, uploads: u32) -> String {
     )
 }
 
-/// Prints who the node is.
+/// Prints the node's id and its public key.
 pub(super) fn id(context: &mut Context) -> Result<Exit, CommandError> {
     let reply = context.request(&Command::Id, "")?;
     let Reply::Id { id, public } = reply else {
@@ -334,7 +334,10 @@ pub(super) fn id(context: &mut Context) -> Result<Exit, CommandError> {
     };
     match context.output.json {
         true => context.output.object(&json!({ "id": id, "public": public }))?,
-        false => context.output.line(&public.to_string())?,
+        false => {
+            context.output.line(&format!("id   {id}"))?;
+            context.output.line(&format!("key  {public}"))?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -543,9 +546,10 @@ mod tests {
     }
 
     #[test]
-    fn id_is_the_public_key_alone() {
+    fn id_prints_the_id_and_the_public_key_each_with_its_label() {
         let reply = Reply::Id { id: NodeId([2; 32]), public: PublicKey([1; 32]) };
-        assert_eq!(answer(id, false, reply).unwrap(), format!("{}\n", PublicKey([1; 32])));
+        let lines = format!("id   {}\nkey  {}\n", NodeId([2; 32]), PublicKey([1; 32]));
+        assert_eq!(answer(id, false, reply).unwrap(), lines);
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! What developers and operators run around an Elver node.
 //!
-//! `cargo run --release -p elver-tools -- transfer --mib 1024` measures one node fetching a file from another;
-//! `… -- compare` measures Elver beside other programs, `… -- hash` what `put` costs beside hashing, `… -- many` what many small files cost, `… -- scrub` what reading everything again costs; `… -- idle` measures a node that does nothing; `… -- swarm` runs a
-//! network to play with; `… -- sim` plays networks in a simulated world and checks what they promise.
+//! Each is a command, `cargo run --release -p elver-tools -- COMMAND`; `tools/README.md` says what each measures, with results.
 
 mod compare;
 mod hash;
@@ -11,6 +9,7 @@ mod many;
 mod node;
 mod scrub;
 mod sim;
+mod story;
 mod swarm;
 mod transfer;
 
@@ -39,6 +38,7 @@ enum Tool {
     Scrub(scrub::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
+    Story(story::Arguments),
 }
 
 /// What every tool may fail with.
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
             Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
+            Tool::Story(arguments) => story::run(arguments)?,
             Tool::Sim(arguments) => return sim::run(arguments),
         }
         Ok(ExitCode::SUCCESS)
