@@ -65,6 +65,7 @@
 //! lie → the core names an [`io::Extent`] → [`net`] has the kernel send it. On the other side the core names an
 //! [`io::Sink`], the driver writes and hashes, and the core hears what it hashed to. No content passes through the core.
 
+mod counters;
 pub mod id;
 pub mod identity;
 pub mod io;

@@ -9,7 +9,6 @@
 //!
 //! Between two rounds a file takes about 130 bytes here: its key, a [`Placement`], and 12 bytes in the schedule.
 
-use super::counters::Counter;
 use super::lookup::Reason;
 use super::pace::Pace;
 use super::placement::{COPIES, Placement, Stage, Tick};
@@ -402,7 +401,7 @@ impl Dht {
             if self.observed.own().is_none() {
                 self.place_file(now, &file, &[], outbox);
             } else if let Some(targets) = self.regions.closest(now, &file, COPIES) {
-                self.counters.count(Counter::RegionUsed);
+                self.counters.region_used += 1;
                 self.place_file(now, &file, &targets, outbox);
                 budget -= 1;
             } else if self.own_lookups_room() > 0 {

@@ -1,7 +1,6 @@
 //! Own requests: sending them, their answers, their failures, and the lookups that they serve.
 
 use super::address::is_meaningful;
-use super::counters::Counter;
 use super::lookup::{Lookup, Reason};
 use super::routing_table::{Answered, Failed, K};
 use super::transactions::{Overdue, Purpose, Request};
@@ -47,7 +46,7 @@ impl Dht {
             transaction = self.rng.u64();
         }
         self.transactions.insert(transaction, request);
-        self.counters.count(Counter::Asked);
+        self.counters.asked += 1;
         self.transmit(now, transaction, outbox);
         true
     }
@@ -112,7 +111,7 @@ impl Dht {
             && self.transactions.get(transaction).is_some_and(meant);
         let request = if expected { self.transactions.remove(transaction) } else { None };
         let Some(request) = request else {
-            self.counters.count(Counter::Unexpected);
+            self.counters.unexpected += 1;
             return;
         };
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
@@ -173,7 +172,7 @@ impl Dht {
             if fits && lookup.is_better(record.sequence()) {
                 match record.verify(outbox.network()) {
                     Ok(()) => lookup.record = Some((record.sequence(), record.bytes().to_vec())),
-                    Err(_) => self.counters.count(Counter::BadSignature),
+                    Err(_) => self.counters.bad_signature += 1,
                 }
             }
         }
@@ -189,7 +188,7 @@ impl Dht {
                 continue;
             }
             if record.verify(outbox.network(), &lookup.target).is_err() {
-                self.counters.count(Counter::BadSignature);
+                self.counters.bad_signature += 1;
                 continue;
             }
             lookup.note_provider(record.provider(), record.sequence());
@@ -264,7 +263,7 @@ impl Dht {
                 self.upkeep.check_at(at, *contact);
             }
             Failed::Dropped(contact) => {
-                self.counters.count(Counter::ContactLost);
+                self.counters.contact_lost += 1;
                 self.upkeep.fell(contact);
                 self.gone(now, &contact.id);
             }
@@ -303,7 +302,7 @@ impl Dht {
                     if let Some((lookup, contact)) = step {
                         lookup.late(&contact.id);
                     }
-                    self.counters.count(Counter::Repeated);
+                    self.counters.repeated += 1;
                     self.transmit(now, transaction, outbox);
                 }
                 Overdue::GivenUp => {
@@ -315,7 +314,7 @@ impl Dht {
                     if let Some((lookup, contact)) = step {
                         lookup.silent(&contact.id);
                     }
-                    self.counters.count(Counter::Unanswered);
+                    self.counters.unanswered += 1;
                     let request = self.transactions.remove(transaction);
                     if let Some((purpose, contact)) = request.and_then(|r| Some((r.purpose, r.contact?))) {
                         self.events.push_back(DhtEvent::Unanswered { id: contact.id });
@@ -408,7 +407,7 @@ impl Dht {
     fn finish_lookup(&mut self, now: Instant, lookup: Lookup, converged: bool, outbox: &mut Outbox) {
         let closest = lookup.closest();
         if !converged {
-            self.counters.count(Counter::LookupTimedOut);
+            self.counters.lookup_timed_out += 1;
         } else if let Some((members, whole)) = lookup.neighbourhood() {
             self.regions.insert(now, lookup.target, &members, whole);
             if whole {

@@ -48,7 +48,7 @@ use crate::wire::header::Kind;
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
-use counters::Counter;
+pub use counters::DhtCounters;
 use lookup::{Lookup, Reason};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -199,8 +199,8 @@ pub struct Statistics {
     pub announcements: usize,
     /// Requests that wait for an answer.
     pub transactions: usize,
-    /// What was counted, by name.
-    pub counters: Vec<(&'static str, u64)>,
+    /// What was counted.
+    pub counters: DhtCounters,
 }
 
 /// One node's part of the table.
@@ -224,7 +224,7 @@ pub struct Dht {
     announcements: announce::Announcements,
     publications: publish::Publications,
     upkeep: upkeep::Upkeep,
-    counters: counters::Counters,
+    counters: DhtCounters,
     events: VecDeque<DhtEvent>,
 }
 
@@ -250,7 +250,7 @@ impl Dht {
             announcements: announce::Announcements::default(),
             publications: publish::Publications::new(config.sequence),
             upkeep: upkeep::Upkeep::new(now, &config),
-            counters: counters::Counters::default(),
+            counters: DhtCounters::default(),
             events: VecDeque::new(),
             rng,
             config,
@@ -326,7 +326,7 @@ impl Dht {
     /// Looks for what is near `target`. `None` when too many lookups are under way.
     pub fn find(&mut self, now: Instant, target: Key, want: Want, outbox: &mut Outbox) -> Option<LookupId> {
         if self.lookups.len() >= self.config.limits.lookups_max {
-            self.counters.count(Counter::LookupRefused);
+            self.counters.lookup_refused += 1;
             return None;
         }
         let lookup = self.start_lookup(now, target, want, Reason::Caller, outbox);
@@ -435,7 +435,7 @@ impl Dht {
             providers: self.providers.len(),
             announcements: self.announcements.len(),
             transactions: self.config.limits.transactions_max - self.transactions.room(),
-            counters: self.counters.iter().collect(),
+            counters: self.counters,
         }
     }
 

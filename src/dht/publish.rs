@@ -1,7 +1,6 @@
 //! This node's own value records: giving them the next sequence number, storing them at the closest nodes, again every
 //! hour.
 
-use super::counters::Counter;
 use super::lookup::{Lookup, Reason};
 use super::placement::{COPIES, Placement, Stage, Tick};
 use super::transactions::Purpose;
@@ -110,7 +109,7 @@ impl Dht {
         let names = self.publications.records.len() + self.publications.under_way.len();
         let room = names < self.config.limits.values_max || self.publications.records.contains_key(&key);
         if !room || self.lookups.len() >= self.config.limits.lookups_max {
-            self.counters.count(Counter::LookupRefused);
+            self.counters.lookup_refused += 1;
             return None;
         }
         let id = PublishId(self.number());
@@ -197,7 +196,7 @@ impl Dht {
             self.publications.records.iter().filter(|(_, own)| due(own)).map(|(key, _)| *key).collect();
         for key in due {
             if let Some(targets) = self.regions.closest(now, &key, COPIES) {
-                self.counters.count(Counter::RegionUsed);
+                self.counters.region_used += 1;
                 self.place_record(now, &key, &targets);
             } else if self.own_lookups_room() > 0 {
                 self.start_lookup(now, key, Want::Nodes, Reason::Republish, outbox);

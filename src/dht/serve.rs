@@ -4,7 +4,6 @@
 
 use super::Dht;
 use super::address::may_announce;
-use super::counters::Counter;
 use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::routing_table::K;
 use super::transactions::{Purpose, Request as Check};
@@ -51,7 +50,7 @@ impl Dht {
             Message::Announce { announcements } => self.serve_announce(&request, announcements, outbox),
             _ => return,
         };
-        self.counters.count(Counter::Answered);
+        self.counters.answered += 1;
         if newcomer && spent.saturating_add(OVERHEAD_BYTES) <= budget {
             let check = Check::new(now, from, Some(sender), Purpose::Check).once();
             self.ask_again(now, check, outbox);
@@ -130,7 +129,7 @@ impl Dht {
         let found = Message::Found { contacts: &contacts[..count], providers: &providers[..named], record };
         let spent = self.reply(request, &found, outbox);
         if !request.proven && room < PAYLOAD_BYTES_MAX - size_of::<FoundHead>() {
-            self.counters.count(Counter::Shortened);
+            self.counters.shortened += 1;
         }
         spent
     }
@@ -195,9 +194,9 @@ impl Dht {
         outbox: &mut Outbox,
     ) -> usize {
         match reason {
-            NotStored::Token => self.counters.count(Counter::TokenRefused),
-            NotStored::Full => self.counters.count(Counter::StoreFull),
-            NotStored::Signature => self.counters.count(Counter::BadSignature),
+            NotStored::Token => self.counters.token_refused += 1,
+            NotStored::Full => self.counters.store_full += 1,
+            NotStored::Signature => self.counters.bad_signature += 1,
             NotStored::Nothing | NotStored::Older | NotStored::Unwilling => {}
         }
         self.reply(request, &Message::Stored { accepted, reason }, outbox)

@@ -614,9 +614,7 @@ fn a_refused_token_is_tried_again_with_the_fresh_one() {
         node.dht.mint = tokens::TokenMint::new([8; 32]);
     }
     assert_eq!(net.provide(1, file, false), 4);
-    let refused: u64 = (net.nodes.iter())
-        .map(|node| node.dht.counters.iter().find(|(name, _)| *name == "dht_token_refused").unwrap().1)
-        .sum();
+    let refused: u64 = (net.nodes.iter()).map(|node| node.dht.counters.token_refused).sum();
     assert_eq!(refused, 3);
 }
 

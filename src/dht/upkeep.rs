@@ -1,7 +1,6 @@
 //! Staying in touch: joining the network, refreshing buckets, checking on contacts, forgetting what has expired.
 
 use super::address::is_meaningful;
-use super::counters::Counter;
 use super::lookup::Reason;
 use super::transactions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent, Want};
@@ -216,7 +215,7 @@ impl Dht {
                 let retry_in = self.rng.duration(pause * 3 / 4, pause * 5 / 4);
                 self.upkeep.bootstrap = Bootstrap::Waiting(now + retry_in);
                 self.upkeep.backoff = (pause * 2).min(BACKOFF_MAX);
-                self.counters.count(Counter::BootstrapFailed);
+                self.counters.bootstrap_failed += 1;
                 self.events.push_back(DhtEvent::BootstrapFailed { retry_in, tried: self.upkeep.tried });
             }
             Bootstrap::Waiting(at) if at <= now => {

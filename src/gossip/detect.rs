@@ -6,7 +6,6 @@
 //! - A member that others reach is neither suspected nor vouched for without end: their word delays, it does not decide.
 //! - Those that are gone are asked again now and then, so that two halves of a network find each other.
 
-use super::counters::Counter;
 use super::transactions::{Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
@@ -51,7 +50,7 @@ impl Gossip {
         if self.next_deadline().is_none_or(|due| now.since(due) <= self.config.interval) {
             return;
         }
-        self.counters.count(Counter::Asleep);
+        self.counters.asleep += 1;
         self.awake = now;
         self.transactions.clear();
         for position in 0..self.members.len() {
@@ -70,7 +69,7 @@ impl Gossip {
             return;
         }
         if self.queue.len() >= QUEUE_MAX {
-            self.counters.count(Counter::TableFull);
+            self.counters.table_full += 1;
             return;
         }
         if self.queue.is_empty() {
@@ -124,7 +123,7 @@ impl Gossip {
         }
         let (addr, wait) = (self.members.entry(position).addr(), self.timeout(position));
         if self.ping(now, position, addr, Purpose::Ping { again: false }, wait, outbox) {
-            self.counters.count(Counter::Probes);
+            self.counters.probes += 1;
             let entry = self.members.entry_mut(position);
             (entry.probing, entry.asked, entry.silent_relays) = (true, now, 0);
         }
@@ -141,7 +140,7 @@ impl Gossip {
         outbox: &mut Outbox,
     ) -> bool {
         if self.transactions.room() == 0 {
-            self.counters.count(Counter::TableFull);
+            self.counters.table_full += 1;
             return false;
         }
         let (about, transaction) = (self.members.short(position), self.rng.u64());
@@ -166,7 +165,7 @@ impl Gossip {
         let (transaction, sender) = (datagram.transaction(), datagram.id());
         let request = self.transactions.answered(message.kind(), transaction, from, sender.short());
         let Some(request) = request else {
-            self.counters.count(Counter::Unexpected);
+            self.counters.unexpected += 1;
             return;
         };
         let contact = Contact { id: sender, public: datagram.public(), addr: from };
@@ -250,7 +249,7 @@ impl Gossip {
             && self.members.places()[position].liveness != Liveness::Unproven;
         match request.purpose {
             Purpose::Gossip => {
-                self.counters.count(Counter::Unanswered);
+                self.counters.unanswered += 1;
                 if !heard {
                     self.gossip_failed(now, position, outbox);
                 }
@@ -299,7 +298,7 @@ impl Gossip {
 
     /// Both pings were not answered.
     fn probe_failed(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
-        self.counters.count(Counter::ProbesFailed);
+        self.counters.probes_failed += 1;
         match self.members.places()[position].liveness {
             Liveness::Unproven => self.unproven_failed(position),
             Liveness::Live => {
@@ -369,7 +368,7 @@ impl Gossip {
             sent: now,
             deadline: now + self.indirect_wait(),
         });
-        self.counters.count(Counter::ProbesIndirect);
+        self.counters.probes_indirect += 1;
         outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Probe { target });
         true
     }
@@ -532,7 +531,7 @@ impl Gossip {
             if mark.sequence() == self.own.sequence() && self.refutations.take(now) {
                 self.own.renew(now);
                 self.health.doubted();
-                self.counters.count(Counter::Refuted);
+                self.counters.refuted += 1;
             }
             return;
         }

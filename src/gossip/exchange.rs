@@ -4,7 +4,6 @@
 //! answers with what this node seems not to know. An answer also shows that its sender is there, so the neighbour that has
 //! been silent longest is always one of them.
 
-use super::counters::Counter;
 use super::transactions::{Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
@@ -83,7 +82,7 @@ impl Gossip {
             false => self.config.interval,
         };
         self.round_at = Some(now + self.rng.duration(pause * 9 / 10, pause * 11 / 10));
-        self.counters.count(Counter::Rounds);
+        self.counters.rounds += 1;
         let mut peers = Peers { shorts: [[0; 8]; PEERS_MAX], count: 0 };
         let fanout = if self.leaf { 1 } else { self.config.fanout.min(PEERS_MAX - 1) };
         for turn in 0..fanout {
@@ -208,7 +207,7 @@ impl Gossip {
 
     pub(super) fn send_gossip(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> bool {
         if self.transactions.room() == 0 {
-            self.counters.count(Counter::TableFull);
+            self.counters.table_full += 1;
             return false;
         }
         let (short, transaction) = (self.members.short(position), self.rng.u64());
@@ -244,7 +243,7 @@ impl Gossip {
             hops,
             suspicions: &suspicions[..suspected],
         };
-        self.counters.count(Counter::Asked);
+        self.counters.asked += 1;
         outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Gossip(body))
     }
 
@@ -386,7 +385,7 @@ impl Gossip {
         // The smallest gossip allows for an own state and three more.
         let most = (room.saturating_sub(head) / size_of::<NodeState>()).clamp(1, STATES_MAX);
         if most < STATES_MAX {
-            self.counters.count(Counter::Shortened);
+            self.counters.shortened += 1;
         }
         let mut states = [self.own.state(outbox); STATES_MAX];
         let limit = self.rumour_limit();
@@ -412,7 +411,7 @@ impl Gossip {
             hops,
             suspicions: &suspicions[..suspected],
         };
-        self.counters.count(Counter::Answered);
+        self.counters.answered += 1;
         outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &Message::GossipReply(body));
     }
 

@@ -1,6 +1,5 @@
 //! What datagrams tell: that their sender is there, and what is new about it and about others.
 
-use super::counters::Counter;
 use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
 use crate::id::{NodeId, ShortId};
@@ -95,7 +94,7 @@ impl Gossip {
         }
         let unproven = self.members.places()[position].liveness == Liveness::Unproven;
         if unproven && !self.members.may_prove(position, addr) {
-            self.counters.count(Counter::PrefixFull);
+            self.counters.prefix_full += 1;
             self.members.remove(position);
             return false;
         }
@@ -145,7 +144,7 @@ impl Gossip {
         if state.is_leaf() || seen && !wanted || !self.check(now, state, outbox) {
             return;
         }
-        self.counters.count(Counter::StatesLearned);
+        self.counters.states_learned += 1;
         let addr = best_addr(state, teller);
         match known {
             Some(position) => self.renewed(now, position, state, addr),
@@ -156,7 +155,7 @@ impl Gossip {
             }
         }
         if hops.is_some_and(|hops| self.rumours.add(short, state, hops + 1)) {
-            self.counters.count(Counter::RumourDropped);
+            self.counters.rumour_dropped += 1;
         }
     }
 
@@ -187,12 +186,12 @@ impl Gossip {
     /// Checks a state's signature, as far as the budget goes.
     fn check(&mut self, now: Instant, state: &NodeState, outbox: &Outbox) -> bool {
         if !self.state_checks.take(now) {
-            self.counters.count(Counter::StateOverBudget);
+            self.counters.state_over_budget += 1;
             return false;
         }
         let fits = state.verify(outbox.network()).is_ok();
         if !fits {
-            self.counters.count(Counter::StateForged);
+            self.counters.state_forged += 1;
         }
         fits
     }
@@ -220,8 +219,8 @@ impl Gossip {
             }
             Err(why) => {
                 match why {
-                    NoPlace::View => self.counters.count(Counter::ViewFull),
-                    NoPlace::Prefix => self.counters.count(Counter::PrefixFull),
+                    NoPlace::View => self.counters.view_full += 1,
+                    NoPlace::Prefix => self.counters.prefix_full += 1,
                     NoPlace::Impossible => {}
                 }
                 None

@@ -43,7 +43,7 @@ use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
-use counters::{Counter, Counters};
+pub use counters::GossipCounters;
 use members::Members;
 use own::Own;
 use pace::{Allowance, Health};
@@ -136,8 +136,8 @@ pub struct Statistics {
     pub rumours: usize,
     /// Requests that wait for an answer.
     pub transactions: usize,
-    /// What was counted, by name.
-    pub counters: Vec<(&'static str, u64)>,
+    /// What was counted.
+    pub counters: GossipCounters,
 }
 
 /// One node's membership: see the [module](self).
@@ -153,7 +153,7 @@ pub struct Gossip {
     health: Health,
     /// Whether anybody answered a round since the last one.
     round_answered: bool,
-    counters: Counters,
+    counters: GossipCounters,
     events: VecDeque<GossipEvent>,
     rounds: u64,
     round_at: Option<Instant>,
@@ -198,7 +198,7 @@ impl Gossip {
             transactions: Transactions::new(),
             health: Health::default(),
             round_answered: false,
-            counters: Counters::default(),
+            counters: GossipCounters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
             rounds: 0,
             round_at: None,
@@ -404,7 +404,7 @@ impl Gossip {
             local_health: self.health.score(),
             rumours: self.rumours.len(),
             transactions: self.transactions.len(),
-            counters: self.counters.iter().collect(),
+            counters: self.counters,
         }
     }
 
@@ -440,7 +440,7 @@ impl Gossip {
         if self.can_raise() {
             self.events.push_back(event);
         } else {
-            self.counters.count(Counter::TableFull);
+            self.counters.table_full += 1;
         }
     }
 }

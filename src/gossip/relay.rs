@@ -1,6 +1,5 @@
 //! Asking members for others that cannot reach them.
 
-use super::counters::Counter;
 use super::transactions::{Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::NodeId;
@@ -34,9 +33,9 @@ impl Gossip {
             may && self.ping(now, position, to, purpose, wait, outbox)
         });
         if asked {
-            self.counters.count(Counter::ProbesRelayed);
+            self.counters.probes_relayed += 1;
         } else {
-            self.counters.count(Counter::ProbesRefused);
+            self.counters.probes_refused += 1;
             let answer = Message::ProbeReply { target: target.short(), outcome: ProbeOutcome::Unknown };
             outbox.send(from, Some(asker), transaction, 0, &answer);
         }

@@ -78,7 +78,7 @@ use ops::share::Shares;
 use ops::shrink::Shrink;
 use placement::{Line, Placement};
 use repair::{Relocations, Uplink};
-use status::Counters;
+use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
@@ -166,7 +166,7 @@ pub struct Node {
     machines: Machines,
     checks: CheckBudget,
     replays: ReplayWindows,
-    counters: Counters,
+    counters: NodeCounters,
     publishing: BTreeMap<PublishId, CommandId>,
     shares: Shares,
     placements: BTreeMap<Key, Placement>,
@@ -314,7 +314,7 @@ impl Node {
             shrink: Shrink::new(now),
             checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
             replays: ReplayWindows::new(),
-            counters: Counters::default(),
+            counters: NodeCounters::default(),
             publishing: BTreeMap::new(),
             shares: Shares::new(config.replicas, config.lifetime, config.limits.commands_max, now),
             placements: BTreeMap::new(),
@@ -826,6 +826,6 @@ impl Node {
     }
 
     fn refuse(&mut self, reason: Refused) {
-        self.counters.refused[reason.index()] += 1;
+        *self.counters.refused(reason) += 1;
     }
 }

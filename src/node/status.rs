@@ -4,6 +4,7 @@ use super::Node;
 use super::command::{
     FailureReason, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, Status,
 };
+use crate::counters::counters;
 use crate::gossip::{Liveness, Member};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
@@ -11,72 +12,95 @@ use crate::limits::{InvalidLimits, Limits};
 use crate::time::{Duration, Instant};
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What the node itself counts; the machines have counters of their own.
-#[derive(Default)]
-pub(super) struct Counters {
-    pub(super) datagrams_in: u64,
-    pub(super) datagrams_out: u64,
-    pub(super) refused: [u64; Refused::COUNT],
-    pub(super) unexpected_answers: u64,
-    pub(super) over_budget: u64,
-    pub(super) replayed: u64,
-    pub(super) disk_errors: u64,
-    pub(super) bad_sources: u64,
-    pub(super) pieces_rotten: u64,
-    pub(super) suspected: u64,
-    pub(super) unresponsive: u64,
-    pub(super) evicted: u64,
-    pub(super) left: u64,
-    pub(super) returned: u64,
+counters! {
+    /// What the node itself counts; the machines have counters of their own.
+    pub(super) struct NodeCounters {
+        /// Datagrams that came.
+        datagrams_in = "datagrams_in",
+        /// Datagrams that were handed to the driver.
+        datagrams_out = "datagrams_out",
+        /// Datagrams refused for their length.
+        refused_length = "datagrams_refused_length",
+        /// Datagrams of another version of the protocol.
+        refused_version = "datagrams_refused_version",
+        /// Datagrams of another network.
+        refused_network = "datagrams_refused_network",
+        /// Datagrams of an unknown kind.
+        refused_kind = "datagrams_refused_kind",
+        /// Datagrams with an authentication that is unknown or not allowed.
+        refused_auth = "datagrams_refused_auth",
+        /// Datagrams with a reserved bit that is set.
+        refused_reserved = "datagrams_refused_reserved",
+        /// Datagrams with a value that no node would send.
+        refused_value = "datagrams_refused_value",
+        /// Datagrams whose sender is not the node that signed, or is this node.
+        refused_sender = "datagrams_refused_sender",
+        /// Datagrams whose signature does not fit.
+        refused_signature = "datagrams_refused_signature",
+        /// Answers to no request of this node.
+        unexpected_answers = "datagrams_unexpected",
+        /// Datagrams whose signature was not checked because the budget of checks was used up.
+        over_budget = "datagrams_over_budget",
+        /// Datagrams that had come before.
+        replayed = "datagrams_replayed",
+        /// Operations on the node's own files that failed.
+        disk_errors = "disk_errors",
+        /// Pieces of wrong content that peers sent.
+        bad_sources = "sources_bad",
+        /// Stored pieces that no longer verify.
+        pieces_rotten = "pieces_rotten",
+        /// Members that became suspect.
+        suspected = "members_suspected",
+        /// Suspects that were silent for long.
+        unresponsive = "members_unresponsive",
+        /// Members that were silent for so long that they count as gone.
+        evicted = "members_evicted",
+        /// Members that said goodbye.
+        left = "members_left",
+        /// Members that are there again.
+        returned = "members_returned",
+    }
 }
 
-impl Counters {
-    fn named(&self) -> BTreeMap<String, u64> {
-        let own = [
-            ("datagrams_in", self.datagrams_in),
-            ("datagrams_out", self.datagrams_out),
-            ("datagrams_unexpected", self.unexpected_answers),
-            ("datagrams_over_budget", self.over_budget),
-            ("datagrams_replayed", self.replayed),
-            ("disk_errors", self.disk_errors),
-            ("sources_bad", self.bad_sources),
-            ("pieces_rotten", self.pieces_rotten),
-            ("members_suspected", self.suspected),
-            ("members_unresponsive", self.unresponsive),
-            ("members_evicted", self.evicted),
-            ("members_left", self.left),
-            ("members_returned", self.returned),
-        ];
-        let refused =
-            Refused::NAMES.iter().zip(self.refused).map(|(name, n)| (format!("datagrams_refused_{name}"), n));
-        own.into_iter().map(|(name, n)| (name.to_owned(), n)).chain(refused).collect()
+impl NodeCounters {
+    /// The count of datagrams refused for this reason.
+    pub(super) fn refused(&mut self, reason: Refused) -> &mut u64 {
+        match reason {
+            Refused::Length => &mut self.refused_length,
+            Refused::Version => &mut self.refused_version,
+            Refused::Network => &mut self.refused_network,
+            Refused::Kind => &mut self.refused_kind,
+            Refused::Auth => &mut self.refused_auth,
+            Refused::Reserved => &mut self.refused_reserved,
+            Refused::Value => &mut self.refused_value,
+            Refused::Sender => &mut self.refused_sender,
+            Refused::Signature => &mut self.refused_signature,
+        }
     }
 }
 
 impl Node {
     pub(super) fn status(&self, now: Instant) -> Status {
         let (dht, store) = (self.machines.dht.statistics(), self.machines.store.stats());
-        let mut counters = self.counters.named();
-        let rechecks = self.rechecks.counters;
-        counters.insert("rechecks_good".to_owned(), rechecks.good);
-        counters.insert("rechecks_rotten".to_owned(), rechecks.rotten);
-        counters.insert("rechecks_refused".to_owned(), rechecks.refused);
-        counters.insert("datagrams_dropped".to_owned(), self.machines.outbox.dropped());
-        counters.extend(dht.counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
-        counters.extend(self.machines.transfer.counters().iter().map(|(name, n)| ((*name).to_owned(), *n)));
-        let machines =
-            [self.machines.gossip.statistics().counters, self.machines.replication.statistics().counters];
-        counters.extend(machines.iter().flatten().map(|(name, n)| ((*name).to_owned(), *n)));
-        counters.insert("shares_changed".to_owned(), self.shares.changed);
-        counters.insert("shares_lost".to_owned(), self.shares.lost);
-        counters.insert("cache_evicted".to_owned(), store.evicted);
-        counters.insert("pieces_expired".to_owned(), store.expired);
-        counters.insert("pieces_handed_over".to_owned(), self.shrink.handed_over);
-        counters.insert("refused_over_quota".to_owned(), store.refused_quota);
-        counters.insert("refused_keep_free".to_owned(), store.refused_free);
+        let counters = (self.counters.named())
+            .chain(self.rechecks.counters.named())
+            .chain(dht.counters.named())
+            .chain(self.machines.transfer.counters().named())
+            .chain(self.machines.gossip.statistics().counters.named())
+            .chain(self.machines.replication.statistics().counters.named())
+            .chain([
+                ("datagrams_dropped", self.machines.outbox.dropped()),
+                ("shares_changed", self.shares.changed),
+                ("shares_lost", self.shares.lost),
+                ("cache_evicted", store.evicted),
+                ("pieces_expired", store.expired),
+                ("pieces_handed_over", self.shrink.handed_over),
+                ("refused_over_quota", store.refused_quota),
+                ("refused_keep_free", store.refused_free),
+            ]);
         Status {
             id: self.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -110,7 +134,7 @@ impl Node {
             rates: self.config.limits.rates,
             streams_max: self.config.limits.streams_max as u32,
             uploads_max: self.config.limits.uploads_max as u32,
-            counters,
+            counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
         }
     }
 
@@ -167,14 +191,13 @@ impl Node {
 
     fn gossip_status(&self) -> GossipStatus {
         let statistics = self.machines.gossip.statistics();
-        let count =
-            |name| statistics.counters.iter().find(|(its, _)| *its == name).map_or(0, |(_, count)| *count);
+        let counters = &statistics.counters;
         let mut status = GossipStatus {
-            rounds: count("gossip_rounds"),
-            states_learned: count("gossip_states_learned"),
-            states_refused: count("gossip_state_forged") + count("gossip_state_over_budget"),
+            rounds: counters.rounds,
+            states_learned: counters.states_learned,
+            states_refused: counters.state_forged + counters.state_over_budget,
             local_health: u32::from(statistics.local_health),
-            probes: count("gossip_probes") + count("gossip_probes_indirect"),
+            probes: counters.probes + counters.probes_indirect,
             suspicions: self.counters.suspected,
             refuted: self.counters.returned,
             ..GossipStatus::default()
@@ -194,17 +217,15 @@ impl Node {
 
     fn repair_status(&self, now: Instant) -> RepairStatus {
         let statistics = self.machines.replication.statistics();
-        let count =
-            |name| statistics.counters.iter().find(|(its, _)| *its == name).map_or(0, |(_, count)| *count);
         RepairStatus {
             whole: statistics.whole as u32,
             short: (statistics.short + statistics.urgent) as u32,
             urgent: statistics.urgent as u32,
             copying: statistics.copying as u32,
             surplus: statistics.surplus as u32,
-            copies_made: count("repair_copied"),
-            bytes: count("repair_copied_bytes"),
-            abandoned: count("repair_abandoned"),
+            copies_made: statistics.counters.copied,
+            bytes: statistics.counters.copied_bytes,
+            abandoned: statistics.counters.abandoned,
             cut_off_seconds: statistics.cut_off_since.map(|since| now.since(since).as_secs()),
         }
     }
@@ -293,5 +314,38 @@ pub(super) fn failure_of(error: &DiskError) -> FailureReason {
         DiskErrorKind::NoSpace => FailureReason::NoSpace,
         DiskErrorKind::Busy => FailureReason::Busy,
         _ => FailureReason::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dht::DhtCounters;
+    use crate::gossip::GossipCounters;
+    use crate::node::ops::recheck::RecheckCounters;
+    use crate::replication::ReplicationCounters;
+    use crate::transfer::TransferCounters;
+
+    #[test]
+    fn no_two_counts_share_a_name() {
+        let names = (NodeCounters::default().named())
+            .chain(RecheckCounters::default().named())
+            .chain(DhtCounters::default().named())
+            .chain(TransferCounters::default().named())
+            .chain(GossipCounters::default().named())
+            .chain(ReplicationCounters::default().named());
+        let names: Vec<&str> = names.map(|(name, _)| name).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn each_reason_to_refuse_a_datagram_is_counted_under_its_own_name() {
+        use Refused::*;
+        for reason in [Length, Version, Network, Kind, Auth, Reserved, Value, Sender, Signature] {
+            let mut counters = NodeCounters::default();
+            *counters.refused(reason) += 1;
+            let counted: Vec<_> = counters.named().filter(|(_, count)| *count > 0).collect();
+            assert_eq!(counted, [(format!("datagrams_refused_{}", reason.name()).as_str(), 1)]);
+        }
     }
 }

@@ -1,95 +1,51 @@
-//! What the machine counts.
+//! What replication counts.
 
-/// The things that are counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Counter {
-    /// Copies that other nodes took and wrote.
-    Copied,
-    /// Bytes of those.
-    CopiedBytes,
-    /// Copies that the other node had already.
-    CopyHad,
-    /// Copies put off because the piece was already arriving there.
-    CopyBusy,
-    /// Copies refused.
-    CopyRefused,
-    /// Copies that broke off.
-    CopyFailed,
-    /// Repairs given up because their cause was gone.
-    Abandoned,
-    /// Pieces handed to the nodes closest to them, far from this one.
-    Placed,
-    /// Surplus pieces dropped.
-    Dropped,
-    /// Comparisons with a neighbour that came to their end.
-    Reconciled,
-    /// Comparisons that were given up: no answer, or answers without an end.
-    ReconcileFailed,
-    /// Keys that a comparison showed to be missing at a neighbour that was taken for a holder.
-    Lost,
-    /// Datagrams of comparisons sent, answers included.
-    Datagrams,
-    /// Bytes of those.
-    DatagramBytes,
-    /// Requests of neighbours answered.
-    Answered,
-    /// Requests refused: not from a neighbour.
-    NotNeighbour,
-    /// Requests put off: the neighbour has asked for enough.
-    AnswerLater,
-    /// Answers that belong to no request, or contradict it.
-    Unexpected,
-    /// Requests that were never answered.
-    Unanswered,
-    /// Pieces that found no place in the table.
-    NotTracked,
-    /// Times that this node took itself for cut off.
-    CutOff,
-}
+use crate::counters::counters;
 
-const NAMES: [&str; 21] = [
-    "repair_copied",
-    "repair_copied_bytes",
-    "repair_copy_had",
-    "repair_copy_busy",
-    "repair_copy_refused",
-    "repair_copy_failed",
-    "repair_abandoned",
-    "repair_placed",
-    "repair_dropped",
-    "reconcile_done",
-    "reconcile_failed",
-    "reconcile_lost",
-    "reconcile_datagrams",
-    "reconcile_bytes",
-    "reconcile_answered",
-    "reconcile_not_neighbour",
-    "reconcile_later",
-    "reconcile_unexpected",
-    "reconcile_unanswered",
-    "repair_not_tracked",
-    "repair_cut_off",
-];
-
-const _: () = assert!(Counter::CutOff as usize + 1 == NAMES.len());
-
-/// One number for each [`Counter`].
-#[derive(Default)]
-pub(super) struct Counters([u64; NAMES.len()]);
-
-impl Counters {
-    /// Counts one.
-    pub(super) fn count(&mut self, counter: Counter) {
-        self.add(counter, 1);
-    }
-
-    /// Counts `n`.
-    pub(super) fn add(&mut self, counter: Counter, n: u64) {
-        self.0[counter as usize] += n;
-    }
-
-    /// Every counter with its name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        NAMES.into_iter().zip(self.0)
+counters! {
+    /// What replication counts.
+    pub struct ReplicationCounters {
+        /// Copies that other nodes took and wrote.
+        copied = "repair_copied",
+        /// Bytes of those.
+        copied_bytes = "repair_copied_bytes",
+        /// Copies that the other node had already.
+        copy_had = "repair_copy_had",
+        /// Copies put off because the piece was already arriving there.
+        copy_busy = "repair_copy_busy",
+        /// Copies refused.
+        copy_refused = "repair_copy_refused",
+        /// Copies that broke off.
+        copy_failed = "repair_copy_failed",
+        /// Repairs given up because their cause was gone.
+        abandoned = "repair_abandoned",
+        /// Pieces handed to the nodes closest to them, far from this one.
+        placed = "repair_placed",
+        /// Surplus pieces dropped.
+        dropped = "repair_dropped",
+        /// Comparisons with a neighbour that came to their end.
+        reconciled = "reconcile_done",
+        /// Comparisons that were given up: no answer, or answers without an end.
+        reconcile_failed = "reconcile_failed",
+        /// Keys that a comparison showed to be missing at a neighbour that was taken for a holder.
+        lost = "reconcile_lost",
+        /// Datagrams of comparisons sent, answers included.
+        datagrams = "reconcile_datagrams",
+        /// Bytes of those.
+        datagram_bytes = "reconcile_bytes",
+        /// Requests of neighbours answered.
+        answered = "reconcile_answered",
+        /// Requests refused: not from a neighbour.
+        not_neighbour = "reconcile_not_neighbour",
+        /// Requests put off: the neighbour has asked for enough.
+        answer_later = "reconcile_later",
+        /// Answers that belong to no request, or contradict it.
+        unexpected = "reconcile_unexpected",
+        /// Requests that were never answered.
+        unanswered = "reconcile_unanswered",
+        /// Pieces that found no place in the table.
+        not_tracked = "repair_not_tracked",
+        /// Times that this node took itself for cut off.
+        cut_off = "repair_cut_off",
     }
 }

@@ -43,7 +43,7 @@ use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answers, WireRange};
 use core::cell::Cell;
 use core::net::SocketAddr;
-use counters::Counter;
+pub use counters::ReplicationCounters;
 use exchange::{Exchange, Purpose};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -126,7 +126,7 @@ pub struct Replication {
     /// The next deadline, until something happens. Whoever asks after every datagram must not pay for all the slots.
     deadline: Cell<Option<Option<Instant>>>,
     actions: VecDeque<Action>,
-    counters: counters::Counters,
+    counters: ReplicationCounters,
     /// Pieces looked at so far, in whatever way: what a call costs.
     work: u64,
 }
@@ -154,7 +154,7 @@ impl Replication {
             wake: None,
             deadline: Cell::new(None),
             actions: VecDeque::new(),
-            counters: counters::Counters::default(),
+            counters: ReplicationCounters::default(),
             work: 0,
             config,
         }
@@ -175,7 +175,7 @@ impl Replication {
             self.cut_off.vanished(now, id);
         }
         if self.cut_off.judge(now, counted) {
-            self.counters.count(Counter::CutOff);
+            self.counters.cut_off += 1;
             log::warn!(
                 "much of the neighbourhood is silent: this node may be cut off, and repairs nothing for now"
             );
@@ -196,7 +196,7 @@ impl Replication {
             known.length = piece.length;
         } else {
             if self.pieces.len() >= self.config.pieces_max {
-                self.counters.count(Counter::NotTracked);
+                self.counters.not_tracked += 1;
                 return false;
             }
             self.pieces.insert(now, piece.key, replicas, piece.length, piece.keep);
@@ -273,7 +273,7 @@ impl Replication {
     fn take_answers(&mut self, now: Instant, sender: Contact, transaction: u64, answers: Answers<'_>) {
         let from = |slot: &usize| self.neighbours.get(*slot).is_some_and(|slot| slot.contact.id == sender.id);
         let Some(slot) = self.asked(transaction, sender.addr).filter(from) else {
-            self.counters.count(Counter::Unexpected);
+            self.counters.unexpected += 1;
             return;
         };
         let Some(exchange) = self.neighbours.get_mut(slot).and_then(|slot| slot.exchange.take()) else {
@@ -357,7 +357,7 @@ impl Replication {
                 continue;
             }
             let Some(exchange) = slot.exchange.take() else { continue };
-            self.counters.count(Counter::Unanswered);
+            self.counters.unanswered += 1;
             match exchange.purpose {
                 Purpose::Compare => self.session_failed(now, index),
                 Purpose::Look(keys) => self.looked(now, index, &keys, None),
@@ -376,8 +376,8 @@ impl Replication {
         let message = Message::Reconcile { salt, ranges };
         if outbox.send(to.addr, Some(to.id), transaction, 0, &message) {
             let bytes = serve::OVERHEAD_BYTES + size_of::<u64>() + size_of_val(ranges);
-            self.counters.count(Counter::Datagrams);
-            self.counters.add(Counter::DatagramBytes, bytes as u64);
+            self.counters.datagrams += 1;
+            self.counters.datagram_bytes += bytes as u64;
         }
     }
 }

@@ -6,7 +6,6 @@
 
 use super::Replication;
 use super::compare::{Comparison, Select, bounds};
-use super::counters::Counter;
 use super::exchange::{Exchange, Purpose};
 use crate::time::{Duration, Instant};
 use crate::wire::outbox::Outbox;
@@ -205,7 +204,7 @@ impl Replication {
         let sound = parts.last().is_some_and(|part| part.last() == range.last())
             && parts.first().is_some_and(|part| part.last() >= range.first());
         if !sound {
-            self.counters.count(Counter::Unexpected);
+            self.counters.unexpected += 1;
             return;
         }
         let mut first = range.first();
@@ -252,7 +251,7 @@ impl Replication {
                 piece.confirmed ^= bit;
                 session.news = true;
                 if before {
-                    self.counters.count(Counter::Lost);
+                    self.counters.lost += 1;
                 }
             }
         }
@@ -267,7 +266,7 @@ impl Replication {
         slot.quiet_until = now + PAUSE;
         slot.reconcile_at = Some(if slot.grown { slot.quiet_until } else { next });
         slot.grown = false;
-        self.counters.count(Counter::Reconciled);
+        self.counters.reconciled += 1;
         self.neighbours.refresh(now);
         if session.news {
             self.sweep_at(now);
@@ -283,7 +282,7 @@ impl Replication {
         slot.failures += 1;
         slot.quiet_until = now + delay;
         slot.reconcile_at = Some(slot.quiet_until);
-        self.counters.count(Counter::ReconcileFailed);
+        self.counters.reconcile_failed += 1;
         if session.news {
             self.sweep_at(now);
         }

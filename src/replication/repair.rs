@@ -3,7 +3,6 @@
 //! Before anything is copied or dropped, the neighbours that it is about are asked whether they have the piece, whatever was
 //! known of them: most causes of a repair are gone by then, or somebody nearer has seen to it.
 
-use super::counters::Counter;
 use super::exchange::Purpose;
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};
@@ -278,7 +277,7 @@ impl Replication {
             return self.release(now, key);
         }
         self.forget(key);
-        self.counters.count(Counter::Dropped);
+        self.counters.dropped += 1;
         self.actions.push_back(Action::Drop { key: *key });
     }
 
@@ -304,22 +303,22 @@ impl Replication {
         self.deadline.set(None);
         let under_way = |job: &Job| job.step == Step::Copying && job.target == *target;
         if !self.jobs.get(key).is_some_and(under_way) {
-            self.counters.count(Counter::Unexpected);
+            self.counters.unexpected += 1;
             return;
         }
         self.wake_at(now);
         let Some(job) = self.jobs.get_mut(key) else { return };
         let (slot, length) = (self.neighbours.find(target), job.length);
         let (rank_wait, urgent_after) = (self.config.rank_wait, self.config.urgent_after);
-        self.counters.count(match outcome {
-            CopyOutcome::Stored => Counter::Copied,
-            CopyOutcome::Had => Counter::CopyHad,
-            CopyOutcome::Busy => Counter::CopyBusy,
-            CopyOutcome::Refused => Counter::CopyRefused,
-            CopyOutcome::Failed => Counter::CopyFailed,
-        });
+        *match outcome {
+            CopyOutcome::Stored => &mut self.counters.copied,
+            CopyOutcome::Had => &mut self.counters.copy_had,
+            CopyOutcome::Busy => &mut self.counters.copy_busy,
+            CopyOutcome::Refused => &mut self.counters.copy_refused,
+            CopyOutcome::Failed => &mut self.counters.copy_failed,
+        } += 1;
         if outcome == CopyOutcome::Stored {
-            self.counters.add(Counter::CopiedBytes, u64::from(length));
+            self.counters.copied_bytes += u64::from(length);
         }
         if matches!(outcome, CopyOutcome::Had | CopyOutcome::Busy | CopyOutcome::Refused) {
             self.budget.give_back(u64::from(length));
@@ -353,17 +352,17 @@ impl Replication {
     pub fn placed(&mut self, now: Instant, key: &Key, copies: u8) {
         self.deadline.set(None);
         if !self.placing.remove(key) {
-            self.counters.count(Counter::Unexpected);
+            self.counters.unexpected += 1;
             return;
         }
         self.wake_at(now);
-        self.counters.count(Counter::Placed);
+        self.counters.placed += 1;
         let (interval, surplus_after) = (self.config.reconcile_interval, self.config.surplus_after);
         let Some(piece) = self.pieces.get_mut(key) else { return };
         let enough = copies >= piece.replicas;
         if enough && piece.placed && piece.need == Need::Stray && !piece.keep {
             self.forget(key);
-            self.counters.count(Counter::Dropped);
+            self.counters.dropped += 1;
             self.actions.push_back(Action::Drop { key: *key });
             return;
         }

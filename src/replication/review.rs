@@ -1,7 +1,6 @@
 //! Who should hold a piece, what it lacks, and when this node does something about it.
 
 use super::Replication;
-use super::counters::Counter;
 use super::neighbours::bits;
 use super::pieces::{Need, Piece, Ready, Stand};
 use crate::id::Key;
@@ -114,7 +113,7 @@ impl Replication {
         let turn = self.turn_of(now, key, &found);
         let still_short = found.need.is_short() && turn.is_some();
         if before.need.is_short() && before.ready.is_some() && !still_short {
-            self.counters.count(Counter::Abandoned);
+            self.counters.abandoned += 1;
         }
         match turn {
             None => self.pieces.rest(key),

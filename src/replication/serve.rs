@@ -2,7 +2,6 @@
 
 use super::Replication;
 use super::compare::{Comparison, Select};
-use super::counters::Counter;
 use super::reconcile::{PART_KEYS_MIN, PARTS};
 use crate::time::Instant;
 use crate::wire::contact::Contact;
@@ -40,13 +39,13 @@ impl Replication {
         let mut writer = AnswerWriter::new(&mut out[..room]);
         match self.neighbours.find(&sender.id) {
             None => {
-                self.counters.count(Counter::NotNeighbour);
+                self.counters.not_neighbour += 1;
                 writer.put(&Answer::Refused);
             }
             Some(slot) => {
                 for range in ranges {
                     if !self.neighbours.has_credit(now, slot, WORK_PER_SECOND) {
-                        self.counters.count(Counter::AnswerLater);
+                        self.counters.answer_later += 1;
                         writer.put(&Answer::Later);
                         break;
                     }
@@ -54,7 +53,7 @@ impl Replication {
                         break;
                     }
                 }
-                self.counters.count(Counter::Answered);
+                self.counters.answered += 1;
             }
         }
         if writer.is_empty() {
@@ -63,8 +62,8 @@ impl Replication {
         let Some(answers) = writer.finish() else { return };
         let message = Message::Reconciled { answers };
         if outbox.send(sender.addr, Some(sender.id), datagram.transaction(), 0, &message) {
-            self.counters.count(Counter::Datagrams);
-            self.counters.add(Counter::DatagramBytes, (OVERHEAD_BYTES + answers.bytes().len()) as u64);
+            self.counters.datagrams += 1;
+            self.counters.datagram_bytes += (OVERHEAD_BYTES + answers.bytes().len()) as u64;
         }
     }
 

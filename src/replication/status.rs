@@ -2,7 +2,7 @@
 
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};
-use super::{Liveness, Replication};
+use super::{Liveness, Replication, ReplicationCounters};
 use crate::id::{Key, NodeId};
 use crate::time::Instant;
 
@@ -58,8 +58,8 @@ pub struct Statistics {
     pub cut_off_since: Option<Instant>,
     /// Bytes a second that repair may use.
     pub bytes_per_second: u64,
-    /// What was counted, by name.
-    pub counters: Vec<(&'static str, u64)>,
+    /// What was counted.
+    pub counters: ReplicationCounters,
 }
 
 impl Replication {
@@ -114,7 +114,7 @@ impl Replication {
             stray: self.pieces.count(Need::Stray),
             cut_off_since: self.cut_off.since(),
             bytes_per_second: self.budget.rate(),
-            counters: self.counters.iter().collect(),
+            counters: self.counters,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Copies of pieces from other nodes: offered, taken when the node wants them, acknowledged when they are durable.
 
+use super::close::CloseReason;
 use super::events::{TransferEvent, Verdict};
 use super::receive::hash;
 use super::session::{Arrival, ArrivalStage, Purpose, Receiving};
@@ -36,7 +37,7 @@ impl Transfer {
             }
             (Some(session), Verdict::Refuse(reason)) => {
                 session.arrivals.remove(&request);
-                self.out.count("offer_refused");
+                self.out.counters.offer_refused += 1;
                 self.out.write(stream, session, &Frame::Refuse { request, reason });
             }
             // Whoever offered it is gone, so it will not come.
@@ -65,7 +66,7 @@ impl Transfer {
         let its =
             |output: &StreamOutput| matches!(output, StreamOutput::Sink { stream: to, .. } if *to == stream);
         self.out.outputs.retain(|output| !its(output));
-        self.out.count("offer_refused");
+        self.out.counters.offer_refused += 1;
         self.out.write(stream, session, &Frame::Refuse { request, reason });
         self.settle(now);
     }
@@ -96,17 +97,19 @@ impl Transfer {
             return self.violated(now, stream);
         }
         let refusal = if !offer.is_possible() {
-            Some(("offer_invalid", Refusal::Invalid))
+            self.out.counters.offer_invalid += 1;
+            Some(Refusal::Invalid)
         } else if self.blame.is_banned(now, &from.id, &offer.key) {
             // What it sent last was another piece: it has to look at its own first.
-            Some(("offer_banned", Refusal::Mismatch))
+            self.out.counters.offer_banned += 1;
+            Some(Refusal::Mismatch)
         } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
-            Some(("offer_busy", Refusal::Busy))
+            self.out.counters.offer_busy += 1;
+            Some(Refusal::Busy)
         } else {
             None
         };
-        if let Some((counter, reason)) = refusal {
-            self.out.count(counter);
+        if let Some(reason) = refusal {
             return self.out.write(stream, session, &Frame::Refuse { request, reason });
         }
         let offer = *offer;
@@ -157,7 +160,7 @@ impl Transfer {
             // Part of the content is still on the stream, and nobody knows how much.
             Err(error) => {
                 self.out.event(TransferEvent::ArrivalUnwritten { error });
-                self.drop_stream(now, stream, "sink_failed");
+                self.drop_stream(now, stream, CloseReason::SinkFailed);
             }
         }
     }
@@ -187,13 +190,13 @@ impl Transfer {
         if genuine {
             let offer = arrival.offer;
             arrival.stage = ArrivalStage::Committing;
-            self.out.count("offer_arrived");
+            self.out.counters.offer_arrived += 1;
             self.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
             return;
         }
         let key = arrival.offer.key;
         session.arrivals.remove(&request);
-        self.out.count("offer_mismatch");
+        self.out.counters.offer_mismatch += 1;
         // That tells it: what it offered is not what its own disk has.
         self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
         let peer = session.peer;

@@ -2,6 +2,7 @@
 
 use super::Transfer;
 use super::chunks::{Bits, Chunks, Owner};
+use super::close::CloseReason;
 use super::download::{Download, Phase, RootState, Source};
 use super::events::{DownloadId, TransferEvent};
 use super::session::{Part, Purpose, Question, Receiving, Request, Session, next_question};
@@ -222,7 +223,7 @@ impl Transfer {
             }
         }
         for stream in writing {
-            self.drop_stream(now, stream, "stream_withdrawn");
+            self.drop_stream(now, stream, CloseReason::Withdrawn);
         }
     }
 
@@ -423,7 +424,7 @@ impl Transfer {
                         .all(|owner| owner.stream != stream && self.may_be_overtaken(now, owner, stream))
             });
             if let Some(index) = stale.map(|(&index, _)| index) {
-                self.out.count("chunk_asked_again");
+                self.out.counters.chunk_asked_again += 1;
                 self.request_chunk(now, id, chunks, index, stream);
                 continue;
             }
@@ -438,7 +439,7 @@ impl Transfer {
             if let Some((_, index, owner)) =
                 chunks.in_flight().iter().filter_map(|it| waits(&it)).max_by_key(|it| it.0)
             {
-                self.out.count("chunk_asked_elsewhere");
+                self.out.counters.chunk_asked_elsewhere += 1;
                 chunks.release(index, owner.stream, owner.request);
                 self.cancel(owner.stream, owner.request);
                 self.request_chunk(now, id, chunks, index, stream);

@@ -3,6 +3,7 @@
 //! The nonces make each pair of hellos unique, so a proof that was overheard fits no other stream; the role in what
 //! is signed keeps one end from sending the other's proof back to it.
 
+use super::close::HandshakeError;
 use crate::id::NodeId;
 use crate::identity::{Identity, Signature};
 use crate::wire::frame::{Frame, Hello};
@@ -24,9 +25,6 @@ pub(super) enum Step {
     Proven(Hello),
 }
 
-/// Why the other end is refused, by the name of its counter.
-pub(super) type Reason = &'static str;
-
 impl Handshake {
     /// The start of a handshake. `dialled` is the end that connected.
     pub(super) fn new(dialled: bool, ours: Hello) -> Self {
@@ -40,17 +38,17 @@ impl Handshake {
         network: &Network,
         identity: &Identity,
         expected: Option<&NodeId>,
-    ) -> Result<Step, Reason> {
+    ) -> Result<Step, HandshakeError> {
         match (frame, self.theirs) {
             (Frame::Hello(hello), None) => {
                 if hello.network() != network.id() {
-                    return Err("handshake_network");
+                    return Err(HandshakeError::Network);
                 }
                 if hello.public == identity.public() {
-                    return Err("handshake_self");
+                    return Err(HandshakeError::OwnKey);
                 }
                 if expected.is_some_and(|id| *id != hello.public.node_id()) {
-                    return Err("handshake_identity");
+                    return Err(HandshakeError::Identity);
                 }
                 self.theirs = Some(**hello);
                 Ok(Step::Prove(identity.sign(&self.digest(network, self.dialled, hello))))
@@ -59,10 +57,10 @@ impl Handshake {
                 let digest = self.digest(network, !self.dialled, &theirs);
                 match network.verify(&theirs.public, &digest, signature) {
                     true => Ok(Step::Proven(theirs)),
-                    false => Err("handshake_signature"),
+                    false => Err(HandshakeError::Signature),
                 }
             }
-            _ => Err("handshake_order"),
+            _ => Err(HandshakeError::Order),
         }
     }
 
@@ -100,7 +98,7 @@ mod tests {
             panic!("a refused")
         };
         let own = from_a.handle(&Frame::Proof { signature: &proof_a }, &network, &a, None);
-        assert!(matches!(own, Err("handshake_signature")));
+        assert!(matches!(own, Err(HandshakeError::Signature)));
         let theirs = from_a.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
         assert!(matches!(theirs, Ok(Step::Proven(_))));
         // The same hello of b on a new stream, whose nonce at a's end is another.
@@ -108,7 +106,7 @@ mod tests {
         let mut again = Handshake::new(true, fresh);
         assert!(again.handle(&Frame::Hello(&hello_b), &network, &a, None).is_ok());
         let replayed = again.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
-        assert!(matches!(replayed, Err("handshake_signature")));
+        assert!(matches!(replayed, Err(HandshakeError::Signature)));
     }
 
     #[test]
@@ -117,13 +115,16 @@ mod tests {
         let (a, mut from_a) = node(1, true);
         let (_, from_b) = node(2, false);
         let hello = Hello::new(network.id(), a.public(), [9; 32], 1, false);
-        assert!(matches!(from_a.handle(&Frame::Hello(&hello), &network, &a, None), Err("handshake_self")));
+        assert!(matches!(
+            from_a.handle(&Frame::Hello(&hello), &network, &a, None),
+            Err(HandshakeError::OwnKey)
+        ));
         let elsewhere = Hello::new(7, from_b.ours.public, [9; 32], 1, false);
         let refused = from_a.handle(&Frame::Hello(&elsewhere), &network, &a, None);
-        assert!(matches!(refused, Err("handshake_network")));
+        assert!(matches!(refused, Err(HandshakeError::Network)));
         let proof = from_a.handle(&Frame::Proof { signature: &[0; 64] }, &network, &a, None);
-        assert!(matches!(proof, Err("handshake_order")));
+        assert!(matches!(proof, Err(HandshakeError::Order)));
         let unexpected = from_a.handle(&Frame::Hello(&from_b.ours), &network, &a, Some(&a.id()));
-        assert!(matches!(unexpected, Err("handshake_identity")));
+        assert!(matches!(unexpected, Err(HandshakeError::Identity)));
     }
 }

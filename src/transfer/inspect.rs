@@ -116,7 +116,7 @@ impl Transfer {
         if keys.is_empty() || many || !session.inspected.insert(question) {
             return self.violated(now, stream);
         }
-        self.out.count("inspect_asked");
+        self.out.counters.inspect_asked += 1;
         self.out.event(TransferEvent::InspectAsked { stream, question, keys: keys.to_vec() });
     }
 
@@ -167,7 +167,10 @@ impl Transfer {
 
     fn end_inspection(&mut self, inspection: InspectId, result: Result<Vec<InspectEntry>, InspectError>) {
         if let Some(ended) = self.inspections.remove(&inspection) {
-            self.out.count(if result.is_ok() { "inspect_done" } else { "inspect_failed" });
+            match result {
+                Ok(_) => self.out.counters.inspect_done += 1,
+                Err(_) => self.out.counters.inspect_failed += 1,
+            }
             self.out.event(TransferEvent::Inspected { inspection, target: ended.target.id, result });
         }
     }

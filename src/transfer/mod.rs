@@ -7,7 +7,7 @@
 //! One stream to a peer serves both directions and every purpose. Both ends may ask for pieces, ask which pieces the
 //! other has, and offer pieces, all at once; each request, question and offer has a number and gets one answer.
 //!
-//! - `streams`: how streams come and go; `handshake`: who is at the other end.
+//! - `streams`: how streams come and go; `handshake`: the proof of identity; `close`: why a stream is closed.
 //! - `session`: one stream: what each end has asked of the other, and how long it is waited for.
 //! - `chunks`, `download`: one download as data: pieces and sources.
 //! - `fetch`: downloads: whom to connect to, what to ask of whom.
@@ -28,6 +28,8 @@
 mod arrivals;
 mod blame;
 mod chunks;
+mod close;
+mod counters;
 mod download;
 mod events;
 mod fetch;
@@ -45,6 +47,7 @@ mod swarm;
 mod tests;
 
 pub use blame::Ban;
+pub use counters::TransferCounters;
 pub use events::{
     DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, InspectError, InspectId, PushError,
     PushId, PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
@@ -191,16 +194,12 @@ pub struct Transfer {
 struct Out {
     outputs: VecDeque<StreamOutput>,
     events: VecDeque<TransferEvent>,
-    counters: BTreeMap<&'static str, u64>,
+    counters: TransferCounters,
     downloaded: u64,
     uploaded: u64,
 }
 
 impl Out {
-    fn count(&mut self, counter: &'static str) {
-        *self.counters.entry(counter).or_default() += 1;
-    }
-
     fn event(&mut self, event: TransferEvent) {
         self.events.push_back(event);
     }
@@ -284,8 +283,8 @@ impl Transfer {
         self.out.uploaded
     }
 
-    /// What was counted, by name.
-    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+    /// What was counted.
+    pub fn counters(&self) -> &TransferCounters {
         &self.out.counters
     }
 

@@ -1,5 +1,6 @@
 //! Copies of pieces to other nodes: offered, sent when they are wanted, done when they are durable there.
 
+use super::close::CloseReason;
 use super::events::{PushError, PushId, PushOutcome, TransferEvent};
 use super::session::{Item, Session};
 use super::{Timing, Transfer};
@@ -153,7 +154,7 @@ impl Transfer {
             let key = self.pushes.get(&id).map(|push| push.offer.key);
             // What arrived there was something else: the copy here is to be looked at.
             if let (Some(peer), Some(key), true, Refusal::Mismatch) = (peer, key, sent, reason) {
-                self.out.count("report_received");
+                self.out.counters.report_received += 1;
                 self.out.event(TransferEvent::Reported { peer, key });
             }
             self.push_done(id, Err(PushError::Refused(reason)));
@@ -179,7 +180,7 @@ impl Transfer {
         for id in late {
             match self.pushes.get(&id).map(|push| push.stage) {
                 Some(Stage::Queued { .. }) => self.push_done(id, Err(PushError::Unreachable)),
-                Some(Stage::Offered { stream, .. }) => self.drop_stream(now, stream, "push_silent"),
+                Some(Stage::Offered { stream, .. }) => self.drop_stream(now, stream, CloseReason::PushSilent),
                 // It was lost with the stream of the one before.
                 None => {}
             }
@@ -200,7 +201,10 @@ impl Transfer {
 
     pub(super) fn push_done(&mut self, push: PushId, result: Result<PushOutcome, PushError>) {
         if let Some(done) = self.pushes.remove(&push) {
-            self.out.count(if result.is_ok() { "push_done" } else { "push_failed" });
+            match result {
+                Ok(_) => self.out.counters.push_done += 1,
+                Err(_) => self.out.counters.push_failed += 1,
+            }
             self.out.event(TransferEvent::PushDone { push, target: done.target.id, result });
             // Its place at the peer is free for the next.
             self.pushes_changed = true;

@@ -1,6 +1,7 @@
 //! What came: answers and content, and whether the content is what it should be.
 
 use super::Transfer;
+use super::close::CloseReason;
 use super::download::{Download, Phase, RootState};
 use super::events::{DownloadError, DownloadId, Root, TransferEvent};
 use super::session::{Part, Purpose, Receiving, Request, answered_chunks};
@@ -95,7 +96,10 @@ impl Transfer {
         if request.cancelled {
             return;
         }
-        self.out.count(if reason == Refusal::Busy { "source_busy" } else { "source_refused" });
+        match reason {
+            Refusal::Busy => self.out.counters.source_busy += 1,
+            _ => self.out.counters.source_refused += 1,
+        }
         let timing = &self.config.timing;
         let Some(download) = self.downloads.get_mut(&request.download) else { return };
         if let (Part::Chunk(index), Phase::Chunks(chunks)) = (request.part, &mut download.phase) {
@@ -175,7 +179,7 @@ impl Transfer {
                 }
                 return self.discard(now, stream, number, length);
             }
-            self.drop_stream(now, other.stream, "stream_overtaken");
+            self.drop_stream(now, other.stream, CloseReason::Overtaken);
         }
         for other in others.iter().filter(|owner| !owner.receiving) {
             self.cancel(other.stream, other.request);
@@ -205,7 +209,7 @@ impl Transfer {
     fn discard(&mut self, now: Instant, stream: StreamId, number: u32, length: u32) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.requests.remove(&number);
-        self.out.count("block_unneeded");
+        self.out.counters.block_unneeded += 1;
         if length > 0 {
             session.receiving = Receiving::Discard { rest: length };
         }
@@ -281,13 +285,13 @@ impl Transfer {
             // Another program got at the file. All has come, and nothing is known of what came: it is no fault of the peer's.
             Err(error) if error.kind == DiskErrorKind::Changed => {
                 log::info!("{error}: it is asked for again");
-                self.out.count("chunk_doubtful");
+                self.out.counters.chunk_doubtful += 1;
                 let chunks = self.downloads.get_mut(&id).and_then(Download::chunks_mut);
                 return chunks.map_or((), |chunks| chunks.release(index, stream, number));
             }
             Err(error) => {
                 // Part of the content is still on the stream, and nobody knows how much.
-                self.drop_stream(now, stream, "sink_failed");
+                self.drop_stream(now, stream, CloseReason::SinkFailed);
                 return self.fail_download(now, id, error);
             }
         };
@@ -314,7 +318,7 @@ impl Transfer {
             let file = download.hash;
             self.tell_gained(&file, index);
         }
-        self.out.count("chunk_received");
+        self.out.counters.chunk_received += 1;
         self.out.event(TransferEvent::ChunkDone { download: id, index });
     }
 

@@ -5,6 +5,7 @@
 //! lately, so that a report costs its sender at least the piece; what it leads to is the node's to decide.
 
 use super::Transfer;
+use super::close::CloseReason;
 use super::events::TransferEvent;
 use super::fetch::cancel;
 use super::session::{Part, Purpose, Receiving};
@@ -53,11 +54,11 @@ impl Transfer {
 impl Transfer {
     /// A piece that was asked for `file` came over a stream and is not what its key says.
     pub(super) fn source_bad(&mut self, now: Instant, stream: StreamId, peer: Contact, file: Key, key: Key) {
-        self.out.count("source_bad");
+        self.out.counters.source_bad += 1;
         if let Some(session) = self.streams.get_mut(&stream) {
             if session.complaints < REPORTS_PER_STREAM_MAX {
                 session.complaints += 1;
-                self.out.count("report_sent");
+                self.out.counters.report_sent += 1;
                 self.out.write(stream, session, &Frame::Unverified { key });
             }
         }
@@ -79,7 +80,7 @@ impl Transfer {
         for stream in self.peers.remove(peer).unwrap_or_default() {
             match self.streams.get_mut(&stream) {
                 Some(session) if session.unread > 0 => session.ending = true,
-                _ => self.drop_stream(now, stream, "peer_shunned"),
+                _ => self.drop_stream(now, stream, CloseReason::Shunned),
             }
         }
         self.everything_changed();
@@ -143,13 +144,15 @@ impl Transfer {
         let Some(peer) = session.peer_id() else { return };
         session.last_active = now;
         if !session.sent.take(&key) {
-            return self.out.count("report_unfounded");
+            self.out.counters.report_unfounded += 1;
+            return;
         }
         if session.complained >= REPORTS_PER_STREAM_MAX {
-            return self.out.count("report_over_budget");
+            self.out.counters.report_over_budget += 1;
+            return;
         }
         session.complained += 1;
-        self.out.count("report_received");
+        self.out.counters.report_received += 1;
         self.out.event(TransferEvent::Reported { peer, key });
     }
 }

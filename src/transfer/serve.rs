@@ -1,6 +1,7 @@
 //! What others ask for: pieces, one after the other, and which pieces are here.
 
 use super::Transfer;
+use super::close::CloseReason;
 use super::events::{PushError, StreamOutput, TransferEvent};
 use super::session::{Item, Lookup, QUESTIONS_MAX, Sending};
 use crate::id::Key;
@@ -51,7 +52,7 @@ impl Transfer {
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if session.ending {
-            self.drop_stream(now, stream, "peer_shunned");
+            self.drop_stream(now, stream, CloseReason::Shunned);
             return self.settle(now);
         }
         session.last_active = now;
@@ -80,7 +81,7 @@ impl Transfer {
         if let Some(place) = sending.into_iter().find_map(|sending| sending.place) {
             self.out.event(TransferEvent::SendFailed { place, error: error.clone() });
         }
-        self.drop_stream(now, stream, "send_failed");
+        self.drop_stream(now, stream, CloseReason::SendFailed);
         self.settle(now);
     }
 }
@@ -94,7 +95,7 @@ impl Transfer {
             (Ok(_), _) => {}
             (Err(reason), _) => {
                 session.queue.remove(position);
-                self.out.count("request_refused");
+                self.out.counters.request_refused += 1;
                 self.out.write(stream, session, &Frame::Refuse { request, reason });
             }
         }
@@ -109,7 +110,7 @@ impl Transfer {
             return self.violated(now, stream);
         }
         if session.requests_waiting() >= most {
-            self.out.count("request_busy");
+            self.out.counters.request_busy += 1;
             return self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Busy });
         }
         session.queue.push_back(Item::Wanted { request, key, lookup: Lookup::Waiting });

@@ -1,6 +1,7 @@
 //! One stream: who is at its other end, what is being received, what each end has asked of the other.
 
 use super::chunks::Bits;
+use super::close::CloseReason;
 use super::events::{DownloadId, InspectId, PushId};
 use super::handshake::Handshake;
 use super::reports::RecentKeys;
@@ -457,34 +458,34 @@ impl Session {
         !matches!(self.receiving, Receiving::Frames) || !self.requests.is_empty()
     }
 
-    /// When the stream is closed unless something happens, and the counter of that reason.
-    pub(super) fn deadline(&self, timing: &super::Timing) -> (Instant, &'static str) {
+    /// When the stream is closed unless something happens, and for what reason.
+    pub(super) fn deadline(&self, timing: &super::Timing) -> (Instant, CloseReason) {
         if self.handshake.is_some() {
-            return (self.opened + timing.handshake, "handshake_silent");
+            return (self.opened + timing.handshake, CloseReason::HandshakeSilent);
         }
-        let mut first = (self.last_active + timing.idle, "stream_idle");
+        let mut first = (self.last_active + timing.idle, CloseReason::Idle);
         let mut earlier = |at: Instant, reason| {
             if at < first.0 {
                 first = (at, reason);
             }
         };
         if self.is_expecting() {
-            earlier(self.received_at + timing.stall, "stream_stalled");
+            earlier(self.received_at + timing.stall, CloseReason::Stalled);
         }
         if let Receiving::Sink { length, begun, .. } = self.receiving {
             let slowest = Duration::from_secs(u64::from(length) / BYTES_PER_SECOND_MIN);
-            earlier(begun + timing.stall + slowest, "stream_slow");
+            earlier(begun + timing.stall + slowest, CloseReason::Slow);
         }
         if !self.sending.is_empty() {
             // Whoever takes a copy drop by drop would hold up the one who waits for it.
             let bytes: u64 = self.sending.iter().map(|sending| u64::from(sending.length)).sum();
             let slowest = Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
-            earlier(self.sent_at + timing.idle, "stream_unread");
-            earlier(self.sending_since + timing.idle + slowest, "stream_slow");
+            earlier(self.sent_at + timing.idle, CloseReason::Unread);
+            earlier(self.sending_since + timing.idle + slowest, CloseReason::Slow);
         }
         for arrival in self.arrivals.values() {
             if let ArrivalStage::Accepted { since, .. } = arrival.stage {
-                earlier(since.max(self.received_at) + timing.answer, "offer_silent");
+                earlier(since.max(self.received_at) + timing.answer, CloseReason::OfferSilent);
             }
         }
         first

@@ -214,7 +214,7 @@ impl Transfer {
                 Item::Push { .. } => true,
             });
             for request in choked {
-                self.out.count("request_choked");
+                self.out.counters.request_choked += 1;
                 self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Busy });
             }
         }

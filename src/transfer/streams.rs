@@ -1,6 +1,7 @@
 //! Streams as such: how they come, prove themselves, fall silent and go.
 
 use super::Transfer;
+use super::close::CloseReason;
 use super::download::Phase;
 use super::events::{StreamOutput, TransferEvent};
 use super::handshake::{Handshake, Step};
@@ -9,7 +10,6 @@ use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
 use crate::time::{Duration, Instant};
-use crate::wire::Refused;
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
 use core::cmp::Reverse;
@@ -20,23 +20,6 @@ const STREAMS_PER_PEER_MAX: usize = 2;
 /// A stream on which nothing is going on for so long may be closed to make room: short, for copying a file to hundreds
 /// of nodes goes through all of them, and long enough for the other end to ask for something.
 pub(super) const UNUSED: Duration = Duration::from_millis(250);
-
-/// The reasons to close a stream that are not its other end's fault.
-const OWN_REASONS: [&str; 5] =
-    ["stream_withdrawn", "stream_displaced", "stream_crowded", "stream_surplus", "sink_failed"];
-
-/// The counters of frames that make no sense, in the order of [`Refused`].
-const FRAME_COUNTERS: [&str; Refused::COUNT] = [
-    "frame_length",
-    "frame_version",
-    "frame_network",
-    "frame_kind",
-    "frame_auth",
-    "frame_reserved",
-    "frame_value",
-    "frame_sender",
-    "frame_signature",
-];
 
 /// Inputs from the driver about streams.
 impl Transfer {
@@ -54,14 +37,14 @@ impl Transfer {
             if let Some((oldest, _)) =
                 self.most_crowded(|session| unproven(&session).then_some(session.opened))
             {
-                self.drop_stream(now, oldest, "unproven_displaced");
+                self.drop_stream(now, oldest, CloseReason::UnprovenDisplaced);
             }
         }
         if self.is_full_of_accepted() && !self.make_room(now) {
             self.share_places(now, remote);
         }
         if self.is_full_of_accepted() {
-            self.out.count("stream_refused");
+            self.out.counters.stream_refused += 1;
             self.out.outputs.push_back(StreamOutput::Close { stream });
         } else {
             self.open(now, stream, canonical(remote), None, identity);
@@ -81,7 +64,7 @@ impl Transfer {
     /// An attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
         if let Some(contact) = self.dials.remove(&dial) {
-            self.out.count("dial_failed");
+            self.out.counters.dial_failed += 1;
             self.unreachable(now, contact);
         }
         self.settle(now);
@@ -104,7 +87,7 @@ impl Transfer {
     /// The stream is gone.
     pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
         if let Some(session) = self.streams.remove(&stream) {
-            self.out.count("stream_closed");
+            self.out.counters.stream_closed += 1;
             self.release(now, stream, session, true);
         }
         self.settle(now);
@@ -195,11 +178,11 @@ impl Transfer {
     }
 
     /// Closes a stream for a reason.
-    pub(super) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: &'static str) {
+    pub(super) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
         if let Some(session) = self.streams.remove(&stream) {
-            self.out.count(reason);
+            *self.out.counters.closed(reason) += 1;
             self.out.outputs.push_back(StreamOutput::Close { stream });
-            self.release(now, stream, session, !OWN_REASONS.contains(&reason));
+            self.release(now, stream, session, reason.blames_peer());
         }
     }
 
@@ -227,7 +210,7 @@ impl Transfer {
         let theirs =
             self.streams.values().filter(|s| accepted(s).is_some() && self::party(s.remote) == party);
         if let Some((stream, _)) = crowd.filter(|(_, count)| *count > theirs.count() + 1) {
-            self.drop_stream(now, stream, "stream_crowded");
+            self.drop_stream(now, stream, CloseReason::Crowded);
         }
     }
 
@@ -247,7 +230,7 @@ impl Transfer {
             .filter(|(_, session)| session.is_displaceable() && session.last_active + UNUSED <= now);
         let oldest = unused.min_by_key(|(_, session)| session.last_active).map(|(&id, _)| id);
         if let Some(stream) = oldest {
-            self.drop_stream(now, stream, "stream_displaced");
+            self.drop_stream(now, stream, CloseReason::Displaced);
         }
         oldest.is_some()
     }
@@ -260,7 +243,10 @@ impl Transfer {
         dialled: Option<Contact>,
         identity: &Identity,
     ) {
-        self.out.count(if dialled.is_some() { "stream_connected" } else { "stream_accepted" });
+        match dialled {
+            Some(_) => self.out.counters.stream_connected += 1,
+            None => self.out.counters.stream_accepted += 1,
+        }
         self.own = Some(identity.id());
         let (network, nonce) = (self.network.id(), self.rng.bytes());
         let hello = Hello::new(network, identity.public(), nonce, self.config.port, self.config.leaf);
@@ -311,7 +297,7 @@ impl Transfer {
                 }
                 Ok(Parsed::Incomplete) => 0,
                 Err(refused) => {
-                    self.drop_stream(now, stream, FRAME_COUNTERS[refused.index()]);
+                    self.drop_stream(now, stream, CloseReason::Malformed(refused));
                     bytes.len()
                 }
             },
@@ -321,7 +307,7 @@ impl Transfer {
     fn handle_frame(&mut self, now: Instant, stream: StreamId, frame: &Frame<'_>, identity: &Identity) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if session.unread > UNREAD_BYTES_MAX {
-            return self.drop_stream(now, stream, "stream_unread");
+            return self.drop_stream(now, stream, CloseReason::Unread);
         }
         if let Some(handshake) = &mut session.handshake {
             let expected = session.dialled.map(|contact| contact.id);
@@ -330,7 +316,7 @@ impl Transfer {
                     self.out.write(stream, session, &Frame::Proof { signature: &signature });
                 }
                 Ok(Step::Proven(hello)) => self.proven(now, stream, &hello),
-                Err(reason) => self.drop_stream(now, stream, reason),
+                Err(error) => self.drop_stream(now, stream, CloseReason::Handshake(error)),
             };
         }
         match *frame {
@@ -358,20 +344,20 @@ impl Transfer {
 
     /// A frame that is well-formed but has no place in what is going on.
     pub(super) fn violated(&mut self, now: Instant, stream: StreamId) {
-        self.drop_stream(now, stream, "frame_unexpected");
+        self.drop_stream(now, stream, CloseReason::Unexpected);
     }
 
     fn proven(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
         let id = hello.public.node_id();
         if self.is_shunned(now, &id) {
-            return self.drop_stream(now, stream, "peer_shunned");
+            return self.drop_stream(now, stream, CloseReason::Shunned);
         }
         let streams = self.peers.get(&id).map(Vec::as_slice).unwrap_or_default();
         if streams.len() >= STREAMS_PER_PEER_MAX {
             // The peer may have forgotten the others, so the newest is the one that lives.
             let active = |stream: &&StreamId| self.streams.get(stream).map(|session| session.last_active);
             if let Some(quietest) = streams.iter().min_by_key(active).copied() {
-                self.drop_stream(now, quietest, "stream_surplus");
+                self.drop_stream(now, quietest, CloseReason::Surplus);
             }
         }
         let Some(session) = self.streams.get_mut(&stream) else { return };
@@ -381,7 +367,7 @@ impl Transfer {
         let contact = Contact::new(hello.public, addr);
         (session.handshake, session.peer) = (None, Some(contact));
         self.peers.entry(id).or_default().push(stream);
-        self.out.count("stream_proven");
+        self.out.counters.stream_proven += 1;
         if addr.port() != 0 {
             self.out.event(TransferEvent::Peer { contact, leaf: hello.is_leaf(), alive: true });
         }

@@ -41,11 +41,13 @@ impl Transfer {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(contact) = session.peer else { return };
         if session.follows.contains_key(&file) != over {
-            return self.out.count("follow_repeated");
+            self.out.counters.follow_repeated += 1;
+            return;
         }
         let full = !over && session.follows.len() >= FOLLOWS_MAX;
         if full || !session.may_change_follows(now) {
-            return self.out.count("follow_refused");
+            self.out.counters.follow_refused += 1;
+            return;
         }
         match over {
             true => session.follows.remove(&file),
@@ -85,7 +87,8 @@ impl Transfer {
     pub(super) fn on_sources(&mut self, now: Instant, stream: StreamId, file: Key, contacts: &[WireContact]) {
         let follows = |session: &&Session| session.following.contains(&file);
         let Some(namer) = self.streams.get(&stream).filter(follows).and_then(Session::peer_id) else {
-            return self.out.count("sources_unasked");
+            self.out.counters.sources_unasked += 1;
+            return;
         };
         for contact in contacts.iter().filter_map(WireContact::get) {
             for id in self.downloads_of(&file).collect::<Vec<_>>() {

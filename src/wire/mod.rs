@@ -57,22 +57,25 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// How many reasons there are: the size of a table of counters.
-    pub const COUNT: usize = 9;
-
-    /// The reasons in the order of their numbers, with the names that `status` shows.
-    pub const NAMES: [&'static str; Refused::COUNT] =
-        ["length", "version", "network", "kind", "auth", "reserved", "value", "sender", "signature"];
-
-    /// The reason's place in [`NAMES`](Refused::NAMES).
-    pub fn index(self) -> usize {
-        self as usize
+    /// The reason in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refused::Length => "length",
+            Refused::Version => "version",
+            Refused::Network => "network",
+            Refused::Kind => "kind",
+            Refused::Auth => "auth",
+            Refused::Reserved => "reserved",
+            Refused::Value => "value",
+            Refused::Sender => "sender",
+            Refused::Signature => "signature",
+        }
     }
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "refused: {}", Refused::NAMES[self.index()])
+        write!(f, "refused: {}", self.name())
     }
 }
 

@@ -1,6 +1,5 @@
 //! One machine, and what others may try with it.
 
-use super::super::counters::Counter;
 use super::super::*;
 use super::config;
 use super::net::{Net, address, identity};
@@ -83,10 +82,6 @@ impl Lone {
         self.gossip.note_alive(now, contact, None);
         contact
     }
-
-    fn count(&self, counter: Counter) -> u64 {
-        self.gossip.counters.get(counter)
-    }
 }
 
 /// So many states, all of them news.
@@ -134,7 +129,7 @@ fn forged_states_are_refused_and_older_ones_change_nothing() {
     let elsewhere = Network::new("elsewhere");
     let foreign = NodeState::new(&elsewhere, &identity(3), &About::default(), 9);
     lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, foreign]));
-    assert_eq!((liveness(&lone, 3), lone.count(Counter::StateForged)), (None, 1));
+    assert_eq!((liveness(&lone, 3), lone.gossip.counters.state_forged), (None, 1));
 }
 
 #[test]
@@ -146,12 +141,12 @@ fn a_state_that_is_known_costs_no_signature_check() {
     for _ in 0..50 {
         lone.hand_in(NOW, &identity(1), address(1), &gossip(&states));
     }
-    assert_eq!(lone.count(Counter::StateOverBudget), 0);
+    assert_eq!(lone.gossip.counters.state_over_budget, 0);
     for sequence in 10..60 {
         let states = [states[0], lone.state(2, sequence)];
         lone.hand_in(NOW, &identity(1), address(1), &gossip(&states));
     }
-    assert_eq!(lone.count(Counter::StateOverBudget), 42, "of 52 signatures ten were checked");
+    assert_eq!(lone.gossip.counters.state_over_budget, 42, "of 52 signatures ten were checked");
 }
 
 #[test]
@@ -209,12 +204,12 @@ fn a_suspected_node_says_that_it_is_there_and_not_more_often_than_it_must() {
         let answer = lone.hand_in(NOW, &identity(1), address(1), &suspecting(&[own], &marks));
         assert_eq!(answer.len(), 1);
     }
-    assert_eq!((lone.gossip.sequence() - before, lone.count(Counter::Refuted)), (2, 2));
+    assert_eq!((lone.gossip.sequence() - before, lone.gossip.counters.refuted), (2, 2));
     assert_eq!(lone.gossip.local_health(), 2);
     let marks = [StateMark::new(short, u64::MAX)];
     let later = NOW + Duration::from_secs(4);
     lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &marks));
-    assert_eq!(lone.count(Counter::Refuted), 2, "nobody can have a state that was not made");
+    assert_eq!(lone.gossip.counters.refuted, 2, "nobody can have a state that was not made");
     // One that it made itself and has forgotten.
     let forgotten = lone.state(0, 9 << 32);
     lone.hand_in(later, &identity(1), address(1), &gossip(&[own, forgotten]));
@@ -249,7 +244,7 @@ fn strangers_get_at_most_three_times_what_they_sent() {
     let later = lone.run_until(NOW + Duration::from_secs(600));
     sent += later.iter().filter(|(_, to, _)| *to == victim).map(|(_, _, bytes)| bytes.len()).sum::<usize>();
     assert!(sent <= 3 * 20 * request, "{sent} bytes for {}", 20 * request);
-    assert!(lone.count(Counter::Shortened) >= 20);
+    assert!(lone.gossip.counters.shortened >= 20);
 }
 
 #[test]
@@ -271,7 +266,7 @@ fn the_view_is_bounded_and_keeps_the_nearest() {
         assert!(lone.gossip.member(id).is_some(), "one of the nearest is missing");
     }
     assert_eq!(liveness(&lone, 1), Some(Liveness::Live), "who answers stays");
-    assert!(lone.count(Counter::ViewFull) > 0);
+    assert!(lone.gossip.counters.view_full > 0);
 }
 
 #[test]
@@ -291,7 +286,7 @@ fn one_prefix_cannot_fill_the_view() {
     assert!(lone.gossip.members().count() <= 33, "{}", lone.gossip.members().count());
     let near = lone.gossip.members().take(60).filter(|member| member.contact.id != identity(1).id());
     assert!(near.count() <= 32);
-    assert!(lone.count(Counter::PrefixFull) > 200);
+    assert!(lone.gossip.counters.prefix_full > 200);
     // Whoever answers from there is not kept out by those that others only told of.
     let real = Contact::new(identity(300).public(), SocketAddr::from(([8, 8, 8, 250], 1)));
     lone.gossip.note_alive(NOW + Duration::from_secs(9), real, None);
@@ -311,11 +306,11 @@ fn a_relay_asks_only_whom_it_has_met_and_only_so_often() {
     ask(&mut lone, unproven);
     ask(&mut lone, identity(9).id());
     ask(&mut lone, asker.id);
-    assert_eq!((lone.count(Counter::ProbesRefused), lone.count(Counter::ProbesRelayed)), (3, 0));
+    assert_eq!((lone.gossip.counters.probes_refused, lone.gossip.counters.probes_relayed), (3, 0));
     for _ in 0..50 {
         ask(&mut lone, target.id);
     }
-    assert_eq!(lone.count(Counter::ProbesRelayed), 8);
+    assert_eq!(lone.gossip.counters.probes_relayed, 8);
 }
 
 #[test]
@@ -435,7 +430,7 @@ fn a_prefix_is_not_left_by_claiming_to_be_elsewhere_first() {
         lone.gossip.members().filter(|member| (2..150).any(|index| home(index) == member.contact.addr));
     let there = there.count();
     assert!((8..=32).contains(&there), "{there} of one prefix");
-    assert!(lone.count(Counter::PrefixFull) > 100);
+    assert!(lone.gossip.counters.prefix_full > 100);
 }
 
 #[test]
@@ -449,7 +444,7 @@ fn liars_do_not_make_a_node_patient_with_the_dead() {
         let marks = [StateMark::new(short, lone.gossip.sequence())];
         lone.hand_in(now, &identity(1), address(1), &suspecting(&[own], &marks));
     }
-    assert_eq!(lone.count(Counter::Refuted), 40);
+    assert_eq!(lone.gossip.counters.refuted, 40);
     assert_eq!(lone.gossip.local_health(), 2);
 }
 

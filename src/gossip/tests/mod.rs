@@ -3,7 +3,6 @@
 mod hostile;
 mod net;
 
-use super::counters::Counter;
 use super::*;
 use net::{Net, address};
 
@@ -94,7 +93,7 @@ fn a_paused_node_blames_nobody_and_is_not_given_up() {
     net.pause(7, Duration::from_secs(30));
     net.run_secs(120);
     assert_eq!(net.events(blames), 0);
-    assert_eq!(net.nodes[7].gossip.counters.get(Counter::Asleep), 1);
+    assert_eq!(net.nodes[7].gossip.counters.asleep, 1);
     // So long that the others have given it up; it has not given them up.
     net.nodes.iter_mut().for_each(|node| node.events.clear());
     net.pause(7, Duration::from_secs(1200));

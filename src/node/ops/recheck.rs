@@ -7,6 +7,7 @@
 
 use super::super::Waiting;
 use super::super::machines::Machines;
+use crate::counters::counters;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, DiskOp, DiskReply, PieceAt, Place, Soundness};
 use crate::manifest::Content;
@@ -87,13 +88,16 @@ pub(in crate::node) struct Rechecks {
     pub(in crate::node) counters: RecheckCounters,
 }
 
-/// What was counted.
-#[derive(Clone, Copy, Default)]
-pub(in crate::node) struct RecheckCounters {
-    /// Complaints that led to nothing: the piece was looked at lately, or somebody complains too much.
-    pub(in crate::node) refused: u64,
-    pub(in crate::node) good: u64,
-    pub(in crate::node) rotten: u64,
+counters! {
+    /// What looking at pieces again came to.
+    pub(in crate::node) struct RecheckCounters {
+        /// Reports that led to nothing: the piece was looked at lately, or peers report too much.
+        refused = "rechecks_refused",
+        /// Pieces that are what their key says.
+        good = "rechecks_good",
+        /// Pieces that are not, or cannot be read from the medium.
+        rotten = "rechecks_rotten",
+    }
 }
 
 impl Rechecks {

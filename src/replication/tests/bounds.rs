@@ -24,7 +24,7 @@ fn with_the_table_full_no_call_looks_at_more_than_a_slice() {
     let (mut machine, mut outbox, mut neighbours, mut now) = crowded(65_536, 40);
     let extra = Held { key: Key([0; 32]), replicas: 3, length: 1, keep: false };
     assert!(!machine.piece_added(now, extra), "one more finds no room");
-    assert_eq!(counted(&machine, "repair_not_tracked"), 1);
+    assert_eq!(machine.counters.not_tracked, 1);
     let mut worst = 0;
     let mut turns = 0;
     for second in 0..400 {

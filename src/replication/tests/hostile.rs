@@ -84,7 +84,7 @@ fn who_is_no_neighbour_learns_nothing() {
     let message = Message::Reconcile { salt: 1, ranges: &ranges(3) };
     let (_, answer) = alone.ask(2, &message, true);
     assert_eq!(alone.answers(&answer.expect("an answer")), ["Refused"]);
-    assert_eq!(counted(&alone.machine, "reconcile_not_neighbour"), 1);
+    assert_eq!(alone.machine.counters.not_neighbour, 1);
     let work = alone.machine.work;
     alone.ask(2, &message, true);
     assert_eq!(alone.machine.work, work, "it costs nothing");
@@ -128,7 +128,7 @@ fn answers_that_nobody_asked_for_change_nothing() {
     let before = alone.machine.short_of(1).count();
     let (_, answer) = alone.ask(1, &Message::Reconciled { answers }, true);
     assert_eq!((answer, alone.machine.short_of(1).count()), (None, before));
-    assert_eq!(counted(&alone.machine, "reconcile_unexpected"), 1);
+    assert_eq!(alone.machine.counters.unexpected, 1);
     assert!(!alone.machine.is_expected(Kind::Reconciled, 77, address(1)));
     assert!(!alone.machine.is_expected(Kind::Ping, 77, address(1)));
 }
@@ -143,7 +143,7 @@ fn a_neighbour_that_only_ever_divides_is_given_up() {
     }
     world.run(seconds(3600));
     let machine = &world.nodes[0].machine;
-    assert!(counted(machine, "reconcile_failed") >= 3);
+    assert!(machine.counters.reconcile_failed >= 3);
     assert!(world.datagrams < 30_000, "{} datagrams", world.datagrams);
     assert!(world.bytes < 20_000_000, "{} bytes", world.bytes);
 }

@@ -443,8 +443,8 @@ impl World {
     }
 
     /// What all nodes counted under this name.
-    pub(super) fn counted(&self, name: &str) -> u64 {
-        self.nodes.iter().map(|node| counted(&node.machine, name)).sum()
+    pub(super) fn counted(&self, count: impl Fn(&ReplicationCounters) -> u64) -> u64 {
+        self.nodes.iter().map(|node| count(&node.machine.counters)).sum()
     }
 
     /// Whether each of the nodes closest to each piece has it.
@@ -454,11 +454,6 @@ impl World {
             self.closest(key, replicas).iter().all(|index| holders.contains(index))
         })
     }
-}
-
-pub(super) fn counted(machine: &Replication, name: &str) -> u64 {
-    let counters = machine.statistics().counters;
-    counters.iter().find(|(known, _)| *known == name).expect("a counter").1
 }
 
 /// Answers with parts as narrow as can be, none of which is what anybody has.

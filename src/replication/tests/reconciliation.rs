@@ -24,11 +24,11 @@ fn pair(count: usize, every: usize) -> (World, Vec<Key>) {
 /// Runs until both have compared, and says what each comparison cost.
 fn bytes_each(world: &mut World) -> u64 {
     world.run(seconds(110));
-    let done = world.counted("reconcile_done");
+    let done = world.counted(|counters| counters.reconciled);
     assert!((2..=3).contains(&done), "{done} comparisons");
-    assert_eq!(world.counted("reconcile_failed"), 0);
-    assert_eq!(world.bytes, world.counted("reconcile_bytes"));
-    assert_eq!(world.datagrams, world.counted("reconcile_datagrams"));
+    assert_eq!(world.counted(|counters| counters.reconcile_failed), 0);
+    assert_eq!(world.bytes, world.counted(|counters| counters.datagram_bytes));
+    assert_eq!(world.datagrams, world.counted(|counters| counters.datagrams));
     world.bytes / done
 }
 
@@ -101,7 +101,7 @@ fn an_empty_disk_is_noticed_in_one_question() {
     }
     world.run(seconds(80));
     assert!(world.bytes < 1000, "{} bytes", world.bytes);
-    assert_eq!(world.counted("reconcile_done"), 1);
+    assert_eq!(world.counted(|counters| counters.reconciled), 1);
 }
 
 #[test]
@@ -110,14 +110,14 @@ fn lost_datagrams_are_sent_again() {
     world.loss_percent = 30;
     world.run(seconds(1500));
     assert!(world.is_whole(&keys, 2));
-    assert!(world.counted("reconcile_done") >= 2);
+    assert!(world.counted(|counters| counters.reconciled) >= 2);
     world.loss_percent = 100;
     world.run(seconds(1000));
-    assert!(world.counted("reconcile_unanswered") > 0);
-    let before = world.counted("reconcile_done");
+    assert!(world.counted(|counters| counters.unanswered) > 0);
+    let before = world.counted(|counters| counters.reconciled);
     world.loss_percent = 0;
     world.run(seconds(1300));
-    assert!(world.counted("reconcile_done") >= before + 2);
+    assert!(world.counted(|counters| counters.reconciled) >= before + 2);
 }
 
 #[test]

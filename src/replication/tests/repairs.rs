@@ -60,13 +60,13 @@ fn with_five_replicas_one_crash_waits_for_the_eviction() {
 #[test]
 fn a_node_that_is_back_after_a_minute_moves_nothing() {
     let (mut world, keys) = World::settled(9, 60);
-    let before = world.counted("reconcile_done");
+    let before = world.counted(|counters| counters.reconciled);
     world.crash(4);
     world.run(seconds(60));
     world.restart(4);
     world.run(seconds(550));
     assert_eq!(world.offers, 0);
-    assert!(world.counted("reconcile_done") > before + 10, "it was compared with");
+    assert!(world.counted(|counters| counters.reconciled) > before + 10, "it was compared with");
     assert!(world.is_whole(&keys, 3));
 }
 
@@ -141,7 +141,7 @@ fn in_a_small_network_one_crash_is_no_partition() {
     world.crash(2);
     world.run(seconds(400));
     assert!(world.is_whole(&keys, 3));
-    assert_eq!(world.counted("repair_cut_off"), 0);
+    assert_eq!(world.counted(|counters| counters.cut_off), 0);
     made_once(&world.copied);
 }
 
@@ -225,7 +225,7 @@ fn a_repair_whose_cause_is_gone_is_abandoned() {
     world.run(seconds(600));
     assert_eq!(world.offers, 0);
     assert!(world.nodes.iter().all(|node| node.machine.statistics().urgent == 0));
-    assert!(world.counted("repair_abandoned") > 0);
+    assert!(world.counted(|counters| counters.abandoned) > 0);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn who_has_no_space_is_passed_over_for_the_next_closest() {
     world.unwilling.insert(heir, CopyOutcome::Refused);
     world.run(seconds(1200));
     assert!(keys.iter().all(|key| world.holders(key).len() >= 3), "somebody else took them");
-    let refused = world.counted("repair_copy_refused");
+    let refused = world.counted(|counters| counters.copy_refused);
     assert!((1..=40).contains(&refused), "it was asked {refused} times");
 }
 

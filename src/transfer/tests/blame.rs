@@ -1,6 +1,6 @@
 //! Sources of wrong content: what they are blamed for, told, and still asked for.
 
-use super::hostile::{NOW, Puppet, counter, machine};
+use super::hostile::{NOW, Puppet, machine};
 use super::world::{World, content, target};
 use crate::id::Key;
 use crate::io::Mode;
@@ -48,11 +48,11 @@ fn a_source_with_one_rotten_chunk_is_told_and_not_asked_for_that_file_but_for_ot
     assert!(world.has_event(1, |event| *event == told), "{:?}", world.nodes[1].events);
     world.nodes[0].files.remove(&target());
     // The stream is still there, and the other file comes over it at once.
-    let connected = world.counter(0, "stream_connected");
+    let connected = world.counters(0).stream_connected;
     world.fetch(0, 2, other.hash(), &[1]);
     world.settle();
     assert!(world.is_complete(0, 2) && world.nodes[0].files[&target()] == sound);
-    assert_eq!(world.counter(0, "stream_connected"), connected);
+    assert_eq!(world.counters(0).stream_connected, connected);
 }
 
 #[test]
@@ -107,14 +107,14 @@ fn a_source_of_wrong_bytes_in_three_files_is_shunned_and_let_in_again_after_minu
     }
     let (bad, now) = (world.nodes[1].contact.id, world.now);
     assert!(world.nodes[0].transfer.is_shunned(now, &bad));
-    let before = world.counter(0, "stream_connected");
+    let before = world.counters(0).stream_connected;
     world.fetch(0, 4, Key([9; 32]), &[1]);
     world.settle();
-    assert_eq!(world.counter(0, "stream_connected"), before, "it is not connected to");
+    assert_eq!(world.counters(0).stream_connected, before, "it is not connected to");
     let contact = world.contacts(&[0]);
     assert!(world.nodes[1].transfer.fetch(now, DownloadId(5), Key([9; 32]), &contact));
     world.settle();
-    assert!(world.counter(0, "peer_shunned") > 1, "nor let in");
+    assert!(world.counters(0).peer_shunned > 1, "nor let in");
     world.nodes[1].transfer.abort(now, DownloadId(5));
     world.now = world.now + Duration::from_secs(121);
     assert!(!world.nodes[0].transfer.is_shunned(world.now, &bad));
@@ -126,7 +126,7 @@ fn a_report_about_what_was_not_sent_lately_or_one_too_many_leads_to_nothing() {
     let mut puppet = Puppet::proven(1, &mut machine);
     let key = |number: u8| Key([number; 32]);
     puppet.say(&mut machine, &Frame::Unverified { key: key(0) });
-    assert_eq!(counter(&machine, "report_unfounded"), 1);
+    assert_eq!(machine.0.counters().report_unfounded, 1);
     for number in 1..=20 {
         puppet.say(&mut machine, &Frame::Request { request: u32::from(number), key: key(number) });
         let extent = Extent { place: Place::Piece(key(number)), offset: 0, length: 5, stamp: None };
@@ -136,8 +136,8 @@ fn a_report_about_what_was_not_sent_lately_or_one_too_many_leads_to_nothing() {
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });
     }
     assert!(!puppet.closed, "a report that comes late is no offence");
-    assert_eq!(counter(&machine, "report_received"), 16);
-    assert_eq!((counter(&machine, "report_over_budget"), counter(&machine, "report_unfounded")), (4, 21));
+    assert_eq!(machine.0.counters().report_received, 16);
+    assert_eq!((machine.0.counters().report_over_budget, machine.0.counters().report_unfounded), (4, 21));
     let reported = |event: &TransferEvent| matches!(event, TransferEvent::Reported { .. });
     assert_eq!(core::iter::from_fn(|| machine.0.poll_event()).filter(reported).count(), 16);
 }

@@ -86,7 +86,7 @@ fn not_found_and_unreachable_are_told_apart() {
     assert!(world.run(30, |world| world.nodes[0].transfer.download_state(DownloadId(1)).unwrap().idle));
     let state = world.nodes[0].transfer.download_state(DownloadId(1)).unwrap();
     assert_eq!((state.failed, state.connected, state.not_found, state.banned), (1, 1, 1, 0));
-    assert_eq!(world.counter(0, "dial_failed"), 3, "the first attempt and two more");
+    assert_eq!(world.counters(0).dial_failed, 3, "the first attempt and two more");
     let gone = world.nodes[2].contact;
     let said = |event: &TransferEvent| matches!(event, TransferEvent::Peer { contact, alive: false, .. } if *contact == gone);
     assert!(world.has_event(0, said));
@@ -164,7 +164,7 @@ fn a_source_that_stalls_in_the_middle_of_a_block_is_left() {
     assert!(world.run(60, |world| world.is_complete(0, 1)));
     assert!(world.nodes[0].files[&target()] == bytes);
     assert_eq!(world.now.since(start).as_secs(), 3, "as long as patience lasts");
-    assert_eq!(world.counter(0, "stream_overtaken"), 1);
+    assert_eq!(world.counters(0).stream_overtaken, 1);
 }
 
 #[test]
@@ -188,8 +188,8 @@ fn a_source_that_wakes_up_too_late_is_told_and_what_it_sends_is_let_go() {
     world.nodes[1].mute = false;
     world.settle();
     assert_eq!(world.nodes[0].transfer.streams(), 2);
-    assert!(world.counter(0, "block_unneeded") >= 1);
-    assert_eq!(world.counter(0, "frame_unexpected") + world.counter(1, "frame_unexpected"), 0);
+    assert!(world.counters(0).block_unneeded >= 1);
+    assert_eq!(world.counters(0).frame_unexpected + world.counters(1).frame_unexpected, 0);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_lone_source_that_stalls_is_closed_counted_and_dialled_again() {
     let hash = share(&mut world, &[1], &bytes).hash();
     world.nodes[1].blocks_before_mute = Some(2);
     world.fetch(0, 1, hash, &[1]);
-    assert!(world.run(15, |world| world.counter(0, "stream_stalled") == 1));
+    assert!(world.run(15, |world| world.counters(0).stream_stalled == 1));
     world.nodes[1].mute = false;
     assert!(world.run(30, |world| world.is_complete(0, 1)));
     assert!(world.nodes[0].files[&target()] == bytes);
@@ -215,7 +215,7 @@ fn two_downloads_from_one_source_advance_together() {
     world.fetch(0, 2, b.hash(), &[1]);
     world.settle();
     assert!(world.is_complete(0, 1) && world.is_complete(0, 2));
-    assert_eq!(world.counter(0, "stream_proven"), 1, "one stream is enough");
+    assert_eq!(world.counters(0).stream_proven, 1, "one stream is enough");
     let done: Vec<u64> = world.nodes[0]
         .events
         .iter()
@@ -251,7 +251,7 @@ fn peers_that_download_the_same_file_give_each_other_what_they_have() {
     for node in [0, 1] {
         assert!(world.is_complete(node, 1));
         assert!(world.nodes[node].files[&target()] == bytes);
-        assert!(world.counter(node, "stream_proven") <= 2);
+        assert!(world.counters(node).stream_proven <= 2);
     }
 }
 
@@ -342,7 +342,7 @@ fn a_chunk_that_another_program_may_have_written_over_comes_again_and_is_no_faul
     world.nodes[0].sink_error = Some(disk_error(DiskErrorKind::Changed));
     world.fetch(0, 1, hash, &[1]);
     assert!(world.run(60, |world| world.is_complete(0, 1)));
-    assert_eq!(world.counter(0, "chunk_doubtful"), 1);
+    assert_eq!(world.counters(0).chunk_doubtful, 1);
     assert!(!world.has_event(0, |event| matches!(event, TransferEvent::SourceBad { .. })));
     assert!(world.nodes[0].files[&target()] == bytes);
 }

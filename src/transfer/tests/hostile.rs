@@ -70,7 +70,7 @@ impl Puppet {
                     puppet.say(machine, &Frame::Proof { signature: &signature });
                 }
                 Ok(Step::Proven(_)) => puppet.heard = heard[used..].to_vec(),
-                Err(reason) => panic!("{reason}"),
+                Err(error) => panic!("{error:?}"),
             }
         }
         assert!(!puppet.closed);
@@ -110,22 +110,20 @@ impl Puppet {
     }
 }
 
-pub(super) fn counter(machine: &(Transfer, Identity), name: &str) -> u64 {
-    machine.0.counters().get(name).copied().unwrap_or_default()
-}
-
 #[test]
 fn a_frame_of_four_gibibytes_and_one_of_no_known_kind_end_the_stream() {
-    for (bytes, name) in [
-        ([255, 255, 255, 255, 3, 0, 0, 0], "frame_length"),
-        ([0, 0, 0, 0, 99, 0, 0, 0], "frame_kind"),
-        ([0, 0, 0, 0, 3, 0, 1, 0], "frame_reserved"),
+    let none = TransferCounters::default();
+    for (bytes, expected) in [
+        ([255, 255, 255, 255, 3, 0, 0, 0], TransferCounters { frame_length: 1, ..none }),
+        ([0, 0, 0, 0, 99, 0, 0, 0], TransferCounters { frame_kind: 1, ..none }),
+        ([0, 0, 0, 0, 3, 0, 1, 0], TransferCounters { frame_reserved: 1, ..none }),
     ] {
         let mut machine = machine();
         let mut puppet = Puppet::proven(1, &mut machine);
         puppet.say_bytes(&mut machine, &bytes);
         assert!(puppet.closed);
-        assert_eq!((counter(&machine, name), machine.0.streams()), (1, 0), "{name}");
+        let counted = TransferCounters { stream_accepted: 1, stream_proven: 1, ..expected };
+        assert_eq!((*machine.0.counters(), machine.0.streams()), (counted, 0));
     }
 }
 
@@ -139,11 +137,11 @@ fn silence_before_the_proof_and_half_a_frame_after_it_end_the_stream() {
     assert_eq!(at.since(NOW).as_secs(), 5);
     machine.0.handle_timeout(at);
     silent.listen(&mut machine);
-    assert!(silent.closed && counter(&machine, "handshake_silent") == 1);
+    assert!(silent.closed && machine.0.counters().handshake_silent == 1);
     let at = machine.0.next_deadline().unwrap();
     machine.0.handle_timeout(at);
     slow.listen(&mut machine);
-    assert!(slow.closed && counter(&machine, "stream_idle") == 1);
+    assert!(slow.closed && machine.0.counters().stream_idle == 1);
     assert_eq!(machine.0.next_deadline(), None);
 }
 
@@ -153,7 +151,7 @@ fn nothing_but_the_handshake_is_accepted_before_it_is_over() {
     let mut puppet = Puppet::connect(1, alone(1), &mut machine);
     puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
     assert!(puppet.closed);
-    assert_eq!(counter(&machine, "handshake_order"), 1);
+    assert_eq!(machine.0.counters().handshake_order, 1);
     assert_eq!(machine.0.poll_event(), None);
 }
 
@@ -172,7 +170,7 @@ fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
         let mut puppet = Puppet::connect(1, alone(1), &mut machine);
         puppet.say_bytes(&mut machine, &wrong[..bit / 8]);
         puppet.say_bytes(&mut machine, &wrong);
-        assert_eq!(counter(&machine, "stream_proven"), 0);
+        assert_eq!(machine.0.counters().stream_proven, 0);
     }
 }
 
@@ -194,7 +192,7 @@ fn an_answer_to_nothing_ends_the_stream() {
         let mut puppet = Puppet::proven(1, &mut machine);
         puppet.say(&mut machine, &frame);
         assert!(puppet.closed, "{frame:?}");
-        assert_eq!(counter(&machine, "frame_unexpected"), 1);
+        assert_eq!(machine.0.counters().frame_unexpected, 1);
     }
 }
 
@@ -233,7 +231,7 @@ fn whoever_does_not_read_the_answers_is_closed() {
             break;
         }
     }
-    assert_eq!(counter(&machine, "stream_unread"), 1);
+    assert_eq!(machine.0.counters().stream_unread, 1);
 }
 
 #[test]
@@ -259,7 +257,7 @@ fn proven_streams_are_bounded_too_and_leave_places_for_this_node() {
     }
     let refused = Puppet::connect(99, alone(99), &mut machine);
     assert!(refused.closed);
-    assert_eq!((machine.0.streams(), counter(&machine, "stream_refused")), (48, 1));
+    assert_eq!((machine.0.streams(), machine.0.counters().stream_refused), (48, 1));
 }
 
 #[test]
@@ -270,8 +268,8 @@ fn the_wrong_node_at_an_address_is_not_taken_for_the_right_one() {
     let now = world.now;
     world.nodes[0].transfer.fetch(now, DownloadId(1), Key([1; 32]), &[contact]);
     world.settle();
-    assert_eq!(world.counter(0, "handshake_identity"), 1);
-    assert_eq!(world.counter(0, "stream_proven") + world.counter(2, "stream_proven"), 0);
+    assert_eq!(world.counters(0).handshake_identity, 1);
+    assert_eq!(world.counters(0).stream_proven + world.counters(2).stream_proven, 0);
     assert!(world.run(30, |world| world.nodes[0].transfer.download_state(DownloadId(1)).unwrap().idle));
     assert_eq!(world.nodes[0].transfer.download_state(DownloadId(1)).unwrap().failed, 1);
 }
@@ -283,7 +281,7 @@ fn nodes_of_different_networks_refuse_each_other() {
     world.nodes[1].transfer = Transfer::new(config, Network::new("other"), [5; 32]);
     world.fetch(0, 1, Key([1; 32]), &[1]);
     world.settle();
-    assert!(world.counter(0, "handshake_network") + world.counter(1, "handshake_network") > 0);
+    assert!(world.counters(0).handshake_network + world.counters(1).handshake_network > 0);
     assert_eq!((world.nodes[0].transfer.streams(), world.nodes[1].transfer.streams()), (0, 0));
 }
 
@@ -298,7 +296,7 @@ fn whoever_takes_content_and_owes_some_is_still_closed_for_what_it_owes() {
     machine.0.handle_sent(NOW + stall / 2, puppet.stream, 1 << 20);
     machine.0.handle_timeout(NOW + stall);
     puppet.listen(&mut machine);
-    assert!(puppet.closed && counter(&machine, "stream_stalled") == 1);
+    assert!(puppet.closed && machine.0.counters().stream_stalled == 1);
 }
 
 #[test]
@@ -323,7 +321,7 @@ fn a_target_that_takes_a_copy_drop_by_drop_does_not_hold_it_up_for_ever() {
         machine.0.handle_timeout(now);
         puppet.listen(&mut machine);
     }
-    assert_eq!(counter(&machine, "stream_slow"), 1);
+    assert_eq!(machine.0.counters().stream_slow, 1);
     let lost = |event| matches!(event, TransferEvent::PushDone { result: Err(PushError::Lost), .. });
     assert!(core::iter::from_fn(|| machine.0.poll_event()).any(lost));
 }
@@ -337,7 +335,7 @@ fn an_address_that_takes_every_place_gives_one_up_for_another() {
     }
     let other = Puppet::proven_from(99, SocketAddr::from(([10, 1, 2, 1], 999)), &mut machine);
     assert!(!other.closed);
-    assert_eq!((machine.0.streams(), counter(&machine, "stream_crowded")), (48, 1));
+    assert_eq!((machine.0.streams(), machine.0.counters().stream_crowded), (48, 1));
     let more = Puppet::connect(100, everywhere(0), &mut machine);
     assert!(more.closed, "it has more than others already");
 }
@@ -375,7 +373,7 @@ fn the_driver_is_told_by_when_a_connection_has_failed_and_the_machine_keeps_no_t
     };
     assert_eq!((contact, until), (source, NOW + Duration::from_secs(5)));
     machine.0.handle_timeout(until);
-    assert_eq!(counter(&machine, "dial_failed"), 0);
+    assert_eq!(machine.0.counters().dial_failed, 0);
     machine.0.handle_dial_failed(until, dial);
-    assert_eq!(counter(&machine, "dial_failed"), 1);
+    assert_eq!(machine.0.counters().dial_failed, 1);
 }

@@ -60,7 +60,7 @@ fn a_node_that_cannot_be_reached_falls_silent_or_breaks_off_is_told() {
     // What comes too late tells nothing and harms nobody.
     world.nodes[1].mute = false;
     world.settle();
-    assert_eq!(world.counter(0, "frame_unexpected"), 0);
+    assert_eq!(world.counters(0).frame_unexpected, 0);
     world.nodes[1].mute = true;
     inspect(&mut world, 4, &[Key([1; 32])]);
     world.settle();

@@ -110,10 +110,10 @@ fn a_copy_that_is_not_what_was_offered_is_discarded_and_repeated_ones_end_it() {
             push(&mut world, 99, &offers[0]);
             world.settle();
             assert_eq!(result(&world, 99), Some(Err(PushError::Refused(Refusal::Mismatch))));
-            assert_eq!(world.counter(1, "offer_banned"), 1);
+            assert_eq!(world.counters(1).offer_banned, 1);
         }
     }
-    assert_eq!((world.counter(1, "offer_mismatch"), world.counter(0, "report_received")), (3, 3));
+    assert_eq!((world.counters(1).offer_mismatch, world.counters(0).report_received), (3, 3));
     assert!(!world.has_event(1, |event| matches!(event, TransferEvent::Arrived { .. })));
     assert!(world.nodes[1].transfer.is_shunned(world.now, &from));
     assert_eq!(world.nodes[1].transfer.streams(), 0, "closed, but not before it was told");

@@ -125,7 +125,7 @@ fn nodes_that_a_source_names_get_only_a_few_places_until_they_are_reached() {
     }
     let sources = |machine: &Transfer| machine.download_state(DownloadId(1)).unwrap().sources;
     assert_eq!(sources(&machine.0), 1 + 8);
-    assert_eq!(machine.0.counters()["sources_unasked"], 4);
+    assert_eq!(machine.0.counters().sources_unasked, 4);
     assert!(!puppet.closed);
     // Whoever names others is heard all the same.
     let mut honest = Puppet::proven(2, &mut machine);
@@ -170,7 +170,7 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
     for number in 0..16 {
         puppet.say(&mut machine, &Frame::Follow { file: Key([number; 32]), over: false });
     }
-    assert_eq!(machine.0.counters()["follow_refused"], 1, "16 files and no more");
+    assert_eq!(machine.0.counters().follow_refused, 1, "16 files and no more");
     machine.0.handle_drained(NOW, puppet.stream);
     heard(&mut puppet);
     (0..chunks).for_each(|chunk| machine.0.tell_gained(&file.hash(), chunk));
@@ -202,7 +202,7 @@ fn who_follows_one_file_after_the_other_is_listened_to_and_who_changes_its_mind_
         let mut bytes = Vec::new();
         Frame::Follow { file, over }.write(&mut bytes);
         machine.handle_bytes(now, puppet.stream, &bytes, &identity);
-        machine.counters().get("follow_refused").copied().unwrap_or_default()
+        machine.counters().follow_refused
     };
     for number in 0..100 {
         for over in [false, true] {

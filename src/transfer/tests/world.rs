@@ -187,8 +187,8 @@ impl World {
         )
     }
 
-    pub(super) fn counter(&self, node: usize, name: &str) -> u64 {
-        self.nodes[node].transfer.counters().get(name).copied().unwrap_or_default()
+    pub(super) fn counters(&self, node: usize) -> &TransferCounters {
+        self.nodes[node].transfer.counters()
     }
 
     /// The node is gone: its streams break, and nobody can connect.
