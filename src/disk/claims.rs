@@ -50,7 +50,7 @@ pub(super) fn recover(
         share.stamp = FileStamp::default();
         distrusted += 1;
     }
-    match log.begin(&contents, dropped, imported.len() + distrusted) {
+    match log.begin(&contents, dropped, imported.len() + distrusted, clean) {
         Ok(()) => imported.iter().for_each(|path| clearing.remove(path)),
         Err(error) => clearing.failed("write", &path, &error),
     }

@@ -148,8 +148,8 @@ impl Disk {
         let damaged = Damaged::new(&layout);
         let last = ages::read(&layout, &damaged, secret.is_some());
         let ages = Ages { boots: last.ages.boots.saturating_add(1), ..last.ages };
-        let mut shares = ShareLog::new(&layout);
-        let stock = recovery::recover(&layout, &mut shares, &last, ages, &damaged);
+        let mut logs = recovery::Logs::new(&layout);
+        let stock = recovery::recover(&layout, &mut logs, &last, ages, &damaged);
         let Stock { recovered, cleared, roomy } = stock;
         // Only now: a start that fails or is killed before all is cleared away must not count as one that has done it.
         let mut diary = Diary::new(ages::Record { ages: Ages { clean: false, ..ages }, cleared });
@@ -176,8 +176,8 @@ impl Disk {
             targets: Targets::default(),
             submitted: VecDeque::new(),
             commits: Commits::default(),
-            raises: Raises::default(),
-            shares,
+            raises: logs.raises,
+            shares: logs.shares,
             tasks: VecDeque::new(),
             unopened: VecDeque::new(),
             hashing: 0,
@@ -332,13 +332,16 @@ impl Disk {
         self.settling.flush(others, &mut self.kept, &mut self.done);
     }
 
-    /// Does what could not be done at the start for want of room: the driver calls it from time to time.
+    /// Does what a full or failing disk refused: the driver calls it from time to time.
     pub fn tend(&mut self) {
         if !self.roomy {
             self.roomy = recovery::make_rooms(&self.layout);
         }
         if !self.diary.is_written() {
             self.diary.write(&self.layout);
+        }
+        for mended in [self.raises.settle(&self.layout), self.shares.mend()] {
+            mended.unwrap_or_else(|error| log::debug!("{error}"));
         }
     }
 
@@ -358,9 +361,15 @@ impl Disk {
         }
         self.idle_tasks.clear();
         self.sync_downloads();
-        let settled = self.raises.settle(&self.layout).inspect_err(|error| log::warn!("{error}"));
-        // What the next start finds is counted on as it is only when the medium has it.
-        self.save_ages(&Ages { clean: settled.is_ok(), ..ages })
+        let clean = self.settle_logs();
+        self.save_ages(&Ages { clean, ..ages })
+    }
+
+    /// Makes both logs durable as they are. The next start counts on what it reads there, so without that the end is not clean.
+    fn settle_logs(&mut self) -> bool {
+        let settled = [self.raises.settle(&self.layout), self.shares.settle()];
+        settled.iter().filter_map(|settled| settled.as_ref().err()).for_each(|error| log::warn!("{error}"));
+        settled.iter().all(Result::is_ok)
     }
 
     /// Makes the shares durable whose content has not been synced, so that they outlive a power cut from now on. The
@@ -453,7 +462,7 @@ impl Disk {
                 self.unsynced.remove(&Subject::of(&share));
                 self.kept.forget(&share.place);
                 self.shares.forget(id, &share);
-                shares::remove_files(layout, &share, last)?;
+                shares::remove_files(layout, &share, last);
                 return Ok(None);
             }
             DiskOp::Check { place, manifest } => {

@@ -122,39 +122,6 @@ fn write(path: &std::path::Path, promises: &Promises) -> io::Result<()> {
     replace(path, &[&bytes], Replace::Durably)
 }
 
-/// Applies what was raised to the pieces that were found, and will be counted on from now on. After a run that did not end
-/// in order (`clean`) the medium may not have what the file shows. `complete` says that these are all that there are: then what is
-/// about others is dropped from the log, when that is worth writing it anew.
-pub(super) fn recover(
-    layout: &Layout,
-    pieces: &mut [PieceMeta],
-    clean: bool,
-    complete: bool,
-) -> io::Result<()> {
-    let path = layout.file("raises");
-    let (promises, slots) = read(&path)?;
-    if slots == 0 {
-        return Ok(());
-    }
-    let mut useful = Promises::new();
-    for piece in pieces {
-        let subject = (piece.key, piece.replicas, piece.expires);
-        if let Some(&(replicas, expires)) = promises.get(&subject) {
-            useful.insert(subject, (replicas, expires));
-            (piece.replicas, piece.expires) = (piece.replicas.max(replicas), piece.expires.max(expires));
-        }
-    }
-    if complete && slots > 2 * useful.len() + SPARE_SLOTS {
-        return write(&path, &useful);
-    }
-    if clean {
-        return Ok(());
-    }
-    // A run that was killed may have had no time to sync, or may have failed to: after that the next sync may succeed without
-    // the lost bytes. So they are written anew.
-    write(&path, &promises)
-}
-
 /// The end of the log, and what is about to go there.
 #[derive(Default)]
 pub(super) struct Raises {
@@ -170,6 +137,42 @@ pub(super) struct Raises {
 }
 
 impl Raises {
+    /// Applies what was raised to the pieces that were found. `complete` says that these are all that there are: then what
+    /// is about others is dropped from the log, when that is worth writing it anew.
+    ///
+    /// The start counts on what the log shows. After a run that did not end in order (`clean`) the medium may not have that:
+    /// the run may have had no time to sync, or a sync failed, and then the next one may succeed without the lost bytes. So
+    /// the log is written anew; where that fails, by [`settle`](Raises::settle).
+    pub(super) fn recover(
+        &mut self,
+        layout: &Layout,
+        pieces: &mut [PieceMeta],
+        clean: bool,
+        complete: bool,
+    ) -> io::Result<()> {
+        let path = layout.file("raises");
+        let (promises, slots) = read(&path)?;
+        if slots == 0 {
+            return Ok(());
+        }
+        let mut useful = Promises::new();
+        for piece in pieces {
+            let subject = (piece.key, piece.replicas, piece.expires);
+            if let Some(&(replicas, expires)) = promises.get(&subject) {
+                useful.insert(subject, (replicas, expires));
+                (piece.replicas, piece.expires) = (piece.replicas.max(replicas), piece.expires.max(expires));
+            }
+        }
+        let shrinks = complete && slots > 2 * useful.len() + SPARE_SLOTS;
+        let written = match (shrinks, clean) {
+            (true, _) => write(&path, &useful),
+            (false, true) => Ok(()),
+            (false, false) => write(&path, &promises),
+        };
+        self.distrusted = written.is_err();
+        written
+    }
+
     pub(super) fn has_work(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -216,7 +219,7 @@ impl Raises {
         );
     }
 
-    /// Has the medium have all that the log shows.
+    /// Makes the log durable as it is, unless it is known to be.
     pub(super) fn settle(&mut self, layout: &Layout) -> Result<(), DiskError> {
         if !self.distrusted {
             return Ok(());
@@ -285,7 +288,7 @@ mod tests {
         let syncs = record::end().into_iter().filter(|operation| matches!(operation, Operation::Sync { .. }));
         assert_eq!(syncs.count(), 2, "its data and its name, once");
         record::begin(None);
-        recover(&layout, &mut [stored], false, true).unwrap();
+        raises.recover(&layout, &mut [stored], false, true).unwrap();
         assert!(!record::end().is_empty(), "a run that was killed may have left it to nobody");
     }
 }

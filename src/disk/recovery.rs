@@ -15,6 +15,7 @@ use super::error::OpenError;
 use super::files::{self, remove, sync_directory};
 use super::layout::Layout;
 use super::piece_file::{self, Found};
+use super::raises::Raises;
 use super::shares::ShareLog;
 use super::state::read_sealed;
 use super::watch;
@@ -33,6 +34,18 @@ pub(super) struct Stock {
     pub(super) cleared: bool,
     /// Whether every directory that something is to lie in is there.
     pub(super) roomy: bool,
+}
+
+/// The logs that go on from where the last run left them.
+pub(super) struct Logs {
+    pub(super) raises: Raises,
+    pub(super) shares: ShareLog,
+}
+
+impl Logs {
+    pub(super) fn new(layout: &Layout) -> Self {
+        Logs { raises: Raises::default(), shares: ShareLog::new(layout) }
+    }
 }
 
 /// Makes a directory that only this user enters, and those that it lies in, unless it is there.
@@ -54,11 +67,11 @@ pub(super) fn make_rooms(layout: &Layout) -> bool {
     made.iter().all(Result::is_ok)
 }
 
-/// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's. The log of shares is
+/// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's. The logs are
 /// ready to be appended to afterwards.
 pub(super) fn recover(
     layout: &Layout,
-    log: &mut ShareLog,
+    logs: &mut Logs,
     last: &LastRun,
     ages: Ages,
     damaged: &Damaged,
@@ -84,11 +97,12 @@ pub(super) fn recover(
         clearing.remove(&path);
     }
     let mut pieces = pieces(layout, &mut clearing, last.ages.clean);
-    if let Err(error) = super::raises::recover(layout, &mut pieces, last.ages.clean, clearing.is_done()) {
-        clearing.failed("read", &layout.file("raises"), &error);
+    let complete = clearing.is_done();
+    if let Err(error) = logs.raises.recover(layout, &mut pieces, last.ages.clean, complete) {
+        clearing.failed("use", &layout.file("raises"), &error);
     }
     let ended = (last.ages.clean, last.same_machine_boot);
-    let (shares, manifests) = claims::recover(layout, log, &mut clearing, damaged, ended);
+    let (shares, manifests) = claims::recover(layout, &mut logs.shares, &mut clearing, damaged, ended);
     let kept: BTreeSet<PathBuf> = shares.iter().map(|share| layout.path(&share.place)).collect();
     for path in clearing.files_in(&layout.cache()) {
         if !kept.contains(&path) {

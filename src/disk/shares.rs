@@ -2,8 +2,11 @@
 //!
 //! A record is appended and synced before it is acknowledged. Records that come in the same turns of the loop are
 //! synced together, so that ten thousand files are put with a few syncs. Each carries a checksum; the last record on a place
-//! is the one that counts. What a power cut left of the last records, or a medium of others, is skipped, and the log is
-//! written anew from what can be read. A start also does so when most of it is out of date.
+//! is the one that counts. Damaged records are skipped.
+//!
+//! A start counts on what it read, so the medium must have exactly that. After an orderly end it does ([`ShareLog::settle`]).
+//! A run that was killed may have left records that were never synced, and a refused record that was cut off again but not
+//! durably: the start writes the log anew. It also does so when records are damaged, or most are out of date.
 //!
 //! The manifest of a file of several chunks lies in a file of its own, `shares/HASH`, so that it is sent as it lies. It can be
 //! made again from the file, so one that is missing or damaged costs a hashing.
@@ -111,11 +114,15 @@ pub(super) struct ShareLog {
     end: u64,
     /// Its length when it was last written anew.
     base: u64,
+    /// Bytes were written, or cut off, and not synced since.
+    unsynced: bool,
     /// A sync failed: the records that were acknowledged are written anew before another one is.
     distrusted: bool,
     /// What the log should say and could not be made to when the node started.
     unwritten: Option<Vec<Share>>,
-    /// Records that wait to be written and synced, and who waits for them.
+    /// The log is there and could not be read: it must be read before another one takes its place.
+    unread: bool,
+    /// Records that wait to be written and synced, and the operations that wait for them.
     pending: Vec<u8>,
     waiting: Vec<DiskId>,
     /// Whether a claim is to end with them.
@@ -145,8 +152,10 @@ impl ShareLog {
             file: None,
             end: 0,
             base: 0,
+            unsynced: false,
             distrusted: false,
             unwritten: None,
+            unread: false,
             pending: Vec::new(),
             waiting: Vec::new(),
             ending: false,
@@ -161,11 +170,10 @@ impl ShareLog {
     /// Reads the log. A copy is kept of one that is damaged or not of this version: the log itself stays until another
     /// takes its place, since this start may be cut short as well.
     pub(super) fn read(&mut self, damaged: &Damaged, clean: bool) -> io::Result<Contents> {
-        let file = match File::open(&self.path) {
+        let contents = match File::open(&self.path).and_then(read_all) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::default()),
-            result => result?,
+            result => result.inspect_err(|_| self.unread = true)?,
         };
-        let contents = read_all(file)?;
         if !contents.found {
             damaged.keep_copy(&self.path, "it is no list of shares of this version: put them in again");
         } else if contents.torn_inside || (clean && contents.damaged > 0) {
@@ -174,11 +182,17 @@ impl ShareLog {
         Ok(contents)
     }
 
-    /// Begins to append. `contents` is what was [read](ShareLog::read), without what was dropped since (`dropped`) and with
-    /// what was taken from elsewhere: when that is not what the log says, it is written anew, durably.
-    pub(super) fn begin(&mut self, contents: &Contents, dropped: usize, new: usize) -> io::Result<()> {
+    /// Begins to append. `contents` is what was [read](ShareLog::read), without the `dropped` claims and with the `new` ones.
+    /// The log is written anew, durably, when it says something else, or when the last run did not end in order (`clean`).
+    pub(super) fn begin(
+        &mut self,
+        contents: &Contents,
+        dropped: usize,
+        new: usize,
+        clean: bool,
+    ) -> io::Result<()> {
         let stale = contents.stale + dropped;
-        let as_it_is = contents.found && contents.damaged == 0 && new == 0;
+        let as_it_is = clean && contents.found && contents.damaged == 0 && new == 0;
         if as_it_is && stale <= STALE_MIN.max(contents.claims.len()) {
             self.end = self.path.metadata()?.len();
             self.base = self.end;
@@ -248,36 +262,59 @@ impl ShareLog {
         done.extend(self.waiting.drain(..).map(|id| DiskDone { id, result: result.clone() }));
     }
 
-    fn write_and_sync(&mut self) -> io::Result<()> {
-        let before = self.end;
-        self.write_pending()?;
-        self.sync().inspect_err(|_| self.end = before)
+    /// Writes the log anew if the medium may not have what it shows.
+    pub(super) fn mend(&mut self) -> Result<(), DiskError> {
+        if !self.is_doubtful() {
+            return Ok(());
+        }
+        self.write_anew(&[]).map_err(|error| failed("write", &self.path, error))
     }
 
-    fn write_pending(&mut self) -> io::Result<()> {
+    /// Makes the log durable as it is, so that the next start counts on nothing that a power cut could take back.
+    pub(super) fn settle(&mut self) -> Result<(), DiskError> {
+        self.mend()?;
+        match self.unsynced {
+            true => self.sync().map_err(|error| failed("sync", &self.path, error)),
+            false => Ok(()),
+        }
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.distrusted || self.unwritten.is_some()
+    }
+
+    fn write_and_sync(&mut self) -> io::Result<()> {
+        let before = self.end;
+        match self.write_pending()? {
+            Written::Anew => Ok(()),
+            Written::Appended => self.sync().inspect_err(|_| self.end = before),
+        }
+    }
+
+    fn write_pending(&mut self) -> io::Result<Written> {
         let pending = core::mem::take(&mut self.pending);
-        let unwritten = self.distrusted || self.unwritten.is_some();
-        if unwritten || (self.file.is_none() && self.end == 0) || self.has_outgrown(pending.len()) {
-            return self.write_anew(&pending);
+        if self.is_doubtful() || self.end == 0 || self.has_outgrown(pending.len()) {
+            return self.write_anew(&pending).map(|()| Written::Anew);
         }
-        if self.file.is_none() {
-            self.file = Some(files::open(&self.path, Open::Existing, 0o600, OFlags::empty())?);
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => files::open(&self.path, Open::Existing, 0o600, OFlags::empty())?,
+        };
+        self.unsynced = true;
+        let written = write_at(&file, &self.path, &pending, self.end);
+        match written {
+            Ok(()) => self.end += pending.len() as u64,
+            // Whole records that a failed write leaves behind the end would come to life behind the next ones.
+            Err(_) => self.distrusted |= set_length(&file, &self.path, self.end).is_err(),
         }
-        if let Some(file) = &self.file {
-            let written = write_at(file, &self.path, &pending, self.end);
-            if written.is_err() {
-                // Whole records that a failed write leaves behind the end would come to life behind the next ones.
-                self.distrusted |= set_length(file, &self.path, self.end).is_err();
-            }
-            written?;
-            self.end += pending.len() as u64;
-        }
-        Ok(())
+        self.file = Some(file);
+        written.map(|()| Written::Appended)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let synced = sync_data(file, &self.path);
+        self.unsynced = synced.is_err();
         self.distrusted |= synced.is_err();
         synced
     }
@@ -290,11 +327,9 @@ impl ShareLog {
     fn write_anew(&mut self, pending: &[u8]) -> io::Result<()> {
         let claims = match (&self.unwritten, self.end) {
             (Some(claims), _) => claims.clone(),
+            (None, 0) if self.unread => read_all(File::open(&self.path)?)?.claims,
             (None, 0) => Vec::new(),
-            (None, _) => {
-                let mut log = File::open(&self.path)?;
-                read_all(Read::by_ref(&mut log).take(self.end))?.claims
-            }
+            (None, end) => read_all(File::open(&self.path)?.take(end))?.claims,
         };
         let mut parsed = Table::default();
         parsed.take(claims);
@@ -303,34 +338,54 @@ impl ShareLog {
             parsed.apply(record);
             left = rest;
         }
-        self.rewrite(parsed.into_claims().iter())?;
-        self.unwritten = None;
-        Ok(())
+        self.rewrite(parsed.into_claims().iter())
     }
 
     fn rewrite<'a>(&mut self, claims: impl Iterator<Item = &'a Share>) -> io::Result<()> {
         let fresh = temporary(&self.path);
-        let file = files::open(&fresh, Open::Empty, 0o600, OFlags::empty())?;
+        let rewritten = self.write_and_rename(&fresh, claims);
+        if rewritten.is_err() {
+            // Lest it takes the room that is missing.
+            let _ = remove(&fresh);
+        }
+        rewritten
+    }
+
+    fn write_and_rename<'a>(
+        &mut self,
+        fresh: &Path,
+        claims: impl Iterator<Item = &'a Share>,
+    ) -> io::Result<()> {
+        let file = files::open(fresh, Open::Empty, 0o600, OFlags::empty())?;
         let mut buffer = FILE_HEAD.to_vec();
         let mut end = 0;
         for share in claims {
             encode(&mut buffer, share, CLAIM);
             if buffer.len() >= GROUP_BYTES_MAX {
-                write_at(&file, &fresh, &buffer, end)?;
+                write_at(&file, fresh, &buffer, end)?;
                 end += buffer.len() as u64;
                 buffer.clear();
             }
         }
-        write_at(&file, &fresh, &buffer, end)?;
+        write_at(&file, fresh, &buffer, end)?;
         end += buffer.len() as u64;
-        sync_data(&file, &fresh)?;
-        rename(&fresh, &self.path)?;
+        sync_data(&file, fresh)?;
+        rename(fresh, &self.path)?;
         // From here on it is this file that counts, whatever becomes of its name.
         (self.file, self.end, self.base) = (Some(file), end, end);
+        (self.unsynced, self.unwritten, self.unread) = (false, None, false);
         let named = self.path.parent().map_or(Ok(()), sync_directory);
         self.distrusted = named.is_err();
         named
     }
+}
+
+/// How records got into the log.
+enum Written {
+    /// At its end, not synced.
+    Appended,
+    /// With all others, durably.
+    Anew,
 }
 
 /// A record that can be read.
@@ -517,14 +572,16 @@ pub(super) fn sync_content(layout: &Layout, share: &Share) -> Result<bool, DiskE
 }
 
 /// Deletes what goes with a claim: the file when it lies in the cache, the manifest when it is the address's last claim. Should
-/// the power go before the claim's end is on the medium, the next start finds a claim without them, and can tell.
-pub(super) fn remove_files(layout: &Layout, share: &Share, last: bool) -> Result<(), DiskError> {
+/// the power go before the claim's end is on the medium, the next start finds a claim without them, and can tell. What cannot
+/// be deleted belongs to no claim, and the next start deletes it.
+pub(super) fn remove_files(layout: &Layout, share: &Share, last: bool) {
     let cached = matches!(share.place, Place::Cache(_)).then(|| layout.path(&share.place));
     let manifest = last.then(|| layout.share(&share.hash));
     for path in cached.into_iter().chain(manifest) {
-        remove(&path).map_err(|error| failed("delete", &path, error))?;
+        if let Err(error) = remove(&path) {
+            log::warn!("cannot delete {}: {error}; the next start tries again", path.display());
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

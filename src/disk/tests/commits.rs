@@ -60,8 +60,8 @@ fn a_piece_file_cut_off_anywhere_or_with_a_flipped_trailer_byte_is_dropped() {
     let (last, ages) = (ages::LastRun::default(), Ages::default());
     let attempt = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let mut log = ShareLog::new(&layout);
-        let stock = recovery::recover(&layout, &mut log, &last, ages, &Damaged::new(&layout));
+        let mut logs = recovery::Logs::new(&layout);
+        let stock = recovery::recover(&layout, &mut logs, &last, ages, &Damaged::new(&layout));
         let recovered = stock.recovered;
         assert_eq!(path.exists(), !recovered.pieces.is_empty());
         recovered.pieces.len()

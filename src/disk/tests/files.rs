@@ -343,9 +343,9 @@ fn what_was_fetched_survives_a_kill_but_is_not_trusted_after_a_power_cut() {
         (ages::LastRun { ages, same_machine_boot: true }, ShareState::Doubtful),
     ];
     for (last, state) in runs {
-        let mut log = ShareLog::new(&disk.layout);
+        let mut logs = recovery::Logs::new(&disk.layout);
         let damaged = &Damaged::new(&disk.layout);
-        let recovered = recovery::recover(&disk.layout, &mut log, &last, ages, damaged).recovered;
+        let recovered = recovery::recover(&disk.layout, &mut logs, &last, ages, damaged).recovered;
         let states: Vec<ShareState> = recovered.shares.iter().map(|share| share.state).collect();
         assert_eq!(states, [state, ShareState::Present], "{last:?}");
     }

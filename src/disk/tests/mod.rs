@@ -6,6 +6,7 @@ mod files;
 mod intake;
 mod naming;
 mod raises;
+mod shares;
 mod sources;
 mod targets;
 mod verify;

@@ -80,3 +80,25 @@ fn a_raise_that_could_not_be_synced_is_not_acknowledged_and_the_next_one_is() {
     // The one that failed may hold or not. More copies than were acknowledged do no harm.
     assert!(promised(&dir.open().1, &bytes).0 >= 5);
 }
+
+#[test]
+fn what_a_start_found_raised_and_could_not_write_anew_is_written_as_soon_as_the_disk_takes_it() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 100);
+    stored(&mut disk, &bytes).unwrap();
+    raise(&mut disk, &bytes, 4, 1000).unwrap();
+    drop(disk);
+    record::plan(|_| Some(record::Fault::Fail(rustix::io::Errno::NOSPC)));
+    let (mut disk, recovered) = dir.open();
+    record::end_plan();
+    assert_eq!(promised(&recovered, &bytes), (4, 1000));
+    let log = dir.path("node/raises");
+    for expected in [true, false] {
+        record::begin(None);
+        disk.tend();
+        let made = record::end();
+        let named = |operation: &record::Operation| matches!(operation, record::Operation::Rename { to, .. } if *to == log);
+        assert_eq!(made.iter().any(named), expected, "{made:?}");
+    }
+}
