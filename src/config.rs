@@ -143,6 +143,30 @@ pub struct Settings {
     /// Pieces kept for others at a time, 300 bytes of memory each [env: ELVER_PIECES] [default: as many as fill the quota]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub pieces: Option<usize>,
+    /// Commands of all clients under way at a time; more wait in their connections [env: ELVER_COMMANDS] [default: 1024]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub commands: Option<usize>,
+    /// Commands of one client under way at a time; more wait [env: ELVER_CLIENT_COMMANDS] [default: 256]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub client_commands: Option<usize>,
+    /// Files that clients opened for the node and that wait to be hashed, one descriptor each [env: ELVER_PASSED_FILES] [default: 64]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub passed_files: Option<usize>,
+    /// Files that only their users may read and that are kept open to be shared, one descriptor each [env: ELVER_KEPT_FILES] [default: 64]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub kept_files: Option<usize>,
+    /// Lookups under way at a time [env: ELVER_LOOKUPS] [default: 32]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub lookups: Option<usize>,
+    /// Files that are explained at a time [env: ELVER_EXPLAINS] [default: 4]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub explains: Option<usize>,
+    /// Values kept for other nodes, up to 1.2 KB of memory each [env: ELVER_RECORDS] [default: 1024]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub records: Option<usize>,
+    /// Announcements of files kept for other nodes, 250 bytes of memory each [env: ELVER_PROVIDERS] [default: 131072]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub providers: Option<usize>,
 }
 
 /// Where a value stands.
@@ -216,7 +240,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The settings' names in the file, sections aside. A variable's name is `ELVER_` and the same in capitals.
-const KEYS: [&str; 23] = [
+const KEYS: &[&str] = &[
     "listen",
     "bootstrap",
     "replicas",
@@ -240,6 +264,14 @@ const KEYS: [&str; 23] = [
     "shares",
     "values",
     "pieces",
+    "commands",
+    "client_commands",
+    "passed_files",
+    "kept_files",
+    "lookups",
+    "explains",
+    "records",
+    "providers",
 ];
 
 /// A value before it is read: what file and environment have in common.
@@ -252,7 +284,7 @@ impl Settings {
     /// What the environment says.
     pub fn from_environment(environment: Environment<'_>) -> Result<Settings, ConfigError> {
         let mut settings = Settings::default();
-        for key in KEYS {
+        for &key in KEYS {
             let name = format!("ELVER_{}", key.to_ascii_uppercase());
             from_variable(environment, name, key, |value| {
                 let text = match key {
@@ -381,6 +413,14 @@ impl Settings {
             shares: self.shares.or(others.shares),
             values: self.values.or(others.values),
             pieces: self.pieces.or(others.pieces),
+            commands: self.commands.or(others.commands),
+            client_commands: self.client_commands.or(others.client_commands),
+            passed_files: self.passed_files.or(others.passed_files),
+            kept_files: self.kept_files.or(others.kept_files),
+            lookups: self.lookups.or(others.lookups),
+            explains: self.explains.or(others.explains),
+            records: self.records.or(others.records),
+            providers: self.providers.or(others.providers),
         }
     }
 
@@ -414,6 +454,14 @@ impl Settings {
             downloads_queued_max: self.queue.unwrap_or(default.limits.downloads_queued_max),
             read_window_bytes: self.window.unwrap_or(default.limits.read_window_bytes),
             clients_max: self.clients.unwrap_or(default.limits.clients_max),
+            commands_max: self.commands.unwrap_or(default.limits.commands_max),
+            commands_per_client_max: self.client_commands.unwrap_or(default.limits.commands_per_client_max),
+            descriptors_passed_max: self.passed_files.unwrap_or(default.limits.descriptors_passed_max),
+            descriptors_shared_max: self.kept_files.unwrap_or(default.limits.descriptors_shared_max),
+            lookups_max: self.lookups.unwrap_or(default.limits.lookups_max),
+            explains_max: self.explains.unwrap_or(default.limits.explains_max),
+            records_max: self.records.unwrap_or(default.limits.records_max),
+            providers_max: self.providers.unwrap_or(default.limits.providers_max),
             ..default.limits
         };
         let tuning = self.sections.tuning();
@@ -470,6 +518,14 @@ impl Settings {
             "shares" => self.shares = Some(parse_count(&value)?),
             "values" => self.values = Some(parse_count(&value)?),
             "pieces" => self.pieces = Some(parse_count(&value)?),
+            "commands" => self.commands = Some(parse_count(&value)?),
+            "client_commands" => self.client_commands = Some(parse_count(&value)?),
+            "passed_files" => self.passed_files = Some(parse_count(&value)?),
+            "kept_files" => self.kept_files = Some(parse_count(&value)?),
+            "lookups" => self.lookups = Some(parse_count(&value)?),
+            "explains" => self.explains = Some(parse_count(&value)?),
+            "records" => self.records = Some(parse_count(&value)?),
+            "providers" => self.providers = Some(parse_count(&value)?),
             "ttl" => self.ttl = Some(units::parse_lifetime(&value).map_err(unit)?),
             _ => return Err("there is no such setting".to_owned()),
         }
@@ -785,6 +841,42 @@ mod tests {
         assert_eq!((limits.rates, limits.streams_max, limits.uploads_max), (rates, 100, 3));
         for wrong in ["upload_rate = 100", "streams = 5", "uploads = 0", "download_rate = 'fast'"] {
             assert!(file(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_bound_that_a_user_can_meet_is_a_setting() {
+        type Read = fn(&Limits) -> usize;
+        let bounds: &[(&str, Read)] = &[
+            ("streams", |limits| limits.streams_max),
+            ("uploads", |limits| limits.uploads_max),
+            ("downloads", |limits| limits.downloads_max),
+            ("reads", |limits| limits.reads_max),
+            ("queue", |limits| limits.downloads_queued_max),
+            ("clients", |limits| limits.clients_max),
+            ("shares", |limits| limits.shares_max),
+            ("values", |limits| limits.values_max),
+            ("pieces", |limits| limits.pieces_max),
+            ("commands", |limits| limits.commands_max),
+            ("client_commands", |limits| limits.commands_per_client_max),
+            ("passed_files", |limits| limits.descriptors_passed_max),
+            ("kept_files", |limits| limits.descriptors_shared_max),
+            ("lookups", |limits| limits.lookups_max),
+            ("explains", |limits| limits.explains_max),
+            ("records", |limits| limits.records_max),
+            ("providers", |limits| limits.providers_max),
+        ];
+        for (name, read) in bounds {
+            let from_file = file(&format!("{name} = 99")).unwrap();
+            let variable = format!("ELVER_{}", name.to_uppercase());
+            let pairs = [(variable.as_str(), "99")];
+            let from_environment = Settings::from_environment(&variables(&pairs)).unwrap();
+            for settings in [from_file, from_environment] {
+                let limits = settings.or(Settings::default()).into_config("/x".into()).unwrap().limits;
+                assert_eq!(read(&limits), 99, "{name}");
+            }
+            let wrong = file(&format!("{name} = 'many'")).unwrap_err();
+            assert!(wrong.contains(&format!("`{name}`: `many` is no number")), "{wrong}");
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Limits {
     pub lookups_max: usize,
     /// Value records kept for others, up to 1,072 bytes each.
     pub records_max: usize,
-    /// Provider records kept for others, 128 bytes each.
+    /// Provider records kept for others, about 250 bytes of memory each.
     pub providers_max: usize,
     /// Provider records kept for one file.
     pub providers_per_file_max: usize,
@@ -80,6 +80,8 @@ pub struct Limits {
     pub descriptors_passed_max: usize,
     /// Files that are served from passed descriptors because the node may not open them itself.
     pub descriptors_shared_max: usize,
+    /// Files that are explained at a time.
+    pub explains_max: usize,
     /// Clients connected to the control socket. More wait, in order, until one leaves.
     pub clients_max: usize,
     /// What content may take of the line.
@@ -115,7 +117,7 @@ impl Default for Limits {
             transactions_max: 256,
             lookups_max: 32,
             records_max: 1024,
-            providers_max: 4096,
+            providers_max: 131_072,
             providers_per_file_max: 64,
             signature_checks_per_second_max: 1000,
             streams_max: 64,
@@ -140,6 +142,7 @@ impl Default for Limits {
             commands_per_client_max: 256,
             descriptors_passed_max: 64,
             descriptors_shared_max: 64,
+            explains_max: 4,
             clients_max: 256,
             rates: Rates::default(),
         }
@@ -211,6 +214,7 @@ impl Limits {
                 "a node that does nothing is no node",
             ),
             (self.commands_per_client_max >= 1, "a client needs one command"),
+            (self.explains_max >= 1, "a user asks how safe a file is"),
             (self.descriptors_passed_max >= 2, "one message of a client brings up to 2 descriptors"),
         ];
         let Rates { upload, download, peer_upload, peer_download } = self.rates;

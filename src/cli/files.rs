@@ -3,27 +3,57 @@
 use super::Context;
 use super::exit::{CommandError, Exit};
 use super::output::shown;
+use super::pipeline::Pipeline;
 use crate::config::units::format_size;
 use crate::id::Key;
-use crate::node::command::{Command, FileState, Listed, Reply, SharedFile};
+use crate::node::command::{Command, FileState, Listed, Reply, Response, SharedFile};
 use serde_json::json;
+
+/// Addresses that are given to the daemon before earlier ones are done.
+const UNDER_WAY_MAX: usize = 256;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct RemoveArguments {
-    /// The file's address
-    hash: Key,
+    /// The files' addresses
+    #[arg(required = true, value_name = "HASH")]
+    hashes: Vec<Key>,
 }
 
-/// Stops sharing a file.
+/// Stops sharing files, each whatever becomes of the others.
 pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Result<Exit, CommandError> {
-    let reply = context.request(&Command::Remove { hash: arguments.hash }, "")?;
-    let Reply::Remove { hash } = reply else {
-        return Err(context.unexpected(&reply));
-    };
-    if context.output.json {
-        context.output.object(&json!({ "hash": hash }))?;
+    let mut pipeline = Pipeline::connect(&context.dir)?;
+    let mut left = arguments.hashes.iter();
+    let mut under_way = 0;
+    let mut exit = Exit::Done;
+    loop {
+        while under_way < UNDER_WAY_MAX && pipeline.has_room() {
+            let Some(&hash) = left.next() else { break };
+            pipeline.send(&Command::Remove { hash }, None)?;
+            under_way += 1;
+        }
+        if under_way == 0 {
+            context.output.flush()?;
+            return Ok(exit);
+        }
+        match pipeline.receive()? {
+            None | Some((_, Response::Progress(_))) => continue,
+            Some((_, Response::Done(Reply::Remove { hash }))) => {
+                if context.output.json {
+                    context.output.object(&json!({ "hash": hash }))?;
+                }
+            }
+            Some((_, Response::Done(reply))) => return Err(context.unexpected(&reply)),
+            Some((_, Response::Failed(failure))) => {
+                let error = CommandError::new(failure.reason.into(), failure.message);
+                context.output.error(&error);
+                exit = exit.or(error.exit);
+            }
+            Some((_, Response::Content(_))) => {
+                return Err(CommandError::failed("the node sent content that was not asked for"));
+            }
+        }
+        under_way -= 1;
     }
-    Ok(Exit::Done)
 }
 
 /// Lists the shared files.
@@ -86,7 +116,21 @@ mod tests {
 
     use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
-    use crate::node::command::Response;
+    use crate::node::command::{Failure, FailureReason};
+
+    #[test]
+    fn many_files_are_removed_over_one_connection_and_the_first_failure_counts() {
+        let hashes: Vec<Key> = (0..600u32).map(|number| key(&number.to_le_bytes())).collect();
+        let removed = Response::Done(Reply::Remove { hash: hashes[0] });
+        let failure = Failure { reason: FailureReason::NotFound, message: "not shared".to_owned() };
+        let daemon = FakeDaemon::answering_in_turn(&[removed.clone(), Response::Failed(failure), removed]);
+        let (output, _, remarks) = kept(false);
+        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        assert_eq!(remove(&mut context, &RemoveArguments { hashes: hashes.clone() }), Ok(Exit::NotFound));
+        assert_eq!(remarks.text().matches("not shared").count(), 1);
+        let asked: Vec<Command> = hashes.iter().map(|&hash| Command::Remove { hash }).collect();
+        assert_eq!(daemon.heard(), asked);
+    }
 
     #[test]
     fn a_list_of_several_pages_is_asked_for_page_by_page() {

@@ -36,6 +36,7 @@ mod values;
 
 pub use crate::wire::message::Want;
 pub use closest::closest;
+pub use publish::Unpublished;
 pub use routing_table::K;
 
 use crate::id::{Key, NodeId};

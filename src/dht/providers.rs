@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// How many providers one answer names.
 pub(super) const PROVIDERS_ANSWERED_MAX: usize = 4;
 
+/// The least time between two looks for records that have expired, when there is no room.
+const EXPIRE_PAUSE: Duration = Duration::from_secs(1);
+
 /// The records of one node, files ordered by how near it is to them.
 pub(super) struct Providers {
     own: NodeId,
@@ -19,6 +22,9 @@ pub(super) struct Providers {
     length: usize,
     /// No record expires before this: until then there is no need to look for one that has.
     first_expiry: Option<Instant>,
+    /// All records are looked through at most once in this time: a full table whose records expire one after the other must
+    /// not cost that for every new one.
+    look_again_at: Instant,
 }
 
 struct Kept {
@@ -37,7 +43,15 @@ impl Kept {
 impl Providers {
     /// Room for `capacity` records at the node `own`, `per_file` for each file.
     pub(super) fn new(own: NodeId, capacity: usize, per_file: usize) -> Self {
-        Providers { own, capacity, per_file, files: BTreeMap::new(), length: 0, first_expiry: None }
+        Providers {
+            own,
+            capacity,
+            per_file,
+            files: BTreeMap::new(),
+            length: 0,
+            first_expiry: None,
+            look_again_at: Instant::ZERO,
+        }
     }
 
     /// What [`store`](Providers::store) would say without looking at the signature; `None` when the record would
@@ -74,7 +88,8 @@ impl Providers {
         if !self.make_room(now, &place) {
             return NotStored::Full;
         }
-        self.files.entry(place).or_default().push(Kept { record: *record, expires });
+        let kept = self.files.entry(place).or_insert_with(|| Vec::with_capacity(1));
+        kept.push(Kept { record: *record, expires });
         self.length += 1;
         self.first_expiry = earliest(self.first_expiry, Some(expires));
         NotStored::Nothing
@@ -132,6 +147,7 @@ impl Providers {
         });
         self.length = self.files.values().map(Vec::len).sum();
         self.first_expiry = self.files.values().flatten().map(|kept| kept.expires).min();
+        self.look_again_at = now + EXPIRE_PAUSE;
     }
 
     fn make_room(&mut self, now: Instant, place: &Distance) -> bool {
@@ -139,7 +155,8 @@ impl Providers {
             let of_file = providers.files.get(place).map_or(0, Vec::len);
             (of_file < providers.per_file, providers.length < providers.capacity)
         };
-        if fits(self) != (true, true) && self.first_expiry.is_some_and(|at| at <= now) {
+        let looks = self.look_again_at <= now && self.first_expiry.is_some_and(|at| at <= now);
+        if fits(self) != (true, true) && looks {
             self.expire(now);
         }
         match fits(self) {

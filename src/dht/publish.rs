@@ -17,6 +17,15 @@ use std::collections::{BTreeMap, VecDeque};
 /// Stores on their way at a time.
 const IN_FLIGHT_MAX: usize = 16;
 
+/// What became of a name that is published no more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unpublished {
+    /// Seconds that other nodes may keep its value; 0 when it had none.
+    pub lifetime: u32,
+    /// Publications of the name that were under way. Nothing more is heard of them.
+    pub cancelled: Vec<PublishId>,
+}
+
 /// The own records and what waits to be sent.
 pub(super) struct Publications {
     /// Every record of this node gets a higher number than the one before.
@@ -127,14 +136,23 @@ impl Dht {
         names < self.config.limits.values_max || self.publications.records.contains_key(&key)
     }
 
-    /// Publishes the value under `name` no more. Those who keep it forget it when its lifetime is over. The record; `None` when
-    /// there is none.
-    pub fn unpublish(&mut self, name: &str, outbox: &Outbox) -> Option<Vec<u8>> {
+    /// Publishes the value under `name` no more, nor one that waits for its sequence number. The nodes that keep it forget it
+    /// when its lifetime is over. `None` when there is none.
+    pub fn unpublish(&mut self, name: &str, outbox: &Outbox) -> Option<Unpublished> {
         let key = record_key(&outbox.identity().public(), name);
         self.publish_superseded(&key);
-        let own = self.publications.records.remove(&key)?;
+        let waiting = |lookup: &&Lookup| lookup.reason == Reason::Publish && lookup.target == key;
+        let waiting: Vec<LookupId> = self.lookups.values().filter(waiting).map(|lookup| lookup.id).collect();
+        let mut cancelled = Vec::new();
+        for lookup in waiting {
+            self.lookups.remove(&lookup);
+            cancelled.extend(self.publications.under_way.remove(&lookup).map(|publishing| publishing.id));
+        }
+        let own = self.publications.records.remove(&key);
         self.publications.queue.retain(|(queued, ..)| *queued != key);
-        Some(own.bytes)
+        let record = own.as_ref().and_then(|own| Record::parse(&own.bytes).ok());
+        let lifetime = record.map_or(0, |record| record.lifetime());
+        (own.is_some() || !cancelled.is_empty()).then_some(Unpublished { lifetime, cancelled })
     }
 
     /// This node's own records, to be written down and given to [`restore_record`](Dht::restore_record) after a restart.

@@ -657,3 +657,25 @@ fn memory_stays_bounded_under_a_flood_of_strangers() {
     assert!(dht.statistics().transactions <= 17);
     assert_eq!(dht.statistics().contacts, 1);
 }
+
+#[test]
+fn a_name_that_is_unset_while_it_is_being_published_is_not_published_afterwards() {
+    let mut net = Net::joined(20);
+    net.publish(5, "kept", b"one", 3600);
+    let Node { dht, outbox, contact, .. } = &mut net.nodes[5];
+    let ids = [("new", b"value"), ("new", b"other"), ("kept", b"two!!")]
+        .map(|(name, value)| dht.publish(net.now, name, value, 3600, outbox).unwrap());
+    let unset = dht.unpublish("new", outbox);
+    assert_eq!(unset, Some(Unpublished { lifetime: 0, cancelled: ids[..2].to_vec() }));
+    assert_eq!(dht.unpublish("new", outbox), None);
+    assert_eq!(
+        dht.unpublish("kept", outbox),
+        Some(Unpublished { lifetime: 3600, cancelled: ids[2..].to_vec() })
+    );
+    let key = record_key(&contact.public, "new");
+    net.collect(5);
+    net.run(Duration::from_secs(7200));
+    assert_eq!(net.nodes[5].dht.own_records().count(), 0);
+    assert!(net.nodes[5].events.iter().all(|event| !matches!(event, DhtEvent::Published { .. })));
+    assert_eq!(net.find(0, key, Want::Value).1, None, "no node keeps it");
+}

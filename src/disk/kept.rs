@@ -30,7 +30,7 @@ impl Kept {
         }
         if self.files.len() >= self.most && !self.files.contains_key(&source.path) {
             let what = format_args!(
-                "may be read by you and not by the node, which keeps {} such files open already: \
+                "may be read by you and not by the node, which keeps {} such files open already (`--kept-files`): \
                  let the node's user read it",
                 self.files.len()
             );

@@ -23,8 +23,6 @@ use std::sync::Arc;
 
 /// Who does not answer within this is named as silent, unless the command says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-/// Files that are explained at a time.
-const EXPLAINS_MAX: usize = 4;
 /// The most nodes closest to each piece that are asked about it.
 const CLOSEST_ASKED_MAX: usize = 17;
 /// Nodes asked beyond those that should keep a piece: views of who is closest may differ.
@@ -45,9 +43,11 @@ const NO_ROOM_WAIT: Duration = Duration::from_millis(250);
 
 impl Node {
     pub(super) fn explain(&mut self, now: Instant, id: CommandId, hash: Key, timeout: Option<u32>) {
-        if self.explains.len() >= EXPLAINS_MAX {
-            let message =
-                format!("{EXPLAINS_MAX} files are being explained, and no more are allowed: try later");
+        let most = self.config.limits.explains_max;
+        if self.explains.len() >= most {
+            let message = format!(
+                "{most} files are being explained, and no more are allowed (`--explains`): try later"
+            );
             return self.machines.fail(id, FailureReason::Busy, message);
         }
         let timeout = timeout.map_or(TIMEOUT_DEFAULT, |seconds| Duration::from_secs(seconds.max(1).into()));
@@ -82,7 +82,7 @@ impl Node {
             (Looking::OwnFile, result) => {
                 let place = self.machines.store.source(&hash).map(|claim| claim.place(&hash));
                 if let (Some(place), Err(error)) = (place, result) {
-                    self.shares.look_failed(now, &place, &error, &mut self.machines);
+                    self.watch.look_failed(now, &place, &error, &mut self.machines);
                 }
                 self.explain_locate(now, id);
             }
@@ -128,7 +128,7 @@ impl Node {
         let sources: Vec<Contact> = explain.providers.iter().chain(&explain.near).copied().collect();
         if !self.machines.transfer.fetch(now, download, explain.hash, &sources) {
             self.end_explain(now, id);
-            let message = "too many downloads are under way to fetch the manifest: try later";
+            let message = "too many downloads are under way (`--downloads`) to fetch the manifest: try later";
             self.machines.fail(id, FailureReason::Busy, message);
         }
     }

@@ -69,7 +69,7 @@ impl Node {
         result: Result<DiskReply, DiskError>,
     ) {
         if let Err(error) = result {
-            self.shares.look_failed(now, place, &error, &mut self.machines);
+            self.watch.look_failed(now, place, &error, &mut self.machines);
         }
         self.answer_inspection(now, question);
     }

@@ -74,7 +74,9 @@ use ops::download::{Downloads, Order, Step};
 use ops::read::{self, Reads};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
-use ops::share::Shares;
+use ops::share;
+use ops::share::put::Puts;
+use ops::share::watch::Watch;
 use ops::shrink::Shrink;
 use placement::{Line, Placement};
 use repair::{Relocations, Uplink};
@@ -168,7 +170,8 @@ pub struct Node {
     replays: ReplayWindows,
     counters: NodeCounters,
     publishing: BTreeMap<PublishId, CommandId>,
-    shares: Shares,
+    puts: Puts,
+    watch: Watch,
     placements: BTreeMap<Key, Placement>,
     line: Line,
     /// Commands that wait for copies of files that are not being placed yet.
@@ -316,7 +319,8 @@ impl Node {
             replays: ReplayWindows::new(),
             counters: NodeCounters::default(),
             publishing: BTreeMap::new(),
-            shares: Shares::new(config.replicas, config.lifetime, config.limits.commands_max, now),
+            puts: Puts::new(config.replicas, config.lifetime, config.limits.commands_max),
+            watch: Watch::new(now),
             placements: BTreeMap::new(),
             line: Line::default(),
             waiting_puts: BTreeMap::new(),
@@ -387,7 +391,7 @@ impl Node {
             self.reads.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.line.next_deadline(),
-            self.shares.next_deadline(),
+            self.watch.next_deadline(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
             self.scrub.next_deadline(&self.machines),
             self.shrink.next_deadline(&self.machines),
@@ -524,8 +528,8 @@ impl Node {
                     self.own_file_failed(now, &error);
                 }
             }
-            Waiting::Put(command) => self.shares.put_disk(command, done.result, &mut self.machines),
-            Waiting::Examine => self.shares.examined(now, done.result, &mut self.machines),
+            Waiting::Put(command) => self.puts.handle_disk(command, done.result, &mut self.machines),
+            Waiting::Examine => self.watch.handle_disk(now, done.result, &mut self.machines),
             Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, done.result),
             Waiting::Forget(shared) => self.forget_pieces(now, &shared, done.result),
             Waiting::Download(download, step) => self.download_disk(now, download, step, done.result),
@@ -602,16 +606,16 @@ impl Node {
     fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
         match command {
             Command::Put { path, replicas, lifetime } => {
-                self.shares.put(id, path, replicas, lifetime, &mut self.machines);
+                self.puts.start(id, path, replicas, lifetime, &mut self.machines);
             }
             Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
             Command::Get { hash, target, force, mode, timeout } => {
-                self.shares.asked_for(now, &hash, &mut self.machines);
+                self.watch.asked_for(now, &hash, &mut self.machines);
                 let order = Order { id, hash, target, force, mode, timeout };
                 self.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {
-                self.shares.asked_for(now, &hash, &mut self.machines);
+                self.watch.asked_for(now, &hash, &mut self.machines);
                 self.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
@@ -628,7 +632,7 @@ impl Node {
                     Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
                 }
             }
-            Command::Remove { hash } => self.shares.remove(id, &hash, &mut self.machines),
+            Command::Remove { hash } => share::remove(id, &hash, &mut self.machines),
             Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
             Command::Unset { name } => self.unset(id, &name),
             Command::Values => {
@@ -688,7 +692,7 @@ impl Node {
         self.downloads.handle_timeout(now, &mut self.machines);
         self.reads.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
-        self.shares.handle_timeout(now, &mut self.machines);
+        self.watch.handle_timeout(now, &mut self.machines);
         self.explains_timeout(now);
         self.scrub.handle_timeout(now, &mut self.machines);
         self.keep_house(now);

@@ -112,7 +112,7 @@ impl Node {
             let hash = self.downloads.hash_of(download);
             let claim = hash.and_then(|hash| Some((hash, self.machines.store.source(&hash)?)));
             if let Some(place) = claim.map(|(hash, claim)| claim.place(&hash)) {
-                self.shares.look_failed(now, &place, error, &mut self.machines);
+                self.watch.look_failed(now, &place, error, &mut self.machines);
             }
         }
         self.downloads.handle_disk(now, download, step, result, &mut self.machines);
@@ -135,7 +135,7 @@ impl Node {
                     Place::Piece(key) => self.piece_rotten(&key),
                     place => {
                         if let Some(hash) = self.machines.store.claimed_at(&place) {
-                            self.shares.distrust(now, &hash, &mut self.machines);
+                            self.watch.distrust(now, &hash, &mut self.machines);
                         }
                     }
                 }
@@ -190,13 +190,13 @@ impl Node {
             }
             // It is made again when the file is hashed again.
             Place::ShareManifest(hash) => {
-                self.shares.distrust(now, hash, &mut self.machines);
+                self.watch.distrust(now, hash, &mut self.machines);
             }
             _ => {
                 self.machines.store.chunk_lost(&key);
                 // The file looks as it did and is not what it was: it is hashed again.
                 if let Some(hash) = self.machines.store.claimed_at(&place) {
-                    self.shares.distrust(now, &hash, &mut self.machines);
+                    self.watch.distrust(now, &hash, &mut self.machines);
                 }
             }
         }
@@ -216,7 +216,7 @@ impl Node {
             _ => {
                 match found {
                     Some(_) => self.machines.store.touch(key),
-                    None => self.shares.asked_for(now, key, &mut self.machines),
+                    None => self.watch.asked_for(now, key, &mut self.machines),
                 }
                 let (found, mode) = (found.ok_or(Refusal::NotFound), self.machines.store.mode(key));
                 self.machines.transfer.serve(now, stream, request, found, mode);
@@ -334,7 +334,7 @@ impl Node {
             }
             return;
         }
-        self.shares.doubt(now, place, &mut self.machines);
+        self.watch.doubt(now, place, &mut self.machines);
     }
 
     /// A piece or a file was read again. What has rotted is kept no longer: from now on it counts as a copy that is lacking.
@@ -344,7 +344,7 @@ impl Node {
             Some(Rotten::File(place, error)) => {
                 log::warn!("{error}: it is hashed again");
                 if let Some(hash) = self.machines.store.claimed_at(&place) {
-                    self.shares.distrust(now, &hash, &mut self.machines);
+                    self.watch.distrust(now, &hash, &mut self.machines);
                 }
             }
             None => {}

@@ -152,7 +152,7 @@ impl Node {
             None => {
                 // It is made again when the file is hashed again.
                 self.stop_placement(&hash, "its manifest cannot be read: the file is hashed again");
-                self.shares.distrust(now, &hash, &mut self.machines);
+                self.watch.distrust(now, &hash, &mut self.machines);
             }
         }
     }

@@ -93,8 +93,8 @@ impl Node {
             .chain(self.machines.replication.statistics().counters.named())
             .chain([
                 ("datagrams_dropped", self.machines.outbox.dropped()),
-                ("shares_changed", self.shares.changed),
-                ("shares_lost", self.shares.lost),
+                ("shares_changed", self.watch.changed),
+                ("shares_lost", self.watch.lost),
                 ("cache_evicted", store.evicted),
                 ("pieces_expired", store.expired),
                 ("pieces_handed_over", self.shrink.handed_over),

@@ -1,6 +1,6 @@
 //! Named values: publishing them and finding them.
 
-use super::command::{CommandId, FailureReason, OwnValue, Reply};
+use super::command::{Command, CommandId, FailureReason, OwnValue, Reply};
 use super::{Node, Purpose, Waiting};
 use crate::dht::{Dht, PublishId};
 use crate::id::{Key, PublicKey};
@@ -49,9 +49,7 @@ impl Node {
             Some(publish) => {
                 self.publishing.insert(publish, id);
             }
-            None => {
-                self.machines.fail(id, FailureReason::Busy, "too much is being published at once; try later")
-            }
+            None => self.too_many_lookups(id),
         }
     }
 
@@ -71,19 +69,28 @@ impl Node {
 
     /// Publishes a value no more. That is remembered over restarts before it is said to be done.
     pub(super) fn unset(&mut self, id: CommandId, name: &str) {
-        let record = self.machines.dht.unpublish(name, &self.machines.outbox);
-        match record.as_deref().and_then(|bytes| Record::parse(bytes).ok()) {
-            Some(record) => {
-                let (publisher, lifetime) = (record.publisher(), record.lifetime());
-                let reply = Reply::Unset { publisher, name: name.to_owned(), lifetime };
-                let records = encode(self.machines.dht.own_records());
-                self.machines.disk(DiskOp::SaveRecords(records), Waiting::Record(id, reply));
-            }
-            None => {
-                let message = format!("this node publishes no value of the name {name}: see `elver values`");
-                self.machines.fail(id, FailureReason::NotFound, message);
-            }
+        let unpublished = self.machines.dht.unpublish(name, &self.machines.outbox);
+        let lifetime = unpublished.as_ref().map(|unpublished| unpublished.lifetime);
+        let cancelled = unpublished.map(|unpublished| unpublished.cancelled).unwrap_or_default();
+        let mut ended: Vec<CommandId> =
+            cancelled.iter().filter_map(|publish| self.publishing.remove(publish)).collect();
+        self.early.retain(|(early, command)| {
+            let same = matches!(command, Command::Set { name: its, .. } if its == name);
+            ended.extend(same.then_some(*early));
+            !same
+        });
+        if lifetime.is_none() && ended.is_empty() {
+            let message = format!("this node publishes no value of the name {name}: see `elver values`");
+            return self.machines.fail(id, FailureReason::NotFound, message);
         }
+        for set in ended {
+            let message = format!("{name} was unset before it was published");
+            self.machines.fail(set, FailureReason::Failed, message);
+        }
+        let reply =
+            Reply::Unset { publisher: self.public, name: name.to_owned(), lifetime: lifetime.unwrap_or(0) };
+        let records = encode(self.machines.dht.own_records());
+        self.machines.disk(DiskOp::SaveRecords(records), Waiting::Record(id, reply));
     }
 
     /// The values that this node publishes, by their names.
@@ -121,8 +128,15 @@ impl Node {
             Some(lookup) => {
                 self.machines.lookups.insert(lookup, Purpose::Value(id, key));
             }
-            None => self.machines.fail(id, FailureReason::Busy, "too many lookups are under way; try later"),
+            None => self.too_many_lookups(id),
         }
+    }
+
+    fn too_many_lookups(&mut self, id: CommandId) {
+        let most = self.config.limits.lookups_max;
+        let message =
+            format!("{most} lookups are under way, and no more are allowed (`--lookups`): try later");
+        self.machines.fail(id, FailureReason::Busy, message);
     }
 
     pub(super) fn value_looked_up(
@@ -175,5 +189,56 @@ pub(super) fn restore(dht: &mut Dht, mut bytes: &[u8], network: &Network, now: I
             dht.restore_record(now, record, network);
         }
         bytes = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::GossipConfig;
+    use crate::identity::Identity;
+    use crate::io::Recovered;
+    use crate::limits::Limits;
+    use crate::node::command::Response;
+    use crate::node::{NodeConfig, Output};
+    use crate::replication::ReplicationConfig;
+    use crate::time::Duration;
+
+    #[test]
+    fn a_name_that_is_unset_before_the_node_has_joined_is_not_published_then() {
+        let config = NodeConfig {
+            limits: Limits::default(),
+            leaf: false,
+            network: "values".to_owned(),
+            listen: ([127, 0, 0, 1], 1).into(),
+            bootstrap: vec![([127, 0, 0, 1], 2).into()],
+            replicas: 0,
+            lifetime: 1,
+            cache_dir: "/cache".into(),
+            gossip: GossipConfig::default(),
+            replication: ReplicationConfig::default(),
+        };
+        let mut now = Instant::from_secs(1);
+        let identity = Identity::from_secret(&[1; 32]);
+        let mut node = Node::new(config, identity, &Recovered::default(), [1; 32], now).unwrap();
+        node.handle_timeout(now);
+        assert!(node.machines.dht.is_joining());
+        let set = |name: &str| Command::Set { name: name.to_owned(), value: vec![1], lifetime: None };
+        node.handle_command(now, CommandId(1), set("gone"));
+        node.handle_command(now, CommandId(2), set("kept"));
+        node.handle_command(now, CommandId(3), Command::Unset { name: "gone".to_owned() });
+        let failed = core::iter::from_fn(|| node.poll_output()).find_map(|output| match output {
+            Output::Respond { command, response: Response::Failed(failure) } => {
+                Some((command, failure.message))
+            }
+            _ => None,
+        });
+        assert_eq!(failed, Some((CommandId(1), "gone was unset before it was published".to_owned())));
+        for _ in 0..100 {
+            now = node.next_deadline().map_or(now, |due| due.max(now)) + Duration::from_millis(1);
+            node.handle_timeout(now);
+        }
+        let names: Vec<String> = node.own_values().into_iter().map(|value| value.name).collect();
+        assert_eq!(names, ["kept"]);
     }
 }

@@ -8,6 +8,7 @@ mod idle;
 mod many;
 mod node;
 mod scrub;
+mod shares;
 mod sim;
 mod story;
 mod swarm;
@@ -36,6 +37,7 @@ enum Tool {
     Many(many::Arguments),
     Idle(idle::Arguments),
     Scrub(scrub::Arguments),
+    Shares(shares::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
     Story(story::Arguments),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
             Tool::Many(arguments) => many::run(&binary()?, arguments)?,
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
             Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,
+            Tool::Shares(arguments) => shares::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
             Tool::Story(arguments) => story::run(arguments)?,

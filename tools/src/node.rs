@@ -52,6 +52,8 @@ pub(crate) struct Usage {
     pub(crate) resident: u64,
     pub(crate) anonymous: u64,
     pub(crate) peak: u64,
+    /// KiB that it had written to disk, caches of the disk aside.
+    pub(crate) written: u64,
     /// How often it went to sleep and was woken.
     pub(crate) wakeups: u64,
 }
@@ -78,7 +80,7 @@ impl Node {
                 node.addr = status.listen.parse()?;
                 return Ok(node);
             }
-            if node.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(20) {
+            if node.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(60) {
                 let said = fs::read_to_string(node.dir.join("log")).unwrap_or_default();
                 return Err(format!("the node in {} did not start: {said}", node.dir.display()).into());
             }
@@ -131,11 +133,14 @@ impl Node {
                 .and_then(|number| number.parse().ok())
                 .unwrap_or(0)
         };
+        let io = fs::read_to_string(process.join("io")).unwrap_or_default();
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok());
         Ok(Usage {
             cpu: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
             resident: value("VmRSS:"),
             anonymous: value("RssAnon:"),
             peak: value("VmHWM:"),
+            written: written.unwrap_or(0) / 1024,
             wakeups: value("voluntary_ctxt_switches:"),
         })
     }

@@ -109,7 +109,9 @@ impl Control {
                     self.clients.insert(Client::new(id, socket));
                 }
                 Accepted::Surplus((mut socket, _)) => {
-                    let message = "the node has no descriptor left for another command: try later".to_owned();
+                    let message =
+                        "the node has no descriptor left for another command (`ulimit -n`): try later"
+                            .to_owned();
                     let refusal = Response::Failed(Failure { reason: FailureReason::Busy, message });
                     let _ = socket.write(&client::line_of(None, &refusal));
                 }

@@ -39,8 +39,9 @@ impl<T: Waits> Queue<T> {
     pub(in crate::node) fn push(&mut self, order: T, machines: &mut Machines) {
         let (command, ahead) = (order.command(), self.waiting.len());
         if ahead >= self.max {
-            let message =
-                format!("{ahead} downloads wait for their turn, and no more are allowed: try later");
+            let message = format!(
+                "{ahead} downloads wait for their turn, and no more are allowed (`--queue`): try later"
+            );
             return machines.fail(command, FailureReason::Busy, message);
         }
         self.waiting.push_back(order);

@@ -1,0 +1,156 @@
+//! Sharing files: from a path to an address that others can fetch, for as long as the user wants.
+//!
+//! A share is a claim about a path, kept until the user ends it. Putting a file hashes it, writes the claim down and then tells
+//! others (`put`). What is put again and looks as it did is answered without reading it. A file that looks different is hashed
+//! again in the background: with the same content it goes on being served, with another its claim is *changed*. One that cannot
+//! be opened is *absent*, and looked for again, ever more rarely, and at once when a peer asks for it (`watch`).
+
+pub(in crate::node) mod put;
+#[cfg(test)]
+mod tests;
+pub(in crate::node) mod watch;
+
+use crate::id::Key;
+use crate::io::{DiskOp, Extent, FileStamp, Place, Share, ShareState};
+use crate::manifest::Manifest;
+use crate::node::command::{CommandId, FailureReason, Reply};
+use crate::node::machines::Machines;
+use crate::node::{Waiting, status};
+use crate::store::{Ended, Full, Shared};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the rest of the node has to do.
+#[derive(Debug)]
+pub(in crate::node) enum ShareEvent {
+    /// A file is served.
+    Served {
+        /// Its address.
+        hash: Key,
+        /// Its manifest, when it is at hand.
+        manifest: Option<Arc<Manifest>>,
+        /// The command that waits for its copies.
+        waiter: Option<CommandId>,
+        /// Whether it was not served before.
+        fresh: bool,
+    },
+    /// Nothing of a file is served any more.
+    Withdrawn {
+        /// What it was.
+        shared: Shared,
+        /// Why, for a person to read.
+        why: String,
+    },
+}
+
+/// A command to share a file no longer, from any path.
+pub(in crate::node) fn remove(id: CommandId, hash: &Key, machines: &mut Machines) {
+    let served = machines.store.source(hash).is_some();
+    let Some(shared) = machines.store.shared(hash) else {
+        let message = format!("this node does not share {hash}: `elver ls` shows what it shares");
+        return machines.fail(id, FailureReason::NotFound, message);
+    };
+    let ended: Vec<Ended> = machines
+        .store
+        .records(hash)
+        .iter()
+        .filter_map(|share| machines.store.end_claim(hash, &share.place))
+        .collect();
+    not_any_more(served, shared, "it is not shared any more".to_owned(), machines);
+    for Ended { share, last } in ended {
+        // The claims end together: the last one's answer holds for all.
+        let waiting = match last {
+            true => Waiting::Record(id, Reply::Remove { hash: *hash }),
+            false => Waiting::Nothing,
+        };
+        machines.disk(DiskOp::RemoveShare { share, last }, waiting);
+    }
+}
+
+/// A file was fetched: it is shared from where it is. What the disk is to write down; `None` when there is no room for it,
+/// or it is shared from elsewhere and this one lies in the cache.
+pub(in crate::node) fn fetched(
+    manifest: &Arc<Manifest>,
+    place: Place,
+    stamp: FileStamp,
+    machines: &mut Machines,
+) -> Option<DiskOp> {
+    let (hash, length) = (manifest.hash(), manifest.length());
+    let known = machines.store.shared(&hash);
+    let same = machines.store.record(&hash, &place);
+    if same.is_some_and(|share| share.state == ShareState::Present && share.stamp == stamp) {
+        return None;
+    }
+    let elsewhere = machines.store.claims(&hash).iter().any(|claim| claim.state == ShareState::Present);
+    if elsewhere && matches!(place, Place::Cache(_)) {
+        return None;
+    }
+    let (replicas, lifetime, replicated) = known
+        .map_or((0, machines.lifetime, true), |known| (known.replicas, known.lifetime, known.replicated));
+    let state = ShareState::Present;
+    // It has perhaps taken the place of the file that was shared there, and nobody has synced it.
+    let share = Share { hash, length, place, stamp, state, replicas, lifetime, replicated, synced: false };
+    let unknown = !machines.store.has_manifest(&hash);
+    if claim(&share, manifest, None, machines).is_err() {
+        let limit = machines.store.claims_max();
+        log::warn!(
+            "{hash} was fetched and is not shared: {limit} paths are shared already (`--shares`), or the quota is used up (`--quota`)"
+        );
+        return None;
+    }
+    Some(DiskOp::SaveShare { share, manifest: unknown.then(|| Arc::clone(manifest)) })
+}
+
+/// Enters a claim. One on another address that its place had ends.
+fn claim(
+    share: &Share,
+    manifest: &Arc<Manifest>,
+    waiter: Option<CommandId>,
+    machines: &mut Machines,
+) -> Result<(), Full> {
+    let before = machines.store.claimed_at(&share.place).filter(|hash| *hash != share.hash);
+    let served = before.is_some_and(|before| machines.store.source(&before).is_some());
+    let shared = before.and_then(|before| machines.store.shared(&before));
+    let fresh = machines.store.source(&share.hash).is_none();
+    let ended = machines.store.claim(share, Some(manifest))?;
+    if let Some((ended, shared)) = ended.zip(shared) {
+        let path = shown(&share.place);
+        log::info!("{path} is shared as {} from now on, and not as {} any more", share.hash, shared.hash);
+        let why = format!("{path} has other content now, and was put as {}", share.hash);
+        not_any_more(served, shared, why, machines);
+        if ended.last && !shared.layout.is_single() {
+            machines.disk(DiskOp::Remove(Place::ShareManifest(shared.hash)), Waiting::Nothing);
+        }
+    }
+    let manifest = Some(Arc::clone(manifest));
+    machines.share_events.push_back(ShareEvent::Served { hash: share.hash, manifest, waiter, fresh });
+    Ok(())
+}
+
+/// Nothing of a file may be served any more: whoever has to do with that is told. The manifest is still on disk.
+fn not_any_more(served: bool, shared: Shared, why: String, machines: &mut Machines) {
+    if !served || machines.store.source(&shared.hash).is_some() {
+        return;
+    }
+    if shared.replicas > 0 && !shared.layout.is_single() {
+        machines.disk(DiskOp::Read(manifest_of(&shared)), Waiting::Forget(shared));
+    }
+    machines.share_events.push_back(ShareEvent::Withdrawn { shared, why });
+}
+
+/// A shared file with another aim: what has been copied is enough when that is no higher.
+fn aimed(shared: &Shared, replicas: u8, lifetime: u32) -> Shared {
+    let enough = shared.replicated && replicas <= shared.replicas && lifetime <= shared.lifetime;
+    Shared { replicas, lifetime, replicated: replicas == 0 || (enough && shared.replicas > 0), ..*shared }
+}
+
+/// Where the manifest of a shared file lies.
+pub(in crate::node) fn manifest_of(shared: &Shared) -> Extent {
+    let length = shared.layout.manifest_bytes();
+    Extent { place: Place::ShareManifest(shared.hash), offset: 0, length, stamp: None }
+}
+
+/// A place for a person to read.
+fn shown(place: &Place) -> String {
+    status::path_of(Path::new("the cache"), place).display().to_string()
+}
