@@ -352,7 +352,8 @@ fn what_is_found_of_a_claim_that_ended_meanwhile_changes_nothing() {
     bench.look_fails("/a", DiskErrorKind::Changed);
     let (look, _) = bench.asked().remove(0);
     remove(CommandId(9), &hash, &mut bench.machines);
-    (bench.asked(), bench.events());
+    bench.asked();
+    bench.events();
     bench
         .hand_in(look, Ok(DiskReply::Hashed { manifest: content("abc"), stamp: stamp(2), kept_open: false }));
     assert_eq!((bench.asked(), bench.events(), bench.state(&hash, "/a")), (Vec::new(), Vec::new(), None));
@@ -399,7 +400,8 @@ fn a_medium_with_many_files_that_is_gone_is_looked_at_a_part_a_second() {
     for number in 0..FILES {
         bench.look_fails(&format!("/{number}"), DiskErrorKind::NotFound);
     }
-    (bench.events(), bench.asked());
+    bench.events();
+    bench.asked();
     let (mut looks, mut bursts) = (0, Vec::new());
     while looks < FILES {
         bench.next();
