@@ -1,27 +1,27 @@
-//! Taking connections from a listener, also when descriptors run out.
+//! Accepts connections from a listener, also when descriptors run out.
 //!
-//! epoll tells once that connections wait. When accept(2) then fails because the process or the system has no descriptor or
-//! memory left, they still wait, and nothing tells again: a timer has to. One descriptor is kept in reserve: with it the
-//! connections that wait are taken and turned away, so that the other ends learn of it instead of waiting for nothing.
+//! epoll reports once that connections wait. When accept(2) then fails because the process or the system has no descriptor or
+//! memory left, the connections still wait and epoll stays silent, so a timer tries again. One descriptor is kept in reserve:
+//! with it the acceptor takes waiting connections and closes them, so that the other ends learn of the shortage at once.
 
 use crate::time::{Duration, Instant};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
-/// The first pause after descriptors ran out. Each further one is twice as long.
+/// The first pause after descriptors ran out. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// What there is to accept.
+/// The result of one attempt to accept.
 #[derive(Debug)]
 pub(super) enum Accepted<T> {
     /// A connection.
     New(T),
-    /// A connection for which there is no room: to be told so, if it can be told at once, and closed.
+    /// A connection for which there is no room. The caller sends a refusal if the socket takes one at once, and closes it.
     Surplus(T),
-    /// None now.
+    /// No connection now.
     None,
 }
 
@@ -29,19 +29,19 @@ pub(super) enum Accepted<T> {
 #[derive(Debug)]
 pub(super) struct Acceptor {
     ready: bool,
-    /// Descriptors ran out: when to try again.
+    /// When to try again after a failure.
     retry_at: Option<Instant>,
     pause: Duration,
-    /// Whether the last attempt met a shortage: it is said once.
+    /// Whether the last attempt met a shortage, which is logged once.
     short: bool,
-    /// Connections that were turned away so far.
+    /// The number of connections turned away so far.
     turned_away: u64,
-    /// A descriptor to turn connections away with.
+    /// The descriptor that is given up to take a connection and close it.
     reserve: Option<File>,
 }
 
 impl Acceptor {
-    /// The readiness of a listener of which nothing is known yet.
+    /// A new listener counts as ready until accept(2) returns `WouldBlock`.
     pub(super) fn new() -> Self {
         Acceptor {
             ready: true,
@@ -49,11 +49,11 @@ impl Acceptor {
             pause: PAUSE_MIN,
             short: false,
             turned_away: 0,
-            reserve: spare(),
+            reserve: open_reserve(),
         }
     }
 
-    /// The poll said that connections wait.
+    /// Notes that connections wait, as the poll reported.
     pub(super) fn note_ready(&mut self) {
         self.ready = true;
     }
@@ -63,17 +63,18 @@ impl Acceptor {
         self.ready && self.retry_at.is_none()
     }
 
-    /// When it is to be tried again after descriptors ran out.
+    /// When to try again after a failure.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// How many connections were turned away so far.
+    /// The number of connections turned away so far.
     pub(super) fn turned_away(&self) -> u64 {
         self.turned_away
     }
 
-    /// The next connection, by `accept`. A caller that is at its budget just comes again: it stays ready.
+    /// Takes the next connection with `accept`; `what` names it in the log. The listener stays ready until it is drained, so a
+    /// caller may stop at its budget.
     pub(super) fn accept<T>(
         &mut self,
         now: Instant,
@@ -85,8 +86,8 @@ impl Acceptor {
         }
         self.retry_at = None;
         if self.reserve.is_none() {
-            // The one that was turned away last has been closed by now.
-            self.reserve = spare();
+            // The caller has closed the surplus connection, so its descriptor is free again.
+            self.reserve = open_reserve();
         }
         let error = match accept() {
             Ok(connection) => {
@@ -100,16 +101,18 @@ impl Acceptor {
             return Accepted::None;
         }
         if !is_shortage(&error) {
-            // This connection is gone already, or the network was for a moment. The next may fare better, but not in this turn:
-            // whatever it is, it must not make the loop spin.
+            // The connection was aborted, or the network failed for a moment. A later attempt may succeed. An immediate one
+            // could make the loop spin.
             log::debug!("accepting {what}: {error}");
             self.retry_at = Some(now + PAUSE_MIN);
             return Accepted::None;
         }
         if !core::mem::replace(&mut self.short, true) {
-            log::warn!("accepting {what}: {error}; connections are turned away until there is room");
+            log::warn!(
+                "accepting {what}: {error}; new connections are turned away until descriptors are free"
+            );
         }
-        // The reserve is given up for the one that waits first.
+        // The first waiting connection gets the reserve's descriptor.
         let turned_away = self.reserve.take().and_then(|reserve| {
             drop(reserve);
             accept().ok()
@@ -128,12 +131,12 @@ impl Acceptor {
     }
 }
 
-/// Whether it was not for want of a connection, but of a descriptor or of memory for one.
+/// Whether the system lacked a descriptor, or memory, for the connection.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-fn spare() -> Option<File> {
+fn open_reserve() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_turns_connections_away_and_comes_back() {
+    fn the_reserve_descriptor_turns_connections_away_and_is_reopened() {
         let mut acceptor = Acceptor::new();
         for _ in 0..3 {
             let mut calls = 0;
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_gone_ends_neither_accepting_nor_the_turn() {
+    fn an_aborted_connection_stops_accepting_only_until_the_timer() {
         for errno in [Errno::CONNABORTED, Errno::PERM, Errno::PROTO, Errno::NETDOWN] {
             let mut acceptor = Acceptor::new();
             assert!(matches!(acceptor.accept(at(0), "x", failing(errno)), Accepted::None));

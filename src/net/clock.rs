@@ -1,8 +1,8 @@
-//! The only clock and the only entropy there are.
+//! The clock and the source of entropy: no other module reads either.
 
 use crate::time::Instant;
 
-/// The monotonic clock, counted from when the driver was started.
+/// The monotonic clock. Its origin is the start of the driver.
 pub(super) struct Clock {
     origin: std::time::Instant,
 }
@@ -17,7 +17,7 @@ impl Clock {
     }
 }
 
-/// 32 bytes that cannot be guessed, also where a filter or an old kernel refuses getrandom(2).
+/// 32 unpredictable bytes, from /dev/urandom where a system-call filter or an old kernel refuses getrandom(2).
 pub(super) fn entropy() -> std::io::Result<[u8; 32]> {
     use std::io::Read;
     let mut bytes = [0; 32];

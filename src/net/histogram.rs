@@ -1,8 +1,8 @@
-//! How long the loop's turns take.
+//! A histogram of the durations of the loop's turns.
 
 use core::time::Duration;
 
-/// Counts of durations by powers of two of microseconds.
+/// Counts of durations. Bucket *i* counts those below 2^*i* microseconds that no smaller bucket counts; the last has no bound.
 #[derive(Default)]
 pub(super) struct Histogram {
     buckets: [u64; 32],
@@ -19,17 +19,17 @@ impl Histogram {
         self.max = self.max.max(duration);
     }
 
-    /// How many were recorded.
+    /// The number of durations recorded.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The longest, in microseconds.
+    /// The longest duration, in microseconds.
     pub(super) fn max_micros(&self) -> u64 {
         u64::try_from(self.max.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The upper edge in microseconds of the bucket in which the `permille`-th thousandth lies: at most twice too much.
+    /// The quantile at `permille` thousandths, in microseconds: the upper edge of its bucket, so at most twice the true value.
     pub(super) fn quantile_micros(&self, permille: u64) -> u64 {
         let rank = (self.count * permille).div_ceil(1000);
         let mut seen = 0;

@@ -1,13 +1,12 @@
 //! The mio driver: one thread, one poll, every socket, timer and file operation of a node.
 //!
-//! mio is edge-triggered: it tells that a socket has become ready, once. So each source remembers whether it is ready and is
-//! drained until it says `WouldBlock`; when its budget for this turn is used up before that, it stays on the list of
-//! ready sources and the next poll does not wait. A turn is: poll, note what became ready, serve it within budgets, give the
-//! disk its share, fire the timer, carry out what the node wants, send its datagrams. What the node wants is carried out
-//! after every single input, in order, before the next input is given.
+//! mio is edge-triggered: it reports once that a socket has become ready. So each source remembers whether it is ready and is
+//! drained until it returns `WouldBlock`. A source that uses up its budget for this turn before that stays on the list of
+//! ready sources, and the next poll does not wait. A turn polls, notes which sources became ready, serves them within budgets,
+//! gives the disk its budget, fires the timer, carries out the node's outputs and sends its datagrams. The node's outputs are
+//! carried out after every single input, in order, before the next input is given.
 //!
-//! Streams and control clients are named by numbers that are never used again, so an event that was meant for a
-//! connection that is gone reaches nobody.
+//! The numbers of streams and control clients are never used again, so an event for a connection that is closed is dropped.
 
 mod acceptor;
 mod clock;
@@ -55,35 +54,35 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 
 pub use control::address::connect as connect_control;
 
-/// The port that a node listens on, UDP and TCP alike, when it is not told otherwise.
+/// The default port, for UDP and TCP alike.
 pub const DEFAULT_PORT: u16 = 3583;
 
-/// What a node on this machine is told before it starts.
+/// The configuration of a node on this machine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the node keeps everything; made when it is not there.
+    /// The node's directory: identity, state and content. The driver creates it when it is missing.
     pub dir: PathBuf,
-    /// Where to listen; `None` is every address, IPv6 and IPv4, port 3583. Port 0 is any free one.
+    /// The address to listen on; `None` is every address, IPv6 and IPv4, at [`DEFAULT_PORT`]. Port 0 is any free port.
     pub listen: Option<SocketAddr>,
     /// Nodes to join through.
     pub bootstrap: Vec<SocketAddr>,
-    /// Copies that the network keeps of a file when `put` does not say.
+    /// The copies that the network keeps of a file, unless `put` gives another number.
     pub replicas: u8,
-    /// Seconds that copies are kept when `put` does not say.
+    /// The seconds that copies are kept, unless `put` gives another number.
     pub lifetime_seconds: u32,
     /// The node's bounds.
     pub limits: Limits,
-    /// A leaf asks and fetches, but neither enters routing tables nor keeps anything for others.
+    /// Whether the node is a leaf: it looks up and downloads, but enters no routing table and stores nothing for others.
     pub leaf: bool,
     /// The network's name.
     pub network: String,
-    /// How content gets from streams into files.
+    /// How content is moved from streams into files.
     pub way: Way,
-    /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own says no.
+    /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own sets it to `false`.
     pub handle_signals: bool,
-    /// How the node learns who is there.
+    /// Membership: gossip and failure detection.
     pub gossip: GossipConfig,
-    /// How it keeps enough copies of what is stored.
+    /// Replication: repair and reconciliation.
     pub replication: ReplicationConfig,
 }
 
@@ -109,25 +108,25 @@ impl Default for Config {
 /// Why a node could not be started.
 #[derive(Debug)]
 pub enum StartError {
-    /// Its directory cannot be used.
+    /// The node's directory cannot be used.
     Directory(OpenError),
-    /// Its address cannot be listened on.
+    /// The node cannot listen on its address.
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// Its control socket cannot be made.
+    /// The control socket cannot be created.
     Control {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// Values that it was told contradict each other.
+    /// Values of the configuration contradict each other.
     Config(InvalidConfig),
-    /// The system refused something that every program needs.
+    /// The system refused a resource without which no node can run, such as the poll.
     System(io::Error),
 }
 
@@ -143,17 +142,19 @@ impl fmt::Display for StartError {
                 )
             }
             StartError::Listen { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
-            // Only a path that does not fit into a socket's address is refused like this.
+            // bind(2) returns EINVAL only when the path does not fit into a socket address.
             StartError::Control { path, error } if error.kind() == io::ErrorKind::InvalidInput => write!(
                 f,
-                "the path of the control socket {} is too long for a socket; choose a directory with a shorter path",
+                "the control socket's path {} is too long for a socket address; choose a directory with a shorter path",
                 path.display()
             ),
             StartError::Control { path, error } => {
-                write!(f, "cannot make the control socket {}: {error}", path.display())
+                write!(f, "cannot create the control socket {}: {error}", path.display())
             }
             StartError::Config(error) => error.fmt(f),
-            StartError::System(error) => write!(f, "the system refused what the node needs: {error}"),
+            StartError::System(error) => {
+                write!(f, "the system refused a resource that the node needs: {error}")
+            }
         }
     }
 }
@@ -166,24 +167,24 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Events taken in one turn.
+/// Events that one poll returns at most.
 const EVENTS_PER_TURN: usize = 256;
-/// Datagrams taken in one turn.
+/// Datagrams received in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
 /// Bytes that the disk driver moves in one turn.
 const DISK_BYTES_PER_TURN: u64 = 1 << 20;
-/// While other things happen, the time between two slices of what the disk does in its idle time.
+/// The time between two slices of idle work while the node is busy.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
-/// How old what is known of the free space may be when something happens.
+/// The time after which a turn reads the free space again.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
-/// How long the medium is given to bring what the disk needs in its idle time.
+/// The pause after a slice of idle work that read nothing: the medium has time to complete the read-ahead.
 const IDLE_WAIT: Duration = Duration::from_millis(1);
-/// Ports that are tried when any that is free for both protocols will do.
+/// Attempts to find a port that is free for UDP and TCP, when port 0 is asked for.
 const FREE_PORT_TRIES: usize = 32;
-/// How long a node that was told to stop goes on to finish what it has begun.
+/// The time that a node has to finish pending writes after it was told to stop.
 const STOPPING_TIME: Duration = Duration::from_secs(2);
 
-/// Set in the numbers of commands that the embedding program gave.
+/// This bit is set in the ids of the embedding program's commands.
 const EMBEDDED: u64 = 1 << 63;
 
 const UDP: Token = Token(0);
@@ -191,7 +192,7 @@ const LISTENER: Token = Token(4);
 const CONTROL: Token = Token(8);
 const SIGNALS: Token = Token(12);
 
-/// The token of a stream: the classes share the number space by their lowest two bits.
+/// The token of a stream. The lowest two bits tell the classes of tokens apart.
 fn stream_token(id: u64) -> Token {
     Token((id << 2 | 1) as usize)
 }
@@ -200,7 +201,7 @@ fn client_token(id: u64) -> Token {
     Token((id << 2 | 2) as usize)
 }
 
-/// A node with everything that it runs on.
+/// A node with its sockets, its disk and its clock.
 pub struct Driver {
     poll: Poll,
     events: Events,
@@ -218,24 +219,24 @@ pub struct Driver {
     signals: Option<Signals>,
     addr: SocketAddr,
     turns: Histogram,
-    /// Commands given through [`command`](Driver::command), and what was answered to them.
+    /// The number of commands given through [`command`](Driver::command), and the responses to them.
     commands: u64,
     responses: VecDeque<(CommandId, Response)>,
-    /// Content for the embedding program, in order: as much as the windows of its reads hold.
+    /// Content for the embedding program, in order. The windows of its reads bound it.
     contents: VecDeque<(CommandId, Reading)>,
-    /// When it was told to stop, the time at which it stops whatever is unfinished.
+    /// After an order to stop: when the loop ends, even if work is unfinished.
     stop_at: Option<Instant>,
-    /// When it last looked at the node's directory.
+    /// When the node's directory was last checked.
     looked_at: Instant,
-    /// When the disk may next do what can wait.
+    /// When the disk may next do idle work.
     idle_at: Instant,
-    /// When the file system was last looked at, and what it had.
+    /// When the free space was last read, and the result.
     space_at: Instant,
     space: Option<Space>,
 }
 
 impl Driver {
-    /// Opens directory and sockets. The node is in business as soon as [`run`](Driver::run) is called.
+    /// Opens directory and sockets. The node works once [`run`](Driver::run) or [`turn`](Driver::turn) is called.
     pub fn start(config: Config) -> Result<Driver, StartError> {
         let (mut disk, recovered, secret) = Disk::open(&config.dir).map_err(StartError::Directory)?;
         disk.keep_open_at_most(config.limits.descriptors_shared_max);
@@ -306,37 +307,37 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Where the node listens.
+    /// The address that the node listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Who the node is.
+    /// The node's id.
     pub fn id(&self) -> NodeId {
         self.node.id()
     }
 
-    /// The node that is driven.
+    /// The node that this driver runs.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// Runs until SIGTERM, SIGINT or `elver leave`, then leaves in order: the neighbours are told, what is being written is
-    /// finished (for two seconds at the most), and the directory is marked as left in order.
+    /// Runs until SIGTERM, SIGINT or `elver leave`, then stops in order: the node says goodbye to its neighbours, finishes
+    /// pending writes (for at most two seconds) and records the clean shutdown in its directory.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_stopped() {
             self.turn(None)?;
         }
         let ages = self.node.ages(self.clock.now());
         if let Err(error) = self.disk.clean_shutdown(ages) {
-            // Nothing that was acknowledged hangs on it: the next start looks closer.
-            log::warn!("the orderly end could not be written down: {error}");
+            // Without the record the next start checks more. No acknowledged byte depends on it.
+            log::warn!("cannot record the clean shutdown: {error}; the next start checks the directory");
         }
         Ok(())
     }
 
-    /// One turn of the loop, for programs that have other things to do on the same thread: waits for at most `wait` (for
-    /// as long as nothing happens when it is `None`).
+    /// Runs one turn of the loop, for programs that do other work on the same thread. Waits for at most `wait`; `None` waits
+    /// until an event or a deadline.
     pub fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let timeout = [wait, self.time_left()].into_iter().flatten().min();
         match self.poll.poll(&mut self.events, timeout) {
@@ -368,15 +369,14 @@ impl Driver {
             self.look_at_disk(now);
         }
         self.control.tell(now);
-        // What this turn found for clients leaves with it.
+        // The responses of this turn leave in this turn.
         self.serve_clients(now);
         self.send_datagrams();
         self.turns.record(self.clock.now().since(began));
         Ok(())
     }
 
-    /// Gives the node a command of the embedding program's own. Its answers come out of
-    /// [`poll_response`](Driver::poll_response).
+    /// Gives the node a command of the embedding program. [`poll_response`](Driver::poll_response) returns the responses.
     pub fn command(&mut self, command: Command) -> CommandId {
         self.commands += 1;
         let id = CommandId(EMBEDDED | self.commands);
@@ -387,14 +387,14 @@ impl Driver {
         id
     }
 
-    /// The next answer to a command of the embedding program's.
+    /// The next response to a command of the embedding program.
     pub fn poll_response(&mut self) -> Option<(CommandId, Response)> {
         self.responses.pop_front()
     }
 
-    /// Takes the next bytes of a file that the embedding program reads ([`Command::Read`]) into the start of `buffer`; 0 when
-    /// none are here. How many have come is said by [`Response::Content`]. More are fetched as these are taken. After an
-    /// error the read is over.
+    /// Copies the next bytes of a file that the embedding program reads ([`Command::Read`]) into the start of `buffer`, and
+    /// returns their number; 0 when none are here yet. [`Response::Content`] announces bytes that have come. The node fetches
+    /// more as these are taken. An error ends the read.
     pub fn read_content(&mut self, command: CommandId, buffer: &mut [u8]) -> Result<usize, DiskError> {
         let Some(at) = self.contents.iter().position(|(id, _)| *id == command) else { return Ok(0) };
         let read = match &mut self.contents[at].1 {
@@ -427,7 +427,7 @@ impl Driver {
         }
     }
 
-    /// Takes a command of the embedding program's back: a download or a read that nobody else waits for ends.
+    /// Cancels a command of the embedding program. A download or a read for which no other command waits ends.
     pub fn cancel(&mut self, command: CommandId) {
         self.contents.retain(|(id, _)| *id != command);
         let now = self.clock.now();
@@ -436,8 +436,8 @@ impl Driver {
         self.send_datagrams();
     }
 
-    /// Asks the loop to end in order. A program that turns it itself calls this and then [`run`](Driver::run), which returns
-    /// when what was begun is finished.
+    /// Begins an orderly stop. A program that calls [`turn`](Driver::turn) itself calls this and then [`run`](Driver::run),
+    /// which returns when pending writes are finished.
     pub fn stop(&mut self) {
         if self.stop_at.is_none() {
             let now = self.clock.now();
@@ -448,7 +448,7 @@ impl Driver {
         }
     }
 
-    /// Whether it was told to stop: what remains is to call [`run`](Driver::run).
+    /// Whether the node was told to stop. The program then calls [`run`](Driver::run) to finish.
     pub fn is_stopping(&self) -> bool {
         self.stop_at.is_some()
     }
@@ -463,7 +463,7 @@ impl Driver {
         finished || self.clock.now() >= at
     }
 
-    /// How long the poll may wait; `None` is until something happens.
+    /// How long the poll may wait; `None` is until an event.
     fn time_left(&self) -> Option<Duration> {
         let ready = (self.udp.readable && self.stop_at.is_none())
             || self.acceptor.is_ready()
@@ -504,7 +504,7 @@ impl Driver {
                 }
             }
             Token(number) if number & 3 == 1 => {
-                // Errors and hang-ups show when the stream is read or written.
+                // Reading or writing the stream returns the error.
                 let broken = event.is_error() || event.is_read_closed() || event.is_write_closed();
                 self.streams.note(number >> 2, event.is_readable() || broken, event.is_writable() || broken);
             }
@@ -516,7 +516,7 @@ impl Driver {
     }
 
     fn receive_datagrams(&mut self, now: Instant) {
-        // After its goodbye a node answers no more: an answer would say that it is back.
+        // After its goodbye a node sends no answers: an answer would tell its neighbours that it is back.
         if self.stop_at.is_some() {
             return;
         }
@@ -567,7 +567,7 @@ impl Driver {
         }
     }
 
-    /// Tells the node what the file system has left, before what comes in this turn is judged by it.
+    /// Tells the node the free space, before it admits anything that arrives in this turn.
     fn look_at_space(&mut self, now: Instant) {
         if now < self.space_at + SPACE_EVERY {
             return;
@@ -583,7 +583,8 @@ impl Driver {
         }
     }
 
-    /// Gives what can wait its turn: one after the other while nothing else happens, rarely while something does.
+    /// Runs a slice of the disk's idle work, such as scrub: one after the other while the node is idle, one every
+    /// [`IDLE_PAUSE`] while it is busy.
     fn run_disk_idle(&mut self, now: Instant) {
         if !self.disk.has_idle_work() || now < self.idle_at {
             return;
@@ -610,7 +611,7 @@ impl Driver {
         self.carry_out(now);
     }
 
-    /// Carries out what the node wants, until it wants nothing more.
+    /// Carries out the node's outputs until there are none.
     fn carry_out(&mut self, now: Instant) {
         while let Some(output) = self.node.poll_output() {
             match output {
@@ -626,7 +627,7 @@ impl Driver {
                 Output::Disk { id, op } => self.disk.submit(id, op),
                 Output::Respond { command, mut response } => {
                     if let Response::Done(Reply::Status(status)) = &mut response {
-                        self.add_turns(status);
+                        self.add_loop_counters(status);
                     }
                     self.passed.answered(command, &mut response, &mut self.disk);
                     match command.0 & EMBEDDED {
@@ -646,7 +647,7 @@ impl Driver {
         }
     }
 
-    fn add_turns(&self, status: &mut Status) {
+    fn add_loop_counters(&self, status: &mut Status) {
         let turns = [
             ("streams_turned_away", self.acceptor.turned_away()),
             ("turns", self.turns.count()),
@@ -660,9 +661,9 @@ impl Driver {
 
 /// Content for the embedding program.
 enum Reading {
-    /// Not opened yet.
+    /// Its file is not open yet.
     Waiting(Extent),
-    /// What is left of it.
+    /// Its file is open at the first byte that is left.
     Open(OpenExtent),
 }
 
@@ -688,7 +689,7 @@ fn name_of(command: &Command) -> &'static str {
     }
 }
 
-/// Binds UDP and TCP to one port. Without an address, to every address that the system has.
+/// Binds UDP and TCP to one port; without an address, on every address of the system.
 fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
     let bind = |addr: SocketAddr| bind_both(addr).map_err(|error| StartError::Listen { addr, error });
     match addr {
@@ -696,7 +697,7 @@ fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, Socke
         None => {
             let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
             match bind(any) {
-                // Linux without IPv6.
+                // This Linux has no IPv6.
                 Err(StartError::Listen { error, .. }) if error.kind() != io::ErrorKind::AddrInUse => {
                     bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)))
                 }
@@ -706,7 +707,8 @@ fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, Socke
     }
 }
 
-/// With port 0, a port that is free for both: the system chooses one that is free for UDP, which may be taken for TCP.
+/// Binds UDP and TCP to one port. With port 0 it tries again: the system picks a port that is free for UDP, which may be taken
+/// for TCP.
 fn bind_both(addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
     let tries = if addr.port() == 0 { FREE_PORT_TRIES } else { 1 };
     for _ in 1..tries {
@@ -725,7 +727,7 @@ fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, So
             socket.set_only_v6(false)?;
         }
         if kind == Type::STREAM {
-            // A node that was killed may come back at once to the port that it had.
+            // A node that was killed can restart at once on its port.
             socket.set_reuse_address(true)?;
         }
         socket.set_nonblocking(true)?;

@@ -1,7 +1,7 @@
-//! What waits to be sent on a socket, in order: bytes from memory, and runs of files that the kernel moves from the page
-//! cache to the socket.
+//! The send queue of a socket: bytes from memory, and extents of files that the kernel moves from the page cache to the
+//! socket.
 //!
-//! An outbox knows neither who reads it nor what the bytes mean. Streams to peers and control clients have one each.
+//! Each stream to a peer and each control client has one. An outbox does not interpret the bytes.
 
 use crate::disk::{Disk, OpenExtent, Outflow};
 use crate::io::{DiskError, Extent};
@@ -10,38 +10,38 @@ use rustix::fd::AsFd;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 
-/// Bytes given to `sendfile` at a time.
+/// Bytes that one call of sendfile(2) sends at most.
 const SEND_BYTES: usize = 256 << 10;
 
-/// What waits to be sent on one socket.
+/// The send queue of one socket.
 #[derive(Default)]
 pub(super) struct Outbox {
     queue: VecDeque<Outgoing>,
-    /// Bytes in memory.
+    /// Bytes in memory, over the whole queue.
     held: usize,
 }
 
-/// Something that waits to be sent.
+/// An entry of the send queue.
 enum Outgoing {
-    /// What is left of some bytes.
+    /// The bytes that are left to send.
     Bytes(BytesMut),
-    /// A part of a file that has not been opened.
+    /// An extent whose file is not open yet.
     Extent(Extent),
-    /// A part of a file that is being sent.
+    /// An extent of which a part may have been sent.
     File(OpenExtent),
 }
 
-/// What one call of [`Outbox::send`] moved.
+/// The bytes that one call of [`Outbox::send`] moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Moved {
-    /// Bytes from memory; 0 when nothing waits.
+    /// Bytes from memory; 0 when the queue is empty.
     Bytes(usize),
     /// Bytes of a file.
     Content(usize),
 }
 
 impl Moved {
-    /// How many bytes left.
+    /// The number of bytes, of either kind.
     pub(super) fn bytes(self) -> usize {
         match self {
             Moved::Bytes(bytes) | Moved::Content(bytes) => bytes,
@@ -49,27 +49,27 @@ impl Moved {
     }
 }
 
-/// Why nothing was moved.
+/// Why a call of [`Outbox::send`] moved nothing.
 #[derive(Debug)]
 pub(super) enum SendError {
-    /// The socket takes no more now (`WouldBlock`), or is broken.
+    /// The socket takes no more now (`WouldBlock`), or failed.
     Socket(io::Error),
-    /// The file cannot be read, or is not what it was.
+    /// The file cannot be read, or has changed.
     File(DiskError),
 }
 
 impl Outbox {
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Bytes in memory that wait.
+    /// The number of queued bytes in memory.
     pub(super) fn held_bytes(&self) -> usize {
         self.held
     }
 
-    /// Whether a part of a file is what is sent next.
+    /// Whether the first entry is an extent of a file.
     pub(super) fn starts_with_content(&self) -> bool {
         matches!(self.queue.front(), Some(Outgoing::Extent(_) | Outgoing::File(_)))
     }
@@ -78,22 +78,22 @@ impl Outbox {
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         self.held += bytes.len();
         match self.queue.back_mut() {
-            // Small frames share a buffer: each on its own would cost several times its bytes.
+            // Small frames share a buffer: a buffer each would cost several times their bytes.
             Some(Outgoing::Bytes(last)) => last.extend_from_slice(bytes),
             _ => self.queue.push_back(Outgoing::Bytes(bytes.into())),
         }
     }
 
-    /// Appends a part of a file that is not empty. It is opened when its turn comes.
+    /// Appends an extent of at least one byte. Its file is opened when it becomes the first entry.
     pub(super) fn push_extent(&mut self, extent: Extent, disk: &Disk) {
         if self.queue.iter().any(|before| !matches!(before, Outgoing::Bytes(_))) {
-            // A cold file is read while what comes before is being sent.
+            // The kernel reads a cold file ahead while earlier entries are sent.
             disk.announce(&extent);
         }
         self.queue.push_back(Outgoing::Extent(extent));
     }
 
-    /// Makes one call to the socket for what is first, of a file with at most `most` bytes.
+    /// Makes one call to the socket for the first entry. Of a file it sends at most `most` bytes.
     pub(super) fn send(
         &mut self,
         socket: &mut (impl Write + AsFd),
@@ -137,8 +137,8 @@ impl Outbox {
         }
     }
 
-    /// Sends what is first if it is in memory and the socket takes it now, before the socket is closed.
-    pub(super) fn send_last_word(&mut self, socket: &mut impl Write) {
+    /// Before the socket is closed, sends the first entry if it is in memory and the socket takes it now.
+    pub(super) fn send_last_frame(&mut self, socket: &mut impl Write) {
         if let Some(Outgoing::Bytes(bytes)) = self.queue.front() {
             let _ = socket.write(bytes);
         }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_parts_of_files_leave_in_their_order() {
+    fn bytes_and_extents_leave_in_order() {
         let dir = TestDir::new();
         let disk = dir.disk();
         let path = dir.file("file", b"0123456789");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_socket_and_a_file_that_is_gone_are_told_apart() {
+    fn a_full_socket_and_a_missing_file_are_different_errors() {
         let dir = TestDir::new();
         let disk = dir.disk();
         let (mut near, far) = UnixStream::pair().unwrap();

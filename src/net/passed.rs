@@ -1,5 +1,5 @@
-//! The files that clients passed with their commands: only the driver has descriptors, so it adds to the core's answers what
-//! follows from them.
+//! The files that clients passed as descriptors with their commands. Only the driver holds descriptors, so it fills in the
+//! fields of the core's responses that depend on them.
 
 use crate::disk::Disk;
 use crate::io::PassedId;
@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// The commands under way that a file was passed with, and its path.
+/// The running commands that came with a file, with the file's path.
 #[derive(Default)]
 pub(super) struct Passed {
     paths: BTreeMap<CommandId, PathBuf>,
 }
 
 impl Passed {
-    /// A command came with a descriptor. One that has no use for it closes it.
+    /// Takes the descriptor that came with a command. It is closed at once when the command does not use it.
     pub(super) fn take(&mut self, id: CommandId, command: &Command, descriptor: OwnedFd, disk: &mut Disk) {
         if let Command::Put { path, .. } = command {
             self.paths.insert(id, path.clone());
@@ -23,7 +23,7 @@ impl Passed {
         }
     }
 
-    /// A command is answered. After the last answer nobody has a use for its descriptor any more.
+    /// Fills in a command's response. The last response releases the command's descriptor.
     pub(super) fn answered(&mut self, id: CommandId, response: &mut Response, disk: &mut Disk) {
         match response {
             Response::Done(Reply::List { files, .. }) => {

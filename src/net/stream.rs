@@ -1,4 +1,4 @@
-//! One TCP stream: what is known of its readiness, and what waits on it.
+//! One TCP stream: its readiness, its buffers and its rate limits.
 
 use super::outbox::Outbox;
 use super::throttle::Bucket;
@@ -17,40 +17,39 @@ pub(super) struct Stream {
     pub(super) state: State,
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// Whether it is on the list of streams to be served.
+    /// Whether it is on the list of ready streams.
     pub(super) queued: bool,
-    /// The beginning of a frame.
+    /// The beginning of a frame whose rest has not come.
     pub(super) inbox: BytesMut,
-    /// What is to be expected after it.
+    /// What its next bytes are likely to be.
     pub(super) coming: Coming,
-    /// Where raw bytes go.
+    /// The target of raw bytes.
     pub(super) sink: Option<OpenSink>,
-    /// What it may still move, in and out.
+    /// The rate limits of its content, in and out.
     pub(super) incoming: Bucket,
     pub(super) outgoing: Bucket,
-    /// Until when it may read no content, and send none.
+    /// While a rate limit stops it: when it may read content again, and when it may send content again.
     pub(super) reads_at: Option<Instant>,
     pub(super) writes_at: Option<Instant>,
-    /// When it last moved anything.
+    /// When it last moved a byte.
     pub(super) moved_at: Instant,
-    /// What waits to be sent, in order.
     pub(super) outbox: Outbox,
 }
 
-/// What a stream's next bytes are likely to be, from what came last. Raw bytes that are read together with a frame cannot
-/// be spliced any more.
+/// What a stream's next bytes are likely to be. It decides how many bytes a read asks for: raw bytes that are read together
+/// with a frame can no longer be spliced into their file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coming {
-    /// Frames, and nobody knows what follows them.
+    /// Frames: no raw bytes have come so far.
     Frames,
-    /// A frame that announces raw bytes: some have just ended.
+    /// A frame that announces raw bytes: a run of raw bytes has just ended.
     Content,
-    /// Frames, although raw bytes have come before and may come again.
+    /// Frames or an announcement of raw bytes: raw bytes have come before.
     Either,
 }
 
 impl Coming {
-    /// How many bytes to read, of `most`, when the beginning of a frame is here already.
+    /// The number of bytes to read, at most `most`, when `inbox` holds the beginning of a frame.
     pub(super) fn frame_bytes(self, inbox: &[u8], most: usize) -> usize {
         match self {
             Coming::Frames => most,
@@ -60,9 +59,9 @@ impl Coming {
     }
 }
 
-/// How far a stream has come.
+/// The state of a stream's connection.
 pub(super) enum State {
-    /// The other end has not answered; given up at `until`.
+    /// connect(2) is under way; the dial fails at `until`.
     Connecting { dial: DialId, until: Instant },
     /// Open.
     Open,
@@ -89,7 +88,7 @@ impl Stream {
         }
     }
 
-    /// Whether serving it now would do something.
+    /// Whether it can read or write now.
     pub(super) fn has_work(&self) -> bool {
         let reads = self.readable && self.reads_at.is_none();
         let writes = self.writable && !self.outbox.is_empty() && self.writes_at.is_none();

@@ -1,4 +1,4 @@
-//! The streams: a slab of TCP connections, served in turn within budgets.
+//! The TCP connections to peers, in a slab, served round-robin within budgets.
 
 use super::acceptor::{Accepted, is_shortage};
 use super::outbox::{Moved, SendError};
@@ -19,38 +19,38 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 
-/// Connections taken in one turn.
+/// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 16;
-/// Bytes read from one stream in one turn, and whatever the last read brings beyond them.
+/// Bytes read from one stream in one turn; the last read may exceed it.
 const READ_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes written to one stream in one turn.
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
-/// Bytes moved on all streams together in one turn; who is left comes first in the next.
+/// Bytes moved on all streams together in one turn. The streams that are left are served first in the next turn.
 const BYTES_PER_TURN: u64 = 4 << 20;
-/// How long content and connections wait when descriptors have run out.
+/// The pause before content or a dial is tried again when descriptors have run out.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
-/// Room in the number of a stream for its place in the slab.
+/// The low bits of a stream's number that hold its index in the slab.
 const INDEX_BITS: u32 = 12;
 
 pub(super) struct Streams {
     slab: Slab<Stream>,
     counter: u64,
-    /// Streams that may have something to do.
+    /// Streams that may be able to read or write.
     ready: VecDeque<StreamId>,
     intake: Intake,
-    /// Bytes moved so far, both directions.
+    /// Bytes moved so far, in both directions.
     moved: u64,
     rates: Rates,
-    /// What all streams together may still move, in and out.
+    /// The rate limits of all streams together, in and out.
     incoming: Bucket,
     outgoing: Bucket,
-    /// Where connections are made from: what the node listens on, so that peers see it come from there.
+    /// The source address of dials: the address that the node listens on, so that peers see that address.
     local: SocketAddr,
-    /// Connections for which there were no descriptors. The core bounds how many it wants at a time.
+    /// Dials that found no free descriptor. The core bounds the number of its dials.
     waiting: VecDeque<Waiting>,
 }
 
-/// A connection that is still to be made.
+/// A dial that has not begun.
 struct Waiting {
     dial: DialId,
     to: SocketAddr,
@@ -86,12 +86,12 @@ impl Streams {
         untils.min()
     }
 
-    /// When a connection is to be tried again for which there were no descriptors.
+    /// When to repeat a dial that found no free descriptor.
     pub(super) fn next_dial_retry(&self) -> Option<Instant> {
         self.waiting.iter().map(|waiting| waiting.retry_at).min()
     }
 
-    /// Changes what content may take. Whoever waits looks again.
+    /// Changes the rate limits. Streams that wait for one are served again at once.
     pub(super) fn set_rates(&mut self, now: Instant, rates: Rates) {
         if rates == self.rates {
             return;
@@ -107,13 +107,13 @@ impl Streams {
         }
     }
 
-    /// When a stream that has moved as much as it may is to be served again.
+    /// When a stream that a rate limit stopped may go on.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.slab.iter().flat_map(|(_, stream)| [stream.reads_at, stream.writes_at]).flatten().min()
     }
 
-    /// Serves again the streams whose time has come, who moved nothing for the longest time first: together they may move
-    /// less than each could.
+    /// Puts the streams whose rate limit lets them go on back on the ready list, the longest idle first: the common limit may
+    /// not be enough for all of them.
     pub(super) fn wake(&mut self, now: Instant) {
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
         let woken = self.slab.iter_mut().filter_map(|(_, stream)| {
@@ -125,12 +125,12 @@ impl Streams {
         woken.into_iter().for_each(|(_, id)| self.enqueue(id));
     }
 
-    /// How many bytes of content a stream may send now. When it may send none, it is woken when it may.
+    /// The number of content bytes that a stream may send now. At 0 the stream is woken when it may go on.
     fn may_send(&mut self, now: Instant, id: StreamId) -> usize {
         let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
         let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return 0 };
         if stream.writes_at.is_some_and(|at| now < at) {
-            // Whatever has woken it: a few bytes at a time would cost more calls than content.
+            // A different event has woken the stream. Sending a few bytes at a time would waste system calls.
             return 0;
         }
         let allowed = Pair(&mut stream.outgoing, &mut self.outgoing).allowed(now);
@@ -138,7 +138,7 @@ impl Streams {
         allowed.unwrap_or(0)
     }
 
-    /// How many bytes a stream may read now: any number unless content is coming.
+    /// The number of bytes that a stream may read now. Only content is limited.
     fn may_read(&mut self, now: Instant, id: StreamId) -> usize {
         let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
         let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return 0 };
@@ -153,7 +153,7 @@ impl Streams {
         allowed.unwrap_or(0)
     }
 
-    /// Counts bytes that were moved.
+    /// Counts the bytes that a stream moved, and charges them to its rate limits.
     fn count(&mut self, now: Instant, id: StreamId, read: usize, written: usize) {
         self.moved += (read + written) as u64;
         let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
@@ -163,7 +163,7 @@ impl Streams {
         Pair(&mut stream.outgoing, &mut self.outgoing).take(written);
     }
 
-    /// A socket became ready. `token` is a stream's number, as far as the machine's tokens can hold it.
+    /// Notes that a socket became ready. `token` is the stream's number, truncated to the width of mio's tokens.
     pub(super) fn note(&mut self, token: usize, readable: bool, writable: bool) {
         let Some(stream) = self.slab.get_mut(token & ((1 << INDEX_BITS) - 1)) else { return };
         if stream_token(stream.id.0).0 >> 2 != token {
@@ -234,13 +234,13 @@ impl Streams {
     }
 }
 
-/// What serving a stream found.
+/// The result of serving a stream.
 enum Served {
-    /// There is nothing more to do now.
+    /// The stream can do no more now.
     Dry,
     /// The budget is used up.
     More,
-    /// The stream is broken, or the other end has closed it.
+    /// The stream failed, or the peer closed it.
     Gone,
 }
 
@@ -255,10 +255,10 @@ impl Driver {
                             self.node.handle_accepted(now, id, canonical(remote));
                             self.carry_out(now);
                         }
-                        Err(error) => log::warn!("taking a connection from {remote}: {error}"),
+                        Err(error) => log::warn!("accepting a connection from {remote}: {error}"),
                     }
                 }
-                // Closed at once, which the other end notices.
+                // Dropping the socket closes it, so the peer learns at once.
                 Accepted::Surplus(_) => {}
                 Accepted::None => return,
             }
@@ -277,7 +277,7 @@ impl Driver {
             dialled.and_then(|socket| self.streams.insert(now, socket, state, self.poll.registry()));
         match inserted {
             Ok(_) => {}
-            // It says nothing of the peer, which must not be taken for unreachable.
+            // The shortage is local: the peer must not count as unreachable.
             Err(error) if is_shortage(&error) && now < until => {
                 let retry_at = now + SHORTAGE_PAUSE;
                 self.streams.waiting.push_back(Waiting { retry_at, ..waiting });
@@ -289,7 +289,7 @@ impl Driver {
         }
     }
 
-    /// Tries the connections again for which there were no descriptors.
+    /// Repeats the dials that found no free descriptor.
     fn retry_dials(&mut self, now: Instant) {
         for _ in 0..self.streams.waiting.len() {
             let Some(waiting) = self.streams.waiting.pop_front() else { return };
@@ -333,7 +333,7 @@ impl Driver {
         match self.disk.open_sink(sink) {
             Ok(open) => {
                 stream.sink = Some(open);
-                // A piece of no bytes is here already.
+                // An empty piece is complete already.
                 self.finish_sink(now, id);
             }
             Err(error) => self.node.handle_sunk(now, id, Err(error)),
@@ -341,9 +341,9 @@ impl Driver {
     }
 
     pub(super) fn close(&mut self, id: StreamId) {
-        // A last word, such as a refusal, leaves if the socket takes it now.
+        // A last frame, such as a refusal, leaves if the socket takes it now.
         if let Some(stream) = self.streams.get(id) {
-            stream.outbox.send_last_word(&mut stream.socket);
+            stream.outbox.send_last_frame(&mut stream.socket);
         }
         self.streams.remove(id, self.poll.registry());
     }
@@ -387,7 +387,7 @@ impl Driver {
         }
     }
 
-    /// Whether a connection that was being made is there.
+    /// Completes a dial: `true` when the stream is open. It is not while connect(2) is still under way or has failed.
     fn finish_dial(&mut self, now: Instant, id: StreamId) -> bool {
         let Some(stream) = self.streams.get(id) else { return false };
         let State::Connecting { dial, .. } = stream.state else { return true };
@@ -434,7 +434,7 @@ impl Driver {
                     self.streams.count(now, id, 0, moved.bytes());
                 }
                 Err(SendError::File(error)) if error.kind == DiskErrorKind::Busy => {
-                    // The frame before it is on its way already, so the content waits until there are descriptors again.
+                    // The frame that announces the content may have left already, so the content waits for a descriptor.
                     stream.writes_at = Some(now + SHORTAGE_PAUSE);
                     return Served::Dry;
                 }
@@ -457,7 +457,7 @@ impl Driver {
     }
 
     fn read_stream(&mut self, now: Instant, id: StreamId) -> Served {
-        // Nobody else is at it meanwhile, but the stream's own bytes are handed on from it.
+        // Taken out for the time of the read: `read_with` needs `self` while it passes on bytes of the intake's buffer.
         let mut intake = core::mem::replace(&mut self.streams.intake, Intake::none());
         let served = self.read_with(now, id, &mut intake);
         self.streams.intake = intake;
@@ -511,7 +511,7 @@ impl Driver {
         }
     }
 
-    /// Gives bytes to where they belong: raw bytes to the stream's sink, frames to the node.
+    /// Passes on the bytes of one read: raw bytes to the stream's sink, frames to the node.
     fn feed(&mut self, now: Instant, id: StreamId, bytes: &[u8]) {
         let Some(stream) = self.streams.get(id) else { return };
         let joined;
@@ -547,7 +547,7 @@ impl Driver {
         }
     }
 
-    /// A stream's sink cannot be filled. What the node does then is to close the stream: the bytes have no place.
+    /// Drops a sink that failed. The node then closes the stream, whose further raw bytes have no target.
     fn fail_sink(&mut self, now: Instant, id: StreamId, error: DiskError) {
         let Some(stream) = self.streams.get(id) else { return };
         stream.sink = None;
@@ -555,7 +555,7 @@ impl Driver {
         self.carry_out(now);
     }
 
-    /// Raw bytes are in the stream's sink.
+    /// Tells the node that the sink took raw bytes, and finishes the sink when it is full.
     fn content_taken(&mut self, now: Instant, id: StreamId, length: usize) {
         self.node.handle_stream_progress(now, id, length as u64);
         self.finish_sink(now, id);

@@ -1,10 +1,10 @@
-//! What the driver's unit tests stand on: a directory that goes away again.
+//! A temporary directory for the driver's unit tests.
 
 use crate::disk::Disk;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// A directory of its own for one test.
+/// The directory of one test, removed with this value.
 pub(super) struct TestDir(TempDir);
 
 impl TestDir {
@@ -16,14 +16,14 @@ impl TestDir {
         self.0.path().join(name)
     }
 
-    /// A file in it with this content.
+    /// Writes a file with this content into the directory, and returns its path.
     pub(super) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    /// The disk of a node whose directory is in it.
+    /// Opens the disk of a node in a subdirectory.
     pub(super) fn disk(&self) -> Disk {
         Disk::open(&self.path("node")).unwrap().0
     }

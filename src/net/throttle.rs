@@ -1,19 +1,19 @@
-//! How many bytes content may take, and when more may.
+//! Rate limits for content: how many bytes may move now, and when more may.
 
 use crate::time::{Duration, Instant};
 
-/// A bucket holds what flows into it in this part of a second: what may come at once after a pause.
+/// The burst: a bucket holds at most the bytes of 1/8 second.
 const BURST_PARTS: u64 = 8;
-/// Nobody is woken for fewer bytes than flow in this part of a second.
+/// A stream waits until at least the bytes of 1/32 second may move.
 const SLICE_PARTS: i64 = 32;
 
-/// A token bucket: so many bytes flow into it every second, and none may be moved that are not in it. Bytes that could
-/// not be told from others in time are owed.
+/// A token bucket for bytes. Bytes that moved before the driver could tell that they were content make it negative: later
+/// content pays them back.
 pub(super) struct Bucket {
-    /// Bytes per second; 0 is any number.
+    /// Bytes per second; 0 is no limit.
     rate: u64,
     tokens: i64,
-    /// Up to when the flow has been counted.
+    /// The time up to which tokens have been added.
     at: Instant,
 }
 
@@ -22,14 +22,14 @@ impl Bucket {
         Bucket { rate, tokens: 0, at: now }
     }
 
-    /// Changes the rate. What was owed at the old one is forgiven.
+    /// Changes the rate. A debt at the old rate is forgiven.
     pub(super) fn set_rate(&mut self, now: Instant, rate: u64) {
         if rate != self.rate {
             *self = Bucket::new(now, rate);
         }
     }
 
-    /// How many bytes may be moved now.
+    /// The number of bytes that may move now.
     pub(super) fn available(&mut self, now: Instant) -> usize {
         if self.rate == 0 {
             return usize::MAX;
@@ -38,7 +38,7 @@ impl Bucket {
         if flown > 0 {
             let tokens = self.tokens.saturating_add(i64::try_from(flown).unwrap_or(i64::MAX));
             self.tokens = tokens.min(self.full());
-            // The part of a byte that has flown beyond the last whole one is not lost, however often somebody looks.
+            // `at` advances by whole bytes only: the fraction of a byte is not lost, however often this is called.
             let counted = (flown * 1_000_000_000).div_ceil(u128::from(self.rate));
             self.at = match tokens < self.full() {
                 true => self.at + Duration::from_nanos(u64::try_from(counted).unwrap_or(u64::MAX)),
@@ -48,14 +48,14 @@ impl Bucket {
         usize::try_from(self.tokens).unwrap_or(0)
     }
 
-    /// Counts bytes that were moved, allowed or not.
+    /// Takes the tokens of bytes that moved, whether they were allowed or not.
     pub(super) fn take(&mut self, bytes: usize) {
         if self.rate > 0 {
             self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
-    /// When there will be enough for it to be worth the while.
+    /// When a slice of bytes ([`SLICE_PARTS`]) may move.
     pub(super) fn ready_at(&self) -> Instant {
         if self.rate == 0 {
             return self.at;
@@ -71,20 +71,20 @@ impl Bucket {
     }
 }
 
-/// The buckets of one direction that a stream takes from: its own and that of all streams together.
+/// The two buckets that limit one direction of a stream: its own, and the one of all streams together.
 pub(super) struct Pair<'a>(pub(super) &'a mut Bucket, pub(super) &'a mut Bucket);
 
 impl Pair<'_> {
-    /// How many bytes may be moved now; or when there will be enough, if that is none.
+    /// The number of bytes that may move now; when it is 0, the time to try again as the error.
     pub(super) fn allowed(&mut self, now: Instant) -> Result<usize, Instant> {
         match self.0.available(now).min(self.1.available(now)) {
-            // A bucket that has some says it was ready long ago.
+            // The bucket that has tokens returns a time in the past, so the other decides.
             0 => Err(self.0.ready_at().max(self.1.ready_at())),
             bytes => Ok(bytes),
         }
     }
 
-    /// Counts bytes that were moved.
+    /// Takes the tokens of bytes that moved from both buckets.
     pub(super) fn take(&mut self, bytes: usize) {
         self.0.take(bytes);
         self.1.take(bytes);
@@ -98,7 +98,7 @@ mod tests {
     const START: Instant = Instant::from_secs(1000);
 
     #[test]
-    fn no_more_flows_than_the_rate_and_a_small_burst() {
+    fn no_more_than_the_rate_and_one_burst_may_move() {
         for rate in [16 << 10, 1 << 20, 1 << 40, u64::MAX] {
             let mut bucket = Bucket::new(START, rate);
             let mut moved = 0_u128;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_moved_too_much_is_waited_for_and_the_waiting_ends() {
+    fn a_debt_delays_further_bytes_by_a_finite_time() {
         let mut bucket = Bucket::new(START, 1000);
         assert_eq!(bucket.available(START), 0);
         bucket.take(500);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn who_looks_all_the_time_gets_as_much_as_who_comes_when_told() {
+    fn a_caller_that_polls_all_the_time_gets_the_full_rate() {
         let mut bucket = Bucket::new(START, 16 << 10);
         let mut moved = 0;
         for micros in (0..10_000_000).step_by(119) {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_rate_counts_at_once() {
+    fn a_new_rate_holds_at_once() {
         let mut bucket = Bucket::new(START, 1000);
         bucket.take(1 << 40);
         bucket.set_rate(START, 0);

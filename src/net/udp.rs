@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use mio::net::UdpSocket;
 use std::io::{self, ErrorKind};
 
-/// A bound UDP socket with what is known of its readiness.
+/// A bound UDP socket and its readiness.
 pub(super) struct Udp {
     pub(super) socket: UdpSocket,
     pub(super) readable: bool,
@@ -16,7 +16,7 @@ pub(super) struct Udp {
     pending: Option<(SocketAddr, Vec<u8>)>,
 }
 
-/// Room for one byte more than a datagram may have, so that a longer one is seen to be too long.
+/// One byte longer than the longest datagram, so that a datagram that is too long is detected instead of cut.
 pub(super) type Buffer = [u8; DATAGRAM_BYTES_MAX + 1];
 
 impl Udp {
@@ -24,14 +24,14 @@ impl Udp {
         Udp { socket, readable: true, writable: true, ipv6, pending: None }
     }
 
-    /// The next datagram, if one is here.
+    /// The next datagram's length and sender; `None` when the socket has none.
     pub(super) fn receive(&mut self, buffer: &mut Buffer) -> Option<(usize, SocketAddr)> {
         while self.readable {
             match self.socket.recv_from(buffer) {
                 Ok((length, from)) => return Some((length, canonical(from))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
-                // An ICMP error of an earlier send, delivered here: the datagram's loss is noticed elsewhere.
-                Err(error) if is_passing(&error) => {}
+                // The kernel reports an ICMP error of an earlier send here. The sender's timeout notices that loss.
+                Err(error) if is_transient(&error) => {}
                 Err(error) => {
                     log::warn!("receiving a datagram: {error}");
                     self.readable = false;
@@ -41,7 +41,7 @@ impl Udp {
         None
     }
 
-    /// Whether the kernel takes datagrams. What was left over goes first.
+    /// Whether the kernel takes datagrams. The pending one is sent first.
     pub(super) fn is_writable(&mut self) -> bool {
         if let Some((to, bytes)) = self.pending.take_if(|_| self.writable) {
             self.send(to, &bytes);
@@ -53,7 +53,8 @@ impl Udp {
         self.writable = true;
     }
 
-    /// Sends a datagram, or keeps it until the socket is writable. One that cannot be sent is lost, as on the way.
+    /// Sends a datagram, or keeps it until the socket is writable. One that the kernel refuses is dropped, as if the network
+    /// had lost it.
     pub(super) fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
         let mapped = match (self.ipv6, to.ip()) {
             (true, IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
@@ -70,7 +71,7 @@ impl Udp {
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable};
     matches!(
         error.kind(),

@@ -293,7 +293,7 @@ fn a_node_that_ran_out_of_descriptors_accepts_again() {
         let socket = dir.join("control.sock");
         let clients: Vec<UnixStream> = (0..60).filter_map(|_| UnixStream::connect(&socket).ok()).collect();
         network::wait_for("descriptors to run out", || {
-            node.log().contains("turned away until there is room")
+            node.log().contains("turned away until descriptors are free")
         });
         drop((streams, clients));
         wait_for("the control socket to be served", || {

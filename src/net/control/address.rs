@@ -1,9 +1,10 @@
-//! Where clients reach a node: a socket in its directory; where there can be none, an abstract one named after the directory.
+//! The addresses of the control socket: a socket file in the node's directory, or an abstract address derived from the
+//! directory's path.
 //!
-//! A directory need not be able to hold a socket: vfat knows none, a full disk takes none, and one that was deleted or
-//! unmounted while the node runs has none any more. Linux's abstract sockets (unix(7)) need no file, but have no owner and
-//! no mode either, so each end asks the kernel for the other's user: the node serves its own user and root, and a client
-//! talks to its own user's node, root's, or that of the directory's owner.
+//! Not every directory can hold a socket file: vfat has none, a full disk takes none, and a directory that was deleted or
+//! unmounted while the node runs has lost its own. Linux's abstract sockets (unix(7)) need no file. They have no owner and no
+//! mode either, so each end asks the kernel for the other's user: the node serves its own user and root; a client trusts a
+//! node of its own user, of root, or of the directory's owner.
 
 use crate::net::CONTROL_SOCKET;
 use rustix::fd::AsFd;
@@ -15,12 +16,13 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// The socket's path in the node's directory.
+/// The path of the socket file in the node's directory.
 pub(super) fn socket_in(dir: &Path) -> PathBuf {
     dir.join(CONTROL_SOCKET)
 }
 
-/// Connects to the node whose directory this is. The error is the one that the socket in the directory gave.
+/// Connects to the node of this directory, by the socket file first and then by the abstract address. When both fail, the
+/// error is the one of the socket file.
 pub fn connect(dir: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(socket_in(dir)).or_else(|error| {
         let stream = abstract_address(dir).and_then(|address| UnixStream::connect_addr(&address));
@@ -28,13 +30,13 @@ pub fn connect(dir: &Path) -> io::Result<UnixStream> {
     })
 }
 
-/// Whether the other end is a process of the user that may run a node there.
+/// Whether the other end belongs to a user that may run a node in this directory.
 fn is_of_node(stream: &UnixStream, dir: &Path) -> bool {
     let owner = dir.metadata().ok().map(|metadata| metadata.uid());
     peer_of(stream).is_some_and(|user| is_trusted(user) || Some(user) == owner)
 }
 
-/// Whether the client at the other end of an abstract socket is to be served.
+/// Whether the node may serve the client at the other end of an abstract socket.
 pub(super) fn is_served(stream: impl AsFd) -> bool {
     peer_of(stream).is_some_and(is_trusted)
 }
@@ -47,13 +49,14 @@ fn peer_of(stream: impl AsFd) -> Option<u32> {
     socket_peercred(stream).ok().map(|peer| peer.uid.as_raw())
 }
 
-/// The abstract address that stands for the socket in a directory.
+/// The abstract address of the node in a directory.
 pub(super) fn abstract_address(dir: &Path) -> io::Result<SocketAddr> {
     let name = blake3::hash(resolved(dir).as_os_str().as_encoded_bytes());
     SocketAddr::from_abstract_name(format!("elver/{}", name.to_hex()))
 }
 
-/// The one path of a directory, which need not be there any more: then that of what it lay in.
+/// The canonical path of a directory. When the directory is gone: the canonical path of its nearest ancestor that exists,
+/// joined with the rest.
 fn resolved(dir: &Path) -> PathBuf {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     absolute.canonicalize().unwrap_or_else(|_| match (absolute.parent(), absolute.file_name()) {
@@ -69,7 +72,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn a_directory_that_is_gone_has_the_name_that_it_had() {
+    fn a_deleted_directory_keeps_its_canonical_path() {
         let dir = TestDir::new();
         std::fs::create_dir(dir.path("node")).unwrap();
         std::os::unix::fs::symlink(dir.path("node"), dir.path("link")).unwrap();
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_finds_the_socket_in_the_directory_first_and_then_the_abstract_one() {
+    fn a_client_prefers_the_socket_file_to_the_abstract_address() {
         let dir = TestDir::new();
         assert_eq!(connect(&dir.path("")).unwrap_err().kind(), io::ErrorKind::NotFound);
         let unnamed = UnixListener::bind_addr(&abstract_address(&dir.path("")).unwrap()).unwrap();

@@ -1,8 +1,8 @@
-//! One client of the control socket: what it asked, and what waits to be told to it.
+//! One client of the control socket: its running commands, and the responses that wait to be sent.
 //!
-//! A command without a number has the connection for itself: the next line is taken once it is answered. Commands with
-//! numbers (`"id"`) run side by side, as many as there is room for, and each answer carries its command's number. A line that
-//! says `"descriptor": true` comes with a descriptor (SCM_RIGHTS), which goes to the command.
+//! A command without a number has the connection for itself: the next line is taken after its response. Commands with numbers
+//! (`"id"`) run concurrently, as many as there is room for, and each response carries its command's number. A line with
+//! `"descriptor": true` comes with a descriptor (SCM_RIGHTS), which goes to the command.
 
 use crate::disk::{Disk, Outflow};
 use crate::io::Extent;
@@ -19,49 +19,49 @@ use std::io::{ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
-/// The longest line that is taken: a `set` with its value written as numbers fits, a flood does not.
+/// The longest line: a `set` fits with its value written as an array of numbers.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// Progress is left out while so much waits to be read: the next one says more.
+/// Above this backlog of unsent bytes a client gets no progress (later progress supersedes it) and gives no commands.
 const BACKLOG_BYTES: usize = 8 << 10;
-/// How long a client waits at least between two lines of progress; of those between, it hears the last. A client that is
-/// told of each chunk takes a tenth of the processor time of a fast download.
+/// The shortest time between two lines of progress. The last progress of each interval is sent. A line for each chunk would
+/// take a tenth of the processor time of a fast download.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
-/// How much is read at a time.
+/// Bytes read at a time.
 const READ_BYTES: usize = 4096;
-/// Descriptors taken with what is read at a time. A client sends one with a line.
+/// Descriptors accepted with one read. A client sends one descriptor with a line.
 const DESCRIPTORS_PER_READ: usize = 2;
-/// Descriptors of one client that wait for their lines to be taken.
+/// Descriptors of one client whose lines have not been taken yet.
 const DESCRIPTORS_AHEAD_MAX: usize = 8;
 /// Bytes written to one client in one turn.
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 
-/// A client that is connected.
+/// A connected client.
 pub(super) struct Client {
     pub(super) socket: UnixStream,
-    /// Tells this client from the one that had its place before.
+    /// Unique, so that an event for an earlier client in this slot of the slab is recognised.
     pub(super) id: u64,
-    /// Whether it is on the list of clients to be served.
+    /// Whether it is on the list of ready clients.
     pub(super) queued: bool,
     /// Whether it is on the list of clients that wait for room.
     pub(super) waits: bool,
     inbox: Vec<u8>,
-    /// Descriptors that came and whose lines have not been taken, in order.
+    /// Descriptors whose lines have not been taken yet, in order.
     descriptors: VecDeque<OwnedFd>,
-    /// A descriptor was lost on the way: which line the others belong to cannot be told any more, and they are closed.
+    /// Whether the kernel dropped a descriptor. The lines of the others are unknown from then on, so all are closed.
     lost: bool,
     outbox: Outbox,
-    /// The commands that it waits for, with the numbers that it gave them.
+    /// The running commands, with the client's numbers for them.
     running: BTreeMap<CommandId, Option<u64>>,
-    /// The content in the outbox, in order: the command that it is for, and how many bytes of it have not left.
+    /// The content in the outbox, in order: its command, and the number of bytes that have not left.
     contents: VecDeque<(CommandId, u64)>,
-    /// Content that has left and has not been reported.
+    /// The content that has left and has not been reported.
     sent: Vec<(CommandId, u64)>,
-    /// What is to be told when the next line of progress is due: the last that came, of whichever command.
+    /// The latest progress of any command, until it is due.
     progress: Option<(CommandId, Response)>,
     progress_at: Instant,
-    /// It has said all that it is going to say.
+    /// The client sends no more (half-closed), or sent an invalid line.
     ended: bool,
-    /// The other end is gone.
+    /// The client closed the connection.
     hung_up: bool,
 }
 
@@ -73,18 +73,18 @@ pub(super) struct Asked {
     pub(super) descriptor: Option<OwnedFd>,
 }
 
-/// What may be taken from clients now.
+/// The room for further commands.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
-    /// Commands that one client may have under way.
+    /// Commands that one client may run at a time.
     pub(super) commands_per_client: usize,
-    /// Commands with numbers, from all clients together.
+    /// Further commands with numbers, over all clients.
     pub(super) commands: usize,
-    /// Descriptors.
+    /// Further descriptors, over all clients.
     pub(super) descriptors: usize,
 }
 
-/// What a client waits for that all clients share.
+/// The shared resource that a client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lack {
     Commands,
@@ -92,7 +92,7 @@ pub(super) enum Lack {
 }
 
 impl Room {
-    /// Whether a client that lacked this can go on.
+    /// Whether a client that waits for this resource can go on.
     pub(super) fn has(&self, lack: Lack) -> bool {
         match lack {
             Lack::Commands => self.commands > 0,
@@ -101,17 +101,17 @@ impl Room {
     }
 }
 
-/// What serving a client found.
+/// The result of serving a client.
 pub(super) enum Served {
-    /// There is nothing more to do until its socket is ready again.
+    /// The client can do no more until its socket is ready again or a command ends.
     Dry,
     /// This turn's budget is used up.
     More,
-    /// It gave a command.
+    /// The client gave a command.
     Asked(Asked),
-    /// It has more to say than there is room for in all.
+    /// The client's next command waits for a shared resource.
     Waits(Lack),
-    /// It is gone, has ended, or does not speak the language.
+    /// The client hung up, has finished, or broke the protocol.
     Gone,
 }
 
@@ -136,43 +136,43 @@ impl Client {
         }
     }
 
-    /// The commands that it waits for.
+    /// The running commands.
     pub(super) fn running(&self) -> impl Iterator<Item = CommandId> {
         self.running.keys().copied()
     }
 
-    /// How many commands it waits for.
+    /// The number of running commands.
     pub(super) fn running_count(&self) -> usize {
         self.running.len()
     }
 
-    /// Whether it waits for this command.
+    /// Whether this command of the client is running.
     pub(super) fn awaits(&self, command: CommandId) -> bool {
         self.running.contains_key(&command)
     }
 
-    /// Descriptors that came and wait for their lines.
+    /// The number of descriptors whose lines have not been taken yet.
     pub(super) fn descriptor_count(&self) -> usize {
         self.descriptors.len()
     }
 
-    /// Whether an answer waits to be read.
+    /// Whether a response has not left yet.
     pub(super) fn has_backlog(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// The other end is gone: whatever it waits for is in vain. One that only has nothing more to say still waits for its
-    /// answer.
+    /// Notes that the client closed the connection, which cancels its commands. A half-closed connection is different: its
+    /// client still waits for responses.
     pub(super) fn hang_up(&mut self) {
         self.hung_up = true;
     }
 
-    /// The command that it gave is under this number.
+    /// Notes that a command runs under this id.
     pub(super) fn begin(&mut self, command: CommandId, asked: &Asked) {
         self.running.insert(command, asked.number);
     }
 
-    /// Writes what waits, reads what is there, and takes the next command if it may run now.
+    /// Writes the outbox, reads the socket, and takes the next command if it may run now.
     pub(super) fn serve(&mut self, disk: &Disk, outflow: &mut Outflow, room: Room) -> Served {
         if self.hung_up {
             return Served::Gone;
@@ -189,7 +189,7 @@ impl Client {
         match served {
             Served::Dry if starved => Served::Waits(Lack::Descriptors),
             Served::Dry if self.ended && self.running.is_empty() && self.outbox.is_empty() => Served::Gone,
-            // What was wrong with the line is to be said.
+            // The error for an invalid line has to leave first.
             Served::Dry if self.ended && self.running.is_empty() => match self.write(disk, outflow) {
                 Served::Dry if self.outbox.is_empty() => Served::Gone,
                 other => other,
@@ -198,7 +198,7 @@ impl Client {
         }
     }
 
-    /// Takes the answer to a command. Progress may wait for [`tell`](Client::tell).
+    /// Queues a response to a command. Progress may wait for [`tell`](Client::tell).
     pub(super) fn respond(&mut self, now: Instant, command: CommandId, response: Response) {
         if matches!(response, Response::Progress(_)) {
             self.progress = Some((command, response));
@@ -209,7 +209,7 @@ impl Client {
         self.put(number, &response);
     }
 
-    /// Takes content for a command: a line that says what it is, then its bytes.
+    /// Queues content for a command: the line that announces it, then its bytes.
     pub(super) fn send_content(&mut self, command: CommandId, content: Content, extent: Extent, disk: &Disk) {
         let number = self.running.get(&command).copied().flatten();
         self.put(number, &Response::Content(content));
@@ -217,15 +217,15 @@ impl Client {
         self.outbox.push_extent(extent, disk);
     }
 
-    /// How many bytes of content have left for which commands since the last call.
+    /// The content bytes that have left since the last call, by command.
     pub(super) fn take_sent(&mut self) -> Vec<(CommandId, u64)> {
         core::mem::take(&mut self.sent)
     }
 
-    /// Bytes of the content that comes first have left.
+    /// Counts bytes of the first content that have left.
     fn count_sent(&mut self, bytes: u64) {
         let Some((command, rest)) = self.contents.front_mut() else {
-            return debug_assert!(false, "content is on the list");
+            return debug_assert!(false, "content left that is not on the list");
         };
         *rest = rest.saturating_sub(bytes);
         let (command, over) = (*command, *rest == 0);
@@ -238,12 +238,12 @@ impl Client {
         }
     }
 
-    /// When progress is to be told that has waited.
+    /// When delayed progress is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.progress.as_ref().map(|_| self.progress_at)
     }
 
-    /// Tells the progress that is due.
+    /// Queues the progress that is due.
     pub(super) fn tell(&mut self, now: Instant) {
         if self.progress_at > now {
             return;
@@ -256,7 +256,8 @@ impl Client {
         }
     }
 
-    /// Reads until there is nothing more, or enough for now. Whether it stopped for want of room for descriptors.
+    /// Reads until the socket is empty or the inbox holds a longest line. `true` when it stopped because there is no room for
+    /// further descriptors.
     fn read(&mut self, mut room: usize) -> Result<bool, Gone> {
         let mut buffer = [0; READ_BYTES];
         while !self.ended && self.inbox.len() <= LINE_BYTES_MAX {
@@ -281,7 +282,7 @@ impl Client {
                     self.descriptors.extend(descriptors);
                 }
             }
-            // Some that came did not fit, or this process may open no more.
+            // The kernel dropped descriptors: they did not fit the buffer, or this process may open no more.
             self.lost |= received.flags.contains(ReturnFlags::CTRUNC);
             if self.lost {
                 self.descriptors.clear();
@@ -293,14 +294,14 @@ impl Client {
         Ok(false)
     }
 
-    /// Takes the next command, if it may run beside those that do.
+    /// Takes the next command, if it may run beside the running ones.
     fn take_line(&mut self, room: Room) -> Served {
         let Some(end) = self.inbox.iter().position(|&byte| byte == b'\n') else {
             let flood = self.inbox.len() > LINE_BYTES_MAX || self.descriptors.len() >= DESCRIPTORS_AHEAD_MAX;
             return if flood { Served::Gone } else { Served::Dry };
         };
-        // One without a number has the connection for itself, and a client that does not read its answers gives no more
-        // commands.
+        // A command without a number has the connection for itself, and a client that does not read its responses gives no
+        // further commands.
         let alone = self.running.values().any(Option::is_none);
         let held = self.outbox.held_bytes() > BACKLOG_BYTES;
         if alone || held || self.running.len() >= room.commands_per_client {
@@ -309,7 +310,7 @@ impl Client {
         let (Wrapping { number, descriptor }, command) = match parse(&self.inbox[..end]) {
             Ok(line) => line,
             Err((number, error)) => {
-                let message = format!("not a command: {error}");
+                let message = format!("the line is not a command: {error}");
                 self.put(number, &Response::Failed(Failure { reason: FailureReason::Usage, message }));
                 self.ended = true;
                 self.inbox.clear();
@@ -330,7 +331,7 @@ impl Client {
         self.outbox.push_bytes(&line_of(number, response));
     }
 
-    /// Writes what the socket takes, within this turn's budget.
+    /// Writes the outbox until the socket is full or this turn's budget is used up.
     fn write(&mut self, disk: &Disk, outflow: &mut Outflow) -> Served {
         let mut budget = WRITE_BYTES_PER_TURN;
         while !self.outbox.is_empty() {
@@ -347,7 +348,7 @@ impl Client {
                 Err(SendError::Socket(error)) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(SendError::Socket(_)) => return Served::Gone,
                 Err(SendError::File(error)) => {
-                    log::warn!("{error}");
+                    log::warn!("sending a file to a control client: {error}");
                     return Served::Gone;
                 }
             }
@@ -356,10 +357,10 @@ impl Client {
     }
 }
 
-/// The client does not listen any more.
+/// The connection failed.
 struct Gone;
 
-/// What a line says beside its command.
+/// The fields of a line beside its command.
 #[derive(Clone, Copy, Default)]
 struct Wrapping {
     number: Option<u64>,
@@ -367,7 +368,7 @@ struct Wrapping {
     descriptor: bool,
 }
 
-/// A line taken apart. What is wrong with one is said under its number, if that can be read.
+/// Parses a line. The error comes with the line's number, if that is readable.
 fn parse(line: &[u8]) -> Result<(Wrapping, Command), (Option<u64>, serde_json::Error)> {
     let mut line: Value = serde_json::from_slice(line).map_err(|error| (None, error))?;
     let mut wrapping = Wrapping::default();
@@ -383,7 +384,7 @@ fn parse(line: &[u8]) -> Result<(Wrapping, Command), (Option<u64>, serde_json::E
     Ok((wrapping, command))
 }
 
-/// An answer as it goes over the socket, to a command with this number.
+/// The line of JSON of a response to the command with this number.
 pub(super) fn line_of(number: Option<u64>, response: &Response) -> Vec<u8> {
     #[derive(Serialize)]
     struct Answer<'a> {
@@ -393,7 +394,7 @@ pub(super) fn line_of(number: Option<u64>, response: &Response) -> Vec<u8> {
         response: &'a Response,
     }
     let mut line = serde_json::to_vec(&Answer { id: number, response })
-        .expect("an answer has no maps but with names, and no number that JSON lacks");
+        .expect("a response has only string keys, and only numbers that JSON has");
     line.push(b'\n');
     line
 }
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_taken_one_at_a_time_and_the_next_when_the_answer_has_been_read() {
+    fn the_next_command_without_a_number_is_taken_after_the_response_to_the_last() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         far.write_all(b"{\"command\":\"id\"}\n{\"command\":\"pe").unwrap();
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_nothing_more_to_say_still_gets_its_answer() {
+    fn a_client_that_half_closes_still_gets_its_response() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         far.write_all(b"{\"command\":\"id\"}\n").unwrap();
@@ -479,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_answered_and_a_flood_is_not() {
+    fn an_invalid_command_is_answered_and_an_endless_line_is_not() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         far.write_all(b"{\"command\":\"explode\"}\n").unwrap();
@@ -491,13 +492,13 @@ mod tests {
             if matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone) {
                 break;
             }
-            assert!(sent < 4 * LINE_BYTES_MAX, "a line without an end is taken");
+            assert!(sent < 4 * LINE_BYTES_MAX, "the client takes a line without an end");
             sent += far.write(&[b' '; 4096]).unwrap_or(0);
         }
     }
 
     #[test]
-    fn of_frequent_progress_the_last_is_told_when_it_is_due() {
+    fn the_last_progress_of_an_interval_is_sent_when_it_is_due() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         begin(&mut client);
@@ -514,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn content_follows_its_line_and_what_has_left_is_counted() {
+    fn content_follows_the_line_that_announces_it_and_is_counted_as_it_leaves() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let (disk, path) = (dir.disk(), dir.file("file", b"0123456789"));
         for number in [5, 6] {
@@ -545,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_whose_content_cannot_be_read_is_given_up() {
+    fn a_client_whose_content_cannot_be_read_is_disconnected() {
         let (dir, (mut client, _far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         begin(&mut client);
@@ -557,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_that_nobody_reads_does_not_pile_up() {
+    fn unread_progress_does_not_pile_up() {
         let (mut client, _far) = pair();
         begin(&mut client);
         for second in 0..1000 {
@@ -567,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_with_numbers_run_side_by_side_as_many_as_there_is_room_for() {
+    fn commands_with_numbers_run_concurrently_up_to_the_limits() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         let serve = |client: &mut Client, room: Room| client.serve(&disk, &mut Outflow::default(), room);
@@ -581,7 +582,7 @@ mod tests {
             assert_eq!(asked.number, Some(id));
             client.begin(CommandId(id), &asked);
         }
-        // As many as one client may have.
+        // The client runs as many commands as one client may.
         assert!(matches!(serve(&mut client, ROOM), Served::Dry));
         client.respond(Instant::ZERO, CommandId(2), left());
         let Served::Asked(asked) = serve(&mut client, ROOM) else { panic!("one has ended") };
@@ -650,7 +651,7 @@ mod tests {
             client.begin(CommandId(id), &asked);
             passed.push(asked.descriptor.is_some());
         }
-        // The third one says that one comes, and none does.
+        // The third line announces a descriptor, and none comes.
         assert_eq!((passed, client.descriptor_count()), (vec![false, true, false], 0));
         pass(&far, "{\"command\":\"id\",\"id\":4}\n", 1);
         let none = Room { descriptors: 1, ..ROOM };
@@ -660,13 +661,13 @@ mod tests {
     }
 
     #[test]
-    fn surplus_descriptors_are_closed_and_those_without_lines_end_the_connection() {
+    fn surplus_descriptors_are_closed_and_descriptors_without_lines_end_the_connection() {
         let (dir, (mut client, far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         let serve = |client: &mut Client| client.serve(&disk, &mut Outflow::default(), ROOM);
         pass(&far, "{\"command\":\"id\",\"id\":1,\"descriptor\":true}\n", 9);
         let Served::Asked(asked) = serve(&mut client) else { panic!("the line is sound") };
-        // Which of them was meant cannot be told.
+        // The node cannot tell which of them belongs to the line.
         assert!(asked.descriptor.is_none() && client.descriptor_count() == 0);
         let (mut client, far) = pair();
         let ended = (0..2 * DESCRIPTORS_AHEAD_MAX).any(|_| {

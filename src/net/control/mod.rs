@@ -1,11 +1,10 @@
-//! The control socket: one command a line in, answers as lines out, both JSON. A file that is read follows the lines that
-//! announce its parts as raw bytes.
+//! The control socket. Clients send commands and receive responses, each a line of JSON. The content of a file that a client
+//! reads comes as raw bytes, each run after the line that announces it.
 //!
-//! Commands with numbers run side by side on one connection. What there is no room for waits where it is, in the
-//! connection, and connections take turns.
+//! Commands with numbers run concurrently on one connection. A command beyond a limit stays unread in its connection until
+//! there is room. Connections are served round-robin.
 //!
-//! [`Control`] owns the socket and its clients and knows which command is which client's; a [`client`] owns one
-//! connection.
+//! [`Control`] owns the socket and its clients and maps commands to clients; a [`client`] owns one connection.
 
 pub(super) mod address;
 mod client;
@@ -27,9 +26,9 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Commands of one client that are taken in one turn.
+/// Commands taken from one client in one turn.
 const COMMANDS_PER_TURN: usize = 32;
-/// Room in the number of a client, and of its command, for its place in the slab.
+/// The low bits of the number of a client, and of a command, that hold the client's index in the slab.
 const INDEX_BITS: u32 = 12;
 
 const _: () = assert!(crate::limits::CLIENTS_MAX <= 1 << INDEX_BITS);
@@ -39,20 +38,21 @@ pub(super) struct Control {
     clients: Slab<Client>,
     acceptor: Acceptor,
     clients_max: usize,
-    /// Clients and commands are counted together: no two have the same number.
+    /// Counts clients and commands together: no two have the same number.
     counter: u64,
-    /// Clients that may have something to do.
+    /// Clients that may be able to read, write or give a command.
     ready: VecDeque<usize>,
-    /// Clients that have more to say than there was room for, in order.
+    /// Clients whose next command waits for room, in order.
     waiting: VecDeque<(usize, Lack)>,
 }
 
-/// What clients want.
+/// A request of a client to the node.
 pub(super) enum Request {
     /// A command, with the descriptor that came with it.
     Command(CommandId, Command, Option<OwnedFd>),
+    /// Cancels a command whose client is gone.
     Cancel(CommandId),
-    /// Bytes of a command's content have left.
+    /// The number of content bytes of a command that have left.
     Sent(CommandId, u64),
 }
 
@@ -61,8 +61,8 @@ fn index_of(number: u64) -> usize {
 }
 
 impl Control {
-    /// Binds the socket in the node's directory, or where that is not possible the abstract one that clients try next. At
-    /// most `clients_max` clients are served at a time: the others wait, in order, until one leaves.
+    /// Binds the socket file in the node's directory, or where that is impossible the abstract address that clients try next.
+    /// It serves at most `clients_max` clients at a time; the others wait in the listener's backlog until one leaves.
     pub(super) fn bind(dir: &Path, clients_max: usize) -> Result<Self, StartError> {
         let failed = |error: io::Error| StartError::Control { path: address::socket_in(dir), error };
         let place = Place::bind(dir).map_err(failed)?;
@@ -71,46 +71,46 @@ impl Control {
         Ok(Control { place, clients, acceptor, clients_max, counter: 0, ready, waiting })
     }
 
-    /// Has the poll tell of clients.
+    /// Registers the listener with the poll.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.place.listener, token, Interest::READABLE)
     }
 
-    /// Sees to it that clients find the node although its socket was deleted, or the whole directory.
+    /// Binds the socket again when its file, or the whole directory, was deleted.
     pub(super) fn tend(&mut self, registry: &Registry, token: Token) {
         if self.place.tend() {
             if let Err(error) = self.register(registry, token) {
-                log::warn!("the control socket cannot be listened to: {error}");
+                log::warn!("cannot poll the new control socket: {error}");
             }
             self.acceptor.note_ready();
         }
     }
 
-    /// Clients may wait to be taken.
+    /// Notes that the listener became ready.
     pub(super) fn note_listener(&mut self) {
         self.acceptor.note_ready();
     }
 
-    /// Takes new clients while there is room. `token` names a client from its number.
+    /// Accepts new clients while there is room. `token` makes a client's token from its number.
     pub(super) fn accept(&mut self, now: Instant, registry: &Registry, token: impl Fn(u64) -> Token) {
         while self.has_room() {
             match self.acceptor.accept(now, "a control client", || self.place.listener.accept()) {
                 Accepted::New((socket, _)) if self.place.is_abstract() && !address::is_served(&socket) => {
-                    log::warn!("another user's client was turned away");
+                    log::warn!("a control client of another user was turned away");
                 }
                 Accepted::New((mut socket, _)) => {
                     let key = self.clients.vacant_key();
                     let id = self.fresh_number(key);
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     if let Err(error) = registry.register(&mut socket, token(id), interest) {
-                        log::warn!("a control client could not be served: {error}");
+                        log::warn!("cannot serve a control client: {error}");
                         continue;
                     }
                     self.clients.insert(Client::new(id, socket));
                 }
                 Accepted::Surplus((mut socket, _)) => {
                     let message =
-                        "the node has no descriptor left for another command (`ulimit -n`): try later"
+                        "the node has no file descriptor left for this client; try later, or raise its limit (ulimit -n)"
                             .to_owned();
                     let refusal = Response::Failed(Failure { reason: FailureReason::Busy, message });
                     let _ = socket.write(&client::line_of(None, &refusal));
@@ -124,8 +124,8 @@ impl Control {
         self.clients.len() < self.clients_max
     }
 
-    /// A client's socket became ready, or the client has `hung_up`. `number` is the client's, as far as the machine's
-    /// tokens can hold it, and `token` tells how far that is.
+    /// Notes that a client's socket became ready, or that the client has `hung_up`. `number` is the client's number, truncated
+    /// to the width of mio's tokens; `token` makes the client's token, for comparison.
     pub(super) fn note(&mut self, number: usize, hung_up: bool, token: impl Fn(u64) -> Token) {
         let index = index_of(number as u64);
         let Some(client) = self.clients.get_mut(index).filter(|client| token(client.id).0 >> 2 == number)
@@ -138,7 +138,7 @@ impl Control {
         self.enqueue(index);
     }
 
-    /// Serves each client that may have something to do, up to [`COMMANDS_PER_TURN`] commands of each.
+    /// Serves each ready client, and takes up to [`COMMANDS_PER_TURN`] commands from each.
     pub(super) fn serve(
         &mut self,
         limits: &Limits,
@@ -170,7 +170,7 @@ impl Control {
                             client.begin(id, &asked);
                         }
                         requests.push(Request::Command(id, asked.command, asked.descriptor));
-                        // It may be gone already, of which no event tells any more.
+                        // The client may have hung up already, and no further event would report it.
                         self.enqueue(index);
                     }
                     Served::Waits(lack) => {
@@ -190,7 +190,7 @@ impl Control {
         }
     }
 
-    /// What clients may give now, beside the `requests` that are being handed over.
+    /// The room for further commands and descriptors, after the `requests` that this turn has taken.
     fn room(&self, limits: &Limits, disk: &Disk, requests: &[Request]) -> Room {
         let running: usize = self.clients.iter().map(|(_, client)| client.running_count()).sum();
         let queued: usize = self.clients.iter().map(|(_, client)| client.descriptor_count()).sum();
@@ -203,7 +203,7 @@ impl Control {
         }
     }
 
-    /// Takes an answer for the client that asked, if it is still there.
+    /// Queues a response for the client that gave the command, if it is still connected.
     pub(super) fn respond(&mut self, now: Instant, command: CommandId, response: Response) {
         let index = index_of(command.0);
         let client = self.clients.get_mut(index).filter(|client| client.awaits(command));
@@ -212,7 +212,7 @@ impl Control {
         self.enqueue_backlog(index);
     }
 
-    /// Takes content for the client that asked for it, if it is still there.
+    /// Queues content for the client that gave the command, if it is still connected.
     pub(super) fn send_content(&mut self, command: CommandId, content: Content, extent: Extent, disk: &Disk) {
         let index = index_of(command.0);
         let client = self.clients.get_mut(index).filter(|client| client.awaits(command));
@@ -222,13 +222,13 @@ impl Control {
         }
     }
 
-    /// When progress is to be told that has waited, or clients are to be taken again.
+    /// When delayed progress is due, or clients may be accepted again.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let telling = self.clients.iter().filter_map(|(_, client)| client.next_deadline()).min();
         earliest(telling, self.acceptor.next_deadline().filter(|_| self.has_room()))
     }
 
-    /// Tells the progress that is due.
+    /// Queues the progress that is due.
     pub(super) fn tell(&mut self, now: Instant) {
         let due = self.clients.iter_mut().filter(|(_, client)| client.next_deadline().is_some());
         let told = due.map(|(index, client)| {
@@ -251,12 +251,12 @@ impl Control {
             || self.acceptor.is_ready() && self.has_room()
     }
 
-    /// Whether an answer waits to be read.
+    /// Whether a response has not left yet.
     pub(super) fn has_backlog(&self) -> bool {
         self.clients.iter().any(|(_, client)| client.has_backlog())
     }
 
-    /// There may be room again: clients that wait for some have their turn.
+    /// Puts the waiting clients for which there is room again on the ready list.
     fn wake_waiting(&mut self, limits: &Limits, disk: &Disk) {
         if self.waiting.is_empty() {
             return;
@@ -287,7 +287,7 @@ impl Control {
         }
     }
 
-    /// A number that nothing else has, for what belongs to the client at this place.
+    /// A new unique number for the client in this slot of the slab, or for its command.
     fn fresh_number(&mut self, index: usize) -> u64 {
         self.counter += 1;
         self.counter << INDEX_BITS | index as u64
@@ -307,7 +307,7 @@ mod tests {
         Token((id << 2 | 2) as usize)
     }
 
-    /// Serves every client until there is nothing to do; what they asked for.
+    /// Serves every client until none is ready, and returns their requests.
     fn serve(control: &mut Control, disk: &Disk, poll: &Poll) -> Vec<Request> {
         let mut requests = Vec::new();
         (0..control.clients.capacity()).for_each(|index| control.enqueue(index));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_beyond_the_most_wait_until_one_leaves() {
+    fn clients_beyond_the_limit_wait_until_one_leaves() {
         let (dir, poll) = (TestDir::new(), Poll::new().unwrap());
         let disk = dir.disk();
         let mut control = Control::bind(&dir.path(""), 2).unwrap();
@@ -338,7 +338,7 @@ mod tests {
             .into_iter()
             .map(|request| match request {
                 Request::Command(id, Command::Id, _) => id,
-                _ => panic!("nothing else was asked for"),
+                _ => panic!("the clients gave no other request"),
             })
             .collect();
         let ready = control.has_ready(&Limits::default(), &disk);
@@ -352,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_to_the_client_that_asked_and_one_for_a_client_that_is_gone_to_none() {
+    fn a_response_reaches_only_the_client_that_waits_for_it() {
         let (dir, poll) = (TestDir::new(), Poll::new().unwrap());
         let disk = dir.disk();
         let mut control = Control::bind(&dir.path(""), 9).unwrap();
         let mut far = UnixStream::connect(dir.path(CONTROL_SOCKET)).unwrap();
         far.write_all(b"{\"command\":\"id\"}\n").unwrap();
         let requests = serve(&mut control, &disk, &poll);
-        let Some(Request::Command(id, _, _)) = requests.into_iter().next() else { panic!("it asked") };
+        let Some(Request::Command(id, _, _)) = requests.into_iter().next() else { panic!("no command") };
         let left = || Response::Done(crate::node::command::Reply::Leave { handed_over: 0, left_behind: 0 });
         control.respond(Instant::ZERO, CommandId(id.0 + (1 << INDEX_BITS)), left());
         assert!(!control.has_backlog());

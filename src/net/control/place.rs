@@ -1,4 +1,4 @@
-//! The node's end of the control socket: bound in its directory where that is possible, and again when it vanishes.
+//! The node's end of the control socket: a socket file in its directory where possible, bound again when the file vanishes.
 
 use super::address::{abstract_address, socket_in};
 use mio::net::UnixListener;
@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where clients come in.
+/// The listening control socket.
 pub(super) struct Place {
     dir: PathBuf,
     pub(super) listener: UnixListener,
@@ -16,14 +16,14 @@ pub(super) struct Place {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bound {
-    /// To the socket in the directory, of this device and inode.
+    /// Bound to the socket file with this device and inode.
     File(u64, u64),
-    /// To the abstract address.
+    /// Bound to the abstract address.
     Abstract,
 }
 
 impl Place {
-    /// Binds the socket. The directory is locked by this process: a socket that is there is a leftover.
+    /// Binds the socket. This process holds the directory's lock, so a socket file that exists is a leftover.
     pub(super) fn bind(dir: &Path) -> io::Result<Place> {
         let path = socket_in(dir);
         let named = match fs::remove_file(&path) {
@@ -35,30 +35,29 @@ impl Place {
             Ok((listener, bound)) => return Ok(Place { dir, listener, bound }),
             Err(error) => error,
         };
-        // A path that is too long for a socket is the user's to change.
+        // The path is too long for a socket address, which the user can change.
         if error.kind() == ErrorKind::InvalidInput {
             return Err(error);
         }
         let Ok(listener) = bind_abstract(&dir) else { return Err(error) };
         log::warn!(
-            "the control socket {} cannot be made ({error}): commands on this machine reach the node without it",
+            "cannot create the control socket {}: {error}; clients on this machine reach the node by an abstract socket",
             path.display()
         );
         Ok(Place { dir, listener, bound: Bound::Abstract })
     }
 
-    /// Whether clients have to be asked who they are.
+    /// Whether it is bound to the abstract address, where the node has to check each client's user.
     pub(super) fn is_abstract(&self) -> bool {
         self.bound == Bound::Abstract
     }
 
-    /// Sees to it that clients find the node although the socket's file was deleted, or its directory. `true` when there is a
-    /// new listener.
+    /// Binds the socket again when its file, or its directory, was deleted. Returns `true` when there is a new listener.
     pub(super) fn tend(&mut self) -> bool {
         let path = socket_in(&self.dir);
         match (self.bound, identity_of(&path)) {
             (Bound::File(device, inode), Some(found)) if found == (device, inode) => return false,
-            // What lies there is somebody else's.
+            // Another process bound the socket file that is there.
             (Bound::Abstract, Some(_)) => return false,
             _ => {}
         }
@@ -69,8 +68,13 @@ impl Place {
         };
         match moved {
             Ok((listener, bound)) => {
-                let kind = if bound == Bound::Abstract { "without the file" } else { "by" };
-                log::info!("clients reach the node {kind} {} from now on", path.display());
+                match bound {
+                    Bound::File(..) => log::info!("the control socket is {} again", path.display()),
+                    Bound::Abstract => log::warn!(
+                        "the control socket {} is gone; clients on this machine reach the node by an abstract socket",
+                        path.display()
+                    ),
+                }
                 (self.listener, self.bound) = (listener, bound);
                 true
             }
@@ -106,7 +110,7 @@ fn bind_abstract(dir: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from_std(listener))
 }
 
-/// The device and inode of the socket at a path.
+/// The device and inode of the socket at a path; `None` when there is none.
 fn identity_of(path: &Path) -> Option<(u64, u64)> {
     let metadata = path.symlink_metadata().ok()?;
     metadata.file_type().is_socket().then(|| (metadata.dev(), metadata.ino()))
@@ -119,7 +123,7 @@ mod tests {
     use crate::net::testing::TestDir;
 
     #[test]
-    fn clients_find_the_node_wherever_its_socket_goes() {
+    fn clients_find_the_node_after_its_socket_or_its_directory_was_deleted() {
         let dir = TestDir::new();
         let node = dir.path("node");
         fs::create_dir(&node).unwrap();
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_cannot_be_made_is_replaced_by_one_that_needs_no_file() {
+    fn the_node_uses_the_abstract_address_when_it_cannot_create_the_socket_file() {
         let dir = TestDir::new();
         let node = dir.path("node");
         fs::create_dir(&node).unwrap();
