@@ -1,4 +1,4 @@
-//! Copies of pieces from other nodes: offered, taken when the node wants them, acknowledged when they are durable.
+//! Copies of pieces from other nodes: offered, accepted when the node wants them, acknowledged when they are durable.
 
 use super::close::CloseReason;
 use super::events::{TransferEvent, Verdict};
@@ -11,13 +11,13 @@ use crate::manifest::{Content, HashAs, Manifest};
 use crate::time::Instant;
 use crate::wire::frame::{Frame, Offer, Refusal};
 
-/// Offers of one peer that are under way at a time: all peers share the places for pieces that arrive, and an honest one
-/// makes four offers ahead.
+/// Offers of one peer that are under way at a time. All peers share the places for arriving pieces; an honest peer makes four
+/// offers ahead.
 const OFFERS_PER_STREAM_MAX: usize = 16;
 
-/// Answers to what [`TransferEvent::Offered`] and [`TransferEvent::Arrived`] ask.
+/// The node's answers to [`TransferEvent::Offered`], [`TransferEvent::Arriving`] and [`TransferEvent::Arrived`].
 impl Transfer {
-    /// Whether an offered piece is wanted.
+    /// The node's verdict on an offered piece.
     pub fn admit(&mut self, now: Instant, stream: StreamId, request: u32, verdict: Verdict) {
         let arrival = self.streams.get_mut(&stream).and_then(|session| {
             let arrival = session.arrivals.get_mut(&request)?;
@@ -40,15 +40,15 @@ impl Transfer {
                 self.out.counters.offer_refused += 1;
                 self.out.write(stream, session, &Frame::Refuse { request, reason });
             }
-            // Whoever offered it is gone, so it will not come.
+            // The peer's stream closed meanwhile, so the piece will not arrive.
             (None, Verdict::Send { incoming }) => self.out.event(TransferEvent::ArrivalFailed { incoming }),
             (None, _) => {}
         }
         self.settle(now);
     }
 
-    /// There is no room for what [`TransferEvent::Arriving`] tells of, in answer to that and before any output is polled: its
-    /// bytes are passed over.
+    /// There is no room for the piece of a [`TransferEvent::Arriving`]: its bytes are discarded. Call this directly after that
+    /// event, before polling any output.
     pub fn refuse_arriving(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let receiving = |arrival: &Arrival| matches!(arrival.stage, ArrivalStage::Receiving { .. });
@@ -58,7 +58,7 @@ impl Transfer {
         let rest = match session.receiving {
             Receiving::Sink { purpose: Purpose::Arrival(number), length, .. } if number == request => length,
             Receiving::Memory { purpose: Purpose::Arrival(number), rest, .. } if number == request => rest,
-            // It is here already, and the answer to its arrival says that it cannot be kept.
+            // The whole piece is here already. The node refuses it when it answers `Arrived`.
             _ => return,
         };
         session.receiving = Receiving::Discard { rest };
@@ -71,7 +71,7 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Whether a piece that arrived is durable now.
+    /// The node made an arrived piece durable, or refuses it.
     pub fn stored(&mut self, now: Instant, stream: StreamId, request: u32, result: Result<(), Refusal>) {
         if let Some(session) = self.streams.get_mut(&stream) {
             let committing = |arrival: &Arrival| arrival.stage == ArrivalStage::Committing;
@@ -100,7 +100,7 @@ impl Transfer {
             self.out.counters.offer_invalid += 1;
             Some(Refusal::Invalid)
         } else if self.blame.is_banned(now, &from.id, &offer.key) {
-            // What it sent last was another piece: it has to look at its own first.
+            // The peer last sent other content for this piece: its own copy is suspect.
             self.out.counters.offer_banned += 1;
             Some(Refusal::Mismatch)
         } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
@@ -146,7 +146,7 @@ impl Transfer {
         }
     }
 
-    /// An offered piece is in its file.
+    /// An offered piece has been written to its file.
     pub(super) fn arrival_sunk(
         &mut self,
         now: Instant,
@@ -157,7 +157,7 @@ impl Transfer {
         let Some(offer) = self.offer_of(stream, request) else { return };
         match result {
             Ok(key) => self.arrived(now, stream, request, key == offer.key, None),
-            // Part of the content is still on the stream, and nobody knows how much.
+            // An unknown part of the content is still on the stream.
             Err(error) => {
                 self.out.event(TransferEvent::ArrivalUnwritten { error });
                 self.drop_stream(now, stream, CloseReason::SinkFailed);
@@ -165,7 +165,7 @@ impl Transfer {
         }
     }
 
-    /// An offered piece is in memory.
+    /// An offered piece has been collected in memory.
     pub(super) fn arrival_collected(&mut self, now: Instant, stream: StreamId, request: u32, bytes: Vec<u8>) {
         let Some(offer) = self.offer_of(stream, request) else { return };
         let genuine = match offer.content {
@@ -197,13 +197,13 @@ impl Transfer {
         let key = arrival.offer.key;
         session.arrivals.remove(&request);
         self.out.counters.offer_mismatch += 1;
-        // That tells it: what it offered is not what its own disk has.
+        // The refusal tells the peer that its disk holds other content than it offered.
         self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
         let peer = session.peer;
         self.out.event(TransferEvent::ArrivalFailed { incoming });
         if let Some(peer) = peer {
-            // To the one who offers it, a piece is a file of its own.
-            self.charge_with(now, peer, key, key);
+            // Blame counts by file. An offered piece counts as a file of its own.
+            self.ban_for(now, peer, key, key);
         }
     }
 

@@ -1,11 +1,11 @@
-//! Blame: which peers sent content that does not verify, for which file, and until when they are not asked for it.
+//! Blame: which peers sent content that does not verify, for which file, and until when they are banned.
 //!
-//! One bad chunk is no proof of ill will: disks rot, and files are edited in place. So blame falls on a peer's copy of one
-//! file first, for minutes, and doubles with each further offence. Only a peer that sends bad content for several files
-//! within a window is shunned altogether, again for minutes first. Time alone forgives: content that verifies costs a
-//! hostile peer nothing, so it earns nothing.
+//! One bad chunk is no evidence of malice: disks rot, and files are edited in place. So a ban first covers one file of the peer
+//! for minutes, and doubles with each further offence. Only a peer that sends bad content for several files within a window is
+//! *shunned*: banned from everything, again for minutes first. Only time lifts a ban. Content that verifies costs a hostile peer
+//! nothing, so it redeems nothing.
 //!
-//! A peer is its proven identity. One that takes a new identity begins anew, and so does what it can do: one bad chunk.
+//! A peer is its authenticated identity. A new identity starts without blame, but can only send one bad chunk before it is banned.
 
 use super::Timing;
 use crate::id::{Key, NodeId};
@@ -13,23 +13,23 @@ use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use std::collections::BTreeMap;
 
-/// Files with bad content within the window of [`Timing::ban_window`], from which on a peer is shunned for everything.
+/// A peer with bad content for this many files within [`Timing::ban_window`] is shunned.
 const FILES_SHUN: usize = 3;
-/// Files that are remembered for one peer; the offence longest ago gives way.
+/// Files that are remembered for one peer. The oldest offence gives way.
 const FILES_MAX: usize = 8;
 
 const _: () = assert!(FILES_MAX >= FILES_SHUN, "as many files must be remembered as are counted");
 
-/// A peer that is not asked for a file, or not for anything.
+/// A ban of a peer from a file, or from everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ban {
-    /// Who.
+    /// The peer.
     pub peer: Contact,
-    /// The file; `None` is all of them, and then no stream to the peer is opened or kept.
+    /// The file; `None` is everything, and then no stream to the peer is opened or kept.
     pub file: Option<Key>,
     /// When it ends.
     pub until: Instant,
-    /// How often in a row it was imposed.
+    /// The number of offences in a row.
     pub times: u32,
 }
 
@@ -55,7 +55,7 @@ struct Offence {
 }
 
 impl Offence {
-    /// One offence more: the ban is twice as long as the one before, unless that ended long ago.
+    /// One more offence. Its ban is twice as long as the one before, unless that is forgotten.
     fn again(before: Option<Offence>, now: Instant, timing: &Timing) -> Offence {
         let before = before.filter(|offence| !offence.is_forgotten(now, timing));
         let times = before.map_or(0, |offence| offence.times).saturating_add(1);
@@ -83,13 +83,13 @@ impl Offender {
 }
 
 impl Blame {
-    /// Nobody is to blame. At most so many peers are remembered.
+    /// No blame yet. At most `peers_max` peers are remembered.
     pub(super) fn new(peers_max: usize) -> Blame {
         Blame { peers_max, peers: BTreeMap::new(), next_end: None }
     }
 
-    /// A peer sent content that is not a piece of this file. Says the ban that follows: for the file, or for everything.
-    /// While a ban for the file lasts, what was on its way before it counts no more.
+    /// A peer sent content for this file that does not verify. Returns the ban that follows: from the file, or from everything.
+    /// While a ban from the file is in force, further bad content was already on its way and does not count.
     pub(super) fn note(&mut self, now: Instant, timing: &Timing, peer: Contact, file: Key) -> Ban {
         self.forget(now, timing);
         if !self.peers.contains_key(&peer.id) {
@@ -119,20 +119,20 @@ impl Blame {
         Ban { peer, file, until: offence.until, times: offence.times }
     }
 
-    /// Whether a peer is not asked for a file.
+    /// Whether a peer is banned from a file.
     pub(super) fn is_banned(&self, now: Instant, peer: &NodeId, file: &Key) -> bool {
         let Some(offender) = self.peers.get(peer) else { return false };
         let offences = offender.files.get(file).into_iter().chain(&offender.all);
         offences.into_iter().any(|offence| now < offence.until)
     }
 
-    /// Whether a peer is shunned for everything.
+    /// Whether a peer is banned from everything.
     pub(super) fn is_shunned(&self, now: Instant, peer: &NodeId) -> bool {
         let all = self.peers.get(peer).and_then(|offender| offender.all);
         all.is_some_and(|offence| now < offence.until)
     }
 
-    /// The bans that hold, in the order of the peers.
+    /// The bans that are in force, in the order of the peers' ids.
     pub(super) fn bans(&self, now: Instant) -> impl Iterator<Item = Ban> {
         self.peers.values().flat_map(move |offender| {
             let hold = offender.offences().filter(move |(_, offence)| now < offence.until);
@@ -145,7 +145,7 @@ impl Blame {
         })
     }
 
-    /// Lifts the bans of one peer, or of all, and forgets what they were for. Says how many there were.
+    /// Lifts the bans of one peer, or of all, and forgets the offences. Returns the number of bans lifted.
     pub(super) fn forgive(&mut self, now: Instant, peer: Option<&NodeId>) -> usize {
         let theirs = |ban: &Ban| peer.is_none_or(|peer| ban.peer.id == *peer);
         let lifted = self.bans(now).filter(theirs).count();
@@ -159,7 +159,7 @@ impl Blame {
         self.next_end
     }
 
-    /// Takes note of the time: true when a ban has ended since the last call.
+    /// Advances the time. Returns whether a ban has ended since the last call.
     pub(super) fn has_ended(&mut self, now: Instant) -> bool {
         let ended = self.next_end.is_some_and(|at| at <= now);
         if ended {
@@ -180,7 +180,7 @@ impl Blame {
         });
     }
 
-    /// The peer whose last ban ends first gives its place up.
+    /// Forgets the peer whose last ban ends first, while there is no place for another.
     fn make_room(&mut self) {
         while self.peers.len() >= self.peers_max {
             let first = self.peers.iter().min_by_key(|(_, offender)| offender.last_end()).map(|(id, _)| *id);
@@ -233,7 +233,7 @@ mod tests {
         for (times, minutes) in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 32), (6, 60), (7, 60)] {
             let ban = blame.note(now, &timing, peer(1), file(1));
             assert_eq!((ban.times, ban.until.since(now).as_secs()), (times, minutes * 60));
-            // What was on its way already is no further offence.
+            // Content that was on its way already is no further offence.
             assert_eq!(blame.note(now + Duration::from_secs(1), &timing, peer(1), file(1)), ban);
             now = ban.until;
         }
@@ -252,11 +252,11 @@ mod tests {
         assert!(blame.is_banned(after(3), &peer(1).id, &file(99)));
         let ban = blame.note(after(200), &timing, peer(1), file(4));
         assert_eq!((ban.file, ban.times, ban.until), (None, 2, after(440)));
-        assert_eq!(blame.bans(after(201)).count(), 2, "for everything, and for the file");
+        assert_eq!(blame.bans(after(201)).count(), 2, "from everything, and from the file");
     }
 
     #[test]
-    fn three_files_in_as_many_windows_are_bad_luck() {
+    fn offences_for_three_files_in_three_windows_do_not_shun() {
         let (mut blame, timing) = (Blame::new(4), Timing::default());
         for number in 0..9 {
             let at = START + timing.ban_window * u32::from(number) / 2;
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_peers_nor_files_are_remembered_without_bound_and_the_worst_stay() {
+    fn blame_is_bounded_in_peers_and_files_and_keeps_the_longest_bans() {
         let (mut blame, timing) = (Blame::new(16), Timing::default());
         for number in 0..4 {
             blame.note(START, &timing, peer(0), file(number));
@@ -288,7 +288,7 @@ mod tests {
             blame.note(after(u64::from(number) / 100), &timing, peer(number), file(1));
         }
         assert_eq!(blame.peers.len(), 16);
-        assert!(blame.is_shunned(after(10), &peer(0).id), "others do not push it out");
+        assert!(blame.is_shunned(after(10), &peer(0).id), "peers with fewer offences must not displace it");
         for number in 0..=255 {
             blame.note(after(11), &timing, peer(0), file(number));
         }

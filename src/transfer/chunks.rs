@@ -1,4 +1,4 @@
-//! The chunks of one download: which are here, which have been asked for, how rare each is among the sources.
+//! The chunks of one download: which are here, which are requested, and how rare each is among the sources.
 
 use crate::id::Key;
 use crate::io::{Place, Sink, StreamId};
@@ -8,7 +8,7 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One bit for each chunk.
+/// A bit set with one bit for each chunk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Bits {
     words: Vec<u64>,
@@ -24,7 +24,7 @@ impl Bits {
         self.words.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 
-    /// Sets or clears bit `index` and tells whether that changed it.
+    /// Sets or clears bit `index`. Returns whether the bit changed.
     pub(super) fn put(&mut self, index: u32, value: bool) -> bool {
         let changes = self.get(index) != value;
         if let (true, Some(word)) = (changes, self.words.get_mut(index as usize / 64)) {
@@ -33,12 +33,12 @@ impl Bits {
         changes
     }
 
-    /// How many bits are set.
+    /// The number of set bits.
     pub(super) fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Sets the bits that are set in `others`.
+    /// Sets every bit that is set in `others`.
     pub(super) fn join(&mut self, others: &Bits) {
         self.words.iter_mut().zip(&others.words).for_each(|(word, other)| *word |= other);
     }
@@ -70,13 +70,13 @@ fn mix(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// A stream over which a chunk has been asked for.
+/// A request for a chunk, and the stream that it was sent over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Owner {
     pub(super) stream: StreamId,
     pub(super) request: u32,
     pub(super) asked: Instant,
-    /// Its content is coming.
+    /// Whether its content is arriving.
     pub(super) receiving: bool,
 }
 
@@ -91,40 +91,40 @@ pub(super) struct Chunks {
     prefix: u32,
     asked: Bits,
     in_flight: BTreeMap<u32, Vec<Owner>>,
-    /// How many connected sources have each chunk.
+    /// The number of connected sources that have each chunk.
     rarity: Vec<u16>,
-    /// Where the search for the next chunk starts, so that downloads of the same file differ.
+    /// Where the search for the next chunk starts. Random, so that downloads of the same file differ.
     start: u32,
-    /// How many of the peers that fetch the same file are to fetch each chunk sooner than this node. Empty when there are
-    /// none.
+    /// For each chunk, the number of co-downloaders that rank before this node: they fetch the chunk sooner. Empty when there are
+    /// no co-downloaders.
     turns: Vec<u8>,
-    /// Chunks that are to come first, in their order, however common they are: that many from the first missing one on.
+    /// How many chunks from the first missing one on are requested in order, before rare ones.
     ahead: u32,
-    /// Chunks from this one on are not asked for yet.
+    /// Chunks from this index on may not be requested yet.
     edge: u32,
-    /// No chunk that has still to be asked for is cheaper than this: see [`cost`](Chunks::cost).
+    /// A lower bound of the [`cost`](Chunks::cost) of every chunk that is still to be requested.
     floor: (u16, u8),
 }
 
-/// Where chunks go.
+/// Where verified chunks are written.
 #[derive(Clone, Debug)]
 enum Target {
     /// Each to its place in one file.
     File(Place),
-    /// Each into a file of its own, from which it is read and removed. This is the number of the window.
+    /// Each into a file of its own, from which the reader takes it. This is the number of the window.
     Window(u64),
 }
 
-/// Bytes that come in their order when somebody reads the file while it arrives.
+/// Bytes that are requested in order when the file is read while it arrives.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
 
 impl Chunks {
-    /// The chunks of `manifest`, of which `have` are here. `start` is any number.
+    /// The chunks of `manifest`, of which those in `have` are here. `start` is any number.
     pub(super) fn new(manifest: Arc<Manifest>, place: Place, have: &[bool], start: u64) -> Self {
         Chunks::into_target(manifest, Target::File(place), have, start)
     }
 
-    /// The chunks of `manifest` that pass through a window in their order, of which those before `edge` may be asked for.
+    /// The chunks of `manifest` that pass through a window in order. Those before `edge` may be requested.
     pub(super) fn in_window(manifest: Arc<Manifest>, window: u64, have: &[bool], edge: u32) -> Self {
         let mut chunks = Chunks::into_target(manifest, Target::Window(window), have, 0);
         chunks.ahead = u32::MAX;
@@ -168,7 +168,7 @@ impl Chunks {
         self.bytes_have
     }
 
-    /// Bytes from the start that are here without a gap.
+    /// Bytes from the start of the file that are here, without a gap.
     pub(super) fn prefix(&self) -> u64 {
         self.manifest.chunk_offset(self.prefix).min(self.manifest.length())
     }
@@ -185,17 +185,17 @@ impl Chunks {
         self.manifest.keys().get(index as usize).copied()
     }
 
-    /// What a chunk is when it stands alone.
+    /// The kind of content that a chunk of this file is on its own.
     pub(super) fn content(&self) -> Content {
         if self.manifest.is_single() { Content::File } else { Content::Chunk }
     }
 
-    /// Whether the chunks pass through a window: none of them stays here, so none is offered to others.
+    /// Whether the chunks pass through a window. They do not stay here, so they are not offered to peers.
     pub(super) fn is_windowed(&self) -> bool {
         matches!(self.target, Target::Window(_))
     }
 
-    /// Where a chunk goes.
+    /// Where a chunk is written.
     pub(super) fn sink(&self, index: u32) -> Sink {
         let (length, hash_as) = (self.manifest.chunk_length(index), self.manifest.hash_as(index));
         match &self.target {
@@ -209,12 +209,12 @@ impl Chunks {
         }
     }
 
-    /// Chunks before `edge` may be asked for from now on.
+    /// Moves the edge forward: chunks before `edge` may be requested from now on.
     pub(super) fn advance(&mut self, edge: u32) {
         self.edge = self.edge.max(edge);
     }
 
-    /// The bits of word `i` whose chunks may be asked for.
+    /// The bits of word `i` whose chunks may be requested.
     fn open_word(&self, i: usize) -> u64 {
         match self.edge.saturating_sub(i as u32 * 64) {
             64.. => u64::MAX,
@@ -222,7 +222,7 @@ impl Chunks {
         }
     }
 
-    /// Notes that a source has a chunk, or has it no more.
+    /// Counts a source as one that has a chunk, or no longer has it.
     pub(super) fn count_source(&mut self, index: u32, has: bool) {
         if let Some(rarity) = self.rarity.get_mut(index as usize) {
             *rarity = if has { rarity.saturating_add(1) } else { rarity.saturating_sub(1) };
@@ -230,26 +230,26 @@ impl Chunks {
         }
     }
 
-    /// Whether a source with these chunks has any that is missing here and may be asked for.
+    /// Whether a source with these chunks has any that is missing here and may be requested.
     pub(super) fn lacks_of(&self, has: &Bits) -> bool {
         let words = has.words.iter().zip(&self.have.words).enumerate();
         words.into_iter().any(|(i, (has, have))| has & !have & self.open_word(i) != 0)
     }
 
-    /// Whether a source with these chunks has any that has still to be asked for.
+    /// Whether a source with these chunks has any that is still to be requested.
     pub(super) fn unasked_of(&self, has: &Bits) -> bool {
         self.unasked_words(has).any(|(_, word)| word != 0)
     }
 
-    /// The file is read from the start while it arrives: what is read next comes first, and only then what is rare.
+    /// The file is read from the start while it arrives: the chunks that are read next come first, then the rare ones.
     pub(super) fn read_ahead(&mut self) {
         self.start = 0;
         self.ahead = (READ_AHEAD_BYTES / self.manifest.chunk_bytes()).max(2) as u32;
     }
 
-    /// Says who fetches the same file. Each chunk has an order among all of them that everybody computes alike, so that
-    /// they take different chunks from a source that has all, without a word: the chunks that are this node's turn come
-    /// first, then those that it is second for, and so on.
+    /// Divides the file among co-downloaders. Rendezvous hashing gives each chunk an order of all of them that every node computes
+    /// alike. So they request different chunks from a source that has all, without coordination: a node requests first the
+    /// chunks for which it ranks first, then those for which it ranks second, and so on.
     pub(super) fn share_among(&mut self, own: u64, others: &[u64]) {
         let turn = |index: u32| {
             let chunk = mix(u64::from(index));
@@ -260,8 +260,8 @@ impl Chunks {
         self.turns = if others.is_empty() { Vec::new() } else { (0..self.count()).map(turn).collect() };
     }
 
-    /// The chunk to ask a source for that has these: the one that is read next, else the rarest, among equals that of which
-    /// it is this node's turn, then the first from the start. What is `spared` is left to others.
+    /// The chunk to request from a source that has `has`. The chunk that is read next comes first. Then the rarest; among equally
+    /// rare ones the one for which this node ranks best; then the first from `start` on. Chunks in `spared` are left out.
     pub(super) fn pick(&mut self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
         let urgent = self.prefix..self.prefix.saturating_add(self.ahead).min(self.edge);
         if let Some(index) = urgent.into_iter().find(|&index| has.get(index) && self.is_unasked(index)) {
@@ -274,7 +274,7 @@ impl Chunks {
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, index));
                 if cost <= self.floor {
-                    // No need to look at all the others, of which a large file has thousands.
+                    // No chunk is cheaper. A large file has thousands, so the search ends here.
                     return Some(index);
                 }
             }
@@ -286,12 +286,12 @@ impl Chunks {
         Some(index)
     }
 
-    /// What is asked for first has the least of this: how many have it, and how many are to fetch it sooner.
+    /// The order of requests, least first: the number of sources that have the chunk, then the co-downloaders that rank first.
     fn cost(&self, index: u32) -> (u16, u8) {
         (self.rarity.get(index as usize).copied().unwrap_or(0), self.turn(index))
     }
 
-    /// The chunks in a range that a source with these chunks can be asked for.
+    /// The chunks in a range that may be requested from a source with these chunks.
     fn candidates<'a>(
         &'a self,
         has: &'a Bits,
@@ -307,12 +307,12 @@ impl Chunks {
             .filter(move |index| range.contains(index))
     }
 
-    /// How many others are to fetch a chunk sooner than this node.
+    /// The number of co-downloaders that rank before this node for a chunk.
     pub(super) fn turn(&self, index: u32) -> u8 {
         self.turns.get(index as usize).copied().unwrap_or(0)
     }
 
-    /// Whether a source with these chunks has all that has still to be asked for.
+    /// Whether a source with these chunks has every chunk that is still to be requested.
     fn is_all_unasked(&self, has: &Bits) -> bool {
         let lacks = |i: usize| {
             (0..64).any(|bit| {
@@ -330,7 +330,7 @@ impl Chunks {
         !self.have.get(index) && !self.asked.get(index)
     }
 
-    /// Whether a source with these chunks has all of the file.
+    /// Whether a source with these chunks has the whole file.
     pub(super) fn is_all(&self, has: &Bits) -> bool {
         has.count() >= self.count()
     }
@@ -341,12 +341,12 @@ impl Chunks {
         u64::from(lacking.sum::<u32>()) * self.manifest.chunk_bytes()
     }
 
-    /// Missing chunks that may be asked for, that nobody connected has and nobody was asked for.
+    /// Missing chunks that may be requested, that no connected source has, and that are not requested.
     pub(super) fn orphans(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.edge).filter(|&i| !self.have.get(i) && !self.asked.get(i) && self.rarity[i as usize] == 0)
     }
 
-    /// Missing chunks.
+    /// The hashes of the missing chunks.
     pub(super) fn missing_keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0..self.count())
             .zip(self.manifest.keys())
@@ -354,14 +354,14 @@ impl Chunks {
             .map(|(_, key)| *key)
     }
 
-    /// Notes that a chunk was asked for.
+    /// Enters a request for a chunk.
     pub(super) fn ask(&mut self, index: u32, owner: Owner) {
         debug_assert!(self.is_missing(index));
         self.asked.put(index, true);
         self.in_flight.entry(index).or_default().push(owner);
     }
 
-    /// Notes that a request for a chunk ended without it.
+    /// Removes a request that ended without the chunk.
     pub(super) fn release(&mut self, index: u32, stream: StreamId, request: u32) {
         if let Some(owners) = self.in_flight.get_mut(&index) {
             owners.retain(|owner| (owner.stream, owner.request) != (stream, request));
@@ -378,7 +378,7 @@ impl Chunks {
         self.in_flight.get_mut(&index).map(Vec::as_mut_slice).unwrap_or_default()
     }
 
-    /// Notes that a chunk is here; tells which requests for it are left over.
+    /// Enters a chunk that is here. Returns the requests for it that are left over.
     pub(super) fn done(&mut self, index: u32) -> Vec<Owner> {
         if self.have.put(index, true) {
             self.missing -= 1;
@@ -391,7 +391,7 @@ impl Chunks {
         self.in_flight.remove(&index).unwrap_or_default()
     }
 
-    /// Notes that a chunk is not here after all.
+    /// Enters that a chunk is missing after all.
     pub(super) fn lose(&mut self, index: u32) {
         if index < self.count() && self.have.put(index, false) {
             self.missing += 1;
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chunk_that_is_picked_is_the_best_of_all_whatever_happened_before() {
+    fn the_picked_chunk_always_has_the_least_cost() {
         let mut rng = crate::rng::Rng::new([5; 32]);
         let mut chunks = chunks(200, &[], 77);
         let mut sources = [all(200), Bits::new(200), Bits::new(200)];
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_next_comes_before_what_is_rare() {
+    fn chunks_that_are_read_next_come_before_rare_ones() {
         let mut chunks = chunks(100, &[true, false, true], 50);
         chunks.read_ahead();
         let everything = all(100);
@@ -527,7 +527,7 @@ mod tests {
             let owner = Owner { stream: StreamId(1), request: index, asked: Instant::ZERO, receiving: false };
             chunks.ask(index, owner);
         }
-        // 64 chunks of 256 KiB from the first that is missing on, then the one that nobody else has.
+        // First 64 chunks of 256 KiB from the first missing one on, then the one that no other source has.
         assert_eq!(chunks.pick(&everything, None), Some(99));
     }
 
@@ -547,7 +547,7 @@ mod tests {
         }
         assert_eq!((chunks.pick(&everything, None), chunks.unasked_of(&everything)), (None, false));
         (62..65).for_each(|index| drop(chunks.done(index)));
-        assert!(!chunks.lacks_of(&everything), "what is past the edge is not lacking");
+        assert!(!chunks.lacks_of(&everything), "chunks past the edge do not count as lacking");
         assert_eq!(chunks.orphans().next(), None);
         everything.ones().for_each(|index| chunks.count_source(index, false));
         chunks.advance(130);
@@ -556,13 +556,17 @@ mod tests {
         chunks.advance(100);
         chunks.ask(65, owner(65));
         chunks.release(65, StreamId(1), 65);
-        assert_eq!(chunks.pick(&everything, None), Some(65), "what did not come is asked for again first");
+        assert_eq!(
+            chunks.pick(&everything, None),
+            Some(65),
+            "a chunk that was released is requested again first"
+        );
         let sink = chunks.sink(65);
         assert_eq!((sink.place, sink.offset), (Place::Window { window: 7, chunk: 65 }, 0));
     }
 
     #[test]
-    fn what_is_there_already_counts_and_the_last_chunk_is_short() {
+    fn present_chunks_count_and_the_last_chunk_is_short() {
         let mut chunks = chunks(3, &[true, false, true], 0);
         assert_eq!((chunks.missing(), chunks.prefix()), (1, CHUNK_BYTES_MIN));
         assert_eq!(chunks.bytes_have(), CHUNK_BYTES_MIN + 5);

@@ -1,4 +1,4 @@
-//! Why streams are closed, and whether that speaks against the peer.
+//! Why this node closes a stream, and whether the peer is blamed for it.
 
 use crate::wire::Refused;
 
@@ -9,50 +9,62 @@ pub(super) enum CloseReason {
     Malformed(Refused),
     /// The handshake failed.
     Handshake(HandshakeError),
-    /// A frame that is well-formed and has no place in what is going on.
+    /// A well-formed frame that the state of the stream does not allow.
     Unexpected,
     /// The handshake took too long.
     HandshakeSilent,
-    /// Nothing has happened on the stream for long.
+    /// Nothing has moved on the stream for too long.
     Idle,
-    /// A piece that was asked for makes no progress.
+    /// A requested piece makes no progress.
     Stalled,
-    /// Content goes too slowly, either way.
+    /// Content moves too slowly, in either direction.
     Slow,
     /// The other end does not read.
     Unread,
-    /// The content of an accepted offer does not come.
+    /// The content of an accepted offer does not arrive.
     OfferSilent,
-    /// An offer of this node is not answered.
+    /// The peer does not answer an offer of this node.
     PushSilent,
     /// The peer is banned from everything.
     Shunned,
-    /// Another source brings the same piece sooner.
+    /// Another source sends the same piece sooner.
     Overtaken,
-    /// A piece is coming for a download that has ended.
+    /// A piece is arriving for a download that has ended.
     Withdrawn,
-    /// Others need the place, and nothing is going on here.
+    /// The stream is idle, and another needs its place.
     Displaced,
-    /// Others need the place, and the other end has not proven its identity.
-    UnprovenDisplaced,
-    /// Others need the place, and the other end's party has the most streams.
+    /// The other end has not authenticated itself, and another stream needs the place.
+    UnauthenticatedDisplaced,
+    /// The other end's party has the most streams, and another party needs a place.
     Crowded,
     /// The peer has opened a newer stream.
     Surplus,
-    /// What came could not be written here.
+    /// This node could not write what arrived.
     SinkFailed,
-    /// What was promised could not be read here.
+    /// This node could not read what it had begun to send.
     SendFailed,
 }
 
 impl CloseReason {
-    /// Whether the peer is asked later than others for what it still owed over the stream.
+    /// Whether this counts as a failure of the peer: a download that still waited for it asks it later than others.
     pub(super) fn blames_peer(self) -> bool {
         use CloseReason::*;
         match self {
             Withdrawn | Displaced | Crowded | Surplus | SinkFailed => false,
-            Malformed(_) | Handshake(_) | Unexpected | HandshakeSilent | Idle | Stalled | Slow | Unread
-            | OfferSilent | PushSilent | Shunned | Overtaken | UnprovenDisplaced | SendFailed => true,
+            Malformed(_)
+            | Handshake(_)
+            | Unexpected
+            | HandshakeSilent
+            | Idle
+            | Stalled
+            | Slow
+            | Unread
+            | OfferSilent
+            | PushSilent
+            | Shunned
+            | Overtaken
+            | UnauthenticatedDisplaced
+            | SendFailed => true,
         }
     }
 }
@@ -66,9 +78,9 @@ pub(super) enum HandshakeError {
     OwnKey,
     /// The other end is another node than the one that was dialled.
     Identity,
-    /// The proof does not fit.
+    /// The signature does not verify.
     Signature,
-    /// A frame came out of turn.
+    /// A frame out of order.
     Order,
 }
 
@@ -77,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_not_blamed_for_what_this_node_needed_or_failed_to_write() {
+    fn a_peer_is_not_blamed_for_closes_that_this_node_caused() {
         use CloseReason::*;
         for reason in [Withdrawn, Displaced, Crowded, Surplus, SinkFailed] {
             assert!(!reason.blames_peer(), "{reason:?}");

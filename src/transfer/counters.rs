@@ -17,15 +17,15 @@ counters! {
         frame_kind = "frame_kind",
         /// Frames with an authentication that is unknown or not allowed.
         frame_auth = "frame_auth",
-        /// Frames with a reserved bit that is set.
+        /// Frames with an unknown or disallowed authentication.
         frame_reserved = "frame_reserved",
         /// Frames with a value that no node would send.
         frame_value = "frame_value",
-        /// Frames whose sender is another node than it says, or this node.
+        /// Frames whose sender is another node than it claims to be, or this node itself.
         frame_sender = "frame_sender",
-        /// Frames whose signature does not fit.
+        /// Frames whose signature does not verify.
         frame_signature = "frame_signature",
-        /// Frames that are well-formed and have no place in what is going on.
+        /// Well-formed frames that the state of the stream does not allow.
         frame_unexpected = "frame_unexpected",
         /// Handshakes with a node of another network.
         handshake_network = "handshake_network",
@@ -33,9 +33,9 @@ counters! {
         handshake_self = "handshake_self",
         /// Handshakes with another node than the one that was dialled.
         handshake_identity = "handshake_identity",
-        /// Handshakes whose proof does not fit.
+        /// Handshakes whose signature does not verify.
         handshake_signature = "handshake_signature",
-        /// Handshakes with a frame out of turn.
+        /// Handshakes with a frame out of order.
         handshake_order = "handshake_order",
         /// Handshakes that took too long.
         handshake_silent = "handshake_silent",
@@ -43,35 +43,35 @@ counters! {
         stream_accepted = "stream_accepted",
         /// Streams that this node opened.
         stream_connected = "stream_connected",
-        /// Streams whose other end proved its identity.
+        /// Streams whose other end authenticated itself.
         stream_proven = "stream_proven",
-        /// Streams that found no place.
+        /// Streams refused for want of a place.
         stream_refused = "stream_refused",
         /// Streams that broke or that the other end closed.
         stream_closed = "stream_closed",
-        /// Streams closed because nothing happened on them.
+        /// Streams closed because they were idle.
         stream_idle = "stream_idle",
-        /// Streams closed because a piece that was asked for made no progress.
+        /// Streams closed because a requested piece made no progress.
         stream_stalled = "stream_stalled",
-        /// Streams closed because content went too slowly.
+        /// Streams closed because content moved too slowly.
         stream_slow = "stream_slow",
         /// Streams closed because the other end did not read.
         stream_unread = "stream_unread",
-        /// Streams closed because a piece was coming for a download that had ended.
+        /// Streams closed because a piece was arriving for a download that had ended.
         stream_withdrawn = "stream_withdrawn",
-        /// Streams closed because another source brought the same piece sooner.
+        /// Streams closed because another source sent the same piece sooner.
         stream_overtaken = "stream_overtaken",
-        /// Streams closed to make room for others.
+        /// Idle streams closed to make room for others.
         stream_displaced = "stream_displaced",
-        /// Streams closed because their party had the most of them.
+        /// Streams closed because their party had the most streams.
         stream_crowded = "stream_crowded",
         /// Streams closed because the peer had opened a newer one.
         stream_surplus = "stream_surplus",
-        /// Streams closed before the proof to make room for others.
+        /// Streams closed before they were authenticated, to make room for others.
         unproven_displaced = "unproven_displaced",
-        /// Streams closed because content could not be written.
+        /// Streams closed because this node could not write content.
         sink_failed = "sink_failed",
-        /// Streams closed because content could not be read.
+        /// Streams closed because this node could not read content.
         send_failed = "send_failed",
         /// Streams closed because the peer is banned from everything.
         peer_shunned = "peer_shunned",
@@ -79,71 +79,71 @@ counters! {
         dial_failed = "dial_failed",
         /// Requests of peers for pieces that are not here.
         request_refused = "request_refused",
-        /// Requests of peers refused because they had too many.
+        /// Requests of peers refused because the peer had too many.
         request_busy = "request_busy",
-        /// Requests of peers refused because others came first for too long.
+        /// Requests of peers refused because they waited too long for a slot.
         request_choked = "request_choked",
-        /// Requests of this node that a busy peer refused.
+        /// Requests of this node that a peer refused because it was busy.
         source_busy = "source_busy",
         /// Requests of this node that a peer refused for another reason.
         source_refused = "source_refused",
-        /// Pieces of wrong content that peers sent.
+        /// Pieces from peers that do not verify.
         source_bad = "source_bad",
-        /// Chunks that came and verified.
+        /// Chunks that arrived and verify.
         chunk_received = "chunk_received",
         /// Chunks that another program may have changed while they were written.
         chunk_doubtful = "chunk_doubtful",
-        /// Chunks asked of a second source because the first made no progress.
+        /// Chunks requested from a second source because the first made no progress.
         chunk_asked_again = "chunk_asked_again",
-        /// Chunks asked of another source because many others came before them.
+        /// Chunks requested from another source because too many others were before them.
         chunk_asked_elsewhere = "chunk_asked_elsewhere",
-        /// Pieces that came and that nothing needed any more.
+        /// Pieces that arrived and were not needed any more.
         block_unneeded = "block_unneeded",
-        /// Offers of pieces that no file has.
+        /// Offers of pieces that no file can have.
         offer_invalid = "offer_invalid",
-        /// Offers of pieces of which the peer last sent other content.
+        /// Offers of pieces for which the peer last sent other content.
         offer_banned = "offer_banned",
-        /// Offers refused because the peer had too many under way.
+        /// Offers of peers refused because the peer had too many under way.
         offer_busy = "offer_busy",
         /// Offers that the node refused.
         offer_refused = "offer_refused",
-        /// Streams closed because an accepted offer was not followed by its content.
+        /// Streams closed because the content of an accepted offer did not arrive.
         offer_silent = "offer_silent",
-        /// Offered pieces that came and verified.
+        /// Offered pieces that arrived and verify.
         offer_arrived = "offer_arrived",
-        /// Offered pieces that came and were other content.
+        /// Offered pieces that arrived and do not verify.
         offer_mismatch = "offer_mismatch",
-        /// Copies that other nodes have.
+        /// Copies that other nodes have made durable.
         push_done = "push_done",
         /// Copies that failed.
         push_failed = "push_failed",
         /// Streams closed because an offer of this node was not answered.
         push_silent = "push_silent",
-        /// Questions of peers about copies.
+        /// Inspections by peers.
         inspect_asked = "inspect_asked",
-        /// Questions about copies that were answered.
+        /// Inspections of this node that were answered.
         inspect_done = "inspect_done",
-        /// Questions about copies that were not.
+        /// Inspections of this node that were not answered.
         inspect_failed = "inspect_failed",
-        /// Announcements of peers that they follow a file, or no longer do, which were known.
+        /// Messages of peers that they follow a file, or no longer do, that changed nothing.
         follow_repeated = "follow_repeated",
-        /// Announcements of peers that they follow a file, over their bound.
+        /// Messages of peers that they follow a file, over the bound.
         follow_refused = "follow_refused",
-        /// Contacts of peers for a file that this node does not follow there.
+        /// Sources that peers named for a file that this node does not follow there.
         sources_unasked = "sources_unasked",
         /// Reports to peers that a piece does not verify.
         report_sent = "report_sent",
         /// Reports of peers that a piece does not verify.
         report_received = "report_received",
-        /// Reports of peers about pieces that were not sent to them lately.
+        /// Reports of peers about pieces that were not sent to them recently.
         report_unfounded = "report_unfounded",
-        /// Reports of peers over their bound.
+        /// Reports of peers over the bound.
         report_over_budget = "report_over_budget",
     }
 }
 
 impl TransferCounters {
-    /// The count of streams closed for this reason.
+    /// The counter of streams closed for this reason.
     pub(super) fn closed(&mut self, reason: CloseReason) -> &mut u64 {
         match reason {
             CloseReason::Malformed(refused) => self.malformed(refused),
@@ -160,7 +160,7 @@ impl TransferCounters {
             CloseReason::Overtaken => &mut self.stream_overtaken,
             CloseReason::Withdrawn => &mut self.stream_withdrawn,
             CloseReason::Displaced => &mut self.stream_displaced,
-            CloseReason::UnprovenDisplaced => &mut self.unproven_displaced,
+            CloseReason::UnauthenticatedDisplaced => &mut self.unproven_displaced,
             CloseReason::Crowded => &mut self.stream_crowded,
             CloseReason::Surplus => &mut self.stream_surplus,
             CloseReason::SinkFailed => &mut self.sink_failed,

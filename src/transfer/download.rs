@@ -1,4 +1,4 @@
-//! One download: its sources and how far each of them has been asked.
+//! One download: its sources, and what each of them has been asked.
 
 use super::Timing;
 use super::chunks::{Bits, Chunks};
@@ -10,70 +10,70 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts to connect after the first.
 const RETRIES_MAX: u8 = 2;
-/// Connected sources that have something, beyond which no more are dialled for a root.
+/// Connected and useful sources that are enough for a root: no more are dialled.
 const ROOT_SOURCES: usize = 4;
-/// Connected sources that have something, beyond which no more are dialled for the last few chunks.
+/// Connected and useful sources that are enough for the last few chunks: no more are dialled.
 const SOURCES_MIN: usize = 4;
 
 /// One download.
 pub(super) struct Download {
     pub(super) hash: Key,
     pub(super) phase: Phase,
-    /// Whether others hear of it and take from here what has come: not when it only passes through a window.
+    /// Whether peers may fetch from here what has arrived, and hear of it. False when the file passes through a window.
     pub(super) is_shared: bool,
     pub(super) sources: BTreeMap<NodeId, Source>,
-    /// The peers that fetch the same file, as the order of chunks takes them into account.
-    pub(super) fellows: Vec<NodeId>,
-    /// Sources that sent wrong content and have given their places to others.
+    /// The co-downloaders that the order of chunks takes into account.
+    pub(super) co_downloaders: Vec<NodeId>,
+    /// The number of banned sources whose places others have taken.
     banned_before: u32,
-    /// Somebody was named and found no room: whoever names sources may name it again.
+    /// Whether a source found no room. It may be named again, so the download is not over yet.
     turned_away: bool,
     pub(super) contributors: BTreeSet<NodeId>,
     pub(super) last_progress: Instant,
-    /// More sources are not asked for before this.
+    /// When the node may next be asked for more sources.
     pub(super) needed_at: Instant,
-    /// When to look again, if nothing happens before.
+    /// When to pump the download again, unless something happens before.
     pub(super) wake: Option<Instant>,
 }
 
-/// What is being downloaded.
+/// The phase of a download.
 pub(super) enum Phase {
     /// The piece under the file's own hash.
     Root,
-    /// Nothing: the node prepares the target.
+    /// No request: the node prepares the target.
     Prepare,
-    /// Chunks.
+    /// The chunks.
     Chunks(Chunks),
 }
 
 /// A node that may have some of the file.
 pub(super) struct Source {
     pub(super) contact: Contact,
-    /// Sources are tried in the order of these random numbers.
+    /// A random number. Sources are tried in the order of these numbers.
     pub(super) order: u64,
-    /// Attempts in a row that led to nothing.
+    /// Failures in a row.
     pub(super) failures: u8,
-    /// Not dialled before this.
+    /// When it may next be dialled.
     pub(super) retry_at: Instant,
-    /// Not asked for pieces before this: it was busy.
+    /// When it may next be asked for pieces: it answered that it is busy.
     pub(super) pause: Instant,
     pub(super) banned: bool,
-    /// The source that named it, if one did: nothing proves that there is such a node.
+    /// The source that named it, if one did. That such a node exists is hearsay until it is authenticated.
     pub(super) hearsay: Option<NodeId>,
-    /// Chunks in a row that it said to have and did not give.
+    /// Chunks in a row that it announced and then refused.
     pub(super) denied: u32,
     pub(super) root: RootState,
-    /// The chunks that it is known to have.
+    /// The chunks that it has announced.
     pub(super) has: Bits,
-    /// Where the next question starts; `None` between two rounds of questions.
+    /// The chunk from which the next question starts; `None` between two rounds of questions.
     pub(super) cursor: Option<u32>,
-    /// Questions that it has not answered.
+    /// The number of questions that it has not answered.
     pub(super) questions: u32,
-    /// Whether this round told anything new.
+    /// Whether this round of questions brought anything new.
     pub(super) news: bool,
     /// Whether it has answered a whole round.
     pub(super) asked_once: bool,
-    /// When it is asked again, and how long the wait after that is.
+    /// When the next round starts, and the wait before the round after that.
     pub(super) ask_at: Instant,
     pub(super) ask_delay: Duration,
 }
@@ -108,12 +108,12 @@ impl Source {
         }
     }
 
-    /// Whether there is no point in dialling it.
+    /// Whether it is not dialled any more.
     pub(super) fn given_up(&self) -> bool {
         self.banned || self.failures > RETRIES_MAX
     }
 
-    /// It could not be reached, or broke off while it was needed.
+    /// It could not be reached, or its stream broke while it was needed.
     pub(super) fn fail(&mut self, now: Instant, timing: &Timing) {
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now
@@ -124,12 +124,12 @@ impl Source {
             };
     }
 
-    /// Asks it from the start what it has.
+    /// Starts a round of questions which chunks it has.
     pub(super) fn start_round(&mut self) {
         (self.cursor, self.news) = (Some(0), false);
     }
 
-    /// A round of questions is over: the less it told, the later the next.
+    /// Ends a round of questions. The wait before the next doubles if this one brought nothing new.
     pub(super) fn end_round(&mut self, now: Instant, timing: &Timing) {
         self.ask_delay = match self.news || !self.asked_once {
             true => timing.ask_again,
@@ -139,7 +139,7 @@ impl Source {
         self.ask_at = now + self.ask_delay;
     }
 
-    /// It does not have the root now.
+    /// It answered that it does not have the root.
     pub(super) fn root_not_found(&mut self, now: Instant, timing: &Timing) {
         self.root = RootState::NotFound { again: now + self.ask_delay };
         self.ask_delay = (self.ask_delay * 2).min(timing.ask_again_max);
@@ -153,7 +153,7 @@ impl Download {
             phase,
             is_shared: true,
             sources: BTreeMap::new(),
-            fellows: Vec::new(),
+            co_downloaders: Vec::new(),
             banned_before: 0,
             turned_away: false,
             contributors: BTreeSet::new(),
@@ -177,20 +177,20 @@ impl Download {
         }
     }
 
-    /// Goes on to the chunks: what the sources have is not known yet.
+    /// Enters the phase of chunks. No source has announced any yet.
     pub(super) fn begin(&mut self, chunks: Chunks) {
         for source in self.sources.values_mut() {
             source.has = Bits::new(chunks.count());
             source.asked_once = false;
             source.start_round();
         }
-        self.fellows.clear();
+        self.co_downloaders.clear();
         debug_assert_eq!(self.is_shared, !chunks.is_windowed());
         self.phase = Phase::Chunks(chunks);
     }
 
-    /// Adds a source, in the place of a useless one when there are `sources_max`. One that was given up is tried again
-    /// when that was long ago. `connected` tells who is. False when there is no room.
+    /// Adds a source. When there are `sources_max`, it takes the place of a useless one. A known source that was given up is tried
+    /// again if its retry time has passed. `connected` tells which sources are connected. False when there is no room.
     pub(super) fn add_source(
         &mut self,
         now: Instant,
@@ -238,7 +238,7 @@ impl Download {
         self.sources.remove(id);
     }
 
-    /// What a source has is not known any more: its stream is gone.
+    /// Discards what a source announced, because its stream closed.
     pub(super) fn forget_holdings(&mut self, id: &NodeId) {
         let Some(source) = self.sources.get_mut(id) else { return };
         let count = if let Phase::Chunks(chunks) = &mut self.phase {
@@ -255,7 +255,7 @@ impl Download {
         }
     }
 
-    /// Notes that a source has a chunk, or has it no more.
+    /// Enters that a source has a chunk, or no longer has it.
     pub(super) fn note_holding(&mut self, id: &NodeId, index: u32, has: bool) {
         let (Some(source), Phase::Chunks(chunks)) = (self.sources.get_mut(id), &mut self.phase) else {
             return;
@@ -266,7 +266,7 @@ impl Download {
         }
     }
 
-    /// A source sent wrong content, or has paid for it: it is not asked, or asked anew.
+    /// A ban of a source began or ended. After a ban the source is asked anew.
     pub(super) fn set_banned(&mut self, now: Instant, id: &NodeId, banned: bool) {
         let Some(source) = self.sources.get_mut(id).filter(|source| source.banned != banned) else { return };
         source.banned = banned;
@@ -277,7 +277,7 @@ impl Download {
         self.forget_holdings(id);
     }
 
-    /// Whether a connected source has said that it has nothing of what is missing.
+    /// Whether a connected source has answered that it has none of the missing pieces.
     pub(super) fn is_exhausted(&self, source: &Source) -> bool {
         match &self.phase {
             Phase::Root => matches!(source.root, RootState::NotFound { .. }),
@@ -288,7 +288,7 @@ impl Download {
         }
     }
 
-    /// How many sources that are connected and have something are enough.
+    /// The number of connected and useful sources that are enough.
     pub(super) fn sources_wanted(&self) -> usize {
         match &self.phase {
             Phase::Root => ROOT_SOURCES,
@@ -297,14 +297,13 @@ impl Download {
         }
     }
 
-    /// Whether somebody may still turn out to have what is missing: a source that is being dialled or will be, or
-    /// that has not answered yet.
+    /// Whether a source may still turn out to have missing pieces: it is being dialled or will be, or it has not answered yet.
     pub(super) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
         self.waits_for(connected, |source| !source.given_up())
     }
 
-    /// Whether it is worth waiting for an answer before others are looked for. A source that has not let itself be reached
-    /// at once may be dead for good, and finding that out takes long.
+    /// Whether to wait for the present sources before others are looked for. A source that was not reached within `hope` no longer
+    /// counts: it may be dead, and only the last attempt to dial it will tell.
     pub(super) fn is_hopeful(
         &self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! What the transfer machine says: to the driver, and to the node that it is a part of.
+//! The outputs of the transfer machine: to the driver, and to the node that owns it.
 
 use super::blame::Ban;
 use crate::id::{Key, NodeId};
@@ -12,223 +12,222 @@ use std::sync::Arc;
 
 pub use crate::io::DialId;
 
-/// A download under way, named by the node.
+/// A download under way. The node chooses the number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DownloadId(pub u64);
 
-/// A copy of a piece to another node, named by the node.
+/// A copy of a piece to another node. The node chooses the number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PushId(pub u64);
 
-/// A question to a node about its copies, named by the node.
+/// A question to a node about its copies. The node chooses the number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct InspectId(pub u64);
 
-/// What the driver is to do with streams, in this order.
+/// What the driver does with streams. The order matters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StreamOutput {
-    /// Connect to this node and tell how it went, at `until` at the latest.
+    /// Connect to this node, and report success or failure by `until`.
     Connect {
         /// The attempt.
         dial: DialId,
-        /// Who is expected there.
+        /// The node that is expected there.
         contact: Contact,
-        /// When the attempt has failed unless it has succeeded.
+        /// The deadline: an attempt that has not succeeded by then has failed.
         until: Instant,
     },
     /// Send these bytes.
     Write {
-        /// To whom.
+        /// The stream.
         stream: StreamId,
         /// One frame.
         bytes: Vec<u8>,
     },
-    /// Send this run of a file, all of it: its length has been promised.
+    /// Send all bytes of this extent: their number has been announced to the peer.
     SendFile {
-        /// To whom.
+        /// The stream.
         stream: StreamId,
-        /// What.
+        /// The part of a file.
         extent: Extent,
     },
-    /// The next raw bytes of this stream go there.
+    /// The next raw bytes of this stream go to this sink.
     Sink {
-        /// From whom.
+        /// The stream.
         stream: StreamId,
-        /// Where to.
+        /// The sink.
         sink: Sink,
     },
-    /// Close it. What waits to be written may be dropped, and a sink on it stops where it is.
+    /// Close the stream. The driver may drop unsent bytes, and a sink on the stream ends where it is.
     Close {
-        /// Which.
+        /// The stream.
         stream: StreamId,
     },
 }
 
-/// What the node hears.
+/// What the machine tells the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TransferEvent {
-    /// A peer wants a piece: answer with [`serve`](super::Transfer::serve), soon, for what it asked for after that waits.
+    /// A peer requests a piece: answer with [`serve`](super::Transfer::serve), soon, because the peer's later requests wait for it.
     Wanted {
-        /// Over which stream.
+        /// The stream.
         stream: StreamId,
-        /// Its number for the request.
+        /// The peer's number for the request.
         request: u32,
         /// The piece.
         key: Key,
-        /// Who asks.
+        /// The peer.
         from: NodeId,
     },
-    /// A peer wants to know which of these pieces are here: answer with [`answer`](super::Transfer::answer).
+    /// A peer asks which of these pieces this node has: answer with [`answer`](super::Transfer::answer).
     Asked {
-        /// Over which stream.
+        /// The stream.
         stream: StreamId,
-        /// Its number for the question.
+        /// The peer's number for the question.
         question: u32,
         /// 1 to 128 pieces.
         keys: Vec<Key>,
     },
-    /// A peer wants to know how safe these pieces are: answer with [`inspected`](super::Transfer::inspected).
+    /// A peer asks about the copies of these pieces: answer with [`inspected`](super::Transfer::inspected).
     InspectAsked {
-        /// Over which stream.
+        /// The stream.
         stream: StreamId,
-        /// Its number for the question.
+        /// The peer's number for the question.
         question: u32,
         /// 1 to 64 pieces.
         keys: Vec<Key>,
     },
-    /// A node said what it has of the pieces that it was asked about, or did not.
+    /// An inspection ended: the node answered, or failed to.
     Inspected {
-        /// Which inspection.
+        /// The inspection.
         inspection: InspectId,
-        /// Who.
+        /// The node that was asked.
         target: NodeId,
-        /// One entry for each piece, in their order.
+        /// One entry for each piece, in the order of the question.
         result: Result<Vec<InspectEntry>, InspectError>,
     },
-    /// A peer offers a piece whose form makes sense: answer with [`admit`](super::Transfer::admit).
+    /// A peer offers a piece, and the offer is plausible: answer with [`admit`](super::Transfer::admit).
     Offered {
-        /// Over which stream.
-        stream: StreamId,
-        /// Its number for the offer.
-        request: u32,
-        /// What it offers.
-        offer: Offer,
-        /// Who offers.
-        from: Contact,
-    },
-    /// The bytes of an offered piece begin to come. When there is no room for them, [`Transfer::refuse_arriving`] says so.
-    ///
-    /// [`Transfer::refuse_arriving`]: super::Transfer::refuse_arriving
-    Arriving {
-        /// Over which stream.
-        stream: StreamId,
-        /// Which offer.
-        request: u32,
-        /// Its number.
-        incoming: u64,
-    },
-    /// An offered piece is here and is what was offered. Make it durable, then call
-    /// [`stored`](super::Transfer::stored).
-    Arrived {
-        /// Over which stream.
+        /// The stream.
         stream: StreamId,
         /// The peer's number for the offer.
         request: u32,
-        /// What it is.
+        /// The offer.
         offer: Offer,
-        /// The number of the [`Place::Incoming`] that it is in, unless `bytes` is set.
+        /// The peer.
+        from: Contact,
+    },
+    /// The content of an offered piece begins to arrive. If there is no room for it, call [`Transfer::refuse_arriving`].
+    ///
+    /// [`Transfer::refuse_arriving`]: super::Transfer::refuse_arriving
+    Arriving {
+        /// The stream.
+        stream: StreamId,
+        /// The peer's number for the offer.
+        request: u32,
+        /// The number of its [`Place::Incoming`].
         incoming: u64,
-        /// Manifests and empty files are not in a file: this is their content.
+    },
+    /// An offered piece has arrived and verifies. Make it durable, then call
+    /// [`stored`](super::Transfer::stored).
+    Arrived {
+        /// The stream.
+        stream: StreamId,
+        /// The peer's number for the offer.
+        request: u32,
+        /// The offer.
+        offer: Offer,
+        /// The number of the [`Place::Incoming`] that holds it, unless `bytes` is set.
+        incoming: u64,
+        /// The content, if the piece is a manifest or an empty file: those are not written to a file.
         bytes: Option<Vec<u8>>,
     },
-    /// An offered piece will not arrive, or is not what was offered: discard what is there of it.
+    /// An offered piece will not arrive, or does not verify: discard what was written of it.
     ArrivalFailed {
         /// The number of the [`Place::Incoming`].
         incoming: u64,
     },
-    /// A piece that a peer was sending could not be written. [`ArrivalFailed`](TransferEvent::ArrivalFailed) follows.
+    /// This node could not write a piece that a peer was sending. [`ArrivalFailed`](TransferEvent::ArrivalFailed) follows.
     ArrivalUnwritten {
-        /// What the disk said.
+        /// The disk's error.
         error: DiskError,
     },
-    /// The piece under the file's own hash is here and verified. After a [`Root::File`] there is nothing left to
-    /// download, and the machine has forgotten the download; after a [`Root::Manifest`] it waits for
-    /// [`begin`](super::Transfer::begin).
+    /// The piece under the file's own hash has arrived and verifies. After a [`Root::File`] the download is over, and the
+    /// machine has forgotten it. After a [`Root::Manifest`] the download waits for [`begin`](super::Transfer::begin).
     Root {
-        /// Of which download.
+        /// The download.
         download: DownloadId,
-        /// What it is.
+        /// The root.
         root: Root,
-        /// The file's mode, as the source says: a hint.
+        /// The file's mode as the source reports it: a hint, because no hash covers it.
         mode: Mode,
     },
-    /// A chunk is in its place and verified.
+    /// A chunk is verified and in its place.
     ChunkDone {
-        /// Of which download.
+        /// The download.
         download: DownloadId,
-        /// Which chunk.
+        /// The chunk's index.
         index: u32,
     },
-    /// Every chunk is in its place and verified. The machine has forgotten the download.
+    /// Every chunk is verified and in its place. The machine has forgotten the download.
     Complete {
-        /// Which download.
+        /// The download.
         download: DownloadId,
-        /// How many nodes content came from.
+        /// The number of nodes that sent content.
         sources: u32,
     },
-    /// Nobody who is known and reachable has these pieces.
+    /// No source that is known and reachable has these pieces.
     SourcesNeeded {
-        /// Of which download.
+        /// The download.
         download: DownloadId,
-        /// The file's hash while its root is missing, else its chunks.
+        /// The file's hash while its root is missing, else the hashes of chunks.
         keys: Vec<Key>,
     },
-    /// A download cannot go on. The machine has forgotten it.
+    /// A download failed. The machine has forgotten it.
     DownloadFailed {
-        /// Which download.
+        /// The download.
         download: DownloadId,
-        /// Why.
+        /// The cause.
         error: DownloadError,
     },
-    /// A copy to another node was made, or not.
+    /// A copy to another node succeeded or failed.
     PushDone {
-        /// Which.
+        /// The copy.
         push: PushId,
-        /// To whom.
+        /// Its target.
         target: NodeId,
-        /// How it ended.
+        /// The result.
         result: Result<PushOutcome, PushError>,
     },
-    /// A peer sent wrong content. It is told so, and not asked for the file for a while, or for anything.
+    /// A peer sent wrong content. This node reports it to the peer, and bans the peer from the file or from everything.
     SourceBad {
         /// The ban that follows.
         ban: Ban,
-        /// The file that the piece was asked for, or the piece itself when it was offered.
+        /// The file that the piece was requested for, or the piece itself if it was offered.
         file: Key,
         /// The piece.
         key: Key,
     },
-    /// A peer says that a piece which this node has sent it lately does not verify. Nothing proves that.
+    /// A peer reports that a piece which this node sent to it recently does not verify. The report is not evidence.
     Reported {
-        /// Who says so.
+        /// The peer.
         peer: NodeId,
         /// The piece.
         key: Key,
     },
-    /// The other end of a stream proved who it is, or could not be reached.
+    /// The other end of a stream authenticated itself, or could not be reached.
     Peer {
-        /// Who, and where it answers.
+        /// The node, and the address where it accepts connections.
         contact: Contact,
-        /// Whether it says that it is a leaf.
+        /// Whether the node says that it is a leaf.
         leaf: bool,
-        /// Whether it proved itself; false when it could not be reached.
+        /// Whether the node authenticated itself; false when it could not be reached.
         alive: bool,
     },
-    /// A piece that had been promised to a peer could not be read.
+    /// This node could not read a piece that it had begun to send.
     SendFailed {
-        /// Where it should have been.
+        /// Where the piece was expected.
         place: Place,
-        /// Why.
+        /// The disk's error.
         error: DiskError,
     },
 }
@@ -236,27 +235,27 @@ pub enum TransferEvent {
 /// The piece under a file's own hash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Root {
-    /// A file of several chunks: its manifest, decoded and as it came.
+    /// A file of several chunks: its manifest, decoded and as received.
     Manifest(Arc<Manifest>, Vec<u8>),
     /// A file of one chunk: its content.
     File(Vec<u8>),
 }
 
-/// What the node says to an offer.
+/// The node's answer to an offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The piece is here and durable.
+    /// The piece is here already and durable.
     Have,
-    /// Send it.
+    /// The peer may send it.
     Send {
-        /// The number of the [`Place::Incoming`] to put it into. Never used before.
+        /// The number of the [`Place::Incoming`] to write it to. Each number is used once.
         incoming: u64,
     },
-    /// No.
+    /// The node refuses the piece.
     Refuse(Refusal),
 }
 
-/// Why a download cannot go on.
+/// Why a download failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DownloadError {
     /// The target's disk is full.
@@ -268,68 +267,68 @@ pub enum DownloadError {
 /// How a copy succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PushOutcome {
-    /// It was sent, and is durable there.
+    /// It was sent, and the target made it durable.
     Stored,
-    /// It was there and durable already.
+    /// The target had it already, durable.
     Had,
 }
 
 /// Why a copy failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PushError {
-    /// The node could not be reached, or is not who it should be.
+    /// The target could not be reached, or another node answered at its address.
     Unreachable,
-    /// It does not want the piece.
+    /// The target refused the piece.
     Refused(Refusal),
-    /// The stream broke or fell silent before it said that the piece is durable.
+    /// The stream broke or fell silent before the target confirmed that the piece is durable.
     Lost,
-    /// The piece could not be read here.
+    /// This node could not read the piece.
     Source(DiskError),
 }
 
-/// Why a node did not say what it has.
+/// Why an inspection got no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InspectError {
-    /// It could not be reached, or is not who it should be.
+    /// The node could not be reached, or another node answered at its address.
     Unreachable,
-    /// The stream broke or fell silent before it answered.
+    /// The stream broke or fell silent before the answer.
     Lost,
 }
 
-/// How a download's sources are doing: enough to tell "not found", "unreachable" and "does not verify" apart.
+/// The state of a download's sources: enough to tell "not found", "unreachable" and "does not verify" apart.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DownloadState {
-    /// Nodes that are known to the download.
+    /// Known sources.
     pub sources: u32,
-    /// Of those: given up after failed attempts to connect, or after streams that broke.
+    /// Of those: given up after failed attempts to connect, or after broken streams.
     pub failed: u32,
-    /// Of those: on a proven stream.
+    /// Of those: connected by an authenticated stream.
     pub connected: u32,
-    /// Of those: said that they have nothing of what is missing.
+    /// Of those: answered that they have none of the missing pieces.
     pub not_found: u32,
-    /// Nodes that sent wrong content of the file and are not asked for it now, or have given their places to others.
+    /// Sources that sent wrong content and are banned from the file now, including those whose places others have taken.
     pub banned: u32,
-    /// When content last came; before the first, when the download started.
+    /// When content last arrived; before the first, when the download started.
     pub last_progress: Instant,
-    /// Nothing is in flight, and nobody is left to ask or to connect to, be it for want of room.
+    /// Whether nothing is in flight and no source is left to ask or to dial.
     pub idle: bool,
 }
 
 /// How far a download has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DownloadProgress {
-    /// How many chunks the file has; 0 before [`begin`](super::Transfer::begin).
+    /// The file's number of chunks; 0 before [`begin`](super::Transfer::begin).
     pub chunks: u32,
-    /// How many are in place and verified.
+    /// Chunks that are verified and in their places.
     pub chunks_have: u32,
-    /// How many have been asked for.
+    /// Chunks that have been requested.
     pub chunks_in_flight: u32,
-    /// Bytes in place and verified.
+    /// Bytes that are verified and in their places.
     pub bytes_have: u64,
-    /// The file's length.
+    /// The file's length in bytes.
     pub bytes: u64,
-    /// Bytes from the start of the file that are in place and verified without a gap.
+    /// Bytes from the start of the file that are verified and in their places, without a gap.
     pub prefix: u64,
-    /// Nodes that content came from so far.
+    /// Nodes that have sent content so far.
     pub sources: u32,
 }

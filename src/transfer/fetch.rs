@@ -1,4 +1,4 @@
-//! Downloads: whom to connect to, what to ask of whom, and when to ask for help.
+//! Downloads: which sources to dial, which piece to request from which source, and when to ask the node for more sources.
 
 use super::Transfer;
 use super::chunks::{Bits, Chunks, Owner};
@@ -15,25 +15,25 @@ use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use std::sync::Arc;
 
-/// Questions that one peer is asked at a time.
+/// Unanswered questions to one peer.
 const QUESTIONS_AHEAD_MAX: usize = 4;
-/// Sources that are asked for a root at a time, the later ones because the earlier ones are slow.
+/// Sources that are asked for a root at a time: a further one is asked when the others are slow.
 const ROOT_ASKED_MAX: usize = 3;
-/// Streams over which one chunk is asked for at a time, the second because the first is slow.
+/// Streams over which one chunk is requested at a time: the second one when the first is slow.
 const OWNERS_MAX: usize = 2;
-/// A chunk is asked of somebody else when so many others come before it, enough that it is not on its way.
+/// A chunk is requested from another source if at least this many requests are before it: then its content is not on its way yet.
 const WAITS_BEHIND_MIN: usize = 3;
-/// Chunks that a source is asked for at a time although it is the turn of others.
+/// Chunks that are requested from a complete source at a time although a co-downloader ranks before this node for them.
 const OUT_OF_TURN_MAX: usize = 2;
-/// What a root is expected to have at most: how long it is nobody knows before it comes.
+/// The assumed length of a root in bytes: its actual length is unknown before it arrives.
 const ROOT_BYTES_MAX: u32 = CHUNK_BYTES_MIN as u32;
 
 const _: () = assert!(ROOT_BYTES_MAX >= crate::manifest::MANIFEST_BYTES_MAX);
 
 /// Downloads.
 impl Transfer {
-    /// Starts a download with the piece under the file's own hash: its manifest, or the file itself when it is one
-    /// chunk. False when there are too many downloads, or one of this number.
+    /// Starts a download with the piece under the file's own hash: its manifest, or the file itself when it is one chunk. False
+    /// when there are too many downloads, or one with this number.
     pub fn fetch(&mut self, now: Instant, download: DownloadId, hash: Key, sources: &[Contact]) -> bool {
         let added = self.enter(now, download, hash, Phase::Root);
         if added {
@@ -43,7 +43,7 @@ impl Transfer {
         added
     }
 
-    /// Like [`fetch`](Transfer::fetch), for a file that is going to pass through a window: others do not hear of it.
+    /// Like [`fetch`](Transfer::fetch), for a file that will pass through a window: it is not announced to peers.
     pub fn fetch_windowed(&mut self, now: Instant, download: DownloadId, hash: Key) -> bool {
         let added = self.enter(now, download, hash, Phase::Root);
         if let Some(entry) = self.downloads.get_mut(&download).filter(|_| added) {
@@ -53,8 +53,8 @@ impl Transfer {
         added
     }
 
-    /// Adds nodes that may have some of the file. Those that sent wrong content before are not asked, only counted. False
-    /// when there was no room for all: places become free as sources turn out to have nothing (more) to give.
+    /// Adds nodes that may have some of the file. Banned nodes are counted, but not asked. False when there was no room for all:
+    /// places become free as sources turn out to have nothing (more) to give.
     pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
         let mut room = true;
         for contact in sources {
@@ -64,9 +64,9 @@ impl Transfer {
         room
     }
 
-    /// Goes on with the chunks of a file, each to its place in `place`; `have` tells which are there already. The
-    /// download need not have been fetched: then it starts here, and [`add_sources`](Transfer::add_sources) follows.
-    /// False when there are too many downloads.
+    /// Goes on with the chunks of a file, each to its place in `place`. `have` tells which chunks are there already. This may also
+    /// start a download without [`fetch`](Transfer::fetch); then add sources with [`add_sources`](Transfer::add_sources). False
+    /// when there are too many downloads.
     pub fn begin(
         &mut self,
         now: Instant,
@@ -80,7 +80,7 @@ impl Transfer {
         {
             return false;
         }
-        // Who has no place of its own for a file reads it while it arrives, from the start.
+        // A file in the cache is read while it arrives, from the start.
         let is_read = matches!(place, Place::Cache(_));
         let mut chunks = Chunks::new(manifest, place, &have, self.rng.u64());
         if is_read {
@@ -90,10 +90,9 @@ impl Transfer {
         true
     }
 
-    /// Goes on with the chunks of a file that `have` lacks, each into a file of its own
-    /// ([`Place::Window`]): in their order, and those from `edge` on not before
-    /// [`advance`](Transfer::advance) says so. Whoever reads them removes the files. Nothing of it is offered to others,
-    /// and nobody hears of it. False when there are too many downloads.
+    /// Goes on with the chunks of a file that `have` lacks, in order, each into a file of its own ([`Place::Window`]). Chunks from
+    /// `edge` on are requested only after [`advance`](Transfer::advance) moves the edge. The reader removes the files. The download
+    /// is neither served nor announced to peers. False when there are too many downloads.
     pub fn begin_window(
         &mut self,
         now: Instant,
@@ -115,7 +114,7 @@ impl Transfer {
         true
     }
 
-    /// A window has moved: its chunks before `edge` may be asked for.
+    /// The window moved: its chunks before `edge` may be requested.
     pub fn advance(&mut self, now: Instant, download: DownloadId, edge: u32) {
         let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
         debug_assert!(chunks.is_windowed(), "a download without a window has no edge");
@@ -124,8 +123,8 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// A chunk that was said to be here already is wanted after all. False when there is no such download (any more): it
-    /// begins anew with [`begin_window`](Transfer::begin_window).
+    /// A chunk that `have` contained is missing after all. False when there is no such download (any more): then begin a new one
+    /// with [`begin_window`](Transfer::begin_window).
     pub fn want(&mut self, now: Instant, download: DownloadId, index: u32) -> bool {
         let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else {
             return false;
@@ -145,8 +144,8 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// A chunk came from elsewhere and is in its place. One that is just arriving from a peer is not touched: it is
-    /// done when that is.
+    /// A chunk came from elsewhere and is in its place. One that is arriving from a peer now is left alone: it is done when it has
+    /// arrived.
     pub fn mark(&mut self, now: Instant, download: DownloadId, index: u32) {
         let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
         let arriving = chunks.owners(index).iter().any(|owner| owner.receiving);
@@ -164,7 +163,7 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Gives a download up. Nothing is written to its target any more.
+    /// Aborts a download. Nothing more is written to its target.
     pub fn abort(&mut self, now: Instant, download: DownloadId) {
         self.withdraw(now, download);
         if let Some(download) = self.downloads.remove(&download) {
@@ -189,7 +188,7 @@ impl Transfer {
         true
     }
 
-    /// Adds a node that may have some of the file; false when there is no room. `hearsay` is the peer that named it, if one did.
+    /// Adds a node that may have some of the file. `hearsay` is the peer that named it, if one did. False when there is no room.
     pub(super) fn add_source(
         &mut self,
         now: Instant,
@@ -206,14 +205,14 @@ impl Transfer {
         entry.add_source(now, source, most, |id| self.peers.contains_key(id))
     }
 
-    /// Takes back everything that was asked for a download. A stream that is writing into its target is closed.
+    /// Cancels every request of a download. A stream that is writing to its target is closed.
     pub(super) fn withdraw(&mut self, now: Instant, download: DownloadId) {
         let mut writing = Vec::new();
         for (&stream, session) in &mut self.streams {
             let theirs = session.requests.iter().filter(|(_, request)| request.download == download);
             let numbers: Vec<u32> = theirs.map(|(&number, _)| number).collect();
             session.questions.values_mut().filter(|question| question.download == download).for_each(
-                // The answer is still awaited, but tells nothing.
+                // The answer still counts as awaited, but its content is ignored.
                 |question| question.chunks.clear(),
             );
             if is_sinking(session, &numbers) {
@@ -227,20 +226,20 @@ impl Transfer {
         }
     }
 
-    /// Tells a peer that a piece is not needed any more.
+    /// Cancels a request: the piece is not needed any more.
     pub(super) fn cancel(&mut self, stream: StreamId, request: u32) {
         if let Some(session) = self.streams.get_mut(&stream) {
             cancel(&mut self.out, stream, session, request);
         }
     }
 
-    /// Does for one download whatever there is to do.
+    /// Dials, asks and requests whatever one download can at this time.
     pub(super) fn pump(&mut self, now: Instant, id: DownloadId) {
         let Some(mut download) = self.downloads.remove(&id) else { return };
         self.connect_sources(now, &mut download);
         if download.is_shared {
             self.follow(&download);
-            self.meet_fellows(&mut download);
+            self.update_co_downloaders(&mut download);
         }
         match download.phase {
             Phase::Root => self.ask_root(now, id, &mut download),
@@ -262,7 +261,7 @@ impl Transfer {
         self.downloads.insert(id, download);
     }
 
-    /// The sources that are not connected and may be dialled, those that failed least first.
+    /// Dials sources that are not connected, those with the fewest failures first.
     fn connect_sources(&mut self, now: Instant, download: &mut Download) {
         let on_the_way = |source: &Source| match self.stream_to(&source.contact.id) {
             Some(_) if source.banned => false,
@@ -290,8 +289,7 @@ impl Transfer {
         }
     }
 
-    /// Whether a connected source keeps this node waiting: it said that it is busy, or something that was asked of it makes
-    /// no progress.
+    /// Whether a connected source is slow: it answered that it is busy, or a request to it makes no progress.
     fn is_doubtful(&self, now: Instant, source: &Source, stream: StreamId) -> bool {
         let patience = self.config.timing.patience;
         let slow_root = matches!(source.root, RootState::Asked { since } if since + patience <= now);
@@ -300,7 +298,7 @@ impl Transfer {
         source.pause > now || slow_root || self.streams.get(&stream).is_some_and(stalled)
     }
 
-    /// Asks one source for the root, and another when that one takes its time.
+    /// Requests the root from one source, and from another when that one is slow.
     fn ask_root(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let (patience, stall) = (self.config.timing.patience, self.config.timing.stall);
         loop {
@@ -308,7 +306,7 @@ impl Transfer {
                 RootState::Asked { since } => Some(since),
                 _ => None,
             });
-            // Those that have had their time stay welcome, and keep nobody else from being asked.
+            // A source that has had its full time may still answer, but no longer counts.
             let count = asked.clone().filter(|since| *since + stall > now).count();
             if count >= ROOT_ASKED_MAX || asked.max().is_some_and(|since| since + patience > now) {
                 return;
@@ -338,7 +336,7 @@ impl Transfer {
         }
     }
 
-    /// Asks every connected source for chunks, one each in turn, until all have enough to do.
+    /// Requests chunks from every connected source, one each in turn, until all have enough to do.
     fn ask_chunks(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let spared = self.spared(now, download);
         let Some(chunks) = download.chunks() else { return };
@@ -357,7 +355,7 @@ impl Transfer {
         }
     }
 
-    /// With a limited rate, no more sources are asked at a time than can each give at a rate that looks alive.
+    /// Under a rate limit, leaves out sources, so that each of the others can send fast enough to count as alive.
     fn leave_out(&self, ready: &mut Vec<(u64, NodeId, StreamId)>) {
         let most = match self.config.limits.rates.download {
             0 => return,
@@ -372,7 +370,7 @@ impl Transfer {
         });
     }
 
-    /// Asks a source for one chunk; false when there is none to ask for, or it has enough to do.
+    /// Requests one chunk from a source. False when it has none to request, or has enough to do.
     fn ask_chunk(
         &mut self,
         now: Instant,
@@ -391,7 +389,7 @@ impl Transfer {
         let room = session.has_room(id, length, self.config.limits.requests_in_flight_max, sharers);
         let spared = spared.filter(|_| chunks.is_all(&source.has));
         let Some(index) = room.then(|| chunks.pick(&source.has, spared)).flatten() else { return false };
-        // Whose turn it is asks for it too, sooner or later: what is asked for early out of turn comes twice.
+        // The co-downloader that ranks first requests this chunk, too: what is requested too early is sent twice.
         if chunks.is_all(&source.has) && chunks.turn(index) > 0 && session.requests.len() >= OUT_OF_TURN_MAX {
             return false;
         }
@@ -399,7 +397,7 @@ impl Transfer {
         true
     }
 
-    /// How many other downloads take from a peer, so that all of them advance together.
+    /// The number of other downloads that take from a peer. Its capacity is divided among them, so that all advance together.
     fn downloads_from(&self, peer: &NodeId) -> usize {
         let others = self.downloads.values().filter(|other| {
             other.chunks().is_some_and(|chunks| {
@@ -409,8 +407,8 @@ impl Transfer {
         others.count()
     }
 
-    /// Endgame: sources that have nothing else to do, since every missing chunk of theirs has been asked for, are also
-    /// asked for those that make no progress, or else instead of others for those that wait behind many.
+    /// Endgame: every missing chunk of an idle source is requested already. So the source is also asked for a chunk that makes no
+    /// progress; or it takes over a chunk that waits behind many others.
     fn ask_again(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let spared = self.spared(now, download);
         let Phase::Chunks(chunks) = &mut download.phase else { return };
@@ -447,7 +445,7 @@ impl Transfer {
         }
     }
 
-    /// The stream to a source, when that has nothing to do.
+    /// The stream to a source, if the source has nothing to do.
     fn idle_stream(&self, now: Instant, source: &Source) -> Option<StreamId> {
         if source.banned || source.pause > now {
             return None;
@@ -457,8 +455,8 @@ impl Transfer {
         session.requests.is_empty().then_some(stream)
     }
 
-    /// Whether a chunk that was asked for over one stream is better asked for over another: it makes no progress, or so
-    /// little that it only looks alive.
+    /// Whether a chunk that was requested over one stream is better requested over `by`, too: it makes no progress, or is far
+    /// slower than `by`.
     pub(super) fn may_be_overtaken(&self, now: Instant, owner: &Owner, by: StreamId) -> bool {
         let sessions = self.streams.get(&owner.stream).filter(|_| owner.receiving).zip(self.streams.get(&by));
         let outpaced =
@@ -466,7 +464,7 @@ impl Transfer {
         self.stale_at(owner) <= now || sessions.is_some_and(outpaced)
     }
 
-    /// When a chunk that was asked for will have made no progress for too long.
+    /// When a requested chunk counts as making no progress.
     pub(super) fn stale_at(&self, owner: &Owner) -> Instant {
         let progress = match self.streams.get(&owner.stream) {
             Some(session) if owner.receiving => session.received_at.max(owner.asked),
@@ -498,8 +496,8 @@ impl Transfer {
         Some(number)
     }
 
-    /// Asks connected sources which of the missing chunks they have: at first, and again from time to time while there
-    /// is nothing to take from them, for they may be downloading themselves.
+    /// Asks connected sources which of the missing chunks they have: once at first, and again at growing intervals while they have
+    /// nothing to give, because they may be downloading themselves.
     fn ask_which(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let Phase::Chunks(chunks) = &mut download.phase else { return };
         for (peer, source) in download.sources.iter_mut().filter(|(_, source)| !source.banned) {
@@ -532,7 +530,7 @@ impl Transfer {
         }
     }
 
-    /// Asks the node for sources when nobody has what is missing.
+    /// Asks the node for sources when no present source has the missing pieces.
     fn need_sources(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let hope = self.config.timing.hope;
         if now < download.needed_at || download.is_hopeful(now, hope, |id| self.peers.contains_key(id)) {
@@ -549,7 +547,7 @@ impl Transfer {
         }
     }
 
-    /// When time alone gives the download something to do. What is due already has been done, or waits for an event.
+    /// When time alone gives the download something to do. A past instant does not count: its action is done, or waits for an event.
     fn wake(&self, now: Instant, download: &Download) -> Option<Instant> {
         let timing = &self.config.timing;
         let mut wake = (download.needed_at > now).then_some(download.needed_at);
@@ -570,7 +568,7 @@ impl Transfer {
                 continue;
             }
             at(source.pause);
-            if !download.fellows.is_empty() {
+            if !download.co_downloaders.is_empty() {
                 self.stream_to(&source.contact.id).and_then(|stream| self.silent_at(stream)).map(&mut at);
             }
             some_idle |= self.idle_stream(now, source).is_some();

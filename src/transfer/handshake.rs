@@ -1,7 +1,7 @@
-//! Who is at the other end: both say hello, then each signs both hellos.
+//! The handshake: both ends send a hello, then each signs both hellos.
 //!
-//! The nonces make each pair of hellos unique, so a proof that was overheard fits no other stream; the role in what
-//! is signed keeps one end from sending the other's proof back to it.
+//! The nonces make each pair of hellos unique, so a recorded proof fits no other stream. The signed message names the role of
+//! the signer, so neither end can return the other's proof as its own.
 
 use super::close::HandshakeError;
 use crate::id::NodeId;
@@ -17,21 +17,21 @@ pub(super) struct Handshake {
     theirs: Option<Hello>,
 }
 
-/// What a frame of the other end led to.
+/// What a valid frame of the other end leads to.
 pub(super) enum Step {
-    /// It said who it claims to be: send it this proof.
+    /// The hello arrived: send this proof.
     Prove(Signature),
-    /// It proved it.
-    Proven(Hello),
+    /// The proof arrived and verifies: the other end is authenticated.
+    Authenticated(Hello),
 }
 
 impl Handshake {
-    /// The start of a handshake. `dialled` is the end that connected.
+    /// Begins a handshake. `dialled` is true at the end that connected.
     pub(super) fn new(dialled: bool, ours: Hello) -> Self {
         Handshake { dialled, ours, theirs: None }
     }
 
-    /// Takes the other end's next frame. `expected` is who was dialled.
+    /// Takes the other end's next frame. `expected` is the node that was dialled, if this end dialled.
     pub(super) fn handle(
         &mut self,
         frame: &Frame<'_>,
@@ -56,7 +56,7 @@ impl Handshake {
             (Frame::Proof { signature }, Some(theirs)) => {
                 let digest = self.digest(network, !self.dialled, &theirs);
                 match network.verify(&theirs.public, &digest, signature) {
-                    true => Ok(Step::Proven(theirs)),
+                    true => Ok(Step::Authenticated(theirs)),
                     false => Err(HandshakeError::Signature),
                 }
             }
@@ -64,7 +64,7 @@ impl Handshake {
         }
     }
 
-    /// What the end that dialled (or the other one) signs.
+    /// The message that the connecting end signs, or the accepting end.
     fn digest(&self, network: &Network, by_connector: bool, theirs: &Hello) -> [u8; 32] {
         let (connector, acceptor) = match self.dialled {
             true => (&self.ours, theirs),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_sent_back_to_its_maker_or_replayed_on_another_stream_is_refused() {
+    fn a_reflected_proof_and_a_replayed_proof_are_refused() {
         let network = Network::new("test");
         let ((a, mut from_a), (b, mut from_b)) = (node(1, true), node(2, false));
         let hello_a = from_a.ours;
@@ -100,8 +100,8 @@ mod tests {
         let own = from_a.handle(&Frame::Proof { signature: &proof_a }, &network, &a, None);
         assert!(matches!(own, Err(HandshakeError::Signature)));
         let theirs = from_a.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
-        assert!(matches!(theirs, Ok(Step::Proven(_))));
-        // The same hello of b on a new stream, whose nonce at a's end is another.
+        assert!(matches!(theirs, Ok(Step::Authenticated(_))));
+        // The same hello of b on a new stream, for which a draws a new nonce.
         let fresh = Hello::new(network.id(), a.public(), [9; 32], 1, false);
         let mut again = Handshake::new(true, fresh);
         assert!(again.handle(&Frame::Hello(&hello_b), &network, &a, None).is_ok());

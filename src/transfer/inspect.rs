@@ -1,8 +1,7 @@
-//! How safe pieces are: what other nodes say of their copies when they are asked, and what this one says.
+//! Inspections: questions to other nodes about their copies of pieces, and this node's answers.
 //!
-//! An inspection is one question to one node. It moves no content, so it neither waits for downloads nor makes them wait.
-//! Who does not answer in time is told as lost; its stream is left alone, for there may be content on its way before
-//! the answer.
+//! An inspection is one question to one node. It moves no content, so it neither waits for downloads nor delays them. One that
+//! is not answered in time ends as lost. Its stream stays open, because content may be on its way before the answer.
 
 use super::events::{InspectError, InspectId, TransferEvent};
 use super::session::{QUESTIONS_MAX, Session};
@@ -16,20 +15,20 @@ use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry, WireInspectEntry};
 
 /// Inspections under way at a time.
 pub const INSPECTIONS_MAX: usize = 64;
-/// Inspections of one peer that it has not answered.
+/// Unanswered inspections of one peer.
 const INSPECTIONS_AHEAD_MAX: usize = 4;
 
 /// A question to another node.
 pub(super) struct Inspection {
     target: Contact,
     keys: Vec<Key>,
-    /// Over which stream it was asked; `None` while there is none.
+    /// The stream that it was sent over; `None` while it waits for one.
     stream: Option<StreamId>,
     since: Instant,
 }
 
 impl Inspection {
-    /// When it has been waited for long enough.
+    /// When it ends as unreachable or lost.
     pub(super) fn deadline(&self, timing: &Timing) -> Instant {
         self.since
             + match self.stream {
@@ -41,9 +40,9 @@ impl Inspection {
 
 /// Inspections.
 impl Transfer {
-    /// Asks a node what it has of up to [`INSPECT_KEYS_MAX`] pieces, and what it knows of other copies. False when too
-    /// many inspections are under way, or one of this number, or when there is nothing to ask;
-    /// else [`TransferEvent::Inspected`] tells how it ended.
+    /// Asks a node about its copies of up to [`INSPECT_KEYS_MAX`] pieces, and about the copies that it knows elsewhere. False when
+    /// too many inspections are under way, or one with this number, or when `keys` is empty; else [`TransferEvent::Inspected`]
+    /// tells how it ended.
     pub fn inspect(&mut self, now: Instant, inspection: InspectId, target: Contact, keys: Vec<Key>) -> bool {
         let possible = (1..=INSPECT_KEYS_MAX).contains(&keys.len());
         debug_assert!(possible, "{} keys in one inspection", keys.len());
@@ -57,12 +56,12 @@ impl Transfer {
         true
     }
 
-    /// Nobody wants to know any more. Nothing more is heard of the inspection.
+    /// Ends an inspection without an event.
     pub fn forget_inspection(&mut self, inspection: InspectId) {
         self.inspections.remove(&inspection);
     }
 
-    /// What there is of the pieces that [`TransferEvent::InspectAsked`] asks about, in their order.
+    /// Answers a [`TransferEvent::InspectAsked`], with one entry for each piece in the order of the question.
     ///
     /// # Panics
     /// When there are more than [`INSPECT_KEYS_MAX`] entries.
@@ -78,7 +77,7 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// Asks the questions that wait for a stream, or connects to their targets.
+    /// Sends the questions that wait for a stream, or dials their targets.
     pub(super) fn pump_inspections(&mut self, now: Instant) {
         let waiting = self.inspections.iter().filter(|(_, inspection)| inspection.stream.is_none());
         let waiting: Vec<InspectId> = waiting.map(|(&id, _)| id).collect();
@@ -91,7 +90,7 @@ impl Transfer {
                 None if self.is_shunned(now, &target.id) => {
                     self.end_inspection(id, Err(InspectError::Unreachable));
                 }
-                // Without room it waits until there is some, or its time is over.
+                // Without room the question waits until there is some, or its deadline passes.
                 None => _ = self.dial(now, target),
             }
         }
@@ -130,18 +129,18 @@ impl Transfer {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(&id) = session.inspections.get(&question) else { return self.violated(now, stream) };
         let keys = self.inspections.get(&id).map(|inspection| inspection.keys.len());
-        // One that nobody waits for any more may still be answered.
+        // An answer may arrive after its inspection ended.
         if keys.is_some_and(|keys| keys != entries.len()) {
             return self.violated(now, stream);
         }
         session.inspections.remove(&question);
         let entries = entries.iter().filter_map(WireInspectEntry::get).collect();
         self.end_inspection(id, Ok(entries));
-        // Its place at the peer is free for the next.
+        // The peer may be sent the next question.
         self.inspections_changed = true;
     }
 
-    /// Ends what has been waited for long enough.
+    /// Ends the inspections whose deadline has passed.
     pub(super) fn time_inspections(&mut self, now: Instant) {
         let timing = &self.config.timing;
         let late = self.inspections.iter().filter(|(_, inspection)| inspection.deadline(timing) <= now);
@@ -160,7 +159,7 @@ impl Transfer {
         theirs.into_iter().for_each(|id| self.end_inspection(id, Err(InspectError::Unreachable)));
     }
 
-    /// The stream that these questions were asked over is gone.
+    /// The stream that these questions were sent over closed.
     pub(super) fn inspections_lost(&mut self, session: &Session) {
         session.inspections.values().for_each(|&id| self.end_inspection(id, Err(InspectError::Lost)));
     }

@@ -1,29 +1,29 @@
 //! The transfer machine: streams between nodes, and the pieces that go over them.
 //!
-//! It moves no content itself. It says which part of which file goes to which stream ([`StreamOutput::SendFile`])
-//! and where the content that arrives goes ([`StreamOutput::Sink`]), and hears what arrived and what it hashed to. Only
-//! what is small and has to be looked into, manifests and files of one chunk, is collected in memory.
+//! It moves no content itself. It tells the driver which part of which file goes to which stream
+//! ([`StreamOutput::SendFile`]) and where arriving content goes ([`StreamOutput::Sink`]). The driver tells it what arrived and
+//! which hash it has. The machine collects only manifests and files of one chunk in memory, because it parses or returns them.
 //!
-//! One stream to a peer serves both directions and every purpose. Both ends may ask for pieces, ask which pieces the
-//! other has, and offer pieces, all at once; each request, question and offer has a number and gets one answer.
+//! One stream to a peer serves both directions and every purpose. Both ends may request pieces, ask which pieces the other has,
+//! and offer pieces, all at once. Each request, question and offer has a number and gets exactly one answer.
 //!
-//! - `streams`: how streams come and go; `handshake`: the proof of identity; `close`: why a stream is closed.
-//! - `session`: one stream: what each end has asked of the other, and how long it is waited for.
+//! - `streams`: how streams open, authenticate and close; `handshake`: the proof of identity; `close`: the reasons for closing.
+//! - `session`: the state of one stream: what each end has asked of the other, and the deadlines for it.
 //! - `chunks`, `download`: one download as data: pieces and sources.
-//! - `fetch`: downloads: whom to connect to, what to ask of whom.
-//! - `receive`: what came: answers, content, whether it is what it should be.
-//! - `swarm`: what nodes that fetch the same file tell each other.
-//! - `serve`: what others ask for; `slots`: whom it is sent to first.
+//! - `fetch`: downloads: which sources to dial, and which piece to request from which source.
+//! - `receive`: answers and content from peers, and the verification of content.
+//! - `swarm`: what co-downloaders, the nodes that fetch the same file, tell each other.
+//! - `serve`: requests of peers; `slots`: which peer is sent content first.
 //! - `push`: copies to other nodes; `arrivals`: copies from them.
-//! - `inspect`: how safe pieces are, asked and answered.
-//! - `blame`: which peers sent content that does not verify, and until when they are not asked.
-//! - `reports`: telling a peer that a piece of it does not verify, and hearing that of pieces of this node.
+//! - `inspect`: questions about copies of pieces, asked and answered.
+//! - `blame`: bans of peers that sent content which does not verify.
+//! - `reports`: reports between peers that a piece does not verify.
 //!
 //! # Order
-//! After each input, poll outputs and events until both are empty. Outputs are carried out in their order. After a
-//! [`StreamOutput::Sink`] the driver gives that stream's next raw bytes to the sink until it is full, tells
-//! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`]. After a turn that took long, what has arrived
-//! is handed in before [`Transfer::handle_timeout`] is called, or peers are blamed for this node's own silence.
+//! After each input, poll outputs and events until both are empty. The driver carries outputs out in their order. After a
+//! [`StreamOutput::Sink`] it gives that stream's next raw bytes to the sink until the sink is full, calls
+//! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`]. After a long turn it hands in what has arrived before
+//! it calls [`Transfer::handle_timeout`]; otherwise the machine would blame peers for this node's own delay.
 
 mod arrivals;
 mod blame;
@@ -70,7 +70,7 @@ use session::Session;
 use slots::Slots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What a [`Transfer`] is to keep to.
+/// The configuration of a [`Transfer`].
 #[derive(Clone, Debug)]
 pub struct TransferConfig {
     /// Every bound.
@@ -79,50 +79,50 @@ pub struct TransferConfig {
     pub leaf: bool,
     /// The port that this node listens on.
     pub port: u16,
-    /// How long what is waited for.
+    /// The timeouts.
     pub timing: Timing,
 }
 
-/// How long what is waited for.
+/// Timeouts, one for each thing that can be awaited.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// For a connection. The driver keeps this one: [`StreamOutput::Connect`] says until when.
+    /// For a connection. The driver enforces it: [`StreamOutput::Connect`] carries the deadline.
     pub dial: Duration,
-    /// For the other end to prove who it is.
+    /// For the other end to prove its identity.
     pub handshake: Duration,
-    /// For a piece that was asked for and makes no progress.
+    /// For progress on a requested piece, before the stream is closed.
     pub stall: Duration,
-    /// For anything at all on a stream, before it is closed.
+    /// For any activity on a stream, before it is closed.
     pub idle: Duration,
-    /// For the answer to an offer, for the content of an accepted one, for the word that it is durable.
+    /// For the answer to an offer, for the content of an accepted offer, and for the message that it is durable.
     pub answer: Duration,
     /// For a stream to the target of a copy.
     pub push: Duration,
-    /// For a piece that makes no progress, before it is asked of another source that has nothing else to do.
+    /// For progress on a requested piece, before an idle source is asked for it, too.
     pub patience: Duration,
-    /// Between two rounds of questions to a source that has nothing to take. Doubles while nothing is new.
+    /// Between two rounds of questions to a source that has nothing to give. Doubles while the answers bring nothing new.
     pub ask_again: Duration,
-    /// The longest such wait.
+    /// The upper bound of [`ask_again`](Timing::ask_again).
     pub ask_again_max: Duration,
-    /// For a piece that a peer wants and nobody has time to send, before the peer is told so.
+    /// How long a peer's request waits for a slot before this node answers that it is busy.
     pub choke: Duration,
-    /// After a busy source said so.
+    /// How long a source is not asked after it answered that it is busy.
     pub pause: Duration,
     /// Before a source is dialled a second time.
     pub retry_first: Duration,
     /// Before a source is dialled a third time.
     pub retry_second: Duration,
-    /// Before a source that was given up may be tried again, when it is named again.
+    /// Before a source that was given up may be tried again, if it is added again.
     pub forgive: Duration,
-    /// Between two calls for more sources for one download.
+    /// Between two [`TransferEvent::SourcesNeeded`] for one download.
     pub needed: Duration,
-    /// For a source that has not been reached, before others are looked for.
+    /// How long a download waits for a source that has not been reached yet, before it asks for others.
     pub hope: Duration,
-    /// How long a peer is not asked for a file of which it sent wrong content, the first time. Doubles with each offence.
+    /// The first ban of a peer from a file of which it sent wrong content. Doubles with each offence.
     pub ban_first: Duration,
     /// The longest such ban.
     pub ban_max: Duration,
-    /// How long offences are remembered after a ban, and within how long those for several files are counted together.
+    /// How long offences are remembered after a ban. Offences for several files within this time count together.
     pub ban_window: Duration,
 }
 
@@ -154,7 +154,7 @@ impl Default for Timing {
 }
 
 impl TransferConfig {
-    /// The configuration with the usual timing.
+    /// The configuration with the default timeouts.
     pub fn new(limits: Limits, leaf: bool, port: u16) -> Self {
         TransferConfig { limits, leaf, port, timing: Timing::default() }
     }
@@ -164,32 +164,32 @@ impl TransferConfig {
 pub struct Transfer {
     config: TransferConfig,
     network: Network,
-    /// Who this node is, once a stream has told.
+    /// This node's id; `None` until the first stream opens.
     own: Option<NodeId>,
     rng: Rng,
     streams: BTreeMap<StreamId, Session>,
-    /// Proven streams by peer, the oldest first.
+    /// Authenticated streams by peer, the oldest first.
     peers: BTreeMap<NodeId, Vec<StreamId>>,
-    /// Attempts to connect. The driver ends each of them in time.
+    /// Attempts to connect. The driver ends each of them by its deadline.
     dials: BTreeMap<DialId, Contact>,
     next_dial: u64,
     downloads: BTreeMap<DownloadId, Download>,
     pushes: BTreeMap<PushId, Push>,
     inspections: BTreeMap<InspectId, Inspection>,
     blame: Blame,
-    /// Downloads that something has changed for.
+    /// Downloads to be pumped, because something changed for them.
     changed: BTreeSet<DownloadId>,
-    /// Something has changed for the pushes that wait for a stream.
+    /// Whether something changed for the pushes that wait for a stream.
     pushes_changed: bool,
-    /// Something has changed for the inspections that wait for a stream.
+    /// Whether something changed for the inspections that wait for a stream.
     inspections_changed: bool,
-    /// A dial found no room, and waits for a stream that can be closed.
+    /// Whether a dial found no room: then the next idle stream is closed for it.
     crowded: bool,
     slots: Slots,
     out: Out,
 }
 
-/// What waits to be taken, and what was counted.
+/// The outputs and events that wait to be polled, and the counters.
 #[derive(Default)]
 struct Out {
     outputs: VecDeque<StreamOutput>,
@@ -214,7 +214,7 @@ impl Out {
 
 /// Getters.
 impl Transfer {
-    /// A machine without streams. `seed` is entropy, or a number in a simulation.
+    /// A machine without streams. `seed` is 32 bytes of entropy, or a fixed number in a simulation.
     pub fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Transfer {
         let slots = Slots::with_rate(config.limits.rates.upload);
         let blame = Blame::new(config.limits.blamed_peers_max);
@@ -240,8 +240,8 @@ impl Transfer {
         }
     }
 
-    /// Keeps to other limits from now on: those on streams, on who is sent content at a time, and on rates. Streams on which
-    /// nothing is going on are closed when there are too many; others end by themselves.
+    /// Applies new limits on streams, on concurrent uploads, and on rates; the other limits stay. Idle streams beyond the new
+    /// limit are closed; busy ones end by themselves.
     pub fn set_limits(&mut self, now: Instant, limits: &Limits) {
         self.config.limits.streams_max = limits.streams_max;
         self.config.limits.uploads_max = limits.uploads_max;
@@ -253,22 +253,22 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// How many streams are open, proven or not.
+    /// The number of open streams, authenticated or not.
     pub fn streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// How many downloads are under way.
+    /// The number of downloads under way.
     pub fn downloads(&self) -> usize {
         self.downloads.len()
     }
 
-    /// How many copies to other nodes are under way or wait.
+    /// The number of copies to other nodes that are under way or queued.
     pub fn pushes(&self) -> usize {
         self.pushes.len()
     }
 
-    /// How many questions about copies wait for a stream or for their answer.
+    /// The number of inspections that wait for a stream or for their answer.
     pub fn inspections(&self) -> usize {
         self.inspections.len()
     }
@@ -283,39 +283,39 @@ impl Transfer {
         self.out.uploaded
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn counters(&self) -> &TransferCounters {
         &self.out.counters
     }
 
-    /// Whether a peer is not asked for a file, because it sent wrong content of it, or of several files.
+    /// Whether a peer is banned from a file: it sent wrong content of this file, or of several others.
     pub fn is_banned(&self, now: Instant, peer: &NodeId, file: &Key) -> bool {
         self.blame.is_banned(now, peer, file)
     }
 
-    /// Whether a peer sent wrong content of several files and is neither connected to nor listened to for a while.
+    /// Whether a peer is shunned: it sent wrong content of several files, and this node neither dials nor accepts it for a while.
     pub fn is_shunned(&self, now: Instant, peer: &NodeId) -> bool {
         self.blame.is_shunned(now, peer)
     }
 
-    /// The peers that are not asked for a file, or not for anything, in the order of their ids.
+    /// The bans that are in force, in the order of the peers' ids.
     pub fn bans(&self, now: Instant) -> Vec<Ban> {
         self.blame.bans(now).collect()
     }
 
-    /// The peers that sent wrong content of a download's file and are not asked for it now.
+    /// The sources that are banned from a download's file now.
     pub fn download_banned(&self, download: DownloadId) -> Vec<NodeId> {
         let Some(download) = self.downloads.get(&download) else { return Vec::new() };
         download.sources.values().filter(|source| source.banned).map(|source| source.contact.id).collect()
     }
 
-    /// How a download's sources are doing; `None` when there is no such download (any more).
+    /// The state of a download's sources; `None` when there is no such download (any more).
     pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
         let download = self.downloads.get(&download)?;
         Some(download.state(|id| self.peers.contains_key(id)))
     }
 
-    /// How far a download has come; `None` when there is no such download (any more).
+    /// The progress of a download; `None` when there is no such download (any more).
     pub fn download_progress(&self, download: DownloadId) -> Option<DownloadProgress> {
         self.downloads.get(&download).map(Download::progress)
     }
@@ -331,13 +331,13 @@ impl Transfer {
         }
     }
 
-    /// Whether a chunk of a download is in its place and verified.
+    /// Whether a chunk of a download is verified and in its place.
     pub fn download_has(&self, download: DownloadId, index: u32) -> bool {
         let chunks = self.downloads.get(&download).and_then(Download::chunks);
         chunks.is_some_and(|chunks| index < chunks.count() && !chunks.is_missing(index))
     }
 
-    /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is waited for.
+    /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timing = &self.config.timing;
         let streams = self.streams.values().map(|session| session.deadline(timing).0);
@@ -346,7 +346,7 @@ impl Transfer {
         let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
         let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
         let room = room.map(|session| session.last_active + streams::UNUSED);
-        // The end of a ban gives only downloads something to do.
+        // The end of a ban matters to downloads only.
         let ban = self.blame.next_end().filter(|_| !self.downloads.is_empty());
         let own = downloads.chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);
         streams.chain(room).chain(own).map(Some).fold(None, earliest)
@@ -355,12 +355,12 @@ impl Transfer {
 
 /// Outputs.
 impl Transfer {
-    /// The next thing for the driver to do.
+    /// The next output for the driver.
     pub fn poll_output(&mut self) -> Option<StreamOutput> {
         self.out.outputs.pop_front()
     }
 
-    /// The next thing for the node to know.
+    /// The next event for the node.
     pub fn poll_event(&mut self) -> Option<TransferEvent> {
         self.out.events.pop_front()
     }

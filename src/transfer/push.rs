@@ -1,4 +1,4 @@
-//! Copies of pieces to other nodes: offered, sent when they are wanted, done when they are durable there.
+//! Copies of pieces to other nodes: offered, sent when accepted, done when they are durable there.
 
 use super::close::CloseReason;
 use super::events::{PushError, PushId, PushOutcome, TransferEvent};
@@ -21,17 +21,17 @@ pub(super) struct Push {
     stage: Stage,
 }
 
-/// How far a copy is.
+/// The stage of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// It waits for a stream.
     Queued { due: Instant },
-    /// It was offered. Nothing is due while its content is being sent: then the stream's own deadlines hold.
+    /// It was offered. `due` is `None` while its content is being sent: then the stream's own deadlines apply.
     Offered { stream: StreamId, due: Option<Instant> },
 }
 
 impl Push {
-    /// When it has been waited for long enough.
+    /// When it ends as failed.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Queued { due } => Some(due),
@@ -49,8 +49,8 @@ impl Push {
 
 /// Copies.
 impl Transfer {
-    /// Copies a piece, all of which is in `extent`, to a node. False when too many copies are under way, or one of
-    /// this number; else [`TransferEvent::PushDone`] tells how it ended.
+    /// Copies a piece, all of which is in `extent`, to a node. False when too many copies are under way, or one with this number;
+    /// else [`TransferEvent::PushDone`] tells how it ended.
     pub fn push(
         &mut self,
         now: Instant,
@@ -72,7 +72,7 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// Offers the copies that wait for a stream, or connects to their targets.
+    /// Offers the copies that wait for a stream, or dials their targets.
     pub(super) fn pump_pushes(&mut self, now: Instant) {
         let queued: Vec<PushId> = self
             .pushes
@@ -88,7 +88,7 @@ impl Transfer {
                 None if self.is_shunned(now, &target.id) => {
                     self.push_done(id, Err(PushError::Unreachable));
                 }
-                // Without room it waits until there is some, or its time is over.
+                // Without room the copy waits until there is some, or its deadline passes.
                 None => _ = self.dial(now, target),
             }
         }
@@ -114,7 +114,7 @@ impl Transfer {
         let Some((id, push)) = id.and_then(|id| Some((id, self.pushes.get_mut(&id)?))) else {
             return self.violated(now, stream);
         };
-        // A second word on the same offer has no place.
+        // A second answer to the same offer violates the protocol.
         if session.accepted.contains(&request) {
             return self.violated(now, stream);
         }
@@ -141,7 +141,7 @@ impl Transfer {
         self.wait_longer(now, stream);
     }
 
-    /// The target does not want the piece, now or after it came.
+    /// The target refused the piece, before or after its content.
     pub(super) fn push_refused(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
@@ -152,7 +152,7 @@ impl Transfer {
         let peer = session.peer_id();
         if let Some(id) = session.pushes.remove(&request) {
             let key = self.pushes.get(&id).map(|push| push.offer.key);
-            // What arrived there was something else: the copy here is to be looked at.
+            // Other content arrived at the target than was offered: the copy here is suspect.
             if let (Some(peer), Some(key), true, Refusal::Mismatch) = (peer, key, sent, reason) {
                 self.out.counters.report_received += 1;
                 self.out.event(TransferEvent::Reported { peer, key });
@@ -162,7 +162,7 @@ impl Transfer {
         self.wait_longer(now, stream);
     }
 
-    /// The target makes pieces durable one after the other: each that is done gives the others more time.
+    /// The target makes pieces durable one after the other, so each that is done extends the deadline of the rest.
     fn wait_longer(&mut self, now: Instant, stream: StreamId) {
         let timing = &self.config.timing;
         for push in self.pushes.values_mut() {
@@ -172,7 +172,7 @@ impl Transfer {
         }
     }
 
-    /// Ends what has been waited for long enough.
+    /// Ends the copies whose deadline has passed.
     pub(super) fn time_pushes(&mut self, now: Instant) {
         let late = |push: &Push| push.deadline().is_some_and(|due| due <= now);
         let late: Vec<PushId> =
@@ -181,7 +181,7 @@ impl Transfer {
             match self.pushes.get(&id).map(|push| push.stage) {
                 Some(Stage::Queued { .. }) => self.push_done(id, Err(PushError::Unreachable)),
                 Some(Stage::Offered { stream, .. }) => self.drop_stream(now, stream, CloseReason::PushSilent),
-                // It was lost with the stream of the one before.
+                // It ended together with the stream of the copy before.
                 None => {}
             }
         }
@@ -194,7 +194,7 @@ impl Transfer {
         theirs.into_iter().for_each(|id| self.push_done(id, Err(PushError::Unreachable)));
     }
 
-    /// The stream that these copies were offered over is gone.
+    /// The stream that these copies were offered over closed.
     pub(super) fn pushes_lost(&mut self, session: &Session) {
         session.pushes.values().for_each(|&id| self.push_done(id, Err(PushError::Lost)));
     }
@@ -206,7 +206,7 @@ impl Transfer {
                 Err(_) => self.out.counters.push_failed += 1,
             }
             self.out.event(TransferEvent::PushDone { push, target: done.target.id, result });
-            // Its place at the peer is free for the next.
+            // The peer may be offered the next copy.
             self.pushes_changed = true;
         }
     }

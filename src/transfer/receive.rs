@@ -1,4 +1,4 @@
-//! What came: answers and content, and whether the content is what it should be.
+//! Answers and content from peers, and the verification of content.
 
 use super::Transfer;
 use super::close::CloseReason;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Inputs from the driver about content.
 impl Transfer {
-    /// Content came on a stream, into a sink.
+    /// Content arrived on a stream and went into its sink.
     pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.progress(now, bytes);
@@ -27,7 +27,7 @@ impl Transfer {
         }
     }
 
-    /// Content left on a stream, from a file. It tells nothing about what the other end owes.
+    /// Content from a file left on a stream. This is no progress on what the other end owes.
     pub fn handle_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         if let Some(session) = self.streams.get_mut(&stream) {
             session.sent(now, bytes);
@@ -37,7 +37,7 @@ impl Transfer {
         }
     }
 
-    /// A sink is full, and this is what it hashed to; or it could not be filled.
+    /// A sink is full, and its content has this hash; or writing failed.
     pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some((purpose, length)) = session.end_sink(now) else { return };
@@ -152,8 +152,8 @@ impl Transfer {
         }
     }
 
-    /// The content of a chunk is coming. Two streams never write to the same place: while another one is at it and
-    /// makes progress, this content is let go; when the other makes none, it is closed.
+    /// The content of a chunk begins to arrive. Two streams never write to the same place. If another stream is writing this chunk
+    /// and makes progress, this content is discarded; if the other makes none, it is closed.
     fn on_chunk(
         &mut self,
         now: Instant,
@@ -192,7 +192,7 @@ impl Transfer {
         chunks.owners(index).iter_mut().for_each(|owner| owner.receiving = true);
         let sink = chunks.sink(index);
         if length == 0 {
-            // There is nothing to sink: a file of no bytes.
+            // A file of no bytes: there is nothing to write.
             let key = sink.hash_as.key(&sink.hash_as.hasher());
             return self.chunk_sunk(now, stream, number, Ok(key));
         }
@@ -205,7 +205,7 @@ impl Transfer {
         self.out.outputs.push_back(super::StreamOutput::Sink { stream, sink });
     }
 
-    /// Content is coming that nobody needs.
+    /// Content that is not needed begins to arrive.
     fn discard(&mut self, now: Instant, stream: StreamId, number: u32, length: u32) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.requests.remove(&number);
@@ -265,7 +265,7 @@ impl Transfer {
         if let Some(source) = download.sources.get_mut(&peer) {
             source.failures = 0;
         }
-        // Whoever else was asked need not send it.
+        // The other sources of the root need not send it.
         self.withdraw(now, id);
         if let Root::File(_) = root {
             if let Some(download) = self.downloads.remove(&id) {
@@ -282,15 +282,15 @@ impl Transfer {
         let (id, Part::Chunk(index)) = (request.download, request.part) else { return };
         let key = match result {
             Ok(key) => key,
-            // Another program got at the file. All has come, and nothing is known of what came: it is no fault of the peer's.
+            // Another program may have changed the file while it was written. The content is doubtful, through no fault of the peer.
             Err(error) if error.kind == DiskErrorKind::Changed => {
-                log::info!("{error}: it is asked for again");
+                log::info!("{error}: the chunk is requested again");
                 self.out.counters.chunk_doubtful += 1;
                 let chunks = self.downloads.get_mut(&id).and_then(Download::chunks_mut);
                 return chunks.map_or((), |chunks| chunks.release(index, stream, number));
             }
             Err(error) => {
-                // Part of the content is still on the stream, and nobody knows how much.
+                // An unknown part of the content is still on the stream.
                 self.drop_stream(now, stream, CloseReason::SinkFailed);
                 return self.fail_download(now, id, error);
             }
@@ -340,7 +340,7 @@ impl Transfer {
     }
 }
 
-/// What a piece in memory hashes to.
+/// The hash of a piece in memory.
 pub(super) fn hash(hash_as: HashAs, bytes: &[u8]) -> Key {
     let mut hasher = hash_as.hasher();
     hasher.update(bytes);

@@ -1,8 +1,8 @@
-//! Reports: telling a peer that a piece of it does not verify, and hearing that of pieces of this node.
+//! Reports: telling a peer that a piece from it does not verify, and being told so about pieces from this node.
 //!
-//! A source that serves from a rotten disk, or a file that was edited in place, learns of it only from those that check what
-//! they get. A report is a hint: it says which piece to look at. It is taken only from a peer that was sent this very piece
-//! lately, so that a report costs its sender at least the piece; what it leads to is the node's to decide.
+//! A source whose disk rots, or whose file was edited in place, learns of it only from nodes that verify what they receive. A
+//! report is a hint which piece to check. It is accepted only from a peer that was sent this very piece recently, so that a
+//! report costs its sender at least the transfer of the piece. The node decides what follows from it.
 
 use super::Transfer;
 use super::close::CloseReason;
@@ -16,9 +16,9 @@ use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use std::collections::VecDeque;
 
-/// Reports that go over one stream either way. Whoever has more to complain of does not need this source.
+/// Reports over one stream in each direction. A peer with more to report should use another source.
 const REPORTS_PER_STREAM_MAX: u32 = 16;
-/// Pieces sent last over one stream that may be complained of: as many as may be on their way at a time.
+/// The last pieces sent over one stream that may be reported: as many as may be on their way at a time.
 const SENT_REMEMBERED_MAX: usize = 64;
 
 /// The pieces that were sent last over one stream, the oldest first.
@@ -33,7 +33,7 @@ impl RecentKeys {
         self.0.push_back(key);
     }
 
-    /// Takes a piece out: it can be complained of once each time that it is sent.
+    /// Removes a piece: it can be reported once for each time that it was sent.
     fn take(&mut self, key: &Key) -> bool {
         let position = self.0.iter().position(|sent| sent == key);
         position.and_then(|position| self.0.remove(position)).is_some()
@@ -42,7 +42,7 @@ impl RecentKeys {
 
 /// Bans.
 impl Transfer {
-    /// Lifts the bans of one peer, or of all, and forgets what they were for. Says how many there were.
+    /// Lifts the bans of one peer, or of all, and forgets the offences. Returns the number of bans lifted.
     pub fn forgive(&mut self, now: Instant, peer: Option<&NodeId>) -> usize {
         let lifted = self.blame.forgive(now, peer);
         self.review_bans(now);
@@ -52,21 +52,21 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// A piece that was asked for `file` came over a stream and is not what its key says.
+    /// A piece that was requested for `file` arrived over a stream and does not match its key.
     pub(super) fn source_bad(&mut self, now: Instant, stream: StreamId, peer: Contact, file: Key, key: Key) {
         self.out.counters.source_bad += 1;
         if let Some(session) = self.streams.get_mut(&stream) {
-            if session.complaints < REPORTS_PER_STREAM_MAX {
-                session.complaints += 1;
+            if session.reports_sent < REPORTS_PER_STREAM_MAX {
+                session.reports_sent += 1;
                 self.out.counters.report_sent += 1;
                 self.out.write(stream, session, &Frame::Unverified { key });
             }
         }
-        self.charge_with(now, peer, file, key);
+        self.ban_for(now, peer, file, key);
     }
 
-    /// Blames a peer for wrong content of a file: it is not asked for it for a while, or shunned.
-    pub(super) fn charge_with(&mut self, now: Instant, peer: Contact, file: Key, key: Key) {
+    /// Bans a peer for wrong content of a file: from the file, or from everything.
+    pub(super) fn ban_for(&mut self, now: Instant, peer: Contact, file: Key, key: Key) {
         let ban = self.blame.note(now, &self.config.timing, peer, file);
         self.out.event(TransferEvent::SourceBad { ban, file, key });
         self.review_bans(now);
@@ -75,7 +75,7 @@ impl Transfer {
         }
     }
 
-    /// Closes the streams of a peer, each as soon as the peer has been told what was written to it.
+    /// Closes the streams of a peer, each when the peer has read what was written to it.
     fn shun(&mut self, now: Instant, peer: &NodeId) {
         for stream in self.peers.remove(peer).unwrap_or_default() {
             match self.streams.get_mut(&stream) {
@@ -86,7 +86,7 @@ impl Transfer {
         self.everything_changed();
     }
 
-    /// Bans began or ended: sources of downloads are asked no more, or again.
+    /// Bans began or ended: updates the sources of downloads.
     pub(super) fn review_bans(&mut self, now: Instant) {
         let mut newly = Vec::new();
         for (&id, download) in &mut self.downloads {
@@ -110,7 +110,7 @@ impl Transfer {
         }
     }
 
-    /// Takes back what a peer was asked for a download, but for a piece that is coming: that is still looked at.
+    /// Cancels what a peer was asked for a download. A piece that is arriving is still verified.
     fn withdraw_from(&mut self, download: super::DownloadId, peer: &NodeId) {
         for stream in self.peers.get(peer).cloned().unwrap_or_default() {
             let Some(session) = self.streams.get_mut(&stream) else { continue };
@@ -124,7 +124,7 @@ impl Transfer {
             });
             let theirs: Vec<(u32, Part)> = theirs.map(|(&number, request)| (number, request.part)).collect();
             session.questions.values_mut().filter(|question| question.download == download).for_each(
-                // The answer is still awaited, but tells nothing.
+                // The answer still counts as awaited, but its content is ignored.
                 |question| question.chunks.clear(),
             );
             for (number, part) in theirs {
@@ -137,8 +137,8 @@ impl Transfer {
         }
     }
 
-    /// The other end says that a piece does not verify. What was not sent over this stream, or too long ago, or what comes too
-    /// often, leads to nothing.
+    /// The other end reports that a piece does not verify. The report is ignored if the piece was not sent over this stream, or
+    /// too long ago, or if there were too many reports.
     pub(super) fn on_unverified(&mut self, now: Instant, stream: StreamId, key: Key) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(peer) = session.peer_id() else { return };
@@ -147,11 +147,11 @@ impl Transfer {
             self.out.counters.report_unfounded += 1;
             return;
         }
-        if session.complained >= REPORTS_PER_STREAM_MAX {
+        if session.reports_received >= REPORTS_PER_STREAM_MAX {
             self.out.counters.report_over_budget += 1;
             return;
         }
-        session.complained += 1;
+        session.reports_received += 1;
         self.out.counters.report_received += 1;
         self.out.event(TransferEvent::Reported { peer, key });
     }

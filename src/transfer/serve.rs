@@ -1,4 +1,4 @@
-//! What others ask for: pieces, one after the other, and which pieces are here.
+//! Requests of peers: pieces, one after the other, and questions which pieces are here.
 
 use super::Transfer;
 use super::close::CloseReason;
@@ -10,11 +10,10 @@ use crate::manifest::Content;
 use crate::time::Instant;
 use crate::wire::frame::{Frame, Refusal};
 
-/// Answers to what [`TransferEvent::Wanted`] and [`TransferEvent::Asked`] ask, and inputs from the driver about content
-/// that is sent.
+/// The node's answers to [`TransferEvent::Wanted`] and [`TransferEvent::Asked`], and inputs from the driver about sent content.
 impl Transfer {
-    /// Where a wanted piece is, all of it; or why the peer does not get it. `mode` is that of the file whose own hash the
-    /// piece's key is.
+    /// Answers a request: the extent that holds the whole piece, or the refusal. `mode` is the mode of the file whose hash is the
+    /// piece's key.
     pub fn serve(
         &mut self,
         now: Instant,
@@ -26,7 +25,7 @@ impl Transfer {
         self.found(now, stream, request, found.map(|(content, extent)| Lookup::Found(content, mode, extent)));
     }
 
-    /// A wanted piece that is in no file: its content.
+    /// Answers a request for a piece that is in no file, with its content.
     pub fn serve_from_memory(
         &mut self,
         now: Instant,
@@ -38,7 +37,7 @@ impl Transfer {
         self.found(now, stream, request, Ok(Lookup::InMemory(content, mode, bytes)));
     }
 
-    /// Which pieces of a question are here: bit `i` (of byte `i / 8`, the lowest first) for piece `i`.
+    /// Answers a question: bit `i` (of byte `i / 8`, lowest bit first) tells whether piece `i` is here.
     pub fn answer(&mut self, now: Instant, stream: StreamId, question: u32, bitmap: [u8; 16]) {
         if let Some(session) = self.streams.get_mut(&stream) {
             if session.asked.remove(&question) {
@@ -48,7 +47,7 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Everything that was written to the stream has left.
+    /// All bytes that were written to the stream have left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if session.ending {
@@ -69,7 +68,7 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Content that was to be sent could not be read. Its length was promised, so the stream is closed.
+    /// The driver could not read content that it was told to send. Its length was announced, so the stream is closed.
     pub fn handle_send_failed(&mut self, now: Instant, stream: StreamId, error: &DiskError) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let sending = core::mem::take(&mut session.sending);
@@ -117,8 +116,8 @@ impl Transfer {
         self.send_next(now, stream);
     }
 
-    /// A request that is taken back is answered too, so that both ends agree on what is still to come. One whose block
-    /// is on its way has its answer.
+    /// A cancelled request is answered, too, so that both ends agree on what is still to come. If its block is on the way, that is
+    /// the answer.
     pub(super) fn on_cancel(&mut self, now: Instant, stream: StreamId, request: u32) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if let Some(position) = session.wanted(request) {
@@ -136,8 +135,8 @@ impl Transfer {
         self.out.event(TransferEvent::Asked { stream, question, keys: keys.to_vec() });
     }
 
-    /// Hands the driver the next content for a stream while it has less than two blocks and it is the stream's turn, and
-    /// asks the node where the content after that is.
+    /// Hands the driver the next content for a stream while the driver has fewer than two blocks of it and the stream has a slot.
+    /// Asks the node to look the following pieces up.
     pub(super) fn send_next(&mut self, now: Instant, stream: StreamId) {
         let turn = self.has_turn(now, stream);
         let Some(session) = self.streams.get_mut(&stream) else { return };

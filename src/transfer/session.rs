@@ -1,4 +1,4 @@
-//! One stream: who is at its other end, what is being received, what each end has asked of the other.
+//! The state of one stream: the node at its other end, what is being received, and what each end has asked of the other.
 
 use super::chunks::Bits;
 use super::close::CloseReason;
@@ -14,135 +14,135 @@ use crate::wire::frame::Offer;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Fewer bytes than this between two looks are no progress: a peer that drips does not hold up a download.
+/// Fewer bytes than this between two checks do not count as progress: a peer that trickles must not hold up a download.
 pub(super) const PROGRESS_BYTES: u64 = 4096;
-/// A piece that comes slower than this is not waited for to the end, however steadily it drips.
+/// The least average rate of a piece, in bytes per second. A stream that is slower is closed, even if it makes progress.
 const BYTES_PER_SECOND_MIN: u64 = 2048;
-/// How many times as fast another source must be to be given a piece that is already coming: on a slow line all are slow.
+/// How many times as fast another source must be to take over a piece that is arriving. On a slow line all are slow.
 const OUTPACED: u64 = 8;
-/// What a source is taken to be able to do before it has shown it, in bytes per second.
+/// The assumed rate of a source that has shown none yet, in bytes per second.
 const PACE_UNTRIED: u64 = 64 << 10;
 /// Files that a peer may follow over one stream.
 pub(super) const FOLLOWS_MAX: usize = 16;
-/// What each change of them costs, for each makes this node share a file anew and tell others: whoever changes its mind all
-/// the time is not listened to.
+/// What each change of the followed files costs. A change makes this node divide the file among co-downloaders anew and tell
+/// them, so a peer that changes all the time exceeds its budget and is ignored.
 const FOLLOW_COST: Duration = Duration::from_millis(250);
-/// Changes that may come at once.
+/// Changes that may come in one burst.
 const FOLLOW_CHANGES_MAX: u32 = 2 * FOLLOWS_MAX as u32;
-/// Blocks that wait in the driver.
+/// Blocks that may be queued in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
-/// Bytes of frames that a peer may leave unread: several times what answers everything that it may ask at once.
+/// Bytes of frames that a peer may leave unread: several times the answers to everything that it may ask at once.
 pub(super) const UNREAD_BYTES_MAX: usize = 64 << 10;
-/// Questions that a peer may have waiting here.
+/// Questions of a peer that may wait here for an answer.
 pub(super) const QUESTIONS_MAX: usize = 16;
-/// Bytes that are asked of one peer ahead of their arrival, when that is more than two pieces: twice what is on the way at
-/// its pace, for what is asked for at most fills the line only when there is more than that to be had. On short ways it is
-/// a fixed number, but no more than comes in a second, and on none more than this.
+/// Bytes that may be requested from one peer ahead of their arrival, when that is more than two pieces. The target is twice the
+/// bandwidth-delay product: with just the product in flight the measured rate could never grow. On short paths it is
+/// `AHEAD_BYTES`, but no more than one second of the peer's rate; on no path is it more than `AHEAD_BYTES_MAX`.
 const AHEAD_BYTES: u64 = 2 << 20;
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
-/// Over about how long the pace of a peer is measured.
+/// The averaging period of a peer's measured rate.
 const PACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// One stream.
 pub(super) struct Session {
-    /// Who was dialled; `None` when the other end connected.
+    /// The node that was dialled; `None` when the other end connected.
     pub(super) dialled: Option<Contact>,
-    /// Where the other end is.
+    /// The address of the other end.
     pub(super) remote: SocketAddr,
     /// Since when the stream is open.
     pub(super) opened: Instant,
-    /// While the other end has not proven who it is.
+    /// The handshake, until the other end has authenticated itself.
     pub(super) handshake: Option<Handshake>,
-    /// Who it proved to be.
+    /// The other end, once it is authenticated.
     pub(super) peer: Option<Contact>,
-    /// What the next bytes are.
+    /// What the next bytes are part of.
     pub(super) receiving: Receiving,
-    /// When a frame or content last moved, either way.
+    /// When a frame or content last moved, in either direction.
     pub(super) last_active: Instant,
-    /// When content or an answer last came.
+    /// When content or an answer last arrived.
     pub(super) received_at: Instant,
     received_bytes: u64,
-    /// How many pieces have come.
+    /// The number of pieces that have arrived.
     pieces: usize,
-    /// How fast pieces of some length came.
+    /// The measured rate of long pieces.
     flow: Flow,
-    /// The shortest time that an answer took to come which nothing was before.
+    /// The shortest round-trip time of a request that had no other request before it.
     round_trip: Option<Duration>,
-    /// When such an answer was asked for.
+    /// When such a request was sent, while its answer is awaited.
     asked_alone: Option<Instant>,
-    /// Since when that is measured: the waiting for a piece counts, too.
+    /// When the rate measurement of the current piece began. The wait for a piece counts as part of its time.
     pace_since: Instant,
-    /// Since when content waits to leave, and when some last left.
+    /// Since when the driver has had content to send, and when some of it last left.
     sending_since: Instant,
     sent_at: Instant,
     sent_bytes: u64,
-    /// Bytes that have left of the content that was handed over since nothing was before it.
+    /// Bytes that have left since the driver last had nothing to send.
     batch_bytes: u64,
     /// Bytes of frames written since the stream was last drained.
     pub(super) unread: usize,
     next_number: u32,
-    /// What this end has asked for.
+    /// The pieces that this end has requested.
     pub(super) requests: BTreeMap<u32, Request>,
-    /// What this end wants to know.
+    /// The questions of this end: which chunks the other end has.
     pub(super) questions: BTreeMap<u32, Question>,
-    /// What this end has asked about copies and has not been told, be it waited for or given up.
+    /// The inspections of this end that are not answered, awaited or given up.
     pub(super) inspections: BTreeMap<u32, InspectId>,
-    /// What the other end has asked about copies.
+    /// The inspections of the other end that are not answered.
     pub(super) inspected: BTreeSet<u32>,
-    /// What this end has offered.
+    /// The offers of this end.
     pub(super) pushes: BTreeMap<u32, PushId>,
     /// The offers of this end that were accepted and are not done.
     pub(super) accepted: BTreeSet<u32>,
-    /// What the other end wants to know.
+    /// The questions of the other end: which pieces this end has.
     pub(super) asked: BTreeSet<u32>,
     /// The files that the other end follows.
     pub(super) follows: BTreeMap<Key, Follow>,
-    /// Up to when the changes of that are paid for.
+    /// Until when the budget for changes of `follows` is spent.
     follows_paid: Instant,
     /// The files that this end follows.
     pub(super) following: BTreeSet<Key>,
-    /// What the other end has offered.
+    /// The offers of the other end.
     pub(super) arrivals: BTreeMap<u32, Arrival>,
-    /// Nothing more is taken from it: it is closed when the other end has been told why.
+    /// Whether the stream takes no more input, and is closed when the other end has read the reason.
     pub(super) ending: bool,
-    /// The pieces that were handed to the driver last, for the other end to complain of.
+    /// The pieces that were last handed to the driver. The other end may report each of them.
     pub(super) sent: RecentKeys,
-    /// Complaints of this end, and of the other.
-    pub(super) complaints: u32,
-    pub(super) complained: u32,
-    /// Content that the other end is to get, in order.
+    /// Reports of this end that a piece does not verify, and reports of the other end.
+    pub(super) reports_sent: u32,
+    pub(super) reports_received: u32,
+    /// Content for the other end, in order.
     pub(super) queue: VecDeque<Item>,
-    /// Content that has been handed to the driver and has not left.
+    /// Content that the driver has and that has not left yet.
     pub(super) sending: Vec<Sending>,
 }
 
-/// What the next bytes of a stream are.
+/// What the next bytes of a stream are part of.
 pub(super) enum Receiving {
     /// A frame.
     Frames,
-    /// Content that is collected.
+    /// Content that is collected in memory.
     Memory { purpose: Purpose, content: Content, mode: Mode, rest: u32, bytes: Vec<u8> },
-    /// Content that nobody needs any more.
+    /// Content that is not needed any more.
     Discard { rest: u32 },
-    /// Content that goes to a file, past this machine.
+    /// Content that the driver writes to a file.
     Sink { purpose: Purpose, length: u32, begun: Instant, received: u64 },
 }
 
-/// What content is for: a request of this end, or an offer of the other.
+/// The purpose of content: a request of this end, or an offer of the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     Request(u32),
     Arrival(u32),
 }
 
-/// A piece that was asked for.
+/// A requested piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Request {
     pub(super) download: DownloadId,
     pub(super) part: Part,
-    /// The most bytes that it has.
+    /// An upper bound of its length in bytes.
     pub(super) length: u32,
-    /// Nobody needs it any more. It stays until it is answered: each request is, once.
+    /// Whether it is not needed any more. It stays in the table until the peer answers it: each request gets one answer.
     pub(super) cancelled: bool,
 }
 
@@ -153,7 +153,7 @@ pub(super) enum Part {
     Chunk(u32),
 }
 
-/// A question that was asked, about these chunks.
+/// A question which of these chunks the other end has.
 pub(super) struct Question {
     pub(super) download: DownloadId,
     pub(super) chunks: Vec<u32>,
@@ -162,56 +162,56 @@ pub(super) struct Question {
 /// A file that the other end follows.
 #[derive(Default)]
 pub(super) struct Follow {
-    /// The chunks that were gained here and that it has not been told of.
+    /// The chunks that this node has gained and has not announced to the other end yet.
     pub(super) news: Vec<u32>,
 }
 
-/// A piece that the other end has offered.
+/// A piece that the other end offers.
 pub(super) struct Arrival {
     pub(super) offer: Offer,
     pub(super) stage: ArrivalStage,
 }
 
-/// How far an offered piece is.
+/// The stage of an offered piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ArrivalStage {
-    /// The node has not said whether it wants it.
+    /// The node has not answered the offer.
     Asked,
-    /// Its content may come.
+    /// The node accepted it; the content has not begun to arrive.
     Accepted { incoming: u64, since: Instant },
-    /// Its content is coming.
+    /// The content is arriving.
     Receiving { incoming: u64 },
-    /// The node makes it durable.
+    /// The node is making it durable.
     Committing,
 }
 
-/// Content that the other end is to get.
+/// Content that waits to be sent to the other end.
 pub(super) enum Item {
-    /// It asked for it.
+    /// The other end requested it.
     Wanted { request: u32, key: Key, lookup: Lookup },
-    /// It accepted it.
+    /// The other end accepted this end's offer of it.
     Push { request: u32, push: PushId, extent: Extent },
 }
 
-/// Whether the node has said where a wanted piece is.
+/// The lookup of a requested piece: the node tells where the piece is.
 pub(super) enum Lookup {
     Waiting,
     Asked,
     Found(Content, Mode, Extent),
-    /// It is in no file yet.
+    /// The piece is in memory, not in a file.
     InMemory(Content, Mode, Vec<u8>),
 }
 
-/// Content that has been handed to the driver.
+/// Content that the driver has been told to send.
 pub(super) struct Sending {
-    /// The file that it comes from; `None` when it comes from memory.
+    /// The file that it is read from; `None` when it is in memory.
     pub(super) place: Option<Place>,
     pub(super) length: u32,
     pub(super) push: Option<PushId>,
 }
 
 impl Item {
-    /// How many bytes of content there are, as far as that is known.
+    /// The number of bytes of content; 0 while the lookup is not answered.
     pub(super) fn length(&self) -> u64 {
         match self {
             Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
@@ -269,19 +269,19 @@ impl Session {
             arrivals: BTreeMap::new(),
             ending: false,
             sent: RecentKeys::default(),
-            complaints: 0,
-            complained: 0,
+            reports_sent: 0,
+            reports_received: 0,
             queue: VecDeque::new(),
             sending: Vec::new(),
         }
     }
 
-    /// Who is at the other end, once that is proven.
+    /// The id of the other end, once it is authenticated.
     pub(super) fn peer_id(&self) -> Option<NodeId> {
         self.peer.map(|peer| peer.id)
     }
 
-    /// Whether the other end may follow one more file, or one less. If so, that is counted.
+    /// Whether the other end may follow one more file, or unfollow one. If so, the change is charged to its budget.
     pub(super) fn may_change_follows(&mut self, now: Instant) -> bool {
         let paid = self.follows_paid.max(now) + FOLLOW_COST;
         let may = paid <= now + FOLLOW_COST * FOLLOW_CHANGES_MAX;
@@ -291,13 +291,13 @@ impl Session {
         may
     }
 
-    /// A number for a request, a question or an offer of this end, unused among those that are not answered.
+    /// A new number for a request, a question or an offer of this end.
     pub(super) fn number(&mut self) -> u32 {
         self.next_number = self.next_number.wrapping_add(1);
         self.next_number
     }
 
-    /// Notes that `bytes` of content came.
+    /// Counts `bytes` of content that arrived.
     pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
         if let Receiving::Sink { received, .. } = &mut self.receiving {
             *received += bytes;
@@ -309,7 +309,7 @@ impl Session {
         self.last_active = now;
     }
 
-    /// Notes that `bytes` of content left.
+    /// Counts `bytes` of content that left.
     pub(super) fn sent(&mut self, now: Instant, bytes: u64) {
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);
         self.batch_bytes = self.batch_bytes.saturating_add(bytes);
@@ -319,12 +319,12 @@ impl Session {
         self.last_active = now;
     }
 
-    /// Since when the driver has content, and how much of it has left.
+    /// Since when the driver has had content to send, and how many bytes have left since then.
     pub(super) fn batch(&self) -> (Instant, u64) {
         (self.sending_since, self.batch_bytes)
     }
 
-    /// Hands content to the driver. The other end's time to take it starts when nothing else is before it.
+    /// Hands content to the driver. If the driver had none, the other end's time to take it starts now.
     pub(super) fn send(&mut self, now: Instant, sending: Sending) {
         if self.sending.is_empty() {
             (self.sending_since, self.sent_at) = (now, now);
@@ -334,15 +334,15 @@ impl Session {
         self.last_active = now;
     }
 
-    /// Notes that the other end did what it was waited for to do, at least in part.
+    /// The other end made progress on what it owes: the stall timer starts anew.
     pub(super) fn answered(&mut self, now: Instant) {
         (self.received_at, self.received_bytes) = (now, 0);
     }
 
-    /// Ends a piece that went to a file: what it was for, and its length.
+    /// Ends a piece that went to a file. Returns its purpose and its length.
     pub(super) fn end_sink(&mut self, now: Instant) -> Option<(Purpose, u32)> {
         let Receiving::Sink { purpose, length, .. } = self.receiving else { return None };
-        // What is shorter tells about delays, not about pace.
+        // A shorter piece measures latency, not rate.
         if u64::from(length) >= PACE_UNTRIED {
             self.flow.add(u64::from(length), now.since(self.pace_since));
         }
@@ -354,14 +354,14 @@ impl Session {
         Some((purpose, length))
     }
 
-    /// Whether the piece that is coming has been coming for `long`, and at a fraction of the pace that `other` has shown.
+    /// Whether the arriving piece has been arriving for `long`, at a fraction of the rate that `other` has shown.
     pub(super) fn is_outpaced_by(&self, other: &Session, now: Instant, long: Duration) -> bool {
         let Receiving::Sink { begun, received, .. } = self.receiving else { return false };
         let present = pace(received, now.since(begun));
         begun + long <= now && present.saturating_mul(OUTPACED) < other.flow.pace().unwrap_or(PACE_UNTRIED)
     }
 
-    /// Enters a request. The other end's time starts when it has nothing else to do for this end.
+    /// Enters a request. If the other end owed nothing before, its stall timer starts now.
     pub(super) fn request(&mut self, now: Instant, request: Request) -> u32 {
         if !self.is_expecting() {
             self.answered(now);
@@ -372,7 +372,7 @@ impl Session {
         number
     }
 
-    /// A request is answered, or its content begins to come.
+    /// A request was answered, or its content begins to arrive.
     pub(super) fn request_answered(&mut self, now: Instant) {
         self.answered(now);
         if let Some(took) = self.asked_alone.take().map(|at| now.since(at)) {
@@ -380,7 +380,8 @@ impl Session {
         }
     }
 
-    /// Whether one more piece of `length` bytes may be asked for, for one of so many downloads.
+    /// Whether one more piece of `length` bytes may be requested for `download`. `downloads` is the number of downloads that
+    /// share the stream.
     pub(super) fn has_room(
         &self,
         download: DownloadId,
@@ -393,14 +394,14 @@ impl Session {
         let own = self.requests.values().filter(|it| it.download == download);
         let (own, own_bytes) = own.fold((0, 0), bytes);
         let (length, most, downloads) = (u64::from(length), self.ahead_bytes(), downloads.max(1) as u64);
-        // As many more as pieces have come: at first nobody knows who else is asking for the same.
+        // The window grows by one with each piece that arrives: at first the other requesters of the same chunks are unknown.
         let requests_max = requests_max.min(self.pieces.saturating_add(2)) as u64;
         let few = own == 0 || all < 2 && downloads == 1;
         let fits = all_bytes + length <= most && own_bytes + length <= most / downloads;
         all < requests_max && (few || fits)
     }
 
-    /// How many bytes may be asked for ahead of their arrival.
+    /// How many bytes may be requested ahead of their arrival.
     fn ahead_bytes(&self) -> u64 {
         let Some(pace) = self.flow.pace() else { return AHEAD_BYTES };
         let trip = self.round_trip.map_or(0, |trip| trip.as_micros());
@@ -408,25 +409,25 @@ impl Session {
         on_the_way.saturating_mul(2).max(pace.min(AHEAD_BYTES)).min(AHEAD_BYTES_MAX)
     }
 
-    /// The pace that the other end has shown, in bytes per second; `None` before it has, and while what was asked of it has
-    /// made no progress for `long`.
+    /// The rate that the other end has shown, in bytes per second. `None` before it has shown one, and while a request of this
+    /// end has made no progress for `long`.
     pub(super) fn pace(&self, now: Instant, long: Duration) -> Option<u64> {
         self.flow.pace().filter(|_| self.requests.is_empty() || now < self.received_at + long)
     }
 
-    /// How many live requests come before one; `None` when there is no such live request.
+    /// The number of live requests before this one; `None` when there is no such live request.
     pub(super) fn waits_behind(&self, number: u32) -> Option<usize> {
         let live = |(_, request): &(&u32, &Request)| !request.cancelled;
         self.requests.get(&number).filter(|request| !request.cancelled)?;
         Some(self.requests.range(..number).filter(live).count())
     }
 
-    /// How many pieces the other end wants or offers.
+    /// The number of pieces that the other end requests or offers.
     pub(super) fn requests_waiting(&self) -> usize {
         self.queue.iter().filter(|item| matches!(item, Item::Wanted { .. })).count() + self.arrivals.len()
     }
 
-    /// Whether either end waits for anything.
+    /// Whether neither end waits for anything.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_expecting()
             && self.questions.is_empty()
@@ -439,7 +440,7 @@ impl Session {
             && self.sending.is_empty()
     }
 
-    /// The download that content is coming for.
+    /// The download that the arriving content is for.
     pub(super) fn downloading(&self) -> Option<DownloadId> {
         match self.receiving {
             Receiving::Sink { purpose: Purpose::Request(number), .. } => {
@@ -449,7 +450,7 @@ impl Session {
         }
     }
 
-    /// Whether it may be closed to make room for another.
+    /// Whether the stream may be closed to make room for another.
     pub(super) fn is_displaceable(&self) -> bool {
         self.handshake.is_none() && self.is_idle()
     }
@@ -458,7 +459,7 @@ impl Session {
         !matches!(self.receiving, Receiving::Frames) || !self.requests.is_empty()
     }
 
-    /// When the stream is closed unless something happens, and for what reason.
+    /// When the stream is closed unless something happens, and for which reason.
     pub(super) fn deadline(&self, timing: &super::Timing) -> (Instant, CloseReason) {
         if self.handshake.is_some() {
             return (self.opened + timing.handshake, CloseReason::HandshakeSilent);
@@ -477,7 +478,7 @@ impl Session {
             earlier(begun + timing.stall + slowest, CloseReason::Slow);
         }
         if !self.sending.is_empty() {
-            // Whoever takes a copy drop by drop would hold up the one who waits for it.
+            // A peer that takes a copy very slowly would hold up the operation that waits for it.
             let bytes: u64 = self.sending.iter().map(|sending| u64::from(sending.length)).sum();
             let slowest = Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
             earlier(self.sent_at + timing.idle, CloseReason::Unread);
@@ -491,7 +492,8 @@ impl Session {
         first
     }
 
-    /// The pieces that the node is to look up now: no earlier than they can be sent, for what was found may go.
+    /// The pieces that the node looks up now. A lookup is made no earlier than its piece can be sent, because the file that it
+    /// finds may disappear.
     pub(super) fn lookups(&mut self) -> Vec<(u32, Key)> {
         let ahead = BLOCKS_QUEUED_MAX.saturating_sub(self.sending.len());
         let mut due = Vec::new();
@@ -506,8 +508,8 @@ impl Session {
         due
     }
 
-    /// Takes the next content to be sent. What waits in the driver at one time comes from one file, so that it is
-    /// known which file could not be read when one cannot.
+    /// Takes the next content to send. All content that the driver has at one time comes from one file, so that a read error
+    /// names the file.
     pub(super) fn next_item(&mut self) -> Option<Item> {
         let place = match self.queue.front()? {
             Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
@@ -523,7 +525,7 @@ impl Session {
         if free { self.queue.pop_front() } else { None }
     }
 
-    /// Whether there is content that could be sent.
+    /// Whether content is ready to be sent.
     pub(super) fn is_ready_to_send(&self) -> bool {
         match self.queue.front() {
             Some(Item::Wanted { lookup, .. }) => matches!(lookup, Lookup::Found(..) | Lookup::InMemory(..)),
@@ -532,13 +534,13 @@ impl Session {
         }
     }
 
-    /// Where a wanted piece waits in the queue.
+    /// The position of a requested piece in the queue.
     pub(super) fn wanted(&self, number: u32) -> Option<usize> {
         self.queue.iter().position(|item| matches!(item, Item::Wanted { request, .. } if *request == number))
     }
 }
 
-/// How much came in how much time, what is older counting less.
+/// A moving average of a rate: bytes and the time that they took, both halved when the time exceeds [`PACE_PERIOD`].
 #[derive(Default)]
 struct Flow {
     bytes: u64,
@@ -554,7 +556,7 @@ impl Flow {
         }
     }
 
-    /// Bytes per second; `None` before there were any.
+    /// Bytes per second; `None` before any have been added.
     fn pace(&self) -> Option<u64> {
         let pace = u128::from(self.bytes) * 1_000_000_000 / u128::from(self.nanos.max(1));
         (self.bytes > 0).then(|| u64::try_from(pace).unwrap_or(u64::MAX))
@@ -566,15 +568,15 @@ fn pace(bytes: u64, time: Duration) -> u64 {
     bytes.saturating_mul(1000) / (time.as_millis() as u64).max(1)
 }
 
-/// The chunks of a question that the other end has.
+/// The chunks of a question, each with whether the other end has it; `None` when the bitmap has a bit beyond them.
 pub(super) fn answered_chunks(chunks: &[u32], bitmap: &[u8; 16]) -> Option<Vec<(u32, bool)>> {
     let bit = |i: usize| bitmap[i / 8] & (1 << (i % 8)) != 0;
     let beyond = (chunks.len()..bitmap.len() * 8).any(bit);
     (!beyond).then(|| chunks.iter().enumerate().map(|(i, &chunk)| (chunk, bit(i))).collect())
 }
 
-/// The chunks of the next question: those that are missing here and not known to be there, from `from` on. With
-/// them, where the question after it starts; `None` when there is none.
+/// The chunks of the next question: those from `from` on that are missing here and not known to be at the source. Also
+/// returns where the following question starts; `None` when this is the last.
 pub(super) fn next_question(
     missing: impl Fn(u32) -> bool,
     known: &Bits,
@@ -609,8 +611,8 @@ mod tests {
         Session::new(START, SocketAddr::from(([10, 0, 0, 1], 1)), None, Handshake::new(true, hello))
     }
 
-    /// How many pieces are under way in the end over a line of this many bytes per second whose answers take so long,
-    /// when two `downloads` share it, or one has it alone.
+    /// The number of pieces in flight for each of `downloads` downloads in steady state, over one line of `rate` bytes per
+    /// second with a round-trip time of `trip`.
     fn under_way(rate: u64, trip: Duration, downloads: u64) -> Vec<usize> {
         let (mut session, mut now) = (session(), START);
         let piece_time = Duration::from_nanos(u64::from(PIECE) * 1_000_000_000 / rate);
@@ -638,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_asked_for_ahead_as_fills_the_line_and_no_more() {
+    fn the_pieces_in_flight_fill_the_line_and_no_more() {
         let millis = Duration::from_millis;
         assert_eq!(under_way(1 << 30, millis(0), 1), [7], "next door");
         let far = under_way(50 << 20, millis(100), 1)[0];
@@ -649,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn two_pieces_in_a_row_after_a_long_wait_are_no_great_pace() {
+    fn two_pieces_in_a_row_after_a_long_wait_do_not_raise_the_rate() {
         let mut flow = Flow::default();
         for _ in 0..10 {
             flow.add(256 << 10, Duration::from_millis(1900));

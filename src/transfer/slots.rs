@@ -1,10 +1,10 @@
-//! To whom content is sent first when many want some.
+//! Upload slots: which peers are sent content when several wait for some.
 //!
-//! A few peers are sent content at a time, for an uplink that is cut into too many parts is of use to nobody. Each of
-//! them holds a *slot* for one batch of blocks. Then the peer comes next that has had the least, as start-time fair
-//! queueing counts it (Goyal, Vin and Cheng, 1996): what a peer is sent counts less the more the peer has given, down to a
-//! quarter, so whoever gives gets up to four times as much as whoever does not, and nobody gets nothing. A newcomer starts
-//! where the others are. Whoever has waited for long is told that this node is busy, and asks elsewhere or again.
+//! A few peers are sent content at a time, because an uplink that is divided among too many serves none of them well. Each of
+//! them holds a *slot* for one batch of blocks. The next slot goes to the peer that has received least, by start-time fair
+//! queueing (Goyal, Vin and Cheng, 1996). The weight of a peer grows from 1 to 4 with what it has given, so a peer that gives
+//! receives up to four times as much as one that does not, and none starves. A new peer starts at the queue's present virtual
+//! time. A peer that has waited too long is told that this node is busy, and asks elsewhere or again.
 
 use super::Transfer;
 use super::session::{Item, Session};
@@ -14,45 +14,45 @@ use crate::time::{Duration, Instant};
 use crate::wire::frame::{Frame, Refusal};
 use std::collections::BTreeMap;
 
-/// Peers of whom it is remembered what they gave and took.
+/// Peers whose given and received bytes are remembered.
 const ACCOUNTS_MAX: usize = 256;
-/// What was given and taken counts half after so long.
+/// The half-life of the remembered bytes.
 const HALF_LIFE: Duration = Duration::from_secs(20);
-/// How many times as much a giver gets as one who gives nothing.
+/// The highest weight: how many times as much a peer receives that gives at least what it takes.
 const REWARD: u64 = 4;
-/// A slot is held for so long, whatever leaves.
+/// How long a slot is held at least, however little leaves on it.
 const HOLD: Duration = Duration::from_secs(1);
-/// With a limited rate, no more slots than this much each makes sense for, in bytes per second.
+/// Under a rate limit, each slot needs at least this rate, in bytes per second: that bounds the number of slots.
 const SLOT_RATE: u64 = 16 << 10;
-/// What must leave on a slot for it to be held, at least, in bytes per second.
+/// The least rate at which a slot stays held, in bytes per second.
 const RATE_MIN: u64 = 1 << 10;
 
-/// Who waits for a slot, and who deserves one.
+/// The upload slots: which streams wait for one, and what each peer has given and received.
 #[derive(Default)]
 pub(super) struct Slots {
-    /// Streams with something to be sent and without a slot, and since when.
+    /// Streams that have content to send and no slot, and since when.
     waiting: BTreeMap<StreamId, Instant>,
     accounts: BTreeMap<NodeId, Account>,
-    /// Where the queue is: whoever comes anew starts here.
+    /// The virtual time of fair queueing: a new peer's position starts here.
     clock: u64,
-    /// The most bytes per second that have left lately.
+    /// The highest recent upload rate, in bytes per second. It decays.
     uplink: u64,
-    /// Since when bytes are counted for that, and how many.
+    /// The present measurement of the upload rate: its start, and the bytes since then.
     window: Option<(Instant, u64)>,
-    /// What may leave in one second; 0 is any number of bytes.
+    /// The upload limit in bytes per second; 0 is unlimited.
     pub(super) rate: u64,
-    /// When slots were last handed out.
+    /// When slots were last assigned.
     seen: Instant,
 }
 
-/// What a peer gave and took.
+/// What a peer has given and received, in bytes.
 #[derive(Default)]
 struct Account {
     given: u64,
     taken: u64,
-    /// When this was last changed.
+    /// When the halving was last applied.
     at: Instant,
-    /// Where the peer is in the queue.
+    /// The peer's virtual finish time.
     position: u64,
 }
 
@@ -64,7 +64,7 @@ impl Account {
         }
     }
 
-    /// How much of what it is sent does not count: from 1 up to [`REWARD`].
+    /// The peer's weight in fair queueing: from 1 up to [`REWARD`].
     fn weight(&self) -> u64 {
         let (given, taken) = (self.given >> 10, (self.taken >> 10).max(1));
         1 + (REWARD - 1) * given.min(taken) / taken
@@ -86,13 +86,13 @@ impl Slots {
         account
     }
 
-    /// Content came from a peer.
+    /// A peer sent content.
     pub(super) fn given(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let account = self.account(now, peer);
         account.given = account.given.saturating_add(bytes);
     }
 
-    /// Content left to a peer.
+    /// Content was sent to a peer.
     pub(super) fn taken(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let account = self.account(now, peer);
         account.taken = account.taken.saturating_add(bytes);
@@ -106,7 +106,7 @@ impl Slots {
         }
     }
 
-    /// A peer gets a batch of so many bytes.
+    /// A peer gets a batch of `bytes`: advances its position.
     fn charge(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let clock = self.clock;
         let account = self.account(now, peer);
@@ -120,7 +120,7 @@ impl Slots {
         account.map_or(0, |account| account.position).max(self.clock)
     }
 
-    /// The stream is gone.
+    /// The stream closed.
     pub(super) fn forget(&mut self, stream: StreamId) {
         self.waiting.remove(&stream);
     }
@@ -132,8 +132,8 @@ impl Slots {
         }
     }
 
-    /// Until when a stream holds its slot. One whose peer takes less than a quarter of a fair share of what this node
-    /// can send keeps nobody else from being sent something.
+    /// Until when a stream holds its slot. A peer that takes less than a quarter of a fair share of this node's upload rate loses
+    /// the slot to others.
     fn held_until(&self, session: &Session, slots: usize) -> Instant {
         let pace = (self.uplink / (4 * slots as u64)).max(RATE_MIN);
         let (since, sent) = session.batch();
@@ -142,7 +142,7 @@ impl Slots {
 }
 
 impl Transfer {
-    /// Whether a stream may be handed content now. One that may not is remembered.
+    /// Whether a stream may be handed content now. If it may not, it waits for a slot.
     pub(super) fn has_turn(&mut self, now: Instant, stream: StreamId) -> bool {
         let Some(session) = self.streams.get(&stream) else { return false };
         if !session.is_ready_to_send() || !session.sending.is_empty() {
@@ -161,27 +161,27 @@ impl Transfer {
         true
     }
 
-    /// Where a stream stands that has waited since then: who has had less comes first, then who has waited longer.
+    /// The rank of a waiting stream: the peer that has received less comes first, then the stream that has waited longer.
     fn place(&self, stream: StreamId, since: Instant) -> (u64, Instant, StreamId) {
         let peer = self.streams.get(&stream).and_then(Session::peer_id);
         (self.slots.position(peer), since, stream)
     }
 
-    /// How many others come before a stream that waits.
+    /// The number of waiting streams that rank before this one.
     fn before(&self, stream: StreamId) -> usize {
         let Some(since) = self.slots.waiting.get(&stream) else { return 0 };
         let own = self.place(stream, *since);
         self.slots.waiting.iter().filter(|(stream, since)| self.place(**stream, **since) < own).count()
     }
 
-    /// Notes what a stream has been handed.
+    /// Charges a peer for content that its stream was handed.
     pub(super) fn charge(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         if let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) {
             self.slots.charge(now, peer, bytes);
         }
     }
 
-    /// Hands out the slots that have become free.
+    /// Assigns the slots that have become free.
     pub(super) fn take_turns(&mut self, now: Instant) {
         self.slots.seen = now;
         let ready = |session: &Session| session.is_ready_to_send() && session.sending.is_empty();
@@ -197,7 +197,7 @@ impl Transfer {
         }
     }
 
-    /// Tells those who have waited for too long that this node is busy. What they accepted to keep goes on waiting.
+    /// Refuses, as busy, the requests that have waited too long. Accepted offers of this node go on waiting.
     pub(super) fn choke(&mut self, now: Instant) {
         let long = self.config.timing.choke;
         let late: Vec<StreamId> =
@@ -220,12 +220,12 @@ impl Transfer {
         }
     }
 
-    /// When slots become free, or somebody has waited for too long, with time alone.
+    /// When, with time alone, a slot becomes free or a stream has waited too long.
     pub(super) fn next_turn(&self) -> Option<Instant> {
         let first = self.slots.waiting.values().min()?;
         let slots = self.slots.count(self.config.limits.uploads_max);
         let held = self.streams.values().filter(|session| !session.sending.is_empty());
-        // A slot that is not held any more was handed on when that was noticed.
+        // A slot whose time ended before `seen` was assigned to another stream then.
         let free =
             held.map(|session| self.slots.held_until(session, slots)).filter(|at| *at > self.slots.seen);
         free.chain([*first + self.config.timing.choke]).min()
@@ -238,7 +238,7 @@ mod tests {
 
     const NOW: Instant = Instant::from_secs(10);
 
-    /// How many of so many batches each of the peers gets who always wants one; the last of them comes late.
+    /// The number of `batches` that each peer gets when all always wait. The last peer comes after half of them.
     fn shares(gives: &[bool], batches: u32) -> Vec<u32> {
         let mut slots = Slots::default();
         let mut got = vec![0; gives.len()];
@@ -258,21 +258,21 @@ mod tests {
     }
 
     #[test]
-    fn equals_get_the_same_and_a_newcomer_neither_less_nor_all() {
+    fn equal_peers_receive_the_same_and_a_newcomer_a_fair_share() {
         let got = shares(&[false; 4], 1200);
         assert!(got[..3].iter().all(|got| (340..=360).contains(got)), "{got:?}");
         assert!((140..=160).contains(&got[3]), "{got:?}");
     }
 
     #[test]
-    fn who_gives_gets_four_times_as_much_and_who_does_not_is_not_forgotten() {
+    fn a_peer_that_gives_receives_four_times_as_much_and_the_others_do_not_starve() {
         let got = shares(&[true, false, false, false], 1200);
         assert!((3 * got[1]..=5 * got[1]).contains(&got[0]), "{got:?}");
         assert!(got[2] > 100 && got[3] > 50, "{got:?}");
     }
 
     #[test]
-    fn what_was_given_long_ago_counts_no_more_and_only_so_many_are_remembered() {
+    fn old_contributions_decay_and_the_number_of_accounts_is_bounded() {
         let mut slots = Slots::default();
         let peer = NodeId([1; 32]);
         slots.given(NOW, peer, 1 << 30);

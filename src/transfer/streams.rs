@@ -1,4 +1,4 @@
-//! Streams as such: how they come, prove themselves, fall silent and go.
+//! The life of streams: accepted or dialled, authenticated, timed out, closed.
 
 use super::Transfer;
 use super::close::CloseReason;
@@ -15,15 +15,15 @@ use crate::wire::frame::{Frame, Hello, Parsed};
 use core::cmp::Reverse;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Streams of one peer: two ends that connect to each other at the same time have two.
+/// Streams to one peer. Two nodes that dial each other at the same time have two.
 const STREAMS_PER_PEER_MAX: usize = 2;
-/// A stream on which nothing is going on for so long may be closed to make room: short, for copying a file to hundreds
-/// of nodes goes through all of them, and long enough for the other end to ask for something.
+/// How long a stream must be idle before it may be closed to make room. Short, because a file that is copied to hundreds of
+/// nodes goes through all of them; long enough for the other end to send its next request.
 pub(super) const UNUSED: Duration = Duration::from_millis(250);
 
 /// Inputs from the driver about streams.
 impl Transfer {
-    /// Somebody connected.
+    /// A node connected to this one. The stream is refused when every place is taken and none can be freed.
     pub fn handle_accepted(
         &mut self,
         now: Instant,
@@ -32,12 +32,12 @@ impl Transfer {
         identity: &Identity,
     ) {
         let limits = &self.config.limits;
-        let unproven = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
-        if self.streams.values().filter(unproven).count() >= limits.streams_unproven_max {
+        let unauthenticated = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
+        if self.streams.values().filter(unauthenticated).count() >= limits.streams_unproven_max {
             if let Some((oldest, _)) =
-                self.most_crowded(|session| unproven(&session).then_some(session.opened))
+                self.most_crowded(|session| unauthenticated(&session).then_some(session.opened))
             {
-                self.drop_stream(now, oldest, CloseReason::UnprovenDisplaced);
+                self.drop_stream(now, oldest, CloseReason::UnauthenticatedDisplaced);
             }
         }
         if self.is_full_of_accepted() && !self.make_room(now) {
@@ -70,8 +70,8 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Bytes arrived. Takes at most one frame, or some content that is collected here, and tells how many bytes that
-    /// was; 0 means that more are needed first.
+    /// Takes arrived bytes: at most one frame, or a part of a piece that is collected in memory. Returns how many bytes it took;
+    /// 0 means that the next frame needs more.
     pub fn handle_bytes(
         &mut self,
         now: Instant,
@@ -84,7 +84,7 @@ impl Transfer {
         used
     }
 
-    /// The stream is gone.
+    /// The stream broke, or the other end closed it.
     pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
         if let Some(session) = self.streams.remove(&stream) {
             self.out.counters.stream_closed += 1;
@@ -93,7 +93,7 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Time has passed.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late = |(&id, session): (&StreamId, &Session)| {
             let (at, reason) = session.deadline(&self.config.timing);
@@ -107,7 +107,7 @@ impl Transfer {
         self.choke(now);
         self.take_turns(now);
         if core::mem::take(&mut self.crowded) {
-            // Who still has no room says so again.
+            // A dial that still finds no room sets `crowded` again.
             self.everything_changed();
         }
         for (&id, download) in &mut self.downloads {
@@ -124,7 +124,7 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// Does what follows from what has changed, until nothing does.
+    /// Handles all pending changes, until none is left.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             if let Some(download) = self.changed.pop_first() {
@@ -141,26 +141,26 @@ impl Transfer {
         }
     }
 
-    /// Something happened that may matter to every download and copy: a stream came or went.
+    /// A stream opened or closed: that may matter to every download, push and inspection.
     pub(super) fn everything_changed(&mut self) {
         self.changed.extend(self.downloads.keys());
         self.pushes_changed = true;
         self.inspections_changed = true;
     }
 
-    /// The stream that is used for a peer: the one that has been proven longest.
+    /// The stream that is used for a peer: the one that was authenticated first.
     pub(super) fn stream_to(&self, peer: &NodeId) -> Option<StreamId> {
         self.peers.get(peer).and_then(|streams| streams.first()).copied()
     }
 
-    /// Whether there is a stream to this peer that is on its way: being dialled, or not proven yet.
+    /// Whether a stream to this peer is being dialled, or dialled and not authenticated yet.
     pub(super) fn is_dialling(&self, peer: &NodeId) -> bool {
         let expected = |session: &Session| session.handshake.is_some().then_some(session.dialled).flatten();
         self.dials.values().any(|contact| contact.id == *peer)
             || self.streams.values().filter_map(expected).any(|contact| contact.id == *peer)
     }
 
-    /// Connects to a node unless a stream to it is there or on its way. False when there is no room.
+    /// Connects to a node unless a stream to it exists or is being dialled. False when there is no room.
     pub(super) fn dial(&mut self, now: Instant, contact: Contact) -> bool {
         if self.stream_to(&contact.id).is_some() || self.is_dialling(&contact.id) {
             return true;
@@ -177,7 +177,7 @@ impl Transfer {
         true
     }
 
-    /// Closes a stream for a reason.
+    /// Closes a stream.
     pub(super) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
         if let Some(session) = self.streams.remove(&stream) {
             *self.out.counters.closed(reason) += 1;
@@ -194,15 +194,15 @@ impl Transfer {
         self.streams.len() + self.dials.len() >= self.config.limits.streams_max
     }
 
-    /// A quarter of all places is kept for the streams that this node wants.
+    /// Whether accepted streams have all their places. A quarter of all places is kept for the streams that this node dials.
     fn is_full_of_accepted(&self) -> bool {
         let most = self.config.limits.streams_max - self.config.limits.streams_max / 4;
         let accepted = self.streams.values().filter(|session| session.dialled.is_none()).count();
         self.is_full() || accepted >= most
     }
 
-    /// Somebody is at the door and every place is taken: the address that has most of them gives one up, unless that would
-    /// only turn the tables.
+    /// Frees a place for a new stream when every place is taken: the party with the most accepted streams gives one up, unless
+    /// the newcomer's party would then have more than it.
     fn share_places(&mut self, now: Instant, remote: SocketAddr) {
         let accepted = |session: &Session| session.dialled.is_none().then_some(session.last_active);
         let crowd = self.most_crowded(accepted);
@@ -214,7 +214,8 @@ impl Transfer {
         }
     }
 
-    /// Of the streams that `age` gives an instant for: the oldest of those whose address has most of them, and how many.
+    /// Considers the streams for which `age` returns an instant. Returns the oldest stream of the party that has most of them, and
+    /// how many it has.
     fn most_crowded(&self, age: impl Fn(&Session) -> Option<Instant>) -> Option<(StreamId, usize)> {
         let some = || self.streams.iter().filter_map(|(&id, s)| Some((id, party(s.remote), age(s)?)));
         let count = |party: IpAddr| some().filter(|(_, other, _)| *other == party).count();
@@ -222,7 +223,7 @@ impl Transfer {
         crowds.max().map(|(count, _, id)| (id, count))
     }
 
-    /// Closes the proven stream on which nothing has been going on for the longest time, when that is long.
+    /// Closes the authenticated stream that has been idle longest, if that is at least [`UNUSED`].
     pub(super) fn make_room(&mut self, now: Instant) -> bool {
         let unused = self
             .streams
@@ -254,7 +255,7 @@ impl Transfer {
         let mut session = Session::new(now, remote, dialled, handshake);
         self.out.write(stream, &mut session, &Frame::Hello(&hello));
         if let Some(replaced) = self.streams.insert(stream, session) {
-            // A driver that gives a number twice is broken; what was said about the first is void.
+            // The driver broke its contract and used a number twice. State of the first stream is discarded.
             debug_assert!(false, "stream number used twice");
             self.release(now, stream, replaced, false);
         }
@@ -315,7 +316,7 @@ impl Transfer {
                 Ok(Step::Prove(signature)) => {
                     self.out.write(stream, session, &Frame::Proof { signature: &signature });
                 }
-                Ok(Step::Proven(hello)) => self.proven(now, stream, &hello),
+                Ok(Step::Authenticated(hello)) => self.authenticated(now, stream, &hello),
                 Err(error) => self.drop_stream(now, stream, CloseReason::Handshake(error)),
             };
         }
@@ -342,26 +343,26 @@ impl Transfer {
         }
     }
 
-    /// A frame that is well-formed but has no place in what is going on.
+    /// The peer sent a well-formed frame that the state of the stream does not allow.
     pub(super) fn violated(&mut self, now: Instant, stream: StreamId) {
         self.drop_stream(now, stream, CloseReason::Unexpected);
     }
 
-    fn proven(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
+    fn authenticated(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
         let id = hello.public.node_id();
         if self.is_shunned(now, &id) {
             return self.drop_stream(now, stream, CloseReason::Shunned);
         }
         let streams = self.peers.get(&id).map(Vec::as_slice).unwrap_or_default();
         if streams.len() >= STREAMS_PER_PEER_MAX {
-            // The peer may have forgotten the others, so the newest is the one that lives.
+            // The peer may have lost its end of the older ones, so the newest stays.
             let active = |stream: &&StreamId| self.streams.get(stream).map(|session| session.last_active);
             if let Some(quietest) = streams.iter().min_by_key(active).copied() {
                 self.drop_stream(now, quietest, CloseReason::Surplus);
             }
         }
         let Some(session) = self.streams.get_mut(&stream) else { return };
-        // Whoever was dialled is where it was dialled; who connected says on which port it listens.
+        // A dialled node listens where it was dialled. One that connected says in its hello on which port it listens.
         let addr = session.dialled.map(|contact| contact.addr);
         let addr = addr.unwrap_or_else(|| SocketAddr::new(session.remote.ip(), hello.port.get()));
         let contact = Contact::new(hello.public, addr);
@@ -374,7 +375,7 @@ impl Transfer {
         self.everything_changed();
     }
 
-    /// A node could not be connected to, or is not who it should be.
+    /// A node could not be reached, or another node answered at its address.
     fn unreachable(&mut self, now: Instant, contact: Contact) {
         self.out.event(TransferEvent::Peer { contact, leaf: false, alive: false });
         if self.stream_to(&contact.id).is_none() {
@@ -389,8 +390,8 @@ impl Transfer {
         self.everything_changed();
     }
 
-    /// Lets go of everything that was going on over a stream that is gone.
-    /// `blame` tells whether the other end is to be trusted less with what it was asked for.
+    /// Releases everything that a closed stream was used for. `blame` tells whether sources of downloads that are still owed
+    /// something count this as a failure.
     fn release(&mut self, now: Instant, stream: StreamId, session: Session, blame: bool) {
         for arrival in session.arrivals.values() {
             if let ArrivalStage::Accepted { incoming, .. } | ArrivalStage::Receiving { incoming } =
@@ -444,7 +445,7 @@ impl Transfer {
     }
 }
 
-/// Whoever is behind an address: one IPv4 address, or the /64 of IPv6 that one party usually owns.
+/// The party of an address: one IPv4 address, or one IPv6 /64, which usually belongs to one owner.
 fn party(remote: SocketAddr) -> IpAddr {
     match remote.ip() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

@@ -1,9 +1,9 @@
-//! What nodes that fetch the same file tell each other: which chunks they gain, and who else fetches it.
+//! What co-downloaders, the nodes that fetch the same file, tell each other: which chunks they gain, and who the others are.
 //!
-//! Whoever fetches a file *follows* it at each of its sources ([`Frame::Follow`]). From then on it hears which chunks that
-//! source gains ([`Frame::Gained`]) and, at once and whenever another follows the file there, who else does
-//! ([`Frame::Sources`]). So nodes that start together know each other after one round trip to the node that has it all,
-//! and each takes another part of it from there: see [`Chunks::share_among`](super::chunks::Chunks::share_among).
+//! A node that fetches a file *follows* it at each of its sources ([`Frame::Follow`]). From then on the source tells it which
+//! chunks the source gains ([`Frame::Gained`]), and which other nodes follow the file there ([`Frame::Sources`]), at once and
+//! whenever one is added. So nodes that start together know each other after one round trip to the complete source, and each
+//! requests another part of the file from it: see [`Chunks::share_among`](super::chunks::Chunks::share_among).
 
 use super::Transfer;
 use super::chunks::Bits;
@@ -19,23 +19,23 @@ use crate::wire::frame::{Frame, GAINED_CHUNKS_MAX, SOURCES_MAX};
 use std::collections::BTreeMap;
 use zerocopy::little_endian::U32;
 
-/// Followers that hear of a new one.
+/// The number of followers that are told of a new one.
 const TOLD_MAX: usize = 16;
-/// Bytes that a peer may have unread and still be told news. More waits until it has read them.
+/// The most unread bytes with which a peer is still told news. Further news waits until the peer has read them.
 const NEWS_UNREAD_MAX: usize = 4096;
-/// Places of a download for nodes that were only named and have not been reached, and how many of them are for those that
-/// one peer named: who names nodes that are not there takes no places from who names others.
+/// Places of a download for sources known only by hearsay: named by a peer and not reached yet. `HEARSAY_OF_ONE_MAX` of them are
+/// for those that one peer named, so that a peer that names unreachable nodes cannot crowd out those that others name.
 const HEARSAY_MAX: usize = 16;
 const HEARSAY_OF_ONE_MAX: usize = 8;
-/// A source that denied so many chunks in a row that it had said to have is not believed when it says so again.
+/// After this many announced chunks that it refused in a row, a source's announcements of them are ignored.
 const DENIED_MAX: u32 = 8;
-/// Who has made no progress for so long is not counted on.
+/// A source that has made no progress for this long is not counted on.
 const SILENT: Duration = Duration::from_secs(2);
-/// When the others can give within this time what is still missing, the source that has all of it is left to those who
-/// have nobody else.
+/// When the partial sources can send what they have of the missing chunks within this time, the complete source is spared for
+/// nodes that have no other source.
 const SPARE_SECONDS: u64 = 3;
 
-/// What peers say.
+/// Frames from peers.
 impl Transfer {
     pub(super) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
@@ -59,7 +59,7 @@ impl Transfer {
             return;
         }
         for id in fetching {
-            // Whoever fetches it has some of it, or will have.
+            // A follower has some of the file, or will have: it is a source.
             let known = self.downloads.get(&id).is_some_and(|it| it.sources.contains_key(&contact.id));
             if !known {
                 self.add_source(now, id, contact, None);
@@ -111,7 +111,7 @@ impl Transfer {
         self.downloads.iter().filter(move |(_, download)| download.hash == *file).map(|(&id, _)| id)
     }
 
-    /// Tells a new follower of a file of others, and others of it.
+    /// Tells a new follower of a file about others, and others about it.
     fn introduce(&mut self, stream: StreamId, file: Key, newcomer: Contact) {
         let follows = |session: &Session| session.follows.contains_key(&file);
         let mut others: BTreeMap<NodeId, Contact> = BTreeMap::new();
@@ -149,7 +149,7 @@ impl Transfer {
         }
     }
 
-    /// Follows the file of a download at every source that is connected.
+    /// Follows the file of a download at every connected source.
     pub(super) fn follow(&mut self, download: &Download) {
         for source in download.sources.values().filter(|source| !source.banned) {
             let Some(stream) = self.stream_to(&source.contact.id) else { continue };
@@ -160,7 +160,7 @@ impl Transfer {
         }
     }
 
-    /// Follows the file of a download that is over no more, unless another download does.
+    /// Ends the following of a finished download's file, unless another download needs it.
     pub(super) fn unfollow(&mut self, download: &Download) {
         let file = download.hash;
         if !download.is_shared || self.downloads_of(&file).any(|id| self.downloads[&id].is_shared) {
@@ -173,11 +173,11 @@ impl Transfer {
         }
     }
 
-    /// Tells whoever follows a file that a chunk of it is here.
+    /// Queues for every follower of a file that this node has gained a chunk.
     pub(super) fn tell_gained(&mut self, file: &Key, chunk: u32) {
         for (&stream, session) in &mut self.streams {
             let Some(follow) = session.follows.get_mut(file) else { continue };
-            // A file that is fetched again and again has no more news than chunks.
+            // A file that is fetched again and again must not queue more news than it can have chunks.
             if follow.news.len() < CHUNKS_MAX as usize {
                 follow.news.push(chunk);
             }
@@ -185,34 +185,33 @@ impl Transfer {
         }
     }
 
-    /// Whoever has read what it was sent is told what is new since.
+    /// Sends the queued news to a peer that has read what it was sent.
     pub(super) fn tell_more(&mut self, stream: StreamId) {
         if let Some(session) = self.streams.get_mut(&stream) {
             tell_news(&mut self.out, stream, session);
         }
     }
 
-    /// Takes note of who fetches the same file now.
-    pub(super) fn meet_fellows(&self, download: &mut Download) {
+    /// Recomputes the co-downloaders: the sources that follow the file here.
+    pub(super) fn update_co_downloaders(&self, download: &mut Download) {
         let follows = |stream: &StreamId| {
             self.streams.get(stream).is_some_and(|session| session.follows.contains_key(&download.hash))
         };
         let fetches = |id: &NodeId| self.peers.get(id).is_some_and(|streams| streams.iter().any(follows));
-        let fellows: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();
-        if fellows == download.fellows {
+        let co_downloaders: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();
+        if co_downloaders == download.co_downloaders {
             return;
         }
         if let (Phase::Chunks(chunks), Some(own)) = (&mut download.phase, self.own) {
-            let others: Vec<u64> = fellows.iter().map(number_of).collect();
+            let others: Vec<u64> = co_downloaders.iter().map(number_of).collect();
             chunks.share_among(number_of(&own), &others);
-            download.fellows = fellows;
+            download.co_downloaders = co_downloaders;
         }
     }
 
-    /// The chunks that need not be asked of a source that has everything, because nodes that have only a part of the
-    /// file are about to give them.
+    /// The chunks that are not requested from a complete source, because partial sources will send them soon.
     pub(super) fn spared(&self, now: Instant, download: &Download) -> Option<Bits> {
-        let chunks = download.chunks().filter(|_| !download.fellows.is_empty())?;
+        let chunks = download.chunks().filter(|_| !download.co_downloaders.is_empty())?;
         let (mut common, mut pace) = (Bits::new(chunks.count()), 0_u64);
         let (mut parts, mut wholes) = (0, 0);
         for source in download.sources.values() {
@@ -228,11 +227,11 @@ impl Transfer {
             }
         }
         let soon = chunks.bytes_lacking_of(&common) <= pace.saturating_mul(SPARE_SECONDS);
-        // Where many have all of it, nobody is overburdened.
+        // With many complete sources none of them is overloaded.
         (soon && parts >= 2 * wholes).then_some(common)
     }
 
-    /// When a source that is counted on will have been silent for too long.
+    /// When a source that is counted on will have been silent for [`SILENT`].
     pub(super) fn silent_at(&self, stream: StreamId) -> Option<Instant> {
         let session = self.streams.get(&stream).filter(|session| !session.requests.is_empty())?;
         Some(session.received_at + SILENT)
@@ -245,7 +244,7 @@ fn number_of(id: &NodeId) -> u64 {
     u64::from_le_bytes(number)
 }
 
-/// Tells a peer which chunks were gained, as far as it has read what it was told before.
+/// Tells a peer which chunks this node has gained, as far as the peer has read earlier news.
 fn tell_news(out: &mut super::Out, stream: StreamId, session: &mut Session) {
     while session.unread <= NEWS_UNREAD_MAX {
         let Some((&file, follow)) = session.follows.iter_mut().find(|(_, follow)| !follow.news.is_empty())

@@ -1,4 +1,4 @@
-//! Sources of wrong content: what they are blamed for, told, and still asked for.
+//! Sources of wrong content: bans, reports, and what they are still asked for.
 
 use super::hostile::{NOW, Puppet, machine};
 use super::world::{World, content, target};
@@ -11,7 +11,7 @@ use crate::transfer::*;
 
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 
-/// One bit of a file that a node shares is not what it was.
+/// Flips one bit of a file that a node shares.
 fn rot(world: &mut World, node: usize, file: &Key, at: usize) {
     let place = Place::File(std::path::Path::new(&format!("/{file}")).into());
     world.nodes[node].files.get_mut(&place).expect("it is shared")[at] ^= 1;
@@ -26,7 +26,7 @@ fn blamed(world: &World, node: usize) -> Vec<Ban> {
 }
 
 #[test]
-fn a_source_with_one_rotten_chunk_is_told_and_not_asked_for_that_file_but_for_others() {
+fn a_source_with_one_rotten_chunk_is_banned_from_that_file_only_and_receives_a_report() {
     let mut world = World::new(3);
     let (rotten, sound) = (content(12 * CHUNK, 4), content(5 * CHUNK, 5));
     let file = world.nodes[1].share(&rotten);
@@ -56,7 +56,7 @@ fn a_source_with_one_rotten_chunk_is_told_and_not_asked_for_that_file_but_for_ot
 }
 
 #[test]
-fn the_only_source_is_asked_again_when_the_ban_is_over_and_gives_what_it_has_healed() {
+fn the_only_source_is_asked_again_when_its_ban_ends() {
     let mut world = World::new(2);
     let bytes = content(6 * CHUNK, 6);
     let file = world.nodes[1].share(&bytes);
@@ -68,7 +68,10 @@ fn the_only_source_is_asked_again_when_the_ban_is_over_and_gives_what_it_has_hea
     assert_eq!(world.nodes[0].transfer.download_banned(DownloadId(1)), [world.nodes[1].contact.id]);
     rot(&mut world, 1, &file.hash(), 5 * CHUNK);
     let until = blamed(&world, 0)[0].until;
-    assert!(!world.run(119, |world| world.is_complete(0, 1)), "not before the ban is over");
+    assert!(
+        !world.run(119, |world| world.is_complete(0, 1)),
+        "the download must wait for the end of the ban"
+    );
     assert!(world.run(30, |world| world.is_complete(0, 1)));
     assert!(world.now >= until && world.nodes[0].files[&target()] == bytes);
 }
@@ -110,20 +113,20 @@ fn a_source_of_wrong_bytes_in_three_files_is_shunned_and_let_in_again_after_minu
     let before = world.counters(0).stream_connected;
     world.fetch(0, 4, Key([9; 32]), &[1]);
     world.settle();
-    assert_eq!(world.counters(0).stream_connected, before, "it is not connected to");
+    assert_eq!(world.counters(0).stream_connected, before, "a shunned peer must not be dialled");
     let contact = world.contacts(&[0]);
     assert!(world.nodes[1].transfer.fetch(now, DownloadId(5), Key([9; 32]), &contact));
     world.settle();
-    assert!(world.counters(0).peer_shunned > 1, "nor let in");
+    assert!(world.counters(0).peer_shunned > 1, "nor accepted");
     world.nodes[1].transfer.abort(now, DownloadId(5));
     world.now = world.now + Duration::from_secs(121);
     assert!(!world.nodes[0].transfer.is_shunned(world.now, &bad));
 }
 
 #[test]
-fn a_report_about_what_was_not_sent_lately_or_one_too_many_leads_to_nothing() {
+fn reports_about_pieces_not_sent_recently_and_reports_over_the_bound_are_ignored() {
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     let key = |number: u8| Key([number; 32]);
     puppet.say(&mut machine, &Frame::Unverified { key: key(0) });
     assert_eq!(machine.0.counters().report_unfounded, 1);
@@ -135,7 +138,7 @@ fn a_report_about_what_was_not_sent_lately_or_one_too_many_leads_to_nothing() {
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });
     }
-    assert!(!puppet.closed, "a report that comes late is no offence");
+    assert!(!puppet.closed, "a late report must not end the stream");
     assert_eq!(machine.0.counters().report_received, 16);
     assert_eq!((machine.0.counters().report_over_budget, machine.0.counters().report_unfounded), (4, 21));
     let reported = |event: &TransferEvent| matches!(event, TransferEvent::Reported { .. });

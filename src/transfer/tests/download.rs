@@ -1,4 +1,4 @@
-//! Files come out as they went in, whatever the sources do.
+//! Downloads deliver the shared file, whatever the sources do.
 
 use super::world::{World, content, disk_error, manifest, target};
 use crate::id::Key;
@@ -64,7 +64,7 @@ fn bytes_may_come_one_at_a_time_or_be_split_anywhere() {
 }
 
 #[test]
-fn a_wrong_manifest_or_a_wrong_file_is_never_told_to_anybody() {
+fn a_root_that_does_not_verify_is_never_delivered() {
     for length in [3000, 3 * CHUNK] {
         let mut world = World::new(2);
         let hash = share(&mut world, &[1], &content(length, 5)).hash();
@@ -79,7 +79,7 @@ fn a_wrong_manifest_or_a_wrong_file_is_never_told_to_anybody() {
 }
 
 #[test]
-fn not_found_and_unreachable_are_told_apart() {
+fn not_found_and_unreachable_are_distinguished() {
     let mut world = World::new(3);
     world.nodes[2].reachable = false;
     world.fetch(0, 1, Key([7; 32]), &[1, 2]);
@@ -93,7 +93,7 @@ fn not_found_and_unreachable_are_told_apart() {
 }
 
 #[test]
-fn what_is_there_already_is_not_asked_for_again() {
+fn chunks_that_are_here_already_are_not_requested() {
     let mut world = World::new(2);
     let bytes = content(10 * CHUNK, 6);
     let manifest = share(&mut world, &[1], &bytes);
@@ -154,7 +154,7 @@ fn a_source_that_vanishes_in_the_middle_of_a_block_is_replaced() {
 }
 
 #[test]
-fn a_source_that_stalls_in_the_middle_of_a_block_is_left() {
+fn a_source_that_stalls_in_the_middle_of_a_block_is_abandoned() {
     let mut world = World::new(3);
     let bytes = content(12 * CHUNK, 8);
     let hash = share(&mut world, &[1, 2], &bytes).hash();
@@ -163,17 +163,17 @@ fn a_source_that_stalls_in_the_middle_of_a_block_is_left() {
     let start = world.now;
     assert!(world.run(60, |world| world.is_complete(0, 1)));
     assert!(world.nodes[0].files[&target()] == bytes);
-    assert_eq!(world.now.since(start).as_secs(), 3, "as long as patience lasts");
+    assert_eq!(world.now.since(start).as_secs(), 3, "it waits for `Timing::patience`");
     assert_eq!(world.counters(0).stream_overtaken, 1);
 }
 
 #[test]
-fn a_source_that_wakes_up_too_late_is_told_and_what_it_sends_is_let_go() {
+fn a_source_that_resumes_too_late_is_sent_cancels_and_its_content_is_discarded() {
     let mut world = World::new(3);
     let bytes = content(6 * CHUNK, 19);
     let manifest = share(&mut world, &[1, 2], &bytes);
     world.fetch(0, 1, manifest.hash(), &[1]);
-    // As much as is asked of one at first is asked of node 1, which falls silent before the first block.
+    // Node 1 gets the first window of requests, and falls silent before its first block.
     for _ in 0..200 {
         let asked = world.nodes[0].transfer.download_progress(DownloadId(1)).unwrap().chunks_in_flight;
         world.nodes[1].mute = asked == 2;
@@ -184,7 +184,7 @@ fn a_source_that_wakes_up_too_late_is_told_and_what_it_sends_is_let_go() {
     assert!(world.run(5, |world| world.is_complete(0, 1)));
     assert!(world.nodes[0].files[&target()] == bytes);
     assert_eq!(world.nodes[2].blocks_sent, 6);
-    // What it had on its way arrives, and the stream is still good.
+    // The blocks that it had under way arrive, and the stream stays open.
     world.nodes[1].mute = false;
     world.settle();
     assert_eq!(world.nodes[0].transfer.streams(), 2);
@@ -233,7 +233,7 @@ fn peers_that_download_the_same_file_give_each_other_what_they_have() {
     let mut world = World::new(3);
     let bytes = content(8 * CHUNK, 12);
     let manifest = manifest(&bytes);
-    // Each has one half, and nobody has all of it.
+    // Each has one half, and no node has all of it.
     for (node, half) in [(0, 0..4), (1, 4..8)] {
         let have: Vec<bool> = (0..8).map(|index| half.contains(&index)).collect();
         world.nodes[node].share_manifest(&manifest);
@@ -278,7 +278,7 @@ fn a_partial_source_is_asked_again_as_it_grows() {
 }
 
 #[test]
-fn a_full_disk_ends_the_download_and_says_so() {
+fn a_full_disk_fails_the_download_with_no_space() {
     let mut world = World::new(2);
     let hash = share(&mut world, &[1], &content(3 * CHUNK, 14)).hash();
     world.nodes[0].disk_full = true;
@@ -311,7 +311,7 @@ fn an_aborted_download_leaves_the_stream_to_others_or_closes_it() {
 }
 
 #[test]
-fn a_source_whose_file_cannot_be_read_says_which_and_is_left() {
+fn a_source_that_cannot_read_its_file_reports_which_and_is_abandoned() {
     let mut world = World::new(3);
     let bytes = content(3 * CHUNK, 17);
     let hash = share(&mut world, &[1, 2], &bytes).hash();
@@ -322,7 +322,7 @@ fn a_source_whose_file_cannot_be_read_says_which_and_is_left() {
 }
 
 #[test]
-fn a_quiet_stream_is_closed_and_nothing_is_left_armed() {
+fn an_idle_stream_is_closed_and_no_deadline_stays_armed() {
     let mut world = World::new(2);
     let hash = share(&mut world, &[1], &content(10, 18)).hash();
     world.fetch(0, 1, hash, &[1]);
@@ -335,7 +335,7 @@ fn a_quiet_stream_is_closed_and_nothing_is_left_armed() {
 }
 
 #[test]
-fn a_chunk_that_another_program_may_have_written_over_comes_again_and_is_no_fault_of_its_source() {
+fn a_chunk_that_another_program_may_have_changed_is_requested_again_without_blame() {
     let mut world = World::new(2);
     let bytes = content(4 * CHUNK_BYTES_MIN as usize, 9);
     let hash = world.nodes[1].share(&bytes).hash();

@@ -14,13 +14,13 @@ use crate::wire::contact::Contact;
 use crate::wire::frame::{Hello, Offer, Parsed, Refusal};
 use core::net::SocketAddr;
 
-/// A peer that says whatever the test wants.
+/// A peer that sends the frames that the test gives it.
 pub(super) struct Puppet {
     identity: Identity,
     pub(super) stream: StreamId,
-    /// What the machine wrote and the test has not looked at.
+    /// What the machine wrote and the test has not read yet.
     pub(super) heard: Vec<u8>,
-    /// Where the machine wants what comes next.
+    /// The sink for the next raw bytes.
     pub(super) sink: Option<Sink>,
     pub(super) closed: bool,
 }
@@ -36,7 +36,7 @@ pub(super) fn machine_with(limits: Limits) -> (Transfer, Identity) {
     (Transfer::new(config, Network::new("test"), [0; 32]), Identity::from_secret(&[100; 32]))
 }
 
-/// An address that nobody shares.
+/// An address whose party has no other node.
 fn alone(seed: u8) -> SocketAddr {
     SocketAddr::from(([10, 1, 1, seed], 999))
 }
@@ -51,11 +51,11 @@ impl Puppet {
         puppet
     }
 
-    pub(super) fn proven(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
-        Puppet::proven_from(seed, alone(seed), machine)
+    pub(super) fn authenticated(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
+        Puppet::authenticated_from(seed, alone(seed), machine)
     }
 
-    fn proven_from(seed: u8, remote: SocketAddr, machine: &mut (Transfer, Identity)) -> Puppet {
+    fn authenticated_from(seed: u8, remote: SocketAddr, machine: &mut (Transfer, Identity)) -> Puppet {
         let mut puppet = Puppet::connect(seed, remote, machine);
         let network = Network::new("test");
         let hello = Hello::new(network.id(), puppet.identity.public(), [seed; 32], 5, false);
@@ -69,7 +69,7 @@ impl Puppet {
                     puppet.heard = heard[used..].to_vec();
                     puppet.say(machine, &Frame::Proof { signature: &signature });
                 }
-                Ok(Step::Proven(_)) => puppet.heard = heard[used..].to_vec(),
+                Ok(Step::Authenticated(_)) => puppet.heard = heard[used..].to_vec(),
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -119,7 +119,7 @@ fn a_frame_of_four_gibibytes_and_one_of_no_known_kind_end_the_stream() {
         ([0, 0, 0, 0, 3, 0, 1, 0], TransferCounters { frame_reserved: 1, ..none }),
     ] {
         let mut machine = machine();
-        let mut puppet = Puppet::proven(1, &mut machine);
+        let mut puppet = Puppet::authenticated(1, &mut machine);
         puppet.say_bytes(&mut machine, &bytes);
         assert!(puppet.closed);
         let counted = TransferCounters { stream_accepted: 1, stream_proven: 1, ..expected };
@@ -128,10 +128,10 @@ fn a_frame_of_four_gibibytes_and_one_of_no_known_kind_end_the_stream() {
 }
 
 #[test]
-fn silence_before_the_proof_and_half_a_frame_after_it_end_the_stream() {
+fn silence_in_the_handshake_or_in_the_middle_of_a_frame_ends_the_stream() {
     let mut machine = machine();
     let mut silent = Puppet::connect(1, alone(1), &mut machine);
-    let mut slow = Puppet::proven(2, &mut machine);
+    let mut slow = Puppet::authenticated(2, &mut machine);
     slow.say_bytes(&mut machine, &[40, 0, 0, 0, 3, 0, 0, 0, 1]);
     let at = machine.0.next_deadline().unwrap();
     assert_eq!(at.since(NOW).as_secs(), 5);
@@ -146,7 +146,7 @@ fn silence_before_the_proof_and_half_a_frame_after_it_end_the_stream() {
 }
 
 #[test]
-fn nothing_but_the_handshake_is_accepted_before_it_is_over() {
+fn only_handshake_frames_are_accepted_before_it_is_over() {
     let mut machine = machine();
     let mut puppet = Puppet::connect(1, alone(1), &mut machine);
     puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
@@ -175,7 +175,7 @@ fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
 }
 
 #[test]
-fn an_answer_to_nothing_ends_the_stream() {
+fn an_answer_without_a_request_ends_the_stream() {
     let answers = [
         Frame::Block { request: 7, content: Content::Chunk, length: 5, mode: Mode::UNKNOWN },
         Frame::Refuse { request: 7, reason: Refusal::Busy },
@@ -189,7 +189,7 @@ fn an_answer_to_nothing_ends_the_stream() {
     ];
     for frame in answers {
         let mut machine = machine();
-        let mut puppet = Puppet::proven(1, &mut machine);
+        let mut puppet = Puppet::authenticated(1, &mut machine);
         puppet.say(&mut machine, &frame);
         assert!(puppet.closed, "{frame:?}");
         assert_eq!(machine.0.counters().frame_unexpected, 1);
@@ -197,9 +197,9 @@ fn an_answer_to_nothing_ends_the_stream() {
 }
 
 #[test]
-fn requests_over_the_bound_are_refused_and_cancelled_ones_are_answered_once() {
+fn requests_over_the_bound_are_refused_and_cancelled_ones_are_answered_exactly_once() {
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     let most = Limits::default().requests_per_stream_max as u32;
     (0..=most).for_each(|request| puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) }));
     let busy = Frame::parse(&puppet.heard).unwrap();
@@ -214,16 +214,16 @@ fn requests_over_the_bound_are_refused_and_cancelled_ones_are_answered_once() {
         panic!("not refused")
     };
     assert_eq!(used, puppet.heard.len());
-    // An answer to what was cancelled falls on deaf ears.
+    // An answer to a cancelled request is ignored.
     machine.0.serve(NOW, puppet.stream, 0, Err(Refusal::NotFound), Mode::UNKNOWN);
     puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
     assert!(puppet.closed, "a number twice");
 }
 
 #[test]
-fn whoever_does_not_read_the_answers_is_closed() {
+fn the_stream_of_a_peer_that_does_not_read_the_answers_is_closed() {
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     for question in 0..100_000 {
         puppet.say(&mut machine, &Frame::Which { question, keys: &[Key([1; 32])] });
         machine.0.answer(NOW, puppet.stream, question, [0; 16]);
@@ -235,25 +235,25 @@ fn whoever_does_not_read_the_answers_is_closed() {
 }
 
 #[test]
-fn unproven_streams_displace_each_other_and_leave_proven_ones_alone() {
+fn unauthenticated_streams_displace_each_other_but_no_authenticated_ones() {
     let mut machine = machine();
-    let mut honest = Puppet::proven(1, &mut machine);
+    let mut honest = Puppet::authenticated(1, &mut machine);
     for seed in 2..60 {
         Puppet::connect(seed, alone(seed), &mut machine);
     }
     assert_eq!(machine.0.streams(), 1 + Limits::default().streams_unproven_max);
     honest.listen(&mut machine);
     assert!(!honest.closed);
-    let mut newest = Puppet::proven(70, &mut machine);
+    let mut newest = Puppet::authenticated(70, &mut machine);
     newest.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
     assert!(!newest.closed);
 }
 
 #[test]
-fn proven_streams_are_bounded_too_and_leave_places_for_this_node() {
+fn authenticated_streams_are_bounded_too_and_leave_places_for_this_nodes_own() {
     let mut machine = machine();
     for seed in 1..=48 {
-        Puppet::proven(seed, &mut machine);
+        Puppet::authenticated(seed, &mut machine);
     }
     let refused = Puppet::connect(99, alone(99), &mut machine);
     assert!(refused.closed);
@@ -261,7 +261,7 @@ fn proven_streams_are_bounded_too_and_leave_places_for_this_node() {
 }
 
 #[test]
-fn the_wrong_node_at_an_address_is_not_taken_for_the_right_one() {
+fn another_node_at_the_dialled_address_fails_the_handshake() {
     let mut world = World::new(3);
     let mut contact = world.nodes[1].contact;
     contact.addr = world.nodes[2].contact.addr;
@@ -286,9 +286,9 @@ fn nodes_of_different_networks_refuse_each_other() {
 }
 
 #[test]
-fn whoever_takes_content_and_owes_some_is_still_closed_for_what_it_owes() {
+fn a_peer_that_takes_content_but_stalls_on_a_request_is_closed() {
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     machine.0.fetch(NOW, DownloadId(1), Key([1; 32]), &[puppet.contact()]);
     puppet.listen(&mut machine);
     assert!(!puppet.heard.is_empty(), "it was asked for the root");
@@ -300,9 +300,9 @@ fn whoever_takes_content_and_owes_some_is_still_closed_for_what_it_owes() {
 }
 
 #[test]
-fn a_target_that_takes_a_copy_drop_by_drop_does_not_hold_it_up_for_ever() {
+fn a_target_that_takes_a_copy_too_slowly_is_closed() {
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     let length = 256 << 10;
     let (key, content) = (Key([1; 32]), Content::Chunk);
     let offer =
@@ -331,17 +331,17 @@ fn an_address_that_takes_every_place_gives_one_up_for_another() {
     let mut machine = machine();
     let everywhere = |seed: u8| SocketAddr::from(([10, 1, 1, seed % 2], 999));
     for seed in 1..=48 {
-        Puppet::proven_from(seed, everywhere(seed), &mut machine);
+        Puppet::authenticated_from(seed, everywhere(seed), &mut machine);
     }
-    let other = Puppet::proven_from(99, SocketAddr::from(([10, 1, 2, 1], 999)), &mut machine);
+    let other = Puppet::authenticated_from(99, SocketAddr::from(([10, 1, 2, 1], 999)), &mut machine);
     assert!(!other.closed);
     assert_eq!((machine.0.streams(), machine.0.counters().stream_crowded), (48, 1));
     let more = Puppet::connect(100, everywhere(0), &mut machine);
-    assert!(more.closed, "it has more than others already");
+    assert!(more.closed, "its party has the most streams already");
 }
 
 #[test]
-fn liars_that_fill_a_download_give_their_places_to_others() {
+fn banned_sources_that_fill_a_download_give_their_places_to_others() {
     let most = Limits::default().sources_per_download_max;
     let mut world = World::new(most + 2);
     let manifest = world.nodes[most + 1].share(&super::world::content(600_000, 1));
@@ -355,7 +355,7 @@ fn liars_that_fill_a_download_give_their_places_to_others() {
     world
         .run(60, |world| world.nodes[0].transfer.download_state(DownloadId(1)).is_some_and(|s| s.banned > 0));
     let state = world.nodes[0].transfer.download_state(DownloadId(1)).unwrap();
-    assert!(!state.idle, "somebody was turned away");
+    assert!(!state.idle, "a source was turned away, so the download is not over");
     let contacts = world.contacts(&all);
     let now = world.now;
     world.nodes[0].transfer.add_sources(now, DownloadId(1), &contacts);
@@ -363,13 +363,13 @@ fn liars_that_fill_a_download_give_their_places_to_others() {
 }
 
 #[test]
-fn the_driver_is_told_by_when_a_connection_has_failed_and_the_machine_keeps_no_time_of_its_own() {
+fn the_driver_enforces_the_dial_deadline() {
     let mut machine = machine();
     let identity = Identity::from_secret(&[7; 32]);
     let source = Contact::new(identity.public(), SocketAddr::from(([10, 1, 1, 1], 5)));
     assert!(machine.0.fetch(NOW, DownloadId(1), Key([1; 32]), &[source]));
     let Some(StreamOutput::Connect { dial, contact, until }) = machine.0.poll_output() else {
-        panic!("nobody is dialled")
+        panic!("no connection is attempted")
     };
     assert_eq!((contact, until), (source, NOW + Duration::from_secs(5)));
     machine.0.handle_timeout(until);

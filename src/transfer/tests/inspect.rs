@@ -1,4 +1,4 @@
-//! Questions about how safe pieces are.
+//! Inspections: questions about copies of pieces.
 
 use super::hostile::{NOW, Puppet, machine};
 use super::world::{World, content};
@@ -20,7 +20,7 @@ fn result(world: &World, id: u64) -> Option<Result<Vec<InspectEntry>, InspectErr
 }
 
 #[test]
-fn a_node_is_asked_about_pieces_and_each_is_answered_in_its_place() {
+fn an_inspection_returns_one_entry_for_each_piece_in_order() {
     let mut world = World::new(2);
     world.step = 13;
     let manifest = world.nodes[1].share(&content(700_000, 1));
@@ -43,7 +43,7 @@ fn more_inspections_than_the_peer_answers_at_a_time_follow_one_another_and_too_m
 }
 
 #[test]
-fn a_node_that_cannot_be_reached_falls_silent_or_breaks_off_is_told() {
+fn an_inspection_reports_an_unreachable_a_silent_and_a_broken_peer() {
     let mut world = World::new(2);
     world.nodes[1].reachable = false;
     inspect(&mut world, 1, &[Key([1; 32])]);
@@ -57,7 +57,7 @@ fn a_node_that_cannot_be_reached_falls_silent_or_breaks_off_is_told() {
     inspect(&mut world, 3, &[Key([1; 32])]);
     assert!(world.run(120, |world| result(world, 3).is_some()));
     assert_eq!(result(&world, 3), Some(Err(InspectError::Lost)));
-    // What comes too late tells nothing and harms nobody.
+    // A late answer is ignored.
     world.nodes[1].mute = false;
     world.settle();
     assert_eq!(world.counters(0).frame_unexpected, 0);
@@ -85,7 +85,7 @@ fn a_peer_that_inspects_nothing_or_too_much_at_once_or_answers_wrongly_is_droppe
     let key = [Key([1; 32])];
     let asks = |questions: &[(u32, &[Key])]| {
         let mut machine = machine();
-        let mut puppet = Puppet::proven(1, &mut machine);
+        let mut puppet = Puppet::authenticated(1, &mut machine);
         for (question, keys) in questions {
             puppet.say(&mut machine, &Frame::Inspect { question: *question, keys });
         }
@@ -98,7 +98,7 @@ fn a_peer_that_inspects_nothing_or_too_much_at_once_or_answers_wrongly_is_droppe
     assert!(asks(&many) && !asks(&many[..16]));
     for (shift, entries) in [(0, &[entry; 2][..]), (0, &[]), (1, &[entry])] {
         let mut machine = machine();
-        let mut puppet = Puppet::proven(1, &mut machine);
+        let mut puppet = Puppet::authenticated(1, &mut machine);
         puppet.heard.clear();
         assert!(machine.0.inspect(NOW, InspectId(1), puppet.contact(), key.to_vec()));
         puppet.listen(&mut machine);

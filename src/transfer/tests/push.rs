@@ -10,7 +10,7 @@ use crate::wire::frame::{Offer, Refusal};
 
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 
-/// Node 0 shares a file of three chunks; the offers of them, and of the manifest.
+/// Node 0 shares a file of three chunks. Returns the offers of the chunks and of the manifest.
 fn offers(world: &mut World) -> Vec<(Offer, Extent)> {
     let bytes = content(2 * CHUNK + 99, 1);
     let manifest = manifest(&bytes);
@@ -64,7 +64,7 @@ fn a_chunk_and_a_manifest_are_copied_and_acknowledged_when_durable() {
 }
 
 #[test]
-fn what_the_target_has_is_not_sent_and_a_refusal_is_told() {
+fn a_piece_that_the_target_has_is_not_sent_and_a_refusal_is_reported() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
     world.nodes[1].verdict = Verdict::Have;
@@ -79,7 +79,7 @@ fn what_the_target_has_is_not_sent_and_a_refusal_is_told() {
 }
 
 #[test]
-fn an_offer_that_makes_no_sense_does_not_reach_the_node() {
+fn an_impossible_offer_does_not_reach_the_node() {
     let mut world = World::new(2);
     let (offer, extent) = offers(&mut world).remove(0);
     push(&mut world, 1, &(Offer { input_offset: 5, ..offer }, extent));
@@ -89,7 +89,7 @@ fn an_offer_that_makes_no_sense_does_not_reach_the_node() {
 }
 
 #[test]
-fn a_copy_that_is_not_what_was_offered_is_discarded_and_repeated_ones_end_it() {
+fn a_copy_that_does_not_verify_is_discarded_and_repeated_ones_end_the_stream() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
     world.nodes[0].corrupt = true;
@@ -102,11 +102,11 @@ fn a_copy_that_is_not_what_was_offered_is_discarded_and_repeated_ones_end_it() {
         let failed = |event: &TransferEvent| *event == TransferEvent::ArrivalFailed { incoming: id };
         assert!(world.has_event(1, failed));
         assert_eq!(result(&world, id), Some(Err(PushError::Refused(Refusal::Mismatch))));
-        // The one who offered it learns that its copy is to be looked at.
+        // The peer that offered it learns that its copy is suspect.
         let told = TransferEvent::Reported { peer: to, key: offer.key };
         assert!(world.has_event(0, |event| *event == told));
         if id == 1 {
-            // It is not sent again before that.
+            // The same copy is not sent again until its holder has checked it.
             push(&mut world, 99, &offers[0]);
             world.settle();
             assert_eq!(result(&world, 99), Some(Err(PushError::Refused(Refusal::Mismatch))));
@@ -120,7 +120,7 @@ fn a_copy_that_is_not_what_was_offered_is_discarded_and_repeated_ones_end_it() {
 }
 
 #[test]
-fn an_unreachable_target_a_broken_stream_and_an_unreadable_file_are_told_apart() {
+fn an_unreachable_target_a_broken_stream_and_an_unreadable_file_are_distinguished() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
     world.nodes[1].reachable = false;

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order: what is downloaded is right, what is waited for ends, nothing panics.
+//! In any order of events: downloads are correct, every wait ends, and nothing panics.
 
 use super::hostile::{NOW, Puppet, machine};
 use super::world::{World, content, disk_error, manifest, target};
@@ -64,7 +64,7 @@ fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
             0,
             |event| matches!(event, TransferEvent::SourceBad { ban, .. } if ban.peer.id == world.nodes[4].contact.id)
         ));
-        // Everything comes to an end.
+        // Every wait ends.
         world.run(1000, |_| false);
         for node in &world.nodes {
             let left = (node.transfer.streams(), node.transfer.pushes(), node.transfer.next_deadline());
@@ -103,7 +103,7 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     }
 }
 
-/// What a peer that keeps to the protocol would say next, and sometimes something like it.
+/// The next frame that the protocol allows the peer, and sometimes a slightly different one.
 fn fitting_frame(rng: &mut Rng, puppet: &mut Puppet, keys: &[Key]) -> Vec<u8> {
     let heard = core::mem::take(&mut puppet.heard);
     let Ok(Parsed::Frame(frame, used)) = Frame::parse(&heard) else { return Vec::new() };
@@ -144,7 +144,7 @@ fn fitting_frame(rng: &mut Rng, puppet: &mut Puppet, keys: &[Key]) -> Vec<u8> {
     said
 }
 
-/// The driver's word on a sink: usually that all is well.
+/// The driver's result for a sink: usually success.
 fn sunk(rng: &mut Rng, sink: &Sink, keys: &[Key]) -> Result<Key, DiskError> {
     match (rng.below(50), &sink.place) {
         (0, _) => Ok(Key([0; 32])),
@@ -154,7 +154,7 @@ fn sunk(rng: &mut Rng, sink: &Sink, keys: &[Key]) -> Result<Key, DiskError> {
     }
 }
 
-/// A node that says yes to everything, wherever it makes sense or not.
+/// A node that accepts everything, plausible or not.
 fn react(machine: &mut Transfer, rng: &mut Rng, event: TransferEvent) {
     match event {
         TransferEvent::Wanted { stream, request, .. } => {
@@ -184,7 +184,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
         seed_bytes[..4].copy_from_slice(&seed.to_le_bytes());
         let mut rng = Rng::new(seed_bytes);
         let mut machine = machine();
-        let mut puppet = Puppet::proven(1, &mut machine);
+        let mut puppet = Puppet::authenticated(1, &mut machine);
         let contact = puppet.contact();
         let have = vec![false; keys.len()];
         machine.0.begin(NOW, DownloadId(1), file.clone(), target(), have);

@@ -1,4 +1,4 @@
-//! Many nodes fetch one file: how much its only source sends, and when the first and the last have it.
+//! Many nodes fetch one file: how much its only source sends, and when the first and the last node have it.
 
 use super::hostile::{NOW, Puppet, machine, machine_with};
 use super::world::{World, content, manifest, target};
@@ -18,8 +18,8 @@ use zerocopy::little_endian::U32;
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 const TICK: Duration = Duration::from_millis(10);
 
-/// When each of the nodes from 1 on had the whole file, while every node sends no more than its uplink takes, in
-/// bytes per second.
+/// When each of the nodes from 1 on had the whole file; `None` for a node that did not get it in time. Every node sends at most
+/// the rate of its uplink, in bytes per second.
 fn finish(world: &mut World, uplinks: &[u64], seconds: u64) -> Vec<Option<Duration>> {
     let start = world.now;
     let mut done = vec![None; world.nodes.len() - 1];
@@ -34,8 +34,8 @@ fn finish(world: &mut World, uplinks: &[u64], seconds: u64) -> Vec<Option<Durati
     done
 }
 
-/// One node has a file of so many chunks, seven others fetch it at the same time knowing of nobody else. How many copies
-/// the first sends, in percent, and when the first and the last of the seven have it.
+/// One node has a file of `chunks` chunks. Seven others fetch it at the same time and know only that node. Returns how much of
+/// the file the source sends, in percent, and when the first and the last of the seven have it.
 fn one_to_seven(chunks: usize, uplinks: [u64; 8], slots: usize) -> (u64, Duration, Duration) {
     let limits = Limits { uploads_max: slots, ..Limits::default() };
     let mut world = World::with(8, limits);
@@ -60,7 +60,7 @@ fn one_source_sends_hardly_more_than_one_copy_to_seven() {
         let said = format!("{slots} slots: {copies} % of the file, {first:?} to {last:?}");
         assert!(copies <= 130, "{said}");
         assert!(last <= first + first / 4, "{said}");
-        // Nobody can have it before its only source has sent all of it.
+        // No node can have it before its only source has sent all of it.
         let once = Duration::from_micros((160 * CHUNK) as u64 * 1_000_000 / uplink);
         assert!(last < once + once / 2, "{said}, {once:?} to send it once");
     }
@@ -76,7 +76,7 @@ fn one_slow_fetcher_does_not_hold_up_the_others() {
     assert!(copies <= 250, "{copies} % of the file");
 }
 
-/// The frames that a puppet has heard, as text, and forgets.
+/// Takes the frames that a puppet has received, as text.
 fn heard(puppet: &mut Puppet) -> Vec<String> {
     let bytes = core::mem::take(&mut puppet.heard);
     let (mut at, mut frames) = (0, Vec::new());
@@ -87,7 +87,7 @@ fn heard(puppet: &mut Puppet) -> Vec<String> {
     frames
 }
 
-/// The numbers of the requests that a puppet has heard.
+/// Takes the numbers of the requests that a puppet has received.
 fn requests(puppet: &mut Puppet) -> Vec<u32> {
     let bytes = core::mem::take(&mut puppet.heard);
     let (mut at, mut numbers) = (0, Vec::new());
@@ -100,11 +100,11 @@ fn requests(puppet: &mut Puppet) -> Vec<u32> {
     numbers
 }
 
-/// A machine that fetches a file of so many chunks from a puppet.
+/// A machine that fetches a file of `chunks` chunks from a puppet.
 fn fetching(chunks: usize) -> ((Transfer, Identity), Puppet, Key) {
     let file = manifest(&content(chunks * CHUNK, 3));
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     machine.0.begin(NOW, DownloadId(1), file.clone(), target(), vec![false; chunks]);
     machine.0.add_sources(NOW, DownloadId(1), &[puppet.contact()]);
     puppet.listen(&mut machine);
@@ -112,7 +112,7 @@ fn fetching(chunks: usize) -> ((Transfer, Identity), Puppet, Key) {
 }
 
 #[test]
-fn nodes_that_a_source_names_get_only_a_few_places_until_they_are_reached() {
+fn sources_known_by_hearsay_get_only_a_few_places_until_they_are_reached() {
     let (mut machine, mut puppet, file) = fetching(40);
     for round in 0..4 {
         let contact = |seed: u8| {
@@ -127,8 +127,8 @@ fn nodes_that_a_source_names_get_only_a_few_places_until_they_are_reached() {
     assert_eq!(sources(&machine.0), 1 + 8);
     assert_eq!(machine.0.counters().sources_unasked, 4);
     assert!(!puppet.closed);
-    // Whoever names others is heard all the same.
-    let mut honest = Puppet::proven(2, &mut machine);
+    // The bound holds for each peer: sources that another peer names are still added.
+    let mut honest = Puppet::authenticated(2, &mut machine);
     machine.0.add_sources(NOW, DownloadId(1), &[honest.contact()]);
     let other = Contact::new(PublicKey([99; 32]), SocketAddr::from(([10, 9, 9, 9], 9)));
     honest.say(&mut machine, &Frame::Sources { file, contacts: &[WireContact::new(&other, 0)] });
@@ -136,7 +136,7 @@ fn nodes_that_a_source_names_get_only_a_few_places_until_they_are_reached() {
 }
 
 #[test]
-fn who_boasts_of_chunks_and_denies_them_is_soon_not_believed() {
+fn announcements_of_a_source_that_refuses_the_announced_chunks_are_soon_ignored() {
     let (mut machine, mut puppet, file) = fetching(40);
     let all: Vec<U32> = (0..40).map(U32::new).collect();
     let mut asked = 0;
@@ -147,14 +147,14 @@ fn who_boasts_of_chunks_and_denies_them_is_soon_not_believed() {
             puppet.say(&mut machine, &Frame::Refuse { request, reason: Refusal::NotFound });
         }
     }
-    // What it said to have before it was not believed any more is asked for once.
+    // Each chunk that it announced before it was ignored is requested once.
     assert!((8..=48).contains(&asked), "{asked} requests");
     puppet.say(&mut machine, &Frame::Gained { file: Key([7; 32]), chunks: &[U32::new(u32::MAX)] });
     assert!(!puppet.closed, "a file that is not being fetched");
 }
 
 #[test]
-fn a_chunk_that_the_file_does_not_have_ends_the_stream_of_who_gained_it() {
+fn announcing_a_chunk_that_the_file_does_not_have_ends_the_stream() {
     let (mut machine, mut puppet, file) = fetching(40);
     puppet.say(&mut machine, &Frame::Gained { file, chunks: &[U32::new(40)] });
     assert!(puppet.closed);
@@ -165,7 +165,7 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
     let file = manifest(&content(2000, 3));
     let chunks = 4000;
     let mut machine = machine();
-    let mut puppet = Puppet::proven(1, &mut machine);
+    let mut puppet = Puppet::authenticated(1, &mut machine);
     puppet.say(&mut machine, &Frame::Follow { file: file.hash(), over: false });
     for number in 0..16 {
         puppet.say(&mut machine, &Frame::Follow { file: Key([number; 32]), over: false });
@@ -175,7 +175,7 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
     heard(&mut puppet);
     (0..chunks).for_each(|chunk| machine.0.tell_gained(&file.hash(), chunk));
     puppet.listen(&mut machine);
-    assert!(puppet.heard.len() < 8 << 10, "{} bytes to one who does not read", puppet.heard.len());
+    assert!(puppet.heard.len() < 8 << 10, "{} bytes to a peer that does not read", puppet.heard.len());
     let mut told = 0;
     for _ in 0..chunks {
         let bytes = core::mem::take(&mut puppet.heard);
@@ -195,7 +195,7 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
 }
 
 #[test]
-fn who_follows_one_file_after_the_other_is_listened_to_and_who_changes_its_mind_all_the_time_is_not() {
+fn a_peer_may_follow_one_file_after_the_other_but_not_change_all_the_time() {
     let ((mut machine, identity), mut puppet, file) = fetching(40);
     let mut now = NOW;
     let say = |machine: &mut Transfer, now, file, over| {
@@ -213,13 +213,13 @@ fn who_follows_one_file_after_the_other_is_listened_to_and_who_changes_its_mind_
     for change in 0..1000 {
         say(&mut machine, now, file, change % 2 == 1);
     }
-    // What it is refused to begin or to end does not change, so that saying it again is of no effect.
+    // A refused change has no effect, so the opposite change after it is a repetition, not a refusal: half are refused.
     assert!(say(&mut machine, now, file, false) >= 450);
     puppet.listen(&mut (machine, identity));
     assert!(!puppet.closed);
 }
 
-/// Answers what the machine's peers want.
+/// Answers the requests of the machine's peers.
 fn serve(machine: &mut (Transfer, Identity)) {
     while let Some(event) = machine.0.poll_event() {
         if let TransferEvent::Wanted { stream, request, .. } = event {
@@ -231,9 +231,9 @@ fn serve(machine: &mut (Transfer, Identity)) {
 }
 
 #[test]
-fn who_waits_for_a_slot_is_served_in_turn_told_when_it_takes_long_and_not_held_up_by_who_does_not_read() {
+fn a_peer_that_waits_for_a_slot_is_served_in_turn_told_when_busy_and_not_held_up_by_one_that_does_not_read() {
     let mut machine = machine_with(Limits { uploads_max: 1, ..Limits::default() });
-    let mut puppets: Vec<Puppet> = (1..=3).map(|seed| Puppet::proven(seed, &mut machine)).collect();
+    let mut puppets: Vec<Puppet> = (1..=3).map(|seed| Puppet::authenticated(seed, &mut machine)).collect();
     for puppet in &mut puppets {
         for request in 1..=4 {
             puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) });
@@ -243,18 +243,18 @@ fn who_waits_for_a_slot_is_served_in_turn_told_when_it_takes_long_and_not_held_u
     }
     let blocks = |puppet: &mut Puppet| heard(puppet).iter().filter(|it| it.starts_with("Block")).count();
     assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [2, 0, 0]);
-    // The first has taken what it was sent: the next one's turn.
+    // The first has taken its content: the slot goes to the next.
     machine.0.handle_drained(NOW, puppets[0].stream);
     serve(&mut machine);
     puppets[1].listen(&mut machine);
     assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [0, 2, 0]);
-    // The second takes nothing: a second later its slot is another's.
+    // The second takes nothing: after a second its slot goes to another.
     let at = machine.0.next_deadline().unwrap();
     assert_eq!(at.since(NOW).as_secs(), 1);
     machine.0.handle_timeout(at);
     puppets[2].listen(&mut machine);
     assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [0, 0, 2]);
-    // The first waits again, and is told so after two seconds.
+    // The first waits again, and is told after two seconds that this node is busy.
     machine.0.handle_timeout(NOW + Duration::from_millis(1900));
     puppets[0].listen(&mut machine);
     assert!(heard(&mut puppets[0]).is_empty());

@@ -1,4 +1,4 @@
-//! A world of machines: bytes go from one to the other in pieces of any size, files are in a map, sinks hash for real.
+//! A world of machines: bytes move between them in parts of any size, files are in a map, sinks compute real hashes.
 
 use crate::id::Key;
 use crate::identity::Identity;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) struct World {
     pub(super) now: Instant,
     pub(super) nodes: Vec<Node>,
-    /// Each end of each stream, and the other end.
+    /// Maps each end of each stream to the other end.
     links: BTreeMap<(usize, StreamId), (usize, StreamId)>,
     /// Bytes that one end has sent and the other has not taken.
     wires: BTreeMap<(usize, StreamId), Vec<u8>>,
@@ -37,15 +37,15 @@ pub(super) struct Node {
     pub(super) events: Vec<TransferEvent>,
     pub(super) verdict: Verdict,
     pub(super) reachable: bool,
-    /// Nothing that it sends arrives.
+    /// Whether nothing that it sends arrives.
     pub(super) mute: bool,
     /// How many more blocks of content it sends before it falls mute.
     pub(super) blocks_before_mute: Option<u32>,
-    /// One bit of what it sends from files is wrong.
+    /// Whether one bit of what it sends from files is flipped.
     pub(super) corrupt: bool,
     pub(super) unreadable: bool,
     pub(super) disk_full: bool,
-    /// What the next sink that is full says instead of what it hashed to.
+    /// The error that the next full sink returns instead of its hash.
     pub(super) sink_error: Option<DiskError>,
     pub(super) blocks_sent: u32,
     manifests: BTreeMap<DownloadId, Arc<Manifest>>,
@@ -124,12 +124,12 @@ impl World {
         assert!(self.nodes[node].transfer.fetch(self.now, DownloadId(download), hash, &sources));
     }
 
-    /// Moves what can be moved until nothing does, without letting time pass.
+    /// Moves bytes and events until none is left, without advancing the time.
     pub(super) fn settle(&mut self) {
         while self.turn() {}
     }
 
-    /// Lets time pass until `done`, from deadline to deadline. False when nothing is left to happen, or too long.
+    /// Advances the time from deadline to deadline until `done` holds. False when no deadline is left, or after `seconds`.
     pub(super) fn run(&mut self, seconds: u64, mut done: impl FnMut(&World) -> bool) -> bool {
         let end = self.now + Duration::from_secs(seconds);
         loop {
@@ -146,7 +146,8 @@ impl World {
         }
     }
 
-    /// Lets a moment pass in which no node sends more than its uplink takes, in bytes per second: as much on each stream.
+    /// Advances the time by `moment`. Each node sends at most the rate of its uplink, in bytes per second, shared by
+    /// its streams.
     pub(super) fn tick(&mut self, moment: Duration, uplinks: &[u64]) {
         self.now = self.now + moment;
         let now = self.now;
@@ -191,7 +192,7 @@ impl World {
         self.nodes[node].transfer.counters()
     }
 
-    /// The node is gone: its streams break, and nobody can connect.
+    /// Removes a node: its streams break, and it accepts none.
     pub(super) fn vanish(&mut self, node: usize) {
         self.nodes[node].reachable = false;
         let ends: Vec<_> = self.links.keys().filter(|(owner, _)| *owner == node).copied().collect();
@@ -270,7 +271,7 @@ impl World {
         }
     }
 
-    /// What a node that falls mute has sent still arrives.
+    /// Delivers what a node sent before it fell mute.
     fn flush(&mut self, node: usize, stream: StreamId) {
         self.nodes[node].mute = false;
         while self.deliver((node, stream)) {}
@@ -379,7 +380,7 @@ impl Node {
         inbox.extend_from_slice(bytes);
         let mut at = 0;
         while at < inbox.len() {
-            // The machine's sinks take over at once.
+            // A sink takes the bytes that follow it.
             let sink = self.take_sink(stream);
             let used = match sink {
                 Some((sink, mut collected)) => {
@@ -401,7 +402,7 @@ impl Node {
     }
 
     fn take_sink(&mut self, stream: StreamId) -> Option<(Sink, Vec<u8>)> {
-        // Other outputs stay in their order: they are performed by the world.
+        // The world carries the other outputs out, in their order.
         let mut others = Vec::new();
         while let Some(output) = self.transfer.poll_output() {
             match output {
@@ -437,7 +438,7 @@ impl Node {
         self.transfer.handle_sunk(now, stream, Ok(sink.hash_as.key(&hasher)));
     }
 
-    /// What the node does when it hears of something.
+    /// The node's reaction to an event.
     fn react(&mut self, now: Instant, event: TransferEvent) {
         match &event {
             TransferEvent::Wanted { stream, request, key, .. } => {
