@@ -400,7 +400,7 @@ impl Dht {
             self.announcements.last = Some(file);
             if self.observed.own().is_none() {
                 self.place_file(now, &file, &[], outbox);
-            } else if let Some(targets) = self.regions.closest(now, &file, COPIES) {
+            } else if let Some(targets) = self.lookup_cache.closest(now, &file, COPIES) {
                 self.counters.region_used += 1;
                 self.place_file(now, &file, &targets, outbox);
                 budget -= 1;

@@ -6,7 +6,7 @@
 //! have answered.
 
 use super::address::Prefix;
-use super::regions::CERTAIN;
+use super::lookup_cache::CERTAIN;
 use super::routing_table::K;
 use super::{LookupId, Want};
 use crate::id::{Distance, Key, NodeId, PublicKey};

@@ -5,25 +5,28 @@
 //! [`Dht::next_deadline`] has come.
 //!
 //! - Whom we know: [`routing_table`], [`closest`](mod@closest), `rtt`, `address`.
-//! - Asking: `lookup` (whom to ask next), `transactions` (who owes an answer), `exchange` (requests and their answers),
-//!   `regions` (what need not be asked).
+//! - Asking: `lookup` (whom to ask next), `transactions` (who owes an answer), `queries` (requests and their answers),
+//!   `lookup_cache` (what earlier lookups tell).
 //! - Answering: `serve`, `tokens` (proof of an address), `values` and `providers` (what is kept for others).
 //! - Publishing: `announce` (files), `publish` (values), `placement` (where and when), `pace` (how fast), `cache` (values that were found).
-//! - Staying in touch: `upkeep` (joining, refreshing, checking), `observed` (our own address).
+//! - Staying in touch: `bootstrap` (joining, and joining again), `maintenance` (refreshing, checking, forgetting),
+//!   `observed` (our own address).
 
 mod address;
 mod announce;
+mod bootstrap;
 mod cache;
 pub mod closest;
 mod counters;
-mod exchange;
 mod lookup;
+mod lookup_cache;
+mod maintenance;
 mod observed;
 mod pace;
 mod placement;
 mod providers;
 mod publish;
-mod regions;
+mod queries;
 pub mod routing_table;
 mod rtt;
 mod serve;
@@ -31,7 +34,6 @@ mod serve;
 mod tests;
 mod tokens;
 mod transactions;
-mod upkeep;
 mod values;
 
 pub use crate::wire::message::Want;
@@ -219,12 +221,13 @@ pub struct Dht {
     book: tokens::TokenBook,
     values: values::Values,
     providers: providers::Providers,
-    regions: regions::Regions,
+    lookup_cache: lookup_cache::LookupCache,
     cache: cache::Cache,
     observed: observed::Observed,
     announcements: announce::Announcements,
     publications: publish::Publications,
-    upkeep: upkeep::Upkeep,
+    bootstrap: bootstrap::Bootstrap,
+    maintenance: maintenance::Maintenance,
     counters: DhtCounters,
     events: VecDeque<DhtEvent>,
 }
@@ -245,12 +248,13 @@ impl Dht {
             book: tokens::TokenBook::default(),
             values: values::Values::new(own, limits.records_max),
             providers: providers::Providers::new(own, limits.providers_max, limits.providers_per_file_max),
-            regions: regions::Regions::default(),
+            lookup_cache: lookup_cache::LookupCache::default(),
             cache: cache::Cache::default(),
             observed: observed::Observed::new(config.listen),
             announcements: announce::Announcements::default(),
             publications: publish::Publications::new(config.sequence),
-            upkeep: upkeep::Upkeep::new(now, &config),
+            bootstrap: bootstrap::Bootstrap::new(now, &config),
+            maintenance: maintenance::Maintenance::new(now),
             counters: DhtCounters::default(),
             events: VecDeque::new(),
             rng,
@@ -295,6 +299,7 @@ impl Dht {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.expire_requests(now, outbox);
+        self.bootstrap(now, outbox);
         self.maintain(now, outbox);
         self.announcements.fire(now);
         self.publications.fire(now);
@@ -305,13 +310,14 @@ impl Dht {
     pub fn next_deadline(&self) -> Option<Instant> {
         let lookups = self.lookups.values().map(|lookup| lookup.until).min();
         let kept = self.values.len() + self.providers.len() > 0
-            || !(self.book.is_empty() && self.cache.is_empty() && self.regions.is_empty());
+            || !(self.book.is_empty() && self.cache.is_empty() && self.lookup_cache.is_empty());
         [
             self.transactions.next_deadline(),
             lookups,
             self.announcements.next_deadline(),
             self.publications.next_deadline(),
-            self.upkeep.next_deadline(kept),
+            self.bootstrap.next_deadline(),
+            self.maintenance.next_deadline(kept),
         ]
         .into_iter()
         .fold(None, earliest)
@@ -348,13 +354,13 @@ impl Dht {
         let known = self.table.get(&contact.id).is_some_and(|entry| entry.contact.addr == contact.addr);
         if !known {
             if self.is_worth_a_ping(now, &contact) {
-                self.upkeep.check_at(now, contact);
+                self.maintenance.check_at(now, contact);
             }
             return;
         }
         // Whoever must be asked back because of it is asked when the next deadline comes.
         for check in self.alive(now, contact, rtt, 0) {
-            self.upkeep.check_at(now, check);
+            self.maintenance.check_at(now, check);
         }
     }
 
@@ -362,7 +368,7 @@ impl Dht {
     pub fn note_unreachable(&mut self, now: Instant, id: &NodeId) {
         match self.table.get(id).map(|entry| entry.contact) {
             Some(contact) => self.failed(now, &contact),
-            None => self.regions.remove(id),
+            None => self.lookup_cache.remove(id),
         }
     }
 
@@ -393,7 +399,7 @@ impl Dht {
 
     /// Whether the first attempt to join the network is still under way. It ends with a contact, or after some seconds.
     pub fn is_joining(&self) -> bool {
-        self.upkeep.is_joining()
+        self.bootstrap.is_joining()
     }
 
     /// How many live contacts are closer to `key` than this node.
@@ -406,7 +412,7 @@ impl Dht {
     /// The `n` live nodes closest to `key`, nearest first, when a lookup of the last ten minutes tells; fewer when the
     /// network has no more. This node is not among them.
     pub fn region(&self, now: Instant, key: &Key, n: usize) -> Option<Vec<Contact>> {
-        self.regions.closest(now, key, n)
+        self.lookup_cache.closest(now, key, n)
     }
 
     /// Where other nodes reach this one, as far as that is known.
@@ -447,7 +453,7 @@ impl Dht {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|entry| (entry.failures, entry.since, entry.contact.id));
         let live = entries.into_iter().map(|entry| entry.contact);
-        let fallen = self.upkeep.fallen().filter(|contact| self.table.get(&contact.id).is_none());
+        let fallen = self.bootstrap.fallen().filter(|contact| self.table.get(&contact.id).is_none());
         live.chain(fallen).take(REMEMBERED_MAX).collect()
     }
 

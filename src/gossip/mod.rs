@@ -5,8 +5,8 @@
 //! [`Outbox`] and events out of [`Gossip::poll_event`], and calls [`Gossip::handle_timeout`] when
 //! [`Gossip::next_deadline`] has come.
 //!
-//! - Whom we know: `members` (the view), `own` (what we say about ourselves), `rumours` (what is news).
-//! - Telling: `exchange` (rounds, and both ends of a gossip), `learn` (what a datagram tells about its sender and about others).
+//! - Whom we know: `members` (the view), `self_state` (what this node says about itself), `rumours` (what is news).
+//! - Telling: `round` (rounds, and both ends of a gossip), `merge` (what a datagram tells about its sender and about others).
 //! - Watching: `detect` (who is silent, who is asked, what follows), `relay` (asking for others), `transactions` (who owes an
 //!   answer), `rtt`, `pace` (what may be done only so often; how well this node itself is doing).
 //!
@@ -17,21 +17,21 @@
 mod config;
 mod counters;
 mod detect;
-mod exchange;
-mod learn;
 mod members;
-mod own;
+mod merge;
 mod pace;
 mod relay;
+mod round;
 mod rtt;
 mod rumours;
+mod self_state;
 #[cfg(test)]
 mod tests;
 mod transactions;
 
 pub use config::{GossipConfig, InvalidGossipConfig};
 pub use members::Liveness;
-pub use own::OwnState;
+pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::rng::Rng;
@@ -45,9 +45,9 @@ use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 pub use counters::GossipCounters;
 use members::Members;
-use own::Own;
 use pace::{Allowance, Health};
 use rumours::Rumours;
+use self_state::SelfState;
 use std::collections::VecDeque;
 use transactions::Transactions;
 
@@ -146,7 +146,7 @@ pub struct Gossip {
     own_id: NodeId,
     leaf: bool,
     rng: Rng,
-    own: Own,
+    own: SelfState,
     members: Members,
     rumours: Rumours,
     transactions: Transactions,
@@ -158,7 +158,7 @@ pub struct Gossip {
     rounds: u64,
     round_at: Option<Instant>,
     /// Where the next digest and the next round go on.
-    cursors: exchange::Cursors,
+    cursors: round::Cursors,
     /// Members that are to be asked soon, and when the first of them.
     queue: VecDeque<ShortId>,
     queue_at: Instant,
@@ -192,7 +192,7 @@ impl Gossip {
         Gossip {
             own_id,
             leaf,
-            own: Own::new(leaf, sequence_base, now),
+            own: SelfState::new(leaf, sequence_base, now),
             members: Members::new(&own_id, config.view_max, config.neighbours * 3 / 2),
             rumours: Rumours::new(rng.u64()),
             transactions: Transactions::new(),
@@ -202,7 +202,7 @@ impl Gossip {
             events: VecDeque::with_capacity(EVENTS_MAX),
             rounds: 0,
             round_at: None,
-            cursors: exchange::Cursors::default(),
+            cursors: round::Cursors::default(),
             queue: VecDeque::with_capacity(QUEUE_MAX),
             queue_at: now,
             other_addrs: VecDeque::with_capacity(detect::OTHER_ADDRS_MAX),

@@ -5,24 +5,24 @@
 //! taken over. There is no coordinator and no vote; who is nearest acts first, the others wait and look again.
 //!
 //! - Whom we share with: `neighbours` (slots, who is closest to a key, how far our sight reaches).
-//! - What we hold: `pieces` (the table and what is due), `review` (who should hold a piece, what it lacks).
+//! - What we hold: `pieces` (the table and what is due), `assess` (who should hold a piece, what it lacks).
 //! - Comparing: `compare` (fingerprints), `reconcile` (asking), `serve` (answering), `exchange` (questions under way).
-//! - Acting: `repair` (copies, placements, drops), `budget` (how fast), `cut_off` (when better not).
+//! - Acting: `repair` (copies, placements, drops), `budget` (how fast), `partition` (when better not).
 //!
 //! What is known of a neighbour is believed until it has been unresponsive: when it returns it is compared with before
 //! anything is copied, so that a copy that returns is kept and a reboot moves nothing.
 
+mod assess;
 mod budget;
 mod compare;
 mod config;
 mod counters;
-mod cut_off;
 mod exchange;
 mod neighbours;
+mod partition;
 mod pieces;
 mod reconcile;
 mod repair;
-mod review;
 mod serve;
 mod status;
 #[cfg(test)]
@@ -111,14 +111,14 @@ pub struct Replication {
     salt: u64,
     neighbours: neighbours::Neighbours,
     pieces: pieces::Pieces,
-    sweep: Option<review::Sweep>,
+    sweep: Option<assess::Sweep>,
     sweep_due: Option<Instant>,
     jobs: BTreeMap<Key, repair::Job>,
     placing: BTreeSet<Key>,
     /// When the next lookup for a piece may begin.
     place_at: Instant,
     budget: budget::Budget,
-    cut_off: cut_off::CutOff,
+    partition: partition::Partition,
     /// A node that has just started first finds out who its neighbours are.
     quiet_until: Instant,
     /// Something happened outside of a timeout that is to be acted upon.
@@ -149,7 +149,11 @@ impl Replication {
             placing: BTreeSet::new(),
             place_at: now,
             budget: budget::Budget::new(config.bytes_per_second, now),
-            cut_off: cut_off::CutOff::new(config.cut_off_percent, config.cut_off_window, config.cut_off_wait),
+            partition: partition::Partition::new(
+                config.cut_off_percent,
+                config.cut_off_window,
+                config.cut_off_wait,
+            ),
             quiet_until: now + config.settle * 4,
             wake: None,
             deadline: Cell::new(None),
@@ -169,12 +173,12 @@ impl Replication {
         let counted = self.neighbours.counted();
         let changes = self.neighbours.set(now, neighbours, complete);
         for id in &changes.there {
-            self.cut_off.returned(id);
+            self.partition.returned(id);
         }
         for id in changes.vanished {
-            self.cut_off.vanished(now, id);
+            self.partition.vanished(now, id);
         }
-        if self.cut_off.judge(now, counted) {
+        if self.partition.judge(now, counted) {
             self.counters.cut_off += 1;
             log::warn!(
                 "much of the neighbourhood is silent: this node may be cut off, and repairs nothing for now"
@@ -294,8 +298,8 @@ impl Replication {
         if self.neighbours.take_change() {
             self.sweep_at(now);
         }
-        if self.cut_off.ends_at().is_some_and(|at| at <= now) {
-            self.cut_off.judge(now, self.neighbours.counted());
+        if self.partition.ends_at().is_some_and(|at| at <= now) {
+            self.partition.judge(now, self.neighbours.counted());
         }
         self.review_some(now);
         self.drive(now, outbox);
@@ -315,7 +319,7 @@ impl Replication {
             self.wake,
             exchanges,
             self.neighbours.next_deadline(),
-            self.cut_off.ends_at(),
+            self.partition.ends_at(),
             self.review_deadline(),
             self.reconcile_deadline(),
             self.repair_deadline(),

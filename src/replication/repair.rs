@@ -102,8 +102,8 @@ impl Replication {
             return None;
         }
         let suspended = match queue {
-            Queue::Copies => self.cut_off.until(live),
-            Queue::Places | Queue::Drops => self.cut_off.ends_at(),
+            Queue::Copies => self.partition.until(live),
+            Queue::Places | Queue::Drops => self.partition.ends_at(),
         };
         let opens = self.quiet_until.max(suspended.unwrap_or(Instant::ZERO));
         Some(if queue == Queue::Places { opens.max(self.place_at) } else { opens })
@@ -133,7 +133,7 @@ impl Replication {
         let hopeless = |job: &Job| {
             let there = self.neighbours.get(job.slot).is_some_and(|slot| slot.contact.id == job.target);
             let usable = masks.live & masks.trusted & (1 << job.slot) != 0;
-            let suspended = self.cut_off.until(job.live).is_some_and(|until| until > now);
+            let suspended = self.partition.until(job.live).is_some_and(|until| until > now);
             job.step != Step::Copying && (!there || !usable || suspended)
         };
         let given_up: Vec<Key> =

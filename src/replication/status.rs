@@ -84,7 +84,7 @@ impl Replication {
             _ if self.is_copying(key) => Phase::Copying,
             false if found.need == Need::Stray && !piece.placed => Phase::Waiting,
             false => Phase::Whole,
-            true if self.cut_off.since().is_some() => Phase::CutOff,
+            true if self.partition.since().is_some() => Phase::CutOff,
             true => Phase::Waiting,
         };
         let since = (piece.need != Need::Whole).then_some(piece.since);
@@ -112,7 +112,7 @@ impl Replication {
             copying: self.copying(),
             surplus: self.pieces.count(Need::Surplus),
             stray: self.pieces.count(Need::Stray),
-            cut_off_since: self.cut_off.since(),
+            cut_off_since: self.partition.since(),
             bytes_per_second: self.budget.rate(),
             counters: self.counters,
         }

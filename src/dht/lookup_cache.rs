@@ -24,7 +24,7 @@ const MEMBERS_MAX: usize = 2 * CERTAIN;
 
 /// The remembered regions, oldest first.
 #[derive(Default)]
-pub(super) struct Regions {
+pub(super) struct LookupCache {
     regions: VecDeque<Region>,
 }
 
@@ -42,7 +42,7 @@ impl Region {
     }
 }
 
-impl Regions {
+impl LookupCache {
     /// A lookup for `target` converged on `closest`: the live ones of the [`CERTAIN`] closest nodes, or of the `whole`
     /// network.
     pub(super) fn insert(&mut self, now: Instant, target: Key, closest: &[Contact], whole: bool) {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_region_answers_exactly_as_the_whole_network_would() {
         let (all, mut rng) = (network(2000), Rng::new([5; 32]));
-        let (mut regions, mut answered) = (Regions::default(), 0);
+        let (mut regions, mut answered) = (LookupCache::default(), 0);
         for _ in 0..200 {
             let target = Key(rng.bytes());
             regions.insert(Instant::ZERO, target, &closest(all.iter(), &target, CERTAIN), false);
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_small_network_is_one_region_that_follows_who_comes_and_goes() {
         let all = network(12);
-        let mut regions = Regions::default();
+        let mut regions = LookupCache::default();
         regions.insert(Instant::ZERO, Key([1; 32]), &all[..10], true);
         regions.add(all[10]);
         regions.remove(&all[0].id);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn nobody_found_is_not_a_region_and_a_grown_network_is_none() {
-        let mut regions = Regions::default();
+        let mut regions = LookupCache::default();
         regions.insert(Instant::ZERO, Key([1; 32]), &[], true);
         assert!(regions.is_empty());
         let all = network(30);

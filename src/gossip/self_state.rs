@@ -22,8 +22,8 @@ pub struct OwnState {
     pub leaf: bool,
 }
 
-/// The own state, as it is and as it was told.
-pub(super) struct Own {
+/// This node's own state, as it is and as it was told.
+pub(super) struct SelfState {
     wanted: About,
     told: About,
     told_at: Instant,
@@ -33,7 +33,7 @@ pub(super) struct Own {
     signed: Option<NodeState>,
 }
 
-impl Own {
+impl SelfState {
     /// Since when the present state is news: another address, another version, a goodbye, a new life. Numbers, and that it is
     /// there, are none: who is near hears those from it in every round, and who is far in digests.
     pub(super) fn news_at(&self) -> Instant {
@@ -44,7 +44,7 @@ impl Own {
     pub(super) fn new(leaf: bool, sequence: u64, now: Instant) -> Self {
         let about = About { leaf, ..About::default() };
         let sequence = sequence.saturating_add(1);
-        Own { wanted: about, told: about, told_at: now, news_at: now, sequence, signed: None }
+        SelfState { wanted: about, told: about, told_at: now, news_at: now, sequence, signed: None }
     }
 
     /// The number of the present state.
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn only_a_change_worth_telling_makes_a_new_state() {
         let outbox = Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, 1, 1);
-        let mut own = Own::new(false, 7 << 32, Instant::from_secs(1));
+        let mut own = SelfState::new(false, 7 << 32, Instant::from_secs(1));
         let first = OwnState { chunks: 1000, load: 100, ..OwnState::default() };
         own.set(&first);
         assert!(own.reconsider(Instant::from_secs(1), PAUSE), "nothing was told yet");
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_number_that_others_remember_is_outdone() {
-        let mut own = Own::new(false, 1 << 32, Instant::ZERO);
+        let mut own = SelfState::new(false, 1 << 32, Instant::ZERO);
         own.outdo(Instant::ZERO, 5 << 32);
         assert_eq!(own.sequence(), (5 << 32) + 1);
         own.outdo(Instant::ZERO, 7);

@@ -163,7 +163,7 @@ impl Dht {
         // Nobody needs more than k, and a datagram has room for more when nothing else is in it.
         for contact in contacts.iter().take(K).filter_map(WireContact::get) {
             let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
-            if reachable && !self.upkeep.is_silent(now, &contact.id) {
+            if reachable && !self.maintenance.is_silent(now, &contact.id) {
                 lookup.told(contact, &from.id);
             }
         }
@@ -224,13 +224,14 @@ impl Dht {
         if contact.id == self.own || !self.reach.contains(contact.addr) {
             return checks.into_iter().flatten();
         }
-        self.upkeep.not_silent(&contact.id);
+        self.maintenance.not_silent(&contact.id);
         let was_empty = self.table.is_empty();
         let answered = self.table.answered(now, contact, rtt, sequence);
         match answered {
             Answered::Added => {
                 if was_empty {
-                    self.upkeep.first_contact(now);
+                    self.bootstrap.succeeded();
+                    self.maintenance.begin(now);
                 }
                 if self.observed.wants_votes() {
                     checks[0] = Some(contact);
@@ -243,7 +244,7 @@ impl Dht {
             }
             Answered::Refreshed | Answered::Refused => {}
         }
-        self.regions.add(contact);
+        self.lookup_cache.add(contact);
         if matches!(answered, Answered::Added | Answered::Waits(_)) {
             let soon = self.soon(now);
             self.announcements.consider(now, contact.id, soon);
@@ -254,20 +255,20 @@ impl Dht {
 
     /// A node did not answer.
     pub(super) fn failed(&mut self, now: Instant, contact: &Contact) {
-        self.upkeep.silent(now, contact.id);
-        self.regions.remove(&contact.id);
+        self.maintenance.silent(now, contact.id);
+        self.lookup_cache.remove(&contact.id);
         match self.table.failed(now, &contact.id, contact.addr) {
             // Asked once more soon, so that the dead do not stay for as long as nobody needs them.
             Failed::Kept => {
                 let at = now + self.rng.duration(Duration::from_secs(5), Duration::from_secs(15));
-                self.upkeep.check_at(at, *contact);
+                self.maintenance.check_at(at, *contact);
             }
             Failed::Dropped(contact) => {
                 self.counters.contact_lost += 1;
-                self.upkeep.fell(contact);
+                self.bootstrap.fell(contact);
                 self.gone(now, &contact.id);
             }
-            Failed::Moved(contact) => self.regions.add(contact),
+            Failed::Moved(contact) => self.lookup_cache.add(contact),
             Failed::Unknown => {}
         }
     }
@@ -276,12 +277,13 @@ impl Dht {
     pub(super) fn gone(&mut self, now: Instant, id: &NodeId) {
         let was_empty = self.table.is_empty();
         self.table.remove(id);
-        self.regions.remove(id);
+        self.lookup_cache.remove(id);
         let soon = self.soon(now);
         self.announcements.lost(now, *id, soon);
         self.publications.lost(id, soon);
         if self.table.is_empty() && !was_empty {
-            self.upkeep.last_contact_lost(now);
+            self.bootstrap.start_over(now);
+            self.maintenance.stop();
         }
     }
 
@@ -409,7 +411,7 @@ impl Dht {
         if !converged {
             self.counters.lookup_timed_out += 1;
         } else if let Some((members, whole)) = lookup.neighbourhood() {
-            self.regions.insert(now, lookup.target, &members, whole);
+            self.lookup_cache.insert(now, lookup.target, &members, whole);
             if whole {
                 self.table.touch_all(now);
             }

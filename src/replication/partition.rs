@@ -1,4 +1,4 @@
-//! Whether it is this node that fell silent.
+//! Partition suspicion: whether this node has lost the others, rather than the others their lives.
 //!
 //! When a large part of the neighbourhood is gone within one window, the likeliest cause is near: this node's own link. To
 //! copy everything to the few that are left would be wrong twice: the copies exist, and the link is bad. So repair
@@ -15,8 +15,8 @@ pub(super) const VANISHED_MIN: usize = 3;
 /// How many vanished nodes are remembered.
 const VANISHED_MAX: usize = 64;
 
-/// Who vanished lately, and since when repair is suspended.
-pub(super) struct CutOff {
+/// The suspicion of a partition: the nodes that vanished lately, and since when repair is suspended.
+pub(super) struct Partition {
     percent: usize,
     window: Duration,
     wait: Duration,
@@ -24,10 +24,10 @@ pub(super) struct CutOff {
     since: Option<Instant>,
 }
 
-impl CutOff {
+impl Partition {
     /// Nobody vanished yet.
     pub(super) fn new(percent: u8, window: Duration, wait: Duration) -> Self {
-        CutOff { percent: usize::from(percent), window, wait, vanished: Vec::new(), since: None }
+        Partition { percent: usize::from(percent), window, wait, vanished: Vec::new(), since: None }
     }
 
     /// A neighbour became unresponsive.
@@ -63,7 +63,7 @@ impl CutOff {
         begins
     }
 
-    /// Since when this node takes itself for cut off.
+    /// Since when this node suspects that it is partitioned.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
     }
@@ -73,7 +73,7 @@ impl CutOff {
         self.since.map(|since| since + if live <= 1 { self.wait } else { self.wait * 4 })
     }
 
-    /// When [`judge`](CutOff::judge) would end the suspension if nobody came back.
+    /// When [`judge`](Partition::judge) would end the suspension if nobody came back.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         self.since.map(|since| since + self.wait * 4)
     }
@@ -83,8 +83,8 @@ impl CutOff {
 mod tests {
     use super::*;
 
-    fn cut_off() -> CutOff {
-        CutOff::new(15, Duration::from_secs(90), Duration::from_secs(900))
+    fn partition() -> Partition {
+        Partition::new(15, Duration::from_secs(90), Duration::from_secs(900))
     }
 
     fn at(seconds: u64) -> Instant {
@@ -97,43 +97,43 @@ mod tests {
 
     #[test]
     fn one_or_two_nodes_are_no_partition_however_small_the_network() {
-        let mut cut_off = cut_off();
+        let mut partition = partition();
         for number in 1..3 {
-            cut_off.vanished(at(10), id(number));
-            assert!(!cut_off.judge(at(10), 4));
+            partition.vanished(at(10), id(number));
+            assert!(!partition.judge(at(10), 4));
         }
-        cut_off.vanished(at(11), id(3));
-        assert!(cut_off.judge(at(11), 7));
+        partition.vanished(at(11), id(3));
+        assert!(partition.judge(at(11), 7));
     }
 
     #[test]
     fn those_that_go_one_by_one_are_no_partition() {
-        let mut cut_off = cut_off();
+        let mut partition = partition();
         for number in 0..30 {
             let now = at(100 * u64::from(number));
-            cut_off.vanished(now, id(number));
-            assert!(!cut_off.judge(now, 40));
+            partition.vanished(now, id(number));
+            assert!(!partition.judge(now, 40));
         }
     }
 
     #[test]
     fn it_ends_when_enough_came_back_or_after_four_waits() {
-        let mut cut_off = cut_off();
-        (0..10).for_each(|number| cut_off.vanished(at(u64::from(number) * 5), id(number)));
-        assert!(cut_off.judge(at(50), 40));
-        assert!(!cut_off.judge(at(600), 40), "it begins once");
-        assert_eq!((cut_off.until(1), cut_off.until(2)), (Some(at(950)), Some(at(3650))));
-        (0..3).for_each(|number| cut_off.returned(&id(number)));
-        cut_off.judge(at(610), 40);
-        assert!(cut_off.since().is_some(), "7 of 40 are too many");
-        cut_off.returned(&id(3));
-        cut_off.judge(at(611), 40);
-        assert_eq!(cut_off.since(), None, "6 of 40 are not");
+        let mut partition = partition();
+        (0..10).for_each(|number| partition.vanished(at(u64::from(number) * 5), id(number)));
+        assert!(partition.judge(at(50), 40));
+        assert!(!partition.judge(at(600), 40), "it begins once");
+        assert_eq!((partition.until(1), partition.until(2)), (Some(at(950)), Some(at(3650))));
+        (0..3).for_each(|number| partition.returned(&id(number)));
+        partition.judge(at(610), 40);
+        assert!(partition.since().is_some(), "7 of 40 are too many");
+        partition.returned(&id(3));
+        partition.judge(at(611), 40);
+        assert_eq!(partition.since(), None, "6 of 40 are not");
 
-        (0..10).for_each(|number| cut_off.vanished(at(1000), id(number)));
-        assert!(cut_off.judge(at(1000), 40));
-        cut_off.judge(at(4600), 40);
-        assert_eq!(cut_off.since(), None);
-        assert!(!cut_off.judge(at(4601), 40), "the same silence does not begin another");
+        (0..10).for_each(|number| partition.vanished(at(1000), id(number)));
+        assert!(partition.judge(at(1000), 40));
+        partition.judge(at(4600), 40);
+        assert_eq!(partition.since(), None);
+        assert!(!partition.judge(at(4601), 40), "the same silence does not begin another");
     }
 }

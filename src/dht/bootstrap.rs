@@ -1,0 +1,227 @@
+//! Joining the network, and joining it again when the table has become empty.
+//!
+//! A round asks the bootstrap addresses and the contacts of old. Rounds that nobody answers come ever more rarely.
+
+use super::address::is_meaningful;
+use super::transactions::Purpose;
+use super::{Dht, DhtConfig, DhtEvent};
+use crate::time::{Duration, Instant};
+use crate::wire::contact::{Contact, WireContact, canonical};
+use crate::wire::outbox::Outbox;
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+/// The pause after the first round without an answer; each is twice the one before.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// The longest pause between two rounds.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// A round without an answer has failed after this time.
+const ROUND: Duration = Duration::from_secs(2);
+/// Addresses that one round tries, and contacts of old besides.
+const ASKED_MAX: usize = 16;
+/// Contacts of old that are remembered.
+const FALLEN_MAX: usize = 64;
+/// Nodes named by the first answer that are asked, when the node that answered cannot enter the table.
+const NAMED_MAX: usize = 8;
+
+/// The way into the network.
+pub(super) struct Bootstrap {
+    state: State,
+    backoff: Duration,
+    /// Nodes that the latest round asked.
+    tried: u32,
+    addresses: Vec<SocketAddr>,
+    /// Contacts that were in the table and fell out of it, the latest first; at the start, those of the last run.
+    fallen: VecDeque<Contact>,
+    /// Whether the caller has heard that the node joined.
+    joined: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// The table has contacts, or there is no node to ask.
+    Idle,
+    /// A round waits for its first answer.
+    Trying(Instant),
+    /// The next round begins then.
+    Waiting(Instant),
+}
+
+impl Bootstrap {
+    pub(super) fn new(now: Instant, config: &DhtConfig) -> Self {
+        let mut addresses = Vec::new();
+        for address in config.bootstrap.iter().map(|address| canonical(*address)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Bootstrap {
+            state: State::Waiting(now),
+            backoff: BACKOFF_MIN,
+            tried: 0,
+            addresses,
+            fallen: config.remembered.iter().take(FALLEN_MAX).copied().collect(),
+            joined: false,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle => None,
+            State::Trying(at) | State::Waiting(at) => Some(at),
+        }
+    }
+
+    /// Contacts that fell out of the table, the latest first.
+    pub(super) fn fallen(&self) -> impl Iterator<Item = Contact> {
+        self.fallen.iter().copied()
+    }
+
+    /// The bootstrap addresses.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether the first attempt to join is still under way: there are nodes to join through, and nothing is known of them
+    /// yet.
+    pub(super) fn is_joining(&self) -> bool {
+        let under_way = self.state != State::Idle && self.backoff == BACKOFF_MIN;
+        under_way && self.has_doors()
+    }
+
+    fn has_doors(&self) -> bool {
+        self.addresses.len() + self.fallen.len() > 0
+    }
+
+    /// A contact was dropped because it did not answer. The cause may be this node's own link.
+    pub(super) fn fell(&mut self, contact: Contact) {
+        self.fallen.retain(|fallen| fallen.id != contact.id);
+        self.fallen.truncate(FALLEN_MAX - 1);
+        self.fallen.push_front(contact);
+    }
+
+    /// The table has its first contact.
+    pub(super) fn succeeded(&mut self) {
+        (self.state, self.backoff) = (State::Idle, BACKOFF_MIN);
+    }
+
+    /// The table is empty.
+    pub(super) fn start_over(&mut self, now: Instant) {
+        self.state = State::Waiting(now + BACKOFF_MIN);
+    }
+}
+
+impl Dht {
+    /// Begins a round of bootstrapping, or ends one that nobody answered, when that is due.
+    pub(super) fn bootstrap(&mut self, now: Instant, outbox: &mut Outbox) {
+        match self.bootstrap.state {
+            State::Trying(at) if at <= now => {
+                let pause = self.bootstrap.backoff;
+                let retry_in = self.rng.duration(pause * 3 / 4, pause * 5 / 4);
+                self.bootstrap.state = State::Waiting(now + retry_in);
+                self.bootstrap.backoff = (pause * 2).min(BACKOFF_MAX);
+                self.counters.bootstrap_failed += 1;
+                self.events.push_back(DhtEvent::BootstrapFailed { retry_in, tried: self.bootstrap.tried });
+            }
+            State::Waiting(at) if at <= now => {
+                self.bootstrap.tried = self.ask_anybody(now, outbox);
+                self.bootstrap.state = match self.bootstrap.has_doors() {
+                    true => State::Trying(now + ROUND),
+                    false => State::Idle,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks the bootstrap addresses and contacts of old; returns the number of nodes asked.
+    fn ask_anybody(&mut self, now: Instant, outbox: &mut Outbox) -> u32 {
+        let mut tried = 0;
+        for _ in 0..self.bootstrap.addresses.len().min(ASKED_MAX) {
+            // In turn, when there are more than one round takes.
+            self.bootstrap.addresses.rotate_left(1);
+            let Some(&address) = self.bootstrap.addresses.last() else { break };
+            tried += u32::from(self.ask(now, address, None, Purpose::Bootstrap, outbox));
+        }
+        for _ in 0..self.bootstrap.fallen.len().min(ASKED_MAX) {
+            self.bootstrap.fallen.rotate_left(1);
+            let Some(&contact) = self.bootstrap.fallen.back() else { break };
+            let idle = !self.transactions.is_asking(&contact.id, contact.addr) && contact.id != self.own;
+            let asked = idle && self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
+            tried += u32::from(asked);
+        }
+        tried
+    }
+
+    /// A bootstrap address answered. When the node there cannot enter the table, the nodes that it names may.
+    pub(super) fn handle_bootstrap(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        contacts: &[WireContact],
+        outbox: &mut Outbox,
+    ) {
+        if !self.table.is_empty() {
+            return;
+        }
+        for contact in contacts.iter().filter_map(WireContact::get).take(NAMED_MAX) {
+            if contact.id != self.own && is_meaningful(contact.addr, from) {
+                self.check(now, contact, outbox);
+            }
+        }
+    }
+
+    /// The lookup for the own neighbourhood is over.
+    pub(super) fn found_neighbourhood(&mut self) {
+        if !self.bootstrap.joined && !self.table.is_empty() {
+            self.bootstrap.joined = true;
+            self.events.push_back(DhtEvent::Joined { contacts: self.table.len() as u32 });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+
+    const START: Instant = Instant::from_secs(100);
+
+    fn contact(number: u8) -> Contact {
+        Contact::new(PublicKey([number; 32]), ([10, 0, 0, number], 3583).into())
+    }
+
+    fn bootstrap(addresses: &[&str], remembered: Vec<Contact>) -> Bootstrap {
+        let bootstrap = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        Bootstrap::new(START, &DhtConfig { bootstrap, remembered, ..DhtConfig::default() })
+    }
+
+    #[test]
+    fn an_address_that_is_given_twice_is_one_door() {
+        let bootstrap = bootstrap(&["10.0.0.1:5", "[::ffff:10.0.0.1]:5", "10.0.0.2:5"], Vec::new());
+        assert_eq!(bootstrap.addresses().len(), 2);
+    }
+
+    #[test]
+    fn a_node_is_joining_until_it_has_a_contact_and_not_when_it_knows_no_door() {
+        assert!(!bootstrap(&[], Vec::new()).is_joining());
+        assert!(bootstrap(&[], vec![contact(1)]).is_joining(), "contacts of the last run are doors");
+        let mut bootstrap = bootstrap(&["10.0.0.1:5"], Vec::new());
+        assert!(bootstrap.is_joining() && bootstrap.next_deadline() == Some(START));
+        bootstrap.succeeded();
+        assert!(!bootstrap.is_joining() && bootstrap.next_deadline().is_none());
+        bootstrap.start_over(START);
+        assert_eq!(bootstrap.next_deadline(), Some(START + BACKOFF_MIN));
+    }
+
+    #[test]
+    fn contacts_that_fell_are_remembered_once_each_and_up_to_a_bound() {
+        let mut bootstrap = bootstrap(&[], Vec::new());
+        for number in (0..=u8::MAX).chain([7, 200, 200]) {
+            bootstrap.fell(contact(number));
+        }
+        let fallen: Vec<Contact> = bootstrap.fallen().collect();
+        assert_eq!((fallen.len(), fallen[0], fallen[1]), (FALLEN_MAX, contact(200), contact(7)));
+        assert_eq!(fallen.iter().filter(|fallen| **fallen == contact(200)).count(), 1);
+    }
+}

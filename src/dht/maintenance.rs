@@ -1,0 +1,217 @@
+//! Keeping the table current: refreshing buckets, checking contacts, forgetting what has expired.
+
+use super::lookup::Reason;
+use super::transactions::Purpose;
+use super::{Dht, Want};
+use crate::id::NodeId;
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::contact::Contact;
+use crate::wire::outbox::Outbox;
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
+
+/// The first pause between two lookups of the own neighbourhood after joining; each is four times the one before. Nodes
+/// that join at the same moment are in no table yet when they look for each other the first time.
+const SETTLING_MIN: Duration = Duration::from_secs(1);
+/// Contacts that wait to be checked.
+const CHECKS_MAX: usize = 64;
+/// Nodes that are remembered for not having answered.
+const SILENT_MAX: usize = 128;
+/// What others say about a silent node is not believed for this time.
+const SILENT_FOR: Duration = Duration::from_secs(120);
+/// The pause between two looks for expired entries, while there are entries that could expire.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause between two refreshes of buckets that are both due.
+const REFRESH_PAUSE: Duration = Duration::from_secs(5);
+/// Contacts that are asked with each lookup of the own neighbourhood how they see this node's address.
+const OBSERVERS: usize = 3;
+
+/// Timers, contacts to check, and nodes that did not answer.
+pub(super) struct Maintenance {
+    neighbourhood_at: Option<Instant>,
+    settling: Duration,
+    refresh_at: Option<Instant>,
+    tidy_at: Instant,
+    checks: BTreeMap<(Instant, NodeId), Contact>,
+    silent: BTreeMap<NodeId, Instant>,
+}
+
+impl Maintenance {
+    pub(super) fn new(now: Instant) -> Self {
+        Maintenance {
+            neighbourhood_at: None,
+            settling: SETTLING_MIN,
+            refresh_at: None,
+            tidy_at: now + TIDY_INTERVAL,
+            checks: BTreeMap::new(),
+            silent: BTreeMap::new(),
+        }
+    }
+
+    /// `kept`: whether there are entries that could expire.
+    pub(super) fn next_deadline(&self, kept: bool) -> Option<Instant> {
+        let check = self.checks.keys().next().map(|(at, _)| *at);
+        let tidy = (kept || !self.silent.is_empty()).then_some(self.tidy_at);
+        [self.neighbourhood_at, self.refresh_at, check, tidy].into_iter().fold(None, earliest)
+    }
+
+    /// The table has its first contact: the own neighbourhood is looked up.
+    pub(super) fn begin(&mut self, now: Instant) {
+        (self.neighbourhood_at, self.settling) = (Some(now), SETTLING_MIN);
+    }
+
+    /// The table is empty: there are no nodes to look up.
+    pub(super) fn stop(&mut self) {
+        (self.neighbourhood_at, self.refresh_at) = (None, None);
+    }
+
+    /// A contact is to be asked at `at` whether it is there.
+    pub(super) fn check_at(&mut self, at: Instant, contact: Contact) {
+        if self.checks.len() < CHECKS_MAX && !self.checks.keys().any(|(_, id)| *id == contact.id) {
+            self.checks.insert((at, contact.id), contact);
+        }
+    }
+
+    fn next_check(&mut self, now: Instant) -> Option<Contact> {
+        let entry = self.checks.first_entry().filter(|entry| entry.key().0 <= now)?;
+        Some(entry.remove())
+    }
+
+    /// A node did not answer.
+    pub(super) fn silent(&mut self, now: Instant, id: NodeId) {
+        if self.silent.len() >= SILENT_MAX && !self.silent.contains_key(&id) {
+            let first = self.silent.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id);
+            first.and_then(|first| self.silent.remove(&first));
+        }
+        self.silent.insert(id, now);
+    }
+
+    /// A node answered.
+    pub(super) fn not_silent(&mut self, id: &NodeId) {
+        self.silent.remove(id);
+    }
+
+    /// Whether a node did not answer lately.
+    pub(super) fn is_silent(&self, now: Instant, id: &NodeId) -> bool {
+        self.silent.get(id).is_some_and(|at| now.since(*at) < SILENT_FOR)
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.silent.retain(|_, at| now.since(*at) < SILENT_FOR);
+    }
+}
+
+impl Dht {
+    /// Does what is due.
+    pub(super) fn maintain(&mut self, now: Instant, outbox: &mut Outbox) {
+        while let Some(contact) = self.maintenance.next_check(now) {
+            self.check(now, contact, outbox);
+        }
+        if self.maintenance.neighbourhood_at.is_some_and(|at| at <= now) {
+            self.look_around(now, outbox);
+        }
+        if self.maintenance.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh(now, outbox);
+        }
+        if self.maintenance.tidy_at <= now {
+            self.maintenance.tidy_at = now + TIDY_INTERVAL;
+            self.maintenance.expire(now);
+            self.values.expire(now);
+            self.providers.expire(now);
+            self.lookup_cache.expire(now);
+            self.cache.expire(now);
+            self.book.expire(now);
+        }
+    }
+
+    /// Looks up the own neighbourhood, asks others how they see this node's address, and asks a bootstrap address that is in
+    /// no table entry whether it is back.
+    fn look_around(&mut self, now: Instant, outbox: &mut Outbox) {
+        let interval = self.config.neighbourhood_interval.min(self.maintenance.settling);
+        self.maintenance.settling = (self.maintenance.settling * 4).min(self.config.neighbourhood_interval);
+        let first = self.maintenance.refresh_at.is_none();
+        self.maintenance.neighbourhood_at =
+            Some(now + self.rng.duration(interval * 9 / 10, interval * 11 / 10));
+        if first {
+            self.maintenance.refresh_at = Some(now + REFRESH_PAUSE);
+        } else {
+            for contact in self.closest_known(&self.own.key(), OBSERVERS) {
+                self.check(now, contact, outbox);
+            }
+            let known = |address: &SocketAddr| self.table.iter().any(|e| e.contact.addr == *address);
+            let lost: Vec<_> = self.bootstrap.addresses().iter().filter(|a| !known(a)).copied().collect();
+            if let Some(&address) = lost.get(self.rng.below(lost.len() as u64) as usize) {
+                self.ask(now, address, None, Purpose::Bootstrap, outbox);
+            }
+        }
+        let already = self.lookups.values().any(|lookup| lookup.reason == Reason::Neighbourhood);
+        if !already && self.own_lookups_room() > 0 {
+            self.start_lookup(now, self.own.key(), Want::Nodes, Reason::Neighbourhood, outbox);
+        }
+    }
+
+    fn refresh(&mut self, now: Instant, outbox: &Outbox) {
+        let interval = self.config.refresh_interval;
+        let Some((bucket, touched)) = self.table.longest_untouched() else {
+            self.maintenance.refresh_at = None;
+            return;
+        };
+        let due = touched.map(|touched| touched + interval).filter(|due| *due > now);
+        self.maintenance.refresh_at = Some(match due {
+            Some(due) => due + self.rng.duration(Duration::ZERO, interval / 10),
+            None => {
+                if self.own_lookups_room() > 0 {
+                    let key = self.table.random_key(bucket, &mut self.rng);
+                    self.start_lookup(now, key, Want::Nodes, Reason::Refresh, outbox);
+                }
+                now + REFRESH_PAUSE
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+
+    const START: Instant = Instant::from_secs(100);
+
+    fn contact(number: u32) -> Contact {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        Contact::new(PublicKey(key), ([10, 0, 0, 1], 3583).into())
+    }
+
+    #[test]
+    fn checks_come_in_their_order_once_for_each_node_and_up_to_a_bound() {
+        let mut maintenance = Maintenance::new(START);
+        let at = |seconds| START + Duration::from_secs(seconds);
+        maintenance.check_at(at(5), contact(1));
+        maintenance.check_at(at(2), contact(2));
+        maintenance.check_at(at(1), contact(1));
+        assert_eq!((maintenance.next_deadline(false), maintenance.next_check(at(1))), (Some(at(2)), None));
+        assert_eq!(maintenance.next_check(at(9)), Some(contact(2)));
+        assert_eq!(maintenance.next_check(at(9)), Some(contact(1)));
+        assert_eq!((maintenance.next_check(at(9)), maintenance.next_deadline(false)), (None, None));
+        (0..1000).for_each(|number| maintenance.check_at(at(1), contact(number)));
+        assert_eq!(maintenance.checks.len(), CHECKS_MAX);
+    }
+
+    #[test]
+    fn a_silent_node_is_remembered_for_a_while_and_gives_way_to_later_ones() {
+        let mut maintenance = Maintenance::new(START);
+        let id = |number| contact(number).id;
+        maintenance.silent(START, id(0));
+        let later = START + Duration::from_secs(1);
+        assert!(maintenance.is_silent(later, &id(0)));
+        assert!(!maintenance.is_silent(START + SILENT_FOR, &id(0)));
+        (1..=SILENT_MAX as u32).for_each(|number| maintenance.silent(later, id(number)));
+        assert!(!maintenance.is_silent(later, &id(0)), "the earliest gave way");
+        maintenance.not_silent(&id(1));
+        assert!(!maintenance.is_silent(later, &id(1)) && maintenance.is_silent(later, &id(2)));
+        assert_eq!(maintenance.next_deadline(false), Some(START + TIDY_INTERVAL));
+        maintenance.expire(later + SILENT_FOR);
+        assert_eq!(maintenance.next_deadline(false), None);
+    }
+}
