@@ -48,22 +48,13 @@ impl Node {
         }
     }
 
-    /// Tells the neighbours, and writes down what the next run wants to know.
-    pub(super) fn say_goodbye(&mut self, now: Instant, for_good: bool) {
-        // Contacts first: saying goodbye may drop them.
-        self.remember_peers();
-        self.remember_scrub();
-        // The goodbye itself comes last: whoever hears from this node after it takes it for back.
-        self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
-        self.machines.dht.leave(for_good, &mut self.machines.outbox);
-    }
-
     /// How old the node is: what its directory is to remember of this run.
     pub fn ages(&self, now: Instant) -> Ages {
         Ages { boots: self.boots, seconds: self.machines.store.age(now), clean: false }
     }
 
-    fn remember_scrub(&mut self) {
+    /// Writes down how far the scrub has come, when that is news.
+    pub(super) fn remember_scrub(&mut self) {
         let bytes = self.scrub.encode();
         if bytes != self.housekeeping.written_scrub {
             self.housekeeping.written_scrub.clone_from(&bytes);
@@ -71,7 +62,8 @@ impl Node {
         }
     }
 
-    fn remember_peers(&mut self) {
+    /// Writes down the contacts that the next run starts from, when they are news.
+    pub(super) fn remember_peers(&mut self) {
         let bytes = encode_contacts(&self.machines.dht.contacts_to_remember());
         if !bytes.is_empty() && bytes != self.housekeeping.written_peers {
             self.housekeeping.written_peers.clone_from(&bytes);

@@ -1,4 +1,4 @@
-//! Leaving for good: what only this node is known to keep goes to others first.
+//! Leaving: the goodbye, and, for good, handing over what only this node is known to keep.
 
 use super::command::{CommandId, Progress, Reply, Stage};
 use super::{Node, Output};
@@ -94,6 +94,16 @@ impl Node {
         if self.leaving.as_ref().is_some_and(|leaving| leaving.until <= now) {
             self.go(now);
         }
+    }
+
+    /// Tells the neighbours that this node goes, and writes down what the next run needs.
+    pub(super) fn say_goodbye(&mut self, now: Instant, for_good: bool) {
+        // Contacts first: saying goodbye may drop them.
+        self.remember_peers();
+        self.remember_scrub();
+        // The goodbye itself comes last: a node that hears from this one after it takes it for back.
+        self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
+        self.machines.dht.leave(for_good, &mut self.machines.outbox);
     }
 
     fn go(&mut self, now: Instant) {

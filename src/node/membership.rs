@@ -8,11 +8,10 @@ use super::Node;
 use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
 use crate::id::NodeId;
 use crate::replication::{self, Neighbour};
-use crate::time::{Instant, earliest};
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
-use crate::wire::message::Message;
 use core::net::SocketAddr;
 
 /// What replication was told of the neighbourhood last.
@@ -30,51 +29,59 @@ impl Node {
         &self.machines.gossip
     }
 
-    /// A datagram's sender is proven: it goes to the machine that it is for, and membership hears that the sender is there.
-    pub(super) fn deliver(&mut self, now: Instant, from: SocketAddr, datagram: &Verified<'_>, proven: bool) {
+    /// A datagram came from this node: membership hears that it is there.
+    pub(super) fn sender_is_there(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        proven: bool,
+    ) {
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         let kind = datagram.message().kind();
-        // Of what is its own membership learns by itself. Who has not proven where it is must not make this node send there
-        // what nobody asked for.
         match kind {
+            // Membership reads these itself.
             Kind::Gossip | Kind::Probe => {}
             _ if datagram.is_leaf() => {}
             _ if kind.is_answer() => self.machines.gossip.note_alive(now, contact, None),
+            // An unvalidated address must not make this node send there unasked.
             _ if proven => self.machines.gossip.note_contact(now, contact),
             _ => {}
         }
-        match kind {
-            Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
-                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
-            }
-            Kind::Reconcile | Kind::Reconciled => {
-                self.machines.replication.handle_datagram(
-                    now,
-                    from,
-                    datagram,
-                    proven,
-                    &mut self.machines.outbox,
-                );
-            }
-            Kind::Pong if self.machines.gossip.is_expected(kind, datagram.transaction(), from) => {
-                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
-            }
-            _ => {
-                if let Message::Leave { for_good } = datagram.message() {
-                    self.machines.gossip.note_leave(now, &contact.id, for_good, datagram.sequence());
-                }
-                self.machines.dht.handle_datagram(now, from, datagram, &mut self.machines.outbox);
-            }
+    }
+
+    /// A peer's stream proved its identity, or the peer could not be reached.
+    pub(super) fn stream_told(&mut self, now: Instant, contact: Contact, leaf: bool, alive: bool) {
+        if !alive {
+            self.machines.dht.note_unreachable(now, &contact.id);
+            self.machines.gossip.note_failed(now, &contact.id);
+        } else if !leaf {
+            self.machines.dht.note_alive(now, contact, None);
+            self.machines.gossip.note_contact(now, contact);
         }
     }
 
-    /// Whether an answer belongs to a request of one of the machines.
-    pub(super) fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
-        self.machines.dht.is_expected(kind, transaction, from)
-            || self.machines.gossip.is_expected(kind, transaction, from)
-            || self.machines.replication.is_expected(kind, transaction, from)
+    /// This node has found its place in the network.
+    pub(super) fn joined(&mut self, now: Instant, contacts: u32) {
+        log::info!("joined the network: {contacts} contacts");
+        self.retry_placements(now);
     }
 
+    /// No node answered at any bootstrap address.
+    pub(super) fn bootstrap_failed(&self, retry_in: Duration, tried: u32) {
+        let seconds = retry_in.as_secs().max(1);
+        match tried {
+            0 => log::warn!(
+                "no bootstrap address can be reached from {}: is one of them IPv6 and the other IPv4? \
+                 trying again in {seconds} s",
+                self.config.listen
+            ),
+            1 => log::warn!("the bootstrap address does not answer; trying again in {seconds} s"),
+            _ => log::warn!("none of the {tried} bootstrap addresses answers; trying again in {seconds} s"),
+        }
+    }
+
+    /// Membership found something out: the table of contacts hears of it.
     pub(super) fn gossip_event(&mut self, now: Instant, event: GossipEvent) {
         match event {
             GossipEvent::Suspected { .. } => self.counters.suspected += 1,

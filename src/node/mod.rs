@@ -11,7 +11,7 @@
 //!    the deadline follows from the state.
 //!
 //! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
-//! one of them learns and another needs goes through this module: `serve` answers what peers ask of this node, `inspect`
+//! one of them learns and another needs goes through `dispatch`: `serve` answers what peers ask of this node, `inspect`
 //! what they ask about its copies, `ops::share`, `sharing` and `placement` bring files into the network, `ops::download` brings
 //! them out and `ops::read` streams them,
 //! `list` tells what there is,
@@ -20,6 +20,7 @@
 
 pub mod command;
 mod copies;
+mod dispatch;
 mod explain;
 mod explanation;
 mod guard;
@@ -43,7 +44,7 @@ mod values;
 pub use crate::transfer::StreamOutput;
 pub use output::Output;
 
-use crate::dht::{Dht, DhtConfig, DhtEvent, PublishId};
+use crate::dht::{Dht, DhtConfig, PublishId};
 use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
@@ -59,7 +60,7 @@ use crate::wire::contact::canonical;
 use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
-use command::{Command, CommandId, FailureReason, Reply};
+use command::{Command, CommandId, Reply};
 use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
@@ -70,11 +71,10 @@ use inquiry::{Asking, Explain};
 use leave::Leaving;
 use machines::Machines;
 use membership::Told;
-use ops::download::{Downloads, Order, Step};
+use ops::download::{Downloads, Step};
 use ops::read::{self, Reads};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
-use ops::share;
 use ops::share::put::Puts;
 use ops::share::watch::Watch;
 use ops::shrink::Shrink;
@@ -516,40 +516,7 @@ impl Node {
                 None => return,
             },
         };
-        match waiting {
-            Waiting::UsersFile => {
-                if let Err(error) = done.result {
-                    log::warn!("{error}");
-                    self.counters.disk_errors += 1;
-                }
-            }
-            Waiting::Nothing => {
-                if let Err(error) = done.result {
-                    self.own_file_failed(now, &error);
-                }
-            }
-            Waiting::Put(command) => self.puts.handle_disk(command, done.result, &mut self.machines),
-            Waiting::Examine => self.watch.handle_disk(now, done.result, &mut self.machines),
-            Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, done.result),
-            Waiting::Forget(shared) => self.forget_pieces(now, &shared, done.result),
-            Waiting::Download(download, step) => self.download_disk(now, download, step, done.result),
-            Waiting::Read(id, step) => self.read_disk(now, id, step, done.result),
-            Waiting::Commit { stream, request, incoming } => {
-                self.committed(now, stream, request, incoming, done.result);
-            }
-            Waiting::Explain(command) => self.explain_disk(now, command, done.result),
-            Waiting::Raise { stream, request, key } => self.raised(now, stream, request, &key, done.result),
-            Waiting::Scrub => self.scrubbed(now, done.result),
-            Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, done.result),
-            Waiting::Recheck => self.rechecked(now, done.result),
-            Waiting::Record(command, reply) => match done.result {
-                Ok(_) => self.machines.done(command, reply),
-                Err(error) => {
-                    self.health.note_error(now, &error);
-                    self.machines.disk_failed(command, &error);
-                }
-            },
-        }
+        self.disk_done(now, waiting, done.result);
         self.settle(now);
     }
 
@@ -601,65 +568,6 @@ impl Node {
             self.obey(now, id, command);
         }
         self.settle(now);
-    }
-
-    fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
-        match command {
-            Command::Put { path, replicas, lifetime } => {
-                self.puts.start(id, path, replicas, lifetime, &mut self.machines);
-            }
-            Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
-            Command::Get { hash, target, force, mode, timeout } => {
-                self.watch.asked_for(now, &hash, &mut self.machines);
-                let order = Order { id, hash, target, force, mode, timeout };
-                self.downloads.start(now, order, &mut self.machines);
-            }
-            Command::Read { hash, part, timeout } => {
-                self.watch.asked_for(now, &hash, &mut self.machines);
-                self.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
-            }
-            Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
-                let mut limits = self.config.limits.clone();
-                let rates = &mut limits.rates;
-                rates.upload = upload.unwrap_or(rates.upload);
-                rates.download = download.unwrap_or(rates.download);
-                rates.peer_upload = peer_upload.unwrap_or(rates.peer_upload);
-                rates.peer_download = peer_download.unwrap_or(rates.peer_download);
-                limits.streams_max = streams.unwrap_or(limits.streams_max);
-                limits.uploads_max = uploads.unwrap_or(limits.uploads_max);
-                match self.limit(now, limits) {
-                    Ok(reply) => self.machines.done(id, reply),
-                    Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
-                }
-            }
-            Command::Remove { hash } => share::remove(id, &hash, &mut self.machines),
-            Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
-            Command::Unset { name } => self.unset(id, &name),
-            Command::Values => {
-                let (publisher, values) = (self.public, self.own_values());
-                self.machines.done(id, Reply::Values { publisher, values });
-            }
-            Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
-            Command::List { after } => {
-                let page = self.list(after.as_ref());
-                self.machines.done(id, page);
-            }
-            Command::Peers => {
-                let peers = self.peers(now);
-                self.machines.done(id, Reply::Peers { peers });
-            }
-            Command::Forgive { peer } => {
-                let bans = self.machines.transfer.forgive(now, peer.as_ref()) as u32;
-                self.machines.done(id, Reply::Forgive { bans });
-            }
-            Command::Scrub { background } => self.scrub.start(now, id, background, &mut self.machines),
-            Command::Status => {
-                let status = self.status(now);
-                self.machines.done(id, Reply::Status(Box::new(status)));
-            }
-            Command::Id => self.machines.done(id, Reply::Id { id: self.id, public: self.public }),
-            Command::Leave { timeout } => self.leave(now, id, timeout),
-        }
     }
 
     /// Bytes of a command's content ([`Output::Content`]) have left for the client.
@@ -718,115 +626,6 @@ impl Node {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.machines.outputs.pop_front()
-    }
-
-    /// Carries what the machines have to say to each other until none has anything left.
-    fn settle(&mut self, now: Instant) {
-        loop {
-            while let Some(event) = self.machines.dht.poll_event() {
-                self.dht_event(now, event);
-            }
-            if let Some(event) = self.machines.gossip.poll_event() {
-                self.gossip_event(now, event);
-                continue;
-            }
-            if let Some(event) = self.machines.transfer.poll_event() {
-                self.transfer_event(now, event);
-                continue;
-            }
-            if let Some(event) = self.machines.share_events.pop_front() {
-                self.share_event(now, event);
-                continue;
-            }
-            self.tell_neighbourhood(now);
-            if self.repair(now) || self.hand_over(now) || self.hand_on(now) {
-                continue;
-            }
-            if self.early.is_empty() || self.machines.dht.is_joining() {
-                break;
-            }
-            for (id, command) in core::mem::take(&mut self.early) {
-                self.obey(now, id, command);
-            }
-        }
-        self.downloads.review(now, &mut self.machines);
-        self.reads.review(now, &mut self.machines);
-        self.review_explains(now);
-        while let Some(output) = self.machines.transfer.poll_output() {
-            self.machines.outputs.push_back(Output::Stream(output));
-        }
-        self.machines.tidy();
-    }
-
-    fn dht_event(&mut self, now: Instant, event: DhtEvent) {
-        match event {
-            DhtEvent::Providers { lookup, contacts } => {
-                self.downloads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
-                self.reads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
-                self.explain_providers_found(now, lookup, &contacts);
-            }
-            DhtEvent::Finished { lookup, closest, record, asked, .. } => {
-                match self.machines.lookups.remove(&lookup) {
-                    Some(Purpose::Providers(download)) => {
-                        let machines = &mut self.machines;
-                        match self.reads.contains(download) {
-                            true => self
-                                .reads
-                                .handle_providers_looked_up(now, download, &closest, asked, machines),
-                            false => self
-                                .downloads
-                                .handle_providers_looked_up(now, download, &closest, asked, machines),
-                        }
-                    }
-                    Some(Purpose::Holders(download, key)) => {
-                        let machines = &mut self.machines;
-                        match self.reads.contains(download) {
-                            true => {
-                                self.reads.handle_holders_looked_up(now, download, key, &closest, machines)
-                            }
-                            false => self
-                                .downloads
-                                .handle_holders_looked_up(now, download, key, &closest, machines),
-                        }
-                    }
-                    Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
-                    Some(Purpose::Placement(hash, piece)) => {
-                        self.placement_looked_up(now, hash, piece, &closest)
-                    }
-                    Some(Purpose::Value(command, key)) => {
-                        self.value_looked_up(command, key, record.as_deref(), asked)
-                    }
-                    Some(Purpose::ExplainProviders(command)) => {
-                        self.explain_looked_up(now, command, &closest, asked)
-                    }
-                    Some(Purpose::ExplainHolders(command, piece)) => {
-                        self.explain_holders_looked_up(now, command, piece, &closest, asked)
-                    }
-                    None => {}
-                }
-            }
-            DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
-            DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
-            DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
-            DhtEvent::Joined { contacts } => {
-                log::info!("joined the network: {contacts} contacts");
-                self.retry_placements(now);
-            }
-            DhtEvent::BootstrapFailed { retry_in, tried } => {
-                let seconds = retry_in.as_secs().max(1);
-                match tried {
-                    0 => log::warn!(
-                        "no bootstrap address can be reached from {}: is one of them IPv6 and the other IPv4? \
-                         trying again in {seconds} s",
-                        self.config.listen
-                    ),
-                    1 => log::warn!("the bootstrap address does not answer; trying again in {seconds} s"),
-                    _ => log::warn!(
-                        "none of the {tried} bootstrap addresses answers; trying again in {seconds} s"
-                    ),
-                }
-            }
-        }
     }
 
     fn refuse(&mut self, reason: Refused) {

@@ -12,7 +12,7 @@ use crate::manifest::Content;
 use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
 use crate::time::{Duration, Instant};
-use crate::transfer::{Ban, DownloadError, DownloadId, TransferEvent, Verdict};
+use crate::transfer::{Ban, DownloadId, Verdict};
 use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
 
 /// While the disk is full no pieces are taken for so long; then one is tried.
@@ -22,82 +22,13 @@ const FULL_PAUSE: Duration = Duration::from_secs(60);
 const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
 
 impl Node {
-    pub(super) fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
-        match event {
-            TransferEvent::Wanted { stream, request, key, .. } => self.wanted(now, stream, request, &key),
-            TransferEvent::Asked { stream, question, keys } => {
-                let mut bitmap = [0; WHICH_KEYS_MAX / 8];
-                for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.has(key)) {
-                    bitmap[index / 8] |= 1 << (index % 8);
-                }
-                self.machines.transfer.answer(now, stream, question, bitmap);
-            }
-            TransferEvent::InspectAsked { stream, question, keys } => {
-                self.inspect_asked(now, stream, question, keys);
-            }
-            TransferEvent::Inspected { inspection, result, .. } => {
-                self.explain_answered(now, inspection, result);
-            }
-            TransferEvent::Offered { stream, request, offer, .. } => {
-                if let Some(verdict) = self.judge(now, stream, request, &offer) {
-                    self.machines.transfer.admit(now, stream, request, verdict);
-                }
-            }
-            TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
-                self.arrived(stream, request, incoming, bytes);
-            }
-            TransferEvent::Arriving { stream, request, incoming } => {
-                if !self.machines.store.arrives(incoming) {
-                    self.machines.store.discarded(incoming);
-                    self.machines.transfer.refuse_arriving(now, stream, request, Refusal::NoSpace);
-                }
-            }
-            TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
-            TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
-            TransferEvent::Root { download, root, mode } => {
-                if !self.explain_root(now, download, &root) {
-                    match self.reads.contains(download) {
-                        true => self.reads.handle_root(now, download, root, &mut self.machines),
-                        false => self.downloads.handle_root(now, download, root, mode, &mut self.machines),
-                    }
-                }
-            }
-            TransferEvent::ChunkDone { download, index } => {
-                self.downloads.handle_chunk(now, download, index, &mut self.machines);
-                self.reads.handle_chunk(now, download, index, &mut self.machines);
-            }
-            TransferEvent::Complete { download, sources } => {
-                self.downloads.handle_complete(now, download, sources, &mut self.machines);
-                self.reads.handle_complete(now, download, sources, &mut self.machines);
-            }
-            TransferEvent::SourcesNeeded { download, keys } => {
-                self.downloads.handle_sources_needed(now, download, &keys, &mut self.machines);
-                self.reads.handle_sources_needed(now, download, &keys, &mut self.machines);
-            }
-            TransferEvent::DownloadFailed { download, error } => {
-                let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
-                self.downloads.handle_failed(now, download, &error, &mut self.machines);
-                self.reads.handle_failed(now, download, &error, &mut self.machines);
-            }
-            TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
-            TransferEvent::SourceBad { ban, file, key } => self.source_bad(now, &ban, &file, &key),
-            TransferEvent::Reported { peer, key } => {
-                log::info!("{peer} reports that piece {key} of this node does not verify");
-                self.rechecks.report(now, key, peer, &mut self.machines);
-            }
-            TransferEvent::Peer { contact, leaf, alive } => match alive {
-                true if !leaf => {
-                    self.machines.dht.note_alive(now, contact, None);
-                    self.machines.gossip.note_contact(now, contact);
-                }
-                true => {}
-                false => {
-                    self.machines.dht.note_unreachable(now, &contact.id);
-                    self.machines.gossip.note_failed(now, &contact.id);
-                }
-            },
-            TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
+    /// A peer asks which of these pieces are here.
+    pub(super) fn asked(&mut self, now: Instant, stream: StreamId, question: u32, keys: &[Key]) {
+        let mut bitmap = [0; WHICH_KEYS_MAX / 8];
+        for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.has(key)) {
+            bitmap[index / 8] |= 1 << (index % 8);
         }
+        self.machines.transfer.answer(now, stream, question, bitmap);
     }
 
     /// A disk operation of a download ended. A shared file that turns out to be changed is withdrawn first.
@@ -152,7 +83,7 @@ impl Node {
     }
 
     /// A peer sent something else than what it was asked for, or than what it offered.
-    fn source_bad(&mut self, now: Instant, ban: &Ban, file: &Key, key: &Key) {
+    pub(super) fn source_bad(&mut self, now: Instant, ban: &Ban, file: &Key, key: &Key) {
         self.counters.bad_sources += 1;
         let piece = if file == key { String::new() } else { format!(" (piece {key})") };
         let not_asked = match ban.file {
@@ -202,7 +133,8 @@ impl Node {
         }
     }
 
-    fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
+    /// A peer asks for a piece.
+    pub(super) fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
         if self.rechecks.is_running(key) {
             return self.machines.transfer.serve(now, stream, request, Err(Refusal::Busy), Mode::UNKNOWN);
         }
@@ -221,6 +153,21 @@ impl Node {
                 let (found, mode) = (found.ok_or(Refusal::NotFound), self.machines.store.mode(key));
                 self.machines.transfer.serve(now, stream, request, found, mode);
             }
+        }
+    }
+
+    /// A peer offers a piece.
+    pub(super) fn offered(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) {
+        if let Some(verdict) = self.judge(now, stream, request, offer) {
+            self.machines.transfer.admit(now, stream, request, verdict);
+        }
+    }
+
+    /// The bytes of an accepted piece begin to come. Its room is reserved now; when there is none any more, it is refused.
+    pub(super) fn arriving(&mut self, now: Instant, stream: StreamId, request: u32, incoming: u64) {
+        if !self.machines.store.arrives(incoming) {
+            self.machines.store.discarded(incoming);
+            self.machines.transfer.refuse_arriving(now, stream, request, Refusal::NoSpace);
         }
     }
 
@@ -276,7 +223,7 @@ impl Node {
     }
 
     /// A piece is here and verified; it is acknowledged once it is on disk.
-    fn arrived(&mut self, stream: StreamId, request: u32, incoming: u64, bytes: Option<Vec<u8>>) {
+    pub(super) fn arrived(&mut self, stream: StreamId, request: u32, incoming: u64, bytes: Option<Vec<u8>>) {
         let Some(meta) = self.machines.store.meta_of(incoming) else { return };
         let op = match bytes {
             Some(bytes) => DiskOp::WritePiece { meta, bytes },
@@ -307,7 +254,7 @@ impl Node {
     }
 
     /// A peer's piece could not be written. While the disk is full no more are taken: they would come in vain.
-    fn unwritten(&mut self, now: Instant, error: &DiskError) -> Refusal {
+    pub(super) fn unwritten(&mut self, now: Instant, error: &DiskError) -> Refusal {
         if error.kind == DiskErrorKind::Busy {
             log::info!("{error}");
             return Refusal::Busy;

@@ -114,6 +114,7 @@ impl Rechecks {
         reporter: NodeId,
         machines: &mut Machines,
     ) {
+        log::info!("{reporter} reports that piece {key} of this node does not verify");
         if !self.may_look(now, &key, reporter) {
             self.counters.refused += 1;
             return;

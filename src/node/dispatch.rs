@@ -1,0 +1,303 @@
+//! Dispatch: from an input or from a machine's event to the one component that it is for.
+//!
+//! Nothing is decided here. [`Node::settle`] gives the order: what the machines have to say to each other comes before what
+//! follows from it, until no machine has anything left.
+
+use super::command::{Command, CommandId, FailureReason, Reply};
+use super::ops::{download, read, share};
+use super::{Node, Output, Purpose, Waiting};
+use crate::dht::DhtEvent;
+use crate::io::{DiskError, DiskReply};
+use crate::time::Instant;
+use crate::transfer::{DownloadError, TransferEvent};
+use crate::wire::datagram::Verified;
+use crate::wire::header::Kind;
+use crate::wire::message::Message;
+use core::net::SocketAddr;
+
+impl Node {
+    /// Carries what the machines have to say to each other until none has anything left.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(event) = self.machines.dht.poll_event() {
+                self.dht_event(now, event);
+            }
+            if let Some(event) = self.machines.gossip.poll_event() {
+                self.gossip_event(now, event);
+                continue;
+            }
+            if let Some(event) = self.machines.transfer.poll_event() {
+                self.transfer_event(now, event);
+                continue;
+            }
+            if let Some(event) = self.machines.share_events.pop_front() {
+                self.share_event(now, event);
+                continue;
+            }
+            self.tell_neighbourhood(now);
+            if self.repair(now) || self.hand_over(now) || self.hand_on(now) {
+                continue;
+            }
+            if self.early.is_empty() || self.machines.dht.is_joining() {
+                break;
+            }
+            for (id, command) in core::mem::take(&mut self.early) {
+                self.obey(now, id, command);
+            }
+        }
+        self.downloads.review(now, &mut self.machines);
+        self.reads.review(now, &mut self.machines);
+        self.review_explains(now);
+        while let Some(output) = self.machines.transfer.poll_output() {
+            self.machines.outputs.push_back(Output::Stream(output));
+        }
+        self.machines.tidy();
+    }
+
+    /// An authenticated datagram goes to the machine that it is for.
+    pub(super) fn deliver(&mut self, now: Instant, from: SocketAddr, datagram: &Verified<'_>, proven: bool) {
+        self.sender_is_there(now, from, datagram, proven);
+        let kind = datagram.message().kind();
+        match kind {
+            Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
+                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
+            }
+            Kind::Reconcile | Kind::Reconciled => {
+                self.machines.replication.handle_datagram(
+                    now,
+                    from,
+                    datagram,
+                    proven,
+                    &mut self.machines.outbox,
+                );
+            }
+            Kind::Pong if self.machines.gossip.is_expected(kind, datagram.transaction(), from) => {
+                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
+            }
+            _ => {
+                if let Message::Leave { for_good } = datagram.message() {
+                    self.machines.gossip.note_leave(now, &datagram.id(), for_good, datagram.sequence());
+                }
+                self.machines.dht.handle_datagram(now, from, datagram, &mut self.machines.outbox);
+            }
+        }
+    }
+
+    /// Whether an answer belongs to a request of one of the machines.
+    pub(super) fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
+        self.machines.dht.is_expected(kind, transaction, from)
+            || self.machines.gossip.is_expected(kind, transaction, from)
+            || self.machines.replication.is_expected(kind, transaction, from)
+    }
+
+    /// A disk operation ended, or has come some way.
+    pub(super) fn disk_done(&mut self, now: Instant, waiting: Waiting, result: Result<DiskReply, DiskError>) {
+        match waiting {
+            Waiting::UsersFile => {
+                if let Err(error) = result {
+                    log::warn!("{error}");
+                    self.counters.disk_errors += 1;
+                }
+            }
+            Waiting::Nothing => {
+                if let Err(error) = result {
+                    self.own_file_failed(now, &error);
+                }
+            }
+            Waiting::Put(command) => self.puts.handle_disk(command, result, &mut self.machines),
+            Waiting::Examine => self.watch.handle_disk(now, result, &mut self.machines),
+            Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, result),
+            Waiting::Forget(shared) => self.forget_pieces(now, &shared, result),
+            Waiting::Download(download, step) => self.download_disk(now, download, step, result),
+            Waiting::Read(id, step) => self.read_disk(now, id, step, result),
+            Waiting::Commit { stream, request, incoming } => {
+                self.committed(now, stream, request, incoming, result);
+            }
+            Waiting::Explain(command) => self.explain_disk(now, command, result),
+            Waiting::Raise { stream, request, key } => self.raised(now, stream, request, &key, result),
+            Waiting::Scrub => self.scrubbed(now, result),
+            Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, result),
+            Waiting::Recheck => self.rechecked(now, result),
+            Waiting::Record(command, reply) => match result {
+                Ok(_) => self.machines.done(command, reply),
+                Err(error) => {
+                    self.health.note_error(now, &error);
+                    self.machines.disk_failed(command, &error);
+                }
+            },
+        }
+    }
+
+    /// A command goes to its operation.
+    pub(super) fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
+        match command {
+            Command::Put { path, replicas, lifetime } => {
+                self.puts.start(id, path, replicas, lifetime, &mut self.machines);
+            }
+            Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
+            Command::Get { hash, target, force, mode, timeout } => {
+                self.watch.asked_for(now, &hash, &mut self.machines);
+                let order = download::Order { id, hash, target, force, mode, timeout };
+                self.downloads.start(now, order, &mut self.machines);
+            }
+            Command::Read { hash, part, timeout } => {
+                self.watch.asked_for(now, &hash, &mut self.machines);
+                self.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
+            }
+            Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
+                let mut limits = self.config.limits.clone();
+                let rates = &mut limits.rates;
+                rates.upload = upload.unwrap_or(rates.upload);
+                rates.download = download.unwrap_or(rates.download);
+                rates.peer_upload = peer_upload.unwrap_or(rates.peer_upload);
+                rates.peer_download = peer_download.unwrap_or(rates.peer_download);
+                limits.streams_max = streams.unwrap_or(limits.streams_max);
+                limits.uploads_max = uploads.unwrap_or(limits.uploads_max);
+                match self.limit(now, limits) {
+                    Ok(reply) => self.machines.done(id, reply),
+                    Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
+                }
+            }
+            Command::Remove { hash } => share::remove(id, &hash, &mut self.machines),
+            Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
+            Command::Unset { name } => self.unset(id, &name),
+            Command::Values => {
+                let (publisher, values) = (self.public, self.own_values());
+                self.machines.done(id, Reply::Values { publisher, values });
+            }
+            Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
+            Command::List { after } => {
+                let page = self.list(after.as_ref());
+                self.machines.done(id, page);
+            }
+            Command::Peers => {
+                let peers = self.peers(now);
+                self.machines.done(id, Reply::Peers { peers });
+            }
+            Command::Forgive { peer } => {
+                let bans = self.machines.transfer.forgive(now, peer.as_ref()) as u32;
+                self.machines.done(id, Reply::Forgive { bans });
+            }
+            Command::Scrub { background } => self.scrub.start(now, id, background, &mut self.machines),
+            Command::Status => {
+                let status = self.status(now);
+                self.machines.done(id, Reply::Status(Box::new(status)));
+            }
+            Command::Id => self.machines.done(id, Reply::Id { id: self.id, public: self.public }),
+            Command::Leave { timeout } => self.leave(now, id, timeout),
+        }
+    }
+
+    /// What the table of contacts found out.
+    fn dht_event(&mut self, now: Instant, event: DhtEvent) {
+        match event {
+            DhtEvent::Providers { lookup, contacts } => {
+                self.downloads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
+                self.reads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
+                self.explain_providers_found(now, lookup, &contacts);
+            }
+            DhtEvent::Finished { lookup, closest, record, asked, .. } => {
+                match self.machines.lookups.remove(&lookup) {
+                    Some(Purpose::Providers(download)) => {
+                        let machines = &mut self.machines;
+                        match self.reads.contains(download) {
+                            true => self
+                                .reads
+                                .handle_providers_looked_up(now, download, &closest, asked, machines),
+                            false => self
+                                .downloads
+                                .handle_providers_looked_up(now, download, &closest, asked, machines),
+                        }
+                    }
+                    Some(Purpose::Holders(download, key)) => {
+                        let machines = &mut self.machines;
+                        match self.reads.contains(download) {
+                            true => {
+                                self.reads.handle_holders_looked_up(now, download, key, &closest, machines)
+                            }
+                            false => self
+                                .downloads
+                                .handle_holders_looked_up(now, download, key, &closest, machines),
+                        }
+                    }
+                    Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
+                    Some(Purpose::Placement(hash, piece)) => {
+                        self.placement_looked_up(now, hash, piece, &closest)
+                    }
+                    Some(Purpose::Value(command, key)) => {
+                        self.value_looked_up(command, key, record.as_deref(), asked)
+                    }
+                    Some(Purpose::ExplainProviders(command)) => {
+                        self.explain_looked_up(now, command, &closest, asked)
+                    }
+                    Some(Purpose::ExplainHolders(command, piece)) => {
+                        self.explain_holders_looked_up(now, command, piece, &closest, asked)
+                    }
+                    None => {}
+                }
+            }
+            DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
+            DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
+            DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
+            DhtEvent::Joined { contacts } => self.joined(now, contacts),
+            DhtEvent::BootstrapFailed { retry_in, tried } => self.bootstrap_failed(retry_in, tried),
+        }
+    }
+
+    /// What happened on streams.
+    fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
+        match event {
+            TransferEvent::Wanted { stream, request, key, .. } => self.wanted(now, stream, request, &key),
+            TransferEvent::Asked { stream, question, keys } => self.asked(now, stream, question, &keys),
+            TransferEvent::InspectAsked { stream, question, keys } => {
+                self.inspect_asked(now, stream, question, keys);
+            }
+            TransferEvent::Inspected { inspection, result, .. } => {
+                self.explain_answered(now, inspection, result);
+            }
+            TransferEvent::Offered { stream, request, offer, .. } => {
+                self.offered(now, stream, request, &offer);
+            }
+            TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
+                self.arrived(stream, request, incoming, bytes);
+            }
+            TransferEvent::Arriving { stream, request, incoming } => {
+                self.arriving(now, stream, request, incoming);
+            }
+            TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
+            TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
+            TransferEvent::Root { download, root, mode } => {
+                if !self.explain_root(now, download, &root) {
+                    match self.reads.contains(download) {
+                        true => self.reads.handle_root(now, download, root, &mut self.machines),
+                        false => self.downloads.handle_root(now, download, root, mode, &mut self.machines),
+                    }
+                }
+            }
+            TransferEvent::ChunkDone { download, index } => {
+                self.downloads.handle_chunk(now, download, index, &mut self.machines);
+                self.reads.handle_chunk(now, download, index, &mut self.machines);
+            }
+            TransferEvent::Complete { download, sources } => {
+                self.downloads.handle_complete(now, download, sources, &mut self.machines);
+                self.reads.handle_complete(now, download, sources, &mut self.machines);
+            }
+            TransferEvent::SourcesNeeded { download, keys } => {
+                self.downloads.handle_sources_needed(now, download, &keys, &mut self.machines);
+                self.reads.handle_sources_needed(now, download, &keys, &mut self.machines);
+            }
+            TransferEvent::DownloadFailed { download, error } => {
+                let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
+                self.downloads.handle_failed(now, download, &error, &mut self.machines);
+                self.reads.handle_failed(now, download, &error, &mut self.machines);
+            }
+            TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
+            TransferEvent::SourceBad { ban, file, key } => self.source_bad(now, &ban, &file, &key),
+            TransferEvent::Reported { peer, key } => {
+                self.rechecks.report(now, key, peer, &mut self.machines);
+            }
+            TransferEvent::Peer { contact, leaf, alive } => self.stream_told(now, contact, leaf, alive),
+            TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
+        }
+    }
+}
