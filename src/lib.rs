@@ -42,16 +42,17 @@
 //!
 //! # The tour
 //!
-//! The house has floors, and imports go downward only. A test walks the source and fails when one does not.
+//! The house has floors, and imports go downward only. A test walks the source and fails when one does not, or when this table
+//! tells other floors.
 //!
 //! | floor | modules | what lives there |
 //! |---|---|---|
-//! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven; what the core asks of the world |
+//! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
 //! | 2 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
 //! | 3 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
 //! | 4 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |
-//! | 5 | `config` `cli` | the command line (with the feature `cli`) |
+//! | 5 | `config` `cli` `main` | the command line (with the feature `cli`) |
 //!
 //! Everything below the drivers is a pure state machine in the manner of quinn-proto: `handle_*` takes an input with the
 //! present time, `poll_*` gives outputs until there are none, `next_deadline` follows from the state.

@@ -1,5 +1,7 @@
 //! Datagrams: bytes become [`Unverified`], those become [`Verified`], and only the latter can be read.
 
+pub use super::header::{DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
 use super::Refused;
 use super::header::{Auth, HEADER_BYTES, Header, Kind, VERSION, flags};
 use super::message::Message;
@@ -8,12 +10,6 @@ use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-/// The most bytes of UDP payload: what fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5) with its headers.
-pub const DATAGRAM_BYTES_MAX: usize = 1232;
-
-/// Room for the payload of a signed datagram.
-pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES - Auth::Signed.tail_bytes();
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

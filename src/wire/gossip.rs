@@ -118,8 +118,8 @@ impl GossipHead {
 mod tests {
     use super::*;
     use crate::identity::Identity;
-    use crate::wire::datagram::PAYLOAD_BYTES_MAX;
     use crate::wire::header::Kind;
+    use crate::wire::header::PAYLOAD_BYTES_MAX;
     use crate::wire::message::Message;
     use crate::wire::network::Network;
     use crate::wire::state::About;

@@ -43,6 +43,12 @@ const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 /// The size of a [`Header`].
 pub const HEADER_BYTES: usize = 48;
 
+/// The most bytes of UDP payload: what fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5) with its headers.
+pub const DATAGRAM_BYTES_MAX: usize = 1232;
+
+/// Room for the payload of a signed datagram.
+pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES - Auth::Signed.tail_bytes();
+
 /// Bits of [`Header::flags`].
 pub mod flags {
     /// The sender does not know who is at this address: the signature names no recipient. Only a ping or a find may.

@@ -433,7 +433,7 @@ impl Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::datagram::PAYLOAD_BYTES_MAX;
+    use crate::wire::header::PAYLOAD_BYTES_MAX;
 
     fn written(message: &Message<'_>) -> Option<Vec<u8>> {
         let mut out = [0xff; PAYLOAD_BYTES_MAX];

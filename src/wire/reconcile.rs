@@ -11,6 +11,7 @@
 //! that nobody made on purpose, and the salt keeps those who choose keys from choosing collisions.
 
 use super::Refused;
+use super::header::PAYLOAD_BYTES_MAX;
 use super::layout::reserved;
 use crate::id::Key;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -81,12 +82,12 @@ const _: () = assert!(size_of::<WirePart>() == 32);
 const _: () = assert!(size_of::<AnswerHead>() == 8);
 const _: () = assert!(size_of::<ReconcileHead>() == 8);
 const _: () = assert!(
-    size_of::<ReconcileHead>() + RANGES_MAX * size_of::<WireRange>() <= super::datagram::PAYLOAD_BYTES_MAX,
+    size_of::<ReconcileHead>() + RANGES_MAX * size_of::<WireRange>() <= PAYLOAD_BYTES_MAX,
     "a full reconcile fits a datagram"
 );
 const _: () = assert!(
-    size_of::<AnswerHead>() + KEYS_MAX * size_of::<KeyPrefix>() <= super::datagram::PAYLOAD_BYTES_MAX
-        && size_of::<AnswerHead>() + PARTS_MAX * size_of::<WirePart>() <= super::datagram::PAYLOAD_BYTES_MAX,
+    size_of::<AnswerHead>() + KEYS_MAX * size_of::<KeyPrefix>() <= PAYLOAD_BYTES_MAX
+        && size_of::<AnswerHead>() + PARTS_MAX * size_of::<WirePart>() <= PAYLOAD_BYTES_MAX,
     "the largest answer to one range fits a datagram"
 );
 
