@@ -1,8 +1,8 @@
 //! The control socket's client.
 //!
-//! One connection is one command: a line of JSON goes in (a [`Command`]), lines of JSON come back
-//! ([`Response`]), the last of them [`Response::Done`] or [`Response::Failed`]. Closing the connection takes the
-//! command back. After a [`Response::Content`] come as many raw bytes as it says.
+//! A connection carries one command: the client sends a line of JSON ([`Command`]), the daemon answers with lines of JSON
+//! ([`Response`]), the last of them [`Response::Done`] or [`Response::Failed`]. Closing the connection cancels the command.
+//! A [`Response::Content`] is followed by `length` raw bytes.
 
 use crate::net::{CONTROL_SOCKET, connect_control};
 use crate::node::command::{Command, Content, Failure, Progress, Reply, Response};
@@ -12,47 +12,47 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest answer: the list of every file that a node can share is well below it.
+/// The longest response. A page of `ls` and the longest explanation are well below it.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// How much is read from the daemon at a time.
+/// Bytes read from the daemon at a time.
 const READ_BYTES: usize = 256 << 10;
 
 /// A connection to the daemon in one directory.
 pub struct Client {
     stream: BufReader<UnixStream>,
     socket: PathBuf,
-    /// The part of a line that has arrived. It outlives a timeout.
+    /// The part of a line that has arrived. It is kept when a timeout passes.
     line: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// Why a command has no reply.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody listens on the socket.
+    /// No daemon listens on the socket.
     NoDaemon {
-        /// The socket that was tried.
+        /// The socket.
         socket: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// The daemon went away before it had answered.
+    /// The connection ended before the reply.
     Gone {
-        /// The socket that it was reached on.
+        /// The socket.
         socket: PathBuf,
-        /// What the system said; `None` when the connection was closed in order.
+        /// The system's error; `None` when the daemon closed the connection.
         error: Option<io::Error>,
     },
     /// The command cannot be written as JSON: a path in it is not UTF-8.
     Command(serde_json::Error),
-    /// The answer makes no sense: the daemon is another version, or something else.
+    /// The daemon's answer is invalid, as from another version of the program.
     Answer {
-        /// The socket that it came from.
+        /// The socket.
         socket: PathBuf,
-        /// What is wrong with it.
+        /// The fault, for a person to read.
         reason: String,
     },
-    /// The daemon answered that it failed.
+    /// The daemon reported that the command failed.
     Refused(Failure),
 }
 
@@ -63,7 +63,9 @@ impl fmt::Display for ClientError {
                 let dir = socket.parent().unwrap_or(socket).display();
                 write!(f, "no node answers on {} ({error}); ", socket.display())?;
                 match error.kind() {
-                    io::ErrorKind::PermissionDenied => f.write_str("it belongs to another user"),
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str("it belongs to another user: run the command as that user")
+                    }
                     io::ErrorKind::InvalidInput => f.write_str("use a directory with a shorter path"),
                     _ => write!(
                         f,
@@ -72,17 +74,17 @@ impl fmt::Display for ClientError {
                 }
             }
             ClientError::Gone { socket, error } => {
-                write!(f, "the node on {} went away before it had answered", socket.display())?;
+                write!(f, "the node on {} ended before it answered", socket.display())?;
                 match error {
                     Some(error) => write!(f, " ({error})"),
                     None => Ok(()),
                 }?;
-                f.write_str("; see what it said last, start it again and repeat the command")
+                f.write_str("; read its log, start it again and repeat the command")
             }
             ClientError::Command(error) => write!(f, "cannot send the command to the node: {error}"),
             ClientError::Answer { socket, reason } => write!(
                 f,
-                "what came from {} is no answer of a node: {reason}; is it another version of elver?",
+                "the answer from {} is invalid: {reason}; check that the node runs the same version of elver",
                 socket.display()
             ),
             ClientError::Refused(failure) => f.write_str(&failure.message),
@@ -93,7 +95,7 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 impl Client {
-    /// Connects to the daemon whose directory this is.
+    /// Connects to the daemon of this directory.
     pub fn connect(dir: &Path) -> Result<Client, ClientError> {
         let socket = dir.join(CONTROL_SOCKET);
         match connect_control(dir) {
@@ -105,19 +107,19 @@ impl Client {
         }
     }
 
-    /// Sends the command. A connection takes one.
+    /// Sends the command. A connection takes only one.
     pub fn send(&mut self, command: &Command) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(command).map_err(ClientError::Command)?;
         line.push(b'\n');
         match self.stream.get_mut().write_all(&line) {
-            // A daemon that is too busy says so and closes without listening: what it said is still to be read.
+            // A daemon without room for a client writes a refusal and closes the connection; the refusal is still readable.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(self.gone(Some(error))),
             Ok(()) => Ok(()),
         }
     }
 
-    /// Waits for the next answer.
+    /// Waits for the next response.
     pub fn receive(&mut self) -> Result<Response, ClientError> {
         loop {
             if let Some(response) = self.receive_within(None)? {
@@ -126,8 +128,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next answer, but not (much) longer than `limit`: `None` when it has not come by then. `None` as
-    /// the limit, or a limit of zero, is no limit.
+    /// Waits for the next response; returns `None` when `limit` passes without a byte from the daemon. A limit of `None` or
+    /// zero waits for ever.
     pub fn receive_within(&mut self, limit: Option<Duration>) -> Result<Option<Response>, ClientError> {
         let limit = limit.filter(|limit| !limit.is_zero());
         self.stream.get_ref().set_read_timeout(limit).map_err(|error| self.gone(Some(error)))?;
@@ -145,15 +147,15 @@ impl Client {
             self.line.extend_from_slice(arrived.get(..taken).unwrap_or(arrived));
             self.stream.consume(taken);
             if self.line.len() > LINE_BYTES_MAX {
-                return Err(self.nonsense(format!("a line of more than {LINE_BYTES_MAX} bytes")));
+                return Err(self.invalid(format!("a line of more than {LINE_BYTES_MAX} bytes")));
             }
         }
         let response = serde_json::from_slice(&self.line);
         self.line.clear();
-        response.map(Some).map_err(|error| self.nonsense(error.to_string()))
+        response.map(Some).map_err(|error| self.invalid(error.to_string()))
     }
 
-    /// Hands over the content that follows a [`Response::Content`], as it arrives, until `take` fails.
+    /// Passes the content that follows a [`Response::Content`] to `take` as it arrives. Ends early when `take` fails.
     pub fn receive_content<E: From<ClientError>>(
         &mut self,
         content: Content,
@@ -175,7 +177,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a command and waits for its end. `on_progress` hears what comes before that.
+    /// Sends a command and waits for its reply. Progress before the reply goes to `on_progress`.
     pub fn request(
         dir: &Path,
         command: &Command,
@@ -189,13 +191,13 @@ impl Client {
                 Response::Done(reply) => return Ok(reply),
                 Response::Failed(failure) => return Err(ClientError::Refused(failure)),
                 Response::Content(_) => {
-                    return Err(client.nonsense("content that was not asked for".to_owned()));
+                    return Err(client.invalid("content that the command did not ask for".to_owned()));
                 }
             }
         }
     }
 
-    /// Waits until the daemon closes the connection, at most `limit` between two signs of life. False when it did not.
+    /// Waits until the daemon closes the connection. `false` when `limit` passes without a byte from the daemon.
     pub fn wait_until_closed(mut self, limit: Duration) -> bool {
         loop {
             match self.receive_within(Some(limit)) {
@@ -220,7 +222,7 @@ impl Client {
         ClientError::Gone { socket: self.socket.clone(), error }
     }
 
-    fn nonsense(&mut self, reason: String) -> ClientError {
+    fn invalid(&mut self, reason: String) -> ClientError {
         self.line.clear();
         ClientError::Answer { socket: self.socket.clone(), reason }
     }
@@ -237,16 +239,16 @@ mod tests {
         Reply::Leave { handed_over: 0, left_behind: 0 }
     }
 
-    fn ask(daemon: &FakeDaemon) -> Result<Reply, ClientError> {
+    fn request(daemon: &FakeDaemon) -> Result<Reply, ClientError> {
         Client::request(daemon.dir(), &Command::Id, |_| {})
     }
 
     fn exit(daemon: &FakeDaemon) -> Exit {
-        CommandError::from(ask(daemon).unwrap_err()).exit
+        CommandError::from(request(daemon).unwrap_err()).exit
     }
 
     #[test]
-    fn progress_is_told_until_the_reply_comes() {
+    fn progress_is_reported_until_the_reply_comes() {
         let progress =
             Progress { stage: Stage::Hashing, done: 1, total: 2, prefix: 0, path: Some("/x".into()) };
         let daemon = FakeDaemon::answering(&[Response::Progress(progress.clone()), Response::Done(left())]);
@@ -268,7 +270,7 @@ mod tests {
         ] {
             let failure = Failure { reason, message: "so it is".to_owned() };
             let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
-            let error = CommandError::from(ask(&daemon).unwrap_err());
+            let error = CommandError::from(request(&daemon).unwrap_err());
             assert_eq!((error.exit, error.message.as_str()), (expected, "so it is"));
         }
     }
@@ -284,13 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn a_path_too_long_for_a_socket_is_said_so() {
+    fn the_error_for_a_path_too_long_for_a_socket_asks_for_a_shorter_one() {
         let message = Client::connect(&Path::new("/").join("x".repeat(200))).err().unwrap().to_string();
         assert!(message.contains("shorter path"), "{message}");
     }
 
     #[test]
-    fn a_daemon_that_vanishes_is_noticed_before_and_within_an_answer() {
+    fn a_connection_that_ends_before_or_within_a_response_is_an_error() {
         for bytes in [
             &b""[..],
             b"{\"event\":\"do",
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused_without_a_panic() {
+    fn invalid_responses_are_refused_without_a_panic() {
         for bytes in [
             &b"\n"[..],
             b"\xff\xfe\n",
@@ -312,18 +314,18 @@ mod tests {
             b"HTTP/1.1 400 Bad Request\n",
         ] {
             let daemon = FakeDaemon::writing(bytes);
-            assert!(matches!(ask(&daemon), Err(ClientError::Answer { .. })), "{bytes:?}");
+            assert!(matches!(request(&daemon), Err(ClientError::Answer { .. })), "{bytes:?}");
         }
     }
 
     #[test]
-    fn a_line_without_an_end_is_given_up() {
+    fn an_endless_line_is_refused() {
         let daemon = FakeDaemon::writing(&vec![b' '; LINE_BYTES_MAX + 4096]);
-        assert!(matches!(ask(&daemon), Err(ClientError::Answer { .. })));
+        assert!(matches!(request(&daemon), Err(ClientError::Answer { .. })));
     }
 
     #[test]
-    fn half_a_line_survives_a_timeout() {
+    fn half_a_line_is_kept_when_a_timeout_passes() {
         let mut daemon = FakeDaemon::holding(
             b"{\"event\":\"done\",",
             b"\"reply\":\"leave\",\"handed_over\":0,\"left_behind\":0}\n",

@@ -1,9 +1,9 @@
-//! `demo`: a swarm on this machine loses the publisher of a file and a holder of copies, and gives the file back.
+//! `demo`: starts a swarm on this machine, kills the publisher of a file and a holder of copies, and gets the file from the rest.
 
 mod swarm;
 
 use super::exit::{CommandError, Exit};
-use super::output::{Output, nodes, shown};
+use super::output::{Output, counted, shown};
 use crate::config::units::format_size;
 use crate::id::Key;
 use crate::node::command::{Command, Reply, SharedFile, Status};
@@ -16,41 +16,41 @@ use std::time::{Duration, Instant};
 use swarm::Swarm;
 
 pub(super) const AFTER_HELP: &str = "\
-Every node is a process of its own with a directory of its own, and listens on 127.0.0.1 only. All of it is gone
-afterwards, also after Ctrl-C. The exit code is 0 only if the file came back byte for byte.
+Each node is a process with its own directory and listens on 127.0.0.1 only. The demo removes all of them at its end, also after
+Ctrl-C. The exit code is 0 only if the file came back byte for byte.
 
 Examples:
-  elver demo                            with a file of 8 MiB that it makes
+  elver demo                            with a generated file of 8 MiB
   elver demo holiday.tar --nodes 16     with a file of yours, which is only read";
 
-/// What the demo makes when it is given no file.
+/// The length of the generated file, in bytes.
 const MADE_BYTES: u64 = 8 << 20;
 
-/// How long a node may take to answer, or to show any progress.
+/// The longest time without an answer or progress of a node.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the nodes may take to find each other.
+/// The time that the nodes have to find each other.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the copies may take that are still missing when `put` is done: this, and a second for each MiB.
+/// The time for the copies that are missing when `put` returns: this, and a second for each MiB.
 const COPY_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct DemoArguments {
-    /// The file to put in [default: 8 MiB that are made up, the same every time]
+    /// The file to put [default: 8 MiB of generated content, the same every time]
     file: Option<PathBuf>,
-    /// How many nodes: 5 to 64
+    /// The number of nodes: 5 to 64
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(5..=64))]
     nodes: u8,
-    /// How many copies the swarm is to keep: 3 or more, so that two can be lost, and fewer than nodes
+    /// The number of copies that the swarm keeps: at least 3, so that two can be lost, and fewer than nodes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..))]
     replicas: u8,
-    /// Keep the directory with what the nodes stored and said
+    /// Keep the directory with the nodes' data and logs
     #[arg(long)]
     keep: bool,
 }
 
-/// Tells what happens: a line for each step, with the time since the start.
+/// Prints a line for each step, with the time since the start.
 struct Story<'a> {
     output: &'a mut Output,
     start: Instant,
@@ -72,7 +72,7 @@ impl Story<'_> {
 pub(super) fn run(output: &mut Output, arguments: &DemoArguments) -> Result<Exit, CommandError> {
     if arguments.replicas >= arguments.nodes {
         let message = format!(
-            "{} copies do not fit {} nodes: some node must be without one, to get the file",
+            "--replicas {} needs more than {} nodes: one node has to be without a copy, to get the file",
             arguments.replicas, arguments.nodes
         );
         return Err(CommandError::new(Exit::Usage, message));
@@ -81,7 +81,7 @@ pub(super) fn run(output: &mut Output, arguments: &DemoArguments) -> Result<Exit
     let mut swarm = Swarm::new(arguments.keep)?;
     let result = perform(&mut story, &mut swarm, arguments);
     if arguments.keep {
-        let message = format!("what the nodes stored and said is kept in {}", shown(swarm.dir()));
+        let message = format!("the nodes' data and logs are in {}", shown(swarm.dir()));
         story.tell("kept", &message)?;
     }
     result
@@ -102,7 +102,7 @@ fn perform(
         .len();
     start_nodes(story, swarm, arguments, length)?;
 
-    // Not the node that the others joined through, so that nothing rests on the order of starting.
+    // Not node 0, through which the others joined: the swarm must not depend on it.
     let publisher = 1;
     let hash = put(story, swarm, publisher, &file, arguments.replicas)?;
     wait_for_copies(story, swarm, publisher, hash, length)?;
@@ -113,12 +113,12 @@ fn perform(
     if !equal(&file, &copy).map_err(|error| CommandError::failed(format!("cannot compare: {error}")))? {
         return Err(CommandError::new(
             Exit::Unverified,
-            format!("{} differs from {}: this must not happen, please report it", shown(&copy), shown(&file)),
+            format!("{} differs from {}: this is a bug, please report it", shown(&copy), shown(&file)),
         ));
     }
     story.tell("compared", "both files are equal, byte for byte.")?;
     let message = format!(
-        "Done: {} survived the sudden death of nodes {} and {}, and came back from {sources} of the {} that were left.",
+        "Done: {} survived the loss of nodes {} and {}, and came back from {sources} of the {} nodes left.",
         format_size(length),
         publisher + 1,
         holder + 1,
@@ -143,12 +143,10 @@ fn start_nodes(
     let (first, last) = swarm.ports();
     story.tell(
         "started",
-        &format!(
-            "started {count} nodes, each a process of its own, on 127.0.0.1 between ports {first} and {last}."
-        ),
+        &format!("started {count} nodes, each a process, on 127.0.0.1, ports {first} to {last}."),
     )?;
     let start = Instant::now();
-    // Enough for every copy to find a place. More come by themselves.
+    // After the time limit, as many peers as copies are enough.
     let needed = u32::from(arguments.replicas);
     let fewest = loop {
         let mut fewest = u32::MAX;
@@ -163,14 +161,15 @@ fn start_nodes(
             return Err(CommandError::new(
                 Exit::Unreachable,
                 format!(
-                    "after {} s some node knows only {fewest} others; does a firewall block 127.0.0.1?",
-                    JOIN_LIMIT.as_secs()
+                    "after {} s a node knows only {}; check whether a firewall blocks 127.0.0.1",
+                    JOIN_LIMIT.as_secs(),
+                    counted(fewest, "other")
                 ),
             ));
         }
         swarm.pause()?;
     };
-    story.tell("joined", &format!("they have found each other: each knows at least {fewest} others."))
+    story.tell("joined", &format!("the nodes found each other: each knows at least {fewest} others."))
 }
 
 fn put(
@@ -188,7 +187,7 @@ fn put(
     story.tell(
         "put",
         &format!(
-            "put {} ({}) in at node {}; {copies} of {replicas} copies are on disk. Its address, as b3sum prints it: {hash}",
+            "put {} ({}) at node {}; {copies} of {replicas} copies are on disk. Its address, as b3sum prints it: {hash}",
             shown(file),
             format_size(length),
             publisher + 1,
@@ -197,7 +196,7 @@ fn put(
     Ok(hash)
 }
 
-/// Waits until every piece of the file has as many copies as were asked for.
+/// Waits until every piece of the file has `replicas` copies.
 fn wait_for_copies(
     story: &mut Story<'_>,
     swarm: &Swarm,
@@ -210,15 +209,14 @@ fn wait_for_copies(
     loop {
         let file = shared(swarm, publisher, hash)?;
         if file.copies >= u32::from(file.replicas) {
-            let message =
-                format!("every piece has {} copies now, the publisher's own included.", file.copies);
+            let message = format!("every piece has {} copies now, including the publisher's.", file.copies);
             return story.tell("copied", &message);
         }
         if start.elapsed() > limit {
             return Err(CommandError::new(
                 Exit::BelowQuorum,
                 format!(
-                    "after {} s there is a piece with {} copies of {}",
+                    "after {} s a piece has only {} of {} copies",
                     limit.as_secs(),
                     file.copies,
                     file.replicas
@@ -229,7 +227,7 @@ fn wait_for_copies(
     }
 }
 
-/// Kills the publisher and the node that holds the most pieces, and says which that is.
+/// Kills the publisher and the node that holds the most pieces, and returns the latter.
 fn kill_two(story: &mut Story<'_>, swarm: &mut Swarm, publisher: usize) -> Result<usize, CommandError> {
     let mut holder = None;
     for node in (0..swarm.len()).filter(|&node| node != publisher) {
@@ -239,7 +237,9 @@ fn kill_two(story: &mut Story<'_>, swarm: &mut Swarm, publisher: usize) -> Resul
         }
     }
     let Some((holder, pieces)) = holder else {
-        return Err(CommandError::failed("no node says that it holds a piece, although copies were made"));
+        return Err(CommandError::failed(
+            "no node reports a stored piece, although put reported copies; this is a bug",
+        ));
     };
     swarm.kill(publisher)?;
     swarm.kill(holder)?;
@@ -275,7 +275,7 @@ fn get(story: &mut Story<'_>, swarm: &Swarm, hash: Key) -> Result<(PathBuf, u32)
         mode: None,
         timeout: Some(ANSWER_LIMIT.as_secs() as u32),
     };
-    // The node gives up first, and knows better why.
+    // The node's own timeout passes first: its error names the cause.
     let reply = swarm.ask(node, &command, ANSWER_LIMIT * 2)?;
     let Reply::Get { length, path, sources, .. } = reply else {
         return Err(swarm.unexpected(node, &reply));
@@ -286,7 +286,7 @@ fn get(story: &mut Story<'_>, swarm: &Swarm, hash: Key) -> Result<(PathBuf, u32)
             "got it at node {}: {} from {} in {:.2} s, each piece verified on arrival.",
             node + 1,
             format_size(length),
-            nodes(sources),
+            counted(sources, "node"),
             start.elapsed().as_secs_f64(),
         ),
     )?;
@@ -302,14 +302,15 @@ fn status(swarm: &Swarm, node: usize) -> Result<Status, CommandError> {
 
 fn shared(swarm: &Swarm, node: usize, hash: Key) -> Result<SharedFile, CommandError> {
     match swarm.ask(node, &Command::List { after: None }, ANSWER_LIMIT)? {
-        Reply::List { files, .. } => files.into_iter().find(|file| file.hash == hash).ok_or_else(|| {
-            CommandError::failed(format!("node {} does not share the file any more", node + 1))
-        }),
+        Reply::List { files, .. } => files
+            .into_iter()
+            .find(|file| file.hash == hash)
+            .ok_or_else(|| CommandError::failed(format!("node {} no longer shares the file", node + 1))),
         reply => Err(swarm.unexpected(node, &reply)),
     }
 }
 
-/// Makes a file that no disk or network can compress, and that is the same every time.
+/// Writes a file of incompressible content that is the same every time.
 fn make_file(path: &Path) -> Result<PathBuf, CommandError> {
     let write = || -> io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
@@ -341,7 +342,7 @@ fn equal(a: &Path, b: &Path) -> io::Result<bool> {
     }
 }
 
-/// Reads until the buffer is full or the file ends, and says how many bytes that were.
+/// Reads until the buffer is full or the file ends, and returns the number of bytes.
 fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -1,4 +1,4 @@
-//! Exit codes, and the errors that lead to them.
+//! Exit codes, and the errors that cause them.
 
 use super::client::ClientError;
 use crate::config::ConfigError;
@@ -10,23 +10,23 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// Failed for a reason that has no code of its own.
+    /// A failure without a code of its own.
     Failed = 1,
-    /// The command line or the configuration makes no sense.
+    /// The command line or the configuration is invalid.
     Usage = 2,
-    /// Nobody has it.
+    /// No node has the file or the value.
     NotFound = 3,
     /// No daemon answers, or the daemon reaches no peer.
     Unreachable = 4,
     /// Stored, but on fewer nodes than a quorum.
     BelowQuorum = 5,
-    /// What was received does not verify.
+    /// The received content does not match its hash.
     Unverified = 6,
-    /// No space on disk, or the quota is used up.
+    /// The disk is full, or the quota is used up.
     NoSpace = 7,
-    /// Too much is going on: it is worth trying later.
+    /// A limit on concurrent work is reached; a later attempt can succeed.
     Busy = 8,
 }
 
@@ -34,7 +34,7 @@ pub enum Exit {
 pub const EXIT_CODES_HELP: &str = "Exit codes:
   0  done
   1  failed
-  2  the command line or the configuration makes no sense
+  2  the command line or the configuration is invalid
   3  not found
   4  no daemon runs, or no peer is reachable
   5  stored on fewer nodes than a quorum
@@ -43,12 +43,12 @@ pub const EXIT_CODES_HELP: &str = "Exit codes:
   8  busy, try later";
 
 impl Exit {
-    /// The number.
+    /// The exit status.
     pub fn code(self) -> u8 {
         self as u8
     }
 
-    /// The name that `--json` gives it.
+    /// Its name in the output of `--json`.
     pub fn reason(self) -> &'static str {
         match self {
             Exit::Done => "done",
@@ -63,7 +63,7 @@ impl Exit {
         }
     }
 
-    /// This, or `other` when this is success: of several results the first failure counts.
+    /// Combines two results in order: the first failure counts.
     pub fn or(self, other: Exit) -> Exit {
         match self {
             Exit::Done => other,
@@ -92,12 +92,12 @@ impl From<FailureReason> for Exit {
     }
 }
 
-/// Why a command ends early: the exit code, and what was tried, what went wrong and what to do.
+/// Why a command failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandError {
-    /// How the program ends.
+    /// The exit code.
     pub exit: Exit,
-    /// What to say.
+    /// For the user: what failed, the cause, and the remedy.
     pub message: String,
 }
 
@@ -107,7 +107,7 @@ impl CommandError {
         CommandError { exit, message: message.into() }
     }
 
-    /// A failure that has no exit code of its own.
+    /// A failure without an exit code of its own.
     pub fn failed(message: impl Into<String>) -> Self {
         CommandError::new(Exit::Failed, message)
     }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_what_the_help_says() {
+    fn the_help_lists_every_code() {
         let all = [
             Exit::Done,
             Exit::Failed,

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
-use super::output::nodes;
+use super::output::counted;
 use crate::config::units::{format_duration, format_size, parse_duration};
 use crate::id::Key;
 use crate::node::command::{
@@ -10,27 +10,27 @@ use crate::node::command::{
 };
 
 pub(super) const AFTER_HELP: &str = "\
-Asks every node that should have a piece of the file, and everybody who says that it provides it, what it has on its own disk just now.
-Only what its holder confirmed is counted; what lies in a cache is shown and not counted.
+Asks every node that should hold a piece of the file, and every node that provides it, which pieces are on its disk now. A copy counts
+when its holder confirms it. Cached pieces are shown and do not count.
 
 Examples:
-  elver explain HASH                    is it safe, who has it, who must not be lost
+  elver explain HASH                    the verdict, the holders, and what would be lost with which nodes
   elver explain HASH --chunks           each chunk on a line of its own
   elver explain HASH --json | jq .copies_min
 
-Exit code 5 says that some pieces have fewer copies than a quorum (more than half of those asked for), 4 that this would be so and no
-other node answered.";
+Exit code 5: some pieces have fewer copies than a quorum (more than half of those asked for). Exit code 4: the same, but no other node
+answered.";
 
-/// Lines of pieces that are shown unless each chunk is asked for.
+/// The most groups of pieces shown without `--chunks`.
 const GROUPS_SHOWN: usize = 24;
-/// Nodes that are shown.
+/// The most nodes shown.
 const NODES_SHOWN: usize = 64;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ExplainArguments {
     /// The file's address: its BLAKE3 hash, as `elver put` and b3sum print it
     hash: Key,
-    /// Name those as silent who have not answered after so long, such as 10s or 2m [default: 30s]
+    /// Count a node as silent that has not answered after this time, such as 10s or 2m [default: 30s]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     timeout: Option<u32>,
     /// List each chunk on a line of its own
@@ -38,20 +38,26 @@ pub(super) struct ExplainArguments {
     chunks: bool,
 }
 
-/// Says how safe a file is.
+/// Shows how safe a file is.
 pub(super) fn explain(context: &mut Context, arguments: &ExplainArguments) -> Result<Exit, CommandError> {
     let command = Command::Explain { hash: arguments.hash, timeout: arguments.timeout };
     let reply = context.request(&command, &short(&arguments.hash.to_string()))?;
-    let Reply::Explain(told) = reply else {
+    let Reply::Explain(explanation) = reply else {
         return Err(context.unexpected(&reply));
     };
     if context.output.json {
-        let value = serde_json::to_value(&told)
-            .map_err(|error| CommandError::failed(format!("cannot write the answer as JSON: {error}")))?;
+        let value = serde_json::to_value(&explanation)
+            .map_err(|error| CommandError::failed(format!("cannot write the result as JSON: {error}")))?;
         context.output.object(&value)?;
     } else {
-        let pieces = if arguments.chunks { chunk_lines(&told) } else { group_lines(&told) };
-        let parts = [summary(&told), pieces, node_lines(&told), repair_lines(&told), loss_lines(&told)];
+        let pieces = if arguments.chunks { chunk_lines(&explanation) } else { group_lines(&explanation) };
+        let parts = [
+            summary(&explanation),
+            pieces,
+            node_lines(&explanation),
+            repair_lines(&explanation),
+            loss_lines(&explanation),
+        ];
         for (index, part) in parts.iter().filter(|part| !part.is_empty()).enumerate() {
             if index > 0 {
                 context.output.line("")?;
@@ -61,13 +67,13 @@ pub(super) fn explain(context: &mut Context, arguments: &ExplainArguments) -> Re
             }
         }
     }
-    Ok(exit_of(&told))
+    Ok(exit_of(&explanation))
 }
 
-fn exit_of(told: &Explanation) -> Exit {
-    match told.below_quorum {
+fn exit_of(explanation: &Explanation) -> Exit {
+    match explanation.below_quorum {
         0 => Exit::Done,
-        _ if told.nodes_answered == 0 => Exit::Unreachable,
+        _ if explanation.nodes_answered == 0 => Exit::Unreachable,
         _ => Exit::BelowQuorum,
     }
 }
@@ -77,80 +83,86 @@ fn short(id: &str) -> String {
     id.get(..8).unwrap_or(id).to_owned()
 }
 
-fn counted(count: u32, one: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+fn have(count: u32) -> &'static str {
+    if count == 1 { "has" } else { "have" }
 }
 
-fn summary(told: &Explanation) -> Vec<String> {
-    let manifest = if told.pieces > told.chunks { " and a manifest" } else { "" };
-    let asked_for = match told.replicas {
-        0 => "no number asked for".to_owned(),
-        replicas => format!("{replicas} asked for, {} are a quorum", told.quorum),
+fn summary(explanation: &Explanation) -> Vec<String> {
+    let manifest = if explanation.pieces > explanation.chunks { " and a manifest" } else { "" };
+    let asked_for = match explanation.replicas {
+        0 => "number asked for unknown".to_owned(),
+        replicas => format!("{replicas} asked for, quorum {}", explanation.quorum),
     };
-    let silent: Vec<String> = told
+    let silent: Vec<String> = explanation
         .nodes
         .iter()
         .filter(|node| !node.own && !node.answered)
         .map(|node| short(&node.id.to_string()))
         .collect();
-    let mut asked = format!("{}, {} answered", nodes(told.nodes_asked), told.nodes_answered);
+    let mut asked =
+        format!("{}, {} answered", counted(explanation.nodes_asked, "node"), explanation.nodes_answered);
     if !silent.is_empty() {
         let more = silent.len().saturating_sub(NODES_SHOWN);
-        asked += &format!("; not {}", silent[..silent.len() - more].join(" "));
+        asked += &format!("; no answer from {}", silent[..silent.len() - more].join(" "));
         if more > 0 {
             asked += &format!(" and {more} more");
         }
     }
-    if !told.complete {
-        asked += "; the time was over before everybody could be asked";
+    if !explanation.complete {
+        asked += "; the timeout passed before every node was asked";
     }
     let lines = [
-        ("file", told.hash.to_string()),
-        ("size", format!("{} in {}{manifest}", format_size(told.length), counted(told.chunks, "chunk"))),
+        ("file", explanation.hash.to_string()),
+        (
+            "size",
+            format!(
+                "{} in {}{manifest}",
+                format_size(explanation.length),
+                counted(explanation.chunks, "chunk")
+            ),
+        ),
         (
             "copies",
             format!(
-                "{} at the least, {} in the middle, {} at the most; {asked_for}",
-                told.copies_min, told.copies_median, told.copies_max
+                "min {}, median {}, max {}; {asked_for}",
+                explanation.copies_min, explanation.copies_median, explanation.copies_max
             ),
         ),
         ("asked", asked),
-        ("verdict", verdict(told)),
+        ("verdict", verdict(explanation)),
     ];
     lines.map(|(name, value)| format!("{name:<8}  {value}")).into()
 }
 
-fn verdict(told: &Explanation) -> String {
-    if told.missing > 0 {
-        let cached = told.groups.iter().filter(|group| group.copies == 0 && !group.cached.is_empty());
+fn verdict(explanation: &Explanation) -> String {
+    if explanation.missing > 0 {
+        let cached = explanation.groups.iter().filter(|group| group.copies == 0 && !group.cached.is_empty());
         let cached: u32 = cached.map(|group| group.pieces).sum();
         let rescue = match cached {
             0 => String::new(),
-            cached => format!("; {cached} of those can be fetched from a cache, for now"),
+            cached => format!("; {cached} of them can still be fetched from a cache"),
         };
-        return format!(
-            "NOT SAFE: {} of {} have no copy{rescue}",
-            told.missing,
-            counted(told.pieces, "piece")
-        );
+        let (missing, pieces) = (explanation.missing, counted(explanation.pieces, "piece"));
+        return format!("NOT SAFE: {missing} of {pieces} {} no copy{rescue}", have(missing));
     }
-    match (told.below_quorum, told.quorum) {
-        (0, 0) => "every piece is there; how many copies there should be nobody says".to_owned(),
-        (0, _) if told.copies_min < u32::from(told.replicas) => {
-            "every piece has a quorum of copies, some have fewer than were asked for".to_owned()
+    match (explanation.below_quorum, explanation.quorum) {
+        (0, 0) => "every piece has a copy; the number of copies asked for is unknown".to_owned(),
+        (0, _) if explanation.copies_min < u32::from(explanation.replicas) => {
+            "every piece has a quorum of copies, some have fewer than asked for".to_owned()
         }
-        (0, _) => "safe: every piece has as many copies as were asked for".to_owned(),
+        (0, _) => "safe: every piece has as many copies as asked for".to_owned(),
         (below, quorum) => {
             format!(
-                "AT RISK: {below} of {} have fewer copies than a quorum of {quorum}",
-                counted(told.pieces, "piece")
+                "AT RISK: {below} of {} {} fewer copies than the quorum of {quorum}",
+                counted(explanation.pieces, "piece"),
+                have(below)
             )
         }
     }
 }
 
-fn names(told: &Explanation, numbers: &[u32]) -> String {
-    let name = |&number: &u32| match told.nodes.get(number as usize) {
+fn names(explanation: &Explanation, numbers: &[u32]) -> String {
+    let name = |&number: &u32| match explanation.nodes.get(number as usize) {
         Some(node) => short(&node.id.to_string()),
         None => "?".to_owned(),
     };
@@ -161,7 +173,7 @@ fn names(told: &Explanation, numbers: &[u32]) -> String {
 }
 
 fn runs(runs: &[Run], manifest: bool) -> String {
-    /// So that a line stays one.
+    /// Limits the length of the line.
     const RUNS_SHOWN: usize = 8;
     let mut texts: Vec<String> = runs
         .iter()
@@ -180,23 +192,23 @@ fn runs(runs: &[Run], manifest: bool) -> String {
     texts.join(",")
 }
 
-fn piece_line(told: &Explanation, group: &CopiesOf, pieces: &str, count: u32) -> String {
+fn piece_line(explanation: &Explanation, group: &CopiesOf, pieces: &str, count: u32) -> String {
     let cached = match group.cached.as_slice() {
         [] => String::new(),
-        cached => format!("  (cached: {})", names(told, cached)),
+        cached => format!("  (cached: {})", names(explanation, cached)),
     };
-    format!("{:>6}  {count:>6}  {pieces:<24}  {}{cached}", group.copies, names(told, &group.holders))
+    format!("{:>6}  {count:>6}  {pieces:<24}  {}{cached}", group.copies, names(explanation, &group.holders))
 }
 
 const PIECES_HEAD: &str = "copies  pieces  which                     on";
 
-fn group_lines(told: &Explanation) -> Vec<String> {
-    let shown = told.groups.iter().take(GROUPS_SHOWN);
+fn group_lines(explanation: &Explanation) -> Vec<String> {
+    let shown = explanation.groups.iter().take(GROUPS_SHOWN);
     let lines =
-        shown.map(|group| piece_line(told, group, &runs(&group.chunks, group.manifest), group.pieces));
+        shown.map(|group| piece_line(explanation, group, &runs(&group.chunks, group.manifest), group.pieces));
     let mut lines: Vec<String> = [PIECES_HEAD.to_owned()].into_iter().chain(lines).collect();
-    if told.groups.len() > GROUPS_SHOWN {
-        let more: u32 = told.groups.iter().skip(GROUPS_SHOWN).map(|group| group.pieces).sum();
+    if explanation.groups.len() > GROUPS_SHOWN {
+        let more: u32 = explanation.groups.iter().skip(GROUPS_SHOWN).map(|group| group.pieces).sum();
         lines.push(format!(
             "and {} more, with as many copies or more; --chunks lists each",
             counted(more, "piece")
@@ -205,20 +217,20 @@ fn group_lines(told: &Explanation) -> Vec<String> {
     lines
 }
 
-fn chunk_lines(told: &Explanation) -> Vec<String> {
+fn chunk_lines(explanation: &Explanation) -> Vec<String> {
     let mut pieces: Vec<(u32, &CopiesOf)> = Vec::new();
-    for group in &told.groups {
+    for group in &explanation.groups {
         let chunks = group.chunks.iter().flat_map(|run| run.first..=run.last);
-        // The manifest comes after the last chunk.
+        // The manifest sorts after the last chunk.
         pieces.extend(chunks.chain(group.manifest.then_some(u32::MAX)).map(|chunk| (chunk, group)));
     }
     pieces.sort_by_key(|(chunk, _)| *chunk);
     let name = |chunk: u32| if chunk == u32::MAX { "manifest".to_owned() } else { chunk.to_string() };
-    let lines = pieces.into_iter().map(|(chunk, group)| piece_line(told, group, &name(chunk), 1));
+    let lines = pieces.into_iter().map(|(chunk, group)| piece_line(explanation, group, &name(chunk), 1));
     [PIECES_HEAD.to_owned()].into_iter().chain(lines).collect()
 }
 
-fn node_lines(told: &Explanation) -> Vec<String> {
+fn node_lines(explanation: &Explanation) -> Vec<String> {
     let line = |node: &ExplainedNode| {
         let state = match node {
             ExplainedNode { own: true, .. } => "this node",
@@ -235,36 +247,36 @@ fn node_lines(told: &Explanation) -> Vec<String> {
             format_size(node.bytes)
         )
     };
-    if told.nodes.is_empty() {
+    if explanation.nodes.is_empty() {
         return Vec::new();
     }
     let head = "node      address                   pieces        size  state".to_owned();
     let mut lines: Vec<String> =
-        [head].into_iter().chain(told.nodes.iter().take(NODES_SHOWN).map(line)).collect();
-    if told.nodes.len() > NODES_SHOWN {
-        lines.push(format!("and {} more", told.nodes.len() - NODES_SHOWN));
+        [head].into_iter().chain(explanation.nodes.iter().take(NODES_SHOWN).map(line)).collect();
+    if explanation.nodes.len() > NODES_SHOWN {
+        lines.push(format!("and {} more", explanation.nodes.len() - NODES_SHOWN));
     }
     lines
 }
 
-fn repair_lines(told: &Explanation) -> Vec<String> {
+fn repair_lines(explanation: &Explanation) -> Vec<String> {
     let under: Vec<(&CopiesOf, &UnderRepair)> =
-        told.groups.iter().filter_map(|group| Some((group, group.repair.as_ref()?))).collect();
+        explanation.groups.iter().filter_map(|group| Some((group, group.repair.as_ref()?))).collect();
     if under.is_empty() {
         return Vec::new();
     }
     let line = |(group, repair): &(&CopiesOf, &UnderRepair)| {
         let what = match repair.phase {
-            Repair::Whole => "has found nothing missing",
+            Repair::Whole => "counts enough copies of",
             Repair::Waiting => "waits before it copies",
             Repair::Copying => "is copying",
-            Repair::CutOff => "takes itself for cut off and does not copy",
+            Repair::CutOff => "suspects that it is partitioned and does not copy",
         };
         let since = match repair.since_seconds {
             0 => String::new(),
             seconds => format!(", for {}", format_duration(seconds.into())),
         };
-        let by = names(told, &[repair.node]);
+        let by = names(explanation, &[repair.node]);
         format!(
             "  {by} {what} {}: {}{since}",
             counted(group.pieces, "piece"),
@@ -274,25 +286,25 @@ fn repair_lines(told: &Explanation) -> Vec<String> {
     let mut lines = vec!["under repair".to_owned()];
     lines.extend(under.iter().take(GROUPS_SHOWN).map(line));
     if under.len() > GROUPS_SHOWN {
-        lines.push(format!("  and {} pieces in all", told.under_repair));
+        lines.push(format!("  {} under repair in all", counted(explanation.under_repair, "piece")));
     }
     lines
 }
 
-fn loss_lines(told: &Explanation) -> Vec<String> {
+fn loss_lines(explanation: &Explanation) -> Vec<String> {
     let line = |loss: &Loss| {
         let what = match (loss.chunks, loss.manifest) {
-            (0, _) => "the manifest, and with it the way to the file".to_owned(),
+            (0, _) => "the manifest, without which the file cannot be fetched".to_owned(),
             (chunks, true) => format!("{} and the manifest", counted(chunks, "chunk")),
             (chunks, false) => counted(chunks, "chunk"),
         };
-        format!("  {}: {what}, {}", names(told, &loss.nodes), format_size(loss.bytes))
+        format!("  {}: {what}, {}", names(explanation, &loss.nodes), format_size(loss.bytes))
     };
-    if told.losses.is_empty() {
+    if explanation.losses.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec!["what would be lost if all of these went at once".to_owned()];
-    lines.extend(told.losses.iter().map(line));
+    let mut lines = vec!["lost if all nodes of a line failed at once".to_owned()];
+    lines.extend(explanation.losses.iter().map(line));
     lines
 }
 
@@ -304,7 +316,7 @@ mod tests {
     use crate::id::NodeId;
     use crate::node::command::Response;
 
-    fn told() -> Explanation {
+    fn explanation() -> Explanation {
         let node = |number: u8, pieces| ExplainedNode {
             addr: ([127, 0, 0, number], 3583).into(),
             answered: true,
@@ -350,8 +362,8 @@ mod tests {
         }
     }
 
-    fn shown(told: Explanation, chunks: bool, json: bool) -> (Exit, String) {
-        let daemon = FakeDaemon::answering(&[Response::Done(Reply::Explain(Box::new(told)))]);
+    fn shown(explanation: Explanation, chunks: bool, json: bool) -> (Exit, String) {
+        let daemon = FakeDaemon::answering(&[Response::Done(Reply::Explain(Box::new(explanation)))]);
         let (output, results, _) = kept(json);
         let mut context = Context { dir: daemon.dir().to_owned(), output };
         let arguments = ExplainArguments { hash: Key([7; 32]), timeout: Some(9), chunks };
@@ -361,14 +373,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_risk_who_has_it_and_who_must_not_be_lost_is_said() {
-        let (exit, text) = shown(told(), false, false);
+    fn the_text_shows_the_verdict_the_holders_the_repairs_and_the_possible_losses() {
+        let (exit, text) = shown(explanation(), false, false);
         assert_eq!(exit, Exit::BelowQuorum);
         for part in [
             "size      5.0 MiB in 4 chunks and a manifest\n",
-            "copies    1 at the least, 2 in the middle, 2 at the most; 3 asked for, 2 are a quorum\n",
-            "asked     3 nodes, 2 answered; not cccccccc\n",
-            "verdict   AT RISK: 1 of 5 pieces have fewer copies than a quorum of 2\n",
+            "copies    min 1, median 2, max 2; 3 asked for, quorum 2\n",
+            "asked     3 nodes, 2 answered; no answer from cccccccc\n",
+            "verdict   AT RISK: 1 of 5 pieces has fewer copies than the quorum of 2\n",
             "     1       1  2                         bbbbbbbb  (cached: aaaaaaaa)\n",
             "     2       4  0-1,3,manifest            aaaaaaaa bbbbbbbb\n",
             "cccccccc  127.0.0.204:3583               0         0 B  unreachable\n",
@@ -380,37 +392,37 @@ mod tests {
     }
 
     #[test]
-    fn each_chunk_has_a_line_when_asked_for() {
-        let (_, text) = shown(told(), true, false);
+    fn with_chunks_each_chunk_has_a_line() {
+        let (_, text) = shown(explanation(), true, false);
         let lines: Vec<&str> = text.lines().skip_while(|line| *line != PIECES_HEAD).skip(1).take(5).collect();
         let which: Vec<&str> = lines.iter().filter_map(|line| line.split_whitespace().nth(2)).collect();
         assert_eq!(which, ["0", "1", "2", "3", "manifest"]);
     }
 
     #[test]
-    fn json_has_all_of_it() {
-        let (_, text) = shown(told(), false, true);
-        assert_eq!(serde_json::from_str::<Explanation>(&text).unwrap(), told());
+    fn json_is_the_whole_explanation() {
+        let (_, text) = shown(explanation(), false, true);
+        assert_eq!(serde_json::from_str::<Explanation>(&text).unwrap(), explanation());
     }
 
     #[test]
-    fn the_exit_code_is_the_verdict() {
-        let whole = Explanation { below_quorum: 0, copies_min: 3, ..told() };
+    fn the_exit_code_follows_the_verdict() {
+        let whole = Explanation { below_quorum: 0, copies_min: 3, ..explanation() };
         assert!(verdict(&whole).starts_with("safe"));
         assert_eq!(exit_of(&whole), Exit::Done);
         let thin = Explanation { copies_min: 2, ..whole.clone() };
-        assert!(verdict(&thin).contains("some have fewer than were asked for"));
+        assert!(verdict(&thin).contains("some have fewer than asked for"));
         let shared = Explanation { replicas: 0, quorum: 0, copies_min: 1, ..whole };
-        assert!(verdict(&shared).starts_with("every piece is there"));
-        assert_eq!(exit_of(&Explanation { nodes_answered: 0, ..told() }), Exit::Unreachable);
-        let gone = Explanation { missing: 2, ..told() };
+        assert!(verdict(&shared).starts_with("every piece has a copy"));
+        assert_eq!(exit_of(&Explanation { nodes_answered: 0, ..explanation() }), Exit::Unreachable);
+        let gone = Explanation { missing: 2, ..explanation() };
         assert!(verdict(&gone).starts_with("NOT SAFE: 2 of 5 pieces have no copy"));
         assert_eq!(exit_of(&gone), Exit::BelowQuorum);
     }
 
     #[test]
-    fn thousands_of_holder_sets_do_not_make_thousands_of_lines() {
-        let mut many = told();
+    fn the_number_of_lines_is_bounded_however_many_holder_sets_there_are() {
+        let mut many = explanation();
         let group = many.groups[1].clone();
         many.groups = (0..4096)
             .map(|chunk| CopiesOf {

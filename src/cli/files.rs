@@ -9,7 +9,7 @@ use crate::id::Key;
 use crate::node::command::{Command, FileState, Listed, Reply, Response, SharedFile};
 use serde_json::json;
 
-/// Addresses that are given to the daemon before earlier ones are done.
+/// Concurrent commands on the connection.
 const UNDER_WAY_MAX: usize = 256;
 
 #[derive(clap::Args, Debug)]
@@ -19,7 +19,7 @@ pub(super) struct RemoveArguments {
     hashes: Vec<Key>,
 }
 
-/// Stops sharing files, each whatever becomes of the others.
+/// Stops sharing files. A failure of one does not stop the others.
 pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Result<Exit, CommandError> {
     let mut pipeline = Pipeline::connect(&context.dir)?;
     let mut left = arguments.hashes.iter();
@@ -49,7 +49,7 @@ pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Resu
                 exit = exit.or(error.exit);
             }
             Some((_, Response::Content(_))) => {
-                return Err(CommandError::failed("the node sent content that was not asked for"));
+                return Err(CommandError::failed("the node sent content that the command did not ask for"));
             }
         }
         under_way -= 1;
@@ -64,7 +64,7 @@ pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
         let Reply::List { files, more } = reply else {
             return Err(context.unexpected(&reply));
         };
-        tell(context, &files)?;
+        print(context, &files)?;
         after = files.last().filter(|_| more).map(|last| Listed { hash: last.hash, path: last.path.clone() });
         if after.is_none() {
             return Ok(Exit::Done);
@@ -72,7 +72,7 @@ pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
     }
 }
 
-fn tell(context: &mut Context, files: &[SharedFile]) -> Result<(), CommandError> {
+fn print(context: &mut Context, files: &[SharedFile]) -> Result<(), CommandError> {
     for file in files {
         if context.output.json {
             context.output.object(&json!({
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_several_pages_is_asked_for_page_by_page() {
+    fn ls_fetches_a_long_list_page_by_page() {
         let file = |byte: u8| SharedFile {
             hash: Key([byte; 32]),
             length: 1,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_says_where_each_file_is_and_how_safe() {
+    fn a_line_shows_the_size_the_copies_the_state_and_the_path() {
         let mut file = SharedFile {
             hash: key(b"x"),
             length: 3 << 20,

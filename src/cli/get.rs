@@ -3,7 +3,7 @@
 use super::Context;
 use super::client::Client;
 use super::exit::{CommandError, Exit};
-use super::output::{Output, nodes, shown};
+use super::output::{Output, counted, shown};
 use super::progress::Meter;
 use super::read::read;
 use crate::config::units::{format_size, parse_duration, parse_size};
@@ -208,7 +208,7 @@ impl Fetch {
         } else {
             let from = match sources {
                 0 => "this node, which had all of it".to_owned(),
-                sources => nodes(sources),
+                sources => counted(sources, "node"),
             };
             context.output.remark(&format!("{}: {} from {from}", shown(&self.output), format_size(length)));
         }

@@ -2,7 +2,9 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
+use super::output::counted;
 use crate::config::units::{format_duration, format_size};
+use crate::gossip::LOCAL_HEALTH_WORST;
 use crate::id::NodeId;
 use crate::limits::Rates;
 use crate::node::command::{
@@ -19,15 +21,15 @@ pub(super) struct PeersArguments {
     forgive: Option<Forgiven>,
 }
 
-/// Whose bans are lifted.
+/// The peers whose bans are lifted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Forgiven {
     All,
-    /// The peer whose id starts like this, in hexadecimal.
+    /// The peer whose id starts with these hexadecimal digits.
     Starting(String),
 }
 
-/// The fewest digits of an id that name a peer.
+/// The fewest digits of an id that are accepted as its start.
 const PEER_DIGITS_MIN: usize = 4;
 
 fn parse_peer(text: &str) -> Result<Forgiven, String> {
@@ -36,7 +38,7 @@ fn parse_peer(text: &str) -> Result<Forgiven, String> {
     match text.as_str() {
         "all" => Ok(Forgiven::All),
         _ if digits => Ok(Forgiven::Starting(text)),
-        _ => Err(format!("expected `all`, or {PEER_DIGITS_MIN} digits or more of a peer's id")),
+        _ => Err(format!("expected `all`, or at least the first {PEER_DIGITS_MIN} digits of a peer's id")),
     }
 }
 
@@ -77,7 +79,7 @@ fn forgive(context: &mut Context, forgiven: &Forgiven) -> Result<Exit, CommandEr
     };
     match context.output.json {
         true => context.output.object(&json!({ "bans": bans }))?,
-        false => context.output.remark(&format!("{bans} bans lifted")),
+        false => context.output.remark(&format!("{} lifted", counted(bans, "ban"))),
     }
     Ok(Exit::Done)
 }
@@ -94,7 +96,7 @@ fn banned_peer(context: &mut Context, digits: &str) -> Result<NodeId, CommandErr
         [peer] => Ok(peer),
         [] => Err(CommandError::new(
             Exit::NotFound,
-            format!("no banned peer has an id that starts with {digits}: `elver peers` shows who is banned"),
+            format!("no banned peer has an id that starts with {digits}: `elver peers` lists the bans"),
         )),
         _ => Err(CommandError::new(
             Exit::Usage,
@@ -106,13 +108,13 @@ fn banned_peer(context: &mut Context, digits: &str) -> Result<NodeId, CommandErr
 fn ban_line(ban: &PeerBan) -> String {
     let times = match ban.times {
         1 => String::new(),
-        times => format!(", time {times} in a row"),
+        times => format!(" (offence {times} in a row)"),
     };
     let what = match ban.file {
-        Some(file) => format!("{file}: it sent content that does not verify"),
-        None => "everything: it sent content of several files that does not verify".to_owned(),
+        Some(file) => format!("file {file}, of which it sent wrong content"),
+        None => "all files: it sent wrong content of several".to_owned(),
     };
-    format!("    not asked for {} for {what}{times}", format_duration(ban.seconds))
+    format!("    banned for {}: {what}{times}", format_duration(ban.seconds))
 }
 
 fn peer_line(peer: &Peer) -> String {
@@ -140,7 +142,7 @@ fn peer_line(peer: &Peer) -> String {
     line
 }
 
-/// What membership knows of a peer, or what the routing table does.
+/// A peer's state: in membership if it is a member, else in the routing table.
 fn state_of(peer: &Peer) -> &'static str {
     match (peer.state, peer.good) {
         (Some(MemberState::Live), _) => "live",
@@ -154,7 +156,7 @@ fn state_of(peer: &Peer) -> &'static str {
     }
 }
 
-/// Shows how the node is doing.
+/// Shows the node's state and statistics.
 pub(super) fn status(context: &mut Context) -> Result<Exit, CommandError> {
     let reply = context.request(&Command::Status, "")?;
     let Reply::Status(status) = reply else {
@@ -210,7 +212,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     lines
 }
 
-/// The truth about the disk, in one line.
+/// The disk's health in one line.
 fn disk_line(disk: &DiskStatus) -> String {
     match disk.health {
         DiskHealth::Well => DiskHealth::Well.name().to_owned(),
@@ -231,14 +233,14 @@ fn gossip_lines(gossip: &GossipStatus) -> Vec<(String, String)> {
     let members: Vec<String> = members.map(|(_, (count, state))| format!("{count} {state}")).collect();
     let health = match gossip.local_health {
         0 => "well".to_owned(),
-        steps => format!("not well, by {steps}: gives others more time"),
+        score => format!("local health {score} of {LOCAL_HEALTH_WORST} (slow to answer): probes wait longer"),
     };
     let GossipStatus { rounds, states_learned, states_refused, .. } = gossip;
     let GossipStatus { probes, suspicions, refuted, .. } = gossip;
     [
         ("members", members.join(", ")),
         ("gossip", format!("{rounds} rounds, {states_learned} states learned, {states_refused} refused")),
-        ("probes", format!("{probes} sent, {suspicions} suspicions, {refuted} of them wrong")),
+        ("probes", format!("{probes} sent, {suspicions} suspicions, {refuted} of them refuted")),
         ("health", health),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -248,11 +250,14 @@ fn gossip_lines(gossip: &GossipStatus) -> Vec<(String, String)> {
 fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
     let RepairStatus { whole, short, urgent, copying, surplus, .. } = repair;
     let mut lines = vec![
-        ("copies", format!("{whole} pieces whole, {short} short ({urgent} urgent), {surplus} surplus")),
+        (
+            "copies",
+            format!("{whole} pieces healthy, {short} under-replicated ({urgent} urgent), {surplus} surplus"),
+        ),
         (
             "repair",
             format!(
-                "{copying} being copied; {} copies made ({}), {} given up",
+                "{copying} under way, {} made ({}), {} abandoned",
                 repair.copies_made,
                 format_size(repair.bytes),
                 repair.abandoned
@@ -261,9 +266,9 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
     ];
     if let Some(seconds) = repair.cut_off_seconds {
         lines.push((
-            "cut off",
+            "partition",
             format!(
-                "for {}: too many neighbours fell silent at once, so nothing is repaired",
+                "suspected for {}: too many neighbours fell silent at once; repair waits until they answer, or until a timeout",
                 format_duration(seconds)
             ),
         ));
@@ -271,29 +276,31 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What is stored, and what may be, in a line.
+/// The bytes stored, the quota and the free space, in one line.
 fn room_line(status: &Status) -> String {
-    let over = if status.over_quota { ", more than allowed: being handed over to other nodes" } else { "" };
+    let over = if status.over_quota { ", over quota: the node hands pieces over to other nodes" } else { "" };
     let free = status.free_bytes.map_or(String::new(), |free| {
         let (left, floor) = (format_size(free), format_size(status.keep_free_bytes));
         match free <= status.keep_free_bytes {
             true => {
-                format!("; {left} free, {floor} are left to others: nothing more is stored for other nodes")
+                format!(
+                    "; {left} free, not above --keep-free {floor}: the node stores no more for other nodes"
+                )
             }
-            false => format!("; {left} free, {floor} are left to others"),
+            false => format!("; {left} free, {floor} of it kept free"),
         }
     });
     format!("{} of {}{over}{free}", format_size(status.stored_bytes), format_size(status.quota_bytes))
 }
 
-/// How far everything on disk has been read again, in a line.
+/// The progress and the last result of scrub, in one line.
 fn scrub_line(scrub: &ScrubStatus) -> String {
     let every = match scrub.every_seconds {
         0 => "only on command".to_owned(),
         seconds => format!("within {}", format_duration(seconds)),
     };
     let running = match (&scrub.running, scrub.failing) {
-        (_, true) => ", the medium fails: check it".to_owned(),
+        (_, true) => ", the medium cannot be read: check it; nothing is dropped".to_owned(),
         (Some(report), _) => format!(", {}% of a round done, {} bad", scrub.percent, report.bad),
         (None, _) => String::new(),
     };
@@ -311,14 +318,14 @@ fn scrub_line(scrub: &ScrubStatus) -> String {
     format!("{every}{running}{last}")
 }
 
-/// What a node may use, in a line.
+/// The limits of rates, streams and uploads, in one line.
 pub(super) fn limits_line(rates: &Rates, streams: u32, uploads: u32) -> String {
     let rate = |rate: u64| match rate {
-        0 => "any rate".to_owned(),
+        0 => "unlimited".to_owned(),
         rate => format!("{}/s", format_size(rate)),
     };
     format!(
-        "{} out, {} in; {} to a peer, {} from a peer; {streams} streams, {uploads} sent to at a time",
+        "{} out, {} in; {} to a peer, {} from a peer; {streams} streams, {uploads} uploads at a time",
         rate(rates.upload),
         rate(rates.download),
         rate(rates.peer_upload),
@@ -344,13 +351,13 @@ pub(super) fn id(context: &mut Context) -> Result<Exit, CommandError> {
 
 fn object(context: &mut Context, value: &impl Serialize) -> Result<(), CommandError> {
     let value = serde_json::to_value(value)
-        .map_err(|error| CommandError::failed(format!("cannot write the answer as JSON: {error}")))?;
+        .map_err(|error| CommandError::failed(format!("cannot write the result as JSON: {error}")))?;
     context.output.object(&value)
 }
 
 fn downloads_line(status: &Status) -> String {
     let (downloads, reads, queued) = (status.downloads, status.reads, status.queued);
-    format!("{downloads} under way, {reads} files being streamed, {queued} waiting for their turn")
+    format!("{downloads} under way, {} being streamed, {queued} queued", counted(reads, "file"))
 }
 
 #[cfg(test)]
@@ -416,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_a_line_with_what_it_says_of_itself() {
+    fn the_line_of_a_member_shows_its_published_state() {
         use MemberState::*;
         let states = [
             (Live, "live"),
@@ -434,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_is_not_asked_for_is_below_its_line() {
+    fn the_bans_of_a_peer_are_below_its_line() {
         let bans = vec![
             PeerBan { file: None, seconds: 240, times: 2 },
             PeerBan { file: Some(Key([7; 32])), seconds: 61, times: 1 },
@@ -442,9 +449,9 @@ mod tests {
         let banned = Peer { bans, ..peer() };
         let text = answer(all_peers, false, Reply::Peers { peers: vec![banned.clone(), peer()] }).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("    not asked for 4 m 0 s for everything: "), "{text}");
-        assert!(lines[1].ends_with(", time 2 in a row"), "{text}");
-        assert!(lines[2].starts_with(&format!("    not asked for 1 m 1 s for {}: ", Key([7; 32]))), "{text}");
+        assert!(lines[1].starts_with("    banned for 4 m 0 s: all files: "), "{text}");
+        assert!(lines[1].ends_with(" (offence 2 in a row)"), "{text}");
+        assert!(lines[2].starts_with(&format!("    banned for 1 m 1 s: file {}, ", Key([7; 32]))), "{text}");
         assert_eq!(lines.len(), 4);
         let text = answer(all_peers, true, Reply::Peers { peers: vec![banned.clone()] }).unwrap();
         assert_eq!(serde_json::from_str::<Peer>(&text).unwrap(), banned);
@@ -452,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn bans_are_lifted_for_all_or_for_the_peer_that_is_meant() {
+    fn forgive_lifts_the_bans_of_all_peers_or_of_one() {
         assert_eq!(parse_peer("all"), Ok(Forgiven::All));
         assert_eq!(parse_peer("AbCd"), Ok(Forgiven::Starting("abcd".to_owned())));
         for wrong in ["", "abc", "xyzw", &"a".repeat(65)] {
@@ -489,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_shows_who_is_there_and_how_the_copies_are_doing() {
+    fn the_status_shows_membership_and_repair() {
         let gossip = GossipStatus {
             live: 12,
             suspect: 1,
@@ -519,22 +526,22 @@ mod tests {
         for part in [
             "members       12 live, 1 suspect, 2 left\n",
             "gossip        90 rounds, 70 states learned, 3 refused\n",
-            "probes        8 sent, 4 suspicions, 3 of them wrong\n",
-            "health        not well, by 2",
-            "copies        100 pieces whole, 5 short (2 urgent), 4 surplus\n",
-            "repair        1 being copied; 9 copies made (3.0 MiB), 6 given up\n",
-            "cut off       for 1 m 1 s: ",
+            "probes        8 sent, 4 suspicions, 3 of them refuted\n",
+            "health        local health 2 of 8 (slow to answer)",
+            "copies        100 pieces healthy, 5 under-replicated (2 urgent), 4 surplus\n",
+            "repair        1 under way, 9 made (3.0 MiB), 6 abandoned\n",
+            "partition     suspected for 1 m 1 s: ",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         let text = answer(status, true, Reply::Status(Box::new(full.clone()))).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), full);
         let text = answer(status, false, Reply::Status(Box::default())).unwrap();
-        assert!(!text.contains("members") && !text.contains("cut off"), "{text}");
+        assert!(!text.contains("members") && !text.contains("partition"), "{text}");
     }
 
     #[test]
-    fn the_status_shows_what_was_counted() {
+    fn the_status_shows_the_counters_that_are_not_zero() {
         let mut full = Status { id: "ab".to_owned(), quota_bytes: 1 << 30, ..Status::default() };
         full.counters.insert("refused_signature".to_owned(), 7);
         full.counters.insert("refused_length".to_owned(), 0);

@@ -8,12 +8,12 @@ use crate::node::command::{Command, Reply};
 use serde_json::json;
 
 pub(super) const AFTER_HELP: &str = "\
-Rates are bytes a second, such as 2MiB; 0 is any number. Only content counts against them, and only content waits. What is
-changed here is gone when the node stops: `elver node --help` says how to keep it.
+Rates are bytes a second, such as 2MiB; 0 is unlimited. They limit content only. A change holds until the node stops;
+`elver node --help` shows the settings that keep it.
 
 Examples:
-  elver limit                                  show what holds now
-  elver limit --upload 2MiB --download 0       2 MiB/s out, in as fast as it comes
+  elver limit                                  show the limits
+  elver limit --upload 2MiB --download 0       2 MiB/s out, unlimited in
   elver limit --peer-upload 500k --uploads 4   4 peers at a time, 500 KiB/s each";
 
 #[derive(clap::Args, Debug)]
@@ -33,12 +33,12 @@ pub(super) struct LimitArguments {
     /// TCP connections at a time, 33 to 4000
     #[arg(long, value_name = "N", value_parser = parse_streams)]
     streams: Option<usize>,
-    /// Peers that are sent content at a time
+    /// Peers that receive content at a time
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     uploads: Option<usize>,
 }
 
-/// Changes the limits that were named and shows them all.
+/// Changes the limits given as flags, and shows all limits.
 pub(super) fn run(context: &mut Context, arguments: &LimitArguments) -> Result<Exit, CommandError> {
     let LimitArguments { upload, download, peer_upload, peer_download, streams, uploads } = *arguments;
     let command = Command::Limit { upload, download, peer_upload, peer_download, streams, uploads };
@@ -63,7 +63,7 @@ mod tests {
     use crate::node::command::Response;
 
     #[test]
-    fn what_is_named_is_changed_and_everything_is_shown() {
+    fn limits_given_as_flags_are_changed_and_all_are_shown() {
         let rates = Rates { upload: 2 << 20, ..Rates::default() };
         let daemon =
             FakeDaemon::answering(&[Response::Done(Reply::Limit { rates, streams: 64, uploads: 4 })]);
@@ -78,7 +78,7 @@ mod tests {
             uploads: Some(4),
         };
         assert_eq!(run(&mut context, &arguments), Ok(Exit::Done));
-        assert!(results.text().starts_with("2.0 MiB/s out, any rate in"), "{}", results.text());
+        assert!(results.text().starts_with("2.0 MiB/s out, unlimited in"), "{}", results.text());
         let expected = Command::Limit {
             upload: Some(2 << 20),
             download: None,

@@ -1,12 +1,12 @@
-//! Log lines on standard error, without ever waiting for their reader.
+//! A log on standard error that never blocks.
 //!
-//! A pipe whose reader has stopped takes 64 KiB and then blocks who writes; a terminal that was stopped (Ctrl-S) does so at
-//! once. The loop writes its lines itself, so it must not be held up by either: lines that are not taken wait here, as
-//! many as fit into [`WAITING_BYTES_MAX`]; those that come on top are counted, and their number is told in their place.
+//! A pipe whose reader has stopped takes 64 KiB and then blocks its writer; a stopped terminal (Ctrl-S) blocks at once. The
+//! loop writes its log lines itself, so neither may block it. Lines that cannot be written wait here, up to
+//! [`WAITING_BYTES_MAX`]; further lines are dropped and counted, and a line with their number takes their place.
 //!
-//! The flag `O_NONBLOCK` belongs to the open file, which other processes share: it is not set on standard error itself. A pipe
-//! or a terminal is opened anew through `/proc/self/fd`; where that is not possible, `poll` says whether there is room for
-//! a line, which is never longer than what a pipe takes as a whole.
+//! The flag `O_NONBLOCK` belongs to the open file, which other processes share, so it must not be set on standard error itself.
+//! A pipe or a terminal is opened again through `/proc/self/fd`. Where that is impossible, poll(2) tells whether there is room
+//! for a line, and no line is longer than a pipe takes atomically.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -17,15 +17,15 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What waits for a reader, in bytes.
+/// The most bytes of lines that wait for the reader.
 const WAITING_BYTES_MAX: usize = 64 << 10;
-/// The longest line: what is longer is cut off. A pipe takes as much as a whole (PIPE_BUF, POSIX.1-2008: at least 512; Linux:
+/// The longest line; a longer one is cut. A pipe takes this many bytes atomically (PIPE_BUF, POSIX.1-2008: at least 512; Linux:
 /// 4096).
 const LINE_BYTES_MAX: usize = 4096;
-/// How long the end of the program waits for the reader of its last lines.
+/// How long the end of the program waits for the reader, for each of its last lines.
 const LAST_MILLIS: i64 = 200;
 
-/// Where the log goes. Clones write to the same place.
+/// The log. Clones write to the same file.
 #[derive(Clone)]
 pub(super) struct Log(Arc<Mutex<Lines>>);
 
@@ -36,16 +36,16 @@ impl Log {
     }
 
     fn to(file: Option<OwnedFd>) -> Self {
-        Log(Arc::new(Mutex::new(Lines::new(file.map(Taker::new)))))
+        Log(Arc::new(Mutex::new(Lines::new(file.map(Target::new)))))
     }
 
-    /// Writes what waits, as far as it is taken now; whether anything still waits.
+    /// Writes waiting lines without blocking. `true` when some still wait.
     pub(super) fn flush_waiting(&self) -> bool {
         self.lines().flush();
         self.lines().is_waiting()
     }
 
-    /// Writes what waits before the program ends: for a moment it waits for the reader.
+    /// Writes waiting lines before the program ends. It gives the reader a moment to make room.
     pub(super) fn flush_last(&self) {
         self.lines().flush_last();
     }
@@ -56,7 +56,7 @@ impl Log {
 }
 
 impl Write for Log {
-    /// Takes lines whole.
+    /// Takes one whole line.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.lines().push(bytes);
         Ok(bytes.len())
@@ -67,19 +67,19 @@ impl Write for Log {
     }
 }
 
-/// Lines on their way.
+/// The lines that wait to be written.
 struct Lines {
-    to: Option<Taker>,
+    to: Option<Target>,
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
-    /// How much of the first has been written.
+    /// The number of bytes of the first line that are written.
     written: usize,
-    /// Lines that found no room since the last that did.
+    /// The number of lines dropped since the last line that found room.
     lost: u64,
 }
 
 impl Lines {
-    fn new(to: Option<Taker>) -> Self {
+    fn new(to: Option<Target>) -> Self {
         Lines { to, waiting: VecDeque::new(), waiting_bytes: 0, written: 0, lost: 0 }
     }
 
@@ -122,7 +122,7 @@ impl Lines {
                 Ok(taken) if self.written + taken < line.len() => self.written += taken,
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                // The line is written, or can never be: the reader is gone, the disk is full.
+                // The line is written, or never can be, as when the reader is gone or the disk is full.
                 Ok(_) | Err(_) => {
                     self.waiting_bytes -= line.len();
                     self.written = 0;
@@ -143,35 +143,35 @@ impl Lines {
     }
 }
 
-/// A file that takes what there is room for, or says that there is none.
-enum Taker {
-    /// Its open file is this process's alone and does not block.
+/// The file that the log writes to, without blocking.
+enum Target {
+    /// This process's own open file, with `O_NONBLOCK`.
     Own(File),
-    /// Others share it: it is asked for room first.
+    /// An open file that other processes share: poll(2) has to report room first.
     Shared(OwnedFd),
 }
 
-impl Taker {
+impl Target {
     fn new(file: OwnedFd) -> Self {
-        match open_anew(&file) {
-            Some(own) => Taker::Own(own),
-            None => Taker::Shared(file),
+        match reopen(&file) {
+            Some(own) => Target::Own(own),
+            None => Target::Shared(file),
         }
     }
 
     fn take(&self, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
-            Taker::Own(file) => rustix::io::write(file, bytes),
-            Taker::Shared(file) if self.is_ready(0) => rustix::io::write(file, bytes),
-            Taker::Shared(_) => Err(Errno::AGAIN),
+            Target::Own(file) => rustix::io::write(file, bytes),
+            Target::Shared(file) if self.is_ready(0) => rustix::io::write(file, bytes),
+            Target::Shared(_) => Err(Errno::AGAIN),
         }
     }
 
-    /// Whether there is room for a line within so many milliseconds.
+    /// Whether there is room for a line, now or within this many milliseconds.
     fn is_ready(&self, millis: i64) -> bool {
         let file = match self {
-            Taker::Own(file) => file.as_fd(),
-            Taker::Shared(file) => file.as_fd(),
+            Target::Own(file) => file.as_fd(),
+            Target::Shared(file) => file.as_fd(),
         };
         let limit = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
         let mut files = [PollFd::from_borrowed_fd(file, PollFlags::OUT)];
@@ -179,8 +179,9 @@ impl Taker {
     }
 }
 
-/// A pipe or a terminal, opened once more. A file keeps its one position in it; a socket cannot be opened.
-fn open_anew(file: &OwnedFd) -> Option<File> {
+/// Opens a pipe or a terminal again. `None` for a regular file, whose position a second open file would not share, and for a
+/// socket, which cannot be opened.
+fn reopen(file: &OwnedFd) -> Option<File> {
     use std::os::fd::AsRawFd;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(file).ok()?.st_mode);
     if !matches!(kind, FileType::Fifo | FileType::CharacterDevice) {
@@ -203,12 +204,12 @@ mod tests {
     /// A log into a pipe, and the pipe's other end.
     fn piped(shared: bool) -> (Log, File) {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let taker = if shared { Taker::Shared(writer) } else { Taker::new(writer) };
+        let taker = if shared { Target::Shared(writer) } else { Target::new(writer) };
         (Log(Arc::new(Mutex::new(Lines::new(Some(taker))))), File::from(reader))
     }
 
     #[test]
-    fn a_reader_that_stops_costs_lines_and_is_told_how_many() {
+    fn a_stopped_reader_loses_lines_and_learns_their_number() {
         for shared in [false, true] {
             let (mut log, mut reader) = piped(shared);
             let count = 5000;
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_costs_everything_and_holds_nothing_up() {
+    fn without_a_reader_lines_are_dropped_and_nothing_blocks() {
         let (mut log, reader) = piped(false);
         drop(reader);
         for number in 0..1000 {
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_off_where_a_pipe_would_tear_it() {
+    fn a_line_longer_than_a_pipe_takes_atomically_is_cut() {
         let (mut log, mut reader) = piped(false);
         log.write_all(&[b'x'; 10_000]).unwrap();
         drop(log);

@@ -5,7 +5,7 @@
 //! - [`exit`]: exit codes and the errors that lead to them.
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
 //! - [`progress`]: progress bars.
-//! - `logging`: log lines that wait for no reader.
+//! - `logging`: a log that never blocks the node on its reader.
 //! - `put`, `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
 
 pub mod client;
@@ -44,7 +44,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// A peer-to-peer node small enough for a router: put a file in anywhere, get it verified everywhere.
+/// A peer-to-peer node small enough for a router: put a file in at any node, get it at any other, verified
 #[derive(Parser, Debug)]
 #[command(name = "elver", version, after_help = after_help(), disable_help_subcommand = true)]
 struct Arguments {
@@ -63,10 +63,10 @@ struct Global {
     /// Print results and errors as JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
-    /// Say more on standard error: -v what happens, -vv why, -vvv everything [env: ELVER_LOG]
+    /// Log more on standard error: -v what happens, -vv why, -vvv everything [env: ELVER_LOG]
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say nothing but results, warnings and errors; no progress bar
+    /// Print only results, warnings and errors; no progress bar
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 }
@@ -82,36 +82,36 @@ enum Subcommand {
     /// Fetch a file by its address, every byte verified
     #[command(after_help = get::GET_AFTER_HELP)]
     Get(get::GetArguments),
-    /// Stop sharing a file; the file itself stays where it lies
+    /// Stop sharing files; the files themselves stay
     Rm(files::RemoveArguments),
     /// List the files that this node shares
     Ls,
     /// Publish a small value under this node's key; prints its address
     #[command(after_help = values::SET_AFTER_HELP)]
     Set(values::SetArguments),
-    /// Publish a value no more; other nodes forget it within its lifetime
+    /// Stop publishing a value; other nodes drop it within its lifetime
     Unset(values::UnsetArguments),
     /// List the values that this node publishes
     Values,
     /// Find a value that any node has published
     #[command(after_help = values::LOOKUP_AFTER_HELP)]
     Lookup(values::LookupArguments),
-    /// Is a file safe: how many copies of what, on whom, and what would be lost with whom
+    /// Show whether a file is safe: the copies of each piece, their holders, and what would be lost with which nodes
     #[command(after_help = explain::AFTER_HELP)]
     Explain(explain::ExplainArguments),
-    /// List the nodes in the routing table, nearest first, and lift bans of those that sent wrong content
+    /// List the known nodes, nearest first, or lift the bans of peers that sent wrong content
     Peers(inspect::PeersArguments),
-    /// Show how the node is doing
+    /// Show the node's state and statistics
     Status,
-    /// Read everything on disk again now, and drop what has rotted so that other nodes copy it anew
+    /// Read everything on disk now, and drop damaged pieces so that repair replaces them
     #[command(after_help = scrub::AFTER_HELP)]
     Scrub(scrub::ScrubArguments),
-    /// Show or change what the node may use of the line, until it stops
+    /// Show the limits of rates, streams and uploads, or change them until the node stops
     #[command(after_help = limit::AFTER_HELP)]
     Limit(limit::LimitArguments),
-    /// Print the node's public key
+    /// Print the node's id and public key
     Id,
-    /// Hand over what only this node has, say goodbye to the network and stop the node
+    /// Hand over the pieces that only this node has, say goodbye to the network and stop the node
     Leave(node::LeaveArguments),
     /// Watch a swarm of nodes on this machine lose the publisher of a file, and still give the file back
     #[command(after_help = demo::AFTER_HELP)]
@@ -121,24 +121,24 @@ enum Subcommand {
 fn after_help() -> String {
     format!(
         "Examples:
-  elver demo                                   see it work, on this machine only
+  elver demo                                   watch it work, on this machine only
   elver node --bootstrap 192.0.2.7:3583        run a node and join a network
   elver put holiday.tar                        put a file in; prints HASH  FILE
   elver get HASH -o holiday.tar                get it at any other node
-  elver get HASH -o - | tar t                  or look into it while it arrives
+  elver get HASH -o - | tar t                  or list its content while it arrives
 
 {EXIT_CODES_HELP}"
     )
 }
 
-/// What every command of a client has in hand.
+/// What every command needs: the node's directory and the output.
 struct Context {
     dir: PathBuf,
     output: Output,
 }
 
 impl Context {
-    /// Asks the daemon, and shows a progress bar meanwhile when somebody is looking.
+    /// Sends a command to the daemon and waits for the reply. On a terminal it shows a progress bar meanwhile.
     fn request(&self, command: &Command, name: &str) -> Result<Reply, ClientError> {
         let mut meter = Meter::new(self.shows_progress(), name);
         Client::request(&self.dir, command, |progress| meter.show(progress))
@@ -158,17 +158,15 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let exit = match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => run(arguments),
-        Err(error) => {
-            explain_usage(&error, arguments.iter().any(|argument| argument == OsStr::new("--json")))
-        }
+        Err(error) => report_usage(&error, arguments.iter().any(|argument| argument == OsStr::new("--json"))),
     };
     exit.into()
 }
 
-/// Says what is wrong with the command line, or what was asked for when that is the help or the version.
-fn explain_usage(error: &clap::Error, json: bool) -> Exit {
+/// Prints an error of the command line, or the help or version that the user asked for.
+fn report_usage(error: &clap::Error, json: bool) -> Exit {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    // A help text that nobody reads to its end is no failure.
+    // A reader may close the pipe before the end of the help text, which is no failure.
     let _ = error.print();
     if asked_for {
         return Exit::Done;
@@ -184,7 +182,7 @@ fn explain_usage(error: &clap::Error, json: bool) -> Exit {
 
 fn run(arguments: Arguments) -> Exit {
     let Global { dir, json, verbose, quiet } = arguments.global;
-    // A node outlives the reader of its log and must not wait for it; a command has nothing better to do.
+    // A node must not block on the reader of its log; any other command may.
     let log = matches!(arguments.command, Subcommand::Node(_)).then(Log::standard);
     start_log(log.as_ref(), verbose, quiet);
     let mut output = match &log {
@@ -228,7 +226,7 @@ fn run(arguments: Arguments) -> Exit {
     exit
 }
 
-/// Log lines go to standard error, warnings and worse unless told otherwise. Whoever collects them knows the time.
+/// Starts the log on standard error, by default with warnings and errors only. The lines carry no time: a log collector adds it.
 fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Warn);
@@ -246,7 +244,7 @@ fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
         let level = record.level().as_str().to_ascii_lowercase();
         writeln!(line, "elver: {level}: {}", record.args())
     });
-    // The only failure is that a logger is there already, which then logs.
+    // It fails only when the process has a logger already, which then takes the lines.
     let _ = builder.try_init();
 }
 
@@ -260,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_sound() {
+    fn clap_accepts_the_definition_of_the_arguments() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn global_flags_stand_before_and_after_the_command() {
+    fn global_flags_are_accepted_before_and_after_the_command() {
         for line in ["elver --json --dir d status", "elver status --json --dir d"] {
             let arguments = parse(line).unwrap();
             assert!(arguments.global.json, "{line}");
@@ -274,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_usage_error() {
+    fn invalid_arguments_are_a_usage_error() {
         let hash = "0".repeat(64);
         for line in [
             "elver",

@@ -4,6 +4,7 @@ use super::Context;
 use super::client::{Client, ClientError};
 use super::exit::{CommandError, Exit};
 use super::logging::Log;
+use super::output::counted;
 use super::progress::Meter;
 use crate::config::units::parse_duration;
 use crate::config::{self, Settings};
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(super) const AFTER_HELP: &str = "\
-Every setting can be given as a flag, as an environment variable, as a key in the configuration file (elver.toml in the
-node's directory), or not at all; the first of these counts. The keys are the flags' names, with _ for -:
+Each setting is a flag, an environment variable, and a key in the configuration file (elver.toml in the node's directory). A flag
+overrides a variable, a variable overrides the file. The keys are the flags' names, with _ for -:
 
   listen = \"[::]:3583\"
   bootstrap = [\"192.0.2.7:3583\", \"[2001:db8::7]:3583\"]
@@ -24,14 +25,14 @@ node's directory), or not at all; the first of these counts. The keys are the fl
   quota = \"1GiB\"
   upload_rate = \"2MiB\"
 
-The file alone (and variables such as ELVER_GOSSIP_INTERVAL) says how patient the node is with the silent, in seconds:
+These timers and limits have no flag, but a key and a variable such as ELVER_GOSSIP_INTERVAL. Times are in seconds:
 
   [gossip]       interval = 5, peers = 3, view = 512
   [membership]   monitored = 10, silent = 15, unresponsive = 45, evicted = 900
   [repair]       urgent = 60, rank = 30, settle = 60, surplus = 3600, reconcile = 600, transfers = 5, rate = 0 (bytes),
                  cut_off_percent = 15, cut_off_wait = 900
 
-SIGTERM, SIGINT and `elver leave` stop the node in order. After anything worse it comes back with everything that it
+SIGTERM, SIGINT and `elver leave` stop the node in order. After a crash or a power cut it restarts with everything that it
 acknowledged.
 
 Examples:
@@ -39,10 +40,10 @@ Examples:
   elver node --bootstrap 192.0.2.7:3583                 join a network
   elver node --dir /tmp/second --listen 127.0.0.1:4000  another one on the same machine";
 
-/// How long a node may take to stop after it has said that it does.
+/// The time that a node has to stop after its reply to `leave`.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// How often lines of the log that its reader did not take are offered again.
+/// The time between two attempts to write log lines that the reader has not taken.
 const LOG_RETRY: Duration = Duration::from_millis(250);
 
 #[derive(clap::Args, Debug)]
@@ -52,14 +53,14 @@ pub(super) struct NodeArguments {
     /// The configuration file [env: ELVER_CONFIG] [default: elver.toml in the node's directory]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Read and write what arrives, as where the kernel refuses to splice it: to measure the one beside the other
+    /// Read and write arriving content instead of splicing it, to compare the two
     #[arg(long, hide = true)]
     no_splice: bool,
 }
 
 #[derive(clap::Args, Debug)]
 pub(super) struct LeaveArguments {
-    /// Leave behind what could not be handed over in this time, such as 5m [default: 60s]
+    /// Stop after this time, such as 5m, even if pieces are not handed over [default: 60s]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     timeout: Option<u32>,
 }
@@ -89,9 +90,10 @@ pub(super) fn run(
         context.output.flush()?;
     }
     context.output.remark(&format!("node {id} listens on {address}, directory {}", context.dir.display()));
-    let stopped = |error| CommandError::failed(format!("the node had to stop: {error}"));
+    let stopped =
+        |error| CommandError::failed(format!("the node stopped because of an error of its loop: {error}"));
     while !driver.is_stopping() {
-        // Lines that were not taken are offered again, also when nothing else happens.
+        // Waiting log lines need a turn even when the node is idle.
         let waits = log.is_some_and(Log::flush_waiting);
         driver.turn(waits.then_some(LOG_RETRY)).map_err(stopped)?;
     }
@@ -99,7 +101,7 @@ pub(super) fn run(
     Ok(Exit::Done)
 }
 
-/// Has the node hand over what only it has and say goodbye, and waits until it has stopped.
+/// Tells the node to hand over the pieces that only it has, to say goodbye and to stop. Waits until it has stopped.
 pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result<Exit, CommandError> {
     let mut meter = Meter::new(context.shows_progress(), "leaving");
     let mut client = Client::connect(&context.dir)?;
@@ -119,7 +121,7 @@ pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result
     drop(meter);
     if !client.wait_until_closed(STOP_LIMIT) || !stops_listening(&context.dir) {
         return Err(CommandError::failed(format!(
-            "the node has said goodbye, but has not stopped after {} s",
+            "the node said goodbye, but it still runs after {} s; end its process if it does not stop",
             STOP_LIMIT.as_secs()
         )));
     }
@@ -128,19 +130,24 @@ pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result
             "left": true, "handed_over": handed_over, "left_behind": left_behind,
         }))?;
     } else if handed_over > 0 {
-        context.output.remark(&format!("{handed_over} pieces were handed over to other nodes"));
+        let were = if handed_over == 1 { "was" } else { "were" };
+        context
+            .output
+            .remark(&format!("{} {were} handed over to other nodes", counted(handed_over, "piece")));
     }
     if left_behind == 0 {
         return Ok(Exit::Done);
     }
     context.output.warn(&format!(
-        "{left_behind} pieces have no copy elsewhere: they are out of reach until a node runs in {} again",
+        "{} {} no copy elsewhere: not available until a node runs in {} again",
+        counted(left_behind, "piece"),
+        if left_behind == 1 { "has" } else { "have" },
         context.dir.display()
     ));
     Ok(Exit::BelowQuorum)
 }
 
-/// Waits until nobody answers on the control socket any more, so that another node can be started there.
+/// Waits until no node answers on the control socket, so that another node can be started in the directory.
 fn stops_listening(dir: &Path) -> bool {
     let start = Instant::now();
     while Client::connect(dir).is_ok() {
@@ -160,7 +167,7 @@ mod tests {
     use crate::node::command::{Progress, Stage};
 
     #[test]
-    fn leave_ends_when_the_node_has_gone() {
+    fn leave_waits_until_the_node_has_stopped() {
         let daemon = FakeDaemon::leaving(&[left(0, 0)]);
         let (output, results, remarks) = kept(false);
         let mut context = Context { dir: daemon.dir().to_owned(), output };
@@ -174,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_is_said_and_what_is_left_behind_has_its_exit_code() {
+    fn leave_reports_the_pieces_handed_over_and_left_behind() {
         let progress = Progress { stage: Stage::HandingOver, done: 1, total: 9, prefix: 0, path: None };
         for (json, left_behind, exit) in
             [(false, 0, Exit::Done), (false, 2, Exit::BelowQuorum), (true, 2, Exit::BelowQuorum)]
@@ -195,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_without_a_goodbye_is_an_error() {
+    fn a_node_that_stops_without_a_reply_is_an_error() {
         let daemon = FakeDaemon::writing(b"");
         let (output, ..) = kept(false);
         let mut context = Context { dir: daemon.dir().to_owned(), output };

@@ -1,5 +1,5 @@
-//! A file that a user names, opened by the user's own program: what only this process can resolve, or only this user may
-//! read, is settled before the node is asked.
+//! Opens a file that the user named, before the node is asked: the node runs as another process and perhaps as another user, so
+//! it may resolve the name to another file, or may not be allowed to read it.
 
 use rustix::fs::{OFlags, statfs};
 use std::collections::VecDeque;
@@ -9,22 +9,23 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-/// Symbolic links that one path may lead through: what Linux allows.
+/// Symbolic links that a path may lead through: the limit of Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
-/// What `statfs` says of procfs (linux/magic.h).
+/// The type that statfs(2) returns for procfs (linux/magic.h).
 const PROCFS: u32 = 0x9fa0;
 
-/// A regular file that is open, and the path by which the node can find it.
+/// An open regular file, and the path by which the node can find it.
 #[derive(Debug)]
 pub(super) struct Opened {
-    /// `None` when this user may not read it: the node may.
+    /// `None` when this user may not read it; the node may still be allowed to.
     pub(super) file: Option<File>,
-    /// Absolute, and as the user named it but for links that mean something else to every process (`/dev/fd/3`).
+    /// The absolute path as the user named it. A path through a link whose target depends on the process (`/dev/fd/3`) is
+    /// replaced by the real path.
     pub(super) path: PathBuf,
 }
 
 impl Opened {
-    /// Opens a file. The error says why it cannot be shared, for a person to read.
+    /// Opens a file. The error is the reason why it cannot be shared, for the user.
     pub(super) fn open(named: &Path) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -37,7 +38,7 @@ impl Opened {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 (None, named.metadata().map_err(text)?)
             }
-            // A socket has a name and cannot be opened.
+            // A socket file cannot be opened; `check_kind` names the reason.
             Err(error) => match named.metadata() {
                 Ok(metadata) if !metadata.is_file() => (None, metadata),
                 _ => return Err(text(error)),
@@ -53,39 +54,38 @@ impl Opened {
     }
 }
 
-/// Whether what is open can be served from where it lies.
+/// Refuses what cannot be served from its place: anything but a regular file with a name.
 fn check_kind(metadata: &Metadata) -> Result<(), String> {
     let kind = metadata.file_type();
     let what = match () {
         () if kind.is_dir() => return Err("it is a directory; put its files, or an archive of it".to_owned()),
         () if kind.is_file() && metadata.nlink() == 0 => {
-            "it has no name: it was deleted, or lives in memory only, so it could not be served from where it is"
+            "it has no name: it was deleted, or is in memory only, so the node cannot serve it from its place"
         }
         () if kind.is_file() => return Ok(()),
         () if kind.is_fifo() => {
-            "it is a pipe and not a regular file, so it could not be served from where it is"
+            "it is a pipe and not a regular file, so the node cannot serve it from its place"
         }
         () if kind.is_socket() => {
-            "it is a socket and not a regular file, so it could not be served from where it is"
+            "it is a socket and not a regular file, so the node cannot serve it from its place"
         }
-        () => "it is not a regular file, so it could not be served from where it is",
+        () => "it is not a regular file, so the node cannot serve it from its place",
     };
-    Err(format!("{what}; write it to a file and put that"))
+    Err(format!("{what}; write its content to a file and put that file"))
 }
 
-/// The name that every process knows of a file that was opened through a link of this process's.
+/// The path, valid in every process, of a file that was opened through a link of this process.
 fn real_path(path: &Path, opened: &Metadata) -> Result<PathBuf, String> {
     let real = path.canonicalize().ok();
     let is_same = |real: &PathBuf| {
         real.metadata().is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()))
     };
-    real.filter(is_same).ok_or_else(|| {
-        "the name that it was opened by does not lead to it any more; name the file itself".to_owned()
-    })
+    real.filter(is_same)
+        .ok_or_else(|| "its name leads to another file now; give the file's own path".to_owned())
 }
 
-/// Whether a path leads through a symbolic link of procfs, which says something else to each process: `/proc/self`,
-/// `/proc/1/cwd`, and what `/dev/fd` and `/dev/stdin` point to. One that cannot be followed does not.
+/// Whether a path leads through a symbolic link of procfs, whose target depends on the process: `/proc/self`, `/proc/1/cwd`, and
+/// the targets of `/dev/fd` and `/dev/stdin`. `false` for a path with too many links.
 fn through_processes(path: &Path) -> bool {
     let mut here = PathBuf::from("/");
     let mut ahead: VecDeque<OsString> = components(path);
@@ -96,7 +96,7 @@ fn through_processes(path: &Path) -> bool {
             continue;
         }
         let next = here.join(&name);
-        // What is no link says EINVAL.
+        // readlink(2) fails with EINVAL when it is no link.
         let Ok(target) = std::fs::read_link(&next) else {
             here = next;
             continue;
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_as_it_was_named_links_and_all() {
+    fn a_path_with_links_stays_as_the_user_named_it() {
         let scratch = Scratch::new();
         std::fs::write(scratch.path().join("file"), "x").unwrap();
         symlink("file", scratch.path().join("link")).unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_to_every_process_is_resolved_here() {
+    fn a_path_whose_target_depends_on_the_process_is_replaced_by_the_real_path() {
         let scratch = Scratch::new();
         let path = scratch.path().join("file");
         std::fs::write(&path, "x").unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_name_or_is_no_file_is_refused() {
+    fn a_file_without_a_name_and_anything_but_a_regular_file_are_refused() {
         let scratch = Scratch::new();
         let path = scratch.path().join("file");
         std::fs::write(&path, "x").unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_procfs_that_is_no_link_is_left_to_the_node() {
+    fn a_path_in_procfs_without_a_link_stays_as_the_user_named_it() {
         assert_eq!(Opened::open(Path::new("/proc/cpuinfo")).unwrap().path, Path::new("/proc/cpuinfo"));
         // The same file of this process has another name for the node.
         let status = Opened::open(Path::new("/proc/self/status")).unwrap();

@@ -1,30 +1,30 @@
-//! What the program says: results on standard output, everything else on standard error.
+//! The program's output: results on standard output, everything else on standard error.
 
 use super::exit::CommandError;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Where results, warnings and errors go, and in which form.
+/// The destination and the form of results, warnings and errors.
 pub struct Output {
     /// Whether results and errors are JSON objects, one a line.
     pub json: bool,
-    /// Whether to say only results and errors.
+    /// Whether remarks are left out.
     pub quiet: bool,
     results: Box<dyn Write>,
     remarks: Box<dyn Write>,
-    /// Whoever read the results has gone. What is still to be said is dropped: the commands that change something
-    /// go on, and their exit code stays honest.
+    /// The reader of the results closed its pipe. Further results are dropped, so that a command that changes something
+    /// completes and returns its true exit code.
     closed: bool,
 }
 
 impl Output {
-    /// Output to where the program was told to write.
+    /// Output to standard output and standard error.
     pub fn standard(json: bool, quiet: bool) -> Self {
         Output::new(json, quiet, Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
-    /// Output to anywhere.
+    /// Output to these writers.
     pub fn new(json: bool, quiet: bool, results: Box<dyn Write>, remarks: Box<dyn Write>) -> Self {
         Output { json, quiet, results, remarks, closed: false }
     }
@@ -49,7 +49,7 @@ impl Output {
         self.after(written)
     }
 
-    /// Sees to it that everything was written.
+    /// Flushes the results.
     pub fn flush(&mut self) -> Result<(), CommandError> {
         if self.closed {
             return Ok(());
@@ -58,24 +58,24 @@ impl Output {
         self.after(flushed)
     }
 
-    /// Whether whoever read the results has gone (a broken pipe).
+    /// Whether the reader of the results closed its pipe.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Says something that is no result and no error; not when asked to be quiet.
+    /// Writes a message that is neither a result nor an error, unless `--quiet` was given.
     pub fn remark(&mut self, message: &str) {
         if !self.quiet {
             self.say(message);
         }
     }
 
-    /// Says that something is not as it should be.
+    /// Writes a warning.
     pub fn warn(&mut self, message: &str) {
         self.say(&format!("warning: {message}"));
     }
 
-    /// Says why a command failed: as text on standard error, and with `--json` also as an object among the results.
+    /// Writes why a command failed: as text on standard error, and with `--json` also as an object among the results.
     pub fn error(&mut self, error: &CommandError) {
         self.say(&format!("error: {error}"));
         if self.json {
@@ -84,13 +84,13 @@ impl Output {
                 "reason": error.exit.reason(),
                 "message": error.message,
             }});
-            // There is nobody left to tell when this fails too.
+            // An error here has no further place to go.
             let _ = self.object(&object).and_then(|()| self.flush());
         }
     }
 
     fn say(&mut self, message: &str) {
-        // In one piece, so that lines of other processes do not come between.
+        // One write, so that lines of other processes do not mix with it.
         let _ = self.remarks.write_all(format!("elver: {message}\n").as_bytes());
     }
 
@@ -106,20 +106,23 @@ impl Output {
     }
 }
 
-/// A line as `b3sum` writes it, so that `b3sum --check` can read it: a name with a newline or a backslash is
-/// escaped, and the line starts with a backslash then.
+/// A line as `b3sum` writes it and `b3sum --check` reads it: a name with a newline or a backslash is escaped, and a backslash
+/// before the hash marks it.
 pub fn sum_line(hash: &impl ToString, name: &Path) -> String {
     let name = name.to_string_lossy();
     let mark = if name.contains(['\\', '\n']) { "\\" } else { "" };
     format!("{mark}{}  {}", hash.to_string(), name.replace('\\', "\\\\").replace('\n', "\\n"))
 }
 
-/// A number of nodes in words: `1 node`, `3 nodes`.
-pub fn nodes(count: u32) -> String {
-    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+/// A number with its noun: `1 node`, `3 nodes`.
+pub fn counted(count: impl Into<u64>, noun: &str) -> String {
+    match count.into() {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    }
 }
 
-/// A path on one line of a list, with nothing in it that a terminal would obey.
+/// A path on one line, with control characters escaped: none can reach the terminal.
 pub fn shown(path: &Path) -> String {
     path.to_string_lossy()
         .chars()
@@ -138,7 +141,7 @@ pub(super) mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
-    /// Keeps what is written, for a test to look at.
+    /// A writer that keeps the text, for a test to read.
     #[derive(Clone, Default)]
     pub(in crate::cli) struct Kept(Rc<RefCell<Vec<u8>>>);
 
@@ -179,7 +182,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_broken_pipe_is_quiet_and_a_full_disk_is_not() {
+    fn a_broken_pipe_is_no_error_and_a_full_disk_is_one() {
         let output = |kind| Output::new(false, false, Box::new(Broken(kind)), Box::new(io::sink()));
         let mut broken = output(io::ErrorKind::BrokenPipe);
         assert_eq!(broken.line("x"), Ok(()));
@@ -188,7 +191,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_error_is_text_and_with_json_an_object_too() {
+    fn an_error_is_text_and_with_json_also_an_object() {
         let error = CommandError::new(Exit::NotFound, "nobody has it");
         let (mut output, results, remarks) = kept(false);
         output.error(&error);
@@ -197,6 +200,11 @@ pub(super) mod tests {
         output.error(&error);
         let object: Value = serde_json::from_str(&results.text()).unwrap();
         assert_eq!(object, json!({"error": {"code": 3, "reason": "not_found", "message": "nobody has it"}}));
+    }
+
+    #[test]
+    fn a_number_of_one_has_a_noun_in_the_singular() {
+        assert_eq!([0u32, 1, 2].map(|count| counted(count, "node")), ["0 nodes", "1 node", "2 nodes"]);
     }
 
     #[test]
@@ -209,7 +217,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_path_in_a_list_cannot_steer_the_terminal() {
+    fn control_characters_in_a_path_do_not_reach_the_terminal() {
         assert_eq!(shown(Path::new("/tmp/ä\u{1b}[2J\n")), "/tmp/ä\\u{1b}[2J\\n");
     }
 }

@@ -1,8 +1,8 @@
-//! Several commands under way on one connection to the daemon.
+//! Concurrent commands on one connection to the daemon.
 //!
-//! Each command is a line with a number (`"id"`), and each answer carries the number of its command. A command may pass a
-//! file: its line says so (`"descriptor": true`), and the descriptor goes with the line's first byte (SCM_RIGHTS). The
-//! daemon takes what it has room for; the rest waits in the socket.
+//! Each command is a line with a number (`"id"`), and each response carries the number of its command. A command may pass a
+//! file: its line has `"descriptor": true`, and the descriptor goes with the line's first byte (SCM_RIGHTS). The daemon takes
+//! the commands for which it has room; the others wait in the socket.
 
 use super::client::ClientError;
 use crate::net::{CONTROL_SOCKET, connect_control};
@@ -19,27 +19,28 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// The longest answer.
+/// The longest response.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// The most that arrives while a command is being given.
+/// The most bytes of responses that may arrive while a command is being sent.
 const INBOX_BYTES_MAX: usize = 1 << 20;
-/// How much is read at a time.
+/// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
 
-/// A connection on which commands are given before earlier ones are answered.
+/// A connection that carries concurrent commands.
 pub(super) struct Pipeline {
     stream: UnixStream,
     socket: PathBuf,
+    /// The number of the last command.
     numbered: u64,
-    /// The numbers of the commands that have not been answered for good.
+    /// The numbers of the commands without a final response.
     waiting: BTreeSet<u64>,
-    /// What the socket has not taken yet of the last line.
+    /// The bytes of the last line that the socket has not taken.
     unsent: Vec<u8>,
-    /// What has arrived and is not a whole line.
+    /// The bytes that have arrived and are not taken as lines yet.
     inbox: Vec<u8>,
 }
 
-/// An answer and the command that it belongs to.
+/// A response with the number of its command.
 #[derive(Deserialize)]
 struct Answer {
     id: Option<u64>,
@@ -48,7 +49,7 @@ struct Answer {
 }
 
 impl Pipeline {
-    /// Connects to the daemon whose directory this is.
+    /// Connects to the daemon of this directory.
     pub(super) fn connect(dir: &Path) -> Result<Self, ClientError> {
         let socket = dir.join(CONTROL_SOCKET);
         match connect_control(dir) {
@@ -64,13 +65,13 @@ impl Pipeline {
         }
     }
 
-    /// Whether a command can be given now: the one before has left.
+    /// Whether a command can be sent now: the socket has taken the whole last line.
     pub(super) fn has_room(&self) -> bool {
         self.unsent.is_empty()
     }
 
-    /// Gives a command, with a file when the daemon is to have one. Its number comes back in the answers. What the socket
-    /// does not take now leaves with the next [`receive`](Pipeline::receive).
+    /// Sends a command, with a file if the daemon needs one, and returns its number, which its responses carry. The bytes that
+    /// the socket does not take now leave with the next [`receive`](Pipeline::receive).
     pub(super) fn send(
         &mut self,
         command: &Command,
@@ -95,7 +96,7 @@ impl Pipeline {
         Ok(self.numbered)
     }
 
-    /// Sends the line's start with the descriptor, and waits for the socket to take that: the file need not stay open.
+    /// Sends the line's first bytes with the descriptor, and waits until the socket takes them: then the file may be closed.
     fn send_with(&mut self, file: BorrowedFd<'_>) -> Result<(), ClientError> {
         let files = [file];
         loop {
@@ -108,10 +109,10 @@ impl Pipeline {
                     self.unsent.drain(..sent);
                     return Ok(());
                 }
-                // Full; or there are as many descriptors on their way as this user may have open.
+                // The socket is full, or as many descriptors are in flight as this user may have open.
                 Err(Errno::AGAIN | Errno::TOOMANYREFS) => self.wait(PollFlags::OUT)?,
                 Err(Errno::INTR) => {}
-                // A daemon that turns clients away has said why: that is still to be read.
+                // A daemon without room for a client writes a refusal and closes the connection; the refusal is still readable.
                 Err(Errno::PIPE) => {
                     self.unsent.clear();
                     return Ok(());
@@ -121,7 +122,7 @@ impl Pipeline {
         }
     }
 
-    /// Sends what is left of the last line, as far as the socket takes it.
+    /// Sends the rest of the last line until the socket is full.
     fn push(&mut self) -> Result<(), ClientError> {
         while !self.unsent.is_empty() {
             let line = [IoSlice::new(&self.unsent)];
@@ -137,8 +138,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Waits until the socket is ready for one of these. What arrives meanwhile is taken in, so that the daemon never waits
-    /// for this end to read while this end waits for it.
+    /// Waits until the socket is ready for one of these. It reads what arrives meanwhile: otherwise the daemon could wait for
+    /// this end to read while this end waits for the daemon.
     fn wait(&mut self, flags: PollFlags) -> Result<(), ClientError> {
         let mut fds = [PollFd::from_borrowed_fd(self.stream.as_fd(), flags | PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -156,7 +157,7 @@ impl Pipeline {
         match self.stream.read(&mut buffer) {
             Ok(0) => Err(self.gone(None)),
             Ok(_) if self.inbox.len() > INBOX_BYTES_MAX => {
-                Err(self.nonsense(format!("more than {INBOX_BYTES_MAX} bytes that were not asked for")))
+                Err(self.invalid(format!("more than {INBOX_BYTES_MAX} unexpected bytes")))
             }
             Ok(read) => {
                 self.inbox.extend_from_slice(&buffer[..read]);
@@ -167,7 +168,7 @@ impl Pipeline {
         }
     }
 
-    /// Waits for the next answer, or until there is room for another command: `None`.
+    /// Waits for the next response. `None` when the socket has room for another command first.
     pub(super) fn receive(&mut self) -> Result<Option<(u64, Response)>, ClientError> {
         loop {
             if let Some(end) = self.inbox.iter().position(|&byte| byte == b'\n') {
@@ -175,7 +176,7 @@ impl Pipeline {
                 return self.answer(&line).map(Some);
             }
             if self.inbox.len() > LINE_BYTES_MAX {
-                return Err(self.nonsense(format!("a line of more than {LINE_BYTES_MAX} bytes")));
+                return Err(self.invalid(format!("a line of more than {LINE_BYTES_MAX} bytes")));
             }
             if self.unsent.is_empty() {
                 self.take_in()?;
@@ -190,12 +191,11 @@ impl Pipeline {
     }
 
     fn answer(&mut self, line: &[u8]) -> Result<(u64, Response), ClientError> {
-        let answer: Answer =
-            serde_json::from_slice(line).map_err(|error| self.nonsense(error.to_string()))?;
-        // An answer without a number is to a line that the daemon did not understand: the oldest.
+        let answer: Answer = serde_json::from_slice(line).map_err(|error| self.invalid(error.to_string()))?;
+        // A response without a number is to a line that the daemon could not parse: the oldest.
         let id = answer.id.or(self.waiting.first().copied()).filter(|id| self.waiting.contains(id));
         let Some(id) = id else {
-            return Err(self.nonsense("an answer to a command that was not given".to_owned()));
+            return Err(self.invalid("a response to an unknown command".to_owned()));
         };
         if !matches!(answer.response, Response::Progress(_)) {
             self.waiting.remove(&id);
@@ -207,7 +207,7 @@ impl Pipeline {
         ClientError::Gone { socket: self.socket.clone(), error }
     }
 
-    fn nonsense(&self, reason: String) -> ClientError {
+    fn invalid(&self, reason: String) -> ClientError {
         ClientError::Answer { socket: self.socket.clone(), reason }
     }
 }

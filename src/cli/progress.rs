@@ -4,24 +4,24 @@ use crate::config::units::format_size;
 use crate::node::command::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Shows how far one command has come, or nothing at all. What it drew is gone when it is dropped.
+/// The progress bar of one command; without a terminal, log lines. Dropping it clears the bar.
 pub struct Meter {
     bar: Option<ProgressBar>,
-    /// Nothing comes, and it has been said.
+    /// Without a bar: whether the current wait for a source has been logged.
     waits: bool,
     name: String,
-    /// What the bar's style was made for: the stage, and whether the total is known.
+    /// The stage of the bar's style, and whether its total is known.
     style: Option<(Stage, bool)>,
 }
 
 impl Meter {
-    /// A meter for what `name` says, a file or an address.
+    /// A meter for a file or an address, `name`. It shows a bar if `visible`.
     pub fn new(visible: bool, name: &str) -> Self {
         let bar = visible.then(ProgressBar::no_length);
         Meter { bar, waits: false, name: name.to_owned(), style: None }
     }
 
-    /// Shows how many of several files are done.
+    /// Shows the number of files done.
     pub fn show_files(&mut self, done: usize, total: usize) {
         let Some(bar) = &self.bar else { return };
         bar.set_style(style_from("{msg} [{bar:30}] {pos}/{len}"));
@@ -30,7 +30,7 @@ impl Meter {
         bar.set_position(done as u64);
     }
 
-    /// Writes something else to the terminal, with the bar out of the way.
+    /// Calls `write`, which writes to the terminal, while the bar is hidden.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -38,13 +38,13 @@ impl Meter {
         }
     }
 
-    /// Shows this.
+    /// Shows this progress.
     pub fn show(&mut self, progress: &Progress) {
         let waits = progress.stage == Stage::Waiting;
         let Some(bar) = &self.bar else {
             if waits && !core::mem::replace(&mut self.waits, waits) {
                 let missing = format_size(progress.total.saturating_sub(progress.done));
-                log::warn!("{}: {missing} are missing, and nothing comes; waiting for who has it", self.name);
+                log::warn!("{}: {missing} missing, and no source sends; waiting for a source", self.name);
             }
             self.waits = waits;
             return;
@@ -71,7 +71,7 @@ impl Drop for Meter {
     }
 }
 
-/// What a stage is called.
+/// The name of a stage.
 pub fn label(stage: Stage) -> &'static str {
     match stage {
         Stage::LookingUp => "looking up",
@@ -82,7 +82,7 @@ pub fn label(stage: Stage) -> &'static str {
         Stage::Inspecting => "asking the holders",
         Stage::HandingOver => "handing over",
         Stage::Scrubbing => "reading",
-        Stage::Waiting => "waiting for who has the rest",
+        Stage::Waiting => "waiting for a source",
         Stage::Queued => "waiting for its turn",
     }
 }
@@ -90,7 +90,7 @@ pub fn label(stage: Stage) -> &'static str {
 fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
     let template = match (stage, total_known) {
         (Stage::LookingUp, _) => "{msg}: {pos} nodes asked",
-        (Stage::Queued, _) => "{msg}: {pos} come first",
+        (Stage::Queued, _) => "{msg}: {pos} ahead of it",
         (Stage::Replicating | Stage::HandingOver, true) => "{msg} [{bar:30}] {pos}/{len} pieces",
         (Stage::Replicating | Stage::HandingOver, false) => "{msg}: {pos} pieces",
         (Stage::Inspecting, true) => "{msg} [{bar:30}] {pos}/{len} answers",
@@ -102,7 +102,7 @@ fn style_of(stage: Stage, total_known: bool) -> ProgressStyle {
 }
 
 fn style_from(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("a template that a test has tried").progress_chars("=> ")
+    ProgressStyle::with_template(template).expect("tests parse every template").progress_chars("=> ")
 }
 
 #[cfg(test)]

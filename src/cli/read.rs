@@ -1,4 +1,4 @@
-//! Content from the node to an output, as it arrives.
+//! Copies a file from the node to an output, as it arrives.
 
 use super::Context;
 use super::client::Client;
@@ -8,18 +8,18 @@ use super::progress::Meter;
 use crate::id::Key;
 use crate::node::command::{Command, Part, Reply, Response};
 
-/// What was read.
+/// A completed read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Done {
-    /// The first byte.
+    /// The offset of its first byte.
     pub(super) start: u64,
-    /// How many bytes.
+    /// Its length in bytes.
     pub(super) bytes: u64,
-    /// How many nodes they came from.
+    /// The number of nodes that sent content.
     pub(super) sources: u32,
 }
 
-/// Writes a file, or a part of it, to `output`. `None` when nobody reads that to its end.
+/// Writes a file, or a part of it, to `output`. `None` when the reader of `output` closes its pipe before the end.
 pub(super) fn read(
     context: &Context,
     hash: Key,
@@ -36,8 +36,8 @@ pub(super) fn read(
             Response::Progress(progress) => meter.show(&progress),
             Response::Content(content) => {
                 client.receive_content(content, |bytes| {
-                    // The node has verified every byte. Between its disk and this output there are still a file that
-                    // another program of this user's could write to, and this program: what leaves is hashed again.
+                    // The node has verified every byte. After that, another program of this user can still write into the
+                    // node's files, so the bytes are hashed again here.
                     written.hasher.update(bytes);
                     written.bytes += bytes.len() as u64;
                     output.bytes(bytes)
@@ -58,13 +58,13 @@ pub(super) fn read(
             }
         }
         if output.is_closed() {
-            // Nobody reads on. Closing the connection takes the command back.
+            // Closing the connection cancels the command.
             return Ok(None);
         }
     }
 }
 
-/// What has been written.
+/// The bytes written so far.
 #[derive(Default)]
 struct Written {
     hasher: blake3::Hasher,
@@ -73,13 +73,13 @@ struct Written {
 
 impl Written {
     fn check(&self, hash: Key, part: Option<Part>, bytes: u64) -> Result<(), CommandError> {
-        // A part has no hash of its own; each of its chunks was verified by the node.
+        // A part has no hash of its own. The node verified each of its chunks.
         let right = part.is_some() || self.hasher.finalize() == blake3::Hash::from_bytes(hash.0);
         if right && self.bytes == bytes {
             return Ok(());
         }
         let message = format!(
-            "what was written is not {hash}: something wrote to the node's files meanwhile; get it again"
+            "the output is not {hash}: another program changed the node's files meanwhile; discard it and get it again"
         );
         Err(CommandError::new(Exit::Unverified, message))
     }

@@ -2,18 +2,18 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
+use super::output::counted;
 use crate::config::units::{format_duration, format_size};
 use crate::node::command::{Command, Reply};
 use serde_json::json;
 
 pub(super) const AFTER_HELP: &str = "\
-A node reads everything on disk again by itself, within 30 days unless --scrub of `elver node` says otherwise. This command starts
-a round now, which goes as fast as the disk has nothing else to do. Interrupting the command does not end the round:
-`elver status` shows how far it is.
+A node reads everything on disk by itself within 30 days, or within the time of `elver node --scrub`. This command starts a round
+now. The round uses the disk's idle time and goes on when the command is interrupted; `elver status` shows its progress.
 
 Examples:
-  elver scrub                 read everything, wait for the result
-  elver scrub --background    start it and return";
+  elver scrub                 start a round, wait for the result
+  elver scrub --background    start a round and return";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ScrubArguments {
@@ -22,7 +22,7 @@ pub(super) struct ScrubArguments {
     background: bool,
 }
 
-/// Starts a round and shows what it found.
+/// Starts a round of scrub and shows its result.
 pub(super) fn run(context: &mut Context, arguments: &ScrubArguments) -> Result<Exit, CommandError> {
     let reply = context.request(&Command::Scrub { background: arguments.background }, "disk")?;
     let Reply::Scrub { running, report } = reply else {
@@ -31,12 +31,12 @@ pub(super) fn run(context: &mut Context, arguments: &ScrubArguments) -> Result<E
     if context.output.json {
         context.output.object(&json!({ "running": running, "report": report }))?;
     } else if running {
-        context.output.remark("everything on disk is being read; `elver status` shows how far it is");
+        context.output.remark("a round of scrub is running; `elver status` shows its progress");
     } else {
         context.output.line(&format!(
-            "{} pieces and {} files, {}, read in {}: {} bad",
-            report.pieces,
-            report.files,
+            "{} and {}, {}, read in {}: {} bad",
+            counted(report.pieces, "piece"),
+            counted(report.files, "file"),
             format_size(report.bytes),
             format_duration(report.seconds),
             report.bad
@@ -53,7 +53,7 @@ mod tests {
     use crate::node::command::{Response, ScrubReport};
 
     #[test]
-    fn a_round_that_is_over_shows_what_it_found_and_one_in_the_background_does_not() {
+    fn the_command_shows_the_result_unless_the_round_runs_in_the_background() {
         let report = ScrubReport { pieces: 7, files: 2, bytes: 3 << 20, bad: 1, seconds: 5 };
         let daemon = FakeDaemon::answering(&[Response::Done(Reply::Scrub { running: false, report })]);
         let (output, results, _) = kept(false);

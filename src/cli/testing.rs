@@ -1,4 +1,4 @@
-//! What the command line's tests stand on: a directory that goes away again, and a daemon that says what it was told.
+//! Helpers for the command line's tests: a temporary directory, and a daemon with prepared answers.
 
 use crate::net::CONTROL_SOCKET;
 use crate::node::command::{Command, Response};
@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
-/// A directory of its own for one test.
+/// The directory of one test, removed with this value.
 pub(super) struct Scratch(TempDir);
 
 impl Scratch {
@@ -24,7 +24,7 @@ impl Scratch {
     }
 }
 
-/// A thread behind a control socket that gives the same answer to everybody, and keeps what it was asked.
+/// A thread behind a control socket that gives prepared answers and records the commands.
 pub(super) struct FakeDaemon {
     scratch: Scratch,
     heard: Receiver<Command>,
@@ -33,17 +33,17 @@ pub(super) struct FakeDaemon {
 }
 
 impl FakeDaemon {
-    /// A daemon that gives these answers and closes the connection.
+    /// A daemon that gives these answers on every connection and then closes it.
     pub(super) fn answering(responses: &[Response]) -> Self {
         FakeDaemon::writing(&lines(responses))
     }
 
-    /// A daemon that writes these bytes and closes the connection.
+    /// A daemon that writes these bytes on every connection and then closes it.
     pub(super) fn writing(bytes: &[u8]) -> Self {
         FakeDaemon::start(bytes.to_vec(), None, false)
     }
 
-    /// A daemon that gives these answers to the first who asks and is gone then.
+    /// A daemon that gives these answers to its first client and then stops.
     pub(super) fn leaving(responses: &[Response]) -> Self {
         FakeDaemon::start(lines(responses), None, true)
     }
@@ -58,7 +58,7 @@ impl FakeDaemon {
         FakeDaemon::answering_in_turn(core::slice::from_ref(response))
     }
 
-    /// A daemon that gives each command, of whatever connection, the next answer, and the last one to all that follow.
+    /// A daemon that gives each command, on any connection, the next answer. The last answer repeats.
     pub(super) fn answering_in_turn(responses: &[Response]) -> Self {
         let scratch = Scratch::new();
         let listener = UnixListener::bind(scratch.path().join(CONTROL_SOCKET)).unwrap();
@@ -94,7 +94,7 @@ impl FakeDaemon {
         self.scratch.path()
     }
 
-    /// The commands so far.
+    /// The commands received since the last call.
     pub(super) fn heard(&self) -> Vec<Command> {
         self.heard.try_iter().collect()
     }
@@ -118,7 +118,7 @@ impl FakeDaemon {
                 let _ = tell.send(command);
                 let _ = stream.write_all(&first);
                 if let Some(then) = &then {
-                    // It ends when the other end is dropped.
+                    // It returns when `release` drops the sender.
                     let _ = wait.recv();
                     let _ = stream.write_all(then);
                 }
@@ -150,7 +150,7 @@ fn command_of(line: &str) -> (Option<Command>, Value) {
     (serde_json::from_value(line).ok(), id)
 }
 
-/// Answers as they go over the socket.
+/// The answers as lines of JSON.
 pub(super) fn lines(responses: &[Response]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for response in responses {

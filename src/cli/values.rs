@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
+use super::output::counted;
 use crate::config::units::{format_duration, parse_duration};
 use crate::id::PublicKey;
 use crate::node::command::{Command, Reply};
@@ -22,7 +23,7 @@ Examples:
   elver set latest \"$(b3sum --no-names f)\"    a name for a file that changes";
 
 pub(super) const LOOKUP_AFTER_HELP: &str = "\
-The value is written as it is; with --json as \"value\", or in hexadecimal as \"value_hex\" when it is not UTF-8.";
+Writes the value's bytes unchanged; with --json as \"value\", or in hexadecimal as \"value_hex\" when it is not UTF-8.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct SetArguments {
@@ -32,7 +33,7 @@ pub(super) struct SetArguments {
     /// The value: at most 896 bytes
     #[arg(allow_negative_numbers = true)]
     value: OsString,
-    /// How long other nodes keep it without hearing from this one, at most 30d [default: the node's]
+    /// How long other nodes keep the value after this node last published it, at most 30d [default: the node's]
     #[arg(long, value_name = "T", value_parser = parse_lifetime)]
     ttl: Option<u32>,
 }
@@ -48,12 +49,12 @@ pub(super) struct UnsetArguments {
 pub(super) struct LookupArguments {
     /// The value's address, PUBLICKEY/NAME, as `elver set` prints it
     address: Address,
-    /// Ask the network although an answer of the last hour is at hand
+    /// Ask the network even if an answer of the last hour is cached
     #[arg(long)]
     fresh: bool,
 }
 
-/// Where a value is found.
+/// The address of a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Address {
     publisher: PublicKey,
@@ -93,7 +94,7 @@ fn parse_lifetime(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Publishes a value no more.
+/// Stops publishing a value.
 pub(super) fn unset(context: &mut Context, arguments: &UnsetArguments) -> Result<Exit, CommandError> {
     let reply = context.request(&Command::Unset { name: arguments.name.clone() }, &arguments.name)?;
     let Reply::Unset { publisher, name, lifetime } = reply else {
@@ -108,7 +109,7 @@ pub(super) fn unset(context: &mut Context, arguments: &UnsetArguments) -> Result
         let within = format_duration(lifetime.into());
         context
             .output
-            .line(&format!("{address} is published no more; other nodes forget it within {within}"))?;
+            .line(&format!("{address} is no longer published; other nodes drop it within {within}"))?;
     }
     Ok(Exit::Done)
 }
@@ -128,7 +129,8 @@ pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
             }))?;
         } else {
             let ttl = format_duration(own.lifetime.into());
-            context.output.line(&format!("{address}  {} bytes  kept for {ttl}", own.value.len()))?;
+            let bytes = counted(own.value.len() as u64, "byte");
+            context.output.line(&format!("{address}  {bytes}  kept for {ttl}"))?;
         }
     }
     Ok(Exit::Done)
@@ -139,7 +141,7 @@ pub(super) fn set(context: &mut Context, arguments: &SetArguments) -> Result<Exi
     let value = arguments.value.clone().into_vec();
     if value.len() > VALUE_BYTES_MAX {
         let message = format!(
-            "the value has {} bytes, and at most {VALUE_BYTES_MAX} fit; put it in as a file and set the file's hash",
+            "the value has {} bytes, more than the {VALUE_BYTES_MAX} allowed; put it as a file and set the file's hash as the value",
             value.len()
         );
         return Err(CommandError::new(Exit::Usage, message));
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_goes_there_and_back_and_nothing_else_is_taken() {
+    fn an_address_survives_text_and_anything_else_is_refused() {
         let text = format!("{}/näme x", "ab".repeat(32));
         assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         for wrong in
@@ -231,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_written_as_it_is() {
+    fn a_value_is_written_unchanged() {
         assert_eq!(answer(false, b"water"), "water");
     }
 
     #[test]
-    fn a_value_in_json_is_text_when_it_can_be() {
+    fn a_value_in_json_is_text_if_it_is_utf8_and_else_hexadecimal() {
         let object: Value = serde_json::from_str(&answer(true, b"wat\ner")).unwrap();
         assert_eq!((object["value"].as_str(), object["asked"].as_u64()), (Some("wat\ner"), Some(9)));
         let object: Value = serde_json::from_str(&answer(true, b"\xff\x00")).unwrap();
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_does_not_fit_is_refused_before_the_daemon_is_asked() {
+    fn a_value_that_is_too_long_is_refused_without_a_daemon() {
         let (output, _, _) = kept(false);
         let mut context = Context { dir: "/nonexistent".into(), output };
         let arguments = SetArguments { name: "n".to_owned(), value: "v".repeat(897).into(), ttl: None };

@@ -56,6 +56,9 @@ const EVENTS_MAX: usize = 64;
 /// Members that wait to be asked soon.
 const QUEUE_MAX: usize = 32;
 
+/// The worst local health; the best is 0 ([`Gossip::local_health`]).
+pub const LOCAL_HEALTH_WORST: u8 = Health::WORST;
+
 /// What the caller hears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GossipEvent {

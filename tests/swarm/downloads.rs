@@ -124,7 +124,7 @@ fn limits_hold_at_once_and_are_shown() {
         swarm.nodes[0].elver(&["limit", "--upload", "1MiB", "--peer-upload", "16MiB", "--uploads", "2"]);
     assert_eq!(limited.code, Some(0), "{}", limited.stderr);
     assert!(
-        limited.text().contains("1.0 MiB/s out") && limited.text().contains("2 sent to"),
+        limited.text().contains("1.0 MiB/s out") && limited.text().contains("2 uploads"),
         "{}",
         limited.text()
     );

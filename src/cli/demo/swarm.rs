@@ -1,4 +1,4 @@
-//! Node processes on loopback that do not outlive the demo.
+//! The demo's node processes on loopback, which end with the demo.
 
 use crate::cli::client::{Client, ClientError};
 use crate::cli::exit::CommandError;
@@ -16,37 +16,37 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a node may take from its start to its first answer.
+/// The time that a node has from its start to its first answer.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at.
+/// The time between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Lines of a node's log that go into an error message.
 const LOG_LINES: usize = 5;
 
-/// Node processes in one directory. Dropping it kills the processes and, unless it is to be kept, removes the directory.
+/// Node processes in one directory. Dropping it kills the processes and removes the directory, unless `keep` is set.
 pub(super) struct Swarm {
     dir: PathBuf,
     keep: bool,
     members: Vec<Member>,
-    /// SIGINT, SIGTERM and SIGHUP do not end the program but the demo, which then cleans up.
+    /// SIGINT, SIGTERM and SIGHUP end the demo in order, so that it cleans up.
     signals: RefCell<Signals>,
 }
 
 struct Member {
     dir: PathBuf,
     address: SocketAddr,
-    /// `None` once it was killed.
+    /// `None` once the node was killed.
     process: Option<RefCell<Child>>,
 }
 
 impl Swarm {
-    /// A swarm without nodes, in a directory of its own that nobody else can look into.
+    /// A swarm without nodes, in a new directory that only this user can read.
     pub(super) fn new(keep: bool) -> Result<Self, CommandError> {
         let signals = Signals::new([Signal::INT, Signal::TERM, Signal::HUP].map(Signal::as_raw))
             .map_err(|error| CommandError::failed(format!("cannot watch for signals: {error}")))?;
-        // A name that was used before is skipped: process ids come again.
+        // Process ids repeat, so the name may exist.
         let dir = (0..1000)
             .map(|attempt| std::env::temp_dir().join(format!("elver-demo-{}-{attempt}", std::process::id())))
             .find_map(|dir| match DirBuilder::new().mode(0o700).create(&dir) {
@@ -57,21 +57,21 @@ impl Swarm {
         match dir {
             Some(Ok(dir)) => Ok(Swarm { dir, keep, members: Vec::new(), signals: RefCell::new(signals) }),
             Some(Err((dir, error))) => Err(CommandError::failed(format!(
-                "cannot make the directory {}: {error}; point TMPDIR to one that is writable",
+                "cannot create the directory {}: {error}; set TMPDIR to a writable directory",
                 shown(&dir)
             ))),
-            None => {
-                Err(CommandError::failed("every name for a directory of the demo is taken; clean up TMPDIR"))
-            }
+            None => Err(CommandError::failed(
+                "every name for the demo's directory is taken; remove old ones from TMPDIR",
+            )),
         }
     }
 
-    /// Where everything is.
+    /// The directory of all nodes.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// How many nodes were started.
+    /// The number of nodes started.
     pub(super) fn len(&self) -> usize {
         self.members.len()
     }
@@ -87,7 +87,7 @@ impl Swarm {
         (0..self.members.len()).filter(|&node| self.members[node].process.is_some())
     }
 
-    /// Starts `count` nodes and waits until each of them answers. There is room for `length` bytes in each.
+    /// Starts `count` nodes and waits until each answers. The quota of each has room for `length` bytes.
     pub(super) fn start(&mut self, count: usize, replicas: u8, length: u64) -> Result<(), CommandError> {
         let cannot = |error: io::Error| CommandError::failed(format!("cannot start a node: {error}"));
         let program = std::env::current_exe().map_err(cannot)?;
@@ -97,7 +97,7 @@ impl Swarm {
             let dir = self.dir.join(format!("node-{}", node + 1));
             DirBuilder::new().mode(0o700).create(&dir).map_err(cannot)?;
             let mut command = std::process::Command::new(&program);
-            // What was set for the user's own node is not meant for these.
+            // These variables configure the user's own node.
             for (name, _) in std::env::vars_os() {
                 if name.as_encoded_bytes().starts_with(b"ELVER_") {
                     command.env_remove(name);
@@ -109,7 +109,7 @@ impl Swarm {
             if node > 0 {
                 command.args(["--bootstrap", &addresses[0].to_string()]);
             }
-            // A process group of its own: Ctrl-C is for the demo, which knows which nodes to end when.
+            // A process group of its own: Ctrl-C must reach only the demo, which then ends the nodes.
             command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
             command.stderr(File::create(dir.join("log")).map_err(cannot)?);
             let process = Some(RefCell::new(command.spawn().map_err(cannot)?));
@@ -123,14 +123,14 @@ impl Swarm {
         while let Err(ClientError::NoDaemon { error, .. }) = Client::connect(&self.members[node].dir) {
             self.check_alive(node)?;
             if start.elapsed() > START_LIMIT {
-                return Err(self.trouble(node, &format!("cannot be reached: {error}")));
+                return Err(self.trouble(node, &format!("it cannot be reached: {error}")));
             }
             self.pause()?;
         }
         Ok(())
     }
 
-    /// Asks a node, and waits until it has answered, has shown no sign of life for as long as `limit`, or has ended.
+    /// Sends a command to a node and waits for the reply. It is an error when the node sends nothing for `limit`, or ends.
     pub(super) fn ask(&self, node: usize, command: &Command, limit: Duration) -> Result<Reply, CommandError> {
         let wrong = |error: ClientError| match error {
             ClientError::Refused(failure) => CommandError::new(
@@ -149,7 +149,8 @@ impl Swarm {
                 Some(Response::Failed(failure)) => return Err(wrong(ClientError::Refused(failure))),
                 Some(Response::Progress(_) | Response::Content(_)) => heard = Instant::now(),
                 None if heard.elapsed() > limit => {
-                    return Err(self.trouble(node, &format!("has said nothing for {} s", limit.as_secs())));
+                    let silent = format!("it has not answered for {} s", limit.as_secs());
+                    return Err(self.trouble(node, &silent));
                 }
                 None => {}
             }
@@ -172,7 +173,7 @@ impl Swarm {
             .map_err(|error| CommandError::failed(format!("cannot kill node {}: {error}", node + 1)))
     }
 
-    /// Waits a moment before a condition is looked at again.
+    /// Waits a moment before a condition is checked again.
     pub(super) fn pause(&self) -> Result<(), CommandError> {
         std::thread::sleep(LOOK);
         self.check_interrupted()
@@ -188,20 +189,20 @@ impl Swarm {
     fn check_alive(&self, node: usize) -> Result<(), CommandError> {
         let Some(process) = &self.members[node].process else { return Ok(()) };
         match process.borrow_mut().try_wait() {
-            Ok(Some(status)) => Err(self.trouble(node, &format!("ended by itself ({status})"))),
+            Ok(Some(status)) => Err(self.trouble(node, &format!("it ended unexpectedly ({status})"))),
             _ => Ok(()),
         }
     }
 
-    /// An error with what the node said last, because its log is about to be removed.
+    /// An error with the last lines of the node's log, which is about to be removed.
     fn trouble(&self, node: usize, what: &str) -> CommandError {
         let log = std::fs::read(self.members[node].dir.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
         let said = match last {
-            [] => "It has said nothing.".to_owned(),
-            _ => format!("The last that it said:\n  {}", last.join("\n  ")),
+            [] => "Its log is empty.".to_owned(),
+            _ => format!("Its log ends with:\n  {}", last.join("\n  ")),
         };
         CommandError::failed(format!("node {}: {what}. {said}", node + 1))
     }
@@ -214,7 +215,7 @@ impl Drop for Swarm {
             .iter_mut()
             .filter_map(|member| member.process.take().map(RefCell::into_inner))
             .collect();
-        // All first, then wait: a failure concerns one that has ended already.
+        // All are killed before the first wait. An error means that the process has ended already.
         for process in &mut processes {
             let _ = process.kill();
         }
@@ -227,7 +228,7 @@ impl Drop for Swarm {
     }
 }
 
-/// Addresses on loopback whose ports are free for TCP and UDP, each another. They are held until all are found.
+/// Distinct addresses on loopback whose ports are free for TCP and UDP. All are bound until the last is found.
 fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
     let mut held = Vec::with_capacity(count);
     let mut attempts = 0;
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_node_gets_a_port_of_its_own() {
+    fn the_free_addresses_are_distinct() {
         let mut addresses = free_addresses(20).unwrap();
         addresses.sort_unstable();
         addresses.dedup();
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_goes_away_unless_it_is_to_be_kept() {
+    fn dropping_a_swarm_removes_its_directory_unless_it_is_kept() {
         let swarm = Swarm::new(false).unwrap();
         let dir = swarm.dir().to_owned();
         assert!(dir.is_dir());
