@@ -49,7 +49,7 @@ pub struct Limits {
     /// Downloads, and files to be streamed, that wait for their turn.
     pub downloads_queued_max: usize,
     /// Bytes on disk of one file that is being streamed; at least three of its chunks, whose size is at most 16 MiB. They
-    /// do not count towards the quota: with `reads_max` this is their own bound.
+    /// do not count towards the quota, but against `keep_free_bytes`: where little is free, a window is smaller.
     pub read_window_bytes: u64,
     /// Peers that one download takes from.
     pub sources_per_download_max: usize,

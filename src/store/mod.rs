@@ -5,7 +5,8 @@
 //!
 //! - Space is reserved when the first bytes of a piece arrive, so the quota cannot be exceeded by what arrives at the same
 //!   time. An offer alone takes nothing away from anybody.
-//! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`).
+//! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`). The windows of
+//!   streams (`windows`) count against that alone: they need no quota.
 //! - What is in the cache (files fetched without a name of the user's own) goes first, the longest unused before the
 //!   others. Stored pieces never make room: they go when they expire. Those that a smaller quota has no room for stay until
 //!   others have them: meanwhile nothing new is taken.
@@ -19,6 +20,7 @@ mod pieces;
 mod room;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use crate::id::Key;
 use crate::io::{
@@ -35,6 +37,7 @@ use pieces::Pieces;
 use room::{Costs, Room};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use windows::Windows;
 
 pub use files::{Claim, Ended, Shared};
 pub use pieces::PIECE_OVERHEAD_BYTES;
@@ -75,13 +78,54 @@ pub enum PieceChange {
     Evicted(Key),
 }
 
-/// There is no room: the table of shares is full, or the quota is used up by what cannot be evicted.
+/// There is no room: which bound is in the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full;
+pub enum Full {
+    /// So many paths are shared, and no more may be.
+    Shares(usize),
+    /// So many downloads are under way, and no more may be.
+    Downloads(usize),
+    /// The quota, in bytes, is used up by what cannot be evicted.
+    Quota {
+        /// What was to be taken, in bytes.
+        needed: u64,
+        /// The quota.
+        quota: u64,
+    },
+    /// The file system would have less left than is to be left to the host.
+    Floor {
+        /// What was to be taken, in bytes.
+        needed: u64,
+        /// What may be taken.
+        room: u64,
+        /// What is left to the host.
+        floor: u64,
+    },
+    /// The file system would have fewer inodes left than are to be left to the host.
+    Inodes,
+}
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("as many files are shared as the limits allow, or the quota is used up")
+        match self {
+            Full::Shares(most) => write!(
+                f,
+                "{most} paths are shared already (--shares): stop sharing some with `elver rm`, or allow more"
+            ),
+            Full::Downloads(most) => write!(f, "{most} downloads are under way already (--downloads)"),
+            Full::Quota { needed, quota } => write!(
+                f,
+                "{needed} bytes more do not fit the node's quota of {quota} bytes (--quota)"
+            ),
+            Full::Floor { needed, room, floor } => write!(
+                f,
+                "{needed} bytes more do not fit the node's disk: {floor} bytes are left to the host (--keep-free), \
+                 and {room} are free beyond them"
+            ),
+            Full::Inodes => f.write_str(
+                "the node's disk has too few inodes left for another file: some are left to the host (--keep-free)",
+            ),
+        }
     }
 }
 
@@ -104,6 +148,8 @@ pub struct StoreStats {
     pub cached_bytes: u64,
     /// Bytes kept free for pieces and cached files that are arriving.
     pub reserved_bytes: u64,
+    /// Bytes kept free for the windows of streams, beside the quota.
+    pub window_bytes: u64,
     /// Bytes of pieces that were admitted and have not begun to arrive.
     pub promised_bytes: u64,
     /// Bytes that the file system has free, and how many of them are left to others.
@@ -138,6 +184,7 @@ pub struct Store {
     age_at_start: u64,
     pieces: Pieces,
     incoming: Incoming,
+    windows: Windows,
     files: Files,
     ops: VecDeque<DiskOp>,
     changes: VecDeque<PieceChange>,
@@ -164,6 +211,7 @@ impl Store {
             age_at_start: recovered.ages.seconds,
             pieces: Pieces::new(costs),
             incoming: Incoming::default(),
+            windows: Windows::default(),
             files: Files::new(seed),
             ops: VecDeque::new(),
             changes: VecDeque::new(),
@@ -246,6 +294,7 @@ impl Store {
             content_bytes: self.pieces.content_bytes(),
             cached_bytes: self.cached(),
             reserved_bytes: self.reserved(),
+            window_bytes: self.windows.bytes(),
             promised_bytes: self.incoming.promised_bytes(),
             free_bytes: self.room.free_bytes(),
             keep_free_bytes: self.room.floor(),
@@ -363,7 +412,7 @@ impl Store {
         }
         // Other promises count, for all may be kept at once. What is in the cache does not: it goes first, once bytes come.
         let promises = self.incoming.len() - self.incoming.arriving_count();
-        if !self.fits(cost + self.incoming.promised_bytes(), 1 + promises) {
+        if self.fits(cost + self.incoming.promised_bytes(), 1 + promises).is_err() {
             return Admission::Refuse(Refusal::NoSpace);
         }
         let Offer { key, content, length, input_offset, replicas, mode, .. } = *offer;
@@ -380,7 +429,7 @@ impl Store {
     /// `false` when there is no room any more: the caller refuses it and says that it is [discarded](Store::discarded).
     pub fn arrives(&mut self, incoming: u64) -> bool {
         let Some(cost) = self.incoming.cost_of_promise(incoming) else { return true };
-        let room = self.make_room(cost);
+        let room = self.make_room(cost).is_ok();
         if room {
             self.incoming.arrive(incoming);
         }
@@ -421,16 +470,14 @@ impl Store {
         found
     }
 
-    /// The most claims that there may be.
-    pub fn claims_max(&self) -> usize {
-        self.shares_max
-    }
-
     /// Why one more claim at `place` would be refused, before its file is read. What is claimed already is not.
     pub fn check_room(&self, place: &Place) -> Result<(), Full> {
         let evictable = self.files.oldest_cached().is_some();
         let full = self.files.claim_count() >= self.shares_max && !evictable;
-        if full && self.files.claimed_at(place).is_none() { Err(Full) } else { Ok(()) }
+        match full && self.files.claimed_at(place).is_none() {
+            true => Err(Full::Shares(self.shares_max)),
+            false => Ok(()),
+        }
     }
 
     /// Adds a claim, or replaces what is known of it; what it says of copies holds for all claims on its address. The claim on
@@ -444,10 +491,10 @@ impl Store {
             (cached && known) || self.files.partial(&share.hash).is_some_and(|(_, place)| is_cached(place));
         let table_full = !known && self.files.claim_count() >= self.shares_max;
         if table_full && !self.evict_one() {
-            return Err(Full);
+            return Err(Full::Shares(self.shares_max));
         }
-        if cached && !counted && !self.make_room(self.costs.cached(share.length, 1)) {
-            return Err(Full);
+        if cached && !counted {
+            self.make_room(self.costs.cached(share.length, 1))?;
         }
         if cached {
             self.files.end_partial(&share.hash);
@@ -554,10 +601,10 @@ impl Store {
     pub fn begin_partial(&mut self, hash: Key, manifest: Arc<Manifest>, place: Place) -> Result<(), Full> {
         self.files.end_partial(&hash);
         if self.files.partial_count() >= self.partials_max {
-            return Err(Full);
+            return Err(Full::Downloads(self.partials_max));
         }
-        if is_cached(&place) && !self.make_room(self.costs.cached(manifest.length(), 1)) {
-            return Err(Full);
+        if is_cached(&place) {
+            self.make_room(self.costs.cached(manifest.length(), 1))?;
         }
         self.files.begin_partial(hash, manifest, place);
         Ok(())
@@ -581,6 +628,24 @@ impl Store {
     /// The manifest of a download under way.
     pub fn partial(&self, hash: &Key) -> Option<&Arc<Manifest>> {
         self.files.partial(hash).map(|(manifest, _)| manifest)
+    }
+
+    /// A stream begins: room is kept for its window, of `bytes`, or of as many as there are, but no fewer than `least`, in
+    /// files of `file_bytes`. How many bytes the window has. The cache makes room; the quota has no part in it.
+    pub fn open_window(&mut self, window: u64, bytes: u64, least: u64, file_bytes: u64) -> Result<u64, Full> {
+        let taken = self.reserved() + self.windows.bytes();
+        let room = self.room.bytes_left().saturating_add(self.cached()).saturating_sub(taken);
+        let granted = bytes.min(room.max(least));
+        let files = granted.div_ceil(file_bytes.max(1));
+        self.fits_disk(granted, files as usize)?;
+        self.make_room_on_disk(granted);
+        self.windows.open(window, granted, files);
+        Ok(granted)
+    }
+
+    /// A stream has ended: its window needs no room any more.
+    pub fn close_window(&mut self, window: u64) {
+        self.windows.close(window);
     }
 
     /// When [`handle_timeout`](Store::handle_timeout) is due.
@@ -651,34 +716,46 @@ impl Store {
     }
 
     /// Whether `bytes` more in so many files fit when nothing is left in the cache. What does not is counted.
-    fn fits(&mut self, bytes: u64, files: usize) -> bool {
-        let reserved = self.reserved();
-        if (self.pieces.bytes() + reserved).saturating_add(bytes) > self.room.quota {
+    fn fits(&mut self, bytes: u64, files: usize) -> Result<(), Full> {
+        let quota = self.room.quota;
+        if (self.pieces.bytes() + self.reserved()).saturating_add(bytes) > quota {
             self.refused_quota += 1;
-            return false;
+            return Err(Full::Quota { needed: bytes, quota });
         }
-        let (cached, evictable) = (self.cached(), self.files.cached_count() as u64);
-        let left = self.room.bytes_left().saturating_add(cached);
-        let files = (files + self.incoming.arriving_count()) as u64;
-        if reserved.saturating_add(bytes) > left || files > self.room.files_left().saturating_add(evictable) {
+        self.fits_disk(bytes, files)
+    }
+
+    /// The same of the file system alone, whatever the quota says.
+    fn fits_disk(&mut self, bytes: u64, files: usize) -> Result<(), Full> {
+        let taken = self.reserved() + self.windows.bytes();
+        let left = self.room.bytes_left().saturating_add(self.cached());
+        if taken.saturating_add(bytes) > left {
             self.refused_free += 1;
-            return false;
+            let (room, floor) = (left.saturating_sub(taken), self.room.floor());
+            return Err(Full::Floor { needed: bytes, room, floor });
         }
-        true
+        let files = (files + self.incoming.arriving_count()) as u64 + self.windows.files();
+        if files > self.room.files_left().saturating_add(self.files.cached_count() as u64) {
+            self.refused_free += 1;
+            return Err(Full::Inodes);
+        }
+        Ok(())
     }
 
     /// Evicts cached shares until `bytes` more fit, in one file. When they cannot, nothing is evicted.
-    fn make_room(&mut self, bytes: u64) -> bool {
-        if !self.fits(bytes, 1) {
-            return false;
-        }
+    fn make_room(&mut self, bytes: u64) -> Result<(), Full> {
+        self.fits(bytes, 1)?;
+        while self.used() + bytes > self.room.quota && self.evict_one() {}
+        self.make_room_on_disk(bytes);
+        Ok(())
+    }
+
+    fn make_room_on_disk(&mut self, bytes: u64) {
         let short = |store: &Store| {
-            store.used() + bytes > store.room.quota
-                || store.reserved() + bytes > store.room.bytes_left()
-                || store.room.files_left() == 0
+            let taken = store.reserved() + store.windows.bytes();
+            taken + bytes > store.room.bytes_left() || store.room.files_left() == 0
         };
         while short(self) && self.evict_one() {}
-        true
     }
 
     fn evict_one(&mut self) -> bool {

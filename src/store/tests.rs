@@ -166,7 +166,7 @@ fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece()
     assert_eq!(ops(&mut store), [removal(&one)]);
     assert!(store.stats().over);
     assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
-    assert_eq!(add_cached(&mut store, &one), Err(Full));
+    assert!(matches!(add_cached(&mut store, &one), Err(Full::Quota { .. })));
     let longer = Admission::Raise { replicas: 3, expires: 100 };
     assert_eq!(store.admit(NOW, &offer(2, 400)), longer, "what is here is here");
     // Others have it: it may go, and then there is room again.
@@ -234,7 +234,7 @@ fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
     ops(&mut store);
     store.set_space(space(10 << 20, 499));
     assert_eq!(ops(&mut store), [removal(&file)]);
-    assert_eq!(add_cached(&mut store, &file), Err(Full));
+    assert!(matches!(add_cached(&mut store, &file), Err(Full::Floor { .. })));
     assert_eq!(store.admit(NOW, &offer(9, 0)), full);
     // The same goes for inodes: 50 are left to others.
     store.set_space(space(1 << 29, 52));
@@ -242,6 +242,53 @@ fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
     assert_eq!(store.admit(NOW, &offer(6, 0)), full);
     assert!(store.arrives(one) && store.arrives(two));
     assert_eq!(store.stats().refused_quota, 0);
+}
+
+#[test]
+fn windows_of_streams_count_against_the_floor_and_not_against_the_quota() {
+    const MIB: u64 = 1 << 20;
+    let space = |free| Space {
+        block_bytes: 4096,
+        total_bytes: 1 << 30,
+        free_bytes: free,
+        total_files: 1000,
+        free_files: 100,
+    };
+    // 50 inodes are free beyond those of the host, and no quota at all.
+    let recovered = Recovered { space: space(80 * MIB), ..Recovered::default() };
+    let mut store = Store::new(&Limits { keep_free_bytes: Some(64 * MIB), ..limits(0) }, &recovered, 1, NOW);
+    assert_eq!(store.open_window(1, 8 * MIB, MIB, MIB), Ok(8 * MIB));
+    // The next gets what there is, if that is enough for it.
+    assert_eq!(store.open_window(2, 12 * MIB, MIB, MIB), Ok(8 * MIB));
+    let refused = Full::Floor { needed: MIB, room: 0, floor: 64 * MIB };
+    assert_eq!(store.open_window(3, 8 * MIB, MIB, MIB), Err(refused));
+    assert!(refused.to_string().contains("--keep-free"), "{refused}");
+    assert_eq!((store.stats().window_bytes, store.stats().refused_free), (16 * MIB, 1));
+    store.close_window(1);
+    assert_eq!(store.open_window(3, 8 * MIB, MIB, MIB), Ok(8 * MIB));
+    // So do inodes.
+    store.set_space(space(1 << 30));
+    store.close_window(2);
+    store.close_window(3);
+    assert_eq!(store.open_window(4, 8 * MIB, MIB, MIB / 8), Err(Full::Inodes));
+    assert_eq!(store.open_window(4, 4 * MIB, MIB, MIB / 8), Ok(4 * MIB));
+}
+
+#[test]
+fn a_window_leaves_no_room_for_what_arrives_and_the_cache_makes_room_for_it() {
+    const MIB: u64 = 1 << 20;
+    let space = |free| Space { total_bytes: 1 << 30, free_bytes: free, ..Space::default() };
+    let recovered = Recovered { space: space(74 * MIB), ..Recovered::default() };
+    let mut store =
+        Store::new(&Limits { keep_free_bytes: Some(64 * MIB), ..limits(1 << 30) }, &recovered, 1, NOW);
+    let file = manifest(1, 2 * MIB);
+    add_cached(&mut store, &file).unwrap();
+    store.set_space(space(72 * MIB));
+    assert_eq!(store.open_window(1, 9 * MIB, MIB, MIB), Ok(9 * MIB));
+    assert_eq!(ops(&mut store), [removal(&file)]);
+    let chunk = |byte| Offer { length: 256 << 10, ..offer(byte, 0) };
+    let chunks = (1..=8).take_while(|byte| matches!(store.admit(NOW, &chunk(*byte)), Admission::Send { .. }));
+    assert_eq!(chunks.count(), 3, "a fourth would not fit the mebibyte that is left");
 }
 
 #[test]
@@ -320,7 +367,8 @@ fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() 
     // More than the cache can give: nothing is evicted for nothing.
     assert_eq!(store.admit(NOW, &offer(3, 1800)), Admission::Refuse(Refusal::NoSpace));
     assert_eq!((ops(&mut store).len(), store.stats().shares), (0, 2));
-    assert_eq!(add_cached(&mut store, &manifest(9, 2500)), Err(Full));
+    let refused = Full::Quota { needed: 2500, quota: 3000 + PIECE_OVERHEAD_BYTES };
+    assert_eq!(add_cached(&mut store, &manifest(9, 2500)), Err(refused));
     assert_eq!((store.stats().pieces, store.stats().evicted), (2, 1));
 }
 
@@ -336,7 +384,8 @@ fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_plac
     let stats = store.stats();
     assert_eq!((stats.cached_bytes, stats.reserved_bytes), (700, 0));
     let large = manifest(3, 1001);
-    assert_eq!(store.begin_partial(large.hash(), large.clone(), Place::Cache(large.hash())), Err(Full));
+    let refused = store.begin_partial(large.hash(), large.clone(), Place::Cache(large.hash()));
+    assert_eq!(refused, Err(Full::Quota { needed: 1001, quota: 1000 }));
     assert_eq!(store.stats().shares, 1);
 }
 
@@ -406,8 +455,8 @@ fn the_table_of_claims_is_bounded_and_a_cached_file_that_gets_a_name_leaves_the_
     add(&mut store, &files[2], path("/2")).unwrap();
     assert_eq!(ops(&mut store), [removal(&files[1])]);
     assert_eq!(store.poll_change(), Some(PieceChange::Evicted(files[1].hash())));
-    assert_eq!(store.check_room(&path("/1")), Err(Full));
-    assert_eq!(add(&mut store, &files[1], path("/1")), Err(Full));
+    assert_eq!(store.check_room(&path("/1")), Err(Full::Shares(2)));
+    assert_eq!(add(&mut store, &files[1], path("/1")), Err(Full::Shares(2)));
     assert_eq!(add(&mut store, &files[2], path("/2")), Ok(None), "what is claimed already fits");
     assert_eq!((store.stats().cached_bytes, store.stats().claims), (0, 2));
 }

@@ -356,9 +356,9 @@ impl Download {
     }
 
     fn layout_known(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) {
-        let length = manifest.length();
-        if machines.store.begin_partial(self.hash, Arc::clone(&manifest), self.place.clone()).is_err() {
-            let why = format!("{length} bytes do not fit the node's quota: give a path with -o");
+        if let Err(full) = machines.store.begin_partial(self.hash, Arc::clone(&manifest), self.place.clone())
+        {
+            let why = format!("{full}; or give a path with -o");
             return self.give_up(now, FailureReason::NoSpace, &why, machines);
         }
         self.chunks = Some(Chunks::new(Arc::clone(&manifest)));
@@ -471,9 +471,9 @@ impl Download {
             return self.give_up(now, FailureReason::Failed, &why, machines);
         }
         let manifest = Arc::clone(chunks.manifest());
-        if machines.store.begin_partial(self.hash, manifest, self.place.clone()).is_err() {
-            let why = "the node's quota was used up meanwhile: give a path with -o";
-            return self.give_up(now, FailureReason::NoSpace, why, machines);
+        if let Err(full) = machines.store.begin_partial(self.hash, manifest, self.place.clone()) {
+            let why = format!("{full}; or give a path with -o");
+            return self.give_up(now, FailureReason::NoSpace, &why, machines);
         }
         match missing > 0 && self.content.is_some() {
             true => self.write_content(machines),

@@ -3,7 +3,8 @@
 //! The root is found as for a download. Then the chunks of the part that is read pass through a [`window`]: each comes from
 //! another file or a piece of this node's, or from the network, is verified, handed to the client's connection, and removed
 //! when it has left. The window moves only when bytes leave, so a client that does not read stops it, and costs nothing else.
-//! Nothing that is read is kept, announced, or offered to others, and it needs no room in the quota.
+//! Nothing that is read is kept, announced, or offered to others, and it needs no room in the quota. The window lies on the disk
+//! for a moment, so it counts against what is left to the host.
 //!
 //! A [`Read`] is one command; [`Reads`] are all of them, and those that wait for their turn.
 
@@ -254,7 +255,7 @@ impl Read {
         machines.transfer.abort(now, self.id);
         let filed = self.window.as_ref().map(Window::filed);
         self.remove(filed.unwrap_or_default(), machines);
-        self.phase = Phase::Over;
+        self.end(machines);
     }
 
     /// What arrived could not be written.
@@ -278,11 +279,23 @@ impl Read {
     /// The layout is known. False when there is nothing to fetch.
     fn open_window(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) -> bool {
         let length = manifest.length();
-        let Some(window) = Window::new(manifest, self.id.0, self.part, self.window_bytes) else {
+        let file_bytes = manifest.chunk_bytes();
+        let Some(mut window) = Window::new(manifest, self.id.0, self.part, self.window_bytes) else {
             let why = format!("there are no such bytes: the file has only {length}");
             self.give_up(now, FailureReason::Usage, &why, machines);
             return false;
         };
+        let (most, least) = (window.bytes_max(), window.bytes_min());
+        let room = (most > 0).then(|| machines.store.open_window(self.id.0, most, least, file_bytes));
+        match room {
+            None => {}
+            Some(Ok(bytes)) => window.shrink(bytes),
+            Some(Err(full)) => {
+                let why = format!("what is streamed passes through the node's disk: {full}");
+                self.give_up(now, FailureReason::NoSpace, &why, machines);
+                return false;
+            }
+        }
         let is_over = window.is_over();
         self.phase = Phase::Chunks;
         self.next_local = window.chunks().start;
@@ -405,7 +418,7 @@ impl Read {
         match &self.phase {
             Phase::Ending(failure) if window.is_starved() => {
                 let Failure { reason, message } = failure.clone();
-                self.phase = Phase::Over;
+                self.end(machines);
                 machines.fail(self.command, reason, message);
             }
             Phase::Chunks if window.is_over() => self.finish(machines),
@@ -446,7 +459,7 @@ impl Read {
             bytes: window.sent(),
             sources: self.sources,
         };
-        self.phase = Phase::Over;
+        self.end(machines);
         machines.done(self.command, reply);
     }
 
@@ -466,11 +479,17 @@ impl Read {
         machines.transfer.abort(now, self.id);
         self.remove(unhanded, machines);
         if starved {
-            self.phase = Phase::Over;
+            self.end(machines);
             machines.fail(self.command, reason, message);
         } else {
             self.phase = Phase::Ending(Failure { reason, message });
         }
+    }
+
+    /// Nothing of it will be on disk any more.
+    fn end(&mut self, machines: &mut Machines) {
+        self.phase = Phase::Over;
+        machines.store.close_window(self.id.0);
     }
 
     // Helpers.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::io::{DiskErrorKind, DiskId, Extent};
+use crate::io::{DiskErrorKind, DiskId, Extent, Space};
 use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
 use crate::node::command::{Content, Response};
@@ -263,4 +263,62 @@ fn what_is_here_is_verified_and_what_has_changed_comes_from_the_network() {
     assert_eq!(bench.got(), [(1, Got::Content(CHUNK, length)), (1, Got::Content(2 * CHUNK, length))]);
     bench.sent(1, CHUNK);
     assert_eq!(copies(&bench.out().1), [4], "chunk 3 is the network's");
+}
+
+/// A disk of 1 GiB that has so many bytes free beyond those that are left to the host.
+fn room(bytes: u64) -> Space {
+    Space { total_bytes: 1 << 30, free_bytes: (64 << 20) + bytes, ..Space::default() }
+}
+
+#[test]
+fn a_window_is_counted_until_its_read_ends_in_whatever_way() {
+    for end in ["done", "cancelled", "failed"] {
+        let (mut bench, manifest) = (Bench::new(8), manifest(4));
+        bench.machines.store.set_space(room(1 << 30));
+        bench.read(1, manifest.hash(), None);
+        bench.root(&manifest);
+        assert_eq!(bench.machines.store.stats().window_bytes, 3 * CHUNK, "{end}");
+        match end {
+            "done" => (0..4).for_each(|index| {
+                bench.chunk(index);
+                bench.sent(1, CHUNK);
+            }),
+            "cancelled" => bench.reads.cancel(bench.now, CommandId(1), &mut bench.machines),
+            _ => {
+                // What was handed out lies there until it has left.
+                bench.chunk(0);
+                bench.wait(Duration::from_secs(300));
+                assert_eq!(bench.machines.store.stats().window_bytes, 3 * CHUNK);
+                bench.sent(1, CHUNK);
+                bench.wait(Duration::from_secs(900));
+            }
+        }
+        assert_eq!((bench.reads.len(), bench.machines.store.stats().window_bytes), (0, 0), "{end}");
+    }
+}
+
+#[test]
+fn a_disk_with_little_left_gets_a_smaller_window_and_one_with_too_little_none() {
+    let part = Some(Part::Between { start: 0, end: Some(1) });
+    for (free, part, expected) in [
+        (3 * CHUNK, None, Some(3 * CHUNK)),
+        (3 * CHUNK - 1, None, None),
+        (CHUNK, part, Some(CHUNK)),
+        (CHUNK - 1, part, None),
+    ] {
+        let (mut bench, manifest) = (Bench::new(8), manifest(9));
+        bench.machines.store.set_space(room(free));
+        bench.read(1, manifest.hash(), part);
+        bench.root(&manifest);
+        match expected {
+            Some(bytes) => assert_eq!(bench.machines.store.stats().window_bytes, bytes, "{free}"),
+            None => assert_eq!(bench.got(), [(1, Got::Failed(FailureReason::NoSpace))], "{free}"),
+        }
+    }
+    // Nothing at all needs no room.
+    let (mut bench, manifest) = (Bench::new(8), manifest(9));
+    bench.machines.store.set_space(room(0));
+    bench.read(1, manifest.hash(), Some(Part::Between { start: 5, end: Some(5) }));
+    bench.root(&manifest);
+    assert_eq!(bench.got(), [(1, Got::Done(0))]);
 }

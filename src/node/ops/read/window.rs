@@ -76,6 +76,21 @@ impl Window {
         self.sent
     }
 
+    /// What the files of the chunks that are here at a time may take together, at most.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_of_chunks(self.size)
+    }
+
+    /// What they take with as few chunks as will do.
+    pub(super) fn bytes_min(&self) -> u64 {
+        self.bytes_of_chunks(CHUNKS_MIN as u32)
+    }
+
+    fn bytes_of_chunks(&self, count: u32) -> u64 {
+        let count = u64::from(count).min(self.chunks.len() as u64);
+        (count * self.manifest.chunk_bytes()).min(self.manifest.length())
+    }
+
     /// Chunks before this one may enter.
     pub(super) fn edge(&self) -> u32 {
         self.left.saturating_add(self.size).min(self.chunks.end)
@@ -122,6 +137,12 @@ impl Window {
     }
 
     // Changes.
+
+    /// Lets no more be here at a time than fits so many bytes, but what will do at least.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let fits = (bytes / self.manifest.chunk_bytes()).max(CHUNKS_MIN);
+        self.size = self.size.min(u32::try_from(fits).unwrap_or(u32::MAX));
+    }
 
     /// A verified chunk is in its file. False when it has no business here.
     pub(super) fn enter(&mut self, index: u32) -> bool {
@@ -227,5 +248,19 @@ mod tests {
     fn a_window_has_room_for_three_chunks_however_small_it_is_to_be() {
         assert_eq!(window(9 * CHUNK, None, 1).unwrap().edge(), 3);
         assert_eq!(window(9 * CHUNK, None, 5 * CHUNK + 1).unwrap().edge(), 5);
+    }
+
+    #[test]
+    fn a_window_takes_no_more_than_its_part_and_can_be_made_smaller() {
+        let sizes = |window: &Window| (window.bytes_max(), window.bytes_min());
+        let mut long = window(9 * CHUNK, None, 6 * CHUNK).unwrap();
+        assert_eq!(sizes(&long), (6 * CHUNK, 3 * CHUNK));
+        long.shrink(5 * CHUNK - 1);
+        assert_eq!((long.edge(), long.bytes_max()), (4, 4 * CHUNK));
+        long.shrink(1);
+        assert_eq!(long.edge(), 3, "three chunks are the least");
+        assert_eq!(sizes(&window(9 * CHUNK, between(0, 1), 6 * CHUNK).unwrap()), (CHUNK, CHUNK));
+        assert_eq!(sizes(&window(100, None, 6 * CHUNK).unwrap()), (100, 100));
+        assert_eq!(sizes(&window(0, None, 6 * CHUNK).unwrap()), (0, 0));
     }
 }

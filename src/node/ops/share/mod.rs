@@ -91,11 +91,8 @@ pub(in crate::node) fn fetched(
     // It has perhaps taken the place of the file that was shared there, and nobody has synced it.
     let share = Share { hash, length, place, stamp, state, replicas, lifetime, replicated, synced: false };
     let unknown = !machines.store.has_manifest(&hash);
-    if claim(&share, manifest, None, machines).is_err() {
-        let limit = machines.store.claims_max();
-        log::warn!(
-            "{hash} was fetched and is not shared: {limit} paths are shared already (`--shares`), or the quota is used up (`--quota`)"
-        );
+    if let Err(full) = claim(&share, manifest, None, machines) {
+        log::warn!("{hash} was fetched and is not shared: {full}");
         return None;
     }
     Some(DiskOp::SaveShare { share, manifest: unknown.then(|| Arc::clone(manifest)) })

@@ -9,7 +9,7 @@ use crate::node::Waiting;
 use crate::node::command::{CommandId, FailureReason, Progress, Stage};
 use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
-use crate::store::Shared;
+use crate::store::{Full, Shared};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ impl Puts {
             return machines.fail(id, FailureReason::Usage, message);
         }
         let place = Place::File(Arc::from(path));
-        if machines.store.check_room(&place).is_err() {
-            return refuse(id, machines);
+        if let Err(full) = machines.store.check_room(&place) {
+            return refuse(id, full, machines);
         }
         let known = machines.store.claimed_at(&place).and_then(|hash| machines.store.record(&hash, &place));
         let known = known.filter(|share| share.state == ShareState::Present && share.synced);
@@ -158,9 +158,9 @@ impl Puts {
         let (hash, length) = (manifest.hash(), manifest.length());
         let known = machines.store.shared(&hash);
         let Some(put) = self.under_way.get(&id) else { return };
-        if machines.store.check_room(&put.place).is_err() {
+        if let Err(full) = machines.store.check_room(&put.place) {
             self.under_way.remove(&id);
-            return refuse(id, machines);
+            return refuse(id, full, machines);
         }
         let (replicas, lifetime) = self.goal(put, known.as_ref());
         let shared =
@@ -205,17 +205,13 @@ impl Puts {
             PutStep::Looking(_) | PutStep::Hashing => return,
         };
         let claimed = claim(&share, &manifest, Some(id), machines);
-        if claimed.is_err() {
+        if let Err(full) = claimed {
             machines.disk(DiskOp::RemoveShare { share, last: true }, Waiting::Nothing);
-            refuse(id, machines);
+            refuse(id, full, machines);
         }
     }
 }
 
-fn refuse(id: CommandId, machines: &mut Machines) {
-    let most = machines.store.claims_max();
-    let message = format!(
-        "{most} paths are shared, and no more are allowed (`--shares`): stop sharing some with `elver rm`"
-    );
-    machines.fail(id, FailureReason::NoSpace, message);
+fn refuse(id: CommandId, full: Full, machines: &mut Machines) {
+    machines.fail(id, FailureReason::NoSpace, full.to_string());
 }
