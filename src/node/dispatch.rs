@@ -4,7 +4,7 @@
 //! follows from it, until no machine has anything left.
 
 use super::command::{Command, CommandId, FailureReason, Reply};
-use super::ops::{download, read, share};
+use super::ops::{download, read};
 use super::{Node, Output, Purpose, Waiting};
 use crate::dht::DhtEvent;
 use crate::io::{DiskError, DiskReply};
@@ -105,6 +105,12 @@ impl Node {
                 }
             }
             Waiting::Put(command) => self.puts.handle_disk(command, result, &mut self.machines),
+            Waiting::Unshare(command) => {
+                if let Err(error) = &result {
+                    self.health.note_error(now, error);
+                }
+                self.removals.handle_disk(command, result, &mut self.machines);
+            }
             Waiting::Examine => self.watch.handle_disk(now, result, &mut self.machines),
             Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, result),
             Waiting::Forget(shared) => self.forget_pieces(now, &shared, result),
@@ -158,7 +164,7 @@ impl Node {
                     Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
                 }
             }
-            Command::Remove { hash } => share::remove(id, &hash, &mut self.machines),
+            Command::Remove { hash } => self.removals.start(id, hash, &mut self.machines),
             Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
             Command::Unset { name } => self.unset(id, &name),
             Command::Values => {

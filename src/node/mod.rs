@@ -76,6 +76,7 @@ use ops::read::{self, Reads};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
 use ops::share::put::Puts;
+use ops::share::removal::Removals;
 use ops::share::watch::Watch;
 use ops::shrink::Shrink;
 use placement::{Line, Placement};
@@ -172,6 +173,7 @@ pub struct Node {
     publishing: BTreeMap<PublishId, CommandId>,
     puts: Puts,
     watch: Watch,
+    removals: Removals,
     placements: BTreeMap<Key, Placement>,
     line: Line,
     /// Commands that wait for copies of files that are not being placed yet.
@@ -204,6 +206,8 @@ enum Waiting {
     /// Nothing; the file is the user's, so that its trouble says nothing of the node's disk.
     UsersFile,
     Put(CommandId),
+    /// A share is being ended.
+    Unshare(CommandId),
     /// A claim is looked at again.
     Examine,
     /// The manifest of a file that is served.
@@ -321,6 +325,7 @@ impl Node {
             publishing: BTreeMap::new(),
             puts: Puts::new(config.replicas, config.lifetime, config.limits.commands_max),
             watch: Watch::new(now),
+            removals: Removals::default(),
             placements: BTreeMap::new(),
             line: Line::default(),
             waiting_puts: BTreeMap::new(),

@@ -42,7 +42,9 @@ impl Node {
             ShareEvent::Served { hash, manifest, waiter, fresh } => {
                 self.served(now, hash, manifest, waiter, fresh);
             }
-            ShareEvent::Withdrawn { shared, why } => self.withdrawn(now, &shared, &why),
+            ShareEvent::Withdrawn { shared, why, manifest } => {
+                self.withdrawn(now, &shared, manifest.as_deref(), &why);
+            }
         }
     }
 
@@ -93,12 +95,13 @@ impl Node {
     }
 
     /// Stops announcing, copying and looking after a file.
-    fn withdrawn(&mut self, now: Instant, shared: &Shared, why: &str) {
+    fn withdrawn(&mut self, now: Instant, shared: &Shared, manifest: Option<&Manifest>, why: &str) {
         if self.machines.store.source(&shared.hash).is_some() {
             return;
         }
-        if let Some(manifest) = Manifest::single(shared.hash, shared.layout.length()) {
-            self.look_after_no_more(now, &manifest);
+        let single = Manifest::single(shared.hash, shared.layout.length());
+        if let Some(manifest) = single.as_ref().or(manifest) {
+            self.look_after_no_more(now, manifest);
         }
         self.machines.dht.unprovide(now, &shared.hash, &mut self.machines.outbox);
         self.stop_placement(&shared.hash, why);

@@ -3,9 +3,11 @@
 //! A share is a claim about a path, kept until the user ends it. Putting a file hashes it, writes the claim down and then tells
 //! others (`put`). What is put again and looks as it did is answered without reading it. A file that looks different is hashed
 //! again in the background: with the same content it goes on being served, with another its claim is *changed*. One that cannot
-//! be opened is *absent*, and looked for again, ever more rarely, and at once when a peer asks for it (`watch`).
+//! be opened is *absent*, and looked for again, ever more rarely, and at once when a peer asks for it (`watch`). A claim ends on disk
+//! before it does in the table (`removal`).
 
 pub(in crate::node) mod put;
+pub(in crate::node) mod removal;
 #[cfg(test)]
 mod tests;
 pub(in crate::node) mod watch;
@@ -13,10 +15,10 @@ pub(in crate::node) mod watch;
 use crate::id::Key;
 use crate::io::{DiskOp, Extent, FileStamp, Place, Share, ShareState};
 use crate::manifest::Manifest;
-use crate::node::command::{CommandId, FailureReason, Reply};
+use crate::node::command::CommandId;
 use crate::node::machines::Machines;
 use crate::node::{Waiting, status};
-use crate::store::{Ended, Full, Shared};
+use crate::store::{Full, Shared};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,31 +42,9 @@ pub(in crate::node) enum ShareEvent {
         shared: Shared,
         /// Why, for a person to read.
         why: String,
+        /// Its manifest, when it is at hand.
+        manifest: Option<Arc<Manifest>>,
     },
-}
-
-/// A command to share a file no longer, from any path.
-pub(in crate::node) fn remove(id: CommandId, hash: &Key, machines: &mut Machines) {
-    let served = machines.store.source(hash).is_some();
-    let Some(shared) = machines.store.shared(hash) else {
-        let message = format!("this node does not share {hash}: `elver ls` shows what it shares");
-        return machines.fail(id, FailureReason::NotFound, message);
-    };
-    let ended: Vec<Ended> = machines
-        .store
-        .records(hash)
-        .iter()
-        .filter_map(|share| machines.store.end_claim(hash, &share.place))
-        .collect();
-    not_any_more(served, shared, "it is not shared any more".to_owned(), machines);
-    for Ended { share, last } in ended {
-        // The claims end together: the last one's answer holds for all.
-        let waiting = match last {
-            true => Waiting::Record(id, Reply::Remove { hash: *hash }),
-            false => Waiting::Nothing,
-        };
-        machines.disk(DiskOp::RemoveShare { share, last }, waiting);
-    }
 }
 
 /// A file was fetched: it is shared from where it is. What the disk is to write down; `None` when there is no room for it,
@@ -132,7 +112,7 @@ fn not_any_more(served: bool, shared: Shared, why: String, machines: &mut Machin
     if shared.replicas > 0 && !shared.layout.is_single() {
         machines.disk(DiskOp::Read(manifest_of(&shared)), Waiting::Forget(shared));
     }
-    machines.share_events.push_back(ShareEvent::Withdrawn { shared, why });
+    machines.share_events.push_back(ShareEvent::Withdrawn { shared, why, manifest: None });
 }
 
 /// A shared file with another aim: what has been copied is enough when that is no higher.

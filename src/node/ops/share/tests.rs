@@ -1,11 +1,12 @@
 use super::put::Puts;
+use super::removal::Removals;
 use super::watch::Watch;
 use super::*;
 use crate::io::{DiskError, DiskErrorKind, DiskId, DiskReply, PassedId, Recovered};
 use crate::limits::Limits;
 use crate::manifest::ManifestBuilder;
 use crate::node::Output;
-use crate::node::command::{Failure, Response};
+use crate::node::command::{Failure, FailureReason, Response};
 use crate::store::Store;
 use crate::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ struct Bench {
     now: Instant,
     machines: Machines,
     puts: Puts,
+    removals: Removals,
     watch: Watch,
 }
 
@@ -50,11 +52,15 @@ impl Bench {
         let puts = Puts::new(0, LIFETIME, limits.commands_max);
         let mut watch = Watch::new(START);
         watch.handle_timeout(START, &mut machines);
-        Bench { now: START, machines, puts, watch }
+        Bench { now: START, machines, puts, removals: Removals::default(), watch }
     }
 
     fn put(&mut self, command: u64, path: &str, replicas: Option<u8>) {
         self.puts.start(CommandId(command), path.into(), replicas, None, &mut self.machines);
+    }
+
+    fn remove(&mut self, command: u64, hash: Key) {
+        self.removals.start(CommandId(command), hash, &mut self.machines);
     }
 
     /// The disk operations that were asked for, in order.
@@ -83,10 +89,7 @@ impl Bench {
         match self.machines.disk_waiting.remove(&id) {
             Some(Waiting::Put(command)) => self.puts.handle_disk(command, result, &mut self.machines),
             Some(Waiting::Examine) => self.watch.handle_disk(self.now, result, &mut self.machines),
-            Some(Waiting::Record(command, reply)) => match result {
-                Ok(_) => self.machines.done(command, reply),
-                Err(error) => self.machines.disk_failed(command, &error),
-            },
+            Some(Waiting::Unshare(command)) => self.removals.handle_disk(command, result, &mut self.machines),
             Some(Waiting::Nothing) => {}
             _ => panic!("nothing of shares waits for it"),
         }
@@ -274,17 +277,15 @@ fn rm_ends_the_claims_of_every_path_and_answers_with_the_last() {
     let mut bench = Bench::new();
     let hash = bench.share("/a", "abc", 1);
     bench.share("/b", "abc", 2);
-    remove(CommandId(9), &hash, &mut bench.machines);
-    let asked = bench.asked();
-    let last: Vec<bool> = asked
-        .iter()
-        .map(|(_, op)| match op {
-            DiskOp::RemoveShare { last, .. } => *last,
+    bench.remove(9, hash);
+    for (expected, events) in [(false, Vec::new()), (true, vec![(false, hash)])] {
+        match bench.answer(Ok(DiskReply::Done)) {
+            DiskOp::RemoveShare { last, .. } => assert_eq!(last, expected),
             other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!((last, bench.events()), (vec![false, true], vec![(false, hash)]));
-    remove(CommandId(10), &hash, &mut bench.machines);
+        }
+        assert_eq!(bench.events(), events);
+    }
+    bench.remove(10, hash);
     assert_eq!(bench.failures()[0].1, FailureReason::NotFound);
 }
 
@@ -351,8 +352,8 @@ fn what_is_found_of_a_claim_that_ended_meanwhile_changes_nothing() {
     let hash = bench.share("/a", "abc", 1);
     bench.look_fails("/a", DiskErrorKind::Changed);
     let (look, _) = bench.asked().remove(0);
-    remove(CommandId(9), &hash, &mut bench.machines);
-    bench.asked();
+    bench.remove(9, hash);
+    bench.answer(Ok(DiskReply::Done));
     bench.events();
     bench
         .hand_in(look, Ok(DiskReply::Hashed { manifest: content("abc"), stamp: stamp(2), kept_open: false }));

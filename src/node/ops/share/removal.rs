@@ -1,0 +1,263 @@
+//! Ending shares: from the command to a claim that is neither on the disk nor in the node's table any more.
+//!
+//! The disk comes first. A claim whose end cannot be written down (on a disk that can only be read, say) would be back after
+//! the next start, so the node goes on sharing the file and says so. A file that is shared from several paths ends path by path.
+
+use super::{ShareEvent, manifest_of};
+use crate::id::Key;
+use crate::io::{DiskError, DiskOp, DiskReply, Place};
+use crate::manifest::Manifest;
+use crate::node::command::{CommandId, FailureReason, Reply};
+use crate::node::machines::Machines;
+use crate::node::{Waiting, status};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What is being ended.
+struct Removal {
+    hash: Key,
+    /// The place whose claim the disk is about to end, and those that follow.
+    places: VecDeque<Place>,
+    /// What was stored on other nodes for it, so that it is looked after no more.
+    manifest: Option<Arc<Manifest>>,
+    step: Step,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The manifest is read.
+    Manifest,
+    /// The first place's claim is ended.
+    Claim,
+}
+
+/// All commands that end shares.
+#[derive(Default)]
+pub(in crate::node) struct Removals {
+    under_way: BTreeMap<CommandId, Removal>,
+}
+
+impl Removals {
+    /// A command to share a file no longer, from any path.
+    pub(in crate::node) fn start(&mut self, id: CommandId, hash: Key, machines: &mut Machines) {
+        let Some(shared) = machines.store.shared(&hash) else {
+            let message = format!("this node does not share {hash}: `elver ls` shows what it shares");
+            return machines.fail(id, FailureReason::NotFound, message);
+        };
+        let places = machines.store.records(&hash).into_iter().map(|share| share.place).collect();
+        let mut removal = Removal { hash, places, manifest: None, step: Step::Claim };
+        if shared.replicas > 0 && !shared.layout.is_single() {
+            // Its file goes with the last claim.
+            removal.step = Step::Manifest;
+            machines.disk(DiskOp::Read(manifest_of(&shared)), Waiting::Unshare(id));
+            self.under_way.insert(id, removal);
+        } else {
+            self.under_way.insert(id, removal);
+            self.end_next(id, machines);
+        }
+    }
+
+    /// The disk has done what a removal waits for.
+    pub(in crate::node) fn handle_disk(
+        &mut self,
+        id: CommandId,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        let Some(removal) = self.under_way.get_mut(&id) else { return };
+        match (removal.step, result) {
+            (Step::Manifest, result) => {
+                if let Ok(DiskReply::Bytes(bytes)) = result {
+                    removal.manifest = Manifest::decode(&bytes, &removal.hash).ok().map(Arc::new);
+                }
+                removal.step = Step::Claim;
+            }
+            (Step::Claim, Ok(_)) => removal.claim_ended(machines),
+            (Step::Claim, Err(error)) => return self.fail(id, &error, machines),
+        }
+        self.end_next(id, machines);
+    }
+
+    /// Has the disk end the next claim, when there is one.
+    fn end_next(&mut self, id: CommandId, machines: &mut Machines) {
+        let Some(removal) = self.under_way.get_mut(&id) else { return };
+        while let Some(place) = removal.places.front() {
+            let last = machines.store.claims(&removal.hash).len() == 1;
+            match machines.store.record(&removal.hash, place) {
+                Some(share) => {
+                    return machines.disk(DiskOp::RemoveShare { share, last }, Waiting::Unshare(id));
+                }
+                // It ended meanwhile in another way.
+                None => drop(removal.places.pop_front()),
+            }
+        }
+        let hash = removal.hash;
+        self.under_way.remove(&id);
+        machines.done(id, Reply::Remove { hash });
+    }
+
+    fn fail(&mut self, id: CommandId, error: &DiskError, machines: &mut Machines) {
+        let Some(removal) = self.under_way.remove(&id) else { return };
+        let place = removal.places.front().map(|place| machines.path_of(place)).unwrap_or_default();
+        let message = format!("{error}; {} is still shared from {}", removal.hash, place.display());
+        machines.fail(id, status::failure_of(error), message);
+    }
+}
+
+impl Removal {
+    /// The disk knows the claim no more: neither does the node.
+    fn claim_ended(&mut self, machines: &mut Machines) {
+        let Some(place) = self.places.pop_front() else { return debug_assert!(false, "a claim was ended") };
+        let (served, shared) =
+            (machines.store.source(&self.hash).is_some(), machines.store.shared(&self.hash));
+        machines.store.end_claim(&self.hash, &place);
+        let over = served && machines.store.source(&self.hash).is_none();
+        if let Some(shared) = shared.filter(|_| over) {
+            let (why, manifest) = ("it is not shared any more".to_owned(), self.manifest.take());
+            machines.share_events.push_back(ShareEvent::Withdrawn { shared, why, manifest });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{DiskErrorKind, FileStamp, Share, ShareState};
+    use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
+    use crate::node::Output;
+    use crate::node::command::Response;
+    use crate::time::Instant;
+
+    const RM: CommandId = CommandId(1);
+
+    fn manifest(chunks: usize) -> Arc<Manifest> {
+        let bytes = vec![7; chunks * CHUNK_BYTES_MIN as usize];
+        let mut builder = ManifestBuilder::new(bytes.len() as u64).unwrap();
+        builder.update(&bytes);
+        Arc::new(builder.finish().unwrap())
+    }
+
+    struct Bench {
+        machines: Machines,
+        removals: Removals,
+        manifest: Arc<Manifest>,
+    }
+
+    impl Bench {
+        /// A node that shares a file from these paths.
+        fn new(chunks: usize, paths: &[&str]) -> Bench {
+            let (mut machines, manifest) = (Machines::alone(Instant::from_secs(1)), manifest(chunks));
+            for path in paths {
+                let share = Share {
+                    hash: manifest.hash(),
+                    length: manifest.length(),
+                    place: Place::File(Arc::from(std::path::Path::new(path))),
+                    stamp: FileStamp::default(),
+                    state: ShareState::Present,
+                    replicas: 3,
+                    lifetime: 60,
+                    replicated: true,
+                    synced: true,
+                };
+                machines.store.claim(&share, Some(&manifest)).unwrap();
+            }
+            Bench { machines, removals: Removals::default(), manifest }
+        }
+
+        fn start(&mut self) {
+            self.removals.start(RM, self.manifest.hash(), &mut self.machines);
+        }
+
+        /// Answers the disk operation under way, and tells what it was.
+        fn answer(&mut self, result: Result<DiskReply, DiskError>) -> DiskOp {
+            let Some(Output::Disk { id, op }) = self.machines.outputs.pop_front() else {
+                panic!("nothing is asked of the disk")
+            };
+            assert!(matches!(self.machines.disk_waiting.remove(&id), Some(Waiting::Unshare(RM))));
+            self.removals.handle_disk(RM, result, &mut self.machines);
+            op
+        }
+
+        /// How the command ended.
+        fn ended(&mut self) -> Result<(), String> {
+            match self.machines.outputs.pop_front() {
+                Some(Output::Respond { response: Response::Done(Reply::Remove { .. }), .. }) => Ok(()),
+                Some(Output::Respond { response: Response::Failed(failure), .. }) => Err(failure.message),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn is_shared(&self) -> bool {
+            self.machines.store.source(&self.manifest.hash()).is_some()
+        }
+    }
+
+    fn read_only() -> Result<DiskReply, DiskError> {
+        let message = "cannot write /dir/shares.log: Read-only file system".to_owned();
+        Err(DiskError { kind: DiskErrorKind::Denied, message })
+    }
+
+    #[test]
+    fn a_share_ends_once_the_disk_has_it_and_not_before() {
+        let mut bench = Bench::new(1, &["/a"]);
+        bench.start();
+        assert!(bench.is_shared());
+        let op = bench.answer(Ok(DiskReply::Done));
+        assert!(matches!(op, DiskOp::RemoveShare { last: true, .. }), "{op:?}");
+        assert_eq!((bench.ended(), bench.is_shared()), (Ok(()), false));
+        assert!(matches!(bench.machines.share_events.pop_front(), Some(ShareEvent::Withdrawn { .. })));
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_leaves_the_share_as_it_is_and_the_user_is_told() {
+        let mut bench = Bench::new(1, &["/a"]);
+        bench.start();
+        bench.answer(read_only());
+        let said = bench.ended().unwrap_err();
+        assert!(
+            said.contains("Read-only file system; ") && said.ends_with("is still shared from /a"),
+            "{said}"
+        );
+        assert!(bench.is_shared() && bench.machines.share_events.is_empty());
+        // Another time it may go.
+        bench.start();
+        bench.answer(Ok(DiskReply::Done));
+        assert_eq!((bench.ended(), bench.is_shared()), (Ok(()), false));
+    }
+
+    #[test]
+    fn of_several_paths_each_ends_by_itself_and_the_manifest_goes_with_the_last() {
+        let mut bench = Bench::new(2, &["/a", "/b"]);
+        bench.start();
+        let encoded = bench.manifest.encode();
+        assert!(matches!(bench.answer(Ok(DiskReply::Bytes(encoded))), DiskOp::Read(_)));
+        let first = bench.answer(Ok(DiskReply::Done));
+        assert!(matches!(first, DiskOp::RemoveShare { last: false, .. }), "{first:?}");
+        assert!(bench.machines.share_events.is_empty(), "it is served from the other path");
+        bench.answer(read_only());
+        assert!(bench.ended().unwrap_err().ends_with("is still shared from /b"));
+        assert!(bench.is_shared());
+        bench.start();
+        let encoded = bench.manifest.encode();
+        bench.answer(Ok(DiskReply::Bytes(encoded)));
+        let last = bench.answer(Ok(DiskReply::Done));
+        assert!(matches!(last, DiskOp::RemoveShare { last: true, .. }), "{last:?}");
+        assert_eq!((bench.ended(), bench.is_shared()), (Ok(()), false));
+        match bench.machines.share_events.pop_front() {
+            Some(ShareEvent::Withdrawn { manifest, .. }) => assert_eq!(manifest, Some(bench.manifest)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_claim_that_ends_meanwhile_in_another_way_is_passed_over() {
+        let mut bench = Bench::new(1, &["/a", "/b"]);
+        bench.start();
+        let hash = bench.manifest.hash();
+        bench.machines.store.end_claim(&hash, &Place::File(Arc::from(std::path::Path::new("/b"))));
+        bench.answer(Ok(DiskReply::Done));
+        assert_eq!(bench.ended(), Ok(()));
+        bench.start();
+        assert!(bench.ended().unwrap_err().contains("does not share"));
+    }
+}
