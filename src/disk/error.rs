@@ -147,7 +147,17 @@ pub(super) fn is_refused_for_all(errno: Errno) -> bool {
 /// An error with what was tried: `cannot read /some/file: No such file or directory (os error 2)`.
 pub(super) fn failed(tried: &str, path: &Path, error: impl Into<io::Error>) -> DiskError {
     let error = error.into();
-    DiskError { kind: kind_of(&error), message: format!("cannot {tried} {}: {error}", path.display()) }
+    let advice = match Errno::from_io_error(&error) {
+        Some(Errno::MFILE) => {
+            "; the node has as many descriptors open as it may: raise its limit (`ulimit -n`, LimitNOFILE=)"
+        }
+        Some(Errno::NFILE) => "; this machine has as many files open as it may (sysctl fs.file-max)",
+        _ => "",
+    };
+    DiskError {
+        kind: kind_of(&error),
+        message: format!("cannot {tried} {}: {error}{advice}", path.display()),
+    }
 }
 
 /// An error that the system did not make.
@@ -188,6 +198,12 @@ mod tests {
             assert!(error.message.starts_with("cannot write /some/file: "), "{error}");
         }
         assert_eq!(kind_of(&io::ErrorKind::UnexpectedEof.into()), DiskErrorKind::Failed);
+    }
+
+    #[test]
+    fn a_shortage_of_descriptors_is_called_so() {
+        let error = failed("write", Path::new("/some/file"), Errno::MFILE);
+        assert!(error.message.contains("descriptors") && error.message.contains("ulimit -n"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::disk::{Disk, OpenError, OpenExtent, Outflow, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
-use crate::io::{DiskError, Extent, Place, Space};
+use crate::io::{DiskError, DiskErrorKind, Extent, Place, Space};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
@@ -406,6 +406,8 @@ impl Driver {
                     self.contents[at].1 = Reading::Open(open);
                     read.map(|read| (read, over))
                 }
+                // Descriptors have run out: it says nothing of the file.
+                Err(error) if error.kind == DiskErrorKind::Busy => return Ok(0),
                 Err(error) => Err(error),
             },
         };
@@ -540,7 +542,7 @@ impl Driver {
         let registry = self.poll.registry();
         self.control.accept(now, registry, client_token);
         let limits = self.node.limits();
-        self.control.serve(limits, &self.disk, &mut self.outflow, registry, &mut self.requests);
+        self.control.serve(now, limits, &self.disk, &mut self.outflow, registry, &mut self.requests);
         for request in core::mem::take(&mut self.requests) {
             match request {
                 Request::Command(id, command, descriptor) => {

@@ -3,7 +3,7 @@
 use super::outbox::Outbox;
 use super::throttle::Bucket;
 use crate::disk::OpenSink;
-use crate::io::{DialId, StreamId};
+use crate::io::{DialId, Sink, StreamId};
 use crate::limits::Rates;
 use crate::time::Instant;
 use crate::wire::frame::{FRAME_BYTES_MAX, Frame};
@@ -25,6 +25,8 @@ pub(super) struct Stream {
     pub(super) coming: Coming,
     /// The target of raw bytes.
     pub(super) sink: Option<OpenSink>,
+    /// The sink that waits for a descriptor. Nothing is read meanwhile.
+    pub(super) unopened: Option<Unopened>,
     /// The rate limits of its content, in and out.
     pub(super) incoming: Bucket,
     pub(super) outgoing: Bucket,
@@ -59,6 +61,13 @@ impl Coming {
     }
 }
 
+/// A sink that waits for a descriptor.
+pub(super) struct Unopened {
+    pub(super) sink: Sink,
+    /// When it fails.
+    pub(super) until: Instant,
+}
+
 /// The state of a stream's connection.
 pub(super) enum State {
     /// connect(2) is under way; the dial fails at `until`.
@@ -79,6 +88,7 @@ impl Stream {
             inbox: BytesMut::new(),
             coming: Coming::Frames,
             sink: None,
+            unopened: None,
             incoming: Bucket::new(now, rates.peer_download),
             outgoing: Bucket::new(now, rates.peer_upload),
             reads_at: None,

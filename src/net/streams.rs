@@ -2,7 +2,7 @@
 
 use super::acceptor::{Accepted, is_shortage};
 use super::outbox::{Moved, SendError};
-use super::stream::{Coming, State, Stream};
+use super::stream::{Coming, State, Stream, Unopened};
 use super::throttle::{Bucket, Pair};
 use super::{Driver, stream_token};
 use crate::disk::{Intake, OpenSink, Way};
@@ -28,7 +28,9 @@ const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 /// Bytes moved on all streams together in one turn. The streams that are left are served first in the next turn.
 const BYTES_PER_TURN: u64 = 4 << 20;
 /// The pause before content or a dial is tried again when descriptors have run out.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// The longest wait of content for a descriptor: after that it fails.
+pub(super) const SHORTAGE_MAX: Duration = Duration::from_secs(10);
 /// The low bits of a stream's number that hold its index in the slab.
 const INDEX_BITS: u32 = 12;
 
@@ -329,14 +331,39 @@ impl Driver {
     }
 
     pub(super) fn open_sink(&mut self, now: Instant, id: StreamId, sink: &Sink) {
+        self.try_sink(now, id, Unopened { sink: sink.clone(), until: now + SHORTAGE_MAX });
+        if self.streams.get(id).is_some_and(|stream| stream.unopened.is_some()) {
+            log::info!("content that comes waits for a descriptor");
+        }
+    }
+
+    /// Opens a sink. Where descriptors have run out it is tried again a little later: the shortage says nothing of the file, nor
+    /// of the peer whose bytes are on their way.
+    fn try_sink(&mut self, now: Instant, id: StreamId, unopened: Unopened) {
         let Some(stream) = self.streams.get(id) else { return };
-        match self.disk.open_sink(sink) {
+        match self.disk.open_sink(&unopened.sink) {
             Ok(open) => {
                 stream.sink = Some(open);
                 // An empty piece is complete already.
                 self.finish_sink(now, id);
             }
+            Err(error) if error.kind == DiskErrorKind::Busy && now < unopened.until => {
+                stream.reads_at = Some(now + SHORTAGE_PAUSE);
+                stream.unopened = Some(unopened);
+            }
             Err(error) => self.node.handle_sunk(now, id, Err(error)),
+        }
+    }
+
+    /// Tries again to open the sink that a stream waits for. What came with its announcement goes into it.
+    fn retry_sink(&mut self, now: Instant, id: StreamId) {
+        let waiting = self.streams.get(id).and_then(|stream| stream.unopened.take());
+        let Some(unopened) = waiting else { return };
+        self.try_sink(now, id, unopened);
+        self.carry_out(now);
+        if let Some(stream) = self.streams.get(id).filter(|stream| stream.unopened.is_none()) {
+            let held = core::mem::take(&mut stream.inbox);
+            self.feed(now, id, &held);
         }
     }
 
@@ -362,6 +389,7 @@ impl Driver {
             if matches!(stream.state, State::Connecting { .. }) && !self.finish_dial(now, id) {
                 continue;
             }
+            self.retry_sink(now, id);
             let served = match self.write_stream(now, id) {
                 Served::Gone => Served::Gone,
                 written => match (written, self.read_stream(now, id)) {
@@ -468,7 +496,7 @@ impl Driver {
         let mut budget = READ_BYTES_PER_TURN;
         loop {
             let Some(stream) = self.streams.get(id) else { return Served::Dry };
-            if !stream.readable {
+            if !stream.readable || stream.unopened.is_some() {
                 return Served::Dry;
             }
             if budget == 0 {
@@ -537,7 +565,7 @@ impl Driver {
             self.carry_out(now);
             rest = &rest[taken..];
             let Some(stream) = self.streams.get(id) else { return };
-            if taken == 0 {
+            if taken == 0 || stream.unopened.is_some() {
                 stream.inbox.extend_from_slice(rest);
                 return;
             }

@@ -2,7 +2,7 @@
 
 use crate::network::{self, MIB, Node, Swarm, content, file};
 use crate::support::{Ended, Scratch, finish, hold_address, program, wait_for};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -23,12 +23,24 @@ struct Odd {
 impl Odd {
     /// Starts a node by `prefix` and waits until it answers.
     fn start(prefix: &[&str], dir: &Path, log: &Path, addr: SocketAddr, bootstrap: &[SocketAddr]) -> Odd {
+        Odd::start_with(prefix, dir, log, addr, bootstrap, &[])
+    }
+
+    fn start_with(
+        prefix: &[&str],
+        dir: &Path,
+        log: &Path,
+        addr: SocketAddr,
+        bootstrap: &[SocketAddr],
+        options: &[&str],
+    ) -> Odd {
         let prefix: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
         let mut command = prefixed(&prefix);
         command.arg("--dir").arg(dir).args(["node", "-v", "--listen", &addr.to_string()]);
         for other in bootstrap {
             command.args(["--bootstrap", &other.to_string()]);
         }
+        command.args(options);
         let file = fs::File::options().create(true).append(true).open(log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
         let (dir, log) = (dir.to_owned(), log.to_owned());
@@ -87,15 +99,19 @@ fn prefixed(prefix: &[String]) -> Command {
 struct Namespace(Child);
 
 impl Namespace {
-    /// Mounts a file system in memory at `at`; `None` where that is not allowed.
-    fn with_memory(at: &Path, options: &str) -> Option<Namespace> {
-        let allowed = Command::new("unshare").args(["-rm", "true"]).output();
-        if !allowed.is_ok_and(|output| output.status.success()) {
-            return None;
-        }
-        let script = "mount -t tmpfs -o \"$0\" none \"$1\" && echo mounted && exec sleep 600";
+    /// Mounts a file system in memory at `at`.
+    ///
+    /// # Panics
+    /// Where this user may make no namespaces: a test that needs one has shown nothing then.
+    fn with_memory(at: &Path, options: &str) -> Namespace {
+        Namespace::with("mount -t tmpfs -o \"$0\" none \"$1\"", options, at)
+    }
+
+    /// Has a shell mount something: `options` is its `$0`, and `at` its `$1`.
+    fn with(mount: &str, options: &str, at: &Path) -> Namespace {
+        let script = format!("{mount} && echo mounted && exec sleep 600");
         let mut child = Command::new("unshare")
-            .args(["-rm", "sh", "-c", script, options])
+            .args(["-rm", "sh", "-c", &script, options])
             .arg(at)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -104,7 +120,17 @@ impl Namespace {
         let mut said = [0; 7];
         let mounted = child.stdout.take().unwrap().read_exact(&mut said);
         let namespace = Namespace(child);
-        mounted.is_ok().then_some(namespace)
+        mounted.expect(
+            "a mount namespace: user namespaces have to be allowed (sysctl user.max_user_namespaces)",
+        );
+        namespace
+    }
+
+    /// Runs a command in it on a path.
+    fn run(&self, words: &[&str], path: &Path) {
+        let prefix = self.prefix();
+        let (first, rest) = prefix.split_first().unwrap();
+        finish(Command::new(first).args(rest).args(words).arg(path)).expect(0);
     }
 
     /// The words by which a program is started in it.
@@ -180,7 +206,7 @@ fn a_node_starts_serves_and_forgets_on_a_disk_without_a_free_byte_or_inode() {
     let scratch = Scratch::new();
     let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
     fs::create_dir(&home).unwrap();
-    let Some(namespace) = Namespace::with_memory(&home, "size=16m,nr_inodes=600") else { return };
+    let namespace = Namespace::with_memory(&home, "size=16m,nr_inodes=600");
     let prefix = namespace.prefix();
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
     let dir = home.join("node");
@@ -307,6 +333,123 @@ fn a_node_that_ran_out_of_descriptors_accepts_again() {
     assert!(fs::read(&target).unwrap() == content(5, 2 * MIB));
     let listed = node.elver(&["ls"]).expect(0).text();
     assert!(listed.contains(&hash), "the shortage says nothing of the file: {listed}");
+}
+
+/// Streams a file through a node that can open nothing for a while, once `ready` says so, until its log says this.
+fn stream_through_a_shortage(rate: &str, length: usize, ready: impl Fn(&Path) -> bool, said: &str) {
+    let scratch = Scratch::new();
+    let publisher = Node::start(scratch.path().join("publisher"), &[], &["--upload-rate", rate]);
+    let source = file(&scratch, "source", 7, length);
+    let hash = publisher.put(&source, &["--replicas", "0"]);
+    let (dir, log) = (scratch.path().join("node"), scratch.path().join("log"));
+    let (addr, listener, socket) = hold_address();
+    drop((listener, socket));
+    let node = Odd::start(&[], &dir, &log, addr, &[publisher.addr]);
+    let mut command = program();
+    command.arg("--dir").arg(&dir).args(["get", &hash, "-o", "-"]);
+    let mut client = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stream = client.stdout.take().unwrap();
+    let mut bytes = vec![0; MIB];
+    stream.read_exact(&mut bytes).unwrap();
+    network::wait_for("the moment", || ready(&dir));
+    let pid = Pid::from_child(&node.child);
+    let none = Rlimit { current: Some(3), ..getrlimit(Resource::Nofile) };
+    let before = prlimit(Some(pid), Resource::Nofile, none).unwrap();
+    let rest = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    network::wait_for(said, || node.log().contains(said));
+    prlimit(Some(pid), Resource::Nofile, before).unwrap();
+    bytes.extend(rest.join().unwrap());
+    assert_eq!(client.wait().unwrap().code(), Some(0), "{}", node.log());
+    assert!(bytes == content(7, length));
+}
+
+#[test]
+fn content_that_comes_waits_for_descriptors_and_goes_on() {
+    stream_through_a_shortage("4MiB", 6 * MIB, |_| true, "content that comes waits for a descriptor");
+}
+
+#[test]
+fn content_for_a_client_waits_for_descriptors_and_goes_on() {
+    // A client that does not read has a full window before it.
+    let full = |dir: &Path| fs::read_dir(dir.join("incoming")).is_ok_and(|files| files.count() >= 28);
+    stream_through_a_shortage("0", 24 * MIB, full, "content for a client waits for a descriptor");
+}
+
+#[test]
+fn a_share_that_cannot_be_ended_on_a_disk_that_is_read_only_is_still_shared_and_ends_later() {
+    let scratch = Scratch::new();
+    let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
+    fs::create_dir(&home).unwrap();
+    let namespace = Namespace::with_memory(&home, "size=16m");
+    let prefix = namespace.prefix();
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let dir = home.join("node");
+    let (addr, listener, socket) = hold_address();
+    drop((listener, socket));
+    let mut node = Odd::start(&prefix, &dir, &log, addr, &[]);
+    let source = file(&scratch, "source", 8, 700_000);
+    let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
+    let hash = put.text().split_whitespace().next().unwrap().to_owned();
+    let is_shared = |node: &Odd| node.elver(&["ls"]).expect(0).text().contains(&hash);
+    // One that has the log open for writing keeps its disk from being made read-only.
+    node.kill();
+    let mut node = Odd::start(&prefix, &dir, &log, addr, &[]);
+    namespace.run(&["mount", "-o", "remount,ro"], &home);
+    let refused = node.elver(&["rm", &hash]).expect(1);
+    assert!(refused.stderr.contains("Read-only file system"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("is still shared from"), "{}", refused.stderr);
+    assert!(is_shared(&node));
+    let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
+    let (code, said) = reader.get(&hash, &scratch.path().join("target"), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    namespace.run(&["mount", "-o", "remount,rw"], &home);
+    node.elver(&["rm", &hash]).expect(0);
+    node.kill();
+    let node = Odd::start(&prefix, &dir, &log, addr, &[]);
+    assert!(!is_shared(&node));
+}
+
+#[test]
+fn what_is_to_be_left_to_the_host_is_left_by_pieces_downloads_and_streams() {
+    let scratch = Scratch::new();
+    let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
+    fs::create_dir(&home).unwrap();
+    let namespace = Namespace::with_memory(&home, "size=40m");
+    let publisher = Node::start(scratch.path().join("publisher"), &[], &[]);
+    let large = file(&scratch, "large", 9, 12 * MIB);
+    let hash = publisher.put(&large, &["--replicas", "0"]);
+    let prefix = namespace.prefix();
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let (addr, listener, socket) = hold_address();
+    drop((listener, socket));
+    let options = ["--keep-free", "30MiB", "--quota", "1GiB"];
+    let node = Odd::start_with(&prefix, &home.join("node"), &log, addr, &[publisher.addr], &options);
+    // Some 10 MiB may be taken. A window has room for a while.
+    let free = || {
+        let status = node.elver(&["status", "--json"]).expect(0).objects().remove(0);
+        status["free_bytes"].as_u64().unwrap()
+    };
+    assert!(free() < 40 << 20, "the file system is one of its own");
+    assert!(node.elver(&["get", &hash, "-o", "-"]).expect(0).stdout == content(9, 12 * MIB));
+    // Pieces of others take what there is and no more.
+    let pieces = file(&scratch, "pieces", 10, 24 * MIB);
+    let put = publisher.elver(&["put", pieces.to_str().unwrap(), "--replicas", "2"]);
+    assert!(matches!(put.code, Some(5 | 7)), "{:?} {}", put.code, put.stderr);
+    network::wait_for("the floor to be reached", || {
+        let status = node.elver(&["status", "--json"]).expect(0).objects().remove(0);
+        status["counters"]["refused_keep_free"].as_u64().unwrap() > 0
+    });
+    assert!(free() >= 30 << 20, "{} bytes are left", free());
+    // Where there is no room for a window, the refusal names the setting.
+    let streamed = node.elver(&["get", &hash, "-o", "-"]).expect(7);
+    assert!(streamed.stderr.contains("--keep-free"), "{}", streamed.stderr);
+    // A file with a path is the user's own business.
+    let target = scratch.path().join("target");
+    node.elver(&["get", &hash, "-o", target.to_str().unwrap()]).expect(0);
 }
 
 /// splice, sendfile, copy_file_range, fallocate, renameat2, statx, fadvise64, inotify_init1, preadv2.

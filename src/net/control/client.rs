@@ -5,8 +5,9 @@
 //! `"descriptor": true` comes with a descriptor (SCM_RIGHTS), which goes to the command.
 
 use crate::disk::{Disk, Outflow};
-use crate::io::Extent;
+use crate::io::{DiskError, DiskErrorKind, Extent};
 use crate::net::outbox::{Moved, Outbox, SendError};
+use crate::net::streams::SHORTAGE_MAX;
 use crate::node::command::{Command, CommandId, Content, Failure, FailureReason, Response};
 use crate::time::{Duration, Instant};
 use mio::net::UnixStream;
@@ -56,6 +57,8 @@ pub(super) struct Client {
     contents: VecDeque<(CommandId, u64)>,
     /// The content that has left and has not been reported.
     sent: Vec<(CommandId, u64)>,
+    /// Since when there has been no descriptor for the content that is next.
+    short_since: Option<Instant>,
     /// The latest progress of any command, until it is due.
     progress: Option<(CommandId, Response)>,
     progress_at: Instant,
@@ -111,6 +114,8 @@ pub(super) enum Served {
     Asked(Asked),
     /// The client's next command waits for a shared resource.
     Waits(Lack),
+    /// The content that is next waits for a descriptor.
+    Short,
     /// The client hung up, has finished, or broke the protocol.
     Gone,
 }
@@ -129,6 +134,7 @@ impl Client {
             running: BTreeMap::new(),
             contents: VecDeque::new(),
             sent: Vec::new(),
+            short_since: None,
             progress: None,
             progress_at: Instant::default(),
             ended: false,
@@ -173,11 +179,11 @@ impl Client {
     }
 
     /// Writes the outbox, reads the socket, and takes the next command if it may run now.
-    pub(super) fn serve(&mut self, disk: &Disk, outflow: &mut Outflow, room: Room) -> Served {
+    pub(super) fn serve(&mut self, now: Instant, disk: &Disk, outflow: &mut Outflow, room: Room) -> Served {
         if self.hung_up {
             return Served::Gone;
         }
-        match self.write(disk, outflow) {
+        match self.write(now, disk, outflow) {
             Served::Dry => {}
             other => return other,
         }
@@ -190,7 +196,7 @@ impl Client {
             Served::Dry if starved => Served::Waits(Lack::Descriptors),
             Served::Dry if self.ended && self.running.is_empty() && self.outbox.is_empty() => Served::Gone,
             // The error for an invalid line has to leave first.
-            Served::Dry if self.ended && self.running.is_empty() => match self.write(disk, outflow) {
+            Served::Dry if self.ended && self.running.is_empty() => match self.write(now, disk, outflow) {
                 Served::Dry if self.outbox.is_empty() => Served::Gone,
                 other => other,
             },
@@ -236,6 +242,11 @@ impl Client {
         if over {
             self.contents.pop_front();
         }
+    }
+
+    /// Whether content waits for a descriptor.
+    pub(super) fn is_short(&self) -> bool {
+        self.short_since.is_some()
     }
 
     /// When delayed progress is due.
@@ -327,12 +338,23 @@ impl Client {
         Served::Asked(Asked { command, number, descriptor })
     }
 
+    /// Whether content that could not be opened is tried again: descriptors may be free in a moment.
+    fn may_wait(&mut self, now: Instant, error: &DiskError) -> bool {
+        if error.kind != DiskErrorKind::Busy {
+            return false;
+        }
+        if self.short_since.is_none() {
+            log::warn!("content for a client waits for a descriptor: {error}");
+        }
+        now < *self.short_since.get_or_insert(now) + SHORTAGE_MAX
+    }
+
     fn put(&mut self, number: Option<u64>, response: &Response) {
         self.outbox.push_bytes(&line_of(number, response));
     }
 
     /// Writes the outbox until the socket is full or this turn's budget is used up.
-    fn write(&mut self, disk: &Disk, outflow: &mut Outflow) -> Served {
+    fn write(&mut self, now: Instant, disk: &Disk, outflow: &mut Outflow) -> Served {
         let mut budget = WRITE_BYTES_PER_TURN;
         while !self.outbox.is_empty() {
             if budget == 0 {
@@ -341,12 +363,15 @@ impl Client {
             match self.outbox.send(&mut self.socket, disk, outflow, budget) {
                 Ok(moved) => {
                     if let Moved::Content(bytes) = moved {
+                        self.short_since = None;
                         self.count_sent(bytes as u64);
                     }
                     budget = budget.saturating_sub(moved.bytes().max(1));
                 }
                 Err(SendError::Socket(error)) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(SendError::Socket(_)) => return Served::Gone,
+                // Its line has been sent, so the content has to follow: it waits for a descriptor.
+                Err(SendError::File(error)) if self.may_wait(now, &error) => return Served::Short,
                 Err(SendError::File(error)) => {
                     log::warn!("sending a file to a control client: {error}");
                     return Served::Gone;
@@ -441,16 +466,16 @@ mod tests {
         let disk = dir.disk();
         far.write_all(b"{\"command\":\"id\"}\n{\"command\":\"pe").unwrap();
         assert!(matches!(
-            client.serve(&disk, &mut Outflow::default(), ROOM),
+            client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM),
             Served::Asked(Asked { command: Command::Id, .. })
         ));
         begin(&mut client);
         far.write_all(b"ers\"}\n").unwrap();
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Dry));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Dry));
         client.respond(Instant::ZERO, CommandId(5), left());
         assert!(client.has_backlog() && client.running_count() == 0);
         assert!(matches!(
-            client.serve(&disk, &mut Outflow::default(), ROOM),
+            client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM),
             Served::Asked(Asked { command: Command::Peers, .. })
         ));
         assert!(said(&mut far).starts_with("{\"event\":\"done\""));
@@ -463,19 +488,19 @@ mod tests {
         far.write_all(b"{\"command\":\"id\"}\n").unwrap();
         far.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(matches!(
-            client.serve(&disk, &mut Outflow::default(), ROOM),
+            client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM),
             Served::Asked(Asked { command: Command::Id, .. })
         ));
         begin(&mut client);
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Dry));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Dry));
         client.respond(Instant::ZERO, CommandId(5), left());
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Gone));
         assert!(said(&mut far).ends_with("}\n"));
         let (mut client, far) = pair();
         begin(&mut client);
         drop(far);
         client.hang_up();
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Gone));
         assert!(client.awaits(CommandId(5)));
     }
 
@@ -484,12 +509,12 @@ mod tests {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
         far.write_all(b"{\"command\":\"explode\"}\n").unwrap();
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Gone));
         assert!(said(&mut far).contains("not a command"));
         let (mut client, mut far) = pair();
         let mut sent = 0;
         loop {
-            if matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone) {
+            if matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Gone) {
                 break;
             }
             assert!(sent < 4 * LINE_BYTES_MAX, "the client takes a line without an end");
@@ -505,11 +530,11 @@ mod tests {
         let now = Instant::from_secs(9);
         (1..=3).for_each(|done| client.respond(now, CommandId(5), progress(done)));
         assert_eq!(client.next_deadline(), Some(now + PROGRESS_INTERVAL));
-        client.serve(&disk, &mut Outflow::default(), ROOM);
+        client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM);
         assert!(said(&mut far).contains("\"done\":1"));
         client.tell(now + PROGRESS_INTERVAL);
         assert_eq!(client.next_deadline(), None);
-        client.serve(&disk, &mut Outflow::default(), ROOM);
+        client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM);
         let text = said(&mut far);
         assert!(text.contains("\"done\":3") && !text.contains("\"done\":2"), "{text}");
     }
@@ -534,7 +559,7 @@ mod tests {
                 &disk,
             );
         }
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Dry));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Dry));
         let sent = [(5, 4), (6, 5), (5, 1)].map(|(command, bytes)| (CommandId(command), bytes));
         assert_eq!((client.take_sent(), client.take_sent()), (sent.to_vec(), vec![]));
         let line = |id, offset, length| {
@@ -553,7 +578,7 @@ mod tests {
         let place = crate::io::Place::File(dir.path("none").into());
         let extent = Extent { place, offset: 0, length: 1, stamp: None };
         client.send_content(CommandId(5), Content { offset: 0, length: 1, file_length: 1 }, extent, &disk);
-        assert!(matches!(client.serve(&disk, &mut Outflow::default(), ROOM), Served::Gone));
+        assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Gone));
         assert!(client.awaits(CommandId(5)));
     }
 
@@ -571,7 +596,9 @@ mod tests {
     fn commands_with_numbers_run_concurrently_up_to_the_limits() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
-        let serve = |client: &mut Client, room: Room| client.serve(&disk, &mut Outflow::default(), room);
+        let serve = |client: &mut Client, room: Room| {
+            client.serve(Instant::ZERO, &disk, &mut Outflow::default(), room)
+        };
         for number in 1..=5 {
             writeln!(far, "{{\"command\":\"id\",\"id\":{number}}}").unwrap();
         }
@@ -605,7 +632,7 @@ mod tests {
     fn a_command_without_a_number_has_the_connection_for_itself() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
-        let serve = |client: &mut Client| client.serve(&disk, &mut Outflow::default(), ROOM);
+        let serve = |client: &mut Client| client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM);
         far.write_all(
             b"{\"command\":\"id\",\"id\":7}\n{\"command\":\"id\"}\n{\"command\":\"id\",\"id\":8}\n",
         )
@@ -641,7 +668,9 @@ mod tests {
     fn a_descriptor_goes_to_the_command_whose_line_it_came_with() {
         let (dir, (mut client, mut far)) = (TestDir::new(), pair());
         let disk = dir.disk();
-        let serve = |client: &mut Client, room: Room| client.serve(&disk, &mut Outflow::default(), room);
+        let serve = |client: &mut Client, room: Room| {
+            client.serve(Instant::ZERO, &disk, &mut Outflow::default(), room)
+        };
         far.write_all(b"{\"command\":\"id\",\"id\":1}\n").unwrap();
         pass(&far, "{\"command\":\"id\",\"id\":2,\"descriptor\":true}\n", 1);
         far.write_all(b"{\"command\":\"id\",\"id\":3,\"descriptor\":true}\n").unwrap();
@@ -664,7 +693,7 @@ mod tests {
     fn surplus_descriptors_are_closed_and_descriptors_without_lines_end_the_connection() {
         let (dir, (mut client, far)) = (TestDir::new(), pair());
         let disk = dir.disk();
-        let serve = |client: &mut Client| client.serve(&disk, &mut Outflow::default(), ROOM);
+        let serve = |client: &mut Client| client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM);
         pass(&far, "{\"command\":\"id\",\"id\":1,\"descriptor\":true}\n", 9);
         let Served::Asked(asked) = serve(&mut client) else { panic!("the line is sound") };
         // The node cannot tell which of them belongs to the line.

@@ -12,6 +12,7 @@ mod place;
 
 use super::StartError;
 use super::acceptor::{Accepted, Acceptor};
+use super::streams::SHORTAGE_PAUSE;
 use crate::disk::{Disk, Outflow};
 use crate::io::Extent;
 use crate::limits::Limits;
@@ -44,6 +45,8 @@ pub(super) struct Control {
     ready: VecDeque<usize>,
     /// Clients whose next command waits for room, in order.
     waiting: VecDeque<(usize, Lack)>,
+    /// When clients are served again that wait for a descriptor.
+    short_until: Option<Instant>,
 }
 
 /// A request of a client to the node.
@@ -68,7 +71,7 @@ impl Control {
         let place = Place::bind(dir).map_err(failed)?;
         let (clients, acceptor) = (Slab::new(), Acceptor::new());
         let (ready, waiting) = (VecDeque::new(), VecDeque::new());
-        Ok(Control { place, clients, acceptor, clients_max, counter: 0, ready, waiting })
+        Ok(Control { place, clients, acceptor, clients_max, counter: 0, ready, waiting, short_until: None })
     }
 
     /// Registers the listener with the poll.
@@ -141,6 +144,7 @@ impl Control {
     /// Serves each ready client, and takes up to [`COMMANDS_PER_TURN`] commands from each.
     pub(super) fn serve(
         &mut self,
+        now: Instant,
         limits: &Limits,
         disk: &Disk,
         outflow: &mut Outflow,
@@ -155,7 +159,7 @@ impl Control {
             for _ in 0..COMMANDS_PER_TURN {
                 let room = self.room(limits, disk, requests);
                 let Some(client) = self.clients.get_mut(index) else { break };
-                let served = client.serve(disk, outflow, room);
+                let served = client.serve(now, disk, outflow, room);
                 let sent = client.take_sent().into_iter();
                 requests.extend(sent.map(|(command, bytes)| Request::Sent(command, bytes)));
                 match served {
@@ -172,6 +176,10 @@ impl Control {
                         requests.push(Request::Command(id, asked.command, asked.descriptor));
                         // The client may have hung up already, and no further event would report it.
                         self.enqueue(index);
+                    }
+                    Served::Short => {
+                        self.short_until = Some(now + SHORTAGE_PAUSE);
+                        break;
                     }
                     Served::Waits(lack) => {
                         if !core::mem::replace(&mut client.waits, true) {
@@ -225,11 +233,17 @@ impl Control {
     /// When delayed progress is due, or clients may be accepted again.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let telling = self.clients.iter().filter_map(|(_, client)| client.next_deadline()).min();
+        let telling = earliest(telling, self.short_until);
         earliest(telling, self.acceptor.next_deadline().filter(|_| self.has_room()))
     }
 
-    /// Queues the progress that is due.
+    /// Queues the progress that is due, and serves those clients again that waited for a descriptor.
     pub(super) fn tell(&mut self, now: Instant) {
+        if self.short_until.take_if(|until| *until <= now).is_some() {
+            let short = self.clients.iter().filter(|(_, client)| client.is_short());
+            let short: Vec<usize> = short.map(|(index, _)| index).collect();
+            short.into_iter().for_each(|index| self.enqueue(index));
+        }
         let due = self.clients.iter_mut().filter(|(_, client)| client.next_deadline().is_some());
         let told = due.map(|(index, client)| {
             client.tell(now);
@@ -319,7 +333,14 @@ mod tests {
                     control.enqueue(index);
                 }
             });
-            control.serve(&limits, disk, &mut Outflow::default(), poll.registry(), &mut requests);
+            control.serve(
+                Instant::ZERO,
+                &limits,
+                disk,
+                &mut Outflow::default(),
+                poll.registry(),
+                &mut requests,
+            );
         }
         requests
     }
