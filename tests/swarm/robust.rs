@@ -70,6 +70,12 @@ impl Odd {
         wait_for(health, || (self.disk() == health).then_some(()));
     }
 
+    /// Has it end in order.
+    fn terminate(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+    }
+
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -127,10 +133,10 @@ impl Namespace {
     }
 
     /// Runs a command in it on a path.
-    fn run(&self, words: &[&str], path: &Path) {
+    fn run(&self, words: &[&str], path: &Path) -> Ended {
         let prefix = self.prefix();
         let (first, rest) = prefix.split_first().unwrap();
-        finish(Command::new(first).args(rest).args(words).arg(path)).expect(0);
+        finish(Command::new(first).args(rest).args(words).arg(path))
     }
 
     /// The words by which a program is started in it.
@@ -395,10 +401,12 @@ fn a_share_that_cannot_be_ended_on_a_disk_that_is_read_only_is_still_shared_and_
     let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
     let hash = put.text().split_whitespace().next().unwrap().to_owned();
     let is_shared = |node: &Odd| node.elver(&["ls"]).expect(0).text().contains(&hash);
-    // One that has the log open for writing keeps its disk from being made read-only.
-    node.kill();
+    // One that has a log open for writing keeps its disk from being made read-only.
+    node.terminate();
     let mut node = Odd::start(&prefix, &dir, &log, addr, &[]);
-    namespace.run(&["mount", "-o", "remount,ro"], &home);
+    network::wait_for("a disk that is read-only", || {
+        namespace.run(&["mount", "-o", "remount,ro"], &home).code == Some(0)
+    });
     let refused = node.elver(&["rm", &hash]).expect(1);
     assert!(refused.stderr.contains("Read-only file system"), "{}", refused.stderr);
     assert!(refused.stderr.contains("is still shared from"), "{}", refused.stderr);
@@ -406,7 +414,7 @@ fn a_share_that_cannot_be_ended_on_a_disk_that_is_read_only_is_still_shared_and_
     let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
     let (code, said) = reader.get(&hash, &scratch.path().join("target"), &[]);
     assert_eq!(code, Some(0), "{said}");
-    namespace.run(&["mount", "-o", "remount,rw"], &home);
+    namespace.run(&["mount", "-o", "remount,rw"], &home).expect(0);
     node.elver(&["rm", &hash]).expect(0);
     node.kill();
     let node = Odd::start(&prefix, &dir, &log, addr, &[]);
