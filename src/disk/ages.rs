@@ -230,7 +230,7 @@ fn is_full(error: &io::Error) -> bool {
 /// Names this run of the machine; zero where the kernel does not tell.
 fn machine_boot() -> [u8; 16] {
     #[cfg(any(test, feature = "sim"))]
-    if let Some(name) = super::record::machine_boot() {
+    if let Some(name) = super::power_loss::record::machine_boot() {
         return name;
     }
     let text = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -243,7 +243,7 @@ fn machine_boot() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::record::{self, Fault, Kind};
+    use crate::disk::power_loss::record::{self, Fault, Kind};
     use std::path::PathBuf;
     use tempfile::TempDir;
 

@@ -18,7 +18,7 @@ pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
     let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
     // No program can set it, so where files are to look the same in every run it is left out.
     #[cfg(any(test, feature = "sim"))]
-    let changed = if super::record::is_active() { 0 } else { changed };
+    let changed = if super::power_loss::record::is_active() { 0 } else { changed };
     FileStamp { length: metadata.len(), modified, changed, mode: Mode::of(metadata.mode()) }
 }
 

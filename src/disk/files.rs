@@ -4,7 +4,7 @@
 
 use super::error::is_call_refused;
 #[cfg(any(test, feature = "sim"))]
-use super::record::{self, Kind, Operation};
+use super::power_loss::record::{self, Kind, Operation};
 use rustix::fd::AsFd;
 use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;

@@ -7,7 +7,7 @@
 use super::error::is_call_refused;
 use super::files::splice_at;
 #[cfg(any(test, feature = "sim"))]
-use super::record::{self, Kind};
+use super::power_loss::record::{self, Kind};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};

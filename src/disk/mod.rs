@@ -30,9 +30,9 @@ mod lock;
 mod outflow;
 mod own;
 mod piece_file;
-mod raises;
 #[cfg(any(test, feature = "sim"))]
-pub mod record;
+pub mod power_loss;
+mod raises;
 mod recovery;
 mod reserve;
 mod settling;

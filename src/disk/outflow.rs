@@ -4,7 +4,7 @@
 use super::error::{failed, is_call_refused, is_refused_for_all};
 use super::extent::OpenExtent;
 #[cfg(any(test, feature = "sim"))]
-use super::record::{self, Kind};
+use super::power_loss::record::{self, Kind};
 use crate::io::DiskError;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
@@ -134,7 +134,7 @@ impl OpenExtent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::record::Fault;
+    use crate::disk::power_loss::record::Fault;
     use std::io::Read;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;

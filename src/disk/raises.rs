@@ -261,7 +261,7 @@ impl Raises {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::record::{self, Fault, Kind, Operation};
+    use crate::disk::power_loss::record::{self, Fault, Kind, Operation};
     use crate::io::Mode;
     use crate::manifest::Content;
     use tempfile::TempDir;

@@ -54,7 +54,7 @@ impl Reserve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::record::{self, Fault, Kind};
+    use crate::disk::power_loss::record::{self, Fault, Kind};
     use tempfile::TempDir;
 
     #[test]

@@ -1,6 +1,6 @@
 //! A simulated machine: a disk, a link, and a node that runs or does not.
 
-use super::conduct::Conduct;
+use super::adversary::Adversary;
 use super::disk::Disk;
 use crate::id::{NodeId, PublicKey};
 use crate::identity::Identity;
@@ -42,7 +42,7 @@ pub struct Host {
     pub(super) armed: Option<Instant>,
     /// Counts its runs, so that what was meant for an earlier one is recognised.
     pub(super) run: u32,
-    pub(super) conduct: Option<Box<dyn Conduct>>,
+    pub(super) adversary: Option<Box<dyn Adversary>>,
     pub(super) backlog: Vec<(SocketAddr, Vec<u8>)>,
     /// What went through its link.
     pub traffic: Traffic,
@@ -67,7 +67,41 @@ pub struct Traffic {
     pub stream_bytes_in: u64,
 }
 
+impl Traffic {
+    pub(super) fn sent_datagram(&mut self, bytes: u64) {
+        self.datagrams_out += 1;
+        self.datagram_bytes_out += bytes;
+    }
+}
+
 impl Host {
+    /// A machine whose node does not run yet.
+    pub(super) fn new(config: NodeConfig, secret: [u8; 32], real: bool, disk: Disk) -> Host {
+        let identity = match real {
+            true => Identity::from_secret(&secret),
+            false => Identity::stand_in(&secret),
+        };
+        Host {
+            node: None,
+            config,
+            secret,
+            real,
+            public: identity.public(),
+            id: identity.id(),
+            disk,
+            life: Life::Down,
+            lag: Duration::ZERO,
+            slept_at: Instant::ZERO,
+            armed: None,
+            run: 0,
+            adversary: None,
+            backlog: Vec::new(),
+            traffic: Traffic::default(),
+            since: Instant::ZERO,
+            down_since: Instant::ZERO,
+        }
+    }
+
     /// The node, while there is one.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
@@ -80,7 +114,7 @@ impl Host {
 
     /// Whether it runs and is what it should be.
     pub fn is_honest(&self) -> bool {
-        self.conduct.is_none()
+        self.adversary.is_none()
     }
 
     /// Whether it runs.

@@ -1,9 +1,9 @@
-//! Hosts that do not play fair. Each is a real node with a [`Conduct`] of its own kind before it.
+//! Adversaries, by kind. Each host of theirs runs a real node with an [`Adversary`] in front of it.
 
-use super::Gist;
+use super::Peeked;
+use super::adversary::{Adversary, Sent};
 use super::blob::{Blob, Slice};
 use super::chance::Chance;
-use super::conduct::{Conduct, Sent};
 use super::world::World;
 use crate::dht::closest;
 use crate::id::{Key, NodeId, PublicKey};
@@ -46,7 +46,7 @@ impl Hostility {
 pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
     let accomplices: Rc<[Contact]> = hosts.iter().map(|host| world.contact(*host)).collect();
     for (&host, &kind) in hosts.iter().zip(kinds.iter().cycle()) {
-        let conduct: Box<dyn Conduct> = match kind {
+        let adversary: Box<dyn Adversary> = match kind {
             Hostility::Liar | Hostility::Forger => Box::new(Liar {
                 network: Network::of("simulation", &world.hosts[host].identity()),
                 identity: world.hosts[host].identity(),
@@ -59,7 +59,7 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             Hostility::Dropper => Box::new(Dropper),
             Hostility::Complainer => Box::new(Complainer::default()),
         };
-        world.set_conduct(host, conduct);
+        world.set_adversary(host, adversary);
     }
 }
 
@@ -90,7 +90,7 @@ impl Liar {
     }
 
     fn rewrite(&mut self, recipient: NodeId, target: Key, bytes: &[u8]) -> Option<Vec<u8>> {
-        let gist = Gist::of(bytes)?;
+        let peeked = Peeked::of(bytes)?;
         let datagram =
             Unverified::parse(bytes, &self.network).ok()?.verify(&self.network, &recipient).ok()?;
         let Message::Found { contacts, record, .. } = datagram.message() else { return None };
@@ -107,9 +107,9 @@ impl Liar {
         let envelope = Envelope {
             recipient: Some(recipient),
             leaf: false,
-            sequence: gist.sequence,
-            transaction: gist.transaction,
-            token: gist.token,
+            sequence: peeked.sequence,
+            transaction: peeked.transaction,
+            token: peeked.token,
         };
         let mut out = [0; DATAGRAM_BYTES_MAX];
         let length = write(&mut out, &self.network, &self.identity, &envelope, &message)?;
@@ -117,7 +117,7 @@ impl Liar {
     }
 }
 
-impl Conduct for Liar {
+impl Adversary for Liar {
     fn incoming(&mut self, _: Instant, _: SocketAddr, bytes: &[u8], _: &mut Vec<Sent>) -> bool {
         let parsed = Unverified::parse(bytes, &self.network);
         let verified = parsed.and_then(|parsed| parsed.verify(&self.network, &self.identity.id()));
@@ -133,8 +133,8 @@ impl Conduct for Liar {
     }
 
     fn outgoing(&mut self, _: Instant, _: SocketAddr, bytes: &mut Vec<u8>) -> bool {
-        let Some(gist) = Gist::of(bytes).filter(|gist| gist.kind == Kind::Found) else { return true };
-        let index = self.asked.iter().position(|(transaction, ..)| *transaction == gist.transaction);
+        let Some(peeked) = Peeked::of(bytes).filter(|peeked| peeked.kind == Kind::Found) else { return true };
+        let index = self.asked.iter().position(|(transaction, ..)| *transaction == peeked.transaction);
         if let Some((_, asker, target)) = index.and_then(|index| self.asked.remove(index)) {
             if let Some(lie) = self.rewrite(asker, target, bytes) {
                 *bytes = lie;
@@ -146,7 +146,7 @@ impl Conduct for Liar {
 
 struct Corrupter;
 
-impl Conduct for Corrupter {
+impl Adversary for Corrupter {
     fn content(&mut self, content: Slice) -> Slice {
         content.damaged()
     }
@@ -158,7 +158,7 @@ pub struct Rotten {
     pub file: Rc<Blob>,
 }
 
-impl Conduct for Rotten {
+impl Adversary for Rotten {
     fn content(&mut self, content: Slice) -> Slice {
         if content.is_of(&self.file) { content.damaged() } else { content }
     }
@@ -173,7 +173,7 @@ struct Complainer {
     asked: BTreeMap<StreamId, Vec<Key>>,
 }
 
-impl Conduct for Complainer {
+impl Adversary for Complainer {
     fn said(&mut self, stream: StreamId, frame: &mut Vec<u8>) {
         // What is no frame is content that one has announced.
         let Ok(Parsed::Frame(said, length)) = Frame::parse(frame) else { return };
@@ -195,9 +195,9 @@ impl Conduct for Complainer {
 
 struct Dropper;
 
-impl Conduct for Dropper {
+impl Adversary for Dropper {
     fn incoming(&mut self, _: Instant, _: SocketAddr, bytes: &[u8], _: &mut Vec<Sent>) -> bool {
-        Gist::of(bytes).is_some_and(|gist| gist.kind == Kind::Ping || gist.kind.is_answer())
+        Peeked::of(bytes).is_some_and(|peeked| peeked.kind == Kind::Ping || peeked.kind.is_answer())
     }
 
     fn keeps_pieces(&self) -> bool {

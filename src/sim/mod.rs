@@ -8,34 +8,36 @@
 //! The same seed gives the same run, event for event: [`World::trace`] is a hash over all of them.
 //!
 //! - The world: [`world`], [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
-//! - What no honest node does: [`conduct`], [`hostile`].
+//! - What no honest node does: [`adversary`], [`hostile`].
 //! - What is checked: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the
 //!   design promises, through [`observe`].
 //! - What is played: [`scenario`], [`tables`], [`picture`].
 //!
 //! `cargo run --release -p elver-tools -- sim --help` runs them.
 
+pub mod adversary;
 pub mod blob;
 pub mod chance;
-pub mod conduct;
 pub mod disk;
+mod event;
+mod fabric;
 pub mod faults;
-mod gist;
 pub mod host;
 pub mod hostile;
 pub mod invariants;
 pub mod ledger;
 pub mod link;
 pub mod observe;
+mod packets;
+mod peek;
 pub mod picture;
 pub mod population;
-pub mod power_loss;
 mod queue;
 pub mod report;
 pub mod scenario;
 pub mod seeds;
 pub mod stage;
-mod stream;
+mod streams;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -44,5 +46,6 @@ pub mod watch;
 pub mod workload;
 pub mod world;
 
-pub use gist::Gist;
-pub use world::{Happening, Plan, World};
+pub use event::WorldEvent;
+pub use peek::Peeked;
+pub use world::{Plan, World};

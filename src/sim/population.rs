@@ -130,8 +130,8 @@ impl Churn {
 
 /// Lets time pass with nothing but churn.
 pub fn run_with(world: &mut World, churn: &mut Churn, until: Instant) {
-    while let Some(happening) = world.next(until) {
-        if let super::Happening::Alarm(alarm) = happening {
+    while let Some(event) = world.next(until) {
+        if let super::WorldEvent::Alarm(alarm) = event {
             churn.take(world, alarm);
         }
     }

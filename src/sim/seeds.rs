@@ -1,4 +1,4 @@
-//! Runs that once showed a defect. They are played by the tests, and by whoever runs `sim --regressions`.
+//! Runs that once showed a defect. The tests play them, and so does `sim --regressions`.
 
 /// A scenario, how many nodes and minutes, and the seed.
 pub type Regression = (&'static str, usize, u64, u64);
@@ -10,4 +10,8 @@ pub const REGRESSIONS: &[Regression] = &[
     ("hostile", 40, 10, 1),
     ("replay", 24, 30, 1),
     ("rolling-reboot", 40, 20, 1),
+    // A start counted on records of shares that a killed run had written and not synced, or did not count on one that a full
+    // disk had refused and that came back.
+    ("power-loss", 2, 2, 2034),
+    ("power-loss", 2, 2, 2136),
 ];

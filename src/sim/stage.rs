@@ -1,5 +1,6 @@
 //! What every scenario stands on: a world with people in it who use it, and the checks that go on all the time.
 
+use super::event::WorldEvent;
 use super::faults::{self, Fault, Mischief};
 use super::invariants;
 use super::ledger::{Ledger, Sample};
@@ -7,7 +8,7 @@ use super::observe::Observer;
 use super::population::{self, Churn, Joining};
 use super::report::{Report, quantile, sorted};
 use super::workload::Workload;
-use super::world::{Happening, Plan, World};
+use super::world::{Plan, World};
 use crate::time::{Duration, Instant};
 
 /// What a run is asked for.
@@ -163,10 +164,10 @@ impl Stage {
 
     /// Lets time pass; alarms that are nobody else's go to `alarm`.
     pub fn run_until(&mut self, until: Instant, mut alarm: impl FnMut(&mut Stage, u64)) {
-        while let Some(happening) = self.world.next(until) {
-            match happening {
-                Happening::Alarm(TICK) => self.tick(),
-                Happening::Alarm(name) => {
+        while let Some(event) = self.world.next(until) {
+            match event {
+                WorldEvent::Alarm(TICK) => self.tick(),
+                WorldEvent::Alarm(name) => {
                     let churned =
                         name >= CHURN && self.churn.as_mut().is_some_and(|c| c.take(&mut self.world, name));
                     let known = churned || name >= MISCHIEF && self.mischief.take(&mut self.world, name);
@@ -174,13 +175,13 @@ impl Stage {
                         alarm(self, name);
                     }
                 }
-                answer @ (Happening::Answer(..) | Happening::Content(..)) => {
+                answer @ (WorldEvent::Answer(..) | WorldEvent::Content(..)) => {
                     if let Some(stored) = self.work.take(&self.world, &answer) {
                         let manifest = stored.content.manifest();
                         self.ledger.acknowledge(&manifest, stored.origin, stored.replicas);
                     }
                 }
-                Happening::Stopped(host) => self.world.shut_down(host),
+                WorldEvent::Stopped(host) => self.world.shut_down(host),
             }
         }
     }

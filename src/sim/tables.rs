@@ -1,6 +1,6 @@
 //! Measurements, by network size.
 
-use super::conduct::{Conduct, Sent};
+use super::adversary::{Adversary, Sent};
 use super::disk::Crash;
 use super::invariants::{convergence, detection::Detection};
 use super::ledger::Ledger;
@@ -95,7 +95,7 @@ struct Hops {
     deepest: u32,
 }
 
-impl Conduct for Tap {
+impl Adversary for Tap {
     fn incoming(&mut self, _: Instant, _: SocketAddr, bytes: &[u8], _: &mut Vec<Sent>) -> bool {
         let found =
             Unverified::parse(bytes, &self.network).ok().filter(|parsed| parsed.kind() == Kind::Found);
@@ -124,11 +124,11 @@ fn lookups(options: &Options) -> Vec<f64> {
         let hops = Rc::new(RefCell::new(Hops::default()));
         let network = Network::of("simulation", &identity);
         let tap = Tap { network, own: identity.id(), hops: Rc::clone(&hops) };
-        stage.world.set_conduct(host, Box::new(tap));
+        stage.world.set_adversary(host, Box::new(tap));
         let index = stage.world.chance.index(stage.work.values.len());
         stage.work.lookup(&mut stage.world, host, index);
         stage.run_for(Duration::from_secs(10));
-        stage.world.clear_conduct(host);
+        stage.world.clear_adversary(host);
         depths.push(f64::from(hops.borrow().deepest));
     }
     let (depths, tally) = (sorted(depths), &stage.work.lookups);

@@ -25,8 +25,8 @@ fn network(plan: Plan, count: usize) -> World {
 /// Lets time pass and takes every answer.
 fn work_for(world: &mut World, work: &mut Workload, seconds: u64) {
     let until = world.now() + Duration::from_secs(seconds);
-    while let Some(happening) = world.next(until) {
-        work.take(world, &happening);
+    while let Some(event) = world.next(until) {
+        work.take(world, &event);
     }
 }
 
@@ -166,7 +166,7 @@ fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
     work.put(&mut world, 1, 800_000, 0);
     work_for(&mut world, &mut work, 60);
     let (bad, good) = (work.files[0].clone(), work.files[1].clone());
-    world.set_conduct(1, Box::new(Rotten { file: Rc::clone(&bad.content) }));
+    world.set_adversary(1, Box::new(Rotten { file: Rc::clone(&bad.content) }));
     work.get(&mut world, 5, &bad);
     work_for(&mut world, &mut work, 20);
     assert!(counter(&mut world, 5, "sources_bad") > 0 && work.gets.done == 0);
@@ -176,7 +176,7 @@ fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
     // Its disk has what it should have, so it shares the file still; when the ban is over, it is asked again.
     assert!(counter(&mut world, 1, "rechecks_good") > 0);
     assert_eq!(counter(&mut world, 1, "files_withdrawn"), 0);
-    world.clear_conduct(1);
+    world.clear_adversary(1);
     work_for(&mut world, &mut work, 120);
     work.get(&mut world, 5, &bad);
     work_for(&mut world, &mut work, 60);

@@ -1,6 +1,6 @@
 //! What is checked with every event: that addresses which proved nothing are sent little, and that no node spins.
 
-use super::gist::Gist;
+use super::peek::Peeked;
 use crate::time::Instant;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
@@ -51,12 +51,12 @@ impl Watch {
     /// A datagram came to a host.
     #[inline]
     pub(super) fn received(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
-        let Some(gist) = Gist::of(bytes) else { return };
+        let Some(peeked) = Peeked::of(bytes) else { return };
         if self.hosts.len() <= host {
             self.hosts.resize_with(host + 1, Addresses::default);
         }
         let addresses = &mut self.hosts[host];
-        if gist.kind.is_answer() || gist.token != 0 {
+        if peeked.kind.is_answer() || peeked.token != 0 {
             if addresses.proven.insert(from) {
                 addresses.unproven.remove(&from);
             }
@@ -71,10 +71,10 @@ impl Watch {
     /// A host sends a datagram.
     #[inline]
     pub(super) fn sent(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
-        let Some(gist) = Gist::of(bytes) else { return };
-        self.kinds[gist.kind as usize % 32] += 1;
+        let Some(peeked) = Peeked::of(bytes) else { return };
+        self.kinds[peeked.kind as usize % 32] += 1;
         // What a node asks of its own accord answers nothing, so nobody can make it ask more by sending more.
-        if !gist.kind.is_answer() {
+        if !peeked.kind.is_answer() {
             return;
         }
         let Some(account) = self.hosts.get_mut(host).and_then(|host| host.unproven.get_mut(&to)) else {
@@ -88,7 +88,7 @@ impl Watch {
             let Account { into, out } = account;
             self.violation(format!(
                 "host {host} sent {out} bytes to {to}, which sent {into} and proved nothing, kind {} last",
-                gist.kind as u8
+                peeked.kind as u8
             ));
         }
     }

@@ -1,7 +1,8 @@
 //! What people do with the network, and whether they get what they asked for.
 
 use super::blob::Blob;
-use super::world::{Happening, World};
+use super::event::WorldEvent;
+use super::world::World;
 use crate::id::{Key, PublicKey};
 use crate::node::command::{Command, CommandId, Failure, FailureReason, Reply, Response};
 use crate::time::Instant;
@@ -155,8 +156,8 @@ impl Workload {
     }
 
     /// Takes an answer. What was acknowledged as stored is returned. Anything else that happened is nobody's.
-    pub fn take(&mut self, world: &World, happening: &Happening) -> Option<Stored> {
-        if let Happening::Content(_, id, content, bytes) = happening {
+    pub fn take(&mut self, world: &World, event: &WorldEvent) -> Option<Stored> {
+        if let WorldEvent::Content(_, id, content, bytes) = event {
             if let Some((.., Expected::Read(expected, came))) = self.pending.get_mut(id) {
                 let (from, to) = (content.offset as usize, content.offset as usize + content.length as usize);
                 let right =
@@ -166,7 +167,7 @@ impl Workload {
             }
             return None;
         }
-        let Happening::Answer(host, id, response) = happening else { return None };
+        let WorldEvent::Answer(host, id, response) = event else { return None };
         let (_, _, since, expected) = self.pending.remove(id)?;
         let seconds = world.now().since(since).as_secs_f64();
         match (expected, response) {

@@ -1,27 +1,27 @@
 //! The world: hosts, links, and one event after the other.
 
-use super::blob::joined;
+use super::adversary::Adversary;
 use super::chance::Chance;
-use super::conduct::Conduct;
 use super::disk::{Change, Crash, Disk, DiskPlan};
-use super::gist::Gist;
+use super::event::{Event, WorldEvent};
+use super::fabric::Fabric;
 use super::host::{BACKLOG, Host, Life};
 use super::link::{LinkPlan, Links, PORT};
+use super::packets::Packets;
+use super::peek::Peeked;
 use super::queue::Queue;
-use super::stream::{StreamEvent, Streams};
+use super::streams::Streams;
 use super::trace::Trace;
 use super::watch::Watch;
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
-use crate::identity::Identity;
 use crate::io::Recovered;
 use crate::limits::Limits;
-use crate::node::command::{Command, CommandId, Content, Reply, Response, Status};
-use crate::node::{Node, NodeConfig, Output};
+use crate::node::command::{Command, CommandId, Reply, Response, Status};
+use crate::node::{Node, NodeConfig};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
-use crate::wire::datagram::DATAGRAM_BYTES_MAX;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::VecDeque;
 
@@ -69,54 +69,23 @@ pub fn small_limits() -> Limits {
     }
 }
 
-/// Something that the one who drives the world wants to know.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Happening {
-    /// A time has come that [`World::alarm`] named.
-    Alarm(u64),
-    /// A command is answered: the host, its number, and what.
-    Answer(usize, CommandId, Response),
-    /// Content came for a command: the host, its number, which bytes, and what they are, if they could be read.
-    Content(usize, CommandId, Content, Option<Vec<u8>>),
-    /// A node has left the network and wants to be stopped.
-    Stopped(usize),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    Datagram(u32),
-    Wake(u32),
-    Disk { host: u32, run: u32 },
-    Stream(StreamEvent),
-    Alarm(u64),
-}
-
-/// A datagram on its way.
-struct Packet {
-    from: SocketAddr,
-    to: u32,
-    length: u16,
-    bytes: [u8; DATAGRAM_BYTES_MAX],
-}
-
 /// The world. See the [module](super).
 pub struct World {
     pub(super) plan: Plan,
     pub(super) now: Instant,
-    pub(super) queue: Queue<Event>,
-    packets: Vec<Packet>,
-    free: Vec<u32>,
+    queue: Queue<Event>,
+    packets: Packets,
     /// The hosts, by their numbers.
     pub hosts: Vec<Host>,
     /// The network between them.
     pub links: Links,
-    pub(super) streams: Streams,
+    streams: Streams,
     /// What decides about everything that nobody planned.
     pub chance: Chance,
     pub(super) trace: Trace,
     /// What is checked all the time.
     pub watch: Watch,
-    pub(super) happenings: VecDeque<Happening>,
+    pub(super) world_events: VecDeque<WorldEvent>,
     pub(super) changes: Vec<(usize, Change)>,
     commands: u64,
     datagrams: u64,
@@ -134,15 +103,14 @@ impl World {
         World {
             now: Instant::ZERO,
             queue: Queue::new(),
-            packets: Vec::new(),
-            free: Vec::new(),
+            packets: Packets::default(),
             hosts: Vec::new(),
             links: Links::new(plan.links.clone()),
             streams: Streams::default(),
             chance: Chance::new(plan.seed, 1),
             trace: Trace::default(),
             watch: Watch::default(),
-            happenings: VecDeque::new(),
+            world_events: VecDeque::new(),
             changes: Vec::new(),
             commands: 0,
             datagrams: 0,
@@ -236,13 +204,13 @@ impl World {
     }
 
     /// What a host does that its node would not.
-    pub fn set_conduct(&mut self, host: usize, conduct: Box<dyn Conduct>) {
-        self.hosts[host].conduct = Some(conduct);
+    pub fn set_adversary(&mut self, host: usize, adversary: Box<dyn Adversary>) {
+        self.hosts[host].adversary = Some(adversary);
     }
 
     /// The host does what its node does, and nothing else.
-    pub fn clear_conduct(&mut self, host: usize) {
-        self.hosts[host].conduct = None;
+    pub fn clear_adversary(&mut self, host: usize) {
+        self.hosts[host].adversary = None;
     }
 
     // Ending and interrupting them.
@@ -281,7 +249,8 @@ impl World {
         (it.node, it.life, it.armed, it.down_since) = (None, Life::Down, None, self.now);
         it.backlog.clear();
         self.watch.forget(host);
-        self.abandon_streams(host, resets);
+        let (streams, mut fabric) = self.parts();
+        streams.abandon_host(host, resets, &mut fabric);
     }
 
     /// The process stands still: its clock goes on.
@@ -315,7 +284,8 @@ impl World {
                 self.receive(host, from, &bytes);
             }
             self.rearm(host);
-            self.resume_streams(host);
+            let (streams, mut fabric) = self.parts();
+            streams.resume_host(host, &mut fabric);
         }
     }
 
@@ -348,10 +318,10 @@ impl World {
     pub fn status(&mut self, host: usize) -> Option<Status> {
         let id = self.command(host, Command::Status);
         let mine =
-            |happening: &Happening| matches!(happening, Happening::Answer(_, answered, _) if *answered == id);
-        let index = self.happenings.iter().position(mine)?;
-        match self.happenings.remove(index)? {
-            Happening::Answer(_, _, Response::Done(Reply::Status(status))) => Some(*status),
+            |event: &WorldEvent| matches!(event, WorldEvent::Answer(_, answered, _) if *answered == id);
+        let index = self.world_events.iter().position(mine)?;
+        match self.world_events.remove(index)? {
+            WorldEvent::Answer(_, _, Response::Done(Reply::Status(status))) => Some(*status),
             _ => None,
         }
     }
@@ -379,10 +349,10 @@ impl World {
     // Time.
 
     /// Lets time pass up to `until` or to something that is worth knowing.
-    pub fn next(&mut self, until: Instant) -> Option<Happening> {
+    pub fn next(&mut self, until: Instant) -> Option<WorldEvent> {
         loop {
-            if let Some(happening) = self.happenings.pop_front() {
-                return Some(happening);
+            if let Some(event) = self.world_events.pop_front() {
+                return Some(event);
             }
             match self.queue.pop(until) {
                 Some((at, event)) => {
@@ -412,17 +382,17 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Datagram(slot) => {
-                let packet = &self.packets[slot as usize];
-                let (host, from, length) = (packet.to as usize, packet.from, usize::from(packet.length));
-                // Out of the arena while the node has it: what the node sends in answer may take this very place.
-                let bytes = packet.bytes;
-                self.free.push(slot);
-                self.deliver(host, from, &bytes[..length]);
+                // Out of its slot while the node has it: what the node sends in answer may take that very slot.
+                let packet = self.packets.take(slot);
+                self.deliver(packet.to as usize, packet.from, packet.bytes());
             }
             Event::Wake(host) => self.wake(host as usize),
             Event::Disk { host, run } => self.disk_done(host as usize, run),
-            Event::Stream(event) => self.stream_event(event),
-            Event::Alarm(name) => self.happenings.push_back(Happening::Alarm(name)),
+            Event::Stream(event) => {
+                let (streams, mut fabric) = self.parts();
+                streams.handle(event, &mut fabric);
+            }
+            Event::Alarm(name) => self.world_events.push_back(WorldEvent::Alarm(name)),
         }
     }
 
@@ -462,15 +432,15 @@ impl World {
 
     fn receive(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
         self.datagrams += 1;
-        self.note(host, b'd', bytes.len(), Gist::checksum(bytes));
+        self.note(host, b'd', bytes.len(), Peeked::checksum(bytes));
         let it = &mut self.hosts[host];
         it.traffic.datagrams_in += 1;
-        if let Some(mut conduct) = it.conduct.take() {
+        if let Some(mut adversary) = it.adversary.take() {
             let mut out = Vec::new();
-            let passes = conduct.incoming(self.now, from, bytes, &mut out);
-            self.hosts[host].conduct = Some(conduct);
+            let passes = adversary.incoming(self.now, from, bytes, &mut out);
+            self.hosts[host].adversary = Some(adversary);
             for (to, bytes) in out {
-                self.transmit(host, to, &bytes);
+                self.parts().1.transmit(host, to, &bytes);
             }
             if !passes {
                 return;
@@ -502,7 +472,7 @@ impl World {
             return;
         }
         let Some(done) = it.disk.complete(&mut self.chance) else { return };
-        if it.conduct.as_ref().is_some_and(|conduct| !conduct.keeps_pieces()) {
+        if it.adversary.as_ref().is_some_and(|adversary| !adversary.keeps_pieces()) {
             it.disk.forget_pieces();
         }
         let now = it.clock(self.now);
@@ -519,162 +489,35 @@ impl World {
         self.changes.extend(changes.into_iter().map(|change| (host, change)));
     }
 
-    // Carrying out what nodes want.
+    // What one event touches.
 
-    /// Carries out what a node wants, until it wants nothing more.
-    pub(super) fn settle(&mut self, host: usize) {
-        loop {
-            self.send_datagrams(host);
-            let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) else { break };
-            match output {
-                Output::Stream(output) => self.stream_output(host, output),
-                Output::Disk { id, op } => {
-                    let it = &mut self.hosts[host];
-                    let at = it.disk.submit(self.now, id, op);
-                    let run = it.run;
-                    self.queue.push(at, Event::Disk { host: host as u32, run });
-                }
-                Output::Respond { response: Response::Progress(_), .. } => {}
-                Output::Respond { command, response } => {
-                    self.happenings.push_back(Happening::Answer(host, command, response));
-                }
-                Output::Content { command, content, extent } => {
-                    // A client that reads at once.
-                    let now = self.hosts[host].clock(self.now);
-                    let it = &mut self.hosts[host];
-                    let read = it.disk.read(&extent).map(|parts| joined(parts).bytes().to_vec());
-                    if let Some(node) = &mut it.node {
-                        node.handle_content_sent(now, command, u64::from(content.length));
-                    }
-                    self.happenings.push_back(Happening::Content(host, command, content, read.ok()));
-                }
-                Output::Stop => self.happenings.push_back(Happening::Stopped(host)),
-            }
-        }
-        self.rearm(host);
-    }
-
-    fn send_datagrams(&mut self, host: usize) {
-        let it = &mut self.hosts[host];
-        let Some(node) = &mut it.node else { return };
-        if let Some(mut conduct) = it.conduct.take() {
-            let mut sent = Vec::new();
-            while let Some(datagram) = node.poll_datagram() {
-                let (to, mut bytes) = (datagram.to(), datagram.bytes().to_vec());
-                if conduct.outgoing(self.now, to, &mut bytes) {
-                    sent.push((to, bytes));
-                }
-            }
-            self.hosts[host].conduct = Some(conduct);
-            for (to, bytes) in sent {
-                self.transmit(host, to, &bytes);
-            }
-            return;
-        }
-        while let Some(datagram) = self.hosts[host].node.as_mut().and_then(Node::poll_datagram) {
-            let (to, bytes) = (datagram.to(), datagram.bytes());
-            let port = self.links.port(host).addr;
-            let arrivals = Sender {
-                links: &mut self.links,
-                chance: &mut self.chance,
-                queue: &mut self.queue,
-                packets: &mut self.packets,
-                free: &mut self.free,
-            };
-            self.watch.sent(host, to, bytes);
-            let traffic = arrivals.send(self.now, host, port, to, bytes);
-            let it = &mut self.hosts[host].traffic;
-            it.datagrams_out += 1;
-            it.datagram_bytes_out += traffic;
-        }
-    }
-
-    /// Sends a datagram in a host's name.
-    fn transmit(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
-        let port = self.links.port(host).addr;
-        let sender = Sender {
+    /// The streams, and everything that they need of the rest.
+    fn parts(&mut self) -> (&mut Streams, Fabric<'_>) {
+        let fabric = Fabric {
+            now: self.now,
+            hosts: &mut self.hosts,
             links: &mut self.links,
             chance: &mut self.chance,
             queue: &mut self.queue,
             packets: &mut self.packets,
-            free: &mut self.free,
+            trace: &mut self.trace,
+            watch: &mut self.watch,
+            world_events: &mut self.world_events,
         };
-        let length = sender.send(self.now, host, port, to, bytes);
-        let traffic = &mut self.hosts[host].traffic;
-        traffic.datagrams_out += 1;
-        traffic.datagram_bytes_out += length;
+        (&mut self.streams, fabric)
     }
 
-    /// Makes sure that the world looks after the node's next deadline in time.
-    pub(super) fn rearm(&mut self, host: usize) {
-        let it = &mut self.hosts[host];
-        if it.life != Life::Up {
-            return;
-        }
-        let Some(deadline) = it.node.as_ref().and_then(Node::next_deadline) else { return };
-        let at = (deadline + it.lag).max(self.now);
-        if it.armed.is_none_or(|armed| at < armed) {
-            it.armed = Some(at);
-            self.queue.push(at, Event::Wake(host as u32));
-        }
+    /// Carries out what a node asks for, until it asks for nothing more.
+    fn settle(&mut self, host: usize) {
+        let (streams, mut fabric) = self.parts();
+        streams.settle(host, &mut fabric);
     }
 
-    pub(super) fn note(&mut self, host: usize, kind: u8, length: usize, detail: u64) {
+    fn rearm(&mut self, host: usize) {
+        self.parts().1.rearm(host);
+    }
+
+    fn note(&mut self, host: usize, kind: u8, length: usize, detail: u64) {
         self.trace.note(self.now, host, kind, length, detail);
-    }
-}
-
-/// The parts of the world that a datagram on its way out needs, while its bytes still lie in the node.
-struct Sender<'a> {
-    links: &'a mut Links,
-    chance: &'a mut Chance,
-    queue: &'a mut Queue<Event>,
-    packets: &'a mut Vec<Packet>,
-    free: &'a mut Vec<u32>,
-}
-
-impl Sender<'_> {
-    fn send(self, now: Instant, host: usize, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> u64 {
-        let (target, arrivals) = self.links.send(now, host, to, bytes.len(), self.chance);
-        for at in arrivals.into_iter().flatten() {
-            let slot = self.free.pop().unwrap_or_else(|| {
-                let empty = Packet { from, to: 0, length: 0, bytes: [0; DATAGRAM_BYTES_MAX] };
-                self.packets.push(empty);
-                self.packets.len() as u32 - 1
-            });
-            let packet = &mut self.packets[slot as usize];
-            (packet.from, packet.to, packet.length) = (from, target as u32, bytes.len() as u16);
-            packet.bytes[..bytes.len()].copy_from_slice(bytes);
-            self.queue.push(at, Event::Datagram(slot));
-        }
-        bytes.len() as u64
-    }
-}
-
-impl Host {
-    fn new(config: NodeConfig, secret: [u8; 32], real: bool, disk: Disk) -> Host {
-        let identity = match real {
-            true => Identity::from_secret(&secret),
-            false => Identity::stand_in(&secret),
-        };
-        Host {
-            node: None,
-            config,
-            secret,
-            real,
-            public: identity.public(),
-            id: identity.id(),
-            disk,
-            life: Life::Down,
-            lag: Duration::ZERO,
-            slept_at: Instant::ZERO,
-            armed: None,
-            run: 0,
-            conduct: None,
-            backlog: Vec::new(),
-            traffic: super::host::Traffic::default(),
-            since: Instant::ZERO,
-            down_since: Instant::ZERO,
-        }
     }
 }

@@ -1,4 +1,4 @@
-use super::record::{self, Fault, Kind, Operation};
+use super::power_loss::record::{self, Fault, Kind, Operation};
 use super::*;
 use crate::io::Mode;
 use rustix::io::Errno;

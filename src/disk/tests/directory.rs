@@ -1,4 +1,4 @@
-use super::record::{self, Attempt, Fault, Kind};
+use super::power_loss::record::{self, Attempt, Fault, Kind};
 use super::*;
 use rustix::io::Errno;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -119,7 +119,7 @@ fn a_socket_that_closes_in_the_middle_is_told_apart_from_one_that_has_nothing_ye
 
 #[test]
 fn where_splicing_is_refused_content_arrives_all_the_same() {
-    use crate::disk::record::{self, Fault, Kind};
+    use crate::disk::power_loss::record::{self, Fault, Kind};
     use rustix::io::Errno;
     let dir = TestDir::new();
     let (disk, _) = dir.open();

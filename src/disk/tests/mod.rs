@@ -15,6 +15,7 @@ use super::*;
 use crate::id::Key;
 use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
+use power_loss::record;
 use std::fs;
 use std::sync::Arc;
 use tempfile::TempDir;

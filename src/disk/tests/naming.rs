@@ -1,6 +1,6 @@
 //! The moment at which a download gets its name: what other programs do to it just then, and what mode it has.
 
-use super::record::{self, Kind};
+use super::power_loss::record::{self, Kind};
 use super::targets::{close, finish, finished, open, open_target, put_chunk, target};
 use super::*;
 use std::cell::Cell;

@@ -1,5 +1,5 @@
 use super::*;
-use record::{Attempt, Fault, Kind, Operation};
+use power_loss::record::{Attempt, Fault, Kind, Operation};
 use rustix::io::Errno;
 
 /// The claims that a start finds, and what it changes on the way.

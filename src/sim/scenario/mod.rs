@@ -7,9 +7,9 @@ mod adversity;
 mod calm;
 mod failures;
 
-use super::power_loss;
 use super::report::{Check, Report};
 use super::stage::{Options, Outcome};
+use crate::disk::power_loss;
 use std::path::PathBuf;
 
 /// A play.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 /// A change to the file system that was made. A file is named by its inode.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Operation {
+pub(in crate::disk) enum Operation {
     /// A file was made.
     Create {
         /// Its inode.
@@ -80,7 +80,7 @@ pub enum Operation {
 
 /// What kind of change is to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(in crate::disk) enum Kind {
     /// A file is opened to be written, and made or emptied.
     Open,
     /// Bytes are written.
@@ -111,23 +111,23 @@ pub enum Kind {
 
 impl Kind {
     /// Whether it is a sync.
-    pub fn is_sync(self) -> bool {
+    pub(in crate::disk) fn is_sync(self) -> bool {
         matches!(self, Kind::SyncData | Kind::SyncAll | Kind::SyncDirectory)
     }
 }
 
 /// A change that is about to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt<'a> {
+pub(in crate::disk) struct Attempt<'a> {
     /// What kind.
-    pub kind: Kind,
+    pub(in crate::disk) kind: Kind,
     /// Where; for a rename, the new name.
-    pub path: &'a Path,
+    pub(in crate::disk) path: &'a Path,
 }
 
 /// What happens instead of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub(in crate::disk) enum Fault {
     /// It fails with this error. Of a sync it is not known afterwards what it did.
     Fail(Errno),
     /// A write puts down at most so many bytes, then the disk is full.
@@ -156,58 +156,59 @@ thread_local! {
 
 /// Starts a new record on this thread. Every file that is made from now on gets a second name in the directory
 /// `vault`, its inode's number: so an inode is never used twice, and can be put back.
-pub fn begin(vault: Option<&Path>) {
+pub(in crate::disk) fn begin(vault: Option<&Path>) {
     let vault = vault.map(Path::to_owned);
     RECORD.set(Some(Record { operations: Vec::new(), vault }));
 }
 
 /// Sets the clock back to the time of modification that the first change has.
-pub fn reset_clock() {
+pub(in crate::disk) fn reset_clock() {
     SECOND.set(FIRST_SECOND);
 }
 
 /// How many changes have been recorded.
-pub fn position() -> usize {
+pub(in crate::disk) fn position() -> usize {
     RECORD.with_borrow(|record| record.as_ref().map_or(0, |record| record.operations.len()))
 }
 
 /// Ends the record and the faults. The changes, in the order in which they were made.
-pub fn end() -> Vec<Operation> {
+pub(in crate::disk) fn end() -> Vec<Operation> {
     PLAN.set(None);
     RECORD.take().map_or_else(Vec::new, |record| record.operations)
 }
 
 /// Decides the fate of what follows, until the record ends or another plan is made. It holds without a record, too.
-pub fn plan(decide: impl FnMut(&Attempt<'_>) -> Option<Fault> + 'static) {
+pub(in crate::disk) fn plan(decide: impl FnMut(&Attempt<'_>) -> Option<Fault> + 'static) {
     PLAN.set(Some(Box::new(decide)));
 }
 
 /// Lets everything happen again.
-pub fn end_plan() {
+pub(in crate::disk) fn end_plan() {
     PLAN.set(None);
 }
 
 /// Says in which run of the machine this thread believes to be; `None` asks the kernel.
-pub fn set_machine_boot(name: Option<[u8; 16]>) {
+pub(in crate::disk) fn set_machine_boot(name: Option<[u8; 16]>) {
     MACHINE_BOOT.set(name);
 }
 
 /// Writes a file as its user would: not through the driver, and not synced.
-pub fn write_as_user(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = super::files::open(path, super::files::Open::Empty, 0o644, rustix::fs::OFlags::empty())?;
-    super::files::write_at(&file, path, bytes, 0)
+pub(in crate::disk) fn write_as_user(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file =
+        crate::disk::files::open(path, crate::disk::files::Open::Empty, 0o644, rustix::fs::OFlags::empty())?;
+    crate::disk::files::write_at(&file, path, bytes, 0)
 }
 
-pub(super) fn machine_boot() -> Option<[u8; 16]> {
+pub(in crate::disk) fn machine_boot() -> Option<[u8; 16]> {
     MACHINE_BOOT.get()
 }
 
-pub(super) fn is_active() -> bool {
+pub(in crate::disk) fn is_active() -> bool {
     RECORD.with_borrow(Option::is_some)
 }
 
 /// Whether every file has a second name, in the vault.
-pub(super) fn keeps_names() -> bool {
+pub(in crate::disk) fn keeps_names() -> bool {
     RECORD.with_borrow(|record| record.as_ref().is_some_and(|record| record.vault.is_some()))
 }
 
@@ -224,19 +225,19 @@ fn error_of(fault: Fault) -> io::Error {
 }
 
 /// Fails when the plan says so.
-pub(super) fn attempt(kind: Kind, path: &Path) -> io::Result<()> {
+pub(in crate::disk) fn attempt(kind: Kind, path: &Path) -> io::Result<()> {
     fate(kind, path).map_or(Ok(()), |fault| Err(error_of(fault)))
 }
 
 /// How much of a write happens before it fails, and how, when the plan says so.
-pub(super) fn cut_short(path: &Path, length: usize) -> Option<(usize, io::Error)> {
+pub(in crate::disk) fn cut_short(path: &Path, length: usize) -> Option<(usize, io::Error)> {
     let fault = fate(Kind::Write, path)?;
     let taken = if let Fault::Full(most) = fault { most.min(length) } else { 0 };
     Some((taken, error_of(fault)))
 }
 
 /// Fails when the plan says so, and records that.
-pub(super) fn attempt_sync(file: &File, path: &Path, kind: Kind) -> io::Result<()> {
+pub(in crate::disk) fn attempt_sync(file: &File, path: &Path, kind: Kind) -> io::Result<()> {
     let Some(fault) = fate(kind, path) else {
         return Ok(());
     };
@@ -246,7 +247,7 @@ pub(super) fn attempt_sync(file: &File, path: &Path, kind: Kind) -> io::Result<(
     Err(error_of(fault))
 }
 
-pub(super) fn synced(file: &File, path: &Path, kind: Kind) -> io::Result<()> {
+pub(in crate::disk) fn synced(file: &File, path: &Path, kind: Kind) -> io::Result<()> {
     log_sync(file, path, kind, true)
 }
 
@@ -258,7 +259,7 @@ fn log_sync(file: &File, path: &Path, kind: Kind, succeeded: bool) -> io::Result
     Ok(())
 }
 
-pub(super) fn log(operation: impl FnOnce() -> Operation) {
+pub(in crate::disk) fn log(operation: impl FnOnce() -> Operation) {
     RECORD.with_borrow_mut(|record| {
         if let Some(record) = record {
             record.operations.push(operation());
@@ -266,7 +267,7 @@ pub(super) fn log(operation: impl FnOnce() -> Operation) {
     });
 }
 
-pub(super) fn opened(file: &File, path: &Path, new: bool, emptied: bool) -> io::Result<()> {
+pub(in crate::disk) fn opened(file: &File, path: &Path, new: bool, emptied: bool) -> io::Result<()> {
     if !is_active() {
         return Ok(());
     }
@@ -281,11 +282,11 @@ pub(super) fn opened(file: &File, path: &Path, new: bool, emptied: bool) -> io::
     log_modified(file, |file, modified| Operation::Create { file, path: path.to_owned(), modified })
 }
 
-pub(super) fn written(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+pub(in crate::disk) fn written(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     log_modified(file, |file, modified| Operation::Write { file, offset, bytes: bytes.to_vec(), modified })
 }
 
-pub(super) fn resized(file: &File, length: u64) -> io::Result<()> {
+pub(in crate::disk) fn resized(file: &File, length: u64) -> io::Result<()> {
     log_modified(file, |file, modified| Operation::SetLength { file, length, modified })
 }
 

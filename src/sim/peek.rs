@@ -1,27 +1,27 @@
-//! What the world can read of a datagram without checking anything, at fixed places of the header (see
+//! The fields of a datagram that the world reads without any check, at their fixed offsets in the header (see
 //! [`wire::header`](crate::wire::header)).
 
 use crate::wire::header::{HEADER_BYTES, Header, Kind};
 use zerocopy::FromBytes;
 
-/// The parts of a datagram that the world looks at.
+/// The peeked fields of a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gist {
-    /// What it is.
+pub struct Peeked {
+    /// The kind of message.
     pub kind: Kind,
-    /// The exchange that it belongs to.
+    /// The transaction: a request and its answer carry the same one.
     pub transaction: u64,
-    /// What it carries to prove an address.
+    /// The token by which the sender proves its address.
     pub token: u64,
-    /// Its sender's count.
+    /// The sender's sequence number.
     pub sequence: u64,
 }
 
-impl Gist {
-    /// `None` when it is nothing that a node would take.
-    pub fn of(bytes: &[u8]) -> Option<Gist> {
+impl Peeked {
+    /// `None` for bytes that are too short or of an unknown kind: every node refuses those.
+    pub fn of(bytes: &[u8]) -> Option<Peeked> {
         let (header, _) = Header::ref_from_prefix(bytes).ok()?;
-        Some(Gist {
+        Some(Peeked {
             kind: Kind::from_number(header.kind)?,
             transaction: header.transaction.get(),
             token: header.token.get(),
@@ -29,7 +29,7 @@ impl Gist {
         })
     }
 
-    /// A number that another datagram hardly has: the beginning of the signature, which depends on every other byte.
+    /// A checksum for the trace: the first bytes of the signature, which depends on every other byte.
     pub(super) fn checksum(bytes: &[u8]) -> u64 {
         let at = bytes.len().saturating_sub(64).max(HEADER_BYTES.min(bytes.len()));
         bytes[at..].first_chunk().map_or(0, |first| u64::from_le_bytes(*first))

@@ -1,143 +1,28 @@
-//! Power cuts: from every crash point recovery must give every acknowledged piece, and nothing that was never written.
-//!
-//! A seeded random run drives the real [`Disk`](crate::disk::Disk) through what the core asks of it, while every change
-//! of its files is recorded. Between any two changes power may go. For each such crash point directories are built
-//! that the medium could hold then (see `medium` for the rules), the real recovery runs on each, and what it finds is
-//! compared with what had been acknowledged by then. Recovery is itself recorded and cut, killed, and made to fail. Then
-//! the run goes on from one of the directories.
-//!
-//! What is checked, of each directory:
-//!
-//! - every acknowledged piece, share and record is there, as it was acknowledged and with its content;
-//! - no piece or share is there that never was whole;
-//! - the secret stays, and starts are counted upward;
-//! - a second recovery finds what the first did.
-//!
-//! And of each operation that met a full disk or a failed sync: somebody was told.
-//!
-//! Not modelled: a medium that loses or alters what it said was synced; a page cache that gives other bytes than were
-//! written after a failed sync, while power stays on; a process that starts again after a directory could not be synced,
-//! while power stays on (real file systems refuse all further changes then); attributes other than length and time of
-//! modification.
+//! One check: a recorded run, power cuts at its crash points, and the recovery of each directory that they may leave.
 
-mod drive;
-mod expected;
-mod medium;
-#[cfg(test)]
-mod tests;
-mod world;
-
-use crate::disk::record::{self, Fault, Operation};
+use super::drive::{self, Drive};
+use super::expected::{Change, Contents, Event, Expected};
+use super::medium::{Honesty, Manner, Medium};
+use super::record::{self, Fault, Operation};
+use super::scratch::Scratch;
+use super::{Failure, Report};
 use crate::rng::Rng;
-use core::fmt;
-use drive::Drive;
-use expected::{Change, Contents, Event, Expected};
-use medium::{Honesty, Manner, Medium};
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::rc::Rc;
-use world::World;
 
-/// How often the run goes on from what a power cut left.
+/// Runs, each of which goes on from what a power cut left of the one before.
 const GENERATIONS: u64 = 3;
-/// How many mixtures are tried at a crash point, besides one state of every other manner.
+/// Mixtures that are tried at a crash point, besides one state of every other manner.
 const MIXTURES: usize = 4;
-/// Of every so many recoveries one is cut itself.
+/// One recovery of this many is cut itself.
 const CUT_RECOVERY_EVERY: u64 = 24;
-/// Of every so many recoveries one meets a fault.
+/// One recovery of this many meets a fault.
 const FAULT_EVERY: u64 = 6;
 
-/// How much was tried.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Report {
-    /// Operations recorded.
-    pub operations: u64,
-    /// Places between two of them at which power went.
-    pub crash_points: u64,
-    /// Directories that recovery was run on.
-    pub states: u64,
-    /// How many of them had been left by a recovery that was cut itself.
-    pub cut_recoveries: u64,
-    /// Errors that operations and recoveries were made to meet.
-    pub faults: u64,
-    /// Recovered pieces whose content was compared.
-    pub pieces: u64,
-    /// Recovered shares whose content was compared.
-    pub shares: u64,
-}
-
-/// What was wrong, and how to see it again.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// The seed.
-    pub seed: u64,
-    /// How many power cuts the run had gone through before.
-    pub generation: u64,
-    /// After how many recorded operations power went.
-    pub crash_point: usize,
-    /// The last of them, and in which manner power went.
-    pub after: String,
-    /// What was wrong.
-    pub what: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { seed, generation, crash_point, after, what } = self;
-        write!(f, "seed {seed}, run {generation}, crash point {crash_point} ({after}): {what}")
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Runs the store for about `operations` operations in a directory of its own under `dir`, and cuts the power at up to
-/// `crash_points_max` points. A file system in memory makes it fast: `/dev/shm`. The same arguments give the same run.
-pub fn run(seed: u64, operations: usize, crash_points_max: usize, dir: &Path) -> Result<Report, Failure> {
-    run_on(Honesty { data: true, names: true }, seed, operations, crash_points_max, dir)
-}
-
-fn run_on(
-    honesty: Honesty,
-    seed: u64,
-    operations: usize,
-    crash_points_max: usize,
-    dir: &Path,
-) -> Result<Report, Failure> {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    let world = World::new(dir).map_err(|error| Failure {
-        seed,
-        generation: 0,
-        crash_point: 0,
-        after: "the start".to_owned(),
-        what: format!("cannot use {}: {error}", dir.display()),
-    })?;
-    let mut check = Check {
-        rng: Rng::new(key),
-        world,
-        contents: Contents::new(),
-        report: Report::default(),
-        machine_boots: 0,
-        tried: BTreeSet::new(),
-        at: Place { seed, ..Place::default() },
-    };
-    record::reset_clock();
-    let result = check.run(honesty, operations, crash_points_max);
-    let _ = record::end();
-    record::set_machine_boot(None);
-    match result {
-        Ok(()) => Ok(check.report),
-        Err(what) => {
-            let Place { seed, generation, crash_point, after } = check.at;
-            Err(Failure { seed, generation, crash_point, after, what })
-        }
-    }
-}
-
-/// Where the check is.
+/// The point that the check has come to.
 #[derive(Clone, Default)]
 struct Place {
     seed: u64,
@@ -146,19 +31,19 @@ struct Place {
     after: String,
 }
 
-struct Check {
+pub(super) struct Check {
     rng: Rng,
-    world: World,
+    scratch: Scratch,
     contents: Contents,
     report: Report,
-    /// How often the machine was started.
+    /// Starts of the machine.
     machine_boots: u64,
     /// The states of this generation that have been tried.
     tried: BTreeSet<(u64, usize)>,
     at: Place,
 }
 
-/// A run of the store: what it did, and what it made one expect.
+/// A run of the store: what it did, and what must be found after it.
 struct Recording {
     base: Medium,
     operations: Vec<Operation>,
@@ -166,6 +51,38 @@ struct Recording {
 }
 
 impl Check {
+    pub(super) fn new(seed: u64, rng: Rng, scratch: Scratch) -> Self {
+        Check {
+            rng,
+            scratch,
+            contents: Contents::new(),
+            report: Report::default(),
+            machine_boots: 0,
+            tried: BTreeSet::new(),
+            at: Place { seed, ..Place::default() },
+        }
+    }
+
+    /// Runs the store for about `operations` operations and cuts the power at up to `crash_points_max` points.
+    pub(super) fn play(
+        mut self,
+        honesty: Honesty,
+        operations: usize,
+        crash_points_max: usize,
+    ) -> Result<Report, Failure> {
+        record::reset_clock();
+        let result = self.run(honesty, operations, crash_points_max);
+        let _ = record::end();
+        record::set_machine_boot(None);
+        match result {
+            Ok(()) => Ok(self.report),
+            Err(what) => {
+                let Place { seed, generation, crash_point, after } = self.at;
+                Err(Failure { seed, generation, crash_point, after, what })
+            }
+        }
+    }
+
     fn run(&mut self, honesty: Honesty, operations: usize, crash_points_max: usize) -> Result<(), String> {
         let (mut base, mut expected) = (Medium::new(honesty), Expected::new());
         for generation in 0..GENERATIONS {
@@ -191,20 +108,20 @@ impl Check {
 
     fn record(&mut self, base: Medium, expected: Expected, steps: usize) -> Result<Recording, String> {
         self.start_machine();
-        self.world.show(&base).map_err(|error| error.to_string())?;
-        record::begin(Some(&self.world.vault));
-        let Check { rng, world, contents, report, .. } = self;
-        let driven = caught(|| Drive::begin(&world.root, expected, contents, rng)?.run(steps));
+        self.scratch.show(&base).map_err(|error| error.to_string())?;
+        record::begin(Some(&self.scratch.vault));
+        let Check { rng, scratch, contents, report, .. } = self;
+        let driven = caught(|| Drive::begin(&scratch.root, expected, contents, rng)?.run(steps));
         let operations = record::end();
         self.at.crash_point = operations.len();
         let (events, faults) = driven?;
         report.operations += operations.len() as u64;
         report.faults += faults;
-        self.world.changed(&operations);
+        self.scratch.changed(&operations);
         Ok(Recording { base, operations, events })
     }
 
-    /// Cuts the power at up to `most` points of a run. One of the states that this left, and what it must hold.
+    /// Cuts the power at up to `most` points of a run. Returns one of the states that this left, and what must be found there.
     fn cut_everywhere(
         &mut self,
         recording: Recording,
@@ -221,13 +138,13 @@ impl Check {
         self.tried.clear();
         for point in 0..points {
             if let Some(operation) = point.checked_sub(1).map(|last| &operations[last]) {
-                medium.apply(operation, &self.world.root);
+                medium.apply(operation, &self.scratch.root);
             }
             while let Some((_, event)) = events.next_if(|(position, _)| *position <= point) {
                 expected.apply(&event);
                 heard += 1;
             }
-            // As many as there may be, evenly spread by chance.
+            // Chance spreads them evenly, as many as there may be.
             if self.rng.below((points - point) as u64) >= left {
                 continue;
             }
@@ -249,7 +166,7 @@ impl Check {
         Ok(kept.unwrap_or_else(|| (medium.cut(Manner::Everything, &mut self.rng), expected)))
     }
 
-    /// Runs the recovery on what a power cut left, or the end of the process when that left `everything`.
+    /// Runs the recovery on what a power cut left. When that is `everything`, the process may have ended and power stayed on.
     fn try_state(
         &mut self,
         state: &Medium,
@@ -272,7 +189,7 @@ impl Check {
             }
             Ok(())
         });
-        self.world.forget(&operations).map_err(|error| error.to_string())?;
+        self.scratch.forget(&operations).map_err(|error| error.to_string())?;
         result
     }
 
@@ -288,7 +205,7 @@ impl Check {
         let mut expected = expected.clone();
         expected.apply(&Event::Asked(Change::Clean(false)));
         for operation in operations {
-            medium.apply(operation, &self.world.root);
+            medium.apply(operation, &self.scratch.root);
             let manner = Manner::ALL[self.rng.below(Manner::ALL.len() as u64) as usize];
             let cut = medium.cut(manner, &mut self.rng);
             match manner {
@@ -299,7 +216,7 @@ impl Check {
                 format!("{}; recovery after {}, {manner:?}", self.at.after, described(Some(operation)));
             let outer = core::mem::replace(&mut self.at.after, after);
             let (made, result) = self.recover(&cut, &expected);
-            self.world.forget(&made).map_err(|error| error.to_string())?;
+            self.scratch.forget(&made).map_err(|error| error.to_string())?;
             result?;
             self.report.cut_recoveries += 1;
             self.at.after = outer;
@@ -307,17 +224,17 @@ impl Check {
         Ok(())
     }
 
-    /// Recovers from a state and checks what comes of it. What the recoveries did, and how much of that the first
-    /// successful one and the failed one before it did.
+    /// Recovers from a state and checks what comes of it. Returns what the recoveries did, and the part of that which the
+    /// first successful one and the failed one before it did.
     fn recover(&mut self, state: &Medium, expected: &Expected) -> (Vec<Operation>, Result<usize, String>) {
-        if let Err(error) = self.world.show(state) {
+        if let Err(error) = self.scratch.show(state) {
             return (Vec::new(), Err(error.to_string()));
         }
         self.report.states += 1;
-        record::begin(Some(&self.world.vault));
+        record::begin(Some(&self.scratch.vault));
         let result = caught(|| self.recover_twice(expected));
         let operations = record::end();
-        self.world.changed(&operations);
+        self.scratch.changed(&operations);
         (operations, result)
     }
 
@@ -327,7 +244,7 @@ impl Check {
         if self.rng.below(FAULT_EVERY) == 0 {
             self.fail_to_recover(&expected)?;
         }
-        let (disk, found) = drive::open(&self.world.root)?;
+        let (disk, found) = drive::open(&self.scratch.root)?;
         let seen = expected.check(&found, &disk, &self.contents)?;
         drop(disk);
         let first = record::position();
@@ -335,7 +252,7 @@ impl Check {
         self.report.shares += seen.shares;
         if self.rng.below(2) == 0 {
             expected.apply(&Event::Opened(Box::new(found)));
-            let (disk, found) = drive::open(&self.world.root)?;
+            let (disk, found) = drive::open(&self.scratch.root)?;
             let again = expected.check(&found, &disk, &self.contents);
             let again = again.map_err(|what| format!("after a second recovery, {what}"))?;
             if again.pieces != seen.pieces {
@@ -360,7 +277,7 @@ impl Check {
             noted.set(noted.get() || left == 0);
             (left == 0).then_some(fault)
         });
-        let opened = drive::open(&self.world.root);
+        let opened = drive::open(&self.scratch.root);
         record::end_plan();
         self.report.faults += u64::from(met.get());
         match opened {

@@ -1,7 +1,7 @@
 //! A directory that is made to look like a medium after a power cut, over and over.
 
 use super::medium::{Entry, Inode, Medium};
-use crate::disk::record::Operation;
+use super::record::Operation;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -11,30 +11,30 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A directory of its own that goes when this does.
-pub(super) struct World {
+/// A directory that is removed on drop.
+pub(super) struct Scratch {
     scratch: PathBuf,
-    /// What the store sees: always at the same path, because shares name files by theirs.
+    /// The directory that the store sees: always at the same path, because shares name files by their paths.
     pub(super) root: PathBuf,
-    /// Every file under its inode's number: a file keeps its inode through power cuts, and shares know it by that.
+    /// Every file under its inode's number, so that a file keeps its inode through power cuts.
     pub(super) vault: PathBuf,
     /// What the files in the vault hold: checksum, length, time of modification.
     held: BTreeMap<Inode, (u64, u64, u64)>,
 }
 
-impl World {
-    pub(super) fn new(dir: &Path) -> io::Result<World> {
+impl Scratch {
+    pub(super) fn new(dir: &Path) -> io::Result<Scratch> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         fs::create_dir_all(dir)?;
-        // Always as long: paths are written down, and the length of a file decides how it may be torn.
+        // Of one length in every run: files hold paths, and the length of a file decides how it may be torn.
         let name = format!("elver-power-loss-{:010}-{number:06}", std::process::id());
         let scratch = dir.canonicalize()?.join(name);
         let (root, vault) = (scratch.join("world"), scratch.join("vault"));
         for path in [&scratch, &root, &vault] {
             DirBuilder::new().mode(0o700).create(path)?;
         }
-        Ok(World { scratch, root, vault, held: BTreeMap::new() })
+        Ok(Scratch { scratch, root, vault, held: BTreeMap::new() })
     }
 
     /// Makes the directory look like `medium`, on which everything is durable.
@@ -73,7 +73,7 @@ impl World {
         Ok(path)
     }
 
-    /// Has seen changes that were made to the files themselves.
+    /// Notes changes that were made to the files themselves.
     pub(super) fn changed(&mut self, operations: &[Operation]) {
         for operation in operations {
             match operation {
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// Forgets the files that were made meanwhile: no medium that is still of interest has them.
+    /// Deletes the files that were made meanwhile: no medium that is used again has them.
     pub(super) fn forget(&mut self, operations: &[Operation]) -> io::Result<()> {
         for operation in operations {
             if let Operation::Create { file, .. } = operation {
@@ -97,7 +97,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.scratch);
     }

@@ -1,8 +1,8 @@
 //! A random run of the store, as the core would have it: what it asks for is recorded with what it makes one expect.
 
 use super::expected::{Change, Claimed, Contents, Event, Expected, Found, claimed};
+use super::record::{self, Fault, Kind};
 use crate::disk::Disk;
-use crate::disk::record::{self, Fault, Kind};
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Mode, Permissions, PieceMeta, Place,

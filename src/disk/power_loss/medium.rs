@@ -6,7 +6,7 @@
 //! directory earlier than another, and later changes without earlier ones. After a sync that failed, what it covered may
 //! be lost for good even if a later one succeeds (Rebello et al., 2020).
 
-use crate::disk::record::{Kind, Operation};
+use super::record::{Kind, Operation};
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

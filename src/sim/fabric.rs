@@ -1,0 +1,147 @@
+//! What lies between the nodes of a world, while one event happens: the hosts, the links, the queue of further events.
+//!
+//! [`Fabric::poll`] carries out what a node asks of its driver. What it asks of streams it returns to
+//! [`Streams`](super::streams::Streams), which has the fabric as an argument: so the fabric knows no streams, and the
+//! streams no world.
+
+use super::blob::joined;
+use super::chance::Chance;
+use super::event::{Event, WorldEvent};
+use super::host::{Host, Life};
+use super::link::Links;
+use super::packets::Packets;
+use super::queue::Queue;
+use super::trace::Trace;
+use super::watch::Watch;
+use crate::node::command::Response;
+use crate::node::{Node, Output, StreamOutput};
+use crate::time::Instant;
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+/// The parts of the world that one event may touch, without its streams.
+pub(super) struct Fabric<'a> {
+    pub(super) now: Instant,
+    pub(super) hosts: &'a mut [Host],
+    pub(super) links: &'a mut Links,
+    pub(super) chance: &'a mut Chance,
+    pub(super) queue: &'a mut Queue<Event>,
+    pub(super) packets: &'a mut Packets,
+    pub(super) trace: &'a mut Trace,
+    pub(super) watch: &'a mut Watch,
+    pub(super) world_events: &'a mut VecDeque<WorldEvent>,
+}
+
+impl Fabric<'_> {
+    /// Carries out what a host's node asks for, up to what it asks of a stream, which is returned. `None` when the node asks
+    /// for nothing more.
+    pub(super) fn poll(&mut self, host: usize) -> Option<StreamOutput> {
+        loop {
+            self.send_datagrams(host);
+            let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) else {
+                self.rearm(host);
+                return None;
+            };
+            match output {
+                Output::Stream(output) => return Some(output),
+                Output::Disk { id, op } => {
+                    let it = &mut self.hosts[host];
+                    let at = it.disk.submit(self.now, id, op);
+                    self.queue.push(at, Event::Disk { host: host as u32, run: it.run });
+                }
+                Output::Respond { response: Response::Progress(_), .. } => {}
+                Output::Respond { command, response } => {
+                    self.world_events.push_back(WorldEvent::Answer(host, command, response));
+                }
+                Output::Content { command, content, extent } => {
+                    // A client that reads at once.
+                    let it = &mut self.hosts[host];
+                    let now = it.clock(self.now);
+                    let read = it.disk.read(&extent).map(|parts| joined(parts).bytes().to_vec());
+                    if let Some(node) = &mut it.node {
+                        node.handle_content_sent(now, command, u64::from(content.length));
+                    }
+                    self.world_events.push_back(WorldEvent::Content(host, command, content, read.ok()));
+                }
+                Output::Stop => self.world_events.push_back(WorldEvent::Stopped(host)),
+            }
+        }
+    }
+
+    fn send_datagrams(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let Some(node) = &mut it.node else { return };
+        if let Some(mut adversary) = it.adversary.take() {
+            let mut sent = Vec::new();
+            while let Some(datagram) = node.poll_datagram() {
+                let (to, mut bytes) = (datagram.to(), datagram.bytes().to_vec());
+                if adversary.outgoing(self.now, to, &mut bytes) {
+                    sent.push((to, bytes));
+                }
+            }
+            self.hosts[host].adversary = Some(adversary);
+            for (to, bytes) in sent {
+                self.transmit(host, to, &bytes);
+            }
+            return;
+        }
+        while let Some(datagram) = self.hosts[host].node.as_mut().and_then(Node::poll_datagram) {
+            let (to, bytes) = (datagram.to(), datagram.bytes());
+            self.watch.sent(host, to, bytes);
+            let way =
+                Way { links: self.links, chance: self.chance, queue: self.queue, packets: self.packets };
+            way.send(self.now, host, to, bytes);
+            let length = bytes.len() as u64;
+            self.hosts[host].traffic.sent_datagram(length);
+        }
+    }
+
+    /// Sends a datagram in a host's name.
+    pub(super) fn transmit(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
+        let way = Way { links: self.links, chance: self.chance, queue: self.queue, packets: self.packets };
+        way.send(self.now, host, to, bytes);
+        self.hosts[host].traffic.sent_datagram(bytes.len() as u64);
+    }
+
+    /// Makes sure that an event comes at the node's next deadline.
+    pub(super) fn rearm(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        if it.life != Life::Up {
+            return;
+        }
+        let Some(deadline) = it.node.as_ref().and_then(Node::next_deadline) else { return };
+        let at = (deadline + it.lag).max(self.now);
+        if it.armed.is_none_or(|armed| at < armed) {
+            it.armed = Some(at);
+            self.queue.push(at, Event::Wake(host as u32));
+        }
+    }
+
+    /// Whether packets pass between two hosts in both directions.
+    pub(super) fn is_way_open(&self, a: usize, b: usize) -> bool {
+        self.links.is_open(a, b) && self.links.is_open(b, a)
+    }
+
+    pub(super) fn note(&mut self, host: usize, kind: u8, length: usize, detail: u64) {
+        self.trace.note(self.now, host, kind, length, detail);
+    }
+}
+
+/// What a datagram on its way out needs, while its bytes still lie in the node.
+struct Way<'a> {
+    links: &'a mut Links,
+    chance: &'a mut Chance,
+    queue: &'a mut Queue<Event>,
+    packets: &'a mut Packets,
+}
+
+impl Way<'_> {
+    fn send(self, now: Instant, host: usize, to: SocketAddr, bytes: &[u8]) {
+        let from = self.links.port(host).addr;
+        let (target, arrivals) = self.links.send(now, host, to, bytes.len(), self.chance);
+        for at in arrivals.into_iter().flatten() {
+            let slot = self.packets.put(from, target, bytes);
+            self.queue.push(at, Event::Datagram(slot));
+        }
+    }
+}
