@@ -12,14 +12,13 @@ use elver::manifest::Manifest;
 use elver::wire::Refused;
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, Verified, write};
 use elver::wire::frame::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Frame, Parsed};
-use elver::wire::header::{HEADER_BYTES, flags};
+use elver::wire::header::flags;
 use elver::wire::message::Message;
 use elver::wire::network::Network;
 use elver::wire::provider::ProviderRecord;
 use elver::wire::record::Record;
 use elver::wire::state::NodeState;
 use std::fs;
-use std::path::Path;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Reads a datagram as `network` and `recipient` would.
@@ -72,34 +71,6 @@ fn save(folder: &str, vector: &Vector) {
     let lines = digits.as_bytes().chunks(96).map(|line| String::from_utf8_lossy(line).into_owned());
     let text = [format!("# {}", vector.about)].into_iter().chain(lines).collect::<Vec<_>>().join("\n");
     fs::write(path.join(format!("{}.hex", vector.name)), text + "\n").expect("the vector is written");
-}
-
-/// Not a check: gives the fuzzers something to start from. See `tests/vectors/README.md`.
-#[test]
-fn the_vectors_seed_the_fuzzers_when_asked_to() {
-    if std::env::var_os("ELVER_WRITE_CORPUS").is_none() {
-        return;
-    }
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let seed = |target: &str, name: &str, bytes: &[u8]| {
-        let path = corpus.join(target);
-        fs::create_dir_all(&path).expect("a folder for the corpus");
-        fs::write(path.join(name), bytes).expect("the seed is written");
-    };
-    for (name, bytes) in vectors("datagrams") {
-        // The first byte tells the target how to read the others: as a datagram, or as a payload of a kind to be signed.
-        let payload = &bytes[HEADER_BYTES..bytes.len() - 96];
-        seed("datagram", &name, &[&[0], &bytes[..]].concat());
-        seed("datagram", &format!("{name}-payload"), &[&bytes[1..2], payload].concat());
-    }
-    for (name, bytes) in vectors("frames") {
-        seed("frames", &name, &[&[0xff], &bytes[..]].concat());
-    }
-    let stream: Vec<u8> = vectors("frames").into_iter().flat_map(|(_, bytes)| bytes).collect();
-    seed("frames", "stream", &[&[0x35], &stream[..]].concat());
-    for (name, bytes) in vectors("manifests") {
-        seed("manifest", &name, &bytes);
-    }
 }
 
 #[test]

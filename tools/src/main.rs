@@ -3,6 +3,7 @@
 //! Each is a command, `cargo run --release -p elver-tools -- COMMAND`; `tools/README.md` says what each measures, with results.
 
 mod compare;
+mod corpus;
 mod hash;
 mod idle;
 mod many;
@@ -33,6 +34,7 @@ struct Arguments {
 enum Tool {
     Transfer(transfer::Arguments),
     Compare(compare::Arguments),
+    Corpus(corpus::Arguments),
     Hash(hash::Arguments),
     Many(many::Arguments),
     Idle(idle::Arguments),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         };
         match &arguments.tool {
             Tool::Transfer(arguments) => transfer::run(&binary()?, arguments)?,
+            Tool::Corpus(arguments) => corpus::run(arguments)?,
             Tool::Compare(arguments) => compare::run(&binary()?, arguments)?,
             Tool::Many(arguments) => many::run(&binary()?, arguments)?,
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,

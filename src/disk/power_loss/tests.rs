@@ -67,13 +67,3 @@ fn a_medium_on_which_only_data_is_synced_is_noticed() {
     let failure = loss_on(Honesty { data: true, names: false });
     assert!(!failure.what.contains("panic"), "{failure}");
 }
-
-#[test]
-#[ignore = "a search: it takes as long as ELVER_SEEDS=from..to says"]
-fn more_seeds_pass_too() {
-    let range = std::env::var("ELVER_SEEDS").unwrap_or("100..200".to_owned());
-    let (from, to) = range.split_once("..").expect("from..to");
-    for seed in from.parse().unwrap()..to.parse().unwrap() {
-        println!("{seed}: {:?}", passes(seed));
-    }
-}

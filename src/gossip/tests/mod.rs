@@ -199,50 +199,6 @@ fn a_fresh_state_reaches_nearly_everybody_in_logarithmic_time() {
 }
 
 #[test]
-#[ignore = "takes minutes without optimisation"]
-fn live_nodes_are_not_evicted_in_an_hour_at_five_per_cent_loss() {
-    let mut net = Net::settled(64, &config());
-    net.loss_percent = 5;
-    net.run_secs(3600);
-    let suspected = net.events(|event| matches!(event, GossipEvent::Suspected { .. }));
-    println!("{suspected} suspicions in {} node-hours", 64);
-    assert_eq!(net.events(blames), 0);
-}
-
-#[test]
-#[ignore = "takes minutes without optimisation"]
-fn crashes_in_a_large_network_are_known_within_a_minute() {
-    let mut net = Net::settled(150, &config());
-    net.loss_percent = 5;
-    let mut took = Vec::new();
-    for victim in 0..10 {
-        let (at, id) = (net.now, net.nodes[victim].contact.id);
-        net.crash(victim);
-        net.run_secs(75);
-        for near in net.nearest(victim, 20) {
-            let known = net
-                .when(near, |event| matches!(event, GossipEvent::Unresponsive { .. }) && is_about(event, id));
-            took.push(known.map_or(Duration::MAX, |known| known.since(at)));
-        }
-    }
-    took.sort();
-    let (median, late) = (took[took.len() / 2], took[took.len() * 99 / 100]);
-    println!("detection: median {median:?}, 99 % {late:?}, worst {:?}", took[took.len() - 1]);
-    assert!(late <= Duration::from_secs(60));
-}
-
-#[test]
-#[ignore = "takes minutes without optimisation"]
-fn a_fresh_state_reaches_nearly_everybody_in_a_large_network() {
-    for (count, loss) in [(1000, 0), (1000, 10)] {
-        let rounds = rounds_to_spread(count, loss);
-        let bound = (1.5 * (count as f64).log2()).ceil();
-        println!("{count} nodes, {loss} % loss: {rounds} rounds of at most {bound}");
-        assert!(rounds <= bound, "{rounds} rounds, at most {bound}; {count} nodes, {loss} % loss");
-    }
-}
-
-#[test]
 fn an_idle_node_sends_little_and_wakes_up_rarely() {
     let mut net = Net::settled(100, &config());
     net.nodes.iter_mut().for_each(|node| (node.sent, node.sent_bytes, node.wakeups) = (0, 0, 0));

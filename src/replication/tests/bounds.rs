@@ -71,21 +71,6 @@ fn a_piece_takes_about_a_hundred_bytes() {
     assert!(each <= 160, "{each} bytes");
 }
 
-/// Not a check: `cargo test --release -- --ignored --nocapture` says what it costs on this machine.
-#[test]
-#[ignore = "it measures"]
-fn the_cost_of_a_fingerprint_of_a_full_table() {
-    let (mut machine, ..) = crowded(65_536, 40);
-    let keys: Vec<Key> = machine.pieces.iter().map(|(key, _)| *key).collect();
-    for key in keys {
-        machine.pieces.get_mut(&key).expect("it is there").own = true;
-    }
-    let began = std::time::Instant::now();
-    let mut comparison = compare::Comparison::new(&machine.pieces, compare::Select::Kept, 5);
-    let summary = comparison.summary(0, u64::MAX);
-    println!("{:?} for {} pieces", began.elapsed(), summary.count);
-}
-
 #[test]
 fn copies_keep_to_the_budget_and_to_the_number_of_transfers() {
     let rate = 200_000;

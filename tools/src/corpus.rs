@@ -1,0 +1,123 @@
+//! Gives the fuzzers something to start from: the test vectors of the wire, as each fuzz target reads its input.
+
+use crate::Outcome;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Write the wire's test vectors as seeds for the fuzz targets.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The vectors; else those of the source that this program was built from.
+    #[arg(long)]
+    vectors: Option<PathBuf>,
+    /// Where to write a folder of seeds for each target; else `fuzz/corpus` of that source.
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+}
+
+/// The size of a datagram's header and of its tail.
+const HEADER_BYTES: usize = elver::wire::header::HEADER_BYTES;
+const TAIL_BYTES: usize = elver::wire::header::Auth::Signed.tail_bytes();
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let vectors = arguments.vectors.clone().unwrap_or_else(|| source.join("tests/vectors"));
+    let corpus = arguments.corpus.clone().unwrap_or_else(|| source.join("fuzz/corpus"));
+    let mut count = 0;
+    for (target, name, bytes) in seeds(&vectors)? {
+        let folder = corpus.join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), bytes)?;
+        count += 1;
+    }
+    println!("{count} seeds in {}", corpus.display());
+    Ok(())
+}
+
+/// The seeds: the target, the seed's name, its bytes.
+fn seeds(vectors: &Path) -> Outcome<Vec<(&'static str, String, Vec<u8>)>> {
+    let mut seeds = Vec::new();
+    for (name, bytes) in read(&vectors.join("datagrams"))? {
+        // The first byte tells the target how to read the others: as a datagram, or as a payload of a kind to be signed.
+        let payload = bytes.get(HEADER_BYTES..bytes.len().saturating_sub(TAIL_BYTES));
+        let payload = payload.ok_or_else(|| format!("{name} is no datagram"))?;
+        seeds.push(("datagram", format!("{name}-payload"), [&bytes[1..2], payload].concat()));
+        seeds.push(("datagram", name, [&[0], &bytes[..]].concat()));
+    }
+    let frames = read(&vectors.join("frames"))?;
+    // The first byte is the size of the pieces that the stream arrives in.
+    let stream: Vec<u8> = frames.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    seeds.push(("frames", "stream".to_owned(), [&[0x35], &stream[..]].concat()));
+    for (name, bytes) in frames {
+        seeds.push(("frames", name, [&[0xff], &bytes[..]].concat()));
+    }
+    for (name, bytes) in read(&vectors.join("manifests"))? {
+        seeds.push(("manifest", name, bytes));
+    }
+    Ok(seeds)
+}
+
+/// The vectors of a folder, with their names.
+fn read(folder: &Path) -> Outcome<Vec<(String, Vec<u8>)>> {
+    let cannot = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let mut vectors = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| cannot(folder, &error))? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "hex") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).map_err(|error| cannot(&path, &error))?;
+        let bytes = from_hex(&text).ok_or_else(|| cannot(&path, &"not hexadecimal"))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        vectors.push((name, bytes));
+    }
+    match vectors.is_empty() {
+        true => Err(cannot(folder, &"no vectors").into()),
+        false => Ok(vectors),
+    }
+}
+
+/// Bytes from hexadecimal digits; lines that start with `#` are comments.
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.trim().chars());
+    let digits: Vec<u8> = digits.map(|digit| Some(digit.to_digit(16)? as u8)).collect::<Option<_>>()?;
+    let pairs = digits.chunks_exact(2);
+    pairs.remainder().is_empty().then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elver::wire::frame::{Frame, Parsed};
+
+    fn vectors() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors")
+    }
+
+    #[test]
+    fn every_fuzz_target_has_seeds() {
+        let seeds = seeds(&vectors()).unwrap();
+        let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
+        for target in fs::read_dir(targets).unwrap() {
+            let target = target.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(seeds.iter().any(|(of, ..)| *of == target), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_seed_of_the_frames_is_a_frame_after_the_byte_that_says_how_it_is_cut() {
+        for (_, name, bytes) in seeds(&vectors()).unwrap().iter().filter(|(target, ..)| *target == "frames") {
+            assert!(matches!(Frame::parse(&bytes[1..]), Ok(Parsed::Frame(..))), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_vector_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read(dir.path()).unwrap_err().to_string().contains("no vectors"));
+        for content in ["0", "xy"] {
+            fs::write(dir.path().join("odd.hex"), content).unwrap();
+            assert!(read(dir.path()).unwrap_err().to_string().contains("odd.hex"), "{content}");
+        }
+    }
+}
