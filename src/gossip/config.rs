@@ -1,13 +1,13 @@
-//! What a node's membership is told at the start.
+//! The configuration of membership.
 
 use crate::time::Duration;
 use core::fmt;
 
-/// How a node keeps in touch with the others. The default is for nodes that stay for days; with everything divided by the
-/// same number the whole cycle runs faster by that number.
+/// The configuration of membership. The default suits nodes that stay for days. All durations divided by the same number make the
+/// whole cycle faster by that number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GossipConfig {
-    /// Between two rounds, give or take a tenth.
+    /// The time between two rounds, ± 10 %.
     pub interval: Duration,
     /// Members that a round goes to. A leaf goes to one.
     pub fanout: usize,
@@ -15,19 +15,19 @@ pub struct GossipConfig {
     pub view_max: usize,
     /// The members nearest to this node that make up its neighbourhood.
     pub neighbours: usize,
-    /// The nearest of those, which are asked whether they are there as soon as they are silent.
+    /// The nearest of those. They are probed as soon as they are silent.
     pub monitored: usize,
-    /// Silence after which a monitored member is asked.
+    /// The silence after which a monitored member is probed.
     pub silent_after: Duration,
-    /// Silence after which a suspect is unresponsive, when this node itself is well.
+    /// The silence after which a suspect is unresponsive, if local health is good.
     pub unresponsive_after: Duration,
-    /// Silence after which a member is evicted.
+    /// The silence after which a member is evicted.
     pub evicted_after: Duration,
-    /// The least time between two states of this node that tell of no more than another load or another number of pieces.
+    /// The least time between two states of this node in which only numbers changed: the load, pieces, free bytes.
     pub tell_interval: Duration,
     /// Signatures of states that are checked in one second.
     pub state_checks_per_second_max: u32,
-    /// Members that are asked for others in one second.
+    /// Probes for others in one second.
     pub relayed_probes_per_second_max: u32,
 }
 
@@ -49,7 +49,7 @@ impl Default for GossipConfig {
     }
 }
 
-/// A value of the configuration that contradicts another, and why.
+/// A contradiction between values of the configuration, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidGossipConfig(pub &'static str);
 
@@ -62,7 +62,7 @@ impl fmt::Display for InvalidGossipConfig {
 impl std::error::Error for InvalidGossipConfig {}
 
 impl GossipConfig {
-    /// The most members that can be remembered.
+    /// The largest allowed view.
     pub const VIEW_MAX: usize = 8192;
 
     /// Checks the values against each other.
@@ -70,25 +70,34 @@ impl GossipConfig {
         let rules = [
             (
                 self.interval >= Duration::from_millis(100),
-                "a round takes longer than a tenth of a second: answers must have come when the next begins",
+                "a round must take 100 ms or longer, so that answers arrive before the next begins",
             ),
-            (self.interval <= self.silent_after, "who is silent is asked within a round"),
+            (
+                self.interval <= self.silent_after,
+                "the interval of rounds must not be longer than the silence after which a member is probed",
+            ),
             (
                 self.silent_after * 2 <= self.unresponsive_after,
-                "a silent member needs time to answer before it is unresponsive: at least as long again",
+                "a member must be silent at least twice as long before it is unresponsive as before it is probed",
             ),
             (
                 self.unresponsive_after < self.evicted_after,
-                "a member is unresponsive for a while before it is evicted",
+                "a member must be evicted later than it is unresponsive",
             ),
-            ((1..=16).contains(&self.fanout), "a round goes to 1 up to 16 members"),
-            ((1..=255).contains(&self.neighbours), "a neighbourhood has 1 up to 255 members"),
-            (self.monitored <= self.neighbours, "who is monitored is a neighbour"),
-            (self.neighbours * 2 <= self.view_max, "half of the view is for members that are far away"),
-            (self.view_max <= Self::VIEW_MAX, "a view has at most 8192 members"),
+            ((1..=16).contains(&self.fanout), "a round must go to 1 to 16 members"),
+            ((1..=255).contains(&self.neighbours), "a neighbourhood must have 1 to 255 members"),
+            (
+                self.monitored <= self.neighbours,
+                "no more members can be monitored than the neighbourhood has",
+            ),
+            (
+                self.neighbours * 2 <= self.view_max,
+                "the neighbourhood must leave half of the view to members that are far away",
+            ),
+            (self.view_max <= Self::VIEW_MAX, "a view can have at most 8192 members"),
             (
                 self.state_checks_per_second_max >= 10,
-                "every member that is met brings a state whose signature is checked",
+                "at least 10 states a second must be checked, because every new member brings one",
             ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
@@ -103,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_valid_and_a_contradiction_is_named() {
+    fn the_default_is_valid_and_a_contradiction_is_reported() {
         assert_eq!(GossipConfig::default().validate(), Ok(()));
         let wrong = GossipConfig { view_max: 50, ..GossipConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().contains("half of the view"));

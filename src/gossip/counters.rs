@@ -1,49 +1,49 @@
-//! What membership counts.
+//! The counters of membership.
 
 use crate::counters::counters;
 
 counters! {
-    /// What membership counts.
+    /// The counters of membership.
     pub struct GossipCounters {
         /// Rounds.
         rounds = "gossip_rounds",
-        /// Gossips sent.
+        /// Gossip requests sent.
         asked = "gossip_asked",
-        /// Gossips answered.
+        /// Gossip requests answered.
         answered = "gossip_answered",
-        /// Gossips that were not answered.
+        /// Gossip requests that timed out.
         unanswered = "gossip_unanswered",
-        /// Answers that belong to no request, or come from the wrong node.
+        /// Answers that match no outstanding request, or come from another node than the request went to.
         unexpected = "gossip_unexpected",
-        /// Replies that were shortened because the address was not proven.
+        /// Replies that were shortened because the address was not validated.
         shortened = "gossip_shortened",
-        /// States that were news.
+        /// States that were news to this node.
         states_learned = "gossip_states_learned",
-        /// States whose signature did not fit.
+        /// States whose signature does not verify.
         state_forged = "gossip_state_forged",
-        /// States that were not looked at because too many had to be checked.
+        /// States that were dropped because the budget of signature checks was spent.
         state_over_budget = "gossip_state_over_budget",
-        /// Members that found no place in the view.
+        /// Nodes that found no place in the view.
         view_full = "gossip_view_full",
-        /// Members that were refused because too many share their IP prefix.
+        /// Nodes that were refused because too many members share their IP prefix.
         prefix_full = "gossip_prefix_full",
-        /// Rumours that were displaced by newer ones before they had been told often enough.
+        /// Rumours displaced by newer ones before they had been sent often enough.
         rumour_dropped = "gossip_rumour_dropped",
-        /// Members asked whether they are there.
+        /// Members probed.
         probes = "gossip_probes",
-        /// Of those, how many did not answer.
+        /// Of those, probes without an answer.
         probes_failed = "gossip_probes_failed",
-        /// Other members asked to probe one.
+        /// Relays asked to probe a member.
         probes_indirect = "gossip_probes_indirect",
         /// Members probed for others.
         probes_relayed = "gossip_probes_relayed",
-        /// Probes for others that were not made.
+        /// Probes for others that were refused.
         probes_refused = "gossip_probes_refused",
-        /// Times that this node was suspected and said that it is there.
+        /// Suspicions of this node that it refuted.
         refuted = "gossip_refuted",
-        /// Times that this node found that it had been asleep.
+        /// Times that this node noticed that it had been asleep.
         asleep = "gossip_asleep",
-        /// Requests or events for which there was no room.
+        /// Requests or events for which the table had no room.
         table_full = "gossip_table_full",
     }
 }

@@ -1,10 +1,10 @@
-//! Failure detection: who is silent, who is asked, and what follows.
+//! Failure detection: probes, suspicion and eviction.
 //!
-//! Silence → two pings → probes through others → *suspect* → asked in every round → *unresponsive* → *evicted* (SWIM: Das, Gupta and
+//! Silence → two pings → probes through relays → *suspect* → probed in every round → *unresponsive* → *evicted* (SWIM: Das, Gupta and
 //! Motivala, 2002; Lifeguard: Dadgar, Phillips and Currey, 2018). Departures from those papers:
-//! - What others say never changes whether a member is there. A suspicion only makes this node ask at once.
-//! - A member that others reach is neither suspected nor vouched for without end: their word delays, it does not decide.
-//! - Those that are gone are asked again now and then, so that two halves of a network find each other.
+//! - What others say never changes a member's liveness. A suspicion only makes this node probe the member at once.
+//! - A relay's word that a member answers delays suspicion and eviction, but only for a limited time.
+//! - Departed members are probed rarely for a long time, so that two halves of a partitioned network find each other.
 
 use super::transactions::{Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
@@ -18,25 +18,25 @@ use crate::wire::outbox::Outbox;
 use crate::wire::state::StateMark;
 use core::net::SocketAddr;
 
-/// Addresses that are tried when a member does not answer where it was.
+/// Remembered addresses that are tried when a member does not answer at its known one.
 pub(super) const OTHER_ADDRS_MAX: usize = 16;
-/// Members that are asked at one time because somebody doubted them.
+/// Queued members that are probed at a time.
 const QUEUE_BURST: usize = 4;
-/// Members of one kind that a round asks.
+/// Members of one liveness that are probed in a round.
 const ASKED_A_ROUND: usize = 4;
-/// Members that are asked to try a member that does not answer.
+/// Relays: members that are asked to probe a silent one.
 const RELAYS: usize = 3;
-/// Requests in a row that an unproven member may leave unanswered.
+/// Unanswered requests in a row after which an unproven member is removed.
 const TRIES_MAX: u8 = 3;
-/// How many times as long as without it a member can be vouched for.
+/// A relay's word counts until the silence is this many times as long as [`GossipConfig::unresponsive_after`].
 const VOUCHED_TIMES: u32 = 4;
-/// For how many times the eviction time an evicted member is remembered: a day by default.
+/// An evicted member is remembered for this many times the eviction time: a day by default.
 const FORGOTTEN_TIMES: u32 = 96;
 
 impl Gossip {
     // Sleep.
 
-    /// A timer that fires a little late speaks against this node itself.
+    /// A timer that fires a little late is evidence of bad local health.
     pub(super) fn notice_lateness(&mut self, now: Instant) {
         let late = self.next_deadline().is_some_and(|due| now.since(due) > self.config.interval / 5);
         if late {
@@ -44,8 +44,8 @@ impl Gossip {
         }
     }
 
-    /// A timer that fires much later than it was set: the process was stopped, or the machine asleep. Whoever was silent
-    /// meanwhile was not heard because nobody listened.
+    /// A timer fired much later than it was set: the process was stopped, or the machine asleep. No member's silence meanwhile
+    /// counts, because this node was not receiving.
     pub(super) fn notice_sleep(&mut self, now: Instant) {
         if self.next_deadline().is_none_or(|due| now.since(due) <= self.config.interval) {
             return;
@@ -61,9 +61,9 @@ impl Gossip {
         self.round_at = Some(now);
     }
 
-    // Asking.
+    // Requests.
 
-    /// A member is to be asked soon whether it is there.
+    /// Queues a member for a probe.
     pub(super) fn ask_soon(&mut self, now: Instant, short: ShortId) {
         if self.queue.contains(&short) {
             return;
@@ -78,7 +78,7 @@ impl Gossip {
         self.queue.push_back(short);
     }
 
-    /// Asks some of those that are to be asked soon.
+    /// Probes some of the queued members.
     pub(super) fn ask_queued(&mut self, now: Instant, outbox: &mut Outbox) {
         if self.queue.is_empty() || self.queue_at > now {
             return;
@@ -86,7 +86,7 @@ impl Gossip {
         self.queue_at = now + self.config.interval / 20;
         for _ in 0..QUEUE_BURST {
             let Some(short) = self.queue.pop_front() else { break };
-            // Who has just said goodbye may answer once more while it ends.
+            // A member that has just said goodbye may still answer while it shuts down.
             if let Some(position) = self.members.find(short).filter(|&found| !self.left_just_now(now, found))
             {
                 self.start_probe(now, position, outbox);
@@ -94,7 +94,7 @@ impl Gossip {
         }
     }
 
-    /// Another address at which a member may be.
+    /// Remembers another possible address of a member.
     pub(super) fn note_other_addr(&mut self, short: ShortId, addr: SocketAddr) {
         self.other_addrs.retain(|(other, _)| *other != short);
         if self.other_addrs.len() >= OTHER_ADDRS_MAX {
@@ -103,7 +103,7 @@ impl Gossip {
         self.other_addrs.push_back((short, addr));
     }
 
-    /// How long an answer of a member may take.
+    /// The timeout of a request to a member.
     pub(super) fn timeout(&self, position: usize) -> Duration {
         self.members.entry(position).rtt.timeout().min(self.config.silent_after / 5)
     }
@@ -112,7 +112,7 @@ impl Gossip {
         (self.config.silent_after / 5).min(Duration::from_secs(3))
     }
 
-    /// How long a ping for another may take.
+    /// The timeout of a ping for another member.
     pub(super) fn relay_timeout(&self, position: usize) -> Duration {
         self.timeout(position).min(self.indirect_wait() * 2 / 9)
     }
@@ -129,7 +129,7 @@ impl Gossip {
         }
     }
 
-    /// Pings a member. False when too many requests wait.
+    /// Pings a member. False when too many requests are outstanding.
     pub(super) fn ping(
         &mut self,
         now: Instant,
@@ -201,13 +201,13 @@ impl Gossip {
         }
     }
 
-    /// A member answered a request where that went.
+    /// A member answered a request, at the address that the request went to.
     fn answered(&mut self, now: Instant, contact: &Contact, sequence: u64, rtt: Option<Duration>) {
         let Some((position, _)) = self.acquaint(now, contact, true) else { return };
         let left = matches!(self.members.places()[position].liveness, Liveness::Left { .. });
         let entry = self.members.entry_mut(position);
         if left && sequence <= entry.sequence {
-            // It was on its way when the goodbye was said.
+            // The answer was sent before the goodbye.
             return;
         }
         entry.sequence = entry.sequence.max(sequence);
@@ -228,7 +228,7 @@ impl Gossip {
         match outcome {
             ProbeOutcome::Answered => {
                 entry.vouched = now;
-                // Others reach it and this node does not.
+                // Others reach the member, and this node does not: evidence of bad local health.
                 self.health.doubted();
             }
             ProbeOutcome::Silent | ProbeOutcome::Unknown => {
@@ -240,7 +240,7 @@ impl Gossip {
 
     // Failures.
 
-    /// A request was not answered in time.
+    /// A request timed out.
     pub(super) fn failed(&mut self, now: Instant, request: &Request, outbox: &mut Outbox) {
         let Some(position) = self.members.find(request.about) else {
             return self.relay_failed(request, outbox);
@@ -296,7 +296,7 @@ impl Gossip {
         }
     }
 
-    /// Both pings were not answered.
+    /// Both pings of a probe timed out.
     fn probe_failed(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
         self.counters.probes_failed += 1;
         match self.members.places()[position].liveness {
@@ -310,13 +310,13 @@ impl Gossip {
                 let entry = self.members.entry_mut(position);
                 entry.tries = entry.tries.saturating_add(1);
                 entry.probing = false;
-                // A round may find it being asked each time: between two questions is the moment to conclude.
+                // Rounds may always find the member being probed. Its liveness is advanced here, between two probes.
                 self.advance_member(now, position);
             }
         }
     }
 
-    /// Asks others to try a member, and says how many. Those near it in the key space know it best.
+    /// Asks relays to probe a member. Returns how many. Members near it in the key space know it best.
     fn ask_relays(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> usize {
         const CANDIDATES: usize = 8;
         let mut candidates = [0_usize; CANDIDATES];
@@ -373,7 +373,7 @@ impl Gossip {
         true
     }
 
-    /// When nobody else is trying any more, the silent member is a suspect.
+    /// Makes a silent member a suspect when the last of its relays has answered or timed out.
     fn conclude_indirect(&mut self, now: Instant, short: ShortId, outbox: &mut Outbox) {
         if self.transactions.is_waiting(short, |purpose| *purpose == Purpose::Indirect) {
             return;
@@ -388,7 +388,7 @@ impl Gossip {
             return;
         }
         if !helped {
-            // Nobody at all answers.
+            // Not even the relays answered: this node's own network may be at fault.
             self.health.worse();
         }
         self.suspect_member(now, position, outbox);
@@ -402,7 +402,7 @@ impl Gossip {
         let entry = self.members.entry(position);
         let (contact, state) = (entry.contact(), entry.state);
         if state.is_gone() || state.is_away() {
-            // Its own word, and it does not answer.
+            // It announced its departure in its state, and it does not answer.
             return self.left(now, position, state.is_gone());
         }
         self.members.set_liveness(position, Liveness::Suspect, now);
@@ -419,14 +419,14 @@ impl Gossip {
         }
     }
 
-    // What time brings.
+    // Time.
 
-    /// How long a member has been silent while this node was awake.
+    /// How long a member has been silent while this node was running.
     fn silence(&self, now: Instant, position: usize) -> Duration {
         now.since(self.members.entry(position).heard.max(self.awake))
     }
 
-    /// Moves those on that have been silent for long enough.
+    /// Advances the liveness of members that have been silent for long enough.
     pub(super) fn advance(&mut self, now: Instant) {
         if self.members.suspects() + self.members.away() == 0 {
             return;
@@ -436,7 +436,7 @@ impl Gossip {
         }
     }
 
-    /// Moves a member on when it has been silent for long enough; one that is forgotten is not at its position any more.
+    /// Advances a member's liveness if it has been silent for long enough. A member that is forgotten is removed.
     fn advance_member(&mut self, now: Instant, position: usize) {
         let silence = || self.silence(now, position);
         let since = self.members.entry(position).since;
@@ -458,7 +458,7 @@ impl Gossip {
         }
     }
 
-    /// Whether it still counts that others reach a member: it gives time, not for ever.
+    /// Whether a relay's word that the member answers still counts: only for a limited time.
     fn may_be_vouched_for(&self, now: Instant, position: usize) -> bool {
         self.silence(now, position) < self.config.unresponsive_after * VOUCHED_TIMES
     }
@@ -487,7 +487,7 @@ impl Gossip {
         });
     }
 
-    /// Asks those that are to be watched: the nearest when they are silent, suspects, and neighbours that were not met yet.
+    /// Probes monitored members that are silent, suspects, and uncontacted neighbours.
     pub(super) fn watch(&mut self, now: Instant, asked: impl Fn(ShortId) -> bool, outbox: &mut Outbox) {
         if self.leaf {
             return;
@@ -525,7 +525,7 @@ impl Gossip {
 
     // Hearsay.
 
-    /// A member says that another does not answer it.
+    /// Another member suspects this node or a member.
     pub(super) fn hear_suspicion(&mut self, now: Instant, mark: &StateMark) {
         if mark.short == self.own_id.short() {
             if mark.sequence() == self.own.sequence() && self.refutations.take(now) {
@@ -547,7 +547,7 @@ impl Gossip {
         }
     }
 
-    /// A member knows another that is away for this node: perhaps it is back.
+    /// Another member knows a member that is away in this node's view: it may be back.
     pub(super) fn hear_of_absent(&mut self, now: Instant, mark: &StateMark) {
         if self.members.away() == 0 {
             return;

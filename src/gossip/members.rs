@@ -1,8 +1,8 @@
-//! The view: whom this node knows. All of its memory is there from the start.
+//! The view: the members that this node knows. All of its memory is allocated at the start.
 //!
-//! Members are in order of their distance to this node, so that the neighbourhood is the start of the table, a member is
-//! found by bisection, and those near any other node are a run. The nearest stay for sure; the others are a sample that
-//! changes slowly, in which whoever was never met gives way to whoever was. Members that share an IP prefix are limited.
+//! Members are sorted by XOR distance to this node. So the neighbourhood is the start of the table, a member is found by
+//! bisection, and the members near any other node are a contiguous run. The nearest always stay. The others are a slowly changing
+//! sample, in which uncontacted members give way to contacted ones. Members of one IP prefix are limited.
 
 use super::rtt::Rtt;
 use crate::id::{NodeId, PublicKey, ShortId};
@@ -17,47 +17,47 @@ use core::net::SocketAddr;
 pub(super) const PREFIX_NEAR_MAX: usize = 8;
 /// Members of one IP prefix in the view.
 pub(super) const PREFIX_VIEW_MAX: usize = 32;
-/// One of so many places is for those that were evicted: after a partition they are how the other side is found.
+/// One in this many places is for evicted members: after a partition they are how this node finds the other side.
 const EVICTED_SHARE: usize = 8;
 
-/// Whether a member is there, as far as this node has found out itself.
+/// Whether a member is alive, as far as this node has found out by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Liveness {
-    /// Others told of it, or it asked something; it has not answered this node yet.
+    /// Not contacted: others named it, or it sent a request, but it has not answered this node yet.
     Unproven,
     /// It answers.
     Live,
-    /// It is silent and did not answer, neither this node nor those that were asked to try.
+    /// It is silent, and answered neither this node nor the relays.
     Suspect,
-    /// It has been silent for long.
+    /// It has been a silent suspect for too long.
     Unresponsive,
     /// It has been silent for so long that it counts as gone.
     Evicted,
     /// It said goodbye.
     Left {
-        /// Whether it does not mean to come back.
+        /// Whether it will not come back.
         for_good: bool,
     },
 }
 
 impl Liveness {
-    /// Whether it has a place in the neighbourhood: it was met, and has neither been evicted nor left for good.
+    /// Whether it has a place in the neighbourhood: it was contacted, and has neither been evicted nor left for good.
     pub fn is_neighbour(self) -> bool {
         use Liveness::*;
         matches!(self, Live | Suspect | Unresponsive | Left { for_good: false })
     }
 
-    /// Whether others are told of it.
+    /// Whether its state is sent to others.
     pub(super) fn is_told(self) -> bool {
         matches!(self, Liveness::Live | Liveness::Suspect)
     }
 
-    /// Whether a digest names it, so that what this node knows of it is brought up to date.
+    /// Whether digests name it, so that others bring this node's knowledge of it up to date.
     pub(super) fn is_named(self) -> bool {
         self.is_told() || self == Liveness::Unproven
     }
 
-    /// Whether it is asked only now and then.
+    /// Whether it is probed only rarely.
     pub(super) fn is_away(self) -> bool {
         !matches!(self, Liveness::Unproven | Liveness::Live | Liveness::Suspect)
     }
@@ -67,58 +67,58 @@ impl Liveness {
     }
 }
 
-/// A member's place in the order. What is looked at most is here, close together.
+/// A member's place in the order. It holds the fields that scans of the table read, close together in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     /// The first eight bytes of the distance to this node.
     pub(super) distance: u64,
     slot: u16,
-    /// Whether the member is there.
+    /// The member's liveness.
     pub(super) liveness: Liveness,
-    /// Who owns its address.
+    /// The IP prefix of its address, which stands for the address's owner.
     prefix: Option<Prefix>,
 }
 
 /// What is known about a member.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// Its newest state; sequence zero when none was heard.
+    /// Its newest known state; sequence zero when none is known.
     pub(super) state: NodeState,
     id: NodeId,
     addr: WireAddr,
-    /// When the member itself was last heard from; of one that is unproven, when it was first heard of.
+    /// When the member itself was last heard from. Of an unproven member: when it was first named.
     pub(super) heard: Instant,
-    /// Since when its liveness is what it is.
+    /// Since when it has had its liveness.
     pub(super) since: Instant,
-    /// When it was last asked something.
+    /// When this node last sent it a request.
     pub(super) asked: Instant,
-    /// When somebody else last said that it answers.
+    /// When a relay last said that the member answers.
     pub(super) vouched: Instant,
-    /// The highest number among its datagrams: what is not above it may be a replay.
+    /// The highest sequence number among its datagrams: a datagram that is not above it may be a replay.
     pub(super) sequence: u64,
-    /// How far away it is.
+    /// Its round-trip time.
     pub(super) rtt: Rtt,
     /// Requests in a row without an answer.
     pub(super) tries: u8,
     /// Whether a probe is under way.
     pub(super) probing: bool,
-    /// Of the relays of this probe: how many got no answer either.
+    /// How many relays of this probe got no answer.
     pub(super) silent_relays: u8,
 }
 
 impl Entry {
-    /// Where it answers, or is said to.
+    /// The address where it answers, or is said to.
     pub(super) fn addr(&self) -> SocketAddr {
         self.addr.get().unwrap_or(NOWHERE)
     }
 
-    /// Who and where it is.
+    /// Its id, key and address.
     pub(super) fn contact(&self) -> Contact {
         Contact { id: self.id, public: self.state.public(), addr: self.addr() }
     }
 }
 
-/// No member has this address: what cannot be sent to is not entered.
+/// The address of no member: unusable addresses are not entered.
 const NOWHERE: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// Why a member was not entered.
@@ -128,20 +128,20 @@ pub(super) enum NoPlace {
     View,
     /// Too many members share its IP prefix.
     Prefix,
-    /// It is this node, somebody else has its short id, or nobody can be reached at its address.
+    /// It is this node, or another member has its short id, or its address is unusable.
     Impossible,
 }
 
-/// A newcomer.
+/// A node to be entered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
     /// Its id.
     pub(super) id: NodeId,
     /// Its state, or [`NodeState::unknown`].
     pub(super) state: NodeState,
-    /// Where to reach it.
+    /// Its address.
     pub(super) addr: SocketAddr,
-    /// Whether it answered there: it is worth more than one that others told of.
+    /// Whether it answered there. A contacted node is worth more than one that others named.
     pub(super) met: bool,
     /// Whether it may displace a member of the sample that answers.
     pub(super) displaces: bool,
@@ -161,7 +161,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// The empty view of the node `own`, with room for `capacity`. The `near_max` nearest stay whatever comes.
+    /// The empty view of the node `own`, with room for `capacity` members. The `near_max` nearest always stay.
     pub(super) fn new(own: &NodeId, capacity: usize, near_max: usize) -> Self {
         let capacity = capacity.min(usize::from(u16::MAX));
         Members {
@@ -177,22 +177,22 @@ impl Members {
         }
     }
 
-    /// How many are known.
+    /// The number of members.
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Grows with every change of who is near, where, and whether it is there.
+    /// Grows with every change among the near members, of their addresses, and of their liveness.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// How many are suspects.
+    /// The number of suspects.
     pub(super) fn suspects(&self) -> usize {
         self.suspects
     }
 
-    /// How many are asked only now and then.
+    /// The number of members that are probed only rarely.
     pub(super) fn away(&self) -> usize {
         self.away
     }
@@ -202,7 +202,7 @@ impl Members {
         &self.places
     }
 
-    /// How far the node with this short id is.
+    /// The distance of a node with this short id to this node: the first eight bytes.
     pub(super) fn distance(&self, short: ShortId) -> u64 {
         u64::from_be_bytes(short) ^ self.own
     }
@@ -233,7 +233,7 @@ impl Members {
         &mut self.entries[usize::from(self.places[position].slot)]
     }
 
-    /// The positions of the `count` nearest of which `is` holds, nearest first.
+    /// The positions of the `count` nearest members with a liveness for which `is` holds, nearest first.
     pub(super) fn nearest<'a>(
         &'a self,
         count: usize,
@@ -249,7 +249,7 @@ impl Members {
         nearer.filter(|place| place.liveness.is_neighbour()).take(count).count() < count
     }
 
-    /// The positions of all that share the first `bits` bits of their id with `short`.
+    /// The positions of all members that share the first `bits` bits of their id with `short`.
     pub(super) fn run(&self, short: ShortId, bits: u32) -> core::ops::Range<usize> {
         let mask = u64::MAX.checked_shr(bits).unwrap_or(0);
         let first = self.distance(short) & !mask;
@@ -258,7 +258,7 @@ impl Members {
         start..end
     }
 
-    /// About how many nodes the network has: a guess from how dense the neighbourhood is.
+    /// The number of nodes in the network, estimated from the density of the neighbourhood.
     pub(super) fn network_size(&self) -> u64 {
         const SAMPLE: usize = 20;
         let farthest = self.nearest(SAMPLE, Liveness::is_neighbour).last();
@@ -273,7 +273,7 @@ impl Members {
         }
     }
 
-    /// Changes whether a member is there.
+    /// Changes a member's liveness.
     pub(super) fn set_liveness(&mut self, position: usize, liveness: Liveness, now: Instant) {
         let old = self.places[position].liveness;
         if old != liveness {
@@ -285,14 +285,14 @@ impl Members {
         }
     }
 
-    /// Something about a member at this distance is no longer as it was. Nobody depends on who is far away.
+    /// Advances the generation after a change of a member at this distance, if it is a near one.
     fn changed(&mut self, distance: u64, is_neighbour: bool) {
         if is_neighbour && self.is_among(self.near_max, distance) {
             self.generation += 1;
         }
     }
 
-    /// A member is elsewhere.
+    /// Changes a member's address.
     pub(super) fn set_addr(&mut self, position: usize, addr: SocketAddr) {
         self.entry_mut(position).addr = WireAddr::new(addr);
         let place = &mut self.places[position];
@@ -301,8 +301,7 @@ impl Members {
         self.changed(distance, liveness.is_neighbour());
     }
 
-    /// Enters a member that is not known, as unproven, and says where it is now. Positions found before do not hold any
-    /// more.
+    /// Enters an unknown member as unproven, and returns its position. Positions found before are invalid afterwards.
     pub(super) fn insert(
         &mut self,
         now: Instant,
@@ -365,13 +364,13 @@ impl Members {
         self.changed(place.distance, place.liveness.is_neighbour());
     }
 
-    /// Whether a node at this distance is near enough to stay whatever comes.
+    /// Whether a node at this distance is near enough to stay in any case.
     pub(super) fn is_near(&self, distance: u64) -> bool {
         let nearer = self.places.iter().take_while(|place| place.distance < distance);
         nearer.filter(|place| !place.liveness.is_over()).take(self.near_max).count() < self.near_max
     }
 
-    /// Whether there is room without displacing anybody.
+    /// Whether there is room without displacing a member.
     pub(super) fn has_room(&self) -> bool {
         self.places.len() < self.capacity
     }
@@ -385,12 +384,12 @@ impl Members {
         *counter = counter.saturating_add_signed(change);
     }
 
-    /// Whether an unproven member that answers at `addr` would have been entered there.
-    pub(super) fn may_prove(&self, position: usize, addr: SocketAddr) -> bool {
+    /// Whether there is room for an unproven member among the members of the prefix of `addr`, at which it now answers.
+    pub(super) fn has_room_at(&self, position: usize, addr: SocketAddr) -> bool {
         self.has_prefix_room(addr, true, self.is_near(self.places[position].distance))
     }
 
-    /// Whoever was never met does not count against whoever was: its address is only what somebody said.
+    /// Uncontacted members do not count against a contacted one: others only claim their addresses.
     fn has_prefix_room(&self, addr: SocketAddr, met: bool, near: bool) -> bool {
         let Some(prefix) = Prefix::of(addr) else { return true };
         let (mut of_view, mut of_near, mut rank) = (0, 0, 0);
@@ -406,8 +405,8 @@ impl Members {
         of_view < PREFIX_VIEW_MAX && (!near || of_near < PREFIX_NEAR_MAX)
     }
 
-    /// Who gives way to a newcomer when the view is full: those that are over and of which there are many, then those
-    /// that were never met, then any that is far away.
+    /// The member that gives way to a newcomer when the view is full. Departed members come first, if they exceed their share; then
+    /// uncontacted ones; then any that is far away.
     fn victim(&self, newcomer: &Newcomer, near: bool, rng: &mut Rng) -> Option<usize> {
         let over = self.places.iter().filter(|place| place.liveness.is_over()).count();
         let mut rank = 0;

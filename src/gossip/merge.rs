@@ -1,4 +1,4 @@
-//! What datagrams tell: that their sender is there, and what is new about it and about others.
+//! Merging what datagrams tell: that their sender is alive, and new states of it and of others.
 
 use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
@@ -12,21 +12,21 @@ use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 
 impl Gossip {
-    /// A request of a proven sender arrived; says where its member is, when it is one. Who asks is there, but only who answers
-    /// is known to be where it says.
+    /// An authenticated request arrived. Returns the position of its sender's member, if it is one. The sender is alive; but only
+    /// a sender at a validated address counts as contacted there.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        proven: bool,
+        validated: bool,
     ) -> Option<usize> {
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         if datagram.is_leaf() {
             self.drop_leaf(&contact);
             return None;
         }
-        let (position, is_new) = self.acquaint(now, &contact, proven)?;
+        let (position, is_new) = self.acquaint(now, &contact, validated)?;
         let entry = self.members.entry_mut(position);
         if datagram.sequence() <= entry.sequence && !is_new {
             return Some(position);
@@ -34,21 +34,21 @@ impl Gossip {
         entry.sequence = datagram.sequence();
         let here = entry.addr() == from;
         let unproven = self.members.places()[position].liveness == Liveness::Unproven;
-        if proven && !self.arrived(position, from) {
+        if validated && !self.arrived(position, from) {
             return None;
         }
-        if proven || !unproven {
+        if validated || !unproven {
             self.alive(now, position, None);
         }
-        if !proven && !here {
-            // Asked at the old address, and when that is silent at the new one.
+        if !validated && !here {
+            // The member is probed at its known address first, and at this one if the known one is silent.
             self.note_other_addr(contact.id.short(), from);
             self.ask_soon(now, contact.id.short());
         }
         Some(position)
     }
 
-    /// Finds a node's member, or enters it when there is a place; says where it is and whether it is new.
+    /// Finds a node's member, or enters it if there is a place. Returns its position, and whether it is new.
     pub(super) fn acquaint(&mut self, now: Instant, contact: &Contact, met: bool) -> Option<(usize, bool)> {
         let short = contact.id.short();
         if contact.id == self.own_id {
@@ -59,12 +59,12 @@ impl Gossip {
             return same.then_some((position, false));
         }
         let state = NodeState::unknown(contact.public);
-        // It becomes live, with an event, when the caller says so.
+        // The caller makes it live and raises the event.
         let position = self.enter(now, contact.id, state, contact.addr, met)?;
         Some((position, true))
     }
 
-    /// A member is there: it said so itself, in something that is not a replay.
+    /// A member is alive: it said so itself, in a datagram that is not a replay.
     pub(super) fn alive(&mut self, now: Instant, position: usize, rtt: Option<Duration>) {
         let old = self.members.places()[position].liveness;
         let entry = self.members.entry_mut(position);
@@ -85,15 +85,15 @@ impl Gossip {
         self.wake_up(now);
     }
 
-    /// A member answers at this address. One that was entered where it only said that it is has no right to a place among
-    /// those of another prefix: without room there it is forgotten, and this is false.
+    /// A member answers at this address. A contact at an unvalidated address must not displace one whose address is validated: if
+    /// the prefix of its actual address has no room, an unproven member is removed, and this returns false.
     pub(super) fn arrived(&mut self, position: usize, addr: SocketAddr) -> bool {
         let old = self.members.entry(position).addr();
         if old == addr {
             return true;
         }
         let unproven = self.members.places()[position].liveness == Liveness::Unproven;
-        if unproven && !self.members.may_prove(position, addr) {
+        if unproven && !self.members.has_room_at(position, addr) {
             self.counters.prefix_full += 1;
             self.members.remove(position);
             return false;
@@ -106,8 +106,7 @@ impl Gossip {
         true
     }
 
-    /// Takes in what `teller` says about a node, itself or another. What it tells as news, with the hops that
-    /// it came over, is passed on.
+    /// Merges a state, of `teller` itself or of another node. A state that came as news, over `hops` hops, is spread further.
     pub(super) fn learn(
         &mut self,
         now: Instant,
@@ -119,7 +118,7 @@ impl Gossip {
         let id = state.public().node_id();
         let short = id.short();
         if id == self.own_id {
-            // Only this node can have signed it: in a life that it does not remember.
+            // Only this node can have signed it: in an earlier run whose number it has lost.
             if state.sequence() >= self.own.sequence()
                 && !self.own.is(state)
                 && self.check(now, state, outbox)
@@ -136,7 +135,7 @@ impl Gossip {
             return;
         }
         let seen = hops.is_none() || self.rumours.is_seen(short, state.sequence());
-        // The news has passed here. An older state that fills a gap would stay, for nobody tells the news twice.
+        // A newer state has passed here as news. This older one would never be updated, because no node spreads the same news twice.
         if self.rumours.is_outdated(short, state.sequence()) {
             return;
         }
@@ -175,7 +174,7 @@ impl Gossip {
             }
             Liveness::Live if state.is_gone() || state.is_away() => self.ask_soon(now, short),
             Liveness::Live => {}
-            // It was there when it signed this: worth a question.
+            // It was alive when it signed this state: worth a probe.
             _ => self.ask_soon(now, short),
         }
         if let Some(addr) = elsewhere {
@@ -183,7 +182,7 @@ impl Gossip {
         }
     }
 
-    /// Checks a state's signature, as far as the budget goes.
+    /// Checks a state's signature, within the budget of signature checks.
     fn check(&mut self, now: Instant, state: &NodeState, outbox: &Outbox) -> bool {
         if !self.state_checks.take(now) {
             self.counters.state_over_budget += 1;
@@ -196,7 +195,7 @@ impl Gossip {
         fits
     }
 
-    /// Whether a node that is not known would be given a place without chance deciding.
+    /// Whether an unknown node would be given a place for certain.
     fn is_wanted(&self, short: ShortId) -> bool {
         self.members.has_room() || self.members.is_near(self.members.distance(short))
     }
@@ -209,7 +208,7 @@ impl Gossip {
         addr: SocketAddr,
         met: bool,
     ) -> Option<usize> {
-        // Of those that would find no place, one now and then displaces another, so that the sample changes slowly.
+        // Of the nodes that would find no place, a few displace another at random, so that the sample changes slowly.
         let displaces = !self.is_wanted(id.short()) && self.rng.below(8) == 0 && self.displacements.take(now);
         let newcomer = Newcomer { id, state, addr, met, displaces };
         match self.members.insert(now, &newcomer, &mut self.rng) {
@@ -228,7 +227,7 @@ impl Gossip {
         }
     }
 
-    /// A node that only asks is no member.
+    /// Removes a node that has become a leaf: leaves are no members.
     pub(super) fn drop_leaf(&mut self, contact: &Contact) {
         if let Some(position) = self.members.find_key(contact.id.short(), &contact.public) {
             self.members.remove(position);
@@ -236,8 +235,8 @@ impl Gossip {
     }
 }
 
-/// Where to reach the node that a state is about: where `teller` may say so, and rather in the family in which `teller` itself
-/// is reached.
+/// The best address of the node that a state is about: one that is meaningful coming from `teller`, preferably of the address family
+/// at which `teller` itself is reached.
 fn best_addr(state: &NodeState, teller: SocketAddr) -> Option<SocketAddr> {
     let addrs = || state.addrs().filter(|addr| is_meaningful(*addr, teller));
     addrs().find(|addr| addr.is_ipv4() == teller.is_ipv4()).or_else(|| addrs().next())

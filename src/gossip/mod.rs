@@ -1,18 +1,18 @@
-//! Membership: who is in the network, and whether they are there.
+//! Membership: which nodes are in the network, and whether they are alive.
 //!
-//! Every node signs its own state. In rounds it tells a few others what it knows and hears what it does not, and it watches
-//! those nearest to it in the key space. The caller hands in verified datagrams and the time, takes datagrams out of an
+//! Every node signs its own state. In rounds it sends a few others what it knows and receives what it lacks, and it monitors the
+//! members nearest to it in the key space. The caller hands in verified datagrams and the time, takes datagrams out of an
 //! [`Outbox`] and events out of [`Gossip::poll_event`], and calls [`Gossip::handle_timeout`] when
 //! [`Gossip::next_deadline`] has come.
 //!
-//! - Whom we know: `members` (the view), `self_state` (what this node says about itself), `rumours` (what is news).
-//! - Telling: `round` (rounds, and both ends of a gossip), `merge` (what a datagram tells about its sender and about others).
-//! - Watching: `detect` (who is silent, who is asked, what follows), `relay` (asking for others), `transactions` (who owes an
-//!   answer), `rtt`, `pace` (what may be done only so often; how well this node itself is doing).
+//! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
+//! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members).
+//! - Failure detection: `detect` (probes, suspicion, eviction), `relay` (probing for others), `transactions` (outstanding
+//!   requests), `rtt`, `pace` (rate limits, and the local health of this node).
 //!
-//! The rules that keep liars harmless: only its subject can make a state, and the one with the higher number wins; nothing that
-//! others say makes a member live, unresponsive, evicted or left, it only makes this node ask for itself; whoever has not
-//! answered at an address is sent no more than three times what came from there.
+//! Rules against liars: Only its subject can sign a state, and the state with the highest number wins. What others say never makes
+//! a member live, unresponsive, evicted or left; it only makes this node probe the member itself. An address that is not validated
+//! is sent at most three times the bytes that came from it.
 
 mod config;
 mod counters;
@@ -51,58 +51,58 @@ use self_state::SelfState;
 use std::collections::VecDeque;
 use transactions::Transactions;
 
-/// Events that wait to be polled. What would be one more is found out again in the next round.
+/// Events that wait to be polled. What finds no room here is noticed again in the next round.
 const EVENTS_MAX: usize = 64;
-/// Members that wait to be asked soon.
+/// Members that are queued for a probe.
 const QUEUE_MAX: usize = 32;
 
 /// The worst local health; the best is 0 ([`Gossip::local_health`]).
 pub const LOCAL_HEALTH_WORST: u8 = Health::WORST;
 
-/// What the caller hears.
+/// What membership tells the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GossipEvent {
     /// A member answered for the first time.
     Met {
-        /// Who and where.
+        /// The member.
         contact: Contact,
         /// The smoothed round-trip time, when one was measured.
         rtt: Option<Duration>,
     },
-    /// A member is silent, and nobody who was asked to try got an answer.
+    /// A member is silent, and none of the relays that probed it got an answer.
     Suspected {
-        /// Who and where.
+        /// The member.
         contact: Contact,
     },
-    /// A suspect has been silent for long.
+    /// A suspect has been silent for [`GossipConfig::unresponsive_after`], or longer when local health is bad.
     Unresponsive {
-        /// Who and where.
+        /// The member.
         contact: Contact,
     },
-    /// A member has been silent for so long that it counts as gone.
+    /// A member has been silent for [`GossipConfig::evicted_after`]: it counts as gone.
     Evicted {
-        /// Who and where.
+        /// The member.
         contact: Contact,
     },
     /// A member said goodbye.
     Left {
-        /// Who and where.
+        /// The member.
         contact: Contact,
-        /// Whether it does not mean to come back.
+        /// Whether it will not come back.
         for_good: bool,
     },
-    /// A member that was suspected, unresponsive, evicted or had left is there again.
+    /// A member that was suspected, unresponsive, evicted or had left answers again.
     Returned {
-        /// Who and where.
+        /// The member.
         contact: Contact,
         /// The smoothed round-trip time, when one was measured.
         rtt: Option<Duration>,
     },
     /// A member answers at another address.
     Moved {
-        /// Who, and where it is now.
+        /// The member, at its new address.
         contact: Contact,
-        /// Where it was.
+        /// Its old address.
         from: SocketAddr,
     },
 }
@@ -110,36 +110,36 @@ pub enum GossipEvent {
 /// A member as this node sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// Who and where.
+    /// Its id, key and address.
     pub contact: Contact,
-    /// Whether it is there.
+    /// Its liveness.
     pub liveness: Liveness,
-    /// Since when that is so.
+    /// Since when it has had this liveness.
     pub since: Instant,
-    /// When the member itself was last heard from; `None` when it never was.
+    /// When this node last received something from the member itself; `None` when it never did.
     pub heard: Option<Instant>,
     /// The smoothed round-trip time, when one was measured.
     pub rtt: Option<Duration>,
-    /// What it says about itself, when that was heard.
+    /// Its newest known state; `None` when none is known.
     pub state: Option<NodeState>,
 }
 
-/// How membership is doing.
+/// Statistics of membership.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statistics {
     /// Members in the view.
     pub members: usize,
     /// Of those, how many are live.
     pub live: usize,
-    /// About how many nodes the network has.
+    /// The estimated number of nodes in the network.
     pub network_size: u64,
-    /// How badly this node itself is doing, 0 to 8.
+    /// The local health of this node: 0 is well, 8 is worst.
     pub local_health: u8,
-    /// Rumours that are being told.
+    /// Rumours that are being spread.
     pub rumours: usize,
-    /// Requests that wait for an answer.
+    /// Outstanding requests.
     pub transactions: usize,
-    /// What was counted.
+    /// The counters.
     pub counters: GossipCounters,
 }
 
@@ -154,7 +154,7 @@ pub struct Gossip {
     rumours: Rumours,
     transactions: Transactions,
     health: Health,
-    /// Whether anybody answered a round since the last one.
+    /// Whether a round was answered since the last one began.
     round_answered: bool,
     counters: GossipCounters,
     events: VecDeque<GossipEvent>,
@@ -162,14 +162,14 @@ pub struct Gossip {
     round_at: Option<Instant>,
     /// Where the next digest and the next round go on.
     cursors: round::Cursors,
-    /// Members that are to be asked soon, and when the first of them.
+    /// Members that are queued for a probe, and when the first of them is due.
     queue: VecDeque<ShortId>,
     queue_at: Instant,
-    /// Other addresses at which members may be: tried when they do not answer at the one that is known.
+    /// Other possible addresses of members, tried when a member does not answer at its known address.
     other_addrs: VecDeque<(ShortId, SocketAddr)>,
-    /// Whether the next round asks everybody who is monitored.
+    /// Whether the next round probes every monitored member.
     roll_call: bool,
-    /// Since when this node has been awake without a break: nobody's silence is longer.
+    /// Since when this node has run without a pause. A member's silence counts from here at the earliest.
     awake: Instant,
     state_checks: Allowance,
     relays: Allowance,
@@ -179,8 +179,8 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// The membership of the node with this key, which knows nobody yet. `sequence_base` is over every number that earlier
-    /// runs gave to its states: the number of this run times 2^32.
+    /// The membership of the node with this key, which knows no other node yet. `sequence_base` must be above every number that
+    /// earlier runs gave to this node's states: the number of this run times 2^32.
     pub fn new(
         config: GossipConfig,
         public: PublicKey,
@@ -223,19 +223,19 @@ impl Gossip {
 
     // Inputs.
 
-    /// Whether it is worth checking the signature of a datagram: answers must belong to a request that was sent there.
+    /// Whether the signature of a datagram is worth checking: an answer must match an outstanding request to its sender.
     pub fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
         !kind.is_answer() || self.transactions.is_expected(kind, transaction, from)
     }
 
-    /// Takes a gossip, a probe, or an answer to one of its own requests, pongs among them. `proven` says that whoever sends from
-    /// this address receives there as well. Anything else is ignored.
+    /// Takes a gossip, a probe, or an answer to one of this machine's requests, pongs included. `validated` says that `from` is a
+    /// validated address: its sender has shown that it receives there. Other messages are ignored.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        proven: bool,
+        validated: bool,
         outbox: &mut Outbox,
     ) {
         if datagram.id() == self.own_id {
@@ -244,7 +244,7 @@ impl Gossip {
         self.notice_sleep(now);
         let from = canonical(from);
         match datagram.message() {
-            Message::Gossip(body) => self.handle_gossip(now, from, datagram, &body, proven, outbox),
+            Message::Gossip(body) => self.handle_gossip(now, from, datagram, &body, validated, outbox),
             Message::Probe { target } => self.handle_probe(now, from, datagram, &target, outbox),
             Message::GossipReply(_) | Message::Pong { .. } | Message::ProbeReply { .. } => {
                 self.handle_answer(now, from, datagram, outbox);
@@ -253,7 +253,7 @@ impl Gossip {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.notice_lateness(now);
         self.notice_sleep(now);
@@ -266,14 +266,14 @@ impl Gossip {
         }
     }
 
-    /// When [`handle_timeout`](Gossip::handle_timeout) is to be called; `None` while nobody is known.
+    /// When [`handle_timeout`](Gossip::handle_timeout) is due; `None` while no member is known.
     pub fn next_deadline(&self) -> Option<Instant> {
         let queue = (!self.queue.is_empty()).then_some(self.queue_at);
         earliest(earliest(self.round_at, queue), self.transactions.next_deadline())
     }
 
-    /// Another machine had an authenticated exchange with a node there, a request or an answer, datagrams or a stream. The node
-    /// is not a leaf. One that was not met yet is asked before it counts.
+    /// Another machine exchanged authenticated messages with a node at this address, over datagrams or a stream. The node is not
+    /// a leaf. If this machine has not contacted it yet, it is probed before it counts as live.
     pub fn note_contact(&mut self, now: Instant, contact: Contact) {
         self.notice_sleep(now);
         let Some((position, _)) = self.acquaint(now, &contact, false) else { return };
@@ -293,7 +293,7 @@ impl Gossip {
         }
     }
 
-    /// Another machine got an answer, in datagrams, from a node that is not a leaf.
+    /// Another machine got an answer in a datagram from a node that is not a leaf.
     pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
         self.notice_sleep(now);
         let Some((position, _)) = self.acquaint(now, &contact, true) else { return };
@@ -308,7 +308,7 @@ impl Gossip {
         }
     }
 
-    /// Another machine could not reach a node: it is asked soon.
+    /// Another machine could not reach a node: it is probed soon.
     pub fn note_failed(&mut self, now: Instant, id: &NodeId) {
         self.notice_sleep(now);
         let Some(position) = self.position(id) else { return };
@@ -317,12 +317,12 @@ impl Gossip {
         }
     }
 
-    /// A node said goodbye in a verified datagram with this number. An old goodbye means nothing to one that has come back.
+    /// A node said goodbye in a verified datagram with this sequence number. A goodbye older than its return is ignored.
     pub fn note_leave(&mut self, now: Instant, id: &NodeId, for_good: bool, sequence: u64) {
         self.notice_sleep(now);
         let Some(position) = self.position(id) else { return };
-        // The upper half counts the runs of the node. What it said in an earlier one may be a replay, also where this node has
-        // not heard it since.
+        // The upper half of the number counts the runs of the node. A goodbye of an earlier run may be a replay, even if this node
+        // has heard nothing of the present run yet.
         let run = |sequence: u64| sequence >> 32;
         let known = self.members.entry(position);
         if sequence <= known.sequence || run(sequence) < run(known.state.sequence()) {
@@ -337,14 +337,14 @@ impl Gossip {
         }
     }
 
-    /// Sets what this node says about itself. Others hear of it when the change is worth it.
+    /// Sets the content of this node's own state. A new state is signed when the change is worth spreading.
     pub fn set_own(&mut self, now: Instant, state: OwnState) {
         self.leaf = state.leaf;
         self.own.set(&state);
         self.own.reconsider(now, self.config.tell_interval);
     }
 
-    /// Tells some members, in a signed state, that this node is leaving, so that the others hear of it too.
+    /// Sends some members a signed state that says that this node is leaving. They spread it to the others.
     pub fn leave(&mut self, now: Instant, for_good: bool, outbox: &mut Outbox) {
         self.own.leave(for_good);
         self.own.reconsider(now, self.config.tell_interval);
@@ -358,20 +358,20 @@ impl Gossip {
 
     // Getters.
 
-    /// The neighbourhood, nearest first: of those members that were met and have neither been evicted nor left for good, the
-    /// nearest to this node.
+    /// The neighbourhood, nearest first: the nearest members to this node that were contacted and have neither been evicted nor
+    /// left for good.
     pub fn neighbourhood(&self) -> impl Iterator<Item = Member> + '_ {
         self.members
             .nearest(self.config.neighbours, Liveness::is_neighbour)
             .map(|position| self.member_at(position))
     }
 
-    /// Whether the neighbourhood is everybody: fewer members were met than it has room for.
+    /// Whether the neighbourhood is the whole network: fewer members were contacted than it has room for.
     pub fn is_whole_network(&self) -> bool {
         self.members.nearest(self.config.neighbours, Liveness::is_neighbour).count() < self.config.neighbours
     }
 
-    /// Everybody who is known, nearest first.
+    /// All known members, nearest first.
     pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
         (0..self.members.len()).map(|position| self.member_at(position))
     }
@@ -381,24 +381,24 @@ impl Gossip {
         self.position(id).map(|position| self.member_at(position))
     }
 
-    /// Grows with every change of the neighbourhood, of where its members are, and of whether they are there: what was read of it
-    /// at the same number still holds.
+    /// Grows with every change of the neighbourhood, of its members' addresses, and of their liveness. What was read of it at one
+    /// number holds until the number changes.
     pub fn neighbourhood_generation(&self) -> u64 {
         self.members.generation()
     }
 
-    /// How badly this node itself is doing: 0 is well, 8 is worst. The higher, the longer it waits before it believes that others
-    /// are gone.
+    /// The local health of this node (Lifeguard): 0 is well, 8 is worst. The worse it is, the longer this node waits before it
+    /// declares others unresponsive.
     pub fn local_health(&self) -> u8 {
         self.health.score()
     }
 
-    /// The number of this node's present state.
+    /// The sequence number of this node's present state.
     pub fn sequence(&self) -> u64 {
         self.own.sequence()
     }
 
-    /// How membership is doing.
+    /// Statistics of membership.
     pub fn statistics(&self) -> Statistics {
         Statistics {
             members: self.members.len(),
@@ -416,7 +416,7 @@ impl Gossip {
         (self.members.entry(position).contact().id == *id).then_some(position)
     }
 
-    /// Whether a member has said goodbye so lately that what comes from it was on its way before: that is no return.
+    /// Whether a member said goodbye so recently that its datagrams may have been sent before: they do not count as a return.
     fn left_just_now(&self, now: Instant, position: usize) -> bool {
         matches!(self.members.places()[position].liveness, Liveness::Left { .. })
             && now.since(self.members.entry(position).since) < self.config.silent_after
@@ -434,7 +434,7 @@ impl Gossip {
         }
     }
 
-    /// Whether there is room for one more event. What is found out by looking waits for the next round when there is not.
+    /// Whether there is room for one more event. What finds none is noticed again in the next round.
     fn can_raise(&self) -> bool {
         self.events.len() < EVENTS_MAX
     }

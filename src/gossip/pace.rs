@@ -1,34 +1,33 @@
-//! Things that may be done only so often, and how well this node itself is doing.
+//! A rate limiter, and the local health of this node.
 
 use crate::time::{Duration, Instant};
 
-/// An allowance that fills up with time (a token bucket): `per_second` of something, saved up for at most a second or
-/// for one.
+/// A token bucket. Tokens come at a steady rate, up to a burst.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
-    /// Nanoseconds of saved-up time.
+    /// The saved tokens, in nanoseconds.
     saved: u64,
-    /// Nanoseconds that one costs.
+    /// The cost of one token, in nanoseconds.
     cost: u64,
-    /// Nanoseconds that can be saved.
+    /// The most that can be saved, in nanoseconds.
     most: u64,
     filled: Instant,
 }
 
 impl Allowance {
-    /// A full allowance of `burst` at once and one more every `every`.
+    /// A full bucket of `burst` tokens. A new token comes `every` so often.
     pub(super) fn new(now: Instant, burst: u32, every: Duration) -> Self {
         let cost = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
         let most = cost.saturating_mul(u64::from(burst));
         Allowance { saved: most, cost, most, filled: now }
     }
 
-    /// An allowance of so many in a second.
+    /// A full bucket of `count` tokens, with as many new ones in a second.
     pub(super) fn per_second(now: Instant, count: u32) -> Self {
         Allowance::new(now, count.max(1), Duration::from_secs(1) / count.max(1))
     }
 
-    /// Takes one, when there is one.
+    /// Takes a token. False when there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let passed = u64::try_from(now.since(self.filled).as_nanos()).unwrap_or(u64::MAX);
         self.saved = self.saved.saturating_add(passed).min(self.most);
@@ -41,40 +40,40 @@ impl Allowance {
     }
 }
 
-/// How badly this node itself is doing: 0 is well, [`Health::WORST`] is worst. A node that hears nothing from anybody should
-/// rather doubt itself than everybody else (the local health multiplier of Lifeguard: Dadgar, Phillips and Currey, 2018).
+/// Local health: 0 is well, [`Health::WORST`] is worst. A node that receives nothing should suspect itself before it suspects all
+/// others (the local health multiplier of Lifeguard: Dadgar, Phillips and Currey, 2018).
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Health(u8);
 
 impl Health {
-    /// As bad as it gets.
+    /// The worst score.
     pub(super) const WORST: u8 = 8;
-    /// As bad as it gets by what others say. Liars must not make this node patient with the dead.
+    /// The worst score that the word of others can cause. Liars must not make this node slow to detect failures.
     const WORST_HEARSAY: u8 = 2;
 
-    /// Something speaks against this node: a timer that fired late, helpers that did not answer.
+    /// Evidence of bad health: a timer that fired late, relays that did not answer.
     pub(super) fn worse(&mut self) {
         self.0 = (self.0 + 1).min(Self::WORST);
     }
 
-    /// Somebody says that others reach whom this node does not reach, or do not reach this node.
+    /// Another node says that others reach a member which this node does not reach, or that it does not reach this node.
     pub(super) fn doubted(&mut self) {
         if self.0 < Self::WORST_HEARSAY {
             self.worse();
         }
     }
 
-    /// Somebody answered in time.
+    /// Evidence of good health: an answer in time.
     pub(super) fn better(&mut self) {
         self.0 = self.0.saturating_sub(1);
     }
 
-    /// The score.
+    /// The score, 0 to [`Health::WORST`].
     pub(super) fn score(self) -> u8 {
         self.0
     }
 
-    /// How long to wait instead of `time`.
+    /// A timeout of `time`, extended by bad health.
     pub(super) fn stretch(self, time: Duration) -> Duration {
         time * (1 + u32::from(self.0))
     }
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_allowance_fills_up_with_time_and_not_over_its_burst() {
+    fn an_allowance_fills_with_time_up_to_its_burst() {
         let start = Instant::from_secs(10);
         let mut allowance = Allowance::new(start, 3, Duration::from_secs(2));
         let taken = |allowance: &mut Allowance, at: u64| {
@@ -95,11 +94,11 @@ mod tests {
         assert_eq!(taken(&mut allowance, 11), 0);
         assert_eq!(taken(&mut allowance, 14), 2);
         assert_eq!(taken(&mut allowance, 1000), 3);
-        assert_eq!(taken(&mut allowance, 5), 0, "time that goes back gives nothing");
+        assert_eq!(taken(&mut allowance, 5), 0, "a clock that goes back gives no tokens");
     }
 
     #[test]
-    fn bad_health_stretches_patience_and_is_bounded() {
+    fn bad_health_extends_timeouts_and_is_bounded() {
         let mut health = Health::default();
         assert_eq!(health.stretch(Duration::from_secs(45)), Duration::from_secs(45));
         (0..100).for_each(|_| health.worse());

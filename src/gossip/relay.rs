@@ -1,4 +1,4 @@
-//! Asking members for others that cannot reach them.
+//! Probing members for others that cannot reach them.
 
 use super::transactions::{Purpose, Request};
 use super::{Gossip, Liveness};
@@ -9,11 +9,11 @@ use crate::wire::message::{Message, ProbeOutcome};
 use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 
-/// Probes for others that are under way at a time.
+/// Probes for others that are outstanding at a time.
 const RELAYED_MAX: usize = 8;
 
 impl Gossip {
-    /// Asks a member for another: only one that this node has met, only where it answered this node, and only so many.
+    /// Probes a member for another: only a contacted one, only at the address where it answered, and within a rate limit.
     pub(super) fn handle_probe(
         &mut self,
         now: Instant,
@@ -41,7 +41,7 @@ impl Gossip {
         }
     }
 
-    /// A member did not answer a ping for another, or is not known any more.
+    /// A ping for another node timed out, or its target is no member any more.
     pub(super) fn relay_failed(&self, request: &Request, outbox: &mut Outbox) {
         if let Purpose::Relay { to, asker, transaction, .. } = request.purpose {
             let answer = Message::ProbeReply { target: request.about, outcome: ProbeOutcome::Silent };

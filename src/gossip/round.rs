@@ -1,8 +1,8 @@
-//! Rounds, and both ends of a gossip.
+//! Gossip rounds, and both ends of a gossip.
 //!
-//! In a round this node tells some members who it is, a few rumours, what it knows of whom (the digest), and whom it suspects. Each
-//! answers with what this node seems not to know. An answer also shows that its sender is there, so the neighbour that has
-//! been silent longest is always one of them.
+//! In a round this node sends some members its own state, a few rumours, a digest (which state of which member it knows), and its
+//! suspicions. Each answers with states that this node lacks. An answer also shows that its sender is alive, so the neighbour that
+//! has been silent longest is always among them.
 
 use super::transactions::{Purpose, Request};
 use super::{Gossip, Liveness};
@@ -16,27 +16,27 @@ use crate::wire::outbox::Outbox;
 use crate::wire::state::{NodeState, StateMark};
 use core::net::SocketAddr;
 
-/// An address that is not proven is sent at most this many times the bytes that came from there.
+/// An address that is not validated is sent at most this many times the bytes that came from there.
 const AMPLIFICATION_MAX: usize = 3;
-/// A datagram without its payload; also a ping.
+/// The bytes of a datagram without its payload; also of a ping.
 const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
-/// States in one datagram, the sender's own included.
+/// States in one datagram, including the sender's own.
 const STATES_MAX: usize = 6;
 /// Rumours in a request.
 const RUMOURS_TOLD: usize = 3;
-/// Rumours in a reply: they leave room for what the requester lacks.
+/// Rumours in a reply: few, so that states which the requester lacks have room.
 const NEWS_ANSWERED: usize = 2;
 /// Suspicions in one datagram.
 pub(super) const SUSPICIONS_MAX: usize = 6;
 /// Marks in a digest that names the neighbourhood.
 const DIGEST_MAX: usize = 48;
-/// Marks in any other digest: so many of the nearest, and as many of the others, in turn.
+/// Marks in any other digest: this many of the nearest members, and as many of the others, in turn.
 const DIGEST_HALF: usize = 16;
-/// One round of so many names the whole neighbourhood in its digest.
+/// One round in this many names the whole neighbourhood in its digest.
 const WIDE_EVERY: u64 = 4;
-/// Rounds after a node meets its first member that come four times as fast.
+/// The first rounds of a node come four times as fast. This is their number.
 const YOUNG_ROUNDS: u64 = 6;
-/// The most members that one round goes to, whatever the configuration says, and one that is away.
+/// The most members that one round goes to, whatever the fanout, and one that is away.
 const PEERS_MAX: usize = 17;
 
 const _: () = assert!(
@@ -51,7 +51,7 @@ pub(super) struct Cursors {
     peer: u64,
 }
 
-/// The members that a round has gone to.
+/// The members that a round has already gone to.
 struct Peers {
     shorts: [ShortId; PEERS_MAX],
     count: usize,
@@ -64,12 +64,12 @@ impl Peers {
 }
 
 impl Gossip {
-    /// A round, and everything else that is looked after from time to time, so that an idle node wakes up for one reason.
+    /// A round. It also does all other periodic work, so that an idle node wakes up for one reason only.
     pub(super) fn round(&mut self, now: Instant, outbox: &mut Outbox) {
         self.rounds += 1;
         self.round_at = None;
         self.own.reconsider(now, self.config.tell_interval);
-        // Where nobody is silent nobody is pinged: answers to rounds are then all that can speak for this node.
+        // While no member is silent there are no pings. Then answered rounds are the only evidence of good local health.
         if core::mem::take(&mut self.round_answered) {
             self.health.better();
         }
@@ -99,14 +99,14 @@ impl Gossip {
         self.watch(now, |short| peers.contains(short), outbox);
     }
 
-    /// Makes sure that there is a next round.
+    /// Schedules the next round, if none is scheduled.
     pub(super) fn wake_up(&mut self, now: Instant) {
         if self.round_at.is_none() {
             self.round_at = Some(now + self.rng.duration(Duration::ZERO, self.config.interval / 8));
         }
     }
 
-    /// Tells up to `count` neighbours what is news, as often as that is allowed.
+    /// Sends up to `count` live neighbours a gossip outside of rounds, as far as the rate limit allows.
     pub(super) fn tell_neighbours(
         &mut self,
         now: Instant,
@@ -142,7 +142,7 @@ impl Gossip {
         self.send_gossip(now, position, outbox);
     }
 
-    // Whom a round goes to.
+    // The members that a round goes to.
 
     fn silent_neighbour(&self, peers: &Peers) -> Option<usize> {
         let neighbours = self.members.nearest(self.config.neighbours, |is| is == Liveness::Live);
@@ -167,7 +167,7 @@ impl Gossip {
         Some(position)
     }
 
-    /// The first member from `start` on that is there, or may be, and the steps to it.
+    /// The first live or unproven member from `start` on, and the number of steps to it.
     fn peer_from(&self, start: u64, peers: &Peers) -> Option<(usize, u64)> {
         let length = self.members.len() as u64;
         let is_peer = |&(position, _): &(usize, u64)| {
@@ -187,7 +187,7 @@ impl Gossip {
             .min_by_key(|&position| self.members.entry(position).asked)
     }
 
-    /// One that was there once. It may be this node that was cut off.
+    /// A member that was alive once. If this node was partitioned, this is how it finds the other side.
     fn away_peer(&self, now: Instant) -> Option<usize> {
         const PAUSE_ROUNDS_MAX: u32 = 12;
         if self.members.away() == 0 {
@@ -203,7 +203,7 @@ impl Gossip {
         due.min_by_key(|&position| self.members.entry(position).asked)
     }
 
-    // Asking.
+    // Requests.
 
     pub(super) fn send_gossip(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> bool {
         if self.transactions.room() == 0 {
@@ -247,7 +247,7 @@ impl Gossip {
         outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Gossip(body))
     }
 
-    /// Hops of a datagram's states of which only the first is known: the own one, news while it may not have come around yet.
+    /// The hops of a datagram's states. Only the first is set: the own state is news while it may not have reached every node.
     fn own_hops(&self, now: Instant) -> Hops {
         let mut hops = Hops::NO_NEWS;
         if now.since(self.own.news_at()) < self.config.interval * u32::from(self.rumour_limit()) {
@@ -256,8 +256,7 @@ impl Gossip {
         hops
     }
 
-    /// How often a rumour is told: enough that hardly anybody is left out (SWIM §4.1: a multiple of the logarithm of the
-    /// network's size).
+    /// How often a rumour is sent: a multiple of the logarithm of the network's size, so that few nodes miss it (SWIM §4.1).
     fn rumour_limit(&self) -> u8 {
         (self.members.network_size().ilog2() + 4) as u8
     }
@@ -279,8 +278,8 @@ impl Gossip {
         StateMark::new(self.members.short(position), self.members.entry(position).state.sequence())
     }
 
-    /// Names what this node knows: everything when that fits, else the nearest and, most of the time, some of the others. Returns
-    /// how many marks there are, how many of those are the nearest, and whether they are everything.
+    /// Fills `out` with marks of the states that this node knows: all of them when they fit, else those of the nearest members and,
+    /// in most rounds, of some others. Returns the number of marks, how many of them are of the nearest, and whether they are all.
     fn digest(&mut self, out: &mut [StateMark]) -> (usize, u8, bool) {
         let told = |gossip: &Gossip, most: usize| {
             let places = gossip.members.places().iter();
@@ -315,7 +314,7 @@ impl Gossip {
         (count, nearest, whole)
     }
 
-    // Answering.
+    // Answers.
 
     pub(super) fn handle_gossip(
         &mut self,
@@ -323,19 +322,19 @@ impl Gossip {
         from: SocketAddr,
         datagram: &Verified<'_>,
         body: &GossipBody<'_>,
-        proven: bool,
+        validated: bool,
         outbox: &mut Outbox,
     ) {
-        let member = self.heard(now, from, datagram, proven);
-        let proven = proven
+        let member = self.heard(now, from, datagram, validated);
+        let validated = validated
             || member.is_some_and(|position| {
                 self.members.places()[position].liveness != Liveness::Unproven
                     && self.members.entry(position).addr() == from
             });
         self.take_in(now, from, datagram.id(), body, outbox);
-        let room = match proven {
+        let room = match validated {
             true => PAYLOAD_BYTES_MAX,
-            // It may be sent a ping besides.
+            // The reply leaves room for a ping: it counts against the same bytes.
             false => {
                 (AMPLIFICATION_MAX * datagram.datagram_bytes() - 2 * OVERHEAD_BYTES).min(PAYLOAD_BYTES_MAX)
             }
@@ -343,7 +342,7 @@ impl Gossip {
         self.reply(now, from, datagram, body, room, outbox);
     }
 
-    /// Learns from a gossip or a reply to one.
+    /// Merges a gossip or a reply to one.
     pub(super) fn take_in(
         &mut self,
         now: Instant,
@@ -382,14 +381,14 @@ impl Gossip {
         let mut suspicions = [StateMark::new([0; 8], 0); SUSPICIONS_MAX];
         let suspected = self.suspicions(&mut suspicions);
         let head = size_of::<GossipHead>() + suspected * size_of::<StateMark>();
-        // The smallest gossip allows for an own state and three more.
+        // The smallest gossip leaves room for the own state and three more.
         let most = (room.saturating_sub(head) / size_of::<NodeState>()).clamp(1, STATES_MAX);
         if most < STATES_MAX {
             self.counters.shortened += 1;
         }
         let mut states = [self.own.state(outbox); STATES_MAX];
         let limit = self.rumour_limit();
-        // News first: who lacks something else can ask again.
+        // Rumours come first: a requester that lacks other states can ask again.
         let mut hops = self.own_hops(now);
         let told = &mut states[1..most.min(1 + NEWS_ANSWERED)];
         let mut count = 1 + self.rumours.tell(requester, limit, told, &mut hops);
@@ -422,8 +421,8 @@ impl Gossip {
         (told && state.sequence() > mark.sequence()).then_some(state)
     }
 
-    /// Fills `out` with states of live members that the requester does not know: nearer to it than the last of the nearest that
-    /// it named, and not named. Those nearest to it come first.
+    /// Fills `out` with states of live members that the requester lacks: not named in its digest, and nearer to it than the
+    /// farthest of the nearest members that it named. The nearest to it come first.
     fn missing(&self, requester: ShortId, asked: &GossipBody<'_>, out: &mut [NodeState]) -> usize {
         let target = u64::from_be_bytes(requester);
         let run = &asked.digest[..usize::from(asked.nearest)];

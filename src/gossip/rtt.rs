@@ -1,12 +1,12 @@
-//! Round-trip times in eight bytes, and how long to wait for an answer (the estimator of RFC 6298 with bounds of our own).
+//! Round-trip times in eight bytes, and the timeouts that follow from them (the estimator of RFC 6298 with other bounds).
 
 use crate::time::Duration;
 
-/// Before the first sample.
+/// The timeout before the first sample.
 pub(super) const TIMEOUT_FIRST: Duration = Duration::from_secs(1);
-/// However near the member is.
+/// The least timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(150);
-/// However far it is.
+/// The largest timeout.
 const TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
 /// The smoothed round-trip time to one member, in microseconds; zero before the first sample.
@@ -17,9 +17,9 @@ pub(super) struct Rtt {
 }
 
 impl Rtt {
-    /// Takes a measurement of an exchange that was not repeated.
+    /// Adds a sample. It must be of a request that was not repeated (Karn's algorithm).
     pub(super) fn sample(&mut self, sample: Duration) {
-        // Nothing over a minute is a round-trip time.
+        // A time above a minute is not a round-trip time.
         let sample = (sample.as_micros().min(60_000_000) as u32).max(1);
         if self.smoothed == 0 {
             (self.smoothed, self.variation) = (sample, sample / 2);
@@ -34,7 +34,7 @@ impl Rtt {
         (self.smoothed > 0).then(|| Duration::from_micros(u64::from(self.smoothed)))
     }
 
-    /// How long an answer may take before the request is repeated.
+    /// The timeout of a request.
     pub(super) fn timeout(self) -> Duration {
         let micros = u64::from(self.smoothed) + 4 * u64::from(self.variation);
         match self.smoothed {

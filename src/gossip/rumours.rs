@@ -1,33 +1,33 @@
-//! Rumours: states learned lately, each told a bounded number of times.
+//! Rumours: recently learned states, each sent a bounded number of times.
 //!
-//! A state travels through the whole network although no node knows all of it: whoever hears it for the first time tells it
-//! about as often as the logarithm of the network's size (Demers et al., 1987; SWIM, Das et al., 2002). What is not in the
-//! view is remembered by its number alone, in a table of fixed size.
+//! A state reaches the whole network although no node knows all members: a node that hears it for the first time sends it about as
+//! often as the logarithm of the network's size (Demers et al., 1987; SWIM, Das et al., 2002). Of nodes that are not in the view,
+//! only the sequence number is remembered, in a table of fixed size.
 
 use crate::id::ShortId;
 use crate::wire::gossip::Hops;
 use crate::wire::state::NodeState;
 
-/// Rumours that are told at a time.
+/// Rumours that are spread at a time.
 pub(super) const RUMOURS_MAX: usize = 24;
 const _: () = assert!(RUMOURS_MAX <= u32::BITS as usize, "a mask names them");
-/// States that are remembered by their number: more than are heard while one of them goes round (some twenty in a round of
-/// five seconds, for some minutes), or it would be news again.
+/// States whose number is remembered. This must exceed the states that arrive while one of them still circulates (about twenty in a
+/// round of five seconds, for some minutes); otherwise that one would count as news again.
 const SEEN_MAX: usize = 2048;
-/// Nodes that a rumour comes over. Each tells several others, so a network has heard it before.
+/// Hops after which a rumour is not spread further. Each node tells several others, so the network has heard it by then.
 const HOPS_MAX: u8 = 14;
-/// Places that one short id may be in.
+/// The associativity of the table: places that one short id may be in.
 const WAYS: usize = 4;
 
 struct Rumour {
     short: ShortId,
     state: NodeState,
     told: u8,
-    /// Over how many nodes it came, this one included.
+    /// The number of nodes that it has passed through, including this one.
     hops: u8,
 }
 
-/// What is told, and what was heard.
+/// The rumours that are spread, and the states that were heard.
 pub(super) struct Rumours {
     hot: Vec<Rumour>,
     /// Short ids and sequence numbers, in groups of [`WAYS`], the latest first.
@@ -36,12 +36,12 @@ pub(super) struct Rumours {
 }
 
 impl Rumours {
-    /// None yet. `salt` is unknown to others, so that nobody can choose which states share a place.
+    /// No rumours. `salt` is secret, so that no other node can choose states that share a place.
     pub(super) fn new(salt: u64) -> Self {
         Rumours { hot: Vec::with_capacity(RUMOURS_MAX), seen: vec![([0; 8], 0); SEEN_MAX], salt }
     }
 
-    /// How many are told.
+    /// The number of rumours that are spread.
     pub(super) fn len(&self) -> usize {
         self.hot.len()
     }
@@ -56,8 +56,8 @@ impl Rumours {
         self.seen[self.group(short)].iter().any(|seen| seen.0 == short && seen.1 > sequence)
     }
 
-    /// Tells a state that came over `hops` nodes from now on, unless it was heard before. True when another rumour had to give
-    /// way.
+    /// Spreads a state from now on, unless it was heard before. It came over `hops` hops. Returns whether another rumour was displaced
+    /// before it had been sent often enough.
     pub(super) fn add(&mut self, short: ShortId, state: &NodeState, hops: u8) -> bool {
         if self.is_seen(short, state.sequence()) {
             return false;
@@ -68,7 +68,7 @@ impl Rumours {
         group[..=place].rotate_right(1);
         group[0] = (short, state.sequence());
 
-        // What has come that far is everywhere by now.
+        // A state that has come this far has reached every node.
         if hops > HOPS_MAX {
             return false;
         }
@@ -81,15 +81,15 @@ impl Rumours {
             self.hot.push(rumour);
             return false;
         }
-        // What was told most has come around most.
+        // The rumour that was sent most often has spread furthest.
         if let Some(oldest) = self.hot.iter_mut().max_by_key(|rumour| rumour.told) {
             *oldest = rumour;
         }
         true
     }
 
-    /// Takes up to `out.len()` rumours that are neither about `about` nor told `limit` times, those told least first. They are
-    /// the states after a datagram's first, and `hops` says so.
+    /// Fills `out` with rumours that are not about `about` and were sent fewer than `limit` times, the least sent first, and counts
+    /// them as sent. They follow the first state of a datagram; `hops` gets their hops.
     pub(super) fn tell(
         &mut self,
         about: ShortId,
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rumour_is_told_a_bounded_number_of_times_and_those_told_least_come_first() {
+    fn each_rumour_is_sent_a_bounded_number_of_times_least_sent_first() {
         let mut rumours = Rumours::new(7);
         let mut out = [state(9, 1).1; 2];
         for index in 1..=3 {
@@ -149,19 +149,19 @@ mod tests {
         assert_eq!((told, rumours.len()), (12, 0));
         let (short, again) = state(1, 1);
         rumours.add(short, &again, 1);
-        assert_eq!(rumours.len(), 0, "what was heard before is no news");
+        assert_eq!(rumours.len(), 0, "a state that was heard before is no news");
         let (short, newer) = state(1, 2);
         rumours.add(short, &newer, 1);
         assert_eq!(
             rumours.tell(short, 4, &mut out, &mut Hops::NO_NEWS.clone()),
             0,
-            "nobody is told about itself"
+            "a node is not told about itself"
         );
         assert_eq!(rumours.tell([0; 8], 4, &mut out, &mut Hops::NO_NEWS.clone()), 1);
     }
 
     #[test]
-    fn a_flood_of_rumours_is_bounded_and_news_displace_what_was_told_most() {
+    fn a_flood_of_rumours_is_bounded_and_displaces_those_sent_most() {
         let mut rumours = Rumours::new(7);
         let mut out = [state(9, 1).1; 4];
         let displaced = (1..=200).filter(|&index| {

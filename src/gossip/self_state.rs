@@ -1,70 +1,70 @@
-//! What this node says about itself: signed once for each change that is worth telling.
+//! The own state of this node, signed anew for each change that is worth spreading.
 
 use crate::time::{Duration, Instant};
 use crate::wire::outbox::Outbox;
 use crate::wire::state::{About, NodeState};
 use core::net::SocketAddr;
 
-/// What a node tells about itself.
+/// The content of this node's own state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OwnState {
-    /// Where it answers: one address of each family, or fewer.
+    /// The addresses where it answers: at most one of each family.
     pub addrs: [Option<SocketAddr>; 2],
-    /// Pieces that it stores for the network.
+    /// The number of pieces that it stores for the network.
     pub chunks: u32,
-    /// How busy it is, per mille.
+    /// Its load, per mille.
     pub load: u16,
-    /// Bytes that it would still store for the network.
+    /// Free bytes that it offers to the network.
     pub free_bytes: u64,
-    /// The version of its program.
+    /// The version of the program.
     pub version: [u8; 4],
-    /// Whether it only asks.
+    /// Whether it is a leaf: it requests, but does not serve the network.
     pub leaf: bool,
 }
 
-/// This node's own state, as it is and as it was told.
+/// The own state: its present content, and the content that was last signed.
 pub(super) struct SelfState {
     wanted: About,
     told: About,
     told_at: Instant,
-    /// Since when the present state says something that all of the network should know.
+    /// Since when the signed state has been news to the whole network.
     news_at: Instant,
     sequence: u64,
     signed: Option<NodeState>,
 }
 
 impl SelfState {
-    /// Since when the present state is news: another address, another version, a goodbye, a new life. Numbers, and that it is
-    /// there, are none: who is near hears those from it in every round, and who is far in digests.
+    /// Since when the present state has been news: a new address, a new version, a goodbye, a new run. Changed numbers, and a
+    /// refutation, are no news: near nodes see them in every round, and far ones in digests.
     pub(super) fn news_at(&self) -> Instant {
         self.news_at
     }
 
-    /// Nothing to say yet. `sequence` is over every number that earlier runs used.
+    /// An empty state. `sequence` must be above every number that earlier runs used.
     pub(super) fn new(leaf: bool, sequence: u64, now: Instant) -> Self {
         let about = About { leaf, ..About::default() };
         let sequence = sequence.saturating_add(1);
         SelfState { wanted: about, told: about, told_at: now, news_at: now, sequence, signed: None }
     }
 
-    /// The number of the present state.
+    /// The sequence number of the present state.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Sets what is to be said.
+    /// Sets the content to be signed next.
     pub(super) fn set(&mut self, state: &OwnState) {
         let OwnState { addrs, chunks, load, free_bytes, version, leaf } = *state;
         let load = load.min(NodeState::LOAD_MAX);
         self.wanted = About { addrs, leaf, load, chunks, version, free_bytes, ..self.wanted };
     }
 
-    /// Says from now on that this node is leaving.
+    /// States from now on that this node is leaving.
     pub(super) fn leave(&mut self, for_good: bool) {
         (self.wanted.gone, self.wanted.away) = (for_good, !for_good);
     }
 
-    /// Makes a new state when there is a change that is worth it. True when there was.
+    /// Makes a new state if the content has changed enough. Returns whether it did.
     pub(super) fn reconsider(&mut self, now: Instant, tell_interval: Duration) -> bool {
         let numbers = |about: &About| About {
             load: self.told.load,
@@ -84,18 +84,18 @@ impl SelfState {
         changed
     }
 
-    /// Makes a new state although nothing has changed: this node is there.
+    /// Makes a new state without a change, to refute a suspicion.
     pub(super) fn renew(&mut self, now: Instant) {
         self.follow(self.sequence);
         (self.told, self.told_at) = (self.wanted, now);
     }
 
-    /// Whether this is the present state, as it was told.
+    /// Whether `state` is the present state as it was signed.
     pub(super) fn is(&self, state: &NodeState) -> bool {
         self.signed.as_ref() == Some(state)
     }
 
-    /// Somebody has a state of this node with a number that it does not remember: everybody may have it.
+    /// Another node has a state of this node with a number that this run did not use: takes a higher one, and counts it as news.
     pub(super) fn outdo(&mut self, now: Instant, sequence: u64) {
         self.follow(sequence);
         self.news_at = now;
@@ -108,13 +108,13 @@ impl SelfState {
         }
     }
 
-    /// The state, signed when it is new.
+    /// The state, signed if it is new.
     pub(super) fn state(&mut self, outbox: &Outbox) -> NodeState {
         let sign = || NodeState::new(outbox.network(), outbox.identity(), &self.told, self.sequence);
         *self.signed.get_or_insert_with(sign)
     }
 
-    /// A tenth of all that a node can be busy, or an eighth more or less of what it has.
+    /// Whether numbers differ by enough to be signed anew: a load by a tenth of the maximum, any other number by an eighth.
     fn is_much(&self) -> bool {
         let much = |a: u64, b: u64| a.abs_diff(b) > a.max(b) / 8;
         self.wanted.load.abs_diff(self.told.load) >= 100
@@ -132,7 +132,7 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(300);
 
     #[test]
-    fn only_a_change_worth_telling_makes_a_new_state() {
+    fn only_a_large_change_makes_a_new_state() {
         let outbox = Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, 1, 1);
         let mut own = SelfState::new(false, 7 << 32, Instant::from_secs(1));
         let first = OwnState { chunks: 1000, load: 100, ..OwnState::default() };
@@ -149,7 +149,7 @@ mod tests {
         assert!(own.reconsider(Instant::from_secs(301), PAUSE));
         assert!(own.state(&outbox).sequence() > state.sequence());
         own.renew(Instant::from_secs(301));
-        assert_eq!(own.news_at(), Instant::from_secs(1), "numbers are no news, nor is being there");
+        assert_eq!(own.news_at(), Instant::from_secs(1), "neither numbers nor a refutation are news");
         let moved = OwnState { addrs: [Some(([192, 0, 2, 1], 1).into()), None], chunks: 2000, ..first };
         own.set(&moved);
         assert!(own.reconsider(Instant::from_secs(302), PAUSE), "an address is told at once");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_others_remember_is_outdone() {
+    fn a_number_that_others_remember_is_exceeded() {
         let mut own = SelfState::new(false, 1 << 32, Instant::ZERO);
         own.outdo(Instant::ZERO, 5 << 32);
         assert_eq!(own.sequence(), (5 << 32) + 1);

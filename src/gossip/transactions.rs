@@ -1,4 +1,4 @@
-//! Requests that wait for an answer: a short table whose memory is there from the start.
+//! Outstanding requests: a short table whose memory is allocated at the start.
 
 use crate::id::{NodeId, ShortId};
 use crate::time::Instant;
@@ -6,28 +6,28 @@ use crate::wire::contact::canonical;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
 
-/// Requests that wait at a time.
+/// Outstanding requests.
 pub(super) const TRANSACTIONS_MAX: usize = 64;
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// A gossip.
     Gossip,
-    /// A ping of a member, the first or the second.
+    /// A ping of a member, the first or the second of a probe.
     Ping {
         /// Whether it is the second.
         again: bool,
     },
-    /// A probe of the member through another.
+    /// A probe of the member through a relay.
     Indirect,
-    /// A ping of the member for another, which is waiting for the outcome.
+    /// A ping of the member for another node, which waits for the result.
     Relay {
-        /// Where the other is.
+        /// The other node's address.
         to: SocketAddr,
-        /// Who it is.
+        /// The other node.
         asker: NodeId,
-        /// The number of its probe.
+        /// The transaction number of its probe.
         transaction: u64,
         /// Whether it is the second.
         again: bool,
@@ -45,40 +45,40 @@ impl Purpose {
     }
 }
 
-/// A request on its way.
+/// An outstanding request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
-    /// Its number.
+    /// Its transaction number.
     pub(super) transaction: u64,
-    /// Where it went.
+    /// The address that it was sent to.
     pub(super) to: SocketAddr,
-    /// Who answers it.
+    /// The node that answers it.
     pub(super) recipient: ShortId,
     /// The member that it is about.
     pub(super) about: ShortId,
-    /// What it is for.
+    /// Its purpose.
     pub(super) purpose: Purpose,
     /// When it was sent.
     pub(super) sent: Instant,
-    /// When it has failed.
+    /// When it times out.
     pub(super) deadline: Instant,
 }
 
-/// The requests that wait.
+/// The outstanding requests.
 pub(super) struct Transactions(Vec<Request>);
 
 impl Transactions {
-    /// None.
+    /// An empty table.
     pub(super) fn new() -> Self {
         Transactions(Vec::with_capacity(TRANSACTIONS_MAX))
     }
 
-    /// How many wait.
+    /// The number of outstanding requests.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// How many more can be added.
+    /// The number of requests that can be added.
     pub(super) fn room(&self) -> usize {
         TRANSACTIONS_MAX - self.0.len()
     }
@@ -94,7 +94,7 @@ impl Transactions {
         self.position(kind, transaction, canonical(from)).is_some()
     }
 
-    /// Takes out the request that this datagram answers.
+    /// Removes and returns the request that this datagram answers.
     pub(super) fn answered(
         &mut self,
         kind: Kind,
@@ -106,28 +106,28 @@ impl Transactions {
         (self.0[position].recipient == sender).then(|| self.0.swap_remove(position))
     }
 
-    /// Takes out a request whose time is over.
+    /// Removes and returns a request that has timed out.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Request> {
         let position = self.0.iter().position(|request| request.deadline <= now)?;
         Some(self.0.swap_remove(position))
     }
 
-    /// Whether a request for this purpose about this member waits.
+    /// Whether a request with this purpose about this member is outstanding.
     pub(super) fn is_waiting(&self, about: ShortId, purpose: impl Fn(&Purpose) -> bool) -> bool {
         self.0.iter().any(|request| request.about == about && purpose(&request.purpose))
     }
 
-    /// How many probes for others are under way.
+    /// The number of probes for others that are outstanding.
     pub(super) fn relayed(&self) -> usize {
         self.0.iter().filter(|request| matches!(request.purpose, Purpose::Relay { .. })).count()
     }
 
-    /// Forgets all of them.
+    /// Removes all requests.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// When the next one has failed.
+    /// When the next request times out.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.0.iter().map(|request| request.deadline).min()
     }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_must_come_from_where_the_request_went_and_counts_once() {
+    fn an_answer_must_come_from_the_address_of_the_request_and_counts_once() {
         let mut transactions = Transactions::new();
         let (to, other) = (SocketAddr::from(([10, 0, 0, 1], 5)), SocketAddr::from(([10, 0, 0, 2], 5)));
         let request = |transaction, purpose, deadline| Request {

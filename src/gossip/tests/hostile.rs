@@ -1,4 +1,4 @@
-//! One machine, and what others may try with it.
+//! One machine under attack: forged states, replays, floods.
 
 use super::super::*;
 use super::config;
@@ -11,7 +11,7 @@ use crate::wire::state::{About, StateMark};
 
 const NOW: Instant = Instant::from_secs(1000);
 
-/// A machine and its outbox, with everybody else in our hands.
+/// A machine and its outbox. The test plays all other nodes.
 struct Lone {
     gossip: Gossip,
     outbox: Outbox,
@@ -38,7 +38,7 @@ impl Lone {
         self.hand_in_numbered(now, sender, from, (self.sequence, 7), message)
     }
 
-    /// What one datagram makes the machine send.
+    /// Hands in one datagram, and returns the datagrams that the machine sends in return.
     fn hand_in_numbered(
         &mut self,
         now: Instant,
@@ -62,7 +62,7 @@ impl Lone {
         core::iter::from_fn(|| self.outbox.poll().map(taken)).collect()
     }
 
-    /// Lets time pass without anybody answering; what was sent.
+    /// Advances the time while no other node answers. Returns what the machine sends.
     fn run_until(&mut self, until: Instant) -> Vec<(Instant, SocketAddr, Vec<u8>)> {
         let mut all = Vec::new();
         while let Some(due) = self.gossip.next_deadline().filter(|due| *due <= until) {
@@ -84,7 +84,7 @@ impl Lone {
     }
 }
 
-/// So many states, all of them news.
+/// The hops of `states` states, all of them news.
 fn news(states: usize) -> Hops {
     let mut hops = Hops::NO_NEWS;
     (0..states).for_each(|index| hops.set(index, 0));
@@ -133,7 +133,7 @@ fn forged_states_are_refused_and_older_ones_change_nothing() {
 }
 
 #[test]
-fn a_state_that_is_known_costs_no_signature_check() {
+fn a_known_state_costs_no_signature_check() {
     let config = GossipConfig { state_checks_per_second_max: 10, ..config() };
     let mut lone = Lone::new(config);
     lone.meet(NOW, 1);
@@ -150,7 +150,7 @@ fn a_state_that_is_known_costs_no_signature_check() {
 }
 
 #[test]
-fn a_relay_cannot_revive_and_cannot_kill() {
+fn a_third_party_can_neither_revive_nor_kill_a_member() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     lone.meet(NOW, 2);
@@ -159,7 +159,7 @@ fn a_relay_cannot_revive_and_cannot_kill() {
     lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, lone.state(3, 5)]));
     assert_eq!(liveness(&lone, 3), Some(Liveness::Unproven));
 
-    // A suspicion makes the machine ask, no more.
+    // A suspicion makes the machine probe, and nothing else.
     let soon = NOW + Duration::from_secs(7);
     lone.run_until(soon);
     lone.gossip.note_alive(soon, Contact::new(identity(1).public(), address(1)), None);
@@ -167,7 +167,7 @@ fn a_relay_cannot_revive_and_cannot_kill() {
     lone.hand_in(soon, &identity(1), address(1), &suspecting(&[own], &marks));
     assert!(matches!(liveness(&lone, 2), Some(Liveness::Live | Liveness::Suspect)));
 
-    // Two that nobody hears any more: a third tells of newer and newer states of theirs.
+    // Two members are silent, while a third sends newer and newer states of theirs.
     for second in (8..1200).step_by(5) {
         let now = NOW + Duration::from_secs(second);
         lone.run_until(now);
@@ -180,7 +180,7 @@ fn a_relay_cannot_revive_and_cannot_kill() {
 }
 
 #[test]
-fn a_replayed_request_does_not_make_its_sender_seem_alive() {
+fn a_replayed_request_does_not_make_its_sender_live() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
@@ -193,7 +193,7 @@ fn a_replayed_request_does_not_make_its_sender_seem_alive() {
 }
 
 #[test]
-fn a_suspected_node_says_that_it_is_there_and_not_more_often_than_it_must() {
+fn a_suspected_node_refutes_no_more_often_than_it_must() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
@@ -209,15 +209,18 @@ fn a_suspected_node_says_that_it_is_there_and_not_more_often_than_it_must() {
     let marks = [StateMark::new(short, u64::MAX)];
     let later = NOW + Duration::from_secs(4);
     lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &marks));
-    assert_eq!(lone.gossip.counters.refuted, 2, "nobody can have a state that was not made");
-    // One that it made itself and has forgotten.
+    assert_eq!(
+        lone.gossip.counters.refuted, 2,
+        "a number that the node has never used is no reason to refute"
+    );
+    // A state of an earlier run that it does not remember.
     let forgotten = lone.state(0, 9 << 32);
     lone.hand_in(later, &identity(1), address(1), &gossip(&[own, forgotten]));
     assert_eq!(lone.gossip.sequence(), (9 << 32) + 1);
 }
 
 #[test]
-fn strangers_get_at_most_three_times_what_they_sent() {
+fn an_unvalidated_address_is_sent_at_most_three_times_what_it_sent() {
     let mut lone = Lone::new(config());
     for index in 1..60 {
         lone.meet(NOW, index);
@@ -253,7 +256,7 @@ fn the_view_is_bounded_and_keeps_the_nearest() {
     let mut lone = Lone::new(config);
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
-    let mut everybody: Vec<_> = (1..1500).map(|index| identity(index).id()).collect();
+    let mut ids: Vec<_> = (1..1500).map(|index| identity(index).id()).collect();
     for index in 2..1500 {
         let now = NOW + Duration::from_millis(10 * index as u64);
         let relayed = lone.state(index, 5);
@@ -261,11 +264,11 @@ fn the_view_is_bounded_and_keeps_the_nearest() {
         assert!(lone.gossip.members().count() <= 128);
     }
     let key = lone.gossip.own_id.key();
-    everybody.sort_by_key(|id| id.distance(&key));
-    for id in &everybody[..40] {
+    ids.sort_by_key(|id| id.distance(&key));
+    for id in &ids[..40] {
         assert!(lone.gossip.member(id).is_some(), "one of the nearest is missing");
     }
-    assert_eq!(liveness(&lone, 1), Some(Liveness::Live), "who answers stays");
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Live), "a contacted member stays");
     assert!(lone.gossip.counters.view_full > 0);
 }
 
@@ -287,14 +290,14 @@ fn one_prefix_cannot_fill_the_view() {
     let near = lone.gossip.members().take(60).filter(|member| member.contact.id != identity(1).id());
     assert!(near.count() <= 32);
     assert!(lone.gossip.counters.prefix_full > 200);
-    // Whoever answers from there is not kept out by those that others only told of.
+    // Members that were only named do not keep out one that answers from the same prefix.
     let real = Contact::new(identity(300).public(), SocketAddr::from(([8, 8, 8, 250], 1)));
     lone.gossip.note_alive(NOW + Duration::from_secs(9), real, None);
     assert_eq!(liveness(&lone, 300), Some(Liveness::Live));
 }
 
 #[test]
-fn a_relay_asks_only_whom_it_has_met_and_only_so_often() {
+fn a_relay_probes_contacted_members_only_and_within_its_rate_limit() {
     let mut lone = Lone::new(config());
     let (asker, target) = (lone.meet(NOW, 1), lone.meet(NOW, 2));
     let own = lone.state(1, 5);
@@ -314,7 +317,7 @@ fn a_relay_asks_only_whom_it_has_met_and_only_so_often() {
 }
 
 #[test]
-fn relays_that_say_it_answers_delay_and_do_not_decide() {
+fn relays_that_vouch_for_a_member_delay_its_eviction_but_do_not_prevent_it() {
     let mut net = Net::settled(8, &config());
     net.crash(5);
     let until = net.now + Duration::from_secs(400);
@@ -332,7 +335,7 @@ fn relays_that_say_it_answers_delay_and_do_not_decide() {
 }
 
 #[test]
-fn a_node_that_hears_nobody_doubts_itself_first() {
+fn a_node_that_receives_nothing_suspects_itself_first() {
     let mut lone = Lone::new(config());
     for index in 1..12 {
         lone.meet(NOW, index);
@@ -340,13 +343,13 @@ fn a_node_that_hears_nobody_doubts_itself_first() {
     lone.run_until(NOW + Duration::from_secs(70));
     assert_eq!(lone.gossip.local_health(), 8);
     let is_blamed = |member: &Member| matches!(member.liveness, Liveness::Unresponsive);
-    assert!(!lone.gossip.members().any(|member| is_blamed(&member)), "patience is stretched");
+    assert!(!lone.gossip.members().any(|member| is_blamed(&member)), "bad local health extends the timeouts");
     lone.run_until(NOW + Duration::from_secs(45 * 9 + 30));
     assert!(lone.gossip.members().all(|member| is_blamed(&member)));
 }
 
 #[test]
-fn a_leaf_is_answered_and_is_nobodys_member() {
+fn a_leaf_is_answered_and_is_no_member() {
     let mut lone = Lone::new(config());
     let about = About { leaf: true, addrs: [Some(address(4)), None], ..About::default() };
     let leaf = NodeState::new(&lone.network, &identity(4), &about, 5);
@@ -357,7 +360,7 @@ fn a_leaf_is_answered_and_is_nobodys_member() {
 }
 
 #[test]
-fn messages_of_any_content_are_taken_without_a_panic() {
+fn messages_of_any_content_are_handled_without_a_panic() {
     let mut lone = Lone::new(GossipConfig { view_max: 100, ..config() });
     let mut rng = Rng::new([3; 32]);
     let kinds = [Kind::Gossip, Kind::GossipReply, Kind::Probe, Kind::ProbeReply, Kind::Pong];
@@ -374,7 +377,7 @@ fn messages_of_any_content_are_taken_without_a_panic() {
             lone.hand_in_numbered(now, &identity(sender), address(sender), (step, rng.u64()), &message);
             taken += 1;
         }
-        // And what is well formed, with values that make no sense.
+        // Well-formed messages with impossible values, too.
         let index = 1 + rng.below(60) as usize;
         let states = [lone.state(index, rng.u64() | 1), lone.state(1 + rng.below(60) as usize, u64::MAX)];
         let marks: Vec<_> = (0..rng.below(40))
@@ -413,7 +416,7 @@ fn messages_of_any_content_are_taken_without_a_panic() {
 }
 
 #[test]
-fn a_prefix_is_not_left_by_claiming_to_be_elsewhere_first() {
+fn a_false_address_does_not_evade_the_prefix_limit() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
@@ -434,7 +437,7 @@ fn a_prefix_is_not_left_by_claiming_to_be_elsewhere_first() {
 }
 
 #[test]
-fn liars_do_not_make_a_node_patient_with_the_dead() {
+fn the_word_of_others_worsens_local_health_only_a_little() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
@@ -449,7 +452,7 @@ fn liars_do_not_make_a_node_patient_with_the_dead() {
 }
 
 #[test]
-fn a_goodbye_of_an_earlier_run_does_not_send_a_node_away() {
+fn a_goodbye_of_an_earlier_run_is_ignored() {
     let mut lone = Lone::new(config());
     let contact = lone.meet(NOW, 1);
     let (relay, relayed) = (lone.meet(NOW, 2), lone.state(1, 3 << 32 | 5));
@@ -462,7 +465,7 @@ fn a_goodbye_of_an_earlier_run_does_not_send_a_node_away() {
 }
 
 #[test]
-fn an_older_state_does_not_come_back_when_the_news_has_passed() {
+fn an_older_state_is_ignored_after_newer_news_has_passed() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
@@ -478,7 +481,7 @@ fn an_older_state_does_not_come_back_when_the_news_has_passed() {
 }
 
 #[test]
-fn that_a_suspected_node_is_there_is_no_news_to_the_whole_network() {
+fn a_refutation_is_no_rumour_but_a_new_address_is() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
@@ -493,7 +496,7 @@ fn that_a_suspected_node_is_there_is_no_news_to_the_whole_network() {
     let before = lone.gossip.sequence();
     let sent = lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &marks));
     assert_eq!(told(&sent), (before + 1, None));
-    // Elsewhere is.
+    // A new address is news.
     let moved = OwnState { addrs: [Some(address(77)), None], ..OwnState::default() };
     lone.gossip.set_own(later, moved);
     let sent = lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &[]));

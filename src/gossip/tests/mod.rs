@@ -1,4 +1,4 @@
-//! Whole networks of machines in memory, and single machines against liars.
+//! Whole networks of machines in memory, and single machines under attack.
 
 mod hostile;
 mod net;
@@ -41,7 +41,7 @@ fn nodes_that_know_one_other_find_their_whole_neighbourhood() {
 }
 
 #[test]
-fn a_crash_is_known_to_the_nearest_twenty_within_a_minute() {
+fn the_nearest_twenty_detect_a_crash_within_a_minute() {
     let mut net = Net::settled(60, &config());
     net.loss_percent = 5;
     net.run_secs(60);
@@ -54,7 +54,7 @@ fn a_crash_is_known_to_the_nearest_twenty_within_a_minute() {
         for near in net.nearest(victim, 20) {
             let known = net
                 .when(near, |event| matches!(event, GossipEvent::Unresponsive { .. }) && is_about(event, id));
-            took.push(known.expect("it is found out").since(at));
+            took.push(known.expect("the crash is detected").since(at));
         }
     }
     took.sort();
@@ -67,7 +67,7 @@ fn a_crash_is_known_to_the_nearest_twenty_within_a_minute() {
 }
 
 #[test]
-fn a_crashed_node_is_evicted_and_is_back_when_it_is_back() {
+fn a_crashed_node_is_evicted_and_returns_after_a_restart() {
     let mut net = Net::settled(12, &config());
     net.crash(5);
     net.run_secs(16 * 60);
@@ -79,7 +79,7 @@ fn a_crashed_node_is_evicted_and_is_back_when_it_is_back() {
 }
 
 #[test]
-fn nobody_is_evicted_who_is_there() {
+fn no_live_node_is_evicted() {
     let mut net = Net::settled(16, &config());
     net.loss_percent = 5;
     net.run_secs(1800);
@@ -87,14 +87,14 @@ fn nobody_is_evicted_who_is_there() {
 }
 
 #[test]
-fn a_paused_node_blames_nobody_and_is_not_given_up() {
+fn a_paused_node_suspects_no_member_and_returns_after_its_eviction() {
     let mut net = Net::settled(12, &config());
     net.loss_percent = 5;
     net.pause(7, Duration::from_secs(30));
     net.run_secs(120);
     assert_eq!(net.events(blames), 0);
     assert_eq!(net.nodes[7].gossip.counters.asleep, 1);
-    // So long that the others have given it up; it has not given them up.
+    // So long that the others have evicted it. It has not evicted them.
     net.nodes.iter_mut().for_each(|node| node.events.clear());
     net.pause(7, Duration::from_secs(1200));
     assert!(net.events(blames) >= 11);
@@ -104,7 +104,7 @@ fn a_paused_node_blames_nobody_and_is_not_given_up() {
 }
 
 #[test]
-fn two_halves_find_each_other_after_half_an_hour_apart() {
+fn two_halves_merge_after_a_partition_of_half_an_hour() {
     let mut net = Net::settled(24, &config());
     for index in 0..12 {
         net.nodes[index].side = 1;
@@ -121,18 +121,22 @@ fn two_halves_find_each_other_after_half_an_hour_apart() {
 }
 
 #[test]
-fn a_node_that_leaves_is_out_at_once_and_an_old_goodbye_means_nothing() {
+fn a_goodbye_takes_effect_at_once_and_an_old_one_is_ignored() {
     let mut net = Net::settled(10, &config());
     let (now, id) = (net.now, net.nodes[4].contact.id);
     let gossip = &mut net.nodes[0].gossip;
     gossip.note_leave(now, &id, true, 1);
-    assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Live, "the number is an old one");
+    assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Live, "the goodbye has an old number");
     gossip.note_leave(now, &id, true, 1 << 40);
     assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Left { for_good: true });
     assert!(gossip.neighbourhood().all(|member| member.contact.id != id));
     let contact = net.nodes[4].contact;
     net.nodes[0].gossip.note_alive(now, contact, None);
-    assert_eq!(net.liveness(0, 4), Some(Liveness::Left { for_good: true }), "that was on its way");
+    assert_eq!(
+        net.liveness(0, 4),
+        Some(Liveness::Left { for_good: true }),
+        "the datagram was sent before the goodbye"
+    );
     net.collect(0);
     assert!(net.when(0, |event| matches!(event, GossipEvent::Left { for_good: true, .. })).is_some());
     let other = net.nodes[5].contact.id;
@@ -146,7 +150,7 @@ fn a_node_that_leaves_is_out_at_once_and_an_old_goodbye_means_nothing() {
 }
 
 #[test]
-fn who_could_not_be_reached_elsewhere_is_asked_at_once() {
+fn a_member_that_another_machine_could_not_reach_is_probed_at_once() {
     let mut net = Net::settled(10, &config());
     net.run_secs(3);
     net.crash(6);
@@ -173,7 +177,7 @@ fn a_member_that_moves_is_followed_when_its_old_address_is_silent() {
 fn rounds_to_spread(count: usize, loss_percent: u64) -> f64 {
     let mut net = Net::settled(count, &config());
     net.loss_percent = loss_percent;
-    // Everybody has just started, which is news about everybody: a large network is told of that for minutes.
+    // All nodes have just started, and each start is news: in a large network it spreads for minutes.
     net.run_secs(60 + count as u64);
     let now = net.now;
     let addrs = [Some(address(0)), None];
@@ -186,11 +190,11 @@ fn rounds_to_spread(count: usize, loss_percent: u64) -> f64 {
             return second as f64 / 5.0;
         }
     }
-    panic!("it does not spread");
+    panic!("the state does not spread");
 }
 
 #[test]
-fn a_fresh_state_reaches_nearly_everybody_in_logarithmic_time() {
+fn a_new_state_reaches_nearly_all_nodes_in_logarithmic_time() {
     for (count, loss) in [(150, 0), (150, 10)] {
         let rounds = rounds_to_spread(count, loss);
         let bound = (1.5 * (count as f64).log2()).ceil();
@@ -211,7 +215,7 @@ fn an_idle_node_sends_little_and_wakes_up_rarely() {
 }
 
 #[test]
-fn everything_runs_faster_when_it_is_set_smaller() {
+fn a_smaller_configuration_runs_the_whole_cycle_faster() {
     let config = GossipConfig {
         interval: Duration::from_millis(250),
         silent_after: Duration::from_millis(750),
@@ -235,7 +239,7 @@ fn everything_runs_faster_when_it_is_set_smaller() {
 }
 
 #[test]
-fn a_crash_is_found_out_where_a_member_is_asked_again_before_the_last_question_is_over() {
+fn a_crash_is_detected_even_if_every_round_finds_a_probe_under_way() {
     let config = GossipConfig {
         interval: Duration::from_millis(500),
         silent_after: Duration::from_millis(1500),
@@ -254,7 +258,7 @@ fn a_crash_is_found_out_where_a_member_is_asked_again_before_the_last_question_i
 }
 
 #[test]
-fn a_node_that_did_badly_is_well_again_among_others_that_answer() {
+fn local_health_recovers_when_others_answer() {
     let mut net = Net::settled(8, &config());
     (0..20).for_each(|_| net.nodes[3].gossip.health.worse());
     net.run_secs(60);

@@ -17,7 +17,7 @@ pub(super) struct Node {
     pub(super) outbox: Outbox,
     pub(super) contact: Contact,
     pub(super) up: bool,
-    /// While it is paused, what arrives waits, as in a socket's buffer.
+    /// The datagrams that arrive while it is paused, as in a socket's buffer. `None` while it runs.
     pub(super) paused: Option<Vec<(SocketAddr, Vec<u8>)>>,
     pub(super) side: u8,
     pub(super) events: Vec<(Instant, GossipEvent)>,
@@ -59,7 +59,7 @@ pub(super) fn address(index: usize) -> SocketAddr {
 }
 
 impl Net {
-    /// Nodes that do not know each other.
+    /// A network of `count` nodes that do not know each other.
     pub(super) fn of(count: usize, config: &GossipConfig) -> Self {
         let mut net = Net {
             network: Network::new("test"),
@@ -78,7 +78,7 @@ impl Net {
         net
     }
 
-    /// Nodes that know those nearest to them and some others, as their routing tables would have them, and have talked.
+    /// A network of `count` nodes that know their nearest nodes and some others, as from routing tables, and have gossiped.
     pub(super) fn settled(count: usize, config: &GossipConfig) -> Self {
         let mut net = Net::of(count, config);
         let contacts: Vec<Contact> = net.nodes.iter().map(|node| node.contact).collect();
@@ -200,7 +200,7 @@ impl Net {
         }
         let datagram = datagram.verify(&self.network, &node.contact.id).unwrap();
         if let Message::Ping { .. } = datagram.message() {
-            // What the routing table does, and tells of.
+            // The DHT answers pings, and tells the membership about the contact.
             let pong = Message::Pong { observed: from };
             node.outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &pong);
             node.gossip.note_contact(now, Contact::new(datagram.public(), from));
@@ -218,7 +218,7 @@ impl Net {
         self.run(Duration::from_secs(seconds));
     }
 
-    /// Stops a node for a while, as SIGSTOP does, and lets it go on.
+    /// Pauses a node for `span`, as SIGSTOP and SIGCONT do.
     pub(super) fn pause(&mut self, index: usize, span: Duration) {
         self.nodes[index].paused = Some(Vec::new());
         self.run(span);
@@ -229,7 +229,7 @@ impl Net {
         self.wake(index);
     }
 
-    /// Gives a node another address. It says so in its state.
+    /// Gives a node another address, and announces that in its state.
     pub(super) fn move_node(&mut self, index: usize, addr: SocketAddr) {
         let now = self.now;
         let node = &mut self.nodes[index];
@@ -243,12 +243,12 @@ impl Net {
         self.nodes[index].up = false;
     }
 
-    /// How `node` sees `other`.
+    /// The liveness of `other` in the view of `node`.
     pub(super) fn liveness(&self, node: usize, other: usize) -> Option<Liveness> {
         self.nodes[node].gossip.member(&self.nodes[other].contact.id).map(|member| member.liveness)
     }
 
-    /// The nodes that are up and nearest to `index`, nearest first.
+    /// The running nodes nearest to `index`, nearest first.
     pub(super) fn nearest(&self, index: usize, count: usize) -> Vec<usize> {
         let own = self.nodes[index].contact.id.key();
         let mut others: Vec<usize> =
@@ -258,7 +258,7 @@ impl Net {
         others
     }
 
-    /// Whether `node` has heard the state of `other` with this number.
+    /// Whether `node` knows the state of `other` with this number.
     pub(super) fn knows(&self, node: usize, other: usize, sequence: u64) -> bool {
         let (gossip, short) = (&self.nodes[node].gossip, self.nodes[other].contact.id.short());
         let in_view = gossip.members.find(short);
@@ -266,12 +266,12 @@ impl Net {
             || in_view.is_some_and(|position| gossip.members.entry(position).state.sequence() >= sequence)
     }
 
-    /// When `node` first said that about `other`.
+    /// When `node` first raised an event for which `is` holds.
     pub(super) fn when(&self, node: usize, is: impl Fn(&GossipEvent) -> bool) -> Option<Instant> {
         self.nodes[node].events.iter().find(|(_, event)| is(event)).map(|(at, _)| *at)
     }
 
-    /// How many events of all nodes are so.
+    /// The number of events of all nodes for which `is` holds.
     pub(super) fn events(&self, is: impl Fn(&GossipEvent) -> bool) -> usize {
         self.nodes.iter().flat_map(|node| &node.events).filter(|(_, event)| is(event)).count()
     }
