@@ -1,6 +1,6 @@
-//! What a component counts: a struct with a named field for each thing, and the names that `status` shows.
+//! Counters of a component: a struct with a named field for each counter, and the counter's name in `status`.
 
-/// Declares the counters of one component: each line is a field and the name that `status` shows for it.
+/// Declares the counters of one component. Each line is a field and its name in `status`.
 macro_rules! counters {
     (
         $(#[$about:meta])*
@@ -17,7 +17,7 @@ macro_rules! counters {
         )+}
 
         impl $Counters {
-            /// Each count under the name that `status` shows for it.
+            /// Each counter with its name in `status`.
             $visibility fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$( ($name, self.$field) ),+].into_iter()
             }
@@ -29,7 +29,7 @@ pub(crate) use counters;
 #[cfg(test)]
 mod tests {
     counters! {
-        /// What the test counts.
+        /// The counters of the test.
         struct Counters {
             /// Fish.
             fish = "river_fish",
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn each_count_is_shown_under_its_name() {
+    fn each_counter_has_its_name_in_status() {
         let counters = Counters { birds: 2, ..Counters::default() };
         assert_eq!(counters.named().collect::<Vec<_>>(), [("river_fish", 0), ("birds", 2)]);
     }

@@ -4,15 +4,15 @@ use core::fmt;
 use core::str::FromStr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A place in the key space: the BLAKE3 hash of a file, the chaining value of a chunk, the hash that names a
-/// value record. The address of a file is its key.
+/// A point of the key space: the BLAKE3 hash of a file (its address), the chaining value of a chunk, or the hash of a value
+/// record's publisher and name.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
 #[repr(transparent)]
 pub struct Key(pub [u8; 32]);
 
-/// Who a node is in the key space: the BLAKE3 hash of its [`PublicKey`].
+/// A node's point in the key space: the BLAKE3 hash of its [`PublicKey`].
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -29,8 +29,8 @@ pub struct PublicKey(pub [u8; 32]);
 /// The first eight bytes of a [`NodeId`], as the datagram header carries it.
 pub type ShortId = [u8; 8];
 
-/// How far apart two points are: their XOR, compared as a big-endian number. It is kept as words, most significant first:
-/// lookups compare distances all the time, and the first words tell nearly all of them apart.
+/// The distance of two points: their XOR, compared as a big-endian number. Stored as words, most significant first: lookups
+/// compare many distances, and the first word decides nearly every comparison.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Distance([u64; 4]);
 
@@ -41,7 +41,7 @@ impl Key {
         Distance(core::array::from_fn(|i| word(self, i) ^ word(other, i)))
     }
 
-    /// How many leading bits two keys share: 0 to 256.
+    /// The number of leading bits that two keys share: 0 to 256.
     pub fn common_prefix(&self, other: &Key) -> u32 {
         self.distance(other).leading_zeros()
     }
@@ -61,7 +61,7 @@ impl NodeId {
         Key(self.0)
     }
 
-    /// What the datagram header carries of it.
+    /// The part that the datagram header carries.
     pub fn short(&self) -> ShortId {
         core::array::from_fn(|i| self.0[i])
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn text_goes_there_and_back_and_nothing_else_is_taken() {
+    fn a_key_survives_text_and_any_other_text_is_refused() {
         let some = key(7, 9);
         assert_eq!(some.to_string().parse::<Key>(), Ok(some));
         for wrong in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65)] {

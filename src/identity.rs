@@ -1,32 +1,32 @@
-//! A node's own key, and what anybody can check with another's.
+//! A node's key pair: making and checking signatures.
 //!
-//! Nothing is signed but a 32-byte [`Digest`] that was made under a domain string and a network (see
-//! [`wire::network`](crate::wire::network)), so a signature made for one purpose is worthless for another.
+//! A node signs only 32-byte [`Digest`]s, each made under a domain string and a network (see
+//! [`wire::network`](crate::wire::network)), so a signature made for one purpose is not valid for another.
 
 use crate::id::{NodeId, PublicKey};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
-/// What is signed: a BLAKE3 output under a domain.
+/// The signed message: a BLAKE3 output under a domain.
 pub type Digest = [u8; 32];
 
 /// An Ed25519 signature in its 64-byte form (RFC 8032).
 pub type Signature = [u8; 64];
 
-/// A node's secret key with what follows from it.
+/// A node's secret key, with its public key and id.
 pub struct Identity {
     secret: Secret,
     public: PublicKey,
     id: NodeId,
 }
 
-/// How an identity signs.
+/// The secret, for each scheme.
 enum Secret {
     Ed25519(Box<SigningKey>),
     #[cfg(feature = "sim")]
     StandIn,
 }
 
-/// How the signatures of one network are made and checked. Outside simulations there is one way.
+/// The signature scheme of a network. Outside simulations there is only [`Scheme::Ed25519`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
     /// Ed25519 over BLAKE3 digests.
@@ -37,23 +37,23 @@ pub enum Scheme {
 }
 
 impl Identity {
-    /// The identity that belongs to a 32-byte Ed25519 secret key. The caller keeps the secret.
+    /// The identity of a 32-byte Ed25519 secret key (RFC 8032). The caller stores the secret.
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         let signing = SigningKey::from_bytes(secret);
         let public = PublicKey(signing.verifying_key().to_bytes());
         Identity { secret: Secret::Ed25519(Box::new(signing)), public, id: public.node_id() }
     }
 
-    /// An identity for simulations, where signatures would take nearly all of the time: it signs with a keyed checksum that
-    /// anybody could make who knows the public key. Only networks of such identities take it for a signature
-    /// (see [`Network::of`](crate::wire::network::Network::of)).
+    /// An identity for simulations, where signatures would take nearly all of the time. It signs with a checksum keyed by the
+    /// public key, which is no secret. Only a network of such identities accepts it (see
+    /// [`Network::of`](crate::wire::network::Network::of)).
     #[cfg(feature = "sim")]
     pub fn stand_in(secret: &[u8; 32]) -> Self {
         let public = PublicKey(blake3::derive_key("elver 2026-11 simulated identity", secret));
         Identity { secret: Secret::StandIn, public, id: public.node_id() }
     }
 
-    /// How it signs.
+    /// Its signature scheme.
     pub fn scheme(&self) -> Scheme {
         match self.secret {
             Secret::Ed25519(_) => Scheme::Ed25519,
@@ -67,7 +67,7 @@ impl Identity {
         self.public
     }
 
-    /// This node's place in the key space.
+    /// The node's id.
     pub fn id(&self) -> NodeId {
         self.id
     }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_fits_its_digest_and_its_key_only() {
+    fn a_signature_is_valid_only_for_its_digest_and_its_key() {
         let (ours, theirs) = (Identity::from_secret(&[1; 32]), Identity::from_secret(&[2; 32]));
         let signature = ours.sign(&[5; 32]);
         assert!(verify(&ours.public(), &[5; 32], &signature));

@@ -1,7 +1,7 @@
-//! What the core asks of the world and what it hears back, as plain values.
+//! The core's operations on streams and the disk, and their results, as plain values.
 //!
-//! The core names places and moves no byte of content itself: it says which part of which file goes to which stream,
-//! and where the bytes that arrive on a stream are to be put, and hears what they hashed to.
+//! No content passes through the core. It names the part of a file that goes to a stream, and the place for the bytes that
+//! arrive on a stream; the driver moves and hashes them, and reports the hash.
 
 use crate::id::Key;
 use crate::manifest::{Content, HashAs, Manifest};
@@ -10,39 +10,39 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A TCP stream, named by the driver. Never the same twice, so what is said about one that is gone harms nobody.
+/// A TCP stream, numbered by the driver. Numbers are never used again, so a late event of a closed stream has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamId(pub u64);
 
-/// An attempt to connect, named by the core.
+/// An attempt to connect, numbered by the core.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DialId(pub u64);
 
-/// A disk operation under way, named by the core.
+/// A pending disk operation, numbered by the core.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DiskId(pub u64);
 
-/// An open file that a user's program passed to the driver, named by the driver.
+/// An open file that a client passed to the driver, numbered by the driver.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PassedId(pub u64);
 
-/// A file, by what it is for. Only the disk driver knows where it lies.
+/// A file, by its purpose. Only the disk driver knows its path.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Place {
-    /// A stored piece: its content starts at offset 0.
+    /// A stored piece. Its content starts at offset 0.
     Piece(Key),
-    /// A piece that is arriving and has not been committed.
+    /// An arriving piece that is not committed.
     Incoming(u64),
-    /// The manifest of a shared file of several chunks: it starts at offset 0.
+    /// The manifest of a shared file of several chunks. It starts at offset 0.
     ShareManifest(Key),
-    /// A file of the user's.
+    /// A file of the user.
     File(Arc<Path>),
-    /// A file of the user's that is being downloaded: beside its final path, with `.part` appended.
+    /// The target of a download: the final path with `.part` appended.
     Partial(Arc<Path>),
-    /// A file in the node's own cache, whole or being downloaded.
+    /// A file in the node's cache, whole or being downloaded.
     Cache(Key),
-    /// One chunk of a file that is on its way to a client: it starts at offset 0. Each has a file of its own, written once:
-    /// bytes that were sent from it may be shared with the socket.
+    /// One chunk of a file that is streamed to a client. It starts at offset 0. Each chunk has its own file, written only once:
+    /// after sendfile(2) the socket may still share the file's pages.
     Window {
         /// The number of the window.
         window: u64,
@@ -51,17 +51,17 @@ pub enum Place {
     },
 }
 
-/// What a file looked like when it was hashed. One that looks different is hashed again before it is served. The inode's
-/// number is no part of it: some file systems give a file another one at every mount.
+/// The metadata of a file when it was hashed. A file with a different stamp is hashed again before it is served. The inode number
+/// is no part of it: on some file systems it changes at every mount.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct FileStamp {
     /// Length in bytes.
     pub length: u64,
-    /// Modification time: nanoseconds since 1970, as the file system tells it. A program may set it to anything.
+    /// Modification time: nanoseconds since 1970, as the file system reports it. A program may set it to any value.
     pub modified: i64,
     /// Time of the last change of content, names or mode: nanoseconds since 1970. Only the system sets it.
     pub changed: i64,
-    /// The file's mode. It goes with the file and says nothing of its content, so two stamps that differ in it are equal.
+    /// The file's mode. It does not depend on the content, so stamps that differ only in it are equal.
     pub mode: Mode,
 }
 
@@ -73,30 +73,30 @@ impl PartialEq for FileStamp {
 
 impl Eq for FileStamp {}
 
-/// The permission bits of a file, as the one who put it in has them: read, write and execute, never set-user-id and the like.
+/// The permission bits of a file at its publisher: read, write and execute; never set-user-id, set-group-id or sticky.
 ///
-/// They are a hint. The address says nothing of them, so any source may claim others, and of several claims the first counts.
-/// A download takes over no more than whether the file can be executed.
+/// They are a hint. The address does not cover them, so a source may claim any; the first claim counts. A download uses only
+/// whether the file is executable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Mode(Option<u16>);
 
 impl Mode {
-    /// Nothing is known.
+    /// An unknown mode.
     pub const UNKNOWN: Mode = Mode(None);
-    /// Tells the mode 000 from none, on the wire and on disk.
+    /// Set in the encoding of a known mode, so that mode 000 differs from an unknown one.
     const KNOWN: u16 = 0x8000;
 
-    /// The nine permission bits of a file's mode.
+    /// The mode with the nine permission bits of `bits`; other bits are dropped.
     pub fn of(bits: u32) -> Mode {
         Mode(Some((bits & 0o777) as u16))
     }
 
-    /// The bits, when they are known: at most 0o777.
+    /// The permission bits, at most 0o777; `None` when unknown.
     pub fn bits(self) -> Option<u32> {
         self.0.map(u32::from)
     }
 
-    /// As two bytes say it; `None` when they say what no mode is.
+    /// Decodes two bytes; `None` when they encode no mode.
     pub fn decode(encoded: u16) -> Option<Mode> {
         match encoded {
             0 => Some(Mode::UNKNOWN),
@@ -105,30 +105,30 @@ impl Mode {
         }
     }
 
-    /// As two bytes; zero when nothing is known.
+    /// Encodes the mode in two bytes; 0 when unknown.
     pub fn encode(self) -> u16 {
         self.0.map_or(0, |bits| bits | Mode::KNOWN)
     }
 
-    /// Whether the file can be executed: its owner may.
+    /// Whether the file's owner may execute it.
     pub fn is_executable(self) -> bool {
         self.bits().is_some_and(|bits| bits & 0o100 != 0)
     }
 
-    /// The permissions of a file that was made with the permissions `made`: when this mode is that of an executable, all may
-    /// execute it that may read it. A claim that nothing proves gives nobody more to read or to write.
+    /// The permissions of a downloaded file that was created with `made`. If this mode is executable, every user who may read the
+    /// file may also execute it. An unverified claim never adds read or write permissions.
     pub fn applied_to(self, made: u32) -> u32 {
         if self.is_executable() { made | (made >> 2) & 0o111 } else { made }
     }
 }
 
-/// What may be done with a file that was downloaded.
+/// The permissions that a downloaded file gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permissions {
-    /// As for any new file, and that it may be executed when this mode is that of an executable. A file that replaces another has
-    /// that one's permissions instead.
+    /// Those of any new file, and execute permission if this mode is executable. A file that replaces another keeps the
+    /// permissions of the replaced file.
     Usual(Mode),
-    /// Exactly these, as the user asked, also for a file that was there already.
+    /// Exactly these, as the user asked, also when a file with this content exists already.
     Exact(Mode),
 }
 
@@ -137,100 +137,100 @@ pub enum Permissions {
 pub struct Extent {
     /// The file.
     pub place: Place,
-    /// The first byte.
+    /// The offset of its first byte in the file.
     pub offset: u64,
-    /// How many.
+    /// Its length in bytes.
     pub length: u32,
-    /// What the file must look like; `None` for files that only the node itself writes.
+    /// The stamp that the file must have; `None` for files that only the node writes.
     pub stamp: Option<FileStamp>,
 }
 
-/// Where the next `length` raw bytes of a stream go, and how they are hashed on the way.
+/// The target of the next `length` raw bytes of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sink {
-    /// The file, created when it is not there.
+    /// The file, created when it is missing.
     pub place: Place,
-    /// Where in the file.
+    /// The offset in the file.
     pub offset: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub length: u32,
     /// How the piece is hashed.
     pub hash_as: HashAs,
 }
 
-/// A piece that is here, with all that its content can be checked by.
+/// A piece on this disk, with all that is needed to verify its content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PieceAt {
-    /// What its content must come to.
+    /// The key that its content must have.
     pub key: Key,
-    /// What it is.
+    /// Its kind.
     pub content: Content,
-    /// Where a chunk starts in the file that it is a chunk of.
+    /// The offset of a chunk in its file.
     pub input_offset: u64,
-    /// Where its bytes lie.
+    /// The place of its bytes.
     pub extent: Extent,
 }
 
-/// A shared file, with all that its content can be checked by.
+/// A shared file, with all that is needed to verify its content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileAt {
-    /// What its content must hash to.
+    /// The hash that its content must have.
     pub hash: Key,
     /// Its length in bytes.
     pub length: u64,
-    /// Where it lies.
+    /// The file.
     pub place: Place,
-    /// What it looked like when it was hashed.
+    /// Its stamp when it was hashed.
     pub stamp: FileStamp,
 }
 
-/// What a second reading of a piece showed.
+/// The result of verifying a piece or a file on disk again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Soundness {
-    /// Every byte is what it should be.
+    /// Every byte is right.
     Sound,
-    /// The bytes are not what the key says, or what lies beside them is damaged.
+    /// The bytes do not match the key, or the data stored with them is damaged.
     Rotten,
-    /// The medium could not give the bytes.
+    /// The medium returned an error.
     Unreadable,
-    /// There is no such file any more.
+    /// The file does not exist.
     Missing,
 }
 
-/// What is kept with a stored piece.
+/// The metadata of a stored piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PieceMeta {
     /// The piece.
     pub key: Key,
-    /// What it is.
+    /// Its kind.
     pub content: Content,
     /// Its length in bytes.
     pub length: u32,
-    /// Where a chunk starts in its file.
+    /// The offset of a chunk in its file.
     pub input_offset: u64,
-    /// How many nodes are to keep it.
+    /// The number of copies that the network keeps.
     pub replicas: u8,
-    /// Of the piece under a file's own hash: the file's mode, as it was offered.
+    /// For a piece whose key is a file's hash: the file's mode, as offered.
     pub mode: Mode,
     /// When it expires, in seconds of the node's age (see [`Ages`]).
     pub expires: u64,
 }
 
-/// Whether a file is what a share claims.
+/// Whether a file has the content that its share claims.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ShareState {
-    /// It looks as it did when it was hashed: it is served.
+    /// Its stamp is the one of its last hashing: it is served.
     #[default]
     Present,
-    /// It looks different, or may not be whole: it is hashed again before anything of it is served.
+    /// Its stamp differs, or the file may be incomplete: it is hashed again before it is served.
     Doubtful,
-    /// It has other content. The claim stands until the user ends it, or the content is back.
+    /// It has other content. The claim stands until the user ends it, or the content returns.
     Changed,
-    /// It cannot be opened: its medium may be missing. It is looked for again.
+    /// It cannot be opened, as when its medium is missing. The node tries again from time to time.
     Absent,
 }
 
-/// A claim of the user's: the file at this place has the content of this address, and is served from there. A place has at most
+/// A claim of the user: the file at this place has the content of this address, and is served from there. A place has at most
 /// one claim; an address may have several.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Share {
@@ -238,324 +238,322 @@ pub struct Share {
     pub hash: Key,
     /// The length in bytes of the file with this address.
     pub length: u64,
-    /// Where it lies: [`Place::File`] or [`Place::Cache`].
+    /// The file: [`Place::File`] or [`Place::Cache`].
     pub place: Place,
-    /// What it looked like when it was last hashed.
+    /// Its stamp when it was last hashed.
     pub stamp: FileStamp,
-    /// Whether the file is what it should be.
+    /// Whether the file has the claimed content.
     pub state: ShareState,
-    /// How many copies the network is to keep: 0 when it is only shared.
+    /// The number of copies that the network keeps; 0 when the file is only shared.
     pub replicas: u8,
-    /// Seconds that copies are to be kept.
+    /// The seconds that copies are kept.
     pub lifetime: u32,
-    /// Whether every chunk has been copied to as many nodes as were asked for.
+    /// Whether every chunk has `replicas` copies.
     pub replicated: bool,
-    /// Whether its content is known to be on disk. What was downloaded is synced when the run ends in order: after a
-    /// power cut before that it is hashed again, or dropped when it lies in the cache.
+    /// Whether its content is known to be on disk. A downloaded file is synced at the end of an orderly run. After a power cut
+    /// before that it is hashed again, or dropped if it is in the cache.
     pub synced: bool,
 }
 
-/// Time as the node counts it over restarts: nobody needs to know what year it is.
+/// The node's own time, which goes on over restarts and depends on no wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Ages {
-    /// How often the node has been started.
+    /// The number of starts of the node.
     pub boots: u64,
-    /// Seconds that it has been running, all runs together, as last written down.
+    /// The seconds that the node has run, over all runs, when it last saved them.
     pub seconds: u64,
     /// Whether the last run ended in order.
     pub clean: bool,
 }
 
-/// What the file system that the node's directory lies on has, as it tells.
+/// The space of the file system of the node's directory, as statvfs(3) reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
-    /// Bytes of a block: a file takes whole ones. 0 when that is not known.
+    /// The size of a block in bytes: a file takes whole blocks. 0 when unknown.
     pub block_bytes: u32,
-    /// Bytes in all; 0 when that is not known.
+    /// The size of the file system in bytes; 0 when unknown.
     pub total_bytes: u64,
-    /// Bytes that this user may still take.
+    /// The bytes that this user can still allocate.
     pub free_bytes: u64,
-    /// Files (inodes) in all; 0 when there is no fixed number of them.
+    /// The number of inodes; 0 when the file system has no fixed number.
     pub total_files: u64,
-    /// Files that may still be made.
+    /// The number of files that can still be created.
     pub free_files: u64,
 }
 
 impl Default for Space {
-    /// Nothing is known, and nothing is bounded.
+    /// An unknown file system without bounds.
     fn default() -> Self {
         Space { block_bytes: 0, total_bytes: 0, free_bytes: u64::MAX, total_files: 0, free_files: u64::MAX }
     }
 }
 
-/// What a node finds in its directory when it starts.
+/// The state that a starting node recovers from its directory.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
     /// This run's number and the age so far.
     pub ages: Ages,
     /// Stored pieces, in no particular order.
     pub pieces: Vec<PieceMeta>,
-    /// Claims on shared files, in the order in which they were made. [`ShareState`] says what was found of each.
+    /// Shares, in the order in which they were made, each with the state of its file now.
     pub shares: Vec<Share>,
-    /// The manifests of shared files of several chunks, as far as they could be read.
+    /// The readable manifests of shared files of several chunks.
     pub manifests: BTreeMap<Key, Arc<Manifest>>,
-    /// Encoded contacts of last time: see [`DiskOp::SavePeers`].
+    /// The encoded contacts of the last run: see [`DiskOp::SavePeers`].
     pub peers: Vec<u8>,
     /// This node's own value records, encoded: see [`DiskOp::SaveRecords`].
     pub records: Vec<u8>,
-    /// What the file system has.
+    /// The space of the file system.
     pub space: Space,
-    /// How far the scrub was: see [`DiskOp::SaveScrub`].
+    /// The progress of scrub: see [`DiskOp::SaveScrub`].
     pub scrub: Vec<u8>,
 }
 
-/// Something to be done on disk. Each is answered by one [`DiskDone`], after any number of [`DiskReply::Progress`].
+/// A disk operation. One [`DiskDone`] answers it, after any number of [`DiskReply::Progress`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DiskOp {
-    /// Hash a user's file, a slice at a time, and sync it. Answer: [`DiskReply::Hashed`].
+    /// Hash a file of the user, a slice at a time, and sync it. Answer: [`DiskReply::Hashed`].
     Hash {
         /// The file.
         place: Place,
-        /// The descriptor of it that was passed; `None` when the driver is to open it by its path.
+        /// The passed descriptor of the file; `None` when the driver opens it by its path.
         passed: Option<PassedId>,
-        /// Nobody waits for it: whatever else there is to do comes first.
+        /// Whether no command waits for it. All other work then comes first.
         background: bool,
     },
-    /// Write a claim down, in place of an earlier one on the same place: durably, when its content is known to be on disk.
-    /// Several that come together are synced together. Answer: [`DiskReply::Done`].
+    /// Save a share; it replaces an earlier one of the same place. It is durable if the file's content is known to be on disk.
+    /// Concurrent operations share one sync. Answer: [`DiskReply::Done`].
     SaveShare {
-        /// The claim.
+        /// The share.
         share: Share,
-        /// The file's manifest, when it has one and that has not been written down. It is durable before the claim is.
+        /// The file's manifest, if it has one that is not saved yet. It is durable before the share is.
         manifest: Option<Arc<Manifest>>,
     },
-    /// Forget a claim, durably, and delete its file when that is in the cache. Answer: [`DiskReply::Done`].
+    /// Remove a share, durably, and its file if that is in the cache. Answer: [`DiskReply::Done`].
     RemoveShare {
-        /// The claim.
+        /// The share.
         share: Share,
-        /// Whether no other claim has this address: its manifest is deleted too.
+        /// Whether it is the last share of its address. Then its manifest is deleted too.
         last: bool,
     },
     /// Read a short file or a part of one into memory. Answer: [`DiskReply::Bytes`].
     Read(Extent),
-    /// Open the file of a download, for that alone, and hash what an earlier attempt left there: its directory must be
-    /// writable, and its final name must not be a directory's, nor (unless `force`) another file's. Answer:
-    /// [`DiskReply::Opened`], or [`DiskReply::Finished`] when the final name is a file of this content already. The error
-    /// is [`DiskErrorKind::Exists`] or [`DiskErrorKind::Locked`] when the name is taken.
+    /// Open the target of a download, exclusively, and hash the content that an earlier attempt left there. Its directory must
+    /// be writable, and its final name must not belong to a directory or, unless `force` is set, to another file. Answer:
+    /// [`DiskReply::Opened`], or [`DiskReply::Finished`] when the final name has this content already. The error is
+    /// [`DiskErrorKind::Exists`] or [`DiskErrorKind::Locked`] when the name is taken.
     OpenTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
-        /// What the file is to become.
+        /// The manifest of the complete file.
         manifest: Arc<Manifest>,
-        /// Whether a file that has the final name is replaced.
+        /// Whether the download replaces a file that has the final name.
         force: bool,
-        /// What may be done with it then.
+        /// The permissions of the complete file.
         permissions: Permissions,
     },
     /// Hash the chunks of a file, a slice at a time. Answer: [`DiskReply::Checked`].
     Check {
         /// The file.
         place: Place,
-        /// What it is to become.
+        /// The manifest of the complete file.
         manifest: Arc<Manifest>,
     },
     /// Write bytes into a target. Answer: [`DiskReply::Done`].
     WriteTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
-        /// Where in the file.
+        /// The offset in the file.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Copy a piece from one file to another, hashing it. Answer: [`DiskReply::Copied`].
+    /// Copy a piece from one file to another, and hash it. Answer: [`DiskReply::Copied`].
     Copy {
-        /// From where.
+        /// The source.
         from: Extent,
-        /// Where to, and how it is hashed.
+        /// The target, and how the piece is hashed.
         to: Sink,
     },
-    /// A download is complete: give it its final name. When another program may have written into the file, every byte is
-    /// hashed again before; when one may have done so as the name was given, after it, and a name with wrong content is taken
-    /// back. Answer: [`DiskReply::Finished`] or [`DiskReply::Spoiled`]. The error is [`DiskErrorKind::Lost`] when the file was
-    /// removed or replaced, [`DiskErrorKind::Exists`] when another file has got the name meanwhile.
+    /// Give a complete download its final name. When another program may have written into the file, the driver hashes every byte
+    /// again before that. When one may have done so during the rename, it hashes again after it, and takes the name back from
+    /// wrong content. Answer: [`DiskReply::Finished`] or [`DiskReply::Spoiled`]. The error is [`DiskErrorKind::Lost`] when the
+    /// file was removed or replaced, [`DiskErrorKind::Exists`] when another file took the name meanwhile.
     FinishTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
     },
-    /// Give the open file of a download up. Answer: [`DiskReply::Done`].
+    /// Close the target of a download. Answer: [`DiskReply::Done`].
     CloseTarget {
         /// [`Place::Partial`] or [`Place::Cache`].
         place: Place,
-        /// Whether what is there is of no use to another attempt.
+        /// Whether to delete the file, whose content is of no use to a later attempt.
         delete: bool,
     },
     /// Make an arrived piece durable: data, then name, then directory. Answer: [`DiskReply::Done`].
     Commit {
         /// The number of its [`Place::Incoming`].
         incoming: u64,
-        /// What to keep with it.
+        /// Its metadata.
         meta: PieceMeta,
     },
     /// Write a piece from memory, durably. Answer: [`DiskReply::Done`].
     WritePiece {
-        /// What to keep with it.
+        /// Its metadata.
         meta: PieceMeta,
         /// Its content.
         bytes: Vec<u8>,
     },
-    /// Keep a stored piece on more nodes or longer than it was stored with, durably. Several that come together are synced
-    /// together. Answer: [`DiskReply::Done`].
+    /// Raise the number of copies or the lifetime of a stored piece, durably. Concurrent operations share one sync. Answer:
+    /// [`DiskReply::Done`].
     Raise {
         /// The piece.
         key: Key,
-        /// How many nodes are to keep it, at the least.
+        /// The least number of copies that the network keeps.
         replicas: u8,
-        /// When it expires at the earliest, in seconds of the node's age.
+        /// The earliest time of its expiry, in seconds of the node's age.
         expires: u64,
     },
-    /// Read a piece again and check it against its key, a slice at a time. Of a stored piece the trailer and its checksums
-    /// are checked too. Answer: [`DiskReply::Verified`]; an error when it cannot be told, or when a share's file
-    /// has changed.
+    /// Read a piece again and verify it against its key, a slice at a time; of a stored piece, also its trailer and checksums.
+    /// Answer: [`DiskReply::Verified`]; an error when the result is uncertain, or when a share's file has changed.
     Verify {
         /// The piece.
         piece: PieceAt,
-        /// Whether it waits until the disk has nothing else to do. Then it also reads from the medium rather than from
-        /// the page cache, and leaves that as it was.
+        /// Whether it waits for the disk's idle time. Then it also reads from the medium instead of the page cache, and leaves
+        /// the page cache unchanged.
         idle: bool,
     },
-    /// Read a shared file again and check it against its hash, when the disk has nothing else to do. Answer:
-    /// [`DiskReply::Verified`]; an error when it cannot be told, when the file has changed, or when it is not there.
+    /// Read a shared file again in the disk's idle time and verify it against its hash. Answer: [`DiskReply::Verified`]; an error
+    /// when the result is uncertain, or when the file has changed or is missing.
     VerifyFile(FileAt),
-    /// Delete a stored or an arriving piece, a download's file, or the manifest of a file that is not shared any more. Answer:
+    /// Delete a stored or an arriving piece, the target of a download, or the manifest of a file that is no longer shared. Answer:
     /// [`DiskReply::Done`].
     Remove(Place),
-    /// Remember contacts for the next start. Not synced. Answer: [`DiskReply::Done`].
+    /// Save contacts for the next start. Not synced. Answer: [`DiskReply::Done`].
     SavePeers(Vec<u8>),
-    /// Remember own value records, durably. Answer: [`DiskReply::Done`].
+    /// Save own value records, durably. Answer: [`DiskReply::Done`].
     SaveRecords(Vec<u8>),
-    /// Remember how far the scrub is. Not synced. Answer: [`DiskReply::Done`].
+    /// Save the progress of scrub. Not synced. Answer: [`DiskReply::Done`].
     SaveScrub(Vec<u8>),
-    /// Write down the node's age. Answer: [`DiskReply::Done`].
+    /// Save the node's age. Answer: [`DiskReply::Done`].
     SaveAges(Ages),
 }
 
-/// How a disk operation ended.
+/// The end of a disk operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskDone {
-    /// Which.
+    /// The operation.
     pub id: DiskId,
-    /// What it found, or why it failed.
+    /// Its result.
     pub result: Result<DiskReply, DiskError>,
 }
 
-/// What a disk operation found.
+/// The result of a disk operation that succeeded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DiskReply {
-    /// It is done.
+    /// Success, without further data.
     Done,
     /// A file was hashed.
     Hashed {
         /// Its manifest.
         manifest: Arc<Manifest>,
-        /// What it looked like.
+        /// Its stamp.
         stamp: FileStamp,
-        /// Whether this process may not open the file itself: the driver keeps the descriptor that was passed, and the
-        /// file can be served until the process ends.
+        /// Whether the driver keeps the passed descriptor because this process may not open the file itself. The node can then
+        /// serve the file until the process ends.
         kept_open: bool,
     },
-    /// How far a [`DiskOp::Hash`] or a [`DiskOp::Check`] has come. It is not the last word on the operation.
+    /// The progress of a [`DiskOp::Hash`] or a [`DiskOp::Check`]. A final answer follows.
     Progress {
         /// Bytes so far.
         done: u64,
         /// Bytes in all.
         total: u64,
     },
-    /// What was read.
+    /// The bytes that were read.
     Bytes(Vec<u8>),
-    /// The file of a download is open.
+    /// The target of a download is open.
     Opened {
-        /// Where it lies until it is complete.
+        /// Its path until it is complete.
         path: PathBuf,
-        /// Which chunks an earlier attempt left there, one for each chunk; empty is none.
+        /// For each chunk, whether the target has it from an earlier attempt; empty when it has none.
         good: Vec<bool>,
-        /// Which chunks are in the file that will be replaced, likewise.
+        /// For each chunk, whether the file that will be replaced has it; empty when it has none.
         old: Vec<bool>,
     },
-    /// Which chunks of a file are good.
+    /// The chunks of a file were hashed.
     Checked {
-        /// One for each chunk.
+        /// For each chunk, whether it matches its key.
         good: Vec<bool>,
     },
     /// A piece was copied.
     Copied {
-        /// What it hashed to.
+        /// The key of the copied bytes.
         key: Key,
     },
-    /// A piece was read again.
+    /// A piece or a file was verified again.
     Verified {
-        /// What that showed.
+        /// The result.
         soundness: Soundness,
     },
     /// A download has its final name.
     Finished {
-        /// What it looks like.
+        /// The file's stamp.
         stamp: FileStamp,
-        /// Where it is: the name that was asked for, or what a symbolic link there points to.
+        /// The file's path: the requested name, or the target of a symbolic link there.
         path: PathBuf,
     },
-    /// Another program wrote into the file of a download, which has not got its name.
+    /// Another program wrote into the target of a download, which does not have its final name.
     Spoiled {
-        /// The chunks that are good all the same, one for each chunk.
+        /// For each chunk, whether it is still good.
         good: Vec<bool>,
     },
 }
 
-/// What the driver sees when it looks at the node's directory.
+/// The result of checking the node's directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskLook {
-    /// Whether a few bytes were written and synced as a trial.
+    /// Whether the driver wrote and synced a few bytes as a trial.
     pub tried: bool,
-    /// Bytes that the file system has left for this user.
+    /// The bytes that this user can still allocate.
     pub free_bytes: u64,
-    /// Inodes; as many as there can be where the file system does not count them.
+    /// The inodes that are free; the highest number where the file system does not count them.
     pub free_inodes: u64,
 }
 
-/// What kind of trouble a disk operation met.
+/// The kind of a disk error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DiskErrorKind {
     /// The disk is full, or the user's quota on it.
     NoSpace,
-    /// There is no such file or directory.
+    /// The file or directory does not exist.
     NotFound,
     /// Permission denied, or a read-only file system.
     Denied,
-    /// The file is not what it was, or changed while it was read.
+    /// The file's stamp differs, or the file changed while it was read.
     Changed,
     /// The file is too large, or not a regular file.
     Unsuitable,
-    /// The system is short of descriptors or memory: it says nothing of the file, and another time it may work.
+    /// The system is short of descriptors or memory. The file may be fine, and a later attempt may succeed.
     Busy,
-    /// The node's directory is not there any more: it was deleted, or the medium was taken away. What is missing in it is not
-    /// lost for that.
+    /// The node's directory is gone: it was deleted, or its medium was removed. Files missing in it do not count as lost.
     Gone,
     /// Another download is writing the file.
     Locked,
     /// Another file has the name.
     Exists,
-    /// The file of a download was removed or replaced: what it held is gone.
+    /// The target of a download was removed or replaced, with its content.
     Lost,
-    /// Anything else: the medium may be broken.
+    /// Any other error, such as one of the medium.
     Failed,
 }
 
 /// Why a disk operation failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskError {
-    /// What kind of trouble.
+    /// The kind of the error.
     pub kind: DiskErrorKind,
-    /// What was tried on which file and what the system said, for a person to read.
+    /// For a person to read: the operation, the file, and the system's error.
     pub message: String,
 }
 
@@ -572,7 +570,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_execute_an_executable_that_may_read_it_and_nothing_else_changes() {
+    fn an_executable_mode_adds_execute_permission_where_read_is_permitted_and_nothing_else() {
         for (published, made, applied) in [
             (0o755, 0o644, 0o755),
             (0o755, 0o600, 0o700),
@@ -587,12 +585,12 @@ mod tests {
             assert_eq!(Mode::of(published).applied_to(made), applied, "{published:o} on {made:o}");
         }
         assert_eq!(Mode::UNKNOWN.applied_to(0o644), 0o644);
-        // What was fetched into a node's own cache, which only its owner reads, is an executable for the next one too.
+        // A file in a node's cache, which only its owner may read, is still executable for the next downloader.
         assert!(Mode::of(Mode::of(0o755).applied_to(0o600)).is_executable());
     }
 
     #[test]
-    fn two_bytes_say_a_mode_or_nothing_else() {
+    fn a_mode_survives_encoding_and_other_bytes_decode_to_none() {
         for mode in [Mode::UNKNOWN, Mode::of(0), Mode::of(0o755), Mode::of(0o777)] {
             assert_eq!(Mode::decode(mode.encode()), Some(mode));
         }

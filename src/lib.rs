@@ -1,11 +1,11 @@
 //! Elver: a peer-to-peer node small enough for a router.
 //!
-//! Put a file in at any node; every other node can find it, fetch it from whoever holds it, check every byte, and become a
-//! source for the next one. No server, no wall clock, no trust in whoever is at the other end.
+//! Put a file in at any node. Every other node can find it, fetch it from its holders, verify every byte, and become a source for
+//! the next. There is no server, no wall clock, and no trust in the peer at the other end.
 //!
 //! # Embedding a node
 //!
-//! [`net::Driver`] is a node on this machine's sockets and disk. A program gives it commands and turns its loop:
+//! [`net::Driver`] is a node on this machine's sockets and disk. A program gives it commands and runs turns of its loop:
 //!
 //! ```no_run
 //! use elver::net::{Config, Driver};
@@ -37,13 +37,13 @@
 //! # }
 //! ```
 //!
-//! A program with a loop of its own takes [`node::Node`] instead: inputs and the time go in, outputs come out, and nothing in it
-//! touches the world. The simulator does the same.
+//! A program with a loop of its own uses [`node::Node`] instead: inputs and the time go in, outputs come out, and the node itself
+//! does no I/O. The simulator does the same.
 //!
 //! # The tour
 //!
-//! The house has floors, and imports go downward only. A test walks the source and fails when one does not, or when this table
-//! tells other floors.
+//! The source has floors, and imports go downward only. `tests/architecture.rs` fails when an import goes upward, or when this
+//! table names other floors.
 //!
 //! | floor | modules | what lives there |
 //! |---|---|---|
@@ -57,14 +57,66 @@
 //! Everything below the drivers is a pure state machine in the manner of quinn-proto: `handle_*` takes an input with the
 //! present time, `poll_*` gives outputs until there are none, `next_deadline` follows from the state.
 //!
-//! A datagram's way: [`net`] receives it → [`node::Node::handle_datagram`] parses it in place
-//! ([`wire::datagram::Unverified`]), asks whether it was expected and whether its sender may cost a signature check, verifies it
-//! ([`wire::datagram::Verified`]) → [`dht::Dht`] acts and puts answers into the [`wire::outbox::Outbox`] → [`net`] sends them.
-//! Nothing is allocated on this way.
+//! The path of a datagram: [`net`] receives it → [`node::Node::handle_datagram`] parses it in place
+//! ([`wire::datagram::Unverified`]), decides whether it is worth a signature check (admission), verifies it
+//! ([`wire::datagram::Verified`]) → [`dht::Dht`] or another machine handles it and puts answers into the
+//! [`wire::outbox::Outbox`] → [`net`] sends them. No step allocates memory.
 //!
-//! A piece's way: a peer asks over a stream → [`transfer::Transfer`] raises a question → [`store::Store`] says where the bytes
-//! lie → the core names an [`io::Extent`] → [`net`] has the kernel send it. On the other side the core names an
-//! [`io::Sink`], the driver writes and hashes, and the core hears what it hashed to. No content passes through the core.
+//! The path of a piece: a peer requests it over a stream → [`transfer::Transfer`] raises an event → [`store::Store`] locates the
+//! bytes → the core outputs an [`io::Extent`] → [`net`] has the kernel send it. On the other side the core outputs an
+//! [`io::Sink`], the driver writes and hashes the bytes, and the core gets the hash. No content passes through the core.
+//!
+//! # Glossary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | adversary | a simulated node that attacks the others |
+//! | admission | the decision whether a datagram from an unknown sender gets a signature check |
+//! | audit | asking the holders of a file which pieces they have: the command `explain` |
+//! | authenticated | a sender whose signature was verified |
+//! | blame | the record of a peer that sent wrong content; it grows into a ban |
+//! | chunk | a part of a file, a power of two from 256 KiB to 16 MiB; the unit of a download |
+//! | co-downloaders | peers that download the same file and exchange its chunks |
+//! | contact | a node's public key, id and address |
+//! | contacted | a peer that has answered a request of this node |
+//! | dial | an attempt to open a stream |
+//! | extent, sink | a run of bytes in a file: to be sent on a stream, to be received from one |
+//! | healthy, under-replicated, misplaced | a stored piece with enough live copies; with too few; on a node that is not among the closest to it |
+//! | holder | a node that stores a piece for the network |
+//! | inbound store | a piece that another node offers and sends to this one |
+//! | key | a point of the 256-bit key space: a hash that addresses a file, a chunk or a value |
+//! | leaf | a node that looks up and downloads, but stores nothing for others |
+//! | local health | how much a node doubts its own timing (Lifeguard); 0 is best |
+//! | lookup | the iterative search for the nodes closest to a key (Kademlia) |
+//! | lookup cache | the closest nodes that recent lookups found |
+//! | machine | a state machine of floor 2 |
+//! | maintenance | the periodic work of the routing table: refreshing buckets, pinging contacts |
+//! | manifest | the chunks' keys of a file, which merge to its hash |
+//! | member | a node in the gossip table |
+//! | merge | taking over newer states of members from a gossip message |
+//! | neighbour | a member among the closest to this node, which replication watches |
+//! | partition suspicion | the assumption that this node lost its link, because many neighbours fell silent at once; it suspends repair |
+//! | peeked header | the public fields of a datagram that the simulator reads for its statistics |
+//! | piece | the unit of storage: a chunk, a manifest, or a file of one chunk |
+//! | provider | a node that announced that it serves a file |
+//! | push | sending a copy of a piece to another node |
+//! | quorum | ⌊replicas/2⌋+1 synced copies: the piece counts as stored |
+//! | record | a signed value record or provider record |
+//! | repair | copying under-replicated pieces |
+//! | replay window | the sequence numbers of a sender that were seen, by which repeated datagrams are refused |
+//! | rumour | a member's state on its way through gossip |
+//! | scrub | reading everything on disk again to find damage |
+//! | self state | the signed state that this node publishes about itself |
+//! | share | the user's claim that the file at a path has a certain content, which the node serves from there |
+//! | source | a peer from which a download requests chunks |
+//! | source discovery | finding further sources during a download |
+//! | stamp | a file's length and times when it was hashed |
+//! | surplus | a stored piece of which closer nodes hold enough copies |
+//! | target | the file that a download writes |
+//! | turn | one pass of the loop |
+//! | validated | an address at which a node has answered, so it may be sent more than it sent |
+//! | window | the part of a streamed file that is on disk |
+//! | world event | an event of the simulator outside the nodes: a crash, a cut link, a clock jump |
 
 mod counters;
 pub mod id;

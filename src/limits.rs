@@ -1,15 +1,14 @@
-//! Every bound that a node keeps, in one place.
+//! The bounds of a node, in one place.
 //!
-//! What does not fit is refused with a counted reason. Nothing grows past what is written here.
+//! No table, queue or buffer grows past its bound here. The node refuses what does not fit and counts the refusal by reason.
 
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-/// The longest that a piece may be kept on one offer, in seconds: a year.
+/// The longest lifetime of a piece that one offer may ask for, in seconds: a year.
 pub const LIFETIME_SECONDS_MAX: u32 = 365 * 24 * 3600;
 
-/// The number of copies from which on a piece counts as stored: more than half of the `replicas` that were asked for, and none
-/// when none were.
+/// The number of copies that make a piece stored: ⌊`replicas`/2⌋+1, or 0 when `replicas` is 0.
 pub const fn quorum(replicas: u8) -> u8 {
     match replicas {
         0 => 0,
@@ -22,9 +21,9 @@ pub const fn quorum(replicas: u8) -> u8 {
 pub struct Limits {
     /// Datagrams that wait to be sent, each 1,232 bytes of memory.
     pub datagrams_queued_max: usize,
-    /// Requests that wait for an answer.
+    /// Outstanding requests to other nodes.
     pub transactions_max: usize,
-    /// Lookups under way.
+    /// Concurrent lookups.
     pub lookups_max: usize,
     /// Value records kept for others, up to 1,072 bytes each.
     pub records_max: usize,
@@ -36,28 +35,28 @@ pub struct Limits {
     pub signature_checks_per_second_max: u32,
     /// TCP streams, both directions.
     pub streams_max: usize,
-    /// Streams whose other end has not proven who it is.
-    pub streams_unproven_max: usize,
-    /// Requests that one peer may have waiting here.
+    /// Streams whose other end is not authenticated yet.
+    pub streams_unauthenticated_max: usize,
+    /// Outstanding requests that this node accepts from one peer.
     pub requests_per_stream_max: usize,
-    /// Pieces asked of one peer and not yet here: what fills a long line, when the pieces are small.
+    /// Outstanding requests to one peer. With small pieces, many are needed to fill a link with a long round trip.
     pub requests_in_flight_max: usize,
-    /// Downloads under way.
+    /// Concurrent downloads.
     pub downloads_max: usize,
     /// Files that are streamed to clients at a time.
     pub reads_max: usize,
-    /// Downloads, and files to be streamed, that wait for their turn.
+    /// Downloads and streamed files in the queue.
     pub downloads_queued_max: usize,
-    /// Bytes on disk of one file that is being streamed; at least three of its chunks, whose size is at most 16 MiB. They
-    /// do not count towards the quota, but against `keep_free_bytes`: where little is free, a window is smaller.
+    /// The window of one streamed file: its bytes on disk; at least three of its chunks, whose size is at most 16 MiB. Windows
+    /// count against `keep_free_bytes`, which may make them smaller, and not towards the quota.
     pub read_window_bytes: u64,
-    /// Peers that one download takes from.
+    /// Sources of one download.
     pub sources_per_download_max: usize,
-    /// Peers that are sent content at a time.
+    /// Peers that receive content at a time.
     pub uploads_max: usize,
-    /// Peers that are remembered for having sent content that does not verify, about 1 KiB of memory each.
+    /// Peers remembered for wrong content that they sent, about 1 KiB of memory each.
     pub blamed_peers_max: usize,
-    /// Copies under way to other nodes.
+    /// Concurrent copies to other nodes.
     pub pushes_max: usize,
     /// Pieces stored for the network, about 300 bytes of memory each: see [`Limits::pieces_for`].
     pub pieces_max: usize,
@@ -66,11 +65,11 @@ pub struct Limits {
     pub shares_max: usize,
     /// Values that this node publishes, up to 2 KB of memory each.
     pub values_max: usize,
-    /// Bytes on disk that stored pieces and the cache may take together.
+    /// Bytes on disk of stored pieces and the cache together.
     pub quota_bytes: u64,
-    /// Seconds within which everything on disk is read again to find what has rotted; 0 is only on command.
+    /// The interval of scrub: seconds within which everything on disk is read; 0 is only on command.
     pub scrub_seconds: u32,
-    /// Bytes that are left free on the file system, whatever the quota says; `None` is a twentieth of it and at least 64 MiB.
+    /// Bytes of the file system that stay free, whatever the quota; `None` is a twentieth of it and at least 64 MiB.
     pub keep_free_bytes: Option<u64>,
     /// Commands under way. What clients ask beyond it waits in their connections.
     pub commands_max: usize,
@@ -84,12 +83,12 @@ pub struct Limits {
     pub explains_max: usize,
     /// Clients connected to the control socket. More wait, in order, until one leaves.
     pub clients_max: usize,
-    /// What content may take of the line.
+    /// The rate limits of content.
     pub rates: Rates,
 }
 
-/// How many bytes a second content may take; 0 is any number. What nodes say to each other beside content is counted but
-/// never held up. A peer is a connection: no peer has more than two, of which it uses one.
+/// Rate limits of content, in bytes per second; 0 is unlimited. Frames and datagrams count against a limit but never wait for
+/// it. The limit of a peer is that of a connection: a peer has at most two, of which it uses one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Rates {
     /// To all peers together.
@@ -102,12 +101,12 @@ pub struct Rates {
     pub peer_download: u64,
 }
 
-/// The most clients of the control socket that can be told apart.
+/// The highest [`Limits::clients_max`]: a client's number has 12 bits for its place in the table.
 pub const CLIENTS_MAX: usize = 4096;
 
 const READ_WINDOW_BYTES_MAX: u64 = 1 << 30;
 
-/// The least rate, in bytes per second: a chunk that comes slower than this looks to other nodes as if it did not come.
+/// The lowest rate limit, in bytes per second. Other nodes time out on a chunk that comes much more slowly.
 pub const RATE_MIN: u64 = 16 << 10;
 
 impl Default for Limits {
@@ -121,7 +120,7 @@ impl Default for Limits {
             providers_per_file_max: 64,
             signature_checks_per_second_max: 1000,
             streams_max: 64,
-            streams_unproven_max: 16,
+            streams_unauthenticated_max: 16,
             requests_per_stream_max: 64,
             requests_in_flight_max: 64,
             downloads_max: 8,
@@ -149,26 +148,27 @@ impl Default for Limits {
     }
 }
 
-/// A bound that contradicts another, and why.
+/// A bound that is out of range or contradicts another: which, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidLimits(pub &'static str);
 
 impl fmt::Display for InvalidLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "limits contradict each other: {}", self.0)
+        write!(f, "invalid limits: {}", self.0)
     }
 }
 
 impl std::error::Error for InvalidLimits {}
 
-/// The least number of pieces that a node can keep by default.
+/// The smallest default of [`Limits::pieces_max`].
 const PIECES_MIN: usize = 131_072;
-/// How many bytes of the quota stand for one more piece: a tenth of the smallest chunk, for some files are small.
+/// The bytes of quota for each piece of the default of [`Limits::pieces_max`]: a tenth of the smallest chunk, because small files
+/// are smaller than a chunk.
 const BYTES_A_PIECE: u64 = 26_000;
 
 impl Limits {
-    /// The number of pieces that goes with a quota: as many as fill it when they have 26,000 bytes on average, and at least
-    /// 131,072, which take about 40 MB of memory.
+    /// The default of [`Limits::pieces_max`] for a quota: the number of pieces of 26,000 bytes that fill it, and at least 131,072,
+    /// which take about 40 MB of memory.
     pub fn pieces_for(quota_bytes: u64) -> usize {
         usize::try_from(quota_bytes / BYTES_A_PIECE).unwrap_or(usize::MAX).max(PIECES_MIN)
     }
@@ -178,48 +178,63 @@ impl Limits {
         let rules = [
             (
                 self.datagrams_queued_max >= 32,
-                "one turn of a lookup and its answers need 32 queued datagrams",
+                "datagrams_queued must be at least 32, for one turn of a lookup and its answers",
             ),
-            (self.transactions_max >= 32, "one lookup needs up to 6 transactions at a time, five lookups 30"),
-            (self.lookups_max >= 4, "joining, refreshing and one user's lookup need 4"),
-            (self.values_max >= 1 && self.shares_max >= 1, "a node shares and publishes something"),
-            (self.records_max >= 1, "a table of no records cannot keep any"),
-            (self.providers_per_file_max >= 1, "a file needs room for one provider"),
-            (self.providers_max >= self.providers_per_file_max, "providers of one file must fit the table"),
-            (self.streams_unproven_max >= 2, "an honest peer needs a place beside a silent one"),
             (
-                self.streams_max > self.streams_unproven_max,
-                "unproven streams must leave room for proven ones",
+                self.transactions_max >= 32,
+                "transactions must be at least 32: a lookup has up to 6 outstanding requests, five lookups 30",
             ),
-            (self.requests_in_flight_max >= 1, "a download needs one request in flight"),
+            (
+                self.lookups_max >= 4,
+                "lookups must be at least 4, for joining, refreshing and a user's lookup",
+            ),
+            (self.values_max >= 1 && self.shares_max >= 1, "values and shares must be at least 1"),
+            (self.records_max >= 1, "records must be at least 1"),
+            (self.providers_per_file_max >= 1, "providers_per_file must be at least 1"),
+            (
+                self.providers_max >= self.providers_per_file_max,
+                "providers must be at least providers_per_file: the providers of one file must fit the table",
+            ),
+            (
+                self.streams_unauthenticated_max >= 2,
+                "unauthenticated streams must be at least 2: a silent peer must leave room for an honest one",
+            ),
+            (
+                self.streams_max > self.streams_unauthenticated_max,
+                "streams must be more than the unauthenticated streams, to leave room for authenticated ones",
+            ),
+            (self.requests_in_flight_max >= 1, "requests_in_flight must be at least 1"),
             (
                 self.requests_in_flight_max <= self.requests_per_stream_max,
-                "peers of the same make must not refuse each other",
+                "requests_in_flight must not exceed requests_per_stream, or equal nodes would refuse each other's requests",
             ),
-            (self.sources_per_download_max >= 1, "a download needs a source"),
-            (self.sources_per_download_max < self.streams_max, "one download must not use up every stream"),
-            (self.blamed_peers_max >= 1, "a peer that sends wrong content must not be asked again at once"),
-            (self.reads_max >= 1, "what is streamed must have its turn"),
+            (self.sources_per_download_max >= 1, "sources_per_download must be at least 1"),
             (
-                self.read_window_bytes <= READ_WINDOW_BYTES_MAX,
-                "a window of more than 1 GiB is no window, but a download",
+                self.sources_per_download_max < self.streams_max,
+                "streams must be more than sources_per_download, so that one download leaves some for others",
             ),
             (
-                self.clients_max >= 1 && self.clients_max <= CLIENTS_MAX,
-                "1 to 4,096 clients can be told apart",
+                self.blamed_peers_max >= 1,
+                "blamed_peers must be at least 1, or a peer that sends wrong content would be asked again at once",
             ),
-            (self.uploads_max >= 1, "whoever takes must be able to give"),
+            (self.reads_max >= 1, "reads must be at least 1"),
+            (self.read_window_bytes <= READ_WINDOW_BYTES_MAX, "read_window must be at most 1 GiB"),
+            (self.clients_max >= 1 && self.clients_max <= CLIENTS_MAX, "clients must be 1 to 4,096"),
+            (self.uploads_max >= 1, "uploads must be at least 1: a node that downloads also uploads"),
             (
                 self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,
-                "a node that does nothing is no node",
+                "downloads, pushes and commands must be at least 1",
             ),
-            (self.commands_per_client_max >= 1, "a client needs one command"),
-            (self.explains_max >= 1, "a user asks how safe a file is"),
-            (self.descriptors_passed_max >= 2, "one message of a client brings up to 2 descriptors"),
+            (self.commands_per_client_max >= 1, "commands_per_client must be at least 1"),
+            (self.explains_max >= 1, "explains must be at least 1"),
+            (
+                self.descriptors_passed_max >= 2,
+                "descriptors_passed must be at least 2: one message of a client brings up to 2",
+            ),
         ];
         let Rates { upload, download, peer_upload, peer_download } = self.rates;
         if [upload, download, peer_upload, peer_download].iter().any(|rate| (1..RATE_MIN).contains(rate)) {
-            return Err(InvalidLimits("a rate is at least 16 KiB a second, or 0 for any"));
+            return Err(InvalidLimits("a rate must be at least 16 KiB a second, or 0 for unlimited"));
         }
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, why)) => Err(InvalidLimits(why)),
@@ -235,7 +250,7 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_a_contradiction_is_named() {
         assert_eq!(Limits::default().validate(), Ok(()));
-        let wrong = Limits { streams_unproven_max: 64, ..Limits::default() };
-        assert!(wrong.validate().unwrap_err().to_string().contains("unproven streams"));
+        let wrong = Limits { streams_unauthenticated_max: 64, ..Limits::default() };
+        assert!(wrong.validate().unwrap_err().to_string().contains("unauthenticated streams"));
     }
 }

@@ -1,13 +1,12 @@
-//! How a file is cut, and the manifest that lets each chunk be checked on its own.
+//! The chunks of a file, and the manifest, by which each chunk is verified on its own.
 //!
 //! A file's address is its BLAKE3 hash. BLAKE3 is a Merkle tree over 1 KiB leaves, so the chaining values of aligned
-//! power-of-two subtrees can be merged back into the hash of the whole file (`blake3::hazmat`). A manifest is the
-//! list of those chaining values, one for each chunk. It needs no signature: either its values merge to the
-//! hash that was asked for, or it is a forgery.
+//! power-of-two subtrees merge into the hash of the whole file (`blake3::hazmat`). A manifest is the list of those chaining
+//! values, one for each chunk. It needs no signature: its values merge to the requested hash, or it is refused.
 //!
-//! The values alone do not fix the length (a list of n values fits a file of twice the size with chunks of twice
-//! the size), so a manifest also carries the file's last leaf, with the chaining values left of it inside the last
-//! chunk. A leaf's value binds its position and its length, hence the path from it to the root proves how long the file is.
+//! The values alone do not fix the length: a list of n values also fits a file of twice the size with chunks of twice the size.
+//! So a manifest also carries the file's last leaf, and the chaining values left of it inside the last chunk. The value of a
+//! leaf depends on its position and length, so the path from it to the root proves the file's length.
 
 use crate::id::Key;
 use blake3::Hasher;
@@ -22,9 +21,9 @@ pub const CHUNK_BYTES_MAX: u64 = 16 << 20;
 pub const CHUNKS_MAX: u64 = 4096;
 /// The largest file, in bytes: 64 GiB.
 pub const FILE_BYTES_MAX: u64 = CHUNK_BYTES_MAX * CHUNKS_MAX;
-/// The fewest bytes of a manifest: head, two values, and a last leaf of one byte.
+/// The shortest encoded manifest, in bytes: head, two values, and a last leaf of one byte.
 const MANIFEST_BYTES_MIN: u32 = (HEAD_BYTES + 2 * 32 + 1) as u32;
-/// The most bytes a manifest takes on the wire: head, values, siblings (16 MiB is 2^14 leaves), leaf.
+/// The longest encoded manifest, in bytes: head, values, siblings (16 MiB is 2^14 leaves), leaf.
 pub const MANIFEST_BYTES_MAX: u32 = (HEAD_BYTES + CHUNKS_MAX as usize * 32 + 14 * 32 + LEAF_BYTES) as u32;
 
 const LEAF_BYTES: usize = 1024;
@@ -42,7 +41,7 @@ pub fn chunk_bytes(length: u64) -> Option<u64> {
     (size <= CHUNK_BYTES_MAX).then_some(size)
 }
 
-/// What a piece is. A *piece* is whatever has a key of its own.
+/// The kind of a piece. A *piece* is the unit of storage and transfer: content with a key of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Content {
@@ -55,14 +54,14 @@ pub enum Content {
 }
 
 impl Content {
-    /// The content with this number, on the wire and on disk.
+    /// The kind with this number on the wire and on disk; `None` for an unknown number.
     pub fn from_number(number: u8) -> Option<Self> {
         [Content::Chunk, Content::Manifest, Content::File]
             .into_iter()
             .find(|content| *content as u8 == number)
     }
 
-    /// The most bytes that a piece of this kind has.
+    /// The length of the longest piece of this kind, in bytes.
     pub fn bytes_max(self) -> u32 {
         match self {
             Content::Chunk => CHUNK_BYTES_MAX as u32,
@@ -71,7 +70,7 @@ impl Content {
         }
     }
 
-    /// Whether some piece of this kind has `length` bytes, wherever it starts.
+    /// Whether a piece of this kind can have `length` bytes, at any offset.
     pub fn has_length(self, length: u32) -> bool {
         let bytes_min = match self {
             Content::Chunk => 1,
@@ -81,8 +80,8 @@ impl Content {
         (bytes_min..=self.bytes_max()).contains(&length)
     }
 
-    /// Whether some file has a piece of this kind and of `length` bytes that starts `input_offset` bytes into it. BLAKE3 can
-    /// hash every such piece and may panic on others, so numbers from a peer or a disk are tested here first.
+    /// Whether a file can have a piece of this kind and of `length` bytes at `input_offset`. BLAKE3 can hash every such piece and
+    /// may panic on others, so numbers from a peer or from disk are tested here first.
     pub fn fits(self, input_offset: u64, length: u32) -> bool {
         self.has_length(length)
             && match self {
@@ -91,8 +90,8 @@ impl Content {
             }
     }
 
-    /// How a piece is hashed that starts `input_offset` bytes into its file; `None` for a manifest, whose values are
-    /// merged instead, and for an offset that no chunk has. [`fits`](Content::fits) tests whether the length suits it.
+    /// How a piece at `input_offset` in its file is hashed. `None` for a manifest, whose values are merged instead, and for an
+    /// offset that no chunk has. It does not test the length: see [`fits`](Content::fits).
     pub fn hash_as(self, input_offset: u64) -> Option<HashAs> {
         match self {
             Content::Chunk if input_offset % CHUNK_BYTES_MIN != 0 => None,
@@ -103,8 +102,8 @@ impl Content {
     }
 }
 
-/// Whether some file of several chunks has one of `length` bytes that starts at `offset`: a whole chunk, or the shorter one
-/// at the end, which fixes the file's length and with it the size of its chunks.
+/// Whether a file of several chunks can have a chunk of `length` bytes at `offset`. It is a whole chunk, or the shorter last one,
+/// whose end is the file's length, which determines the size of its chunks.
 fn is_chunk(offset: u64, length: u64) -> bool {
     let Some(end) = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX) else { return false };
     let is_whole = length.is_power_of_two() && (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&length);
@@ -114,14 +113,14 @@ fn is_chunk(offset: u64, length: u64) -> bool {
     chunk_bytes(end).is_some_and(|size| offset > 0 && offset % size == 0 && length <= size)
 }
 
-/// How a piece of a file is hashed so that it can be compared with its key.
+/// How the key of a piece of a file is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HashAs {
     /// The piece is a whole file: its key is an ordinary BLAKE3 hash.
     Root,
     /// The piece is a subtree that starts `input_offset` bytes into its file: its key is a chaining value.
     Subtree {
-        /// Where the piece starts in the file, a multiple of its chunk size.
+        /// The piece's offset in the file, a multiple of the chunk size.
         input_offset: u64,
     },
 }
@@ -130,8 +129,8 @@ impl HashAs {
     /// A hasher for a piece of this form.
     ///
     /// # Panics
-    /// When `input_offset` is no multiple of 1,024; and the hasher does when it is fed more than the subtree has that
-    /// starts there. [`Content::fits`] says beforehand.
+    /// When `input_offset` is no multiple of 1,024. The hasher itself panics when it gets more bytes than the largest subtree at
+    /// that offset. [`Content::fits`] tests both beforehand.
     pub fn hasher(self) -> Hasher {
         let mut hasher = Hasher::new();
         if let HashAs::Subtree { input_offset } = self {
@@ -140,7 +139,7 @@ impl HashAs {
         hasher
     }
 
-    /// The key of the piece that `hasher` was fed. The piece must not be empty when it is a subtree.
+    /// The key of the piece whose bytes `hasher` got. A subtree must not be empty.
     pub fn key(self, hasher: &Hasher) -> Key {
         Key(match self {
             HashAs::Root => *hasher.finalize().as_bytes(),
@@ -149,7 +148,7 @@ impl HashAs {
     }
 }
 
-/// How a file is cut, which follows from its length alone.
+/// The chunks of a file, which follow from its length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     length: u64,
@@ -172,7 +171,7 @@ impl Layout {
         self.chunk_bytes
     }
 
-    /// How many chunks there are: 1 to 4,096. An empty file has one, of no bytes.
+    /// The number of chunks: 1 to 4,096. An empty file has one empty chunk.
     pub fn chunk_count(&self) -> u32 {
         self.length.div_ceil(self.chunk_bytes).max(1) as u32
     }
@@ -204,7 +203,7 @@ impl Layout {
         }
     }
 
-    /// What each of its chunks is.
+    /// The kind of its chunks.
     pub fn content(&self) -> Content {
         if self.is_single() { Content::File } else { Content::Chunk }
     }
@@ -231,12 +230,12 @@ pub struct Manifest {
     leaf: Vec<u8>,
 }
 
-/// Why bytes are not the manifest that was asked for.
+/// Why bytes are not the requested manifest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ManifestError {
-    /// Shorter or longer than its head says, an unknown version, or a layout that no file has.
+    /// Its length contradicts its head, its version is unknown, or no file has its layout.
     Malformed,
-    /// Well-formed, but its values do not merge to the hash that was asked for.
+    /// It is well-formed, but its values do not merge to the requested hash.
     Mismatch,
 }
 
@@ -244,7 +243,7 @@ impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ManifestError::Malformed => "malformed manifest",
-            ManifestError::Mismatch => "manifest does not belong to this hash",
+            ManifestError::Mismatch => "the manifest belongs to another hash",
         })
     }
 }
@@ -252,8 +251,8 @@ impl fmt::Display for ManifestError {
 impl std::error::Error for ManifestError {}
 
 impl Manifest {
-    /// The layout of a file of one chunk (or none): its only chunk's key is the file's hash, and it has no encoding.
-    /// `None` when `length` is over [`CHUNK_BYTES_MIN`].
+    /// The manifest of a file of one chunk. The chunk's key is the file's hash, and the manifest has no encoding. `None` when
+    /// `length` is over [`CHUNK_BYTES_MIN`].
     pub fn single(hash: Key, length: u64) -> Option<Manifest> {
         (length <= CHUNK_BYTES_MIN).then(|| Manifest {
             hash,
@@ -280,7 +279,7 @@ impl Manifest {
         self.chunk_bytes
     }
 
-    /// How many chunks there are: 1 to 4,096. An empty file has one, of no bytes.
+    /// The number of chunks: 1 to 4,096. An empty file has one empty chunk.
     pub fn chunk_count(&self) -> u32 {
         self.values.len() as u32
     }
@@ -331,18 +330,18 @@ impl Manifest {
         bytes
     }
 
-    /// How many bytes [`encode`](Manifest::encode) gives; 0 for a one-chunk file, which has no manifest.
+    /// The length of the encoded manifest in bytes; 0 for a one-chunk file, which has none.
     pub fn encoded_bytes(&self) -> u64 {
         u64::from(self.layout().manifest_bytes())
     }
 
-    /// How the file is cut.
+    /// The file's layout.
     pub fn layout(&self) -> Layout {
         Layout { length: self.length, chunk_bytes: self.chunk_bytes }
     }
 
-    /// Reads a manifest and proves that it belongs to `hash`: its values merge to it, and the path of its last leaf
-    /// proves its length.
+    /// Parses a manifest and verifies it against `hash`: its values must merge to `hash`, and the path of its last leaf proves
+    /// its length.
     pub fn decode(bytes: &[u8], hash: &Key) -> Result<Manifest, ManifestError> {
         let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(ManifestError::Malformed)?;
         if head[..4] != MAGIC || head[4..8] != [VERSION, 0, 0, 0] {
@@ -374,8 +373,8 @@ impl Manifest {
     }
 }
 
-/// The lengths of the subtrees that the last chunk falls into from left to right, the last of them the file's last
-/// leaf (1 to 1,024 bytes).
+/// The lengths of the subtrees that make up the last chunk, from left to right. The last one is the file's last leaf (1 to 1,024
+/// bytes).
 fn spine(length: u64, chunk_bytes: u64) -> Vec<u64> {
     let mut rest = length - (length - 1) / chunk_bytes * chunk_bytes;
     let mut pieces = Vec::new();
@@ -396,7 +395,7 @@ fn fold_spine(siblings: &[Key], leaf: Key) -> Key {
         .fold(leaf, |right, left| Key(hazmat::merge_subtrees_non_root(&left.0, &right.0, Mode::Hash)))
 }
 
-/// The hash of the file whose chunks have these values (two or more).
+/// The hash of the file whose chunks have these values, at least two.
 fn merge_root(values: &[Key]) -> Key {
     let (left, right) = values.split_at(left_count(values.len()));
     Key(*hazmat::merge_subtrees_root(&merge(left).0, &merge(right).0, Mode::Hash).as_bytes())
@@ -412,17 +411,17 @@ fn merge(values: &[Key]) -> Key {
     }
 }
 
-/// BLAKE3 gives the left subtree the largest power of two that leaves something for the right one.
+/// The number of values in the left subtree of `count`: the largest power of two below `count` (BLAKE3, section 2.1).
 fn left_count(count: usize) -> usize {
     count.next_power_of_two() / 2
 }
 
-/// Hashes a file from its first byte to its last, in pieces of any size, into its [`Manifest`].
+/// Builds the [`Manifest`] of a file from its bytes in order, in slices of any size.
 pub struct ManifestBuilder {
     length: u64,
     chunk_bytes: u64,
     position: u64,
-    /// Lengths of the subtrees still to come, in reverse order: the next one is last.
+    /// The lengths of the subtrees of the last chunk that are left, in reverse order.
     pieces: Vec<u64>,
     piece_rest: u64,
     hash_as: HashAs,
@@ -457,12 +456,12 @@ impl ManifestBuilder {
         })
     }
 
-    /// How many of the file's bytes have been fed.
+    /// The number of bytes taken so far.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Feeds the next bytes of the file. Bytes past the announced length are ignored: the caller compares lengths.
+    /// Takes the next bytes of the file. Bytes past the announced length are ignored: the caller compares lengths.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.position < self.length {
             let (now, later) =
@@ -565,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_goes_over_the_wire_and_any_changed_byte_is_refused() {
+    fn a_manifest_survives_encoding_and_any_flipped_byte_is_refused() {
         for extra in [1, 1024, 1500, 100_000, CHUNK_BYTES_MIN as usize] {
             let manifest = build(&content(2 * CHUNK_BYTES_MIN as usize + extra), 1 << 16);
             let bytes = manifest.encode();
@@ -582,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_values_cannot_pass_for_a_file_of_another_length() {
+    fn a_manifest_with_another_length_is_refused() {
         let manifest = build(&content(4 * CHUNK_BYTES_MIN as usize), 1 << 16);
         let mut bytes = manifest.encode();
         bytes[8..16].copy_from_slice(&(manifest.length() - 1).to_le_bytes());
@@ -591,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_fits_can_be_hashed_and_nothing_else_passes() {
+    fn every_piece_that_fits_can_be_hashed() {
         let (min, max) = (CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         let lengths = [0, 1, min - 1, min, min + 1, 2 * min, max - 1, max, max + 1, u64::from(u32::MAX)];
         let offsets =
@@ -600,7 +599,7 @@ mod tests {
         for offset in offsets.into_iter().chain([1 << 63, u64::MAX - min + 1, u64::MAX]) {
             for length in lengths.map(|length| length as u32) {
                 if Content::Chunk.fits(offset, length) {
-                    let hash_as = Content::Chunk.hash_as(offset).expect("what fits has a form");
+                    let hash_as = Content::Chunk.hash_as(offset).expect("a chunk that fits can be hashed");
                     let mut hasher = hash_as.hasher();
                     hasher.update(&block[..length as usize]);
                     hash_as.key(&hasher);
@@ -612,9 +611,9 @@ mod tests {
         assert_eq!(Content::Chunk.hash_as(1), None);
     }
 
-    /// Whether a file of `length` bytes has a chunk like this, and another besides it.
+    /// Whether a file of `length` bytes has several chunks, and this one among them.
     fn has_chunk(length: u64, offset: u64, chunk_length: u32) -> bool {
-        let layout = Layout::of(length).expect("a file that there can be");
+        let layout = Layout::of(length).expect("a possible file length");
         let index = (offset / layout.chunk_bytes()) as u32;
         !layout.is_single()
             && index < layout.chunk_count()
@@ -623,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_fits_exactly_where_some_file_has_it() {
+    fn a_chunk_fits_if_and_only_if_a_file_has_it() {
         let (min, max) = (CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         let sizes: Vec<u64> = (0..=6).map(|doublings| min << doublings).collect();
         let around = |at: u64| [at.saturating_sub(min), at.saturating_sub(1), at, at + 1, at + min];
@@ -634,7 +633,7 @@ mod tests {
         let offsets = sizes.iter().chain(&ends).flat_map(|at| around(*at)).chain([0, 3 * min, 5 * max]);
         for offset in offsets.filter(|offset| *offset < FILE_BYTES_MAX) {
             for &length in &lengths {
-                // A chunk at the end of its file tells the file's length. Any other is in the longest file of its size, too.
+                // The last chunk of a file determines its length. Any other chunk is also in the longest file of its chunk size.
                 let last = offset + u64::from(length);
                 let files = ends.iter().copied().chain([last]).filter(|length| *length <= FILE_BYTES_MAX);
                 let exists = files.into_iter().any(|file| has_chunk(file, offset, length));

@@ -1,15 +1,15 @@
-//! The one source of randomness, seeded from outside.
+//! The generator of random numbers, seeded by the driver or the simulator. There is no other source of randomness.
 
 use core::time::Duration;
 
-/// A generator whose output is BLAKE3's extendable output under a 32-byte seed: unpredictable to whoever does
-/// not know the seed (write tokens and transaction ids depend on that), the same for the same seed.
+/// BLAKE3's extendable output under a 32-byte seed. It is unpredictable without the seed, on which write tokens and transaction
+/// ids depend, and the same for the same seed.
 pub struct Rng {
     stream: blake3::OutputReader,
 }
 
 impl Rng {
-    /// A generator for `seed`. A node on a real machine is given entropy, a simulated one a number.
+    /// A generator for `seed`: entropy on a real machine, a number in a simulation.
     pub fn new(seed: [u8; 32]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("elver 2026-11 random generator");
         hasher.update(&seed);
@@ -52,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_numbers_and_another_gives_others() {
+    fn equal_seeds_give_equal_numbers_and_different_seeds_different_ones() {
         let (mut a, mut b, mut c) = (Rng::new([1; 32]), Rng::new([1; 32]), Rng::new([2; 32]));
         assert_eq!(a.u64(), b.u64());
         assert_ne!(a.u64(), c.u64());
     }
 
     #[test]
-    fn bounds_hold() {
+    fn numbers_stay_below_their_bound_and_a_shuffle_is_a_permutation() {
         let mut rng = Rng::new([3; 32]);
         assert!((0..1000).all(|_| rng.below(7) < 7));
         assert_eq!(rng.below(0), 0);

@@ -1,12 +1,12 @@
-//! A point in time that cannot read a clock.
+//! A point in time as a plain value.
 //!
-//! The drivers read the one monotonic clock there is and hand its value in; the simulator hands in virtual
-//! time. Nothing below the drivers can ask what time it is.
+//! The driver reads the monotonic clock and passes its value in; the simulator passes in virtual time. No code below the drivers
+//! can read a clock.
 
 use core::ops::{Add, Sub};
 pub use core::time::Duration;
 
-/// Nanoseconds since an origin that the driver chose (process start, or the start of a simulation).
+/// Nanoseconds since the driver's origin: the start of the process, or of the simulation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Instant(u64);
 
@@ -34,7 +34,7 @@ impl Instant {
         self.0 / 1_000_000_000
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The time from `earlier` to this instant; zero when this is not later.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -43,7 +43,7 @@ impl Instant {
 impl Add<Duration> for Instant {
     type Output = Instant;
 
-    /// Saturates: a deadline 585 years away is "never".
+    /// Saturates at 585 years after the origin, which is never reached.
     fn add(self, delay: Duration) -> Instant {
         Instant(self.0.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -57,7 +57,7 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// The earlier of two deadlines, where `None` is "never".
+/// The earlier of two deadlines; `None` is no deadline.
 pub fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn never_is_later_than_any_deadline() {
+    fn any_deadline_is_earlier_than_none() {
         let soon = Some(Instant::from_secs(1));
         assert_eq!(earliest(None, soon), soon);
         assert_eq!(earliest(soon, Some(Instant::from_secs(2))), soon);

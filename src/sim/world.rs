@@ -59,7 +59,7 @@ pub fn small_limits() -> Limits {
         datagrams_queued_max: 48,
         transactions_max: 128,
         streams_max: 32,
-        streams_unproven_max: 8,
+        streams_unauthenticated_max: 8,
         sources_per_download_max: 16,
         records_max: 256,
         providers_max: 1024,

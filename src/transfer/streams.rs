@@ -33,7 +33,7 @@ impl Transfer {
     ) {
         let limits = &self.config.limits;
         let unauthenticated = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
-        if self.streams.values().filter(unauthenticated).count() >= limits.streams_unproven_max {
+        if self.streams.values().filter(unauthenticated).count() >= limits.streams_unauthenticated_max {
             if let Some((oldest, _)) =
                 self.most_crowded(|session| unauthenticated(&session).then_some(session.opened))
             {

@@ -241,7 +241,7 @@ fn unauthenticated_streams_displace_each_other_but_no_authenticated_ones() {
     for seed in 2..60 {
         Puppet::connect(seed, alone(seed), &mut machine);
     }
-    assert_eq!(machine.0.streams(), 1 + Limits::default().streams_unproven_max);
+    assert_eq!(machine.0.streams(), 1 + Limits::default().streams_unauthenticated_max);
     honest.listen(&mut machine);
     assert!(!honest.closed);
     let mut newest = Puppet::authenticated(70, &mut machine);
