@@ -3,7 +3,7 @@
 use super::Context;
 use super::exit::{CommandError, Exit};
 use super::inspect::limits_line;
-use crate::config::{parse_rate, parse_streams, parse_uploads};
+use crate::config::values::{parse_rate, parse_streams, parse_uploads};
 use crate::node::command::{Command, Reply};
 use serde_json::json;
 

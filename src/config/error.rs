@@ -1,0 +1,78 @@
+//! Why there is no configuration. A message names the place, the setting, the value and the remedy.
+
+use super::sections;
+use super::settings::keys;
+use crate::node::InvalidConfig;
+use core::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Where a value stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// On a line of a file.
+    Line(PathBuf, usize),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line(file, line) => write!(f, "{}, line {line}", file.display()),
+            Origin::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file is there and cannot be read, or was asked for and is not there.
+    Unreadable(PathBuf, io::Error),
+    /// The file is not TOML.
+    Syntax(Origin, String),
+    /// There is no such setting.
+    UnknownKey(Origin, String),
+    /// A setting has a value that it cannot have.
+    Value {
+        /// Where.
+        origin: Origin,
+        /// Which setting.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The settings contradict each other.
+    Contradiction(InvalidConfig),
+    /// Nothing says where the node's directory is.
+    NoDirectory,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Unreadable(file, error) => write!(f, "cannot read {}: {error}", file.display()),
+            ConfigError::Syntax(origin, reason) => write!(f, "{origin}: {reason}"),
+            ConfigError::UnknownKey(origin, key) => {
+                let known = match key.split_once('.').map(|(section, _)| (section, sections::names(section))) {
+                    Some((section, names)) if !names.is_empty() => {
+                        format!("[{section}] has {}", names.join(", "))
+                    }
+                    _ => {
+                        let sections = sections::sections().join("], [");
+                        format!("there are {}, and the sections [{sections}]", keys().join(", "))
+                    }
+                };
+                write!(f, "{origin}: there is no setting `{key}`; {known}")
+            }
+            ConfigError::Value { origin, key, reason } => write!(f, "{origin}: `{key}`: {reason}"),
+            ConfigError::Contradiction(error) => error.fmt(f),
+            ConfigError::NoDirectory => f.write_str(
+                "no directory for the node: none of ELVER_DIR, XDG_STATE_HOME and HOME is set; give one with --dir",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
