@@ -275,7 +275,7 @@ impl Node {
             TransferEvent::Root { download, root, mode } => {
                 if !self.explain_root(now, download, &root) {
                     match self.reads.contains(download) {
-                        true => self.reads.handle_root(now, download, root, &mut self.machines),
+                        true => self.reads.handle_root(now, download, root, mode, &mut self.machines),
                         false => self.downloads.handle_root(now, download, root, mode, &mut self.machines),
                     }
                 }

@@ -4,9 +4,11 @@
 //! [`Machines`]: super::machines::Machines
 
 pub(super) mod download;
+pub(super) mod fetch;
 pub(super) mod queue;
 pub(super) mod read;
 pub(super) mod recheck;
 pub(super) mod scrub;
 pub(super) mod share;
 pub(super) mod shrink;
+pub(super) mod table;

@@ -6,28 +6,31 @@
 //! elsewhere is copied ([`reuse`]), and the rest is taken from every node that has it. Each verified chunk is offered to
 //! others at once.
 //!
-//! A [`Download`] is one fetch; [`Downloads`] are all of them, with the commands that wait for another to end.
+//! A [`Download`] is one fetch; [`Downloads`] are all of them, with the commands that wait for another to end or for room.
 
 mod chunks;
+mod order;
 mod reuse;
 pub(in crate::node) mod root;
 pub(in crate::node) mod sources;
-mod table;
 #[cfg(test)]
 mod tests;
 pub(in crate::node) mod verdict;
 
-pub(in crate::node) use table::{Downloads, Order};
+pub(in crate::node) use order::Order;
 
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Permissions, Place};
+use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::node::command::{
     CommandId, Failure, FailureReason, FileState, Progress, Reply, SharedFile, Stage,
 };
 use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
+use crate::node::ops::fetch::{Fetch, patience};
 use crate::node::ops::share;
+use crate::node::ops::table::{Entry, Operation, Table};
 use crate::node::{Waiting, status};
 use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, Root};
@@ -38,13 +41,50 @@ use sources::{LOOK_AGAIN_MIN, Search};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A download that makes no progress for this long is given up, unless the command says otherwise.
-pub(in crate::node) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// When nothing has come for this long, the clients are told.
 const SILENT: Duration = Duration::from_secs(4);
 
 /// How often chunks are fetched again that another program has written over.
 const SPOILED_MAX: u32 = 3;
+
+/// All downloads of a node.
+pub(in crate::node) type Downloads = Table<Download>;
+
+impl Downloads {
+    /// None.
+    pub(in crate::node) fn new(limits: &Limits) -> Self {
+        Table::with(limits.downloads_max, limits.downloads_queued_max, ())
+    }
+
+    /// The file that a download fetches.
+    pub(in crate::node) fn hash_of(&self, id: DownloadId) -> Option<Key> {
+        self.get(id).map(|download| download.hash)
+    }
+
+    /// The mode of a file that is being fetched, as the source of its root says.
+    pub(in crate::node) fn mode(&self, hash: &Key) -> Mode {
+        self.iter().find(|download| download.hash == *hash).map_or(Mode::UNKNOWN, |it| it.mode)
+    }
+
+    /// The entries in the list of files.
+    pub(in crate::node) fn describe<'a>(
+        &'a self,
+        machines: &'a Machines,
+    ) -> impl Iterator<Item = SharedFile> + 'a {
+        let queued = self.orders().map(|order| SharedFile {
+            hash: order.hash,
+            length: 0,
+            path: order.target.clone().unwrap_or_else(|| machines.path_of(&Place::Cache(order.hash))),
+            copies: 0,
+            replicas: 0,
+            have: 0,
+            cached: order.target.is_none(),
+            kept_open: false,
+            state: FileState::Queued,
+        });
+        self.iter().filter_map(|download| download.describe(machines)).chain(queued)
+    }
+}
 
 /// A file that is being fetched.
 pub(in crate::node) struct Download {
@@ -110,18 +150,24 @@ pub(in crate::node) enum Step {
     Save,
 }
 
-impl Download {
-    /// Begins to fetch what `order` asks for.
-    fn begin(now: Instant, id: DownloadId, order: Order, machines: &mut Machines) -> Self {
+impl Operation for Download {
+    type Id = DownloadId;
+    type Order = Order;
+    type Settings = ();
+
+    fn id(number: u64) -> DownloadId {
+        DownloadId(number)
+    }
+
+    fn admit<'a>(order: &Order, others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
+        order.admit(others)
+    }
+
+    fn begin(now: Instant, id: DownloadId, order: Order, (): &(), machines: &mut Machines) -> Self {
         let Order { id: command, hash, target, force, mode: asked, timeout } = order;
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
             None => Place::Cache(hash),
-        };
-        let timeout = match timeout {
-            None => Some(TIMEOUT_DEFAULT),
-            Some(0) => None,
-            Some(seconds) => Some(Duration::from_secs(u64::from(seconds))),
         };
         let mut download = Download {
             id,
@@ -132,7 +178,7 @@ impl Download {
             asked,
             place,
             path: None,
-            timeout,
+            timeout: patience(timeout),
             phase: Phase::Root,
             mode: machines.store.mode(&hash),
             chunks: None,
@@ -154,42 +200,57 @@ impl Download {
         download
     }
 
-    // Getters.
+    fn join(&mut self, order: Order) {
+        self.waiters.push(order.id);
+    }
 
-    /// When [`handle_timeout`](Download::handle_timeout) is due.
+    fn awaits(&self, command: CommandId) -> bool {
+        self.waiters.contains(&command)
+    }
+
+    fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         earliest(self.search.next_deadline(), self.gives_up_at())
     }
 
-    /// Whether an order for the same file asks for what this one is to become.
-    fn is_what(&self, order: &Order) -> bool {
-        (&self.target, self.force, self.asked) == (&order.target, order.force, order.mode)
+    fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+        let state = machines.transfer.download_state(self.id).unwrap_or_default();
+        self.progress_at = self.progress_at.max(state.last_progress);
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.have().len()));
+            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
+            self.give_up(now, reason, &why, machines);
+        } else if self.search.is_due(now) {
+            self.look_again(now, machines);
+        }
     }
 
-    fn gives_up_at(&self) -> Option<Instant> {
-        // The disk takes the time it takes.
-        let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
-        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
+    /// The download ends with its last command, but not when it is complete: nothing is gained by losing it then.
+    fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
+        let waited = self.waiters.len();
+        self.waiters.retain(|id| *id != command);
+        if waited > 0 && self.waiters.is_empty() && self.phase != Phase::Finishing {
+            log::info!("a download that no client waits for any more was stopped");
+            self.give_up(now, FailureReason::Failed, "cancelled", machines);
+        }
+    }
+}
+
+impl Fetch for Download {
+    type Step = Step;
+
+    fn search(&self) -> &Search {
+        &self.search
     }
 
-    /// The entry in the list of files, once the file's length is known.
-    fn describe(&self, machines: &Machines) -> Option<SharedFile> {
-        self.chunks.as_ref().map(|chunks| SharedFile {
-            hash: self.hash,
-            length: chunks.manifest().length(),
-            path: self.path.clone().unwrap_or_else(|| machines.path_of(&self.place)),
-            copies: 0,
-            replicas: 0,
-            have: chunks.have_bytes(),
-            cached: self.target.is_none(),
-            kept_open: false,
-            state: FileState::Downloading,
-        })
+    fn search_mut(&mut self) -> &mut Search {
+        &mut self.search
     }
 
-    // Inputs.
-
-    /// A disk operation ended, or has come some way.
     fn handle_disk(
         &mut self,
         now: Instant,
@@ -232,12 +293,11 @@ impl Download {
                 }
                 self.saved(now, machines);
             }
-            (_, Err(error)) => self.disk_failed(now, &error, machines),
+            (_, Err(error)) => self.handle_failed(now, &error, machines),
             (step, Ok(reply)) => debug_assert!(false, "the disk answered {step:?} with {reply:?}"),
         }
     }
 
-    /// The network had the root.
     fn handle_root(&mut self, now: Instant, root: Root, mode: Mode, machines: &mut Machines) {
         (self.progress_at, self.mode) = (now, mode);
         let manifest = match root {
@@ -257,7 +317,6 @@ impl Download {
         }
     }
 
-    /// A chunk is in the target and verified.
     fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
         self.mark(index);
         self.progress_at = now;
@@ -269,59 +328,55 @@ impl Download {
         self.report(Stage::Downloading, machines);
     }
 
-    /// Everything is in the target; it came from this many nodes.
     fn handle_complete(&mut self, sources: u32, machines: &mut Machines) {
         self.sources = self.sources.max(sources);
         self.phase = Phase::Finishing;
         self.disk(DiskOp::FinishTarget { place: self.place.clone() }, Step::Finish, machines);
     }
 
-    /// No known node has these chunks.
+    fn handle_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
+        if error.kind == DiskErrorKind::Lost {
+            self.path = None;
+        }
+        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
+    }
+
     fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
         if self.phase == Phase::Chunks {
             self.search.sources_needed(now, keys, machines);
         }
     }
 
-    /// The time that [`next_deadline`](Download::next_deadline) named has come.
-    fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
-        let state = machines.transfer.download_state(self.id).unwrap_or_default();
-        self.progress_at = self.progress_at.max(state.last_progress);
-        if self.gives_up_at().is_some_and(|at| at <= now) {
-            let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.have().len()));
-            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
-            self.give_up(now, reason, &why, machines);
-        } else if self.search.is_due(now) {
-            self.look_again(now, machines);
-        }
-    }
-
-    /// Gives the download up when no message will tell it that nothing more can be expected.
     fn review(&mut self, now: Instant, machines: &mut Machines) {
         let Some(state) = machines.transfer.download_state(self.id) else { return };
         if let Some((reason, why)) = verdict::hopeless(self.phase, &self.search, &state) {
             self.give_up(now, reason, &why, machines);
         }
     }
+}
 
-    /// A command does not wait any more. The download ends with the last one, but not when it is complete: nothing is
-    /// gained by losing it then.
-    fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
-        let waited = self.waiters.len();
-        self.waiters.retain(|id| *id != command);
-        if waited > 0 && self.waiters.is_empty() && self.phase != Phase::Finishing {
-            log::info!("a download that no client waits for any more was stopped");
-            self.give_up(now, FailureReason::Failed, "cancelled", machines);
-        }
+impl Download {
+    // Getters.
+
+    fn gives_up_at(&self) -> Option<Instant> {
+        // The disk takes the time it takes.
+        let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
+        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
     }
 
-    /// The disk failed.
-    fn disk_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
-        if error.kind == DiskErrorKind::Lost {
-            self.path = None;
-        }
-        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
+    /// The entry in the list of files, once the file's length is known.
+    fn describe(&self, machines: &Machines) -> Option<SharedFile> {
+        self.chunks.as_ref().map(|chunks| SharedFile {
+            hash: self.hash,
+            length: chunks.manifest().length(),
+            path: self.path.clone().unwrap_or_else(|| machines.path_of(&self.place)),
+            copies: 0,
+            replicas: 0,
+            have: chunks.have_bytes(),
+            cached: self.target.is_none(),
+            kept_open: false,
+            state: FileState::Downloading,
+        })
     }
 
     // From the root to the last chunk.

@@ -8,19 +8,20 @@
 //!
 //! A [`Read`] is one command; [`Reads`] are all of them, and those that wait for their turn.
 
-mod table;
 #[cfg(test)]
 mod tests;
 mod window;
 
-pub(in crate::node) use table::{Order, Reads};
-
+use super::download::Phase as Sought;
 use super::download::root::{self, Found};
 use super::download::sources::{LOOK_AGAIN_MIN, Search};
 use super::download::verdict;
-use super::download::{Phase as Sought, TIMEOUT_DEFAULT};
+use super::fetch::{Fetch, patience};
+use super::queue::Waits;
+use super::table::{Entry, Operation, Table};
 use crate::id::Key;
-use crate::io::{DiskError, DiskOp, DiskReply, Place, Sink};
+use crate::io::{DiskError, DiskOp, DiskReply, Mode, Place, Sink};
+use crate::limits::Limits;
 use crate::manifest::{Content as Kind, Manifest};
 use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, Stage};
 use crate::node::machines::Machines;
@@ -36,6 +37,57 @@ use window::Window;
 const COPIES_MAX: usize = 2;
 /// When nothing has come for this long, the client is told.
 const SILENT: Duration = Duration::from_secs(4);
+
+/// A command to read a file or a part of one.
+#[derive(Clone, Copy)]
+pub(in crate::node) struct Order {
+    pub(in crate::node) id: CommandId,
+    pub(in crate::node) hash: Key,
+    /// `None` is all of it.
+    pub(in crate::node) part: Option<Part>,
+    /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+    pub(in crate::node) timeout: Option<u32>,
+}
+
+impl Waits for Order {
+    fn command(&self) -> CommandId {
+        self.id
+    }
+}
+
+/// All reads of a node.
+pub(in crate::node) type Reads = Table<Read>;
+
+impl Reads {
+    /// None.
+    pub(in crate::node) fn new(limits: &Limits) -> Self {
+        Table::with(limits.reads_max, limits.downloads_queued_max, limits.read_window_bytes)
+    }
+
+    /// From where a chunk is being copied.
+    pub(in crate::node) fn copied_from(&self, id: DownloadId, step: Step) -> Option<&Place> {
+        let Step::Copy(index) = step else { return None };
+        self.get(id)?.copying.get(&index)
+    }
+
+    /// The key of a chunk that is being copied.
+    pub(in crate::node) fn copied_key(&self, id: DownloadId, step: Step) -> Option<Key> {
+        let Step::Copy(index) = step else { return None };
+        let window = self.get(id)?.window.as_ref()?;
+        window.manifest().keys().get(index as usize).copied()
+    }
+
+    /// Bytes of a command's content have left.
+    pub(in crate::node) fn handle_sent(
+        &mut self,
+        now: Instant,
+        command: CommandId,
+        bytes: u64,
+        machines: &mut Machines,
+    ) {
+        self.hand_to(now, command, machines, |read, machines| read.handle_sent(now, bytes, machines));
+    }
+}
 
 /// A file, or a part of one, on its way to a client.
 pub(in crate::node) struct Read {
@@ -84,27 +136,34 @@ pub(in crate::node) enum Step {
     Write,
 }
 
-impl Read {
-    /// Begins to read what `order` asks for.
+impl Operation for Read {
+    type Id = DownloadId;
+    type Order = Order;
+    /// Bytes that are here at a time.
+    type Settings = u64;
+
+    fn id(number: u64) -> DownloadId {
+        DownloadId(number)
+    }
+
+    fn admit<'a>(_: &Order, _: impl Iterator<Item = &'a Read>) -> Entry<DownloadId> {
+        Entry::Begin
+    }
+
     fn begin(
         now: Instant,
         id: DownloadId,
-        order: &Order,
-        window_bytes: u64,
+        order: Order,
+        window_bytes: &u64,
         machines: &mut Machines,
     ) -> Self {
-        let timeout = match order.timeout {
-            None => Some(TIMEOUT_DEFAULT),
-            Some(0) => None,
-            Some(seconds) => Some(Duration::from_secs(u64::from(seconds))),
-        };
         let mut read = Read {
             id,
             command: order.id,
             hash: order.hash,
             part: order.part,
-            timeout,
-            window_bytes,
+            timeout: patience(order.timeout),
+            window_bytes: *window_bytes,
             phase: Phase::Root,
             window: None,
             local: Vec::new(),
@@ -119,30 +178,55 @@ impl Read {
         read
     }
 
-    // Getters.
-
-    /// When [`handle_timeout`](Read::handle_timeout) is due.
-    fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.search.next_deadline(), self.gives_up_at())
+    fn join(&mut self, order: Order) {
+        debug_assert!(false, "each read is for one command, and not for {:?}", order.id);
     }
 
-    /// The time that a client takes to read, and the disk to work, does not count.
-    fn gives_up_at(&self) -> Option<Instant> {
-        let waits = match (&self.phase, &self.window) {
-            (Phase::Root, _) => true,
-            (Phase::Chunks, Some(window)) => window.is_starved() && self.copying.is_empty(),
-            _ => false,
-        };
-        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
+    fn awaits(&self, command: CommandId) -> bool {
+        self.command == command
     }
 
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
     }
 
-    // Inputs.
+    fn next_deadline(&self) -> Option<Instant> {
+        earliest(self.search.next_deadline(), self.gives_up_at())
+    }
 
-    /// A disk operation ended.
+    fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+        let state = machines.transfer.download_state(self.id).unwrap_or_default();
+        self.progress_at = self.progress_at.max(state.last_progress);
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            let missing =
+                self.window.as_ref().map(|window| (window.missing() as usize, window.chunks().len()));
+            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
+            self.give_up(now, reason, &why, machines);
+        } else if self.search.is_due(now) {
+            self.look_again(now, machines);
+        }
+    }
+
+    fn cancel(&mut self, now: Instant, _: CommandId, machines: &mut Machines) {
+        machines.transfer.abort(now, self.id);
+        let filed = self.window.as_ref().map(Window::filed);
+        self.remove(filed.unwrap_or_default(), machines);
+        self.end(machines);
+    }
+}
+
+impl Fetch for Read {
+    type Step = Step;
+
+    fn search(&self) -> &Search {
+        &self.search
+    }
+
+    fn search_mut(&mut self) -> &mut Search {
+        &mut self.search
+    }
+
     fn handle_disk(
         &mut self,
         now: Instant,
@@ -163,12 +247,11 @@ impl Read {
                 self.root_sought(now, root::find_elsewhere(&self.hash), machines);
             }
             (Step::Write, Ok(_)) => self.enter(now, 0, machines),
-            (Step::Write, Err(error)) => self.disk_failed(now, &error, machines),
+            (Step::Write, Err(error)) => self.handle_failed(now, &error, machines),
         }
     }
 
-    /// The network had the root.
-    fn handle_root(&mut self, now: Instant, root: Root, machines: &mut Machines) {
+    fn handle_root(&mut self, now: Instant, root: Root, _: Mode, machines: &mut Machines) {
         self.progress_at = now;
         match root {
             Root::Manifest(manifest, _) => {
@@ -191,24 +274,53 @@ impl Read {
         }
     }
 
-    /// A chunk is in its file and verified.
     fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
         self.search.begin_afresh();
         self.enter(now, index, machines);
     }
 
-    /// The network has given all that was asked of it; it came from this many nodes.
-    fn handle_complete(&mut self, sources: u32) {
+    fn handle_complete(&mut self, sources: u32, _: &mut Machines) {
         self.sources = self.sources.max(sources);
         self.search.rest();
     }
 
-    /// No known node has these chunks.
+    fn handle_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
+        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
+    }
+
     fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
         if matches!(self.phase, Phase::Chunks) {
             self.search.sources_needed(now, keys, machines);
         }
     }
+
+    fn review(&mut self, now: Instant, machines: &mut Machines) {
+        let sought = match self.phase {
+            Phase::Root => Sought::Root,
+            Phase::Chunks => Sought::Chunks,
+            _ => return,
+        };
+        let Some(state) = machines.transfer.download_state(self.id) else { return };
+        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
+            self.give_up(now, reason, &why, machines);
+        }
+    }
+}
+
+impl Read {
+    // Getters.
+
+    /// The time that a client takes to read, and the disk to work, does not count.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let waits = match (&self.phase, &self.window) {
+            (Phase::Root, _) => true,
+            (Phase::Chunks, Some(window)) => window.is_starved() && self.copying.is_empty(),
+            _ => false,
+        };
+        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
+    }
+
+    // Inputs.
 
     /// Bytes that were handed out have left.
     fn handle_sent(&mut self, now: Instant, bytes: u64, machines: &mut Machines) {
@@ -222,52 +334,11 @@ impl Read {
         }
     }
 
-    /// The time that [`next_deadline`](Read::next_deadline) named has come.
-    fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
-        let state = machines.transfer.download_state(self.id).unwrap_or_default();
-        self.progress_at = self.progress_at.max(state.last_progress);
-        if self.gives_up_at().is_some_and(|at| at <= now) {
-            let missing =
-                self.window.as_ref().map(|window| (window.missing() as usize, window.chunks().len()));
-            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
-            self.give_up(now, reason, &why, machines);
-        } else if self.search.is_due(now) {
-            self.look_again(now, machines);
-        }
-    }
-
-    /// Gives up when no message will tell that nothing more can be expected.
-    fn review(&mut self, now: Instant, machines: &mut Machines) {
-        let sought = match self.phase {
-            Phase::Root => Sought::Root,
-            Phase::Chunks => Sought::Chunks,
-            _ => return,
-        };
-        let Some(state) = machines.transfer.download_state(self.id) else { return };
-        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
-            self.give_up(now, reason, &why, machines);
-        }
-    }
-
-    /// The client is gone.
-    fn cancel(&mut self, now: Instant, machines: &mut Machines) {
-        machines.transfer.abort(now, self.id);
-        let filed = self.window.as_ref().map(Window::filed);
-        self.remove(filed.unwrap_or_default(), machines);
-        self.end(machines);
-    }
-
-    /// What arrived could not be written.
-    fn disk_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
-        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
-    }
-
     // From the root to the last chunk.
 
     fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
         match found {
-            Found::Root(root) => self.handle_root(now, root, machines),
+            Found::Root(root) => self.handle_root(now, root, Mode::UNKNOWN, machines),
             Found::Here(extent) => self.disk(DiskOp::Read(extent), Step::LocalRoot, machines),
             Found::Elsewhere => {
                 machines.transfer.fetch_windowed(now, self.id, self.hash);

@@ -39,13 +39,13 @@ impl Bench {
     }
 
     fn first(&self) -> DownloadId {
-        *self.reads.under_way.keys().next().expect("a read is under way")
+        *self.reads.ids(|_| true).first().expect("a read is under way")
     }
 
     fn root(&mut self, manifest: &Arc<Manifest>) {
         let root = Root::Manifest(Arc::clone(manifest), manifest.encode());
         let id = self.first();
-        self.reads.handle_root(self.now, id, root, &mut self.machines);
+        self.reads.handle_root(self.now, id, root, Mode::UNKNOWN, &mut self.machines);
     }
 
     fn chunk(&mut self, index: u32) {
@@ -224,7 +224,8 @@ fn a_file_of_one_chunk_comes_from_memory() {
     let mut bench = Bench::new(1);
     bench.read(1, Key(*blake3::hash(b"content").as_bytes()), Some(Part::Last(3)));
     let id = bench.first();
-    bench.reads.handle_root(bench.now, id, Root::File(b"content".to_vec()), &mut bench.machines);
+    let root = Root::File(b"content".to_vec());
+    bench.reads.handle_root(bench.now, id, root, Mode::UNKNOWN, &mut bench.machines);
     let (got, mut ops) = bench.out();
     assert!(got.is_empty() && matches!(&ops[..], [(_, DiskOp::WriteTarget { .. })]), "{got:?} {ops:?}");
     bench.answer(ops.remove(0).0, Ok(DiskReply::Done));
@@ -240,7 +241,7 @@ fn what_is_here_is_verified_and_what_has_changed_comes_from_the_network() {
     bench.machines.store.begin_partial(manifest.hash(), Arc::clone(&manifest), place).unwrap();
     [0, 1, 2, 4].into_iter().for_each(|chunk| bench.machines.store.chunk_done(&manifest.hash(), chunk));
     bench.read(1, manifest.hash(), None);
-    if bench.reads.len() == 1 && matches!(bench.reads.under_way[&bench.first()].phase, Phase::Root) {
+    if bench.reads.len() == 1 && matches!(bench.reads.get(bench.first()).unwrap().phase, Phase::Root) {
         bench.root(&manifest);
     }
     let copies = |ops: &[(DiskId, DiskOp)]| -> Vec<u32> {

@@ -1,0 +1,65 @@
+//! What a command asks of the downloads, and what becomes of it beside those under way.
+
+use super::Download;
+use crate::id::Key;
+use crate::node::command::{CommandId, FailureReason};
+use crate::node::ops::queue::Waits;
+use crate::node::ops::table::Entry;
+use crate::transfer::DownloadId;
+use std::path::PathBuf;
+
+/// A command to fetch a file.
+pub(in crate::node) struct Order {
+    pub(in crate::node) id: CommandId,
+    pub(in crate::node) hash: Key,
+    /// Where to; `None` is the node's cache.
+    pub(in crate::node) target: Option<PathBuf>,
+    /// Whether a file at the target is replaced.
+    pub(in crate::node) force: bool,
+    /// The permission bits that the file gets, when the command says.
+    pub(in crate::node) mode: Option<u32>,
+    /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+    pub(in crate::node) timeout: Option<u32>,
+}
+
+impl Waits for Order {
+    fn command(&self) -> CommandId {
+        self.id
+    }
+}
+
+impl Order {
+    /// What becomes of it. A file is fetched once at a time: an order for the same place shares the download, and one for
+    /// another place waits for it, because the file is here then.
+    pub(super) fn admit<'a>(&self, mut others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
+        if self.target.as_ref().is_some_and(|path| !path.is_absolute()) {
+            let why = "a path must be absolute: the node has a directory of its own";
+            return Entry::Refuse(FailureReason::Usage, why.to_owned());
+        }
+        if self.mode.is_some_and(|mode| mode > 0o777) {
+            let why = "a mode has the nine bits that say who may read, write and execute: at most 777";
+            return Entry::Refuse(FailureReason::Usage, why.to_owned());
+        }
+        let mut path_taken = None;
+        let same = others.find(|other| {
+            if self.target.is_some() && other.target == self.target && other.hash != self.hash {
+                path_taken = Some(other.hash);
+            }
+            other.hash == self.hash
+        });
+        match (same, path_taken) {
+            (Some(same), _) if self.asks_for(same) => Entry::Join(same.id),
+            (Some(same), _) => Entry::After(same.id),
+            (None, Some(other)) => {
+                let why = format!("{other} is being fetched into the same file: choose another");
+                Entry::Refuse(FailureReason::Failed, why)
+            }
+            (None, None) => Entry::Begin,
+        }
+    }
+
+    /// Whether a download of the same file does what this asks for.
+    fn asks_for(&self, download: &Download) -> bool {
+        (&self.target, self.force, self.mode) == (&download.target, download.force, download.asked)
+    }
+}
