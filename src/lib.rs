@@ -49,10 +49,11 @@
 //! |---|---|---|
 //! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
-//! | 2 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
-//! | 3 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
-//! | 4 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |
-//! | 5 | `config` `cli` `main` | the command line (with the feature `cli`) |
+//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: token bucket, amplification, party of an address, round-trip time, outstanding requests |
+//! | 3 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
+//! | 4 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
+//! | 5 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |
+//! | 6 | `config` `cli` `main` | the command line (with the feature `cli`) |
 //!
 //! Everything below the drivers is a pure state machine in the manner of quinn-proto: `handle_*` takes an input with the
 //! present time, `poll_*` gives outputs until there are none, `next_deadline` follows from the state.
@@ -128,6 +129,8 @@ pub mod rng;
 pub mod time;
 
 pub mod wire;
+
+pub mod peers;
 
 pub mod dht;
 pub mod gossip;

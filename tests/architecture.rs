@@ -23,6 +23,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("io", 0),
     // Layouts.
     ("wire", 1),
+    // What the machines share.
+    ("peers", 2),
     // Machines: they do not know each other.
     ("dht", MACHINES),
     ("transfer", MACHINES),
@@ -41,10 +43,10 @@ const FLOORS: &[(&str, u8)] = &[
     ("main", TOP),
 ];
 
-const MACHINES: u8 = 2;
-const COMPOSITION: u8 = 3;
-const DRIVERS: u8 = 4;
-const TOP: u8 = 5;
+const MACHINES: u8 = 3;
+const COMPOSITION: u8 = 4;
+const DRIVERS: u8 = 5;
+const TOP: u8 = 6;
 
 /// Modules of one floor of which the first must not know the second: the loop and the simulator drive the disk.
 const BELOW: &[(&str, &str)] = &[("disk", "net"), ("disk", "sim"), ("net", "sim"), ("config", "cli")];

@@ -1,6 +1,6 @@
 //! What can be told about an address without sending to it.
 
-pub(super) use crate::wire::address::{Prefix, is_meaningful};
+use crate::peers::party::Party;
 use crate::wire::contact::canonical;
 use core::net::{IpAddr, SocketAddr};
 
@@ -39,7 +39,7 @@ impl Reach {
 /// the address must be the sender's own as far as that can be seen: another family tells nothing, and inside one
 /// owner's network a node may go by the address that the outside knows it by.
 pub(super) fn may_announce(addr: SocketAddr, sender: SocketAddr) -> bool {
-    addr.ip() == sender.ip() || addr.is_ipv4() != sender.is_ipv4() || Prefix::of(sender).is_none()
+    addr.ip() == sender.ip() || addr.is_ipv4() != sender.is_ipv4() || Party::network(sender).is_none()
 }
 
 #[cfg(test)]

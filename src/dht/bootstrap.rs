@@ -2,9 +2,9 @@
 //!
 //! A round asks the bootstrap addresses and the contacts of old. Rounds that nobody answers come ever more rarely.
 
-use super::address::is_meaningful;
 use super::transactions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent};
+use crate::peers::party::is_meaningful;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact, canonical};
 use crate::wire::outbox::Outbox;

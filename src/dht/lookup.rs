@@ -5,11 +5,11 @@
 //! is nearest and belongs to the k nearest of all or to the path's own nearest k/2. The lookup is over when all of those
 //! have answered.
 
-use super::address::Prefix;
 use super::lookup_cache::CERTAIN;
 use super::routing_table::K;
 use super::{LookupId, Want};
 use crate::id::{Distance, Key, NodeId, PublicKey};
+use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use std::collections::BTreeMap;
@@ -212,8 +212,8 @@ impl Lookup {
         if contact.id == self.own || self.position(&contact.id).is_some() {
             return;
         }
-        if let Some(prefix) = Prefix::of(contact.addr) {
-            let shares = |c: &&Candidate| c.path == path && Prefix::of(c.contact.addr) == Some(prefix);
+        if let Some(prefix) = Party::network(contact.addr) {
+            let shares = |c: &&Candidate| c.path == path && Party::network(c.contact.addr) == Some(prefix);
             if self.candidates.iter().filter(shares).count() >= PREFIX_PATH_MAX {
                 return;
             }
@@ -309,7 +309,7 @@ mod tests {
             let addr = ([8, 8, 8, index as u8], 1).into();
             lookup.seed(if index < 100 { Contact { addr, ..contact } } else { contact });
         }
-        let strangers = lookup.candidates.iter().filter(|c| Prefix::of(c.contact.addr).is_some()).count();
+        let strangers = lookup.candidates.iter().filter(|c| Party::network(c.contact.addr).is_some()).count();
         assert!(strangers <= PREFIX_PATH_MAX * PATHS);
         assert_eq!(lookup.candidates.len(), CANDIDATES_MAX);
     }

@@ -1,7 +1,7 @@
 //! Where other nodes see this one.
 
-use super::address::Prefix;
 use crate::id::NodeId;
+use crate::peers::party::Party;
 use crate::wire::contact::canonical;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ pub(super) struct Observed {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Voter {
-    Prefix(Prefix),
+    Party(Party),
     Node(NodeId),
 }
 
@@ -35,7 +35,7 @@ impl Observed {
 
     /// `voter`, at `from`, sees this node at `addr`. True when that changes what the own address is.
     pub(super) fn vote(&mut self, voter: NodeId, from: SocketAddr, addr: SocketAddr) -> bool {
-        let voter = Prefix::of(from).map_or(Voter::Node(voter), Voter::Prefix);
+        let voter = Party::network(from).map_or(Voter::Node(voter), Voter::Party);
         self.votes.retain(|(earlier, _)| *earlier != voter);
         if self.votes.len() == VOTES_MAX {
             self.votes.pop_front();

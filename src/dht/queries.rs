@@ -1,11 +1,11 @@
 //! Own requests: sending them, their answers, their failures, and the lookups that they serve.
 
-use super::address::is_meaningful;
 use super::lookup::{Lookup, Reason};
 use super::routing_table::{Answered, Failed, K};
 use super::transactions::{Overdue, Purpose, Request};
 use super::{Dht, DhtEvent, LookupId, Want};
 use crate::id::{Key, NodeId};
+use crate::peers::party::is_meaningful;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::Verified;

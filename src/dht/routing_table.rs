@@ -8,10 +8,10 @@
 //! - A node that shows up at a new address gets it only when its old address has gone silent.
 //! - Contacts that share an IP prefix are limited, in a bucket and in the table.
 
-use super::address::Prefix;
 use super::closest::{Nearest, Slot};
 use super::rtt::Rtt;
 use crate::id::{Key, NodeId};
+use crate::peers::party::Party;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -307,8 +307,8 @@ impl RoutingTable {
     }
 
     fn has_prefix_room(&self, index: usize, addr: SocketAddr) -> bool {
-        let Some(prefix) = Prefix::of(addr) else { return true };
-        let shares = |entry: &&Entry| Prefix::of(entry.contact.addr) == Some(prefix);
+        let Some(prefix) = Party::network(addr) else { return true };
+        let shares = |entry: &&Entry| Party::network(entry.contact.addr) == Some(prefix);
         let bucket = &self.buckets[index];
         let in_bucket = bucket.live.iter().filter(shares).count();
         in_bucket < PREFIX_BUCKET_MAX && self.iter().filter(shares).count() < PREFIX_TABLE_MAX

@@ -8,21 +8,17 @@ use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::routing_table::K;
 use super::transactions::{Purpose, Request as Check};
 use crate::id::Key;
+use crate::peers::reply::ReplyBudget;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
-use crate::wire::header::{Auth, HEADER_BYTES};
+use crate::wire::header::OVERHEAD_BYTES;
 use crate::wire::message::{Announcement, FoundHead, Message, NotStored, Want};
 use crate::wire::outbox::Outbox;
 use crate::wire::provider::ProviderRecord;
 use crate::wire::record::Record;
 use core::net::SocketAddr;
 use zerocopy::FromZeros;
-
-/// An address that is not proven is sent at most this many times the bytes that came from there.
-const AMPLIFICATION_MAX: usize = 3;
-/// A datagram without its payload; also a ping.
-const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
 
 impl Dht {
     pub(super) fn serve(
@@ -38,20 +34,20 @@ impl Dht {
             && !datagram.is_leaf()
             && self.is_worth_a_ping(now, &sender);
         let request = Request { now, sender, transaction: datagram.transaction(), proven };
-        let budget = if proven { usize::MAX } else { AMPLIFICATION_MAX * datagram.datagram_bytes() };
+        let mut budget = ReplyBudget::new(datagram.datagram_bytes(), proven);
         let spent = match datagram.message() {
             Message::Ping { .. } => self.reply(&request, &Message::Pong { observed: from }, outbox),
             Message::Find { target, want, .. } => {
                 // What the ping takes that is sent besides.
                 let besides = if newcomer { OVERHEAD_BYTES } else { 0 };
-                self.serve_find(&request, &target, want, (budget, besides), outbox)
+                self.serve_find(&request, &target, want, (budget.room(), besides), outbox)
             }
             Message::StoreRecord { record } => self.serve_store(&request, &record, outbox),
             Message::Announce { announcements } => self.serve_announce(&request, announcements, outbox),
             _ => return,
         };
         self.counters.answered += 1;
-        if newcomer && spent.saturating_add(OVERHEAD_BYTES) <= budget {
+        if newcomer && budget.take(spent) && budget.take(OVERHEAD_BYTES) {
             let check = Check::new(now, from, Some(sender), Purpose::Check).once();
             self.ask_again(now, check, outbox);
         }
@@ -95,11 +91,10 @@ impl Dht {
         request: &Request,
         target: &Key,
         want: Want,
-        (budget, besides): (usize, usize),
+        (room, besides): (usize, usize),
         outbox: &mut Outbox,
     ) -> usize {
         let now = request.now;
-        let room = PAYLOAD_BYTES_MAX.min(budget.saturating_sub(OVERHEAD_BYTES));
         let room = room.saturating_sub(size_of::<FoundHead>());
         let mut providers: [ProviderRecord; PROVIDERS_ANSWERED_MAX] =
             core::array::from_fn(|_| ProviderRecord::new_zeroed());

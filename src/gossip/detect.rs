@@ -9,8 +9,8 @@
 use super::transactions::{Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
+use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
-use crate::wire::address::Prefix;
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::message::{Message, ProbeOutcome};
@@ -337,15 +337,15 @@ impl Gossip {
             }
         }
         self.rng.shuffle(&mut candidates[..count]);
-        let mut prefixes = [None; RELAYS];
+        let mut parties = [None; RELAYS];
         let mut asked = 0;
         for &relay in &candidates[..count] {
-            let prefix = Prefix::of(self.members.entry(relay).addr());
-            if asked == RELAYS || prefix.is_some() && prefixes[..asked].contains(&prefix) {
+            let party = Party::network(self.members.entry(relay).addr());
+            if asked == RELAYS || party.is_some() && parties[..asked].contains(&party) {
                 continue;
             }
             if self.ask_relay(now, position, relay, outbox) {
-                prefixes[asked] = prefix;
+                parties[asked] = party;
                 asked += 1;
             }
         }

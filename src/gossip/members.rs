@@ -6,9 +6,9 @@
 
 use super::rtt::Rtt;
 use crate::id::{NodeId, PublicKey, ShortId};
+use crate::peers::party::Party;
 use crate::rng::Rng;
 use crate::time::Instant;
-use crate::wire::address::Prefix;
 use crate::wire::contact::{Contact, WireAddr};
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
@@ -75,8 +75,8 @@ pub(super) struct Place {
     slot: u16,
     /// The member's liveness.
     pub(super) liveness: Liveness,
-    /// The IP prefix of its address, which stands for the address's owner.
-    prefix: Option<Prefix>,
+    /// The owner of its address.
+    party: Option<Party>,
 }
 
 /// What is known about a member.
@@ -126,8 +126,8 @@ const NOWHERE: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv
 pub(super) enum NoPlace {
     /// The view is full of members that are worth more.
     View,
-    /// Too many members share its IP prefix.
-    Prefix,
+    /// Its party has too many members.
+    Party,
     /// It is this node, or another member has its short id, or its address is unusable.
     Impossible,
 }
@@ -296,7 +296,7 @@ impl Members {
     pub(super) fn set_addr(&mut self, position: usize, addr: SocketAddr) {
         self.entry_mut(position).addr = WireAddr::new(addr);
         let place = &mut self.places[position];
-        place.prefix = Prefix::of(addr);
+        place.party = Party::network(addr);
         let (distance, liveness) = (place.distance, place.liveness);
         self.changed(distance, liveness.is_neighbour());
     }
@@ -320,7 +320,7 @@ impl Members {
             return Err(NoPlace::View);
         }
         if !self.has_prefix_room(newcomer.addr, newcomer.met, near) {
-            return Err(NoPlace::Prefix);
+            return Err(NoPlace::Party);
         }
         if full {
             let victim = self.victim(newcomer, near, rng).ok_or(NoPlace::View)?;
@@ -351,8 +351,8 @@ impl Members {
             }
         };
         let position = self.places.partition_point(|place| place.distance < distance);
-        let prefix = Prefix::of(newcomer.addr);
-        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven, prefix });
+        let party = Party::network(newcomer.addr);
+        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven, party });
         Ok(position)
     }
 
@@ -391,13 +391,13 @@ impl Members {
 
     /// Uncontacted members do not count against a contacted one: others only claim their addresses.
     fn has_prefix_room(&self, addr: SocketAddr, met: bool, near: bool) -> bool {
-        let Some(prefix) = Prefix::of(addr) else { return true };
+        let Some(party) = Party::network(addr) else { return true };
         let (mut of_view, mut of_near, mut rank) = (0, 0, 0);
         for place in &self.places {
             let is_near = rank < self.near_max;
             rank += usize::from(!place.liveness.is_over());
             let counts = !(met && place.liveness == Liveness::Unproven);
-            if counts && place.prefix == Some(prefix) {
+            if counts && place.party == Some(party) {
                 of_view += 1;
                 of_near += usize::from(is_near);
             }

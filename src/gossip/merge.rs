@@ -3,8 +3,8 @@
 use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
 use crate::id::{NodeId, ShortId};
+use crate::peers::party::is_meaningful;
 use crate::time::{Duration, Instant};
-use crate::wire::address::is_meaningful;
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::outbox::Outbox;
@@ -219,7 +219,7 @@ impl Gossip {
             Err(why) => {
                 match why {
                     NoPlace::View => self.counters.view_full += 1,
-                    NoPlace::Prefix => self.counters.prefix_full += 1,
+                    NoPlace::Party => self.counters.prefix_full += 1,
                     NoPlace::Impossible => {}
                 }
                 None

@@ -8,7 +8,7 @@
 //! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
 //! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members).
 //! - Failure detection: `detect` (probes, suspicion, eviction), `relay` (probing for others), `transactions` (outstanding
-//!   requests), `rtt`, `pace` (rate limits, and the local health of this node).
+//!   requests), `rtt`, `local_health` (how slow this node itself is).
 //!
 //! Rules against liars: Only its subject can sign a state, and the state with the highest number wins. What others say never makes
 //! a member live, unresponsive, evicted or left; it only makes this node probe the member itself. An address that is not validated
@@ -17,9 +17,9 @@
 mod config;
 mod counters;
 mod detect;
+mod local_health;
 mod members;
 mod merge;
-mod pace;
 mod relay;
 mod round;
 mod rtt;
@@ -34,6 +34,7 @@ pub use members::Liveness;
 pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
+use crate::peers::rate::{Limiter, Rate};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
@@ -44,8 +45,8 @@ use crate::wire::outbox::Outbox;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 pub use counters::GossipCounters;
+use local_health::LocalHealth;
 use members::Members;
-use pace::{Allowance, Health};
 use rumours::Rumours;
 use self_state::SelfState;
 use std::collections::VecDeque;
@@ -57,7 +58,7 @@ const EVENTS_MAX: usize = 64;
 const QUEUE_MAX: usize = 32;
 
 /// The worst local health; the best is 0 ([`Gossip::local_health`]).
-pub const LOCAL_HEALTH_WORST: u8 = Health::WORST;
+pub const LOCAL_HEALTH_WORST: u8 = LocalHealth::WORST;
 
 /// What membership tells the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,7 +154,7 @@ pub struct Gossip {
     members: Members,
     rumours: Rumours,
     transactions: Transactions,
-    health: Health,
+    health: LocalHealth,
     /// Whether a round was answered since the last one began.
     round_answered: bool,
     counters: GossipCounters,
@@ -171,11 +172,11 @@ pub struct Gossip {
     roll_call: bool,
     /// Since when this node has run without a pause. A member's silence counts from here at the earliest.
     awake: Instant,
-    state_checks: Allowance,
-    relays: Allowance,
-    tellings: Allowance,
-    refutations: Allowance,
-    displacements: Allowance,
+    state_checks: Limiter,
+    relays: Limiter,
+    tellings: Limiter,
+    refutations: Limiter,
+    displacements: Limiter,
 }
 
 impl Gossip {
@@ -199,7 +200,7 @@ impl Gossip {
             members: Members::new(&own_id, config.view_max, config.neighbours * 3 / 2),
             rumours: Rumours::new(rng.u64()),
             transactions: Transactions::new(),
-            health: Health::default(),
+            health: LocalHealth::default(),
             round_answered: false,
             counters: GossipCounters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
@@ -211,11 +212,11 @@ impl Gossip {
             other_addrs: VecDeque::with_capacity(detect::OTHER_ADDRS_MAX),
             roll_call: false,
             awake: now,
-            state_checks: Allowance::per_second(now, config.state_checks_per_second_max),
-            relays: Allowance::per_second(now, config.relayed_probes_per_second_max),
-            tellings: Allowance::new(now, 6, interval / 5),
-            refutations: Allowance::new(now, 2, interval / 2),
-            displacements: Allowance::new(now, 4, interval),
+            state_checks: Limiter::new(Rate::per_second(config.state_checks_per_second_max)),
+            relays: Limiter::new(Rate::per_second(config.relayed_probes_per_second_max)),
+            tellings: Limiter::new(Rate::every(interval / 5, 6)),
+            refutations: Limiter::new(Rate::every(interval / 2, 2)),
+            displacements: Limiter::new(Rate::every(interval, 4)),
             rng,
             config,
         }

@@ -7,19 +7,16 @@
 use super::transactions::{Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
+use crate::peers::reply::ReplyBudget;
 use crate::time::{Duration, Instant};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
 use crate::wire::gossip::{GossipBody, GossipHead, Hops};
-use crate::wire::header::{Auth, HEADER_BYTES};
+use crate::wire::header::OVERHEAD_BYTES;
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use crate::wire::state::{NodeState, StateMark};
 use core::net::SocketAddr;
 
-/// An address that is not validated is sent at most this many times the bytes that came from there.
-const AMPLIFICATION_MAX: usize = 3;
-/// The bytes of a datagram without its payload; also of a ping.
-const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
 /// States in one datagram, including the sender's own.
 const STATES_MAX: usize = 6;
 /// Rumours in a request.
@@ -332,14 +329,10 @@ impl Gossip {
                     && self.members.entry(position).addr() == from
             });
         self.take_in(now, from, datagram.id(), body, outbox);
-        let room = match validated {
-            true => PAYLOAD_BYTES_MAX,
-            // The reply leaves room for a ping: it counts against the same bytes.
-            false => {
-                (AMPLIFICATION_MAX * datagram.datagram_bytes() - 2 * OVERHEAD_BYTES).min(PAYLOAD_BYTES_MAX)
-            }
-        };
-        self.reply(now, from, datagram, body, room, outbox);
+        let mut budget = ReplyBudget::new(datagram.datagram_bytes(), validated);
+        // The reply leaves room for a ping: it counts against the same bytes.
+        budget.take(OVERHEAD_BYTES);
+        self.reply(now, from, datagram, body, budget.room(), outbox);
     }
 
     /// Merges a gossip or a reply to one.

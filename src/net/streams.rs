@@ -161,8 +161,8 @@ impl Streams {
         let index = (id.0 & ((1 << INDEX_BITS) - 1)) as usize;
         let Some(stream) = self.slab.get_mut(index).filter(|stream| stream.id == id) else { return };
         stream.moved_at = now;
-        Pair(&mut stream.incoming, &mut self.incoming).take(read);
-        Pair(&mut stream.outgoing, &mut self.outgoing).take(written);
+        Pair(&mut stream.incoming, &mut self.incoming).take(now, read);
+        Pair(&mut stream.outgoing, &mut self.outgoing).take(now, written);
     }
 
     /// Notes that a socket became ready. `token` is the stream's number, truncated to the width of mio's tokens.

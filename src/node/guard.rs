@@ -1,70 +1,56 @@
 //! What stands before the signature check: a budget for strangers, and a memory of what was received already.
 
 use crate::id::NodeId;
+use crate::peers::party::Party;
+use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use core::net::IpAddr;
 
-/// A budget of signature checks. All packets from addresses that have proven nothing share one bucket, and those of one
-/// prefix (IPv4 /24, IPv6 /48) a smaller one, so that one network's flood leaves room for the others. An address that has
-/// proven itself has a bucket of its own: a token is easily had, and must not buy all of this node's time.
+/// A budget of signature checks. All packets from addresses that have proven nothing share one bucket, and those of one site a
+/// smaller one, so that one site's flood leaves room for the others. An address that has proven itself has a bucket of its own:
+/// a token is easily had, and must not buy all of this node's time.
 pub(super) struct CheckBudget {
+    /// The checks of all together, and of one proven address.
+    all: Rate,
+    /// The checks of one site.
+    site: Rate,
     strangers: Bucket,
-    prefixes: Vec<Bucket>,
+    sites: Vec<Bucket>,
     proven: Vec<Bucket>,
     secret: u64,
-    per_second: u32,
 }
 
-/// Buckets of prefixes, and of proven addresses. Two may share one: which ones, nobody outside can know.
+/// Buckets of sites, and of proven addresses. Two may share one: which ones, nobody outside can know.
 const BUCKETS: usize = 256;
 
-#[derive(Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Instant, per_second: f64) -> bool {
-        let refill = now.since(self.filled).as_secs_f64() * per_second;
-        (self.tokens, self.filled) = ((self.tokens + refill).min(per_second), now);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
-}
-
 impl CheckBudget {
-    pub(super) fn new(per_second: u32, secret: u64, now: Instant) -> Self {
-        let full = Bucket { tokens: f64::from(per_second), filled: now };
-        let prefix = Bucket { tokens: f64::from(per_second) / 4.0, filled: now };
-        let (prefixes, proven) = (vec![prefix; BUCKETS], vec![full; BUCKETS]);
-        CheckBudget { strangers: full, prefixes, proven, secret, per_second }
+    pub(super) fn new(per_second: u32, secret: u64) -> Self {
+        let per_second = per_second.max(1);
+        let site = Rate::every(Duration::from_secs(4) / per_second, (per_second / 4).max(1));
+        CheckBudget {
+            all: Rate::per_second(per_second),
+            site,
+            strangers: Bucket::FULL,
+            sites: vec![Bucket::FULL; BUCKETS],
+            proven: vec![Bucket::FULL; BUCKETS],
+            secret,
+        }
     }
 
     /// Whether a packet from `ip`, which has proven nothing, may cost a signature check.
     pub(super) fn admit_stranger(&mut self, now: Instant, ip: IpAddr) -> bool {
-        let slot = match ip {
-            IpAddr::V4(ip) => self.slot(&ip.octets()[..3]),
-            IpAddr::V6(ip) => self.slot(&ip.octets()[..6]),
-        };
-        let rate = f64::from(self.per_second);
-        self.prefixes[slot].take(now, rate / 4.0) && self.strangers.take(now, rate)
+        let slot = self.slot(Party::site(ip));
+        self.sites[slot].take(now, &self.site) && self.strangers.take(now, &self.all)
     }
 
-    /// Whether a packet from `ip`, where somebody receives who sends from there, may cost a signature check.
+    /// Whether a packet from `ip`, where its sender has shown to receive, may cost a signature check.
     pub(super) fn admit_proven(&mut self, now: Instant, ip: IpAddr) -> bool {
-        let slot = match ip {
-            IpAddr::V4(ip) => self.slot(&ip.octets()),
-            IpAddr::V6(ip) => self.slot(&ip.octets()[..8]),
-        };
-        self.proven[slot].take(now, f64::from(self.per_second))
+        let slot = self.slot(Party::host(ip));
+        self.proven[slot].take(now, &self.all)
     }
 
-    fn slot(&self, prefix: &[u8]) -> usize {
-        xxhash_rust::xxh3::xxh3_64_with_seed(prefix, self.secret) as usize % BUCKETS
+    fn slot(&self, party: Party) -> usize {
+        xxhash_rust::xxh3::xxh3_64_with_seed(party.as_bytes(), self.secret) as usize % BUCKETS
     }
 }
 
@@ -124,7 +110,7 @@ mod tests {
     #[test]
     fn a_flood_from_one_prefix_leaves_checks_for_others() {
         let now = Instant::from_secs(1);
-        let mut budget = CheckBudget::new(100, 7, now);
+        let mut budget = CheckBudget::new(100, 7);
         let flooded = (0..1000).filter(|_| budget.admit_stranger(now, [10, 0, 0, 1].into())).count();
         assert_eq!(flooded, 25);
         let others = (1..=20u8).filter(|i| budget.admit_stranger(now, [192, 0, *i, 1].into())).count();
@@ -135,7 +121,7 @@ mod tests {
     #[test]
     fn a_token_buys_a_share_of_the_checks_and_not_all_of_them() {
         let now = Instant::from_secs(1);
-        let mut budget = CheckBudget::new(100, 7, now);
+        let mut budget = CheckBudget::new(100, 7);
         let flooded = (0..1000).filter(|_| budget.admit_proven(now, [10, 0, 0, 1].into())).count();
         assert_eq!(flooded, 100);
         assert!(budget.admit_proven(now, [10, 0, 0, 2].into()));

@@ -319,7 +319,7 @@ impl Node {
             machines,
             scrub,
             shrink: Shrink::new(now),
-            checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64(), now),
+            checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64()),
             replays: ReplayWindows::new(),
             counters: NodeCounters::default(),
             publishing: BTreeMap::new(),

@@ -1,5 +1,6 @@
-//! How fast repair may copy: a bucket of bytes, so that users keep the rest of the uplink.
+//! The bandwidth of repair: a share of the uplink, so that users keep the rest.
 
+use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 
 /// The least that repair may use when the rate follows the uplink, in bytes a second.
@@ -7,18 +8,20 @@ const FLOOR: u64 = 1 << 20;
 /// A pause of so long may be made up for at once.
 const BURST: Duration = Duration::from_secs(1);
 
-/// When the next copy may begin. A copy may begin when those before it have been paid for; its own bytes are then
-/// owed, so that a piece larger than the bucket passes too.
+/// The bytes that copies may take. A copy may begin when those before it have been paid for; its own bytes are then owed, so
+/// that a piece larger than the bucket passes too.
 pub(super) struct Budget {
     fixed: u64,
     uplink: u64,
-    free_at: Instant,
+    bucket: Bucket,
 }
 
 impl Budget {
     /// `fixed` bytes a second; 0 is a quarter of the uplink.
     pub(super) fn new(fixed: u64, now: Instant) -> Self {
-        Budget { fixed, uplink: 0, free_at: now }
+        let mut budget = Budget { fixed, uplink: 0, bucket: Bucket::FULL };
+        budget.bucket = Bucket::empty(now, &budget.flow());
+        budget
     }
 
     /// What the uplink was seen to carry, in bytes a second.
@@ -33,22 +36,23 @@ impl Budget {
 
     /// When the next copy may begin.
     pub(super) fn free_at(&self) -> Instant {
-        self.free_at
+        self.bucket.clear_at(&self.flow())
     }
 
     /// A copy of `bytes` begins.
     pub(super) fn spend(&mut self, now: Instant, bytes: u64) {
-        self.free_at = self.free_at.max(now - BURST) + self.cost(bytes);
+        let flow = self.flow();
+        self.bucket.spend(now, &flow, bytes);
     }
 
     /// A copy of `bytes` was refused before any of them went.
     pub(super) fn give_back(&mut self, bytes: u64) {
-        self.free_at = self.free_at - self.cost(bytes);
+        let flow = self.flow();
+        self.bucket.give_back(&flow, bytes);
     }
 
-    fn cost(&self, bytes: u64) -> Duration {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate());
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    fn flow(&self) -> Rate {
+        Rate::flow(self.rate(), BURST)
     }
 }
 

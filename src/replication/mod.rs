@@ -37,7 +37,7 @@ use crate::rng::Rng;
 use crate::time::{Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::Verified;
-use crate::wire::header::Kind;
+use crate::wire::header::{Kind, OVERHEAD_BYTES};
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answers, WireRange};
@@ -379,7 +379,7 @@ impl Replication {
     ) {
         let message = Message::Reconcile { salt, ranges };
         if outbox.send(to.addr, Some(to.id), transaction, 0, &message) {
-            let bytes = serve::OVERHEAD_BYTES + size_of::<u64>() + size_of_val(ranges);
+            let bytes = OVERHEAD_BYTES + size_of::<u64>() + size_of_val(ranges);
             self.counters.datagrams += 1;
             self.counters.datagram_bytes += bytes as u64;
         }

@@ -6,8 +6,9 @@
 use super::exchange::Exchange;
 use super::reconcile::Session;
 use crate::id::{Key, NodeId};
+use crate::peers::party::Party;
+use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
-use crate::wire::address::Prefix;
 use crate::wire::contact::Contact;
 
 /// How many neighbours there is room for.
@@ -78,10 +79,9 @@ pub(super) struct Slot {
     broken: u32,
     /// Offers in a row that it had no room for.
     busy: u32,
-    /// Work that it may still ask for, in pieces looked at, as of `credited`. One answer may cost more than is left: that is
-    /// owed, and earned back before the next.
-    credit: i64,
-    credited: Instant,
+    /// Work that it may still ask for, in pieces looked at. One answer may cost more than is left: that is owed, and earned
+    /// back before the next.
+    credit: Bucket,
 }
 
 /// What of the neighbourhood a decision needs, as sets of slots.
@@ -290,8 +290,7 @@ impl Neighbours {
             held_until: now,
             broken: 0,
             busy: 0,
-            credit: 0,
-            credited: Instant::ZERO,
+            credit: Bucket::FULL,
         });
     }
 
@@ -449,16 +448,16 @@ impl Neighbours {
         self.complete || (inside && chosen.count() as usize == count)
     }
 
-    /// In how many networks the nodes in `mask` are: one for each IP prefix, and for each address that has none.
+    /// The number of parties that the nodes in `mask` belong to; each node of a private network counts as one.
     pub(super) fn networks(&self, mask: u64) -> usize {
-        let mut prefixes = Vec::new();
+        let mut parties = Vec::new();
         let mut count = 0;
         for slot in bits(mask).filter_map(|index| self.get(index)) {
-            match Prefix::of(slot.contact.addr) {
-                Some(prefix) if prefixes.contains(&prefix) => {}
-                prefix => {
+            match Party::network(slot.contact.addr) {
+                Some(party) if parties.contains(&party) => {}
+                party => {
                     count += 1;
-                    prefixes.extend(prefix);
+                    parties.extend(party);
                 }
             }
         }
@@ -474,24 +473,15 @@ impl Neighbours {
         self.get(slot).map_or(self.own, |slot| slot.contact.id)
     }
 
-    /// Takes what a neighbour asks for from what it may ask for: `per_second` pieces looked at, twice as much at once.
-    /// Whether anything is left.
-    pub(super) fn has_credit(&mut self, now: Instant, slot: usize, per_second: u32) -> bool {
-        let Some(slot) = self.get_mut(slot) else { return false };
-        let earned = now.since(slot.credited).as_nanos() * u128::from(per_second) / 1_000_000_000;
-        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
-        // What is too little to count is earned later.
-        if earned > 0 {
-            slot.credit = slot.credit.saturating_add(earned).min(i64::from(per_second) * 2);
-            slot.credited = now;
-        }
-        slot.credit > 0
+    /// Whether a neighbour may ask for more work of this rate.
+    pub(super) fn has_credit(&self, now: Instant, slot: usize, rate: &Rate) -> bool {
+        self.get(slot).is_some_and(|slot| slot.credit.available(now, rate) > 0)
     }
 
-    /// It was given so much of what it may ask for.
-    pub(super) fn charge(&mut self, slot: usize, pieces: u64) {
+    /// A neighbour was given so much of what it may ask for.
+    pub(super) fn charge(&mut self, now: Instant, slot: usize, rate: &Rate, pieces: u64) {
         if let Some(slot) = self.get_mut(slot) {
-            slot.credit = slot.credit.saturating_sub_unsigned(pieces);
+            slot.credit.spend(now, rate, pieces);
         }
     }
 }

@@ -3,22 +3,20 @@
 use super::Replication;
 use super::compare::{Comparison, Select};
 use super::reconcile::{PART_KEYS_MIN, PARTS};
-use crate::time::Instant;
+use crate::peers::rate::Rate;
+use crate::peers::reply::ReplyBudget;
+use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
-use crate::wire::header::{Auth, HEADER_BYTES};
+use crate::wire::header::OVERHEAD_BYTES;
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, AnswerWriter, KEYS_MAX, KeyPrefix, Scope, WirePart, WireRange, prefix};
 
-/// An address that is not proven is sent at most this many times the bytes that came from there.
-const AMPLIFICATION_MAX: usize = 3;
-/// A datagram without its payload.
-pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
 /// A range with so few keys is listed instead of divided.
 const LISTED_MAX: u32 = 12;
-/// Pieces that one neighbour may have looked at in a second.
-const WORK_PER_SECOND: u32 = 131_072;
+/// Pieces that one neighbour may have looked at, twice as many at once as in a second.
+const WORK: Rate = Rate::flow(131_072, Duration::from_secs(2));
 /// What a range costs besides the pieces in it.
 const RANGE_COST: u64 = 16;
 
@@ -33,9 +31,8 @@ impl Replication {
         proven: bool,
         outbox: &mut Outbox,
     ) {
-        let budget = if proven { usize::MAX } else { AMPLIFICATION_MAX * datagram.datagram_bytes() };
         let mut out = [0; PAYLOAD_BYTES_MAX];
-        let room = PAYLOAD_BYTES_MAX.min(budget.saturating_sub(OVERHEAD_BYTES));
+        let room = ReplyBudget::new(datagram.datagram_bytes(), proven).room();
         let mut writer = AnswerWriter::new(&mut out[..room]);
         match self.neighbours.find(&sender.id) {
             None => {
@@ -44,12 +41,12 @@ impl Replication {
             }
             Some(slot) => {
                 for range in ranges {
-                    if !self.neighbours.has_credit(now, slot, WORK_PER_SECOND) {
+                    if !self.neighbours.has_credit(now, slot, &WORK) {
                         self.counters.answer_later += 1;
                         writer.put(&Answer::Later);
                         break;
                     }
-                    if !self.answer_range(slot, salt, range, &mut writer) {
+                    if !self.answer_range(now, slot, (salt, range), &mut writer) {
                         break;
                     }
                 }
@@ -70,9 +67,9 @@ impl Replication {
     /// Answers one range; `false` when there is no room for the answer.
     fn answer_range(
         &mut self,
+        now: Instant,
         slot: usize,
-        salt: u64,
-        range: &WireRange,
+        (salt, range): (u64, &WireRange),
         writer: &mut AnswerWriter<'_>,
     ) -> bool {
         let select = match range.scope() {
@@ -91,7 +88,7 @@ impl Replication {
         };
         let visits = comparison.visits;
         self.work += visits;
-        self.neighbours.charge(slot, visits + RANGE_COST);
+        self.neighbours.charge(now, slot, &WORK, visits + RANGE_COST);
         fits
     }
 }

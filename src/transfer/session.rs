@@ -8,6 +8,7 @@ use super::reports::RecentKeys;
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, Mode, Place};
 use crate::manifest::Content;
+use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
@@ -24,11 +25,9 @@ const OUTPACED: u64 = 8;
 const PACE_UNTRIED: u64 = 64 << 10;
 /// Files that a peer may follow over one stream.
 pub(super) const FOLLOWS_MAX: usize = 16;
-/// What each change of the followed files costs. A change makes this node divide the file among co-downloaders anew and tell
-/// them, so a peer that changes all the time exceeds its budget and is ignored.
-const FOLLOW_COST: Duration = Duration::from_millis(250);
-/// Changes that may come in one burst.
-const FOLLOW_CHANGES_MAX: u32 = 2 * FOLLOWS_MAX as u32;
+/// Changes of the followed files. A change makes this node divide the file among co-downloaders anew and tell them, so a peer
+/// that changes all the time exceeds its budget and is ignored.
+const FOLLOW_CHANGES: Rate = Rate::every(Duration::from_millis(250), 2 * FOLLOWS_MAX as u32);
 /// Blocks that may be queued in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
 /// Bytes of frames that a peer may leave unread: several times the answers to everything that it may ask at once.
@@ -97,8 +96,8 @@ pub(super) struct Session {
     pub(super) asked: BTreeSet<u32>,
     /// The files that the other end follows.
     pub(super) follows: BTreeMap<Key, Follow>,
-    /// Until when the budget for changes of `follows` is spent.
-    follows_paid: Instant,
+    /// The budget for changes of `follows`.
+    follow_changes: Bucket,
     /// The files that this end follows.
     pub(super) following: BTreeSet<Key>,
     /// The offers of the other end.
@@ -264,7 +263,7 @@ impl Session {
             accepted: BTreeSet::new(),
             asked: BTreeSet::new(),
             follows: BTreeMap::new(),
-            follows_paid: now,
+            follow_changes: Bucket::FULL,
             following: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             ending: false,
@@ -283,12 +282,7 @@ impl Session {
 
     /// Whether the other end may follow one more file, or unfollow one. If so, the change is charged to its budget.
     pub(super) fn may_change_follows(&mut self, now: Instant) -> bool {
-        let paid = self.follows_paid.max(now) + FOLLOW_COST;
-        let may = paid <= now + FOLLOW_COST * FOLLOW_CHANGES_MAX;
-        if may {
-            self.follows_paid = paid;
-        }
-        may
+        self.follow_changes.take(now, &FOLLOW_CHANGES)
     }
 
     /// A new number for a request, a question or an offer of this end.

@@ -9,11 +9,12 @@ use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
+use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
 use core::cmp::Reverse;
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 /// Streams to one peer. Two nodes that dial each other at the same time have two.
 const STREAMS_PER_PEER_MAX: usize = 2;
@@ -206,9 +207,9 @@ impl Transfer {
     fn share_places(&mut self, now: Instant, remote: SocketAddr) {
         let accepted = |session: &Session| session.dialled.is_none().then_some(session.last_active);
         let crowd = self.most_crowded(accepted);
-        let party = party(remote);
+        let party = Party::host(remote.ip());
         let theirs =
-            self.streams.values().filter(|s| accepted(s).is_some() && self::party(s.remote) == party);
+            self.streams.values().filter(|s| accepted(s).is_some() && Party::host(s.remote.ip()) == party);
         if let Some((stream, _)) = crowd.filter(|(_, count)| *count > theirs.count() + 1) {
             self.drop_stream(now, stream, CloseReason::Crowded);
         }
@@ -217,8 +218,9 @@ impl Transfer {
     /// Considers the streams for which `age` returns an instant. Returns the oldest stream of the party that has most of them, and
     /// how many it has.
     fn most_crowded(&self, age: impl Fn(&Session) -> Option<Instant>) -> Option<(StreamId, usize)> {
-        let some = || self.streams.iter().filter_map(|(&id, s)| Some((id, party(s.remote), age(s)?)));
-        let count = |party: IpAddr| some().filter(|(_, other, _)| *other == party).count();
+        let some =
+            || self.streams.iter().filter_map(|(&id, s)| Some((id, Party::host(s.remote.ip()), age(s)?)));
+        let count = |party: Party| some().filter(|(_, other, _)| *other == party).count();
         let crowds = some().map(|(id, party, age)| (count(party), Reverse(age), id));
         crowds.max().map(|(count, _, id)| (id, count))
     }
@@ -442,13 +444,5 @@ impl Transfer {
             }
         }
         self.everything_changed();
-    }
-}
-
-/// The party of an address: one IPv4 address, or one IPv6 /64, which usually belongs to one owner.
-fn party(remote: SocketAddr) -> IpAddr {
-    match remote.ip() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        ip => ip,
     }
 }

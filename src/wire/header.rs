@@ -46,8 +46,11 @@ pub const HEADER_BYTES: usize = 48;
 /// The most bytes of UDP payload: what fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5) with its headers.
 pub const DATAGRAM_BYTES_MAX: usize = 1232;
 
+/// A signed datagram without its payload; also the size of a ping.
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
+
 /// Room for the payload of a signed datagram.
-pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES - Auth::Signed.tail_bytes();
+pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - OVERHEAD_BYTES;
 
 /// Bits of [`Header::flags`].
 pub mod flags {

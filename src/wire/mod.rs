@@ -8,14 +8,13 @@
 //! - [`message`]: the bodies of datagrams.
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
 //! - [`contact`], [`state`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
-//! - [`gossip`]: the body in which states travel; [`address`]: what an address tells by itself.
+//! - [`gossip`]: the body in which states travel.
 //! - [`reconcile`]: what nodes tell each other about what they hold.
 //! - [`frame`]: what goes over TCP streams; [`inspect`]: what a node says there of its copies.
 //! - `layout`: what every parser checks first.
 //! - [`network`]: the domains that signatures are made under.
 //! - [`outbox`]: where machines put datagrams.
 
-pub mod address;
 pub mod contact;
 pub mod datagram;
 pub mod frame;

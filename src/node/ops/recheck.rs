@@ -11,6 +11,7 @@ use crate::counters::counters;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, DiskOp, DiskReply, PieceAt, Place, Soundness};
 use crate::manifest::Content;
+use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,17 +22,20 @@ const LOOKED_AT_MAX: usize = 256;
 /// Pieces that wait to be looked at.
 const QUEUE_MAX: usize = 32;
 /// One more piece may be looked at each time this has passed, for all peers together. A piece has at most 16 MiB.
-const COST: Duration = Duration::from_secs(5);
-/// How many at once, when none was for long.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Pieces that may be looked at in a row, when none was for long.
 const BURST: u32 = 32;
-/// The same for one peer.
-const PEER_COST: Duration = Duration::from_secs(60);
+/// Pieces that are looked at for all peers together.
+const ALL: Rate = Rate::every(PERIOD, BURST);
+/// Pieces that may be looked at in a row for one peer.
 const PEER_BURST: u32 = 8;
+/// Pieces that are looked at for one peer.
+const ONE_PEER: Rate = Rate::every(Duration::from_secs(60), PEER_BURST);
 /// Peers whose complaints are counted.
 const PEERS_MAX: usize = 256;
 
 const _: () = assert!(
-    LOOKED_AT_MAX as u64 > AGAIN_AFTER.as_secs() / COST.as_secs() + BURST as u64,
+    LOOKED_AT_MAX as u64 > AGAIN_AFTER.as_secs() / PERIOD.as_secs() + BURST as u64,
     "what was looked at is remembered until it may be looked at again"
 );
 
@@ -59,32 +63,14 @@ pub(in crate::node) enum Verdict {
     Unknown(DiskError),
 }
 
-/// An allowance that fills up with time.
-#[derive(Clone, Copy, Default)]
-struct Allowance {
-    /// Up to when what was taken is paid for.
-    paid: Instant,
-}
-
-impl Allowance {
-    fn take(&mut self, now: Instant, cost: Duration, burst: u32) -> bool {
-        let paid = self.paid.max(now) + cost;
-        let may = paid <= now + cost * burst;
-        if may {
-            self.paid = paid;
-        }
-        may
-    }
-}
-
 /// The pieces that are being looked at, and what that has cost.
 #[derive(Default)]
 pub(in crate::node) struct Rechecks {
     running: Option<(Key, NodeId, Place)>,
     queue: VecDeque<(Key, NodeId)>,
     looked_at: BTreeMap<Key, Instant>,
-    all: Allowance,
-    peers: BTreeMap<NodeId, Allowance>,
+    all: Bucket,
+    peers: BTreeMap<NodeId, Bucket>,
     pub(in crate::node) counters: RecheckCounters,
 }
 
@@ -126,13 +112,13 @@ impl Rechecks {
 
     fn may_look(&mut self, now: Instant, key: &Key, reporter: NodeId) -> bool {
         self.looked_at.retain(|_, at| now < *at + AGAIN_AFTER);
-        self.peers.retain(|_, allowance| now < allowance.paid);
+        self.peers.retain(|_, bucket| !bucket.is_full(now));
         let room = self.queue.len() < QUEUE_MAX
             && self.looked_at.len() < LOOKED_AT_MAX
             && (self.peers.len() < PEERS_MAX || self.peers.contains_key(&reporter));
         room && !self.looked_at.contains_key(key)
-            && self.peers.entry(reporter).or_default().take(now, PEER_COST, PEER_BURST)
-            && self.all.take(now, COST, BURST)
+            && self.peers.entry(reporter).or_default().take(now, &ONE_PEER)
+            && self.all.take(now, &ALL)
     }
 
     fn advance(&mut self, machines: &mut Machines) {

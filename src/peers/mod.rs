@@ -1,0 +1,9 @@
+//! What every machine needs when it deals with peers, each rule in one place.
+//!
+//! - [`rate`]: how often something may happen (the token bucket).
+//! - [`reply`]: how much an address may be sent that is not validated (the rule against amplification).
+//! - [`party`]: who owns an address.
+
+pub mod party;
+pub mod rate;
+pub mod reply;
