@@ -16,7 +16,8 @@ pub const fn quorum(replicas: u8) -> u8 {
     }
 }
 
-/// The bounds of one node. The default fits a router with 64 MiB of memory.
+/// The bounds of one node. With the default, an empty node takes 6 MiB of memory, and [`Limits::memory_bytes`] more when all
+/// that it keeps is full: each of that has a bound of its own for hosts with less.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Datagrams that wait to be sent, each 1,232 bytes of memory.
@@ -58,10 +59,10 @@ pub struct Limits {
     pub blamed_peers_max: usize,
     /// Concurrent copies to other nodes.
     pub pushes_max: usize,
-    /// Pieces stored for the network, about 300 bytes of memory each: see [`Limits::pieces_for`].
+    /// Pieces stored for the network, [`Limits::PIECE_BYTES`] of memory each: see [`Limits::pieces_for`].
     pub pieces_max: usize,
-    /// Paths that files are served from where they lie: 300 bytes of memory each and 16 a chunk to serve them, and some
-    /// kilobytes to announce them.
+    /// Paths that files are served from where they lie: [`Limits::SHARE_BYTES`] of memory each, and [`Limits::CARE_BYTES`] for
+    /// each piece of a file whose copies are looked after.
     pub shares_max: usize,
     /// Values that this node publishes, up to 2 KB of memory each.
     pub values_max: usize,
@@ -167,8 +168,30 @@ const PIECES_MIN: usize = 131_072;
 const BYTES_A_PIECE: u64 = 26_000;
 
 impl Limits {
+    /// Bytes of memory that a shared file of one chunk takes, to serve and to announce it, when its path has 24 bytes; a file
+    /// of several chunks takes 16 more for each.
+    pub const SHARE_BYTES: u64 = 420;
+    /// Bytes of memory for each piece whose copies the node looks after.
+    pub const CARE_BYTES: u64 = 180;
+    /// Bytes of memory that a piece takes which is kept for others.
+    pub const PIECE_BYTES: u64 = 380;
+    /// Bytes of memory that an announcement takes which is kept for others.
+    pub const PROVIDER_BYTES: u64 = 250;
+    /// Bytes of memory that a value takes, the own ones and those kept for others.
+    pub const VALUE_BYTES: u64 = 2048;
+
+    /// Bytes of memory that everything takes which the node keeps, when there is as much of it as the bounds allow.
+    pub fn memory_bytes(&self) -> u64 {
+        let values = self.values_max as u64 + self.records_max as u64;
+        self.shares_max as u64 * (Self::SHARE_BYTES + Self::CARE_BYTES)
+            + self.pieces_max as u64 * Self::PIECE_BYTES
+            + self.providers_max as u64 * Self::PROVIDER_BYTES
+            + values * Self::VALUE_BYTES
+            + self.blamed_peers_max as u64 * 1024
+    }
+
     /// The default of [`Limits::pieces_max`] for a quota: the number of pieces of 26,000 bytes that fill it, and at least 131,072,
-    /// which take about 40 MB of memory.
+    /// which take about 50 MB of memory.
     pub fn pieces_for(quota_bytes: u64) -> usize {
         usize::try_from(quota_bytes / BYTES_A_PIECE).unwrap_or(usize::MAX).max(PIECES_MIN)
     }
@@ -246,6 +269,12 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everything_that_the_default_allows_fits_a_host_with_256_mib() {
+        let mib = Limits::default().memory_bytes() >> 20;
+        assert!(mib <= 160, "{mib} MiB");
+    }
 
     #[test]
     fn the_default_is_valid_and_a_contradiction_is_named() {

@@ -1,4 +1,4 @@
-//! What is handled for every packet takes no memory from the allocator.
+//! What is handled for every packet takes no memory from the allocator, and what is kept of a share and of a piece takes little.
 
 mod common;
 
@@ -8,9 +8,9 @@ use elver::disk::{Disk, Intake, Way};
 use elver::gossip::GossipConfig;
 use elver::id::Key;
 use elver::identity::Identity;
-use elver::io::{Place, Recovered, Sink};
+use elver::io::{FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState, Sink};
 use elver::limits::Limits;
-use elver::manifest::HashAs;
+use elver::manifest::{Content, HashAs};
 use elver::node::{Node, NodeConfig};
 use elver::replication::ReplicationConfig;
 use elver::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use elver::wire::outbox::Outbox;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use tempfile::TempDir;
 
 #[test]
@@ -94,24 +95,94 @@ struct Pair {
 
 const ADDRESSES: [([u8; 4], u16); 2] = [([192, 0, 2, 1], 3583), ([192, 0, 2, 2], 3583)];
 
+fn config(index: usize) -> NodeConfig {
+    NodeConfig {
+        limits: Limits::default(),
+        leaf: false,
+        network: "vectors".to_owned(),
+        listen: ADDRESSES[index].into(),
+        bootstrap: vec![ADDRESSES[1 - index].into()],
+        replicas: NodeConfig::REPLICAS,
+        lifetime: NodeConfig::LIFETIME,
+        cache_dir: "/cache".into(),
+        gossip: GossipConfig::default(),
+        replication: ReplicationConfig::default(),
+    }
+}
+
+/// Shares and pieces that a node is started with.
+const MANY: u64 = 100_000;
+
+fn key(number: u64) -> Key {
+    Key(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+/// Bytes that a node keeps for each of [`MANY`] things that it finds when it starts.
+fn bytes_each(recovered: impl FnOnce() -> Recovered) -> u64 {
+    let mut node = None;
+    let used = measure(|| {
+        let recovered = recovered();
+        let identity = Identity::from_secret(&[1; 32]);
+        let mut started =
+            Node::new(config(0), identity, &recovered, [1; 32], Instant::from_secs(1)).expect("valid");
+        while started.poll_output().is_some() {}
+        node = Some(started);
+    });
+    drop(node);
+    used.bytes_current as u64 / MANY
+}
+
+fn shares(replicas: u8) -> Recovered {
+    let share = |number: u64| Share {
+        hash: key(number),
+        length: 4096,
+        place: Place::File(Path::new(&format!("/srv/files/{:04}/{number:07}", number / 1000)).into()),
+        stamp: FileStamp { length: 4096, modified: 1, changed: 1, ..FileStamp::default() },
+        state: ShareState::Present,
+        replicas,
+        lifetime: NodeConfig::LIFETIME,
+        replicated: true,
+        synced: true,
+    };
+    Recovered { shares: (0..MANY).map(share).collect(), ..Recovered::default() }
+}
+
+#[test]
+fn a_share_takes_as_many_bytes_as_the_limits_say() {
+    let only_shared = bytes_each(|| shares(0));
+    assert!(only_shared <= Limits::SHARE_BYTES, "{only_shared} bytes a share without copies");
+    println!("{only_shared} bytes a share without copies");
+    let copied = bytes_each(|| shares(3));
+    assert!(
+        copied <= Limits::SHARE_BYTES + Limits::CARE_BYTES,
+        "{copied} bytes a share whose copies are looked after"
+    );
+}
+
+#[test]
+fn a_piece_takes_as_many_bytes_as_the_limits_say() {
+    let piece = |number: u64| PieceMeta {
+        key: key(number),
+        content: Content::File,
+        length: 4096,
+        input_offset: 0,
+        replicas: 3,
+        mode: Mode::UNKNOWN,
+        expires: 365 * 86_400,
+    };
+    let pieces = || Recovered { pieces: (0..MANY).map(piece).collect(), ..Recovered::default() };
+    let bytes = bytes_each(pieces);
+    println!("{bytes} bytes a piece");
+    assert!(bytes <= Limits::PIECE_BYTES, "{bytes} bytes a piece");
+}
+
 impl Pair {
     fn acquainted() -> Pair {
         let now = Instant::from_secs(1);
         let node = |index: usize| {
-            let config = NodeConfig {
-                limits: Limits::default(),
-                leaf: false,
-                network: "vectors".to_owned(),
-                listen: ADDRESSES[index].into(),
-                bootstrap: vec![ADDRESSES[1 - index].into()],
-                replicas: NodeConfig::REPLICAS,
-                lifetime: NodeConfig::LIFETIME,
-                cache_dir: "/cache".into(),
-                gossip: GossipConfig::default(),
-                replication: ReplicationConfig::default(),
-            };
             let identity = Identity::from_secret(&[1 + index as u8; 32]);
-            Node::new(config, identity, &Recovered::default(), [index as u8; 32], now).expect("valid limits")
+            let recovered = Recovered::default();
+            Node::new(config(index), identity, &recovered, [index as u8; 32], now).expect("valid limits")
         };
         let mut pair = Pair { nodes: [node(0), node(1)], now };
         for _ in 0..20 {

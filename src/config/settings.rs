@@ -111,13 +111,13 @@ pub struct Settings {
     /// Clients of the control socket at a time; more wait [env: ELVER_CLIENTS] [default: 256]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub clients: Option<usize>,
-    /// Paths that are shared at a time; each takes some kilobytes of memory, most of it for announcing it [env: ELVER_SHARES] [default: 100000]
+    /// Paths that are shared at a time, 420 bytes of memory each and 180 for each piece whose copies are looked after [env: ELVER_SHARES] [default: 100000]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub shares: Option<usize>,
     /// Values that are published at a time, up to 2 KB of memory each [env: ELVER_VALUES] [default: 4096]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub values: Option<usize>,
-    /// Pieces kept for others at a time, 300 bytes of memory each [env: ELVER_PIECES] [default: as many as fill the quota]
+    /// Pieces kept for others at a time, 380 bytes of memory each [env: ELVER_PIECES] [default: as many as fill the quota]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub pieces: Option<usize>,
     /// Commands of all clients under way at a time; more wait in their connections [env: ELVER_COMMANDS] [default: 1024]

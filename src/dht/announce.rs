@@ -17,7 +17,7 @@ use super::{Dht, DhtEvent, Want};
 use crate::id::{Key, NodeId};
 use crate::time::{Instant, earliest};
 use crate::wire::contact::Contact;
-use crate::wire::message::{ANNOUNCEMENTS_MAX, Announcement, NotStored};
+use crate::wire::message::{ANNOUNCEMENTS_MAX, Announcement};
 use crate::wire::outbox::Outbox;
 use crate::wire::provider::ProviderRecord;
 use core::ops::Bound;
@@ -65,8 +65,16 @@ pub(super) struct Announcements {
 
 struct Announced {
     placement: Placement,
+    /// The sequence number of the latest announcement, counted from the first of this run; 0 when there is none.
+    sequence: u32,
     partial: bool,
     withdrawn: bool,
+}
+
+impl Announced {
+    fn new(placement: Placement, partial: bool) -> Self {
+        Announced { placement, sequence: 0, partial, withdrawn: false }
+    }
 }
 
 const _: () = assert!(size_of::<Announced>() <= 64, "there is one for each shared file");
@@ -108,20 +116,21 @@ fn range(prefix: Prefix) -> core::ops::RangeInclusive<Key> {
     Key(filled(0))..=Key(filled(0xff))
 }
 
-/// Comparing all files with the nodes that came and went, a part of them in each turn.
+/// Telling all files what is new, a part of them in each turn.
 #[derive(Default)]
 struct Review {
-    /// The nodes of this pass, and the last file that was compared with them.
-    nodes: Vec<News>,
+    /// The news of this pass, and the last file that was told.
+    told: Vec<News>,
     after: Option<Key>,
     waiting: VecDeque<News>,
 }
 
-/// A node came or went, and from when on files may be announced again because of it.
+/// A node came or went, or this node has another address, and from when on files may be announced again because of it.
 #[derive(Clone, Copy)]
 enum News {
     Came(NodeId, Tick),
     Went(NodeId, Tick),
+    Moved(Tick),
 }
 
 impl Announcements {
@@ -208,10 +217,12 @@ impl Announcements {
 
     /// The own address is another now: every node that keeps an announcement must hear.
     pub(super) fn address_changed(&mut self, now: Instant) {
-        let next = Stage::Scheduled(Tick::passed(now));
-        let files: Vec<Key> = self.files.keys().copied().collect();
-        for file in files {
-            self.change(&file, |file| file.placement.changed(next));
+        let known = |news: &News| matches!(news, News::Moved(_));
+        if !self.review.waiting.iter().any(known) && !self.files.is_empty() {
+            self.review.waiting.push_back(News::Moved(Tick::passed(now)));
+        }
+        if self.review() {
+            self.more = Some(now);
         }
     }
 
@@ -239,21 +250,22 @@ impl Announcements {
         let mut left = REVIEWED_PER_TURN_MAX;
         let mut moved = Vec::new();
         while left > 0 {
-            if self.review.nodes.is_empty() {
+            if self.review.told.is_empty() {
                 let pass = self.review.waiting.len().min(NEWS_PER_PASS_MAX);
-                self.review.nodes.extend(self.review.waiting.drain(..pass));
+                self.review.told.extend(self.review.waiting.drain(..pass));
             }
-            if self.review.nodes.is_empty() {
+            if self.review.told.is_empty() {
                 break;
             }
             let from = self.review.after.map_or(Bound::Unbounded, Bound::Excluded);
             let mut seen = 0;
             for (key, file) in self.files.range_mut((from, Bound::Unbounded)).take(left) {
                 let before = file.list();
-                for news in &self.review.nodes {
+                for news in &self.review.told {
                     match news {
                         News::Came(node, soon) => file.placement.consider(key, node, *soon),
                         News::Went(node, soon) => file.placement.lost(node, *soon),
+                        News::Moved(now) => file.placement.changed(Stage::Scheduled(*now)),
                     }
                 }
                 if before != file.list() {
@@ -263,7 +275,7 @@ impl Announcements {
                 seen += 1;
             }
             if seen < left {
-                (self.review.nodes, self.review.after) = (Vec::new(), None);
+                (self.review.told, self.review.after) = (Vec::new(), None);
             }
             left -= seen;
             if seen == 0 && self.files.is_empty() {
@@ -274,7 +286,7 @@ impl Announcements {
             self.leave(key, before);
             self.enter(key, after);
         }
-        !self.review.nodes.is_empty() || !self.review.waiting.is_empty()
+        !self.review.told.is_empty() || !self.review.waiting.is_empty()
     }
 
     /// What a request carries.
@@ -335,7 +347,7 @@ impl Dht {
             });
         } else if self.has_room_to_provide() {
             let placement = Placement::due();
-            self.announcements.add(file, Announced { placement, partial, withdrawn: false });
+            self.announcements.add(file, Announced::new(placement, partial));
         }
         self.drive(now, outbox);
     }
@@ -345,7 +357,7 @@ impl Dht {
     pub fn provide_again(&mut self, now: Instant, file: Key) {
         if self.has_room_to_provide() && !self.announcements.files.contains_key(&file) {
             let placement = Placement::at(Stage::Scheduled(Tick::passed(now)));
-            self.announcements.add(file, Announced { placement, partial: false, withdrawn: false });
+            self.announcements.add(file, Announced::new(placement, false));
         }
     }
 
@@ -362,10 +374,24 @@ impl Dht {
         announced.is_some_and(|announced| announced.placement.has_ended_round())
     }
 
+    /// What this node says to those that ask it who serves a file, when it does and is one of the closest to it. It is signed
+    /// when it is asked for: kept beside what others announce, it would take more memory than everything else of a share.
+    pub(super) fn own_provider(&mut self, file: &Key, outbox: &Outbox) -> Option<ProviderRecord> {
+        let announced = self.announcements.files.get(file).filter(|announced| !announced.withdrawn)?;
+        let (partial, addr) = (announced.partial, self.observed.own().filter(|_| announced.placement.here)?);
+        let lifetime = self.config.provider_lifetime;
+        // It is the same record that the others keep, or those that ask hear of it as if it were news.
+        let sequence = match announced.sequence {
+            0 => self.publications.next_sequence(),
+            number => self.config.sequence + u64::from(number),
+        };
+        let (network, identity) = (outbox.network(), outbox.identity());
+        Some(ProviderRecord::new(network, identity, file, addr, partial, lifetime, sequence))
+    }
+
     /// Takes an announcement back: the nodes that are closest to the file now are told in its turn. What does not reach all
     /// that heard of it ends with the announcement's lifetime.
     pub fn unprovide(&mut self, now: Instant, file: &Key, outbox: &mut Outbox) {
-        self.providers.remove(file, &outbox.identity().public());
         let Some(announced) = self.announcements.files.get(file) else { return };
         if announced.withdrawn {
             return;
@@ -399,10 +425,10 @@ impl Dht {
             }
             self.announcements.last = Some(file);
             if self.observed.own().is_none() {
-                self.place_file(now, &file, &[], outbox);
+                self.place_file(&file, &[], outbox);
             } else if let Some(targets) = self.lookup_cache.closest(now, &file, COPIES) {
                 self.counters.region_used += 1;
-                self.place_file(now, &file, &targets, outbox);
+                self.place_file(&file, &targets, outbox);
                 budget -= 1;
             } else if self.own_lookups_room() > 0 {
                 self.start_lookup(now, file, Want::Nodes, Reason::Announce, outbox);
@@ -424,9 +450,9 @@ impl Dht {
         self.finish_announcements(now) || started
     }
 
-    /// The nodes closest to a file are known: announces it to them, and to itself when this node is one of them, or takes
-    /// that back.
-    pub(super) fn place_file(&mut self, now: Instant, file: &Key, closest: &[Contact], outbox: &Outbox) {
+    /// The nodes closest to a file are known: announces it to them, this node counted when it is one of them, or takes that
+    /// back.
+    pub(super) fn place_file(&mut self, file: &Key, closest: &[Contact], outbox: &Outbox) {
         let own = self.own.distance(file);
         let nearer = closest.iter().filter(|contact| contact.id.distance(file) < own).count();
         let here = !self.config.leaf && nearer < COPIES;
@@ -448,11 +474,14 @@ impl Dht {
         let sequence = self.publications.next_sequence();
         let (network, identity) = (outbox.network(), outbox.identity());
         let record = ProviderRecord::new(network, identity, file, addr, partial, lifetime, sequence);
-        let here = here && !withdrawn && self.providers.store(now, file, &record) == NotStored::Nothing;
         self.announcements.records.insert(*file, record);
+        let number = u32::try_from(sequence.saturating_sub(self.config.sequence)).unwrap_or(0);
         self.announcements.change(file, |announced| match withdrawn {
             true => announced.placement.begin_withdrawal(targets.len()),
-            false => announced.placement.begin(file, targets, here),
+            false => {
+                announced.sequence = number;
+                announced.placement.begin(file, targets, here);
+            }
         });
         self.announcements.enqueue(file, targets);
     }
@@ -497,7 +526,7 @@ mod tests {
         let mut announcements = Announcements::default();
         for file in files {
             let placement = Placement::new(at);
-            announcements.add(file, Announced { placement, partial: false, withdrawn: false });
+            announcements.add(file, Announced::new(placement, false));
         }
         announcements
     }
@@ -534,7 +563,7 @@ mod tests {
         let small = |number: u8| Key([number; 32]);
         for number in [1, 2, 3] {
             let placement = Placement::due();
-            announcements.add(small(number), Announced { placement, partial: false, withdrawn: false });
+            announcements.add(small(number), Announced::new(placement, false));
         }
         let mut order = Vec::new();
         for _ in 0..6 {
@@ -576,6 +605,6 @@ mod tests {
             announcements.review();
         }
         assert_eq!(hastened(&announcements), FILES as usize);
-        assert!(announcements.review.nodes.is_empty() && announcements.review.waiting.is_empty());
+        assert!(announcements.review.told.is_empty() && announcements.review.waiting.is_empty());
     }
 }

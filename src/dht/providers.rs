@@ -1,6 +1,6 @@
 //! Provider records that this node keeps for others because it is one of the closest to their files' hashes.
 
-use crate::id::{Distance, Key, NodeId, PublicKey};
+use crate::id::{Distance, Key, NodeId};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::message::NotStored;
@@ -120,18 +120,6 @@ impl Providers {
     pub(super) fn of(&self, now: Instant, file: &Key) -> impl Iterator<Item = &ProviderRecord> {
         let kept = self.files.get(&self.own.distance(file)).map_or(&[][..], |kept| &kept[..]);
         kept.iter().filter(move |kept| kept.serves(now)).map(|kept| &kept.record)
-    }
-
-    /// Drops what `provider` said about `file`.
-    pub(super) fn remove(&mut self, file: &Key, provider: &PublicKey) {
-        let place = self.own.distance(file);
-        let Some(kept) = self.files.get_mut(&place) else { return };
-        let before = kept.len();
-        kept.retain(|kept| kept.record.provider() != *provider);
-        self.length -= before - kept.len();
-        if kept.is_empty() {
-            self.files.remove(&place);
-        }
     }
 
     /// How many records are kept.

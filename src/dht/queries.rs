@@ -434,7 +434,7 @@ impl Dht {
             }
             Reason::Neighbourhood => self.found_neighbourhood(),
             Reason::Refresh => {}
-            Reason::Announce => self.place_file(now, &lookup.target, &closest, outbox),
+            Reason::Announce => self.place_file(&lookup.target, &closest, outbox),
             Reason::Publish => self.publish_found(now, lookup, &closest, outbox),
             Reason::Republish => self.place_record(now, &lookup.target, &closest),
         }

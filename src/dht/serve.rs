@@ -102,6 +102,14 @@ impl Dht {
         if want == Want::Providers {
             let most = PROVIDERS_ANSWERED_MAX.min(room / size_of::<ProviderRecord>());
             named = self.providers.sample(now, target, &mut self.rng, &mut providers[..most]);
+            if let Some(own) = self.own_provider(target, outbox) {
+                // One of several that are named has no better place than the others.
+                let place = if named < most { named } else { self.rng.below(most as u64 + 1) as usize };
+                if let Some(place) = providers[..most].get_mut(place) {
+                    *place = own;
+                }
+                named = most.min(named + 1);
+            }
         }
         let record = match want {
             Want::Value => self.best_record(now, target),

@@ -322,6 +322,7 @@ impl Disk {
         let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
         let rest = self.run_commits(left - kept, budget_bytes, more);
         self.shares.flush(more || !self.tasks.is_empty(), &mut self.reserve, &mut self.done);
+        self.shares.compact();
         self.run_tasks(rest + kept);
         self.settle();
     }
@@ -358,6 +359,7 @@ impl Disk {
             self.settling.clear();
             self.run_commits(u64::MAX, u64::MAX, more);
             self.shares.flush(more, &mut self.reserve, &mut self.done);
+            self.shares.give_up_compaction();
         }
         self.idle_tasks.clear();
         self.sync_downloads();

@@ -11,6 +11,8 @@
 //! The manifest of a file of several chunks lies in a file of its own, `shares/HASH`, so that it is sent as it lies. It can be
 //! made again from the file, so one that is missing or damaged costs a hashing.
 
+mod compaction;
+
 use super::damaged::Damaged;
 use super::durable::{Replace, replace};
 use super::error::{failed, kind_of, refused};
@@ -26,6 +28,7 @@ use crate::io::{
     DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, FileStamp, Mode, Place, Share, ShareState,
 };
 use crate::manifest::Manifest;
+use compaction::Compaction;
 use rustix::fs::OFlags;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
@@ -86,7 +89,8 @@ const TURNS_MAX: u32 = 4;
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// A start leaves the log as it is while no more records than this are out of date.
 const STALE_MIN: usize = 1000;
-/// While the node runs, the log is written anew when it has grown by so much, and to more than twice its length.
+/// While the node runs, the log is written anew, a part in each turn, when it has grown by so much, and to more than twice its
+/// length.
 const GROWTH_MIN: u64 = 4 << 20;
 
 /// What a claim is known by: the path, or the address of a file in the cache.
@@ -112,8 +116,10 @@ pub(super) struct ShareLog {
     file: Option<File>,
     /// Where the next record goes.
     end: u64,
-    /// Its length when it was last written anew.
+    /// Its length when it was last written anew, or when that was last tried.
     base: u64,
+    /// The log is being written anew.
+    compaction: Option<Compaction>,
     /// Bytes were written, or cut off, and not synced since.
     unsynced: bool,
     /// A sync failed: the records that were acknowledged are written anew before another one is.
@@ -152,6 +158,7 @@ impl ShareLog {
             file: None,
             end: 0,
             base: 0,
+            compaction: None,
             unsynced: false,
             distrusted: false,
             unwritten: None,
@@ -164,7 +171,45 @@ impl ShareLog {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.compaction.is_some()
+    }
+
+    /// Goes on writing the log anew, when that is under way.
+    pub(super) fn compact(&mut self) {
+        let Some(compaction) = &mut self.compaction else { return };
+        let done = match compaction.step(self.end) {
+            Ok(false) => return,
+            Ok(true) => self.compaction.take().map_or(Ok(()), |compaction| {
+                let (file, end) = compaction.replace(&self.path)?;
+                (self.file, self.end, self.base, self.unsynced) = (Some(file), end, end, false);
+                let named = self.path.parent().map_or(Ok(()), sync_directory);
+                self.distrusted |= named.is_err();
+                named
+            }),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            log::warn!("{} could not be written anew, and grows on: {error}", self.path.display());
+            self.give_up_compaction();
+            self.base = self.end;
+        }
+    }
+
+    /// Leaves the log as it is.
+    pub(super) fn give_up_compaction(&mut self) {
+        if let Some(compaction) = self.compaction.take() {
+            compaction.abandon();
+        }
+    }
+
+    fn begin_compaction(&mut self) {
+        match Compaction::begin(&self.path, self.end) {
+            Ok(compaction) => self.compaction = Some(compaction),
+            Err(error) => {
+                log::debug!("{} cannot be written anew: {error}", self.path.display());
+                self.base = self.end;
+            }
+        }
     }
 
     /// Reads the log. A copy is kept of one that is damaged or not of this version: the log itself stays until another
@@ -287,13 +332,16 @@ impl ShareLog {
         let before = self.end;
         match self.write_pending()? {
             Written::Anew => Ok(()),
-            Written::Appended => self.sync().inspect_err(|_| self.end = before),
+            Written::Appended => self.sync().inspect_err(|_| {
+                self.end = before;
+                self.give_up_compaction();
+            }),
         }
     }
 
     fn write_pending(&mut self) -> io::Result<Written> {
         let pending = core::mem::take(&mut self.pending);
-        if self.is_doubtful() || self.end == 0 || self.has_outgrown(pending.len()) {
+        if self.is_doubtful() || self.end == 0 {
             return self.write_anew(&pending).map(|()| Written::Anew);
         }
         let file = match self.file.take() {
@@ -308,6 +356,9 @@ impl ShareLog {
             Err(_) => self.distrusted |= set_length(&file, &self.path, self.end).is_err(),
         }
         self.file = Some(file);
+        if written.is_ok() && self.compaction.is_none() && self.has_outgrown() {
+            self.begin_compaction();
+        }
         written.map(|()| Written::Appended)
     }
 
@@ -319,8 +370,8 @@ impl ShareLog {
         synced
     }
 
-    fn has_outgrown(&self, more: usize) -> bool {
-        self.end + more as u64 > 2 * self.base + GROWTH_MIN
+    fn has_outgrown(&self) -> bool {
+        self.end > 2 * self.base + GROWTH_MIN
     }
 
     /// Writes what counts of the log to another file, with `pending` at its end, and puts that in its place, durably.
@@ -342,6 +393,7 @@ impl ShareLog {
     }
 
     fn rewrite<'a>(&mut self, claims: impl Iterator<Item = &'a Share>) -> io::Result<()> {
+        self.give_up_compaction();
         let fresh = temporary(&self.path);
         let rewritten = self.write_and_rename(&fresh, claims);
         if rewritten.is_err() {

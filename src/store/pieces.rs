@@ -26,13 +26,26 @@ struct Piece {
     mode: Mode,
 }
 
+type Short = [u8; 8];
+
+fn short(key: &Key) -> Short {
+    core::array::from_fn(|index| key.0[index])
+}
+
+/// The first and the last key that begin so.
+fn range(short: Short) -> core::ops::RangeInclusive<Key> {
+    let filled = |rest| core::array::from_fn(|index| short.get(index).copied().unwrap_or(rest));
+    Key(filled(0))..=Key(filled(0xff))
+}
+
 /// The stored pieces.
 pub(super) struct Pieces {
     costs: Costs,
     /// How many there are in each directory: one for each first byte of a key.
     directories: Box<[u32; 256]>,
     table: BTreeMap<Key, Piece>,
-    expiries: BTreeSet<(u64, Key)>,
+    /// When pieces expire, by the first bytes of their keys: pieces that share those and the time share an entry.
+    expiries: BTreeSet<(u64, Short)>,
     bytes: u64,
     content_bytes: u64,
 }
@@ -90,7 +103,7 @@ impl Pieces {
         let PieceMeta { key, content, length, input_offset, replicas, mode, expires } = *meta;
         self.table
             .insert(key, Piece { written: expires, input_offset, expires, length, content, replicas, mode });
-        self.expiries.insert((expires, key));
+        self.expiries.insert((expires, short(&key)));
         self.bytes += self.cost(&key, length);
         self.directories[usize::from(key.0[0])] += 1;
         self.content_bytes += u64::from(length);
@@ -98,7 +111,7 @@ impl Pieces {
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<PieceMeta> {
         let piece = self.table.remove(key)?;
-        self.expiries.remove(&(piece.expires, *key));
+        self.expires_no_more(key, piece.expires);
         self.directories[usize::from(key.0[0])] -= 1;
         self.bytes -= self.cost(key, piece.length);
         self.content_bytes -= u64::from(piece.length);
@@ -108,14 +121,17 @@ impl Pieces {
     /// Keeps a piece longer or on more nodes, never shorter or on fewer, at the age `age`. `None` when it is not here; else
     /// whether that is so much more than the disk knows that it has to be written down.
     pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64, age: u64) -> Option<bool> {
+        let before = self.table.get(key)?.expires;
+        if expires > before {
+            self.expiries.insert((expires, short(key)));
+            if let Some(piece) = self.table.get_mut(key) {
+                piece.expires = expires;
+            }
+            self.expires_no_more(key, before);
+        }
         let piece = self.table.get_mut(key)?;
         let more = replicas > piece.replicas;
         piece.replicas = piece.replicas.max(replicas);
-        if expires > piece.expires {
-            self.expiries.remove(&(piece.expires, *key));
-            self.expiries.insert((expires, *key));
-            piece.expires = expires;
-        }
         // Offers of the same piece ask for about the same time. Flash is not worn out for a few seconds.
         let slack = (piece.written.saturating_sub(age) / 16).min(RAISE_SECONDS_MIN);
         let longer = piece.expires > piece.written.saturating_add(slack);
@@ -135,7 +151,17 @@ impl Pieces {
 
     /// The age at which the next piece expires, and which.
     pub(super) fn next_expiry(&self) -> Option<(u64, Key)> {
-        self.expiries.first().copied()
+        let (expires, short) = *self.expiries.first()?;
+        let mut same = self.table.range(range(short));
+        same.find(|(_, piece)| piece.expires == expires).map(|(key, _)| (expires, *key))
+    }
+
+    /// A piece does not expire then any more.
+    fn expires_no_more(&mut self, key: &Key, expires: u64) {
+        let mut same = self.table.range(range(short(key)));
+        if !same.any(|(_, piece)| piece.expires == expires) {
+            self.expiries.remove(&(expires, short(key)));
+        }
     }
 }
 
@@ -175,6 +201,35 @@ mod tests {
         assert_eq!(pieces.remove(&Key([2; 32])), None);
         pieces.remove(&Key([1; 32]));
         assert_eq!((pieces.len(), pieces.bytes(), pieces.next_expiry()), (0, 0, None));
+    }
+
+    #[test]
+    fn pieces_whose_keys_begin_alike_expire_each_at_its_time() {
+        let mut pieces = Pieces::new(Costs::new(0));
+        let piece = |last: u8, expires| {
+            let mut key = Key([7; 32]);
+            key.0[31] = last;
+            PieceMeta {
+                key,
+                content: Content::File,
+                length: 1,
+                input_offset: 0,
+                replicas: 2,
+                mode: Mode::UNKNOWN,
+                expires,
+            }
+        };
+        for (last, expires) in [(1, 10), (2, 10), (3, 20)] {
+            pieces.insert(&piece(last, expires));
+        }
+        pieces.raise(&piece(1, 0).key, 2, 30, 0);
+        let mut order = Vec::new();
+        while let Some((expires, key)) = pieces.next_expiry() {
+            order.push((expires, key.0[31]));
+            pieces.remove(&key);
+        }
+        assert_eq!(order, [(10, 2), (20, 3), (30, 1)]);
+        assert!(pieces.expiries.is_empty());
     }
 
     #[test]

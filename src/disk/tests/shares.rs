@@ -165,3 +165,40 @@ fn a_claim_whose_files_cannot_be_deleted_ends_and_is_answered_once() {
     assert!(start(&dir).0.is_empty());
     assert!(!manifest.exists(), "the start deletes what belongs to no claim");
 }
+
+#[test]
+fn a_log_that_has_grown_is_written_anew_while_the_node_runs() {
+    let dir = TestDir::new();
+    let (mut disk, recovered) = dir.open();
+    let (share, _) = a_share(&dir, &disk, "file");
+    let long = Place::File(Path::new(&format!("/{}", "x/".repeat(1500))).into());
+    let log = dir.path("node/shares.log");
+    let (mut longest, mut turns) = (0, 0);
+    for round in 0..4 {
+        for number in 0..500 {
+            let stamp = FileStamp { modified: round * 1000 + number, ..share.stamp };
+            let share = Share { place: long.clone(), stamp, ..share.clone() };
+            disk.submit(DiskId(number as u64), DiskOp::SaveShare { share, manifest: None });
+        }
+        let mut answered = 0;
+        while disk.has_work() {
+            disk.run(1 << 20);
+            while let Some(done) = disk.poll_done() {
+                assert_eq!(done.result, Ok(DiskReply::Done));
+                answered += 1;
+            }
+            longest = longest.max(log.metadata().map_or(0, |metadata| metadata.len()));
+            turns += 1;
+            assert!(turns < 100_000, "it works without end");
+        }
+        assert_eq!(answered, 500);
+    }
+    assert!(longest > 4 << 20, "{longest} bytes were no reason to write it anew");
+    let length = log.metadata().unwrap().len();
+    assert!(length < longest / 2, "{length} bytes of {longest} are left");
+    disk.clean_shutdown(recovered.ages).unwrap();
+    drop(disk);
+    let (_, recovered) = dir.open();
+    let stamps: Vec<i64> = recovered.shares.iter().map(|share| share.stamp.modified).collect();
+    assert_eq!(stamps, [3499], "the last record counts");
+}
