@@ -1,4 +1,4 @@
-//! Datagrams: bytes become [`Unverified`], those become [`Verified`], and only the latter can be read.
+//! Datagrams: bytes parse into [`Unverified`], which verifies into [`Verified`]. Only the latter gives its message out.
 
 pub use super::header::{DATAGRAM_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
@@ -20,8 +20,8 @@ struct SignedTail {
 
 const _: () = assert!(size_of::<SignedTail>() == Auth::Signed.tail_bytes());
 
-/// A datagram whose form is right and whose sender is not proven. It can say what is needed to decide whether the
-/// proof is worth its price, and nothing else.
+/// A well-formed datagram from a sender that is not authenticated. It gives out only the fields that decide whether it is worth a
+/// signature check.
 #[derive(Clone, Copy, Debug)]
 pub struct Unverified<'a> {
     bytes: &'a [u8],
@@ -31,7 +31,7 @@ pub struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Checks form: length, version, network, kind, reserved bits, and the layout of the body.
+    /// Checks the form: length, version, network, kind, reserved bits, and the layout of the body.
     #[inline]
     pub fn parse(bytes: &'a [u8], network: &Network) -> Result<Self, Refused> {
         if bytes.len() > DATAGRAM_BYTES_MAX {
@@ -45,27 +45,27 @@ impl<'a> Unverified<'a> {
         Ok(Unverified { bytes, header, kind, message: Message::parse(kind, payload)? })
     }
 
-    /// What it claims to be.
+    /// The kind in its header.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The transaction that it claims to belong to.
+    /// The transaction in its header.
     pub fn transaction(&self) -> u64 {
         self.header.transaction.get()
     }
 
-    /// The token that it carries.
+    /// The token in its header.
     pub fn token(&self) -> u64 {
         self.header.token.get()
     }
 
-    /// Proves the sender (about 50 µs). `recipient` is this node.
+    /// Authenticates the sender by its signature (about 50 µs). `recipient` is this node.
     pub fn verify(self, network: &Network, recipient: &NodeId) -> Result<Verified<'a>, Refused> {
         let covered = &self.bytes[..self.bytes.len() - Auth::Signed.tail_bytes()];
         let tail = SignedTail::ref_from_bytes(&self.bytes[covered.len()..]).map_err(|_| Refused::Length)?;
         let id = tail.public.node_id();
-        // What names no recipient can be sent back to who made it: nobody is its own neighbour.
+        // A datagram that names no recipient can be reflected to its sender, which must not take itself for a peer.
         if id.short() != self.header.sender || id == *recipient {
             return Err(Refused::Sender);
         }
@@ -87,7 +87,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// A datagram whose sender is proven: the only form in which a message reaches a protocol machine.
+/// A datagram from an authenticated sender: the only form in which a message reaches a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a> {
     header: &'a Header,
@@ -98,65 +98,64 @@ pub struct Verified<'a> {
 }
 
 impl<'a> Verified<'a> {
-    /// What it says.
+    /// The message.
     pub fn message(&self) -> Message<'a> {
         self.message
     }
 
-    /// Who says it.
+    /// The sender's public key.
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// Who says it, in the key space.
+    /// The sender's id.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// Whether the sender must stay out of routing tables.
+    /// Whether the sender is a leaf and must stay out of routing tables.
     pub fn is_leaf(&self) -> bool {
         self.header.flags & flags::LEAF != 0
     }
 
-    /// The transaction that it belongs to.
+    /// The transaction.
     pub fn transaction(&self) -> u64 {
         self.header.transaction.get()
     }
 
-    /// The token that it carries.
+    /// The token.
     pub fn token(&self) -> u64 {
         self.header.token.get()
     }
 
-    /// The sender's count of datagrams.
+    /// The sender's sequence number.
     pub fn sequence(&self) -> u64 {
         self.header.sequence.get()
     }
 
-    /// Bytes of the whole datagram: what an answer to an unproven address may be three times of.
+    /// The length of the whole datagram in bytes. An answer to an unvalidated address has at most three times as many.
     pub fn datagram_bytes(&self) -> usize {
         self.length
     }
 }
 
-/// What a datagram says besides its message.
+/// The fields of an outgoing datagram besides its message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Envelope {
-    /// Whom it is for; `None` when it is not known who is at the address.
+    /// The recipient; `None` when the node at the address is unknown.
     pub recipient: Option<NodeId>,
     /// Whether this node is a leaf.
     pub leaf: bool,
-    /// This node's count of datagrams.
+    /// This node's sequence number.
     pub sequence: u64,
-    /// The exchange that it belongs to.
+    /// The transaction.
     pub transaction: u64,
     /// See [`Header::token`].
     pub token: u64,
 }
 
-/// Writes and signs a datagram; says how many bytes of `out` it takes. `None` when the message does not fit, when it is one
-/// that every recipient would refuse (see [`Message::write`]), or when it may not go to somebody unknown and
-/// `envelope` names no recipient.
+/// Writes and signs a datagram into `out`, and returns its length in bytes. `None` when the message does not fit, when every
+/// recipient would refuse it (see [`Message::write`]), or when `envelope` names no recipient and the kind requires one.
 pub fn write(
     out: &mut [u8; DATAGRAM_BYTES_MAX],
     network: &Network,
@@ -208,17 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn only_first_messages_go_to_somebody_unknown() {
-        let somebody = Some(NodeId([7; 32]));
+    fn only_a_ping_or_a_find_goes_to_an_unknown_node() {
+        let known = Some(NodeId([7; 32]));
         let stored = Message::Stored { accepted: 1, reason: NotStored::Nothing };
         let find = Message::Find { target: Key([5; 32]), want: Want::Nodes, padding: 0 };
         assert!(written(None, &PING).is_some() && written(None, &find).is_some());
-        assert!(written(somebody, &stored).is_some());
+        assert!(written(known, &stored).is_some());
         assert_eq!(written(None, &stored), None);
     }
 
     #[test]
-    fn a_datagram_that_comes_back_to_who_sent_it_is_refused() {
+    fn a_datagram_that_is_reflected_to_its_sender_is_refused() {
         let (network, ours) = (Network::new("test"), Identity::from_secret(&[1; 32]).id());
         let bytes = written(None, &PING).unwrap();
         let verify = |node: &NodeId| {
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_comes_later_is_refused_for_what_it_is() {
+    fn a_datagram_with_a_mac_is_refused_for_its_authentication() {
         let mut bytes = written(None, &PING).unwrap();
         bytes.truncate(HEADER_BYTES + Auth::Mac.tail_bytes());
         bytes[2] = Auth::Mac as u8;

@@ -1,10 +1,10 @@
-//! The body of a gossip and of its reply: states, what the sender knows, whom it suspects.
+//! The body of a gossip and of its reply: states, a digest of the states that the sender knows, and its suspicions.
 
 use super::Refused;
 use super::state::{NodeState, StateMark};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What a gossip starts with; states, digest and suspicions follow.
+/// The head of a gossip; states, digest and suspicions follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct GossipHead {
@@ -18,28 +18,28 @@ pub struct GossipHead {
 
 const _: () = assert!(size_of::<GossipHead>() == 8);
 
-/// How news has travelled: four bits for each of the first six states, the lowest first. A state that is told as news says over
-/// how many nodes it came, at most 14, and is passed on with one more; 15 is no news. So nothing goes round for ever, however
-/// many nodes have forgotten that they heard it.
+/// The hop counts of rumours: four bits for each of the first six states, the lowest first. A rumour carries the number of nodes
+/// that relayed it, at most 14, and is relayed with one more; 15 marks a state that is no rumour. So no rumour circulates for
+/// ever, even if every node forgets that it has relayed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(transparent)]
 pub struct Hops([u8; 3]);
 
 impl Hops {
-    /// No state is news.
+    /// No state is a rumour.
     pub const NO_NEWS: Hops = Hops([0xff; 3]);
-    /// States that hops are told of.
+    /// The states that have a hop count.
     pub const STATES_MAX: usize = 6;
-    /// What is no news.
+    /// The mark of a state that is no rumour.
     const OLD: u8 = 15;
 
-    /// Over how many nodes the state at `index` came, when it is news.
+    /// The number of nodes that relayed the state at `index`; `None` when it is no rumour.
     pub fn get(&self, index: usize) -> Option<u8> {
         let hops = self.0.get(index / 2)? >> (index % 2 * 4) & 15;
         (hops != Hops::OLD).then_some(hops)
     }
 
-    /// The state at `index` is news that came over `hops` nodes. What came over more than 14 is none.
+    /// Marks the state at `index` as a rumour that `hops` nodes relayed. With more than 14 it is none.
     pub fn set(&mut self, index: usize, hops: u8) {
         let Some(byte) = self.0.get_mut(index / 2) else { return };
         let shift = index % 2 * 4;
@@ -50,24 +50,24 @@ impl Hops {
 /// A gossip, or the reply to one: both have the same layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GossipBody<'a> {
-    /// The sender's own state, then what it relays. At least one.
+    /// The sender's own state, then those that it relays. At least one.
     pub states: &'a [NodeState],
-    /// Some of the states that the sender knows.
+    /// Marks of states that the sender knows.
     pub digest: &'a [StateMark],
-    /// How many at the start of the digest are the sender's nearest, nearest first and without a gap: what is nearer to
-    /// the sender than the last of these and is not listed, it does not know.
+    /// The number of marks at the start of the digest that are the sender's nearest members, nearest first and without a gap. The
+    /// sender does not know a member that is nearer than the last of them and not among them.
     pub nearest: u8,
-    /// Whether the digest names everybody that the sender knows: `nearest` is all of it then.
+    /// Whether the digest has every member that the sender knows. Then `nearest` is the length of the digest.
     pub whole: bool,
-    /// Which states are news: heard as such lately, or the sender's own and new. Only news is passed on: what merely fills a gap
-    /// would never come to rest.
+    /// The states that are rumours: received as such, or the sender's own new state. Nodes relay only rumours: states that merely
+    /// fill a gap would circulate for ever.
     pub hops: Hops,
-    /// Members that do not answer the sender, with the number of the state that it knows.
+    /// Members that do not answer the sender, with the sequence number of the state that it knows.
     pub suspicions: &'a [StateMark],
 }
 
 impl<'a> GossipBody<'a> {
-    /// Reads a body that fills `payload` exactly.
+    /// Parses a body that must fill `payload` exactly.
     pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Refused> {
         let (head, rest) = GossipHead::ref_from_prefix(payload).map_err(|_| Refused::Length)?;
         let (states, rest) = <[NodeState]>::ref_from_prefix_with_elems(rest, usize::from(head.states))
@@ -103,7 +103,7 @@ impl<'a> GossipBody<'a> {
 }
 
 impl GossipHead {
-    /// The head of a body; `None` when nobody would take that body.
+    /// The head of a body; `None` when every recipient would refuse the body.
     pub(super) fn of(body: &GossipBody<'_>) -> Option<Self> {
         let count = |length: usize| u8::try_from(length).ok();
         let (states, digests) = (count(body.states.len())?, count(body.digest.len())?);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn hops_are_told_of_news_and_of_nothing_else() {
+    fn only_rumours_have_a_hop_count() {
         let mut hops = Hops::NO_NEWS;
         hops.set(1, 0);
         hops.set(4, 14);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_recipient_would_take_is_not_written() {
+    fn a_body_that_every_recipient_would_refuse_is_not_written() {
         let (states, marks) = ([state()], [StateMark::new([7; 8], 3); 2]);
         let body = GossipBody {
             states: &states,

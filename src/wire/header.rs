@@ -1,4 +1,4 @@
-//! The 48 bytes that every datagram starts with.
+//! The header of every datagram: 48 bytes.
 
 use super::Refused;
 use super::layout::reserved;
@@ -15,22 +15,22 @@ pub const VERSION: u8 = 1;
 pub struct Header {
     /// The protocol's version: [`VERSION`].
     pub version: u8,
-    /// What the payload is: a number of [`Kind`].
+    /// The kind of the payload: a number of [`Kind`].
     pub kind: u8,
-    /// What the tail is: a number of [`Auth`].
+    /// The form of the tail: a number of [`Auth`].
     pub auth: u8,
-    /// Bits of [`flags`]; the others are zero.
+    /// Bits of [`flags`]; all others are zero.
     pub flags: u8,
     /// The network's number.
     pub network: U32,
     /// The first bytes of the sender's id.
     pub sender: ShortId,
-    /// Counts the sender's datagrams. It only grows, over restarts too.
+    /// Counts the sender's datagrams. It only grows, also over restarts.
     pub sequence: U64,
-    /// Chosen by who asks and repeated in the answer.
+    /// Chosen by the requester and repeated in the answer.
     pub transaction: U64,
-    /// In a request: what the recipient last gave the sender as proof of its address, or zero. In an answer: what
-    /// the recipient may prove its address with from now on.
+    /// In a request: the token that the recipient last gave the sender, which validates the sender's address; or zero. In an
+    /// answer: a fresh token for the requester.
     pub token: U64,
     /// Bytes between header and tail.
     pub payload_length: U16,
@@ -43,62 +43,62 @@ const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 /// The size of a [`Header`].
 pub const HEADER_BYTES: usize = 48;
 
-/// The most bytes of UDP payload: what fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5) with its headers.
+/// The longest UDP payload: it fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5) with the IPv6 and UDP headers.
 pub const DATAGRAM_BYTES_MAX: usize = 1232;
 
-/// A signed datagram without its payload; also the size of a ping.
+/// The length of a signed datagram without its payload, which is also the length of a ping.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
 
-/// Room for the payload of a signed datagram.
+/// The longest payload of a signed datagram, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - OVERHEAD_BYTES;
 
 /// Bits of [`Header::flags`].
 pub mod flags {
-    /// The sender does not know who is at this address: the signature names no recipient. Only a ping or a find may.
+    /// The sender does not know the node at this address, so the signature names no recipient. Allowed in a ping and a find.
     pub const RECIPIENT_UNKNOWN: u8 = 1;
-    /// The sender is a leaf: it asks, but must not enter routing tables.
+    /// The sender is a leaf and must not enter routing tables.
     pub const LEAF: u8 = 2;
 
-    /// Every bit that means something.
+    /// All defined bits.
     pub const ALL: u8 = RECIPIENT_UNKNOWN | LEAF;
 }
 
-/// Message numbers. Never reused; 8 is kept for the challenge that comes with MAC'd datagrams.
+/// Message numbers, never reused. Number 8 is reserved for the challenge of protocol version 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
-    /// Are you there?
+    /// PING: asks for a sign of life.
     Ping = 1,
-    /// Yes, and this is the address that you came from.
+    /// PONG: the answer to a ping, with the address that the ping came from.
     Pong = 2,
-    /// Who or what is near this key?
+    /// FIND: asks for the contacts nearest to a key, and for the record or the providers there.
     Find = 3,
-    /// What is there.
+    /// FOUND: the answer to a find.
     Found = 4,
-    /// Keep this value record.
+    /// STORE RECORD: asks the recipient to keep a value record.
     StoreRecord = 5,
-    /// Keep these provider records.
+    /// ANNOUNCE: asks the recipient to keep provider records.
     Announce = 6,
-    /// What was kept.
+    /// STORED: the answer to a store or an announce: the number of records kept.
     Stored = 7,
-    /// The sender is going.
+    /// LEAVE: the sender's goodbye.
     Leave = 9,
-    /// Who I am, whom I know, and what I heard lately. What do you know that I do not?
+    /// GOSSIP: the sender's state, rumours, and a digest of the states that it knows.
     Gossip = 10,
-    /// This.
+    /// GOSSIP REPLY: the states that the sender of a gossip lacks.
     GossipReply = 11,
-    /// Does that member answer you?
+    /// PROBE: asks the recipient to ping a member.
     Probe = 12,
-    /// Whether it does.
+    /// PROBE REPLY: whether that member answered.
     ProbeReply = 13,
-    /// Do we hold the same?
+    /// RECONCILE: ranges of keys with fingerprints of what the sender holds.
     Reconcile = 14,
-    /// This is the same, and this is not.
+    /// RECONCILED: the comparison of those ranges with what the recipient holds.
     Reconciled = 15,
 }
 
 impl Kind {
-    /// The kind with this number.
+    /// The kind with this number; `None` for an unknown number.
     pub fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => Kind::Ping,
@@ -119,13 +119,13 @@ impl Kind {
         })
     }
 
-    /// Whether it answers a request, so that its transaction must be one of ours.
+    /// Whether it answers a request: its transaction must then be one of this node's.
     pub fn is_answer(self) -> bool {
         use Kind::{Found, GossipReply, Pong, ProbeReply, Reconciled, Stored};
         matches!(self, Pong | Found | Stored | GossipReply | ProbeReply | Reconciled)
     }
 
-    /// Whether it may be sent to an address whose owner is not known yet.
+    /// Whether it may go to an address whose node is unknown.
     pub fn may_be_first(self) -> bool {
         matches!(self, Kind::Ping | Kind::Find)
     }
@@ -137,13 +137,12 @@ impl Kind {
 pub enum Auth {
     /// The tail is the sender's public key and its Ed25519 signature: 96 bytes.
     Signed = 1,
-    /// The tail is a 16-byte MAC under the key that both ends share. The number and the size are fixed; this
-    /// version neither sends nor accepts it.
+    /// The tail is a 16-byte MAC under a key that both ends share. This version neither sends nor accepts it.
     Mac = 2,
 }
 
 impl Auth {
-    /// The form with this number.
+    /// The form with this number; `None` for an unknown number.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Auth::Signed),
@@ -152,7 +151,7 @@ impl Auth {
         }
     }
 
-    /// Bytes after the payload.
+    /// The length of the tail, in bytes.
     pub const fn tail_bytes(self) -> usize {
         match self {
             Auth::Signed => 96,
@@ -162,8 +161,8 @@ impl Auth {
 }
 
 impl Header {
-    /// Reads the header at the start of a datagram and checks everything that needs no cryptography and no memory
-    /// of earlier packets. What follows the header has the announced length.
+    /// Parses the header at the start of a datagram. Checks everything that needs neither cryptography nor state, including the
+    /// datagram's length.
     #[inline]
     pub fn parse(bytes: &[u8], network: u32) -> Result<(&Header, Kind, Auth), Refused> {
         let (header, rest) = Header::ref_from_prefix(bytes).map_err(|_| Refused::Length)?;

@@ -1,4 +1,4 @@
-//! What a node says of its copy of a piece when somebody asks how safe that is.
+//! A node's report on its copies of pieces, for an audit.
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -6,18 +6,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The most keys in one inspection.
 pub const INSPECT_KEYS_MAX: usize = 64;
 
-/// What a node has of a piece.
+/// Whether a node has a piece, and how.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[repr(u8)]
 pub enum Held {
-    /// Nothing.
+    /// It does not have the piece.
     #[default]
     Nothing = 0,
-    /// It is stored, and synced.
+    /// The piece is stored and synced.
     Stored = 1,
-    /// It is part of a file that was put in there, and is served from where that lies.
+    /// The piece is part of a file that a user shares there.
     Shared = 2,
-    /// It was fetched: it may be evicted or changed at any time, and is no copy to count on.
+    /// The piece is in a cache or a downloaded file. It may be evicted or changed at any time and does not count as a copy.
     Cached = 3,
 }
 
@@ -28,24 +28,24 @@ impl Held {
             .find(|held| *held as u8 == number)
     }
 
-    /// Whether it is a copy to count on.
+    /// Whether it counts as a copy.
     pub fn is_durable(self) -> bool {
         matches!(self, Held::Stored | Held::Shared)
     }
 }
 
-/// What a holder does about the copies of a piece.
+/// The state of a holder's repair of a piece.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[repr(u8)]
 pub enum RepairPhase {
-    /// Nothing is missing, as far as is known there.
+    /// The holder knows of no missing copy.
     #[default]
     Whole = 0,
-    /// Copies are missing, and it waits whether holders come back or another makes them.
+    /// Copies are missing. The holder waits for other holders to return or to copy.
     Waiting = 1,
-    /// It is making a copy.
+    /// The holder is making a copy.
     Copying = 2,
-    /// It takes itself for cut off, and makes no copies.
+    /// The holder suspects that it is partitioned, and makes no copies.
     CutOff = 3,
 }
 
@@ -56,22 +56,22 @@ impl RepairPhase {
     }
 }
 
-/// What a node says of one piece. Where nothing is held, everything else is zero.
+/// A node's report on one piece. When it does not have the piece, all other fields are zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct InspectEntry {
-    /// What it has.
+    /// Whether it has the piece.
     pub held: Held,
-    /// How many nodes are to keep the piece, as far as is known there; 0 when it is only shared.
+    /// The number of copies asked for, as far as the node knows; 0 when the piece is only shared.
     pub replicas: u8,
-    /// Live copies that it knows of, its own included; 0 when it has not found out.
+    /// The live copies that it knows of, its own included; 0 when unknown.
     pub live: u8,
-    /// What it does about them.
+    /// The state of its repair.
     pub phase: RepairPhase,
-    /// For how many seconds it has been doing that; 0 when it does not know.
+    /// The seconds that the repair has been in this state; 0 when unknown.
     pub since: u32,
 }
 
-/// An [`InspectEntry`] as it is carried: 8 bytes.
+/// An [`InspectEntry`] on the wire: 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct WireInspectEntry {
@@ -85,13 +85,13 @@ pub struct WireInspectEntry {
 const _: () = assert!(size_of::<WireInspectEntry>() == 8);
 
 impl WireInspectEntry {
-    /// The carried form.
+    /// The entry as it is sent.
     pub fn new(entry: &InspectEntry) -> Self {
         let InspectEntry { held, replicas, live, phase, since } = *entry;
         WireInspectEntry { held: held as u8, replicas, live, phase: phase as u8, since: U32::new(since) }
     }
 
-    /// The entry; `None` when no node would say so.
+    /// The entry; `None` when its values are not allowed.
     pub fn get(&self) -> Option<InspectEntry> {
         let held = Held::from_number(self.held)?;
         let phase = RepairPhase::from_number(self.phase)?;
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_comes_back_and_what_no_node_would_say_does_not() {
+    fn every_entry_survives_encoding_and_invalid_values_are_refused() {
         for held in [Held::Stored, Held::Shared, Held::Cached] {
             for phase in [RepairPhase::Whole, RepairPhase::Waiting, RepairPhase::Copying, RepairPhase::CutOff]
             {

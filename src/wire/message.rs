@@ -1,4 +1,4 @@
-//! The bodies of datagrams. One [`Message`] is both what was parsed in place and what is to be written.
+//! The bodies of datagrams. A [`Message`] is parsed in place, or built to be written.
 
 use super::Refused;
 use super::contact::{WireAddr, WireContact};
@@ -16,18 +16,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The most provider announcements in one datagram.
 pub const ANNOUNCEMENTS_MAX: usize = 6;
 
-/// Zero bytes that a first request carries, so that an answer three times its size is a useful one.
+/// The padding of a request without a token, in bytes: the answer may be three times as long as the request, which is then enough.
 pub const PADDING_BYTES: usize = 240;
 
-/// What a find asks for besides the contacts nearest to its target.
+/// What a find requests besides the contacts nearest to its target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Want {
-    /// Nothing.
+    /// Nothing else.
     Nodes = 0,
     /// The value record under this key.
     Value = 1,
-    /// Who serves the file with this hash.
+    /// The providers of the file with this hash.
     Providers = 2,
 }
 
@@ -48,7 +48,7 @@ pub struct PongBody {
     reserved: [u8; 6],
 }
 
-/// What a found starts with; contacts, providers and at most one record follow.
+/// The head of a found; contacts, providers and at most one record follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct FoundHead {
@@ -58,13 +58,13 @@ pub struct FoundHead {
     reserved: [u8; 12],
 }
 
-/// One announcement: a provider record with the file that it is about.
+/// One announcement: a provider record and its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Announcement {
     /// The file.
     pub file: Key,
-    /// Who serves it.
+    /// The provider record.
     pub provider: ProviderRecord,
 }
 
@@ -111,21 +111,21 @@ const _: () = assert!(size_of::<LeaveBody>() == 8);
 const _: () = assert!(size_of::<ProbeBody>() == 40);
 const _: () = assert!(size_of::<ProbeReplyBody>() == 16);
 
-/// Why something was not stored.
+/// Why a record was not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum NotStored {
-    /// Everything was stored.
+    /// All records were stored.
     Nothing = 0,
-    /// The token does not prove the sender's address (any more): the answer carries a fresh one.
+    /// The token does not validate the sender's address, or has expired. The answer carries a fresh one.
     Token = 1,
-    /// A record with a higher sequence number is kept already.
+    /// The node keeps a record with a higher sequence number.
     Older = 2,
-    /// A signature inside does not fit.
+    /// A record's signature is not valid.
     Signature = 3,
     /// The table is full.
     Full = 4,
-    /// This node is a leaf, or does not keep such things.
+    /// The node is a leaf, or does not keep such records.
     Unwilling = 5,
 }
 
@@ -136,103 +136,103 @@ impl NotStored {
     }
 }
 
-/// What became of a probe for somebody else.
+/// The result of a probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ProbeOutcome {
-    /// The member was asked and did not answer in time.
+    /// The member did not answer in time.
     Silent = 0,
     /// The member answered.
     Answered = 1,
-    /// The member was not asked: it is not known here, or too many probes are under way.
+    /// The node did not ping the member: it does not know it, or too many probes are under way.
     Unknown = 2,
 }
 
-/// A message. Parsed, it borrows from the datagram; to be sent, from whoever composes it.
+/// A message. When parsed, it borrows from the datagram; when built, from its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message<'a> {
-    /// Are you there? `padding` zero bytes follow.
+    /// See [`Kind::Ping`]. `padding` zero bytes follow.
     Ping {
         /// Bytes of padding, at most [`PADDING_BYTES`].
         padding: usize,
     },
-    /// Yes.
+    /// See [`Kind::Pong`].
     Pong {
         /// The address that the ping came from.
         observed: SocketAddr,
     },
-    /// Who or what is near `target`?
+    /// See [`Kind::Find`].
     Find {
         /// The key.
         target: Key,
-        /// What besides contacts.
+        /// What it requests besides contacts.
         want: Want,
         /// Bytes of padding, at most [`PADDING_BYTES`].
         padding: usize,
     },
-    /// What is near.
+    /// See [`Kind::Found`].
     Found {
         /// The nearest contacts that the sender knows, nearest first.
         contacts: &'a [WireContact],
-        /// Who serves the file; their signatures are not checked yet.
+        /// The file's providers; their signatures are not verified yet.
         providers: &'a [ProviderRecord],
-        /// The record; its signature is not checked yet.
+        /// The record; its signature is not verified yet.
         record: Option<Record<'a>>,
     },
-    /// Keep this record; its signature is not checked yet.
+    /// See [`Kind::StoreRecord`].
     StoreRecord {
-        /// The record.
+        /// The record; its signature is not verified yet.
         record: Record<'a>,
     },
-    /// Keep these provider records, one to [`ANNOUNCEMENTS_MAX`]; their signatures are not checked yet.
+    /// See [`Kind::Announce`].
     Announce {
-        /// The records with their files.
+        /// The records with their files, one to [`ANNOUNCEMENTS_MAX`]; their signatures are not verified yet.
         announcements: &'a [Announcement],
     },
-    /// What became of a store or an announcement.
+    /// See [`Kind::Stored`].
     Stored {
-        /// How many records were kept.
+        /// The number of records kept.
         accepted: u8,
-        /// Why the others were not.
+        /// Why the others were not kept.
         reason: NotStored,
     },
-    /// The sender is going.
+    /// See [`Kind::Leave`].
     Leave {
-        /// Whether it does not mean to come back.
+        /// Whether the sender leaves for good, rather than for a while.
         for_good: bool,
     },
-    /// Who the sender is, whom it knows, and what it heard lately; the states' signatures are not checked yet.
+    /// See [`Kind::Gossip`]. The states' signatures are not verified yet.
     Gossip(GossipBody<'a>),
-    /// What the sender of a gossip seems not to know; the states' signatures are not checked yet.
+    /// See [`Kind::GossipReply`]. The states' signatures are not verified yet.
     GossipReply(GossipBody<'a>),
-    /// Does this member answer you?
+    /// See [`Kind::Probe`].
     Probe {
         /// The member.
         target: NodeId,
     },
-    /// What became of a probe.
+    /// See [`Kind::ProbeReply`].
     ProbeReply {
-        /// The member that was asked.
+        /// The member.
         target: ShortId,
-        /// Whether it answered.
+        /// The result of the probe.
         outcome: ProbeOutcome,
     },
-    /// Do we hold the same?
+    /// See [`Kind::Reconcile`].
     Reconcile {
-        /// What fingerprints are made with.
+        /// The salt of the fingerprints.
         salt: u64,
-        /// What the sender holds, ascending and without overlap.
+        /// The sender's ranges, ascending and without overlap.
         ranges: &'a [WireRange],
     },
-    /// What is the same, and what is not.
+    /// See [`Kind::Reconciled`].
     Reconciled {
-        /// About the first ranges of the request, as many as there was room for.
+        /// The answers to the first ranges of the request, as many as fit.
         answers: Answers<'a>,
     },
 }
 
 impl<'a> Message<'a> {
-    /// The message's number.
+    /// The message's kind.
     pub fn kind(&self) -> Kind {
         match self {
             Message::Ping { .. } => Kind::Ping,
@@ -252,7 +252,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Reads a payload of the given kind.
+    /// Parses a payload of the given kind.
     #[inline]
     pub fn parse(kind: Kind, payload: &'a [u8]) -> Result<Self, Refused> {
         Ok(match kind {
@@ -325,8 +325,8 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Writes the payload to the start of `out` and says how long it is. `None` when it does not fit, or when it is nothing
-    /// that [`parse`](Message::parse) takes: too much padding, no announcement, an address that is nobody's.
+    /// Writes the payload to the start of `out`, and returns its length in bytes. `None` when it does not fit, or when
+    /// [`parse`](Message::parse) would refuse it: too much padding, no announcement, an unusable address.
     pub fn write(&self, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer { out, length: 0 };
         match *self {
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_recipient_would_take_is_not_written() {
+    fn a_message_that_every_recipient_would_refuse_is_not_written() {
         let nowhere = SocketAddr::from(([192, 0, 2, 7], 0));
         assert_eq!(written(&Message::Pong { observed: nowhere }), None);
         assert_eq!(written(&Message::Ping { padding: PADDING_BYTES + 1 }), None);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_promise_more_than_there_is_are_refused() {
+    fn counts_that_exceed_the_payload_are_refused() {
         let mut payload = written(&Message::Found { contacts: &[], providers: &[], record: None }).unwrap();
         for (index, value) in [(0, 1), (0, 255), (1, 1), (1, 255), (2, 1), (3, 255)] {
             payload[index] = value;

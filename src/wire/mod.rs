@@ -1,19 +1,18 @@
-//! The wire: fixed layouts, read in place and written in place.
+//! The wire format: fixed layouts, read in place and written in place.
 //!
-//! Everything is little-endian and naturally aligned, has no padding, and its size is asserted when it is compiled. Reserved
-//! bits are zero and checked. Message numbers are never reused. Nothing here allocates, and nothing here can panic on
-//! what it is given.
+//! Fields are little-endian and naturally aligned, without padding; compile-time assertions fix the sizes. Reserved bits are zero
+//! and checked. Message numbers are never reused. Parsing does not allocate, and no input makes it panic.
 //!
 //! - [`header`]: the 48 bytes that every datagram starts with.
 //! - [`message`]: the bodies of datagrams.
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
-//! - [`contact`], [`state`], [`provider`], [`record`]: what nodes tell each other about nodes, files and names.
-//! - [`gossip`]: the body in which states travel.
-//! - [`reconcile`]: what nodes tell each other about what they hold.
-//! - [`frame`]: what goes over TCP streams; [`inspect`]: what a node says there of its copies.
-//! - `layout`: what every parser checks first.
-//! - [`network`]: the domains that signatures are made under.
-//! - [`outbox`]: where machines put datagrams.
+//! - [`contact`], [`state`], [`provider`], [`record`]: contacts, node states, provider records and value records.
+//! - [`gossip`]: the body that carries states.
+//! - [`reconcile`]: the range-based reconciliation of two nodes' keys.
+//! - [`frame`]: the frames of TCP streams; [`inspect`]: a node's report on its copies.
+//! - `layout`: checks that every parser makes first.
+//! - [`network`]: the domains of signatures.
+//! - [`outbox`]: the queue of outgoing datagrams.
 
 pub mod contact;
 pub mod datagram;
@@ -32,10 +31,10 @@ pub mod state;
 
 use core::fmt;
 
-/// Why bytes were refused. Every reason is counted.
+/// Why bytes were refused. The node counts each reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// Too short, too long, or the lengths inside contradict each other.
+    /// Too short, too long, or with lengths inside that contradict each other.
     Length,
     /// Another version of the protocol.
     Version,
@@ -47,16 +46,16 @@ pub enum Refused {
     Auth,
     /// A reserved bit is set.
     Reserved,
-    /// A field has a value that no node would send.
+    /// A field has a value that is not allowed.
     Value,
-    /// The sender's short id is not that of the public key it signed with, or the sender is this node itself.
+    /// The sender's short id does not match the public key of the signature, or the sender is this node itself.
     Sender,
-    /// The signature does not fit.
+    /// The signature is not valid.
     Signature,
 }
 
 impl Refused {
-    /// The reason in one word.
+    /// The reason in one word, as part of its counter's name.
     pub fn name(self) -> &'static str {
         match self {
             Refused::Length => "length",

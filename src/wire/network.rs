@@ -1,17 +1,17 @@
-//! The network's name and the domains that its signatures are made under.
+//! The network's name, and the domains of its signatures.
 
 use crate::id::{Key, PublicKey};
 use crate::identity::{Digest, Identity, Scheme, Signature, verify};
 use blake3::Hasher;
 use std::sync::Arc;
 
-/// A network: nodes of different networks refuse each other's packets. What is signed is always a BLAKE3 output
-/// derived for one purpose *and* one network, so that no signature can be carried from one to another.
+/// A network: nodes of different networks refuse each other's packets. A node signs only BLAKE3 outputs derived for one purpose
+/// *and* one network, so a signature is not valid for another purpose or in another network.
 #[derive(Clone)]
 pub struct Network {
     id: u32,
     scheme: Scheme,
-    /// Shared: the states of the hashers are larger than anything else here.
+    /// Shared between clones, because the hashers' states are large.
     domains: Arc<Domains>,
 }
 
@@ -23,22 +23,22 @@ struct Domains {
     state: Domain,
 }
 
-/// What a digest for one purpose starts from.
+/// The initial state of the digests for one purpose.
 enum Domain {
     Blake3(Box<Hasher>),
-    /// The seed of a checksum: for simulations, where hashing every datagram twice would take most of the time.
+    /// The seed of a checksum, for simulations, where hashing every datagram twice would take most of the time.
     #[cfg(feature = "sim")]
     Checksum(u64),
 }
 
 impl Network {
-    /// The network that everybody is in who names none.
+    /// The network of nodes whose configuration names none.
     pub const DEFAULT_NAME: &'static str = "elver";
 
     /// The network called `name`.
     pub fn new(name: &str) -> Self {
         let secret = blake3::derive_key("elver 2026-11 network name", name.as_bytes());
-        // Not a part of the secret: it goes out in the clear with every datagram.
+        // Derived separately from the secret, because every datagram carries it in the clear.
         let number = blake3::derive_key("elver 2026-11 network number", name.as_bytes());
         let domain = |context: &str| {
             let mut hasher = Hasher::new_derive_key(context);
@@ -56,7 +56,8 @@ impl Network {
         Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
     }
 
-    /// The network called `name` that `identity` can be in. Identities of different schemes are never in the same one.
+    /// The network called `name` with the signature scheme of `identity`. Identities of different schemes are never in the same
+    /// network.
     pub fn of(name: &str, identity: &Identity) -> Self {
         match identity.scheme() {
             Scheme::Ed25519 => Network::new(name),
@@ -65,7 +66,7 @@ impl Network {
         }
     }
 
-    /// The network called `name` in a simulated world. Its number and its domains are its own.
+    /// The network called `name` of a simulation. Its number and domains differ from those of the real network.
     #[cfg(feature = "sim")]
     fn stand_in(name: &str) -> Self {
         let secret = blake3::derive_key("elver 2026-11 simulated network", name.as_bytes());
@@ -81,7 +82,7 @@ impl Network {
         Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
     }
 
-    /// The number that headers carry.
+    /// The network's number, as headers carry it.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -95,28 +96,29 @@ impl Network {
         }
     }
 
-    /// What the signature on a datagram covers: header and payload (`covered`), and both identities. `recipient` is
-    /// the node that it is meant for; all zeros when the sender does not know who that is.
+    /// The digest under a datagram's signature, over header and payload (`covered`), the sender's key and the recipient's id.
+    /// `recipient` is all zeros when the sender does not know the recipient.
     pub fn datagram_digest(&self, covered: &[u8], sender: &PublicKey, recipient: &Key) -> Digest {
         self.domains.datagram.digest(&[covered, &sender.0, &recipient.0])
     }
 
-    /// What each end of a stream signs: its role, then the hellos of both, that of the end that connected first.
+    /// The digest that an end of a stream signs, over its role (`connected` for the end that dialled) and both hellos, the
+    /// dialling end's first.
     pub fn handshake_digest(&self, connected: bool, hello_connector: &[u8], hello_acceptor: &[u8]) -> Digest {
         self.domains.handshake.digest(&[&[u8::from(connected)], hello_connector, hello_acceptor])
     }
 
-    /// What a provider record's signature covers: the file, then the record up to its signature.
+    /// The digest under a provider record's signature, over the file's key and the record up to its signature.
     pub fn provider_digest(&self, file: &Key, covered: &[u8]) -> Digest {
         self.domains.provider.digest(&[&file.0, covered])
     }
 
-    /// What a value record's signature covers: its head without the signature, then name and value.
+    /// The digest under a value record's signature, over its head without the signature, its name and its value.
     pub fn record_digest(&self, head: &[u8], name_and_value: &[u8]) -> Digest {
         self.domains.record.digest(&[head, name_and_value])
     }
 
-    /// What a node state's signature covers: the state up to its signature.
+    /// The digest under a node state's signature, over the state up to its signature.
     pub fn state_digest(&self, covered: &[u8]) -> Digest {
         self.domains.state.digest(&[covered])
     }

@@ -1,4 +1,4 @@
-//! Where machines put datagrams: composed, signed and queued until the driver takes them.
+//! The queue of outgoing datagrams. Machines compose and sign them here; the driver sends them.
 
 use super::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
 use super::message::Message;
@@ -7,7 +7,7 @@ use crate::id::NodeId;
 use crate::identity::Identity;
 use core::net::SocketAddr;
 
-/// A bounded ring of datagrams. All its memory is there from the start.
+/// A bounded ring of datagrams, allocated once at the start.
 pub struct Outbox {
     network: Network,
     identity: Identity,
@@ -19,7 +19,7 @@ pub struct Outbox {
     dropped: u64,
 }
 
-/// A datagram on its way out.
+/// An outgoing datagram.
 pub struct Datagram {
     to: SocketAddr,
     length: usize,
@@ -27,19 +27,19 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// Where it goes.
+    /// The destination.
     pub fn to(&self) -> SocketAddr {
         self.to
     }
 
-    /// What is sent.
+    /// The UDP payload.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
 impl Outbox {
-    /// An empty ring of `capacity` datagrams. `sequence` is over every number that this identity has used before.
+    /// An empty ring for `capacity` datagrams. `sequence` must be higher than every sequence number that this identity has used.
     pub fn new(network: Network, identity: Identity, leaf: bool, sequence: u64, capacity: usize) -> Self {
         let empty = || Datagram {
             to: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -50,12 +50,12 @@ impl Outbox {
         Outbox { network, identity, leaf, sequence, slots, first: 0, length: 0, dropped: 0 }
     }
 
-    /// The network that datagrams are for.
+    /// The network of the datagrams.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Who signs.
+    /// The identity that signs.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -65,24 +65,23 @@ impl Outbox {
         self.leaf
     }
 
-    /// How many datagrams wait.
+    /// The number of queued datagrams.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether none waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// How many were dropped because the ring was full.
+    /// The number of datagrams dropped because the ring was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Composes, signs and queues a datagram. When the ring is full it is dropped and counted: to whoever waits for
-    /// it that is one more lost packet. False when it was dropped, does not fit a datagram, or is none that its recipient
-    /// would take (see [`write()`]).
+    /// Composes, signs and queues a datagram. When the ring is full the datagram is dropped and counted, as if the network had
+    /// lost it. `false` when it was dropped, does not fit a datagram, or would be refused by every recipient (see [`write()`]).
     pub fn send(
         &mut self,
         to: SocketAddr,
@@ -107,7 +106,7 @@ impl Outbox {
         true
     }
 
-    /// Takes the datagram that has waited longest.
+    /// Takes the oldest datagram.
     pub fn poll(&mut self) -> Option<&Datagram> {
         if self.length == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! Provider records: a node's signed word that it serves a file.
+//! Provider records: a node's signed claim that it serves a file.
 
 use super::Refused;
 use super::contact::{Contact, WireAddr};
@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A provider record: 128 bytes. The file that it is about is not part of it but covered by its signature.
+/// A provider record: 128 bytes. It does not contain its file's key, which its signature covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct ProviderRecord {
@@ -24,15 +24,15 @@ pub struct ProviderRecord {
 const _: () = assert!(size_of::<ProviderRecord>() == 128);
 const COVERED: usize = 64;
 
-/// Set in a record's flags by a node that is still downloading the file.
+/// The flag of a node that is still downloading the file.
 const PARTIAL: u16 = 1;
 
 impl ProviderRecord {
-    /// The longest lifetime that is taken, in seconds: two days.
+    /// The longest lifetime, in seconds: two days.
     pub const LIFETIME_MAX: u32 = 48 * 3600;
 
-    /// A record, signed: this node serves `file` at `addr` for `lifetime` seconds. The record with the higher
-    /// sequence number replaces the other; a lifetime of zero takes it back.
+    /// A signed record: this node serves `file` at `addr` for `lifetime` seconds. The record with the higher sequence number
+    /// replaces the other; a lifetime of zero withdraws it.
     pub fn new(
         network: &Network,
         identity: &Identity,
@@ -63,7 +63,7 @@ impl ProviderRecord {
         }
     }
 
-    /// What can be checked without cryptography.
+    /// Checks the values, without cryptography.
     pub(super) fn check(&self) -> Result<(), Refused> {
         if self.flags.get() & !PARTIAL != 0 {
             return Err(Refused::Reserved);
@@ -74,27 +74,27 @@ impl ProviderRecord {
         Ok(())
     }
 
-    /// Who serves, and where; `None` when the address is nobody's.
+    /// The provider's contact; `None` when no node can be at its address.
     pub fn contact(&self) -> Option<Contact> {
         self.addr.get().map(|addr| Contact::new(self.provider, addr))
     }
 
-    /// The public key of who serves.
+    /// The provider's public key.
     pub fn provider(&self) -> PublicKey {
         self.provider
     }
 
-    /// Whether it has only a part of the file yet.
+    /// Whether the provider has only a part of the file.
     pub fn is_partial(&self) -> bool {
         self.flags.get() & PARTIAL != 0
     }
 
-    /// Seconds that the record is to be kept; zero takes an earlier one back.
+    /// The lifetime in seconds; zero withdraws an earlier record.
     pub fn lifetime(&self) -> u32 {
         self.lifetime.get()
     }
 
-    /// The higher number wins.
+    /// The sequence number. The higher one wins.
     pub fn sequence(&self) -> u64 {
         self.sequence.get()
     }

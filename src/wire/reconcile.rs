@@ -1,14 +1,12 @@
-//! Reconciling what two nodes hold, by ranges of the key space (Aljoscha Meyer, "Range-Based Set Reconciliation",
-//! SRDS 2023).
+//! Range-based set reconciliation of the keys that two nodes hold (Aljoscha Meyer, "Range-Based Set Reconciliation", SRDS 2023).
 //!
-//! Who asks sends a salt and ranges with the count and the fingerprint of what it holds there. Who is asked
-//! answers the ranges in their order: [equal](Answer::Equal), its own [sub-ranges](Answer::Split) with their fingerprints,
-//! the [keys](Answer::Keys) that it holds, or that it does not answer. Ranges that find no room in the answer
-//! are left out at its end and asked again.
+//! The requester sends a salt and ranges, each with the count and the fingerprint of its keys there. The responder answers the
+//! ranges in order: [equal](Answer::Equal), its own [sub-ranges](Answer::Split) with their fingerprints, its
+//! [keys](Answer::Keys), or a refusal. Ranges that find no room in the answer are left out at its end; the requester asks again.
 //!
-//! A key is placed by its [`number`], its first eight bytes; it is named by its first sixteen. The fingerprint of a
-//! set is the sum, modulo 2^128, of the 128-bit XXH3 hashes of its keys under the salt: it finds differences
-//! that nobody made on purpose, and the salt keeps those who choose keys from choosing collisions.
+//! The first eight bytes of a key, its [`number`], determine its range; its first sixteen name it. The fingerprint of a set is the
+//! sum, modulo 2^128, of the 128-bit XXH3 hashes of its keys under the salt. It detects accidental differences, and the salt
+//! keeps an attacker that chooses keys from choosing collisions.
 
 use super::Refused;
 use super::header::PAYLOAD_BYTES_MAX;
@@ -18,27 +16,27 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The most ranges in one datagram: they and the salt fill it.
+/// The most ranges in one datagram, which they and the salt fill.
 pub const RANGES_MAX: usize = 27;
-/// The most keys that one answer may list.
+/// The most keys in one answer.
 pub const KEYS_MAX: usize = 64;
-/// The most sub-ranges that one answer may have.
+/// The most sub-ranges in one answer.
 pub const PARTS_MAX: usize = 32;
 
 /// The first sixteen bytes of a key.
 pub type KeyPrefix = [u8; 16];
 
-/// Which of its keys the asked node compares.
+/// The keys that the responder compares.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Scope {
-    /// Those of which, by its own view, both ends are holders.
+    /// The keys of which, by its own view, both nodes are holders.
     Shared = 0,
-    /// Those that it means to keep, whoever the other holders are.
+    /// The keys of the pieces that it intends to keep: those that are neither surplus nor misplaced.
     Kept = 1,
 }
 
-/// A range of the key space with what the sender holds in it: 40 bytes.
+/// A range of the key space with a summary of the sender's keys in it: 40 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct WireRange {
@@ -50,8 +48,8 @@ pub struct WireRange {
     fingerprint: U128,
 }
 
-/// A part of a range that was asked about, with what the answering node holds in it: 32 bytes. It begins after the part
-/// before it; the first begins where the range does.
+/// A part of a requested range with a summary of the responder's keys in it: 32 bytes. It begins after the previous part; the
+/// first part begins with the range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct WirePart {
@@ -61,7 +59,7 @@ pub struct WirePart {
     fingerprint: U128,
 }
 
-/// What each answer starts with; its parts or keys follow.
+/// The head of an answer; its parts or keys follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct AnswerHead {
@@ -70,7 +68,7 @@ struct AnswerHead {
     reserved: [u8; 6],
 }
 
-/// What a reconcile starts with; the ranges follow.
+/// The head of a reconcile; the ranges follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct ReconcileHead {
@@ -91,22 +89,22 @@ const _: () = assert!(
     "the largest answer to one range fits a datagram"
 );
 
-/// Where a key lies in the order that ranges are made of: its first eight bytes as a big-endian number.
+/// The number of a key, by which ranges order keys: its first eight bytes, big-endian.
 pub fn number(key: &Key) -> u64 {
     key.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
-/// What names a key in a list.
+/// The prefix that names a key in an answer.
 pub fn prefix(key: &Key) -> KeyPrefix {
     core::array::from_fn(|index| key.0[index])
 }
 
-/// A set of keys in short: how many there are, and a sum that two different sets do not share by accident.
+/// A summary of a set of keys. Different sets have different summaries, except by a negligible accident.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
-    /// How many keys.
+    /// The number of keys.
     pub count: u32,
-    /// The sum of their hashes modulo 2^128.
+    /// The sum of the keys' hashes modulo 2^128.
     pub fingerprint: u128,
 }
 
@@ -120,7 +118,7 @@ impl Summary {
 }
 
 impl WireRange {
-    /// The range from `first` to `last`, both included, with what lies in it.
+    /// The range from `first` to `last`, both included, with a summary of the sender's keys in it.
     pub fn new(first: u64, last: u64, scope: Scope, summary: Summary) -> Self {
         WireRange {
             first: U64::new(first),
@@ -142,19 +140,19 @@ impl WireRange {
         self.last.get()
     }
 
-    /// Which keys are meant.
+    /// The keys that it covers.
     pub fn scope(&self) -> Scope {
         if self.scope == Scope::Kept as u8 { Scope::Kept } else { Scope::Shared }
     }
 
-    /// What the sender holds in it.
+    /// The summary of the sender's keys in it.
     pub fn summary(&self) -> Summary {
         Summary { count: self.count.get(), fingerprint: self.fingerprint.get() }
     }
 }
 
 impl WirePart {
-    /// The part that ends with `last`, with what lies in it.
+    /// The part that ends with `last`, with a summary of the sender's keys in it.
     pub fn new(last: u64, summary: Summary) -> Self {
         WirePart {
             last: U64::new(last),
@@ -169,13 +167,13 @@ impl WirePart {
         self.last.get()
     }
 
-    /// What the sender holds in it.
+    /// The summary of the sender's keys in it.
     pub fn summary(&self) -> Summary {
         Summary { count: self.count.get(), fingerprint: self.fingerprint.get() }
     }
 }
 
-/// Checks the ranges of a reconcile: one to [`RANGES_MAX`], ascending, without overlap, so that no key is looked at
+/// Checks the ranges of a reconcile: one to [`RANGES_MAX`], ascending and without overlap, so that the responder visits no key
 /// twice.
 pub(super) fn check_ranges(ranges: &[WireRange]) -> Result<(), Refused> {
     if !(1..=RANGES_MAX).contains(&ranges.len()) {
@@ -193,19 +191,19 @@ pub(super) fn check_ranges(ranges: &[WireRange]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What the asked node says about one range.
+/// The answer to one range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer<'a> {
-    /// Both hold the same there.
+    /// Both nodes have the same keys there.
     Equal,
-    /// It is not the same: this is what the answering node holds in each part of the range. The parts are two to
-    /// [`PARTS_MAX`] and ascending; whether they end where the range does is for who asked to check.
+    /// The keys differ: a summary of the responder's keys for each part of the range. There are two to [`PARTS_MAX`] parts,
+    /// ascending. The requester checks that the last part ends with the range.
     Split(&'a [WirePart]),
-    /// It is not the same: these are all the keys that the answering node holds there, ascending.
+    /// The keys differ: all keys of the responder there, ascending.
     Keys(&'a [KeyPrefix]),
-    /// It may be asked again in some seconds: it has done enough for now.
+    /// The responder has spent its budget; the requester may ask again in some seconds.
     Later,
-    /// It does not reconcile with who asked.
+    /// The responder does not reconcile with the requester.
     Refused,
 }
 
@@ -216,7 +214,7 @@ impl<'a> Answer<'a> {
     const LATER: u8 = 3;
     const REFUSED: u8 = 4;
 
-    /// Bytes that it takes in a datagram.
+    /// Its length in a datagram, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<AnswerHead>()
             + match self {
@@ -226,7 +224,7 @@ impl<'a> Answer<'a> {
             }
     }
 
-    /// Reads the answer at the start of `bytes`; also what follows it.
+    /// Parses the answer at the start of `bytes`, and returns it with the bytes that follow.
     fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Refused> {
         let (head, rest) = AnswerHead::ref_from_prefix(bytes).map_err(|_| Refused::Length)?;
         reserved(&head.reserved)?;
@@ -259,14 +257,14 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The answers of one datagram: at least one, at most [`RANGES_MAX`], in the order of the ranges. Their form is checked.
+/// The well-formed answers of one datagram: one to [`RANGES_MAX`], in the order of the ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answers<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Answers<'a> {
-    /// Reads answers that fill `bytes` exactly.
+    /// Parses answers that must fill `bytes` exactly.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Refused> {
         let (mut rest, mut count) = (bytes, 0);
         while !rest.is_empty() {
@@ -276,7 +274,7 @@ impl<'a> Answers<'a> {
         if (1..=RANGES_MAX).contains(&count) { Ok(Answers { bytes }) } else { Err(Refused::Length) }
     }
 
-    /// The answers, in the order of the ranges that were asked about.
+    /// The answers, in the order of the requested ranges.
     pub fn iter(&self) -> impl Iterator<Item = Answer<'a>> + use<'a> {
         let mut rest = self.bytes;
         core::iter::from_fn(move || {
@@ -292,24 +290,24 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// Composes [`Answers`] in a buffer that is no larger than they may become.
+/// Composes [`Answers`] in a buffer, whose length bounds them.
 pub struct AnswerWriter<'b> {
     out: &'b mut [u8],
     length: usize,
 }
 
 impl<'b> AnswerWriter<'b> {
-    /// Nothing yet, in `out`.
+    /// A writer without answers, into `out`.
     pub fn new(out: &'b mut [u8]) -> Self {
         AnswerWriter { out, length: 0 }
     }
 
-    /// How many more bytes there is room for.
+    /// The bytes left in the buffer.
     pub fn room(&self) -> usize {
         self.out.len() - self.length
     }
 
-    /// Whether nothing was put yet.
+    /// Whether it has no answers.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -334,7 +332,7 @@ impl<'b> AnswerWriter<'b> {
         true
     }
 
-    /// What was composed; `None` when it is nothing that a recipient would take.
+    /// The answers; `None` when every recipient would refuse them.
     pub fn finish(self) -> Option<Answers<'b>> {
         Answers::parse(&self.out[..self.length]).ok()
     }
@@ -349,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_of_a_set_does_not_depend_on_the_order_but_on_the_salt() {
+    fn the_fingerprint_of_a_set_depends_on_the_salt_and_not_on_the_order() {
         let keys = [Key([1; 32]), Key([2; 32]), Key([3; 32])];
         let of = |keys: &mut dyn Iterator<Item = &Key>, salt| {
             let mut summary = Summary::default();
@@ -377,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_read_as_they_were_written_and_stop_where_the_room_ends() {
+    fn answers_read_as_they_were_written_and_one_without_room_is_refused() {
         let parts = [WirePart::new(9, summary(4)), WirePart::new(u64::MAX, summary(5))];
         let keys = [[1; 16], [2; 16]];
         let all = [
@@ -399,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_no_node_would_send_are_refused() {
+    fn invalid_answers_are_refused() {
         let parse = |bytes: &[u8]| Answers::parse(bytes).err();
         assert_eq!(parse(&[]), Some(Refused::Length));
         assert_eq!(parse(&[0; 7]), Some(Refused::Length));

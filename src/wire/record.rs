@@ -15,7 +15,7 @@ pub const VALUE_BYTES_MAX: usize = 896;
 /// The longest lifetime, in seconds: 30 days.
 pub const LIFETIME_MAX: u32 = 30 * 24 * 3600;
 
-/// What a value record starts with; name and value follow.
+/// The head of a value record; name and value follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct RecordHead {
@@ -31,10 +31,10 @@ pub struct RecordHead {
 const _: () = assert!(size_of::<RecordHead>() == 112);
 const COVERED: usize = 48;
 
-/// The most bytes a record takes.
+/// The longest record, in bytes.
 pub const RECORD_BYTES_MAX: usize = size_of::<RecordHead>() + NAME_BYTES_MAX + VALUE_BYTES_MAX;
 
-/// A value record, read in place. Its form is checked; its signature only by [`verify`](Record::verify).
+/// A well-formed value record, read in place. [`verify`](Record::verify) checks its signature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
     bytes: &'a [u8],
@@ -42,7 +42,7 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Reads a record that fills `bytes` exactly.
+    /// Parses a record that must fill `bytes` exactly.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Refused> {
         let (head, rest) = RecordHead::ref_from_prefix(bytes).map_err(|_| Refused::Length)?;
         let (name_length, value_length) =
@@ -66,17 +66,17 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Whose record it is.
+    /// The publisher's public key.
     pub fn publisher(&self) -> PublicKey {
         self.head.publisher
     }
 
-    /// The higher number wins.
+    /// The sequence number. The higher one wins.
     pub fn sequence(&self) -> u64 {
         self.head.sequence.get()
     }
 
-    /// Seconds that it is to be kept without being published again.
+    /// The seconds that nodes keep it after it was last published.
     pub fn lifetime(&self) -> u32 {
         self.head.lifetime.get()
     }
@@ -97,13 +97,13 @@ impl<'a> Record<'a> {
         record_key(&self.publisher(), self.name())
     }
 
-    /// The record as it is sent and kept.
+    /// The record as it is sent and stored.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 }
 
-/// A new record's bytes, signed. `None` when the name, the value or the lifetime is not allowed.
+/// The bytes of a new signed record. `None` when the name, the value or the lifetime is not allowed.
 pub fn sign_record(
     network: &Network,
     identity: &Identity,

@@ -1,4 +1,4 @@
-//! Node states: a node's signed word about itself, as others relay it.
+//! Node states: a node's signed statement about itself, as others relay it.
 
 use super::Refused;
 use super::contact::WireAddr;
@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A node's state: 160 bytes. Only the node that it is about can make one, so a relay can neither change nor revive it.
+/// A node's state: 160 bytes. Only the node itself can sign one, so a relay can neither change it nor make a newer one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct NodeState {
@@ -35,32 +35,32 @@ mod flags {
     pub(super) const ALL: u16 = LEAF | AWAY | GONE;
 }
 
-/// What a node says about itself, before it is signed.
+/// The content of a node's state, before it is signed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct About {
-    /// Where it answers: one address of each family, or fewer.
+    /// The node's addresses: at most one of each family.
     pub addrs: [Option<SocketAddr>; 2],
-    /// Whether it only asks and must not be in anybody's tables.
+    /// Whether the node is a leaf and must not enter tables.
     pub leaf: bool,
     /// Whether it is leaving for a while.
     pub away: bool,
     /// Whether it is leaving for good.
     pub gone: bool,
-    /// How busy it is, per mille.
+    /// Its load, per mille.
     pub load: u16,
-    /// Pieces that it stores for the network.
+    /// The number of pieces that it stores for the network.
     pub chunks: u32,
-    /// The version of its program: major, minor, patch, and a byte that means nothing yet.
+    /// The version of its program: major, minor, patch, and a byte without meaning.
     pub version: [u8; 4],
-    /// Bytes that it would still store for the network.
+    /// The bytes that it would still store for the network.
     pub free_bytes: u64,
 }
 
 impl NodeState {
-    /// The most that a load can be: everything.
+    /// The highest load, per mille.
     pub const LOAD_MAX: u16 = 1000;
 
-    /// A state, signed. The one with the higher sequence number replaces the other; zero is nobody's.
+    /// A signed state. The one with the higher sequence number replaces the other; zero is not allowed.
     pub fn new(network: &Network, identity: &Identity, about: &About, sequence: u64) -> Self {
         let bit = |set: bool, bit: u16| if set { bit } else { 0 };
         let addr = |addr: Option<SocketAddr>| addr.map_or(WireAddr::UNKNOWN, WireAddr::new);
@@ -81,7 +81,7 @@ impl NodeState {
         state
     }
 
-    /// The state of a node of which nothing but its key is known: it has sequence zero and is not sent.
+    /// A placeholder for a node of which only the key is known. Its sequence number is zero, and it is never sent.
     pub fn unknown(public: PublicKey) -> Self {
         NodeState {
             public,
@@ -105,7 +105,7 @@ impl NodeState {
         }
     }
 
-    /// What can be checked without cryptography.
+    /// Checks the values, without cryptography.
     pub(super) fn check(&self) -> Result<(), Refused> {
         if self.flags.get() & !flags::ALL != 0 {
             return Err(Refused::Reserved);
@@ -120,17 +120,17 @@ impl NodeState {
         Ok(())
     }
 
-    /// Whose state it is.
+    /// The node's public key.
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// Where the node says that it answers.
+    /// The node's addresses, as it claims them.
     pub fn addrs(&self) -> impl Iterator<Item = SocketAddr> {
         self.addrs.into_iter().filter_map(|addr| addr.get())
     }
 
-    /// Whether the node must stay out of tables.
+    /// Whether the node is a leaf and must stay out of tables.
     pub fn is_leaf(&self) -> bool {
         self.flags.get() & flags::LEAF != 0
     }
@@ -145,17 +145,17 @@ impl NodeState {
         self.flags.get() & flags::GONE != 0
     }
 
-    /// How busy it is, per mille.
+    /// The node's load, per mille.
     pub fn load(&self) -> u16 {
         self.load.get()
     }
 
-    /// The higher number wins; zero when the state was never told.
+    /// The sequence number. The higher one wins; zero is [unknown](NodeState::unknown).
     pub fn sequence(&self) -> u64 {
         self.sequence.get()
     }
 
-    /// Pieces that it stores for the network.
+    /// The number of pieces that it stores for the network.
     pub fn chunks(&self) -> u32 {
         self.chunks.get()
     }
@@ -165,7 +165,7 @@ impl NodeState {
         self.version
     }
 
-    /// Bytes that it would still store for the network.
+    /// The bytes that it would still store for the network.
     pub fn free_bytes(&self) -> u64 {
         self.free_bytes.get()
     }
@@ -175,7 +175,8 @@ impl NodeState {
     }
 }
 
-/// Names one state of one node: 16 bytes. A digest says with it what is known, a suspicion what does not answer.
+/// Names one state of one node: 16 bytes. A digest consists of the marks of known states, suspicions of the marks of silent
+/// members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct StateMark {
@@ -192,7 +193,7 @@ impl StateMark {
         StateMark { short, sequence: U64::new(sequence) }
     }
 
-    /// The state's number; zero when the node is known and its state is not.
+    /// The state's sequence number; zero when the node is known and its state is not.
     pub fn sequence(&self) -> u64 {
         self.sequence.get()
     }
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_is_read_and_belongs_to_one_network() {
+    fn a_state_reads_as_it_was_signed_and_is_valid_in_one_network_only() {
         let (ours, theirs) = (Network::new("ours"), Network::new("theirs"));
         let identity = Identity::from_secret(&[1; 32]);
         let state = NodeState::new(&ours, &identity, &about(), 9);
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_no_node_would_sign_are_refused_before_the_signature() {
+    fn invalid_values_are_refused_without_a_signature_check() {
         let (network, identity) = (Network::new("ours"), Identity::from_secret(&[1; 32]));
         let good = NodeState::new(&network, &identity, &about(), 9);
         assert_eq!(good.check(), Ok(()));

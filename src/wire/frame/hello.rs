@@ -1,4 +1,4 @@
-//! The handshake: each end says which node it is, then proves it.
+//! The handshake: each end sends its key, then authenticates itself by a signature.
 
 use super::{Body, Frame};
 use crate::id::PublicKey;
@@ -14,13 +14,13 @@ pub struct Hello {
     magic: [u8; 4],
     version: u8,
     flags: u8,
-    /// The port that the sender listens on; with the address that it connects from, that is where it answers.
+    /// The port that the sender listens on. With the source address of the connection it is the sender's address.
     pub port: U16,
     network: U32,
     reserved: [u8; 4],
-    /// The sender's key.
+    /// The sender's public key.
     pub public: PublicKey,
-    /// Fresh for each stream.
+    /// Random, and fresh for each stream.
     pub nonce: [u8; 32],
 }
 

@@ -1,4 +1,4 @@
-//! Asking a node how safe pieces are: what it has of them, and what it knows of other copies.
+//! The frames of an audit: a node's report on its pieces, and on other copies that it knows of.
 
 use super::piece::QuestionHead;
 use super::{Body, Frame};
@@ -82,9 +82,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_that_no_node_would_say_is_refused() {
+    fn an_entry_with_an_invalid_value_is_refused() {
         let example = InspectedBody::examples()[1];
-        // The first entry is that of a piece which is not there: everything in it is zero.
+        // The first entry is for a piece that the node does not have: all its bytes are zero.
         for at in 8..16 {
             assert_eq!(with_byte(&example, at, 4), Err(Refused::Value), "byte {at}");
         }

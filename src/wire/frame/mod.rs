@@ -1,21 +1,20 @@
-//! Frames: what goes over a TCP stream between two nodes.
+//! Frames: the messages on a TCP stream between two nodes.
 //!
-//! Each end first sends a hello, then a proof: its signature over both hellos, nonces included. Before both proofs
-//! are checked no other frame is accepted. Then either end may ask the other for pieces and offer it pieces. A
-//! *piece* is what has a key of its own: a chunk, a manifest, or a file of one chunk.
+//! Each end first sends a hello, then a proof: its signature over both hellos, which include nonces. No other frame is accepted
+//! before both proofs are verified. Then either end may request pieces from the other and offer pieces to it. A *piece* is
+//! content with a key of its own: a chunk, a manifest, or a file of one chunk.
 //!
-//! Content is not part of a frame: [`Frame::Block`] and [`Frame::StoreData`] announce how many raw bytes follow them,
-//! so that those can go from file to socket to file without passing through a parser.
+//! Content is not part of a frame: [`Frame::Block`] and [`Frame::StoreData`] announce the number of raw bytes that follow, so
+//! that these can go from file to socket to file without a parser.
 //!
-//! [`Frame`] is the table of kinds: each line has a kind's number, its fields and its body, a fixed layout in the file of its
-//! family. Everything else follows from the table: which numbers are known, how long a frame may be, and the tests that
-//! every kind must pass.
+//! [`Frame`] is the table of kinds. Each line has a kind's number, its fields and its body, a fixed layout in the file of its
+//! family. The known numbers, the bounds on lengths, and the tests that every kind must pass follow from the table.
 //!
 //! - `hello`: the handshake.
-//! - `piece`: asking for pieces and getting them; `refusal`: why a node sends or takes none.
-//! - `store`: offering pieces to their holders.
-//! - `inspect`: asking how safe pieces are.
-//! - `swarm`: what the nodes that fetch a file tell each other about it.
+//! - `piece`: requests for pieces, and their answers; `refusal`: the reasons to refuse a request or an offer.
+//! - `store`: offers of pieces to their holders.
+//! - `inspect`: the audit of pieces.
+//! - `swarm`: the exchange of co-downloaders.
 
 mod hello;
 mod inspect;
@@ -54,22 +53,22 @@ struct FrameHead {
 pub const FRAME_HEAD_BYTES: usize = 8;
 const _: () = assert!(size_of::<FrameHead>() == FRAME_HEAD_BYTES);
 
-/// The most bytes of a frame, head included.
+/// The longest frame in bytes, head included.
 pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + longest_body();
 const _: () = assert!(FRAME_BYTES_MAX == 4112, "a stream's buffer is as large as the largest frame");
 
-/// The size of the shortest frames that raw bytes follow.
+/// The length in bytes of the shortest frame that raw bytes can follow.
 const FRAME_BYTES_MIN: usize = FRAME_HEAD_BYTES + 8;
 
-/// The body of one kind of frame. Its `write` is a function of its own, since every kind has other fields.
+/// The body of one kind of frame. Each body also has a function `write`, whose parameters are the fields of its kind.
 trait Body {
-    /// The most bytes that it takes.
+    /// The longest body in bytes.
     const BYTES_MAX: usize;
 
-    /// Reads a body of at most [`BYTES_MAX`](Body::BYTES_MAX) bytes.
+    /// Parses a body of at most [`BYTES_MAX`](Body::BYTES_MAX) bytes.
     fn parse(bytes: &[u8]) -> Result<Frame<'_>, Refused>;
 
-    /// Frames of the kind for the tests of every kind; the longest one there is must be among them.
+    /// Frames of the kind, for the tests of all kinds. A longest one must be among them.
     #[cfg(test)]
     fn examples() -> Vec<Frame<'static>>;
 }
@@ -135,7 +134,7 @@ kinds! {
             signature: &'a [u8; 64],
         } as hello::ProofBody,
 
-        /// REQUEST: the sender wants the piece with this key, whatever it is.
+        /// REQUEST: the sender requests the piece with this key, of any kind.
         3 => Request {
             /// Chosen by the sender; repeated in the answer.
             request: u32,
@@ -143,15 +142,15 @@ kinds! {
             key: Key,
         } as piece::RequestBody,
 
-        /// BLOCK: `length` raw bytes of the piece follow: all of it, and no more than a piece of its kind may have.
+        /// BLOCK: the whole requested piece follows, `length` raw bytes.
         4 => Block {
             /// The request that this answers.
             request: u32,
-            /// What the piece is.
+            /// The kind of the piece.
             content: Content,
-            /// Its length.
+            /// Its length in bytes, at most that of the longest piece of its kind.
             length: u32,
-            /// Of the piece under a file's own hash: the file's mode. A hint.
+            /// For a piece whose key is a file's hash: the file's mode. A hint.
             mode: Mode,
         } as piece::BlockBody,
 
@@ -163,7 +162,7 @@ kinds! {
             reason: Refusal,
         } as refusal::RefuseBody,
 
-        /// CANCEL: the sender does not need the piece any more. A block that is on its way still arrives.
+        /// CANCEL: the sender no longer needs the piece. A block that has begun still arrives.
         6 => Cancel {
             /// The request.
             request: u32,
@@ -185,7 +184,7 @@ kinds! {
             bitmap: [u8; WHICH_KEYS_MAX / 8],
         } as piece::HaveBody,
 
-        /// STORE: the sender offers a piece that the other end is to keep.
+        /// STORE: the sender offers a piece for the other end to keep.
         9 => Store {
             /// Chosen by the sender; repeated in the answers.
             request: u32,
@@ -193,31 +192,29 @@ kinds! {
             offer: Offer,
         } as store::StoreBody,
 
-        /// ACCEPT: the sender takes the offered piece; or, when `have` is set, it has the piece on disk already.
+        /// ACCEPT: the sender accepts the offered piece, or has it already.
         10 => Accept {
             /// The offer.
             request: u32,
-            /// No need to send it.
+            /// Whether the sender has the piece on disk, so that it need not be sent.
             have: bool,
         } as store::AcceptBody,
 
-        /// STORE DATA: `length` raw bytes of the offered piece follow: all of it, at most
-        /// [`CHUNK_BYTES_MAX`](crate::manifest::CHUNK_BYTES_MAX).
+        /// STORE DATA: the whole offered piece follows, `length` raw bytes.
         11 => StoreData {
             /// The offer.
             request: u32,
-            /// The piece's length.
+            /// The piece's length in bytes, at most [`CHUNK_BYTES_MAX`](crate::manifest::CHUNK_BYTES_MAX).
             length: u32,
         } as store::StoreDataBody,
 
-        /// STORED: the piece is on the sender's disk and will survive a power cut.
+        /// STORED: the piece is synced to the sender's disk and survives a power cut.
         12 => Stored {
             /// The offer.
             request: u32,
         } as store::StoredBody,
 
-        /// INSPECT: the sender asks how safe these pieces are. At most
-        /// [`INSPECT_KEYS_MAX`](super::inspect::INSPECT_KEYS_MAX).
+        /// INSPECT: the sender audits these pieces. At most [`INSPECT_KEYS_MAX`](super::inspect::INSPECT_KEYS_MAX).
         13 => Inspect {
             /// Chosen by the sender; repeated in the answer.
             question: u32,
@@ -225,20 +222,20 @@ kinds! {
             keys: &'a [Key],
         } as inspect::InspectBody,
 
-        /// INSPECTED: what the sender has of each piece of the question, in its order, and what it knows of other copies.
+        /// INSPECTED: the sender's report on each piece of the question, in its order.
         14 => Inspected {
             /// The question.
             question: u32,
-            /// Each of them has a value when it was parsed.
+            /// The reports. In a parsed frame each has a value.
             entries: &'a [WireInspectEntry],
         } as inspect::InspectedBody,
 
-        /// FOLLOW: the sender is fetching this file, and wants to know which of its chunks the other end gains, and which
-        /// other nodes fetch or serve it. There is no answer as such.
+        /// FOLLOW: the sender downloads this file, and asks to be told the chunks that the other end gains and other nodes that
+        /// download or serve it. It has no direct answer.
         15 => Follow {
             /// The file.
             file: Key,
-            /// The sender has all of the file now, and wants to hear no more.
+            /// Whether the following ends, because the sender has the whole file.
             over: bool,
         } as swarm::FollowBody,
 
@@ -246,12 +243,12 @@ kinds! {
         16 => Gained {
             /// The file.
             file: Key,
-            /// The chunks, by their place in the file.
+            /// The chunks, by their index in the file.
             chunks: &'a [U32],
         } as swarm::GainedBody,
 
-        /// SOURCES: these nodes fetch or serve a file that the other end follows; at most [`SOURCES_MAX`]. The sender has
-        /// streams to them. To the receiver they are unvalidated addresses.
+        /// SOURCES: these nodes download or serve a file that the other end follows; at most [`SOURCES_MAX`]. The sender has
+        /// streams to them. To the receiver their addresses are unvalidated.
         17 => Sources {
             /// The file.
             file: Key,
@@ -259,8 +256,8 @@ kinds! {
             contacts: &'a [WireContact],
         } as swarm::SourcesBody,
 
-        /// UNVERIFIED: a piece that the other end has sent over this stream does not verify. It is a hint to the other end to
-        /// look at its own copy, and there is no answer.
+        /// UNVERIFIED: a piece that the other end sent over this stream does not match its key. A hint to the other end to check
+        /// its own copy. It has no answer.
         18 => Unverified {
             /// The piece.
             key: Key,
@@ -280,18 +277,18 @@ const fn longest_body() -> usize {
     longest
 }
 
-/// The start of a stream's bytes.
+/// The result of parsing the start of a stream's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parsed<'a> {
-    /// A frame, and the number of bytes that it takes.
+    /// A frame, and its length in bytes.
     Frame(Frame<'a>, usize),
     /// The beginning of a frame: more bytes are needed.
     Incomplete,
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame at the start of `bytes`. A length above the bound of the frame's kind is refused at the head, before
-    /// any byte of the body is awaited.
+    /// Parses the frame at the start of `bytes`. A length above the bound of the frame's kind is refused as soon as the head is
+    /// complete.
     pub fn parse(bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
         let Ok((head, rest)) = FrameHead::ref_from_prefix(bytes) else {
             return Ok(Parsed::Incomplete);
@@ -321,7 +318,7 @@ impl<'a> Frame<'a> {
     /// Appends the frame to `out`.
     ///
     /// # Panics
-    /// When it has more keys, entries, chunks or contacts than its kind may have.
+    /// When it has more keys, entries, chunks or contacts than the bound of its kind.
     pub fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
@@ -334,7 +331,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What the tests of the families share.
+/// Helpers for the tests of the families.
 #[cfg(test)]
 mod testing {
     use super::*;
@@ -345,13 +342,13 @@ mod testing {
         bytes
     }
 
-    /// Writes the frame and reads it again. When that is not refused, the same frame must come back.
+    /// Writes the frame and parses it again. If it is not refused, it must be the same frame.
     pub(super) fn reread(frame: &Frame<'_>) -> Result<(), Refused> {
         let bytes = written(frame);
         Frame::parse(&bytes).map(|parsed| assert_eq!(parsed, Parsed::Frame(*frame, bytes.len())))
     }
 
-    /// A frame's reading after byte `at` of its body was replaced by `byte`.
+    /// Parses the frame after byte `at` of its body was replaced by `byte`.
     pub(super) fn with_byte(frame: &Frame<'_>, at: usize, byte: u8) -> Result<(), Refused> {
         let mut bytes = written(frame);
         bytes[FRAME_HEAD_BYTES + at] = byte;
@@ -379,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_no_kind_is_refused() {
+    fn an_unknown_number_is_refused() {
         for number in 0..=u8::MAX {
             let known = KINDS.iter().any(|kind| kind.number == number);
             let head = [0, 0, 0, 1, number, 0, 0, 0];
@@ -389,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_reads_back_as_what_was_written() {
+    fn every_kind_survives_encoding() {
         each_example(|number, frame| {
             assert_eq!(reread(frame), Ok(()), "{frame:?}");
             assert_eq!(written(frame)[4], number, "{frame:?}");
@@ -429,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_of_every_kind_waits_for_more() {
+    fn every_truncation_of_every_kind_is_incomplete() {
         each_example(|_, frame| {
             let bytes = written(frame);
             for length in 0..bytes.len() {
@@ -466,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_only_what_is_lacking_ends_exactly_where_the_frame_does() {
+    fn reading_only_the_lacking_bytes_ends_exactly_with_the_frame() {
         let (mut shortest, mut checked) = (usize::MAX, 0);
         each_example(|_, frame| {
             let bytes = written(frame);
@@ -493,7 +490,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "too much for one frame")]
-    fn a_frame_that_nothing_would_read_is_not_written() {
+    fn writing_a_frame_above_its_bound_panics() {
         written(&Frame::Inspect { question: 1, keys: &[Key([7; 32]); 65] });
     }
 }

@@ -1,4 +1,4 @@
-//! Asking a node for pieces, and which it has; sending them.
+//! The frames that request pieces, ask which pieces a node has, and send them.
 
 use super::{Body, Frame};
 use crate::id::Key;
@@ -38,7 +38,7 @@ pub(super) struct CancelBody {
     reserved: [u8; 4],
 }
 
-/// The start of a question about keys, and of the answers to it.
+/// The head of a question about keys, and of its answer.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct QuestionHead {
@@ -232,7 +232,7 @@ impl Body for UnverifiedBody {
     }
 }
 
-/// The mode that comes with a piece. A chunk has none: the file that it belongs to has.
+/// The mode in a frame with a piece. A chunk of several has none: the mode comes with the manifest.
 pub(super) fn mode_of(content: Content, encoded: U16) -> Result<Mode, Refused> {
     let mode = Mode::decode(encoded.get()).ok_or(Refused::Reserved)?;
     if content == Content::Chunk && mode != Mode::UNKNOWN { Err(Refused::Reserved) } else { Ok(mode) }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_a_length_that_no_piece_has_is_refused_before_its_bytes_come() {
+    fn a_block_with_an_impossible_length_is_refused_before_its_bytes_come() {
         let block = |content, length| reread(&block(content, length, Mode::UNKNOWN));
         for content in [Content::Chunk, Content::Manifest, Content::File] {
             assert_eq!(block(content, content.bytes_max()), Ok(()));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_comes_with_the_piece_of_a_whole_file_and_with_no_chunk() {
+    fn a_manifest_and_a_whole_file_may_carry_a_mode_and_a_chunk_may_not() {
         for mode in [Mode::UNKNOWN, Mode::of(0), Mode::of(0o755)] {
             assert_eq!(reread(&block(Content::Manifest, 90, mode)), Ok(()));
             assert_eq!(reread(&block(Content::File, 90, mode)), Ok(()));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_that_this_version_does_not_know_is_refused() {
+    fn an_unknown_kind_of_content_is_refused() {
         assert_eq!(with_byte(&block(Content::File, 90, Mode::UNKNOWN), 8, 9), Err(Refused::Value));
     }
 

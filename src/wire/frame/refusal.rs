@@ -1,4 +1,4 @@
-//! Refusing a request for a piece, or an offer of one.
+//! The refusal of a request for a piece, or of an offer of one.
 
 use super::{Body, Frame};
 use crate::wire::Refused;
@@ -10,19 +10,19 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Refusal {
-    /// No such piece here (any more).
+    /// The node does not have the piece.
     NotFound = 1,
-    /// Too much is going on; try again later.
+    /// The node is at a limit of concurrent work. A later attempt may succeed.
     Busy = 2,
-    /// No space, or the quota is used up.
+    /// The disk is full, or the quota is used up.
     NoSpace = 3,
     /// Too many nodes are closer to the key.
     NotClose = 4,
-    /// The offer makes no sense: a length or an offset that no piece has.
+    /// No piece has the length or the offset of the offer.
     Invalid = 5,
     /// The disk failed.
     Disk = 6,
-    /// What arrived is not what was offered.
+    /// The content that arrived does not match the offer.
     Mismatch = 7,
 }
 

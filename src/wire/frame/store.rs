@@ -1,4 +1,4 @@
-//! Offering a piece to a node that is to keep it.
+//! The frames that offer a piece to a node for storage.
 
 use super::piece::mode_of;
 use super::{Body, Frame};
@@ -11,28 +11,28 @@ use crate::wire::layout::{exactly, reserved};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// An offer to keep a piece, as [`Frame::Store`] carries it. The parser does not test whether it is
-/// [possible](Offer::is_possible): the answer to one that is not is [`Refusal::Invalid`](super::Refusal::Invalid).
+/// The offer of a piece, as [`Frame::Store`] carries it. The parser does not test whether it is
+/// [possible](Offer::is_possible): the answer to an impossible offer is [`Refusal::Invalid`](super::Refusal::Invalid).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
     /// The piece.
     pub key: Key,
-    /// What it is.
+    /// Its kind.
     pub content: Content,
     /// Its length in bytes.
     pub length: u32,
-    /// Where a chunk starts in its file; zero for manifests and files.
+    /// The offset of a chunk in its file; zero for manifests and files.
     pub input_offset: u64,
-    /// The number of nodes that are to keep it.
+    /// The number of copies that the network keeps.
     pub replicas: u8,
-    /// Of the piece under a file's own hash: the file's mode. A hint.
+    /// For a piece whose key is a file's hash: the file's mode. A hint.
     pub mode: Mode,
-    /// Seconds that it is to be kept.
+    /// Its lifetime in seconds.
     pub lifetime: u32,
 }
 
 impl Offer {
-    /// Whether some file has such a piece, and a node may be asked to keep it so long.
+    /// Whether a file can have such a piece, and `replicas` and `lifetime` are in range.
     pub fn is_possible(&self) -> bool {
         self.content.fits(self.input_offset, self.length)
             && self.replicas > 0
@@ -210,14 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_raw_bytes_than_a_chunk_has_are_refused_before_they_come() {
+    fn an_announcement_of_more_bytes_than_a_chunk_has_is_refused() {
         for length in [CHUNK_BYTES_MAX as u32 + 1, u32::MAX] {
             assert_eq!(reread(&Frame::StoreData { request: 1, length }), Err(Refused::Value));
         }
     }
 
     #[test]
-    fn an_offer_that_no_piece_fits_is_read_so_that_it_can_be_answered() {
+    fn an_impossible_offer_is_parsed_so_that_it_can_be_answered() {
         for example in StoreBody::examples() {
             let Frame::Store { request, offer } = example else { panic!("{example:?}") };
             let odd = Offer { length: u32::MAX, input_offset: 1, ..offer };
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_is_possible_when_its_piece_is_and_it_is_to_be_kept_somewhere_for_a_while() {
+    fn an_offer_is_possible_when_its_piece_its_replicas_and_its_lifetime_are() {
         let (key, content, mode) = (Key([1; 32]), Content::File, Mode::UNKNOWN);
         let good = Offer { key, content, length: 5, input_offset: 0, replicas: 1, mode, lifetime: 1 };
         assert!(good.is_possible());
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_of_an_unknown_content_is_refused() {
+    fn an_offer_of_an_unknown_kind_of_content_is_refused() {
         for example in StoreBody::examples() {
             assert_eq!(with_byte(&example, 20, 9), Err(Refused::Value));
         }

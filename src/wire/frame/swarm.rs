@@ -1,4 +1,4 @@
-//! What the nodes that fetch a file tell each other about it, so that they can serve each other.
+//! The frames of co-downloaders, by which nodes that download the same file find and serve each other.
 
 use super::{Body, Frame};
 use crate::id::Key;
