@@ -1,6 +1,6 @@
 //! What the transfer machine counts.
 
-use super::close::{CloseReason, HandshakeError};
+use super::streams::close::{CloseReason, HandshakeError};
 use crate::counters::counters;
 use crate::wire::Refused;
 

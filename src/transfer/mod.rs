@@ -7,17 +7,14 @@
 //! One stream to a peer serves both directions and every purpose. Both ends may request pieces, ask which pieces the other has,
 //! and offer pieces, all at once. Each request, question and offer has a number and gets exactly one answer.
 //!
-//! - `streams`: how streams open, authenticate and close; `handshake`: the proof of identity; `close`: the reasons for closing.
-//! - `session`: the state of one stream: what each end has asked of the other, and the deadlines for it.
-//! - `chunks`, `download`: one download as data: pieces and sources.
-//! - `fetch`: downloads: which sources to dial, and which piece to request from which source.
-//! - `receive`: answers and content from peers, and the verification of content.
-//! - `swarm`: what co-downloaders, the nodes that fetch the same file, tell each other.
-//! - `serve`: requests of peers; `slots`: which peer is sent content first.
-//! - `push`: copies to other nodes; `arrivals`: copies from them.
-//! - `inspect`: questions about copies of pieces, asked and answered.
-//! - `blame`: bans of peers that sent content which does not verify.
-//! - `reports`: reports between peers that a piece does not verify.
+//! It has four wings, and beside them what they share:
+//!
+//! - `streams`: how streams open, authenticate and close, and the state of each.
+//! - `downloads`: which piece to request from which source, and what comes of it.
+//! - `uploads`: requests of peers, and which peer is sent content first.
+//! - `replicas`: copies to other nodes and from them, and questions about copies.
+//! - `blame`: bans of peers that sent content which does not verify; `reports`: reports between peers that a piece does not verify.
+//! - `events`: the outputs; `counters`: what is counted.
 //!
 //! # Order
 //! After each input, poll outputs and events until both are empty. The driver carries outputs out in their order. After a
@@ -25,26 +22,16 @@
 //! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`]. After a long turn it hands in what has arrived before
 //! it calls [`Transfer::handle_timeout`]; otherwise the machine would blame peers for this node's own delay.
 
-mod arrivals;
 mod blame;
-mod chunks;
-mod close;
 mod counters;
-mod download;
+mod downloads;
 mod events;
-mod fetch;
-mod handshake;
-mod inspect;
-mod push;
-mod receive;
+mod replicas;
 mod reports;
-mod serve;
-mod session;
-mod slots;
 mod streams;
-mod swarm;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 pub use blame::Ban;
 pub use counters::TransferCounters;
@@ -52,7 +39,7 @@ pub use events::{
     DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, InspectError, InspectId, PushError,
     PushId, PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
 };
-pub use inspect::INSPECTIONS_MAX;
+pub use replicas::possession::INSPECTIONS_MAX;
 
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
@@ -63,12 +50,12 @@ use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::network::Network;
 use blame::Blame;
-use download::Download;
-use inspect::Inspection;
-use push::Push;
-use session::Session;
-use slots::Slots;
+use downloads::download::Download;
+use replicas::possession::Inspection;
+use replicas::push::Push;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use streams::session::Session;
+use uploads::slots::Slots;
 
 /// The configuration of a [`Transfer`].
 #[derive(Clone, Debug)]
@@ -345,7 +332,7 @@ impl Transfer {
         let pushes = self.pushes.values().filter_map(Push::deadline);
         let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
         let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
-        let room = room.map(|session| session.last_active + streams::UNUSED);
+        let room = room.map(|session| session.last_active + streams::lifecycle::UNUSED);
         // The end of a ban matters to downloads only.
         let ban = self.blame.next_end().filter(|_| !self.downloads.is_empty());
         let own = downloads.chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);

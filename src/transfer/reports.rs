@@ -5,10 +5,10 @@
 //! report costs its sender at least the transfer of the piece. The node decides what follows from it.
 
 use super::Transfer;
-use super::close::CloseReason;
+use super::downloads::requests::cancel;
 use super::events::TransferEvent;
-use super::fetch::cancel;
-use super::session::{Part, Purpose, Receiving};
+use super::streams::close::CloseReason;
+use super::streams::session::{Part, Purpose, Receiving};
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::time::Instant;

@@ -8,7 +8,7 @@ use crate::io::{Extent, Place, Sink, StreamId};
 use crate::limits::Limits;
 use crate::manifest::Content;
 use crate::time::{Duration, Instant};
-use crate::transfer::handshake::{Handshake, Step};
+use crate::transfer::streams::handshake::{Handshake, Step};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Hello, Offer, Parsed, Refusal};

@@ -1,14 +1,14 @@
 //! Copies of pieces from other nodes: offered, accepted when the node wants them, acknowledged when they are durable.
 
-use super::close::CloseReason;
-use super::events::{TransferEvent, Verdict};
-use super::receive::hash;
-use super::session::{Arrival, ArrivalStage, Purpose, Receiving};
-use super::{StreamOutput, Transfer};
 use crate::id::Key;
 use crate::io::{DiskError, Place, Sink, StreamId};
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::time::Instant;
+use crate::transfer::downloads::receive::hash;
+use crate::transfer::events::{TransferEvent, Verdict};
+use crate::transfer::streams::close::CloseReason;
+use crate::transfer::streams::session::{Arrival, ArrivalStage, Purpose, Receiving};
+use crate::transfer::{StreamOutput, Transfer};
 use crate::wire::frame::{Frame, Offer, Refusal};
 
 /// Offers of one peer that are under way at a time. All peers share the places for arriving pieces; an honest peer makes four
@@ -90,7 +90,13 @@ impl Transfer {
 }
 
 impl Transfer {
-    pub(super) fn on_store(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) {
+    pub(in crate::transfer) fn on_store(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        offer: &Offer,
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(from) = session.peer else { return };
         if session.arrivals.contains_key(&request) {
@@ -117,7 +123,13 @@ impl Transfer {
         self.out.event(TransferEvent::Offered { stream, request, offer, from });
     }
 
-    pub(super) fn on_store_data(&mut self, now: Instant, stream: StreamId, request: u32, length: u32) {
+    pub(in crate::transfer) fn on_store_data(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        length: u32,
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         let Some(arrival) = session.arrivals.get_mut(&request) else { return self.violated(now, stream) };
@@ -147,7 +159,7 @@ impl Transfer {
     }
 
     /// An offered piece has been written to its file.
-    pub(super) fn arrival_sunk(
+    pub(in crate::transfer) fn arrival_sunk(
         &mut self,
         now: Instant,
         stream: StreamId,
@@ -166,7 +178,13 @@ impl Transfer {
     }
 
     /// An offered piece has been collected in memory.
-    pub(super) fn arrival_collected(&mut self, now: Instant, stream: StreamId, request: u32, bytes: Vec<u8>) {
+    pub(in crate::transfer) fn arrival_collected(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        bytes: Vec<u8>,
+    ) {
         let Some(offer) = self.offer_of(stream, request) else { return };
         let genuine = match offer.content {
             Content::Manifest => Manifest::decode(&bytes, &offer.key).is_ok(),

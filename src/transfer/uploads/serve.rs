@@ -1,13 +1,13 @@
 //! Requests of peers: pieces, one after the other, and questions which pieces are here.
 
-use super::Transfer;
-use super::close::CloseReason;
-use super::events::{PushError, StreamOutput, TransferEvent};
-use super::session::{Item, Lookup, QUESTIONS_MAX, Sending};
 use crate::id::Key;
 use crate::io::{DiskError, Extent, Mode, StreamId};
 use crate::manifest::Content;
 use crate::time::Instant;
+use crate::transfer::Transfer;
+use crate::transfer::events::{PushError, StreamOutput, TransferEvent};
+use crate::transfer::streams::close::CloseReason;
+use crate::transfer::streams::session::{Item, Lookup, QUESTIONS_MAX, Sending};
 use crate::wire::frame::{Frame, Refusal};
 
 /// The node's answers to [`TransferEvent::Wanted`] and [`TransferEvent::Asked`], and inputs from the driver about sent content.
@@ -102,7 +102,7 @@ impl Transfer {
         self.settle(now);
     }
 
-    pub(super) fn on_request(&mut self, now: Instant, stream: StreamId, request: u32, key: Key) {
+    pub(in crate::transfer) fn on_request(&mut self, now: Instant, stream: StreamId, request: u32, key: Key) {
         let most = self.config.limits.requests_per_stream_max;
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if session.wanted(request).is_some() {
@@ -118,7 +118,7 @@ impl Transfer {
 
     /// A cancelled request is answered, too, so that both ends agree on what is still to come. If its block is on the way, that is
     /// the answer.
-    pub(super) fn on_cancel(&mut self, now: Instant, stream: StreamId, request: u32) {
+    pub(in crate::transfer) fn on_cancel(&mut self, now: Instant, stream: StreamId, request: u32) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if let Some(position) = session.wanted(request) {
             session.queue.remove(position);
@@ -127,7 +127,13 @@ impl Transfer {
         }
     }
 
-    pub(super) fn on_which(&mut self, now: Instant, stream: StreamId, question: u32, keys: &[Key]) {
+    pub(in crate::transfer) fn on_which(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        question: u32,
+        keys: &[Key],
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if keys.is_empty() || session.asked.len() >= QUESTIONS_MAX || !session.asked.insert(question) {
             return self.violated(now, stream);
@@ -137,7 +143,7 @@ impl Transfer {
 
     /// Hands the driver the next content for a stream while the driver has fewer than two blocks of it and the stream has a slot.
     /// Asks the node to look the following pieces up.
-    pub(super) fn send_next(&mut self, now: Instant, stream: StreamId) {
+    pub(in crate::transfer) fn send_next(&mut self, now: Instant, stream: StreamId) {
         let turn = self.has_turn(now, stream);
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let mut handed = 0;

@@ -1,22 +1,22 @@
 //! The state of one stream: the node at its other end, what is being received, and what each end has asked of the other.
 
-use super::chunks::Bits;
 use super::close::CloseReason;
-use super::events::{DownloadId, InspectId, PushId};
 use super::handshake::Handshake;
-use super::reports::RecentKeys;
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, Mode, Place};
 use crate::manifest::Content;
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
+use crate::transfer::downloads::chunks::Bits;
+use crate::transfer::events::{DownloadId, InspectId, PushId};
+use crate::transfer::reports::RecentKeys;
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Fewer bytes than this between two checks do not count as progress: a peer that trickles must not hold up a download.
-pub(super) const PROGRESS_BYTES: u64 = 4096;
+pub(in crate::transfer) const PROGRESS_BYTES: u64 = 4096;
 /// The least average rate of a piece, in bytes per second. A stream that is slower is closed, even if it makes progress.
 const BYTES_PER_SECOND_MIN: u64 = 2048;
 /// How many times as fast another source must be to take over a piece that is arriving. On a slow line all are slow.
@@ -24,16 +24,16 @@ const OUTPACED: u64 = 8;
 /// The assumed rate of a source that has shown none yet, in bytes per second.
 const PACE_UNTRIED: u64 = 64 << 10;
 /// Files that a peer may follow over one stream.
-pub(super) const FOLLOWS_MAX: usize = 16;
+pub(in crate::transfer) const FOLLOWS_MAX: usize = 16;
 /// Changes of the followed files. A change makes this node divide the file among co-downloaders anew and tell them, so a peer
 /// that changes all the time exceeds its budget and is ignored.
 const FOLLOW_CHANGES: Rate = Rate::every(Duration::from_millis(250), 2 * FOLLOWS_MAX as u32);
 /// Blocks that may be queued in the driver.
 const BLOCKS_QUEUED_MAX: usize = 2;
 /// Bytes of frames that a peer may leave unread: several times the answers to everything that it may ask at once.
-pub(super) const UNREAD_BYTES_MAX: usize = 64 << 10;
+pub(in crate::transfer) const UNREAD_BYTES_MAX: usize = 64 << 10;
 /// Questions of a peer that may wait here for an answer.
-pub(super) const QUESTIONS_MAX: usize = 16;
+pub(in crate::transfer) const QUESTIONS_MAX: usize = 16;
 /// Bytes that may be requested from one peer ahead of their arrival, when that is more than two pieces. The target is twice the
 /// bandwidth-delay product: with just the product in flight the measured rate could never grow. On short paths it is
 /// `AHEAD_BYTES`, but no more than one second of the peer's rate; on no path is it more than `AHEAD_BYTES_MAX`.
@@ -43,23 +43,23 @@ const AHEAD_BYTES_MAX: u64 = 16 << 20;
 const PACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// One stream.
-pub(super) struct Session {
+pub(in crate::transfer) struct Session {
     /// The node that was dialled; `None` when the other end connected.
-    pub(super) dialled: Option<Contact>,
+    pub(in crate::transfer) dialled: Option<Contact>,
     /// The address of the other end.
-    pub(super) remote: SocketAddr,
+    pub(in crate::transfer) remote: SocketAddr,
     /// Since when the stream is open.
-    pub(super) opened: Instant,
+    pub(in crate::transfer) opened: Instant,
     /// The handshake, until the other end has authenticated itself.
-    pub(super) handshake: Option<Handshake>,
+    pub(in crate::transfer) handshake: Option<Handshake>,
     /// The other end, once it is authenticated.
-    pub(super) peer: Option<Contact>,
+    pub(in crate::transfer) peer: Option<Contact>,
     /// What the next bytes are part of.
-    pub(super) receiving: Receiving,
+    pub(in crate::transfer) receiving: Receiving,
     /// When a frame or content last moved, in either direction.
-    pub(super) last_active: Instant,
+    pub(in crate::transfer) last_active: Instant,
     /// When content or an answer last arrived.
-    pub(super) received_at: Instant,
+    pub(in crate::transfer) received_at: Instant,
     received_bytes: u64,
     /// The number of pieces that have arrived.
     pieces: usize,
@@ -78,45 +78,45 @@ pub(super) struct Session {
     /// Bytes that have left since the driver last had nothing to send.
     batch_bytes: u64,
     /// Bytes of frames written since the stream was last drained.
-    pub(super) unread: usize,
+    pub(in crate::transfer) unread: usize,
     next_number: u32,
     /// The pieces that this end has requested.
-    pub(super) requests: BTreeMap<u32, Request>,
+    pub(in crate::transfer) requests: BTreeMap<u32, Request>,
     /// The questions of this end: which chunks the other end has.
-    pub(super) questions: BTreeMap<u32, Question>,
+    pub(in crate::transfer) questions: BTreeMap<u32, Question>,
     /// The inspections of this end that are not answered, awaited or given up.
-    pub(super) inspections: BTreeMap<u32, InspectId>,
+    pub(in crate::transfer) inspections: BTreeMap<u32, InspectId>,
     /// The inspections of the other end that are not answered.
-    pub(super) inspected: BTreeSet<u32>,
+    pub(in crate::transfer) inspected: BTreeSet<u32>,
     /// The offers of this end.
-    pub(super) pushes: BTreeMap<u32, PushId>,
+    pub(in crate::transfer) pushes: BTreeMap<u32, PushId>,
     /// The offers of this end that were accepted and are not done.
-    pub(super) accepted: BTreeSet<u32>,
+    pub(in crate::transfer) accepted: BTreeSet<u32>,
     /// The questions of the other end: which pieces this end has.
-    pub(super) asked: BTreeSet<u32>,
+    pub(in crate::transfer) asked: BTreeSet<u32>,
     /// The files that the other end follows.
-    pub(super) follows: BTreeMap<Key, Follow>,
+    pub(in crate::transfer) follows: BTreeMap<Key, Follow>,
     /// The budget for changes of `follows`.
     follow_changes: Bucket,
     /// The files that this end follows.
-    pub(super) following: BTreeSet<Key>,
+    pub(in crate::transfer) following: BTreeSet<Key>,
     /// The offers of the other end.
-    pub(super) arrivals: BTreeMap<u32, Arrival>,
+    pub(in crate::transfer) arrivals: BTreeMap<u32, Arrival>,
     /// Whether the stream takes no more input, and is closed when the other end has read the reason.
-    pub(super) ending: bool,
+    pub(in crate::transfer) ending: bool,
     /// The pieces that were last handed to the driver. The other end may report each of them.
-    pub(super) sent: RecentKeys,
+    pub(in crate::transfer) sent: RecentKeys,
     /// Reports of this end that a piece does not verify, and reports of the other end.
-    pub(super) reports_sent: u32,
-    pub(super) reports_received: u32,
+    pub(in crate::transfer) reports_sent: u32,
+    pub(in crate::transfer) reports_received: u32,
     /// Content for the other end, in order.
-    pub(super) queue: VecDeque<Item>,
+    pub(in crate::transfer) queue: VecDeque<Item>,
     /// Content that the driver has and that has not left yet.
-    pub(super) sending: Vec<Sending>,
+    pub(in crate::transfer) sending: Vec<Sending>,
 }
 
 /// What the next bytes of a stream are part of.
-pub(super) enum Receiving {
+pub(in crate::transfer) enum Receiving {
     /// A frame.
     Frames,
     /// Content that is collected in memory.
@@ -129,51 +129,51 @@ pub(super) enum Receiving {
 
 /// The purpose of content: a request of this end, or an offer of the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
+pub(in crate::transfer) enum Purpose {
     Request(u32),
     Arrival(u32),
 }
 
 /// A requested piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Request {
-    pub(super) download: DownloadId,
-    pub(super) part: Part,
+pub(in crate::transfer) struct Request {
+    pub(in crate::transfer) download: DownloadId,
+    pub(in crate::transfer) part: Part,
     /// An upper bound of its length in bytes.
-    pub(super) length: u32,
+    pub(in crate::transfer) length: u32,
     /// Whether it is not needed any more. It stays in the table until the peer answers it: each request gets one answer.
-    pub(super) cancelled: bool,
+    pub(in crate::transfer) cancelled: bool,
 }
 
 /// Which part of a download a request is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(in crate::transfer) enum Part {
     Root,
     Chunk(u32),
 }
 
 /// A question which of these chunks the other end has.
-pub(super) struct Question {
-    pub(super) download: DownloadId,
-    pub(super) chunks: Vec<u32>,
+pub(in crate::transfer) struct Question {
+    pub(in crate::transfer) download: DownloadId,
+    pub(in crate::transfer) chunks: Vec<u32>,
 }
 
 /// A file that the other end follows.
 #[derive(Default)]
-pub(super) struct Follow {
+pub(in crate::transfer) struct Follow {
     /// The chunks that this node has gained and has not announced to the other end yet.
-    pub(super) news: Vec<u32>,
+    pub(in crate::transfer) news: Vec<u32>,
 }
 
 /// A piece that the other end offers.
-pub(super) struct Arrival {
-    pub(super) offer: Offer,
-    pub(super) stage: ArrivalStage,
+pub(in crate::transfer) struct Arrival {
+    pub(in crate::transfer) offer: Offer,
+    pub(in crate::transfer) stage: ArrivalStage,
 }
 
 /// The stage of an offered piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ArrivalStage {
+pub(in crate::transfer) enum ArrivalStage {
     /// The node has not answered the offer.
     Asked,
     /// The node accepted it; the content has not begun to arrive.
@@ -185,7 +185,7 @@ pub(super) enum ArrivalStage {
 }
 
 /// Content that waits to be sent to the other end.
-pub(super) enum Item {
+pub(in crate::transfer) enum Item {
     /// The other end requested it.
     Wanted { request: u32, key: Key, lookup: Lookup },
     /// The other end accepted this end's offer of it.
@@ -193,7 +193,7 @@ pub(super) enum Item {
 }
 
 /// The lookup of a requested piece: the node tells where the piece is.
-pub(super) enum Lookup {
+pub(in crate::transfer) enum Lookup {
     Waiting,
     Asked,
     Found(Content, Mode, Extent),
@@ -202,16 +202,16 @@ pub(super) enum Lookup {
 }
 
 /// Content that the driver has been told to send.
-pub(super) struct Sending {
+pub(in crate::transfer) struct Sending {
     /// The file that it is read from; `None` when it is in memory.
-    pub(super) place: Option<Place>,
-    pub(super) length: u32,
-    pub(super) push: Option<PushId>,
+    pub(in crate::transfer) place: Option<Place>,
+    pub(in crate::transfer) length: u32,
+    pub(in crate::transfer) push: Option<PushId>,
 }
 
 impl Item {
     /// The number of bytes of content; 0 while the lookup is not answered.
-    pub(super) fn length(&self) -> u64 {
+    pub(in crate::transfer) fn length(&self) -> u64 {
         match self {
             Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
                 u64::from(extent.length)
@@ -222,13 +222,13 @@ impl Item {
     }
 
     /// Whether this is the content of an offer of this end.
-    pub(super) fn is_push(&self, number: u32) -> bool {
+    pub(in crate::transfer) fn is_push(&self, number: u32) -> bool {
         matches!(self, Item::Push { request, .. } if *request == number)
     }
 }
 
 impl Session {
-    pub(super) fn new(
+    pub(in crate::transfer) fn new(
         now: Instant,
         remote: SocketAddr,
         dialled: Option<Contact>,
@@ -276,23 +276,23 @@ impl Session {
     }
 
     /// The id of the other end, once it is authenticated.
-    pub(super) fn peer_id(&self) -> Option<NodeId> {
+    pub(in crate::transfer) fn peer_id(&self) -> Option<NodeId> {
         self.peer.map(|peer| peer.id)
     }
 
     /// Whether the other end may follow one more file, or unfollow one. If so, the change is charged to its budget.
-    pub(super) fn may_change_follows(&mut self, now: Instant) -> bool {
+    pub(in crate::transfer) fn may_change_follows(&mut self, now: Instant) -> bool {
         self.follow_changes.take(now, &FOLLOW_CHANGES)
     }
 
     /// A new number for a request, a question or an offer of this end.
-    pub(super) fn number(&mut self) -> u32 {
+    pub(in crate::transfer) fn number(&mut self) -> u32 {
         self.next_number = self.next_number.wrapping_add(1);
         self.next_number
     }
 
     /// Counts `bytes` of content that arrived.
-    pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
+    pub(in crate::transfer) fn progress(&mut self, now: Instant, bytes: u64) {
         if let Receiving::Sink { received, .. } = &mut self.receiving {
             *received += bytes;
         }
@@ -304,7 +304,7 @@ impl Session {
     }
 
     /// Counts `bytes` of content that left.
-    pub(super) fn sent(&mut self, now: Instant, bytes: u64) {
+    pub(in crate::transfer) fn sent(&mut self, now: Instant, bytes: u64) {
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);
         self.batch_bytes = self.batch_bytes.saturating_add(bytes);
         if self.sent_bytes >= PROGRESS_BYTES {
@@ -314,12 +314,12 @@ impl Session {
     }
 
     /// Since when the driver has had content to send, and how many bytes have left since then.
-    pub(super) fn batch(&self) -> (Instant, u64) {
+    pub(in crate::transfer) fn batch(&self) -> (Instant, u64) {
         (self.sending_since, self.batch_bytes)
     }
 
     /// Hands content to the driver. If the driver had none, the other end's time to take it starts now.
-    pub(super) fn send(&mut self, now: Instant, sending: Sending) {
+    pub(in crate::transfer) fn send(&mut self, now: Instant, sending: Sending) {
         if self.sending.is_empty() {
             (self.sending_since, self.sent_at) = (now, now);
             (self.sent_bytes, self.batch_bytes) = (0, 0);
@@ -329,12 +329,12 @@ impl Session {
     }
 
     /// The other end made progress on what it owes: the stall timer starts anew.
-    pub(super) fn answered(&mut self, now: Instant) {
+    pub(in crate::transfer) fn answered(&mut self, now: Instant) {
         (self.received_at, self.received_bytes) = (now, 0);
     }
 
     /// Ends a piece that went to a file. Returns its purpose and its length.
-    pub(super) fn end_sink(&mut self, now: Instant) -> Option<(Purpose, u32)> {
+    pub(in crate::transfer) fn end_sink(&mut self, now: Instant) -> Option<(Purpose, u32)> {
         let Receiving::Sink { purpose, length, .. } = self.receiving else { return None };
         // A shorter piece measures latency, not rate.
         if u64::from(length) >= PACE_UNTRIED {
@@ -349,14 +349,14 @@ impl Session {
     }
 
     /// Whether the arriving piece has been arriving for `long`, at a fraction of the rate that `other` has shown.
-    pub(super) fn is_outpaced_by(&self, other: &Session, now: Instant, long: Duration) -> bool {
+    pub(in crate::transfer) fn is_outpaced_by(&self, other: &Session, now: Instant, long: Duration) -> bool {
         let Receiving::Sink { begun, received, .. } = self.receiving else { return false };
         let present = pace(received, now.since(begun));
         begun + long <= now && present.saturating_mul(OUTPACED) < other.flow.pace().unwrap_or(PACE_UNTRIED)
     }
 
     /// Enters a request. If the other end owed nothing before, its stall timer starts now.
-    pub(super) fn request(&mut self, now: Instant, request: Request) -> u32 {
+    pub(in crate::transfer) fn request(&mut self, now: Instant, request: Request) -> u32 {
         if !self.is_expecting() {
             self.answered(now);
             (self.pace_since, self.asked_alone) = (now, Some(now));
@@ -367,7 +367,7 @@ impl Session {
     }
 
     /// A request was answered, or its content begins to arrive.
-    pub(super) fn request_answered(&mut self, now: Instant) {
+    pub(in crate::transfer) fn request_answered(&mut self, now: Instant) {
         self.answered(now);
         if let Some(took) = self.asked_alone.take().map(|at| now.since(at)) {
             self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
@@ -376,7 +376,7 @@ impl Session {
 
     /// Whether one more piece of `length` bytes may be requested for `download`. `downloads` is the number of downloads that
     /// share the stream.
-    pub(super) fn has_room(
+    pub(in crate::transfer) fn has_room(
         &self,
         download: DownloadId,
         length: u32,
@@ -405,24 +405,24 @@ impl Session {
 
     /// The rate that the other end has shown, in bytes per second. `None` before it has shown one, and while a request of this
     /// end has made no progress for `long`.
-    pub(super) fn pace(&self, now: Instant, long: Duration) -> Option<u64> {
+    pub(in crate::transfer) fn pace(&self, now: Instant, long: Duration) -> Option<u64> {
         self.flow.pace().filter(|_| self.requests.is_empty() || now < self.received_at + long)
     }
 
     /// The number of live requests before this one; `None` when there is no such live request.
-    pub(super) fn waits_behind(&self, number: u32) -> Option<usize> {
+    pub(in crate::transfer) fn waits_behind(&self, number: u32) -> Option<usize> {
         let live = |(_, request): &(&u32, &Request)| !request.cancelled;
         self.requests.get(&number).filter(|request| !request.cancelled)?;
         Some(self.requests.range(..number).filter(live).count())
     }
 
     /// The number of pieces that the other end requests or offers.
-    pub(super) fn requests_waiting(&self) -> usize {
+    pub(in crate::transfer) fn requests_waiting(&self) -> usize {
         self.queue.iter().filter(|item| matches!(item, Item::Wanted { .. })).count() + self.arrivals.len()
     }
 
     /// Whether neither end waits for anything.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::transfer) fn is_idle(&self) -> bool {
         !self.is_expecting()
             && self.questions.is_empty()
             && self.inspections.is_empty()
@@ -435,7 +435,7 @@ impl Session {
     }
 
     /// The download that the arriving content is for.
-    pub(super) fn downloading(&self) -> Option<DownloadId> {
+    pub(in crate::transfer) fn downloading(&self) -> Option<DownloadId> {
         match self.receiving {
             Receiving::Sink { purpose: Purpose::Request(number), .. } => {
                 self.requests.get(&number).map(|request| request.download)
@@ -445,7 +445,7 @@ impl Session {
     }
 
     /// Whether the stream may be closed to make room for another.
-    pub(super) fn is_displaceable(&self) -> bool {
+    pub(in crate::transfer) fn is_displaceable(&self) -> bool {
         self.handshake.is_none() && self.is_idle()
     }
 
@@ -454,7 +454,7 @@ impl Session {
     }
 
     /// When the stream is closed unless something happens, and for which reason.
-    pub(super) fn deadline(&self, timing: &super::Timing) -> (Instant, CloseReason) {
+    pub(in crate::transfer) fn deadline(&self, timing: &crate::transfer::Timing) -> (Instant, CloseReason) {
         if self.handshake.is_some() {
             return (self.opened + timing.handshake, CloseReason::HandshakeSilent);
         }
@@ -488,7 +488,7 @@ impl Session {
 
     /// The pieces that the node looks up now. A lookup is made no earlier than its piece can be sent, because the file that it
     /// finds may disappear.
-    pub(super) fn lookups(&mut self) -> Vec<(u32, Key)> {
+    pub(in crate::transfer) fn lookups(&mut self) -> Vec<(u32, Key)> {
         let ahead = BLOCKS_QUEUED_MAX.saturating_sub(self.sending.len());
         let mut due = Vec::new();
         for item in self.queue.iter_mut().take(ahead) {
@@ -504,7 +504,7 @@ impl Session {
 
     /// Takes the next content to send. All content that the driver has at one time comes from one file, so that a read error
     /// names the file.
-    pub(super) fn next_item(&mut self) -> Option<Item> {
+    pub(in crate::transfer) fn next_item(&mut self) -> Option<Item> {
         let place = match self.queue.front()? {
             Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
                 Some(&extent.place)
@@ -520,7 +520,7 @@ impl Session {
     }
 
     /// Whether content is ready to be sent.
-    pub(super) fn is_ready_to_send(&self) -> bool {
+    pub(in crate::transfer) fn is_ready_to_send(&self) -> bool {
         match self.queue.front() {
             Some(Item::Wanted { lookup, .. }) => matches!(lookup, Lookup::Found(..) | Lookup::InMemory(..)),
             Some(Item::Push { .. }) => true,
@@ -529,7 +529,7 @@ impl Session {
     }
 
     /// The position of a requested piece in the queue.
-    pub(super) fn wanted(&self, number: u32) -> Option<usize> {
+    pub(in crate::transfer) fn wanted(&self, number: u32) -> Option<usize> {
         self.queue.iter().position(|item| matches!(item, Item::Wanted { request, .. } if *request == number))
     }
 }
@@ -563,7 +563,7 @@ fn pace(bytes: u64, time: Duration) -> u64 {
 }
 
 /// The chunks of a question, each with whether the other end has it; `None` when the bitmap has a bit beyond them.
-pub(super) fn answered_chunks(chunks: &[u32], bitmap: &[u8; 16]) -> Option<Vec<(u32, bool)>> {
+pub(in crate::transfer) fn answered_chunks(chunks: &[u32], bitmap: &[u8; 16]) -> Option<Vec<(u32, bool)>> {
     let bit = |i: usize| bitmap[i / 8] & (1 << (i % 8)) != 0;
     let beyond = (chunks.len()..bitmap.len() * 8).any(bit);
     (!beyond).then(|| chunks.iter().enumerate().map(|(i, &chunk)| (chunk, bit(i))).collect())
@@ -571,7 +571,7 @@ pub(super) fn answered_chunks(chunks: &[u32], bitmap: &[u8; 16]) -> Option<Vec<(
 
 /// The chunks of the next question: those from `from` on that are missing here and not known to be at the source. Also
 /// returns where the following question starts; `None` when this is the last.
-pub(super) fn next_question(
+pub(in crate::transfer) fn next_question(
     missing: impl Fn(u32) -> bool,
     known: &Bits,
     from: u32,

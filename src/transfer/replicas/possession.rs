@@ -3,12 +3,12 @@
 //! An inspection is one question to one node. It moves no content, so it neither waits for downloads nor delays them. One that
 //! is not answered in time ends as lost. Its stream stays open, because content may be on its way before the answer.
 
-use super::events::{InspectError, InspectId, TransferEvent};
-use super::session::{QUESTIONS_MAX, Session};
-use super::{Timing, Transfer};
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::time::Instant;
+use crate::transfer::events::{InspectError, InspectId, TransferEvent};
+use crate::transfer::streams::session::{QUESTIONS_MAX, Session};
+use crate::transfer::{Timing, Transfer};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry, WireInspectEntry};
@@ -19,7 +19,7 @@ pub const INSPECTIONS_MAX: usize = 64;
 const INSPECTIONS_AHEAD_MAX: usize = 4;
 
 /// A question to another node.
-pub(super) struct Inspection {
+pub(in crate::transfer) struct Inspection {
     target: Contact,
     keys: Vec<Key>,
     /// The stream that it was sent over; `None` while it waits for one.
@@ -29,7 +29,7 @@ pub(super) struct Inspection {
 
 impl Inspection {
     /// When it ends as unreachable or lost.
-    pub(super) fn deadline(&self, timing: &Timing) -> Instant {
+    pub(in crate::transfer) fn deadline(&self, timing: &Timing) -> Instant {
         self.since
             + match self.stream {
                 None => timing.push,
@@ -78,7 +78,7 @@ impl Transfer {
 
 impl Transfer {
     /// Sends the questions that wait for a stream, or dials their targets.
-    pub(super) fn pump_inspections(&mut self, now: Instant) {
+    pub(in crate::transfer) fn pump_inspections(&mut self, now: Instant) {
         let waiting = self.inspections.iter().filter(|(_, inspection)| inspection.stream.is_none());
         let waiting: Vec<InspectId> = waiting.map(|(&id, _)| id).collect();
         for id in waiting {
@@ -109,7 +109,13 @@ impl Transfer {
         self.out.write(stream, session, &Frame::Inspect { question, keys: &inspection.keys });
     }
 
-    pub(super) fn on_inspect(&mut self, now: Instant, stream: StreamId, question: u32, keys: &[Key]) {
+    pub(in crate::transfer) fn on_inspect(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        question: u32,
+        keys: &[Key],
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let many = session.inspected.len() >= QUESTIONS_MAX;
         if keys.is_empty() || many || !session.inspected.insert(question) {
@@ -119,7 +125,7 @@ impl Transfer {
         self.out.event(TransferEvent::InspectAsked { stream, question, keys: keys.to_vec() });
     }
 
-    pub(super) fn on_inspected(
+    pub(in crate::transfer) fn on_inspected(
         &mut self,
         now: Instant,
         stream: StreamId,
@@ -141,7 +147,7 @@ impl Transfer {
     }
 
     /// Ends the inspections whose deadline has passed.
-    pub(super) fn time_inspections(&mut self, now: Instant) {
+    pub(in crate::transfer) fn time_inspections(&mut self, now: Instant) {
         let timing = &self.config.timing;
         let late = self.inspections.iter().filter(|(_, inspection)| inspection.deadline(timing) <= now);
         let late: Vec<(InspectId, bool)> =
@@ -152,7 +158,7 @@ impl Transfer {
         }
     }
 
-    pub(super) fn inspections_unreachable(&mut self, peer: &NodeId) {
+    pub(in crate::transfer) fn inspections_unreachable(&mut self, peer: &NodeId) {
         let theirs = |inspection: &Inspection| inspection.target.id == *peer && inspection.stream.is_none();
         let theirs: Vec<InspectId> =
             self.inspections.iter().filter(|(_, inspection)| theirs(inspection)).map(|(&id, _)| id).collect();
@@ -160,7 +166,7 @@ impl Transfer {
     }
 
     /// The stream that these questions were sent over closed.
-    pub(super) fn inspections_lost(&mut self, session: &Session) {
+    pub(in crate::transfer) fn inspections_lost(&mut self, session: &Session) {
         session.inspections.values().for_each(|&id| self.end_inspection(id, Err(InspectError::Lost)));
     }
 

@@ -11,14 +11,14 @@ use crate::wire::network::Network;
 use zerocopy::IntoBytes;
 
 /// A handshake under way.
-pub(super) struct Handshake {
+pub(in crate::transfer) struct Handshake {
     dialled: bool,
     ours: Hello,
     theirs: Option<Hello>,
 }
 
 /// What a valid frame of the other end leads to.
-pub(super) enum Step {
+pub(in crate::transfer) enum Step {
     /// The hello arrived: send this proof.
     Prove(Signature),
     /// The proof arrived and verifies: the other end is authenticated.
@@ -27,12 +27,12 @@ pub(super) enum Step {
 
 impl Handshake {
     /// Begins a handshake. `dialled` is true at the end that connected.
-    pub(super) fn new(dialled: bool, ours: Hello) -> Self {
+    pub(in crate::transfer) fn new(dialled: bool, ours: Hello) -> Self {
         Handshake { dialled, ours, theirs: None }
     }
 
     /// Takes the other end's next frame. `expected` is the node that was dialled, if this end dialled.
-    pub(super) fn handle(
+    pub(in crate::transfer) fn handle(
         &mut self,
         frame: &Frame<'_>,
         network: &Network,

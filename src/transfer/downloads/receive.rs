@@ -1,14 +1,15 @@
 //! Answers and content from peers, and the verification of content.
 
-use super::Transfer;
-use super::close::CloseReason;
-use super::download::{Download, Phase, RootState};
-use super::events::{DownloadError, DownloadId, Root, TransferEvent};
-use super::session::{Part, Purpose, Receiving, Request, answered_chunks};
+use super::download::{Download, Phase};
+use super::sources::RootState;
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, Mode, Sink, StreamId};
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::time::Instant;
+use crate::transfer::Transfer;
+use crate::transfer::events::{DownloadError, DownloadId, Root, TransferEvent};
+use crate::transfer::streams::close::CloseReason;
+use crate::transfer::streams::session::{Part, Purpose, Receiving, Request, answered_chunks};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Refusal;
 use std::sync::Arc;
@@ -51,7 +52,13 @@ impl Transfer {
 }
 
 impl Transfer {
-    pub(super) fn on_have(&mut self, now: Instant, stream: StreamId, question: u32, bitmap: &[u8; 16]) {
+    pub(in crate::transfer) fn on_have(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        question: u32,
+        bitmap: &[u8; 16],
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         let (Some(question), Some(peer)) = (session.questions.remove(&question), session.peer_id()) else {
@@ -78,7 +85,13 @@ impl Transfer {
         self.changed.extend(self.downloads.keys());
     }
 
-    pub(super) fn on_refuse(&mut self, now: Instant, stream: StreamId, number: u32, reason: Refusal) {
+    pub(in crate::transfer) fn on_refuse(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        number: u32,
+        reason: Refusal,
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         if session.pushes.contains_key(&number) {
             return self.push_refused(now, stream, number, reason);
@@ -122,7 +135,7 @@ impl Transfer {
         }
     }
 
-    pub(super) fn on_block(
+    pub(in crate::transfer) fn on_block(
         &mut self,
         now: Instant,
         stream: StreamId,
@@ -199,10 +212,16 @@ impl Transfer {
         self.start_sink(now, stream, Purpose::Request(number), sink);
     }
 
-    pub(super) fn start_sink(&mut self, now: Instant, stream: StreamId, purpose: Purpose, sink: Sink) {
+    pub(in crate::transfer) fn start_sink(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        purpose: Purpose,
+        sink: Sink,
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.receiving = Receiving::Sink { purpose, length: sink.length, begun: now, received: 0 };
-        self.out.outputs.push_back(super::StreamOutput::Sink { stream, sink });
+        self.out.outputs.push_back(crate::transfer::StreamOutput::Sink { stream, sink });
     }
 
     /// Content that is not needed begins to arrive.
@@ -218,7 +237,7 @@ impl Transfer {
     }
 
     /// A piece that is collected in memory is complete.
-    pub(super) fn piece_collected(&mut self, now: Instant, stream: StreamId) {
+    pub(in crate::transfer) fn piece_collected(&mut self, now: Instant, stream: StreamId) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
@@ -341,7 +360,7 @@ impl Transfer {
 }
 
 /// The hash of a piece in memory.
-pub(super) fn hash(hash_as: HashAs, bytes: &[u8]) -> Key {
+pub(in crate::transfer) fn hash(hash_as: HashAs, bytes: &[u8]) -> Key {
     let mut hasher = hash_as.hasher();
     hasher.update(bytes);
     hash_as.key(&hasher)

@@ -5,15 +5,16 @@
 //! whenever one is added. So nodes that start together know each other after one round trip to the complete source, and each
 //! requests another part of the file from it: see [`Chunks::share_among`](super::chunks::Chunks::share_among).
 
-use super::Transfer;
 use super::chunks::Bits;
-use super::download::{Download, Phase, Source};
-use super::events::DownloadId;
-use super::session::{FOLLOWS_MAX, Follow, Session};
+use super::download::{Download, Phase};
+use super::sources::Source;
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::manifest::CHUNKS_MAX;
 use crate::time::{Duration, Instant};
+use crate::transfer::Transfer;
+use crate::transfer::events::DownloadId;
+use crate::transfer::streams::session::{FOLLOWS_MAX, Follow, Session};
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::frame::{Frame, GAINED_CHUNKS_MAX, SOURCES_MAX};
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ const SPARE_SECONDS: u64 = 3;
 
 /// Frames from peers.
 impl Transfer {
-    pub(super) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
+    pub(in crate::transfer) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         let Some(contact) = session.peer else { return };
         if session.follows.contains_key(&file) != over {
@@ -68,7 +69,13 @@ impl Transfer {
         self.introduce(stream, file, contact);
     }
 
-    pub(super) fn on_gained(&mut self, now: Instant, stream: StreamId, file: Key, chunks: &[U32]) {
+    pub(in crate::transfer) fn on_gained(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        file: Key,
+        chunks: &[U32],
+    ) {
         let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) else { return };
         for id in self.downloads_of(&file).collect::<Vec<_>>() {
             let Some(download) = self.downloads.get_mut(&id) else { continue };
@@ -84,7 +91,13 @@ impl Transfer {
         }
     }
 
-    pub(super) fn on_sources(&mut self, now: Instant, stream: StreamId, file: Key, contacts: &[WireContact]) {
+    pub(in crate::transfer) fn on_sources(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        file: Key,
+        contacts: &[WireContact],
+    ) {
         let follows = |session: &&Session| session.following.contains(&file);
         let Some(namer) = self.streams.get(&stream).filter(follows).and_then(Session::peer_id) else {
             self.out.counters.sources_unasked += 1;
@@ -150,7 +163,7 @@ impl Transfer {
     }
 
     /// Follows the file of a download at every connected source.
-    pub(super) fn follow(&mut self, download: &Download) {
+    pub(in crate::transfer) fn follow(&mut self, download: &Download) {
         for source in download.sources.values().filter(|source| !source.banned) {
             let Some(stream) = self.stream_to(&source.contact.id) else { continue };
             let Some(session) = self.streams.get_mut(&stream) else { continue };
@@ -161,7 +174,7 @@ impl Transfer {
     }
 
     /// Ends the following of a finished download's file, unless another download needs it.
-    pub(super) fn unfollow(&mut self, download: &Download) {
+    pub(in crate::transfer) fn unfollow(&mut self, download: &Download) {
         let file = download.hash;
         if !download.is_shared || self.downloads_of(&file).any(|id| self.downloads[&id].is_shared) {
             return;
@@ -174,7 +187,7 @@ impl Transfer {
     }
 
     /// Queues for every follower of a file that this node has gained a chunk.
-    pub(super) fn tell_gained(&mut self, file: &Key, chunk: u32) {
+    pub(in crate::transfer) fn tell_gained(&mut self, file: &Key, chunk: u32) {
         for (&stream, session) in &mut self.streams {
             let Some(follow) = session.follows.get_mut(file) else { continue };
             // A file that is fetched again and again must not queue more news than it can have chunks.
@@ -186,14 +199,14 @@ impl Transfer {
     }
 
     /// Sends the queued news to a peer that has read what it was sent.
-    pub(super) fn tell_more(&mut self, stream: StreamId) {
+    pub(in crate::transfer) fn tell_more(&mut self, stream: StreamId) {
         if let Some(session) = self.streams.get_mut(&stream) {
             tell_news(&mut self.out, stream, session);
         }
     }
 
     /// Recomputes the co-downloaders: the sources that follow the file here.
-    pub(super) fn update_co_downloaders(&self, download: &mut Download) {
+    pub(in crate::transfer) fn update_co_downloaders(&self, download: &mut Download) {
         let follows = |stream: &StreamId| {
             self.streams.get(stream).is_some_and(|session| session.follows.contains_key(&download.hash))
         };
@@ -210,7 +223,7 @@ impl Transfer {
     }
 
     /// The chunks that are not requested from a complete source, because partial sources will send them soon.
-    pub(super) fn spared(&self, now: Instant, download: &Download) -> Option<Bits> {
+    pub(in crate::transfer) fn spared(&self, now: Instant, download: &Download) -> Option<Bits> {
         let chunks = download.chunks().filter(|_| !download.co_downloaders.is_empty())?;
         let (mut common, mut pace) = (Bits::new(chunks.count()), 0_u64);
         let (mut parts, mut wholes) = (0, 0);
@@ -232,7 +245,7 @@ impl Transfer {
     }
 
     /// When a source that is counted on will have been silent for [`SILENT`].
-    pub(super) fn silent_at(&self, stream: StreamId) -> Option<Instant> {
+    pub(in crate::transfer) fn silent_at(&self, stream: StreamId) -> Option<Instant> {
         let session = self.streams.get(&stream).filter(|session| !session.requests.is_empty())?;
         Some(session.received_at + SILENT)
     }
@@ -245,7 +258,7 @@ fn number_of(id: &NodeId) -> u64 {
 }
 
 /// Tells a peer which chunks this node has gained, as far as the peer has read earlier news.
-fn tell_news(out: &mut super::Out, stream: StreamId, session: &mut Session) {
+fn tell_news(out: &mut crate::transfer::Out, stream: StreamId, session: &mut Session) {
     while session.unread <= NEWS_UNREAD_MAX {
         let Some((&file, follow)) = session.follows.iter_mut().find(|(_, follow)| !follow.news.is_empty())
         else {

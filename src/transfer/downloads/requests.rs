@@ -1,16 +1,19 @@
 //! Downloads: which sources to dial, which piece to request from which source, and when to ask the node for more sources.
 
-use super::Transfer;
 use super::chunks::{Bits, Chunks, Owner};
-use super::close::CloseReason;
-use super::download::{Download, Phase, RootState, Source};
-use super::events::{DownloadId, TransferEvent};
-use super::session::{Part, Purpose, Question, Receiving, Request, Session, next_question};
+use super::download::{Download, Phase};
+use super::sources::{RootState, Source};
 use crate::id::{Key, NodeId};
 use crate::io::{Place, StreamId};
 use crate::limits::RATE_MIN;
 use crate::manifest::{CHUNK_BYTES_MIN, Manifest};
 use crate::time::{Instant, earliest};
+use crate::transfer::Transfer;
+use crate::transfer::events::{DownloadId, TransferEvent};
+use crate::transfer::streams::close::CloseReason;
+use crate::transfer::streams::session::{
+    Part, Purpose, Question, Receiving, Request, Session, next_question,
+};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use std::sync::Arc;
@@ -189,7 +192,7 @@ impl Transfer {
     }
 
     /// Adds a node that may have some of the file. `hearsay` is the peer that named it, if one did. False when there is no room.
-    pub(super) fn add_source(
+    pub(in crate::transfer) fn add_source(
         &mut self,
         now: Instant,
         download: DownloadId,
@@ -206,7 +209,7 @@ impl Transfer {
     }
 
     /// Cancels every request of a download. A stream that is writing to its target is closed.
-    pub(super) fn withdraw(&mut self, now: Instant, download: DownloadId) {
+    pub(in crate::transfer) fn withdraw(&mut self, now: Instant, download: DownloadId) {
         let mut writing = Vec::new();
         for (&stream, session) in &mut self.streams {
             let theirs = session.requests.iter().filter(|(_, request)| request.download == download);
@@ -227,14 +230,14 @@ impl Transfer {
     }
 
     /// Cancels a request: the piece is not needed any more.
-    pub(super) fn cancel(&mut self, stream: StreamId, request: u32) {
+    pub(in crate::transfer) fn cancel(&mut self, stream: StreamId, request: u32) {
         if let Some(session) = self.streams.get_mut(&stream) {
             cancel(&mut self.out, stream, session, request);
         }
     }
 
     /// Dials, asks and requests whatever one download can at this time.
-    pub(super) fn pump(&mut self, now: Instant, id: DownloadId) {
+    pub(in crate::transfer) fn pump(&mut self, now: Instant, id: DownloadId) {
         let Some(mut download) = self.downloads.remove(&id) else { return };
         self.connect_sources(now, &mut download);
         if download.is_shared {
@@ -457,7 +460,7 @@ impl Transfer {
 
     /// Whether a chunk that was requested over one stream is better requested over `by`, too: it makes no progress, or is far
     /// slower than `by`.
-    pub(super) fn may_be_overtaken(&self, now: Instant, owner: &Owner, by: StreamId) -> bool {
+    pub(in crate::transfer) fn may_be_overtaken(&self, now: Instant, owner: &Owner, by: StreamId) -> bool {
         let sessions = self.streams.get(&owner.stream).filter(|_| owner.receiving).zip(self.streams.get(&by));
         let outpaced =
             |(slow, other): (&Session, _)| slow.is_outpaced_by(other, now, self.config.timing.stall);
@@ -465,7 +468,7 @@ impl Transfer {
     }
 
     /// When a requested chunk counts as making no progress.
-    pub(super) fn stale_at(&self, owner: &Owner) -> Instant {
+    pub(in crate::transfer) fn stale_at(&self, owner: &Owner) -> Instant {
         let progress = match self.streams.get(&owner.stream) {
             Some(session) if owner.receiving => session.received_at.max(owner.asked),
             _ => owner.asked,
@@ -597,7 +600,12 @@ fn is_sinking(session: &Session, requests: &[u32]) -> bool {
     }
 }
 
-pub(super) fn cancel(out: &mut super::Out, stream: StreamId, session: &mut Session, number: u32) {
+pub(in crate::transfer) fn cancel(
+    out: &mut crate::transfer::Out,
+    stream: StreamId,
+    session: &mut Session,
+    number: u32,
+) {
     if let Some(request) = session.requests.get_mut(&number) {
         if !core::mem::replace(&mut request.cancelled, true) {
             out.write(stream, session, &Frame::Cancel { request: number });

@@ -1,12 +1,12 @@
 //! Copies of pieces to other nodes: offered, sent when accepted, done when they are durable there.
 
-use super::close::CloseReason;
-use super::events::{PushError, PushId, PushOutcome, TransferEvent};
-use super::session::{Item, Session};
-use super::{Timing, Transfer};
 use crate::id::NodeId;
 use crate::io::{Extent, StreamId};
 use crate::time::Instant;
+use crate::transfer::events::{PushError, PushId, PushOutcome, TransferEvent};
+use crate::transfer::streams::close::CloseReason;
+use crate::transfer::streams::session::{Item, Session};
+use crate::transfer::{Timing, Transfer};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Frame, Offer, Refusal};
 
@@ -14,7 +14,7 @@ use crate::wire::frame::{Frame, Offer, Refusal};
 const OFFERS_AHEAD_MAX: usize = 4;
 
 /// A copy to another node.
-pub(super) struct Push {
+pub(in crate::transfer) struct Push {
     target: Contact,
     offer: Offer,
     extent: Extent,
@@ -32,7 +32,7 @@ enum Stage {
 
 impl Push {
     /// When it ends as failed.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::transfer) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Queued { due } => Some(due),
             Stage::Offered { due, .. } => due,
@@ -40,7 +40,7 @@ impl Push {
     }
 
     /// The target owes an answer from now on.
-    pub(super) fn wait(&mut self, now: Instant, timing: &Timing) {
+    pub(in crate::transfer) fn wait(&mut self, now: Instant, timing: &Timing) {
         if let Stage::Offered { due, .. } = &mut self.stage {
             *due = Some(now + timing.answer);
         }
@@ -73,7 +73,7 @@ impl Transfer {
 
 impl Transfer {
     /// Offers the copies that wait for a stream, or dials their targets.
-    pub(super) fn pump_pushes(&mut self, now: Instant) {
+    pub(in crate::transfer) fn pump_pushes(&mut self, now: Instant) {
         let queued: Vec<PushId> = self
             .pushes
             .iter()
@@ -107,7 +107,13 @@ impl Transfer {
         self.out.write(stream, session, &Frame::Store { request, offer: push.offer });
     }
 
-    pub(super) fn on_accept(&mut self, now: Instant, stream: StreamId, request: u32, have: bool) {
+    pub(in crate::transfer) fn on_accept(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        have: bool,
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         let id = session.pushes.get(&request).copied();
@@ -128,7 +134,7 @@ impl Transfer {
         self.send_next(now, stream);
     }
 
-    pub(super) fn on_stored(&mut self, now: Instant, stream: StreamId, request: u32) {
+    pub(in crate::transfer) fn on_stored(&mut self, now: Instant, stream: StreamId, request: u32) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         let on_its_way = session.queue.iter().any(|item| item.is_push(request));
@@ -142,7 +148,13 @@ impl Transfer {
     }
 
     /// The target refused the piece, before or after its content.
-    pub(super) fn push_refused(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
+    pub(in crate::transfer) fn push_refused(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        reason: Refusal,
+    ) {
         let Some(session) = self.streams.get_mut(&stream) else { return };
         session.answered(now);
         if session.queue.iter().any(|item| item.is_push(request)) {
@@ -173,7 +185,7 @@ impl Transfer {
     }
 
     /// Ends the copies whose deadline has passed.
-    pub(super) fn time_pushes(&mut self, now: Instant) {
+    pub(in crate::transfer) fn time_pushes(&mut self, now: Instant) {
         let late = |push: &Push| push.deadline().is_some_and(|due| due <= now);
         let late: Vec<PushId> =
             self.pushes.iter().filter(|(_, push)| late(push)).map(|(&id, _)| id).collect();
@@ -187,7 +199,7 @@ impl Transfer {
         }
     }
 
-    pub(super) fn pushes_unreachable(&mut self, peer: &NodeId) {
+    pub(in crate::transfer) fn pushes_unreachable(&mut self, peer: &NodeId) {
         let theirs = |push: &Push| push.target.id == *peer && matches!(push.stage, Stage::Queued { .. });
         let theirs: Vec<PushId> =
             self.pushes.iter().filter(|(_, push)| theirs(push)).map(|(&id, _)| id).collect();
@@ -195,11 +207,11 @@ impl Transfer {
     }
 
     /// The stream that these copies were offered over closed.
-    pub(super) fn pushes_lost(&mut self, session: &Session) {
+    pub(in crate::transfer) fn pushes_lost(&mut self, session: &Session) {
         session.pushes.values().for_each(|&id| self.push_done(id, Err(PushError::Lost)));
     }
 
-    pub(super) fn push_done(&mut self, push: PushId, result: Result<PushOutcome, PushError>) {
+    pub(in crate::transfer) fn push_done(&mut self, push: PushId, result: Result<PushOutcome, PushError>) {
         if let Some(done) = self.pushes.remove(&push) {
             match result {
                 Ok(_) => self.out.counters.push_done += 1,

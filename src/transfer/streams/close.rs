@@ -4,7 +4,7 @@ use crate::wire::Refused;
 
 /// Why this node closes a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum CloseReason {
+pub(in crate::transfer) enum CloseReason {
     /// A frame that cannot be parsed.
     Malformed(Refused),
     /// The handshake failed.
@@ -47,7 +47,7 @@ pub(super) enum CloseReason {
 
 impl CloseReason {
     /// Whether this counts as a failure of the peer: a download that still waited for it asks it later than others.
-    pub(super) fn blames_peer(self) -> bool {
+    pub(in crate::transfer) fn blames_peer(self) -> bool {
         use CloseReason::*;
         match self {
             Withdrawn | Displaced | Crowded | Surplus | SinkFailed => false,
@@ -71,7 +71,7 @@ impl CloseReason {
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum HandshakeError {
+pub(in crate::transfer) enum HandshakeError {
     /// The other end is in another network.
     Network,
     /// The other end has this node's own key.

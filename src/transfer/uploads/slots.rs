@@ -6,11 +6,11 @@
 //! receives up to four times as much as one that does not, and none starves. A new peer starts at the queue's present virtual
 //! time. A peer that has waited too long is told that this node is busy, and asks elsewhere or again.
 
-use super::Transfer;
-use super::session::{Item, Session};
 use crate::id::NodeId;
 use crate::io::StreamId;
 use crate::time::{Duration, Instant};
+use crate::transfer::Transfer;
+use crate::transfer::streams::session::{Item, Session};
 use crate::wire::frame::{Frame, Refusal};
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ const RATE_MIN: u64 = 1 << 10;
 
 /// The upload slots: which streams wait for one, and what each peer has given and received.
 #[derive(Default)]
-pub(super) struct Slots {
+pub(in crate::transfer) struct Slots {
     /// Streams that have content to send and no slot, and since when.
     waiting: BTreeMap<StreamId, Instant>,
     accounts: BTreeMap<NodeId, Account>,
@@ -40,7 +40,7 @@ pub(super) struct Slots {
     /// The present measurement of the upload rate: its start, and the bytes since then.
     window: Option<(Instant, u64)>,
     /// The upload limit in bytes per second; 0 is unlimited.
-    pub(super) rate: u64,
+    pub(in crate::transfer) rate: u64,
     /// When slots were last assigned.
     seen: Instant,
 }
@@ -72,7 +72,7 @@ impl Account {
 }
 
 impl Slots {
-    pub(super) fn with_rate(rate: u64) -> Slots {
+    pub(in crate::transfer) fn with_rate(rate: u64) -> Slots {
         Slots { rate, ..Slots::default() }
     }
 
@@ -87,13 +87,13 @@ impl Slots {
     }
 
     /// A peer sent content.
-    pub(super) fn given(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+    pub(in crate::transfer) fn given(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let account = self.account(now, peer);
         account.given = account.given.saturating_add(bytes);
     }
 
     /// Content was sent to a peer.
-    pub(super) fn taken(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+    pub(in crate::transfer) fn taken(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let account = self.account(now, peer);
         account.taken = account.taken.saturating_add(bytes);
         let (since, sum) = self.window.get_or_insert((now, 0));
@@ -121,7 +121,7 @@ impl Slots {
     }
 
     /// The stream closed.
-    pub(super) fn forget(&mut self, stream: StreamId) {
+    pub(in crate::transfer) fn forget(&mut self, stream: StreamId) {
         self.waiting.remove(&stream);
     }
 
@@ -143,7 +143,7 @@ impl Slots {
 
 impl Transfer {
     /// Whether a stream may be handed content now. If it may not, it waits for a slot.
-    pub(super) fn has_turn(&mut self, now: Instant, stream: StreamId) -> bool {
+    pub(in crate::transfer) fn has_turn(&mut self, now: Instant, stream: StreamId) -> bool {
         let Some(session) = self.streams.get(&stream) else { return false };
         if !session.is_ready_to_send() || !session.sending.is_empty() {
             self.slots.waiting.remove(&stream);
@@ -175,14 +175,14 @@ impl Transfer {
     }
 
     /// Charges a peer for content that its stream was handed.
-    pub(super) fn charge(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+    pub(in crate::transfer) fn charge(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         if let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) {
             self.slots.charge(now, peer, bytes);
         }
     }
 
     /// Assigns the slots that have become free.
-    pub(super) fn take_turns(&mut self, now: Instant) {
+    pub(in crate::transfer) fn take_turns(&mut self, now: Instant) {
         self.slots.seen = now;
         let ready = |session: &Session| session.is_ready_to_send() && session.sending.is_empty();
         let streams = &self.streams;
@@ -198,7 +198,7 @@ impl Transfer {
     }
 
     /// Refuses, as busy, the requests that have waited too long. Accepted offers of this node go on waiting.
-    pub(super) fn choke(&mut self, now: Instant) {
+    pub(in crate::transfer) fn choke(&mut self, now: Instant) {
         let long = self.config.timing.choke;
         let late: Vec<StreamId> =
             self.slots.waiting.iter().filter(|(_, since)| **since + long <= now).map(|(id, _)| *id).collect();
@@ -221,7 +221,7 @@ impl Transfer {
     }
 
     /// When, with time alone, a slot becomes free or a stream has waited too long.
-    pub(super) fn next_turn(&self) -> Option<Instant> {
+    pub(in crate::transfer) fn next_turn(&self) -> Option<Instant> {
         let first = self.slots.waiting.values().min()?;
         let slots = self.slots.count(self.config.limits.uploads_max);
         let held = self.streams.values().filter(|session| !session.sending.is_empty());

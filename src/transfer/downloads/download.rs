@@ -1,43 +1,40 @@
 //! One download: its sources, and what each of them has been asked.
 
-use super::Timing;
 use super::chunks::{Bits, Chunks};
-use super::events::{DownloadProgress, DownloadState};
+use super::sources::{RootState, Source};
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};
-use crate::wire::contact::Contact;
+use crate::transfer::events::{DownloadProgress, DownloadState};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Attempts to connect after the first.
-const RETRIES_MAX: u8 = 2;
 /// Connected and useful sources that are enough for a root: no more are dialled.
 const ROOT_SOURCES: usize = 4;
 /// Connected and useful sources that are enough for the last few chunks: no more are dialled.
 const SOURCES_MIN: usize = 4;
 
 /// One download.
-pub(super) struct Download {
-    pub(super) hash: Key,
-    pub(super) phase: Phase,
+pub(in crate::transfer) struct Download {
+    pub(in crate::transfer) hash: Key,
+    pub(in crate::transfer) phase: Phase,
     /// Whether peers may fetch from here what has arrived, and hear of it. False when the file passes through a window.
-    pub(super) is_shared: bool,
-    pub(super) sources: BTreeMap<NodeId, Source>,
+    pub(in crate::transfer) is_shared: bool,
+    pub(in crate::transfer) sources: BTreeMap<NodeId, Source>,
     /// The co-downloaders that the order of chunks takes into account.
-    pub(super) co_downloaders: Vec<NodeId>,
+    pub(in crate::transfer) co_downloaders: Vec<NodeId>,
     /// The number of banned sources whose places others have taken.
     banned_before: u32,
     /// Whether a source found no room. It may be named again, so the download is not over yet.
     turned_away: bool,
-    pub(super) contributors: BTreeSet<NodeId>,
-    pub(super) last_progress: Instant,
+    pub(in crate::transfer) contributors: BTreeSet<NodeId>,
+    pub(in crate::transfer) last_progress: Instant,
     /// When the node may next be asked for more sources.
-    pub(super) needed_at: Instant,
+    pub(in crate::transfer) needed_at: Instant,
     /// When to pump the download again, unless something happens before.
-    pub(super) wake: Option<Instant>,
+    pub(in crate::transfer) wake: Option<Instant>,
 }
 
 /// The phase of a download.
-pub(super) enum Phase {
+pub(in crate::transfer) enum Phase {
     /// The piece under the file's own hash.
     Root,
     /// No request: the node prepares the target.
@@ -46,108 +43,8 @@ pub(super) enum Phase {
     Chunks(Chunks),
 }
 
-/// A node that may have some of the file.
-pub(super) struct Source {
-    pub(super) contact: Contact,
-    /// A random number. Sources are tried in the order of these numbers.
-    pub(super) order: u64,
-    /// Failures in a row.
-    pub(super) failures: u8,
-    /// When it may next be dialled.
-    pub(super) retry_at: Instant,
-    /// When it may next be asked for pieces: it answered that it is busy.
-    pub(super) pause: Instant,
-    pub(super) banned: bool,
-    /// The source that named it, if one did. That such a node exists is hearsay until it is authenticated.
-    pub(super) hearsay: Option<NodeId>,
-    /// Chunks in a row that it announced and then refused.
-    pub(super) denied: u32,
-    pub(super) root: RootState,
-    /// The chunks that it has announced.
-    pub(super) has: Bits,
-    /// The chunk from which the next question starts; `None` between two rounds of questions.
-    pub(super) cursor: Option<u32>,
-    /// The number of questions that it has not answered.
-    pub(super) questions: u32,
-    /// Whether this round of questions brought anything new.
-    pub(super) news: bool,
-    /// Whether it has answered a whole round.
-    pub(super) asked_once: bool,
-    /// When the next round starts, and the wait before the round after that.
-    pub(super) ask_at: Instant,
-    pub(super) ask_delay: Duration,
-}
-
-/// Whether a source has the root.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum RootState {
-    Unasked,
-    Asked { since: Instant },
-    NotFound { again: Instant },
-}
-
-impl Source {
-    pub(super) fn new(now: Instant, contact: Contact, order: u64, timing: &Timing) -> Self {
-        Source {
-            contact,
-            order,
-            failures: 0,
-            retry_at: now,
-            pause: now,
-            banned: false,
-            hearsay: None,
-            denied: 0,
-            root: RootState::Unasked,
-            has: Bits::default(),
-            cursor: None,
-            questions: 0,
-            news: false,
-            asked_once: false,
-            ask_at: now,
-            ask_delay: timing.ask_again,
-        }
-    }
-
-    /// Whether it is not dialled any more.
-    pub(super) fn given_up(&self) -> bool {
-        self.banned || self.failures > RETRIES_MAX
-    }
-
-    /// It could not be reached, or its stream broke while it was needed.
-    pub(super) fn fail(&mut self, now: Instant, timing: &Timing) {
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = now
-            + match self.failures {
-                1 => timing.retry_first,
-                2 => timing.retry_second,
-                _ => timing.forgive,
-            };
-    }
-
-    /// Starts a round of questions which chunks it has.
-    pub(super) fn start_round(&mut self) {
-        (self.cursor, self.news) = (Some(0), false);
-    }
-
-    /// Ends a round of questions. The wait before the next doubles if this one brought nothing new.
-    pub(super) fn end_round(&mut self, now: Instant, timing: &Timing) {
-        self.ask_delay = match self.news || !self.asked_once {
-            true => timing.ask_again,
-            false => (self.ask_delay * 2).min(timing.ask_again_max),
-        };
-        (self.asked_once, self.news) = (true, false);
-        self.ask_at = now + self.ask_delay;
-    }
-
-    /// It answered that it does not have the root.
-    pub(super) fn root_not_found(&mut self, now: Instant, timing: &Timing) {
-        self.root = RootState::NotFound { again: now + self.ask_delay };
-        self.ask_delay = (self.ask_delay * 2).min(timing.ask_again_max);
-    }
-}
-
 impl Download {
-    pub(super) fn new(now: Instant, hash: Key, phase: Phase) -> Self {
+    pub(in crate::transfer) fn new(now: Instant, hash: Key, phase: Phase) -> Self {
         Download {
             hash,
             phase,
@@ -163,14 +60,14 @@ impl Download {
         }
     }
 
-    pub(super) fn chunks(&self) -> Option<&Chunks> {
+    pub(in crate::transfer) fn chunks(&self) -> Option<&Chunks> {
         match &self.phase {
             Phase::Chunks(chunks) => Some(chunks),
             _ => None,
         }
     }
 
-    pub(super) fn chunks_mut(&mut self) -> Option<&mut Chunks> {
+    pub(in crate::transfer) fn chunks_mut(&mut self) -> Option<&mut Chunks> {
         match &mut self.phase {
             Phase::Chunks(chunks) => Some(chunks),
             _ => None,
@@ -178,7 +75,7 @@ impl Download {
     }
 
     /// Enters the phase of chunks. No source has announced any yet.
-    pub(super) fn begin(&mut self, chunks: Chunks) {
+    pub(in crate::transfer) fn begin(&mut self, chunks: Chunks) {
         for source in self.sources.values_mut() {
             source.has = Bits::new(chunks.count());
             source.asked_once = false;
@@ -191,7 +88,7 @@ impl Download {
 
     /// Adds a source. When there are `sources_max`, it takes the place of a useless one. A known source that was given up is tried
     /// again if its retry time has passed. `connected` tells which sources are connected. False when there is no room.
-    pub(super) fn add_source(
+    pub(in crate::transfer) fn add_source(
         &mut self,
         now: Instant,
         mut source: Source,
@@ -239,7 +136,7 @@ impl Download {
     }
 
     /// Discards what a source announced, because its stream closed.
-    pub(super) fn forget_holdings(&mut self, id: &NodeId) {
+    pub(in crate::transfer) fn forget_holdings(&mut self, id: &NodeId) {
         let Some(source) = self.sources.get_mut(id) else { return };
         let count = if let Phase::Chunks(chunks) = &mut self.phase {
             source.has.ones().for_each(|index| chunks.count_source(index, false));
@@ -256,7 +153,7 @@ impl Download {
     }
 
     /// Enters that a source has a chunk, or no longer has it.
-    pub(super) fn note_holding(&mut self, id: &NodeId, index: u32, has: bool) {
+    pub(in crate::transfer) fn note_holding(&mut self, id: &NodeId, index: u32, has: bool) {
         let (Some(source), Phase::Chunks(chunks)) = (self.sources.get_mut(id), &mut self.phase) else {
             return;
         };
@@ -267,7 +164,7 @@ impl Download {
     }
 
     /// A ban of a source began or ended. After a ban the source is asked anew.
-    pub(super) fn set_banned(&mut self, now: Instant, id: &NodeId, banned: bool) {
+    pub(in crate::transfer) fn set_banned(&mut self, now: Instant, id: &NodeId, banned: bool) {
         let Some(source) = self.sources.get_mut(id).filter(|source| source.banned != banned) else { return };
         source.banned = banned;
         if !banned {
@@ -278,7 +175,7 @@ impl Download {
     }
 
     /// Whether a connected source has answered that it has none of the missing pieces.
-    pub(super) fn is_exhausted(&self, source: &Source) -> bool {
+    pub(in crate::transfer) fn is_exhausted(&self, source: &Source) -> bool {
         match &self.phase {
             Phase::Root => matches!(source.root, RootState::NotFound { .. }),
             Phase::Prepare => false,
@@ -289,7 +186,7 @@ impl Download {
     }
 
     /// The number of connected and useful sources that are enough.
-    pub(super) fn sources_wanted(&self) -> usize {
+    pub(in crate::transfer) fn sources_wanted(&self) -> usize {
         match &self.phase {
             Phase::Root => ROOT_SOURCES,
             Phase::Prepare => 0,
@@ -298,13 +195,13 @@ impl Download {
     }
 
     /// Whether a source may still turn out to have missing pieces: it is being dialled or will be, or it has not answered yet.
-    pub(super) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
+    pub(in crate::transfer) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
         self.waits_for(connected, |source| !source.given_up())
     }
 
     /// Whether to wait for the present sources before others are looked for. A source that was not reached within `hope` no longer
     /// counts: it may be dead, and only the last attempt to dial it will tell.
-    pub(super) fn is_hopeful(
+    pub(in crate::transfer) fn is_hopeful(
         &self,
         now: Instant,
         hope: Duration,
@@ -324,7 +221,7 @@ impl Download {
         })
     }
 
-    pub(super) fn state(&self, connected: impl Fn(&NodeId) -> bool) -> DownloadState {
+    pub(in crate::transfer) fn state(&self, connected: impl Fn(&NodeId) -> bool) -> DownloadState {
         let count = |test: &dyn Fn(&Source) -> bool| {
             self.sources.values().filter(|source| test(source)).count() as u32
         };
@@ -348,7 +245,7 @@ impl Download {
         }
     }
 
-    pub(super) fn progress(&self) -> DownloadProgress {
+    pub(in crate::transfer) fn progress(&self) -> DownloadProgress {
         let sources = self.contributors.len() as u32;
         match self.chunks() {
             Some(chunks) => DownloadProgress {

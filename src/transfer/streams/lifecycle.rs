@@ -1,9 +1,6 @@
 //! The life of streams: accepted or dialled, authenticated, timed out, closed.
 
-use super::Transfer;
 use super::close::CloseReason;
-use super::download::Phase;
-use super::events::{StreamOutput, TransferEvent};
 use super::handshake::{Handshake, Step};
 use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
 use crate::id::NodeId;
@@ -11,6 +8,9 @@ use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
 use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
+use crate::transfer::Transfer;
+use crate::transfer::downloads::download::Phase;
+use crate::transfer::events::{StreamOutput, TransferEvent};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
 use core::cmp::Reverse;
@@ -20,7 +20,7 @@ use core::net::SocketAddr;
 const STREAMS_PER_PEER_MAX: usize = 2;
 /// How long a stream must be idle before it may be closed to make room. Short, because a file that is copied to hundreds of
 /// nodes goes through all of them; long enough for the other end to send its next request.
-pub(super) const UNUSED: Duration = Duration::from_millis(250);
+pub(in crate::transfer) const UNUSED: Duration = Duration::from_millis(250);
 
 /// Inputs from the driver about streams.
 impl Transfer {
@@ -126,7 +126,7 @@ impl Transfer {
 
 impl Transfer {
     /// Handles all pending changes, until none is left.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(in crate::transfer) fn settle(&mut self, now: Instant) {
         loop {
             if let Some(download) = self.changed.pop_first() {
                 self.pump(now, download);
@@ -143,26 +143,26 @@ impl Transfer {
     }
 
     /// A stream opened or closed: that may matter to every download, push and inspection.
-    pub(super) fn everything_changed(&mut self) {
+    pub(in crate::transfer) fn everything_changed(&mut self) {
         self.changed.extend(self.downloads.keys());
         self.pushes_changed = true;
         self.inspections_changed = true;
     }
 
     /// The stream that is used for a peer: the one that was authenticated first.
-    pub(super) fn stream_to(&self, peer: &NodeId) -> Option<StreamId> {
+    pub(in crate::transfer) fn stream_to(&self, peer: &NodeId) -> Option<StreamId> {
         self.peers.get(peer).and_then(|streams| streams.first()).copied()
     }
 
     /// Whether a stream to this peer is being dialled, or dialled and not authenticated yet.
-    pub(super) fn is_dialling(&self, peer: &NodeId) -> bool {
+    pub(in crate::transfer) fn is_dialling(&self, peer: &NodeId) -> bool {
         let expected = |session: &Session| session.handshake.is_some().then_some(session.dialled).flatten();
         self.dials.values().any(|contact| contact.id == *peer)
             || self.streams.values().filter_map(expected).any(|contact| contact.id == *peer)
     }
 
     /// Connects to a node unless a stream to it exists or is being dialled. False when there is no room.
-    pub(super) fn dial(&mut self, now: Instant, contact: Contact) -> bool {
+    pub(in crate::transfer) fn dial(&mut self, now: Instant, contact: Contact) -> bool {
         if self.stream_to(&contact.id).is_some() || self.is_dialling(&contact.id) {
             return true;
         }
@@ -179,7 +179,7 @@ impl Transfer {
     }
 
     /// Closes a stream.
-    pub(super) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
+    pub(in crate::transfer) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
         if let Some(session) = self.streams.remove(&stream) {
             *self.out.counters.closed(reason) += 1;
             self.out.outputs.push_back(StreamOutput::Close { stream });
@@ -187,7 +187,7 @@ impl Transfer {
         }
     }
 
-    pub(super) fn is_over_full(&self) -> bool {
+    pub(in crate::transfer) fn is_over_full(&self) -> bool {
         self.streams.len() + self.dials.len() > self.config.limits.streams_max
     }
 
@@ -226,7 +226,7 @@ impl Transfer {
     }
 
     /// Closes the authenticated stream that has been idle longest, if that is at least [`UNUSED`].
-    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+    pub(in crate::transfer) fn make_room(&mut self, now: Instant) -> bool {
         let unused = self
             .streams
             .iter()
@@ -346,7 +346,7 @@ impl Transfer {
     }
 
     /// The peer sent a well-formed frame that the state of the stream does not allow.
-    pub(super) fn violated(&mut self, now: Instant, stream: StreamId) {
+    pub(in crate::transfer) fn violated(&mut self, now: Instant, stream: StreamId) {
         self.drop_stream(now, stream, CloseReason::Unexpected);
     }
 
