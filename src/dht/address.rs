@@ -1,10 +1,10 @@
-//! What can be told about an address without sending to it.
+//! Checks of addresses that need no datagram.
 
 use crate::peers::party::Party;
 use crate::wire::contact::canonical;
 use core::net::{IpAddr, SocketAddr};
 
-/// Which addresses our own socket can send to.
+/// The addresses that this node's socket can send to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reach {
     /// A socket bound to an IPv4 address.
@@ -16,7 +16,7 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// What a socket that listens at `listen` reaches.
+    /// The reach of a socket that is bound to `listen`.
     pub(super) fn of(listen: SocketAddr) -> Self {
         match canonical(listen).ip() {
             IpAddr::V4(_) => Reach::V4,
@@ -35,9 +35,9 @@ impl Reach {
     }
 }
 
-/// Whether who sends from `sender` may announce that it serves at `addr`. Everybody who wants the file will connect there, so
-/// the address must be the sender's own as far as that can be seen: another family tells nothing, and inside one
-/// owner's network a node may go by the address that the outside knows it by.
+/// Whether a node that sends from `sender` may announce that it serves at `addr`. Every node that wants the file will connect there,
+/// so the address must be the sender's own as far as that can be judged: nothing is known about an address of the other family, and
+/// inside one owner's network a node may announce the address by which the outside knows it.
 pub(super) fn may_announce(addr: SocketAddr, sender: SocketAddr) -> bool {
     addr.ip() == sender.ip() || addr.is_ipv4() != sender.is_ipv4() || Party::network(sender).is_none()
 }
@@ -51,12 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_announces_an_address_that_is_plainly_not_its_own() {
+    fn an_address_that_is_plainly_not_the_senders_own_is_refused() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (ours, victim) = (addr("192.0.2.7:3583"), addr("198.51.100.9:443"));
         assert!(may_announce(ours, addr("192.0.2.7:50000")));
         assert!(!may_announce(victim, ours));
-        assert!(may_announce(addr("[2001:db8::7]:3583"), ours), "another family tells nothing");
+        assert!(may_announce(addr("[2001:db8::7]:3583"), ours), "the other family says nothing");
         assert!(may_announce(victim, addr("10.0.0.7:3583")), "one owner's network");
     }
 

@@ -1,13 +1,13 @@
-//! The files that this node announces: that it serves them, to the nodes closest to their hashes.
+//! Announcements of this node's files: provider records at the nodes closest to the files' hashes.
 //!
-//! Announcements that are due and whose closest nodes are known from one region go out together, up to six in a datagram:
-//! the cost of announcing grows with the number of regions, not of files.
+//! Due announcements whose closest nodes are in the lookup cache go out together, up to six in a datagram. So the cost of announcing
+//! grows with the number of regions, not of files.
 //!
-//! A file that a user waits for is announced at once. Every other round has its turn at a steady pace, the longest due
-//! first: a start with a hundred thousand files, a new address of this node, or a node that joins a small network makes all
-//! of them due at the same time. What waits to be sent is bounded, and so is what one turn looks at.
+//! A file that a user waits for is announced at once. All other rounds take turns at a steady rate, the longest due first. A start
+//! with a hundred thousand files, a new address of this node, or a node that joins a small network makes all of them due at the same
+//! time. The queue of announcements is bounded, and so is the work of one turn.
 //!
-//! Between two rounds a file takes about 130 bytes here: its key, a [`Placement`], and 12 bytes in the schedule.
+//! Between two rounds a file takes about 130 bytes: its key, a [`Placement`], and 12 bytes in the schedule.
 
 use super::lookup::Reason;
 use super::pace::Pace;
@@ -23,40 +23,40 @@ use crate::wire::provider::ProviderRecord;
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Requests on their way at a time.
+/// Outstanding requests.
 const IN_FLIGHT_MAX: usize = 16;
-/// Files that one turn finds places for: each costs a signature.
+/// Files that are placed in one turn: each costs a signature.
 const PLACED_PER_TURN_MAX: usize = 32;
-/// Files in a turn for which no place is known and no lookup can begin, before those behind them have to wait too.
+/// Files in one turn that are skipped because they need a lookup and none can begin. After these, the files behind them wait, too.
 const SKIPPED_PER_TURN_MAX: usize = 64;
-/// Announcements that wait to be sent, each of one file to one node, before further files have to wait.
+/// Queued announcements, each of one file to one node. While the queue is longer, further files wait.
 const QUEUED_MAX: usize = 2048;
-/// Files that are taken from the schedule before they are dealt with: enough to fill datagrams with neighbours.
+/// Files that are taken from the schedule ahead of their turn, so that files of one region fill datagrams together.
 const BATCH: usize = 512;
-/// Files that one turn compares with the nodes that came and went.
+/// Files that one turn compares with nodes that came and went.
 const REVIEWED_PER_TURN_MAX: usize = 1024;
-/// Nodes that all files are compared with in one pass, and nodes that wait for the next pass. What does not fit is left to
-/// the regular rounds.
+/// Nodes that all files are compared with in one pass, and nodes that wait for the next pass. Nodes beyond these are left to the
+/// regular rounds.
 const NEWS_PER_PASS_MAX: usize = 16;
 const NEWS_MAX: usize = 64;
 
-/// What is announced, and what waits to be sent.
+/// The announced files, and the queue of announcements to be sent.
 #[derive(Default)]
 pub(super) struct Announcements {
     files: BTreeMap<Key, Announced>,
-    /// Files whose round is due, and where the last turn stopped: who comes first in the order of keys must not come first
-    /// every time.
+    /// Files whose round is due, and the file at which the last turn stopped. The next turn goes on from there, so that small keys
+    /// are not preferred.
     due: BTreeSet<Key>,
     last: Option<Key>,
     schedule: Schedule,
     pace: Pace,
     settled: BTreeSet<Key>,
-    /// What the files of the rounds under way announce.
+    /// The provider records of the rounds under way.
     records: BTreeMap<Key, ProviderRecord>,
     queue: BTreeMap<NodeId, (Contact, Vec<Key>)>,
     queued: usize,
     in_flight: usize,
-    /// Files that are taken back and of which that is not told yet.
+    /// The number of withdrawn files whose withdrawal has not been sent everywhere yet.
     withdrawn: usize,
     review: Review,
     /// Since when files wait for the next turn.
@@ -85,7 +85,7 @@ enum List {
     Due,
     Scheduled(Tick),
     Settled,
-    /// It waits for a lookup or for answers.
+    /// It is on no list: it waits for a lookup or for answers.
     None,
 }
 
@@ -100,7 +100,7 @@ impl Announced {
     }
 }
 
-/// When files are due, by the first bytes of their keys. Files that share those and are due at the same time share an entry.
+/// When files are due, by the first bytes of their keys. Files with the same prefix and time share an entry.
 #[derive(Default)]
 struct Schedule(BTreeSet<(Tick, Prefix)>);
 
@@ -116,7 +116,7 @@ fn range(prefix: Prefix) -> core::ops::RangeInclusive<Key> {
     Key(filled(0))..=Key(filled(0xff))
 }
 
-/// Telling all files what is new, a part of them in each turn.
+/// The comparison of all files with the nodes that came and went, some files in each turn.
 #[derive(Default)]
 struct Review {
     /// The news of this pass, and the last file that was told.
@@ -125,7 +125,7 @@ struct Review {
     waiting: VecDeque<News>,
 }
 
-/// A node came or went, or this node has another address, and from when on files may be announced again because of it.
+/// A node that came or went, and the earliest time of rounds that this causes.
 #[derive(Clone, Copy)]
 enum News {
     Came(NodeId, Tick),
@@ -149,7 +149,7 @@ impl Announcements {
         self.records.remove(file);
     }
 
-    /// Changes a file, and the list that it is on accordingly.
+    /// Changes a file, and moves it to the list that it then belongs to.
     fn change<T>(&mut self, file: &Key, change: impl FnOnce(&mut Announced) -> T) -> Option<T> {
         let announced = self.files.get_mut(file)?;
         let (before, was_withdrawn) = (announced.list(), announced.withdrawn);
@@ -172,7 +172,7 @@ impl Announcements {
         }
     }
 
-    /// The file itself is on its new list already, or gone.
+    /// Takes a file off a list. The file's own state has already changed, or is gone.
     fn leave(&mut self, file: Key, list: List) {
         match list {
             List::Due => _ = self.due.remove(&file),
@@ -191,7 +191,7 @@ impl Announcements {
         self.files.len()
     }
 
-    /// Makes due what is, as far as the pace allows.
+    /// Moves files whose time has come to the due list, as far as the pace allows.
     pub(super) fn fire(&mut self, now: Instant) {
         self.pace.set_files(self.files.len());
         while self.due.len() < BATCH {
@@ -215,7 +215,7 @@ impl Announcements {
         earliest(self.more, scheduled.map(|(at, _)| at.instant().max(self.pace.free_at())))
     }
 
-    /// The own address is another now: every node that keeps an announcement must hear.
+    /// The own address changed: every file is announced again.
     pub(super) fn address_changed(&mut self, now: Instant) {
         let known = |news: &News| matches!(news, News::Moved(_));
         if !self.review.waiting.iter().any(known) && !self.files.is_empty() {
@@ -226,12 +226,12 @@ impl Announcements {
         }
     }
 
-    /// A node is there.
+    /// A node is alive: it may be among the closest to some files.
     pub(super) fn consider(&mut self, now: Instant, node: NodeId, soon: Instant) {
         self.hear(now, News::Came(node, Tick::not_before(soon)));
     }
 
-    /// A node is gone.
+    /// A node departed: it may have kept announcements.
     pub(super) fn lost(&mut self, now: Instant, node: NodeId, soon: Instant) {
         self.hear(now, News::Went(node, Tick::not_before(soon)));
     }
@@ -245,7 +245,7 @@ impl Announcements {
         }
     }
 
-    /// Compares some files with the nodes that came and went. True when others are left for the next turn.
+    /// Compares some files with the nodes that came and went. Returns whether some are left for the next turn.
     fn review(&mut self) -> bool {
         let mut left = REVIEWED_PER_TURN_MAX;
         let mut moved = Vec::new();
@@ -289,13 +289,13 @@ impl Announcements {
         !self.review.told.is_empty() || !self.review.waiting.is_empty()
     }
 
-    /// What a request carries.
+    /// The announcements in a request.
     pub(super) fn records(&self, files: &[Key]) -> Vec<Announcement> {
         let record = |file: &Key| Some(Announcement { file: *file, provider: *self.records.get(file)? });
         files.iter().filter_map(record).take(ANNOUNCEMENTS_MAX).collect()
     }
 
-    /// A request was answered, or not: so many of its records are kept.
+    /// A request succeeded or failed: the node keeps the first `accepted` of its records.
     pub(super) fn settle(&mut self, id: &NodeId, files: &[Key], accepted: usize) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for (index, file) in files.iter().enumerate() {
@@ -303,7 +303,7 @@ impl Announcements {
         }
     }
 
-    /// The next file that is due, behind the last one, and after the one with the greatest key the one with the least.
+    /// The next due file: the first after the last one in the order of keys, or else the first of all.
     fn next_due(&self) -> Option<Key> {
         let behind = self
             .last
@@ -332,9 +332,9 @@ impl Announcements {
 }
 
 impl Dht {
-    /// Announces that this node serves `file` (`partial`: only a part of it yet), now and again until
-    /// [`unprovide`](Dht::unprovide). Each round ends with [`DhtEvent::Announced`]. More files than
-    /// [`Limits::shares_max`](crate::limits::Limits::shares_max) and downloads are not announced.
+    /// Announces that this node serves `file` (`partial`: only a part of it yet), now and in regular rounds until
+    /// [`unprovide`](Dht::unprovide). Each round ends with [`DhtEvent::Announced`]. Files beyond
+    /// [`Limits::shares_max`](crate::limits::Limits::shares_max) and the downloads are not announced.
     pub fn provide(&mut self, now: Instant, file: Key, partial: bool, outbox: &mut Outbox) {
         let announcements = &mut self.announcements;
         if announcements.files.contains_key(&file) {
@@ -352,8 +352,8 @@ impl Dht {
         self.drive(now, outbox);
     }
 
-    /// Announces a file that this node served in its last run: others still know of that, so it has its turn like every
-    /// regular round. To be called before anything else is done.
+    /// Announces a file that this node already served in its last run. Other nodes still have its record, so it takes its turn like
+    /// a regular round. Call this before any other method.
     pub fn provide_again(&mut self, now: Instant, file: Key) {
         if self.has_room_to_provide() && !self.announcements.files.contains_key(&file) {
             let placement = Placement::at(Stage::Scheduled(Tick::passed(now)));
@@ -367,20 +367,19 @@ impl Dht {
         served < limits.shares_max.saturating_add(limits.downloads_max)
     }
 
-    /// Whether the latest round of announcing a file has ended: [`DhtEvent::Announced`] has told of it, and the next one is
-    /// far away.
+    /// Whether the latest round of a file has ended with [`DhtEvent::Announced`] and the next one has not begun.
     pub fn has_announced(&self, file: &Key) -> bool {
         let announced = self.announcements.files.get(file).filter(|announced| !announced.withdrawn);
         announced.is_some_and(|announced| announced.placement.has_ended_round())
     }
 
-    /// What this node says to those that ask it who serves a file, when it does and is one of the closest to it. It is signed
-    /// when it is asked for: kept beside what others announce, it would take more memory than everything else of a share.
+    /// This node's own provider record of a file, for the answer to a requester; `None` unless this node announces the file and is
+    /// one of the closest to it. It is signed on request: kept in the table it would take more memory than the rest of a share.
     pub(super) fn own_provider(&mut self, file: &Key, outbox: &Outbox) -> Option<ProviderRecord> {
         let announced = self.announcements.files.get(file).filter(|announced| !announced.withdrawn)?;
         let (partial, addr) = (announced.partial, self.observed.own().filter(|_| announced.placement.here)?);
         let lifetime = self.config.provider_lifetime;
-        // It is the same record that the others keep, or those that ask hear of it as if it were news.
+        // The record must equal the one that other nodes keep; otherwise requesters would take it for a newer one.
         let sequence = match announced.sequence {
             0 => self.publications.next_sequence(),
             number => self.config.sequence + u64::from(number),
@@ -389,8 +388,8 @@ impl Dht {
         Some(ProviderRecord::new(network, identity, file, addr, partial, lifetime, sequence))
     }
 
-    /// Takes an announcement back: the nodes that are closest to the file now are told in its turn. What does not reach all
-    /// that heard of it ends with the announcement's lifetime.
+    /// Withdraws an announcement: the nodes that are closest to the file now are told, in its turn. At nodes that are not reached,
+    /// the record expires with its lifetime.
     pub fn unprovide(&mut self, now: Instant, file: &Key, outbox: &mut Outbox) {
         let Some(announced) = self.announcements.files.get(file) else { return };
         if announced.withdrawn {
@@ -409,7 +408,7 @@ impl Dht {
         self.drive(now, outbox);
     }
 
-    /// Moves every announcement on as far as it goes. True when there is more to do at once.
+    /// Advances every announcement as far as possible. Returns whether there is more to do at once.
     pub(super) fn drive_announcements(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let mut started = false;
         self.announcements.more = self.announcements.review().then_some(now);
@@ -450,15 +449,15 @@ impl Dht {
         self.finish_announcements(now) || started
     }
 
-    /// The nodes closest to a file are known: announces it to them, this node counted when it is one of them, or takes that
-    /// back.
+    /// The nodes closest to a file are known: announces the file to them, and counts this node if it is one of them. For a withdrawn
+    /// file, tells them that instead.
     pub(super) fn place_file(&mut self, file: &Key, closest: &[Contact], outbox: &Outbox) {
         let own = self.own.distance(file);
         let nearer = closest.iter().filter(|contact| contact.id.distance(file) < own).count();
         let here = !self.config.leaf && nearer < COPIES;
         let Some(&Announced { partial, withdrawn, .. }) = self.announcements.files.get(file) else { return };
         let Some(addr) = self.observed.own() else {
-            // Without an address there is nothing to say. The first pong brings one and makes this due again.
+            // Without a known address there is nothing to announce. The first pong reveals it and makes the file due again.
             self.announcements.change(file, |announced| match withdrawn {
                 true => announced.placement.begin_withdrawal(0),
                 false => announced.placement.begin(file, &[], false),
@@ -466,7 +465,7 @@ impl Dht {
             return;
         };
         let targets = match withdrawn {
-            // Nodes that came since have moved some of those that heard of it farther away.
+            // Twice as many as usual: newer nodes may have pushed some keepers of the record out of the closest.
             true => &closest[..closest.len().min(2 * COPIES)],
             false => &closest[..closest.len().min(COPIES - usize::from(here))],
         };
@@ -493,12 +492,12 @@ impl Dht {
             let record = self.announcements.records.remove(&key);
             let told = record.is_none_or(|record| record.lifetime() > 0);
             let Some(announced) = self.announcements.files.get(&key) else { continue };
-            // Without an address even one that is taken back had no record.
+            // Without a known address there was no record, even for a withdrawal.
             if announced.withdrawn && (!told || self.observed.own().is_none()) {
                 self.announcements.remove(&key);
                 continue;
             }
-            // One that was taken back and then provided again goes out once more before the caller hears of it.
+            // A file that was withdrawn and provided again is announced once more before the caller is told.
             if told && !announced.withdrawn {
                 let copies = announced.placement.copies();
                 self.events.push_back(DhtEvent::Announced { file: key, copies });
@@ -532,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_files_that_are_due_together_have_their_turns_at_a_steady_pace() {
+    fn a_hundred_thousand_files_that_are_due_together_take_turns_at_a_steady_pace() {
         const FILES: usize = 100_000;
         let mut announcements = scheduled((0..FILES as u32).map(key), Instant::ZERO);
         let (mut now, mut fired, mut first_minute) = (Instant::from_secs(1), 0, 0);
@@ -552,13 +551,13 @@ mod tests {
                 None => break,
             }
         }
-        assert_eq!(fired, FILES, "none is forgotten");
+        assert_eq!(fired, FILES, "every file has its turn");
         assert!((1000..4000).contains(&first_minute), "{first_minute} in the first minute");
         assert!(now < Instant::ZERO + HOUR, "all within an hour");
     }
 
     #[test]
-    fn a_small_key_does_not_come_first_every_time() {
+    fn small_keys_are_not_preferred() {
         let mut announcements = Announcements::default();
         let small = |number: u8| Key([number; 32]);
         for number in [1, 2, 3] {
@@ -588,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_comes_is_compared_with_all_files_over_several_turns() {
+    fn a_new_node_is_compared_with_all_files_over_several_turns() {
         const FILES: u32 = 3 * REVIEWED_PER_TURN_MAX as u32;
         let far = Instant::ZERO + HOUR;
         let mut announcements = scheduled((0..FILES).map(key), far);

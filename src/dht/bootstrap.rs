@@ -1,6 +1,6 @@
-//! Joining the network, and joining it again when the table has become empty.
+//! Joining the network, and joining again when the routing table has become empty.
 //!
-//! A round asks the bootstrap addresses and the contacts of old. Rounds that nobody answers come ever more rarely.
+//! A round asks the bootstrap addresses and former contacts. The pause between rounds without an answer doubles.
 
 use super::transactions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent};
@@ -11,27 +11,27 @@ use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
-/// The pause after the first round without an answer; each is twice the one before.
+/// The pause after the first round without an answer. Each further pause is twice as long.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest pause between two rounds.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A round without an answer has failed after this time.
 const ROUND: Duration = Duration::from_secs(2);
-/// Addresses that one round tries, and contacts of old besides.
+/// Addresses that one round asks, and as many former contacts.
 const ASKED_MAX: usize = 16;
-/// Contacts of old that are remembered.
+/// Former contacts that are remembered.
 const FALLEN_MAX: usize = 64;
-/// Nodes named by the first answer that are asked, when the node that answered cannot enter the table.
+/// Nodes named in the first answer that are asked, if the node that answered cannot enter the table.
 const NAMED_MAX: usize = 8;
 
 /// The way into the network.
 pub(super) struct Bootstrap {
     state: State,
     backoff: Duration,
-    /// Nodes that the latest round asked.
+    /// The number of nodes that the latest round asked.
     tried: u32,
     addresses: Vec<SocketAddr>,
-    /// Contacts that were in the table and fell out of it, the latest first; at the start, those of the last run.
+    /// Contacts that were dropped from the table, the latest first; at the start, the contacts of the last run.
     fallen: VecDeque<Contact>,
     /// Whether the caller has heard that the node joined.
     joined: bool,
@@ -72,7 +72,7 @@ impl Bootstrap {
         }
     }
 
-    /// Contacts that fell out of the table, the latest first.
+    /// Contacts that were dropped from the table, the latest first.
     pub(super) fn fallen(&self) -> impl Iterator<Item = Contact> {
         self.fallen.iter().copied()
     }
@@ -82,14 +82,13 @@ impl Bootstrap {
         &self.addresses
     }
 
-    /// Whether the first attempt to join is still under way: there are nodes to join through, and nothing is known of them
-    /// yet.
+    /// Whether the first attempt to join is under way: there are nodes to join through, and none has answered yet.
     pub(super) fn is_joining(&self) -> bool {
         let under_way = self.state != State::Idle && self.backoff == BACKOFF_MIN;
-        under_way && self.has_doors()
+        under_way && self.has_nodes_to_ask()
     }
 
-    fn has_doors(&self) -> bool {
+    fn has_nodes_to_ask(&self) -> bool {
         self.addresses.len() + self.fallen.len() > 0
     }
 
@@ -112,7 +111,7 @@ impl Bootstrap {
 }
 
 impl Dht {
-    /// Begins a round of bootstrapping, or ends one that nobody answered, when that is due.
+    /// Begins a round of bootstrapping, or ends one without an answer, when that is due.
     pub(super) fn bootstrap(&mut self, now: Instant, outbox: &mut Outbox) {
         match self.bootstrap.state {
             State::Trying(at) if at <= now => {
@@ -124,8 +123,8 @@ impl Dht {
                 self.events.push_back(DhtEvent::BootstrapFailed { retry_in, tried: self.bootstrap.tried });
             }
             State::Waiting(at) if at <= now => {
-                self.bootstrap.tried = self.ask_anybody(now, outbox);
-                self.bootstrap.state = match self.bootstrap.has_doors() {
+                self.bootstrap.tried = self.ask_bootstrap_nodes(now, outbox);
+                self.bootstrap.state = match self.bootstrap.has_nodes_to_ask() {
                     true => State::Trying(now + ROUND),
                     false => State::Idle,
                 };
@@ -134,11 +133,11 @@ impl Dht {
         }
     }
 
-    /// Asks the bootstrap addresses and contacts of old; returns the number of nodes asked.
-    fn ask_anybody(&mut self, now: Instant, outbox: &mut Outbox) -> u32 {
+    /// Asks bootstrap addresses and former contacts. Returns the number of nodes asked.
+    fn ask_bootstrap_nodes(&mut self, now: Instant, outbox: &mut Outbox) -> u32 {
         let mut tried = 0;
         for _ in 0..self.bootstrap.addresses.len().min(ASKED_MAX) {
-            // In turn, when there are more than one round takes.
+            // In rotation, if there are more than one round asks.
             self.bootstrap.addresses.rotate_left(1);
             let Some(&address) = self.bootstrap.addresses.last() else { break };
             tried += u32::from(self.ask(now, address, None, Purpose::Bootstrap, outbox));
@@ -153,7 +152,7 @@ impl Dht {
         tried
     }
 
-    /// A bootstrap address answered. When the node there cannot enter the table, the nodes that it names may.
+    /// A bootstrap address answered. If the node there cannot enter the table, the nodes that it names may.
     pub(super) fn handle_bootstrap(
         &mut self,
         now: Instant,
@@ -171,7 +170,7 @@ impl Dht {
         }
     }
 
-    /// The lookup for the own neighbourhood is over.
+    /// The lookup of the own neighbourhood ended.
     pub(super) fn found_neighbourhood(&mut self) {
         if !self.bootstrap.joined && !self.table.is_empty() {
             self.bootstrap.joined = true;
@@ -197,15 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_given_twice_is_one_door() {
+    fn an_address_that_is_given_twice_is_asked_once() {
         let bootstrap = bootstrap(&["10.0.0.1:5", "[::ffff:10.0.0.1]:5", "10.0.0.2:5"], Vec::new());
         assert_eq!(bootstrap.addresses().len(), 2);
     }
 
     #[test]
-    fn a_node_is_joining_until_it_has_a_contact_and_not_when_it_knows_no_door() {
+    fn a_node_is_joining_until_its_first_contact_and_not_without_a_bootstrap_node() {
         assert!(!bootstrap(&[], Vec::new()).is_joining());
-        assert!(bootstrap(&[], vec![contact(1)]).is_joining(), "contacts of the last run are doors");
+        assert!(bootstrap(&[], vec![contact(1)]).is_joining(), "contacts of the last run are nodes to ask");
         let mut bootstrap = bootstrap(&["10.0.0.1:5"], Vec::new());
         assert!(bootstrap.is_joining() && bootstrap.next_deadline() == Some(START));
         bootstrap.succeeded();

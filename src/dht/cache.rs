@@ -1,15 +1,15 @@
-//! Values found by lookup, kept for this node's own use. A cached copy is not a replica: nobody else is told of it.
+//! Values found by lookups, cached for this node's own use. A cached value is not a replica: it is not served to other nodes.
 
 use crate::id::Key;
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
 
-/// The longest that a found value is used without asking again.
+/// The longest time for which a found value is used without another lookup.
 const CACHED_FOR_MAX: Duration = Duration::from_secs(3600);
-/// The most values, up to 1,072 bytes each.
+/// Cached values, of up to 1,072 bytes each.
 const CACHED_MAX: usize = 128;
 
-/// A bounded cache of record bytes.
+/// A bounded cache of value records.
 #[derive(Default)]
 pub(super) struct Cache {
     records: BTreeMap<Key, Cached>,
@@ -22,7 +22,7 @@ struct Cached {
 }
 
 impl Cache {
-    /// Keeps a verified record, at most an hour and at most `lifetime` seconds, unless a newer one is here.
+    /// Caches a verified record for its lifetime (`lifetime` seconds), but an hour at most, unless a newer one is cached.
     pub(super) fn insert(&mut self, now: Instant, key: Key, bytes: &[u8], sequence: u64, lifetime: u32) {
         if self.records.get(&key).is_some_and(|cached| cached.expires > now && cached.sequence > sequence) {
             return;
@@ -35,12 +35,12 @@ impl Cache {
         self.records.insert(key, Cached { bytes: bytes.to_vec(), sequence, expires });
     }
 
-    /// The record under `key`, while it may be used.
+    /// The record under `key`, until it expires.
     pub(super) fn get(&self, now: Instant, key: &Key) -> Option<&[u8]> {
         self.records.get(key).filter(|cached| cached.expires > now).map(|cached| &cached.bytes[..])
     }
 
-    /// Forgets what may not be used any more.
+    /// Removes expired records.
     pub(super) fn expire(&mut self, now: Instant) {
         self.records.retain(|_, cached| cached.expires > now);
     }

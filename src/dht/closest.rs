@@ -1,4 +1,4 @@
-//! Selection of the contacts nearest to a key, in bounded space.
+//! Selecting the contacts nearest to a key in bounded space.
 
 use crate::id::{Distance, Key};
 use crate::wire::contact::Contact;
@@ -13,16 +13,15 @@ pub fn closest<'a>(contacts: impl Iterator<Item = &'a Contact>, target: &Key, n:
     nearest.iter().copied().copied().collect()
 }
 
-/// One place in a [`Nearest`]: the first eight bytes of the distance, all of it, and what lies there.
+/// One place in a [`Nearest`]: the first eight bytes of the distance, the whole distance, and the item.
 pub(super) type Slot<T> = Option<(u64, Distance, T)>;
 
-/// The nearest of everything that was offered, in as many places as the caller lends.
+/// The nearest of all items that were offered, in as many places as the caller lends.
 pub(super) struct Nearest<'s, T> {
     target: Key,
     slots: &'s mut [Slot<T>],
     length: usize,
-    /// The first eight bytes of the farthest distance kept, once every place is taken: most offers are turned
-    /// down by one comparison.
+    /// The first eight bytes of the farthest distance kept, once every place is taken: one comparison then rejects most offers.
     farthest: u64,
 }
 
@@ -33,7 +32,7 @@ impl<'s, T: Copy> Nearest<'s, T> {
         Nearest { target: *target, slots, length: 0, farthest }
     }
 
-    /// Keeps `item`, which lies at `place`, when it is nearer than something kept or there is room.
+    /// Keeps `item`, whose key is `place`, if there is room or it is nearer than an item that is kept.
     #[inline]
     pub(super) fn offer(&mut self, place: &Key, item: T) {
         let leading = leading(place) ^ leading(&self.target);
@@ -47,7 +46,7 @@ impl<'s, T: Copy> Nearest<'s, T> {
         self.length == self.slots.len()
     }
 
-    /// What was kept, nearest first.
+    /// The kept items, nearest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots[..self.length].iter().flatten().map(|(_, _, item)| item)
     }
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_in_the_first_bytes_are_told_apart() {
+    fn ties_in_the_first_bytes_are_resolved() {
         let mut all = contacts(3);
         for (index, contact) in all.iter_mut().enumerate() {
             contact.id.0 = [0; 32];

@@ -1,9 +1,9 @@
-//! One iterative lookup: from what is known towards the k live nodes nearest to a key.
+//! One iterative lookup: from known contacts to the k live nodes nearest to a key.
 //!
-//! Candidates belong to one of two disjoint paths, the one that heard of them first, and each path asks its own (Baumgart
-//! and Mies, S/Kademlia, 2007): whoever misleads one path does not steer the other. A path asks α at a time, whoever
-//! is nearest and belongs to the k nearest of all or to the path's own nearest k/2. The lookup is over when all of those
-//! have answered.
+//! Each candidate belongs to one of two disjoint paths, the first that named it, and each path asks only its own candidates
+//! (Baumgart and Mies, S/Kademlia, 2007): a node that misleads one path does not affect the other. A path has α requests
+//! outstanding. It asks the nearest candidate that belongs to the k nearest of all or to the path's own nearest k/2. The lookup ends
+//! when all of those have answered.
 
 use super::lookup_cache::CERTAIN;
 use super::routing_table::K;
@@ -14,45 +14,45 @@ use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use std::collections::BTreeMap;
 
-/// Disjoint paths of a lookup: d of S/Kademlia.
+/// The number of disjoint paths: d of S/Kademlia.
 pub(super) const PATHS: usize = 2;
-/// Requests at a time on each path: Kademlia's α.
+/// Outstanding requests of each path: Kademlia's α.
 const ALPHA: usize = 3;
-/// How long a lookup may take.
+/// The longest duration of a lookup.
 pub(super) const LOOKUP_TIME_MAX: Duration = Duration::from_secs(30);
-/// Candidates that a lookup keeps in mind.
+/// Candidates that a lookup remembers.
 const CANDIDATES_MAX: usize = 128;
 /// Candidates of one IP prefix on one path.
 const PREFIX_PATH_MAX: usize = 8;
-/// Providers that a lookup tells of.
+/// Providers that a lookup reports.
 const PROVIDERS_MAX: usize = 256;
 
-/// Who asked for a lookup.
+/// The purpose of a lookup.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reason {
     /// The caller of [`find`](super::Dht::find).
     Caller,
-    /// The node looks for its own neighbourhood.
+    /// The node's own neighbourhood.
     Neighbourhood,
-    /// A bucket that no lookup has gone through for long.
+    /// A bucket through which no lookup has gone for long.
     Refresh,
-    /// A file to announce.
+    /// The place of a provider record.
     Announce,
-    /// A name to publish.
+    /// The place of a value record, and its highest sequence number.
     Publish,
-    /// A record to store again.
+    /// The place of a value record that is published again.
     Republish,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     New,
-    /// Asked, and taking up one of its path's slots.
+    /// Asked; it occupies one of its path's slots.
     Asked,
-    /// Asked, and its slot is free.
+    /// Asked; its slot is free again.
     Late,
     Answered,
-    /// It counts as not living.
+    /// It counts as dead.
     Silent,
 }
 
@@ -70,25 +70,25 @@ pub(super) struct Lookup {
     pub(super) target: Key,
     pub(super) want: Want,
     pub(super) reason: Reason,
-    /// When it ends whatever happened.
+    /// When it ends in any case.
     pub(super) until: Instant,
-    /// How many nodes were asked.
+    /// The number of nodes asked.
     pub(super) asked: u32,
-    /// How many answered.
+    /// The number of nodes that answered.
     pub(super) answered: u32,
     /// The best record found: its sequence number and its bytes.
     pub(super) record: Option<(u64, Vec<u8>)>,
-    /// Whether an answer carried more than contacts.
+    /// Whether an answer carried records, which leave less room for contacts.
     pub(super) crowded: bool,
     own: NodeId,
     candidates: Vec<Candidate>,
     providers: BTreeMap<PublicKey, u64>,
-    /// New candidates from nowhere are dealt to the paths in turn.
+    /// The number of initial candidates, which are dealt to the paths in turn.
     dealt: usize,
 }
 
 impl Lookup {
-    /// A lookup of the node `own` that has not asked anybody.
+    /// A lookup of the node `own` that has not asked any node yet.
     pub(super) fn new(
         now: Instant,
         own: NodeId,
@@ -114,20 +114,20 @@ impl Lookup {
         }
     }
 
-    /// Takes a node that was known before the lookup.
+    /// Adds a contact that was known before the lookup.
     pub(super) fn seed(&mut self, contact: Contact) {
         self.learn(contact, self.dealt % PATHS);
         self.dealt += 1;
     }
 
-    /// Takes a node that `from` told of.
+    /// Adds a contact that `from` named.
     pub(super) fn told(&mut self, contact: Contact, from: &NodeId) {
         if let Some(path) = self.position(from).map(|index| self.candidates[index].path) {
             self.learn(contact, path);
         }
     }
 
-    /// Whom to ask next. Whoever is returned counts as asked.
+    /// The next node to ask, which then counts as asked.
     pub(super) fn next(&mut self) -> Option<Contact> {
         let mut slots = [ALPHA; PATHS];
         for candidate in self.candidates.iter().filter(|candidate| candidate.state == State::Asked) {
@@ -142,24 +142,24 @@ impl Lookup {
         Some(self.candidates[index].contact)
     }
 
-    /// An answer is late: its slot is free.
+    /// An answer is late: frees its slot.
     pub(super) fn late(&mut self, id: &NodeId) {
         self.set(id, State::Late, &[State::Asked]);
     }
 
-    /// An answer will not be waited for.
+    /// The lookup goes on without an answer.
     pub(super) fn silent(&mut self, id: &NodeId) {
         self.set(id, State::Silent, &[State::New, State::Asked, State::Late]);
     }
 
-    /// A node answered, be it late. A leaf tells what it knows but is not one of those that are looked for.
+    /// A node answered, in time or late. A leaf's answer counts, but a leaf is no result.
     pub(super) fn answer(&mut self, id: &NodeId, leaf: bool) {
         self.answered += 1;
         let state = if leaf { State::Silent } else { State::Answered };
         self.set(id, state, &[State::Asked, State::Late, State::Silent]);
     }
 
-    /// Whether a provider's record is news: of a provider that was not told of, or a newer one.
+    /// Whether a provider record is news: its provider was not reported before, or it is newer.
     pub(super) fn is_new_provider(&self, provider: &PublicKey, sequence: u64) -> bool {
         match self.providers.get(provider) {
             Some(known) => sequence > *known,
@@ -167,29 +167,29 @@ impl Lookup {
         }
     }
 
-    /// A provider was told of.
+    /// A provider is reported.
     pub(super) fn note_provider(&mut self, provider: PublicKey, sequence: u64) {
         self.providers.insert(provider, sequence);
     }
 
-    /// Whether a record with this sequence number is better than what was found.
+    /// Whether a record with this sequence number is newer than the best one found.
     pub(super) fn is_better(&self, sequence: u64) -> bool {
         self.record.as_ref().is_none_or(|(best, _)| sequence > *best)
     }
 
-    /// Whether everybody who matters has answered or is silent.
+    /// Whether every relevant candidate has answered.
     pub(super) fn is_converged(&self) -> bool {
         self.relevant().all(|index| self.candidates[index].state == State::Answered)
     }
 
-    /// The k nearest that answered, nearest first.
+    /// The k nearest nodes that answered, nearest first.
     pub(super) fn closest(&self) -> Vec<Contact> {
         let answered = self.candidates.iter().filter(|candidate| candidate.state == State::Answered);
         answered.take(K).map(|candidate| candidate.contact).collect()
     }
 
-    /// What a lookup that converged knows for certain: those that live of the [`CERTAIN`] closest nodes, and whether these
-    /// are all nodes there are. `None` when answers had room for other things than contacts only.
+    /// What a converged lookup knows for certain: the live ones of the [`CERTAIN`] closest nodes, and whether these are the whole
+    /// network. `None` when records took room for contacts in some answer.
     pub(super) fn neighbourhood(&self) -> Option<(Vec<Contact>, bool)> {
         let answered = self.candidates.iter().take(CERTAIN).filter(|c| c.state == State::Answered);
         let members = answered.map(|candidate| candidate.contact).collect();
@@ -222,7 +222,7 @@ impl Lookup {
         let index = self.candidates.partition_point(|candidate| candidate.distance < distance);
         self.candidates.insert(index, Candidate { contact, distance, path, state: State::New });
         if self.candidates.len() > CANDIDATES_MAX {
-            // Silent ones are remembered while there is room, so as not to be asked again.
+            // Candidates that were asked are kept if possible, so that they are not asked again.
             let unasked = self.candidates.iter().rposition(|c| c.state == State::New);
             self.candidates.remove(unasked.unwrap_or(CANDIDATES_MAX));
         }
@@ -258,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_to_ask_is_the_end() {
+    fn a_lookup_without_candidates_ends_at_once() {
         assert!(lookup().is_converged() && lookup().next().is_none());
     }
 
     #[test]
-    fn three_on_each_path_are_asked_at_a_time_and_late_ones_make_room() {
+    fn each_path_has_three_requests_and_late_ones_free_their_slots() {
         let mut lookup = lookup();
         contacts(40).into_iter().for_each(|contact| lookup.seed(contact));
         let asked: Vec<_> = core::iter::from_fn(|| lookup.next()).collect();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_with_the_k_nearest_that_live() {
+    fn a_lookup_ends_with_the_k_nearest_live_nodes() {
         let all = contacts(300);
         let dead: Vec<_> = closest(all.iter(), &TARGET, 5);
         let mut lookup = lookup();
@@ -288,7 +288,7 @@ mod tests {
                 continue;
             }
             lookup.answer(&contact.id, false);
-            // Everybody knows its own neighbourhood, and that of the target with its dead.
+            // Each node knows its own neighbourhood, and that of the target including its dead nodes.
             for told in closest(all.iter(), &contact.id.key(), 5) {
                 lookup.told(told, &contact.id);
             }
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_of_one_prefix_and_in_all_are_bounded() {
+    fn candidates_are_bounded_in_all_and_for_each_prefix() {
         let mut lookup = lookup();
         for (index, contact) in contacts(400).into_iter().enumerate() {
             let addr = ([8, 8, 8, index as u8], 1).into();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_is_told_of_once_unless_it_says_more() {
+    fn a_provider_is_reported_once_unless_its_record_is_newer() {
         let mut lookup = lookup();
         let provider = PublicKey([1; 32]);
         assert!(lookup.is_new_provider(&provider, 3));

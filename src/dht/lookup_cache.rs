@@ -1,11 +1,11 @@
-//! What earlier lookups tell about keys that nobody looked up.
+//! Results of earlier lookups that answer for nearby keys.
 //!
-//! A lookup for a key T that converged knows the nodes closest to T. Let p be the shortest prefix that one of them shares
-//! with T: every node that shares more than p bits with T is among them, so for every key that shares more than p bits
-//! with T the closest nodes are known without asking. When the lookup heard of few nodes it heard of all there are.
+//! A lookup of key T that converged knows the nodes closest to T. Let p be the length of the shortest prefix that one of them shares
+//! with T. Every node that shares more than p bits with T is among them. So for every key that shares more than p bits with T, the
+//! closest nodes are known without a lookup. A lookup that found few nodes found the whole network.
 //!
-//! How many of the closest it knows for certain depends on how many the answers named, the dead among them: those who
-//! were asked name the nearest they know, so what lies behind the [`CERTAIN`] nearest may be incomplete.
+//! The number of nodes that are certain is bounded by the contacts in an answer, dead ones included: each node names the nearest
+//! contacts that it knows, so beyond the [`CERTAIN`] nearest the result may be incomplete.
 
 use super::closest::closest;
 use crate::id::{Key, NodeId};
@@ -13,16 +13,16 @@ use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use std::collections::VecDeque;
 
-/// Contacts that any full answer names, that to an unproven address included.
+/// Contacts that every full answer names, even one to an unvalidated address.
 pub(super) const CERTAIN: usize = 17;
-/// The most regions that are remembered.
+/// Cached regions.
 const REGIONS_MAX: usize = 256;
-/// How long a region is believed.
+/// How long a region is valid.
 const REGION_LIFETIME: Duration = Duration::from_secs(600);
-/// Nodes may join a region that is remembered; past this many it is forgotten.
+/// Nodes may join a cached region. A region with more members than this is dropped.
 const MEMBERS_MAX: usize = 2 * CERTAIN;
 
-/// The remembered regions, oldest first.
+/// The cached regions, oldest first.
 #[derive(Default)]
 pub(super) struct LookupCache {
     regions: VecDeque<Region>,
@@ -30,7 +30,7 @@ pub(super) struct LookupCache {
 
 struct Region {
     target: Key,
-    /// Keys that share at least this many bits with the target are covered; 0 covers every key.
+    /// The region covers keys that share at least this many bits with the target; 0 covers every key.
     bits: u32,
     members: Vec<Contact>,
     expires: Instant,
@@ -43,7 +43,7 @@ impl Region {
 }
 
 impl LookupCache {
-    /// A lookup for `target` converged on `closest`: the live ones of the [`CERTAIN`] closest nodes, or of the `whole`
+    /// Adds the result of a lookup of `target` that converged: the live ones of the [`CERTAIN`] closest nodes, or of the `whole`
     /// network.
     pub(super) fn insert(&mut self, now: Instant, target: Key, closest: &[Contact], whole: bool) {
         let shared = closest.iter().map(|contact| target.common_prefix(&contact.id.key()));
@@ -54,7 +54,7 @@ impl LookupCache {
         if members.is_empty() {
             return;
         }
-        // What lies inside the new region is known better now, and a network in which there is more is not whole.
+        // The new region replaces those inside it. A region that covered the whole network is wrong if there are more nodes.
         let outside = |old: &Region| old.bits < bits || target.common_prefix(&old.target) < bits;
         self.regions.retain(|old| outside(old) && (whole || old.bits > 0));
         if self.regions.len() == REGIONS_MAX {
@@ -63,7 +63,7 @@ impl LookupCache {
         self.regions.push_back(Region { target, bits, members, expires: now + REGION_LIFETIME });
     }
 
-    /// The `n` live nodes closest to `key`, nearest first (fewer when the network has no more).
+    /// The `n` live nodes closest to `key`, nearest first; fewer when the network has no more. `None` when no region covers the key.
     pub(super) fn closest(&self, now: Instant, key: &Key, n: usize) -> Option<Vec<Contact>> {
         let known = |region: &&Region| {
             let enough = region.bits == 0 || region.members.len() >= n;
@@ -73,7 +73,7 @@ impl LookupCache {
         Some(closest(region.members.iter(), key, n))
     }
 
-    /// A node turned out to be alive.
+    /// A node is alive: adds it to the regions that it belongs to.
     pub(super) fn add(&mut self, contact: Contact) {
         let place = contact.id.key();
         self.regions.retain_mut(|region| {
@@ -89,19 +89,19 @@ impl LookupCache {
         });
     }
 
-    /// A node is gone.
+    /// A node departed: removes it from all regions.
     pub(super) fn remove(&mut self, id: &NodeId) {
         for region in &mut self.regions {
             region.members.retain(|member| member.id != *id);
         }
     }
 
-    /// Forgets what is not believed any more.
+    /// Drops expired regions.
     pub(super) fn expire(&mut self, now: Instant) {
         self.regions.retain(|region| region.expires > now);
     }
 
-    /// Whether nothing is remembered.
+    /// Whether no region is cached.
     pub(super) fn is_empty(&self) -> bool {
         self.regions.is_empty()
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_answers_exactly_as_the_whole_network_would() {
+    fn a_region_answers_exactly_as_a_lookup_would() {
         let (all, mut rng) = (network(2000), Rng::new([5; 32]));
         let (mut regions, mut answered) = (LookupCache::default(), 0);
         for _ in 0..200 {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_network_is_one_region_that_follows_who_comes_and_goes() {
+    fn a_small_network_is_one_region_that_follows_its_members() {
         let all = network(12);
         let mut regions = LookupCache::default();
         regions.insert(Instant::ZERO, Key([1; 32]), &all[..10], true);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_found_is_not_a_region_and_a_grown_network_is_none() {
+    fn an_empty_result_is_no_region_and_a_grown_network_is_not_whole() {
         let mut regions = LookupCache::default();
         regions.insert(Instant::ZERO, Key([1; 32]), &[], true);
         assert!(regions.is_empty());

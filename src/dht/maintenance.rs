@@ -1,4 +1,4 @@
-//! Keeping the table current: refreshing buckets, checking contacts, forgetting what has expired.
+//! Keeping the routing table current: refreshing buckets, checking contacts, removing expired entries.
 
 use super::lookup::Reason;
 use super::transactions::Purpose;
@@ -10,23 +10,23 @@ use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
-/// The first pause between two lookups of the own neighbourhood after joining; each is four times the one before. Nodes
-/// that join at the same moment are in no table yet when they look for each other the first time.
+/// The first pause between two lookups of the own neighbourhood after joining. Each further pause is four times as long. Nodes that
+/// join at the same moment are in no table yet when they look for each other the first time.
 const SETTLING_MIN: Duration = Duration::from_secs(1);
-/// Contacts that wait to be checked.
+/// Contacts that are queued for a check.
 const CHECKS_MAX: usize = 64;
-/// Nodes that are remembered for not having answered.
+/// Nodes that are remembered as silent.
 const SILENT_MAX: usize = 128;
-/// What others say about a silent node is not believed for this time.
+/// How long a silent node is ignored when others name it.
 const SILENT_FOR: Duration = Duration::from_secs(120);
-/// The pause between two looks for expired entries, while there are entries that could expire.
+/// The pause between two searches for expired entries, while there are entries that can expire.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause between two refreshes of buckets that are both due.
 const REFRESH_PAUSE: Duration = Duration::from_secs(5);
-/// Contacts that are asked with each lookup of the own neighbourhood how they see this node's address.
+/// Contacts that are pinged with each lookup of the own neighbourhood, to observe this node's address.
 const OBSERVERS: usize = 3;
 
-/// Timers, contacts to check, and nodes that did not answer.
+/// The timers of maintenance, the contacts to check, and the silent nodes.
 pub(super) struct Maintenance {
     neighbourhood_at: Option<Instant>,
     settling: Duration,
@@ -65,7 +65,7 @@ impl Maintenance {
         (self.neighbourhood_at, self.refresh_at) = (None, None);
     }
 
-    /// A contact is to be asked at `at` whether it is there.
+    /// Schedules a check of a contact.
     pub(super) fn check_at(&mut self, at: Instant, contact: Contact) {
         if self.checks.len() < CHECKS_MAX && !self.checks.keys().any(|(_, id)| *id == contact.id) {
             self.checks.insert((at, contact.id), contact);
@@ -91,7 +91,7 @@ impl Maintenance {
         self.silent.remove(id);
     }
 
-    /// Whether a node did not answer lately.
+    /// Whether a node was silent recently.
     pub(super) fn is_silent(&self, now: Instant, id: &NodeId) -> bool {
         self.silent.get(id).is_some_and(|at| now.since(*at) < SILENT_FOR)
     }
@@ -102,7 +102,7 @@ impl Maintenance {
 }
 
 impl Dht {
-    /// Does what is due.
+    /// Does everything that is due.
     pub(super) fn maintain(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some(contact) = self.maintenance.next_check(now) {
             self.check(now, contact, outbox);
@@ -124,8 +124,8 @@ impl Dht {
         }
     }
 
-    /// Looks up the own neighbourhood, asks others how they see this node's address, and asks a bootstrap address that is in
-    /// no table entry whether it is back.
+    /// Looks up the own neighbourhood, pings contacts to observe this node's address, and asks a bootstrap address that is not in the
+    /// table whether a node is there again.
     fn look_around(&mut self, now: Instant, outbox: &mut Outbox) {
         let interval = self.config.neighbourhood_interval.min(self.maintenance.settling);
         self.maintenance.settling = (self.maintenance.settling * 4).min(self.config.neighbourhood_interval);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_come_in_their_order_once_for_each_node_and_up_to_a_bound() {
+    fn checks_come_in_order_once_for_each_node_and_up_to_a_bound() {
         let mut maintenance = Maintenance::new(START);
         let at = |seconds| START + Duration::from_secs(seconds);
         maintenance.check_at(at(5), contact(1));

@@ -1,16 +1,17 @@
-//! The distributed hash table: who is near a key, who serves a file, what a name means.
+//! The distributed hash table: the nodes closest to a key, the providers of a file, the value of a name.
 //!
 //! Kademlia (Maymounkov and Mazières, 2002) as a state machine. The caller hands in verified datagrams and the time, takes
 //! datagrams out of an [`Outbox`] and events out of [`Dht::poll_event`], and calls [`Dht::handle_timeout`] when
 //! [`Dht::next_deadline`] has come.
 //!
-//! - Whom we know: [`routing_table`], [`closest`](mod@closest), `rtt`, `address`.
-//! - Asking: `lookup` (whom to ask next), `transactions` (who owes an answer), `queries` (requests and their answers),
-//!   `lookup_cache` (what earlier lookups tell).
-//! - Answering: `serve`, `tokens` (proof of an address), `values` and `providers` (what is kept for others).
-//! - Publishing: `announce` (files), `publish` (values), `placement` (where and when), `pace` (how fast), `cache` (values that were found).
-//! - Staying in touch: `bootstrap` (joining, and joining again), `maintenance` (refreshing, checking, forgetting),
-//!   `observed` (our own address).
+//! - Contacts: [`routing_table`], [`closest`](mod@closest), `rtt`, `address`.
+//! - Requests: `lookup` (which node to ask next), `transactions` (outstanding requests), `queries` (sending requests, handling
+//!   answers), `lookup_cache` (results of earlier lookups).
+//! - Answers: `serve`, `tokens` (validation of addresses), `values` and `providers` (records kept for others).
+//! - Publishing: `announce` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
+//!   `cache` (values that were found).
+//! - Maintenance: `bootstrap` (joining, and joining again), `maintenance` (refreshing, checking, expiry), `observed` (this
+//!   node's own address).
 
 mod address;
 mod announce;
@@ -55,30 +56,30 @@ pub use counters::DhtCounters;
 use lookup::{Lookup, Reason};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What a node's part of the table is told at the start.
+/// The configuration of a [`Dht`].
 #[derive(Clone, Debug)]
 pub struct DhtConfig {
-    /// Whether the node only asks: it is in nobody's table and keeps nothing for others.
+    /// Whether the node is a leaf: it is in no routing table, and keeps no records for others.
     pub leaf: bool,
     /// The bounds.
     pub limits: Limits,
-    /// Contacts of last time.
+    /// Contacts of the last run.
     pub remembered: Vec<Contact>,
-    /// Where to ask when nobody is known.
+    /// Addresses to join through while the routing table is empty.
     pub bootstrap: Vec<SocketAddr>,
-    /// A number over every sequence number that earlier runs gave to records of this node.
+    /// A number above every sequence number that earlier runs gave to records of this node.
     pub sequence: u64,
-    /// Where the socket listens. A specified IP is the own address until other nodes agree on another.
+    /// The address of the socket. A specified IP is the own address until other nodes agree on another.
     pub listen: SocketAddr,
-    /// Seconds that others are asked to keep provider records.
+    /// The lifetime of this node's provider records, in seconds.
     pub provider_lifetime: u32,
-    /// The longest pause between two announcements of a file.
+    /// The longest time between two announcements of a file.
     pub announce_interval: Duration,
-    /// The longest pause between two publications of a value record.
+    /// The longest time between two publications of a value record.
     pub republish_interval: Duration,
-    /// A bucket that no lookup has gone through for so long gets one.
+    /// A bucket through which no lookup has gone for this long is refreshed.
     pub refresh_interval: Duration,
-    /// How often the node looks for its own neighbourhood.
+    /// The time between two lookups of the node's own neighbourhood.
     pub neighbourhood_interval: Duration,
 }
 
@@ -108,86 +109,86 @@ pub struct LookupId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PublishId(pub u64);
 
-/// What the caller hears.
+/// What the DHT tells the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DhtEvent {
-    /// A lookup has found nodes that serve the file. Each is told of once, as soon as it is found; its signature fits.
+    /// A lookup found nodes that serve the file. Each is reported once, as soon as it is found. Its signature verifies.
     Providers {
-        /// Which lookup.
+        /// The lookup.
         lookup: LookupId,
-        /// Who, and whether it has only a part of the file yet.
+        /// The providers, and whether each has only a part of the file yet.
         contacts: Vec<(Contact, bool)>,
     },
-    /// A lookup is over.
+    /// A lookup ended.
     Finished {
-        /// Which lookup.
+        /// The lookup.
         lookup: LookupId,
-        /// What was looked for.
+        /// The key that was looked up.
         target: Key,
-        /// The k closest nodes that answered, nearest first, this node not among them.
+        /// The k closest nodes that answered, nearest first, without this node.
         closest: Vec<Contact>,
-        /// The value record with the highest sequence number; its signature fits.
+        /// The value record with the highest sequence number. Its signature verifies.
         record: Option<Vec<u8>>,
-        /// How many nodes were asked.
+        /// The number of nodes asked.
         asked: u32,
-        /// How many answered.
+        /// The number of nodes that answered.
         answered: u32,
     },
-    /// A value is published.
+    /// A value was published.
     Published {
-        /// Which publication.
+        /// The publication.
         publish: PublishId,
         /// The record's key.
         key: Key,
         /// Its sequence number.
         sequence: u64,
-        /// How many nodes keep it, this one included when it is among the closest.
+        /// The number of nodes that keep it, including this one if it is among the closest.
         copies: u32,
         /// The record.
         record: Vec<u8>,
-        /// How many nodes were asked where to put it.
+        /// The number of nodes that the lookup for its place asked.
         asked: u32,
     },
-    /// A round of announcements of a file is over.
+    /// A round of announcements of a file ended.
     Announced {
-        /// Which file.
+        /// The file.
         file: Key,
-        /// How many nodes keep the announcement, this one included when it is among the closest.
+        /// The number of nodes that keep the announcement, including this one if it is among the closest.
         copies: u32,
     },
-    /// The node has found its place in the network.
+    /// The node has joined: it knows its own neighbourhood.
     Joined {
-        /// How many contacts it has.
+        /// The number of its contacts.
         contacts: u32,
     },
-    /// A node did not answer a request, however often it was repeated.
+    /// A request to a node failed: neither it nor its repetition was answered.
     Unanswered {
-        /// Which.
+        /// The node.
         id: NodeId,
     },
-    /// Nobody answered.
+    /// A round of bootstrapping got no answer.
     BootstrapFailed {
-        /// When it will be tried again.
+        /// The time until the next round.
         retry_in: Duration,
-        /// How many addresses were tried.
+        /// The number of addresses that were tried.
         tried: u32,
     },
 }
 
-/// A contact with what is known about it.
+/// A contact, for display.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerInfo {
-    /// Who and where.
+    /// Its id, key and address.
     pub contact: Contact,
-    /// Whether it was heard from lately and owes no answer.
+    /// Whether it was heard from recently and owes no answer.
     pub good: bool,
-    /// How long ago it was last heard from.
+    /// The time since it was last heard from.
     pub silent_for: Duration,
     /// The smoothed round-trip time; `None` before the first sample.
     pub rtt: Option<Duration>,
 }
 
-/// How the table is doing.
+/// Statistics of the DHT.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statistics {
     /// Contacts in the routing table.
@@ -200,13 +201,13 @@ pub struct Statistics {
     pub providers: usize,
     /// Files announced.
     pub announcements: usize,
-    /// Requests that wait for an answer.
+    /// Outstanding requests.
     pub transactions: usize,
-    /// What was counted.
+    /// The counters.
     pub counters: DhtCounters,
 }
 
-/// One node's part of the table.
+/// One node's part of the DHT.
 pub struct Dht {
     config: DhtConfig,
     own: NodeId,
@@ -215,7 +216,7 @@ pub struct Dht {
     table: routing_table::RoutingTable,
     transactions: transactions::Transactions,
     lookups: BTreeMap<LookupId, Lookup>,
-    /// Lookups and publications are numbered by this.
+    /// The last number given to a lookup or a publication.
     numbered: u64,
     mint: tokens::TokenMint,
     book: tokens::TokenBook,
@@ -233,7 +234,8 @@ pub struct Dht {
 }
 
 impl Dht {
-    /// The table's part at the node `own`, which knows nobody yet. The first deadline is `now`.
+    /// The DHT of the node `own`, which knows no other node yet. `seed` is entropy, or fixed in a simulation. The first deadline
+    /// is `now`.
     pub fn new(config: DhtConfig, own: NodeId, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         let limits = &config.limits;
@@ -264,12 +266,12 @@ impl Dht {
 
     // Inputs.
 
-    /// Whether it is worth checking the signature of a datagram: answers must belong to a request that was sent there.
+    /// Whether the signature of a datagram is worth checking: an answer must match an outstanding request to its sender.
     pub fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
         !kind.is_answer() || self.transactions.is_expected(kind, transaction, from)
     }
 
-    /// Whether `token` proves that who sends from this address receives there as well.
+    /// Whether `token` validates this address: its sender receives there what this node sends.
     pub fn token_is_valid(&self, now: Instant, from: SocketAddr, token: u64) -> bool {
         self.mint.is_valid(now, canonical(from), token)
     }
@@ -296,7 +298,7 @@ impl Dht {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.expire_requests(now, outbox);
         self.bootstrap(now, outbox);
@@ -306,7 +308,7 @@ impl Dht {
         self.drive(now, outbox);
     }
 
-    /// When [`handle_timeout`](Dht::handle_timeout) is to be called.
+    /// When [`handle_timeout`](Dht::handle_timeout) is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let lookups = self.lookups.values().map(|lookup| lookup.until).min();
         let kept = self.values.len() + self.providers.len() > 0
@@ -330,7 +332,7 @@ impl Dht {
 
     // Commands.
 
-    /// Looks for what is near `target`. `None` when too many lookups are under way.
+    /// Starts a lookup of `target`. `None` when too many lookups are under way.
     pub fn find(&mut self, now: Instant, target: Key, want: Want, outbox: &mut Outbox) -> Option<LookupId> {
         if self.lookups.len() >= self.config.limits.lookups_max {
             self.counters.lookup_refused += 1;
@@ -341,15 +343,15 @@ impl Dht {
         Some(lookup)
     }
 
-    /// Ends a lookup; nothing more is heard of it.
+    /// Ends a lookup without an event.
     pub fn stop(&mut self, lookup: LookupId) {
         if self.lookups.get(&lookup).is_some_and(|lookup| lookup.reason == Reason::Caller) {
             self.lookups.remove(&lookup);
         }
     }
 
-    /// Another machine had an authenticated exchange with a node that is not a leaf. A stream proves who it is, not that
-    /// datagrams reach it where it says: one that is not known is asked before it enters the table.
+    /// Another machine exchanged authenticated messages with a node that is not a leaf. A stream authenticates the node, but does
+    /// not validate its address for datagrams: an unknown node is checked before it enters the routing table.
     pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
         let known = self.table.get(&contact.id).is_some_and(|entry| entry.contact.addr == contact.addr);
         if !known {
@@ -358,7 +360,7 @@ impl Dht {
             }
             return;
         }
-        // Whoever must be asked back because of it is asked when the next deadline comes.
+        // Contacts to be checked are checked at the next deadline.
         for check in self.alive(now, contact, rtt, 0) {
             self.maintenance.check_at(now, check);
         }
@@ -372,12 +374,12 @@ impl Dht {
         }
     }
 
-    /// Another machine knows that a node is gone: it said goodbye, or was silent for too long.
+    /// Another machine knows that a node departed: it said goodbye, or was silent for too long.
     pub fn forget(&mut self, now: Instant, id: &NodeId) {
         self.gone(now, id);
     }
 
-    /// Says goodbye to the nearest contacts, as many as the outbox takes.
+    /// Says goodbye to the nearest contacts, as many as the outbox has room for.
     pub fn leave(&mut self, for_good: bool, outbox: &mut Outbox) {
         const TOLD: usize = 32;
         for contact in self.closest_known(&self.own.key(), TOLD) {
@@ -390,32 +392,32 @@ impl Dht {
 
     // Getters.
 
-    /// The `n` live contacts closest to `key`, nearest first, without asking anybody.
+    /// The `n` live contacts closest to `key`, nearest first, from the routing table.
     pub fn closest_known(&self, key: &Key, n: usize) -> Vec<Contact> {
         let mut slots = vec![None; n];
         let nearest = self.table.nearest(key, &mut slots, |entry| entry.failures == 0);
         nearest.iter().map(|entry| entry.contact).collect()
     }
 
-    /// Whether the first attempt to join the network is still under way. It ends with a contact, or after some seconds.
+    /// Whether the first attempt to join the network is under way. It ends with the first contact, or after some seconds.
     pub fn is_joining(&self) -> bool {
         self.bootstrap.is_joining()
     }
 
-    /// How many live contacts are closer to `key` than this node.
+    /// The number of live contacts that are closer to `key` than this node.
     pub fn closer_than_self(&self, key: &Key) -> usize {
         let own = self.own.distance(key);
         let closer = |entry: &&routing_table::Entry| entry.contact.id.distance(key) < own;
         self.table.iter().filter(|entry| entry.failures == 0).filter(closer).count()
     }
 
-    /// The `n` live nodes closest to `key`, nearest first, when a lookup of the last ten minutes tells; fewer when the
-    /// network has no more. This node is not among them.
+    /// The `n` live nodes closest to `key`, nearest first, without this node. `None` unless a lookup of the last ten minutes covers
+    /// the key. Fewer than `n` when the network has no more.
     pub fn region(&self, now: Instant, key: &Key, n: usize) -> Option<Vec<Contact>> {
         self.lookup_cache.closest(now, key, n)
     }
 
-    /// Where other nodes reach this one, as far as that is known.
+    /// The address at which other nodes reach this one, if it is known.
     pub fn own_addr(&self) -> Option<SocketAddr> {
         self.observed.own()
     }
@@ -433,7 +435,7 @@ impl Dht {
         entries.into_iter().map(info).collect()
     }
 
-    /// How the table is doing.
+    /// Statistics of the DHT.
     pub fn statistics(&self) -> Statistics {
         Statistics {
             contacts: self.table.len(),
@@ -446,8 +448,8 @@ impl Dht {
         }
     }
 
-    /// Up to 64 contacts for the next start: those that owe no answer first, and of those the ones that have been there
-    /// longest, because they are the likeliest to stay (Maymounkov and Mazières, §2.2).
+    /// Up to 64 contacts for the next start. Contacts that owe no answer come first; of those, the oldest first, because they are
+    /// the likeliest to stay (Maymounkov and Mazières, §2.2).
     pub fn contacts_to_remember(&self) -> Vec<Contact> {
         const REMEMBERED_MAX: usize = 64;
         let mut entries: Vec<_> = self.table.iter().collect();
@@ -458,7 +460,7 @@ impl Dht {
     }
 
     fn drive(&mut self, now: Instant, outbox: &mut Outbox) {
-        // A lookup that ends may let a publication go on, and that may start another lookup.
+        // The end of a lookup may advance a publication, which may start another lookup.
         loop {
             let finished = self.drive_lookups(now, outbox);
             let announced = self.drive_announcements(now, outbox);

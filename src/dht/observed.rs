@@ -1,4 +1,4 @@
-//! Where other nodes see this one.
+//! The address at which other nodes see this one.
 
 use crate::id::NodeId;
 use crate::peers::party::Party;
@@ -6,13 +6,13 @@ use crate::wire::contact::canonical;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
-/// The latest observations that are weighed.
+/// Observations that count: the latest ones.
 const VOTES_MAX: usize = 16;
-/// How many observers must agree against the address that the node was told to listen at.
+/// Observers that must agree against the address that the node was configured to listen at.
 const VOTES_AGAINST_CONFIGURED: usize = 3;
 
-/// One vote for each observer; observers whose addresses share a prefix are one, so that whoever owns a prefix cannot
-/// talk a node into an address.
+/// One vote for each observer. Observers whose addresses share a prefix have one vote together, so that the owner of a prefix cannot
+/// outvote others.
 pub(super) struct Observed {
     configured: Option<SocketAddr>,
     votes: VecDeque<(Voter, SocketAddr)>,
@@ -33,7 +33,7 @@ impl Observed {
         Observed { configured, votes: VecDeque::with_capacity(VOTES_MAX), own: configured }
     }
 
-    /// `voter`, at `from`, sees this node at `addr`. True when that changes what the own address is.
+    /// The observer `voter`, at `from`, sees this node at `addr`. Returns whether that changes the own address.
     pub(super) fn vote(&mut self, voter: NodeId, from: SocketAddr, addr: SocketAddr) -> bool {
         let voter = Party::network(from).map_or(Voter::Node(voter), Voter::Party);
         self.votes.retain(|(earlier, _)| *earlier != voter);
@@ -46,19 +46,19 @@ impl Observed {
         self.own != before
     }
 
-    /// The own address, as far as it is known.
+    /// The own address, if it is known.
     pub(super) fn own(&self) -> Option<SocketAddr> {
         self.own
     }
 
-    /// Whether so few observers were heard that one more is worth asking.
+    /// Whether there are so few observers that another one is worth asking.
     pub(super) fn wants_votes(&self) -> bool {
         self.votes.len() <= VOTES_AGAINST_CONFIGURED
     }
 
     fn elect(&self) -> Option<SocketAddr> {
         let count = |addr: SocketAddr| self.votes.iter().filter(|(_, vote)| *vote == addr).count();
-        // The present address wins ties, then the one that was said first.
+        // The present address wins a tie, then the one that was observed first.
         let mut best = self.own.map(|own| (own, count(own)));
         for &(_, addr) in &self.votes {
             let votes = count(addr);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_observer_is_believed_and_the_majority_more() {
+    fn the_first_observation_counts_and_the_majority_wins() {
         let mut observed = Observed::new(([0, 0, 0, 0], 3583).into());
         assert_eq!(observed.own(), None);
         assert!(observed.vote(NodeId([1; 32]), observer(1), addr(1)));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_address_yields_to_three_and_one_prefix_is_one() {
+    fn a_configured_address_yields_to_three_votes_and_a_prefix_has_one() {
         let mut observed = Observed::new(addr(5));
         for voter in 1..10 {
             assert!(!observed.vote(NodeId([voter; 32]), observer(1), addr(1)));

@@ -1,10 +1,10 @@
-//! How fast files are announced that no user waits for.
+//! The rate of announcements that no user waits for.
 
 use crate::time::{Duration, Instant};
 
-/// The least number of files in a second: with full datagrams about 40 of these, each of 1.2 KB.
+/// The least rate, in files a second: with full datagrams about 40 of these, each of 1.2 KB.
 const FILES_PER_SECOND: u64 = 32;
-/// Every file has its turn within this time, however many there are: a quarter of the time that others keep announcements.
+/// All files take their turns within this time, however many there are: a quarter of the lifetime of their records.
 const EVERY_FILE_WITHIN: Duration = Duration::from_secs(6 * 3600);
 /// Files that may be announced at once after a pause.
 const BURST: u64 = 512;
@@ -24,12 +24,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Says how many files there are.
+    /// Sets the number of files.
     pub(super) fn set_files(&mut self, files: usize) {
         self.files_per_second = FILES_PER_SECOND.max(files as u64 / EVERY_FILE_WITHIN.as_secs());
     }
 
-    /// Whether the next file may be announced now; then it counts as announced.
+    /// Takes a token: whether the next file may be announced now.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let interval = self.interval();
         let new = now.since(self.since).as_nanos() as u64 / interval.as_nanos() as u64;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn more_files_than_the_steady_rate_has_time_for_go_faster() {
+    fn the_rate_grows_with_the_number_of_files() {
         let mut pace = Pace::default();
         pace.set_files(10_000_000);
         let per_pass = EVERY_FILE_WITHIN.as_secs() * pace.files_per_second;

@@ -1,8 +1,8 @@
-//! How far the placement of a record has come, and when the next round is due. What is placed (a provider record, a value
-//! record) is the caller's business.
+//! The rounds in which one record is stored at the nodes closest to its key: the progress of the present round, and the time of the
+//! next. The record itself (a provider record, a value record) belongs to the caller.
 //!
-//! There is one for each file that is announced, so it is small: the nodes of the latest round are known by fingerprints of
-//! 16 bits. When two nodes share one, a round comes early or a copy is counted as lost; both mend themselves.
+//! There is one placement for each announced file, so it is small: nodes of the latest round are known by 16-bit fingerprints. If
+//! two nodes share a fingerprint, a round comes early or a copy counts as lost; the next round corrects both.
 
 use crate::id::{Key, NodeId};
 use crate::rng::Rng;
@@ -10,31 +10,31 @@ use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use core::num::NonZeroU32;
 
-/// How many nodes keep a record: the closest to its key, the publisher included when it is one of them.
+/// The number of nodes that keep a record: the closest to its key, including the publisher if it is one of them.
 pub(super) const COPIES: usize = 8;
-/// Fewer copies than this are too few to wait for the next regular round.
+/// With fewer copies than this, a round comes before the next regular one.
 const COPIES_FEW: u32 = COPIES as u32 / 2;
-/// The pause after the first round. A young node knows little of the network, so its first rounds come quickly.
+/// The pause after the first round. A new node knows little of the network, so its first rounds come quickly.
 const FIRST_PAUSE: Duration = Duration::from_secs(600);
-/// The pause after the first round in which no node took the record.
+/// The pause after a first round in which no node took the record.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
-/// The least pause between two rounds, however many nodes come and go.
+/// The shortest pause between two rounds, however many nodes come and go.
 const PAUSE_MIN: Duration = Duration::from_secs(15);
 
 /// Ticks in a second.
 const TICKS: u64 = 4;
 
-/// An instant to a quarter of a second, in four bytes; the last one is 34 years after the origin.
+/// An instant with a resolution of a quarter of a second, in four bytes. The last one is 34 years after the origin.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Tick(NonZeroU32);
 
 impl Tick {
-    /// The first tick that is not before an instant.
+    /// The first tick at or after an instant.
     pub(super) fn not_before(instant: Instant) -> Tick {
         Tick::numbered(instant.as_nanos().div_ceil(1_000_000_000 / TICKS))
     }
 
-    /// The last tick that is not after an instant: what is scheduled for it is due.
+    /// The last tick at or before an instant: whatever is scheduled for it is due.
     pub(super) fn passed(instant: Instant) -> Tick {
         Tick::numbered(instant.as_nanos() / (1_000_000_000 / TICKS))
     }
@@ -49,16 +49,16 @@ impl Tick {
     }
 }
 
-/// What is going on.
+/// The stage of a placement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
     /// The next round is due at this time.
     Scheduled(Tick),
-    /// It is due and waits for its turn.
+    /// The round is due, and waits for its turn.
     Due,
-    /// It waits for a lookup to say where to.
+    /// The round waits for a lookup of the closest nodes.
     Looking,
-    /// It waits for answers.
+    /// The round waits for answers.
     Sending,
 }
 
@@ -66,45 +66,45 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Placement {
     pub(super) stage: Stage,
-    /// No round begins before this.
+    /// The earliest time of the next round.
     not_before: Tick,
-    /// A node came or went while a round was under way: the next is due then.
+    /// When the next round is due because a node came or went during the present one.
     hastened: Option<Tick>,
-    /// How far the farthest node of the latest round lies: the first word of the distance. The greatest when there is none.
+    /// The distance of the farthest target of the latest round: its first word. The maximum when there are no targets.
     farthest: u64,
-    /// The nodes of the latest round, by their fingerprints.
+    /// The targets of the latest round, by their fingerprints.
     targets: [u16; COPIES],
     targeted: u8,
-    /// One bit for each target: it said that it keeps the record.
+    /// One bit for each target that keeps the record.
     holders: u8,
-    /// One bit for each target: it is gone since.
+    /// One bit for each target that has departed since.
     gone: u8,
-    /// Answers that the round waits for.
+    /// The number of outstanding answers.
     pending: u8,
     rounds: u8,
     failures: u8,
     /// Whether this node is one of the closest and keeps a copy itself.
     pub(super) here: bool,
-    /// What is placed has changed since the round began.
+    /// Whether the record has changed since the round began.
     again: bool,
-    /// Whether any node was ever told.
+    /// Whether the record was ever sent to a node.
     told: bool,
 }
 
 const _: () = assert!(size_of::<Placement>() <= 56, "there is one for each shared file");
 
 impl Placement {
-    /// A first round is due at `at`.
+    /// A placement whose first round is due at `at`.
     pub(super) fn new(at: Instant) -> Self {
         Placement::at(Stage::Scheduled(Tick::not_before(at)))
     }
 
-    /// A first round is due now.
+    /// A placement whose first round is due now.
     pub(super) fn due() -> Self {
         Placement::at(Stage::Due)
     }
 
-    /// A placement that begins with `stage`.
+    /// A placement at the given stage.
     pub(super) fn at(stage: Stage) -> Self {
         Placement {
             stage,
@@ -124,17 +124,17 @@ impl Placement {
         }
     }
 
-    /// Copies that are known to be kept.
+    /// The number of known copies.
     pub(super) fn copies(&self) -> u32 {
         self.holders.count_ones() + u32::from(self.here)
     }
 
-    /// Whether any node was told, and may have to be told otherwise.
+    /// Whether a node was ever sent the record, so that a withdrawal must be sent.
     pub(super) fn was_told(&self) -> bool {
         self.told
     }
 
-    /// When a round becomes due.
+    /// When the next round becomes due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Scheduled(at) => Some(at.instant()),
@@ -142,14 +142,14 @@ impl Placement {
         }
     }
 
-    /// Makes the round due when its time has come.
+    /// Makes the round due if its time has come.
     pub(super) fn fire(&mut self, now: Instant) {
         if self.deadline().is_some_and(|at| at <= now) {
             self.stage = Stage::Due;
         }
     }
 
-    /// What is placed has changed: the next round is as `next` says, or due after the present one.
+    /// The record has changed: the next round is at `next`, or due after the present one.
     pub(super) fn changed(&mut self, next: Stage) {
         match self.stage {
             Stage::Scheduled(_) => self.stage = next,
@@ -158,7 +158,7 @@ impl Placement {
         }
     }
 
-    /// A node is there: a round is due soon when it should keep a copy.
+    /// A node is alive: a round is due `soon` if the node should keep a copy.
     pub(super) fn consider(&mut self, key: &Key, node: &NodeId, soon: Tick) {
         let there = self.targeted - self.gone.count_ones() as u8;
         let full = usize::from(there) + usize::from(self.here) >= COPIES;
@@ -168,7 +168,7 @@ impl Placement {
         }
     }
 
-    /// A node is gone: a round is due soon when too few copies remain.
+    /// A node departed: a round is due `soon` if too few copies remain.
     pub(super) fn lost(&mut self, node: &NodeId, soon: Tick) {
         let Some(position) = self.position(node, !self.gone) else { return };
         self.gone |= 1 << position;
@@ -179,7 +179,7 @@ impl Placement {
         }
     }
 
-    /// The round goes to `targets`, nearest first; `here` when this node keeps a copy itself.
+    /// The round goes to `targets`, nearest first. `here` tells whether this node keeps a copy itself.
     pub(super) fn begin(&mut self, key: &Key, targets: &[Contact], here: bool) {
         let targets = &targets[..targets.len().min(COPIES)];
         self.stage = Stage::Sending;
@@ -194,14 +194,14 @@ impl Placement {
         self.told |= !targets.is_empty();
     }
 
-    /// What is placed is taken back at so many nodes.
+    /// The record is withdrawn at `targets` nodes.
     pub(super) fn begin_withdrawal(&mut self, targets: usize) {
         self.stage = Stage::Sending;
         (self.here, self.targeted, self.holders, self.gone) = (false, 0, 0, 0);
         self.pending = u8::try_from(targets).unwrap_or(u8::MAX);
     }
 
-    /// A target has answered (`kept`: it keeps a copy) or failed.
+    /// A target answered or failed. `kept` tells whether it keeps a copy.
     pub(super) fn settle(&mut self, node: &NodeId, kept: bool) {
         self.pending = self.pending.saturating_sub(1);
         if let Some(position) = self.position(node, !self.holders).filter(|_| kept) {
@@ -209,7 +209,7 @@ impl Placement {
         }
     }
 
-    /// Whether a round has ended, however it went, and the next is not under way.
+    /// Whether a round has ended, successful or not, and the next has not begun.
     pub(super) fn has_ended_round(&self) -> bool {
         (self.rounds > 0 || self.failures > 0) && self.deadline().is_some()
     }
@@ -219,7 +219,7 @@ impl Placement {
         self.stage == Stage::Sending && self.pending == 0
     }
 
-    /// Ends the round and schedules the next, at most `pause_max` away. True when it is due at once.
+    /// Ends the round and schedules the next, at most `pause_max` later. Returns whether it is due at once.
     pub(super) fn finish(&mut self, now: Instant, pause_max: Duration, rng: &mut Rng) -> bool {
         self.not_before = Tick::not_before(now + PAUSE_MIN);
         if core::mem::take(&mut self.again) {
@@ -250,7 +250,7 @@ impl Placement {
         }
     }
 
-    /// The first target that is this node and whose bit is set in `among`.
+    /// The first target with this node's fingerprint whose bit is set in `among`.
     fn position(&self, node: &NodeId, among: u8) -> Option<usize> {
         let wanted = fingerprint(node);
         let targets = &self.targets[..usize::from(self.targeted)];
@@ -258,7 +258,7 @@ impl Placement {
     }
 }
 
-/// The end of a node's id: targets of one key share its beginning.
+/// The last two bytes of a node's id: the targets of one key share the first bytes.
 fn fingerprint(node: &NodeId) -> u16 {
     u16::from_le_bytes([node.0[30], node.0[31]])
 }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_get_rarer_up_to_the_regular_interval() {
+    fn pauses_between_rounds_grow_up_to_the_regular_interval() {
         let mut placement = placed(&[1, 2, 3]);
         let mut pauses = Vec::new();
         for _ in 0..3 {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_was_lost_and_comes_back_hastens_the_next_round() {
+    fn a_lost_node_that_returns_hastens_the_next_round() {
         let mut placement = placed(&[1, 2, 3, 4, 5, 6, 7, 9]);
         let soon = Tick::not_before(Instant::from_secs(20));
         placement.lost(&contact(3).id, soon);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_while_sending_is_sent_afterwards() {
+    fn a_change_during_a_round_is_sent_in_the_next() {
         let mut placement = placed(&[1]);
         placement.begin(&KEY, &[contact(1)], true);
         placement.changed(Stage::Due);

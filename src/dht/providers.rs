@@ -1,4 +1,4 @@
-//! Provider records that this node keeps for others because it is one of the closest to their files' hashes.
+//! Provider records that this node keeps for others, because it is one of the closest to the files' hashes.
 
 use crate::id::{Distance, Key, NodeId};
 use crate::rng::Rng;
@@ -7,29 +7,29 @@ use crate::wire::message::NotStored;
 use crate::wire::provider::ProviderRecord;
 use std::collections::BTreeMap;
 
-/// How many providers one answer names.
+/// Providers in one answer.
 pub(super) const PROVIDERS_ANSWERED_MAX: usize = 4;
 
-/// The least time between two looks for records that have expired, when there is no room.
+/// The least time between two searches for expired records while the table is full.
 const EXPIRE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The records of one node, files ordered by how near it is to them.
+/// The records of one node. Files are ordered by their distance to the node.
 pub(super) struct Providers {
     own: NodeId,
     capacity: usize,
     per_file: usize,
     files: BTreeMap<Distance, Vec<Kept>>,
     length: usize,
-    /// No record expires before this: until then there is no need to look for one that has.
+    /// No record expires before this instant, so no search is needed until then.
     first_expiry: Option<Instant>,
-    /// All records are looked through at most once in this time: a full table whose records expire one after the other must
-    /// not cost that for every new one.
+    /// The earliest time of the next search for expired records. Otherwise a full table whose records expire one after the other
+    /// would be searched for every new one.
     look_again_at: Instant,
 }
 
 struct Kept {
-    /// One that was taken back (its lifetime is zero) stays until what it took back would have expired, so that
-    /// nobody can bring that in again.
+    /// A withdrawal (lifetime zero) is kept until the withdrawn record would have expired, so that no node can store that record
+    /// again.
     record: ProviderRecord,
     expires: Instant,
 }
@@ -41,7 +41,7 @@ impl Kept {
 }
 
 impl Providers {
-    /// Room for `capacity` records at the node `own`, `per_file` for each file.
+    /// A table of the node `own` with room for `capacity` records, and `per_file` for each file.
     pub(super) fn new(own: NodeId, capacity: usize, per_file: usize) -> Self {
         Providers {
             own,
@@ -54,16 +54,16 @@ impl Providers {
         }
     }
 
-    /// What [`store`](Providers::store) would say without looking at the signature; `None` when the record would
-    /// be taken and its signature is worth checking.
+    /// Why [`store`](Providers::store) would refuse the record, apart from its signature. `None` when it would take the record, so
+    /// that the signature is worth checking.
     pub(super) fn refuses(&self, now: Instant, file: &Key, record: &ProviderRecord) -> Option<NotStored> {
         let kept = self.files.get(&self.own.distance(file))?;
         let known = kept.iter().find(|kept| kept.record.provider() == record.provider())?;
         (known.expires > now && record.sequence() < known.record.sequence()).then_some(NotStored::Older)
     }
 
-    /// Keeps a record that came from its provider and whose signature has been checked. The higher sequence number
-    /// wins; the same again changes nothing. When the table is full, a file farther from this node makes room.
+    /// Stores a record that came from its provider and whose signature verifies. The highest sequence number wins; the same record
+    /// again changes nothing. When the table is full, a record of a file farther from this node gives way.
     pub(super) fn store(&mut self, now: Instant, file: &Key, record: &ProviderRecord) -> NotStored {
         let place = self.own.distance(file);
         let expires = now + Duration::from_secs(u64::from(record.lifetime()));
@@ -95,7 +95,7 @@ impl Providers {
         NotStored::Nothing
     }
 
-    /// Fills `out` with providers of `file`, random ones when there are more. Says how many.
+    /// Fills `out` with providers of `file`, a random sample if there are more. Returns their number.
     pub(super) fn sample(
         &self,
         now: Instant,
@@ -105,7 +105,7 @@ impl Providers {
     ) -> usize {
         let Some(kept) = self.files.get(&self.own.distance(file)) else { return 0 };
         let mut seen = 0;
-        // Reservoir sampling: the i-th of those seen replaces a place with probability places / i.
+        // Reservoir sampling: the i-th record replaces a sampled one with probability places / i.
         for record in kept.iter().filter(|kept| kept.serves(now)).map(|kept| kept.record) {
             let place = if seen < out.len() { seen } else { rng.below(seen as u64 + 1) as usize };
             if let Some(place) = out.get_mut(place) {
@@ -116,18 +116,18 @@ impl Providers {
         seen.min(out.len())
     }
 
-    /// Every provider of `file`.
+    /// All providers of `file`.
     pub(super) fn of(&self, now: Instant, file: &Key) -> impl Iterator<Item = &ProviderRecord> {
         let kept = self.files.get(&self.own.distance(file)).map_or(&[][..], |kept| &kept[..]);
         kept.iter().filter(move |kept| kept.serves(now)).map(|kept| &kept.record)
     }
 
-    /// How many records are kept.
+    /// The number of records.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Drops what has expired.
+    /// Removes expired records.
     pub(super) fn expire(&mut self, now: Instant) {
         self.files.retain(|_, kept| {
             kept.retain(|kept| kept.expires > now);
@@ -154,7 +154,7 @@ impl Providers {
                 if farthest.key() <= place {
                     return false;
                 }
-                // The one that would go first anyway.
+                // Of the farthest file's records, the one that expires first.
                 let kept = farthest.get_mut();
                 let first =
                     kept.iter().enumerate().min_by_key(|(_, kept)| kept.expires).map(|(index, _)| index);
@@ -177,9 +177,9 @@ mod tests {
     use crate::wire::network::Network;
     use zerocopy::FromZeros;
 
-    fn record(who: u8, file: &Key, lifetime: u32, sequence: u64) -> ProviderRecord {
-        let addr = ([127, 0, 0, 1], 1000 + u16::from(who)).into();
-        let identity = Identity::from_secret(&[who; 32]);
+    fn record(provider: u8, file: &Key, lifetime: u32, sequence: u64) -> ProviderRecord {
+        let addr = ([127, 0, 0, 1], 1000 + u16::from(provider)).into();
+        let identity = Identity::from_secret(&[provider; 32]);
         ProviderRecord::new(&Network::new("test"), &identity, file, addr, false, lifetime, sequence)
     }
 
@@ -190,7 +190,7 @@ mod tests {
     const FILE: Key = Key([5; 32]);
 
     #[test]
-    fn what_was_taken_back_stays_away_until_it_would_have_expired() {
+    fn a_withdrawn_record_cannot_be_stored_again_until_it_would_have_expired() {
         let mut providers = providers(8, 8);
         providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 100, 1));
         assert_eq!(providers.of(Instant::ZERO, &FILE).count(), 1);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_record_again_does_not_live_longer() {
+    fn storing_the_same_record_again_does_not_extend_its_life() {
         let mut providers = providers(8, 8);
         let record = record(1, &FILE, 100, 1);
         providers.store(Instant::ZERO, &FILE, &record);
@@ -213,8 +213,8 @@ mod tests {
     #[test]
     fn both_caps_hold_and_a_nearer_file_makes_room() {
         let mut providers = providers(3, 2);
-        for who in 1..4 {
-            providers.store(Instant::ZERO, &FILE, &record(who, &FILE, 100, 1));
+        for provider in 1..4 {
+            providers.store(Instant::ZERO, &FILE, &record(provider, &FILE, 100, 1));
         }
         assert_eq!(providers.len(), 2);
         let (near, far) = (Key([1; 32]), Key([9; 32]));
@@ -225,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_names_different_providers_and_over_time_all() {
+    fn answers_name_different_providers_and_all_in_time() {
         let mut providers = providers(64, 64);
-        for who in 1..=12 {
-            providers.store(Instant::ZERO, &FILE, &record(who, &FILE, 100, 1));
+        for provider in 1..=12 {
+            providers.store(Instant::ZERO, &FILE, &record(provider, &FILE, 100, 1));
         }
         let (mut rng, mut seen) = (Rng::new([1; 32]), std::collections::BTreeSet::new());
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! This node's own value records: giving them the next sequence number, storing them at the closest nodes, again every
+//! This node's own value records: choosing the next sequence number, storing them at the closest nodes, and storing them again every
 //! hour.
 
 use super::lookup::{Lookup, Reason};
@@ -14,21 +14,21 @@ use crate::wire::outbox::Outbox;
 use crate::wire::record::{LIFETIME_MAX, Record, VALUE_BYTES_MAX, is_name, record_key, sign_record};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Stores on their way at a time.
+/// Outstanding store requests.
 const IN_FLIGHT_MAX: usize = 16;
 
-/// What became of a name that is published no more.
+/// The result of [`Dht::unpublish`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unpublished {
-    /// Seconds that other nodes may keep its value; 0 when it had none.
+    /// The seconds for which other nodes may still keep the value; 0 if there was none.
     pub lifetime: u32,
-    /// Publications of the name that were under way. Nothing more is heard of them.
+    /// Publications of the name that were under way. No event follows for them.
     pub cancelled: Vec<PublishId>,
 }
 
-/// The own records and what waits to be sent.
+/// The own records, and the queue of stores to be sent.
 pub(super) struct Publications {
-    /// Every record of this node gets a higher number than the one before.
+    /// The highest sequence number used. Each record of this node gets a higher one than the record before.
     sequence: u64,
     records: BTreeMap<Key, OwnRecord>,
     under_way: BTreeMap<LookupId, Publishing>,
@@ -40,7 +40,7 @@ struct OwnRecord {
     bytes: Vec<u8>,
     sequence: u64,
     placement: Placement,
-    /// The caller waits for this round, for which so many nodes were asked.
+    /// The publication that waits for the present round, and the number of nodes that its lookup asked.
     awaited: Option<(PublishId, u32)>,
 }
 
@@ -58,7 +58,7 @@ impl Publications {
         Publications { sequence, records, under_way, queue, in_flight: 0 }
     }
 
-    /// A number over all that this node has used.
+    /// A number above all that this node has used.
     pub(super) fn next_sequence(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
@@ -69,7 +69,7 @@ impl Publications {
         self.records.get(key).map(|own| &own.bytes[..])
     }
 
-    /// Makes due what is.
+    /// Makes the records due whose time has come.
     pub(super) fn fire(&mut self, now: Instant) {
         self.records.values_mut().for_each(|own| own.placement.fire(now));
     }
@@ -78,19 +78,19 @@ impl Publications {
         self.records.values().filter_map(|own| own.placement.deadline()).min()
     }
 
-    /// A node is there.
+    /// A node is alive: it may be among the closest to some records.
     pub(super) fn consider(&mut self, node: &NodeId, soon: Instant) {
         let soon = Tick::not_before(soon);
         self.records.iter_mut().for_each(|(key, own)| own.placement.consider(key, node, soon));
     }
 
-    /// A node is gone.
+    /// A node departed: it may have kept records.
     pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
         let soon = Tick::not_before(soon);
         self.records.values_mut().for_each(|own| own.placement.lost(id, soon));
     }
 
-    /// A store was answered, or not.
+    /// A store request succeeded or failed.
     pub(super) fn settle(&mut self, id: &NodeId, key: &Key, sequence: u64, kept: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(own) = self.records.get_mut(key).filter(|own| own.sequence == sequence) {
@@ -100,9 +100,9 @@ impl Publications {
 }
 
 impl Dht {
-    /// Publishes a value under this node's key and `name`. The network is asked for the highest sequence number first, and
-    /// [`DhtEvent::Published`] tells the end. `None` when the name, the value or the lifetime is not allowed, or too
-    /// much is under way.
+    /// Publishes a value under this node's key and `name`. A lookup of the highest sequence number comes first;
+    /// [`DhtEvent::Published`] follows at the end. `None` when the name, the value or the lifetime is invalid, or too much is under
+    /// way.
     pub fn publish(
         &mut self,
         now: Instant,
@@ -129,15 +129,15 @@ impl Dht {
         Some(id)
     }
 
-    /// Whether one more name fits, or this one is published already.
+    /// Whether `name` can be published: it is already, or there is room for one more.
     pub fn has_room_to_publish(&self, name: &str, outbox: &Outbox) -> bool {
         let key = record_key(&outbox.identity().public(), name);
         let names = self.publications.records.len() + self.publications.under_way.len();
         names < self.config.limits.values_max || self.publications.records.contains_key(&key)
     }
 
-    /// Publishes the value under `name` no more, nor one that waits for its sequence number. The nodes that keep it forget it
-    /// when its lifetime is over. `None` when there is none.
+    /// Stops publishing the value under `name`, even one that waits for its sequence number. The nodes that keep it drop it at the
+    /// end of its lifetime. `None` when there is no such value.
     pub fn unpublish(&mut self, name: &str, outbox: &Outbox) -> Option<Unpublished> {
         let key = record_key(&outbox.identity().public(), name);
         self.publish_superseded(&key);
@@ -155,17 +155,17 @@ impl Dht {
         (own.is_some() || !cancelled.is_empty()).then_some(Unpublished { lifetime, cancelled })
     }
 
-    /// This node's own records, to be written down and given to [`restore_record`](Dht::restore_record) after a restart.
+    /// This node's own records. The caller saves them, and passes them to [`restore_record`](Dht::restore_record) after a restart.
     pub fn own_records(&self) -> impl Iterator<Item = &[u8]> {
         self.publications.records.values().map(|own| &own.bytes[..])
     }
 
-    /// Takes a record that this node published in an earlier run. It is published again within a minute. False when it
-    /// is not a record of this node.
+    /// Restores a record that this node published in an earlier run. It is published again within a minute. False when it is not a
+    /// valid record of this node.
     pub fn restore_record(&mut self, now: Instant, bytes: &[u8], network: &Network) -> bool {
         let Ok(record) = Record::parse(bytes) else { return false };
         let own = record.publisher().node_id() == self.own && record.verify(network).is_ok();
-        // What its user published is kept, however small the limit has become since.
+        // A record that a user published is kept, even if the limit is smaller now.
         if !own {
             return false;
         }
@@ -177,12 +177,12 @@ impl Dht {
         true
     }
 
-    /// The bytes of the record under `key` when it is this node's own, or was found within the hour.
+    /// The bytes of the record under `key`, if it is this node's own or is in the cache.
     pub fn cached_value(&self, now: Instant, key: &Key) -> Option<&[u8]> {
         self.publications.record(key).or_else(|| self.cache.get(now, key))
     }
 
-    /// The lookup that a publication waited for is over: the record gets its number.
+    /// The lookup for a publication ended: the record gets its sequence number.
     pub(super) fn publish_found(
         &mut self,
         now: Instant,
@@ -192,7 +192,7 @@ impl Dht {
     ) {
         let Some(publishing) = self.publications.under_way.remove(&lookup.id) else { return };
         let found = lookup.record.map_or(0, |(sequence, _)| sequence);
-        // A number is never used twice, and the highest there is cannot be topped by anybody.
+        // No number is used twice. A record with the highest possible number could never be superseded.
         self.publications.sequence = self.publications.sequence.max(found.min(u64::MAX - (1 << 32)));
         let sequence = self.publications.next_sequence();
         let Publishing { id, name, value, lifetime } = publishing;
@@ -206,7 +206,7 @@ impl Dht {
         self.place_record(now, &lookup.target, closest);
     }
 
-    /// Moves every own record on as far as it goes. True when a lookup was started.
+    /// Advances every own record as far as possible. Returns whether a lookup started.
     pub(super) fn drive_publications(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let mut started = false;
         let due = |own: &OwnRecord| own.placement.stage == Stage::Due;
@@ -235,7 +235,7 @@ impl Dht {
         started
     }
 
-    /// The nodes closest to an own record are known: stores it there, and here when this node is one of them.
+    /// The nodes closest to an own record are known: stores it there, and here if this node is one of them.
     pub(super) fn place_record(&mut self, now: Instant, key: &Key, closest: &[Contact]) {
         let own_distance = self.own.distance(key);
         let nearer = closest.iter().filter(|contact| contact.id.distance(key) < own_distance).count();
@@ -248,7 +248,7 @@ impl Dht {
         self.publications.queue.extend(targets.iter().map(|contact| (*key, own.sequence, *contact)));
     }
 
-    /// A newer value takes the place of one whose round is not over: who waits for that hears of it now.
+    /// A newer value supersedes one whose round has not ended: the publication that waits for the round ends now.
     fn publish_superseded(&mut self, key: &Key) {
         let Some(old) = self.publications.records.get_mut(key) else { return };
         if old.placement.stage == Stage::Looking {
@@ -263,7 +263,7 @@ impl Dht {
         let pause = self.config.republish_interval;
         for (key, own) in &mut self.publications.records {
             if own.placement.is_settled() {
-                // Nothing marks an own record as changed: another one takes its place.
+                // An own record never changes: a new one replaces it.
                 let again = own.placement.finish(now, pause, &mut self.rng);
                 debug_assert!(!again);
                 self.events.extend(own.published(key));

@@ -1,4 +1,4 @@
-//! Own requests: sending them, their answers, their failures, and the lookups that they serve.
+//! This node's requests: sending them, their answers, their failures, and the lookups that they serve.
 
 use super::lookup::{Lookup, Reason};
 use super::routing_table::{Answered, Failed, K};
@@ -15,13 +15,13 @@ use crate::wire::provider::ProviderRecord;
 use crate::wire::record::Record;
 use core::net::SocketAddr;
 
-/// Transactions that lookups leave to everything else.
+/// Transactions that lookups leave free for other requests.
 const TRANSACTIONS_RESERVED: usize = 8;
 
 impl Dht {
     // Sending.
 
-    /// Sends a request. False when it cannot be sent now.
+    /// Sends a request with the contact's timeout. False when it cannot be sent now.
     pub(super) fn ask(
         &mut self,
         now: Instant,
@@ -33,7 +33,7 @@ impl Dht {
         self.ask_again(now, Request::new(now, to, contact, purpose), outbox)
     }
 
-    /// Sends a request as it is.
+    /// Sends a request, a new one or a repetition. False when it cannot be sent now.
     pub(super) fn ask_again(&mut self, now: Instant, mut request: Request, outbox: &mut Outbox) -> bool {
         if self.transactions.room() == 0 || !self.reach.contains(request.to) {
             return false;
@@ -51,7 +51,7 @@ impl Dht {
         true
     }
 
-    /// Composes the request's datagram and puts it into the outbox. A full outbox is one more way to lose a packet.
+    /// Writes the request's datagram into the outbox. If the outbox is full the datagram is dropped, like a lost packet.
     fn transmit(&self, now: Instant, transaction: u64, outbox: &mut Outbox) {
         let Some(request) = self.transactions.get(transaction) else { return };
         let recipient = request.contact.map(|contact| contact.id);
@@ -67,9 +67,10 @@ impl Dht {
                 send(&Message::Ping { padding: 0 });
             }
             &Purpose::Lookup(_, target, want) => {
-                // An answer with a record must not fall short because the token turns out not to be good any more.
-                let proven = recipient.is_some_and(|id| self.book.is_fresh(now, &id));
-                let padding = if proven && want == Want::Nodes { 0 } else { PADDING_BYTES };
+                // Padding allows a full answer even if the token turns out to be invalid: the answer to an unvalidated address is
+                // limited by the size of the request.
+                let has_valid_token = recipient.is_some_and(|id| self.book.is_fresh(now, &id));
+                let padding = if has_valid_token && want == Want::Nodes { 0 } else { PADDING_BYTES };
                 send(&Message::Find { target, want, padding });
             }
             Purpose::Announce(files) => {
@@ -86,7 +87,7 @@ impl Dht {
         }
     }
 
-    /// Asks a contact whether it is there, unless it is being asked something already.
+    /// Pings a contact to check whether it is alive, unless a request to it is outstanding.
     pub(super) fn check(&mut self, now: Instant, contact: Contact, outbox: &mut Outbox) {
         const CHECKS_MAX: usize = 16;
         let asking = self.transactions.is_asking(&contact.id, contact.addr);
@@ -137,7 +138,7 @@ impl Dht {
             (Message::Found { contacts, .. }, _) => self.handle_bootstrap(now, from, contacts, outbox),
             (Message::Stored { accepted, reason }, purpose) => {
                 if reason == NotStored::Token && !request.token_retried {
-                    // The refusal brought a fresh token.
+                    // The refusal carries a new token.
                     let mut retry = Request::new(now, from, Some(contact), purpose.clone());
                     retry.token_retried = true;
                     if self.ask_again(now, retry, outbox) {
@@ -160,7 +161,7 @@ impl Dht {
     ) {
         let Some(lookup) = self.lookups.get_mut(&lookup) else { return };
         lookup.crowded |= !providers.is_empty() || record.is_some();
-        // Nobody needs more than k, and a datagram has room for more when nothing else is in it.
+        // A requester needs k contacts at most; a datagram without records has room for more.
         for contact in contacts.iter().take(K).filter_map(WireContact::get) {
             let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
             if reachable && !self.maintenance.is_silent(now, &contact.id) {
@@ -199,7 +200,7 @@ impl Dht {
         }
     }
 
-    /// A record went to a node, which kept so many of what was sent; zero when it did not answer.
+    /// A request to store records succeeded or failed: the node keeps the first `accepted` of them.
     fn settle(&mut self, contact: &Contact, purpose: &Purpose, accepted: usize) {
         match purpose {
             Purpose::Announce(files) => self.announcements.settle(&contact.id, files, accepted),
@@ -210,9 +211,9 @@ impl Dht {
         }
     }
 
-    // What answers and silence say about nodes.
+    // Liveness of nodes.
 
-    /// A node that is no leaf has answered. Returns whom to ask whether they are still there.
+    /// A node that is not a leaf answered. Returns contacts that should be checked.
     pub(super) fn alive(
         &mut self,
         now: Instant,
@@ -253,12 +254,12 @@ impl Dht {
         checks.into_iter().flatten()
     }
 
-    /// A node did not answer.
+    /// A node did not answer a request.
     pub(super) fn failed(&mut self, now: Instant, contact: &Contact) {
         self.maintenance.silent(now, contact.id);
         self.lookup_cache.remove(&contact.id);
         match self.table.failed(now, &contact.id, contact.addr) {
-            // Asked once more soon, so that the dead do not stay for as long as nobody needs them.
+            // It is checked once more soon, so that dead contacts leave the table even when no lookup needs them.
             Failed::Kept => {
                 let at = now + self.rng.duration(Duration::from_secs(5), Duration::from_secs(15));
                 self.maintenance.check_at(at, *contact);
@@ -273,7 +274,7 @@ impl Dht {
         }
     }
 
-    /// A node is gone, or must not be in tables.
+    /// A node departed, or must not be in tables.
     pub(super) fn gone(&mut self, now: Instant, id: &NodeId) {
         let was_empty = self.table.is_empty();
         self.table.remove(id);
@@ -340,7 +341,7 @@ impl Dht {
     ) -> LookupId {
         let id = LookupId(self.number());
         let mut lookup = Lookup::new(now, self.own, id, target, want, reason);
-        // More than can matter at first: some will turn out to be gone, and others name only so many.
+        // More than k, because some will turn out to be dead.
         let mut slots = [None; 2 * K];
         for entry in self.table.nearest(&target, &mut slots, |_| true).iter() {
             lookup.seed(entry.contact);
@@ -375,7 +376,7 @@ impl Dht {
         id
     }
 
-    /// How many lookups of its own the node may start now, so that its caller always finds some left.
+    /// The number of lookups that this node may start for itself now. Some are always left to its caller.
     pub(super) fn own_lookups_room(&self) -> usize {
         let own = self.lookups.values().filter(|lookup| lookup.reason != Reason::Caller).count();
         let limits = &self.config.limits;
@@ -383,7 +384,7 @@ impl Dht {
         share.min(limits.lookups_max.saturating_sub(self.lookups.len()))
     }
 
-    /// Lets every lookup ask whom it can. True when one ended.
+    /// Lets every lookup send the requests that it can. Returns whether a lookup ended.
     pub(super) fn drive_lookups(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let ids: Vec<LookupId> = self.lookups.keys().copied().collect();
         let mut finished = false;

@@ -1,11 +1,11 @@
 //! The routing table: Kademlia's k-buckets (Maymounkov and Mazières, 2002).
 //!
 //! Departures from the paper:
-//! - A bucket for each length of common prefix with the own id, none is ever split.
-//! - Only nodes that answered a request enter. A request makes a node known to us worth a ping, no more.
-//! - Newcomers to a full bucket wait in a replacement cache; the bucket's stalest contact is pinged when it is
-//!   questionable (15 minutes of silence), and gives way after two requests without an answer.
-//! - A node that shows up at a new address gets it only when its old address has gone silent.
+//! - There is one bucket for each length of the common prefix with the own id. Buckets are never split.
+//! - Only nodes that answered a request enter. A request from an unknown node makes it worth a ping, and nothing else.
+//! - Newcomers to a full bucket wait in a replacement cache. The bucket's stalest contact is pinged when it is questionable (15
+//!   minutes of silence), and gives way after two unanswered requests.
+//! - A node that appears at a new address moves there only when its old address has fallen silent.
 //! - Contacts that share an IP prefix are limited, in a bucket and in the table.
 
 use super::closest::{Nearest, Slot};
@@ -17,40 +17,40 @@ use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use core::net::SocketAddr;
 
-/// Contacts in a bucket, and how many nodes make up the neighbourhood of a key: Kademlia's k.
+/// Contacts in a bucket, and nodes in the neighbourhood of a key: Kademlia's k.
 pub const K: usize = 20;
-/// Contacts that wait for a place in a bucket.
+/// Contacts in the replacement cache of a bucket.
 const WAITING_MAX: usize = 8;
-/// Silence after which a contact is questionable.
+/// The silence after which a contact is questionable.
 pub(super) const QUESTIONABLE_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Requests in a row without an answer after which a contact is dropped.
+/// Unanswered requests in a row after which a contact is dropped.
 const FAILURES_MAX: u8 = 2;
 /// Contacts of one IP prefix in a bucket.
 const PREFIX_BUCKET_MAX: usize = 8;
 /// Contacts of one IP prefix in the table.
 const PREFIX_TABLE_MAX: usize = 32;
 
-/// A node that has answered, with what is known about it.
+/// A node that answered, and its state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// Who and where.
+    /// Its id, key and address.
     pub(super) contact: Contact,
-    /// The highest sequence number it has sent: what is not above it is a replay or late.
+    /// The highest sequence number among its datagrams. A datagram that is not above it is a replay, or late.
     pub(super) sequence: u64,
     /// When it entered.
     pub(super) since: Instant,
     /// When it was last heard from.
     pub(super) heard: Instant,
-    /// How far away it is.
+    /// Its round-trip time.
     pub(super) rtt: Rtt,
-    /// Requests in a row without an answer.
+    /// Unanswered requests in a row.
     pub(super) failures: u8,
-    /// Another address at which it answers, taken over when this one does not.
+    /// Another address at which it answers. It moves there if the present one falls silent.
     pub(super) moved_to: Option<SocketAddr>,
 }
 
 impl Entry {
-    /// Whether it was heard from lately and owes no answer.
+    /// Whether it was heard from recently and owes no answer.
     pub(super) fn is_good(&self, now: Instant) -> bool {
         self.failures == 0 && now.since(self.heard) < QUESTIONABLE_AFTER
     }
@@ -59,45 +59,45 @@ impl Entry {
 #[derive(Default)]
 struct Bucket {
     live: Vec<Entry>,
-    /// The replacement cache, the one heard from last at the end.
+    /// The replacement cache, most recently heard from last.
     waiting: Vec<Entry>,
-    /// When a lookup last went through here.
+    /// When a lookup last went through this bucket.
     touched: Option<Instant>,
 }
 
-/// What became of a node that answered.
+/// The effect of an answer on the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answered {
-    /// It was in the table.
+    /// The node was in the table.
     Refreshed,
-    /// It has entered.
+    /// The node has entered.
     Added,
-    /// It waits for a place; this contact is questionable and should be asked whether it is still there.
+    /// The node waits in the replacement cache. The contact is questionable, and should be checked.
     Waits(Option<Contact>),
-    /// It is in the table under this other address, which should be asked.
+    /// The node is in the table under this other address, which should be checked.
     Moved(Contact),
-    /// There is no place for it.
+    /// There is no place for the node.
     Refused,
 }
 
-/// What became of a node that did not answer.
+/// The effect of an unanswered request on the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Failed {
-    /// It is not in the table.
+    /// The node is not in the table.
     Unknown,
-    /// It stays for now.
+    /// The node stays for now.
     Kept,
-    /// It has been dropped.
+    /// The node was dropped.
     Dropped(Contact),
-    /// It is at another address now.
+    /// The node moved to its other address.
     Moved(Contact),
 }
 
-/// The table of one node.
+/// The routing table of one node.
 pub(super) struct RoutingTable {
     own: Key,
     buckets: Vec<Bucket>,
-    /// How many buckets from the farthest on have ever held somebody. The rest, most of them, need not be looked through.
+    /// The number of buckets, from the farthest on, that have ever held a contact. Most buckets never do, and are not searched.
     reached: usize,
     length: usize,
 }
@@ -109,12 +109,12 @@ impl RoutingTable {
         RoutingTable { own: own.key(), buckets, reached: 0, length: 0 }
     }
 
-    /// How many contacts are live.
+    /// The number of live contacts.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether none is.
+    /// Whether there is no live contact.
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -139,8 +139,8 @@ impl RoutingTable {
         let mut nearest = Nearest::new(target, slots);
         let reached = &self.buckets[..self.reached];
         let (farther, nearer) = reached.split_at(reached.len().min(self.own.common_prefix(target) as usize));
-        // The bucket that the target itself would be in, then those nearer to this node, which are all at about the same
-        // distance from the target. Everybody in any other is farther, the more so the farther the bucket is from this node.
+        // First the bucket that the target belongs to, then the nearer ones, which are all at about the same distance from the
+        // target. In the farther ones, a bucket that is farther from this node is also farther from the target.
         let (same, nearer) = nearer.split_at(nearer.len().min(1));
         let groups = [same, nearer].into_iter().chain(farther.chunks(1).rev());
         for group in groups {
@@ -154,7 +154,7 @@ impl RoutingTable {
         nearest
     }
 
-    /// A node asked something and proved who it is. True when it is a live contact at this address.
+    /// An authenticated request came from a node. Returns whether the node is a live contact at this address.
     pub(super) fn heard(&mut self, now: Instant, id: &NodeId, addr: SocketAddr, sequence: u64) -> bool {
         let Some(entry) = self.get_mut(id).filter(|entry| entry.contact.addr == addr) else { return false };
         if sequence > entry.sequence {
@@ -164,7 +164,7 @@ impl RoutingTable {
         true
     }
 
-    /// Whether a node that asked something should be asked back, because it might enter.
+    /// Whether a node that sent a request should be pinged, because it could enter.
     pub(super) fn wants(&self, now: Instant, id: &NodeId, addr: SocketAddr) -> bool {
         let Some(index) = self.index(id) else { return false };
         let bucket = &self.buckets[index];
@@ -207,7 +207,7 @@ impl RoutingTable {
         }
         let bucket = &mut self.buckets[index];
         if bucket.live.len() < K {
-            // A bucket takes its memory when it is first used: most of the 256 never are.
+            // A bucket allocates its memory at first use: most of the 256 are never used.
             bucket.live.reserve_exact(K - bucket.live.len());
             bucket.live.push(entry);
             self.length += 1;
@@ -243,7 +243,7 @@ impl RoutingTable {
         Failed::Dropped(contact)
     }
 
-    /// Drops a node, whatever it was; the one that has waited for its place and was heard from last takes it.
+    /// Removes a node. The most recently heard node of the bucket's replacement cache takes its place.
     pub(super) fn remove(&mut self, id: &NodeId) -> bool {
         let Some(index) = self.index(id) else { return false };
         let bucket = &mut self.buckets[index];
@@ -263,20 +263,20 @@ impl RoutingTable {
         true
     }
 
-    /// A lookup for `target` goes through the bucket that `target` belongs to.
+    /// Marks the bucket that `target` belongs to: a lookup went through it.
     pub(super) fn touch(&mut self, now: Instant, target: &Key) {
         if let Some(bucket) = self.buckets.get_mut(self.own.common_prefix(target) as usize) {
             bucket.touched = Some(now);
         }
     }
 
-    /// A lookup saw the whole network.
+    /// Marks all buckets: a lookup saw the whole network.
     pub(super) fn touch_all(&mut self, now: Instant) {
         self.buckets.iter_mut().for_each(|bucket| bucket.touched = Some(now));
     }
 
-    /// The bucket that no lookup has gone through for longest, and when one last did, among those that the network reaches
-    /// into: up to the deepest that holds a contact.
+    /// The bucket through which no lookup has gone for longest, and when one last did. Only buckets up to the deepest one that holds
+    /// a contact are considered.
     pub(super) fn longest_untouched(&self) -> Option<(usize, Option<Instant>)> {
         let deepest = self.buckets.iter().rposition(|bucket| !bucket.live.is_empty())?;
         let buckets = self.buckets[..=deepest].iter().enumerate();
@@ -285,7 +285,7 @@ impl RoutingTable {
             .min_by_key(|(index, touched)| (*touched, *index))
     }
 
-    /// A random key in a bucket.
+    /// A random key that belongs to a bucket.
     pub(super) fn random_key(&self, bucket: usize, rng: &mut Rng) -> Key {
         let mut key = Key(rng.bytes());
         for bit in 0..=bucket.min(255) {
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_waits_while_the_bucket_is_good_and_replaces_who_fails_twice() {
+    fn a_newcomer_waits_while_the_bucket_is_good_and_replaces_a_contact_that_fails_twice() {
         let mut table = full();
         let newcomer = far(100, [127, 0, 0, 1]);
         assert_eq!(table.answered(NOW, newcomer, None, 1), Answered::Waits(None));
@@ -398,13 +398,13 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_are_those_that_a_walk_over_everybody_finds() {
+    fn the_nearest_are_those_that_a_full_scan_finds() {
         use crate::dht::closest::closest;
         use crate::rng::Rng;
         let mut rng = Rng::new([3; 32]);
         let mut table = RoutingTable::new(NodeId(rng.bytes()));
         for index in 0..600 {
-            // Some near this node, so that many buckets have somebody.
+            // Some are near this node, so that many buckets have contacts.
             let mut id = NodeId(rng.bytes());
             let shared = rng.below(3) as usize;
             id.0[..shared].copy_from_slice(&table.own.0[..shared]);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_address_counts_when_the_old_one_is_silent() {
+    fn a_contact_moves_when_its_old_address_is_silent() {
         let mut table = table();
         let old = far(1, [10, 0, 0, 1]);
         let new = Contact { addr: ([10, 0, 0, 2], 7).into(), ..old };
@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(table.get(&old.id).unwrap().contact, old);
         assert_eq!(table.failed(NOW, &old.id, old.addr), Failed::Moved(new));
         assert_eq!(table.get(&old.id).unwrap().contact, new);
-        // Had the old address answered, the new one would have been forgotten.
+        // If the old address had answered, the new one would have been discarded.
         table.answered(NOW, old, None, 3);
         table.answered(NOW, new, None, 4);
         assert_eq!(table.failed(NOW, &old.id, new.addr), Failed::Kept);

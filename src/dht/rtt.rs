@@ -1,12 +1,12 @@
-//! Round-trip times, and how long to wait for an answer (the estimator of RFC 6298 with bounds of our own).
+//! Round-trip times, and the timeouts that follow from them (the estimator of RFC 6298 with other bounds).
 
 use crate::time::Duration;
 
-/// Before the first sample.
+/// The timeout before the first sample.
 pub(super) const TIMEOUT_FIRST: Duration = Duration::from_millis(700);
-/// However near the peer is.
+/// The least timeout.
 pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(150);
-/// However far it is.
+/// The largest timeout.
 pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
 /// The smoothed round-trip time to one peer.
@@ -17,7 +17,7 @@ pub(super) struct Rtt {
 }
 
 impl Rtt {
-    /// Takes a measurement of an exchange that was not repeated (Karn's rule is the caller's to keep).
+    /// Adds a sample. It must be of a request that was not repeated (Karn's algorithm).
     pub(super) fn sample(&mut self, sample: Duration) {
         match self.smoothed {
             None => {
@@ -36,7 +36,7 @@ impl Rtt {
         self.smoothed
     }
 
-    /// How long an answer may take before its slot is given to somebody else.
+    /// How long a lookup waits for an answer before it gives the slot to another node.
     pub(super) fn timeout(&self) -> Duration {
         match self.smoothed {
             None => TIMEOUT_FIRST,

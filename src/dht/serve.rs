@@ -1,6 +1,6 @@
-//! Answering the requests of others.
+//! Answers to the requests of other nodes.
 //!
-//! Answering a ping or a find of a node that is known touches no allocator.
+//! The answer to a ping or a find of a known node allocates nothing.
 
 use super::Dht;
 use super::address::may_announce;
@@ -29,16 +29,16 @@ impl Dht {
         outbox: &mut Outbox,
     ) {
         let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
-        let proven = self.mint.is_valid(now, from, datagram.token());
+        let validated = self.mint.is_valid(now, from, datagram.token());
         let newcomer = !self.table.heard(now, &sender.id, from, datagram.sequence())
             && !datagram.is_leaf()
             && self.is_worth_a_ping(now, &sender);
-        let request = Request { now, sender, transaction: datagram.transaction(), proven };
-        let mut budget = ReplyBudget::new(datagram.datagram_bytes(), proven);
+        let request = Request { now, sender, transaction: datagram.transaction(), validated };
+        let mut budget = ReplyBudget::new(datagram.datagram_bytes(), validated);
         let spent = match datagram.message() {
             Message::Ping { .. } => self.reply(&request, &Message::Pong { observed: from }, outbox),
             Message::Find { target, want, .. } => {
-                // What the ping takes that is sent besides.
+                // A newcomer is sent a ping, too.
                 let besides = if newcomer { OVERHEAD_BYTES } else { 0 };
                 self.serve_find(&request, &target, want, (budget.room(), besides), outbox)
             }
@@ -53,7 +53,7 @@ impl Dht {
         }
     }
 
-    /// A node says goodbye. An old goodbye means nothing to one that has come back.
+    /// A node says goodbye. A goodbye that is older than its return is ignored.
     pub(super) fn handle_leave(&mut self, now: Instant, datagram: &Verified<'_>) {
         let entry = self.table.get(&datagram.id());
         if entry.is_none_or(|entry| datagram.sequence() > entry.sequence) {
@@ -69,7 +69,7 @@ impl Dht {
             && !self.transactions.is_asking(&sender.id, sender.addr)
     }
 
-    /// Sends an answer, with a fresh token for the address, and says how many bytes it takes.
+    /// Sends an answer with a new token for the address. Returns its length in bytes.
     fn reply(&self, request: &Request, message: &Message<'_>, outbox: &mut Outbox) -> usize {
         let (to, id) = (request.sender.addr, request.sender.id);
         outbox.send(to, Some(id), request.transaction, self.mint.token(request.now, to), message);
@@ -118,7 +118,7 @@ impl Dht {
         let record = record.filter(|record| record.bytes().len() <= room);
         let taken = named * size_of::<ProviderRecord>() + record.map_or(0, |record| record.bytes().len());
 
-        // One more than needed, because who asks may be among them.
+        // One more than k, because the requester may be among them.
         let mut slots = [None; K + 1];
         let nearest = self.table.nearest(target, &mut slots, |entry| entry.failures == 0);
         let most = K.min(room.saturating_sub(taken + besides) / size_of::<WireContact>());
@@ -131,13 +131,13 @@ impl Dht {
         }
         let found = Message::Found { contacts: &contacts[..count], providers: &providers[..named], record };
         let spent = self.reply(request, &found, outbox);
-        if !request.proven && room < PAYLOAD_BYTES_MAX - size_of::<FoundHead>() {
+        if !request.validated && room < PAYLOAD_BYTES_MAX - size_of::<FoundHead>() {
             self.counters.shortened += 1;
         }
         spent
     }
 
-    /// The newest record under `key` that is kept here, be it for others or this node's own.
+    /// The newest record under `key` that is kept here, for others or as this node's own.
     fn best_record(&self, now: Instant, key: &Key) -> Option<Record<'_>> {
         let own = self.publications.record(key).and_then(|bytes| Record::parse(bytes).ok());
         let kept = self.values.get(now, key).and_then(|bytes| Record::parse(bytes).ok());
@@ -147,7 +147,7 @@ impl Dht {
     fn serve_store(&mut self, request: &Request, record: &Record<'_>, outbox: &mut Outbox) -> usize {
         let reason = if self.config.leaf {
             NotStored::Unwilling
-        } else if !request.proven {
+        } else if !request.validated {
             NotStored::Token
         } else if record.verify(outbox.network()).is_err() {
             NotStored::Signature
@@ -157,14 +157,15 @@ impl Dht {
         self.reply_stored(request, u8::from(reason == NotStored::Nothing), reason, outbox)
     }
 
-    /// Keeps what a node says about itself. What it says about others could not be told from what they took back.
+    /// Stores the records that a node announces about itself. Records about others are refused: this node could not tell whether
+    /// they have been withdrawn.
     fn serve_announce(
         &mut self,
         request: &Request,
         announcements: &[Announcement],
         outbox: &mut Outbox,
     ) -> usize {
-        if self.config.leaf || !request.proven {
+        if self.config.leaf || !request.validated {
             let reason = if self.config.leaf { NotStored::Unwilling } else { NotStored::Token };
             return self.reply_stored(request, 0, reason, outbox);
         }
@@ -211,6 +212,6 @@ struct Request {
     now: Instant,
     sender: Contact,
     transaction: u64,
-    /// Whether it came with a token that is good for its address.
-    proven: bool,
+    /// Whether its address is validated: it carries a valid token.
+    validated: bool,
 }

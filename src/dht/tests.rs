@@ -173,7 +173,7 @@ impl Net {
         })
     }
 
-    /// Who serves `file`, as a lookup at `node` tells.
+    /// The providers of `file` that a lookup at `node` finds.
     fn providers(&mut self, node: usize, file: Key) -> Vec<(Contact, bool)> {
         self.nodes[node].events.clear();
         self.find(node, file, Want::Providers);
@@ -187,7 +187,7 @@ impl Net {
         found
     }
 
-    /// What a perfect lookup at `node` finds.
+    /// The result of a perfect lookup at `node`.
     fn truth(&self, node: usize, target: &Key, n: usize) -> Vec<Contact> {
         let others = self.nodes.iter().enumerate().filter(|(index, other)| *index != node && other.up);
         closest(others.filter(|(_, o)| !o.dht.config.leaf).map(|(_, other)| &other.contact), target, n)
@@ -198,7 +198,7 @@ impl Net {
     }
 }
 
-/// What one datagram makes a machine send.
+/// The datagrams that a machine sends in return for one datagram.
 fn hand_in(
     dht: &mut Dht,
     outbox: &mut Outbox,
@@ -231,7 +231,7 @@ fn stored(bytes: &[u8], recipient: &Identity) -> (u8, NotStored) {
 }
 
 #[test]
-fn a_node_alone_gets_an_answer_at_once() {
+fn a_lookup_of_a_node_alone_ends_at_once() {
     let mut net = Net::joined(1);
     let target = net.key();
     assert_eq!(net.find(0, target, Want::Value), (vec![], None, 0));
@@ -283,7 +283,7 @@ fn lookups_survive_loss_and_dead_nodes_are_replaced() {
 }
 
 #[test]
-fn the_value_with_the_higher_sequence_wins_everywhere() {
+fn the_value_with_the_higher_sequence_wins_at_every_node() {
     let mut net = Net::joined(30);
     let key = record_key(&net.nodes[4].contact.public, "name");
     let (first, copies) = net.publish(4, "name", b"one", 3600);
@@ -299,7 +299,7 @@ fn the_value_with_the_higher_sequence_wins_everywhere() {
 }
 
 #[test]
-fn a_publisher_that_lost_its_memory_continues_the_sequence() {
+fn a_publisher_that_lost_its_state_continues_the_sequence() {
     let mut net = Net::joined(12);
     let first = (0..5).map(|round| net.publish(4, "name", &[round], 3600).0).max().unwrap();
     let config = DhtConfig { bootstrap: vec![address(0)], ..DhtConfig::default() };
@@ -310,7 +310,7 @@ fn a_publisher_that_lost_its_memory_continues_the_sequence() {
 }
 
 #[test]
-fn records_expire_when_their_publisher_is_gone_and_live_on_while_it_is_there() {
+fn records_live_while_their_publisher_does_and_then_expire() {
     let mut net = Net::joined(12);
     let key = record_key(&net.nodes[4].contact.public, "name");
     net.publish(4, "name", b"one", 2 * 3600);
@@ -323,7 +323,7 @@ fn records_expire_when_their_publisher_is_gone_and_live_on_while_it_is_there() {
 }
 
 #[test]
-fn own_records_come_back_after_a_restart_and_are_published_again() {
+fn own_records_are_restored_after_a_restart_and_published_again() {
     let mut net = Net::joined(10);
     net.publish(4, "name", b"one", 24 * 3600);
     let kept: Vec<u8> = net.nodes[4].dht.own_records().next().unwrap().to_vec();
@@ -343,7 +343,7 @@ fn own_records_come_back_after_a_restart_and_are_published_again() {
 }
 
 #[test]
-fn providers_are_found_until_they_take_it_back() {
+fn providers_are_found_until_they_withdraw() {
     let mut net = Net::joined(40);
     let file = net.key();
     assert_eq!(net.provide(5, file, false), 8);
@@ -354,7 +354,7 @@ fn providers_are_found_until_they_take_it_back() {
         expected.sort_by_key(|(contact, _)| contact.id);
         assert_eq!(net.providers(node, file), expected);
     }
-    assert_eq!(net.providers(5, file), [(six, true)], "nobody is told of itself");
+    assert_eq!(net.providers(5, file), [(six, true)], "no node is told of itself");
     let Node { dht, outbox, .. } = &mut net.nodes[5];
     dht.unprovide(net.now, &file, outbox);
     net.collect(5);
@@ -397,7 +397,7 @@ fn many_announcements_cost_few_lookups_and_datagrams() {
 }
 
 #[test]
-fn a_file_announced_to_nobody_is_announced_to_whoever_comes() {
+fn a_file_announced_without_contacts_is_announced_to_the_first_ones() {
     let mut net = Net::joined(1);
     let file = net.key();
     assert_eq!(net.provide(0, file, false), 0);
@@ -444,7 +444,7 @@ fn a_leaf_finds_and_publishes_but_is_in_no_table() {
 }
 
 #[test]
-fn who_leaves_is_forgotten_at_once() {
+fn a_node_that_leaves_is_forgotten_at_once() {
     let mut net = Net::joined(10);
     let target = net.key();
     net.find(0, target, Want::Nodes);
@@ -459,7 +459,7 @@ fn who_leaves_is_forgotten_at_once() {
 }
 
 #[test]
-fn regions_say_what_lookups_would() {
+fn the_lookup_cache_agrees_with_lookups() {
     let mut net = Net::joined(60);
     let mut answered = 0;
     for _ in 0..20 {
@@ -485,7 +485,7 @@ fn nodes_learn_their_own_address_from_others() {
 }
 
 #[test]
-fn an_unreachable_bootstrap_is_tried_again_ever_more_rarely() {
+fn an_unreachable_bootstrap_node_is_retried_with_growing_pauses() {
     let mut net = Net::empty();
     net.start(DhtConfig { bootstrap: vec![address(9)], ..DhtConfig::default() });
     net.run(Duration::from_secs(3600));
@@ -505,7 +505,7 @@ fn an_unreachable_bootstrap_is_tried_again_ever_more_rarely() {
 }
 
 #[test]
-fn a_network_whose_bootstrap_node_forgot_everything_takes_it_back() {
+fn a_bootstrap_node_that_lost_its_state_joins_its_old_network() {
     let mut net = Net::joined(6);
     net.nodes[0].up = false;
     net.run(Duration::from_secs(3 * 3600));
@@ -517,7 +517,7 @@ fn a_network_whose_bootstrap_node_forgot_everything_takes_it_back() {
 }
 
 #[test]
-fn an_idle_node_wakes_seldom_and_says_little() {
+fn an_idle_node_wakes_up_rarely_and_sends_little() {
     let mut net = Net::joined(30);
     net.run(Duration::from_secs(600));
     let (wakeups, sent) = (net.wakeups, net.sent);
@@ -543,7 +543,7 @@ fn deadlines_that_fired_are_disarmed() {
 }
 
 #[test]
-fn an_unproven_address_gets_three_times_what_it_sent_at_most() {
+fn an_unvalidated_address_is_sent_at_most_three_times_what_it_sent() {
     let mut net = Net::joined(40);
     let now = net.now;
     let file = net.key();
@@ -563,7 +563,7 @@ fn an_unproven_address_gets_three_times_what_it_sent_at_most() {
             let bytes: usize = sent.iter().map(|(_, bytes)| bytes.len()).sum();
             let received = 48 + 40 + padding + 96;
             assert!(!sent.is_empty() && bytes <= 3 * received, "{bytes} for {received}");
-            // With the token, all of it.
+            // With the token, the full answer.
             let from = SocketAddr::from(([10, 9, 9, 9], 1));
             let sent = hand_in(dht, outbox, now, &stranger, from, (sent[0].0, sequence, find));
             assert!(sent[0].1.len() > 1050, "{}", sent[0].1.len());
@@ -572,7 +572,7 @@ fn an_unproven_address_gets_three_times_what_it_sent_at_most() {
 }
 
 #[test]
-fn a_store_needs_a_token_for_its_address_and_an_honest_signature() {
+fn a_store_needs_a_valid_token_and_signature() {
     let mut net = Net::joined(3);
     let now = net.now;
     let (stranger, other) = (identity(50), identity(51));
@@ -580,8 +580,8 @@ fn a_store_needs_a_token_for_its_address_and_an_honest_signature() {
     let Node { dht, outbox, .. } = &mut net.nodes[0];
     let (here, there) = (address(50), address(51));
     let file = Key([1; 32]);
-    let announce = |who: &Identity| {
-        let provider = ProviderRecord::new(&network, who, &file, here, false, 100, 1);
+    let announce = |provider: &Identity| {
+        let provider = ProviderRecord::new(&network, provider, &file, here, false, 100, 1);
         [Announcement { file, provider }]
     };
     let mut sequence = 0;
@@ -606,7 +606,7 @@ fn a_store_needs_a_token_for_its_address_and_an_honest_signature() {
 }
 
 #[test]
-fn a_refused_token_is_tried_again_with_the_fresh_one() {
+fn a_refused_token_is_replaced_by_the_one_in_the_refusal() {
     let mut net = Net::joined(4);
     let file = net.key();
     net.find(1, file, Want::Nodes);
@@ -619,7 +619,7 @@ fn a_refused_token_is_tried_again_with_the_fresh_one() {
 }
 
 #[test]
-fn answers_that_nobody_asked_for_change_nothing() {
+fn answers_without_a_request_change_nothing() {
     let mut net = Net::joined(3);
     let now = net.now;
     let Node { dht, outbox, .. } = &mut net.nodes[0];

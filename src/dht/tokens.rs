@@ -1,30 +1,31 @@
-//! Tokens: small numbers that prove who receives at an address. Nothing is kept per peer by who gives them.
+//! Tokens: small numbers that validate an address, because only a node that receives there knows them. The node that gives them
+//! keeps no state for each peer.
 
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 
-/// A token is good for at least this long and at most twice as long.
+/// A token is valid for at least this long, and at most twice as long.
 pub(super) const TOKEN_PERIOD: Duration = Duration::from_secs(300);
 
-/// Makes and checks the tokens that this node gives.
+/// Makes and checks this node's tokens.
 pub(super) struct TokenMint {
     secret: [u8; 32],
 }
 
 impl TokenMint {
-    /// A mint with a secret of this run: tokens of an earlier one are worth nothing.
+    /// A mint with a new secret: tokens of an earlier run are invalid.
     pub(super) fn new(secret: [u8; 32]) -> Self {
         TokenMint { secret }
     }
 
-    /// What `addr` may prove itself with from now on. Never zero.
+    /// The token that validates `addr` from now on. Never zero.
     pub(super) fn token(&self, now: Instant, addr: SocketAddr) -> u64 {
         self.of_period(period(now), addr)
     }
 
-    /// Whether `token` was given to `addr` in this period or the last.
+    /// Whether `token` was made for `addr` in this period or the last.
     pub(super) fn is_valid(&self, now: Instant, addr: SocketAddr, token: u64) -> bool {
         let current = period(now);
         let mut good = token == self.of_period(current, addr);
@@ -50,26 +51,26 @@ fn period(now: Instant) -> u64 {
     now.as_secs() / TOKEN_PERIOD.as_secs()
 }
 
-/// Nodes whose last token is remembered.
+/// Nodes whose token is remembered.
 const TOKENS_MAX: usize = 1024;
 
-/// The tokens that other nodes gave this one.
+/// The tokens that other nodes gave to this one.
 #[derive(Default)]
 pub(super) struct TokenBook {
     tokens: BTreeMap<NodeId, Token>,
 }
 
-/// A token that another node gave.
+/// A token of another node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Token {
     /// The token.
     pub(super) value: u64,
-    /// When it came.
+    /// When it arrived.
     pub(super) at: Instant,
 }
 
 impl TokenBook {
-    /// Remembers what `id` gave. Zero means that it gave none.
+    /// Remembers the token of `id`. Zero means that it gave none.
     pub(super) fn insert(&mut self, now: Instant, id: NodeId, value: u64) {
         if value == 0 {
             return;
@@ -84,22 +85,22 @@ impl TokenBook {
         self.tokens.insert(id, Token { value, at: now });
     }
 
-    /// What `id` gave last, while it may still be good.
+    /// The last token of `id`, while it may still be valid.
     pub(super) fn get(&self, now: Instant, id: &NodeId) -> Option<Token> {
         self.tokens.get(id).copied().filter(|token| now.since(token.at) < TOKEN_PERIOD * 2)
     }
 
-    /// Whether `id` gave a token so lately that it must be good.
+    /// Whether `id` gave a token so recently that it must be valid.
     pub(super) fn is_fresh(&self, now: Instant, id: &NodeId) -> bool {
         self.get(now, id).is_some_and(|token| now.since(token.at) < TOKEN_PERIOD)
     }
 
-    /// Forgets what cannot be good any more.
+    /// Forgets tokens that cannot be valid any more.
     pub(super) fn expire(&mut self, now: Instant) {
         self.tokens.retain(|_, token| now.since(token.at) < TOKEN_PERIOD * 2);
     }
 
-    /// Whether nothing is remembered.
+    /// Whether no token is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_good_for_its_address_and_two_periods() {
+    fn a_token_is_valid_for_its_address_and_two_periods() {
         let mint = TokenMint::new([1; 32]);
         let (here, there) = (SocketAddr::from(([1, 2, 3, 4], 5)), SocketAddr::from(([1, 2, 3, 4], 6)));
         let token = mint.token(Instant::from_secs(10), here);

@@ -1,7 +1,7 @@
-//! Requests that wait for an answer.
+//! Outstanding requests.
 //!
-//! A request goes through three deadlines: when its round-trip timeout has passed it is sent again, once, and its slot in
-//! a lookup is free; when three of them have passed the lookup goes on without it; after five seconds it has failed.
+//! A request has three deadlines. After one round-trip timeout it is repeated, once, and its slot in a lookup is free. After three of
+//! them the lookup goes on without it. After five seconds it has failed.
 
 use super::rtt::TIMEOUT_FIRST;
 use super::{LookupId, Want};
@@ -12,21 +12,21 @@ use crate::wire::header::Kind;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
-/// When a request has failed for good.
+/// The time after which a request has failed.
 pub(super) const FAILED_AFTER: Duration = Duration::from_secs(5);
 /// The least time before a lookup goes on without an answer.
 const GIVEN_UP_AFTER_MIN: Duration = Duration::from_secs(1);
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
-    /// To find anybody at an address.
+    /// To find a node at an address.
     Bootstrap,
-    /// To see whether a node is there.
+    /// To check whether a node is alive.
     Check,
-    /// A step of a lookup. It knows itself what it asks, as it may outlive the lookup.
+    /// A step of a lookup. It contains what it asks for, because it may outlive the lookup.
     Lookup(LookupId, Key, Want),
-    /// To announce files, or to take announcements back.
+    /// To announce files, or to withdraw announcements.
     Announce(Vec<Key>),
     /// To store the own record with this key and sequence number.
     Store(Key, u64),
@@ -43,22 +43,22 @@ impl Purpose {
     }
 }
 
-/// A request on its way.
+/// An outstanding request.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    /// Where it went.
+    /// The address that it was sent to.
     pub(super) to: SocketAddr,
-    /// Who is meant; `None` when bootstrapping.
+    /// The node that must answer; `None` when bootstrapping.
     pub(super) contact: Option<Contact>,
-    /// What it is for.
+    /// Its purpose.
     pub(super) purpose: Purpose,
     /// When it was first sent.
     pub(super) sent: Instant,
-    /// Whether it was sent a second time, so that the answer's delay measures nothing.
+    /// Whether it was repeated, so that the delay of its answer is no round-trip time.
     pub(super) repeated: bool,
     /// Whether it is the second attempt after a token was refused.
     pub(super) token_retried: bool,
-    /// Whether it is not sent a second time, whatever happens.
+    /// Whether it is never repeated.
     once: bool,
     late: Option<Instant>,
     given_up: Option<Instant>,
@@ -84,12 +84,12 @@ impl Request {
         request
     }
 
-    /// The same, but sent one time only: what goes to an address that has proven nothing is counted.
+    /// The same request, never repeated: bytes to an unvalidated address are limited.
     pub(super) fn once(self) -> Self {
         Request { once: true, late: None, ..self }
     }
 
-    /// Sets how long an answer should take at most.
+    /// Sets the round-trip timeout.
     pub(super) fn expect_within(&mut self, timeout: Duration) {
         self.late = (!self.once).then(|| self.sent + timeout);
         self.given_up = Some(self.sent + (timeout * 3).clamp(GIVEN_UP_AFTER_MIN, FAILED_AFTER));
@@ -104,15 +104,15 @@ impl Request {
 /// A deadline that has passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Overdue {
-    /// Send it again.
+    /// The round-trip timeout: repeat the request.
     Late,
-    /// Go on without it.
+    /// The lookup goes on without the answer.
     GivenUp,
-    /// It has failed.
+    /// The request has failed.
     Failed,
 }
 
-/// A bounded table of requests by their transaction number.
+/// The outstanding requests by their transaction numbers, bounded.
 pub(super) struct Transactions {
     requests: BTreeMap<u64, Request>,
     capacity: usize,
@@ -124,7 +124,7 @@ impl Transactions {
         Transactions { requests: BTreeMap::new(), capacity }
     }
 
-    /// How many requests can be added.
+    /// The number of requests that can be added.
     pub(super) fn room(&self) -> usize {
         self.capacity.saturating_sub(self.requests.len())
     }
@@ -140,7 +140,7 @@ impl Transactions {
         self.requests.get(&transaction)
     }
 
-    /// Takes a request out.
+    /// Removes and returns a request.
     pub(super) fn remove(&mut self, transaction: u64) -> Option<Request> {
         self.requests.remove(&transaction)
     }
@@ -151,19 +151,18 @@ impl Transactions {
         self.get(transaction).is_some_and(fits)
     }
 
-    /// How many requests were sent to see whether a node is there.
+    /// The number of outstanding checks.
     pub(super) fn checks(&self) -> usize {
         self.requests.values().filter(|request| request.purpose == Purpose::Check).count()
     }
 
-    /// Whether a request to this node at this address waits for an answer.
+    /// Whether a request to this node at this address is outstanding.
     pub(super) fn is_asking(&self, id: &NodeId, addr: SocketAddr) -> bool {
         let same = |request: &Request| request.contact.is_some_and(|c| c.id == *id && c.addr == addr);
         self.requests.values().any(same)
     }
 
-    /// The requests whose deadlines have passed, one deadline each; those deadlines are disarmed, and failed requests
-    /// can only be removed.
+    /// The requests of which a deadline has passed, one deadline each. That deadline is disarmed. A failed request must be removed.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<(u64, Overdue)> {
         let mut overdue = Vec::new();
         for (&transaction, request) in &mut self.requests {

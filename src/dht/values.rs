@@ -1,4 +1,4 @@
-//! Value records that this node keeps for others because it is one of the closest to their keys.
+//! Value records that this node keeps for others, because it is one of the closest to their keys.
 
 use crate::id::{Distance, Key, NodeId};
 use crate::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use crate::wire::message::NotStored;
 use crate::wire::record::Record;
 use std::collections::BTreeMap;
 
-/// The records of one node, ordered by how near it is to their keys.
+/// The records of one node, ordered by the distance of their keys to the node.
 pub(super) struct Values {
     own: NodeId,
     capacity: usize,
@@ -20,14 +20,14 @@ struct Kept {
 }
 
 impl Values {
-    /// Room for `capacity` records at the node `own`.
+    /// A table of the node `own` with room for `capacity` records.
     pub(super) fn new(own: NodeId, capacity: usize) -> Self {
         Values { own, capacity, records: BTreeMap::new() }
     }
 
-    /// Keeps a record whose signature has been checked. The higher sequence number wins. The same record again lives
-    /// longer only when its publisher sends it (`first_hand`): others could keep it alive for ever. When the table is
-    /// full a record makes room if this node is farther from its key.
+    /// Stores a record whose signature verifies. The highest sequence number wins. The same record again extends its life only if
+    /// its publisher sent it (`first_hand`): otherwise other nodes could keep it alive for ever. When the table is full, a record
+    /// whose key is farther from this node gives way.
     pub(super) fn store(&mut self, now: Instant, record: &Record<'_>, first_hand: bool) -> NotStored {
         let place = self.own.distance(&record.key());
         let expires = now + Duration::from_secs(u64::from(record.lifetime()));
@@ -36,7 +36,7 @@ impl Values {
                 return NotStored::Older;
             }
             if record.sequence() == kept.sequence {
-                // Two records of one number are the publisher's mistake: the first stays, everywhere.
+                // Two different records with one number are an error of the publisher: the first stays, at every node.
                 if *kept.bytes != *record.bytes() {
                     return NotStored::Older;
                 }
@@ -59,12 +59,12 @@ impl Values {
         (kept.expires > now).then_some(&kept.bytes[..])
     }
 
-    /// How many records are kept.
+    /// The number of records.
     pub(super) fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Drops what has expired.
+    /// Removes expired records.
     pub(super) fn expire(&mut self, now: Instant) {
         self.records.retain(|_, kept| kept.expires > now);
     }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_higher_sequence_wins_and_an_expired_one_is_nobody() {
+    fn the_higher_sequence_wins_and_an_expired_record_is_gone() {
         let mut values = values(8);
         let (first, second) = (record("a", b"1", 100, 1), record("a", b"2", 50, 2));
         let (first, second) = (Record::parse(&first).unwrap(), Record::parse(&second).unwrap());
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_publisher_prolongs_a_record() {
+    fn only_the_publisher_extends_the_life_of_a_record() {
         let mut values = values(8);
         let bytes = record("a", b"1", 100, 1);
         let record = Record::parse(&bytes).unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_takes_what_is_nearer_and_refuses_the_rest() {
+    fn a_full_table_takes_nearer_records_and_refuses_the_rest() {
         let mut values = values(2);
         let mut records: Vec<_> = (0..4).map(|i| record(&format!("n{i}"), b"", 100, 1)).collect();
         records.sort_by_key(|bytes| values.own.distance(&Record::parse(bytes).unwrap().key()));

@@ -122,7 +122,7 @@ fn a_neighbour_that_asks_without_end_is_put_off() {
 }
 
 #[test]
-fn answers_that_nobody_asked_for_change_nothing() {
+fn answers_without_a_request_change_nothing() {
     let mut alone = Alone::new(100);
     let answers = Answers::parse(&[0; 8]).expect("an equal");
     let before = alone.machine.short_of(1).count();
