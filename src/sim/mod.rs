@@ -7,8 +7,9 @@
 //!
 //! The same seed gives the same run, event for event: [`World::trace`] is a hash over all of them.
 //!
-//! - The world: [`world`], [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
-//! - What no honest node does: [`adversary`], [`hostile`].
+//! - The world: [`world`] has one event after the other happen. `streams` and `fabric` carry out what nodes ask for; the
+//!   rest is data: `event`, `queue`, `packets`, [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
+//! - Hosts that break the protocol: [`adversary`], [`hostile`].
 //! - What is checked: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the
 //!   design promises, through [`observe`].
 //! - What is played: [`scenario`], [`tables`], [`picture`].

@@ -14,4 +14,7 @@ pub const REGRESSIONS: &[Regression] = &[
     // disk had refused and that came back.
     ("power-loss", 2, 2, 2034),
     ("power-loss", 2, 2, 2136),
+    ("power-loss", 2, 3, 2080),
+    ("power-loss", 2, 6, 2131),
+    ("power-loss", 2, 30, 2188),
 ];
