@@ -1,7 +1,7 @@
-//! The files that are served where they lie: shares, and downloads whose first chunks have arrived.
+//! The index of files: shares, and downloads whose first chunks have arrived.
 //!
-//! A shared file takes about 200 bytes here and its path, and 16 for each chunk when it has several: its manifest stays on
-//! disk.
+//! A shared file takes about 200 bytes of memory and its path, and 16 bytes for each chunk if it has several. Its manifest stays
+//! on disk.
 
 mod claims;
 
@@ -16,41 +16,41 @@ use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Slots that stay out of use before the index is cleared of them.
+/// The least number of vacated slots before their entries are removed from the index.
 const VACATED_MIN: usize = 64;
-/// Stands for a file's manifest where the number of a chunk could stand.
+/// Stands for a file's manifest in place of a chunk's index.
 const MANIFEST: u32 = u32::MAX;
 
-/// Eight bytes of what an entry is found by: the first of an address, or the fingerprint of a path.
+/// An eight-byte search key: the first bytes of an address, or the fingerprint of a path.
 type Short = [u8; 8];
 
 fn short(hash: &Key) -> Short {
     core::array::from_fn(|index| hash.0[index])
 }
 
-/// What all claims on an address have in common.
+/// The properties that all claims on an address have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shared {
     /// The file's address.
     pub hash: Key,
-    /// How it is cut.
+    /// The layout of its chunks.
     pub layout: Layout,
-    /// How many copies the network is to keep: 0 when it is only shared.
+    /// The number of copies that the network keeps; 0 when the file is only shared.
     pub replicas: u8,
-    /// Seconds that copies are to be kept.
+    /// The seconds that copies are kept.
     pub lifetime: u32,
-    /// Whether every chunk has been copied to as many nodes as were asked for.
+    /// Whether every chunk has `replicas` copies.
     pub replicated: bool,
 }
 
-/// A place that a shared file was put from.
+/// A place from which a file is shared.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claim {
-    /// `None` when it lies in the cache.
+    /// `None` when the file is in the cache.
     path: Option<Arc<Path>>,
-    /// What it looked like when it was last hashed.
+    /// The file's stamp when it was last hashed.
     pub stamp: FileStamp,
-    /// Whether it is what it should be.
+    /// Whether the file has the claimed content.
     pub state: ShareState,
     /// Whether its content is known to be on disk.
     pub synced: bool,
@@ -65,12 +65,12 @@ impl Claim {
         Claim { path, stamp: share.stamp, state: share.state, synced: share.synced }
     }
 
-    /// Whether it lies in the node's cache, and counts against its quota.
+    /// Whether the file is in the node's cache and counts against the quota.
     pub fn is_cached(&self) -> bool {
         self.path.is_none()
     }
 
-    /// Where the file with this address lies.
+    /// The place of the file; `hash` is its address.
     pub fn place(&self, hash: &Key) -> Place {
         match &self.path {
             Some(path) => Place::File(Arc::clone(path)),
@@ -87,21 +87,21 @@ impl Claim {
     }
 }
 
-/// A whole file.
+/// A shared file.
 struct Whole {
     shared: Shared,
     /// In the order in which they were made.
     claims: Claims,
-    /// Whether the index knows its chunks: its manifest is on disk.
+    /// Whether its chunks are in the index. Then its manifest is on disk.
     indexed: bool,
-    /// When it was last used, as a count of uses.
+    /// The count of uses at its last use.
     used: u64,
 }
 
 const _: () = assert!(size_of::<Option<Held>>() <= 136, "there is one for each shared file");
 
 impl Whole {
-    /// The claim that the file is served by.
+    /// The claim from which the file is served.
     fn source(&self) -> Option<&Claim> {
         self.claims().iter().find(|claim| claim.state == ShareState::Present).filter(|_| self.indexed)
     }
@@ -122,7 +122,7 @@ impl Whole {
     }
 }
 
-/// A file of which some chunks are there.
+/// The target of a download.
 struct Partial {
     manifest: Arc<Manifest>,
     place: Place,
@@ -147,11 +147,11 @@ pub struct Ended {
 /// Shares and downloads, found by file hash, by chunk and by path.
 pub(super) struct Files {
     slots: Vec<Option<Held>>,
-    /// The slots of whole files, by the beginnings of their addresses.
+    /// The slots of shared files, by the first bytes of their addresses.
     addresses: BTreeSet<(Short, u32)>,
     /// Slots that may be used again.
     free: Vec<u32>,
-    /// Slots that the index still has entries of.
+    /// Empty slots that still have entries in the index.
     vacated: Vec<u32>,
     partials: BTreeMap<Key, u32>,
     index: ChunkIndex,
@@ -163,14 +163,14 @@ pub(super) struct Files {
     files: usize,
     bytes: u64,
     claims: usize,
-    /// Claims whose files are not what they should be.
+    /// The number of claims whose files are not present.
     unsettled: usize,
     uses: u64,
     cached_bytes: u64,
     arriving_bytes: u64,
 }
 
-/// Whether a place lies in the node's own cache and counts against its quota.
+/// Whether a place is in the node's cache and counts against the quota.
 pub(super) fn is_cached(place: &Place) -> bool {
     matches!(place, Place::Cache(_))
 }
@@ -206,33 +206,33 @@ impl Files {
         self.cached_bytes
     }
 
-    /// Bytes that downloads into the cache have or will have.
+    /// Bytes of the files that are being downloaded into the cache, at their full lengths.
     pub(super) fn arriving_bytes(&self) -> u64 {
         self.arriving_bytes
     }
 
-    /// Files in the cache.
+    /// The number of files in the cache.
     pub(super) fn cached_count(&self) -> usize {
         self.cached.len()
     }
 
-    /// Downloads into the cache.
+    /// The number of downloads into the cache.
     pub(super) fn arriving_count(&self) -> usize {
         let partials = self.partials.keys().filter_map(|hash| self.partial(hash));
         partials.filter(|(_, place)| is_cached(place)).count()
     }
 
-    /// Shared files.
+    /// The number of shared files.
     pub(super) fn file_count(&self) -> usize {
         self.files
     }
 
-    /// Bytes of all of them.
+    /// Bytes of all shared files.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Claims on them.
+    /// The number of claims.
     pub(super) fn claim_count(&self) -> usize {
         self.claims
     }
@@ -249,7 +249,7 @@ impl Files {
         self.slot_of(hash).and_then(|slot| self.whole(slot)).map_or(&[], Whole::claims)
     }
 
-    /// The claim that a file is served by.
+    /// The claim from which a file is served.
     pub(super) fn source(&self, hash: &Key) -> Option<&Claim> {
         self.whole(self.slot_of(hash)?)?.source()
     }
@@ -268,12 +268,12 @@ impl Files {
         })
     }
 
-    /// The shared files in the order of their addresses, from the one with this address or the first after it on.
+    /// The shared files in the order of their addresses, from this address on.
     pub(super) fn from(&self, hash: &Key) -> impl Iterator<Item = (&Shared, &[Claim])> {
         let first = short(hash);
         let mut same = Vec::new();
         let mut ahead = self.addresses.range((first, 0)..).peekable();
-        // Those that begin alike lie in the order of their slots.
+        // Files whose addresses share the first bytes are in the order of their slots.
         while let Some((_, slot)) = ahead.next_if(|(short, _)| *short == first) {
             same.extend(self.whole(*slot).filter(|whole| whole.shared.hash >= *hash));
         }
@@ -283,13 +283,13 @@ impl Files {
         same.into_iter().chain(rest).map(|whole| (&whole.shared, whole.claims()))
     }
 
-    /// Whether any claim's file is not what it should be.
+    /// Whether the file of a claim is not present.
     pub(super) fn has_unsettled(&self) -> bool {
         self.unsettled > 0
     }
 
-    /// The first claim from the slot `from` on that is not present, and the slot to go on from. `skip` of that slot's are
-    /// passed over.
+    /// The next claim whose file is not present, and the position after it. A position is a slot and the number of its claims that
+    /// are skipped.
     pub(super) fn unsettled_from(&self, from: (u32, u32)) -> Option<(Share, (u32, u32))> {
         if self.unsettled == 0 {
             return None;
@@ -307,19 +307,19 @@ impl Files {
         None
     }
 
-    /// The claim as it is to be written down.
+    /// A claim in the form in which the disk saves it.
     pub(super) fn record(&self, hash: &Key, place: &Place) -> Option<Share> {
         let whole = self.whole(self.slot_of(hash)?)?;
         whole.claims().iter().find(|claim| claim.is_at(place)).map(|claim| whole.record(claim))
     }
 
-    /// All claims on an address as they are to be written down.
+    /// All claims on an address in the form in which the disk saves them.
     pub(super) fn records(&self, hash: &Key) -> Vec<Share> {
         let whole = self.slot_of(hash).and_then(|slot| self.whole(slot));
         whole.map_or_else(Vec::new, |whole| whole.claims().iter().map(|claim| whole.record(claim)).collect())
     }
 
-    /// The address that is claimed for a place.
+    /// The address that a claim gives to the file at this place.
     pub(super) fn claimed_at(&self, place: &Place) -> Option<Key> {
         let path = match place {
             Place::File(path) => path,
@@ -337,9 +337,8 @@ impl Files {
         })
     }
 
-    /// Adds a claim or replaces what is known of it, and says what all claims on its address have in common from now on. A
-    /// claim on another address that its place had ends, and is returned. `manifest` is needed once for a file of several
-    /// chunks: without it nothing of that is served.
+    /// Adds or updates a claim. Its number of copies and lifetime hold for all claims on its address. A claim of the same place on
+    /// another address ends and is returned. A file of several chunks is not served before its `manifest` was given once.
     pub(super) fn claim(&mut self, share: &Share, manifest: Option<&Manifest>) -> Option<Ended> {
         let layout = Layout::of(share.length)?;
         let before = self.claimed_at(&share.place).filter(|hash| *hash != share.hash);
@@ -424,7 +423,7 @@ impl Files {
         Some(Ended { share, last })
     }
 
-    /// Says what became of a claimed file. `false` when there is no such claim.
+    /// Updates the state and the stamp of a claimed file. `false` when there is no such claim.
     pub(super) fn settle(&mut self, hash: &Key, place: &Place, state: ShareState, stamp: FileStamp) -> bool {
         let whole = self.slot_of(hash).and_then(|slot| self.whole_mut(slot));
         let claim = whole.and_then(|whole| whole.claims.iter_mut().find(|claim| claim.is_at(place)));
@@ -440,20 +439,20 @@ impl Files {
         self.unsettled += usize::from(state != ShareState::Present);
     }
 
-    /// Changes what all claims on an address have in common.
+    /// Changes the properties that all claims on an address have in common.
     pub(super) fn set_shared(&mut self, shared: Shared) {
         if let Some(whole) = self.slot_of(&shared.hash).and_then(|slot| self.whole_mut(slot)) {
             whole.shared = shared;
         }
     }
 
-    /// The file in the cache that has not been used for the longest time.
+    /// The longest unused file in the cache.
     pub(super) fn oldest_cached(&self) -> Option<Key> {
         let slot = self.cached.first_key_value().map(|(_, slot)| *slot)?;
         self.whole(slot).map(|whole| whole.shared.hash)
     }
 
-    /// Notes that a share with this chunk or hash has been used.
+    /// Notes the use of the file with this hash or chunk.
     pub(super) fn touch(&mut self, key: &Key) {
         self.uses += 1;
         let used = self.uses;
@@ -466,7 +465,7 @@ impl Files {
         }
     }
 
-    /// The share with this chunk or hash, and the claim that it is served by.
+    /// The shared file with this hash or chunk, and the claim from which it is served.
     pub(super) fn share_with(&self, key: &Key) -> Option<(&Shared, &Claim)> {
         let whole = self.whole(self.slot_with(key)?)?;
         Some((&whole.shared, whole.source()?))
@@ -493,7 +492,7 @@ impl Files {
         }
     }
 
-    /// A chunk of downloads is not there any more.
+    /// Notes that a chunk in the targets of downloads no longer matches its key.
     pub(super) fn chunk_lost(&mut self, key: &Key) {
         let found: Vec<(u32, u32)> = self.index.candidates(key).collect();
         for (slot, chunk) in found {
@@ -513,7 +512,7 @@ impl Files {
         }
     }
 
-    /// The manifest of a download, and where it goes.
+    /// The manifest and the target of a download.
     pub(super) fn partial(&self, hash: &Key) -> Option<(&Arc<Manifest>, &Place)> {
         match self.slots.get(*self.partials.get(hash)? as usize)? {
             Some(Held::Partial(partial)) => Some((&partial.manifest, &partial.place)),
@@ -521,7 +520,7 @@ impl Files {
         }
     }
 
-    /// A share's manifest, or a chunk (or one-chunk file) that is there. Shares come before downloads.
+    /// Locates a share's manifest, or a chunk (or a file of one chunk). Shares come before downloads.
     pub(super) fn locate(&self, key: &Key) -> Option<(Content, Extent)> {
         let (slot, chunk) = self.find(key)?;
         if chunk == MANIFEST {
@@ -540,12 +539,12 @@ impl Files {
         Some((layout.content(), Extent { place, offset, length, stamp }))
     }
 
-    /// The number of a chunk in the share that it is served from.
+    /// The index of a chunk in the file that it is served from.
     pub(super) fn chunk_of(&self, key: &Key) -> Option<u32> {
         self.find(key).map(|(_, chunk)| chunk).filter(|chunk| *chunk != MANIFEST)
     }
 
-    /// The slot and the number of what is there: a manifest, a chunk in a share when there is one, or in a download.
+    /// Finds a piece: its file's slot, and [`MANIFEST`] or the chunk's index. Shares come before downloads.
     fn find(&self, key: &Key) -> Option<(u32, u32)> {
         if let Some((slot, whole)) = self.slot_of(key).and_then(|slot| Some((slot, self.whole(slot)?))) {
             if whole.source().is_some() {
@@ -568,7 +567,7 @@ impl Files {
         present.min().map(|(_, slot, chunk)| (slot, chunk))
     }
 
-    /// The slot of a shared file, whether anything of it can be served or not.
+    /// The slot of a shared file, whether or not it can be served now.
     fn slot_of(&self, hash: &Key) -> Option<u32> {
         let first = short(hash);
         let mut same = self.addresses.range((first, 0)..=(first, u32::MAX)).map(|(_, slot)| *slot);
@@ -588,7 +587,8 @@ impl Files {
         slot
     }
 
-    /// The index forgets the slots of what is gone once they are a part of all, so that each costs little.
+    /// Empties a slot. The index drops the entries of vacated slots once these are a quarter of all slots, so that the cost per slot
+    /// is constant.
     fn vacate(&mut self, slot: u32) -> Option<Held> {
         let held = self.slots[slot as usize].take();
         self.vacated.push(slot);

@@ -1,7 +1,7 @@
-//! Pieces that were offered and admitted and are not yet on disk.
+//! Inbound stores: pieces that were admitted and are not on disk yet.
 //!
-//! A *promise* costs its maker nothing, so it takes nothing away from anybody: it counts only against other promises.
-//! When its first bytes come, room is made and reserved for it, and from then on it counts like what is stored.
+//! A *promise* is an admitted piece without bytes. An offer costs its sender nothing, so a promise reserves no space and counts only
+//! against other promises. When its first bytes come, the store makes room and reserves its space.
 
 use crate::id::Key;
 use crate::io::PieceMeta;
@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 struct Entry {
     meta: PieceMeta,
-    /// What it will take of the file system.
+    /// The bytes that it will take on disk.
     cost: u64,
-    /// Whether its bytes are coming.
+    /// Whether its first bytes have come.
     arrives: bool,
 }
 
-/// The pieces that are to come.
+/// The admitted pieces that are not on disk yet.
 #[derive(Default)]
 pub(super) struct Incoming {
     table: BTreeMap<u64, Entry>,
@@ -30,17 +30,17 @@ impl Incoming {
         self.table.len()
     }
 
-    /// What those take together that have not begun to arrive.
+    /// The bytes of all promises.
     pub(super) fn promised_bytes(&self) -> u64 {
         self.promised
     }
 
-    /// What is reserved for those that have.
+    /// The bytes reserved for arriving pieces.
     pub(super) fn reserved_bytes(&self) -> u64 {
         self.reserved
     }
 
-    /// How many of them there are.
+    /// The number of arriving pieces.
     pub(super) fn arriving_count(&self) -> usize {
         self.arriving
     }
@@ -53,7 +53,7 @@ impl Incoming {
         self.table.get(&number).map(|entry| entry.meta)
     }
 
-    /// Notes a promise. Its number never comes again in this run.
+    /// Adds a promise, and returns its number, unique in this run.
     pub(super) fn promise(&mut self, meta: PieceMeta, cost: u64) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -62,12 +62,12 @@ impl Incoming {
         number
     }
 
-    /// What a promise takes when its bytes come now; `None` when they have begun to come before, or there is none.
+    /// The bytes that a promise will take on disk; `None` when it is arriving already, or there is none.
     pub(super) fn cost_of_promise(&self, number: u64) -> Option<u64> {
         self.table.get(&number).filter(|entry| !entry.arrives).map(|entry| entry.cost)
     }
 
-    /// The bytes of a promise begin to come.
+    /// Turns a promise into an arriving piece.
     pub(super) fn arrive(&mut self, number: u64) {
         if let Some(entry) = self.table.get_mut(&number).filter(|entry| !entry.arrives) {
             entry.arrives = true;
@@ -77,7 +77,7 @@ impl Incoming {
         }
     }
 
-    /// It is on disk, or will not come.
+    /// Removes a piece that is on disk, or that will not come.
     pub(super) fn end(&mut self, number: u64) -> Option<PieceMeta> {
         let entry = self.table.remove(&number)?;
         if entry.arrives {

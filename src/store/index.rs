@@ -1,15 +1,15 @@
-//! Which file of this node holds which chunk, in 16 bytes a chunk.
+//! The index from chunks to the files that have them, in 16 bytes a chunk.
 //!
-//! The keys themselves are not in memory: 100,000 files of several chunks would not fit a router. The index keeps 64 bits
-//! of each, under a secret (BLAKE3, keyed), so that nobody can make a file whose chunks are taken for another's; that two
-//! keys meet by chance is less likely than that the medium alters the chunk, and who receives a chunk checks it anyway.
+//! The keys themselves are not in memory: those of 100,000 files of several chunks would not fit a router. The index keeps a 64-bit
+//! fingerprint of each under a secret (keyed BLAKE3), so an attacker cannot make chunks whose fingerprints collide. An accidental
+//! collision is less likely than an error of the medium, and the receiver of a chunk verifies it anyway.
 //!
-//! Entries lie in two sorted runs. New ones enter the short run, which is merged into the long one when it has grown to a
-//! part of it: so adding a file costs little whether there are ten or a hundred thousand.
+//! Entries are in two sorted runs. New ones enter the short run, which is merged into the long run when it reaches a fraction of
+//! it. So adding a file costs little whether there are ten files or a hundred thousand.
 
 use crate::id::Key;
 
-/// A chunk of a file in one of the caller's slots.
+/// A chunk of the file in one of the caller's slots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     fingerprint: u64,
@@ -19,12 +19,12 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 16);
 
-/// The short run may have this many entries, whatever the long one has.
+/// The short run is not merged below this number of entries,
 const FRESH_MIN: usize = 1024;
-/// And this part of what the long one has.
+/// nor below this fraction (1/32) of the long run.
 const FRESH_PART: usize = 32;
 
-/// The chunks of every file here, in the order of their fingerprints.
+/// The chunks of all files, in the order of their fingerprints.
 pub(super) struct ChunkIndex {
     secret: [u8; 32],
     settled: Vec<Entry>,
@@ -37,7 +37,7 @@ impl ChunkIndex {
         ChunkIndex { secret, settled: Vec::new(), fresh: Vec::new() }
     }
 
-    /// Adds keys of the file in `slot`, each with its number.
+    /// Adds the chunks of the file in `slot`, each with its index and key.
     pub(super) fn insert(&mut self, slot: u32, keys: impl Iterator<Item = (u32, Key)>) {
         let entries = keys.map(|(chunk, key)| Entry { fingerprint: self.fingerprint(&key), slot, chunk });
         let mut new: Vec<Entry> = entries.collect();
@@ -50,7 +50,7 @@ impl ChunkIndex {
         }
     }
 
-    /// Keeps the entries of the slots that `is_live` holds for. A slot must not be used again before.
+    /// Drops the entries of slots for which `is_live` is false. Only then may such a slot be used again.
     pub(super) fn retain(&mut self, is_live: impl Fn(u32) -> bool) {
         self.fresh.retain(|entry| is_live(entry.slot));
         self.settled.retain(|entry| is_live(entry.slot));
@@ -59,7 +59,7 @@ impl ChunkIndex {
         }
     }
 
-    /// The slots and chunks whose key is `key`. Those of slots that have been vacated may be among them.
+    /// The slots and chunks that may have the key `key`, by its fingerprint. Vacated slots may be among them.
     pub(super) fn candidates(&self, key: &Key) -> impl Iterator<Item = (u32, u32)> + '_ {
         let fingerprint = self.fingerprint(key);
         [&self.settled, &self.fresh].into_iter().flat_map(move |run| {
@@ -75,7 +75,7 @@ impl ChunkIndex {
     }
 }
 
-/// Merges a sorted run into another, from the back: every entry moves once at most, and no third run is needed.
+/// Merges a sorted run into another, from the back: each entry moves at most once, and no third run is allocated.
 fn merge(run: &mut Vec<Entry>, new: &[Entry]) {
     let mut old = run.len();
     run.reserve_exact(new.len());

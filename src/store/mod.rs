@@ -1,17 +1,17 @@
-//! What this node has: stored pieces, shared files, downloads under way, and the quota that they keep.
+//! The index of this node's content: stored pieces, shared files and downloads, and the quota over them.
 //!
-//! The [`Store`] is an index. It moves no bytes and reads no file; it knows where each piece lies, decides what is
-//! taken in and what has to go, and says so as [`DiskOp`]s for the driver. Its rules:
+//! The [`Store`] moves no bytes and reads no file. It knows the place of each piece, decides which pieces are admitted and which
+//! are evicted, and outputs [`DiskOp`]s for the driver. Its rules:
 //!
-//! - Space is reserved when the first bytes of a piece arrive, so the quota cannot be exceeded by what arrives at the same
-//!   time. An offer alone takes nothing away from anybody.
-//! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`). The windows of
-//!   streams (`windows`) count against that alone: they need no quota.
-//! - What is in the cache (files fetched without a name of the user's own) goes first, the longest unused before the
-//!   others. Stored pieces never make room: they go when they expire. Those that a smaller quota has no room for stay until
-//!   others have them: meanwhile nothing new is taken.
-//! - Lifetimes are counted in the node's own age, the seconds that it has been running: a host whose clock jumps, or
-//!   starts in 1970, keeps what it promised to keep.
+//! - Space is reserved when the first bytes of a piece arrive, so concurrent arrivals cannot exceed the quota. An offer alone
+//!   reserves nothing.
+//! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`). The windows of streams
+//!   (`windows`) count against the free space only, not against the quota.
+//! - The cache (files fetched without a path of the user) is evicted first, the longest unused file before the others. Stored
+//!   pieces are never evicted: they expire. After the quota was lowered, pieces above it stay until other nodes have copies;
+//!   meanwhile the store admits nothing.
+//! - Lifetimes are counted in the node's own age, the seconds that it has run: a clock that jumps, or starts in 1970, does not
+//!   shorten them.
 
 mod files;
 mod incoming;
@@ -42,66 +42,66 @@ use windows::Windows;
 pub use files::{Claim, Ended, Shared};
 pub use pieces::PIECE_OVERHEAD_BYTES;
 
-/// How many pieces one call of [`Store::handle_timeout`] lets expire.
+/// The most pieces that expire in one call of [`Store::handle_timeout`].
 const EXPIRED_PER_CALL_MAX: usize = 64;
 
 /// The answer to an offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// The piece is here and on disk.
+    /// The piece is on disk already.
     Have,
-    /// The piece is here, and is kept longer or on more nodes than it was: it is had once the disk has written that down.
-    /// See [`Store::not_raised`].
+    /// The piece is on disk, and the offer raises its number of copies or its lifetime. It counts as accepted once the raise is
+    /// durable. See [`Store::not_raised`].
     Raise {
-        /// How many nodes are to keep it.
+        /// The new number of copies.
         replicas: u8,
         /// When it expires, in seconds of the node's age.
         expires: u64,
     },
-    /// There is room: the piece goes to [`Place::Incoming`] of this number. See [`Store::arrives`].
+    /// The piece is admitted: it goes to [`Place::Incoming`] with this number. See [`Store::arrives`].
     Send {
-        /// The number, which never comes again in this run.
+        /// The number, unique in this run.
         incoming: u64,
     },
-    /// Not now, or never.
+    /// The offer is refused.
     Refuse(Refusal),
 }
 
-/// What became of a stored piece, or of a file in the cache.
+/// A change of a stored piece, or of a file in the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PieceChange {
-    /// It is kept from now on, or on more nodes than before.
+    /// The piece is new, or its number of copies was raised.
     Kept(PieceMeta),
-    /// It is not here any more.
+    /// The piece is gone.
     Dropped(Key),
-    /// The file with this address made room for something else, and was shared from the cache alone.
+    /// The file with this address was evicted from the cache and has no other share.
     Evicted(Key),
 }
 
-/// There is no room: which bound is in the way.
+/// Why there is no room: the bound that is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Full {
-    /// So many paths are shared, and no more may be.
+    /// The highest number of shared paths.
     Shares(usize),
-    /// So many downloads are under way, and no more may be.
+    /// The highest number of downloads.
     Downloads(usize),
-    /// The quota, in bytes, is used up by what cannot be evicted.
+    /// The quota, after eviction of the whole cache.
     Quota {
-        /// What was to be taken, in bytes.
+        /// The bytes that were needed.
         needed: u64,
-        /// The quota.
+        /// The quota in bytes.
         quota: u64,
     },
-    /// The file system would have less left than is to be left to the host.
+    /// The free space that is left to the host.
     Floor {
-        /// What was to be taken, in bytes.
+        /// The bytes that were needed.
         needed: u64,
-        /// What may be taken.
+        /// The bytes that are available.
         room: u64,
-        /// What is left to the host.
+        /// The bytes that are left to the host.
         floor: u64,
     },
-    /// The file system would have fewer inodes left than are to be left to the host.
+    /// The inodes that are left to the host.
     Inodes,
 }
 
@@ -113,17 +113,16 @@ impl fmt::Display for Full {
                 "{most} paths are shared already (--shares): stop sharing some with `elver rm`, or allow more"
             ),
             Full::Downloads(most) => write!(f, "{most} downloads are under way already (--downloads)"),
-            Full::Quota { needed, quota } => write!(
-                f,
-                "{needed} bytes more do not fit the node's quota of {quota} bytes (--quota)"
-            ),
+            Full::Quota { needed, quota } => {
+                write!(f, "{needed} more bytes do not fit into the node's quota of {quota} bytes (--quota)")
+            }
             Full::Floor { needed, room, floor } => write!(
                 f,
-                "{needed} bytes more do not fit the node's disk: {floor} bytes are left to the host (--keep-free), \
+                "{needed} more bytes do not fit on the node's disk: {floor} bytes are kept free for the host (--keep-free), \
                  and {room} are free beyond them"
             ),
             Full::Inodes => f.write_str(
-                "the node's disk has too few inodes left for another file: some are left to the host (--keep-free)",
+                "the node's disk has too few free inodes for another file: some are kept free for the host (--keep-free)",
             ),
         }
     }
@@ -131,7 +130,7 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
-/// What the store holds.
+/// The statistics of the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StoreStats {
     /// Stored pieces.
@@ -146,33 +145,33 @@ pub struct StoreStats {
     pub content_bytes: u64,
     /// Bytes on disk of shares in the cache.
     pub cached_bytes: u64,
-    /// Bytes kept free for pieces and cached files that are arriving.
+    /// Bytes reserved for arriving pieces and cached files.
     pub reserved_bytes: u64,
-    /// Bytes kept free for the windows of streams, beside the quota.
+    /// Bytes reserved for the windows of streams, which do not count against the quota.
     pub window_bytes: u64,
-    /// Bytes of pieces that were admitted and have not begun to arrive.
+    /// Bytes of admitted pieces that have not begun to arrive.
     pub promised_bytes: u64,
-    /// Bytes that the file system has free, and how many of them are left to others.
+    /// Free bytes of the file system.
     pub free_bytes: u64,
-    /// See [`free_bytes`](StoreStats::free_bytes).
+    /// Bytes of the file system that are kept free for the host.
     pub keep_free_bytes: u64,
-    /// Bytes that may still be taken before the floor is reached.
+    /// Bytes that the node can still take from the file system.
     pub room_bytes: u64,
-    /// Whether what is stored is more than the limits allow, so that it is handed over to other nodes.
+    /// Whether the stored pieces exceed the limits, so that the node hands pieces over to other nodes.
     pub over: bool,
-    /// Bytes that all three may take together.
+    /// The quota in bytes, for stored, cached and reserved bytes together.
     pub quota_bytes: u64,
     /// Cached files evicted so far.
     pub evicted: u64,
     /// Pieces expired so far.
     pub expired: u64,
-    /// Pieces and files refused so far because the quota or the number of pieces is used up.
+    /// Pieces and files refused so far because the quota or the number of pieces was used up.
     pub refused_quota: u64,
-    /// The same, because the file system has not enough left.
+    /// Pieces and files refused so far because the file system had not enough free space or inodes.
     pub refused_free: u64,
 }
 
-/// The index of what this node has.
+/// The index of this node's content.
 pub struct Store {
     costs: Costs,
     room: Room,
@@ -195,9 +194,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store of what was found on disk. What has expired meanwhile is dropped, and what of the cache no longer fits the
-    /// limits, and [`poll_op`](Store::poll_op) tells the disk. `seed` is to be a
-    /// number that nobody else knows.
+    /// A store of the recovered content. It drops expired pieces, and cached files above the limits, by operations in
+    /// [`poll_op`](Store::poll_op). `seed` must be a secret random number.
     pub fn new(limits: &Limits, recovered: &Recovered, seed: u64, now: Instant) -> Self {
         let costs = Costs::new(recovered.space.block_bytes);
         let mut store = Store {
@@ -235,18 +233,18 @@ impl Store {
         }
         if self.is_over() {
             log::warn!(
-                "more is stored than the limits allow: nothing new is taken, and other nodes are asked to take it over"
+                "more is stored than the limits allow: the node stores nothing new, and hands pieces over to other nodes"
             );
         }
     }
 
     fn take_shares(&mut self, recovered: &Recovered) {
         let mut refused = 0;
-        // The cache comes last: it is what there is no room for.
+        // The cache comes last, so that it is the part that does not fit.
         let (cached, put): (Vec<&Share>, Vec<&Share>) =
             recovered.shares.iter().partition(|share| is_cached(&share.place));
         for share in put.into_iter().chain(cached) {
-            // What the user put is never dropped, however small the limits have become.
+            // A share of the user is never dropped, even when the limits were lowered.
             let fits = !is_cached(&share.place)
                 || self.files.claim_count() < self.shares_max
                     && self.used() + self.costs.cached(share.length, 1) <= self.room.quota;
@@ -259,22 +257,26 @@ impl Store {
                 self.ops.push_back(DiskOp::RemoveShare { share: share.clone(), last });
             }
         }
-        if refused > 0 {
-            log::warn!("{refused} files in the cache are deleted: the limits have no room for them");
+        match refused {
+            0 => {}
+            1 => log::warn!("1 cached file is deleted: the limits have no room for it (--quota, --shares)"),
+            _ => log::warn!(
+                "{refused} cached files are deleted: the limits have no room for them (--quota, --shares)"
+            ),
         }
     }
 
-    /// The node's age in seconds: how long it has been running, all runs together.
+    /// The node's age in seconds: the time that it has run, over all runs.
     pub fn age(&self, now: Instant) -> u64 {
         self.age_at_start.saturating_add(now.since(self.started).as_secs())
     }
 
-    /// When the node has this age in seconds, or this run's start when it was older then.
+    /// The instant at which the node has this age in seconds; the start of this run if the node was older then.
     pub fn at_age(&self, seconds: u64) -> Instant {
         self.started + Duration::from_secs(seconds.saturating_sub(self.age_at_start))
     }
 
-    /// How many pieces and files there are.
+    /// The number of pieces and files.
     pub fn count(&self) -> usize {
         self.pieces.len() + self.files.file_count()
     }
@@ -284,7 +286,7 @@ impl Store {
         self.pieces.content_bytes()
     }
 
-    /// What the store holds.
+    /// The store's statistics.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             pieces: self.pieces.len() as u32,
@@ -308,8 +310,8 @@ impl Store {
         }
     }
 
-    /// What a piece is and where its bytes lie: a stored piece, a share's manifest, a share's chunk (or the whole of a
-    /// one-chunk file), or a verified chunk of a download.
+    /// The kind of a piece and the place of its bytes. It may be a stored piece, a share's manifest, a share's chunk (or a whole
+    /// file of one chunk), or a verified chunk of a download.
     pub fn locate(&self, key: &Key) -> Option<(Content, Extent)> {
         match self.pieces.get(key) {
             Some(meta) => {
@@ -330,7 +332,7 @@ impl Store {
         self.pieces.get(key)
     }
 
-    /// The mode of the file whose own hash this is, as far as it is known.
+    /// The mode of the file with this hash, if it is known.
     pub fn mode(&self, key: &Key) -> Mode {
         match self.pieces.get(key) {
             Some(meta) => meta.mode,
@@ -343,17 +345,17 @@ impl Store {
         self.pieces.iter()
     }
 
-    /// The first stored piece, or the first after this key, as it is verified.
+    /// The first stored piece, or the first after this key, with the data to verify it.
     pub fn piece_after(&self, key: Option<&Key>) -> Option<PieceAt> {
         self.pieces.after(key).map(|meta| stored_at(&meta))
     }
 
-    /// A stored piece as it is verified.
+    /// A stored piece, with the data to verify it.
     pub fn stored_piece(&self, key: &Key) -> Option<PieceAt> {
         self.pieces.get(key).map(|meta| stored_at(&meta))
     }
 
-    /// The first file that is shared where it lies, or the first after this hash, as it is verified.
+    /// The first shared file that can be served, or the first after this hash, with the data to verify it.
     pub fn file_after(&self, hash: Option<&Key>) -> Option<FileAt> {
         let first = Key([0; 32]);
         let mut next =
@@ -365,13 +367,13 @@ impl Store {
         })
     }
 
-    /// Bytes of all files that are shared where they lie.
+    /// Bytes of all shared files.
     pub fn files_bytes(&self) -> u64 {
         self.files.bytes()
     }
 
-    /// The chunks of a file that are already here in some other file or as stored pieces: their numbers and where they
-    /// are. Chunks of a download of the same file are not among them.
+    /// The chunks of a file that this node has in another file or as stored pieces: their indices and places. Chunks in the
+    /// target of a download of the same file are not among them.
     pub fn local_sources(&self, manifest: &Manifest) -> Vec<(u32, Extent)> {
         let target = self.files.partial(&manifest.hash()).map(|(_, place)| place.clone());
         let found = (0..).zip(manifest.keys()).filter_map(|(chunk, key)| {
@@ -382,8 +384,8 @@ impl Store {
         found.collect()
     }
 
-    /// Decides on an offer. A piece that is here is kept as long and on as many nodes as the most demanding offer
-    /// asked.
+    /// Decides on an offer. A piece that is here already gets the highest number of copies and the longest lifetime of all
+    /// offers.
     pub fn admit(&mut self, now: Instant, offer: &Offer) -> Admission {
         if !offer.is_possible() {
             return Admission::Refuse(Refusal::Invalid);
@@ -410,7 +412,7 @@ impl Store {
             self.refused_quota += 1;
             return Admission::Refuse(Refusal::NoSpace);
         }
-        // Other promises count, for all may be kept at once. What is in the cache does not: it goes first, once bytes come.
+        // All promised pieces may arrive, so they count. The cache does not: it is evicted when bytes arrive.
         let promises = self.incoming.len() - self.incoming.arriving_count();
         if self.fits(cost + self.incoming.promised_bytes(), 1 + promises).is_err() {
             return Admission::Refuse(Refusal::NoSpace);
@@ -420,13 +422,13 @@ impl Store {
         Admission::Send { incoming: self.incoming.promise(meta, cost) }
     }
 
-    /// What an offer raised could not be written down.
+    /// Notes that the disk could not save a raise.
     pub fn not_raised(&mut self, key: &Key) {
         self.pieces.not_written(key);
     }
 
-    /// The first bytes of an admitted piece are here: from now on its space is reserved, at the cost of the cache if need be.
-    /// `false` when there is no room any more: the caller refuses it and says that it is [discarded](Store::discarded).
+    /// Reserves the space of an admitted piece when its first bytes are here, and evicts cached files for it if needed. `false`
+    /// when there is no room left: the caller then refuses the piece and calls [`discarded`](Store::discarded).
     pub fn arrives(&mut self, incoming: u64) -> bool {
         let Some(cost) = self.incoming.cost_of_promise(incoming) else { return true };
         let room = self.make_room(cost).is_ok();
@@ -436,12 +438,12 @@ impl Store {
         room
     }
 
-    /// What to commit an admitted piece with.
+    /// The metadata of an admitted piece.
     pub fn meta_of(&self, incoming: u64) -> Option<PieceMeta> {
         self.incoming.get(incoming)
     }
 
-    /// An admitted piece is on disk: from now on it is located and counted. `None` when there is no such admission.
+    /// Adds an admitted piece that is on disk now. `None` when there is no such admission.
     pub fn committed(&mut self, incoming: u64) -> Option<PieceMeta> {
         let meta = self.incoming.end(incoming)?;
         self.room.take(self.pieces.cost(&meta.key, meta.length));
@@ -450,15 +452,15 @@ impl Store {
         Some(meta)
     }
 
-    /// An admitted piece will not come, or was not what was offered: its space is free again, and what has arrived
-    /// is deleted.
+    /// Ends the admission of a piece that will not come, or that did not match its offer. Its reservation ends, and the bytes that
+    /// have arrived are deleted.
     pub fn discarded(&mut self, incoming: u64) {
         if self.incoming.end(incoming).is_some() {
             self.ops.push_back(DiskOp::Remove(Place::Incoming(incoming)));
         }
     }
 
-    /// Drops a stored piece that turned out to be unreadable or altered. `false` when there is none.
+    /// Drops a stored piece that is unreadable or damaged. `false` when there is none.
     pub fn remove_piece(&mut self, key: &Key) -> bool {
         let removed = self.pieces.remove(key);
         let found = removed.is_some();
@@ -470,7 +472,7 @@ impl Store {
         found
     }
 
-    /// Why one more claim at `place` would be refused, before its file is read. What is claimed already is not.
+    /// Whether there is room for a claim at `place`, to be asked before its file is hashed. A place that has a claim needs no room.
     pub fn check_room(&self, place: &Place) -> Result<(), Full> {
         let evictable = self.files.oldest_cached().is_some();
         let full = self.files.claim_count() >= self.shares_max && !evictable;
@@ -480,10 +482,10 @@ impl Store {
         }
     }
 
-    /// Adds a claim, or replaces what is known of it; what it says of copies holds for all claims on its address. The claim on
-    /// another address that its place had ends and is returned: the disk knows. A download of the same file into the cache ends
-    /// with a cached one. `manifest` is needed once for a file of several chunks. Fails when there are too many claims or a
-    /// cached one is over the quota.
+    /// Adds or updates a claim. Its number of copies and lifetime hold for all claims on its address. A claim of the same place on
+    /// another address ends and is returned; the disk has ended it already. A cached claim also ends a download of the same file
+    /// into the cache. A file of several chunks needs its `manifest` once. Fails when there are too many claims, or when a cached
+    /// file does not fit into the quota.
     pub fn claim(&mut self, share: &Share, manifest: Option<&Manifest>) -> Result<Option<Ended>, Full> {
         let cached = is_cached(&share.place);
         let known = self.files.claimed_at(&share.place).is_some();
@@ -500,7 +502,7 @@ impl Store {
             self.files.end_partial(&share.hash);
         }
         let ended = self.files.claim(share, manifest);
-        // A file that has a name of the user's needs no room in the cache.
+        // A file that the user has at a path needs no copy in the cache.
         if !cached && share.state == ShareState::Present {
             if let Some(Ended { share, last }) = self.files.end(&share.hash, &Place::Cache(share.hash)) {
                 self.ops.push_back(DiskOp::RemoveShare { share, last });
@@ -509,22 +511,22 @@ impl Store {
         Ok(ended)
     }
 
-    /// Ends a claim. The caller tells the disk ([`DiskOp::RemoveShare`]), because it waits for the answer.
+    /// Ends a claim. The caller gives the disk the [`DiskOp::RemoveShare`], because it waits for the answer.
     pub fn end_claim(&mut self, hash: &Key, place: &Place) -> Option<Ended> {
         self.files.end(hash, place)
     }
 
-    /// Says what became of a claimed file, and what it looks like. `false` when there is no such claim.
+    /// Updates the state and the stamp of a claimed file. `false` when there is no such claim.
     pub fn settle_claim(&mut self, hash: &Key, place: &Place, state: ShareState, stamp: FileStamp) -> bool {
         self.files.settle(hash, place, state, stamp)
     }
 
-    /// What all claims on an address have in common.
+    /// The properties that all claims on an address have in common.
     pub fn shared(&self, hash: &Key) -> Option<Shared> {
         self.files.shared(hash).copied()
     }
 
-    /// Changes that.
+    /// Changes the properties that all claims on an address have in common.
     pub fn set_shared(&mut self, shared: Shared) {
         self.files.set_shared(shared);
     }
@@ -534,7 +536,7 @@ impl Store {
         self.files.claims(hash)
     }
 
-    /// The claim that a shared file is served by: the first whose file is there and unchanged.
+    /// The claim from which a shared file is served: the first whose file is present.
     pub fn source(&self, hash: &Key) -> Option<&Claim> {
         self.files.source(hash)
     }
@@ -544,22 +546,22 @@ impl Store {
         self.files.has_manifest(hash)
     }
 
-    /// The address that is claimed for a place.
+    /// The address that a claim gives to the file at this place.
     pub fn claimed_at(&self, place: &Place) -> Option<Key> {
         self.files.claimed_at(place)
     }
 
-    /// A claim as it is to be written down.
+    /// A claim in the form in which the disk saves it.
     pub fn record(&self, hash: &Key, place: &Place) -> Option<Share> {
         self.files.record(hash, place)
     }
 
-    /// All claims on an address as they are to be written down.
+    /// All claims on an address in the form in which the disk saves them.
     pub fn records(&self, hash: &Key) -> Vec<Share> {
         self.files.records(hash)
     }
 
-    /// The shared files, each with its claims, in no order that means anything.
+    /// The shared files, each with its claims, in no particular order.
     pub fn files(&self) -> impl Iterator<Item = (&Shared, &[Claim])> {
         self.files.all()
     }
@@ -569,35 +571,34 @@ impl Store {
         self.files.from(hash)
     }
 
-    /// Whether any claim's file is not there and unchanged.
+    /// Whether the file of a claim is not present.
     pub fn has_unsettled(&self) -> bool {
         self.files.has_unsettled()
     }
 
-    /// The first claim from a position on whose file is not there and unchanged, and the position after it. The first position
-    /// is `(0, 0)`. In time linear in what is passed over.
+    /// The next claim from `position` on whose file is not present, and the position after it. The first position is `(0, 0)`. The
+    /// time is linear in the claims in between.
     pub fn unsettled_from(&self, position: (u32, u32)) -> Option<(Share, (u32, u32))> {
         self.files.unsettled_from(position)
     }
 
-    /// The file with this piece that is served from where it lies and known to be on disk: not what was merely fetched, for
-    /// that may be gone tomorrow.
+    /// The share of the user that has this piece and is known to be on disk. A cached file is none: it may be evicted at any time.
     pub fn lasting_share(&self, key: &Key) -> Option<(&Shared, &Claim)> {
         self.files.share_with(key).filter(|(_, claim)| claim.synced && !claim.is_cached())
     }
 
-    /// The number of a chunk in the share that it is served from; `None` for a manifest too.
+    /// The index of a chunk in the file that it is served from; `None` also for a manifest.
     pub fn chunk_of(&self, key: &Key) -> Option<u32> {
         self.files.chunk_of(key)
     }
 
-    /// Notes that a file was used, so that it is not the next to be evicted. `key` is its hash or a chunk's key.
+    /// Notes the use of a file, for the order of eviction. `key` is its hash or the key of one of its chunks.
     pub fn touch(&mut self, key: &Key) {
         self.files.touch(key);
     }
 
-    /// A download begins: its chunks can be located as they are [done](Store::chunk_done). One into the cache reserves its
-    /// length. Fails when that is over the quota, or when there are too many downloads.
+    /// Begins a download. Its chunks can be located when they are [done](Store::chunk_done). A download into the cache reserves
+    /// its length. Fails when that does not fit into the quota, or when there are too many downloads.
     pub fn begin_partial(&mut self, hash: Key, manifest: Arc<Manifest>, place: Place) -> Result<(), Full> {
         self.files.end_partial(&hash);
         if self.files.partial_count() >= self.partials_max {
@@ -610,28 +611,28 @@ impl Store {
         Ok(())
     }
 
-    /// A chunk of a download is in its file and verified.
+    /// Notes that a chunk of a download is in its target and verified.
     pub fn chunk_done(&mut self, hash: &Key, chunk: u32) {
         self.files.chunk_done(hash, chunk);
     }
 
-    /// A chunk of a download turned out not to be what it was: it is not located any more.
+    /// Notes that a chunk of a download no longer matches its key, so that it is not located any more.
     pub fn chunk_lost(&mut self, key: &Key) {
         self.files.chunk_lost(key);
     }
 
-    /// A download is over, one way or the other. What it left on disk is the caller's business.
+    /// Ends a download, complete or not. The caller deals with its file.
     pub fn end_partial(&mut self, hash: &Key) {
         self.files.end_partial(hash);
     }
 
-    /// The manifest of a download under way.
+    /// The manifest of a running download.
     pub fn partial(&self, hash: &Key) -> Option<&Arc<Manifest>> {
         self.files.partial(hash).map(|(manifest, _)| manifest)
     }
 
-    /// A stream begins: room is kept for its window, of `bytes`, or of as many as there are, but no fewer than `least`, in
-    /// files of `file_bytes`. How many bytes the window has. The cache makes room; the quota has no part in it.
+    /// Reserves the window of a stream and returns its size: `bytes`, or as many as are free, but at least `least`, in files of
+    /// `file_bytes`. It evicts cached files if needed, and does not count against the quota.
     pub fn open_window(&mut self, window: u64, bytes: u64, least: u64, file_bytes: u64) -> Result<u64, Full> {
         let taken = self.reserved() + self.windows.bytes();
         let room = self.room.bytes_left().saturating_add(self.cached()).saturating_sub(taken);
@@ -643,7 +644,7 @@ impl Store {
         Ok(granted)
     }
 
-    /// A stream has ended: its window needs no room any more.
+    /// Ends the reservation of a stream's window.
     pub fn close_window(&mut self, window: u64) {
         self.windows.close(window);
     }
@@ -654,7 +655,7 @@ impl Store {
         Some(self.at_age(expires))
     }
 
-    /// Lets pieces expire, a bounded number a call: the deadline stays in the past while more are due.
+    /// Drops expired pieces, a bounded number in each call. The deadline stays in the past while more are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let age = self.age(now);
         for _ in 0..EXPIRED_PER_CALL_MAX {
@@ -668,19 +669,19 @@ impl Store {
         }
     }
 
-    /// The next thing that the disk is to do. Nobody waits for its answer, but it must be handed over before any operation
-    /// that is decided later: a piece that has expired may be offered again.
+    /// The next operation for the disk. No machine waits for its answer. It must reach the disk before any later operation: an
+    /// expired piece may be offered again.
     pub fn poll_op(&mut self) -> Option<DiskOp> {
         self.ops.pop_front()
     }
 
-    /// What became of a stored piece, in the order in which it happened. To be polled empty after each input; what was found
-    /// on disk at the start is in [`pieces`](Store::pieces) alone.
+    /// The next change of a stored piece. The caller polls until empty after each input. Pieces recovered at the start cause no
+    /// change: see [`pieces`](Store::pieces).
     pub fn poll_change(&mut self) -> Option<PieceChange> {
         self.changes.pop_front()
     }
 
-    /// The file system was looked at. When it has less left than is to be left to the host, a file of the cache goes.
+    /// Updates the space of the file system. When it is below what is left to the host, one cached file is evicted.
     pub fn set_space(&mut self, space: Space) {
         self.room.set_space(space);
         if self.room.bytes_left() == 0 || self.room.files_left() == 0 {
@@ -688,17 +689,17 @@ impl Store {
         }
     }
 
-    /// Whether more is stored than the limits allow, because they were lowered. Then nothing new is taken.
+    /// Whether the stored pieces exceed the limits, because these were lowered. Then the store admits nothing.
     pub fn is_over(&self) -> bool {
         self.pieces.bytes() > self.room.quota || self.pieces.len() > self.pieces_max
     }
 
-    /// What the cache takes.
+    /// Bytes that the cache takes on disk.
     fn cached(&self) -> u64 {
         self.costs.cached(self.files.cached_bytes(), self.files.cached_count())
     }
 
-    /// What is arriving takes, or will.
+    /// Bytes reserved for arriving pieces and downloads into the cache.
     fn reserved(&self) -> u64 {
         let files = self.costs.cached(self.files.arriving_bytes(), self.files.arriving_count());
         self.incoming.reserved_bytes() + files
@@ -709,13 +710,13 @@ impl Store {
         self.pieces.bytes() + self.cached() + self.reserved()
     }
 
-    /// Whether the node itself keeps this piece on the network's behalf as part of a file that its user put in. What
-    /// was merely downloaded may be gone tomorrow and is no copy to count on.
+    /// Whether this node is a holder of the piece through a share of its user, on disk and with copies asked for. A file that was
+    /// only downloaded is no copy.
     fn is_published(&self, key: &Key) -> bool {
         self.files.share_with(key).is_some_and(|(shared, claim)| shared.replicas > 0 && claim.synced)
     }
 
-    /// Whether `bytes` more in so many files fit when nothing is left in the cache. What does not is counted.
+    /// Whether `bytes` more in `files` files fit once the cache is evicted. Counts a refusal.
     fn fits(&mut self, bytes: u64, files: usize) -> Result<(), Full> {
         let quota = self.room.quota;
         if (self.pieces.bytes() + self.reserved()).saturating_add(bytes) > quota {
@@ -725,7 +726,7 @@ impl Store {
         self.fits_disk(bytes, files)
     }
 
-    /// The same of the file system alone, whatever the quota says.
+    /// The same for the file system only, without the quota.
     fn fits_disk(&mut self, bytes: u64, files: usize) -> Result<(), Full> {
         let taken = self.reserved() + self.windows.bytes();
         let left = self.room.bytes_left().saturating_add(self.cached());
@@ -742,7 +743,7 @@ impl Store {
         Ok(())
     }
 
-    /// Evicts cached shares until `bytes` more fit, in one file. When they cannot, nothing is evicted.
+    /// Evicts cached files until `bytes` more fit, in one file. Evicts nothing when they cannot fit.
     fn make_room(&mut self, bytes: u64) -> Result<(), Full> {
         self.fits(bytes, 1)?;
         while self.used() + bytes > self.room.quota && self.evict_one() {}

@@ -7,18 +7,18 @@ use crate::manifest::Content;
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bytes that a stored piece takes on disk besides its content.
+/// Bytes that a stored piece takes on disk besides its content: its trailer.
 pub const PIECE_OVERHEAD_BYTES: u64 = 128;
 
-/// A life that is longer by less than this, or by less than a sixteenth of what is left of it, is not written down.
+/// A raise of the lifetime by less than this, or by less than a sixteenth of the rest of the lifetime, is not saved.
 const RAISE_SECONDS_MIN: u64 = 3600;
 
-/// What is known of a stored piece besides its key.
+/// A stored piece.
 #[derive(Clone, Copy)]
 struct Piece {
     input_offset: u64,
     expires: u64,
-    /// What the disk knows of that.
+    /// The expiry that is saved on disk.
     written: u64,
     length: u32,
     content: Content,
@@ -41,7 +41,7 @@ fn range(short: Short) -> core::ops::RangeInclusive<Key> {
 /// The stored pieces.
 pub(super) struct Pieces {
     costs: Costs,
-    /// How many there are in each directory: one for each first byte of a key.
+    /// The number of pieces in each directory. There is one directory for each first byte of a key.
     directories: Box<[u32; 256]>,
     table: BTreeMap<Key, Piece>,
     /// When pieces expire, by the first bytes of their keys: pieces that share those and the time share an entry.
@@ -62,7 +62,7 @@ impl Pieces {
         }
     }
 
-    /// What one more piece takes, with its directory when that is a new one.
+    /// The bytes that one more piece takes on disk, including its directory if that is new.
     pub(super) fn cost(&self, key: &Key, length: u32) -> u64 {
         let new = self.directories[usize::from(key.0[0])] == 0;
         self.costs.piece(length) + if new { self.costs.directory() } else { 0 }
@@ -72,17 +72,17 @@ impl Pieces {
         self.table.len()
     }
 
-    /// What they take on disk.
+    /// The bytes that all pieces take on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Their content alone.
+    /// The bytes of their content.
     pub(super) fn content_bytes(&self) -> u64 {
         self.content_bytes
     }
 
-    /// The first, or the first after this key.
+    /// The first piece, or the first after this key.
     pub(super) fn after(&self, key: Option<&Key>) -> Option<PieceMeta> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         self.table.range((from, Bound::Unbounded)).next().map(|(key, piece)| meta(*key, piece))
@@ -92,12 +92,12 @@ impl Pieces {
         self.table.get(key).map(|piece| meta(*key, piece))
     }
 
-    /// In the order of their keys.
+    /// All pieces in the order of their keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = PieceMeta> + '_ {
         self.table.iter().map(|(key, piece)| meta(*key, piece))
     }
 
-    /// Adds a piece, in place of one with the same key.
+    /// Adds a piece. It replaces one with the same key.
     pub(super) fn insert(&mut self, meta: &PieceMeta) {
         self.remove(&meta.key);
         let PieceMeta { key, content, length, input_offset, replicas, mode, expires } = *meta;
@@ -118,8 +118,8 @@ impl Pieces {
         Some(meta(*key, &piece))
     }
 
-    /// Keeps a piece longer or on more nodes, never shorter or on fewer, at the age `age`. `None` when it is not here; else
-    /// whether that is so much more than the disk knows that it has to be written down.
+    /// Raises the number of copies or the expiry of a piece, and never lowers them; `age` is the node's age. `None` when the piece
+    /// is not here; else whether the raise is large enough to be saved.
     pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64, age: u64) -> Option<bool> {
         let before = self.table.get(key)?.expires;
         if expires > before {
@@ -132,7 +132,7 @@ impl Pieces {
         let piece = self.table.get_mut(key)?;
         let more = replicas > piece.replicas;
         piece.replicas = piece.replicas.max(replicas);
-        // Offers of the same piece ask for about the same time. Flash is not worn out for a few seconds.
+        // Repeated offers of a piece extend its lifetime by little each. Saving each would wear out flash.
         let slack = (piece.written.saturating_sub(age) / 16).min(RAISE_SECONDS_MIN);
         let longer = piece.expires > piece.written.saturating_add(slack);
         let write = more || longer;
@@ -142,14 +142,14 @@ impl Pieces {
         Some(write)
     }
 
-    /// What was raised could not be written down: the next offer tries again.
+    /// Notes that a raise could not be saved. The next offer tries again.
     pub(super) fn not_written(&mut self, key: &Key) {
         if let Some(piece) = self.table.get_mut(key) {
             piece.written = 0;
         }
     }
 
-    /// The age at which the next piece expires, and which.
+    /// The age at which the next piece expires, and its key.
     pub(super) fn next_expiry(&self) -> Option<(u64, Key)> {
         let (expires, short) = *self.expiries.first()?;
         let mut same = self.table.range(range(short));
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_and_expiries_follow_what_is_inserted_raised_and_removed() {
+    fn inserting_raising_and_removing_update_the_bytes_and_the_expiries() {
         let mut pieces = Pieces::new(Costs::new(0));
         let piece = |key: u8, length, expires| PieceMeta {
             key: Key([key; 32]),
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(pieces.get(&Key([1; 32])), Some(piece(1, 150, 60)));
         assert_eq!(pieces.next_expiry(), Some((40, Key([2; 32]))));
         assert_eq!(pieces.raise(&Key([2; 32]), 5, 10, 0), Some(true));
-        assert_eq!(pieces.raise(&Key([2; 32]), 5, 10, 0), Some(false), "it is known");
+        assert_eq!(pieces.raise(&Key([2; 32]), 5, 10, 0), Some(false), "it is saved already");
         assert_eq!(pieces.raise(&Key([3; 32]), 5, 10, 0), None);
         assert_eq!(pieces.remove(&Key([2; 32])), Some(PieceMeta { replicas: 5, ..piece(2, 200, 40) }));
         assert_eq!(pieces.remove(&Key([2; 32])), None);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn little_longer_is_not_written_down_until_it_adds_up_or_writing_failed() {
+    fn a_small_raise_is_saved_only_when_raises_add_up_or_after_a_failed_save() {
         let mut pieces = Pieces::new(Costs::new(0));
         let year = 365 * 24 * 3600;
         let piece = PieceMeta {
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(raise(year + 7000), Some(false));
         assert_eq!(pieces.get(&piece.key).unwrap().expires, year + 7000);
         pieces.not_written(&piece.key);
-        assert_eq!(pieces.raise(&piece.key, 1, 1, 0), Some(true), "what failed is tried again");
+        assert_eq!(pieces.raise(&piece.key, 1, 1, 0), Some(true), "the failed save is repeated");
         assert_eq!(pieces.raise(&piece.key, 3, 1, 0), Some(true));
     }
 }

@@ -1,36 +1,36 @@
-//! What pieces and files take of the file system, and how much of it they may take.
+//! The space that pieces and files take on the file system, and its bounds.
 //!
-//! A file takes whole blocks, and beside them an inode and an entry in a directory: a piece of one byte is far from free. The
-//! quota bounds what the node takes. The *floor* is what it leaves to everything else on that file system, whatever the quota
-//! says: bytes, and inodes where the file system has a fixed number of them.
+//! A file takes whole blocks, an inode and a directory entry, so even a piece of one byte has a cost. The quota bounds the node's
+//! use. The *floor* is the free space that the node leaves to the host, whatever the quota: bytes, and inodes where the file system
+//! has a fixed number of them.
 
 use super::PIECE_OVERHEAD_BYTES;
 use crate::io::Space;
 
-/// The least that is left free, unless the operator says otherwise: a twentieth of the file system, and at least this.
+/// The default floor is a twentieth of the file system, and at least this.
 const FLOOR_BYTES_MIN: u64 = 64 << 20;
 const FLOOR_SHARE: u64 = 20;
-/// Blocks that a file system may have; what is told beyond them is taken for these.
+/// The largest block size that is believed; a larger one counts as this.
 const BLOCK_BYTES_MAX: u64 = 64 << 10;
 
-/// What things take of one file system.
+/// The sizes on disk, by the block size of the file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Costs {
     block: u64,
 }
 
 impl Costs {
-    /// With blocks of this size; 0 when that is not known, and everything is taken to have its length.
+    /// Costs with blocks of this size; with 0, unknown, the cost of content is its length.
     pub(super) fn new(block_bytes: u32) -> Self {
         Costs { block: u64::from(block_bytes).clamp(1, BLOCK_BYTES_MAX) }
     }
 
-    /// An inode and an entry in a directory: about 350 bytes on ext4, whose blocks have 4 KiB.
+    /// An inode and a directory entry: about 350 bytes on ext4 with blocks of 4 KiB.
     fn entry(self) -> u64 {
         self.block / 8
     }
 
-    /// A directory that has nothing in it yet. Its entries are counted with their files.
+    /// An empty directory. Its entries count with their files.
     pub(super) fn directory(self) -> u64 {
         if self.block > 1 { self.block + self.entry() } else { 0 }
     }
@@ -40,7 +40,7 @@ impl Costs {
         (u64::from(length) + PIECE_OVERHEAD_BYTES).next_multiple_of(self.block) + self.entry()
     }
 
-    /// So many files in the cache, of `bytes` together, with what is written down of them and their manifests.
+    /// `files` files in the cache, of `bytes` together, with their share records and manifests.
     pub(super) fn cached(self, bytes: u64, files: usize) -> u64 {
         let each = if self.block > 1 { 2 * (self.block + self.entry()) } else { 0 };
         let manifests = if self.block > 1 { bytes / 4096 } else { 0 };
@@ -48,13 +48,13 @@ impl Costs {
     }
 }
 
-/// How much may be taken.
+/// The quota, and the free space above the floor.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     pub(super) quota: u64,
     keep_free: Option<u64>,
     space: Space,
-    /// Bytes and files taken and given back since the file system was looked at.
+    /// Bytes and files taken and freed since `space` was read.
     taken: (u64, u64),
     freed: (u64, u64),
 }
@@ -64,28 +64,28 @@ impl Room {
         Room { quota, keep_free, space, taken: (0, 0), freed: (0, 0) }
     }
 
-    /// The file system was looked at.
+    /// Updates the space of the file system.
     pub(super) fn set_space(&mut self, space: Space) {
         (self.space, self.taken, self.freed) = (space, (0, 0), (0, 0));
     }
 
-    /// Something was written that no reservation stands for any more.
+    /// Counts a written file whose reservation has ended.
     pub(super) fn take(&mut self, bytes: u64) {
         self.taken = (self.taken.0.saturating_add(bytes), self.taken.1 + 1);
     }
 
-    /// Something was deleted.
+    /// Counts a deleted file.
     pub(super) fn free(&mut self, bytes: u64) {
         self.freed = (self.freed.0.saturating_add(bytes), self.freed.1 + 1);
     }
 
-    /// Bytes that are left to others.
+    /// The floor in bytes.
     pub(super) fn floor(&self) -> u64 {
         let default = (self.space.total_bytes / FLOOR_SHARE).max(FLOOR_BYTES_MIN);
         if self.space.total_bytes == 0 { 0 } else { self.keep_free.unwrap_or(default) }
     }
 
-    /// Inodes that are left to others: the same share of them as of the bytes.
+    /// The floor in inodes: the same fraction of all inodes as of all bytes.
     fn floor_files(&self) -> u64 {
         let Space { total_bytes, total_files, .. } = self.space;
         let share = match self.keep_free {
@@ -95,13 +95,13 @@ impl Room {
         share.min(u128::from(total_files)) as u64
     }
 
-    /// Bytes that may still be taken before the floor is reached.
+    /// The free bytes above the floor.
     pub(super) fn bytes_left(&self) -> u64 {
         let free = self.space.free_bytes.saturating_add(self.freed.0);
         free.saturating_sub(self.taken.0).saturating_sub(self.floor())
     }
 
-    /// Files that may still be made.
+    /// The free inodes above the floor.
     pub(super) fn files_left(&self) -> u64 {
         if self.space.total_files == 0 {
             return u64::MAX;
@@ -110,7 +110,7 @@ impl Room {
         free.saturating_sub(self.taken.1).saturating_sub(self.floor_files())
     }
 
-    /// Bytes that the file system has free, as it was last seen.
+    /// The free bytes of the file system, as last read.
     pub(super) fn free_bytes(&self) -> u64 {
         self.space.free_bytes
     }
@@ -121,20 +121,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tiniest_piece_takes_a_block_and_its_place_in_a_directory() {
+    fn the_smallest_piece_takes_a_block_and_a_directory_entry() {
         let costs = Costs::new(4096);
         assert_eq!(costs.piece(0), 4096 + 512);
         assert_eq!(costs.piece(4096 - 128), 4096 + 512);
         assert_eq!(costs.piece(4096 - 127), 8192 + 512);
         assert_eq!(costs.directory(), 4096 + 512);
-        // Nothing is known: everything has its length.
+        // With an unknown block size the cost of content is its length.
         let bare = Costs::new(0);
         assert_eq!((bare.piece(100), bare.directory(), bare.cached(77, 3)), (228, 0, 77));
         assert_eq!(Costs::new(u32::MAX).piece(1), (64 << 10) + (8 << 10), "a block is bounded");
     }
 
     #[test]
-    fn a_twentieth_of_the_file_system_and_at_least_64_mib_are_left_unless_told_otherwise() {
+    fn the_default_floor_is_a_twentieth_of_the_file_system_and_at_least_64_mib() {
         let space = |total: u64| Space {
             block_bytes: 4096,
             total_bytes: total,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_and_freed_counts_until_the_file_system_is_looked_at_again() {
+    fn bytes_taken_and_freed_count_until_the_space_is_read_again() {
         let mut space = Space { total_bytes: 1000, free_bytes: 500, ..Space::default() };
         space.total_files = 10;
         space.free_files = 5;

@@ -56,7 +56,7 @@ fn add_cached(store: &mut Store, manifest: &Arc<Manifest>) -> Result<Option<Ende
     add(store, manifest, Place::Cache(manifest.hash()))
 }
 
-/// What the disk is told of a cached file that made room.
+/// The disk operation for a cached file that is evicted.
 fn removal(manifest: &Arc<Manifest>) -> DiskOp {
     DiskOp::RemoveShare { share: cached(manifest), last: true }
 }
@@ -83,7 +83,7 @@ fn keep(store: &mut Store, offer: &Offer) {
 }
 
 #[test]
-fn a_piece_is_located_once_it_is_committed_and_not_before() {
+fn a_piece_is_located_only_after_it_is_committed() {
     let mut store = store(1 << 20);
     let incoming = admit(&mut store, &offer(1, 500));
     assert!(!store.has(&key(1)));
@@ -98,7 +98,7 @@ fn a_piece_is_located_once_it_is_committed_and_not_before() {
 }
 
 #[test]
-fn an_offer_of_what_is_here_only_ever_raises_what_was_promised() {
+fn an_offer_of_a_stored_piece_only_raises_its_copies_and_lifetime() {
     let mut store = store(1 << 20);
     keep(&mut store, &offer(1, 500));
     assert_eq!(
@@ -113,7 +113,7 @@ fn an_offer_of_what_is_here_only_ever_raises_what_was_promised() {
 }
 
 #[test]
-fn a_discarded_piece_gives_its_space_back_and_is_deleted() {
+fn discarding_a_piece_frees_its_space_and_deletes_it() {
     let mut store = store(500 + PIECE_OVERHEAD_BYTES);
     let incoming = admit(&mut store, &offer(1, 500));
     assert_eq!(store.admit(NOW, &offer(2, 0)), Admission::Refuse(Refusal::NoSpace));
@@ -125,7 +125,7 @@ fn a_discarded_piece_gives_its_space_back_and_is_deleted() {
 }
 
 #[test]
-fn offers_that_make_no_sense_are_invalid_and_too_many_at_once_are_busy() {
+fn impossible_offers_are_invalid_and_too_many_at_once_are_busy() {
     let mut store = store(1 << 30);
     assert_eq!(store.admit(NOW, &Offer { replicas: 0, ..offer(1, 1) }), Admission::Refuse(Refusal::Invalid));
     let most = Limits::default().streams_max as u8;
@@ -134,7 +134,7 @@ fn offers_that_make_no_sense_are_invalid_and_too_many_at_once_are_busy() {
 }
 
 #[test]
-fn pieces_expire_in_the_nodes_own_age_a_bounded_number_a_call() {
+fn pieces_expire_in_the_nodes_own_age_a_bounded_number_in_each_call() {
     let ages = Ages { boots: 3, seconds: 5000, clean: true };
     let pieces = (0..100).map(|byte| meta(byte, 10, 5010)).chain([meta(200, 10, 4999)]).collect();
     let recovered = Recovered { ages, pieces, ..Recovered::default() };
@@ -154,7 +154,7 @@ fn pieces_expire_in_the_nodes_own_age_a_bounded_number_a_call() {
 }
 
 #[test]
-fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece() {
+fn a_lowered_quota_evicts_the_cache_admits_nothing_and_keeps_every_piece() {
     let one = manifest(1, 400);
     let recovered = Recovered {
         pieces: vec![meta(1, 400, 10), meta(2, 400, 30), meta(3, 400, 20)],
@@ -169,7 +169,7 @@ fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece()
     assert!(matches!(add_cached(&mut store, &one), Err(Full::Quota { .. })));
     let longer = Admission::Raise { replicas: 3, expires: 100 };
     assert_eq!(store.admit(NOW, &offer(2, 400)), longer, "what is here is here");
-    // Others have it: it may go, and then there is room again.
+    // Once other nodes have a copy the piece may be dropped, and there is room again.
     assert!(store.remove_piece(&key(1)) && !store.stats().over);
     let fewer = Limits { pieces_max: 2, ..limits(1 << 20) };
     let mut store = Store::new(&fewer, &recovered, 1, NOW);
@@ -178,7 +178,7 @@ fn a_smaller_quota_drops_the_cache_and_takes_nothing_new_but_keeps_every_piece()
 }
 
 #[test]
-fn tiny_pieces_count_as_the_blocks_that_they_take() {
+fn small_pieces_count_with_whole_blocks() {
     let space = Space { block_bytes: 4096, ..Space::default() };
     let recovered = Recovered { space, ..Recovered::default() };
     let mut store = Store::new(&limits(1 << 20), &recovered, 1, NOW);
@@ -195,7 +195,7 @@ fn tiny_pieces_count_as_the_blocks_that_they_take() {
         store.committed(incoming).unwrap();
         kept += 1;
     }
-    // Each lies in a directory of its own: two blocks, and what stands in directories.
+    // Each piece is in a directory of its own: two blocks, and their directory entries.
     assert_eq!(kept, (1 << 20) / (2 * (4096 + 512)));
     assert_eq!((store.stats().refused_quota, store.stats().refused_free), (1, 0));
     for byte in 0..kept as u8 {
@@ -205,7 +205,7 @@ fn tiny_pieces_count_as_the_blocks_that_they_take() {
 }
 
 #[test]
-fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
+fn the_floor_stays_free_for_the_host_whatever_the_quota() {
     let space = |free_bytes, free_files| Space {
         block_bytes: 4096,
         total_bytes: 1 << 30,
@@ -228,7 +228,7 @@ fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
     store.set_space(space(94 << 20, 499));
     let second = admit(&mut store, &chunk(2));
     store.discarded(second);
-    // Another program fills the disk: first the cache goes, then nothing is taken.
+    // Another program fills the disk: the cache is evicted, then the store admits nothing.
     let file = manifest(1, 100_000);
     add_cached(&mut store, &file).unwrap();
     ops(&mut store);
@@ -236,7 +236,7 @@ fn the_floor_of_free_space_is_left_to_the_host_whatever_the_quota_says() {
     assert_eq!(ops(&mut store), [removal(&file)]);
     assert!(matches!(add_cached(&mut store, &file), Err(Full::Floor { .. })));
     assert_eq!(store.admit(NOW, &offer(9, 0)), full);
-    // The same goes for inodes: 50 are left to others.
+    // The same holds for inodes: 50 are left to the host.
     store.set_space(space(1 << 29, 52));
     let (one, two) = (admit(&mut store, &offer(4, 0)), admit(&mut store, &offer(5, 0)));
     assert_eq!(store.admit(NOW, &offer(6, 0)), full);
@@ -292,7 +292,7 @@ fn a_window_leaves_no_room_for_what_arrives_and_the_cache_makes_room_for_it() {
 }
 
 #[test]
-fn every_kind_of_piece_is_located_with_the_stamp_of_its_file() {
+fn a_located_piece_has_the_stamp_of_its_file() {
     let mut store = store(1 << 30);
     let (large, small) = (manifest(1, 2 * CHUNK_BYTES_MIN + 77), manifest(2, 300));
     let (first, second) = (share(&large, path("/large")), share(&small, path("/small")));
@@ -311,7 +311,7 @@ fn every_kind_of_piece_is_located_with_the_stamp_of_its_file() {
 }
 
 #[test]
-fn a_download_serves_the_chunks_that_are_done_and_no_others() {
+fn a_download_serves_only_chunks_that_are_done() {
     let mut store = store(1 << 30);
     let file = manifest(1, 70 * CHUNK_BYTES_MIN);
     let place = Place::Partial(Path::new("/target").into());
@@ -330,7 +330,7 @@ fn a_download_serves_the_chunks_that_are_done_and_no_others() {
 }
 
 #[test]
-fn chunks_that_other_files_and_pieces_have_are_local_sources() {
+fn chunks_in_other_files_and_stored_pieces_are_local_sources() {
     let mut store = store(1 << 30);
     let (file, longer) = (manifest(1, 3 * CHUNK_BYTES_MIN), manifest(1, 5 * CHUNK_BYTES_MIN + 1));
     add(&mut store, &file, path("/short")).unwrap();
@@ -352,7 +352,7 @@ fn chunks_that_other_files_and_pieces_have_are_local_sources() {
 }
 
 #[test]
-fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() {
+fn the_longest_unused_cached_file_is_evicted_first_and_pieces_never_are() {
     let mut store = store(3000 + PIECE_OVERHEAD_BYTES);
     let files: Vec<_> = (1..=3).map(|fill| manifest(fill, 800)).collect();
     files.iter().for_each(|file| _ = add_cached(&mut store, file).unwrap());
@@ -364,7 +364,7 @@ fn the_cache_goes_first_the_longest_unused_before_the_others_and_pieces_never() 
     assert!(store.arrives(incoming));
     assert_eq!(ops(&mut store), [removal(&files[1])]);
     store.committed(incoming).unwrap();
-    // More than the cache can give: nothing is evicted for nothing.
+    // More than the whole cache can free: nothing is evicted.
     assert_eq!(store.admit(NOW, &offer(3, 1800)), Admission::Refuse(Refusal::NoSpace));
     assert_eq!((ops(&mut store).len(), store.stats().shares), (0, 2));
     let refused = Full::Quota { needed: 2500, quota: 3000 + PIECE_OVERHEAD_BYTES };
@@ -390,7 +390,7 @@ fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_plac
 }
 
 #[test]
-fn a_file_at_two_paths_is_served_from_the_first_that_is_what_it_was() {
+fn a_file_at_two_paths_is_served_from_the_first_that_is_present() {
     let mut store = store(1000);
     let file = manifest(1, 600);
     add(&mut store, &file, path("/a")).unwrap();
@@ -415,7 +415,7 @@ fn a_file_at_two_paths_is_served_from_the_first_that_is_what_it_was() {
 }
 
 #[test]
-fn a_path_has_one_claim_and_the_file_that_it_had_keeps_its_others() {
+fn a_new_claim_at_a_path_ends_only_the_old_claim_there() {
     let mut store = store(1000);
     let (before, after) = (manifest(1, 600), manifest(2, 700));
     add(&mut store, &before, path("/a")).unwrap();
@@ -430,7 +430,7 @@ fn a_path_has_one_claim_and_the_file_that_it_had_keeps_its_others() {
 }
 
 #[test]
-fn a_file_whose_manifest_is_not_known_is_not_served_until_it_is() {
+fn a_file_is_not_served_before_its_manifest_is_known() {
     let mut store = store(1000);
     let file = manifest(1, 3 * CHUNK_BYTES_MIN);
     let share = share(&file, path("/a"));
@@ -443,7 +443,7 @@ fn a_file_whose_manifest_is_not_known_is_not_served_until_it_is() {
 }
 
 #[test]
-fn the_table_of_claims_is_bounded_and_a_cached_file_that_gets_a_name_leaves_the_cache() {
+fn the_claims_are_bounded_and_a_cached_file_that_gets_a_path_leaves_the_cache() {
     let limits = Limits { shares_max: 2, ..limits(1 << 20) };
     let mut store = Store::new(&limits, &Recovered::default(), 1, NOW);
     let files: Vec<_> = (1..=3).map(|fill| manifest(fill, 800)).collect();
@@ -462,7 +462,7 @@ fn the_table_of_claims_is_bounded_and_a_cached_file_that_gets_a_name_leaves_the_
 }
 
 #[test]
-fn many_files_that_come_and_go_are_all_found() {
+fn all_of_many_files_that_come_and_go_are_found() {
     let mut store = store(1 << 20);
     let hash = |number: u32| Key(*blake3::hash(&number.to_le_bytes()).as_bytes());
     let claim = |number: u32| {
@@ -497,7 +497,7 @@ fn cost(length: u32) -> u64 {
     Costs::new(0).piece(length)
 }
 
-/// What is on disk or on its way there, if the disk does what it is told when it is told.
+/// The bytes on disk and on their way there, if the disk carries out each operation at once.
 fn footprint(store: &Store, arriving: &BTreeMap<u64, u32>) -> u64 {
     let pieces: u64 = store.pieces().map(|piece| cost(piece.length)).sum();
     let cache = store.files().filter(|(_, claims)| claims.iter().any(Claim::is_cached));
@@ -506,7 +506,7 @@ fn footprint(store: &Store, arriving: &BTreeMap<u64, u32>) -> u64 {
 }
 
 #[test]
-fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
+fn the_quota_is_never_exceeded_by_any_order_of_operations() {
     for seed in 0..20 {
         let mut rng = Rng::new([seed; 32]);
         let mut store = store(20_000);
@@ -567,7 +567,7 @@ fn the_quota_is_never_exceeded_whatever_happens_in_whatever_order() {
 }
 
 #[test]
-fn what_becomes_of_a_stored_piece_is_told_once() {
+fn each_change_of_a_stored_piece_is_reported_once() {
     let mut store = store(1 << 20);
     let wanted = |replicas| Offer { replicas, ..offer(1, 1000) };
     let incoming = admit(&mut store, &wanted(3));

@@ -1,27 +1,27 @@
-//! Room for the windows of streams: what passes through the node on its way to clients.
+//! The reservations of windows: the content on disk that is being streamed to clients.
 //!
-//! Nothing of it is kept, so the quota has no part in it. It lies on the disk all the same for a moment, so it counts against
-//! what is left to the host. A window counts whole while it is open, although some of it may have been written already and is
-//! missing in the file system's own count too: it errs by no more than the windows that are open.
+//! A window is temporary, so it does not count against the quota, but against the free space that is left to the host. An open
+//! window counts in full. The bytes of it that are written already are also missing from the file system's free space, so the
+//! count errs by at most the open windows.
 
 use std::collections::BTreeMap;
 
-/// The windows that are open, at most as many as there are streams at a time.
+/// The open windows, at most as many as files are streamed at a time.
 #[derive(Default)]
 pub(super) struct Windows {
-    /// Bytes and files of each.
+    /// The bytes and the number of files of each.
     open: BTreeMap<u64, (u64, u64)>,
     bytes: u64,
     files: u64,
 }
 
 impl Windows {
-    /// What all of them may take.
+    /// The bytes of all open windows.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// In how many files.
+    /// The number of files of all open windows.
     pub(super) fn files(&self) -> u64 {
         self.files
     }
@@ -33,7 +33,7 @@ impl Windows {
         self.files += files;
     }
 
-    /// Closes one. Nothing happens when it is not open.
+    /// Closes a window, if it is open.
     pub(super) fn close(&mut self, window: u64) {
         if let Some((bytes, files)) = self.open.remove(&window) {
             self.bytes -= bytes;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_open_counts_once_and_what_is_closed_not_at_all() {
+    fn an_open_window_counts_once_and_a_closed_one_not() {
         let mut windows = Windows::default();
         windows.open(1, 100, 2);
         windows.open(2, 50, 1);

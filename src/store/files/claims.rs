@@ -1,11 +1,11 @@
-//! The claims on one address. Nearly every address has one, which needs no memory of its own.
+//! The claims on one address. Nearly every address has only one, which is stored inline.
 
 use super::Claim;
 
 /// Claims in the order in which they were made.
 pub(super) enum Claims {
     One(Claim),
-    /// None, for a moment, or several.
+    /// Several; or none, between two calls of a change.
     Several(Vec<Claim>),
 }
 
@@ -42,7 +42,7 @@ impl Claims {
         };
     }
 
-    /// Takes the claim at a position out.
+    /// Removes the claim at a position, and returns it.
     pub(super) fn remove(&mut self, position: usize) -> Option<Claim> {
         let mut claims = match core::mem::take(self) {
             Claims::One(claim) => vec![claim],
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(claims.remove(2), None);
         assert_eq!(lengths(&claims), [1, 3]);
         assert_eq!(claims.remove(0), Some(claim(1)));
-        assert!(matches!(claims, Claims::One(_)), "one needs no memory of its own");
+        assert!(matches!(claims, Claims::One(_)), "a single claim is stored inline");
         claims.iter_mut().for_each(|claim| claim.stamp.length = 9);
         assert_eq!(lengths(&claims), [9]);
         assert_eq!(claims.remove(0), Some(claim(9)));
