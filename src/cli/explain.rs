@@ -311,7 +311,6 @@ fn loss_lines(explanation: &Explanation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::id::NodeId;
     use crate::node::command::Response;
@@ -364,8 +363,7 @@ mod tests {
 
     fn shown(explanation: Explanation, chunks: bool, json: bool) -> (Exit, String) {
         let daemon = FakeDaemon::answering(&[Response::Done(Reply::Explain(Box::new(explanation)))]);
-        let (output, results, _) = kept(json);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(json);
         let arguments = ExplainArguments { hash: Key([7; 32]), timeout: Some(9), chunks };
         let exit = explain(&mut context, &arguments).unwrap();
         assert_eq!(daemon.heard(), vec![Command::Explain { hash: Key([7; 32]), timeout: Some(9) }]);

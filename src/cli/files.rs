@@ -114,7 +114,6 @@ fn list_line(file: &SharedFile) -> String {
 mod tests {
     use super::*;
 
-    use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::node::command::{Failure, FailureReason};
 
@@ -124,8 +123,7 @@ mod tests {
         let removed = Response::Done(Reply::Remove { hash: hashes[0] });
         let failure = Failure { reason: FailureReason::NotFound, message: "not shared".to_owned() };
         let daemon = FakeDaemon::answering_in_turn(&[removed.clone(), Response::Failed(failure), removed]);
-        let (output, _, remarks) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, _, remarks) = daemon.context(false);
         assert_eq!(remove(&mut context, &RemoveArguments { hashes: hashes.clone() }), Ok(Exit::NotFound));
         assert_eq!(remarks.text().matches("not shared").count(), 1);
         let asked: Vec<Command> = hashes.iter().map(|&hash| Command::Remove { hash }).collect();
@@ -147,8 +145,7 @@ mod tests {
         };
         let page = |byte, more| Response::Done(Reply::List { files: vec![file(byte)], more });
         let daemon = FakeDaemon::answering_in_turn(&[page(1, true), page(2, false)]);
-        let (output, results, _) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(false);
         assert_eq!(list(&mut context), Ok(Exit::Done));
         assert_eq!(
             results.text().lines().filter(|line| line.ends_with("/1") || line.ends_with("/2")).count(),

@@ -359,17 +359,12 @@ impl Drop for Temporary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::{Kept, kept};
+    use crate::cli::output::tests::kept;
     use crate::cli::testing::{FakeDaemon, Scratch, lines};
     use crate::node::command::{Content, Failure, FailureReason, Progress, Stage};
 
     fn key(content: &[u8]) -> Key {
         Key(*blake3::hash(content).as_bytes())
-    }
-
-    fn context(daemon: &FakeDaemon, json: bool) -> (Context, Kept, Kept) {
-        let (output, results, remarks) = kept(json);
-        (Context { dir: daemon.dir().to_owned(), output }, results, remarks)
     }
 
     fn arguments(hash: Key, output: &Path) -> GetArguments {
@@ -391,7 +386,7 @@ mod tests {
         let path = scratch.path().join(hash.to_string());
         let reply = Reply::Get { hash, length: 1, path: path.clone(), sources: 1 };
         let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
-        let (mut context, results, remarks) = context(&daemon, false);
+        let (mut context, results, remarks) = daemon.context(false);
         assert_eq!(get(&mut context, &arguments(hash, scratch.path())), Ok(Exit::Done));
         assert_eq!(results.text(), "");
         assert!(remarks.text().ends_with(": 1 B from 1 node\n"), "{}", remarks.text());
@@ -406,7 +401,7 @@ mod tests {
         let (hash, scratch) = (key(b"x"), Scratch::new());
         let failure = Failure { reason: FailureReason::Busy, message: "too much".to_owned() };
         let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
-        let (mut context, _, remarks) = context(&daemon, false);
+        let (mut context, _, remarks) = daemon.context(false);
         let several = GetArguments {
             hashes: vec![hash, key(b"y"), hash, hash, hash, hash],
             ..arguments(hash, scratch.path())
@@ -418,7 +413,7 @@ mod tests {
     #[test]
     fn what_would_mix_files_or_misname_a_part_is_a_usage_error() {
         let daemon = FakeDaemon::answering(&[]);
-        let (mut context, ..) = context(&daemon, false);
+        let (mut context, ..) = daemon.context(false);
         let (hash, scratch) = (key(b"x"), Scratch::new());
         let hashes = vec![hash, key(b"y")];
         for wrong in [
@@ -448,7 +443,7 @@ mod tests {
         for force in [false, true] {
             let failure = Failure { reason: FailureReason::Failed, message: "it exists".to_owned() };
             let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
-            let (mut context, ..) = context(&daemon, false);
+            let (mut context, ..) = daemon.context(false);
             assert_eq!(
                 get(&mut context, &GetArguments { force, ..arguments(hash, &file) }).unwrap_err().exit,
                 Exit::Failed
@@ -460,7 +455,7 @@ mod tests {
             );
         }
         let daemon = FakeDaemon::answering(&[]);
-        let (mut context, ..) = context(&daemon, false);
+        let (mut context, ..) = daemon.context(false);
         let part = GetArguments { length: Some(1), ..arguments(hash, &file) };
         assert!(get(&mut context, &part).unwrap_err().message.contains("--force"));
         assert_eq!(daemon.heard(), vec![]);
@@ -496,7 +491,7 @@ mod tests {
         let (hash, scratch) = (key(b"wonderful"), Scratch::new());
         let (path, part) = (scratch.path().join("part"), Part::Between { start: 2, end: Some(6) });
         let daemon = FakeDaemon::writing(&answers(&[(2, b"nder")], &done(2, 4)));
-        let (mut context, ..) = context(&daemon, false);
+        let (mut context, ..) = daemon.context(false);
         let with_mode = GetArguments { mode: Some(0o640), ..arguments(hash, &path) };
         let of_part = GetArguments { range: Some(part), ..arguments(hash, &path) };
         let of_part = GetArguments { mode: Some(0o640), ..of_part };
@@ -544,7 +539,7 @@ mod tests {
     fn streamed(parts: &[(u64, &[u8])], last: &[Response]) -> (Result<Exit, Exit>, String) {
         let hash = key(b"wonderful");
         let daemon = FakeDaemon::writing(&answers(parts, last));
-        let (mut context, results, _) = context(&daemon, true);
+        let (mut context, results, _) = daemon.context(true);
         let exit = get(&mut context, &arguments(hash, Path::new("-"))).map_err(|error| error.exit);
         assert_eq!(daemon.heard(), vec![Command::Read { hash, part: None, timeout: Some(9) }]);
         (exit, results.text())
@@ -555,7 +550,7 @@ mod tests {
         let parts: [(u64, &[u8]); 2] = [(0, b"won\nd"), (5, b"rful")];
         let hash = key(b"won\ndrful");
         let daemon = FakeDaemon::writing(&answers(&parts, &done(0, 9)));
-        let (mut context, results, _) = context(&daemon, true);
+        let (mut context, results, _) = daemon.context(true);
         assert_eq!(get(&mut context, &arguments(hash, Path::new("-"))), Ok(Exit::Done));
         assert_eq!(results.text(), "won\ndrful");
     }
@@ -598,7 +593,7 @@ mod tests {
         let bytes = answers(&[(2, b"nd"), (4, b"er")], &done(2, 4));
         for (output, json) in [("-".into(), false), (scratch.path().join("out"), true)] {
             let daemon = FakeDaemon::writing(&bytes);
-            let (mut context, results, _) = context(&daemon, json);
+            let (mut context, results, _) = daemon.context(json);
             let arguments = GetArguments { range: Some(part), ..arguments(hash, &output) };
             assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
             assert_eq!(daemon.heard(), vec![Command::Read { hash, part: Some(part), timeout: Some(9) }]);
@@ -614,7 +609,7 @@ mod tests {
         }
         // One that fails leaves nothing.
         let daemon = FakeDaemon::writing(&answers(&[(2, b"nd")], &[]));
-        let (mut context, ..) = context(&daemon, false);
+        let (mut context, ..) = daemon.context(false);
         let failing = GetArguments { range: Some(part), ..arguments(hash, &scratch.path().join("gone")) };
         assert_eq!(get(&mut context, &failing).unwrap_err().exit, Exit::Unreachable);
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);

@@ -363,7 +363,6 @@ fn downloads_line(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::id::{Key, NodeId, PublicKey};
     use crate::node::command::Response;
@@ -372,8 +371,7 @@ mod tests {
 
     fn answer(inspect: Inspect, json: bool, reply: Reply) -> Result<String, Exit> {
         let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
-        let (output, results, _) = kept(json);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(json);
         inspect(&mut context).map(|_| results.text()).map_err(|error| error.exit)
     }
 
@@ -467,8 +465,7 @@ mod tests {
         }
         let run = |forgive: Forgiven, reply: Reply| {
             let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
-            let (output, results, _) = kept(true);
-            let mut context = Context { dir: daemon.dir().to_owned(), output };
+            let (mut context, results, _) = daemon.context(true);
             let exit = peers(&mut context, &PeersArguments { forgive: Some(forgive) });
             (exit.map_err(|error| error.exit), results.text(), daemon.heard())
         };

@@ -57,7 +57,6 @@ pub(super) fn run(context: &mut Context, arguments: &LimitArguments) -> Result<E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::limits::Rates;
     use crate::node::command::Response;
@@ -67,8 +66,7 @@ mod tests {
         let rates = Rates { upload: 2 << 20, ..Rates::default() };
         let daemon =
             FakeDaemon::answering(&[Response::Done(Reply::Limit { rates, streams: 64, uploads: 4 })]);
-        let (output, results, _) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(false);
         let arguments = LimitArguments {
             upload: Some(2 << 20),
             download: None,

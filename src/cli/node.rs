@@ -162,15 +162,13 @@ fn stops_listening(dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::node::command::{Progress, Stage};
 
     #[test]
     fn leave_waits_until_the_node_has_stopped() {
         let daemon = FakeDaemon::leaving(&[left(0, 0)]);
-        let (output, results, remarks) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, remarks) = daemon.context(false);
         assert_eq!(leave(&mut context, &LeaveArguments { timeout: None }), Ok(Exit::Done));
         assert_eq!((results.text(), remarks.text()), (String::new(), String::new()));
         assert_eq!(daemon.heard(), vec![Command::Leave { timeout: None }]);
@@ -187,8 +185,7 @@ mod tests {
             [(false, 0, Exit::Done), (false, 2, Exit::BelowQuorum), (true, 2, Exit::BelowQuorum)]
         {
             let daemon = FakeDaemon::leaving(&[Response::Progress(progress.clone()), left(7, left_behind)]);
-            let (output, results, remarks) = kept(json);
-            let mut context = Context { dir: daemon.dir().to_owned(), output };
+            let (mut context, results, remarks) = daemon.context(json);
             assert_eq!(leave(&mut context, &LeaveArguments { timeout: Some(5) }), Ok(exit));
             assert_eq!(daemon.heard(), vec![Command::Leave { timeout: Some(5) }]);
             let remarks = remarks.text();
@@ -204,8 +201,7 @@ mod tests {
     #[test]
     fn a_node_that_stops_without_a_reply_is_an_error() {
         let daemon = FakeDaemon::writing(b"");
-        let (output, ..) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, ..) = daemon.context(false);
         assert_eq!(
             leave(&mut context, &LeaveArguments { timeout: None }).unwrap_err().exit,
             Exit::Unreachable

@@ -216,16 +216,10 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::{Kept, kept};
     use crate::cli::testing::FakeDaemon;
 
     fn key(content: &[u8]) -> Key {
         Key(*blake3::hash(content).as_bytes())
-    }
-
-    fn context(daemon: &FakeDaemon, json: bool) -> (Context, Kept, Kept) {
-        let (output, results, remarks) = kept(json);
-        (Context { dir: daemon.dir().to_owned(), output }, results, remarks)
     }
 
     fn stored(copies: u32, quorum: bool) -> Response {
@@ -246,7 +240,7 @@ mod tests {
     #[test]
     fn put_prints_hash_and_name_and_asks_for_an_absolute_path() {
         let daemon = FakeDaemon::answering(&[stored(3, true)]);
-        let (mut context, results, _) = context(&daemon, false);
+        let (mut context, results, _) = daemon.context(false);
         // Tests run in the package's directory.
         assert_eq!(run(&mut context, &put_arguments(&[Path::new("Cargo.toml")])), Ok(Exit::Done));
         assert_eq!(results.text(), format!("{}  Cargo.toml\n", key(b"x")));
@@ -257,7 +251,7 @@ mod tests {
     #[test]
     fn fewer_copies_than_a_quorum_are_said_and_have_their_exit_code() {
         let daemon = FakeDaemon::answering(&[stored(1, false)]);
-        let (mut context, results, remarks) = context(&daemon, true);
+        let (mut context, results, remarks) = daemon.context(true);
         assert_eq!(run(&mut context, &put_arguments(&[Path::new("Cargo.toml")])), Ok(Exit::BelowQuorum));
         let object: serde_json::Value = serde_json::from_str(&results.text()).unwrap();
         let expected = json!({
@@ -275,7 +269,7 @@ mod tests {
     #[test]
     fn every_file_is_tried_and_the_first_failure_counts() {
         let daemon = FakeDaemon::answering_each(&stored(1, false));
-        let (mut context, results, remarks) = context(&daemon, false);
+        let (mut context, results, remarks) = daemon.context(false);
         let files =
             [Path::new("Cargo.toml"), Path::new("/nonexistent"), Path::new("src"), Path::new("Cargo.toml")];
         assert_eq!(run(&mut context, &put_arguments(&files)), Ok(Exit::BelowQuorum));
@@ -287,7 +281,7 @@ mod tests {
     #[test]
     fn many_files_are_given_before_the_first_is_done_and_told_in_their_order() {
         let daemon = FakeDaemon::answering_each(&stored(3, true));
-        let (mut context, results, remarks) = context(&daemon, false);
+        let (mut context, results, remarks) = daemon.context(false);
         let scratch = crate::cli::testing::Scratch::new();
         let names: Vec<PathBuf> = (0..600).map(|number| scratch.path().join(number.to_string())).collect();
         names.iter().for_each(|name| std::fs::write(name, "x").unwrap());
@@ -305,7 +299,7 @@ mod tests {
     #[test]
     fn a_daemon_that_goes_away_is_said_once_after_what_it_had_answered() {
         let daemon = FakeDaemon::answering(&[stored(3, true)]);
-        let (mut context, results, _) = context(&daemon, false);
+        let (mut context, results, _) = daemon.context(false);
         let files = [Path::new("Cargo.toml"), Path::new("README.md"), Path::new("Cargo.lock")];
         assert_eq!(run(&mut context, &put_arguments(&files)).unwrap_err().exit, Exit::Unreachable);
         assert_eq!(results.text(), format!("{}  Cargo.toml\n", key(b"x")));

@@ -48,7 +48,6 @@ pub(super) fn run(context: &mut Context, arguments: &ScrubArguments) -> Result<E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::node::command::{Response, ScrubReport};
 
@@ -56,14 +55,12 @@ mod tests {
     fn the_command_shows_the_result_unless_the_round_runs_in_the_background() {
         let report = ScrubReport { pieces: 7, files: 2, bytes: 3 << 20, bad: 1, seconds: 5 };
         let daemon = FakeDaemon::answering(&[Response::Done(Reply::Scrub { running: false, report })]);
-        let (output, results, _) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(false);
         assert_eq!(run(&mut context, &ScrubArguments { background: false }), Ok(Exit::Done));
         assert_eq!(results.text(), "7 pieces and 2 files, 3.0 MiB, read in 5 s: 1 bad\n");
         let report = ScrubReport::default();
         let daemon = FakeDaemon::answering(&[Response::Done(Reply::Scrub { running: true, report })]);
-        let (output, results, _) = kept(true);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(true);
         assert_eq!(run(&mut context, &ScrubArguments { background: true }), Ok(Exit::Done));
         assert!(results.text().contains("\"running\":true"), "{}", results.text());
         assert_eq!(daemon.heard(), vec![Command::Scrub { background: true }]);

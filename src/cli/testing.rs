@@ -1,5 +1,7 @@
 //! Helpers for the command line's tests: a temporary directory, and a daemon with prepared answers.
 
+use super::Context;
+use super::output::tests::{Kept, kept};
 use crate::net::CONTROL_SOCKET;
 use crate::node::command::{Command, Response};
 use serde_json::Value;
@@ -88,6 +90,12 @@ impl FakeDaemon {
             }
         });
         FakeDaemon { scratch, heard, release: None, thread: Some(thread) }
+    }
+
+    /// The context of a command that is given to this daemon, and what it says: results and remarks.
+    pub(super) fn context(&self, json: bool) -> (Context, Kept, Kept) {
+        let (output, results, remarks) = kept(json);
+        (Context { dir: self.dir().to_owned(), output }, results, remarks)
     }
 
     pub(super) fn dir(&self) -> &Path {

@@ -214,8 +214,7 @@ mod tests {
         let reply =
             Reply::Lookup { publisher, name: "n".to_owned(), value: value.to_vec(), sequence: 2, asked: 9 };
         let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
-        let (output, results, _) = kept(json);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(json);
         let address = Address { publisher, name: "n".to_owned() };
         assert_eq!(lookup(&mut context, &LookupArguments { address, fresh: true }), Ok(Exit::Done));
         results.text()
@@ -250,8 +249,7 @@ mod tests {
         let publisher = PublicKey([7; 32]);
         let reply = Reply::Set { publisher, name: "n".to_owned(), copies: 3, sequence: 1 };
         let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
-        let (output, results, _) = kept(false);
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let (mut context, results, _) = daemon.context(false);
         let arguments = SetArguments { name: "n".to_owned(), value: "v".into(), ttl: Some(60) };
         assert_eq!(set(&mut context, &arguments), Ok(Exit::Done));
         assert_eq!(results.text(), format!("{publisher}/n\n"));
