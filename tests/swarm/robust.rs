@@ -6,6 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -458,6 +459,59 @@ fn what_is_to_be_left_to_the_host_is_left_by_pieces_downloads_and_streams() {
     // A file with a path is the user's own business.
     let target = scratch.path().join("target");
     node.elver(&["get", &hash, "-o", target.to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn a_node_goes_on_in_an_overlay_over_a_lower_layer_that_it_ran_in_before() {
+    let scratch = Scratch::new();
+    let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
+    fs::create_dir(&home).unwrap();
+    let layers = "mount -t tmpfs none \"$1\" && cd \"$1\" && mkdir lower upper merged && mount -t tmpfs none lower && \
+                  mount -t tmpfs none upper && mkdir upper/files upper/work";
+    let namespace = Namespace::with(layers, "", &home);
+    let prefix = namespace.prefix();
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let publisher = Node::start(scratch.path().join("publisher"), &[], &["--upload-rate", "8MiB"]);
+    let hash = publisher.put(&file(&scratch, "large", 11, 12 * MIB), &["--replicas", "0"]);
+    let start = |layer: &str| {
+        let (addr, listener, socket) = hold_address();
+        drop((listener, socket));
+        Odd::start(&prefix, &home.join(layer).join("node"), &log, addr, &[publisher.addr])
+    };
+    let mut node = start("lower");
+    let put = node.elver(&["put", file(&scratch, "own", 12, 700_000).to_str().unwrap()]).expect(0);
+    let own = put.text().split_whitespace().next().unwrap().to_owned();
+    // A download is interrupted.
+    let mut getting = prefixed(&node.prefix);
+    getting.arg("--dir").arg(&node.dir).args(["get", &hash, "-o"]).arg(home.join("lower/file"));
+    let mut getting = getting.stderr(Stdio::null()).spawn().unwrap();
+    let part = namespace.path(&home.join("lower/file.part"));
+    network::wait_for("a part of the file", || part.metadata().is_ok_and(|part| part.blocks() > 2048));
+    getting.kill().unwrap();
+    getting.wait().unwrap();
+    node.terminate();
+    let merged = home.join("merged");
+    let overlay =
+        format!("lowerdir={0}/lower,upperdir={0}/upper/files,workdir={0}/upper/work", home.display());
+    namespace.run(&["mount", "-t", "overlay", "overlay", "-o", &overlay], &merged).expect(0);
+
+    let mut node = start("merged");
+    assert_eq!(node.disk(), "well");
+    assert!(node.elver(&["ls"]).expect(0).text().contains(&own));
+    node.elver(&["get", &hash, "-o", merged.join("file").to_str().unwrap()]).expect(0);
+    assert!(fs::read(namespace.path(&merged.join("file"))).unwrap() == content(11, 12 * MIB));
+    let status = node.elver(&["status", "--json"]).expect(0).objects().remove(0);
+    let came = status["downloaded_bytes"].as_u64().unwrap();
+    assert!(came < 12 * MIB as u64, "{came} bytes came, as if nothing had been there");
+    node.elver(&["rm", &own]).expect(0);
+    // Another node finds the directory taken, and the next run what this one did.
+    let mut second = prefixed(&node.prefix);
+    let second = finish(second.arg("--dir").arg(&node.dir).args(["node", "--listen", "127.0.0.1:0"]));
+    assert!(second.expect(1).stderr.contains("in use by another node"));
+    node.kill();
+    let node = start("merged");
+    let listed = node.elver(&["ls"]).expect(0).text();
+    assert!(listed.contains(&hash) && !listed.contains(&own), "{listed}");
 }
 
 /// splice, sendfile, copy_file_range, fallocate, renameat2, statx, fadvise64, inotify_init1, preadv2.
