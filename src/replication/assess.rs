@@ -1,4 +1,4 @@
-//! Who should hold a piece, what it lacks, and when this node does something about it.
+//! Assessing a piece: which nodes should hold it, what it lacks, and when this node acts.
 
 use super::Replication;
 use super::neighbours::bits;
@@ -9,33 +9,33 @@ use crate::time::Instant;
 use crate::wire::reconcile::number;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Pieces looked at in one turn of a sweep.
+/// Pieces visited in one turn of a sweep.
 const SWEEP_SLICE: usize = 512;
-/// Pieces that are due looked at in one turn.
+/// Due pieces assessed in one turn.
 const DUE_SLICE: usize = 256;
 
-/// What a look at one piece shows.
+/// The result of assessing one piece.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assessment {
     /// The neighbours that should hold it.
     pub(super) expected: u64,
-    /// This node should hold it.
+    /// Whether this node should hold it.
     pub(super) own: bool,
-    /// Live copies that are known, the own one included.
+    /// Known live copies, including this node's own.
     pub(super) live: u8,
     pub(super) need: Need,
-    /// Neighbours that should have it and have not: they get it in the order of ranks.
+    /// Neighbours that should hold it and do not: the holders copy it to them, in the order of their ranks.
     pub(super) missing: u64,
-    /// The next closest, in the place of silent holders: they get it when the piece has been urgent for long enough.
+    /// The next closest neighbours, in place of silent holders. They get copies when the piece has been urgent for long enough.
     pub(super) substitutes: u64,
 }
 
-/// A walk over all pieces, those nearest to this node first.
+/// A sweep: a walk over all pieces, those nearest to this node first.
 pub(super) struct Sweep {
-    /// Keys that share so many bits with this node are looked at now.
+    /// The present shell: keys that share exactly this many bits with this node's id.
     depth: u32,
     after: Option<Key>,
-    /// Slots whose bits are cleared.
+    /// Slots whose bits the sweep clears.
     clears: u64,
 }
 
@@ -78,7 +78,7 @@ impl Replication {
             let held = chosen.mask & confirmed & masks.live;
             let all =
                 !piece.keep && !chosen.own && held == chosen.mask && chosen.count() as usize >= replicas;
-            // Names are free, addresses less so: that one host says that it has all copies is not enough to drop this one.
+            // Identities are free, addresses less so: one host that claims all copies is not enough to drop this one.
             all && self.neighbours.networks(held) >= usize::from(quorum)
         };
         found.need = if urgent {
@@ -93,7 +93,7 @@ impl Replication {
         found
     }
 
-    /// Looks at one piece: what it needs, and when its turn comes.
+    /// Assesses one piece, and schedules its next step.
     pub(super) fn review(&mut self, now: Instant, key: &Key) {
         let Some(piece) = self.pieces.get(key) else { return };
         self.work += 1;
@@ -107,7 +107,7 @@ impl Replication {
             (piece.ready, piece.placed) = (piece.ready.filter(|ready| ready.instant() > now), false);
         }
         if stand == Stand::Busy {
-            // Whoever deals with it looks at it again afterwards.
+            // The job assesses it when it ends.
             return;
         }
         let turn = self.turn_of(now, key, &found);
@@ -122,7 +122,7 @@ impl Replication {
         }
     }
 
-    /// Who is expected to hold a piece may have changed.
+    /// Updates which nodes are expected to hold a piece.
     fn expect(&mut self, now: Instant, key: &Key, before: &Piece, found: &Assessment) {
         let shared = |own: bool, expected: u64| if own { expected } else { 0 };
         let (old, new) = (shared(before.own, before.expected), shared(found.own, found.expected));
@@ -144,7 +144,7 @@ impl Replication {
         }
     }
 
-    /// When it is this node's turn to do something about a piece; `None` while there is nothing that it could do.
+    /// When it is this node's turn to act on a piece; `None` while there is nothing that it could do.
     fn turn_of(&mut self, now: Instant, key: &Key, found: &Assessment) -> Option<Instant> {
         let config = &self.config;
         let masks = &self.neighbours.masks;
@@ -171,30 +171,30 @@ impl Replication {
         })
     }
 
-    /// A number from 0 to 1 that is the same for a piece each time, and another at each node.
+    /// A number from 0 to 1, constant for a piece at this node, and different at each node.
     fn spread(&self, key: &Key) -> f64 {
         (xxh3_64_with_seed(&key.0, self.salt) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Nothing is done about a piece before `at`.
+    /// Takes no step for a piece before `at`.
     pub(super) fn put_off(&mut self, key: &Key, at: Instant) {
         if let Some(piece) = self.pieces.get_mut(key) {
             piece.ready = Some(Ready::at(at));
         }
     }
 
-    /// Every piece is to be looked at, from `at` on.
+    /// Schedules a sweep for `at`, or keeps an earlier one.
     pub(super) fn sweep_at(&mut self, at: Instant) {
         self.sweep_due = Some(self.sweep_due.map_or(at, |before| before.min(at)));
     }
 
-    /// When the next piece is looked at.
+    /// When the next piece is assessed.
     pub(super) fn review_deadline(&self) -> Option<Instant> {
         let sweep = if self.sweep.is_some() { Some(Instant::ZERO) } else { self.sweep_due };
         crate::time::earliest(sweep, self.pieces.next_due())
     }
 
-    /// Looks at some of the pieces that are due, and goes on with a sweep.
+    /// Assesses some of the due pieces, and continues a sweep.
     pub(super) fn review_some(&mut self, now: Instant) {
         for _ in 0..DUE_SLICE {
             let Some(key) = self.pieces.pop_due(now) else { break };
@@ -228,7 +228,7 @@ impl Replication {
         self.swept(now, sweep.clears);
     }
 
-    /// A sweep is over: slots that were given up may be used again, and those who came or came back are compared with.
+    /// A sweep ended: freed slots may be assigned again, and neighbours that came or returned are compared with.
     fn swept(&mut self, now: Instant, clears: u64) {
         let somebody_waits = self.neighbours.cleared(now, clears);
         for index in bits(clears) {
@@ -236,7 +236,7 @@ impl Replication {
             if slot.shared > 0 {
                 self.reconcile_soon(now, index);
             } else {
-                // There is nothing to compare: it is believed as it is.
+                // There is nothing to compare: what is known is current.
                 slot.checked = true;
             }
         }
@@ -248,7 +248,7 @@ impl Replication {
     }
 }
 
-/// The keys that share exactly `depth` leading bits, up to 64, with a number.
+/// The keys that share exactly `depth` leading bits (up to 64) with a number.
 fn shell(own: u64, depth: u32) -> (Key, Key) {
     if depth >= u64::BITS {
         return super::compare::bounds(own, own);

@@ -3,9 +3,9 @@
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 
-/// The least that repair may use when the rate follows the uplink, in bytes a second.
+/// The least bandwidth of repair when it follows the uplink, in bytes per second.
 const FLOOR: u64 = 1 << 20;
-/// A pause of so long may be made up for at once.
+/// The burst: repair may make up for a pause of this length at once.
 const BURST: Duration = Duration::from_secs(1);
 
 /// The bytes that copies may take. A copy may begin when those before it have been paid for; its own bytes are then owed, so
@@ -17,19 +17,19 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// `fixed` bytes a second; 0 is a quarter of the uplink.
+    /// `fixed` bytes per second; 0 means a quarter of the uplink.
     pub(super) fn new(fixed: u64, now: Instant) -> Self {
         let mut budget = Budget { fixed, uplink: 0, bucket: Bucket::FULL };
         budget.bucket = Bucket::empty(now, &budget.flow());
         budget
     }
 
-    /// What the uplink was seen to carry, in bytes a second.
+    /// Sets the measured rate of the uplink, in bytes per second.
     pub(super) fn set_uplink(&mut self, bytes_per_second: u64) {
         self.uplink = bytes_per_second;
     }
 
-    /// Bytes a second that repair may use.
+    /// The bandwidth of repair, in bytes per second.
     pub(super) fn rate(&self) -> u64 {
         if self.fixed > 0 { self.fixed } else { (self.uplink / 4).max(FLOOR) }
     }
@@ -45,7 +45,7 @@ impl Budget {
         self.bucket.spend(now, &flow, bytes);
     }
 
-    /// A copy of `bytes` was refused before any of them went.
+    /// A copy of `bytes` was refused before any of them was sent.
     pub(super) fn give_back(&mut self, bytes: u64) {
         let flow = self.flow();
         self.bucket.give_back(&flow, bytes);
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_time_no_more_goes_than_the_rate_and_one_burst() {
+    fn over_time_copies_take_no_more_than_the_rate_and_one_burst() {
         let mut now = Instant::from_secs(100);
         let mut budget = Budget::new(1000, now);
         let mut sent = 0;

@@ -4,13 +4,12 @@ use super::pieces::{Need, Piece, Pieces};
 use crate::id::Key;
 use crate::wire::reconcile::{Summary, number};
 
-/// Which pieces are compared.
+/// The pieces that are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Select {
-    /// Those of which this node and the neighbour with this bit are holders.
+    /// Those of which both this node and the neighbour with this bit are holders.
     Shared(u64),
-    /// Those that this node does not mean to drop: it is a holder, it stands in for one that is silent, or it keeps
-    /// them in any case.
+    /// Those that this node will not drop: it is a holder, it stands in for a silent one, or it keeps them in any case.
     Kept,
 }
 
@@ -23,7 +22,7 @@ impl Select {
     }
 }
 
-/// The least and the greatest key in a range of numbers.
+/// The least and the greatest key of a range, given by the keys' first eight bytes.
 pub(super) fn bounds(first: u64, last: u64) -> (Key, Key) {
     let (mut from, mut to) = ([0; 32], [0xff; 32]);
     from[..8].copy_from_slice(&first.to_be_bytes());
@@ -31,12 +30,12 @@ pub(super) fn bounds(first: u64, last: u64) -> (Key, Key) {
     (Key(from), Key(to))
 }
 
-/// A view of the pieces that counts how many it looked at.
+/// A view of the pieces that counts visits.
 pub(super) struct Comparison<'a> {
     pieces: &'a Pieces,
     select: Select,
     salt: u64,
-    /// Pieces looked at.
+    /// The number of visited pieces.
     pub(super) visits: u64,
 }
 
@@ -45,7 +44,7 @@ impl<'a> Comparison<'a> {
         Comparison { pieces, select, salt, visits: 0 }
     }
 
-    /// What lies between two numbers, both included.
+    /// The summary of the pieces in a range, both ends included.
     pub(super) fn summary(&mut self, first: u64, last: u64) -> Summary {
         let (from, to) = bounds(first, last);
         let mut summary = Summary::default();
@@ -58,8 +57,8 @@ impl<'a> Comparison<'a> {
         summary
     }
 
-    /// The range in at most `parts` parts of about the same count: where each ends, and what lies in it. `count` keys
-    /// are in the range.
+    /// Divides the range, which has `count` keys, into at most `parts` parts of about the same count. Returns the end and the summary
+    /// of each.
     pub(super) fn split(&mut self, first: u64, last: u64, count: u32, parts: u32) -> Vec<(u64, Summary)> {
         let (from, to) = bounds(first, last);
         let share = count.div_ceil(parts.max(1)).max(1);
@@ -72,7 +71,7 @@ impl<'a> Comparison<'a> {
                 continue;
             }
             let number = number(key);
-            // Keys of one number cannot be parted.
+            // Keys with the same first eight bytes stay in one part.
             if summary.count >= share && number > before {
                 ends.push((number - 1, core::mem::take(&mut summary)));
             }
@@ -83,7 +82,7 @@ impl<'a> Comparison<'a> {
         ends
     }
 
-    /// The keys in the range, ascending, at most `most`.
+    /// At most `most` keys of the range, ascending.
     pub(super) fn keys(&mut self, first: u64, last: u64, most: usize) -> Vec<Key> {
         let (from, to) = bounds(first, last);
         let select = self.select;
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_share_their_number_stay_together() {
+    fn keys_with_the_same_first_bytes_stay_together() {
         let mut pieces = Pieces::default();
         for last in 0..40 {
             let mut key = Key([9; 32]);

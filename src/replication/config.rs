@@ -1,33 +1,33 @@
-//! What the operator may set.
+//! The configuration of replication.
 
 use crate::time::Duration;
 use core::fmt;
 
-/// How pieces are kept on as many nodes as was asked for.
+/// The configuration of replication.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicationConfig {
-    /// How long a piece has as few live copies as its quorum before the place of a silent holder is given away.
+    /// How long a piece must have no more live copies than a quorum before a silent holder is replaced.
     pub urgent_after: Duration,
-    /// How much longer each holder waits than the one nearer to the piece.
+    /// How much longer each holder waits than the next nearer one.
     pub rank_wait: Duration,
-    /// How long a new node must have been live before it counts among the holders.
+    /// How long a new node must be live before it counts as a holder.
     pub settle: Duration,
-    /// How long a piece that this node need not hold is kept after all its holders have it.
+    /// How long a surplus piece is kept after all its holders have it.
     pub surplus_after: Duration,
     /// The time between two full comparisons with one neighbour.
     pub reconcile_interval: Duration,
     /// Copies under way at a time.
     pub transfers_max: usize,
-    /// Bytes of copies a second; 0 is a quarter of the uplink as observed, and no less than 1 MiB.
+    /// The bandwidth of repair in bytes per second; 0 means a quarter of the measured uplink, but at least 1 MiB.
     pub bytes_per_second: u64,
-    /// When more of the neighbourhood than this fell silent within [`cut_off_window`](ReplicationConfig::cut_off_window),
-    /// and at least three nodes, this node takes itself for the one that is cut off, and repairs nothing.
+    /// When at least three nodes, and more than this percentage of the neighbourhood, fall silent within
+    /// [`cut_off_window`](ReplicationConfig::cut_off_window), this node suspects that it is partitioned, and suspends repair.
     pub cut_off_percent: u8,
-    /// The time within which nodes must fall silent to have done so at once. Their silence is not noticed at once.
+    /// The window in which silences count together. They are not all detected at the same moment.
     pub cut_off_window: Duration,
-    /// How long repair is suspended for pieces of which only one live copy is known. The others wait four times as long.
+    /// How long repair is suspended for pieces with only one known live copy. For others it is four times as long.
     pub cut_off_wait: Duration,
-    /// How many stored pieces are looked after.
+    /// The largest number of pieces in the table.
     pub pieces_max: usize,
 }
 
@@ -49,13 +49,13 @@ impl Default for ReplicationConfig {
     }
 }
 
-/// A value that contradicts another, and why.
+/// A contradiction between values of the configuration, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidReplication(pub &'static str);
 
 impl fmt::Display for InvalidReplication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "repair cannot be set so: {}", self.0)
+        write!(f, "repair settings contradict each other: {}", self.0)
     }
 }
 
@@ -68,17 +68,20 @@ impl ReplicationConfig {
         let rules = [
             (
                 self.rank_wait >= second,
-                "holders that wait less than a second for each other copy all at once",
+                "holders must wait at least a second for each other, or they all copy at once",
             ),
-            (self.reconcile_interval >= second, "neighbours compare at most once a second"),
+            (self.reconcile_interval >= second, "neighbours can compare at most once a second"),
             (
                 self.surplus_after >= self.settle,
-                "a copy is surplus only after the nodes that replace it have settled",
+                "surplus copies must be kept at least until the nodes that replace them have settled",
             ),
-            (self.transfers_max >= 1, "repair needs one copy at a time"),
-            (self.transfers_max <= 64, "at most 64 copies are under way at a time"),
-            (self.cut_off_percent <= 100, "no more than the whole neighbourhood can fall silent"),
-            (self.pieces_max >= 1, "a table of no pieces looks after none"),
+            (self.transfers_max >= 1, "repair needs at least one copy at a time"),
+            (self.transfers_max <= 64, "at most 64 copies can be under way at a time"),
+            (
+                self.cut_off_percent <= 100,
+                "the share of the neighbourhood that falls silent is at most 100 percent",
+            ),
+            (self.pieces_max >= 1, "the table needs room for at least one piece"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, reason)) => Err(InvalidReplication(reason)),

@@ -1,51 +1,51 @@
-//! What replication counts.
+//! The counters of replication.
 
 use crate::counters::counters;
 
 counters! {
-    /// What replication counts.
+    /// The counters of replication.
     pub struct ReplicationCounters {
-        /// Copies that other nodes took and wrote.
+        /// Copies that other nodes accepted and made durable.
         copied = "repair_copied",
-        /// Bytes of those.
+        /// Bytes of these copies.
         copied_bytes = "repair_copied_bytes",
         /// Copies that the other node had already.
         copy_had = "repair_copy_had",
         /// Copies put off because the piece was already arriving there.
         copy_busy = "repair_copy_busy",
-        /// Copies refused.
+        /// Copies that the other node refused.
         copy_refused = "repair_copy_refused",
         /// Copies that broke off.
         copy_failed = "repair_copy_failed",
-        /// Repairs given up because their cause was gone.
+        /// Repairs abandoned because their cause was gone.
         abandoned = "repair_abandoned",
-        /// Pieces handed to the nodes closest to them, far from this one.
+        /// Misplaced pieces that were placed at the nodes closest to them.
         placed = "repair_placed",
         /// Surplus pieces dropped.
         dropped = "repair_dropped",
-        /// Comparisons with a neighbour that came to their end.
+        /// Comparisons with a neighbour that completed.
         reconciled = "reconcile_done",
-        /// Comparisons that were given up: no answer, or answers without an end.
+        /// Comparisons that failed: no answer, or answers without end.
         reconcile_failed = "reconcile_failed",
-        /// Keys that a comparison showed to be missing at a neighbour that was taken for a holder.
+        /// Keys that a comparison found missing at a neighbour that counted as a holder.
         lost = "reconcile_lost",
-        /// Datagrams of comparisons sent, answers included.
+        /// Datagrams of comparisons sent, including answers.
         datagrams = "reconcile_datagrams",
-        /// Bytes of those.
+        /// Bytes of these datagrams.
         datagram_bytes = "reconcile_bytes",
         /// Requests of neighbours answered.
         answered = "reconcile_answered",
-        /// Requests refused: not from a neighbour.
+        /// Requests refused because the sender is no neighbour.
         not_neighbour = "reconcile_not_neighbour",
-        /// Requests put off: the neighbour has asked for enough.
+        /// Requests put off because the neighbour had used up its work budget.
         answer_later = "reconcile_later",
-        /// Answers that belong to no request, or contradict it.
+        /// Answers that match no outstanding request, or contradict it.
         unexpected = "reconcile_unexpected",
         /// Requests that were never answered.
         unanswered = "reconcile_unanswered",
-        /// Pieces that found no place in the table.
+        /// Pieces for which the table had no room.
         not_tracked = "repair_not_tracked",
-        /// Times that this node took itself for cut off.
+        /// Times that this node suspected that it is partitioned.
         cut_off = "repair_cut_off",
     }
 }

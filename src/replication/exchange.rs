@@ -1,25 +1,25 @@
-//! Questions to neighbours that wait for an answer: at most one to each neighbour at a time.
+//! Outstanding requests: at most one to each neighbour.
 
 use crate::id::Key;
 use crate::time::{Duration, Instant};
 use crate::wire::reconcile::WireRange;
 use core::net::SocketAddr;
 
-/// The first answer is waited for so long, each further one twice as long as the one before.
+/// The timeout of the first attempt. Each further one is twice as long.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// A question is sent so many times at most.
+/// Attempts to send a request.
 const TRIES_MAX: u32 = 4;
 
-/// What a question is for.
+/// The purpose of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// A step of a comparison.
     Compare,
-    /// To see whether the neighbour has these pieces, one for each range.
+    /// To ask whether the neighbour has these pieces, one for each range.
     Look(Vec<Key>),
 }
 
-/// A question on its way.
+/// An outstanding request.
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) transaction: u64,
@@ -32,7 +32,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// A question that is sent now.
+    /// A request that is sent now.
     pub(super) fn new(
         now: Instant,
         transaction: u64,
@@ -44,12 +44,12 @@ impl Exchange {
         Exchange { transaction, to, purpose, salt, ranges, tries: 1, due: now + TIMEOUT }
     }
 
-    /// When it is sent again, or given up.
+    /// When it is repeated or given up.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// It was not answered in time. Whether it is sent again.
+    /// The attempt timed out. Returns whether the request is repeated.
     pub(super) fn is_repeated(&mut self, now: Instant) -> bool {
         if self.tries >= TRIES_MAX {
             return false;

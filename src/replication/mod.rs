@@ -1,16 +1,16 @@
-//! Replication: pieces stay on as many nodes as was asked for, while nodes come and go.
+//! Replication: keeping the desired number of copies of each piece while nodes come and go.
 //!
-//! A piece belongs on the `replicas` nodes closest to its key. Each holder sees to that by itself: it knows its neighbourhood,
-//! compares what it holds with the neighbours that should hold the same, copies what is missing, and drops what others have
-//! taken over. There is no coordinator and no vote; who is nearest acts first, the others wait and look again.
+//! A piece belongs on the `replicas` nodes closest to its key. Each holder acts on its own: it knows its neighbourhood, compares its
+//! pieces with the neighbours that should hold the same ones, copies what is missing, and drops what others have taken over. There
+//! is no coordinator and no vote: the nearest holder acts first, the others wait and check again.
 //!
-//! - Whom we share with: `neighbours` (slots, who is closest to a key, how far our sight reaches).
-//! - What we hold: `pieces` (the table and what is due), `assess` (who should hold a piece, what it lacks).
-//! - Comparing: `compare` (fingerprints), `reconcile` (asking), `serve` (answering), `exchange` (questions under way).
-//! - Acting: `repair` (copies, placements, drops), `budget` (how fast), `partition` (when better not).
+//! - The neighbourhood: `neighbours` (slots, the closest to a key, the part of the key space that this node knows completely).
+//! - The pieces: `pieces` (the table and its agenda), `assess` (which nodes should hold a piece, and what it lacks).
+//! - Comparisons: `compare` (fingerprints), `reconcile` (asking), `serve` (answering), `exchange` (outstanding requests).
+//! - Actions: `repair` (copies, placements, drops), `budget` (bandwidth), `partition` (when repair is suspended).
 //!
-//! What is known of a neighbour is believed until it has been unresponsive: when it returns it is compared with before
-//! anything is copied, so that a copy that returns is kept and a reboot moves nothing.
+//! What is known of a neighbour's pieces counts until the neighbour becomes unresponsive. When it returns, a comparison comes before
+//! any copy. So a copy that returns is counted, and a reboot moves nothing.
 
 mod assess;
 mod budget;
@@ -47,67 +47,67 @@ pub use counters::ReplicationCounters;
 use exchange::{Exchange, Purpose};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// On how many nodes a piece is kept at the most, whatever its offers ask for: those farther from it do not take it. An offer
-/// costs a few bytes, and must not have the piece copied to everybody.
+/// The most nodes that hold a piece, whatever its offers say: nodes farther away refuse it. An offer costs a few bytes, and must not
+/// have the piece copied to the whole network.
 pub const REPLICAS_MAX: u8 = 20;
 
-/// A stored piece, as far as replication is concerned.
+/// A stored piece, as replication sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
     /// Its key.
     pub key: Key,
-    /// How many nodes should hold it; more than [`REPLICAS_MAX`] are as many as that.
+    /// The number of nodes that should hold it. A number above [`REPLICAS_MAX`] counts as [`REPLICAS_MAX`].
     pub replicas: u8,
-    /// Its bytes.
+    /// Its length in bytes.
     pub length: u32,
-    /// Whether it is never dropped: it is a part of a file that is shared in place.
+    /// Whether it is never dropped, because it is a part of a file that is shared in place.
     pub keep: bool,
 }
 
-/// What the caller is to do.
+/// What the caller must do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Offer this piece to this node, and tell [`copy_done`](Replication::copy_done), once.
+    /// Offer this piece to this node, and report the outcome with [`copy_done`](Replication::copy_done), once.
     Copy {
         /// The piece.
         key: Key,
-        /// Who gets it.
+        /// The node that receives it.
         target: Contact,
     },
-    /// Look up who is closest to this piece, offer it to as many as should hold it, and tell
+    /// Look up the nodes closest to this piece, offer it to as many as should hold it, and report the result with
     /// [`placed`](Replication::placed), once.
     Place {
         /// The piece.
         key: Key,
     },
-    /// Delete this stored piece: all its holders have it, and this node is none of them. It is no longer looked after.
+    /// Delete this stored piece: all its holders have it, and this node is none of them. It has left the table.
     Drop {
         /// The piece.
         key: Key,
     },
 }
 
-/// What became of a copy.
+/// The outcome of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopyOutcome {
-    /// The other node wrote it to its disk.
+    /// The other node made it durable.
     Stored,
-    /// The other node has it on its disk already.
+    /// The other node had it already, durable.
     Had,
-    /// It is arriving there already, or there is no room for it at the moment.
+    /// It is arriving at the other node already, or there is no room at the moment.
     Busy,
-    /// The other node does not want it: no space, not close enough.
+    /// The other node refused it: no space, or not close enough.
     Refused,
     /// The other node could not be reached, or the transfer broke off.
     Failed,
 }
 
-/// One node's part of keeping pieces where they belong.
+/// The replication machine of one node.
 pub struct Replication {
     config: ReplicationConfig,
     own: NodeId,
     rng: Rng,
-    /// Makes waits differ between nodes, and fingerprints of single pieces differ between runs.
+    /// A random number. It makes waits differ between nodes, and fingerprints differ between runs.
     salt: u64,
     neighbours: neighbours::Neighbours,
     pieces: pieces::Pieces,
@@ -115,26 +115,26 @@ pub struct Replication {
     sweep_due: Option<Instant>,
     jobs: BTreeMap<Key, repair::Job>,
     placing: BTreeSet<Key>,
-    /// When the next lookup for a piece may begin.
+    /// When the next placement may begin.
     place_at: Instant,
     budget: budget::Budget,
     partition: partition::Partition,
-    /// A node that has just started first finds out who its neighbours are.
+    /// The end of the quiet time after the start, in which the node learns its neighbourhood.
     quiet_until: Instant,
-    /// Something happened outside of a timeout that is to be acted upon.
+    /// When to act on an event outside of a timeout.
     wake: Option<Instant>,
-    /// The next deadline, until something happens. Whoever asks after every datagram must not pay for all the slots.
+    /// The cached next deadline, until something happens: computing it visits all slots.
     deadline: Cell<Option<Option<Instant>>>,
     actions: VecDeque<Action>,
     counters: ReplicationCounters,
-    /// Pieces looked at so far, in whatever way: what a call costs.
+    /// The number of pieces visited so far, for any reason: the cost of calls.
     work: u64,
 }
 
 impl Replication {
-    /// The part of the node `own`, which knows no neighbour and holds nothing yet. For four times
-    /// [`settle`](ReplicationConfig::settle) it copies and drops nothing: it may have come back while others are away for a
-    /// moment, and those have to come back and settle as well.
+    /// The machine of the node `own`, which knows no neighbour and holds nothing yet. For four times
+    /// [`settle`](ReplicationConfig::settle) it copies and drops nothing: other nodes may be restarting at the same time, and need
+    /// time to return and settle.
     pub fn new(config: ReplicationConfig, own: NodeId, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         Replication {
@@ -166,8 +166,8 @@ impl Replication {
 
     // Inputs.
 
-    /// Takes the neighbourhood: the members nearest to this node, nearest first, at most [`SLOTS_MAX`]; `complete` when there
-    /// are no others in the network. Cheap when nothing has changed.
+    /// Sets the neighbourhood: the members nearest to this node, nearest first, at most [`SLOTS_MAX`]. `complete` tells that the
+    /// network has no other members. Cheap if nothing has changed.
     pub fn set_neighbourhood(&mut self, now: Instant, neighbours: &[Neighbour], complete: bool) {
         self.deadline.set(None);
         let counted = self.neighbours.counted();
@@ -181,7 +181,8 @@ impl Replication {
         if self.partition.judge(now, counted) {
             self.counters.cut_off += 1;
             log::warn!(
-                "much of the neighbourhood is silent: this node may be cut off, and repairs nothing for now"
+                "this node suspects that it is partitioned: much of the neighbourhood fell silent at once; \
+                 repair waits until enough of it answers again"
             );
         }
         if self.neighbours.take_change() {
@@ -189,8 +190,7 @@ impl Replication {
         }
     }
 
-    /// This node holds a piece durably. One that is known already is held for more replicas from now on, or kept. `false`
-    /// when the table is full.
+    /// This node holds a piece durably. If the piece is in the table already, its values are updated. False when the table is full.
     pub fn piece_added(&mut self, now: Instant, piece: Held) -> bool {
         self.deadline.set(None);
         let replicas = piece.replicas.min(REPLICAS_MAX);
@@ -204,20 +204,20 @@ impl Replication {
                 return false;
             }
             self.pieces.insert(now, piece.key, replicas, piece.length, piece.keep);
-            // Whoever brought it here is about to bring it to the others.
+            // The node that sent it is about to send it to the other holders, too.
             self.put_off(&piece.key, now + self.config.rank_wait);
         }
         self.review(now, &piece.key);
         true
     }
 
-    /// This node does not hold a piece any more.
+    /// This node no longer holds a piece.
     pub fn piece_removed(&mut self, key: &Key) {
         self.deadline.set(None);
         self.forget(key);
     }
 
-    /// A node is known to hold a piece durably: a copy to it ended so, whoever made it.
+    /// Another node holds a piece durably: a copy by any node to it has succeeded.
     pub fn confirmed(&mut self, now: Instant, key: &Key, id: &NodeId) {
         self.deadline.set(None);
         let Some(slot) = self.neighbours.find(id) else { return };
@@ -226,13 +226,13 @@ impl Replication {
         self.review(now, key);
     }
 
-    /// What the uplink was seen to carry, in bytes a second.
+    /// Sets the measured rate of the uplink, in bytes per second.
     pub fn set_uplink(&mut self, bytes_per_second: u64) {
         self.deadline.set(None);
         self.budget.set_uplink(bytes_per_second);
     }
 
-    /// Whether it is worth checking the signature of a datagram: answers must belong to a question that was sent there.
+    /// Whether the signature of a datagram is worth checking: an answer must match an outstanding request to its sender.
     pub fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
         match kind {
             Kind::Reconcile => true,
@@ -250,21 +250,21 @@ impl Replication {
             .map(|(index, _)| index)
     }
 
-    /// Takes a datagram: a question of a neighbour, or an answer of one. `proven` says that whoever sends from this address
-    /// receives there as well; to others no more than three times the bytes of their question are sent.
+    /// Takes a datagram: a request of a neighbour, or a neighbour's answer. `validated` says that `from` is a validated address;
+    /// another address is sent at most three times the bytes of the request.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        proven: bool,
+        validated: bool,
         outbox: &mut Outbox,
     ) {
         self.deadline.set(None);
         let sender = Contact { id: datagram.id(), public: datagram.public(), addr: canonical(from) };
         match datagram.message() {
             Message::Reconcile { salt, ranges } => {
-                self.answer(now, sender, datagram, (salt, ranges), proven, outbox);
+                self.answer(now, sender, datagram, (salt, ranges), validated, outbox);
             }
             Message::Reconciled { answers } => {
                 self.take_answers(now, sender, datagram.transaction(), answers);
@@ -289,7 +289,7 @@ impl Replication {
         }
     }
 
-    /// Does what is due. One call looks at some hundred pieces at most, besides those that a comparison is about.
+    /// Does everything that is due. One call visits some hundred pieces at most, apart from those in a comparison.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.deadline.set(None);
         self.wake = None;
@@ -305,7 +305,7 @@ impl Replication {
         self.drive(now, outbox);
     }
 
-    /// When [`handle_timeout`](Replication::handle_timeout) is to be called.
+    /// When [`handle_timeout`](Replication::handle_timeout) is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadline = self.deadline.get().unwrap_or_else(|| self.earliest_deadline());
         self.deadline.set(Some(deadline));
@@ -328,7 +328,7 @@ impl Replication {
         .fold(None, earliest)
     }
 
-    /// The next thing to do.
+    /// The next action for the caller.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -354,7 +354,7 @@ impl Replication {
             if exchange.is_repeated(now) {
                 let (transaction, salt, ranges) =
                     (exchange.transaction, exchange.salt, exchange.ranges.clone());
-                // It may have moved meanwhile.
+                // The neighbour may have moved meanwhile.
                 exchange.to = slot.contact.addr;
                 let to = slot.contact;
                 self.send_ranges(to, transaction, salt, &ranges, outbox);

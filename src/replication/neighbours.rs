@@ -1,7 +1,7 @@
 //! The neighbours that share pieces with this node, each in one of 64 slots, and which of them are nearest to a key.
 //!
-//! The pieces' sets of neighbours are bitmaps over the slots. A slot that is given up keeps its bits until every piece has been
-//! looked at; only then somebody else may have it.
+//! A piece's sets of neighbours are bitmaps over the slots. When a slot is freed, its bits remain in the pieces until a sweep has
+//! cleared them; only then is the slot assigned again.
 
 use super::exchange::Exchange;
 use super::reconcile::Session;
@@ -11,20 +11,20 @@ use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 
-/// How many neighbours there is room for.
+/// The largest number of neighbours.
 pub const SLOTS_MAX: usize = 64;
 
-/// How a neighbour is doing, as membership sees it.
+/// The liveness of a neighbour, as membership sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Liveness {
-    /// It was told of; nothing was exchanged with it. It does not count.
+    /// Not contacted yet: it was only named. It does not count.
     Unproven,
     /// It answers.
     Live {
         /// Since when.
         since: Instant,
     },
-    /// It has been silent, not yet for long.
+    /// It has been silent for a short time.
     Suspect,
     /// It has been silent for long.
     Unresponsive {
@@ -34,81 +34,81 @@ pub enum Liveness {
 }
 
 impl Liveness {
-    /// Whether copies there count.
+    /// Whether copies on this neighbour count.
     fn is_there(self) -> bool {
         matches!(self, Liveness::Live { .. } | Liveness::Suspect)
     }
 }
 
-/// One of the nearest members, as membership hands it in.
+/// One of the nearest members, as membership passes it on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Neighbour {
-    /// Who and where.
+    /// Its id, key and address.
     pub contact: Contact,
-    /// How it is doing.
+    /// Its liveness.
     pub liveness: Liveness,
 }
 
-/// What is kept of a neighbour.
+/// The state of one neighbour.
 pub(super) struct Slot {
     pub(super) contact: Contact,
     pub(super) liveness: Liveness,
-    /// It has been live for long enough to count among holders.
+    /// Whether it has been live for long enough to count as a holder.
     settled: bool,
-    /// The pieces' bits are of another time: they are cleared before anything here is believed.
+    /// Whether the pieces' bits for this slot are outdated. They are cleared before they count again.
     pub(super) stale: bool,
-    /// It was compared with since it came, came back or settled, or there was nothing to compare.
+    /// Whether it has been compared with since it came, returned or settled, or no piece needed a comparison.
     pub(super) checked: bool,
-    /// Pieces of which it and this node are holders.
+    /// The number of pieces of which both it and this node are holders.
     pub(super) shared: u32,
-    /// Some of those became so lately.
+    /// Whether pieces became shared recently and a comparison is scheduled for them.
     pub(super) grown: bool,
-    /// When it is to be compared with next.
+    /// When the next comparison is due.
     pub(super) reconcile_at: Option<Instant>,
-    /// No comparison before.
+    /// The earliest time of the next comparison.
     pub(super) quiet_until: Instant,
-    /// Comparisons in a row that failed.
+    /// Failed comparisons in a row.
     pub(super) failures: u32,
     pub(super) session: Option<Session>,
     pub(super) exchange: Option<Exchange>,
-    /// It takes no copies: others get them until then.
+    /// Until when it is passed over, because it refused a copy: other nodes get copies in its place.
     passed_until: Option<Instant>,
     refusals: u32,
-    /// The last copy to it broke off, or it did not say whether it has a piece: none goes there until then.
+    /// Until when it gets no copies, because one broke off or it did not say whether it has a piece.
     pub(super) held_until: Instant,
     broken: u32,
-    /// Offers in a row that it had no room for.
+    /// Offers in a row for which it had no room.
     busy: u32,
-    /// Work that it may still ask for, in pieces looked at. One answer may cost more than is left: that is owed, and earned
-    /// back before the next.
+    /// The work that it may still request, in visited pieces. One answer may cost more than is left: the debt is earned back before
+    /// the next answer.
     credit: Bucket,
 }
 
-/// What of the neighbourhood a decision needs, as sets of slots.
+/// The neighbourhood as sets of slots, for decisions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Masks {
-    /// Members that count among holders.
+    /// Members that count as holders.
     pub(super) eligible: u64,
-    /// Live, not merely suspect.
+    /// Live, without suspects.
     pub(super) live: u64,
     /// Live or suspect.
     pub(super) there: u64,
-    /// Silent for long.
+    /// Unresponsive.
     pub(super) silent: u64,
-    /// Compared with: what is known of them is so.
+    /// Compared with, so that what is known of their pieces is current.
     pub(super) trusted: u64,
-    /// They refuse copies for now.
+    /// Passed over: they refuse copies for now.
     pub(super) passed: u64,
-    /// In the part of the key space that is known completely.
+    /// Inside the part of the key space that this node knows completely.
     ball: u64,
 }
 
-/// The nearest to a key.
+/// The nodes nearest to a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Chosen {
-    /// Neighbours.
+    /// The neighbours among them.
     pub(super) mask: u64,
-    /// This node itself.
+    /// Whether this node is one of them.
     pub(super) own: bool,
 }
 
@@ -118,12 +118,12 @@ impl Chosen {
     }
 }
 
-/// What a change of the neighbourhood brought.
+/// What a change of the neighbourhood shows.
 #[derive(Default)]
 pub(super) struct Changes {
     /// Neighbours that became unresponsive.
     pub(super) vanished: Vec<NodeId>,
-    /// Neighbours that answer.
+    /// Neighbours that are live or suspect.
     pub(super) there: Vec<NodeId>,
 }
 
@@ -132,16 +132,16 @@ pub(super) struct Neighbours {
     own: NodeId,
     settle: Duration,
     slots: Vec<Option<Slot>>,
-    /// Slots that were given up and whose bits are still about.
+    /// Freed slots whose bits have not been cleared yet.
     pub(super) dirty: u64,
-    /// Neighbours wait for a slot.
+    /// Whether neighbours wait for a slot.
     waiting: bool,
     given: Vec<Neighbour>,
     complete: bool,
-    /// Keys that share so many bits with this node lie in the part that is known completely.
+    /// The part of the key space that this node knows completely: keys that share at least this many bits with its id.
     covered: u32,
     pub(super) masks: Masks,
-    /// Holders may have changed since somebody asked.
+    /// Whether holders may have changed since the last call of [`take_change`](Neighbours::take_change).
     changed: bool,
 }
 
@@ -181,12 +181,12 @@ impl Neighbours {
         self.iter().find(|(_, slot)| slot.contact.id == *id).map(|(index, _)| index)
     }
 
-    /// How many neighbours count, silent ones included.
+    /// The number of neighbours that count, silent ones included.
     pub(super) fn counted(&self) -> usize {
         self.iter().filter(|(_, slot)| slot.settled).count()
     }
 
-    /// Takes the neighbourhood as membership sees it, nearest first.
+    /// Sets the neighbourhood as membership sees it, nearest first.
     pub(super) fn set(&mut self, now: Instant, given: &[Neighbour], complete: bool) -> Changes {
         let mut changes = Changes::default();
         let as_before = self.given.as_slice() == given && self.complete == complete && !self.waiting;
@@ -219,7 +219,7 @@ impl Neighbours {
         changes
     }
 
-    /// Those that are not named any more.
+    /// Frees the slots of neighbours that are not named any more.
     fn drop_absent(&mut self) {
         for index in 0..SLOTS_MAX {
             let Some(slot) = &self.slots[index] else { continue };
@@ -245,7 +245,7 @@ impl Neighbours {
         slot.liveness = after;
         let unresponsive = |liveness| matches!(liveness, Liveness::Unresponsive { .. });
         if unresponsive(after) {
-            // Names are free: only who stayed for a while says something about this node's own link.
+            // Identities are free. Only a neighbour that stayed for a while says something about this node's own link.
             if !unresponsive(before) && slot.settled {
                 changes.vanished.push(slot.contact.id);
             }
@@ -253,7 +253,7 @@ impl Neighbours {
             return;
         }
         changes.there.push(slot.contact.id);
-        // It was away, or so its own start says: what it said before may not be so any more.
+        // It was away, or has restarted: what it said before may be outdated.
         let restarted =
             matches!((before, after), (Liveness::Live { since: a }, Liveness::Live { since: b }) if b > a);
         if unresponsive(before) || restarted {
@@ -294,7 +294,7 @@ impl Neighbours {
         });
     }
 
-    /// Every piece was looked at: the bits in `cleared` are gone. Whether somebody waited for a slot.
+    /// A sweep has cleared the bits in `cleared`. Returns whether neighbours waited for a slot.
     pub(super) fn cleared(&mut self, now: Instant, cleared: u64) -> bool {
         self.dirty &= !cleared;
         for (index, slot) in self.iter_mut() {
@@ -306,17 +306,17 @@ impl Neighbours {
         self.waiting
     }
 
-    /// The neighbourhood as it was last given, to be given again.
+    /// The neighbourhood as it was last set, to be set again.
     pub(super) fn given(&self) -> (Vec<Neighbour>, bool) {
         (self.given.clone(), self.complete)
     }
 
-    /// The slots whose bits are of another time.
+    /// The slots whose bits must be cleared.
     pub(super) fn to_clear(&self) -> u64 {
         self.iter().filter(|(_, slot)| slot.stale).fold(self.dirty, |mask, (index, _)| mask | 1 << index)
     }
 
-    /// Does what time does: newcomers settle, refusals are forgotten.
+    /// Applies the passage of time: newcomers settle, refusals end.
     pub(super) fn refresh(&mut self, now: Instant) {
         let (own, settle, covered) = (self.own.key(), self.settle, self.covered);
         let mut masks = Masks::default();
@@ -343,7 +343,7 @@ impl Neighbours {
         self.masks = masks;
     }
 
-    /// Whether holders may have changed since this was last asked.
+    /// Whether holders may have changed since the last call.
     pub(super) fn take_change(&mut self) -> bool {
         core::mem::take(&mut self.changed)
     }
@@ -358,7 +358,7 @@ impl Neighbours {
         settles.chain(self.iter().filter_map(|(_, slot)| slot.passed_until)).min()
     }
 
-    /// It refused a copy: others get copies in its place for `first`, longer each time, up to twelve times as long.
+    /// It refused a copy: other nodes get copies in its place for `first`, longer after each refusal, up to twelve times as long.
     pub(super) fn pass_over(&mut self, now: Instant, slot: usize, first: Duration) {
         if let Some(slot) = self.get_mut(slot) {
             slot.passed_until = Some(now + first * (1 << slot.refusals.min(4)).min(12));
@@ -367,7 +367,8 @@ impl Neighbours {
         self.refresh(now);
     }
 
-    /// A copy to it broke off, or it does not say whether it has a piece: it gets none for `first`, longer each time, up to eight times as long.
+    /// A copy to it broke off, or it does not say whether it has a piece: it gets none for `first`, longer each time, up to eight
+    /// times as long.
     pub(super) fn hold(&mut self, now: Instant, slot: usize, first: Duration) {
         if let Some(slot) = self.get_mut(slot) {
             slot.held_until = now + first * (1 << slot.broken.min(3));
@@ -375,8 +376,8 @@ impl Neighbours {
         }
     }
 
-    /// It had no room for a copy. One that never has must not keep others waiting: after so many in a row it gets none for
-    /// `first`, longer each time.
+    /// It had no room for a copy. If that happens too often in a row, it gets none for `first`, longer each time, so that it does
+    /// not delay copies to others.
     pub(super) fn was_busy(&mut self, now: Instant, slot: usize, first: Duration) {
         const BUSY_MAX: u32 = 8;
         let Some(known) = self.get_mut(slot) else { return };
@@ -387,7 +388,7 @@ impl Neighbours {
         }
     }
 
-    /// It took a copy.
+    /// It accepted a copy.
     pub(super) fn took(&mut self, slot: usize) {
         if let Some(slot) = self.get_mut(slot) {
             (slot.refusals, slot.broken, slot.busy) = (0, 0, 0);
@@ -407,7 +408,7 @@ impl Neighbours {
                 other < distance
                     || (other == distance && self.id_at(slot).distance(key) < self.id_at(index).distance(key))
             };
-            // Most are farther than all that were kept.
+            // Most are farther than all nodes kept so far.
             if length < count || nearest[..length].last().is_some_and(|last| !before(last)) {
                 let place = nearest[..length].partition_point(before);
                 length = (length + 1).min(count);
@@ -434,21 +435,21 @@ impl Neighbours {
         bits(mask).min_by_key(|index| self.id_at(*index).distance(key))
     }
 
-    /// How many of `mask` are nearer to `key` than this node.
+    /// The number of neighbours in `mask` that are nearer to `key` than this node.
     pub(super) fn rank(&self, key: &Key, mask: u64) -> u32 {
         let own = self.own.distance(key);
         bits(mask).filter(|index| self.id_at(*index).distance(key) < own).count() as u32
     }
 
-    /// Whether nobody can be nearer to `key` than those that were chosen as its `count` holders. Nodes that share more bits
-    /// with this one than the farthest neighbour does are all known, and nearer to a key that does so too than any other.
+    /// Whether the nodes `chosen` as the `count` holders of `key` are certainly the nearest in the network. All nodes that share more
+    /// bits with this one than its farthest neighbour does are known, and they are nearer than any other to a key that does so, too.
     pub(super) fn is_certain(&self, key: &Key, chosen: Chosen, count: usize) -> bool {
         let inside =
             key.common_prefix(&self.own.key()) >= self.covered && chosen.mask & !self.masks.ball == 0;
         self.complete || (inside && chosen.count() as usize == count)
     }
 
-    /// The number of parties that the nodes in `mask` belong to; each node of a private network counts as one.
+    /// The number of parties that the nodes in `mask` belong to. Each node of a private network counts as one.
     pub(super) fn networks(&self, mask: u64) -> usize {
         let mut parties = Vec::new();
         let mut count = 0;
@@ -473,12 +474,12 @@ impl Neighbours {
         self.get(slot).map_or(self.own, |slot| slot.contact.id)
     }
 
-    /// Whether a neighbour may ask for more work of this rate.
+    /// Whether a neighbour may request more work, at this rate.
     pub(super) fn has_credit(&self, now: Instant, slot: usize, rate: &Rate) -> bool {
         self.get(slot).is_some_and(|slot| slot.credit.available(now, rate) > 0)
     }
 
-    /// A neighbour was given so much of what it may ask for.
+    /// Charges work, in visited pieces, to a neighbour.
     pub(super) fn charge(&mut self, now: Instant, slot: usize, rate: &Rate, pieces: u64) {
         if let Some(slot) = self.get_mut(slot) {
             slot.credit.spend(now, rate, pieces);

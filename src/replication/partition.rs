@@ -1,21 +1,21 @@
-//! Partition suspicion: whether this node has lost the others, rather than the others their lives.
+//! Partition suspicion: whether this node has lost its link, rather than its neighbours their lives.
 //!
-//! When a large part of the neighbourhood is gone within one window, the likeliest cause is near: this node's own link. To
-//! copy everything to the few that are left would be wrong twice: the copies exist, and the link is bad. So repair
-//! waits, longest for pieces of which more than one live copy is known, and goes on as soon as enough came back.
+//! When a large part of the neighbourhood vanishes within one window, the likeliest cause is this node's own link. Then it would be
+//! wrong to copy everything to the few neighbours left: the copies still exist, and the link is bad. So repair is suspended, longest
+//! for pieces with more than one known live copy, and resumes as soon as enough neighbours return.
 //!
-//! In a small network one node is a large part. Fewer than [`VANISHED_MIN`] never count as a partition, so that eight nodes
-//! repair what the ninth held as usual.
+//! In a small network one node is a large part. Fewer than [`VANISHED_MIN`] nodes never count as a partition, so eight nodes repair
+//! what a ninth held as usual.
 
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 
-/// Fewer nodes than this never make a partition.
+/// Fewer vanished nodes than this are never a partition.
 pub(super) const VANISHED_MIN: usize = 3;
-/// How many vanished nodes are remembered.
+/// Vanished nodes that are remembered.
 const VANISHED_MAX: usize = 64;
 
-/// The suspicion of a partition: the nodes that vanished lately, and since when repair is suspended.
+/// The suspicion of a partition: the nodes that vanished recently, and since when repair is suspended.
 pub(super) struct Partition {
     percent: usize,
     window: Duration,
@@ -25,7 +25,7 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// Nobody vanished yet.
+    /// No suspicion, and no vanished nodes.
     pub(super) fn new(percent: u8, window: Duration, wait: Duration) -> Self {
         Partition { percent: usize::from(percent), window, wait, vanished: Vec::new(), since: None }
     }
@@ -43,7 +43,7 @@ impl Partition {
         self.vanished.retain(|(known, _)| known != id);
     }
 
-    /// Looks at the whole: `neighbours` counts those that were there, silent ones included. Whether a partition begins.
+    /// Updates the suspicion. `neighbours` is the number of neighbours, silent ones included. Returns whether the suspicion begins.
     pub(super) fn judge(&mut self, now: Instant, neighbours: usize) -> bool {
         if self.since.is_none() {
             self.vanished.retain(|(_, at)| now.since(*at) < self.window);
@@ -68,12 +68,12 @@ impl Partition {
         self.since
     }
 
-    /// Until when a piece with so many live copies is not repaired.
+    /// Until when a piece with `live` live copies is not repaired.
     pub(super) fn until(&self, live: u8) -> Option<Instant> {
         self.since.map(|since| since + if live <= 1 { self.wait } else { self.wait * 4 })
     }
 
-    /// When [`judge`](Partition::judge) would end the suspension if nobody came back.
+    /// When [`judge`](Partition::judge) would end the suspicion even if no neighbour returned.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         self.since.map(|since| since + self.wait * 4)
     }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_or_two_nodes_are_no_partition_however_small_the_network() {
+    fn one_or_two_vanished_nodes_are_never_a_partition() {
         let mut partition = partition();
         for number in 1..3 {
             partition.vanished(at(10), id(number));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_go_one_by_one_are_no_partition() {
+    fn nodes_that_vanish_one_by_one_are_no_partition() {
         let mut partition = partition();
         for number in 0..30 {
             let now = at(100 * u64::from(number));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_enough_came_back_or_after_four_waits() {
+    fn the_suspicion_ends_when_enough_return_or_after_four_waits() {
         let mut partition = partition();
         (0..10).for_each(|number| partition.vanished(at(u64::from(number) * 5), id(number)));
         assert!(partition.judge(at(50), 40));

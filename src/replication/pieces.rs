@@ -1,35 +1,35 @@
-//! The table of the pieces that this node looks after, and which of them has to be looked at when.
+//! The table of stored pieces, and the agenda: which of them is assessed when.
 
 use crate::id::Key;
 use crate::time::Instant;
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a piece lacks, or has too much.
+/// What a piece lacks, or whether it is surplus.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub(super) enum Need {
     /// Nothing.
     Whole,
-    /// A holder that is there has no copy.
+    /// A holder that is live or suspect has no copy.
     Missing,
-    /// There are as few live copies as a quorum, and a holder is silent.
+    /// There are no more live copies than a quorum, and a holder is silent.
     Urgent,
     /// All its holders have it, and this node is none of them.
     Surplus,
-    /// Its holders are farther away than this node can see.
+    /// Its holders are outside the part of the key space that this node knows.
     Stray,
 }
 
 impl Need {
     pub(super) const COUNT: usize = 5;
 
-    /// Whether copies answer it.
+    /// Whether copies are needed.
     pub(super) fn is_short(self) -> bool {
         matches!(self, Need::Missing | Need::Urgent)
     }
 
-    /// The queue in which a piece waits for its turn.
+    /// The queue in which a piece waits.
     pub(super) fn queue(self) -> Queue {
         match self {
             Need::Whole | Need::Missing | Need::Urgent => Queue::Copies,
@@ -39,7 +39,7 @@ impl Need {
     }
 }
 
-/// What pieces wait in line for.
+/// The queues of pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Queue {
@@ -55,47 +55,47 @@ impl Queue {
     pub(super) const ALL: [Queue; 3] = [Queue::Copies, Queue::Places, Queue::Drops];
 }
 
-/// Where a piece stands.
+/// The state of a piece in the agenda.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Stand {
-    /// Nothing is to be done.
+    /// Nothing is due.
     Idle,
-    /// It is looked at when it is due.
+    /// It is assessed at its due time.
     Waiting,
-    /// It is its turn when there is room.
+    /// It waits in a queue.
     Queued,
-    /// It is being dealt with.
+    /// A job is working on it.
     Busy,
 }
 
 /// What is known of a piece besides its key. Bit *i* of a set stands for the neighbour in slot *i*.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
-    /// Since when its need is what it is.
+    /// Since when it has had its present need.
     pub(super) since: Instant,
-    /// Since when there is something that this node could do about it: the wait by rank counts from here.
+    /// Since when this node could act on the need: the wait by rank counts from here.
     pub(super) ready: Option<Ready>,
-    /// When it is looked at, while it waits.
+    /// When it is assessed, while it waits.
     due: Instant,
     /// The neighbours that should hold it.
     pub(super) expected: u64,
-    /// The neighbours that said that they hold it.
+    /// The neighbours that are known to hold it.
     pub(super) confirmed: u64,
     pub(super) length: u32,
     pub(super) replicas: u8,
     pub(super) need: Need,
     stand: Stand,
     queued_live: u8,
-    /// It is never dropped.
+    /// Whether it is never dropped.
     pub(super) keep: bool,
-    /// This node should hold it.
+    /// Whether this node should hold it.
     pub(super) own: bool,
-    /// A stray that was placed once. It is placed again before it is dropped.
+    /// Whether a stray piece was placed once. It is placed again before it is dropped.
     pub(super) placed: bool,
 }
 
-/// An instant that takes eight bytes where it may be missing.
+/// An optional instant fits in eight bytes with this type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Ready(core::num::NonZeroU64);
 
@@ -111,7 +111,7 @@ impl Ready {
 
 const _: () = assert!(size_of::<Key>() + size_of::<Piece>() <= 100, "65,536 pieces must fit a router");
 
-/// The pieces by their keys.
+/// The pieces by their keys, with the agenda and the queues.
 #[derive(Default)]
 pub(super) struct Pieces {
     table: BTreeMap<Key, Piece>,
@@ -129,7 +129,7 @@ impl Pieces {
         self.table.get(key)
     }
 
-    /// The piece, whose need and stand only this table changes.
+    /// The piece. Change its need and state only through this table.
     pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Piece> {
         self.table.get_mut(key)
     }
@@ -142,7 +142,7 @@ impl Pieces {
         self.table.range_mut(*from..=*to)
     }
 
-    /// Up to `count` keys after `after`, or from `from` on, up to `to`.
+    /// Up to `count` keys after `after`, or from `from` on if it is `None`, up to `to`.
     pub(super) fn some(&self, from: &Key, after: Option<&Key>, to: &Key, count: usize) -> Vec<Key> {
         let start = after.map_or(Bound::Included(*from), |after| Bound::Excluded(*after));
         if after.is_some_and(|after| after >= to) {
@@ -155,17 +155,17 @@ impl Pieces {
         self.table.iter()
     }
 
-    /// How many pieces have this need.
+    /// The number of pieces with this need.
     pub(super) fn count(&self, need: Need) -> usize {
         self.needs[need as usize]
     }
 
-    /// How many pieces wait in a queue.
+    /// The number of pieces in a queue.
     pub(super) fn queued(&self, queue: Queue) -> usize {
         self.queues[queue as usize].len()
     }
 
-    /// Adds a piece of which nothing is known.
+    /// Adds a piece of which no other copy is known.
     pub(super) fn insert(&mut self, now: Instant, key: Key, replicas: u8, length: u32, keep: bool) {
         self.remove(&key);
         let piece = Piece {
@@ -194,12 +194,12 @@ impl Pieces {
         Some(piece)
     }
 
-    /// Where a piece stands.
+    /// The state of a piece in the agenda.
     pub(super) fn stand(&self, key: &Key) -> Stand {
         self.table.get(key).map_or(Stand::Idle, |piece| piece.stand)
     }
 
-    /// Sets what a piece needs; a need that is new begins now, and its turn has not come.
+    /// Sets what a piece needs. A new need begins now.
     pub(super) fn set_need(&mut self, now: Instant, key: &Key, need: Need) {
         if self.table.get(key).is_none_or(|piece| piece.need == need) {
             return;
@@ -213,12 +213,12 @@ impl Pieces {
         (piece.need, piece.since) = (need, now);
     }
 
-    /// Nothing is to be done.
+    /// Nothing is due for this piece.
     pub(super) fn rest(&mut self, key: &Key) {
         self.detach(key);
     }
 
-    /// It is looked at at `at`.
+    /// The piece is assessed at `at`.
     pub(super) fn wait(&mut self, key: &Key, at: Instant) {
         let waits = |piece: &Piece| piece.stand == Stand::Waiting && piece.due == at;
         if self.table.get(key).is_some_and(waits) {
@@ -230,7 +230,7 @@ impl Pieces {
         self.agenda.insert((at, *key));
     }
 
-    /// It waits for its turn: those with fewer live copies before it, and those that need it longer.
+    /// Queues the piece. Pieces with fewer live copies come first, then those that have needed it longer.
     pub(super) fn enqueue(&mut self, key: &Key, live: u8) {
         let queued = |piece: &Piece| piece.stand == Stand::Queued && piece.queued_live == live;
         if self.table.get(key).is_some_and(queued) {
@@ -242,7 +242,7 @@ impl Pieces {
         self.queues[piece.need.queue() as usize].insert((live, piece.since, *key));
     }
 
-    /// It is being dealt with.
+    /// A job takes the piece.
     pub(super) fn take_on(&mut self, key: &Key) {
         self.detach(key);
         if let Some(piece) = self.table.get_mut(key) {
@@ -268,7 +268,7 @@ impl Pieces {
         self.agenda.first().map(|(at, _)| *at)
     }
 
-    /// Takes the piece that is due from the agenda.
+    /// Takes the next piece that is due from the agenda.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Key> {
         let (at, key) = *self.agenda.first()?;
         if at > now {
@@ -278,7 +278,7 @@ impl Pieces {
         Some(key)
     }
 
-    /// The piece whose turn it is, and how many live copies it had.
+    /// The first piece in a queue, and its number of live copies.
     pub(super) fn first(&self, queue: Queue) -> Option<(u8, Key)> {
         self.queues[queue as usize].first().map(|(live, _, key)| (*live, *key))
     }
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_piece_stands_in_one_place_at_a_time() {
+    fn a_piece_is_in_one_place_of_the_agenda_at_a_time() {
         let (key, now) = (Key([1; 32]), Instant::from_secs(1));
         let mut pieces = Pieces::default();
         pieces.insert(now, key, 3, 100, false);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn those_with_fewer_live_copies_come_first_then_those_that_wait_longer() {
+    fn pieces_with_fewer_live_copies_come_first_then_those_that_wait_longer() {
         let mut pieces = Pieces::default();
         for (number, since, live) in [(1, 5, 2), (2, 9, 1), (3, 7, 1)] {
             pieces.insert(Instant::ZERO, Key([number; 32]), 3, 1, false);

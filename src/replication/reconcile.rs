@@ -1,8 +1,8 @@
-//! Comparing with a neighbour what both hold: the asking side.
+//! Comparing pieces with a neighbour: the asking side.
 //!
-//! A comparison begins with the whole key space as one range. Ranges that differ are divided until the neighbour lists
-//! what it has there; both sides divide, so that each round trip goes two steps down. What is equal or listed is known.
-//! One that answers without an end is given up after as many questions as an honest one could need.
+//! A comparison begins with the whole key space as one range. Ranges that differ are divided until the neighbour lists its keys.
+//! Both sides divide, so each round trip goes two levels down. A neighbour whose ranges are equal, or listed, is then known. One that
+//! divides without end is given up after as many requests as an honest one could need.
 
 use super::Replication;
 use super::compare::{Comparison, Select, bounds};
@@ -13,38 +13,38 @@ use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WirePa
 
 /// Comparisons under way at a time.
 const SESSIONS_MAX: usize = 4;
-/// Ranges that one comparison remembers.
+/// Open ranges of one comparison.
 const RANGES_OPEN_MAX: usize = 1024;
-/// The least number of keys in a part of a range that is divided.
+/// The least number of keys in a part of a divided range.
 pub(super) const PART_KEYS_MIN: u32 = 8;
-/// The most parts of a range that is divided.
+/// The most parts of a divided range.
 pub(super) const PARTS: u32 = 16;
-/// Between two comparisons with the same neighbour lies at least this, so that many changes share one.
+/// The least time between two comparisons with the same neighbour, so that many changes share one.
 const PAUSE: Duration = Duration::from_secs(15);
-/// A comparison that is called for takes place after so long, and up to as much again.
+/// The delay of a comparison that a change calls for; up to twice this.
 const SOON: Duration = Duration::from_secs(3);
-/// The pause after a neighbour said that it has answered enough.
+/// The pause after a neighbour answered that it has no work budget left for this node.
 const LATER: Duration = Duration::from_secs(1);
-/// The pause after a comparison failed, doubled each time.
+/// The pause after a failed comparison. Doubles each time.
 const RETRY: Duration = Duration::from_secs(15);
 
 /// A comparison under way.
 pub(super) struct Session {
     salt: u64,
-    /// Ranges still to be compared, the next one last.
+    /// Ranges still to be compared. The last one is next.
     open: Vec<(u64, u64)>,
     /// How many ranges the last answer had room for.
     batch: usize,
-    /// Questions that may still be asked.
+    /// Requests that are left before the comparison is given up.
     left: u32,
-    /// When the next question may be asked.
+    /// The earliest time of the next request.
     next_at: Instant,
-    /// It showed something that was not known.
+    /// Whether it found anything that was not known.
     news: bool,
 }
 
 impl Replication {
-    /// Neighbour `slot` is to be compared with soon.
+    /// Schedules a comparison with neighbour `slot` soon.
     pub(super) fn reconcile_soon(&mut self, now: Instant, slot: usize) {
         let soon = now + self.rng.duration(SOON, SOON * 2);
         if let Some(slot) = self.neighbours.get_mut(slot) {
@@ -73,9 +73,9 @@ impl Replication {
         next
     }
 
-    /// Begins the comparisons that are due and asks what can be asked.
+    /// Begins the comparisons that are due, and sends the requests that can be sent.
     pub(super) fn reconcile(&mut self, now: Instant, outbox: &mut Outbox) {
-        // The first question is about every piece: one such in a turn is enough.
+        // The first request covers every piece, so only one comparison begins in a turn.
         let mut begins = self.sessions() < SESSIONS_MAX;
         let live = self.neighbours.masks.live;
         for index in 0..super::SLOTS_MAX {
@@ -97,7 +97,7 @@ impl Replication {
         }
     }
 
-    /// Asks the next question of a comparison, or ends it when there is none.
+    /// Sends the next request of a comparison, or ends the comparison.
     fn ask_next(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
         let Some(slot) = self.neighbours.get_mut(index) else { return };
         let Some(session) = &mut slot.session else { return };
@@ -109,7 +109,7 @@ impl Replication {
         while ranges.len() < session.batch {
             let Some((first, last)) = session.open.pop() else { break };
             let summary = comparison.summary(first, last);
-            // What this node does not have is the other's business.
+            // A range that is empty here is left to the other node's comparison.
             if summary.count > 0 {
                 ranges.push(WireRange::new(first, last, Scope::Shared, summary));
             }
@@ -127,7 +127,7 @@ impl Replication {
         self.ask(now, index, Purpose::Compare, salt, ranges, outbox);
     }
 
-    /// Sends a question to a neighbour that owes no answer.
+    /// Sends a request to a neighbour that owes no answer.
     pub(super) fn ask(
         &mut self,
         now: Instant,
@@ -144,9 +144,9 @@ impl Replication {
         self.send_ranges(to, transaction, salt, &ranges, outbox);
     }
 
-    /// Takes the answers to a step of a comparison.
+    /// Takes the answers to a request of a comparison.
     pub(super) fn compared(&mut self, now: Instant, index: usize, exchange: &Exchange, answers: Answers<'_>) {
-        // An answer may outlive the comparison that asked for it.
+        // An answer may arrive after its comparison ended.
         let same = |session: &mut Session| session.salt == exchange.salt;
         let taken = self.neighbours.get_mut(index).and_then(|slot| slot.session.take_if(same));
         let Some(mut session) = taken else { return };
@@ -180,7 +180,7 @@ impl Replication {
             slot.session = Some(session);
         }
         if refused {
-            // It does not have this node among its neighbours, so it shares nothing: what it has is seen by offering.
+            // It does not count this node among its neighbours, so they share no pieces. Offers will show what it has.
             self.session_done(now, index);
         } else if full {
             self.session_failed(now, index);
@@ -195,7 +195,7 @@ impl Replication {
         if same {
             self.learn(index, session, first, last, |_| true);
         } else {
-            // Something came or went since it was asked.
+            // A piece came or went since the request.
             session.open.push((first, last));
         }
     }
@@ -231,7 +231,7 @@ impl Replication {
         }
     }
 
-    /// What the neighbour has in a range is known.
+    /// The keys that the neighbour has in a range are known.
     fn learn(
         &mut self,
         index: usize,
@@ -273,7 +273,7 @@ impl Replication {
         }
     }
 
-    /// A comparison is given up; it is tried again later.
+    /// Ends a failed comparison. It is tried again later.
     pub(super) fn session_failed(&mut self, now: Instant, index: usize) {
         let interval = self.config.reconcile_interval;
         let Some(slot) = self.neighbours.get_mut(index) else { return };

@@ -1,7 +1,7 @@
-//! Copying what lacks copies, placing what lies elsewhere, dropping what is too much: one step at a time for each piece.
+//! Repair: copying what lacks copies, placing what belongs elsewhere, dropping surplus, one step at a time for each piece.
 //!
-//! Before anything is copied or dropped, the neighbours that it is about are asked whether they have the piece, whatever was
-//! known of them: most causes of a repair are gone by then, or somebody nearer has seen to it.
+//! Before a piece is copied or dropped, the neighbours concerned are asked whether they have it, whatever was known of them: by then
+//! the cause of most repairs is gone, or a nearer holder has made the copy.
 
 use super::exchange::Purpose;
 use super::neighbours::bits;
@@ -12,56 +12,56 @@ use crate::time::{Duration, Instant, earliest};
 use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WireRange, number, prefix};
 
-/// Pieces that are being dealt with at a time.
+/// Pieces with a job at a time.
 const JOBS_MAX: usize = 64;
-/// Of them, pieces that are about to be dropped.
+/// Of these, pieces that are to be dropped.
 const DROPS_MAX: usize = 16;
-/// Actions that wait to be taken. More are not begun.
+/// Queued actions. While there are more, no job begins.
 const ACTIONS_MAX: usize = 128;
-/// Lookups for pieces whose holders are far away, at a time.
+/// Placements under way at a time.
 const PLACES_MAX: usize = 2;
-/// The least time between two of those.
+/// The least time between the starts of two placements.
 const PLACE_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after a neighbour said that it has answered enough.
+/// The pause after a neighbour answered that it has no work budget left for this node.
 const LATER: Duration = Duration::from_secs(1);
-/// How many times in a row it may say so about one piece. Then others have their turn.
+/// How many times in a row it may answer so about one piece, before the job ends.
 const LATER_MAX: u8 = 8;
 
-/// How far a piece that is being dealt with has come.
+/// The step of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// The neighbour is to be asked whether it has it, not before then.
+    /// The neighbour is asked whether it has the piece, at this time or later.
     Look(Instant),
-    /// It has been asked.
+    /// The neighbour has been asked.
     Looking,
-    /// It has it not, or does not say: it is to be offered.
+    /// The neighbour does not have the piece, or does not say: the piece is offered to it.
     Offer,
     /// The copy is under way.
     Copying,
 }
 
-/// A piece that is being dealt with.
+/// A job: a piece that is being copied or dropped.
 pub(super) struct Job {
     slot: usize,
     target: NodeId,
-    /// It is to be dropped once the target and these have it.
+    /// If the piece is to be dropped: the neighbours that must still be asked after the target.
     drop: Option<u64>,
     step: Step,
-    /// How many times the target wanted to be asked later.
+    /// How many times the target put the question off.
     later: u8,
-    /// Live copies when it began, and since when the piece needs something: who comes first.
+    /// The number of live copies at the start, and since when the piece has had its need: the order of offers.
     live: u8,
     since: Instant,
     length: u32,
 }
 
 impl Replication {
-    /// Copies under way.
+    /// The number of copies under way.
     pub(super) fn copying(&self) -> usize {
         self.jobs.values().filter(|job| job.step == Step::Copying).count()
     }
 
-    /// Whether a piece is being copied, or about to be.
+    /// Whether a piece is being copied, or will be soon.
     pub(super) fn is_copying(&self, key: &Key) -> bool {
         self.jobs.get(key).is_some_and(|job| job.drop.is_none())
     }
@@ -83,12 +83,12 @@ impl Replication {
         next
     }
 
-    /// Whether a neighbour owes no answer.
+    /// Whether no request to this neighbour is outstanding.
     fn is_idle(&self, slot: usize) -> bool {
         self.neighbours.get(slot).is_some_and(|slot| slot.exchange.is_none())
     }
 
-    /// When the first in a queue may go on; `None` when that does not depend on time.
+    /// When the first piece of a queue may proceed; `None` when that does not depend on time.
     fn opens_at(&self, queue: Queue) -> Option<Instant> {
         let (live, _) = self.pieces.first(queue)?;
         let drops = || self.jobs.values().filter(|job| job.drop.is_some()).count();
@@ -109,11 +109,11 @@ impl Replication {
         Some(if queue == Queue::Places { opens.max(self.place_at) } else { opens })
     }
 
-    /// Does what may be done now.
+    /// Takes every step that is possible now.
     pub(super) fn repair(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.give_up_hopeless(now);
+        self.end_hopeless_jobs(now);
         for queue in Queue::ALL {
-            // Each turn takes one out of the queue; some are put back to wait.
+            // Each pass takes one piece out of the queue; some wait again.
             for _ in 0..JOBS_MAX {
                 if self.opens_at(queue).is_none_or(|at| at > now) {
                     break;
@@ -127,8 +127,8 @@ impl Replication {
         self.offer(now);
     }
 
-    /// Jobs whose target is gone are given up; while this node takes itself for cut off, all that are not under way.
-    fn give_up_hopeless(&mut self, now: Instant) {
+    /// Ends jobs whose target is gone. While this node suspects a partition, also ends those that have not begun to copy.
+    fn end_hopeless_jobs(&mut self, now: Instant) {
         let masks = self.neighbours.masks;
         let hopeless = |job: &Job| {
             let there = self.neighbours.get(job.slot).is_some_and(|slot| slot.contact.id == job.target);
@@ -143,19 +143,19 @@ impl Replication {
         }
     }
 
-    /// A piece's turn is over; it is looked at anew.
+    /// Ends the job of a piece, and assesses the piece anew.
     fn release(&mut self, now: Instant, key: &Key) {
         self.jobs.remove(key);
         self.pieces.rest(key);
         self.review(now, key);
     }
 
-    /// The first in the queue goes on.
+    /// Begins a job, or a placement, for the first piece in the queue.
     fn begin_next(&mut self, now: Instant, queue: Queue) {
         let Some((live, key)) = self.pieces.first(queue) else { return };
         let Some(piece) = self.pieces.get(&key).copied() else { return };
         if self.jobs.contains_key(&key) || self.placing.contains(&key) {
-            // It went and came back while its copy was under way.
+            // The piece was removed and added again while its copy was under way.
             self.put_off(&key, now + self.config.rank_wait);
             self.pieces.rest(&key);
             return self.review(now, &key);
@@ -190,7 +190,7 @@ impl Replication {
         self.jobs.insert(key, Job { slot, target, drop, step, later: 0, live, since, length });
     }
 
-    /// Asks a neighbour about the pieces that are about to be copied there, or dropped because it has them.
+    /// Asks a neighbour about the pieces that are to be copied to it, or dropped because it has them.
     fn look(&mut self, now: Instant, slot: usize, outbox: &mut Outbox) {
         if !self.is_idle(slot) {
             return;
@@ -200,7 +200,7 @@ impl Replication {
         let mut ranges: Vec<WireRange> = Vec::new();
         for (key, job) in &mut self.jobs {
             let due = matches!(job.step, Step::Look(at) if at <= now) && job.slot == slot;
-            // Two pieces of one number are asked about one after the other.
+            // Two pieces with the same first eight bytes are asked about one after the other.
             let apart = ranges.last().is_none_or(|last| last.last() < number(key));
             if !due || !apart || ranges.len() == RANGES_MAX {
                 continue;
@@ -216,7 +216,7 @@ impl Replication {
         }
     }
 
-    /// A neighbour said which of the pieces it has; `None` when it said nothing.
+    /// A neighbour answered which of the pieces it has; `None` when it did not answer.
     pub(super) fn looked(&mut self, now: Instant, slot: usize, keys: &[Key], answers: Option<Answers<'_>>) {
         let mut said = answers.iter().flat_map(|answers| answers.iter());
         let mut evades = false;
@@ -227,7 +227,7 @@ impl Replication {
             match answer {
                 Some(Answer::Equal) => self.has(now, key),
                 Some(Answer::Keys(list)) if list.contains(&prefix(key)) => self.has(now, key),
-                // It does not take this node for a neighbour: whether it has the piece is seen by offering it.
+                // It does not count this node among its neighbours. The offer itself will show whether it has the piece.
                 Some(Answer::Refused) => job.step = Step::Offer,
                 Some(Answer::Keys(_) | Answer::Split(_)) if job.drop.is_none() => job.step = Step::Offer,
                 Some(Answer::Keys(_) | Answer::Split(_)) => {
@@ -249,7 +249,7 @@ impl Replication {
             }
         }
         if evades {
-            // What others lack must not wait together with what this one lacks.
+            // Copies to this neighbour wait, so that they do not delay copies to others.
             self.neighbours.hold(now, slot, self.config.rank_wait);
         }
     }
@@ -260,7 +260,7 @@ impl Replication {
         if let Some(piece) = self.pieces.get_mut(key) {
             piece.confirmed |= 1 << job.slot;
         }
-        // That somebody else made the copy is seen when the piece is looked at anew.
+        // The assessment will count the copy, whichever node made it.
         let Some(others) = job.drop else { return self.release(now, key) };
         if let Some(slot) = bits(others).next() {
             if let Some(target) = self.neighbours.get(slot).map(|slot| slot.contact.id) {
@@ -281,7 +281,7 @@ impl Replication {
         self.actions.push_back(Action::Drop { key: *key });
     }
 
-    /// Begins as many copies as the budget and the number of transfers allow, fewest live copies first.
+    /// Begins as many copies as the budget and the number of transfers allow, those with the fewest live copies first.
     fn offer(&mut self, now: Instant) {
         while self.copying() < self.config.transfers_max
             && self.actions.len() < ACTIONS_MAX
@@ -298,7 +298,7 @@ impl Replication {
         }
     }
 
-    /// What became of an [`Action::Copy`]. Each must be told of once.
+    /// Reports the outcome of an [`Action::Copy`]. Call it exactly once for each.
     pub fn copy_done(&mut self, now: Instant, key: &Key, target: &NodeId, outcome: CopyOutcome) {
         self.deadline.set(None);
         let under_way = |job: &Job| job.step == Step::Copying && job.target == *target;
@@ -340,15 +340,15 @@ impl Replication {
             (Some(slot), CopyOutcome::Busy) => self.neighbours.was_busy(now, slot, rank_wait),
             _ => {}
         }
-        // Its turn comes again; somebody else's copy is waited for.
+        // The piece is queued again later, so that another holder may copy it first.
         if !took {
             self.put_off(key, now + rank_wait / 2);
         }
         self.release(now, key);
     }
 
-    /// What became of an [`Action::Place`]: how many other nodes among those closest to the piece have it now. Each must be
-    /// told of once.
+    /// Reports the result of an [`Action::Place`]: the number of other nodes among those closest to the piece that have it now. Call
+    /// it exactly once for each.
     pub fn placed(&mut self, now: Instant, key: &Key, copies: u8) {
         self.deadline.set(None);
         if !self.placing.remove(key) {
@@ -372,7 +372,7 @@ impl Replication {
         self.review(now, key);
     }
 
-    /// Takes a piece out of the tables.
+    /// Removes a piece from the tables.
     pub(super) fn forget(&mut self, key: &Key) {
         if self.jobs.get(key).is_some_and(|job| job.step != Step::Copying) {
             self.jobs.remove(key);

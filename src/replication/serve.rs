@@ -1,4 +1,4 @@
-//! Comparing with a neighbour what both hold: the answering side. It remembers nothing between two questions.
+//! Comparing pieces with a neighbour: the answering side. It keeps no state between two requests.
 
 use super::Replication;
 use super::compare::{Comparison, Select};
@@ -13,26 +13,26 @@ use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, AnswerWriter, KEYS_MAX, KeyPrefix, Scope, WirePart, WireRange, prefix};
 
-/// A range with so few keys is listed instead of divided.
+/// A range with at most this many keys is listed instead of divided.
 const LISTED_MAX: u32 = 12;
 /// Pieces that one neighbour may have looked at, twice as many at once as in a second.
 const WORK: Rate = Rate::flow(131_072, Duration::from_secs(2));
-/// What a range costs besides the pieces in it.
+/// The cost of a range besides its pieces, in visited pieces.
 const RANGE_COST: u64 = 16;
 
 impl Replication {
-    /// Answers a neighbour's question about what is held here.
+    /// Answers a neighbour's request about the pieces held here.
     pub(super) fn answer(
         &mut self,
         now: Instant,
         sender: Contact,
         datagram: &Verified<'_>,
         (salt, ranges): (u64, &[WireRange]),
-        proven: bool,
+        validated: bool,
         outbox: &mut Outbox,
     ) {
         let mut out = [0; PAYLOAD_BYTES_MAX];
-        let room = ReplyBudget::new(datagram.datagram_bytes(), proven).room();
+        let room = ReplyBudget::new(datagram.datagram_bytes(), validated).room();
         let mut writer = AnswerWriter::new(&mut out[..room]);
         match self.neighbours.find(&sender.id) {
             None => {
@@ -64,7 +64,7 @@ impl Replication {
         }
     }
 
-    /// Answers one range; `false` when there is no room for the answer.
+    /// Answers one range. False when there is no room for the answer.
     fn answer_range(
         &mut self,
         now: Instant,
@@ -96,7 +96,7 @@ impl Replication {
 fn put_keys(comparison: &mut Comparison<'_>, first: u64, last: u64, writer: &mut AnswerWriter<'_>) -> bool {
     let found = comparison.keys(first, last, KEYS_MAX + 1);
     let mut keys: [KeyPrefix; KEYS_MAX] = [[0; 16]; KEYS_MAX];
-    // Keys that differ after their first sixteen bytes only are named once.
+    // Keys with the same first sixteen bytes are listed once.
     let mut count = 0;
     for key in &found {
         if count == 0 || keys[count - 1] != prefix(key) {
@@ -118,13 +118,13 @@ fn put_parts(
     let head = Answer::Equal.bytes();
     let most = (writer.room().saturating_sub(head) / size_of::<WirePart>()) as u32;
     let wanted = (count / PART_KEYS_MIN).clamp(2, PARTS);
-    // A few parts of many keys each would only be divided again: with little room left it waits for the next datagram.
+    // A few parts of many keys each would only be divided again: with little room left, the range waits for the next datagram.
     if most < wanted.min(4) {
         return false;
     }
     let parts = comparison.split(first, last, count, wanted.min(most));
     if parts.len() < 2 {
-        // They share their number's first eight bytes and cannot be divided.
+        // All keys have the same first eight bytes and cannot be divided.
         return put_keys(comparison, first, last, writer);
     }
     let parts: Vec<WirePart> =

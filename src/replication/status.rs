@@ -1,4 +1,4 @@
-//! What the machine can say about itself.
+//! The status of the machine and of single pieces.
 
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};
@@ -6,64 +6,64 @@ use super::{Liveness, Replication, ReplicationCounters};
 use crate::id::{Key, NodeId};
 use crate::time::Instant;
 
-/// How a piece is doing.
+/// The phase of a piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// There is nothing to do: all its holders have it, as far as is known.
+    /// Healthy: all its holders have it, as far as is known.
     Whole,
-    /// It has fewer live copies than it should, and repair waits for its time.
+    /// Under-replicated; repair waits for its time.
     Waiting,
-    /// It is being copied, or about to be.
+    /// Under-replicated; a copy is under way or will begin soon.
     Copying,
-    /// It has fewer live copies than it should, and repair is suspended: this node may be cut off.
+    /// Under-replicated; repair is suspended because this node suspects that it is partitioned.
     CutOff,
 }
 
-/// What is known of a piece.
+/// The status of a piece.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PieceStatus {
-    /// How many nodes should hold it.
+    /// The number of nodes that should hold it.
     pub replicas: u8,
-    /// Live copies that are known, the own one included.
+    /// Known live copies, including this node's own.
     pub live: u8,
-    /// The nodes that should hold it or are known to, this node's own among them: who, whether it is known to hold the piece, and
-    /// how it is doing, `None` for this node. Nearest to the piece first.
+    /// The nodes that should hold it or are known to, including this node, nearest to the piece first: its id, whether it is known
+    /// to hold the piece, and its liveness (`None` for this node).
     pub holders: Vec<(NodeId, bool, Option<Liveness>)>,
-    /// How it is doing.
+    /// Its phase.
     pub phase: Phase,
-    /// Since when it is not as it should be, or too much.
+    /// Since when it has been under-replicated or surplus.
     pub since: Option<Instant>,
 }
 
-/// How replication is doing.
+/// Statistics of replication.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statistics {
-    /// Pieces looked after.
+    /// Pieces in the table.
     pub pieces: usize,
-    /// Pieces that lack nothing, surplus ones not included.
+    /// Healthy pieces, without surplus ones.
     pub whole: usize,
-    /// Pieces that a holder lacks.
+    /// Under-replicated pieces.
     pub short: usize,
-    /// Pieces with as few live copies as a quorum, a holder of which is silent.
+    /// Pieces with no more live copies than a quorum, and a silent holder.
     pub urgent: usize,
-    /// Pieces whose copy has its turn but waits for room.
+    /// Pieces that are queued to be copied.
     pub queued: usize,
     /// Copies under way.
     pub copying: usize,
-    /// Pieces that this node need not hold.
+    /// Surplus pieces: this node need not hold them.
     pub surplus: usize,
-    /// Pieces whose holders are too far away to be known.
+    /// Misplaced pieces whose holders are too far away to be known.
     pub stray: usize,
-    /// Since when this node takes itself for cut off.
+    /// Since when this node has suspected that it is partitioned.
     pub cut_off_since: Option<Instant>,
-    /// Bytes a second that repair may use.
+    /// The bandwidth of repair, in bytes per second.
     pub bytes_per_second: u64,
-    /// What was counted.
+    /// The counters.
     pub counters: ReplicationCounters,
 }
 
 impl Replication {
-    /// What is known of a piece that this node holds.
+    /// The status of a piece that this node holds.
     pub fn inspect(&self, key: &Key) -> Option<PieceStatus> {
         let piece = self.pieces.get(key)?;
         let found = self.assess(key, piece);
@@ -77,7 +77,7 @@ impl Replication {
             .collect();
         holders.push((self.own, true, None));
         holders.sort_by_key(|(id, ..)| id.distance(key));
-        // A holder that is silent is missed, even while nothing is to be done about it.
+        // A silent holder counts as missing a copy, even while no step is due.
         let missed = found.need != Need::Stray && found.expected & self.neighbours.masks.silent != 0;
         let short = found.need.is_short() || missed;
         let phase = match short {
@@ -91,8 +91,8 @@ impl Replication {
         Some(PieceStatus { replicas: piece.replicas, live: found.live, holders, phase, since })
     }
 
-    /// The pieces of which fewer than `min_elsewhere` live copies are known at other nodes, in the order of their keys: what
-    /// a node that leaves must hand over.
+    /// The pieces of which fewer than `min_elsewhere` live copies are known at other nodes, in the order of their keys: a node that
+    /// leaves must hand these over.
     pub fn short_of(&self, min_elsewhere: u8) -> impl Iterator<Item = Key> + '_ {
         let believed = self.neighbours.masks.trusted & self.neighbours.masks.there;
         self.pieces
@@ -101,7 +101,7 @@ impl Replication {
             .map(|(key, _)| *key)
     }
 
-    /// How replication is doing.
+    /// Statistics of replication.
     pub fn statistics(&self) -> Statistics {
         Statistics {
             pieces: self.pieces.len(),

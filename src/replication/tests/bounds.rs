@@ -1,4 +1,4 @@
-//! Nothing grows past its bounds, and no call takes long.
+//! Tables and queues stay within their bounds, and no call takes long.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn crowded(count: usize, neighbours: usize) -> (Replication, Outbox, Vec<Neighbo
 }
 
 #[test]
-fn with_the_table_full_no_call_looks_at_more_than_a_slice() {
+fn with_a_full_table_no_call_visits_more_than_a_slice() {
     let (mut machine, mut outbox, mut neighbours, mut now) = crowded(65_536, 40);
     let extra = Held { key: Key([0; 32]), replicas: 3, length: 1, keep: false };
     assert!(!machine.piece_added(now, extra), "one more finds no room");
@@ -100,7 +100,7 @@ fn pieces_with_the_fewest_live_copies_go_first() {
     let mut world = World::new(11, config);
     let keys = world.scatter(120, 4);
     world.run(seconds(400));
-    // Two that share many pieces, and of which each has many that the other has not.
+    // Two nodes that share many pieces, each with many that the other lacks.
     let shared = |pair: &(usize, usize)| {
         let held = |key: &Key| {
             let holders = world.holders(key);
@@ -133,7 +133,7 @@ fn pieces_with_the_fewest_live_copies_go_first() {
 }
 
 #[test]
-fn whatever_happens_pieces_survive_and_everything_settles() {
+fn pieces_survive_random_events_and_replication_settles() {
     for seed in 0..3 {
         let mut world =
             World::new(10, ReplicationConfig { surplus_after: seconds(400), ..Default::default() });
@@ -146,7 +146,7 @@ fn whatever_happens_pieces_survive_and_everything_settles() {
             let index = world.rng.below(world.nodes.len() as u64) as usize;
             let down = (0..world.nodes.len()).filter(|index| !world.is_up(*index)).count();
             match world.rng.below(7) {
-                // No more than two at a time, or the last copy of something may be gone.
+                // At most two at a time, or the last copy of a piece may be lost.
                 0 | 1 if world.is_up(index) && down < 2 => world.crash(index),
                 2 | 3 if !world.is_up(index) => world.restart(index),
                 4 if world.nodes.len() < 20 => _ = world.join(),
@@ -155,7 +155,7 @@ fn whatever_happens_pieces_survive_and_everything_settles() {
                     let key = keys[world.rng.below(keys.len() as u64) as usize];
                     let holders = world.holders(&key);
                     if let (true, Some(holder)) = (holders.len() > 2, holders.first()) {
-                        // A disk lost it.
+                        // The disk loses it.
                         world.nodes[*holder].held.remove(&key);
                         world.nodes[*holder].machine.piece_removed(&key);
                     }

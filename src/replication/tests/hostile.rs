@@ -1,4 +1,4 @@
-//! What others cannot make a node do.
+//! Attacks: requests, answers and identities that must not harm a node.
 
 use super::*;
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
@@ -37,8 +37,8 @@ impl Alone {
         alone
     }
 
-    /// What comes back for a message of node `sender`: the bytes sent, and those of the answer.
-    fn ask(&mut self, sender: usize, message: &Message<'_>, proven: bool) -> (usize, Option<Vec<u8>>) {
+    /// Hands in a message of node `sender`. Returns its length in bytes, and the answer.
+    fn ask(&mut self, sender: usize, message: &Message<'_>, validated: bool) -> (usize, Option<Vec<u8>>) {
         self.sequence += 1;
         let envelope = Envelope {
             recipient: Some(identity(0).id()),
@@ -51,7 +51,7 @@ impl Alone {
         let length = write(&mut out, &self.network, &identity(sender), &envelope, message).expect("it fits");
         let datagram = Unverified::parse(&out[..length], &self.network).expect("it is sound");
         let datagram = datagram.verify(&self.network, &identity(0).id()).expect("it is signed");
-        self.machine.handle_datagram(self.now, address(sender), &datagram, proven, &mut self.outbox);
+        self.machine.handle_datagram(self.now, address(sender), &datagram, validated, &mut self.outbox);
         let answer = self.outbox.poll().map(|datagram| datagram.bytes().to_vec());
         (length, answer)
     }
@@ -79,7 +79,7 @@ fn ranges(count: u64) -> Vec<WireRange> {
 }
 
 #[test]
-fn who_is_no_neighbour_learns_nothing() {
+fn a_node_that_is_no_neighbour_gets_no_answers() {
     let mut alone = Alone::new(500);
     let message = Message::Reconcile { salt: 1, ranges: &ranges(3) };
     let (_, answer) = alone.ask(2, &message, true);
@@ -91,7 +91,7 @@ fn who_is_no_neighbour_learns_nothing() {
 }
 
 #[test]
-fn an_unproven_address_gets_at_most_three_times_what_came_from_it() {
+fn an_unvalidated_address_is_sent_at_most_three_times_what_came_from_it() {
     let mut alone = Alone::new(5000);
     for count in [1, 2, 5, RANGES_MAX as u64] {
         let message = Message::Reconcile { salt: 1, ranges: &ranges(count) };
@@ -99,8 +99,8 @@ fn an_unproven_address_gets_at_most_three_times_what_came_from_it() {
         let answer = answer.expect("an answer");
         assert!(answer.len() <= 3 * sent, "{} bytes for {sent}", answer.len());
         assert!(answer.len() > 300, "and still a useful one");
-        let (_, proven) = alone.ask(1, &message, true);
-        assert!(proven.expect("an answer").len() >= answer.len());
+        let (_, validated) = alone.ask(1, &message, true);
+        assert!(validated.expect("an answer").len() >= answer.len());
     }
 }
 
@@ -134,7 +134,7 @@ fn answers_without_a_request_change_nothing() {
 }
 
 #[test]
-fn a_neighbour_that_only_ever_divides_is_given_up() {
+fn a_comparison_with_a_neighbour_that_only_divides_is_given_up() {
     let mut world = World::new(2, ReplicationConfig::default());
     world.liar = Some(1);
     for _ in 0..3000 {
@@ -149,7 +149,7 @@ fn a_neighbour_that_only_ever_divides_is_given_up() {
 }
 
 #[test]
-fn a_neighbour_that_asks_about_everything_at_once_owes_what_that_costs() {
+fn a_neighbour_that_asks_about_all_pieces_at_once_goes_into_debt() {
     let mut alone = Alone::new(20_000);
     let everything = [WireRange::new(0, u64::MAX, Scope::Kept, Summary::default())];
     let before = alone.machine.work;
@@ -161,8 +161,8 @@ fn a_neighbour_that_asks_about_everything_at_once_owes_what_that_costs() {
     assert!(work < 4 * 131_072 + 50_000, "{work} pieces looked at in two seconds");
 }
 
-/// Pieces on eight nodes; then a ninth comes that `does` something, and one of the eight goes. Whether the others repair
-/// what that had.
+/// Eight nodes hold pieces. A ninth comes and `does` something; then one of the eight crashes. Returns whether the others restore the
+/// copies of its pieces.
 fn is_repaired_in_spite_of(does: impl Fn(&mut World, usize)) -> bool {
     let (mut world, keys) = World::settled(8, 1500);
     let hostile = world.join();
@@ -183,7 +183,7 @@ fn is_repaired_in_spite_of(does: impl Fn(&mut World, usize)) -> bool {
 }
 
 #[test]
-fn a_neighbour_that_never_says_what_it_has_does_not_hold_up_the_copies_to_others() {
+fn a_neighbour_that_puts_off_every_question_does_not_delay_copies_to_others() {
     assert!(is_repaired_in_spite_of(|world, hostile| {
         world.evasive = Some(hostile);
         world.unwilling.insert(hostile, CopyOutcome::Busy);
@@ -191,13 +191,13 @@ fn a_neighbour_that_never_says_what_it_has_does_not_hold_up_the_copies_to_others
 }
 
 #[test]
-fn a_neighbour_that_is_always_busy_does_not_use_up_what_others_need() {
+fn a_neighbour_that_is_always_busy_does_not_delay_copies_to_others() {
     assert!(is_repaired_in_spite_of(|world, hostile| {
         world.unwilling.insert(hostile, CopyOutcome::Busy);
     }));
 }
 
-/// A machine whose 40 neighbours have settled, at `address_of` each.
+/// A machine whose 40 neighbours have settled, each at its `address_of`.
 fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, Vec<Neighbour>, Instant) {
     let start = Instant::from_secs(1000);
     let mut machine = Replication::new(ReplicationConfig::default(), identity(0).id(), [1; 32], start);
@@ -220,7 +220,7 @@ fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, V
 }
 
 #[test]
-fn names_that_come_and_vanish_do_not_make_a_node_take_itself_for_cut_off() {
+fn new_identities_that_vanish_do_not_make_a_node_suspect_a_partition() {
     let (mut machine, mut all, now) = among_neighbours(address);
     for index in 50..62 {
         let contact = Contact::new(identity(index).public(), address(index));
@@ -237,11 +237,11 @@ fn names_that_come_and_vanish_do_not_make_a_node_take_itself_for_cut_off() {
         neighbour.liveness = Liveness::Unresponsive { since: later };
     }
     machine.set_neighbourhood(later, &all, true);
-    assert_eq!(machine.statistics().cut_off_since, Some(later), "those who stayed are believed");
+    assert_eq!(machine.statistics().cut_off_since, Some(later), "neighbours that had settled count");
 }
 
 #[test]
-fn nothing_is_dropped_because_one_host_says_that_it_has_all_copies() {
+fn a_piece_is_not_dropped_because_one_host_claims_all_copies() {
     let need = |address_of: &dyn Fn(usize) -> SocketAddr| {
         let (mut machine, all, now) = among_neighbours(address_of);
         let far = all.last().expect("one is farthest").contact.id;
@@ -254,11 +254,11 @@ fn nothing_is_dropped_because_one_host_says_that_it_has_all_copies() {
     };
     assert_eq!(need(&|index| SocketAddr::from(([8, 8, 8, index as u8], 1))), pieces::Need::Whole);
     assert_eq!(need(&|index| SocketAddr::from(([8, 8, index as u8, 8], 1))), pieces::Need::Surplus);
-    assert_eq!(need(&address), pieces::Need::Surplus, "one's own network is trusted");
+    assert_eq!(need(&address), pieces::Need::Surplus, "in a private network each node counts");
 }
 
 #[test]
-fn an_offer_cannot_have_a_piece_copied_to_everybody() {
+fn an_offer_cannot_have_a_piece_copied_to_the_whole_network() {
     let (mut machine, _, now) = among_neighbours(address);
     let key = identity(0).id().key();
     machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });

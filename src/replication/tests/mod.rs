@@ -24,14 +24,14 @@ pub(super) struct Node {
     up_since: Option<Instant>,
     down_since: Instant,
     left: bool,
-    /// What this node takes for gone, whatever is so: the other side of a partition.
+    /// The nodes that this node cannot see: the other side of a partition.
     unseen: BTreeSet<usize>,
-    /// What its membership last said of each node.
+    /// The liveness of each node that its membership last reported.
     told: Vec<Option<Liveness>>,
     turns: (Instant, u32),
 }
 
-/// A copy that ended.
+/// A completed copy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Copied {
     pub(super) key: Key,
@@ -59,12 +59,12 @@ pub(super) struct World {
     tick: Instant,
     pub(super) tick_every: Duration,
     numbered: u64,
-    /// Answers whatever it is asked about with parts that fit nothing.
+    /// A node that answers every comparison with parts that match no pieces.
     pub(super) liar: Option<usize>,
-    /// Compares as it should, and wants to be asked later when it is asked what it has.
+    /// A node that compares correctly, but puts off every question about single pieces.
     pub(super) evasive: Option<usize>,
     pub(super) loss_percent: u64,
-    /// Nodes that take no copies, and what they say.
+    /// Nodes that accept no copies, and the outcome that they cause.
     pub(super) unwilling: BTreeMap<usize, CopyOutcome>,
     pub(super) copied: Vec<Copied>,
     pub(super) offers: u64,
@@ -120,7 +120,7 @@ impl World {
         world
     }
 
-    /// `count` nodes that hold `pieces` pieces of a megabyte, three copies of each, and know each other well.
+    /// `count` settled nodes that hold `pieces` pieces of 1 MiB, three copies of each.
     pub(super) fn settled(count: usize, pieces: usize) -> (Self, Vec<Key>) {
         let mut world = World::new(count, ReplicationConfig::default());
         let keys = world.scatter(pieces, 3);
@@ -150,7 +150,7 @@ impl World {
         index
     }
 
-    /// Puts `count` new pieces where they belong.
+    /// Adds `count` new pieces at the nodes closest to them.
     pub(super) fn scatter(&mut self, count: usize, replicas: u8) -> Vec<Key> {
         let keys: Vec<Key> = (0..count).map(|_| Key(self.rng.bytes())).collect();
         for key in &keys {
@@ -166,7 +166,7 @@ impl World {
         self.nodes[index].machine.piece_added(self.now, held);
     }
 
-    /// The nodes that are up and closest to a key, nearest first.
+    /// The running nodes closest to a key, nearest first.
     pub(super) fn closest(&self, key: &Key, count: usize) -> Vec<usize> {
         let mut up: Vec<usize> = (0..self.nodes.len()).filter(|index| self.is_up(*index)).collect();
         up.sort_by_key(|index| self.nodes[*index].contact.id.distance(key));
@@ -178,7 +178,7 @@ impl World {
         self.nodes[index].up_since.is_some()
     }
 
-    /// The nodes that are up and hold a piece.
+    /// The running nodes that hold a piece.
     pub(super) fn holders(&self, key: &Key) -> Vec<usize> {
         (0..self.nodes.len())
             .filter(|index| self.is_up(*index) && self.nodes[*index].held.contains_key(key))
@@ -199,7 +199,7 @@ impl World {
         self.nodes[index].left = true;
     }
 
-    /// The node comes back with what is on its disk and nothing else.
+    /// Restarts a node: it keeps its disk, and loses its memory.
     pub(super) fn restart(&mut self, index: usize) {
         let seed = self.rng.bytes();
         let node = &mut self.nodes[index];
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// The link of `index` to the nodes in `others` is cut, in both directions.
+    /// Cuts the link of `index` to the nodes in `others`, in both directions.
     pub(super) fn cut(&mut self, index: usize, others: &[usize]) {
         for other in others {
             self.nodes[index].unseen.insert(*other);
@@ -230,7 +230,7 @@ impl World {
         self.is_up(to) && !self.nodes[from].unseen.contains(&to)
     }
 
-    /// What node `observer` believes of node `index`: what is so, some seconds late.
+    /// The liveness of node `index` in the view of `observer`: the truth, with a delay of some seconds.
     fn liveness(&self, observer: usize, index: usize) -> Option<Liveness> {
         let node = &self.nodes[index];
         if node.left {
@@ -442,12 +442,12 @@ impl World {
         while self.step(until) {}
     }
 
-    /// What all nodes counted under this name.
+    /// The sum of a counter over all nodes.
     pub(super) fn counted(&self, count: impl Fn(&ReplicationCounters) -> u64) -> u64 {
         self.nodes.iter().map(|node| count(&node.machine.counters)).sum()
     }
 
-    /// Whether each of the nodes closest to each piece has it.
+    /// Whether each piece is on all nodes closest to it.
     pub(super) fn is_whole(&self, keys: &[Key], replicas: usize) -> bool {
         keys.iter().all(|key| {
             let holders = self.holders(key);
@@ -456,7 +456,7 @@ impl World {
     }
 }
 
-/// Answers with parts as narrow as can be, none of which is what anybody has.
+/// Answers with the narrowest possible parts, none of which matches any pieces.
 fn lie(outbox: &mut Outbox, asker: &Contact, transaction: u64, ranges: &[WireRange]) {
     let wrong = |number| Summary { count: 1000, fingerprint: u128::from(number) };
     let mut out = [0; PAYLOAD_BYTES_MAX];

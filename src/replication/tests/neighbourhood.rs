@@ -1,8 +1,8 @@
-//! Networks that no node knows all of, and views that differ.
+//! Networks larger than a neighbourhood, and nodes with different views.
 
 use super::*;
 
-/// `count` nodes, more than a neighbourhood, with `pieces` pieces where they belong.
+/// `count` nodes, more than a neighbourhood has, with `pieces` pieces at the nodes closest to them.
 fn large(count: usize, pieces: usize) -> (World, Vec<Key>) {
     let mut world = World::new(count, ReplicationConfig::default());
     world.tick_every = seconds(5);
@@ -12,7 +12,7 @@ fn large(count: usize, pieces: usize) -> (World, Vec<Key>) {
 }
 
 #[test]
-fn in_a_network_larger_than_a_neighbourhood_a_crash_is_repaired_all_the_same() {
+fn a_crash_is_repaired_in_a_network_larger_than_a_neighbourhood() {
     let (mut world, keys) = large(64, 120);
     assert_eq!((world.offers, world.dropped.len()), (0, 0));
     let gone = (0..64).max_by_key(|index| world.holds(*index)).expect("a node");
@@ -51,10 +51,10 @@ fn a_piece_that_only_a_far_node_has_reaches_its_holders() {
 }
 
 #[test]
-fn views_that_differ_at_random_settle_without_losing_or_piling_up_copies() {
+fn randomly_different_views_settle_without_lost_or_surplus_copies() {
     let (mut world, keys) = World::settled(14, 60);
     world.tick_every = seconds(3);
-    // For twenty minutes each node fails to see some others, others each time; never so many that it thinks itself cut off.
+    // For twenty minutes each node fails to see some others, different ones each time, but too few to suspect a partition.
     for _ in 0..8 {
         for index in 0..14 {
             let other = world.rng.below(14) as usize;
@@ -73,7 +73,7 @@ fn views_that_differ_at_random_settle_without_losing_or_piling_up_copies() {
 }
 
 #[test]
-fn what_a_node_that_leaves_must_hand_over_is_what_others_are_not_known_to_have() {
+fn a_node_that_leaves_must_hand_over_pieces_with_too_few_known_copies() {
     let (mut world, keys) = World::settled(6, 30);
     let machine = &world.nodes[0].machine;
     assert_eq!(machine.short_of(1).count(), 0);
@@ -90,7 +90,7 @@ fn what_a_node_that_leaves_must_hand_over_is_what_others_are_not_known_to_have()
 }
 
 #[test]
-fn more_changes_than_slots_are_taken_in_one_after_the_other() {
+fn more_changes_than_slots_are_handled_one_after_the_other() {
     let now = Instant::from_secs(1000);
     let mut machine = Replication::new(ReplicationConfig::default(), identity(0).id(), [1; 32], now);
     let mut outbox = Outbox::new(Network::new("test"), identity(0), false, 1, 16);

@@ -1,9 +1,8 @@
-//! What comparing costs, and that it finds what differs.
+//! The cost of comparisons, and that they find every difference.
 
 use super::*;
 
-/// Two nodes that hold `count` pieces each, of which the second lacks each `every`-th (none for 0) and the first lacks as many
-/// others.
+/// Two nodes that hold `count` pieces together. With `every` > 0, every `every`-th piece is missing at one of them, in turn.
 fn pair(count: usize, every: usize) -> (World, Vec<Key>) {
     let config = ReplicationConfig { pieces_max: 1 << 17, ..Default::default() };
     let mut world = World::new(2, config);
@@ -21,7 +20,7 @@ fn pair(count: usize, every: usize) -> (World, Vec<Key>) {
     (world, keys)
 }
 
-/// Runs until both have compared, and says what each comparison cost.
+/// Runs until both have compared. Returns the bytes of one comparison.
 fn bytes_each(world: &mut World) -> u64 {
     world.run(seconds(110));
     let done = world.counted(|counters| counters.reconciled);
@@ -71,7 +70,7 @@ fn one_percent_of_ten_thousand_costs_about_what_the_theory_says() {
 }
 
 #[test]
-fn what_differs_is_copied_both_ways_and_nothing_else() {
+fn differences_are_copied_both_ways_and_nothing_else() {
     let (mut world, keys) = pair(2_000, 100);
     world.run(seconds(400));
     assert_eq!((world.copied.len(), world.offers), (20, 20));
@@ -93,7 +92,7 @@ fn sets_that_share_nothing_are_compared_too() {
 }
 
 #[test]
-fn an_empty_disk_is_noticed_in_one_question() {
+fn one_request_detects_an_empty_disk() {
     let mut world = World::new(2, ReplicationConfig::default());
     for _ in 0..5000 {
         let key = Key(world.rng.bytes());
@@ -105,7 +104,7 @@ fn an_empty_disk_is_noticed_in_one_question() {
 }
 
 #[test]
-fn lost_datagrams_are_sent_again() {
+fn lost_requests_are_repeated() {
     let (mut world, keys) = pair(2_000, 100);
     world.loss_percent = 30;
     world.run(seconds(1500));
@@ -121,9 +120,9 @@ fn lost_datagrams_are_sent_again() {
 }
 
 #[test]
-fn pieces_that_come_while_it_compares_are_not_taken_for_held() {
+fn pieces_that_arrive_during_a_comparison_do_not_count_as_held() {
     let (mut world, _) = pair(500, 0);
-    // Each step of the world a piece comes to the first node only.
+    // In each step of the world one piece comes, to the first node only.
     let mut late = Vec::new();
     for _ in 0..200 {
         world.run(Duration::from_millis(500));

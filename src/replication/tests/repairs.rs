@@ -11,7 +11,7 @@ fn made_once(copied: &[Copied]) {
 }
 
 #[test]
-fn one_crash_brings_exactly_the_missing_copies_made_by_one_node_each() {
+fn after_a_crash_each_missing_copy_is_made_once_by_one_node() {
     let (mut world, keys) = World::settled(9, 60);
     let affected = world.holds(4);
     assert!(affected >= 5);
@@ -21,7 +21,7 @@ fn one_crash_brings_exactly_the_missing_copies_made_by_one_node_each() {
     assert_eq!(world.copied.len(), 0, "45 seconds until it is unresponsive, 60 while it is urgent");
     world.run(seconds(300));
     assert_eq!(world.copied.len(), affected);
-    assert_eq!(world.offers, affected as u64, "nobody offered what was there already");
+    assert_eq!(world.offers, affected as u64, "no node offered a piece that was there already");
     made_once(&world.copied);
     assert!(world.is_whole(&keys, 3));
     assert!(world.copied.iter().all(|copy| copy.at.since(crashed) >= seconds(105)));
@@ -58,7 +58,7 @@ fn with_five_replicas_one_crash_waits_for_the_eviction() {
 }
 
 #[test]
-fn a_node_that_is_back_after_a_minute_moves_nothing() {
+fn a_reboot_of_one_minute_moves_nothing() {
     let (mut world, keys) = World::settled(9, 60);
     let before = world.counted(|counters| counters.reconciled);
     world.crash(4);
@@ -118,7 +118,7 @@ fn when_half_of_the_neighbourhood_vanishes_repair_is_suspended_and_nothing_moves
 }
 
 #[test]
-fn those_that_do_not_return_are_replaced_the_last_copies_first() {
+fn nodes_that_do_not_return_are_replaced_last_copies_first() {
     let (mut world, keys) = World::settled(16, 60);
     (8..16).for_each(|index| world.crash(index));
     let crashed = world.now;
@@ -128,7 +128,7 @@ fn those_that_do_not_return_are_replaced_the_last_copies_first() {
     world.run(seconds(940));
     assert_eq!(world.offers, 0);
     world.run(seconds(600));
-    assert!(lonely.iter().all(|key| left(&world, key) >= 2), "a quarter of the wait is enough for them");
+    assert!(lonely.iter().all(|key| left(&world, key) >= 2), "they wait only a quarter of the time");
     world.run(seconds(3600));
     let alive: Vec<Key> = keys.iter().filter(|key| left(&world, key) > 0).copied().collect();
     assert!(world.is_whole(&alive, 3), "after {:?}", world.now.since(crashed));
@@ -159,7 +159,7 @@ fn with_as_many_nodes_as_replicas_a_crash_leaves_nothing_to_do() {
 }
 
 #[test]
-fn who_leaves_for_good_is_replaced_without_the_urgent_wait() {
+fn a_node_that_leaves_for_good_is_replaced_without_the_urgent_wait() {
     let (mut world, keys) = World::settled(9, 60);
     let affected = world.holds(4);
     world.leave(4);
@@ -170,7 +170,7 @@ fn who_leaves_for_good_is_replaced_without_the_urgent_wait() {
 }
 
 #[test]
-fn a_newcomer_gets_its_pieces_and_what_is_surplus_then_is_dropped_late() {
+fn a_newcomer_gets_its_pieces_and_surplus_copies_are_dropped_late() {
     let (mut world, keys) = World::settled(8, 60);
     let newcomer = world.join();
     world.run(seconds(55));
@@ -190,7 +190,7 @@ fn a_newcomer_gets_its_pieces_and_what_is_surplus_then_is_dropped_late() {
 }
 
 #[test]
-fn what_is_shared_in_place_is_never_dropped() {
+fn pieces_of_files_shared_in_place_are_never_dropped() {
     let mut world = World::new(8, ReplicationConfig::default());
     let keys = world.scatter(10, 3);
     let far: Vec<usize> = keys.iter().map(|key| world.closest(key, 8)[7]).collect();
@@ -202,7 +202,7 @@ fn what_is_shared_in_place_is_never_dropped() {
 }
 
 #[test]
-fn a_holder_that_comes_back_before_the_drop_leaves_its_copy_where_it_is() {
+fn a_holder_that_returns_before_the_drop_keeps_its_copy() {
     let (mut world, keys) = World::settled(9, 60);
     let affected = world.holds(4);
     world.crash(4);
@@ -229,7 +229,7 @@ fn a_repair_whose_cause_is_gone_is_abandoned() {
 }
 
 #[test]
-fn who_has_no_space_is_passed_over_for_the_next_closest() {
+fn a_node_without_space_is_passed_over_for_the_next_closest() {
     let (mut world, keys) = World::settled(9, 60);
     let crashed = 4;
     world.crash(crashed);
@@ -237,13 +237,13 @@ fn who_has_no_space_is_passed_over_for_the_next_closest() {
     let heir = world.closest(&keys[0], 9)[3.min(keys.len())];
     world.unwilling.insert(heir, CopyOutcome::Refused);
     world.run(seconds(1200));
-    assert!(keys.iter().all(|key| world.holders(key).len() >= 3), "somebody else took them");
+    assert!(keys.iter().all(|key| world.holders(key).len() >= 3), "other nodes took them");
     let refused = world.counted(|counters| counters.copy_refused);
     assert!((1..=40).contains(&refused), "it was asked {refused} times");
 }
 
 #[test]
-fn who_is_busy_or_breaks_off_is_tried_again_later() {
+fn a_node_that_is_busy_or_breaks_off_is_tried_again_later() {
     for outcome in [CopyOutcome::Busy, CopyOutcome::Failed] {
         let (mut world, keys) = World::settled(5, 20);
         (0..5).for_each(|index| _ = world.unwilling.insert(index, outcome));
