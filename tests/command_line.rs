@@ -184,7 +184,7 @@ fn a_port_that_is_taken_exits_1() {
 
 #[test]
 fn a_directory_in_use_by_another_node_exits_1() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let (address, ..) = hold_address();
     let ended = node.elver(["node", "--listen", &address.to_string()]).expect(1);
     assert!(ended.stderr.contains("in use"), "{}", ended.stderr);
@@ -193,19 +193,19 @@ fn a_directory_in_use_by_another_node_exits_1() {
 
 #[test]
 fn a_node_says_who_and_where_it_is() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let object = node.elver(["id", "--json"]).expect(0).objects().remove(0);
     let (id, key) = (object["id"].as_str().unwrap(), object["public"].as_str().unwrap());
     assert_eq!(node.elver(["id"]).expect(0).text(), format!("id   {id}\nkey  {key}\n"));
     let line = node.log();
-    assert!(line.contains(id) && line.contains(&node.address().to_string()), "{line}");
-    assert_eq!(node.status()["id"], id);
+    assert!(line.contains(id) && line.contains(&node.addr.to_string()), "{line}");
+    assert_eq!(node.status_json()["id"], id);
     assert_eq!(node.elver(["peers"]).expect(0).text(), "");
 }
 
 #[test]
 fn a_file_is_put_listed_and_removed() {
-    let (node, scratch, content) = (Node::start(&[]), Scratch::new(), content(300_000));
+    let (node, scratch, content) = (Node::alone(&[]), Scratch::new(), content(300_000));
     let file = scratch.file("a b", &content);
     let name = file.to_str().unwrap();
     let put = node.elver(["put", "--replicas", "0", name]).expect(0);
@@ -222,7 +222,7 @@ fn a_file_is_put_listed_and_removed() {
 
 #[test]
 fn a_file_with_a_newline_in_its_name_is_escaped_like_b3sum_does() {
-    let (node, scratch) = (Node::start(&[]), Scratch::new());
+    let (node, scratch) = (Node::alone(&[]), Scratch::new());
     let file = scratch.file("a\nb", b"");
     let put = node.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
     assert_eq!(put.text(), format!("\\{}  {}\n", hash(b""), scratch.path().join("a\\nb").display()));
@@ -230,7 +230,7 @@ fn a_file_with_a_newline_in_its_name_is_escaped_like_b3sum_does() {
 
 #[test]
 fn a_file_is_got_at_another_node() {
-    let a = Node::start(&[]);
+    let a = Node::alone(&[]);
     let b = Node::join(&a, &[]);
     let (scratch, content) = (Scratch::new(), content(1_000_000));
     let file = scratch.file("file", &content);
@@ -250,7 +250,7 @@ fn a_file_is_got_at_another_node() {
 
 #[test]
 fn a_value_is_found_at_another_node() {
-    let a = Node::start(&[]);
+    let a = Node::alone(&[]);
     let b = Node::join(&a, &[]);
     let address = a.elver(["set", "motd", "the river is rising"]).expect(0).text();
     let address = address.trim();
@@ -262,7 +262,7 @@ fn a_value_is_found_at_another_node() {
 
 #[test]
 fn what_nobody_has_exits_3() {
-    let a = Node::start(&[]);
+    let a = Node::alone(&[]);
     let b = Node::join(&a, &[]);
     let nothing = b.elver(["get", &unknown(), "-o", "-"]).expect(3);
     assert_eq!(nothing.text(), "");
@@ -274,12 +274,12 @@ fn what_nobody_has_exits_3() {
 
 #[test]
 fn a_node_without_peers_exits_4_when_asked_for_what_it_does_not_have() {
-    Node::start(&[]).elver(["get", &unknown(), "-o", "-"]).expect(4);
+    Node::alone(&[]).elver(["get", &unknown(), "-o", "-"]).expect(4);
 }
 
 #[test]
 fn fewer_copies_than_a_quorum_exit_5_and_say_how_many_there_are() {
-    let (node, scratch) = (Node::start(&[]), Scratch::new());
+    let (node, scratch) = (Node::alone(&[]), Scratch::new());
     let file = scratch.file("file", b"alone");
     let put = node.elver(["put", "--json", file.to_str().unwrap()]).expect(5);
     let object = &put.objects()[0];
@@ -293,7 +293,7 @@ fn fewer_copies_than_a_quorum_exit_5_and_say_how_many_there_are() {
 
 #[test]
 fn a_quota_that_is_used_up_exits_7_and_is_not_in_the_way_of_what_is_streamed() {
-    let a = Node::start(&[]);
+    let a = Node::alone(&[]);
     let b = Node::join(&a, &["--quota", "64KiB"]);
     let (scratch, content) = (Scratch::new(), content(1_000_000));
     let file = scratch.file("file", &content);
@@ -308,7 +308,7 @@ fn a_quota_that_is_used_up_exits_7_and_is_not_in_the_way_of_what_is_streamed() {
 
 #[test]
 fn leave_stops_the_node_and_frees_its_directory() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let key = node.elver(["id"]).expect(0).text();
     node.elver(["leave"]).expect(0);
     let (code, scratch) = node.ended();
@@ -320,7 +320,7 @@ fn leave_stops_the_node_and_frees_its_directory() {
 #[test]
 fn a_signal_stops_the_node_in_order() {
     for signal in [Signal::TERM, Signal::INT] {
-        let node = Node::start(&[]);
+        let mut node = Node::alone(&[]);
         node.signal(signal);
         assert_eq!(node.ended().0, Some(0), "{signal:?}");
     }
@@ -337,7 +337,7 @@ fn the_demo_gives_the_file_back_and_leaves_nothing_behind() {
 
 #[test]
 fn a_file_whose_name_is_no_text_is_put_and_fetched() {
-    let (a, scratch) = (Node::start(&[]), Scratch::new());
+    let (a, scratch) = (Node::alone(&[]), Scratch::new());
     let b = Node::join(&a, &[]);
     let source = scratch.path().join(OsStr::from_bytes(b"source\xff"));
     let target = scratch.path().join(OsStr::from_bytes(b"target\xfe\n"));

@@ -42,24 +42,24 @@ fn fetch(driver: &mut Driver, hash: &str, target: PathBuf) -> Response {
 
 #[test]
 fn a_command_given_before_the_node_has_joined_waits_for_the_network() {
-    let (a, scratch) = (Node::start(&[]), Scratch::new());
+    let (a, scratch) = (Node::alone(&[]), Scratch::new());
     let file = scratch.file("file", b"content");
     a.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
     let hash = blake3::hash(b"content").to_string();
     let target = scratch.path().join("target");
-    let response = fetch(&mut embedded(&scratch, a.address()), &hash, target.clone());
+    let response = fetch(&mut embedded(&scratch, a.addr), &hash, target.clone());
     assert!(matches!(response, Response::Done(Reply::Get { length: 7, .. })), "{response:?}");
     assert_eq!(std::fs::read(target).unwrap(), b"content");
 }
 
 #[test]
 fn a_program_reads_a_file_as_it_arrives_and_nothing_of_it_is_kept() {
-    let (a, scratch) = (Node::start(&[]), Scratch::new());
+    let (a, scratch) = (Node::alone(&[]), Scratch::new());
     let content: Vec<u8> = (0..12_000_000_u32).map(|number| (number / 5) as u8).collect();
     let file = scratch.file("file", &content);
     a.elver(["put", "--replicas", "0", file.to_str().unwrap()]).expect(0);
     let hash = blake3::hash(&content).to_string().parse().expect("a hash");
-    let mut driver = embedded(&scratch, a.address());
+    let mut driver = embedded(&scratch, a.addr);
     let read = driver.command(Command::Read { hash, part: None, timeout: Some(30) });
     let (mut came, mut announced, mut buffer) = (Vec::new(), 0, vec![0; 64 << 10]);
     let done = loop {

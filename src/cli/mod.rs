@@ -4,6 +4,7 @@
 //! - [`client`]: the control socket's client.
 //! - [`exit`]: exit codes and the errors that lead to them.
 //! - [`output`]: results on standard output, remarks on standard error, text or JSON.
+//! - [`process`]: nodes in processes of their own.
 //! - [`progress`]: progress bars.
 //! - `logging`: a log that never blocks the node on its reader.
 //! - `put`, `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
@@ -11,6 +12,7 @@
 pub mod client;
 pub mod exit;
 pub mod output;
+pub mod process;
 pub mod progress;
 
 mod demo;

@@ -295,9 +295,9 @@ mod tests {
         for (content, expected) in [
             (
                 "[membership]\nsilent = 50",
-                "gossip settings contradict each other: a silent member needs time",
+                "gossip settings contradict each other: a member must be silent",
             ),
-            ("[gossip]\ninterval = 0", "a round takes longer than a tenth of a second"),
+            ("[gossip]\ninterval = 0", "a round must take 100 ms or longer"),
             ("[repair]\ncut_off_percent = 101", "no more than the whole neighbourhood"),
         ] {
             let error = from_file(content).unwrap().into_config("/d".into()).unwrap_err();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 #[test]
 fn a_flood_of_forged_signatures_leaves_known_peers_their_answers() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     known.ask(&Message::Ping { padding: 0 }).expect("a pong");
     flood(&node, &mut known, false);
@@ -24,7 +24,7 @@ fn a_flood_of_forged_signatures_leaves_known_peers_their_answers() {
 
 #[test]
 fn a_flood_from_one_address_that_has_proven_itself_leaves_others_their_answers() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     known.ask(&Message::Ping { padding: 0 }).expect("a pong");
     flood(&node, &mut known, true);
@@ -53,12 +53,12 @@ fn flood(node: &Node, known: &mut Datagrams, with_token: bool) {
     let answered = (0..20).filter(|_| known.ask(&Message::Ping { padding: 0 }).is_some()).count();
     over.store(true, Ordering::Relaxed);
     flooding.join().unwrap();
-    assert!(answered >= 15, "{answered} of 20 answered: {}", node.status());
+    assert!(answered >= 15, "{answered} of 20 answered: {}", node.status_json());
 }
 
 #[test]
 fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     // Somebody to tell of, so that answers are as long as they get.
     let _others: Vec<Node> = (0..3).map(|_| Node::join(&node, &[])).collect();
     for message in [
@@ -94,7 +94,7 @@ fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it
 
 #[test]
 fn replays_and_foreign_tokens_and_records_have_no_effect() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     let file = Key([5; 32]);
     peer.announce(file, "127.0.0.1:9".parse().unwrap());
@@ -131,13 +131,13 @@ fn replays_and_foreign_tokens_and_records_have_no_effect() {
     let record = elver::wire::record::Record::parse(&forged).unwrap();
     let answer = thief.ask(&Message::StoreRecord { record });
     assert_eq!(answer, Some(Message::Stored { accepted: 0, reason: NotStored::Signature }));
-    assert_eq!(node.status()["records"], 0);
-    assert_eq!(node.status()["providers"], 1);
+    assert_eq!(node.status_json()["records"], 0);
+    assert_eq!(node.status_json()["providers"], 1);
 }
 
 #[test]
 fn ten_thousand_records_and_providers_stay_within_bounds() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     peer.ask(&Message::Ping { padding: 0 }).expect("a pong");
     peer.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -162,7 +162,7 @@ fn ten_thousand_records_and_providers_stay_within_bounds() {
             .collect();
         wait_for("an answer", || peer.ask(&Message::Announce { announcements: &announcements }).map(|_| ()));
     }
-    let status = node.status();
+    let status = node.status_json();
     assert_eq!(status["records"], 1024);
     assert_eq!(status["providers"], 4096);
     let growth = node.peak_bytes().saturating_sub(before);
@@ -171,7 +171,7 @@ fn ten_thousand_records_and_providers_stay_within_bounds() {
 
 #[test]
 fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_it() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let honest = Node::join(&node, &[]);
     let address = honest.elver(["set", "channel", "stable"]).expect(0).text().trim().to_owned();
     // It enters the table by shaking hands and answering, and then speaks of nobody.
@@ -225,7 +225,7 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
 
 #[test]
 fn a_goodbye_that_is_forged_or_old_removes_nobody() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let _other = Node::join(&node, &[]);
     let mut stranger = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     let mut forged = stranger.compose(&Message::Leave { for_good: true });
@@ -234,7 +234,7 @@ fn a_goodbye_that_is_forged_or_old_removes_nobody() {
     stranger.socket.send_to(&forged, stranger.to).unwrap();
     stranger.send(&Message::Leave { for_good: true });
     wait_for_counter(&node, "datagrams_refused_signature", refused + 1);
-    assert_eq!(node.status()["peers"], 1);
+    assert_eq!(node.status_json()["peers"], 1);
     let elsewhere = Network::new("museum");
     let envelope = Envelope { recipient: None, leaf: false, sequence: 1, transaction: 1, token: 0 };
     let mut out = [0; DATAGRAM_BYTES_MAX];

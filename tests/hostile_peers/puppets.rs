@@ -51,7 +51,7 @@ pub(crate) fn manifest(bytes: &[u8]) -> Manifest {
 }
 
 pub(crate) fn counter(node: &Node, name: &str) -> u64 {
-    node.status()["counters"][name].as_u64().unwrap_or(0)
+    node.status_json()["counters"][name].as_u64().unwrap_or(0)
 }
 
 pub(crate) fn wait_for_counter(node: &Node, name: &str, least: u64) {
@@ -72,7 +72,7 @@ impl Stream {
 
     /// Connects and proves to be `identity`.
     pub(crate) fn proven(node: &Node, identity: &Identity) -> Self {
-        let mut stream = Stream::new(TcpStream::connect(node.address()).unwrap());
+        let mut stream = Stream::new(TcpStream::connect(node.addr).unwrap());
         stream.shake_hands(identity, true).expect("the node shakes hands");
         stream
     }
@@ -362,7 +362,7 @@ impl Datagrams {
     pub(crate) fn new(ip: [u8; 4], identity: Arc<Identity>, node: &Node) -> Self {
         let socket = UdpSocket::bind(SocketAddr::from((ip, 0))).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let (to, id) = (node.address(), node.status()["id"].as_str().unwrap().parse::<Key>().unwrap());
+        let (to, id) = (node.addr, node.status_json()["id"].as_str().unwrap().parse::<Key>().unwrap());
         let (node, received) = (NodeId(id.0), Vec::new());
         Datagrams { socket, identity, to, node, sequence: 0, token: 0, received }
     }

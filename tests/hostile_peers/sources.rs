@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Fetches a file from an honest node and so many hostile ones, of which the reader hears first.
 fn fetch_among(habit: Habit, count: usize) {
-    let honest = Node::start(&[]);
+    let honest = Node::alone(&[]);
     let bytes = Arc::new(content(habit as u64 + 100, 2 * MIB + 5));
     let scratch = Scratch::new();
     let file = scratch.path().join("shared");
@@ -22,7 +22,7 @@ fn fetch_among(habit: Habit, count: usize) {
     let before = reader.peak_bytes();
     let target = scratch.path().join("target");
     let ended = reader.elver(["get", &hash.to_string(), "-o", target.to_str().unwrap()]);
-    assert_eq!(ended.code, Some(0), "{habit:?}: {}\n{}", ended.stderr, reader.status());
+    assert_eq!(ended.code, Some(0), "{habit:?}: {}\n{}", ended.stderr, reader.status_json());
     assert!(std::fs::read(&target).unwrap() == *bytes, "{habit:?}");
     let growth = reader.peak_bytes().saturating_sub(before);
     assert!(growth < GROWTH_BYTES_MAX, "{habit:?}: grew by {growth} bytes");
@@ -80,7 +80,7 @@ fn more_liars_than_a_download_has_places_do_not_keep_a_file_from_its_reader() {
 #[test]
 fn wrong_content_from_everybody_ends_with_6_and_without_a_file() {
     for habit in [Habit::WrongManifest, Habit::OtherLength, Habit::WrongChunks] {
-        let reader = Node::start(&[]);
+        let reader = Node::alone(&[]);
         let bytes = Arc::new(content(habit as u64 + 200, 2 * MIB + 5));
         let hash = manifest(&bytes).hash();
         for _ in 0..3 {
@@ -91,7 +91,7 @@ fn wrong_content_from_everybody_ends_with_6_and_without_a_file() {
         let target = scratch.path().join("target");
         let ended =
             reader.elver(["get", "--timeout", "15s", &hash.to_string(), "-o", target.to_str().unwrap()]);
-        assert_eq!(ended.code, Some(6), "{habit:?}: {}\n{}", ended.stderr, reader.status());
+        assert_eq!(ended.code, Some(6), "{habit:?}: {}\n{}", ended.stderr, reader.status_json());
         assert!(!target.exists(), "{habit:?}");
         assert!(counter(&reader, "sources_bad") >= 3, "{habit:?}");
     }
@@ -106,7 +106,7 @@ fn bans(node: &Node) -> Vec<serde_json::Value> {
 
 #[test]
 fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
-    let reader = Node::start(&[]);
+    let reader = Node::alone(&[]);
     let (wrong, right) = (Arc::new(content(300, 2 * MIB)), Arc::new(content(301, 2 * MIB + 9)));
     let (bad, good) = (manifest(&wrong).hash(), manifest(&right).hash());
     let (told, heard) = std::sync::mpsc::channel();

@@ -13,8 +13,8 @@ use zerocopy::IntoBytes;
 
 #[test]
 fn handshakes_that_prove_nothing_are_refused_and_counted() {
-    let node = Node::start(&[]);
-    let connect = || Stream::new(TcpStream::connect(node.address()).unwrap());
+    let node = Node::alone(&[]);
+    let connect = || Stream::new(TcpStream::connect(node.addr).unwrap());
     let hello = |network: u32, public| Hello::new(network, public, [7; 32], 1, false);
     let own = network().id();
 
@@ -75,7 +75,7 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
 
 #[test]
 fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     let bytes = content(1, 2 * MIB);
     let scratch = Scratch::new();
     let file = scratch.path().join("shared");
@@ -118,21 +118,21 @@ fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
 
 #[test]
 fn one_address_cannot_take_every_place() {
-    let node = Node::start(&[]);
+    let node = Node::alone(&[]);
     // Proven peers that keep their streams busy: each wants something and reads nothing of it.
     let mut crowd: Vec<Stream> = (0..60)
         .filter_map(|_| {
-            let mut stream = Stream::new(TcpStream::connect(node.address()).unwrap());
+            let mut stream = Stream::new(TcpStream::connect(node.addr).unwrap());
             stream.shake_hands(&somebody(), true)?;
             stream.send(&Frame::Store { request: 1, offer: offer(Content::File, Key([3; 32]), 100) }).ok()?;
             Some(stream)
         })
         .collect();
     // And some that prove nothing, again and again.
-    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(node.address())).collect();
-    let socket = socket_from([127, 0, 2, 1], node.address());
+    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(node.addr)).collect();
+    let socket = socket_from([127, 0, 2, 1], node.addr);
     let mut other = Stream::new(socket);
-    assert!(other.shake_hands(&somebody(), true).is_some(), "{}", node.status());
+    assert!(other.shake_hands(&somebody(), true).is_some(), "{}", node.status_json());
     other.send(&Frame::Which { question: 1, keys: &[Key([1; 32])] }).unwrap();
     assert!(other.frame().is_some());
     drop((silent, crowd.pop()));
@@ -140,7 +140,7 @@ fn one_address_cannot_take_every_place() {
 
 #[test]
 fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
-    let node = Node::start(&["--quota", "8MiB"]);
+    let node = Node::alone(&["--quota", "8MiB"]);
     let piece = content(3, 1000);
     let key = Key(*blake3::hash(&piece).as_bytes());
 
@@ -163,7 +163,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     }
     stream.closed();
     assert_eq!(counter(&node, "offer_mismatch"), 3);
-    let mut again = Stream::new(TcpStream::connect(node.address()).unwrap());
+    let mut again = Stream::new(TcpStream::connect(node.addr).unwrap());
     again.shake_hands(&liar, true);
     again.closed();
 
@@ -215,13 +215,13 @@ fn store_tiny(stream: &mut Stream, number: u32) -> bool {
 
 #[test]
 fn tiny_pieces_take_no_more_of_the_disk_than_the_quota() {
-    let node = Node::start(&["--quota", "1MiB"]);
+    let node = Node::alone(&["--quota", "1MiB"]);
     let mut stream = Stream::proven(&node, &somebody());
     let stored = (0..1000).take_while(|number| store_tiny(&mut stream, *number)).count();
     assert!((50..1000).contains(&stored), "{stored} were stored");
     // What du says.
     let mut blocks = 0;
-    let mut directories = vec![node.dir().join("pieces")];
+    let mut directories = vec![node.dir.join("pieces")];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
@@ -233,28 +233,28 @@ fn tiny_pieces_take_no_more_of_the_disk_than_the_quota() {
         }
     }
     assert!(blocks * 512 <= 1 << 20, "{stored} pieces of 2 bytes take {} bytes", blocks * 512);
-    let told = node.status()["stored_bytes"].as_u64().unwrap();
+    let told = node.status_json()["stored_bytes"].as_u64().unwrap();
     assert!(told >= blocks * 512 && told <= 1 << 20, "{told} bytes are told");
     assert!(counter(&node, "refused_over_quota") > 0);
 }
 
 #[test]
 fn what_is_left_to_the_host_is_never_filled_up() {
-    let node = Node::start(&["--keep-free", "1000TiB"]);
+    let node = Node::alone(&["--keep-free", "1000TiB"]);
     let mut stream = Stream::proven(&node, &somebody());
     assert!(!store_tiny(&mut stream, 1), "there is no disk with so much left");
     assert!(counter(&node, "refused_keep_free") > 0);
-    let status = node.status();
+    let status = node.status_json();
     assert_eq!(status["keep_free_bytes"].as_u64(), Some(1000 << 40));
     assert!(status["free_bytes"].as_u64().is_some());
-    let node = Node::start(&["--keep-free", "0"]);
+    let node = Node::alone(&["--keep-free", "0"]);
     let mut stream = Stream::proven(&node, &somebody());
     assert!(store_tiny(&mut stream, 1));
 }
 
 #[test]
 fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
-    let node = Node::start(&[]);
+    let mut node = Node::alone(&[]);
     let bytes = [1, 0];
     let key = Key(*blake3::hash(&bytes).as_bytes());
     let mut stream = Stream::proven(&node, &somebody());
@@ -276,8 +276,8 @@ fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     };
     assert_eq!(entries[0].get().map(|entry| entry.replicas), Some(9));
     // Nothing new is written for what is promised already.
-    let length = std::fs::metadata(node.dir().join("raises")).unwrap().len();
+    let length = std::fs::metadata(node.dir.join("raises")).unwrap().len();
     stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
     stream.frame().unwrap();
-    assert_eq!(std::fs::metadata(node.dir().join("raises")).unwrap().len(), length);
+    assert_eq!(std::fs::metadata(node.dir.join("raises")).unwrap().len(), length);
 }

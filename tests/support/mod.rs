@@ -3,12 +3,16 @@
 
 #![allow(dead_code, reason = "every test program uses its own part of this")]
 
+mod node;
+
+pub(crate) use node::Node;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -55,14 +59,7 @@ impl Scratch {
 
 /// The built program, knowing nothing of the environment that the tests run in.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_elver"));
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"ELVER_") {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null());
-    command
+    elver::cli::process::program(Path::new(env!("CARGO_BIN_EXE_elver")))
 }
 
 /// How a run of the program ended.
@@ -130,110 +127,6 @@ pub(crate) fn hold_address() -> (SocketAddr, TcpListener, UdpSocket) {
         let address = listener.local_addr().ok()?;
         UdpSocket::bind(address).ok().map(|socket| (address, listener, socket))
     })
-}
-
-/// A node that runs.
-pub(crate) struct Node {
-    /// `None` once it was handed over.
-    scratch: Option<Scratch>,
-    address: SocketAddr,
-    process: Child,
-}
-
-impl Node {
-    /// Starts a node and waits until it listens.
-    pub(crate) fn start(arguments: &[&str]) -> Node {
-        Node::start_in(Scratch::new(), arguments)
-    }
-
-    /// Starts a node that knows another, and waits until the two know each other.
-    pub(crate) fn join(other: &Node, arguments: &[&str]) -> Node {
-        let bootstrap = other.address.to_string();
-        let node = Node::start(&[&["--bootstrap", &bootstrap], arguments].concat());
-        node.wait_for_peers(1);
-        other.wait_for_peers(1);
-        node
-    }
-
-    /// Starts a node in the data of an earlier one, and waits until it listens.
-    pub(crate) fn start_in(scratch: Scratch, arguments: &[&str]) -> Node {
-        let address = hold_address().0;
-        let log = std::fs::File::create(scratch.path().join("log")).expect("a log");
-        let process = program()
-            .args(["node", "-v", "--network", "elver test", "--listen", &address.to_string(), "--dir"])
-            .arg(scratch.path())
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
-        let mut node = Node { scratch: Some(scratch), address, process };
-        let socket = node.dir().join("control.sock");
-        wait_for("the control socket", || {
-            let ended = node.process.try_wait().expect("the state of a child");
-            assert!(ended.is_none(), "the node ended ({ended:?}): {}", node.log());
-            UnixStream::connect(&socket).ok()
-        });
-        node
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        self.scratch.as_ref().expect("a node that runs has its directory").path()
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// What it has said so far.
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.dir().join("log")).unwrap_or_default()
-    }
-
-    /// Runs a client of this node.
-    pub(crate) fn elver<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ended {
-        finish(program().arg("--dir").arg(self.dir()).args(arguments))
-    }
-
-    /// Its status.
-    pub(crate) fn status(&self) -> serde_json::Value {
-        self.elver(["status", "--json"]).expect(0).objects().remove(0)
-    }
-
-    /// The most memory that it has had at a time.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its size");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-    }
-
-    /// Waits until its routing table has so many contacts.
-    pub(crate) fn wait_for_peers(&self, count: u64) {
-        wait_for("peers", || (self.status()["peers"].as_u64()? >= count).then_some(()));
-    }
-
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let id = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(id, signal).expect("a signal to a child");
-    }
-
-    /// Waits until it has ended: its exit code (`None` after a signal) and its directory.
-    pub(crate) fn ended(mut self) -> (Option<i32>, Scratch) {
-        let status = wait_for("the node's end", || self.process.try_wait().expect("the state of a child"));
-        (status.code(), self.scratch.take().expect("a node that runs has its directory"))
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() && self.scratch.is_some() {
-            eprintln!("{} said:\n{}", self.address, self.log());
-        }
-    }
 }
 
 /// A daemon that gives the same answer to whoever asks, for what is hard to bring a real one to.

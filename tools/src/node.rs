@@ -1,13 +1,16 @@
 //! A node process on loopback, and what the system says of it.
 
 use crate::Outcome;
-use elver::cli::client::Client;
-use elver::node::command::{Command, Reply, Response, Status};
+use elver::cli::process::{self, Process};
+use elver::node::command::{Command, Reply, Status};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+/// The time that a node has to start, and to end in order.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(4);
 
 /// The `elver` that cargo has built beside this program.
 pub(crate) fn default_binary() -> Outcome<PathBuf> {
@@ -40,7 +43,7 @@ impl WorkDir {
 pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     pub(crate) addr: SocketAddr,
-    child: Child,
+    process: Process,
 }
 
 /// What a process has used so far.
@@ -65,46 +68,28 @@ impl Node {
         bootstrap: Option<SocketAddr>,
         extra: &[&str],
     ) -> Outcome<Node> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let command = process::program(binary);
+        let log = dir.join("log");
         fs::create_dir_all(&dir)?;
-        let mut command = std::process::Command::new(binary);
-        command.arg("--dir").arg(&dir).args(["node", "--listen", "127.0.0.1:0"]).args(extra);
-        if let Some(addr) = bootstrap {
-            command.args(["--bootstrap", &addr.to_string()]);
-        }
-        let log = fs::File::create(dir.join("log"))?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        let mut node = Node { dir, addr: SocketAddr::from(([127, 0, 0, 1], 0)), child };
-        let began = Instant::now();
-        loop {
-            if let Ok(status) = node.status() {
-                node.addr = status.listen.parse()?;
-                return Ok(node);
+        let process = Process::spawn(command, &dir, &log, listen, bootstrap.as_slice(), extra)?;
+        let mut node = Node { dir, addr: listen, process };
+        match node.process.wait_until_up(START_LIMIT) {
+            Ok(status) => node.addr = status.listen.parse()?,
+            Err(error) => {
+                let said = fs::read_to_string(log).unwrap_or_default();
+                return Err(format!("the node in {} {error}: {said}", node.dir.display()).into());
             }
-            if node.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(60) {
-                let said = fs::read_to_string(node.dir.join("log")).unwrap_or_default();
-                return Err(format!("the node in {} did not start: {said}", node.dir.display()).into());
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(node)
     }
 
     pub(crate) fn request(&self, command: &Command) -> Outcome<Reply> {
-        let mut client = Client::connect(&self.dir)?;
-        client.send(command)?;
-        loop {
-            match client.receive()? {
-                Response::Progress(_) | Response::Content(_) => {}
-                Response::Done(reply) => return Ok(reply),
-                Response::Failed(failure) => return Err(failure.message.into()),
-            }
-        }
+        Ok(self.process.request(command)?)
     }
 
     pub(crate) fn status(&self) -> Outcome<Status> {
-        match self.request(&Command::Status)? {
-            Reply::Status(status) => Ok(*status),
-            other => Err(format!("status was answered with {other:?}").into()),
-        }
+        Ok(self.process.status()?)
     }
 
     /// Waits until the node knows so many others.
@@ -122,7 +107,7 @@ impl Node {
     }
 
     pub(crate) fn usage(&self) -> Outcome<Usage> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let process = PathBuf::from(format!("/proc/{}", self.process.id()));
         let stat = fs::read_to_string(process.join("stat"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks: u64 = fields[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
@@ -148,18 +133,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(4) {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // In order, so that what it has is on the disk; a failure concerns one that has ended already.
+        let _ = self.process.terminate(STOP_LIMIT);
     }
 }

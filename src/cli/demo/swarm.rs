@@ -3,17 +3,17 @@
 use crate::cli::client::{Client, ClientError};
 use crate::cli::exit::CommandError;
 use crate::cli::output::shown;
+use crate::cli::process::{self, Process};
 use crate::node::command::{Command, Reply, Response};
 use rustix::process::Signal;
 use signal_hook_mio::v1_0::Signals;
 use std::cell::RefCell;
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// The time that a node has from its start to its first answer.
@@ -38,7 +38,7 @@ struct Member {
     dir: PathBuf,
     address: SocketAddr,
     /// `None` once the node was killed.
-    process: Option<RefCell<Child>>,
+    process: Option<RefCell<Process>>,
 }
 
 impl Swarm {
@@ -90,29 +90,19 @@ impl Swarm {
     /// Starts `count` nodes and waits until each answers. The quota of each has room for `length` bytes.
     pub(super) fn start(&mut self, count: usize, replicas: u8, length: u64) -> Result<(), CommandError> {
         let cannot = |error: io::Error| CommandError::failed(format!("cannot start a node: {error}"));
-        let program = std::env::current_exe().map_err(cannot)?;
-        let addresses = free_addresses(count).map_err(cannot)?;
+        let executable = std::env::current_exe().map_err(cannot)?;
+        let addresses = process::free_addresses(count).map_err(cannot)?;
         let quota = length.saturating_mul(2).max(1 << 30);
         for (node, &address) in addresses.iter().enumerate() {
             let dir = self.dir.join(format!("node-{}", node + 1));
-            DirBuilder::new().mode(0o700).create(&dir).map_err(cannot)?;
-            let mut command = std::process::Command::new(&program);
-            // These variables configure the user's own node.
-            for (name, _) in std::env::vars_os() {
-                if name.as_encoded_bytes().starts_with(b"ELVER_") {
-                    command.env_remove(name);
-                }
-            }
-            command.args(["node", "--verbose", "--network", "elver demo", "--dir"]).arg(&dir);
-            command.args(["--listen", &address.to_string(), "--replicas", &replicas.to_string()]);
-            command.args(["--quota", &quota.to_string()]);
-            if node > 0 {
-                command.args(["--bootstrap", &addresses[0].to_string()]);
-            }
             // A process group of its own: Ctrl-C must reach only the demo, which then ends the nodes.
-            command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
-            command.stderr(File::create(dir.join("log")).map_err(cannot)?);
-            let process = Some(RefCell::new(command.spawn().map_err(cannot)?));
+            let mut command = process::program(&executable);
+            command.process_group(0);
+            let bootstrap = if node > 0 { &addresses[..1] } else { &[] };
+            let (replicas, quota) = (replicas.to_string(), quota.to_string());
+            let extra = ["--verbose", "--network", "elver demo", "--replicas", &replicas, "--quota", &quota];
+            let started = Process::spawn(command, &dir, &dir.join("log"), address, bootstrap, extra);
+            let process = Some(RefCell::new(started.map_err(cannot)?));
             self.members.push(Member { dir, address, process });
         }
         (0..count).try_for_each(|node| self.wait_until_up(node))
@@ -165,11 +155,9 @@ impl Swarm {
     /// Kills a node as a power cut would, and waits until it is gone.
     pub(super) fn kill(&mut self, node: usize) -> Result<(), CommandError> {
         let Some(process) = self.members[node].process.take() else { return Ok(()) };
-        let mut process = process.into_inner();
         process
+            .into_inner()
             .kill()
-            .and_then(|()| process.wait())
-            .map(|_| ())
             .map_err(|error| CommandError::failed(format!("cannot kill node {}: {error}", node + 1)))
     }
 
@@ -188,9 +176,9 @@ impl Swarm {
 
     fn check_alive(&self, node: usize) -> Result<(), CommandError> {
         let Some(process) = &self.members[node].process else { return Ok(()) };
-        match process.borrow_mut().try_wait() {
-            Ok(Some(status)) => Err(self.trouble(node, &format!("it ended unexpectedly ({status})"))),
-            _ => Ok(()),
+        match process.borrow_mut().ended() {
+            Some(status) => Err(self.trouble(node, &format!("it ended unexpectedly ({status})"))),
+            None => Ok(()),
         }
     }
 
@@ -210,51 +198,20 @@ impl Swarm {
 
 impl Drop for Swarm {
     fn drop(&mut self) {
-        let mut processes: Vec<Child> = self
-            .members
-            .iter_mut()
-            .filter_map(|member| member.process.take().map(RefCell::into_inner))
-            .collect();
-        // All are killed before the first wait. An error means that the process has ended already.
-        for process in &mut processes {
-            let _ = process.kill();
+        // All are killed before the first wait, which is where a process is dropped.
+        for process in self.members.iter().filter_map(|member| member.process.as_ref()) {
+            process.borrow_mut().signal(Signal::KILL);
         }
-        for process in &mut processes {
-            let _ = process.wait();
-        }
+        self.members.clear();
         if !self.keep {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
     }
 }
 
-/// Distinct addresses on loopback whose ports are free for TCP and UDP. All are bound until the last is found.
-fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
-    let mut held = Vec::with_capacity(count);
-    let mut attempts = 0;
-    while held.len() < count {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        match UdpSocket::bind(address) {
-            Ok(socket) => held.push((address, listener, socket)),
-            Err(error) if attempts > 100 => return Err(error),
-            Err(_) => attempts += 1,
-        }
-    }
-    Ok(held.into_iter().map(|(address, ..)| address).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_free_addresses_are_distinct() {
-        let mut addresses = free_addresses(20).unwrap();
-        addresses.sort_unstable();
-        addresses.dedup();
-        assert_eq!(addresses.len(), 20);
-    }
 
     #[test]
     fn dropping_a_swarm_removes_its_directory_unless_it_is_kept() {
