@@ -137,7 +137,7 @@ fn replays_and_foreign_tokens_and_records_have_no_effect() {
 
 #[test]
 fn ten_thousand_records_and_providers_stay_within_bounds() {
-    let node = Node::alone(&[]);
+    let node = Node::alone(&["--records", "1024", "--providers", "4096"]);
     let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     peer.ask(&Message::Ping { padding: 0 }).expect("a pong");
     peer.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
