@@ -293,10 +293,7 @@ mod tests {
     #[test]
     fn settings_that_contradict_each_other_are_a_usage_error_that_names_them() {
         for (content, expected) in [
-            (
-                "[membership]\nsilent = 50",
-                "gossip settings contradict each other: a member must be silent",
-            ),
+            ("[membership]\nsilent = 50", "gossip settings contradict each other: a member must be silent"),
             ("[gossip]\ninterval = 0", "a round must take 100 ms or longer"),
             ("[repair]\ncut_off_percent = 101", "no more than the whole neighbourhood"),
         ] {

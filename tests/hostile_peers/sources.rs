@@ -138,7 +138,10 @@ fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
     assert_eq!((shown[0]["file"].as_str(), shown[0]["times"].as_u64()), (Some(&*bad.to_string()), Some(1)));
     assert!((1..=120).contains(&shown[0]["seconds"].as_u64().unwrap()), "{shown:?}");
     let text = reader.elver(["peers"]).expect(0).text();
-    assert!(text.contains(&id[..16]) && text.contains(&format!("file {bad}, of which it sent wrong content")), "{text}");
+    assert!(
+        text.contains(&id[..16]) && text.contains(&format!("file {bad}, of which it sent wrong content")),
+        "{text}"
+    );
     assert!(reader.log().contains(&format!("sent content of {bad} (piece {reported})")), "{}", reader.log());
 
     reader.elver(["peers", "--forgive", "0123456789abcdef"]).expect(3);
