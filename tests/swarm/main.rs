@@ -1,5 +1,7 @@
 //! Several real nodes on loopback: what goes in at one comes out at another, whatever happens in between.
 
+#![allow(clippy::needless_borrows_for_generic_args, reason = "a client's arguments are a slice or an array")]
+
 mod blame;
 mod downloads;
 mod explain;
