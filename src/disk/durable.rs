@@ -1,7 +1,7 @@
 //! The three steps that make a file survive a power cut, always in this order: sync its data, give it its name, sync
-//! the directory that has the name. A fourth undoes: after a failed sync, what it covered is deleted, because the
-//! kernel may have dropped the pages and would call the next sync a success (Rebello et al., "Can Applications
-//! Recover from fsync Failures?", 2020).
+//! the directory that has the name. After a failed sync the file is deleted, because the kernel may have dropped the
+//! pages and would report success for the next sync (Rebello et al., "Can Applications Recover from fsync Failures?",
+//! 2020).
 
 use super::files::{Open, open, remove, rename, sync_data, sync_directory, write_at};
 use super::layout::temporary;
@@ -12,13 +12,13 @@ use std::path::Path;
 /// How a file is replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replace {
-    /// All three steps: afterwards the new content is there for good.
+    /// With all three steps: the new content survives a power cut.
     Durably,
-    /// Only the name: after a power cut there may be the old content, the new, or a torn one.
+    /// Only by the rename: after a power cut the file may have the old content, the new, or a torn one.
     Lightly,
 }
 
-/// Replaces what is at `path` by `parts`, one after the other. The file is nobody else's to read.
+/// Replaces the file at `path` by one with the content of `parts`, one after the other, readable by this user only.
 pub(super) fn replace(path: &Path, parts: &[&[u8]], how: Replace) -> io::Result<()> {
     let fresh = temporary(path);
     let result = write_and_rename(&fresh, path, parts, how);

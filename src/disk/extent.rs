@@ -1,4 +1,4 @@
-//! Reading: runs of bytes that go to a socket without passing through the process.
+//! Open extents: runs of bytes that go from a file to a socket.
 
 use super::error::{changed, disk_error, failed, refused};
 use super::outflow::Source;
@@ -11,18 +11,18 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a file looks like.
+/// The stamp of a file.
 pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
     let nanoseconds = |seconds: i64, rest| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
     let modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
     let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
-    // No program can set it, so where files are to look the same in every run it is left out.
+    // No program can set the time of change, so runs that must be reproducible leave it out.
     #[cfg(any(test, feature = "sim"))]
     let changed = if super::power_loss::record::is_active() { 0 } else { changed };
     FileStamp { length: metadata.len(), modified, changed, mode: Mode::of(metadata.mode()) }
 }
 
-/// Opens a regular file for reading. What is not one is refused, and a pipe does not block whoever opens it.
+/// Opens a regular file for reading, and refuses any other. Opening a named pipe does not block.
 pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), DiskError> {
     let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
     let file = opened.map_err(|error| failed("open", path, error))?;
@@ -33,19 +33,19 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), DiskError> {
     }
 }
 
-/// A run of bytes of an open file, sent or read from its start to its end.
+/// A run of bytes of an open file, which is sent or read in order.
 pub struct OpenExtent {
     file: Arc<File>,
     path: PathBuf,
     offset: u64,
     remaining: u32,
     stamp: Option<FileStamp>,
-    /// Whether it is read and written, because it cannot be sent from where it lies.
+    /// Whether it is read and written, because sendfile(2) is refused.
     copied: bool,
 }
 
 impl OpenExtent {
-    /// `opened` is the extent's file, which lies at `path`.
+    /// Checks the extent against its open file, whose path is `path`.
     pub(super) fn new(
         (file, metadata): (Arc<File>, Metadata),
         path: PathBuf,
@@ -55,18 +55,18 @@ impl OpenExtent {
             return Err(changed(&path));
         }
         if extent.offset.saturating_add(u64::from(extent.length)) > metadata.len() {
-            return Err(refused(DiskErrorKind::Changed, &path, "is shorter than it should be"));
+            return Err(refused(DiskErrorKind::Changed, &path, "is too short: it was changed"));
         }
         let Extent { offset, length, stamp, .. } = *extent;
         Ok(OpenExtent { file, path, offset, remaining: length, stamp, copied: false })
     }
 
-    /// Bytes that have not been sent.
+    /// The number of bytes left.
     pub fn remaining(&self) -> u32 {
         self.remaining
     }
 
-    /// What [`send`](OpenExtent::send) has to say about the file, when its error is about that.
+    /// The error of the file, if an error of [`send`](OpenExtent::send) is one.
     pub fn disk_error(error: &io::Error) -> Option<&DiskError> {
         disk_error(error)
     }
@@ -84,7 +84,7 @@ impl OpenExtent {
         Ok(read)
     }
 
-    /// Whether the file is still what it was, so that what has been read is what was asked for.
+    /// Checks that the file still has the expected stamp.
     pub(super) fn check(&self) -> Result<(), DiskError> {
         let Some(stamp) = self.stamp else {
             return Ok(());
@@ -93,16 +93,16 @@ impl OpenExtent {
         if stamp_of(&metadata) == stamp { Ok(()) } else { Err(changed(&self.path)) }
     }
 
-    /// Has the kernel read ahead what will be sent.
+    /// Has the kernel read the extent ahead.
     pub(super) fn announce(&self) {
         let length = NonZeroU64::new(u64::from(self.remaining));
         if length.is_some() {
-            // Only a hint: where the file system does not take it, the bytes are read when they are sent.
+            // A hint only: without it the kernel reads the bytes when they are sent.
             let _ = fadvise(&self.file, self.offset, length, Advice::WillNeed);
         }
     }
 
-    /// Where the next byte comes from.
+    /// The source of the next bytes.
     pub(super) fn source(&mut self) -> Source<'_> {
         let OpenExtent { file, path, offset, copied, .. } = self;
         Source { file, path, offset: *offset, copied }
@@ -116,7 +116,7 @@ impl OpenExtent {
     pub(super) fn short(&self) -> DiskError {
         match self.stamp {
             Some(_) => changed(&self.path),
-            None => refused(DiskErrorKind::Changed, &self.path, "is shorter than it should be"),
+            None => refused(DiskErrorKind::Changed, &self.path, "is too short: it was changed"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One node a directory.
+//! The lock that admits only one node to a directory.
 //!
-//! Two locks are taken: on the directory itself, which needs no file to be made in it, so that a node starts on a disk that is
-//! full or can only be read; and on the file `lock`, which says to a person which process holds it. Either tells that another
-//! node is there. Where a file system has no locks (NFS without a lock daemon), the node goes on with a warning.
+//! The node takes two locks. The one on the directory itself needs no new file, so a node can start on a full or read-only disk.
+//! The one on the file `lock` tells a person which process holds it. If another process holds either, the start fails. Where a file
+//! system has no locks (NFS without a lock daemon), the node starts with a warning.
 
 use super::error::OpenError;
 use super::files::{Open, open, set_length, write_at};
@@ -12,19 +12,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Holds the directory until it is dropped, or the process ends in whatever way.
+/// Holds both locks until it is dropped or the process ends.
 pub(super) struct Lock {
     _directory: File,
     _file: Option<File>,
 }
 
-/// What came of an attempt to lock a file.
+/// The result of an attempt to lock a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Locked {
     Yes,
     /// Another process holds it.
     Taken,
-    /// This file system, or this file on it, cannot be locked.
+    /// The file cannot be locked on this file system.
     Impossible(Errno),
 }
 
@@ -33,10 +33,10 @@ impl Lock {
         let directory = File::open(root).map_err(OpenError::at(root))?;
         let writable = open(path, Open::Keep, 0o600, OFlags::NOFOLLOW);
         if let Err(error) = &writable {
-            log::warn!("cannot write {}: {error}; the node starts all the same", path.display());
+            log::warn!("cannot write {}: {error}; the node starts without it", path.display());
         }
-        // Kept open for reading alone, so that the file system can be made read-only while the node runs. NFS locks exclusively
-        // only what is open for writing.
+        // Kept open for reading only, so that the file system can be remounted read-only while the node runs. NFS gives exclusive
+        // locks only to files open for writing.
         let mut file = File::open(path).ok();
         let mut locks = [lock(&directory), file.as_ref().map_or(Locked::Impossible(Errno::NOENT), lock)];
         if let (Locked::Impossible(_), Ok(writable)) = (locks[1], &writable) {
@@ -48,12 +48,12 @@ impl Lock {
         }
         if let [Locked::Impossible(_), Locked::Impossible(errno)] = locks {
             log::warn!(
-                "{} cannot be locked ({errno}): take care that no other node is started in it",
+                "{} cannot be locked ({errno}): make sure that no other node is started in it",
                 root.display()
             );
         }
         if let Ok(writable) = &writable {
-            // For the person who is told that the directory is in use. Nothing depends on it.
+            // For the error message of another node that finds the lock taken. Nothing else depends on it.
             let text = format!("{}\n", std::process::id());
             let _ = set_length(writable, path, 0).and_then(|()| write_at(writable, path, text.as_bytes(), 0));
         }
@@ -72,7 +72,7 @@ fn lock(file: &File) -> Locked {
     }
 }
 
-/// The process that holds the lock, when it said so.
+/// The process that holds the lock, if the file names it.
 fn holder(mut file: &File) -> Option<u32> {
     let mut text = String::new();
     file.by_ref().take(16).read_to_string(&mut text).ok()?;

@@ -1,18 +1,17 @@
-//! The disk driver: does on real files what the core asks for as [`DiskOp`]s.
+//! The disk driver: carries out the core's [`DiskOp`]s on real files.
 //!
-//! Everything happens on the loop's only thread. Operations that are over at once are done in the order in which they were
-//! submitted. Commits gather into groups that are synced together. Operations that read a lot go on a slice at a
-//! time, in turns. [`Disk::run`] does a bounded amount of all three:
+//! All of it runs on the loop's only thread. Short operations are carried out in the order in which they were submitted. Commits
+//! gather into groups that share a sync. Operations that read much are tasks, which take turns of a slice each. [`Disk::run`] does a
+//! bounded amount of all three:
 //!
-//! 1. [`submit`](Disk::submit) whatever the core asks for;
-//! 2. while [`has_work`](Disk::has_work), call [`run`](Disk::run) once a turn of the loop;
-//! 3. [`poll_done`](Disk::poll_done) until it is empty, and tell the core.
+//! 1. [`submit`](Disk::submit) the core's operations;
+//! 2. while [`has_work`](Disk::has_work), call [`run`](Disk::run) once in each turn of the loop;
+//! 3. pass the results of [`poll_done`](Disk::poll_done) to the core until there are none.
 //!
-//! What may wait until there is nothing else to do is kept apart: while [`has_idle_work`](Disk::has_idle_work), call
-//! [`run_idle`](Disk::run_idle) in turns in which little else happens.
+//! Idle work, such as scrub, is separate: while [`has_idle_work`](Disk::has_idle_work), call [`run_idle`](Disk::run_idle) in turns
+//! with little other work.
 //!
-//! Content on its way from or to a socket does not pass through operations: the loop opens an [`OpenExtent`] or an
-//! [`OpenSink`] and has these move the bytes.
+//! Content between a file and a socket is no operation: the loop opens an [`OpenExtent`] or an [`OpenSink`], which moves the bytes.
 
 mod ages;
 mod check;
@@ -90,14 +89,14 @@ pub use intake::{Intake, Way};
 pub use outflow::Outflow;
 pub use sink::OpenSink;
 
-/// The most bytes that are read before another operation has its turn.
+/// The most bytes that a task reads before the next task has its turn.
 const SLICE_BYTES: usize = 256 << 10;
-/// With so many bytes free, the node keeps a little room for itself.
+/// The free bytes from which on the node keeps its [`Reserve`].
 const RESERVED_FROM_BYTES: u64 = 4 << 20;
-/// What an operation that is over at once costs of a turn's budget.
+/// The bytes that a short operation takes from a turn's budget.
 const OPERATION_COST: u64 = 16 << 10;
 
-/// Names what is written at the end of the run, which nobody waits for.
+/// The id of operations at the end of the run, to whose results no machine listens.
 const AT_END: DiskId = DiskId(u64::MAX);
 
 /// The files of one node.
@@ -105,41 +104,41 @@ pub struct Disk {
     layout: Layout,
     own: Own,
     diary: Diary,
-    /// Whether every directory that something is to lie in is there.
-    roomy: bool,
+    /// Whether every subdirectory exists.
+    has_directories: bool,
     reserve: Reserve,
     lock: Lock,
     watch: Watch,
-    /// Descriptors that users' programs passed and no operation has taken yet.
+    /// Descriptors that clients passed and no operation has taken yet.
     passed: BTreeMap<PassedId, File>,
     kept: Kept,
-    /// The open files of downloads.
+    /// The open targets of downloads.
     targets: Targets,
-    /// Not begun, in the order in which they were submitted.
+    /// Operations that have not begun, in order.
     submitted: VecDeque<(DiskId, DiskOp)>,
     commits: Commits,
     raises: Raises,
     shares: ShareLog,
-    /// Each has a slice, then it is the next one's turn.
+    /// Running tasks, which take turns.
     tasks: VecDeque<(DiskId, Box<dyn Task>)>,
-    /// Files to be hashed that wait for others to be closed: each is open from its first byte until it is synced.
+    /// Files to be hashed that wait for a free descriptor: a file is open from its first byte until it is synced.
     unopened: VecDeque<(DiskId, DiskOp)>,
-    /// How many of the tasks hash a file.
+    /// The number of tasks that hash a file.
     hashing: usize,
     settling: Settling,
-    /// One after the other, when nothing else is to be done.
+    /// Idle tasks, which run one after the other.
     idle_tasks: VecDeque<(DiskId, Box<dyn Task>)>,
     done: VecDeque<DiskDone>,
     /// Allocated when it is first needed.
     buffer: Vec<u8>,
     written: u64,
-    /// Claims whose content may not be on the medium: as many as there are claims, at most.
+    /// Shares whose content may not be on the medium. There are at most as many as shares.
     unsynced: BTreeMap<Subject, Share>,
 }
 
 impl Disk {
-    /// Opens a node's directory, and makes it when it is not there: finds or makes the node's secret, counts this start,
-    /// clears away what was left unfinished, and takes stock. While the `Disk` lives no other opens the directory.
+    /// Opens a node's directory, or creates it: reads or makes the node's secret, counts this start, deletes what an earlier run
+    /// left unfinished, and recovers the rest. No other `Disk` can open the directory while this one lives.
     pub fn open(dir: &Path) -> Result<(Disk, Recovered, [u8; 32]), OpenError> {
         recovery::make_directory(dir)?;
         let layout = Layout::new(dir.canonicalize().map_err(OpenError::at(dir))?);
@@ -150,8 +149,8 @@ impl Disk {
         let ages = Ages { boots: last.ages.boots.saturating_add(1), ..last.ages };
         let mut logs = recovery::Logs::new(&layout);
         let stock = recovery::recover(&layout, &mut logs, &last, ages, &damaged);
-        let Stock { recovered, cleared, roomy } = stock;
-        // Only now: a start that fails or is killed before all is cleared away must not count as one that has done it.
+        let Stock { recovered, cleared, has_directories } = stock;
+        // Written only now: a start that fails or is killed during recovery must not count as one that has cleared up.
         let mut diary = Diary::new(ages::Record { ages: Ages { clean: false, ..ages }, cleared });
         diary.write(&layout);
         let secret = match secret {
@@ -167,7 +166,7 @@ impl Disk {
             own: Own::new(&layout),
             layout,
             diary,
-            roomy,
+            has_directories,
             reserve,
             lock,
             watch,
@@ -191,17 +190,17 @@ impl Disk {
         Ok((disk, recovered, secret))
     }
 
-    /// Where a place lies: an absolute path, unless the place itself was named by a relative one.
+    /// The path of a place: absolute, unless the place itself has a relative path.
     pub fn path_of(&self, place: &Place) -> PathBuf {
         self.layout.path(place)
     }
 
-    /// What the file system of the node's directory has; `None` when it does not tell.
+    /// The space of the node's file system; `None` when the system does not report it.
     pub fn space(&self) -> Option<Space> {
         space::of(self.layout.root())
     }
 
-    /// Opens a run of bytes to be sent. Fails when the file is not what it was or too short.
+    /// Opens an extent for sending. Fails when the file's stamp differs, or when the file is too short.
     pub fn open_extent(&self, extent: &Extent) -> Result<OpenExtent, DiskError> {
         let path = self.layout.path(&extent.place);
         let opened = self.open_file(&extent.place);
@@ -209,7 +208,7 @@ impl Disk {
         OpenExtent::new(opened, path, extent)
     }
 
-    /// The regular file at a place: opened by its name, or the open file that is kept of it.
+    /// The regular file at a place, opened by its name; or the file that is kept open.
     fn open_file(&self, place: &Place) -> Result<(Arc<File>, Metadata), DiskError> {
         match self.targets.to_read(place).or_else(|| self.kept.open(place)) {
             Some(opened) => opened,
@@ -217,7 +216,7 @@ impl Disk {
         }
     }
 
-    /// Takes a descriptor of a user's file, for a [`DiskOp::Hash`] of this number.
+    /// Takes the descriptor of a user's file, for a [`DiskOp::Hash`] with this id.
     pub fn pass(&mut self, id: PassedId, file: OwnedFd) {
         self.passed.insert(id, file.into());
     }
@@ -227,42 +226,42 @@ impl Disk {
         self.passed.remove(&id);
     }
 
-    /// How many passed descriptors may come and wait for their operations: of `most`, and of those that this process may
-    /// have open.
+    /// The number of further passed descriptors that may wait for their operations: at most `most` in all, and within the
+    /// process's limit of descriptors.
     pub fn passed_room(&self, most: usize) -> usize {
         most.min(self.settling.most()).saturating_sub(self.passed.len())
     }
 
-    /// How many passed descriptors wait for their operations.
+    /// The number of passed descriptors that wait for their operations.
     #[cfg(test)]
     fn passed_count(&self) -> usize {
         self.passed.len()
     }
 
-    /// Whether a file of the user's is served from its passed descriptor.
+    /// Whether a file of the user is served from its passed descriptor.
     pub fn keeps_open(&self, path: &Path) -> bool {
         self.kept.holds(path)
     }
 
-    /// Sets how many files may be kept open that only their passed descriptors reach.
+    /// Sets the number of files that may be kept open because the node may not open them by their paths.
     pub fn keep_open_at_most(&mut self, files: usize) {
         self.kept.set_most(files);
     }
 
-    /// Has the kernel read ahead what will be sent soon. Only a hint.
+    /// Has the kernel read ahead an extent that will be sent soon. A hint only.
     pub fn announce(&self, extent: &Extent) {
         if let Ok(open) = self.open_extent(extent) {
             open.announce();
         }
     }
 
-    /// Opens a part of a file to be written. The place is an incoming piece or a download.
+    /// Opens a part of a file for writing. The place is an incoming piece or the target of a download.
     pub fn open_sink(&self, sink: &Sink) -> Result<OpenSink, DiskError> {
         let opened = OpenSink::open(&self.layout, &self.targets, sink);
         opened.map_err(|error| self.watch.explain(&self.layout, &self.layout.path(&sink.place), error))
     }
 
-    /// Takes an operation on. It is answered once, after any number of reports of progress.
+    /// Submits an operation. It gets one final answer, after any number of reports of progress.
     pub fn submit(&mut self, id: DiskId, op: DiskOp) {
         self.submitted.push_back((id, op));
     }
@@ -279,8 +278,8 @@ impl Disk {
         !self.idle_tasks.is_empty()
     }
 
-    /// Takes the first of the operations that may wait a slice further, without waiting for the medium. `false` when the
-    /// medium has not given what it was asked for, or when there is nothing to do.
+    /// Runs a slice of the first idle task, without waiting for the medium. `false` when the medium has not answered yet, or when
+    /// there is no idle task.
     pub fn run_idle(&mut self) -> bool {
         let Some((id, mut task)) = self.idle_tasks.pop_front() else { return false };
         let (_, waits, goes_on) = self.step(&mut task, SLICE_BYTES, id);
@@ -291,7 +290,7 @@ impl Disk {
         !waits
     }
 
-    /// The next answer.
+    /// The next result.
     pub fn poll_done(&mut self) -> Option<DiskDone> {
         let mut done = self.done.pop_front()?;
         if let Err(error) = &mut done.result {
@@ -302,7 +301,7 @@ impl Disk {
         Some(done)
     }
 
-    /// Looks at the node's directory; `trying` writes and syncs a few bytes there.
+    /// Checks the node's directory. With `trying` it also writes and syncs a few bytes there.
     pub fn look(&mut self, trying: bool) -> Result<DiskLook, DiskError> {
         let look = self.watch.look(&self.layout, &mut self.lock, trying)?;
         if look.free_bytes >= RESERVED_FROM_BYTES {
@@ -311,14 +310,14 @@ impl Disk {
         Ok(look)
     }
 
-    /// Works for one turn of the loop. It reads at most `budget_bytes`, and syncs about as many and one piece more.
-    /// Commits that came since the last turn wait for the next one, for a few turns at most, to see whether others join.
+    /// Works for one turn of the loop. It reads at most `budget_bytes`, and syncs about as many and one piece more. New commits
+    /// wait for a few turns at most, so that others can join their group.
     pub fn run(&mut self, budget_bytes: u64) {
         let mut left = budget_bytes;
         let more = !self.submitted.is_empty();
         self.begin_submitted(&mut left);
         self.raises.flush(&self.layout, &mut self.done);
-        // A stream of commits leaves a quarter to the others.
+        // A stream of commits leaves a quarter of the budget to tasks.
         let kept = if self.tasks.is_empty() { 0 } else { left / 4 };
         let rest = self.run_commits(left - kept, budget_bytes, more);
         self.shares.flush(more || !self.tasks.is_empty(), &mut self.reserve, &mut self.done);
@@ -327,16 +326,16 @@ impl Disk {
         self.settle();
     }
 
-    /// Has files that were hashed on the medium, unless they wait for others.
+    /// Syncs the hashed files, unless they wait for others to join.
     fn settle(&mut self) {
         let others = self.hashing + self.unopened.len();
         self.settling.flush(others, &mut self.kept, &mut self.done);
     }
 
-    /// Does what a full or failing disk refused: the driver calls it from time to time.
+    /// Repeats what a full or failing disk refused. The driver calls it from time to time.
     pub fn tend(&mut self) {
-        if !self.roomy {
-            self.roomy = recovery::make_rooms(&self.layout);
+        if !self.has_directories {
+            self.has_directories = recovery::make_rooms(&self.layout);
         }
         if !self.diary.is_written() {
             self.diary.write(&self.layout);
@@ -346,8 +345,7 @@ impl Disk {
         }
     }
 
-    /// Finishes what is to be durable, abandons the rest, syncs what was downloaded, and writes down that the run ended in
-    /// order.
+    /// Finishes pending commits and saves, drops other work, syncs downloaded files, and records the clean shutdown.
     pub fn clean_shutdown(&mut self, ages: Ages) -> Result<(), DiskError> {
         while self.has_work() {
             let more = !self.submitted.is_empty();
@@ -367,24 +365,24 @@ impl Disk {
         self.save_ages(&Ages { clean, ..ages })
     }
 
-    /// Makes both logs durable as they are. The next start counts on what it reads there, so without that the end is not clean.
+    /// Makes both logs durable. The next start relies on what it reads there, so without that the shutdown is not clean.
     fn settle_logs(&mut self) -> bool {
         let settled = [self.raises.settle(&self.layout), self.shares.settle()];
         settled.iter().filter_map(|settled| settled.as_ref().err()).for_each(|error| log::warn!("{error}"));
         settled.iter().all(Result::is_ok)
     }
 
-    /// Makes the shares durable whose content has not been synced, so that they outlive a power cut from now on. The
-    /// kernel would have written it within half a minute anyway.
+    /// Makes the shares durable whose content is not synced, so that they survive a power cut. The kernel would write the content
+    /// within half a minute anyway.
     fn sync_downloads(&mut self) {
         for (subject, share) in core::mem::take(&mut self.unsynced) {
             match shares::sync_content(&self.layout, &share) {
                 Ok(true) => self.save_at_end(&Share { synced: true, ..share }),
-                // It is looked at again in the next run.
+                // The next run checks it again.
                 Ok(false) => {}
                 Err(error) => {
                     log::warn!("{error}");
-                    // What a failed sync covered is not trusted, whatever it looks like.
+                    // After a failed sync the content is not trusted, whatever its stamp.
                     match subject {
                         Subject::Path(_) => self.save_at_end(&Share { stamp: FileStamp::default(), ..share }),
                         Subject::Cached(_) => self.shares.forget(AT_END, &share),
@@ -410,7 +408,7 @@ impl Disk {
         self.diary.save(&self.layout, ages).map_err(|error| failed("write", &self.layout.file("ages"), error))
     }
 
-    /// Does what is over at once, and begins the rest.
+    /// Carries out short operations, and begins the others.
     fn begin_submitted(&mut self, left: &mut u64) {
         while *left > 0 && self.settling.has_room(self.hashing) {
             let Some((id, op)) = self.unopened.pop_front() else { break };
@@ -429,7 +427,7 @@ impl Disk {
         }
     }
 
-    /// Begins the first of what was submitted.
+    /// Begins the first submitted operation.
     fn begin_next(&mut self, left: &mut u64) {
         let Some((id, op)) = self.submitted.pop_front() else { return };
         *left = left.saturating_sub(OPERATION_COST);
@@ -438,7 +436,7 @@ impl Disk {
         }
     }
 
-    /// The answer, unless it takes longer.
+    /// Begins an operation. Returns the answer of a short one.
     fn begin(&mut self, id: DiskId, op: DiskOp) -> Result<Option<DiskReply>, DiskError> {
         let layout = &self.layout;
         let task: Box<dyn Task> = match op {
@@ -517,13 +515,13 @@ impl Disk {
                 self.commits.push_bytes(id, path, meta, &bytes)?;
                 return Ok(None);
             }
-            other => return self.do_at_once(other).map(Some),
+            other => return self.carry_out(other).map(Some),
         };
         self.tasks.push_back((id, task));
         Ok(None)
     }
 
-    fn do_at_once(&mut self, op: DiskOp) -> Result<DiskReply, DiskError> {
+    fn carry_out(&mut self, op: DiskOp) -> Result<DiskReply, DiskError> {
         let layout = &self.layout;
         let save = |name, bytes: &[u8], how| {
             let path = layout.file(name);
@@ -533,7 +531,7 @@ impl Disk {
             DiskOp::SavePeers(bytes) => save("peers", &bytes, Replace::Lightly)?,
             DiskOp::SaveScrub(bytes) => save("scrub", &bytes, Replace::Lightly)?,
             DiskOp::SaveRecords(bytes) => save("records", &bytes, Replace::Durably)?,
-            // Only the end of the run is clean, whatever the core has heard of the run before.
+            // Only `clean_shutdown` records a clean run; the core passes on the flag of the run before.
             DiskOp::SaveAges(ages) => self.save_ages(&Ages { clean: false, ..ages })?,
             DiskOp::WriteTarget { place: place @ Place::Window { .. }, offset, bytes } => {
                 let sink = Sink { place, offset, length: bytes.len() as u32, hash_as: HashAs::Root };
@@ -566,12 +564,12 @@ impl Disk {
             | DiskOp::SaveShare { .. }
             | DiskOp::RemoveShare { .. }
             | DiskOp::Commit { .. }
-            | DiskOp::WritePiece { .. } => unreachable!("it takes longer"),
+            | DiskOp::WritePiece { .. } => unreachable!("`begin` handles it"),
         }
         Ok(DiskReply::Done)
     }
 
-    /// Ends what is going on about the file of a download.
+    /// Ends the tasks on the target of a download.
     fn give_up_tasks(&mut self, place: &Place) {
         let tasks = core::mem::take(&mut self.tasks).into_iter();
         let (over, others): (Vec<_>, Vec<_>) = tasks.partition(|(_, task)| task.is_about(place));
@@ -582,7 +580,7 @@ impl Disk {
         }
     }
 
-    /// A claim goes to the log, after its manifest: what is acknowledged can be served.
+    /// Saves a share to the log, after its manifest, so that an acknowledged share can be served.
     fn save_share(
         &mut self,
         id: DiskId,
@@ -601,7 +599,7 @@ impl Disk {
         Ok(saved)
     }
 
-    /// Reads at most `left` bytes of pieces that are being committed and syncs about `sync_bytes`; what is left.
+    /// Reads at most `left` bytes of pieces that are being committed, and syncs about `sync_bytes`. Returns the bytes left.
     fn run_commits(&mut self, mut left: u64, sync_bytes: u64, more: bool) -> u64 {
         if self.commits.has_work() {
             self.buffer.resize(SLICE_BYTES, 0);
@@ -612,7 +610,7 @@ impl Disk {
         left
     }
 
-    /// Gives each task a slice in turn until `left` bytes are used up.
+    /// Gives the tasks a slice each in turn until `left` bytes are used up.
     fn run_tasks(&mut self, mut left: u64) {
         while left > 0 {
             let Some((id, mut task)) = self.tasks.pop_front() else {
@@ -628,7 +626,8 @@ impl Disk {
         }
     }
 
-    /// Has a task read at most `most` bytes. How many it read, whether it waits for the medium, and whether it goes on.
+    /// Runs a step of a task, which reads at most `most` bytes. Returns the number of bytes read, whether the task waits for the
+    /// medium, and whether it goes on.
     fn step(&mut self, task: &mut Box<dyn Task>, most: usize, id: DiskId) -> (u64, bool, bool) {
         self.buffer.resize(SLICE_BYTES, 0);
         let mut slice = Slice { buffer: &mut self.buffer[..most], read: 0, progress: None, waits: false };

@@ -1,5 +1,5 @@
-//! From a file into a socket without a detour through the process (sendfile(2)); where the kernel, a filter or a file
-//! system refuses that, content is read and written instead.
+//! Moves content from a file into a socket with sendfile(2). Where the kernel, a filter or a file system refuses that, the driver
+//! reads and writes instead.
 
 use super::error::{failed, is_call_refused, is_refused_for_all};
 use super::extent::OpenExtent;
@@ -14,29 +14,29 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What is read and written at a time where nothing can be sent from the file itself.
+/// Bytes read and written at a time without sendfile(2).
 const COPIED_BYTES: usize = 64 << 10;
 
-/// What the sends of all streams share: whether the kernel sends files, and the room for content where it does not.
+/// The state that the sends of all streams share: whether the kernel allows sendfile(2), and a buffer for when it does not.
 #[derive(Default)]
 pub struct Outflow {
-    /// sendfile(2) was refused in a way that would be the same for every file.
+    /// Whether sendfile(2) was refused for a reason that holds for all files.
     refused: bool,
     /// Allocated when it is first needed.
     buffer: Box<[u8]>,
 }
 
-/// Where sent content comes from.
+/// The file from which content is sent.
 pub(super) struct Source<'a> {
     pub(super) file: &'a File,
     pub(super) path: &'a Path,
     pub(super) offset: u64,
-    /// sendfile(2) was refused for this file: it is not tried again.
+    /// Whether sendfile(2) was refused for this file, so that it is not tried again.
     pub(super) copied: &'a mut bool,
 }
 
 impl Outflow {
-    /// Sends at most `max` bytes; 0 when the file ends before them. The error is like that of [`OpenExtent::send`].
+    /// Sends at most `max` bytes; 0 at the end of the file. For errors see [`OpenExtent::send`].
     pub(super) fn send(&mut self, source: Source<'_>, to: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
         if self.refused || *source.copied {
             return self.copy(&source, to, max);
@@ -45,7 +45,7 @@ impl Outflow {
             Ok(sent) => Ok(sent),
             Err(errno) if is_call_refused(errno) => {
                 if is_refused_for_all(errno) {
-                    log::info!("files cannot be sent with sendfile ({errno}): they are read and written");
+                    log::info!("sendfile is not allowed ({errno}): the node reads and writes files instead");
                     self.refused = true;
                 }
                 *source.copied = true;
@@ -72,7 +72,8 @@ impl Outflow {
         }
     }
 
-    /// Whose fault an error of sendfile(2) is: it does not say which end failed, a read of the file does.
+    /// Attributes an error of sendfile(2) to the file or the socket. The call does not tell which one failed, but a read of the
+    /// file does.
     fn blame(&mut self, source: &Source<'_>, errno: Errno) -> io::Error {
         let ours = [Errno::AGAIN, Errno::PIPE, Errno::CONNRESET];
         match ours.contains(&errno) {
@@ -112,9 +113,9 @@ fn send_file(source: &Source<'_>, to: BorrowedFd<'_>, max: usize) -> Result<usiz
 }
 
 impl OpenExtent {
-    /// Sends at most `max` of the remaining bytes. The error is `WouldBlock` when `to` takes no more now, the socket's own
-    /// when it is broken, and one that [`OpenExtent::disk_error`] tells apart when the file is to blame: it changed, it is
-    /// shorter than it was, the medium failed.
+    /// Sends at most `max` of the remaining bytes. The error is `WouldBlock` when `to` takes no more now, or another error of the
+    /// socket. An error of the file (it changed, it is too short, the medium failed) is one that [`OpenExtent::disk_error`]
+    /// recognises.
     pub fn send(&mut self, to: BorrowedFd<'_>, max: usize, outflow: &mut Outflow) -> io::Result<usize> {
         self.check().map_err(io::Error::other)?;
         let count = max.min(self.remaining() as usize);
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn where_sendfile_is_refused_content_is_read_and_written() {
+    fn content_is_read_and_written_when_sendfile_is_refused() {
         let bytes: Vec<u8> = (0..50_000_u32).map(|number| (number / 3) as u8).collect();
         for errno in [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP] {
             let mut sent = Sent::new(&bytes);
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_files_or_the_sockets() {
+    fn an_error_is_attributed_to_the_file_or_to_the_socket() {
         let mut sent = Sent::new(&[7; 100]);
         let mut outflow = Outflow::default();
         let (near, far) = UnixStream::pair().unwrap();

@@ -1,7 +1,7 @@
-//! The file of a stored piece: its content from offset 0, so that it is sent as it lies, then a trailer.
+//! The file of a stored piece: its content from offset 0, ready to be sent, and then a trailer.
 //!
-//! The trailer says what the piece is and proves by checksums that it is all there. It comes last, so a file that was cut
-//! off anywhere has none. XXH3 finds accidents; whether the content is what its key says is BLAKE3's to decide.
+//! The trailer has the piece's metadata and checksums of both. It comes last, so a truncated file has none. XXH3 detects accidental
+//! damage; only BLAKE3 decides whether the content matches its key.
 
 use crate::id::Key;
 use crate::io::{Mode, PieceMeta};
@@ -23,7 +23,7 @@ pub(super) struct Trailer {
     replicas: u8,
     reserved: u8,
     length: U32,
-    /// The file's mode; zero where nothing is known of it, as in files of versions that had none.
+    /// The file's mode; zero when unknown, as in files of earlier versions.
     mode: U16,
     reserved_half: [u8; 2],
     input_offset: U64,
@@ -64,7 +64,8 @@ impl Trailer {
         trailer
     }
 
-    /// Whether a later version of the program wrote it. Magic, version and the checksum at the end stay where they are.
+    /// Whether a later version of the program wrote it. Magic, version and the checksum at the end keep their places in every
+    /// version.
     fn is_newer(&self) -> bool {
         self.magic == MAGIC && self.version > VERSION && self.has_checksum()
     }
@@ -73,7 +74,7 @@ impl Trailer {
         self.checksum.get() == xxh3_64(&self.as_bytes()[..COVERED])
     }
 
-    /// What it says, when it is whole and belongs to a file of `file_length` bytes called `key`.
+    /// The metadata, if the trailer is intact and belongs to a file of `file_length` bytes with the name `key`.
     fn check(&self, file_length: u64, key: &Key) -> Option<PieceMeta> {
         let whole = self.magic == MAGIC
             && self.version == VERSION
@@ -93,18 +94,18 @@ impl Trailer {
     }
 }
 
-/// What a piece's file says that it is.
+/// The result of reading a piece's file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
-    /// A whole piece, with the XXH3-64 that its content had when it was stored.
+    /// A piece, with the XXH3-64 of its content when it was stored.
     Piece(PieceMeta, u64),
     /// A piece of a later version of the program.
     Newer,
-    /// It is torn, damaged or not what its name says.
+    /// The file is torn or damaged, or its name does not match.
     Damaged,
 }
 
-/// Reads what a piece's file says that it is.
+/// Reads the trailer of a piece's file.
 pub(super) fn read(file: &File, key: &Key) -> io::Result<Found> {
     let file_length = file.metadata()?.len();
     let Some(at) = file_length.checked_sub(PIECE_OVERHEAD_BYTES) else {
@@ -120,7 +121,7 @@ pub(super) fn read(file: &File, key: &Key) -> io::Result<Found> {
     })
 }
 
-/// Makes a piece's file one of a later version.
+/// Turns the bytes of a piece's file into those of a later version.
 #[cfg(test)]
 pub(super) fn make_newer(bytes: &mut [u8]) {
     let at = bytes.len() - TRAILER_BYTES;
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trailer_says_what_it_was_made_with_and_any_flipped_bit_is_found() {
+    fn a_trailer_keeps_its_metadata_and_any_flipped_bit_is_detected() {
         let meta = PieceMeta {
             key: Key([7; 32]),
             content: Content::Chunk,

@@ -1,9 +1,9 @@
-//! What was promised of stored pieces after they were stored: more copies, or a longer life.
+//! The log of raises: a stored piece gets more copies or a longer lifetime.
 //!
-//! A piece's own file says what it was stored with, in a trailer that is never rewritten, because a torn trailer would lose
-//! the piece. What is raised later goes to the end of one log, several records synced together, before the promise is
-//! acknowledged. A record names the promise that it replaces, so one that outlives its piece does not touch another
-//! piece of the same key. Each has a slot of its own and a checksum: a torn record damages no other.
+//! The trailer of a piece's file has the values with which it was stored. It is never rewritten, because a torn trailer would lose
+//! the piece. A later raise is appended to this log, and the log is synced, before the raise is acknowledged; several records share
+//! a sync. A record names the stored values that it replaces, so a record that outlives its piece does not affect another piece
+//! with the same key. Each record has a slot of fixed size and a checksum: a torn record damages no other.
 
 use super::durable::{Replace, replace};
 use super::error::failed;
@@ -21,11 +21,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// From this length on the log is written anew without what has been raised again since.
+/// The length from which on the log is rewritten without superseded records.
 const LOG_BYTES: u64 = 4 << 20;
-/// More than this is read of no log.
+/// The most bytes read from a log.
 const LOG_BYTES_MAX: u64 = 64 << 20;
-/// Slots that may be of no use before a start writes the log anew.
+/// The number of superseded slots from which on a start rewrites the log.
 const SPARE_SLOTS: usize = 64;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -33,7 +33,7 @@ const SPARE_SLOTS: usize = 64;
 struct Record {
     magic: [u8; 4],
     version: u8,
-    /// What the piece's own file says, and what holds from now on.
+    /// The number of copies in the piece's trailer, and the raised number.
     stored_replicas: u8,
     replicas: u8,
     reserved: u8,
@@ -73,13 +73,13 @@ impl Record {
         self.magic == MAGIC && self.version == VERSION && self.checksum.get() == self.sum()
     }
 
-    /// What the record is about: a piece as it was stored.
+    /// The subject of the record: a piece with the values of its trailer.
     fn subject(&self) -> (Key, u8, u64) {
         (self.key, self.stored_replicas, self.stored_expires.get())
     }
 }
 
-/// The highest promise for each piece as it was stored.
+/// The highest raise for each piece with the values of its trailer.
 type Promises = BTreeMap<(Key, u8, u64), (u8, u64)>;
 
 fn read(path: &std::path::Path) -> io::Result<(Promises, usize)> {
@@ -122,27 +122,27 @@ fn write(path: &std::path::Path, promises: &Promises) -> io::Result<()> {
     replace(path, &[&bytes], Replace::Durably)
 }
 
-/// The end of the log, and what is about to go there.
+/// The end of the log, and the records that are about to be appended.
 #[derive(Default)]
 pub(super) struct Raises {
     log: Option<(File, PathBuf)>,
-    /// Where the next record goes.
+    /// The offset of the next record.
     end: u64,
-    /// The length from which on the log is written anew.
+    /// The length from which on the log is rewritten.
     rewrite_at: u64,
     pending: Vec<(DiskId, Record)>,
-    /// Writing failed: the log may show what the medium does not have. It is written anew before anything is added, or
-    /// the run counts as one that ended in order.
+    /// A write failed, so the log may show records that the medium does not have. It is rewritten before a record is appended, and
+    /// before the run counts as one that ended in order.
     distrusted: bool,
 }
 
 impl Raises {
-    /// Applies what was raised to the pieces that were found. `complete` says that these are all that there are: then what
-    /// is about others is dropped from the log, when that is worth writing it anew.
+    /// Applies the raises to the pieces found. `complete` tells that these are all pieces: then records of other pieces are dropped,
+    /// if that is worth rewriting the log.
     ///
-    /// The start counts on what the log shows. After a run that did not end in order (`clean`) the medium may not have that:
-    /// the run may have had no time to sync, or a sync failed, and then the next one may succeed without the lost bytes. So
-    /// the log is written anew; where that fails, by [`settle`](Raises::settle).
+    /// The start relies on the records that it reads. After a run that did not end in order (not `clean`), the medium may lack some:
+    /// the run may have had no time to sync, or a sync failed, after which the next sync may succeed without the lost bytes. So the
+    /// log is rewritten; if that fails, [`settle`](Raises::settle) does it later.
     pub(super) fn recover(
         &mut self,
         layout: &Layout,
@@ -177,7 +177,7 @@ impl Raises {
         !self.pending.is_empty()
     }
 
-    /// Has a promise written down. The answer at once, when its piece's file says as much already.
+    /// Queues a raise. Returns the answer at once if the piece's trailer covers the raise already.
     pub(super) fn push(
         &mut self,
         layout: &Layout,
@@ -202,7 +202,7 @@ impl Raises {
         Ok(None)
     }
 
-    /// Writes and syncs what is pending, all together.
+    /// Writes and syncs the pending records together.
     pub(super) fn flush(&mut self, layout: &Layout, done: &mut VecDeque<DiskDone>) {
         if self.pending.is_empty() {
             return;
@@ -219,16 +219,16 @@ impl Raises {
         );
     }
 
-    /// Makes the log durable as it is, unless it is known to be.
+    /// Makes the log durable, unless it is known to be.
     pub(super) fn settle(&mut self, layout: &Layout) -> Result<(), DiskError> {
         if !self.distrusted {
             return Ok(());
         }
         let path = layout.file("raises");
-        self.write_anew(&path).map_err(|error| failed("write", &path, error))
+        self.rewrite(&path).map_err(|error| failed("write", &path, error))
     }
 
-    fn write_anew(&mut self, path: &std::path::Path) -> io::Result<()> {
+    fn rewrite(&mut self, path: &std::path::Path) -> io::Result<()> {
         self.log = None;
         let (promises, _) = read(path)?;
         write(path, &promises)?;
@@ -239,7 +239,7 @@ impl Raises {
 
     fn append(&mut self, path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
         if self.distrusted || self.end >= self.rewrite_at.max(LOG_BYTES) {
-            self.write_anew(path)?;
+            self.rewrite(path)?;
         }
         if self.log.is_none() {
             if path.symlink_metadata().is_err() {
@@ -267,7 +267,7 @@ mod tests {
     use tempfile::TempDir;
 
     #[test]
-    fn what_a_full_disk_left_in_the_log_is_on_the_medium_before_it_is_counted_on() {
+    fn records_left_by_a_full_disk_are_synced_before_a_start_relies_on_them() {
         let root = TempDir::new().unwrap();
         let layout = Layout::new(root.path().to_owned());
         let (key, content, mode) = (Key([7; 32]), Content::File, Mode::of(0o644));
@@ -275,7 +275,7 @@ mod tests {
         let mut raises = Raises::default();
         let mut done = VecDeque::new();
         raises.pending.push((DiskId(1), Record::new(&stored, 3, 20)));
-        // All of the record is written, and yet it is not synced.
+        // The whole record is written, but not synced.
         record::plan(|attempt| (attempt.kind == Kind::Write).then_some(Fault::Full(RECORD_BYTES)));
         raises.flush(&layout, &mut done);
         record::end_plan();
@@ -289,6 +289,6 @@ mod tests {
         assert_eq!(syncs.count(), 2, "its data and its name, once");
         record::begin(None);
         raises.recover(&layout, &mut [stored], false, true).unwrap();
-        assert!(!record::end().is_empty(), "a run that was killed may have left it to nobody");
+        assert!(!record::end().is_empty(), "a run that was killed may not have synced it");
     }
 }

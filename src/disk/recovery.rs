@@ -33,7 +33,7 @@ pub(super) struct Stock {
     /// Whether everything that the last run left unfinished is gone, and every name is on the medium.
     pub(super) cleared: bool,
     /// Whether every directory that something is to lie in is there.
-    pub(super) roomy: bool,
+    pub(super) has_directories: bool,
 }
 
 /// The logs that go on from where the last run left them.
@@ -77,7 +77,7 @@ pub(super) fn recover(
     damaged: &Damaged,
 ) -> Stock {
     let mut clearing = Clearing { failures: 0 };
-    let roomy = make_rooms(layout);
+    let has_directories = make_rooms(layout);
     let names = [
         "identity.key",
         "ages",
@@ -129,7 +129,7 @@ pub(super) fn recover(
         scrub,
         space: super::space::of(layout.root()).unwrap_or_default(),
     };
-    Stock { recovered, cleared: clearing.is_done(), roomy }
+    Stock { recovered, cleared: clearing.is_done(), has_directories }
 }
 
 /// Clearing away, which goes on past what fails.

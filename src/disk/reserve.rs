@@ -1,6 +1,6 @@
-//! A little room that the node keeps for itself: on a full disk it is given up, so that what makes room can be written down.
+//! A file that reserves a little space: on a full disk the node deletes it, so that it can record the end of a share.
 //!
-//! A share is ended by a record, and a record needs room. Without it `elver rm` would be refused just when it is needed.
+//! Ending a share appends a record, which needs space. Without the reserve `elver rm` would fail when it is needed most.
 
 use super::files::{Open, open, remove, write_at};
 use super::layout::Layout;
@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use std::io;
 use std::path::PathBuf;
 
-/// What is kept: a few blocks of any file system, and the inode.
+/// The size of the file: a few blocks of any file system.
 const BYTES: usize = 64 << 10;
 
 /// The file `reserve`.
@@ -24,7 +24,7 @@ impl Reserve {
         Reserve { path, there }
     }
 
-    /// Makes it, unless it is there. The caller knows that there is more room than that.
+    /// Creates the file if it is missing. The caller has checked that there is more space than it needs.
     pub(super) fn keep(&mut self) {
         if !self.there {
             self.there = self.make().is_ok();
@@ -34,17 +34,19 @@ impl Reserve {
         }
     }
 
-    /// Gives the room up. `false` when there is none to be given.
+    /// Deletes the file to free its space. `false` when there is none.
     pub(super) fn give_up(&mut self) -> bool {
         let given = core::mem::take(&mut self.there) && remove(&self.path).is_ok();
         if given {
-            log::info!("the room that is kept for a full disk is used up, and made again when there is more");
+            log::info!(
+                "the disk is full: its reserve was deleted to save a record, and is created again when there is space"
+            );
         }
         given
     }
 
     fn make(&self) -> io::Result<()> {
-        // Not zeros, which some file systems do not store. Whether a power cut spares it does not matter.
+        // Not zeros, which some file systems do not store. The file need not survive a power cut.
         let bytes: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8).collect();
         let file = open(&self.path, Open::Empty, 0o600, OFlags::NOFOLLOW)?;
         write_at(&file, &self.path, &bytes, 0)
@@ -58,7 +60,7 @@ mod tests {
     use tempfile::TempDir;
 
     #[test]
-    fn it_is_given_up_once_and_kept_again() {
+    fn the_reserve_is_given_up_once_and_created_again() {
         let root = TempDir::new().unwrap();
         let layout = Layout::new(root.path().to_owned());
         let mut reserve = Reserve::new(&layout);
@@ -69,7 +71,7 @@ mod tests {
         record::plan(|attempt| (attempt.kind == Kind::Write).then_some(Fault::Full(1000)));
         reserve.keep();
         record::end_plan();
-        assert!(!reserve.give_up() && !root.path().join("reserve").exists(), "half of it is no room");
+        assert!(!reserve.give_up() && !root.path().join("reserve").exists(), "half a file is no reserve");
         reserve.keep();
         assert!(reserve.give_up() && !reserve.give_up());
     }

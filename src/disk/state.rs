@@ -1,4 +1,4 @@
-//! The small files: the secret, contacts and own records.
+//! The small files: the node's secret, contacts and own records.
 
 use super::damaged::Damaged;
 use super::durable::{Replace, replace};
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The most bytes that are read of a small file.
+/// The most bytes read from a small file.
 const SMALL_BYTES_MAX: u64 = 16 << 20;
 
 const DAMAGED_KEY: &str = "it should be 64 hexadecimal digits; restore it from a backup, or delete it and the \
@@ -33,7 +33,7 @@ pub(super) fn secret(layout: &Layout) -> Result<Option<[u8; 32]>, OpenError> {
     };
     let mode = fs::metadata(&path).map_err(OpenError::at(&path))?.permissions().mode();
     if mode & 0o077 != 0 {
-        log::warn!("{} can be read by others (mode {:o}): chmod 600 it", path.display(), mode & 0o777);
+        log::warn!("other users can read {} (mode {:o}); run chmod 600 on it", path.display(), mode & 0o777);
     }
     let digits = core::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse::<Key>().ok());
     match digits {
@@ -45,11 +45,11 @@ pub(super) fn secret(layout: &Layout) -> Result<Option<[u8; 32]>, OpenError> {
     }
 }
 
-/// Makes the node's secret. It comes last in a new directory, so that a node with a secret has counted its first start.
+/// Makes the node's secret. It is the last file of a new directory, so a node with a secret has counted its first start.
 pub(super) fn make_secret(layout: &Layout) -> Result<[u8; 32], OpenError> {
     let path = &layout.file("identity.key");
-    // Whatever is stored here is lost with any of the directories above, and this start may have made some of them, or
-    // an earlier one that was killed. Where there is a secret, they are on the medium.
+    // This start, or an earlier one that was killed, may have created some of the directories above. They must be on the medium
+    // before the secret is: all content depends on them.
     for directory in layout.root().ancestors().skip(1) {
         sync_directory_of_others(directory).map_err(OpenError::at(directory))?;
     }
@@ -60,7 +60,7 @@ pub(super) fn make_secret(layout: &Layout) -> Result<[u8; 32], OpenError> {
     Ok(secret)
 }
 
-/// Bytes that cannot be guessed, also where a filter or an old kernel refuses getrandom(2).
+/// Fills `bytes` with entropy, from /dev/urandom where a system-call filter or an old kernel refuses getrandom(2).
 fn fill_with_entropy(bytes: &mut [u8]) -> io::Result<()> {
     match getrandom(&mut *bytes, GetRandomFlags::empty()) {
         Ok(filled) if filled == bytes.len() => Ok(()),
@@ -77,13 +77,13 @@ struct Seal {
 
 const SEAL_MAGIC: [u8; 8] = *b"ELVS0001";
 
-/// Writes bytes that are checked when they are read.
+/// Writes bytes with a checksum.
 pub(super) fn save_sealed(path: &Path, bytes: &[u8], how: Replace) -> io::Result<()> {
     let seal = Seal { magic: SEAL_MAGIC, checksum: U64::new(xxh3_64(bytes)) };
     replace(path, &[bytes, seal.as_bytes()], how)
 }
 
-/// Reads what [`save_sealed`] wrote; nothing when it is not there. A damaged file is set aside.
+/// Reads bytes that [`save_sealed`] wrote; none when the file is missing. A damaged file is set aside.
 pub(super) fn read_sealed(path: &Path, damaged: &Damaged) -> Vec<u8> {
     let mut bytes = match read_small(path) {
         Ok(bytes) => bytes,
@@ -98,7 +98,7 @@ pub(super) fn read_sealed(path: &Path, damaged: &Damaged) -> Vec<u8> {
         whole.then_some(content.len())
     });
     if whole.is_none() {
-        damaged.set_aside(path, "the checksum does not fit");
+        damaged.set_aside(path, "its checksum is wrong");
     }
     bytes.truncate(whole.unwrap_or(0));
     bytes

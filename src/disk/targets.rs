@@ -1,11 +1,11 @@
-//! Files that go.
+//! Deleting files of the node.
 
 use super::error::{failed, refused};
 use super::files::remove;
 use super::layout::Layout;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Place};
 
-/// Deletes a file of the node's own. A file of the user's is never deleted.
+/// Deletes a file of the node. A file of the user is never deleted.
 pub(super) fn delete(layout: &Layout, place: &Place) -> Result<DiskReply, DiskError> {
     let path = layout.path(place);
     match place {
@@ -17,8 +17,10 @@ pub(super) fn delete(layout: &Layout, place: &Place) -> Result<DiskReply, DiskEr
             remove(&path).map_err(|error| failed("delete", &path, error))?;
             Ok(DiskReply::Done)
         }
-        // One of a download is given up by the download alone.
+        // Only the download itself deletes its target.
         Place::Partial(_) => Ok(DiskReply::Done),
-        Place::File(_) => Err(refused(DiskErrorKind::Unsuitable, &path, "is not a node's to delete")),
+        Place::File(_) => {
+            Err(refused(DiskErrorKind::Unsuitable, &path, "belongs to the user; the node does not delete it"))
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Reading a piece again, to see whether the medium still has what was stored.
+//! Verifies a piece on disk again, to detect damage by the medium.
 //!
-//! One pass computes both checksums of a stored piece: BLAKE3 says whether the content is what the key says, XXH3 whether it is
-//! what was written. An *idle* verification must not disturb what else is going on. It never waits for the medium: it
-//! has the kernel read ahead, and reads what is there already (`RWF_NOWAIT`). It drops the pages first, because the
-//! page cache may hold good bytes of which the medium has lost its copy, and drops them again afterwards when they had not
-//! been cached, so that a scrub of the whole disk does not push out what other programs need.
+//! One pass computes both checksums of a stored piece: BLAKE3 tells whether the content matches the key, XXH3 whether it is what was
+//! written. An *idle* verification must not disturb other work. It never waits for the medium: it has the kernel read ahead, and
+//! reads only what is in the page cache (`RWF_NOWAIT`). It drops the pages first, because the page cache may have good bytes that
+//! the medium has lost. It drops them again afterwards if they were not cached before, so that a scrub of the whole disk does not
+//! evict the pages of other programs.
 
 use super::error::{changed, failed};
 use super::extent::{open_regular, stamp_of};
@@ -24,18 +24,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// How far ahead of an idle reader the kernel reads.
+/// The bytes that the kernel reads ahead of an idle reader.
 const AHEAD_BYTES: u64 = 1 << 20;
-/// How often an idle reader finds that its bytes have not come from the medium before it waits for them.
+/// The number of attempts that find no bytes in the page cache, after which an idle reader waits for the medium.
 const TRIES_MAX: u32 = 200;
 
-/// What the bytes of a piece are collected into.
+/// The state of the check of a piece's bytes.
 enum Sum {
     Hash {
         hash_as: HashAs,
         hasher: Box<blake3::Hasher>,
     },
-    /// A manifest is checked as a whole. It is short.
+    /// A manifest is collected and checked as a whole.
     Manifest {
         bytes: Vec<u8>,
     },
@@ -57,17 +57,17 @@ impl Sum {
     }
 }
 
-/// A piece that is read again.
+/// A running verification.
 pub(super) struct Verify {
     file: Arc<File>,
     path: PathBuf,
     key: Key,
-    /// Where the next byte lies in the file, and how many there are from there on.
+    /// The offset of the next byte in the file, and the number of bytes left.
     offset: u64,
     remaining: u64,
     stamp: Option<FileStamp>,
     sum: Sum,
-    /// XXH3 of the content so far, and what the trailer says that it must come to.
+    /// The XXH3 of the content so far, and the one in the trailer.
     stored: Option<(Box<Xxh3>, u64)>,
     pace: Option<Idle>,
 }
@@ -75,20 +75,20 @@ pub(super) struct Verify {
 /// The state of a reader that never waits for the medium.
 #[derive(Default)]
 struct Idle {
-    /// Up to where the kernel was told to read, and whether these pages were cached before.
+    /// The end of the read-ahead, and whether its pages were cached before.
     announced: u64,
     cached: bool,
     tries: u32,
 }
 
-/// A verification that has begun, or one that is over already.
+/// The result of beginning a verification.
 pub(super) enum Begun {
     Goes(Verify),
     Over(Soundness),
 }
 
 impl Verify {
-    /// `opened` is the piece's file, which lies at `path`.
+    /// Begins a verification. `opened` is the piece's file, whose path is `path`.
     pub(super) fn begin(
         layout: &Layout,
         opened: Result<(Arc<File>, Metadata), DiskError>,
@@ -99,7 +99,7 @@ impl Verify {
         let PieceAt { key, content, input_offset, extent } = piece;
         let (file, metadata) = match opened {
             Ok(opened) => opened,
-            // As long as the directory of all pieces is there: without it nothing can be told.
+            // Without the directory of all pieces a missing file proves nothing.
             Err(error) if error.kind == DiskErrorKind::NotFound && layout.pieces().is_dir() => {
                 return Ok(Begun::Over(Soundness::Missing));
             }
@@ -133,7 +133,7 @@ impl Verify {
         Ok(Begun::Goes(Verify { file, path, key, offset, remaining, stamp, sum, stored, pace }))
     }
 
-    /// A shared file as a whole, in idle time.
+    /// Begins the idle verification of a whole shared file.
     pub(super) fn open_file(path: PathBuf, at: &FileAt) -> Result<Verify, DiskError> {
         let (file, metadata) = open_regular(&path)?;
         if stamp_of(&metadata) != at.stamp || metadata.len() != at.length {
@@ -153,7 +153,7 @@ impl Verify {
         })
     }
 
-    /// Reads the next bytes. `None` when they have not come from the medium.
+    /// Reads the next bytes. `None` when the medium has not delivered them yet.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(idle) = &mut self.pace else {
             return self.file.read_at(buffer, self.offset).map(Some);
@@ -171,7 +171,7 @@ impl Verify {
                 idle.tries += 1;
                 return Ok(None);
             }
-            // Whatever keeps the file system from telling: a plain read does.
+            // For any other reason, such as a file system without `RWF_NOWAIT`, a plain read decides.
             Err(_) => self.file.read_at(&mut buffer[..most], self.offset)?,
             Ok(read) => read,
         };
@@ -228,21 +228,21 @@ impl Task for Verify {
     }
 }
 
-/// Reads what the page cache has. The error is `AGAIN` when that is nothing.
+/// Reads from the page cache. The error is `AGAIN` when the bytes are not in it.
 fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)
 }
 
-/// What a failed read says of the bytes: that the medium has lost them, or nothing at all.
+/// Classifies a failed read: the medium has lost the bytes, or the result is uncertain (an error).
 fn unreadable(path: &std::path::Path, error: io::Error) -> Result<Soundness, DiskError> {
-    // Where the file system keeps checksums of its own, a wrong one is EBADMSG or EUCLEAN.
+    // File systems with their own checksums return EBADMSG or EUCLEAN for a wrong one.
     let lost = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
     match Errno::from_io_error(&error) {
         Some(errno) if lost.contains(&errno) => {
             log::warn!("cannot read {}: {error}", path.display());
             Ok(Soundness::Unreadable)
         }
-        // A read past the end: the file is shorter than it was.
+        // The file is too short.
         None if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Soundness::Rotten),
         _ => Err(failed("read", path, error)),
     }

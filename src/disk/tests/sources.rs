@@ -99,12 +99,12 @@ fn a_passed_descriptor_counts_when_the_path_leads_to_its_file() {
     assert_eq!(disk.passed_count(), 0);
 
     pass(&mut disk, 2, "a");
-    refused(hash(&mut disk, &dir.path("b"), Some(2)), DiskErrorKind::Unsuitable, "another file for the node");
+    refused(hash(&mut disk, &dir.path("b"), Some(2)), DiskErrorKind::Unsuitable, "to another file than you");
     pass(&mut disk, 3, "a");
     refused(hash(&mut disk, &dir.path("none"), Some(3)), DiskErrorKind::NotFound, "No such file");
     pass(&mut disk, 4, "a");
     fs::remove_file(dir.path("a")).unwrap();
-    refused(hash(&mut disk, &dir.path("a"), Some(4)), DiskErrorKind::NotFound, "no name any more");
+    refused(hash(&mut disk, &dir.path("a"), Some(4)), DiskErrorKind::NotFound, "no name");
     pass(&mut disk, 5, ".");
     refused(hash(&mut disk, &dir.path("."), Some(5)), DiskErrorKind::Unsuitable, "not a regular file");
     // A number that nothing was passed under is as good as none.
