@@ -46,7 +46,6 @@ use crate::io::StreamId;
 use crate::limits::Limits;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
-use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::network::Network;
 use blame::Blame;
@@ -55,6 +54,7 @@ use replicas::possession::Inspection;
 use replicas::push::Push;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use streams::session::Session;
+use streams::table::Streams;
 use uploads::slots::Slots;
 
 /// The configuration of a [`Transfer`].
@@ -150,16 +150,8 @@ impl TransferConfig {
 /// The transfer machine of one node.
 pub struct Transfer {
     config: TransferConfig,
-    network: Network,
-    /// This node's id; `None` until the first stream opens.
-    own: Option<NodeId>,
     rng: Rng,
-    streams: BTreeMap<StreamId, Session>,
-    /// Authenticated streams by peer, the oldest first.
-    peers: BTreeMap<NodeId, Vec<StreamId>>,
-    /// Attempts to connect. The driver ends each of them by its deadline.
-    dials: BTreeMap<DialId, Contact>,
-    next_dial: u64,
+    streams: Streams,
     downloads: BTreeMap<DownloadId, Download>,
     pushes: BTreeMap<PushId, Push>,
     inspections: BTreeMap<InspectId, Inspection>,
@@ -170,8 +162,6 @@ pub struct Transfer {
     pushes_changed: bool,
     /// Whether something changed for the inspections that wait for a stream.
     inspections_changed: bool,
-    /// Whether a dial found no room: then the next idle stream is closed for it.
-    crowded: bool,
     slots: Slots,
     out: Out,
 }
@@ -207,13 +197,8 @@ impl Transfer {
         let blame = Blame::new(config.limits.blamed_peers_max);
         Transfer {
             config,
-            network,
-            own: None,
             rng: Rng::new(seed),
-            streams: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            next_dial: 0,
+            streams: Streams::new(network),
             downloads: BTreeMap::new(),
             pushes: BTreeMap::new(),
             inspections: BTreeMap::new(),
@@ -221,7 +206,6 @@ impl Transfer {
             changed: BTreeSet::new(),
             pushes_changed: false,
             inspections_changed: false,
-            crowded: false,
             slots,
             out: Out::default(),
         }
@@ -234,7 +218,7 @@ impl Transfer {
         self.config.limits.uploads_max = limits.uploads_max;
         self.config.limits.rates = limits.rates;
         self.slots.rate = limits.rates.upload;
-        while self.is_over_full() && self.make_room(now) {}
+        while self.streams.is_over_full(limits.streams_max) && self.make_room(now) {}
         self.everything_changed();
         self.take_turns(now);
         self.settle(now);
@@ -299,7 +283,7 @@ impl Transfer {
     /// The state of a download's sources; `None` when there is no such download (any more).
     pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
         let download = self.downloads.get(&download)?;
-        Some(download.state(|id| self.peers.contains_key(id)))
+        Some(download.state(|id| self.streams.is_connected(id)))
     }
 
     /// The progress of a download; `None` when there is no such download (any more).
@@ -327,16 +311,14 @@ impl Transfer {
     /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timing = &self.config.timing;
-        let streams = self.streams.values().map(|session| session.deadline(timing).0);
+        let streams = self.streams.next_deadline(timing);
         let downloads = self.downloads.values().filter_map(|download| download.wake);
         let pushes = self.pushes.values().filter_map(Push::deadline);
         let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
-        let room = self.streams.values().filter(|session| self.crowded && session.is_displaceable());
-        let room = room.map(|session| session.last_active + streams::lifecycle::UNUSED);
         // The end of a ban matters to downloads only.
         let ban = self.blame.next_end().filter(|_| !self.downloads.is_empty());
         let own = downloads.chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);
-        streams.chain(room).chain(own).map(Some).fold(None, earliest)
+        streams.into_iter().chain(own).map(Some).fold(None, earliest)
     }
 }
 

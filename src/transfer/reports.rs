@@ -77,7 +77,7 @@ impl Transfer {
 
     /// Closes the streams of a peer, each when the peer has read what was written to it.
     fn shun(&mut self, now: Instant, peer: &NodeId) {
-        for stream in self.peers.remove(peer).unwrap_or_default() {
+        for stream in self.streams.disown_all(peer) {
             match self.streams.get_mut(&stream) {
                 Some(session) if session.unread > 0 => session.ending = true,
                 _ => self.drop_stream(now, stream, CloseReason::Shunned),
@@ -112,7 +112,7 @@ impl Transfer {
 
     /// Cancels what a peer was asked for a download. A piece that is arriving is still verified.
     fn withdraw_from(&mut self, download: super::DownloadId, peer: &NodeId) {
-        for stream in self.peers.get(peer).cloned().unwrap_or_default() {
+        for stream in self.streams.all_to(peer).to_vec() {
             let Some(session) = self.streams.get_mut(&stream) else { continue };
             let coming = match session.receiving {
                 Receiving::Sink { purpose: Purpose::Request(number), .. }

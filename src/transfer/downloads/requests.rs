@@ -205,13 +205,13 @@ impl Transfer {
         let Some(entry) = self.downloads.get_mut(&download) else { return true };
         source.banned = self.blame.is_banned(now, &contact.id, &entry.hash);
         self.changed.insert(download);
-        entry.add_source(now, source, most, |id| self.peers.contains_key(id))
+        entry.add_source(now, source, most, |id| self.streams.is_connected(id))
     }
 
     /// Cancels every request of a download. A stream that is writing to its target is closed.
     pub(in crate::transfer) fn withdraw(&mut self, now: Instant, download: DownloadId) {
         let mut writing = Vec::new();
-        for (&stream, session) in &mut self.streams {
+        for (&stream, session) in self.streams.iter_mut() {
             let theirs = session.requests.iter().filter(|(_, request)| request.download == download);
             let numbers: Vec<u32> = theirs.map(|(&number, _)| number).collect();
             session.questions.values_mut().filter(|question| question.download == download).for_each(
@@ -266,10 +266,10 @@ impl Transfer {
 
     /// Dials sources that are not connected, those with the fewest failures first.
     fn connect_sources(&mut self, now: Instant, download: &mut Download) {
-        let on_the_way = |source: &Source| match self.stream_to(&source.contact.id) {
+        let on_the_way = |source: &Source| match self.streams.to(&source.contact.id) {
             Some(_) if source.banned => false,
             Some(stream) => !download.is_exhausted(source) && !self.is_doubtful(now, source, stream),
-            None => self.is_dialling(&source.contact.id),
+            None => self.streams.is_dialling(&source.contact.id),
         };
         let useful = download.sources.values().filter(|source| on_the_way(source)).count();
         let wanted = download.sources_wanted().saturating_sub(useful);
@@ -280,13 +280,13 @@ impl Transfer {
             .sources
             .values()
             .filter(|source| !source.given_up() && source.retry_at <= now)
-            .filter(|source| self.stream_to(&source.contact.id).is_none())
-            .filter(|source| !self.is_dialling(&source.contact.id))
+            .filter(|source| self.streams.to(&source.contact.id).is_none())
+            .filter(|source| !self.streams.is_dialling(&source.contact.id))
             .map(|source| (source.failures, source.order, source.contact))
             .collect();
         candidates.sort_unstable_by_key(|&(failures, order, _)| (failures, order));
         for (_, _, contact) in candidates.into_iter().take(wanted) {
-            if !self.dial(now, contact) {
+            if !self.streams.dial(now, contact, &self.config, &mut self.out) {
                 return;
             }
         }
@@ -323,7 +323,7 @@ impl Transfer {
                 again && source.pause <= now && !source.banned
             };
             let free = |source: &Source| {
-                let stream = self.stream_to(&source.contact.id)?;
+                let stream = self.streams.to(&source.contact.id)?;
                 let session = self.streams.get(&stream)?;
                 session
                     .has_room(id, ROOT_BYTES_MAX, self.config.limits.requests_in_flight_max, 1)
@@ -347,7 +347,9 @@ impl Transfer {
             .sources
             .values()
             .filter(|source| !source.banned && source.pause <= now && chunks.unasked_of(&source.has))
-            .filter_map(|source| Some((source.order, source.contact.id, self.stream_to(&source.contact.id)?)))
+            .filter_map(|source| {
+                Some((source.order, source.contact.id, self.streams.to(&source.contact.id)?))
+            })
             .collect();
         ready.sort_unstable();
         self.leave_out(&mut ready);
@@ -453,7 +455,7 @@ impl Transfer {
         if source.banned || source.pause > now {
             return None;
         }
-        let stream = self.stream_to(&source.contact.id)?;
+        let stream = self.streams.to(&source.contact.id)?;
         let session = self.streams.get(&stream)?;
         session.requests.is_empty().then_some(stream)
     }
@@ -504,8 +506,8 @@ impl Transfer {
     fn ask_which(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let Phase::Chunks(chunks) = &mut download.phase else { return };
         for (peer, source) in download.sources.iter_mut().filter(|(_, source)| !source.banned) {
-            let Some(stream) = self.peers.get(peer).and_then(|streams| streams.first()) else { continue };
-            let Some(session) = self.streams.get_mut(stream) else { continue };
+            let Some(stream) = self.streams.to(peer) else { continue };
+            let Some(session) = self.streams.get_mut(&stream) else { continue };
             let between = source.cursor.is_none() && source.questions == 0;
             if between && source.ask_at <= now && !chunks.unasked_of(&source.has) {
                 source.start_round();
@@ -523,7 +525,7 @@ impl Transfer {
                     break;
                 }
                 let question = session.number();
-                self.out.write(*stream, session, &Frame::Which { question, keys: &keys });
+                self.out.write(stream, session, &Frame::Which { question, keys: &keys });
                 session.questions.insert(question, Question { download: id, chunks: asked });
                 source.questions += 1;
             }
@@ -536,7 +538,7 @@ impl Transfer {
     /// Asks the node for sources when no present source has the missing pieces.
     fn need_sources(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let hope = self.config.timing.hope;
-        if now < download.needed_at || download.is_hopeful(now, hope, |id| self.peers.contains_key(id)) {
+        if now < download.needed_at || download.is_hopeful(now, hope, |id| self.streams.is_connected(id)) {
             return;
         }
         let keys: Vec<Key> = match &download.phase {
@@ -561,7 +563,7 @@ impl Transfer {
         };
         let mut some_idle = false;
         for source in download.sources.values().filter(|source| !source.banned) {
-            if self.stream_to(&source.contact.id).is_none() {
+            if self.streams.to(&source.contact.id).is_none() {
                 if source.failures == 0 {
                     at(source.retry_at + timing.hope);
                 }
@@ -572,7 +574,7 @@ impl Transfer {
             }
             at(source.pause);
             if !download.co_downloaders.is_empty() {
-                self.stream_to(&source.contact.id).and_then(|stream| self.silent_at(stream)).map(&mut at);
+                self.streams.to(&source.contact.id).and_then(|stream| self.silent_at(stream)).map(&mut at);
             }
             some_idle |= self.idle_stream(now, source).is_some();
             match (&download.phase, source.root) {

@@ -106,11 +106,14 @@ impl Transfer {
         for contact in contacts.iter().filter_map(WireContact::get) {
             for id in self.downloads_of(&file).collect::<Vec<_>>() {
                 let Some(download) = self.downloads.get(&id) else { continue };
-                let unreached = |source: &&Source| !self.peers.contains_key(&source.contact.id);
+                let unreached = |source: &&Source| !self.streams.is_connected(&source.contact.id);
                 let namers = download.sources.values().filter(unreached).filter_map(|source| source.hearsay);
                 let of_one = namers.clone().filter(|other| *other == namer).count();
                 let room = of_one < HEARSAY_OF_ONE_MAX && namers.count() < HEARSAY_MAX;
-                if Some(contact.id) == self.own || download.sources.contains_key(&contact.id) || !room {
+                if Some(contact.id) == self.streams.own()
+                    || download.sources.contains_key(&contact.id)
+                    || !room
+                {
                     continue;
                 }
                 self.add_source(now, id, contact, Some(namer));
@@ -138,7 +141,7 @@ impl Transfer {
             let connected = download.sources.values().filter(|source| !source.banned);
             let contacts = connected
                 .map(|source| source.contact)
-                .filter(|contact| contact.id != newcomer.id && self.peers.contains_key(&contact.id));
+                .filter(|contact| contact.id != newcomer.id && self.streams.is_connected(&contact.id));
             others.extend(contacts.map(|contact| (contact.id, contact)));
         }
         let mut others: Vec<Contact> =
@@ -165,7 +168,7 @@ impl Transfer {
     /// Follows the file of a download at every connected source.
     pub(in crate::transfer) fn follow(&mut self, download: &Download) {
         for source in download.sources.values().filter(|source| !source.banned) {
-            let Some(stream) = self.stream_to(&source.contact.id) else { continue };
+            let Some(stream) = self.streams.to(&source.contact.id) else { continue };
             let Some(session) = self.streams.get_mut(&stream) else { continue };
             if session.following.insert(download.hash) {
                 self.out.write(stream, session, &Frame::Follow { file: download.hash, over: false });
@@ -179,7 +182,7 @@ impl Transfer {
         if !download.is_shared || self.downloads_of(&file).any(|id| self.downloads[&id].is_shared) {
             return;
         }
-        for (&stream, session) in &mut self.streams {
+        for (&stream, session) in self.streams.iter_mut() {
             if session.following.remove(&file) {
                 self.out.write(stream, session, &Frame::Follow { file, over: true });
             }
@@ -188,7 +191,7 @@ impl Transfer {
 
     /// Queues for every follower of a file that this node has gained a chunk.
     pub(in crate::transfer) fn tell_gained(&mut self, file: &Key, chunk: u32) {
-        for (&stream, session) in &mut self.streams {
+        for (&stream, session) in self.streams.iter_mut() {
             let Some(follow) = session.follows.get_mut(file) else { continue };
             // A file that is fetched again and again must not queue more news than it can have chunks.
             if follow.news.len() < CHUNKS_MAX as usize {
@@ -210,12 +213,12 @@ impl Transfer {
         let follows = |stream: &StreamId| {
             self.streams.get(stream).is_some_and(|session| session.follows.contains_key(&download.hash))
         };
-        let fetches = |id: &NodeId| self.peers.get(id).is_some_and(|streams| streams.iter().any(follows));
+        let fetches = |id: &NodeId| self.streams.all_to(id).iter().any(follows);
         let co_downloaders: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();
         if co_downloaders == download.co_downloaders {
             return;
         }
-        if let (Phase::Chunks(chunks), Some(own)) = (&mut download.phase, self.own) {
+        if let (Phase::Chunks(chunks), Some(own)) = (&mut download.phase, self.streams.own()) {
             let others: Vec<u64> = co_downloaders.iter().map(number_of).collect();
             chunks.share_among(number_of(&own), &others);
             download.co_downloaders = co_downloaders;
@@ -228,7 +231,7 @@ impl Transfer {
         let (mut common, mut pace) = (Bits::new(chunks.count()), 0_u64);
         let (mut parts, mut wholes) = (0, 0);
         for source in download.sources.values() {
-            let stream = self.stream_to(&source.contact.id);
+            let stream = self.streams.to(&source.contact.id);
             let Some(session) = stream.and_then(|stream| self.streams.get(&stream)) else { continue };
             if chunks.is_all(&source.has) {
                 wholes += 1;

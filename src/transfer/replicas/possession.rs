@@ -85,13 +85,13 @@ impl Transfer {
             let Some(target) = self.inspections.get(&id).map(|inspection| inspection.target) else {
                 continue;
             };
-            match self.stream_to(&target.id) {
+            match self.streams.to(&target.id) {
                 Some(stream) => self.ask_inspection(now, id, stream),
                 None if self.is_shunned(now, &target.id) => {
                     self.end_inspection(id, Err(InspectError::Unreachable));
                 }
                 // Without room the question waits until there is some, or its deadline passes.
-                None => _ = self.dial(now, target),
+                None => _ = self.streams.dial(now, target, &self.config, &mut self.out),
             }
         }
     }

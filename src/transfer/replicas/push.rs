@@ -83,13 +83,13 @@ impl Transfer {
         for id in queued {
             let Some(push) = self.pushes.get(&id) else { continue };
             let target = push.target;
-            match self.stream_to(&target.id) {
+            match self.streams.to(&target.id) {
                 Some(stream) => self.offer(now, id, stream),
                 None if self.is_shunned(now, &target.id) => {
                     self.push_done(id, Err(PushError::Unreachable));
                 }
                 // Without room the copy waits until there is some, or its deadline passes.
-                None => _ = self.dial(now, target),
+                None => _ = self.streams.dial(now, target, &self.config, &mut self.out),
             }
         }
     }

@@ -1,26 +1,16 @@
 //! The life of streams: accepted or dialled, authenticated, timed out, closed.
 
 use super::close::CloseReason;
-use super::handshake::{Handshake, Step};
 use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
-use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
-use crate::peers::party::Party;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::transfer::Transfer;
 use crate::transfer::downloads::download::Phase;
 use crate::transfer::events::{StreamOutput, TransferEvent};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
-use core::cmp::Reverse;
 use core::net::SocketAddr;
-
-/// Streams to one peer. Two nodes that dial each other at the same time have two.
-const STREAMS_PER_PEER_MAX: usize = 2;
-/// How long a stream must be idle before it may be closed to make room. Short, because a file that is copied to hundreds of
-/// nodes goes through all of them; long enough for the other end to send its next request.
-pub(in crate::transfer) const UNUSED: Duration = Duration::from_millis(250);
 
 /// Inputs from the driver about streams.
 impl Transfer {
@@ -32,19 +22,17 @@ impl Transfer {
         remote: SocketAddr,
         identity: &Identity,
     ) {
-        let limits = &self.config.limits;
-        let unauthenticated = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
-        if self.streams.values().filter(unauthenticated).count() >= limits.streams_unauthenticated_max {
-            if let Some((oldest, _)) =
-                self.most_crowded(|session| unauthenticated(&session).then_some(session.opened))
-            {
-                self.drop_stream(now, oldest, CloseReason::UnauthenticatedDisplaced);
+        let unauthenticated_max = self.config.limits.streams_unauthenticated_max;
+        if let Some(oldest) = self.streams.unauthenticated_beyond(unauthenticated_max) {
+            self.drop_stream(now, oldest, CloseReason::UnauthenticatedDisplaced);
+        }
+        let most = self.config.limits.streams_max;
+        if self.streams.is_full_of_accepted(most) && !self.make_room(now) {
+            if let Some(crowding) = self.streams.crowding_out(remote) {
+                self.drop_stream(now, crowding, CloseReason::Crowded);
             }
         }
-        if self.is_full_of_accepted() && !self.make_room(now) {
-            self.share_places(now, remote);
-        }
-        if self.is_full_of_accepted() {
+        if self.streams.is_full_of_accepted(most) {
             self.out.counters.stream_refused += 1;
             self.out.outputs.push_back(StreamOutput::Close { stream });
         } else {
@@ -55,7 +43,7 @@ impl Transfer {
 
     /// An attempt to connect succeeded.
     pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId, identity: &Identity) {
-        match self.dials.remove(&dial) {
+        match self.streams.dialled(dial) {
             Some(contact) => self.open(now, stream, contact.addr, Some(contact), identity),
             None => self.out.outputs.push_back(StreamOutput::Close { stream }),
         }
@@ -64,7 +52,7 @@ impl Transfer {
 
     /// An attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
-        if let Some(contact) = self.dials.remove(&dial) {
+        if let Some(contact) = self.streams.dialled(dial) {
             self.out.counters.dial_failed += 1;
             self.unreachable(now, contact);
         }
@@ -87,7 +75,7 @@ impl Transfer {
 
     /// The stream broke, or the other end closed it.
     pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
-        if let Some(session) = self.streams.remove(&stream) {
+        if let Some(session) = self.streams.remove(stream) {
             self.out.counters.stream_closed += 1;
             self.release(now, stream, session, true);
         }
@@ -96,18 +84,14 @@ impl Transfer {
 
     /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let late = |(&id, session): (&StreamId, &Session)| {
-            let (at, reason) = session.deadline(&self.config.timing);
-            (at <= now).then_some((id, reason))
-        };
-        for (stream, reason) in self.streams.iter().filter_map(late).collect::<Vec<_>>() {
+        for (stream, reason) in self.streams.late(now, &self.config.timing) {
             self.drop_stream(now, stream, reason);
         }
         self.time_pushes(now);
         self.time_inspections(now);
         self.choke(now);
         self.take_turns(now);
-        if core::mem::take(&mut self.crowded) {
+        if core::mem::take(&mut self.streams.crowded) {
             // A dial that still finds no room sets `crowded` again.
             self.everything_changed();
         }
@@ -134,8 +118,8 @@ impl Transfer {
                 self.pump_pushes(now);
             } else if core::mem::take(&mut self.inspections_changed) {
                 self.pump_inspections(now);
-            } else if self.crowded && self.make_room(now) {
-                self.crowded = false;
+            } else if self.streams.crowded && self.make_room(now) {
+                self.streams.crowded = false;
             } else {
                 return;
             }
@@ -149,93 +133,22 @@ impl Transfer {
         self.inspections_changed = true;
     }
 
-    /// The stream that is used for a peer: the one that was authenticated first.
-    pub(in crate::transfer) fn stream_to(&self, peer: &NodeId) -> Option<StreamId> {
-        self.peers.get(peer).and_then(|streams| streams.first()).copied()
-    }
-
-    /// Whether a stream to this peer is being dialled, or dialled and not authenticated yet.
-    pub(in crate::transfer) fn is_dialling(&self, peer: &NodeId) -> bool {
-        let expected = |session: &Session| session.handshake.is_some().then_some(session.dialled).flatten();
-        self.dials.values().any(|contact| contact.id == *peer)
-            || self.streams.values().filter_map(expected).any(|contact| contact.id == *peer)
-    }
-
-    /// Connects to a node unless a stream to it exists or is being dialled. False when there is no room.
-    pub(in crate::transfer) fn dial(&mut self, now: Instant, contact: Contact) -> bool {
-        if self.stream_to(&contact.id).is_some() || self.is_dialling(&contact.id) {
-            return true;
-        }
-        if self.is_full() {
-            self.crowded = true;
-            return false;
-        }
-        self.next_dial += 1;
-        let dial = DialId(self.next_dial);
-        self.dials.insert(dial, contact);
-        let until = now + self.config.timing.dial;
-        self.out.outputs.push_back(StreamOutput::Connect { dial, contact, until });
-        true
-    }
-
     /// Closes a stream.
     pub(in crate::transfer) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
-        if let Some(session) = self.streams.remove(&stream) {
+        if let Some(session) = self.streams.remove(stream) {
             *self.out.counters.closed(reason) += 1;
             self.out.outputs.push_back(StreamOutput::Close { stream });
             self.release(now, stream, session, reason.blames_peer());
         }
     }
 
-    pub(in crate::transfer) fn is_over_full(&self) -> bool {
-        self.streams.len() + self.dials.len() > self.config.limits.streams_max
-    }
-
-    fn is_full(&self) -> bool {
-        self.streams.len() + self.dials.len() >= self.config.limits.streams_max
-    }
-
-    /// Whether accepted streams have all their places. A quarter of all places is kept for the streams that this node dials.
-    fn is_full_of_accepted(&self) -> bool {
-        let most = self.config.limits.streams_max - self.config.limits.streams_max / 4;
-        let accepted = self.streams.values().filter(|session| session.dialled.is_none()).count();
-        self.is_full() || accepted >= most
-    }
-
-    /// Frees a place for a new stream when every place is taken: the party with the most accepted streams gives one up, unless
-    /// the newcomer's party would then have more than it.
-    fn share_places(&mut self, now: Instant, remote: SocketAddr) {
-        let accepted = |session: &Session| session.dialled.is_none().then_some(session.last_active);
-        let crowd = self.most_crowded(accepted);
-        let party = Party::host(remote.ip());
-        let theirs =
-            self.streams.values().filter(|s| accepted(s).is_some() && Party::host(s.remote.ip()) == party);
-        if let Some((stream, _)) = crowd.filter(|(_, count)| *count > theirs.count() + 1) {
-            self.drop_stream(now, stream, CloseReason::Crowded);
-        }
-    }
-
-    /// Considers the streams for which `age` returns an instant. Returns the oldest stream of the party that has most of them, and
-    /// how many it has.
-    fn most_crowded(&self, age: impl Fn(&Session) -> Option<Instant>) -> Option<(StreamId, usize)> {
-        let some =
-            || self.streams.iter().filter_map(|(&id, s)| Some((id, Party::host(s.remote.ip()), age(s)?)));
-        let count = |party: Party| some().filter(|(_, other, _)| *other == party).count();
-        let crowds = some().map(|(id, party, age)| (count(party), Reverse(age), id));
-        crowds.max().map(|(count, _, id)| (id, count))
-    }
-
-    /// Closes the authenticated stream that has been idle longest, if that is at least [`UNUSED`].
+    /// Closes the stream that has been unused longest, to make room for another. False when all are in use.
     pub(in crate::transfer) fn make_room(&mut self, now: Instant) -> bool {
-        let unused = self
-            .streams
-            .iter()
-            .filter(|(_, session)| session.is_displaceable() && session.last_active + UNUSED <= now);
-        let oldest = unused.min_by_key(|(_, session)| session.last_active).map(|(&id, _)| id);
-        if let Some(stream) = oldest {
+        let unused = self.streams.longest_unused(now);
+        if let Some(stream) = unused {
             self.drop_stream(now, stream, CloseReason::Displaced);
         }
-        oldest.is_some()
+        unused.is_some()
     }
 
     fn open(
@@ -246,17 +159,9 @@ impl Transfer {
         dialled: Option<Contact>,
         identity: &Identity,
     ) {
-        match dialled {
-            Some(_) => self.out.counters.stream_connected += 1,
-            None => self.out.counters.stream_accepted += 1,
-        }
-        self.own = Some(identity.id());
-        let (network, nonce) = (self.network.id(), self.rng.bytes());
-        let hello = Hello::new(network, identity.public(), nonce, self.config.port, self.config.leaf);
-        let handshake = Handshake::new(dialled.is_some(), hello);
-        let mut session = Session::new(now, remote, dialled, handshake);
-        self.out.write(stream, &mut session, &Frame::Hello(&hello));
-        if let Some(replaced) = self.streams.insert(stream, session) {
+        let hello = (identity, self.rng.bytes());
+        let replaced = self.streams.open(now, stream, (remote, dialled), hello, &self.config, &mut self.out);
+        if let Some(replaced) = replaced {
             // The driver broke its contract and used a number twice. State of the first stream is discarded.
             debug_assert!(false, "stream number used twice");
             self.release(now, stream, replaced, false);
@@ -312,13 +217,10 @@ impl Transfer {
         if session.unread > UNREAD_BYTES_MAX {
             return self.drop_stream(now, stream, CloseReason::Unread);
         }
-        if let Some(handshake) = &mut session.handshake {
-            let expected = session.dialled.map(|contact| contact.id);
-            return match handshake.handle(frame, &self.network, identity, expected.as_ref()) {
-                Ok(Step::Prove(signature)) => {
-                    self.out.write(stream, session, &Frame::Proof { signature: &signature });
-                }
-                Ok(Step::Authenticated(hello)) => self.authenticated(now, stream, &hello),
+        if session.handshake.is_some() {
+            return match self.streams.shake_hands(stream, frame, identity, &mut self.out) {
+                Ok(Some(hello)) => self.authenticated(now, stream, &hello),
+                Ok(None) => {}
                 Err(error) => self.drop_stream(now, stream, CloseReason::Handshake(error)),
             };
         }
@@ -355,23 +257,12 @@ impl Transfer {
         if self.is_shunned(now, &id) {
             return self.drop_stream(now, stream, CloseReason::Shunned);
         }
-        let streams = self.peers.get(&id).map(Vec::as_slice).unwrap_or_default();
-        if streams.len() >= STREAMS_PER_PEER_MAX {
-            // The peer may have lost its end of the older ones, so the newest stays.
-            let active = |stream: &&StreamId| self.streams.get(stream).map(|session| session.last_active);
-            if let Some(quietest) = streams.iter().min_by_key(active).copied() {
-                self.drop_stream(now, quietest, CloseReason::Surplus);
-            }
+        if let Some(surplus) = self.streams.surplus_of(&id) {
+            self.drop_stream(now, surplus, CloseReason::Surplus);
         }
-        let Some(session) = self.streams.get_mut(&stream) else { return };
-        // A dialled node listens where it was dialled. One that connected says in its hello on which port it listens.
-        let addr = session.dialled.map(|contact| contact.addr);
-        let addr = addr.unwrap_or_else(|| SocketAddr::new(session.remote.ip(), hello.port.get()));
-        let contact = Contact::new(hello.public, addr);
-        (session.handshake, session.peer) = (None, Some(contact));
-        self.peers.entry(id).or_default().push(stream);
+        let Some(contact) = self.streams.authenticate(stream, hello) else { return };
         self.out.counters.stream_proven += 1;
-        if addr.port() != 0 {
+        if contact.addr.port() != 0 {
             self.out.event(TransferEvent::Peer { contact, leaf: hello.is_leaf(), alive: true });
         }
         self.everything_changed();
@@ -380,7 +271,7 @@ impl Transfer {
     /// A node could not be reached, or another node answered at its address.
     fn unreachable(&mut self, now: Instant, contact: Contact) {
         self.out.event(TransferEvent::Peer { contact, leaf: false, alive: false });
-        if self.stream_to(&contact.id).is_none() {
+        if self.streams.to(&contact.id).is_none() {
             for download in self.downloads.values_mut() {
                 if let Some(source) = download.sources.get_mut(&contact.id) {
                     source.fail(now, &self.config.timing);
@@ -411,14 +302,9 @@ impl Transfer {
             }
             return;
         };
-        if let Some(streams) = self.peers.get_mut(&peer) {
-            streams.retain(|other| *other != stream);
-            if streams.is_empty() {
-                self.peers.remove(&peer);
-            }
-        }
+        self.streams.disown(&peer, stream);
         self.take_turns(now);
-        let still_there = self.peers.contains_key(&peer);
+        let still_there = self.streams.is_connected(&peer);
         let live = session.requests.iter().filter(|(_, request)| !request.cancelled);
         let mut needed = session.questions.values().map(|question| question.download).collect::<Vec<_>>();
         for (&number, request) in live {

@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::time::Duration;
 use crate::transfer::*;
+use crate::wire::contact::Contact;
 use crate::wire::contact::WireContact;
 use crate::wire::frame::{Parsed, Refusal, SOURCES_MAX};
 use core::net::SocketAddr;
