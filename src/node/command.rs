@@ -561,7 +561,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn a_path_that_is_no_text_goes_over_the_socket_and_one_that_is_stays_readable() {
+    fn paths_that_are_not_utf8_survive_json_and_others_stay_readable() {
         for bytes in [&b"/a/b"[..], b"/bad\xff\n", b""] {
             let path = PathBuf::from(OsStr::from_bytes(bytes));
             let put = Command::Put { path: path.clone(), replicas: None, lifetime: None };

@@ -1,4 +1,4 @@
-//! Copies of pieces under way to other nodes, and what each is for.
+//! Copies of pieces under way to other nodes, and the purpose of each.
 
 use super::Node;
 use crate::id::{Key, NodeId};
@@ -6,17 +6,17 @@ use crate::time::Instant;
 use crate::transfer::{PushError, PushId, PushOutcome};
 use std::collections::BTreeMap;
 
-/// Copies under way to one node: one that has fallen silent must not hold all there may be.
+/// Copies under way to one node: a silent node must not occupy all places.
 const COPIES_PER_NODE_MAX: usize = 8;
 
-/// What a copy is made for.
+/// The purpose of a copy.
 #[derive(Clone, Copy)]
 pub(super) enum CopyFor {
-    /// A piece of a file that a user put.
+    /// Upload: a piece of a file that a user put.
     File { file: Key, piece: usize },
-    /// A piece of which a node lacks its copy.
+    /// Repair: a piece that a holder lacks.
     Repair { key: Key },
-    /// A piece that belongs elsewhere.
+    /// A misplaced piece.
     Relocation { key: Key },
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// A copy to `target` is about to begin: its number, which never comes again.
+    /// Enters a copy to `target`, and returns its number, which is never used again.
     pub(super) fn begin(&mut self, copy: CopyFor, target: NodeId) -> PushId {
         self.numbered += 1;
         let push = PushId(self.numbered);
@@ -36,24 +36,24 @@ impl Copies {
         push
     }
 
-    /// A copy is over, or never began.
+    /// Removes a copy that ended or never began. Returns its purpose.
     pub(super) fn end(&mut self, push: PushId) -> Option<CopyFor> {
         self.under_way.remove(&push).map(|(copy, _)| copy)
     }
 
-    /// A file's copies are of no interest any more.
+    /// Removes the copies of a file that no longer matter.
     pub(super) fn forget_file(&mut self, hash: &Key) {
         self.under_way.retain(|_, (copy, _)| !matches!(copy, CopyFor::File { file, .. } if file == hash));
     }
 
-    /// Whether one more may go to this node. There are few copies under way, so counting them is cheap.
+    /// Whether another copy may go to this node. Few copies are under way, so counting them is cheap.
     pub(super) fn is_free(&self, target: &NodeId) -> bool {
         self.under_way.values().filter(|(_, to)| to == target).count() < COPIES_PER_NODE_MAX
     }
 }
 
 impl Node {
-    /// A copy was made, or not: whoever wanted it hears of it.
+    /// A copy ended: passes the result to the operation that it was for.
     pub(super) fn copied(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
-//! Dispatch: from an input or from a machine's event to the one component that it is for.
+//! Dispatch: from an input, or from a machine's event, to the one component that handles it.
 //!
-//! Nothing is decided here. [`Node::settle`] gives the order: what the machines have to say to each other comes before what
-//! follows from it, until no machine has anything left.
+//! Nothing is decided here. [`Node::settle`] defines the order: events of the machines come before the work that follows from them,
+//! until no machine has an event left.
 
 use super::command::{Command, CommandId, FailureReason, Reply};
 use super::ops::{download, read};
@@ -16,7 +16,7 @@ use crate::wire::message::Message;
 use core::net::SocketAddr;
 
 impl Node {
-    /// Carries what the machines have to say to each other until none has anything left.
+    /// Passes the events of the machines on until none is left.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             while let Some(event) = self.machines.dht.poll_event() {
@@ -54,25 +54,43 @@ impl Node {
         self.machines.tidy();
     }
 
-    /// An authenticated datagram goes to the machine that it is for.
-    pub(super) fn deliver(&mut self, now: Instant, from: SocketAddr, datagram: &Verified<'_>, proven: bool) {
-        self.sender_is_there(now, from, datagram, proven);
+    /// Passes an authenticated datagram to the machine that handles it.
+    pub(super) fn deliver(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        validated: bool,
+    ) {
+        self.sender_is_there(now, from, datagram, validated);
         let kind = datagram.message().kind();
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
-                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
+                self.machines.gossip.handle_datagram(
+                    now,
+                    from,
+                    datagram,
+                    validated,
+                    &mut self.machines.outbox,
+                );
             }
             Kind::Reconcile | Kind::Reconciled => {
                 self.machines.replication.handle_datagram(
                     now,
                     from,
                     datagram,
-                    proven,
+                    validated,
                     &mut self.machines.outbox,
                 );
             }
             Kind::Pong if self.machines.gossip.is_expected(kind, datagram.transaction(), from) => {
-                self.machines.gossip.handle_datagram(now, from, datagram, proven, &mut self.machines.outbox);
+                self.machines.gossip.handle_datagram(
+                    now,
+                    from,
+                    datagram,
+                    validated,
+                    &mut self.machines.outbox,
+                );
             }
             _ => {
                 if let Message::Leave { for_good } = datagram.message() {
@@ -83,14 +101,14 @@ impl Node {
         }
     }
 
-    /// Whether an answer belongs to a request of one of the machines.
+    /// Whether an answer matches an outstanding request of one of the machines.
     pub(super) fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
         self.machines.dht.is_expected(kind, transaction, from)
             || self.machines.gossip.is_expected(kind, transaction, from)
             || self.machines.replication.is_expected(kind, transaction, from)
     }
 
-    /// A disk operation ended, or has come some way.
+    /// A disk operation ended, or made progress.
     pub(super) fn disk_done(&mut self, now: Instant, waiting: Waiting, result: Result<DiskReply, DiskError>) {
         match waiting {
             Waiting::UsersFile => {
@@ -134,7 +152,7 @@ impl Node {
         }
     }
 
-    /// A command goes to its operation.
+    /// Passes a command to its operation.
     pub(super) fn obey(&mut self, now: Instant, id: CommandId, command: Command) {
         match command {
             Command::Put { path, replicas, lifetime } => {
@@ -194,7 +212,7 @@ impl Node {
         }
     }
 
-    /// What the table of contacts found out.
+    /// Handles an event of the DHT.
     fn dht_event(&mut self, now: Instant, event: DhtEvent) {
         match event {
             DhtEvent::Providers { lookup, contacts } => {
@@ -250,7 +268,7 @@ impl Node {
         }
     }
 
-    /// What happened on streams.
+    /// Handles an event of the transfer machine.
     fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
         match event {
             TransferEvent::Wanted { stream, request, key, .. } => self.wanted(now, stream, request, &key),

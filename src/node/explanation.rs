@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_counted_and_pieces_with_equal_holders_told_together() {
+    fn copies_are_counted_and_pieces_with_equal_holders_are_grouped() {
         let manifest = manifest(5);
         let pieces =
             [piece(&[1, 2, 3]), piece(&[2]), piece(&[3, 2, 1]), piece(&[]), piece(&[2]), piece(&[1, 2])];
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_sets_that_hold_the_only_copies_come_first_with_all_that_goes_with_them() {
+    fn losses_list_the_smallest_sets_of_nodes_first() {
         let manifest = manifest(5);
         let pieces =
             [piece(&[1, 2]), piece(&[2]), piece(&[1, 3]), piece(&[3]), piece(&[3]), piece(&[1, 2, 3])];
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_different_sets_as_there_are_chunks_are_weighed_within_bounds() {
+    fn the_number_of_weighed_sets_is_bounded() {
         let manifest = manifest(300);
         let pieces: Vec<Piece> = (0..301).map(|i| piece(&[i % 97, 97 + i % 31, 128 + i % 71])).collect();
         let told = findings(&manifest, &pieces, 200).explain();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_in_a_cache_is_shown_and_never_counted_and_the_furthest_repair_is_told() {
+    fn cached_pieces_are_listed_but_not_counted_and_the_furthest_repair_is_shown() {
         let hash = Key(*blake3::hash(b"x").as_bytes());
         let manifest = Manifest::single(hash, 1).unwrap();
         let mut one = Piece::default();

@@ -1,4 +1,4 @@
-//! What stands before the signature check: a budget for strangers, and a memory of what was received already.
+//! Admission: the budget of signature checks, and the replay windows.
 
 use crate::id::NodeId;
 use crate::peers::party::Party;
@@ -6,21 +6,21 @@ use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use core::net::IpAddr;
 
-/// A budget of signature checks. All packets from addresses that have proven nothing share one bucket, and those of one site a
-/// smaller one, so that one site's flood leaves room for the others. An address that has proven itself has a bucket of its own:
-/// a token is easily had, and must not buy all of this node's time.
+/// The budget of signature checks. All unvalidated addresses share one bucket, and those of one site a smaller one, so that the flood
+/// of one site leaves checks for the others. Each validated address has a bucket of its own: a token is easy to get, and must not buy
+/// all of this node's time.
 pub(super) struct CheckBudget {
-    /// The checks of all together, and of one proven address.
+    /// The rate for all unvalidated addresses together, and for one validated address.
     all: Rate,
-    /// The checks of one site.
+    /// The rate of one site.
     site: Rate,
     strangers: Bucket,
     sites: Vec<Bucket>,
-    proven: Vec<Bucket>,
+    validated: Vec<Bucket>,
     secret: u64,
 }
 
-/// Buckets of sites, and of proven addresses. Two may share one: which ones, nobody outside can know.
+/// Buckets of sites, and of validated addresses. Two may share a bucket; which ones is secret.
 const BUCKETS: usize = 256;
 
 impl CheckBudget {
@@ -32,21 +32,21 @@ impl CheckBudget {
             site,
             strangers: Bucket::FULL,
             sites: vec![Bucket::FULL; BUCKETS],
-            proven: vec![Bucket::FULL; BUCKETS],
+            validated: vec![Bucket::FULL; BUCKETS],
             secret,
         }
     }
 
-    /// Whether a packet from `ip`, which has proven nothing, may cost a signature check.
+    /// Whether a datagram from `ip`, an unvalidated address, gets a signature check.
     pub(super) fn admit_stranger(&mut self, now: Instant, ip: IpAddr) -> bool {
         let slot = self.slot(Party::site(ip));
         self.sites[slot].take(now, &self.site) && self.strangers.take(now, &self.all)
     }
 
-    /// Whether a packet from `ip`, where its sender has shown to receive, may cost a signature check.
-    pub(super) fn admit_proven(&mut self, now: Instant, ip: IpAddr) -> bool {
+    /// Whether a datagram from `ip`, a validated address, gets a signature check.
+    pub(super) fn admit_validated(&mut self, now: Instant, ip: IpAddr) -> bool {
         let slot = self.slot(Party::host(ip));
-        self.proven[slot].take(now, &self.all)
+        self.validated[slot].take(now, &self.all)
     }
 
     fn slot(&self, party: Party) -> usize {
@@ -54,9 +54,9 @@ impl CheckBudget {
     }
 }
 
-/// Which datagrams of each peer were received: a sliding window over its sequence numbers, as in IPsec (RFC 4303 §3.4.3).
-/// The table is of fixed size; a peer that was displaced or silent starts afresh, and what it can then replay are
-/// requests without a valid token.
+/// Replay windows: which datagrams of each peer were received, as a sliding window over its sequence numbers, as in IPsec (RFC 4303
+/// §3.4.3). The table has a fixed size. The window of a peer that was displaced or silent starts anew; an attacker can then replay
+/// only requests without a valid token.
 pub(super) struct ReplayWindows {
     entries: Vec<Window>,
 }
@@ -65,7 +65,7 @@ pub(super) struct ReplayWindows {
 struct Window {
     id: NodeId,
     highest: u64,
-    /// Bit `i` is set when `highest - i` was received.
+    /// Bit `i` is set if `highest - i` was received.
     received: u64,
     used: Instant,
 }
@@ -79,7 +79,7 @@ impl ReplayWindows {
         ReplayWindows { entries: vec![empty; WINDOWS] }
     }
 
-    /// Whether the datagram with this number from this (proven) sender is new.
+    /// Whether the datagram with this number is new. Its sender is authenticated.
     pub(super) fn accept(&mut self, now: Instant, id: NodeId, sequence: u64) -> bool {
         let slot = usize::from(u16::from_le_bytes([id.0[8], id.0[9]])) % WINDOWS;
         let window = &mut self.entries[slot];
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_from_one_prefix_leaves_checks_for_others() {
+    fn a_flood_from_one_site_leaves_checks_for_others() {
         let now = Instant::from_secs(1);
         let mut budget = CheckBudget::new(100, 7);
         let flooded = (0..1000).filter(|_| budget.admit_stranger(now, [10, 0, 0, 1].into())).count();
@@ -119,12 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_buys_a_share_of_the_checks_and_not_all_of_them() {
+    fn a_validated_address_gets_a_share_of_the_checks_and_not_all_of_them() {
         let now = Instant::from_secs(1);
         let mut budget = CheckBudget::new(100, 7);
-        let flooded = (0..1000).filter(|_| budget.admit_proven(now, [10, 0, 0, 1].into())).count();
+        let flooded = (0..1000).filter(|_| budget.admit_validated(now, [10, 0, 0, 1].into())).count();
         assert_eq!(flooded, 100);
-        assert!(budget.admit_proven(now, [10, 0, 0, 2].into()));
+        assert!(budget.admit_validated(now, [10, 0, 0, 2].into()));
         assert!(budget.admit_stranger(now, [10, 0, 0, 1].into()));
     }
 
@@ -136,9 +136,9 @@ mod tests {
             assert!(windows.accept(now, id, sequence), "{sequence}");
             assert!(!windows.accept(now, id, sequence), "{sequence} again");
         }
-        assert!(!windows.accept(now, id, 99), "over the window's edge");
+        assert!(!windows.accept(now, id, 99), "the number is below the window");
         assert!(!windows.accept(now, id, 102) && windows.accept(now, id, 103));
         assert!(windows.accept(now, NodeId([2; 32]), 1), "peers have windows of their own");
-        assert!(windows.accept(now + FORGOTTEN_AFTER * 2, id, 5), "a silent peer starts afresh");
+        assert!(windows.accept(now + FORGOTTEN_AFTER * 2, id, 5), "the window of a silent peer starts anew");
     }
 }

@@ -1,31 +1,31 @@
-//! Whether the disk that the node lives on is well, and since when it is not.
+//! The health of the disk that holds the node's directory, and since when it has been so.
 //!
-//! Two kinds of evidence come in: errors that operations on the node's own files met, and what the driver sees when it looks at
-//! the directory from time to time, with a few bytes written as a trial while something is wrong. An error makes the disk
-//! unwell at once; only a look at which everything works makes it well again. Each change is logged once.
+//! There are two kinds of evidence: errors of operations on the node's own files, and the driver's regular checks of the directory,
+//! which include a small trial write while something is wrong. An error makes the disk unwell at once; only a check in which
+//! everything works makes it well again. Each change is logged once.
 
 use super::command::{DiskHealth, DiskStatus};
 use crate::io::{DiskError, DiskErrorKind, DiskLook};
 use crate::time::{Duration, Instant};
 
-/// A disk that was full is well again when so many bytes are free: less would be used up by the next piece.
+/// A full disk is well again when this many bytes are free: less would be used up by the next piece.
 const FREE_BYTES_MIN: u64 = 4 << 20;
-/// And so many inodes.
+/// The same for inodes.
 const FREE_INODES_MIN: u64 = 64;
-/// With less than this it is full, whether or not anything has failed yet.
+/// With fewer free bytes than this the disk is full, even before an operation fails.
 const FREE_BYTES_NONE: u64 = 64 << 10;
-/// And with fewer inodes.
+/// The same for inodes.
 const FREE_INODES_NONE: u64 = 4;
-/// How often the driver looks while the disk is well.
+/// The time between two checks while the disk is well.
 const LOOK: Duration = Duration::from_secs(10);
-/// How often while it is not.
+/// The time between two checks while it is not.
 const LOOK_UNWELL: Duration = Duration::from_secs(2);
 
-/// The state of the node's disk.
+/// The health of the node's disk.
 pub(super) struct Health {
     health: DiskHealth,
     since: Instant,
-    /// What was seen, for a person to read.
+    /// The evidence, for messages.
     message: String,
 }
 
@@ -34,7 +34,7 @@ impl Health {
         Health { health: DiskHealth::Well, since: now, message: String::new() }
     }
 
-    /// Whether anything new can be kept.
+    /// Whether the disk can take new content.
     pub(super) fn is_well(&self) -> bool {
         self.health == DiskHealth::Well
     }
@@ -48,7 +48,7 @@ impl Health {
         DiskStatus { health: self.health, seconds, message: self.message.clone() }
     }
 
-    /// How long the driver waits before it looks again.
+    /// The time until the driver's next check.
     pub(super) fn look_interval(&self) -> Duration {
         if self.is_well() { LOOK } else { LOOK_UNWELL }
     }
@@ -56,13 +56,13 @@ impl Health {
     /// An operation on a file of the node's own failed.
     pub(super) fn note_error(&mut self, now: Instant, error: &DiskError) {
         let Some(health) = health_of(error.kind) else { return };
-        // One thing at a time: the look that follows tells what is the matter now.
+        // Only a worse finding replaces the present one. The next check shows the current state.
         if health > self.health {
             self.become_unwell(now, health, &error.message);
         }
     }
 
-    /// What the driver saw when it looked.
+    /// The result of a check by the driver.
     pub(super) fn note_look(&mut self, now: Instant, look: Result<DiskLook, DiskError>) {
         match look {
             Err(error) => {
@@ -96,13 +96,16 @@ impl Health {
     }
 
     fn become_unwell(&mut self, now: Instant, health: DiskHealth, message: &str) {
-        log::warn!("the disk is {}: {message}; nothing new is taken until that is over", health.name());
+        log::warn!(
+            "the disk is {}: {message}; the node takes nothing new until it is well again",
+            health.name()
+        );
         (self.health, self.message) = (health, message.to_owned());
         self.since = now;
     }
 }
 
-/// What an error says of the disk as a whole.
+/// What an error says about the disk as a whole.
 fn health_of(kind: DiskErrorKind) -> Option<DiskHealth> {
     match kind {
         DiskErrorKind::NoSpace => Some(DiskHealth::Full),
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_makes_it_unwell_at_once_and_only_a_look_makes_it_well() {
+    fn an_error_makes_the_disk_unwell_at_once_and_only_a_check_makes_it_well() {
         let mut health = Health::new(at(0));
         assert_eq!(health.look_interval(), LOOK);
         health.note_error(at(10), &error(DiskErrorKind::Failed));
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_counts_until_a_look_says_what_is_the_matter_now() {
+    fn the_worst_error_counts_until_the_next_check() {
         let mut health = Health::new(at(0));
         for (kind, expected) in [
             (DiskErrorKind::NoSpace, DiskHealth::Full),
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_file_or_a_moment_says_nothing_of_the_disk() {
+    fn errors_of_one_file_or_one_moment_do_not_make_the_disk_unwell() {
         let mut health = Health::new(at(0));
         for kind in
             [DiskErrorKind::NotFound, DiskErrorKind::Changed, DiskErrorKind::Unsuitable, DiskErrorKind::Busy]

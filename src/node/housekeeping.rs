@@ -1,4 +1,4 @@
-//! What has to be done from time to time: little, because flash wears out.
+//! Periodic work. It writes little to disk, because flash wears out.
 
 use super::{Node, Waiting};
 use crate::id::PublicKey;
@@ -7,9 +7,9 @@ use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// How often age and contacts are written down. What a crash costs is that the node takes itself for as much younger.
+/// How often age and contacts are saved. A crash makes the node lose up to this much of its age.
 const EVERY: Duration = Duration::from_secs(3600);
-/// Until it has contacts to write down a node looks more often: a power cut must not cost it the network.
+/// How often a node that has not saved any contacts yet tries: a power cut must not cost it the network.
 const FIRST: Duration = Duration::from_secs(30);
 
 pub(super) struct Housekeeping {
@@ -48,12 +48,12 @@ impl Node {
         }
     }
 
-    /// How old the node is: what its directory is to remember of this run.
+    /// The age of the node, which its directory keeps across runs.
     pub fn ages(&self, now: Instant) -> Ages {
         Ages { boots: self.boots, seconds: self.machines.store.age(now), clean: false }
     }
 
-    /// Writes down how far the scrub has come, when that is news.
+    /// Saves the progress of the scrub, if it has changed.
     pub(super) fn remember_scrub(&mut self) {
         let bytes = self.scrub.encode();
         if bytes != self.housekeeping.written_scrub {
@@ -62,7 +62,7 @@ impl Node {
         }
     }
 
-    /// Writes down the contacts that the next run starts from, when they are news.
+    /// Saves the contacts for the next run, if they have changed.
     pub(super) fn remember_peers(&mut self) {
         let bytes = encode_contacts(&self.machines.dht.contacts_to_remember());
         if !bytes.is_empty() && bytes != self.housekeeping.written_peers {
@@ -72,7 +72,7 @@ impl Node {
     }
 }
 
-/// Contacts as they are kept on disk: as they are carried in datagrams.
+/// The format of contacts on disk, the same as in datagrams.
 fn encode_contacts(contacts: &[Contact]) -> Vec<u8> {
     let mut contacts: Vec<WireContact> =
         contacts.iter().map(|contact| WireContact::new(contact, 0)).collect();
@@ -80,13 +80,13 @@ fn encode_contacts(contacts: &[Contact]) -> Vec<u8> {
     contacts.as_bytes().to_vec()
 }
 
-/// The contacts of the last run; none when the file is damaged.
+/// The contacts of the last run; none if the file is damaged.
 pub(super) fn decode_contacts(bytes: &[u8]) -> Vec<Contact> {
     let contacts = <[WireContact]>::ref_from_bytes(bytes).unwrap_or_default();
     contacts.iter().take(64).filter_map(WireContact::get).collect()
 }
 
-/// Public keys are all that names a contact on disk.
+/// A contact on disk contains only the public key as its name.
 const _: () = assert!(size_of::<WireContact>() == 56 && size_of::<PublicKey>() == 32);
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contacts_survive_a_restart_and_damage_costs_only_them() {
+    fn contacts_survive_a_restart_and_a_damaged_file_costs_only_them() {
         let contacts: Vec<Contact> =
             (1..4u8).map(|i| Contact::new(PublicKey([i; 32]), ([127, 0, 0, i], 3583).into())).collect();
         let bytes = encode_contacts(&contacts);

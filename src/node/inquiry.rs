@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn one_liar_does_not_change_how_many_copies_there_are_to_be() {
+    fn one_liar_does_not_change_the_expected_number_of_copies() {
         let mut explain = explain(9);
         let entry = |held, replicas| InspectEntry { held, replicas, ..InspectEntry::default() };
         (0..8).for_each(|piece| explain.note(1, piece, &entry(Held::Stored, 3)));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_asked_about_a_piece_once_and_no_more_nodes_than_there_is_room_for() {
+    fn a_node_is_asked_about_a_piece_once_and_the_number_of_nodes_is_bounded() {
         let mut explain = explain(70);
         for _ in 0..2 {
             (0..70).for_each(|piece| explain.enter(contact(0), piece));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_that_was_given_up_was_to_say_is_not_waited_for() {
+    fn an_audit_does_not_wait_for_a_node_that_was_given_up() {
         let mut explain = explain(10);
         (0..10).for_each(|piece| explain.enter(contact(0), piece));
         explain.give_up(0, InspectError::Lost);

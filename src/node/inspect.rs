@@ -1,4 +1,4 @@
-//! What this node says of its copies when another asks how safe a piece is.
+//! This node's answers to inspections: what it knows about copies of pieces.
 
 use super::{Node, Waiting};
 use crate::id::Key;
@@ -7,10 +7,10 @@ use crate::replication::Phase;
 use crate::time::Instant;
 use crate::wire::inspect::{Held, InspectEntry, RepairPhase};
 
-/// Files that one question has this node look at. Those beyond are answered for from what is known.
+/// Files that are checked for one question. The answer for further files relies on what is known.
 const FILES_LOOKED_AT_MAX: usize = 4;
 
-/// A question that is answered once the files that it is about have been looked at.
+/// A question that is answered when its files have been checked.
 pub(super) struct Question {
     stream: StreamId,
     number: u32,
@@ -19,7 +19,7 @@ pub(super) struct Question {
 }
 
 impl Node {
-    /// What this node has of a piece, and what it knows of other copies.
+    /// This node's copy of a piece, and what it knows about other copies.
     pub fn inspect_piece(&self, now: Instant, key: &Key) -> InspectEntry {
         let (held, replicas) = match (self.machines.store.piece(key), self.machines.store.lasting_share(key))
         {
@@ -48,7 +48,7 @@ impl Node {
         }
     }
 
-    /// A peer wants to know. Whether a file that is shared in place is still what it was is seen first.
+    /// A peer asks about pieces. Files that are shared in place are checked first.
     pub(super) fn inspect_asked(&mut self, now: Instant, stream: StreamId, number: u32, keys: Vec<Key>) {
         let mut files: Vec<Extent> = Vec::new();
         for key in keys.iter().filter(|key| self.machines.store.piece(key).is_none()) {
@@ -85,7 +85,7 @@ impl Node {
     }
 }
 
-/// The extent whose reading costs nothing but a look at the file.
+/// An empty extent: reading it only checks the file's stamp.
 pub(super) fn nothing_of(place: Place, stamp: crate::io::FileStamp) -> Extent {
     Extent { place, offset: 0, length: 0, stamp: Some(stamp) }
 }

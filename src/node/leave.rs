@@ -1,4 +1,4 @@
-//! Leaving: the goodbye, and, for good, handing over what only this node is known to keep.
+//! Leaving: the goodbye; and, for good, handing over the pieces that have too few other known copies.
 
 use super::command::{CommandId, Progress, Reply, Stage};
 use super::{Node, Output};
@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 
 /// Pieces that are handed over at a time.
 const AT_A_TIME: usize = 8;
-/// A piece is handed over unless so many others are known to keep it: one may go at the same moment.
+/// A piece with fewer known copies elsewhere than this is handed over. More than one, because another holder may leave at the same
+/// moment.
 const COPIES_ELSEWHERE: u8 = 2;
-/// How long it is tried, unless the command says.
+/// The time limit in seconds, unless the command says otherwise.
 pub(super) const LEAVE_SECONDS: u32 = 60;
 
 /// A node that is about to leave.
@@ -51,12 +52,12 @@ impl Node {
         });
     }
 
-    /// Whether pieces of others are not taken any more.
+    /// Whether the node refuses pieces of others because it is leaving.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.is_some()
     }
 
-    /// Hands over the next pieces, and leaves when none is left. Whether there was anything to do.
+    /// Hands over the next pieces, and leaves when none is left. Returns whether there was anything to do.
     pub(super) fn hand_over(&mut self, now: Instant) -> bool {
         let mut acted = false;
         while let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.under_way.len() < AT_A_TIME)
@@ -73,7 +74,7 @@ impl Node {
         acted
     }
 
-    /// A piece was offered to those who are closest to it.
+    /// A piece was offered to the nodes closest to it.
     pub(super) fn handed_over(&mut self, key: &Key, copies: u8) {
         let Some(leaving) = &mut self.leaving else { return };
         if !leaving.under_way.remove(key) {
@@ -96,12 +97,12 @@ impl Node {
         }
     }
 
-    /// Tells the neighbours that this node goes, and writes down what the next run needs.
+    /// Says goodbye to the neighbours, and saves what the next run needs.
     pub(super) fn say_goodbye(&mut self, now: Instant, for_good: bool) {
-        // Contacts first: saying goodbye may drop them.
+        // Contacts are saved first, because the goodbye may drop them.
         self.remember_peers();
         self.remember_scrub();
-        // The goodbye itself comes last: a node that hears from this one after it takes it for back.
+        // The goodbye comes last: any later datagram would count as a return.
         self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
         self.machines.dht.leave(for_good, &mut self.machines.outbox);
     }

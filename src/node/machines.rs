@@ -1,4 +1,4 @@
-//! The machines, and what goes out of the node: everything that an operation may use.
+//! The machines, and the outputs of the node: everything that an operation may use.
 //!
 //! An operation (a download, an upload, an audit) owns its own state. It gets `&mut Machines` with each event, so the
 //! compiler shows that it touches no other operation.
@@ -16,7 +16,7 @@ use crate::wire::outbox::Outbox;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
-/// The machines of one node, its outputs, and what it waits for.
+/// The machines of one node, its outputs, and its outstanding disk operations and lookups.
 pub(super) struct Machines {
     pub(super) dht: Dht,
     pub(super) gossip: Gossip,
@@ -25,13 +25,13 @@ pub(super) struct Machines {
     pub(super) store: Store,
     /// Datagrams to be sent.
     pub(super) outbox: Outbox,
-    /// Everything else that the driver is to do.
+    /// All other outputs for the driver.
     pub(super) outputs: VecDeque<Output>,
     /// The operation that each disk operation under way belongs to.
     pub(super) disk_waiting: BTreeMap<DiskId, Waiting>,
     /// The operation that each lookup under way belongs to.
     pub(super) lookups: BTreeMap<LookupId, Purpose>,
-    /// What became of shared files.
+    /// Events of shared files.
     pub(super) share_events: VecDeque<ShareEvent>,
     /// The last number given to a disk operation or to an operation.
     pub(super) last_id: u64,
@@ -66,7 +66,7 @@ impl Machines {
         }
     }
 
-    /// Where a file lies, for a person to read.
+    /// The path of a file, for messages.
     pub(super) fn path_of(&self, place: &Place) -> PathBuf {
         status::path_of(&self.cache_dir, place)
     }

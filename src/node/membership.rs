@@ -1,8 +1,8 @@
-//! What membership and the other machines tell each other.
+//! The exchange between membership and the other machines.
 //!
-//! Whoever speaks to this node is alive, whatever it speaks about; whoever does not answer one machine is looked after by
-//! membership, and what membership finds out everybody hears: the table of contacts drops the silent, lookups and
-//! downloads turn to those who answer, and replication learns who is there to keep copies.
+//! A node that sends an authenticated message is alive, whichever machine the message is for. A node that does not answer one machine
+//! is probed by membership. Changes of liveness go to all machines: the routing table drops silent nodes, lookups and downloads turn
+//! to others, and replication learns which holders are left.
 
 use super::Node;
 use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
@@ -14,43 +14,43 @@ use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
 
-/// What replication was told of the neighbourhood last.
+/// What replication was last told of the neighbourhood.
 #[derive(Default)]
 pub(super) struct Told {
-    /// The state of the membership that it was told.
+    /// The generation of the neighbourhood.
     generation: Option<u64>,
-    /// When the same state means something else.
+    /// When the same generation must be told again, because a grace period ends.
     until: Option<Instant>,
 }
 
 impl Node {
-    /// What this node knows of the others, for whoever looks at it from outside.
+    /// The membership machine.
     pub fn membership(&self) -> &Gossip {
         &self.machines.gossip
     }
 
-    /// A datagram came from this node: membership hears that it is there.
+    /// An authenticated datagram came from a node: tells membership that the node is alive.
     pub(super) fn sender_is_there(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        proven: bool,
+        validated: bool,
     ) {
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         let kind = datagram.message().kind();
         match kind {
-            // Membership reads these itself.
+            // Membership handles these itself.
             Kind::Gossip | Kind::Probe => {}
             _ if datagram.is_leaf() => {}
             _ if kind.is_answer() => self.machines.gossip.note_alive(now, contact, None),
-            // An unvalidated address must not make this node send there unasked.
-            _ if proven => self.machines.gossip.note_contact(now, contact),
+            // A node at an unvalidated address must not make this node send datagrams there.
+            _ if validated => self.machines.gossip.note_contact(now, contact),
             _ => {}
         }
     }
 
-    /// A peer's stream proved its identity, or the peer could not be reached.
+    /// A peer authenticated itself on a stream, or could not be reached.
     pub(super) fn stream_told(&mut self, now: Instant, contact: Contact, leaf: bool, alive: bool) {
         if !alive {
             self.machines.dht.note_unreachable(now, &contact.id);
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    /// This node has found its place in the network.
+    /// This node has joined the network.
     pub(super) fn joined(&mut self, now: Instant, contacts: u32) {
         log::info!("joined the network: {contacts} contacts");
         self.retry_placements(now);
@@ -81,7 +81,7 @@ impl Node {
         }
     }
 
-    /// Membership found something out: the table of contacts hears of it.
+    /// Handles an event of membership.
     pub(super) fn gossip_event(&mut self, now: Instant, event: GossipEvent) {
         match event {
             GossipEvent::Suspected { .. } => self.counters.suspected += 1,
@@ -104,8 +104,8 @@ impl Node {
         }
     }
 
-    /// Tells replication who is near, when that has changed. Who said that it will be back is given as long as who just falls
-    /// silent: a reboot in order must not cost more copies than one without a word.
+    /// Tells replication the neighbourhood, if it has changed. A member that said that it will return counts for as long as one that
+    /// falls silent: an orderly reboot must not cost more copies than a crash.
     pub(super) fn tell_neighbourhood(&mut self, now: Instant) {
         let generation = self.machines.gossip.neighbourhood_generation();
         let told = &self.neighbourhood_told;
@@ -139,7 +139,7 @@ impl Node {
         );
     }
 
-    /// What this node says of itself in the next rounds.
+    /// Updates this node's own state, which the next rounds of gossip spread.
     pub(super) fn update_own_state(&mut self, now: Instant) {
         let store = self.machines.store.stats();
         let streams = self.machines.transfer.streams() as u64;
@@ -158,7 +158,7 @@ impl Node {
         self.machines.gossip.set_own(now, own);
     }
 
-    /// The same nodes, those of whom nothing bad is known first.
+    /// The same nodes, with suspected and silent ones last.
     pub(super) fn likeliest_first(&self, contacts: &[Contact]) -> Vec<Contact> {
         let mut sorted = contacts.to_vec();
         sorted.sort_by_key(|contact| self.is_silent(&contact.id));
@@ -172,7 +172,7 @@ impl Node {
     }
 }
 
-/// The program's version, as it is told to others.
+/// The program's version, as other nodes see it.
 fn version() -> [u8; 4] {
     const fn number(text: &str) -> u8 {
         let (bytes, mut value, mut index) = (text.as_bytes(), 0, 0);

@@ -1,22 +1,20 @@
-//! The node: where the machines meet.
+//! The node: the composition of the machines.
 //!
 //! A [`Node`] takes inputs (a datagram, a stream's bytes, a disk operation that ended, a command, the passing of time) and
 //! gives outputs. It reads no clock, no socket, no file and no entropy, so the same node runs on the mio loop and
 //! in a simulated world.
 //!
 //! The driver's part of the contract:
-//! 1. Call one `handle_*` with what happened and with the present [`Instant`].
-//! 2. Call [`Node::poll_datagram`] and [`Node::poll_output`] until both give nothing, and carry out what they give, in order.
-//! 3. Call [`Node::handle_timeout`] when the time that [`Node::next_deadline`] names has come. Ask anew after each call:
-//!    the deadline follows from the state.
+//! 1. Call one `handle_*` with an input and the present [`Instant`].
+//! 2. Call [`Node::poll_datagram`] and [`Node::poll_output`] until both are empty, and carry out their outputs in order.
+//! 3. Call [`Node::handle_timeout`] when [`Node::next_deadline`] has come. Ask for the deadline again after each call, because it
+//!    follows from the state.
 //!
-//! The machines know nothing of each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is here. What
-//! one of them learns and another needs goes through `dispatch`: `serve` answers what peers ask of this node, `inspect`
-//! what they ask about its copies, `ops::share`, `sharing` and `placement` bring files into the network, `ops::download` brings
-//! them out and `ops::read` streams them,
-//! `list` tells what there is,
-//! `explain` finds out how safe they are (`inquiry` whom to ask, `explanation` what the answers come to), `values` handles
-//! named values, `housekeeping` what has to be done from time to time.
+//! The machines do not know each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is on disk.
+//! `dispatch` passes inputs and events from one to another. `serve` answers requests of peers, and `inspect` their questions about
+//! copies. `ops::share`, `sharing` and `placement` bring files into the network; `ops::download` fetches them, and `ops::read`
+//! streams them. `list` lists shares and downloads. `explain` is the audit of a file (`inquiry`: which node to ask what;
+//! `explanation`: the evaluation of the answers). `values` handles named values, `housekeeping` the periodic work.
 
 pub mod command;
 mod copies;
@@ -85,39 +83,39 @@ use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
-/// What a node is told before it starts.
+/// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Its bounds.
+    /// The bounds.
     pub limits: Limits,
-    /// A leaf asks and fetches, but neither enters routing tables nor keeps anything for others.
+    /// Whether the node is a leaf: it looks up and downloads, but is in no routing table and keeps nothing for others.
     pub leaf: bool,
-    /// The network's name. Nodes of different networks do not understand each other.
+    /// The network's name. Nodes of different networks refuse each other's messages.
     pub network: String,
-    /// Where the driver listens, UDP and TCP alike.
+    /// The address of the driver's sockets, UDP and TCP.
     pub listen: SocketAddr,
     /// Nodes to join through.
     pub bootstrap: Vec<SocketAddr>,
-    /// Copies that the network keeps of a file when `put` does not say.
+    /// Copies that the network keeps of a file, unless `put` says otherwise.
     pub replicas: u8,
-    /// Seconds that copies are kept when `put` does not say.
+    /// Seconds that copies are kept, unless `put` says otherwise.
     pub lifetime: u32,
     /// The directory of the node's cache, for the paths in answers.
     pub cache_dir: PathBuf,
-    /// How it learns who is there.
+    /// The configuration of membership.
     pub gossip: GossipConfig,
-    /// How it keeps enough copies of what is stored.
+    /// The configuration of replication.
     pub replication: ReplicationConfig,
 }
 
-/// Why a node cannot be what it is told to be: some values contradict each other.
+/// A contradiction between values of the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum InvalidConfig {
-    /// Its bounds.
+    /// Of the bounds.
     Limits(InvalidLimits),
-    /// How it learns who is there.
+    /// Of membership.
     Gossip(gossip::InvalidGossipConfig),
-    /// How it keeps enough copies.
+    /// Of replication.
     Replication(replication::InvalidReplication),
 }
 
@@ -176,7 +174,7 @@ pub struct Node {
     removals: Removals,
     placements: BTreeMap<Key, Placement>,
     line: Line,
-    /// Commands that wait for copies of files that are not being placed yet.
+    /// Commands that wait for copies of files whose placement has not begun.
     waiting_puts: BTreeMap<Key, Vec<CommandId>>,
     copies: Copies,
     neighbourhood_told: Told,
@@ -187,32 +185,32 @@ pub struct Node {
     downloads: Downloads,
     reads: Reads,
     explains: BTreeMap<CommandId, Explain>,
-    /// Questions to other nodes about what they have.
+    /// Outstanding questions to other nodes about their copies.
     inspections: BTreeMap<InspectId, Asking>,
     scrub: Scrub,
     shrink: Shrink,
     housekeeping: Housekeeping,
     health: Health,
-    /// The disk was full: until then no pieces are taken from others.
+    /// The disk was full: until then this node takes no pieces from others.
     full_until: Option<Instant>,
-    /// Commands that ask the network, given before there was one.
+    /// Commands that need the network and were given before the node joined.
     early: Vec<(CommandId, Command)>,
 }
 
-/// What is to happen when a disk operation ends.
+/// The operation that a disk operation belongs to.
 enum Waiting {
-    /// Nothing; the file is the node's own.
+    /// None; the file is the node's own.
     Nothing,
-    /// Nothing; the file is the user's, so that its trouble says nothing of the node's disk.
+    /// None; the file is the user's, so an error on it says nothing about the node's disk.
     UsersFile,
     Put(CommandId),
     /// A share is being ended.
     Unshare(CommandId),
-    /// A claim is looked at again.
+    /// A share is checked again.
     Examine,
-    /// The manifest of a file that is served.
+    /// The manifest of a served file.
     Manifest(Key, sharing::ManifestFor),
-    /// The manifest of a file that is not served any more.
+    /// The manifest of a file that is no longer served.
     Forget(Shared),
     Download(DownloadId, Step),
     Read(DownloadId, read::Step),
@@ -222,43 +220,43 @@ enum Waiting {
         incoming: u64,
     },
     Record(CommandId, Reply),
-    /// The manifest of a file to explain, or a look at the file.
+    /// The manifest of a file to explain, or a check of the file.
     Explain(CommandId),
-    /// A look at a file that a peer asks about.
+    /// A check of a file that a peer asks about.
     Inspect(inspect::Question, Place),
-    /// A look at a piece that a peer complained of.
+    /// A check of a piece that a peer reported.
     Recheck,
-    /// A stored piece that an offer asks to be kept longer or on more nodes.
+    /// A stored piece whose lifetime or number of copies an offer raises.
     Raise {
         stream: StreamId,
         request: u32,
         key: Key,
     },
-    /// A piece or a file that is read again.
+    /// A piece or a file that the scrub reads.
     Scrub,
 }
 
-/// What a lookup is for.
+/// The operation that a lookup belongs to.
 enum Purpose {
-    /// Who provides a file, and who is near its hash.
+    /// The providers of a file, and the nodes closest to its hash.
     Providers(DownloadId),
-    /// Who keeps a chunk that nobody known has.
+    /// The holders of a chunk that no known source has.
     Holders(DownloadId, Key),
-    /// Who is to keep a piece of a file.
+    /// The nodes that should hold a piece of a file.
     Placement(Key, usize),
-    /// Who is to keep a piece that this node does not keep, or not any longer.
+    /// The nodes that should hold a piece that this node hands on.
     Relocation(Key),
-    /// A value that was asked for.
+    /// A value.
     Value(CommandId, Key),
-    /// Who provides a file that is explained.
+    /// The providers of a file that is explained.
     ExplainProviders(CommandId),
-    /// Who should keep a piece of it.
+    /// The nodes that should hold a piece of it.
     ExplainHolders(CommandId, u16),
 }
 
 impl Node {
-    /// A node with its directory's content and its identity. `seed` is entropy (or a simulation's number): tokens and
-    /// transaction numbers follow from it, so it must not be known to others or used twice.
+    /// A node with its identity and the content of its directory. `seed` is entropy, or fixed in a simulation. Tokens and transaction
+    /// numbers follow from it, so it must be secret and used once.
     pub fn new(
         config: NodeConfig,
         identity: Identity,
@@ -272,7 +270,7 @@ impl Node {
         let mut rng = Rng::new(seed);
         let network = Network::of(&config.network, &identity);
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);
-        // Every run counts its datagrams from a higher start, so that no number is used twice.
+        // Each run starts its datagram numbers at a higher base, so that no number is used twice.
         let sequence = boots << 32;
         let outbox =
             Outbox::new(network.clone(), identity, config.leaf, sequence, config.limits.datagrams_queued_max);
@@ -289,7 +287,7 @@ impl Node {
         values::restore(&mut dht, &recovered.records, &network, now);
         let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
         let gossip = Gossip::new(config.gossip.clone(), public, config.leaf, sequence, rng.bytes(), now);
-        // What the node may keep and share it may also look after.
+        // Replication has room for all pieces that the limits allow.
         let limits = &config.limits;
         let pieces_max = config.replication.pieces_max.max(limits.pieces_max + limits.shares_max);
         let replication_config = ReplicationConfig { pieces_max, ..config.replication.clone() };
@@ -353,12 +351,12 @@ impl Node {
 
     // Getters.
 
-    /// Who this node is in the key space.
+    /// This node's id.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// What it keeps to.
+    /// The bounds.
     pub fn limits(&self) -> &Limits {
         &self.config.limits
     }
@@ -368,22 +366,22 @@ impl Node {
         self.public
     }
 
-    /// What the node knows of the copies of its pieces.
+    /// The replication machine.
     pub fn replication(&self) -> &Replication {
         &self.machines.replication
     }
 
-    /// What the node has.
+    /// The store machine.
     pub fn store(&self) -> &Store {
         &self.machines.store
     }
 
-    /// Whom the node knows, and what it keeps for them.
+    /// The DHT machine.
     pub fn dht(&self) -> &Dht {
         &self.machines.dht
     }
 
-    /// When [`handle_timeout`](Node::handle_timeout) is to be called next; `None` is never.
+    /// When [`handle_timeout`](Node::handle_timeout) is due; `None` is never.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.machines.dht.next_deadline(),
@@ -420,9 +418,9 @@ impl Node {
             self.counters.unexpected_answers += 1;
             return;
         }
-        let proven = expected || self.machines.dht.token_is_valid(now, from, unverified.token());
-        let admitted = match proven {
-            true => self.checks.admit_proven(now, from.ip()),
+        let validated = expected || self.machines.dht.token_is_valid(now, from, unverified.token());
+        let admitted = match validated {
+            true => self.checks.admit_validated(now, from.ip()),
             false => self.checks.admit_stranger(now, from.ip()),
         };
         if !admitted {
@@ -437,7 +435,7 @@ impl Node {
             self.counters.replayed += 1;
             return;
         }
-        self.deliver(now, from, &verified, proven);
+        self.deliver(now, from, &verified, validated);
         self.settle(now);
     }
 
@@ -452,62 +450,62 @@ impl Node {
         self.settle(now);
     }
 
-    /// A connection that the node asked for is there.
+    /// A dial succeeded.
     pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId) {
         self.machines.transfer.handle_connected(now, dial, stream, self.machines.outbox.identity());
         self.settle(now);
     }
 
-    /// A connection that the node asked for could not be made.
+    /// A dial failed.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
         self.machines.transfer.handle_dial_failed(now, dial);
         self.settle(now);
     }
 
-    /// Bytes arrived on a stream. Takes at most one frame and says how many bytes that was; 0 means that the rest of the
-    /// frame must come first. When the outputs after this call hold a [`StreamOutput::Sink`] for the stream, the
-    /// bytes that follow belong to it.
+    /// Bytes arrived on a stream. Takes at most one frame, and returns how many bytes it took; 0 means that the rest of the frame must
+    /// arrive first. If the outputs after this call contain a [`StreamOutput::Sink`] for the stream, the bytes that follow go to the
+    /// sink.
     pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
         let taken = self.machines.transfer.handle_bytes(now, stream, bytes, self.machines.outbox.identity());
         self.settle(now);
         taken
     }
 
-    /// Raw bytes came on a stream and went to a file.
+    /// Raw bytes of a stream were written to a file.
     pub fn handle_stream_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         self.machines.transfer.handle_progress(now, stream, bytes);
     }
 
-    /// Raw bytes from a file left on a stream.
+    /// Raw bytes of a file left on a stream.
     pub fn handle_stream_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         self.machines.transfer.handle_sent(now, stream, bytes);
     }
 
-    /// Everything that was queued on a stream has left.
+    /// All queued bytes of a stream have left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
         self.machines.transfer.handle_drained(now, stream);
         self.settle(now);
     }
 
-    /// A sink is full, and this is what its bytes hashed to; or the disk failed.
+    /// A sink is full, and its content has this hash; or the disk failed.
     pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
         self.machines.transfer.handle_sunk(now, stream, result);
         self.settle(now);
     }
 
-    /// A part of a file could not be sent.
+    /// The driver could not read a part of a file that it was sending.
     pub fn handle_send_failed(&mut self, now: Instant, stream: StreamId, error: &DiskError) {
         self.machines.transfer.handle_send_failed(now, stream, error);
         self.settle(now);
     }
 
-    /// A stream is gone.
+    /// A stream closed.
     pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
         self.machines.transfer.handle_closed(now, stream);
         self.settle(now);
     }
 
-    /// A disk operation ended, or has come some way.
+    /// A disk operation ended, or made progress.
     pub fn handle_disk(&mut self, now: Instant, done: DiskDone) {
         let goes_on = matches!(done.result, Ok(DiskReply::Progress { .. }));
         let waiting = match goes_on {
@@ -525,38 +523,38 @@ impl Node {
         self.settle(now);
     }
 
-    /// The driver looked at the node's directory, or could not: see [`look_interval`](Node::look_interval).
+    /// The driver checked the node's directory, or failed to: see [`look_interval`](Node::look_interval).
     pub fn handle_disk_look(&mut self, now: Instant, look: Result<DiskLook, DiskError>) {
         self.health.note_look(now, look);
     }
 
-    /// How long the driver is to wait before it looks at the node's directory again.
+    /// The time between two checks of the node's directory by the driver.
     pub fn look_interval(&self) -> Duration {
         self.health.look_interval()
     }
 
-    /// Whether the disk does its work. While it does not, a look includes a trial.
+    /// Whether the disk is well. While it is not, a check includes a trial write.
     pub fn disk_is_well(&self) -> bool {
         self.health.is_well()
     }
 
-    /// An operation on a file of the node's own failed, and nobody waits for it.
+    /// An operation on a file of the node's own failed, and no command waits for it.
     fn own_file_failed(&mut self, now: Instant, error: &DiskError) {
-        // A disk that fails once fails often: the change is said, and then every failure only to those who want to know.
+        // A failing disk fails often: the first failure is a warning, later ones are for debugging.
         let level = if self.health.is_well() { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "{error}");
         self.counters.disk_errors += 1;
         self.health.note_error(now, error);
     }
 
-    /// The file system of the node's directory was looked at: what it has left. To be told once a second while content comes
-    /// in, and when the node starts ([`Recovered::space`]).
+    /// The free space of the file system of the node's directory. Call this once a second while content arrives, and at the start
+    /// ([`Recovered::space`]).
     pub fn handle_space(&mut self, now: Instant, space: Space) {
         self.machines.store.set_space(space);
         self.settle(now);
     }
 
-    /// A command. It is answered by [`Output::Respond`]. One that asks the network waits while the node is about to join.
+    /// A command. [`Output::Respond`] answers it. A command that needs the network waits while the node joins.
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
         let asks = matches!(
             command,
@@ -575,14 +573,14 @@ impl Node {
         self.settle(now);
     }
 
-    /// Bytes of a command's content ([`Output::Content`]) have left for the client.
+    /// Bytes of a command's content ([`Output::Content`]) have left to the client.
     pub fn handle_content_sent(&mut self, now: Instant, command: CommandId, bytes: u64) {
         self.reads.handle_sent(now, command, bytes, &mut self.machines);
         self.settle(now);
     }
 
-    /// Nobody waits for the answer to a command any more. A download that nobody waits for ends, and so does a
-    /// read; everything else goes on.
+    /// The client no longer waits for a command. A read ends, and a download without another waiting command ends; all other commands
+    /// go on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
         self.early.retain(|(early, _)| *early != id);
         self.downloads.cancel(now, id, &mut self.machines);
@@ -592,7 +590,7 @@ impl Node {
         self.settle(now);
     }
 
-    /// The time that [`next_deadline`](Node::next_deadline) named has come.
+    /// The deadline of [`next_deadline`](Node::next_deadline) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.machines.dht.handle_timeout(now, &mut self.machines.outbox);
         self.machines.transfer.handle_timeout(now);
@@ -612,8 +610,8 @@ impl Node {
         self.settle(now);
     }
 
-    /// The program is about to end: tells the neighbours that this node will be away, and writes down what is worth
-    /// remembering. The driver carries out the outputs and then stops.
+    /// The program will end: says goodbye to the neighbours, and saves what the next run needs. The driver carries out the outputs
+    /// and then stops.
     pub fn shut_down(&mut self, now: Instant) {
         self.say_goodbye(now, false);
         self.settle(now);

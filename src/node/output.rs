@@ -1,10 +1,10 @@
-//! What a node wants done.
+//! The outputs of a node.
 
 use super::command::{CommandId, Content, Response};
 use crate::io::{DiskId, DiskOp, Extent};
 use crate::transfer::StreamOutput;
 
-/// Something that the driver does for the node. Outputs are carried out in the order in which they come.
+/// An action for the driver. The driver carries outputs out in order.
 #[derive(Debug)]
 pub enum Output {
     /// Do something with a stream. After [`Connect`](StreamOutput::Connect) call
@@ -13,29 +13,29 @@ pub enum Output {
     Stream(StreamOutput),
     /// Do something on disk, then call [`handle_disk`](super::Node::handle_disk).
     Disk {
-        /// What to call it in the answer.
+        /// The number to pass to [`handle_disk`](super::Node::handle_disk).
         id: DiskId,
-        /// What.
+        /// The operation.
         op: DiskOp,
     },
     /// Answer a command.
     Respond {
-        /// Which.
+        /// The command.
         command: CommandId,
-        /// With what.
+        /// The answer.
         response: Response,
     },
-    /// Send this run of a file to the client that gave a command, with a head that says what it is; then call
-    /// [`handle_content_sent`](super::Node::handle_content_sent), once or in parts as it leaves. What is sent is
-    /// [`Place::Window`](crate::io::Place::Window) and stays until all of it has left.
+    /// Send this extent to the client of a command, after a head that describes it. Call
+    /// [`handle_content_sent`](super::Node::handle_content_sent) as its bytes leave, once or in parts. The file is a
+    /// [`Place::Window`](crate::io::Place::Window), and stays until all of it has left.
     Content {
         /// The command.
         command: CommandId,
-        /// What it is.
+        /// Its description.
         content: Content,
-        /// Where it is.
+        /// The extent.
         extent: Extent,
     },
-    /// The node has left the network and wants to be stopped.
+    /// The node has left the network: stop the program.
     Stop,
 }

@@ -1,8 +1,8 @@
-//! Copying a shared file's pieces to the nodes closest to each.
+//! Uploads: copying a shared file's pieces to the nodes closest to each.
 //!
-//! A piece (chunk, manifest, or file of one chunk) belongs on the `replicas` nodes closest to its key. The file counts as
-//! stored when every piece has ⌊replicas/2⌋+1 synced copies, the publisher's own among them. Who waits is
-//! answered then; the rest goes on in the background, and what cannot be placed now is tried again later.
+//! A piece (a chunk, the manifest, or a file of one chunk) belongs on the `replicas` nodes closest to its key. A file counts as stored
+//! when every piece has ⌊replicas/2⌋+1 synced copies, including the publisher's own. The waiting command is answered then. The rest
+//! goes on in the background, and pieces that cannot be placed now are tried again later.
 
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
 use super::copies::CopyFor;
@@ -21,36 +21,36 @@ use crate::wire::message::Want;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Pieces with fewer copies than a quorum that are being placed at a time.
+/// Pieces with fewer copies than a quorum that are placed at a time.
 const JOBS_MAX: usize = 16;
-/// Pieces being placed at a time in all: one that only waits for a slow node's copy does not keep others waiting.
+/// Pieces that are placed at a time in all: a piece that waits for a slow node must not delay others.
 const JOBS_ALL_MAX: usize = 256;
-/// Lookups under way for placements at a time.
+/// Lookups for placements at a time.
 const LOOKUPS_MAX: usize = 3;
-/// Nodes tried beyond those that should keep the piece.
+/// Nodes that are tried beyond those that should hold the piece.
 const SPARE_NODES: usize = 3;
-/// How long it waits for room when too many lookups or copies are under way.
+/// The pause when too many lookups or copies are under way.
 const NO_ROOM_WAIT: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
-/// Who waits for a file to be stored is answered at the latest this long after its last piece, announced or not.
+/// A command that waits for a file to be stored is answered at most this long after the last piece, even without an announcement.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
 
-/// Files whose pieces are being placed at a time. The others wait in line, known by their addresses alone.
+/// Files that are placed at a time. The others wait in line, known only by their addresses.
 const PLACEMENTS_MAX: usize = 64;
-/// Files of several chunks that wait for another round and of which it is known what they lack.
+/// Files of several chunks that wait for another round with their state in memory.
 const RESTING_MAX: usize = 64;
 
-/// Files whose turn to be placed has not come.
+/// Files that wait for their placement.
 #[derive(Default)]
 pub(super) struct Line {
     queue: VecDeque<Key>,
     queued: BTreeSet<Key>,
-    /// Those whose manifest is being read.
+    /// Files whose manifest is being read.
     opening: BTreeSet<Key>,
-    /// Those that lack copies and are tried again later.
+    /// Files that lack copies and are tried again later.
     resting: BTreeSet<(Instant, Key)>,
-    /// Each one's turn, and the pause after it.
+    /// The time of the next attempt of each, and the pause after it.
     rests: BTreeMap<Key, (Instant, Duration)>,
 }
 
@@ -77,7 +77,7 @@ impl Line {
         self.rests.insert(hash, (until, pause));
     }
 
-    /// Ends the rest of a file; the pause before the next.
+    /// Ends the rest of a file. Returns the pause before the next attempt.
     fn wake(&mut self, hash: &Key) -> Option<Duration> {
         let (until, pause) = self.rests.remove(hash)?;
         self.resting.remove(&(until, *hash));
@@ -85,27 +85,27 @@ impl Line {
     }
 }
 
-/// The state of copying one file.
+/// The placement of one file.
 pub(super) struct Placement {
     shared: Shared,
-    /// The file's mode, which goes with its root.
+    /// The file's mode, which is sent with its root.
     mode: Mode,
     manifest: Arc<Manifest>,
     waiters: Vec<CommandId>,
-    /// Copies known of each piece, this node's own included.
+    /// Known copies of each piece, including this node's own.
     copies: Vec<u8>,
-    /// Pieces still to be placed in this round, the next one last.
+    /// Pieces still to be placed in this round. The last one is next.
     todo: Vec<usize>,
     jobs: BTreeMap<usize, Job>,
-    /// Pieces that got fewer copies than they should in this round.
+    /// Pieces that got too few copies in this round.
     short: Vec<usize>,
     /// Nodes that broke off or fell silent in this round.
     avoided: BTreeSet<NodeId>,
     announced: bool,
     answer_by: Option<Instant>,
-    /// There was no room for a lookup or a copy: until then.
+    /// When to try again, because there was no room for a lookup or a copy.
     room_at: Option<Instant>,
-    /// When the next round begins, once this one is over.
+    /// When the next round begins, after this one has ended.
     retry_at: Option<Instant>,
     retry_delay: Duration,
 }
@@ -116,18 +116,18 @@ struct Job {
     looking_up: bool,
     /// Nodes to try, nearest first.
     candidates: VecDeque<Contact>,
-    /// Copies still wanted, those under way not counted.
+    /// Copies that are still needed, not counting those under way.
     wanted: usize,
     in_flight: usize,
 }
 
 impl Placement {
-    /// The copies of each piece that make the file stored.
+    /// The number of copies of each piece with which the file counts as stored.
     fn quorum(&self) -> u8 {
         quorum(self.shared.replicas)
     }
 
-    /// Copies of the piece with the fewest.
+    /// The copies of the piece with the fewest.
     pub(super) fn copies(&self) -> u8 {
         self.copies.iter().copied().min().unwrap_or(0)
     }
@@ -161,7 +161,7 @@ impl Placement {
 }
 
 impl Node {
-    /// The pieces of a file are to be copied to where they belong. Its turn may come later; then its manifest is read again.
+    /// Starts the placement of a file. If it has to wait for its turn, its manifest is read again then.
     pub(super) fn start_placement(&mut self, now: Instant, shared: &Shared, manifest: Arc<Manifest>) {
         let hash = shared.hash;
         let opened = self.line.opening.remove(&hash);
@@ -170,7 +170,7 @@ impl Node {
         {
             return self.line.push(hash);
         }
-        // Who waits for an earlier `put` of the same file is answered with this one's end.
+        // Commands that wait for an earlier `put` of the same file are answered together with this one.
         let mut waiters = self.placements.remove(&hash).map(|old| old.waiters).unwrap_or_default();
         waiters.extend(self.waiting_puts.remove(&hash).unwrap_or_default());
         self.copies.forget_file(&hash);
@@ -197,7 +197,7 @@ impl Node {
         self.advance_placement(now, hash);
     }
 
-    /// Whether a file is being placed already, or will be; then a command that waits for its copies waits for those.
+    /// Lets a command wait for the placement of a file, if there is one or it is in line.
     pub(super) fn join_placement(
         &mut self,
         now: Instant,
@@ -216,7 +216,7 @@ impl Node {
         }
         let resting = self.line.rests.contains_key(&hash);
         if resting && self.machines.dht.statistics().contacts == 0 {
-            // There is still nobody to copy it to.
+            // There is still no node to copy it to.
             if let Some(command) = waiter {
                 let (length, replicas) = (shared.layout.length(), shared.replicas);
                 self.machines.done(
@@ -233,7 +233,7 @@ impl Node {
         false
     }
 
-    /// Gives the next in line their turn.
+    /// Begins placements while there is room.
     fn fill_placements(&mut self, now: Instant) {
         for _ in 0..PLACEMENTS_MAX {
             let busy = self.placements.values().filter(|placement| placement.retry_at.is_none()).count();
@@ -283,7 +283,7 @@ impl Node {
             }
             let Some(lookup) = self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox)
             else {
-                // Too many lookups: this round goes on when one of them has ended.
+                // Too many lookups are under way: the round goes on after a pause.
                 placement.todo.push(piece);
                 placement.room_at = Some(now + NO_ROOM_WAIT);
                 return;
@@ -294,13 +294,13 @@ impl Node {
         self.review_placement(now, hash);
     }
 
-    /// A lookup for a piece is over: the piece is placed, and the next may be looked up.
+    /// A lookup for a piece ended: the piece is placed, and the next may be looked up.
     pub(super) fn placement_looked_up(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
         self.place_piece(now, hash, piece, closest);
         self.advance_placement(now, hash);
     }
 
-    /// The nodes closest to a piece are known: those among the first `replicas` get it, this node counted in its place.
+    /// The nodes closest to a piece are known: the first `replicas` get it, where this node counts as one of them.
     fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
         let closest = self.likeliest_first(closest);
         let Some(placement) = self.placements.get_mut(&hash) else { return };
@@ -309,7 +309,7 @@ impl Node {
         let closer =
             closest.iter().filter(|contact| contact.id.distance(&key) < self.id.distance(&key)).count();
         let own_place = !self.config.leaf && closer < replicas;
-        // A lookup may outlive the round that it was for.
+        // A lookup may outlive its round.
         if let Some(job) = placement.jobs.get_mut(&piece).filter(|job| job.looking_up) {
             job.looking_up = false;
             job.candidates = closest.iter().copied().take(replicas + SPARE_NODES).collect();
@@ -328,7 +328,7 @@ impl Node {
         let Some(job) = placement.jobs.get_mut(&piece) else { return };
         job.candidates.retain(|contact| !placement.avoided.contains(&contact.id));
         while job.wanted > 0 && !job.candidates.is_empty() {
-            // Only those that are to keep it are chosen from: a spare node is for when one of them fails.
+            // Only from the nodes that should hold it: a spare node replaces one that failed.
             let free =
                 job.candidates.iter().take(job.wanted).position(|contact| self.copies.is_free(&contact.id));
             let Some(contact) = free.and_then(|position| job.candidates.remove(position)) else {
@@ -337,7 +337,7 @@ impl Node {
             };
             let under_way = self.copies.begin(CopyFor::File { file: hash, piece }, contact.id);
             if !self.machines.transfer.push(now, under_way, contact, offer, extent.clone()) {
-                // Too many copies under way: goes on when one of them has ended.
+                // Too many copies are under way: goes on when one has ended.
                 self.copies.end(under_way);
                 job.candidates.push_front(contact);
                 placement.room_at = Some(now + NO_ROOM_WAIT);
@@ -355,7 +355,7 @@ impl Node {
         }
     }
 
-    /// A copy of one of the file's pieces was made, or not.
+    /// A copy of a piece succeeded or failed.
     pub(super) fn file_copied(
         &mut self,
         now: Instant,
@@ -375,7 +375,7 @@ impl Node {
                     let (key, _) = placement.key(piece);
                     self.machines.replication.confirmed(now, &key, &target);
                 }
-                // One more of the spare nodes is asked instead.
+                // A spare node takes the place of the one that failed.
                 Err(_) => job.wanted += 1,
             }
         }
@@ -385,12 +385,12 @@ impl Node {
         self.advance_placement(now, hash);
     }
 
-    /// There is room for another copy to a node: a piece that waited for it gets it.
+    /// A copy to a node ended: a piece that waited for room there gets it.
     fn advance_waiting(&mut self, now: Instant, hash: Key, target: NodeId) {
         let Some(placement) = self.placements.get(&hash) else { return };
         let waits = |job: &Job| job.candidates.iter().take(job.wanted).any(|contact| contact.id == target);
         let waiting: Vec<usize> = match placement.avoided.contains(&target) {
-            // Nobody waits for it any more: the spare nodes take its place.
+            // The node was avoided meanwhile: spare nodes take its place.
             true => placement.jobs.iter().filter(|(_, job)| waits(job)).map(|(piece, _)| *piece).collect(),
             false => placement
                 .jobs
@@ -426,7 +426,7 @@ impl Node {
         }
     }
 
-    /// Answers who waits, and ends the round when its last piece is placed or given up.
+    /// Answers the waiting commands, and ends the round when its last piece is placed or given up.
     fn review_placement(&mut self, now: Instant, hash: Key) {
         let Some(placement) = self.placements.get_mut(&hash) else { return };
         let stored = placement.copies() >= placement.quorum();
@@ -479,7 +479,7 @@ impl Node {
         }
     }
 
-    /// Every piece has its copies: written down, so that the next run need not copy again.
+    /// Every piece has its copies: saves that, so that the next run need not copy again.
     fn replicated(&mut self, now: Instant, placed: &Shared, manifest: &Manifest) {
         let hash = placed.hash;
         let Some(shared) = self.machines.store.shared(&hash) else { return };
@@ -495,7 +495,7 @@ impl Node {
         }
     }
 
-    /// There are nodes now: what could not be placed is tried again.
+    /// The node has contacts now: pieces that could not be placed are tried again.
     pub(super) fn retry_placements(&mut self, now: Instant) {
         for placement in self.placements.values_mut().filter(|placement| placement.retry_at.is_some()) {
             (placement.retry_at, placement.retry_delay) = (Some(now), RETRY_MIN);
@@ -510,7 +510,7 @@ impl Node {
 
     pub(super) fn placements_timeout(&mut self, now: Instant) {
         while let Some((at, hash)) = self.line.resting.first().copied().filter(|(at, _)| *at <= now) {
-            // The pause is kept until its turn has come.
+            // The pause is kept until the file's turn.
             self.line.resting.remove(&(at, hash));
             self.line.push(hash);
         }

@@ -1,4 +1,4 @@
-//! Carrying out what replication decides: copies to neighbours, pieces that belong elsewhere, surplus that goes.
+//! Carrying out the decisions of replication: copies to neighbours, placement of misplaced pieces, removal of surplus.
 
 use super::copies::CopyFor;
 use super::{Node, Purpose};
@@ -14,22 +14,22 @@ use crate::wire::frame::{Offer, Refusal};
 use crate::wire::message::Want;
 use std::collections::{BTreeMap, VecDeque};
 
-/// How often the rate at which this node sends is looked at.
+/// The time between two samples of this node's upload rate.
 const UPLINK_SAMPLE: Duration = Duration::from_secs(1);
 
-/// Pieces that are on their way to the nodes that they belong on, because this node is not near them or is leaving.
+/// Pieces that are being copied to the nodes closest to them, because this node is not one of those, or is leaving.
 #[derive(Default)]
 pub(super) struct Relocations {
     under_way: BTreeMap<Key, Relocation>,
 }
 
-/// A piece that is brought to the nodes closest to its key.
+/// A piece that is being copied to the nodes closest to its key.
 struct Relocation {
     /// Nodes to offer it to, nearest first.
     candidates: VecDeque<Contact>,
     wanted: usize,
     in_flight: usize,
-    /// Nodes that have it.
+    /// The number of nodes that have it.
     copies: u8,
 }
 
@@ -39,7 +39,7 @@ impl Relocations {
     }
 }
 
-/// What the node has sent so far, looked at from time to time: how fast its uplink is at the least.
+/// Samples of the bytes sent: a lower bound of the uplink's capacity.
 pub(super) struct Uplink {
     sampled: Instant,
     uploaded: u64,
@@ -53,14 +53,14 @@ impl Uplink {
 }
 
 impl Node {
-    /// What was found on disk when the node started is looked after again.
+    /// Tells replication about the pieces that were on disk at the start.
     pub(super) fn take_stock(&mut self, now: Instant) {
         for meta in self.machines.store.pieces() {
             self.machines.replication.piece_added(now, held(&meta));
         }
     }
 
-    /// A file that was put here has all its copies: from now on its pieces are kept on as many nodes as any others.
+    /// A file that was put here has all its copies: replication keeps its pieces from now on.
     pub(super) fn look_after(&mut self, now: Instant, shared: &Shared, manifest: &Manifest) {
         if shared.replicas == 0 || self.config.leaf {
             return;
@@ -71,7 +71,7 @@ impl Node {
         }
     }
 
-    /// A file is not shared any more. What of it is stored here besides goes on being looked after.
+    /// A file is no longer shared. Its pieces that are stored here, too, stay in replication.
     pub(super) fn look_after_no_more(&mut self, now: Instant, manifest: &Manifest) {
         for (key, _) in pieces_of(manifest) {
             self.machines.replication.piece_removed(&key);
@@ -79,8 +79,8 @@ impl Node {
         }
     }
 
-    /// A piece is kept here, or still is: as a stored one, as a part of a file that was put here, or as both. The file's part
-    /// is not dropped, and stays when the stored one goes.
+    /// Updates a piece in replication: it is stored here, a part of a file that was put here, or both. A part of a file is never
+    /// dropped, and remains when the stored piece goes.
     fn look_after_piece(&mut self, now: Instant, key: &Key) {
         let stored = self.machines.store.piece(key).map(|meta| held(&meta));
         let lasting = self.machines.store.lasting_share(key).map(|(shared, _)| *shared);
@@ -104,7 +104,7 @@ impl Node {
         }
     }
 
-    /// Replication hears of every piece that is kept, and the node does what it says. Whether there was anything to do.
+    /// Tells replication about new pieces, and carries out its actions. Returns whether there was anything to do.
     pub(super) fn repair(&mut self, now: Instant) -> bool {
         let mut acted = false;
         while let Some(change) = self.machines.store.poll_change() {
@@ -152,7 +152,7 @@ impl Node {
         self.machines.replication.copy_done(now, &key, &target, outcome);
     }
 
-    /// Offers a piece that is here to another node. False when that cannot be done now.
+    /// Offers a piece that is here to another node. False when that is not possible now.
     fn copy(&mut self, now: Instant, copy: CopyFor, key: Key, target: Contact) -> bool {
         let Some((offer, extent)) = self.offer_of(now, &key) else { return false };
         let push = self.copies.begin(copy, target.id);
@@ -163,7 +163,7 @@ impl Node {
         begun
     }
 
-    /// How a piece that is here is offered to others: as it was offered to this node, for the rest of its life.
+    /// The offer of a piece that is here: as it was offered to this node, with the rest of its lifetime.
     fn offer_of(&self, now: Instant, key: &Key) -> Option<(Offer, Extent)> {
         let (_, extent) = self.machines.store.locate(key)?;
         if let Some(meta) = self.machines.store.piece(key) {
@@ -184,7 +184,7 @@ impl Node {
         Some((Offer { key: *key, content, length, input_offset, replicas, mode, lifetime }, extent))
     }
 
-    /// Offers pieces to others that the limits have no room for any more. Whether there was anything to do.
+    /// Hands on pieces that exceed the limits. Returns whether there was anything to do.
     pub(super) fn hand_on(&mut self, now: Instant) -> bool {
         let next = self.shrink.next(now, &self.id, &self.machines).filter(|_| !self.is_leaving());
         if let Some(key) = next {
@@ -193,7 +193,7 @@ impl Node {
         next.is_some()
     }
 
-    /// Brings a piece to the nodes closest to its key, wherever they are.
+    /// Copies a piece to the nodes closest to its key.
     pub(super) fn relocate(&mut self, now: Instant, key: Key) {
         let Some((offer, _)) = self.offer_of(now, &key) else {
             return self.relocated(now, key, 0);
@@ -227,7 +227,7 @@ impl Node {
             let next = if placed < relocation.wanted { relocation.candidates.pop_front() } else { None };
             let Some(target) = next else { break };
             if self.copy(now, CopyFor::Relocation { key }, key, target) {
-                // The copy may have failed already: then it is one of those that the loop goes on without.
+                // If the copy has failed already, the loop goes on with the next candidate.
                 if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
                     relocation.in_flight += 1;
                 }
@@ -261,7 +261,7 @@ impl Node {
         self.handed_over(&key, copies);
     }
 
-    /// Tells replication how fast this node was ever seen to send.
+    /// Tells replication the highest upload rate that was measured.
     pub(super) fn sample_uplink(&mut self, now: Instant) {
         let elapsed = now.since(self.uplink.sampled);
         if elapsed < UPLINK_SAMPLE {
@@ -282,7 +282,7 @@ fn held(meta: &PieceMeta) -> Held {
     Held { key: meta.key, replicas: meta.replicas, length: meta.length, keep: false }
 }
 
-/// The pieces of a file: its chunks, and its manifest when there are several.
+/// The pieces of a file: its chunks, and the manifest if there are several.
 fn pieces_of(manifest: &Manifest) -> impl Iterator<Item = (Key, u32)> + '_ {
     let chunks = (0..).zip(manifest.keys()).map(|(chunk, key)| (*key, manifest.chunk_length(chunk)));
     let root = (!manifest.is_single()).then(|| (manifest.hash(), manifest.encoded_bytes() as u32));

@@ -1,4 +1,4 @@
-//! What peers ask of this node: pieces, and places for pieces.
+//! Requests of peers: for pieces, and for places for pieces.
 
 use super::command::DiskHealth;
 use super::ops::download::Step;
@@ -15,10 +15,10 @@ use crate::time::{Duration, Instant};
 use crate::transfer::{Ban, DownloadId, Verdict};
 use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
 
-/// While the disk is full no pieces are taken for so long; then one is tried.
+/// How long this node takes no pieces after the disk was full. Then it tries one.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
-/// A node keeps a piece only when fewer than this many nodes that it knows are closer to the piece's key. It is the size
-/// of a bucket: among so many, views of who is closest may differ.
+/// This node keeps a piece only if it knows fewer than this many nodes closer to the piece's key. It is the size of a bucket: within
+/// it, nodes may disagree about which ones are closest.
 const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
 
 impl Node {
@@ -31,7 +31,7 @@ impl Node {
         self.machines.transfer.answer(now, stream, question, bitmap);
     }
 
-    /// A disk operation of a download ended. A shared file that turns out to be changed is withdrawn first.
+    /// A disk operation of a download ended. If a shared file turns out to have changed, it is withdrawn first.
     pub(super) fn download_disk(
         &mut self,
         now: Instant,
@@ -49,7 +49,7 @@ impl Node {
         self.downloads.handle_disk(now, download, step, result, &mut self.machines);
     }
 
-    /// A disk operation of a read ended. What turns out to be changed or rotten here is looked after first.
+    /// A disk operation of a read ended. Content that turns out to have changed or rotted is handled first.
     pub(super) fn read_disk(
         &mut self,
         now: Instant,
@@ -61,7 +61,7 @@ impl Node {
         match (place, &result) {
             (Some(place), Err(error)) => self.send_failed(now, &place, error),
             (Some(place), Ok(DiskReply::Copied { key })) if self.reads.copied_key(id, step) != Some(*key) => {
-                log::warn!("a chunk here is not what it was: it is taken from other nodes");
+                log::warn!("a chunk on this disk has changed or rotted: it is fetched from other nodes");
                 match place {
                     Place::Piece(key) => self.piece_rotten(&key),
                     place => {
@@ -82,7 +82,7 @@ impl Node {
             || self.machines.store.partial(key).is_some_and(|manifest| !manifest.is_single())
     }
 
-    /// A peer sent something else than what it was asked for, or than what it offered.
+    /// A peer sent content that does not match what it was asked for, or what it offered.
     pub(super) fn source_bad(&mut self, now: Instant, ban: &Ban, file: &Key, key: &Key) {
         self.counters.bad_sources += 1;
         let piece = if file == key { String::new() } else { format!(" (piece {key})") };
@@ -99,8 +99,7 @@ impl Node {
         );
     }
 
-    /// A piece that a peer complained of was looked at. A rotten one is not offered or counted any more, so that holders
-    /// make a new copy.
+    /// A piece that a peer reported was checked. A rotten one is no longer served or counted, so that its holders make a new copy.
     pub(super) fn rechecked(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
         let Some(Finding { key, reporter, place, verdict }) = self.rechecks.disk(result, &mut self.machines)
         else {
@@ -108,7 +107,7 @@ impl Node {
         };
         let why = match verdict {
             RecheckVerdict::Good => {
-                return log::info!("piece {key}, of which {reporter} complained, is good here");
+                return log::info!("piece {key}, which {reporter} reported, verifies here");
             }
             RecheckVerdict::Unknown(error) => return self.send_failed(now, &place, &error),
             RecheckVerdict::Rotten(why) => why,
@@ -119,13 +118,13 @@ impl Node {
                 self.machines.store.remove_piece(key);
                 log::warn!("the stored copy of {key} is dropped; its other holders make a new one");
             }
-            // It is made again when the file is hashed again.
+            // The manifest is written again when the file has been hashed again.
             Place::ShareManifest(hash) => {
                 self.watch.distrust(now, hash, &mut self.machines);
             }
             _ => {
                 self.machines.store.chunk_lost(&key);
-                // The file looks as it did and is not what it was: it is hashed again.
+                // The file's stamp is unchanged, but its content is not: it is hashed again.
                 if let Some(hash) = self.machines.store.claimed_at(&place) {
                     self.watch.distrust(now, &hash, &mut self.machines);
                 }
@@ -133,14 +132,14 @@ impl Node {
         }
     }
 
-    /// A peer asks for a piece.
+    /// A peer requests a piece.
     pub(super) fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
         if self.rechecks.is_running(key) {
             return self.machines.transfer.serve(now, stream, request, Err(Refusal::Busy), Mode::UNKNOWN);
         }
         let found = self.machines.store.locate(key);
         match self.machines.store.partial(key) {
-            // No file holds the manifest of a download until that is complete.
+            // The manifest of a download is in no file until the download is complete.
             Some(manifest) if found.is_none() && !manifest.is_single() => {
                 let (bytes, what) = (manifest.encode(), (Content::Manifest, self.downloads.mode(key)));
                 self.machines.transfer.serve_from_memory(now, stream, request, what, bytes);
@@ -163,7 +162,7 @@ impl Node {
         }
     }
 
-    /// The bytes of an accepted piece begin to come. Its room is reserved now; when there is none any more, it is refused.
+    /// The content of an accepted piece begins to arrive. Its room is reserved now; if there is none left, the piece is refused.
     pub(super) fn arriving(&mut self, now: Instant, stream: StreamId, request: u32, incoming: u64) {
         if !self.machines.store.arrives(incoming) {
             self.machines.store.discarded(incoming);
@@ -171,7 +170,7 @@ impl Node {
         }
     }
 
-    /// What to answer to an offer; `None` when something has to be written down first.
+    /// The answer to an offer; `None` when something must be made durable first.
     fn judge(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict> {
         if self.config.leaf || self.machines.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
             return Some(Verdict::Refuse(Refusal::NotClose));
@@ -201,7 +200,7 @@ impl Node {
         }
     }
 
-    /// What is promised of a stored piece from now on is on disk, so the offer that asked for it is answered.
+    /// The raised promise of a stored piece is durable, so the offer that asked for it is answered.
     pub(super) fn raised(
         &mut self,
         now: Instant,
@@ -212,7 +211,7 @@ impl Node {
     ) {
         let verdict = match result {
             Ok(_) if self.machines.store.piece(key).is_some() => Verdict::Have,
-            // It went meanwhile.
+            // The piece was removed meanwhile.
             Ok(_) => Verdict::Refuse(Refusal::Busy),
             Err(error) => {
                 self.machines.store.not_raised(key);
@@ -222,7 +221,7 @@ impl Node {
         self.machines.transfer.admit(now, stream, request, verdict);
     }
 
-    /// A piece is here and verified; it is acknowledged once it is on disk.
+    /// A piece has arrived and verifies. It is acknowledged when it is durable.
     pub(super) fn arrived(&mut self, stream: StreamId, request: u32, incoming: u64, bytes: Option<Vec<u8>>) {
         let Some(meta) = self.machines.store.meta_of(incoming) else { return };
         let op = match bytes {
@@ -253,7 +252,7 @@ impl Node {
         self.machines.transfer.stored(now, stream, request, outcome);
     }
 
-    /// A peer's piece could not be written. While the disk is full no more are taken: they would come in vain.
+    /// A peer's piece could not be written. While the disk is full no pieces are accepted, because they would be discarded.
     pub(super) fn unwritten(&mut self, now: Instant, error: &DiskError) -> Refusal {
         if error.kind == DiskErrorKind::Busy {
             log::info!("{error}");
@@ -269,7 +268,7 @@ impl Node {
         }
     }
 
-    /// A file could not be read when a peer wanted a part of it: it is looked at again. A stored piece that is gone is dropped.
+    /// A file could not be read for a peer: it is checked again. A stored piece that is gone is dropped.
     pub(super) fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
         log::warn!("{error}");
         if matches!(place, Place::Piece(_) | Place::Cache(_) | Place::ShareManifest(_)) {
@@ -284,7 +283,7 @@ impl Node {
         self.watch.doubt(now, place, &mut self.machines);
     }
 
-    /// A piece or a file was read again. What has rotted is kept no longer: from now on it counts as a copy that is lacking.
+    /// The scrub read a piece or a file. Rotten content is dropped, and from now on counts as a missing copy.
     pub(super) fn scrubbed(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
         match self.scrub.handle_disk(now, result, &mut self.machines) {
             Some(Rotten::Piece(key)) => self.piece_rotten(&key),
@@ -298,7 +297,7 @@ impl Node {
         }
     }
 
-    /// A stored piece is not what it should be: it is deleted, and repair has it copied anew.
+    /// A stored piece does not verify: it is deleted, and repair makes a new copy.
     pub(super) fn piece_rotten(&mut self, key: &Key) {
         if self.machines.store.remove_piece(key) {
             log::warn!(

@@ -205,7 +205,7 @@ mod tests {
     use crate::time::Duration;
 
     #[test]
-    fn a_name_that_is_unset_before_the_node_has_joined_is_not_published_then() {
+    fn a_name_that_is_unset_before_the_node_has_joined_is_not_published() {
         let config = NodeConfig {
             limits: Limits::default(),
             leaf: false,
