@@ -4,6 +4,7 @@ use super::client::ClientError;
 use crate::config::ConfigError;
 use crate::node::command::FailureReason;
 use core::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// How the program ends. The numbers are part of the command line and never change.
@@ -105,6 +106,15 @@ impl CommandError {
     /// An error with this exit code and message.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         CommandError { exit, message: message.into() }
+    }
+
+    /// A file, or standard output, that could not be written.
+    pub fn write_failed(name: &str, error: &io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::NoSpace,
+            _ => Exit::Failed,
+        };
+        CommandError::new(exit, format!("cannot write {name}: {error}"))
     }
 
     /// A failure without an exit code of its own.

@@ -15,7 +15,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 pub(super) const GET_AFTER_HELP: &str = "\
 An interrupted download goes on where it stopped when it is asked for again with the same output.
@@ -250,9 +250,16 @@ fn target(output: &Path) -> Result<PathBuf, CommandError> {
     if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(cannot("there is no such directory"));
     }
-    match target.parent() {
-        Some(parent) if !parent.is_dir() => Err(cannot(&format!("there is no directory {}", shown(parent)))),
-        _ => Ok(target),
+    let Some((parent, name)) = target.parent().zip(target.file_name()) else {
+        return Err(cannot("it is a directory"));
+    };
+    if !parent.is_dir() {
+        return Err(cannot(&format!("there is no directory {}", shown(parent))));
+    }
+    match parent.components().any(|component| component == Component::ParentDir) {
+        // The file is shared from there, whatever becomes of the directories on the way.
+        true => parent.canonicalize().map(|real| real.join(name)).map_err(|error| cannot(&error.to_string())),
+        false => Ok(target),
     }
 }
 
@@ -265,7 +272,7 @@ fn write_out(
     path: &Path,
 ) -> Result<Exit, CommandError> {
     if path != Path::new("-") {
-        let mut output = Output::new(false, true, Box::new(open_special(path)?), Box::new(io::sink()));
+        let mut output = Output::to_file(path, open_special(path)?);
         let meter = Meter::new(context.shows_progress(), &hash.to_string());
         return read(context, hash, part, timeout, meter, &mut output).map(|_| Exit::Done);
     }
@@ -297,7 +304,7 @@ fn part_into(
         let set = file.set_permissions(fs::Permissions::from_mode(mode));
         set.map_err(|error| cannot_write(&target, &error))?;
     }
-    let mut output = Output::new(false, true, Box::new(file), Box::new(io::sink()));
+    let mut output = Output::to_file(&path, file);
     let meter = Meter::new(context.shows_progress(), &shown(&path));
     let done = read(context, hash, Some(part), arguments.timeout, meter, &mut output)?;
     drop(output);
@@ -314,12 +321,12 @@ fn part_into(
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
-    let (exit, advice) = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (Exit::NoSpace, ""),
-        io::ErrorKind::AlreadyExists => (Exit::Failed, "; replace it with --force, or name another with -o"),
-        _ => (Exit::Failed, ""),
+    let failed = CommandError::write_failed(&shown(path), error);
+    let advice = match error.kind() {
+        io::ErrorKind::AlreadyExists => "; replace it with --force, or name another with -o",
+        _ => "",
     };
-    CommandError::new(exit, format!("cannot write {}: {error}{advice}", shown(path)))
+    CommandError { message: failed.message + advice, ..failed }
 }
 
 /// A file that has no name of the user's yet. It is deleted when it does not get one.
@@ -440,6 +447,10 @@ mod tests {
             let message = target(&path).expect_err(expected).message;
             assert!(message.contains(expected), "{message}");
         }
+        std::fs::create_dir(scratch.path().join("way")).unwrap();
+        let real = scratch.path().canonicalize().unwrap().join("new");
+        assert_eq!(target(&scratch.path().join("way/../new")), Ok(real));
+        assert!(target(Path::new("/")).is_err());
         for force in [false, true] {
             let failure = Failure { reason: FailureReason::Failed, message: "it exists".to_owned() };
             let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);

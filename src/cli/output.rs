@@ -2,6 +2,7 @@
 
 use super::exit::CommandError;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -12,6 +13,8 @@ pub struct Output {
     /// Whether remarks are left out.
     pub quiet: bool,
     results: Box<dyn Write>,
+    /// What the results go to, for a person to read.
+    name: String,
     remarks: Box<dyn Write>,
     /// The reader of the results closed its pipe. Further results are dropped, so that a command that changes something
     /// completes and returns its true exit code.
@@ -26,7 +29,13 @@ impl Output {
 
     /// Output to these writers.
     pub fn new(json: bool, quiet: bool, results: Box<dyn Write>, remarks: Box<dyn Write>) -> Self {
-        Output { json, quiet, results, remarks, closed: false }
+        Output { json, quiet, results, name: "to standard output".to_owned(), remarks, closed: false }
+    }
+
+    /// Content alone, to a file.
+    pub fn to_file(path: &Path, file: File) -> Self {
+        let output = Output::new(false, true, Box::new(file), Box::new(io::sink()));
+        Output { name: shown(path), ..output }
     }
 
     /// Writes a line of the result.
@@ -100,7 +109,7 @@ impl Output {
                 self.closed = true;
                 Ok(())
             }
-            Err(error) => Err(CommandError::failed(format!("cannot write to standard output: {error}"))),
+            Err(error) => Err(CommandError::write_failed(&self.name, &error)),
             Ok(()) => Ok(()),
         }
     }
@@ -187,7 +196,19 @@ pub(super) mod tests {
         let mut broken = output(io::ErrorKind::BrokenPipe);
         assert_eq!(broken.line("x"), Ok(()));
         assert!(broken.is_closed());
-        assert_eq!(output(io::ErrorKind::StorageFull).line("x").unwrap_err().exit, Exit::Failed);
+        let full = output(io::ErrorKind::StorageFull).line("x").unwrap_err();
+        assert_eq!(full.exit, Exit::NoSpace);
+        assert!(full.message.starts_with("cannot write to standard output: "), "{full}");
+        assert_eq!(output(io::ErrorKind::Other).line("x").unwrap_err().exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let path = Path::new("/dev/full");
+        let file = File::options().write(true).open(path).unwrap();
+        let full = Output::to_file(path, file).bytes(b"x").unwrap_err();
+        assert_eq!(full.exit, Exit::NoSpace);
+        assert!(full.message.starts_with("cannot write /dev/full: "), "{full}");
     }
 
     #[test]
