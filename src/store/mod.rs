@@ -350,11 +350,6 @@ impl Store {
         self.pieces.after(key).map(|meta| stored_at(&meta))
     }
 
-    /// A stored piece, with the data to verify it.
-    pub fn stored_piece(&self, key: &Key) -> Option<PieceAt> {
-        self.pieces.get(key).map(|meta| stored_at(&meta))
-    }
-
     /// The first shared file that can be served, or the first after this hash, with the data to verify it.
     pub fn file_after(&self, hash: Option<&Key>) -> Option<FileAt> {
         let first = Key([0; 32]);

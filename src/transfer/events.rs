@@ -313,22 +313,3 @@ pub struct DownloadState {
     /// Whether nothing is in flight and no source is left to ask or to dial.
     pub idle: bool,
 }
-
-/// How far a download has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DownloadProgress {
-    /// The file's number of chunks; 0 before [`begin`](super::Transfer::begin).
-    pub chunks: u32,
-    /// Chunks that are verified and in their places.
-    pub chunks_have: u32,
-    /// Chunks that have been requested.
-    pub chunks_in_flight: u32,
-    /// Bytes that are verified and in their places.
-    pub bytes_have: u64,
-    /// The file's length in bytes.
-    pub bytes: u64,
-    /// Bytes from the start of the file that are verified and in their places, without a gap.
-    pub prefix: u64,
-    /// Nodes that have sent content so far.
-    pub sources: u32,
-}

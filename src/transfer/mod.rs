@@ -36,12 +36,12 @@ mod uploads;
 pub use blame::Ban;
 pub use counters::TransferCounters;
 pub use events::{
-    DialId, DownloadError, DownloadId, DownloadProgress, DownloadState, InspectError, InspectId, PushError,
-    PushId, PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
+    DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, PushError, PushId,
+    PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
 };
 pub use replicas::possession::INSPECTIONS_MAX;
 
-use crate::id::{Key, NodeId};
+use crate::id::NodeId;
 use crate::io::StreamId;
 use crate::limits::Limits;
 use crate::rng::Rng;
@@ -229,21 +229,6 @@ impl Transfer {
         self.streams.len()
     }
 
-    /// The number of downloads under way.
-    pub fn downloads(&self) -> usize {
-        self.downloads.len()
-    }
-
-    /// The number of copies to other nodes that are under way or queued.
-    pub fn pushes(&self) -> usize {
-        self.pushes.len()
-    }
-
-    /// The number of inspections that wait for a stream or for their answer.
-    pub fn inspections(&self) -> usize {
-        self.inspections.len()
-    }
-
     /// Bytes of content received, verified or not.
     pub fn downloaded_bytes(&self) -> u64 {
         self.out.downloaded
@@ -259,11 +244,6 @@ impl Transfer {
         &self.out.counters
     }
 
-    /// Whether a peer is banned from a file: it sent wrong content of this file, or of several others.
-    pub fn is_banned(&self, now: Instant, peer: &NodeId, file: &Key) -> bool {
-        self.blame.is_banned(now, peer, file)
-    }
-
     /// Whether a peer is shunned: it sent wrong content of several files, and this node neither dials nor accepts it for a while.
     pub fn is_shunned(&self, now: Instant, peer: &NodeId) -> bool {
         self.blame.is_shunned(now, peer)
@@ -274,38 +254,10 @@ impl Transfer {
         self.blame.bans(now).collect()
     }
 
-    /// The sources that are banned from a download's file now.
-    pub fn download_banned(&self, download: DownloadId) -> Vec<NodeId> {
-        let Some(download) = self.downloads.get(&download) else { return Vec::new() };
-        download.sources.values().filter(|source| source.banned).map(|source| source.contact.id).collect()
-    }
-
     /// The state of a download's sources; `None` when there is no such download (any more).
     pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
         let download = self.downloads.get(&download)?;
         Some(download.state(|id| self.streams.is_connected(id)))
-    }
-
-    /// The progress of a download; `None` when there is no such download (any more).
-    pub fn download_progress(&self, download: DownloadId) -> Option<DownloadProgress> {
-        self.downloads.get(&download).map(Download::progress)
-    }
-
-    /// Up to `max` pieces that a download misses: chunks, or the file's hash while its root is missing.
-    pub fn download_missing(&self, download: DownloadId, max: usize) -> Vec<Key> {
-        match self.downloads.get(&download) {
-            Some(download) => match download.chunks() {
-                Some(chunks) => chunks.missing_keys().take(max).collect(),
-                None => vec![download.hash],
-            },
-            None => Vec::new(),
-        }
-    }
-
-    /// Whether a chunk of a download is verified and in its place.
-    pub fn download_has(&self, download: DownloadId, index: u32) -> bool {
-        let chunks = self.downloads.get(&download).and_then(Download::chunks);
-        chunks.is_some_and(|chunks| index < chunks.count() && !chunks.is_missing(index))
     }
 
     /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.

@@ -205,7 +205,7 @@ fn a_suspected_node_refutes_no_more_often_than_it_must() {
         assert_eq!(answer.len(), 1);
     }
     assert_eq!((lone.gossip.sequence() - before, lone.gossip.counters.refuted), (2, 2));
-    assert_eq!(lone.gossip.local_health(), 2);
+    assert_eq!(lone.gossip.statistics().local_health, 2);
     let marks = [StateMark::new(short, u64::MAX)];
     let later = NOW + Duration::from_secs(4);
     lone.hand_in(later, &identity(1), address(1), &suspecting(&[own], &marks));
@@ -341,7 +341,7 @@ fn a_node_that_receives_nothing_suspects_itself_first() {
         lone.meet(NOW, index);
     }
     lone.run_until(NOW + Duration::from_secs(70));
-    assert_eq!(lone.gossip.local_health(), 8);
+    assert_eq!(lone.gossip.statistics().local_health, 8);
     let is_blamed = |member: &Member| matches!(member.liveness, Liveness::Unresponsive);
     assert!(!lone.gossip.members().any(|member| is_blamed(&member)), "bad local health extends the timeouts");
     lone.run_until(NOW + Duration::from_secs(45 * 9 + 30));
@@ -448,7 +448,7 @@ fn the_word_of_others_worsens_local_health_only_a_little() {
         lone.hand_in(now, &identity(1), address(1), &suspecting(&[own], &marks));
     }
     assert_eq!(lone.gossip.counters.refuted, 40);
-    assert_eq!(lone.gossip.local_health(), 2);
+    assert_eq!(lone.gossip.statistics().local_health, 2);
 }
 
 #[test]

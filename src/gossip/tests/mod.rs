@@ -262,7 +262,7 @@ fn local_health_recovers_when_others_answer() {
     let mut net = Net::settled(8, &config());
     (0..20).for_each(|_| net.nodes[3].gossip.health.worse());
     net.run_secs(60);
-    assert_eq!(net.nodes[3].gossip.local_health(), 0);
+    assert_eq!(net.nodes[3].gossip.statistics().local_health, 0);
 }
 
 #[test]

@@ -86,7 +86,6 @@ pub(in crate::transfer) struct Chunks {
     target: Target,
     have: Bits,
     missing: u32,
-    bytes_have: u64,
     /// The first chunk that is missing.
     prefix: u32,
     asked: Bits,
@@ -143,7 +142,6 @@ impl Chunks {
             target,
             have: Bits::new(count),
             missing: count,
-            bytes_have: 0,
             prefix: 0,
             asked: Bits::new(count),
             in_flight: BTreeMap::new(),
@@ -169,11 +167,8 @@ impl Chunks {
         self.missing
     }
 
-    pub(in crate::transfer) fn bytes_have(&self) -> u64 {
-        self.bytes_have
-    }
-
     /// Bytes from the start of the file that are here, without a gap.
+    #[cfg(test)]
     pub(in crate::transfer) fn prefix(&self) -> u64 {
         self.manifest.chunk_offset(self.prefix).min(self.manifest.length())
     }
@@ -352,6 +347,7 @@ impl Chunks {
     }
 
     /// The hashes of the missing chunks.
+    #[cfg(test)]
     pub(in crate::transfer) fn missing_keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0..self.count())
             .zip(self.manifest.keys())
@@ -387,7 +383,6 @@ impl Chunks {
     pub(in crate::transfer) fn done(&mut self, index: u32) -> Vec<Owner> {
         if self.have.put(index, true) {
             self.missing -= 1;
-            self.bytes_have += u64::from(self.manifest.chunk_length(index));
             while self.prefix < self.count() && self.have.get(self.prefix) {
                 self.prefix += 1;
             }
@@ -400,7 +395,6 @@ impl Chunks {
     pub(in crate::transfer) fn lose(&mut self, index: u32) {
         if index < self.count() && self.have.put(index, false) {
             self.missing += 1;
-            self.bytes_have -= u64::from(self.manifest.chunk_length(index));
             self.prefix = self.prefix.min(index);
             self.floor = self.floor.min(self.cost(index));
         }
@@ -574,7 +568,6 @@ mod tests {
     fn present_chunks_count_and_the_last_chunk_is_short() {
         let mut chunks = chunks(3, &[true, false, true], 0);
         assert_eq!((chunks.missing(), chunks.prefix()), (1, CHUNK_BYTES_MIN));
-        assert_eq!(chunks.bytes_have(), CHUNK_BYTES_MIN + 5);
         assert!(chunks.lacks_of(&all(3)));
         chunks.done(1);
         assert!(!chunks.lacks_of(&all(3)));

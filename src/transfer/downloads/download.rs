@@ -4,7 +4,7 @@ use super::chunks::{Bits, Chunks};
 use super::sources::{RootState, Source};
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};
-use crate::transfer::events::{DownloadProgress, DownloadState};
+use crate::transfer::events::DownloadState;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Connected and useful sources that are enough for a root: no more are dialled.
@@ -242,22 +242,6 @@ impl Download {
             banned: self.banned_before + count(&|source| source.banned),
             last_progress: self.last_progress,
             idle: !busy && !self.turned_away && !self.is_pending(&connected),
-        }
-    }
-
-    pub(in crate::transfer) fn progress(&self) -> DownloadProgress {
-        let sources = self.contributors.len() as u32;
-        match self.chunks() {
-            Some(chunks) => DownloadProgress {
-                chunks: chunks.count(),
-                chunks_have: chunks.count() - chunks.missing(),
-                chunks_in_flight: chunks.in_flight().len() as u32,
-                bytes_have: chunks.bytes_have(),
-                bytes: chunks.manifest.length(),
-                prefix: chunks.prefix(),
-                sources,
-            },
-            None => DownloadProgress { sources, ..DownloadProgress::default() },
         }
     }
 }

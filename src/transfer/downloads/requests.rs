@@ -147,25 +147,6 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// A chunk came from elsewhere and is in its place. One that is arriving from a peer now is left alone: it is done when it has
-    /// arrived.
-    pub fn mark(&mut self, now: Instant, download: DownloadId, index: u32) {
-        let Some(chunks) = self.downloads.get_mut(&download).and_then(Download::chunks_mut) else { return };
-        let arriving = chunks.owners(index).iter().any(|owner| owner.receiving);
-        if chunks.is_missing(index) && !arriving {
-            let (file, left_over, stays) =
-                (chunks.manifest.hash(), chunks.done(index), !chunks.is_windowed());
-            for owner in left_over {
-                self.cancel(owner.stream, owner.request);
-            }
-            if stays {
-                self.tell_gained(&file, index);
-            }
-            self.changed.insert(download);
-        }
-        self.settle(now);
-    }
-
     /// Aborts a download. Nothing more is written to its target.
     pub fn abort(&mut self, now: Instant, download: DownloadId) {
         self.withdraw(now, download);

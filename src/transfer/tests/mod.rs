@@ -2,6 +2,7 @@
 
 mod blame;
 mod download;
+mod getters;
 mod hostile;
 mod inspect;
 mod push;

@@ -205,7 +205,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
         for _ in 0..200 {
             match rng.below(12) {
                 0 => machine.0.handle_drained(NOW, puppet.stream),
-                1 => machine.0.mark(NOW, DownloadId(1), rng.below(130) as u32),
+                1 => machine.0.handle_progress(NOW, puppet.stream, rng.below(5000)),
                 2 if rng.below(4) == 0 => puppet.say_bytes(&mut machine, &[0; 300]),
                 3 if rng.below(4) == 0 => puppet.say(&mut machine, &any_frame(&mut rng, &keys)),
                 4 if rng.below(20) == 0 => machine.0.abort(NOW, DownloadId(1)),
