@@ -90,7 +90,7 @@
 //! | local health | how much a node doubts its own timing (Lifeguard); 0 is best |
 //! | lookup | the iterative search for the nodes closest to a key (Kademlia) |
 //! | lookup cache | the closest nodes that recent lookups found |
-//! | machine | a state machine of floor 2 |
+//! | machine | a state machine of floor 3 |
 //! | maintenance | the periodic work of the routing table: refreshing buckets, pinging contacts |
 //! | manifest | the chunks' keys of a file, which merge to its hash |
 //! | member | a node in the gossip table |

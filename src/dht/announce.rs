@@ -12,7 +12,7 @@
 use super::lookup::Reason;
 use super::pace::Pace;
 use super::placement::{COPIES, Placement, Stage, Tick};
-use super::transactions::Purpose;
+use super::questions::Purpose;
 use super::{Dht, DhtEvent, Want};
 use crate::id::{Key, NodeId};
 use crate::time::{Instant, earliest};

@@ -2,7 +2,7 @@
 //!
 //! A round asks the bootstrap addresses and former contacts. The pause between rounds without an answer doubles.
 
-use super::transactions::Purpose;
+use super::questions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent};
 use crate::peers::party::is_meaningful;
 use crate::time::{Duration, Instant};

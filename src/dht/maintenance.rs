@@ -1,7 +1,7 @@
 //! Keeping the routing table current: refreshing buckets, checking contacts, removing expired entries.
 
 use super::lookup::Reason;
-use super::transactions::Purpose;
+use super::questions::Purpose;
 use super::{Dht, Want};
 use crate::id::NodeId;
 use crate::time::{Duration, Instant, earliest};

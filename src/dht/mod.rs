@@ -4,8 +4,8 @@
 //! datagrams out of an [`Outbox`] and events out of [`Dht::poll_event`], and calls [`Dht::handle_timeout`] when
 //! [`Dht::next_deadline`] has come.
 //!
-//! - Contacts: [`routing_table`], [`closest`](mod@closest), `rtt`, `address`.
-//! - Requests: `lookup` (which node to ask next), `transactions` (outstanding requests), `queries` (sending requests, handling
+//! - Contacts: [`routing_table`], [`closest`](mod@closest), `address`.
+//! - Requests: `lookup` (which node to ask next), `questions` (outstanding requests), `queries` (sending requests, handling
 //!   answers), `lookup_cache` (results of earlier lookups).
 //! - Answers: `serve`, `tokens` (validation of addresses), `values` and `providers` (records kept for others).
 //! - Publishing: `announce` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
@@ -28,13 +28,12 @@ mod placement;
 mod providers;
 mod publish;
 mod queries;
+mod questions;
 pub mod routing_table;
-mod rtt;
 mod serve;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod transactions;
 mod values;
 
 pub use crate::wire::message::Want;
@@ -214,7 +213,7 @@ pub struct Dht {
     rng: Rng,
     reach: address::Reach,
     table: routing_table::RoutingTable,
-    transactions: transactions::Transactions,
+    transactions: questions::Requests,
     lookups: BTreeMap<LookupId, Lookup>,
     /// The last number given to a lookup or a publication.
     numbered: u64,
@@ -243,7 +242,7 @@ impl Dht {
             own,
             reach: address::Reach::of(config.listen),
             table: routing_table::RoutingTable::new(own),
-            transactions: transactions::Transactions::new(limits.transactions_max),
+            transactions: questions::Requests::new(limits.transactions_max),
             lookups: BTreeMap::new(),
             numbered: 0,
             mint: tokens::TokenMint::new(rng.bytes()),
@@ -443,7 +442,7 @@ impl Dht {
             records: self.values.len(),
             providers: self.providers.len(),
             announcements: self.announcements.len(),
-            transactions: self.config.limits.transactions_max - self.transactions.room(),
+            transactions: self.transactions.len(),
             counters: self.counters,
         }
     }

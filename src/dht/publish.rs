@@ -3,7 +3,7 @@
 
 use super::lookup::{Lookup, Reason};
 use super::placement::{COPIES, Placement, Stage, Tick};
-use super::transactions::Purpose;
+use super::questions::Purpose;
 use super::{Dht, DhtEvent, LookupId, PublishId, Want};
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};

@@ -1,11 +1,12 @@
 //! This node's requests: sending them, their answers, their failures, and the lookups that they serve.
 
 use super::lookup::{Lookup, Reason};
+use super::questions::{Purpose, Request};
 use super::routing_table::{Answered, Failed, K};
-use super::transactions::{Overdue, Purpose, Request};
 use super::{Dht, DhtEvent, LookupId, Want};
 use crate::id::{Key, NodeId};
 use crate::peers::party::is_meaningful;
+use crate::peers::requests::Overdue;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::Verified;
@@ -30,7 +31,7 @@ impl Dht {
         purpose: Purpose,
         outbox: &mut Outbox,
     ) -> bool {
-        self.ask_again(now, Request::new(now, to, contact, purpose), outbox)
+        self.ask_again(now, Request::ask(now, to, contact, purpose), outbox)
     }
 
     /// Sends a request, a new one or a repetition. False when it cannot be sent now.
@@ -38,14 +39,10 @@ impl Dht {
         if self.transactions.room() == 0 || !self.reach.contains(request.to) {
             return false;
         }
-        if let Some(entry) = request.contact.and_then(|contact| self.table.get(&contact.id)) {
-            request.expect_within(entry.rtt.timeout());
+        if let Some(entry) = request.question.contact.and_then(|contact| self.table.get(&contact.id)) {
+            request.expect_as(entry.rtt);
         }
-        let mut transaction = self.rng.u64();
-        while self.transactions.get(transaction).is_some() {
-            transaction = self.rng.u64();
-        }
-        self.transactions.insert(transaction, request);
+        let transaction = self.transactions.insert(&mut self.rng, request);
         self.counters.asked += 1;
         self.transmit(now, transaction, outbox);
         true
@@ -54,11 +51,11 @@ impl Dht {
     /// Writes the request's datagram into the outbox. If the outbox is full the datagram is dropped, like a lost packet.
     fn transmit(&self, now: Instant, transaction: u64, outbox: &mut Outbox) {
         let Some(request) = self.transactions.get(transaction) else { return };
-        let recipient = request.contact.map(|contact| contact.id);
+        let recipient = request.recipient;
         let token = recipient.and_then(|id| self.book.get(now, &id)).map_or(0, |token| token.value);
         let mut send =
             |message: &Message<'_>| outbox.send(request.to, recipient, transaction, token, message);
-        match &request.purpose {
+        match &request.question.purpose {
             Purpose::Bootstrap => {
                 let (target, want) = (self.own.key(), Want::Nodes);
                 send(&Message::Find { target, want, padding: PADDING_BYTES });
@@ -107,10 +104,7 @@ impl Dht {
     ) {
         let message = datagram.message();
         let transaction = datagram.transaction();
-        let meant = |request: &Request| request.contact.is_none_or(|contact| contact.id == datagram.id());
-        let expected = self.transactions.is_expected(message.kind(), transaction, from)
-            && self.transactions.get(transaction).is_some_and(meant);
-        let request = if expected { self.transactions.remove(transaction) } else { None };
+        let request = self.transactions.answered(message.kind(), transaction, from, &datagram.id());
         let Some(request) = request else {
             self.counters.unexpected += 1;
             return;
@@ -125,7 +119,7 @@ impl Dht {
                 self.check(now, check, outbox);
             }
         }
-        match (message, request.purpose.clone()) {
+        match (message, request.question.purpose.clone()) {
             (Message::Pong { observed }, _) if self.observed.vote(contact.id, from, observed) => {
                 self.announcements.address_changed(now);
             }
@@ -137,10 +131,10 @@ impl Dht {
             }
             (Message::Found { contacts, .. }, _) => self.handle_bootstrap(now, from, contacts, outbox),
             (Message::Stored { accepted, reason }, purpose) => {
-                if reason == NotStored::Token && !request.token_retried {
+                if reason == NotStored::Token && !request.question.token_retried {
                     // The refusal carries a new token.
-                    let mut retry = Request::new(now, from, Some(contact), purpose.clone());
-                    retry.token_retried = true;
+                    let mut retry = Request::ask(now, from, Some(contact), purpose.clone());
+                    retry.question.token_retried = true;
                     if self.ask_again(now, retry, outbox) {
                         return;
                     }
@@ -295,11 +289,11 @@ impl Dht {
     pub(super) fn expire_requests(&mut self, now: Instant, outbox: &mut Outbox) {
         for (transaction, overdue) in self.transactions.overdue(now) {
             let Some(request) = self.transactions.get(transaction) else { continue };
-            let lookup = match request.purpose {
+            let lookup = match request.question.purpose {
                 Purpose::Lookup(lookup, ..) => self.lookups.get_mut(&lookup),
                 _ => None,
             };
-            let step = lookup.zip(request.contact);
+            let step = lookup.zip(request.question.contact);
             match overdue {
                 Overdue::Late => {
                     if let Some((lookup, contact)) = step {
@@ -318,8 +312,10 @@ impl Dht {
                         lookup.silent(&contact.id);
                     }
                     self.counters.unanswered += 1;
-                    let request = self.transactions.remove(transaction);
-                    if let Some((purpose, contact)) = request.and_then(|r| Some((r.purpose, r.contact?))) {
+                    let asked = self.transactions.remove(transaction).map(|request| request.question);
+                    if let Some((purpose, contact)) =
+                        asked.and_then(|asked| Some((asked.purpose, asked.contact?)))
+                    {
                         self.events.push_back(DhtEvent::Unanswered { id: contact.id });
                         self.failed(now, &contact);
                         self.settle(&contact, &purpose, 0);

@@ -9,9 +9,9 @@
 //! - Contacts that share an IP prefix are limited, in a bucket and in the table.
 
 use super::closest::{Nearest, Slot};
-use super::rtt::Rtt;
 use crate::id::{Key, NodeId};
 use crate::peers::party::Party;
+use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;

@@ -5,8 +5,8 @@
 use super::Dht;
 use super::address::may_announce;
 use super::providers::PROVIDERS_ANSWERED_MAX;
+use super::questions::{Purpose, Request as Check};
 use super::routing_table::K;
-use super::transactions::{Purpose, Request as Check};
 use crate::id::Key;
 use crate::peers::reply::ReplyBudget;
 use crate::time::Instant;
@@ -48,7 +48,7 @@ impl Dht {
         };
         self.counters.answered += 1;
         if newcomer && budget.take(spent) && budget.take(OVERHEAD_BYTES) {
-            let check = Check::new(now, from, Some(sender), Purpose::Check).once();
+            let check = Check::ask(now, from, Some(sender), Purpose::Check).once();
             self.ask_again(now, check, outbox);
         }
     }

@@ -6,7 +6,7 @@
 //! - A relay's word that a member answers delays suspicion and eviction, but only for a limited time.
 //! - Departed members are probed rarely for a long time, so that two halves of a partitioned network find each other.
 
-use super::transactions::{Purpose, Request};
+use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
 use crate::peers::party::Party;
@@ -32,6 +32,8 @@ const TRIES_MAX: u8 = 3;
 const VOUCHED_TIMES: u32 = 4;
 /// An evicted member is remembered for this many times the eviction time: a day by default.
 const FORGOTTEN_TIMES: u32 = 96;
+/// The timeout before the first sample.
+const TIMEOUT_FIRST: Duration = Duration::from_secs(1);
 
 impl Gossip {
     // Sleep.
@@ -105,7 +107,7 @@ impl Gossip {
 
     /// The timeout of a request to a member.
     pub(super) fn timeout(&self, position: usize) -> Duration {
-        self.members.entry(position).rtt.timeout().min(self.config.silent_after / 5)
+        self.members.entry(position).rtt.timeout(TIMEOUT_FIRST).min(self.config.silent_after / 5)
     }
 
     fn indirect_wait(&self) -> Duration {
@@ -143,11 +145,9 @@ impl Gossip {
             self.counters.table_full += 1;
             return false;
         }
-        let (about, transaction) = (self.members.short(position), self.rng.u64());
-        let id = self.members.entry(position).contact().id;
-        let deadline = now + wait;
-        let request = Request { transaction, to, recipient: about, about, purpose, sent: now, deadline };
-        self.transactions.insert(request);
+        let (about, id) = (self.members.short(position), self.members.entry(position).contact().id);
+        let request = Request::new(now, to, Some(id), Asked { about, purpose }, wait);
+        let transaction = self.transactions.insert(&mut self.rng, request);
         outbox.send(to, Some(id), transaction, 0, &Message::Ping { padding: 0 });
         true
     }
@@ -163,7 +163,7 @@ impl Gossip {
     ) {
         let message = datagram.message();
         let (transaction, sender) = (datagram.transaction(), datagram.id());
-        let request = self.transactions.answered(message.kind(), transaction, from, sender.short());
+        let request = self.transactions.answered(message.kind(), transaction, from, &sender);
         let Some(request) = request else {
             self.counters.unexpected += 1;
             return;
@@ -172,25 +172,28 @@ impl Gossip {
         if datagram.is_leaf() {
             return self.drop_leaf(&contact);
         }
-        let first =
-            !matches!(request.purpose, Purpose::Ping { again: true } | Purpose::Relay { again: true, .. });
-        let direct = request.purpose != Purpose::Indirect;
+        let first = !matches!(
+            request.question.purpose,
+            Purpose::Ping { again: true } | Purpose::Relay { again: true, .. }
+        );
+        let direct = request.question.purpose != Purpose::Indirect;
         let rtt = (first && direct).then(|| now.since(request.sent));
         self.answered(now, &contact, datagram.sequence(), rtt);
-        match (message, request.purpose) {
+        match (message, request.question.purpose) {
             (Message::GossipReply(body), _) => {
                 self.round_answered = true;
                 self.take_in(now, from, sender, &body, outbox);
             }
-            (Message::ProbeReply { target, outcome }, _) if target == request.about => {
+            (Message::ProbeReply { target, outcome }, _) if target == request.question.about => {
                 self.relay_answered(now, &request, outcome, outbox);
             }
             (_, Purpose::Relay { to, asker, transaction, .. }) => {
-                let answer = Message::ProbeReply { target: request.about, outcome: ProbeOutcome::Answered };
+                let answer =
+                    Message::ProbeReply { target: request.question.about, outcome: ProbeOutcome::Answered };
                 outbox.send(to, Some(asker), transaction, 0, &answer);
             }
             (_, Purpose::Ping { again }) => {
-                if let Some(position) = self.members.find(request.about) {
+                if let Some(position) = self.members.find(request.question.about) {
                     self.members.entry_mut(position).probing = false;
                 }
                 if !again {
@@ -223,7 +226,7 @@ impl Gossip {
         outcome: ProbeOutcome,
         outbox: &mut Outbox,
     ) {
-        let Some(position) = self.members.find(request.about) else { return };
+        let Some(position) = self.members.find(request.question.about) else { return };
         let entry = self.members.entry_mut(position);
         match outcome {
             ProbeOutcome::Answered => {
@@ -235,19 +238,19 @@ impl Gossip {
                 entry.silent_relays = entry.silent_relays.saturating_add(1);
             }
         }
-        self.conclude_indirect(now, request.about, outbox);
+        self.conclude_indirect(now, request.question.about, outbox);
     }
 
     // Failures.
 
     /// A request timed out.
     pub(super) fn failed(&mut self, now: Instant, request: &Request, outbox: &mut Outbox) {
-        let Some(position) = self.members.find(request.about) else {
+        let Some(position) = self.members.find(request.question.about) else {
             return self.relay_failed(request, outbox);
         };
         let heard = self.members.entry(position).heard >= request.sent
             && self.members.places()[position].liveness != Liveness::Unproven;
-        match request.purpose {
+        match request.question.purpose {
             Purpose::Gossip => {
                 self.counters.unanswered += 1;
                 if !heard {
@@ -257,14 +260,14 @@ impl Gossip {
             Purpose::Ping { .. } if heard => self.members.entry_mut(position).probing = false,
             Purpose::Ping { again: false } => {
                 let wait = self.timeout(position) * 2;
-                let other = self.other_addrs.iter().find(|(short, _)| *short == request.about);
+                let other = self.other_addrs.iter().find(|(short, _)| *short == request.question.about);
                 let to = other.map_or(request.to, |(_, addr)| *addr);
                 if !self.ping(now, position, to, Purpose::Ping { again: true }, wait, outbox) {
                     self.members.entry_mut(position).probing = false;
                 }
             }
             Purpose::Ping { again: true } => self.probe_failed(now, position, outbox),
-            Purpose::Indirect => self.conclude_indirect(now, request.about, outbox),
+            Purpose::Indirect => self.conclude_indirect(now, request.question.about, outbox),
             Purpose::Relay { to, asker, transaction, again: false } => {
                 let again = Purpose::Relay { to, asker, transaction, again: true };
                 let wait = self.relay_timeout(position) * 2;
@@ -358,16 +361,9 @@ impl Gossip {
         }
         let (contact, target) =
             (self.members.entry(relay).contact(), self.members.entry(position).contact().id);
-        let transaction = self.rng.u64();
-        self.transactions.insert(Request {
-            transaction,
-            to: contact.addr,
-            recipient: self.members.short(relay),
-            about: self.members.short(position),
-            purpose: Purpose::Indirect,
-            sent: now,
-            deadline: now + self.indirect_wait(),
-        });
+        let asked = Asked { about: self.members.short(position), purpose: Purpose::Indirect };
+        let request = Request::new(now, contact.addr, Some(contact.id), asked, self.indirect_wait());
+        let transaction = self.transactions.insert(&mut self.rng, request);
         self.counters.probes_indirect += 1;
         outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Probe { target });
         true

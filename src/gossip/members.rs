@@ -4,9 +4,9 @@
 //! bisection, and the members near any other node are a contiguous run. The nearest always stay. The others are a slowly changing
 //! sample, in which uncontacted members give way to contacted ones. Members of one IP prefix are limited.
 
-use super::rtt::Rtt;
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::party::Party;
+use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireAddr};

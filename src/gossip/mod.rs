@@ -7,8 +7,8 @@
 //!
 //! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
 //! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members).
-//! - Failure detection: `detect` (probes, suspicion, eviction), `relay` (probing for others), `transactions` (outstanding
-//!   requests), `rtt`, `local_health` (how slow this node itself is).
+//! - Failure detection: `detect` (probes, suspicion, eviction), `relay` (probing for others), `questions` (outstanding
+//!   requests), `local_health` (how slow this node itself is).
 //!
 //! Rules against liars: Only its subject can sign a state, and the state with the highest number wins. What others say never makes
 //! a member live, unresponsive, evicted or left; it only makes this node probe the member itself. An address that is not validated
@@ -20,14 +20,13 @@ mod detect;
 mod local_health;
 mod members;
 mod merge;
+mod questions;
 mod relay;
 mod round;
-mod rtt;
 mod rumours;
 mod self_state;
 #[cfg(test)]
 mod tests;
-mod transactions;
 
 pub use config::{GossipConfig, InvalidGossipConfig};
 pub use members::Liveness;
@@ -47,17 +46,17 @@ use core::net::SocketAddr;
 pub use counters::GossipCounters;
 use local_health::LocalHealth;
 use members::Members;
+use questions::{REQUESTS_MAX, Requests};
 use rumours::Rumours;
 use self_state::SelfState;
 use std::collections::VecDeque;
-use transactions::Transactions;
 
 /// Events that wait to be polled. What finds no room here is noticed again in the next round.
 const EVENTS_MAX: usize = 64;
 /// Members that are queued for a probe.
 const QUEUE_MAX: usize = 32;
 
-/// The worst local health; the best is 0 ([`Gossip::local_health`]).
+/// The worst local health; the best is 0 ([`Statistics::local_health`]).
 pub const LOCAL_HEALTH_WORST: u8 = LocalHealth::WORST;
 
 /// What membership tells the caller.
@@ -153,7 +152,7 @@ pub struct Gossip {
     own: SelfState,
     members: Members,
     rumours: Rumours,
-    transactions: Transactions,
+    transactions: Requests,
     health: LocalHealth,
     /// Whether a round was answered since the last one began.
     round_answered: bool,
@@ -199,7 +198,7 @@ impl Gossip {
             own: SelfState::new(leaf, sequence_base, now),
             members: Members::new(&own_id, config.view_max, config.neighbours * 3 / 2),
             rumours: Rumours::new(rng.u64()),
-            transactions: Transactions::new(),
+            transactions: Requests::new(REQUESTS_MAX),
             health: LocalHealth::default(),
             round_answered: false,
             counters: GossipCounters::default(),
@@ -258,8 +257,10 @@ impl Gossip {
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.notice_lateness(now);
         self.notice_sleep(now);
-        while let Some(request) = self.transactions.overdue(now) {
-            self.failed(now, &request, outbox);
+        for (transaction, _) in self.transactions.overdue(now) {
+            if let Some(request) = self.transactions.remove(transaction) {
+                self.failed(now, &request, outbox);
+            }
         }
         self.ask_queued(now, outbox);
         if self.round_at.is_some_and(|at| at <= now) {
@@ -386,12 +387,6 @@ impl Gossip {
     /// number holds until the number changes.
     pub fn neighbourhood_generation(&self) -> u64 {
         self.members.generation()
-    }
-
-    /// The local health of this node (Lifeguard): 0 is well, 8 is worst. The worse it is, the longer this node waits before it
-    /// declares others unresponsive.
-    pub fn local_health(&self) -> u8 {
-        self.health.score()
     }
 
     /// The sequence number of this node's present state.

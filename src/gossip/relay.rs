@@ -1,6 +1,6 @@
 //! Probing members for others that cannot reach them.
 
-use super::transactions::{Purpose, Request};
+use super::questions::{Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::NodeId;
 use crate::time::Instant;
@@ -43,8 +43,9 @@ impl Gossip {
 
     /// A ping for another node timed out, or its target is no member any more.
     pub(super) fn relay_failed(&self, request: &Request, outbox: &mut Outbox) {
-        if let Purpose::Relay { to, asker, transaction, .. } = request.purpose {
-            let answer = Message::ProbeReply { target: request.about, outcome: ProbeOutcome::Silent };
+        if let Purpose::Relay { to, asker, transaction, .. } = request.question.purpose {
+            let answer =
+                Message::ProbeReply { target: request.question.about, outcome: ProbeOutcome::Silent };
             outbox.send(to, Some(asker), transaction, 0, &answer);
         }
     }

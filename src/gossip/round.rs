@@ -4,7 +4,7 @@
 //! suspicions. Each answers with states that this node lacks. An answer also shows that its sender is alive, so the neighbour that
 //! has been silent longest is always among them.
 
-use super::transactions::{Purpose, Request};
+use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
 use crate::peers::reply::ReplyBudget;
@@ -207,20 +207,14 @@ impl Gossip {
             self.counters.table_full += 1;
             return false;
         }
-        let (short, transaction) = (self.members.short(position), self.rng.u64());
+        let short = self.members.short(position);
         let wait = self.timeout(position) * 2;
         let entry = self.members.entry_mut(position);
         entry.asked = now;
         let contact = entry.contact();
-        self.transactions.insert(Request {
-            transaction,
-            to: contact.addr,
-            recipient: short,
-            about: short,
-            purpose: Purpose::Gossip,
-            sent: now,
-            deadline: now + wait,
-        });
+        let asked = Asked { about: short, purpose: Purpose::Gossip };
+        let request = Request::new(now, contact.addr, Some(contact.id), asked, wait);
+        let transaction = self.transactions.insert(&mut self.rng, request);
         let mut states = [self.own.state(outbox); 1 + RUMOURS_TOLD];
         let limit = self.rumour_limit();
         let mut hops = self.own_hops(now);

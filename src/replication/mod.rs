@@ -6,7 +6,7 @@
 //!
 //! - The neighbourhood: `neighbours` (slots, the closest to a key, the part of the key space that this node knows completely).
 //! - The pieces: `pieces` (the table and its agenda), `assess` (which nodes should hold a piece, and what it lacks).
-//! - Comparisons: `compare` (fingerprints), `reconcile` (asking), `serve` (answering), `exchange` (outstanding requests).
+//! - Comparisons: `compare` (fingerprints), `reconcile` (asking), `serve` (answering), `questions` (outstanding requests).
 //! - Actions: `repair` (copies, placements, drops), `budget` (bandwidth), `partition` (when repair is suspended).
 //!
 //! What is known of a neighbour's pieces counts until the neighbour becomes unresponsive. When it returns, a comparison comes before
@@ -17,10 +17,10 @@ mod budget;
 mod compare;
 mod config;
 mod counters;
-mod exchange;
 mod neighbours;
 mod partition;
 mod pieces;
+mod questions;
 mod reconcile;
 mod repair;
 mod serve;
@@ -33,6 +33,7 @@ pub use neighbours::{Liveness, Neighbour, SLOTS_MAX};
 pub use status::{Phase, PieceStatus, Statistics};
 
 use crate::id::{Key, NodeId};
+use crate::peers::requests::Overdue;
 use crate::rng::Rng;
 use crate::time::{Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
@@ -44,7 +45,7 @@ use crate::wire::reconcile::{Answers, WireRange};
 use core::cell::Cell;
 use core::net::SocketAddr;
 pub use counters::ReplicationCounters;
-use exchange::{Exchange, Purpose};
+use questions::{Purpose, Requests};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The most nodes that hold a piece, whatever its offers say: nodes farther away refuse it. An offer costs a few bytes, and must not
@@ -117,6 +118,7 @@ pub struct Replication {
     placing: BTreeSet<Key>,
     /// When the next placement may begin.
     place_at: Instant,
+    requests: Requests,
     budget: budget::Budget,
     partition: partition::Partition,
     /// The end of the quiet time after the start, in which the node learns its neighbourhood.
@@ -148,6 +150,7 @@ impl Replication {
             jobs: BTreeMap::new(),
             placing: BTreeSet::new(),
             place_at: now,
+            requests: Requests::new(2 * SLOTS_MAX),
             budget: budget::Budget::new(config.bytes_per_second, now),
             partition: partition::Partition::new(
                 config.cut_off_percent,
@@ -236,18 +239,20 @@ impl Replication {
     pub fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
         match kind {
             Kind::Reconcile => true,
-            Kind::Reconciled => self.asked(transaction, from).is_some(),
+            Kind::Reconciled => self.requests.is_expected(kind, transaction, from),
             _ => false,
         }
     }
 
-    fn asked(&self, transaction: u64, from: SocketAddr) -> Option<usize> {
-        let from = canonical(from);
-        let fits = |exchange: &Exchange| exchange.transaction == transaction && exchange.to == from;
-        self.neighbours
-            .iter()
-            .find(|(_, slot)| slot.exchange.as_ref().is_some_and(fits))
-            .map(|(index, _)| index)
+    /// The neighbour that owes the answer with this number.
+    fn owing(&self, transaction: u64) -> Option<usize> {
+        self.neighbours.iter().find(|(_, slot)| slot.asked == Some(transaction)).map(|(index, _)| index)
+    }
+
+    /// Forgets the questions to neighbours that are none any more.
+    fn forget_unasked(&mut self) {
+        let asked: Vec<u64> = self.neighbours.iter().filter_map(|(_, slot)| slot.asked).collect();
+        self.requests.retain(|transaction| asked.contains(&transaction));
     }
 
     /// Takes a datagram: a request of a neighbour, or a neighbour's answer. `validated` says that `from` is a validated address;
@@ -275,16 +280,18 @@ impl Replication {
     }
 
     fn take_answers(&mut self, now: Instant, sender: Contact, transaction: u64, answers: Answers<'_>) {
-        let from = |slot: &usize| self.neighbours.get(*slot).is_some_and(|slot| slot.contact.id == sender.id);
-        let Some(slot) = self.asked(transaction, sender.addr).filter(from) else {
+        let request = self.requests.answered(Kind::Reconciled, transaction, sender.addr, &sender.id);
+        let slot = self.owing(transaction);
+        let (Some(request), Some(slot)) = (request, slot) else {
             self.counters.unexpected += 1;
             return;
         };
-        let Some(exchange) = self.neighbours.get_mut(slot).and_then(|slot| slot.exchange.take()) else {
-            return;
-        };
-        match &exchange.purpose {
-            Purpose::Compare => self.compared(now, slot, &exchange, answers),
+        if let Some(slot) = self.neighbours.get_mut(slot) {
+            slot.asked = None;
+        }
+        let asked = request.question;
+        match &asked.purpose {
+            Purpose::Compare => self.compared(now, slot, &asked, answers),
             Purpose::Look(keys) => self.looked(now, slot, keys, Some(answers)),
         }
     }
@@ -293,7 +300,7 @@ impl Replication {
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.deadline.set(None);
         self.wake = None;
-        self.expire_exchanges(now, outbox);
+        self.expire_requests(now, outbox);
         self.neighbours.refresh(now);
         if self.neighbours.take_change() {
             self.sweep_at(now);
@@ -313,11 +320,9 @@ impl Replication {
     }
 
     fn earliest_deadline(&self) -> Option<Instant> {
-        let exchanges =
-            self.neighbours.iter().filter_map(|(_, slot)| Some(slot.exchange.as_ref()?.due())).min();
         [
             self.wake,
-            exchanges,
+            self.requests.next_deadline(),
             self.neighbours.next_deadline(),
             self.partition.ends_at(),
             self.review_deadline(),
@@ -345,26 +350,29 @@ impl Replication {
         self.wake = Some(now);
     }
 
-    fn expire_exchanges(&mut self, now: Instant, outbox: &mut Outbox) {
-        for index in 0..SLOTS_MAX {
-            let Some(slot) = self.neighbours.get_mut(index) else { continue };
-            let Some(exchange) = slot.exchange.as_mut().filter(|exchange| exchange.due() <= now) else {
+    /// Asks again what was not answered in time, or gives it up.
+    fn expire_requests(&mut self, now: Instant, outbox: &mut Outbox) {
+        for (transaction, overdue) in self.requests.overdue(now) {
+            let Some(index) = self.owing(transaction) else {
+                self.requests.remove(transaction);
                 continue;
             };
-            if exchange.is_repeated(now) {
-                let (transaction, salt, ranges) =
-                    (exchange.transaction, exchange.salt, exchange.ranges.clone());
-                // The neighbour may have moved meanwhile.
-                exchange.to = slot.contact.addr;
+            let Some(slot) = self.neighbours.get_mut(index) else { continue };
+            if overdue == Overdue::Late {
                 let to = slot.contact;
+                let Some(request) = self.requests.get_mut(transaction) else { continue };
+                // The neighbour may have moved meanwhile.
+                request.ask_again(now, to.addr);
+                let (salt, ranges) = (request.question.salt, request.question.ranges.clone());
                 self.send_ranges(to, transaction, salt, &ranges, outbox);
                 continue;
             }
-            let Some(exchange) = slot.exchange.take() else { continue };
+            slot.asked = None;
             self.counters.unanswered += 1;
-            match exchange.purpose {
-                Purpose::Compare => self.session_failed(now, index),
-                Purpose::Look(keys) => self.looked(now, index, &keys, None),
+            match self.requests.remove(transaction).map(|request| request.question.purpose) {
+                Some(Purpose::Compare) => self.session_failed(now, index),
+                Some(Purpose::Look(keys)) => self.looked(now, index, &keys, None),
+                None => {}
             }
         }
     }

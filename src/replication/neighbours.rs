@@ -3,7 +3,6 @@
 //! A piece's sets of neighbours are bitmaps over the slots. When a slot is freed, its bits remain in the pieces until a sweep has
 //! cleared them; only then is the slot assigned again.
 
-use super::exchange::Exchange;
 use super::reconcile::Session;
 use crate::id::{Key, NodeId};
 use crate::peers::party::Party;
@@ -70,7 +69,8 @@ pub(super) struct Slot {
     /// Failed comparisons in a row.
     pub(super) failures: u32,
     pub(super) session: Option<Session>,
-    pub(super) exchange: Option<Exchange>,
+    /// The transaction number of the question that it has not answered.
+    pub(super) asked: Option<u64>,
     /// Until when it is passed over, because it refused a copy: other nodes get copies in its place.
     passed_until: Option<Instant>,
     refusals: u32,
@@ -284,7 +284,7 @@ impl Neighbours {
             quiet_until: now,
             failures: 0,
             session: None,
-            exchange: None,
+            asked: None,
             passed_until: None,
             refusals: 0,
             held_until: now,

@@ -6,7 +6,7 @@
 
 use super::Replication;
 use super::compare::{Comparison, Select, bounds};
-use super::exchange::{Exchange, Purpose};
+use super::questions::{Asked, Purpose, Request};
 use crate::time::{Duration, Instant};
 use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WirePart, WireRange, prefix};
@@ -64,7 +64,7 @@ impl Replication {
         let mut next = None;
         for (index, slot) in self.neighbours.iter() {
             let at = match &slot.session {
-                Some(session) if slot.exchange.is_none() => Some(session.next_at),
+                Some(session) if slot.asked.is_none() => Some(session.next_at),
                 None if room && !slot.stale && live & (1 << index) != 0 => slot.reconcile_at,
                 _ => None,
             };
@@ -101,7 +101,7 @@ impl Replication {
     fn ask_next(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
         let Some(slot) = self.neighbours.get_mut(index) else { return };
         let Some(session) = &mut slot.session else { return };
-        if slot.exchange.is_some() || session.next_at > now {
+        if slot.asked.is_some() || session.next_at > now {
             return;
         }
         let mut comparison = Comparison::new(&self.pieces, Select::Shared(1 << index), session.salt);
@@ -137,22 +137,26 @@ impl Replication {
         ranges: Vec<WireRange>,
         outbox: &mut Outbox,
     ) {
-        let transaction = self.rng.u64();
+        if self.requests.room() == 0 {
+            self.forget_unasked();
+        }
         let Some(slot) = self.neighbours.get_mut(index) else { return };
         let to = slot.contact;
-        slot.exchange = Some(Exchange::new(now, transaction, to.addr, purpose, salt, ranges.clone()));
+        let request = Request::ask(now, &to, purpose, salt, ranges.clone());
+        let transaction = self.requests.insert(&mut self.rng, request);
+        slot.asked = Some(transaction);
         self.send_ranges(to, transaction, salt, &ranges, outbox);
     }
 
     /// Takes the answers to a request of a comparison.
-    pub(super) fn compared(&mut self, now: Instant, index: usize, exchange: &Exchange, answers: Answers<'_>) {
+    pub(super) fn compared(&mut self, now: Instant, index: usize, asked: &Asked, answers: Answers<'_>) {
         // An answer may arrive after its comparison ended.
-        let same = |session: &mut Session| session.salt == exchange.salt;
+        let same = |session: &mut Session| session.salt == asked.salt;
         let taken = self.neighbours.get_mut(index).and_then(|slot| slot.session.take_if(same));
         let Some(mut session) = taken else { return };
         let mut answered = 0;
         let mut refused = false;
-        for (range, answer) in exchange.ranges.iter().zip(answers.iter()) {
+        for (range, answer) in asked.ranges.iter().zip(answers.iter()) {
             match answer {
                 Answer::Equal => self.found_equal(index, &mut session, range),
                 Answer::Split(parts) => self.found_parts(index, &mut session, range, parts),
@@ -171,7 +175,7 @@ impl Replication {
             }
             answered += 1;
         }
-        for range in exchange.ranges[answered..].iter().rev() {
+        for range in asked.ranges[answered..].iter().rev() {
             session.open.push((range.first(), range.last()));
         }
         session.batch = (answered + answered / 2 + 1).clamp(1, RANGES_MAX);

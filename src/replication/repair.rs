@@ -3,9 +3,9 @@
 //! Before a piece is copied or dropped, the neighbours concerned are asked whether they have it, whatever was known of them: by then
 //! the cause of most repairs is gone, or a nearer holder has made the copy.
 
-use super::exchange::Purpose;
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};
+use super::questions::Purpose;
 use super::{Action, CopyOutcome, Replication, SLOTS_MAX};
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant, earliest};
@@ -85,7 +85,7 @@ impl Replication {
 
     /// Whether no request to this neighbour is outstanding.
     fn is_idle(&self, slot: usize) -> bool {
-        self.neighbours.get(slot).is_some_and(|slot| slot.exchange.is_none())
+        self.neighbours.get(slot).is_some_and(|slot| slot.asked.is_none())
     }
 
     /// When the first piece of a queue may proceed; `None` when that does not depend on time.
