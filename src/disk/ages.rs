@@ -1,16 +1,16 @@
-//! How often the node was started and how long it has been running, in two copies.
+//! The number of starts of the node and its age, in two copies.
 //!
-//! Every run numbers its datagrams from a start of its own, `boots << 32`; with a start that was used before, other nodes would take
-//! what it says for a replay, for up to a quarter of an hour. So the count must never go back, whatever happens to a file:
+//! The sequence numbers of a run's datagrams begin at `boots << 32`. If a run used the start of an earlier one, other nodes would
+//! refuse its datagrams as replays, for up to 15 minutes. So the count must never go back, whatever happens to a file:
 //!
-//! - `ages` is written at every start, every hour and at the end of the run, `ages.copy` at every start, after it.
-//! - When only the copy can be read, the count goes on from the copy's and one more, which that start may have reached.
-//! - When neither can be read and there has been a run (there is an identity), the count goes on from a number that no count
-//!   reaches by starting: the seconds since 1970, by the clock or by the newest file in the directory, whichever is later.
-//!   A node starts less than once a second, so a later leap leads further still. The age in seconds begins anew, which
-//!   lets pieces expire too late and never too early.
-//! - On a full disk, `ages` is written over where it lies, which needs no room on most file systems. When even that fails, the node
-//!   runs with a number that its next start may use again, and goes on trying to write it down.
+//! - `ages` is written at every start, every hour and at the end of the run; `ages.copy` at every start, after it.
+//! - When only the copy is readable, the count goes on two above the copy's: the copy may be one start behind.
+//! - When neither is readable and there has been a run (there is an identity), the count goes on from a number that no count
+//!   reaches by starting: the seconds since 1970, by the clock or by the newest file in the directory, whichever is later. A node
+//!   starts less than once a second, so a later leap leads further. The age in seconds begins at 0, so that pieces expire too late
+//!   and never too early.
+//! - On a full disk `ages` is overwritten in place, which needs no space on most file systems. If that fails too, the node runs
+//!   with a number that its next start may use again, and tries again to save it.
 
 use super::damaged::Damaged;
 use super::durable::{Replace, replace};
@@ -32,9 +32,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 const NAME: &str = "ages";
 const COPY: &str = "ages.copy";
 
-/// The least count after a leap, also where the clock says 1970: more than a node is ever started.
+/// The lowest count after a leap, even with a clock at 1970: more starts than a node ever has.
 const LEAP_MIN: u64 = 1 << 28;
-/// A clock that says more than this (2097) is not believed: the count has 32 bits, and starts must be left to it.
+/// Later times than this (2097) are ignored: the count has 32 bits, and some must be left for further starts.
 const LEAP_MAX: u64 = 4_000_000_000;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -46,7 +46,7 @@ struct AgesFile {
     reserved: [u8; 2],
     boots: U64,
     seconds: U64,
-    /// Which run of the machine it was written in; zero when that is not known.
+    /// The boot id of the machine when it was written; zero when unknown.
     machine_boot: [u8; 16],
     reserved_rest: [u8; 16],
     checksum: U64,
@@ -57,25 +57,23 @@ const VERSION: u8 = 1;
 const COVERED: usize = size_of::<AgesFile>() - 8;
 const _: () = assert!(size_of::<AgesFile>() == 64);
 
-/// What the last run wrote down.
+/// The record of the last run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct LastRun {
     pub(super) ages: Ages,
-    /// Whether the machine has been running ever since, so that what was written without being synced is still
-    /// there.
+    /// Whether the machine has not restarted since, so that writes without a sync are still there.
     pub(super) same_machine_boot: bool,
 }
 
-/// What is to be written down of this run.
+/// The record of this run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) ages: Ages,
-    /// Whether the next run may trust what this run's machine has not synced: not when this start could not clear away
-    /// what an earlier one left.
+    /// Whether the next run may trust writes without a sync. Not when this start could not delete what an earlier one left.
     pub(super) cleared: bool,
 }
 
-/// Reads the node's age. One that was never written is zero. A damaged file is set aside.
+/// Reads the record of the last run; zero when there was none. A damaged file is set aside.
 pub(super) fn read(layout: &Layout, damaged: &Damaged, has_run: bool) -> LastRun {
     let mut missing = true;
     let mut file = |name: &str| {
@@ -86,7 +84,7 @@ pub(super) fn read(layout: &Layout, damaged: &Damaged, has_run: bool) -> LastRun
             Ok(bytes) => {
                 let parsed = parse(&bytes);
                 if parsed.is_none() {
-                    damaged.set_aside(&path, "it is not what the node wrote");
+                    damaged.set_aside(&path, "its checksum or version is wrong");
                 }
                 parsed
             }
@@ -100,16 +98,16 @@ pub(super) fn read(layout: &Layout, damaged: &Damaged, has_run: bool) -> LastRun
     match (file(NAME), file(COPY)) {
         (Some(last), _) => last,
         (None, Some(mut copy)) => {
-            // It may be of the start before.
+            // The copy may be one start behind.
             copy.ages = Ages { boots: copy.ages.boots.saturating_add(1), clean: false, ..copy.ages };
             copy.same_machine_boot = false;
             copy
         }
-        // A directory that is new.
+        // A new directory.
         (None, None) if missing && !has_run => LastRun::default(),
         (None, None) => {
             let boots = leap(layout.root());
-            log::warn!("how often this node was started is not known any more: it counts on from {boots}");
+            log::warn!("the number of this node's starts is lost: it goes on from {boots}");
             LastRun { ages: Ages { boots, ..Ages::default() }, same_machine_boot: false }
         }
     }
@@ -126,7 +124,7 @@ fn parse(bytes: &[u8]) -> Option<LastRun> {
     Some(LastRun { ages, same_machine_boot })
 }
 
-/// A count that is over every one that was used before: see the [module](self).
+/// A count above every count that was used before: see the [module](self).
 fn leap(root: &Path) -> u64 {
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
@@ -135,12 +133,12 @@ fn leap(root: &Path) -> u64 {
     times.filter(|&time| time <= LEAP_MAX).max().unwrap_or(0).max(LEAP_MIN)
 }
 
-/// What this run has to write down, and whether it has.
+/// The record of this run, and whether it is saved.
 pub(super) struct Diary {
     record: Record,
     saved: bool,
     copied: bool,
-    /// Failing is said once.
+    /// Whether a failure has been logged.
     complained: bool,
 }
 
@@ -149,20 +147,20 @@ impl Diary {
         Diary { record, saved: false, copied: false, complained: false }
     }
 
-    /// Whether everything is written down.
+    /// Whether both copies are saved.
     pub(super) fn is_written(&self) -> bool {
         self.saved && self.copied
     }
 
-    /// Writes what is not written down yet. It is tried again later when that fails.
+    /// Saves the copies that are not saved yet. The caller tries again later when that fails.
     pub(super) fn write(&mut self, layout: &Layout) {
         if !self.saved {
             let ages = self.record.ages;
             match self.save(layout, &ages) {
                 Ok(()) => {}
                 Err(error) if !core::mem::replace(&mut self.complained, true) => log::warn!(
-                    "this start cannot be written down in {}: {error}; should the next one come before it is, other nodes \
-                     may not listen to it for 15 minutes",
+                    "cannot save the number of this start in {}: {error}; if the node restarts before it is saved, other \
+                     nodes may ignore it for 15 minutes",
                     layout.file(NAME).display()
                 ),
                 Err(_) => {}
@@ -173,7 +171,7 @@ impl Diary {
         }
     }
 
-    /// Writes down how old the node is.
+    /// Saves the node's age.
     pub(super) fn save(&mut self, layout: &Layout, ages: &Ages) -> io::Result<()> {
         self.record.ages = *ages;
         let saved = save(layout, &self.record);
@@ -182,7 +180,7 @@ impl Diary {
     }
 }
 
-/// Writes the node's age, durably.
+/// Saves the record, durably.
 fn save(layout: &Layout, record: &Record) -> io::Result<()> {
     let (path, file) = (layout.file(NAME), encode(record));
     match replace(&path, &[file.as_bytes()], Replace::Durably) {
@@ -191,7 +189,7 @@ fn save(layout: &Layout, record: &Record) -> io::Result<()> {
     }
 }
 
-/// Writes the copy, which each run has once, after [`save`].
+/// Saves the copy, durably, once in each run after [`save`].
 fn save_copy(layout: &Layout, record: &Record) -> io::Result<()> {
     replace(&layout.file(COPY), &[encode(record).as_bytes()], Replace::Durably)
 }
@@ -213,7 +211,7 @@ fn encode(record: &Record) -> AgesFile {
     file
 }
 
-/// Writes over a file that is whole. A power cut may tear it: then there is the copy.
+/// Overwrites a file in place. If a power cut tears it, the copy is left.
 fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = open(path, Open::Existing, 0o600, OFlags::NOFOLLOW)?;
     if file.metadata()?.len() != bytes.len() as u64 {

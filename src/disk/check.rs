@@ -1,4 +1,4 @@
-//! Which chunks of a file are what its manifest says.
+//! Checks which chunks of a file match its manifest.
 
 use super::error::failed;
 use super::tasks::{Reports, Slice, Task};
@@ -18,27 +18,27 @@ pub(super) struct Check {
     manifest: Arc<Manifest>,
     good: Vec<bool>,
     holes: Holes,
-    /// The chunk under way, how much of it has been hashed, and into what.
+    /// The current chunk, the number of its bytes hashed, and their hasher.
     chunk: u32,
     position: u64,
     hasher: blake3::Hasher,
     reports: Reports,
 }
 
-/// What a chunk is that is nothing but a hole.
+/// The meaning of a chunk that consists of a hole.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holes {
-    /// Zeros like others.
+    /// It has zeros.
     Zeros,
-    /// Never written: should zeros be what belongs there, fetching them once more does no harm.
+    /// It was never written. If it should have zeros, it is fetched once more.
     Unwritten,
 }
 
-/// What a step came to.
+/// The result of a step.
 pub(super) enum Step {
-    /// It takes longer.
+    /// There is more to hash.
     Goes,
-    /// One for each chunk: whether it is good.
+    /// The end: for each chunk, whether it is good.
     Done(Vec<bool>),
 }
 
@@ -49,7 +49,7 @@ impl Check {
         Check { file, path, manifest, good, holes, chunk: 0, position: 0, hasher, reports: Reports::new() }
     }
 
-    /// Goes to the next chunk that is to be hashed. `false` when there is no more.
+    /// Advances to the next chunk that has to be hashed. `false` when there is none.
     fn seek_data(&mut self) -> Result<bool, DiskError> {
         if self.chunk >= self.manifest.chunk_count() {
             return Ok(false);
@@ -65,7 +65,7 @@ impl Check {
                 Ok(true)
             }
             Err(Errno::NXIO) => Ok(false),
-            // This file system knows no holes.
+            // The file system does not support holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(true),
             Err(errno) => Err(failed("read", &self.path, errno)),
         }
@@ -88,10 +88,10 @@ impl Check {
         Step::Done(core::mem::take(&mut self.good))
     }
 
-    /// Hashes at most as much as the slice holds.
+    /// Hashes at most as many bytes as the slice's buffer has.
     pub(super) fn advance(&mut self, slice: &mut Slice<'_>) -> Result<Step, DiskError> {
         if self.manifest.length() == 0 && self.chunk == 0 {
-            // Nothing is missing of an empty file.
+            // An empty file is complete.
             self.end_chunk();
         }
         if self.position == 0 && !self.seek_data()? {
@@ -103,7 +103,7 @@ impl Check {
         let read = self.file.read_at(&mut slice.buffer[..most], at);
         slice.read = read.map_err(|error| failed("read", &self.path, error))?;
         if slice.read == 0 {
-            // The file ends here: nothing that follows is there.
+            // The file ends here, so the chunks that follow are missing.
             return Ok(self.over());
         }
         self.hasher.update(&slice.buffer[..slice.read]);

@@ -1,4 +1,4 @@
-//! What became of the claimed files since the last run: the log of shares is read, and each file looked at once.
+//! Recovers the shares at a start: reads the log of shares, and checks the stamp of each shared file once.
 
 use super::damaged::Damaged;
 use super::extent::stamp_of;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// Manifests by their files' addresses.
 pub(super) type Manifests = BTreeMap<Key, Arc<Manifest>>;
 
-/// The claims, in the order in which they were made, and the manifests of those of several chunks. `same_machine_boot` says
-/// that what was written without being synced is still there.
+/// The shares, in the order in which they were made, and the manifests of those of several chunks. `same_machine_boot` tells that
+/// the machine has not restarted, so that writes without a sync are still there.
 pub(super) fn recover(
     layout: &Layout,
     log: &mut ShareLog,
@@ -37,7 +37,7 @@ pub(super) fn recover(
     let imported = if contents.found { Vec::new() } else { import(layout, clearing, &mut contents) };
     let logged = contents.claims.len();
     let trusted = |share: &Share| share.synced || same_machine_boot;
-    // What was fetched into the cache is the node's own affair.
+    // A cached file may be dropped without the user; a share of the user may not.
     contents.claims.retain(|share| match &share.place {
         Place::Cache(_) => trusted(share) && layout.path(&share.place).is_file(),
         _ => true,
@@ -46,7 +46,7 @@ pub(super) fn recover(
     let mut distrusted = 0;
     for share in contents.claims.iter_mut().filter(|share| !trusted(share)) {
         let path = layout.path(&share.place);
-        log::info!("{} was fetched shortly before the power went, and is hashed again", path.display());
+        log::info!("{} was downloaded shortly before the power failed; it is hashed again", path.display());
         share.stamp = FileStamp::default();
         distrusted += 1;
     }
@@ -59,35 +59,42 @@ pub(super) fn recover(
         share.state = state_of(&layout.path(&share.place), share);
     }
     let manifests = manifests(layout, clearing, &shares, contents.found);
-    tell_of(&shares);
+    log_states(&shares);
     (shares, manifests)
 }
 
-/// What became of a claimed file since it was hashed.
+/// The state of a shared file, by its stamp.
 fn state_of(path: &Path, share: &Share) -> ShareState {
     match path.metadata() {
         Ok(metadata) if metadata.is_file() => match stamp_of(&metadata) == share.stamp {
             true => share.state,
             false => ShareState::Doubtful,
         },
-        // That its content was another one is not forgotten.
+        // The file is missing. That its content had changed before is still known.
         _ if share.state == ShareState::Changed => ShareState::Changed,
         _ => ShareState::Absent,
     }
 }
 
-fn tell_of(shares: &[Share]) {
+fn log_states(shares: &[Share]) {
     let count = |state| shares.iter().filter(|share| share.state == state).count();
     let (doubtful, absent) = (count(ShareState::Doubtful), count(ShareState::Absent));
-    if doubtful > 0 {
-        log::info!("{doubtful} shared files look different than they did, and are hashed again");
+    match doubtful {
+        0 => {}
+        1 => log::info!("1 shared file may have changed; it is hashed again"),
+        _ => log::info!("{doubtful} shared files may have changed; they are hashed again"),
     }
-    if absent > 0 {
-        log::warn!("{absent} shared files are not there: they are looked for again (`elver ls`)");
+    match absent {
+        0 => {}
+        1 => log::warn!("1 shared file is missing; the node looks for it again (`elver ls` shows it)"),
+        _ => log::warn!(
+            "{absent} shared files are missing; the node looks for them again (`elver ls` shows them)"
+        ),
     }
 }
 
-/// Takes up what the first version wrote, one file for each share. Which files are not needed any more once the log says it.
+/// Imports the share files of the first version, one for each share. Returns the files that are no longer needed once the log has
+/// their shares.
 fn import(layout: &Layout, clearing: &mut Clearing, contents: &mut Contents) -> Vec<PathBuf> {
     let (mut subjects, mut over) = (BTreeSet::new(), Vec::new());
     for path in clearing.files_in(&layout.shares()) {
@@ -105,13 +112,13 @@ fn import(layout: &Layout, clearing: &mut Clearing, contents: &mut Contents) -> 
         }
     }
     if !contents.claims.is_empty() {
-        log::info!("{} shares of an earlier version are taken up", contents.claims.len());
+        log::info!("imported the shares of an earlier version ({})", contents.claims.len());
     }
     over
 }
 
-/// The manifests of shared files of several chunks. One that cannot be read is made again when the file is hashed again; one
-/// that belongs to nothing is deleted when the log, which is `found`, says what there is.
+/// The manifests of shared files of several chunks. An unreadable one is replaced when its file is hashed again. One without a share
+/// is deleted, provided that the log was `found`.
 fn manifests(layout: &Layout, clearing: &mut Clearing, shares: &[Share], found: bool) -> Manifests {
     let several = |share: &&Share| Cut::of(share.length).is_some_and(|cut| !cut.is_single());
     let claimed: BTreeMap<Key, u64> =
@@ -123,7 +130,7 @@ fn manifests(layout: &Layout, clearing: &mut Clearing, shares: &[Share], found: 
             if found || is_temporary(&path) {
                 clearing.remove(&path);
             } else {
-                log::warn!("{} is no share that this version can read; it is left alone", path.display());
+                log::warn!("this version cannot read {}; the file stays as it is", path.display());
             }
             continue;
         };

@@ -1,9 +1,9 @@
 //! Commits: arrived pieces become durable, several at a time.
 //!
-//! A piece goes through four stages. It is *read* back, hot from the page cache, for its checksum, gets its trailer,
-//! and its write-out is started. It *waits* for others, so that the medium writes them together. Its data is *synced*,
-//! a bounded number of bytes a turn. Then all of the group get their names, each directory that has new names is synced
-//! once, and only then is any of them reported as done.
+//! A piece passes four stages. It is *read* back from the page cache for its checksum, gets its trailer, and its write-out is
+//! started. It *waits* for others to join its group, so that the medium writes them together. Its data is *synced*, a bounded
+//! number of bytes in each turn. Then all pieces of the group get their names, each directory with new names is synced once, and
+//! the pieces are reported as done.
 
 use super::error::{failed, refused};
 use super::files::{
@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use zerocopy::IntoBytes;
 
-/// How many commits make a group that waits for no more.
+/// A group of this many commits waits for no more,
 const GROUP_MAX: usize = 16;
-/// How many bytes do.
+/// nor does a group of this many bytes.
 const GROUP_BYTES_MAX: u64 = 16 << 20;
-/// How many turns the first of a group waits for others while they keep coming.
+/// The most turns that the first commit of a group waits while others join.
 const TURNS_MAX: u32 = 4;
 
 /// A piece that is to be committed.
@@ -49,17 +49,17 @@ struct Written {
     file: File,
 }
 
-/// Every commit under way.
+/// The running commits.
 #[derive(Default)]
 pub(super) struct Commits {
     arrived: VecDeque<Pending>,
     reading: Option<Reading>,
     group: Vec<Written>,
     group_bytes: u64,
-    /// How many of the group, from its start, are synced. Syncing has begun when it is not zero.
+    /// The number of pieces at the start of the group that are synced. Syncing has begun when it is not zero.
     synced: usize,
     turns: u32,
-    /// Directories of pieces that were made, and whose own names may not be on the medium.
+    /// New directories of pieces, whose own names may not be on the medium.
     new_directories: Vec<PathBuf>,
 }
 
@@ -68,7 +68,7 @@ impl Commits {
         !self.arrived.is_empty() || self.reading.is_some() || !self.group.is_empty()
     }
 
-    /// Whether pieces are still to join the group.
+    /// Whether further pieces are about to join the group.
     pub(super) fn is_reading(&self) -> bool {
         !self.arrived.is_empty() || self.reading.is_some()
     }
@@ -152,21 +152,20 @@ impl Commits {
         Ok(())
     }
 
-    /// Ends a piece's file with its trailer and starts to write it out.
+    /// Appends the trailer to a piece's file and starts its write-out.
     fn complete(&mut self, pending: Pending, file: File, checksum: u64) -> Result<(), DiskError> {
         let trailer = Trailer::new(&pending.meta, checksum);
         let written = write_at(&file, &pending.path, trailer.as_bytes(), u64::from(pending.meta.length));
         written.map_err(|error| abandon(&pending.path, error))?;
-        // Linux starts the write-out of what is dirty in a range that will not be needed; the pages stay while they are
-        // being written. Where it does not, the sync does all of the work.
+        // Linux starts to write out the dirty pages of a range that is marked as not needed. Otherwise the sync writes them.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         self.group_bytes += u64::from(pending.meta.length);
         self.group.push(Written { pending, file });
         Ok(())
     }
 
-    /// Takes the group further if it need not wait any more: syncs files until more than `bytes` have been synced, and
-    /// when all are, names them. `more` says that others may still join.
+    /// Continues with the group unless it waits: syncs files until more than `bytes` are synced, and names them when all are.
+    /// `more` tells that others may still join.
     pub(super) fn flush(&mut self, layout: &Layout, bytes: u64, more: bool, done: &mut VecDeque<DiskDone>) {
         if self.group.is_empty() {
             return;
@@ -237,15 +236,15 @@ impl Commits {
         }
         match parent {
             Ok(()) => self.new_directories.clear(),
-            // They are empty by now. What the failed sync covered is not trusted again: they are made anew when they
-            // are needed.
+            // The directories are empty by now. After the failed sync their names are not trusted: they are removed, and created
+            // again when they are needed.
             Err(_) => self.new_directories.retain(|directory| remove_directory(directory).is_err()),
         }
     }
 }
 
 fn open(pending: Pending) -> Result<Reading, DiskDone> {
-    // No byte of an empty piece ever arrives, so perhaps nobody made its file.
+    // No byte of an empty piece arrives, so its file may not exist.
     let how = if pending.meta.length == 0 { Open::Keep } else { Open::Existing };
     let opened = files::open(&pending.path, how, 0o600, OFlags::empty());
     let checked = opened.map_err(|error| failed("commit", &pending.path, error)).and_then(|file| {
@@ -254,11 +253,7 @@ fn open(pending: Pending) -> Result<Reading, DiskDone> {
             true => Ok(file),
             false => {
                 let _ = remove(&pending.path);
-                Err(refused(
-                    DiskErrorKind::Changed,
-                    &pending.path,
-                    "is not as long as the piece that was to arrive",
-                ))
+                Err(refused(DiskErrorKind::Changed, &pending.path, "does not have the length of its piece"))
             }
         }
     });
@@ -268,12 +263,12 @@ fn open(pending: Pending) -> Result<Reading, DiskDone> {
     }
 }
 
-/// The same error once more: one failed sync is the end of several pieces.
+/// A copy of an error: one failed sync fails several commits.
 fn same(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// Deletes a file that cannot be trusted, and says why.
+/// Deletes a file that cannot be trusted, and returns the error.
 fn abandon(path: &Path, error: io::Error) -> DiskError {
     let _ = remove(path);
     failed("store", path, error)

@@ -1,4 +1,4 @@
-//! Files of the node's own that it cannot read: set aside, not deleted, in case a person wants to see what became of them.
+//! Damaged files of the node: they are set aside and not deleted, so that a person can examine them.
 
 use super::files::{Open, make_directory, open, remove, rename, sync_directory, write_at};
 use super::layout::Layout;
@@ -8,12 +8,12 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// How many are kept. The oldest go first.
+/// The number of files kept. The oldest are deleted first.
 const KEPT_MAX: usize = 16;
 /// Bytes copied at a time.
 const COPIED_BYTES: usize = 64 << 10;
 
-/// The directory `damaged`, made when it is first needed.
+/// The directory `damaged`, created when first needed.
 pub(super) struct Damaged {
     directory: PathBuf,
 }
@@ -23,7 +23,7 @@ impl Damaged {
         Damaged { directory: layout.file("damaged") }
     }
 
-    /// Moves a file away, as `damaged/NAME.17`. Where that is not possible it stays, and is logged all the same.
+    /// Moves a file to `damaged/NAME.17`, and logs it. If the move fails, the file stays.
     pub(super) fn set_aside(&self, path: &Path, why: &str) {
         match self.move_away(path) {
             Ok(to) => log::warn!(
@@ -38,7 +38,7 @@ impl Damaged {
         }
     }
 
-    /// Keeps a copy of a file that goes on being used until another takes its place.
+    /// Keeps a copy of a file that stays in use until it is replaced.
     pub(super) fn keep_copy(&self, path: &Path, why: &str) {
         match self.copy(path) {
             Ok(to) => log::warn!("{} is damaged ({why}); a copy is kept as {}", path.display(), to.display()),
@@ -64,12 +64,12 @@ impl Damaged {
     fn move_away(&self, path: &Path) -> io::Result<PathBuf> {
         let to = self.next_name(path)?;
         rename(path, &to)?;
-        // Lest a power cut bring the damaged file back: then it is set aside once more.
+        // Otherwise a power cut could bring the damaged file back, to be set aside again.
         sync_directory(&self.directory)?;
         Ok(to)
     }
 
-    /// A name in the directory that is not taken. The oldest files give way.
+    /// A free name in the directory. It deletes the oldest files if there are too many.
     fn next_name(&self, path: &Path) -> io::Result<PathBuf> {
         if !self.directory.is_dir() {
             make_directory(&self.directory)?;
@@ -84,7 +84,7 @@ impl Damaged {
         Ok(self.directory.join(name))
     }
 
-    /// What is kept, in the order in which it was set aside.
+    /// The kept files, in the order in which they were set aside.
     fn kept(&self) -> Vec<(u64, PathBuf)> {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let mut kept: Vec<(u64, PathBuf)> = entries

@@ -1,4 +1,4 @@
-//! What can go wrong on disk, in words for the person who has to do something about it.
+//! Errors of the disk, with messages that name the file, the cause and the remedy.
 
 use crate::io::{DiskError, DiskErrorKind};
 use core::fmt;
@@ -9,45 +9,45 @@ use std::path::{Path, PathBuf};
 /// Why a node's directory cannot be used.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It cannot be created, or nothing can be written in it.
+    /// The directory cannot be created, or is not writable.
     NotWritable {
-        /// The directory or the file in it that was tried.
+        /// The directory, or the file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// Another node is running in it.
+    /// Another node runs in the directory.
     InUse {
         /// The directory.
         path: PathBuf,
-        /// The process that holds it, when it said so.
+        /// The process that holds the lock, if the lock file names it.
         process: Option<u32>,
     },
-    /// A file that the node cannot do without is there and cannot be read.
+    /// A file that the node needs exists and cannot be read.
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// A file that the node cannot do without is damaged.
+    /// A file that the node needs is damaged.
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and what can be done.
+        /// The fault and the remedy.
         advice: &'static str,
     },
     /// The medium failed.
     Failed {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 impl OpenError {
-    /// Sorts an error of the system's.
+    /// Classifies an error of the system.
     pub(super) fn new(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
         let kind = kind_of(&error);
@@ -59,12 +59,12 @@ impl OpenError {
         }
     }
 
-    /// The error when a file that is there cannot be read.
+    /// The error for an existing file that cannot be read.
     pub(super) fn unreadable(path: &Path, error: io::Error) -> Self {
         OpenError::Unreadable { path: path.to_owned(), error }
     }
 
-    /// The error when a step of the driver's own failed while opening.
+    /// Makes an error of the system into one about `path`.
     pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
         move |error| OpenError::new(path, error)
     }
@@ -80,7 +80,7 @@ impl fmt::Display for OpenError {
                         f.write_str("make room for a few kilobytes there, or choose a directory elsewhere with --dir")
                     }
                     (_, Some(Errno::ROFS)) => f.write_str(
-                        "its file system can only be read: mount it to be written, or choose another with --dir",
+                        "its file system is mounted read-only: mount it read-write, or choose another directory with --dir",
                     ),
                     _ => f.write_str("choose a directory that this user may write with --dir"),
                 }
@@ -116,7 +116,7 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// What kind of trouble an error of the system's is.
+/// The kind of an error of the system.
 pub(super) fn kind_of(error: &io::Error) -> DiskErrorKind {
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => DiskErrorKind::NoSpace,
@@ -132,9 +132,9 @@ pub(super) fn kind_of(error: &io::Error) -> DiskErrorKind {
     }
 }
 
-/// Whether the system refuses a call as such, so that another way may do: the kernel lacks it, a filter forbids it (seccomp
-/// answers EPERM or EACCES in most containers), or it is not for files or sockets of this kind. The other way fails too
-/// when it is the file or the socket that is to blame, and says so itself.
+/// Whether the system refuses a call as such, so that another way may work: the kernel lacks it, a filter forbids it (seccomp
+/// returns EPERM or EACCES in most containers), or it does not support files or sockets of this kind. If the cause is the file or
+/// the socket itself, the other way fails too and returns that error.
 pub(super) fn is_call_refused(errno: Errno) -> bool {
     matches!(errno, Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP)
 }
@@ -144,14 +144,16 @@ pub(super) fn is_refused_for_all(errno: Errno) -> bool {
     matches!(errno, Errno::NOSYS | Errno::PERM | Errno::ACCESS)
 }
 
-/// An error with what was tried: `cannot read /some/file: No such file or directory (os error 2)`.
+/// An error of the system about a file: `cannot read /some/file: No such file or directory (os error 2)`.
 pub(super) fn failed(tried: &str, path: &Path, error: impl Into<io::Error>) -> DiskError {
     let error = error.into();
     let advice = match Errno::from_io_error(&error) {
         Some(Errno::MFILE) => {
-            "; the node has as many descriptors open as it may: raise its limit (`ulimit -n`, LimitNOFILE=)"
+            "; the node has reached its limit of open descriptors: raise it (`ulimit -n`, LimitNOFILE=)"
         }
-        Some(Errno::NFILE) => "; this machine has as many files open as it may (sysctl fs.file-max)",
+        Some(Errno::NFILE) => {
+            "; this machine has reached its limit of open files: raise it (sysctl fs.file-max)"
+        }
         _ => "",
     };
     DiskError {
@@ -160,18 +162,18 @@ pub(super) fn failed(tried: &str, path: &Path, error: impl Into<io::Error>) -> D
     }
 }
 
-/// An error that the system did not make.
+/// An error of the node itself about a file.
 pub(super) fn refused(kind: DiskErrorKind, path: &Path, what: impl fmt::Display) -> DiskError {
     DiskError { kind, message: format!("{} {what}", path.display()) }
 }
 
-/// What an error of a transfer between a file and a socket says about the file, when that is to blame.
+/// The error of the file, if an error of a transfer between a file and a socket is one.
 pub(super) fn disk_error(error: &io::Error) -> Option<&DiskError> {
     error.get_ref()?.downcast_ref()
 }
 
 pub(super) fn changed(path: &Path) -> DiskError {
-    refused(DiskErrorKind::Changed, path, "is not what it was when it was hashed")
+    refused(DiskErrorKind::Changed, path, "has changed since it was hashed")
 }
 
 #[cfg(test)]
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_of_descriptors_is_called_so() {
+    fn the_error_for_a_shortage_of_descriptors_names_the_limit() {
         let error = failed("write", Path::new("/some/file"), Errno::MFILE);
         assert!(error.message.contains("descriptors") && error.message.contains("ulimit -n"), "{error}");
     }

@@ -1,6 +1,6 @@
-//! Every change to the file system, one function a kind. Nothing else in this driver writes, names or syncs a file, so
-//! what a power cut may leave behind can be worked out from a record of these calls alone. In builds without the
-//! simulator they are the plain calls.
+//! All changes to the file system, one function for each kind. No other code of this driver writes, renames or syncs a file, so a
+//! record of these calls determines all states that a power cut may leave. In builds without the simulator they are the plain
+//! calls.
 
 use super::error::is_call_refused;
 #[cfg(any(test, feature = "sim"))]
@@ -14,20 +14,20 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// What a file that is opened to be written must be like.
+/// How a file is opened for writing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Open {
-    /// It is there.
+    /// The file must exist.
     Existing,
-    /// It is not there, and is made.
+    /// The file must not exist, and is created.
     New,
-    /// It is made when it is not there.
+    /// The file is created if it does not exist.
     Keep,
-    /// It is made when it is not there, and emptied when it is.
+    /// The file is created if it does not exist, and else truncated.
     Empty,
 }
 
-/// Opens a file for reading and writing. `mode` is for one that is made.
+/// Opens a file for reading and writing. `mode` is the mode of a created file.
 pub(super) fn open(path: &Path, how: Open, mode: u32, flags: OFlags) -> io::Result<File> {
     #[cfg(any(test, feature = "sim"))]
     let new = {
@@ -60,7 +60,7 @@ pub(super) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> i
     Ok(())
 }
 
-/// Moves at most `max` bytes of what is in a pipe into a file, from `offset` on; how many it moved.
+/// Moves at most `max` bytes from a pipe into a file, from `offset` on. Returns the number of bytes moved.
 pub(super) fn splice_at(
     pipe: impl AsFd,
     file: &File,
@@ -92,7 +92,7 @@ pub(super) fn splice_at(
     moved(max)
 }
 
-/// Cuts a file off, or lets it grow by a hole.
+/// Truncates a file, or extends it by a hole.
 pub(super) fn set_length(file: &File, path: &Path, length: u64) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt(Kind::SetLength, path)?;
@@ -103,7 +103,7 @@ pub(super) fn set_length(file: &File, path: &Path, length: u64) -> io::Result<()
     Ok(())
 }
 
-/// Gives a file another name, which may have been another file's.
+/// Renames a file. It replaces a file with the new name.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt(Kind::Rename, to)?;
@@ -113,7 +113,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file another name, which no file may have. The error is `AlreadyExists` when one has it.
+/// Renames a file to a name that no file has. The error is `AlreadyExists` when a file has it.
 pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt(Kind::Rename, to)?;
@@ -123,11 +123,11 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A way to give a file a name that no file has. `None` where the system or the file system knows no such way, or a filter of
+/// A way to rename a file without replacing another. `None` where the system or the file system does not have it, or a filter of
 /// system calls forbids it.
 type WayToRename = fn(&Path, &Path) -> Option<io::Result<()>>;
 
-/// Renames in the first way that there is. In none of them does a file that appears at `to` meanwhile get lost.
+/// Renames in the first way that works. None of them loses a file that appears at `to` meanwhile.
 pub(crate) fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
     rename_by(&[by_one_call, by_second_name, by_placeholder], from, to)
 }
@@ -137,7 +137,7 @@ fn rename_by(ways: &[WayToRename], from: &Path, to: &Path) -> io::Result<()> {
     ways.iter().find_map(|way| way(from, to)).unwrap_or_else(nothing)
 }
 
-/// What every local file system of today has; NFS and some of FUSE's have not.
+/// With renameat2(2), which current local file systems support; NFS and some FUSE file systems do not.
 fn by_one_call(from: &Path, to: &Path) -> Option<io::Result<()>> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Some(Ok(())),
@@ -146,7 +146,7 @@ fn by_one_call(from: &Path, to: &Path) -> Option<io::Result<()>> {
     }
 }
 
-/// Makes a second name and takes the first away. FAT has no second names.
+/// By a hard link and the removal of the old name. FAT has no hard links.
 fn by_second_name(from: &Path, to: &Path) -> Option<io::Result<()>> {
     match fs::hard_link(from, to) {
         Ok(()) => Some(fs::remove_file(from).inspect_err(|_| drop(fs::remove_file(to)))),
@@ -155,14 +155,14 @@ fn by_second_name(from: &Path, to: &Path) -> Option<io::Result<()>> {
     }
 }
 
-/// Takes the name with an empty file, which is replaced.
+/// By an empty file that takes the name and is then replaced.
 fn by_placeholder(from: &Path, to: &Path) -> Option<io::Result<()>> {
     let made =
         File::create_new(to).and_then(|_| fs::rename(from, to).inspect_err(|_| drop(fs::remove_file(to))));
     Some(made)
 }
 
-/// Makes a hole of a run of zeros, where the file system knows holes. What is read stays the same.
+/// Turns a run of zeros into a hole, where the file system supports holes. The content stays the same.
 pub(super) fn punch(file: &File, offset: u64, length: u64) {
     #[cfg(any(test, feature = "sim"))]
     if record::is_active() {
@@ -171,12 +171,12 @@ pub(super) fn punch(file: &File, offset: u64, length: u64) {
     let _ = fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length);
 }
 
-/// Sets what the owner, the group and others may do.
+/// Sets the permission bits.
 pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
-/// How many names a file has. The one that a record keeps for itself does not count.
+/// The number of names of a file, without the one that a record of the changes keeps.
 pub(super) fn links(metadata: &Metadata) -> u64 {
     #[cfg(any(test, feature = "sim"))]
     return metadata.nlink().saturating_sub(u64::from(record::keeps_names()));
@@ -184,7 +184,7 @@ pub(super) fn links(metadata: &Metadata) -> u64 {
     metadata.nlink()
 }
 
-/// Deletes a file; one that is not there is as good as deleted.
+/// Deletes a file, if it exists.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt(Kind::Remove, path)?;
@@ -197,7 +197,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes one directory that only this user enters.
+/// Creates a directory that only this user may enter.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt(Kind::MakeDirectory, path)?;
@@ -217,7 +217,7 @@ pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has a file's data and length on the medium.
+/// Syncs a file's data and length.
 pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt_sync(file, path, Kind::SyncData)?;
@@ -228,8 +228,8 @@ pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has all of a file on the medium, its time of modification too: shares are known by that, and a sync of the data
-/// alone need not write it.
+/// Syncs all of a file, including its time of modification: the stamp of a share contains it, and a sync of the data need not write
+/// it.
 pub(super) fn sync_all(file: &File, path: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     record::attempt_sync(file, path, Kind::SyncAll)?;
@@ -240,8 +240,7 @@ pub(super) fn sync_all(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has everything that was written to a file's file system on the medium. A record of changes knows no such call, so while
-/// one is made it fails.
+/// Syncs the whole file system of a file. A record of the changes does not support it, so it fails while one is made.
 pub(super) fn sync_file_system(file: &File) -> io::Result<()> {
     #[cfg(any(test, feature = "sim"))]
     if record::is_active() {
@@ -251,7 +250,7 @@ pub(super) fn sync_file_system(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the names in a directory on the medium.
+/// Syncs the names in a directory.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = File::open(path)?;
     #[cfg(any(test, feature = "sim"))]
@@ -262,7 +261,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the names in a directory on the medium that need not be this user's to sync. Only trouble with the medium counts.
+/// Syncs the names in a directory that this user may not be allowed to sync. Only an error of the medium counts.
 pub(super) fn sync_directory_of_others(path: &Path) -> io::Result<()> {
     match sync_directory(path) {
         Err(error) if is_trouble(&error) => Err(error),
@@ -270,7 +269,7 @@ pub(super) fn sync_directory_of_others(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether what a sync covered may be lost, rather than that nothing could be synced.
+/// Whether a failed sync may have lost data; else it could not be attempted.
 fn is_trouble(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NOSPC | Errno::DQUOT))
 }
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn no_way_to_rename_takes_the_place_of_a_file_or_of_a_link_to_nothing() {
+    fn no_way_to_rename_replaces_a_file_or_a_dangling_link() {
         for (index, way) in WAYS.iter().enumerate() {
             for dangling in [false, true] {
                 let (dir, from, to) = scratch(&format!("takes-{index}-{dangling}"));
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_is_refused_gives_place_to_the_next() {
+    fn the_next_way_is_used_when_one_is_refused() {
         let refused: WayToRename = |_, _| None;
         let (dir, from, to) = scratch("next");
         rename_by(&[refused, by_second_name], &from, &to).unwrap();

@@ -1,4 +1,4 @@
-//! Files that this process may not open itself: their users passed descriptors, which stay open while it runs.
+//! Files that this process may not open itself. Clients passed descriptors of them, which stay open while the process runs.
 
 use super::error::{failed, refused};
 use super::source::Source;
@@ -21,8 +21,8 @@ impl Kept {
         self.most = most;
     }
 
-    /// A file was hashed: keeps it open when nothing but its descriptor reaches it, and lets go of an earlier descriptor
-    /// when its path does.
+    /// After a file was hashed: keeps its descriptor if the process cannot open the file by its path; else closes an earlier
+    /// descriptor.
     pub(super) fn hashed(&mut self, source: &Source) -> Result<(), DiskError> {
         if !source.only_passed {
             self.files.remove(&source.path);
@@ -30,8 +30,8 @@ impl Kept {
         }
         if self.files.len() >= self.most && !self.files.contains_key(&source.path) {
             let what = format_args!(
-                "may be read by you and not by the node, which keeps {} such files open already (`--kept-files`): \
-                 let the node's user read it",
+                "cannot be opened by the node, which keeps {} such files open already (--kept-files): let the node's user \
+                 read it, or allow more",
                 self.files.len()
             );
             return Err(refused(DiskErrorKind::Denied, &source.path, what));
@@ -40,7 +40,7 @@ impl Kept {
         Ok(())
     }
 
-    /// The open file of a place and what it looks like now; `None` when none is kept of it.
+    /// The file that is kept open for a place, with its metadata now; `None` when there is none.
     pub(super) fn open(&self, place: &Place) -> Option<Result<(Arc<File>, Metadata), DiskError>> {
         let Place::File(path) = place else { return None };
         self.files.get(&**path).map(|file| look_at(path, file))
@@ -51,13 +51,13 @@ impl Kept {
         self.files.contains_key(path)
     }
 
-    /// The descriptor that is kept of a place, once more.
+    /// A duplicate of the descriptor that is kept for a place.
     pub(super) fn copy(&self, place: &Place) -> Option<File> {
         let Place::File(path) = place else { return None };
         self.files.get(&**path)?.try_clone().ok()
     }
 
-    /// A place is not shared any more.
+    /// Closes the descriptor of a place that is no longer shared.
     pub(super) fn forget(&mut self, place: &Place) {
         if let Place::File(path) = place {
             self.files.remove(&**path);

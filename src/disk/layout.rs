@@ -1,26 +1,27 @@
-//! Where in the node's directory each thing lies.
+//! The paths in the node's directory.
 //!
-//! | path | what |
+//! | path | content |
 //! |---|---|
 //! | `lock` | held while a node runs here |
 //! | `identity.key` | the node's secret, 64 hexadecimal digits |
-//! | `ages`, `ages.copy` | how often it was started and how long it has been running |
-//! | `peers`, `records` | contacts of last time, own value records |
-//! | `scrub` | how far the scrub was |
-//! | `raises` | what was promised of stored pieces after they were stored |
+//! | `ages`, `ages.copy` | the number of starts, and the node's age |
+//! | `peers`, `records` | the contacts of the last run, own value records |
+//! | `scrub` | the progress of scrub |
+//! | `raises` | the log of raised copies and lifetimes of stored pieces |
 //! | `pieces/ab/abcd…` | stored pieces, by key |
-//! | `incoming/17` | pieces that have not been committed |
-//! | `shares/abcd…` | what is shared, with its manifest |
-//! | `reserve` | room that is given up on a full disk, so that shares can be ended |
-//! | `damaged/ages.3` | files of the node's own that it could not read, the last few |
-//! | `cache/abcd…` | files fetched without a name of the user's own |
+//! | `incoming/17` | pieces that are not committed |
+//! | `shares.log` | the log of shares |
+//! | `shares/abcd…` | the manifests of shared files |
+//! | `reserve` | space that is freed on a full disk, so that shares can be ended |
+//! | `damaged/ages.3` | the last files of the node that were damaged |
+//! | `cache/abcd…` | files fetched without a path of the user |
 
 use crate::id::Key;
 use crate::io::Place;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// What a file has appended to its name until it is complete.
+/// The extension of a file until it is complete.
 const TEMPORARY: &str = "tmp";
 
 /// The paths in one node's directory.
@@ -63,12 +64,12 @@ impl Layout {
         self.shares().join(hash.to_string())
     }
 
-    /// A piece that comes from memory and has not been committed.
+    /// A piece from memory that is not committed.
     pub(super) fn written(&self, number: u64) -> PathBuf {
         self.incoming().join(format!("m{number}"))
     }
 
-    /// Where a place lies.
+    /// The path of a place.
     pub(super) fn path(&self, place: &Place) -> PathBuf {
         match place {
             Place::Piece(key) => {
@@ -90,7 +91,7 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
     appended(path, TEMPORARY)
 }
 
-/// Whether a file is what a crash left of one that was being replaced.
+/// Whether a crash left this file while it was about to replace another.
 pub(super) fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == TEMPORARY)
 }

@@ -335,7 +335,7 @@ impl Disk {
     /// Repeats what a full or failing disk refused. The driver calls it from time to time.
     pub fn tend(&mut self) {
         if !self.has_directories {
-            self.has_directories = recovery::make_rooms(&self.layout);
+            self.has_directories = recovery::make_subdirectories(&self.layout);
         }
         if !self.diary.is_written() {
             self.diary.write(&self.layout);

@@ -1,4 +1,4 @@
-//! What belongs to the node itself: nothing of it is shared with the network, and no download goes there.
+//! The node's own files: they are never shared, and no download is written among them.
 
 use super::error::refused;
 use super::layout::Layout;
@@ -7,7 +7,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The node's own directory, told by what it is and not by its name: a symbolic link, a hard link or a bind mount leads to
+/// The node's own directory, recognised by inodes and not by names, because a symbolic link, a hard link or a bind mount leads to
 /// the same files.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
@@ -15,7 +15,7 @@ pub(super) struct Own {
     directories: Vec<PathBuf>,
 }
 
-/// A file or a directory, whatever its name.
+/// The device and inode of a file or a directory.
 type Inode = (u64, u64);
 
 impl Own {
@@ -30,7 +30,7 @@ impl Own {
         Own { root: layout.root().to_owned(), directories }
     }
 
-    /// Refuses a file of the node's own as something to share. `metadata` is that of the open file.
+    /// Refuses to share a file of the node. `metadata` is that of the open file.
     pub(super) fn refuse_source(&self, path: &Path, metadata: &Metadata) -> Result<(), DiskError> {
         let linked = self.is_key(metadata) || metadata.nlink() > 1 && self.names(metadata);
         match linked || path.parent().is_some_and(|parent| self.holds(parent)) || self.holds_link(path) {
@@ -39,13 +39,13 @@ impl Own {
         }
     }
 
-    /// Refuses a download's target in the node's own directory.
+    /// Refuses a download into the node's own directory.
     pub(super) fn refuse_target(&self, target: &Path) -> Result<(), DiskError> {
         let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
         match self.holds(parent.unwrap_or(Path::new("."))) || self.holds_link(target) {
             true => Err(self.refusal(
                 target,
-                "lies in the node's own directory, where no download goes: name another place",
+                "is in the node's own directory, where no download may go: choose another path",
             )),
             false => Ok(()),
         }
@@ -66,7 +66,7 @@ impl Own {
             && path.canonicalize().is_ok_and(|real| real.parent().is_some_and(|parent| self.holds(parent)))
     }
 
-    /// Whether a directory is one of the node's or lies in one. One that this process may not look into is not.
+    /// Whether a directory is one of the node's, or is inside one. `false` if this process may not search it.
     fn holds(&self, directory: &Path) -> bool {
         let own: Vec<Inode> = self.directories.iter().filter_map(|path| inode_at(path)).collect();
         let real = directory.canonicalize();
@@ -74,12 +74,12 @@ impl Own {
         real.ancestors().filter_map(inode_at).any(|inode| own.contains(&inode))
     }
 
-    /// Whether an open file is the node's secret, under whatever name.
+    /// Whether an open file is the node's secret, under any name.
     fn is_key(&self, metadata: &Metadata) -> bool {
         inode_at(&self.root.join("identity.key")) == Some(inode_of(metadata))
     }
 
-    /// Whether a file right in the node's directory is a name of an open file.
+    /// Whether an entry of the node's directory is a name of an open file.
     fn names(&self, metadata: &Metadata) -> bool {
         let entries = self.root.read_dir().into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.metadata().ok()).any(|own| inode_of(&own) == inode_of(metadata))

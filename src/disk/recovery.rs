@@ -1,12 +1,11 @@
-//! What a node finds when it starts, and what it clears away.
+//! Recovers the node's content at a start, and deletes what the last run left unfinished.
 //!
-//! Whatever was acknowledged has its final name, and everything behind a final name was synced before it got that. So
-//! what has no final name is deleted, and what has one and is damaged all the same was damaged by the medium: it is
-//! deleted too, with a line in the log. What a later version wrote is left for that.
+//! An acknowledged piece has its final name, and it was synced before it got the name. So a file without a final name is deleted.
+//! A damaged file with a final name was damaged by the medium: it is deleted too, with a line in the log. Files of a later version
+//! stay.
 //!
-//! Nothing here keeps a node from starting: on a disk that is full, can only be read or fails, it serves what can be read.
-//! What could not be cleared away is no worse than before, but this start must not count as one that has done it
-//! ([`Stock::cleared`]).
+//! No error here keeps a node from starting: on a disk that is full, read-only or failing, it serves the content that it can read.
+//! A start that could not delete everything must not count as one that did ([`Stock::cleared`]).
 
 use super::ages::LastRun;
 use super::claims;
@@ -26,17 +25,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What is there.
+/// The result of recovery.
 pub(super) struct Stock {
-    /// What the node hears of.
+    /// The recovered content, for the node.
     pub(super) recovered: Recovered,
-    /// Whether everything that the last run left unfinished is gone, and every name is on the medium.
+    /// Whether all files that the last run left unfinished are deleted, and all names are on the medium.
     pub(super) cleared: bool,
-    /// Whether every directory that something is to lie in is there.
+    /// Whether every subdirectory exists.
     pub(super) has_directories: bool,
 }
 
-/// The logs that go on from where the last run left them.
+/// The logs, which continue those of the last run.
 pub(super) struct Logs {
     pub(super) raises: Raises,
     pub(super) shares: ShareLog,
@@ -48,7 +47,7 @@ impl Logs {
     }
 }
 
-/// Makes a directory that only this user enters, and those that it lies in, unless it is there.
+/// Creates a directory that only this user may enter, and its parents, if they are missing.
 pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
         return Ok(());
@@ -60,15 +59,14 @@ pub(super) fn make_directory(path: &Path) -> Result<(), OpenError> {
     files::make_directory(path).map_err(OpenError::at(path))
 }
 
-/// Makes the directories that everything lies in; `false` when there is no room for them.
-pub(super) fn make_rooms(layout: &Layout) -> bool {
+/// Creates the subdirectories; `false` when one cannot be created.
+pub(super) fn make_subdirectories(layout: &Layout) -> bool {
     let rooms = [layout.pieces(), layout.incoming(), layout.shares(), layout.cache()];
     let made = rooms.map(|path| make_directory(&path).map_err(|error| log::warn!("{error}")));
     made.iter().all(Result::is_ok)
 }
 
-/// Clears away what the last run left unfinished and takes stock of the rest. `ages` are this run's. The logs are
-/// ready to be appended to afterwards.
+/// Deletes what the last run left unfinished and recovers the rest. `ages` are this run's. Afterwards the logs can be appended to.
 pub(super) fn recover(
     layout: &Layout,
     logs: &mut Logs,
@@ -77,7 +75,7 @@ pub(super) fn recover(
     damaged: &Damaged,
 ) -> Stock {
     let mut clearing = Clearing { failures: 0 };
-    let has_directories = make_rooms(layout);
+    let has_directories = make_subdirectories(layout);
     let names = [
         "identity.key",
         "ages",
@@ -110,8 +108,8 @@ pub(super) fn recover(
         }
     }
     if !last.ages.clean {
-        // A process that was killed may have named what it had no time to make the medium remember. It will be counted
-        // on from now on. The root is synced when this start is counted, whatever the last run was.
+        // A process that was killed may have left names that are not on the medium, and the node relies on them from now on. The
+        // root directory is synced when this start is counted.
         for path in [layout.pieces(), layout.shares()] {
             clearing.sync(&path);
         }
@@ -132,7 +130,7 @@ pub(super) fn recover(
     Stock { recovered, cleared: clearing.is_done(), has_directories }
 }
 
-/// Clearing away, which goes on past what fails.
+/// Deletes leftovers, and continues after a failure.
 pub(super) struct Clearing {
     failures: u32,
 }
@@ -143,14 +141,14 @@ impl Clearing {
     }
 
     pub(super) fn failed(&mut self, tried: &str, path: &Path, error: &io::Error) {
-        // A disk that fails once fails often: one line is enough.
+        // A disk that fails once fails often. One warning is enough.
         let level = if self.failures == 0 { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "cannot {tried} {}: {error}; the node starts all the same", path.display());
+        log::log!(level, "cannot {tried} {}: {error}; the node starts anyway", path.display());
         self.failures = self.failures.saturating_add(1);
     }
 
     pub(super) fn remove(&mut self, path: &Path) {
-        // On a read-only file system the deletion even of what is not there is refused.
+        // A read-only file system refuses the deletion even of a missing file.
         let absent = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if absent {
             return;
@@ -166,7 +164,7 @@ impl Clearing {
         }
     }
 
-    /// The regular files in a directory. What else is there is not the node's.
+    /// The regular files in a directory. The node creates no others.
     pub(super) fn files_in(&mut self, directory: &Path) -> Vec<PathBuf> {
         let mut paths = self.entries_in(directory);
         paths.retain(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()));
@@ -186,7 +184,7 @@ impl Clearing {
             match entry {
                 Ok(entry) => paths.push(entry.path()),
                 Err(error) => {
-                    // What was listed before is used. A directory that fails may do so for ever.
+                    // The entries read so far are used. A failing directory may return errors for ever.
                     self.failed("read", directory, &error);
                     break;
                 }
@@ -197,7 +195,7 @@ impl Clearing {
     }
 }
 
-/// The stored pieces that are whole.
+/// The intact stored pieces.
 fn pieces(layout: &Layout, clearing: &mut Clearing, clean: bool) -> Vec<PieceMeta> {
     let mut pieces = Vec::new();
     let (mut dropped, mut newer) = (0, 0);
@@ -218,13 +216,19 @@ fn pieces(layout: &Layout, clearing: &mut Clearing, clean: bool) -> Vec<PieceMet
             clearing.sync(&directory);
         }
     }
-    if dropped > 0 {
-        log::warn!("{dropped} damaged pieces were deleted; other nodes will be asked for copies");
+    match dropped {
+        0 => {}
+        1 => log::warn!("1 damaged piece was deleted; the node will ask other nodes for a copy"),
+        _ => log::warn!("{dropped} damaged pieces were deleted; the node will ask other nodes for copies"),
     }
-    if newer > 0 {
-        log::warn!(
-            "{newer} stored pieces are of a later version of elver: they are left alone until that runs here"
-        );
+    match newer {
+        0 => {}
+        1 => {
+            log::warn!("1 stored piece is of a later version of elver: it stays until that version runs here")
+        }
+        _ => log::warn!(
+            "{newer} stored pieces are of a later version of elver: they stay until that version runs here"
+        ),
     }
     pieces
 }
@@ -236,7 +240,7 @@ fn piece_at(layout: &Layout, path: &Path) -> io::Result<Found> {
     }
 }
 
-/// The key that a file is named after.
+/// The key in a file's name.
 pub(super) fn key_of(path: &Path) -> Option<Key> {
     path.file_name()?.to_str()?.parse().ok()
 }

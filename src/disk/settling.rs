@@ -1,8 +1,8 @@
-//! Files that have been hashed and are not known to be on the medium: those that come together are synced together.
+//! Hashed files that are not known to be on the medium. Files that are hashed at the same time share a sync.
 //!
-//! Every sync has the medium empty its write cache, even when the file is clean, which takes milliseconds. `syncfs` does so
-//! once for any number of files. It also writes what other programs left in memory, so it is used only when that is little
-//! beside what the single syncs would cost.
+//! Every sync makes the medium flush its write cache, even for a clean file, which takes milliseconds. syncfs(2) does it once for any
+//! number of files. It also writes the dirty data of other programs, so it is used only when that is little compared with the cost
+//! of single syncs.
 
 use super::error::{failed, refused};
 use super::extent::stamp_of;
@@ -17,18 +17,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// How many turns the first of a group waits for others while they keep coming.
+/// The most turns that the first file of a group waits while others join.
 const TURNS_MAX: u32 = 4;
 /// Fewer files than this are synced one by one.
 const GROUP_MIN: usize = 4;
-/// What the kernel may have to write for each file of a group, for a sync of everything to cost no more than theirs.
+/// The dirty bytes for each file of a group up to which a sync of the whole file system costs no more than single syncs.
 const DIRTY_BYTES_PER_FILE: u64 = 1 << 20;
-/// Files that are open to be hashed or synced, as a part of all that this process may open.
+/// The files that are open to be hashed or synced: this fraction (1/8) of the descriptors that this process may open.
 const OPEN_PART: u64 = 8;
 const OPEN_MIN: u64 = 2;
 const OPEN_MAX: u64 = 128;
 
-/// Files that wait to be synced, each with the answer to its operation.
+/// The files that wait to be synced, each with the answer to its operation.
 pub(super) struct Settling {
     group: Vec<(DiskId, Source, DiskReply)>,
     turns: u32,
@@ -45,7 +45,7 @@ impl Settling {
         self.group.is_empty()
     }
 
-    /// How many files may be open to be hashed or synced, by what this process may open in all.
+    /// The number of files that may be open to be hashed or synced, by this process's limit of descriptors.
     pub(super) fn most(&self) -> usize {
         self.most
     }
@@ -55,23 +55,23 @@ impl Settling {
         self.group.len() + open < self.most
     }
 
-    /// How many files wait.
+    /// The number of waiting files.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.group.len()
     }
 
-    /// Abandons what waits.
+    /// Drops the waiting files.
     pub(super) fn clear(&mut self) {
         self.group.clear();
     }
 
-    /// A file was read to its end.
+    /// Adds a file that was hashed to its end.
     pub(super) fn push(&mut self, id: DiskId, source: Source, reply: DiskReply) {
         self.group.push((id, source, reply));
     }
 
-    /// Syncs what waits, if it need not wait any more. `open` files are being read and may still join.
+    /// Syncs the group unless it waits for others. `open` files are being hashed and may still join.
     pub(super) fn flush(&mut self, open: usize, kept: &mut Kept, done: &mut VecDeque<DiskDone>) {
         if self.group.is_empty() {
             return;
@@ -91,7 +91,7 @@ impl Settling {
     }
 }
 
-/// Syncs the file systems that many files of the group lie on, and says which those are.
+/// Syncs the file systems that have many files of the group, and returns their devices.
 fn sync_together(group: &[(DiskId, Source, DiskReply)]) -> BTreeMap<u64, usize> {
     let mut systems: BTreeMap<u64, usize> = BTreeMap::new();
     for (_, source, _) in group {
@@ -109,11 +109,11 @@ fn sync_together(group: &[(DiskId, Source, DiskReply)]) -> BTreeMap<u64, usize> 
     systems
 }
 
-/// Has one file and its name on the medium.
+/// Syncs one file and its name.
 fn sync(source: &Source) -> Result<(), DiskError> {
     let path = &source.path;
     match sync_all(&source.file, path) {
-        // What cannot be synced because nothing can be written there is as durable as it will ever be.
+        // A file that cannot be synced because nothing can be written there needs no sync.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::ROFS)) => {}
         result => result.map_err(|error: io::Error| failed("sync", path, error))?,
     }
@@ -121,7 +121,7 @@ fn sync(source: &Source) -> Result<(), DiskError> {
     named.map_err(|error| failed("sync the directory of", path, error))
 }
 
-/// Whether the file is still what was read.
+/// Checks that the file still has the stamp of its hashing.
 fn check(source: &Source) -> Result<(), DiskError> {
     match source.stamp_by_name()? == stamp_of(&source.metadata) {
         true => Ok(()),

@@ -1,5 +1,5 @@
-//! The file that each share had before there was a log of them: the encoded manifest from offset 0 (nothing for a one-chunk
-//! file); the path; then a trailer with the rest. A start takes up what it finds of them.
+//! The share files of the first version, one for each share: the encoded manifest from offset 0 (empty for a file of one chunk), the
+//! path, and a trailer with the rest. A start imports them into the log of shares.
 
 use super::shares::PATH_BYTES_MAX;
 use crate::id::Key;
@@ -23,12 +23,12 @@ struct Trailer {
     manifest_length: U32,
     path_length: U32,
     lifetime: U32,
-    /// Zero where nothing is known of it, as in files of versions that had none.
+    /// The file's mode; zero when unknown.
     mode: U16,
     reserved_half: [u8; 2],
     length: U64,
     modified: I64,
-    /// The inode's number, which says nothing any more.
+    /// The inode number, no longer used.
     inode: U64,
     hash: Key,
     reserved_rest: [u8; 40],
@@ -45,11 +45,11 @@ const SYNCED: u8 = 4;
 
 const _: () = assert!(TRAILER_BYTES == 128);
 
-/// The longest file that can be a share.
+/// The longest share file, in bytes.
 pub(super) const SHARE_BYTES_MAX: u64 = MANIFEST_BYTES_MAX as u64 + (PATH_BYTES_MAX + TRAILER_BYTES) as u64;
 
-/// Reads what a share's file of this name says; `None` when it is torn, damaged or not what its name says. The stamp lacks the
-/// time of the last change, so the file is hashed again.
+/// Parses the share file with this name; `None` when it is torn or damaged, or does not match its name. The stamp lacks the time of
+/// change, so the shared file is hashed again.
 pub(super) fn parse(bytes: &[u8], hash: &Key) -> Option<(Share, Manifest)> {
     let (rest, trailer) = Trailer::ref_from_suffix(bytes).ok()?;
     let (manifest_length, path_length) =
@@ -97,7 +97,7 @@ fn checksum(manifest: &[u8], path: &[u8], trailer: &Trailer) -> u64 {
     hasher.digest()
 }
 
-/// What a node of the first version wrote.
+/// Encodes a share as a node of the first version did.
 #[cfg(test)]
 pub(super) fn encode(share: &Share, manifest: &Manifest) -> Vec<u8> {
     let Place::File(path) = &share.place else { panic!("only files are imported in tests") };

@@ -1,4 +1,4 @@
-//! Writing: what arrives goes into its file and is hashed on the way.
+//! Open sinks: arriving bytes go into their file and are hashed.
 
 use super::error::{disk_error, failed, refused};
 use super::files::{self, Open, write_at};
@@ -17,16 +17,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Zeros are worth a hole when there are at least so many of them.
+/// The shortest run of zeros that becomes a hole.
 const HOLE_BYTES_MIN: u64 = 64 << 10;
-/// What a file system allocates at least, most often.
+/// The usual allocation unit of file systems.
 const PAGE_BYTES: u64 = 4096;
 
-/// The part of a file that is being written.
+/// A part of a file that is being written.
 pub struct OpenSink {
     output: Output,
     zeros: Option<Zeros>,
-    /// Whether some of it was hashed as the file has it.
+    /// Whether bytes were read back from the file to hash them.
     read_back: bool,
     offset: u64,
     remaining: u32,
@@ -43,7 +43,7 @@ impl OpenSink {
                 (Output::Target(targets.to_fill(&sink.place, &path)?), Some(Zeros::new(sink)))
             }
             _ => {
-                let what = "is nothing that a node writes into";
+                let what = "is no file that arriving content is written into";
                 return Err(refused(DiskErrorKind::Unsuitable, &path, what));
             }
         };
@@ -52,12 +52,12 @@ impl OpenSink {
         Ok(OpenSink { output, zeros, read_back: false, offset, remaining: length, hash_as, hasher })
     }
 
-    /// Bytes that are still to come.
+    /// The number of bytes that are still to come.
     pub fn remaining(&self) -> u32 {
         self.remaining
     }
 
-    /// Writes and hashes the start of `bytes`, and returns how many it took: never more than are still to come.
+    /// Writes and hashes the start of `bytes`, and returns the number of bytes taken: at most those that are still to come.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, DiskError> {
         let taken = &bytes[..bytes.len().min(self.remaining as usize)];
         let (offset, zeros, last) = (self.offset, &mut self.zeros, taken.len() == self.remaining as usize);
@@ -78,14 +78,14 @@ impl OpenSink {
         Ok(taken.len())
     }
 
-    /// Takes up to 256 KiB of the bytes that are still to come from a socket, and returns how many it took; 0 when the other
-    /// end has closed it, or nothing is to come. The error is `WouldBlock` when there are none now, the socket's own when it
-    /// is broken, and one that [`OpenSink::disk_error`] tells apart when the file is to blame.
+    /// Takes up to 256 KiB of the bytes that are still to come from a socket, and returns their number; 0 when the other end has
+    /// closed it, or when nothing is to come. The error is `WouldBlock` when there are none now, or another error of the socket. An
+    /// error of the file is one that [`OpenSink::disk_error`] recognises.
     pub fn receive(&mut self, from: impl AsFd, intake: &mut Intake) -> io::Result<usize> {
         self.receive_some(from, intake, usize::MAX)
     }
 
-    /// Like [`receive`](OpenSink::receive), but takes at most so many bytes.
+    /// Like [`receive`](OpenSink::receive), but takes at most `most` bytes.
     pub fn receive_some(&mut self, from: impl AsFd, intake: &mut Intake, most: usize) -> io::Result<usize> {
         let most = most.min(self.remaining as usize);
         if most == 0 {
@@ -107,12 +107,12 @@ impl OpenSink {
         self.write(&buffer[..read]).map_err(io::Error::other)
     }
 
-    /// What [`receive`](OpenSink::receive) has to say about the file, when its error is about that.
+    /// The error of the file, if an error of [`receive`](OpenSink::receive) is one.
     pub fn disk_error(error: &io::Error) -> Option<&DiskError> {
         disk_error(error)
     }
 
-    /// Writes what is in the pipe, and hashes it.
+    /// Writes the content of the pipe, and hashes it.
     fn write_spliced(&mut self, intake: &mut Intake, bytes: usize) -> Result<(), DiskError> {
         let is_target = matches!(self.output, Output::Target(_));
         let OpenSink { output, zeros, offset, remaining, hasher, .. } = self;
@@ -121,7 +121,7 @@ impl OpenSink {
             let end = *offset + bytes as u64;
             while *offset < end {
                 let block = match read_back(intake, file, path, *offset, end)? {
-                    // Cut off by another program: `finish` says so.
+                    // Another program truncated the file, which `finish` reports.
                     [] if is_target => &vec![0; (end - *offset).min(HASHED_BYTES as u64) as usize],
                     [] => {
                         let what = "became shorter while it was written";
@@ -143,22 +143,22 @@ impl OpenSink {
         })
     }
 
-    /// What the bytes hashed to. The error is [`DiskErrorKind::Changed`] when another program may have written into the file
-    /// before they were hashed: they are to come again.
+    /// The key of the bytes. The error is [`DiskErrorKind::Changed`] when another program may have written into the file before they
+    /// were hashed; then they must be fetched again.
     ///
     /// # Panics
     /// When bytes are missing.
     pub fn finish(self) -> Result<Key, DiskError> {
         assert_eq!(self.remaining, 0, "bytes of {} are missing", self.output.path().display());
         if self.read_back && self.output.has_others() {
-            let what = "was changed by another program while a part of it came";
+            let what = "was changed by another program while a part of it arrived";
             return Err(refused(DiskErrorKind::Changed, self.output.path(), what));
         }
         Ok(self.hash_as.key(&self.hasher))
     }
 }
 
-/// Writes what is in the pipe.
+/// Writes the content of the pipe.
 fn empty(intake: &mut Intake, file: &File, path: &Path, start: u64, bytes: usize) -> Result<(), DiskError> {
     let tried = |errno: Errno| failed("write", path, errno);
     let mut done = 0;
@@ -180,7 +180,7 @@ fn empty(intake: &mut Intake, file: &File, path: &Path, start: u64, bytes: usize
     Ok(())
 }
 
-/// What was just written, as the file has it: the next bytes from `from` on, at most up to `end`; none where the file ends.
+/// Reads back the bytes that were just written: the next from `from` on, at most up to `end`; none at the end of the file.
 fn read_back<'a>(
     intake: &'a mut Intake,
     file: &File,
@@ -203,7 +203,7 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-/// A file that content goes into: a piece's, or the open file of a download.
+/// The file of a sink: a piece's, or the open target of a download.
 enum Output {
     Piece(File, PathBuf),
     Target(Arc<Target>),
@@ -230,12 +230,12 @@ impl Output {
     }
 }
 
-/// Runs of zeros in what is written, which become holes. The last page of a sink is never part of one: a chunk that is
-/// nothing but a hole would look as if it had not been written.
+/// Turns runs of zeros into holes. The last page of a sink is never part of a hole: a chunk that consists of a hole counts as not
+/// written.
 struct Zeros {
-    /// Where the run begins that has not ended.
+    /// The start of the current run.
     from: Option<u64>,
-    /// Where the last page of the sink begins.
+    /// The start of the sink's last page.
     until: u64,
 }
 
@@ -245,7 +245,7 @@ impl Zeros {
         Zeros { from: None, until: end.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES }
     }
 
-    /// More bytes were written at `offset`.
+    /// Notes the bytes written at `offset`.
     fn wrote(&mut self, bytes: &[u8], offset: u64, file: &File) {
         if bytes.iter().all(|byte| *byte == 0) {
             self.from.get_or_insert(offset);
@@ -254,7 +254,7 @@ impl Zeros {
         }
     }
 
-    /// The run under way, if any, ends at `offset`.
+    /// Ends the current run, if any, at `offset`.
     fn end(&mut self, offset: u64, file: &File) {
         let Some(from) = self.from.take() else { return };
         let (from, to) =
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_file_cannot_be_spliced_into_it_is_written() {
+    fn content_is_written_when_the_file_cannot_be_spliced_into() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("appended");
         let bytes: Vec<u8> = (0..100_000_u32).map(|number| (number / 7) as u8).collect();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_apart_and_nothing_of_it_reaches_the_next_file() {
+    fn a_full_disk_has_its_own_error_and_leaves_no_bytes_for_the_next_file() {
         for way in [Way::Spliced, Way::Copied] {
             let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
             let (mut sink, mut intake) = (sink(full, 100_000), Intake::new(way));

@@ -1,4 +1,4 @@
-//! Operations that read a lot, a slice at a time, so that none of them stalls the loop.
+//! Tasks: operations that read much, a slice at a time, so that none stalls the loop.
 
 use super::error::{failed, refused};
 use super::extent::{OpenExtent, stamp_of};
@@ -17,53 +17,53 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How many bytes lie between two reports of progress.
+/// The bytes between two reports of progress.
 const PROGRESS_BYTES: u64 = 16 << 20;
-/// A file that was written so lately may have pages that the kernel has not begun to write out.
+/// A file written within this time may have pages that the kernel has not begun to write out.
 const DIRTY_AGE: Duration = Duration::from_secs(120);
-/// What a sync may have to write all at once.
+/// The most dirty bytes that one sync may write at once.
 const DIRTY_BYTES: u64 = 32 << 20;
 
-/// What one step of a task may use.
+/// The resources and the results of one step of a task.
 pub(super) struct Slice<'a> {
-    /// Where it reads to.
+    /// The buffer to read into.
     pub(super) buffer: &'a mut [u8],
-    /// How much it read.
+    /// The number of bytes read.
     pub(super) read: usize,
-    /// What it has to say before it is done.
+    /// A report of progress.
     pub(super) progress: Option<DiskReply>,
-    /// Whether it reads nothing before the medium has given what was asked of it.
+    /// Whether the task waits for the medium.
     pub(super) waits: bool,
 }
 
-/// An operation that goes on over several turns.
+/// An operation over several turns.
 pub(super) trait Task: Send {
-    /// Reads at most as much as the buffer holds. The answer, when it is done.
+    /// Reads at most as many bytes as the buffer has. Returns the answer when the task is done.
     fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError>;
 
-    /// It is done: what the driver is to keep open from now on.
+    /// After the end of the task: changes the open targets, such as by adding one.
     fn keep(&mut self, _: &mut Targets) -> Result<(), DiskError> {
         Ok(())
     }
 
-    /// It is done: the file that has to be on the medium before the answer is given.
+    /// The file that must be on the medium before the answer is given.
     fn unsettled(&self) -> Option<Source> {
         None
     }
 
-    /// Whether it opens or finishes the file of the download at this place.
+    /// Whether it opens or finishes the target of the download at this place.
     fn is_about(&self, _: &Place) -> bool {
         false
     }
 }
 
-/// Counts up to the next report.
+/// Decides when to report progress.
 pub(super) struct Reports {
     next: u64,
 }
 
 impl Reports {
-    /// After the first so many bytes, and so on.
+    /// The first report comes after [`PROGRESS_BYTES`].
     pub(super) fn new() -> Self {
         Reports { next: PROGRESS_BYTES }
     }
@@ -76,7 +76,7 @@ impl Reports {
     }
 }
 
-/// Hashes a user's file.
+/// Hashes a file of the user.
 pub(super) struct Hash {
     source: Source,
     stamp: FileStamp,
@@ -121,14 +121,14 @@ impl Hash {
     }
 }
 
-/// Whether a sync of this file may have more to write than the loop can wait for.
+/// Whether a sync of this file may write more than the loop can wait for.
 fn may_be_dirty(metadata: &Metadata) -> bool {
     let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
     let fresh = age.is_none_or(|age| age < DIRTY_AGE) && metadata.len() > DIRTY_BYTES;
     fresh && dirty_bytes().is_none_or(|bytes| bytes > DIRTY_BYTES)
 }
 
-/// What the kernel still has to write to all media, when it says so.
+/// The dirty bytes of all file systems; `None` when the kernel does not report them.
 pub(super) fn dirty_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Dirty:"))?;
@@ -151,9 +151,9 @@ impl Task for Hash {
         let builder = self.builder.as_mut().expect("a task that is done takes no more steps");
         builder.update(&slice.buffer[..slice.read]);
         if self.dirty {
-            // Starts the write-out of what is dirty here, so that the sync at the end has little left to do: after 1 GiB
-            // just written it takes 20 ms instead of 570 on the machine where this was measured. Pages that are clean
-            // leave the cache, which is why only fresh files get this, and only while the kernel has much to write.
+            // Starts the write-out of dirty pages here, so that little is left for the sync at the end: after 1 GiB just written
+            // it takes 20 ms instead of 570 ms (measured on one machine). Clean pages leave the page cache, so this is done only
+            // for recently written files, and only while the kernel has much to write.
             let _ = fadvise(&self.source.file, from, NonZeroU64::new(slice.read as u64), Advice::DontNeed);
         }
         slice.progress = self.reports.at(from + slice.read as u64, total);
@@ -165,8 +165,8 @@ impl Task for Hash {
     }
 }
 
-/// How many bytes of a hole there are from an offset on; 0 where there is data, or where nobody can tell. A hole at the
-/// end goes on to the end of the file.
+/// The length of the hole at an offset; 0 where there is data, or where the file system does not tell. A hole at the end extends to
+/// the end of the file.
 fn hole_bytes(file: &File, from: u64) -> u64 {
     let end = match seek(file, SeekFrom::Data(from)) {
         Err(Errno::NXIO) => seek(file, SeekFrom::End(0)),
@@ -175,7 +175,7 @@ fn hole_bytes(file: &File, from: u64) -> u64 {
     end.map_or(0, |end| end.saturating_sub(from))
 }
 
-/// Copies a piece, hashing it.
+/// Copies a piece and hashes it.
 pub(super) struct Copy {
     from: OpenExtent,
     /// `None` when it is done.
@@ -205,7 +205,7 @@ impl Task for Copy {
 }
 
 fn short_copy() -> DiskError {
-    let message = "the piece to be copied is shorter than its place".to_owned();
+    let message = "the piece to copy is shorter than its place".to_owned();
     DiskError { kind: DiskErrorKind::Failed, message }
 }
 

@@ -1,4 +1,4 @@
-//! Looking at the node's own directory: whether it is there, has room, and takes what is written.
+//! Checks of the node's directory: whether it is present, has space, and is writable.
 
 use super::durable::{Replace, replace};
 use super::error::{failed, refused};
@@ -11,10 +11,10 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The name of what is written as a trial.
+/// The name of the file that is written as a trial.
 pub(super) const TRIAL: &str = "trial";
 
-/// The directory that the node was started in, which its path need not name any more.
+/// The directory in which the node was started. Its path may name another directory meanwhile.
 pub(super) struct Watch {
     /// Its device and inode.
     directory: Option<(u64, u64)>,
@@ -31,23 +31,23 @@ impl Watch {
         self.directory.is_some() && directory_at(layout.root()) == self.directory
     }
 
-    /// The error that stands for every other one while the directory is gone: a piece that is not found there is not lost.
+    /// The error for a missing file while the directory is gone: a piece that is not found then is not lost.
     pub(super) fn gone(&self, layout: &Layout) -> DiskError {
         let what = match directory_at(layout.root()) {
-            Some(_) => "is another directory than the one that the node was started in",
+            Some(_) => "is not the directory in which the node was started",
             None => "is not there any more",
         };
         refused(DiskErrorKind::Gone, layout.root(), what)
     }
 
-    /// Turns an error about a file of the node's own into what it means when the directory is gone.
+    /// Replaces the error about a missing file of the node by [`gone`](Watch::gone) if the directory is gone.
     pub(super) fn explain(&self, layout: &Layout, path: &Path, error: DiskError) -> DiskError {
         let missing = error.kind == DiskErrorKind::NotFound && path.starts_with(layout.root());
         if missing && !self.is_present(layout) { self.gone(layout) } else { error }
     }
 
-    /// Looks, and `trying` writes and syncs a few bytes. A directory in whose place the same node's has come back, because its
-    /// medium was put in again, is taken up; `lock` is taken anew then.
+    /// Checks the directory; with `trying` it also writes and syncs a few bytes. When the node's directory is back at the path, as
+    /// after its medium was mounted again, the node uses it and takes `lock` again.
     pub(super) fn look(
         &mut self,
         layout: &Layout,
@@ -65,7 +65,11 @@ impl Watch {
         }
         let system = statvfs(root).map_err(|errno| failed("look at", root, errno))?;
         if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Err(refused(DiskErrorKind::Denied, root, "is on a file system that can only be read"));
+            return Err(refused(
+                DiskErrorKind::Denied,
+                root,
+                "is on a file system that is mounted read-only",
+            ));
         }
         if trying {
             let path = layout.file(TRIAL);
