@@ -1,4 +1,4 @@
-//! What a person or a program asks of a node, and what it answers. All of it goes over the control socket as JSON.
+//! The commands of a node and their answers. Over the control socket they are JSON, one object a line.
 
 mod explanation;
 mod status;
@@ -14,23 +14,23 @@ use crate::limits::Rates;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// A command under way, named by the driver.
+/// A command under way. The driver chooses the number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CommandId(pub u64);
 
-/// What is asked. Each command is answered by any number of [`Response::Progress`] and one of the others.
+/// A command. Its answers are any number of [`Response::Progress`] and [`Response::Content`], and then one of the others.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Share a file where it lies and copy its chunks to other nodes.
     Put {
-        /// An absolute path.
+        /// The file's absolute path.
         #[serde(with = "path")]
         path: PathBuf,
-        /// How many copies the network is to keep; 0 only shares; `None` is the node's default.
+        /// The number of copies in the network; 0 only shares the file; `None` is the node's default.
         #[serde(default)]
         replicas: Option<u8>,
-        /// Seconds that copies are to be kept; `None` is the node's default.
+        /// The lifetime of the copies in seconds; `None` is the node's default.
         #[serde(default)]
         lifetime: Option<u32>,
     },
@@ -38,36 +38,36 @@ pub enum Command {
     Get {
         /// Its address.
         hash: Key,
-        /// An absolute path; `None` is a file in the node's cache, whose path is told in every answer.
+        /// The target's absolute path; `None` is a file in the node's cache, whose path is in every answer.
         #[serde(default, with = "path::option")]
         target: Option<PathBuf>,
-        /// Whether a file at the target is replaced. Otherwise one that is not this file is an error.
+        /// Whether another file at the target is replaced. If not, it is an error.
         #[serde(default)]
         force: bool,
-        /// The permission bits that the file at the target gets, at most 0o777; `None` is as for any new file, and executable
-        /// when it was where it was put.
+        /// The permission bits of the new file, at most 0o777. `None` is the default for new files, plus executable if the file was
+        /// so where it was put.
         #[serde(default)]
         mode: Option<u32>,
-        /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+        /// Seconds without progress after which the command fails; `None` is the node's default, 0 is never.
         #[serde(default)]
         timeout: Option<u32>,
     },
-    /// Find out how safe a file is: who has which pieces of it, just now.
+    /// Audit a file: ask which nodes hold which pieces of it now.
     Explain {
         /// Its address.
         hash: Key,
-        /// Seconds after which those who have not answered are named as silent; `None` is 30.
+        /// Seconds after which nodes that have not answered are reported as silent; `None` is 30.
         #[serde(default)]
         timeout: Option<u32>,
     },
-    /// Stop sharing a file. The file stays, unless it lies in the node's own cache.
+    /// Stop sharing a file. The file stays, unless it is in the node's own cache.
     Remove {
         /// Its address.
         hash: Key,
     },
-    /// The files that this node shares, as many as one answer has room for.
+    /// List the files that this node shares, as many as fit in one answer.
     List {
-        /// The last file of the answer before; `None` is from the beginning.
+        /// The last file of the answer before; `None` for the first page.
         #[serde(default)]
         after: Option<Listed>,
     },
@@ -77,81 +77,81 @@ pub enum Command {
         name: String,
         /// At most 896 bytes.
         value: Vec<u8>,
-        /// Seconds that other nodes keep it without hearing from this one; `None` is the node's default.
+        /// Seconds that other nodes keep the value without hearing from this node; `None` is the node's default.
         #[serde(default)]
         lifetime: Option<u32>,
     },
-    /// Publish a value no more.
+    /// Stop publishing a value.
     Unset {
         /// Its name.
         name: String,
     },
-    /// The values that this node publishes.
+    /// List the values that this node publishes.
     Values,
     /// Find a value.
     Lookup {
-        /// Under whose key.
+        /// The publisher's key.
         publisher: PublicKey,
         /// Its name.
         name: String,
-        /// Ask the network although an answer of the last hour is at hand.
+        /// Whether to ask the network even if a value of the last hour is cached.
         #[serde(default)]
         fresh: bool,
     },
-    /// The nodes in the routing table.
+    /// List the nodes in the routing table.
     Peers,
     /// Lift the bans of a peer that sent content which does not verify.
     Forgive {
-        /// Which peer; `None` is all of them.
+        /// The peer; `None` is all peers.
         #[serde(default)]
         peer: Option<NodeId>,
     },
-    /// How the node is doing.
+    /// Report the node's status.
     Status,
-    /// Read everything on disk again now, and drop what has rotted.
+    /// Read everything on disk again now, and drop rotten content.
     Scrub {
-        /// Answer at once.
+        /// Whether to answer at once, and scrub in the background.
         #[serde(default)]
         background: bool,
     },
-    /// Who the node is.
+    /// Report the node's id and key.
     Id,
-    /// Hand over what only this node has, say goodbye to the network and stop.
+    /// Hand over pieces with too few other copies, say goodbye to the network, and stop.
     Leave {
-        /// Seconds that handing over may take; `None` is 60.
+        /// The time limit for handing over, in seconds; `None` is 60.
         #[serde(default)]
         timeout: Option<u32>,
     },
-    /// Change what the node may use while it runs; what is `None` stays. It is not remembered over a restart.
+    /// Change limits of the running node; `None` leaves one as it is. The changes end with a restart.
     Limit {
-        /// Bytes per second to all peers together; 0 is any number.
+        /// Bytes per second to all peers together; 0 is unlimited.
         #[serde(default)]
         upload: Option<u64>,
-        /// Bytes per second from all peers together; 0 is any number.
+        /// Bytes per second from all peers together; 0 is unlimited.
         #[serde(default)]
         download: Option<u64>,
-        /// Bytes per second to one peer; 0 is any number.
+        /// Bytes per second to one peer; 0 is unlimited.
         #[serde(default)]
         peer_upload: Option<u64>,
-        /// Bytes per second from one peer; 0 is any number.
+        /// Bytes per second from one peer; 0 is unlimited.
         #[serde(default)]
         peer_download: Option<u64>,
-        /// TCP streams.
+        /// The number of TCP streams.
         #[serde(default)]
         streams: Option<usize>,
-        /// Peers that are sent content at a time.
+        /// The number of peers that are sent content at a time.
         #[serde(default)]
         uploads: Option<usize>,
     },
-    /// Read a file, or a part of one, in order: its bytes come with the answers ([`Response::Content`]), each of them
-    /// verified. Nothing of it is kept.
+    /// Read a file, or a part of one, in order. The bytes come with the answers ([`Response::Content`]), each of them verified. The
+    /// node keeps none of them.
     Read {
         /// The file's address.
         hash: Key,
-        /// Which part; `None` is all of it.
+        /// The part; `None` is the whole file.
         #[serde(default)]
         part: Option<Part>,
-        /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+        /// Seconds without progress after which the command fails; `None` is the node's default, 0 is never.
         #[serde(default)]
         timeout: Option<u32>,
     },
@@ -165,17 +165,17 @@ pub enum Part {
     Between {
         /// The first byte.
         start: u64,
-        /// The first byte that is not wanted; `None`, or more than there are, is the end of the file.
+        /// The byte after the last one. `None`, or a number past the end, is the end of the file.
         #[serde(default)]
         end: Option<u64>,
     },
-    /// The last so many bytes: all of them when there are fewer.
+    /// The last bytes, this many; the whole file if it is shorter.
     Last(u64),
 }
 
 impl Part {
-    /// Which bytes of a file of `length` bytes these are; `None` when it ends before they begin. No bytes at all are a
-    /// part too, where the file has that place.
+    /// The range of bytes in a file of `length` bytes. `None` when the file ends before the part begins. An empty range is valid if its
+    /// position exists in the file.
     pub fn of(&self, length: u64) -> Option<core::ops::Range<u64>> {
         match *self {
             Part::Between { start, end } => {
@@ -192,170 +192,169 @@ impl Part {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Response {
-    /// It goes on.
+    /// The command made progress.
     Progress(Progress),
-    /// Bytes of a file. Over the control socket, as many raw bytes as it says follow this line; a program that has a node
-    /// inside takes them with [`Driver::read_content`](crate::net::Driver::read_content).
+    /// Bytes of a file. Over the control socket, this line is followed by that number of raw bytes. A program with an embedded node
+    /// takes them with [`Driver::read_content`](crate::net::Driver::read_content).
     Content(Content),
-    /// It is done.
+    /// The command succeeded.
     Done(Reply),
-    /// It failed.
+    /// The command failed.
     Failed(Failure),
 }
 
 /// A run of bytes of a file that is being read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Content {
-    /// The first byte, counted from the start of the file: where the run before it ended.
+    /// The first byte, counted from the start of the file: the end of the run before.
     pub offset: u64,
-    /// How many bytes: at least one.
+    /// The number of bytes, at least 1.
     pub length: u32,
-    /// How long the file is.
+    /// The length of the file.
     pub file_length: u64,
 }
 
-/// How far a command has come.
+/// The progress of a command.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is going on.
+    /// The present stage.
     pub stage: Stage,
-    /// Bytes, or pieces when replicating or handing over, or nodes when looking up, or answers when inspecting.
+    /// What is done: bytes; or pieces when replicating or handing over; nodes when looking up; answers when inspecting.
     pub done: u64,
-    /// Of how many; 0 when that is not known.
+    /// The total, in the same unit; 0 when it is unknown.
     pub total: u64,
-    /// When downloading: up to which byte everything is there and verified, from the start of the file or of the part that
-    /// is wanted.
+    /// When downloading: the verified bytes without a gap, from the start of the file or of the part.
     pub prefix: u64,
-    /// When downloading: the file that the bytes are in.
+    /// When downloading: the file that holds the bytes.
     #[serde(default, with = "path::option")]
     pub path: Option<PathBuf>,
 }
 
-/// What a command is busy with.
+/// The stage of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Asking the network where something is.
+    /// Looking up nodes in the network.
     LookingUp,
     /// Reading and hashing the file.
     Hashing,
     /// Copying pieces to other nodes.
     Replicating,
-    /// Checking what is there from an earlier attempt.
+    /// Verifying what an earlier attempt left.
     Checking,
-    /// Taking pieces from other nodes.
+    /// Receiving pieces from other nodes.
     Downloading,
     /// Asking other nodes which pieces they have.
     Inspecting,
-    /// Copying what only this node has to others, before it leaves.
+    /// Copying pieces with too few other copies, before the node leaves.
     HandingOver,
     /// Reading everything on disk again.
     Scrubbing,
-    /// Looking for nodes that have what is missing: nothing has come for a while.
+    /// Looking for more sources: nothing has arrived for a while.
     Waiting,
-    /// Waiting for its turn: [`done`](Progress::done) says how many others come first.
+    /// Waiting for its turn: [`done`](Progress::done) is the number of others before it.
     Queued,
 }
 
-/// What a command that is done found.
+/// The result of a command that succeeded.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// The file is shared, and copied as far as `copies` says.
+    /// The file is shared; `copies` tells how far it is copied.
     Put {
         /// Its address.
         hash: Key,
         /// Its length in bytes.
         length: u64,
-        /// How many copies there are of the piece with the fewest, this node's own included.
+        /// The copies of the piece with the fewest, including this node's own.
         copies: u32,
-        /// How many were asked for.
+        /// The number of copies requested.
         replicas: u8,
-        /// Whether `copies` is enough to call it stored: ⌊replicas/2⌋+1, or `replicas` is 0.
+        /// Whether `copies` is a quorum: at least ⌊replicas/2⌋+1, or `replicas` is 0.
         quorum: bool,
-        /// Whether the node may not open the file itself, and shares it from the descriptor that came with the command: until
-        /// the node stops.
+        /// Whether the node has no permission to open the file, and shares it through the descriptor that came with the command,
+        /// until the node stops.
         #[serde(default)]
         kept_open: bool,
     },
-    /// The file is there, every byte verified.
+    /// The file is complete; every byte is verified.
     Get {
         /// Its address.
         hash: Key,
         /// Its length in bytes.
         length: u64,
-        /// Where it is.
+        /// Its path.
         #[serde(with = "path")]
         path: PathBuf,
-        /// How many nodes content came from.
+        /// The number of nodes that sent content.
         sources: u32,
     },
-    /// Every byte that was to be read has been sent, verified.
+    /// Every requested byte has been sent, verified.
     Read {
         /// The file's address.
         hash: Key,
         /// The file's length in bytes.
         length: u64,
-        /// The first byte that was read.
+        /// The first byte.
         start: u64,
-        /// How many bytes were read.
+        /// The number of bytes.
         bytes: u64,
-        /// How many nodes content came from.
+        /// The number of nodes that sent content.
         sources: u32,
     },
-    /// How safe the file is.
+    /// The result of the audit.
     Explain(Box<Explanation>),
-    /// The file is not shared any more.
+    /// The file is no longer shared.
     Remove {
         /// Its address.
         hash: Key,
     },
     /// The shared files.
     List {
-        /// In the order of their addresses, and of their paths.
+        /// Ordered by address, then by path.
         files: Vec<SharedFile>,
-        /// Whether others follow behind the last one: ask again with that.
+        /// Whether there are more: ask again with the last one.
         #[serde(default)]
         more: bool,
     },
     /// The value is published.
     Set {
-        /// Under whose key.
+        /// The publisher's key: this node's.
         publisher: PublicKey,
         /// Its name.
         name: String,
-        /// How many nodes keep it, this one included when it is one of the closest.
+        /// The number of nodes that keep it, including this one if it is among the closest.
         copies: u32,
         /// Its sequence number.
         sequence: u64,
     },
-    /// The value is published no more.
+    /// The value is no longer published.
     Unset {
-        /// Under whose key it was.
+        /// The publisher's key: this node's.
         publisher: PublicKey,
         /// Its name.
         name: String,
-        /// Seconds after which the other nodes have forgotten it.
+        /// Seconds for which other nodes may still keep it.
         lifetime: u32,
     },
     /// The values that this node publishes.
     Values {
-        /// Under whose key.
+        /// The publisher's key: this node's.
         publisher: PublicKey,
-        /// In the order of their names.
+        /// Ordered by name.
         values: Vec<OwnValue>,
     },
     /// The value.
     Lookup {
-        /// Under whose key.
+        /// The publisher's key.
         publisher: PublicKey,
         /// Its name.
         name: String,
-        /// What it is.
+        /// The value.
         value: Vec<u8>,
         /// Its sequence number.
         sequence: u64,
-        /// How many nodes were asked; 0 when the answer was at hand.
+        /// The number of nodes asked; 0 when the value was cached.
         asked: u32,
     },
     /// The routing table, nearest first.
@@ -365,39 +364,39 @@ pub enum Reply {
     },
     /// The bans are lifted.
     Forgive {
-        /// How many there were.
+        /// The number of bans lifted.
         bans: u32,
     },
-    /// How the node is doing.
+    /// The node's status.
     Status(Box<Status>),
-    /// Everything on disk has been read again, or is being read.
+    /// The scrub has ended, or runs.
     Scrub {
-        /// Whether it goes on in the background. Then nothing is known yet.
+        /// Whether it runs in the background; then the report is empty.
         running: bool,
-        /// What was found.
+        /// Its findings.
         report: ScrubReport,
     },
-    /// Who the node is.
+    /// The node's identity.
     Id {
-        /// Its place in the key space.
+        /// Its id, a point of the key space.
         id: NodeId,
         /// Its public key.
         public: PublicKey,
     },
-    /// What the node may use now.
+    /// The limits now in force.
     Limit {
         /// Bytes per second.
         rates: Rates,
-        /// TCP streams.
+        /// The number of TCP streams.
         streams: usize,
-        /// Peers that are sent content at a time.
+        /// The number of peers that are sent content at a time.
         uploads: usize,
     },
-    /// Goodbye has been said, and the node stops.
+    /// The node has said goodbye, and stops.
     Leave {
-        /// Pieces that had too few copies elsewhere and have been copied.
+        /// Pieces that had too few copies elsewhere and were copied.
         handed_over: u32,
-        /// Pieces of which nobody else is known to have a copy: they are gone until this node comes back.
+        /// Pieces with no known copy elsewhere: they are unavailable until this node returns.
         left_behind: u32,
     },
 }
@@ -405,29 +404,29 @@ pub enum Reply {
 /// Why a command failed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind of failure.
     pub reason: FailureReason,
     /// What was tried, what went wrong and what to do.
     pub message: String,
 }
 
-/// The kinds of failure that have an exit code of their own.
+/// The kinds of failure, each with an exit code of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
     /// Exit code 1.
     Failed,
-    /// The command makes no sense: exit code 2.
+    /// The command is invalid: exit code 2.
     Usage,
-    /// Nobody has it: exit code 3.
+    /// No node that was asked has it: exit code 3.
     NotFound,
     /// No peer could be reached: exit code 4.
     Unreachable,
-    /// What was received does not verify: exit code 6.
+    /// Received content does not verify: exit code 6.
     Unverified,
-    /// No space on disk, or the quota is used up: exit code 7.
+    /// The disk is full, or the quota is used up: exit code 7.
     NoSpace,
-    /// Too much of this kind is going on, and it is worth trying later: exit code 8.
+    /// A limit is reached for now; try later: exit code 8.
     Busy,
 }
 
@@ -436,68 +435,68 @@ pub enum FailureReason {
 pub struct OwnValue {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// The value.
     pub value: Vec<u8>,
     /// Its sequence number.
     pub sequence: u64,
-    /// Seconds that other nodes keep it without hearing from this one.
+    /// Seconds that other nodes keep it without hearing from this node.
     pub lifetime: u32,
 }
 
-/// What a path in the list of files is.
+/// The state of a path in the list of files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
     /// The file is served from there.
     Shared,
-    /// It looks different than it did: it is being hashed again, and not served until then.
+    /// The file's stamp changed: it is hashed again, and not served until then.
     Checking,
-    /// It has other content: it is not served from there. `rm` takes it off the list.
+    /// The file's content changed: it is not served. `rm` removes it from the list.
     Changed,
-    /// It cannot be read: its medium may be missing. It is looked for again.
+    /// The file cannot be read; its medium may be missing. It is tried again.
     Absent,
-    /// It is being downloaded to there.
+    /// The file is being downloaded to this path.
     Downloading,
-    /// It will be downloaded to there.
+    /// The download to this path waits for its turn.
     Queued,
 }
 
-/// A place in the list of files.
+/// A position in the list of files.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Listed {
-    /// The address of the file there.
+    /// The file's address.
     pub hash: Key,
-    /// Where it lies.
+    /// Its path.
     #[serde(with = "path")]
     pub path: PathBuf,
 }
 
-/// A shared file, or a download: one for each path.
+/// One path of a shared file or of a download.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SharedFile {
     /// Its address.
     pub hash: Key,
     /// Its length in bytes.
     pub length: u64,
-    /// Where it lies.
+    /// Its path.
     #[serde(with = "path")]
     pub path: PathBuf,
-    /// Copies of the piece with the fewest, this node's own included.
+    /// The copies of the piece with the fewest, including this node's own.
     pub copies: u32,
-    /// How many were asked for.
+    /// The number of copies requested.
     pub replicas: u8,
-    /// Bytes that are here and verified: less than `length` while it is being downloaded.
+    /// Bytes that are here and verified: fewer than `length` during a download.
     pub have: u64,
-    /// Whether it lies in the node's cache, to be evicted when space is needed.
+    /// Whether it is in the node's cache, which evicts files when space is needed.
     pub cached: bool,
-    /// Whether the node may not open it itself, and serves it from the descriptor that came with `put`: until it stops.
+    /// Whether the node has no permission to open it, and serves it through the descriptor that came with `put`, until it stops.
     #[serde(default)]
     pub kept_open: bool,
-    /// What is at that path.
+    /// Its state.
     pub state: FileState,
 }
 
-/// Paths in JSON: as text, or as serde writes the bytes of those that are no text. A name is any bytes but `/` and 0.
+/// Paths in JSON: as text, or as serde writes bytes if they are not UTF-8. A file name is any bytes but `/` and 0.
 mod path {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::ffi::OsString;

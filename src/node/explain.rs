@@ -1,9 +1,8 @@
-//! How safe a file is: every node that should have a piece of it is asked, just now, whether it has.
+//! The audit of a file (`explain`): every node that should hold a piece of it is asked now whether it does.
 //!
-//! First the manifest is needed: this node has it, or it is fetched as a download fetches it, and nothing else of the file
-//! is. Then the nodes closest to each piece, and those who say that they provide the file, are asked over proven
-//! streams. What a node said of its own disk counts, what others say of it does not. Who has not answered when
-//! the time is over is named.
+//! First the manifest is needed: from this node's disk, or fetched like that of a download, and nothing else of the file. Then the
+//! nodes closest to each piece, and the file's providers, are asked over authenticated streams. Only what a node says about its own
+//! disk counts. Nodes that have not answered by the deadline are reported.
 
 use super::command::{CommandId, ExplainedNode, FailureReason, Progress, Reply, Stage};
 use super::explanation::{Findings, Piece};
@@ -21,24 +20,24 @@ use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry};
 use crate::wire::message::Want;
 use std::sync::Arc;
 
-/// Who does not answer within this is named as silent, unless the command says otherwise.
+/// The time limit for answers, unless the command says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// The most nodes closest to each piece that are asked about it.
 const CLOSEST_ASKED_MAX: usize = 17;
-/// Nodes asked beyond those that should keep a piece: views of who is closest may differ.
+/// Nodes that are asked beyond those that should hold a piece: nodes may disagree about which ones are closest.
 const SPARE_NODES: usize = 3;
 /// Nodes near the hash that are asked for the manifest.
 const ROOT_ASKED: usize = 6;
 /// Lookups under way for one file.
 const LOOKUPS_MAX: usize = 3;
-/// Pieces whose closest nodes are determined in one go.
+/// Pieces whose closest nodes are determined in one step.
 const PIECES_PER_STEP: usize = 256;
-/// Questions under way for one file, and times that one node is asked the same.
+/// Outstanding questions for one file, and attempts to ask one node the same question.
 const QUESTIONS_MAX: usize = 16;
 const TRIES_MAX: u8 = 2;
-/// Providers that are asked about one file: each is asked about every piece.
+/// Providers that are asked about one file. Each is asked about every piece.
 const PROVIDERS_MAX: usize = 32;
-/// How long it waits for room when too many lookups or questions are under way.
+/// The pause when too many lookups or questions are under way.
 const NO_ROOM_WAIT: Duration = Duration::from_millis(250);
 
 impl Node {
@@ -93,13 +92,13 @@ impl Node {
                     self.explain_fetch(now, id);
                 }
             },
-            // What is stored here cannot be read: the network has it, perhaps.
+            // The stored manifest cannot be read: the network may have it.
             (Looking::OwnManifest, _) => self.explain_fetch(now, id),
             (Looking::Root(_) | Looking::Pieces, _) => {}
         }
     }
 
-    /// Takes the manifest from here when it is here.
+    /// Takes the manifest from this node's disk, if it is there.
     fn explain_locate(&mut self, now: Instant, id: CommandId) {
         let Some(explain) = self.explains.get_mut(&id) else { return };
         let hash = explain.hash;
@@ -133,13 +132,13 @@ impl Node {
         }
     }
 
-    /// Whose manifest a download of this number is for.
+    /// The command whose manifest this download fetches.
     fn explained_by(&self, download: DownloadId) -> Option<CommandId> {
         let theirs = |explain: &Explain| explain.stage == Looking::Root(download);
         self.explains.iter().find(|(_, explain)| theirs(explain)).map(|(id, _)| *id)
     }
 
-    /// The root of a download is here; false when it is not one of these.
+    /// The root of a download has arrived. False when the download is not for an audit.
     pub(super) fn explain_root(&mut self, now: Instant, download: DownloadId, root: &Root) -> bool {
         let Some(id) = self.explained_by(download) else { return false };
         self.machines.transfer.abort(now, download);
@@ -200,7 +199,7 @@ impl Node {
         }
     }
 
-    // Who has the pieces.
+    // The pieces.
 
     fn explain_pieces(&mut self, now: Instant, id: CommandId, manifest: Arc<Manifest>) {
         let Some(explain) = self.explains.get_mut(&id) else { return };
@@ -210,7 +209,7 @@ impl Node {
         explain.pieces = vec![Piece::default(); explain.keys.len()];
         explain.todo = (0..explain.keys.len() as u16).collect();
         explain.stage = Looking::Pieces;
-        // This node is the first, and needs no question.
+        // This node is the first, and answers at once.
         let addr = self.machines.dht.own_addr().unwrap_or(self.config.listen);
         let mut own = Asked::new(Contact::new(self.public, addr), explain.keys.len());
         own.answered = true;
@@ -228,7 +227,7 @@ impl Node {
         self.explain_step(now, id);
     }
 
-    /// Determines the closest nodes of pieces: what one lookup finds answers for other keys in its region too.
+    /// Determines the closest nodes of some pieces. One lookup answers for nearby keys, too.
     fn explain_step(&mut self, now: Instant, id: CommandId) {
         for _ in 0..PIECES_PER_STEP {
             let Some(explain) = self.explains.get_mut(&id) else { return };
@@ -270,13 +269,13 @@ impl Node {
         let contacts = closest.iter().take(explain.closest).copied();
         contacts.for_each(|contact| explain.enter(contact, piece));
         if asked == 0 {
-            // There is nobody: the other pieces have no closest nodes either.
+            // There are no other nodes: the other pieces have no closest nodes either.
             explain.todo.clear();
         }
         self.explain_step(now, id);
     }
 
-    /// Asks whoever has something to be asked, as many as may be asked at a time.
+    /// Sends as many questions as may be outstanding.
     fn explain_ask(&mut self, now: Instant, id: CommandId) {
         loop {
             let question = InspectId(self.machines.fresh_id());
@@ -293,7 +292,7 @@ impl Node {
             }
             let keys = pieces.iter().map(|&piece| explain.keys[usize::from(piece)]).collect();
             if !self.machines.transfer.inspect(now, question, node.contact, keys) {
-                // Too many questions are under way: it goes on when there may be room.
+                // Too many questions are outstanding: goes on after a pause.
                 pieces.into_iter().rev().for_each(|piece| node.todo.push_front(piece));
                 node.queued = true;
                 explain.ready.push_front(number);
@@ -307,7 +306,7 @@ impl Node {
         }
     }
 
-    /// A node answered, or did not.
+    /// A node answered, or failed to.
     pub(super) fn explain_answered(
         &mut self,
         now: Instant,
@@ -345,7 +344,7 @@ impl Node {
 
     // The end.
 
-    /// Decides what nobody's message tells: that nobody has it, and that everybody has answered.
+    /// Ends audits for which no further event will come: no source of the manifest is left, or all answers are in.
     pub(super) fn review_explains(&mut self, now: Instant) {
         let ids: Vec<CommandId> = self.explains.keys().copied().collect();
         for id in ids {
@@ -353,7 +352,7 @@ impl Node {
             if explain.is_over() {
                 let closest = (usize::from(explain.replicas()) + SPARE_NODES).min(CLOSEST_ASKED_MAX);
                 if closest > explain.closest {
-                    // It is kept on more nodes than were asked.
+                    // The file has more copies than nodes were asked for.
                     explain.closest = closest;
                     explain.todo = (0..explain.keys.len() as u16).collect();
                     explain.step_at = Some(now);
@@ -366,7 +365,7 @@ impl Node {
         }
     }
 
-    /// Gives up when there is nobody left to ask for the manifest.
+    /// Ends an audit when no node is left to ask for the manifest.
     fn review_root(&mut self, now: Instant, id: CommandId, download: DownloadId) {
         let Some(explain) = self.explains.get(&id) else { return };
         let Some(state) = self.machines.transfer.download_state(download).filter(|state| state.idle) else {
@@ -383,7 +382,7 @@ impl Node {
             let why = format!("{} of the nodes that should have it could not be reached", state.failed);
             (FailureReason::Unreachable, why)
         } else {
-            (FailureReason::NotFound, format!("nobody has it; {}", status::asked(asked)))
+            (FailureReason::NotFound, format!("no node that was asked has it; {}", status::asked(asked)))
         };
         let message = format!("{}: {why}", explain.hash);
         self.end_explain(now, id);
@@ -400,7 +399,7 @@ impl Node {
                 match explain.stage {
                     Looking::Pieces => self.explained(now, id, false),
                     _ => {
-                        let why = "no answer in time from those who should have its manifest";
+                        let why = "no node that should have its manifest answered in time";
                         let message = format!("{}: {why}; {}", explain.hash, status::asked(explain.asked));
                         self.end_explain(now, id);
                         self.machines.fail(id, FailureReason::Unreachable, message);
@@ -415,7 +414,7 @@ impl Node {
         }
     }
 
-    /// Answers.
+    /// Answers the command.
     fn explained(&mut self, now: Instant, id: CommandId, in_time: bool) {
         let Some(explain) = self.end_explain(now, id) else { return };
         let Some(manifest) = &explain.manifest else { return };
@@ -426,7 +425,7 @@ impl Node {
         let nodes = explain.nodes.iter().enumerate().map(|(number, node)| ExplainedNode {
             addr: node.contact.addr,
             own: number == 0,
-            // Who owes an answer has not given all of them.
+            // A node that still owes an answer has not answered everything.
             answered: node.answered && node.error.is_none() && node.in_flight == 0 && node.todo.is_empty(),
             unreachable: node.error == Some(InspectError::Unreachable),
             ..ExplainedNode::new(node.contact.id)
@@ -438,7 +437,7 @@ impl Node {
         self.machines.done(id, Reply::Explain(Box::new(explanation)));
     }
 
-    /// Nothing more is done about it, and nothing more is heard of what was asked for it.
+    /// Removes an audit. Its outstanding lookups and questions are forgotten.
     pub(super) fn end_explain(&mut self, now: Instant, id: CommandId) -> Option<Explain> {
         let explain = self.explains.remove(&id)?;
         if let Looking::Root(download) = explain.stage {

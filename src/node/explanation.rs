@@ -1,4 +1,4 @@
-//! What the answers of holders come to: how many copies there are of what, and what would be lost with whom.
+//! The report of an audit: how many copies there are of which pieces, and what would be lost with which nodes.
 
 use super::command::{CopiesOf, ExplainedNode, Explanation, Loss, Run, UnderRepair};
 use crate::limits::quorum;
@@ -6,19 +6,19 @@ use crate::manifest::Manifest;
 use crate::wire::inspect::{InspectEntry, RepairPhase};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sets of nodes whose loss is weighed.
+/// Sets of nodes whose loss is computed.
 const SETS_WEIGHED_MAX: usize = 64;
-/// Sets of nodes that are told.
+/// Sets of nodes that are reported.
 const LOSSES_MAX: usize = 8;
 
 /// What is known of one piece.
 #[derive(Clone, Default)]
 pub(super) struct Piece {
-    /// Nodes, by number, that said that they have it for good.
+    /// The nodes, by number, that hold it.
     pub(super) holders: Vec<u16>,
-    /// Nodes that have it until they need the space.
+    /// The nodes that have it only in a cache.
     pub(super) cached: Vec<u16>,
-    /// The furthest that somebody is with repairing it: what it does, who, and for how many seconds.
+    /// The most advanced repair of it: the phase, the node, and for how many seconds.
     pub(super) repair: Option<(RepairPhase, u16, u32)>,
 }
 
@@ -41,16 +41,16 @@ impl Piece {
     }
 }
 
-/// Everything that was found out.
+/// All findings of an audit.
 pub(super) struct Findings<'a> {
     pub(super) manifest: &'a Manifest,
-    /// Copies asked for; 0 when the file is only shared.
+    /// Copies requested; 0 when the file is only shared.
     pub(super) replicas: u8,
-    /// The chunks in their order, then the manifest when there is one.
+    /// The chunks in order, then the manifest if there is one.
     pub(super) pieces: &'a [Piece],
-    /// Who was asked, by number.
+    /// The nodes that were asked, by number.
     pub(super) nodes: Vec<ExplainedNode>,
-    /// Whether everybody who was to be asked could be asked in time.
+    /// Whether every node could be asked in time.
     pub(super) complete: bool,
 }
 
@@ -63,11 +63,11 @@ struct Group {
     since: u32,
 }
 
-/// What makes pieces alike: holders, those who have it for now, and what is done by whom.
+/// The attributes by which pieces are grouped: holders, caches, and the repair.
 type Alike = (Vec<u32>, Vec<u32>, Option<(RepairPhase, u32)>);
 
 impl Findings<'_> {
-    /// Sums it up.
+    /// Computes the report.
     pub(super) fn explain(self) -> Explanation {
         let quorum = quorum(self.replicas);
         let needed = usize::from(quorum).max(1);
@@ -101,8 +101,8 @@ impl Findings<'_> {
         }
     }
 
-    /// The nodes that matter: those that have something and those that did not answer, this node first, then whoever has
-    /// most; and their new numbers.
+    /// The nodes in the report: those that have pieces and those that did not answer; this node first, then those with most pieces.
+    /// Also returns the new number of each node.
     fn listed(&self) -> (Vec<ExplainedNode>, Vec<u32>) {
         let mut nodes = self.nodes.clone();
         for (index, piece) in self.pieces.iter().enumerate() {
@@ -130,7 +130,7 @@ impl Findings<'_> {
         }
     }
 
-    /// Pieces with equal holders, those with the fewest copies first.
+    /// The pieces grouped by holders, those with the fewest copies first.
     fn groups(&self, numbers: &[u32]) -> Vec<(Alike, Group)> {
         let named = |nodes: &[u16]| {
             let mut nodes: Vec<u32> = nodes.iter().map(|&node| numbers[usize::from(node)]).collect();
@@ -187,8 +187,8 @@ fn runs(numbers: &[u32]) -> Vec<Run> {
     runs
 }
 
-/// What would be lost if which nodes went: the smallest sets of nodes that have the only copies of something, and of those
-/// of one size the sets with the most bytes. What has no copy is lost already and not among them.
+/// What would be lost with which nodes: the smallest sets of nodes that hold the only copies of a piece; among sets of one size, those
+/// with the most bytes first. Pieces without a copy are lost already and not included.
 fn losses(groups: &[(Alike, Group)]) -> Vec<Loss> {
     let mut sets: BTreeMap<&[u32], u64> = BTreeMap::new();
     for ((holders, ..), group) in groups.iter().filter(|((holders, ..), _)| !holders.is_empty()) {
@@ -203,7 +203,7 @@ fn losses(groups: &[(Alike, Group)]) -> Vec<Loss> {
     losses
 }
 
-/// Everything whose holders are all among these nodes.
+/// All pieces whose holders are all among these nodes.
 fn loss(nodes: &[u32], groups: &[(Alike, Group)]) -> Loss {
     let gone: BTreeSet<u32> = nodes.iter().copied().collect();
     let lost = groups.iter().filter(|((holders, ..), _)| {
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!((told.copies_min, told.copies_median, told.copies_max), (0, 2, 3));
         assert_eq!((told.below_quorum, told.missing, told.under_repair), (3, 1, 0));
         assert_eq!((told.nodes_asked, told.nodes_answered), (5, 4));
-        // This node holds nothing and is not told; who did not answer is told last.
+        // This node holds nothing and is not listed. A node that did not answer comes last.
         let listed: Vec<(u8, u32)> = told.nodes.iter().map(|node| (node.id.0[0], node.pieces)).collect();
         assert_eq!(listed, [(2, 5), (1, 3), (3, 2), (5, 0)]);
         let groups = told.groups.iter().map(|group| {

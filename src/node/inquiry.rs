@@ -1,4 +1,4 @@
-//! Whom to ask what, so that it is known how safe a file is: as data, within bounds.
+//! The plan of an audit: which nodes to ask about which pieces, as bounded data.
 
 use super::command::CommandId;
 use super::explanation::Piece;
@@ -12,69 +12,69 @@ use crate::wire::inspect::InspectEntry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Nodes closest to each piece that are asked about it, unless the file is to be kept on many.
+/// Nodes closest to each piece that are asked about it, unless the file should have more copies.
 const CLOSEST_ASKED: usize = 8;
-/// Questions under way to one node.
+/// Outstanding questions to one node.
 const QUESTIONS_PER_NODE_MAX: usize = 2;
 /// Nodes that are asked about one file.
 const NODES_MAX: usize = 2048;
 
-/// A file that is being explained.
+/// The audit of one file.
 pub(super) struct Explain {
     pub(super) hash: Key,
     pub(super) until: Instant,
     pub(super) stage: Looking,
     pub(super) manifest: Option<Arc<Manifest>>,
-    /// The lookup for providers that is under way.
+    /// The lookup for providers, while it is under way.
     pub(super) lookup: Option<LookupId>,
     pub(super) looked_up: bool,
-    /// Nodes that the lookup asked, and provider records that it found.
+    /// The number of nodes that the lookup asked, and of provider records that it found.
     pub(super) asked: u32,
     pub(super) found: u32,
-    /// Providers, and the nodes nearest to the hash, as far as they are known before the manifest is.
+    /// The providers, and the nodes nearest to the hash, that are known before the manifest is.
     pub(super) providers: Vec<Contact>,
     pub(super) near: Vec<Contact>,
-    /// The keys of the chunks, then that of the manifest when there is one; and what is known of each.
+    /// The keys of the chunks, then of the manifest if there is one; and what is known of each piece.
     pub(super) keys: Vec<Key>,
     pub(super) pieces: Vec<Piece>,
-    /// Pieces whose closest nodes are to be determined, and how many of those are asked.
+    /// Pieces whose closest nodes are to be determined, and how many nodes each is asked of.
     pub(super) todo: VecDeque<u16>,
     pub(super) closest: usize,
     pub(super) lookups: usize,
     pub(super) nodes: Vec<Asked>,
     pub(super) numbers: BTreeMap<NodeId, u16>,
-    /// Nodes that have something to be asked.
+    /// Nodes with questions to be sent.
     pub(super) ready: VecDeque<u16>,
-    /// Questions under way.
+    /// Outstanding questions.
     pub(super) questions: usize,
-    /// Answers about pieces, and how many there are to be.
+    /// Answers about pieces so far, and the expected number.
     pub(super) answers: u64,
     pub(super) answers_due: u64,
-    /// What holders say for how many nodes a piece is.
+    /// For each number of copies, how many answers of holders name it.
     pub(super) votes: BTreeMap<u8, u32>,
-    /// Whether somebody could not be asked for want of room in the table.
+    /// Whether a node could not be asked because the table was full.
     pub(super) skipped: bool,
-    /// It goes on at this time although nothing comes.
+    /// When to go on without an event.
     pub(super) step_at: Option<Instant>,
 }
 
-/// What an [`Explain`] is busy with.
+/// The stage of an audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Looking {
-    /// It sees whether the file that is shared here is still what it was.
+    /// Checking whether the file that is shared here is unchanged.
     OwnFile,
-    /// It reads the manifest that is stored here.
+    /// Reading the manifest that is stored here.
     OwnManifest,
-    /// It fetches the manifest.
+    /// Fetching the manifest.
     Root(DownloadId),
-    /// It asks who has the pieces.
+    /// Asking nodes about the pieces.
     Pieces,
 }
 
 /// A node that is asked.
 pub(super) struct Asked {
     pub(super) contact: Contact,
-    /// Pieces that it is to be asked about, and a bit for each that it was or is to be.
+    /// Pieces to ask it about, and one bit for each piece that was ever entered.
     pub(super) todo: VecDeque<u16>,
     pub(super) seen: Vec<u64>,
     pub(super) in_flight: usize,
@@ -98,7 +98,7 @@ impl Asked {
         }
     }
 
-    /// Enters a piece; false when it was entered before.
+    /// Enters a piece. False when it was entered before.
     pub(super) fn enter(&mut self, piece: u16) -> bool {
         let (word, bit) = (&mut self.seen[usize::from(piece) / 64], 1 << (piece % 64));
         let new = *word & bit == 0;
@@ -107,7 +107,7 @@ impl Asked {
     }
 }
 
-/// A question under way: for which command, to which node, about which pieces.
+/// An outstanding question: its command, its node, and its pieces.
 pub(super) struct Asking {
     pub(super) command: CommandId,
     pub(super) node: u16,
@@ -148,13 +148,13 @@ impl Explain {
         Some(self.step_at.map_or(self.until, |at| at.min(self.until)))
     }
 
-    /// Whether everybody who is known has answered or will not.
+    /// Whether every node has answered or been given up.
     pub(super) fn is_over(&self) -> bool {
         let asking = self.stage == Looking::Pieces && self.looked_up;
         asking && self.todo.is_empty() && self.ready.is_empty() && self.lookups + self.questions == 0
     }
 
-    /// Enters a node that is to be asked about a piece.
+    /// Enters a node that should be asked about a piece.
     pub(super) fn enter(&mut self, contact: Contact, piece: u16) {
         let count = self.pieces.len();
         let number = match self.numbers.get(&contact.id) {
@@ -184,7 +184,7 @@ impl Explain {
         }
     }
 
-    /// Takes what a node said of a piece.
+    /// Takes a node's answer about a piece.
     pub(super) fn note(&mut self, number: u16, piece: u16, entry: &InspectEntry) {
         if entry.held.is_durable() && entry.replicas > 0 {
             *self.votes.entry(entry.replicas).or_default() += 1;
@@ -192,7 +192,7 @@ impl Explain {
         self.pieces[usize::from(piece)].note(number, entry);
     }
 
-    /// A node will not answer: what it was to be asked about is not waited for.
+    /// Gives up a node: its answers are no longer expected.
     pub(super) fn give_up(&mut self, number: u16, error: InspectError) {
         let node = &mut self.nodes[usize::from(number)];
         node.error = Some(error);
@@ -200,7 +200,7 @@ impl Explain {
         node.todo.clear();
     }
 
-    /// For how many nodes the pieces are, as most holders say: one that lies about it changes nothing.
+    /// The number of copies that most holders name. One liar does not change it.
     pub(super) fn replicas(&self) -> u8 {
         let most = self.votes.iter().max_by_key(|(replicas, votes)| (**votes, **replicas));
         most.map_or(0, |(replicas, _)| *replicas)

@@ -1,73 +1,73 @@
-//! What `explain` answers.
+//! The result of an audit (`explain`).
 
 use crate::id::{Key, NodeId};
 use crate::wire::inspect::RepairPhase;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
-/// How safe a file is: what every node that could be asked said of its own disk, just now. A *piece* is a chunk, or the
-/// manifest of a file of several chunks. A copy is counted when its holder said over a proven stream that it has it for
-/// good: stored and synced, or shared from where it lies.
+/// The result of an audit: what every node that could be asked reports about its own disk now. A *piece* is a chunk, or the manifest
+/// of a file of several chunks. A copy counts if its holder says, over an authenticated stream, that it keeps the piece: stored and
+/// synced, or shared in place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// The file's address.
     pub hash: Key,
     /// Its length in bytes.
     pub length: u64,
-    /// How many chunks it has.
+    /// The number of chunks.
     pub chunks: u32,
-    /// Bytes of each chunk but the last.
+    /// The size of each chunk but the last, in bytes.
     pub chunk_bytes: u64,
-    /// How many pieces: the chunks, and the manifest when there is one.
+    /// The number of pieces: the chunks, and the manifest if there is one.
     pub pieces: u32,
-    /// Copies asked for; 0 when the file is only shared, or nobody said.
+    /// Copies requested; 0 when the file is only shared, or no holder says.
     pub replicas: u8,
-    /// Copies that make a piece stored: ⌊replicas/2⌋+1; 0 when `replicas` is.
+    /// The quorum, ⌊replicas/2⌋+1; 0 when `replicas` is 0.
     pub quorum: u8,
-    /// Copies of the piece with the fewest.
+    /// The copies of the piece with the fewest.
     pub copies_min: u32,
-    /// Copies of the piece in the middle.
+    /// The median number of copies of a piece.
     pub copies_median: u32,
-    /// Copies of the piece with the most.
+    /// The copies of the piece with the most.
     pub copies_max: u32,
     /// Pieces with fewer copies than the quorum, or none at all.
     pub below_quorum: u32,
-    /// Pieces of which nobody has a copy to count on.
+    /// Pieces without a copy that counts.
     pub missing: u32,
-    /// Pieces that a holder is about to copy, or waits to.
+    /// Pieces that a holder is copying, or is about to copy.
     pub under_repair: u32,
-    /// Other nodes that were asked.
+    /// The number of other nodes that were asked.
     pub nodes_asked: u32,
-    /// Of those: answered everything.
+    /// Of those: how many answered everything.
     pub nodes_answered: u32,
-    /// Whether everybody could be asked, and had the time to answer.
+    /// Whether every node could be asked, and answered or had the time to.
     pub complete: bool,
-    /// The pieces, those with equal holders together, those with the fewest copies first.
+    /// The pieces, grouped by equal holders, those with the fewest copies first.
     pub groups: Vec<CopiesOf>,
-    /// The nodes that have something, and those that did not answer: this node first, then those that have most.
+    /// The nodes that have pieces, and those that did not answer: this node first, then those with most pieces.
     pub nodes: Vec<ExplainedNode>,
-    /// What would be lost if which nodes went: the smallest sets first, at most 8.
+    /// What would be lost with which nodes: the smallest sets of nodes first, at most 8.
     pub losses: Vec<Loss>,
 }
 
-/// Pieces with equal holders. Nodes are numbers in [`Explanation::nodes`], counted from 0.
+/// Pieces with equal holders. Nodes are indices into [`Explanation::nodes`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CopiesOf {
-    /// How many pieces.
+    /// The number of pieces.
     pub pieces: u32,
-    /// The chunks among them, counted from 0.
+    /// The chunks among them, by index.
     pub chunks: Vec<Run>,
     /// Whether the manifest is one of them.
     pub manifest: bool,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Copies of each.
+    /// The copies of each.
     pub copies: u32,
-    /// Who has them.
+    /// The nodes that hold them.
     pub holders: Vec<u32>,
-    /// Who has them only until the space is needed: not counted.
+    /// The nodes that have them only in a cache, until the space is needed: these do not count.
     pub cached: Vec<u32>,
-    /// What is being done about them.
+    /// The repair that is under way.
     pub repair: Option<UnderRepair>,
 }
 
@@ -83,25 +83,25 @@ pub struct Run {
 /// A repair.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UnderRepair {
-    /// What is done.
+    /// Its phase.
     pub phase: Repair,
-    /// By which node.
+    /// The node that does it.
     pub node: u32,
-    /// For how many seconds; 0 when that node does not know.
+    /// Since how many seconds; 0 when that node does not know.
     pub since_seconds: u32,
 }
 
-/// What a holder does about missing copies.
+/// The phase of a holder's repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repair {
-    /// Nothing: none is missing.
+    /// Healthy: no copy is missing.
     Whole,
-    /// It waits whether holders come back, or another makes the copies.
+    /// Waiting: missing holders may return, or another holder may make the copies.
     Waiting,
-    /// It is making one.
+    /// Copying.
     Copying,
-    /// It takes itself for cut off, and makes none.
+    /// Suspended: the holder suspects that it is partitioned.
     CutOff,
 }
 
@@ -116,24 +116,24 @@ impl From<RepairPhase> for Repair {
     }
 }
 
-/// A node that was asked what it has of a file.
+/// A node that was asked about a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ExplainedNode {
-    /// Its place in the key space.
+    /// Its id.
     pub id: NodeId,
-    /// Where it answers.
+    /// Its address.
     pub addr: SocketAddr,
-    /// Whether it is the node that was asked for the explanation.
+    /// Whether it is the node that does the audit.
     pub own: bool,
-    /// Whether it answered everything that it was asked.
+    /// Whether it answered every question.
     pub answered: bool,
-    /// Whether it could not even be reached.
+    /// Whether it could not be reached at all.
     pub unreachable: bool,
-    /// Pieces that it has for good.
+    /// The number of pieces that it holds.
     pub pieces: u32,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Pieces that it has until the space is needed.
+    /// The number of pieces that it has only in a cache.
     pub cached: u32,
 }
 
@@ -146,15 +146,15 @@ impl ExplainedNode {
     }
 }
 
-/// What would be lost if all of some nodes went at once.
+/// The loss if certain nodes vanished together.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Loss {
-    /// Those nodes: numbers in [`Explanation::nodes`].
+    /// The nodes: indices into [`Explanation::nodes`].
     pub nodes: Vec<u32>,
-    /// Chunks of which nobody else has a copy.
+    /// Chunks of which no other node has a copy.
     pub chunks: u32,
-    /// Whether nobody else has the manifest: without it the file cannot be fetched.
+    /// Whether no other node has the manifest: without it the file cannot be fetched.
     pub manifest: bool,
-    /// Bytes of all that.
+    /// The size of all these pieces in bytes.
     pub bytes: u64,
 }

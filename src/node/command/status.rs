@@ -1,4 +1,4 @@
-//! What `status` and `peers` answer.
+//! The answers to `status` and `peers`.
 
 use crate::id::{Key, NodeId, PublicKey};
 use crate::limits::Rates;
@@ -8,102 +8,102 @@ use serde::{Deserialize, Serialize};
 /// A node in the routing table.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its place in the key space.
+    /// Its id.
     pub id: NodeId,
     /// Its public key.
     pub public: PublicKey,
-    /// Where it answers.
+    /// Its address.
     pub addr: SocketAddr,
-    /// Whether it answered lately (15 minutes).
+    /// Whether it answered in the last 15 minutes.
     pub good: bool,
     /// Seconds since it was last heard from.
     pub last_seen_seconds: u64,
     /// Smoothed round-trip time in microseconds; `None` before the first answer.
     pub rtt_micros: Option<u64>,
-    /// Whether it is there, as far as membership knows; `None` when it is no member. So is everything below.
+    /// Its liveness in membership; `None`, like the fields below, when it is no member.
     #[serde(default)]
     pub state: Option<MemberState>,
-    /// How busy it says it is, per mille.
+    /// Its reported load, per mille.
     #[serde(default)]
     pub load: Option<u16>,
-    /// How many pieces it says it stores for others.
+    /// Its reported number of pieces stored for others.
     #[serde(default)]
     pub chunks: Option<u32>,
-    /// How many bytes it says it has left for others.
+    /// Its reported free bytes for others.
     #[serde(default)]
     pub free_bytes: Option<u64>,
-    /// The version of the program that it says it runs.
+    /// Its reported program version.
     #[serde(default)]
     pub version: Option<String>,
-    /// What part it says it takes.
+    /// Its reported role.
     #[serde(default)]
     pub role: Option<Role>,
-    /// The number of the state that it signed: the higher the newer.
+    /// The sequence number of its signed state.
     #[serde(default)]
     pub sequence: Option<u64>,
-    /// What this node does not ask it for, because it sent content that does not verify.
+    /// Its bans at this node, because it sent content that does not verify.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bans: Vec<PeerBan>,
 }
 
-/// What a peer is not asked for.
+/// A ban of a peer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerBan {
-    /// The file; `None` is everything.
+    /// The file that it is banned from; `None` is everything.
     pub file: Option<Key>,
-    /// Seconds until it is asked again.
+    /// Seconds until the ban ends.
     pub seconds: u64,
-    /// How often in a row it was banned.
+    /// The number of offences in a row.
     pub times: u32,
 }
 
-/// Whether a member is there.
+/// The liveness of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
-    /// It was heard from lately.
+    /// It was heard from recently.
     Live,
-    /// It is silent and does not answer, not yet for long.
+    /// It has been silent for a short time, and does not answer.
     Suspect,
-    /// It has been silent for so long that others may take its place as a holder.
+    /// It has been silent for long: others may replace it as a holder.
     Unresponsive,
-    /// It has been silent for so long that it is no holder of anything.
+    /// It has been silent for so long that it is no holder any more.
     Evicted,
     /// It said goodbye.
     Left,
-    /// Others told of it; this node has never heard from it.
+    /// Not contacted: others named it, but it has not answered this node.
     Unproven,
 }
 
-/// What part a node takes.
+/// The role of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// It serves lookups and keeps pieces for others.
     Full,
-    /// It asks and fetches only.
+    /// It only looks up and downloads.
     Leaf,
 }
 
-/// Whether a disk does its work, from well to worst.
+/// The health of a disk, from well to worst.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskHealth {
-    /// It does.
+    /// It works.
     #[default]
     Well,
-    /// It has no room left.
+    /// It has no free space.
     Full,
-    /// Nothing can be written.
+    /// It cannot be written to.
     ReadOnly,
     /// The medium reports errors.
     Failing,
-    /// The node's directory is not there any more.
+    /// The node's directory does not exist any more.
     Gone,
 }
 
 impl DiskHealth {
-    /// What is said of a disk like this: it is …
+    /// The health in words, for "the disk is …".
     pub fn name(self) -> &'static str {
         match self {
             DiskHealth::Well => "well",
@@ -115,41 +115,41 @@ impl DiskHealth {
     }
 }
 
-/// How the disk that the node's directory lies on is doing.
+/// The state of the disk that holds the node's directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct DiskStatus {
-    /// Whether it does its work. When it does not, the node serves what it has and takes nothing new.
+    /// Its health. While it is not well, the node serves what it has, and takes nothing new.
     pub health: DiskHealth,
-    /// Seconds since that changed last, or since the node was started.
+    /// Seconds since the health last changed, or since the start.
     pub seconds: u64,
-    /// What is wrong, for a person to read; empty when it is well.
+    /// The problem, in words; empty when the disk is well.
     pub message: String,
 }
 
-/// How a node is doing.
+/// The status of a node.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
-    /// Its place in the key space, in hexadecimal.
+    /// Its id in hexadecimal.
     pub id: String,
     /// The version of the program.
     pub version: String,
-    /// Where it listens.
+    /// The address that it listens on.
     pub listen: String,
-    /// Where other nodes see it; `None` before any said so.
+    /// The address at which other nodes see it; `None` before the first observation.
     pub address: Option<SocketAddr>,
     /// Whether it is a leaf.
     pub leaf: bool,
     /// The network's number.
     pub network: u32,
-    /// Seconds since it was started.
+    /// Seconds since the start.
     pub uptime_seconds: u64,
-    /// How often it was started.
+    /// The number of starts.
     pub boots: u64,
     /// Contacts in the routing table.
     pub peers: u32,
     /// Lookups under way.
     pub lookups: u32,
-    /// Streams that are open.
+    /// Open streams.
     pub streams: u32,
     /// Downloads under way.
     pub downloads: u32,
@@ -163,137 +163,137 @@ pub struct Status {
     pub records: u32,
     /// Provider records kept for others.
     pub providers: u32,
-    /// Files shared.
+    /// Shared files.
     pub shares: u32,
     /// Pieces stored for others.
     pub pieces: u32,
-    /// What stored pieces and the cache take on disk, in whole blocks, with their directories.
+    /// The space that stored pieces and the cache take on disk, in whole blocks, directories included.
     pub stored_bytes: u64,
-    /// Bytes that they may take.
+    /// The quota for them, in bytes.
     pub quota_bytes: u64,
-    /// How the disk is doing.
+    /// The state of the disk.
     #[serde(default)]
     pub disk: DiskStatus,
-    /// Bytes that the file system has free; `None` when it does not tell.
+    /// Free bytes of the file system; `None` when it does not tell.
     #[serde(default)]
     pub free_bytes: Option<u64>,
-    /// How many of them are left to others.
+    /// The part of the free bytes that is left to the host.
     #[serde(default)]
     pub keep_free_bytes: u64,
-    /// Whether more is stored than the limits allow. Then nothing new is taken, and other nodes are asked to take it over.
+    /// Whether more is stored than the limits allow. Then the node takes nothing new, and hands pieces over to other nodes.
     #[serde(default)]
     pub over_quota: bool,
-    /// Bytes of content received and sent.
+    /// Bytes of content received.
     pub downloaded_bytes: u64,
     /// Bytes of content sent.
     pub uploaded_bytes: u64,
-    /// Who is there; `None` when the node takes no part in membership.
+    /// Membership; `None` when the node takes no part in it.
     #[serde(default)]
     pub gossip: Option<GossipStatus>,
-    /// How the copies of what it stores are doing; `None` when it repairs nothing.
+    /// Replication of the stored pieces; `None` when the node repairs nothing.
     #[serde(default)]
     pub repair: Option<RepairStatus>,
-    /// How far everything on disk has been read again.
+    /// The progress of the scrub.
     #[serde(default)]
     pub scrub: ScrubStatus,
-    /// Bytes per second that content may take.
+    /// The rate limits of content, in bytes per second.
     #[serde(default)]
     pub rates: Rates,
-    /// TCP streams that may be open.
+    /// The limit of open TCP streams.
     #[serde(default)]
     pub streams_max: u32,
-    /// Peers that may be sent content at a time.
+    /// The limit of peers that are sent content at a time.
     #[serde(default)]
     pub uploads_max: u32,
-    /// What was counted, by name.
+    /// The counters, by name.
     pub counters: std::collections::BTreeMap<String, u64>,
 }
 
-/// Who is there, as far as a node knows.
+/// The status of membership.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct GossipStatus {
-    /// Members heard from lately.
+    /// Live members.
     pub live: u32,
-    /// Members that are silent, not yet for long.
+    /// Suspects: silent for a short time.
     pub suspect: u32,
-    /// Members that have been silent for so long that others may take their place.
+    /// Unresponsive members: silent for so long that others may replace them.
     pub unresponsive: u32,
-    /// Members that have been silent for so long that they are no holders.
+    /// Evicted members: silent for so long that they are no holders.
     pub evicted: u32,
     /// Members that said goodbye.
     pub left: u32,
-    /// Members that others told of and this node has never heard from.
+    /// Members that others named and this node has not contacted.
     pub unproven: u32,
     /// Rounds of gossip so far.
     pub rounds: u64,
-    /// States of members that were new.
+    /// States of members that were new to this node.
     pub states_learned: u64,
     /// States that were refused: forged, malformed, or over a bound.
     pub states_refused: u64,
-    /// How badly this node itself is doing, as it notices by its own lost probes: 0 is well; with each step it gives others more
-    /// time.
+    /// The local health of this node (Lifeguard): 0 is well, 8 is worst. The worse it is, the longer the node waits before it declares
+    /// others unresponsive.
     pub local_health: u32,
-    /// Members probed, directly and through others.
+    /// Members probed, directly and through relays.
     pub probes: u64,
     /// Members that became suspect.
     pub suspicions: u64,
-    /// Suspicions that turned out to be wrong.
+    /// Suspicions of this node that it refuted.
     pub refuted: u64,
 }
 
-/// How the copies of what a node stores are doing, as far as it knows.
+/// The status of replication.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RepairStatus {
-    /// Stored pieces with as many live copies as they should have.
+    /// Healthy pieces: as many known live copies as they should have.
     pub whole: u32,
-    /// Stored pieces with fewer.
+    /// Under-replicated pieces.
     pub short: u32,
     /// Of those: with no more than a quorum.
     pub urgent: u32,
     /// Pieces that are being copied by this node.
     pub copying: u32,
-    /// Pieces that are stored here and need not be.
+    /// Surplus pieces: stored here, but other nodes are closer and hold enough copies.
     pub surplus: u32,
     /// Copies made so far.
     pub copies_made: u64,
     /// Bytes sent for them.
     pub bytes: u64,
-    /// Repairs given up because their cause was gone.
+    /// Repairs abandoned because their cause was gone.
     pub abandoned: u64,
-    /// For how many seconds the node has been taking itself for cut off, and repaired nothing; `None` when it does not.
+    /// Seconds since the node has suspected that it is partitioned, and suspended repair; `None` when it does not.
     pub cut_off_seconds: Option<u64>,
 }
 
-/// What reading everything on disk again has come to.
+/// The findings of a scrub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ScrubReport {
     /// Stored pieces that were read.
     pub pieces: u64,
     /// Shared files that were read.
     pub files: u64,
-    /// Their bytes.
+    /// Bytes that were read.
     pub bytes: u64,
-    /// How many were not what they should be.
+    /// Pieces and files that do not verify.
     pub bad: u64,
-    /// How long it took, in seconds that the node was running.
+    /// The duration in seconds of the node's running time.
     pub seconds: u64,
 }
 
-/// How far everything on disk has been read again. Ages are seconds that the node was running, over all its starts.
+/// The status of the scrub. Ages are seconds of the node's running time, over all its runs.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ScrubStatus {
-    /// Seconds within which everything is read; 0 is only on command.
+    /// The time within which everything is read once; 0 is only on command.
     pub every_seconds: u64,
-    /// What the round under way has come to so far; `None` between two.
+    /// The findings of the present round so far; `None` between two rounds.
     pub running: Option<ScrubReport>,
-    /// How much of it is done.
+    /// The progress of the present round in percent.
     pub percent: u8,
-    /// Whether a command asked for it, so that it goes as fast as the disk is idle.
+    /// Whether a command started it, so that it runs as fast as the idle disk allows.
     pub asked: bool,
-    /// What the last complete round came to; `None` when there has not been one.
+    /// The findings of the last complete round; `None` when there was none.
     pub last: Option<ScrubReport>,
-    /// How long ago that ended.
+    /// The time since that round ended.
     pub last_age_seconds: Option<u64>,
-    /// Whether one piece after the other cannot be read, so that nothing more is dropped for that.
+    /// Whether many pieces in a row cannot be read. Then the medium is suspect, and nothing more is dropped.
     pub failing: bool,
 }
