@@ -7,6 +7,7 @@ use crate::wire::message::{Announcement, NotStored, PADDING_BYTES};
 use crate::wire::network::Network;
 use crate::wire::provider::ProviderRecord;
 use crate::wire::record::{Record, record_key};
+use crate::wire::testing::{Air, Flight};
 
 const DATAGRAM: usize = crate::wire::datagram::DATAGRAM_BYTES_MAX;
 
@@ -24,9 +25,7 @@ struct Net {
     now: Instant,
     rng: Rng,
     nodes: Vec<Node>,
-    flying: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
-    sent: u64,
-    loss_percent: u64,
+    air: Air,
     wakeups: u64,
 }
 
@@ -44,8 +43,8 @@ impl Net {
     fn empty() -> Self {
         let (now, rng) = (Instant::from_secs(100), Rng::new([9; 32]));
         let network = Network::new("test");
-        let flying = BTreeMap::new();
-        Net { network, now, rng, nodes: Vec::new(), flying, sent: 0, loss_percent: 0, wakeups: 0 }
+        let air = Air::new(Duration::from_millis(40));
+        Net { network, now, rng, nodes: Vec::new(), air, wakeups: 0 }
     }
 
     /// `count` nodes that have joined through the first.
@@ -74,14 +73,7 @@ impl Net {
     fn collect(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.events.extend(core::iter::from_fn(|| node.dht.poll_event()));
-        while let Some(datagram) = node.outbox.poll() {
-            let delay = self.rng.duration(Duration::from_millis(5), Duration::from_millis(40));
-            self.sent += 1;
-            if self.rng.below(100) >= self.loss_percent {
-                let flight = (datagram.to(), node.contact.addr, datagram.bytes().to_vec());
-                self.flying.insert((self.now + delay, self.sent), flight);
-            }
-        }
+        self.air.send(self.now, &mut self.rng, node.contact.addr, &mut node.outbox);
     }
 
     fn step(&mut self, until: Instant) -> bool {
@@ -89,10 +81,9 @@ impl Net {
             .filter(|&index| self.nodes[index].up)
             .filter_map(|index| Some((self.nodes[index].dht.next_deadline()?, index)))
             .min();
-        let flight = self.flying.keys().next().copied();
-        match (timer, flight) {
-            (timer, Some((at, _))) if at <= until && timer.is_none_or(|(due, _)| at <= due) => {
-                let (_, (to, from, bytes)) = self.flying.pop_first().unwrap();
+        match (timer, self.air.next()) {
+            (timer, Some(at)) if at <= until && timer.is_none_or(|(due, _)| at <= due) => {
+                let Flight { to, from, bytes } = self.air.pop().unwrap();
                 self.now = self.now.max(at);
                 self.deliver(to, from, &bytes);
             }
@@ -259,7 +250,7 @@ fn lookups_find_the_closest_in_networks_of_every_size() {
 #[test]
 fn lookups_survive_loss_and_dead_nodes_are_replaced() {
     let mut net = Net::joined(40);
-    net.loss_percent = 5;
+    net.air.loss_percent = 5;
     for dead in [3, 7, 11, 15, 19, 23] {
         net.nodes[dead].up = false;
     }
@@ -270,7 +261,7 @@ fn lookups_survive_loss_and_dead_nodes_are_replaced() {
         let found = truth.iter().filter(|contact| closest.contains(contact)).count();
         assert!(found >= K - 2, "{found}");
     }
-    net.loss_percent = 0;
+    net.air.loss_percent = 0;
     net.run(Duration::from_secs(2 * 3600));
     for node in [0, 1, 2] {
         let peers = net.nodes[node].dht.peers(net.now);
@@ -382,7 +373,7 @@ fn announcements_outlive_the_nodes_that_kept_them() {
 fn many_announcements_cost_few_lookups_and_datagrams() {
     let mut net = Net::joined(15);
     net.find(3, Key([1; 32]), Want::Nodes);
-    let before = net.sent;
+    let before = net.air.sent;
     let files: Vec<Key> = (0..60).map(|_| net.key()).collect();
     for file in &files {
         let Node { dht, outbox, .. } = &mut net.nodes[3];
@@ -393,7 +384,7 @@ fn many_announcements_cost_few_lookups_and_datagrams() {
     let done = net.nodes[3].events.iter().filter(|e| matches!(e, DhtEvent::Announced { copies: 8, .. }));
     assert_eq!(done.count(), 60);
     // 60 files at 7 or 8 nodes each, one by one, would be over 900 datagrams with their answers.
-    assert!(net.sent - before < 350, "{}", net.sent - before);
+    assert!(net.air.sent - before < 350, "{}", net.air.sent - before);
 }
 
 #[test]
@@ -520,10 +511,10 @@ fn a_bootstrap_node_that_lost_its_state_joins_its_old_network() {
 fn an_idle_node_wakes_up_rarely_and_sends_little() {
     let mut net = Net::joined(30);
     net.run(Duration::from_secs(600));
-    let (wakeups, sent) = (net.wakeups, net.sent);
+    let (wakeups, sent) = (net.wakeups, net.air.sent);
     net.run(Duration::from_secs(3600));
     assert!((net.wakeups - wakeups) / 30 < 900, "{} wake-ups an hour", (net.wakeups - wakeups) / 30);
-    assert!((net.sent - sent) / 30 < 1800, "{} datagrams an hour", (net.sent - sent) / 30);
+    assert!((net.air.sent - sent) / 30 < 1800, "{} datagrams an hour", (net.air.sent - sent) / 30);
 }
 
 #[test]

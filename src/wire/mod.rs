@@ -28,6 +28,8 @@ pub mod provider;
 pub mod reconcile;
 pub mod record;
 pub mod state;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use core::fmt;
 

@@ -43,7 +43,7 @@ fn nodes_that_know_one_other_find_their_whole_neighbourhood() {
 #[test]
 fn the_nearest_twenty_detect_a_crash_within_a_minute() {
     let mut net = Net::settled(60, &config());
-    net.loss_percent = 5;
+    net.air.loss_percent = 5;
     net.run_secs(60);
     let mut took = Vec::new();
     for victim in [3, 17, 44] {
@@ -81,7 +81,7 @@ fn a_crashed_node_is_evicted_and_returns_after_a_restart() {
 #[test]
 fn no_live_node_is_evicted() {
     let mut net = Net::settled(16, &config());
-    net.loss_percent = 5;
+    net.air.loss_percent = 5;
     net.run_secs(1800);
     assert_eq!(net.events(blames), 0);
 }
@@ -89,7 +89,7 @@ fn no_live_node_is_evicted() {
 #[test]
 fn a_paused_node_suspects_no_member_and_returns_after_its_eviction() {
     let mut net = Net::settled(12, &config());
-    net.loss_percent = 5;
+    net.air.loss_percent = 5;
     net.pause(7, Duration::from_secs(30));
     net.run_secs(120);
     assert_eq!(net.events(blames), 0);
@@ -176,7 +176,7 @@ fn a_member_that_moves_is_followed_when_its_old_address_is_silent() {
 
 fn rounds_to_spread(count: usize, loss_percent: u64) -> f64 {
     let mut net = Net::settled(count, &config());
-    net.loss_percent = loss_percent;
+    net.air.loss_percent = loss_percent;
     // All nodes have just started, and each start is news: in a large network it spreads for minutes.
     net.run_secs(60 + count as u64);
     let now = net.now;
@@ -269,7 +269,7 @@ fn local_health_recovers_when_others_answer() {
 fn the_same_seed_gives_the_same_run() {
     let run = || {
         let mut net = Net::settled(20, &config());
-        net.loss_percent = 10;
+        net.air.loss_percent = 10;
         net.crash(3);
         net.run_secs(60);
         let events: Vec<_> = net.nodes.iter().map(|node| node.events.clone()).collect();

@@ -3,14 +3,15 @@
 use super::super::{Gossip, GossipConfig, GossipEvent, Liveness, OwnState};
 use crate::identity::Identity;
 use crate::rng::Rng;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Unverified;
 use crate::wire::message::Message;
 use crate::wire::network::Network;
 use crate::wire::outbox::Outbox;
+use crate::wire::testing::{Air, Flight};
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Node {
     pub(super) gossip: Gossip,
@@ -27,20 +28,16 @@ pub(super) struct Node {
     alarm: Option<Instant>,
 }
 
-enum What {
-    Wake(usize),
-    Arrive { to: usize, from: usize, bytes: Vec<u8> },
-}
-
 pub(super) struct Net {
     pub(super) network: Network,
     pub(super) now: Instant,
     pub(super) rng: Rng,
     pub(super) nodes: Vec<Node>,
-    pub(super) loss_percent: u64,
+    pub(super) air: Air,
     /// Whether nodes on different sides reach each other.
     pub(super) cut: bool,
-    queue: BTreeMap<(Instant, u64), What>,
+    /// The nodes that have a deadline, by that.
+    alarms: BTreeSet<(Instant, u64, usize)>,
     addresses: BTreeMap<SocketAddr, usize>,
     count: u64,
 }
@@ -66,9 +63,9 @@ impl Net {
             now: Instant::from_secs(100),
             rng: Rng::new([9; 32]),
             nodes: Vec::new(),
-            loss_percent: 0,
+            air: Air::new(Duration::from_millis(80)),
             cut: false,
-            queue: BTreeMap::new(),
+            alarms: BTreeSet::new(),
             addresses: BTreeMap::new(),
             count: 0,
         };
@@ -134,45 +131,46 @@ impl Net {
         while let Some(event) = node.gossip.poll_event() {
             node.events.push((self.now, event));
         }
-        while let Some(datagram) = node.outbox.poll() {
-            let delay = self.rng.duration(Duration::from_millis(5), Duration::from_millis(80));
-            self.count += 1;
-            node.sent += 1;
-            node.sent_bytes += datagram.bytes().len() as u64;
-            let Some(&to) = self.addresses.get(&datagram.to()) else { continue };
-            if self.rng.below(100) >= self.loss_percent {
-                let what = What::Arrive { to, from: index, bytes: datagram.bytes().to_vec() };
-                self.queue.insert((self.now + delay, self.count), what);
-            }
-        }
+        let (sent, bytes) = self.air.send(self.now, &mut self.rng, node.contact.addr, &mut node.outbox);
+        node.sent += sent;
+        node.sent_bytes += bytes;
         let due = node.gossip.next_deadline();
         if let Some(due) = due.filter(|due| node.alarm.is_none_or(|alarm| *due < alarm)) {
             node.alarm = Some(due);
             self.count += 1;
-            self.queue.insert((due.max(self.now), self.count), What::Wake(index));
+            self.alarms.insert((due.max(self.now), self.count, index));
         }
     }
 
     fn step(&mut self, until: Instant) -> bool {
-        let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= until) else {
+        let alarm = self.alarms.first().map(|(at, ..)| *at);
+        let arrival = self.air.next();
+        let Some(at) = earliest(alarm, arrival).filter(|at| *at <= until) else {
             self.now = until;
             return false;
         };
-        self.now = self.now.max(entry.key().0);
-        match entry.remove() {
-            What::Wake(index) => self.wake(index),
-            What::Arrive { to, from, bytes } => {
-                let apart = self.cut && self.nodes[to].side != self.nodes[from].side;
-                if !apart && self.nodes[to].up {
-                    let from = self.nodes[from].contact.addr;
-                    match &mut self.nodes[to].paused {
-                        Some(waiting) => waiting.push((from, bytes)),
-                        None => self.deliver(to, from, &bytes),
-                    }
-                }
-            }
+        self.now = self.now.max(at);
+        if arrival == Some(at) {
+            let flight = self.air.pop().expect("it arrives now");
+            self.arrive(flight);
+        } else if let Some((_, _, index)) = self.alarms.pop_first() {
+            self.wake(index);
         }
         true
+    }
+
+    fn arrive(&mut self, flight: Flight) {
+        let Flight { to, from, bytes } = flight;
+        let Some(&to) = self.addresses.get(&to) else { return };
+        // A datagram of a node that has moved comes from where it was, and from the same side.
+        let sender = self.addresses.get(&from).map(|&from| self.nodes[from].side);
+        let apart = self.cut && sender.is_some_and(|side| side != self.nodes[to].side);
+        if !apart && self.nodes[to].up {
+            match &mut self.nodes[to].paused {
+                Some(waiting) => waiting.push((from, bytes)),
+                None => self.deliver(to, from, &bytes),
+            }
+        }
     }
 
     fn wake(&mut self, index: usize) {

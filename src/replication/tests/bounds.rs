@@ -138,7 +138,7 @@ fn pieces_survive_random_events_and_replication_settles() {
         let mut world =
             World::new(10, ReplicationConfig { surplus_after: seconds(400), ..Default::default() });
         world.rng = Rng::new([seed; 32]);
-        world.loss_percent = 5;
+        world.air.loss_percent = 5;
         world.tick_every = seconds(3);
         let mut keys = world.scatter(40, 3);
         world.run(seconds(300));
@@ -174,7 +174,7 @@ fn pieces_survive_random_events_and_replication_settles() {
                 world.restart(index);
             }
         }
-        world.loss_percent = 0;
+        world.air.loss_percent = 0;
         world.run(seconds(4000));
         assert!(world.is_whole(&keys, 3), "seed {seed}");
         let copies: Vec<usize> = keys.iter().map(|key| world.holders(key).len()).collect();

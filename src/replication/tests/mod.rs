@@ -13,6 +13,7 @@ use crate::wire::datagram::PAYLOAD_BYTES_MAX;
 use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
 use crate::wire::reconcile::{Answer, AnswerWriter, Scope, Summary, WirePart};
+use crate::wire::testing::{Air, Flight};
 
 const MEGABYTE: u32 = 1 << 20;
 
@@ -53,7 +54,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) rng: Rng,
     pub(super) nodes: Vec<Node>,
-    flying: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
+    pub(super) air: Air,
     pushes: BTreeMap<(Instant, u64), Push>,
     arriving: BTreeSet<(usize, Key)>,
     tick: Instant,
@@ -63,7 +64,6 @@ pub(super) struct World {
     pub(super) liar: Option<usize>,
     /// A node that compares correctly, but puts off every question about single pieces.
     pub(super) evasive: Option<usize>,
-    pub(super) loss_percent: u64,
     /// Nodes that accept no copies, and the outcome that they cause.
     pub(super) unwilling: BTreeMap<usize, CopyOutcome>,
     pub(super) copied: Vec<Copied>,
@@ -71,8 +71,6 @@ pub(super) struct World {
     pub(super) dropped: Vec<(usize, Key)>,
     pub(super) places: u64,
     pub(super) under_way_max: usize,
-    pub(super) datagrams: u64,
-    pub(super) bytes: u64,
 }
 
 fn identity(index: usize) -> Identity {
@@ -98,7 +96,7 @@ impl World {
             now,
             rng: Rng::new([4; 32]),
             nodes: Vec::new(),
-            flying: BTreeMap::new(),
+            air: Air::new(Duration::from_millis(40)),
             pushes: BTreeMap::new(),
             arriving: BTreeSet::new(),
             tick: now,
@@ -106,15 +104,12 @@ impl World {
             numbered: 0,
             liar: None,
             evasive: None,
-            loss_percent: 0,
             unwilling: BTreeMap::new(),
             copied: Vec::new(),
             offers: 0,
             dropped: Vec::new(),
             places: 0,
             under_way_max: 0,
-            datagrams: 0,
-            bytes: 0,
         };
         (0..count).for_each(|_| _ = world.join());
         world
@@ -279,18 +274,8 @@ impl World {
     }
 
     fn collect(&mut self, index: usize) {
-        while let Some(datagram) = self.nodes[index].outbox.poll() {
-            let (to, bytes) = (datagram.to(), datagram.bytes().to_vec());
-            self.datagrams += 1;
-            self.bytes += bytes.len() as u64;
-            let target = self.nodes.iter().position(|node| node.contact.addr == to);
-            let delay = self.rng.duration(Duration::from_millis(5), Duration::from_millis(40));
-            self.numbered += 1;
-            if let Some(target) = target.filter(|_| self.rng.below(100) >= self.loss_percent) {
-                let from = self.nodes[index].contact.addr;
-                self.flying.insert((self.now + delay, self.numbered), (target, from, bytes));
-            }
-        }
+        let node = &mut self.nodes[index];
+        self.air.send(self.now, &mut self.rng, node.contact.addr, &mut node.outbox);
         while let Some(action) = self.nodes[index].machine.poll_action() {
             match action {
                 Action::Copy { key, target } => self.begin_push(index, key, &target),
@@ -374,7 +359,7 @@ impl World {
             .filter(|index| self.is_up(*index))
             .filter_map(|index| Some((self.nodes[index].machine.next_deadline()?.max(self.now), index)))
             .min();
-        let flight = self.flying.keys().next().map(|(at, _)| *at);
+        let flight = self.air.next();
         let push = self.pushes.keys().next().map(|(at, _)| *at);
         let due = [Some(self.tick), timer.map(|(at, _)| at), flight, push].into_iter().fold(None, earliest);
         let Some(at) = due.filter(|at| *at <= until) else {
@@ -389,8 +374,10 @@ impl World {
             let (_, push) = self.pushes.pop_first().expect("it is due");
             self.end_push(push);
         } else if flight.is_some_and(|due| due <= at) {
-            let (_, (to, from, bytes)) = self.flying.pop_first().expect("it is due");
-            self.deliver(to, from, &bytes);
+            let Flight { to, from, bytes } = self.air.pop().expect("it is due");
+            if let Some(to) = self.nodes.iter().position(|node| node.contact.addr == to) {
+                self.deliver(to, from, &bytes);
+            }
         } else if let Some((_, index)) = timer {
             self.turn(index);
         }

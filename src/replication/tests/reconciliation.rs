@@ -26,9 +26,9 @@ fn bytes_each(world: &mut World) -> u64 {
     let done = world.counted(|counters| counters.reconciled);
     assert!((2..=3).contains(&done), "{done} comparisons");
     assert_eq!(world.counted(|counters| counters.reconcile_failed), 0);
-    assert_eq!(world.bytes, world.counted(|counters| counters.datagram_bytes));
-    assert_eq!(world.datagrams, world.counted(|counters| counters.datagrams));
-    world.bytes / done
+    assert_eq!(world.air.sent_bytes, world.counted(|counters| counters.datagram_bytes));
+    assert_eq!(world.air.sent, world.counted(|counters| counters.datagrams));
+    world.air.sent_bytes / done
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn equal_sets_cost_about_three_hundred_bytes() {
 fn one_difference_in_ten_thousand_costs_a_few_datagrams() {
     let (mut world, keys) = pair(10_000, 10_000);
     let bytes = bytes_each(&mut world);
-    println!("one of 10,000: {bytes} bytes, {} datagrams for both", world.datagrams);
+    println!("one of 10,000: {bytes} bytes, {} datagrams for both", world.air.sent);
     assert!(bytes < 4_000, "{bytes} bytes");
     let lacks = |node: usize, key: &Key| world.nodes[node].machine.inspect(key).is_none();
     assert!(lacks(0, &keys[0]));
@@ -55,7 +55,7 @@ fn one_difference_in_ten_thousand_costs_a_few_datagrams() {
 fn one_percent_of_ten_thousand_costs_about_what_the_theory_says() {
     let (mut world, keys) = pair(10_000, 100);
     let bytes = bytes_each(&mut world);
-    println!("1 % of 10,000: {bytes} bytes a comparison, {} datagrams for both", world.datagrams);
+    println!("1 % of 10,000: {bytes} bytes a comparison, {} datagrams for both", world.air.sent);
     // Each of a hundred differences costs a few summaries of 32 to 40 bytes on the way down, and a list of about ten
     // prefixes of 16 bytes.
     assert!((20_000..70_000).contains(&bytes), "{bytes} bytes");
@@ -99,22 +99,22 @@ fn one_request_detects_an_empty_disk() {
         world.give(0, Held { key, replicas: 2, length: 1000, keep: false });
     }
     world.run(seconds(80));
-    assert!(world.bytes < 1000, "{} bytes", world.bytes);
+    assert!(world.air.sent_bytes < 1000, "{} bytes", world.air.sent_bytes);
     assert_eq!(world.counted(|counters| counters.reconciled), 1);
 }
 
 #[test]
 fn lost_requests_are_repeated() {
     let (mut world, keys) = pair(2_000, 100);
-    world.loss_percent = 30;
+    world.air.loss_percent = 30;
     world.run(seconds(1500));
     assert!(world.is_whole(&keys, 2));
     assert!(world.counted(|counters| counters.reconciled) >= 2);
-    world.loss_percent = 100;
+    world.air.loss_percent = 100;
     world.run(seconds(1000));
     assert!(world.counted(|counters| counters.unanswered) > 0);
     let before = world.counted(|counters| counters.reconciled);
-    world.loss_percent = 0;
+    world.air.loss_percent = 0;
     world.run(seconds(1300));
     assert!(world.counted(|counters| counters.reconciled) >= before + 2);
 }
