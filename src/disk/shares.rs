@@ -521,10 +521,26 @@ fn decode(bytes: &[u8]) -> Option<(Record, &[u8])> {
     Some((Record { share, ends: head.kind == END, length }, rest))
 }
 
-/// The last record on each place.
+/// What the records of one place have in common: the beginning of a hash of its path, or of its address in the cache.
+type PlaceId = [u8; 16];
+
+fn place_id(share: &Share) -> PlaceId {
+    let mut hasher = blake3::Hasher::new();
+    match &share.place {
+        Place::File(path) => hasher.update(path.as_os_str().as_bytes()),
+        // No path begins with a zero.
+        _ => hasher.update(&[0]).update(&share.hash.0),
+    };
+    let hash = hasher.finalize();
+    core::array::from_fn(|index| hash.as_bytes()[index])
+}
+
+/// The last record on each place. The claims lie in one piece of memory, which goes as a whole when the node has taken them up.
 #[derive(Default)]
 struct Table {
-    claims: BTreeMap<Subject, (u64, Share)>,
+    /// `None` where one has ended, or come again further behind.
+    claims: Vec<Option<Share>>,
+    places: BTreeMap<PlaceId, u32>,
     records: u64,
 }
 
@@ -537,29 +553,32 @@ impl Table {
 
     fn apply(&mut self, record: Record) {
         self.records += 1;
-        let subject = Subject::of(&record.share);
-        match record.ends {
-            // A claim on the place that was made since stays.
-            true => {
-                if self.claims.get(&subject).is_some_and(|(_, share)| share.hash == record.share.hash) {
-                    self.claims.remove(&subject);
-                }
+        let place = place_id(&record.share);
+        let known = self.places.get(&place).map(|index| *index as usize);
+        let same = known.filter(|index| {
+            self.claims[*index].as_ref().is_some_and(|share| share.hash == record.share.hash)
+        });
+        match (record.ends, same) {
+            (true, Some(index)) => {
+                self.claims[index] = None;
+                self.places.remove(&place);
             }
-            false => {
-                // One that is written down once more keeps its place in the order.
-                let number = match self.claims.get(&subject) {
-                    Some((number, share)) if share.hash == record.share.hash => *number,
-                    _ => self.records,
-                };
-                self.claims.insert(subject, (number, record.share));
+            // A claim on the place that was made since stays.
+            (true, None) => {}
+            // One that is written down once more keeps its place in the order.
+            (false, Some(index)) => self.claims[index] = Some(record.share),
+            (false, None) => {
+                if let Some(index) = known {
+                    self.claims[index] = None;
+                }
+                self.places.insert(place, self.claims.len() as u32);
+                self.claims.push(Some(record.share));
             }
         }
     }
 
     fn into_claims(self) -> Vec<Share> {
-        let mut claims: Vec<(u64, Share)> = self.claims.into_values().collect();
-        claims.sort_by_key(|(number, _)| *number);
-        claims.into_iter().map(|(_, share)| share).collect()
+        self.claims.into_iter().flatten().collect()
     }
 }
 

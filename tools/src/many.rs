@@ -2,7 +2,6 @@
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
-use elver::node::command::{Command, Reply};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -53,11 +52,9 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     drop(node);
     let began = Instant::now();
     let node = start()?;
-    let Reply::List { files, .. } = node.request(&Command::List { after: None })? else {
-        return Err("ls was answered with something else".into());
-    };
-    if files.len() != arguments.files as usize {
-        return Err(format!("{} of {} files are shared after a restart", files.len(), arguments.files).into());
+    let listed = node.count_listed()?;
+    if listed != arguments.files as usize {
+        return Err(format!("{listed} of {} files are shared after a restart", arguments.files).into());
     }
     report("restart, until all are listed", began.elapsed().as_secs_f64(), &node)
 }

@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use elver::cli::process::{self, Process};
-use elver::node::command::{Command, Reply, Status};
+use elver::node::command::{Command, Listed, Reply, Status};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,22 @@ impl Node {
 
     pub(crate) fn status(&self) -> Outcome<Status> {
         Ok(self.process.status()?)
+    }
+
+    /// How many files the node lists, page by page.
+    pub(crate) fn count_listed(&self) -> Outcome<usize> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let Reply::List { files, more } = self.request(&Command::List { after })? else {
+                return Err("ls was answered with something else".into());
+            };
+            count += files.len();
+            after =
+                files.last().filter(|_| more).map(|last| Listed { hash: last.hash, path: last.path.clone() });
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     /// Waits until the node knows so many others.

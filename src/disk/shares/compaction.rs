@@ -5,7 +5,7 @@
 //! and are copied at the end, before the file takes the log's place. A compaction that fails or is cut short leaves the log
 //! as it is.
 
-use super::{CLAIM, END, FILE_HEAD, HEAD_BYTES, Head, RECORD_BYTES_MAX, decode};
+use super::{CLAIM, END, FILE_HEAD, HEAD_BYTES, Head, PlaceId, RECORD_BYTES_MAX, decode, place_id};
 use crate::disk::files::{self, Open, remove, rename, sync_data, write_at};
 use crate::disk::layout::temporary;
 use crate::id::Key;
@@ -22,9 +22,6 @@ const READ_BYTES: usize = 128 << 10;
 /// Records that one turn of the second pass copies.
 const COPIED_MAX: usize = 512;
 
-/// The place that a record is about: the beginning of a hash of its path, or of its address in the cache.
-type Place = [u8; 16];
-
 /// The record of a place that counts.
 #[derive(Clone, Copy)]
 struct Last {
@@ -37,7 +34,7 @@ struct Last {
 /// How far a compaction has come.
 enum Pass {
     /// Finding the records that count, up to the log's length when it began.
-    Finding(BTreeMap<Place, Last>),
+    Finding(BTreeMap<PlaceId, Last>),
     /// Copying them, the last one first taken.
     Copying(Vec<Last>),
     /// Copying what came since.
@@ -105,8 +102,7 @@ impl Compaction {
             let offset = self.at + taken as u64;
             match decode(&self.buffer[taken..]) {
                 Some((record, _)) => {
-                    let place = place_of(&self.buffer[taken..taken + record.length]);
-                    note(&self.log, found, place, offset, &record)?;
+                    note(&self.log, found, offset, &record)?;
                     taken += record.length;
                 }
                 None => taken += 8.min(wanted - taken),
@@ -168,11 +164,11 @@ impl Compaction {
 
 fn note(
     log: &File,
-    found: &mut BTreeMap<Place, Last>,
-    place: Place,
+    found: &mut BTreeMap<PlaceId, Last>,
     offset: u64,
     record: &super::Record,
 ) -> io::Result<()> {
+    let place = place_id(&record.share);
     let known = found.get(&place).copied();
     let same = match known {
         Some(last) => hash_at(log, last.offset)? == record.share.hash,
@@ -197,19 +193,6 @@ fn hash_at(log: &File, offset: u64) -> io::Result<Key> {
     let (head, _) = Head::read_from_prefix(&bytes).map_err(|_| io::ErrorKind::UnexpectedEof)?;
     debug_assert!(matches!(head.kind, CLAIM | END));
     Ok(head.hash)
-}
-
-fn place_of(record: &[u8]) -> Place {
-    let Ok((head, rest)) = Head::read_from_prefix(record) else { return Place::default() };
-    let path = &rest[..(head.path_length.get() as usize).min(rest.len())];
-    let mut hasher = blake3::Hasher::new();
-    match path {
-        // No path is as long as an address with a zero in front.
-        [] => hasher.update(&[0]).update(&head.hash.0),
-        path => hasher.update(path),
-    };
-    let hash = hasher.finalize();
-    core::array::from_fn(|index| hash.as_bytes()[index])
 }
 
 #[cfg(test)]
