@@ -104,8 +104,8 @@ pub struct Settings {
     /// Downloads, and files to be streamed, that may wait [env: ELVER_QUEUE] [default: 1024]
     #[arg(long, value_name = "N", value_parser = parse_queue)]
     pub queue: Option<usize>,
-    /// Disk space for each file that is streamed, beside the quota; room for three chunks (of 16 MiB at most) at least
-    /// [env: ELVER_WINDOW] [default: 8MiB]
+    /// Disk space for each file that is streamed: not of the quota, but never of what --keep-free leaves to the host. Room for three
+    /// chunks (of 16 MiB at most) at least [env: ELVER_WINDOW] [default: 8MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     pub window: Option<u64>,
     /// Clients of the control socket at a time; more wait [env: ELVER_CLIENTS] [default: 256]
