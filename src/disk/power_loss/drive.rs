@@ -2,7 +2,7 @@
 
 use super::expected::{Change, Claimed, Contents, Event, Expected, Found, claimed};
 use super::record::{self, Fault, Kind};
-use crate::disk::Disk;
+use crate::disk::{Disk, files};
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Mode, Permissions, PieceMeta, Place,
@@ -10,9 +10,11 @@ use crate::io::{
 };
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::rng::Rng;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -424,7 +426,7 @@ impl<'a> Drive<'a> {
         let (hash, bytes) = self.content(length);
         let path = self.root.join(format!("file-{hash}-{}", self.files));
         self.files += 1;
-        record::write_as_user(&path, &bytes).map_err(|error| error.to_string())?;
+        write_as_user(&path, &bytes).map_err(|error| error.to_string())?;
         let replicas = self.rng.below(4) as u8;
         self.with_faults(|drive| {
             let place = Place::File(path.as_path().into());
@@ -582,4 +584,10 @@ impl<'a> Drive<'a> {
         self.disk = Some(disk);
         self.opened(found)
     }
+}
+
+/// Writes a file as its user would: not through the driver, and not synced. The record has it, as it has every change.
+fn write_as_user(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = files::open(path, files::Open::Empty, 0o644, OFlags::empty())?;
+    files::write_at(&file, path, bytes, 0)
 }

@@ -192,13 +192,6 @@ pub(in crate::disk) fn set_machine_boot(name: Option<[u8; 16]>) {
     MACHINE_BOOT.set(name);
 }
 
-/// Writes a file as its user would: not through the driver, and not synced.
-pub(in crate::disk) fn write_as_user(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file =
-        crate::disk::files::open(path, crate::disk::files::Open::Empty, 0o644, rustix::fs::OFlags::empty())?;
-    crate::disk::files::write_at(&file, path, bytes, 0)
-}
-
 pub(in crate::disk) fn machine_boot() -> Option<[u8; 16]> {
     MACHINE_BOOT.get()
 }
