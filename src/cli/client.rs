@@ -254,7 +254,8 @@ mod tests {
         let daemon = FakeDaemon::answering(&[Response::Progress(progress.clone()), Response::Done(left())]);
         let mut heard = Vec::new();
         let reply = Client::request(daemon.dir(), &Command::Id, |progress| heard.push(progress.clone()));
-        assert_eq!((reply.unwrap(), heard), (left(), vec![progress]));
+        assert_eq!(reply.unwrap(), left());
+        assert_eq!(heard, vec![progress]);
         assert_eq!(daemon.heard(), vec![Command::Id]);
     }
 
@@ -271,7 +272,8 @@ mod tests {
             let failure = Failure { reason, message: "so it is".to_owned() };
             let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
             let error = CommandError::from(request(&daemon).unwrap_err());
-            assert_eq!((error.exit, error.message.as_str()), (expected, "so it is"));
+            assert_eq!(error.exit, expected);
+            assert_eq!(error.message.as_str(), "so it is");
         }
     }
 

@@ -470,7 +470,8 @@ mod tests {
             (exit.map_err(|error| error.exit), results.text(), daemon.heard())
         };
         let (exit, text, heard) = run(Forgiven::All, Reply::Forgive { bans: 3 });
-        assert_eq!((exit, text.trim()), (Ok(Exit::Done), r#"{"bans":3}"#));
+        assert_eq!(exit, Ok(Exit::Done));
+        assert_eq!(text.trim(), r#"{"bans":3}"#);
         assert_eq!(heard, vec![Command::Forgive { peer: None }]);
         let starting = |digits: &str| Forgiven::Starting(digits.to_owned());
         let banned = Peer { bans: vec![PeerBan { file: None, seconds: 1, times: 1 }], ..peer() };

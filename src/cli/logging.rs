@@ -256,6 +256,7 @@ mod tests {
         drop(log);
         let mut text = Vec::new();
         reader.read_to_end(&mut text).unwrap();
-        assert_eq!((text.len(), text.last()), (LINE_BYTES_MAX, Some(&b'\n')));
+        assert_eq!(text.len(), LINE_BYTES_MAX);
+        assert_eq!(text.last(), Some(&b'\n'));
     }
 }

@@ -170,7 +170,8 @@ mod tests {
         let daemon = FakeDaemon::leaving(&[left(0, 0)]);
         let (mut context, results, remarks) = daemon.context(false);
         assert_eq!(leave(&mut context, &LeaveArguments { timeout: None }), Ok(Exit::Done));
-        assert_eq!((results.text(), remarks.text()), (String::new(), String::new()));
+        assert_eq!(results.text(), String::new());
+        assert_eq!(remarks.text(), String::new());
         assert_eq!(daemon.heard(), vec![Command::Leave { timeout: None }]);
     }
 

@@ -216,7 +216,8 @@ pub(super) mod tests {
         let error = CommandError::new(Exit::NotFound, "nobody has it");
         let (mut output, results, remarks) = kept(false);
         output.error(&error);
-        assert_eq!((results.text().as_str(), remarks.text().as_str()), ("", "elver: error: nobody has it\n"));
+        assert_eq!(results.text().as_str(), "");
+        assert_eq!(remarks.text().as_str(), "elver: error: nobody has it\n");
         let (mut output, results, _) = kept(true);
         output.error(&error);
         let object: Value = serde_json::from_str(&results.text()).unwrap();

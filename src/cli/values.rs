@@ -239,9 +239,11 @@ mod tests {
     #[test]
     fn a_value_in_json_is_text_if_it_is_utf8_and_else_hexadecimal() {
         let object: Value = serde_json::from_str(&answer(true, b"wat\ner")).unwrap();
-        assert_eq!((object["value"].as_str(), object["asked"].as_u64()), (Some("wat\ner"), Some(9)));
+        assert_eq!(object["value"].as_str(), Some("wat\ner"));
+        assert_eq!(object["asked"].as_u64(), Some(9));
         let object: Value = serde_json::from_str(&answer(true, b"\xff\x00")).unwrap();
-        assert_eq!((object["value_hex"].as_str(), object.get("value")), (Some("ff00"), None));
+        assert_eq!(object["value_hex"].as_str(), Some("ff00"));
+        assert_eq!(object.get("value"), None);
     }
 
     #[test]

@@ -253,10 +253,18 @@ mod tests {
         let mut findings = findings(&manifest, &pieces, 6);
         findings.nodes[5].answered = false;
         let told = findings.explain();
-        assert_eq!((told.pieces, told.chunks, told.replicas, told.quorum), (6, 5, 3, 2));
-        assert_eq!((told.copies_min, told.copies_median, told.copies_max), (0, 2, 3));
-        assert_eq!((told.below_quorum, told.missing, told.under_repair), (3, 1, 0));
-        assert_eq!((told.nodes_asked, told.nodes_answered), (5, 4));
+        assert_eq!(told.pieces, 6);
+        assert_eq!(told.chunks, 5);
+        assert_eq!(told.replicas, 3);
+        assert_eq!(told.quorum, 2);
+        assert_eq!(told.copies_min, 0);
+        assert_eq!(told.copies_median, 2);
+        assert_eq!(told.copies_max, 3);
+        assert_eq!(told.below_quorum, 3);
+        assert_eq!(told.missing, 1);
+        assert_eq!(told.under_repair, 0);
+        assert_eq!(told.nodes_asked, 5);
+        assert_eq!(told.nodes_answered, 4);
         // This node holds nothing and is not listed. A node that did not answer comes last.
         let listed: Vec<(u8, u32)> = told.nodes.iter().map(|node| (node.id.0[0], node.pieces)).collect();
         assert_eq!(listed, [(2, 5), (1, 3), (3, 2), (5, 0)]);
@@ -291,8 +299,10 @@ mod tests {
             .collect();
         assert_eq!(sets[0], (vec![3], 2, false));
         assert_eq!(sets[1], (vec![2], 1, false));
-        assert_eq!((sets[2].1, sets[3].1), (3, 2));
-        assert_eq!((sets[4].1, sets[4].2), (5, true));
+        assert_eq!(sets[2].1, 3);
+        assert_eq!(sets[3].1, 2);
+        assert_eq!(sets[4].1, 5);
+        assert!(sets[4].2);
         assert_eq!(told.losses.len(), 5);
     }
 
@@ -301,7 +311,8 @@ mod tests {
         let manifest = manifest(300);
         let pieces: Vec<Piece> = (0..301).map(|i| piece(&[i % 97, 97 + i % 31, 128 + i % 71])).collect();
         let told = findings(&manifest, &pieces, 200).explain();
-        assert_eq!((told.copies_min, told.below_quorum), (3, 0));
+        assert_eq!(told.copies_min, 3);
+        assert_eq!(told.below_quorum, 0);
         assert_eq!(told.losses.len(), LOSSES_MAX);
         assert!(told.losses.iter().all(|loss| loss.nodes.len() == 3 && loss.chunks >= 1));
     }
@@ -318,9 +329,12 @@ mod tests {
         one.note(0, &entry(Held::Shared, RepairPhase::Waiting, 90));
         one.note(2, &entry(Held::Stored, RepairPhase::Copying, 7));
         let told = findings(&manifest, &[one], 3).explain();
-        assert_eq!((told.copies_min, told.under_repair, told.groups[0].cached.len()), (2, 1, 1));
+        assert_eq!(told.copies_min, 2);
+        assert_eq!(told.under_repair, 1);
+        assert_eq!(told.groups[0].cached.len(), 1);
         let repair = told.groups[0].repair.clone().unwrap();
-        assert_eq!((repair.since_seconds, told.nodes[repair.node as usize].id.0[0]), (7, 2));
+        assert_eq!(repair.since_seconds, 7);
+        assert_eq!(told.nodes[repair.node as usize].id.0[0], 2);
     }
 
     #[test]
@@ -328,6 +342,8 @@ mod tests {
         let manifest = manifest(2);
         let pieces = [piece(&[0]), piece(&[0]), piece(&[])];
         let told = Findings { replicas: 0, ..findings(&manifest, &pieces, 1) }.explain();
-        assert_eq!((told.quorum, told.below_quorum, told.missing), (0, 1, 1));
+        assert_eq!(told.quorum, 0);
+        assert_eq!(told.below_quorum, 1);
+        assert_eq!(told.missing, 1);
     }
 }

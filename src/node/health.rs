@@ -146,11 +146,14 @@ mod tests {
         assert_eq!(health.look_interval(), LOOK_UNWELL);
         health.note_look(at(12), look(false, u64::MAX));
         let status = health.status(at(15));
-        assert_eq!((status.health, status.seconds), (DiskHealth::Failing, 5));
+        assert_eq!(status.health, DiskHealth::Failing);
+        assert_eq!(status.seconds, 5);
         assert!(status.message.contains("/d/x"));
         health.note_look(at(20), look(true, u64::MAX));
         let status = health.status(at(21));
-        assert_eq!((status.health, status.seconds, status.message.as_str()), (DiskHealth::Well, 1, ""));
+        assert_eq!(status.health, DiskHealth::Well);
+        assert_eq!(status.seconds, 1);
+        assert_eq!(status.message.as_str(), "");
     }
 
     #[test]
@@ -179,7 +182,8 @@ mod tests {
             assert_eq!(health.health(), expected);
         }
         health.note_look(at(9), Err(error(DiskErrorKind::NoSpace)));
-        assert_eq!((health.health(), health.status(at(10)).seconds), (DiskHealth::Full, 1));
+        assert_eq!(health.health(), DiskHealth::Full);
+        assert_eq!(health.status(at(10)).seconds, 1);
     }
 
     #[test]

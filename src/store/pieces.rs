@@ -189,7 +189,8 @@ mod tests {
         pieces.insert(&piece(1, 100, 50));
         pieces.insert(&piece(2, 200, 40));
         pieces.insert(&piece(1, 150, 30));
-        assert_eq!((pieces.len(), pieces.bytes()), (2, 350 + 2 * PIECE_OVERHEAD_BYTES));
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces.bytes(), 350 + 2 * PIECE_OVERHEAD_BYTES);
         assert_eq!(pieces.next_expiry(), Some((30, Key([1; 32]))));
         assert_eq!(pieces.raise(&Key([1; 32]), 1, 60, 0), Some(true));
         assert_eq!(pieces.get(&Key([1; 32])), Some(piece(1, 150, 60)));
@@ -200,7 +201,9 @@ mod tests {
         assert_eq!(pieces.remove(&Key([2; 32])), Some(PieceMeta { replicas: 5, ..piece(2, 200, 40) }));
         assert_eq!(pieces.remove(&Key([2; 32])), None);
         pieces.remove(&Key([1; 32]));
-        assert_eq!((pieces.len(), pieces.bytes(), pieces.next_expiry()), (0, 0, None));
+        assert_eq!(pieces.len(), 0);
+        assert_eq!(pieces.bytes(), 0);
+        assert_eq!(pieces.next_expiry(), None);
     }
 
     #[test]

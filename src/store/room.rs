@@ -129,7 +129,9 @@ mod tests {
         assert_eq!(costs.directory(), 4096 + 512);
         // With an unknown block size the cost of content is its length.
         let bare = Costs::new(0);
-        assert_eq!((bare.piece(100), bare.directory(), bare.cached(77, 3)), (228, 0, 77));
+        assert_eq!(bare.piece(100), 228);
+        assert_eq!(bare.directory(), 0);
+        assert_eq!(bare.cached(77, 3), 77);
         assert_eq!(Costs::new(u32::MAX).piece(1), (64 << 10) + (8 << 10), "a block is bounded");
     }
 
@@ -151,7 +153,9 @@ mod tests {
         assert_eq!(room(1 << 30, None).files_left(), 100);
         assert_eq!(room(1000, Some(10)).files_left(), 500, "a hundredth of both");
         let unknown = Room::new(1 << 30, Some(1 << 40), Space::default());
-        assert_eq!((unknown.floor(), unknown.bytes_left(), unknown.files_left()), (0, u64::MAX, u64::MAX));
+        assert_eq!(unknown.floor(), 0);
+        assert_eq!(unknown.bytes_left(), u64::MAX);
+        assert_eq!(unknown.files_left(), u64::MAX);
     }
 
     #[test]
@@ -160,12 +164,16 @@ mod tests {
         space.total_files = 10;
         space.free_files = 5;
         let mut room = Room::new(1 << 30, Some(100), space);
-        assert_eq!((room.bytes_left(), room.files_left()), (400, 4));
+        assert_eq!(room.bytes_left(), 400);
+        assert_eq!(room.files_left(), 4);
         room.take(150);
-        assert_eq!((room.bytes_left(), room.files_left()), (250, 3));
+        assert_eq!(room.bytes_left(), 250);
+        assert_eq!(room.files_left(), 3);
         room.free(50);
-        assert_eq!((room.bytes_left(), room.files_left()), (300, 4));
+        assert_eq!(room.bytes_left(), 300);
+        assert_eq!(room.files_left(), 4);
         room.set_space(space);
-        assert_eq!((room.bytes_left(), room.files_left()), (400, 4));
+        assert_eq!(room.bytes_left(), 400);
+        assert_eq!(room.files_left(), 4);
     }
 }

@@ -52,9 +52,11 @@ mod tests {
         windows.open(1, 100, 2);
         windows.open(2, 50, 1);
         windows.open(1, 70, 1);
-        assert_eq!((windows.bytes(), windows.files()), (120, 2));
+        assert_eq!(windows.bytes(), 120);
+        assert_eq!(windows.files(), 2);
         windows.close(1);
         windows.close(1);
-        assert_eq!((windows.bytes(), windows.files()), (50, 1));
+        assert_eq!(windows.bytes(), 50);
+        assert_eq!(windows.files(), 1);
     }
 }

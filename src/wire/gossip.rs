@@ -163,7 +163,8 @@ mod tests {
             [None, Some(0), None, None, Some(14), None, None]
         );
         hops.set(1, 7);
-        assert_eq!((hops.get(0), hops.get(1)), (None, Some(7)));
+        assert_eq!(hops.get(0), None);
+        assert_eq!(hops.get(1), Some(7));
     }
 
     #[test]

@@ -135,7 +135,8 @@ fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
 
     let shown = bans(&reader);
     assert_eq!(shown.len(), 1, "{shown:?}");
-    assert_eq!((shown[0]["file"].as_str(), shown[0]["times"].as_u64()), (Some(&*bad.to_string()), Some(1)));
+    assert_eq!(shown[0]["file"].as_str(), Some(&*bad.to_string()));
+    assert_eq!(shown[0]["times"].as_u64(), Some(1));
     assert!((1..=120).contains(&shown[0]["seconds"].as_u64().unwrap()), "{shown:?}");
     let text = reader.elver(["peers"]).expect(0).text();
     assert!(
@@ -149,7 +150,8 @@ fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
     assert_eq!(bans(&reader), Vec::<serde_json::Value>::new());
     // It is asked again, sends the same again, and is banned again.
     let (ended, _) = get(&bad, "bad");
-    assert_eq!((ended.code, bans(&reader).len()), (Some(6), 1), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(6), "{}", ended.stderr);
+    assert_eq!(bans(&reader).len(), 1, "{}", ended.stderr);
     let lifted = reader.elver(["peers", "--forgive", "all", "--json"]).expect(0).text();
     assert_eq!(lifted.trim(), r#"{"bans":1}"#);
 }

@@ -63,10 +63,12 @@ fn a_file_larger_than_the_quota_is_streamed_and_a_reader_that_pauses_stops_the_w
         let status = reader.status();
         assert!(incoming_bytes(&reader) <= window, "{} bytes", incoming_bytes(&reader));
         assert!(status.downloaded_bytes < window + 4 * MIB as u64, "{} bytes came", status.downloaded_bytes);
-        assert_eq!((status.reads, status.stored_bytes), (1, 0));
+        assert_eq!(status.reads, 1);
+        assert_eq!(status.stored_bytes, 0);
     }
     let (rest, code) = stream.finish();
-    assert_eq!((code, rest.len()), (Some(0), length - MIB));
+    assert_eq!(code, Some(0));
+    assert_eq!(rest.len(), length - MIB);
     assert!(rest == bytes[MIB..]);
     wait_for("the window to be gone", || incoming_bytes(&reader) == 0);
     assert_eq!(reader.status().reads, 0);
@@ -90,7 +92,8 @@ fn a_quota_full_of_what_others_stored_is_not_in_the_way() {
     let small = file(&swarm.dir, "small", 63, 1000);
     let hash = swarm.nodes[1].put(&small, &["--replicas", "0"]);
     let read = reader.elver(&["get", &hash, "-o", "-", "--range", "-10"]);
-    assert_eq!((read.code, &read.stdout[..]), (Some(0), &content(63, 1000)[990..]), "{}", read.stderr);
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    assert_eq!(&read.stdout[..], &content(63, 1000)[990..], "{}", read.stderr);
 }
 
 #[test]
@@ -142,7 +145,8 @@ fn a_file_of_this_node_that_has_changed_is_not_passed_on() {
     assert_eq!(there.put(&source, &["--replicas", "0"]), hash);
     // Whole, it comes from here.
     let read = here.elver(&["get", &hash, "-o", "-"]);
-    assert_eq!((read.code, here.status().downloaded_bytes), (Some(0), 0), "{}", read.stderr);
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    assert_eq!(here.status().downloaded_bytes, 0, "{}", read.stderr);
     assert!(read.stdout == bytes);
     // One byte is another, and the file looks as it did.
     let modified = fs::metadata(&copy).unwrap().modified().unwrap();
@@ -169,7 +173,8 @@ fn parts_are_named_by_their_user_and_no_bytes_are_a_part_too() {
     let arguments = ["get", &hash, "--range", "5-9", "-o", target.to_str().unwrap(), "--json"];
     let named = node.elver(&arguments).expect(0);
     let object = &named.objects()[0];
-    assert_eq!((object["offset"].as_u64(), object["length"].as_u64()), (Some(5), Some(5)), "{object}");
+    assert_eq!(object["offset"].as_u64(), Some(5), "{object}");
+    assert_eq!(object["length"].as_u64(), Some(5), "{object}");
     assert_eq!(object["hash"].as_str(), Some(&hash[..]));
     assert_eq!(fs::read(&target).unwrap(), &content(67, 3 * MIB)[5..10]);
     // It does not take the place of what is there.
@@ -181,10 +186,12 @@ fn parts_are_named_by_their_user_and_no_bytes_are_a_part_too() {
         (&empty, &["--length", "5"]),
     ] {
         let nothing = node.elver(&[&["get", hash, "-o", "-"], arguments].concat());
-        assert_eq!((nothing.code, nothing.stdout.len()), (Some(0), 0), "{arguments:?} {}", nothing.stderr);
+        assert_eq!(nothing.code, Some(0), "{arguments:?} {}", nothing.stderr);
+        assert_eq!(nothing.stdout.len(), 0, "{arguments:?} {}", nothing.stderr);
     }
     let beyond = node.elver(&["get", &hash, "-o", "-", "--offset", "3MiB", "--length", "1"]);
-    assert_eq!((beyond.code, beyond.stdout.len()), (Some(2), 0), "{}", beyond.stderr);
+    assert_eq!(beyond.code, Some(2), "{}", beyond.stderr);
+    assert_eq!(beyond.stdout.len(), 0, "{}", beyond.stderr);
 }
 
 #[test]
@@ -217,7 +224,8 @@ fn downloads_that_find_no_room_wait_for_their_turn() {
     });
     assert!(most.into_inner() <= 8);
     let status = reader.status();
-    assert_eq!((status.downloads, status.queued), (0, 0));
+    assert_eq!(status.downloads, 0);
+    assert_eq!(status.queued, 0);
 }
 
 #[test]

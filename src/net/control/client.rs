@@ -561,7 +561,8 @@ mod tests {
         }
         assert!(matches!(client.serve(Instant::ZERO, &disk, &mut Outflow::default(), ROOM), Served::Dry));
         let sent = [(5, 4), (6, 5), (5, 1)].map(|(command, bytes)| (CommandId(command), bytes));
-        assert_eq!((client.take_sent(), client.take_sent()), (sent.to_vec(), vec![]));
+        assert_eq!(client.take_sent(), sent.to_vec());
+        assert_eq!(client.take_sent(), vec![]);
         let line = |id, offset, length| {
             format!(
                 "{{\"id\":{id},\"event\":\"content\",\"offset\":{offset},\"length\":{length},\"file_length\":10}}\n"
@@ -681,7 +682,8 @@ mod tests {
             passed.push(asked.descriptor.is_some());
         }
         // The third line announces a descriptor, and none comes.
-        assert_eq!((passed, client.descriptor_count()), (vec![false, true, false], 0));
+        assert_eq!(passed, vec![false, true, false]);
+        assert_eq!(client.descriptor_count(), 0);
         pass(&far, "{\"command\":\"id\",\"id\":4}\n", 1);
         let none = Room { descriptors: 1, ..ROOM };
         client.respond(Instant::ZERO, CommandId(1), left());

@@ -357,14 +357,17 @@ mod tests {
     #[test]
     fn each_order_ends_when_its_time_has_come() {
         let mut bench = Bench::new(2);
-        assert_eq!((bench.table.len(), bench.table.next_deadline()), (0, None));
+        assert_eq!(bench.table.len(), 0);
+        assert_eq!(bench.table.next_deadline(), None);
         bench.order(1, 'a', 9);
         bench.order(2, 'b', 5);
         assert_eq!(bench.table.next_deadline(), Some(START + Duration::from_secs(5)));
         bench.pass(5);
-        assert_eq!((bench.ended(), bench.under_way()), (vec![(2, None)], "a".to_owned()));
+        assert_eq!(bench.ended(), vec![(2, None)]);
+        assert_eq!(bench.under_way(), "a".to_owned());
         bench.pass(9);
-        assert_eq!((bench.ended(), bench.table.len()), (vec![(1, None)], 0));
+        assert_eq!(bench.ended(), vec![(1, None)]);
+        assert_eq!(bench.table.len(), 0);
     }
 
     #[test]
@@ -372,11 +375,13 @@ mod tests {
         let mut bench = Bench::new(1);
         ('a'..='e').zip(1..).for_each(|(what, command)| bench.order(command, what, 5));
         assert_eq!(bench.ended(), [(5, Some(FailureReason::Busy))]);
-        assert_eq!((bench.under_way(), bench.table.queued()), ("a".to_owned(), 3));
+        assert_eq!(bench.under_way(), "a".to_owned());
+        assert_eq!(bench.table.queued(), 3);
         assert_eq!(bench.table.orders().map(|order| order.what).collect::<String>(), "bcd");
         bench.cancel(2);
         bench.cancel(1);
-        assert_eq!((bench.under_way(), bench.table.queued()), ("c".to_owned(), 1));
+        assert_eq!(bench.under_way(), "c".to_owned());
+        assert_eq!(bench.table.queued(), 1);
     }
 
     #[test]
@@ -388,7 +393,8 @@ mod tests {
         bench.cancel(1);
         assert_eq!(bench.under_way(), "a", "two commands wait for it still");
         bench.pass(5);
-        assert_eq!((bench.ended(), bench.table.len()), (vec![(2, None), (3, None)], 0));
+        assert_eq!(bench.ended(), vec![(2, None), (3, None)]);
+        assert_eq!(bench.table.len(), 0);
     }
 
     #[test]
@@ -398,11 +404,13 @@ mod tests {
         bench.order(2, 'A', 5);
         bench.order(3, 'A', 5);
         bench.cancel(2);
-        assert_eq!((bench.under_way(), bench.table.queued()), ("a".to_owned(), 0));
+        assert_eq!(bench.under_way(), "a".to_owned());
+        assert_eq!(bench.table.queued(), 0);
         bench.cancel(1);
         assert_eq!(bench.under_way(), "A");
         bench.cancel(3);
-        assert_eq!((bench.under_way(), bench.ended()), (String::new(), vec![]));
+        assert_eq!(bench.under_way(), String::new());
+        assert_eq!(bench.ended(), vec![]);
     }
 
     #[test]
@@ -412,7 +420,8 @@ mod tests {
         bench.order(2, 'b', 5);
         bench.order(3, 'A', 5);
         bench.cancel(1);
-        assert_eq!((bench.under_way(), bench.table.queued()), ("A".to_owned(), 1));
+        assert_eq!(bench.under_way(), "A".to_owned());
+        assert_eq!(bench.table.queued(), 1);
         bench.cancel(3);
         assert_eq!(bench.under_way(), "b");
     }
@@ -429,7 +438,8 @@ mod tests {
         let expected = [(1, Some(FailureReason::Usage)), (2, None), (5, Some(FailureReason::Usage))];
         assert_eq!(bench.ended(), expected);
         bench.cancel(3);
-        assert_eq!((bench.ended(), bench.under_way()), (vec![(4, None)], "b".to_owned()));
+        assert_eq!(bench.ended(), vec![(4, None)]);
+        assert_eq!(bench.under_way(), "b".to_owned());
     }
 
     #[test]
@@ -442,6 +452,7 @@ mod tests {
         bench.table.hand(START, id, &mut bench.machines, |_, _| panic!("it is over"));
         bench.table.hand_to(START, CommandId(1), &mut bench.machines, |_, _| panic!("it is over"));
         bench.cancel(1);
-        assert_eq!((bench.table.contains(id), bench.ended()), (false, vec![]));
+        assert!(!bench.table.contains(id));
+        assert_eq!(bench.ended(), vec![]);
     }
 }

@@ -129,7 +129,8 @@ fn a_file_that_no_node_answers_for_is_given_up_after_the_timeout() {
     assert_eq!(bench.answered(), []);
     bench.wait(Duration::from_secs(60));
     assert_eq!(bench.answered(), [(1, Err(FailureReason::Unreachable))]);
-    assert_eq!((bench.downloads.len(), bench.downloads.next_deadline()), (0, None));
+    assert_eq!(bench.downloads.len(), 0);
+    assert_eq!(bench.downloads.next_deadline(), None);
 }
 
 #[test]
@@ -181,7 +182,8 @@ fn two_files_are_not_fetched_into_one_path_nor_into_a_relative_one() {
 fn what_finds_no_room_begins_in_order_when_there_is_some() {
     let mut bench = Bench::new(2);
     (1..=5).for_each(|command| bench.get(command, Key([command as u8; 32]), None));
-    assert_eq!((bench.downloads.len(), bench.downloads.queued()), (2, 3));
+    assert_eq!(bench.downloads.len(), 2);
+    assert_eq!(bench.downloads.queued(), 3);
     bench.cancel(4);
     bench.cancel(1);
     let fetched: Vec<_> = bench.ids().into_iter().map(|id| bench.downloads.hash_of(id).unwrap()).collect();

@@ -202,18 +202,28 @@ mod tests {
     #[test]
     fn chunks_are_handed_out_in_order_and_leave_their_files() {
         let mut window = window(6 * CHUNK + 5, None, 4 * CHUNK).unwrap();
-        assert_eq!((window.edge(), window.chunks(), window.is_starved()), (4, 0..7, true));
+        assert_eq!(window.edge(), 4);
+        assert_eq!(window.chunks(), 0..7);
+        assert!(window.is_starved());
         assert!(window.enter(1) && !window.enter(1) && !window.enter(4));
         assert_eq!(window.next_content(), None);
         assert!(window.enter(0));
         let (content, extent) = window.next_content().unwrap();
-        assert_eq!((content.offset, u64::from(content.length)), (0, CHUNK));
-        assert_eq!((extent.place, extent.offset), (Place::Window { window: 9, chunk: 0 }, 0));
+        assert_eq!(content.offset, 0);
+        assert_eq!(u64::from(content.length), CHUNK);
+        assert_eq!(extent.place, Place::Window { window: 9, chunk: 0 });
+        assert_eq!(extent.offset, 0);
         window.next_content().unwrap();
-        assert_eq!((window.next_content(), window.is_starved(), window.missing()), (None, false, 5));
-        assert_eq!((window.leave(CHUNK - 1), window.edge()), (0..0, 4));
-        assert_eq!((window.leave(2), window.edge()), (0..1, 5));
-        assert_eq!((window.leave(CHUNK - 1), window.edge(), window.is_starved()), (1..2, 6, true));
+        assert_eq!(window.next_content(), None);
+        assert!(!window.is_starved());
+        assert_eq!(window.missing(), 5);
+        assert_eq!(window.leave(CHUNK - 1), 0..0);
+        assert_eq!(window.edge(), 4);
+        assert_eq!(window.leave(2), 0..1);
+        assert_eq!(window.edge(), 5);
+        assert_eq!(window.leave(CHUNK - 1), 1..2);
+        assert_eq!(window.edge(), 6);
+        assert!(window.is_starved());
         for index in 2..7 {
             assert!(window.enter(index), "chunk {index}");
             let (content, _) = window.next_content().unwrap();
@@ -226,12 +236,17 @@ mod tests {
     #[test]
     fn of_the_chunks_at_the_ends_only_the_part_is_read() {
         let mut window = window(4 * CHUNK, between(CHUNK + 10, 2 * CHUNK + 1), u64::MAX).unwrap();
-        assert_eq!((window.chunks(), window.edge()), (1..3, 3));
+        assert_eq!(window.chunks(), 1..3);
+        assert_eq!(window.edge(), 3);
         assert!(window.enter(1) && window.enter(2) && !window.enter(0));
         let (content, extent) = window.next_content().unwrap();
-        assert_eq!((content.offset, extent.offset, u64::from(extent.length)), (CHUNK + 10, 10, CHUNK - 10));
+        assert_eq!(content.offset, CHUNK + 10);
+        assert_eq!(extent.offset, 10);
+        assert_eq!(u64::from(extent.length), CHUNK - 10);
         let (content, extent) = window.next_content().unwrap();
-        assert_eq!((content.offset, extent.offset, extent.length), (2 * CHUNK, 0, 1));
+        assert_eq!(content.offset, 2 * CHUNK);
+        assert_eq!(extent.offset, 0);
+        assert_eq!(extent.length, 1);
         assert_eq!(window.leave(CHUNK - 9), 1..3);
         assert!(window.is_over());
     }
@@ -256,7 +271,8 @@ mod tests {
         let mut long = window(9 * CHUNK, None, 6 * CHUNK).unwrap();
         assert_eq!(sizes(&long), (6 * CHUNK, 3 * CHUNK));
         long.shrink(5 * CHUNK - 1);
-        assert_eq!((long.edge(), long.bytes_max()), (4, 4 * CHUNK));
+        assert_eq!(long.edge(), 4);
+        assert_eq!(long.bytes_max(), 4 * CHUNK);
         long.shrink(1);
         assert_eq!(long.edge(), 3, "three chunks are the least");
         assert_eq!(sizes(&window(9 * CHUNK, between(0, 1), 6 * CHUNK).unwrap()), (CHUNK, CHUNK));

@@ -99,7 +99,8 @@ fn everything_is_read_once_within_the_time_evenly() {
     assert!((9..=11).contains(&half.len()), "{}", half.len());
     let rest = bench.pass(u64::from(DAY) - 1);
     let all: BTreeSet<Key> = half.iter().chain(&rest).copied().collect();
-    assert_eq!((half.len() + rest.len(), all.len()), (PIECES as usize, PIECES as usize));
+    assert_eq!(half.len() + rest.len(), PIECES as usize);
+    assert_eq!(all.len(), PIECES as usize);
     // The next round is as long.
     let next = bench.pass(u64::from(DAY) * 2 - 1);
     assert_eq!(next.iter().copied().collect::<BTreeSet<Key>>(), all);
@@ -145,7 +146,9 @@ fn without_a_time_nothing_is_read_until_a_command_asks_and_then_at_once() {
     let Some(Response::Done(Reply::Scrub { running: false, report })) = done.last() else {
         panic!("{done:?}");
     };
-    assert_eq!((report.pieces, report.bad, report.bytes), (PIECES, 1, PIECES * 100_000));
+    assert_eq!(report.pieces, PIECES);
+    assert_eq!(report.bad, 1);
+    assert_eq!(report.bytes, PIECES * 100_000);
     assert_eq!(bench.scrub.next_deadline(&bench.machines), None);
 }
 

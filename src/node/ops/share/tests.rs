@@ -157,20 +157,25 @@ fn a_file_is_served_once_its_claim_is_on_disk() {
     bench.put(7, "/a", None);
     match bench.hashed("abc", 1) {
         DiskOp::Hash { place, passed, background: false } => {
-            assert_eq!((place, passed), (at("/a"), Some(PassedId(7))));
+            assert_eq!(place, at("/a"));
+            assert_eq!(passed, Some(PassedId(7)));
         }
         other => panic!("{other:?}"),
     }
     let hash = content("abc").hash();
-    assert_eq!((bench.state(&hash, "/a"), bench.events()), (None, Vec::new()));
+    assert_eq!(bench.state(&hash, "/a"), None);
+    assert_eq!(bench.events(), Vec::new());
     match bench.answer(Ok(DiskReply::Done)) {
         DiskOp::SaveShare { share, manifest } => {
-            assert_eq!((share.hash, share.place, share.synced), (hash, at("/a"), true));
+            assert_eq!(share.hash, hash);
+            assert_eq!(share.place, at("/a"));
+            assert!(share.synced);
             assert!(manifest.is_some(), "it is not on disk yet");
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!((bench.state(&hash, "/a"), bench.events()), (Some(ShareState::Present), vec![(true, hash)]));
+    assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Present));
+    assert_eq!(bench.events(), vec![(true, hash)]);
 }
 
 #[test]
@@ -182,7 +187,8 @@ fn what_is_put_again_unchanged_is_looked_at_and_not_read() {
         DiskOp::Read(extent) => assert_eq!((extent.length, extent.stamp), (0, Some(stamp(1)))),
         other => panic!("{other:?}"),
     }
-    assert_eq!((bench.events(), bench.asked()), (vec![(true, hash)], Vec::new()));
+    assert_eq!(bench.events(), vec![(true, hash)]);
+    assert_eq!(bench.asked(), Vec::new());
     bench.put(3, "/a", None);
     bench.answer(Err(error(DiskErrorKind::Changed)));
     assert!(matches!(bench.hashed("abc", 2), DiskOp::Hash { .. }), "it looks different, so it is read");
@@ -219,7 +225,8 @@ fn a_path_that_is_put_with_other_content_is_withdrawn_as_what_it_was() {
     bench.hashed("xyz", 2);
     bench.answer(Ok(DiskReply::Done));
     assert_eq!(bench.events(), [(false, old), (true, new)]);
-    assert_eq!((bench.state(&old, "/a"), bench.state(&new, "/a")), (None, Some(ShareState::Present)));
+    assert_eq!(bench.state(&old, "/a"), None);
+    assert_eq!(bench.state(&new, "/a"), Some(ShareState::Present));
 }
 
 #[test]
@@ -237,7 +244,9 @@ fn a_put_that_cannot_succeed_is_refused_before_its_file_is_read() {
     (4..=6).for_each(|command| bench.put(command, "/a", None));
     assert_eq!(bench.asked().len(), 2);
     let failures = bench.failures();
-    assert_eq!((failures.len(), failures[0].0, failures[0].1), (1, 6, FailureReason::Busy));
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0].0, 6);
+    assert_eq!(failures[0].1, FailureReason::Busy);
     assert!(failures[0].2.contains("`--commands`"), "{}", failures[0].2);
 }
 
@@ -267,7 +276,8 @@ fn a_file_that_cannot_be_hashed_or_written_down_is_not_shared() {
     let failures = bench.failures();
     let reasons: Vec<_> = failures.iter().map(|(command, reason, _)| (*command, *reason)).collect();
     assert_eq!(reasons, [(1, FailureReason::Failed), (2, FailureReason::NoSpace)]);
-    assert_eq!((bench.events(), bench.machines.store.stats().claims), (Vec::new(), 0));
+    assert_eq!(bench.events(), Vec::new());
+    assert_eq!(bench.machines.store.stats().claims, 0);
 }
 
 // Ending.
@@ -296,7 +306,8 @@ fn a_file_that_is_gone_is_looked_for_ever_more_rarely_and_served_when_it_is_back
     let mut bench = Bench::new();
     let hash = bench.share("/a", "abc", 1);
     bench.look_fails("/a", DiskErrorKind::NotFound);
-    assert_eq!((bench.state(&hash, "/a"), bench.events()), (Some(ShareState::Absent), vec![(false, hash)]));
+    assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Absent));
+    assert_eq!(bench.events(), vec![(false, hash)]);
     let mut pauses = Vec::new();
     for _ in 0..9 {
         pauses.push(bench.next().as_secs());
@@ -306,7 +317,8 @@ fn a_file_that_is_gone_is_looked_for_ever_more_rarely_and_served_when_it_is_back
     assert_eq!(bench.watch.lost, 1, "it was lost once");
     bench.next();
     bench.answer(Ok(DiskReply::Bytes(Vec::new())));
-    assert_eq!((bench.state(&hash, "/a"), bench.events()), (Some(ShareState::Present), vec![(true, hash)]));
+    assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Present));
+    assert_eq!(bench.events(), vec![(true, hash)]);
     while bench.watch.next_deadline().is_some() {
         bench.next();
         assert_eq!(bench.asked(), [], "nothing is left to be looked for");
@@ -319,7 +331,8 @@ fn another_path_with_the_content_serves_on_when_one_is_gone() {
     let hash = bench.share("/a", "abc", 1);
     bench.share("/b", "abc", 2);
     bench.look_fails("/a", DiskErrorKind::NotFound);
-    assert_eq!((bench.state(&hash, "/a"), bench.events()), (Some(ShareState::Absent), Vec::new()));
+    assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Absent));
+    assert_eq!(bench.events(), Vec::new());
 }
 
 #[test]
@@ -328,10 +341,8 @@ fn a_file_that_looks_different_is_hashed_and_served_again_or_changed() {
         let mut bench = Bench::new();
         let hash = bench.share("/a", "abc", 1);
         bench.look_fails("/a", DiskErrorKind::Changed);
-        assert_eq!(
-            (bench.state(&hash, "/a"), bench.events()),
-            (Some(ShareState::Doubtful), vec![(false, hash)])
-        );
+        assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Doubtful));
+        assert_eq!(bench.events(), vec![(false, hash)]);
         assert!(matches!(bench.hashed(text, 2), DiskOp::Hash { background: true, .. }));
         assert_eq!(bench.state(&hash, "/a"), Some(state));
         let served = state == ShareState::Present;
@@ -357,7 +368,9 @@ fn what_is_found_of_a_claim_that_ended_meanwhile_changes_nothing() {
     bench.events();
     bench
         .hand_in(look, Ok(DiskReply::Hashed { manifest: content("abc"), stamp: stamp(2), kept_open: false }));
-    assert_eq!((bench.asked(), bench.events(), bench.state(&hash, "/a")), (Vec::new(), Vec::new(), None));
+    assert_eq!(bench.asked(), Vec::new());
+    assert_eq!(bench.events(), Vec::new());
+    assert_eq!(bench.state(&hash, "/a"), None);
 }
 
 #[test]
@@ -371,7 +384,8 @@ fn a_distrusted_file_keeps_a_stamp_that_nothing_has_until_it_is_hashed() {
         .any(|(_, op)| matches!(op, DiskOp::SaveShare { share, .. } if share.stamp == FileStamp::default()));
     let hashed = asked.iter().any(|(_, op)| matches!(op, DiskOp::Hash { background: true, .. }));
     assert!(saved && hashed, "{asked:?}");
-    assert_eq!((bench.state(&hash, "/a"), bench.events()), (Some(ShareState::Doubtful), vec![(false, hash)]));
+    assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Doubtful));
+    assert_eq!(bench.events(), vec![(false, hash)]);
 }
 
 #[test]
@@ -443,6 +457,7 @@ fn what_the_cache_has_lost_is_forgotten() {
         &error(DiskErrorKind::NotFound),
         &mut bench.machines,
     );
-    assert_eq!((bench.events(), bench.machines.store.stats().claims), (vec![(false, hash)], 0));
+    assert_eq!(bench.events(), vec![(false, hash)]);
+    assert_eq!(bench.machines.store.stats().claims, 0);
     assert!(matches!(&bench.asked()[..], [(_, DiskOp::RemoveShare { last: true, .. })]));
 }
