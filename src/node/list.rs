@@ -1,6 +1,6 @@
-//! `ls`: what is shared and what is being downloaded, in the order of addresses and paths, one page an answer.
+//! `ls`: the shares and downloads in the order of addresses and paths, one page an answer.
 //!
-//! A node with a hundred thousand shares must neither hold the list of them all in memory nor stop for it.
+//! A node with a hundred thousand shares must neither hold the whole list in memory nor block for it.
 
 use super::Node;
 use super::command::{FileState, Listed, Reply, SharedFile};
@@ -9,12 +9,12 @@ use crate::io::ShareState;
 use crate::store::{Claim, Shared};
 use std::path::Path;
 
-/// A page ends with the file that fills it: after so many files, or so many bytes of paths.
+/// A page ends with the file that reaches one of these limits: a number of files, or of bytes of their paths.
 const PAGE_FILES: usize = 1024;
 const PAGE_PATH_BYTES: usize = 256 << 10;
 
 impl Node {
-    /// The page that follows on `after`, or the first.
+    /// The page after `after`, or the first.
     pub(super) fn list(&self, after: Option<&Listed>) -> Reply {
         let is_ahead = |file: &SharedFile| after.is_none_or(|after| place(file) > (after.hash, &after.path));
         let mut page = Page::default();
@@ -66,7 +66,7 @@ fn place(file: &SharedFile) -> (Key, &Path) {
     (file.hash, &file.path)
 }
 
-/// Files until there are enough for one answer.
+/// The files of one answer.
 #[derive(Default)]
 struct Page {
     files: Vec<SharedFile>,
@@ -75,7 +75,7 @@ struct Page {
 }
 
 impl Page {
-    /// Takes a file. `false` when it belongs to the next page.
+    /// Adds a file. False when it belongs to the next page.
     fn take(&mut self, file: SharedFile) -> bool {
         self.is_full = self.files.len() >= PAGE_FILES || self.path_bytes >= PAGE_PATH_BYTES;
         if !self.is_full {
@@ -146,7 +146,7 @@ mod tests {
     fn the_pages_together_name_every_path_once_and_in_order() {
         let hash = |number: u32| Key(*blake3::hash(&number.to_le_bytes()).as_bytes());
         let mut shares: Vec<Share> = (0..2500).map(|n| share(hash(n), &format!("/{n}"))).collect();
-        // One content at more paths than a page has.
+        // One content at more paths than fit in a page.
         shares.extend((0..1500).map(|n| share(hash(0), &format!("/same/{n:04}"))));
         let pages = pages(&node(shares.clone()));
         assert!(pages.iter().all(|page| page.len() <= PAGE_FILES));

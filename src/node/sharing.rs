@@ -1,4 +1,4 @@
-//! What follows from a file being served or not: it is announced, copied and looked after, or no longer.
+//! The consequences of a file being served or not: announcement, placement and replication begin or end.
 
 use super::command::{CommandId, Reply};
 use super::ops::share::{ShareEvent, manifest_of};
@@ -10,17 +10,17 @@ use crate::store::Shared;
 use crate::time::Instant;
 use std::sync::Arc;
 
-/// What a manifest is read for.
+/// The purpose of reading a manifest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ManifestFor {
-    /// Its pieces are looked after.
+    /// Replication of its pieces.
     Care,
-    /// Its pieces are copied to where they belong.
+    /// Placement of its pieces.
     Copies,
 }
 
 impl Node {
-    /// After a start: shared files are announced again and looked after, and unfinished copying goes on.
+    /// After a start: announces shared files again, adds them to replication, and continues unfinished placements.
     pub(super) fn resume_shares(&mut self, now: Instant, recovered: &Recovered) {
         let served = self
             .machines
@@ -61,7 +61,7 @@ impl Node {
         self.copied_and_looked_after(now, &shared, manifest, waiter, fresh);
     }
 
-    /// A file that is served gets its copies, and `waiter` hears of them.
+    /// A file is served: starts its placement, for which `waiter` waits.
     fn copied_and_looked_after(
         &mut self,
         now: Instant,
@@ -78,7 +78,7 @@ impl Node {
             self.with_manifest(now, shared, manifest.clone(), ManifestFor::Care);
         }
         match waiter {
-            // All that was asked for is there.
+            // All requested copies exist already.
             Some(command) if shared.replicated && !(fresh && shared.replicas == 0) => {
                 let copies = u32::from(shared.replicas.max(1));
                 let (length, replicas) = (shared.layout.length(), shared.replicas);
@@ -94,7 +94,7 @@ impl Node {
         }
     }
 
-    /// Stops announcing, copying and looking after a file.
+    /// Ends the announcement, the placement and the replication of a file.
     fn withdrawn(&mut self, now: Instant, shared: &Shared, manifest: Option<&Manifest>, why: &str) {
         if self.machines.store.source(&shared.hash).is_some() {
             return;
@@ -107,13 +107,13 @@ impl Node {
         self.stop_placement(&shared.hash, why);
     }
 
-    /// A file in the cache made room.
+    /// A file was evicted from the cache.
     pub(super) fn evicted(&mut self, now: Instant, hash: &Key) {
         self.machines.dht.unprovide(now, hash, &mut self.machines.outbox);
         self.stop_placement(hash, "its file was in the cache, and made room");
     }
 
-    /// Does what a manifest is needed for: now when it is at hand, or once it has been read.
+    /// Does what a manifest is needed for: at once if it is in memory, else after reading it.
     pub(super) fn with_manifest(
         &mut self,
         now: Instant,
@@ -153,14 +153,14 @@ impl Node {
         match decoded(&hash, result) {
             Some(manifest) => self.manifest_known(now, Arc::new(manifest), purpose),
             None => {
-                // It is made again when the file is hashed again.
+                // The manifest is written again when the file has been hashed again.
                 self.stop_placement(&hash, "its manifest cannot be read: the file is hashed again");
                 self.watch.distrust(now, &hash, &mut self.machines);
             }
         }
     }
 
-    /// The manifest of a file that is not served any more has been read: its pieces are looked after no more.
+    /// The manifest of a file that is no longer served has been read: its pieces leave replication.
     pub(super) fn forget_pieces(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! What a node says of itself.
+//! The status of the node.
 
 use super::Node;
 use super::command::{
@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 counters! {
-    /// What the node itself counts; the machines have counters of their own.
+    /// The node's own counters; the machines have others.
     pub(super) struct NodeCounters {
-        /// Datagrams that came.
+        /// Datagrams received.
         datagrams_in = "datagrams_in",
-        /// Datagrams that were handed to the driver.
+        /// Datagrams handed to the driver.
         datagrams_out = "datagrams_out",
         /// Datagrams refused for their length.
         refused_length = "datagrams_refused_length",
@@ -30,43 +30,43 @@ counters! {
         refused_network = "datagrams_refused_network",
         /// Datagrams of an unknown kind.
         refused_kind = "datagrams_refused_kind",
-        /// Datagrams with an authentication that is unknown or not allowed.
+        /// Datagrams with an unknown or disallowed authentication.
         refused_auth = "datagrams_refused_auth",
         /// Datagrams with a reserved bit that is set.
         refused_reserved = "datagrams_refused_reserved",
         /// Datagrams with a value that no node would send.
         refused_value = "datagrams_refused_value",
-        /// Datagrams whose sender is not the node that signed, or is this node.
+        /// Datagrams whose sender is another node than the one that signed, or this node.
         refused_sender = "datagrams_refused_sender",
-        /// Datagrams whose signature does not fit.
+        /// Datagrams whose signature does not verify.
         refused_signature = "datagrams_refused_signature",
-        /// Answers to no request of this node.
+        /// Answers that match no outstanding request.
         unexpected_answers = "datagrams_unexpected",
-        /// Datagrams whose signature was not checked because the budget of checks was used up.
+        /// Datagrams that admission refused: the budget of signature checks was spent.
         over_budget = "datagrams_over_budget",
-        /// Datagrams that had come before.
+        /// Datagrams that were received before.
         replayed = "datagrams_replayed",
         /// Operations on the node's own files that failed.
         disk_errors = "disk_errors",
-        /// Pieces of wrong content that peers sent.
+        /// Pieces from peers that do not verify.
         bad_sources = "sources_bad",
         /// Stored pieces that no longer verify.
         pieces_rotten = "pieces_rotten",
         /// Members that became suspect.
         suspected = "members_suspected",
-        /// Suspects that were silent for long.
+        /// Suspects that became unresponsive.
         unresponsive = "members_unresponsive",
-        /// Members that were silent for so long that they count as gone.
+        /// Members that were evicted.
         evicted = "members_evicted",
         /// Members that said goodbye.
         left = "members_left",
-        /// Members that are there again.
+        /// Members that returned.
         returned = "members_returned",
     }
 }
 
 impl NodeCounters {
-    /// The count of datagrams refused for this reason.
+    /// The counter of datagrams refused for this reason.
     pub(super) fn refused(&mut self, reason: Refused) -> &mut u64 {
         match reason {
             Refused::Length => &mut self.refused_length,
@@ -138,7 +138,7 @@ impl Node {
         }
     }
 
-    /// Changes what the node may use; tells what that is then.
+    /// Applies new limits. Returns the limits now in force.
     pub(super) fn limit(&mut self, now: Instant, limits: Limits) -> Result<Reply, InvalidLimits> {
         limits.validate()?;
         let reply =
@@ -148,7 +148,7 @@ impl Node {
         Ok(reply)
     }
 
-    /// The contacts and the members, nearest first: whom lookups go through, and who is watched.
+    /// The contacts and the members, nearest first.
     pub(super) fn peers(&self, now: Instant) -> Vec<Peer> {
         let mut peers: Vec<Peer> = self
             .machines
@@ -176,10 +176,10 @@ impl Node {
         peers
     }
 
-    /// Adds what peers are not asked for, and the peers that only that is known of.
+    /// Adds the bans of peers, and banned peers that are neither contacts nor members.
     fn add_bans(&self, now: Instant, peers: &mut Vec<Peer>) {
         for ban in self.machines.transfer.bans(now) {
-            // Rounded up, so that a ban that is shown has time left.
+            // Rounded up, so that a ban in the list always has time left.
             let seconds = ban.until.since(now).as_millis().div_ceil(1000) as u64;
             let shown = PeerBan { file: ban.file, seconds, times: ban.times };
             match peers.iter_mut().find(|peer| peer.id == ban.peer.id) {
@@ -231,7 +231,7 @@ impl Node {
     }
 }
 
-/// A node of which only its contact is known.
+/// A node of which only the contact is known.
 fn stranger(contact: &Contact) -> Peer {
     Peer {
         id: contact.id,
@@ -251,7 +251,7 @@ fn stranger(contact: &Contact) -> Peer {
     }
 }
 
-/// Adds what membership knows.
+/// Adds what membership knows about a peer.
 fn describe(now: Instant, peer: &mut Peer, member: &Member) {
     peer.state = Some(match member.liveness {
         Liveness::Live => MemberState::Live,
@@ -280,7 +280,7 @@ fn micros(duration: Duration) -> u64 {
     duration.as_micros() as u64
 }
 
-/// Where a file lies, for a person to read; empty for places that are nobody's business.
+/// The path of a file, for messages; empty for internal files.
 pub(super) fn path_of(cache_dir: &Path, place: &Place) -> PathBuf {
     match place {
         Place::File(path) => path.to_path_buf(),
@@ -296,19 +296,19 @@ pub(super) fn path_of(cache_dir: &Path, place: &Place) -> PathBuf {
     }
 }
 
-/// How many nodes were asked, in words.
+/// The number of nodes that were asked, in words.
 pub(super) fn asked(count: u32) -> String {
     if count == 1 { "1 node was asked".to_owned() } else { format!("{count} nodes were asked") }
 }
 
-/// That nodes sent wrong content of a file, in words. They are named where the bans are shown.
+/// A message that nodes sent wrong content of a file. The list of bans names them.
 pub(super) fn sent_wrong_content(count: u32) -> String {
     let (nodes, are) =
         if count == 1 { ("1 node".to_owned(), "is") } else { (format!("{count} nodes"), "are") };
     format!("{nodes} sent content that is not this file's and {are} not asked for it now (`elver peers`)")
 }
 
-/// How a person is told of a disk error.
+/// The kind of failure of a disk error.
 pub(super) fn failure_of(error: &DiskError) -> FailureReason {
     match error.kind {
         DiskErrorKind::NoSpace => FailureReason::NoSpace,

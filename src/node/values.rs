@@ -1,4 +1,4 @@
-//! Named values: publishing them and finding them.
+//! Named values: publishing and looking them up.
 
 use super::command::{Command, CommandId, FailureReason, OwnValue, Reply};
 use super::{Node, Purpose, Waiting};
@@ -12,7 +12,7 @@ use crate::wire::record::{
     LIFETIME_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, Record, VALUE_BYTES_MAX, is_name, record_key,
 };
 
-/// Seconds that other nodes keep a value without hearing from its publisher, who publishes it again every hour.
+/// Seconds that other nodes keep a value without hearing from its publisher. The publisher renews it every hour.
 const LIFETIME_DEFAULT: u32 = 24 * 3600;
 
 impl Node {
@@ -53,7 +53,7 @@ impl Node {
         }
     }
 
-    /// A value is published: it is remembered over restarts before it is said to be done.
+    /// A value is published: it is saved to disk before the command is answered.
     pub(super) fn published(&mut self, publish: PublishId, copies: u32, record: &[u8]) {
         let Some(command) = self.publishing.remove(&publish) else { return };
         let Ok(record) = Record::parse(record) else { return };
@@ -67,7 +67,7 @@ impl Node {
         self.machines.disk(DiskOp::SaveRecords(records), Waiting::Record(command, reply));
     }
 
-    /// Publishes a value no more. That is remembered over restarts before it is said to be done.
+    /// Stops publishing a value. That is saved to disk before the command is answered.
     pub(super) fn unset(&mut self, id: CommandId, name: &str) {
         let unpublished = self.machines.dht.unpublish(name, &self.machines.outbox);
         let lifetime = unpublished.as_ref().map(|unpublished| unpublished.lifetime);
@@ -163,7 +163,10 @@ impl Node {
                 "the value is not here, and this node knows no other node to ask: see `elver peers`",
             ),
             None => {
-                let message = format!("nobody has a value of that name; {}", super::status::asked(asked));
+                let message = format!(
+                    "no node that was asked has a value of that name; {}",
+                    super::status::asked(asked)
+                );
                 self.machines.fail(command, FailureReason::NotFound, message);
             }
         }

@@ -1,5 +1,5 @@
-//! What downloads and reads have in common: both take content from the network, and hear of it from the transfer, the table of
-//! contacts and the disk.
+//! The common part of downloads and reads: both take content from the network, and handle events of the transfer machine, the DHT
+//! and the disk.
 
 use super::download::sources::Search;
 use super::table::{Operation, Table};
@@ -12,10 +12,10 @@ use crate::time::{Duration, Instant};
 use crate::transfer::{DownloadId, Root};
 use crate::wire::contact::Contact;
 
-/// What makes no progress for this long is given up, unless the command says otherwise.
+/// The time without progress after which an operation fails, unless the command says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
-/// How long a command lets go by without progress, of the seconds that it says; `None` is for ever.
+/// The allowed time without progress. `seconds` is the command's value; `None` is returned for no limit.
 pub(in crate::node) fn patience(seconds: Option<u32>) -> Option<Duration> {
     match seconds {
         None => Some(TIMEOUT_DEFAULT),
@@ -26,16 +26,16 @@ pub(in crate::node) fn patience(seconds: Option<u32>) -> Option<Duration> {
 
 /// An operation that takes content from the network.
 pub(in crate::node) trait Fetch: Operation<Id = DownloadId> {
-    /// What a disk operation was for.
+    /// The purpose of a disk operation.
     type Step;
 
     /// The search for its sources.
     fn search(&self) -> &Search;
 
-    /// The same, to be told what was found.
+    /// The search for its sources, to be changed.
     fn search_mut(&mut self) -> &mut Search;
 
-    /// A disk operation ended, or has come some way.
+    /// A disk operation ended, or made progress.
     fn handle_disk(
         &mut self,
         now: Instant,
@@ -44,13 +44,13 @@ pub(in crate::node) trait Fetch: Operation<Id = DownloadId> {
         machines: &mut Machines,
     );
 
-    /// The network had the root.
+    /// The root arrived from the network.
     fn handle_root(&mut self, now: Instant, root: Root, mode: Mode, machines: &mut Machines);
 
-    /// A chunk is in its file and verified.
+    /// A chunk is verified and in its file.
     fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines);
 
-    /// The network has given all that was asked of it, from this many nodes.
+    /// All requested chunks have arrived, from this many nodes.
     fn handle_complete(&mut self, sources: u32, machines: &mut Machines);
 
     /// What arrived could not be written.
@@ -59,12 +59,12 @@ pub(in crate::node) trait Fetch: Operation<Id = DownloadId> {
     /// No known node has these chunks.
     fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines);
 
-    /// Gives up when no message will tell that nothing more can be expected.
+    /// Ends the operation if it is hopeless and no further event will come.
     fn review(&mut self, now: Instant, machines: &mut Machines);
 }
 
 impl<O: Fetch> Table<O> {
-    /// A disk operation ended, or has come some way.
+    /// A disk operation ended, or made progress.
     pub(in crate::node) fn handle_disk(
         &mut self,
         now: Instant,
@@ -76,7 +76,7 @@ impl<O: Fetch> Table<O> {
         self.hand(now, id, machines, |fetch, machines| fetch.handle_disk(now, step, result, machines));
     }
 
-    /// The root of a file is here, and the file's mode as its source says.
+    /// The root of a file has arrived, with the file's mode as its source reports it.
     pub(in crate::node) fn handle_root(
         &mut self,
         now: Instant,
@@ -88,7 +88,7 @@ impl<O: Fetch> Table<O> {
         self.hand(now, id, machines, |fetch, machines| fetch.handle_root(now, root, mode, machines));
     }
 
-    /// A chunk is in its file and verified.
+    /// A chunk is verified and in its file.
     pub(in crate::node) fn handle_chunk(
         &mut self,
         now: Instant,
@@ -99,7 +99,7 @@ impl<O: Fetch> Table<O> {
         self.hand(now, id, machines, |fetch, machines| fetch.handle_chunk(now, index, machines));
     }
 
-    /// The network has given all that was asked of it, from this many nodes.
+    /// All requested chunks have arrived, from this many nodes.
     pub(in crate::node) fn handle_complete(
         &mut self,
         now: Instant,
@@ -175,7 +175,7 @@ impl<O: Fetch> Table<O> {
         });
     }
 
-    /// Ends what no source is left for. To be called after each input.
+    /// Ends operations that have no source left. Call this after each input.
     pub(in crate::node) fn review(&mut self, now: Instant, machines: &mut Machines) {
         for id in self.ids(|fetch| !fetch.search().is_looking() && fetch.search().lookups() > 0) {
             self.hand(now, id, machines, |fetch, machines| fetch.review(now, machines));

@@ -1,41 +1,41 @@
-//! Commands that wait for their turn, first come, first served.
+//! Commands that wait for their turn, first come first served.
 
 use crate::node::command::{CommandId, FailureReason, Progress, Stage};
 use crate::node::machines::Machines;
 use std::collections::VecDeque;
 
-/// Each command that is among the next is told whenever its place changes; one further behind hears of its place once.
+/// The commands that are told whenever their place changes. Those further behind are told their place once.
 const TOLD: usize = 16;
 
-/// What waits in a [`Queue`].
+/// An order that waits in a [`Queue`].
 pub(in crate::node) trait Waits {
     /// The command.
     fn command(&self) -> CommandId;
 }
 
-/// Orders that wait until another is out of the way.
+/// Orders that wait for their turn.
 pub(in crate::node) struct Queue<T> {
     max: usize,
     waiting: VecDeque<T>,
 }
 
 impl<T: Waits> Queue<T> {
-    /// Nothing waits, and at most `max` orders may.
+    /// An empty queue for at most `max` orders.
     pub(in crate::node) fn new(max: usize) -> Self {
         Queue { max, waiting: VecDeque::new() }
     }
 
-    /// How many wait.
+    /// The number of waiting orders.
     pub(in crate::node) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What waits, in order.
+    /// The waiting orders, first in line first.
     pub(in crate::node) fn iter(&self) -> impl Iterator<Item = &T> {
         self.waiting.iter()
     }
 
-    /// Lets an order wait, and tells its client how many are before it. When too many wait already it fails.
+    /// Queues an order, and tells its client how many are before it. If the queue is full, the command fails.
     pub(in crate::node) fn push(&mut self, order: T, machines: &mut Machines) {
         let (command, ahead) = (order.command(), self.waiting.len());
         if ahead >= self.max {
@@ -48,7 +48,7 @@ impl<T: Waits> Queue<T> {
         tell(command, ahead, machines);
     }
 
-    /// The order whose turn it is.
+    /// Removes the first order, whose turn it is.
     pub(in crate::node) fn pop(&mut self, machines: &mut Machines) -> Option<T> {
         let order = self.waiting.pop_front()?;
         for (ahead, order) in self.waiting.iter().take(TOLD).enumerate() {
@@ -57,7 +57,7 @@ impl<T: Waits> Queue<T> {
         Some(order)
     }
 
-    /// A command is not waited for any more. False when it does not wait here.
+    /// The client no longer waits for a command. False when the command is not in this queue.
     pub(in crate::node) fn cancel(&mut self, command: CommandId) -> bool {
         let waiting = self.waiting.len();
         self.waiting.retain(|order| order.command() != command);
@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// What the commands were told: how many are before them, or that there are too many.
+    /// What each command was told: how many are before it, or `None` for a failure.
     fn told(machines: &mut Machines) -> Vec<(u64, Option<u64>)> {
         let told = machines.outputs.drain(..).filter_map(|output| match output {
             Output::Respond { command, response: Response::Progress(progress) } => {

@@ -1,9 +1,8 @@
-//! Looking again at pieces of this node's that a peer says do not verify.
+//! Checking pieces of this node that a peer reports as not verifying.
 //!
-//! A peer's word drops nothing: the piece is read and hashed where it lies, and only what that finds counts. Reading costs,
-//! so a liar must not be able to make a node read for ever: one piece is read at a time, each at most once in
-//! [`AGAIN_AFTER`], so many for one peer and so many for all of them. What is over a bound is dropped, not queued: a
-//! copy that really is rotten is complained of again.
+//! A report alone drops nothing: the piece is read and hashed on this disk, and only the result counts. Reading costs, so liars must
+//! not be able to make a node read all the time. One piece is read at a time, each at most once in [`AGAIN_AFTER`]; there is a rate
+//! limit for each peer, and one for all. A report over a limit is dropped, not queued: a copy that is rotten will be reported again.
 
 use super::super::Waiting;
 use super::super::machines::Machines;
@@ -15,23 +14,23 @@ use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A piece is not looked at again before this.
+/// The least time between two checks of the same piece.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// Pieces that are remembered for having been looked at: more than all peers together may have looked at in that time.
+/// Checked pieces that are remembered: more than all peers together can have checked within [`AGAIN_AFTER`].
 const LOOKED_AT_MAX: usize = 256;
-/// Pieces that wait to be looked at.
+/// Pieces that are queued for a check.
 const QUEUE_MAX: usize = 32;
-/// One more piece may be looked at each time this has passed, for all peers together. A piece has at most 16 MiB.
+/// The time for one more check, for all peers together. A piece has at most 16 MiB.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Pieces that may be looked at in a row, when none was for long.
+/// The burst of checks for all peers together.
 const BURST: u32 = 32;
-/// Pieces that are looked at for all peers together.
+/// The rate of checks for all peers together.
 const ALL: Rate = Rate::every(PERIOD, BURST);
-/// Pieces that may be looked at in a row for one peer.
+/// The burst of checks for one peer.
 const PEER_BURST: u32 = 8;
-/// Pieces that are looked at for one peer.
+/// The rate of checks for one peer.
 const ONE_PEER: Rate = Rate::every(Duration::from_secs(60), PEER_BURST);
-/// Peers whose complaints are counted.
+/// Peers whose reports are counted.
 const PEERS_MAX: usize = 256;
 
 const _: () = assert!(
@@ -39,31 +38,31 @@ const _: () = assert!(
     "what was looked at is remembered until it may be looked at again"
 );
 
-/// What a look at a piece found.
+/// The result of a check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::node) struct Finding {
     /// The piece.
     pub(in crate::node) key: Key,
-    /// Who complained.
+    /// The node that reported it.
     pub(in crate::node) reporter: NodeId,
-    /// Where it lies.
+    /// The file that holds it.
     pub(in crate::node) place: Place,
-    /// What it is.
+    /// The verdict.
     pub(in crate::node) verdict: Verdict,
 }
 
-/// How a piece is.
+/// The verdict of a check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Verdict {
-    /// It is what its key says.
+    /// The piece verifies.
     Good,
-    /// It is something else, or cannot be read from the medium.
+    /// It does not verify, or the medium cannot read it.
     Rotten(&'static str),
-    /// It could not be looked at, for another reason.
+    /// It could not be checked, for another reason.
     Unknown(DiskError),
 }
 
-/// The pieces that are being looked at, and what that has cost.
+/// The checks that run and wait, and their rate limits.
 #[derive(Default)]
 pub(in crate::node) struct Rechecks {
     running: Option<(Key, NodeId, Place)>,
@@ -75,24 +74,24 @@ pub(in crate::node) struct Rechecks {
 }
 
 counters! {
-    /// What looking at pieces again came to.
+    /// The counters of checks.
     pub(in crate::node) struct RecheckCounters {
-        /// Reports that led to nothing: the piece was looked at lately, or peers report too much.
+        /// Reports that were ignored: the piece was checked recently, or peers report too much.
         refused = "rechecks_refused",
-        /// Pieces that are what their key says.
+        /// Pieces that verify.
         good = "rechecks_good",
-        /// Pieces that are not, or cannot be read from the medium.
+        /// Pieces that do not verify, or that the medium cannot read.
         rotten = "rechecks_rotten",
     }
 }
 
 impl Rechecks {
-    /// Whether a piece is being looked at just now, so that it is not served before that is over.
+    /// Whether a piece is being checked. It is not served until the check ends.
     pub(in crate::node) fn is_running(&self, key: &Key) -> bool {
         self.running.as_ref().is_some_and(|(running, ..)| running == key)
     }
 
-    /// A peer says that a piece which it was sent does not verify.
+    /// A peer reports that a piece which it was sent does not verify.
     pub(in crate::node) fn report(
         &mut self,
         now: Instant,
@@ -124,9 +123,9 @@ impl Rechecks {
     fn advance(&mut self, machines: &mut Machines) {
         while self.running.is_none() {
             let Some((key, reporter)) = self.queue.pop_front() else { return };
-            // What went meanwhile need not be looked at.
+            // The piece was removed meanwhile.
             let Some((content, extent)) = machines.store.locate(&key) else { continue };
-            // A download that is under way looks after its file itself, and knows it by more than a name.
+            // A download verifies its own file, through the descriptor that it holds.
             if matches!(extent.place, Place::Partial(_) | Place::Window { .. }) {
                 continue;
             }
@@ -141,7 +140,7 @@ impl Rechecks {
         }
     }
 
-    /// The disk has looked at the piece.
+    /// The disk has checked the piece.
     pub(in crate::node) fn disk(
         &mut self,
         result: Result<DiskReply, DiskError>,
@@ -187,7 +186,7 @@ mod tests {
         Key(key)
     }
 
-    /// How many of these complaints, one a second and each about a piece of its own, lead to a look.
+    /// The number of checks that follow from this many reports, one a second and each about another piece.
     fn looks(complaints: u32, reporter: impl Fn(u32) -> NodeId) -> usize {
         let mut rechecks = Rechecks::default();
         let look = |number: &u32| {

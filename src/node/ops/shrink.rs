@@ -1,8 +1,8 @@
-//! Handing over what the limits have no room for any more, because the operator lowered them.
+//! Handing over pieces that exceed the limits, because the operator lowered them.
 //!
-//! Nothing durable is deleted for that at once. The pieces farthest from this node are offered to the nodes closest to their
-//! keys, a few at a time, and each is dropped when so many of these have it that it is safe without this node.
-//! What nobody takes stays, and is offered again later. Meanwhile the store takes nothing new.
+//! Nothing durable is deleted at once. The pieces farthest from this node are offered to the nodes closest to their keys, a few at a
+//! time. Each is dropped when enough of those nodes have it that it is safe without this one. A piece that too few nodes accept stays,
+//! and is offered again later. Meanwhile the store takes nothing new.
 
 use crate::id::{Key, NodeId};
 use crate::node::machines::Machines;
@@ -11,21 +11,21 @@ use std::collections::BTreeSet;
 
 /// Pieces that are handed over at a time.
 const AT_A_TIME: usize = 2;
-/// After a start, until the node has found its neighbours. Also after a piece that nobody took.
+/// The pause after a start, until the node knows its neighbours; also the pause after a piece that too few nodes accepted.
 const PAUSE: Duration = Duration::from_secs(3);
-/// When every piece has been offered and it was not enough: how long until they are offered again, doubled each time.
+/// The pause after all pieces have been offered and the limits are still exceeded. Doubles each time.
 const AGAIN_MIN: Duration = Duration::from_secs(15);
 const AGAIN_MAX: Duration = Duration::from_secs(1800);
 
-/// The pieces that are to go.
+/// The handing over of pieces.
 pub(in crate::node) struct Shrink {
-    /// The next one last; `None` before they have been listed.
+    /// The pieces to hand over, the next one last; `None` before they have been listed.
     todo: Option<Vec<Key>>,
     under_way: BTreeSet<Key>,
-    /// No piece is begun before this.
+    /// The earliest time of the next piece.
     not_before: Instant,
     again: Duration,
-    /// Pieces that went so far.
+    /// Pieces handed over so far.
     pub(in crate::node) handed_over: u64,
 }
 
@@ -40,14 +40,14 @@ impl Shrink {
         }
     }
 
-    /// When [`next`](Shrink::next) has a piece.
+    /// When [`next`](Shrink::next) returns a piece.
     pub(in crate::node) fn next_deadline(&self, machines: &Machines) -> Option<Instant> {
         let free = self.under_way.len() < AT_A_TIME
             && (self.under_way.is_empty() || self.todo.as_ref().is_some_and(|todo| !todo.is_empty()));
         (free && machines.store.is_over()).then_some(self.not_before)
     }
 
-    /// The next piece to be offered to the nodes closest to it.
+    /// The next piece to offer to the nodes closest to it.
     pub(in crate::node) fn next(&mut self, now: Instant, own: &NodeId, machines: &Machines) -> Option<Key> {
         if !machines.store.is_over() {
             self.todo = None;
@@ -74,7 +74,7 @@ impl Shrink {
         next
     }
 
-    /// A piece has been offered: so many other nodes have it now. When these are enough, it goes.
+    /// A piece was offered, and `copies` other nodes have it now. If these are enough, it is dropped.
     pub(in crate::node) fn placed(&mut self, now: Instant, key: &Key, copies: u8, machines: &mut Machines) {
         if !self.under_way.remove(key) {
             return;

@@ -1,7 +1,7 @@
-//! Operations of one kind under way, and the orders for more: which of them begin, and when.
+//! All operations of one kind, and the orders for more: which of them begin, and when.
 //!
-//! An [`Order`](Operation::Order) begins at once, or joins an operation that does what it asks for, or waits: for one operation
-//! that is in its way, or in a queue until fewer are under way. When an operation is over, what waited for it begins.
+//! An [`Order`](Operation::Order) begins at once; or joins an operation that does what it asks for; or waits, for one operation that
+//! is in its way, or in a queue until there is room. When an operation ends, the orders that waited for it begin.
 
 use super::queue::{Queue, Waits};
 use crate::node::command::{CommandId, FailureReason};
@@ -9,37 +9,37 @@ use crate::node::machines::Machines;
 use crate::time::{Instant, earliest};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What becomes of an order.
+/// The admission of an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Entry<Id> {
-    /// It begins, as soon as there is room.
+    /// It begins as soon as there is room.
     Begin,
     /// This operation does what it asks for.
     Join(Id),
-    /// It begins when this operation is over.
+    /// It begins after this operation has ended.
     After(Id),
     /// It fails.
     Refuse(FailureReason, String),
 }
 
-/// Something that goes on over several events on behalf of commands.
+/// An operation: work over several events on behalf of commands.
 pub(in crate::node) trait Operation: Sized {
-    /// Its name in the table.
+    /// The operation's id.
     type Id: Copy + Ord;
-    /// What a command asks for.
+    /// The request of a command.
     type Order: Waits;
-    /// What all operations of the kind have in common.
+    /// The settings that all operations of the kind share.
     type Settings;
 
-    /// A name with a number that this node has not used in this run.
+    /// The id with a number that this node has not used in this run.
     fn id(number: u64) -> Self::Id;
 
-    /// What becomes of an order beside what is under way.
+    /// Decides about an order, given the operations under way.
     fn admit<'a>(order: &Self::Order, others: impl Iterator<Item = &'a Self>) -> Entry<Self::Id>
     where
         Self: 'a;
 
-    /// Begins. It may be over at once.
+    /// Begins an operation. It may end at once.
     fn begin(
         now: Instant,
         id: Self::Id,
@@ -48,22 +48,22 @@ pub(in crate::node) trait Operation: Sized {
         machines: &mut Machines,
     ) -> Self;
 
-    /// An order asks for what this does: see [`Entry::Join`].
+    /// An order joins this operation: see [`Entry::Join`].
     fn join(&mut self, order: Self::Order);
 
-    /// Whether a command waits for it.
+    /// Whether a command waits for this operation.
     fn awaits(&self, command: CommandId) -> bool;
 
-    /// Whether its commands have been answered, and nothing is left to do.
+    /// Whether the operation has ended: its commands have been answered, and nothing is left to do.
     fn is_over(&self) -> bool;
 
     /// When [`handle_timeout`](Operation::handle_timeout) is due.
     fn next_deadline(&self) -> Option<Instant>;
 
-    /// The time that [`next_deadline`](Operation::next_deadline) named has come.
+    /// The deadline of [`next_deadline`](Operation::next_deadline) has come.
     fn handle_timeout(&mut self, now: Instant, machines: &mut Machines);
 
-    /// A command that waited for it does not any more.
+    /// A client no longer waits for a command of this operation.
     fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines);
 }
 
@@ -72,14 +72,14 @@ pub(in crate::node) struct Table<O: Operation> {
     max: usize,
     settings: O::Settings,
     under_way: BTreeMap<O::Id, O>,
-    /// Orders that wait for one operation to be over.
+    /// Orders that wait for one operation to end.
     after: BTreeMap<O::Id, Vec<O::Order>>,
-    /// Orders that wait until fewer are under way.
+    /// Orders that wait for room.
     queue: Queue<O::Order>,
 }
 
 impl<O: Operation> Table<O> {
-    /// Nothing is under way; at most `max` operations may be, and `queued_max` orders may wait for room.
+    /// An empty table for at most `max` operations, with at most `queued_max` orders that wait for room.
     pub(in crate::node) fn with(max: usize, queued_max: usize, settings: O::Settings) -> Self {
         let (under_way, after) = (BTreeMap::new(), BTreeMap::new());
         Table { max, settings, under_way, after, queue: Queue::new(queued_max) }
@@ -97,17 +97,17 @@ impl<O: Operation> Table<O> {
         self.queue.len()
     }
 
-    /// The operation with this name, if it is under way.
+    /// The operation with this id, if it is under way.
     pub(in crate::node) fn get(&self, id: O::Id) -> Option<&O> {
         self.under_way.get(&id)
     }
 
-    /// Whether an operation with this name is under way.
+    /// Whether an operation with this id is under way.
     pub(in crate::node) fn contains(&self, id: O::Id) -> bool {
         self.under_way.contains_key(&id)
     }
 
-    /// What is under way, in the order in which it began.
+    /// The operations under way, in the order in which they began.
     pub(in crate::node) fn iter(&self) -> impl Iterator<Item = &O> {
         self.under_way.values()
     }
@@ -117,7 +117,7 @@ impl<O: Operation> Table<O> {
         self.queue.iter()
     }
 
-    /// The names of some operations.
+    /// The ids of the operations for which a test holds.
     pub(in crate::node) fn ids(&self, which: impl Fn(&O) -> bool) -> Vec<O::Id> {
         self.under_way.iter().filter(|(_, operation)| which(operation)).map(|(id, _)| *id).collect()
     }
@@ -129,12 +129,12 @@ impl<O: Operation> Table<O> {
 
     // Inputs.
 
-    /// A command.
+    /// Enters a command's order.
     pub(in crate::node) fn start(&mut self, now: Instant, order: O::Order, machines: &mut Machines) {
         self.go_on(now, [order].into(), machines);
     }
 
-    /// A command is not waited for any more.
+    /// A client no longer waits for a command.
     pub(in crate::node) fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
         if self.queue.cancel(command) {
             return;
@@ -144,14 +144,14 @@ impl<O: Operation> Table<O> {
         self.hand_to(now, command, machines, |operation, machines| operation.cancel(now, command, machines));
     }
 
-    /// The time that [`next_deadline`](Table::next_deadline) named has come.
+    /// The deadline of [`next_deadline`](Table::next_deadline) has come.
     pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
         for id in self.ids(|operation| operation.next_deadline().is_some_and(|at| at <= now)) {
             self.hand(now, id, machines, |operation, machines| operation.handle_timeout(now, machines));
         }
     }
 
-    /// Hands an event to an operation; one that is for an operation that is over is dropped.
+    /// Passes an event to an operation. An event for an operation that has ended is dropped.
     pub(in crate::node) fn hand(
         &mut self,
         now: Instant,
@@ -168,7 +168,7 @@ impl<O: Operation> Table<O> {
         }
     }
 
-    /// Hands an event to the operation that a command waits for.
+    /// Passes an event to the operation that a command waits for.
     pub(in crate::node) fn hand_to(
         &mut self,
         now: Instant,
@@ -181,7 +181,7 @@ impl<O: Operation> Table<O> {
         }
     }
 
-    /// Enters these orders, and then those that there is room for.
+    /// Enters these orders, and then those for which there is room.
     fn go_on(&mut self, now: Instant, mut orders: VecDeque<O::Order>, machines: &mut Machines) {
         loop {
             let has_room = self.under_way.len() < self.max;
@@ -193,7 +193,7 @@ impl<O: Operation> Table<O> {
         }
     }
 
-    /// Takes an order. The operation that it began, when that is over already.
+    /// Admits an order. Returns the operation that it began, if that has ended already.
     fn enter(&mut self, now: Instant, order: O::Order, machines: &mut Machines) -> Option<O::Id> {
         match O::admit(&order, self.under_way.values()) {
             Entry::Begin if self.under_way.len() < self.max => {

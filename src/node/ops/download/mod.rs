@@ -1,12 +1,11 @@
-//! Fetching files: from an address to bytes on disk, every one of them verified.
+//! Downloads: from an address to bytes on disk, every one of them verified.
 //!
-//! First the *root* is wanted, which is the piece whose key is the address itself: a manifest, or the content of a
-//! one-chunk file ([`root`]). The file's providers and the nodes near its hash are looked up ([`sources`]), and those are
-//! asked. Then the target is opened, what an earlier attempt left there is checked, what this node has of the file
-//! elsewhere is copied ([`reuse`]), and the rest is taken from every node that has it. Each verified chunk is offered to
-//! others at once.
+//! First comes the *root*, the piece whose key is the address itself: a manifest, or the content of a one-chunk file ([`root`]). The
+//! file's providers and the nodes near its hash are looked up ([`sources`]) and asked for it. Then the target is opened, what an earlier
+//! attempt left there is verified, chunks that are elsewhere on this node are copied ([`reuse`]), and the rest is requested from every
+//! source. Each verified chunk is offered to other nodes at once.
 //!
-//! A [`Download`] is one fetch; [`Downloads`] are all of them, with the commands that wait for another to end or for room.
+//! A [`Download`] is one of them. [`Downloads`] is the table of all, with the orders that wait.
 
 mod chunks;
 mod order;
@@ -41,10 +40,10 @@ use sources::{LOOK_AGAIN_MIN, Search};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// When nothing has come for this long, the clients are told.
+/// The time without content after which the clients are told.
 const SILENT: Duration = Duration::from_secs(4);
 
-/// How often chunks are fetched again that another program has written over.
+/// How often a download fetches chunks again because another program changed the file.
 const SPOILED_MAX: u32 = 3;
 
 /// All downloads of a node.
@@ -56,12 +55,12 @@ impl Downloads {
         Table::with(limits.downloads_max, limits.downloads_queued_max, ())
     }
 
-    /// The file that a download fetches.
+    /// The address of a download's file.
     pub(in crate::node) fn hash_of(&self, id: DownloadId) -> Option<Key> {
         self.get(id).map(|download| download.hash)
     }
 
-    /// The mode of a file that is being fetched, as the source of its root says.
+    /// The mode of a file that is being downloaded, as the source of its root reports it.
     pub(in crate::node) fn mode(&self, hash: &Key) -> Mode {
         self.iter().find(|download| download.hash == *hash).map_or(Mode::UNKNOWN, |it| it.mode)
     }
@@ -86,65 +85,65 @@ impl Downloads {
     }
 }
 
-/// A file that is being fetched.
+/// One download.
 pub(in crate::node) struct Download {
     id: DownloadId,
     hash: Key,
-    /// Commands to answer when it ends.
+    /// The commands to answer at the end.
     waiters: Vec<CommandId>,
     /// The path that the user gave; `None` is the node's cache.
     target: Option<PathBuf>,
-    /// Whether a file there is replaced.
+    /// Whether a file at the target is replaced.
     force: bool,
-    /// The permission bits that it gets, when the user says.
+    /// The permission bits of the file, if the user gives them.
     asked: Option<u32>,
     place: Place,
-    /// Where the file lies until it is complete, while it is of use.
+    /// The file that holds the content until the download is complete.
     path: Option<PathBuf>,
     timeout: Option<Duration>,
     phase: Phase,
-    /// The file's mode, as the source of the root says.
+    /// The file's mode as the source of the root reports it.
     mode: Mode,
-    /// Known once the root is.
+    /// The chunks, once the root is known.
     chunks: Option<Chunks>,
     announced: bool,
-    /// Content of a one-chunk file, until it has its name.
+    /// The content of a one-chunk file, until the file has its name.
     content: Option<Vec<u8>>,
     reuse: Reuse,
     search: Search,
-    /// Nodes that content came from.
+    /// The number of nodes that sent content.
     sources: u32,
-    /// How often another program turned out to have written into the file.
+    /// How often another program changed the file.
     spoiled: u32,
     progress_at: Instant,
 }
 
-/// How far a download has come.
+/// The phase of a download.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Phase {
-    /// The root is wanted.
+    /// Looking for the root.
     Root,
-    /// The disk prepares the target.
+    /// Preparing the target on disk.
     Opening,
-    /// Chunks are on their way.
+    /// Requesting chunks.
     Chunks,
-    /// The file is complete and gets its name.
+    /// Complete; the file gets its name.
     Finishing,
-    /// The commands have been answered.
+    /// Over: the commands have been answered.
     Over,
 }
 
-/// What a disk operation was for.
+/// The purpose of a disk operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Step {
-    /// To see whether a file that is shared here is still what it was.
+    /// To check whether a file that is shared here is unchanged.
     Shared,
-    /// The root, from a piece or a manifest that is stored here.
+    /// To read the root, from a piece or a manifest that is stored here.
     LocalRoot,
     Open,
-    /// The chunk with this index, from another file here.
+    /// To copy the chunk with this index from another file here.
     Copy(u32),
-    /// The content of a one-chunk file.
+    /// To write the content of a one-chunk file.
     Write,
     Finish,
     Save,
@@ -217,7 +216,7 @@ impl Operation for Download {
     }
 
     fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+        // A chunk of 16 MiB takes long on a slow line: its bytes count as progress, too.
         let state = machines.transfer.download_state(self.id).unwrap_or_default();
         self.progress_at = self.progress_at.max(state.last_progress);
         if self.gives_up_at().is_some_and(|at| at <= now) {
@@ -229,7 +228,7 @@ impl Operation for Download {
         }
     }
 
-    /// The download ends with its last command, but not when it is complete: nothing is gained by losing it then.
+    /// The download ends with its last command, unless it is complete: then the file is kept.
     fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
         let waited = self.waiters.len();
         self.waiters.retain(|id| *id != command);
@@ -268,7 +267,7 @@ impl Fetch for Download {
                 let found = root::take_read(&self.hash, reply, machines);
                 self.root_sought(now, found, machines);
             }
-            // What is stored here cannot be read: the network may have it.
+            // The stored root cannot be read: the network may have it.
             (Step::LocalRoot, Err(_)) => {
                 self.root_sought(now, root::find_elsewhere(&self.hash), machines);
             }
@@ -288,7 +287,7 @@ impl Fetch for Download {
             (Step::Finish, Ok(DiskReply::Spoiled { good })) => self.spoiled(now, &good, machines),
             (Step::Save, result) => {
                 if let Err(error) = result {
-                    // The file is there and verified; only that it is shared will be forgotten at the next start.
+                    // The file is complete and verified, but its share will not survive a restart.
                     log::warn!("{error}");
                 }
                 self.saved(now, machines);
@@ -359,7 +358,7 @@ impl Download {
     // Getters.
 
     fn gives_up_at(&self) -> Option<Instant> {
-        // The disk takes the time it takes.
+        // The time that the disk takes does not count.
         let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
         self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
     }
@@ -381,7 +380,7 @@ impl Download {
 
     // From the root to the last chunk.
 
-    /// The whole file is shared here, unless it changed.
+    /// The disk checked the file that is shared here.
     fn shared_looked_at(&mut self, now: Instant, unchanged: bool, machines: &mut Machines) {
         let place = machines.store.source(&self.hash).map(|claim| claim.place(&self.hash));
         match place.filter(|_| unchanged && self.target.is_none()) {
@@ -437,7 +436,7 @@ impl Download {
         self.reuse_next(now, machines);
     }
 
-    /// A one-chunk file came with the root.
+    /// Writes the content of a one-chunk file, which came with the root.
     fn write_content(&self, machines: &mut Machines) {
         let bytes = self.content.clone().unwrap_or_default();
         self.disk(DiskOp::WriteTarget { place: self.place.clone(), offset: 0, bytes }, Step::Write, machines);
@@ -470,7 +469,7 @@ impl Download {
         self.reuse_next(now, machines);
     }
 
-    /// Everything that is here is in the target: the network has the rest.
+    /// Everything that was found here is in the target: requests the rest from the network.
     fn begin_chunks(&mut self, now: Instant, machines: &mut Machines) {
         let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
         (self.phase, self.progress_at) = (Phase::Chunks, now);
@@ -484,14 +483,14 @@ impl Download {
         }
         let (manifest, have) = (Arc::clone(chunks.manifest()), chunks.have().to_vec());
         machines.transfer.begin(now, self.id, manifest, self.place.clone(), have);
-        // None was made when the root was here, and none while the disk was at work.
+        // There has been no lookup if the root was here, and none while the disk was working.
         if self.search.next_deadline().is_none() {
             self.search.look_up(now, machines);
         }
         self.report(Stage::Downloading, machines);
     }
 
-    /// The time for another lookup has come.
+    /// The next lookup for sources is due.
     fn look_again(&mut self, now: Instant, machines: &mut Machines) {
         let quiet = now.since(self.progress_at);
         match self.phase {
@@ -508,12 +507,12 @@ impl Download {
 
     // The end.
 
-    /// Nothing waits for the answer. Only in the cache is the file the node's own.
+    /// For a disk operation without a waiting step. The file is the node's own only in the cache.
     fn unawaited(&self) -> Waiting {
         if matches!(self.place, Place::Cache(_)) { Waiting::Nothing } else { Waiting::UsersFile }
     }
 
-    /// Another program wrote into the file: what is not good any more is fetched again.
+    /// Another program changed the file: chunks that no longer verify are fetched again.
     fn spoiled(&mut self, now: Instant, good: &[bool], machines: &mut Machines) {
         let Some(chunks) = &mut self.chunks else { return debug_assert!(false, "the root is known") };
         chunks.keep_only(good);
@@ -536,7 +535,7 @@ impl Download {
         }
     }
 
-    /// The file has its name, and is there.
+    /// The file has its name.
     fn finished(&mut self, now: Instant, stamp: FileStamp, path: PathBuf, machines: &mut Machines) {
         let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
         if self.target.is_some() {
@@ -547,7 +546,7 @@ impl Download {
         let manifest = Arc::clone(chunks.manifest());
         match share::fetched(&manifest, place, stamp, machines) {
             Some(op) => self.disk(op, Step::Save, machines),
-            // It stays where it is shared already, or there is no room for it among the shares.
+            // It is shared from another path already, or there is no room for another share.
             None => self.saved(now, machines),
         }
     }
@@ -555,7 +554,7 @@ impl Download {
     fn saved(&mut self, now: Instant, machines: &mut Machines) {
         machines.transfer.abort(now, self.id);
         if self.announced && machines.store.source(&self.hash).is_none() {
-            // What was offered while it came is offered no more.
+            // Its chunks were announced during the download. That ends now.
             machines.dht.unprovide(now, &self.hash, &mut machines.outbox);
         }
         let reply = self.reply(machines);
@@ -585,7 +584,7 @@ impl Download {
         Reply::Get { hash: self.hash, length, path: machines.path_of(&self.place), sources: self.sources }
     }
 
-    /// Answers the commands that wait.
+    /// Answers the waiting commands.
     fn end(&mut self, result: Result<Reply, Failure>, machines: &mut Machines) {
         self.phase = Phase::Over;
         for command in core::mem::take(&mut self.waiters) {

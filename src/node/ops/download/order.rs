@@ -1,4 +1,4 @@
-//! What a command asks of the downloads, and what becomes of it beside those under way.
+//! The orders of downloads: what a command asks for, and whether it begins, joins another or waits.
 
 use super::Download;
 use crate::id::Key;
@@ -8,17 +8,17 @@ use crate::node::ops::table::Entry;
 use crate::transfer::DownloadId;
 use std::path::PathBuf;
 
-/// A command to fetch a file.
+/// A command to download a file.
 pub(in crate::node) struct Order {
     pub(in crate::node) id: CommandId,
     pub(in crate::node) hash: Key,
-    /// Where to; `None` is the node's cache.
+    /// The target; `None` is the node's cache.
     pub(in crate::node) target: Option<PathBuf>,
     /// Whether a file at the target is replaced.
     pub(in crate::node) force: bool,
-    /// The permission bits that the file gets, when the command says.
+    /// The permission bits of the file, if the command gives them.
     pub(in crate::node) mode: Option<u32>,
-    /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+    /// Seconds without progress after which it fails; `None` is the node's default, 0 is never.
     pub(in crate::node) timeout: Option<u32>,
 }
 
@@ -29,7 +29,8 @@ impl Waits for Order {
 }
 
 impl Order {
-    /// What becomes of it. A file is fetched once at a time: an order for the same place shares the download, and one for
+    /// Decides about an order. A file is downloaded once at a time: an order for the same target joins the download. One for another
+    /// target waits for it, because the file is here then.
     /// another place waits for it, because the file is here then.
     pub(super) fn admit<'a>(&self, mut others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
         if self.target.as_ref().is_some_and(|path| !path.is_absolute()) {
@@ -58,7 +59,7 @@ impl Order {
         }
     }
 
-    /// Whether a download of the same file does what this asks for.
+    /// Whether a download of the same file does what this order asks for.
     fn asks_for(&self, download: &Download) -> bool {
         (&self.target, self.force, self.mode) == (&download.target, download.force, download.asked)
     }

@@ -1,5 +1,5 @@
-//! What this node has of a file already: the remains of an earlier attempt, the file that the download will replace, and
-//! pieces and files of its own. None of that is asked of the network.
+//! Content of a file that is on this node already: left by an earlier attempt, in the file that the download will replace, or in
+//! pieces and files of this node. None of it is requested from the network.
 
 use super::chunks::Chunks;
 use crate::io::{DiskOp, Extent, Place};
@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Chunks that are here elsewhere, to be copied one after another.
+/// Chunks that are elsewhere on this node, to be copied one after another.
 #[derive(Default)]
 pub(super) struct Reuse {
     copies: VecDeque<(u32, Extent)>,
 }
 
 impl Reuse {
-    /// Plans the copies of what is missing; `old` tells which chunks are in the file at `target`.
+    /// Plans the copies of missing chunks. `old` tells which chunks are in the file at `target`.
     pub(super) fn plan(target: Option<&Path>, old: &[bool], chunks: &Chunks, machines: &Machines) -> Self {
         let mut sources: BTreeMap<u32, Extent> =
             machines.store.local_sources(chunks.manifest()).into_iter().collect();

@@ -7,17 +7,17 @@ use crate::node::machines::Machines;
 use crate::transfer::Root;
 use std::sync::Arc;
 
-/// Where a root is found.
+/// Where the root is.
 pub(in crate::node) enum Found {
-    /// It is known.
+    /// In memory.
     Root(Root),
-    /// A piece that is stored here may be it: the disk reads it.
+    /// Perhaps in a piece that is stored here, which the disk has to read.
     Here(crate::io::Extent),
-    /// The network has to be asked.
+    /// Only in the network.
     Elsewhere,
 }
 
-/// Where the root of `hash` can be taken from.
+/// Where the root of `hash` is.
 pub(in crate::node) fn find(hash: &Key, machines: &Machines) -> Found {
     match machines.store.locate(hash) {
         Some((_, extent)) => Found::Here(extent),
@@ -25,7 +25,7 @@ pub(in crate::node) fn find(hash: &Key, machines: &Machines) -> Found {
     }
 }
 
-/// The same, when what is stored here is no good. A file of no bytes has one content only.
+/// The same, when the stored piece is unusable. The root of the empty file needs no source.
 pub(in crate::node) fn find_elsewhere(hash: &Key) -> Found {
     match hash.0 == *blake3::hash(&[]).as_bytes() {
         true => Found::Root(Root::File(Vec::new())),
@@ -33,7 +33,7 @@ pub(in crate::node) fn find_elsewhere(hash: &Key) -> Found {
     }
 }
 
-/// What the disk read of a stored piece. One that is not what its key says is dropped.
+/// The root, from what the disk read of a stored piece. A piece that does not verify is dropped.
 pub(in crate::node) fn take_read(hash: &Key, reply: DiskReply, machines: &mut Machines) -> Found {
     let DiskReply::Bytes(bytes) = reply else { return find_elsewhere(hash) };
     if let Ok(manifest) = Manifest::decode(&bytes, hash) {

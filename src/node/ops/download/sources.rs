@@ -10,45 +10,45 @@ use crate::wire::contact::Contact;
 use crate::wire::message::Want;
 use std::collections::{BTreeMap, VecDeque};
 
-/// A lookup for more sources is repeated after this, then after twice as long, and so on up to the maximum.
+/// The first pause between two lookups for sources. Each further pause is twice as long, up to the maximum.
 pub(in crate::node) const LOOK_AGAIN_MIN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// While content flows there is no hurry to find more sources than there are.
+/// The pause while content flows: more sources are not urgent then.
 const LOOK_AGAIN_FLOWING: Duration = Duration::from_secs(15);
-/// Until the next attempt at a lookup for which there was no room.
+/// The pause after a lookup for which there was no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
-/// Nodes near a key that are asked for a piece that no known node has.
+/// Nodes near a key that are asked for a piece that no known source has.
 const HOLDERS_ASKED: usize = 6;
-/// A chunk whose closest nodes had nothing is not looked for again before this.
+/// The least time between two lookups for the same chunk.
 const SEEK_AGAIN: Duration = Duration::from_secs(15);
-/// Lookups under way at a time for chunks that no known node has.
+/// Lookups at a time for chunks that no known source has.
 const SEEKING_MAX: usize = 4;
 
-/// The search for the sources of one download. What it finds it gives to the transfer.
+/// Source discovery of one download. It passes the sources on to the transfer machine.
 pub(in crate::node) struct Search {
     download: DownloadId,
     hash: Key,
-    /// The lookup for providers that is under way.
+    /// The lookup for providers, while it is under way.
     lookup: Option<LookupId>,
-    /// How many have ended.
+    /// The number of lookups for providers that have ended.
     lookups: u32,
-    /// When the next one begins.
+    /// When the next one is due.
     look_again: Option<Instant>,
     look_delay: Duration,
-    /// Nodes that were asked in one lookup, at the most.
+    /// The largest number of nodes that one lookup asked.
     asked: u32,
-    /// Provider records that were found.
+    /// The number of provider records found.
     providers: u32,
-    /// Chunks that no known node has: the nodes closest to them are looked for.
+    /// Chunks that no known source has: their closest nodes will be looked up.
     orphans: VecDeque<Key>,
-    /// When each was last looked for.
+    /// When each chunk was last looked up.
     sought: BTreeMap<Key, Instant>,
-    /// Lookups for them under way.
+    /// The number of lookups for chunks under way.
     seeking: usize,
 }
 
 impl Search {
-    /// A search for the file `hash` that has not begun.
+    /// A new search for the file `hash`.
     pub(in crate::node) fn new(download: DownloadId, hash: Key) -> Self {
         Search {
             download,
@@ -72,17 +72,17 @@ impl Search {
         self.lookup.is_some()
     }
 
-    /// How many lookups for providers have ended.
+    /// The number of lookups for providers that have ended.
     pub(in crate::node) fn lookups(&self) -> u32 {
         self.lookups
     }
 
-    /// How many nodes the widest lookup asked.
+    /// The largest number of nodes that one lookup asked.
     pub(in crate::node) fn asked(&self) -> u32 {
         self.asked
     }
 
-    /// How many provider records were found.
+    /// The number of provider records found.
     pub(in crate::node) fn providers(&self) -> u32 {
         self.providers
     }
@@ -99,22 +99,22 @@ impl Search {
 
     // Inputs.
 
-    /// Content came: when it stops coming, lookups are frequent again.
+    /// Content arrived: if it stops, lookups come at short intervals again.
     pub(in crate::node) fn begin_afresh(&mut self) {
         self.look_delay = LOOK_AGAIN_MIN;
     }
 
-    /// Puts the next lookup off, because content flows.
+    /// Postpones the next lookup, because content flows.
     pub(in crate::node) fn postpone(&mut self, now: Instant) {
         self.look_again = Some(now + LOOK_AGAIN_FLOWING);
     }
 
-    /// No lookup is due any more.
+    /// Cancels the next lookup.
     pub(in crate::node) fn rest(&mut self) {
         self.look_again = None;
     }
 
-    /// Looks up providers, unless that is under way.
+    /// Looks up providers, unless a lookup is under way.
     pub(in crate::node) fn look_up(&mut self, now: Instant, machines: &mut Machines) {
         if self.lookup.is_some() {
             return;
@@ -129,7 +129,7 @@ impl Search {
         };
     }
 
-    /// Providers were found, `own` is this node.
+    /// Providers were found. `own` is this node.
     pub(in crate::node) fn providers_found(
         &mut self,
         now: Instant,
@@ -143,7 +143,7 @@ impl Search {
         machines.transfer.add_sources(now, self.download, &others);
     }
 
-    /// The lookup for providers ended. The nodes near the hash keep copies of the root.
+    /// The lookup for providers ended. The nodes near the hash are holders of the root.
     pub(in crate::node) fn providers_looked_up(
         &mut self,
         now: Instant,
@@ -159,19 +159,19 @@ impl Search {
         machines.transfer.add_sources(now, self.download, &closest[..closest.len().min(HOLDERS_ASKED)]);
     }
 
-    /// No known node has these chunks: the nodes closest to each may keep it.
+    /// No known source has these chunks: the nodes closest to each may hold it.
     pub(in crate::node) fn sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
         self.sought.retain(|_, at| now.since(*at) < SEEK_AGAIN);
         self.orphans = keys.iter().copied().filter(|key| !self.sought.contains_key(key)).collect();
         self.seek_holders(now, machines);
     }
 
-    /// Asks the nodes that are closest to the orphans. What one lookup finds answers for other keys in its region too.
+    /// Looks up the nodes closest to the orphans. One lookup answers for nearby keys, too.
     fn seek_holders(&mut self, now: Instant, machines: &mut Machines) {
         while let Some(key) = self.orphans.pop_front() {
             if let Some(closest) = machines.dht.region(now, &key, HOLDERS_ASKED) {
                 if !machines.transfer.add_sources(now, self.download, &closest) {
-                    // The next call for sources comes when those that are there have been asked.
+                    // Too many lookups are under way: the transfer machine will report these chunks again.
                     return self.orphans.clear();
                 }
                 self.sought.insert(key, now);
@@ -186,7 +186,7 @@ impl Search {
         }
     }
 
-    /// The lookup for the nodes closest to a chunk ended.
+    /// The lookup of the nodes closest to a chunk ended.
     pub(in crate::node) fn holders_looked_up(
         &mut self,
         now: Instant,

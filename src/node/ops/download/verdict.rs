@@ -1,4 +1,4 @@
-//! When a download is hopeless, and why.
+//! When a download fails, and why.
 
 use super::Phase;
 use super::sources::Search;
@@ -6,8 +6,7 @@ use crate::node::command::FailureReason;
 use crate::node::status;
 use crate::transfer::DownloadState;
 
-/// Why nothing more can be expected of a search whose lookups have ended and whose sources have all been asked; `None` while
-/// there is hope.
+/// Why a search cannot succeed, when its lookups have ended and all its sources have been asked. `None` while it still can.
 pub(in crate::node) fn hopeless(
     phase: Phase,
     search: &Search,
@@ -30,7 +29,10 @@ pub(in crate::node) fn hopeless(
             let why = format!("{} of the nodes that should have it could not be reached", state.failed);
             Some((FailureReason::Unreachable, why))
         }
-        Phase::Root => Some((FailureReason::NotFound, format!("nobody has it; {}", status::asked(asked)))),
+        Phase::Root => Some((
+            FailureReason::NotFound,
+            format!("no node that was asked has it; {}", status::asked(asked)),
+        )),
         Phase::Chunks if banned > 0 && state.connected == 0 && search.lookups() > 1 => {
             let why = format!("{}, and no other has the rest", status::sent_wrong_content(banned));
             Some((FailureReason::Unverified, why))
@@ -39,20 +41,19 @@ pub(in crate::node) fn hopeless(
     }
 }
 
-/// Why a download ends that has made no progress for as long as it may. `missing` is how many chunks are missing, of how
-/// many, once that is known.
+/// Why a download without progress fails. `missing` is the number of missing chunks and of all chunks, once they are known.
 pub(in crate::node) fn timed_out(
     missing: Option<(usize, usize)>,
     search: &Search,
     state: &DownloadState,
 ) -> (FailureReason, String) {
     let (reason, cause) = match state.banned {
-        0 => (FailureReason::Unreachable, "nobody who has the rest can be reached".to_owned()),
+        0 => (FailureReason::Unreachable, "no node that has the rest can be reached".to_owned()),
         banned => (FailureReason::Unverified, status::sent_wrong_content(banned)),
     };
     let why = match missing {
         Some((missing, of)) => format!("{missing} of {of} chunks are missing, and {cause}"),
-        None => format!("no answer in time, after asking {} nodes", search.asked()),
+        None => format!("no answer in time; {}", status::asked(search.asked())),
     };
     (reason, why)
 }

@@ -1,12 +1,12 @@
-//! Reading files: from an address to verified bytes in order on a client's connection, through a window of bounded size.
+//! Reads: from an address to verified bytes, in order, on a client's connection, through a window of bounded size.
 //!
-//! The root is found as for a download. Then the chunks of the part that is read pass through a [`window`]: each comes from
-//! another file or a piece of this node's, or from the network, is verified, handed to the client's connection, and removed
-//! when it has left. The window moves only when bytes leave, so a client that does not read stops it, and costs nothing else.
-//! Nothing that is read is kept, announced, or offered to others, and it needs no room in the quota. The window lies on the disk
-//! for a moment, so it counts against what is left to the host.
+//! The root is found as for a download. Then the chunks of the requested part pass through a [`window`]. Each chunk comes from a file or
+//! a piece of this node, or from the network; it is verified, sent to the client, and removed when it has left. The window moves only
+//! when bytes leave, so a client that does not read stops it and costs nothing more. Nothing that is read is kept, announced, or offered
+//! to other nodes, and the quota does not limit it. The window is on disk for a moment, so it counts against the free space that is left
+//! to the host.
 //!
-//! A [`Read`] is one command; [`Reads`] are all of them, and those that wait for their turn.
+//! A [`Read`] is one command; [`Reads`] is the table of all, with those that wait for their turn.
 
 #[cfg(test)]
 mod tests;
@@ -35,7 +35,7 @@ use window::Window;
 
 /// Chunks that are copied from this node's own files at a time: more would only delay the first.
 const COPIES_MAX: usize = 2;
-/// When nothing has come for this long, the client is told.
+/// The time without content after which the client is told.
 const SILENT: Duration = Duration::from_secs(4);
 
 /// A command to read a file or a part of one.
@@ -43,9 +43,9 @@ const SILENT: Duration = Duration::from_secs(4);
 pub(in crate::node) struct Order {
     pub(in crate::node) id: CommandId,
     pub(in crate::node) hash: Key,
-    /// `None` is all of it.
+    /// The part; `None` is the whole file.
     pub(in crate::node) part: Option<Part>,
-    /// Seconds without progress after which it is given up; `None` is the node's default, 0 is never.
+    /// Seconds without progress after which it fails; `None` is the node's default, 0 is never.
     pub(in crate::node) timeout: Option<u32>,
 }
 
@@ -59,12 +59,12 @@ impl Waits for Order {
 pub(in crate::node) type Reads = Table<Read>;
 
 impl Reads {
-    /// None.
+    /// An empty table.
     pub(in crate::node) fn new(limits: &Limits) -> Self {
         Table::with(limits.reads_max, limits.downloads_queued_max, limits.read_window_bytes)
     }
 
-    /// From where a chunk is being copied.
+    /// The file that a chunk is being copied from.
     pub(in crate::node) fn copied_from(&self, id: DownloadId, step: Step) -> Option<&Place> {
         let Step::Copy(index) = step else { return None };
         self.get(id)?.copying.get(&index)
@@ -89,9 +89,9 @@ impl Reads {
     }
 }
 
-/// A file, or a part of one, on its way to a client.
+/// One read: a file, or a part of one, that is streamed to a client.
 pub(in crate::node) struct Read {
-    /// The transfer knows it as a download.
+    /// The number of its download in the transfer machine.
     id: DownloadId,
     command: CommandId,
     hash: Key,
@@ -99,47 +99,47 @@ pub(in crate::node) struct Read {
     timeout: Option<Duration>,
     window_bytes: u64,
     phase: Phase,
-    /// Known once the root is.
+    /// The window, once the root is known.
     window: Option<Window>,
-    /// For each chunk from the first that is read: whether it is taken from this node's own files.
+    /// For each chunk from the first of the part on: whether it is taken from this node's own files.
     local: Vec<bool>,
-    /// Of those, the next to be copied.
+    /// The next of those to be copied.
     next_local: u32,
-    /// The copies under way, and from where.
+    /// The copies under way, and the file of each.
     copying: BTreeMap<u32, Place>,
     search: Search,
-    /// Nodes that content came from.
+    /// The number of nodes that sent content.
     sources: u32,
-    /// When something came, or left.
+    /// When content last arrived, or left.
     progress_at: Instant,
 }
 
 enum Phase {
-    /// The root is wanted.
+    /// Looking for the root.
     Root,
-    /// Chunks are on their way.
+    /// Requesting and sending chunks.
     Chunks,
-    /// It failed: what was handed out leaves, then the client is told.
+    /// Failed: what was handed out leaves first, then the client is told.
     Ending(Failure),
     /// The command has been answered.
     Over,
 }
 
-/// What a disk operation was for.
+/// The purpose of a disk operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Step {
-    /// The root, from a piece or a manifest that is stored here.
+    /// To read the root, from a piece or a manifest that is stored here.
     LocalRoot,
-    /// The chunk with this index, from another file here.
+    /// To copy the chunk with this index from another file here.
     Copy(u32),
-    /// The content of a one-chunk file.
+    /// To write the content of a one-chunk file.
     Write,
 }
 
 impl Operation for Read {
     type Id = DownloadId;
     type Order = Order;
-    /// Bytes that are here at a time.
+    /// The size of the window in bytes.
     type Settings = u64;
 
     fn id(number: u64) -> DownloadId {
@@ -195,7 +195,7 @@ impl Operation for Read {
     }
 
     fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        // A chunk of 16 MiB takes long on a slow line: what has come of it is progress too.
+        // A chunk of 16 MiB takes long on a slow line: its bytes count as progress, too.
         let state = machines.transfer.download_state(self.id).unwrap_or_default();
         self.progress_at = self.progress_at.max(state.last_progress);
         if self.gives_up_at().is_some_and(|at| at <= now) {
@@ -236,13 +236,13 @@ impl Fetch for Read {
     ) {
         match (step, result) {
             (Step::Copy(index), result) => self.copied(now, index, result, machines),
-            // It has failed meanwhile.
+            // The read has failed meanwhile.
             _ if matches!(self.phase, Phase::Ending(_)) => {}
             (Step::LocalRoot, Ok(reply)) => {
                 let found = root::take_read(&self.hash, reply, machines);
                 self.root_sought(now, found, machines);
             }
-            // What is stored here cannot be read: the network may have it.
+            // The stored root cannot be read: the network may have it.
             (Step::LocalRoot, Err(_)) => {
                 self.root_sought(now, root::find_elsewhere(&self.hash), machines);
             }
@@ -310,7 +310,7 @@ impl Fetch for Read {
 impl Read {
     // Getters.
 
-    /// The time that a client takes to read, and the disk to work, does not count.
+    /// When the read fails for want of progress. The time that the client and the disk take does not count.
     fn gives_up_at(&self) -> Option<Instant> {
         let waits = match (&self.phase, &self.window) {
             (Phase::Root, _) => true,
@@ -347,7 +347,7 @@ impl Read {
         }
     }
 
-    /// The layout is known. False when there is nothing to fetch.
+    /// The layout is known: opens the window. False when there is nothing to fetch.
     fn open_window(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) -> bool {
         let length = manifest.length();
         let file_bytes = manifest.chunk_bytes();
@@ -392,7 +392,7 @@ impl Read {
         self.report(Stage::Downloading, machines);
     }
 
-    /// Asks the network for what is neither here nor in this node's own files.
+    /// Requests from the network the chunks that are not in this node's own files.
     fn ask_network(&mut self, now: Instant, machines: &mut Machines) {
         let Some(window) = &self.window else { return debug_assert!(false, "the root is known") };
         let have =
@@ -403,7 +403,7 @@ impl Read {
         }
         let (manifest, edge) = (Arc::clone(window.manifest()), window.edge());
         machines.transfer.begin_window(now, self.id, manifest, self.id.0, &have, edge);
-        // None was made when the root was here.
+        // There has been no lookup if the root was here.
         if self.search.next_deadline().is_none() {
             self.search.look_up(now, machines);
         }
@@ -414,7 +414,7 @@ impl Read {
         index.checked_sub(first).and_then(|at| self.local.get(at as usize)).is_some_and(|local| *local)
     }
 
-    /// Copies what may enter the window and is in this node's own files. It is verified on the way: they may have changed.
+    /// Copies chunks that may enter the window from this node's own files. They are verified, because the files may have changed.
     fn copy_local(&mut self, machines: &mut Machines) {
         let Some(window) = &self.window else { return debug_assert!(false, "the root is known") };
         let mut begun = Vec::new();
@@ -425,7 +425,7 @@ impl Read {
             if !self.is_local(index) {
                 continue;
             }
-            // Whatever was here when the window began may have been deleted: then the copy fails.
+            // The file may have been deleted since the read began: then the copy fails.
             let found = machines.store.locate(&manifest.keys()[index as usize]);
             let from = found.map(|(_, extent)| extent).unwrap_or_else(|| crate::io::Extent {
                 place: Place::Piece(manifest.keys()[index as usize]),
@@ -458,7 +458,7 @@ impl Read {
         if matches!(result, Ok(DiskReply::Copied { key: copied }) if copied == key) {
             self.enter(now, index, machines);
         } else {
-            // What is here is not what it was: the network may have it.
+            // The chunk in this node's file has changed: the network may have it.
             let first = window.chunks().start;
             self.local[(index - first) as usize] = false;
             if !machines.transfer.want(now, self.id, index) {
@@ -502,7 +502,7 @@ impl Read {
         }
     }
 
-    /// The time for another lookup has come.
+    /// The next lookup for sources is due.
     fn look_again(&mut self, now: Instant, machines: &mut Machines) {
         let quiet = now.since(self.progress_at);
         let starved = self.window.as_ref().is_none_or(Window::is_starved);
@@ -534,7 +534,7 @@ impl Read {
         machines.done(self.command, reply);
     }
 
-    /// What was handed out is good, and leaves before the client hears of the failure.
+    /// Fails the read. What was handed out is verified, and leaves before the client is told.
     fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
         self.search.rest();
         let mut message = format!("{}: {why}", self.hash);
@@ -557,7 +557,7 @@ impl Read {
         }
     }
 
-    /// Nothing of it will be on disk any more.
+    /// Ends the read. None of its files stays on disk.
     fn end(&mut self, machines: &mut Machines) {
         self.phase = Phase::Over;
         machines.store.close_window(self.id.0);

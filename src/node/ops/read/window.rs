@@ -1,8 +1,8 @@
-//! A window that slides over a part of a file: the chunks that are here and have not yet left, each in a file of its own.
+//! A window that slides over a part of a file: the chunks that have arrived and not left yet, each in a file of its own.
 //!
-//! A chunk enters when it is verified, is handed out when all before it have been, and its file is removed when its bytes
-//! have left. A file is never written twice: `sendfile` passes pages on and copies nothing, so bytes that were sent may still
-//! be on their way to the reader when the call returns.
+//! A chunk enters when it is verified. It is handed out after all chunks before it, and its file is removed when its bytes have left.
+//! A file is never written twice: `sendfile` passes pages on without a copy, so bytes that were sent may still be on their way when
+//! the call returns.
 
 use crate::io::{Extent, Place};
 use crate::manifest::Manifest;
@@ -11,33 +11,33 @@ use core::ops::Range;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The least number of chunks in a window: one that leaves, one that is complete, one that is coming.
+/// The least number of chunks in a window: one that leaves, one that is complete, one that arrives.
 const CHUNKS_MIN: u64 = 3;
 
-/// Verified chunks of one file, in order. It does not know who reads them.
+/// Verified chunks of one file, in order. It is independent of the reader.
 pub(super) struct Window {
     manifest: Arc<Manifest>,
-    /// Names its files.
+    /// The number in the names of its files.
     number: u64,
-    /// The bytes of the file that are read.
+    /// The requested bytes of the file.
     bytes: Range<u64>,
-    /// The chunks that they lie in.
+    /// The chunks that contain them.
     chunks: Range<u32>,
-    /// Chunks that may be here at a time.
+    /// The largest number of chunks in the window.
     size: u32,
-    /// The bytes of the chunks before this one have left.
+    /// The chunks before this one have left completely.
     left: u32,
     /// The chunks before this one have been handed out.
     handed: u32,
-    /// Chunks that are here and have not been handed out.
+    /// Chunks that have arrived and were not handed out.
     here: BTreeSet<u32>,
-    /// Bytes that have left.
+    /// The number of bytes that have left.
     sent: u64,
 }
 
 impl Window {
-    /// A window over `part` of a file (`None` is all of it), in which about `window_bytes` are here at a time. `None` when the
-    /// file ends before the part begins.
+    /// A window over `part` of a file (`None` is the whole file) that holds about `window_bytes`. `None` when the file ends before the
+    /// part begins.
     pub(super) fn new(
         manifest: Arc<Manifest>,
         number: u64,
@@ -61,27 +61,27 @@ impl Window {
         &self.manifest
     }
 
-    /// The bytes of the file that are read.
+    /// The requested bytes of the file.
     pub(super) fn bytes(&self) -> Range<u64> {
         self.bytes.clone()
     }
 
-    /// The chunks that they lie in.
+    /// The chunks that contain them.
     pub(super) fn chunks(&self) -> Range<u32> {
         self.chunks.clone()
     }
 
-    /// Bytes that have left.
+    /// The number of bytes that have left.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// What the files of the chunks that are here at a time may take together, at most.
+    /// The largest size of the window's files together, in bytes.
     pub(super) fn bytes_max(&self) -> u64 {
         self.bytes_of_chunks(self.size)
     }
 
-    /// What they take with as few chunks as will do.
+    /// The same with the least number of chunks.
     pub(super) fn bytes_min(&self) -> u64 {
         self.bytes_of_chunks(CHUNKS_MIN as u32)
     }
@@ -91,12 +91,12 @@ impl Window {
         (count * self.manifest.chunk_bytes()).min(self.manifest.length())
     }
 
-    /// Chunks before this one may enter.
+    /// The edge: chunks before this one may enter.
     pub(super) fn edge(&self) -> u32 {
         self.left.saturating_add(self.size).min(self.chunks.end)
     }
 
-    /// The end of what was handed out, in the file.
+    /// The position in the file up to which bytes were handed out.
     pub(super) fn handed_end(&self) -> u64 {
         self.manifest.chunk_offset(self.handed).clamp(self.bytes.start, self.bytes.end)
     }
@@ -106,27 +106,27 @@ impl Window {
         self.left == self.chunks.end
     }
 
-    /// Whether nothing is here that could leave: the reader waits for chunks. Otherwise chunks wait for the reader.
+    /// Whether the reader waits for chunks: all that was handed out has left.
     pub(super) fn is_starved(&self) -> bool {
         self.handed == self.left
     }
 
-    /// Whether a chunk is here, or has been.
+    /// Whether a chunk has arrived, even if it has left since.
     pub(super) fn has(&self, index: u32) -> bool {
         index < self.handed || self.here.contains(&index)
     }
 
-    /// How many chunks have not come.
+    /// The number of chunks that have not arrived.
     pub(super) fn missing(&self) -> u32 {
         (self.chunks.end - self.handed).saturating_sub(self.here.len() as u32)
     }
 
-    /// The file that a chunk is in.
+    /// The file of a chunk.
     pub(super) fn place(&self, index: u32) -> Place {
         Place::Window { window: self.number, chunk: index }
     }
 
-    /// The chunks that may have a file, without those that were handed out.
+    /// The chunks that may have a file and were not handed out.
     pub(super) fn unhanded(&self) -> Range<u32> {
         self.handed..self.edge()
     }
@@ -138,18 +138,18 @@ impl Window {
 
     // Changes.
 
-    /// Lets no more be here at a time than fits so many bytes, but what will do at least.
+    /// Reduces the window to `bytes`, but to no less than the least number of chunks.
     pub(super) fn shrink(&mut self, bytes: u64) {
         let fits = (bytes / self.manifest.chunk_bytes()).max(CHUNKS_MIN);
         self.size = self.size.min(u32::try_from(fits).unwrap_or(u32::MAX));
     }
 
-    /// A verified chunk is in its file. False when it has no business here.
+    /// A verified chunk is in its file. False when the window does not need it.
     pub(super) fn enter(&mut self, index: u32) -> bool {
         self.unhanded().contains(&index) && self.here.insert(index)
     }
 
-    /// Hands out what is next, when it is here: which bytes, and where they are.
+    /// Hands out the next chunk, if it has arrived: its description and its extent.
     pub(super) fn next_content(&mut self) -> Option<(Content, Extent)> {
         let index = self.handed;
         if !self.here.remove(&index) {
@@ -163,7 +163,7 @@ impl Window {
         Some((content, Extent { place: self.place(index), offset, length, stamp: None }))
     }
 
-    /// Bytes of what was handed out have left. The files of these chunks are no longer needed.
+    /// `count` of the handed-out bytes have left. Returns the chunks whose files are no longer needed.
     pub(super) fn leave(&mut self, count: u64) -> Range<u32> {
         let first = self.left;
         self.sent += count;
@@ -174,7 +174,7 @@ impl Window {
         first..self.left
     }
 
-    /// The bytes of a chunk that are read.
+    /// The requested bytes of a chunk.
     fn bytes_of(&self, index: u32) -> Range<u64> {
         let start = self.manifest.chunk_offset(index);
         let end = start + u64::from(self.manifest.chunk_length(index));

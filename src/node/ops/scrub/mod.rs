@@ -1,13 +1,12 @@
-//! Scrub: everything on disk is read again within a configured time, and what has rotted is found before it is needed.
+//! Scrub: everything on disk is read again within a configured time, so that rotten content is found before it is needed.
 //!
-//! A round goes through the stored pieces in the order of their keys, then through the files that are shared where they
-//! lie. Its pace follows from the node's age: after half of the configured time half of the bytes have been read. It is
-//! written down now and then where a round is, so restarts do not begin anew for ever. A round that a command asked for
-//! goes as fast as the disk's idle time allows.
+//! A round visits the stored pieces in the order of their keys, then the files that are shared in place. Its pace follows from the
+//! node's age: after half of the configured time half of the bytes have been read. Its position is saved from time to time, so that
+//! restarts do not begin it anew. A round that a command asked for runs as fast as the disk's idle time allows.
 //!
-//! What is found is the node's to act upon: a rotten piece is dropped, so that repair copies it anew from another holder.
-//! When one piece after the other cannot be read at all, the medium is failing or gone. Then nothing more is dropped,
-//! and the round waits: what comes back with the medium is still good.
+//! The node acts on the findings: a rotten piece is dropped, so that repair copies it from another holder. When many pieces in a row
+//! cannot be read at all, the medium is failing or gone. Then nothing more is dropped, and the round waits: content that returns with
+//! the medium is still good.
 
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, Soundness};
@@ -18,46 +17,46 @@ use crate::time::{Duration, Instant};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What opening and reading a file costs besides its bytes, in bytes: it paces small pieces.
+/// The cost of opening and reading a file besides its bytes, in bytes. It paces small pieces.
 const FILE_WEIGHT: u64 = 64 << 10;
-/// How long a round waits when it cannot tell whether a piece is sound, or when the medium fails.
+/// The pause after a piece that could not be checked, or when the medium fails.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(60);
-/// Pieces in a row that cannot be read, after which the medium is taken to be failing.
+/// After this many unreadable pieces in a row the medium counts as failing.
 const UNREADABLE_MAX: u32 = 4;
-/// How often it is tried to tell whether a piece is sound before the round goes on without.
+/// Attempts to check one piece before the round goes on without it.
 const TRIES_MAX: u32 = 3;
 /// Bytes between two reports of progress.
 const REPORT_BYTES: u64 = 16 << 20;
 /// Pieces between two reports of progress.
 const REPORT_PIECES: u64 = 64;
 
-/// Something that did not stand its test.
+/// A finding: content that does not verify.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Rotten {
     /// A stored piece.
     Piece(Key),
-    /// A file that is shared where it lies: it is to be treated like one that has changed.
+    /// A file that is shared in place: it is handled like a changed one.
     File(Place, DiskError),
 }
 
-/// Where a round is: what comes next.
+/// The position of a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Position {
-    /// The stored piece after this key, or the first.
+    /// Next is the stored piece after this key, or the first.
     Pieces(Option<Key>),
-    /// The shared file after this hash, or the first.
+    /// Next is the shared file after this hash, or the first.
     Files(Option<Key>),
 }
 
-/// A pass over everything.
+/// A round: one pass over everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Round {
-    /// The node's age in seconds when it began.
+    /// The node's age in seconds when the round began.
     began: u64,
     /// Whether a command asked for it: then it does not wait.
     asked: bool,
     position: Position,
-    /// What has been read so far, and found rotten.
+    /// What has been read so far, and how much was rotten.
     pieces: u64,
     files: u64,
     bytes: u64,
@@ -73,10 +72,10 @@ impl Round {
         self.bytes + (self.pieces + self.files) * FILE_WEIGHT
     }
 
-    /// The node's age at which the next piece is due, when all of `total` is to take `every` seconds.
+    /// The node's age at which the next piece is due, if all of `total` takes `every` seconds.
     fn due(&self, total: u64, every: u64) -> u64 {
         let done = self.done();
-        // Never more than the whole: what has come meanwhile takes part, and what has gone does not.
+        // At most the whole: pieces may have come and gone since the round began.
         let total = u128::from(total.max(done + FILE_WEIGHT));
         let elapsed = u128::from(every) * u128::from(done) / total;
         self.began.saturating_add(elapsed as u64)
@@ -93,34 +92,34 @@ struct Reading {
     what: Position,
     length: u64,
     place: Place,
-    /// The piece went away meanwhile, and may have come back as another file: what is found says nothing about that.
+    /// Whether the piece was removed meanwhile. It may have been written anew, so the result says nothing about it.
     outdated: bool,
 }
 
-/// The rounds of one node.
+/// The scrub of one node.
 pub(in crate::node) struct Scrub {
-    /// Seconds that a round takes; 0 when there is one only on command.
+    /// Seconds that a round takes; 0 means that rounds run only on command.
     every: u64,
     round: Option<Round>,
-    /// The last round that was finished, and the node's age then.
+    /// The last complete round, and the node's age at its end.
     last: Option<(ScrubReport, u64)>,
     reading: Option<Reading>,
     /// Commands that wait for the end of the round.
     waiters: Vec<CommandId>,
-    /// After trouble, nothing is read before this.
+    /// After trouble: when reading resumes.
     not_before: Instant,
-    /// Pieces in a row that could not be read.
+    /// Unreadable pieces in a row.
     unreadable: u32,
-    /// How often it could not be told whether the piece that is next is sound.
+    /// Failed attempts to check the next piece.
     tries: u32,
-    /// What the waiting commands were told last.
+    /// The progress that the waiting commands were last told.
     reported: u64,
     /// Bytes of shared files when the round began.
     files_bytes: u64,
 }
 
 impl Scrub {
-    /// What the last run wrote down goes on: see [`encode`](Scrub::encode). A damaged note is as good as none.
+    /// Continues from the note of the last run: see [`encode`](Scrub::encode). A damaged note is ignored.
     pub(in crate::node) fn new(every: u32, note: &[u8], machines: &Machines, now: Instant) -> Self {
         let (round, last) = Note::read(note).unwrap_or_default();
         let files_bytes = machines.store.files_bytes();
@@ -153,13 +152,13 @@ impl Scrub {
         Some(self.not_before.max(machines.store.at_age(due)))
     }
 
-    /// The node's age at which the next round begins by itself.
+    /// The node's age at which the next regular round begins.
     fn begins(&self) -> u64 {
-        // A round that was quicker than it had to be does not make the next one earlier.
+        // A round that ended early does not make the next one earlier.
         self.last.map_or(0, |(report, ended)| ended.saturating_sub(report.seconds).saturating_add(self.every))
     }
 
-    /// What `status` says.
+    /// The status of the scrub.
     pub(in crate::node) fn status(&self, now: Instant, machines: &Machines) -> ScrubStatus {
         let age = machines.store.age(now);
         let of = |round: &Round| round.report(age.saturating_sub(round.began));
@@ -178,13 +177,13 @@ impl Scrub {
         }
     }
 
-    /// What a round costs, in bytes.
+    /// The cost of a round in bytes.
     fn total(&self, machines: &Machines) -> u64 {
         let (bytes, count) = (machines.store.content_bytes(), machines.store.count() as u64);
         bytes + self.files_bytes + count * FILE_WEIGHT
     }
 
-    /// What the next run is to know, to be kept in the node's directory. Empty before anything was read.
+    /// The note for the next run, kept in the node's directory. Empty before anything was read.
     pub(in crate::node) fn encode(&self) -> Vec<u8> {
         match (self.round, self.last) {
             (None, None) => Vec::new(),
@@ -194,8 +193,8 @@ impl Scrub {
 
     // Inputs.
 
-    /// A command: a round from the start, as fast as the disk is idle. `id` is answered when it is over, or at once when it
-    /// does not want to wait.
+    /// A command: starts a round that runs as fast as the disk is idle. `id` is answered at the end of the round, or at once if the
+    /// command does not wait.
     pub(in crate::node) fn start(
         &mut self,
         now: Instant,
@@ -217,12 +216,12 @@ impl Scrub {
         self.read_next(now, machines);
     }
 
-    /// Nobody waits for this command any more. The round goes on.
+    /// The client no longer waits for this command. The round goes on.
     pub(in crate::node) fn cancel(&mut self, id: CommandId) {
         self.waiters.retain(|waiter| *waiter != id);
     }
 
-    /// A stored piece went away.
+    /// A stored piece was removed.
     pub(in crate::node) fn piece_dropped(&mut self, key: &Key) {
         if let Some(reading) = self.reading.as_mut().filter(|reading| reading.place == Place::Piece(*key)) {
             reading.outdated = true;
@@ -245,7 +244,7 @@ impl Scrub {
         self.files_bytes = machines.store.files_bytes();
     }
 
-    /// A piece or a file has been read. What is rotten is the caller's to drop.
+    /// A piece or a file has been read. The caller drops rotten content.
     pub(in crate::node) fn handle_disk(
         &mut self,
         now: Instant,
@@ -267,7 +266,7 @@ impl Scrub {
         found
     }
 
-    /// A piece or a file is what it should be, or not.
+    /// A piece or a file verifies, or does not.
     fn judge(
         &mut self,
         now: Instant,
@@ -306,7 +305,7 @@ impl Scrub {
         Some(key.map_or_else(|| Rotten::File(place, changed), Rotten::Piece))
     }
 
-    /// One piece after the other cannot be read: nothing more is dropped for that, and nobody waits any longer.
+    /// Many pieces in a row cannot be read: nothing more is dropped, and waiting commands fail.
     fn medium_fails(&mut self, now: Instant, machines: &mut Machines) {
         self.not_before = now + TROUBLE_PAUSE;
         if self.unreadable == UNREADABLE_MAX {
@@ -318,11 +317,11 @@ impl Scrub {
         }
     }
 
-    /// It cannot be told whether a piece or a file is sound.
+    /// A piece or a file could not be checked.
     fn untold(&mut self, now: Instant, reading: Reading, error: DiskError) -> Option<Rotten> {
         let round = self.round.as_mut()?;
         if matches!(reading.what, Position::Files(_)) {
-            // It is another file by now, or out of reach. That is for its share to find out.
+            // The path holds another file now, or cannot be reached. The watch of its share handles that.
             round.position = reading.what;
             return Some(Rotten::File(reading.place, error));
         }
@@ -335,14 +334,14 @@ impl Scrub {
         None
     }
 
-    /// Goes on with a round that does not wait. One that waits goes on when its deadline has come.
+    /// Continues a round that does not wait. One that waits continues at its deadline.
     fn go_on(&mut self, now: Instant, machines: &mut Machines) {
         if self.round.is_some_and(|round| round.asked) {
             self.read_next(now, machines);
         }
     }
 
-    /// Reads what comes next, or ends the round.
+    /// Reads the next piece or file, or ends the round.
     fn read_next(&mut self, now: Instant, machines: &mut Machines) {
         if self.reading.is_some() || now < self.not_before {
             return;
@@ -383,7 +382,7 @@ impl Scrub {
         machines.disk(DiskOp::SaveScrub(self.encode()), Waiting::Nothing);
     }
 
-    /// Tells the waiting commands how far the round is, now and then.
+    /// Tells the waiting commands the progress, from time to time.
     fn tell(&mut self, machines: &mut Machines) {
         let Some(round) = self.round.filter(|_| !self.waiters.is_empty()) else { return };
         let next = self.reported + REPORT_BYTES.min(REPORT_PIECES * FILE_WEIGHT);
@@ -399,23 +398,23 @@ impl Scrub {
     }
 }
 
-/// What is kept of a round and of the last one over a restart.
+/// The note of the present and the last round, which is kept over restarts.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Note {
     version: u8,
-    /// 0: no round is under way. 1: it is among the pieces. 2: it is among the files.
+    /// 0: no round is under way. 1: the round is at the pieces. 2: it is at the files.
     phase: u8,
-    /// Whether `key` is the one that was read last: else the phase has just begun.
+    /// Whether `key` was read last; otherwise the phase has just begun.
     has_key: u8,
     asked: u8,
     has_last: u8,
     reserved: [u8; 3],
     key: Key,
     began: U64,
-    /// Pieces, files, bytes and bad ones of the round that is under way.
+    /// Of the present round: pieces, files, bytes, and how many were rotten.
     so_far: [U64; 4],
-    /// The same of the last one, and its seconds.
+    /// Of the last round: the same, and its seconds.
     last: [U64; 5],
     last_ended: U64,
 }

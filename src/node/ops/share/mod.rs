@@ -1,10 +1,10 @@
-//! Sharing files: from a path to an address that others can fetch, for as long as the user wants.
+//! Sharing files: from a path to an address from which others can fetch, for as long as the user wants.
 //!
-//! A share is a claim about a path, kept until the user ends it. Putting a file hashes it, writes the claim down and then tells
-//! others (`put`). What is put again and looks as it did is answered without reading it. A file that looks different is hashed
-//! again in the background: with the same content it goes on being served, with another its claim is *changed*. One that cannot
-//! be opened is *absent*, and looked for again, ever more rarely, and at once when a peer asks for it (`watch`). A claim ends on disk
-//! before it does in the table (`removal`).
+//! A share is a claim about a path, kept until the user ends it. Putting a file hashes it, saves the claim, and then announces it
+//! (`put`). A file that is put again with the same stamp is answered without reading it. A file whose stamp changed is hashed again in
+//! the background: with the same content it is served again; with another content its claim is *changed*. A file that cannot be opened
+//! is *absent*; it is tried again at growing intervals, and at once when a peer asks for it (`watch`). A claim ends on disk before it
+//! ends in the table (`removal`).
 
 pub(in crate::node) mod put;
 pub(in crate::node) mod removal;
@@ -22,33 +22,33 @@ use crate::store::{Full, Shared};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the rest of the node has to do.
+/// Events of shares, for the rest of the node.
 #[derive(Debug)]
 pub(in crate::node) enum ShareEvent {
     /// A file is served.
     Served {
         /// Its address.
         hash: Key,
-        /// Its manifest, when it is at hand.
+        /// Its manifest, if it is in memory.
         manifest: Option<Arc<Manifest>>,
         /// The command that waits for its copies.
         waiter: Option<CommandId>,
         /// Whether it was not served before.
         fresh: bool,
     },
-    /// Nothing of a file is served any more.
+    /// A file is no longer served from any path.
     Withdrawn {
-        /// What it was.
+        /// The file.
         shared: Shared,
-        /// Why, for a person to read.
+        /// The cause, for messages.
         why: String,
-        /// Its manifest, when it is at hand.
+        /// Its manifest, if it is in memory.
         manifest: Option<Arc<Manifest>>,
     },
 }
 
-/// A file was fetched: it is shared from where it is. What the disk is to write down; `None` when there is no room for it,
-/// or it is shared from elsewhere and this one lies in the cache.
+/// A file was downloaded: it is shared in place. Returns the share that the disk must save. `None` when there is no room for it, or
+/// when it is in the cache and shared from another path.
 pub(in crate::node) fn fetched(
     manifest: &Arc<Manifest>,
     place: Place,
@@ -68,7 +68,7 @@ pub(in crate::node) fn fetched(
     let (replicas, lifetime, replicated) = known
         .map_or((0, machines.lifetime, true), |known| (known.replicas, known.lifetime, known.replicated));
     let state = ShareState::Present;
-    // It has perhaps taken the place of the file that was shared there, and nobody has synced it.
+    // The file may have replaced one that was shared from this path, and is not synced yet.
     let share = Share { hash, length, place, stamp, state, replicas, lifetime, replicated, synced: false };
     let unknown = !machines.store.has_manifest(&hash);
     if let Err(full) = claim(&share, manifest, None, machines) {
@@ -78,7 +78,7 @@ pub(in crate::node) fn fetched(
     Some(DiskOp::SaveShare { share, manifest: unknown.then(|| Arc::clone(manifest)) })
 }
 
-/// Enters a claim. One on another address that its place had ends.
+/// Enters a claim. A claim of its path on another address ends.
 fn claim(
     share: &Share,
     manifest: &Arc<Manifest>,
@@ -104,7 +104,7 @@ fn claim(
     Ok(())
 }
 
-/// Nothing of a file may be served any more: whoever has to do with that is told. The manifest is still on disk.
+/// A file is no longer served: raises the event. Its manifest is still on disk.
 fn not_any_more(served: bool, shared: Shared, why: String, machines: &mut Machines) {
     if !served || machines.store.source(&shared.hash).is_some() {
         return;
@@ -115,19 +115,19 @@ fn not_any_more(served: bool, shared: Shared, why: String, machines: &mut Machin
     machines.share_events.push_back(ShareEvent::Withdrawn { shared, why, manifest: None });
 }
 
-/// A shared file with another aim: what has been copied is enough when that is no higher.
+/// A shared file with another number of copies. Copies that exist are enough if the number is not higher.
 fn aimed(shared: &Shared, replicas: u8, lifetime: u32) -> Shared {
     let enough = shared.replicated && replicas <= shared.replicas && lifetime <= shared.lifetime;
     Shared { replicas, lifetime, replicated: replicas == 0 || (enough && shared.replicas > 0), ..*shared }
 }
 
-/// Where the manifest of a shared file lies.
+/// The place of a shared file's manifest.
 pub(in crate::node) fn manifest_of(shared: &Shared) -> Extent {
     let length = shared.layout.manifest_bytes();
     Extent { place: Place::ShareManifest(shared.hash), offset: 0, length, stamp: None }
 }
 
-/// A place for a person to read.
+/// The path of a place, for messages.
 fn shown(place: &Place) -> String {
     status::path_of(Path::new("the cache"), place).display().to_string()
 }

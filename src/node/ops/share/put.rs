@@ -1,4 +1,4 @@
-//! Putting: a file is hashed, its claim is written down, and then it is served.
+//! `put`: a file is hashed, its claim is saved, and then it is served.
 
 use super::{ShareEvent, aimed, claim};
 use crate::id::Key;
@@ -14,29 +14,29 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A file that is being put.
+/// A `put` under way.
 struct Put {
     place: Place,
-    /// What the command asks for; `None` is what the share has, or the node's default.
+    /// The command's values; `None` is the value of the present share, or the node's default.
     replicas: Option<u8>,
     lifetime: Option<u32>,
     step: PutStep,
 }
 
 enum PutStep {
-    /// Whether a file that is shared from there still looks as it did.
+    /// Checking whether a file that is shared from this path has the same stamp.
     Looking(Key),
-    /// The file is read.
+    /// Hashing the file.
     Hashing,
-    /// The claim is being written down.
+    /// Saving the claim.
     Saving(Share, Arc<Manifest>),
-    /// So are all claims on a file whose copies are to be more, or kept longer.
+    /// Saving all claims on the file, whose number of copies or lifetime rises.
     Raising(Key),
 }
 
-/// The files that are being put.
+/// All `put` commands.
 pub(in crate::node) struct Puts {
-    /// What a `put` that does not say gets.
+    /// The defaults of a `put`.
     replicas: u8,
     lifetime: u32,
     max: usize,
@@ -44,7 +44,7 @@ pub(in crate::node) struct Puts {
 }
 
 impl Puts {
-    /// Nothing is being put; at most `max` files may be at a time.
+    /// No command; at most `max` may be under way.
     pub(in crate::node) fn new(replicas: u8, lifetime: u32, max: usize) -> Self {
         Puts { replicas, lifetime, max, under_way: BTreeMap::new() }
     }
@@ -93,7 +93,7 @@ impl Puts {
         machines.disk(op, Waiting::Put(id));
     }
 
-    /// The disk has done what a `put` waits for, or has come some way.
+    /// A disk operation of a `put` ended, or made progress.
     pub(in crate::node) fn handle_disk(
         &mut self,
         id: CommandId,
@@ -128,14 +128,14 @@ impl Puts {
         }
     }
 
-    /// Copies and their lifetime that a put asks for: never fewer than before, unless it says so.
+    /// The number and the lifetime of copies that a `put` asks for: never less than before, unless the command says so.
     fn goal(&self, put: &Put, known: Option<&Shared>) -> (u8, u32) {
         let replicas = known.map_or(0, |known| known.replicas).max(self.replicas);
         let lifetime = known.filter(|known| known.replicas > 0).map_or(self.lifetime, |known| known.lifetime);
         (put.replicas.unwrap_or(replicas), put.lifetime.unwrap_or(lifetime))
     }
 
-    /// A file that is put again looks as it did.
+    /// A file that is put again has the same stamp.
     fn unchanged(&mut self, id: CommandId, hash: Key, machines: &mut Machines) {
         let shared = machines.store.shared(&hash);
         let Some((put, shared)) = self.under_way.get(&id).zip(shared) else { return };
@@ -177,7 +177,7 @@ impl Puts {
             replicated: shared.replicated,
             synced: true,
         };
-        // The other claims on the address say the same of its copies.
+        // The other claims on the address get the same values.
         if known.is_some_and(|known| known != shared) {
             machines.store.set_shared(shared);
             for share in machines.store.records(&hash) {
@@ -192,7 +192,7 @@ impl Puts {
         machines.disk(op, Waiting::Put(id));
     }
 
-    /// It is written down: from here on it survives a restart, and others may know.
+    /// The claim is saved: it survives a restart from now on, and is announced.
     fn saved(&mut self, id: CommandId, machines: &mut Machines) {
         let Some(put) = self.under_way.remove(&id) else { return };
         let (share, manifest) = match put.step {

@@ -1,7 +1,7 @@
-//! Ending shares: from the command to a claim that is neither on the disk nor in the node's table any more.
+//! Ending shares: from the command until the claim is neither on disk nor in the node's table.
 //!
-//! The disk comes first. A claim whose end cannot be written down (on a disk that can only be read, say) would be back after
-//! the next start, so the node goes on sharing the file and says so. A file that is shared from several paths ends path by path.
+//! The disk comes first. A claim whose end cannot be saved (on a read-only disk, for example) would return with the next start. So the
+//! node goes on sharing the file, and reports that. For a file that is shared from several paths, the claims end one by one.
 
 use super::{ShareEvent, manifest_of};
 use crate::id::Key;
@@ -13,32 +13,32 @@ use crate::node::{Waiting, status};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// What is being ended.
+/// A removal under way.
 struct Removal {
     hash: Key,
-    /// The place whose claim the disk is about to end, and those that follow.
+    /// The path whose claim the disk ends next, and those that follow.
     places: VecDeque<Place>,
-    /// What was stored on other nodes for it, so that it is looked after no more.
+    /// The manifest, from which follow the pieces that leave replication.
     manifest: Option<Arc<Manifest>>,
     step: Step,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The manifest is read.
+    /// Reading the manifest.
     Manifest,
-    /// The first place's claim is ended.
+    /// Ending the claim of the first path.
     Claim,
 }
 
-/// All commands that end shares.
+/// All removals.
 #[derive(Default)]
 pub(in crate::node) struct Removals {
     under_way: BTreeMap<CommandId, Removal>,
 }
 
 impl Removals {
-    /// A command to share a file no longer, from any path.
+    /// A command to stop sharing a file, from all paths.
     pub(in crate::node) fn start(&mut self, id: CommandId, hash: Key, machines: &mut Machines) {
         let Some(shared) = machines.store.shared(&hash) else {
             let message = format!("this node does not share {hash}: `elver ls` shows what it shares");
@@ -47,7 +47,7 @@ impl Removals {
         let places = machines.store.records(&hash).into_iter().map(|share| share.place).collect();
         let mut removal = Removal { hash, places, manifest: None, step: Step::Claim };
         if shared.replicas > 0 && !shared.layout.is_single() {
-            // Its file goes with the last claim.
+            // The cached file is deleted with its last claim.
             removal.step = Step::Manifest;
             machines.disk(DiskOp::Read(manifest_of(&shared)), Waiting::Unshare(id));
             self.under_way.insert(id, removal);
@@ -57,7 +57,7 @@ impl Removals {
         }
     }
 
-    /// The disk has done what a removal waits for.
+    /// A disk operation of a removal ended.
     pub(in crate::node) fn handle_disk(
         &mut self,
         id: CommandId,
@@ -78,7 +78,7 @@ impl Removals {
         self.end_next(id, machines);
     }
 
-    /// Has the disk end the next claim, when there is one.
+    /// Tells the disk to end the next claim, if there is one.
     fn end_next(&mut self, id: CommandId, machines: &mut Machines) {
         let Some(removal) = self.under_way.get_mut(&id) else { return };
         while let Some(place) = removal.places.front() {
@@ -87,7 +87,7 @@ impl Removals {
                 Some(share) => {
                     return machines.disk(DiskOp::RemoveShare { share, last }, Waiting::Unshare(id));
                 }
-                // It ended meanwhile in another way.
+                // The claim ended meanwhile, in another way.
                 None => drop(removal.places.pop_front()),
             }
         }
@@ -105,7 +105,7 @@ impl Removals {
 }
 
 impl Removal {
-    /// The disk knows the claim no more: neither does the node.
+    /// The claim has ended on disk: it ends in the table, too.
     fn claim_ended(&mut self, machines: &mut Machines) {
         let Some(place) = self.places.pop_front() else { return debug_assert!(false, "a claim was ended") };
         let (served, shared) =

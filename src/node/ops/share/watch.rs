@@ -1,4 +1,4 @@
-//! Looking again: whether a claim's file is there and what it should be.
+//! Watching shares: whether the file of each claim exists and has the claimed content.
 
 use super::{ShareEvent, not_any_more, shown};
 use crate::id::Key;
@@ -12,48 +12,48 @@ use crate::time::{Duration, Instant, earliest};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Files that are not what they should be are looked for again after this, then after twice as long, and so on.
+/// The first pause before a changed or absent file is checked again. Each further pause is twice as long.
 const LOOK_AGAIN_MIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(15 * 60);
-/// Requests of others have such a file looked for at most this often.
+/// The least time between two checks of such a file on requests of peers.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
-/// Files that wait to be looked at before it is their turn.
+/// Files that wait for a check ahead of the sweep.
 const URGENT_MAX: usize = 256;
-/// Files of a sweep that are looked at one after the other, and the pause before the next: a medium with a hundred thousand
-/// files that is gone must not keep the disk busy all the time.
+/// Files of a sweep that are checked without a pause, and the pause that follows: a missing medium with a hundred thousand files must
+/// not keep the disk busy.
 const SWEEP_BURST: u32 = 256;
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// A claim that is being looked at again.
+/// A claim that is being checked.
 struct Examination {
     hash: Key,
     place: Place,
     hashing: bool,
 }
 
-/// The claims whose files may not be what they should be.
+/// The claims whose files may have changed.
 pub(in crate::node) struct Watch {
-    /// One at a time.
+    /// The check under way: one at a time.
     under_way: Option<Examination>,
-    /// Claims that are looked at before it is their turn.
+    /// Claims that are checked ahead of the sweep.
     urgent: VecDeque<(Key, Place)>,
-    /// The position in the table while all claims are looked at that are not what they should be.
+    /// The position of a sweep, which checks all claims whose files are changed or absent.
     sweep: Option<(u32, u32)>,
-    /// Files that were looked at since the sweep began or paused, and when it goes on.
+    /// Files that were checked since the sweep began or paused, and when it goes on.
     swept: u32,
     sweep_on: Option<Instant>,
     /// When the next sweep begins.
     sweep_at: Option<Instant>,
     pause: Duration,
     asked_at: Option<Instant>,
-    /// Files that were found to have other content.
+    /// Files that were found with other content.
     pub(in crate::node) changed: u64,
-    /// Files that were found not to be there.
+    /// Files that were found absent.
     pub(in crate::node) lost: u64,
 }
 
 impl Watch {
-    /// No claim is looked at yet: the first look is at `now`.
+    /// The first sweep is at `now`.
     pub(in crate::node) fn new(now: Instant) -> Self {
         Watch {
             under_way: None,
@@ -74,14 +74,14 @@ impl Watch {
         earliest(self.sweep_at, self.sweep_on)
     }
 
-    /// A file could not be read, or what was read of it was wrong: it is looked at now.
+    /// A file could not be read, or its content was wrong: it is checked now.
     pub(in crate::node) fn doubt(&mut self, now: Instant, place: &Place, machines: &mut Machines) {
         let Some(hash) = machines.store.claimed_at(place) else { return };
         self.look_first(hash, place.clone());
         self.advance(now, machines);
     }
 
-    /// A look at a claimed file, with the stamp that is known of it, failed.
+    /// Opening a claimed file with its known stamp failed.
     pub(in crate::node) fn look_failed(
         &mut self,
         now: Instant,
@@ -102,13 +102,13 @@ impl Watch {
         self.advance(now, machines);
     }
 
-    /// The content of a file is wrong although it looks as it did: it is hashed again, and not served until then.
+    /// The content of a file is wrong although its stamp is the same: it is hashed again, and not served until then.
     pub(in crate::node) fn distrust(&mut self, now: Instant, hash: &Key, machines: &mut Machines) {
         let served = machines.store.source(hash).is_some();
         let Some(shared) = machines.store.shared(hash) else { return };
         for share in machines.store.records(hash) {
             if share.state == ShareState::Present {
-                // A stamp that nothing has: whatever becomes of the node meanwhile, it is hashed before it is served.
+                // An impossible stamp: even after a crash the file is hashed before it is served.
                 let stamp = FileStamp::default();
                 machines.store.settle_claim(hash, &share.place, ShareState::Doubtful, stamp);
                 let share = Share { stamp, ..share };
@@ -121,7 +121,7 @@ impl Watch {
         self.advance(now, machines);
     }
 
-    /// Somebody asks for a file that is not served: should it be shared from a path that had nothing, that is looked at now.
+    /// A peer asks for a file that is not served: its absent and changed paths are checked now.
     pub(in crate::node) fn asked_for(&mut self, now: Instant, hash: &Key, machines: &mut Machines) {
         let lately = self.asked_at.is_some_and(|at| now.since(at) < ASKED_AGAIN);
         if lately || machines.store.claims(hash).is_empty() || machines.store.source(hash).is_some() {
@@ -141,7 +141,7 @@ impl Watch {
         }
     }
 
-    /// Some claim may not be what it should be: all such are looked at soon.
+    /// Some files may have changed: schedules a sweep soon.
     fn look_soon(&mut self, now: Instant, machines: &Machines) {
         if machines.store.has_unsettled() {
             self.pause = LOOK_AGAIN_MIN;
@@ -150,7 +150,7 @@ impl Watch {
         }
     }
 
-    /// The time that [`next_deadline`](Watch::next_deadline) named has come.
+    /// The deadline of [`next_deadline`](Watch::next_deadline) has come.
     pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
         let goes_on = self.sweep_on.take_if(|at| *at <= now).is_some();
         let begins = self.sweep_at.take_if(|at| *at <= now).is_some();
@@ -162,7 +162,7 @@ impl Watch {
         }
     }
 
-    /// Looks at the next claim, when none is being looked at.
+    /// Checks the next claim, unless a check is under way.
     fn advance(&mut self, now: Instant, machines: &mut Machines) {
         while self.under_way.is_none() {
             let Some((hash, place)) = self.next(now, machines) else { return };
@@ -204,7 +204,7 @@ impl Watch {
         }
     }
 
-    /// The disk has looked at a claim's file.
+    /// The disk has checked a claim's file.
     pub(in crate::node) fn handle_disk(
         &mut self,
         now: Instant,
@@ -215,7 +215,7 @@ impl Watch {
             return;
         }
         let Some(Examination { hash, place, hashing }) = self.under_way.take() else { return };
-        // It may have ended meanwhile, or been put again.
+        // The claim may have ended meanwhile, or been put again.
         if let Some(share) = machines.store.record(&hash, &place) {
             match (hashing, result) {
                 (true, Ok(DiskReply::Hashed { manifest, stamp, .. })) => {
@@ -226,7 +226,7 @@ impl Watch {
                     let stamp = share.stamp;
                     self.became(now, &share, ShareState::Present, stamp, String::new(), machines);
                 }
-                // It is what it was when it was last looked at.
+                // It is the same as at the last check.
                 (_, Ok(_)) => {}
                 (false, Err(error)) if error.kind == DiskErrorKind::Changed => {
                     let stamp = share.stamp;
@@ -239,7 +239,7 @@ impl Watch {
                     machines.disk(DiskOp::Hash { place, passed: None, background: true }, Waiting::Examine);
                     return;
                 }
-                // It is being written: it is hashed once that is over.
+                // The file is being written: it is hashed when that ends.
                 (true, Err(error)) if error.kind == DiskErrorKind::Changed => self.look_soon(now, machines),
                 (_, Err(error)) => self.unreadable(now, &share, &error, machines),
             }
@@ -263,7 +263,7 @@ impl Watch {
                 let (hash, manifest) = (share.hash, Some(Arc::clone(manifest)));
                 machines.share_events.push_back(ShareEvent::Served { hash, manifest, waiter: None, fresh });
             }
-            // The one on disk may have been what was wrong.
+            // The manifest on disk may have been the wrong one.
             let manifest = Some(Arc::clone(manifest));
             return machines.disk(DiskOp::SaveShare { share, manifest }, Waiting::Nothing);
         }
@@ -290,12 +290,12 @@ impl Watch {
                 let stamp = share.stamp;
                 self.became(now, share, ShareState::Absent, stamp, error.message.clone(), machines);
             }
-            // That its content was another one is not forgotten.
+            // A file known as changed stays so while it is absent.
             ShareState::Absent | ShareState::Changed => {}
         }
     }
 
-    /// Notes what became of a claim's file. What the cache has lost is forgotten: nobody put it there.
+    /// Enters the state of a claim's file. A file that is missing from the cache is forgotten, because no user put it there.
     fn became(
         &mut self,
         now: Instant,
