@@ -41,21 +41,24 @@ pub use events::{
 };
 pub use replicas::possession::INSPECTIONS_MAX;
 
-use crate::id::NodeId;
-use crate::io::StreamId;
+use crate::id::{Key, NodeId};
+use crate::io::{Extent, Mode, StreamId};
 use crate::limits::Limits;
+use crate::manifest::Content;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
-use crate::wire::frame::Frame;
+use crate::wire::contact::Contact;
+use crate::wire::frame::{Frame, Offer, Refusal};
+use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
 use blame::Blame;
 use downloads::download::Download;
-use replicas::possession::Inspection;
-use replicas::push::Push;
+use replicas::possession::Inspections;
+use replicas::push::Pushes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use streams::session::Session;
+use streams::session::{Lookup, Session};
 use streams::table::Streams;
-use uploads::slots::Slots;
+use uploads::serve::Uploads;
 
 /// The configuration of a [`Transfer`].
 #[derive(Clone, Debug)]
@@ -149,21 +152,39 @@ impl TransferConfig {
 
 /// The transfer machine of one node.
 pub struct Transfer {
+    common: Common,
+    downloads: BTreeMap<DownloadId, Download>,
+    /// Downloads to be pumped, because something changed for them.
+    changed: BTreeSet<DownloadId>,
+    uploads: Uploads,
+    pushes: Pushes,
+    inspections: Inspections,
+}
+
+/// What every wing works with. A wing gets it with each event, so the compiler shows that it touches no other wing.
+struct Common {
     config: TransferConfig,
     rng: Rng,
     streams: Streams,
-    downloads: BTreeMap<DownloadId, Download>,
-    pushes: BTreeMap<PushId, Push>,
-    inspections: BTreeMap<InspectId, Inspection>,
     blame: Blame,
-    /// Downloads to be pumped, because something changed for them.
-    changed: BTreeSet<DownloadId>,
-    /// Whether something changed for the pushes that wait for a stream.
-    pushes_changed: bool,
-    /// Whether something changed for the inspections that wait for a stream.
-    inspections_changed: bool,
-    slots: Slots,
     out: Out,
+}
+
+impl Common {
+    fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Common {
+        Common {
+            rng: Rng::new(seed),
+            streams: Streams::new(network),
+            blame: Blame::new(config.limits.blamed_peers_max),
+            out: Out::default(),
+            config,
+        }
+    }
+
+    /// Connects to a node unless a stream to it exists or is being dialled. False when there is no room.
+    fn dial(&mut self, now: Instant, contact: Contact) -> bool {
+        self.streams.dial(now, contact, &self.config, &mut self.out)
+    }
 }
 
 /// The outputs and events that wait to be polled, and the counters.
@@ -193,83 +214,79 @@ impl Out {
 impl Transfer {
     /// A machine without streams. `seed` is 32 bytes of entropy, or a fixed number in a simulation.
     pub fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Transfer {
-        let slots = Slots::with_rate(config.limits.rates.upload);
-        let blame = Blame::new(config.limits.blamed_peers_max);
         Transfer {
-            config,
-            rng: Rng::new(seed),
-            streams: Streams::new(network),
+            uploads: Uploads::with_rate(config.limits.rates.upload),
+            common: Common::new(config, network, seed),
             downloads: BTreeMap::new(),
-            pushes: BTreeMap::new(),
-            inspections: BTreeMap::new(),
-            blame,
             changed: BTreeSet::new(),
-            pushes_changed: false,
-            inspections_changed: false,
-            slots,
-            out: Out::default(),
+            pushes: Pushes::default(),
+            inspections: Inspections::default(),
         }
     }
 
     /// Applies new limits on streams, on concurrent uploads, and on rates; the other limits stay. Idle streams beyond the new
     /// limit are closed; busy ones end by themselves.
     pub fn set_limits(&mut self, now: Instant, limits: &Limits) {
-        self.config.limits.streams_max = limits.streams_max;
-        self.config.limits.uploads_max = limits.uploads_max;
-        self.config.limits.rates = limits.rates;
-        self.slots.rate = limits.rates.upload;
-        while self.streams.is_over_full(limits.streams_max) && self.make_room(now) {}
+        self.common.config.limits.streams_max = limits.streams_max;
+        self.common.config.limits.uploads_max = limits.uploads_max;
+        self.common.config.limits.rates = limits.rates;
+        self.uploads.set_rate(limits.rates.upload);
+        while self.common.streams.is_over_full(limits.streams_max) && self.make_room(now) {}
         self.everything_changed();
-        self.take_turns(now);
+        self.uploads.take_turns(now, &mut self.common);
         self.settle(now);
     }
 
     /// The number of open streams, authenticated or not.
     pub fn streams(&self) -> usize {
-        self.streams.len()
+        self.common.streams.len()
     }
 
     /// Bytes of content received, verified or not.
     pub fn downloaded_bytes(&self) -> u64 {
-        self.out.downloaded
+        self.common.out.downloaded
     }
 
     /// Bytes of content sent.
     pub fn uploaded_bytes(&self) -> u64 {
-        self.out.uploaded
+        self.common.out.uploaded
     }
 
     /// The counters.
     pub fn counters(&self) -> &TransferCounters {
-        &self.out.counters
+        &self.common.out.counters
     }
 
     /// Whether a peer is shunned: it sent wrong content of several files, and this node neither dials nor accepts it for a while.
     pub fn is_shunned(&self, now: Instant, peer: &NodeId) -> bool {
-        self.blame.is_shunned(now, peer)
+        self.common.blame.is_shunned(now, peer)
     }
 
     /// The bans that are in force, in the order of the peers' ids.
     pub fn bans(&self, now: Instant) -> Vec<Ban> {
-        self.blame.bans(now).collect()
+        self.common.blame.bans(now).collect()
     }
 
     /// The state of a download's sources; `None` when there is no such download (any more).
     pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
         let download = self.downloads.get(&download)?;
-        Some(download.state(|id| self.streams.is_connected(id)))
+        Some(download.state(|id| self.common.streams.is_connected(id)))
     }
 
     /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let timing = &self.config.timing;
-        let streams = self.streams.next_deadline(timing);
+        let timing = &self.common.config.timing;
+        let streams = self.common.streams.next_deadline(timing);
         let downloads = self.downloads.values().filter_map(|download| download.wake);
-        let pushes = self.pushes.values().filter_map(Push::deadline);
-        let inspections = self.inspections.values().map(|inspection| inspection.deadline(timing));
+        let pushes = self.pushes.next_deadline();
+        let inspections = self.inspections.next_deadline(timing);
         // The end of a ban matters to downloads only.
-        let ban = self.blame.next_end().filter(|_| !self.downloads.is_empty());
-        let own = downloads.chain(pushes).chain(inspections).chain(self.next_turn()).chain(ban);
+        let ban = self.common.blame.next_end().filter(|_| !self.downloads.is_empty());
+        let own = downloads
+            .chain(pushes)
+            .chain(inspections)
+            .chain(self.uploads.next_deadline(&self.common))
+            .chain(ban);
         streams.into_iter().chain(own).map(Some).fold(None, earliest)
     }
 }
@@ -278,11 +295,96 @@ impl Transfer {
 impl Transfer {
     /// The next output for the driver.
     pub fn poll_output(&mut self) -> Option<StreamOutput> {
-        self.out.outputs.pop_front()
+        self.common.out.outputs.pop_front()
     }
 
     /// The next event for the node.
     pub fn poll_event(&mut self) -> Option<TransferEvent> {
-        self.out.events.pop_front()
+        self.common.out.events.pop_front()
+    }
+}
+
+/// The node's answers to what peers ask ([`TransferEvent::Wanted`], [`Asked`](TransferEvent::Asked),
+/// [`InspectAsked`](TransferEvent::InspectAsked)).
+impl Transfer {
+    /// Answers a request: the extent that holds the whole piece, or the refusal. `mode` is the mode of the file whose hash is the
+    /// piece's key.
+    pub fn serve(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        found: Result<(Content, Extent), Refusal>,
+        mode: Mode,
+    ) {
+        let found = found.map(|(content, extent)| Lookup::Found(content, mode, extent));
+        self.uploads.found(now, stream, request, found, &mut self.common);
+        self.settle(now);
+    }
+
+    /// Answers a request for a piece that is in no file, with its content.
+    pub fn serve_from_memory(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        (content, mode): (Content, Mode),
+        bytes: Vec<u8>,
+    ) {
+        let found = Ok(Lookup::InMemory(content, mode, bytes));
+        self.uploads.found(now, stream, request, found, &mut self.common);
+        self.settle(now);
+    }
+
+    /// Answers a question: bit `i` (of byte `i / 8`, lowest bit first) tells whether piece `i` is here.
+    pub fn answer(&mut self, now: Instant, stream: StreamId, question: u32, bitmap: [u8; 16]) {
+        uploads::serve::answer(stream, question, bitmap, &mut self.common);
+        self.settle(now);
+    }
+
+    /// Answers an inspection, with one entry for each piece in the order of the question.
+    ///
+    /// # Panics
+    /// When there are more than [`INSPECT_KEYS_MAX`](crate::wire::inspect::INSPECT_KEYS_MAX) entries.
+    pub fn inspected(&mut self, now: Instant, stream: StreamId, question: u32, entries: &[InspectEntry]) {
+        replicas::possession::answer(stream, question, entries, &mut self.common);
+        self.settle(now);
+    }
+}
+
+/// Copies to other nodes, and questions about their copies.
+impl Transfer {
+    /// Copies a piece, all of which is in `extent`, to a node. False when too many copies are under way, or one with this number;
+    /// else [`TransferEvent::PushDone`] tells how it ended.
+    pub fn push(
+        &mut self,
+        now: Instant,
+        push: PushId,
+        target: Contact,
+        offer: Offer,
+        extent: Extent,
+    ) -> bool {
+        debug_assert_eq!(offer.length, extent.length, "a piece is offered and sent whole");
+        let queued = self.pushes.queue(now, push, target, (offer, extent), &self.common);
+        if queued {
+            self.settle(now);
+        }
+        queued
+    }
+
+    /// Asks a node about its copies of up to [`INSPECT_KEYS_MAX`](crate::wire::inspect::INSPECT_KEYS_MAX) pieces, and about the
+    /// copies that it knows elsewhere. False when too many inspections are under way, or one with this number, or when `keys` is
+    /// empty; else [`TransferEvent::Inspected`] tells how it ended.
+    pub fn inspect(&mut self, now: Instant, inspection: InspectId, target: Contact, keys: Vec<Key>) -> bool {
+        let queued = self.inspections.queue(now, inspection, target, keys);
+        if queued {
+            self.settle(now);
+        }
+        queued
+    }
+
+    /// Ends an inspection without an event.
+    pub fn forget_inspection(&mut self, inspection: InspectId) {
+        self.inspections.forget(inspection);
     }
 }

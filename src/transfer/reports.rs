@@ -44,7 +44,7 @@ impl RecentKeys {
 impl Transfer {
     /// Lifts the bans of one peer, or of all, and forgets the offences. Returns the number of bans lifted.
     pub fn forgive(&mut self, now: Instant, peer: Option<&NodeId>) -> usize {
-        let lifted = self.blame.forgive(now, peer);
+        let lifted = self.common.blame.forgive(now, peer);
         self.review_bans(now);
         self.settle(now);
         lifted
@@ -54,12 +54,12 @@ impl Transfer {
 impl Transfer {
     /// A piece that was requested for `file` arrived over a stream and does not match its key.
     pub(super) fn source_bad(&mut self, now: Instant, stream: StreamId, peer: Contact, file: Key, key: Key) {
-        self.out.counters.source_bad += 1;
-        if let Some(session) = self.streams.get_mut(&stream) {
+        self.common.out.counters.source_bad += 1;
+        if let Some(session) = self.common.streams.get_mut(&stream) {
             if session.reports_sent < REPORTS_PER_STREAM_MAX {
                 session.reports_sent += 1;
-                self.out.counters.report_sent += 1;
-                self.out.write(stream, session, &Frame::Unverified { key });
+                self.common.out.counters.report_sent += 1;
+                self.common.out.write(stream, session, &Frame::Unverified { key });
             }
         }
         self.ban_for(now, peer, file, key);
@@ -67,8 +67,8 @@ impl Transfer {
 
     /// Bans a peer for wrong content of a file: from the file, or from everything.
     pub(super) fn ban_for(&mut self, now: Instant, peer: Contact, file: Key, key: Key) {
-        let ban = self.blame.note(now, &self.config.timing, peer, file);
-        self.out.event(TransferEvent::SourceBad { ban, file, key });
+        let ban = self.common.blame.note(now, &self.common.config.timing, peer, file);
+        self.common.out.event(TransferEvent::SourceBad { ban, file, key });
         self.review_bans(now);
         if ban.file.is_none() {
             self.shun(now, &peer.id);
@@ -77,8 +77,8 @@ impl Transfer {
 
     /// Closes the streams of a peer, each when the peer has read what was written to it.
     fn shun(&mut self, now: Instant, peer: &NodeId) {
-        for stream in self.streams.disown_all(peer) {
-            match self.streams.get_mut(&stream) {
+        for stream in self.common.streams.disown_all(peer) {
+            match self.common.streams.get_mut(&stream) {
                 Some(session) if session.unread > 0 => session.ending = true,
                 _ => self.drop_stream(now, stream, CloseReason::Shunned),
             }
@@ -92,7 +92,7 @@ impl Transfer {
         for (&id, download) in &mut self.downloads {
             let hash = download.hash;
             let turned = |(peer, banned): (&NodeId, bool)| {
-                let is = self.blame.is_banned(now, peer, &hash);
+                let is = self.common.blame.is_banned(now, peer, &hash);
                 (is != banned).then_some((*peer, is))
             };
             let sources = download.sources.iter().map(|(peer, source)| (peer, source.banned));
@@ -112,8 +112,8 @@ impl Transfer {
 
     /// Cancels what a peer was asked for a download. A piece that is arriving is still verified.
     fn withdraw_from(&mut self, download: super::DownloadId, peer: &NodeId) {
-        for stream in self.streams.all_to(peer).to_vec() {
-            let Some(session) = self.streams.get_mut(&stream) else { continue };
+        for stream in self.common.streams.all_to(peer).to_vec() {
+            let Some(session) = self.common.streams.get_mut(&stream) else { continue };
             let coming = match session.receiving {
                 Receiving::Sink { purpose: Purpose::Request(number), .. }
                 | Receiving::Memory { purpose: Purpose::Request(number), .. } => Some(number),
@@ -128,7 +128,7 @@ impl Transfer {
                 |question| question.chunks.clear(),
             );
             for (number, part) in theirs {
-                cancel(&mut self.out, stream, session, number);
+                cancel(&mut self.common.out, stream, session, number);
                 let chunks = self.downloads.get_mut(&download).and_then(|download| download.chunks_mut());
                 if let (Part::Chunk(index), Some(chunks)) = (part, chunks) {
                     chunks.release(index, stream, number);
@@ -140,19 +140,19 @@ impl Transfer {
     /// The other end reports that a piece does not verify. The report is ignored if the piece was not sent over this stream, or
     /// too long ago, or if there were too many reports.
     pub(super) fn on_unverified(&mut self, now: Instant, stream: StreamId, key: Key) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         let Some(peer) = session.peer_id() else { return };
         session.last_active = now;
         if !session.sent.take(&key) {
-            self.out.counters.report_unfounded += 1;
+            self.common.out.counters.report_unfounded += 1;
             return;
         }
         if session.reports_received >= REPORTS_PER_STREAM_MAX {
-            self.out.counters.report_over_budget += 1;
+            self.common.out.counters.report_over_budget += 1;
             return;
         }
         session.reports_received += 1;
-        self.out.counters.report_received += 1;
-        self.out.event(TransferEvent::Reported { peer, key });
+        self.common.out.counters.report_received += 1;
+        self.common.out.event(TransferEvent::Reported { peer, key });
     }
 }

@@ -18,10 +18,10 @@ use std::sync::Arc;
 impl Transfer {
     /// Content arrived on a stream and went into its sink.
     pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.progress(now, bytes);
         if let Some(peer) = session.peer_id() {
-            self.slots.given(now, peer, bytes);
+            self.uploads.given(now, peer, bytes);
         }
         if let Some(download) = session.downloading().and_then(|id| self.downloads.get_mut(&id)) {
             download.last_progress = now;
@@ -30,19 +30,19 @@ impl Transfer {
 
     /// Content from a file left on a stream. This is no progress on what the other end owes.
     pub fn handle_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
-        if let Some(session) = self.streams.get_mut(&stream) {
+        if let Some(session) = self.common.streams.get_mut(&stream) {
             session.sent(now, bytes);
             if let Some(peer) = session.peer_id() {
-                self.slots.taken(now, peer, bytes);
+                self.uploads.taken(now, peer, bytes);
             }
         }
     }
 
     /// A sink is full, and its content has this hash; or writing failed.
     pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         let Some((purpose, length)) = session.end_sink(now) else { return };
-        self.out.downloaded += u64::from(length);
+        self.common.out.downloaded += u64::from(length);
         match purpose {
             Purpose::Request(number) => self.chunk_sunk(now, stream, number, result),
             Purpose::Arrival(number) => self.arrival_sunk(now, stream, number, result),
@@ -59,7 +59,7 @@ impl Transfer {
         question: u32,
         bitmap: &[u8; 16],
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.answered(now);
         let (Some(question), Some(peer)) = (session.questions.remove(&question), session.peer_id()) else {
             return self.violated(now, stream);
@@ -79,7 +79,7 @@ impl Transfer {
         if let Some(source) = download.sources.get_mut(&peer) {
             source.questions = source.questions.saturating_sub(1);
             if source.cursor.is_none() && source.questions == 0 {
-                source.end_round(now, &self.config.timing);
+                source.end_round(now, &self.common.config.timing);
             }
         }
         self.changed.extend(self.downloads.keys());
@@ -92,9 +92,10 @@ impl Transfer {
         number: u32,
         reason: Refusal,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         if session.pushes.contains_key(&number) {
-            return self.push_refused(now, stream, number, reason);
+            let answered = self.pushes.on_refuse(now, stream, number, reason, &mut self.common);
+            return self.conclude(now, stream, answered);
         }
         let busy_with = match session.receiving {
             Receiving::Memory { purpose, .. } | Receiving::Sink { purpose, .. } => Some(purpose),
@@ -110,10 +111,10 @@ impl Transfer {
             return;
         }
         match reason {
-            Refusal::Busy => self.out.counters.source_busy += 1,
-            _ => self.out.counters.source_refused += 1,
+            Refusal::Busy => self.common.out.counters.source_busy += 1,
+            _ => self.common.out.counters.source_refused += 1,
         }
-        let timing = &self.config.timing;
+        let timing = &self.common.config.timing;
         let Some(download) = self.downloads.get_mut(&request.download) else { return };
         if let (Part::Chunk(index), Phase::Chunks(chunks)) = (request.part, &mut download.phase) {
             chunks.release(index, stream, number);
@@ -143,7 +144,7 @@ impl Transfer {
         (content, length): (Content, u32),
         mode: Mode,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.request_answered(now);
         let Some(request) = session.requests.get(&number).copied() else {
             return self.violated(now, stream);
@@ -153,7 +154,7 @@ impl Transfer {
             _ if !wanted => self.discard(now, stream, number, length),
             Part::Root if content == Content::Chunk => self.violated(now, stream),
             Part::Root => {
-                let Some(session) = self.streams.get_mut(&stream) else { return };
+                let Some(session) = self.common.streams.get_mut(&stream) else { return };
                 let purpose = Purpose::Request(number);
                 let (rest, bytes) = (length, Vec::new());
                 session.receiving = Receiving::Memory { purpose, content, mode, rest, bytes };
@@ -219,16 +220,16 @@ impl Transfer {
         purpose: Purpose,
         sink: Sink,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.receiving = Receiving::Sink { purpose, length: sink.length, begun: now, received: 0 };
-        self.out.outputs.push_back(crate::transfer::StreamOutput::Sink { stream, sink });
+        self.common.out.outputs.push_back(crate::transfer::StreamOutput::Sink { stream, sink });
     }
 
     /// Content that is not needed begins to arrive.
     fn discard(&mut self, now: Instant, stream: StreamId, number: u32, length: u32) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.requests.remove(&number);
-        self.out.counters.block_unneeded += 1;
+        self.common.out.counters.block_unneeded += 1;
         if length > 0 {
             session.receiving = Receiving::Discard { rest: length };
         }
@@ -238,7 +239,7 @@ impl Transfer {
 
     /// A piece that is collected in memory is complete.
     pub(in crate::transfer) fn piece_collected(&mut self, now: Instant, stream: StreamId) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.answered(now);
         let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
         let Receiving::Memory { purpose, content, mode, bytes, .. } = received else { return };
@@ -291,7 +292,7 @@ impl Transfer {
                 self.unfollow(&download);
             }
         }
-        self.out.event(TransferEvent::Root { download: id, root, mode });
+        self.common.out.event(TransferEvent::Root { download: id, root, mode });
     }
 
     fn chunk_sunk(&mut self, now: Instant, stream: StreamId, number: u32, result: Result<Key, DiskError>) {
@@ -304,7 +305,7 @@ impl Transfer {
             // Another program may have changed the file while it was written. The content is doubtful, through no fault of the peer.
             Err(error) if error.kind == DiskErrorKind::Changed => {
                 log::info!("{error}: the chunk is requested again");
-                self.out.counters.chunk_doubtful += 1;
+                self.common.out.counters.chunk_doubtful += 1;
                 let chunks = self.downloads.get_mut(&id).and_then(Download::chunks_mut);
                 return chunks.map_or((), |chunks| chunks.release(index, stream, number));
             }
@@ -337,12 +338,12 @@ impl Transfer {
             let file = download.hash;
             self.tell_gained(&file, index);
         }
-        self.out.counters.chunk_received += 1;
-        self.out.event(TransferEvent::ChunkDone { download: id, index });
+        self.common.out.counters.chunk_received += 1;
+        self.common.out.event(TransferEvent::ChunkDone { download: id, index });
     }
 
     fn take_request(&mut self, stream: StreamId, number: u32) -> Option<(Request, Contact)> {
-        let session = self.streams.get_mut(&stream)?;
+        let session = self.common.streams.get_mut(&stream)?;
         Some((session.requests.remove(&number)?, session.peer?))
     }
 
@@ -354,7 +355,7 @@ impl Transfer {
                 DiskErrorKind::NoSpace => DownloadError::NoSpace(error),
                 _ => DownloadError::Disk(error),
             };
-            self.out.event(TransferEvent::DownloadFailed { download: id, error });
+            self.common.out.event(TransferEvent::DownloadFailed { download: id, error });
         }
     }
 }

@@ -85,7 +85,7 @@ impl Transfer {
         }
         // A file in the cache is read while it arrives, from the start.
         let is_read = matches!(place, Place::Cache(_));
-        let mut chunks = Chunks::new(manifest, place, &have, self.rng.u64());
+        let mut chunks = Chunks::new(manifest, place, &have, self.common.rng.u64());
         if is_read {
             chunks.read_ahead();
         }
@@ -159,12 +159,12 @@ impl Transfer {
 
 impl Transfer {
     fn enter(&mut self, now: Instant, id: DownloadId, hash: Key, phase: Phase) -> bool {
-        let most = self.config.limits.downloads_max + self.config.limits.reads_max;
+        let most = self.common.config.limits.downloads_max + self.common.config.limits.reads_max;
         let full = self.downloads.len() >= most;
         if full || self.downloads.contains_key(&id) {
             return false;
         }
-        if self.blame.has_ended(now) {
+        if self.common.blame.has_ended(now) {
             self.review_bans(now);
         }
         self.downloads.insert(id, Download::new(now, hash, phase));
@@ -180,19 +180,19 @@ impl Transfer {
         contact: Contact,
         hearsay: Option<NodeId>,
     ) -> bool {
-        let mut source = Source::new(now, contact, self.rng.u64(), &self.config.timing);
+        let mut source = Source::new(now, contact, self.common.rng.u64(), &self.common.config.timing);
         source.hearsay = hearsay;
-        let most = self.config.limits.sources_per_download_max;
+        let most = self.common.config.limits.sources_per_download_max;
         let Some(entry) = self.downloads.get_mut(&download) else { return true };
-        source.banned = self.blame.is_banned(now, &contact.id, &entry.hash);
+        source.banned = self.common.blame.is_banned(now, &contact.id, &entry.hash);
         self.changed.insert(download);
-        entry.add_source(now, source, most, |id| self.streams.is_connected(id))
+        entry.add_source(now, source, most, |id| self.common.streams.is_connected(id))
     }
 
     /// Cancels every request of a download. A stream that is writing to its target is closed.
     pub(in crate::transfer) fn withdraw(&mut self, now: Instant, download: DownloadId) {
         let mut writing = Vec::new();
-        for (&stream, session) in self.streams.iter_mut() {
+        for (&stream, session) in self.common.streams.iter_mut() {
             let theirs = session.requests.iter().filter(|(_, request)| request.download == download);
             let numbers: Vec<u32> = theirs.map(|(&number, _)| number).collect();
             session.questions.values_mut().filter(|question| question.download == download).for_each(
@@ -202,7 +202,7 @@ impl Transfer {
             if is_sinking(session, &numbers) {
                 writing.push(stream);
             } else {
-                numbers.into_iter().for_each(|number| cancel(&mut self.out, stream, session, number));
+                numbers.into_iter().for_each(|number| cancel(&mut self.common.out, stream, session, number));
             }
         }
         for stream in writing {
@@ -212,8 +212,8 @@ impl Transfer {
 
     /// Cancels a request: the piece is not needed any more.
     pub(in crate::transfer) fn cancel(&mut self, stream: StreamId, request: u32) {
-        if let Some(session) = self.streams.get_mut(&stream) {
-            cancel(&mut self.out, stream, session, request);
+        if let Some(session) = self.common.streams.get_mut(&stream) {
+            cancel(&mut self.common.out, stream, session, request);
         }
     }
 
@@ -237,7 +237,7 @@ impl Transfer {
         if download.chunks().is_some_and(|chunks| chunks.missing() == 0) {
             let sources = download.contributors.len() as u32;
             self.unfollow(&download);
-            self.out.event(TransferEvent::Complete { download: id, sources });
+            self.common.out.event(TransferEvent::Complete { download: id, sources });
             return;
         }
         self.need_sources(now, id, &mut download);
@@ -247,10 +247,10 @@ impl Transfer {
 
     /// Dials sources that are not connected, those with the fewest failures first.
     fn connect_sources(&mut self, now: Instant, download: &mut Download) {
-        let on_the_way = |source: &Source| match self.streams.to(&source.contact.id) {
+        let on_the_way = |source: &Source| match self.common.streams.to(&source.contact.id) {
             Some(_) if source.banned => false,
             Some(stream) => !download.is_exhausted(source) && !self.is_doubtful(now, source, stream),
-            None => self.streams.is_dialling(&source.contact.id),
+            None => self.common.streams.is_dialling(&source.contact.id),
         };
         let useful = download.sources.values().filter(|source| on_the_way(source)).count();
         let wanted = download.sources_wanted().saturating_sub(useful);
@@ -261,13 +261,13 @@ impl Transfer {
             .sources
             .values()
             .filter(|source| !source.given_up() && source.retry_at <= now)
-            .filter(|source| self.streams.to(&source.contact.id).is_none())
-            .filter(|source| !self.streams.is_dialling(&source.contact.id))
+            .filter(|source| self.common.streams.to(&source.contact.id).is_none())
+            .filter(|source| !self.common.streams.is_dialling(&source.contact.id))
             .map(|source| (source.failures, source.order, source.contact))
             .collect();
         candidates.sort_unstable_by_key(|&(failures, order, _)| (failures, order));
         for (_, _, contact) in candidates.into_iter().take(wanted) {
-            if !self.streams.dial(now, contact, &self.config, &mut self.out) {
+            if !self.common.dial(now, contact) {
                 return;
             }
         }
@@ -275,16 +275,16 @@ impl Transfer {
 
     /// Whether a connected source is slow: it answered that it is busy, or a request to it makes no progress.
     fn is_doubtful(&self, now: Instant, source: &Source, stream: StreamId) -> bool {
-        let patience = self.config.timing.patience;
+        let patience = self.common.config.timing.patience;
         let slow_root = matches!(source.root, RootState::Asked { since } if since + patience <= now);
         let stalled =
             |session: &Session| !session.requests.is_empty() && session.received_at + patience <= now;
-        source.pause > now || slow_root || self.streams.get(&stream).is_some_and(stalled)
+        source.pause > now || slow_root || self.common.streams.get(&stream).is_some_and(stalled)
     }
 
     /// Requests the root from one source, and from another when that one is slow.
     fn ask_root(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
-        let (patience, stall) = (self.config.timing.patience, self.config.timing.stall);
+        let (patience, stall) = (self.common.config.timing.patience, self.common.config.timing.stall);
         loop {
             let asked = download.sources.values().filter_map(|source| match source.root {
                 RootState::Asked { since } => Some(since),
@@ -304,10 +304,10 @@ impl Transfer {
                 again && source.pause <= now && !source.banned
             };
             let free = |source: &Source| {
-                let stream = self.streams.to(&source.contact.id)?;
-                let session = self.streams.get(&stream)?;
+                let stream = self.common.streams.to(&source.contact.id)?;
+                let session = self.common.streams.get(&stream)?;
                 session
-                    .has_room(id, ROOT_BYTES_MAX, self.config.limits.requests_in_flight_max, 1)
+                    .has_room(id, ROOT_BYTES_MAX, self.common.config.limits.requests_in_flight_max, 1)
                     .then_some((stream, (source.failures, source.order)))
             };
             let candidates =
@@ -329,7 +329,7 @@ impl Transfer {
             .values()
             .filter(|source| !source.banned && source.pause <= now && chunks.unasked_of(&source.has))
             .filter_map(|source| {
-                Some((source.order, source.contact.id, self.streams.to(&source.contact.id)?))
+                Some((source.order, source.contact.id, self.common.streams.to(&source.contact.id)?))
             })
             .collect();
         ready.sort_unstable();
@@ -343,15 +343,15 @@ impl Transfer {
 
     /// Under a rate limit, leaves out sources, so that each of the others can send fast enough to count as alive.
     fn leave_out(&self, ready: &mut Vec<(u64, NodeId, StreamId)>) {
-        let most = match self.config.limits.rates.download {
+        let most = match self.common.config.limits.rates.download {
             0 => return,
             rate => (rate / RATE_MIN).max(1),
         };
         let is_busy = |session: &Session| !session.requests.is_empty();
-        let mut busy = self.streams.values().filter(|session| is_busy(session)).count() as u64;
+        let mut busy = self.common.streams.values().filter(|session| is_busy(session)).count() as u64;
         ready.retain(|(_, _, stream)| {
-            let stays = self.streams.get(stream).is_some_and(is_busy) || busy < most;
-            busy += u64::from(stays && !self.streams.get(stream).is_some_and(is_busy));
+            let stays = self.common.streams.get(stream).is_some_and(is_busy) || busy < most;
+            busy += u64::from(stays && !self.common.streams.get(stream).is_some_and(is_busy));
             stays
         });
     }
@@ -367,12 +367,12 @@ impl Transfer {
         spared: Option<&Bits>,
     ) -> bool {
         let sharers = self.downloads_from(&peer) + 1;
-        let Some(session) = self.streams.get(&stream) else { return false };
+        let Some(session) = self.common.streams.get(&stream) else { return false };
         let (Some(source), Phase::Chunks(chunks)) = (download.sources.get(&peer), &mut download.phase) else {
             return false;
         };
         let length = chunks.manifest.chunk_bytes().min(chunks.manifest.length()) as u32;
-        let room = session.has_room(id, length, self.config.limits.requests_in_flight_max, sharers);
+        let room = session.has_room(id, length, self.common.config.limits.requests_in_flight_max, sharers);
         let spared = spared.filter(|_| chunks.is_all(&source.has));
         let Some(index) = room.then(|| chunks.pick(&source.has, spared)).flatten() else { return false };
         // The co-downloader that ranks first requests this chunk, too: what is requested too early is sent twice.
@@ -408,7 +408,7 @@ impl Transfer {
                         .all(|owner| owner.stream != stream && self.may_be_overtaken(now, owner, stream))
             });
             if let Some(index) = stale.map(|(&index, _)| index) {
-                self.out.counters.chunk_asked_again += 1;
+                self.common.out.counters.chunk_asked_again += 1;
                 self.request_chunk(now, id, chunks, index, stream);
                 continue;
             }
@@ -417,13 +417,13 @@ impl Transfer {
             }
             let waits = |(index, owners): &(&u32, &Vec<Owner>)| {
                 let [owner] = owners[..] else { return None };
-                let behind = self.streams.get(&owner.stream)?.waits_behind(owner.request)?;
+                let behind = self.common.streams.get(&owner.stream)?.waits_behind(owner.request)?;
                 (source.has.get(**index) && behind >= WAITS_BEHIND_MIN).then_some((behind, **index, owner))
             };
             if let Some((_, index, owner)) =
                 chunks.in_flight().iter().filter_map(|it| waits(&it)).max_by_key(|it| it.0)
             {
-                self.out.counters.chunk_asked_elsewhere += 1;
+                self.common.out.counters.chunk_asked_elsewhere += 1;
                 chunks.release(index, owner.stream, owner.request);
                 self.cancel(owner.stream, owner.request);
                 self.request_chunk(now, id, chunks, index, stream);
@@ -436,27 +436,32 @@ impl Transfer {
         if source.banned || source.pause > now {
             return None;
         }
-        let stream = self.streams.to(&source.contact.id)?;
-        let session = self.streams.get(&stream)?;
+        let stream = self.common.streams.to(&source.contact.id)?;
+        let session = self.common.streams.get(&stream)?;
         session.requests.is_empty().then_some(stream)
     }
 
     /// Whether a chunk that was requested over one stream is better requested over `by`, too: it makes no progress, or is far
     /// slower than `by`.
     pub(in crate::transfer) fn may_be_overtaken(&self, now: Instant, owner: &Owner, by: StreamId) -> bool {
-        let sessions = self.streams.get(&owner.stream).filter(|_| owner.receiving).zip(self.streams.get(&by));
+        let sessions = self
+            .common
+            .streams
+            .get(&owner.stream)
+            .filter(|_| owner.receiving)
+            .zip(self.common.streams.get(&by));
         let outpaced =
-            |(slow, other): (&Session, _)| slow.is_outpaced_by(other, now, self.config.timing.stall);
+            |(slow, other): (&Session, _)| slow.is_outpaced_by(other, now, self.common.config.timing.stall);
         self.stale_at(owner) <= now || sessions.is_some_and(outpaced)
     }
 
     /// When a requested chunk counts as making no progress.
     pub(in crate::transfer) fn stale_at(&self, owner: &Owner) -> Instant {
-        let progress = match self.streams.get(&owner.stream) {
+        let progress = match self.common.streams.get(&owner.stream) {
             Some(session) if owner.receiving => session.received_at.max(owner.asked),
             _ => owner.asked,
         };
-        progress + self.config.timing.patience
+        progress + self.common.config.timing.patience
     }
 
     fn request_chunk(
@@ -476,9 +481,9 @@ impl Transfer {
     }
 
     fn send_request(&mut self, now: Instant, stream: StreamId, request: Request, key: Key) -> Option<u32> {
-        let session = self.streams.get_mut(&stream)?;
+        let session = self.common.streams.get_mut(&stream)?;
         let number = session.request(now, request);
-        self.out.write(stream, session, &Frame::Request { request: number, key });
+        self.common.out.write(stream, session, &Frame::Request { request: number, key });
         Some(number)
     }
 
@@ -487,8 +492,8 @@ impl Transfer {
     fn ask_which(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
         let Phase::Chunks(chunks) = &mut download.phase else { return };
         for (peer, source) in download.sources.iter_mut().filter(|(_, source)| !source.banned) {
-            let Some(stream) = self.streams.to(peer) else { continue };
-            let Some(session) = self.streams.get_mut(&stream) else { continue };
+            let Some(stream) = self.common.streams.to(peer) else { continue };
+            let Some(session) = self.common.streams.get_mut(&stream) else { continue };
             let between = source.cursor.is_none() && source.questions == 0;
             if between && source.ask_at <= now && !chunks.unasked_of(&source.has) {
                 source.start_round();
@@ -506,20 +511,22 @@ impl Transfer {
                     break;
                 }
                 let question = session.number();
-                self.out.write(stream, session, &Frame::Which { question, keys: &keys });
+                self.common.out.write(stream, session, &Frame::Which { question, keys: &keys });
                 session.questions.insert(question, Question { download: id, chunks: asked });
                 source.questions += 1;
             }
             if asking && source.cursor.is_none() && source.questions == 0 {
-                source.end_round(now, &self.config.timing);
+                source.end_round(now, &self.common.config.timing);
             }
         }
     }
 
     /// Asks the node for sources when no present source has the missing pieces.
     fn need_sources(&mut self, now: Instant, id: DownloadId, download: &mut Download) {
-        let hope = self.config.timing.hope;
-        if now < download.needed_at || download.is_hopeful(now, hope, |id| self.streams.is_connected(id)) {
+        let hope = self.common.config.timing.hope;
+        if now < download.needed_at
+            || download.is_hopeful(now, hope, |id| self.common.streams.is_connected(id))
+        {
             return;
         }
         let keys: Vec<Key> = match &download.phase {
@@ -528,14 +535,14 @@ impl Transfer {
             Phase::Chunks(chunks) => chunks.orphans().filter_map(|index| chunks.key(index)).collect(),
         };
         if !keys.is_empty() {
-            download.needed_at = now + self.config.timing.needed;
-            self.out.event(TransferEvent::SourcesNeeded { download: id, keys });
+            download.needed_at = now + self.common.config.timing.needed;
+            self.common.out.event(TransferEvent::SourcesNeeded { download: id, keys });
         }
     }
 
     /// When time alone gives the download something to do. A past instant does not count: its action is done, or waits for an event.
     fn wake(&self, now: Instant, download: &Download) -> Option<Instant> {
-        let timing = &self.config.timing;
+        let timing = &self.common.config.timing;
         let mut wake = (download.needed_at > now).then_some(download.needed_at);
         let mut at = |due: Instant| {
             if due > now {
@@ -544,7 +551,7 @@ impl Transfer {
         };
         let mut some_idle = false;
         for source in download.sources.values().filter(|source| !source.banned) {
-            if self.streams.to(&source.contact.id).is_none() {
+            if self.common.streams.to(&source.contact.id).is_none() {
                 if source.failures == 0 {
                     at(source.retry_at + timing.hope);
                 }
@@ -555,7 +562,11 @@ impl Transfer {
             }
             at(source.pause);
             if !download.co_downloaders.is_empty() {
-                self.streams.to(&source.contact.id).and_then(|stream| self.silent_at(stream)).map(&mut at);
+                self.common
+                    .streams
+                    .to(&source.contact.id)
+                    .and_then(|stream| self.silent_at(stream))
+                    .map(&mut at);
             }
             some_idle |= self.idle_stream(now, source).is_some();
             match (&download.phase, source.root) {

@@ -39,15 +39,15 @@ const SPARE_SECONDS: u64 = 3;
 /// Frames from peers.
 impl Transfer {
     pub(in crate::transfer) fn on_follow(&mut self, now: Instant, stream: StreamId, file: Key, over: bool) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         let Some(contact) = session.peer else { return };
         if session.follows.contains_key(&file) != over {
-            self.out.counters.follow_repeated += 1;
+            self.common.out.counters.follow_repeated += 1;
             return;
         }
         let full = !over && session.follows.len() >= FOLLOWS_MAX;
         if full || !session.may_change_follows(now) {
-            self.out.counters.follow_refused += 1;
+            self.common.out.counters.follow_refused += 1;
             return;
         }
         match over {
@@ -76,7 +76,7 @@ impl Transfer {
         file: Key,
         chunks: &[U32],
     ) {
-        let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) else { return };
+        let Some(peer) = self.common.streams.get(&stream).and_then(Session::peer_id) else { return };
         for id in self.downloads_of(&file).collect::<Vec<_>>() {
             let Some(download) = self.downloads.get_mut(&id) else { continue };
             let Some(count) = download.chunks().map(|chunks| chunks.count()) else { continue };
@@ -99,18 +99,18 @@ impl Transfer {
         contacts: &[WireContact],
     ) {
         let follows = |session: &&Session| session.following.contains(&file);
-        let Some(namer) = self.streams.get(&stream).filter(follows).and_then(Session::peer_id) else {
-            self.out.counters.sources_unasked += 1;
+        let Some(namer) = self.common.streams.get(&stream).filter(follows).and_then(Session::peer_id) else {
+            self.common.out.counters.sources_unasked += 1;
             return;
         };
         for contact in contacts.iter().filter_map(WireContact::get) {
             for id in self.downloads_of(&file).collect::<Vec<_>>() {
                 let Some(download) = self.downloads.get(&id) else { continue };
-                let unreached = |source: &&Source| !self.streams.is_connected(&source.contact.id);
+                let unreached = |source: &&Source| !self.common.streams.is_connected(&source.contact.id);
                 let namers = download.sources.values().filter(unreached).filter_map(|source| source.hearsay);
                 let of_one = namers.clone().filter(|other| *other == namer).count();
                 let room = of_one < HEARSAY_OF_ONE_MAX && namers.count() < HEARSAY_MAX;
-                if Some(contact.id) == self.streams.own()
+                if Some(contact.id) == self.common.streams.own()
                     || download.sources.contains_key(&contact.id)
                     || !room
                 {
@@ -132,7 +132,7 @@ impl Transfer {
         let follows = |session: &Session| session.follows.contains_key(&file);
         let mut others: BTreeMap<NodeId, Contact> = BTreeMap::new();
         let mut told = Vec::new();
-        for (&other, session) in self.streams.iter().filter(|(_, session)| follows(session)) {
+        for (&other, session) in self.common.streams.iter().filter(|(_, session)| follows(session)) {
             let Some(contact) = session.peer.filter(|contact| contact.id != newcomer.id) else { continue };
             others.insert(contact.id, contact);
             told.push(other);
@@ -141,37 +141,37 @@ impl Transfer {
             let connected = download.sources.values().filter(|source| !source.banned);
             let contacts = connected
                 .map(|source| source.contact)
-                .filter(|contact| contact.id != newcomer.id && self.streams.is_connected(&contact.id));
+                .filter(|contact| contact.id != newcomer.id && self.common.streams.is_connected(&contact.id));
             others.extend(contacts.map(|contact| (contact.id, contact)));
         }
         let mut others: Vec<Contact> =
             others.into_values().filter(|contact| contact.addr.port() != 0).collect();
-        self.rng.shuffle(&mut others);
+        self.common.rng.shuffle(&mut others);
         others.truncate(SOURCES_MAX);
         self.name_sources(stream, file, &others);
         if newcomer.addr.port() != 0 {
-            self.rng.shuffle(&mut told);
+            self.common.rng.shuffle(&mut told);
             told.truncate(TOLD_MAX);
             told.into_iter().for_each(|other| self.name_sources(other, file, &[newcomer]));
         }
     }
 
     fn name_sources(&mut self, stream: StreamId, file: Key, contacts: &[Contact]) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         if !contacts.is_empty() && session.unread <= NEWS_UNREAD_MAX {
             let contacts: Vec<WireContact> =
                 contacts.iter().map(|contact| WireContact::new(contact, 0)).collect();
-            self.out.write(stream, session, &Frame::Sources { file, contacts: &contacts });
+            self.common.out.write(stream, session, &Frame::Sources { file, contacts: &contacts });
         }
     }
 
     /// Follows the file of a download at every connected source.
     pub(in crate::transfer) fn follow(&mut self, download: &Download) {
         for source in download.sources.values().filter(|source| !source.banned) {
-            let Some(stream) = self.streams.to(&source.contact.id) else { continue };
-            let Some(session) = self.streams.get_mut(&stream) else { continue };
+            let Some(stream) = self.common.streams.to(&source.contact.id) else { continue };
+            let Some(session) = self.common.streams.get_mut(&stream) else { continue };
             if session.following.insert(download.hash) {
-                self.out.write(stream, session, &Frame::Follow { file: download.hash, over: false });
+                self.common.out.write(stream, session, &Frame::Follow { file: download.hash, over: false });
             }
         }
     }
@@ -182,43 +182,46 @@ impl Transfer {
         if !download.is_shared || self.downloads_of(&file).any(|id| self.downloads[&id].is_shared) {
             return;
         }
-        for (&stream, session) in self.streams.iter_mut() {
+        for (&stream, session) in self.common.streams.iter_mut() {
             if session.following.remove(&file) {
-                self.out.write(stream, session, &Frame::Follow { file, over: true });
+                self.common.out.write(stream, session, &Frame::Follow { file, over: true });
             }
         }
     }
 
     /// Queues for every follower of a file that this node has gained a chunk.
     pub(in crate::transfer) fn tell_gained(&mut self, file: &Key, chunk: u32) {
-        for (&stream, session) in self.streams.iter_mut() {
+        for (&stream, session) in self.common.streams.iter_mut() {
             let Some(follow) = session.follows.get_mut(file) else { continue };
             // A file that is fetched again and again must not queue more news than it can have chunks.
             if follow.news.len() < CHUNKS_MAX as usize {
                 follow.news.push(chunk);
             }
-            tell_news(&mut self.out, stream, session);
+            tell_news(&mut self.common.out, stream, session);
         }
     }
 
     /// Sends the queued news to a peer that has read what it was sent.
     pub(in crate::transfer) fn tell_more(&mut self, stream: StreamId) {
-        if let Some(session) = self.streams.get_mut(&stream) {
-            tell_news(&mut self.out, stream, session);
+        if let Some(session) = self.common.streams.get_mut(&stream) {
+            tell_news(&mut self.common.out, stream, session);
         }
     }
 
     /// Recomputes the co-downloaders: the sources that follow the file here.
     pub(in crate::transfer) fn update_co_downloaders(&self, download: &mut Download) {
         let follows = |stream: &StreamId| {
-            self.streams.get(stream).is_some_and(|session| session.follows.contains_key(&download.hash))
+            self.common
+                .streams
+                .get(stream)
+                .is_some_and(|session| session.follows.contains_key(&download.hash))
         };
-        let fetches = |id: &NodeId| self.streams.all_to(id).iter().any(follows);
+        let fetches = |id: &NodeId| self.common.streams.all_to(id).iter().any(follows);
         let co_downloaders: Vec<NodeId> = download.sources.keys().copied().filter(fetches).collect();
         if co_downloaders == download.co_downloaders {
             return;
         }
-        if let (Phase::Chunks(chunks), Some(own)) = (&mut download.phase, self.streams.own()) {
+        if let (Phase::Chunks(chunks), Some(own)) = (&mut download.phase, self.common.streams.own()) {
             let others: Vec<u64> = co_downloaders.iter().map(number_of).collect();
             chunks.share_among(number_of(&own), &others);
             download.co_downloaders = co_downloaders;
@@ -231,8 +234,8 @@ impl Transfer {
         let (mut common, mut pace) = (Bits::new(chunks.count()), 0_u64);
         let (mut parts, mut wholes) = (0, 0);
         for source in download.sources.values() {
-            let stream = self.streams.to(&source.contact.id);
-            let Some(session) = stream.and_then(|stream| self.streams.get(&stream)) else { continue };
+            let stream = self.common.streams.to(&source.contact.id);
+            let Some(session) = stream.and_then(|stream| self.common.streams.get(&stream)) else { continue };
             if chunks.is_all(&source.has) {
                 wholes += 1;
             } else if source.banned || source.pause > now || source.denied > 0 {
@@ -249,7 +252,7 @@ impl Transfer {
 
     /// When a source that is counted on will have been silent for [`SILENT`].
     pub(in crate::transfer) fn silent_at(&self, stream: StreamId) -> Option<Instant> {
-        let session = self.streams.get(&stream).filter(|session| !session.requests.is_empty())?;
+        let session = self.common.streams.get(&stream).filter(|session| !session.requests.is_empty())?;
         Some(session.received_at + SILENT)
     }
 }

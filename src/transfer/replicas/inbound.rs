@@ -19,7 +19,7 @@ const OFFERS_PER_STREAM_MAX: usize = 16;
 impl Transfer {
     /// The node's verdict on an offered piece.
     pub fn admit(&mut self, now: Instant, stream: StreamId, request: u32, verdict: Verdict) {
-        let arrival = self.streams.get_mut(&stream).and_then(|session| {
+        let arrival = self.common.streams.get_mut(&stream).and_then(|session| {
             let arrival = session.arrivals.get_mut(&request)?;
             (arrival.stage == ArrivalStage::Asked).then_some(())?;
             if let Verdict::Send { incoming } = verdict {
@@ -29,19 +29,21 @@ impl Transfer {
         });
         match (arrival, verdict) {
             (Some(session), Verdict::Send { .. }) => {
-                self.out.write(stream, session, &Frame::Accept { request, have: false });
+                self.common.out.write(stream, session, &Frame::Accept { request, have: false });
             }
             (Some(session), Verdict::Have) => {
                 session.arrivals.remove(&request);
-                self.out.write(stream, session, &Frame::Accept { request, have: true });
+                self.common.out.write(stream, session, &Frame::Accept { request, have: true });
             }
             (Some(session), Verdict::Refuse(reason)) => {
                 session.arrivals.remove(&request);
-                self.out.counters.offer_refused += 1;
-                self.out.write(stream, session, &Frame::Refuse { request, reason });
+                self.common.out.counters.offer_refused += 1;
+                self.common.out.write(stream, session, &Frame::Refuse { request, reason });
             }
             // The peer's stream closed meanwhile, so the piece will not arrive.
-            (None, Verdict::Send { incoming }) => self.out.event(TransferEvent::ArrivalFailed { incoming }),
+            (None, Verdict::Send { incoming }) => {
+                self.common.out.event(TransferEvent::ArrivalFailed { incoming })
+            }
             (None, _) => {}
         }
         self.settle(now);
@@ -50,7 +52,7 @@ impl Transfer {
     /// There is no room for the piece of a [`TransferEvent::Arriving`]: its bytes are discarded. Call this directly after that
     /// event, before polling any output.
     pub fn refuse_arriving(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         let receiving = |arrival: &Arrival| matches!(arrival.stage, ArrivalStage::Receiving { .. });
         if !session.arrivals.get(&request).is_some_and(receiving) {
             return;
@@ -65,15 +67,15 @@ impl Transfer {
         session.arrivals.remove(&request);
         let its =
             |output: &StreamOutput| matches!(output, StreamOutput::Sink { stream: to, .. } if *to == stream);
-        self.out.outputs.retain(|output| !its(output));
-        self.out.counters.offer_refused += 1;
-        self.out.write(stream, session, &Frame::Refuse { request, reason });
+        self.common.out.outputs.retain(|output| !its(output));
+        self.common.out.counters.offer_refused += 1;
+        self.common.out.write(stream, session, &Frame::Refuse { request, reason });
         self.settle(now);
     }
 
     /// The node made an arrived piece durable, or refuses it.
     pub fn stored(&mut self, now: Instant, stream: StreamId, request: u32, result: Result<(), Refusal>) {
-        if let Some(session) = self.streams.get_mut(&stream) {
+        if let Some(session) = self.common.streams.get_mut(&stream) {
             let committing = |arrival: &Arrival| arrival.stage == ArrivalStage::Committing;
             if session.arrivals.get(&request).is_some_and(committing) {
                 session.arrivals.remove(&request);
@@ -82,7 +84,7 @@ impl Transfer {
                     Ok(()) => Frame::Stored { request },
                     Err(reason) => Frame::Refuse { request, reason },
                 };
-                self.out.write(stream, session, &frame);
+                self.common.out.write(stream, session, &frame);
             }
         }
         self.settle(now);
@@ -97,30 +99,30 @@ impl Transfer {
         request: u32,
         offer: &Offer,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         let Some(from) = session.peer else { return };
         if session.arrivals.contains_key(&request) {
             return self.violated(now, stream);
         }
         let refusal = if !offer.is_possible() {
-            self.out.counters.offer_invalid += 1;
+            self.common.out.counters.offer_invalid += 1;
             Some(Refusal::Invalid)
-        } else if self.blame.is_banned(now, &from.id, &offer.key) {
+        } else if self.common.blame.is_banned(now, &from.id, &offer.key) {
             // The peer last sent other content for this piece: its own copy is suspect.
-            self.out.counters.offer_banned += 1;
+            self.common.out.counters.offer_banned += 1;
             Some(Refusal::Mismatch)
         } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
-            self.out.counters.offer_busy += 1;
+            self.common.out.counters.offer_busy += 1;
             Some(Refusal::Busy)
         } else {
             None
         };
         if let Some(reason) = refusal {
-            return self.out.write(stream, session, &Frame::Refuse { request, reason });
+            return self.common.out.write(stream, session, &Frame::Refuse { request, reason });
         }
         let offer = *offer;
         session.arrivals.insert(request, Arrival { offer, stage: ArrivalStage::Asked });
-        self.out.event(TransferEvent::Offered { stream, request, offer, from });
+        self.common.out.event(TransferEvent::Offered { stream, request, offer, from });
     }
 
     pub(in crate::transfer) fn on_store_data(
@@ -130,7 +132,7 @@ impl Transfer {
         request: u32,
         length: u32,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         session.answered(now);
         let Some(arrival) = session.arrivals.get_mut(&request) else { return self.violated(now, stream) };
         let ArrivalStage::Accepted { incoming, .. } = arrival.stage else {
@@ -141,7 +143,7 @@ impl Transfer {
             return self.violated(now, stream);
         }
         arrival.stage = ArrivalStage::Receiving { incoming };
-        self.out.event(TransferEvent::Arriving { stream, request, incoming });
+        self.common.out.event(TransferEvent::Arriving { stream, request, incoming });
         let purpose = Purpose::Arrival(request);
         match offer.content.hash_as(offer.input_offset) {
             Some(hash_as) if length > 0 => {
@@ -171,7 +173,7 @@ impl Transfer {
             Ok(key) => self.arrived(now, stream, request, key == offer.key, None),
             // An unknown part of the content is still on the stream.
             Err(error) => {
-                self.out.event(TransferEvent::ArrivalUnwritten { error });
+                self.common.out.event(TransferEvent::ArrivalUnwritten { error });
                 self.drop_stream(now, stream, CloseReason::SinkFailed);
             }
         }
@@ -202,23 +204,23 @@ impl Transfer {
         genuine: bool,
         bytes: Option<Vec<u8>>,
     ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
         let Some(arrival) = session.arrivals.get_mut(&request) else { return };
         let ArrivalStage::Receiving { incoming } = arrival.stage else { return };
         if genuine {
             let offer = arrival.offer;
             arrival.stage = ArrivalStage::Committing;
-            self.out.counters.offer_arrived += 1;
-            self.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
+            self.common.out.counters.offer_arrived += 1;
+            self.common.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
             return;
         }
         let key = arrival.offer.key;
         session.arrivals.remove(&request);
-        self.out.counters.offer_mismatch += 1;
+        self.common.out.counters.offer_mismatch += 1;
         // The refusal tells the peer that its disk holds other content than it offered.
-        self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
+        self.common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
         let peer = session.peer;
-        self.out.event(TransferEvent::ArrivalFailed { incoming });
+        self.common.out.event(TransferEvent::ArrivalFailed { incoming });
         if let Some(peer) = peer {
             // Blame counts by file. An offered piece counts as a file of its own.
             self.ban_for(now, peer, key, key);
@@ -226,6 +228,6 @@ impl Transfer {
     }
 
     fn offer_of(&self, stream: StreamId, request: u32) -> Option<Offer> {
-        Some(self.streams.get(&stream)?.arrivals.get(&request)?.offer)
+        Some(self.common.streams.get(&stream)?.arrivals.get(&request)?.offer)
     }
 }

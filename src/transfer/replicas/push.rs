@@ -6,15 +6,24 @@ use crate::time::Instant;
 use crate::transfer::events::{PushError, PushId, PushOutcome, TransferEvent};
 use crate::transfer::streams::close::CloseReason;
 use crate::transfer::streams::session::{Item, Session};
-use crate::transfer::{Timing, Transfer};
+use crate::transfer::{Common, Out, Timing};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Frame, Offer, Refusal};
+use std::collections::BTreeMap;
 
 /// Offers to one peer that are not done.
 const OFFERS_AHEAD_MAX: usize = 4;
 
+/// The copies to other nodes that are under way or queued.
+#[derive(Default)]
+pub(in crate::transfer) struct Pushes {
+    under_way: BTreeMap<PushId, Push>,
+    /// Whether something changed for the copies that wait for a stream.
+    changed: bool,
+}
+
 /// A copy to another node.
-pub(in crate::transfer) struct Push {
+struct Push {
     target: Contact,
     offer: Offer,
     extent: Extent,
@@ -32,7 +41,7 @@ enum Stage {
 
 impl Push {
     /// When it ends as failed.
-    pub(in crate::transfer) fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Queued { due } => Some(due),
             Stage::Offered { due, .. } => due,
@@ -40,62 +49,77 @@ impl Push {
     }
 
     /// The target owes an answer from now on.
-    pub(in crate::transfer) fn wait(&mut self, now: Instant, timing: &Timing) {
+    fn wait(&mut self, now: Instant, timing: &Timing) {
         if let Stage::Offered { due, .. } = &mut self.stage {
             *due = Some(now + timing.answer);
         }
     }
 }
 
-/// Copies.
-impl Transfer {
-    /// Copies a piece, all of which is in `extent`, to a node. False when too many copies are under way, or one with this number;
-    /// else [`TransferEvent::PushDone`] tells how it ended.
-    pub fn push(
+impl Pushes {
+    #[cfg(test)]
+    pub(in crate::transfer) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// When the next copy ends as failed, or its stream as silent.
+    pub(in crate::transfer) fn next_deadline(&self) -> Option<Instant> {
+        self.under_way.values().filter_map(Push::deadline).min()
+    }
+
+    /// Something changed that may let a waiting copy proceed.
+    pub(in crate::transfer) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// Whether something changed since the last call: then [`pump`](Pushes::pump) is due.
+    pub(in crate::transfer) fn take_change(&mut self) -> bool {
+        core::mem::take(&mut self.changed)
+    }
+
+    /// Queues a copy. False when too many are under way, or one with this number.
+    pub(in crate::transfer) fn queue(
         &mut self,
         now: Instant,
         push: PushId,
         target: Contact,
-        offer: Offer,
-        extent: Extent,
+        (offer, extent): (Offer, Extent),
+        common: &Common,
     ) -> bool {
-        debug_assert_eq!(offer.length, extent.length, "a piece is offered and sent whole");
-        if self.pushes.len() >= self.config.limits.pushes_max || self.pushes.contains_key(&push) {
+        if self.under_way.len() >= common.config.limits.pushes_max || self.under_way.contains_key(&push) {
             return false;
         }
-        let stage = Stage::Queued { due: now + self.config.timing.push };
-        self.pushes.insert(push, Push { target, offer, extent, stage });
-        self.pushes_changed = true;
-        self.settle(now);
+        let stage = Stage::Queued { due: now + common.config.timing.push };
+        self.under_way.insert(push, Push { target, offer, extent, stage });
+        self.changed = true;
         true
     }
-}
 
-impl Transfer {
     /// Offers the copies that wait for a stream, or dials their targets.
-    pub(in crate::transfer) fn pump_pushes(&mut self, now: Instant) {
+    pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) {
         let queued: Vec<PushId> = self
-            .pushes
+            .under_way
             .iter()
             .filter(|(_, push)| matches!(push.stage, Stage::Queued { .. }))
             .map(|(&id, _)| id)
             .collect();
         for id in queued {
-            let Some(push) = self.pushes.get(&id) else { continue };
+            let Some(push) = self.under_way.get(&id) else { continue };
             let target = push.target;
-            match self.streams.to(&target.id) {
-                Some(stream) => self.offer(now, id, stream),
-                None if self.is_shunned(now, &target.id) => {
-                    self.push_done(id, Err(PushError::Unreachable));
+            match common.streams.to(&target.id) {
+                Some(stream) => self.offer(now, id, stream, common),
+                None if common.blame.is_shunned(now, &target.id) => {
+                    self.end(id, Err(PushError::Unreachable), &mut common.out);
                 }
                 // Without room the copy waits until there is some, or its deadline passes.
-                None => _ = self.streams.dial(now, target, &self.config, &mut self.out),
+                None => _ = common.dial(now, target),
             }
         }
     }
 
-    fn offer(&mut self, now: Instant, id: PushId, stream: StreamId) {
-        let (Some(session), Some(push)) = (self.streams.get_mut(&stream), self.pushes.get_mut(&id)) else {
+    fn offer(&mut self, now: Instant, id: PushId, stream: StreamId, common: &mut Common) {
+        let (Some(session), Some(push)) = (common.streams.get_mut(&stream), self.under_way.get_mut(&id))
+        else {
             return;
         };
         if session.pushes.len() >= OFFERS_AHEAD_MAX {
@@ -103,123 +127,229 @@ impl Transfer {
         }
         let request = session.number();
         session.pushes.insert(request, id);
-        push.stage = Stage::Offered { stream, due: Some(now + self.config.timing.answer) };
-        self.out.write(stream, session, &Frame::Store { request, offer: push.offer });
+        push.stage = Stage::Offered { stream, due: Some(now + common.config.timing.answer) };
+        common.out.write(stream, session, &Frame::Store { request, offer: push.offer });
     }
 
+    /// The target accepted an offer, or has the piece (`have`). Returns whether content was queued for the stream.
     pub(in crate::transfer) fn on_accept(
         &mut self,
         now: Instant,
         stream: StreamId,
         request: u32,
         have: bool,
-    ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        common: &mut Common,
+    ) -> Result<bool, CloseReason> {
+        let Some(session) = common.streams.get_mut(&stream) else { return Ok(false) };
         session.answered(now);
         let id = session.pushes.get(&request).copied();
-        let Some((id, push)) = id.and_then(|id| Some((id, self.pushes.get_mut(&id)?))) else {
-            return self.violated(now, stream);
-        };
+        let push = id.and_then(|id| Some((id, self.under_way.get_mut(&id)?)));
+        let (id, push) = push.ok_or(CloseReason::Unexpected)?;
         // A second answer to the same offer violates the protocol.
         if session.accepted.contains(&request) {
-            return self.violated(now, stream);
+            return Err(CloseReason::Unexpected);
         }
         if have {
             session.pushes.remove(&request);
-            return self.push_done(id, Ok(PushOutcome::Had));
+            self.end(id, Ok(PushOutcome::Had), &mut common.out);
+            return Ok(false);
         }
         session.accepted.insert(request);
         push.stage = Stage::Offered { stream, due: None };
         session.queue.push_back(Item::Push { request, push: id, extent: push.extent.clone() });
-        self.send_next(now, stream);
+        Ok(true)
     }
 
-    pub(in crate::transfer) fn on_stored(&mut self, now: Instant, stream: StreamId, request: u32) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+    /// The target made a piece durable.
+    pub(in crate::transfer) fn on_stored(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        request: u32,
+        common: &mut Common,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
         session.answered(now);
         let on_its_way = session.queue.iter().any(|item| item.is_push(request));
         if on_its_way || !session.accepted.remove(&request) {
-            return self.violated(now, stream);
+            return Err(CloseReason::Unexpected);
         }
         if let Some(id) = session.pushes.remove(&request) {
-            self.push_done(id, Ok(PushOutcome::Stored));
+            self.end(id, Ok(PushOutcome::Stored), &mut common.out);
         }
-        self.wait_longer(now, stream);
+        self.wait_longer(now, stream, &common.config.timing);
+        Ok(())
     }
 
-    /// The target refused the piece, before or after its content.
-    pub(in crate::transfer) fn push_refused(
+    /// The target refused a piece, before or after its content.
+    pub(in crate::transfer) fn on_refuse(
         &mut self,
         now: Instant,
         stream: StreamId,
         request: u32,
         reason: Refusal,
-    ) {
-        let Some(session) = self.streams.get_mut(&stream) else { return };
+        common: &mut Common,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
         session.answered(now);
         if session.queue.iter().any(|item| item.is_push(request)) {
-            return self.violated(now, stream);
+            return Err(CloseReason::Unexpected);
         }
         let sent = session.accepted.remove(&request);
         let peer = session.peer_id();
         if let Some(id) = session.pushes.remove(&request) {
-            let key = self.pushes.get(&id).map(|push| push.offer.key);
+            let key = self.under_way.get(&id).map(|push| push.offer.key);
             // Other content arrived at the target than was offered: the copy here is suspect.
             if let (Some(peer), Some(key), true, Refusal::Mismatch) = (peer, key, sent, reason) {
-                self.out.counters.report_received += 1;
-                self.out.event(TransferEvent::Reported { peer, key });
+                common.out.counters.report_received += 1;
+                common.out.event(TransferEvent::Reported { peer, key });
             }
-            self.push_done(id, Err(PushError::Refused(reason)));
+            self.end(id, Err(PushError::Refused(reason)), &mut common.out);
         }
-        self.wait_longer(now, stream);
+        self.wait_longer(now, stream, &common.config.timing);
+        Ok(())
+    }
+
+    /// The content of a copy has left: the target owes an answer from now on.
+    pub(in crate::transfer) fn sent(&mut self, now: Instant, push: PushId, timing: &Timing) {
+        if let Some(push) = self.under_way.get_mut(&push) {
+            push.wait(now, timing);
+        }
     }
 
     /// The target makes pieces durable one after the other, so each that is done extends the deadline of the rest.
-    fn wait_longer(&mut self, now: Instant, stream: StreamId) {
-        let timing = &self.config.timing;
-        for push in self.pushes.values_mut() {
+    fn wait_longer(&mut self, now: Instant, stream: StreamId, timing: &Timing) {
+        for push in self.under_way.values_mut() {
             if matches!(push.stage, Stage::Offered { stream: its, due: Some(_) } if its == stream) {
                 push.wait(now, timing);
             }
         }
     }
 
-    /// Ends the copies whose deadline has passed.
-    pub(in crate::transfer) fn time_pushes(&mut self, now: Instant) {
+    /// The copies whose deadline has passed.
+    pub(in crate::transfer) fn late(&self, now: Instant) -> Vec<PushId> {
         let late = |push: &Push| push.deadline().is_some_and(|due| due <= now);
-        let late: Vec<PushId> =
-            self.pushes.iter().filter(|(_, push)| late(push)).map(|(&id, _)| id).collect();
-        for id in late {
-            match self.pushes.get(&id).map(|push| push.stage) {
-                Some(Stage::Queued { .. }) => self.push_done(id, Err(PushError::Unreachable)),
-                Some(Stage::Offered { stream, .. }) => self.drop_stream(now, stream, CloseReason::PushSilent),
-                // It ended together with the stream of the copy before.
-                None => {}
+        self.under_way.iter().filter(|(_, push)| late(push)).map(|(&id, _)| id).collect()
+    }
+
+    /// Ends a late copy that waits for a stream. Returns the stream of one that was offered: it is to be closed, which ends the
+    /// copy. Also `None` when the copy has ended, together with the stream of another.
+    pub(in crate::transfer) fn expire(&mut self, push: PushId, out: &mut Out) -> Option<StreamId> {
+        match self.under_way.get(&push)?.stage {
+            Stage::Queued { .. } => {
+                self.end(push, Err(PushError::Unreachable), out);
+                None
             }
+            Stage::Offered { stream, .. } => Some(stream),
         }
     }
 
-    pub(in crate::transfer) fn pushes_unreachable(&mut self, peer: &NodeId) {
+    /// A node could not be reached.
+    pub(in crate::transfer) fn unreachable(&mut self, peer: &NodeId, out: &mut Out) {
         let theirs = |push: &Push| push.target.id == *peer && matches!(push.stage, Stage::Queued { .. });
         let theirs: Vec<PushId> =
-            self.pushes.iter().filter(|(_, push)| theirs(push)).map(|(&id, _)| id).collect();
-        theirs.into_iter().for_each(|id| self.push_done(id, Err(PushError::Unreachable)));
+            self.under_way.iter().filter(|(_, push)| theirs(push)).map(|(&id, _)| id).collect();
+        theirs.into_iter().for_each(|id| self.end(id, Err(PushError::Unreachable), out));
     }
 
-    /// The stream that these copies were offered over closed.
-    pub(in crate::transfer) fn pushes_lost(&mut self, session: &Session) {
-        session.pushes.values().for_each(|&id| self.push_done(id, Err(PushError::Lost)));
+    /// A stream closed: the copies that were offered over it end.
+    pub(in crate::transfer) fn lost(&mut self, session: &Session, out: &mut Out) {
+        session.pushes.values().for_each(|&id| self.end(id, Err(PushError::Lost), out));
     }
 
-    pub(in crate::transfer) fn push_done(&mut self, push: PushId, result: Result<PushOutcome, PushError>) {
-        if let Some(done) = self.pushes.remove(&push) {
+    pub(in crate::transfer) fn end(
+        &mut self,
+        push: PushId,
+        result: Result<PushOutcome, PushError>,
+        out: &mut Out,
+    ) {
+        if let Some(done) = self.under_way.remove(&push) {
             match result {
-                Ok(_) => self.out.counters.push_done += 1,
-                Err(_) => self.out.counters.push_failed += 1,
+                Ok(_) => out.counters.push_done += 1,
+                Err(_) => out.counters.push_failed += 1,
             }
-            self.out.event(TransferEvent::PushDone { push, target: done.target.id, result });
+            out.event(TransferEvent::PushDone { push, target: done.target.id, result });
             // The peer may be offered the next copy.
-            self.pushes_changed = true;
+            self.changed = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Key, PublicKey};
+    use crate::io::{Mode, Place};
+    use crate::limits::Limits;
+    use crate::manifest::Content;
+    use crate::time::Duration;
+    use crate::transfer::TransferConfig;
+    use crate::wire::network::Network;
+
+    const NOW: Instant = Instant::from_secs(100);
+
+    fn common(pushes_max: usize) -> Common {
+        let limits = Limits { pushes_max, ..Limits::default() };
+        Common::new(TransferConfig::new(limits, false, 1), Network::new("test"), [0; 32])
+    }
+
+    fn target(seed: u8) -> Contact {
+        Contact::new(PublicKey([seed; 32]), ([127, 0, 0, 1], 1).into())
+    }
+
+    fn piece() -> (Offer, Extent) {
+        let offer = Offer {
+            key: Key([7; 32]),
+            content: Content::File,
+            length: 5,
+            input_offset: 0,
+            replicas: 3,
+            lifetime: 9,
+            mode: Mode::UNKNOWN,
+        };
+        (offer, Extent { place: Place::Piece(Key([7; 32])), offset: 0, length: 5, stamp: None })
+    }
+
+    fn done(common: &mut Common) -> Vec<(PushId, Result<PushOutcome, PushError>)> {
+        let ended = common.out.events.drain(..).filter_map(|event| match event {
+            TransferEvent::PushDone { push, result, .. } => Some((push, result)),
+            _ => None,
+        });
+        ended.collect()
+    }
+
+    #[test]
+    fn a_copy_dials_its_target_and_ends_as_unreachable_when_that_takes_too_long() {
+        let (mut pushes, mut common) = (Pushes::default(), common(4));
+        assert!(pushes.queue(NOW, PushId(1), target(1), piece(), &common));
+        assert!(pushes.take_change() && !pushes.take_change());
+        pushes.pump(NOW, &mut common);
+        assert!(common.streams.is_dialling(&target(1).id));
+        let due = pushes.next_deadline().expect("the copy waits");
+        assert_eq!(pushes.late(due - Duration::from_millis(1)), []);
+        assert_eq!(pushes.late(due), [PushId(1)]);
+        assert_eq!(pushes.expire(PushId(1), &mut common.out), None, "there is no stream to close");
+        assert_eq!(done(&mut common), [(PushId(1), Err(PushError::Unreachable))]);
+        assert_eq!((pushes.len(), pushes.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn an_unreachable_node_ends_the_copies_to_it_and_no_others() {
+        let (mut pushes, mut common) = (Pushes::default(), common(4));
+        for number in 1..=2 {
+            assert!(pushes.queue(NOW, PushId(number.into()), target(number), piece(), &common));
+        }
+        pushes.unreachable(&target(1).id, &mut common.out);
+        assert_eq!(done(&mut common), [(PushId(1), Err(PushError::Unreachable))]);
+        assert_eq!(pushes.len(), 1);
+    }
+
+    #[test]
+    fn copies_are_bounded_in_number_and_each_number_is_used_once() {
+        let (mut pushes, common) = (Pushes::default(), common(2));
+        assert!(pushes.queue(NOW, PushId(1), target(1), piece(), &common));
+        assert!(!pushes.queue(NOW, PushId(1), target(1), piece(), &common));
+        assert!(pushes.queue(NOW, PushId(2), target(1), piece(), &common));
+        assert!(!pushes.queue(NOW, PushId(3), target(1), piece(), &common));
     }
 }

@@ -47,7 +47,7 @@ impl Transfer {
 
     /// Whether a peer is banned from a file.
     pub(crate) fn is_banned(&self, now: Instant, peer: &NodeId, file: &Key) -> bool {
-        self.blame.is_banned(now, peer, file)
+        self.common.blame.is_banned(now, peer, file)
     }
 
     /// The number of chunks of a download that have been requested; 0 before it has chunks.

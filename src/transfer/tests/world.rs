@@ -413,7 +413,7 @@ impl Node {
                 other => others.push(other),
             }
         }
-        self.transfer.out.outputs.extend(others);
+        self.transfer.common.out.outputs.extend(others);
         self.sinks.remove(&stream)
     }
 

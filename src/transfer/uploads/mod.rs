@@ -4,4 +4,4 @@
 //! - `slots`: which peer is sent content first.
 
 pub(super) mod serve;
-pub(super) mod slots;
+mod slots;

@@ -9,9 +9,8 @@
 use crate::id::NodeId;
 use crate::io::StreamId;
 use crate::time::{Duration, Instant};
-use crate::transfer::Transfer;
-use crate::transfer::streams::session::{Item, Session};
-use crate::wire::frame::{Frame, Refusal};
+use crate::transfer::streams::session::Session;
+use crate::transfer::streams::table::Streams;
 use std::collections::BTreeMap;
 
 /// Peers whose given and received bytes are remembered.
@@ -29,7 +28,7 @@ const RATE_MIN: u64 = 1 << 10;
 
 /// The upload slots: which streams wait for one, and what each peer has given and received.
 #[derive(Default)]
-pub(in crate::transfer) struct Slots {
+pub(super) struct Slots {
     /// Streams that have content to send and no slot, and since when.
     waiting: BTreeMap<StreamId, Instant>,
     accounts: BTreeMap<NodeId, Account>,
@@ -40,7 +39,7 @@ pub(in crate::transfer) struct Slots {
     /// The present measurement of the upload rate: its start, and the bytes since then.
     window: Option<(Instant, u64)>,
     /// The upload limit in bytes per second; 0 is unlimited.
-    pub(in crate::transfer) rate: u64,
+    pub(super) rate: u64,
     /// When slots were last assigned.
     seen: Instant,
 }
@@ -72,7 +71,7 @@ impl Account {
 }
 
 impl Slots {
-    pub(in crate::transfer) fn with_rate(rate: u64) -> Slots {
+    pub(super) fn with_rate(rate: u64) -> Slots {
         Slots { rate, ..Slots::default() }
     }
 
@@ -87,13 +86,13 @@ impl Slots {
     }
 
     /// A peer sent content.
-    pub(in crate::transfer) fn given(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+    pub(super) fn given(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let account = self.account(now, peer);
         account.given = account.given.saturating_add(bytes);
     }
 
     /// Content was sent to a peer.
-    pub(in crate::transfer) fn taken(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+    pub(super) fn taken(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let account = self.account(now, peer);
         account.taken = account.taken.saturating_add(bytes);
         let (since, sum) = self.window.get_or_insert((now, 0));
@@ -107,7 +106,7 @@ impl Slots {
     }
 
     /// A peer gets a batch of `bytes`: advances its position.
-    fn charge(&mut self, now: Instant, peer: NodeId, bytes: u64) {
+    pub(super) fn charge(&mut self, now: Instant, peer: NodeId, bytes: u64) {
         let clock = self.clock;
         let account = self.account(now, peer);
         let start = account.position.max(clock);
@@ -121,7 +120,7 @@ impl Slots {
     }
 
     /// The stream closed.
-    pub(in crate::transfer) fn forget(&mut self, stream: StreamId) {
+    pub(super) fn forget(&mut self, stream: StreamId) {
         self.waiting.remove(&stream);
     }
 
@@ -141,94 +140,81 @@ impl Slots {
     }
 }
 
-impl Transfer {
+/// Turns.
+impl Slots {
     /// Whether a stream may be handed content now. If it may not, it waits for a slot.
-    pub(in crate::transfer) fn has_turn(&mut self, now: Instant, stream: StreamId) -> bool {
-        let Some(session) = self.streams.get(&stream) else { return false };
+    pub(super) fn has_turn(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        streams: &Streams,
+        uploads_max: usize,
+    ) -> bool {
+        let Some(session) = streams.get(&stream) else { return false };
         if !session.is_ready_to_send() || !session.sending.is_empty() {
-            self.slots.waiting.remove(&stream);
+            self.waiting.remove(&stream);
             return true;
         }
-        self.slots.waiting.entry(stream).or_insert(now);
-        let slots = self.slots.count(self.config.limits.uploads_max);
-        let held =
-            |session: &&Session| !session.sending.is_empty() && now < self.slots.held_until(session, slots);
-        let free = slots.saturating_sub(self.streams.values().filter(held).count());
-        if self.before(stream) >= free {
+        self.waiting.entry(stream).or_insert(now);
+        let slots = self.count(uploads_max);
+        let held = |session: &&Session| !session.sending.is_empty() && now < self.held_until(session, slots);
+        let free = slots.saturating_sub(streams.values().filter(held).count());
+        if self.before(stream, streams) >= free {
             return false;
         }
-        self.slots.waiting.remove(&stream);
+        self.waiting.remove(&stream);
         true
     }
 
     /// The rank of a waiting stream: the peer that has received less comes first, then the stream that has waited longer.
-    fn place(&self, stream: StreamId, since: Instant) -> (u64, Instant, StreamId) {
-        let peer = self.streams.get(&stream).and_then(Session::peer_id);
-        (self.slots.position(peer), since, stream)
+    fn place(&self, stream: StreamId, since: Instant, streams: &Streams) -> (u64, Instant, StreamId) {
+        let peer = streams.get(&stream).and_then(Session::peer_id);
+        (self.position(peer), since, stream)
     }
 
     /// The number of waiting streams that rank before this one.
-    fn before(&self, stream: StreamId) -> usize {
-        let Some(since) = self.slots.waiting.get(&stream) else { return 0 };
-        let own = self.place(stream, *since);
-        self.slots.waiting.iter().filter(|(stream, since)| self.place(**stream, **since) < own).count()
+    fn before(&self, stream: StreamId, streams: &Streams) -> usize {
+        let Some(since) = self.waiting.get(&stream) else { return 0 };
+        let own = self.place(stream, *since, streams);
+        self.waiting.iter().filter(|(stream, since)| self.place(**stream, **since, streams) < own).count()
     }
 
-    /// Charges a peer for content that its stream was handed.
-    pub(in crate::transfer) fn charge(&mut self, now: Instant, stream: StreamId, bytes: u64) {
-        if let Some(peer) = self.streams.get(&stream).and_then(Session::peer_id) {
-            self.slots.charge(now, peer, bytes);
-        }
-    }
-
-    /// Assigns the slots that have become free.
-    pub(in crate::transfer) fn take_turns(&mut self, now: Instant) {
-        self.slots.seen = now;
+    /// Forgets the streams that have nothing to send any more. The slots are about to be assigned.
+    pub(super) fn review(&mut self, now: Instant, streams: &Streams) {
+        self.seen = now;
         let ready = |session: &Session| session.is_ready_to_send() && session.sending.is_empty();
-        let streams = &self.streams;
-        self.slots.waiting.retain(|stream, _| streams.get(stream).is_some_and(ready));
-        let first =
-            |it: &Self| it.slots.waiting.iter().map(|(stream, since)| it.place(*stream, *since)).min();
-        while let Some((_, _, first)) = first(self) {
-            self.send_next(now, first);
-            if self.slots.waiting.contains_key(&first) {
-                return;
-            }
-        }
+        self.waiting.retain(|stream, _| streams.get(stream).is_some_and(ready));
     }
 
-    /// Refuses, as busy, the requests that have waited too long. Accepted offers of this node go on waiting.
-    pub(in crate::transfer) fn choke(&mut self, now: Instant) {
-        let long = self.config.timing.choke;
-        let late: Vec<StreamId> =
-            self.slots.waiting.iter().filter(|(_, since)| **since + long <= now).map(|(id, _)| *id).collect();
-        for stream in late {
-            self.slots.waiting.insert(stream, now);
-            let Some(session) = self.streams.get_mut(&stream) else { continue };
-            let mut choked = Vec::new();
-            session.queue.retain(|item| match item {
-                Item::Wanted { request, .. } => {
-                    choked.push(*request);
-                    false
-                }
-                Item::Push { .. } => true,
-            });
-            for request in choked {
-                self.out.counters.request_choked += 1;
-                self.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Busy });
-            }
-        }
+    /// The waiting stream that ranks first.
+    pub(super) fn first(&self, streams: &Streams) -> Option<StreamId> {
+        let places = self.waiting.iter().map(|(stream, since)| self.place(*stream, *since, streams));
+        places.min().map(|(_, _, first)| first)
     }
 
-    /// When, with time alone, a slot becomes free or a stream has waited too long.
-    pub(in crate::transfer) fn next_turn(&self) -> Option<Instant> {
-        let first = self.slots.waiting.values().min()?;
-        let slots = self.slots.count(self.config.limits.uploads_max);
-        let held = self.streams.values().filter(|session| !session.sending.is_empty());
+    /// Whether a stream waits for a slot.
+    pub(super) fn is_waiting(&self, stream: StreamId) -> bool {
+        self.waiting.contains_key(&stream)
+    }
+
+    /// The streams that have waited for `long`. Their time starts anew.
+    pub(super) fn late(&mut self, now: Instant, long: Duration) -> Vec<StreamId> {
+        let late = self.waiting.iter_mut().filter(|(_, since)| **since + long <= now);
+        late.map(|(stream, since)| {
+            *since = now;
+            *stream
+        })
+        .collect()
+    }
+
+    /// When, with time alone, a slot becomes free or a stream has waited for `long`.
+    pub(super) fn next_turn(&self, streams: &Streams, uploads_max: usize, long: Duration) -> Option<Instant> {
+        let first = self.waiting.values().min()?;
+        let slots = self.count(uploads_max);
+        let held = streams.values().filter(|session| !session.sending.is_empty());
         // A slot whose time ended before `seen` was assigned to another stream then.
-        let free =
-            held.map(|session| self.slots.held_until(session, slots)).filter(|at| *at > self.slots.seen);
-        free.chain([*first + self.config.timing.choke]).min()
+        let free = held.map(|session| self.held_until(session, slots)).filter(|at| *at > self.seen);
+        free.chain([*first + long]).min()
     }
 }
 
