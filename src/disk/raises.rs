@@ -122,6 +122,15 @@ fn write(path: &std::path::Path, promises: &Promises) -> io::Result<()> {
     replace(path, &[&bytes], Replace::Durably)
 }
 
+/// [`LOG_BYTES`], and little of that in the check of power cuts, whose logs are short.
+fn log_bytes() -> u64 {
+    #[cfg(any(test, feature = "sim"))]
+    if super::power_loss::record::keeps_names() {
+        return LOG_BYTES >> 14;
+    }
+    LOG_BYTES
+}
+
 /// The end of the log, and the records that are about to be appended.
 #[derive(Default)]
 pub(super) struct Raises {
@@ -238,7 +247,7 @@ impl Raises {
     }
 
     fn append(&mut self, path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
-        if self.distrusted || self.end >= self.rewrite_at.max(LOG_BYTES) {
+        if self.distrusted || self.end >= self.rewrite_at.max(log_bytes()) {
             self.rewrite(path)?;
         }
         if self.log.is_none() {

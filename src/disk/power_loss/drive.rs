@@ -40,8 +40,9 @@ type Ask = (DiskOp, Vec<Change>);
 struct Met {
     full: Rc<Cell<u64>>,
     failed: Rc<Cell<u64>>,
-    /// A full disk that the age met: it is written over where it lies then, and nobody needs to hear of it.
-    written_over: Rc<Cell<u64>>,
+    /// Faults that an operation need not report: a full disk that the age met, which is written over where it lies then, and
+    /// whatever befalls the log of shares as it is written anew beside the operations.
+    quiet: Rc<Cell<u64>>,
     /// Whether a directory could not be synced.
     names: Rc<Cell<bool>>,
 }
@@ -72,6 +73,11 @@ pub(super) struct Drive<'a> {
 pub(super) fn open(root: &Path) -> Result<(Disk, Found), String> {
     let opened = Disk::open(&node_directory(root)).map_err(|error| error.to_string());
     opened.map(|(disk, recovered, secret)| (disk, Found { secret, recovered }))
+}
+
+/// Whether a file takes the place of the log of shares.
+fn replaces_log(attempt: &record::Attempt<'_>) -> bool {
+    attempt.kind == Kind::Rename && attempt.path.ends_with("node/shares.log")
 }
 
 fn node_directory(root: &Path) -> PathBuf {
@@ -373,19 +379,20 @@ impl<'a> Drive<'a> {
     ) -> Result<(), String> {
         self.plan_a_fault();
         let (full, failed) = (self.met.full.get(), self.met.failed.get());
-        let silent = self.met.written_over.get();
+        let quiet = self.met.quiet.get();
         let errors = act(self)?;
         record::end_plan();
         let (full, failed) = (self.met.full.get() - full, self.met.failed.get() - failed);
-        self.faults += full + failed + self.met.written_over.get() - silent;
+        let quiet = self.met.quiet.get() - quiet;
+        self.faults += full + failed + quiet;
         let told = |kind| errors.iter().any(|error| error.kind == kind);
         if full > 0 && !told(DiskErrorKind::NoSpace) {
-            return Err(format!("the disk was full and nobody was told so: {errors:?}"));
+            return Err(format!("the disk was full and no operation reported it: {errors:?}"));
         }
         if failed > 0 && !told(DiskErrorKind::Failed) {
-            return Err(format!("a sync failed and nobody was told so: {errors:?}"));
+            return Err(format!("a sync failed and no operation reported it: {errors:?}"));
         }
-        if full + failed == 0 && !errors.is_empty() {
+        if full + failed + quiet == 0 && !errors.is_empty() {
             return Err(format!("an operation failed without a reason: {errors:?}"));
         }
         Ok(())
@@ -397,7 +404,9 @@ impl<'a> Drive<'a> {
             return;
         }
         let met = self.met.clone();
+        let mut last_replaced_log = false;
         record::plan(move |attempt| {
+            let after_log = core::mem::replace(&mut last_replaced_log, replaces_log(attempt));
             let wanted = if kind == 0 { attempt.kind == Kind::Write } else { attempt.kind.is_sync() };
             if !wanted {
                 return None;
@@ -406,17 +415,19 @@ impl<'a> Drive<'a> {
             if wait != u64::MAX {
                 return None;
             }
-            if kind == 0 && attempt.path.ends_with("node/ages.tmp") {
-                met.written_over.set(met.written_over.get() + 1);
-                return Some(Fault::Full(short));
-            }
-            if kind == 0 {
-                met.full.set(met.full.get() + 1);
-                return Some(Fault::Full(short));
-            }
-            met.failed.set(met.failed.get() + 1);
-            met.names.set(met.names.get() || attempt.kind == Kind::SyncDirectory);
-            Some(Fault::Fail(Errno::IO))
+            let fault = if kind == 0 { Fault::Full(short) } else { Fault::Fail(Errno::IO) };
+            let names = attempt.kind == Kind::SyncDirectory;
+            met.names.set(met.names.get() || names);
+            let quiet = attempt.path.ends_with("node/ages.tmp") && kind == 0
+                || attempt.path.ends_with("node/shares.log.tmp")
+                || names && after_log;
+            let count = match (quiet, kind) {
+                (true, _) => &met.quiet,
+                (false, 0) => &met.full,
+                (false, _) => &met.failed,
+            };
+            count.set(count.get() + 1);
+            Some(fault)
         });
     }
 
