@@ -13,7 +13,8 @@
 //! - the secret stays, and starts are counted upward;
 //! - a second recovery finds what the first did.
 //!
-//! And of each operation that met a full disk or a failed sync: it was answered with that error.
+//! And of each operation that met a full disk or a failed sync: it was answered with that error. What happens beside the
+//! operations, such as writing the log of shares anew, has no operation to answer; its faults must only lose nothing.
 //!
 //! Not modelled: a medium that loses or alters what it said was synced; a page cache that gives other bytes than were
 //! written after a failed sync, while power stays on; a process that starts again after a directory could not be synced,
