@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lasts_is_looked_at_and_the_file_of_a_download_is_left_to_the_download() {
+    fn durable_pieces_are_checked_and_files_of_downloads_are_left_alone() {
         let mut builder = ManifestBuilder::new(600_000).unwrap();
         builder.update(&[7; 600_000]);
         let manifest = Arc::new(builder.finish().unwrap());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_looked_at_once_in_ten_minutes_whoever_complains() {
+    fn a_piece_is_checked_once_in_ten_minutes_whichever_peer_reports_it() {
         let mut rechecks = Rechecks::default();
         assert!(rechecks.may_look(START, &key(1), NodeId([1; 32])));
         rechecks.looked_at.insert(key(1), START);

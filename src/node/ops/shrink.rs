@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_too_few_others_have_stays_and_is_offered_again_ever_more_rarely() {
+    fn pieces_with_too_few_other_copies_stay_and_are_offered_again_with_growing_pauses() {
         let (mut machines, mut shrink) = (machines(), Shrink::new(START));
         let mut passes = Vec::new();
         let mut offered = 0;

@@ -225,7 +225,7 @@ mod tests {
 
     const START: Instant = Instant::from_secs(100);
 
-    /// Asks for something to be made for so many seconds.
+    /// An order of a test: an operation that takes `seconds`.
     #[derive(Clone, Copy)]
     struct Order {
         command: u64,
@@ -325,7 +325,7 @@ mod tests {
             self.table.cancel(START, CommandId(command), &mut self.machines);
         }
 
-        /// Lets so many seconds pass since the start.
+        /// Advances the time to `seconds` after the start.
         fn pass(&mut self, seconds: u64) {
             let now = START + Duration::from_secs(seconds);
             while self.table.next_deadline().is_some_and(|at| at <= now) {
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_begins_in_order_and_too_many_are_refused() {
+    fn orders_without_room_begin_in_order_and_too_many_are_refused() {
         let mut bench = Bench::new(1);
         ('a'..='e').zip(1..).for_each(|(what, command)| bench.order(command, what, 5));
         assert_eq!(bench.ended(), [(5, Some(FailureReason::Busy))]);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_for_what_is_under_way_joins_it_and_both_are_answered() {
+    fn an_order_for_an_operation_under_way_joins_it_and_both_are_answered() {
         let mut bench = Bench::new(1);
         bench.order(1, 'a', 5);
         bench.order(2, 'a', 50);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_is_waited_for_and_those_that_wait_can_be_cancelled() {
+    fn an_order_waits_for_an_operation_in_its_way_and_can_be_cancelled() {
         let mut bench = Bench::new(2);
         bench.order(1, 'a', 5);
         bench.order(2, 'A', 5);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_for_an_operation_comes_before_what_waits_for_room() {
+    fn orders_that_waited_for_an_operation_come_before_those_that_wait_for_room() {
         let mut bench = Bench::new(1);
         bench.order(1, 'a', 5);
         bench.order(2, 'b', 5);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_for_what_is_over_is_dropped() {
+    fn an_event_for_an_operation_that_has_ended_is_dropped() {
         let mut bench = Bench::new(1);
         bench.order(1, 'a', 5);
         let id = bench.table.ids(|_| true)[0];

@@ -38,7 +38,7 @@ impl Order {
             return Entry::Refuse(FailureReason::Usage, why.to_owned());
         }
         if self.mode.is_some_and(|mode| mode > 0o777) {
-            let why = "a mode has the nine bits that say who may read, write and execute: at most 777";
+            let why = "a mode has nine permission bits: give an octal number from 0 to 777";
             return Entry::Refuse(FailureReason::Usage, why.to_owned());
         }
         let mut path_taken = None;

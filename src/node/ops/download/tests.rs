@@ -179,7 +179,7 @@ fn two_files_are_not_fetched_into_one_path_nor_into_a_relative_one() {
 }
 
 #[test]
-fn what_finds_no_room_begins_in_order_when_there_is_some() {
+fn downloads_without_room_begin_in_order_when_there_is_some() {
     let mut bench = Bench::new(2);
     (1..=5).for_each(|command| bench.get(command, Key([command as u8; 32]), None));
     assert_eq!(bench.downloads.len(), 2);
@@ -207,7 +207,7 @@ fn complete(bench: &mut Bench) -> Arc<Manifest> {
 }
 
 #[test]
-fn what_another_program_wrote_over_is_fetched_again_a_few_times_at_most() {
+fn chunks_that_another_program_changed_are_fetched_again_a_few_times_at_most() {
     let mut bench = Bench::new(8);
     complete(&mut bench);
     let id = bench.ids()[0];
@@ -249,7 +249,7 @@ fn a_target_that_is_lost_is_not_said_to_be_kept() {
 }
 
 #[test]
-fn what_is_given_up_while_its_target_is_opened_is_closed() {
+fn a_download_that_fails_while_its_target_is_opened_closes_it() {
     let (mut bench, manifest) = (Bench::new(8), manifest(3));
     bench.get(1, manifest.hash(), Some("/u/a"));
     bench.root(&manifest);
@@ -262,7 +262,7 @@ fn what_is_given_up_while_its_target_is_opened_is_closed() {
 }
 
 #[test]
-fn a_file_gets_the_mode_of_its_command_and_else_what_its_source_says_of_it() {
+fn a_file_gets_the_mode_of_its_command_or_else_of_its_source() {
     for (asked, expected) in
         [(Some(0o640), Permissions::Exact(Mode::of(0o640))), (None, Permissions::Usual(Mode::of(0o755)))]
     {

@@ -167,7 +167,7 @@ fn a_client_that_does_not_read_has_all_the_time_and_a_network_that_does_not_give
 }
 
 #[test]
-fn what_was_handed_out_leaves_before_a_failure_is_told() {
+fn handed_out_bytes_leave_before_a_failure_is_reported() {
     let (mut bench, manifest) = (Bench::new(1), manifest(5));
     bench.read(1, manifest.hash(), None);
     bench.root(&manifest);
@@ -239,7 +239,7 @@ fn a_file_of_one_chunk_comes_from_memory() {
 }
 
 #[test]
-fn what_is_here_is_verified_and_what_has_changed_comes_from_the_network() {
+fn local_chunks_are_verified_and_changed_ones_come_from_the_network() {
     let (mut bench, manifest) = (Bench::new(1), manifest(5));
     let place = Place::File(std::path::Path::new("/u/file").into());
     bench.machines.store.begin_partial(manifest.hash(), Arc::clone(&manifest), place).unwrap();
@@ -271,7 +271,7 @@ fn what_is_here_is_verified_and_what_has_changed_comes_from_the_network() {
     assert_eq!(copies(&bench.out().1), [4], "chunk 3 is the network's");
 }
 
-/// A disk of 1 GiB that has so many bytes free beyond those that are left to the host.
+/// A disk of 1 GiB with this many bytes free beyond those that are left to the host.
 fn room(bytes: u64) -> Space {
     Space { total_bytes: 1 << 30, free_bytes: (64 << 20) + bytes, ..Space::default() }
 }

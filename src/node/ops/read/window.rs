@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_chunks_at_the_ends_only_the_part_is_read() {
+    fn only_the_requested_part_of_the_first_and_last_chunk_is_read() {
         let mut window = window(4 * CHUNK, between(CHUNK + 10, 2 * CHUNK + 1), u64::MAX).unwrap();
         assert_eq!(window.chunks(), 1..3);
         assert_eq!(window.edge(), 3);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_a_legal_part_and_what_lies_past_the_end_is_not() {
+    fn an_empty_part_is_valid_and_one_past_the_end_is_not() {
         for (length, part) in [(0, None), (CHUNK * 2, between(5, 5)), (0, between(0, 9))] {
             assert!(window(length, part, CHUNK).unwrap().is_over(), "{part:?} of {length}");
         }

@@ -180,7 +180,7 @@ fn a_medium_that_is_gone_costs_few_pieces_and_the_round_goes_on_when_it_is_back(
 }
 
 #[test]
-fn what_cannot_be_told_is_tried_again_and_does_not_stop_the_round() {
+fn a_piece_that_cannot_be_checked_is_tried_again_and_does_not_stop_the_round() {
     let mut bench = Bench::new(DAY, 0, &[]);
     let mut tried = Vec::new();
     for _ in 0..=TRIES_MAX {
@@ -195,7 +195,7 @@ fn what_cannot_be_told_is_tried_again_and_does_not_stop_the_round() {
 }
 
 #[test]
-fn a_piece_that_went_away_meanwhile_is_not_dropped_for_what_its_old_file_showed() {
+fn a_piece_that_was_removed_and_written_anew_is_not_dropped_for_its_old_file() {
     let mut bench = Bench::new(DAY, 0, &[]);
     bench.scrub.handle_timeout(bench.now, &mut bench.machines);
     let (_, key) = bench.asked().unwrap();

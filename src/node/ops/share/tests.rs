@@ -179,7 +179,7 @@ fn a_file_is_served_once_its_claim_is_on_disk() {
 }
 
 #[test]
-fn what_is_put_again_unchanged_is_looked_at_and_not_read() {
+fn an_unchanged_file_that_is_put_again_is_not_read() {
     let mut bench = Bench::new();
     let hash = bench.share("/a", "abc", 1);
     bench.put(2, "/a", None);
@@ -217,7 +217,7 @@ fn more_copies_of_a_shared_file_are_written_down_for_each_of_its_paths() {
 }
 
 #[test]
-fn a_path_that_is_put_with_other_content_is_withdrawn_as_what_it_was() {
+fn putting_a_path_with_other_content_withdraws_the_old_content() {
     let mut bench = Bench::new();
     let (old, new) = (bench.share("/a", "abc", 1), content("xyz").hash());
     bench.put(2, "/a", None);
@@ -358,7 +358,7 @@ fn a_file_that_looks_different_is_hashed_and_served_again_or_changed() {
 }
 
 #[test]
-fn what_is_found_of_a_claim_that_ended_meanwhile_changes_nothing() {
+fn the_check_of_a_claim_that_ended_meanwhile_changes_nothing() {
     let mut bench = Bench::new();
     let hash = bench.share("/a", "abc", 1);
     bench.look_fails("/a", DiskErrorKind::Changed);
@@ -445,7 +445,7 @@ fn a_fetched_file_is_shared_from_where_it_is_unless_no_room_is_left() {
 }
 
 #[test]
-fn what_the_cache_has_lost_is_forgotten() {
+fn files_that_are_missing_from_the_cache_are_forgotten() {
     let mut bench = Bench::new();
     let manifest = content("abc");
     let hash = manifest.hash();
