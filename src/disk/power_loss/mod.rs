@@ -1,9 +1,9 @@
 //! Power cuts: recovery must give every acknowledged piece, share and promise, and nothing that was never written.
 //!
-//! A seeded random run drives the real [`Disk`](super::Disk) through what the core asks of it, and [`record`] notes every
+//! A seeded random run drives the real [`Disk`](super::Disk) through what the core asks of it, and `record` notes every
 //! change of its files. Power may go between any two changes. For each such crash point the check builds directories that
-//! the medium could hold then ([`medium`] has the rules), runs the real recovery on each, and compares what it finds with
-//! what had been acknowledged by then ([`expected`]). Recovery is itself recorded and cut, killed, and made to fail. Then
+//! the medium could hold then (`medium` has the rules), runs the real recovery on each, and compares what it finds with
+//! what had been acknowledged by then (`expected`). Recovery is itself recorded and cut, killed, and made to fail. Then
 //! the run goes on from one of the directories.
 //!
 //! What is checked, of each directory:
