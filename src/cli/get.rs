@@ -323,7 +323,7 @@ fn part_into(
 fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
     let failed = CommandError::write_failed(&shown(path), error);
     let advice = match error.kind() {
-        io::ErrorKind::AlreadyExists => "; replace it with --force, or name another with -o",
+        io::ErrorKind::AlreadyExists => "; replace it with --force, or choose another path with -o",
         _ => "",
     };
     CommandError { message: failed.message + advice, ..failed }

@@ -1,15 +1,14 @@
-//! The log of shares: every claim that the user made or ended, one record each, in `shares.log`.
+//! The log of shares, `shares.log`: a record for each share that the user made or ended.
 //!
-//! A record is appended and synced before it is acknowledged. Records that come in the same turns of the loop are
-//! synced together, so that ten thousand files are put with a few syncs. Each carries a checksum; the last record on a place
-//! is the one that counts. Damaged records are skipped.
+//! A record is appended and synced before it is acknowledged. Records of the same turns of the loop share a sync, so ten thousand
+//! files are put with a few syncs. Each record has a checksum. The last record on a place counts. Damaged records are skipped.
 //!
-//! A start counts on what it read, so the medium must have exactly that. After an orderly end it does ([`ShareLog::settle`]).
-//! A run that was killed may have left records that were never synced, and a refused record that was cut off again but not
-//! durably: the start writes the log anew. It also does so when records are damaged, or most are out of date.
+//! A start relies on the records that it reads, so the medium must have exactly those. After an orderly end it does
+//! ([`ShareLog::settle`]). A run that was killed may have left records without a sync, or may have truncated a refused record without
+//! a sync: then the start rewrites the log. It also does so when records are damaged, or when most are superseded.
 //!
-//! The manifest of a file of several chunks lies in a file of its own, `shares/HASH`, so that it is sent as it lies. It can be
-//! made again from the file, so one that is missing or damaged costs a hashing.
+//! The manifest of a file of several chunks has a file of its own, `shares/HASH`, ready to be sent. A missing or damaged manifest is
+//! made again by hashing the file.
 
 mod compaction;
 
@@ -41,7 +40,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What begins the file: a name, and the version of the records.
+/// The head of the file: a name, and the version of the records.
 const FILE_HEAD: [u8; 16] = *b"ELVER SHARES\x02\0\0\0";
 const MAGIC: [u8; 4] = *b"ELVC";
 
@@ -49,9 +48,9 @@ const MAGIC: [u8; 4] = *b"ELVC";
 #[repr(C)]
 struct Head {
     magic: [u8; 4],
-    /// Bytes of the record, this head and the padding included: a multiple of 8.
+    /// The length of the record in bytes, including this head and the padding: a multiple of 8.
     record_length: U32,
-    /// Over what follows, to the end of the record.
+    /// Over the rest of the record.
     checksum: U64,
     kind: u8,
     flags: u8,
@@ -78,22 +77,22 @@ const REPLICATED: u8 = 2;
 const SYNCED: u8 = 4;
 const CHANGED: u8 = 8;
 
-/// The longest path that Linux takes.
+/// The longest path that Linux accepts, in bytes.
 pub(super) const PATH_BYTES_MAX: usize = 4096;
 const RECORD_BYTES_MAX: usize = HEAD_BYTES + PATH_BYTES_MAX;
-/// How much of the log is in memory while it is read.
+/// The bytes of the log in memory while it is read.
 const READ_BYTES: usize = 64 << 10;
-/// How many turns the first of a group waits for others while they keep coming.
+/// The most turns that the first record of a group waits while others join.
 const TURNS_MAX: u32 = 4;
-/// A group of so many bytes waits for no more.
+/// A group of this many bytes waits for no more.
 const GROUP_BYTES_MAX: usize = 1 << 20;
-/// A start leaves the log as it is while no more records than this are out of date.
+/// A start does not rewrite the log for fewer superseded records than this.
 const STALE_MIN: usize = 1000;
-/// While the node runs, the log is written anew, a part in each turn, when it has grown by so much, and to more than twice its
-/// length.
+/// While the node runs, it rewrites the log, a part in each turn, when the log has grown by this many bytes and to more than twice
+/// its length.
 const GROWTH_MIN: u64 = 4 << 20;
 
-/// What a claim is known by: the path, or the address of a file in the cache.
+/// The identity of a share: its path, or the address of a file in the cache.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Subject {
     Path(Arc<Path>),
@@ -109,45 +108,45 @@ impl Subject {
     }
 }
 
-/// The log, opened to be appended to.
+/// The log, opened for appending.
 pub(super) struct ShareLog {
     path: PathBuf,
     /// `None` before the first record.
     file: Option<File>,
-    /// Where the next record goes.
+    /// The offset of the next record.
     end: u64,
-    /// Its length when it was last written anew, or when that was last tried.
+    /// Its length after the last rewrite, or at the last attempt.
     base: u64,
-    /// The log is being written anew.
+    /// The running compaction.
     compaction: Option<Compaction>,
-    /// Bytes were written, or cut off, and not synced since.
+    /// Whether bytes were written or truncated since the last sync.
     unsynced: bool,
-    /// A sync failed: the records that were acknowledged are written anew before another one is.
+    /// Whether a sync failed. Then the acknowledged records are rewritten before the next record is appended.
     distrusted: bool,
-    /// What the log should say and could not be made to when the node started.
+    /// The shares that the log should have, if the start could not rewrite it.
     unwritten: Option<Vec<Share>>,
-    /// The log is there and could not be read: it must be read before another one takes its place.
+    /// Whether the log exists but could not be read. It must be read before another file replaces it.
     unread: bool,
     /// Records that wait to be written and synced, and the operations that wait for them.
     pending: Vec<u8>,
     waiting: Vec<DiskId>,
-    /// Whether a claim is to end with them.
+    /// Whether one of them ends a share.
     ending: bool,
     turns: u32,
 }
 
-/// What the log said.
+/// The content of the log.
 #[derive(Default)]
 pub(super) struct Contents {
-    /// The claims, in the order in which they were last written down.
+    /// The shares, in the order in which they were made.
     pub(super) claims: Vec<Share>,
-    /// Records that a later one replaced.
+    /// The number of superseded records.
     stale: usize,
-    /// Bytes that are no record.
+    /// The number of damaged bytes.
     damaged: u64,
-    /// Whether records follow on damaged bytes: more than a power cut does.
+    /// Whether records follow damaged bytes, which a power cut alone does not cause.
     torn_inside: bool,
-    /// Whether it is there, and of this version.
+    /// Whether the log exists and has this version.
     pub(super) found: bool,
 }
 
@@ -174,7 +173,7 @@ impl ShareLog {
         !self.waiting.is_empty() || self.compaction.is_some()
     }
 
-    /// Goes on writing the log anew, when that is under way.
+    /// Continues a running compaction.
     pub(super) fn compact(&mut self) {
         let Some(compaction) = &mut self.compaction else { return };
         let done = match compaction.step(self.end) {
@@ -189,13 +188,13 @@ impl ShareLog {
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            log::warn!("{} could not be written anew, and grows on: {error}", self.path.display());
+            log::warn!("cannot rewrite {}: {error}; it keeps growing", self.path.display());
             self.give_up_compaction();
             self.base = self.end;
         }
     }
 
-    /// Leaves the log as it is.
+    /// Ends a compaction without result.
     pub(super) fn give_up_compaction(&mut self) {
         if let Some(compaction) = self.compaction.take() {
             compaction.abandon();
@@ -206,29 +205,29 @@ impl ShareLog {
         match Compaction::begin(&self.path, self.end) {
             Ok(compaction) => self.compaction = Some(compaction),
             Err(error) => {
-                log::debug!("{} cannot be written anew: {error}", self.path.display());
+                log::debug!("cannot rewrite {}: {error}", self.path.display());
                 self.base = self.end;
             }
         }
     }
 
-    /// Reads the log. A copy is kept of one that is damaged or not of this version: the log itself stays until another
-    /// takes its place, since this start may be cut short as well.
+    /// Reads the log. It keeps a copy of a damaged log, or of one of another version. The log itself stays until another file
+    /// replaces it, because this start may be killed as well.
     pub(super) fn read(&mut self, damaged: &Damaged, clean: bool) -> io::Result<Contents> {
         let contents = match File::open(&self.path).and_then(read_all) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::default()),
             result => result.inspect_err(|_| self.unread = true)?,
         };
         if !contents.found {
-            damaged.keep_copy(&self.path, "it is no list of shares of this version: put them in again");
+            damaged.keep_copy(&self.path, "it is no log of shares of this version: put the files again");
         } else if contents.torn_inside || (clean && contents.damaged > 0) {
             damaged.keep_copy(&self.path, "some shares may be lost: `elver ls` shows what is left");
         }
         Ok(contents)
     }
 
-    /// Begins to append. `contents` is what was [read](ShareLog::read), without the `dropped` claims and with the `new` ones.
-    /// The log is written anew, durably, when it says something else, or when the last run did not end in order (`clean`).
+    /// Prepares the log for appending. `contents` is the [read](ShareLog::read) content without the `dropped` shares and with the
+    /// `new` ones. The log is rewritten, durably, when it differs from that, or when the last run did not end in order (not `clean`).
     pub(super) fn begin(
         &mut self,
         contents: &Contents,
@@ -249,7 +248,7 @@ impl ShareLog {
         self.rewrite(contents.claims.iter()).inspect_err(|_| self.unwritten = Some(contents.claims.clone()))
     }
 
-    /// Appends a claim. It is answered once it is durable; one whose content is not is answered at once.
+    /// Appends a share. It is answered once it is durable. A share whose content is not synced is answered at once.
     pub(super) fn save(&mut self, id: DiskId, share: &Share) -> Result<Option<DiskReply>, DiskError> {
         if let Place::File(path) = &share.place {
             if path.as_os_str().len() > PATH_BYTES_MAX {
@@ -263,8 +262,7 @@ impl ShareLog {
         encode(&mut self.pending, share, CLAIM);
         match share.synced {
             true => self.waiting.push(id),
-            // A sync here may have to wait for all that was just downloaded, and whether that survives a power cut
-            // nobody promised.
+            // A sync here may have to wait for all recently downloaded content, which need not survive a power cut.
             false if self.waiting.is_empty() => {
                 self.write_pending().map_err(|error| failed("write", &self.path, error))?;
                 return Ok(Some(DiskReply::Done));
@@ -274,14 +272,14 @@ impl ShareLog {
         Ok(None)
     }
 
-    /// Ends a claim. It is answered once that is durable.
+    /// Appends the end of a share. It is answered once it is durable.
     pub(super) fn forget(&mut self, id: DiskId, share: &Share) {
         encode(&mut self.pending, share, END);
         self.ending = true;
         self.waiting.push(id);
     }
 
-    /// Writes and syncs what waits, if it need not wait any more. `more` says that others may still join.
+    /// Writes and syncs the pending records, unless they wait for others. `more` tells that others may still join.
     pub(super) fn flush(&mut self, more: bool, reserve: &mut Reserve, done: &mut VecDeque<DiskDone>) {
         if self.waiting.is_empty() {
             return;
@@ -296,7 +294,7 @@ impl ShareLog {
         let mut written = self.write_and_sync();
         let full = written.as_ref().is_err_and(|error| kind_of(error) == DiskErrorKind::NoSpace);
         if ending && full && reserve.give_up() {
-            // On a full disk it is the end of a share that makes room.
+            // On a full disk the end of a share frees space.
             self.pending = pending;
             written = self.write_and_sync();
         }
@@ -307,7 +305,7 @@ impl ShareLog {
         done.extend(self.waiting.drain(..).map(|id| DiskDone { id, result: result.clone() }));
     }
 
-    /// Writes the log anew if the medium may not have what it shows.
+    /// Rewrites the log if the medium may lack some of its records.
     pub(super) fn mend(&mut self) -> Result<(), DiskError> {
         if !self.is_doubtful() {
             return Ok(());
@@ -315,7 +313,7 @@ impl ShareLog {
         self.write_anew(&[]).map_err(|error| failed("write", &self.path, error))
     }
 
-    /// Makes the log durable as it is, so that the next start counts on nothing that a power cut could take back.
+    /// Makes the log durable, so that the next start relies on no record that a power cut could take back.
     pub(super) fn settle(&mut self) -> Result<(), DiskError> {
         self.mend()?;
         match self.unsynced {
@@ -352,7 +350,7 @@ impl ShareLog {
         let written = write_at(&file, &self.path, &pending, self.end);
         match written {
             Ok(()) => self.end += pending.len() as u64,
-            // Whole records that a failed write leaves behind the end would come to life behind the next ones.
+            // A failed write may leave whole records behind the end. Without truncation they would follow the next ones.
             Err(_) => self.distrusted |= set_length(&file, &self.path, self.end).is_err(),
         }
         self.file = Some(file);
@@ -374,7 +372,7 @@ impl ShareLog {
         self.end > 2 * self.base + growth_min()
     }
 
-    /// Writes what counts of the log to another file, with `pending` at its end, and puts that in its place, durably.
+    /// Writes the current records and `pending` to another file, and replaces the log by it, durably.
     fn write_anew(&mut self, pending: &[u8]) -> io::Result<()> {
         let claims = match (&self.unwritten, self.end) {
             (Some(claims), _) => claims.clone(),
@@ -397,7 +395,7 @@ impl ShareLog {
         let fresh = temporary(&self.path);
         let rewritten = self.write_and_rename(&fresh, claims);
         if rewritten.is_err() {
-            // Lest it takes the room that is missing.
+            // The partial file would take space on a disk that may be full.
             let _ = remove(&fresh);
         }
         rewritten
@@ -423,7 +421,7 @@ impl ShareLog {
         end += buffer.len() as u64;
         sync_data(&file, fresh)?;
         rename(fresh, &self.path)?;
-        // From here on it is this file that counts, whatever becomes of its name.
+        // From here on this file is the log, even if the sync of its name fails.
         (self.file, self.end, self.base) = (Some(file), end, end);
         (self.unsynced, self.unwritten, self.unread) = (false, None, false);
         let named = self.path.parent().map_or(Ok(()), sync_directory);
@@ -432,7 +430,7 @@ impl ShareLog {
     }
 }
 
-/// [`GROWTH_MIN`], and little of that in the check of power cuts, whose logs are short.
+/// [`GROWTH_MIN`]; a fraction of it in the check of power cuts, whose logs are short.
 fn growth_min() -> u64 {
     #[cfg(any(test, feature = "sim"))]
     if super::power_loss::record::keeps_names() {
@@ -441,15 +439,15 @@ fn growth_min() -> u64 {
     GROWTH_MIN
 }
 
-/// How records got into the log.
+/// How records were written.
 enum Written {
-    /// At its end, not synced.
+    /// At the end of the log, without a sync.
     Appended,
-    /// With all others, durably.
+    /// With all others in a new file, durably.
     Anew,
 }
 
-/// A record that can be read.
+/// An intact record.
 struct Record {
     share: Share,
     ends: bool,
@@ -572,9 +570,9 @@ impl Table {
                 self.claims[index] = None;
                 self.places.remove(&place);
             }
-            // A claim on the place that was made since stays.
+            // A share of the same place with another address is newer and stays.
             (true, None) => {}
-            // One that is written down once more keeps its place in the order.
+            // A share that is saved again keeps its position in the order.
             (false, Some(index)) => self.claims[index] = Some(record.share),
             (false, None) => {
                 if let Some(index) = known {
@@ -633,13 +631,13 @@ fn read_all(mut log: impl Read) -> io::Result<Contents> {
     Ok(contents)
 }
 
-/// Writes the manifest of a file of several chunks, so that it can be sent as it lies.
+/// Writes the manifest of a file of several chunks, in the form in which it is sent.
 pub(super) fn save_manifest(layout: &Layout, manifest: &Manifest, how: Replace) -> Result<(), DiskError> {
     let path = layout.share(&manifest.hash());
     replace(&path, &[&manifest.encode()], how).map_err(|error| failed("write", &path, error))
 }
 
-/// Has the content of a claimed file on the medium. False when it is not what was claimed any more.
+/// Syncs the content of a shared file. `false` when its stamp differs.
 pub(super) fn sync_content(layout: &Layout, share: &Share) -> Result<bool, DiskError> {
     let path = layout.path(&share.place);
     let file = match open_regular(&path) {
@@ -651,9 +649,9 @@ pub(super) fn sync_content(layout: &Layout, share: &Share) -> Result<bool, DiskE
     Ok(true)
 }
 
-/// Deletes what goes with a claim: the file when it lies in the cache, the manifest when it is the address's last claim. Should
-/// the power go before the claim's end is on the medium, the next start finds a claim without them, and can tell. What cannot
-/// be deleted belongs to no claim, and the next start deletes it.
+/// Deletes the files of a share: the file itself if it is in the cache, the manifest if it is the last share of the address. If the
+/// power fails before the end of the share is on the medium, the next start finds the share without them, and detects that. A file
+/// that cannot be deleted belongs to no share, and the next start deletes it.
 pub(super) fn remove_files(layout: &Layout, share: &Share, last: bool) {
     let cached = matches!(share.place, Place::Cache(_)).then(|| layout.path(&share.place));
     let manifest = last.then(|| layout.share(&share.hash));

@@ -1,9 +1,8 @@
-//! Writing the log of shares anew while the node runs, a bounded part in each turn of the loop.
+//! Rewrites the log of shares while the node runs, a bounded part in each turn of the loop.
 //!
-//! The first pass finds the record that counts of each place; it keeps 40 bytes of each. The second copies those records to a
-//! file of its own, synced as it grows. Records that come meanwhile go to the log as ever, so nothing waits for the compaction,
-//! and are copied at the end, before the file takes the log's place. A compaction that fails or is cut short leaves the log
-//! as it is.
+//! The first pass finds the last record of each place, and keeps 40 bytes of each. The second copies these records to a new file,
+//! which is synced as it grows. New records are still appended to the log, so no operation waits for the compaction. They are
+//! copied at the end, before the new file replaces the log. A compaction that fails or is interrupted leaves the log unchanged.
 
 use super::{CLAIM, END, FILE_HEAD, HEAD_BYTES, Head, PlaceId, RECORD_BYTES_MAX, decode, place_id};
 use crate::disk::files::{self, Open, remove, rename, sync_data, write_at};
@@ -22,33 +21,33 @@ const READ_BYTES: usize = 128 << 10;
 /// Records that one turn of the second pass copies.
 const COPIED_MAX: usize = 512;
 
-/// The record of a place that counts.
+/// The last record of a place.
 #[derive(Clone, Copy)]
 struct Last {
-    /// Where the first record of the claim lies: claims keep their order.
+    /// The offset of the share's first record, by which shares keep their order.
     first: u64,
     offset: u64,
     length: u32,
 }
 
-/// How far a compaction has come.
+/// The pass of a compaction.
 enum Pass {
-    /// Finding the records that count, up to the log's length when it began.
+    /// Finding the last record of each place, up to the log's length at the beginning.
     Finding(BTreeMap<PlaceId, Last>),
-    /// Copying them, the last one first taken.
+    /// Copying these records, taken from the end of the list.
     Copying(Vec<Last>),
-    /// Copying what came since.
+    /// Copying the records that were appended since.
     CatchingUp,
 }
 
-/// A compaction under way.
+/// A running compaction.
 pub(super) struct Compaction {
     log: File,
     fresh: PathBuf,
     file: File,
     /// The length of the new file.
     end: u64,
-    /// How far the log has been read, and how far it is to be read before the second pass.
+    /// The offset up to which the log has been read, and the end of the first pass.
     at: u64,
     until: u64,
     pass: Pass,
@@ -56,7 +55,7 @@ pub(super) struct Compaction {
 }
 
 impl Compaction {
-    /// Begins to write anew the log at `path`, of which `until` bytes count.
+    /// Begins to rewrite the log at `path`, which has `until` valid bytes.
     pub(super) fn begin(path: &Path, until: u64) -> io::Result<Self> {
         let fresh = temporary(path);
         let log = File::open(path)?;
@@ -67,8 +66,8 @@ impl Compaction {
         Ok(Compaction { log, fresh, file, end: head, at: head, until, pass, buffer: Vec::new() })
     }
 
-    /// Works for one turn. `log_end` is the length of the log now. True when the new file says all that the log says: then
-    /// it is time to [`replace`](Compaction::replace) it, in the same turn.
+    /// Works for one turn. `log_end` is the length of the log now. `true` when the new file has all records of the log: then the
+    /// caller [replaces](Compaction::replace) the log in the same turn.
     pub(super) fn step(&mut self, log_end: u64) -> io::Result<bool> {
         match &mut self.pass {
             Pass::Finding(_) => self.find()?,
@@ -78,7 +77,7 @@ impl Compaction {
         Ok(false)
     }
 
-    /// Puts the new file in the log's place, durably but for its name. The file, and its length.
+    /// Replaces the log by the new file, whose data is synced and whose name is not. Returns the file and its length.
     pub(super) fn replace(self, path: &Path) -> io::Result<(File, u64)> {
         sync_data(&self.file, &self.fresh)?;
         rename(&self.fresh, path)?;

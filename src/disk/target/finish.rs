@@ -1,8 +1,8 @@
-//! Finishing a download: its file gets the final name when the content is what was verified.
+//! Finishes a download: the target gets its final name when its content is what was verified.
 //!
-//! The order is what makes it safe. The node stops writing; the content is hashed again when another program may have written
-//! into the file; the name is given; then it is looked once more. A change that came exactly with the name shows in that last
-//! look: the content is hashed again, and when it is wrong the name is taken back.
+//! The order makes it safe. The node stops writing. It hashes the content again if another program may have written into the file.
+//! It renames the file, and then checks its metadata once more. A change during the rename shows in that check: then the node
+//! hashes the content again, and takes the name back if it is wrong.
 
 use super::watch::Disturbance;
 use super::{Target, Targets, name};
@@ -12,36 +12,35 @@ use crate::io::{DiskError, DiskReply, Place};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The longest wait for the time of the last change to pass.
+/// The longest wait until a further change would get another time of change.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How often a file that has its name is hashed while another program goes on changing it.
+/// The number of times that a renamed file is hashed while another program keeps changing it.
 const LOOKS_MAX: u32 = 3;
 
-/// Gives a file its final name.
+/// The task that gives a target its final name.
 pub(in crate::disk) struct Finish {
     place: Place,
     target: Arc<Target>,
     stage: Stage,
-    /// It is complete and keeps its name.
+    /// Whether the file is complete and keeps its name.
     complete: bool,
 }
 
 enum Stage {
-    /// Another program may have written into it: its content is hashed.
+    /// The file is suspect: its content is hashed.
     Checking(Pass),
-    /// Its content is right.
+    /// The content is right.
     Right,
-    /// It has its name, and was changed with that: its content is hashed, for so many more times at most.
+    /// The file has its name, but may have been changed during the rename: its content is hashed. The number of attempts left.
     Named(Pass, u32),
 }
 
 /// One hashing of the whole file.
 struct Pass {
     check: Check,
-    /// Until then at most the check waits for the time of the last change to pass: another change within the same tick would
-    /// not show.
+    /// The end of the wait until a further change would get another time of change: within the same tick it would not show.
     settles_until: Instant,
-    /// Whether a change during the check shows in the time of the last change; `None` before it has begun.
+    /// Whether a change during the check shows in the time of change; `None` before the check.
     telling: Option<bool>,
 }
 
@@ -52,7 +51,7 @@ impl Pass {
         Pass { check, settles_until: Instant::now() + SETTLE, telling: None }
     }
 
-    /// Which chunks are good, and whether they were all the time; `None` when it takes longer.
+    /// For each chunk, whether it is good; and whether no other program wrote during the check. `None` when there is more to hash.
     fn advance(
         &mut self,
         target: &Target,
@@ -69,7 +68,7 @@ impl Pass {
         let Step::Done(good) = self.check.advance(slice)? else { return Ok(None) };
         let quiet = match target.take_changes()? {
             Disturbance::None => true,
-            // A program that only reads may open it as often as it likes.
+            // A program that only reads the file does not disturb.
             Disturbance::Opened => self.telling == Some(true),
             Disturbance::Written => false,
         };
@@ -78,7 +77,7 @@ impl Pass {
 }
 
 impl Finish {
-    /// Begins. Nothing is written into the file any more, unless chunks turn out to be spoiled.
+    /// Begins. The node writes no more into the file, unless chunks turn out to be spoiled.
     pub(in crate::disk) fn begin(place: Place, target: Arc<Target>) -> Result<Self, DiskError> {
         target.freeze(true);
         let stage = match target.take_suspicion()? {
@@ -88,7 +87,7 @@ impl Finish {
         Ok(Finish { place, target, stage, complete: false })
     }
 
-    /// Gives the name. The answer, unless the file was changed meanwhile.
+    /// Renames the file. Returns the answer, unless the file may have been changed during the rename.
     fn give_name(&mut self) -> Result<Option<DiskReply>, DiskError> {
         name::give(&self.target)?;
         match self.target.was_changed_with_name()? {
@@ -106,7 +105,7 @@ impl Finish {
         Ok(reply)
     }
 
-    /// The file is filled again where it is wrong.
+    /// Reports the spoiled chunks, and lets the download write again.
     fn spoiled(&self, good: Vec<bool>) -> DiskReply {
         self.target.checked();
         self.target.freeze(false);

@@ -1,16 +1,16 @@
-//! The file that a download fills: opened once, kept open, and trusted only as far as this node wrote it.
+//! The target of a download: a file that is opened once, kept open, and trusted only if no other program has written into it.
 //!
-//! `open` finds a name for it beside the final one, opens it exclusively and checks what an earlier attempt left there.
-//! From then on everything goes through the open file: what arrives, what is copied, what is served to others. `finish`
-//! gives it the final name, after it has made sure that the content is what was verified: when another program may have
-//! written into the file, every byte is hashed again.
+//! `open` chooses a name for it beside the final one, opens it exclusively and checks the content that an earlier attempt left.
+//! From then on all access goes through the open file: arriving content, copies, and serving other nodes. `finish` gives it the
+//! final name, after it has ensured that the content is what was verified: when another program may have written into the file, it
+//! hashes every byte again.
 //!
-//! What makes a file suspect:
+//! A target is suspect when one of these holds:
 //!
-//! - it looks different before a write of this node from what it looked like after the last one (length, time of
-//!   modification, time of change);
-//! - another program opened it meanwhile ([`watch`]), or nobody can tell;
-//! - it was there before, so that another program may have had it open;
+//! - before a write of this node, its metadata (length, time of modification, time of change) differs from that after the last
+//!   write;
+//! - another program opened it meanwhile ([`watch`]), or the watch failed;
+//! - it existed before, so that another program may have had it open;
 //! - its file system is one that other hosts write to.
 
 mod finish;
@@ -37,8 +37,8 @@ use watch::{Disturbance, Watch, Watched};
 /// Longer than a tick of any kernel's clock.
 const TICK: Duration = Duration::from_millis(25);
 
-/// File systems that others than this kernel write to: NFS, SMB (three), FUSE, 9P, Ceph, AFS, GFS2, OCFS2, Lustre, Coda and
-/// VirtualBox's. Their numbers are in `linux/magic.h` and in statfs(2).
+/// File systems that may be written to past this kernel: NFS, SMB (three), FUSE, 9P, Ceph, AFS, GFS2, OCFS2, Lustre, Coda and
+/// VirtualBox's. Their types are in `linux/magic.h` and in statfs(2).
 const SHARED_FILE_SYSTEMS: [u32; 13] = [
     0x6969,
     0x517b,
@@ -55,7 +55,7 @@ const SHARED_FILE_SYSTEMS: [u32; 13] = [
     0x786f_4256,
 ];
 
-/// What tells one state of a file from another: a write changes one of these.
+/// The metadata by which a write is detected: a write changes at least one field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Look {
     length: u64,
@@ -86,22 +86,22 @@ enum Trust {
 
 struct State {
     trust: Trust,
-    /// What the file looked like after this node's last change.
+    /// The file's metadata after this node's last change.
     look: Look,
-    /// Whether another program was seen at the file, or would not be seen: what is read back may not be what was written.
+    /// Whether another program has opened the file, or could do so unseen: bytes read back may not be those written.
     others: bool,
-    /// Nothing is written any more.
+    /// Whether this node writes no more into the file.
     closed: bool,
 }
 
-/// The open file of a download.
+/// The open target of a download.
 pub(super) struct Target {
     file: Arc<File>,
-    /// Its name until it is complete.
+    /// Its path until it is complete.
     path: PathBuf,
-    /// The name that it will have.
+    /// Its final path.
     name: PathBuf,
-    /// Whether it may replace what has that name.
+    /// Whether it may replace a file that has the final path.
     force: bool,
     permissions: Permissions,
     manifest: Arc<Manifest>,
@@ -109,7 +109,7 @@ pub(super) struct Target {
     state: Mutex<State>,
 }
 
-/// What a file is called now, will be called, and is to become.
+/// The names, permissions and content of a target.
 struct Purpose {
     path: PathBuf,
     name: PathBuf,
@@ -119,7 +119,7 @@ struct Purpose {
 }
 
 impl Target {
-    /// A file that was just opened; `new` when this node has just made it.
+    /// A target whose file was just opened; `new` when this node has just created it.
     fn new(
         file: Arc<File>,
         purpose: Purpose,
@@ -135,12 +135,12 @@ impl Target {
         Ok(Target { file, path, name, force, permissions, manifest, watched, state })
     }
 
-    /// Its name until it is complete.
+    /// Its path until it is complete.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Changes the file. It is checked before that no other program has changed it, and noted after what it looks like.
+    /// Changes the file. Checks before that no other program has changed it, and notes its metadata afterwards.
     pub(super) fn change<T>(
         &self,
         change: impl FnOnce(&File, &Path) -> Result<T, DiskError>,
@@ -157,7 +157,7 @@ impl Target {
         result
     }
 
-    /// Compares what the file looks like with what this node left.
+    /// Compares the file's metadata with that after this node's last change.
     fn look_at(&self, state: &mut State) -> Result<(), DiskError> {
         let metadata = self.file.metadata().map_err(|error| failed("read", &self.path, error))?;
         if links(&metadata) == 0 {
@@ -168,7 +168,7 @@ impl Target {
         if look != state.look {
             if state.trust < Trust::Changed {
                 log::warn!(
-                    "{} was changed by another program: it is checked again at the end",
+                    "{} was changed by another program; it is hashed again at the end",
                     self.path.display()
                 );
             }
@@ -177,8 +177,7 @@ impl Target {
         Ok(())
     }
 
-    /// Whether every byte has to be hashed again before the content is what was verified. From here on further changes are
-    /// looked for.
+    /// Whether the file is suspect, so that every byte has to be hashed again. Starts to look for further changes.
     fn take_suspicion(&self) -> Result<bool, DiskError> {
         let mut state = self.state();
         self.look_at(&mut state)?;
@@ -188,7 +187,7 @@ impl Target {
             let metadata = self.file.metadata().map_err(|error| failed("read", &self.path, error))?;
             state.look = Look::of(&metadata);
         }
-        // Last, so that this node's own change is not taken for another program's later.
+        // Last, so that this node's own change does not count as one of another program.
         self.look_for_others(&mut state);
         Ok(state.trust > Trust::Own)
     }
@@ -199,15 +198,15 @@ impl Target {
         }
     }
 
-    /// Whether another program may be at the file: what is read back then may not be what was written, and says nothing of
-    /// the peer that it came from.
+    /// Whether another program may write into the file. Then bytes read back may not be those written, and wrong ones do not prove
+    /// that the peer sent wrong content.
     pub(super) fn has_others(&self) -> bool {
         let mut state = self.state();
         self.look_for_others(&mut state);
         state.others
     }
 
-    /// What another program has done to the file since the last look at it.
+    /// The access of other programs to the file since the last call.
     fn take_changes(&self) -> Result<Disturbance, DiskError> {
         let mut state = self.state();
         let before = state.look;
@@ -216,8 +215,8 @@ impl Target {
         Ok(if state.look == before { seen } else { Disturbance::Written })
     }
 
-    /// Whether another program may have changed the content since the last look at it, now that the file has got its name. The
-    /// name and the permissions are this node's own change, and show in the time of change alone.
+    /// After the rename: whether another program may have changed the content since the last check. This node's own change of name
+    /// and permissions shows only in the time of change.
     fn was_changed_with_name(&self) -> Result<bool, DiskError> {
         let mut state = self.state();
         let metadata = self.file.metadata().map_err(|error| failed("read", &self.name, error))?;
@@ -226,21 +225,18 @@ impl Target {
         let seen = self.watched.as_ref().map_or(Disturbance::None, Watched::take_disturbance);
         let same = (was.length, was.modified) == (is.length, is.modified) && seen == Disturbance::None;
         if !same {
-            log::warn!(
-                "{} was opened or changed as it got its name: it is hashed again",
-                self.name.display()
-            );
+            log::warn!("{} was opened or changed during its rename; it is hashed again", self.name.display());
         }
         Ok(!same)
     }
 
-    /// Every chunk that is counted as good was just hashed: what is there can be served.
+    /// Notes that every chunk that counts as good was just hashed, so that the file can be served.
     fn checked(&self) {
         let mut state = self.state();
         state.trust = state.trust.min(Trust::Suspect);
     }
 
-    /// This node writes nothing into it any more (or does again): it has counted everything as good, or has given up.
+    /// Notes that this node writes no more into the file, or, with `false`, that it does again.
     fn freeze(&self, frozen: bool) {
         self.state().closed = frozen;
         if let Some(watched) = &self.watched {
@@ -248,22 +244,22 @@ impl Target {
         }
     }
 
-    /// Whether a further change would have another time than the last one: clocks of file systems tick. `None` when a time in
-    /// the future tells nothing.
+    /// Whether a further change would get another time of change than the last: file systems' clocks have ticks. `None` when the last
+    /// time of change is in the future.
     fn is_settled(&self) -> Option<bool> {
         let changed = self.file.metadata().map_or((0, 0), |metadata| Look::of(&metadata).changed);
         let changed = UNIX_EPOCH + Duration::new(changed.0.max(0) as u64, changed.1 as u32);
         SystemTime::now().duration_since(changed).ok().map(|age| age >= TICK)
     }
 
-    /// Gives it up. Another download may have the file from now on.
+    /// Ends this download's use of the file, and unlocks it for another download.
     pub(super) fn close(&self) {
         self.freeze(true);
-        // A stream that is being cut off may hold the file for a moment longer.
+        // A stream that is being closed may hold the file a moment longer.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
 
-    /// Whether the name still leads to this file.
+    /// Whether this path still leads to the file.
     fn has_name(&self, path: &Path) -> bool {
         let ours = self.file.metadata();
         ours.is_ok_and(|ours| {
@@ -277,21 +273,20 @@ impl Target {
 }
 
 fn is_on_shared_file_system(file: &File) -> bool {
-    // One that does not say what it is may be anything.
+    // An unknown file system may be shared.
     fstatfs(file).map_or(true, |system| SHARED_FILE_SYSTEMS.contains(&(system.f_type as u32)))
 }
 
-/// The open files of all downloads: one descriptor each, at most as many as there are downloads.
+/// The open targets of all downloads: one descriptor for each download.
 #[derive(Default)]
 pub(super) struct Targets {
     open: HashMap<Place, Arc<Target>>,
-    /// Made with the first download; `None` inside where there is none to be had.
+    /// Created with the first download; the inner `None` when the system refuses one.
     watch: Option<Option<Arc<Watch>>>,
 }
 
 impl Targets {
-    /// The file to be read or served from, when `place` is a download's. Chunks of one that another program has changed are not
-    /// served.
+    /// The file to read or serve from, if `place` is a target. A target that another program has changed is not served.
     pub(super) fn to_read(&self, place: &Place) -> Option<Result<(Arc<File>, Metadata), DiskError>> {
         let target = self.open.get(place)?;
         let metadata = match target.file.metadata() {
@@ -305,7 +300,7 @@ impl Targets {
         Some(Ok((Arc::clone(&target.file), metadata)))
     }
 
-    /// The file to be written into. `path` is for the error.
+    /// The target to write into. `path` is for the error.
     pub(super) fn to_fill(&self, place: &Place, path: &Path) -> Result<Arc<Target>, DiskError> {
         match self.open.get(place) {
             Some(target) => Ok(Arc::clone(target)),
@@ -321,7 +316,7 @@ impl Targets {
         self.watch.get_or_insert_with(Watch::new).clone()
     }
 
-    /// Gives a download's file up. It stays, to be gone on with, unless `delete` says otherwise. `false` when there is none.
+    /// Closes the target of a download. Its file stays for a later attempt, unless `delete` is set. `false` when there is none.
     pub(super) fn close(&mut self, place: &Place, delete: bool) -> Result<bool, DiskError> {
         let Some(target) = self.open.remove(place) else { return Ok(false) };
         if delete && target.has_name(&target.path) {
@@ -331,7 +326,7 @@ impl Targets {
         Ok(true)
     }
 
-    /// Lets go of a file that is complete.
+    /// Closes a complete target.
     fn finished(&mut self, place: &Place) {
         self.open.remove(place);
     }

@@ -1,4 +1,4 @@
-//! Names of downloads: where the final one leads, what the file is called until then, and how it gets the final one.
+//! The names of a target: the final name behind links, the temporary name until it is complete, and the rename.
 
 use super::Target;
 use crate::disk::error::{failed, refused};
@@ -14,29 +14,29 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The longest name that Linux takes, in bytes.
+/// The longest name that Linux accepts, in bytes.
 const NAME_BYTES_MAX: usize = 255;
-/// As many symbolic links as Linux follows.
+/// The number of symbolic links that Linux follows.
 const LINKS_MAX: usize = 40;
 const PART: &str = ".part";
-/// What the owner of a file may do with it until it is complete, whatever it may do then.
+/// The owner's permissions until a file is complete, whatever its final mode.
 pub(super) const OWNER_WRITES: u32 = 0o600;
-/// What was tried when a mode is refused.
+/// The operation in the error when a mode is refused.
 const PERMIT: &str = "set the mode of";
 
-/// Where a download goes, and what is there.
+/// The final name of a download.
 pub(super) struct Final {
     /// The name behind all symbolic links.
     pub(super) name: PathBuf,
-    /// The regular file that has it.
+    /// The metadata of the existing file with this name.
     pub(super) existing: Option<Metadata>,
 }
 
-/// Follows `target` to the name that the download will have. What can be known to fail at the end fails here.
+/// Follows `target` to the final name of the download. Returns every foreseeable error of the final rename.
 pub(super) fn resolve(target: &Path, force: bool) -> Result<Final, DiskError> {
     let found = follow(target)?;
     if found.existing.is_none() && found.name != target && !force {
-        let what = "is a symbolic link to nothing: --force makes the file that it points to";
+        let what = "is a dangling symbolic link: use --force to create the file that it points to";
         return Err(refused(DiskErrorKind::Exists, target, what));
     }
     let (name, existing) = (&found.name, &found.existing);
@@ -44,12 +44,12 @@ pub(super) fn resolve(target: &Path, force: bool) -> Result<Final, DiskError> {
         return Err(refused(DiskErrorKind::Unsuitable, name, "is a directory"));
     }
     if existing.as_ref().is_some_and(|there| !there.is_file()) {
-        let what = "is no regular file: write to it with -o - and a redirection";
+        let what = "is not a regular file: write to it with -o - and a redirection";
         return Err(refused(DiskErrorKind::Unsuitable, name, what));
     }
     let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
-        return Err(refused(DiskErrorKind::NotFound, parent, "is no directory that is there"));
+        return Err(refused(DiskErrorKind::NotFound, parent, "is not an existing directory"));
     }
     access(parent, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|errno| failed("write into", parent, errno))?;
@@ -78,7 +78,7 @@ fn follow(target: &Path) -> Result<Final, DiskError> {
     Err(failed("read", target, Errno::LOOP))
 }
 
-/// Whether another file system, or a part of one, is mounted over a file: it cannot be renamed over then.
+/// Whether a file is a mount point, which a rename cannot replace.
 fn is_mount_point(name: &Path) -> bool {
     let known = statx(CWD, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).ok();
     let known = known.filter(|found| found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT));
@@ -100,8 +100,8 @@ fn is_listed(name: &Path, table: &str) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == Some(&escaped))
 }
 
-/// What the file may be called until it is complete, the first that is to be had. The second has the file's own hash in its
-/// name: it is no other program's, and no other file's.
+/// The temporary names, in order of preference. The second contains the file's hash, so it belongs to no other program and no other
+/// file.
 pub(super) fn candidates(name: &Path, hash: &Key) -> [PathBuf; 2] {
     let (hash, file_name) = (hash.to_string(), name.file_name().unwrap_or_default());
     let with = |middle: &str| {
@@ -110,7 +110,7 @@ pub(super) fn candidates(name: &Path, hash: &Key) -> [PathBuf; 2] {
         long.push(PART);
         match long.len() <= NAME_BYTES_MAX {
             true => name.with_file_name(long),
-            // The name's hash in place of the name.
+            // The name is too long: its hash replaces it.
             false => name.with_file_name(short(file_name.as_encoded_bytes(), middle)),
         }
     };
@@ -121,14 +121,14 @@ fn short(name: &[u8], middle: &str) -> String {
     format!("{}{middle}{PART}", &blake3::hash(name).to_hex()[..32])
 }
 
-/// The same, for file systems whose names are shorter.
+/// A temporary name for file systems with a lower limit on names.
 pub(super) fn shorter(name: &Path, hash: &Key) -> PathBuf {
     let file_name = name.file_name().unwrap_or_default().as_encoded_bytes();
     name.with_file_name(short(file_name, &format!(".{}", &hash.to_string()[..16])))
 }
 
-/// Sees whether a file takes the permissions that the user asked for, before anything is fetched into it. Until it is complete
-/// its owner can write into it all the same: a later attempt opens it anew.
+/// Tests before the download whether the file accepts the requested permissions. Until the file is complete its owner may still
+/// write into it, because a later attempt opens it again.
 pub(super) fn try_permissions(file: &File, path: &Path, permissions: Permissions) -> Result<(), DiskError> {
     permit(file, path, permissions)?;
     let Permissions::Exact(mode) = permissions else { return Ok(()) };
@@ -139,7 +139,7 @@ pub(super) fn try_permissions(file: &File, path: &Path, permissions: Permissions
     }
 }
 
-/// Gives a file the permissions that the user asked for, if any.
+/// Gives a file the permissions that the user requested, if any.
 pub(super) fn permit(file: &File, path: &Path, permissions: Permissions) -> Result<(), DiskError> {
     let Permissions::Exact(mode) = permissions else { return Ok(()) };
     let bits = mode.bits().unwrap_or(0);
@@ -175,12 +175,12 @@ pub(super) fn give(target: &Target) -> Result<(), DiskError> {
         Permissions::Usual(elsewhere) => {
             let has = target.file.metadata().map_err(tried)?.permissions().mode() & 0o7777;
             let mode = match replaced {
-                // The content is another, so what it may do for its owner is not carried over: no set-user-ID.
+                // The content is new, so the set-user-ID, set-group-ID and sticky bits are not kept.
                 Some(there) => there.permissions().mode() & 0o777,
                 None => elsewhere.applied_to(has & 0o777),
             };
             if mode != has {
-                // Only a hint: the content is what was asked for, whether or not it can be executed.
+                // An error is ignored: the mode is only a hint.
                 let _ = files::set_mode(&target.file, mode);
             }
         }
@@ -191,20 +191,20 @@ pub(super) fn give(target: &Target) -> Result<(), DiskError> {
         false => files::rename_new(path, name),
     };
     if result.is_ok() && target.has_name(path) {
-        // Both were names of this file, and a rename of one to the other does nothing.
+        // Both were hard links to this file, and rename(2) does nothing then.
         let _ = files::remove(path);
     }
     result.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => refused(
             DiskErrorKind::Exists,
             name,
-            "was made by another program during the download: replace it with --force, or name another with -o",
+            "was created by another program during the download: replace it with --force, or choose another path with -o",
         ),
         _ => tried(error),
     })
 }
 
-/// What a file looks like that has its final name for good.
+/// The answer for a file that has its final name.
 pub(super) fn finished(target: &Target) -> Result<DiskReply, DiskError> {
     let name = &target.name;
     let metadata = target.file.metadata().map_err(|error| failed("read", name, error))?;
@@ -217,7 +217,7 @@ pub(super) fn finished(target: &Target) -> Result<DiskReply, DiskError> {
     }
 }
 
-/// Takes the final name from a file whose content is wrong: it is called what it was until it was complete.
+/// Takes the final name back from a file with wrong content, and gives it its temporary name again.
 pub(super) fn take_back(target: &Target) -> Result<(), DiskError> {
     let (path, name) = (&target.path, &target.name);
     let lost = |what: &str| Err(refused(DiskErrorKind::Lost, name, what));
@@ -228,7 +228,7 @@ pub(super) fn take_back(target: &Target) -> Result<(), DiskError> {
         return lost("was changed, and moved or replaced, by another program as soon as it had its name");
     }
     let taken = match target.has_name(path) {
-        // Another program has given it that name as well, or this node could not take it away.
+        // Another program linked the file to its temporary name again, or this node could not remove that name.
         true => files::remove(name),
         false => files::rename_new(name, path),
     };
@@ -241,7 +241,7 @@ pub(super) fn take_back(target: &Target) -> Result<(), DiskError> {
         return lost(&what);
     }
     if !target.has_name(path) {
-        // What was there just now is another program's.
+        // The renamed file belongs to another program: it gets its name back.
         let _ = files::rename_new(path, name);
         return lost("was replaced by another program as soon as it had its name");
     }

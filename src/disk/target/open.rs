@@ -1,4 +1,4 @@
-//! Opening the file of a download: once, exclusively, and only one that is this user's own.
+//! Opens the target of a download: once, exclusively, and only a file of this user.
 
 use super::name::{self, Final, OWNER_WRITES};
 use super::watch::Watch;
@@ -21,10 +21,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file that is there may be renamed away while it is opened: it is tried again this often.
+/// The number of attempts: an existing file may be renamed away while it is opened.
 const TRIES_MAX: usize = 4;
 
-/// What a download wants opened.
+/// The target that a download asks for.
 pub(in crate::disk) struct Wish {
     pub(in crate::disk) place: Place,
     pub(in crate::disk) manifest: Arc<Manifest>,
@@ -35,25 +35,25 @@ pub(in crate::disk) struct Wish {
 }
 
 impl Wish {
-    /// Whether the file is to be the user's; otherwise it lies in the node's cache, under its final name from the start.
+    /// Whether the file is for the user. Otherwise it is in the node's cache, under its final name from the start.
     fn is_users(&self) -> bool {
         matches!(self.place, Place::Partial(_))
     }
 }
 
-/// Opens the file of a download, a slice at a time: what an earlier attempt left is hashed.
+/// Opens the target of a download as a task: it hashes the content that an earlier attempt left.
 pub(in crate::disk) struct Open {
     wish: Wish,
     watch: Option<Arc<Watch>>,
-    /// The file at the final name, while it is hashed.
+    /// The file with the final name, while it is hashed.
     existing: Option<Existing>,
-    /// Which chunks are in that.
+    /// For each chunk, whether that file has it.
     old: Vec<bool>,
     /// Names that have not been tried.
     names: VecDeque<PathBuf>,
-    /// What an earlier attempt left under a name, while it is hashed.
+    /// The file that an earlier attempt left, while it is hashed.
     leftover: Option<(Check, Arc<File>, PathBuf)>,
-    /// The file, once it is ready.
+    /// The target, once it is open.
     ready: Option<Arc<Target>>,
 }
 
@@ -61,28 +61,28 @@ pub(in crate::disk) struct Open {
 struct Existing {
     check: Check,
     file: Arc<File>,
-    /// What it looked like before it was hashed.
+    /// Its metadata before it was hashed.
     before: Metadata,
 }
 
-/// What came of a name.
+/// The result of trying a name.
 enum Tried {
-    /// The file was made.
+    /// The file was created.
     New(Arc<File>),
-    /// The file was there, is this user's, and is locked.
+    /// The file existed, belongs to this user, and is locked now.
     Own(Arc<File>),
-    /// What is there is not for this node to write into, or the name is too long.
+    /// This node may not write into the existing file, or the name is too long.
     Unsuitable(&'static str),
 }
 
 impl Open {
-    /// Begins. What can be known to fail at the end fails here.
+    /// Begins. Every foreseeable error of the final rename is returned here, before the download.
     pub(in crate::disk) fn begin(
         mut wish: Wish,
         own: &Own,
         targets: &mut Targets,
     ) -> Result<Self, DiskError> {
-        // An attempt of this node that has just ended has the file no longer.
+        // An earlier attempt of this node may not have closed its target yet.
         targets.close(&wish.place, false)?;
         let (mut existing, hash) = (None, wish.manifest.hash());
         let names = match wish.is_users() {
@@ -96,7 +96,7 @@ impl Open {
                 }
                 let [first, second] = name::candidates(&wish.name, &hash);
                 let shorter = name::shorter(&wish.name, &hash);
-                // What an earlier attempt had to take is taken again.
+                // If an earlier attempt had to use the second name, it comes first.
                 match second.symlink_metadata() {
                     Ok(_) => VecDeque::from([second, first, shorter]),
                     Err(_) => VecDeque::from([first, second, shorter]),
@@ -108,7 +108,7 @@ impl Open {
         Ok(Open { wish, watch, existing, old: Vec::new(), names, leftover: None, ready: None })
     }
 
-    /// Hashes the file at the final name. It may be what is to be fetched.
+    /// Hashes the file with the final name, which may have the requested content already.
     fn check_existing(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
         if let Some(Existing { check, file, before }) = &mut self.existing {
             let Step::Done(good) = check.advance(slice)? else { return Ok(None) };
@@ -130,7 +130,7 @@ impl Open {
         Ok(None)
     }
 
-    /// Hashes what is under a name. Only what belongs to the file to be fetched is gone on with.
+    /// Hashes the file that an earlier attempt left. It is used only if it has a chunk of the requested file.
     fn check_leftover(
         &mut self,
         (mut check, file, path): (Check, Arc<File>, PathBuf),
@@ -151,7 +151,8 @@ impl Open {
     /// Tries the next name.
     fn try_next(&mut self) -> Result<Option<DiskReply>, DiskError> {
         let Some(path) = self.names.pop_front() else {
-            let what = "cannot be fetched: the names that it could have until it is complete are taken";
+            let what =
+                "cannot be fetched: all its temporary names (.part) are taken by other files; remove them";
             return Err(refused(DiskErrorKind::Unsuitable, &self.wish.name, what));
         };
         match self.try_name(&path)? {
@@ -167,18 +168,18 @@ impl Open {
                 Err(refused(DiskErrorKind::Unsuitable, &path, why))
             }
             Tried::Unsuitable(why) => {
-                log::info!("{} {why}: another name is taken", path.display());
+                log::info!("{} {why}: the download uses another name", path.display());
                 Ok(None)
             }
         }
     }
 
-    /// Nothing of what is there belongs to this file. Under a name that only this file has it is deleted; under another it may
-    /// be what another download left, or another program's, and is left alone.
+    /// Handles a leftover without a chunk of the requested file. With a name that contains the file's hash it is deleted. With
+    /// another name it may belong to another download or program, so it stays.
     fn replace_leftover(&mut self, path: PathBuf) -> Result<Option<DiskReply>, DiskError> {
         let [first, _] = name::candidates(&self.wish.name, &self.wish.manifest.hash());
         if self.wish.is_users() && path == first {
-            log::info!("{} holds nothing of this file: another name is taken", path.display());
+            log::info!("{} has no part of this file: the download uses another name", path.display());
             return Ok(None);
         }
         remove(&path).map_err(|error| failed("delete", &path, error))?;
@@ -190,7 +191,7 @@ impl Open {
         let tried = |error: io::Error| failed("write", path, error);
         let mode = match self.wish.permissions {
             _ if !self.wish.is_users() => 0o600,
-            // What only some may read is theirs alone from the first byte on.
+            // A restricted file is restricted from its first byte on.
             Permissions::Exact(mode) => mode.bits().unwrap_or(0) | OWNER_WRITES,
             Permissions::Usual(_) => 0o666,
         };
@@ -202,7 +203,7 @@ impl Open {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => {
-                    return Ok(Tried::Unsuitable("is too long a name"));
+                    return Ok(Tried::Unsuitable("has a name that is too long"));
                 }
                 Err(error) => return Err(tried(error)),
             }
@@ -210,7 +211,7 @@ impl Open {
             let file = match files::open(path, files::Open::Existing, mode, flags) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(_) => return Ok(Tried::Unsuitable("is not this user's to write into")),
+                Err(_) => return Ok(Tried::Unsuitable("is not writable for this user")),
             };
             let metadata = file.metadata().map_err(tried)?;
             if !metadata.is_file() {
@@ -223,16 +224,16 @@ impl Open {
                 return Ok(Tried::Unsuitable("has several names"));
             }
             lock(&file, path)?;
-            // The one that had it locked until now may have given it its final name.
+            // The download that had it locked may have renamed it meanwhile.
             let named = path.symlink_metadata().is_ok_and(|there| there.ino() == metadata.ino());
-            if named && there_is_no_other(&file) {
+            if named && has_one_name(&file) {
                 return Ok(Tried::Own(Arc::new(file)));
             }
         }
         Ok(Tried::Unsuitable("is being written by another program"))
     }
 
-    /// The file is this download's.
+    /// Makes the opened file the target of this download.
     fn opened(
         &mut self,
         file: Arc<File>,
@@ -278,14 +279,14 @@ impl Task for Open {
     }
 }
 
-/// Prepares the hashing of the file that has the final name. `None` when that is not worth it.
+/// Prepares the hashing of the file that has the final name. `None` when it cannot be read and is going to be replaced.
 fn check_existing(wish: &Wish, there: Metadata) -> Result<Option<Existing>, DiskError> {
     if !wish.force && there.len() != wish.manifest.length() {
         return Err(exists(&wish.name));
     }
     let (file, before) = match open_regular(&wish.name) {
         Ok(opened) => opened,
-        // It can be replaced all the same.
+        // An unreadable file can still be replaced.
         Err(_) if wish.force => return Ok(None),
         Err(_) => return Err(exists(&wish.name)),
     };
@@ -299,7 +300,7 @@ fn check_existing(wish: &Wish, there: Metadata) -> Result<Option<Existing>, Disk
 }
 
 fn exists(name: &Path) -> DiskError {
-    let what = "exists and is another file: replace it with --force, or name another with -o";
+    let what = "exists and is another file: replace it with --force, or choose another path with -o";
     refused(DiskErrorKind::Exists, name, what)
 }
 
@@ -307,7 +308,7 @@ fn busy(path: &Path) -> DiskError {
     refused(DiskErrorKind::Locked, path, "is being written by another download")
 }
 
-/// Takes the file for this download alone. Where the file system knows no locks, it goes without.
+/// Locks the file for this download. A file system without locks is accepted.
 fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Err(busy(path)),
@@ -315,8 +316,8 @@ fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
     }
 }
 
-/// Whether a file that was just locked still has its name only.
-fn there_is_no_other(file: &File) -> bool {
+/// Whether a file that was just locked has only one name.
+fn has_one_name(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| links(&metadata) == 1)
 }
 
@@ -329,15 +330,14 @@ fn has_data(file: &File) -> bool {
     }
 }
 
-/// Gives the file its length, if the file system has the space that it still lacks.
+/// Gives the file its final length, if the file system has enough free space.
 fn make_room(file: &File, path: &Path, length: u64) -> Result<(), DiskError> {
     let tried = |error: io::Error| failed("write", path, error);
     let metadata = file.metadata().map_err(tried)?;
     let lacking = length.saturating_sub(metadata.blocks().saturating_mul(512));
     let free = fstatvfs(file).map_or(u64::MAX, |system| system.f_bavail.saturating_mul(system.f_frsize));
     if lacking > free {
-        let what =
-            format_args!("needs {lacking} bytes more than it has, and {free} are free on its file system");
+        let what = format_args!("needs {lacking} more bytes, but only {free} are free on its file system");
         return Err(refused(DiskErrorKind::NoSpace, path, what));
     }
     if metadata.len() != length {

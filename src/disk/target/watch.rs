@@ -1,6 +1,6 @@
-//! Who else opens the files of downloads: one inotify instance for all of them.
+//! Watches whether other programs open the targets of downloads, by one inotify(7) instance for all.
 //!
-//! The node opens each file before the watch on it begins, and never again by name, so every event is another program's.
+//! The node opens each file before the watch on it begins, and never again by name, so every event comes from another program.
 
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::io::Errno;
@@ -10,29 +10,29 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Room for what is read at a time: an event of a watch on a file has 16 bytes.
+/// The size of the read buffer. An event of a watch on a file has 16 bytes.
 const EVENT_BYTES: usize = 1024;
 
-/// What other programs have done to a file, as far as the kernel tells.
+/// The access of other programs to a file, as far as the kernel reports it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Disturbance {
-    /// Nothing.
+    /// No access.
     None,
-    /// One has opened it, to read or to write.
+    /// A program has opened the file, to read or to write.
     Opened,
-    /// One has written into it, or has closed it that could have.
+    /// A program has written into the file, or has closed it after it was open for writing.
     Written,
 }
 
 /// The watches of one disk driver.
 pub(super) struct Watch {
     inotify: OwnedFd,
-    /// The files that are watched, by their watch descriptors, and what happened to each.
+    /// The access to each watched file, by watch descriptor.
     disturbed: Mutex<BTreeMap<i32, Disturbance>>,
 }
 
 impl Watch {
-    /// `None` where the system has no more of them to give, or none at all.
+    /// `None` where the system does not support inotify(7), or a limit is reached.
     pub(super) fn new() -> Option<Arc<Watch>> {
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         Some(Arc::new(Watch { inotify, disturbed: Mutex::default() }))
@@ -46,11 +46,11 @@ impl Watch {
     }
 
     fn ask(&self, file: &File, events: WatchFlags) -> Result<i32, Errno> {
-        // The file itself, whatever its name has become.
+        // By descriptor: the file may have been renamed.
         add_watch(&self.inotify, format!("/proc/self/fd/{}", file.as_raw_fd()), events)
     }
 
-    /// Takes what has happened since the last call.
+    /// Reads the events since the last call.
     fn read(&self) {
         let mut disturbed = self.table();
         let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
@@ -78,21 +78,21 @@ impl Watch {
     }
 }
 
-/// A file that is watched, until this is dropped.
+/// The watch on one file, which ends when this is dropped.
 pub(super) struct Watched {
     watch: Arc<Watch>,
     number: i32,
 }
 
 impl Watched {
-    /// What other programs have done since the watch began, or since the last call.
+    /// The access of other programs since the watch began, or since the last call.
     pub(super) fn take_disturbance(&self) -> Disturbance {
         self.watch.read();
         self.watch.table().insert(self.number, Disturbance::None).unwrap_or(Disturbance::Written)
     }
 
-    /// From now on this node does not write into the file (or does again): every write is another program's. Times of change
-    /// do not tell: they are as coarse as a tick of the kernel.
+    /// Notes that this node does not write into the file from now on (or, with `false`, that it does again), so that every write comes
+    /// from another program. Times of change are too coarse to detect it: they have the kernel's tick.
     pub(super) fn expect_no_writes(&self, file: &File, none: bool) {
         let writes = if none { WatchFlags::MODIFY } else { WatchFlags::empty() };
         if self.watch.ask(file, WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | writes).is_err() {
@@ -131,7 +131,7 @@ mod tests {
         drop(File::open(&path).unwrap());
         assert_eq!(watched.take_disturbance(), Disturbance::Opened);
         assert_eq!(watched.take_disturbance(), Disturbance::None);
-        // One that could have written, and a reader after it.
+        // A program that could have written, and a reader after it.
         drop(File::options().write(true).open(&path).unwrap());
         drop(File::open(&path).unwrap());
         assert_eq!(watched.take_disturbance(), Disturbance::Written);
