@@ -63,8 +63,8 @@
 //! ([`wire::datagram::Verified`]) → [`dht::Dht`] or another machine handles it and puts answers into the
 //! [`wire::outbox::Outbox`] → [`net`] sends them. No step allocates memory.
 //!
-//! The path of a piece: a peer requests it over a stream → [`transfer::Transfer`] raises an event → [`store::Store`] locates the
-//! bytes → the core outputs an [`io::Extent`] → [`net`] has the kernel send it. On the other side the core outputs an
+//! The path of a piece: a peer requests it over a stream → [`transfer::Transfer`] asks the node ([`transfer::Pieces`]) → [`store::Store`]
+//! locates the bytes → the core outputs an [`io::Extent`] → [`net`] has the kernel send it. On the other side the core outputs an
 //! [`io::Sink`], the driver writes and hashes the bytes, and the core gets the hash. No content passes through the core.
 //!
 //! # Glossary

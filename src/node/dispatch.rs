@@ -26,6 +26,10 @@ impl Node {
                 self.gossip_event(now, event);
                 continue;
             }
+            if self.machines.transfer.has_lookups() {
+                self.at_the_shelf(now, |transfer, _, shelf| transfer.look_up(now, shelf));
+                continue;
+            }
             if let Some(event) = self.machines.transfer.poll_event() {
                 self.transfer_event(now, event);
                 continue;
@@ -271,8 +275,6 @@ impl Node {
     /// Handles an event of the transfer machine.
     fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
         match event {
-            TransferEvent::Wanted { stream, request, key, .. } => self.wanted(now, stream, request, &key),
-            TransferEvent::Asked { stream, question, keys } => self.asked(now, stream, question, &keys),
             TransferEvent::InspectAsked { stream, question, keys } => {
                 self.inspect_asked(now, stream, question, keys);
             }

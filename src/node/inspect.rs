@@ -1,5 +1,6 @@
 //! This node's answers to inspections: what it knows about copies of pieces.
 
+use super::shelf;
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, Extent, Place, StreamId};
@@ -25,7 +26,7 @@ impl Node {
         {
             (Some(meta), _) => (Held::Stored, meta.replicas),
             (None, Some((shared, _))) => (Held::Shared, shared.replicas),
-            (None, None) if self.has(key) => (Held::Cached, 0),
+            (None, None) if shelf::is_served(&self.machines.store, key) => (Held::Cached, 0),
             (None, None) => (Held::Nothing, 0),
         };
         let entry = InspectEntry { held, replicas, ..InspectEntry::default() };

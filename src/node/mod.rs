@@ -36,6 +36,7 @@ mod placement;
 mod repair;
 mod serve;
 mod sharing;
+mod shelf;
 mod status;
 mod values;
 
@@ -466,7 +467,9 @@ impl Node {
     /// arrive first. If the outputs after this call contain a [`StreamOutput::Sink`] for the stream, the bytes that follow go to the
     /// sink.
     pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
-        let taken = self.machines.transfer.handle_bytes(now, stream, bytes, self.machines.outbox.identity());
+        let taken = self.at_the_shelf(now, |transfer, identity, shelf| {
+            transfer.handle_bytes(now, stream, bytes, identity, shelf)
+        });
         self.settle(now);
         taken
     }
@@ -483,7 +486,7 @@ impl Node {
 
     /// All queued bytes of a stream have left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
-        self.machines.transfer.handle_drained(now, stream);
+        self.at_the_shelf(now, |transfer, _, shelf| transfer.handle_drained(now, stream, shelf));
         self.settle(now);
     }
 

@@ -7,13 +7,12 @@ use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
 use super::{Node, Waiting};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Mode, Place, StreamId};
-use crate::manifest::Content;
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
 use crate::replication::REPLICAS_MAX;
 use crate::store::Admission;
 use crate::time::{Duration, Instant};
 use crate::transfer::{Ban, DownloadId, Verdict};
-use crate::wire::frame::{Offer, Refusal, WHICH_KEYS_MAX};
+use crate::wire::frame::{Offer, Refusal};
 
 /// How long this node takes no pieces after the disk was full. Then it tries one.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
@@ -22,15 +21,6 @@ const FULL_PAUSE: Duration = Duration::from_secs(60);
 const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
 
 impl Node {
-    /// A peer asks which of these pieces are here.
-    pub(super) fn asked(&mut self, now: Instant, stream: StreamId, question: u32, keys: &[Key]) {
-        let mut bitmap = [0; WHICH_KEYS_MAX / 8];
-        for (index, _) in keys.iter().enumerate().filter(|(_, key)| self.has(key)) {
-            bitmap[index / 8] |= 1 << (index % 8);
-        }
-        self.machines.transfer.answer(now, stream, question, bitmap);
-    }
-
     /// A disk operation of a download ended. If a shared file turns out to have changed, it is withdrawn first.
     pub(super) fn download_disk(
         &mut self,
@@ -74,12 +64,6 @@ impl Node {
             _ => {}
         }
         self.reads.handle_disk(now, id, step, result, &mut self.machines);
-    }
-
-    /// Whether a piece can be served: it is on disk, or it is the manifest of a download.
-    pub(super) fn has(&self, key: &Key) -> bool {
-        self.machines.store.has(key)
-            || self.machines.store.partial(key).is_some_and(|manifest| !manifest.is_single())
     }
 
     /// A peer sent content that does not match what it was asked for, or what it offered.
@@ -128,29 +112,6 @@ impl Node {
                 if let Some(hash) = self.machines.store.claimed_at(&place) {
                     self.watch.distrust(now, &hash, &mut self.machines);
                 }
-            }
-        }
-    }
-
-    /// A peer requests a piece.
-    pub(super) fn wanted(&mut self, now: Instant, stream: StreamId, request: u32, key: &Key) {
-        if self.rechecks.is_running(key) {
-            return self.machines.transfer.serve(now, stream, request, Err(Refusal::Busy), Mode::UNKNOWN);
-        }
-        let found = self.machines.store.locate(key);
-        match self.machines.store.partial(key) {
-            // The manifest of a download is in no file until the download is complete.
-            Some(manifest) if found.is_none() && !manifest.is_single() => {
-                let (bytes, what) = (manifest.encode(), (Content::Manifest, self.downloads.mode(key)));
-                self.machines.transfer.serve_from_memory(now, stream, request, what, bytes);
-            }
-            _ => {
-                match found {
-                    Some(_) => self.machines.store.touch(key),
-                    None => self.watch.asked_for(now, key, &mut self.machines),
-                }
-                let (found, mode) = (found.ok_or(Refusal::NotFound), self.machines.store.mode(key));
-                self.machines.transfer.serve(now, stream, request, found, mode);
             }
         }
     }

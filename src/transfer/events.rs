@@ -67,26 +67,6 @@ pub enum StreamOutput {
 /// What the machine tells the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TransferEvent {
-    /// A peer requests a piece: answer with [`serve`](super::Transfer::serve), soon, because the peer's later requests wait for it.
-    Wanted {
-        /// The stream.
-        stream: StreamId,
-        /// The peer's number for the request.
-        request: u32,
-        /// The piece.
-        key: Key,
-        /// The peer.
-        from: NodeId,
-    },
-    /// A peer asks which of these pieces this node has: answer with [`answer`](super::Transfer::answer).
-    Asked {
-        /// The stream.
-        stream: StreamId,
-        /// The peer's number for the question.
-        question: u32,
-        /// 1 to 128 pieces.
-        keys: Vec<Key>,
-    },
     /// A peer asks about the copies of these pieces: answer with [`inspected`](super::Transfer::inspected).
     InspectAsked {
         /// The stream.

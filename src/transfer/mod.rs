@@ -14,7 +14,7 @@
 //! - `uploads`: requests of peers, and which peer is sent content first.
 //! - `replicas`: copies to other nodes and from them, and questions about copies.
 //! - `blame`: bans of peers that sent content which does not verify; `reports`: reports between peers that a piece does not verify.
-//! - `events`: the outputs; `counters`: what is counted.
+//! - `pieces`: what the machine asks about this node's pieces; `events`: the outputs; `counters`: what is counted.
 //!
 //! # Order
 //! After each input, poll outputs and events until both are empty. The driver carries outputs out in their order. After a
@@ -26,6 +26,7 @@ mod blame;
 mod counters;
 mod downloads;
 mod events;
+mod pieces;
 mod replicas;
 mod reports;
 mod streams;
@@ -39,16 +40,16 @@ pub use events::{
     DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, PushError, PushId,
     PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
 };
+pub use pieces::{Bytes, Located, Pieces};
 pub use replicas::possession::INSPECTIONS_MAX;
 
 use crate::id::{Key, NodeId};
-use crate::io::{Extent, Mode, StreamId};
+use crate::io::{Extent, StreamId};
 use crate::limits::Limits;
-use crate::manifest::Content;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
-use crate::wire::frame::{Frame, Offer, Refusal};
+use crate::wire::frame::{Frame, Offer};
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
 use blame::Blame;
@@ -56,7 +57,7 @@ use downloads::download::Download;
 use replicas::possession::Inspections;
 use replicas::push::Pushes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use streams::session::{Lookup, Session};
+use streams::session::Session;
 use streams::table::Streams;
 use uploads::serve::Uploads;
 
@@ -304,45 +305,21 @@ impl Transfer {
     }
 }
 
-/// The node's answers to what peers ask ([`TransferEvent::Wanted`], [`Asked`](TransferEvent::Asked),
-/// [`InspectAsked`](TransferEvent::InspectAsked)).
+/// What peers ask.
 impl Transfer {
-    /// Answers a request: the extent that holds the whole piece, or the refusal. `mode` is the mode of the file whose hash is the
-    /// piece's key.
-    pub fn serve(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        found: Result<(Content, Extent), Refusal>,
-        mode: Mode,
-    ) {
-        let found = found.map(|(content, extent)| Lookup::Found(content, mode, extent));
-        self.uploads.found(now, stream, request, found, &mut self.common);
+    /// Whether requests of peers wait for [`look_up`](Transfer::look_up).
+    pub fn has_lookups(&self) -> bool {
+        self.uploads.has_lookups()
+    }
+
+    /// Answers the requests of peers that became due other than by [`handle_bytes`](Transfer::handle_bytes) or
+    /// [`handle_drained`](Transfer::handle_drained): a slot became free with time, or with another peer's stream.
+    pub fn look_up(&mut self, now: Instant, pieces: &mut dyn Pieces) {
+        self.uploads.look_up(now, pieces, &mut self.common);
         self.settle(now);
     }
 
-    /// Answers a request for a piece that is in no file, with its content.
-    pub fn serve_from_memory(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        (content, mode): (Content, Mode),
-        bytes: Vec<u8>,
-    ) {
-        let found = Ok(Lookup::InMemory(content, mode, bytes));
-        self.uploads.found(now, stream, request, found, &mut self.common);
-        self.settle(now);
-    }
-
-    /// Answers a question: bit `i` (of byte `i / 8`, lowest bit first) tells whether piece `i` is here.
-    pub fn answer(&mut self, now: Instant, stream: StreamId, question: u32, bitmap: [u8; 16]) {
-        uploads::serve::answer(stream, question, bitmap, &mut self.common);
-        self.settle(now);
-    }
-
-    /// Answers an inspection, with one entry for each piece in the order of the question.
+    /// Answers a [`TransferEvent::InspectAsked`], with one entry for each piece in the order of the question.
     ///
     /// # Panics
     /// When there are more than [`INSPECT_KEYS_MAX`](crate::wire::inspect::INSPECT_KEYS_MAX) entries.

@@ -5,11 +5,11 @@ use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
 use crate::identity::Identity;
 use crate::io::{DialId, DiskError, StreamId};
 use crate::time::Instant;
-use crate::transfer::Transfer;
 use crate::transfer::downloads::download::Phase;
 use crate::transfer::events::{PushError, StreamOutput, TransferEvent};
 use crate::transfer::replicas::possession;
 use crate::transfer::uploads::serve;
+use crate::transfer::{Pieces, Transfer};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
 use core::net::SocketAddr;
@@ -69,18 +69,21 @@ impl Transfer {
         stream: StreamId,
         bytes: &[u8],
         identity: &Identity,
+        pieces: &mut dyn Pieces,
     ) -> usize {
-        let used = self.take_bytes(now, stream, bytes, identity);
+        let used = self.take_bytes(now, stream, bytes, identity, pieces);
         self.settle(now);
+        self.uploads.look_up(now, pieces, &mut self.common);
         used
     }
 
     /// All bytes that were written to the stream have left.
-    pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
+    pub fn handle_drained(&mut self, now: Instant, stream: StreamId, pieces: &mut dyn Pieces) {
         let Some(session) = self.common.streams.get_mut(&stream) else { return };
         if session.ending {
             self.drop_stream(now, stream, CloseReason::Shunned);
-            return self.settle(now);
+            self.settle(now);
+            return self.uploads.look_up(now, pieces, &mut self.common);
         }
         session.last_active = now;
         session.unread = 0;
@@ -94,6 +97,7 @@ impl Transfer {
         self.tell_more(stream);
         self.uploads.take_turns(now, &mut self.common);
         self.settle(now);
+        self.uploads.look_up(now, pieces, &mut self.common);
     }
 
     /// The driver could not read content that it was told to send. Its length was announced, so the stream is closed.
@@ -218,7 +222,14 @@ impl Transfer {
         }
     }
 
-    fn take_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8], identity: &Identity) -> usize {
+    fn take_bytes(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        bytes: &[u8],
+        identity: &Identity,
+        pieces: &dyn Pieces,
+    ) -> usize {
         let Some(session) = self.common.streams.get_mut(&stream) else { return bytes.len() };
         if session.ending {
             return bytes.len();
@@ -250,7 +261,7 @@ impl Transfer {
             Receiving::Frames => match Frame::parse(bytes) {
                 Ok(Parsed::Frame(frame, used)) => {
                     session.last_active = now;
-                    self.handle_frame(now, stream, &frame, identity);
+                    self.handle_frame(now, stream, &frame, identity, pieces);
                     used
                 }
                 Ok(Parsed::Incomplete) => 0,
@@ -262,7 +273,14 @@ impl Transfer {
         }
     }
 
-    fn handle_frame(&mut self, now: Instant, stream: StreamId, frame: &Frame<'_>, identity: &Identity) {
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        frame: &Frame<'_>,
+        identity: &Identity,
+        pieces: &dyn Pieces,
+    ) {
         let Some(session) = self.common.streams.get_mut(&stream) else { return };
         if session.unread > UNREAD_BYTES_MAX {
             return self.drop_stream(now, stream, CloseReason::Unread);
@@ -282,7 +300,7 @@ impl Transfer {
                 self.uploads.on_cancel(now, stream, request, common);
                 Ok(())
             }
-            Frame::Which { question, keys } => serve::on_which(stream, question, keys, common),
+            Frame::Which { question, keys } => serve::on_which(stream, question, keys, pieces, common),
             Frame::Have { question, bitmap } => return self.on_have(now, stream, question, &bitmap),
             Frame::Block { request, content, length, mode } => {
                 return self.on_block(now, stream, request, (content, length), mode);

@@ -10,6 +10,7 @@ use crate::time::{Duration, Instant};
 use crate::transfer::downloads::chunks::Bits;
 use crate::transfer::events::{DownloadId, InspectId, PushId};
 use crate::transfer::reports::RecentKeys;
+use crate::transfer::{Bytes, Located};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
 use core::net::SocketAddr;
@@ -92,8 +93,6 @@ pub(in crate::transfer) struct Session {
     pub(in crate::transfer) pushes: BTreeMap<u32, PushId>,
     /// The offers of this end that were accepted and are not done.
     pub(in crate::transfer) accepted: BTreeSet<u32>,
-    /// The questions of the other end: which pieces this end has.
-    pub(in crate::transfer) asked: BTreeSet<u32>,
     /// The files that the other end follows.
     pub(in crate::transfer) follows: BTreeMap<Key, Follow>,
     /// The budget for changes of `follows`.
@@ -192,13 +191,11 @@ pub(in crate::transfer) enum Item {
     Push { request: u32, push: PushId, extent: Extent },
 }
 
-/// The lookup of a requested piece: the node tells where the piece is.
+/// The lookup of a requested piece.
 pub(in crate::transfer) enum Lookup {
     Waiting,
     Asked,
-    Found(Content, Mode, Extent),
-    /// The piece is in memory, not in a file.
-    InMemory(Content, Mode, Vec<u8>),
+    Found(Located),
 }
 
 /// Content that the driver has been told to send.
@@ -213,11 +210,12 @@ impl Item {
     /// The number of bytes of content; 0 while the lookup is not answered.
     pub(in crate::transfer) fn length(&self) -> u64 {
         match self {
-            Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
-                u64::from(extent.length)
-            }
-            Item::Wanted { lookup: Lookup::InMemory(.., bytes), .. } => bytes.len() as u64,
+            Item::Wanted { lookup: Lookup::Found(found), .. } => match &found.bytes {
+                Bytes::File(extent) => u64::from(extent.length),
+                Bytes::Memory(bytes) => bytes.len() as u64,
+            },
             Item::Wanted { .. } => 0,
+            Item::Push { extent, .. } => u64::from(extent.length),
         }
     }
 
@@ -261,7 +259,6 @@ impl Session {
             inspected: BTreeSet::new(),
             pushes: BTreeMap::new(),
             accepted: BTreeSet::new(),
-            asked: BTreeSet::new(),
             follows: BTreeMap::new(),
             follow_changes: Bucket::FULL,
             following: BTreeSet::new(),
@@ -428,7 +425,6 @@ impl Session {
             && self.inspections.is_empty()
             && self.inspected.is_empty()
             && self.pushes.is_empty()
-            && self.asked.is_empty()
             && self.arrivals.is_empty()
             && self.queue.is_empty()
             && self.sending.is_empty()
@@ -486,7 +482,7 @@ impl Session {
         first
     }
 
-    /// The pieces that the node looks up now. A lookup is made no earlier than its piece can be sent, because the file that it
+    /// The pieces that are to be looked up now. A lookup is made no earlier than its piece can be sent, because the file that it
     /// finds may disappear.
     pub(in crate::transfer) fn lookups(&mut self) -> Vec<(u32, Key)> {
         let ahead = BLOCKS_QUEUED_MAX.saturating_sub(self.sending.len());
@@ -506,11 +502,12 @@ impl Session {
     /// names the file.
     pub(in crate::transfer) fn next_item(&mut self) -> Option<Item> {
         let place = match self.queue.front()? {
-            Item::Wanted { lookup: Lookup::Found(.., extent), .. } | Item::Push { extent, .. } => {
-                Some(&extent.place)
-            }
-            Item::Wanted { lookup: Lookup::InMemory(..), .. } => None,
+            Item::Wanted { lookup: Lookup::Found(found), .. } => match &found.bytes {
+                Bytes::File(extent) => Some(&extent.place),
+                Bytes::Memory(_) => None,
+            },
             Item::Wanted { .. } => return None,
+            Item::Push { extent, .. } => Some(&extent.place),
         };
         let free = match self.sending.last() {
             Some(sending) => self.sending.len() < BLOCKS_QUEUED_MAX && sending.place.as_ref() == place,
@@ -522,7 +519,7 @@ impl Session {
     /// Whether content is ready to be sent.
     pub(in crate::transfer) fn is_ready_to_send(&self) -> bool {
         match self.queue.front() {
-            Some(Item::Wanted { lookup, .. }) => matches!(lookup, Lookup::Found(..) | Lookup::InMemory(..)),
+            Some(Item::Wanted { lookup, .. }) => matches!(lookup, Lookup::Found(_)),
             Some(Item::Push { .. }) => true,
             None => false,
         }

@@ -1,9 +1,8 @@
 //! Sources of wrong content: bans, reports, and what they are still asked for.
 
-use super::hostile::{NOW, Puppet, machine};
+use super::hostile::{NOW, OnePiece, Puppet, machine};
 use super::world::{World, content, target};
 use crate::id::Key;
-use crate::io::Mode;
 use crate::io::{Extent, Place};
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::time::Duration;
@@ -131,10 +130,10 @@ fn reports_about_pieces_not_sent_recently_and_reports_over_the_bound_are_ignored
     puppet.say(&mut machine, &Frame::Unverified { key: key(0) });
     assert_eq!(machine.0.counters().report_unfounded, 1);
     for number in 1..=20 {
-        puppet.say(&mut machine, &Frame::Request { request: u32::from(number), key: key(number) });
         let extent = Extent { place: Place::Piece(key(number)), offset: 0, length: 5, stamp: None };
-        machine.0.serve(NOW, puppet.stream, u32::from(number), Ok((Content::File, extent)), Mode::UNKNOWN);
-        machine.0.handle_drained(NOW, puppet.stream);
+        puppet.pieces = OnePiece(Some((Content::File, extent)));
+        puppet.say(&mut machine, &Frame::Request { request: u32::from(number), key: key(number) });
+        machine.0.handle_drained(NOW, puppet.stream, &mut OnePiece(None));
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });
         puppet.say(&mut machine, &Frame::Unverified { key: key(number) });
     }

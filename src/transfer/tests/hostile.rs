@@ -23,6 +23,23 @@ pub(super) struct Puppet {
     /// The sink for the next raw bytes.
     pub(super) sink: Option<Sink>,
     pub(super) closed: bool,
+    /// What the machine has of the pieces that the puppet asks for.
+    pub(super) pieces: OnePiece,
+}
+
+/// The pieces of a node that has the same content for every key, or none at all.
+#[derive(Clone, Default)]
+pub(super) struct OnePiece(pub(super) Option<(Content, Extent)>);
+
+impl Pieces for OnePiece {
+    fn locate(&mut self, _: &Key) -> Result<Located, Refusal> {
+        let (content, extent) = self.0.clone().ok_or(Refusal::NotFound)?;
+        Ok(Located { content, mode: Mode::UNKNOWN, bytes: Bytes::File(extent) })
+    }
+
+    fn has(&self, _: &Key) -> bool {
+        self.0.is_some()
+    }
 }
 
 pub(super) const NOW: Instant = Instant::from_secs(50);
@@ -46,7 +63,14 @@ impl Puppet {
         let stream = StreamId(u64::from(seed));
         let identity = Identity::from_secret(&[seed; 32]);
         machine.0.handle_accepted(NOW, stream, remote, &machine.1);
-        let mut puppet = Puppet { identity, stream, heard: Vec::new(), sink: None, closed: false };
+        let mut puppet = Puppet {
+            identity,
+            stream,
+            heard: Vec::new(),
+            sink: None,
+            closed: false,
+            pieces: OnePiece::default(),
+        };
         puppet.listen(machine);
         puppet
     }
@@ -101,7 +125,7 @@ impl Puppet {
     pub(super) fn say_bytes(&mut self, machine: &mut (Transfer, Identity), bytes: &[u8]) {
         let mut at = 0;
         while at < bytes.len() {
-            match machine.0.handle_bytes(NOW, self.stream, &bytes[at..], &machine.1) {
+            match machine.0.handle_bytes(NOW, self.stream, &bytes[at..], &machine.1, &mut self.pieces) {
                 0 => break,
                 used => at += used,
             }
@@ -200,23 +224,27 @@ fn an_answer_without_a_request_ends_the_stream() {
 fn requests_over_the_bound_are_refused_and_cancelled_ones_are_answered_exactly_once() {
     let mut machine = machine();
     let mut puppet = Puppet::authenticated(1, &mut machine);
+    let extent = Extent { place: Place::Cache(Key([1; 32])), offset: 0, length: 5, stamp: None };
+    puppet.pieces = OnePiece(Some((Content::File, extent)));
     let most = Limits::default().requests_per_stream_max as u32;
-    (0..=most).for_each(|request| puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) }));
+    // The driver has the first two and sends them.
+    (0..2 + most)
+        .for_each(|request| puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) }));
+    puppet.heard.clear();
+    puppet.say(&mut machine, &Frame::Request { request: 2 + most, key: Key([1; 32]) });
     let busy = Frame::parse(&puppet.heard).unwrap();
     assert!(
-        matches!(busy, Parsed::Frame(Frame::Refuse { request, reason: Refusal::Busy }, _) if request == most)
+        matches!(busy, Parsed::Frame(Frame::Refuse { request, reason: Refusal::Busy }, _) if request == 2 + most)
     );
     puppet.heard.clear();
-    puppet.say(&mut machine, &Frame::Cancel { request: 0 });
-    puppet.say(&mut machine, &Frame::Cancel { request: 0 });
+    puppet.say(&mut machine, &Frame::Cancel { request: 2 });
+    puppet.say(&mut machine, &Frame::Cancel { request: 2 });
     puppet.say(&mut machine, &Frame::Cancel { request: 4444 });
-    let Ok(Parsed::Frame(Frame::Refuse { request: 0, .. }, used)) = Frame::parse(&puppet.heard) else {
+    let Ok(Parsed::Frame(Frame::Refuse { request: 2, .. }, used)) = Frame::parse(&puppet.heard) else {
         panic!("not refused")
     };
     assert_eq!(used, puppet.heard.len());
-    // An answer to a cancelled request is ignored.
-    machine.0.serve(NOW, puppet.stream, 0, Err(Refusal::NotFound), Mode::UNKNOWN);
-    puppet.say(&mut machine, &Frame::Request { request: 1, key: Key([1; 32]) });
+    puppet.say(&mut machine, &Frame::Request { request: 3, key: Key([1; 32]) });
     assert!(puppet.closed, "a number twice");
 }
 
@@ -226,7 +254,6 @@ fn the_stream_of_a_peer_that_does_not_read_the_answers_is_closed() {
     let mut puppet = Puppet::authenticated(1, &mut machine);
     for question in 0..100_000 {
         puppet.say(&mut machine, &Frame::Which { question, keys: &[Key([1; 32])] });
-        machine.0.answer(NOW, puppet.stream, question, [0; 16]);
         if puppet.closed {
             break;
         }

@@ -1,10 +1,9 @@
 //! Many nodes fetch one file: how much its only source sends, and when the first and the last node have it.
 
-use super::hostile::{NOW, Puppet, machine, machine_with};
+use super::hostile::{NOW, OnePiece, Puppet, machine, machine_with};
 use super::world::{World, content, manifest, target};
 use crate::id::{Key, PublicKey};
 use crate::identity::Identity;
-use crate::io::Mode;
 use crate::io::{Extent, Place};
 use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
@@ -172,7 +171,7 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
         puppet.say(&mut machine, &Frame::Follow { file: Key([number; 32]), over: false });
     }
     assert_eq!(machine.0.counters().follow_refused, 1, "16 files and no more");
-    machine.0.handle_drained(NOW, puppet.stream);
+    machine.0.handle_drained(NOW, puppet.stream, &mut OnePiece(None));
     heard(&mut puppet);
     (0..chunks).for_each(|chunk| machine.0.tell_gained(&file.hash(), chunk));
     puppet.listen(&mut machine);
@@ -185,7 +184,7 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
             told += chunks.len();
             at += used;
         }
-        machine.0.handle_drained(NOW, puppet.stream);
+        machine.0.handle_drained(NOW, puppet.stream, &mut OnePiece(None));
         puppet.listen(&mut machine);
     }
     assert_eq!(told, chunks as usize);
@@ -202,7 +201,7 @@ fn a_peer_may_follow_one_file_after_the_other_but_not_change_all_the_time() {
     let say = |machine: &mut Transfer, now, file, over| {
         let mut bytes = Vec::new();
         Frame::Follow { file, over }.write(&mut bytes);
-        machine.handle_bytes(now, puppet.stream, &bytes, &identity);
+        machine.handle_bytes(now, puppet.stream, &bytes, &identity, &mut OnePiece(None));
         machine.counters().follow_refused
     };
     for number in 0..100 {
@@ -220,33 +219,23 @@ fn a_peer_may_follow_one_file_after_the_other_but_not_change_all_the_time() {
     assert!(!puppet.closed);
 }
 
-/// Answers the requests of the machine's peers.
-fn serve(machine: &mut (Transfer, Identity)) {
-    while let Some(event) = machine.0.poll_event() {
-        if let TransferEvent::Wanted { stream, request, .. } = event {
-            let extent =
-                Extent { place: Place::Cache(Key([1; 32])), offset: 0, length: 1 << 20, stamp: None };
-            machine.0.serve(NOW, stream, request, Ok((Content::Chunk, extent)), Mode::UNKNOWN);
-        }
-    }
-}
-
 #[test]
 fn a_peer_that_waits_for_a_slot_is_served_in_turn_told_when_busy_and_not_held_up_by_one_that_does_not_read() {
     let mut machine = machine_with(Limits { uploads_max: 1, ..Limits::default() });
     let mut puppets: Vec<Puppet> = (1..=3).map(|seed| Puppet::authenticated(seed, &mut machine)).collect();
+    let extent = Extent { place: Place::Cache(Key([1; 32])), offset: 0, length: 1 << 20, stamp: None };
+    let mut pieces = OnePiece(Some((Content::Chunk, extent)));
     for puppet in &mut puppets {
+        puppet.pieces = pieces.clone();
         for request in 1..=4 {
             puppet.say(&mut machine, &Frame::Request { request, key: Key([1; 32]) });
-            serve(&mut machine);
             puppet.listen(&mut machine);
         }
     }
     let blocks = |puppet: &mut Puppet| heard(puppet).iter().filter(|it| it.starts_with("Block")).count();
     assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [2, 0, 0]);
     // The first has taken its content: the slot goes to the next.
-    machine.0.handle_drained(NOW, puppets[0].stream);
-    serve(&mut machine);
+    machine.0.handle_drained(NOW, puppets[0].stream, &mut pieces);
     puppets[1].listen(&mut machine);
     assert_eq!(puppets.iter_mut().map(blocks).collect::<Vec<_>>(), [0, 2, 0]);
     // The second takes nothing: after a second its slot goes to another.

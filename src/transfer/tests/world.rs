@@ -9,6 +9,7 @@ use crate::manifest::{Content, Manifest, ManifestBuilder};
 use crate::time::{Duration, Instant};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
+use crate::wire::frame::Refusal;
 use crate::wire::inspect::{Held, InspectEntry};
 use crate::wire::network::Network;
 use core::net::SocketAddr;
@@ -51,6 +52,21 @@ pub(super) struct Node {
     manifests: BTreeMap<DownloadId, Arc<Manifest>>,
     sinks: HashMap<StreamId, (Sink, Vec<u8>)>,
     inboxes: HashMap<StreamId, Vec<u8>>,
+}
+
+/// The pieces of a node of this world.
+struct Shelf<'a>(&'a BTreeMap<Key, (Content, Extent)>);
+
+impl Pieces for Shelf<'_> {
+    fn locate(&mut self, key: &Key) -> Result<Located, Refusal> {
+        let (content, extent) = self.0.get(key).cloned().ok_or(Refusal::NotFound)?;
+        let mode = if content == Content::Chunk { Mode::UNKNOWN } else { Mode::of(0o755) };
+        Ok(Located { content, mode, bytes: Bytes::File(extent) })
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
 }
 
 pub(super) fn content(length: usize, seed: u8) -> Vec<u8> {
@@ -219,6 +235,11 @@ impl World {
                 self.perform(node, output);
                 moved = true;
             }
+            if self.nodes[node].transfer.has_lookups() {
+                let (now, this) = (self.now, &mut self.nodes[node]);
+                this.transfer.look_up(now, &mut Shelf(&this.pieces));
+                moved = true;
+            }
             while let Some(event) = self.nodes[node].transfer.poll_event() {
                 let now = self.now;
                 self.nodes[node].react(now, event);
@@ -319,7 +340,8 @@ impl World {
         let moved: Vec<u8> = wire.drain(..most).collect();
         let drained = wire.is_empty();
         if drained {
-            self.nodes[node].transfer.handle_drained(now, stream);
+            let this = &mut self.nodes[node];
+            this.transfer.handle_drained(now, stream, &mut Shelf(&this.pieces));
         } else {
             self.nodes[node].transfer.handle_sent(now, stream, moved.len() as u64);
         }
@@ -390,7 +412,10 @@ impl Node {
                     self.fill(now, stream, sink, collected);
                     used
                 }
-                None => self.transfer.handle_bytes(now, stream, &inbox[at..], &self.identity),
+                None => {
+                    let pieces = &mut Shelf(&self.pieces);
+                    self.transfer.handle_bytes(now, stream, &inbox[at..], &self.identity, pieces)
+                }
             };
             if used == 0 {
                 break;
@@ -441,19 +466,6 @@ impl Node {
     /// The node's reaction to an event.
     fn react(&mut self, now: Instant, event: TransferEvent) {
         match &event {
-            TransferEvent::Wanted { stream, request, key, .. } => {
-                let found = self.pieces.get(key).cloned().ok_or(crate::wire::frame::Refusal::NotFound);
-                let whole = found.as_ref().is_ok_and(|(content, _)| *content != Content::Chunk);
-                let mode = if whole { Mode::of(0o755) } else { Mode::UNKNOWN };
-                self.transfer.serve(now, *stream, *request, found, mode);
-            }
-            TransferEvent::Asked { stream, question, keys } => {
-                let mut bitmap = [0; 16];
-                for (i, _) in keys.iter().enumerate().filter(|(_, key)| self.pieces.contains_key(key)) {
-                    bitmap[i / 8] |= 1 << (i % 8);
-                }
-                self.transfer.answer(now, *stream, *question, bitmap);
-            }
             TransferEvent::InspectAsked { stream, question, keys } => {
                 let held = |key| if self.pieces.contains_key(key) { Held::Shared } else { Held::Nothing };
                 let entry = |key| InspectEntry { held: held(key), ..InspectEntry::default() };

@@ -4,21 +4,24 @@ use super::slots::Slots;
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::time::Instant;
-use crate::transfer::Common;
-use crate::transfer::events::{StreamOutput, TransferEvent};
+use crate::transfer::events::StreamOutput;
 use crate::transfer::streams::close::CloseReason;
-use crate::transfer::streams::session::{Item, Lookup, QUESTIONS_MAX, Sending};
-use crate::wire::frame::{Frame, Refusal};
+use crate::transfer::streams::session::{Item, Lookup, Sending};
+use crate::transfer::{Bytes, Common, Located, Pieces};
+use crate::wire::frame::{Frame, Refusal, WHICH_KEYS_MAX};
+use std::collections::VecDeque;
 
 /// What peers request from this node, and in which order they get it.
 pub(in crate::transfer) struct Uploads {
     slots: Slots,
+    /// Requests whose piece is to be looked up now, each with its stream and number.
+    due: VecDeque<(StreamId, u32, Key)>,
 }
 
 impl Uploads {
     /// Uploads under a limit of `rate` bytes per second; 0 is unlimited.
     pub(in crate::transfer) fn with_rate(rate: u64) -> Uploads {
-        Uploads { slots: Slots::with_rate(rate) }
+        Uploads { slots: Slots::with_rate(rate), due: VecDeque::new() }
     }
 
     pub(in crate::transfer) fn set_rate(&mut self, rate: u64) {
@@ -87,19 +90,37 @@ impl Uploads {
         }
     }
 
-    /// The node answered a request: this is where the piece is, or why it is refused.
-    pub(in crate::transfer) fn found(
+    /// Whether pieces are to be looked up now.
+    pub(in crate::transfer) fn has_lookups(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Looks up the pieces that are due, and sends or refuses them. It is the last step of an input, after slots have been
+    /// assigned: a stream whose piece is found must not take the slot of one that waits.
+    pub(in crate::transfer) fn look_up(
+        &mut self,
+        now: Instant,
+        pieces: &mut dyn Pieces,
+        common: &mut Common,
+    ) {
+        while let Some((stream, request, key)) = self.due.pop_front() {
+            let found = pieces.locate(&key);
+            self.found(now, stream, request, found, common);
+        }
+    }
+
+    fn found(
         &mut self,
         now: Instant,
         stream: StreamId,
         request: u32,
-        found: Result<Lookup, Refusal>,
+        found: Result<Located, Refusal>,
         common: &mut Common,
     ) {
         let Some(session) = common.streams.get_mut(&stream) else { return };
         let Some(position) = session.wanted(request) else { return };
         match (found, session.queue.get_mut(position)) {
-            (Ok(found), Some(Item::Wanted { lookup, .. })) => *lookup = found,
+            (Ok(found), Some(Item::Wanted { lookup, .. })) => *lookup = Lookup::Found(found),
             (Ok(_), _) => {}
             (Err(reason), _) => {
                 session.queue.remove(position);
@@ -111,7 +132,7 @@ impl Uploads {
     }
 
     /// Hands the driver the next content for a stream while the driver has fewer than two blocks of it and the stream has a slot.
-    /// Asks the node to look the following pieces up.
+    /// Enters the following pieces for [`look_up`](Uploads::look_up).
     pub(in crate::transfer) fn send_next(&mut self, now: Instant, stream: StreamId, common: &mut Common) {
         let turn = self.slots.has_turn(now, stream, &common.streams, common.config.limits.uploads_max);
         let Some(session) = common.streams.get_mut(&stream) else { return };
@@ -120,16 +141,20 @@ impl Uploads {
             session.last_active = now;
             handed += item.length();
             let (frame, extent, push) = match item {
-                Item::Wanted { request, key, lookup: Lookup::Found(content, mode, extent) } => {
+                Item::Wanted { request, key, lookup: Lookup::Found(Located { content, mode, bytes }) } => {
+                    let extent = match bytes {
+                        Bytes::File(extent) => extent,
+                        Bytes::Memory(bytes) => {
+                            let length = bytes.len() as u32;
+                            let block = Frame::Block { request, content, length, mode };
+                            common.out.write(stream, session, &block);
+                            session.send(now, Sending { place: None, length, push: None });
+                            common.out.outputs.push_back(StreamOutput::Write { stream, bytes });
+                            continue;
+                        }
+                    };
                     session.sent.push(key);
                     (Frame::Block { request, content, length: extent.length, mode }, extent, None)
-                }
-                Item::Wanted { request, lookup: Lookup::InMemory(content, mode, bytes), .. } => {
-                    let length = bytes.len() as u32;
-                    common.out.write(stream, session, &Frame::Block { request, content, length, mode });
-                    session.send(now, Sending { place: None, length, push: None });
-                    common.out.outputs.push_back(StreamOutput::Write { stream, bytes });
-                    continue;
                 }
                 Item::Wanted { .. } => unreachable!("only what was found is next"),
                 Item::Push { request, push, extent } => {
@@ -144,7 +169,7 @@ impl Uploads {
         }
         let Some(from) = session.peer_id() else { return };
         for (request, key) in session.lookups() {
-            common.out.event(TransferEvent::Wanted { stream, request, key, from });
+            self.due.push_back((stream, request, key));
         }
         if handed > 0 {
             self.slots.charge(now, from, handed);
@@ -182,25 +207,22 @@ impl Uploads {
     }
 }
 
-/// A peer asks which of these pieces are here.
+/// A peer asks which of these pieces are here: bit `i` of the answer (of byte `i / 8`, lowest bit first) is for piece `i`.
 pub(in crate::transfer) fn on_which(
     stream: StreamId,
     question: u32,
     keys: &[Key],
+    pieces: &dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
     let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
-    if keys.is_empty() || session.asked.len() >= QUESTIONS_MAX || !session.asked.insert(question) {
+    if keys.is_empty() || keys.len() > WHICH_KEYS_MAX {
         return Err(CloseReason::Unexpected);
     }
-    common.out.event(TransferEvent::Asked { stream, question, keys: keys.to_vec() });
-    Ok(())
-}
-
-/// Sends this node's answer to such a question, if the peer still waits for one.
-pub(in crate::transfer) fn answer(stream: StreamId, question: u32, bitmap: [u8; 16], common: &mut Common) {
-    let Some(session) = common.streams.get_mut(&stream) else { return };
-    if session.asked.remove(&question) {
-        common.out.write(stream, session, &Frame::Have { question, bitmap });
+    let mut bitmap = [0; WHICH_KEYS_MAX / 8];
+    for (index, _) in keys.iter().enumerate().filter(|(_, key)| pieces.has(key)) {
+        bitmap[index / 8] |= 1 << (index % 8);
     }
+    common.out.write(stream, session, &Frame::Have { question, bitmap });
+    Ok(())
 }
