@@ -295,7 +295,7 @@ mod tests {
         for (content, expected) in [
             ("[membership]\nsilent = 50", "gossip settings contradict each other: a member must be silent"),
             ("[gossip]\ninterval = 0", "a round must take 100 ms or longer"),
-            ("[repair]\ncut_off_percent = 101", "no more than the whole neighbourhood"),
+            ("[repair]\ncut_off_percent = 101", "at most 100 percent"),
         ] {
             let error = from_file(content).unwrap().into_config("/d".into()).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
