@@ -9,12 +9,14 @@
 //!   reaches by starting: the seconds since 1970, by the clock or by the newest file in the directory, whichever is later. A node
 //!   starts less than once a second, so a later leap leads further. The age in seconds begins at 0, so that pieces expire too late
 //!   and never too early.
-//! - On a full disk `ages` is overwritten in place, which needs no space on most file systems. If that fails too, the node runs
-//!   with a number that its next start may use again, and tries again to save it.
+//! - On a full disk `ages` is overwritten in place, which needs no space on most file systems. That counts only if the medium
+//!   has the file's name: the directory is synced after it, and once a save has failed in another way, the file is not
+//!   overwritten before it has been replaced. If the file cannot be overwritten, the node runs with a number that its next start
+//!   may use again, and tries again to save it.
 
 use super::damaged::Damaged;
 use super::durable::{Replace, replace};
-use super::files::{Open, open, sync_data, write_at};
+use super::files::{Open, open, sync_data, sync_directory, write_at};
 use super::layout::Layout;
 use super::state::read_small;
 use crate::io::Ages;
@@ -138,13 +140,15 @@ pub(super) struct Diary {
     record: Record,
     saved: bool,
     copied: bool,
+    /// A save failed, perhaps after the rename: the medium may have another file under the name than the one that is seen.
+    name_in_doubt: bool,
     /// Whether a failure has been logged.
     complained: bool,
 }
 
 impl Diary {
     pub(super) fn new(record: Record) -> Self {
-        Diary { record, saved: false, copied: false, complained: false }
+        Diary { record, saved: false, copied: false, name_in_doubt: false, complained: false }
     }
 
     /// Whether both copies are saved.
@@ -174,22 +178,24 @@ impl Diary {
     /// Saves the node's age.
     pub(super) fn save(&mut self, layout: &Layout, ages: &Ages) -> io::Result<()> {
         self.record.ages = *ages;
-        let saved = save(layout, &self.record);
+        let (path, file) = (layout.file(NAME), encode(&self.record));
+        let mut saved = replace(&path, &[file.as_bytes()], Replace::Durably);
+        match &saved {
+            Ok(()) => self.name_in_doubt = false,
+            Err(error) if is_full(error) && !self.name_in_doubt => {
+                match write_over(&path, file.as_bytes()).and_then(|()| sync_directory(layout.root())) {
+                    Ok(()) => saved = Ok(()),
+                    Err(_) => self.name_in_doubt = true,
+                }
+            }
+            Err(_) => self.name_in_doubt = true,
+        }
         self.saved |= saved.is_ok();
         saved
     }
 }
 
-/// Saves the record, durably.
-fn save(layout: &Layout, record: &Record) -> io::Result<()> {
-    let (path, file) = (layout.file(NAME), encode(record));
-    match replace(&path, &[file.as_bytes()], Replace::Durably) {
-        Err(error) if is_full(&error) => write_over(&path, file.as_bytes()).map_err(|_| error),
-        result => result,
-    }
-}
-
-/// Saves the copy, durably, once in each run after [`save`].
+/// Saves the copy, durably, once in each run after the record itself.
 fn save_copy(layout: &Layout, record: &Record) -> io::Result<()> {
     replace(&layout.file(COPY), &[encode(record).as_bytes()], Replace::Durably)
 }
@@ -336,6 +342,28 @@ mod tests {
         assert_eq!(directory.start(), 2);
         record::end_plan();
         assert_eq!(directory.start(), 3);
+    }
+
+    #[test]
+    fn a_file_whose_name_the_medium_may_not_have_is_not_written_over() {
+        let directory = Directory::new();
+        let mut diary = Diary::new(Record { ages: Ages { boots: 1, ..Ages::default() }, cleared: true });
+        diary.write(&directory.layout);
+        let seconds = |seconds| Ages { boots: 1, seconds, clean: false };
+        let full = |attempt: &record::Attempt<'_>| {
+            let new = attempt.kind == Kind::Open && attempt.path.extension().is_some();
+            new.then_some(Fault::Fail(Errno::NOSPC))
+        };
+        record::plan(|attempt| (attempt.kind == Kind::SyncDirectory).then_some(Fault::Fail(Errno::IO)));
+        assert!(diary.save(&directory.layout, &seconds(5)).is_err(), "renamed, but not durably");
+        record::plan(full);
+        assert!(diary.save(&directory.layout, &seconds(6)).is_err());
+        record::end_plan();
+        diary.save(&directory.layout, &seconds(7)).unwrap();
+        record::plan(full);
+        diary.save(&directory.layout, &seconds(8)).unwrap();
+        record::end_plan();
+        assert_eq!(directory.read().ages.seconds, 8);
     }
 
     #[test]
