@@ -23,6 +23,10 @@ Examples:
   elver set latest \"$(b3sum --no-names f)\"    a name for a file that changes";
 
 pub(super) const LOOKUP_AFTER_HELP: &str = "\
+Asks the nodes closest to the value's key, and ends when a majority of them agree on the newest value. The publisher's node
+answers from its own record. When no node has the value, a value that was found within the last hour is shown, with a note on
+standard error; with --fresh the command then fails (exit code 3).
+
 Writes the value's bytes unchanged; with --json as \"value\", or in hexadecimal as \"value_hex\" when it is not UTF-8.";
 
 #[derive(clap::Args, Debug)]
@@ -49,7 +53,7 @@ pub(super) struct UnsetArguments {
 pub(super) struct LookupArguments {
     /// The value's address, PUBLICKEY/NAME, as `elver set` prints it
     address: Address,
-    /// Ask the network even if an answer of the last hour is cached
+    /// Accept only what the network answers now, not what this node publishes or has found within the last hour
     #[arg(long)]
     fresh: bool,
 }
@@ -168,9 +172,14 @@ pub(super) fn lookup(context: &mut Context, arguments: &LookupArguments) -> Resu
     let Address { publisher, name } = arguments.address.clone();
     let command = Command::Lookup { publisher, name, fresh: arguments.fresh };
     let reply = context.request(&command, &arguments.address.name)?;
-    let Reply::Lookup { publisher, name, value, sequence, asked } = reply else {
+    let Reply::Lookup { publisher, name, value, sequence, asked, from_memory } = reply else {
         return Err(context.unexpected(&reply));
     };
+    if from_memory {
+        context.output.warn(
+            "no node that was asked has the value: this is what a lookup found within the last hour (see --fresh)",
+        );
+    }
     if context.output.json {
         let address = Address { publisher, name };
         let mut object = Map::new();
@@ -179,6 +188,7 @@ pub(super) fn lookup(context: &mut Context, arguments: &LookupArguments) -> Resu
         object.insert("name".to_owned(), address.name.into());
         object.insert("sequence".to_owned(), sequence.into());
         object.insert("asked".to_owned(), asked.into());
+        object.insert("from_memory".to_owned(), from_memory.into());
         let (key, text) = match String::from_utf8(value) {
             Ok(text) => ("value", text),
             Err(error) => ("value_hex", hexadecimal(error.as_bytes())),
@@ -210,14 +220,18 @@ mod tests {
     use crate::node::command::Response;
 
     fn answer(json: bool, value: &[u8]) -> String {
-        let publisher = PublicKey([7; 32]);
-        let reply =
-            Reply::Lookup { publisher, name: "n".to_owned(), value: value.to_vec(), sequence: 2, asked: 9 };
+        said(json, value, false).0
+    }
+
+    /// What is written to standard output and to standard error.
+    fn said(json: bool, value: &[u8], from_memory: bool) -> (String, String) {
+        let (publisher, name, value) = (PublicKey([7; 32]), "n".to_owned(), value.to_vec());
+        let reply = Reply::Lookup { publisher, name, value, sequence: 2, asked: 9, from_memory };
         let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
-        let (mut context, results, _) = daemon.context(json);
+        let (mut context, results, remarks) = daemon.context(json);
         let address = Address { publisher, name: "n".to_owned() };
-        assert_eq!(lookup(&mut context, &LookupArguments { address, fresh: true }), Ok(Exit::Done));
-        results.text()
+        assert_eq!(lookup(&mut context, &LookupArguments { address, fresh: false }), Ok(Exit::Done));
+        (results.text(), remarks.text())
     }
 
     #[test]
@@ -234,6 +248,14 @@ mod tests {
     #[test]
     fn a_value_is_written_unchanged() {
         assert_eq!(answer(false, b"water"), "water");
+    }
+
+    #[test]
+    fn a_value_that_no_node_confirms_comes_with_a_note() {
+        let (results, remarks) = said(false, b"water", true);
+        assert_eq!(results, "water");
+        assert!(remarks.contains("within the last hour"), "{remarks}");
+        assert_eq!(said(false, b"water", false).1, "");
     }
 
     #[test]

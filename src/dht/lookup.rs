@@ -3,9 +3,11 @@
 //! Each candidate belongs to one of two disjoint paths, the first that named it, and each path asks only its own candidates
 //! (Baumgart and Mies, S/Kademlia, 2007): a node that misleads one path does not affect the other. A path has α requests
 //! outstanding. It asks the nearest candidate that belongs to the k nearest of all or to the path's own nearest k/2. The lookup ends
-//! when all of those have answered.
+//! when all of those have answered. A caller's lookup of a value ends earlier, as soon as a majority of the closest nodes agree on it.
 
+use super::agreement::Agreement;
 use super::lookup_cache::CERTAIN;
+use super::placement::COPIES;
 use super::routing_table::K;
 use super::{LookupId, Want};
 use crate::id::{Distance, Key, NodeId, PublicKey};
@@ -44,6 +46,17 @@ pub(super) enum Reason {
     Republish,
 }
 
+/// Why a lookup ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// Every relevant candidate has answered.
+    Converged,
+    /// A majority of the closest nodes agree on the value.
+    Agreed,
+    /// It took longer than [`LOOKUP_TIME_MAX`].
+    TimedOut,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     New,
@@ -76,8 +89,8 @@ pub(super) struct Lookup {
     pub(super) asked: u32,
     /// The number of nodes that answered.
     pub(super) answered: u32,
-    /// The best record found: its sequence number and its bytes.
-    pub(super) record: Option<(u64, Vec<u8>)>,
+    /// The best record found, and its holders.
+    pub(super) found: Agreement,
     /// Whether an answer carried records, which leave less room for contacts.
     pub(super) crowded: bool,
     own: NodeId,
@@ -105,7 +118,7 @@ impl Lookup {
             until: now + LOOKUP_TIME_MAX,
             asked: 0,
             answered: 0,
-            record: None,
+            found: Agreement::default(),
             crowded: false,
             own,
             candidates: Vec::new(),
@@ -172,13 +185,33 @@ impl Lookup {
         self.providers.insert(provider, sequence);
     }
 
-    /// Whether a record with this sequence number is newer than the best one found.
-    pub(super) fn is_better(&self, sequence: u64) -> bool {
-        self.record.as_ref().is_none_or(|(best, _)| sequence > *best)
+    /// Whether a majority of the living nodes closest to the key, known so far, hold the best record. Only a lookup for a caller
+    /// ends by that: a publication must find every one of the closest nodes.
+    fn is_agreed(&self) -> bool {
+        if self.reason != Reason::Caller || self.want != Want::Value {
+            return false;
+        }
+        let living = self.candidates.iter().filter(|candidate| candidate.state != State::Silent);
+        let own = self.own.distance(&self.target);
+        let keeps = self.found.is_held_by(&self.own);
+        let nearer = self.candidates.partition_point(|candidate| candidate.distance < own);
+        let keeper = (keeps && nearer < COPIES).then_some(&self.own);
+        self.found.is_settled(keeper.into_iter().chain(living.map(|candidate| &candidate.contact.id)))
+    }
+
+    /// Why the lookup is over, if it is.
+    pub(super) fn end(&self, now: Instant) -> Option<End> {
+        if self.is_agreed() {
+            Some(End::Agreed)
+        } else if self.is_converged() {
+            Some(End::Converged)
+        } else {
+            (self.until <= now).then_some(End::TimedOut)
+        }
     }
 
     /// Whether every relevant candidate has answered.
-    pub(super) fn is_converged(&self) -> bool {
+    fn is_converged(&self) -> bool {
         self.relevant().all(|index| self.candidates[index].state == State::Answered)
     }
 

@@ -5,8 +5,8 @@
 //! [`Dht::next_deadline`] has come.
 //!
 //! - Contacts: [`routing_table`], [`closest`](mod@closest), `address`.
-//! - Requests: `lookup` (which node to ask next), `questions` (outstanding requests), `queries` (sending requests, handling
-//!   answers), `lookup_cache` (results of earlier lookups).
+//! - Requests: `lookup` (which node to ask next), `agreement` (when a value is certain), `questions` (outstanding requests),
+//!   `queries` (sending requests, handling answers), `lookup_cache` (results of earlier lookups).
 //! - Answers: `serve`, `tokens` (validation of addresses), `values` and `providers` (records kept for others).
 //! - Publishing: `announce` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
 //!   `cache` (values that were found).
@@ -14,6 +14,7 @@
 //!   node's own address).
 
 mod address;
+mod agreement;
 mod announce;
 mod bootstrap;
 mod cache;
@@ -215,6 +216,8 @@ pub struct Dht {
     table: routing_table::RoutingTable,
     transactions: questions::Requests,
     lookups: BTreeMap<LookupId, Lookup>,
+    /// Whether a lookup waits for room among the outstanding requests.
+    starved: bool,
     /// The last number given to a lookup or a publication.
     numbered: u64,
     mint: tokens::TokenMint,
@@ -244,6 +247,7 @@ impl Dht {
             table: routing_table::RoutingTable::new(own),
             transactions: questions::Requests::new(limits.transactions_max),
             lookups: BTreeMap::new(),
+            starved: false,
             numbered: 0,
             mint: tokens::TokenMint::new(rng.bytes()),
             book: tokens::TokenBook::default(),
@@ -290,7 +294,6 @@ impl Dht {
         match datagram.message() {
             Message::Pong { .. } | Message::Found { .. } | Message::Stored { .. } => {
                 self.handle_answer(now, from, datagram, outbox);
-                self.drive(now, outbox);
             }
             Message::Leave { .. } => self.handle_leave(now, datagram),
             _ => self.serve(now, from, datagram, outbox),

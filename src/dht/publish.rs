@@ -177,9 +177,14 @@ impl Dht {
         true
     }
 
-    /// The bytes of the record under `key`, if it is this node's own or is in the cache.
-    pub fn cached_value(&self, now: Instant, key: &Key) -> Option<&[u8]> {
-        self.publications.record(key).or_else(|| self.cache.get(now, key))
+    /// The bytes of the record that this node publishes under `key`. Nothing newer exists.
+    pub fn published_value(&self, key: &Key) -> Option<&[u8]> {
+        self.publications.record(key)
+    }
+
+    /// The bytes of the newest record under `key` that lookups found within the last hour.
+    pub fn remembered_value(&self, now: Instant, key: &Key) -> Option<&[u8]> {
+        self.cache.get(now, key)
     }
 
     /// The lookup for a publication ended: the record gets its sequence number.
@@ -191,7 +196,7 @@ impl Dht {
         outbox: &Outbox,
     ) {
         let Some(publishing) = self.publications.under_way.remove(&lookup.id) else { return };
-        let found = lookup.record.map_or(0, |(sequence, _)| sequence);
+        let found = lookup.found.sequence().unwrap_or(0);
         // No number is used twice. A record with the highest possible number could never be superseded.
         self.publications.sequence = self.publications.sequence.max(found.min(u64::MAX - (1 << 32)));
         let sequence = self.publications.next_sequence();

@@ -1,6 +1,7 @@
 //! This node's requests: sending them, their answers, their failures, and the lookups that they serve.
 
-use super::lookup::{Lookup, Reason};
+use super::agreement::Compared;
+use super::lookup::{End, Lookup, Reason};
 use super::questions::{Purpose, Request};
 use super::routing_table::{Answered, Failed, K};
 use super::{Dht, DhtEvent, LookupId, Want};
@@ -109,6 +110,27 @@ impl Dht {
             self.counters.unexpected += 1;
             return;
         };
+        let lookup = match request.question.purpose {
+            Purpose::Lookup(lookup, ..) => Some(lookup),
+            _ => None,
+        };
+        self.handle_expected(now, from, datagram, request, outbox);
+        // Only this lookup has learned something, unless others wait for room.
+        match lookup.filter(|_| !self.starved) {
+            Some(lookup) if !self.drive_lookup(now, lookup, outbox) => {}
+            _ => self.drive(now, outbox),
+        }
+    }
+
+    fn handle_expected(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        request: Request,
+        outbox: &mut Outbox,
+    ) {
+        let message = datagram.message();
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         self.book.insert(now, contact.id, datagram.token());
         let rtt = (!request.repeated).then(|| now.since(request.sent));
@@ -164,11 +186,13 @@ impl Dht {
         }
         if let Some(record) = record {
             let fits = lookup.want == Want::Value && record.key() == lookup.target;
-            if fits && lookup.is_better(record.sequence()) {
-                match record.verify(outbox.network()) {
-                    Ok(()) => lookup.record = Some((record.sequence(), record.bytes().to_vec())),
-                    Err(_) => self.counters.bad_signature += 1,
+            match lookup.found.compare(&record) {
+                Compared::Newer if fits && record.verify(outbox.network()).is_ok() => {
+                    lookup.found.supersede(from.id, &record);
                 }
+                Compared::Newer if fits => self.counters.bad_signature += 1,
+                Compared::Same => lookup.found.agree(from.id),
+                Compared::Newer | Compared::Other => {}
             }
         }
         let mut found = Vec::new();
@@ -346,12 +370,9 @@ impl Dht {
         match want {
             Want::Nodes => {}
             Want::Value => {
-                let kept = self.values.get(now, &target);
-                for bytes in self.publications.record(&target).into_iter().chain(kept) {
-                    if let Some(record) = Record::parse(bytes).ok().filter(|r| lookup.is_better(r.sequence()))
-                    {
-                        lookup.record = Some((record.sequence(), bytes.to_vec()));
-                    }
+                // What this node publishes or keeps was verified when it came.
+                if let Some(record) = self.best_record(now, &target) {
+                    lookup.found.supersede(self.own, &record);
                 }
             }
             Want::Providers => {
@@ -382,40 +403,47 @@ impl Dht {
 
     /// Lets every lookup send the requests that it can. Returns whether a lookup ended.
     pub(super) fn drive_lookups(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
+        self.starved = false;
         let ids: Vec<LookupId> = self.lookups.keys().copied().collect();
-        let mut finished = false;
-        for id in ids {
-            while self.transactions.room() > TRANSACTIONS_RESERVED {
-                let Some(lookup) = self.lookups.get_mut(&id) else { break };
-                let Some(contact) = lookup.next() else { break };
-                let purpose = Purpose::Lookup(id, lookup.target, lookup.want);
-                self.ask(now, contact.addr, Some(contact), purpose, outbox);
-            }
-            let Some(lookup) = self.lookups.get(&id) else { continue };
-            let converged = lookup.is_converged();
-            if converged || lookup.until <= now {
-                if let Some(lookup) = self.lookups.remove(&id) {
-                    self.finish_lookup(now, lookup, converged, outbox);
-                    finished = true;
-                }
-            }
-        }
-        finished
+        ids.into_iter().filter(|id| self.drive_lookup(now, *id, outbox)).count() > 0
     }
 
-    fn finish_lookup(&mut self, now: Instant, lookup: Lookup, converged: bool, outbox: &mut Outbox) {
-        let closest = lookup.closest();
-        if !converged {
-            self.counters.lookup_timed_out += 1;
-        } else if let Some((members, whole)) = lookup.neighbourhood() {
-            self.lookup_cache.insert(now, lookup.target, &members, whole);
-            if whole {
-                self.table.touch_all(now);
+    /// Lets a lookup send the requests that it can. Returns whether it ended.
+    pub(super) fn drive_lookup(&mut self, now: Instant, id: LookupId, outbox: &mut Outbox) -> bool {
+        let Some(lookup) = self.lookups.get(&id) else { return false };
+        if let Some(end) = lookup.end(now) {
+            if let Some(lookup) = self.lookups.remove(&id) {
+                self.finish_lookup(now, lookup, end, outbox);
             }
+            return true;
+        }
+        while let Some(lookup) = self.lookups.get_mut(&id) {
+            if self.transactions.room() <= TRANSACTIONS_RESERVED {
+                self.starved = true;
+                break;
+            }
+            let Some(contact) = lookup.next() else { break };
+            let purpose = Purpose::Lookup(id, lookup.target, lookup.want);
+            self.ask(now, contact.addr, Some(contact), purpose, outbox);
+        }
+        false
+    }
+
+    fn finish_lookup(&mut self, now: Instant, lookup: Lookup, end: End, outbox: &mut Outbox) {
+        let closest = lookup.closest();
+        match (end, lookup.neighbourhood()) {
+            (End::TimedOut, _) => self.counters.lookup_timed_out += 1,
+            (End::Converged, Some((members, whole))) => {
+                self.lookup_cache.insert(now, lookup.target, &members, whole);
+                if whole {
+                    self.table.touch_all(now);
+                }
+            }
+            (End::Converged, None) | (End::Agreed, _) => {}
         }
         match lookup.reason {
             Reason::Caller => {
-                let record = lookup.record.map(|(_, bytes)| bytes);
+                let record = lookup.found.into_record();
                 if let Some(record) = record.as_deref().and_then(|bytes| Record::parse(bytes).ok()) {
                     let (sequence, lifetime) = (record.sequence(), record.lifetime());
                     self.cache.insert(now, lookup.target, record.bytes(), sequence, lifetime);

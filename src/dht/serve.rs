@@ -138,7 +138,7 @@ impl Dht {
     }
 
     /// The newest record under `key` that is kept here, for others or as this node's own.
-    fn best_record(&self, now: Instant, key: &Key) -> Option<Record<'_>> {
+    pub(super) fn best_record(&self, now: Instant, key: &Key) -> Option<Record<'_>> {
         let own = self.publications.record(key).and_then(|bytes| Record::parse(bytes).ok());
         let kept = self.values.get(now, key).and_then(|bytes| Record::parse(bytes).ok());
         own.into_iter().chain(kept).max_by_key(Record::sequence)

@@ -187,6 +187,14 @@ impl Net {
     fn key(&mut self) -> Key {
         Key(self.rng.bytes())
     }
+
+    /// The nodes that keep the record under `key`, nearest first.
+    fn keepers(&self, key: &Key) -> Vec<usize> {
+        let keeps = |node: &usize| self.nodes[*node].dht.values.get(self.now, key).is_some();
+        let mut keepers: Vec<usize> = (0..self.nodes.len()).filter(keeps).collect();
+        keepers.sort_by_key(|&node| self.nodes[node].contact.id.distance(key));
+        keepers
+    }
 }
 
 /// The datagrams that a machine sends in return for one datagram.
@@ -285,7 +293,38 @@ fn the_value_with_the_higher_sequence_wins_at_every_node() {
     for node in [0, 9, 20] {
         let record = net.find(node, key, Want::Value).1.unwrap();
         assert_eq!(Record::parse(&record).unwrap().value(), b"two");
-        assert_eq!(net.nodes[node].dht.cached_value(net.now, &key), Some(&record[..]));
+        assert_eq!(net.nodes[node].dht.remembered_value(net.now, &key), Some(&record[..]));
+    }
+}
+
+#[test]
+fn a_lookup_of_a_value_asks_fewer_nodes_than_a_publication_and_finds_what_it_stored() {
+    let mut net = Net::joined(50);
+    let key = record_key(&net.nodes[4].contact.public, "name");
+    for round in 0..4 {
+        net.publish(4, "name", &[round], 3600);
+        for node in [0, 9, 20, 33, 49] {
+            let (_, record, asked) = net.find(node, key, Want::Value);
+            assert_eq!(Record::parse(&record.unwrap()).unwrap().value(), [round], "node {node}");
+            assert!((asked as usize) < K, "node {node} asked {asked}");
+        }
+    }
+}
+
+#[test]
+fn copies_that_fell_behind_do_not_hide_a_newer_value() {
+    let mut net = Net::joined(30);
+    let key = record_key(&net.nodes[4].contact.public, "name");
+    net.publish(4, "name", b"one", 3600);
+    let keepers: Vec<usize> = net.keepers(&key);
+    assert_eq!(keepers.len(), 8);
+    let behind = &keepers[..3];
+    behind.iter().for_each(|&node| net.nodes[node].up = false);
+    net.publish(4, "name", b"two", 3600);
+    behind.iter().for_each(|&node| net.nodes[node].up = true);
+    for node in (0..30).filter(|node| !keepers.contains(node)) {
+        let record = net.find(node, key, Want::Value).1.unwrap();
+        assert_eq!(Record::parse(&record).unwrap().value(), b"two", "node {node}");
     }
 }
 

@@ -94,7 +94,7 @@ pub enum Command {
         publisher: PublicKey,
         /// Its name.
         name: String,
-        /// Whether to ask the network even if a value of the last hour is cached.
+        /// Whether only the network's answer counts: neither this node's own record nor what it found within the last hour.
         #[serde(default)]
         fresh: bool,
     },
@@ -354,8 +354,11 @@ pub enum Reply {
         value: Vec<u8>,
         /// Its sequence number.
         sequence: u64,
-        /// The number of nodes asked; 0 when the value was cached.
+        /// The number of nodes asked; 0 when this node itself publishes the value.
         asked: u32,
+        /// Whether no node that was asked has the value, and an earlier lookup found it within the last hour.
+        #[serde(default)]
+        from_memory: bool,
     },
     /// The routing table, nearest first.
     Peers {

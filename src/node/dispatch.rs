@@ -252,8 +252,8 @@ impl Node {
                     Some(Purpose::Placement(hash, piece)) => {
                         self.placement_looked_up(now, hash, piece, &closest)
                     }
-                    Some(Purpose::Value(command, key)) => {
-                        self.value_looked_up(command, key, record.as_deref(), asked)
+                    Some(Purpose::Value { command, key, fresh }) => {
+                        self.value_looked_up(now, command, key, fresh, record.as_deref(), asked)
                     }
                     Some(Purpose::ExplainProviders(command)) => {
                         self.explain_looked_up(now, command, &closest, asked)

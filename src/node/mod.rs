@@ -247,8 +247,8 @@ enum Purpose {
     Placement(Key, usize),
     /// The nodes that should hold a piece that this node hands on.
     Relocation(Key),
-    /// A value.
-    Value(CommandId, Key),
+    /// A value, and whether only the network's answer counts.
+    Value { command: CommandId, key: Key, fresh: bool },
     /// The providers of a file that is explained.
     ExplainProviders(CommandId),
     /// The nodes that should hold a piece of it.

@@ -120,13 +120,14 @@ impl Node {
             return self.machines.fail(id, FailureReason::Usage, "no value can have this name");
         }
         let key = record_key(&publisher, name);
-        let cached = if fresh { None } else { self.machines.dht.cached_value(now, &key).map(<[u8]>::to_vec) };
-        if let Some(record) = cached {
-            return self.value_looked_up(id, key, Some(&record), 0);
+        // Nothing newer exists than what this node itself publishes.
+        let own = if fresh { None } else { self.machines.dht.published_value(&key).map(<[u8]>::to_vec) };
+        if let Some(record) = own {
+            return self.value_looked_up(now, id, key, fresh, Some(&record), 0);
         }
         match self.machines.dht.find(now, key, Want::Value, &mut self.machines.outbox) {
             Some(lookup) => {
-                self.machines.lookups.insert(lookup, Purpose::Value(id, key));
+                self.machines.lookups.insert(lookup, Purpose::Value { command: id, key, fresh });
             }
             None => self.too_many_lookups(id),
         }
@@ -141,12 +142,20 @@ impl Node {
 
     pub(super) fn value_looked_up(
         &mut self,
+        now: Instant,
         command: CommandId,
         key: Key,
+        fresh: bool,
         record: Option<&[u8]>,
         asked: u32,
     ) {
-        match record.and_then(|bytes| Record::parse(bytes).ok()).filter(|record| record.key() == key) {
+        // The network forgets a value whose keepers all left, and a node without a link asks in vain. A value that was seen once is
+        // not taken back for an older one.
+        let parse = |bytes| Record::parse(bytes).ok().filter(|record| record.key() == key);
+        let remembered = self.machines.dht.remembered_value(now, &key).filter(|_| !fresh);
+        let (found, remembered) = (record.and_then(parse), remembered.and_then(parse));
+        let from_memory = remembered.map(|record| record.sequence()) > found.map(|record| record.sequence());
+        match if from_memory { remembered } else { found } {
             Some(record) => {
                 let reply = Reply::Lookup {
                     publisher: record.publisher(),
@@ -154,6 +163,7 @@ impl Node {
                     value: record.value().to_vec(),
                     sequence: record.sequence(),
                     asked,
+                    from_memory,
                 };
                 self.machines.done(command, reply);
             }

@@ -78,6 +78,8 @@ pub struct Stage {
     churn: Option<Churn>,
     /// Lookups and downloads that are given with each tick.
     pub each_tick: (usize, usize),
+    /// Values that are published in a later version with each tick; each is then looked up at once, elsewhere.
+    pub changes_each_tick: usize,
 }
 
 impl Stage {
@@ -113,6 +115,7 @@ impl Stage {
             mischief,
             churn: None,
             each_tick: (0, 0),
+            changes_each_tick: 0,
         }
     }
 
@@ -180,6 +183,9 @@ impl Stage {
                         let manifest = stored.content.manifest();
                         self.ledger.acknowledge(&manifest, stored.origin, stored.replicas);
                     }
+                    while let Some(index) = self.work.poll_changed() {
+                        self.look_up(index);
+                    }
                 }
                 WorldEvent::Stopped(host) => self.world.shut_down(host),
             }
@@ -191,6 +197,10 @@ impl Stage {
         self.work.forget_the_gone(&self.world);
         let sample = self.ledger.sample(&mut self.world);
         self.history.push(sample);
+        for _ in 0..self.changes_each_tick.min(self.work.values.len()) {
+            let index = self.world.chance.index(self.work.values.len());
+            self.work.change(&mut self.world, index);
+        }
         let (lookups, gets) = self.each_tick;
         for _ in 0..lookups {
             self.look_up_something();
@@ -202,10 +212,17 @@ impl Stage {
 
     /// A random honest host looks a random value up.
     pub fn look_up_something(&mut self) {
-        let honest = self.world.honest();
-        if !honest.is_empty() && !self.work.values.is_empty() {
-            let host = honest[self.world.chance.index(honest.len())];
+        if !self.work.values.is_empty() {
             let index = self.world.chance.index(self.work.values.len());
+            self.look_up(index);
+        }
+    }
+
+    /// A random honest host looks this value up.
+    fn look_up(&mut self, index: usize) {
+        let honest = self.world.honest();
+        if !honest.is_empty() {
+            let host = honest[self.world.chance.index(honest.len())];
             self.work.lookup(&mut self.world, host, index);
         }
     }
@@ -222,7 +239,7 @@ impl Stage {
 
     /// Waits for what is pending, checks what is checked in every run, and ends.
     pub fn finish(mut self) -> Outcome {
-        self.each_tick = (0, 0);
+        (self.each_tick, self.changes_each_tick) = ((0, 0), 0);
         let limit = self.world.now() + Duration::from_secs(300);
         while self.work.pending() > 0 && self.world.now() < limit {
             self.run_for(Duration::from_secs(5));

@@ -23,13 +23,21 @@ pub struct Stored {
     pub replicas: u8,
 }
 
-/// A value that was published.
+/// A value that was published, and its later versions.
 #[derive(Clone)]
 pub struct Value {
+    host: usize,
     publisher: PublicKey,
     name: String,
-    value: Vec<u8>,
+    versions: Vec<Vec<u8>>,
+    /// The latest version that a majority of its keepers acknowledged.
+    acknowledged: usize,
+    /// Whether a publication is under way.
+    changing: bool,
 }
+
+/// The fewest copies of a value that every later lookup meets.
+const VALUE_COPIES_CERTAIN: u32 = 5;
 
 enum Expected {
     Put(Stored),
@@ -37,7 +45,10 @@ enum Expected {
     /// What is to come, and how much has.
     Read(Rc<Blob>, usize),
     Set(Value),
-    Lookup(Value),
+    /// A later version of the value at this place.
+    Change(usize, usize),
+    /// The value at this place, in this version or a later one.
+    Lookup(usize, usize),
 }
 
 /// How it went.
@@ -51,6 +62,8 @@ pub struct Tally {
     pub wrong: u64,
     /// Answered with a failure.
     pub failed: u64,
+    /// Of those, lookups that found an older version than was acknowledged before they began.
+    pub stale: u64,
     /// Seconds until each was done.
     pub seconds: Vec<f64>,
     /// Nodes asked, for lookups of values.
@@ -98,6 +111,8 @@ pub struct Workload {
     pub sets: Tally,
     /// Lookups of values that were published.
     pub lookups: Tally,
+    /// Values of which a later version was acknowledged since they were last taken.
+    changed: Vec<usize>,
     named: u64,
 }
 
@@ -139,14 +154,36 @@ impl Workload {
         let value = world.chance.bytes().to_vec();
         let publisher = world.contact(host).public;
         let command = Command::Set { name: name.clone(), value: value.clone(), lifetime: None };
-        self.give(world, host, command, Expected::Set(Value { publisher, name, value }));
+        let versions = vec![value];
+        let value = Value { host, publisher, name, versions, acknowledged: 0, changing: false };
+        self.give(world, host, command, Expected::Set(value));
     }
 
-    /// Looks a published value up, asking the network.
+    /// Publishes a later version of a value where it was published, unless that host is down or still publishes an earlier one.
+    pub fn change(&mut self, world: &mut World, index: usize) {
+        let value = &mut self.values[index];
+        if value.changing || !world.hosts[value.host].is_up() {
+            return;
+        }
+        let bytes = world.chance.bytes().to_vec();
+        value.changing = true;
+        value.versions.push(bytes.clone());
+        let (host, version) = (value.host, value.versions.len() - 1);
+        let command = Command::Set { name: value.name.clone(), value: bytes, lifetime: None };
+        self.give(world, host, command, Expected::Change(index, version));
+    }
+
+    /// A value that has a later version since the last call.
+    pub fn poll_changed(&mut self) -> Option<usize> {
+        self.changed.pop()
+    }
+
+    /// Looks a published value up.
     pub fn lookup(&mut self, world: &mut World, host: usize, index: usize) {
-        let value = self.values[index].clone();
-        let command = Command::Lookup { publisher: value.publisher, name: value.name.clone(), fresh: true };
-        self.give(world, host, command, Expected::Lookup(value));
+        let value = &self.values[index];
+        let command = Command::Lookup { publisher: value.publisher, name: value.name.clone(), fresh: false };
+        let expected = Expected::Lookup(index, value.acknowledged);
+        self.give(world, host, command, expected);
     }
 
     fn give(&mut self, world: &mut World, host: usize, command: Command, expected: Expected) {
@@ -190,16 +227,35 @@ impl Workload {
                 self.sets.note(true, seconds);
                 self.values.push(value);
             }
-            (Expected::Lookup(value), Response::Done(Reply::Lookup { value: found, asked, .. })) => {
-                self.lookups.note(*found == value.value, seconds);
+            (Expected::Change(index, version), Response::Done(Reply::Set { copies, .. })) => {
+                self.sets.note(true, seconds);
+                let value = &mut self.values[index];
+                value.changing = false;
+                if *copies >= VALUE_COPIES_CERTAIN {
+                    value.acknowledged = version;
+                    self.changed.push(index);
+                }
+            }
+            (Expected::Lookup(index, least), Response::Done(Reply::Lookup { value: found, asked, .. })) => {
                 self.lookups.asked.push(f64::from(*asked));
+                match self.values[index].versions.iter().rposition(|version| version == found) {
+                    Some(version) if version < least => {
+                        self.lookups.stale += 1;
+                        self.lookups.fail(format!("host {host} after {seconds:.0} s: an older version"));
+                    }
+                    version => self.lookups.note(version.is_some(), seconds),
+                }
             }
             (expected, Response::Failed(Failure { reason, message })) => {
                 let tally = match expected {
                     Expected::Put(_) => &mut self.puts,
                     Expected::Get(_) | Expected::Read(..) => &mut self.gets,
                     Expected::Set(_) => &mut self.sets,
-                    Expected::Lookup(_) => &mut self.lookups,
+                    Expected::Change(index, _) => {
+                        self.values[index].changing = false;
+                        &mut self.sets
+                    }
+                    Expected::Lookup(..) => &mut self.lookups,
                 };
                 tally.wrong += u64::from(*reason == FailureReason::Usage);
                 tally.fail(format!("host {host} after {seconds:.0} s: {message}"));
@@ -213,7 +269,13 @@ impl Workload {
     pub fn forget_the_gone(&mut self, world: &World) {
         let there =
             |host: usize, run: u32| world.hosts[host].run == run && world.hosts[host].node().is_some();
-        self.pending.retain(|_, (host, run, ..)| there(*host, *run));
+        self.pending.retain(|_, (host, run, _, expected)| {
+            let there = there(*host, *run);
+            if let (Expected::Change(index, _), false) = (expected, there) {
+                self.values[*index].changing = false;
+            }
+            there
+        });
     }
 
     /// How much was asked and not answered.

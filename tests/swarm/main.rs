@@ -259,15 +259,32 @@ fn rubbish_and_silence_on_every_socket_are_counted_and_change_nothing() {
 }
 
 #[test]
-fn a_value_is_found_at_every_node_and_the_newest_wins() {
+fn a_value_that_was_set_is_shown_at_every_node_at_once() {
     let swarm = Swarm::start(4);
-    let address = swarm.nodes[1].elver(&["set", "channel", "stable"]).text().trim().to_owned();
-    let found = swarm.nodes[3].elver(&["lookup", &address]);
+    let mut address = String::new();
+    for value in ["stable", "beta", "stable again"] {
+        address = swarm.nodes[1].elver(&["set", "channel", value]).text().trim().to_owned();
+        for (index, node) in swarm.nodes.iter().enumerate() {
+            let found = node.elver(&["lookup", &address]);
+            assert_eq!(found.text().trim(), value, "node {index}: {}", found.stderr);
+        }
+    }
+    assert_eq!(swarm.nodes[3].elver(&["lookup", "--fresh", &address]).text().trim(), "stable again");
+}
+
+#[test]
+fn a_value_that_no_node_has_any_more_is_shown_from_memory_unless_it_must_be_fresh() {
+    let mut swarm = Swarm::start(2);
+    let address = swarm.nodes[0].elver(&["set", "channel", "stable"]).text().trim().to_owned();
+    let leaf = Node::start(swarm.dir.path().join("leaf"), &[swarm.nodes[0].addr], &["--leaf"]);
+    wait_for("the leaf to know the others", || leaf.status().peers == 2);
+    assert_eq!(leaf.elver(&["lookup", &address]).text().trim(), "stable");
+    swarm.nodes.clear();
+    let found = leaf.elver(&["lookup", &address]);
     assert_eq!(found.text().trim(), "stable", "{}", found.stderr);
-    assert!(swarm.nodes[1].elver(&["set", "channel", "beta"]).code == Some(0));
-    let found = swarm.nodes[3].elver(&["lookup", "--fresh", &address]);
-    assert_eq!(found.text().trim(), "beta");
-    assert_eq!(swarm.nodes[0].elver(&["lookup", &address]).text().trim(), "beta");
+    assert!(found.stderr.contains("within the last hour"), "{}", found.stderr);
+    let fresh = leaf.elver(&["lookup", "--fresh", &address]);
+    assert!(matches!(fresh.code, Some(3 | 4)), "{:?}: {}", fresh.code, fresh.stderr);
 }
 
 #[test]

@@ -12,3 +12,10 @@ pub fn check(claim: &'static str, tally: &Tally, share: f64) -> Check {
     }
     Check::new(8, claim, tally.answered(), success >= share, found)
 }
+
+/// Whether at most this share of the lookups found an older version than was acknowledged before they began.
+pub fn newest(claim: &'static str, tally: &Tally, share: f64) -> Check {
+    let (stale, answered) = (tally.stale, tally.answered());
+    let found = format!("{stale} of {answered} found an older one");
+    Check::new(8, claim, answered, stale as f64 <= share * answered as f64, found)
+}

@@ -9,7 +9,7 @@ use crate::time::Duration;
 pub(super) fn steady(options: &Options) -> Outcome {
     let mut stage = Stage::new("steady", options, |_| ());
     stage.fill(options.nodes.clamp(8, 200) / 4, options.nodes.clamp(8, 200) / 4);
-    stage.each_tick = (4, 1);
+    (stage.each_tick, stage.changes_each_tick) = ((4, 1), 2);
     let steady: Vec<usize> = stage.world.up().collect();
     let mut evictions = FalseEvictions::default();
     let end = stage.world.now() + options.duration;
@@ -21,6 +21,7 @@ pub(super) fn steady(options: &Options) -> Outcome {
     let days = options.duration.as_secs_f64() / 86_400.0 * steady.len() as f64;
     stage.report.checks.push(evictions.check(days));
     stage.report.checks.push(lookup::check("lookups succeed", &stage.work.lookups, 0.999));
+    stage.report.checks.push(lookup::newest("a lookup shows the newest value", &stage.work.lookups, 0.0));
     stage.finish()
 }
 

@@ -18,7 +18,7 @@ fn filled(name: &str, options: &Options) -> Stage {
 /// Everyone comes and goes, then for half an hour nobody does. Ten crashes on the way are watched from next to them.
 pub(super) fn churn(options: &Options) -> Outcome {
     let mut stage = filled("churn", options);
-    stage.each_tick = (2, 0);
+    (stage.each_tick, stage.changes_each_tick) = ((2, 0), 1);
     let hosts: Vec<usize> = stage.world.up().collect();
     stage.begin_churn(&hosts, MINUTE * 120, MINUTE * 30);
     let end = stage.world.now() + options.duration;
@@ -47,6 +47,7 @@ pub(super) fn churn(options: &Options) -> Outcome {
         repair::economy(&stage.ledger),
         repair::rest(&stage.ledger, copies),
         lookup::check("lookups succeed while nodes come and go", &stage.work.lookups, 0.98),
+        lookup::newest("a lookup shows the newest value", &stage.work.lookups, 0.002),
     ];
     stage.report.checks.extend(checks);
     stage.finish()
