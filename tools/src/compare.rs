@@ -1,5 +1,6 @@
 //! Elver beside other programs at the same work, in turns on the same machine.
 
+mod dht;
 mod process;
 mod programs;
 mod torrent;
@@ -48,6 +49,15 @@ pub(crate) struct Arguments {
     /// Seconds after which a run is given up.
     #[arg(long, default_value_t = 180)]
     timeout: u64,
+    /// Nodes of the network in the case dht.
+    #[arg(long, default_value_t = 50)]
+    nodes: usize,
+    /// Values in the case dht.
+    #[arg(long, default_value_t = 500)]
+    keys: usize,
+    /// Gets at a time in the second phase of the case dht.
+    #[arg(long, default_value_t = 32)]
+    in_flight: usize,
     /// One JSON object a run as well, on standard error.
     #[arg(long)]
     json: bool,
@@ -62,6 +72,8 @@ enum Case {
     Cold,
     /// 256 MiB from one to seven that fetch together.
     Swarm,
+    /// Signed values in a network of small nodes, one at a time and many at a time. Elver and libtorrent.
+    Dht,
 }
 
 impl Case {
@@ -70,6 +82,7 @@ impl Case {
             Case::One => 1024,
             Case::Cold => 64,
             Case::Swarm => 256,
+            Case::Dht => 0,
         }
     }
 
@@ -101,7 +114,11 @@ pub(crate) fn run(elver: &Path, arguments: &Arguments) -> Outcome<()> {
         }
     }
     let work = WorkDir::new(arguments.work.as_deref())?;
-    for &case in &arguments.cases {
+    if arguments.cases.contains(&Case::Dht) {
+        let work = dht::Work { nodes: arguments.nodes, keys: arguments.keys, in_flight: arguments.in_flight };
+        dht::run(&tools, work, arguments.runs, arguments.json)?;
+    }
+    for &case in arguments.cases.iter().filter(|case| **case != Case::Dht) {
         let mib = arguments.mib.unwrap_or(case.mib());
         let source = work.join(format!("source{mib}"));
         write_source(&source, mib)?;

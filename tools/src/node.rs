@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use elver::cli::process::{self, Process};
+use elver::id::PublicKey;
 use elver::node::command::{Command, Listed, Reply, Status};
 use std::fs;
 use std::net::SocketAddr;
@@ -86,6 +87,19 @@ impl Node {
 
     pub(crate) fn request(&self, command: &Command) -> Outcome<Reply> {
         Ok(self.process.request(command)?)
+    }
+
+    /// The number of its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its public key.
+    pub(crate) fn public(&self) -> Outcome<PublicKey> {
+        match self.request(&Command::Id)? {
+            Reply::Id { public, .. } => Ok(public),
+            _ => Err("id was answered with something else".into()),
+        }
     }
 
     pub(crate) fn status(&self) -> Outcome<Status> {
