@@ -2,25 +2,23 @@
 //!
 //! A round asks the bootstrap addresses and former contacts. The pause between rounds without an answer doubles.
 
+use super::former::FormerContacts;
 use super::questions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent};
 use crate::peers::party::is_meaningful;
 use crate::time::{Duration, Instant};
-use crate::wire::contact::{Contact, WireContact, canonical};
+use crate::wire::contact::{WireContact, canonical};
 use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
-use std::collections::VecDeque;
 
 /// The pause after the first round without an answer. Each further pause is twice as long.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest pause between two rounds.
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// A round without an answer has failed after this time.
 const ROUND: Duration = Duration::from_secs(2);
 /// Addresses that one round asks, and as many former contacts.
 const ASKED_MAX: usize = 16;
-/// Former contacts that are remembered.
-const FALLEN_MAX: usize = 64;
 /// Nodes named in the first answer that are asked, if the node that answered cannot enter the table.
 const NAMED_MAX: usize = 8;
 
@@ -28,11 +26,9 @@ const NAMED_MAX: usize = 8;
 pub(super) struct Bootstrap {
     state: State,
     backoff: Duration,
-    /// The number of nodes that the latest round asked.
-    tried: u32,
+    latest: BootstrapRound,
     addresses: Vec<SocketAddr>,
-    /// Contacts that were dropped from the table, the latest first; at the start, the contacts of the last run.
-    fallen: VecDeque<Contact>,
+    pub(super) former: FormerContacts,
     /// Whether the caller has heard that the node joined.
     joined: bool,
 }
@@ -47,6 +43,17 @@ enum State {
     Waiting(Instant),
 }
 
+/// What a round of bootstrapping asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BootstrapRound {
+    /// Bootstrap addresses that were asked.
+    pub addresses: u32,
+    /// Contacts of earlier times that were asked.
+    pub contacts: u32,
+    /// Addresses of both kinds that this node's socket cannot send to, because they are of the other IP family.
+    pub out_of_reach: u32,
+}
+
 impl Bootstrap {
     pub(super) fn new(now: Instant, config: &DhtConfig) -> Self {
         let mut addresses = Vec::new();
@@ -58,23 +65,18 @@ impl Bootstrap {
         Bootstrap {
             state: State::Waiting(now),
             backoff: BACKOFF_MIN,
-            tried: 0,
+            latest: BootstrapRound::default(),
             addresses,
-            fallen: config.remembered.iter().take(FALLEN_MAX).copied().collect(),
+            former: FormerContacts::new(&config.remembered),
             joined: false,
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Idle => None,
+            State::Idle => self.former.next_deadline(),
             State::Trying(at) | State::Waiting(at) => Some(at),
         }
-    }
-
-    /// Contacts that were dropped from the table, the latest first.
-    pub(super) fn fallen(&self) -> impl Iterator<Item = Contact> {
-        self.fallen.iter().copied()
     }
 
     /// The bootstrap addresses.
@@ -89,24 +91,19 @@ impl Bootstrap {
     }
 
     fn has_nodes_to_ask(&self) -> bool {
-        self.addresses.len() + self.fallen.len() > 0
-    }
-
-    /// A contact was dropped because it did not answer. The cause may be this node's own link.
-    pub(super) fn fell(&mut self, contact: Contact) {
-        self.fallen.retain(|fallen| fallen.id != contact.id);
-        self.fallen.truncate(FALLEN_MAX - 1);
-        self.fallen.push_front(contact);
+        self.addresses.len() + self.former.len() > 0
     }
 
     /// The table has its first contact.
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self, now: Instant) {
         (self.state, self.backoff) = (State::Idle, BACKOFF_MIN);
+        self.former.begin(now);
     }
 
     /// The table is empty.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.state = State::Waiting(now + BACKOFF_MIN);
+        self.former.stop();
     }
 }
 
@@ -120,36 +117,50 @@ impl Dht {
                 self.bootstrap.state = State::Waiting(now + retry_in);
                 self.bootstrap.backoff = (pause * 2).min(BACKOFF_MAX);
                 self.counters.bootstrap_failed += 1;
-                self.events.push_back(DhtEvent::BootstrapFailed { retry_in, tried: self.bootstrap.tried });
+                self.events.push_back(DhtEvent::BootstrapFailed { retry_in, round: self.bootstrap.latest });
             }
             State::Waiting(at) if at <= now => {
-                self.bootstrap.tried = self.ask_bootstrap_nodes(now, outbox);
+                self.bootstrap.latest = self.ask_bootstrap_nodes(now, outbox);
                 self.bootstrap.state = match self.bootstrap.has_nodes_to_ask() {
                     true => State::Trying(now + ROUND),
                     false => State::Idle,
                 };
             }
-            _ => {}
+            State::Idle => {
+                if let Some(contact) = self.bootstrap.former.due(now) {
+                    self.check(now, contact, outbox);
+                }
+            }
+            State::Trying(_) | State::Waiting(_) => {}
         }
     }
 
-    /// Asks bootstrap addresses and former contacts. Returns the number of nodes asked.
-    fn ask_bootstrap_nodes(&mut self, now: Instant, outbox: &mut Outbox) -> u32 {
-        let mut tried = 0;
+    /// Asks bootstrap addresses and former contacts.
+    fn ask_bootstrap_nodes(&mut self, now: Instant, outbox: &mut Outbox) -> BootstrapRound {
+        let mut round = BootstrapRound::default();
         for _ in 0..self.bootstrap.addresses.len().min(ASKED_MAX) {
             // In rotation, if there are more than one round asks.
             self.bootstrap.addresses.rotate_left(1);
             let Some(&address) = self.bootstrap.addresses.last() else { break };
-            tried += u32::from(self.ask(now, address, None, Purpose::Bootstrap, outbox));
+            match self.reach.contains(address) {
+                true => {
+                    round.addresses += u32::from(self.ask(now, address, None, Purpose::Bootstrap, outbox))
+                }
+                false => round.out_of_reach += 1,
+            }
         }
-        for _ in 0..self.bootstrap.fallen.len().min(ASKED_MAX) {
-            self.bootstrap.fallen.rotate_left(1);
-            let Some(&contact) = self.bootstrap.fallen.back() else { break };
-            let idle = !self.transactions.is_asking(&contact.id, contact.addr) && contact.id != self.own;
-            let asked = idle && self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
-            tried += u32::from(asked);
+        for _ in 0..self.bootstrap.former.len().min(ASKED_MAX) {
+            let Some(contact) = self.bootstrap.former.next() else { break };
+            if !self.reach.contains(contact.addr) {
+                round.out_of_reach += 1;
+            } else if contact.id != self.own {
+                // A question of the round before may still wait for its answer.
+                let asking = self.transactions.is_asking(&contact.id, contact.addr);
+                let asked = asking || self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
+                round.contacts += u32::from(asked);
+            }
         }
-        tried
+        round
     }
 
     /// A bootstrap address answered. If the node there cannot enter the table, the nodes that it names may.
@@ -183,6 +194,7 @@ impl Dht {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
+    use crate::wire::contact::Contact;
 
     const START: Instant = Instant::from_secs(100);
 
@@ -207,20 +219,9 @@ mod tests {
         assert!(bootstrap(&[], vec![contact(1)]).is_joining(), "contacts of the last run are nodes to ask");
         let mut bootstrap = bootstrap(&["10.0.0.1:5"], Vec::new());
         assert!(bootstrap.is_joining() && bootstrap.next_deadline() == Some(START));
-        bootstrap.succeeded();
+        bootstrap.succeeded(START);
         assert!(!bootstrap.is_joining() && bootstrap.next_deadline().is_none());
         bootstrap.start_over(START);
         assert_eq!(bootstrap.next_deadline(), Some(START + BACKOFF_MIN));
-    }
-
-    #[test]
-    fn contacts_that_fell_are_remembered_once_each_and_up_to_a_bound() {
-        let mut bootstrap = bootstrap(&[], Vec::new());
-        for number in (0..=u8::MAX).chain([7, 200, 200]) {
-            bootstrap.fell(contact(number));
-        }
-        let fallen: Vec<Contact> = bootstrap.fallen().collect();
-        assert_eq!((fallen.len(), fallen[0], fallen[1]), (FALLEN_MAX, contact(200), contact(7)));
-        assert_eq!(fallen.iter().filter(|fallen| **fallen == contact(200)).count(), 1);
     }
 }

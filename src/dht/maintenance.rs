@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 /// The first pause between two lookups of the own neighbourhood after joining. Each further pause is four times as long. Nodes that
 /// join at the same moment are in no table yet when they look for each other the first time.
 const SETTLING_MIN: Duration = Duration::from_secs(1);
+/// The least time between two lookups of the own neighbourhood because a former contact answered.
+const REUNION_PAUSE: Duration = Duration::from_secs(30);
 /// Contacts that are queued for a check.
 const CHECKS_MAX: usize = 64;
 /// Nodes that are remembered as silent.
@@ -29,6 +31,7 @@ const OBSERVERS: usize = 3;
 /// The timers of maintenance, the contacts to check, and the silent nodes.
 pub(super) struct Maintenance {
     neighbourhood_at: Option<Instant>,
+    reunion_at: Instant,
     settling: Duration,
     refresh_at: Option<Instant>,
     tidy_at: Instant,
@@ -40,6 +43,7 @@ impl Maintenance {
     pub(super) fn new(now: Instant) -> Self {
         Maintenance {
             neighbourhood_at: None,
+            reunion_at: now,
             settling: SETTLING_MIN,
             refresh_at: None,
             tidy_at: now + TIDY_INTERVAL,
@@ -58,6 +62,15 @@ impl Maintenance {
     /// The table has its first contact: the own neighbourhood is looked up.
     pub(super) fn begin(&mut self, now: Instant) {
         (self.neighbourhood_at, self.settling) = (Some(now), SETTLING_MIN);
+    }
+
+    /// A former contact answered. Behind it there may be a part of the network from which this node was cut off, so the own
+    /// neighbourhood is looked up again.
+    pub(super) fn reunite(&mut self, now: Instant) {
+        let at = self.reunion_at.max(now);
+        if self.neighbourhood_at.is_some_and(|planned| at < planned) {
+            (self.neighbourhood_at, self.reunion_at) = (Some(at), at + REUNION_PAUSE);
+        }
     }
 
     /// The table is empty: there are no nodes to look up.
@@ -196,6 +209,19 @@ mod tests {
         assert_eq!((maintenance.next_check(at(9)), maintenance.next_deadline(false)), (None, None));
         (0..1000).for_each(|number| maintenance.check_at(at(1), contact(number)));
         assert_eq!(maintenance.checks.len(), CHECKS_MAX);
+    }
+
+    #[test]
+    fn former_contacts_that_answer_together_cause_one_lookup_of_the_own_neighbourhood() {
+        let mut maintenance = Maintenance::new(START);
+        maintenance.reunite(START);
+        assert_eq!(maintenance.neighbourhood_at, None, "the table is empty");
+        maintenance.neighbourhood_at = Some(START + Duration::from_secs(900));
+        maintenance.reunite(START);
+        assert_eq!(maintenance.neighbourhood_at, Some(START));
+        maintenance.neighbourhood_at = Some(START + Duration::from_secs(900));
+        (0..40).for_each(|_| maintenance.reunite(START));
+        assert_eq!(maintenance.neighbourhood_at, Some(START + REUNION_PAUSE));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! - Answers: `serve`, `tokens` (validation of addresses), `values` and `providers` (records kept for others).
 //! - Publishing: `announce` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
 //!   `cache` (values that were found).
-//! - Maintenance: `bootstrap` (joining, and joining again), `maintenance` (refreshing, checking, expiry), `observed` (this
+//! - Maintenance: `bootstrap` (joining, and joining again), `former` (contacts of earlier times), `maintenance` (refreshing, checking, expiry), `observed` (this
 //!   node's own address).
 
 mod address;
@@ -20,6 +20,7 @@ mod bootstrap;
 mod cache;
 pub mod closest;
 mod counters;
+mod former;
 mod lookup;
 mod lookup_cache;
 mod maintenance;
@@ -38,6 +39,7 @@ mod tokens;
 mod values;
 
 pub use crate::wire::message::Want;
+pub use bootstrap::BootstrapRound;
 pub use closest::closest;
 pub use publish::Unpublished;
 pub use routing_table::K;
@@ -170,8 +172,8 @@ pub enum DhtEvent {
     BootstrapFailed {
         /// The time until the next round.
         retry_in: Duration,
-        /// The number of addresses that were tried.
-        tried: u32,
+        /// What it asked.
+        round: BootstrapRound,
     },
 }
 
@@ -457,8 +459,8 @@ impl Dht {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|entry| (entry.failures, entry.since, entry.contact.id));
         let live = entries.into_iter().map(|entry| entry.contact);
-        let fallen = self.bootstrap.fallen().filter(|contact| self.table.get(&contact.id).is_none());
-        live.chain(fallen).take(REMEMBERED_MAX).collect()
+        let former = self.bootstrap.former.iter().filter(|contact| self.table.get(&contact.id).is_none());
+        live.chain(former).take(REMEMBERED_MAX).collect()
     }
 
     fn drive(&mut self, now: Instant, outbox: &mut Outbox) {

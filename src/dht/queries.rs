@@ -249,8 +249,11 @@ impl Dht {
         match answered {
             Answered::Added => {
                 if was_empty {
-                    self.bootstrap.succeeded();
+                    self.bootstrap.succeeded(now);
                     self.maintenance.begin(now);
+                }
+                if self.bootstrap.former.remove(&contact.id) {
+                    self.maintenance.reunite(now);
                 }
                 if self.observed.wants_votes() {
                     checks[0] = Some(contact);
@@ -284,7 +287,7 @@ impl Dht {
             }
             Failed::Dropped(contact) => {
                 self.counters.contact_lost += 1;
-                self.bootstrap.fell(contact);
+                self.bootstrap.former.add(contact);
                 self.gone(now, &contact.id);
             }
             Failed::Moved(contact) => self.lookup_cache.add(contact),

@@ -268,7 +268,7 @@ impl Node {
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
             DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
             DhtEvent::Joined { contacts } => self.joined(now, contacts),
-            DhtEvent::BootstrapFailed { retry_in, tried } => self.bootstrap_failed(retry_in, tried),
+            DhtEvent::BootstrapFailed { retry_in, round } => self.bootstrap_failed(retry_in, round),
         }
     }
 

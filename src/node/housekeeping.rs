@@ -9,12 +9,17 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// How often age and contacts are saved. A crash makes the node lose up to this much of its age.
 const EVERY: Duration = Duration::from_secs(3600);
-/// How often a node that has not saved any contacts yet tries: a power cut must not cost it the network.
+/// When the age is saved for the first time.
 const FIRST: Duration = Duration::from_secs(30);
+/// The pauses before the first saves of the contacts. A site whose power fails in its first minute must find itself again, and a
+/// network that starts is complete only after some seconds.
+const PEERS_FIRST: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(40)];
 
 pub(super) struct Housekeeping {
     ages_due: Instant,
     peers_due: Instant,
+    /// Saves of contacts, up to the number of [`PEERS_FIRST`].
+    peers_saved: usize,
     written_peers: Vec<u8>,
     written_scrub: Vec<u8>,
 }
@@ -23,7 +28,8 @@ impl Housekeeping {
     pub(super) fn new(now: Instant) -> Self {
         Housekeeping {
             ages_due: now + FIRST,
-            peers_due: now + FIRST,
+            peers_due: now + PEERS_FIRST[0],
+            peers_saved: 0,
             written_peers: Vec::new(),
             written_scrub: Vec::new(),
         }
@@ -32,14 +38,20 @@ impl Housekeeping {
     pub(super) fn next_deadline(&self) -> Instant {
         self.ages_due.min(self.peers_due)
     }
+
+    /// The contacts are saved, if there are `any`.
+    fn peers_saved(&mut self, now: Instant, any: bool) {
+        self.peers_saved += usize::from(any);
+        self.peers_due = now + PEERS_FIRST.get(self.peers_saved).copied().unwrap_or(EVERY);
+    }
 }
 
 impl Node {
     pub(super) fn keep_house(&mut self, now: Instant) {
         if self.housekeeping.peers_due <= now {
             self.remember_peers();
-            let none = self.housekeeping.written_peers.is_empty();
-            self.housekeeping.peers_due = now + if none { FIRST } else { EVERY };
+            let any = !self.housekeeping.written_peers.is_empty();
+            self.housekeeping.peers_saved(now, any);
         }
         if self.housekeeping.ages_due <= now {
             self.housekeeping.ages_due = now + EVERY;
@@ -92,6 +104,19 @@ const _: () = assert!(size_of::<WireContact>() == 56 && size_of::<PublicKey>() =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contacts_are_saved_three_times_in_the_first_minute_and_then_hourly() {
+        let start = Instant::from_secs(100);
+        let mut housekeeping = Housekeeping::new(start);
+        let mut saves = Vec::new();
+        for any in [false, false, true, true, true, true] {
+            let at = housekeeping.peers_due;
+            saves.push(at.since(start).as_secs());
+            housekeeping.peers_saved(at, any);
+        }
+        assert_eq!(saves, [5, 10, 15, 30, 70, 3670], "a node without contacts looks every five seconds");
+    }
 
     #[test]
     fn contacts_survive_a_restart_and_a_damaged_file_costs_only_them() {

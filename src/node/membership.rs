@@ -5,6 +5,7 @@
 //! to others, and replication learns which holders are left.
 
 use super::Node;
+use crate::dht::BootstrapRound;
 use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
 use crate::id::NodeId;
 use crate::replication::{self, Neighbour};
@@ -67,18 +68,25 @@ impl Node {
         self.retry_placements(now);
     }
 
-    /// No node answered at any bootstrap address.
-    pub(super) fn bootstrap_failed(&self, retry_in: Duration, tried: u32) {
-        let seconds = retry_in.as_secs().max(1);
-        match tried {
-            0 => log::warn!(
-                "no bootstrap address can be reached from {}: is one of them IPv6 and the other IPv4? \
-                 trying again in {seconds} s",
+    /// No node answered in a round of bootstrapping.
+    pub(super) fn bootstrap_failed(&self, retry_in: Duration, round: BootstrapRound) {
+        let asked = match (round.addresses, round.contacts) {
+            (0, 0) if round.out_of_reach > 0 => format!(
+                "no bootstrap address and no remembered contact can be reached from {}: they are of the other IP family",
                 self.config.listen
             ),
-            1 => log::warn!("the bootstrap address does not answer; trying again in {seconds} s"),
-            _ => log::warn!("none of the {tried} bootstrap addresses answers; trying again in {seconds} s"),
-        }
+            (0, 0) => "no bootstrap address and no remembered contact could be asked".into(),
+            (1, 0) => "the bootstrap address does not answer".into(),
+            (addresses, 0) => format!("none of {addresses} bootstrap addresses answers"),
+            (0, contacts) => format!(
+                "none of {contacts} remembered contacts answers at its last address; if their addresses have changed, \
+                 start with --bootstrap"
+            ),
+            (addresses, contacts) => {
+                format!("none of {addresses} bootstrap addresses and {contacts} remembered contacts answers")
+            }
+        };
+        log::warn!("{asked}; trying again in {} s", retry_in.as_secs().max(1));
     }
 
     /// Handles an event of membership.

@@ -8,6 +8,7 @@
 //! | 4 | no packet has two effects, across restarts and clock jumps | [`replay`] |
 //! | 5 | a crash is known to the 20 nearest within 60 s (p99); live nodes are evicted less than once in 10,000 node-days at 5 % loss | [`detection`] |
 //! | 6 | a state reaches 99.9 % of live nodes in ⌈1.5·log2 N⌉ rounds at 10 % loss | [`convergence`] |
+//! | 6 | after an outage the network is one again within a minute | [`unity`] |
 //! | 7 | repair copies at most 1.3 times what is necessary, is quiet after churn stops, and a 60 s restart moves nothing | [`repair`] |
 //! | 8 | lookups succeed: 99.9 % with 30 % hostile nodes, 99 % against 40 ids around one key | [`lookup`] |
 //! | 9 | what a node takes itself to hold is on its disk after every crash | [`store`]; the crash points of real files are in `power-loss` |
@@ -21,3 +22,4 @@ pub mod lookup;
 pub mod repair;
 pub mod replay;
 pub mod store;
+pub mod unity;

@@ -6,6 +6,7 @@
 mod adversity;
 mod calm;
 mod failures;
+mod outages;
 
 use super::report::{Check, Report};
 use super::stage::{Options, Outcome};
@@ -42,6 +43,16 @@ pub const SCENARIOS: &[Scenario] = &[
         play: failures::mass_crash,
     },
     Scenario { name: "partition", about: "30 minutes cut in two, then healed", play: failures::partition },
+    Scenario {
+        name: "long-partition",
+        about: "35 minutes cut in two, each node restarts meanwhile",
+        play: outages::long_partition,
+    },
+    Scenario {
+        name: "site-power",
+        about: "all nodes lose power 20 s after their first start",
+        play: outages::site_power,
+    },
     Scenario {
         name: "rolling-reboot",
         about: "everyone restarts within an hour, a minute each",

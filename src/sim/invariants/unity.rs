@@ -1,0 +1,57 @@
+//! One network: after an outage every node is connected with every other one again.
+
+use crate::sim::observe::{Observer, View};
+use crate::sim::report::Check;
+use crate::sim::world::World;
+use crate::time::{Duration, Instant};
+
+/// The number of parts that the network of live nodes has. Two nodes are in the same part if one of them takes the other for live.
+pub fn parts(world: &World, observer: &Observer) -> usize {
+    let up: Vec<usize> = world.up().collect();
+    let sees = |from: usize, to: usize| {
+        let node = world.hosts[from].node();
+        node.and_then(|node| (observer.view)(node, &world.id(to))) == Some(View::Live)
+    };
+    let mut waiting = up;
+    let mut parts = 0;
+    while let Some(first) = waiting.pop() {
+        parts += 1;
+        let mut reached = vec![first];
+        while let Some(host) = reached.pop() {
+            let (near, far) = waiting.into_iter().partition(|other| sees(host, *other) || sees(*other, host));
+            waiting = far;
+            reached.extend::<Vec<usize>>(near);
+        }
+    }
+    parts
+}
+
+/// The time that a network takes to be one again.
+pub struct Reunion {
+    since: Instant,
+    took: Option<Duration>,
+}
+
+impl Reunion {
+    /// The outage has ended.
+    pub fn begin(world: &World) -> Self {
+        Reunion { since: world.now(), took: None }
+    }
+
+    /// Looks at the network as it is.
+    pub fn look(&mut self, world: &World, observer: &Observer) {
+        if self.took.is_none() && parts(world, observer) == 1 {
+            self.took = Some(world.now().since(self.since));
+        }
+    }
+
+    /// Whether it was one network within `limit`.
+    pub fn check(&self, limit: Duration) -> Check {
+        let found = match self.took {
+            Some(took) => format!("one network after {} s, {} s allowed", took.as_secs(), limit.as_secs()),
+            None => "still in parts".to_owned(),
+        };
+        let holds = self.took.is_some_and(|took| took <= limit);
+        Check::new(6, "the network is one again after an outage", 1, holds, found)
+    }
+}
