@@ -7,14 +7,16 @@
 //! One stream to a peer serves both directions and every purpose. Both ends may request pieces, ask which pieces the other has,
 //! and offer pieces, all at once. Each request, question and offer has a number and gets exactly one answer.
 //!
-//! It has four wings, and beside them what they share:
+//! [`Transfer`] passes each input to the wing that it is for. It has four wings, and beside them what they share:
 //!
 //! - `streams`: how streams open, authenticate and close, and the state of each.
 //! - `downloads`: which piece to request from which source, and what comes of it.
 //! - `uploads`: requests of peers, and which peer is sent content first.
 //! - `replicas`: copies to other nodes and from them, and questions about copies.
-//! - `blame`: bans of peers that sent content which does not verify; `reports`: reports between peers that a piece does not verify.
-//! - `pieces`: what the machine asks about this node's pieces; `events`: the outputs; `counters`: what is counted.
+//! - `common`: what every wing works with, among it the streams and the outputs. `blame`: bans of peers that sent content which
+//!   does not verify. `reports`: reports between peers that a piece does not verify.
+//! - `pieces`: what the machine asks about this node's pieces. `config`: bounds and timeouts. `events`: the outputs. `counters`:
+//!   what is counted.
 //!
 //! # Order
 //! After each input, poll outputs and events until both are empty. The driver carries outputs out in their order. After a
@@ -23,6 +25,8 @@
 //! it calls [`Transfer::handle_timeout`]; otherwise the machine would blame peers for this node's own delay.
 
 mod blame;
+mod common;
+mod config;
 mod counters;
 mod downloads;
 mod events;
@@ -35,6 +39,7 @@ mod tests;
 mod uploads;
 
 pub use blame::Ban;
+pub use config::{Timing, TransferConfig};
 pub use counters::TransferCounters;
 pub use events::{
     DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, PushError, PushId,
@@ -44,171 +49,29 @@ pub use pieces::{Bytes, Located, Pieces};
 pub use replicas::possession::INSPECTIONS_MAX;
 
 use crate::id::{Key, NodeId};
-use crate::io::{Extent, StreamId};
+use crate::io::{Extent, Place, StreamId};
 use crate::limits::Limits;
-use crate::rng::Rng;
-use crate::time::{Duration, Instant, earliest};
+use crate::manifest::Manifest;
+use crate::time::{Instant, earliest};
 use crate::wire::contact::Contact;
-use crate::wire::frame::{Frame, Offer};
+use crate::wire::frame::{Offer, Refusal};
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
-use blame::Blame;
-use downloads::download::Download;
-use replicas::possession::Inspections;
+use common::{Common, Out};
+use downloads::table::Downloads;
+use replicas::inbound;
+use replicas::possession::{self, Inspections};
 use replicas::push::Pushes;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use streams::session::Session;
-use streams::table::Streams;
+use std::sync::Arc;
 use uploads::serve::Uploads;
-
-/// The configuration of a [`Transfer`].
-#[derive(Clone, Debug)]
-pub struct TransferConfig {
-    /// Every bound.
-    pub limits: Limits,
-    /// Whether this node is a leaf.
-    pub leaf: bool,
-    /// The port that this node listens on.
-    pub port: u16,
-    /// The timeouts.
-    pub timing: Timing,
-}
-
-/// Timeouts, one for each thing that can be awaited.
-#[derive(Clone, Debug)]
-pub struct Timing {
-    /// For a connection. The driver enforces it: [`StreamOutput::Connect`] carries the deadline.
-    pub dial: Duration,
-    /// For the other end to prove its identity.
-    pub handshake: Duration,
-    /// For progress on a requested piece, before the stream is closed.
-    pub stall: Duration,
-    /// For any activity on a stream, before it is closed.
-    pub idle: Duration,
-    /// For the answer to an offer, for the content of an accepted offer, and for the message that it is durable.
-    pub answer: Duration,
-    /// For a stream to the target of a copy.
-    pub push: Duration,
-    /// For progress on a requested piece, before an idle source is asked for it, too.
-    pub patience: Duration,
-    /// Between two rounds of questions to a source that has nothing to give. Doubles while the answers bring nothing new.
-    pub ask_again: Duration,
-    /// The upper bound of [`ask_again`](Timing::ask_again).
-    pub ask_again_max: Duration,
-    /// How long a peer's request waits for a slot before this node answers that it is busy.
-    pub choke: Duration,
-    /// How long a source is not asked after it answered that it is busy.
-    pub pause: Duration,
-    /// Before a source is dialled a second time.
-    pub retry_first: Duration,
-    /// Before a source is dialled a third time.
-    pub retry_second: Duration,
-    /// Before a source that was given up may be tried again, if it is added again.
-    pub forgive: Duration,
-    /// Between two [`TransferEvent::SourcesNeeded`] for one download.
-    pub needed: Duration,
-    /// How long a download waits for a source that has not been reached yet, before it asks for others.
-    pub hope: Duration,
-    /// The first ban of a peer from a file of which it sent wrong content. Doubles with each offence.
-    pub ban_first: Duration,
-    /// The longest such ban.
-    pub ban_max: Duration,
-    /// How long offences are remembered after a ban. Offences for several files within this time count together.
-    pub ban_window: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Timing {
-            dial: seconds(5),
-            handshake: seconds(5),
-            stall: seconds(10),
-            idle: seconds(60),
-            answer: seconds(45),
-            push: seconds(60),
-            patience: seconds(3),
-            ask_again: seconds(5),
-            ask_again_max: seconds(40),
-            choke: seconds(2),
-            pause: seconds(1),
-            retry_first: seconds(1),
-            retry_second: seconds(5),
-            forgive: seconds(60),
-            needed: Duration::from_millis(500),
-            hope: seconds(1),
-            ban_first: seconds(120),
-            ban_max: seconds(3600),
-            ban_window: seconds(3600),
-        }
-    }
-}
-
-impl TransferConfig {
-    /// The configuration with the default timeouts.
-    pub fn new(limits: Limits, leaf: bool, port: u16) -> Self {
-        TransferConfig { limits, leaf, port, timing: Timing::default() }
-    }
-}
 
 /// The transfer machine of one node.
 pub struct Transfer {
     common: Common,
-    downloads: BTreeMap<DownloadId, Download>,
-    /// Downloads to be pumped, because something changed for them.
-    changed: BTreeSet<DownloadId>,
+    downloads: Downloads,
     uploads: Uploads,
     pushes: Pushes,
     inspections: Inspections,
-}
-
-/// What every wing works with. A wing gets it with each event, so the compiler shows that it touches no other wing.
-struct Common {
-    config: TransferConfig,
-    rng: Rng,
-    streams: Streams,
-    blame: Blame,
-    out: Out,
-}
-
-impl Common {
-    fn new(config: TransferConfig, network: Network, seed: [u8; 32]) -> Common {
-        Common {
-            rng: Rng::new(seed),
-            streams: Streams::new(network),
-            blame: Blame::new(config.limits.blamed_peers_max),
-            out: Out::default(),
-            config,
-        }
-    }
-
-    /// Connects to a node unless a stream to it exists or is being dialled. False when there is no room.
-    fn dial(&mut self, now: Instant, contact: Contact) -> bool {
-        self.streams.dial(now, contact, &self.config, &mut self.out)
-    }
-}
-
-/// The outputs and events that wait to be polled, and the counters.
-#[derive(Default)]
-struct Out {
-    outputs: VecDeque<StreamOutput>,
-    events: VecDeque<TransferEvent>,
-    counters: TransferCounters,
-    downloaded: u64,
-    uploaded: u64,
-}
-
-impl Out {
-    fn event(&mut self, event: TransferEvent) {
-        self.events.push_back(event);
-    }
-
-    fn write(&mut self, stream: StreamId, session: &mut Session, frame: &Frame<'_>) {
-        let mut bytes = Vec::new();
-        frame.write(&mut bytes);
-        session.unread += bytes.len();
-        self.outputs.push_back(StreamOutput::Write { stream, bytes });
-    }
 }
 
 /// Getters.
@@ -218,8 +81,7 @@ impl Transfer {
         Transfer {
             uploads: Uploads::with_rate(config.limits.rates.upload),
             common: Common::new(config, network, seed),
-            downloads: BTreeMap::new(),
-            changed: BTreeSet::new(),
+            downloads: Downloads::default(),
             pushes: Pushes::default(),
             inspections: Inspections::default(),
         }
@@ -233,7 +95,7 @@ impl Transfer {
         self.common.config.limits.rates = limits.rates;
         self.uploads.set_rate(limits.rates.upload);
         while self.common.streams.is_over_full(limits.streams_max) && self.make_room(now) {}
-        self.everything_changed();
+        self.common.unsettled.streams = true;
         self.uploads.take_turns(now, &mut self.common);
         self.settle(now);
     }
@@ -270,25 +132,20 @@ impl Transfer {
 
     /// The state of a download's sources; `None` when there is no such download (any more).
     pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
-        let download = self.downloads.get(&download)?;
-        Some(download.state(|id| self.common.streams.is_connected(id)))
+        self.downloads.state(download, &self.common)
     }
 
     /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timing = &self.common.config.timing;
         let streams = self.common.streams.next_deadline(timing);
-        let downloads = self.downloads.values().filter_map(|download| download.wake);
+        let downloads = self.downloads.next_deadline();
         let pushes = self.pushes.next_deadline();
         let inspections = self.inspections.next_deadline(timing);
         // The end of a ban matters to downloads only.
         let ban = self.common.blame.next_end().filter(|_| !self.downloads.is_empty());
-        let own = downloads
-            .chain(pushes)
-            .chain(inspections)
-            .chain(self.uploads.next_deadline(&self.common))
-            .chain(ban);
-        streams.into_iter().chain(own).map(Some).fold(None, earliest)
+        let uploads = self.uploads.next_deadline(&self.common);
+        [streams, downloads, uploads, pushes, inspections, ban].into_iter().fold(None, earliest)
     }
 }
 
@@ -302,6 +159,122 @@ impl Transfer {
     /// The next event for the node.
     pub fn poll_event(&mut self) -> Option<TransferEvent> {
         self.common.out.events.pop_front()
+    }
+}
+
+/// Downloads.
+impl Transfer {
+    /// Starts a download with the piece under the file's own hash: its manifest, or the file itself when it is one chunk. False
+    /// when there are too many downloads, or one with this number.
+    pub fn fetch(&mut self, now: Instant, download: DownloadId, hash: Key, sources: &[Contact]) -> bool {
+        let added = self.downloads.fetch(now, download, hash, true, &mut self.common);
+        if added {
+            self.add_sources(now, download, sources);
+        }
+        added
+    }
+
+    /// Like [`fetch`](Transfer::fetch), for a file that will pass through a window: it is not announced to peers.
+    pub fn fetch_windowed(&mut self, now: Instant, download: DownloadId, hash: Key) -> bool {
+        let added = self.downloads.fetch(now, download, hash, false, &mut self.common);
+        self.settle(now);
+        added
+    }
+
+    /// Adds nodes that may have some of the file. Banned nodes are counted, but not asked. False when there was no room for all:
+    /// places become free as sources turn out to have nothing (more) to give.
+    pub fn add_sources(&mut self, now: Instant, download: DownloadId, sources: &[Contact]) -> bool {
+        let mut room = true;
+        for contact in sources {
+            room &= self.downloads.add_source(now, download, *contact, None, &mut self.common);
+        }
+        self.settle(now);
+        room
+    }
+
+    /// Goes on with the chunks of a file, each to its place in `place`. `have` tells which chunks are there already. This may also
+    /// start a download without [`fetch`](Transfer::fetch); then add sources with [`add_sources`](Transfer::add_sources). False
+    /// when there are too many downloads.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        manifest: Arc<Manifest>,
+        place: Place,
+        have: Vec<bool>,
+    ) -> bool {
+        let begun = self.downloads.begin(now, download, manifest, (place, &have), &mut self.common);
+        self.settle(now);
+        begun
+    }
+
+    /// Goes on with the chunks of a file that `have` lacks, in order, each into a file of its own ([`Place::Window`]). Chunks from
+    /// `edge` on are requested only after [`advance`](Transfer::advance) moves the edge. The reader removes the files. The download
+    /// is neither served nor announced to peers. False when there are too many downloads.
+    pub fn begin_window(
+        &mut self,
+        now: Instant,
+        download: DownloadId,
+        manifest: Arc<Manifest>,
+        window: u64,
+        have: &[bool],
+        edge: u32,
+    ) -> bool {
+        let window = (window, have, edge);
+        let begun = self.downloads.begin_window(now, download, manifest, window, &mut self.common);
+        self.settle(now);
+        begun
+    }
+
+    /// The window moved: its chunks before `edge` may be requested.
+    pub fn advance(&mut self, now: Instant, download: DownloadId, edge: u32) {
+        self.downloads.advance(download, edge);
+        self.settle(now);
+    }
+
+    /// A chunk that `have` contained is missing after all. False when there is no such download (any more): then begin a new one
+    /// with [`begin_window`](Transfer::begin_window).
+    pub fn want(&mut self, now: Instant, download: DownloadId, index: u32) -> bool {
+        let known = self.downloads.want(download, index);
+        self.settle(now);
+        known
+    }
+
+    /// Aborts a download. Nothing more is written to its target.
+    pub fn abort(&mut self, now: Instant, download: DownloadId) {
+        self.downloads.abort(download, &mut self.common);
+        self.settle(now);
+    }
+
+    /// Lifts the bans of one peer, or of all, and forgets the offences. Returns the number of bans lifted.
+    pub fn forgive(&mut self, now: Instant, peer: Option<&NodeId>) -> usize {
+        let lifted = self.common.blame.forgive(now, peer);
+        self.downloads.review_bans(now, &mut self.common);
+        self.settle(now);
+        lifted
+    }
+}
+
+/// Copies from other nodes: the node's answers to [`TransferEvent::Offered`], [`TransferEvent::Arriving`] and
+/// [`TransferEvent::Arrived`].
+impl Transfer {
+    /// The node's verdict on an offered piece.
+    pub fn admit(&mut self, now: Instant, stream: StreamId, request: u32, verdict: Verdict) {
+        inbound::admit(now, stream, request, verdict, &mut self.common);
+        self.settle(now);
+    }
+
+    /// There is no room for the piece of a [`TransferEvent::Arriving`]: its bytes are discarded. Call this directly after that
+    /// event, before polling any output.
+    pub fn refuse_arriving(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
+        inbound::refuse_arriving(stream, request, reason, &mut self.common);
+        self.settle(now);
+    }
+
+    /// The node made an arrived piece durable, or refuses it.
+    pub fn stored(&mut self, now: Instant, stream: StreamId, request: u32, result: Result<(), Refusal>) {
+        inbound::stored(now, stream, request, result, &mut self.common);
+        self.settle(now);
     }
 }
 
@@ -324,7 +297,7 @@ impl Transfer {
     /// # Panics
     /// When there are more than [`INSPECT_KEYS_MAX`](crate::wire::inspect::INSPECT_KEYS_MAX) entries.
     pub fn inspected(&mut self, now: Instant, stream: StreamId, question: u32, entries: &[InspectEntry]) {
-        replicas::possession::answer(stream, question, entries, &mut self.common);
+        possession::answer(stream, question, entries, &mut self.common);
         self.settle(now);
     }
 }

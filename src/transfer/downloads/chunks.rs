@@ -10,22 +10,22 @@ use std::sync::Arc;
 
 /// A bit set with one bit for each chunk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(in crate::transfer) struct Bits {
+pub(super) struct Bits {
     words: Vec<u64>,
 }
 
 impl Bits {
-    pub(in crate::transfer) fn new(count: u32) -> Self {
+    pub(super) fn new(count: u32) -> Self {
         Bits { words: vec![0; count.div_ceil(64) as usize] }
     }
 
     /// Bit `index`; false past the end.
-    pub(in crate::transfer) fn get(&self, index: u32) -> bool {
+    pub(super) fn get(&self, index: u32) -> bool {
         self.words.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 
     /// Sets or clears bit `index`. Returns whether the bit changed.
-    pub(in crate::transfer) fn put(&mut self, index: u32, value: bool) -> bool {
+    pub(super) fn put(&mut self, index: u32, value: bool) -> bool {
         let changes = self.get(index) != value;
         if let (true, Some(word)) = (changes, self.words.get_mut(index as usize / 64)) {
             *word ^= 1 << (index % 64);
@@ -34,12 +34,12 @@ impl Bits {
     }
 
     /// The number of set bits.
-    pub(in crate::transfer) fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
 
     /// Sets every bit that is set in `others`.
-    pub(in crate::transfer) fn join(&mut self, others: &Bits) {
+    pub(super) fn join(&mut self, others: &Bits) {
         self.words.iter_mut().zip(&others.words).for_each(|(word, other)| *word |= other);
     }
 
@@ -48,7 +48,7 @@ impl Bits {
     }
 
     /// The indices of set bits.
-    pub(in crate::transfer) fn ones(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn ones(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| ones_of(word, i))
     }
 }
@@ -72,17 +72,17 @@ fn mix(number: u64) -> u64 {
 
 /// A request for a chunk, and the stream that it was sent over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::transfer) struct Owner {
-    pub(in crate::transfer) stream: StreamId,
-    pub(in crate::transfer) request: u32,
-    pub(in crate::transfer) asked: Instant,
+pub(super) struct Owner {
+    pub(super) stream: StreamId,
+    pub(super) request: u32,
+    pub(super) asked: Instant,
     /// Whether its content is arriving.
-    pub(in crate::transfer) receiving: bool,
+    pub(super) receiving: bool,
 }
 
 /// The chunks of one download.
-pub(in crate::transfer) struct Chunks {
-    pub(in crate::transfer) manifest: Arc<Manifest>,
+pub(super) struct Chunks {
+    pub(super) manifest: Arc<Manifest>,
     target: Target,
     have: Bits,
     missing: u32,
@@ -119,17 +119,12 @@ const READ_AHEAD_BYTES: u64 = 16 << 20;
 
 impl Chunks {
     /// The chunks of `manifest`, of which those in `have` are here. `start` is any number.
-    pub(in crate::transfer) fn new(manifest: Arc<Manifest>, place: Place, have: &[bool], start: u64) -> Self {
+    pub(super) fn new(manifest: Arc<Manifest>, place: Place, have: &[bool], start: u64) -> Self {
         Chunks::into_target(manifest, Target::File(place), have, start)
     }
 
     /// The chunks of `manifest` that pass through a window in order. Those before `edge` may be requested.
-    pub(in crate::transfer) fn in_window(
-        manifest: Arc<Manifest>,
-        window: u64,
-        have: &[bool],
-        edge: u32,
-    ) -> Self {
+    pub(super) fn in_window(manifest: Arc<Manifest>, window: u64, have: &[bool], edge: u32) -> Self {
         let mut chunks = Chunks::into_target(manifest, Target::Window(window), have, 0);
         chunks.ahead = u32::MAX;
         chunks.edge = edge;
@@ -159,44 +154,44 @@ impl Chunks {
         chunks
     }
 
-    pub(in crate::transfer) fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         self.manifest.chunk_count()
     }
 
-    pub(in crate::transfer) fn missing(&self) -> u32 {
+    pub(super) fn missing(&self) -> u32 {
         self.missing
     }
 
     /// Bytes from the start of the file that are here, without a gap.
     #[cfg(test)]
-    pub(in crate::transfer) fn prefix(&self) -> u64 {
+    pub(super) fn prefix(&self) -> u64 {
         self.manifest.chunk_offset(self.prefix).min(self.manifest.length())
     }
 
-    pub(in crate::transfer) fn in_flight(&self) -> &BTreeMap<u32, Vec<Owner>> {
+    pub(super) fn in_flight(&self) -> &BTreeMap<u32, Vec<Owner>> {
         &self.in_flight
     }
 
-    pub(in crate::transfer) fn is_missing(&self, index: u32) -> bool {
+    pub(super) fn is_missing(&self, index: u32) -> bool {
         index < self.count() && !self.have.get(index)
     }
 
-    pub(in crate::transfer) fn key(&self, index: u32) -> Option<Key> {
+    pub(super) fn key(&self, index: u32) -> Option<Key> {
         self.manifest.keys().get(index as usize).copied()
     }
 
     /// The kind of content that a chunk of this file is on its own.
-    pub(in crate::transfer) fn content(&self) -> Content {
+    pub(super) fn content(&self) -> Content {
         if self.manifest.is_single() { Content::File } else { Content::Chunk }
     }
 
     /// Whether the chunks pass through a window. They do not stay here, so they are not offered to peers.
-    pub(in crate::transfer) fn is_windowed(&self) -> bool {
+    pub(super) fn is_windowed(&self) -> bool {
         matches!(self.target, Target::Window(_))
     }
 
     /// Where a chunk is written.
-    pub(in crate::transfer) fn sink(&self, index: u32) -> Sink {
+    pub(super) fn sink(&self, index: u32) -> Sink {
         let (length, hash_as) = (self.manifest.chunk_length(index), self.manifest.hash_as(index));
         match &self.target {
             Target::File(place) => {
@@ -210,7 +205,7 @@ impl Chunks {
     }
 
     /// Moves the edge forward: chunks before `edge` may be requested from now on.
-    pub(in crate::transfer) fn advance(&mut self, edge: u32) {
+    pub(super) fn advance(&mut self, edge: u32) {
         self.edge = self.edge.max(edge);
     }
 
@@ -223,7 +218,7 @@ impl Chunks {
     }
 
     /// Counts a source as one that has a chunk, or no longer has it.
-    pub(in crate::transfer) fn count_source(&mut self, index: u32, has: bool) {
+    pub(super) fn count_source(&mut self, index: u32, has: bool) {
         if let Some(rarity) = self.rarity.get_mut(index as usize) {
             *rarity = if has { rarity.saturating_add(1) } else { rarity.saturating_sub(1) };
             self.floor = self.floor.min(self.cost(index));
@@ -231,18 +226,18 @@ impl Chunks {
     }
 
     /// Whether a source with these chunks has any that is missing here and may be requested.
-    pub(in crate::transfer) fn lacks_of(&self, has: &Bits) -> bool {
+    pub(super) fn lacks_of(&self, has: &Bits) -> bool {
         let words = has.words.iter().zip(&self.have.words).enumerate();
         words.into_iter().any(|(i, (has, have))| has & !have & self.open_word(i) != 0)
     }
 
     /// Whether a source with these chunks has any that is still to be requested.
-    pub(in crate::transfer) fn unasked_of(&self, has: &Bits) -> bool {
+    pub(super) fn unasked_of(&self, has: &Bits) -> bool {
         self.unasked_words(has).any(|(_, word)| word != 0)
     }
 
     /// The file is read from the start while it arrives: the chunks that are read next come first, then the rare ones.
-    pub(in crate::transfer) fn read_ahead(&mut self) {
+    pub(super) fn read_ahead(&mut self) {
         self.start = 0;
         self.ahead = (READ_AHEAD_BYTES / self.manifest.chunk_bytes()).max(2) as u32;
     }
@@ -250,7 +245,7 @@ impl Chunks {
     /// Divides the file among co-downloaders. Rendezvous hashing gives each chunk an order of all of them that every node computes
     /// alike. So they request different chunks from a source that has all, without coordination: a node requests first the
     /// chunks for which it ranks first, then those for which it ranks second, and so on.
-    pub(in crate::transfer) fn share_among(&mut self, own: u64, others: &[u64]) {
+    pub(super) fn share_among(&mut self, own: u64, others: &[u64]) {
         let turn = |index: u32| {
             let chunk = mix(u64::from(index));
             let ours = mix(own ^ chunk);
@@ -262,7 +257,7 @@ impl Chunks {
 
     /// The chunk to request from a source that has `has`. The chunk that is read next comes first. Then the rarest; among equally
     /// rare ones the one for which this node ranks best; then the first from `start` on. Chunks in `spared` are left out.
-    pub(in crate::transfer) fn pick(&mut self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
+    pub(super) fn pick(&mut self, has: &Bits, spared: Option<&Bits>) -> Option<u32> {
         let urgent = self.prefix..self.prefix.saturating_add(self.ahead).min(self.edge);
         if let Some(index) = urgent.into_iter().find(|&index| has.get(index) && self.is_unasked(index)) {
             return Some(index);
@@ -308,7 +303,7 @@ impl Chunks {
     }
 
     /// The number of co-downloaders that rank before this node for a chunk.
-    pub(in crate::transfer) fn turn(&self, index: u32) -> u8 {
+    pub(super) fn turn(&self, index: u32) -> u8 {
         self.turns.get(index as usize).copied().unwrap_or(0)
     }
 
@@ -331,24 +326,24 @@ impl Chunks {
     }
 
     /// Whether a source with these chunks has the whole file.
-    pub(in crate::transfer) fn is_all(&self, has: &Bits) -> bool {
+    pub(super) fn is_all(&self, has: &Bits) -> bool {
         has.count() >= self.count()
     }
 
     /// Bytes that are missing here and that a source with these chunks has.
-    pub(in crate::transfer) fn bytes_lacking_of(&self, has: &Bits) -> u64 {
+    pub(super) fn bytes_lacking_of(&self, has: &Bits) -> u64 {
         let lacking = has.words.iter().zip(&self.have.words).map(|(has, have)| (has & !have).count_ones());
         u64::from(lacking.sum::<u32>()) * self.manifest.chunk_bytes()
     }
 
     /// Missing chunks that may be requested, that no connected source has, and that are not requested.
-    pub(in crate::transfer) fn orphans(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn orphans(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.edge).filter(|&i| !self.have.get(i) && !self.asked.get(i) && self.rarity[i as usize] == 0)
     }
 
     /// The hashes of the missing chunks.
     #[cfg(test)]
-    pub(in crate::transfer) fn missing_keys(&self) -> impl Iterator<Item = Key> + '_ {
+    pub(super) fn missing_keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0..self.count())
             .zip(self.manifest.keys())
             .filter(|&(index, _)| !self.have.get(index))
@@ -356,14 +351,14 @@ impl Chunks {
     }
 
     /// Enters a request for a chunk.
-    pub(in crate::transfer) fn ask(&mut self, index: u32, owner: Owner) {
+    pub(super) fn ask(&mut self, index: u32, owner: Owner) {
         debug_assert!(self.is_missing(index));
         self.asked.put(index, true);
         self.in_flight.entry(index).or_default().push(owner);
     }
 
     /// Removes a request that ended without the chunk.
-    pub(in crate::transfer) fn release(&mut self, index: u32, stream: StreamId, request: u32) {
+    pub(super) fn release(&mut self, index: u32, stream: StreamId, request: u32) {
         if let Some(owners) = self.in_flight.get_mut(&index) {
             owners.retain(|owner| (owner.stream, owner.request) != (stream, request));
             if owners.is_empty() {
@@ -375,12 +370,12 @@ impl Chunks {
     }
 
     /// The requests for a chunk.
-    pub(in crate::transfer) fn owners(&mut self, index: u32) -> &mut [Owner] {
+    pub(super) fn owners(&mut self, index: u32) -> &mut [Owner] {
         self.in_flight.get_mut(&index).map(Vec::as_mut_slice).unwrap_or_default()
     }
 
     /// Enters a chunk that is here. Returns the requests for it that are left over.
-    pub(in crate::transfer) fn done(&mut self, index: u32) -> Vec<Owner> {
+    pub(super) fn done(&mut self, index: u32) -> Vec<Owner> {
         if self.have.put(index, true) {
             self.missing -= 1;
             while self.prefix < self.count() && self.have.get(self.prefix) {
@@ -392,7 +387,7 @@ impl Chunks {
     }
 
     /// Enters that a chunk is missing after all.
-    pub(in crate::transfer) fn lose(&mut self, index: u32) {
+    pub(super) fn lose(&mut self, index: u32) {
         if index < self.count() && self.have.put(index, false) {
             self.missing += 1;
             self.prefix = self.prefix.min(index);

@@ -4,7 +4,7 @@ use super::chunks::{Bits, Chunks};
 use super::sources::{RootState, Source};
 use crate::id::{Key, NodeId};
 use crate::time::{Duration, Instant};
-use crate::transfer::events::DownloadState;
+use crate::transfer::events::{DownloadId, DownloadState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Connected and useful sources that are enough for a root: no more are dialled.
@@ -13,28 +13,29 @@ const ROOT_SOURCES: usize = 4;
 const SOURCES_MIN: usize = 4;
 
 /// One download.
-pub(in crate::transfer) struct Download {
-    pub(in crate::transfer) hash: Key,
-    pub(in crate::transfer) phase: Phase,
+pub(super) struct Download {
+    pub(super) id: DownloadId,
+    pub(super) hash: Key,
+    pub(super) phase: Phase,
     /// Whether peers may fetch from here what has arrived, and hear of it. False when the file passes through a window.
-    pub(in crate::transfer) is_shared: bool,
-    pub(in crate::transfer) sources: BTreeMap<NodeId, Source>,
+    pub(super) is_shared: bool,
+    pub(super) sources: BTreeMap<NodeId, Source>,
     /// The co-downloaders that the order of chunks takes into account.
-    pub(in crate::transfer) co_downloaders: Vec<NodeId>,
+    pub(super) co_downloaders: Vec<NodeId>,
     /// The number of banned sources whose places others have taken.
     banned_before: u32,
     /// Whether a source found no room. It may be named again, so the download is not over yet.
     turned_away: bool,
-    pub(in crate::transfer) contributors: BTreeSet<NodeId>,
-    pub(in crate::transfer) last_progress: Instant,
+    pub(super) contributors: BTreeSet<NodeId>,
+    pub(super) last_progress: Instant,
     /// When the node may next be asked for more sources.
-    pub(in crate::transfer) needed_at: Instant,
+    pub(super) needed_at: Instant,
     /// When to pump the download again, unless something happens before.
-    pub(in crate::transfer) wake: Option<Instant>,
+    pub(super) wake: Option<Instant>,
 }
 
 /// The phase of a download.
-pub(in crate::transfer) enum Phase {
+pub(super) enum Phase {
     /// The piece under the file's own hash.
     Root,
     /// No request: the node prepares the target.
@@ -44,8 +45,9 @@ pub(in crate::transfer) enum Phase {
 }
 
 impl Download {
-    pub(in crate::transfer) fn new(now: Instant, hash: Key, phase: Phase) -> Self {
+    pub(super) fn new(now: Instant, id: DownloadId, hash: Key, phase: Phase) -> Self {
         Download {
+            id,
             hash,
             phase,
             is_shared: true,
@@ -60,22 +62,27 @@ impl Download {
         }
     }
 
-    pub(in crate::transfer) fn chunks(&self) -> Option<&Chunks> {
+    pub(super) fn chunks(&self) -> Option<&Chunks> {
         match &self.phase {
             Phase::Chunks(chunks) => Some(chunks),
             _ => None,
         }
     }
 
-    pub(in crate::transfer) fn chunks_mut(&mut self) -> Option<&mut Chunks> {
+    pub(super) fn chunks_mut(&mut self) -> Option<&mut Chunks> {
         match &mut self.phase {
             Phase::Chunks(chunks) => Some(chunks),
             _ => None,
         }
     }
 
+    /// Whether every chunk is verified and in its place.
+    pub(super) fn is_complete(&self) -> bool {
+        self.chunks().is_some_and(|chunks| chunks.missing() == 0)
+    }
+
     /// Enters the phase of chunks. No source has announced any yet.
-    pub(in crate::transfer) fn begin(&mut self, chunks: Chunks) {
+    pub(super) fn begin(&mut self, chunks: Chunks) {
         for source in self.sources.values_mut() {
             source.has = Bits::new(chunks.count());
             source.asked_once = false;
@@ -88,7 +95,7 @@ impl Download {
 
     /// Adds a source. When there are `sources_max`, it takes the place of a useless one. A known source that was given up is tried
     /// again if its retry time has passed. `connected` tells which sources are connected. False when there is no room.
-    pub(in crate::transfer) fn add_source(
+    pub(super) fn add_source(
         &mut self,
         now: Instant,
         mut source: Source,
@@ -136,7 +143,7 @@ impl Download {
     }
 
     /// Discards what a source announced, because its stream closed.
-    pub(in crate::transfer) fn forget_holdings(&mut self, id: &NodeId) {
+    pub(super) fn forget_holdings(&mut self, id: &NodeId) {
         let Some(source) = self.sources.get_mut(id) else { return };
         let count = if let Phase::Chunks(chunks) = &mut self.phase {
             source.has.ones().for_each(|index| chunks.count_source(index, false));
@@ -153,7 +160,7 @@ impl Download {
     }
 
     /// Enters that a source has a chunk, or no longer has it.
-    pub(in crate::transfer) fn note_holding(&mut self, id: &NodeId, index: u32, has: bool) {
+    pub(super) fn note_holding(&mut self, id: &NodeId, index: u32, has: bool) {
         let (Some(source), Phase::Chunks(chunks)) = (self.sources.get_mut(id), &mut self.phase) else {
             return;
         };
@@ -164,7 +171,7 @@ impl Download {
     }
 
     /// A ban of a source began or ended. After a ban the source is asked anew.
-    pub(in crate::transfer) fn set_banned(&mut self, now: Instant, id: &NodeId, banned: bool) {
+    pub(super) fn set_banned(&mut self, now: Instant, id: &NodeId, banned: bool) {
         let Some(source) = self.sources.get_mut(id).filter(|source| source.banned != banned) else { return };
         source.banned = banned;
         if !banned {
@@ -175,7 +182,7 @@ impl Download {
     }
 
     /// Whether a connected source has answered that it has none of the missing pieces.
-    pub(in crate::transfer) fn is_exhausted(&self, source: &Source) -> bool {
+    pub(super) fn is_exhausted(&self, source: &Source) -> bool {
         match &self.phase {
             Phase::Root => matches!(source.root, RootState::NotFound { .. }),
             Phase::Prepare => false,
@@ -186,7 +193,7 @@ impl Download {
     }
 
     /// The number of connected and useful sources that are enough.
-    pub(in crate::transfer) fn sources_wanted(&self) -> usize {
+    pub(super) fn sources_wanted(&self) -> usize {
         match &self.phase {
             Phase::Root => ROOT_SOURCES,
             Phase::Prepare => 0,
@@ -195,13 +202,13 @@ impl Download {
     }
 
     /// Whether a source may still turn out to have missing pieces: it is being dialled or will be, or it has not answered yet.
-    pub(in crate::transfer) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
+    pub(super) fn is_pending(&self, connected: impl Fn(&NodeId) -> bool) -> bool {
         self.waits_for(connected, |source| !source.given_up())
     }
 
     /// Whether to wait for the present sources before others are looked for. A source that was not reached within `hope` no longer
     /// counts: it may be dead, and only the last attempt to dial it will tell.
-    pub(in crate::transfer) fn is_hopeful(
+    pub(super) fn is_hopeful(
         &self,
         now: Instant,
         hope: Duration,
@@ -221,7 +228,7 @@ impl Download {
         })
     }
 
-    pub(in crate::transfer) fn state(&self, connected: impl Fn(&NodeId) -> bool) -> DownloadState {
+    pub(super) fn state(&self, connected: impl Fn(&NodeId) -> bool) -> DownloadState {
         let count = |test: &dyn Fn(&Source) -> bool| {
             self.sources.values().filter(|source| test(source)).count() as u32
         };

@@ -1,14 +1,27 @@
 //! Downloads: a file's root, then its chunks, each from a source that has it.
 //!
-//! - `download`: one download as data: its phase and its sources; `sources`: one of them; `chunks`: which chunks are here, which
-//!   are requested, and how rare each is.
-//! - `requests`: which sources to dial, and which piece to request from which source.
-//! - `receive`: answers and content from peers, and the verification of content.
+//! The machine gives its inputs to [`Downloads`](table::Downloads), which finds the download that each is for:
+//!
+//! - `table`: the downloads under way: how they begin, change and end.
+//! - `download`: one download: its phase and its sources. `sources`: one of them. `chunks`: which chunks are here, which are
+//!   requested, and how rare each is.
+//! - `pump`: everything that a download can do at a time: `dial` connects to sources, `requests` requests pieces from them,
+//!   `endgame` requests the last chunks a second time, `questions` asks sources what they have.
+//! - `receive`: content and refusals from peers, and the verification of content.
+//! - `bans`: sources that sent wrong content.
 //! - `swarm`: what co-downloaders, the nodes that fetch the same file, tell each other.
 
-pub(super) mod chunks;
-pub(super) mod download;
+mod bans;
+mod chunks;
+mod dial;
+mod download;
+mod endgame;
+mod pump;
+mod questions;
 pub(super) mod receive;
-pub(super) mod requests;
-pub(super) mod sources;
+mod requests;
+mod sources;
 pub(super) mod swarm;
+pub(super) mod table;
+#[cfg(test)]
+mod testing;

@@ -10,47 +10,47 @@ use crate::wire::contact::Contact;
 const RETRIES_MAX: u8 = 2;
 
 /// A node that may have some of the file.
-pub(in crate::transfer) struct Source {
-    pub(in crate::transfer) contact: Contact,
+pub(super) struct Source {
+    pub(super) contact: Contact,
     /// A random number. Sources are tried in the order of these numbers.
-    pub(in crate::transfer) order: u64,
+    pub(super) order: u64,
     /// Failures in a row.
-    pub(in crate::transfer) failures: u8,
+    pub(super) failures: u8,
     /// When it may next be dialled.
-    pub(in crate::transfer) retry_at: Instant,
+    pub(super) retry_at: Instant,
     /// When it may next be asked for pieces: it answered that it is busy.
-    pub(in crate::transfer) pause: Instant,
-    pub(in crate::transfer) banned: bool,
+    pub(super) pause: Instant,
+    pub(super) banned: bool,
     /// The source that named it, if one did. That such a node exists is hearsay until it is authenticated.
-    pub(in crate::transfer) hearsay: Option<NodeId>,
+    pub(super) hearsay: Option<NodeId>,
     /// Chunks in a row that it announced and then refused.
-    pub(in crate::transfer) denied: u32,
-    pub(in crate::transfer) root: RootState,
+    pub(super) denied: u32,
+    pub(super) root: RootState,
     /// The chunks that it has announced.
-    pub(in crate::transfer) has: Bits,
+    pub(super) has: Bits,
     /// The chunk from which the next question starts; `None` between two rounds of questions.
-    pub(in crate::transfer) cursor: Option<u32>,
+    pub(super) cursor: Option<u32>,
     /// The number of questions that it has not answered.
-    pub(in crate::transfer) questions: u32,
+    pub(super) questions: u32,
     /// Whether this round of questions brought anything new.
-    pub(in crate::transfer) news: bool,
+    pub(super) news: bool,
     /// Whether it has answered a whole round.
-    pub(in crate::transfer) asked_once: bool,
+    pub(super) asked_once: bool,
     /// When the next round starts, and the wait before the round after that.
-    pub(in crate::transfer) ask_at: Instant,
-    pub(in crate::transfer) ask_delay: Duration,
+    pub(super) ask_at: Instant,
+    pub(super) ask_delay: Duration,
 }
 
 /// Whether a source has the root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::transfer) enum RootState {
+pub(super) enum RootState {
     Unasked,
     Asked { since: Instant },
     NotFound { again: Instant },
 }
 
 impl Source {
-    pub(in crate::transfer) fn new(now: Instant, contact: Contact, order: u64, timing: &Timing) -> Self {
+    pub(super) fn new(now: Instant, contact: Contact, order: u64, timing: &Timing) -> Self {
         Source {
             contact,
             order,
@@ -72,12 +72,12 @@ impl Source {
     }
 
     /// Whether it is not dialled any more.
-    pub(in crate::transfer) fn given_up(&self) -> bool {
+    pub(super) fn given_up(&self) -> bool {
         self.banned || self.failures > RETRIES_MAX
     }
 
     /// It could not be reached, or its stream broke while it was needed.
-    pub(in crate::transfer) fn fail(&mut self, now: Instant, timing: &Timing) {
+    pub(super) fn fail(&mut self, now: Instant, timing: &Timing) {
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now
             + match self.failures {
@@ -88,12 +88,12 @@ impl Source {
     }
 
     /// Starts a round of questions which chunks it has.
-    pub(in crate::transfer) fn start_round(&mut self) {
+    pub(super) fn start_round(&mut self) {
         (self.cursor, self.news) = (Some(0), false);
     }
 
     /// Ends a round of questions. The wait before the next doubles if this one brought nothing new.
-    pub(in crate::transfer) fn end_round(&mut self, now: Instant, timing: &Timing) {
+    pub(super) fn end_round(&mut self, now: Instant, timing: &Timing) {
         self.ask_delay = match self.news || !self.asked_once {
             true => timing.ask_again,
             false => (self.ask_delay * 2).min(timing.ask_again_max),
@@ -103,7 +103,7 @@ impl Source {
     }
 
     /// It answered that it does not have the root.
-    pub(in crate::transfer) fn root_not_found(&mut self, now: Instant, timing: &Timing) {
+    pub(super) fn root_not_found(&mut self, now: Instant, timing: &Timing) {
         self.root = RootState::NotFound { again: now + self.ask_delay };
         self.ask_delay = (self.ask_delay * 2).min(timing.ask_again_max);
     }

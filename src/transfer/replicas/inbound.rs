@@ -2,232 +2,248 @@
 
 use crate::id::Key;
 use crate::io::{DiskError, Place, Sink, StreamId};
-use crate::manifest::{Content, HashAs, Manifest};
+use crate::manifest::{Content, Manifest};
 use crate::time::Instant;
-use crate::transfer::downloads::receive::hash;
+use crate::transfer::common::{Common, Out};
+use crate::transfer::events::StreamOutput;
 use crate::transfer::events::{TransferEvent, Verdict};
 use crate::transfer::streams::close::CloseReason;
-use crate::transfer::streams::session::{Arrival, ArrivalStage, Purpose, Receiving};
-use crate::transfer::{StreamOutput, Transfer};
+use crate::transfer::streams::session::{Arrival, ArrivalStage, Purpose, Receiving, Session};
 use crate::wire::frame::{Frame, Offer, Refusal};
 
 /// Offers of one peer that are under way at a time. All peers share the places for arriving pieces; an honest peer makes four
 /// offers ahead.
 const OFFERS_PER_STREAM_MAX: usize = 16;
 
-/// The node's answers to [`TransferEvent::Offered`], [`TransferEvent::Arriving`] and [`TransferEvent::Arrived`].
-impl Transfer {
-    /// The node's verdict on an offered piece.
-    pub fn admit(&mut self, now: Instant, stream: StreamId, request: u32, verdict: Verdict) {
-        let arrival = self.common.streams.get_mut(&stream).and_then(|session| {
-            let arrival = session.arrivals.get_mut(&request)?;
-            (arrival.stage == ArrivalStage::Asked).then_some(())?;
-            if let Verdict::Send { incoming } = verdict {
-                arrival.stage = ArrivalStage::Accepted { incoming, since: now };
-            }
-            Some(session)
-        });
-        match (arrival, verdict) {
-            (Some(session), Verdict::Send { .. }) => {
-                self.common.out.write(stream, session, &Frame::Accept { request, have: false });
-            }
-            (Some(session), Verdict::Have) => {
-                session.arrivals.remove(&request);
-                self.common.out.write(stream, session, &Frame::Accept { request, have: true });
-            }
-            (Some(session), Verdict::Refuse(reason)) => {
-                session.arrivals.remove(&request);
-                self.common.out.counters.offer_refused += 1;
-                self.common.out.write(stream, session, &Frame::Refuse { request, reason });
-            }
-            // The peer's stream closed meanwhile, so the piece will not arrive.
-            (None, Verdict::Send { incoming }) => {
-                self.common.out.event(TransferEvent::ArrivalFailed { incoming })
-            }
-            (None, _) => {}
+/// The node's verdict on an offered piece.
+pub(in crate::transfer) fn admit(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    verdict: Verdict,
+    common: &mut Common,
+) {
+    let arrival = common.streams.get_mut(&stream).and_then(|session| {
+        let arrival = session.arrivals.get_mut(&request)?;
+        (arrival.stage == ArrivalStage::Asked).then_some(())?;
+        if let Verdict::Send { incoming } = verdict {
+            arrival.stage = ArrivalStage::Accepted { incoming, since: now };
         }
-        self.settle(now);
-    }
-
-    /// There is no room for the piece of a [`TransferEvent::Arriving`]: its bytes are discarded. Call this directly after that
-    /// event, before polling any output.
-    pub fn refuse_arriving(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
-        let Some(session) = self.common.streams.get_mut(&stream) else { return };
-        let receiving = |arrival: &Arrival| matches!(arrival.stage, ArrivalStage::Receiving { .. });
-        if !session.arrivals.get(&request).is_some_and(receiving) {
-            return;
+        Some(session)
+    });
+    match (arrival, verdict) {
+        (Some(session), Verdict::Send { .. }) => {
+            common.out.write(stream, session, &Frame::Accept { request, have: false });
         }
-        let rest = match session.receiving {
-            Receiving::Sink { purpose: Purpose::Arrival(number), length, .. } if number == request => length,
-            Receiving::Memory { purpose: Purpose::Arrival(number), rest, .. } if number == request => rest,
-            // The whole piece is here already. The node refuses it when it answers `Arrived`.
-            _ => return,
-        };
-        session.receiving = Receiving::Discard { rest };
-        session.arrivals.remove(&request);
-        let its =
-            |output: &StreamOutput| matches!(output, StreamOutput::Sink { stream: to, .. } if *to == stream);
-        self.common.out.outputs.retain(|output| !its(output));
-        self.common.out.counters.offer_refused += 1;
-        self.common.out.write(stream, session, &Frame::Refuse { request, reason });
-        self.settle(now);
-    }
-
-    /// The node made an arrived piece durable, or refuses it.
-    pub fn stored(&mut self, now: Instant, stream: StreamId, request: u32, result: Result<(), Refusal>) {
-        if let Some(session) = self.common.streams.get_mut(&stream) {
-            let committing = |arrival: &Arrival| arrival.stage == ArrivalStage::Committing;
-            if session.arrivals.get(&request).is_some_and(committing) {
-                session.arrivals.remove(&request);
-                session.last_active = now;
-                let frame = match result {
-                    Ok(()) => Frame::Stored { request },
-                    Err(reason) => Frame::Refuse { request, reason },
-                };
-                self.common.out.write(stream, session, &frame);
-            }
+        (Some(session), Verdict::Have) => {
+            session.arrivals.remove(&request);
+            common.out.write(stream, session, &Frame::Accept { request, have: true });
         }
-        self.settle(now);
+        (Some(session), Verdict::Refuse(reason)) => {
+            session.arrivals.remove(&request);
+            common.out.counters.offer_refused += 1;
+            common.out.write(stream, session, &Frame::Refuse { request, reason });
+        }
+        // The peer's stream closed meanwhile, so the piece will not arrive.
+        (None, Verdict::Send { incoming }) => common.out.event(TransferEvent::ArrivalFailed { incoming }),
+        (None, _) => {}
     }
 }
 
-impl Transfer {
-    pub(in crate::transfer) fn on_store(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        offer: &Offer,
-    ) {
-        let Some(session) = self.common.streams.get_mut(&stream) else { return };
-        let Some(from) = session.peer else { return };
-        if session.arrivals.contains_key(&request) {
-            return self.violated(now, stream);
-        }
-        let refusal = if !offer.is_possible() {
-            self.common.out.counters.offer_invalid += 1;
-            Some(Refusal::Invalid)
-        } else if self.common.blame.is_banned(now, &from.id, &offer.key) {
-            // The peer last sent other content for this piece: its own copy is suspect.
-            self.common.out.counters.offer_banned += 1;
-            Some(Refusal::Mismatch)
-        } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
-            self.common.out.counters.offer_busy += 1;
-            Some(Refusal::Busy)
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            return self.common.out.write(stream, session, &Frame::Refuse { request, reason });
-        }
-        let offer = *offer;
-        session.arrivals.insert(request, Arrival { offer, stage: ArrivalStage::Asked });
-        self.common.out.event(TransferEvent::Offered { stream, request, offer, from });
+/// There is no room for a piece that begins to arrive: its bytes are discarded.
+pub(in crate::transfer) fn refuse_arriving(
+    stream: StreamId,
+    request: u32,
+    reason: Refusal,
+    common: &mut Common,
+) {
+    let Some(session) = common.streams.get_mut(&stream) else { return };
+    let receiving = |arrival: &Arrival| matches!(arrival.stage, ArrivalStage::Receiving { .. });
+    if !session.arrivals.get(&request).is_some_and(receiving) {
+        return;
     }
+    let rest = match session.receiving {
+        Receiving::Sink { purpose: Purpose::Arrival(number), length, .. } if number == request => length,
+        Receiving::Memory { purpose: Purpose::Arrival(number), rest, .. } if number == request => rest,
+        // The whole piece is here already. The node refuses it when it answers `Arrived`.
+        _ => return,
+    };
+    session.receiving = Receiving::Discard { rest };
+    session.arrivals.remove(&request);
+    let its =
+        |output: &StreamOutput| matches!(output, StreamOutput::Sink { stream: to, .. } if *to == stream);
+    common.out.outputs.retain(|output| !its(output));
+    common.out.counters.offer_refused += 1;
+    common.out.write(stream, session, &Frame::Refuse { request, reason });
+}
 
-    pub(in crate::transfer) fn on_store_data(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        length: u32,
-    ) {
-        let Some(session) = self.common.streams.get_mut(&stream) else { return };
-        session.answered(now);
-        let Some(arrival) = session.arrivals.get_mut(&request) else { return self.violated(now, stream) };
-        let ArrivalStage::Accepted { incoming, .. } = arrival.stage else {
-            return self.violated(now, stream);
-        };
-        let offer = arrival.offer;
-        if length != offer.length {
-            return self.violated(now, stream);
-        }
-        arrival.stage = ArrivalStage::Receiving { incoming };
-        self.common.out.event(TransferEvent::Arriving { stream, request, incoming });
-        let purpose = Purpose::Arrival(request);
-        match offer.content.hash_as(offer.input_offset) {
-            Some(hash_as) if length > 0 => {
-                let sink = Sink { place: Place::Incoming(incoming), offset: 0, length, hash_as };
-                self.start_sink(now, stream, purpose, sink);
-            }
-            _ => {
-                let (content, mode, bytes) = (offer.content, offer.mode, Vec::new());
-                session.receiving = Receiving::Memory { purpose, content, mode, rest: length, bytes };
-                if length == 0 {
-                    self.piece_collected(now, stream);
-                }
-            }
-        }
-    }
-
-    /// An offered piece has been written to its file.
-    pub(in crate::transfer) fn arrival_sunk(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        result: Result<Key, DiskError>,
-    ) {
-        let Some(offer) = self.offer_of(stream, request) else { return };
-        match result {
-            Ok(key) => self.arrived(now, stream, request, key == offer.key, None),
-            // An unknown part of the content is still on the stream.
-            Err(error) => {
-                self.common.out.event(TransferEvent::ArrivalUnwritten { error });
-                self.drop_stream(now, stream, CloseReason::SinkFailed);
-            }
-        }
-    }
-
-    /// An offered piece has been collected in memory.
-    pub(in crate::transfer) fn arrival_collected(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        bytes: Vec<u8>,
-    ) {
-        let Some(offer) = self.offer_of(stream, request) else { return };
-        let genuine = match offer.content {
-            Content::Manifest => Manifest::decode(&bytes, &offer.key).is_ok(),
-            Content::File => hash(HashAs::Root, &bytes) == offer.key,
-            Content::Chunk => false,
-        };
-        self.arrived(now, stream, request, genuine, Some(bytes));
-    }
-
-    fn arrived(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        genuine: bool,
-        bytes: Option<Vec<u8>>,
-    ) {
-        let Some(session) = self.common.streams.get_mut(&stream) else { return };
-        let Some(arrival) = session.arrivals.get_mut(&request) else { return };
-        let ArrivalStage::Receiving { incoming } = arrival.stage else { return };
-        if genuine {
-            let offer = arrival.offer;
-            arrival.stage = ArrivalStage::Committing;
-            self.common.out.counters.offer_arrived += 1;
-            self.common.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
-            return;
-        }
-        let key = arrival.offer.key;
+/// The node made an arrived piece durable, or refuses it.
+pub(in crate::transfer) fn stored(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    result: Result<(), Refusal>,
+    common: &mut Common,
+) {
+    let Some(session) = common.streams.get_mut(&stream) else { return };
+    let committing = |arrival: &Arrival| arrival.stage == ArrivalStage::Committing;
+    if session.arrivals.get(&request).is_some_and(committing) {
         session.arrivals.remove(&request);
-        self.common.out.counters.offer_mismatch += 1;
-        // The refusal tells the peer that its disk holds other content than it offered.
-        self.common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
-        let peer = session.peer;
-        self.common.out.event(TransferEvent::ArrivalFailed { incoming });
-        if let Some(peer) = peer {
-            // Blame counts by file. An offered piece counts as a file of its own.
-            self.ban_for(now, peer, key, key);
+        session.last_active = now;
+        let frame = match result {
+            Ok(()) => Frame::Stored { request },
+            Err(reason) => Frame::Refuse { request, reason },
+        };
+        common.out.write(stream, session, &frame);
+    }
+}
+
+/// A peer offers a piece.
+pub(in crate::transfer) fn on_store(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    offer: &Offer,
+    common: &mut Common,
+) -> Result<(), CloseReason> {
+    let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+    let Some(from) = session.peer else { return Ok(()) };
+    if session.arrivals.contains_key(&request) {
+        return Err(CloseReason::Unexpected);
+    }
+    let refusal = if !offer.is_possible() {
+        common.out.counters.offer_invalid += 1;
+        Some(Refusal::Invalid)
+    } else if common.blame.is_banned(now, &from.id, &offer.key) {
+        // The peer last sent other content for this piece: its own copy is suspect.
+        common.out.counters.offer_banned += 1;
+        Some(Refusal::Mismatch)
+    } else if session.arrivals.len() >= OFFERS_PER_STREAM_MAX {
+        common.out.counters.offer_busy += 1;
+        Some(Refusal::Busy)
+    } else {
+        None
+    };
+    if let Some(reason) = refusal {
+        common.out.write(stream, session, &Frame::Refuse { request, reason });
+        return Ok(());
+    }
+    let offer = *offer;
+    session.arrivals.insert(request, Arrival { offer, stage: ArrivalStage::Asked });
+    common.out.event(TransferEvent::Offered { stream, request, offer, from });
+    Ok(())
+}
+
+/// The content of an accepted offer begins to arrive.
+pub(in crate::transfer) fn on_store_data(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    length: u32,
+    common: &mut Common,
+) -> Result<(), CloseReason> {
+    let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+    session.answered(now);
+    let arrival = session.arrivals.get_mut(&request).ok_or(CloseReason::Unexpected)?;
+    let ArrivalStage::Accepted { incoming, .. } = arrival.stage else {
+        return Err(CloseReason::Unexpected);
+    };
+    let offer = arrival.offer;
+    if length != offer.length {
+        return Err(CloseReason::Unexpected);
+    }
+    arrival.stage = ArrivalStage::Receiving { incoming };
+    common.out.event(TransferEvent::Arriving { stream, request, incoming });
+    let purpose = Purpose::Arrival(request);
+    match offer.content.hash_as(offer.input_offset) {
+        Some(hash_as) if length > 0 => {
+            let sink = Sink { place: Place::Incoming(incoming), offset: 0, length, hash_as };
+            common.start_sink(now, stream, purpose, sink);
+        }
+        _ if length == 0 => collected(now, stream, request, Vec::new(), common),
+        _ => {
+            let (content, mode, bytes) = (offer.content, offer.mode, Vec::new());
+            session.receiving = Receiving::Memory { purpose, content, mode, rest: length, bytes };
         }
     }
+    Ok(())
+}
 
-    fn offer_of(&self, stream: StreamId, request: u32) -> Option<Offer> {
-        Some(self.common.streams.get(&stream)?.arrivals.get(&request)?.offer)
+/// An offered piece has been written to its file.
+pub(in crate::transfer) fn sunk(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    result: Result<Key, DiskError>,
+    common: &mut Common,
+) {
+    let Some(offer) = offer_of(stream, request, common) else { return };
+    match result {
+        Ok(key) => arrived(now, stream, request, (key == offer.key, None), common),
+        // An unknown part of the content is still on the stream.
+        Err(error) => {
+            common.out.event(TransferEvent::ArrivalUnwritten { error });
+            common.close(stream, CloseReason::SinkFailed);
+        }
+    }
+}
+
+/// An offered piece has been collected in memory.
+pub(in crate::transfer) fn collected(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    bytes: Vec<u8>,
+    common: &mut Common,
+) {
+    let Some(offer) = offer_of(stream, request, common) else { return };
+    let is_genuine = match offer.content {
+        Content::Manifest => Manifest::decode(&bytes, &offer.key).is_ok(),
+        Content::File => blake3::hash(&bytes) == offer.key.0,
+        Content::Chunk => false,
+    };
+    arrived(now, stream, request, (is_genuine, Some(bytes)), common);
+}
+
+fn arrived(
+    now: Instant,
+    stream: StreamId,
+    request: u32,
+    (is_genuine, bytes): (bool, Option<Vec<u8>>),
+    common: &mut Common,
+) {
+    let Some(session) = common.streams.get_mut(&stream) else { return };
+    let Some(arrival) = session.arrivals.get_mut(&request) else { return };
+    let ArrivalStage::Receiving { incoming } = arrival.stage else { return };
+    let offer = arrival.offer;
+    if is_genuine {
+        arrival.stage = ArrivalStage::Committing;
+        common.out.counters.offer_arrived += 1;
+        common.out.event(TransferEvent::Arrived { stream, request, offer, incoming, bytes });
+        return;
+    }
+    session.arrivals.remove(&request);
+    common.out.counters.offer_mismatch += 1;
+    // The refusal tells the peer that its disk holds other content than it offered.
+    common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Mismatch });
+    let peer = session.peer;
+    common.out.event(TransferEvent::ArrivalFailed { incoming });
+    if let Some(peer) = peer {
+        // Blame counts by file. An offered piece counts as a file of its own.
+        common.ban(now, peer, offer.key, offer.key);
+    }
+}
+
+fn offer_of(stream: StreamId, request: u32, common: &Common) -> Option<Offer> {
+    Some(common.streams.get(&stream)?.arrivals.get(&request)?.offer)
+}
+
+/// A stream closed: the pieces that were to arrive over it will not.
+pub(in crate::transfer) fn lost(session: &Session, out: &mut Out) {
+    for arrival in session.arrivals.values() {
+        if let ArrivalStage::Accepted { incoming, .. } | ArrivalStage::Receiving { incoming } = arrival.stage
+        {
+            out.event(TransferEvent::ArrivalFailed { incoming });
+        }
     }
 }

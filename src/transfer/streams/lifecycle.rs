@@ -1,15 +1,18 @@
 //! The life of streams: accepted or dialled, authenticated, timed out, closed.
 
 use super::close::CloseReason;
-use super::session::{ArrivalStage, Part, Receiving, Session, UNREAD_BYTES_MAX};
+use super::session::{Purpose, Receiving, UNREAD_BYTES_MAX};
+use crate::id::Key;
 use crate::identity::Identity;
 use crate::io::{DialId, DiskError, StreamId};
 use crate::time::Instant;
-use crate::transfer::downloads::download::Phase;
+use crate::transfer::common::Closed;
+use crate::transfer::downloads::receive::Announced;
+use crate::transfer::downloads::swarm;
 use crate::transfer::events::{PushError, StreamOutput, TransferEvent};
-use crate::transfer::replicas::possession;
+use crate::transfer::replicas::{inbound, possession};
 use crate::transfer::uploads::serve;
-use crate::transfer::{Pieces, Transfer};
+use crate::transfer::{Pieces, Transfer, reports};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed};
 use core::net::SocketAddr;
@@ -94,7 +97,7 @@ impl Transfer {
             }
         }
         self.uploads.send_next(now, stream, &mut self.common);
-        self.tell_more(stream);
+        swarm::tell_more(stream, &mut self.common);
         self.uploads.take_turns(now, &mut self.common);
         self.settle(now);
         self.uploads.look_up(now, pieces, &mut self.common);
@@ -118,9 +121,42 @@ impl Transfer {
 
     /// The stream broke, or the other end closed it.
     pub fn handle_closed(&mut self, now: Instant, stream: StreamId) {
-        if let Some(session) = self.common.streams.remove(stream) {
-            self.common.out.counters.stream_closed += 1;
-            self.release(now, stream, session, true);
+        self.common.broke(stream);
+        self.settle(now);
+    }
+
+    /// Content arrived on a stream and went into its sink.
+    pub fn handle_progress(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
+        session.progress(now, bytes);
+        if let Some(peer) = session.peer_id() {
+            self.uploads.given(now, peer, bytes);
+        }
+        if let Some(download) = session.downloading() {
+            self.downloads.note_progress(now, download);
+        }
+    }
+
+    /// Content from a file left on a stream. This is no progress on what the other end owes.
+    pub fn handle_sent(&mut self, now: Instant, stream: StreamId, bytes: u64) {
+        if let Some(session) = self.common.streams.get_mut(&stream) {
+            session.sent(now, bytes);
+            if let Some(peer) = session.peer_id() {
+                self.uploads.taken(now, peer, bytes);
+            }
+        }
+    }
+
+    /// A sink is full, and its content has this hash; or writing failed.
+    pub fn handle_sunk(&mut self, now: Instant, stream: StreamId, result: Result<Key, DiskError>) {
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
+        let Some((purpose, length)) = session.end_sink(now) else { return };
+        self.common.out.downloaded += u64::from(length);
+        match purpose {
+            Purpose::Request(number) => {
+                self.downloads.sunk(now, stream, number, result, &mut self.common);
+            }
+            Purpose::Arrival(number) => inbound::sunk(now, stream, number, result, &mut self.common),
         }
         self.settle(now);
     }
@@ -140,27 +176,32 @@ impl Transfer {
         self.uploads.take_turns(now, &mut self.common);
         if core::mem::take(&mut self.common.streams.crowded) {
             // A dial that still finds no room sets `crowded` again.
-            self.everything_changed();
+            self.common.unsettled.streams = true;
         }
-        for (&id, download) in &mut self.downloads {
-            if download.wake.is_some_and(|at| at <= now) {
-                download.wake = None;
-                self.changed.insert(id);
-            }
-        }
+        self.downloads.wake(now);
         if self.common.blame.has_ended(now) {
-            self.review_bans(now);
+            self.downloads.review_bans(now, &mut self.common);
         }
         self.settle(now);
     }
 }
 
 impl Transfer {
-    /// Handles all pending changes, until none is left.
+    /// Tells the wings what has happened, and lets them do what follows, until nothing is left.
     pub(in crate::transfer) fn settle(&mut self, now: Instant) {
         loop {
-            if let Some(download) = self.changed.pop_first() {
-                self.pump(now, download);
+            self.release_closed(now);
+            if let Some(ban) = self.common.unsettled.bans.pop_front() {
+                self.downloads.review_bans(now, &mut self.common);
+                if ban.file.is_none() {
+                    self.common.shun(&ban.peer.id);
+                }
+            } else if core::mem::take(&mut self.common.unsettled.streams) {
+                self.downloads.note_change();
+                self.pushes.note_change();
+                self.inspections.note_change();
+            } else if self.downloads.pump_next(now, &mut self.common) {
+                // Each may close streams, so each is pumped on its own.
             } else if self.pushes.take_change() {
                 self.pushes.pump(now, &mut self.common);
             } else if self.inspections.take_change() {
@@ -173,19 +214,15 @@ impl Transfer {
         }
     }
 
-    /// A stream opened or closed: that may matter to every download, push and inspection.
-    pub(in crate::transfer) fn everything_changed(&mut self) {
-        self.changed.extend(self.downloads.keys());
-        self.pushes.note_change();
-        self.inspections.note_change();
+    /// Closes a stream, and releases everything that it was used for.
+    fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
+        self.common.close(stream, reason);
+        self.release_closed(now);
     }
 
-    /// Closes a stream.
-    pub(in crate::transfer) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
-        if let Some(session) = self.common.streams.remove(stream) {
-            *self.common.out.counters.closed(reason) += 1;
-            self.common.out.outputs.push_back(StreamOutput::Close { stream });
-            self.release(now, stream, session, reason.blames_peer());
+    fn release_closed(&mut self, now: Instant) {
+        while let Some(closed) = self.common.unsettled.closed.pop_front() {
+            self.release(now, closed);
         }
     }
 
@@ -218,7 +255,7 @@ impl Transfer {
         if let Some(replaced) = replaced {
             // The driver broke its contract and used a number twice. State of the first stream is discarded.
             debug_assert!(false, "stream number used twice");
-            self.release(now, stream, replaced, false);
+            self.release(now, Closed { stream, session: replaced, blames_peer: false });
         }
     }
 
@@ -244,7 +281,7 @@ impl Transfer {
                 session.progress(now, used as u64);
                 self.common.out.downloaded += used as u64;
                 if full {
-                    self.piece_collected(now, stream);
+                    self.collected(now, stream);
                 }
                 used
             }
@@ -301,12 +338,21 @@ impl Transfer {
                 Ok(())
             }
             Frame::Which { question, keys } => serve::on_which(stream, question, keys, pieces, common),
-            Frame::Have { question, bitmap } => return self.on_have(now, stream, question, &bitmap),
-            Frame::Block { request, content, length, mode } => {
-                return self.on_block(now, stream, request, (content, length), mode);
+            Frame::Have { question, bitmap } => {
+                self.downloads.on_have(now, stream, question, &bitmap, common)
             }
-            Frame::Refuse { request, reason } => return self.on_refuse(now, stream, request, reason),
-            Frame::Store { request, offer } => return self.on_store(now, stream, request, &offer),
+            Frame::Block { request, content, length, mode } => {
+                let block = Announced { request, content, length, mode };
+                self.downloads.on_block(now, stream, block, common)
+            }
+            // A refusal answers an offer or a request of this end: their numbers are from one sequence.
+            Frame::Refuse { request, reason } if common.is_offer(stream, request) => {
+                self.pushes.on_refuse(now, stream, request, reason, common)
+            }
+            Frame::Refuse { request, reason } => {
+                self.downloads.on_refuse(now, stream, request, reason, common)
+            }
+            Frame::Store { request, offer } => inbound::on_store(now, stream, request, &offer, common),
             Frame::Accept { request, have } => {
                 let queued = self.pushes.on_accept(now, stream, request, have, common);
                 if let Ok(true) = queued {
@@ -314,35 +360,46 @@ impl Transfer {
                 }
                 queued.map(|_| ())
             }
-            Frame::StoreData { request, length } => return self.on_store_data(now, stream, request, length),
+            Frame::StoreData { request, length } => {
+                inbound::on_store_data(now, stream, request, length, common)
+            }
             Frame::Stored { request } => self.pushes.on_stored(now, stream, request, common),
             Frame::Inspect { question, keys } => possession::on_inspect(stream, question, keys, common),
             Frame::Inspected { question, entries } => {
                 self.inspections.on_inspected(stream, question, entries, common)
             }
-            Frame::Follow { file, over } => return self.on_follow(now, stream, file, over),
-            Frame::Gained { file, chunks } => return self.on_gained(now, stream, file, chunks),
-            Frame::Sources { file, contacts } => return self.on_sources(now, stream, file, contacts),
-            Frame::Unverified { key } => return self.on_unverified(now, stream, key),
+            Frame::Follow { file, over } => {
+                self.downloads.on_follow(now, stream, (file, over), common);
+                Ok(())
+            }
+            Frame::Gained { file, chunks } => self.downloads.on_gained(stream, file, chunks, common),
+            Frame::Sources { file, contacts } => {
+                self.downloads.on_sources(now, stream, file, contacts, common);
+                Ok(())
+            }
+            Frame::Unverified { key } => {
+                reports::on_unverified(now, stream, key, common);
+                Ok(())
+            }
         };
-        self.conclude(now, stream, handled);
-    }
-
-    /// Closes a stream when what came over it is a reason to.
-    pub(in crate::transfer) fn conclude(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        handled: Result<(), CloseReason>,
-    ) {
         if let Err(reason) = handled {
             self.drop_stream(now, stream, reason);
         }
     }
 
-    /// The peer sent a well-formed frame that the state of the stream does not allow.
-    pub(in crate::transfer) fn violated(&mut self, now: Instant, stream: StreamId) {
-        self.drop_stream(now, stream, CloseReason::Unexpected);
+    /// A piece that is collected in memory is complete.
+    fn collected(&mut self, now: Instant, stream: StreamId) {
+        let Some(session) = self.common.streams.get_mut(&stream) else { return };
+        session.answered(now);
+        let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
+        let Receiving::Memory { purpose, content, mode, bytes, .. } = received else { return };
+        let common = &mut self.common;
+        match purpose {
+            Purpose::Request(number) => {
+                self.downloads.root_collected(now, stream, number, (content, mode), bytes, common);
+            }
+            Purpose::Arrival(number) => inbound::collected(now, stream, number, bytes, common),
+        }
     }
 
     fn authenticated(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
@@ -358,70 +415,36 @@ impl Transfer {
         if contact.addr.port() != 0 {
             self.common.out.event(TransferEvent::Peer { contact, leaf: hello.is_leaf(), alive: true });
         }
-        self.everything_changed();
+        self.common.unsettled.streams = true;
     }
 
     /// A node could not be reached, or another node answered at its address.
     fn unreachable(&mut self, now: Instant, contact: Contact) {
         self.common.out.event(TransferEvent::Peer { contact, leaf: false, alive: false });
         if self.common.streams.to(&contact.id).is_none() {
-            for download in self.downloads.values_mut() {
-                if let Some(source) = download.sources.get_mut(&contact.id) {
-                    source.fail(now, &self.common.config.timing);
-                }
-            }
+            self.downloads.unreachable(now, &contact.id, &self.common.config.timing);
             self.pushes.unreachable(&contact.id, &mut self.common.out);
             self.inspections.unreachable(&contact.id, &mut self.common.out);
         }
-        self.everything_changed();
+        self.common.unsettled.streams = true;
     }
 
-    /// Releases everything that a closed stream was used for. `blame` tells whether sources of downloads that are still owed
-    /// something count this as a failure.
-    fn release(&mut self, now: Instant, stream: StreamId, session: Session, blame: bool) {
-        for arrival in session.arrivals.values() {
-            if let ArrivalStage::Accepted { incoming, .. } | ArrivalStage::Receiving { incoming } =
-                arrival.stage
-            {
-                self.common.out.event(TransferEvent::ArrivalFailed { incoming });
-            }
-        }
-        self.pushes.lost(&session, &mut self.common.out);
-        self.inspections.lost(&session, &mut self.common.out);
-        self.uploads.forget(stream);
+    /// Releases everything that a closed stream was used for.
+    fn release(&mut self, now: Instant, closed: Closed) {
+        let Closed { stream, session, .. } = &closed;
+        inbound::lost(session, &mut self.common.out);
+        self.pushes.lost(session, &mut self.common.out);
+        self.inspections.lost(session, &mut self.common.out);
+        self.uploads.forget(*stream);
         let Some(peer) = session.peer_id() else {
             if let Some(contact) = session.dialled {
                 self.unreachable(now, contact);
             }
             return;
         };
-        self.common.streams.disown(&peer, stream);
         self.uploads.take_turns(now, &mut self.common);
-        let still_there = self.common.streams.is_connected(&peer);
-        let live = session.requests.iter().filter(|(_, request)| !request.cancelled);
-        let mut needed = session.questions.values().map(|question| question.download).collect::<Vec<_>>();
-        for (&number, request) in live {
-            needed.push(request.download);
-            let Some(download) = self.downloads.get_mut(&request.download) else { continue };
-            if let (Part::Chunk(index), Phase::Chunks(chunks)) = (request.part, &mut download.phase) {
-                chunks.release(index, stream, number);
-            }
-        }
-        for (id, download) in &mut self.downloads {
-            if !download.sources.contains_key(&peer) {
-                continue;
-            }
-            download.forget_holdings(&peer);
-            let source = download.sources.get_mut(&peer).expect("it was just there");
-            if still_there {
-                continue;
-            }
-            match (needed.contains(id), blame) {
-                (true, true) => source.fail(now, &self.common.config.timing),
-                (true, false) => source.retry_at = now,
-                (false, _) => source.retry_at = now + source.ask_delay,
-            }
-        }
-        self.everything_changed();
+        let connected = self.common.streams.is_connected(&peer);
+        self.downloads.lost(now, &closed, &peer, connected, &self.common.config.timing);
+        self.common.unsettled.streams = true;
     }
 }

@@ -7,7 +7,6 @@ use crate::io::{Extent, Mode, Place};
 use crate::manifest::Content;
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
-use crate::transfer::downloads::chunks::Bits;
 use crate::transfer::events::{DownloadId, InspectId, PushId};
 use crate::transfer::reports::RecentKeys;
 use crate::transfer::{Bytes, Located};
@@ -557,33 +556,6 @@ impl Flow {
 /// Bytes per second.
 fn pace(bytes: u64, time: Duration) -> u64 {
     bytes.saturating_mul(1000) / (time.as_millis() as u64).max(1)
-}
-
-/// The chunks of a question, each with whether the other end has it; `None` when the bitmap has a bit beyond them.
-pub(in crate::transfer) fn answered_chunks(chunks: &[u32], bitmap: &[u8; 16]) -> Option<Vec<(u32, bool)>> {
-    let bit = |i: usize| bitmap[i / 8] & (1 << (i % 8)) != 0;
-    let beyond = (chunks.len()..bitmap.len() * 8).any(bit);
-    (!beyond).then(|| chunks.iter().enumerate().map(|(i, &chunk)| (chunk, bit(i))).collect())
-}
-
-/// The chunks of the next question: those from `from` on that are missing here and not known to be at the source. Also
-/// returns where the following question starts; `None` when this is the last.
-pub(in crate::transfer) fn next_question(
-    missing: impl Fn(u32) -> bool,
-    known: &Bits,
-    from: u32,
-    count: u32,
-) -> (Vec<u32>, Option<u32>) {
-    let mut chunks = Vec::new();
-    for index in from..count {
-        if chunks.len() == crate::wire::frame::WHICH_KEYS_MAX {
-            return (chunks, Some(index));
-        }
-        if missing(index) && !known.get(index) {
-            chunks.push(index);
-        }
-    }
-    (chunks, None)
 }
 
 #[cfg(test)]

@@ -127,9 +127,13 @@ impl Streams {
         }
     }
 
-    /// Removes a stream. It still counts among those of its peer until [`disown`](Streams::disown).
-    pub(super) fn remove(&mut self, stream: StreamId) -> Option<Session> {
-        self.sessions.remove(&stream)
+    /// Removes a stream.
+    pub(in crate::transfer) fn remove(&mut self, stream: StreamId) -> Option<Session> {
+        let session = self.sessions.remove(&stream)?;
+        if let Some(peer) = session.peer_id() {
+            self.disown(&peer, stream);
+        }
+        Some(session)
     }
 }
 
@@ -171,7 +175,7 @@ impl Streams {
     }
 
     /// A stream is not one to this peer any more.
-    pub(super) fn disown(&mut self, peer: &NodeId, stream: StreamId) {
+    fn disown(&mut self, peer: &NodeId, stream: StreamId) {
         if let Some(streams) = self.by_peer.get_mut(peer) {
             streams.retain(|other| *other != stream);
             if streams.is_empty() {

@@ -7,6 +7,7 @@ use crate::io::{Extent, Place};
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::time::Duration;
 use crate::transfer::*;
+use crate::wire::frame::Frame;
 
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 

@@ -2,8 +2,7 @@
 
 use crate::id::{Key, NodeId};
 use crate::time::Instant;
-use crate::transfer::downloads::chunks::Chunks;
-use crate::transfer::downloads::download::Download;
+use crate::transfer::downloads::swarm;
 use crate::transfer::{DownloadId, Transfer};
 
 impl Transfer {
@@ -24,25 +23,17 @@ impl Transfer {
 
     /// The sources that are banned from a download's file now.
     pub(crate) fn download_banned(&self, download: DownloadId) -> Vec<NodeId> {
-        let Some(download) = self.downloads.get(&download) else { return Vec::new() };
-        download.sources.values().filter(|source| source.banned).map(|source| source.contact.id).collect()
+        self.downloads.banned(download)
     }
 
     /// Up to `max` pieces that a download misses: chunks, or the file's hash while its root is missing.
     pub(crate) fn download_missing(&self, download: DownloadId, max: usize) -> Vec<Key> {
-        match self.downloads.get(&download) {
-            Some(download) => match download.chunks() {
-                Some(chunks) => chunks.missing_keys().take(max).collect(),
-                None => vec![download.hash],
-            },
-            None => Vec::new(),
-        }
+        self.downloads.missing(download, max)
     }
 
     /// Whether a chunk of a download is verified and in its place.
     pub(crate) fn download_has(&self, download: DownloadId, index: u32) -> bool {
-        let chunks = self.downloads.get(&download).and_then(Download::chunks);
-        chunks.is_some_and(|chunks| index < chunks.count() && !chunks.is_missing(index))
+        self.downloads.has(download, index)
     }
 
     /// Whether a peer is banned from a file.
@@ -52,15 +43,16 @@ impl Transfer {
 
     /// The number of chunks of a download that have been requested; 0 before it has chunks.
     pub(crate) fn download_in_flight(&self, download: DownloadId) -> usize {
-        self.chunks_of(download).map_or(0, |chunks| chunks.in_flight().len())
+        self.downloads.in_flight(download)
     }
 
     /// The number of chunks of a download that are verified and in their places.
     pub(crate) fn download_have(&self, download: DownloadId) -> u32 {
-        self.chunks_of(download).map_or(0, |chunks| chunks.count() - chunks.missing())
+        self.downloads.have(download)
     }
 
-    fn chunks_of(&self, download: DownloadId) -> Option<&Chunks> {
-        self.downloads.get(&download).and_then(Download::chunks)
+    /// This node gains a chunk of a file.
+    pub(super) fn tell_gained(&mut self, file: &Key, chunk: u32) {
+        swarm::tell_gained(file, chunk, &mut self.common);
     }
 }

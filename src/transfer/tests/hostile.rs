@@ -11,7 +11,7 @@ use crate::time::{Duration, Instant};
 use crate::transfer::streams::handshake::{Handshake, Step};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
-use crate::wire::frame::{Hello, Offer, Parsed, Refusal};
+use crate::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
 use core::net::SocketAddr;
 
 /// A peer that sends the frames that the test gives it.

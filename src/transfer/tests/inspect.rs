@@ -4,7 +4,7 @@ use super::hostile::{NOW, Puppet, machine};
 use super::world::{World, content};
 use crate::id::Key;
 use crate::transfer::*;
-use crate::wire::frame::Parsed;
+use crate::wire::frame::{Frame, Parsed};
 use crate::wire::inspect::{Held, INSPECT_KEYS_MAX, InspectEntry, RepairPhase, WireInspectEntry};
 
 fn inspect(world: &mut World, id: u64, keys: &[Key]) {

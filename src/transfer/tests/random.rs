@@ -9,7 +9,7 @@ use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::rng::Rng;
 use crate::time::Duration;
 use crate::transfer::*;
-use crate::wire::frame::{Offer, Parsed, Refusal};
+use crate::wire::frame::{Frame, Offer, Parsed, Refusal};
 use crate::wire::inspect::{InspectEntry, WireInspectEntry};
 use zerocopy::little_endian::U32;
 

@@ -11,7 +11,7 @@ use crate::time::Duration;
 use crate::transfer::*;
 use crate::wire::contact::Contact;
 use crate::wire::contact::WireContact;
-use crate::wire::frame::{Parsed, Refusal, SOURCES_MAX};
+use crate::wire::frame::{Frame, Parsed, Refusal, SOURCES_MAX};
 use core::net::SocketAddr;
 use zerocopy::little_endian::U32;
 

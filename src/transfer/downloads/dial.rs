@@ -1,0 +1,47 @@
+//! Which sources to connect to.
+
+use super::download::Download;
+use super::sources::{RootState, Source};
+use crate::io::StreamId;
+use crate::time::Instant;
+use crate::transfer::common::Common;
+use crate::transfer::streams::session::Session;
+use crate::wire::contact::Contact;
+
+impl Download {
+    /// Dials sources that are not connected, those with the fewest failures first, until enough are useful.
+    pub(super) fn connect_sources(&mut self, now: Instant, common: &mut Common) {
+        let on_the_way = |source: &Source| match common.streams.to(&source.contact.id) {
+            Some(_) if source.banned => false,
+            Some(stream) => !self.is_exhausted(source) && !is_doubtful(now, source, stream, common),
+            None => common.streams.is_dialling(&source.contact.id),
+        };
+        let useful = self.sources.values().filter(|source| on_the_way(source)).count();
+        let wanted = self.sources_wanted().saturating_sub(useful);
+        if wanted == 0 {
+            return;
+        }
+        let mut candidates: Vec<(u8, u64, Contact)> = self
+            .sources
+            .values()
+            .filter(|source| !source.given_up() && source.retry_at <= now)
+            .filter(|source| common.streams.to(&source.contact.id).is_none())
+            .filter(|source| !common.streams.is_dialling(&source.contact.id))
+            .map(|source| (source.failures, source.order, source.contact))
+            .collect();
+        candidates.sort_unstable_by_key(|&(failures, order, _)| (failures, order));
+        for (_, _, contact) in candidates.into_iter().take(wanted) {
+            if !common.dial(now, contact) {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a connected source is slow: it answered that it is busy, or a request to it makes no progress.
+fn is_doubtful(now: Instant, source: &Source, stream: StreamId, common: &Common) -> bool {
+    let patience = common.config.timing.patience;
+    let slow_root = matches!(source.root, RootState::Asked { since } if since + patience <= now);
+    let stalled = |session: &Session| !session.requests.is_empty() && session.received_at + patience <= now;
+    source.pause > now || slow_root || common.streams.get(&stream).is_some_and(stalled)
+}
