@@ -4,6 +4,7 @@
 //! until no machine has an event left.
 
 use super::command::{Command, CommandId, FailureReason, Reply};
+use super::ops::place_piece::PlaceFor;
 use super::ops::{download, read};
 use super::{Node, Output, Purpose, Waiting};
 use crate::dht::DhtEvent;
@@ -248,9 +249,11 @@ impl Node {
                                 .handle_holders_looked_up(now, download, key, &closest, machines),
                         }
                     }
-                    Some(Purpose::Relocation(key)) => self.relocation_looked_up(now, key, &closest),
-                    Some(Purpose::Placement(hash, piece)) => {
-                        self.placement_looked_up(now, hash, piece, &closest)
+                    Some(Purpose::Place(PlaceFor::Relocation { key })) => {
+                        self.relocation_looked_up(now, key, &closest)
+                    }
+                    Some(Purpose::Place(PlaceFor::Upload { file, piece })) => {
+                        self.placement_looked_up(now, file, piece, &closest)
                     }
                     Some(Purpose::Value { command, key, fresh }) => {
                         self.value_looked_up(now, command, key, fresh, record.as_deref(), asked)
@@ -317,7 +320,7 @@ impl Node {
                 self.downloads.handle_failed(now, download, &error, &mut self.machines);
                 self.reads.handle_failed(now, download, &error, &mut self.machines);
             }
-            TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, result),
+            TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, &result),
             TransferEvent::SourceBad { ban, file, key } => self.source_bad(now, &ban, &file, &key),
             TransferEvent::Reported { peer, key } => {
                 self.rechecks.report(now, key, peer, &mut self.machines);

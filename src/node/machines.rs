@@ -5,18 +5,25 @@
 
 use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response};
 use super::ops::share::ShareEvent;
-use super::{Output, Purpose, Waiting, status};
+use super::{Copying, Output, Purpose, Waiting, status};
 use crate::dht::{Dht, LookupId};
-use crate::gossip::Gossip;
-use crate::io::{DiskError, DiskId, DiskOp, Place};
+use crate::gossip::{Gossip, Liveness};
+use crate::id::NodeId;
+use crate::io::{DiskError, DiskId, DiskOp, Extent, Place};
 use crate::replication::Replication;
 use crate::store::Store;
-use crate::transfer::Transfer;
+use crate::time::Instant;
+use crate::transfer::{PushId, Transfer};
+use crate::wire::contact::Contact;
+use crate::wire::frame::Offer;
 use crate::wire::outbox::Outbox;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
-/// The machines of one node, its outputs, and its outstanding disk operations and lookups.
+/// Copies under way to one node: a silent node must not occupy all places.
+pub(super) const COPIES_PER_NODE_MAX: usize = 8;
+
+/// The machines of one node, its outputs, and its outstanding disk operations, lookups and copies.
 pub(super) struct Machines {
     pub(super) dht: Dht,
     pub(super) gossip: Gossip,
@@ -31,6 +38,8 @@ pub(super) struct Machines {
     pub(super) disk_waiting: BTreeMap<DiskId, Waiting>,
     /// The operation that each lookup under way belongs to.
     pub(super) lookups: BTreeMap<LookupId, Purpose>,
+    /// The operation that each copy under way to another node belongs to, and that node.
+    pub(super) pushes: BTreeMap<PushId, (Copying, NodeId)>,
     /// Events of shared files.
     pub(super) share_events: VecDeque<ShareEvent>,
     /// The last number given to a disk operation or to an operation.
@@ -64,6 +73,46 @@ impl Machines {
             self.disk_waiting.insert(id, Waiting::Nothing);
             self.outputs.push_back(Output::Disk { id, op });
         }
+    }
+
+    /// This node's id.
+    pub(super) fn id(&self) -> NodeId {
+        self.outbox.identity().id()
+    }
+
+    /// Offers a piece to another node on behalf of `copying`. `None` when too many copies are under way.
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        copying: Copying,
+        target: Contact,
+        offer: Offer,
+        extent: Extent,
+    ) -> Option<PushId> {
+        let push = PushId(self.fresh_id());
+        let queued = self.transfer.push(now, push, target, offer, extent);
+        if queued {
+            self.pushes.insert(push, (copying, target.id));
+        }
+        queued.then_some(push)
+    }
+
+    /// Whether another copy may go to this node. Few copies are under way, so counting them is cheap.
+    pub(super) fn takes_copy(&self, target: &NodeId) -> bool {
+        self.pushes.values().filter(|(_, to)| to == target).count() < COPIES_PER_NODE_MAX
+    }
+
+    /// The same nodes, with silent ones last.
+    pub(super) fn likeliest_first(&self, contacts: &[Contact]) -> Vec<Contact> {
+        let mut sorted = contacts.to_vec();
+        sorted.sort_by_key(|contact| self.is_silent(&contact.id));
+        sorted
+    }
+
+    fn is_silent(&self, id: &NodeId) -> bool {
+        use Liveness::{Evicted, Left, Unresponsive};
+        let liveness = self.gossip.member(id).map(|member| member.liveness);
+        matches!(liveness, Some(Unresponsive | Evicted | Left { .. }))
     }
 
     /// The path of a file, for messages.
@@ -100,7 +149,7 @@ impl Machines {
 #[cfg(test)]
 impl Machines {
     /// The machines of a node that knows no other, for tests of operations.
-    pub(super) fn alone(now: crate::time::Instant) -> Machines {
+    pub(super) fn alone(now: Instant) -> Machines {
         use crate::dht::DhtConfig;
         use crate::gossip::GossipConfig;
         use crate::identity::Identity;
@@ -123,6 +172,7 @@ impl Machines {
             outputs: VecDeque::new(),
             disk_waiting: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            pushes: BTreeMap::new(),
             share_events: VecDeque::new(),
             last_id: 0,
             cache_dir: PathBuf::from("/cache"),

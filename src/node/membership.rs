@@ -7,7 +7,6 @@
 use super::Node;
 use crate::dht::BootstrapRound;
 use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
-use crate::id::NodeId;
 use crate::replication::{self, Neighbour};
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
@@ -164,19 +163,6 @@ impl Node {
             leaf: self.config.leaf,
         };
         self.machines.gossip.set_own(now, own);
-    }
-
-    /// The same nodes, with suspected and silent ones last.
-    pub(super) fn likeliest_first(&self, contacts: &[Contact]) -> Vec<Contact> {
-        let mut sorted = contacts.to_vec();
-        sorted.sort_by_key(|contact| self.is_silent(&contact.id));
-        sorted
-    }
-
-    fn is_silent(&self, id: &NodeId) -> bool {
-        use Liveness::{Evicted, Left, Unresponsive};
-        let liveness = self.machines.gossip.member(id).map(|member| member.liveness);
-        matches!(liveness, Some(Unresponsive | Evicted | Left { .. }))
     }
 }
 

@@ -17,7 +17,6 @@
 //! `explanation`: the evaluation of the answers). `values` handles named values, `housekeeping` the periodic work.
 
 pub mod command;
-mod copies;
 mod dispatch;
 mod explain;
 mod explanation;
@@ -60,7 +59,6 @@ use crate::wire::datagram::Unverified;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Reply};
-use copies::Copies;
 use core::fmt;
 use core::net::SocketAddr;
 use guard::{CheckBudget, ReplayWindows};
@@ -71,6 +69,7 @@ use leave::Leaving;
 use machines::Machines;
 use membership::Told;
 use ops::download::{Downloads, Step};
+use ops::place_piece::PlaceFor;
 use ops::read::{self, Reads};
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
@@ -177,7 +176,6 @@ pub struct Node {
     line: Line,
     /// Commands that wait for copies of files whose placement has not begun.
     waiting_puts: BTreeMap<Key, Vec<CommandId>>,
-    copies: Copies,
     neighbourhood_told: Told,
     relocations: Relocations,
     uplink: Uplink,
@@ -243,16 +241,23 @@ enum Purpose {
     Providers(DownloadId),
     /// The holders of a chunk that no known source has.
     Holders(DownloadId, Key),
-    /// The nodes that should hold a piece of a file.
-    Placement(Key, usize),
-    /// The nodes that should hold a piece that this node hands on.
-    Relocation(Key),
+    /// The nodes that should hold a piece which this node places.
+    Place(PlaceFor),
     /// A value, and whether only the network's answer counts.
     Value { command: CommandId, key: Key, fresh: bool },
     /// The providers of a file that is explained.
     ExplainProviders(CommandId),
     /// The nodes that should hold a piece of it.
     ExplainHolders(CommandId, u16),
+}
+
+/// The operation that a copy to another node belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Copying {
+    /// Placing a piece on the nodes closest to it.
+    Place(PlaceFor),
+    /// Repair: a neighbour lacks this piece.
+    Repair(Key),
 }
 
 impl Node {
@@ -303,6 +308,7 @@ impl Node {
             outputs: VecDeque::with_capacity(64),
             disk_waiting: BTreeMap::new(),
             lookups: BTreeMap::new(),
+            pushes: BTreeMap::new(),
             share_events: VecDeque::new(),
             last_id: 0,
             cache_dir: config.cache_dir.clone(),
@@ -328,7 +334,6 @@ impl Node {
             placements: BTreeMap::new(),
             line: Line::default(),
             waiting_puts: BTreeMap::new(),
-            copies: Copies::default(),
             neighbourhood_told: Told::default(),
             relocations: Relocations::default(),
             uplink: Uplink::new(now),
@@ -395,6 +400,7 @@ impl Node {
             self.reads.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.line.next_deadline(),
+            self.relocations.next_deadline(),
             self.watch.next_deadline(),
             self.explains.values().filter_map(Explain::next_deadline).min(),
             self.scrub.next_deadline(&self.machines),
@@ -606,6 +612,7 @@ impl Node {
         self.downloads.handle_timeout(now, &mut self.machines);
         self.reads.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
+        self.relocations_timeout(now);
         self.watch.handle_timeout(now, &mut self.machines);
         self.explains_timeout(now);
         self.scrub.handle_timeout(now, &mut self.machines);

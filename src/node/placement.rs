@@ -5,19 +5,18 @@
 //! goes on in the background, and pieces that cannot be placed now are tried again later.
 
 use super::command::{CommandId, FailureReason, Progress, Reply, Stage};
-use super::copies::CopyFor;
+use super::ops::place_piece::{Aim, PlaceFor, PlacePiece};
 use super::sharing::ManifestFor;
-use super::{Node, Purpose, Waiting};
+use super::{Node, Waiting};
 use crate::id::{Key, NodeId};
 use crate::io::{DiskOp, Extent, Mode};
 use crate::limits::quorum;
 use crate::manifest::{Content, Manifest};
 use crate::store::Shared;
 use crate::time::{Duration, Instant};
-use crate::transfer::{PushError, PushOutcome};
+use crate::transfer::{PushError, PushId, PushOutcome};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
-use crate::wire::message::Want;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ const JOBS_ALL_MAX: usize = 256;
 const LOOKUPS_MAX: usize = 3;
 /// Nodes that are tried beyond those that should hold the piece.
 const SPARE_NODES: usize = 3;
-/// The pause when too many lookups or copies are under way.
+/// The pause when too many lookups are under way.
 const NO_ROOM_WAIT: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
@@ -96,29 +95,18 @@ pub(super) struct Placement {
     copies: Vec<u8>,
     /// Pieces still to be placed in this round. The last one is next.
     todo: Vec<usize>,
-    jobs: BTreeMap<usize, Job>,
+    jobs: BTreeMap<usize, PlacePiece>,
     /// Pieces that got too few copies in this round.
     short: Vec<usize>,
     /// Nodes that broke off or fell silent in this round.
     avoided: BTreeSet<NodeId>,
     announced: bool,
     answer_by: Option<Instant>,
-    /// When to try again, because there was no room for a lookup or a copy.
+    /// When to try again, because there was no room for a lookup.
     room_at: Option<Instant>,
     /// When the next round begins, after this one has ended.
     retry_at: Option<Instant>,
     retry_delay: Duration,
-}
-
-/// A piece that is being placed.
-#[derive(Default)]
-struct Job {
-    looking_up: bool,
-    /// Nodes to try, nearest first.
-    candidates: VecDeque<Contact>,
-    /// Copies that are still needed, not counting those under way.
-    wanted: usize,
-    in_flight: usize,
 }
 
 impl Placement {
@@ -133,7 +121,8 @@ impl Placement {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.room_at, self.retry_at, self.answer_by].into_iter().flatten().min()
+        let own = [self.room_at, self.retry_at, self.answer_by].into_iter().flatten();
+        own.chain(self.jobs.values().filter_map(PlacePiece::next_deadline)).min()
     }
 
     fn is_round_over(&self) -> bool {
@@ -171,9 +160,8 @@ impl Node {
             return self.line.push(hash);
         }
         // Commands that wait for an earlier `put` of the same file are answered together with this one.
-        let mut waiters = self.placements.remove(&hash).map(|old| old.waiters).unwrap_or_default();
+        let mut waiters = self.end_placement(&hash).map(|old| old.waiters).unwrap_or_default();
         waiters.extend(self.waiting_puts.remove(&hash).unwrap_or_default());
-        self.copies.forget_file(&hash);
         let retry_delay = self.line.wake(&hash).unwrap_or(RETRY_MIN);
         let pieces = manifest.keys().len() + usize::from(!manifest.is_single());
         let todo = if shared.replicas == 0 { Vec::new() } else { (0..pieces).rev().collect() };
@@ -256,18 +244,26 @@ impl Node {
         self.line.opening.remove(hash);
         self.line.wake(hash);
         let waiting = self.waiting_puts.remove(hash).unwrap_or_default();
-        let waiters = self.placements.remove(hash).map(|placement| placement.waiters).unwrap_or_default();
+        let waiters = self.end_placement(hash).map(|placement| placement.waiters).unwrap_or_default();
         for command in waiters.into_iter().chain(waiting) {
             self.machines.fail(command, FailureReason::Failed, format!("copying {hash} was stopped: {why}"));
         }
-        self.copies.forget_file(hash);
+    }
+
+    /// Removes a placement, and cancels its copies.
+    fn end_placement(&mut self, hash: &Key) -> Option<Placement> {
+        let mut placement = self.placements.remove(hash)?;
+        for (_, place) in core::mem::take(&mut placement.jobs) {
+            place.cancel(&mut self.machines);
+        }
+        Some(placement)
     }
 
     /// Starts placing pieces while there is room, and ends the round when none is left.
     fn advance_placement(&mut self, now: Instant, hash: Key) {
         loop {
             let Some(placement) = self.placements.get_mut(&hash) else { return };
-            let looking_up = placement.jobs.values().filter(|job| job.looking_up).count();
+            let looking_up = placement.jobs.values().filter(|place| place.is_looking_up()).count();
             let quorum = placement.quorum();
             let urgent = placement.jobs.keys().filter(|piece| placement.copies[**piece] < quorum).count();
             if urgent >= JOBS_MAX || placement.jobs.len() >= JOBS_ALL_MAX || looking_up >= LOOKUPS_MAX {
@@ -275,79 +271,46 @@ impl Node {
             }
             let Some(piece) = placement.todo.pop() else { break };
             let (key, _) = placement.key(piece);
-            let wanted = usize::from(placement.shared.replicas) + SPARE_NODES;
-            if let Some(closest) = self.machines.dht.region(now, &key, wanted) {
-                placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
-                self.place_piece(now, hash, piece, &closest);
-                continue;
-            }
-            let Some(lookup) = self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox)
-            else {
+            let Some((_, extent)) = self.machines.store.locate(&key) else {
+                return self.stop_placement(&hash, "its file is not what it was, or cannot be read");
+            };
+            let holders = usize::from(placement.shared.replicas);
+            let tried_max = holders + SPARE_NODES;
+            let aim = Aim { holders, counts_own: !self.config.leaf, known_min: tried_max, tried_max };
+            let offer = placement.offer(piece, &extent);
+            let purpose = PlaceFor::Upload { file: hash, piece };
+            let place = PlacePiece::begin(now, purpose, offer, aim, &placement.avoided, &mut self.machines);
+            let Some(place) = place else {
                 // Too many lookups are under way: the round goes on after a pause.
                 placement.todo.push(piece);
                 placement.room_at = Some(now + NO_ROOM_WAIT);
                 return;
             };
-            placement.jobs.insert(piece, Job { looking_up: true, ..Job::default() });
-            self.machines.lookups.insert(lookup, Purpose::Placement(hash, piece));
+            placement.jobs.insert(piece, place);
+            self.review_piece(now, hash, piece);
         }
         self.review_placement(now, hash);
     }
 
     /// A lookup for a piece ended: the piece is placed, and the next may be looked up.
     pub(super) fn placement_looked_up(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
-        self.place_piece(now, hash, piece, closest);
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        if let Some(place) = placement.jobs.get_mut(&piece) {
+            place.handle_looked_up(now, closest, &placement.avoided, &mut self.machines);
+        }
+        self.review_piece(now, hash, piece);
         self.advance_placement(now, hash);
     }
 
-    /// The nodes closest to a piece are known: the first `replicas` get it, where this node counts as one of them.
-    fn place_piece(&mut self, now: Instant, hash: Key, piece: usize, closest: &[Contact]) {
-        let closest = self.likeliest_first(closest);
+    /// Ends the placement of a piece if it is over.
+    fn review_piece(&mut self, now: Instant, hash: Key, piece: usize) {
         let Some(placement) = self.placements.get_mut(&hash) else { return };
-        let (key, _) = placement.key(piece);
-        let replicas = usize::from(placement.shared.replicas);
-        let closer =
-            closest.iter().filter(|contact| contact.id.distance(&key) < self.id.distance(&key)).count();
-        let own_place = !self.config.leaf && closer < replicas;
-        // A lookup may outlive its round.
-        if let Some(job) = placement.jobs.get_mut(&piece).filter(|job| job.looking_up) {
-            job.looking_up = false;
-            job.candidates = closest.iter().copied().take(replicas + SPARE_NODES).collect();
-            job.wanted = replicas - usize::from(own_place);
-        }
-        self.advance_job(now, hash, piece);
-    }
-
-    fn advance_job(&mut self, now: Instant, hash: Key, piece: usize) {
-        let Some(placement) = self.placements.get_mut(&hash) else { return };
-        let (key, _) = placement.key(piece);
-        let Some((_, extent)) = self.machines.store.locate(&key) else {
+        let Some(place) = placement.jobs.get(&piece) else { return };
+        if place.is_gone() {
             return self.stop_placement(&hash, "its file is not what it was, or cannot be read");
-        };
-        let offer = placement.offer(piece, &extent);
-        let Some(job) = placement.jobs.get_mut(&piece) else { return };
-        job.candidates.retain(|contact| !placement.avoided.contains(&contact.id));
-        while job.wanted > 0 && !job.candidates.is_empty() {
-            // Only from the nodes that should hold it: a spare node replaces one that failed.
-            let free =
-                job.candidates.iter().take(job.wanted).position(|contact| self.copies.is_free(&contact.id));
-            let Some(contact) = free.and_then(|position| job.candidates.remove(position)) else {
-                placement.room_at.get_or_insert(now + NO_ROOM_WAIT);
-                return;
-            };
-            let under_way = self.copies.begin(CopyFor::File { file: hash, piece }, contact.id);
-            if !self.machines.transfer.push(now, under_way, contact, offer, extent.clone()) {
-                // Too many copies are under way: goes on when one has ended.
-                self.copies.end(under_way);
-                job.candidates.push_front(contact);
-                placement.room_at = Some(now + NO_ROOM_WAIT);
-                return;
-            }
-            job.wanted -= 1;
-            job.in_flight += 1;
         }
-        if job.in_flight == 0 {
-            if job.wanted > 0 {
+        if place.is_over() {
+            if place.is_short() {
                 placement.short.push(piece);
             }
             placement.jobs.remove(&piece);
@@ -355,54 +318,47 @@ impl Node {
         }
     }
 
+    fn advance_piece(&mut self, now: Instant, hash: Key, piece: usize) {
+        let Some(placement) = self.placements.get_mut(&hash) else { return };
+        if let Some(place) = placement.jobs.get_mut(&piece) {
+            place.advance(now, &mut self.machines);
+        }
+        self.review_piece(now, hash, piece);
+    }
+
     /// A copy of a piece succeeded or failed.
     pub(super) fn file_copied(
         &mut self,
         now: Instant,
         (hash, piece): (Key, usize),
+        push: PushId,
         target: NodeId,
-        result: Result<PushOutcome, PushError>,
+        result: &Result<PushOutcome, PushError>,
     ) {
         let Some(placement) = self.placements.get_mut(&hash) else { return };
+        let mut waiting = Vec::new();
         if matches!(result, Err(PushError::Lost)) {
             placement.avoided.insert(target);
-        }
-        if let Some(job) = placement.jobs.get_mut(&piece) {
-            job.in_flight -= 1;
-            match result {
-                Ok(_) => {
-                    placement.copies[piece] = placement.copies[piece].saturating_add(1);
-                    let (key, _) = placement.key(piece);
-                    self.machines.replication.confirmed(now, &key, &target);
+            for (&piece, place) in &mut placement.jobs {
+                if place.avoid(&target) {
+                    waiting.push(piece);
                 }
-                // A spare node takes the place of the one that failed.
-                Err(_) => job.wanted += 1,
             }
         }
-        self.advance_job(now, hash, piece);
-        self.advance_waiting(now, hash, target);
+        if let Some(place) = placement.jobs.get_mut(&piece) {
+            place.handle_copied(now, push, &target, result, &mut self.machines);
+            placement.copies[piece] = placement.copies[piece].saturating_add(u8::from(result.is_ok()));
+        }
+        self.review_piece(now, hash, piece);
+        // A copy to the node ended: the first piece that waited for room there gets it.
+        let first = self.placements.get(&hash).and_then(|placement| {
+            placement.jobs.iter().find(|(_, place)| place.waits_for(&target)).map(|(piece, _)| *piece)
+        });
+        for piece in waiting.into_iter().chain(first) {
+            self.advance_piece(now, hash, piece);
+        }
         self.report_placement(hash);
         self.advance_placement(now, hash);
-    }
-
-    /// A copy to a node ended: a piece that waited for room there gets it.
-    fn advance_waiting(&mut self, now: Instant, hash: Key, target: NodeId) {
-        let Some(placement) = self.placements.get(&hash) else { return };
-        let waits = |job: &Job| job.candidates.iter().take(job.wanted).any(|contact| contact.id == target);
-        let waiting: Vec<usize> = match placement.avoided.contains(&target) {
-            // The node was avoided meanwhile: spare nodes take its place.
-            true => placement.jobs.iter().filter(|(_, job)| waits(job)).map(|(piece, _)| *piece).collect(),
-            false => placement
-                .jobs
-                .iter()
-                .find(|(_, job)| waits(job))
-                .map(|(piece, _)| *piece)
-                .into_iter()
-                .collect(),
-        };
-        for piece in waiting {
-            self.advance_job(now, hash, piece);
-        }
     }
 
     pub(super) fn announced(&mut self, now: Instant, file: Key, copies: u32) {
@@ -449,8 +405,7 @@ impl Node {
             let forgets = placement.manifest.is_single()
                 || self.placements.values().filter(|other| other.retry_at.is_some()).count() > RESTING_MAX;
             if alone && forgets {
-                self.placements.remove(&hash);
-                self.copies.forget_file(&hash);
+                self.end_placement(&hash);
                 self.line.rest(hash, until, pause);
             }
         } else if placement.waiters.is_empty() {
@@ -532,17 +487,14 @@ impl Node {
                     placement.todo.push(piece);
                 }
             }
-            if placement.room_at.take_if(due).is_some() || begins {
-                let stuck: Vec<usize> = placement.jobs.keys().copied().collect();
-                for piece in stuck {
-                    if self
-                        .placements
-                        .get(&hash)
-                        .is_some_and(|r| r.jobs.get(&piece).is_some_and(|job| !job.looking_up))
-                    {
-                        self.advance_job(now, hash, piece);
-                    }
-                }
+            let has_room = placement.room_at.take_if(due).is_some();
+            let stuck =
+                placement.jobs.iter().filter(|(_, place)| place.next_deadline().is_some_and(|at| at <= now));
+            let stuck: Vec<usize> = stuck.map(|(piece, _)| *piece).collect();
+            for piece in &stuck {
+                self.advance_piece(now, hash, *piece);
+            }
+            if has_room || begins || !stuck.is_empty() {
                 self.advance_placement(now, hash);
             }
             self.review_placement(now, hash);

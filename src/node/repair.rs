@@ -1,18 +1,17 @@
 //! Carrying out the decisions of replication: copies to neighbours, placement of misplaced pieces, removal of surplus.
 
-use super::copies::CopyFor;
-use super::{Node, Purpose};
+use super::ops::place_piece::{Aim, PlaceFor, PlacePiece};
+use super::{Copying, Node};
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, PieceMeta};
 use crate::manifest::{Content, Manifest};
 use crate::replication::{Action, CopyOutcome, Held, REPLICAS_MAX};
 use crate::store::{PieceChange, Shared};
 use crate::time::{Duration, Instant};
-use crate::transfer::{PushError, PushOutcome};
+use crate::transfer::{PushError, PushId, PushOutcome};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
-use crate::wire::message::Want;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The time between two samples of this node's upload rate.
 const UPLINK_SAMPLE: Duration = Duration::from_secs(1);
@@ -20,22 +19,16 @@ const UPLINK_SAMPLE: Duration = Duration::from_secs(1);
 /// Pieces that are being copied to the nodes closest to them, because this node is not one of those, or is leaving.
 #[derive(Default)]
 pub(super) struct Relocations {
-    under_way: BTreeMap<Key, Relocation>,
-}
-
-/// A piece that is being copied to the nodes closest to its key.
-struct Relocation {
-    /// Nodes to offer it to, nearest first.
-    candidates: VecDeque<Contact>,
-    wanted: usize,
-    in_flight: usize,
-    /// The number of nodes that have it.
-    copies: u8,
+    under_way: BTreeMap<Key, PlacePiece>,
 }
 
 impl Relocations {
     pub(super) fn contains(&self, key: &Key) -> bool {
         self.under_way.contains_key(key)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.under_way.values().filter_map(PlacePiece::next_deadline).min()
     }
 }
 
@@ -130,18 +123,36 @@ impl Node {
     }
 
     fn repair_copy(&mut self, now: Instant, key: Key, target: Contact) {
-        if !self.copy(now, CopyFor::Repair { key }, key, target) {
+        let copy = self.offer_of(now, &key);
+        let push = copy
+            .and_then(|(offer, extent)| self.machines.push(now, Copying::Repair(key), target, offer, extent));
+        if push.is_none() {
             self.machines.replication.copy_done(now, &key, &target.id, CopyOutcome::Busy);
         }
     }
 
-    pub(super) fn repaired(
+    /// A copy to another node ended: passes the result to the operation that it was for.
+    pub(super) fn copied(
         &mut self,
         now: Instant,
-        key: Key,
+        push: PushId,
         target: NodeId,
         result: &Result<PushOutcome, PushError>,
     ) {
+        // The operation of a copy may have been cancelled.
+        match self.machines.pushes.remove(&push).map(|(copying, _)| copying) {
+            Some(Copying::Place(PlaceFor::Upload { file, piece })) => {
+                self.file_copied(now, (file, piece), push, target, result);
+            }
+            Some(Copying::Place(PlaceFor::Relocation { key })) => {
+                self.relocation_copied(now, key, push, target, result);
+            }
+            Some(Copying::Repair(key)) => self.repaired(now, key, target, result),
+            None => {}
+        }
+    }
+
+    fn repaired(&mut self, now: Instant, key: Key, target: NodeId, result: &Result<PushOutcome, PushError>) {
         let outcome = match result {
             Ok(PushOutcome::Stored) => CopyOutcome::Stored,
             Ok(PushOutcome::Had) => CopyOutcome::Had,
@@ -150,17 +161,6 @@ impl Node {
             Err(PushError::Unreachable | PushError::Lost | PushError::Source(_)) => CopyOutcome::Failed,
         };
         self.machines.replication.copy_done(now, &key, &target, outcome);
-    }
-
-    /// Offers a piece that is here to another node. False when that is not possible now.
-    fn copy(&mut self, now: Instant, copy: CopyFor, key: Key, target: Contact) -> bool {
-        let Some((offer, extent)) = self.offer_of(now, &key) else { return false };
-        let push = self.copies.begin(copy, target.id);
-        let begun = self.machines.transfer.push(now, push, target, offer, extent);
-        if !begun {
-            self.copies.end(push);
-        }
-        begun
     }
 
     /// The offer of a piece that is here: as it was offered to this node, with the rest of its lifetime.
@@ -202,56 +202,58 @@ impl Node {
         if self.relocations.contains(&key) {
             return;
         }
-        let begun = Relocation { candidates: VecDeque::new(), wanted, in_flight: 0, copies: 0 };
-        self.relocations.under_way.insert(key, begun);
-        if let Some(closest) = self.machines.dht.region(now, &key, wanted) {
-            return self.relocation_looked_up(now, key, &closest);
-        }
-        match self.machines.dht.find(now, key, Want::Nodes, &mut self.machines.outbox) {
-            Some(lookup) => _ = self.machines.lookups.insert(lookup, Purpose::Relocation(key)),
-            None => self.relocation_over(now, key),
+        // Holders must not depend on this node, which may be about to drop the piece.
+        let aim =
+            Aim { holders: wanted, counts_own: false, known_min: wanted, tried_max: REPLICAS_MAX.into() };
+        let purpose = PlaceFor::Relocation { key };
+        match PlacePiece::begin(now, purpose, offer, aim, &BTreeSet::new(), &mut self.machines) {
+            Some(place) => {
+                self.relocations.under_way.insert(key, place);
+                self.review_relocation(now, key);
+            }
+            None => self.relocated(now, key, 0),
         }
     }
 
     pub(super) fn relocation_looked_up(&mut self, now: Instant, key: Key, closest: &[Contact]) {
-        let closest = self.likeliest_first(closest);
-        if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
-            relocation.candidates.extend(closest);
+        if let Some(place) = self.relocations.under_way.get_mut(&key) {
+            place.handle_looked_up(now, closest, &BTreeSet::new(), &mut self.machines);
         }
-        self.advance_relocation(now, key);
+        self.review_relocation(now, key);
     }
 
-    fn advance_relocation(&mut self, now: Instant, key: Key) {
-        while let Some(relocation) = self.relocations.under_way.get_mut(&key) {
-            let placed = usize::from(relocation.copies) + relocation.in_flight;
-            let next = if placed < relocation.wanted { relocation.candidates.pop_front() } else { None };
-            let Some(target) = next else { break };
-            if self.copy(now, CopyFor::Relocation { key }, key, target) {
-                // If the copy has failed already, the loop goes on with the next candidate.
-                if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
-                    relocation.in_flight += 1;
-                }
+    fn relocation_copied(
+        &mut self,
+        now: Instant,
+        key: Key,
+        push: PushId,
+        target: NodeId,
+        result: &Result<PushOutcome, PushError>,
+    ) {
+        if let Some(place) = self.relocations.under_way.get_mut(&key) {
+            place.handle_copied(now, push, &target, result, &mut self.machines);
+        }
+        self.review_relocation(now, key);
+    }
+
+    /// Goes on with the relocations that waited for room.
+    pub(super) fn relocations_timeout(&mut self, now: Instant) {
+        let due = |place: &PlacePiece| place.next_deadline().is_some_and(|at| at <= now);
+        let waiting = self.relocations.under_way.iter().filter(|(_, place)| due(place));
+        let waiting: Vec<Key> = waiting.map(|(key, _)| *key).collect();
+        for key in waiting {
+            if let Some(place) = self.relocations.under_way.get_mut(&key) {
+                place.advance(now, &mut self.machines);
             }
-        }
-        if self.relocations.under_way.get(&key).is_some_and(|relocation| relocation.in_flight == 0) {
-            self.relocation_over(now, key);
+            self.review_relocation(now, key);
         }
     }
 
-    pub(super) fn relocation_copied(&mut self, now: Instant, key: Key, target: NodeId, has_it: bool) {
-        if has_it {
-            self.machines.replication.confirmed(now, &key, &target);
-        }
-        if let Some(relocation) = self.relocations.under_way.get_mut(&key) {
-            relocation.in_flight -= 1;
-            relocation.copies += u8::from(has_it);
-        }
-        self.advance_relocation(now, key);
-    }
-
-    fn relocation_over(&mut self, now: Instant, key: Key) {
-        if let Some(relocation) = self.relocations.under_way.remove(&key) {
-            self.relocated(now, key, relocation.copies);
+    /// Ends a relocation if nothing is left to do.
+    fn review_relocation(&mut self, now: Instant, key: Key) {
+        if self.relocations.under_way.get(&key).is_some_and(PlacePiece::is_over) {
+            let copies = self.relocations.under_way.remove(&key).map_or(0, |place| place.copies());
+            self.relocated(now, key, copies);
         }
     }
 

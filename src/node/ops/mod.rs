@@ -5,6 +5,7 @@
 
 pub(super) mod download;
 pub(super) mod fetch;
+pub(super) mod place_piece;
 pub(super) mod queue;
 pub(super) mod read;
 pub(super) mod recheck;
