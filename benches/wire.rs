@@ -1,15 +1,17 @@
-//! What a datagram costs: reading it without its cryptography, signing it, and verifying it.
+//! What a datagram costs: reading it without its cryptography, signing it, verifying it, and the same with a MAC.
 
 use criterion::Criterion;
 use elver::id::{Key, NodeId};
 use elver::identity::{Identity, verify};
 use elver::wire::contact::{Contact, WireContact};
-use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, MacKey, Unverified, write, write_mac};
 use elver::wire::header::Header;
 use elver::wire::message::{Message, PADDING_BYTES, Want};
 use elver::wire::network::Network;
 use std::hint::black_box;
 use std::net::SocketAddr;
+
+const MAC_KEY: MacKey = MacKey([7; 32]);
 
 struct Fixture {
     network: Network,
@@ -42,9 +44,18 @@ impl Fixture {
     }
 
     fn write(&self, out: &mut [u8; DATAGRAM_BYTES_MAX], message: &Message<'_>) -> usize {
+        write(out, &self.network, &self.sender, &self.envelope(), message).expect("a message that fits")
+    }
+
+    fn datagram_with_mac(&self, message: &Message<'_>) -> Vec<u8> {
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = write_mac(&mut out, &self.network, &self.sender, &MAC_KEY, &self.envelope(), message);
+        out[..length.expect("a message that fits")].to_vec()
+    }
+
+    fn envelope(&self) -> Envelope {
         let recipient = Some(self.recipient);
-        let envelope = Envelope { recipient, leaf: false, sequence: 1, transaction: 2, token: 3 };
-        write(out, &self.network, &self.sender, &envelope, message).expect("a message that fits")
+        Envelope { recipient, leaf: false, epoch: Epoch::new(1), sequence: 1, transaction: 2, token: 3 }
     }
 
     fn datagram(&self, message: &Message<'_>) -> Vec<u8> {
@@ -96,6 +107,21 @@ fn whole(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let datagram = Unverified::parse(black_box(&bytes), &fixture.network);
                 datagram.and_then(|datagram| datagram.verify(&fixture.network, &fixture.recipient)).is_ok()
+            })
+        });
+        let (bytes, public, id) =
+            (fixture.datagram_with_mac(&message), fixture.sender.public(), fixture.sender.id());
+        group.bench_function(format!("write {name} with a MAC"), |bencher| {
+            let Fixture { network, sender, .. } = &fixture;
+            let envelope = fixture.envelope();
+            bencher.iter(|| write_mac(&mut out, network, sender, &MAC_KEY, &envelope, black_box(&message)))
+        });
+        group.bench_function(format!("read {name} and check its MAC"), |bencher| {
+            bencher.iter(|| {
+                let datagram = Unverified::parse(black_box(&bytes), &fixture.network);
+                datagram
+                    .and_then(|datagram| datagram.authenticate(&fixture.network, &MAC_KEY, &public, &id))
+                    .is_ok()
             })
         });
     }

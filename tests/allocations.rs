@@ -3,7 +3,7 @@
 mod common;
 
 use allocation_counter::measure;
-use common::{network, recipient, sender, vectors};
+use common::{mac_key, network, recipient, sender, vectors};
 use elver::disk::{Disk, Intake, Way};
 use elver::gossip::GossipConfig;
 use elver::id::Key;
@@ -14,7 +14,7 @@ use elver::manifest::{Content, HashAs};
 use elver::node::{Node, NodeConfig};
 use elver::replication::ReplicationConfig;
 use elver::time::{Duration, Instant};
-use elver::wire::datagram::Unverified;
+use elver::wire::datagram::{Epoch, Unverified};
 use elver::wire::frame::Frame;
 use elver::wire::message::{Message, Want};
 use elver::wire::outbox::Outbox;
@@ -31,6 +31,20 @@ fn reading_and_verifying_a_datagram_allocates_nothing() {
         let used = measure(|| {
             let verified =
                 Unverified::parse(&bytes, &network).and_then(|datagram| datagram.verify(&network, &node));
+            assert!(verified.is_ok());
+        });
+        assert_eq!(used.count_total, 0, "{name}: {used:?}");
+    }
+}
+
+#[test]
+fn reading_a_datagram_and_checking_its_mac_allocates_nothing() {
+    let (network, sender) = (network(), sender());
+    let (public, id) = (sender.public(), sender.id());
+    for (name, bytes) in vectors("datagrams-mac") {
+        let used = measure(|| {
+            let verified = Unverified::parse(&bytes, &network)
+                .and_then(|datagram| datagram.authenticate(&network, &mac_key(), &public, &id));
             assert!(verified.is_ok());
         });
         assert_eq!(used.count_total, 0, "{name}: {used:?}");
@@ -71,7 +85,7 @@ fn sending_allocates_nothing_whether_there_is_room_or_not() {
         })
         .map(|verified| verified.expect("a vector that verifies").message())
         .collect();
-    let mut outbox = Outbox::new(network.clone(), sender(), false, 1, 8);
+    let mut outbox = Outbox::new(network.clone(), sender(), false, Epoch::new(1), 8);
     let used = measure(|| {
         for _ in 0..2 {
             for message in &messages {
@@ -211,8 +225,8 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
     let now = pair.now;
     let [node, _] = &mut pair.nodes;
     let id = node.id();
-    // The other node's identity, with numbers that it has not used.
-    let mut other = Outbox::new(network(), Identity::from_secret(&[2; 32]), false, 1 << 40, 16);
+    // The other node's identity, in an epoch that this node does not know.
+    let mut other = Outbox::new(network(), Identity::from_secret(&[2; 32]), false, Epoch::new(1 << 40), 16);
     let target = Key([7; 32]);
     let questions =
         [Want::Nodes, Want::Value, Want::Providers].map(|want| Message::Find { target, want, padding: 0 });

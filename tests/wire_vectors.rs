@@ -4,15 +4,15 @@ mod common;
 #[path = "common/compose.rs"]
 mod compose;
 
-use common::{network, recipient, vectors};
+use common::{mac_key, network, recipient, vectors};
 use compose::Vector;
 use elver::id::Key;
 use elver::identity::verify;
 use elver::manifest::Manifest;
 use elver::wire::Refused;
-use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, Verified, write};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, Verified, write, write_mac};
 use elver::wire::frame::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Frame, Parsed};
-use elver::wire::header::flags;
+use elver::wire::header::{Auth, flags};
 use elver::wire::message::Message;
 use elver::wire::network::Network;
 use elver::wire::provider::ProviderRecord;
@@ -23,8 +23,17 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// Reads a datagram as `network` and `recipient` would.
 fn receive<'a>(bytes: &'a [u8], network: &Network, recipient: &Key) -> Result<Verified<'a>, Refused> {
-    let recipient = elver::id::NodeId(recipient.0);
-    Unverified::parse(bytes, network)?.verify(network, &recipient)
+    let (recipient, sender) = (elver::id::NodeId(recipient.0), common::sender());
+    let datagram = Unverified::parse(bytes, network)?;
+    match datagram.auth() {
+        Auth::Mac => datagram.authenticate(network, &mac_key(), &sender.public(), &sender.id()),
+        Auth::Signed | Auth::Bare => datagram.verify(network, &recipient),
+    }
+}
+
+/// The datagrams whose sender is authenticated, in either form.
+fn authenticated() -> impl Iterator<Item = (String, Vec<u8>)> {
+    vectors("datagrams").into_iter().chain(vectors("datagrams-mac"))
 }
 
 /// Every way to change one bit of `bytes`.
@@ -36,9 +45,11 @@ fn flips(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
     })
 }
 
-fn all() -> [(&'static str, Vec<Vector>); 4] {
+fn all() -> [(&'static str, Vec<Vector>); 6] {
     [
         ("datagrams", compose::datagrams()),
+        ("datagrams-mac", compose::datagrams_with_mac()),
+        ("challenges", compose::challenges()),
         ("frames", compose::frames()),
         ("manifests", compose::manifests()),
         ("records", compose::records()),
@@ -75,7 +86,7 @@ fn save(folder: &str, vector: &Vector) {
 
 #[test]
 fn each_datagram_verifies_and_writes_back_as_the_same_bytes() {
-    for (name, bytes) in vectors("datagrams") {
+    for (name, bytes) in authenticated() {
         let verified = receive(&bytes, &network(), &recipient().id().key()).expect(&name);
         assert_eq!(verified.public(), common::sender().public());
         assert_eq!(verified.datagram_bytes(), bytes.len());
@@ -83,26 +94,31 @@ fn each_datagram_verifies_and_writes_back_as_the_same_bytes() {
         let envelope = Envelope {
             recipient: (!first).then(|| recipient().id()),
             leaf: verified.is_leaf(),
+            epoch: verified.epoch(),
             sequence: verified.sequence(),
             transaction: verified.transaction(),
             token: verified.token(),
         };
         let mut out = [0xaa; DATAGRAM_BYTES_MAX];
-        let length = write(&mut out, &network(), &common::sender(), &envelope, &verified.message());
+        let (network, sender, message) = (network(), common::sender(), verified.message());
+        let length = match verified.auth() {
+            Auth::Mac => write_mac(&mut out, &network, &sender, &mac_key(), &envelope, &message),
+            Auth::Signed | Auth::Bare => write(&mut out, &network, &sender, &envelope, &message),
+        };
         assert_eq!(length.map(|length| &out[..length]), Some(&bytes[..]), "{name}");
     }
 }
 
 #[test]
 fn every_truncation_of_a_datagram_and_anything_after_it_is_refused() {
-    for (name, bytes) in vectors("datagrams") {
+    for (name, bytes) in authenticated() {
         for length in 0..bytes.len() {
             assert!(
                 receive(&bytes[..length], &network(), &recipient().id().key()).is_err(),
                 "{name} cut at {length}"
             );
         }
-        for garbage in [&[0][..], &[0xff], &[0; 32], &[0; 96], &bytes] {
+        for garbage in [&[0][..], &[0xff], &[0; 16], &[0; 80], &[0; 96], &bytes] {
             let longer = [&bytes, garbage].concat();
             assert!(receive(&longer, &network(), &recipient().id().key()).is_err(), "{name} with garbage");
         }
@@ -111,9 +127,40 @@ fn every_truncation_of_a_datagram_and_anything_after_it_is_refused() {
 
 #[test]
 fn every_flipped_bit_of_a_datagram_is_refused() {
-    for (name, bytes) in vectors("datagrams") {
+    for (name, bytes) in authenticated() {
         for (bit, changed) in flips(&bytes) {
             assert!(receive(&changed, &network(), &recipient().id().key()).is_err(), "{name}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_datagram_with_a_mac_is_refused_under_any_other_key() {
+    let (network, sender) = (network(), common::sender());
+    for (name, bytes) in vectors("datagrams-mac") {
+        let datagram = Unverified::parse(&bytes, &network).expect(&name);
+        for bit in 0..256 {
+            let mut key = mac_key();
+            key.0[bit / 8] ^= 1 << (bit % 8);
+            let refused = datagram.authenticate(&network, &key, &sender.public(), &sender.id()).err();
+            assert_eq!(refused, Some(Refused::Mac), "{name}, bit {bit} of the key");
+        }
+    }
+}
+
+#[test]
+fn a_challenge_parses_and_authenticates_nothing() {
+    let (network, ours) = (network(), common::sender().id());
+    for (name, bytes) in vectors("challenges") {
+        let datagram = Unverified::parse(&bytes, &network).expect(&name);
+        assert_eq!(datagram.challenged(), Some(ours.short()), "{name}");
+        assert_eq!(datagram.verify(&network, &ours).err(), Some(Refused::Auth), "{name}");
+        for length in 0..bytes.len() {
+            assert!(Unverified::parse(&bytes[..length], &network).is_err(), "{name} cut at {length}");
+        }
+        for (bit, changed) in flips(&bytes) {
+            let refused = receive(&changed, &network, &ours.key());
+            assert!(refused.is_err(), "{name}, bit {bit}");
         }
     }
 }

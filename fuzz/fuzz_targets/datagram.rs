@@ -3,8 +3,10 @@
 
 use elver::id::{Key, NodeId};
 use elver::identity::Identity;
-use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, PAYLOAD_BYTES_MAX, Unverified, Verified, write};
-use elver::wire::header::{HEADER_BYTES, Kind, VERSION, flags};
+use elver::wire::datagram::{
+    DATAGRAM_BYTES_MAX, Envelope, Epoch, MacKey, PAYLOAD_BYTES_MAX, Unverified, Verified, write, write_mac,
+};
+use elver::wire::header::{Auth, HEADER_BYTES, Kind, VERSION, flags};
 use elver::wire::message::Message;
 use elver::wire::network::Network;
 use libfuzzer_sys::fuzz_target;
@@ -23,6 +25,9 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| Fixture {
     recipient: Identity::from_secret(&[2; 32]).id(),
 });
 
+/// The key of the test vectors.
+const MAC_KEY: MacKey = MacKey([7; 32]);
+
 fuzz_target!(|data: &[u8]| {
     let Some((&first, rest)) = data.split_first() else { return };
     match Kind::from_number(first & 0x0f) {
@@ -33,29 +38,40 @@ fuzz_target!(|data: &[u8]| {
 
 /// Bytes as they come. Almost none verify; none may do harm.
 fn anybody(bytes: &[u8]) {
-    let Fixture { network, recipient, .. } = &*FIXTURE;
+    let Fixture { network, sender, recipient } = &*FIXTURE;
     if let Ok(datagram) = Unverified::parse(bytes, network) {
-        assert_eq!(bytes.len(), HEADER_BYTES + usize::from(u16::from_le_bytes([bytes[40], bytes[41]])) + 96);
+        let payload = usize::from(u16::from_le_bytes([bytes[40], bytes[41]]));
+        assert_eq!(bytes.len(), HEADER_BYTES + payload + datagram.auth().tail_bytes());
+        assert_eq!(datagram.challenged().is_some(), datagram.auth() == Auth::Bare);
         if let Ok(verified) = datagram.verify(network, recipient) {
+            rewrites(&verified, bytes);
+        }
+        if let Ok(verified) = datagram.authenticate(network, &MAC_KEY, &sender.public(), &sender.id()) {
             rewrites(&verified, bytes);
         }
     }
 }
 
-/// A payload that an enemy with a valid key signs.
+/// A payload that an enemy with a valid key signs, or authenticates with a MAC if it must not be signed or is too long for that.
 fn signed(kind: Kind, leaf: bool, payload: &[u8]) {
     let Fixture { network, sender, recipient } = &*FIXTURE;
     // The costly part only for what can pass.
     let Ok(message) = Message::parse(kind, payload) else { return };
-    if payload.len() > PAYLOAD_BYTES_MAX {
+    let auth = if payload.len() > PAYLOAD_BYTES_MAX { Auth::Mac } else { Auth::Signed };
+    if payload.len() > auth.payload_bytes_max() || !kind.allows(auth) {
         return;
     }
     look_at(&message, network);
+    if auth == Auth::Mac {
+        return with_mac(&message, leaf);
+    }
     let mut bytes = vec![0; HEADER_BYTES];
-    bytes[..4].copy_from_slice(&[VERSION, kind as u8, 1, if leaf { flags::LEAF } else { 0 }]);
+    bytes[..4].copy_from_slice(&[VERSION, kind as u8, auth as u8, if leaf { flags::LEAF } else { 0 }]);
     bytes[4..8].copy_from_slice(&network.id().to_le_bytes());
     bytes[8..16].copy_from_slice(&sender.id().short());
+    bytes[16] = 1;
     bytes[40..42].copy_from_slice(&(payload.len() as u16).to_le_bytes());
+    bytes[42] = 1;
     bytes.extend_from_slice(payload);
     let digest = network.datagram_digest(&bytes, &sender.public(), &recipient.key());
     bytes.extend_from_slice(&sender.public().0);
@@ -67,6 +83,18 @@ fn signed(kind: Kind, leaf: bool, payload: &[u8]) {
     rewrites(&verified, &bytes);
 }
 
+/// A message that is too long for a signature.
+fn with_mac(message: &Message<'_>, leaf: bool) {
+    let Fixture { network, sender, recipient } = &*FIXTURE;
+    let (recipient, epoch) = (Some(*recipient), Epoch::new(1));
+    let envelope = Envelope { recipient, leaf, epoch, sequence: 1, transaction: 0, token: 0 };
+    let mut out = [0xaa; DATAGRAM_BYTES_MAX];
+    let length = write_mac(&mut out, network, sender, &MAC_KEY, &envelope, message).expect("it fits");
+    let datagram = Unverified::parse(&out[..length], network).expect("its payload parses");
+    let verified = datagram.authenticate(network, &MAC_KEY, &sender.public(), &sender.id());
+    rewrites(&verified.expect("it has a MAC"), &out[..length]);
+}
+
 /// What was read writes back as it was, when this node's own key made it.
 fn rewrites(verified: &Verified<'_>, bytes: &[u8]) {
     let Fixture { network, sender, recipient } = &*FIXTURE;
@@ -76,12 +104,16 @@ fn rewrites(verified: &Verified<'_>, bytes: &[u8]) {
     let envelope = Envelope {
         recipient: (bytes[3] & flags::RECIPIENT_UNKNOWN == 0).then_some(*recipient),
         leaf: verified.is_leaf(),
+        epoch: verified.epoch(),
         sequence: verified.sequence(),
         transaction: verified.transaction(),
         token: verified.token(),
     };
     let mut out = [0xaa; DATAGRAM_BYTES_MAX];
-    let length = write(&mut out, network, sender, &envelope, &verified.message());
+    let length = match verified.auth() {
+        Auth::Mac => write_mac(&mut out, network, sender, &MAC_KEY, &envelope, &verified.message()),
+        Auth::Signed | Auth::Bare => write(&mut out, network, sender, &envelope, &verified.message()),
+    };
     assert_eq!(length.map(|length| &out[..length]), Some(bytes));
 }
 
@@ -135,7 +167,7 @@ fn look_at(message: &Message<'_>, network: &Network) {
             assert!((1..=27).contains(&answers.iter().count()));
         }
         Message::Pong { observed } => assert_ne!(observed.port(), 0),
-        Message::Ping { .. } | Message::Find { .. } | Message::Stored { .. } | Message::Leave { .. } => {}
+        Message::Challenge { .. } | Message::Ping { .. } | Message::Find { .. } | Message::Stored { .. } | Message::Leave { .. } => {}
         Message::Probe { .. } | Message::ProbeReply { .. } => {}
     }
 }

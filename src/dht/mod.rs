@@ -46,6 +46,7 @@ pub use routing_table::K;
 
 use crate::id::{Key, NodeId};
 use crate::limits::Limits;
+use crate::peers::standing::Standing;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
@@ -287,6 +288,7 @@ impl Dht {
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
+        standing: Standing,
         outbox: &mut Outbox,
     ) {
         let from = canonical(from);
@@ -297,8 +299,9 @@ impl Dht {
             Message::Pong { .. } | Message::Found { .. } | Message::Stored { .. } => {
                 self.handle_answer(now, from, datagram, outbox);
             }
-            Message::Leave { .. } => self.handle_leave(now, datagram),
-            _ => self.serve(now, from, datagram, outbox),
+            Message::Leave { .. } if standing.is_fresh() => self.gone(now, &datagram.id()),
+            Message::Leave { .. } => {}
+            _ => self.serve(now, from, datagram, standing, outbox),
         }
     }
 
@@ -365,7 +368,7 @@ impl Dht {
             return;
         }
         // Contacts to be checked are checked at the next deadline.
-        for check in self.alive(now, contact, rtt, 0) {
+        for check in self.alive(now, contact, rtt) {
             self.maintenance.check_at(now, check);
         }
     }
@@ -384,11 +387,13 @@ impl Dht {
     }
 
     /// Says goodbye to the nearest contacts, as many as the outbox has room for.
-    pub fn leave(&mut self, for_good: bool, outbox: &mut Outbox) {
+    /// `sequence` is the number of the state that says so.
+    pub fn leave(&mut self, for_good: bool, sequence: u64, outbox: &mut Outbox) {
         const TOLD: usize = 32;
         for contact in self.closest_known(&self.own.key(), TOLD) {
             let transaction = self.rng.u64();
-            if !outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Leave { for_good }) {
+            let message = Message::Leave { for_good, sequence };
+            if !outbox.send(contact.addr, Some(contact.id), transaction, 0, &message) {
                 break;
             }
         }

@@ -137,7 +137,7 @@ impl Dht {
         if datagram.is_leaf() {
             self.gone(now, &contact.id);
         } else {
-            for check in self.alive(now, contact, rtt, datagram.sequence()) {
+            for check in self.alive(now, contact, rtt) {
                 self.check(now, check, outbox);
             }
         }
@@ -237,7 +237,6 @@ impl Dht {
         now: Instant,
         contact: Contact,
         rtt: Option<Duration>,
-        sequence: u64,
     ) -> impl Iterator<Item = Contact> + use<> {
         let mut checks = [None; 2];
         if contact.id == self.own || !self.reach.contains(contact.addr) {
@@ -245,7 +244,7 @@ impl Dht {
         }
         self.maintenance.not_silent(&contact.id);
         let was_empty = self.table.is_empty();
-        let answered = self.table.answered(now, contact, rtt, sequence);
+        let answered = self.table.answered(now, contact, rtt);
         match answered {
             Answered::Added => {
                 if was_empty {

@@ -35,8 +35,6 @@ const PREFIX_TABLE_MAX: usize = 32;
 pub(super) struct Entry {
     /// Its id, key and address.
     pub(super) contact: Contact,
-    /// The highest sequence number among its datagrams. A datagram that is not above it is a replay, or late.
-    pub(super) sequence: u64,
     /// When it entered.
     pub(super) since: Instant,
     /// When it was last heard from.
@@ -154,11 +152,11 @@ impl RoutingTable {
         nearest
     }
 
-    /// An authenticated request came from a node. Returns whether the node is a live contact at this address.
-    pub(super) fn heard(&mut self, now: Instant, id: &NodeId, addr: SocketAddr, sequence: u64) -> bool {
+    /// An authenticated request came from a node; `fresh` when it is no recording. Returns whether the node is a live contact at this
+    /// address.
+    pub(super) fn heard(&mut self, now: Instant, id: &NodeId, addr: SocketAddr, fresh: bool) -> bool {
         let Some(entry) = self.get_mut(id).filter(|entry| entry.contact.addr == addr) else { return false };
-        if sequence > entry.sequence {
-            entry.sequence = sequence;
+        if fresh {
             entry.heard = now;
         }
         true
@@ -179,20 +177,14 @@ impl RoutingTable {
     }
 
     /// A node answered a request at the address of `contact`.
-    pub(super) fn answered(
-        &mut self,
-        now: Instant,
-        contact: Contact,
-        rtt: Option<Duration>,
-        sequence: u64,
-    ) -> Answered {
+    pub(super) fn answered(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) -> Answered {
         let Some(index) = self.index(&contact.id) else { return Answered::Refused };
         if let Some(entry) = self.get_mut(&contact.id) {
             if entry.contact.addr != contact.addr {
                 entry.moved_to = Some(contact.addr);
                 return Answered::Moved(entry.contact);
             }
-            entry.refresh(now, rtt, sequence);
+            entry.refresh(now, rtt);
             return Answered::Refreshed;
         }
         let bucket = &mut self.buckets[index];
@@ -201,7 +193,7 @@ impl RoutingTable {
             Some(entry) if entry.contact.addr == contact.addr => entry,
             _ => Entry::new(now, contact),
         };
-        entry.refresh(now, rtt, sequence);
+        entry.refresh(now, rtt);
         if !self.has_prefix_room(index, contact.addr) {
             return Answered::Refused;
         }
@@ -231,7 +223,7 @@ impl RoutingTable {
             return Failed::Unknown;
         };
         if let Some(addr) = entry.moved_to.take() {
-            *entry = Entry { sequence: entry.sequence, ..Entry::new(now, Contact { addr, ..entry.contact }) };
+            *entry = Entry::new(now, Contact { addr, ..entry.contact });
             return Failed::Moved(entry.contact);
         }
         entry.failures = entry.failures.saturating_add(1);
@@ -317,19 +309,10 @@ impl RoutingTable {
 
 impl Entry {
     fn new(now: Instant, contact: Contact) -> Self {
-        Entry {
-            contact,
-            sequence: 0,
-            since: now,
-            heard: now,
-            rtt: Rtt::default(),
-            failures: 0,
-            moved_to: None,
-        }
+        Entry { contact, since: now, heard: now, rtt: Rtt::default(), failures: 0, moved_to: None }
     }
 
-    fn refresh(&mut self, now: Instant, rtt: Option<Duration>, sequence: u64) {
-        self.sequence = self.sequence.max(sequence);
+    fn refresh(&mut self, now: Instant, rtt: Option<Duration>) {
         self.heard = now;
         self.failures = 0;
         self.moved_to = None;
@@ -367,7 +350,7 @@ mod tests {
     fn full() -> RoutingTable {
         let mut table = table();
         for index in 0..K as u8 {
-            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1]), None, 1), Answered::Added);
+            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1]), None), Answered::Added);
         }
         table
     }
@@ -376,10 +359,10 @@ mod tests {
     fn a_newcomer_waits_while_the_bucket_is_good_and_replaces_a_contact_that_fails_twice() {
         let mut table = full();
         let newcomer = far(100, [127, 0, 0, 1]);
-        assert_eq!(table.answered(NOW, newcomer, None, 1), Answered::Waits(None));
+        assert_eq!(table.answered(NOW, newcomer, None), Answered::Waits(None));
         let later = NOW + QUESTIONABLE_AFTER;
         let oldest = far(0, [127, 0, 0, 1]);
-        assert_eq!(table.answered(later, newcomer, None, 2), Answered::Waits(Some(oldest)));
+        assert_eq!(table.answered(later, newcomer, None), Answered::Waits(Some(oldest)));
         assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Kept);
         assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Dropped(oldest));
         assert!(table.get(&newcomer.id).is_some() && table.get(&oldest.id).is_none());
@@ -390,7 +373,7 @@ mod tests {
     fn the_replacement_cache_is_bounded_and_prefers_the_latest() {
         let mut table = full();
         for index in 50..90 {
-            table.answered(NOW, far(index, [127, 0, 0, 1]), None, 1);
+            table.answered(NOW, far(index, [127, 0, 0, 1]), None);
         }
         assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX);
         assert!(table.remove(&far(3, [127, 0, 0, 1]).id));
@@ -403,13 +386,13 @@ mod tests {
         use crate::rng::Rng;
         let mut rng = Rng::new([3; 32]);
         let mut table = RoutingTable::new(NodeId(rng.bytes()));
-        for index in 0..600 {
+        for _ in 0..600 {
             // Some are near this node, so that many buckets have contacts.
             let mut id = NodeId(rng.bytes());
             let shared = rng.below(3) as usize;
             id.0[..shared].copy_from_slice(&table.own.0[..shared]);
             let contact = Contact { id, public: PublicKey(rng.bytes()), addr: ([127, 0, 0, 1], 1000).into() };
-            table.answered(NOW, contact, None, index);
+            table.answered(NOW, contact, None);
         }
         assert!(table.len() > 100);
         for count in [0, 1, 7, 20, 1000] {
@@ -436,7 +419,7 @@ mod tests {
     fn the_own_id_never_enters() {
         let mut table = table();
         let own = Contact { id: NodeId([0; 32]), ..far(1, [127, 0, 0, 1]) };
-        assert_eq!(table.answered(NOW, own, None, 1), Answered::Refused);
+        assert_eq!(table.answered(NOW, own, None), Answered::Refused);
         assert!(!table.wants(NOW, &own.id, own.addr) && table.is_empty());
     }
 
@@ -444,7 +427,7 @@ mod tests {
     fn one_ip_prefix_cannot_fill_a_bucket() {
         let mut table = table();
         for index in 0..30 {
-            table.answered(NOW, far(index, [8, 8, 8, index]), None, 1);
+            table.answered(NOW, far(index, [8, 8, 8, index]), None);
         }
         assert_eq!(table.len(), PREFIX_BUCKET_MAX);
         assert!(!table.wants(NOW, &far(40, [8, 8, 8, 40]).id, far(40, [8, 8, 8, 40]).addr));
@@ -456,14 +439,14 @@ mod tests {
         let mut table = table();
         let old = far(1, [10, 0, 0, 1]);
         let new = Contact { addr: ([10, 0, 0, 2], 7).into(), ..old };
-        table.answered(NOW, old, None, 1);
-        assert_eq!(table.answered(NOW, new, None, 2), Answered::Moved(old));
+        table.answered(NOW, old, None);
+        assert_eq!(table.answered(NOW, new, None), Answered::Moved(old));
         assert_eq!(table.get(&old.id).unwrap().contact, old);
         assert_eq!(table.failed(NOW, &old.id, old.addr), Failed::Moved(new));
         assert_eq!(table.get(&old.id).unwrap().contact, new);
         // If the old address had answered, the new one would have been discarded.
-        table.answered(NOW, old, None, 3);
-        table.answered(NOW, new, None, 4);
+        table.answered(NOW, old, None);
+        table.answered(NOW, new, None);
         assert_eq!(table.failed(NOW, &old.id, new.addr), Failed::Kept);
     }
 
@@ -471,11 +454,11 @@ mod tests {
     fn a_replayed_request_does_not_refresh() {
         let mut table = table();
         let contact = far(1, [10, 0, 0, 1]);
-        table.answered(NOW, contact, None, 5);
+        table.answered(NOW, contact, None);
         let later = NOW + Duration::from_secs(60);
-        assert!(table.heard(later, &contact.id, contact.addr, 5));
+        assert!(table.heard(later, &contact.id, contact.addr, false));
         assert_eq!(table.get(&contact.id).unwrap().heard, NOW);
-        assert!(table.heard(later, &contact.id, contact.addr, 6));
+        assert!(table.heard(later, &contact.id, contact.addr, true));
         assert_eq!(table.get(&contact.id).unwrap().heard, later);
     }
 

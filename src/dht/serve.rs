@@ -9,6 +9,7 @@ use super::questions::{Purpose, Request as Check};
 use super::routing_table::K;
 use crate::id::Key;
 use crate::peers::reply::ReplyBudget;
+use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
@@ -26,11 +27,12 @@ impl Dht {
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
+        standing: Standing,
         outbox: &mut Outbox,
     ) {
         let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
-        let validated = self.mint.is_valid(now, from, datagram.token());
-        let newcomer = !self.table.heard(now, &sender.id, from, datagram.sequence())
+        let validated = standing.is_validated();
+        let newcomer = !self.table.heard(now, &sender.id, from, standing.is_fresh())
             && !datagram.is_leaf()
             && self.is_worth_a_ping(now, &sender);
         let request = Request { now, sender, transaction: datagram.transaction(), validated };
@@ -50,14 +52,6 @@ impl Dht {
         if newcomer && budget.take(spent) && budget.take(OVERHEAD_BYTES) {
             let check = Check::ask(now, from, Some(sender), Purpose::Check).once();
             self.ask_again(now, check, outbox);
-        }
-    }
-
-    /// A node says goodbye. A goodbye that is older than its return is ignored.
-    pub(super) fn handle_leave(&mut self, now: Instant, datagram: &Verified<'_>) {
-        let entry = self.table.get(&datagram.id());
-        if entry.is_none_or(|entry| datagram.sequence() > entry.sequence) {
-            self.gone(now, &datagram.id());
         }
     }
 

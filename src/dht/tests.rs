@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::identity::Identity;
-use crate::wire::datagram::{Envelope, Unverified, write};
+use crate::wire::datagram::{Envelope, Epoch, Unverified, write};
 use crate::wire::message::{Announcement, NotStored, PADDING_BYTES};
 use crate::wire::network::Network;
 use crate::wire::provider::ProviderRecord;
@@ -63,8 +63,8 @@ impl Net {
         let index = self.nodes.len();
         let identity = identity(index);
         let contact = Contact::new(identity.public(), address(index));
-        let (leaf, sequence) = (config.leaf, self.now.as_nanos());
-        let outbox = Outbox::new(self.network.clone(), identity, leaf, sequence, 128);
+        let (leaf, epoch) = (config.leaf, Epoch::new(self.now.as_nanos()));
+        let outbox = Outbox::new(self.network.clone(), identity, leaf, epoch, 128);
         let dht = Dht::new(config, contact.id, self.rng.bytes(), self.now);
         self.nodes.push(Node { dht, outbox, contact, up: true, events: Vec::new() });
         index
@@ -108,7 +108,8 @@ impl Net {
         let datagram = Unverified::parse(bytes, &self.network).unwrap();
         if node.dht.is_expected(datagram.kind(), datagram.transaction(), from) {
             let datagram = datagram.verify(&self.network, &node.contact.id).unwrap();
-            node.dht.handle_datagram(self.now, from, &datagram, &mut node.outbox);
+            let standing = standing(&node.dht, self.now, from, &datagram);
+            node.dht.handle_datagram(self.now, from, &datagram, standing, &mut node.outbox);
             self.collect(index);
         }
     }
@@ -197,6 +198,12 @@ impl Net {
     }
 }
 
+/// The standing of a datagram that is no recording.
+fn standing(dht: &Dht, now: Instant, from: SocketAddr, datagram: &Verified<'_>) -> Standing {
+    let validated = datagram.message().kind().is_answer() || dht.token_is_valid(now, from, datagram.token());
+    if validated { Standing::Validated } else { Standing::Fresh }
+}
+
 /// The datagrams that a machine sends in return for one datagram.
 fn hand_in(
     dht: &mut Dht,
@@ -209,10 +216,10 @@ fn hand_in(
     let network = outbox.network().clone();
     let mut bytes = [0; DATAGRAM];
     let recipient = Some(dht.own);
-    let envelope = Envelope { recipient, leaf: false, sequence, transaction: 1, token };
+    let envelope = Envelope { recipient, leaf: false, epoch: Epoch::new(1), sequence, transaction: 1, token };
     let length = write(&mut bytes, &network, sender, &envelope, &message).unwrap();
     let datagram = Unverified::parse(&bytes[..length], &network).unwrap().verify(&network, &dht.own).unwrap();
-    dht.handle_datagram(now, from, &datagram, outbox);
+    dht.handle_datagram(now, from, &datagram, standing(dht, now, from, &datagram), outbox);
     let answer = |sent: &crate::wire::outbox::Datagram| {
         let token = Unverified::parse(sent.bytes(), &network).unwrap().token();
         (token, sent.bytes().to_vec())
@@ -480,7 +487,7 @@ fn a_node_that_leaves_is_forgotten_at_once() {
     net.find(0, target, Want::Nodes);
     assert_eq!(net.nodes[0].dht.region(net.now, &target, 20).unwrap().len(), 9);
     let Node { dht, outbox, .. } = &mut net.nodes[4];
-    dht.leave(true, outbox);
+    dht.leave(true, 1, outbox);
     net.collect(4);
     net.nodes[4].up = false;
     net.run(Duration::from_secs(1));

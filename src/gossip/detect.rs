@@ -12,7 +12,7 @@ use crate::id::ShortId;
 use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
-use crate::wire::datagram::Verified;
+use crate::wire::datagram::{Epoch, Verified};
 use crate::wire::message::{Message, ProbeOutcome};
 use crate::wire::outbox::Outbox;
 use crate::wire::state::StateMark;
@@ -88,9 +88,11 @@ impl Gossip {
         self.queue_at = now + self.config.interval / 20;
         for _ in 0..QUEUE_BURST {
             let Some(short) = self.queue.pop_front() else { break };
-            // A member that has just said goodbye may still answer while it shuts down.
-            if let Some(position) = self.members.find(short).filter(|&found| !self.left_just_now(now, found))
-            {
+            // A member that has just left may still answer while it shuts down. If it said goodbye itself, its epoch tells.
+            let ask = |position: &usize| {
+                self.members.entry(*position).left_in.is_some() || !self.left_just_now(now, *position)
+            };
+            if let Some(position) = self.members.find(short).filter(ask) {
                 self.start_probe(now, position, outbox);
             }
         }
@@ -178,7 +180,7 @@ impl Gossip {
         );
         let direct = request.question.purpose != Purpose::Indirect;
         let rtt = (first && direct).then(|| now.since(request.sent));
-        self.answered(now, &contact, datagram.sequence(), rtt);
+        self.answered(now, &contact, datagram.epoch(), request.sent, rtt);
         match (message, request.question.purpose) {
             (Message::GossipReply(body), _) => {
                 self.round_answered = true;
@@ -204,16 +206,23 @@ impl Gossip {
         }
     }
 
-    /// A member answered a request, at the address that the request went to.
-    fn answered(&mut self, now: Instant, contact: &Contact, sequence: u64, rtt: Option<Duration>) {
+    /// A member answered a request of the time `sent`, at the address that the request went to.
+    fn answered(
+        &mut self,
+        now: Instant,
+        contact: &Contact,
+        epoch: Epoch,
+        sent: Instant,
+        rtt: Option<Duration>,
+    ) {
         let Some((position, _)) = self.acquaint(now, contact, true) else { return };
         let left = matches!(self.members.places()[position].liveness, Liveness::Left { .. });
-        let entry = self.members.entry_mut(position);
-        if left && sequence <= entry.sequence {
-            // The answer was sent before the goodbye.
+        let entry = self.members.entry(position);
+        let before = entry.left_in.map_or(sent <= entry.since, |left_in| epoch == left_in);
+        if left && before {
+            // The answer may have been sent before the goodbye.
             return;
         }
-        entry.sequence = entry.sequence.max(sequence);
         if self.arrived(position, contact.addr) {
             self.alive(now, position, rtt);
         }

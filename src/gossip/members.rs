@@ -10,6 +10,7 @@ use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireAddr};
+use crate::wire::datagram::Epoch;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 
@@ -94,8 +95,8 @@ pub(super) struct Entry {
     pub(super) asked: Instant,
     /// When a relay last said that the member answers.
     pub(super) vouched: Instant,
-    /// The highest sequence number among its datagrams: a datagram that is not above it may be a replay.
-    pub(super) sequence: u64,
+    /// The epoch in which the member itself said goodbye. It may still answer while it shuts down, and returns in another one.
+    pub(super) left_in: Option<Epoch>,
     /// Its round-trip time.
     pub(super) rtt: Rtt,
     /// Requests in a row without an answer.
@@ -334,7 +335,7 @@ impl Members {
             since: now,
             asked: Instant::ZERO,
             vouched: Instant::ZERO,
-            sequence: 0,
+            left_in: None,
             rtt: Rtt::default(),
             tries: 0,
             probing: false,

@@ -4,6 +4,7 @@ use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
 use crate::id::{NodeId, ShortId};
 use crate::peers::party::is_meaningful;
+use crate::peers::standing::Standing;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
@@ -19,20 +20,28 @@ impl Gossip {
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        validated: bool,
+        standing: Standing,
     ) -> Option<usize> {
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         if datagram.is_leaf() {
             self.drop_leaf(&contact);
             return None;
         }
+        let validated = standing.is_validated();
         let (position, is_new) = self.acquaint(now, &contact, validated)?;
-        let entry = self.members.entry_mut(position);
-        if datagram.sequence() <= entry.sequence && !is_new {
+        let entry = self.members.entry(position);
+        if entry.left_in == Some(datagram.epoch()) {
             return Some(position);
         }
-        entry.sequence = datagram.sequence();
         let here = entry.addr() == from;
+        if !standing.is_fresh() && !is_new {
+            // Only an answer shows whether the member has restarted.
+            if !here {
+                self.note_other_addr(contact.id.short(), from);
+            }
+            self.ask_soon(now, contact.id.short());
+            return Some(position);
+        }
         let unproven = self.members.places()[position].liveness == Liveness::Unproven;
         if validated && !self.arrived(position, from) {
             return None;
@@ -70,6 +79,7 @@ impl Gossip {
         let entry = self.members.entry_mut(position);
         entry.heard = now;
         entry.tries = 0;
+        entry.left_in = None;
         if let Some(sample) = rtt {
             entry.rtt.sample(sample);
         }

@@ -34,10 +34,11 @@ pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::rate::{Limiter, Rate};
+use crate::peers::standing::Standing;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
-use crate::wire::datagram::Verified;
+use crate::wire::datagram::{Epoch, Verified};
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
 use crate::wire::outbox::Outbox;
@@ -228,14 +229,13 @@ impl Gossip {
         !kind.is_answer() || self.transactions.is_expected(kind, transaction, from)
     }
 
-    /// Takes a gossip, a probe, or an answer to one of this machine's requests, pongs included. `validated` says that `from` is a
-    /// validated address: its sender has shown that it receives there. Other messages are ignored.
+    /// Takes a gossip, a probe, or an answer to one of this machine's requests, pongs included. Other messages are ignored.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        validated: bool,
+        standing: Standing,
         outbox: &mut Outbox,
     ) {
         if datagram.id() == self.own_id {
@@ -244,8 +244,8 @@ impl Gossip {
         self.notice_sleep(now);
         let from = canonical(from);
         match datagram.message() {
-            Message::Gossip(body) => self.handle_gossip(now, from, datagram, &body, validated, outbox),
-            Message::Probe { target } => self.handle_probe(now, from, datagram, &target, outbox),
+            Message::Gossip(body) => self.handle_gossip(now, from, datagram, &body, standing, outbox),
+            Message::Probe { target } => self.handle_probe(now, from, datagram, &target, standing, outbox),
             Message::GossipReply(_) | Message::Pong { .. } | Message::ProbeReply { .. } => {
                 self.handle_answer(now, from, datagram, outbox);
             }
@@ -319,19 +319,16 @@ impl Gossip {
         }
     }
 
-    /// A node said goodbye in a verified datagram with this sequence number. A goodbye older than its return is ignored.
-    pub fn note_leave(&mut self, now: Instant, id: &NodeId, for_good: bool, sequence: u64) {
+    /// A node said goodbye, in this epoch, in a verified datagram that is no recording. `sequence` is the number of its state that says
+    /// so. A goodbye that is older than a known state is ignored.
+    pub fn note_leave(&mut self, now: Instant, id: &NodeId, epoch: Epoch, for_good: bool, sequence: u64) {
         self.notice_sleep(now);
         let Some(position) = self.position(id) else { return };
-        // The upper half of the number counts the runs of the node. A goodbye of an earlier run may be a replay, even if this node
-        // has heard nothing of the present run yet.
-        let run = |sequence: u64| sequence >> 32;
-        let known = self.members.entry(position);
-        if sequence <= known.sequence || run(sequence) < run(known.state.sequence()) {
+        let entry = self.members.entry_mut(position);
+        if sequence < entry.state.sequence() {
             return;
         }
-        let entry = self.members.entry_mut(position);
-        (entry.sequence, entry.heard) = (sequence, now);
+        (entry.left_in, entry.heard) = (Some(epoch), now);
         if self.members.places()[position].liveness == Liveness::Unproven {
             self.members.remove(position);
         } else {

@@ -3,6 +3,7 @@
 use super::questions::{Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::NodeId;
+use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::wire::datagram::Verified;
 use crate::wire::message::{Message, ProbeOutcome};
@@ -20,9 +21,10 @@ impl Gossip {
         from: SocketAddr,
         datagram: &Verified<'_>,
         target: &NodeId,
+        standing: Standing,
         outbox: &mut Outbox,
     ) {
-        self.heard(now, from, datagram, false);
+        self.heard(now, from, datagram, standing);
         let (asker, transaction) = (datagram.id(), datagram.transaction());
         let met = |position: &usize| self.members.places()[*position].liveness != Liveness::Unproven;
         let position = self.position(target).filter(met);

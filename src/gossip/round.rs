@@ -8,6 +8,7 @@ use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
 use crate::peers::reply::ReplyBudget;
+use crate::peers::standing::Standing;
 use crate::time::{Duration, Instant};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
 use crate::wire::gossip::{GossipBody, GossipHead, Hops};
@@ -313,11 +314,11 @@ impl Gossip {
         from: SocketAddr,
         datagram: &Verified<'_>,
         body: &GossipBody<'_>,
-        validated: bool,
+        standing: Standing,
         outbox: &mut Outbox,
     ) {
-        let member = self.heard(now, from, datagram, validated);
-        let validated = validated
+        let member = self.heard(now, from, datagram, standing);
+        let validated = standing.is_validated()
             || member.is_some_and(|position| {
                 self.members.places()[position].liveness != Liveness::Unproven
                     && self.members.entry(position).addr() == from

@@ -127,13 +127,15 @@ impl SelfState {
 mod tests {
     use super::*;
     use crate::identity::Identity;
+    use crate::wire::datagram::Epoch;
     use crate::wire::network::Network;
 
     const PAUSE: Duration = Duration::from_secs(300);
 
     #[test]
     fn only_a_large_change_makes_a_new_state() {
-        let outbox = Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, 1, 1);
+        let outbox =
+            Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, Epoch::new(1), 1);
         let mut own = SelfState::new(false, 7 << 32, Instant::from_secs(1));
         let first = OwnState { chunks: 1000, load: 100, ..OwnState::default() };
         own.set(&first);

@@ -9,6 +9,7 @@ use super::ops::{download, read};
 use super::{Node, Output, Purpose, Waiting};
 use crate::dht::DhtEvent;
 use crate::io::{DiskError, DiskReply};
+use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
 use crate::wire::datagram::Verified;
@@ -65,9 +66,9 @@ impl Node {
         now: Instant,
         from: SocketAddr,
         datagram: &Verified<'_>,
-        validated: bool,
+        standing: Standing,
     ) {
-        self.sender_is_there(now, from, datagram, validated);
+        self.sender_is_there(now, from, datagram, standing.is_validated());
         let kind = datagram.message().kind();
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
@@ -75,7 +76,7 @@ impl Node {
                     now,
                     from,
                     datagram,
-                    validated,
+                    standing,
                     &mut self.machines.outbox,
                 );
             }
@@ -84,7 +85,7 @@ impl Node {
                     now,
                     from,
                     datagram,
-                    validated,
+                    standing.is_validated(),
                     &mut self.machines.outbox,
                 );
             }
@@ -93,15 +94,18 @@ impl Node {
                     now,
                     from,
                     datagram,
-                    validated,
+                    standing,
                     &mut self.machines.outbox,
                 );
             }
+            // A goodbye that may be a recording only makes this node probe the member.
+            Kind::Leave if !standing.is_fresh() => self.machines.gossip.note_failed(now, &datagram.id()),
             _ => {
-                if let Message::Leave { for_good } = datagram.message() {
-                    self.machines.gossip.note_leave(now, &datagram.id(), for_good, datagram.sequence());
+                if let Message::Leave { for_good, sequence } = datagram.message() {
+                    let (id, epoch) = (datagram.id(), datagram.epoch());
+                    self.machines.gossip.note_leave(now, &id, epoch, for_good, sequence);
                 }
-                self.machines.dht.handle_datagram(now, from, datagram, &mut self.machines.outbox);
+                self.machines.dht.handle_datagram(now, from, datagram, standing, &mut self.machines.outbox);
             }
         }
     }

@@ -3,7 +3,9 @@
 use crate::id::NodeId;
 use crate::peers::party::Party;
 use crate::peers::rate::{Bucket, Rate};
+use crate::peers::standing::Standing;
 use crate::time::{Duration, Instant};
+use crate::wire::datagram::{Epoch, Verified};
 use core::net::IpAddr;
 
 /// The budget of signature checks. All unvalidated addresses share one bucket, and those of one site a smaller one, so that the flood
@@ -54,50 +56,81 @@ impl CheckBudget {
     }
 }
 
-/// Replay windows: which datagrams of each peer were received, as a sliding window over its sequence numbers, as in IPsec (RFC 4303
-/// §3.4.3). The table has a fixed size. The window of a peer that was displaced or silent starts anew; an attacker can then replay
-/// only requests without a valid token.
+/// Replay windows: which datagrams of each peer's present epoch were received, as a sliding window over their numbers, as in IPsec
+/// (RFC 4303 §3.4.3). The table has a fixed size. The window of a peer that was displaced starts anew with the next datagram that
+/// proves to be fresh.
 pub(super) struct ReplayWindows {
-    entries: Vec<Window>,
+    entries: Vec<Option<Window>>,
+}
+
+/// What shows that a datagram is no recording of an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Proof {
+    /// Nothing but its number in an epoch that is known.
+    None,
+    /// A valid token. The sender may have used it in an earlier epoch, too.
+    Token,
+    /// It answers an outstanding request.
+    Answer,
 }
 
 #[derive(Clone, Copy)]
 struct Window {
     id: NodeId,
+    epoch: Epoch,
+    /// The epoch before.
+    previous: Option<Epoch>,
     highest: u64,
     /// Bit `i` is set if `highest - i` was received.
     received: u64,
-    used: Instant,
 }
 
 const WINDOWS: usize = 1024;
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
 
 impl ReplayWindows {
     pub(super) fn new() -> Self {
-        let empty = Window { id: NodeId([0; 32]), highest: 0, received: 0, used: Instant::ZERO };
-        ReplayWindows { entries: vec![empty; WINDOWS] }
+        ReplayWindows { entries: vec![None; WINDOWS] }
     }
 
-    /// Whether the datagram with this number is new. Its sender is authenticated.
-    pub(super) fn accept(&mut self, now: Instant, id: NodeId, sequence: u64) -> bool {
+    /// The standing of an authenticated datagram; `None` when it was received before, or belongs to a run that has ended.
+    pub(super) fn accept(&mut self, datagram: &Verified<'_>, proof: Proof) -> Option<Standing> {
+        let (id, epoch, sequence) = (datagram.id(), datagram.epoch(), datagram.sequence());
         let slot = usize::from(u16::from_le_bytes([id.0[8], id.0[9]])) % WINDOWS;
-        let window = &mut self.entries[slot];
-        if window.id != id || now.since(window.used) > FORGOTTEN_AFTER {
-            *window = Window { id, highest: sequence, received: 1, used: now };
+        let entry = &mut self.entries[slot];
+        let known = entry.as_mut().filter(|window| window.id == id);
+        let previous = match known {
+            Some(window) if window.epoch == epoch => {
+                let fresh = if proof == Proof::None { Standing::Fresh } else { Standing::Validated };
+                return window.accept(sequence).then_some(fresh);
+            }
+            Some(window) if window.previous == Some(epoch) => {
+                // Only an answer shows that another process with the same identity still runs. It moves no window.
+                return (proof == Proof::Answer).then_some(Standing::Validated);
+            }
+            Some(window) => Some(window.epoch),
+            None => None,
+        };
+        if proof == Proof::None {
+            return Some(Standing::Unproven);
+        }
+        *entry = Some(Window { id, epoch, previous, highest: sequence, received: 1 });
+        Some(Standing::Validated)
+    }
+}
+
+impl Window {
+    /// Whether the datagram with this number is new.
+    fn accept(&mut self, sequence: u64) -> bool {
+        if sequence > self.highest {
+            let ahead = sequence - self.highest;
+            self.received = if ahead < 64 { self.received << ahead | 1 } else { 1 };
+            self.highest = sequence;
             return true;
         }
-        if sequence > window.highest {
-            let ahead = sequence - window.highest;
-            window.received = if ahead < 64 { window.received << ahead | 1 } else { 1 };
-            (window.highest, window.used) = (sequence, now);
-            return true;
-        }
-        let behind = window.highest - sequence;
-        let fresh = behind < 64 && window.received & (1 << behind) == 0;
+        let behind = self.highest - sequence;
+        let fresh = behind < 64 && self.received & (1 << behind) == 0;
         if fresh {
-            window.received |= 1 << behind;
-            window.used = now;
+            self.received |= 1 << behind;
         }
         fresh
     }
@@ -106,6 +139,10 @@ impl ReplayWindows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
+    use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+    use crate::wire::message::Message;
+    use crate::wire::network::Network;
 
     #[test]
     fn a_flood_from_one_site_leaves_checks_for_others() {
@@ -128,17 +165,70 @@ mod tests {
         assert!(budget.admit_stranger(now, [10, 0, 0, 1].into()));
     }
 
+    /// Has the windows judge a ping of the node with this secret.
+    fn accept(
+        windows: &mut ReplayWindows,
+        (secret, epoch): (u8, u64),
+        sequence: u64,
+        proof: Proof,
+    ) -> Option<Standing> {
+        let (network, sender, node) =
+            (Network::new("test"), Identity::from_secret(&[secret; 32]), NodeId([7; 32]));
+        let epoch = Epoch::new(epoch);
+        let envelope =
+            Envelope { recipient: Some(node), leaf: false, epoch, sequence, transaction: 1, token: 0 };
+        let mut bytes = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut bytes, &network, &sender, &envelope, &Message::Ping { padding: 0 }).unwrap();
+        let datagram =
+            Unverified::parse(&bytes[..length], &network).unwrap().verify(&network, &node).unwrap();
+        windows.accept(&datagram, proof)
+    }
+
+    const PEER: (u8, u64) = (1, 5);
+    const RESTARTED: (u8, u64) = (1, 6);
+
     #[test]
-    fn a_sequence_number_is_accepted_once_and_in_any_order_within_the_window() {
-        let (now, id) = (Instant::from_secs(1), NodeId([1; 32]));
+    fn a_number_is_accepted_once_and_in_any_order_within_the_window() {
         let mut windows = ReplayWindows::new();
-        for sequence in [100, 102, 101, 163] {
-            assert!(windows.accept(now, id, sequence), "{sequence}");
-            assert!(!windows.accept(now, id, sequence), "{sequence} again");
+        assert_eq!(accept(&mut windows, PEER, 100, Proof::Answer), Some(Standing::Validated));
+        for sequence in [102, 101, 163] {
+            assert_eq!(
+                accept(&mut windows, PEER, sequence, Proof::None),
+                Some(Standing::Fresh),
+                "{sequence}"
+            );
+            assert_eq!(accept(&mut windows, PEER, sequence, Proof::Token), None, "{sequence} again");
         }
-        assert!(!windows.accept(now, id, 99), "the number is below the window");
-        assert!(!windows.accept(now, id, 102) && windows.accept(now, id, 103));
-        assert!(windows.accept(now, NodeId([2; 32]), 1), "peers have windows of their own");
-        assert!(windows.accept(now + FORGOTTEN_AFTER * 2, id, 5), "the window of a silent peer starts anew");
+        assert_eq!(accept(&mut windows, PEER, 99, Proof::None), None, "the number is below the window");
+        assert_eq!(accept(&mut windows, PEER, 103, Proof::None), Some(Standing::Fresh));
+    }
+
+    #[test]
+    fn an_epoch_begins_with_a_token_or_an_answer_and_not_with_a_mere_request() {
+        for proof in [Proof::Token, Proof::Answer] {
+            let mut windows = ReplayWindows::new();
+            assert_eq!(accept(&mut windows, PEER, 9, Proof::None), Some(Standing::Unproven));
+            assert_eq!(accept(&mut windows, PEER, 9, proof), Some(Standing::Validated));
+            assert_eq!(accept(&mut windows, PEER, 10, Proof::None), Some(Standing::Fresh));
+            assert_eq!(accept(&mut windows, RESTARTED, 1, Proof::None), Some(Standing::Unproven));
+            assert_eq!(
+                accept(&mut windows, PEER, 11, Proof::None),
+                Some(Standing::Fresh),
+                "nothing has changed"
+            );
+            assert_eq!(accept(&mut windows, RESTARTED, 2, proof), Some(Standing::Validated));
+            assert_eq!(accept(&mut windows, RESTARTED, 1, Proof::None), None, "below the window's start");
+        }
+    }
+
+    #[test]
+    fn the_epoch_before_comes_back_with_an_answer_only() {
+        let mut windows = ReplayWindows::new();
+        accept(&mut windows, PEER, 9, Proof::Answer);
+        accept(&mut windows, RESTARTED, 1, Proof::Answer);
+        assert_eq!(accept(&mut windows, PEER, 10, Proof::None), None);
+        assert_eq!(accept(&mut windows, PEER, 10, Proof::Token), None);
+        assert_eq!(accept(&mut windows, PEER, 10, Proof::Answer), Some(Standing::Validated));
+        assert_eq!(accept(&mut windows, RESTARTED, 2, Proof::None), Some(Standing::Fresh));
     }
 }

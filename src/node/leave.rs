@@ -102,9 +102,9 @@ impl Node {
         // Contacts are saved first, because the goodbye may drop them.
         self.remember_peers();
         self.remember_scrub();
-        // The goodbye comes last: any later datagram would count as a return.
         self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
-        self.machines.dht.leave(for_good, &mut self.machines.outbox);
+        let sequence = self.machines.gossip.sequence();
+        self.machines.dht.leave(for_good, sequence, &mut self.machines.outbox);
     }
 
     fn go(&mut self, now: Instant) {

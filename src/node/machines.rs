@@ -157,6 +157,7 @@ impl Machines {
         use crate::limits::Limits;
         use crate::replication::ReplicationConfig;
         use crate::transfer::TransferConfig;
+        use crate::wire::datagram::Epoch;
         use crate::wire::network::Network;
         let (limits, identity) = (Limits::default(), Identity::from_secret(&[7; 32]));
         let network = Network::of("test", &identity);
@@ -168,7 +169,7 @@ impl Machines {
             replication: Replication::new(ReplicationConfig::default(), id, [3; 32], now),
             transfer: Transfer::new(transfer, network.clone(), [4; 32]),
             store: Store::new(&limits, &Recovered::default(), 5, now),
-            outbox: Outbox::new(network, identity, false, 1, limits.datagrams_queued_max),
+            outbox: Outbox::new(network, identity, false, Epoch::new(1), limits.datagrams_queued_max),
             outputs: VecDeque::new(),
             disk_waiting: BTreeMap::new(),
             lookups: BTreeMap::new(),

@@ -55,13 +55,14 @@ use crate::time::{Duration, Instant, earliest};
 use crate::transfer::{DownloadId, InspectId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
-use crate::wire::datagram::Unverified;
+use crate::wire::datagram::{Epoch, Unverified};
+use crate::wire::header::Auth;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Reply};
 use core::fmt;
 use core::net::SocketAddr;
-use guard::{CheckBudget, ReplayWindows};
+use guard::{CheckBudget, Proof, ReplayWindows};
 use health::Health;
 use housekeeping::Housekeeping;
 use inquiry::{Asking, Explain};
@@ -276,10 +277,11 @@ impl Node {
         let mut rng = Rng::new(seed);
         let network = Network::of(&config.network, &identity);
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);
-        // Each run starts its datagram numbers at a higher base, so that no number is used twice.
+        // Records and states of a run have numbers from a higher base than those of the runs before.
         let sequence = boots << 32;
+        let epoch = Epoch::new(rng.u64());
         let outbox =
-            Outbox::new(network.clone(), identity, config.leaf, sequence, config.limits.datagrams_queued_max);
+            Outbox::new(network.clone(), identity, config.leaf, epoch, config.limits.datagrams_queued_max);
         let dht_config = DhtConfig {
             leaf: config.leaf,
             limits: config.limits.clone(),
@@ -420,15 +422,24 @@ impl Node {
             Ok(unverified) => unverified,
             Err(reason) => return self.refuse(reason),
         };
+        if unverified.auth() != Auth::Signed {
+            return self.refuse(Refused::Auth);
+        }
         let expected = unverified.kind().is_answer();
         if expected && !self.is_expected(unverified.kind(), unverified.transaction(), from) {
             self.counters.unexpected_answers += 1;
             return;
         }
-        let validated = expected || self.machines.dht.token_is_valid(now, from, unverified.token());
-        let admitted = match validated {
-            true => self.checks.admit_validated(now, from.ip()),
-            false => self.checks.admit_stranger(now, from.ip()),
+        let proof = if expected {
+            Proof::Answer
+        } else if self.machines.dht.token_is_valid(now, from, unverified.token()) {
+            Proof::Token
+        } else {
+            Proof::None
+        };
+        let admitted = match proof {
+            Proof::None => self.checks.admit_stranger(now, from.ip()),
+            Proof::Token | Proof::Answer => self.checks.admit_validated(now, from.ip()),
         };
         if !admitted {
             self.counters.over_budget += 1;
@@ -438,11 +449,11 @@ impl Node {
             Ok(verified) => verified,
             Err(reason) => return self.refuse(reason),
         };
-        if !self.replays.accept(now, verified.id(), verified.sequence()) {
+        let Some(standing) = self.replays.accept(&verified, proof) else {
             self.counters.replayed += 1;
             return;
-        }
-        self.deliver(now, from, &verified, validated);
+        };
+        self.deliver(now, from, &verified, standing);
         self.settle(now);
     }
 

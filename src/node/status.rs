@@ -40,6 +40,8 @@ counters! {
         refused_sender = "datagrams_refused_sender",
         /// Datagrams whose signature does not verify.
         refused_signature = "datagrams_refused_signature",
+        /// A MAC was not valid.
+        refused_mac = "datagrams_refused_mac",
         /// Answers that match no outstanding request.
         unexpected_answers = "datagrams_unexpected",
         /// Datagrams that admission refused: the budget of signature checks was spent.
@@ -78,6 +80,7 @@ impl NodeCounters {
             Refused::Value => &mut self.refused_value,
             Refused::Sender => &mut self.refused_sender,
             Refused::Signature => &mut self.refused_signature,
+            Refused::Mac => &mut self.refused_mac,
         }
     }
 }

@@ -5,9 +5,11 @@
 //! - [`party`]: who owns an address.
 //! - [`rtt`]: round-trip times, and the timeouts that follow from them.
 //! - [`requests`]: outstanding requests.
+//! - [`standing`]: whether a datagram is fresh, and its address validated.
 
 pub mod party;
 pub mod rate;
 pub mod reply;
 pub mod requests;
 pub mod rtt;
+pub mod standing;

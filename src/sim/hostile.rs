@@ -107,6 +107,7 @@ impl Liar {
         let envelope = Envelope {
             recipient: Some(recipient),
             leaf: false,
+            epoch: peeked.epoch,
             sequence: peeked.sequence,
             transaction: peeked.transaction,
             token: peeked.token,

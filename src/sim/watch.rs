@@ -131,7 +131,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::identity::Identity;
-    use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+    use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, write};
     use crate::wire::message::Message;
     use crate::wire::network::Network;
 
@@ -141,6 +141,7 @@ mod tests {
         let envelope = Envelope {
             recipient: Some(Identity::stand_in(&[2; 32]).id()),
             leaf: false,
+            epoch: Epoch::new(1),
             sequence: 1,
             transaction: 2,
             token: 0,

@@ -25,6 +25,8 @@ counters! {
         frame_sender = "frame_sender",
         /// Frames whose signature does not verify.
         frame_signature = "frame_signature",
+        /// Frames whose MAC does not verify.
+        frame_mac = "frame_mac",
         /// Well-formed frames that the state of the stream does not allow.
         frame_unexpected = "frame_unexpected",
         /// Handshakes with a node of another network.
@@ -179,6 +181,7 @@ impl TransferCounters {
             Refused::Value => &mut self.frame_value,
             Refused::Sender => &mut self.frame_sender,
             Refused::Signature => &mut self.frame_signature,
+            Refused::Mac => &mut self.frame_mac,
         }
     }
 

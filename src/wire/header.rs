@@ -7,7 +7,30 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+
+/// The number of one run of a node: 48 random bits, never zero. A restart, a restored backup or a copied directory gives a new one,
+/// so a datagram's sequence number needs no memory of earlier runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(transparent)]
+pub struct Epoch([u8; 6]);
+
+impl Epoch {
+    /// The epoch of the low 48 bits of a random number.
+    pub const fn new(random: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = random.to_le_bytes();
+        if random << 16 == 0 { Epoch([1, 0, 0, 0, 0, 0]) } else { Epoch([a, b, c, d, e, f]) }
+    }
+
+    /// Its six bytes, as the header carries them.
+    pub fn bytes(&self) -> [u8; 6] {
+        self.0
+    }
+
+    fn is_zero(&self) -> bool {
+        self.0 == [0; 6]
+    }
+}
 
 /// The header of a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -25,7 +48,7 @@ pub struct Header {
     pub network: U32,
     /// The first bytes of the sender's id.
     pub sender: ShortId,
-    /// Counts the sender's datagrams. It only grows, also over restarts.
+    /// Counts the sender's datagrams in its epoch, from 1. Zero in a datagram without authentication.
     pub sequence: U64,
     /// Chosen by the requester and repeated in the answer.
     pub transaction: U64,
@@ -34,8 +57,8 @@ pub struct Header {
     pub token: U64,
     /// Bytes between header and tail.
     pub payload_length: U16,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// The sender's run.
+    pub epoch: Epoch,
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
@@ -49,8 +72,8 @@ pub const DATAGRAM_BYTES_MAX: usize = 1232;
 /// The length of a signed datagram without its payload, which is also the length of a ping.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + Auth::Signed.tail_bytes();
 
-/// The longest payload of a signed datagram, in bytes.
-pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - OVERHEAD_BYTES;
+/// The longest payload of a signed datagram, in bytes. A datagram with a MAC has room for more: see [`Auth::payload_bytes_max`].
+pub const PAYLOAD_BYTES_MAX: usize = Auth::Signed.payload_bytes_max();
 
 /// Bits of [`Header::flags`].
 pub mod flags {
@@ -63,7 +86,7 @@ pub mod flags {
     pub const ALL: u8 = RECIPIENT_UNKNOWN | LEAF;
 }
 
-/// Message numbers, never reused. Number 8 is reserved for the challenge of protocol version 2.
+/// Message numbers, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
@@ -81,6 +104,9 @@ pub enum Kind {
     Announce = 6,
     /// STORED: the answer to a store or an announce: the number of records kept.
     Stored = 7,
+    /// CHALLENGE: the recipient of a request with a MAC cannot check it, and asks for the same request with a signature. Not
+    /// authenticated.
+    Challenge = 8,
     /// LEAVE: the sender's goodbye.
     Leave = 9,
     /// GOSSIP: the sender's state, rumours, and a digest of the states that it knows.
@@ -108,6 +134,7 @@ impl Kind {
             5 => Kind::StoreRecord,
             6 => Kind::Announce,
             7 => Kind::Stored,
+            8 => Kind::Challenge,
             9 => Kind::Leave,
             10 => Kind::Gossip,
             11 => Kind::GossipReply,
@@ -129,6 +156,16 @@ impl Kind {
     pub fn may_be_first(self) -> bool {
         matches!(self, Kind::Ping | Kind::Find)
     }
+
+    /// Whether a datagram of this kind may be authenticated so. A goodbye is signed, because no answer would show that its MAC was
+    /// wrong. Only a challenge goes without authentication, and it always does.
+    pub fn allows(self, auth: Auth) -> bool {
+        match self {
+            Kind::Challenge => auth == Auth::Bare,
+            Kind::Leave => auth == Auth::Signed,
+            _ => auth != Auth::Bare,
+        }
+    }
 }
 
 /// How a datagram is authenticated.
@@ -137,8 +174,10 @@ impl Kind {
 pub enum Auth {
     /// The tail is the sender's public key and its Ed25519 signature: 96 bytes.
     Signed = 1,
-    /// The tail is a 16-byte MAC under a key that both ends share. This version neither sends nor accepts it.
+    /// The tail is a 16-byte MAC under a key that both ends share (see [`MacKey`](super::mac::MacKey)).
     Mac = 2,
+    /// There is no tail. Only for a [challenge](Kind::Challenge).
+    Bare = 3,
 }
 
 impl Auth {
@@ -147,6 +186,7 @@ impl Auth {
         match number {
             1 => Some(Auth::Signed),
             2 => Some(Auth::Mac),
+            3 => Some(Auth::Bare),
             _ => None,
         }
     }
@@ -156,9 +196,23 @@ impl Auth {
         match self {
             Auth::Signed => 96,
             Auth::Mac => 16,
+            Auth::Bare => 0,
+        }
+    }
+
+    /// The longest payload of a datagram with this tail, in bytes.
+    pub const fn payload_bytes_max(self) -> usize {
+        match self {
+            Auth::Signed | Auth::Mac => DATAGRAM_BYTES_MAX - HEADER_BYTES - self.tail_bytes(),
+            Auth::Bare => CHALLENGE_BYTES - HEADER_BYTES,
         }
     }
 }
+
+/// The length of a challenge in bytes: less than that of any datagram with a MAC, so it amplifies nothing.
+pub const CHALLENGE_BYTES: usize = HEADER_BYTES + 8;
+
+const _: () = assert!(CHALLENGE_BYTES < HEADER_BYTES + Auth::Mac.tail_bytes());
 
 impl Header {
     /// Parses the header at the start of a datagram. Checks everything that needs neither cryptography nor state, including the
@@ -174,10 +228,21 @@ impl Header {
         }
         let kind = Kind::from_number(header.kind).ok_or(Refused::Kind)?;
         let auth = Auth::from_number(header.auth).ok_or(Refused::Auth)?;
-        reserved(&header.reserved)?;
+        if !kind.allows(auth) {
+            return Err(Refused::Auth);
+        }
         reserved(&[header.flags & !flags::ALL])?;
+        match auth {
+            Auth::Signed => {}
+            // A MAC names its recipient: it is made under a key for the two nodes.
+            Auth::Mac => reserved(&[header.flags & flags::RECIPIENT_UNKNOWN])?,
+            Auth::Bare => reserved(&[header.flags])?,
+        }
         if header.flags & flags::RECIPIENT_UNKNOWN != 0 && !kind.may_be_first() {
             return Err(Refused::Reserved);
+        }
+        if header.epoch.is_zero() || (header.sequence.get() == 0) != (auth == Auth::Bare) {
+            return Err(Refused::Value);
         }
         if rest.len() != usize::from(header.payload_length.get()) + auth.tail_bytes() {
             return Err(Refused::Length);

@@ -3,7 +3,7 @@
 use super::Refused;
 use super::contact::{WireAddr, WireContact};
 use super::gossip::{GossipBody, GossipHead};
-use super::header::Kind;
+use super::header::{Auth, Kind};
 use super::layout::{exactly, reserved};
 use super::provider::ProviderRecord;
 use super::reconcile::{Answers, ReconcileHead, WireRange, check_ranges};
@@ -83,6 +83,14 @@ pub struct StoredBody {
 pub struct LeaveBody {
     for_good: u8,
     reserved: [u8; 7],
+    sequence: U64,
+}
+
+/// The body of a challenge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ChallengeBody {
+    asker: ShortId,
 }
 
 /// The body of a probe.
@@ -107,7 +115,8 @@ const _: () = assert!(size_of::<PongBody>() == 24);
 const _: () = assert!(size_of::<FoundHead>() == 16);
 const _: () = assert!(size_of::<Announcement>() == 160);
 const _: () = assert!(size_of::<StoredBody>() == 8);
-const _: () = assert!(size_of::<LeaveBody>() == 8);
+const _: () = assert!(size_of::<LeaveBody>() == 16);
+const _: () = assert!(size_of::<ChallengeBody>() == Auth::Bare.payload_bytes_max());
 const _: () = assert!(size_of::<ProbeBody>() == 40);
 const _: () = assert!(size_of::<ProbeReplyBody>() == 16);
 
@@ -200,6 +209,14 @@ pub enum Message<'a> {
     Leave {
         /// Whether the sender leaves for good, rather than for a while.
         for_good: bool,
+        /// The durable sequence number of the sender's [state](super::state::NodeState) that says so. No answer shows that the
+        /// goodbye is fresh, so this number orders it among the sender's runs. Not zero.
+        sequence: u64,
+    },
+    /// See [`Kind::Challenge`]. Every field of a challenge may be forged.
+    Challenge {
+        /// The first bytes of the id of the node whose request is challenged.
+        asker: ShortId,
     },
     /// See [`Kind::Gossip`]. The states' signatures are not verified yet.
     Gossip(GossipBody<'a>),
@@ -243,6 +260,7 @@ impl<'a> Message<'a> {
             Message::Announce { .. } => Kind::Announce,
             Message::Stored { .. } => Kind::Stored,
             Message::Leave { .. } => Kind::Leave,
+            Message::Challenge { .. } => Kind::Challenge,
             Message::Gossip(_) => Kind::Gossip,
             Message::GossipReply(_) => Kind::GossipReply,
             Message::Probe { .. } => Kind::Probe,
@@ -292,11 +310,13 @@ impl<'a> Message<'a> {
             Kind::Leave => {
                 let body: &LeaveBody = exactly(payload)?;
                 reserved(&body.reserved)?;
-                match body.for_good {
-                    0 | 1 => Message::Leave { for_good: body.for_good == 1 },
+                let sequence = body.sequence.get();
+                match (body.for_good, sequence) {
+                    (0 | 1, 1..) => Message::Leave { for_good: body.for_good == 1, sequence },
                     _ => return Err(Refused::Value),
                 }
             }
+            Kind::Challenge => Message::Challenge { asker: exactly::<ChallengeBody>(payload)?.asker },
             Kind::Gossip => Message::Gossip(GossipBody::parse(payload)?),
             Kind::GossipReply => Message::GossipReply(GossipBody::parse(payload)?),
             Kind::Probe => {
@@ -326,7 +346,7 @@ impl<'a> Message<'a> {
     }
 
     /// Writes the payload to the start of `out`, and returns its length in bytes. `None` when it does not fit, or when
-    /// [`parse`](Message::parse) would refuse it: too much padding, no announcement, an unusable address.
+    /// [`parse`](Message::parse) would refuse it: too much padding, no announcement, an unusable address, a goodbye without a number.
     pub fn write(&self, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer { out, length: 0 };
         match *self {
@@ -358,9 +378,12 @@ impl<'a> Message<'a> {
             Message::Stored { accepted, reason } => {
                 writer.put(&StoredBody { accepted, reason: reason as u8, reserved: [0; 6] })?;
             }
-            Message::Leave { for_good } => {
-                writer.put(&LeaveBody { for_good: u8::from(for_good), reserved: [0; 7] })?
+            Message::Leave { sequence: 0, .. } => return None,
+            Message::Leave { for_good, sequence } => {
+                let (for_good, sequence) = (u8::from(for_good), U64::new(sequence));
+                writer.put(&LeaveBody { for_good, reserved: [0; 7], sequence })?
             }
+            Message::Challenge { asker } => writer.put(&ChallengeBody { asker })?,
             Message::Gossip(body) | Message::GossipReply(body) => {
                 writer.put(&GossipHead::of(&body)?)?;
                 writer.put(body.states)?;
@@ -448,6 +471,7 @@ mod tests {
         assert_eq!(written(&Message::Ping { padding: PADDING_BYTES + 1 }), None);
         assert_eq!(written(&Message::Ping { padding: usize::MAX }), None);
         assert_eq!(written(&Message::Announce { announcements: &[] }), None);
+        assert_eq!(written(&Message::Leave { for_good: true, sequence: 0 }), None);
     }
 
     #[test]

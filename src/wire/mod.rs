@@ -5,7 +5,8 @@
 //!
 //! - [`header`]: the 48 bytes that every datagram starts with.
 //! - [`message`]: the bodies of datagrams.
-//! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back.
+//! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back; [`mac`]: the keys
+//!   that two nodes share.
 //! - [`contact`], [`state`], [`provider`], [`record`]: contacts, node states, provider records and value records.
 //! - [`gossip`]: the body that carries states.
 //! - [`reconcile`]: the range-based reconciliation of two nodes' keys.
@@ -21,6 +22,7 @@ pub mod gossip;
 pub mod header;
 pub mod inspect;
 mod layout;
+pub mod mac;
 pub mod message;
 pub mod network;
 pub mod outbox;
@@ -54,6 +56,8 @@ pub enum Refused {
     Sender,
     /// The signature is not valid.
     Signature,
+    /// The MAC is not valid under the key that the two nodes share.
+    Mac,
 }
 
 impl Refused {
@@ -69,6 +73,7 @@ impl Refused {
             Refused::Value => "value",
             Refused::Sender => "sender",
             Refused::Signature => "signature",
+            Refused::Mac => "mac",
         }
     }
 }

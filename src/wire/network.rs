@@ -87,6 +87,11 @@ impl Network {
         self.id
     }
 
+    /// The scheme of its signatures and MACs.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     /// Whether `signature` over `digest` was made in this network with the secret of `public` (about 50 µs).
     pub fn verify(&self, public: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
         match self.scheme {

@@ -1,6 +1,6 @@
 //! The queue of outgoing datagrams. Machines compose and sign them here; the driver sends them.
 
-use super::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+use super::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, write};
 use super::message::Message;
 use super::network::Network;
 use crate::id::NodeId;
@@ -12,6 +12,8 @@ pub struct Outbox {
     network: Network,
     identity: Identity,
     leaf: bool,
+    epoch: Epoch,
+    /// The number of the next datagram.
     sequence: u64,
     slots: Vec<Datagram>,
     first: usize,
@@ -39,15 +41,15 @@ impl Datagram {
 }
 
 impl Outbox {
-    /// An empty ring for `capacity` datagrams. `sequence` must be higher than every sequence number that this identity has used.
-    pub fn new(network: Network, identity: Identity, leaf: bool, sequence: u64, capacity: usize) -> Self {
+    /// An empty ring for `capacity` datagrams. No other run of this identity may use the same `epoch`.
+    pub fn new(network: Network, identity: Identity, leaf: bool, epoch: Epoch, capacity: usize) -> Self {
         let empty = || Datagram {
             to: SocketAddr::from(([0, 0, 0, 0], 0)),
             length: 0,
             bytes: [0; DATAGRAM_BYTES_MAX],
         };
         let slots = core::iter::repeat_with(empty).take(capacity.max(1)).collect();
-        Outbox { network, identity, leaf, sequence, slots, first: 0, length: 0, dropped: 0 }
+        Outbox { network, identity, leaf, epoch, sequence: 1, slots, first: 0, length: 0, dropped: 0 }
     }
 
     /// The network of the datagrams.
@@ -58,6 +60,11 @@ impl Outbox {
     /// The identity that signs.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// This node's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Whether this node is a leaf.
@@ -94,9 +101,10 @@ impl Outbox {
             self.dropped += 1;
             return false;
         }
+        let Outbox { leaf, epoch, sequence, .. } = *self;
         let index = (self.first + self.length) % self.slots.len();
         let slot = &mut self.slots[index];
-        let envelope = Envelope { recipient, leaf: self.leaf, sequence: self.sequence, transaction, token };
+        let envelope = Envelope { recipient, leaf, epoch, sequence, transaction, token };
         let Some(length) = write(&mut slot.bytes, &self.network, &self.identity, &envelope, message) else {
             return false;
         };

@@ -66,6 +66,7 @@ impl Air {
 mod tests {
     use super::*;
     use crate::identity::Identity;
+    use crate::wire::datagram::Epoch;
     use crate::wire::message::Message;
     use crate::wire::network::Network;
 
@@ -76,7 +77,8 @@ mod tests {
     }
 
     fn outbox(pings: u8) -> Outbox {
-        let mut outbox = Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, 1, 16);
+        let mut outbox =
+            Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, Epoch::new(1), 16);
         for number in 1..=pings {
             assert!(outbox.send(address(number), None, 1, 0, &Message::Ping { padding: 0 }));
         }

@@ -1,14 +1,17 @@
 //! Composes every vector anew from fixed keys and values.
 
-use crate::common::{network, recipient, sender};
+use crate::common::{mac_key, network, recipient, sender};
 use elver::id::{Key, PublicKey};
 use elver::identity::{Digest, Identity};
 use elver::io::Mode;
 use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
-use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+use elver::wire::datagram::{
+    DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge, write_mac,
+};
 use elver::wire::frame::{Frame, GAINED_CHUNKS_MAX, Hello, Offer, Refusal, SOURCES_MAX, WHICH_KEYS_MAX};
 use elver::wire::gossip::{GossipBody, Hops};
+use elver::wire::header::{Auth, flags};
 use elver::wire::inspect::{Held, INSPECT_KEYS_MAX, InspectEntry, RepairPhase, WireInspectEntry};
 use elver::wire::message::{Announcement, Message, NotStored, PADDING_BYTES, ProbeOutcome, Want};
 use elver::wire::provider::ProviderRecord;
@@ -113,17 +116,34 @@ fn marks(first: u8, count: u8) -> Vec<StateMark> {
     (first..first + count).map(|number| StateMark::new([number; 8], 1 << 32 | u64::from(number))).collect()
 }
 
-fn datagram(message: &Message<'_>, first: bool, leaf: bool) -> Vec<u8> {
-    let envelope = Envelope {
+/// The sender's epoch.
+fn epoch() -> Epoch {
+    Epoch::new(0x4142_4344_4546)
+}
+
+fn envelope(first: bool, leaf: bool) -> Envelope {
+    Envelope {
         recipient: (!first).then(|| recipient().id()),
         leaf,
+        epoch: epoch(),
         sequence: 0x0102_0304_0506_0708,
         transaction: 0x1112_1314_1516_1718,
         token: if first { 0 } else { 0x2122_2324_2526_2728 },
-    };
+    }
+}
+
+fn datagram(message: &Message<'_>, first: bool, leaf: bool) -> Vec<u8> {
+    let envelope = envelope(first, leaf);
     let mut bytes = [0; DATAGRAM_BYTES_MAX];
     let length = write(&mut bytes, &network(), &sender(), &envelope, message).expect("a message that fits");
     bytes[..length].to_vec()
+}
+
+fn datagram_with_mac(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = [0; DATAGRAM_BYTES_MAX];
+    let envelope = envelope(false, false);
+    let length = write_mac(&mut bytes, &network(), &sender(), &mac_key(), &envelope, message);
+    bytes[..length.expect("a message that fits")].to_vec()
 }
 
 fn parsed(record: &[u8]) -> Record<'_> {
@@ -136,6 +156,38 @@ pub(crate) fn datagrams() -> Vec<Vector> {
     vectors.extend(answers());
     vectors.extend(membership());
     vectors
+}
+
+/// One datagram of each kind that may have a MAC, and the longest.
+pub(crate) fn datagrams_with_mac() -> Vec<Vector> {
+    let (network, node) = (network(), recipient().id());
+    let mut vectors: Vec<Vector> = Vec::new();
+    let mut kinds = Vec::new();
+    for signed in datagrams() {
+        let datagram = Unverified::parse(&signed.bytes, &network).expect(signed.name);
+        let message = datagram.verify(&network, &node).expect(signed.name).message();
+        let first = signed.bytes[3] & flags::RECIPIENT_UNKNOWN != 0;
+        if !first && datagram.kind().allows(Auth::Mac) && !kinds.contains(&signed.bytes[1]) {
+            kinds.push(signed.bytes[1]);
+            vectors.push(Vector::new(signed.name, signed.about, datagram_with_mac(&message)));
+        }
+    }
+    let twenty = contacts(20);
+    let found = Message::Found { contacts: &twenty, providers: &[], record: None };
+    let about = "a found of as many contacts as fit";
+    vectors.push(Vector::new("found-twenty-nodes", about, datagram_with_mac(&found)));
+    vectors
+}
+
+/// The answer to a ping with a MAC that its recipient cannot check.
+pub(crate) fn challenges() -> Vec<Vector> {
+    let (network, ping) = (network(), datagram_with_mac(&Message::Ping { padding: 0 }));
+    let request = Unverified::parse(&ping, &network).expect("a ping");
+    let mut out = [0; DATAGRAM_BYTES_MAX];
+    let token = 0x3132_3334_3536_3738;
+    let length = write_challenge(&mut out, &network, &recipient(), epoch(), token, &request);
+    let bytes = out[..length.expect("a challenge")].to_vec();
+    vec![Vector::new("challenge", "the recipient's challenge of the ping with a MAC", bytes)]
 }
 
 /// Gossips, probes and their replies.
@@ -215,8 +267,12 @@ fn requests() -> Vec<Vector> {
             "as many announcements as fit",
             &Message::Announce { announcements: &announcements },
         ),
-        known("leave", "a leave for a while", &Message::Leave { for_good: false }),
-        known("leave-for-good", "a leave for good", &Message::Leave { for_good: true }),
+        known("leave", "a leave for a while", &Message::Leave { for_good: false, sequence: 1 << 32 | 8 }),
+        known(
+            "leave-for-good",
+            "a leave for good",
+            &Message::Leave { for_good: true, sequence: 1 << 32 | 9 },
+        ),
         known(
             "reconcile",
             "the first question of a reconciliation: one range, the whole key space",

@@ -1,6 +1,7 @@
 //! What the tests of the wire share: fixed identities, a fixed network, and the checked-in vectors.
 
 use elver::identity::Identity;
+use elver::wire::datagram::MacKey;
 use elver::wire::network::Network;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,12 @@ pub(crate) fn recipient() -> Identity {
     Identity::from_secret(&[2; 32])
 }
 
-/// Where the vectors called `folder` lie: `datagrams`, `frames`, `manifests` or `records`.
+/// The key under which the sender authenticates datagrams to the recipient.
+pub(crate) fn mac_key() -> MacKey {
+    MacKey([7; 32])
+}
+
+/// Where the vectors called `folder` lie: `datagrams`, `datagrams-mac`, `challenges`, `frames`, `manifests` or `records`.
 pub(crate) fn folder(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder)
 }

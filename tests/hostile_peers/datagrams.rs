@@ -4,7 +4,7 @@ use crate::puppets::*;
 use crate::support::{Node, wait_for};
 use elver::id::Key;
 use elver::wire::contact::{Contact, WireContact};
-use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
 use elver::wire::message::{Announcement, Message, NotStored, Want};
 use elver::wire::network::Network;
 use elver::wire::provider::ProviderRecord;
@@ -65,7 +65,7 @@ fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it
         Message::Ping { padding: 0 },
         Message::Find { target: Key([1; 32]), want: Want::Nodes, padding: 0 },
         Message::Find { target: Key([1; 32]), want: Want::Providers, padding: 240 },
-        Message::Leave { for_good: true },
+        Message::Leave { for_good: true, sequence: 1 },
     ] {
         let mut victim = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
         let sent = {
@@ -73,6 +73,7 @@ fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it
             let envelope = Envelope {
                 recipient: Some(victim.node),
                 leaf: false,
+                epoch: Epoch::new(1),
                 sequence: victim.sequence,
                 transaction: 1,
                 token: 0,
@@ -203,6 +204,7 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
             let envelope = Envelope {
                 recipient: Some(request.id()),
                 leaf: false,
+                epoch: Epoch::new(1),
                 sequence,
                 transaction: request.transaction(),
                 token: 7,
@@ -212,7 +214,14 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
             let _ = socket.send_to(&out[..length], from);
         }
     });
-    let envelope = Envelope { recipient: Some(id), leaf: false, sequence: 1, transaction: 1, token: 0 };
+    let envelope = Envelope {
+        recipient: Some(id),
+        leaf: false,
+        epoch: Epoch::new(1),
+        sequence: 1,
+        transaction: 1,
+        token: 0,
+    };
     let mut out = [0; DATAGRAM_BYTES_MAX];
     let find = Message::Find { target: Key([1; 32]), want: Want::Nodes, padding: 240 };
     let length = write(&mut out, &network(), &liar.identity, &envelope, &find).unwrap();
@@ -228,15 +237,22 @@ fn a_goodbye_that_is_forged_or_old_removes_nobody() {
     let node = Node::alone(&[]);
     let _other = Node::join(&node, &[]);
     let mut stranger = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
-    let mut forged = stranger.compose(&Message::Leave { for_good: true });
+    let mut forged = stranger.compose(&Message::Leave { for_good: true, sequence: 1 });
     let refused = counter(&node, "datagrams_refused_signature");
     *forged.last_mut().unwrap() ^= 1;
     stranger.socket.send_to(&forged, stranger.to).unwrap();
-    stranger.send(&Message::Leave { for_good: true });
+    stranger.send(&Message::Leave { for_good: true, sequence: 1 });
     wait_for_counter(&node, "datagrams_refused_signature", refused + 1);
     assert_eq!(node.status_json()["peers"], 1);
     let elsewhere = Network::new("museum");
-    let envelope = Envelope { recipient: None, leaf: false, sequence: 1, transaction: 1, token: 0 };
+    let envelope = Envelope {
+        recipient: None,
+        leaf: false,
+        epoch: Epoch::new(1),
+        sequence: 1,
+        transaction: 1,
+        token: 0,
+    };
     let mut out = [0; DATAGRAM_BYTES_MAX];
     let ping = Message::Ping { padding: 0 };
     let length = write(&mut out, &elsewhere, &stranger.identity, &envelope, &ping).unwrap();

@@ -6,7 +6,7 @@ use elver::identity::Identity;
 use elver::io::Mode;
 use elver::manifest::{Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
-use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
 use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
 use elver::wire::message::{Announcement, Message, NotStored};
 use elver::wire::network::Network;
@@ -372,6 +372,7 @@ impl Datagrams {
         let envelope = Envelope {
             recipient: Some(self.node),
             leaf: true,
+            epoch: Epoch::new(1),
             sequence: self.sequence,
             transaction: self.sequence,
             token: self.token,

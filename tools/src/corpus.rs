@@ -1,6 +1,7 @@
 //! Gives the fuzzers something to start from: the test vectors of the wire, as each fuzz target reads its input.
 
 use crate::Outcome;
+use elver::wire::header::{Auth, HEADER_BYTES};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     corpus: Option<PathBuf>,
 }
-
-/// The size of a datagram's header and of its tail.
-const HEADER_BYTES: usize = elver::wire::header::HEADER_BYTES;
-const TAIL_BYTES: usize = elver::wire::header::Auth::Signed.tail_bytes();
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -37,12 +34,15 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 /// The seeds: the target, the seed's name, its bytes.
 fn seeds(vectors: &Path) -> Outcome<Vec<(&'static str, String, Vec<u8>)>> {
     let mut seeds = Vec::new();
-    for (name, bytes) in read(&vectors.join("datagrams"))? {
-        // The first byte tells the target how to read the others: as a datagram, or as a payload of a kind to be signed.
-        let payload = bytes.get(HEADER_BYTES..bytes.len().saturating_sub(TAIL_BYTES));
-        let payload = payload.ok_or_else(|| format!("{name} is no datagram"))?;
-        seeds.push(("datagram", format!("{name}-payload"), [&bytes[1..2], payload].concat()));
-        seeds.push(("datagram", name, [&[0], &bytes[..]].concat()));
+    for folder in ["datagrams", "datagrams-mac", "challenges"] {
+        for (name, bytes) in read(&vectors.join(folder))? {
+            // The first byte tells the target how to read the others: as a datagram, or as a payload of a kind to be signed.
+            let tail = bytes.get(2).copied().and_then(Auth::from_number).map(Auth::tail_bytes);
+            let payload = tail.and_then(|tail| bytes.get(HEADER_BYTES..bytes.len().checked_sub(tail)?));
+            let payload = payload.ok_or_else(|| format!("{name} is no datagram"))?;
+            seeds.push(("datagram", format!("{folder}-{name}-payload"), [&bytes[1..2], payload].concat()));
+            seeds.push(("datagram", format!("{folder}-{name}"), [&[0], &bytes[..]].concat()));
+        }
     }
     let frames = read(&vectors.join("frames"))?;
     // The first byte is the size of the pieces that the stream arrives in.

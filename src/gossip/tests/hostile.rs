@@ -4,7 +4,7 @@ use super::super::*;
 use super::config;
 use super::net::{Net, address, identity};
 use crate::identity::Identity;
-use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
 use crate::wire::gossip::{GossipBody, Hops};
 use crate::wire::network::Network;
 use crate::wire::state::{About, StateMark};
@@ -17,14 +17,16 @@ struct Lone {
     outbox: Outbox,
     network: Network,
     sequence: u64,
+    /// The standing of the datagrams that are handed in.
+    standing: Standing,
 }
 
 impl Lone {
     fn new(config: GossipConfig) -> Self {
         let (network, own) = (Network::new("test"), identity(0));
         let gossip = Gossip::new(config, own.public(), false, 1 << 32, [5; 32], NOW);
-        let outbox = Outbox::new(network.clone(), own, false, 1, 256);
-        Lone { gossip, outbox, network, sequence: 0 }
+        let outbox = Outbox::new(network.clone(), own, false, Epoch::new(1), 256);
+        Lone { gossip, outbox, network, sequence: 0, standing: Standing::Fresh }
     }
 
     fn hand_in(
@@ -48,12 +50,19 @@ impl Lone {
         message: &Message<'_>,
     ) -> Vec<Vec<u8>> {
         let own = self.outbox.identity().id();
-        let envelope = Envelope { recipient: Some(own), leaf: false, sequence, transaction, token: 0 };
+        let envelope = Envelope {
+            recipient: Some(own),
+            leaf: false,
+            epoch: Epoch::new(1),
+            sequence,
+            transaction,
+            token: 0,
+        };
         let mut bytes = [0; DATAGRAM_BYTES_MAX];
         let length = write(&mut bytes, &self.network, sender, &envelope, message).unwrap();
         let datagram = Unverified::parse(&bytes[..length], &self.network).unwrap();
         let datagram = datagram.verify(&self.network, &own).unwrap();
-        self.gossip.handle_datagram(now, from, &datagram, false, &mut self.outbox);
+        self.gossip.handle_datagram(now, from, &datagram, self.standing, &mut self.outbox);
         self.sent().into_iter().map(|(_, bytes)| bytes).collect()
     }
 
@@ -180,16 +189,35 @@ fn a_third_party_can_neither_revive_nor_kill_a_member() {
 }
 
 #[test]
-fn a_replayed_request_does_not_make_its_sender_live() {
+fn a_request_that_may_be_a_recording_only_has_its_sender_probed() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let own = lone.state(1, 5);
-    let later = NOW + Duration::from_secs(20);
-    lone.hand_in_numbered(NOW, &identity(1), address(1), (50, 7), &gossip(&[own]));
-    lone.hand_in_numbered(later, &identity(1), address(1), (50, 7), &gossip(&[own]));
-    assert_eq!(lone.gossip.member(&identity(1).id()).unwrap().heard, Some(NOW));
-    lone.hand_in_numbered(later, &identity(1), address(1), (51, 7), &gossip(&[own]));
-    assert_eq!(lone.gossip.member(&identity(1).id()).unwrap().heard, Some(later));
+    let later = NOW + Duration::from_secs(4);
+    let heard = |lone: &Lone| lone.gossip.member(&identity(1).id()).unwrap().heard;
+    lone.standing = Standing::Unproven;
+    assert_eq!(lone.hand_in(later, &identity(1), address(1), &gossip(&[own])).len(), 1, "it is answered");
+    assert_eq!(heard(&lone), Some(NOW));
+    let probes = lone.run_until(later + Duration::from_millis(500));
+    assert!(probes.iter().any(|(_, to, _)| *to == address(1)), "{probes:?}");
+    lone.standing = Standing::Fresh;
+    lone.hand_in(later, &identity(1), address(1), &gossip(&[own]));
+    assert_eq!(heard(&lone), Some(later));
+}
+
+#[test]
+fn a_member_that_said_goodbye_returns_in_another_epoch_only() {
+    let mut lone = Lone::new(config());
+    let contact = lone.meet(NOW, 1);
+    let (soon, own) = (NOW + Duration::from_secs(1), lone.state(1, 1 << 32 | 5));
+    lone.gossip.note_leave(NOW, &contact.id, lone.outbox.epoch(), true, 1 << 32 | 5);
+    lone.hand_in(soon, &identity(1), address(1), &gossip(&[own]));
+    assert_eq!(liveness(&lone, 1), Some(Liveness::Left { for_good: true }), "a late request of the same run");
+    let mut back = Lone::new(config());
+    back.meet(NOW, 1);
+    back.gossip.note_leave(NOW, &contact.id, Epoch::new(77), true, 1 << 32 | 5);
+    back.hand_in(soon, &identity(1), address(1), &gossip(&[back.state(1, 2 << 32 | 1)]));
+    assert_eq!(liveness(&back, 1), Some(Liveness::Live), "the next run, a second later");
 }
 
 #[test]
@@ -458,9 +486,9 @@ fn a_goodbye_of_an_earlier_run_is_ignored() {
     let (relay, relayed) = (lone.meet(NOW, 2), lone.state(1, 3 << 32 | 5));
     let own = lone.state(2, 5);
     lone.hand_in(NOW, &identity(2), relay.addr, &gossip(&[own, relayed]));
-    lone.gossip.note_leave(NOW, &contact.id, true, 2 << 32 | 900);
+    lone.gossip.note_leave(NOW, &contact.id, Epoch::new(2), true, 2 << 32 | 900);
     assert_eq!(liveness(&lone, 1), Some(Liveness::Live));
-    lone.gossip.note_leave(NOW, &contact.id, true, 3 << 32 | 2);
+    lone.gossip.note_leave(NOW, &contact.id, Epoch::new(3), true, 3 << 32 | 6);
     assert_eq!(liveness(&lone, 1), Some(Liveness::Left { for_good: true }));
 }
 

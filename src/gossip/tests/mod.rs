@@ -120,14 +120,17 @@ fn two_halves_merge_after_a_partition_of_half_an_hour() {
     }
 }
 
+/// The epoch of every node in [`Net`].
+const EPOCH: Epoch = Epoch::new(1);
+
 #[test]
 fn a_goodbye_takes_effect_at_once_and_an_old_one_is_ignored() {
     let mut net = Net::settled(10, &config());
     let (now, id) = (net.now, net.nodes[4].contact.id);
     let gossip = &mut net.nodes[0].gossip;
-    gossip.note_leave(now, &id, true, 1);
+    gossip.note_leave(now, &id, EPOCH, true, 1);
     assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Live, "the goodbye has an old number");
-    gossip.note_leave(now, &id, true, 1 << 40);
+    gossip.note_leave(now, &id, EPOCH, true, 1 << 40);
     assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Left { for_good: true });
     assert!(gossip.neighbourhood().all(|member| member.contact.id != id));
     let contact = net.nodes[4].contact;
@@ -140,7 +143,7 @@ fn a_goodbye_takes_effect_at_once_and_an_old_one_is_ignored() {
     net.collect(0);
     assert!(net.when(0, |event| matches!(event, GossipEvent::Left { for_good: true, .. })).is_some());
     let other = net.nodes[5].contact.id;
-    net.nodes[0].gossip.note_leave(now, &other, false, 1 << 40);
+    net.nodes[0].gossip.note_leave(now, &other, EPOCH, false, 1 << 40);
     net.crash(4);
     net.crash(5);
     assert!(net.nodes[0].gossip.neighbourhood().any(|member| member.contact.id == other));

@@ -2,10 +2,11 @@
 
 use super::super::{Gossip, GossipConfig, GossipEvent, Liveness, OwnState};
 use crate::identity::Identity;
+use crate::peers::standing::Standing;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
-use crate::wire::datagram::Unverified;
+use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::message::Message;
 use crate::wire::network::Network;
 use crate::wire::outbox::Outbox;
@@ -102,7 +103,7 @@ impl Net {
         let mut gossip = Gossip::new(config, identity.public(), false, 1 << 32, self.rng.bytes(), self.now);
         let own = OwnState { addrs: [Some(contact.addr), None], ..OwnState::default() };
         gossip.set_own(self.now, own);
-        let outbox = Outbox::new(self.network.clone(), identity, false, 1, 64);
+        let outbox = Outbox::new(self.network.clone(), identity, false, Epoch::new(1), 64);
         self.addresses.insert(contact.addr, index);
         self.nodes.push(Node {
             gossip,
@@ -203,7 +204,7 @@ impl Net {
             node.outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &pong);
             node.gossip.note_contact(now, Contact::new(datagram.public(), from));
         }
-        node.gossip.handle_datagram(now, from, &datagram, false, &mut node.outbox);
+        node.gossip.handle_datagram(now, from, &datagram, Standing::Fresh, &mut node.outbox);
         self.collect(to);
     }
 

@@ -1,7 +1,7 @@
 //! Attacks: requests, answers and identities that must not harm a node.
 
 use super::*;
-use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, write};
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, write};
 use crate::wire::reconcile::RANGES_MAX;
 
 /// One machine that holds `count` pieces and knows one neighbour.
@@ -18,7 +18,7 @@ impl Alone {
         let (network, now) = (Network::new("test"), Instant::from_secs(1000));
         let own = identity(0).id();
         let mut machine = Replication::new(ReplicationConfig::default(), own, [1; 32], now);
-        let outbox = Outbox::new(network.clone(), identity(0), false, 1, 256);
+        let outbox = Outbox::new(network.clone(), identity(0), false, Epoch::new(1), 256);
         let mut rng = Rng::new([6; 32]);
         for _ in 0..count {
             machine.piece_added(now, Held { key: Key(rng.bytes()), replicas: 2, length: 9, keep: false });
@@ -43,6 +43,7 @@ impl Alone {
         let envelope = Envelope {
             recipient: Some(identity(0).id()),
             leaf: false,
+            epoch: Epoch::new(1),
             sequence: self.sequence,
             transaction: 77,
             token: 0,
@@ -207,7 +208,7 @@ fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, V
     let mut all: Vec<Neighbour> = (1..=40).map(neighbour).collect();
     let own = identity(0).id().key();
     all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own));
-    let mut outbox = Outbox::new(Network::new("test"), identity(0), false, 1, 256);
+    let mut outbox = Outbox::new(Network::new("test"), identity(0), false, Epoch::new(1), 256);
     let mut now = start;
     for _ in 0..400 {
         now = now + seconds(1);

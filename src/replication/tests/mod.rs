@@ -9,8 +9,8 @@ mod repairs;
 use super::*;
 use crate::identity::Identity;
 use crate::time::Duration;
-use crate::wire::datagram::PAYLOAD_BYTES_MAX;
 use crate::wire::datagram::Unverified;
+use crate::wire::datagram::{Epoch, PAYLOAD_BYTES_MAX};
 use crate::wire::network::Network;
 use crate::wire::reconcile::{Answer, AnswerWriter, Scope, Summary, WirePart};
 use crate::wire::testing::{Air, Flight};
@@ -128,7 +128,7 @@ impl World {
         let index = self.nodes.len();
         let identity = identity(index);
         let contact = Contact::new(identity.public(), address(index));
-        let outbox = Outbox::new(self.network.clone(), identity, false, 1, 256);
+        let outbox = Outbox::new(self.network.clone(), identity, false, Epoch::new(1), 256);
         let machine = Replication::new(self.config.clone(), contact.id, self.rng.bytes(), self.now);
         self.nodes.push(Node {
             machine,
