@@ -288,14 +288,8 @@ impl Node {
             TransferEvent::Inspected { inspection, result, .. } => {
                 self.explain_answered(now, inspection, result);
             }
-            TransferEvent::Offered { stream, request, offer, .. } => {
-                self.offered(now, stream, request, &offer);
-            }
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
                 self.arrived(stream, request, incoming, bytes);
-            }
-            TransferEvent::Arriving { stream, request, incoming } => {
-                self.arriving(now, stream, request, incoming);
             }
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),

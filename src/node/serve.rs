@@ -8,17 +8,12 @@ use super::ops::scrub::Rotten;
 use super::{Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
-use crate::replication::REPLICAS_MAX;
-use crate::store::Admission;
 use crate::time::{Duration, Instant};
 use crate::transfer::{Ban, DownloadId, Verdict};
-use crate::wire::frame::{Offer, Refusal};
+use crate::wire::frame::Refusal;
 
 /// How long this node takes no pieces after the disk was full. Then it tries one.
 const FULL_PAUSE: Duration = Duration::from_secs(60);
-/// This node keeps a piece only if it knows fewer than this many nodes closer to the piece's key. It is the size of a bucket: within
-/// it, nodes may disagree about which ones are closest.
-const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
 
 impl Node {
     /// A disk operation of a download ended. If a shared file turns out to have changed, it is withdrawn first.
@@ -116,49 +111,18 @@ impl Node {
         }
     }
 
-    /// A peer offers a piece.
-    pub(super) fn offered(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) {
-        if let Some(verdict) = self.judge(now, stream, request, offer) {
-            self.machines.transfer.admit(now, stream, request, verdict);
+    /// Why this node accepts no piece that it does not have already; `None` when it does.
+    pub(super) fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
+        if self.is_leaving() {
+            return Some(Refusal::Busy);
         }
-    }
-
-    /// The content of an accepted piece begins to arrive. Its room is reserved now; if there is none left, the piece is refused.
-    pub(super) fn arriving(&mut self, now: Instant, stream: StreamId, request: u32, incoming: u64) {
-        if !self.machines.store.arrives(incoming) {
-            self.machines.store.discarded(incoming);
-            self.machines.transfer.refuse_arriving(now, stream, request, Refusal::NoSpace);
-        }
-    }
-
-    /// The answer to an offer; `None` when something must be made durable first.
-    fn judge(&mut self, now: Instant, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict> {
-        if self.config.leaf || self.machines.dht.closer_than_self(&offer.key) >= CLOSER_NODES_MAX {
-            return Some(Verdict::Refuse(Refusal::NotClose));
-        }
-        if self.is_leaving() && !self.machines.store.has(&offer.key) {
-            return Some(Verdict::Refuse(Refusal::Busy));
-        }
-        if !self.health.is_well() && !self.machines.store.has(&offer.key) {
-            return Some(Verdict::Refuse(match self.health.health() {
+        if !self.health.is_well() {
+            return Some(match self.health.health() {
                 DiskHealth::Full => Refusal::NoSpace,
                 _ => Refusal::Disk,
-            }));
+            });
         }
-        if self.full_until.is_some_and(|until| now < until) && !self.machines.store.has(&offer.key) {
-            return Some(Verdict::Refuse(Refusal::NoSpace));
-        }
-        match self.machines.store.admit(now, offer) {
-            Admission::Have => Some(Verdict::Have),
-            Admission::Send { incoming } => Some(Verdict::Send { incoming }),
-            Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
-            Admission::Raise { replicas, expires } => {
-                let key = offer.key;
-                let op = DiskOp::Raise { key, replicas, expires };
-                self.machines.disk(op, Waiting::Raise { stream, request, key });
-                None
-            }
-        }
+        self.full_until.filter(|until| now < *until).map(|_| Refusal::NoSpace)
     }
 
     /// The raised promise of a stored piece is durable, so the offer that asked for it is answered.

@@ -1,24 +1,45 @@
-//! The shelf: what transfer is told about the pieces of this node.
+//! The shelf: what transfer is told about the pieces of this node, and about those that peers offer it.
 
-use super::Node;
 use super::machines::Machines;
 use super::ops::download::Downloads;
 use super::ops::recheck::Rechecks;
+use super::{Node, Waiting};
+use crate::dht::Dht;
 use crate::id::Key;
 use crate::identity::Identity;
+use crate::io::{DiskOp, StreamId};
 use crate::manifest::Content;
-use crate::store::Store;
+use crate::replication::REPLICAS_MAX;
+use crate::store::{Admission, Store};
 use crate::time::Instant;
-use crate::transfer::{Bytes, Located, Pieces, Transfer};
-use crate::wire::frame::Refusal;
+use crate::transfer::{Bytes, Located, Pieces, Transfer, Verdict};
+use crate::wire::frame::{Offer, Refusal};
 
-/// The pieces that this node serves: those that the store has, and the manifests of downloads.
+/// This node keeps a piece only if it knows fewer than this many nodes closer to the piece's key. It is the size of a bucket: within
+/// it, nodes may disagree about which ones are closest.
+const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
+
+/// The pieces that this node serves, and those that it takes. It serves those that the store has, and the manifests of downloads.
 pub(super) struct Shelf<'a> {
+    now: Instant,
     store: &'a mut Store,
+    dht: &'a Dht,
     rechecks: &'a Rechecks,
     downloads: &'a Downloads,
+    /// Whether this node stores nothing for others.
+    is_leaf: bool,
+    /// Why it takes no piece that it does not have already; `None` when it does.
+    closed: Option<Refusal>,
     /// Pieces that were requested and are not here.
     missed: Vec<Key>,
+    /// Offers that are answered when a promise about a stored piece is durable.
+    raises: Vec<Raise>,
+}
+
+/// An offer of a piece that is here, for longer or with more replicas than promised so far.
+struct Raise {
+    op: DiskOp,
+    waiting: Waiting,
 }
 
 impl Pieces for Shelf<'_> {
@@ -47,6 +68,34 @@ impl Pieces for Shelf<'_> {
     fn has(&self, key: &Key) -> bool {
         is_served(self.store, key)
     }
+
+    fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict> {
+        let key = offer.key;
+        if self.is_leaf || self.dht.closer_than_self(&key) >= CLOSER_NODES_MAX {
+            return Some(Verdict::Refuse(Refusal::NotClose));
+        }
+        if let Some(reason) = self.closed.filter(|_| !self.store.has(&key)) {
+            return Some(Verdict::Refuse(reason));
+        }
+        match self.store.admit(self.now, offer) {
+            Admission::Have => Some(Verdict::Have),
+            Admission::Send { incoming } => Some(Verdict::Send { incoming }),
+            Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
+            Admission::Raise { replicas, expires } => {
+                let op = DiskOp::Raise { key, replicas, expires };
+                self.raises.push(Raise { op, waiting: Waiting::Raise { stream, request, key } });
+                None
+            }
+        }
+    }
+
+    fn make_room(&mut self, incoming: u64) -> bool {
+        let room = self.store.arrives(incoming);
+        if !room {
+            self.store.discarded(incoming);
+        }
+        room
+    }
 }
 
 /// Whether a piece can be served: it is on disk, or it is the manifest of a download.
@@ -61,13 +110,171 @@ impl Node {
         now: Instant,
         input: impl FnOnce(&mut Transfer, &Identity, &mut Shelf<'_>) -> T,
     ) -> T {
-        let Machines { transfer, store, outbox, .. } = &mut self.machines;
+        let (is_leaf, closed) = (self.config.leaf, self.closed_to_copies(now));
+        let Machines { transfer, store, dht, outbox, .. } = &mut self.machines;
         let (rechecks, downloads) = (&self.rechecks, &self.downloads);
-        let mut shelf = Shelf { store, rechecks, downloads, missed: Vec::new() };
+        let (missed, raises) = (Vec::new(), Vec::new());
+        let mut shelf = Shelf { now, store, dht, rechecks, downloads, is_leaf, closed, missed, raises };
         let result = input(transfer, outbox.identity(), &mut shelf);
-        for key in shelf.missed {
+        let Shelf { missed, raises, .. } = shelf;
+        for Raise { op, waiting } in raises {
+            self.machines.disk(op, waiting);
+        }
+        for key in missed {
             self.watch.asked_for(now, &key, &mut self.machines);
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+    use crate::io::{Mode, Place, Space};
+    use crate::limits::Limits;
+    use crate::manifest::{CHUNK_BYTES_MIN, Manifest, ManifestBuilder};
+    use std::sync::Arc;
+
+    const NOW: Instant = Instant::from_secs(100);
+    const KEY: Key = Key([3; 32]);
+    const STREAM: StreamId = StreamId(9);
+
+    /// A node that stores pieces for others, with the parts of it that the shelf looks at.
+    struct Parts {
+        machines: Machines,
+        rechecks: Rechecks,
+        downloads: Downloads,
+        is_leaf: bool,
+        closed: Option<Refusal>,
+    }
+
+    impl Parts {
+        fn new() -> Parts {
+            let downloads = Downloads::new(&Limits::default());
+            let (machines, rechecks) = (Machines::alone(NOW), Rechecks::default());
+            Parts { machines, rechecks, downloads, is_leaf: false, closed: None }
+        }
+
+        fn shelf(&mut self) -> Shelf<'_> {
+            Shelf {
+                now: NOW,
+                store: &mut self.machines.store,
+                dht: &self.machines.dht,
+                rechecks: &self.rechecks,
+                downloads: &self.downloads,
+                is_leaf: self.is_leaf,
+                closed: self.closed,
+                missed: Vec::new(),
+                raises: Vec::new(),
+            }
+        }
+
+        fn answer(&mut self, offer: &Offer) -> Option<Verdict> {
+            self.shelf().admit(STREAM, 1, offer)
+        }
+
+        /// Stores the piece of an offer.
+        fn keep(&mut self, offer: &Offer) {
+            let Some(Verdict::Send { incoming }) = self.answer(offer) else { panic!("not admitted") };
+            assert!(self.shelf().make_room(incoming));
+            assert!(self.machines.store.committed(incoming).is_some());
+        }
+    }
+
+    fn offer() -> Offer {
+        let (content, mode) = (Content::File, Mode::UNKNOWN);
+        Offer { key: KEY, content, length: 500, input_offset: 0, replicas: 3, mode, lifetime: 3600 }
+    }
+
+    fn manifest() -> Arc<Manifest> {
+        let bytes = vec![1; 3 * CHUNK_BYTES_MIN as usize];
+        let mut builder = ManifestBuilder::new(bytes.len() as u64).unwrap();
+        builder.update(&bytes);
+        Arc::new(builder.finish().unwrap())
+    }
+
+    #[test]
+    fn a_stored_piece_is_served_from_its_file() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        let mut shelf = parts.shelf();
+        assert!(shelf.has(&KEY));
+        let located = shelf.locate(&KEY).unwrap();
+        assert_eq!(located.content, Content::File);
+        let Bytes::File(extent) = located.bytes else { panic!("{:?}", located.bytes) };
+        assert_eq!(extent.place, Place::Piece(KEY));
+        assert_eq!(extent.length, 500);
+    }
+
+    #[test]
+    fn a_piece_that_is_not_here_is_refused_and_noted_because_its_file_may_have_come_back() {
+        let mut parts = Parts::new();
+        let mut shelf = parts.shelf();
+        assert!(!shelf.has(&KEY));
+        assert_eq!(shelf.locate(&KEY), Err(Refusal::NotFound));
+        assert_eq!(shelf.missed, [KEY]);
+    }
+
+    #[test]
+    fn a_piece_is_not_served_while_it_is_checked() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        parts.rechecks.report(NOW, KEY, NodeId([1; 32]), &mut parts.machines);
+        let mut shelf = parts.shelf();
+        assert_eq!(shelf.locate(&KEY), Err(Refusal::Busy));
+        assert_eq!(shelf.missed, []);
+    }
+
+    #[test]
+    fn the_manifest_of_a_download_is_served_from_memory() {
+        let (mut parts, manifest) = (Parts::new(), manifest());
+        let hash = manifest.hash();
+        let place = Place::Partial(std::path::Path::new("/target").into());
+        parts.machines.store.begin_partial(hash, manifest.clone(), place).unwrap();
+        let mut shelf = parts.shelf();
+        assert!(shelf.has(&hash));
+        assert_eq!(shelf.locate(&hash).unwrap().bytes, Bytes::Memory(manifest.encode()));
+        assert!(!shelf.has(&manifest.keys()[0]), "its first chunk has not come");
+    }
+
+    #[test]
+    fn a_leaf_takes_no_piece_even_if_it_has_it() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        parts.is_leaf = true;
+        assert_eq!(parts.answer(&offer()), Some(Verdict::Refuse(Refusal::NotClose)));
+    }
+
+    #[test]
+    fn a_node_that_takes_no_new_pieces_still_says_which_it_has() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        parts.closed = Some(Refusal::NoSpace);
+        assert_eq!(parts.answer(&offer()), Some(Verdict::Have));
+        let other = Offer { key: Key([4; 32]), ..offer() };
+        assert_eq!(parts.answer(&other), Some(Verdict::Refuse(Refusal::NoSpace)));
+    }
+
+    #[test]
+    fn an_offer_that_raises_a_promise_is_answered_when_the_promise_is_durable() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        let longer = Offer { lifetime: 100_000, ..offer() };
+        let mut shelf = parts.shelf();
+        assert_eq!(shelf.admit(STREAM, 7, &longer), None);
+        let raise = shelf.raises.pop().unwrap();
+        assert!(matches!(raise.op, DiskOp::Raise { key: KEY, .. }), "{:?}", raise.op);
+        assert!(matches!(raise.waiting, Waiting::Raise { stream: STREAM, request: 7, key: KEY }));
+    }
+
+    #[test]
+    fn a_promise_for_which_there_is_no_room_any_more_is_forgotten() {
+        let mut parts = Parts::new();
+        let Some(Verdict::Send { incoming }) = parts.answer(&offer()) else { panic!("not admitted") };
+        let full = Space { block_bytes: 4096, total_bytes: 1 << 30, free_bytes: 0, ..Space::default() };
+        parts.machines.store.set_space(full);
+        assert!(!parts.shelf().make_room(incoming));
+        assert_eq!(parts.machines.store.meta_of(incoming), None);
     }
 }

@@ -85,28 +85,6 @@ pub enum TransferEvent {
         /// One entry for each piece, in the order of the question.
         result: Result<Vec<InspectEntry>, InspectError>,
     },
-    /// A peer offers a piece, and the offer is plausible: answer with [`admit`](super::Transfer::admit).
-    Offered {
-        /// The stream.
-        stream: StreamId,
-        /// The peer's number for the offer.
-        request: u32,
-        /// The offer.
-        offer: Offer,
-        /// The peer.
-        from: Contact,
-    },
-    /// The content of an offered piece begins to arrive. If there is no room for it, call [`Transfer::refuse_arriving`].
-    ///
-    /// [`Transfer::refuse_arriving`]: super::Transfer::refuse_arriving
-    Arriving {
-        /// The stream.
-        stream: StreamId,
-        /// The peer's number for the offer.
-        request: u32,
-        /// The number of its [`Place::Incoming`].
-        incoming: u64,
-    },
     /// An offered piece has arrived and verifies. Make it durable, then call
     /// [`stored`](super::Transfer::stored).
     Arrived {
@@ -219,20 +197,6 @@ pub enum Root {
     Manifest(Arc<Manifest>, Vec<u8>),
     /// A file of one chunk: its content.
     File(Vec<u8>),
-}
-
-/// The node's answer to an offer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// The piece is here already and durable.
-    Have,
-    /// The peer may send it.
-    Send {
-        /// The number of the [`Place::Incoming`] to write it to. Each number is used once.
-        incoming: u64,
-    },
-    /// The node refuses the piece.
-    Refuse(Refusal),
 }
 
 /// Why a download failed.

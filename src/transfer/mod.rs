@@ -43,9 +43,9 @@ pub use config::{Timing, TransferConfig};
 pub use counters::TransferCounters;
 pub use events::{
     DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, PushError, PushId,
-    PushOutcome, Root, StreamOutput, TransferEvent, Verdict,
+    PushOutcome, Root, StreamOutput, TransferEvent,
 };
-pub use pieces::{Bytes, Located, Pieces};
+pub use pieces::{Bytes, Located, Pieces, Verdict};
 pub use replicas::possession::INSPECTIONS_MAX;
 
 use crate::id::{Key, NodeId};
@@ -255,23 +255,15 @@ impl Transfer {
     }
 }
 
-/// Copies from other nodes: the node's answers to [`TransferEvent::Offered`], [`TransferEvent::Arriving`] and
-/// [`TransferEvent::Arrived`].
+/// Copies from other nodes.
 impl Transfer {
-    /// The node's verdict on an offered piece.
+    /// The verdict on an offered piece, if [`Pieces::admit`] has not given one.
     pub fn admit(&mut self, now: Instant, stream: StreamId, request: u32, verdict: Verdict) {
         inbound::admit(now, stream, request, verdict, &mut self.common);
         self.settle(now);
     }
 
-    /// There is no room for the piece of a [`TransferEvent::Arriving`]: its bytes are discarded. Call this directly after that
-    /// event, before polling any output.
-    pub fn refuse_arriving(&mut self, now: Instant, stream: StreamId, request: u32, reason: Refusal) {
-        inbound::refuse_arriving(stream, request, reason, &mut self.common);
-        self.settle(now);
-    }
-
-    /// The node made an arrived piece durable, or refuses it.
+    /// The node made the piece of a [`TransferEvent::Arrived`] durable, or refuses it.
     pub fn stored(&mut self, now: Instant, stream: StreamId, request: u32, result: Result<(), Refusal>) {
         inbound::stored(now, stream, request, result, &mut self.common);
         self.settle(now);

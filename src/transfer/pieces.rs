@@ -1,17 +1,40 @@
 //! What the machine asks about the pieces of this node.
 
 use crate::id::Key;
-use crate::io::{Extent, Mode};
+use crate::io::{Extent, Mode, StreamId};
 use crate::manifest::Content;
-use crate::wire::frame::Refusal;
+use crate::wire::frame::{Offer, Refusal};
 
-/// The pieces of this node, as the machine sees them. The node implements it, so that a request is answered where it arrives.
+/// The pieces of this node, as the machine sees them. The node implements it, so that requests and offers are answered where they
+/// arrive.
 pub trait Pieces {
     /// Finds a piece that a peer requests: a whole one, or the reason for a refusal.
     fn locate(&mut self, key: &Key) -> Result<Located, Refusal>;
 
     /// Whether a piece is here and can be sent.
     fn has(&self, key: &Key) -> bool;
+
+    /// Decides on a piece that a peer offers. `None` when something must be made durable first: then the node calls
+    /// [`Transfer::admit`](super::Transfer::admit) with the same stream and number later.
+    fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict>;
+
+    /// Makes room for an accepted piece, whose content begins to arrive. False when there is none: then the piece is forgotten,
+    /// and its content is discarded.
+    fn make_room(&mut self, incoming: u64) -> bool;
+}
+
+/// The answer to an offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The piece is here already and durable.
+    Have,
+    /// The peer may send it.
+    Send {
+        /// The number of the [`Place::Incoming`](crate::io::Place::Incoming) to write it to. Each number is used once.
+        incoming: u64,
+    },
+    /// The node refuses the piece.
+    Refuse(Refusal),
 }
 
 /// A piece that is here.

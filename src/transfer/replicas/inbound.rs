@@ -5,8 +5,8 @@ use crate::io::{DiskError, Place, Sink, StreamId};
 use crate::manifest::{Content, Manifest};
 use crate::time::Instant;
 use crate::transfer::common::{Common, Out};
-use crate::transfer::events::StreamOutput;
-use crate::transfer::events::{TransferEvent, Verdict};
+use crate::transfer::events::TransferEvent;
+use crate::transfer::pieces::{Pieces, Verdict};
 use crate::transfer::streams::close::CloseReason;
 use crate::transfer::streams::session::{Arrival, ArrivalStage, Purpose, Receiving, Session};
 use crate::wire::frame::{Frame, Offer, Refusal};
@@ -15,7 +15,7 @@ use crate::wire::frame::{Frame, Offer, Refusal};
 /// offers ahead.
 const OFFERS_PER_STREAM_MAX: usize = 16;
 
-/// The node's verdict on an offered piece.
+/// Answers an offer.
 pub(in crate::transfer) fn admit(
     now: Instant,
     stream: StreamId,
@@ -50,33 +50,6 @@ pub(in crate::transfer) fn admit(
     }
 }
 
-/// There is no room for a piece that begins to arrive: its bytes are discarded.
-pub(in crate::transfer) fn refuse_arriving(
-    stream: StreamId,
-    request: u32,
-    reason: Refusal,
-    common: &mut Common,
-) {
-    let Some(session) = common.streams.get_mut(&stream) else { return };
-    let receiving = |arrival: &Arrival| matches!(arrival.stage, ArrivalStage::Receiving { .. });
-    if !session.arrivals.get(&request).is_some_and(receiving) {
-        return;
-    }
-    let rest = match session.receiving {
-        Receiving::Sink { purpose: Purpose::Arrival(number), length, .. } if number == request => length,
-        Receiving::Memory { purpose: Purpose::Arrival(number), rest, .. } if number == request => rest,
-        // The whole piece is here already. The node refuses it when it answers `Arrived`.
-        _ => return,
-    };
-    session.receiving = Receiving::Discard { rest };
-    session.arrivals.remove(&request);
-    let its =
-        |output: &StreamOutput| matches!(output, StreamOutput::Sink { stream: to, .. } if *to == stream);
-    common.out.outputs.retain(|output| !its(output));
-    common.out.counters.offer_refused += 1;
-    common.out.write(stream, session, &Frame::Refuse { request, reason });
-}
-
 /// The node made an arrived piece durable, or refuses it.
 pub(in crate::transfer) fn stored(
     now: Instant,
@@ -104,6 +77,7 @@ pub(in crate::transfer) fn on_store(
     stream: StreamId,
     request: u32,
     offer: &Offer,
+    pieces: &mut dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
     let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
@@ -128,9 +102,10 @@ pub(in crate::transfer) fn on_store(
         common.out.write(stream, session, &Frame::Refuse { request, reason });
         return Ok(());
     }
-    let offer = *offer;
-    session.arrivals.insert(request, Arrival { offer, stage: ArrivalStage::Asked });
-    common.out.event(TransferEvent::Offered { stream, request, offer, from });
+    session.arrivals.insert(request, Arrival { offer: *offer, stage: ArrivalStage::Asked });
+    if let Some(verdict) = pieces.admit(stream, request, offer) {
+        admit(now, stream, request, verdict, common);
+    }
     Ok(())
 }
 
@@ -140,6 +115,7 @@ pub(in crate::transfer) fn on_store_data(
     stream: StreamId,
     request: u32,
     length: u32,
+    pieces: &mut dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
     let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
@@ -152,8 +128,16 @@ pub(in crate::transfer) fn on_store_data(
     if length != offer.length {
         return Err(CloseReason::Unexpected);
     }
+    if !pieces.make_room(incoming) {
+        session.arrivals.remove(&request);
+        if length > 0 {
+            session.receiving = Receiving::Discard { rest: length };
+        }
+        common.out.counters.offer_refused += 1;
+        common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::NoSpace });
+        return Ok(());
+    }
     arrival.stage = ArrivalStage::Receiving { incoming };
-    common.out.event(TransferEvent::Arriving { stream, request, incoming });
     let purpose = Purpose::Arrival(request);
     match offer.content.hash_as(offer.input_offset) {
         Some(hash_as) if length > 0 => {

@@ -265,7 +265,7 @@ impl Transfer {
         stream: StreamId,
         bytes: &[u8],
         identity: &Identity,
-        pieces: &dyn Pieces,
+        pieces: &mut dyn Pieces,
     ) -> usize {
         let Some(session) = self.common.streams.get_mut(&stream) else { return bytes.len() };
         if session.ending {
@@ -316,7 +316,7 @@ impl Transfer {
         stream: StreamId,
         frame: &Frame<'_>,
         identity: &Identity,
-        pieces: &dyn Pieces,
+        pieces: &mut dyn Pieces,
     ) {
         let Some(session) = self.common.streams.get_mut(&stream) else { return };
         if session.unread > UNREAD_BYTES_MAX {
@@ -352,7 +352,9 @@ impl Transfer {
             Frame::Refuse { request, reason } => {
                 self.downloads.on_refuse(now, stream, request, reason, common)
             }
-            Frame::Store { request, offer } => inbound::on_store(now, stream, request, &offer, common),
+            Frame::Store { request, offer } => {
+                inbound::on_store(now, stream, request, &offer, pieces, common)
+            }
             Frame::Accept { request, have } => {
                 let queued = self.pushes.on_accept(now, stream, request, have, common);
                 if let Ok(true) = queued {
@@ -361,7 +363,7 @@ impl Transfer {
                 queued.map(|_| ())
             }
             Frame::StoreData { request, length } => {
-                inbound::on_store_data(now, stream, request, length, common)
+                inbound::on_store_data(now, stream, request, length, pieces, common)
             }
             Frame::Stored { request } => self.pushes.on_stored(now, stream, request, common),
             Frame::Inspect { question, keys } => possession::on_inspect(stream, question, keys, common),

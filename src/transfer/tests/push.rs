@@ -85,7 +85,27 @@ fn an_impossible_offer_does_not_reach_the_node() {
     push(&mut world, 1, &(Offer { input_offset: 5, ..offer }, extent));
     world.settle();
     assert_eq!(result(&world, 1), Some(Err(PushError::Refused(Refusal::Invalid))));
-    assert!(!world.has_event(1, |event| matches!(event, TransferEvent::Offered { .. })));
+    assert_eq!(world.nodes[1].offered, 0);
+}
+
+#[test]
+fn content_for_which_there_is_no_room_any_more_is_discarded_and_refused_and_the_stream_goes_on() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    world.nodes[1].has_room = false;
+    // A chunk, which would go to a file, and a manifest, which would be collected in memory.
+    for (id, offer) in [(1, &offers[0]), (2, &offers[3])] {
+        push(&mut world, id, offer);
+        world.settle();
+        assert_eq!(result(&world, id), Some(Err(PushError::Refused(Refusal::NoSpace))), "{id}");
+    }
+    assert!(!world.has_event(1, |event| matches!(event, TransferEvent::Arrived { .. })));
+    assert!(world.nodes[1].files.is_empty(), "nothing was written");
+    world.nodes[1].has_room = true;
+    push(&mut world, 3, &offers[1]);
+    world.settle();
+    assert_eq!(result(&world, 3), Some(Ok(PushOutcome::Stored)));
+    assert_eq!(world.nodes[1].transfer.streams(), 1);
 }
 
 #[test]

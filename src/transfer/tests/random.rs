@@ -155,14 +155,10 @@ fn sunk(rng: &mut Rng, sink: &Sink, keys: &[Key]) -> Result<Key, DiskError> {
 }
 
 /// A node that accepts everything, plausible or not.
-fn react(machine: &mut Transfer, rng: &mut Rng, event: TransferEvent) {
+fn react(machine: &mut Transfer, event: TransferEvent) {
     match event {
         TransferEvent::InspectAsked { stream, question, keys } => {
             machine.inspected(NOW, stream, question, &vec![InspectEntry::default(); keys.len()]);
-        }
-        TransferEvent::Offered { stream, request, .. } => {
-            let incoming = rng.u64();
-            machine.admit(NOW, stream, request, Verdict::Send { incoming });
         }
         TransferEvent::Arrived { stream, request, .. } => machine.stored(NOW, stream, request, Ok(())),
         _ => {}
@@ -228,7 +224,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
                 machine.0.handle_sunk(NOW, puppet.stream, result);
             }
             while let Some(event) = machine.0.poll_event() {
-                react(&mut machine.0, &mut rng, event);
+                react(&mut machine.0, event);
             }
             puppet.listen(&mut machine);
             if puppet.closed {

@@ -9,7 +9,7 @@ use crate::manifest::{Content, Manifest, ManifestBuilder};
 use crate::time::{Duration, Instant};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
-use crate::wire::frame::Refusal;
+use crate::wire::frame::{Offer, Refusal};
 use crate::wire::inspect::{Held, InspectEntry};
 use crate::wire::network::Network;
 use core::net::SocketAddr;
@@ -36,7 +36,11 @@ pub(super) struct Node {
     pub(super) files: HashMap<Place, Vec<u8>>,
     pub(super) pieces: BTreeMap<Key, (Content, Extent)>,
     pub(super) events: Vec<TransferEvent>,
+    /// What it says to every offer, and the number of offers.
     pub(super) verdict: Verdict,
+    pub(super) offered: u32,
+    /// Whether it has room for what it accepted.
+    pub(super) has_room: bool,
     pub(super) reachable: bool,
     /// Whether nothing that it sends arrives.
     pub(super) mute: bool,
@@ -54,18 +58,32 @@ pub(super) struct Node {
     inboxes: HashMap<StreamId, Vec<u8>>,
 }
 
-/// The pieces of a node of this world.
-struct Shelf<'a>(&'a BTreeMap<Key, (Content, Extent)>);
+/// The pieces of a node of this world, and what it says to every offer.
+struct Shelf<'a> {
+    pieces: &'a BTreeMap<Key, (Content, Extent)>,
+    verdict: Verdict,
+    has_room: bool,
+    offered: &'a mut u32,
+}
 
 impl Pieces for Shelf<'_> {
     fn locate(&mut self, key: &Key) -> Result<Located, Refusal> {
-        let (content, extent) = self.0.get(key).cloned().ok_or(Refusal::NotFound)?;
+        let (content, extent) = self.pieces.get(key).cloned().ok_or(Refusal::NotFound)?;
         let mode = if content == Content::Chunk { Mode::UNKNOWN } else { Mode::of(0o755) };
         Ok(Located { content, mode, bytes: Bytes::File(extent) })
     }
 
     fn has(&self, key: &Key) -> bool {
-        self.0.contains_key(key)
+        self.pieces.contains_key(key)
+    }
+
+    fn admit(&mut self, _: StreamId, _: u32, _: &Offer) -> Option<Verdict> {
+        *self.offered += 1;
+        Some(self.verdict)
+    }
+
+    fn make_room(&mut self, _: u64) -> bool {
+        self.has_room
     }
 }
 
@@ -108,6 +126,8 @@ impl World {
                 pieces: BTreeMap::new(),
                 events: Vec::new(),
                 verdict: Verdict::Send { incoming: 1 },
+                offered: 0,
+                has_room: true,
                 reachable: true,
                 mute: false,
                 blocks_before_mute: None,
@@ -236,8 +256,8 @@ impl World {
                 moved = true;
             }
             if self.nodes[node].transfer.has_lookups() {
-                let (now, this) = (self.now, &mut self.nodes[node]);
-                this.transfer.look_up(now, &mut Shelf(&this.pieces));
+                let now = self.now;
+                self.nodes[node].at_the_shelf(|transfer, _, shelf| transfer.look_up(now, shelf));
                 moved = true;
             }
             while let Some(event) = self.nodes[node].transfer.poll_event() {
@@ -340,8 +360,7 @@ impl World {
         let moved: Vec<u8> = wire.drain(..most).collect();
         let drained = wire.is_empty();
         if drained {
-            let this = &mut self.nodes[node];
-            this.transfer.handle_drained(now, stream, &mut Shelf(&this.pieces));
+            self.nodes[node].at_the_shelf(|transfer, _, shelf| transfer.handle_drained(now, stream, shelf));
         } else {
             self.nodes[node].transfer.handle_sent(now, stream, moved.len() as u64);
         }
@@ -392,6 +411,11 @@ impl Node {
         self.pieces.insert(manifest.keys()[index as usize], (content, extent));
     }
 
+    fn at_the_shelf<T>(&mut self, input: impl FnOnce(&mut Transfer, &Identity, &mut Shelf<'_>) -> T) -> T {
+        let Node { pieces, verdict, has_room, offered, transfer, identity, .. } = self;
+        input(transfer, identity, &mut Shelf { pieces, verdict: *verdict, has_room: *has_room, offered })
+    }
+
     fn forget(&mut self, stream: StreamId) {
         self.sinks.remove(&stream);
         self.inboxes.remove(&stream);
@@ -413,8 +437,10 @@ impl Node {
                     used
                 }
                 None => {
-                    let pieces = &mut Shelf(&self.pieces);
-                    self.transfer.handle_bytes(now, stream, &inbox[at..], &self.identity, pieces)
+                    let rest = &inbox[at..];
+                    self.at_the_shelf(|transfer, identity, shelf| {
+                        transfer.handle_bytes(now, stream, rest, identity, shelf)
+                    })
                 }
             };
             if used == 0 {
@@ -471,9 +497,6 @@ impl Node {
                 let entry = |key| InspectEntry { held: held(key), ..InspectEntry::default() };
                 let entries: Vec<InspectEntry> = keys.iter().map(entry).collect();
                 self.transfer.inspected(now, *stream, *question, &entries);
-            }
-            TransferEvent::Offered { stream, request, .. } => {
-                self.transfer.admit(now, *stream, *request, self.verdict);
             }
             TransferEvent::Arrived { stream, request, .. } => {
                 self.transfer.stored(now, *stream, *request, Ok(()));
