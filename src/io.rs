@@ -145,6 +145,13 @@ pub struct Extent {
     pub stamp: Option<FileStamp>,
 }
 
+impl Extent {
+    /// No byte of a file. Reading it checks only the file's stamp.
+    pub fn nothing_of(place: Place, stamp: FileStamp) -> Extent {
+        Extent { place, offset: 0, length: 0, stamp: Some(stamp) }
+    }
+}
+
 /// The target of the next `length` raw bytes of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sink {

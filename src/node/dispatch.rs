@@ -4,8 +4,9 @@
 //! until no machine has an event left.
 
 use super::command::{Command, CommandId, FailureReason, Reply};
+use super::ops::audit::answer::Question;
 use super::ops::place_piece::PlaceFor;
-use super::ops::{download, read};
+use super::ops::{audit, download, read};
 use super::{Node, Output, Purpose, Waiting};
 use crate::dht::DhtEvent;
 use crate::io::{DiskError, DiskReply};
@@ -51,9 +52,7 @@ impl Node {
                 self.obey(now, id, command);
             }
         }
-        self.downloads.review(now, &mut self.machines);
-        self.reads.review(now, &mut self.machines);
-        self.review_explains(now);
+        self.seekers.review(now, &mut self.machines);
         while let Some(output) = self.machines.transfer.poll_output() {
             self.machines.outputs.push_back(Output::Stream(output));
         }
@@ -141,15 +140,17 @@ impl Node {
             Waiting::Examine => self.watch.handle_disk(now, result, &mut self.machines),
             Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, result),
             Waiting::Forget(shared) => self.forget_pieces(now, &shared, result),
-            Waiting::Download(download, step) => self.download_disk(now, download, step, result),
+            Waiting::Stamp(place, looker) => self.looked_at(now, &place, looker, result),
+            Waiting::Root(id) => self.seekers.handle_root_read(now, id, result, &mut self.machines),
+            Waiting::Download(download, step) => {
+                self.seekers.downloads.handle_disk(now, download, step, result, &mut self.machines);
+            }
             Waiting::Read(id, step) => self.read_disk(now, id, step, result),
             Waiting::Commit { stream, request, incoming } => {
                 self.committed(now, stream, request, incoming, result);
             }
-            Waiting::Explain(command) => self.explain_disk(now, command, result),
             Waiting::Raise { stream, request, key } => self.raised(now, stream, request, &key, result),
             Waiting::Scrub => self.scrubbed(now, result),
-            Waiting::Inspect(question, place) => self.inspect_disk(now, question, &place, result),
             Waiting::Recheck => self.rechecked(now, result),
             Waiting::Record(command, reply) => match result {
                 Ok(_) => self.machines.done(command, reply),
@@ -167,15 +168,17 @@ impl Node {
             Command::Put { path, replicas, lifetime } => {
                 self.puts.start(id, path, replicas, lifetime, &mut self.machines);
             }
-            Command::Explain { hash, timeout } => self.explain(now, id, hash, timeout),
+            Command::Explain { hash, timeout } => {
+                self.seekers.audits.start(now, audit::Order { id, hash, timeout }, &mut self.machines);
+            }
             Command::Get { hash, target, force, mode, timeout } => {
                 self.watch.asked_for(now, &hash, &mut self.machines);
                 let order = download::Order { id, hash, target, force, mode, timeout };
-                self.downloads.start(now, order, &mut self.machines);
+                self.seekers.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {
                 self.watch.asked_for(now, &hash, &mut self.machines);
-                self.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
+                self.seekers.reads.start(now, read::Order { id, hash, part, timeout }, &mut self.machines);
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
                 let mut limits = self.config.limits.clone();
@@ -225,33 +228,17 @@ impl Node {
     fn dht_event(&mut self, now: Instant, event: DhtEvent) {
         match event {
             DhtEvent::Providers { lookup, contacts } => {
-                self.downloads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
-                self.reads.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
-                self.explain_providers_found(now, lookup, &contacts);
+                self.seekers.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
             }
             DhtEvent::Finished { lookup, closest, record, asked, .. } => {
                 match self.machines.lookups.remove(&lookup) {
-                    Some(Purpose::Providers(download)) => {
+                    Some(Purpose::Providers(id)) => {
                         let machines = &mut self.machines;
-                        match self.reads.contains(download) {
-                            true => self
-                                .reads
-                                .handle_providers_looked_up(now, download, &closest, asked, machines),
-                            false => self
-                                .downloads
-                                .handle_providers_looked_up(now, download, &closest, asked, machines),
-                        }
+                        self.seekers.handle_providers_looked_up(now, id, &closest, asked, machines);
                     }
-                    Some(Purpose::Holders(download, key)) => {
+                    Some(Purpose::Holders(id, key)) => {
                         let machines = &mut self.machines;
-                        match self.reads.contains(download) {
-                            true => {
-                                self.reads.handle_holders_looked_up(now, download, key, &closest, machines)
-                            }
-                            false => self
-                                .downloads
-                                .handle_holders_looked_up(now, download, key, &closest, machines),
-                        }
+                        self.seekers.handle_holders_looked_up(now, id, key, &closest, asked, machines);
                     }
                     Some(Purpose::Place(PlaceFor::Relocation { key })) => {
                         self.relocation_looked_up(now, key, &closest)
@@ -261,12 +248,6 @@ impl Node {
                     }
                     Some(Purpose::Value { command, key, fresh }) => {
                         self.value_looked_up(now, command, key, fresh, record.as_deref(), asked)
-                    }
-                    Some(Purpose::ExplainProviders(command)) => {
-                        self.explain_looked_up(now, command, &closest, asked)
-                    }
-                    Some(Purpose::ExplainHolders(command, piece)) => {
-                        self.explain_holders_looked_up(now, command, piece, &closest, asked)
                     }
                     None => {}
                 }
@@ -283,10 +264,10 @@ impl Node {
     fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
         match event {
             TransferEvent::InspectAsked { stream, question, keys } => {
-                self.inspect_asked(now, stream, question, keys);
+                Question::new(stream, question, keys, &self.machines).go_on(now, &mut self.machines);
             }
             TransferEvent::Inspected { inspection, result, .. } => {
-                self.explain_answered(now, inspection, result);
+                self.seekers.audits.handle_answer(now, inspection, result, &mut self.machines);
             }
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
                 self.arrived(stream, request, incoming, bytes);
@@ -294,29 +275,20 @@ impl Node {
             TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
             TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
             TransferEvent::Root { download, root, mode } => {
-                if !self.explain_root(now, download, &root) {
-                    match self.reads.contains(download) {
-                        true => self.reads.handle_root(now, download, root, mode, &mut self.machines),
-                        false => self.downloads.handle_root(now, download, root, mode, &mut self.machines),
-                    }
-                }
+                self.seekers.handle_root(now, download, root, mode, &mut self.machines);
             }
             TransferEvent::ChunkDone { download, index } => {
-                self.downloads.handle_chunk(now, download, index, &mut self.machines);
-                self.reads.handle_chunk(now, download, index, &mut self.machines);
+                self.seekers.handle_chunk(now, download, index, &mut self.machines);
             }
             TransferEvent::Complete { download, sources } => {
-                self.downloads.handle_complete(now, download, sources, &mut self.machines);
-                self.reads.handle_complete(now, download, sources, &mut self.machines);
+                self.seekers.handle_complete(now, download, sources, &mut self.machines);
             }
             TransferEvent::SourcesNeeded { download, keys } => {
-                self.downloads.handle_sources_needed(now, download, &keys, &mut self.machines);
-                self.reads.handle_sources_needed(now, download, &keys, &mut self.machines);
+                self.seekers.handle_sources_needed(now, download, &keys, &mut self.machines);
             }
             TransferEvent::DownloadFailed { download, error } => {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
-                self.downloads.handle_failed(now, download, &error, &mut self.machines);
-                self.reads.handle_failed(now, download, &error, &mut self.machines);
+                self.seekers.handle_failed(now, download, &error, &mut self.machines);
             }
             TransferEvent::PushDone { push, target, result } => self.copied(now, push, target, &result),
             TransferEvent::SourceBad { ban, file, key } => self.source_bad(now, &ban, &file, &key),

@@ -31,7 +31,7 @@ impl Node {
         let end = files.last().filter(|_| is_full).map(|file| (file.hash, file.path.clone()));
         let in_page =
             |file: &SharedFile| end.as_ref().is_none_or(|(hash, path)| place(file) <= (*hash, path));
-        files.extend(self.downloads.describe(&self.machines).filter(is_ahead).filter(in_page));
+        files.extend(self.seekers.downloads.describe(&self.machines).filter(is_ahead).filter(in_page));
         files.sort_by(|one, other| place(one).cmp(&place(other)));
         Reply::List { files, more: is_full }
     }

@@ -5,15 +5,15 @@
 
 use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Response};
 use super::ops::share::ShareEvent;
-use super::{Copying, Output, Purpose, Waiting, status};
+use super::{Copying, Looker, Output, Purpose, Waiting, status};
 use crate::dht::{Dht, LookupId};
 use crate::gossip::{Gossip, Liveness};
 use crate::id::NodeId;
-use crate::io::{DiskError, DiskId, DiskOp, Extent, Place};
+use crate::io::{DiskError, DiskId, DiskOp, Extent, FileStamp, Place};
 use crate::replication::Replication;
 use crate::store::Store;
 use crate::time::Instant;
-use crate::transfer::{PushId, Transfer};
+use crate::transfer::{DownloadId, PushId, Transfer};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
 use crate::wire::outbox::Outbox;
@@ -64,6 +64,26 @@ impl Machines {
         let id = DiskId(self.fresh_id());
         self.disk_waiting.insert(id, waiting);
         self.outputs.push_back(Output::Disk { id, op });
+    }
+
+    /// Has the disk check whether a shared file still has this stamp.
+    pub(super) fn look_at(&mut self, place: Place, stamp: FileStamp, looker: Looker) {
+        let nothing = Extent::nothing_of(place.clone(), stamp);
+        self.disk(DiskOp::Read(nothing), Waiting::Stamp(place, looker));
+    }
+
+    /// Stops the lookups of an operation that has ended.
+    pub(super) fn stop_lookups(&mut self, operation: DownloadId) {
+        let theirs = |purpose: &Purpose| match purpose {
+            Purpose::Providers(id) | Purpose::Holders(id, _) => *id == operation,
+            _ => false,
+        };
+        let open = self.lookups.iter().filter(|(_, purpose)| theirs(purpose));
+        let open: Vec<LookupId> = open.map(|(lookup, _)| *lookup).collect();
+        for lookup in open {
+            self.lookups.remove(&lookup);
+            self.dht.stop(lookup);
+        }
     }
 
     /// Passes on the deletions that the store has decided.

@@ -11,20 +11,15 @@
 //!    follows from the state.
 //!
 //! The machines do not know each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is on disk.
-//! `dispatch` passes inputs and events from one to another. `serve` answers requests of peers, and `inspect` their questions about
-//! copies. `ops::share`, `sharing` and `placement` bring files into the network; `ops::download` fetches them, and `ops::read`
-//! streams them. `list` lists shares and downloads. `explain` is the audit of a file (`inquiry`: which node to ask what;
-//! `explanation`: the evaluation of the answers). `values` handles named values, `housekeeping` the periodic work.
+//! `dispatch` passes inputs and events from one to another. `serve` answers requests of peers. `ops::share`, `sharing` and `placement`
+//! bring files into the network; `ops::download` fetches them, `ops::read` streams them, and `ops::audit` asks the network for its copies
+//! of a file (`explain`). `list` lists shares and downloads. `values` handles named values, `housekeeping` the periodic work.
 
 pub mod command;
 mod dispatch;
-mod explain;
-mod explanation;
 mod guard;
 mod health;
 mod housekeeping;
-mod inquiry;
-mod inspect;
 mod leave;
 mod list;
 mod machines;
@@ -52,11 +47,12 @@ use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::{Shared, Store};
 use crate::time::{Duration, Instant, earliest};
-use crate::transfer::{DownloadId, InspectId, Transfer, TransferConfig};
+use crate::transfer::{DownloadId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::header::Auth;
+use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Reply};
@@ -65,15 +61,16 @@ use core::net::SocketAddr;
 use guard::{CheckBudget, Proof, ReplayWindows};
 use health::Health;
 use housekeeping::Housekeeping;
-use inquiry::{Asking, Explain};
 use leave::Leaving;
 use machines::Machines;
 use membership::Told;
-use ops::download::{Downloads, Step};
+use ops::audit::answer::{self, Question};
+use ops::download::Step;
 use ops::place_piece::PlaceFor;
-use ops::read::{self, Reads};
+use ops::read;
 use ops::recheck::Rechecks;
 use ops::scrub::Scrub;
+use ops::seek::Seekers;
 use ops::share::put::Puts;
 use ops::share::removal::Removals;
 use ops::share::watch::Watch;
@@ -182,11 +179,7 @@ pub struct Node {
     uplink: Uplink,
     rechecks: Rechecks,
     leaving: Option<Leaving>,
-    downloads: Downloads,
-    reads: Reads,
-    explains: BTreeMap<CommandId, Explain>,
-    /// Outstanding questions to other nodes about their copies.
-    inspections: BTreeMap<InspectId, Asking>,
+    seekers: Seekers,
     scrub: Scrub,
     shrink: Shrink,
     housekeeping: Housekeeping,
@@ -212,6 +205,10 @@ enum Waiting {
     Manifest(Key, sharing::ManifestFor),
     /// The manifest of a file that is no longer served.
     Forget(Shared),
+    /// The stamp of the shared file at this place is checked.
+    Stamp(Place, Looker),
+    /// The root of a file that is sought.
+    Root(DownloadId),
     Download(DownloadId, Step),
     Read(DownloadId, read::Step),
     Commit {
@@ -220,10 +217,6 @@ enum Waiting {
         incoming: u64,
     },
     Record(CommandId, Reply),
-    /// The manifest of a file to explain, or a check of the file.
-    Explain(CommandId),
-    /// A check of a file that a peer asks about.
-    Inspect(inspect::Question, Place),
     /// A check of a piece that a peer reported.
     Recheck,
     /// A stored piece whose lifetime or number of copies an offer raises.
@@ -236,20 +229,24 @@ enum Waiting {
     Scrub,
 }
 
+/// The operation that waits for the check of a shared file's stamp.
+enum Looker {
+    /// A download or an audit of the file.
+    Seeker(DownloadId),
+    /// A peer's question about its pieces.
+    Question(Question),
+}
+
 /// The operation that a lookup belongs to.
 enum Purpose {
     /// The providers of a file, and the nodes closest to its hash.
     Providers(DownloadId),
-    /// The holders of a chunk that no known source has.
+    /// The holders of a piece: of a chunk that no known source has, or of a piece that is audited.
     Holders(DownloadId, Key),
     /// The nodes that should hold a piece which this node places.
     Place(PlaceFor),
     /// A value, and whether only the network's answer counts.
     Value { command: CommandId, key: Key, fresh: bool },
-    /// The providers of a file that is explained.
-    ExplainProviders(CommandId),
-    /// The nodes that should hold a piece of it.
-    ExplainHolders(CommandId, u16),
 }
 
 /// The operation that a copy to another node belongs to.
@@ -341,10 +338,7 @@ impl Node {
             uplink: Uplink::new(now),
             rechecks: Rechecks::default(),
             leaving: None,
-            downloads: Downloads::new(&config.limits),
-            reads: Reads::new(&config.limits),
-            explains: BTreeMap::new(),
-            inspections: BTreeMap::new(),
+            seekers: Seekers::new(&config.limits, config.listen),
             housekeeping: Housekeeping::new(now),
             health: Health::new(now),
             full_until: None,
@@ -384,6 +378,11 @@ impl Node {
         &self.machines.store
     }
 
+    /// This node's copy of a piece, and what it knows about other copies.
+    pub fn inspect_piece(&self, now: Instant, key: &Key) -> InspectEntry {
+        answer::copy_of(now, key, &self.machines)
+    }
+
     /// The DHT machine.
     pub fn dht(&self) -> &Dht {
         &self.machines.dht
@@ -398,13 +397,11 @@ impl Node {
             self.machines.gossip.next_deadline(),
             self.machines.replication.next_deadline(),
             self.leaving.as_ref().map(Leaving::next_deadline),
-            self.downloads.next_deadline(),
-            self.reads.next_deadline(),
+            self.seekers.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.line.next_deadline(),
             self.relocations.next_deadline(),
             self.watch.next_deadline(),
-            self.explains.values().filter_map(Explain::next_deadline).min(),
             self.scrub.next_deadline(&self.machines),
             self.shrink.next_deadline(&self.machines),
             Some(self.housekeeping.next_deadline()),
@@ -595,7 +592,7 @@ impl Node {
 
     /// Bytes of a command's content ([`Output::Content`]) have left to the client.
     pub fn handle_content_sent(&mut self, now: Instant, command: CommandId, bytes: u64) {
-        self.reads.handle_sent(now, command, bytes, &mut self.machines);
+        self.seekers.reads.handle_sent(now, command, bytes, &mut self.machines);
         self.settle(now);
     }
 
@@ -603,9 +600,7 @@ impl Node {
     /// go on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
         self.early.retain(|(early, _)| *early != id);
-        self.downloads.cancel(now, id, &mut self.machines);
-        self.reads.cancel(now, id, &mut self.machines);
-        self.end_explain(now, id);
+        self.seekers.cancel(now, id, &mut self.machines);
         self.scrub.cancel(id);
         self.settle(now);
     }
@@ -620,12 +615,10 @@ impl Node {
         self.sample_uplink(now);
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.leave_timeout(now);
-        self.downloads.handle_timeout(now, &mut self.machines);
-        self.reads.handle_timeout(now, &mut self.machines);
+        self.seekers.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
         self.relocations_timeout(now);
         self.watch.handle_timeout(now, &mut self.machines);
-        self.explains_timeout(now);
         self.scrub.handle_timeout(now, &mut self.machines);
         self.keep_house(now);
         self.settle(now);

@@ -1,11 +1,10 @@
 //! Requests of peers: for pieces, and for places for pieces.
 
 use super::command::DiskHealth;
-use super::ops::download::Step;
 use super::ops::read;
 use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
-use super::{Node, Waiting};
+use super::{Looker, Node, Waiting};
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
 use crate::time::{Duration, Instant};
@@ -16,22 +15,21 @@ use crate::wire::frame::Refusal;
 const FULL_PAUSE: Duration = Duration::from_secs(60);
 
 impl Node {
-    /// A disk operation of a download ended. If a shared file turns out to have changed, it is withdrawn first.
-    pub(super) fn download_disk(
+    /// The stamp of a shared file was checked. A file that has changed is withdrawn before the operation goes on.
+    pub(super) fn looked_at(
         &mut self,
         now: Instant,
-        download: DownloadId,
-        step: Step,
+        place: &Place,
+        looker: Looker,
         result: Result<DiskReply, DiskError>,
     ) {
-        if let (Step::Shared, Err(error)) = (step, &result) {
-            let hash = self.downloads.hash_of(download);
-            let claim = hash.and_then(|hash| Some((hash, self.machines.store.source(&hash)?)));
-            if let Some(place) = claim.map(|(hash, claim)| claim.place(&hash)) {
-                self.watch.look_failed(now, &place, error, &mut self.machines);
-            }
+        if let Err(error) = &result {
+            self.watch.look_failed(now, place, error, &mut self.machines);
         }
-        self.downloads.handle_disk(now, download, step, result, &mut self.machines);
+        match looker {
+            Looker::Seeker(id) => self.seekers.handle_stamp(now, id, result.is_ok(), &mut self.machines),
+            Looker::Question(question) => question.go_on(now, &mut self.machines),
+        }
     }
 
     /// A disk operation of a read ended. Content that turns out to have changed or rotted is handled first.
@@ -42,10 +40,12 @@ impl Node {
         step: read::Step,
         result: Result<DiskReply, DiskError>,
     ) {
-        let place = self.reads.copied_from(id, step).cloned();
+        let place = self.seekers.reads.copied_from(id, step).cloned();
         match (place, &result) {
             (Some(place), Err(error)) => self.send_failed(now, &place, error),
-            (Some(place), Ok(DiskReply::Copied { key })) if self.reads.copied_key(id, step) != Some(*key) => {
+            (Some(place), Ok(DiskReply::Copied { key }))
+                if self.seekers.reads.copied_key(id, step) != Some(*key) =>
+            {
                 log::warn!("a chunk on this disk has changed or rotted: it is fetched from other nodes");
                 match place {
                     Place::Piece(key) => self.piece_rotten(&key),
@@ -58,7 +58,7 @@ impl Node {
             }
             _ => {}
         }
-        self.reads.handle_disk(now, id, step, result, &mut self.machines);
+        self.seekers.reads.handle_disk(now, id, step, result, &mut self.machines);
     }
 
     /// A peer sent content that does not match what it was asked for, or what it offered.

@@ -112,7 +112,7 @@ impl Node {
     ) -> T {
         let (is_leaf, closed) = (self.config.leaf, self.closed_to_copies(now));
         let Machines { transfer, store, dht, outbox, .. } = &mut self.machines;
-        let (rechecks, downloads) = (&self.rechecks, &self.downloads);
+        let (rechecks, downloads) = (&self.rechecks, &self.seekers.downloads);
         let (missed, raises) = (Vec::new(), Vec::new());
         let mut shelf = Shelf { now, store, dht, rechecks, downloads, is_leaf, closed, missed, raises };
         let result = input(transfer, outbox.identity(), &mut shelf);

@@ -3,6 +3,7 @@
 //!
 //! [`Machines`]: super::machines::Machines
 
+pub(super) mod audit;
 pub(super) mod download;
 pub(super) mod fetch;
 pub(super) mod place_piece;
@@ -10,6 +11,7 @@ pub(super) mod queue;
 pub(super) mod read;
 pub(super) mod recheck;
 pub(super) mod scrub;
+pub(super) mod seek;
 pub(super) mod share;
 pub(super) mod shrink;
 pub(super) mod table;

@@ -35,7 +35,11 @@ pub(in crate::node) trait Operation: Sized {
     fn id(number: u64) -> Self::Id;
 
     /// Decides about an order, given the operations under way.
-    fn admit<'a>(order: &Self::Order, others: impl Iterator<Item = &'a Self>) -> Entry<Self::Id>
+    fn admit<'a>(
+        order: &Self::Order,
+        settings: &Self::Settings,
+        others: impl Iterator<Item = &'a Self>,
+    ) -> Entry<Self::Id>
     where
         Self: 'a;
 
@@ -195,7 +199,7 @@ impl<O: Operation> Table<O> {
 
     /// Admits an order. Returns the operation that it began, if that has ended already.
     fn enter(&mut self, now: Instant, order: O::Order, machines: &mut Machines) -> Option<O::Id> {
-        match O::admit(&order, self.under_way.values()) {
+        match O::admit(&order, &self.settings, self.under_way.values()) {
             Entry::Begin if self.under_way.len() < self.max => {
                 let id = O::id(machines.fresh_id());
                 let operation = O::begin(now, id, order, &self.settings, machines);
@@ -257,7 +261,7 @@ mod tests {
             number
         }
 
-        fn admit<'a>(order: &Order, mut others: impl Iterator<Item = &'a Self>) -> Entry<u64> {
+        fn admit<'a>(order: &Order, _: &char, mut others: impl Iterator<Item = &'a Self>) -> Entry<u64> {
             let Some(other) = others.find(|other| other.what.eq_ignore_ascii_case(&order.what)) else {
                 let bad = order.what == '!';
                 return if bad { Entry::Refuse(FailureReason::Usage, String::new()) } else { Entry::Begin };

@@ -126,7 +126,9 @@ impl Downloads {
     }
 
     fn enter(&mut self, now: Instant, id: DownloadId, hash: Key, phase: Phase, common: &mut Common) -> bool {
-        let most = common.config.limits.downloads_max + common.config.limits.reads_max;
+        let limits = &common.config.limits;
+        // An audit, too, fetches a root: it must not take the place of a download.
+        let most = limits.downloads_max + limits.reads_max + limits.explains_max;
         if self.under_way.len() >= most || self.under_way.contains_key(&id) {
             return false;
         }

@@ -1,20 +1,16 @@
 //! Downloads: from an address to bytes on disk, every one of them verified.
 //!
-//! First comes the *root*, the piece whose key is the address itself: a manifest, or the content of a one-chunk file ([`root`]). The
-//! file's providers and the nodes near its hash are looked up ([`sources`]) and asked for it. Then the target is opened, what an earlier
-//! attempt left there is verified, chunks that are elsewhere on this node are copied ([`reuse`]), and the rest is requested from every
-//! source. Each verified chunk is offered to other nodes at once.
+//! First comes the *root*, the piece whose key is the address itself: a manifest, or the content of a one-chunk file
+//! ([`seek`](super::seek)). Then the target is opened, what an earlier attempt left there is verified, chunks that are elsewhere on this
+//! node are copied ([`reuse`]), and the rest is requested from every source. Each verified chunk is offered to other nodes at once.
 //!
 //! A [`Download`] is one of them. [`Downloads`] is the table of all, with the orders that wait.
 
 mod chunks;
 mod order;
 mod reuse;
-pub(in crate::node) mod root;
-pub(in crate::node) mod sources;
 #[cfg(test)]
 mod tests;
-pub(in crate::node) mod verdict;
 
 pub(in crate::node) use order::Order;
 
@@ -25,18 +21,19 @@ use crate::manifest::Manifest;
 use crate::node::command::{
     CommandId, Failure, FailureReason, FileState, Progress, Reply, SharedFile, Stage,
 };
-use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
 use crate::node::ops::fetch::{Fetch, patience};
+use crate::node::ops::seek::Seek;
+use crate::node::ops::seek::root::RootFinder;
+use crate::node::ops::seek::sources::{LOOK_AGAIN_MIN, Search};
+use crate::node::ops::seek::verdict::{self, Sought};
 use crate::node::ops::share;
 use crate::node::ops::table::{Entry, Operation, Table};
-use crate::node::{Waiting, status};
+use crate::node::{Looker, Waiting, status};
 use crate::time::{Duration, Instant, earliest};
-use crate::transfer::{DownloadId, Root};
+use crate::transfer::DownloadId;
 use chunks::Chunks;
 use reuse::Reuse;
-use root::Found;
-use sources::{LOOK_AGAIN_MIN, Search};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -53,11 +50,6 @@ impl Downloads {
     /// None.
     pub(in crate::node) fn new(limits: &Limits) -> Self {
         Table::with(limits.downloads_max, limits.downloads_queued_max, ())
-    }
-
-    /// The address of a download's file.
-    pub(in crate::node) fn hash_of(&self, id: DownloadId) -> Option<Key> {
-        self.get(id).map(|download| download.hash)
     }
 
     /// The mode of a file that is being downloaded, as the source of its root reports it.
@@ -136,10 +128,6 @@ pub(in crate::node) enum Phase {
 /// The purpose of a disk operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Step {
-    /// To check whether a file that is shared here is unchanged.
-    Shared,
-    /// To read the root, from a piece or a manifest that is stored here.
-    LocalRoot,
     Open,
     /// To copy the chunk with this index from another file here.
     Copy(u32),
@@ -158,7 +146,7 @@ impl Operation for Download {
         DownloadId(number)
     }
 
-    fn admit<'a>(order: &Order, others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
+    fn admit<'a>(order: &Order, (): &(), others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
         order.admit(others)
     }
 
@@ -191,8 +179,7 @@ impl Operation for Download {
         };
         match machines.store.source(&hash) {
             Some(claim) => {
-                let nothing = nothing_of(claim.place(&hash), claim.stamp);
-                download.disk(DiskOp::Read(nothing), Step::Shared, machines);
+                machines.look_at(claim.place(&hash), claim.stamp, Looker::Seeker(id));
             }
             None => download.find_root(now, machines),
         }
@@ -239,8 +226,10 @@ impl Operation for Download {
     }
 }
 
-impl Fetch for Download {
-    type Step = Step;
+impl Seek for Download {
+    fn finder(&self) -> RootFinder {
+        RootFinder { download: self.id, hash: self.hash, windowed: false }
+    }
 
     fn search(&self) -> &Search {
         &self.search
@@ -249,6 +238,75 @@ impl Fetch for Download {
     fn search_mut(&mut self) -> &mut Search {
         &mut self.search
     }
+
+    fn handle_stamp(&mut self, now: Instant, unchanged: bool, machines: &mut Machines) {
+        let place = machines.store.source(&self.hash).map(|claim| claim.place(&self.hash));
+        match place.filter(|_| unchanged && self.target.is_none()) {
+            Some(place) => {
+                let length = machines.store.shared(&self.hash).map_or(0, |shared| shared.layout.length());
+                let path = machines.path_of(&place);
+                self.end(Ok(Reply::Get { hash: self.hash, length, path, sources: 0 }), machines);
+            }
+            None => self.find_root(now, machines),
+        }
+    }
+
+    fn handle_layout(
+        &mut self,
+        now: Instant,
+        layout: Arc<Manifest>,
+        content: Option<Vec<u8>>,
+        mode: Mode,
+        machines: &mut Machines,
+    ) {
+        (self.progress_at, self.mode, self.content) = (now, mode, content);
+        if let Err(full) = machines.store.begin_partial(self.hash, Arc::clone(&layout), self.place.clone()) {
+            let why = format!("{full}; or give a path with -o");
+            return self.give_up(now, FailureReason::NoSpace, &why, machines);
+        }
+        self.chunks = Some(Chunks::new(Arc::clone(&layout)));
+        self.phase = Phase::Opening;
+        let (place, manifest, force) = (self.place.clone(), layout, self.force);
+        let permissions = match self.asked.filter(|_| self.target.is_some()) {
+            Some(bits) => Permissions::Exact(Mode::of(bits)),
+            None => Permissions::Usual(self.mode),
+        };
+        self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
+    }
+
+    fn review(&mut self, now: Instant, machines: &mut Machines) {
+        let sought = match self.phase {
+            Phase::Root => Sought::Root,
+            Phase::Chunks => Sought::Chunks,
+            _ => return,
+        };
+        let Some(state) = machines.transfer.download_state(self.id) else { return };
+        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
+            self.give_up(now, reason, &why, machines);
+        }
+    }
+
+    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
+        let mut message = format!("{}: {why}", self.hash);
+        let have = self.chunks.as_ref().map_or(0, Chunks::have_bytes);
+        if let Some(path) = self.path.as_ref().filter(|_| have > 0) {
+            message += &format!(
+                "; {have} verified bytes are kept in {}, the same command goes on from there",
+                path.display()
+            );
+        }
+        machines.transfer.abort(now, self.id);
+        machines.store.end_partial(&self.hash);
+        if self.phase != Phase::Root {
+            let close = DiskOp::CloseTarget { place: self.place.clone(), delete: have == 0 };
+            machines.disk(close, self.unawaited());
+        }
+        self.end(Err(Failure { reason, message }), machines);
+    }
+}
+
+impl Fetch for Download {
+    type Step = Step;
 
     fn handle_disk(
         &mut self,
@@ -261,15 +319,6 @@ impl Fetch for Download {
             (_, Ok(DiskReply::Progress { done, total })) => {
                 let stage = Stage::Checking;
                 self.tell(&Progress { stage, done, total, prefix: 0, path: None }, machines);
-            }
-            (Step::Shared, result) => self.shared_looked_at(now, result.is_ok(), machines),
-            (Step::LocalRoot, Ok(reply)) => {
-                let found = root::take_read(&self.hash, reply, machines);
-                self.root_sought(now, found, machines);
-            }
-            // The stored root cannot be read: the network may have it.
-            (Step::LocalRoot, Err(_)) => {
-                self.root_sought(now, root::find_elsewhere(&self.hash), machines);
             }
             (Step::Open, Ok(DiskReply::Opened { path, good, old })) => {
                 self.path = Some(path);
@@ -294,25 +343,6 @@ impl Fetch for Download {
             }
             (_, Err(error)) => self.handle_failed(now, &error, machines),
             (step, Ok(reply)) => debug_assert!(false, "the disk answered {step:?} with {reply:?}"),
-        }
-    }
-
-    fn handle_root(&mut self, now: Instant, root: Root, mode: Mode, machines: &mut Machines) {
-        (self.progress_at, self.mode) = (now, mode);
-        let manifest = match root {
-            Root::Manifest(manifest, _) => Some(manifest),
-            Root::File(content) => {
-                let manifest = Manifest::single(self.hash, content.len() as u64);
-                self.content = Some(content);
-                manifest.map(Arc::new)
-            }
-        };
-        match manifest {
-            Some(manifest) => self.layout_known(now, manifest, machines),
-            None => {
-                let why = "a one-chunk file of several chunks";
-                self.give_up(now, FailureReason::Unverified, why, machines);
-            }
         }
     }
 
@@ -345,13 +375,6 @@ impl Fetch for Download {
             self.search.sources_needed(now, keys, machines);
         }
     }
-
-    fn review(&mut self, now: Instant, machines: &mut Machines) {
-        let Some(state) = machines.transfer.download_state(self.id) else { return };
-        if let Some((reason, why)) = verdict::hopeless(self.phase, &self.search, &state) {
-            self.give_up(now, reason, &why, machines);
-        }
-    }
 }
 
 impl Download {
@@ -379,51 +402,6 @@ impl Download {
     }
 
     // From the root to the last chunk.
-
-    /// The disk checked the file that is shared here.
-    fn shared_looked_at(&mut self, now: Instant, unchanged: bool, machines: &mut Machines) {
-        let place = machines.store.source(&self.hash).map(|claim| claim.place(&self.hash));
-        match place.filter(|_| unchanged && self.target.is_none()) {
-            Some(place) => {
-                let length = machines.store.shared(&self.hash).map_or(0, |shared| shared.layout.length());
-                let path = machines.path_of(&place);
-                self.end(Ok(Reply::Get { hash: self.hash, length, path, sources: 0 }), machines);
-            }
-            None => self.find_root(now, machines),
-        }
-    }
-
-    fn find_root(&mut self, now: Instant, machines: &mut Machines) {
-        let found = root::find(&self.hash, machines);
-        self.root_sought(now, found, machines);
-    }
-
-    fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
-        match found {
-            Found::Root(root) => self.handle_root(now, root, self.mode, machines),
-            Found::Here(extent) => self.disk(DiskOp::Read(extent), Step::LocalRoot, machines),
-            Found::Elsewhere => {
-                machines.transfer.fetch(now, self.id, self.hash, &[]);
-                self.search.look_up(now, machines);
-            }
-        }
-    }
-
-    fn layout_known(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) {
-        if let Err(full) = machines.store.begin_partial(self.hash, Arc::clone(&manifest), self.place.clone())
-        {
-            let why = format!("{full}; or give a path with -o");
-            return self.give_up(now, FailureReason::NoSpace, &why, machines);
-        }
-        self.chunks = Some(Chunks::new(Arc::clone(&manifest)));
-        self.phase = Phase::Opening;
-        let (place, force) = (self.place.clone(), self.force);
-        let permissions = match self.asked.filter(|_| self.target.is_some()) {
-            Some(bits) => Permissions::Exact(Mode::of(bits)),
-            None => Permissions::Usual(self.mode),
-        };
-        self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
-    }
 
     /// The target is open. `good` tells which chunks are in it, `old` which are in the file that it will replace.
     fn opened(&mut self, now: Instant, good: &[bool], old: &[bool], machines: &mut Machines) {
@@ -559,24 +537,6 @@ impl Download {
         }
         let reply = self.reply(machines);
         self.end(Ok(reply), machines);
-    }
-
-    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
-        let mut message = format!("{}: {why}", self.hash);
-        let have = self.chunks.as_ref().map_or(0, Chunks::have_bytes);
-        if let Some(path) = self.path.as_ref().filter(|_| have > 0) {
-            message += &format!(
-                "; {have} verified bytes are kept in {}, the same command goes on from there",
-                path.display()
-            );
-        }
-        machines.transfer.abort(now, self.id);
-        machines.store.end_partial(&self.hash);
-        if self.phase != Phase::Root {
-            let close = DiskOp::CloseTarget { place: self.place.clone(), delete: have == 0 };
-            machines.disk(close, self.unawaited());
-        }
-        self.end(Err(Failure { reason, message }), machines);
     }
 
     fn reply(&self, machines: &Machines) -> Reply {

@@ -3,6 +3,7 @@ use crate::io::DiskId;
 use crate::manifest::ManifestBuilder;
 use crate::node::Output;
 use crate::node::command::Response;
+use crate::transfer::Root;
 
 const START: Instant = Instant::from_secs(1000);
 
@@ -43,7 +44,14 @@ impl Bench {
     fn root(&mut self, manifest: &Arc<Manifest>) {
         let root = Root::Manifest(Arc::clone(manifest), manifest.encode());
         let id = self.ids()[0];
-        self.downloads.handle_root(self.now, id, root, Mode::UNKNOWN, &mut self.machines);
+        self.arrived(id, root, Mode::UNKNOWN);
+    }
+
+    fn arrived(&mut self, id: DownloadId, root: Root, mode: Mode) {
+        let now = self.now;
+        self.downloads.hand(now, id, &mut self.machines, |download, machines| {
+            download.handle_root(now, root, mode, machines);
+        });
     }
 
     /// The disk operations that were asked for and not answered.
@@ -186,7 +194,7 @@ fn downloads_without_room_begin_in_order_when_there_is_some() {
     assert_eq!(bench.downloads.queued(), 3);
     bench.cancel(4);
     bench.cancel(1);
-    let fetched: Vec<_> = bench.ids().into_iter().map(|id| bench.downloads.hash_of(id).unwrap()).collect();
+    let fetched: Vec<_> = bench.ids().into_iter().map(|id| bench.downloads.get(id).unwrap().hash).collect();
     assert_eq!(fetched, [Key([2; 32]), Key([3; 32])]);
     // A download's time begins when it does.
     bench.now = START + Duration::from_secs(50);
@@ -270,7 +278,7 @@ fn a_file_gets_the_mode_of_its_command_or_else_of_its_source() {
         bench.get_with_mode(1, manifest.hash(), Some("/u/a"), asked);
         let root = Root::Manifest(Arc::clone(&manifest), manifest.encode());
         let id = bench.ids()[0];
-        bench.downloads.handle_root(bench.now, id, root, Mode::of(0o755), &mut bench.machines);
+        bench.arrived(id, root, Mode::of(0o755));
         match &bench.disk()[..] {
             [(_, DiskOp::OpenTarget { permissions, .. })] => assert_eq!(*permissions, expected),
             other => panic!("{other:?}"),

@@ -12,12 +12,12 @@
 mod tests;
 mod window;
 
-use super::download::Phase as Sought;
-use super::download::root::{self, Found};
-use super::download::sources::{LOOK_AGAIN_MIN, Search};
-use super::download::verdict;
 use super::fetch::{Fetch, patience};
 use super::queue::Waits;
+use super::seek::Seek;
+use super::seek::root::RootFinder;
+use super::seek::sources::{LOOK_AGAIN_MIN, Search};
+use super::seek::verdict::{self, Sought};
 use super::table::{Entry, Operation, Table};
 use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, Mode, Place, Sink};
@@ -27,7 +27,7 @@ use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Re
 use crate::node::machines::Machines;
 use crate::node::{Output, Waiting, status};
 use crate::time::{Duration, Instant, earliest};
-use crate::transfer::{DownloadId, Root};
+use crate::transfer::DownloadId;
 use core::ops::Range;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,8 +128,6 @@ enum Phase {
 /// The purpose of a disk operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Step {
-    /// To read the root, from a piece or a manifest that is stored here.
-    LocalRoot,
     /// To copy the chunk with this index from another file here.
     Copy(u32),
     /// To write the content of a one-chunk file.
@@ -146,7 +144,7 @@ impl Operation for Read {
         DownloadId(number)
     }
 
-    fn admit<'a>(_: &Order, _: impl Iterator<Item = &'a Read>) -> Entry<DownloadId> {
+    fn admit<'a>(_: &Order, _: &u64, _: impl Iterator<Item = &'a Read>) -> Entry<DownloadId> {
         Entry::Begin
     }
 
@@ -173,8 +171,7 @@ impl Operation for Read {
             sources: 0,
             progress_at: now,
         };
-        let found = root::find(&read.hash, machines);
-        read.root_sought(now, found, machines);
+        read.find_root(now, machines);
         read
     }
 
@@ -216,8 +213,10 @@ impl Operation for Read {
     }
 }
 
-impl Fetch for Read {
-    type Step = Step;
+impl Seek for Read {
+    fn finder(&self) -> RootFinder {
+        RootFinder { download: self.id, hash: self.hash, windowed: true }
+    }
 
     fn search(&self) -> &Search {
         &self.search
@@ -226,6 +225,73 @@ impl Fetch for Read {
     fn search_mut(&mut self) -> &mut Search {
         &mut self.search
     }
+
+    fn handle_stamp(&mut self, _: Instant, _: bool, _: &mut Machines) {
+        debug_assert!(false, "what is copied from a shared file is verified, so its stamp is not checked");
+    }
+
+    fn handle_layout(
+        &mut self,
+        now: Instant,
+        layout: Arc<Manifest>,
+        content: Option<Vec<u8>>,
+        _: Mode,
+        machines: &mut Machines,
+    ) {
+        self.progress_at = now;
+        if content.is_some() {
+            machines.transfer.abort(now, self.id);
+        }
+        if !self.open_window(now, layout, machines) {
+            return;
+        }
+        match content {
+            Some(bytes) => {
+                let place = Place::Window { window: self.id.0, chunk: 0 };
+                self.disk(DiskOp::WriteTarget { place, offset: 0, bytes }, Step::Write, machines);
+            }
+            None => self.begin_chunks(now, machines),
+        }
+    }
+
+    fn review(&mut self, now: Instant, machines: &mut Machines) {
+        let sought = match self.phase {
+            Phase::Root => Sought::Root,
+            Phase::Chunks => Sought::Chunks,
+            _ => return,
+        };
+        let Some(state) = machines.transfer.download_state(self.id) else { return };
+        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
+            self.give_up(now, reason, &why, machines);
+        }
+    }
+
+    /// Fails the read. What was handed out is verified, and leaves before the client is told.
+    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
+        self.search.rest();
+        let mut message = format!("{}: {why}", self.hash);
+        let (mut unhanded, mut starved) = (0..0, true);
+        if let Some(window) = &self.window {
+            (unhanded, starved) = (window.unhanded(), window.is_starved());
+            let good = window.handed_end();
+            if good > window.bytes().start {
+                message +=
+                    &format!("; everything before byte {good} is good, --offset {good} goes on from there");
+            }
+        }
+        machines.transfer.abort(now, self.id);
+        self.remove(unhanded, machines);
+        if starved {
+            self.end(machines);
+            machines.fail(self.command, reason, message);
+        } else {
+            self.phase = Phase::Ending(Failure { reason, message });
+        }
+    }
+}
+
+impl Fetch for Read {
+    type Step = Step;
 
     fn handle_disk(
         &mut self,
@@ -238,39 +304,8 @@ impl Fetch for Read {
             (Step::Copy(index), result) => self.copied(now, index, result, machines),
             // The read has failed meanwhile.
             _ if matches!(self.phase, Phase::Ending(_)) => {}
-            (Step::LocalRoot, Ok(reply)) => {
-                let found = root::take_read(&self.hash, reply, machines);
-                self.root_sought(now, found, machines);
-            }
-            // The stored root cannot be read: the network may have it.
-            (Step::LocalRoot, Err(_)) => {
-                self.root_sought(now, root::find_elsewhere(&self.hash), machines);
-            }
             (Step::Write, Ok(_)) => self.enter(now, 0, machines),
             (Step::Write, Err(error)) => self.handle_failed(now, &error, machines),
-        }
-    }
-
-    fn handle_root(&mut self, now: Instant, root: Root, _: Mode, machines: &mut Machines) {
-        self.progress_at = now;
-        match root {
-            Root::Manifest(manifest, _) => {
-                if self.open_window(now, manifest, machines) {
-                    self.begin_chunks(now, machines);
-                }
-            }
-            Root::File(bytes) => {
-                let Some(manifest) = Manifest::single(self.hash, bytes.len() as u64) else {
-                    let why = "a one-chunk file of several chunks";
-                    return self.give_up(now, FailureReason::Unverified, why, machines);
-                };
-                machines.transfer.abort(now, self.id);
-                if self.open_window(now, Arc::new(manifest), machines) {
-                    let place = Place::Window { window: self.id.0, chunk: 0 };
-                    let op = DiskOp::WriteTarget { place, offset: 0, bytes };
-                    self.disk(op, Step::Write, machines);
-                }
-            }
         }
     }
 
@@ -291,18 +326,6 @@ impl Fetch for Read {
     fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
         if matches!(self.phase, Phase::Chunks) {
             self.search.sources_needed(now, keys, machines);
-        }
-    }
-
-    fn review(&mut self, now: Instant, machines: &mut Machines) {
-        let sought = match self.phase {
-            Phase::Root => Sought::Root,
-            Phase::Chunks => Sought::Chunks,
-            _ => return,
-        };
-        let Some(state) = machines.transfer.download_state(self.id) else { return };
-        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
-            self.give_up(now, reason, &why, machines);
         }
     }
 }
@@ -335,17 +358,6 @@ impl Read {
     }
 
     // From the root to the last chunk.
-
-    fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
-        match found {
-            Found::Root(root) => self.handle_root(now, root, Mode::UNKNOWN, machines),
-            Found::Here(extent) => self.disk(DiskOp::Read(extent), Step::LocalRoot, machines),
-            Found::Elsewhere => {
-                machines.transfer.fetch_windowed(now, self.id, self.hash);
-                self.search.look_up(now, machines);
-            }
-        }
-    }
 
     /// The layout is known: opens the window. False when there is nothing to fetch.
     fn open_window(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) -> bool {
@@ -532,29 +544,6 @@ impl Read {
         };
         self.end(machines);
         machines.done(self.command, reply);
-    }
-
-    /// Fails the read. What was handed out is verified, and leaves before the client is told.
-    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
-        self.search.rest();
-        let mut message = format!("{}: {why}", self.hash);
-        let (mut unhanded, mut starved) = (0..0, true);
-        if let Some(window) = &self.window {
-            (unhanded, starved) = (window.unhanded(), window.is_starved());
-            let good = window.handed_end();
-            if good > window.bytes().start {
-                message +=
-                    &format!("; everything before byte {good} is good, --offset {good} goes on from there");
-            }
-        }
-        machines.transfer.abort(now, self.id);
-        self.remove(unhanded, machines);
-        if starved {
-            self.end(machines);
-            machines.fail(self.command, reason, message);
-        } else {
-            self.phase = Phase::Ending(Failure { reason, message });
-        }
     }
 
     /// Ends the read. None of its files stays on disk.

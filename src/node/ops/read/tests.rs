@@ -3,7 +3,7 @@ use crate::io::{DiskErrorKind, DiskId, Extent, Space};
 use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
 use crate::node::command::{Content, Response};
-use crate::transfer::StreamOutput;
+use crate::transfer::{Root, StreamOutput};
 
 const START: Instant = Instant::from_secs(1000);
 const CHUNK: u64 = CHUNK_BYTES_MIN;
@@ -43,9 +43,14 @@ impl Bench {
     }
 
     fn root(&mut self, manifest: &Arc<Manifest>) {
-        let root = Root::Manifest(Arc::clone(manifest), manifest.encode());
-        let id = self.first();
-        self.reads.handle_root(self.now, id, root, Mode::UNKNOWN, &mut self.machines);
+        self.arrived(Root::Manifest(Arc::clone(manifest), manifest.encode()));
+    }
+
+    fn arrived(&mut self, root: Root) {
+        let (now, id) = (self.now, self.first());
+        self.reads.hand(now, id, &mut self.machines, |read, machines| {
+            read.handle_root(now, root, Mode::UNKNOWN, machines);
+        });
     }
 
     fn chunk(&mut self, index: u32) {
@@ -92,6 +97,12 @@ impl Bench {
         match self.machines.disk_waiting.remove(&id) {
             Some(Waiting::Read(read, step)) => {
                 self.reads.handle_disk(self.now, read, step, result, &mut self.machines);
+            }
+            Some(Waiting::Root(id)) => {
+                let now = self.now;
+                self.reads.hand(now, id, &mut self.machines, |read, machines| {
+                    read.handle_root_read(now, result, machines);
+                });
             }
             _ => panic!("it is no read's"),
         }
@@ -227,9 +238,7 @@ fn a_part_of_no_bytes_is_done_at_once_and_one_past_the_end_is_refused() {
 fn a_file_of_one_chunk_comes_from_memory() {
     let mut bench = Bench::new(1);
     bench.read(1, Key(*blake3::hash(b"content").as_bytes()), Some(Part::Last(3)));
-    let id = bench.first();
-    let root = Root::File(b"content".to_vec());
-    bench.reads.handle_root(bench.now, id, root, Mode::UNKNOWN, &mut bench.machines);
+    bench.arrived(Root::File(b"content".to_vec()));
     let (got, mut ops) = bench.out();
     assert!(got.is_empty() && matches!(&ops[..], [(_, DiskOp::WriteTarget { .. })]), "{got:?} {ops:?}");
     bench.answer(ops.remove(0).0, Ok(DiskReply::Done));

@@ -2,12 +2,11 @@
 
 use super::{ShareEvent, aimed, claim};
 use crate::id::Key;
-use crate::io::{DiskError, DiskOp, DiskReply, FileStamp, PassedId, Place, Share, ShareState};
+use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, PassedId, Place, Share, ShareState};
 use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::manifest::Manifest;
 use crate::node::Waiting;
 use crate::node::command::{CommandId, FailureReason, Progress, Stage};
-use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
 use crate::store::{Full, Shared};
 use std::collections::BTreeMap;
@@ -81,7 +80,7 @@ impl Puts {
         let known = known.filter(|share| share.state == ShareState::Present && share.synced);
         let (step, op) = match known {
             Some(share) => {
-                let look = DiskOp::Read(nothing_of(place.clone(), share.stamp));
+                let look = DiskOp::Read(Extent::nothing_of(place.clone(), share.stamp));
                 (PutStep::Looking(share.hash), look)
             }
             None => (

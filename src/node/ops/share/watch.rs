@@ -2,10 +2,9 @@
 
 use super::{ShareEvent, not_any_more, shown};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Place, Share, ShareState};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Extent, FileStamp, Place, Share, ShareState};
 use crate::manifest::Manifest;
 use crate::node::Waiting;
-use crate::node::inspect::nothing_of;
 use crate::node::machines::Machines;
 use crate::store::Ended;
 use crate::time::{Duration, Instant, earliest};
@@ -170,7 +169,7 @@ impl Watch {
             let hashing = share.state == ShareState::Doubtful;
             let op = match hashing {
                 true => DiskOp::Hash { place: place.clone(), passed: None, background: true },
-                false => DiskOp::Read(nothing_of(place.clone(), share.stamp)),
+                false => DiskOp::Read(Extent::nothing_of(place.clone(), share.stamp)),
             };
             self.under_way = Some(Examination { hash, place, hashing });
             machines.disk(op, Waiting::Examine);

@@ -24,7 +24,10 @@ const SEEK_AGAIN: Duration = Duration::from_secs(15);
 /// Lookups at a time for chunks that no known source has.
 const SEEKING_MAX: usize = 4;
 
-/// Source discovery of one download. It passes the sources on to the transfer machine.
+/// Providers that are remembered.
+const PROVIDERS_MAX: usize = 32;
+
+/// Source discovery of one file. It passes the sources on to the transfer machine.
 pub(in crate::node) struct Search {
     download: DownloadId,
     hash: Key,
@@ -38,7 +41,10 @@ pub(in crate::node) struct Search {
     /// The largest number of nodes that one lookup asked.
     asked: u32,
     /// The number of provider records found.
-    providers: u32,
+    found: u32,
+    /// The first providers, and the nodes nearest to the hash, that were found: a fetch that begins later asks them.
+    providers: Vec<Contact>,
+    near: Vec<Contact>,
     /// Chunks that no known source has: their closest nodes will be looked up.
     orphans: VecDeque<Key>,
     /// When each chunk was last looked up.
@@ -58,7 +64,9 @@ impl Search {
             look_again: None,
             look_delay: LOOK_AGAIN_MIN,
             asked: 0,
-            providers: 0,
+            found: 0,
+            providers: Vec::new(),
+            near: Vec::new(),
             orphans: VecDeque::new(),
             sought: BTreeMap::new(),
             seeking: 0,
@@ -83,8 +91,13 @@ impl Search {
     }
 
     /// The number of provider records found.
-    pub(in crate::node) fn providers(&self) -> u32 {
-        self.providers
+    pub(in crate::node) fn found(&self) -> u32 {
+        self.found
+    }
+
+    /// The first providers that were found.
+    pub(in crate::node) fn providers(&self) -> &[Contact] {
+        &self.providers
     }
 
     /// When the next lookup is due.
@@ -114,6 +127,15 @@ impl Search {
         self.look_again = None;
     }
 
+    /// The root is fetched from now on: the sources found so far are passed on. The first lookup begins, if there was none.
+    pub(in crate::node) fn begin(&mut self, now: Instant, machines: &mut Machines) {
+        if self.lookup.is_none() && self.lookups == 0 {
+            return self.look_up(now, machines);
+        }
+        machines.transfer.add_sources(now, self.download, &self.providers);
+        machines.transfer.add_sources(now, self.download, &self.near);
+    }
+
     /// Looks up providers, unless a lookup is under way.
     pub(in crate::node) fn look_up(&mut self, now: Instant, machines: &mut Machines) {
         if self.lookup.is_some() {
@@ -139,7 +161,9 @@ impl Search {
     ) {
         let others = contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != own);
         let others: Vec<Contact> = others.collect();
-        self.providers += others.len() as u32;
+        self.found += others.len() as u32;
+        let room = PROVIDERS_MAX.saturating_sub(self.providers.len());
+        self.providers.extend(others.iter().take(room));
         machines.transfer.add_sources(now, self.download, &others);
     }
 
@@ -156,7 +180,8 @@ impl Search {
         self.asked = self.asked.max(asked);
         self.look_again = Some(now + self.look_delay);
         self.look_delay = (self.look_delay * 2).min(LOOK_AGAIN_MAX);
-        machines.transfer.add_sources(now, self.download, &closest[..closest.len().min(HOLDERS_ASKED)]);
+        self.near = closest[..closest.len().min(HOLDERS_ASKED)].to_vec();
+        machines.transfer.add_sources(now, self.download, &self.near);
     }
 
     /// No known source has these chunks: the nodes closest to each may hold it.

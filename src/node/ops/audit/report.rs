@@ -1,8 +1,8 @@
 //! The report of an audit: how many copies there are of which pieces, and what would be lost with which nodes.
 
-use super::command::{CopiesOf, ExplainedNode, Explanation, Loss, Run, UnderRepair};
 use crate::limits::quorum;
 use crate::manifest::Manifest;
+use crate::node::command::{CopiesOf, ExplainedNode, Explanation, Loss, Run, UnderRepair};
 use crate::wire::inspect::{InspectEntry, RepairPhase};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,39 +1,47 @@
-//! When a download fails, and why.
+//! When a search fails, and why.
 
-use super::Phase;
 use super::sources::Search;
 use crate::node::command::FailureReason;
 use crate::node::status;
 use crate::transfer::DownloadState;
 
+/// What is sought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) enum Sought {
+    /// The root.
+    Root,
+    /// The chunks.
+    Chunks,
+}
+
 /// Why a search cannot succeed, when its lookups have ended and all its sources have been asked. `None` while it still can.
 pub(in crate::node) fn hopeless(
-    phase: Phase,
+    sought: Sought,
     search: &Search,
     state: &DownloadState,
 ) -> Option<(FailureReason, String)> {
     if search.is_looking() || search.lookups() == 0 || !state.idle {
         return None;
     }
-    let (asked, providers, banned) = (search.asked(), search.providers(), state.banned);
-    match phase {
-        Phase::Root if banned > 0 => {
+    let (asked, providers, banned) = (search.asked(), search.found(), state.banned);
+    match sought {
+        Sought::Root if banned > 0 => {
             let why = format!("{}, and no other has it", status::sent_wrong_content(banned));
             Some((FailureReason::Unverified, why))
         }
-        Phase::Root if asked == 0 && state.not_found == 0 => {
+        Sought::Root if asked == 0 && state.not_found == 0 => {
             let why = "this node could reach no other node to ask: see `elver peers`".to_owned();
             Some((FailureReason::Unreachable, why))
         }
-        Phase::Root if providers > 0 && state.not_found < providers && state.failed > 0 => {
+        Sought::Root if providers > 0 && state.not_found < providers && state.failed > 0 => {
             let why = format!("{} of the nodes that should have it could not be reached", state.failed);
             Some((FailureReason::Unreachable, why))
         }
-        Phase::Root => Some((
+        Sought::Root => Some((
             FailureReason::NotFound,
             format!("no node that was asked has it; {}", status::asked(asked)),
         )),
-        Phase::Chunks if banned > 0 && state.connected == 0 && search.lookups() > 1 => {
+        Sought::Chunks if banned > 0 && state.connected == 0 && search.lookups() > 1 => {
             let why = format!("{}, and no other has the rest", status::sent_wrong_content(banned));
             Some((FailureReason::Unverified, why))
         }

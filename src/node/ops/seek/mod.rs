@@ -1,0 +1,352 @@
+//! Seeking a file: its root, and the nodes that have it. Downloads, reads and audits begin with it.
+//!
+//! The root is taken from this node's disk, or fetched ([`root`]). Its sources are the file's providers and the nodes near its hash
+//! ([`sources`]). When all of them have been asked in vain, the search is hopeless ([`verdict`]).
+//!
+//! [`Seekers`] are all operations that seek a file. They share one number space, that of downloads, so each event belongs to one of them.
+
+pub(in crate::node) mod root;
+pub(in crate::node) mod sources;
+pub(in crate::node) mod verdict;
+
+use super::audit::Audits;
+use super::download::Downloads;
+use super::read::Reads;
+use super::table::{Operation, Table};
+use crate::dht::LookupId;
+use crate::id::{Key, NodeId};
+use crate::io::{DiskError, DiskReply, Mode};
+use crate::limits::Limits;
+use crate::manifest::Manifest;
+use crate::node::Purpose;
+use crate::node::command::{CommandId, FailureReason};
+use crate::node::machines::Machines;
+use crate::time::{Instant, earliest};
+use crate::transfer::{DownloadId, Root};
+use crate::wire::contact::Contact;
+use core::net::SocketAddr;
+use root::{Found, RootFinder};
+use sources::Search;
+use std::sync::Arc;
+
+/// An operation that seeks a file.
+pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
+    /// The way to the file's root.
+    fn finder(&self) -> RootFinder;
+
+    /// The search for the file's sources.
+    fn search(&self) -> &Search;
+
+    /// The search for the file's sources, to be changed.
+    fn search_mut(&mut self) -> &mut Search;
+
+    /// The stamp of the file that is shared here was checked.
+    fn handle_stamp(&mut self, now: Instant, unchanged: bool, machines: &mut Machines);
+
+    /// The file's layout is known, and its content if it has one chunk that came with the root. `mode` is the file's mode as the source
+    /// reports it.
+    fn handle_layout(
+        &mut self,
+        now: Instant,
+        layout: Arc<Manifest>,
+        content: Option<Vec<u8>>,
+        mode: Mode,
+        machines: &mut Machines,
+    );
+
+    /// Ends the operation if it is hopeless and no further event will come. Called when a lookup for providers has ended and none is
+    /// under way.
+    fn review(&mut self, now: Instant, machines: &mut Machines);
+
+    /// Ends the operation: its commands fail for this reason.
+    fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines);
+
+    // The way to the root is the same for all.
+
+    /// Looks for the root.
+    fn find_root(&mut self, now: Instant, machines: &mut Machines) {
+        let finder = self.finder();
+        let found = finder.find(now, self.search_mut(), machines);
+        self.root_sought(now, found, machines);
+    }
+
+    /// The disk read the root that is stored here, or failed to.
+    fn handle_root_read(
+        &mut self,
+        now: Instant,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        let finder = self.finder();
+        let found = finder.handle_read(now, result, self.search_mut(), machines);
+        self.root_sought(now, found, machines);
+    }
+
+    /// The root is known, or looked for.
+    fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
+        match found {
+            Found::Root(root) => {
+                let mode = machines.store.mode(&self.finder().hash);
+                self.handle_root(now, root, mode, machines);
+            }
+            Found::Later => {}
+            Found::NoRoom => {
+                let why = "too many downloads are under way (`--downloads`): try later";
+                self.give_up(now, FailureReason::Busy, why, machines);
+            }
+        }
+    }
+
+    /// The root is known.
+    fn handle_root(&mut self, now: Instant, root: Root, mode: Mode, machines: &mut Machines) {
+        let (layout, content) = match root {
+            Root::Manifest(manifest, _) => (Some(manifest), None),
+            Root::File(content) => {
+                let layout = Manifest::single(self.finder().hash, content.len() as u64);
+                (layout.map(Arc::new), Some(content))
+            }
+        };
+        match layout {
+            Some(layout) => self.handle_layout(now, layout, content, mode, machines),
+            None => {
+                let why = "a one-chunk file of several chunks";
+                self.give_up(now, FailureReason::Unverified, why, machines);
+            }
+        }
+    }
+
+    // What lookups find goes to the search.
+
+    /// A lookup found providers; `own` is this node.
+    fn handle_providers(
+        &mut self,
+        now: Instant,
+        own: NodeId,
+        contacts: &[(Contact, bool)],
+        machines: &mut Machines,
+    ) {
+        self.search_mut().providers_found(now, own, contacts, machines);
+    }
+
+    /// A lookup for providers ended.
+    fn handle_providers_looked_up(
+        &mut self,
+        now: Instant,
+        closest: &[Contact],
+        asked: u32,
+        machines: &mut Machines,
+    ) {
+        self.search_mut().providers_looked_up(now, closest, asked, machines);
+    }
+
+    /// A lookup for the nodes closest to a piece ended.
+    fn handle_holders_looked_up(
+        &mut self,
+        now: Instant,
+        key: Key,
+        closest: &[Contact],
+        _asked: u32,
+        machines: &mut Machines,
+    ) {
+        self.search_mut().holders_looked_up(now, key, closest, machines);
+    }
+}
+
+impl<O: Seek> Table<O> {
+    /// Ends operations that are hopeless. Call this after each input.
+    pub(in crate::node) fn review(&mut self, now: Instant, machines: &mut Machines) {
+        for id in self.ids(|seeker| !seeker.search().is_looking() && seeker.search().lookups() > 0) {
+            self.hand(now, id, machines, |seeker, machines| seeker.review(now, machines));
+        }
+    }
+}
+
+/// All operations that seek a file.
+pub(in crate::node) struct Seekers {
+    pub(in crate::node) downloads: Downloads,
+    pub(in crate::node) reads: Reads,
+    pub(in crate::node) audits: Audits,
+}
+
+/// Passes an event to the operation with this number. The event of an operation that has ended is dropped.
+macro_rules! pass {
+    ($seekers:ident, $now:expr, $id:expr, $machines:ident, $event:expr) => {
+        if $seekers.reads.contains($id) {
+            $seekers.reads.hand($now, $id, $machines, $event);
+        } else if $seekers.audits.contains($id) {
+            $seekers.audits.hand($now, $id, $machines, $event);
+        } else {
+            $seekers.downloads.hand($now, $id, $machines, $event);
+        }
+    };
+}
+
+impl Seekers {
+    /// None is under way. `listen` is the address of this node until it knows how others see it.
+    pub(in crate::node) fn new(limits: &Limits, listen: SocketAddr) -> Self {
+        Seekers {
+            downloads: Downloads::new(limits),
+            reads: Reads::new(limits),
+            audits: Audits::new(limits, listen),
+        }
+    }
+
+    // Getters.
+
+    /// When [`handle_timeout`](Seekers::handle_timeout) is due.
+    pub(in crate::node) fn next_deadline(&self) -> Option<Instant> {
+        let deadlines =
+            [self.downloads.next_deadline(), self.reads.next_deadline(), self.audits.next_deadline()];
+        deadlines.into_iter().fold(None, earliest)
+    }
+
+    // Inputs.
+
+    /// The stamp of a shared file was checked.
+    pub(in crate::node) fn handle_stamp(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        unchanged: bool,
+        machines: &mut Machines,
+    ) {
+        pass!(self, now, id, machines, |seeker, machines| seeker.handle_stamp(now, unchanged, machines));
+    }
+
+    /// The disk read a stored root, or failed to.
+    pub(in crate::node) fn handle_root_read(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        pass!(self, now, id, machines, |seeker, machines| seeker.handle_root_read(now, result, machines));
+    }
+
+    /// The root of a file arrived from the network, with the file's mode as its source reports it.
+    pub(in crate::node) fn handle_root(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        root: Root,
+        mode: Mode,
+        machines: &mut Machines,
+    ) {
+        pass!(self, now, id, machines, |seeker, machines| seeker.handle_root(now, root, mode, machines));
+    }
+
+    /// A lookup found providers; `own` is this node.
+    pub(in crate::node) fn handle_providers(
+        &mut self,
+        now: Instant,
+        lookup: LookupId,
+        own: NodeId,
+        contacts: &[(Contact, bool)],
+        machines: &mut Machines,
+    ) {
+        let Some(Purpose::Providers(id)) = machines.lookups.get(&lookup) else { return };
+        let id = *id;
+        pass!(self, now, id, machines, |seeker, machines| {
+            seeker.handle_providers(now, own, contacts, machines);
+        });
+    }
+
+    /// A lookup for providers ended: the nodes closest to the hash, and how many nodes were asked.
+    pub(in crate::node) fn handle_providers_looked_up(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        closest: &[Contact],
+        asked: u32,
+        machines: &mut Machines,
+    ) {
+        pass!(self, now, id, machines, |seeker, machines| {
+            seeker.handle_providers_looked_up(now, closest, asked, machines);
+        });
+    }
+
+    /// A lookup for the nodes closest to a piece ended.
+    pub(in crate::node) fn handle_holders_looked_up(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        key: Key,
+        closest: &[Contact],
+        asked: u32,
+        machines: &mut Machines,
+    ) {
+        pass!(self, now, id, machines, |seeker, machines| {
+            seeker.handle_holders_looked_up(now, key, closest, asked, machines);
+        });
+    }
+
+    /// A chunk is verified and in its file.
+    pub(in crate::node) fn handle_chunk(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        index: u32,
+        machines: &mut Machines,
+    ) {
+        self.downloads.handle_chunk(now, id, index, machines);
+        self.reads.handle_chunk(now, id, index, machines);
+    }
+
+    /// All requested chunks have arrived, from this many nodes.
+    pub(in crate::node) fn handle_complete(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        sources: u32,
+        machines: &mut Machines,
+    ) {
+        self.downloads.handle_complete(now, id, sources, machines);
+        self.reads.handle_complete(now, id, sources, machines);
+    }
+
+    /// What arrived could not be written.
+    pub(in crate::node) fn handle_failed(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        error: &DiskError,
+        machines: &mut Machines,
+    ) {
+        self.downloads.handle_failed(now, id, error, machines);
+        self.reads.handle_failed(now, id, error, machines);
+    }
+
+    /// No known node has these chunks.
+    pub(in crate::node) fn handle_sources_needed(
+        &mut self,
+        now: Instant,
+        id: DownloadId,
+        keys: &[Key],
+        machines: &mut Machines,
+    ) {
+        self.downloads.handle_sources_needed(now, id, keys, machines);
+        self.reads.handle_sources_needed(now, id, keys, machines);
+    }
+
+    /// A client no longer waits for a command.
+    pub(in crate::node) fn cancel(&mut self, now: Instant, command: CommandId, machines: &mut Machines) {
+        self.downloads.cancel(now, command, machines);
+        self.reads.cancel(now, command, machines);
+        self.audits.cancel(now, command, machines);
+    }
+
+    /// Ends operations that are hopeless. Call this after each input.
+    pub(in crate::node) fn review(&mut self, now: Instant, machines: &mut Machines) {
+        self.downloads.review(now, machines);
+        self.reads.review(now, machines);
+        self.audits.review(now, machines);
+    }
+
+    /// The deadline of [`next_deadline`](Seekers::next_deadline) has come.
+    pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        self.downloads.handle_timeout(now, machines);
+        self.reads.handle_timeout(now, machines);
+        self.audits.handle_timeout(now, machines);
+    }
+}
