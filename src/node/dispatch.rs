@@ -6,7 +6,7 @@
 use super::command::{Command, CommandId, FailureReason, Reply};
 use super::ops::audit::answer::Question;
 use super::ops::place_piece::PlaceFor;
-use super::ops::{audit, download, read};
+use super::ops::{audit, download, read, values};
 use super::{Node, Output, Purpose, Waiting};
 use crate::dht::DhtEvent;
 use crate::io::{DiskError, DiskReply};
@@ -48,7 +48,7 @@ impl Node {
             if self.early.is_empty() || self.machines.dht.is_joining() {
                 break;
             }
-            for (id, command) in core::mem::take(&mut self.early) {
+            for (id, command) in self.early.take() {
                 self.obey(now, id, command);
             }
         }
@@ -57,6 +57,20 @@ impl Node {
             self.machines.outputs.push_back(Output::Stream(output));
         }
         self.machines.tidy();
+    }
+
+    /// Offers the pieces that are handed over before this node leaves, and goes when it is time. Returns whether there was anything to do.
+    fn hand_over(&mut self, now: Instant) -> bool {
+        let mut acted = false;
+        while let Some(key) = self.departure.next() {
+            self.relocate(now, key);
+            acted = true;
+        }
+        if self.departure.is_due(now) {
+            self.say_goodbye(now, true);
+            self.departure.finish(&mut self.machines);
+        }
+        acted
     }
 
     /// Passes an authenticated datagram to the machine that handles it.
@@ -195,13 +209,20 @@ impl Node {
                 }
             }
             Command::Remove { hash } => self.removals.start(id, hash, &mut self.machines),
-            Command::Set { name, value, lifetime } => self.set(now, id, &name, &value, lifetime),
-            Command::Unset { name } => self.unset(id, &name),
+            Command::Set { name, value, lifetime } => {
+                self.values.set(now, id, &name, &value, lifetime, &mut self.machines);
+            }
+            Command::Unset { name } => {
+                let early = self.early.take_sets(&name);
+                self.values.unset(id, &name, early, &mut self.machines);
+            }
             Command::Values => {
-                let (publisher, values) = (self.public, self.own_values());
+                let (publisher, values) = (self.public, values::own(&self.machines));
                 self.machines.done(id, Reply::Values { publisher, values });
             }
-            Command::Lookup { publisher, name, fresh } => self.lookup(now, id, publisher, &name, fresh),
+            Command::Lookup { publisher, name, fresh } => {
+                self.values.look_up(now, id, publisher, &name, fresh, &mut self.machines);
+            }
             Command::List { after } => {
                 let page = self.list(after.as_ref());
                 self.machines.done(id, page);
@@ -220,7 +241,7 @@ impl Node {
                 self.machines.done(id, Reply::Status(Box::new(status)));
             }
             Command::Id => self.machines.done(id, Reply::Id { id: self.id, public: self.public }),
-            Command::Leave { timeout } => self.leave(now, id, timeout),
+            Command::Leave { timeout } => self.departure.start(now, id, timeout, &self.machines),
         }
     }
 
@@ -246,13 +267,15 @@ impl Node {
                     Some(Purpose::Place(PlaceFor::Upload { file, piece })) => {
                         self.placement_looked_up(now, file, piece, &closest)
                     }
-                    Some(Purpose::Value { command, key, fresh }) => {
-                        self.value_looked_up(now, command, key, fresh, record.as_deref(), asked)
+                    Some(Purpose::Value(question)) => {
+                        question.answer(now, record.as_deref(), asked, &mut self.machines);
                     }
                     None => {}
                 }
             }
-            DhtEvent::Published { publish, copies, record, .. } => self.published(publish, copies, &record),
+            DhtEvent::Published { publish, copies, record, .. } => {
+                self.values.handle_published(publish, copies, &record, &mut self.machines);
+            }
             DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
             DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
             DhtEvent::Joined { contacts } => self.joined(now, contacts),

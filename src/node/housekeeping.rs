@@ -1,6 +1,8 @@
-//! Periodic work. It writes little to disk, because flash wears out.
+//! Periodic work: saving what the next run needs. It writes little to disk, because flash wears out.
 
-use super::{Node, Waiting};
+use super::Waiting;
+use super::machines::Machines;
+use super::ops::scrub::Scrub;
 use crate::id::PublicKey;
 use crate::io::{Ages, DiskOp};
 use crate::time::{Duration, Instant};
@@ -15,7 +17,10 @@ const FIRST: Duration = Duration::from_secs(30);
 /// network that starts is complete only after some seconds.
 const PEERS_FIRST: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(40)];
 
+/// What is saved for the next run, and when.
 pub(super) struct Housekeeping {
+    /// The number of runs of the node, this one included.
+    boots: u64,
     ages_due: Instant,
     peers_due: Instant,
     /// Saves of contacts, up to the number of [`PEERS_FIRST`].
@@ -25,8 +30,10 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(now: Instant) -> Self {
+    /// `boots` is the number of runs of the node, this one included.
+    pub(super) fn new(boots: u64, now: Instant) -> Self {
         Housekeeping {
+            boots,
             ages_due: now + FIRST,
             peers_due: now + PEERS_FIRST[0],
             peers_saved: 0,
@@ -35,8 +42,31 @@ impl Housekeeping {
         }
     }
 
+    // Getters.
+
+    /// The age of the node, which its directory keeps across runs.
+    pub(super) fn ages(&self, now: Instant, machines: &Machines) -> Ages {
+        Ages { boots: self.boots, seconds: machines.store.age(now), clean: false }
+    }
+
+    /// When [`handle_timeout`](Housekeeping::handle_timeout) is due.
     pub(super) fn next_deadline(&self) -> Instant {
         self.ages_due.min(self.peers_due)
+    }
+
+    // Inputs.
+
+    /// The deadline of [`next_deadline`](Housekeeping::next_deadline) has come.
+    pub(super) fn handle_timeout(&mut self, now: Instant, scrub: &Scrub, machines: &mut Machines) {
+        if self.peers_due <= now {
+            self.remember_peers(machines);
+            self.peers_saved(now, !self.written_peers.is_empty());
+        }
+        if self.ages_due <= now {
+            self.ages_due = now + EVERY;
+            machines.disk(DiskOp::SaveAges(self.ages(now, machines)), Waiting::Nothing);
+            self.remember_scrub(scrub, machines);
+        }
     }
 
     /// The contacts are saved, if there are `any`.
@@ -44,42 +74,22 @@ impl Housekeeping {
         self.peers_saved += usize::from(any);
         self.peers_due = now + PEERS_FIRST.get(self.peers_saved).copied().unwrap_or(EVERY);
     }
-}
 
-impl Node {
-    pub(super) fn keep_house(&mut self, now: Instant) {
-        if self.housekeeping.peers_due <= now {
-            self.remember_peers();
-            let any = !self.housekeeping.written_peers.is_empty();
-            self.housekeeping.peers_saved(now, any);
+    /// Saves the contacts for the next run, if they have changed.
+    pub(super) fn remember_peers(&mut self, machines: &mut Machines) {
+        let bytes = encode_contacts(&machines.dht.contacts_to_remember());
+        if !bytes.is_empty() && bytes != self.written_peers {
+            self.written_peers.clone_from(&bytes);
+            machines.disk(DiskOp::SavePeers(bytes), Waiting::Nothing);
         }
-        if self.housekeeping.ages_due <= now {
-            self.housekeeping.ages_due = now + EVERY;
-            self.machines.disk(DiskOp::SaveAges(self.ages(now)), Waiting::Nothing);
-            self.remember_scrub();
-        }
-    }
-
-    /// The age of the node, which its directory keeps across runs.
-    pub fn ages(&self, now: Instant) -> Ages {
-        Ages { boots: self.boots, seconds: self.machines.store.age(now), clean: false }
     }
 
     /// Saves the progress of the scrub, if it has changed.
-    pub(super) fn remember_scrub(&mut self) {
-        let bytes = self.scrub.encode();
-        if bytes != self.housekeeping.written_scrub {
-            self.housekeeping.written_scrub.clone_from(&bytes);
-            self.machines.disk(DiskOp::SaveScrub(bytes), Waiting::Nothing);
-        }
-    }
-
-    /// Saves the contacts for the next run, if they have changed.
-    pub(super) fn remember_peers(&mut self) {
-        let bytes = encode_contacts(&self.machines.dht.contacts_to_remember());
-        if !bytes.is_empty() && bytes != self.housekeeping.written_peers {
-            self.housekeeping.written_peers.clone_from(&bytes);
-            self.machines.disk(DiskOp::SavePeers(bytes), Waiting::Nothing);
+    pub(super) fn remember_scrub(&mut self, scrub: &Scrub, machines: &mut Machines) {
+        let bytes = scrub.encode();
+        if bytes != self.written_scrub {
+            self.written_scrub.clone_from(&bytes);
+            machines.disk(DiskOp::SaveScrub(bytes), Waiting::Nothing);
         }
     }
 }
@@ -104,15 +114,64 @@ const _: () = assert!(size_of::<WireContact>() == 56 && size_of::<PublicKey>() =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Output;
+    use crate::node::command::CommandId;
+
+    const START: Instant = Instant::from_secs(100);
+
+    /// What is saved between the start and this time, by name.
+    fn saved(housekeeping: &mut Housekeeping, machines: &mut Machines, seconds: u64) -> Vec<&'static str> {
+        let scrub = Scrub::new(0, &[], machines, START);
+        let until = START + Duration::from_secs(seconds);
+        while housekeeping.next_deadline() <= until {
+            housekeeping.handle_timeout(housekeeping.next_deadline(), &scrub, machines);
+        }
+        let ops = machines.outputs.drain(..).map(|output| match output {
+            Output::Disk { op: DiskOp::SaveAges(_), .. } => "ages",
+            Output::Disk { op: DiskOp::SavePeers(_), .. } => "peers",
+            Output::Disk { op: DiskOp::SaveScrub(_), .. } => "scrub",
+            other => panic!("{other:?}"),
+        });
+        ops.collect()
+    }
+
+    #[test]
+    fn a_node_without_contacts_saves_its_age_soon_and_then_once_an_hour() {
+        let (mut housekeeping, mut machines) = (Housekeeping::new(7, START), Machines::alone(START));
+        assert_eq!(saved(&mut housekeeping, &mut machines, 30), ["ages"]);
+        assert_eq!(saved(&mut housekeeping, &mut machines, 3600), [""; 0]);
+        assert_eq!(saved(&mut housekeeping, &mut machines, 3630), ["ages"]);
+    }
+
+    #[test]
+    fn the_age_that_is_saved_names_this_run() {
+        let (housekeeping, machines) = (Housekeeping::new(7, START), Machines::alone(START));
+        let ages = housekeeping.ages(START + Duration::from_secs(5), &machines);
+        assert_eq!(ages.boots, 7);
+        assert_eq!(ages.seconds, 5);
+        assert!(!ages.clean, "only the driver knows that the node stopped in order");
+    }
+
+    #[test]
+    fn the_progress_of_the_scrub_is_saved_only_if_it_has_changed() {
+        let (mut housekeeping, mut machines) = (Housekeeping::new(7, START), Machines::alone(START));
+        let mut scrub = Scrub::new(0, &[], &machines, START);
+        housekeeping.remember_scrub(&scrub, &mut machines);
+        assert!(machines.outputs.is_empty(), "nothing was read yet");
+        scrub.start(START, CommandId(1), true, &mut machines);
+        machines.outputs.clear();
+        housekeeping.remember_scrub(&scrub, &mut machines);
+        housekeeping.remember_scrub(&scrub, &mut machines);
+        assert_eq!(machines.outputs.len(), 1);
+    }
 
     #[test]
     fn contacts_are_saved_three_times_in_the_first_minute_and_then_hourly() {
-        let start = Instant::from_secs(100);
-        let mut housekeeping = Housekeeping::new(start);
+        let mut housekeeping = Housekeeping::new(7, START);
         let mut saves = Vec::new();
         for any in [false, false, true, true, true, true] {
             let at = housekeeping.peers_due;
-            saves.push(at.since(start).as_secs());
+            saves.push(at.since(START).as_secs());
             housekeeping.peers_saved(at, any);
         }
         assert_eq!(saves, [5, 10, 15, 30, 70, 3670], "a node without contacts looks every five seconds");

@@ -17,10 +17,10 @@
 
 pub mod command;
 mod dispatch;
+mod early;
 mod guard;
 mod health;
 mod housekeeping;
-mod leave;
 mod list;
 mod machines;
 mod membership;
@@ -32,16 +32,17 @@ mod serve;
 mod sharing;
 mod shelf;
 mod status;
-mod values;
+#[cfg(test)]
+mod tests;
 
 pub use crate::transfer::StreamOutput;
 pub use output::Output;
 
-use crate::dht::{Dht, DhtConfig, PublishId};
+use crate::dht::{Dht, DhtConfig};
 use crate::gossip::{self, Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::{DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
+use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
 use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
 use crate::replication::{self, Replication, ReplicationConfig};
 use crate::rng::Rng;
@@ -58,14 +59,15 @@ use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Reply};
 use core::fmt;
 use core::net::SocketAddr;
+use early::Early;
 use guard::{CheckBudget, Proof, ReplayWindows};
 use health::Health;
 use housekeeping::Housekeeping;
-use leave::Leaving;
 use machines::Machines;
 use membership::Told;
 use ops::audit::answer::{self, Question};
 use ops::download::Step;
+use ops::leave::Departure;
 use ops::place_piece::PlaceFor;
 use ops::read;
 use ops::recheck::Rechecks;
@@ -75,6 +77,7 @@ use ops::share::put::Puts;
 use ops::share::removal::Removals;
 use ops::share::watch::Watch;
 use ops::shrink::Shrink;
+use ops::values::{self, Values};
 use placement::{Line, Placement};
 use repair::{Relocations, Uplink};
 use status::NodeCounters;
@@ -161,12 +164,11 @@ pub struct Node {
     network: Network,
     public: PublicKey,
     id: NodeId,
-    boots: u64,
     machines: Machines,
     checks: CheckBudget,
     replays: ReplayWindows,
     counters: NodeCounters,
-    publishing: BTreeMap<PublishId, CommandId>,
+    values: Values,
     puts: Puts,
     watch: Watch,
     removals: Removals,
@@ -178,7 +180,7 @@ pub struct Node {
     relocations: Relocations,
     uplink: Uplink,
     rechecks: Rechecks,
-    leaving: Option<Leaving>,
+    departure: Departure,
     seekers: Seekers,
     scrub: Scrub,
     shrink: Shrink,
@@ -186,8 +188,7 @@ pub struct Node {
     health: Health,
     /// The disk was full: until then this node takes no pieces from others.
     full_until: Option<Instant>,
-    /// Commands that need the network and were given before the node joined.
-    early: Vec<(CommandId, Command)>,
+    early: Early,
 }
 
 /// The operation that a disk operation belongs to.
@@ -245,8 +246,8 @@ enum Purpose {
     Holders(DownloadId, Key),
     /// The nodes that should hold a piece which this node places.
     Place(PlaceFor),
-    /// A value, and whether only the network's answer counts.
-    Value { command: CommandId, key: Key, fresh: bool },
+    /// A value.
+    Value(values::Question),
 }
 
 /// The operation that a copy to another node belongs to.
@@ -319,14 +320,13 @@ impl Node {
             network,
             public,
             id,
-            boots,
             machines,
             scrub,
             shrink: Shrink::new(now),
             checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64()),
             replays: ReplayWindows::new(),
             counters: NodeCounters::default(),
-            publishing: BTreeMap::new(),
+            values: Values::new(&config.limits),
             puts: Puts::new(config.replicas, config.lifetime, config.limits.commands_max),
             watch: Watch::new(now),
             removals: Removals::default(),
@@ -337,12 +337,12 @@ impl Node {
             relocations: Relocations::default(),
             uplink: Uplink::new(now),
             rechecks: Rechecks::default(),
-            leaving: None,
+            departure: Departure::default(),
             seekers: Seekers::new(&config.limits, config.listen),
-            housekeeping: Housekeeping::new(now),
+            housekeeping: Housekeeping::new(boots, now),
             health: Health::new(now),
             full_until: None,
-            early: Vec::new(),
+            early: Early::new(config.limits.commands_max),
             config,
         };
         node.take_stock(now);
@@ -396,7 +396,7 @@ impl Node {
             self.machines.store.next_deadline(),
             self.machines.gossip.next_deadline(),
             self.machines.replication.next_deadline(),
-            self.leaving.as_ref().map(Leaving::next_deadline),
+            self.departure.next_deadline(),
             self.seekers.next_deadline(),
             self.placements.values().filter_map(Placement::next_deadline).min(),
             self.line.next_deadline(),
@@ -573,18 +573,11 @@ impl Node {
 
     /// A command. [`Output::Respond`] answers it. A command that needs the network waits while the node joins.
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
-        let asks = matches!(
-            command,
-            Command::Put { .. }
-                | Command::Get { .. }
-                | Command::Explain { .. }
-                | Command::Read { .. }
-                | Command::Set { .. }
-                | Command::Lookup { .. }
-        );
-        if asks && self.machines.dht.is_joining() && self.early.len() < self.config.limits.commands_max {
-            self.early.push((id, command));
-        } else {
+        let command = match self.machines.dht.is_joining() {
+            true => self.early.wait(id, command),
+            false => Some(command),
+        };
+        if let Some(command) = command {
             self.obey(now, id, command);
         }
         self.settle(now);
@@ -599,7 +592,7 @@ impl Node {
     /// The client no longer waits for a command. A read ends, and a download without another waiting command ends; all other commands
     /// go on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
-        self.early.retain(|(early, _)| *early != id);
+        self.early.cancel(id);
         self.seekers.cancel(now, id, &mut self.machines);
         self.scrub.cancel(id);
         self.settle(now);
@@ -614,14 +607,18 @@ impl Node {
         self.machines.gossip.handle_timeout(now, &mut self.machines.outbox);
         self.sample_uplink(now);
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
-        self.leave_timeout(now);
         self.seekers.handle_timeout(now, &mut self.machines);
         self.placements_timeout(now);
         self.relocations_timeout(now);
         self.watch.handle_timeout(now, &mut self.machines);
         self.scrub.handle_timeout(now, &mut self.machines);
-        self.keep_house(now);
+        self.housekeeping.handle_timeout(now, &self.scrub, &mut self.machines);
         self.settle(now);
+    }
+
+    /// The age of the node, which its directory keeps across runs.
+    pub fn ages(&self, now: Instant) -> Ages {
+        self.housekeeping.ages(now, &self.machines)
     }
 
     /// The program will end: says goodbye to the neighbours, and saves what the next run needs. The driver carries out the outputs
@@ -643,6 +640,16 @@ impl Node {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.machines.outputs.pop_front()
+    }
+
+    /// Says goodbye to the neighbours, and saves what the next run needs.
+    fn say_goodbye(&mut self, now: Instant, for_good: bool) {
+        // Contacts are saved first, because the goodbye may drop them.
+        self.housekeeping.remember_peers(&mut self.machines);
+        self.housekeeping.remember_scrub(&self.scrub, &mut self.machines);
+        self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
+        let sequence = self.machines.gossip.sequence();
+        self.machines.dht.leave(for_good, sequence, &mut self.machines.outbox);
     }
 
     fn refuse(&mut self, reason: Refused) {

@@ -186,7 +186,7 @@ impl Node {
 
     /// Hands on pieces that exceed the limits. Returns whether there was anything to do.
     pub(super) fn hand_on(&mut self, now: Instant) -> bool {
-        let next = self.shrink.next(now, &self.id, &self.machines).filter(|_| !self.is_leaving());
+        let next = self.shrink.next(now, &self.id, &self.machines).filter(|_| !self.departure.is_under_way());
         if let Some(key) = next {
             self.relocate(now, key);
         }
@@ -260,7 +260,7 @@ impl Node {
     fn relocated(&mut self, now: Instant, key: Key, copies: u8) {
         self.machines.replication.placed(now, &key, copies);
         self.shrink.placed(now, &key, copies, &mut self.machines);
-        self.handed_over(&key, copies);
+        self.departure.placed(&key, copies, &mut self.machines);
     }
 
     /// Tells replication the highest upload rate that was measured.

@@ -113,7 +113,7 @@ impl Node {
 
     /// Why this node accepts no piece that it does not have already; `None` when it does.
     pub(super) fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
-        if self.is_leaving() {
+        if self.departure.is_under_way() {
             return Some(Refusal::Busy);
         }
         if !self.health.is_well() {

@@ -112,7 +112,7 @@ impl Node {
             leaf: self.config.leaf,
             network: self.network.id(),
             uptime_seconds: now.since(self.started).as_secs(),
-            boots: self.boots,
+            boots: self.housekeeping.ages(now, &self.machines).boots,
             peers: dht.contacts as u32,
             lookups: dht.lookups as u32,
             streams: self.machines.transfer.streams() as u32,

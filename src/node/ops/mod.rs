@@ -6,6 +6,7 @@
 pub(super) mod audit;
 pub(super) mod download;
 pub(super) mod fetch;
+pub(super) mod leave;
 pub(super) mod place_piece;
 pub(super) mod queue;
 pub(super) mod read;
@@ -15,3 +16,4 @@ pub(super) mod seek;
 pub(super) mod share;
 pub(super) mod shrink;
 pub(super) mod table;
+pub(super) mod values;
