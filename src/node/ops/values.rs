@@ -372,15 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_unset_while_it_is_published_fails_its_commands() {
+    fn a_value_is_unset_before_the_command_is_answered_and_commands_that_wait_to_set_it_fail() {
         let mut bench = Bench::new();
         bench.set(1, "menu");
-        bench.unset(2, "menu", &[3]);
-        let failed = Some(FailureReason::Failed);
-        assert_eq!(bench.ended(), [(1, failed), (3, failed)]);
         bench.settle(0);
-        assert!(matches!(bench.saving()[..], [(2, Reply::Unset { .. })]));
+        bench.saving();
+        bench.unset(2, "menu", &[3]);
+        assert_eq!(bench.ended(), [(3, Some(FailureReason::Failed))]);
         assert!(own(&bench.machines).is_empty());
+        match &bench.saving()[..] {
+            [(2, Reply::Unset { lifetime, .. })] => assert_eq!(*lifetime, LIFETIME_DEFAULT),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -31,7 +31,6 @@ impl Waits for Order {
 impl Order {
     /// Decides about an order. A file is downloaded once at a time: an order for the same target joins the download. One for another
     /// target waits for it, because the file is here then.
-    /// another place waits for it, because the file is here then.
     pub(super) fn admit<'a>(&self, mut others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
         if self.target.as_ref().is_some_and(|path| !path.is_absolute()) {
             let why = "a path must be absolute: the node has a directory of its own";
