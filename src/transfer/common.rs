@@ -139,3 +139,53 @@ impl Out {
         self.outputs.push_back(StreamOutput::Write { stream, bytes });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::transfer::testing::{NOW, connected, peer, stream};
+
+    const KEY: Key = Key([1; 32]);
+
+    #[test]
+    fn a_closed_stream_is_no_stream_to_its_peer_and_waits_to_be_released() {
+        let mut common = connected(1, Limits::default()).common;
+        common.close(stream(1), CloseReason::Idle);
+        common.close(stream(1), CloseReason::Idle);
+        assert!(!common.streams.is_connected(&peer(1).id));
+        assert_eq!(common.outputs(), [StreamOutput::Close { stream: stream(1) }]);
+        let closed: Vec<_> = common.unsettled.closed.drain(..).map(|closed| closed.stream).collect();
+        assert_eq!(closed, [stream(1)], "once");
+    }
+
+    #[test]
+    fn a_stream_that_broke_is_not_closed_again() {
+        let mut common = connected(1, Limits::default()).common;
+        common.broke(stream(1));
+        assert_eq!(common.outputs(), []);
+        assert_eq!(common.out.counters.stream_closed, 1);
+        assert!(common.unsettled.closed[0].blames_peer);
+    }
+
+    #[test]
+    fn a_shunned_peer_may_read_what_was_written_to_it_before_its_stream_closes() {
+        let mut common = connected(2, Limits::default()).common;
+        for (seed, unread) in [(1, 10), (2, 0)] {
+            common.streams.get_mut(&stream(seed)).unwrap().unread = unread;
+            common.shun(&peer(seed).id);
+            assert!(!common.streams.is_connected(&peer(seed).id), "neither is used any more");
+        }
+        assert!(common.streams.get(&stream(1)).is_some_and(|session| session.ending));
+        assert!(common.streams.get(&stream(2)).is_none());
+    }
+
+    #[test]
+    fn a_ban_is_told_to_the_node_at_once_and_enforced_when_the_machine_settles() {
+        let mut common = connected(1, Limits::default()).common;
+        common.ban(NOW, peer(1), KEY, KEY);
+        assert!(common.blame.is_banned(NOW, &peer(1).id, &KEY));
+        assert!(matches!(common.events()[..], [TransferEvent::SourceBad { file: KEY, .. }]));
+        assert_eq!(common.unsettled.bans.len(), 1);
+    }
+}

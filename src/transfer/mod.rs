@@ -35,6 +35,8 @@ mod replicas;
 mod reports;
 mod streams;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod uploads;
 

@@ -74,3 +74,53 @@ pub(super) fn on_unverified(now: Instant, stream: StreamId, key: Key, common: &m
     common.out.counters.report_received += 1;
     common.out.event(TransferEvent::Reported { peer, key });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::transfer::testing::{NOW, connected, peer, stream};
+
+    fn key(number: u8) -> Key {
+        Key([number; 32])
+    }
+
+    fn sent(common: &mut Common, piece: Key) {
+        common.streams.get_mut(&stream(1)).unwrap().sent.push(piece);
+    }
+
+    #[test]
+    fn a_piece_may_be_reported_once_for_each_time_that_it_was_sent() {
+        let mut common = connected(1, Limits::default()).common;
+        sent(&mut common, key(1));
+        on_unverified(NOW, stream(1), key(1), &mut common);
+        assert_eq!(common.events(), [TransferEvent::Reported { peer: peer(1).id, key: key(1) }]);
+        on_unverified(NOW, stream(1), key(1), &mut common);
+        on_unverified(NOW, stream(1), key(2), &mut common);
+        assert_eq!(common.events(), []);
+        assert_eq!(common.out.counters.report_unfounded, 2);
+    }
+
+    #[test]
+    fn the_reports_over_one_stream_are_bounded_in_both_directions() {
+        let mut common = connected(1, Limits::default()).common;
+        for number in 0..20 {
+            sent(&mut common, key(number));
+            on_unverified(NOW, stream(1), key(number), &mut common);
+            source_bad(NOW, stream(1), peer(1), (key(number), key(number)), &mut common);
+        }
+        assert_eq!(common.out.counters.report_received, u64::from(REPORTS_PER_STREAM_MAX));
+        assert_eq!(common.out.counters.report_over_budget, 20 - u64::from(REPORTS_PER_STREAM_MAX));
+        assert_eq!(common.out.counters.report_sent, u64::from(REPORTS_PER_STREAM_MAX));
+        assert_eq!(common.out.counters.source_bad, 20, "each counts");
+    }
+
+    #[test]
+    fn only_the_pieces_that_were_sent_last_may_be_reported() {
+        let mut recent = RecentKeys::default();
+        recent.push(key(0));
+        (0..SENT_REMEMBERED_MAX).for_each(|_| recent.push(key(1)));
+        assert!(!recent.take(&key(0)));
+        assert!(recent.take(&key(1)));
+    }
+}

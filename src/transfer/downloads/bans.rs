@@ -59,3 +59,54 @@ impl Download {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, fetching, first_request, requests};
+    use crate::transfer::streams::session::{Purpose, Receiving};
+    use crate::transfer::testing::{NOW, peer, stream};
+
+    #[test]
+    fn the_chunks_that_a_banned_source_was_asked_for_are_asked_of_another() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(requests(&common, 1).len(), 2);
+        let file = downloads.the_one().hash;
+        common.ban(NOW, peer(1), file, file);
+        downloads.review_bans(NOW, &mut common);
+        assert_eq!(downloads.banned(ID), [peer(1).id]);
+        assert!(requests(&common, 1).iter().all(|request| request.cancelled));
+        downloads.has_all(2);
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(requests(&common, 2).len(), 2);
+    }
+
+    #[test]
+    fn a_piece_that_arrives_from_a_banned_source_is_still_verified() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let coming = first_request(&common, 1);
+        let session = common.streams.get_mut(&stream(1)).unwrap();
+        let purpose = Purpose::Request(coming);
+        session.receiving = Receiving::Sink { purpose, length: 9, begun: NOW, received: 0 };
+        let file = downloads.the_one().hash;
+        common.ban(NOW, peer(1), file, file);
+        downloads.review_bans(NOW, &mut common);
+        let cancelled: Vec<bool> = requests(&common, 1).iter().map(|request| request.cancelled).collect();
+        assert_eq!(cancelled, [false, true]);
+    }
+
+    #[test]
+    fn a_source_is_asked_anew_when_its_ban_has_ended() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        let file = downloads.the_one().hash;
+        common.ban(NOW, peer(1), file, file);
+        downloads.review_bans(NOW, &mut common);
+        let later = NOW + common.config.timing.ban_first;
+        downloads.review_bans(later, &mut common);
+        assert!(downloads.banned(ID).is_empty());
+        let source = &downloads.the_one().sources[&peer(1).id];
+        assert!(!source.asked_once);
+        assert_eq!(source.has.count(), 0, "what it announced may have been wrong");
+    }
+}

@@ -45,3 +45,56 @@ fn is_doubtful(now: Instant, source: &Source, stream: StreamId, common: &Common)
     let stalled = |session: &Session| !session.requests.is_empty() && session.received_at + patience <= now;
     source.pause > now || slow_root || common.streams.get(&stream).is_some_and(stalled)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Downloads;
+    use super::super::testing::ID;
+    use crate::id::Key;
+    use crate::id::NodeId;
+    use crate::limits::Limits;
+    use crate::transfer::common::Common;
+    use crate::transfer::testing::{NOW, connected, peer};
+    use crate::transfer::{StreamOutput, Transfer, TransferEvent};
+
+    const FILE: Key = Key([1; 32]);
+
+    /// A download of a file of which only the hash is known, with `sources` sources that are not connected.
+    fn searching(sources: u8) -> (Downloads, Common) {
+        let Transfer { mut downloads, mut common, .. } = connected(0, Limits::default());
+        assert!(downloads.fetch(NOW, ID, FILE, true, &mut common));
+        for seed in 1..=sources {
+            assert!(downloads.add_source(NOW, ID, peer(seed), None, &mut common));
+        }
+        (downloads, common)
+    }
+
+    fn dialled(common: &mut Common) -> Vec<NodeId> {
+        let dialled = |output| match output {
+            StreamOutput::Connect { contact, .. } => Some(contact.id),
+            _ => None,
+        };
+        common.outputs().into_iter().filter_map(dialled).collect()
+    }
+
+    #[test]
+    fn no_more_sources_are_dialled_than_are_useful_and_those_without_failures_first() {
+        let (mut downloads, mut common) = searching(6);
+        downloads.the_one().sources.get_mut(&peer(1).id).unwrap().failures = 1;
+        downloads.pump_all(NOW, &mut common);
+        let first = dialled(&mut common);
+        assert_eq!(first.len(), 4);
+        assert!(!first.contains(&peer(1).id));
+        downloads.pump_all(NOW, &mut common);
+        assert!(dialled(&mut common).is_empty(), "four are on the way");
+    }
+
+    #[test]
+    fn a_source_that_was_given_up_is_not_dialled_and_others_are_asked_for() {
+        let (mut downloads, mut common) = searching(1);
+        downloads.the_one().sources.get_mut(&peer(1).id).unwrap().failures = 9;
+        downloads.pump_all(NOW, &mut common);
+        assert!(dialled(&mut common).is_empty());
+        assert_eq!(common.events(), [TransferEvent::SourcesNeeded { download: ID, keys: vec![FILE] }]);
+    }
+}

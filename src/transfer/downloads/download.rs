@@ -252,3 +252,64 @@ impl Download {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::Timing;
+    use crate::transfer::testing::{NOW, peer};
+
+    fn download() -> Download {
+        Download::new(NOW, DownloadId(1), Key([1; 32]), Phase::Root)
+    }
+
+    fn source(seed: u8) -> Source {
+        Source::new(NOW, peer(seed), seed.into(), &Timing::default())
+    }
+
+    #[test]
+    fn a_source_that_was_given_up_makes_room_for_another() {
+        let mut download = download();
+        assert!(download.add_source(NOW, source(1), 1, |_| false));
+        assert!(!download.add_source(NOW, source(2), 1, |_| false), "the first may still be reached");
+        download.sources.get_mut(&peer(1).id).unwrap().failures = 9;
+        assert!(download.add_source(NOW, source(2), 1, |_| false));
+        assert_eq!(download.sources.keys().collect::<Vec<_>>(), [&peer(2).id]);
+    }
+
+    #[test]
+    fn a_download_is_not_idle_while_a_source_was_turned_away() {
+        let mut download = download();
+        let mut useless = source(1);
+        useless.root = RootState::NotFound { again: NOW };
+        assert!(download.add_source(NOW, useless, 1, |_| true));
+        assert!(download.state(|_| true).idle);
+        download.sources.get_mut(&peer(1).id).unwrap().root = RootState::Unasked;
+        assert!(!download.add_source(NOW, source(2), 1, |_| true));
+        download.sources.get_mut(&peer(1).id).unwrap().root = RootState::NotFound { again: NOW };
+        assert!(!download.state(|_| true).idle, "it may be named again");
+    }
+
+    #[test]
+    fn a_source_that_was_given_up_is_tried_again_when_it_is_named_after_its_time() {
+        let mut download = download();
+        assert!(download.add_source(NOW, source(1), 4, |_| false));
+        let later = NOW + Duration::from_secs(60);
+        let known = download.sources.get_mut(&peer(1).id).unwrap();
+        (known.failures, known.retry_at) = (9, later);
+        assert!(download.add_source(NOW, source(1), 4, |_| false));
+        assert!(download.sources[&peer(1).id].given_up(), "too early");
+        assert!(download.add_source(later, source(1), 4, |_| false));
+        assert!(!download.sources[&peer(1).id].given_up());
+    }
+
+    #[test]
+    fn a_source_that_was_not_reached_in_time_gives_no_more_hope() {
+        let mut download = download();
+        assert!(download.add_source(NOW, source(1), 4, |_| false));
+        let hope = Duration::from_secs(1);
+        assert!(download.is_hopeful(NOW, hope, |_| false));
+        assert!(!download.is_hopeful(NOW + hope, hope, |_| false));
+        assert!(download.is_pending(|_| false), "but its dial has not failed yet");
+    }
+}

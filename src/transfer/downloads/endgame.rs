@@ -91,3 +91,53 @@ pub(super) fn stale_at(owner: &Owner, common: &Common) -> Instant {
     };
     progress + common.config.timing.patience
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, fetching, requests};
+    use super::*;
+    use crate::time::Duration;
+    use crate::transfer::testing::{NOW, stream};
+
+    #[test]
+    fn an_idle_source_is_asked_for_a_chunk_only_when_the_first_makes_no_progress() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        downloads.has_all(2);
+        let patience = common.config.timing.patience;
+        downloads.pump_all(NOW + patience - Duration::from_millis(1), &mut common);
+        assert!(requests(&common, 2).is_empty());
+        downloads.pump_all(NOW + patience, &mut common);
+        assert_eq!(requests(&common, 2).len(), 1);
+        assert_eq!(common.out.counters.chunk_asked_again, 1);
+        assert!(requests(&common, 1).iter().all(|request| !request.cancelled), "the first may still send it");
+    }
+
+    #[test]
+    fn no_more_than_two_sources_are_asked_for_one_chunk() {
+        let (mut downloads, mut common) = fetching(2, &[1, 2]);
+        let chunks = downloads.the_one().chunks_mut().unwrap();
+        for seed in 1..=2 {
+            request_chunk(NOW, ID, chunks, (0, stream(seed)), &mut common);
+        }
+        let later = NOW + common.config.timing.patience * 2;
+        let download = downloads.the_one();
+        let source = download.sources.values().next().unwrap();
+        assert_eq!(slow_chunk(later, download.chunks().unwrap(), source, StreamId(77), &common), None);
+    }
+
+    #[test]
+    fn an_idle_source_takes_over_the_chunk_that_waits_behind_most_others() {
+        let (mut downloads, mut common) = fetching(5, &[1, 2]);
+        let chunks = downloads.the_one().chunks_mut().unwrap();
+        for index in 0..5 {
+            request_chunk(NOW, ID, chunks, (index, stream(1)), &mut common);
+        }
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(common.out.counters.chunk_asked_elsewhere, 1);
+        let cancelled: Vec<bool> = requests(&common, 1).iter().map(|request| request.cancelled).collect();
+        assert_eq!(cancelled, [false, false, false, false, true]);
+        assert_eq!(requests(&common, 2).len(), 1);
+        assert_eq!(downloads.in_flight(ID), 5);
+    }
+}

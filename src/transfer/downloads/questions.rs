@@ -110,3 +110,59 @@ fn next_question(
     }
     (chunks, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, fetching};
+    use super::*;
+    use crate::transfer::testing::{NOW, peer, stream};
+
+    #[test]
+    fn questions_leave_out_what_is_here_or_known_and_cover_the_rest() {
+        let mut known = Bits::new(300);
+        known.put(2, true);
+        let (mut asked, mut from) = (Vec::new(), Some(0));
+        let mut sizes = Vec::new();
+        while let Some(at) = from {
+            let (chunks, next) = next_question(|index| index != 1, &known, at, 300);
+            sizes.push(chunks.len());
+            asked.extend(chunks);
+            from = next;
+        }
+        assert_eq!(asked, [0].into_iter().chain(3..300).collect::<Vec<u32>>());
+        assert_eq!(sizes, [128, 128, 42]);
+    }
+
+    #[test]
+    fn an_answer_about_more_chunks_than_were_asked_for_is_refused() {
+        let mut bitmap = [0; 16];
+        bitmap[0] = 0b10;
+        assert_eq!(answered_chunks(&[5, 9], &bitmap), Some(vec![(5, false), (9, true)]));
+        bitmap[0] = 0b110;
+        assert_eq!(answered_chunks(&[5, 9], &bitmap), None);
+    }
+
+    #[test]
+    fn the_chunks_that_a_source_says_it_has_are_entered() {
+        let (mut downloads, mut common) = fetching(3, &[]);
+        downloads.pump_all(NOW, &mut common);
+        let question = *common.streams.get(&stream(1)).unwrap().questions.keys().next().unwrap();
+        let mut bitmap = [0; 16];
+        bitmap[0] = 0b101;
+        assert_eq!(downloads.on_have(NOW, stream(1), question, &bitmap, &mut common), Ok(()));
+        let source = &downloads.the_one().sources[&peer(1).id];
+        assert_eq!(source.has.ones().collect::<Vec<_>>(), [0, 2]);
+        assert!(source.asked_once);
+        let again = downloads.on_have(NOW, stream(1), question, &bitmap, &mut common);
+        assert_eq!(again, Err(CloseReason::Unexpected), "each question has one answer");
+    }
+
+    #[test]
+    fn the_answer_to_a_question_of_an_aborted_download_is_ignored() {
+        let (mut downloads, mut common) = fetching(3, &[]);
+        downloads.pump_all(NOW, &mut common);
+        downloads.abort(ID, &mut common);
+        let question = *common.streams.get(&stream(1)).unwrap().questions.keys().next().unwrap();
+        assert_eq!(downloads.on_have(NOW, stream(1), question, &[255; 16], &mut common), Ok(()));
+    }
+}

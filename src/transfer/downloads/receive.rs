@@ -291,3 +291,181 @@ impl Download {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::requests::request_chunk;
+    use super::super::testing::{ID, fetching, first_request, requests};
+    use super::*;
+    use crate::limits::Limits;
+    use crate::transfer::testing::{NOW, connected, peer, stream};
+    use crate::transfer::{StreamOutput, Transfer};
+
+    const FILE: Key = Key([1; 32]);
+
+    /// A download whose root was requested from peer 1.
+    fn asking_for_the_root() -> (Downloads, Common) {
+        let Transfer { mut downloads, mut common, .. } = connected(1, Limits::default());
+        assert!(downloads.fetch(NOW, ID, FILE, true, &mut common));
+        assert!(downloads.add_source(NOW, ID, peer(1), None, &mut common));
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(requests(&common, 1).len(), 1);
+        (downloads, common)
+    }
+
+    /// The announcement of a whole chunk in answer to the first request over a peer's stream.
+    fn chunk(downloads: &mut Downloads, common: &Common, seed: u8) -> Announced {
+        let length = downloads.the_one().chunks().unwrap().manifest.chunk_length(0);
+        let request = first_request(common, seed);
+        Announced { request, content: Content::Chunk, length, mode: Mode::UNKNOWN }
+    }
+
+    fn sinks(common: &mut Common) -> Vec<StreamId> {
+        let sink = |output| match output {
+            StreamOutput::Sink { stream, .. } => Some(stream),
+            _ => None,
+        };
+        common.outputs().into_iter().filter_map(sink).collect()
+    }
+
+    fn refuse(downloads: &mut Downloads, reason: Refusal, common: &mut Common) {
+        let number = first_request(common, 1);
+        assert_eq!(downloads.on_refuse(NOW, stream(1), number, reason, common), Ok(()));
+    }
+
+    #[test]
+    fn a_busy_source_of_the_root_is_asked_again_after_a_pause() {
+        let (mut downloads, mut common) = asking_for_the_root();
+        refuse(&mut downloads, Refusal::Busy, &mut common);
+        downloads.pump_all(NOW, &mut common);
+        assert!(requests(&common, 1).is_empty());
+        downloads.pump_all(NOW + common.config.timing.pause, &mut common);
+        assert_eq!(requests(&common, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_source_without_the_root_is_asked_again_at_growing_intervals() {
+        let (mut downloads, mut common) = asking_for_the_root();
+        refuse(&mut downloads, Refusal::NotFound, &mut common);
+        let first = NOW + common.config.timing.ask_again;
+        assert_eq!(downloads.the_one().sources[&peer(1).id].root, RootState::NotFound { again: first });
+        downloads.pump_all(first, &mut common);
+        refuse(&mut downloads, Refusal::NotFound, &mut common);
+        let second = NOW + common.config.timing.ask_again * 2;
+        assert_eq!(downloads.the_one().sources[&peer(1).id].root, RootState::NotFound { again: second });
+    }
+
+    #[test]
+    fn an_answer_to_no_request_is_a_violation() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let unknown = Announced { request: 999, ..chunk(&mut downloads, &common, 1) };
+        let block = downloads.on_block(NOW, stream(1), unknown, &mut common);
+        assert_eq!(block, Err(CloseReason::Unexpected));
+        let refusal = downloads.on_refuse(NOW, stream(1), 999, Refusal::Busy, &mut common);
+        assert_eq!(refusal, Err(CloseReason::Unexpected));
+    }
+
+    #[test]
+    fn a_refused_chunk_is_requested_from_another_source() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        downloads.has_all(2);
+        refuse(&mut downloads, Refusal::NotFound, &mut common);
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(requests(&common, 1).len(), 1);
+        assert_eq!(requests(&common, 2).len(), 1);
+        assert_eq!(downloads.the_one().sources[&peer(1).id].denied, 1);
+    }
+
+    #[test]
+    fn a_chunk_of_another_length_or_kind_is_a_violation() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let good = chunk(&mut downloads, &common, 1);
+        let shorter = Announced { length: good.length - 1, ..good };
+        assert_eq!(downloads.on_block(NOW, stream(1), shorter, &mut common), Err(CloseReason::Unexpected));
+        let file = Announced { content: Content::File, ..good };
+        assert_eq!(downloads.on_block(NOW, stream(1), file, &mut common), Err(CloseReason::Unexpected));
+        assert_eq!(downloads.on_block(NOW, stream(1), good, &mut common), Ok(()));
+        assert_eq!(sinks(&mut common), [stream(1)]);
+    }
+
+    #[test]
+    fn the_content_of_a_cancelled_request_is_discarded() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let block = chunk(&mut downloads, &common, 1);
+        downloads.abort(ID, &mut common);
+        assert_eq!(downloads.on_block(NOW, stream(1), block, &mut common), Ok(()));
+        assert_eq!(sinks(&mut common), []);
+        let receiving = &common.streams.get(&stream(1)).unwrap().receiving;
+        assert!(matches!(receiving, Receiving::Discard { rest } if *rest == block.length));
+    }
+
+    /// Peer 1 is sending the first chunk, and peer 2 begins to send it, too, `later`.
+    fn second_sender(later: crate::time::Duration) -> Common {
+        let (mut downloads, mut common) = fetching(2, &[1, 2]);
+        for seed in 1..=2 {
+            let chunks = downloads.the_one().chunks_mut().unwrap();
+            request_chunk(NOW, ID, chunks, (0, stream(seed)), &mut common);
+            let block = chunk(&mut downloads, &common, seed);
+            let now = if seed == 1 { NOW } else { NOW + later };
+            assert_eq!(downloads.on_block(now, stream(seed), block, &mut common), Ok(()));
+        }
+        common
+    }
+
+    #[test]
+    fn a_chunk_that_another_stream_is_writing_is_discarded() {
+        let mut common = second_sender(crate::time::Duration::ZERO);
+        assert_eq!(sinks(&mut common), [stream(1)]);
+        assert_eq!(common.out.counters.block_unneeded, 1);
+    }
+
+    #[test]
+    fn a_stream_that_writes_a_chunk_without_progress_is_closed_for_one_that_sends_it_too() {
+        let mut common = second_sender(crate::transfer::Timing::default().patience);
+        assert_eq!(common.out.counters.stream_overtaken, 1);
+        assert!(common.streams.get(&stream(1)).is_none());
+        assert_eq!(sinks(&mut common), [stream(1), stream(2)]);
+    }
+
+    #[test]
+    fn a_chunk_that_does_not_verify_is_requested_again_and_its_source_banned_from_the_file() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let number = first_request(&common, 1);
+        downloads.sunk(NOW, stream(1), number, Ok(Key([9; 32])), &mut common);
+        let file = downloads.the_one().hash;
+        assert!(common.blame.is_banned(NOW, &peer(1).id, &file));
+        assert_eq!(common.out.counters.source_bad, 1);
+        assert_eq!(downloads.have(ID), 0);
+        assert_eq!(downloads.in_flight(ID), 1, "the other one is still to come");
+    }
+
+    #[test]
+    fn a_chunk_whose_file_was_changed_meanwhile_is_requested_again_without_blame() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let error = DiskError { kind: DiskErrorKind::Changed, message: "changed".into() };
+        downloads.sunk(NOW, stream(1), first_request(&common, 1), Err(error), &mut common);
+        assert_eq!(common.out.counters.chunk_doubtful, 1);
+        assert_eq!(common.unsettled.bans.len(), 0);
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(requests(&common, 1).len(), 2);
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_download_and_the_stream_in_the_middle_of_the_content() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        common.events();
+        let error = DiskError { kind: DiskErrorKind::NoSpace, message: "full".into() };
+        downloads.sunk(NOW, stream(1), first_request(&common, 1), Err(error.clone()), &mut common);
+        let error = crate::transfer::DownloadError::NoSpace(error);
+        assert_eq!(common.events(), [TransferEvent::DownloadFailed { download: ID, error }]);
+        assert!(downloads.is_empty());
+        assert_eq!(common.out.counters.sink_failed, 1);
+    }
+}

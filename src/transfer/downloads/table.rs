@@ -291,3 +291,102 @@ impl Downloads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, fetching, first_request, requests};
+    use super::*;
+    use crate::limits::Limits;
+    use crate::transfer::Transfer;
+    use crate::transfer::streams::close::CloseReason;
+    use crate::transfer::streams::session::{Purpose, Receiving};
+    use crate::transfer::testing::{NOW, connected, manifest, peer, stream};
+
+    fn start(downloads: &mut Downloads, id: u64, common: &mut Common) -> bool {
+        downloads.fetch(NOW, DownloadId(id), Key([id as u8; 32]), true, common)
+    }
+
+    #[test]
+    fn downloads_are_bounded_in_number_and_each_number_is_used_once() {
+        let limits = Limits { downloads_max: 1, reads_max: 1, ..Limits::default() };
+        let Transfer { mut downloads, mut common, .. } = connected(0, limits);
+        assert!(start(&mut downloads, 1, &mut common));
+        assert!(!start(&mut downloads, 1, &mut common));
+        assert!(start(&mut downloads, 2, &mut common));
+        assert!(!start(&mut downloads, 3, &mut common));
+        downloads.abort(DownloadId(1), &mut common);
+        assert!(start(&mut downloads, 3, &mut common));
+    }
+
+    #[test]
+    fn a_download_that_lacks_nothing_is_complete_at_once() {
+        let Transfer { mut downloads, mut common, .. } = connected(0, Limits::default());
+        let place = Place::Cache(Key([1; 32]));
+        assert!(downloads.begin(NOW, ID, manifest(2), (place, &[true, true]), &mut common));
+        assert!(downloads.pump_next(NOW, &mut common));
+        assert_eq!(common.events(), [TransferEvent::Complete { download: ID, sources: 0 }]);
+        assert!(downloads.is_empty());
+        assert!(!downloads.pump_next(NOW, &mut common));
+    }
+
+    #[test]
+    fn an_aborted_download_cancels_its_requests() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(requests(&common, 1).len(), 2);
+        downloads.abort(ID, &mut common);
+        assert!(requests(&common, 1).iter().all(|request| request.cancelled));
+        assert!(common.unsettled.closed.is_empty(), "the stream stays");
+    }
+
+    #[test]
+    fn a_stream_that_writes_to_the_target_is_closed_when_the_download_is_aborted() {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        let purpose = Purpose::Request(first_request(&common, 1));
+        let session = common.streams.get_mut(&stream(1)).unwrap();
+        session.receiving = Receiving::Sink { purpose, length: 9, begun: NOW, received: 0 };
+        downloads.abort(ID, &mut common);
+        assert_eq!(common.out.counters.stream_withdrawn, 1);
+        assert!(common.streams.get(&stream(1)).is_none());
+    }
+
+    /// The source whose stream closes for this reason while it owes two chunks.
+    fn source_after(reason: CloseReason) -> (u8, Instant) {
+        let (mut downloads, mut common) = fetching(2, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        common.close(stream(1), reason);
+        let closed = common.unsettled.closed.pop_front().unwrap();
+        downloads.lost(NOW, &closed, &peer(1).id, false, &common.config.timing);
+        assert_eq!(downloads.in_flight(ID), 0, "the chunks may be requested from others");
+        let source = &downloads.the_one().sources[&peer(1).id];
+        (source.failures, source.retry_at)
+    }
+
+    #[test]
+    fn a_source_that_is_to_blame_for_the_end_of_its_stream_is_dialled_again_later() {
+        let (failures, retry_at) = source_after(CloseReason::Stalled);
+        assert_eq!(failures, 1);
+        assert_eq!(retry_at, NOW + Timing::default().retry_first);
+    }
+
+    #[test]
+    fn a_source_whose_stream_this_node_gave_up_is_dialled_again_at_once() {
+        let (failures, retry_at) = source_after(CloseReason::Displaced);
+        assert_eq!(failures, 0);
+        assert_eq!(retry_at, NOW);
+    }
+
+    #[test]
+    fn a_download_is_woken_once_when_its_time_has_come() {
+        let (mut downloads, mut common) = fetching(2, &[]);
+        let due = NOW + Timing::default().pause;
+        downloads.the_one().sources.get_mut(&peer(1).id).unwrap().pause = due;
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(downloads.next_deadline(), Some(due));
+        downloads.wake(due);
+        assert_eq!(downloads.next_deadline(), None, "a deadline that fired is disarmed");
+        assert!(downloads.pump_next(due, &mut common));
+        assert!(!downloads.pump_next(due, &mut common));
+    }
+}

@@ -1,12 +1,64 @@
-//! What only tests ask of downloads.
+//! What the unit tests of downloads have in common, and what other tests ask of downloads.
 
 use super::chunks::Chunks;
 use super::download::Download;
 use super::table::Downloads;
 use crate::id::{Key, NodeId};
+use crate::io::Place;
+use crate::limits::Limits;
+use crate::time::Instant;
+use crate::transfer::Transfer;
+use crate::transfer::common::Common;
 use crate::transfer::events::DownloadId;
+use crate::transfer::streams::session::Request;
+use crate::transfer::testing::{NOW, connected, manifest, peer, stream};
+
+/// The download of [`fetching`].
+pub(super) const ID: DownloadId = DownloadId(1);
+
+/// The download of a file of `chunks` chunks, with two connected peers as sources. The `holders` among them are known to have
+/// every chunk. Nothing has been requested.
+pub(super) fn fetching(chunks: u32, holders: &[u8]) -> (Downloads, Common) {
+    let Transfer { mut downloads, mut common, .. } = connected(2, Limits::default());
+    let (file, have) = (manifest(chunks.into()), vec![false; chunks as usize]);
+    let place = Place::Partial(std::path::Path::new("/target").into());
+    assert!(downloads.begin(NOW, ID, file, (place, &have), &mut common));
+    for seed in 1..=2 {
+        assert!(downloads.add_source(NOW, ID, peer(seed), None, &mut common));
+    }
+    holders.iter().for_each(|&seed| downloads.has_all(seed));
+    (downloads, common)
+}
+
+/// The requests over the stream of a peer, the oldest first.
+pub(super) fn requests(common: &Common, seed: u8) -> Vec<Request> {
+    common.streams.get(&stream(seed)).unwrap().requests.values().copied().collect()
+}
+
+/// The number of the oldest request over the stream of a peer.
+pub(super) fn first_request(common: &Common, seed: u8) -> u32 {
+    *common.streams.get(&stream(seed)).unwrap().requests.keys().next().unwrap()
+}
 
 impl Downloads {
+    /// A peer announces every chunk of the download.
+    pub(super) fn has_all(&mut self, seed: u8) {
+        let download = self.the_one();
+        let count = download.chunks().map_or(0, Chunks::count);
+        (0..count).for_each(|index| download.note_holding(&peer(seed).id, index, true));
+    }
+
+    /// The download [`ID`].
+    pub(super) fn the_one(&mut self) -> &mut Download {
+        self.under_way.get_mut(&ID).unwrap()
+    }
+
+    /// Lets every download do what it can.
+    pub(super) fn pump_all(&mut self, now: Instant, common: &mut Common) {
+        self.note_change();
+        while self.pump_next(now, common) {}
+    }
+
     pub(in crate::transfer) fn len(&self) -> usize {
         self.under_way.len()
     }

@@ -231,3 +231,136 @@ pub(in crate::transfer) fn lost(session: &Session, out: &mut Out) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Mode;
+    use crate::limits::Limits;
+    use crate::transfer::Located;
+    use crate::transfer::testing::{NOW, connected, peer, stream};
+
+    const KEY: Key = Key([1; 32]);
+
+    /// The pieces of a node that gives this answer to every offer.
+    struct Answering(Option<Verdict>);
+
+    impl Pieces for Answering {
+        fn locate(&mut self, _: &Key) -> Result<Located, Refusal> {
+            Err(Refusal::NotFound)
+        }
+
+        fn has(&self, _: &Key) -> bool {
+            false
+        }
+
+        fn admit(&mut self, _: StreamId, _: u32, _: &Offer) -> Option<Verdict> {
+            self.0
+        }
+
+        fn make_room(&mut self, _: u64) -> bool {
+            true
+        }
+    }
+
+    const LATER: Answering = Answering(None);
+    const SEND: Answering = Answering(Some(Verdict::Send { incoming: 8 }));
+
+    fn common() -> Common {
+        connected(1, Limits::default()).common
+    }
+
+    fn offer(length: u32) -> Offer {
+        let (content, mode) = (Content::File, Mode::UNKNOWN);
+        Offer { key: KEY, content, length, input_offset: 0, replicas: 3, mode, lifetime: 60 }
+    }
+
+    fn under_way(common: &Common) -> usize {
+        common.streams.get(&stream(1)).unwrap().arrivals.len()
+    }
+
+    #[test]
+    fn content_before_the_answer_or_of_another_length_is_a_violation() {
+        let mut common = common();
+        assert_eq!(on_store(NOW, stream(1), 1, &offer(5), &mut { LATER }, &mut common), Ok(()));
+        let early = on_store_data(NOW, stream(1), 1, 5, &mut { LATER }, &mut common);
+        assert_eq!(early, Err(CloseReason::Unexpected));
+        admit(NOW, stream(1), 1, Verdict::Send { incoming: 8 }, &mut common);
+        let longer = on_store_data(NOW, stream(1), 1, 6, &mut { LATER }, &mut common);
+        assert_eq!(longer, Err(CloseReason::Unexpected));
+        assert_eq!(on_store_data(NOW, stream(1), 1, 5, &mut { LATER }, &mut common), Ok(()));
+    }
+
+    #[test]
+    fn a_piece_is_for_the_node_to_store_when_all_of_it_is_here_and_verifies() {
+        let mut common = common();
+        let bytes = b"hello".to_vec();
+        let offer = Offer { key: Key(*blake3::hash(&bytes).as_bytes()), ..offer(5) };
+        assert_eq!(on_store(NOW, stream(1), 1, &offer, &mut { SEND }, &mut common), Ok(()));
+        assert_eq!(on_store_data(NOW, stream(1), 1, 5, &mut { SEND }, &mut common), Ok(()));
+        sunk(NOW, stream(1), 1, Ok(offer.key), &mut common);
+        let arrived =
+            TransferEvent::Arrived { stream: stream(1), request: 1, offer, incoming: 8, bytes: None };
+        assert_eq!(common.events(), [arrived]);
+        assert_eq!(under_way(&common), 1, "it is not durable yet");
+        stored(NOW, stream(1), 1, Ok(()), &mut common);
+        assert_eq!(under_way(&common), 0);
+    }
+
+    #[test]
+    fn a_piece_with_other_content_is_discarded_and_the_peer_banned_from_it() {
+        let mut common = common();
+        assert_eq!(on_store(NOW, stream(1), 1, &offer(5), &mut { SEND }, &mut common), Ok(()));
+        assert_eq!(on_store_data(NOW, stream(1), 1, 5, &mut { SEND }, &mut common), Ok(()));
+        sunk(NOW, stream(1), 1, Ok(Key([2; 32])), &mut common);
+        assert!(common.events().contains(&TransferEvent::ArrivalFailed { incoming: 8 }));
+        assert_eq!(on_store(NOW, stream(1), 2, &offer(5), &mut { SEND }, &mut common), Ok(()));
+        assert_eq!(common.out.counters.offer_mismatch, 1);
+        assert_eq!(common.out.counters.offer_banned, 1);
+        assert_eq!(under_way(&common), 0);
+        assert!(common.blame.is_banned(NOW, &peer(1).id, &KEY));
+    }
+
+    #[test]
+    fn offers_of_a_peer_are_bounded_and_each_number_is_open_once() {
+        let mut common = common();
+        for request in 0..OFFERS_PER_STREAM_MAX as u32 + 3 {
+            assert_eq!(on_store(NOW, stream(1), request, &offer(5), &mut { LATER }, &mut common), Ok(()));
+        }
+        assert_eq!(common.out.counters.offer_busy, 3);
+        assert_eq!(under_way(&common), OFFERS_PER_STREAM_MAX);
+        let again = on_store(NOW, stream(1), 0, &offer(5), &mut { LATER }, &mut common);
+        assert_eq!(again, Err(CloseReason::Unexpected));
+    }
+
+    #[test]
+    fn a_place_that_was_given_after_the_stream_closed_is_given_back() {
+        let mut common = common();
+        admit(NOW, stream(77), 1, Verdict::Send { incoming: 8 }, &mut common);
+        admit(NOW, stream(77), 1, Verdict::Have, &mut common);
+        assert_eq!(common.events(), [TransferEvent::ArrivalFailed { incoming: 8 }]);
+    }
+
+    #[test]
+    fn the_places_of_pieces_that_were_to_arrive_are_given_back_when_the_stream_closes() {
+        let mut common = common();
+        assert_eq!(on_store(NOW, stream(1), 1, &offer(5), &mut { SEND }, &mut common), Ok(()));
+        assert_eq!(on_store(NOW, stream(1), 2, &offer(5), &mut { LATER }, &mut common), Ok(()));
+        common.broke(stream(1));
+        let closed = common.unsettled.closed.pop_front().unwrap();
+        lost(&closed.session, &mut common.out);
+        assert_eq!(common.events(), [TransferEvent::ArrivalFailed { incoming: 8 }]);
+    }
+
+    #[test]
+    fn a_stream_whose_content_cannot_be_written_is_closed_without_blame() {
+        let mut common = common();
+        assert_eq!(on_store(NOW, stream(1), 1, &offer(5), &mut { SEND }, &mut common), Ok(()));
+        assert_eq!(on_store_data(NOW, stream(1), 1, 5, &mut { SEND }, &mut common), Ok(()));
+        let error = DiskError { kind: crate::io::DiskErrorKind::NoSpace, message: "disk".into() };
+        sunk(NOW, stream(1), 1, Err(error.clone()), &mut common);
+        assert_eq!(common.events(), [TransferEvent::ArrivalUnwritten { error }]);
+        assert_eq!(common.out.counters.sink_failed, 1);
+        assert!(!common.unsettled.closed[0].blames_peer);
+    }
+}

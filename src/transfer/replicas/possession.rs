@@ -214,3 +214,140 @@ pub(in crate::transfer) fn answer(
         common.out.write(stream, session, &Frame::Inspected { question, entries: &entries });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::time::Duration;
+    use crate::transfer::Transfer;
+    use crate::transfer::testing::{NOW, connected, peer, stream};
+
+    const KEY: Key = Key([1; 32]);
+
+    fn machine() -> (Inspections, Common) {
+        let Transfer { inspections, common, .. } = connected(1, Limits::default());
+        (inspections, common)
+    }
+
+    /// How the inspections ended since the last call: with the number of entries, or without an answer.
+    fn ended(common: &mut Common) -> Vec<(u64, Result<usize, InspectError>)> {
+        let ended = |event| match event {
+            TransferEvent::Inspected { inspection, result, .. } => {
+                Some((inspection.0, result.map(|entries| entries.len())))
+            }
+            _ => None,
+        };
+        common.events().into_iter().filter_map(ended).collect()
+    }
+
+    /// The questions that peer 1 was asked and has not answered.
+    fn asked(common: &Common) -> Vec<u32> {
+        common.streams.get(&stream(1)).unwrap().inspections.keys().copied().collect()
+    }
+
+    fn entries(count: usize) -> Vec<WireInspectEntry> {
+        vec![WireInspectEntry::new(&InspectEntry::default()); count]
+    }
+
+    #[test]
+    fn a_question_dials_its_target_and_ends_as_unreachable_when_that_takes_too_long() {
+        let (mut inspections, mut common) = machine();
+        assert!(inspections.queue(NOW, InspectId(1), peer(9), vec![KEY]));
+        assert!(inspections.take_change());
+        inspections.pump(NOW, &mut common);
+        assert!(common.streams.is_dialling(&peer(9).id));
+        let due = inspections.next_deadline(&common.config.timing).expect("it waits for a stream");
+        inspections.expire(due - Duration::from_millis(1), &mut common);
+        assert_eq!(ended(&mut common), []);
+        inspections.expire(due, &mut common);
+        assert_eq!(ended(&mut common), [(1, Err(InspectError::Unreachable))]);
+        assert_eq!(inspections.len(), 0);
+    }
+
+    #[test]
+    fn an_answer_must_have_one_entry_for_each_piece() {
+        let (mut inspections, mut common) = machine();
+        assert!(inspections.queue(NOW, InspectId(1), peer(1), vec![KEY; 2]));
+        inspections.pump(NOW, &mut common);
+        let question = asked(&common)[0];
+        let short = inspections.on_inspected(stream(1), question, &entries(1), &mut common);
+        assert_eq!(short, Err(CloseReason::Unexpected));
+        let whole = inspections.on_inspected(stream(1), question, &entries(2), &mut common);
+        assert_eq!(whole, Ok(()));
+        assert_eq!(ended(&mut common), [(1, Ok(2))]);
+    }
+
+    #[test]
+    fn an_answer_to_no_question_is_a_violation() {
+        let (mut inspections, mut common) = machine();
+        let answer = inspections.on_inspected(stream(1), 77, &entries(1), &mut common);
+        assert_eq!(answer, Err(CloseReason::Unexpected));
+    }
+
+    #[test]
+    fn a_peer_is_asked_the_next_question_when_it_has_answered_one() {
+        let (mut inspections, mut common) = machine();
+        for number in 1..=INSPECTIONS_AHEAD_MAX as u64 + 1 {
+            assert!(inspections.queue(NOW, InspectId(number), peer(1), vec![KEY]));
+        }
+        inspections.pump(NOW, &mut common);
+        let questions = asked(&common);
+        assert_eq!(questions.len(), INSPECTIONS_AHEAD_MAX);
+        assert!(inspections.take_change());
+        assert_eq!(inspections.on_inspected(stream(1), questions[0], &entries(1), &mut common), Ok(()));
+        assert!(inspections.take_change(), "there is something to pump");
+        inspections.pump(NOW, &mut common);
+        assert_eq!(asked(&common).len(), INSPECTIONS_AHEAD_MAX);
+    }
+
+    #[test]
+    fn a_question_that_is_not_answered_in_time_is_lost_and_its_late_answer_ignored() {
+        let (mut inspections, mut common) = machine();
+        assert!(inspections.queue(NOW, InspectId(1), peer(1), vec![KEY]));
+        inspections.pump(NOW, &mut common);
+        let question = asked(&common)[0];
+        inspections.expire(NOW + common.config.timing.answer, &mut common);
+        assert_eq!(ended(&mut common), [(1, Err(InspectError::Lost))]);
+        assert_eq!(inspections.on_inspected(stream(1), question, &entries(1), &mut common), Ok(()));
+        assert_eq!(ended(&mut common), []);
+    }
+
+    #[test]
+    fn the_questions_that_were_sent_over_a_stream_are_lost_with_it() {
+        let (mut inspections, mut common) = machine();
+        assert!(inspections.queue(NOW, InspectId(1), peer(1), vec![KEY]));
+        assert!(inspections.queue(NOW, InspectId(2), peer(9), vec![KEY]));
+        inspections.pump(NOW, &mut common);
+        common.broke(stream(1));
+        let closed = common.unsettled.closed.pop_front().unwrap();
+        inspections.lost(&closed.session, &mut common.out);
+        assert_eq!(ended(&mut common), [(1, Err(InspectError::Lost))]);
+        assert_eq!(inspections.len(), 1, "the other waits for its stream");
+    }
+
+    #[test]
+    fn inspections_are_bounded_in_number_and_each_number_is_used_once() {
+        let (mut inspections, _) = machine();
+        for number in 0..INSPECTIONS_MAX as u64 {
+            assert!(inspections.queue(NOW, InspectId(number), peer(9), vec![KEY]));
+            assert!(!inspections.queue(NOW, InspectId(number), peer(9), vec![KEY]));
+        }
+        assert!(!inspections.queue(NOW, InspectId(9999), peer(9), vec![KEY]));
+        inspections.forget(InspectId(0));
+        assert!(inspections.queue(NOW, InspectId(9999), peer(9), vec![KEY]));
+    }
+
+    #[test]
+    fn questions_of_a_peer_are_bounded_and_each_number_is_open_once() {
+        let (_, mut common) = machine();
+        assert_eq!(on_inspect(stream(1), 1, &[], &mut common), Err(CloseReason::Unexpected));
+        for question in 1..=QUESTIONS_MAX as u32 {
+            assert_eq!(on_inspect(stream(1), question, &[KEY], &mut common), Ok(()));
+        }
+        assert_eq!(on_inspect(stream(1), 99, &[KEY], &mut common), Err(CloseReason::Unexpected));
+        answer(stream(1), 1, &[InspectEntry::default()], &mut common);
+        assert_eq!(on_inspect(stream(1), 2, &[KEY], &mut common), Err(CloseReason::Unexpected));
+        assert_eq!(on_inspect(stream(1), 1, &[KEY], &mut common), Ok(()));
+    }
+}

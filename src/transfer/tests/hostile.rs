@@ -15,7 +15,7 @@ use crate::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
 use core::net::SocketAddr;
 
 /// A peer that sends the frames that the test gives it.
-pub(super) struct Puppet {
+pub(in crate::transfer) struct Puppet {
     identity: Identity,
     pub(super) stream: StreamId,
     /// What the machine wrote and the test has not read yet.
@@ -29,7 +29,7 @@ pub(super) struct Puppet {
 
 /// The pieces of a node that has the same content for every key, or none at all.
 #[derive(Clone, Default)]
-pub(super) struct OnePiece(pub(super) Option<(Content, Extent)>);
+pub(in crate::transfer) struct OnePiece(pub(in crate::transfer) Option<(Content, Extent)>);
 
 impl Pieces for OnePiece {
     fn locate(&mut self, _: &Key) -> Result<Located, Refusal> {
@@ -50,13 +50,13 @@ impl Pieces for OnePiece {
     }
 }
 
-pub(super) const NOW: Instant = Instant::from_secs(50);
+pub(in crate::transfer) const NOW: Instant = Instant::from_secs(50);
 
 pub(super) fn machine() -> (Transfer, Identity) {
     machine_with(Limits::default())
 }
 
-pub(super) fn machine_with(limits: Limits) -> (Transfer, Identity) {
+pub(in crate::transfer) fn machine_with(limits: Limits) -> (Transfer, Identity) {
     let config = TransferConfig::new(limits, false, 1);
     (Transfer::new(config, Network::new("test"), [0; 32]), Identity::from_secret(&[100; 32]))
 }
@@ -83,7 +83,7 @@ impl Puppet {
         puppet
     }
 
-    pub(super) fn authenticated(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
+    pub(in crate::transfer) fn authenticated(seed: u8, machine: &mut (Transfer, Identity)) -> Puppet {
         Puppet::authenticated_from(seed, alone(seed), machine)
     }
 

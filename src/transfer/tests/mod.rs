@@ -3,7 +3,7 @@
 mod blame;
 mod download;
 mod getters;
-mod hostile;
+pub(super) mod hostile;
 mod inspect;
 mod push;
 mod random;

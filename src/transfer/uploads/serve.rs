@@ -226,3 +226,155 @@ pub(in crate::transfer) fn on_which(
     common.out.write(stream, session, &Frame::Have { question, bitmap });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Extent, Place};
+    use crate::limits::Limits;
+    use crate::manifest::Content;
+    use crate::time::Duration;
+    use crate::transfer::Transfer;
+    use crate::transfer::testing::{NOW, OnePiece, connected, stream};
+
+    const KEY: Key = Key([1; 32]);
+
+    /// The pieces of a node that has whatever it is asked for.
+    fn all() -> OnePiece {
+        let extent = Extent { place: Place::Piece(KEY), offset: 0, length: 9, stamp: None };
+        OnePiece(Some((Content::File, extent)))
+    }
+
+    fn machine(peers: u8, uploads_max: usize) -> Transfer {
+        connected(peers, Limits { uploads_max, ..Limits::default() })
+    }
+
+    /// A peer requests a piece, which is looked up at once.
+    fn request(machine: &mut Transfer, peer: u8, number: u32) {
+        let Transfer { uploads, common, .. } = machine;
+        assert_eq!(uploads.on_request(NOW, stream(peer), number, KEY, common), Ok(()));
+        uploads.look_up(NOW, &mut all(), common);
+    }
+
+    /// The streams to which content was handed since the last call, in order.
+    fn handed(machine: &mut Transfer) -> Vec<StreamId> {
+        let content = |output| match output {
+            StreamOutput::SendFile { stream, .. } => Some(stream),
+            _ => None,
+        };
+        machine.common.outputs().into_iter().filter_map(content).collect()
+    }
+
+    /// All content that a stream was handed has left.
+    fn drain(machine: &mut Transfer, peer: u8) {
+        let Transfer { uploads, common, .. } = machine;
+        common.streams.get_mut(&stream(peer)).unwrap().sending.clear();
+        uploads.send_next(NOW, stream(peer), common);
+        uploads.take_turns(NOW, common);
+        uploads.look_up(NOW, &mut all(), common);
+    }
+
+    #[test]
+    fn a_requested_piece_is_sent_from_its_file() {
+        let mut machine = machine(1, 4);
+        request(&mut machine, 1, 1);
+        assert_eq!(handed(&mut machine), [stream(1)]);
+        assert!(!machine.uploads.has_lookups());
+    }
+
+    #[test]
+    fn a_piece_that_is_not_here_is_refused() {
+        let Transfer { mut uploads, mut common, .. } = machine(1, 4);
+        assert_eq!(uploads.on_request(NOW, stream(1), 1, KEY, &mut common), Ok(()));
+        uploads.look_up(NOW, &mut OnePiece::default(), &mut common);
+        assert_eq!(common.out.counters.request_refused, 1);
+        assert!(common.streams.get(&stream(1)).unwrap().queue.is_empty());
+    }
+
+    #[test]
+    fn the_driver_has_two_blocks_of_a_stream_and_gets_more_when_they_have_left() {
+        let mut machine = machine(1, 4);
+        (1..=5).for_each(|number| request(&mut machine, 1, number));
+        assert_eq!(handed(&mut machine).len(), 2);
+        drain(&mut machine, 1);
+        assert_eq!(handed(&mut machine).len(), 2);
+        drain(&mut machine, 1);
+        assert_eq!(handed(&mut machine).len(), 1);
+    }
+
+    #[test]
+    fn a_request_that_was_cancelled_before_its_piece_was_found_is_not_sent() {
+        let Transfer { mut uploads, mut common, .. } = machine(1, 4);
+        assert_eq!(uploads.on_request(NOW, stream(1), 1, KEY, &mut common), Ok(()));
+        assert!(uploads.has_lookups());
+        uploads.on_cancel(NOW, stream(1), 1, &mut common);
+        uploads.look_up(NOW, &mut all(), &mut common);
+        assert!(!common.outputs().iter().any(|output| matches!(output, StreamOutput::SendFile { .. })));
+        assert!(common.streams.get(&stream(1)).unwrap().queue.is_empty());
+    }
+
+    #[test]
+    fn the_number_of_an_open_request_must_not_be_used_again() {
+        let Transfer { mut uploads, mut common, .. } = machine(1, 4);
+        assert_eq!(uploads.on_request(NOW, stream(1), 1, KEY, &mut common), Ok(()));
+        let again = uploads.on_request(NOW, stream(1), 1, KEY, &mut common);
+        assert_eq!(again, Err(CloseReason::Unexpected));
+    }
+
+    #[test]
+    fn requests_beyond_the_bound_of_a_stream_are_refused_as_busy() {
+        let limits = Limits { requests_per_stream_max: 3, ..Limits::default() };
+        let Transfer { mut uploads, mut common, .. } = connected(1, limits);
+        for number in 1..=5 {
+            assert_eq!(uploads.on_request(NOW, stream(1), number, KEY, &mut common), Ok(()));
+        }
+        assert_eq!(common.out.counters.request_busy, 2);
+        assert_eq!(common.streams.get(&stream(1)).unwrap().queue.len(), 3);
+    }
+
+    #[test]
+    fn a_peer_without_a_slot_is_served_when_the_other_has_its_content() {
+        let mut machine = machine(2, 1);
+        request(&mut machine, 1, 1);
+        request(&mut machine, 2, 1);
+        assert_eq!(handed(&mut machine), [stream(1)], "the second waits");
+        drain(&mut machine, 1);
+        assert_eq!(handed(&mut machine), [stream(2)]);
+    }
+
+    #[test]
+    fn a_peer_that_waits_too_long_for_a_slot_is_told_that_this_node_is_busy() {
+        let mut machine = machine(2, 1);
+        request(&mut machine, 1, 1);
+        request(&mut machine, 2, 1);
+        let Transfer { uploads, common, .. } = &mut machine;
+        let patience = common.config.timing.choke;
+        assert!(uploads.next_deadline(common).is_some_and(|due| due <= NOW + patience));
+        uploads.choke(NOW + patience - Duration::from_millis(1), common);
+        assert_eq!(common.out.counters.request_choked, 0);
+        uploads.choke(NOW + patience, common);
+        assert_eq!(common.out.counters.request_choked, 1);
+        drain(&mut machine, 1);
+        assert_eq!(handed(&mut machine), [stream(1)], "the refused request is not served any more");
+    }
+
+    #[test]
+    fn a_slow_peer_loses_its_slot_to_one_that_waits() {
+        let mut machine = machine(2, 1);
+        request(&mut machine, 1, 1);
+        request(&mut machine, 2, 1);
+        let Transfer { uploads, common, .. } = &mut machine;
+        let due = uploads.next_deadline(common).expect("the slot ends, or the second peer has waited");
+        uploads.take_turns(due, common);
+        assert_eq!(handed(&mut machine), [stream(1), stream(2)]);
+    }
+
+    #[test]
+    fn a_question_without_keys_or_with_too_many_is_a_violation() {
+        let Transfer { mut common, .. } = machine(1, 1);
+        let ask = |keys: &[Key], common: &mut Common| on_which(stream(1), 1, keys, &all(), common);
+        assert_eq!(ask(&[], &mut common), Err(CloseReason::Unexpected));
+        assert_eq!(ask(&[KEY; WHICH_KEYS_MAX + 1], &mut common), Err(CloseReason::Unexpected));
+        assert_eq!(ask(&[KEY; WHICH_KEYS_MAX], &mut common), Ok(()));
+    }
+}
