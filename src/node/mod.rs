@@ -16,6 +16,7 @@
 //! of a file (`explain`). `list` lists shares and downloads. `values` handles named values, `housekeeping` the periodic work.
 
 pub mod command;
+mod config;
 mod dispatch;
 mod early;
 mod guard;
@@ -36,15 +37,16 @@ mod status;
 mod tests;
 
 pub use crate::transfer::StreamOutput;
+pub use config::{InvalidConfig, NodeConfig};
 pub use output::Output;
 
 use crate::dht::{Dht, DhtConfig};
-use crate::gossip::{self, Gossip, GossipConfig};
+use crate::gossip::Gossip;
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
-use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
-use crate::replication::{self, Replication, ReplicationConfig};
+use crate::limits::Limits;
+use crate::replication::{Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::{Shared, Store};
 use crate::time::{Duration, Instant, earliest};
@@ -57,7 +59,6 @@ use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
 use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Reply};
-use core::fmt;
 use core::net::SocketAddr;
 use early::Early;
 use guard::{CheckBudget, Proof, ReplayWindows};
@@ -82,80 +83,6 @@ use placement::{Line, Placement};
 use repair::{Relocations, Uplink};
 use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
-
-/// The configuration of a node.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// The bounds.
-    pub limits: Limits,
-    /// Whether the node is a leaf: it looks up and downloads, but is in no routing table and keeps nothing for others.
-    pub leaf: bool,
-    /// The network's name. Nodes of different networks refuse each other's messages.
-    pub network: String,
-    /// The address of the driver's sockets, UDP and TCP.
-    pub listen: SocketAddr,
-    /// Nodes to join through.
-    pub bootstrap: Vec<SocketAddr>,
-    /// Copies that the network keeps of a file, unless `put` says otherwise.
-    pub replicas: u8,
-    /// Seconds that copies are kept, unless `put` says otherwise.
-    pub lifetime: u32,
-    /// The directory of the node's cache, for the paths in answers.
-    pub cache_dir: PathBuf,
-    /// The configuration of membership.
-    pub gossip: GossipConfig,
-    /// The configuration of replication.
-    pub replication: ReplicationConfig,
-}
-
-/// A contradiction between values of the configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum InvalidConfig {
-    /// Of the bounds.
-    Limits(InvalidLimits),
-    /// Of membership.
-    Gossip(gossip::InvalidGossipConfig),
-    /// Of replication.
-    Replication(replication::InvalidReplication),
-}
-
-impl fmt::Display for InvalidConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InvalidConfig::Limits(error) => error.fmt(f),
-            InvalidConfig::Gossip(error) => error.fmt(f),
-            InvalidConfig::Replication(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for InvalidConfig {}
-
-impl From<InvalidLimits> for InvalidConfig {
-    fn from(error: InvalidLimits) -> Self {
-        InvalidConfig::Limits(error)
-    }
-}
-
-impl From<gossip::InvalidGossipConfig> for InvalidConfig {
-    fn from(error: gossip::InvalidGossipConfig) -> Self {
-        InvalidConfig::Gossip(error)
-    }
-}
-
-impl From<replication::InvalidReplication> for InvalidConfig {
-    fn from(error: replication::InvalidReplication) -> Self {
-        InvalidConfig::Replication(error)
-    }
-}
-
-impl NodeConfig {
-    /// Copies that the network keeps of a file by default.
-    pub const REPLICAS: u8 = 3;
-    /// Seconds that copies are kept by default: a year.
-    pub const LIFETIME: u32 = LIFETIME_SECONDS_MAX;
-}
 
 /// A node of the network: see the [module](self).
 pub struct Node {
@@ -269,9 +196,7 @@ impl Node {
         seed: [u8; 32],
         now: Instant,
     ) -> Result<Node, InvalidConfig> {
-        config.limits.validate()?;
-        config.gossip.validate()?;
-        config.replication.validate()?;
+        config.validate()?;
         let mut rng = Rng::new(seed);
         let network = Network::of(&config.network, &identity);
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);

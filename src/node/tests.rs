@@ -1,7 +1,13 @@
 //! Tests of the composition: what a command, a datagram or the passing of time comes to in the whole node.
 
 use super::*;
-use command::{Failure, FailureReason, Response};
+use crate::gossip::GossipConfig;
+use crate::io::{DiskErrorKind, Mode, PieceMeta};
+use crate::manifest::Content;
+use crate::rng::Rng;
+use crate::wire::contact::Contact;
+use crate::wire::testing::Air;
+use command::{Failure, FailureReason, MemberState, Peer, Response};
 
 const START: Instant = Instant::from_secs(1000);
 
@@ -19,22 +25,7 @@ impl Bench {
 
     /// A node that tries to join through these addresses.
     fn new(bootstrap: &[SocketAddr]) -> Bench {
-        let config = NodeConfig {
-            limits: Limits::default(),
-            leaf: false,
-            network: "test".to_owned(),
-            listen: ([127, 0, 0, 1], 1).into(),
-            bootstrap: bootstrap.to_vec(),
-            replicas: 3,
-            lifetime: 3600,
-            cache_dir: "/cache".into(),
-            gossip: GossipConfig::default(),
-            replication: ReplicationConfig::default(),
-        };
-        let identity = Identity::from_secret(&[1; 32]);
-        let mut node = Node::new(config, identity, &Recovered::default(), [1; 32], START).unwrap();
-        node.handle_timeout(START);
-        Bench { now: START, node }
+        Bench { now: START, node: node(1, bootstrap, &Recovered::default()) }
     }
 
     fn command(&mut self, id: u64, command: Command) {
@@ -62,6 +53,30 @@ impl Bench {
         });
         failed.collect()
     }
+}
+
+/// A node at [`address`] `number`.
+fn node(number: u8, bootstrap: &[SocketAddr], recovered: &Recovered) -> Node {
+    let config = NodeConfig {
+        limits: Limits::default(),
+        leaf: false,
+        network: "test".to_owned(),
+        listen: address(number),
+        bootstrap: bootstrap.to_vec(),
+        replicas: 3,
+        lifetime: 3600,
+        cache_dir: "/cache".into(),
+        gossip: GossipConfig::default(),
+        replication: ReplicationConfig::default(),
+    };
+    let identity = Identity::from_secret(&[number; 32]);
+    let mut node = Node::new(config, identity, recovered, [number; 32], START).unwrap();
+    node.handle_timeout(START);
+    node
+}
+
+fn address(number: u8) -> SocketAddr {
+    ([127, 0, 0, number], 1).into()
 }
 
 fn set(name: &str) -> Command {
@@ -149,4 +164,186 @@ fn the_disk_operation_of_no_operation_is_ignored() {
         .node
         .handle_disk(bench.now, DiskDone { id: crate::io::DiskId(u64::MAX), result: Ok(DiskReply::Done) });
     assert!(bench.outputs().is_empty());
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused_and_change_nothing() {
+    let mut bench = Bench::alone();
+    let limit = |streams| Command::Limit {
+        upload: Some(70_000),
+        download: None,
+        peer_upload: None,
+        peer_download: None,
+        streams: Some(streams),
+        uploads: None,
+    };
+    bench.command(1, limit(1));
+    assert_eq!(bench.failed()[0].1.reason, FailureReason::Usage);
+    assert_eq!(bench.node.status(bench.now).rates.upload, Limits::default().rates.upload);
+    bench.command(2, limit(50));
+    assert_eq!(bench.failed(), []);
+    let status = bench.node.status(bench.now);
+    assert_eq!(status.rates.upload, 70_000);
+    assert_eq!(status.streams_max, 50);
+}
+
+#[test]
+fn a_stored_piece_that_is_gone_from_the_disk_is_no_longer_offered_and_one_that_cannot_be_read_now_is_kept() {
+    let key = Key([9; 32]);
+    let piece = PieceMeta {
+        key,
+        content: Content::File,
+        length: 3,
+        input_offset: 0,
+        replicas: 3,
+        mode: Mode::default(),
+        expires: u64::MAX,
+    };
+    let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
+    let mut node = node(1, &[], &recovered);
+    let fail = |node: &mut Node, kind| {
+        let error = DiskError { kind, message: "the disk says so".to_owned() };
+        node.send_failed(START, &Place::Piece(key), &error);
+    };
+    fail(&mut node, DiskErrorKind::Failed);
+    assert!(node.store().has(&key));
+    assert!(!node.disk_is_well(), "an error on a file of the node's own says something about its disk");
+    fail(&mut node, DiskErrorKind::NotFound);
+    assert!(!node.store().has(&key));
+}
+
+/// Nodes that send each other datagrams.
+struct Net {
+    now: Instant,
+    nodes: Vec<Option<Node>>,
+    air: Air,
+    rng: Rng,
+}
+
+impl Net {
+    /// A network of this many nodes, after enough time for them to find each other. All join through the first.
+    fn settled(count: u8) -> Net {
+        let nodes = (1..=count).map(|number| Some(node(number, &[address(1)], &Recovered::default())));
+        let (air, rng) = (Air::new(Duration::from_millis(40)), Rng::new([1; 32]));
+        let mut net = Net { now: START, nodes: nodes.collect(), air, rng };
+        net.run(60);
+        net
+    }
+
+    fn node(&mut self, number: u8) -> &mut Node {
+        self.nodes[usize::from(number) - 1].as_mut().expect("the node is up")
+    }
+
+    fn contact(&mut self, number: u8) -> Contact {
+        Contact::new(self.node(number).public(), address(number))
+    }
+
+    /// The node crashes.
+    fn crash(&mut self, number: u8) {
+        self.nodes[usize::from(number) - 1] = None;
+    }
+
+    fn send(&mut self) {
+        for (number, node) in (1..).zip(&mut self.nodes) {
+            let Some(node) = node else { continue };
+            self.air.send(self.now, &mut self.rng, address(number), &mut node.machines.outbox);
+        }
+    }
+
+    fn run(&mut self, seconds: u64) {
+        let until = self.now + Duration::from_secs(seconds);
+        self.send();
+        loop {
+            let alarms = self.nodes.iter().flatten().filter_map(Node::next_deadline);
+            let next = alarms.chain(self.air.next()).min();
+            let Some(at) = next.filter(|at| *at <= until) else { break };
+            self.now = self.now.max(at);
+            let arrived = if self.air.next() == Some(at) { self.air.pop() } else { None };
+            match arrived {
+                Some(flight) => {
+                    let to = (1..).zip(&mut self.nodes).find(|(number, _)| address(*number) == flight.to);
+                    if let Some((_, Some(node))) = to {
+                        node.handle_datagram(self.now, flight.from, &flight.bytes);
+                    }
+                }
+                None => {
+                    for node in self.nodes.iter_mut().flatten() {
+                        if node.next_deadline().is_some_and(|due| due <= self.now) {
+                            node.handle_timeout(self.now);
+                        }
+                    }
+                }
+            }
+            self.send();
+        }
+        self.now = until;
+    }
+
+    /// What the node's list says of another.
+    fn peer(&mut self, number: u8, other: NodeId) -> Option<Peer> {
+        let now = self.now;
+        self.node(number).peers(now).into_iter().find(|peer| peer.id == other)
+    }
+
+    fn counted(&mut self, number: u8, name: &str) -> u64 {
+        let now = self.now;
+        self.node(number).status(now).counters[name]
+    }
+}
+
+#[test]
+fn nodes_that_join_through_one_become_members_and_contacts_of_each_other() {
+    let mut net = Net::settled(3);
+    for (number, other) in [(1, 2), (2, 3), (3, 2)] {
+        let id = net.node(other).id();
+        let peer = net.peer(number, id).expect("the other is listed");
+        assert_eq!(peer.state, Some(MemberState::Live));
+        assert!(peer.good);
+        assert_eq!(peer.addr, address(other));
+    }
+}
+
+#[test]
+fn a_member_that_falls_silent_is_counted_and_is_the_last_to_be_given_copies() {
+    let mut net = Net::settled(3);
+    let (second, third) = (net.contact(2), net.contact(3));
+    assert_eq!(net.node(1).machines.likeliest_first(&[second, third]), [second, third]);
+    net.crash(2);
+    net.run(120);
+    assert_eq!(net.peer(1, second.id).unwrap().state, Some(MemberState::Unresponsive));
+    assert_eq!(net.counted(1, "members_unresponsive"), 1);
+    assert_eq!(net.node(1).machines.likeliest_first(&[second, third]), [third, second]);
+}
+
+#[test]
+fn a_node_that_says_goodbye_is_forgotten_as_a_contact_at_once() {
+    let mut net = Net::settled(3);
+    let second = net.contact(2);
+    let now = net.now;
+    net.node(2).shut_down(now);
+    net.send();
+    net.crash(2);
+    net.run(5);
+    assert_eq!(net.counted(1, "members_left"), 1);
+    assert_eq!(net.counted(1, "members_suspected"), 0);
+    let peer = net.peer(1, second.id).unwrap();
+    assert_eq!(peer.state, Some(MemberState::Left));
+    assert!(!peer.good);
+}
+
+#[test]
+fn a_value_that_one_node_sets_is_found_by_another() {
+    let mut net = Net::settled(3);
+    let (now, publisher) = (net.now, net.node(2).public());
+    net.node(2).handle_command(now, CommandId(1), set("menu"));
+    net.run(10);
+    let now = net.now;
+    let look_up = Command::Lookup { publisher, name: "menu".to_owned(), fresh: true };
+    net.node(3).handle_command(now, CommandId(2), look_up);
+    net.run(10);
+    let found = core::iter::from_fn(|| net.node(3).poll_output()).find_map(|output| match output {
+        Output::Respond { response: Response::Done(Reply::Lookup { value, .. }), .. } => Some(value),
+        _ => None,
+    });
+    assert_eq!(found, Some(vec![1]));
 }

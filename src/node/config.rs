@@ -1,0 +1,89 @@
+//! The configuration of a node.
+
+use crate::gossip::{self, GossipConfig};
+use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
+use crate::replication::{self, ReplicationConfig};
+use core::fmt;
+use core::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The configuration of a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The bounds.
+    pub limits: Limits,
+    /// Whether the node is a leaf: it looks up and downloads, but is in no routing table and keeps nothing for others.
+    pub leaf: bool,
+    /// The network's name. Nodes of different networks refuse each other's messages.
+    pub network: String,
+    /// The address of the driver's sockets, UDP and TCP.
+    pub listen: SocketAddr,
+    /// Nodes to join through.
+    pub bootstrap: Vec<SocketAddr>,
+    /// Copies that the network keeps of a file, unless `put` says otherwise.
+    pub replicas: u8,
+    /// Seconds that copies are kept, unless `put` says otherwise.
+    pub lifetime: u32,
+    /// The directory of the node's cache, for the paths in answers.
+    pub cache_dir: PathBuf,
+    /// The configuration of membership.
+    pub gossip: GossipConfig,
+    /// The configuration of replication.
+    pub replication: ReplicationConfig,
+}
+
+impl NodeConfig {
+    /// Copies that the network keeps of a file by default.
+    pub const REPLICAS: u8 = 3;
+    /// Seconds that copies are kept by default: a year.
+    pub const LIFETIME: u32 = LIFETIME_SECONDS_MAX;
+
+    /// Checks that no two values contradict each other.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.limits.validate()?;
+        self.gossip.validate()?;
+        self.replication.validate()?;
+        Ok(())
+    }
+}
+
+/// A contradiction between values of the configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InvalidConfig {
+    /// Of the bounds.
+    Limits(InvalidLimits),
+    /// Of membership.
+    Gossip(gossip::InvalidGossipConfig),
+    /// Of replication.
+    Replication(replication::InvalidReplication),
+}
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidConfig::Limits(error) => error.fmt(f),
+            InvalidConfig::Gossip(error) => error.fmt(f),
+            InvalidConfig::Replication(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+impl From<InvalidLimits> for InvalidConfig {
+    fn from(error: InvalidLimits) -> Self {
+        InvalidConfig::Limits(error)
+    }
+}
+
+impl From<gossip::InvalidGossipConfig> for InvalidConfig {
+    fn from(error: gossip::InvalidGossipConfig) -> Self {
+        InvalidConfig::Gossip(error)
+    }
+}
+
+impl From<replication::InvalidReplication> for InvalidConfig {
+    fn from(error: replication::InvalidReplication) -> Self {
+        InvalidConfig::Replication(error)
+    }
+}
