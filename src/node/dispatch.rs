@@ -6,13 +6,17 @@
 use super::command::{Command, CommandId, FailureReason, Reply};
 use super::ops::audit::answer::Question;
 use super::ops::place_piece::PlaceFor;
-use super::ops::{audit, download, read, values};
-use super::{Node, Output, Purpose, Waiting};
+use super::ops::repair::Relocated;
+use super::ops::share::ShareEvent;
+use super::ops::{audit, download, read, share, stock, values};
+use super::{Copying, Node, Output, Purpose, Waiting};
 use crate::dht::DhtEvent;
-use crate::io::{DiskError, DiskReply};
+use crate::id::{Key, NodeId};
+use crate::io::{DiskError, DiskReply, Recovered};
 use crate::peers::standing::Standing;
+use crate::store::PieceChange;
 use crate::time::Instant;
-use crate::transfer::{DownloadError, TransferEvent};
+use crate::transfer::{DownloadError, PushError, PushId, PushOutcome, TransferEvent};
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
@@ -63,7 +67,7 @@ impl Node {
     fn hand_over(&mut self, now: Instant) -> bool {
         let mut acted = false;
         while let Some(key) = self.departure.next() {
-            self.relocate(now, key);
+            self.repair.relocate(now, key, &mut self.machines);
             acted = true;
         }
         if self.departure.is_due(now) {
@@ -152,18 +156,31 @@ impl Node {
                 self.removals.handle_disk(command, result, &mut self.machines);
             }
             Waiting::Examine => self.watch.handle_disk(now, result, &mut self.machines),
-            Waiting::Manifest(hash, purpose) => self.manifest_read(now, hash, purpose, result),
-            Waiting::Forget(shared) => self.forget_pieces(now, &shared, result),
+            Waiting::Upload(hash) => {
+                if !self.uploads.handle_manifest(now, &hash, result, &mut self.machines) {
+                    // The manifest is written again when the file has been hashed again.
+                    self.watch.distrust(now, &hash, &mut self.machines);
+                }
+            }
+            Waiting::Stock(hash) => {
+                if !stock::handle_manifest(now, &hash, result, &mut self.machines) {
+                    self.watch.distrust(now, &hash, &mut self.machines);
+                }
+            }
+            Waiting::Forget(shared) => {
+                stock::handle_ended_manifest(now, &shared, result, &mut self.machines);
+            }
             Waiting::Stamp(place, looker) => self.looked_at(now, &place, looker, result),
             Waiting::Root(id) => self.seekers.handle_root_read(now, id, result, &mut self.machines),
             Waiting::Download(download, step) => {
                 self.seekers.downloads.handle_disk(now, download, step, result, &mut self.machines);
             }
             Waiting::Read(id, step) => self.read_disk(now, id, step, result),
-            Waiting::Commit { stream, request, incoming } => {
-                self.committed(now, stream, request, incoming, result);
+            Waiting::Inbound(step) => {
+                if let Some(error) = self.inbound.handle_disk(now, step, result, &mut self.machines) {
+                    self.own_file_failed(now, &error);
+                }
             }
-            Waiting::Raise { stream, request, key } => self.raised(now, stream, request, &key, result),
             Waiting::Scrub => self.scrubbed(now, result),
             Waiting::Recheck => self.rechecked(now, result),
             Waiting::Record(command, reply) => match result {
@@ -262,10 +279,10 @@ impl Node {
                         self.seekers.handle_holders_looked_up(now, id, key, &closest, asked, machines);
                     }
                     Some(Purpose::Place(PlaceFor::Relocation { key })) => {
-                        self.relocation_looked_up(now, key, &closest)
+                        self.repair.handle_looked_up(now, key, &closest, &mut self.machines);
                     }
                     Some(Purpose::Place(PlaceFor::Upload { file, piece })) => {
-                        self.placement_looked_up(now, file, piece, &closest)
+                        self.uploads.handle_looked_up(now, (file, piece), &closest, &mut self.machines);
                     }
                     Some(Purpose::Value(question)) => {
                         question.answer(now, record.as_deref(), asked, &mut self.machines);
@@ -276,7 +293,10 @@ impl Node {
             DhtEvent::Published { publish, copies, record, .. } => {
                 self.values.handle_published(publish, copies, &record, &mut self.machines);
             }
-            DhtEvent::Announced { file, copies } => self.announced(now, file, copies),
+            DhtEvent::Announced { file, copies } => {
+                log::debug!("{file} is announced to {copies} nodes");
+                self.uploads.handle_announced(now, &file, &mut self.machines);
+            }
             DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
             DhtEvent::Joined { contacts } => self.joined(now, contacts),
             DhtEvent::BootstrapFailed { retry_in, round } => self.bootstrap_failed(retry_in, round),
@@ -293,10 +313,16 @@ impl Node {
                 self.seekers.audits.handle_answer(now, inspection, result, &mut self.machines);
             }
             TransferEvent::Arrived { stream, request, incoming, bytes, .. } => {
-                self.arrived(stream, request, incoming, bytes);
+                self.inbound.handle_arrived((stream, request), incoming, bytes, &mut self.machines);
             }
-            TransferEvent::ArrivalUnwritten { error } => _ = self.unwritten(now, &error),
-            TransferEvent::ArrivalFailed { incoming } => self.machines.store.discarded(incoming),
+            TransferEvent::ArrivalUnwritten { error } => {
+                if let Some(error) = self.inbound.handle_unwritten(now, error) {
+                    self.own_file_failed(now, &error);
+                }
+            }
+            TransferEvent::ArrivalFailed { incoming } => {
+                self.inbound.handle_arrival_failed(incoming, &mut self.machines);
+            }
             TransferEvent::Root { download, root, mode } => {
                 self.seekers.handle_root(now, download, root, mode, &mut self.machines);
             }
@@ -321,5 +347,100 @@ impl Node {
             TransferEvent::Peer { contact, leaf, alive } => self.stream_told(now, contact, leaf, alive),
             TransferEvent::SendFailed { place, error } => self.send_failed(now, &place, &error),
         }
+    }
+
+    /// A copy to another node ended. Its operation may have been cancelled.
+    fn copied(
+        &mut self,
+        now: Instant,
+        push: PushId,
+        target: NodeId,
+        result: &Result<PushOutcome, PushError>,
+    ) {
+        let machines = &mut self.machines;
+        match machines.pushes.remove(&push).map(|(copying, _)| copying) {
+            Some(Copying::Place(PlaceFor::Upload { file, piece })) => {
+                self.uploads.handle_copied(now, (file, piece, push), &target, result, machines);
+            }
+            Some(Copying::Place(PlaceFor::Relocation { key })) => {
+                self.repair.handle_placed(now, (key, push), &target, result, machines);
+            }
+            Some(Copying::Repair(key)) => self.repair.handle_copied(now, &key, &target, result, machines),
+            None => {}
+        }
+    }
+
+    /// After a start: announces shared files again, adds them to replication, and continues unfinished uploads.
+    pub(super) fn resume_shares(&mut self, now: Instant, recovered: &Recovered) {
+        for shared in share::served(&self.machines) {
+            let manifest = recovered.manifests.get(&shared.hash).cloned();
+            self.machines.dht.provide_again(now, shared.hash);
+            stock::file_served(now, &shared, manifest.clone(), &mut self.machines);
+            self.uploads.served(now, &shared, manifest, None, true, &mut self.machines);
+        }
+    }
+
+    /// Handles an event of a share: a file is served from now on, or no longer.
+    fn share_event(&mut self, now: Instant, event: ShareEvent) {
+        match event {
+            ShareEvent::Served { hash, manifest, waiter, fresh } => {
+                let Some(shared) = self.machines.store.shared(&hash) else { return };
+                self.machines.dht.provide(now, hash, false, &mut self.machines.outbox);
+                if fresh {
+                    stock::file_served(now, &shared, manifest.clone(), &mut self.machines);
+                }
+                self.uploads.served(now, &shared, manifest, waiter, fresh, &mut self.machines);
+            }
+            ShareEvent::Withdrawn { shared, why, manifest } => {
+                // It may be served again, from another path.
+                if self.machines.store.source(&shared.hash).is_none() {
+                    stock::file_withdrawn(now, &shared, manifest.as_deref(), &mut self.machines);
+                    self.unserved(now, &shared.hash, &why);
+                }
+            }
+        }
+    }
+
+    /// A file is no longer served: ends its announcement and its upload.
+    fn unserved(&mut self, now: Instant, hash: &Key, why: &str) {
+        self.machines.dht.unprovide(now, hash, &mut self.machines.outbox);
+        self.uploads.stop(now, hash, why, &mut self.machines);
+    }
+
+    /// Tells replication about changes of the store, carries out its decisions, and reports relocations that ended. Returns whether
+    /// there was a decision or an end.
+    fn repair(&mut self, now: Instant) -> bool {
+        while let Some(change) = self.machines.store.poll_change() {
+            match change {
+                PieceChange::Kept(meta) => stock::piece_changed(now, &meta.key, &mut self.machines),
+                PieceChange::Evicted(hash) => {
+                    self.unserved(now, &hash, "its file was in the cache, and made room");
+                }
+                PieceChange::Dropped(key) => {
+                    self.scrub.piece_dropped(&key);
+                    stock::piece_removed(now, &key, &mut self.machines);
+                }
+            }
+        }
+        let mut acted = false;
+        while let Some(action) = self.machines.replication.poll_action() {
+            self.repair.act(now, action, &mut self.machines);
+            acted = true;
+        }
+        while let Some(Relocated { key, copies }) = self.repair.poll_relocated() {
+            self.shrink.placed(now, &key, copies, &mut self.machines);
+            self.departure.placed(&key, copies, &mut self.machines);
+            acted = true;
+        }
+        acted
+    }
+
+    /// Hands on pieces that exceed the limits. Returns whether there was anything to do.
+    fn hand_on(&mut self, now: Instant) -> bool {
+        let next = self.shrink.next(now, &self.id, &self.machines).filter(|_| !self.departure.is_under_way());
+        if let Some(key) = next {
+            self.repair.relocate(now, key, &mut self.machines);
+        }
+        next.is_some()
     }
 }

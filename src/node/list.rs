@@ -38,8 +38,8 @@ impl Node {
 
     fn describe(&self, shared: &Shared, claim: &Claim) -> SharedFile {
         let (hash, length) = (shared.hash, shared.layout.length());
-        let copies = match self.placements.get(&hash) {
-            Some(placement) => placement.copies(),
+        let copies = match self.uploads.copies(&hash) {
+            Some(copies) => copies,
             None if shared.replicated => shared.replicas.max(1),
             None => 1,
         };

@@ -11,9 +11,11 @@
 //!    follows from the state.
 //!
 //! The machines do not know each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is on disk.
-//! `dispatch` passes inputs and events from one to another. `serve` answers requests of peers. `ops::share`, `sharing` and `placement`
-//! bring files into the network; `ops::download` fetches them, `ops::read` streams them, and `ops::audit` asks the network for its copies
-//! of a file (`explain`). `list` lists shares and downloads. `values` handles named values, `housekeeping` the periodic work.
+//! `dispatch` passes inputs and events from one to another. `ops::share` and `ops::upload` bring files into the network;
+//! `ops::download` fetches them, `ops::read` streams them, and `ops::audit` asks the network for its copies of a file (`explain`).
+//! `ops::inbound` takes the copies that other nodes send, `ops::repair` makes those that replication decides on, and `ops::stock` tells
+//! replication which pieces are here. `shelf` answers what peers request and offer, and `serve` handles content that does not verify.
+//! `ops::values` handles named values. `list` lists shares and downloads; `housekeeping` does the periodic work.
 
 pub mod command;
 mod config;
@@ -27,10 +29,7 @@ mod machines;
 mod membership;
 mod ops;
 mod output;
-mod placement;
-mod repair;
 mod serve;
-mod sharing;
 mod shelf;
 mod status;
 #[cfg(test)]
@@ -68,19 +67,21 @@ use machines::Machines;
 use membership::Told;
 use ops::audit::answer::{self, Question};
 use ops::download::Step;
+use ops::inbound::{self, Inbound};
 use ops::leave::Departure;
 use ops::place_piece::PlaceFor;
 use ops::read;
 use ops::recheck::Rechecks;
+use ops::repair::Repair;
 use ops::scrub::Scrub;
 use ops::seek::Seekers;
 use ops::share::put::Puts;
 use ops::share::removal::Removals;
 use ops::share::watch::Watch;
 use ops::shrink::Shrink;
+use ops::stock;
+use ops::upload::Uploads;
 use ops::values::{self, Values};
-use placement::{Line, Placement};
-use repair::{Relocations, Uplink};
 use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -99,13 +100,10 @@ pub struct Node {
     puts: Puts,
     watch: Watch,
     removals: Removals,
-    placements: BTreeMap<Key, Placement>,
-    line: Line,
-    /// Commands that wait for copies of files whose placement has not begun.
-    waiting_puts: BTreeMap<Key, Vec<CommandId>>,
+    uploads: Uploads,
     neighbourhood_told: Told,
-    relocations: Relocations,
-    uplink: Uplink,
+    repair: Repair,
+    inbound: Inbound,
     rechecks: Rechecks,
     departure: Departure,
     seekers: Seekers,
@@ -113,8 +111,6 @@ pub struct Node {
     shrink: Shrink,
     housekeeping: Housekeeping,
     health: Health,
-    /// The disk was full: until then this node takes no pieces from others.
-    full_until: Option<Instant>,
     early: Early,
 }
 
@@ -129,8 +125,10 @@ enum Waiting {
     Unshare(CommandId),
     /// A share is checked again.
     Examine,
-    /// The manifest of a served file.
-    Manifest(Key, sharing::ManifestFor),
+    /// The manifest of a file that is to be uploaded.
+    Upload(Key),
+    /// The manifest of a served file whose pieces replication is to keep.
+    Stock(Key),
     /// The manifest of a file that is no longer served.
     Forget(Shared),
     /// The stamp of the shared file at this place is checked.
@@ -139,20 +137,11 @@ enum Waiting {
     Root(DownloadId),
     Download(DownloadId, Step),
     Read(DownloadId, read::Step),
-    Commit {
-        stream: StreamId,
-        request: u32,
-        incoming: u64,
-    },
+    /// A piece that another node sends or offers.
+    Inbound(inbound::Step),
     Record(CommandId, Reply),
     /// A check of a piece that a peer reported.
     Recheck,
-    /// A stored piece whose lifetime or number of copies an offer raises.
-    Raise {
-        stream: StreamId,
-        request: u32,
-        key: Key,
-    },
     /// A piece or a file that the scrub reads.
     Scrub,
 }
@@ -255,22 +244,19 @@ impl Node {
             puts: Puts::new(config.replicas, config.lifetime, config.limits.commands_max),
             watch: Watch::new(now),
             removals: Removals::default(),
-            placements: BTreeMap::new(),
-            line: Line::default(),
-            waiting_puts: BTreeMap::new(),
+            uploads: Uploads::default(),
             neighbourhood_told: Told::default(),
-            relocations: Relocations::default(),
-            uplink: Uplink::new(now),
+            repair: Repair::new(now),
+            inbound: Inbound::default(),
             rechecks: Rechecks::default(),
             departure: Departure::default(),
             seekers: Seekers::new(&config.limits, config.listen),
             housekeeping: Housekeeping::new(boots, now),
             health: Health::new(now),
-            full_until: None,
             early: Early::new(config.limits.commands_max),
             config,
         };
-        node.take_stock(now);
+        stock::take(now, &mut node.machines);
         node.resume_shares(now, recovered);
         node.settle(now);
         Ok(node)
@@ -323,9 +309,8 @@ impl Node {
             self.machines.replication.next_deadline(),
             self.departure.next_deadline(),
             self.seekers.next_deadline(),
-            self.placements.values().filter_map(Placement::next_deadline).min(),
-            self.line.next_deadline(),
-            self.relocations.next_deadline(),
+            self.uploads.next_deadline(),
+            self.repair.next_deadline(),
             self.watch.next_deadline(),
             self.scrub.next_deadline(&self.machines),
             self.shrink.next_deadline(&self.machines),
@@ -530,11 +515,10 @@ impl Node {
         self.machines.store.handle_timeout(now);
         self.update_own_state(now);
         self.machines.gossip.handle_timeout(now, &mut self.machines.outbox);
-        self.sample_uplink(now);
+        self.repair.handle_timeout(now, &mut self.machines);
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.seekers.handle_timeout(now, &mut self.machines);
-        self.placements_timeout(now);
-        self.relocations_timeout(now);
+        self.uploads.handle_timeout(now, &mut self.machines);
         self.watch.handle_timeout(now, &mut self.machines);
         self.scrub.handle_timeout(now, &mut self.machines);
         self.housekeeping.handle_timeout(now, &self.scrub, &mut self.machines);

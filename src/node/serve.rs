@@ -1,18 +1,15 @@
-//! Requests of peers: for pieces, and for places for pieces.
+//! Content that does not verify or cannot be read, whichever operation finds it: at peers and on this node's disk.
 
 use super::command::DiskHealth;
 use super::ops::read;
 use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
 use super::ops::scrub::Rotten;
-use super::{Looker, Node, Waiting};
+use super::{Looker, Node};
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, Place, StreamId};
-use crate::time::{Duration, Instant};
-use crate::transfer::{Ban, DownloadId, Verdict};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, Place};
+use crate::time::Instant;
+use crate::transfer::{Ban, DownloadId};
 use crate::wire::frame::Refusal;
-
-/// How long this node takes no pieces after the disk was full. Then it tries one.
-const FULL_PAUSE: Duration = Duration::from_secs(60);
 
 impl Node {
     /// The stamp of a shared file was checked. A file that has changed is withdrawn before the operation goes on.
@@ -113,83 +110,11 @@ impl Node {
 
     /// Why this node accepts no piece that it does not have already; `None` when it does.
     pub(super) fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
-        if self.departure.is_under_way() {
-            return Some(Refusal::Busy);
-        }
-        if !self.health.is_well() {
-            return Some(match self.health.health() {
-                DiskHealth::Full => Refusal::NoSpace,
-                _ => Refusal::Disk,
-            });
-        }
-        self.full_until.filter(|until| now < *until).map(|_| Refusal::NoSpace)
-    }
-
-    /// The raised promise of a stored piece is durable, so the offer that asked for it is answered.
-    pub(super) fn raised(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        key: &Key,
-        result: Result<DiskReply, DiskError>,
-    ) {
-        let verdict = match result {
-            Ok(_) if self.machines.store.piece(key).is_some() => Verdict::Have,
-            // The piece was removed meanwhile.
-            Ok(_) => Verdict::Refuse(Refusal::Busy),
-            Err(error) => {
-                self.machines.store.not_raised(key);
-                Verdict::Refuse(self.unwritten(now, &error))
-            }
-        };
-        self.machines.transfer.admit(now, stream, request, verdict);
-    }
-
-    /// A piece has arrived and verifies. It is acknowledged when it is durable.
-    pub(super) fn arrived(&mut self, stream: StreamId, request: u32, incoming: u64, bytes: Option<Vec<u8>>) {
-        let Some(meta) = self.machines.store.meta_of(incoming) else { return };
-        let op = match bytes {
-            Some(bytes) => DiskOp::WritePiece { meta, bytes },
-            None => DiskOp::Commit { incoming, meta },
-        };
-        self.machines.disk(op, Waiting::Commit { stream, request, incoming });
-    }
-
-    pub(super) fn committed(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        request: u32,
-        incoming: u64,
-        result: Result<DiskReply, DiskError>,
-    ) {
-        let outcome = match result {
-            Ok(_) => {
-                self.machines.store.committed(incoming);
-                Ok(())
-            }
-            Err(error) => {
-                self.machines.store.discarded(incoming);
-                Err(self.unwritten(now, &error))
-            }
-        };
-        self.machines.transfer.stored(now, stream, request, outcome);
-    }
-
-    /// A peer's piece could not be written. While the disk is full no pieces are accepted, because they would be discarded.
-    pub(super) fn unwritten(&mut self, now: Instant, error: &DiskError) -> Refusal {
-        if error.kind == DiskErrorKind::Busy {
-            log::info!("{error}");
-            return Refusal::Busy;
-        }
-        self.own_file_failed(now, error);
-        match error.kind {
-            DiskErrorKind::NoSpace => {
-                self.full_until = Some(now + FULL_PAUSE);
-                Refusal::NoSpace
-            }
-            _ => Refusal::Disk,
+        match self.health.health() {
+            _ if self.departure.is_under_way() => Some(Refusal::Busy),
+            DiskHealth::Well => self.inbound.closed(now),
+            DiskHealth::Full => Some(Refusal::NoSpace),
+            _ => Some(Refusal::Disk),
         }
     }
 

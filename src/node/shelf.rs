@@ -2,6 +2,7 @@
 
 use super::machines::Machines;
 use super::ops::download::Downloads;
+use super::ops::inbound::Step;
 use super::ops::recheck::Rechecks;
 use super::{Node, Waiting};
 use crate::dht::Dht;
@@ -83,7 +84,8 @@ impl Pieces for Shelf<'_> {
             Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
             Admission::Raise { replicas, expires } => {
                 let op = DiskOp::Raise { key, replicas, expires };
-                self.raises.push(Raise { op, waiting: Waiting::Raise { stream, request, key } });
+                self.raises
+                    .push(Raise { op, waiting: Waiting::Inbound(Step::Raise { stream, request, key }) });
                 None
             }
         }
@@ -265,7 +267,10 @@ mod tests {
         assert_eq!(shelf.admit(STREAM, 7, &longer), None);
         let raise = shelf.raises.pop().unwrap();
         assert!(matches!(raise.op, DiskOp::Raise { key: KEY, .. }), "{:?}", raise.op);
-        assert!(matches!(raise.waiting, Waiting::Raise { stream: STREAM, request: 7, key: KEY }));
+        assert!(matches!(
+            raise.waiting,
+            Waiting::Inbound(Step::Raise { stream: STREAM, request: 7, key: KEY })
+        ));
     }
 
     #[test]

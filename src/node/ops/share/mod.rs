@@ -13,7 +13,7 @@ mod tests;
 pub(in crate::node) mod watch;
 
 use crate::id::Key;
-use crate::io::{DiskOp, Extent, FileStamp, Place, Share, ShareState};
+use crate::io::{DiskError, DiskOp, DiskReply, Extent, FileStamp, Place, Share, ShareState};
 use crate::manifest::Manifest;
 use crate::node::command::CommandId;
 use crate::node::machines::Machines;
@@ -125,6 +125,24 @@ fn aimed(shared: &Shared, replicas: u8, lifetime: u32) -> Shared {
 pub(in crate::node) fn manifest_of(shared: &Shared) -> Extent {
     let length = shared.layout.manifest_bytes();
     Extent { place: Place::ShareManifest(shared.hash), offset: 0, length, stamp: None }
+}
+
+/// A manifest that was read; `None` if it cannot be read, or is not the file's.
+pub(in crate::node) fn decoded(hash: &Key, result: Result<DiskReply, DiskError>) -> Option<Manifest> {
+    match result {
+        Ok(DiskReply::Bytes(bytes)) => Manifest::decode(&bytes, hash).ok(),
+        Ok(_) => None,
+        Err(error) => {
+            log::warn!("{error}");
+            None
+        }
+    }
+}
+
+/// The files that are served at the start.
+pub(in crate::node) fn served(machines: &Machines) -> Vec<Shared> {
+    let files = machines.store.files().map(|(shared, _)| *shared);
+    files.filter(|shared| machines.store.source(&shared.hash).is_some()).collect()
 }
 
 /// The path of a place, for messages.

@@ -1,0 +1,202 @@
+//! Repair: carrying out the decisions of replication. A copy goes to one neighbour; a misplaced piece is placed on the nodes closest to
+//! it.
+//!
+//! Pieces that a leaving or shrinking node hands over are relocated in the same way. One piece is relocated once at a time, for
+//! whichever reason, and each end of a relocation is reported to all that may have asked for it.
+
+#[cfg(test)]
+mod tests;
+mod uplink;
+
+use super::place_piece::{Aim, PlaceFor, PlacePiece};
+use crate::id::{Key, NodeId};
+use crate::io::Extent;
+use crate::manifest::Content;
+use crate::node::Copying;
+use crate::node::machines::Machines;
+use crate::replication::{Action, CopyOutcome, REPLICAS_MAX};
+use crate::time::Instant;
+use crate::transfer::{PushError, PushId, PushOutcome};
+use crate::wire::contact::Contact;
+use crate::wire::frame::{Offer, Refusal};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use uplink::Uplink;
+
+/// The end of a relocation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) struct Relocated {
+    /// The piece.
+    pub(in crate::node) key: Key,
+    /// The number of other nodes among those closest to it that have it now.
+    pub(in crate::node) copies: u8,
+}
+
+/// The copies and relocations of one node.
+pub(in crate::node) struct Repair {
+    relocations: BTreeMap<Key, PlacePiece>,
+    /// Relocations that ended, for the operations that asked for them.
+    relocated: VecDeque<Relocated>,
+    uplink: Uplink,
+}
+
+impl Repair {
+    /// Nothing to repair.
+    pub(in crate::node) fn new(now: Instant) -> Self {
+        Repair { relocations: BTreeMap::new(), relocated: VecDeque::new(), uplink: Uplink::new(now) }
+    }
+
+    /// When [`handle_timeout`](Repair::handle_timeout) is due.
+    pub(in crate::node) fn next_deadline(&self) -> Option<Instant> {
+        self.relocations.values().filter_map(PlacePiece::next_deadline).min()
+    }
+
+    // Inputs.
+
+    /// Carries out a decision of replication.
+    pub(in crate::node) fn act(&mut self, now: Instant, action: Action, machines: &mut Machines) {
+        match action {
+            Action::Copy { key, target } => {
+                let copy = offer_of(now, &key, machines);
+                let begun = copy.and_then(|(offer, extent)| {
+                    machines.push(now, Copying::Repair(key), target, offer, extent)
+                });
+                if begun.is_none() {
+                    machines.replication.copy_done(now, &key, &target.id, CopyOutcome::Busy);
+                }
+            }
+            Action::Place { key } => self.relocate(now, key, machines),
+            Action::Drop { key } => _ = machines.store.remove_piece(&key),
+        }
+    }
+
+    /// Copies a piece to the nodes closest to its key. [`poll_relocated`](Repair::poll_relocated) tells how it ended.
+    pub(in crate::node) fn relocate(&mut self, now: Instant, key: Key, machines: &mut Machines) {
+        if self.relocations.contains_key(&key) {
+            return;
+        }
+        let Some((offer, _)) = offer_of(now, &key, machines) else {
+            return self.end(now, key, 0, machines);
+        };
+        let holders = usize::from(offer.replicas.min(REPLICAS_MAX));
+        // This node does not count as a holder: it may be about to drop the piece.
+        let aim = Aim { holders, counts_own: false, known_min: holders, tried_max: REPLICAS_MAX.into() };
+        let purpose = PlaceFor::Relocation { key };
+        match PlacePiece::begin(now, purpose, offer, aim, &BTreeSet::new(), machines) {
+            Some(place) => {
+                self.relocations.insert(key, place);
+                self.review(now, key, machines);
+            }
+            None => self.end(now, key, 0, machines),
+        }
+    }
+
+    /// The lookup for a relocation ended.
+    pub(in crate::node) fn handle_looked_up(
+        &mut self,
+        now: Instant,
+        key: Key,
+        closest: &[Contact],
+        machines: &mut Machines,
+    ) {
+        if let Some(place) = self.relocations.get_mut(&key) {
+            place.handle_looked_up(now, closest, &BTreeSet::new(), machines);
+        }
+        self.review(now, key, machines);
+    }
+
+    /// A copy of a relocation succeeded or failed.
+    pub(in crate::node) fn handle_placed(
+        &mut self,
+        now: Instant,
+        (key, push): (Key, PushId),
+        target: &NodeId,
+        result: &Result<PushOutcome, PushError>,
+        machines: &mut Machines,
+    ) {
+        if let Some(place) = self.relocations.get_mut(&key) {
+            place.handle_copied(now, push, target, result, machines);
+        }
+        self.review(now, key, machines);
+    }
+
+    /// A copy to a neighbour succeeded or failed.
+    pub(in crate::node) fn handle_copied(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        target: &NodeId,
+        result: &Result<PushOutcome, PushError>,
+        machines: &mut Machines,
+    ) {
+        machines.replication.copy_done(now, key, target, outcome_of(result));
+    }
+
+    /// The deadline of [`next_deadline`](Repair::next_deadline) has come. Call this with each timeout of the node: it also measures
+    /// the uplink.
+    pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        if let Some(rate) = self.uplink.sample(now, machines.transfer.uploaded_bytes()) {
+            machines.replication.set_uplink(rate);
+        }
+        let due = |place: &PlacePiece| place.next_deadline().is_some_and(|at| at <= now);
+        let waiting = self.relocations.iter().filter(|(_, place)| due(place));
+        let waiting: Vec<Key> = waiting.map(|(key, _)| *key).collect();
+        for key in waiting {
+            if let Some(place) = self.relocations.get_mut(&key) {
+                place.advance(now, machines);
+            }
+            self.review(now, key, machines);
+        }
+    }
+
+    // Outputs.
+
+    /// The next relocation that ended.
+    pub(in crate::node) fn poll_relocated(&mut self) -> Option<Relocated> {
+        self.relocated.pop_front()
+    }
+
+    /// Ends a relocation if nothing is left to do.
+    fn review(&mut self, now: Instant, key: Key, machines: &mut Machines) {
+        if self.relocations.get(&key).is_some_and(PlacePiece::is_over) {
+            let copies = self.relocations.remove(&key).map_or(0, |place| place.copies());
+            self.end(now, key, copies, machines);
+        }
+    }
+
+    fn end(&mut self, now: Instant, key: Key, copies: u8, machines: &mut Machines) {
+        machines.replication.placed(now, &key, copies);
+        self.relocated.push_back(Relocated { key, copies });
+    }
+}
+
+/// The outcome of a copy to a neighbour, as replication counts it.
+fn outcome_of(result: &Result<PushOutcome, PushError>) -> CopyOutcome {
+    match result {
+        Ok(PushOutcome::Stored) => CopyOutcome::Stored,
+        Ok(PushOutcome::Had) => CopyOutcome::Had,
+        Err(PushError::Refused(Refusal::Busy)) => CopyOutcome::Busy,
+        Err(PushError::Refused(_)) => CopyOutcome::Refused,
+        Err(PushError::Unreachable | PushError::Lost | PushError::Source(_)) => CopyOutcome::Failed,
+    }
+}
+
+/// The offer of a piece that is here: as it was offered to this node, with the rest of its lifetime.
+fn offer_of(now: Instant, key: &Key, machines: &Machines) -> Option<(Offer, Extent)> {
+    let (_, extent) = machines.store.locate(key)?;
+    if let Some(meta) = machines.store.piece(key) {
+        let rest = meta.expires.saturating_sub(machines.store.age(now));
+        let lifetime = u32::try_from(rest).ok()?.max(1);
+        let (content, length, input_offset) = (meta.content, meta.length, meta.input_offset);
+        let (replicas, mode) = (meta.replicas, meta.mode);
+        let offer = Offer { key: *key, content, length, input_offset, replicas, mode, lifetime };
+        return Some((offer, extent));
+    }
+    let (shared, _) = machines.store.lasting_share(key).filter(|(shared, _)| shared.replicas > 0)?;
+    let (content, input_offset) = match machines.store.chunk_of(key) {
+        Some(chunk) => (shared.layout.content(), shared.layout.chunk_offset(chunk)),
+        None => (Content::Manifest, 0),
+    };
+    let (replicas, lifetime) = (shared.replicas, shared.lifetime);
+    let (length, mode) = (extent.length, machines.store.mode(key));
+    Some((Offer { key: *key, content, length, input_offset, replicas, mode, lifetime }, extent))
+}
