@@ -8,8 +8,8 @@ use crate::gossip::LOCAL_HEALTH_WORST;
 use crate::id::NodeId;
 use crate::limits::Rates;
 use crate::node::command::{
-    Command, DiskHealth, DiskStatus, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role,
-    ScrubStatus, Status,
+    Command, DiskHealth, DiskStatus, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus,
+    Reply, Role, ScrubStatus, Status,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -264,16 +264,23 @@ fn repair_lines(repair: &RepairStatus) -> Vec<(String, String)> {
             ),
         ),
     ];
-    if let Some(seconds) = repair.cut_off_seconds {
-        lines.push((
-            "partition",
-            format!(
-                "suspected for {}: too many neighbours fell silent at once; repair waits until they answer, or until a timeout",
-                format_duration(seconds)
-            ),
-        ));
+    if let Some(partition) = &repair.partition {
+        lines.push(("partition", partition_line(partition)));
     }
     lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The suspicion of a partition, and what repair waits for, in one line.
+fn partition_line(partition: &PartitionStatus) -> String {
+    let PartitionStatus { seconds, silent, neighbours, tolerated, seconds_left } = *partition;
+    let missing = silent.saturating_sub(tolerated).max(1);
+    let answer = if missing == 1 { "answers" } else { "answer" };
+    format!(
+        "suspects for {} that it is partitioned: {silent} of {neighbours} neighbours fell silent at once; \
+         repair waits until {missing} of them {answer}, or at most {}",
+        format_duration(seconds),
+        format_duration(seconds_left)
+    )
 }
 
 /// The bytes stored, the quota and the free space, in one line.
@@ -517,7 +524,13 @@ mod tests {
             copies_made: 9,
             bytes: 3 << 20,
             abandoned: 6,
-            cut_off_seconds: Some(61),
+            partition: Some(PartitionStatus {
+                seconds: 61,
+                silent: 6,
+                neighbours: 20,
+                tolerated: 3,
+                seconds_left: 3539,
+            }),
         };
         let full = Status { gossip: Some(gossip), repair: Some(repair), ..Status::default() };
         let text = answer(status, false, Reply::Status(Box::new(full.clone()))).unwrap();
@@ -528,7 +541,8 @@ mod tests {
             "health        local health 2 of 8 (slow to answer)",
             "copies        100 pieces healthy, 5 under-replicated (2 urgent), 4 surplus\n",
             "repair        1 under way, 9 made (3.0 MiB), 6 abandoned\n",
-            "partition     suspected for 1 m 1 s: ",
+            "partition     suspects for 1 m 1 s that it is partitioned: 6 of 20 neighbours fell silent at once; \
+             repair waits until 3 of them answer, or at most 58 m 59 s\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

@@ -2,7 +2,8 @@
 
 use super::Node;
 use super::command::{
-    FailureReason, GossipStatus, MemberState, Peer, PeerBan, RepairStatus, Reply, Role, Status,
+    FailureReason, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Reply, Role,
+    Status,
 };
 use crate::counters::counters;
 use crate::gossip::{Liveness, Member};
@@ -229,7 +230,13 @@ impl Node {
             copies_made: statistics.counters.copied,
             bytes: statistics.counters.copied_bytes,
             abandoned: statistics.counters.abandoned,
-            cut_off_seconds: statistics.cut_off_since.map(|since| now.since(since).as_secs()),
+            partition: statistics.partition.map(|suspicion| PartitionStatus {
+                seconds: now.since(suspicion.since).as_secs(),
+                silent: suspicion.silent as u32,
+                neighbours: suspicion.neighbours as u32,
+                tolerated: suspicion.tolerated as u32,
+                seconds_left: suspicion.ends_at.since(now).as_secs(),
+            }),
         }
     }
 }

@@ -30,6 +30,7 @@ mod tests;
 
 pub use config::{InvalidReplication, ReplicationConfig};
 pub use neighbours::{Liveness, Neighbour, SLOTS_MAX};
+pub use partition::Suspicion;
 pub use status::{Phase, PieceStatus, Statistics};
 
 use crate::id::{Key, NodeId};
@@ -183,10 +184,12 @@ impl Replication {
         }
         if self.partition.judge(now, counted) {
             self.counters.cut_off += 1;
-            log::warn!(
-                "this node suspects that it is partitioned: much of the neighbourhood fell silent at once; \
-                 repair waits until enough of it answers again"
-            );
+            if let Some(Suspicion { silent, neighbours, tolerated, .. }) = self.partition.suspicion() {
+                log::warn!(
+                    "this node suspects that it is partitioned: {silent} of {neighbours} neighbours fell silent at \
+                     once; repair waits until at most {tolerated} of them are silent"
+                );
+            }
         }
         if self.neighbours.take_change() {
             self.sweep_at(now);

@@ -15,19 +15,37 @@ pub(super) const VANISHED_MIN: usize = 3;
 /// Vanished nodes that are remembered.
 const VANISHED_MAX: usize = 64;
 
-/// The suspicion of a partition: the nodes that vanished recently, and since when repair is suspended.
+/// The suspicion of this node that it is partitioned, for messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Suspicion {
+    /// Since when.
+    pub since: Instant,
+    /// The neighbours that fell silent at once and have not answered since.
+    pub silent: usize,
+    /// All neighbours, silent ones included.
+    pub neighbours: usize,
+    /// The suspicion ends when no more than this many of them are silent.
+    pub tolerated: usize,
+    /// When it ends even if no neighbour answers.
+    pub ends_at: Instant,
+}
+
+/// The nodes that vanished recently, and since when repair is suspended.
 pub(super) struct Partition {
     percent: usize,
     window: Duration,
     wait: Duration,
     vanished: Vec<(NodeId, Instant)>,
     since: Option<Instant>,
+    /// The number of neighbours when the suspicion was last judged.
+    neighbours: usize,
 }
 
 impl Partition {
     /// No suspicion, and no vanished nodes.
     pub(super) fn new(percent: u8, window: Duration, wait: Duration) -> Self {
-        Partition { percent: usize::from(percent), window, wait, vanished: Vec::new(), since: None }
+        let percent = usize::from(percent);
+        Partition { percent, window, wait, vanished: Vec::new(), since: None, neighbours: 0 }
     }
 
     /// A neighbour became unresponsive.
@@ -48,8 +66,8 @@ impl Partition {
         if self.since.is_none() {
             self.vanished.retain(|(_, at)| now.since(*at) < self.window);
         }
-        let enough = self.vanished.len() >= VANISHED_MIN
-            && self.vanished.len() * 100 > neighbours.max(self.vanished.len()) * self.percent;
+        self.neighbours = neighbours.max(self.vanished.len());
+        let enough = self.vanished.len() > self.tolerated();
         let over = self.since.is_some_and(|since| now >= since + self.wait * 4);
         if over {
             self.vanished.clear();
@@ -63,9 +81,16 @@ impl Partition {
         begins
     }
 
-    /// Since when this node suspects that it is partitioned.
-    pub(super) fn since(&self) -> Option<Instant> {
-        self.since
+    /// The most vanished nodes that are no partition.
+    fn tolerated(&self) -> usize {
+        (self.neighbours * self.percent / 100).max(VANISHED_MIN - 1)
+    }
+
+    /// The suspicion that this node is partitioned, if there is one.
+    pub(super) fn suspicion(&self) -> Option<Suspicion> {
+        let (silent, neighbours, tolerated) = (self.vanished.len(), self.neighbours, self.tolerated());
+        let suspicion = |(since, ends_at)| Suspicion { since, silent, neighbours, tolerated, ends_at };
+        self.since.zip(self.ends_at()).map(suspicion)
     }
 
     /// Until when a piece with `live` live copies is not repaired.
@@ -125,15 +150,35 @@ mod tests {
         assert_eq!((partition.until(1), partition.until(2)), (Some(at(950)), Some(at(3650))));
         (0..3).for_each(|number| partition.returned(&id(number)));
         partition.judge(at(610), 40);
-        assert!(partition.since().is_some(), "7 of 40 are too many");
+        assert!(partition.suspicion().is_some(), "7 of 40 are too many");
         partition.returned(&id(3));
         partition.judge(at(611), 40);
-        assert_eq!(partition.since(), None, "6 of 40 are not");
+        assert_eq!(partition.suspicion(), None, "6 of 40 are not");
 
         (0..10).for_each(|number| partition.vanished(at(1000), id(number)));
         assert!(partition.judge(at(1000), 40));
         partition.judge(at(4600), 40);
-        assert_eq!(partition.since(), None);
+        assert_eq!(partition.suspicion(), None);
         assert!(!partition.judge(at(4601), 40), "the same silence does not begin another");
+    }
+
+    #[test]
+    fn the_suspicion_tells_the_silent_neighbours_and_how_many_of_them_may_stay_silent() {
+        let mut partition = partition();
+        (0..6).for_each(|number| partition.vanished(at(10), id(number)));
+        partition.judge(at(10), 20);
+        let begun = Suspicion { since: at(10), silent: 6, neighbours: 20, tolerated: 3, ends_at: at(3610) };
+        assert_eq!(partition.suspicion(), Some(begun));
+        partition.returned(&id(0));
+        partition.returned(&id(1));
+        partition.judge(at(20), 19);
+        assert_eq!(
+            partition.suspicion(),
+            Some(Suspicion { silent: 4, neighbours: 19, tolerated: 2, ..begun })
+        );
+        partition.returned(&id(2));
+        partition.returned(&id(3));
+        partition.judge(at(30), 19);
+        assert_eq!(partition.suspicion(), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The status of the machine and of single pieces.
 
 use super::neighbours::bits;
+use super::partition::Suspicion;
 use super::pieces::{Need, Queue};
 use super::{Liveness, Replication, ReplicationCounters};
 use crate::id::{Key, NodeId};
@@ -54,8 +55,8 @@ pub struct Statistics {
     pub surplus: usize,
     /// Misplaced pieces whose holders are too far away to be known.
     pub stray: usize,
-    /// Since when this node has suspected that it is partitioned.
-    pub cut_off_since: Option<Instant>,
+    /// The suspicion that this node is partitioned, which suspends repair.
+    pub partition: Option<Suspicion>,
     /// The bandwidth of repair, in bytes per second.
     pub bytes_per_second: u64,
     /// The counters.
@@ -84,7 +85,7 @@ impl Replication {
             _ if self.is_copying(key) => Phase::Copying,
             false if found.need == Need::Stray && !piece.placed => Phase::Waiting,
             false => Phase::Whole,
-            true if self.partition.since().is_some() => Phase::CutOff,
+            true if self.partition.suspicion().is_some() => Phase::CutOff,
             true => Phase::Waiting,
         };
         let since = (piece.need != Need::Whole).then_some(piece.since);
@@ -112,7 +113,7 @@ impl Replication {
             copying: self.copying(),
             surplus: self.pieces.count(Need::Surplus),
             stray: self.pieces.count(Need::Stray),
-            cut_off_since: self.partition.since(),
+            partition: self.partition.suspicion(),
             bytes_per_second: self.budget.rate(),
             counters: self.counters,
         }

@@ -260,8 +260,23 @@ pub struct RepairStatus {
     pub bytes: u64,
     /// Repairs abandoned because their cause was gone.
     pub abandoned: u64,
-    /// Seconds since the node has suspected that it is partitioned, and suspended repair; `None` when it does not.
-    pub cut_off_seconds: Option<u64>,
+    /// The suspicion of the node that it is partitioned, which suspends repair; `None` when it has none.
+    pub partition: Option<PartitionStatus>,
+}
+
+/// The suspicion of a node that it is partitioned: many neighbours fell silent at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// Seconds since it began.
+    pub seconds: u64,
+    /// The neighbours that fell silent and have not answered since.
+    pub silent: u32,
+    /// All neighbours, silent ones included.
+    pub neighbours: u32,
+    /// Repair resumes when no more than this many of them are silent.
+    pub tolerated: u32,
+    /// Seconds until repair resumes even if no neighbour answers.
+    pub seconds_left: u64,
 }
 
 /// The findings of a scrub.

@@ -107,12 +107,12 @@ fn when_half_of_the_neighbourhood_vanishes_repair_is_suspended_and_nothing_moves
     }
     world.run(seconds(800));
     assert_eq!(world.offers, 0);
-    assert!(world.nodes.iter().all(|node| node.machine.statistics().cut_off_since.is_some()));
+    assert!(world.nodes.iter().all(|node| node.machine.statistics().partition.is_some()));
     let waits = keys.iter().filter_map(|key| world.nodes[0].machine.inspect(key));
     assert!(waits.clone().any(|status| status.phase == Phase::CutOff));
     world.mend();
     world.run(seconds(900));
-    assert!(world.nodes.iter().all(|node| node.machine.statistics().cut_off_since.is_none()));
+    assert!(world.nodes.iter().all(|node| node.machine.statistics().partition.is_none()));
     assert_eq!((world.offers, world.dropped.len()), (0, 0), "all returned, nothing moved");
     assert!(world.is_whole(&keys, 3));
 }

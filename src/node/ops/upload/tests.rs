@@ -7,7 +7,6 @@ use crate::node::Output;
 use crate::node::Purpose;
 use crate::node::command::{Failure, Response};
 use crate::node::ops::place_piece::PlaceFor;
-use crate::time::Duration;
 use std::path::Path;
 
 const START: Instant = Instant::from_secs(1000);
