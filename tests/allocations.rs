@@ -114,6 +114,7 @@ fn config(index: usize) -> NodeConfig {
         limits: Limits::default(),
         leaf: false,
         network: "vectors".to_owned(),
+        network_secret: None,
         listen: ADDRESSES[index].into(),
         bootstrap: vec![ADDRESSES[1 - index].into()],
         replicas: NodeConfig::REPLICAS,

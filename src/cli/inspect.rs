@@ -172,13 +172,18 @@ pub(super) fn status(context: &mut Context) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
+fn network_line(status: &Status) -> String {
+    let access = if status.network_closed { "closed: only nodes with its key join" } else { "open" };
+    format!("{:08x}, {access}", status.network)
+}
+
 fn status_lines(status: &Status) -> Vec<(String, String)> {
     let address = status.address.map_or("not known yet".to_owned(), |address| address.to_string());
     let role = if status.leaf { "leaf" } else { "full" };
     let mut lines: Vec<(String, String)> = [
         ("node", status.id.clone()),
         ("version", status.version.clone()),
-        ("network", format!("{:08x}", status.network)),
+        ("network", network_line(status)),
         ("role", role.to_owned()),
         ("listens on", status.listen.clone()),
         ("seen as", address),

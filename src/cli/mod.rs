@@ -7,7 +7,7 @@
 //! - [`process`]: nodes in processes of their own.
 //! - [`progress`]: progress bars.
 //! - `logging`: a log that never blocks the node on its reader.
-//! - `put`, `files`, `values`, `explain`, `inspect`, `limit`, `node`, `demo`: the commands.
+//! - `put`, `files`, `values`, `explain`, `inspect`, `limit`, `network`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -22,6 +22,7 @@ mod get;
 mod inspect;
 mod limit;
 mod logging;
+mod network;
 mod node;
 mod opened;
 mod pipeline;
@@ -111,6 +112,9 @@ enum Subcommand {
     /// Show the limits of rates, streams and uploads, or change them until the node stops
     #[command(after_help = limit::AFTER_HELP)]
     Limit(limit::LimitArguments),
+    /// Make the key of a network that only nodes with the key can join
+    #[command(after_help = network::AFTER_HELP)]
+    Network(network::NetworkArguments),
     /// Print the node's id and public key
     Id,
     /// Hand over the pieces that only this node has, say goodbye to the network and stop the node
@@ -214,6 +218,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Scrub(arguments) => scrub::run(&mut context, &arguments),
         Subcommand::Status => inspect::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
+        Subcommand::Network(arguments) => network::run(&mut context, &arguments),
         Subcommand::Id => inspect::id(&mut context),
         Subcommand::Leave(arguments) => node::leave(&mut context, &arguments),
         Subcommand::Demo(arguments) => demo::run(&mut context.output, &arguments),
@@ -303,6 +308,9 @@ mod tests {
             "elver node --leaf=perhaps",
             "elver -q -v status",
             "elver demo --nodes 3",
+            "elver network",
+            "elver network new",
+            "elver network new a\u{7}b",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");

@@ -11,6 +11,7 @@ use crate::config::{self, Settings};
 use crate::disk::Way;
 use crate::net::Driver;
 use crate::node::command::{Command, Reply, Response};
+use crate::wire::network::Network;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ acknowledged.
 Examples:
   elver node                                            the first node of a network
   elver node --bootstrap 192.0.2.7:3583                 join a network
+  elver node --network-key museum.key                   join a network that only nodes with its key can join
   elver node --dir /tmp/second --listen 127.0.0.1:4000  another one on the same machine";
 
 /// The time that a node has to stop after its reply to `leave`.
@@ -78,6 +80,14 @@ pub(super) fn run(
         config::load(context.dir.clone(), arguments.settings, file.as_deref(), &config::environment)?;
     if arguments.no_splice {
         config.way = Way::Copied;
+    }
+    match (&config.network_secret, config.network.as_str()) {
+        (Some(_), name) => log::info!("this node belongs to the closed network `{name}`"),
+        (None, Network::DEFAULT_NAME) => log::info!("this node belongs to the open network of all nodes"),
+        (None, name) => log::warn!(
+            "the network `{name}` is open: its name is no secret, and any node that knows it can join; \
+             `elver network new` makes a network with a key"
+        ),
     }
     let mut driver = Driver::start(config).map_err(|error| {
         CommandError::failed(format!("cannot start a node in {}: {error}", context.dir.display()))

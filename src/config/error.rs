@@ -1,5 +1,6 @@
 //! Why there is no configuration. A message names the place, the setting, the value and the remedy.
 
+use super::network_key::NetworkKeyError;
 use super::sections;
 use super::settings::keys;
 use crate::node::InvalidConfig;
@@ -45,6 +46,15 @@ pub enum ConfigError {
     },
     /// The settings contradict each other.
     Contradiction(InvalidConfig),
+    /// The network's key cannot be read from its file.
+    NetworkKey(PathBuf, NetworkKeyError),
+    /// The key is of another network than the one that is named.
+    OtherNetwork {
+        /// The network that the settings name.
+        name: String,
+        /// The network that the key is of.
+        of_key: String,
+    },
     /// Nothing says where the node's directory is.
     NoDirectory,
 }
@@ -68,6 +78,14 @@ impl fmt::Display for ConfigError {
             }
             ConfigError::Value { origin, key, reason } => write!(f, "{origin}: `{key}`: {reason}"),
             ConfigError::Contradiction(error) => error.fmt(f),
+            ConfigError::NetworkKey(file, error) => {
+                write!(f, "the network's key in {}: {error}", file.display())
+            }
+            ConfigError::OtherNetwork { name, of_key } => write!(
+                f,
+                "the key is of the network `{of_key}`, and the settings name the network `{name}`: leave the name out, \
+                 or use the key of that network"
+            ),
             ConfigError::NoDirectory => f.write_str(
                 "no directory for the node: none of ELVER_DIR, XDG_STATE_HOME and HOME is set; give one with --dir",
             ),

@@ -39,9 +39,11 @@
 //! - `file`, `environment`: the places besides the command line.
 //! - [`values`], [`units`]: how values are read.
 //! - [`sections`]: the settings that have no flags.
+//! - [`network_key`]: the key of a closed network, in its file.
 //! - [`error`]: why there is no configuration.
 
 pub mod error;
+pub mod network_key;
 pub mod sections;
 pub mod settings;
 pub mod units;
@@ -68,10 +70,15 @@ pub fn load(
     file: Option<&Path>,
     environment: Environment<'_>,
 ) -> Result<net::Config, ConfigError> {
-    let from_file = match file {
-        Some(file) => file::read(file, true)?,
-        None => file::read(&dir.join(CONFIG_FILE), false)?,
+    let (path, required) = match file {
+        Some(file) => (file.to_owned(), true),
+        None => (dir.join(CONFIG_FILE), false),
     };
+    let mut from_file = file::read(&path, required)?;
+    // A path in a file is relative to the file's directory, as the node may be started from anywhere.
+    if let (Some(key), Some(parent)) = (&mut from_file.network_key, path.parent()) {
+        *key = parent.join(&*key);
+    }
     flags.or(environment::read(environment)?).or(from_file).into_config(dir)
 }
 

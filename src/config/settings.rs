@@ -2,6 +2,7 @@
 //! that values are read follow from that.
 
 use super::error::ConfigError;
+use super::network_key;
 use super::sections::Sections;
 use super::units;
 use super::values::{
@@ -65,9 +66,12 @@ pub struct Settings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = parse_bool)]
     pub leaf: Option<bool>,
-    /// The network's name; nodes of different networks ignore each other [env: ELVER_NETWORK] [default: elver]
+    /// The network's name, which is no secret: nodes of different networks ignore each other, but any node that knows the name can join. `--network-key` keeps others out [env: ELVER_NETWORK] [default: elver]
     #[arg(long, value_name = "NAME", value_parser = parse_network)]
     pub network: Option<String>,
+    /// The key file of a closed network, made by `elver network new`: only nodes with the key can join. It also says the network's name [env: ELVER_NETWORK_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub network_key: Option<PathBuf>,
     /// How long copies are to be kept, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
     #[arg(long, value_name = "T", value_parser = units::parse_lifetime)]
     pub ttl: Option<u32>,
@@ -253,6 +257,19 @@ impl Settings {
         limits.validate().map_err(|error| contradiction(error.into()))?;
         tuning.gossip.validate().map_err(|error| contradiction(error.into()))?;
         tuning.replication.validate().map_err(|error| contradiction(error.into()))?;
+        let key = match self.network_key {
+            Some(path) => {
+                Some(network_key::read(&path).map_err(|error| ConfigError::NetworkKey(path, error))?)
+            }
+            None => None,
+        };
+        let (network, network_secret) = match (key, self.network) {
+            (Some(key), Some(name)) if name != key.name => {
+                return Err(ConfigError::OtherNetwork { name, of_key: key.name });
+            }
+            (Some(key), _) => (key.name, Some(key.secret)),
+            (None, name) => (name.unwrap_or(default.network), None),
+        };
         Ok(net::Config {
             dir,
             listen: self.listen.or(default.listen),
@@ -261,7 +278,8 @@ impl Settings {
             lifetime_seconds: self.ttl.unwrap_or(default.lifetime_seconds),
             limits,
             leaf: self.leaf.unwrap_or(default.leaf),
-            network: self.network.unwrap_or(default.network),
+            network,
+            network_secret,
             gossip: tuning.gossip,
             replication: tuning.replication,
             ..net::Config::default()

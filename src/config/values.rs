@@ -74,7 +74,8 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn parse_network(text: &str) -> Result<String, String> {
+/// Reads a network's name.
+pub fn parse_network(text: &str) -> Result<String, String> {
     match text.is_empty() || text.chars().any(char::is_control) {
         true => Err("a network's name is not empty and has no control characters".to_owned()),
         false => Ok(text.to_owned()),

@@ -18,7 +18,7 @@ impl Clock {
 }
 
 /// 32 unpredictable bytes, from /dev/urandom where a system-call filter or an old kernel refuses getrandom(2).
-pub(super) fn entropy() -> std::io::Result<[u8; 32]> {
+pub(crate) fn entropy() -> std::io::Result<[u8; 32]> {
     use std::io::Read;
     let mut bytes = [0; 32];
     match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {

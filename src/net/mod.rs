@@ -31,9 +31,10 @@ use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
-use crate::wire::network::Network;
+use crate::wire::network::{Network, NetworkSecret};
 use acceptor::Acceptor;
 use clock::Clock;
+pub(crate) use clock::entropy;
 use control::{Control, Request};
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -76,6 +77,8 @@ pub struct Config {
     pub leaf: bool,
     /// The network's name.
     pub network: String,
+    /// The network's secret; without one the network is open to every node that knows its name.
+    pub network_secret: Option<NetworkSecret>,
     /// How content is moved from streams into files.
     pub way: Way,
     /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own sets it to `false`.
@@ -97,6 +100,7 @@ impl Default for Config {
             limits: Limits::default(),
             leaf: false,
             network: Network::DEFAULT_NAME.to_owned(),
+            network_secret: None,
             way: Way::default(),
             handle_signals: true,
             gossip: GossipConfig::default(),
@@ -262,6 +266,7 @@ impl Driver {
             limits: config.limits,
             leaf: config.leaf,
             network: config.network,
+            network_secret: config.network_secret,
             listen: addr,
             bootstrap: config.bootstrap,
             replicas: config.replicas,
@@ -275,7 +280,7 @@ impl Driver {
             replication: config.replication,
         };
         let identity = Identity::from_secret(&secret);
-        let node = Node::new(node_config, identity, &recovered, clock::entropy()?, clock.now());
+        let node = Node::new(node_config, identity, &recovered, entropy()?, clock.now());
         let mut driver = Driver {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),

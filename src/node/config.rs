@@ -3,6 +3,7 @@
 use crate::gossip::{self, GossipConfig};
 use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
 use crate::replication::{self, ReplicationConfig};
+use crate::wire::network::NetworkSecret;
 use core::fmt;
 use core::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub struct NodeConfig {
     pub leaf: bool,
     /// The network's name. Nodes of different networks refuse each other's messages.
     pub network: String,
+    /// The network's secret; without one the network is open to every node that knows its name.
+    pub network_secret: Option<NetworkSecret>,
     /// The address of the driver's sockets, UDP and TCP.
     pub listen: SocketAddr,
     /// Nodes to join through.

@@ -116,6 +116,7 @@ mod tests {
             limits: Limits::default(),
             leaf: false,
             network: "list".to_owned(),
+            network_secret: None,
             listen: ([127, 0, 0, 1], 1).into(),
             bootstrap: Vec::new(),
             replicas: 0,

@@ -187,7 +187,7 @@ impl Node {
     ) -> Result<Node, InvalidConfig> {
         config.validate()?;
         let mut rng = Rng::new(seed);
-        let network = Network::of(&config.network, &identity);
+        let network = Network::with_secret(&config.network, config.network_secret.as_ref(), &identity);
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);
         // Records and states of a run have numbers from a higher base than those of the runs before.
         let sequence = boots << 32;

@@ -112,6 +112,7 @@ impl Node {
             address: self.machines.dht.own_addr(),
             leaf: self.config.leaf,
             network: self.network.id(),
+            network_closed: self.config.network_secret.is_some(),
             uptime_seconds: now.since(self.started).as_secs(),
             boots: self.housekeeping.ages(now, &self.machines).boots,
             peers: dht.contacts as u32,

@@ -61,6 +61,7 @@ fn node(number: u8, bootstrap: &[SocketAddr], recovered: &Recovered) -> Node {
         limits: Limits::default(),
         leaf: false,
         network: "test".to_owned(),
+        network_secret: None,
         listen: address(number),
         bootstrap: bootstrap.to_vec(),
         replicas: 3,

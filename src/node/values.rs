@@ -223,6 +223,7 @@ mod tests {
             limits: Limits::default(),
             leaf: false,
             network: "values".to_owned(),
+            network_secret: None,
             listen: ([127, 0, 0, 1], 1).into(),
             bootstrap: vec![([127, 0, 0, 1], 2).into()],
             replicas: 0,

@@ -171,6 +171,7 @@ impl World {
             limits: self.plan.limits.clone(),
             leaf,
             network: "simulation".to_owned(),
+            network_secret: None,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT),
             bootstrap: Vec::new(),
             replicas: NodeConfig::REPLICAS,

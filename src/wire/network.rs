@@ -1,9 +1,21 @@
-//! The network's name, and the domains of its signatures.
+//! The network's name and secret, and the domains of its signatures.
 
 use crate::id::{Key, PublicKey};
 use crate::identity::{Digest, Identity, Scheme, Signature, verify};
 use blake3::Hasher;
+use core::fmt;
 use std::sync::Arc;
+
+/// The secret of a closed network: 128 random bits, which all of its nodes have and no other node. It goes into the network's number
+/// and into everything that its nodes sign or authenticate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NetworkSecret(pub [u8; 16]);
+
+impl fmt::Debug for NetworkSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NetworkSecret(…)")
+    }
+}
 
 /// A network: nodes of different networks refuse each other's packets. A node signs only BLAKE3 outputs derived for one purpose
 /// *and* one network, so a signature is not valid for another purpose or in another network.
@@ -35,11 +47,25 @@ impl Network {
     /// The network of nodes whose configuration names none.
     pub const DEFAULT_NAME: &'static str = "elver";
 
-    /// The network called `name`.
+    /// The open network called `name`: every node that knows or guesses the name can join it.
     pub fn new(name: &str) -> Self {
-        let secret = blake3::derive_key("elver 2026-11 network name", name.as_bytes());
-        // Derived separately from the secret, because every datagram carries it in the clear.
-        let number = blake3::derive_key("elver 2026-11 network number", name.as_bytes());
+        Network::derived(
+            blake3::derive_key("elver 2026-11 network name", name.as_bytes()),
+            // Derived separately from the secret, because every datagram carries it in the clear.
+            blake3::derive_key("elver 2026-11 network number", name.as_bytes()),
+        )
+    }
+
+    /// The closed network called `name`. Its number tells nothing about name or secret to a node without the secret.
+    pub fn closed(name: &str, secret: &NetworkSecret) -> Self {
+        let material = [&secret.0, name.as_bytes()].concat();
+        Network::derived(
+            blake3::derive_key("elver 2026-11 closed network", &material),
+            blake3::derive_key("elver 2026-11 closed network number", &material),
+        )
+    }
+
+    fn derived(secret: [u8; 32], number: [u8; 32]) -> Self {
         let domain = |context: &str| {
             let mut hasher = Hasher::new_derive_key(context);
             hasher.update(&secret);
@@ -56,20 +82,27 @@ impl Network {
         Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
     }
 
-    /// The network called `name` with the signature scheme of `identity`. Identities of different schemes are never in the same
+    /// The open network called `name` with the signature scheme of `identity`. Identities of different schemes are never in the same
     /// network.
     pub fn of(name: &str, identity: &Identity) -> Self {
-        match identity.scheme() {
-            Scheme::Ed25519 => Network::new(name),
+        Network::with_secret(name, None, identity)
+    }
+
+    /// The network called `name` with the signature scheme of `identity`: closed when there is a secret, else open.
+    pub fn with_secret(name: &str, secret: Option<&NetworkSecret>, identity: &Identity) -> Self {
+        match (identity.scheme(), secret) {
+            (Scheme::Ed25519, Some(secret)) => Network::closed(name, secret),
+            (Scheme::Ed25519, None) => Network::new(name),
             #[cfg(feature = "sim")]
-            Scheme::StandIn => Network::stand_in(name),
+            (Scheme::StandIn, secret) => Network::stand_in(name, secret),
         }
     }
 
     /// The network called `name` of a simulation. Its number and domains differ from those of the real network.
     #[cfg(feature = "sim")]
-    fn stand_in(name: &str) -> Self {
-        let secret = blake3::derive_key("elver 2026-11 simulated network", name.as_bytes());
+    fn stand_in(name: &str, secret: Option<&NetworkSecret>) -> Self {
+        let material = [secret.map_or(&[][..], |secret| &secret.0), name.as_bytes()].concat();
+        let secret = blake3::derive_key("elver 2026-11 simulated network", &material);
         let domain = |number| Domain::Checksum(xxhash_rust::xxh3::xxh3_64_with_seed(&secret, number));
         let domains = Domains {
             datagram: domain(1),
@@ -174,6 +207,27 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 12);
+    }
+
+    #[test]
+    fn a_closed_network_has_nothing_in_common_with_an_open_one_of_its_name() {
+        let networks = [
+            Network::new("ours"),
+            Network::closed("ours", &NetworkSecret([1; 16])),
+            Network::closed("ours", &NetworkSecret([2; 16])),
+            Network::closed("theirs", &NetworkSecret([1; 16])),
+        ];
+        let mut numbers = networks.each_ref().map(Network::id);
+        let mut digests = networks.each_ref().map(|network| network.state_digest(&[1; 96]));
+        numbers.sort_unstable();
+        digests.sort_unstable();
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]), "{numbers:?}");
+        assert!(digests.windows(2).all(|pair| pair[0] != pair[1]), "{digests:?}");
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_by_its_debug_output() {
+        assert_eq!(format!("{:?}", NetworkSecret([0xab; 16])), "NetworkSecret(…)");
     }
 
     #[cfg(feature = "sim")]

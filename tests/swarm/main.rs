@@ -3,6 +3,7 @@
 #![allow(clippy::needless_borrows_for_generic_args, reason = "a client's arguments are a slice or an array")]
 
 mod blame;
+mod closed;
 mod downloads;
 mod explain;
 mod modes;

@@ -141,6 +141,9 @@ pub struct Status {
     pub leaf: bool,
     /// The network's number.
     pub network: u32,
+    /// Whether the network has a secret, so that only nodes with its key can join.
+    #[serde(default)]
+    pub network_closed: bool,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// The number of starts.
