@@ -14,6 +14,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// The pause before content or a dial is tried again when descriptors have run out.
+pub(super) const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// The longest wait of content for a descriptor: after that it fails.
+pub(super) const SHORTAGE_MAX: Duration = Duration::from_secs(10);
+
 /// The result of one attempt to accept.
 #[derive(Debug)]
 pub(super) enum Accepted<T> {

@@ -7,13 +7,21 @@
 //! carried out after every single input, in order, before the next input is given.
 //!
 //! The numbers of streams and control clients are never used again, so an event for a connection that is closed is dropped.
+//!
+//! - Streams to peers: `streams` is their table, `stream` one of them, `serve` serves them, `dials` opens them.
+//! - `acceptor` accepts connections, also when descriptors run out; `outbox` sends bytes and files; `throttle` limits rates.
+//! - `udp`: datagrams. `control`: the clients on the control socket. `passed`: files that they pass as descriptors.
+//! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
 
 mod acceptor;
 mod clock;
 mod control;
+mod dials;
+mod embedded;
 mod histogram;
 mod outbox;
 mod passed;
+mod serve;
 mod stream;
 mod streams;
 #[cfg(test)]
@@ -21,11 +29,11 @@ mod testing;
 mod throttle;
 mod udp;
 
-use crate::disk::{Disk, OpenError, OpenExtent, Outflow, Way};
+use crate::disk::{Disk, OpenError, Outflow, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
-use crate::io::{DiskError, DiskErrorKind, Extent, Place, Space};
+use crate::io::{DiskError, Place, Space};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
@@ -38,13 +46,14 @@ pub(crate) use clock::entropy;
 use control::{Control, Request};
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use dials::Dials;
+use embedded::Embedded;
 use histogram::Histogram;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use passed::Passed;
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use streams::Streams;
@@ -188,9 +197,6 @@ const FREE_PORT_TRIES: usize = 32;
 /// The time that a node has to finish pending writes after it was told to stop.
 const STOPPING_TIME: Duration = Duration::from_secs(2);
 
-/// This bit is set in the ids of the embedding program's commands.
-const EMBEDDED: u64 = 1 << 63;
-
 const UDP: Token = Token(0);
 const LISTENER: Token = Token(4);
 const CONTROL: Token = Token(8);
@@ -216,6 +222,7 @@ pub struct Driver {
     listener: TcpListener,
     acceptor: Acceptor,
     streams: Streams,
+    dials: Dials,
     outflow: Outflow,
     control: Control,
     requests: Vec<Request>,
@@ -223,11 +230,8 @@ pub struct Driver {
     signals: Option<Signals>,
     addr: SocketAddr,
     turns: Histogram,
-    /// The number of commands given through [`command`](Driver::command), and the responses to them.
-    commands: u64,
-    responses: VecDeque<(CommandId, Response)>,
-    /// Content for the embedding program, in order. The windows of its reads bound it.
-    contents: VecDeque<(CommandId, Reading)>,
+    /// The commands given through [`command`](Driver::command).
+    embedded: Embedded,
     /// After an order to stop: when the loop ends, even if work is unfinished.
     stop_at: Option<Instant>,
     /// When the node's directory was last checked.
@@ -284,7 +288,8 @@ impl Driver {
         let mut driver = Driver {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            streams: Streams::new(clock.now(), addr, config.way),
+            streams: Streams::new(clock.now(), config.way),
+            dials: Dials::new(addr),
             outflow: Outflow::default(),
             clock,
             node: node.map_err(StartError::Config)?,
@@ -298,9 +303,7 @@ impl Driver {
             signals,
             addr,
             turns: Histogram::default(),
-            commands: 0,
-            responses: VecDeque::new(),
-            contents: VecDeque::new(),
+            embedded: Embedded::default(),
             stop_at: None,
             looked_at: Instant::ZERO,
             idle_at: Instant::ZERO,
@@ -369,7 +372,7 @@ impl Driver {
             self.node.handle_timeout(now);
             self.carry_out(now);
         }
-        self.expire_dials(now);
+        self.tend_dials(now);
         if self.looked_at + self.node.look_interval() <= now {
             self.look_at_disk(now);
         }
@@ -383,8 +386,7 @@ impl Driver {
 
     /// Gives the node a command of the embedding program. [`poll_response`](Driver::poll_response) returns the responses.
     pub fn command(&mut self, command: Command) -> CommandId {
-        self.commands += 1;
-        let id = CommandId(EMBEDDED | self.commands);
+        let id = self.embedded.next_id();
         let now = self.clock.now();
         self.node.handle_command(now, id, command);
         self.carry_out(now);
@@ -394,39 +396,22 @@ impl Driver {
 
     /// The next response to a command of the embedding program.
     pub fn poll_response(&mut self) -> Option<(CommandId, Response)> {
-        self.responses.pop_front()
+        self.embedded.poll_response()
     }
 
     /// Copies the next bytes of a file that the embedding program reads ([`Command::Read`]) into the start of `buffer`, and
     /// returns their number; 0 when none are here yet. [`Response::Content`] announces bytes that have come. The node fetches
     /// more as these are taken. An error ends the read.
     pub fn read_content(&mut self, command: CommandId, buffer: &mut [u8]) -> Result<usize, DiskError> {
-        let Some(at) = self.contents.iter().position(|(id, _)| *id == command) else { return Ok(0) };
-        let read = match &mut self.contents[at].1 {
-            Reading::Open(open) => open.read(buffer).map(|read| (read, open.remaining() == 0)),
-            Reading::Waiting(extent) => match self.disk.open_extent(extent) {
-                Ok(mut open) => {
-                    let read = open.read(buffer);
-                    let over = open.remaining() == 0;
-                    self.contents[at].1 = Reading::Open(open);
-                    read.map(|read| (read, over))
-                }
-                // Descriptors have run out: it says nothing of the file.
-                Err(error) if error.kind == DiskErrorKind::Busy => return Ok(0),
-                Err(error) => Err(error),
-            },
-        };
-        match read {
-            Ok((read, over)) => {
-                if over {
-                    self.contents.remove(at);
-                }
+        match self.embedded.read(command, buffer, &self.disk) {
+            Ok(Some(read)) => {
                 let now = self.clock.now();
                 self.node.handle_content_sent(now, command, read as u64);
                 self.carry_out(now);
                 self.send_datagrams();
                 Ok(read)
             }
+            Ok(None) => Ok(0),
             Err(error) => {
                 self.cancel(command);
                 Err(error)
@@ -436,7 +421,7 @@ impl Driver {
 
     /// Cancels a command of the embedding program. A download or a read for which no other command waits ends.
     pub fn cancel(&mut self, command: CommandId) {
-        self.contents.retain(|(id, _)| *id != command);
+        self.embedded.cancel(command);
         let now = self.clock.now();
         self.node.handle_cancel(now, command);
         self.carry_out(now);
@@ -486,7 +471,7 @@ impl Driver {
             self.control.next_deadline(),
             self.streams.next_wake(),
             self.acceptor.next_deadline(),
-            self.streams.next_dial_retry(),
+            self.dials.next_retry(),
             self.stop_at,
             Some(self.looked_at + self.node.look_interval()),
             self.disk.has_idle_work().then_some(self.idle_at),
@@ -637,17 +622,14 @@ impl Driver {
                         self.add_loop_counters(status);
                     }
                     self.passed.answered(command, &mut response, &mut self.disk);
-                    match command.0 & EMBEDDED {
-                        0 => self.control.respond(now, command, response),
-                        _ => self.responses.push_back((command, response)),
+                    match Embedded::is_own(command) {
+                        true => self.embedded.respond(command, response),
+                        false => self.control.respond(now, command, response),
                     }
                 }
-                Output::Content { command, content, extent } => match command.0 & EMBEDDED {
-                    0 => self.control.send_content(command, content, extent, &self.disk),
-                    _ => {
-                        self.contents.push_back((command, Reading::Waiting(extent)));
-                        self.responses.push_back((command, Response::Content(content)));
-                    }
+                Output::Content { command, content, extent } => match Embedded::is_own(command) {
+                    true => self.embedded.send_content(command, content, extent),
+                    false => self.control.send_content(command, content, extent, &self.disk),
                 },
                 Output::Stop => self.begin_stopping(now),
             }
@@ -664,14 +646,6 @@ impl Driver {
         ];
         status.counters.extend(turns.map(|(name, value)| (name.to_owned(), value)));
     }
-}
-
-/// Content for the embedding program.
-enum Reading {
-    /// Its file is not open yet.
-    Waiting(Extent),
-    /// Its file is open at the first byte that is left.
-    Open(OpenExtent),
 }
 
 fn name_of(command: &Command) -> &'static str {
@@ -748,4 +722,38 @@ fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, So
     tcp.listen(128)?;
     let udp = Udp::new(mio::net::UdpSocket::from_std(udp), addr.is_ipv6());
     Ok((udp, tcp.into(), addr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tokens_of_streams_of_clients_and_of_the_loop_itself_differ() {
+        for id in [0, 1, 2, 3, 4, 5, 1 << 40] {
+            assert_eq!(stream_token(id).0 & 3, 1);
+            assert_eq!(client_token(id).0 & 3, 2);
+        }
+        for token in [UDP, LISTENER, CONTROL, SIGNALS] {
+            assert_eq!(token.0 & 3, 0);
+        }
+    }
+
+    #[test]
+    fn udp_and_tcp_share_one_port_when_any_will_do() {
+        let (udp, listener, addr) = listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+        assert_ne!(addr.port(), 0);
+        assert_eq!(listener.local_addr().unwrap(), addr);
+        assert_eq!(udp.socket.local_addr().unwrap(), addr);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_for_tcp_alone_is_refused_with_advice() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let _listener = std::net::TcpListener::bind(taken).unwrap();
+        let Err(error) = listen(Some(taken)) else { panic!("it listens twice") };
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("port {} is taken", taken.port())), "{message}");
+        assert!(message.contains("--listen"), "{message}");
+    }
 }

@@ -6,8 +6,8 @@
 
 use crate::disk::{Disk, Outflow};
 use crate::io::{DiskError, DiskErrorKind, Extent};
+use crate::net::acceptor::SHORTAGE_MAX;
 use crate::net::outbox::{Moved, Outbox, SendError};
-use crate::net::streams::SHORTAGE_MAX;
 use crate::node::command::{Command, CommandId, Content, Failure, FailureReason, Response};
 use crate::time::{Duration, Instant};
 use mio::net::UnixStream;

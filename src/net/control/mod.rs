@@ -11,8 +11,7 @@ mod client;
 mod place;
 
 use super::StartError;
-use super::acceptor::{Accepted, Acceptor};
-use super::streams::SHORTAGE_PAUSE;
+use super::acceptor::{Accepted, Acceptor, SHORTAGE_PAUSE};
 use crate::disk::{Disk, Outflow};
 use crate::io::Extent;
 use crate::limits::Limits;
