@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
-//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: token bucket, amplification, party of an address, round-trip time, outstanding requests |
+//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens and replay windows; the budget of signature checks, token bucket, amplification, party of an address, round-trip time, outstanding requests |
 //! | 3 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
 //! | 4 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
 //! | 5 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |
@@ -59,9 +59,9 @@
 //! present time, `poll_*` gives outputs until there are none, `next_deadline` follows from the state.
 //!
 //! The path of a datagram: [`net`] receives it → [`node::Node::handle_datagram`] parses it in place
-//! ([`wire::datagram::Unverified`]), decides whether it is worth a signature check (admission), verifies it
-//! ([`wire::datagram::Verified`]) → [`dht::Dht`] or another machine handles it and puts answers into the
-//! [`wire::outbox::Outbox`] → [`net`] sends them. No step allocates memory.
+//! ([`wire::datagram::Unverified`]), authenticates it by its MAC or, if that is worth a signature check
+//! (admission), by its signature ([`peers::inbox`], [`wire::datagram::Verified`]) → [`dht::Dht`] or another machine handles it and puts answers into the
+//! [`peers::outbox::Outbox`] → [`net`] sends them. No step allocates memory.
 //!
 //! The path of a piece: a peer requests it over a stream → [`transfer::Transfer`] asks the node ([`transfer::Pieces`]) → [`store::Store`]
 //! locates the bytes → the core outputs an [`io::Extent`] → [`net`] has the kernel send it. On the other side the core outputs an
@@ -72,18 +72,21 @@
 //! | term | meaning |
 //! |---|---|
 //! | adversary | a simulated node that attacks the others |
-//! | admission | the decision whether a datagram from an unknown sender gets a signature check |
+//! | admission | the decision whether a datagram gets a signature check |
 //! | audit | asking the holders of a file which pieces they have: the command `explain` |
-//! | authenticated | a sender whose signature was verified |
+//! | authenticated | a sender whose signature or MAC was verified |
 //! | blame | the record of a peer that sent wrong content; it grows into a ban |
+//! | challenge | the answer to a request whose MAC the recipient cannot check: it asks for a signature |
 //! | chunk | a part of a file, a power of two from 256 KiB to 16 MiB; the unit of a download |
 //! | co-downloaders | peers that download the same file and exchange its chunks |
 //! | contact | a node's public key, id and address |
 //! | contacted | a peer that has answered a request of this node |
 //! | dial | an attempt to open a stream |
+//! | epoch | one run of a node, by a random number |
 //! | extent, sink | a run of bytes in a file: to be sent on a stream, to be received from one |
 //! | healthy, under-replicated, misplaced | a stored piece with enough live copies; with too few; on a node that is not among the closest to it |
 //! | holder | a node that stores a piece for the network |
+//! | hop key | the secret of two neighbours, from which the MACs of their datagrams are made |
 //! | inbound store | a piece that another node offers and sends to this one |
 //! | key | a point of the 256-bit key space: a hash that addresses a file, a chunk or a value |
 //! | leaf | a node that looks up and downloads, but stores nothing for others |

@@ -32,7 +32,8 @@ pub struct Limits {
     pub providers_max: usize,
     /// Provider records kept for one file.
     pub providers_per_file_max: usize,
-    /// Signatures of unknown senders that are checked in one second.
+    /// Signatures of strangers that are checked in one second, at most. The node gives half of its processor, whose speed it
+    /// measures when it starts, to signature checks, and strangers at most a quarter of that.
     pub signature_checks_per_second_max: u32,
     /// TCP streams, both directions.
     pub streams_max: usize,

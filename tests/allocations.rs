@@ -12,12 +12,14 @@ use elver::io::{FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState,
 use elver::limits::Limits;
 use elver::manifest::{Content, HashAs};
 use elver::node::{Node, NodeConfig};
+use elver::peers::inbox;
+use elver::peers::outbox::{Ask, Attempt, Outbox};
 use elver::replication::ReplicationConfig;
 use elver::time::{Duration, Instant};
-use elver::wire::datagram::{Epoch, Unverified};
+use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Epoch, Unverified};
 use elver::wire::frame::Frame;
+use elver::wire::header::Auth;
 use elver::wire::message::{Message, Want};
-use elver::wire::outbox::Outbox;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -85,11 +87,14 @@ fn sending_allocates_nothing_whether_there_is_room_or_not() {
         })
         .map(|verified| verified.expect("a vector that verifies").message())
         .collect();
-    let mut outbox = Outbox::new(network.clone(), sender(), false, Epoch::new(1), 8);
+    let now = Instant::from_secs(1);
+    let limits = Limits { datagrams_queued_max: 8, ..Limits::default() };
+    let mut outbox = Outbox::new(network.clone(), sender(), false, Epoch::new(1), &limits, [1; 32]);
+    let ask = Ask { to, recipient: Some(node), transaction: 7, attempt: Attempt::First };
     let used = measure(|| {
         for _ in 0..2 {
             for message in &messages {
-                outbox.send(to, Some(node), 7, 0, message);
+                outbox.request(now, ask, message);
             }
             assert_eq!(outbox.len(), 8);
             while let Some(datagram) = outbox.poll() {
@@ -226,8 +231,10 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
     let now = pair.now;
     let [node, _] = &mut pair.nodes;
     let id = node.id();
-    // The other node's identity, in an epoch that this node does not know.
-    let mut other = Outbox::new(network(), Identity::from_secret(&[2; 32]), false, Epoch::new(1 << 40), 16);
+    // The next run of the other node. Its first two requests are signed, the others have a MAC.
+    let (network, identity) = (network(), Identity::from_secret(&[2; 32]));
+    let epoch = Epoch::new(77);
+    let mut other = Outbox::new(network.clone(), identity, false, epoch, &Limits::default(), [2; 32]);
     let target = Key([7; 32]);
     let questions =
         [Want::Nodes, Want::Value, Want::Providers].map(|want| Message::Find { target, want, padding: 0 });
@@ -235,20 +242,29 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
     while node.poll_output().is_some() {}
     for round in 0..3 {
         for message in [Message::Ping { padding: 0 }].iter().chain(&questions) {
-            other.send(ADDRESSES[0].into(), Some(id), 5, 0, message);
-        }
-        while let Some(datagram) = other.poll() {
+            let to = ADDRESSES[0].into();
+            let ask = Ask { to, recipient: Some(id), transaction: 5, attempt: Attempt::First };
+            other.request(now, ask, message);
+            let bytes = other.poll().expect("a request").bytes().to_vec();
+            let mut answer = [0; DATAGRAM_BYTES_MAX];
+            let mut length = 0;
             let mut answers = 0;
             let used = measure(|| {
-                node.handle_datagram(now, ADDRESSES[1].into(), datagram.bytes());
-                while let Some(answer) = node.poll_datagram() {
-                    answers += usize::from(!answer.bytes().is_empty());
+                node.handle_datagram(now, ADDRESSES[1].into(), &bytes);
+                while let Some(sent) = node.poll_datagram() {
+                    length = sent.bytes().len();
+                    answer[..length].copy_from_slice(sent.bytes());
+                    answers += 1;
                 }
                 assert!(node.poll_output().is_none());
             });
             assert_eq!(answers, 1, "each is answered");
             // The first round fills what is then reused.
             assert!(round == 0 || used.count_total == 0, "round {round}: {used:?}");
+            let datagram = Unverified::parse(&answer[..length], &network).expect("a sound answer");
+            let auth = if round == 0 { datagram.auth() } else { Auth::Mac };
+            assert_eq!(datagram.auth(), auth, "nodes that know each other need no signatures");
+            assert!(inbox::receive(&mut other, now, to, datagram, true, |_| false).is_ok());
         }
     }
 }

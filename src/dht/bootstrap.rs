@@ -5,10 +5,10 @@
 use super::former::FormerContacts;
 use super::questions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent};
+use crate::peers::outbox::Outbox;
 use crate::peers::party::is_meaningful;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{WireContact, canonical};
-use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 
 /// The pause after the first round without an answer. Each further pause is twice as long.

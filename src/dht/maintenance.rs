@@ -4,9 +4,9 @@ use super::lookup::Reason;
 use super::questions::Purpose;
 use super::{Dht, Want};
 use crate::id::NodeId;
+use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
-use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
@@ -133,7 +133,6 @@ impl Dht {
             self.providers.expire(now);
             self.lookup_cache.expire(now);
             self.cache.expire(now);
-            self.book.expire(now);
         }
     }
 

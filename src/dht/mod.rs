@@ -7,7 +7,7 @@
 //! - Contacts: [`routing_table`], [`closest`](mod@closest), `address`.
 //! - Requests: `lookup` (which node to ask next), `agreement` (when a value is certain), `questions` (outstanding requests),
 //!   `queries` (sending requests, handling answers), `lookup_cache` (results of earlier lookups).
-//! - Answers: `serve`, `tokens` (validation of addresses), `values` and `providers` (records kept for others).
+//! - Answers: `serve`, `values` and `providers` (records kept for others).
 //! - Publishing: `announce` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
 //!   `cache` (values that were found).
 //! - Maintenance: `bootstrap` (joining, and joining again), `former` (contacts of earlier times), `maintenance` (refreshing, checking, expiry), `observed` (this
@@ -35,7 +35,6 @@ pub mod routing_table;
 mod serve;
 #[cfg(test)]
 mod tests;
-mod tokens;
 mod values;
 
 pub use crate::wire::message::Want;
@@ -46,6 +45,7 @@ pub use routing_table::K;
 
 use crate::id::{Key, NodeId};
 use crate::limits::Limits;
+use crate::peers::outbox::{Attempt, Outbox};
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
@@ -53,7 +53,6 @@ use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
-use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 pub use counters::DhtCounters;
 use lookup::{Lookup, Reason};
@@ -223,8 +222,6 @@ pub struct Dht {
     starved: bool,
     /// The last number given to a lookup or a publication.
     numbered: u64,
-    mint: tokens::TokenMint,
-    book: tokens::TokenBook,
     values: values::Values,
     providers: providers::Providers,
     lookup_cache: lookup_cache::LookupCache,
@@ -242,7 +239,6 @@ impl Dht {
     /// The DHT of the node `own`, which knows no other node yet. `seed` is entropy, or fixed in a simulation. The first deadline
     /// is `now`.
     pub fn new(config: DhtConfig, own: NodeId, seed: [u8; 32], now: Instant) -> Self {
-        let mut rng = Rng::new(seed);
         let limits = &config.limits;
         Dht {
             own,
@@ -252,8 +248,6 @@ impl Dht {
             lookups: BTreeMap::new(),
             starved: false,
             numbered: 0,
-            mint: tokens::TokenMint::new(rng.bytes()),
-            book: tokens::TokenBook::default(),
             values: values::Values::new(own, limits.records_max),
             providers: providers::Providers::new(own, limits.providers_max, limits.providers_per_file_max),
             lookup_cache: lookup_cache::LookupCache::default(),
@@ -265,7 +259,7 @@ impl Dht {
             maintenance: maintenance::Maintenance::new(now),
             counters: DhtCounters::default(),
             events: VecDeque::new(),
-            rng,
+            rng: Rng::new(seed),
             config,
         }
     }
@@ -277,9 +271,18 @@ impl Dht {
         !kind.is_answer() || self.transactions.is_expected(kind, transaction, from)
     }
 
-    /// Whether `token` validates this address: its sender receives there what this node sends.
-    pub fn token_is_valid(&self, now: Instant, from: SocketAddr, token: u64) -> bool {
-        self.mint.is_valid(now, canonical(from), token)
+    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
+    pub fn handle_challenge(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        transaction: u64,
+        token: u64,
+        outbox: &mut Outbox,
+    ) {
+        if self.transactions.challenged(transaction, from) {
+            self.transmit(now, transaction, Attempt::Challenged(token), outbox);
+        }
     }
 
     /// Takes a datagram. Requests are answered at once.
@@ -319,7 +322,7 @@ impl Dht {
     pub fn next_deadline(&self) -> Option<Instant> {
         let lookups = self.lookups.values().map(|lookup| lookup.until).min();
         let kept = self.values.len() + self.providers.len() > 0
-            || !(self.book.is_empty() && self.cache.is_empty() && self.lookup_cache.is_empty());
+            || !(self.cache.is_empty() && self.lookup_cache.is_empty());
         [
             self.transactions.next_deadline(),
             lookups,
@@ -388,12 +391,11 @@ impl Dht {
 
     /// Says goodbye to the nearest contacts, as many as the outbox has room for.
     /// `sequence` is the number of the state that says so.
-    pub fn leave(&mut self, for_good: bool, sequence: u64, outbox: &mut Outbox) {
+    pub fn leave(&mut self, now: Instant, for_good: bool, sequence: u64, outbox: &mut Outbox) {
         const TOLD: usize = 32;
         for contact in self.closest_known(&self.own.key(), TOLD) {
-            let transaction = self.rng.u64();
             let message = Message::Leave { for_good, sequence };
-            if !outbox.send(contact.addr, Some(contact.id), transaction, 0, &message) {
+            if outbox.goodbye(now, contact.addr, contact.id, &message).is_none() {
                 break;
             }
         }
@@ -406,6 +408,11 @@ impl Dht {
         let mut slots = vec![None; n];
         let nearest = self.table.nearest(key, &mut slots, |entry| entry.failures == 0);
         nearest.iter().map(|entry| entry.contact).collect()
+    }
+
+    /// Whether a node is in the routing table.
+    pub fn is_contact(&self, id: &NodeId) -> bool {
+        self.table.get(id).is_some()
     }
 
     /// Whether the first attempt to join the network is under way. It ends with the first contact, or after some seconds.

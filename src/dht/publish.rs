@@ -6,11 +6,11 @@ use super::placement::{COPIES, Placement, Stage, Tick};
 use super::questions::Purpose;
 use super::{Dht, DhtEvent, LookupId, PublishId, Want};
 use crate::id::{Key, NodeId};
+use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::message::NotStored;
 use crate::wire::network::Network;
-use crate::wire::outbox::Outbox;
 use crate::wire::record::{LIFETIME_MAX, Record, VALUE_BYTES_MAX, is_name, record_key, sign_record};
 use std::collections::{BTreeMap, VecDeque};
 

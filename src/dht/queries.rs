@@ -6,13 +6,13 @@ use super::questions::{Purpose, Request};
 use super::routing_table::{Answered, Failed, K};
 use super::{Dht, DhtEvent, LookupId, Want};
 use crate::id::{Key, NodeId};
+use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::peers::party::is_meaningful;
 use crate::peers::requests::Overdue;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::Verified;
 use crate::wire::message::{Message, NotStored, PADDING_BYTES};
-use crate::wire::outbox::Outbox;
 use crate::wire::provider::ProviderRecord;
 use crate::wire::record::Record;
 use core::net::SocketAddr;
@@ -45,29 +45,26 @@ impl Dht {
         }
         let transaction = self.transactions.insert(&mut self.rng, request);
         self.counters.asked += 1;
-        self.transmit(now, transaction, outbox);
+        self.transmit(now, transaction, Attempt::First, outbox);
         true
     }
 
     /// Writes the request's datagram into the outbox. If the outbox is full the datagram is dropped, like a lost packet.
-    fn transmit(&self, now: Instant, transaction: u64, outbox: &mut Outbox) {
+    pub(super) fn transmit(&self, now: Instant, transaction: u64, attempt: Attempt, outbox: &mut Outbox) {
         let Some(request) = self.transactions.get(transaction) else { return };
-        let recipient = request.recipient;
-        let token = recipient.and_then(|id| self.book.get(now, &id)).map_or(0, |token| token.value);
-        let mut send =
-            |message: &Message<'_>| outbox.send(request.to, recipient, transaction, token, message);
+        let ask = Ask { to: request.to, recipient: request.recipient, transaction, attempt };
+        // Padding allows a full answer even if the token turns out to be invalid: the answer to an unvalidated address is limited by
+        // the size of the request.
+        let has_valid_token = matches!(attempt, Attempt::Challenged(_))
+            || request.recipient.is_some_and(|id| outbox.peers().has_fresh_token(now, &id));
+        let mut send = |message: &Message<'_>| outbox.request(now, ask, message);
         match &request.question.purpose {
             Purpose::Bootstrap => {
                 let (target, want) = (self.own.key(), Want::Nodes);
                 send(&Message::Find { target, want, padding: PADDING_BYTES });
             }
-            Purpose::Check => {
-                send(&Message::Ping { padding: 0 });
-            }
+            Purpose::Check => _ = send(&Message::Ping { padding: 0 }),
             &Purpose::Lookup(_, target, want) => {
-                // Padding allows a full answer even if the token turns out to be invalid: the answer to an unvalidated address is
-                // limited by the size of the request.
-                let has_valid_token = recipient.is_some_and(|id| self.book.is_fresh(now, &id));
                 let padding = if has_valid_token && want == Want::Nodes { 0 } else { PADDING_BYTES };
                 send(&Message::Find { target, want, padding });
             }
@@ -132,7 +129,6 @@ impl Dht {
     ) {
         let message = datagram.message();
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
-        self.book.insert(now, contact.id, datagram.token());
         let rtt = (!request.repeated).then(|| now.since(request.sent));
         if datagram.is_leaf() {
             self.gone(now, &contact.id);
@@ -326,7 +322,7 @@ impl Dht {
                         lookup.late(&contact.id);
                     }
                     self.counters.repeated += 1;
-                    self.transmit(now, transaction, outbox);
+                    self.transmit(now, transaction, Attempt::Again, outbox);
                 }
                 Overdue::GivenUp => {
                     if let Some((lookup, contact)) = step {

@@ -8,6 +8,7 @@ use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::questions::{Purpose, Request as Check};
 use super::routing_table::K;
 use crate::id::Key;
+use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::reply::ReplyBudget;
 use crate::peers::standing::Standing;
 use crate::time::Instant;
@@ -15,7 +16,6 @@ use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
 use crate::wire::header::OVERHEAD_BYTES;
 use crate::wire::message::{Announcement, FoundHead, Message, NotStored, Want};
-use crate::wire::outbox::Outbox;
 use crate::wire::provider::ProviderRecord;
 use crate::wire::record::Record;
 use core::net::SocketAddr;
@@ -35,8 +35,8 @@ impl Dht {
         let newcomer = !self.table.heard(now, &sender.id, from, standing.is_fresh())
             && !datagram.is_leaf()
             && self.is_worth_a_ping(now, &sender);
-        let request = Request { now, sender, transaction: datagram.transaction(), validated };
-        let mut budget = ReplyBudget::new(datagram.datagram_bytes(), validated);
+        let request = Request { now, sender, asker: Asker::of(from, datagram), validated };
+        let mut budget = ReplyBudget::new(datagram, validated);
         let spent = match datagram.message() {
             Message::Ping { .. } => self.reply(&request, &Message::Pong { observed: from }, outbox),
             Message::Find { target, want, .. } => {
@@ -63,21 +63,9 @@ impl Dht {
             && !self.transactions.is_asking(&sender.id, sender.addr)
     }
 
-    /// Sends an answer with a new token for the address. Returns its length in bytes.
+    /// Sends an answer. Returns its length in bytes; 0 when it was dropped.
     fn reply(&self, request: &Request, message: &Message<'_>, outbox: &mut Outbox) -> usize {
-        let (to, id) = (request.sender.addr, request.sender.id);
-        outbox.send(to, Some(id), request.transaction, self.mint.token(request.now, to), message);
-        OVERHEAD_BYTES
-            + match message {
-                Message::Found { contacts, providers, record } => {
-                    size_of::<FoundHead>()
-                        + size_of_val(*contacts)
-                        + size_of_val(*providers)
-                        + record.map_or(0, |record| record.bytes().len())
-                }
-                // Pong and stored.
-                _ => 24,
-            }
+        outbox.answer(request.now, request.asker, message).unwrap_or_default()
     }
 
     fn serve_find(
@@ -143,6 +131,8 @@ impl Dht {
             NotStored::Unwilling
         } else if !request.validated {
             NotStored::Token
+        } else if !outbox.may_check(request.now, &request.sender.id) {
+            NotStored::Full
         } else if record.verify(outbox.network()).is_err() {
             NotStored::Signature
         } else {
@@ -169,10 +159,14 @@ impl Dht {
                 refused
             } else if !provider.contact().is_some_and(|at| may_announce(at.addr, request.sender.addr)) {
                 NotStored::Unwilling
-            } else if provider.provider() != request.sender.public
-                || provider.verify(outbox.network(), file).is_err()
-            {
+            } else if provider.provider() != request.sender.public {
                 NotStored::Signature
+            } else if !outbox.may_check(request.now, &request.sender.id) {
+                NotStored::Full
+            } else if provider.verify(outbox.network(), file).is_err() {
+                // Whoever sends one wrong signature does not get more of them checked.
+                reason = NotStored::Signature;
+                break;
             } else {
                 self.providers.store(request.now, file, provider)
             };
@@ -205,7 +199,7 @@ impl Dht {
 struct Request {
     now: Instant,
     sender: Contact,
-    transaction: u64,
-    /// Whether its address is validated: it carries a valid token.
+    asker: Asker,
+    /// Whether its address is validated.
     validated: bool,
 }

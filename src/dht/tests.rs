@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::identity::Identity;
+use crate::peers::table::Received;
+use crate::peers::testing::{self, Air, Flight};
 use crate::wire::datagram::{Envelope, Epoch, Unverified, write};
 use crate::wire::message::{Announcement, NotStored, PADDING_BYTES};
 use crate::wire::network::Network;
 use crate::wire::provider::ProviderRecord;
 use crate::wire::record::{Record, record_key};
-use crate::wire::testing::{Air, Flight};
 
 const DATAGRAM: usize = crate::wire::datagram::DATAGRAM_BYTES_MAX;
 
@@ -63,8 +64,7 @@ impl Net {
         let index = self.nodes.len();
         let identity = identity(index);
         let contact = Contact::new(identity.public(), address(index));
-        let (leaf, epoch) = (config.leaf, Epoch::new(self.now.as_nanos()));
-        let outbox = Outbox::new(self.network.clone(), identity, leaf, epoch, 128);
+        let outbox = testing::outbox(&self.network, identity, config.leaf, self.now.as_nanos());
         let dht = Dht::new(config, contact.id, self.rng.bytes(), self.now);
         self.nodes.push(Node { dht, outbox, contact, up: true, events: Vec::new() });
         index
@@ -106,12 +106,16 @@ impl Net {
         let node = self.nodes.iter_mut().enumerate().find(|(_, node)| node.contact.addr == to && node.up);
         let Some((index, node)) = node else { return };
         let datagram = Unverified::parse(bytes, &self.network).unwrap();
-        if node.dht.is_expected(datagram.kind(), datagram.transaction(), from) {
-            let datagram = datagram.verify(&self.network, &node.contact.id).unwrap();
-            let standing = standing(&node.dht, self.now, from, &datagram);
-            node.dht.handle_datagram(self.now, from, &datagram, standing, &mut node.outbox);
-            self.collect(index);
+        if datagram.challenged().is_some() {
+            let (transaction, token) = (datagram.transaction(), datagram.token());
+            node.dht.handle_challenge(self.now, from, transaction, token, &mut node.outbox);
+        } else if node.dht.is_expected(datagram.kind(), datagram.transaction(), from) {
+            if let Some(received) = testing::receive(&mut node.outbox, self.now, from, datagram) {
+                let Received { datagram, standing } = received;
+                node.dht.handle_datagram(self.now, from, &datagram, standing, &mut node.outbox);
+            }
         }
+        self.collect(index);
     }
 
     fn run(&mut self, span: Duration) {
@@ -198,12 +202,6 @@ impl Net {
     }
 }
 
-/// The standing of a datagram that is no recording.
-fn standing(dht: &Dht, now: Instant, from: SocketAddr, datagram: &Verified<'_>) -> Standing {
-    let validated = datagram.message().kind().is_answer() || dht.token_is_valid(now, from, datagram.token());
-    if validated { Standing::Validated } else { Standing::Fresh }
-}
-
 /// The datagrams that a machine sends in return for one datagram.
 fn hand_in(
     dht: &mut Dht,
@@ -218,9 +216,10 @@ fn hand_in(
     let recipient = Some(dht.own);
     let envelope = Envelope { recipient, leaf: false, epoch: Epoch::new(1), sequence, transaction: 1, token };
     let length = write(&mut bytes, &network, sender, &envelope, &message).unwrap();
-    let datagram = Unverified::parse(&bytes[..length], &network).unwrap().verify(&network, &dht.own).unwrap();
-    dht.handle_datagram(now, from, &datagram, standing(dht, now, from, &datagram), outbox);
-    let answer = |sent: &crate::wire::outbox::Datagram| {
+    let datagram = Unverified::parse(&bytes[..length], &network).unwrap();
+    let Received { datagram, standing } = testing::receive(outbox, now, from, datagram).unwrap();
+    dht.handle_datagram(now, from, &datagram, standing, outbox);
+    let answer = |sent: &crate::peers::outbox::Datagram| {
         let token = Unverified::parse(sent.bytes(), &network).unwrap().token();
         (token, sent.bytes().to_vec())
     };
@@ -487,7 +486,7 @@ fn a_node_that_leaves_is_forgotten_at_once() {
     net.find(0, target, Want::Nodes);
     assert_eq!(net.nodes[0].dht.region(net.now, &target, 20).unwrap().len(), 9);
     let Node { dht, outbox, .. } = &mut net.nodes[4];
-    dht.leave(true, 1, outbox);
+    dht.leave(net.now, true, 1, outbox);
     net.collect(4);
     net.nodes[4].up = false;
     net.run(Duration::from_secs(1));
@@ -635,7 +634,6 @@ fn a_store_needs_a_valid_token_and_signature() {
     let (token, answer) = send(dht, 0, here, &own);
     assert_eq!(answer, (0, NotStored::Token));
     assert_ne!(token, 0);
-    assert!(dht.token_is_valid(now, here, token) && !dht.token_is_valid(now, there, token));
     assert_eq!(send(dht, token, there, &own).1, (0, NotStored::Token));
     assert_eq!(send(dht, token, here, &announce(&other)).1, (0, NotStored::Signature));
     let wrong_file = [Announcement { file: Key([2; 32]), provider: own[0].provider }];
@@ -650,12 +648,45 @@ fn a_refused_token_is_replaced_by_the_one_in_the_refusal() {
     let mut net = Net::joined(4);
     let file = net.key();
     net.find(1, file, Want::Nodes);
-    for node in &mut net.nodes {
-        node.dht.mint = tokens::TokenMint::new([8; 32]);
-    }
+    // The next run of the node has no tokens of the others.
+    net.nodes[1].outbox = testing::outbox(&net.network, identity(1), false, 77);
     assert_eq!(net.provide(1, file, false), 4);
     let refused: u64 = (net.nodes.iter()).map(|node| node.dht.counters.token_refused).sum();
     assert_eq!(refused, 3);
+}
+
+#[test]
+fn nodes_that_know_each_other_need_no_signatures() {
+    let mut net = Net::joined(12);
+    let keyed = |net: &Net| {
+        let ids: Vec<NodeId> = net.nodes.iter().map(|node| node.contact.id).collect();
+        let known = |node: &Node| ids.iter().filter(|id| node.outbox.peers().is_keyed(id)).count();
+        net.nodes.iter().map(known).sum::<usize>()
+    };
+    assert_eq!(keyed(&net), 12 * 11, "every node has a key for every other");
+    let verified = |net: &Net| -> u64 {
+        net.nodes.iter().map(|node| node.outbox.peers().counters().macs_verified).sum()
+    };
+    let before = (verified(&net), net.air.sent);
+    let target = net.key();
+    net.find(0, target, Want::Nodes);
+    assert_eq!(verified(&net) - before.0, net.air.sent - before.1, "requests and answers alike");
+}
+
+#[test]
+fn a_node_that_lost_its_peers_challenges_them_and_loses_no_request() {
+    let mut net = Net::joined(4);
+    let file = net.key();
+    net.find(1, file, Want::Nodes);
+    for index in [0, 2, 3] {
+        net.nodes[index].outbox = testing::outbox(&net.network, identity(index), false, 100 + index as u64);
+    }
+    let (asked, start) = (net.nodes[1].dht.counters.repeated, net.now);
+    assert_eq!(net.provide(1, file, false), 4);
+    let challenges = |node: &Node| node.outbox.peers().counters().challenges;
+    assert_eq!(net.nodes.iter().map(challenges).sum::<u64>(), 3);
+    assert_eq!(net.nodes[1].dht.counters.repeated, asked, "no request timed out");
+    assert!(net.now.since(start) < Duration::from_secs(1));
 }
 
 #[test]

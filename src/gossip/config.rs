@@ -25,7 +25,7 @@ pub struct GossipConfig {
     pub evicted_after: Duration,
     /// The least time between two states of this node in which only numbers changed: the load, pieces, free bytes.
     pub tell_interval: Duration,
-    /// Signatures of states that are checked in one second.
+    /// Signatures of states that are checked in one second for one teller.
     pub state_checks_per_second_max: u32,
     /// Probes for others in one second.
     pub relayed_probes_per_second_max: u32,

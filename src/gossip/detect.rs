@@ -9,12 +9,12 @@
 use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
+use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::{Epoch, Verified};
 use crate::wire::message::{Message, ProbeOutcome};
-use crate::wire::outbox::Outbox;
 use crate::wire::state::StateMark;
 use core::net::SocketAddr;
 
@@ -150,8 +150,40 @@ impl Gossip {
         let (about, id) = (self.members.short(position), self.members.entry(position).contact().id);
         let request = Request::new(now, to, Some(id), Asked { about, purpose }, wait);
         let transaction = self.transactions.insert(&mut self.rng, request);
-        outbox.send(to, Some(id), transaction, 0, &Message::Ping { padding: 0 });
+        let again = matches!(purpose, Purpose::Ping { again: true } | Purpose::Relay { again: true, .. });
+        let attempt = if again { Attempt::Again } else { Attempt::First };
+        let ask = Ask { to, recipient: Some(id), transaction, attempt };
+        outbox.request(now, ask, &Message::Ping { padding: 0 });
         true
+    }
+
+    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
+    pub fn handle_challenge(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        transaction: u64,
+        token: u64,
+        outbox: &mut Outbox,
+    ) {
+        if !self.transactions.challenged(transaction, from) {
+            return;
+        }
+        let Some(request) = self.transactions.get(transaction) else { return };
+        let attempt = Attempt::Challenged(token);
+        let ask = Ask { to: request.to, recipient: request.recipient, transaction, attempt };
+        let Asked { about, purpose } = request.question;
+        match (purpose, self.members.find(about)) {
+            (Purpose::Ping { .. } | Purpose::Relay { .. }, _) => {
+                outbox.request(now, ask, &Message::Ping { padding: 0 });
+            }
+            (Purpose::Gossip, Some(position)) => _ = self.transmit_gossip(now, position, ask, outbox),
+            (Purpose::Indirect, Some(position)) => {
+                let target = self.members.entry(position).contact().id;
+                outbox.request(now, ask, &Message::Probe { target });
+            }
+            (Purpose::Gossip | Purpose::Indirect, None) => {}
+        }
     }
 
     // Answers.
@@ -179,7 +211,7 @@ impl Gossip {
             Purpose::Ping { again: true } | Purpose::Relay { again: true, .. }
         );
         let direct = request.question.purpose != Purpose::Indirect;
-        let rtt = (first && direct).then(|| now.since(request.sent));
+        let rtt = (first && direct && !request.repeated).then(|| now.since(request.sent));
         self.answered(now, &contact, datagram.epoch(), request.sent, rtt);
         match (message, request.question.purpose) {
             (Message::GossipReply(body), _) => {
@@ -189,10 +221,10 @@ impl Gossip {
             (Message::ProbeReply { target, outcome }, _) if target == request.question.about => {
                 self.relay_answered(now, &request, outcome, outbox);
             }
-            (_, Purpose::Relay { to, asker, transaction, .. }) => {
+            (_, Purpose::Relay { asker, .. }) => {
                 let answer =
                     Message::ProbeReply { target: request.question.about, outcome: ProbeOutcome::Answered };
-                outbox.send(to, Some(asker), transaction, 0, &answer);
+                outbox.answer(now, asker, &answer);
             }
             (_, Purpose::Ping { again }) => {
                 if let Some(position) = self.members.find(request.question.about) {
@@ -255,7 +287,7 @@ impl Gossip {
     /// A request timed out.
     pub(super) fn failed(&mut self, now: Instant, request: &Request, outbox: &mut Outbox) {
         let Some(position) = self.members.find(request.question.about) else {
-            return self.relay_failed(request, outbox);
+            return self.relay_failed(now, request, outbox);
         };
         let heard = self.members.entry(position).heard >= request.sent
             && self.members.places()[position].liveness != Liveness::Unproven;
@@ -277,14 +309,14 @@ impl Gossip {
             }
             Purpose::Ping { again: true } => self.probe_failed(now, position, outbox),
             Purpose::Indirect => self.conclude_indirect(now, request.question.about, outbox),
-            Purpose::Relay { to, asker, transaction, again: false } => {
-                let again = Purpose::Relay { to, asker, transaction, again: true };
+            Purpose::Relay { asker, again: false } => {
+                let again = Purpose::Relay { asker, again: true };
                 let wait = self.relay_timeout(position) * 2;
                 if !self.ping(now, position, request.to, again, wait, outbox) {
-                    self.relay_failed(request, outbox);
+                    self.relay_failed(now, request, outbox);
                 }
             }
-            Purpose::Relay { .. } => self.relay_failed(request, outbox),
+            Purpose::Relay { .. } => self.relay_failed(now, request, outbox),
         }
     }
 
@@ -374,7 +406,8 @@ impl Gossip {
         let request = Request::new(now, contact.addr, Some(contact.id), asked, self.indirect_wait());
         let transaction = self.transactions.insert(&mut self.rng, request);
         self.counters.probes_indirect += 1;
-        outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Probe { target });
+        let ask = Ask { to: contact.addr, recipient: Some(contact.id), transaction, attempt: Attempt::First };
+        outbox.request(now, ask, &Message::Probe { target });
         true
     }
 

@@ -3,12 +3,12 @@
 use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
 use crate::id::{NodeId, ShortId};
+use crate::peers::outbox::Outbox;
 use crate::peers::party::is_meaningful;
 use crate::peers::standing::Standing;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
-use crate::wire::outbox::Outbox;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 
@@ -120,10 +120,10 @@ impl Gossip {
     pub(super) fn learn(
         &mut self,
         now: Instant,
-        teller: SocketAddr,
+        (teller, teller_addr): (NodeId, SocketAddr),
         state: &NodeState,
         hops: Option<u8>,
-        outbox: &Outbox,
+        outbox: &mut Outbox,
     ) {
         let id = state.public().node_id();
         let short = id.short();
@@ -131,7 +131,7 @@ impl Gossip {
             // Only this node can have signed it: in an earlier run whose number it has lost.
             if state.sequence() >= self.own.sequence()
                 && !self.own.is(state)
-                && self.check(now, state, outbox)
+                && self.check(now, &teller, state, outbox)
             {
                 self.own.outdo(now, state.sequence());
             }
@@ -150,11 +150,11 @@ impl Gossip {
             return;
         }
         let wanted = known.is_some() || self.is_wanted(short);
-        if state.is_leaf() || seen && !wanted || !self.check(now, state, outbox) {
+        if state.is_leaf() || seen && !wanted || !self.check(now, &teller, state, outbox) {
             return;
         }
         self.counters.states_learned += 1;
-        let addr = best_addr(state, teller);
+        let addr = best_addr(state, teller_addr);
         match known {
             Some(position) => self.renewed(now, position, state, addr),
             None => {
@@ -192,9 +192,9 @@ impl Gossip {
         }
     }
 
-    /// Checks a state's signature, within the budget of signature checks.
-    fn check(&mut self, now: Instant, state: &NodeState, outbox: &Outbox) -> bool {
-        if !self.state_checks.take(now) {
+    /// Checks a state's signature, within the teller's share of the checks of states and within the budget of all checks.
+    fn check(&mut self, now: Instant, teller: &NodeId, state: &NodeState, outbox: &mut Outbox) -> bool {
+        if !self.state_checks.take(now, teller) || !outbox.may_check(now, teller) {
             self.counters.state_over_budget += 1;
             return false;
         }

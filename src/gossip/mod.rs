@@ -6,7 +6,8 @@
 //! [`Gossip::next_deadline`] has come.
 //!
 //! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
-//! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members).
+//! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members), `tellers`
+//!   (each teller's share of the signature checks).
 //! - Failure detection: `detect` (probes, suspicion, eviction), `relay` (probing for others), `questions` (outstanding
 //!   requests), `local_health` (how slow this node itself is).
 //!
@@ -25,6 +26,7 @@ mod relay;
 mod round;
 mod rumours;
 mod self_state;
+mod tellers;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ pub use members::Liveness;
 pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
+use crate::peers::outbox::Outbox;
 use crate::peers::rate::{Limiter, Rate};
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
@@ -41,7 +44,6 @@ use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::{Epoch, Verified};
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
-use crate::wire::outbox::Outbox;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 pub use counters::GossipCounters;
@@ -172,7 +174,7 @@ pub struct Gossip {
     roll_call: bool,
     /// Since when this node has run without a pause. A member's silence counts from here at the earliest.
     awake: Instant,
-    state_checks: Limiter,
+    state_checks: tellers::Tellers,
     relays: Limiter,
     tellings: Limiter,
     refutations: Limiter,
@@ -212,7 +214,7 @@ impl Gossip {
             other_addrs: VecDeque::with_capacity(detect::OTHER_ADDRS_MAX),
             roll_call: false,
             awake: now,
-            state_checks: Limiter::new(Rate::per_second(config.state_checks_per_second_max)),
+            state_checks: tellers::Tellers::new(config.state_checks_per_second_max, rng.u64()),
             relays: Limiter::new(Rate::per_second(config.relayed_probes_per_second_max)),
             tellings: Limiter::new(Rate::every(interval / 5, 6)),
             refutations: Limiter::new(Rate::every(interval / 2, 2)),
@@ -378,6 +380,11 @@ impl Gossip {
     /// A member.
     pub fn member(&self, id: &NodeId) -> Option<Member> {
         self.position(id).map(|position| self.member_at(position))
+    }
+
+    /// Whether a node is a live member.
+    pub fn is_live(&self, id: &NodeId) -> bool {
+        self.position(id).is_some_and(|position| self.members.places()[position].liveness == Liveness::Live)
     }
 
     /// Grows with every change of the neighbourhood, of its members' addresses, and of their liveness. What was read of it at one

@@ -1,9 +1,9 @@
 //! Questions to members.
 
-use crate::id::{NodeId, ShortId};
+use crate::id::ShortId;
+use crate::peers::outbox::Asker;
 use crate::peers::requests::{self, Question};
 use crate::wire::header::Kind;
-use core::net::SocketAddr;
 
 /// Outstanding requests.
 pub(super) const REQUESTS_MAX: usize = 64;
@@ -22,12 +22,8 @@ pub(super) enum Purpose {
     Indirect,
     /// A ping of the member for another node, which waits for the result.
     Relay {
-        /// The other node's address.
-        to: SocketAddr,
         /// The other node.
-        asker: NodeId,
-        /// The transaction number of its probe.
-        transaction: u64,
+        asker: Asker,
         /// Whether it is the second.
         again: bool,
     },
@@ -72,14 +68,18 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
     use crate::rng::Rng;
     use crate::time::{Duration, Instant};
+    use crate::wire::header::Auth;
+    use core::net::SocketAddr;
 
     #[test]
     fn probes_for_others_are_counted_and_a_question_is_known_by_member_and_purpose() {
         let (mut requests, mut rng) = (Requests::new(REQUESTS_MAX), Rng::new([1; 32]));
-        let (to, asker) = (SocketAddr::from(([10, 0, 0, 1], 5)), NodeId([3; 32]));
-        let relay = Purpose::Relay { to, asker, transaction: 7, again: false };
+        let to = SocketAddr::from(([10, 0, 0, 1], 5));
+        let asker = Asker { addr: to, id: NodeId([3; 32]), transaction: 7, auth: Auth::Mac };
+        let relay = Purpose::Relay { asker, again: false };
         for (about, purpose) in [([1; 8], Purpose::Gossip), ([2; 8], relay), ([2; 8], Purpose::Indirect)] {
             let asked = Asked { about, purpose };
             requests.insert(&mut rng, Request::new(Instant::ZERO, to, None, asked, Duration::from_secs(1)));

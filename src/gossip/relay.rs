@@ -3,11 +3,11 @@
 use super::questions::{Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::NodeId;
+use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::wire::datagram::Verified;
 use crate::wire::message::{Message, ProbeOutcome};
-use crate::wire::outbox::Outbox;
 use core::net::SocketAddr;
 
 /// Probes for others that are outstanding at a time.
@@ -25,13 +25,13 @@ impl Gossip {
         outbox: &mut Outbox,
     ) {
         self.heard(now, from, datagram, standing);
-        let (asker, transaction) = (datagram.id(), datagram.transaction());
+        let asker = Asker::of(from, datagram);
         let met = |position: &usize| self.members.places()[*position].liveness != Liveness::Unproven;
         let position = self.position(target).filter(met);
-        let asked = position.filter(|_| !datagram.is_leaf() && asker != *target).is_some_and(|position| {
+        let asked = position.filter(|_| !datagram.is_leaf() && asker.id != *target).is_some_and(|position| {
             let may = self.transactions.relayed() < RELAYED_MAX && self.relays.take(now);
             let (to, wait) = (self.members.entry(position).addr(), self.relay_timeout(position));
-            let purpose = Purpose::Relay { to: from, asker, transaction, again: false };
+            let purpose = Purpose::Relay { asker, again: false };
             may && self.ping(now, position, to, purpose, wait, outbox)
         });
         if asked {
@@ -39,16 +39,16 @@ impl Gossip {
         } else {
             self.counters.probes_refused += 1;
             let answer = Message::ProbeReply { target: target.short(), outcome: ProbeOutcome::Unknown };
-            outbox.send(from, Some(asker), transaction, 0, &answer);
+            outbox.answer(now, asker, &answer);
         }
     }
 
     /// A ping for another node timed out, or its target is no member any more.
-    pub(super) fn relay_failed(&self, request: &Request, outbox: &mut Outbox) {
-        if let Purpose::Relay { to, asker, transaction, .. } = request.question.purpose {
+    pub(super) fn relay_failed(&self, now: Instant, request: &Request, outbox: &mut Outbox) {
+        if let Purpose::Relay { asker, .. } = request.question.purpose {
             let answer =
                 Message::ProbeReply { target: request.question.about, outcome: ProbeOutcome::Silent };
-            outbox.send(to, Some(asker), transaction, 0, &answer);
+            outbox.answer(now, asker, &answer);
         }
     }
 }

@@ -7,6 +7,7 @@
 use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
+use crate::peers::outbox::{Ask, Asker, Attempt, Outbox};
 use crate::peers::reply::ReplyBudget;
 use crate::peers::standing::Standing;
 use crate::time::{Duration, Instant};
@@ -14,7 +15,6 @@ use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
 use crate::wire::gossip::{GossipBody, GossipHead, Hops};
 use crate::wire::header::OVERHEAD_BYTES;
 use crate::wire::message::Message;
-use crate::wire::outbox::Outbox;
 use crate::wire::state::{NodeState, StateMark};
 use core::net::SocketAddr;
 
@@ -216,6 +216,20 @@ impl Gossip {
         let asked = Asked { about: short, purpose: Purpose::Gossip };
         let request = Request::new(now, contact.addr, Some(contact.id), asked, wait);
         let transaction = self.transactions.insert(&mut self.rng, request);
+        self.counters.asked += 1;
+        let ask = Ask { to: contact.addr, recipient: Some(contact.id), transaction, attempt: Attempt::First };
+        self.transmit_gossip(now, position, ask, outbox).is_some()
+    }
+
+    /// Writes the datagram of a gossip into the outbox.
+    pub(super) fn transmit_gossip(
+        &mut self,
+        now: Instant,
+        position: usize,
+        ask: Ask,
+        outbox: &mut Outbox,
+    ) -> Option<usize> {
+        let short = self.members.short(position);
         let mut states = [self.own.state(outbox); 1 + RUMOURS_TOLD];
         let limit = self.rumour_limit();
         let mut hops = self.own_hops(now);
@@ -235,8 +249,7 @@ impl Gossip {
             hops,
             suspicions: &suspicions[..suspected],
         };
-        self.counters.asked += 1;
-        outbox.send(contact.addr, Some(contact.id), transaction, 0, &Message::Gossip(body))
+        outbox.request(now, ask, &Message::Gossip(body))
     }
 
     /// The hops of a datagram's states. Only the first is set: the own state is news while it may not have reached every node.
@@ -324,7 +337,7 @@ impl Gossip {
                     && self.members.entry(position).addr() == from
             });
         self.take_in(now, from, datagram.id(), body, outbox);
-        let mut budget = ReplyBudget::new(datagram.datagram_bytes(), validated);
+        let mut budget = ReplyBudget::new(datagram, validated);
         // The reply leaves room for a ping: it counts against the same bytes.
         budget.take(OVERHEAD_BYTES);
         self.reply(now, from, datagram, body, budget.room(), outbox);
@@ -337,10 +350,10 @@ impl Gossip {
         from: SocketAddr,
         sender: NodeId,
         body: &GossipBody<'_>,
-        outbox: &Outbox,
+        outbox: &mut Outbox,
     ) {
         for (index, state) in body.states.iter().take(STATES_MAX).enumerate() {
-            self.learn(now, from, state, body.hops.get(index), outbox);
+            self.learn(now, (sender, from), state, body.hops.get(index), outbox);
         }
         let trusted = self
             .members
@@ -399,7 +412,7 @@ impl Gossip {
             suspicions: &suspicions[..suspected],
         };
         self.counters.answered += 1;
-        outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &Message::GossipReply(body));
+        outbox.answer(now, Asker::of(from, datagram), &Message::GossipReply(body));
     }
 
     fn newer_than(&self, mark: &StateMark) -> Option<&NodeState> {

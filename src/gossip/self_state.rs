@@ -1,7 +1,7 @@
 //! The own state of this node, signed anew for each change that is worth spreading.
 
+use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant};
-use crate::wire::outbox::Outbox;
 use crate::wire::state::{About, NodeState};
 use core::net::SocketAddr;
 
@@ -127,7 +127,6 @@ impl SelfState {
 mod tests {
     use super::*;
     use crate::identity::Identity;
-    use crate::wire::datagram::Epoch;
     use crate::wire::network::Network;
 
     const PAUSE: Duration = Duration::from_secs(300);
@@ -135,7 +134,7 @@ mod tests {
     #[test]
     fn only_a_large_change_makes_a_new_state() {
         let outbox =
-            Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, Epoch::new(1), 1);
+            crate::peers::testing::outbox(&Network::new("test"), Identity::from_secret(&[1; 32]), false, 1);
         let mut own = SelfState::new(false, 7 << 32, Instant::from_secs(1));
         let first = OwnState { chunks: 1000, load: 100, ..OwnState::default() };
         own.set(&first);

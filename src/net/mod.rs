@@ -14,6 +14,7 @@
 //! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
 
 mod acceptor;
+mod calibration;
 mod clock;
 mod control;
 mod dials;
@@ -310,6 +311,7 @@ impl Driver {
             space_at: Instant::ZERO,
             space: Some(recovered.space),
         };
+        driver.node.calibrate(calibration::checks_per_second(&driver.clock));
         driver.carry_out(driver.clock.now());
         driver.look_at_disk(driver.clock.now());
         Ok(driver)

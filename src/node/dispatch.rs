@@ -127,6 +127,14 @@ impl Node {
         }
     }
 
+    /// A challenge to a request came from an address: the machine whose request it is sends that again, with a signature.
+    pub(super) fn challenged(&mut self, now: Instant, from: SocketAddr, transaction: u64, token: u64) {
+        let super::machines::Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
+        dht.handle_challenge(now, from, transaction, token, outbox);
+        gossip.handle_challenge(now, from, transaction, token, outbox);
+        replication.handle_challenge(now, from, transaction, token, outbox);
+    }
+
     /// Whether an answer matches an outstanding request of one of the machines.
     pub(super) fn is_expected(&self, kind: Kind, transaction: u64, from: SocketAddr) -> bool {
         self.machines.dht.is_expected(kind, transaction, from)

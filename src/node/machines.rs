@@ -10,13 +10,13 @@ use crate::dht::{Dht, LookupId};
 use crate::gossip::{Gossip, Liveness};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskId, DiskOp, Extent, FileStamp, Place};
+use crate::peers::outbox::Outbox;
 use crate::replication::Replication;
 use crate::store::Store;
 use crate::time::Instant;
 use crate::transfer::{DownloadId, PushId, Transfer};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
-use crate::wire::outbox::Outbox;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
@@ -189,7 +189,7 @@ impl Machines {
             replication: Replication::new(ReplicationConfig::default(), id, [3; 32], now),
             transfer: Transfer::new(transfer, network.clone(), [4; 32]),
             store: Store::new(&limits, &Recovered::default(), 5, now),
-            outbox: Outbox::new(network, identity, false, Epoch::new(1), limits.datagrams_queued_max),
+            outbox: Outbox::new(network, identity, false, Epoch::new(1), &limits, [6; 32]),
             outputs: VecDeque::new(),
             disk_waiting: BTreeMap::new(),
             lookups: BTreeMap::new(),

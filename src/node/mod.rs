@@ -21,7 +21,6 @@ pub mod command;
 mod config;
 mod dispatch;
 mod early;
-mod guard;
 mod health;
 mod housekeeping;
 mod list;
@@ -45,6 +44,8 @@ use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
 use crate::limits::Limits;
+use crate::peers::inbox::{self, Rejected};
+use crate::peers::outbox::{Datagram, Outbox};
 use crate::replication::{Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::{Shared, Store};
@@ -53,14 +54,11 @@ use crate::transfer::{DownloadId, Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
-use crate::wire::header::Auth;
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
-use crate::wire::outbox::{Datagram, Outbox};
 use command::{Command, CommandId, Reply};
 use core::net::SocketAddr;
 use early::Early;
-use guard::{CheckBudget, Proof, ReplayWindows};
 use health::Health;
 use housekeeping::Housekeeping;
 use machines::Machines;
@@ -93,8 +91,6 @@ pub struct Node {
     public: PublicKey,
     id: NodeId,
     machines: Machines,
-    checks: CheckBudget,
-    replays: ReplayWindows,
     counters: NodeCounters,
     values: Values,
     puts: Puts,
@@ -192,8 +188,7 @@ impl Node {
         // Records and states of a run have numbers from a higher base than those of the runs before.
         let sequence = boots << 32;
         let epoch = Epoch::new(rng.u64());
-        let outbox =
-            Outbox::new(network.clone(), identity, config.leaf, epoch, config.limits.datagrams_queued_max);
+        let outbox = Outbox::new(network.clone(), identity, config.leaf, epoch, &config.limits, rng.bytes());
         let dht_config = DhtConfig {
             leaf: config.leaf,
             limits: config.limits.clone(),
@@ -237,8 +232,6 @@ impl Node {
             machines,
             scrub,
             shrink: Shrink::new(now),
-            checks: CheckBudget::new(config.limits.signature_checks_per_second_max, rng.u64()),
-            replays: ReplayWindows::new(),
             counters: NodeCounters::default(),
             values: Values::new(&config.limits),
             puts: Puts::new(config.replicas, config.lifetime, config.limits.commands_max),
@@ -329,39 +322,28 @@ impl Node {
             Ok(unverified) => unverified,
             Err(reason) => return self.refuse(reason),
         };
-        if unverified.auth() != Auth::Signed {
-            return self.refuse(Refused::Auth);
+        if let Some(asker) = unverified.challenged() {
+            if asker == self.id.short() {
+                self.challenged(now, from, unverified.transaction(), unverified.token());
+            }
+            return;
         }
-        let expected = unverified.kind().is_answer();
-        if expected && !self.is_expected(unverified.kind(), unverified.transaction(), from) {
+        let answers = unverified.kind().is_answer();
+        if answers && !self.is_expected(unverified.kind(), unverified.transaction(), from) {
             self.counters.unexpected_answers += 1;
             return;
         }
-        let proof = if expected {
-            Proof::Answer
-        } else if self.machines.dht.token_is_valid(now, from, unverified.token()) {
-            Proof::Token
-        } else {
-            Proof::None
-        };
-        let admitted = match proof {
-            Proof::None => self.checks.admit_stranger(now, from.ip()),
-            Proof::Token | Proof::Answer => self.checks.admit_validated(now, from.ip()),
-        };
-        if !admitted {
-            self.counters.over_budget += 1;
-            return;
+        let Machines { dht, gossip, outbox, .. } = &mut self.machines;
+        let is_pinned = |id: &NodeId| dht.is_contact(id) || gossip.is_live(id);
+        match inbox::receive(outbox, now, from, unverified, answers, is_pinned) {
+            Ok(received) => {
+                self.deliver(now, from, &received.datagram, received.standing);
+                self.settle(now);
+            }
+            Err(Rejected::Replayed) => self.counters.replayed += 1,
+            Err(Rejected::OverBudget) => self.counters.over_budget += 1,
+            Err(Rejected::Refused(reason)) => self.refuse(reason),
         }
-        let verified = match unverified.verify(&self.network, &self.id) {
-            Ok(verified) => verified,
-            Err(reason) => return self.refuse(reason),
-        };
-        let Some(standing) = self.replays.accept(&verified, proof) else {
-            self.counters.replayed += 1;
-            return;
-        };
-        self.deliver(now, from, &verified, standing);
-        self.settle(now);
     }
 
     /// A peer connected to this node.
@@ -558,7 +540,12 @@ impl Node {
         self.housekeeping.remember_scrub(&self.scrub, &mut self.machines);
         self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
         let sequence = self.machines.gossip.sequence();
-        self.machines.dht.leave(for_good, sequence, &mut self.machines.outbox);
+        self.machines.dht.leave(now, for_good, sequence, &mut self.machines.outbox);
+    }
+
+    /// Sets how many signatures this processor checks in a second, which the driver has measured. Half of these are the node's budget.
+    pub fn calibrate(&mut self, checks_per_second: u32) {
+        self.machines.outbox.calibrate(checks_per_second);
     }
 
     fn refuse(&mut self, reason: Refused) {

@@ -95,6 +95,7 @@ impl Node {
             .chain(self.machines.transfer.counters().named())
             .chain(self.machines.gossip.statistics().counters.named())
             .chain(self.machines.replication.statistics().counters.named())
+            .chain(self.machines.outbox.peers().counters().named())
             .chain([
                 ("datagrams_dropped", self.machines.outbox.dropped()),
                 ("shares_changed", self.watch.changed),

@@ -4,9 +4,9 @@ use super::*;
 use crate::gossip::GossipConfig;
 use crate::io::{DiskErrorKind, Mode, PieceMeta};
 use crate::manifest::Content;
+use crate::peers::testing::Air;
 use crate::rng::Rng;
 use crate::wire::contact::Contact;
-use crate::wire::testing::Air;
 use command::{Failure, FailureReason, MemberState, Peer, Response};
 
 const START: Instant = Instant::from_secs(1000);

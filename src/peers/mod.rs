@@ -1,5 +1,9 @@
 //! What every machine needs when it deals with peers, each rule in one place.
 //!
+//! - [`table`]: the peers themselves (`peer`, `sets`), whose datagrams are authenticated by [hop keys](hop) and [tokens], and received
+//!   once ([`replay`]).
+//! - [`inbox`]: how a datagram is received; [`checks`]: the budget of signature checks.
+//! - [`outbox`]: the queue of outgoing datagrams.
 //! - [`rate`]: how often something may happen (the token bucket).
 //! - [`reply`]: how much an address may be sent that is not validated (the rule against amplification).
 //! - [`party`]: who owns an address.
@@ -7,9 +11,20 @@
 //! - [`requests`]: outstanding requests.
 //! - [`standing`]: whether a datagram is fresh, and its address validated.
 
+pub mod checks;
+pub mod hop;
+pub mod inbox;
+pub mod outbox;
 pub mod party;
+mod peer;
 pub mod rate;
+pub mod replay;
 pub mod reply;
 pub mod requests;
 pub mod rtt;
+mod sets;
 pub mod standing;
+pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod tokens;

@@ -1,7 +1,8 @@
 //! The rule against amplification: an address that is not validated is sent at most three times the bytes that came from there,
 //! whatever the answers are (as in QUIC, RFC 9000 §8.1). Else anyone could point this node at a victim.
 
-use crate::wire::header::{OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
+use crate::wire::datagram::Verified;
+use crate::wire::header::{Auth, HEADER_BYTES};
 
 /// An address that is not validated is sent at most this many times the bytes that came from there.
 const AMPLIFICATION_MAX: usize = 3;
@@ -10,20 +11,26 @@ const AMPLIFICATION_MAX: usize = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplyBudget {
     bytes: usize,
+    /// How the answers are authenticated: like the request.
+    auth: Auth,
 }
 
 impl ReplyBudget {
-    /// The budget of a request of so many bytes of UDP payload. `validated` says that its sender has shown to receive at the
-    /// address that it sends from.
-    pub fn new(request_bytes: usize, validated: bool) -> ReplyBudget {
-        ReplyBudget {
-            bytes: if validated { usize::MAX } else { request_bytes.saturating_mul(AMPLIFICATION_MAX) },
-        }
+    /// The budget of a request. `validated` says that its sender has shown to receive at the address that it sends from.
+    pub fn new(request: &Verified<'_>, validated: bool) -> ReplyBudget {
+        ReplyBudget::of(request.datagram_bytes(), request.auth(), validated)
+    }
+
+    /// The budget of a request of so many bytes of UDP payload, authenticated so.
+    fn of(request_bytes: usize, auth: Auth, validated: bool) -> ReplyBudget {
+        let bytes = if validated { usize::MAX } else { request_bytes.saturating_mul(AMPLIFICATION_MAX) };
+        ReplyBudget { bytes, auth }
     }
 
     /// The room for the payload of one more datagram.
     pub fn room(&self) -> usize {
-        PAYLOAD_BYTES_MAX.min(self.bytes.saturating_sub(OVERHEAD_BYTES))
+        let overhead = HEADER_BYTES + self.auth.tail_bytes();
+        self.auth.payload_bytes_max().min(self.bytes.saturating_sub(overhead))
     }
 
     /// Takes a datagram of so many bytes out of the budget. False when it does not fit: then it must not be sent.
@@ -39,11 +46,12 @@ impl ReplyBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::header::{OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
 
     #[test]
     fn all_that_a_request_leads_to_is_no_more_than_three_times_its_bytes() {
         for request_bytes in [0, 1, OVERHEAD_BYTES, 400, 1232] {
-            let mut budget = ReplyBudget::new(request_bytes, false);
+            let mut budget = ReplyBudget::of(request_bytes, Auth::Signed, false);
             let mut sent = 0;
             for payload in [budget.room(), 0, 40, 1] {
                 let datagram = payload + OVERHEAD_BYTES;
@@ -53,7 +61,7 @@ mod tests {
             }
             assert!(sent <= 3 * request_bytes, "{sent} bytes for {request_bytes}");
         }
-        let mut budget = ReplyBudget::new(OVERHEAD_BYTES, false);
+        let mut budget = ReplyBudget::of(OVERHEAD_BYTES, Auth::Signed, false);
         assert_eq!(budget.room(), 2 * OVERHEAD_BYTES);
         assert!(budget.take(OVERHEAD_BYTES) && budget.room() == OVERHEAD_BYTES);
         assert!(!budget.take(2 * OVERHEAD_BYTES + 1) && budget.take(2 * OVERHEAD_BYTES));
@@ -62,8 +70,9 @@ mod tests {
 
     #[test]
     fn a_validated_address_is_sent_whole_datagrams() {
-        let mut budget = ReplyBudget::new(1, true);
+        let mut budget = ReplyBudget::of(1, Auth::Signed, true);
         assert!((0..1000).all(|_| budget.take(1232)));
         assert_eq!(budget.room(), PAYLOAD_BYTES_MAX);
+        assert_eq!(ReplyBudget::of(1, Auth::Mac, true).room(), Auth::Mac.payload_bytes_max());
     }
 }

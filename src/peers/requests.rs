@@ -33,6 +33,8 @@ pub struct Request<Q> {
     pub sent: Instant,
     /// Whether it was repeated, so that the delay of its answer is no round-trip time.
     pub repeated: bool,
+    /// Whether its recipient challenged it, so that it was sent again with a signature.
+    challenged: bool,
     late: Option<Instant>,
     given_up: Option<Instant>,
     failed: Instant,
@@ -48,7 +50,18 @@ impl<Q> Request<Q> {
         fails_after: Duration,
     ) -> Self {
         let (to, failed) = (canonical(to), now + fails_after);
-        Request { to, recipient, question, sent: now, repeated: false, late: None, given_up: None, failed }
+        let (repeated, challenged) = (false, false);
+        Request {
+            to,
+            recipient,
+            question,
+            sent: now,
+            repeated,
+            challenged,
+            late: None,
+            given_up: None,
+            failed,
+        }
     }
 
     /// Sets when it is late; `None` is never.
@@ -186,6 +199,17 @@ impl<Q: Question> Requests<Q> {
         if expected && self.get(transaction).is_some_and(is_sender) { self.remove(transaction) } else { None }
     }
 
+    /// A challenge to a request came from `from`: whether the request must be sent again with a signature. A challenge is not
+    /// authenticated, so it counts once for each request, only from where the request went, and changes nothing else.
+    pub fn challenged(&mut self, transaction: u64, from: SocketAddr) -> bool {
+        let from = canonical(from);
+        let Some(request) = self.get_mut(transaction).filter(|request| request.to == from) else {
+            return false;
+        };
+        request.repeated = true;
+        !core::mem::replace(&mut request.challenged, true)
+    }
+
     /// The requests of which a deadline has passed, in the order of their numbers: one deadline each, which is disarmed.
     pub fn overdue(&mut self, now: Instant) -> Vec<(u64, Overdue)> {
         let fired = self.table.iter_mut().map(|(transaction, request)| (*transaction, request.fire(now)));
@@ -242,6 +266,21 @@ mod tests {
         assert!(requests.answered(Kind::Pong, ping, here, &meant).is_none(), "a second time");
         assert!(requests.answered(Kind::Found, find, here, &stranger).is_some(), "any node may answer");
         assert!(requests.is_empty() && requests.next_deadline().is_none());
+    }
+
+    #[test]
+    fn a_challenge_counts_once_and_only_from_where_the_request_went() {
+        let (mut requests, mut rng) = (Requests::new(4), Rng::new([1; 32]));
+        let ping = requests.insert(&mut rng, request(None, Kind::Pong));
+        assert!(!requests.challenged(ping, addr("10.0.0.2:5")), "another address");
+        assert!(!requests.challenged(ping ^ 1, addr("10.0.0.1:5")), "another number");
+        assert!(requests.get(ping).is_some_and(|request| !request.repeated));
+        assert!(requests.challenged(ping, addr("10.0.0.1:5")));
+        assert!(!requests.challenged(ping, addr("10.0.0.1:5")), "a second time");
+        assert!(
+            requests.get(ping).is_some_and(|request| request.repeated),
+            "its answer measures no round trip"
+        );
     }
 
     #[test]

@@ -34,14 +34,14 @@ pub use partition::Suspicion;
 pub use status::{Phase, PieceStatus, Statistics};
 
 use crate::id::{Key, NodeId};
+use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::peers::requests::Overdue;
 use crate::rng::Rng;
 use crate::time::{Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::Verified;
-use crate::wire::header::{Kind, OVERHEAD_BYTES};
+use crate::wire::header::Kind;
 use crate::wire::message::Message;
-use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answers, WireRange};
 use core::cell::Cell;
 use core::net::SocketAddr;
@@ -299,6 +299,25 @@ impl Replication {
         }
     }
 
+    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
+    pub fn handle_challenge(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        transaction: u64,
+        token: u64,
+        outbox: &mut Outbox,
+    ) {
+        if !self.requests.challenged(transaction, from) {
+            return;
+        }
+        let Some(request) = self.requests.get(transaction) else { return };
+        let attempt = Attempt::Challenged(token);
+        let ask = Ask { to: request.to, recipient: request.recipient, transaction, attempt };
+        let (salt, ranges) = (request.question.salt, request.question.ranges.clone());
+        self.send_ranges(now, ask, salt, &ranges, outbox);
+    }
+
     /// Does everything that is due. One call visits some hundred pieces at most, apart from those in a comparison.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.deadline.set(None);
@@ -367,7 +386,8 @@ impl Replication {
                 // The neighbour may have moved meanwhile.
                 request.ask_again(now, to.addr);
                 let (salt, ranges) = (request.question.salt, request.question.ranges.clone());
-                self.send_ranges(to, transaction, salt, &ranges, outbox);
+                let ask = Ask { to: to.addr, recipient: Some(to.id), transaction, attempt: Attempt::Again };
+                self.send_ranges(now, ask, salt, &ranges, outbox);
                 continue;
             }
             slot.asked = None;
@@ -380,17 +400,9 @@ impl Replication {
         }
     }
 
-    fn send_ranges(
-        &mut self,
-        to: Contact,
-        transaction: u64,
-        salt: u64,
-        ranges: &[WireRange],
-        outbox: &mut Outbox,
-    ) {
+    fn send_ranges(&mut self, now: Instant, ask: Ask, salt: u64, ranges: &[WireRange], outbox: &mut Outbox) {
         let message = Message::Reconcile { salt, ranges };
-        if outbox.send(to.addr, Some(to.id), transaction, 0, &message) {
-            let bytes = OVERHEAD_BYTES + size_of::<u64>() + size_of_val(ranges);
+        if let Some(bytes) = outbox.request(now, ask, &message) {
             self.counters.datagrams += 1;
             self.counters.datagram_bytes += bytes as u64;
         }

@@ -7,8 +7,8 @@
 use super::Replication;
 use super::compare::{Comparison, Select, bounds};
 use super::questions::{Asked, Purpose, Request};
+use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::time::{Duration, Instant};
-use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WirePart, WireRange, prefix};
 
 /// Comparisons under way at a time.
@@ -145,7 +145,8 @@ impl Replication {
         let request = Request::ask(now, &to, purpose, salt, ranges.clone());
         let transaction = self.requests.insert(&mut self.rng, request);
         slot.asked = Some(transaction);
-        self.send_ranges(to, transaction, salt, &ranges, outbox);
+        let ask = Ask { to: to.addr, recipient: Some(to.id), transaction, attempt: Attempt::First };
+        self.send_ranges(now, ask, salt, &ranges, outbox);
     }
 
     /// Takes the answers to a request of a comparison.

@@ -8,8 +8,8 @@ use super::pieces::{Need, Queue};
 use super::questions::Purpose;
 use super::{Action, CopyOutcome, Replication, SLOTS_MAX};
 use crate::id::{Key, NodeId};
+use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant, earliest};
-use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WireRange, number, prefix};
 
 /// Pieces with a job at a time.

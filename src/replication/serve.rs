@@ -3,14 +3,14 @@
 use super::Replication;
 use super::compare::{Comparison, Select};
 use super::reconcile::{PART_KEYS_MIN, PARTS};
+use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::rate::Rate;
 use crate::peers::reply::ReplyBudget;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
-use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
-use crate::wire::header::OVERHEAD_BYTES;
+use crate::wire::datagram::Verified;
+use crate::wire::header::Auth;
 use crate::wire::message::Message;
-use crate::wire::outbox::Outbox;
 use crate::wire::reconcile::{Answer, AnswerWriter, KEYS_MAX, KeyPrefix, Scope, WirePart, WireRange, prefix};
 
 /// A range with at most this many keys is listed instead of divided.
@@ -31,8 +31,8 @@ impl Replication {
         validated: bool,
         outbox: &mut Outbox,
     ) {
-        let mut out = [0; PAYLOAD_BYTES_MAX];
-        let room = ReplyBudget::new(datagram.datagram_bytes(), validated).room();
+        let mut out = [0; Auth::Mac.payload_bytes_max()];
+        let room = ReplyBudget::new(datagram, validated).room();
         let mut writer = AnswerWriter::new(&mut out[..room]);
         match self.neighbours.find(&sender.id) {
             None => {
@@ -58,9 +58,9 @@ impl Replication {
         }
         let Some(answers) = writer.finish() else { return };
         let message = Message::Reconciled { answers };
-        if outbox.send(sender.addr, Some(sender.id), datagram.transaction(), 0, &message) {
+        if let Some(bytes) = outbox.answer(now, Asker::of(sender.addr, datagram), &message) {
             self.counters.datagrams += 1;
-            self.counters.datagram_bytes += (OVERHEAD_BYTES + answers.bytes().len()) as u64;
+            self.counters.datagram_bytes += bytes as u64;
         }
     }
 

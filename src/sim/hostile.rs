@@ -11,9 +11,9 @@ use crate::identity::Identity;
 use crate::io::StreamId;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
-use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Unverified, write};
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge};
 use crate::wire::frame::{Frame, Parsed};
-use crate::wire::header::Kind;
+use crate::wire::header::{Auth, Kind};
 use crate::wire::message::Message;
 use crate::wire::network::Network;
 use crate::wire::record::Record;
@@ -53,6 +53,7 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
                 accomplices: Rc::clone(&accomplices),
                 forges: kind == Hostility::Forger,
                 asked: VecDeque::new(),
+                tokens: VecDeque::new(),
                 chance: Chance::new(world.chance.u64(), 5),
             }),
             Hostility::Corrupter => Box::new(Corrupter),
@@ -71,6 +72,8 @@ struct Liar {
     forges: bool,
     /// Who asked for what, by transaction.
     asked: VecDeque<(u64, NodeId, Key)>,
+    /// The tokens that its node gave to those who asked.
+    tokens: VecDeque<(SocketAddr, u64)>,
     chance: Chance,
 }
 
@@ -119,10 +122,19 @@ impl Liar {
 }
 
 impl Adversary for Liar {
-    fn incoming(&mut self, _: Instant, _: SocketAddr, bytes: &[u8], _: &mut Vec<Sent>) -> bool {
-        let parsed = Unverified::parse(bytes, &self.network);
-        let verified = parsed.and_then(|parsed| parsed.verify(&self.network, &self.identity.id()));
-        if let Ok(datagram) = verified {
+    fn incoming(&mut self, _: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Sent>) -> bool {
+        let Ok(parsed) = Unverified::parse(bytes, &self.network) else { return true };
+        if parsed.kind() == Kind::Find && parsed.auth() == Auth::Mac {
+            // It does not know the key that its node has. A challenge has the asker sign the question.
+            let token = self.tokens.iter().find(|(addr, _)| *addr == from).map_or(0, |(_, token)| *token);
+            let mut challenge = [0; DATAGRAM_BYTES_MAX];
+            let epoch = Epoch::new(1);
+            let length =
+                write_challenge(&mut challenge, &self.network, &self.identity, epoch, token, &parsed);
+            out.extend(length.map(|length| (from, challenge[..length].to_vec())));
+            return false;
+        }
+        if let Ok(datagram) = parsed.verify(&self.network, &self.identity.id()) {
             if let Message::Find { target, .. } = datagram.message() {
                 if self.asked.len() == ASKED {
                     self.asked.pop_front();
@@ -133,8 +145,13 @@ impl Adversary for Liar {
         true
     }
 
-    fn outgoing(&mut self, _: Instant, _: SocketAddr, bytes: &mut Vec<u8>) -> bool {
+    fn outgoing(&mut self, _: Instant, to: SocketAddr, bytes: &mut Vec<u8>) -> bool {
         let Some(peeked) = Peeked::of(bytes).filter(|peeked| peeked.kind == Kind::Found) else { return true };
+        self.tokens.retain(|(addr, _)| *addr != to);
+        if self.tokens.len() == ASKED {
+            self.tokens.pop_front();
+        }
+        self.tokens.push_back((to, peeked.token));
         let index = self.asked.iter().position(|(transaction, ..)| *transaction == peeked.transaction);
         if let Some((_, asker, target)) = index.and_then(|index| self.asked.remove(index)) {
             if let Some(lie) = self.rewrite(asker, target, bytes) {

@@ -56,7 +56,8 @@ impl Watch {
             self.hosts.resize_with(host + 1, Addresses::default);
         }
         let addresses = &mut self.hosts[host];
-        if peeked.kind.is_answer() || peeked.token != 0 {
+        // A challenge is not authenticated: it proves nothing.
+        if peeked.kind.is_answer() || peeked.token != 0 && peeked.kind != Kind::Challenge {
             if addresses.proven.insert(from) {
                 addresses.unproven.remove(&from);
             }
@@ -74,7 +75,7 @@ impl Watch {
         let Some(peeked) = Peeked::of(bytes) else { return };
         self.kinds[peeked.kind as usize % 32] += 1;
         // What a node asks of its own accord answers nothing, so nobody can make it ask more by sending more.
-        if !peeked.kind.is_answer() {
+        if !peeked.kind.is_answer() && peeked.kind != Kind::Challenge {
             return;
         }
         let Some(account) = self.hosts.get_mut(host).and_then(|host| host.unproven.get_mut(&to)) else {

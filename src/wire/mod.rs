@@ -13,7 +13,6 @@
 //! - [`frame`]: the frames of TCP streams; [`inspect`]: a node's report on its copies.
 //! - `layout`: checks that every parser makes first.
 //! - [`network`]: the domains of signatures.
-//! - [`outbox`]: the queue of outgoing datagrams.
 
 pub mod contact;
 pub mod datagram;
@@ -25,13 +24,10 @@ mod layout;
 pub mod mac;
 pub mod message;
 pub mod network;
-pub mod outbox;
 pub mod provider;
 pub mod reconcile;
 pub mod record;
 pub mod state;
-#[cfg(test)]
-pub(crate) mod testing;
 
 use core::fmt;
 

@@ -33,6 +33,8 @@ struct Domains {
     provider: Domain,
     record: Domain,
     state: Domain,
+    hop_root: Domain,
+    hop_key: Domain,
 }
 
 /// The initial state of the digests for one purpose.
@@ -77,6 +79,9 @@ impl Network {
             provider: domain("elver 2026-11 provider record v1"),
             record: domain("elver 2026-11 value record v1"),
             state: domain("elver 2026-11 node state v1"),
+            hop_root: domain("elver hop root v2"),
+            // The root, which is its first input, contains the network's secret.
+            hop_key: Domain::Blake3(Box::new(Hasher::new_derive_key("elver hop key v2"))),
         };
         let id = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
         Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
@@ -110,6 +115,8 @@ impl Network {
             provider: domain(3),
             record: domain(4),
             state: domain(5),
+            hop_root: domain(6),
+            hop_key: domain(7),
         };
         let id = xxhash_rust::xxh3::xxh3_64(&secret) as u32;
         Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
@@ -154,6 +161,16 @@ impl Network {
     /// The digest under a value record's signature, over its head without the signature, its name and its value.
     pub fn record_digest(&self, head: &[u8], name_and_value: &[u8]) -> Digest {
         self.domains.record.digest(&[head, name_and_value])
+    }
+
+    /// The root of the hop keys of two nodes with these public keys, in their order, that share this secret.
+    pub fn hop_root(&self, shared: &[u8; 32], low: &PublicKey, high: &PublicKey) -> [u8; 32] {
+        self.domains.hop_root.digest(&[shared, &low.0, &high.0])
+    }
+
+    /// The hop key that is derived from these parts: see [`peers::hop`](crate::peers::hop).
+    pub fn hop_key(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.domains.hop_key.digest(parts)
     }
 
     /// The digest under a node state's signature, over the state up to its signature.

@@ -25,7 +25,7 @@ impl Lone {
     fn new(config: GossipConfig) -> Self {
         let (network, own) = (Network::new("test"), identity(0));
         let gossip = Gossip::new(config, own.public(), false, 1 << 32, [5; 32], NOW);
-        let outbox = Outbox::new(network.clone(), own, false, Epoch::new(1), 256);
+        let outbox = crate::peers::testing::outbox(&network, own, false, 1);
         Lone { gossip, outbox, network, sequence: 0, standing: Standing::Fresh }
     }
 
@@ -67,7 +67,7 @@ impl Lone {
     }
 
     fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
-        let taken = |sent: &crate::wire::outbox::Datagram| (sent.to(), sent.bytes().to_vec());
+        let taken = |sent: &crate::peers::outbox::Datagram| (sent.to(), sent.bytes().to_vec());
         core::iter::from_fn(|| self.outbox.poll().map(taken)).collect()
     }
 

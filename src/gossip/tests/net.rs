@@ -2,15 +2,14 @@
 
 use super::super::{Gossip, GossipConfig, GossipEvent, Liveness, OwnState};
 use crate::identity::Identity;
-use crate::peers::standing::Standing;
+use crate::peers::outbox::{Asker, Outbox};
+use crate::peers::testing::{self, Air, Flight};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
-use crate::wire::datagram::{Epoch, Unverified};
+use crate::wire::datagram::Unverified;
 use crate::wire::message::Message;
 use crate::wire::network::Network;
-use crate::wire::outbox::Outbox;
-use crate::wire::testing::{Air, Flight};
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,7 +102,7 @@ impl Net {
         let mut gossip = Gossip::new(config, identity.public(), false, 1 << 32, self.rng.bytes(), self.now);
         let own = OwnState { addrs: [Some(contact.addr), None], ..OwnState::default() };
         gossip.set_own(self.now, own);
-        let outbox = Outbox::new(self.network.clone(), identity, false, Epoch::new(1), 64);
+        let outbox = testing::outbox(&self.network, identity, false, 1 + index as u64);
         self.addresses.insert(contact.addr, index);
         self.nodes.push(Node {
             gossip,
@@ -197,14 +196,22 @@ impl Net {
         {
             return;
         }
-        let datagram = datagram.verify(&self.network, &node.contact.id).unwrap();
+        if datagram.challenged().is_some() {
+            let (transaction, token) = (datagram.transaction(), datagram.token());
+            node.gossip.handle_challenge(now, from, transaction, token, &mut node.outbox);
+            return self.collect(to);
+        }
+        let Some(received) = testing::receive(&mut node.outbox, now, from, datagram) else {
+            return self.collect(to);
+        };
+        let datagram = received.datagram;
         if let Message::Ping { .. } = datagram.message() {
             // The DHT answers pings, and tells the membership about the contact.
             let pong = Message::Pong { observed: from };
-            node.outbox.send(from, Some(datagram.id()), datagram.transaction(), 0, &pong);
+            node.outbox.answer(now, Asker::of(from, &datagram), &pong);
             node.gossip.note_contact(now, Contact::new(datagram.public(), from));
         }
-        node.gossip.handle_datagram(now, from, &datagram, Standing::Fresh, &mut node.outbox);
+        node.gossip.handle_datagram(now, from, &datagram, received.standing, &mut node.outbox);
         self.collect(to);
     }
 

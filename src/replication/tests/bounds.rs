@@ -16,7 +16,7 @@ fn crowded(count: usize, neighbours: usize) -> (Replication, Outbox, Vec<Neighbo
         .map(|index| Neighbour { contact: Contact::new(identity(index).public(), address(index)), liveness })
         .collect();
     all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own.key()));
-    (machine, Outbox::new(Network::new("test"), identity(0), false, Epoch::new(1), 256), all, now)
+    (machine, crate::peers::testing::outbox(&Network::new("test"), identity(0), false, 1), all, now)
 }
 
 #[test]

@@ -18,7 +18,7 @@ impl Alone {
         let (network, now) = (Network::new("test"), Instant::from_secs(1000));
         let own = identity(0).id();
         let mut machine = Replication::new(ReplicationConfig::default(), own, [1; 32], now);
-        let outbox = Outbox::new(network.clone(), identity(0), false, Epoch::new(1), 256);
+        let outbox = crate::peers::testing::outbox(&network, identity(0), false, 1);
         let mut rng = Rng::new([6; 32]);
         for _ in 0..count {
             machine.piece_added(now, Held { key: Key(rng.bytes()), replicas: 2, length: 9, keep: false });
@@ -208,7 +208,7 @@ fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, V
     let mut all: Vec<Neighbour> = (1..=40).map(neighbour).collect();
     let own = identity(0).id().key();
     all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own));
-    let mut outbox = Outbox::new(Network::new("test"), identity(0), false, Epoch::new(1), 256);
+    let mut outbox = crate::peers::testing::outbox(&Network::new("test"), identity(0), false, 1);
     let mut now = start;
     for _ in 0..400 {
         now = now + seconds(1);

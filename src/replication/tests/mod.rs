@@ -8,12 +8,12 @@ mod repairs;
 
 use super::*;
 use crate::identity::Identity;
+use crate::peers::outbox::Asker;
+use crate::peers::testing::{self, Air, Flight};
 use crate::time::Duration;
-use crate::wire::datagram::Unverified;
-use crate::wire::datagram::{Epoch, PAYLOAD_BYTES_MAX};
+use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Unverified};
 use crate::wire::network::Network;
 use crate::wire::reconcile::{Answer, AnswerWriter, Scope, Summary, WirePart};
-use crate::wire::testing::{Air, Flight};
 
 const MEGABYTE: u32 = 1 << 20;
 
@@ -128,7 +128,7 @@ impl World {
         let index = self.nodes.len();
         let identity = identity(index);
         let contact = Contact::new(identity.public(), address(index));
-        let outbox = Outbox::new(self.network.clone(), identity, false, Epoch::new(1), 256);
+        let outbox = testing::outbox(&self.network, identity, false, 1 + index as u64);
         let machine = Replication::new(self.config.clone(), contact.id, self.rng.bytes(), self.now);
         self.nodes.push(Node {
             machine,
@@ -398,16 +398,24 @@ impl World {
         if !self.reaches(to, sender) || !self.is_up(to) {
             return;
         }
-        let asker = self.nodes[sender].contact;
         let node = &mut self.nodes[to];
         let datagram = Unverified::parse(bytes, &self.network).expect("it was written by a node");
         if !node.machine.is_expected(datagram.kind(), datagram.transaction(), from) {
             return;
         }
-        let datagram = datagram.verify(&self.network, &node.contact.id).expect("it was signed for it");
+        if datagram.challenged().is_some() {
+            let (transaction, token) = (datagram.transaction(), datagram.token());
+            node.machine.handle_challenge(self.now, from, transaction, token, &mut node.outbox);
+            return self.collect(to);
+        }
+        let Some(received) = testing::receive(&mut node.outbox, self.now, from, datagram) else {
+            return self.collect(to);
+        };
+        let datagram = received.datagram;
+        let asker = Asker::of(from, &datagram);
         match datagram.message() {
             Message::Reconcile { ranges, .. } if self.liar == Some(to) => {
-                lie(&mut node.outbox, &asker, datagram.transaction(), ranges);
+                lie(&mut node.outbox, self.now, asker, ranges);
             }
             Message::Reconcile { ranges, .. }
                 if self.evasive == Some(to) && ranges[0].scope() == Scope::Kept =>
@@ -417,7 +425,7 @@ impl World {
                 writer.put(&Answer::Later);
                 let answers = writer.finish().expect("it is well formed");
                 let message = Message::Reconciled { answers };
-                node.outbox.send(asker.addr, Some(asker.id), datagram.transaction(), 0, &message);
+                node.outbox.answer(self.now, asker, &message);
             }
             _ => node.machine.handle_datagram(self.now, from, &datagram, true, &mut node.outbox),
         }
@@ -444,7 +452,7 @@ impl World {
 }
 
 /// Answers with the narrowest possible parts, none of which matches any pieces.
-fn lie(outbox: &mut Outbox, asker: &Contact, transaction: u64, ranges: &[WireRange]) {
+fn lie(outbox: &mut Outbox, now: Instant, asker: Asker, ranges: &[WireRange]) {
     let wrong = |number| Summary { count: 1000, fingerprint: u128::from(number) };
     let mut out = [0; PAYLOAD_BYTES_MAX];
     let mut writer = AnswerWriter::new(&mut out);
@@ -463,5 +471,5 @@ fn lie(outbox: &mut Outbox, asker: &Contact, transaction: u64, ranges: &[WireRan
         }
     }
     let answers = writer.finish().expect("it is well formed");
-    outbox.send(asker.addr, Some(asker.id), transaction, 0, &Message::Reconciled { answers });
+    outbox.answer(now, asker, &Message::Reconciled { answers });
 }

@@ -93,7 +93,7 @@ fn a_node_that_leaves_must_hand_over_pieces_with_too_few_known_copies() {
 fn more_changes_than_slots_are_handled_one_after_the_other() {
     let now = Instant::from_secs(1000);
     let mut machine = Replication::new(ReplicationConfig::default(), identity(0).id(), [1; 32], now);
-    let mut outbox = Outbox::new(Network::new("test"), identity(0), false, Epoch::new(1), 16);
+    let mut outbox = crate::peers::testing::outbox(&Network::new("test"), identity(0), false, 1);
     let neighbours = |from: usize| -> Vec<Neighbour> {
         (from..from + 40)
             .map(|index| Neighbour {

@@ -1,10 +1,38 @@
 //! What the tests of the machines have in common: a network in memory, in which datagrams take time and are lost.
 
+use super::inbox;
 use super::outbox::Outbox;
+use super::table::Received;
+use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
+use crate::wire::datagram::{Epoch, Unverified};
+use crate::wire::network::Network;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
+
+/// The outbox of a node with the signature checks of a very fast processor, for datagrams that are not polled at once, too.
+pub(crate) fn outbox(network: &Network, identity: Identity, leaf: bool, epoch: u64) -> Outbox {
+    const FAST: u32 = 1 << 30;
+    let limits =
+        Limits { datagrams_queued_max: 256, signature_checks_per_second_max: FAST, ..Limits::default() };
+    let mut outbox =
+        Outbox::new(network.clone(), identity, leaf, Epoch::new(epoch), &limits, [epoch as u8; 32]);
+    outbox.calibrate(FAST);
+    outbox
+}
+
+/// Receives a datagram as a node does before a machine handles it. No peer is pinned.
+pub(crate) fn receive<'a>(
+    outbox: &mut Outbox,
+    now: Instant,
+    from: SocketAddr,
+    datagram: Unverified<'a>,
+) -> Option<Received<'a>> {
+    let answers = datagram.kind().is_answer();
+    inbox::receive(outbox, now, from, datagram, answers, |_| false).ok()
+}
 
 /// A datagram on its way.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,10 +93,8 @@ impl Air {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Identity;
-    use crate::wire::datagram::Epoch;
+    use crate::peers::outbox::{Ask, Attempt};
     use crate::wire::message::Message;
-    use crate::wire::network::Network;
 
     const NOW: Instant = Instant::from_secs(100);
 
@@ -77,10 +103,10 @@ mod tests {
     }
 
     fn outbox(pings: u8) -> Outbox {
-        let mut outbox =
-            Outbox::new(Network::new("test"), Identity::from_secret(&[1; 32]), false, Epoch::new(1), 16);
+        let mut outbox = super::outbox(&Network::new("test"), Identity::from_secret(&[1; 32]), false, 1);
         for number in 1..=pings {
-            assert!(outbox.send(address(number), None, 1, 0, &Message::Ping { padding: 0 }));
+            let ask = Ask { to: address(number), recipient: None, transaction: 1, attempt: Attempt::First };
+            assert!(outbox.request(NOW, ask, &Message::Ping { padding: 0 }).is_some());
         }
         outbox
     }

@@ -1,0 +1,65 @@
+//! How a datagram is received: from its form to its authenticated content, the cheapest check first.
+//!
+//! 1. A MAC is checked at once: it costs less than finding out whether it should be. A request whose MAC cannot be checked is
+//!    challenged.
+//! 2. A signature is checked if the [budget](super::checks) allows it.
+//! 3. The sender's [place in the table](super::table) tells whether the datagram was received before, and what it proves.
+
+use super::outbox::Outbox;
+use super::table::{Received, Unknown};
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::Refused;
+use crate::wire::contact::canonical;
+use crate::wire::datagram::Unverified;
+use crate::wire::header::Auth;
+use core::net::SocketAddr;
+
+/// Why a well-formed datagram is not received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejected {
+    /// It was received before.
+    Replayed,
+    /// The budget of signature checks is spent.
+    OverBudget,
+    /// It does not authenticate its sender.
+    Refused(Refused),
+}
+
+/// Receives a datagram. `answers`: whether it answers an outstanding request. The node keeps the peers for which `is_pinned` holds
+/// in its table.
+pub fn receive<'a>(
+    outbox: &mut Outbox,
+    now: Instant,
+    from: SocketAddr,
+    datagram: Unverified<'a>,
+    answers: bool,
+    is_pinned: impl Fn(&NodeId) -> bool,
+) -> Result<Received<'a>, Rejected> {
+    let from = canonical(from);
+    match datagram.auth() {
+        Auth::Bare => Err(Rejected::Refused(Refused::Auth)),
+        Auth::Mac => match outbox.peers.authenticate(now, from, datagram, answers) {
+            Ok(received) => received.ok_or(Rejected::Replayed),
+            Err(Unknown) => {
+                // A wrong answer is dropped in silence: a challenge to it would tell nothing to a peer that has no request to repeat.
+                if !answers {
+                    outbox.challenge(now, from, &datagram);
+                }
+                Err(Rejected::Refused(Refused::Mac))
+            }
+        },
+        Auth::Signed => {
+            let claim = outbox.peers.claim(now, from, &datagram, answers);
+            if !outbox.checks.admit(now, from, claim) {
+                return Err(Rejected::OverBudget);
+            }
+            let verified = datagram.verify(&outbox.network, &outbox.identity.id()).map_err(|reason| {
+                outbox.checks.note_wrong(now, from, claim);
+                Rejected::Refused(reason)
+            })?;
+            let received = outbox.peers.admit(now, from, &outbox.identity, verified, claim, is_pinned);
+            received.ok_or(Rejected::Replayed)
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! The table of peers: who is at the other end of a datagram, whether that is new, and how to prove it the other way.
+//!
+//! A node enters with a verified signature that carried a valid token or answered a request of this node: nothing that could have
+//! been recorded earlier enters a node or changes its epoch. From then on the two authenticate datagrams under
+//! [hop keys](super::hop), for a hundredth of the cost of a signature. Three cases need no memory of their own:
+//!
+//! - A peer that restarts signs its first request, gets a signed answer with a token, and signs the next request with that token,
+//!   from which this node takes the new epoch.
+//! - A request whose MAC this node cannot check (it lost the peer, or restarted itself) is answered by a *challenge*, which makes the
+//!   peer sign that request.
+//! - A peer that finds no room is served, always by signatures.
+
+use super::checks::Claim;
+use super::hop::{End, Root};
+use super::peer::Peer;
+use super::rate::{Bucket, Limiter, Rate};
+use super::sets::Sets;
+use super::standing::Standing;
+use super::tokens::TokenMint;
+use crate::counters::counters;
+use crate::id::NodeId;
+use crate::identity::Identity;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use crate::wire::datagram::{MacKey, Unverified, Verified};
+use crate::wire::header::Auth;
+use crate::wire::network::Network;
+use core::net::{IpAddr, SocketAddr};
+
+pub use super::sets::PEERS_MAX;
+
+/// Diffie–Hellman computations, about 50 µs each on a desktop.
+const AGREEMENTS_PER_SECOND: u32 = 50;
+/// Challenges in a second, to all addresses together.
+const CHALLENGES_PER_SECOND: u32 = 100;
+/// Challenges to one address.
+const CHALLENGE_EACH: Rate = Rate::every(Duration::from_secs(1), 1);
+/// Buckets of challenged addresses. Two addresses may share one; which ones is secret.
+const CHALLENGED: usize = 1024;
+
+counters! {
+    /// The counters of the table.
+    pub struct PeerCounters {
+        /// Datagrams that were authenticated by a MAC.
+        macs_verified = "macs_verified",
+        /// Challenges sent.
+        challenges = "challenges",
+        /// Challenges not sent, because too many were due.
+        challenges_over_budget = "challenges_over_budget",
+        /// Peers with which hop keys were agreed on.
+        agreed = "hop_keys_agreed",
+        /// Agreements put off, because too many were due.
+        put_off = "hop_keys_put_off",
+        /// Changes of peers' epochs.
+        restarts = "peers_restarted",
+        /// Peers that found no room.
+        no_room = "peers_no_room",
+    }
+}
+
+/// A datagram whose sender is authenticated, and which is no replay.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// The datagram.
+    pub datagram: Verified<'a>,
+    /// Whether it is fresh, and its address validated.
+    pub standing: Standing,
+}
+
+/// A datagram's MAC is not valid under any key that this node has for its sender and epoch. A request is worth a challenge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Unknown;
+
+/// What a request to a peer is authenticated by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Credentials {
+    /// The key of the MAC; `None` to sign.
+    pub(super) key: Option<MacKey>,
+    /// The token that the peer gave; zero is none.
+    pub(super) token: u64,
+}
+
+/// The peers of one node: see the [module](self).
+pub struct Peers {
+    network: Network,
+    own: End,
+    sets: Sets,
+    mint: TokenMint,
+    agreements: Limiter,
+    challenges: Limiter,
+    challenged: Vec<Bucket>,
+    secret: u64,
+    counters: PeerCounters,
+}
+
+impl Peers {
+    /// The table of the node `own`, which knows no peer yet. `seed` is entropy, or fixed in a simulation.
+    pub fn new(network: Network, own: End, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::new(seed);
+        Peers {
+            network,
+            own,
+            sets: Sets::new(rng.u64()),
+            mint: TokenMint::new(rng.bytes()),
+            agreements: Limiter::new(Rate::per_second(AGREEMENTS_PER_SECOND)),
+            challenges: Limiter::new(Rate::per_second(CHALLENGES_PER_SECOND)),
+            challenged: vec![Bucket::FULL; CHALLENGED],
+            secret: rng.u64(),
+            counters: PeerCounters::default(),
+        }
+    }
+
+    // Getters.
+
+    /// The number of peers.
+    pub fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &PeerCounters {
+        &self.counters
+    }
+
+    /// Whether requests to this node carry a MAC.
+    pub fn is_keyed(&self, id: &NodeId) -> bool {
+        self.sets.get(id).is_some_and(|peer| peer.request_key().is_some())
+    }
+
+    /// Whether `id` gave a token so recently that it must be valid.
+    pub fn has_fresh_token(&self, now: Instant, id: &NodeId) -> bool {
+        self.sets.get(id).is_some_and(|peer| peer.has_fresh_token(now))
+    }
+
+    /// The token that validates `addr` for the node `id`.
+    pub fn token_for(&self, now: Instant, addr: SocketAddr, id: &NodeId) -> u64 {
+        self.mint.token(now, addr, id.short())
+    }
+
+    /// What a signed datagram shows before its signature is checked. `answers`: whether it answers a request of this node.
+    pub(super) fn claim(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Unverified<'_>,
+        answers: bool,
+    ) -> Claim {
+        let sender = datagram.sender();
+        if answers {
+            Claim::Answer
+        } else if !self.mint.is_valid(now, from, sender, datagram.token()) {
+            Claim::None
+        } else if self.sets.with_short(sender).next().is_some() {
+            Claim::Known(sender)
+        } else {
+            Claim::Token
+        }
+    }
+
+    // Datagrams that arrive.
+
+    /// Authenticates a datagram by its MAC (about 0.5 µs). `answers`: whether it answers a request of this node. `None` when it was
+    /// received before.
+    pub(super) fn authenticate<'a>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: Unverified<'a>,
+        answers: bool,
+    ) -> Result<Option<Received<'a>>, Unknown> {
+        let Peers { network, sets, mint, counters, .. } = self;
+        for peer in sets.with_short(datagram.sender()).filter(|peer| peer.epoch() == datagram.epoch()) {
+            let Some(key) = peer.inbound() else { continue };
+            let Ok(verified) = datagram.authenticate(network, key, &peer.public(), &peer.id()) else {
+                continue;
+            };
+            if !peer.accept(now, verified.sequence()) {
+                return Ok(None);
+            }
+            counters.macs_verified += 1;
+            peer.note_keyed();
+            if answers {
+                peer.note_token(now, verified.token());
+            }
+            // A token is looked at only when the address has to be shown again.
+            let shown = answers
+                || !peer.is_freshly_validated_at(now, from)
+                    && mint.is_valid(now, from, datagram.sender(), datagram.token());
+            if shown {
+                peer.note_validated(now, from);
+            }
+            return Ok(Some(Received { datagram: verified, standing: peer.standing_at(now, from) }));
+        }
+        Err(Unknown)
+    }
+
+    /// Takes a datagram with a verified signature into account, and its sender into the table. `claim` is what it showed before. `None`
+    /// when it was received before. A peer for which `is_pinned` holds keeps its place.
+    pub(super) fn admit<'a>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        identity: &Identity,
+        datagram: Verified<'a>,
+        claim: Claim,
+        is_pinned: impl Fn(&NodeId) -> bool,
+    ) -> Option<Received<'a>> {
+        debug_assert!(datagram.auth() == Auth::Signed, "a MAC is checked by the key of a peer");
+        let (id, epoch, sequence) = (datagram.id(), datagram.epoch(), datagram.sequence());
+        let answers = claim == Claim::Answer;
+        let peer = match self.sets.get_mut(&id) {
+            Some(peer) if peer.epoch() == epoch => {
+                if !peer.accept(now, sequence) {
+                    return None;
+                }
+                Some(peer)
+            }
+            // A token shows that a datagram is not older than the token. That does not exclude the run before the present one; an
+            // answer does.
+            Some(peer) if answers || claim.is_proof() && !peer.is_previous(epoch) => {
+                peer.restarted(now, epoch, sequence, self.own, &self.network);
+                self.counters.restarts += 1;
+                Some(peer)
+            }
+            None if claim.is_proof() => {
+                let peer = Peer::new(now, datagram.public(), id, epoch, sequence, from);
+                let entered = self.sets.enter(peer, is_pinned);
+                self.counters.no_room += u64::from(entered.is_none());
+                entered
+            }
+            _ => return Some(Received { datagram, standing: Standing::Unproven }),
+        };
+        let Some(peer) = peer else { return Some(Received { datagram, standing: Standing::Validated }) };
+        if claim.is_proof() {
+            peer.note_validated(now, from);
+        }
+        if claim.is_proof() && !peer.has_keys() {
+            match self.agreements.take(now).then(|| Root::of(&self.network, identity, &datagram.public())) {
+                Some(Some(root)) => {
+                    peer.set_root(root, self.own, &self.network);
+                    self.counters.agreed += 1;
+                }
+                Some(None) => {}
+                None => self.counters.put_off += 1,
+            }
+        }
+        if answers {
+            peer.note_token(now, datagram.token());
+            peer.note_answered();
+        } else if claim.is_proof() {
+            // The peer got the token in a signed answer, and this node's epoch with it.
+            peer.note_keyed();
+        }
+        Some(Received { datagram, standing: peer.standing_at(now, from) })
+    }
+
+    /// The token of the challenge that answers a request with a MAC which this node could not check. `None` when too many challenges
+    /// are due, to all addresses or to this one.
+    pub(super) fn challenge(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        request: &Unverified<'_>,
+    ) -> Option<u64> {
+        let slot = self.challenged_slot(from);
+        if !self.challenged[slot].take(now, &CHALLENGE_EACH) || !self.challenges.take(now) {
+            self.counters.challenges_over_budget += 1;
+            return None;
+        }
+        self.counters.challenges += 1;
+        Some(self.mint.token(now, from, request.sender()))
+    }
+
+    /// The bucket of an address, whatever sender its datagrams name.
+    fn challenged_slot(&self, addr: SocketAddr) -> usize {
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let seed = self.secret ^ u64::from(addr.port());
+        xxhash_rust::xxh3::xxh3_64_with_seed(&ip.octets(), seed) as usize % CHALLENGED
+    }
+
+    // Datagrams to be sent.
+
+    /// What a request to the node `id` is authenticated by. With `sign` it is signed in any case.
+    pub(super) fn credentials(&mut self, now: Instant, id: &NodeId, sign: bool) -> Credentials {
+        let Some(peer) = self.sets.get_mut(id) else { return Credentials { key: None, token: 0 } };
+        let credentials =
+            Credentials { key: peer.request_key().copied().filter(|_| !sign), token: peer.token(now) };
+        if credentials.key.is_none() && peer.has_fresh_token(now) {
+            peer.note_presented();
+        }
+        credentials
+    }
+
+    /// The key of the MAC of an answer to the node `id`, whose request had a MAC.
+    pub(super) fn answer_key(&self, id: &NodeId) -> Option<MacKey> {
+        self.sets.get(id)?.outbound().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::inbox::{self, Rejected};
+    use crate::peers::outbox::{Ask, Asker, Attempt, Outbox};
+    use crate::peers::testing;
+    use crate::wire::Refused;
+    use crate::wire::datagram::Epoch;
+    use crate::wire::message::Message;
+
+    const PING: Message<'static> = Message::Ping { padding: 0 };
+
+    fn identity(index: usize) -> Identity {
+        Identity::from_secret(&[1 + index as u8; 32])
+    }
+
+    fn addr(index: usize) -> SocketAddr {
+        ([10, 0, 0, 1 + index as u8], 3583).into()
+    }
+
+    /// Two nodes.
+    struct Pair {
+        network: Network,
+        now: Instant,
+        nodes: [Outbox; 2],
+        runs: u64,
+    }
+
+    /// How the request and the answer of an exchange were authenticated, and whether a challenge came between them.
+    type Exchange = (Auth, Auth, bool);
+
+    const SIGNED: Exchange = (Auth::Signed, Auth::Signed, false);
+    const MAC: Exchange = (Auth::Mac, Auth::Mac, false);
+
+    impl Pair {
+        fn new() -> Self {
+            let network = Network::new("test");
+            let nodes =
+                [0, 1].map(|index| testing::outbox(&network, identity(index), false, 50 + index as u64));
+            Pair { network, now: Instant::from_secs(1000), nodes, runs: 100 }
+        }
+
+        /// A pair that exchanges MACs.
+        fn acquainted() -> Self {
+            let mut pair = Pair::new();
+            assert_eq!([pair.exchange(0), pair.exchange(0), pair.exchange(0)], [SIGNED, SIGNED, MAC]);
+            pair
+        }
+
+        fn restart(&mut self, index: usize) {
+            self.runs += 1;
+            self.nodes[index] = testing::outbox(&self.network, identity(index), false, self.runs);
+        }
+
+        /// The datagram of a ping that a node sends.
+        fn ping(&mut self, from: usize, attempt: Attempt) -> Vec<u8> {
+            let recipient = Some(identity(1 - from).id());
+            let ask = Ask { to: addr(1 - from), recipient, transaction: 7, attempt };
+            self.nodes[from].request(self.now, ask, &PING).expect("it fits");
+            self.nodes[from].poll().expect("a ping").bytes().to_vec()
+        }
+
+        fn receive<'a>(&mut self, at: usize, bytes: &'a [u8]) -> Result<Received<'a>, Rejected> {
+            let datagram = Unverified::parse(bytes, &self.network).expect("sound");
+            let answers = datagram.kind().is_answer();
+            inbox::receive(&mut self.nodes[at], self.now, addr(1 - at), datagram, answers, |_| false)
+        }
+
+        /// A ping and its pong, with a challenge when the other node cannot check the ping.
+        fn exchange(&mut self, from: usize) -> Exchange {
+            let to = 1 - from;
+            let (mut ping, mut challenged) = (self.ping(from, Attempt::First), false);
+            if self.receive(to, &ping).is_err() {
+                let challenge = self.nodes[to].poll().expect("a challenge").bytes().to_vec();
+                let challenge = Unverified::parse(&challenge, &self.network).expect("sound");
+                assert_eq!(challenge.challenged(), Some(identity(from).id().short()));
+                (ping, challenged) = (self.ping(from, Attempt::Challenged(challenge.token())), true);
+            }
+            let auth = Unverified::parse(&ping, &self.network).expect("sound").auth();
+            let received = if challenged { self.receive(to, &ping).ok() } else { None };
+            // Without a challenge the ping has been received above.
+            let asker = match received {
+                Some(received) => Asker::of(addr(from), &received.datagram),
+                None => Asker { addr: addr(from), id: identity(from).id(), transaction: 7, auth },
+            };
+            self.nodes[to].answer(self.now, asker, &Message::Pong { observed: addr(from) }).expect("it fits");
+            let pong = self.nodes[to].poll().expect("a pong").bytes().to_vec();
+            let answer = self.receive(from, &pong).expect("an answer that the asker can check");
+            assert_eq!(answer.standing, Standing::Validated);
+            (auth, answer.datagram.auth(), challenged)
+        }
+    }
+
+    #[test]
+    fn a_first_contact_is_signed_and_the_third_exchange_has_macs() {
+        let mut pair = Pair::acquainted();
+        assert_eq!(pair.exchange(1), MAC, "the other node may ask with a MAC at once");
+        assert_eq!(pair.nodes[0].peers().counters().agreed, 1);
+    }
+
+    #[test]
+    fn after_a_restart_of_the_asker_two_signed_exchanges_renew_the_keys() {
+        let mut pair = Pair::acquainted();
+        pair.restart(0);
+        assert_eq!([pair.exchange(0), pair.exchange(0), pair.exchange(0)], [SIGNED, SIGNED, MAC]);
+        assert_eq!(pair.nodes[1].peers().counters().restarts, 1);
+        assert_eq!(
+            pair.nodes[1].peers().counters().agreed,
+            1,
+            "the root is still that of the first agreement"
+        );
+    }
+
+    #[test]
+    fn after_a_restart_of_the_other_node_a_challenge_saves_the_request() {
+        let mut pair = Pair::acquainted();
+        pair.restart(1);
+        assert_eq!(pair.exchange(0), (Auth::Signed, Auth::Signed, true));
+        // The challenge's token let the restarted node take the key from the repeated request. The asker cannot know that.
+        assert_eq!([pair.exchange(0), pair.exchange(0)], [SIGNED, MAC]);
+        assert_eq!(pair.exchange(1), MAC);
+    }
+
+    #[test]
+    fn after_a_restart_of_both_the_keys_are_new() {
+        let mut pair = Pair::acquainted();
+        let old = pair.ping(0, Attempt::First);
+        pair.restart(0);
+        pair.restart(1);
+        assert_eq!([pair.exchange(0), pair.exchange(0), pair.exchange(0)], [SIGNED, SIGNED, MAC]);
+        assert!(pair.receive(1, &old).is_err(), "a datagram of the epochs before");
+    }
+
+    #[test]
+    fn a_datagram_is_received_once_whatever_authenticates_it() {
+        let mut pair = Pair::acquainted();
+        for attempt in [Attempt::First, Attempt::Again] {
+            let ping = pair.ping(0, attempt);
+            assert!(pair.receive(1, &ping).is_ok());
+            assert_eq!(pair.receive(1, &ping).err(), Some(Rejected::Replayed), "{attempt:?}");
+        }
+    }
+
+    #[test]
+    fn no_recording_of_the_run_before_brings_that_run_back() {
+        let mut pair = Pair::acquainted();
+        // Signed, with a token that stays valid for minutes, and never delivered.
+        let old = pair.ping(0, Attempt::Again);
+        pair.restart(0);
+        assert_eq!([pair.exchange(0), pair.exchange(0)], [SIGNED, SIGNED]);
+        let received = pair.receive(1, &old).expect("it is answered");
+        assert_eq!(received.standing, Standing::Unproven);
+        assert_eq!(pair.exchange(0), MAC, "the present run goes on");
+    }
+
+    #[test]
+    fn a_signed_datagram_without_a_token_changes_no_epoch() {
+        let mut pair = Pair::acquainted();
+        let mut next = Pair::new();
+        next.restart(0);
+        let first = next.ping(0, Attempt::First);
+        assert_eq!(pair.receive(1, &first).expect("it is answered").standing, Standing::Unproven);
+        assert_eq!(pair.exchange(0), MAC);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_mac_datagram_is_refused_and_costs_no_signature_check() {
+        let mut pair = Pair::acquainted();
+        let ping = pair.ping(0, Attempt::First);
+        for bit in 0..ping.len() * 8 {
+            let mut wrong = ping.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            let Ok(datagram) = Unverified::parse(&wrong, &pair.network) else { continue };
+            let now = pair.now;
+            let received = inbox::receive(&mut pair.nodes[1], now, addr(0), datagram, false, |_| false);
+            assert_eq!(received.err(), Some(Rejected::Refused(Refused::Mac)), "bit {bit}");
+        }
+        assert!(pair.receive(1, &ping).is_ok(), "none of them used up its number");
+        assert_eq!(pair.nodes[1].peers().counters().challenges, 1, "one address, one moment, one challenge");
+    }
+
+    #[test]
+    fn challenges_are_bounded_for_one_address_and_for_all_and_come_again_later() {
+        let mut pair = Pair::acquainted();
+        pair.restart(1);
+        let ping = pair.ping(0, Attempt::First);
+        let mut challenge = |from: SocketAddr, now: Instant| {
+            let datagram = Unverified::parse(&ping, &pair.network).expect("sound");
+            let sent = pair.nodes[1].challenge(now, from, &datagram);
+            pair.nodes[1].poll();
+            sent.map(|bytes| assert!(bytes < ping.len(), "it amplifies nothing")).is_some()
+        };
+        let now = Instant::from_secs(1000);
+        assert!(challenge(addr(0), now) && !challenge(addr(0), now));
+        let others = (0..1000u16).filter(|port| challenge(([10, 0, 0, 9], 1000 + port).into(), now)).count();
+        assert!(others < 100, "{others}");
+        assert!(challenge(addr(0), now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_mac_from_another_address_authenticates_and_validates_nothing_until_a_token_does() {
+        let mut pair = Pair::acquainted();
+        let (now, elsewhere) = (pair.now, addr(77));
+        let ping = pair.ping(0, Attempt::First);
+        let datagram = Unverified::parse(&ping, &pair.network).expect("sound");
+        let received = inbox::receive(&mut pair.nodes[1], now, elsewhere, datagram, false, |_| false);
+        assert_eq!(received.expect("its sender is known").standing, Standing::Fresh);
+        assert_eq!(pair.exchange(0), MAC, "the validated address stays");
+    }
+
+    #[test]
+    fn of_two_peers_with_one_short_id_each_is_known_by_its_tag() {
+        let mut pair = Pair::acquainted();
+        let id = identity(0).id();
+        let own = End { id: identity(1).id(), epoch: pair.nodes[1].epoch() };
+        let network = pair.network.clone();
+        // Another key whose id collides in its first eight bytes.
+        let mut colliding = id;
+        colliding.0[31] ^= 1;
+        let peers = &mut pair.nodes[1].peers;
+        let epoch = Epoch::new(50);
+        let mut twin =
+            Peer::new(Instant::from_secs(1000), identity(2).public(), colliding, epoch, 1, addr(2));
+        let root = Root::of(&network, &identity(1), &identity(2).public()).expect("a sound key");
+        twin.set_root(root, own, &network);
+        assert!(peers.sets.enter(twin, |_| false).is_some());
+        assert_eq!(peers.sets.with_short(id.short()).count(), 2);
+        let ping = pair.ping(0, Attempt::First);
+        assert_eq!(pair.receive(1, &ping).expect("the tag of one fits").datagram.id(), id);
+    }
+
+    #[test]
+    fn agreements_are_bounded_and_made_up_for_later() {
+        let network = Network::new("test");
+        let (mut node, now) = (testing::outbox(&network, identity(0), false, 50), Instant::from_secs(1000));
+        let mut strangers: Vec<Outbox> = (0..60u8)
+            .map(|number| {
+                let secret = [100 + number; 32];
+                testing::outbox(&network, Identity::from_secret(&secret), false, 7)
+            })
+            .collect();
+        let meet = |node: &mut Outbox, stranger: &mut Outbox, now: Instant| {
+            let id = stranger.identity().id();
+            let token = node.peers().token_for(now, addr(9), &id);
+            let ask = Ask {
+                to: addr(0),
+                recipient: Some(identity(0).id()),
+                transaction: 1,
+                attempt: Attempt::Challenged(token),
+            };
+            stranger.request(now, ask, &PING).expect("it fits");
+            let bytes = stranger.poll().expect("a ping").bytes().to_vec();
+            let datagram = Unverified::parse(&bytes, &network).expect("sound");
+            inbox::receive(node, now, addr(9), datagram, false, |_| false).expect("it has a token");
+        };
+        strangers.iter_mut().for_each(|stranger| meet(&mut node, stranger, now));
+        assert_eq!(node.peers().counters().agreed, u64::from(AGREEMENTS_PER_SECOND));
+        assert_eq!(node.peers().len(), 60, "a peer without a key has a place all the same");
+        let later = now + Duration::from_secs(1);
+        strangers.iter_mut().for_each(|stranger| meet(&mut node, stranger, later));
+        assert_eq!(node.peers().counters().agreed, 60);
+    }
+}
