@@ -27,11 +27,13 @@ pub(super) struct Health {
     since: Instant,
     /// The evidence, for messages.
     message: String,
+    /// Operations on files that failed and that no command waited for.
+    pub(super) errors: u64,
 }
 
 impl Health {
     pub(super) fn new(now: Instant) -> Self {
-        Health { health: DiskHealth::Well, since: now, message: String::new() }
+        Health { health: DiskHealth::Well, since: now, message: String::new(), errors: 0 }
     }
 
     /// Whether the disk can take new content.
@@ -51,6 +53,15 @@ impl Health {
     /// The time until the driver's next check.
     pub(super) fn look_interval(&self) -> Duration {
         if self.is_well() { LOOK } else { LOOK_UNWELL }
+    }
+
+    /// An operation on a file of the node's own failed, and no command waits for it.
+    pub(super) fn own_file_failed(&mut self, now: Instant, error: &DiskError) {
+        // A failing disk fails often: the first failure is a warning, later ones are for debugging.
+        let level = if self.is_well() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "{error}");
+        self.errors += 1;
+        self.note_error(now, error);
     }
 
     /// An operation on a file of the node's own failed.
@@ -89,7 +100,7 @@ impl Health {
                         "the disk is well again, after {seconds} s in which it was {}",
                         self.health.name()
                     );
-                    *self = Health::new(now);
+                    *self = Health { errors: self.errors, ..Health::new(now) };
                 }
             }
         }

@@ -2,8 +2,9 @@
 //!
 //! A node with a hundred thousand shares must neither hold the whole list in memory nor block for it.
 
-use super::Node;
 use super::command::{FileState, Listed, Reply, SharedFile};
+use super::machines::Machines;
+use super::ops::Ops;
 use crate::id::Key;
 use crate::io::ShareState;
 use crate::store::{Claim, Shared};
@@ -13,14 +14,14 @@ use std::path::Path;
 const PAGE_FILES: usize = 1024;
 const PAGE_PATH_BYTES: usize = 256 << 10;
 
-impl Node {
+impl Ops {
     /// The page after `after`, or the first.
-    pub(super) fn list(&self, after: Option<&Listed>) -> Reply {
+    pub(super) fn list(&self, after: Option<&Listed>, machines: &Machines) -> Reply {
         let is_ahead = |file: &SharedFile| after.is_none_or(|after| place(file) > (after.hash, &after.path));
         let mut page = Page::default();
         let from = after.map_or(Key([0; 32]), |after| after.hash);
-        for (shared, claims) in self.machines.store.files_from(&from) {
-            let files = claims.iter().map(|claim| self.describe(shared, claim));
+        for (shared, claims) in machines.store.files_from(&from) {
+            let files = claims.iter().map(|claim| self.describe(shared, claim, machines));
             let mut files: Vec<SharedFile> = files.filter(is_ahead).collect();
             files.sort_by(|one, other| one.path.cmp(&other.path));
             if !files.into_iter().all(|file| page.take(file)) {
@@ -31,12 +32,12 @@ impl Node {
         let end = files.last().filter(|_| is_full).map(|file| (file.hash, file.path.clone()));
         let in_page =
             |file: &SharedFile| end.as_ref().is_none_or(|(hash, path)| place(file) <= (*hash, path));
-        files.extend(self.seekers.downloads.describe(&self.machines).filter(is_ahead).filter(in_page));
+        files.extend(self.seekers.downloads.describe(machines).filter(is_ahead).filter(in_page));
         files.sort_by(|one, other| place(one).cmp(&place(other)));
         Reply::List { files, more: is_full }
     }
 
-    fn describe(&self, shared: &Shared, claim: &Claim) -> SharedFile {
+    fn describe(&self, shared: &Shared, claim: &Claim, machines: &Machines) -> SharedFile {
         let (hash, length) = (shared.hash, shared.layout.length());
         let copies = match self.uploads.copies(&hash) {
             Some(copies) => copies,
@@ -46,7 +47,7 @@ impl Node {
         SharedFile {
             hash,
             length,
-            path: self.machines.path_of(&claim.place(&hash)),
+            path: machines.path_of(&claim.place(&hash)),
             copies: u32::from(copies),
             replicas: shared.replicas,
             have: length,
@@ -93,7 +94,7 @@ mod tests {
     use crate::identity::Identity;
     use crate::io::{FileStamp, Place, Recovered, Share};
     use crate::limits::Limits;
-    use crate::node::NodeConfig;
+    use crate::node::{Node, NodeConfig};
     use crate::replication::ReplicationConfig;
     use crate::time::Instant;
 
@@ -133,7 +134,9 @@ mod tests {
     fn pages(node: &Node) -> Vec<Vec<SharedFile>> {
         let (mut pages, mut after) = (Vec::new(), None);
         loop {
-            let Reply::List { files, more } = node.list(after.as_ref()) else { panic!("a list") };
+            let Reply::List { files, more } = node.ops.list(after.as_ref(), &node.machines) else {
+                panic!("a list")
+            };
             after = files.last().map(|file| Listed { hash: file.hash, path: file.path.clone() });
             pages.push(files);
             assert!(pages.len() < 1000);

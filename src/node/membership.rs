@@ -64,7 +64,7 @@ impl Node {
     /// This node has joined the network.
     pub(super) fn joined(&mut self, now: Instant, contacts: u32) {
         log::info!("joined the network: {contacts} contacts");
-        self.uploads.handle_joined(now, &mut self.machines);
+        self.ops.uploads.handle_joined(now, &mut self.machines);
     }
 
     /// No node answered in a round of bootstrapping.

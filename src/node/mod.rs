@@ -10,12 +10,24 @@
 //! 3. Call [`Node::handle_timeout`] when [`Node::next_deadline`] has come. Ask for the deadline again after each call, because it
 //!    follows from the state.
 //!
-//! The machines do not know each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is on disk.
-//! `dispatch` passes inputs and events from one to another. `ops::share` and `ops::upload` bring files into the network;
-//! `ops::download` fetches them, `ops::read` streams them, and `ops::audit` asks the network for its copies of a file (`explain`).
-//! `ops::inbound` takes the copies that other nodes send, `ops::repair` makes those that replication decides on, and `ops::stock` tells
-//! replication which pieces are here. `shelf` answers what peers request and offer, and `serve` handles content that does not verify.
-//! `ops::values` handles named values. `list` lists shares and downloads; `housekeeping` does the periodic work.
+//! The machines do not know each other: the [`Dht`] finds nodes, [`Transfer`] moves pieces, [`Store`] knows what is on disk. This module
+//! joins them:
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `config` | the configuration |
+//! | [`command`] | the commands and their answers, as data |
+//! | `output` | what the driver is to do |
+//! | `machines` | the machines, and all that an operation may use |
+//! | `dispatch` | from a command, or from an event of a machine, to the one component that it is for |
+//! | `membership` | what membership tells the other machines, and they tell it |
+//! | `shelf` | what transfer is told about the pieces of this node, and about those that peers offer it |
+//! | `ops` | the operations: work over several events, each a component of its own |
+//! | `waiting` | which operation a disk operation, a lookup, or a copy is for |
+//! | `early` | commands that wait until the node has joined the network |
+//! | `health` | the health of the disk that holds the node's directory |
+//! | `housekeeping` | saving what the next run needs |
+//! | `list`, `status` | what `ls`, `status` and `peers` show |
 
 pub mod command;
 mod config;
@@ -28,58 +40,45 @@ mod machines;
 mod membership;
 mod ops;
 mod output;
-mod serve;
 mod shelf;
 mod status;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use crate::transfer::StreamOutput;
 pub use config::{InvalidConfig, NodeConfig};
 pub use output::Output;
 
+use waiting::{Copying, Looker, Purpose, Waiting};
+
 use crate::dht::{Dht, DhtConfig};
 use crate::gossip::Gossip;
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Place, Recovered, Space, StreamId};
+use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Recovered, Space, StreamId};
 use crate::limits::Limits;
 use crate::peers::inbox::{self, Rejected};
 use crate::peers::outbox::{Datagram, Outbox};
 use crate::replication::{Replication, ReplicationConfig};
 use crate::rng::Rng;
-use crate::store::{Shared, Store};
+use crate::store::Store;
 use crate::time::{Duration, Instant, earliest};
-use crate::transfer::{DownloadId, Transfer, TransferConfig};
+use crate::transfer::{Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
-use command::{Command, CommandId, Reply};
+use command::{Command, CommandId};
 use core::net::SocketAddr;
 use early::Early;
-use health::Health;
 use housekeeping::Housekeeping;
 use machines::Machines;
 use membership::Told;
-use ops::audit::answer::{self, Question};
-use ops::download::Step;
-use ops::inbound::{self, Inbound};
-use ops::leave::Departure;
-use ops::place_piece::PlaceFor;
-use ops::read;
-use ops::recheck::Rechecks;
-use ops::repair::Repair;
-use ops::scrub::Scrub;
-use ops::seek::Seekers;
-use ops::share::put::Puts;
-use ops::share::removal::Removals;
-use ops::share::watch::Watch;
-use ops::shrink::Shrink;
-use ops::stock;
-use ops::upload::Uploads;
-use ops::values::{self, Values};
+use ops::Ops;
+use ops::audit::answer;
+use ops::values;
 use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -88,87 +87,13 @@ pub struct Node {
     config: NodeConfig,
     started: Instant,
     network: Network,
-    public: PublicKey,
     id: NodeId,
     machines: Machines,
+    ops: Ops,
     counters: NodeCounters,
-    values: Values,
-    puts: Puts,
-    watch: Watch,
-    removals: Removals,
-    uploads: Uploads,
     neighbourhood_told: Told,
-    repair: Repair,
-    inbound: Inbound,
-    rechecks: Rechecks,
-    departure: Departure,
-    seekers: Seekers,
-    scrub: Scrub,
-    shrink: Shrink,
     housekeeping: Housekeeping,
-    health: Health,
     early: Early,
-}
-
-/// The operation that a disk operation belongs to.
-enum Waiting {
-    /// None; the file is the node's own.
-    Nothing,
-    /// None; the file is the user's, so an error on it says nothing about the node's disk.
-    UsersFile,
-    Put(CommandId),
-    /// A share is being ended.
-    Unshare(CommandId),
-    /// A share is checked again.
-    Examine,
-    /// The manifest of a file that is to be uploaded.
-    Upload(Key),
-    /// The manifest of a served file whose pieces replication is to keep.
-    Stock(Key),
-    /// The manifest of a file that is no longer served.
-    Forget(Shared),
-    /// The stamp of the shared file at this place is checked.
-    Stamp(Place, Looker),
-    /// The root of a file that is sought.
-    Root(DownloadId),
-    Download(DownloadId, Step),
-    Read(DownloadId, read::Step),
-    /// A piece that another node sends or offers.
-    Inbound(inbound::Step),
-    Record(CommandId, Reply),
-    /// A check of a piece that a peer reported.
-    Recheck,
-    /// A piece or a file that the scrub reads.
-    Scrub,
-}
-
-/// The operation that waits for the check of a shared file's stamp.
-enum Looker {
-    /// A download or an audit of the file.
-    Seeker(DownloadId),
-    /// A peer's question about its pieces.
-    Question(Question),
-}
-
-/// The operation that a lookup belongs to.
-enum Purpose {
-    /// The providers of a file, and the nodes closest to its hash.
-    Providers(DownloadId),
-    /// The holders of a piece: of a chunk that no known source has, or of a piece that is audited.
-    Holders(DownloadId, Key),
-    /// The nodes that should hold a piece which this node places.
-    Place(PlaceFor),
-    /// A value.
-    Value(values::Question),
-}
-
-/// The operation that a copy to another node belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Copying {
-    /// Placing a piece on the nodes closest to it.
-    Place(PlaceFor),
-    /// Repair: a neighbour lacks this piece.
-    Repair(Key),
 }
 
 impl Node {
@@ -223,34 +148,20 @@ impl Node {
             cache_dir: config.cache_dir.clone(),
             lifetime: config.lifetime,
         };
-        let scrub = Scrub::new(config.limits.scrub_seconds, &recovered.scrub, &machines, now);
+        let ops = Ops::new(&config, &recovered.scrub, &machines, now);
         let mut node = Node {
             started: now,
             network,
-            public,
             id,
             machines,
-            scrub,
-            shrink: Shrink::new(now),
+            ops,
             counters: NodeCounters::default(),
-            values: Values::new(&config.limits),
-            puts: Puts::new(config.replicas, config.lifetime, config.limits.commands_max),
-            watch: Watch::new(now),
-            removals: Removals::default(),
-            uploads: Uploads::default(),
             neighbourhood_told: Told::default(),
-            repair: Repair::new(now),
-            inbound: Inbound::default(),
-            rechecks: Rechecks::default(),
-            departure: Departure::default(),
-            seekers: Seekers::new(&config.limits, config.listen),
             housekeeping: Housekeeping::new(boots, now),
-            health: Health::new(now),
             early: Early::new(config.limits.commands_max),
             config,
         };
-        stock::take(now, &mut node.machines);
-        node.resume_shares(now, recovered);
+        node.ops.resume(now, recovered, &mut node.machines);
         node.settle(now);
         Ok(node)
     }
@@ -269,7 +180,7 @@ impl Node {
 
     /// This node's public key.
     pub fn public(&self) -> PublicKey {
-        self.public
+        self.machines.outbox.identity().public()
     }
 
     /// The replication machine.
@@ -300,13 +211,7 @@ impl Node {
             self.machines.store.next_deadline(),
             self.machines.gossip.next_deadline(),
             self.machines.replication.next_deadline(),
-            self.departure.next_deadline(),
-            self.seekers.next_deadline(),
-            self.uploads.next_deadline(),
-            self.repair.next_deadline(),
-            self.watch.next_deadline(),
-            self.scrub.next_deadline(&self.machines),
-            self.shrink.next_deadline(&self.machines),
+            self.ops.next_deadline(&self.machines),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -373,7 +278,7 @@ impl Node {
     /// arrive first. If the outputs after this call contain a [`StreamOutput::Sink`] for the stream, the bytes that follow go to the
     /// sink.
     pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
-        let taken = self.at_the_shelf(now, |transfer, identity, shelf| {
+        let taken = self.ops.at_the_shelf(now, &mut self.machines, |transfer, identity, shelf| {
             transfer.handle_bytes(now, stream, bytes, identity, shelf)
         });
         self.settle(now);
@@ -392,7 +297,9 @@ impl Node {
 
     /// All queued bytes of a stream have left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
-        self.at_the_shelf(now, |transfer, _, shelf| transfer.handle_drained(now, stream, shelf));
+        self.ops.at_the_shelf(now, &mut self.machines, |transfer, _, shelf| {
+            transfer.handle_drained(now, stream, shelf)
+        });
         self.settle(now);
     }
 
@@ -428,32 +335,23 @@ impl Node {
                 None => return,
             },
         };
-        self.disk_done(now, waiting, done.result);
+        self.ops.handle_disk(now, waiting, done.result, &mut self.machines);
         self.settle(now);
     }
 
     /// The driver checked the node's directory, or failed to: see [`look_interval`](Node::look_interval).
     pub fn handle_disk_look(&mut self, now: Instant, look: Result<DiskLook, DiskError>) {
-        self.health.note_look(now, look);
+        self.ops.health.note_look(now, look);
     }
 
     /// The time between two checks of the node's directory by the driver.
     pub fn look_interval(&self) -> Duration {
-        self.health.look_interval()
+        self.ops.health.look_interval()
     }
 
     /// Whether the disk is well. While it is not, a check includes a trial write.
     pub fn disk_is_well(&self) -> bool {
-        self.health.is_well()
-    }
-
-    /// An operation on a file of the node's own failed, and no command waits for it.
-    fn own_file_failed(&mut self, now: Instant, error: &DiskError) {
-        // A failing disk fails often: the first failure is a warning, later ones are for debugging.
-        let level = if self.health.is_well() { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "{error}");
-        self.counters.disk_errors += 1;
-        self.health.note_error(now, error);
+        self.ops.health.is_well()
     }
 
     /// The free space of the file system of the node's directory. Call this once a second while content arrives, and at the start
@@ -477,7 +375,7 @@ impl Node {
 
     /// Bytes of a command's content ([`Output::Content`]) have left to the client.
     pub fn handle_content_sent(&mut self, now: Instant, command: CommandId, bytes: u64) {
-        self.seekers.reads.handle_sent(now, command, bytes, &mut self.machines);
+        self.ops.seekers.reads.handle_sent(now, command, bytes, &mut self.machines);
         self.settle(now);
     }
 
@@ -485,8 +383,7 @@ impl Node {
     /// go on.
     pub fn handle_cancel(&mut self, now: Instant, id: CommandId) {
         self.early.cancel(id);
-        self.seekers.cancel(now, id, &mut self.machines);
-        self.scrub.cancel(id);
+        self.ops.cancel(now, id, &mut self.machines);
         self.settle(now);
     }
 
@@ -497,13 +394,11 @@ impl Node {
         self.machines.store.handle_timeout(now);
         self.update_own_state(now);
         self.machines.gossip.handle_timeout(now, &mut self.machines.outbox);
-        self.repair.handle_timeout(now, &mut self.machines);
+        // Replication paces its copies by the uplink that repair measures.
+        self.ops.repair.handle_timeout(now, &mut self.machines);
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
-        self.seekers.handle_timeout(now, &mut self.machines);
-        self.uploads.handle_timeout(now, &mut self.machines);
-        self.watch.handle_timeout(now, &mut self.machines);
-        self.scrub.handle_timeout(now, &mut self.machines);
-        self.housekeeping.handle_timeout(now, &self.scrub, &mut self.machines);
+        self.ops.handle_timeout(now, &mut self.machines);
+        self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
         self.settle(now);
     }
 
@@ -537,7 +432,7 @@ impl Node {
     fn say_goodbye(&mut self, now: Instant, for_good: bool) {
         // Contacts are saved first, because the goodbye may drop them.
         self.housekeeping.remember_peers(&mut self.machines);
-        self.housekeeping.remember_scrub(&self.scrub, &mut self.machines);
+        self.housekeeping.remember_scrub(&self.ops.scrub, &mut self.machines);
         self.machines.gossip.leave(now, for_good, &mut self.machines.outbox);
         let sequence = self.machines.gossip.sequence();
         self.machines.dht.leave(now, for_good, sequence, &mut self.machines.outbox);

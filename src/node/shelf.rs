@@ -1,10 +1,12 @@
 //! The shelf: what transfer is told about the pieces of this node, and about those that peers offer it.
 
+use super::Waiting;
+use super::command::DiskHealth;
 use super::machines::Machines;
+use super::ops::Ops;
 use super::ops::download::Downloads;
 use super::ops::inbound::Step;
 use super::ops::recheck::Rechecks;
-use super::{Node, Waiting};
 use crate::dht::Dht;
 use crate::id::Key;
 use crate::identity::Identity;
@@ -105,27 +107,38 @@ pub(super) fn is_served(store: &Store, key: &Key) -> bool {
     store.has(key) || store.partial(key).is_some_and(|manifest| !manifest.is_single())
 }
 
-impl Node {
+impl Ops {
     /// Gives transfer an input together with the shelf, from which it answers peers at once.
     pub(super) fn at_the_shelf<T>(
         &mut self,
         now: Instant,
+        machines: &mut Machines,
         input: impl FnOnce(&mut Transfer, &Identity, &mut Shelf<'_>) -> T,
     ) -> T {
-        let (is_leaf, closed) = (self.config.leaf, self.closed_to_copies(now));
-        let Machines { transfer, store, dht, outbox, .. } = &mut self.machines;
-        let (rechecks, downloads) = (&self.rechecks, &self.seekers.downloads);
+        let closed = self.closed_to_copies(now);
+        let Machines { transfer, store, dht, outbox, .. } = machines;
+        let (rechecks, downloads, is_leaf) = (&self.rechecks, &self.seekers.downloads, outbox.is_leaf());
         let (missed, raises) = (Vec::new(), Vec::new());
         let mut shelf = Shelf { now, store, dht, rechecks, downloads, is_leaf, closed, missed, raises };
         let result = input(transfer, outbox.identity(), &mut shelf);
         let Shelf { missed, raises, .. } = shelf;
         for Raise { op, waiting } in raises {
-            self.machines.disk(op, waiting);
+            machines.disk(op, waiting);
         }
         for key in missed {
-            self.watch.asked_for(now, &key, &mut self.machines);
+            self.watch.asked_for(now, &key, machines);
         }
         result
+    }
+
+    /// Why this node accepts no piece that it does not have already; `None` when it does.
+    fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
+        match self.health.health() {
+            _ if self.departure.is_under_way() => Some(Refusal::Busy),
+            DiskHealth::Well => self.inbound.closed(now),
+            DiskHealth::Full => Some(Refusal::NoSpace),
+            _ => Some(Refusal::Disk),
+        }
     }
 }
 

@@ -49,12 +49,6 @@ counters! {
         over_budget = "datagrams_over_budget",
         /// Datagrams that were received before.
         replayed = "datagrams_replayed",
-        /// Operations on the node's own files that failed.
-        disk_errors = "disk_errors",
-        /// Pieces from peers that do not verify.
-        bad_sources = "sources_bad",
-        /// Stored pieces that no longer verify.
-        pieces_rotten = "pieces_rotten",
         /// Members that became suspect.
         suspected = "members_suspected",
         /// Suspects that became unresponsive.
@@ -90,19 +84,21 @@ impl Node {
     pub(super) fn status(&self, now: Instant) -> Status {
         let (dht, store) = (self.machines.dht.statistics(), self.machines.store.stats());
         let counters = (self.counters.named())
-            .chain(self.rechecks.counters.named())
+            .chain(self.ops.damage.named())
+            .chain(self.ops.rechecks.counters.named())
             .chain(dht.counters.named())
             .chain(self.machines.transfer.counters().named())
             .chain(self.machines.gossip.statistics().counters.named())
             .chain(self.machines.replication.statistics().counters.named())
             .chain(self.machines.outbox.peers().counters().named())
             .chain([
+                ("disk_errors", self.ops.health.errors),
                 ("datagrams_dropped", self.machines.outbox.dropped()),
-                ("shares_changed", self.watch.changed),
-                ("shares_lost", self.watch.lost),
+                ("shares_changed", self.ops.watch.changed),
+                ("shares_lost", self.ops.watch.lost),
                 ("cache_evicted", store.evicted),
                 ("pieces_expired", store.expired),
-                ("pieces_handed_over", self.shrink.handed_over),
+                ("pieces_handed_over", self.ops.shrink.handed_over),
                 ("refused_over_quota", store.refused_quota),
                 ("refused_keep_free", store.refused_free),
             ]);
@@ -119,16 +115,16 @@ impl Node {
             peers: dht.contacts as u32,
             lookups: dht.lookups as u32,
             streams: self.machines.transfer.streams() as u32,
-            downloads: self.seekers.downloads.len() as u32,
-            reads: self.seekers.reads.len() as u32,
-            queued: (self.seekers.downloads.queued() + self.seekers.reads.queued()) as u32,
+            downloads: self.ops.seekers.downloads.len() as u32,
+            reads: self.ops.seekers.reads.len() as u32,
+            queued: (self.ops.seekers.downloads.queued() + self.ops.seekers.reads.queued()) as u32,
             records: dht.records as u32,
             providers: dht.providers as u32,
             shares: store.shares,
             pieces: store.pieces,
             stored_bytes: store.piece_bytes + store.cached_bytes,
             quota_bytes: self.config.limits.quota_bytes,
-            disk: self.health.status(now),
+            disk: self.ops.health.status(now),
             free_bytes: Some(store.free_bytes).filter(|bytes| *bytes < u64::MAX),
             keep_free_bytes: store.keep_free_bytes,
             over_quota: store.over,
@@ -136,7 +132,7 @@ impl Node {
             uploaded_bytes: self.machines.transfer.uploaded_bytes(),
             gossip: Some(self.gossip_status()),
             repair: Some(self.repair_status(now)),
-            scrub: self.scrub.status(now, &self.machines),
+            scrub: self.ops.scrub.status(now, &self.machines),
             rates: self.config.limits.rates,
             streams_max: self.config.limits.streams_max as u32,
             uploads_max: self.config.limits.uploads_max as u32,
@@ -334,6 +330,7 @@ mod tests {
     use super::*;
     use crate::dht::DhtCounters;
     use crate::gossip::GossipCounters;
+    use crate::node::ops::damage::DamageCounters;
     use crate::node::ops::recheck::RecheckCounters;
     use crate::replication::ReplicationCounters;
     use crate::transfer::TransferCounters;
@@ -341,6 +338,7 @@ mod tests {
     #[test]
     fn no_two_counts_share_a_name() {
         let names = (NodeCounters::default().named())
+            .chain(DamageCounters::default().named())
             .chain(RecheckCounters::default().named())
             .chain(DhtCounters::default().named())
             .chain(TransferCounters::default().named())

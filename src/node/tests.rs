@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::gossip::GossipConfig;
-use crate::io::{DiskErrorKind, Mode, PieceMeta};
+use crate::io::{DiskErrorKind, Mode, PieceMeta, Place};
 use crate::manifest::Content;
 use crate::peers::testing::Air;
 use crate::rng::Rng;
 use crate::wire::contact::Contact;
-use command::{Failure, FailureReason, MemberState, Peer, Response};
+use command::{Failure, FailureReason, MemberState, Peer, Reply, Response};
 
 const START: Instant = Instant::from_secs(1000);
 
@@ -204,7 +204,7 @@ fn a_stored_piece_that_is_gone_from_the_disk_is_no_longer_offered_and_one_that_c
     let mut node = node(1, &[], &recovered);
     let fail = |node: &mut Node, kind| {
         let error = DiskError { kind, message: "the disk says so".to_owned() };
-        node.send_failed(START, &Place::Piece(key), &error);
+        node.ops.send_failed(START, &Place::Piece(key), &error, &mut node.machines);
     };
     fail(&mut node, DiskErrorKind::Failed);
     assert!(node.store().has(&key));

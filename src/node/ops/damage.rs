@@ -1,17 +1,27 @@
 //! Content that does not verify or cannot be read, whichever operation finds it: at peers and on this node's disk.
 
-use super::command::DiskHealth;
-use super::ops::read;
-use super::ops::recheck::{Finding, Verdict as RecheckVerdict};
-use super::ops::scrub::Rotten;
-use super::{Looker, Node};
+use super::recheck::{Finding, Verdict as RecheckVerdict};
+use super::scrub::Rotten;
+use super::{Ops, read};
+use crate::counters::counters;
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Place};
+use crate::node::Looker;
+use crate::node::machines::Machines;
 use crate::time::Instant;
 use crate::transfer::{Ban, DownloadId};
-use crate::wire::frame::Refusal;
 
-impl Node {
+counters! {
+    /// The counters of damaged content.
+    pub(in crate::node) struct DamageCounters {
+        /// Pieces from peers that do not verify.
+        bad_sources = "sources_bad",
+        /// Stored pieces that no longer verify.
+        pieces_rotten = "pieces_rotten",
+    }
+}
+
+impl Ops {
     /// The stamp of a shared file was checked. A file that has changed is withdrawn before the operation goes on.
     pub(super) fn looked_at(
         &mut self,
@@ -19,13 +29,14 @@ impl Node {
         place: &Place,
         looker: Looker,
         result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
     ) {
         if let Err(error) = &result {
-            self.watch.look_failed(now, place, error, &mut self.machines);
+            self.watch.look_failed(now, place, error, machines);
         }
         match looker {
-            Looker::Seeker(id) => self.seekers.handle_stamp(now, id, result.is_ok(), &mut self.machines),
-            Looker::Question(question) => question.go_on(now, &mut self.machines),
+            Looker::Seeker(id) => self.seekers.handle_stamp(now, id, result.is_ok(), machines),
+            Looker::Question(question) => question.go_on(now, machines),
         }
     }
 
@@ -36,31 +47,32 @@ impl Node {
         id: DownloadId,
         step: read::Step,
         result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
     ) {
         let place = self.seekers.reads.copied_from(id, step).cloned();
         match (place, &result) {
-            (Some(place), Err(error)) => self.send_failed(now, &place, error),
+            (Some(place), Err(error)) => self.send_failed(now, &place, error, machines),
             (Some(place), Ok(DiskReply::Copied { key }))
                 if self.seekers.reads.copied_key(id, step) != Some(*key) =>
             {
                 log::warn!("a chunk on this disk has changed or rotted: it is fetched from other nodes");
                 match place {
-                    Place::Piece(key) => self.piece_rotten(&key),
+                    Place::Piece(key) => self.piece_rotten(&key, machines),
                     place => {
-                        if let Some(hash) = self.machines.store.claimed_at(&place) {
-                            self.watch.distrust(now, &hash, &mut self.machines);
+                        if let Some(hash) = machines.store.claimed_at(&place) {
+                            self.watch.distrust(now, &hash, machines);
                         }
                     }
                 }
             }
             _ => {}
         }
-        self.seekers.reads.handle_disk(now, id, step, result, &mut self.machines);
+        self.seekers.reads.handle_disk(now, id, step, result, machines);
     }
 
     /// A peer sent content that does not match what it was asked for, or what it offered.
-    pub(super) fn source_bad(&mut self, now: Instant, ban: &Ban, file: &Key, key: &Key) {
-        self.counters.bad_sources += 1;
+    pub(in crate::node) fn source_bad(&mut self, now: Instant, ban: &Ban, file: &Key, key: &Key) {
+        self.damage.bad_sources += 1;
         let piece = if file == key { String::new() } else { format!(" (piece {key})") };
         let not_asked = match ban.file {
             Some(_) => "it is not asked for that file",
@@ -76,71 +88,76 @@ impl Node {
     }
 
     /// A piece that a peer reported was checked. A rotten one is no longer served or counted, so that its holders make a new copy.
-    pub(super) fn rechecked(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
-        let Some(Finding { key, reporter, place, verdict }) = self.rechecks.disk(result, &mut self.machines)
-        else {
+    pub(super) fn rechecked(
+        &mut self,
+        now: Instant,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        let Some(Finding { key, reporter, place, verdict }) = self.rechecks.disk(result, machines) else {
             return;
         };
         let why = match verdict {
             RecheckVerdict::Good => {
                 return log::info!("piece {key}, which {reporter} reported, verifies here");
             }
-            RecheckVerdict::Unknown(error) => return self.send_failed(now, &place, &error),
+            RecheckVerdict::Unknown(error) => return self.send_failed(now, &place, &error, machines),
             RecheckVerdict::Rotten(why) => why,
         };
         log::warn!("piece {key} does not verify here, as {reporter} reported: {why}");
         match &place {
             Place::Piece(key) => {
-                self.machines.store.remove_piece(key);
+                machines.store.remove_piece(key);
                 log::warn!("the stored copy of {key} is dropped; its other holders make a new one");
             }
             // The manifest is written again when the file has been hashed again.
             Place::ShareManifest(hash) => {
-                self.watch.distrust(now, hash, &mut self.machines);
+                self.watch.distrust(now, hash, machines);
             }
             _ => {
-                self.machines.store.chunk_lost(&key);
+                machines.store.chunk_lost(&key);
                 // The file's stamp is unchanged, but its content is not: it is hashed again.
-                if let Some(hash) = self.machines.store.claimed_at(&place) {
-                    self.watch.distrust(now, &hash, &mut self.machines);
+                if let Some(hash) = machines.store.claimed_at(&place) {
+                    self.watch.distrust(now, &hash, machines);
                 }
             }
         }
     }
 
-    /// Why this node accepts no piece that it does not have already; `None` when it does.
-    pub(super) fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
-        match self.health.health() {
-            _ if self.departure.is_under_way() => Some(Refusal::Busy),
-            DiskHealth::Well => self.inbound.closed(now),
-            DiskHealth::Full => Some(Refusal::NoSpace),
-            _ => Some(Refusal::Disk),
-        }
-    }
-
     /// A file could not be read for a peer: it is checked again. A stored piece that is gone is dropped.
-    pub(super) fn send_failed(&mut self, now: Instant, place: &Place, error: &DiskError) {
+    pub(in crate::node) fn send_failed(
+        &mut self,
+        now: Instant,
+        place: &Place,
+        error: &DiskError,
+        machines: &mut Machines,
+    ) {
         log::warn!("{error}");
         if matches!(place, Place::Piece(_) | Place::Cache(_) | Place::ShareManifest(_)) {
             self.health.note_error(now, error);
         }
         if let Place::Piece(key) = place {
             if matches!(error.kind, DiskErrorKind::NotFound | DiskErrorKind::Changed) {
-                self.machines.store.remove_piece(key);
+                machines.store.remove_piece(key);
             }
             return;
         }
-        self.watch.doubt(now, place, &mut self.machines);
+        self.watch.doubt(now, place, machines);
     }
 
     /// The scrub read a piece or a file. Rotten content is dropped, and from now on counts as a missing copy.
-    pub(super) fn scrubbed(&mut self, now: Instant, result: Result<DiskReply, DiskError>) {
-        match self.scrub.handle_disk(now, result, &mut self.machines) {
-            Some(Rotten::Piece(key)) => self.piece_rotten(&key),
+    pub(super) fn scrubbed(
+        &mut self,
+        now: Instant,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        match self.scrub.handle_disk(now, result, machines) {
+            Some(Rotten::Piece(key)) => self.piece_rotten(&key, machines),
             Some(Rotten::File(place, error)) => {
                 log::warn!("{error}: it is hashed again");
-                if let Some(hash) = self.machines.store.claimed_at(&place) {
-                    self.watch.distrust(now, &hash, &mut self.machines);
+                if let Some(hash) = machines.store.claimed_at(&place) {
+                    self.watch.distrust(now, &hash, machines);
                 }
             }
             None => {}
@@ -148,12 +165,12 @@ impl Node {
     }
 
     /// A stored piece does not verify: it is deleted, and repair makes a new copy.
-    pub(super) fn piece_rotten(&mut self, key: &Key) {
-        if self.machines.store.remove_piece(key) {
+    pub(super) fn piece_rotten(&mut self, key: &Key, machines: &mut Machines) {
+        if machines.store.remove_piece(key) {
             log::warn!(
                 "the stored piece {key} has rotted and is dropped; other nodes will be asked for a copy"
             );
-            self.counters.pieces_rotten += 1;
+            self.damage.pieces_rotten += 1;
         }
     }
 }
