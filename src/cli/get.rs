@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::client::Client;
+use super::destination::{Temporary, cannot_write, is_special, open_special, target};
 use super::exit::{CommandError, Exit};
 use super::output::{Output, counted, shown};
 use super::progress::Meter;
@@ -11,11 +12,10 @@ use crate::id::Key;
 use crate::node::command::{Command, Part, Reply, Response};
 use serde_json::json;
 use std::collections::VecDeque;
-use std::fs::{self, File, Metadata};
+use std::fs;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 pub(super) const GET_AFTER_HELP: &str = "\
 An interrupted download goes on where it stopped when it is asked for again with the same output.
@@ -124,7 +124,7 @@ fn parse_range(text: &str) -> Result<Part, String> {
 /// Gets files into others, or one to standard output, or a part of one.
 pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
     let usage = |message: &str| Err(CommandError::new(Exit::Usage, message));
-    let written_to = arguments.output.as_deref().filter(|path| *path == Path::new("-") || special(path));
+    let written_to = arguments.output.as_deref().filter(|path| *path == Path::new("-") || is_special(path));
     if written_to.is_some() && arguments.mode.is_some() {
         return usage("a stream has no mode: leave --mode out, or name a file with -o");
     }
@@ -217,52 +217,6 @@ impl Fetch {
     }
 }
 
-/// The descriptor that a path names, such as /dev/stdout or /dev/fd/3.
-fn descriptor(path: &Path) -> Option<u32> {
-    match path.to_str()? {
-        "/dev/stdout" => Some(1),
-        "/dev/stderr" => Some(2),
-        path => path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"))?.parse().ok(),
-    }
-}
-
-/// Whether a path is written to as it is and never replaced: a descriptor, a pipe, a terminal or another device.
-fn special(path: &Path) -> bool {
-    let device = |metadata: Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
-    descriptor(path).is_some() || path.metadata().is_ok_and(device)
-}
-
-fn open_special(path: &Path) -> Result<File, CommandError> {
-    let opened = match descriptor(path) {
-        Some(1) => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-        Some(2) => io::stderr().as_fd().try_clone_to_owned().map(File::from),
-        // What is in a file that was opened already is the user's to keep.
-        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-        None => File::options().write(true).open(path),
-    };
-    opened.map_err(|error| CommandError::failed(format!("cannot write to {}: {error}", shown(path))))
-}
-
-/// The absolute path of a file that a download may have. What is there already is for the node to judge.
-fn target(output: &Path) -> Result<PathBuf, CommandError> {
-    let cannot = |reason: &str| CommandError::failed(format!("cannot get into {}: {reason}", shown(output)));
-    let target = std::path::absolute(output).map_err(|error| cannot(&error.to_string()))?;
-    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return Err(cannot("there is no such directory"));
-    }
-    let Some((parent, name)) = target.parent().zip(target.file_name()) else {
-        return Err(cannot("it is a directory"));
-    };
-    if !parent.is_dir() {
-        return Err(cannot(&format!("there is no directory {}", shown(parent))));
-    }
-    match parent.components().any(|component| component == Component::ParentDir) {
-        // The file is shared from there, whatever becomes of the directories on the way.
-        true => parent.canonicalize().map(|real| real.join(name)).map_err(|error| cannot(&error.to_string())),
-        false => Ok(target),
-    }
-}
-
 /// Writes a file, or a part of one, to standard output, or to what else `path` names, while it arrives.
 fn write_out(
     context: &mut Context,
@@ -318,49 +272,6 @@ fn part_into(
         context.output.remark(&format!("{}: {}", shown(&path), format_size(done.bytes)));
     }
     Ok(Exit::Done)
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
-    let failed = CommandError::write_failed(&shown(path), error);
-    let advice = match error.kind() {
-        io::ErrorKind::AlreadyExists => "; replace it with --force, or choose another path with -o",
-        _ => "",
-    };
-    CommandError { message: failed.message + advice, ..failed }
-}
-
-/// A file that has no name of the user's yet. It is deleted when it does not get one.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    /// A new file in the directory that `target` is going to be in.
-    fn beside(target: &Path) -> io::Result<(File, Temporary)> {
-        const TRIES: u32 = 100;
-        let mut number = 0;
-        loop {
-            // A short name: the target's may be as long as names can be.
-            let path = target.with_file_name(format!(".elver-{}-{number}.part", std::process::id()));
-            match File::create_new(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < TRIES => number += 1,
-                result => return result.map(|file| (file, Temporary(path))),
-            }
-        }
-    }
-
-    /// Gives it the target's name. Without `force` it takes the place of nothing that is there.
-    fn take_name(self, target: &Path, force: bool) -> io::Result<()> {
-        if force {
-            return fs::rename(&self.0, target);
-        }
-        // What is left is removed when this is dropped.
-        crate::disk::rename_exclusively(&self.0, target)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 #[cfg(test)]
@@ -473,21 +384,6 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_and_devices_are_written_to_and_never_replaced() {
-        for (path, number) in
-            [("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/7", 7), ("/proc/self/fd/9", 9)]
-        {
-            assert_eq!(descriptor(Path::new(path)), Some(number));
-        }
-        assert!(special(Path::new("/dev/null")) && !special(Path::new("/dev/fd/x")));
-        let scratch = Scratch::new();
-        let pipe = scratch.path().join("pipe");
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert!(special(&pipe) && !special(scratch.path()) && !special(Path::new("Cargo.toml")));
-    }
-
-    #[test]
     fn a_mode_is_up_to_three_octal_digits() {
         for (text, mode) in [("644", 0o644), ("0755", 0o755), ("0o600", 0o600), ("0", 0), ("777", 0o777)] {
             assert_eq!(parse_mode(text), Ok(mode), "{text}");
@@ -514,18 +410,6 @@ mod tests {
         assert_eq!(daemon.heard()[1], whole);
         let streamed = GetArguments { mode: Some(0o640), ..arguments(hash, Path::new("-")) };
         assert_eq!(get(&mut context, &streamed).unwrap_err().exit, Exit::Usage);
-    }
-
-    #[test]
-    fn a_temporary_file_gets_its_name_or_goes() {
-        let scratch = Scratch::new();
-        let target = scratch.path().join("x".repeat(255));
-        let make = || Temporary::beside(&target).unwrap().1;
-        make().take_name(&target, false).unwrap();
-        assert_eq!(make().take_name(&target, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        make().take_name(&target, true).unwrap();
-        drop(make());
-        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
 
     /// What a node says of a file of nine bytes, part for part, before its last answer.

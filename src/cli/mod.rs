@@ -16,6 +16,7 @@ pub mod process;
 pub mod progress;
 
 mod demo;
+mod destination;
 mod explain;
 mod files;
 mod get;

@@ -19,6 +19,7 @@ mod clock;
 mod control;
 mod dials;
 mod embedded;
+mod error;
 mod histogram;
 mod outbox;
 mod passed;
@@ -30,14 +31,14 @@ mod testing;
 mod throttle;
 mod udp;
 
-use crate::disk::{Disk, OpenError, Outflow, Way};
+use crate::disk::{Disk, Outflow, Way};
 use crate::gossip::GossipConfig;
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DiskError, Place, Space};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
-use crate::node::{InvalidConfig, Node, NodeConfig, Output, StreamOutput};
+use crate::node::{Node, NodeConfig, Output, StreamOutput};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
 use crate::wire::network::{Network, NetworkSecret};
@@ -45,10 +46,10 @@ use acceptor::Acceptor;
 use clock::Clock;
 pub(crate) use clock::entropy;
 use control::{Control, Request};
-use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use dials::Dials;
 use embedded::Embedded;
+pub use error::StartError;
 use histogram::Histogram;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -116,68 +117,6 @@ impl Default for Config {
             gossip: GossipConfig::default(),
             replication: ReplicationConfig::default(),
         }
-    }
-}
-
-/// Why a node could not be started.
-#[derive(Debug)]
-pub enum StartError {
-    /// The node's directory cannot be used.
-    Directory(OpenError),
-    /// The node cannot listen on its address.
-    Listen {
-        /// The address.
-        addr: SocketAddr,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// The control socket cannot be created.
-    Control {
-        /// The socket's path.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// Values of the configuration contradict each other.
-    Config(InvalidConfig),
-    /// The system refused a resource without which no node can run, such as the poll.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Directory(error) => error.fmt(f),
-            StartError::Listen { addr, error } if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(
-                    f,
-                    "port {} is taken: {error} ({addr}); choose another with --listen IP:PORT",
-                    addr.port()
-                )
-            }
-            StartError::Listen { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
-            // bind(2) returns EINVAL only when the path does not fit into a socket address.
-            StartError::Control { path, error } if error.kind() == io::ErrorKind::InvalidInput => write!(
-                f,
-                "the control socket's path {} is too long for a socket address; choose a directory with a shorter path",
-                path.display()
-            ),
-            StartError::Control { path, error } => {
-                write!(f, "cannot create the control socket {}: {error}", path.display())
-            }
-            StartError::Config(error) => error.fmt(f),
-            StartError::System(error) => {
-                write!(f, "the system refused a resource that the node needs: {error}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        StartError::System(error)
     }
 }
 

@@ -4,6 +4,7 @@
 //! (`"id"`) run concurrently, as many as there is room for, and each response carries its command's number. A line with
 //! `"descriptor": true` comes with a descriptor (SCM_RIGHTS), which goes to the command.
 
+use super::lines::{DESCRIPTORS_PER_READ, Gone, Lines, Wrapping, parse};
 use crate::disk::{Disk, Outflow};
 use crate::io::{DiskError, DiskErrorKind, Extent};
 use crate::net::acceptor::SHORTAGE_MAX;
@@ -11,28 +12,16 @@ use crate::net::outbox::{Moved, Outbox, SendError};
 use crate::node::command::{Command, CommandId, Content, Failure, FailureReason, Response};
 use crate::time::{Duration, Instant};
 use mio::net::UnixStream;
-use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 
-/// The longest line: a `set` fits with its value written as an array of numbers.
-const LINE_BYTES_MAX: usize = 64 << 10;
 /// Above this backlog of unsent bytes a client gets no progress (later progress supersedes it) and gives no commands.
 const BACKLOG_BYTES: usize = 8 << 10;
 /// The shortest time between two lines of progress. The last progress of each interval is sent. A line for each chunk would
 /// take a tenth of the processor time of a fast download.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
-/// Bytes read at a time.
-const READ_BYTES: usize = 4096;
-/// Descriptors accepted with one read. A client sends one descriptor with a line.
-const DESCRIPTORS_PER_READ: usize = 2;
-/// Descriptors of one client whose lines have not been taken yet.
-const DESCRIPTORS_AHEAD_MAX: usize = 8;
 /// Bytes written to one client in one turn.
 const WRITE_BYTES_PER_TURN: usize = 512 << 10;
 
@@ -45,11 +34,8 @@ pub(super) struct Client {
     pub(super) queued: bool,
     /// Whether it is on the list of clients that wait for room.
     pub(super) waits: bool,
-    inbox: Vec<u8>,
-    /// Descriptors whose lines have not been taken yet, in order.
-    descriptors: VecDeque<OwnedFd>,
-    /// Whether the kernel dropped a descriptor. The lines of the others are unknown from then on, so all are closed.
-    lost: bool,
+    /// What it has said and has not been taken.
+    lines: Lines,
     outbox: Outbox,
     /// The running commands, with the client's numbers for them.
     running: BTreeMap<CommandId, Option<u64>>,
@@ -62,8 +48,6 @@ pub(super) struct Client {
     /// The latest progress of any command, until it is due.
     progress: Option<(CommandId, Response)>,
     progress_at: Instant,
-    /// The client sends no more (half-closed), or sent an invalid line.
-    ended: bool,
     /// The client closed the connection.
     hung_up: bool,
 }
@@ -127,9 +111,7 @@ impl Client {
             id,
             queued: false,
             waits: false,
-            inbox: Vec::new(),
-            descriptors: VecDeque::new(),
-            lost: false,
+            lines: Lines::default(),
             outbox: Outbox::default(),
             running: BTreeMap::new(),
             contents: VecDeque::new(),
@@ -137,7 +119,6 @@ impl Client {
             short_since: None,
             progress: None,
             progress_at: Instant::default(),
-            ended: false,
             hung_up: false,
         }
     }
@@ -159,7 +140,7 @@ impl Client {
 
     /// The number of descriptors whose lines have not been taken yet.
     pub(super) fn descriptor_count(&self) -> usize {
-        self.descriptors.len()
+        self.lines.descriptor_count()
     }
 
     /// Whether a response has not left yet.
@@ -187,19 +168,23 @@ impl Client {
             Served::Dry => {}
             other => return other,
         }
-        let starved = match self.read(room.descriptors) {
+        let starved = match self.lines.read(&self.socket, room.descriptors) {
             Ok(starved) => starved,
             Err(Gone) => return Served::Gone,
         };
         let served = self.take_line(room);
         match served {
             Served::Dry if starved => Served::Waits(Lack::Descriptors),
-            Served::Dry if self.ended && self.running.is_empty() && self.outbox.is_empty() => Served::Gone,
+            Served::Dry if self.lines.have_ended() && self.running.is_empty() && self.outbox.is_empty() => {
+                Served::Gone
+            }
             // The error for an invalid line has to leave first.
-            Served::Dry if self.ended && self.running.is_empty() => match self.write(now, disk, outflow) {
-                Served::Dry if self.outbox.is_empty() => Served::Gone,
-                other => other,
-            },
+            Served::Dry if self.lines.have_ended() && self.running.is_empty() => {
+                match self.write(now, disk, outflow) {
+                    Served::Dry if self.outbox.is_empty() => Served::Gone,
+                    other => other,
+                }
+            }
             served => served,
         }
     }
@@ -267,49 +252,10 @@ impl Client {
         }
     }
 
-    /// Reads until the socket is empty or the inbox holds a longest line. `true` when it stopped because there is no room for
-    /// further descriptors.
-    fn read(&mut self, mut room: usize) -> Result<bool, Gone> {
-        let mut buffer = [0; READ_BYTES];
-        while !self.ended && self.inbox.len() <= LINE_BYTES_MAX {
-            if self.descriptors.len() >= DESCRIPTORS_AHEAD_MAX {
-                break;
-            }
-            if room < DESCRIPTORS_PER_READ {
-                return Ok(true);
-            }
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_READ))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            let received = match recvmsg(&self.socket, &mut parts, &mut ancillary, flags) {
-                Ok(received) => received,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => continue,
-                Err(_) => return Err(Gone),
-            };
-            for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                    self.descriptors.extend(descriptors);
-                }
-            }
-            // The kernel dropped descriptors: they did not fit the buffer, or this process may open no more.
-            self.lost |= received.flags.contains(ReturnFlags::CTRUNC);
-            if self.lost {
-                self.descriptors.clear();
-            }
-            room = room.saturating_sub(DESCRIPTORS_PER_READ);
-            self.ended = received.bytes == 0;
-            self.inbox.extend_from_slice(&buffer[..received.bytes]);
-        }
-        Ok(false)
-    }
-
     /// Takes the next command, if it may run beside the running ones.
     fn take_line(&mut self, room: Room) -> Served {
-        let Some(end) = self.inbox.iter().position(|&byte| byte == b'\n') else {
-            let flood = self.inbox.len() > LINE_BYTES_MAX || self.descriptors.len() >= DESCRIPTORS_AHEAD_MAX;
-            return if flood { Served::Gone } else { Served::Dry };
+        let Some(line) = self.lines.first() else {
+            return if self.lines.are_a_flood() { Served::Gone } else { Served::Dry };
         };
         // A command without a number has the connection for itself, and a client that does not read its responses gives no
         // further commands.
@@ -318,13 +264,12 @@ impl Client {
         if alone || held || self.running.len() >= room.commands_per_client {
             return Served::Dry;
         }
-        let (Wrapping { number, descriptor }, command) = match parse(&self.inbox[..end]) {
+        let (Wrapping { number, descriptor }, command) = match parse(line) {
             Ok(line) => line,
             Err((number, error)) => {
                 let message = format!("the line is not a command: {error}");
                 self.put(number, &Response::Failed(Failure { reason: FailureReason::Usage, message }));
-                self.ended = true;
-                self.inbox.clear();
+                self.lines.end();
                 return Served::Dry;
             }
         };
@@ -333,8 +278,7 @@ impl Client {
             Some(_) if room.commands == 0 => return Served::Waits(Lack::Commands),
             _ => {}
         }
-        self.inbox.drain(..=end);
-        let descriptor = if descriptor { self.descriptors.pop_front() } else { None };
+        let descriptor = self.lines.take(descriptor);
         Served::Asked(Asked { command, number, descriptor })
     }
 
@@ -382,33 +326,6 @@ impl Client {
     }
 }
 
-/// The connection failed.
-struct Gone;
-
-/// The fields of a line beside its command.
-#[derive(Clone, Copy, Default)]
-struct Wrapping {
-    number: Option<u64>,
-    /// Whether a descriptor comes with it.
-    descriptor: bool,
-}
-
-/// Parses a line. The error comes with the line's number, if that is readable.
-fn parse(line: &[u8]) -> Result<(Wrapping, Command), (Option<u64>, serde_json::Error)> {
-    let mut line: Value = serde_json::from_slice(line).map_err(|error| (None, error))?;
-    let mut wrapping = Wrapping::default();
-    if let Some(fields) = line.as_object_mut() {
-        let number = fields.remove("id").unwrap_or_default();
-        wrapping.number = serde_json::from_value(number).map_err(|error| (None, error))?;
-        let descriptor = fields.remove("descriptor").unwrap_or_default();
-        let descriptor: Option<bool> =
-            serde_json::from_value(descriptor).map_err(|error| (wrapping.number, error))?;
-        wrapping.descriptor = descriptor.unwrap_or(false);
-    }
-    let command = serde_json::from_value(line).map_err(|error| (wrapping.number, error))?;
-    Ok((wrapping, command))
-}
-
 /// The line of JSON of a response to the command with this number.
 pub(super) fn line_of(number: Option<u64>, response: &Response) -> Vec<u8> {
     #[derive(Serialize)]
@@ -426,11 +343,13 @@ pub(super) fn line_of(number: Option<u64>, response: &Response) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lines::{DESCRIPTORS_AHEAD_MAX, LINE_BYTES_MAX};
     use super::*;
     use crate::net::testing::TestDir;
     use crate::node::command::{Progress, Reply, Stage};
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::io::{IoSlice, Read, Write};
+    use std::mem::MaybeUninit;
     use std::os::fd::AsFd;
 
     fn pair() -> (Client, UnixStream) {
@@ -622,7 +541,7 @@ mod tests {
         let text = said(&mut far);
         let ids: Vec<_> = text
             .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
             .map(|line| (line["id"].as_u64().unwrap(), line["event"].as_str().unwrap().to_owned()))
             .collect();
         let expected = [(2, "done"), (1, "progress"), (3, "done")];

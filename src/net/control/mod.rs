@@ -8,6 +8,7 @@
 
 pub(super) mod address;
 mod client;
+mod lines;
 mod place;
 
 use super::StartError;
