@@ -1,8 +1,10 @@
 //! A TCP stream of frames, cut into pieces as a network would.
 #![no_main]
 
+use elver::id::PublicKey;
 use elver::wire::Refused;
-use elver::wire::frame::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Frame, Parsed};
+use elver::wire::frame::{Ephemeral, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Frame, Hello, Parsed, StreamKeys};
+use elver::wire::network::Network;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -15,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
 /// Reads a stream whose bytes arrive `step` at a time: every frame, written anew, and why the stream was dropped.
 fn read(stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<Refused>) {
     let (mut buffer, mut frames) = (Vec::new(), Vec::new());
+    let keys = keys();
     for piece in stream.chunks(step) {
         buffer.extend_from_slice(piece);
         loop {
@@ -24,6 +27,7 @@ fn read(stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<Refused>) {
                     let mut written = Vec::new();
                     frame.write(&mut written);
                     assert_eq!(written, &buffer[..length]);
+                    check_seal(&frame, &keys);
                     frames.push(written);
                     buffer.drain(..length);
                 }
@@ -36,4 +40,22 @@ fn read(stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<Refused>) {
         }
     }
     (frames, None)
+}
+
+/// The keys of one end of a stream to itself, so that it opens what it seals.
+fn keys() -> StreamKeys {
+    let network = Network::new("fuzz");
+    let ephemeral = Ephemeral::new(&network, [1; 32]);
+    let hello = Hello::new(network.id(), PublicKey([2; 32]), ephemeral.public(), 1, false);
+    ephemeral.agree(&network, true, &hello, &hello).expect("an honest key")
+}
+
+/// A sealed frame opens as the same frame, and with a flipped bit not at all.
+fn check_seal(frame: &Frame<'_>, keys: &StreamKeys) {
+    let mut sealed = Vec::new();
+    frame.write_sealed(&mut sealed, &mut keys.ours.clone());
+    assert_eq!(Frame::open(&sealed, &mut keys.ours.clone()), Ok(Parsed::Frame(*frame, sealed.len())));
+    let last = sealed.len() - 1;
+    sealed[last] ^= 1;
+    assert_eq!(Frame::open(&sealed, &mut keys.ours.clone()), Err(Refused::Mac));
 }

@@ -20,8 +20,12 @@ pub trait Adversary {
         true
     }
 
-    /// The node writes a frame to a stream. The adversary may change it or put others before it.
+    /// The node writes a frame to a stream. The adversary may change it or put others before it. After the handshake frames are
+    /// sealed: a [`Reseal`](super::reseal::Reseal) opens them and seals them anew.
     fn said(&mut self, _stream: StreamId, _frame: &mut Vec<u8>) {}
+
+    /// Bytes of frames come for the node.
+    fn heard(&mut self, _stream: StreamId, _bytes: &[u8]) {}
 
     /// The node sends content from a file; the host sends the returned content instead.
     fn content(&mut self, content: Slice) -> Slice {

@@ -4,6 +4,8 @@ use super::Peeked;
 use super::adversary::{Adversary, Sent};
 use super::blob::{Blob, Slice};
 use super::chance::Chance;
+use super::reseal::Reseal;
+use super::streams::is_dialled;
 use super::world::World;
 use crate::dht::closest;
 use crate::id::{Key, NodeId, PublicKey};
@@ -12,7 +14,7 @@ use crate::io::StreamId;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge};
-use crate::wire::frame::{Frame, Parsed};
+use crate::wire::frame::Frame;
 use crate::wire::header::{Auth, Kind};
 use crate::wire::message::Message;
 use crate::wire::network::Network;
@@ -58,7 +60,9 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             }),
             Hostility::Corrupter => Box::new(Corrupter),
             Hostility::Dropper => Box::new(Dropper),
-            Hostility::Complainer => Box::new(Complainer::default()),
+            Hostility::Complainer => {
+                Box::new(Complainer::new(Network::of("simulation", &world.hosts[host].identity())))
+            }
         };
         world.set_adversary(host, adversary);
     }
@@ -186,28 +190,39 @@ impl Adversary for Rotten {
 const COMPLAINTS: usize = 64;
 
 /// Complains of what it was sent, each time that its node says something.
-#[derive(Default)]
 struct Complainer {
-    asked: BTreeMap<StreamId, Vec<Key>>,
+    network: Network,
+    asked: BTreeMap<StreamId, (Reseal, Vec<Key>)>,
+}
+
+impl Complainer {
+    fn new(network: Network) -> Self {
+        Complainer { network, asked: BTreeMap::new() }
+    }
+
+    fn stream(&mut self, stream: StreamId) -> &mut (Reseal, Vec<Key>) {
+        let new = || (Reseal::new(&self.network, is_dialled(stream)), Vec::new());
+        self.asked.entry(stream).or_insert_with(new)
+    }
 }
 
 impl Adversary for Complainer {
     fn said(&mut self, stream: StreamId, frame: &mut Vec<u8>) {
-        // What is no frame is content that one has announced.
-        let Ok(Parsed::Frame(said, length)) = Frame::parse(frame) else { return };
-        if length != frame.len() {
-            return;
-        }
-        let asked = self.asked.entry(stream).or_default();
-        let request = match said {
-            Frame::Request { key, .. } => Some(key),
-            _ => None,
-        };
+        let (reseal, asked) = self.stream(stream);
+        // Content that its node announced is no frame, and before the handshake ends nothing was sent.
+        let Some(said) = reseal.said(frame) else { return };
         let mut complaints = Vec::new();
-        asked.drain(..).for_each(|key| Frame::Unverified { key }.write(&mut complaints));
-        asked.extend(request);
+        asked.drain(..).for_each(|key| reseal.seal(&Frame::Unverified { key }, &mut complaints));
+        reseal.seal(&said, &mut complaints);
+        if let Frame::Request { key, .. } = said {
+            asked.push(key);
+        }
         asked.truncate(COMPLAINTS);
-        frame.splice(..0, complaints);
+        *frame = complaints;
+    }
+
+    fn heard(&mut self, stream: StreamId, bytes: &[u8]) {
+        self.stream(stream).0.heard(bytes);
     }
 }
 

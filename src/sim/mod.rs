@@ -9,7 +9,7 @@
 //!
 //! - The world: [`world`] has one event after the other happen. `streams` and `fabric` carry out what nodes ask for; the
 //!   rest is data: `event`, `queue`, `packets`, [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
-//! - Hosts that break the protocol: [`adversary`], [`hostile`].
+//! - Hosts that break the protocol: [`adversary`], [`hostile`]; `reseal` lets them write frames of their own.
 //! - What is checked: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the
 //!   design promises, through [`observe`].
 //! - What is played: [`scenario`], [`tables`], [`picture`].
@@ -35,6 +35,7 @@ pub mod picture;
 pub mod population;
 mod queue;
 pub mod report;
+mod reseal;
 pub mod scenario;
 pub mod seeds;
 pub mod stage;

@@ -133,9 +133,7 @@ impl Out {
     }
 
     pub(super) fn write(&mut self, stream: StreamId, session: &mut Session, frame: &Frame<'_>) {
-        let mut bytes = Vec::new();
-        frame.write(&mut bytes);
-        session.unread += bytes.len();
+        let bytes = session.write(frame);
         self.outputs.push_back(StreamOutput::Write { stream, bytes });
     }
 }

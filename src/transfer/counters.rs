@@ -25,7 +25,7 @@ counters! {
         frame_sender = "frame_sender",
         /// Frames whose signature does not verify.
         frame_signature = "frame_signature",
-        /// Frames whose MAC does not verify.
+        /// Frames whose MAC does not verify: something on the path changed, repeated, left out or invented them.
         frame_mac = "frame_mac",
         /// Well-formed frames that the state of the stream does not allow.
         frame_unexpected = "frame_unexpected",
@@ -37,6 +37,8 @@ counters! {
         handshake_identity = "handshake_identity",
         /// Handshakes whose signature does not verify.
         handshake_signature = "handshake_signature",
+        /// Handshakes with a key that gives no secret.
+        handshake_key = "handshake_key",
         /// Handshakes with a frame out of order.
         handshake_order = "handshake_order",
         /// Handshakes that took too long.
@@ -149,6 +151,7 @@ impl TransferCounters {
     pub(super) fn closed(&mut self, reason: CloseReason) -> &mut u64 {
         match reason {
             CloseReason::Malformed(refused) => self.malformed(refused),
+            CloseReason::Tampered => &mut self.frame_mac,
             CloseReason::Handshake(error) => self.handshake(error),
             CloseReason::Unexpected => &mut self.frame_unexpected,
             CloseReason::HandshakeSilent => &mut self.handshake_silent,
@@ -191,6 +194,7 @@ impl TransferCounters {
             HandshakeError::OwnKey => &mut self.handshake_self,
             HandshakeError::Identity => &mut self.handshake_identity,
             HandshakeError::Signature => &mut self.handshake_signature,
+            HandshakeError::Key => &mut self.handshake_key,
             HandshakeError::Order => &mut self.handshake_order,
         }
     }

@@ -30,6 +30,7 @@ pub struct Network {
 struct Domains {
     datagram: Domain,
     handshake: Domain,
+    stream: Domain,
     provider: Domain,
     record: Domain,
     state: Domain,
@@ -75,7 +76,8 @@ impl Network {
         };
         let domains = Domains {
             datagram: domain("elver 2026-11 datagram signature v1"),
-            handshake: domain("elver 2026-11 stream handshake v1"),
+            handshake: domain("elver 2026-11 stream handshake v2"),
+            stream: domain("elver 2026-11 stream key v2"),
             provider: domain("elver 2026-11 provider record v1"),
             record: domain("elver 2026-11 value record v1"),
             state: domain("elver 2026-11 node state v1"),
@@ -117,6 +119,7 @@ impl Network {
             state: domain(5),
             hop_root: domain(6),
             hop_key: domain(7),
+            stream: domain(8),
         };
         let id = xxhash_rust::xxh3::xxh3_64(&secret) as u32;
         Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
@@ -151,6 +154,18 @@ impl Network {
     /// dialling end's first.
     pub fn handshake_digest(&self, connected: bool, hello_connector: &[u8], hello_acceptor: &[u8]) -> Digest {
         self.domains.handshake.digest(&[&[u8::from(connected)], hello_connector, hello_acceptor])
+    }
+
+    /// The key of one direction of a stream, from the secret that both ends share and both hellos, the dialling end's first.
+    /// `connected` says that the dialling end sends in this direction.
+    pub(super) fn stream_key(
+        &self,
+        connected: bool,
+        shared: &[u8; 32],
+        hello_connector: &[u8],
+        hello_acceptor: &[u8],
+    ) -> Digest {
+        self.domains.stream.digest(&[&[u8::from(connected)], shared, hello_connector, hello_acceptor])
     }
 
     /// The digest under a provider record's signature, over the file's key and the record up to its signature.
@@ -215,6 +230,8 @@ mod tests {
                 network.datagram_digest(&[1; 32], &public, &key),
                 network.handshake_digest(true, &[1; 32], &[1; 32]),
                 network.handshake_digest(false, &[1; 32], &[1; 32]),
+                network.stream_key(true, &[1; 32], &[1; 32], &[1; 32]),
+                network.stream_key(false, &[1; 32], &[1; 32], &[1; 32]),
                 network.provider_digest(&key, &[1; 64]),
                 network.record_digest(&[1; 32], &[1; 64]),
                 network.state_digest(&[1; 96]),
@@ -223,7 +240,7 @@ mod tests {
         let mut all = [digests(&ours), digests(&theirs)].concat();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 12);
+        assert_eq!(all.len(), 16);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{
     DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge, write_mac,
 };
-use elver::wire::frame::{Frame, GAINED_CHUNKS_MAX, Hello, Offer, Refusal, SOURCES_MAX, WHICH_KEYS_MAX};
+use elver::wire::frame::{
+    Ephemeral, Frame, GAINED_CHUNKS_MAX, Hello, Offer, Refusal, SOURCES_MAX, StreamKeys, WHICH_KEYS_MAX,
+};
 use elver::wire::gossip::{GossipBody, Hops};
 use elver::wire::header::{Auth, flags};
 use elver::wire::inspect::{Held, INSPECT_KEYS_MAX, InspectEntry, RepairPhase, WireInspectEntry};
@@ -359,12 +361,26 @@ fn answers() -> Vec<Vector> {
     ]
 }
 
+/// The ephemeral keys of the end that connected and of the end that accepted.
+fn ephemerals() -> (Ephemeral, Ephemeral) {
+    (Ephemeral::new(&network(), [0xa1; 32]), Ephemeral::new(&network(), [0xb2; 32]))
+}
+
 /// The hellos of both ends of one stream: of the one that connected and of the one that accepted.
 pub(crate) fn hellos() -> (Hello, Hello) {
-    let hello = |identity: Identity, nonce, leaf| {
-        Hello::new(network().id(), identity.public(), [nonce; 32], 3583, leaf)
+    let hello = |identity: Identity, ephemeral: Ephemeral, leaf| {
+        Hello::new(network().id(), identity.public(), ephemeral.public(), 3583, leaf)
     };
-    (hello(sender(), 0xa1, false), hello(recipient(), 0xb2, true))
+    let (connector, acceptor) = ephemerals();
+    (hello(sender(), connector, false), hello(recipient(), acceptor, true))
+}
+
+/// The keys of that stream: of the end that connected and of the end that accepted.
+pub(crate) fn stream_keys() -> (StreamKeys, StreamKeys) {
+    let ((connector, acceptor), (first, second)) = (ephemerals(), hellos());
+    let ours = connector.agree(&network(), true, &first, &second).expect("an honest key");
+    let theirs = acceptor.agree(&network(), false, &second, &first).expect("an honest key");
+    (ours, theirs)
 }
 
 /// What the ends of that stream sign.
@@ -378,11 +394,20 @@ pub(crate) fn frames() -> Vec<Vector> {
     let (connector, acceptor) = hellos();
     let proof_connector = sender().sign(&handshake_digest(true));
     let proof_acceptor = recipient().sign(&handshake_digest(false));
+    let unsealed = |name, about: &str, frame: &Frame<'_>| {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        Vector::new(name, about, bytes)
+    };
     let mut vectors = vec![
-        frame("hello", "the hello of the end that connected", &Frame::Hello(&connector)),
-        frame("hello-leaf", "the hello of the end that accepted, a leaf", &Frame::Hello(&acceptor)),
-        frame("proof", "the proof of the end that connected", &Frame::Proof { signature: &proof_connector }),
-        frame(
+        unsealed("hello", "the hello of the end that connected", &Frame::Hello(&connector)),
+        unsealed("hello-leaf", "the hello of the end that accepted, a leaf", &Frame::Hello(&acceptor)),
+        unsealed(
+            "proof",
+            "the proof of the end that connected",
+            &Frame::Proof { signature: &proof_connector },
+        ),
+        unsealed(
             "proof-acceptor",
             "the proof of the end that accepted",
             &Frame::Proof { signature: &proof_acceptor },
@@ -392,9 +417,10 @@ pub(crate) fn frames() -> Vec<Vector> {
     vectors
 }
 
+/// The first frame that the end which connected sends after the handshake.
 fn frame(name: &'static str, about: &str, frame: &Frame<'_>) -> Vector {
     let mut bytes = Vec::new();
-    frame.write(&mut bytes);
+    frame.write_sealed(&mut bytes, &mut stream_keys().0.ours);
     Vector::new(name, about, bytes)
 }
 

@@ -7,7 +7,7 @@ use elver::io::Mode;
 use elver::manifest::{Content, Manifest, ManifestBuilder};
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
-use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
+use elver::wire::frame::{Ephemeral, Frame, Hello, Offer, Parsed, Refusal, StreamKeys};
 use elver::wire::message::{Announcement, Message, NotStored};
 use elver::wire::network::Network;
 use elver::wire::provider::ProviderRecord;
@@ -61,13 +61,19 @@ pub(crate) fn wait_for_counter(node: &Node, name: &str, least: u64) {
 /// A hostile peer's end of a stream.
 pub(crate) struct Stream {
     pub(crate) socket: TcpStream,
-    pub(crate) inbox: Vec<u8>,
+    inbox: Vec<u8>,
+    keys: Option<StreamKeys>,
+}
+
+/// The ephemeral key of every hostile peer. A node draws its own, so no two streams have the same keys.
+pub(crate) fn ephemeral() -> Ephemeral {
+    Ephemeral::new(&network(), [7; 32])
 }
 
 impl Stream {
     pub(crate) fn new(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(crate::support::LIMIT)).unwrap();
-        Stream { socket, inbox: Vec::new() }
+        Stream { socket, inbox: Vec::new(), keys: None }
     }
 
     /// Connects and proves to be `identity`.
@@ -77,17 +83,35 @@ impl Stream {
         stream
     }
 
-    pub(crate) fn send(&mut self, frame: &Frame<'_>) -> std::io::Result<()> {
+    /// The bytes of frames, sealed once the handshake is over.
+    fn written(&mut self, frames: &[Frame<'_>]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        frame.write(&mut bytes);
+        for frame in frames {
+            match &mut self.keys {
+                Some(keys) => frame.write_sealed(&mut bytes, &mut keys.ours),
+                None => frame.write(&mut bytes),
+            }
+        }
+        bytes
+    }
+
+    pub(crate) fn send(&mut self, frame: &Frame<'_>) -> std::io::Result<()> {
+        let bytes = self.written(core::slice::from_ref(frame));
         self.socket.write_all(&bytes)
     }
 
-    /// The bytes of the next frame; `None` when the node has closed the stream.
+    /// The bytes of the next frame, opened; `None` when the node has closed the stream.
     pub(crate) fn frame(&mut self) -> Option<Vec<u8>> {
         loop {
-            if let Parsed::Frame(_, length) = Frame::parse(&self.inbox).expect("the node sends frames") {
-                return Some(self.inbox.drain(..length).collect());
+            let next = match &mut self.keys {
+                Some(keys) => Frame::open(&self.inbox, &mut keys.theirs),
+                None => Frame::parse(&self.inbox),
+            };
+            if let Parsed::Frame(frame, length) = next.expect("the node sends frames") {
+                let mut opened = Vec::new();
+                frame.write(&mut opened);
+                self.inbox.drain(..length);
+                return Some(opened);
             }
             let mut buffer = [0; 16 * KIB];
             match self.socket.read(&mut buffer) {
@@ -102,34 +126,37 @@ impl Stream {
     }
 
     pub(crate) fn shake_hands(&mut self, identity: &Identity, dialled: bool) -> Option<()> {
-        let ours = Hello::new(network().id(), identity.public(), [7; 32], 0, false);
+        let ours = Hello::new(network().id(), identity.public(), ephemeral().public(), 0, false);
         self.send(&Frame::Hello(&ours)).ok()?;
         let theirs = self.frame()?;
         let Ok(Parsed::Frame(Frame::Hello(theirs), _)) = Frame::parse(&theirs) else { return None };
         let (first, second) = if dialled { (&ours, theirs) } else { (theirs, &ours) };
         let digest = network().handshake_digest(dialled, first.as_bytes(), second.as_bytes());
         self.send(&Frame::Proof { signature: &identity.sign(&digest) }).ok()?;
-        self.frame().map(|_| ())
+        let keys = ephemeral().agree(&network(), dialled, &ours, theirs);
+        let proof = self.frame();
+        self.keys = keys;
+        proof.map(|_| ())
+    }
+
+    /// Sends frames again and again until the node neither reads nor closes, or `most` bytes have left.
+    pub(crate) fn push_until_stuck(&mut self, frames: &[Frame<'_>], most: usize) {
+        self.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut sent = 0;
+        while sent < most {
+            let bytes = self.written(frames);
+            match self.socket.write(&bytes) {
+                Ok(length) if length == bytes.len() => sent += length,
+                // A frame that was cut is of no use to whoever goes on.
+                _ => break,
+            }
+        }
     }
 
     /// Waits until the node has closed the stream.
     pub(crate) fn closed(mut self) {
         while self.frame().is_some() {}
     }
-}
-
-/// Sends until the node neither reads nor closes, and says how much it took.
-pub(crate) fn push_until_stuck(socket: &mut TcpStream, bytes: &[u8], most: usize) -> usize {
-    socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut sent = 0;
-    while sent < most {
-        match socket.write(bytes) {
-            Ok(length) if length == bytes.len() => sent += length,
-            // A frame that was cut is of no use to whoever goes on.
-            _ => break,
-        }
-    }
-    sent
 }
 
 pub(crate) fn socket_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {

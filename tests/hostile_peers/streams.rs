@@ -4,7 +4,7 @@ use crate::puppets::*;
 use crate::support::{Node, Scratch, wait_for};
 use elver::id::Key;
 use elver::manifest::Content;
-use elver::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
+use elver::wire::frame::{FRAME_HEAD_BYTES, Frame, Hello, Offer, Parsed, Refusal};
 use elver::wire::network::Network;
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 fn handshakes_that_prove_nothing_are_refused_and_counted() {
     let node = Node::alone(&[]);
     let connect = || Stream::new(TcpStream::connect(node.addr).unwrap());
-    let hello = |network: u32, public| Hello::new(network, public, [7; 32], 1, false);
+    let hello = |network: u32, public| Hello::new(network, public, ephemeral().public(), 1, false);
     let own = network().id();
 
     // A proof that is nobody's.
@@ -61,7 +61,9 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
     wait_for_counter(&node, "handshake_order", 1);
 
     let mut giant = connect();
-    giant.socket.write_all(&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]).unwrap();
+    let mut head = [0; FRAME_HEAD_BYTES];
+    head[..5].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 1]);
+    giant.socket.write_all(&head).unwrap();
     giant.closed();
     wait_for_counter(&node, "frame_length", 1);
 
@@ -88,27 +90,21 @@ fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
     // Of every answer the smallest there is, from as many peers as get in.
     let mut batch = Vec::new();
     for request in 0..500 {
-        Frame::Request { request, key: Key([9; 32]) }.write(&mut batch);
-        Frame::Cancel { request }.write(&mut batch);
+        batch.extend([Frame::Request { request, key: Key([9; 32]) }, Frame::Cancel { request }]);
     }
     let mut peers = Vec::new();
     for _ in 0..24 {
         let mut stream = Stream::proven(&node, &somebody());
-        push_until_stuck(&mut stream.socket, &batch, 16 * MIB);
+        stream.push_until_stuck(&batch, 16 * MIB);
         peers.push(stream);
     }
     let asking = somebody();
     let mut stream = Stream::proven(&node, &asking);
-    let mut batch = Vec::new();
-    for request in 0..1000 {
-        Frame::Request { request, key }.write(&mut batch);
-    }
-    let _ = push_until_stuck(&mut stream.socket, &batch, MIB);
+    let batch: Vec<_> = (0..1000).map(|request| Frame::Request { request, key }).collect();
+    stream.push_until_stuck(&batch, MIB);
     let mut stream = Stream::proven(&node, &somebody());
     let keys = [key; 128];
-    let mut batch = Vec::new();
-    Frame::Which { question: 1, keys: &keys }.write(&mut batch);
-    let _ = push_until_stuck(&mut stream.socket, &batch, 16 * MIB);
+    stream.push_until_stuck(&[Frame::Which { question: 1, keys: &keys }], 16 * MIB);
 
     let growth = node.peak_bytes().saturating_sub(before);
     assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes");
@@ -158,7 +154,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
         let answer = stream.frame();
         if request < 2 {
             let mismatch = Frame::Refuse { request, reason: Refusal::Mismatch };
-            assert_eq!(Frame::parse(&answer.unwrap()), Ok(Parsed::Frame(mismatch, 16)));
+            assert_eq!(Frame::parse(&answer.unwrap()), Ok(Parsed::Frame(mismatch, FRAME_HEAD_BYTES + 8)));
         }
     }
     stream.closed();
@@ -192,7 +188,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     honest.send(&Frame::StoreData { request: 1, length: 1000 }).unwrap();
     honest.socket.write_all(&piece).unwrap();
     let answer = honest.frame().unwrap();
-    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: 1 }, 16)));
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: 1 }, FRAME_HEAD_BYTES + 8)));
 }
 
 /// Offers a file of one byte and sends it when it is accepted; how that ended.
@@ -203,13 +199,16 @@ fn store_tiny(stream: &mut Stream, number: u32) -> bool {
     let answer = stream.frame().unwrap();
     if !matches!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Accept { have: false, .. }, _))) {
         let refused = Frame::Refuse { request: number, reason: Refusal::NoSpace };
-        assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(refused, 16)));
+        assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(refused, FRAME_HEAD_BYTES + 8)));
         return false;
     }
     stream.send(&Frame::StoreData { request: number, length: 2 }).unwrap();
     stream.socket.write_all(&bytes).unwrap();
     let answer = stream.frame().unwrap();
-    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: number }, 16)));
+    assert_eq!(
+        Frame::parse(&answer),
+        Ok(Parsed::Frame(Frame::Stored { request: number }, FRAME_HEAD_BYTES + 8))
+    );
     true
 }
 

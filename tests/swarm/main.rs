@@ -244,7 +244,7 @@ fn rubbish_and_silence_on_every_socket_are_counted_and_change_nothing() {
     }
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();
     let mut huge = TcpStream::connect(addr).unwrap();
-    let _ = huge.write_all(&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]);
+    let _ = huge.write_all(&[[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0], [0; 8], [0; 8]].concat());
     let mut rubbish = TcpStream::connect(addr).unwrap();
     let _ = rubbish.write_all(&content(9, 10_000));
     wait_for("rubbish to be counted", || {

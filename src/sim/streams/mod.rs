@@ -46,6 +46,11 @@ fn name((number, connected): EndId) -> StreamId {
     StreamId(u64::from(number) << 1 | u64::from(connected))
 }
 
+/// Whether the host with this end of a stream connected.
+pub(super) fn is_dialled(stream: StreamId) -> bool {
+    end_of(stream).1
+}
+
 fn end_of(stream: StreamId) -> EndId {
     ((stream.0 >> 1) as u32, stream.0 & 1 == 1)
 }
@@ -346,7 +351,12 @@ impl Streams {
         fabric.note(host, b's', segment.len(), u64::from(id.0));
         fabric.hosts[host].traffic.stream_bytes_in += segment.len() as u64;
         match segment {
-            Segment::Bytes(bytes) => self.feed(host, id, bytes, fabric),
+            Segment::Bytes(bytes) => {
+                if let Some(adversary) = &mut fabric.hosts[host].adversary {
+                    adversary.heard(name(id), &bytes);
+                }
+                self.feed(host, id, bytes, fabric);
+            }
             Segment::Content(slice) => self.feed_content(host, id, slice, fabric),
             Segment::End => self.reset(id, fabric),
         }

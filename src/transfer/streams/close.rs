@@ -7,6 +7,9 @@ use crate::wire::Refused;
 pub(in crate::transfer) enum CloseReason {
     /// A frame that cannot be parsed.
     Malformed(Refused),
+    /// A frame that the peer did not write, or not as the next one: something on the path changed the stream. It says no more
+    /// about the peer than a stream that breaks.
+    Tampered,
     /// The handshake failed.
     Handshake(HandshakeError),
     /// A well-formed frame that the state of the stream does not allow.
@@ -52,6 +55,7 @@ impl CloseReason {
         match self {
             Withdrawn | Displaced | Crowded | Surplus | SinkFailed => false,
             Malformed(_)
+            | Tampered
             | Handshake(_)
             | Unexpected
             | HandshakeSilent
@@ -80,6 +84,8 @@ pub(in crate::transfer) enum HandshakeError {
     Identity,
     /// The signature does not verify.
     Signature,
+    /// The ephemeral key gives no secret.
+    Key,
     /// A frame out of order.
     Order,
 }

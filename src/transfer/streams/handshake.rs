@@ -1,18 +1,20 @@
 //! The handshake: both ends send a hello, then each signs both hellos.
 //!
-//! The nonces make each pair of hellos unique, so a recorded proof fits no other stream. The signed message names the role of
-//! the signer, so neither end can return the other's proof as its own.
+//! Each hello carries an ephemeral key. It makes each pair of hellos unique, so a recorded proof fits no other stream, and it
+//! gives the two ends a secret from which the tags of the later frames follow. The signed message names the role of the signer,
+//! so neither end can return the other's proof as its own.
 
 use super::close::HandshakeError;
 use crate::id::NodeId;
 use crate::identity::{Identity, Signature};
-use crate::wire::frame::{Frame, Hello};
+use crate::wire::frame::{Ephemeral, Frame, Hello, StreamKeys};
 use crate::wire::network::Network;
 use zerocopy::IntoBytes;
 
 /// A handshake under way.
 pub(in crate::transfer) struct Handshake {
     dialled: bool,
+    ephemeral: Ephemeral,
     ours: Hello,
     theirs: Option<Hello>,
 }
@@ -21,14 +23,15 @@ pub(in crate::transfer) struct Handshake {
 pub(in crate::transfer) enum Step {
     /// The hello arrived: send this proof.
     Prove(Signature),
-    /// The proof arrived and verifies: the other end is authenticated.
-    Authenticated(Hello),
+    /// The proof arrived and verifies: the other end is authenticated, and further frames are sealed with these keys.
+    Authenticated(Hello, StreamKeys),
 }
 
 impl Handshake {
-    /// Begins a handshake. `dialled` is true at the end that connected.
-    pub(in crate::transfer) fn new(dialled: bool, ours: Hello) -> Self {
-        Handshake { dialled, ours, theirs: None }
+    /// Begins a handshake with this hello, which has the public key of `ephemeral`. `dialled` is true at the end that connected.
+    pub(in crate::transfer) fn new(dialled: bool, ephemeral: Ephemeral, ours: Hello) -> Self {
+        debug_assert_eq!(ephemeral.public(), ours.ephemeral, "the hello is of this key");
+        Handshake { dialled, ephemeral, ours, theirs: None }
     }
 
     /// Takes the other end's next frame. `expected` is the node that was dialled, if this end dialled.
@@ -55,10 +58,11 @@ impl Handshake {
             }
             (Frame::Proof { signature }, Some(theirs)) => {
                 let digest = self.digest(network, !self.dialled, &theirs);
-                match network.verify(&theirs.public, &digest, signature) {
-                    true => Ok(Step::Authenticated(theirs)),
-                    false => Err(HandshakeError::Signature),
+                if !network.verify(&theirs.public, &digest, signature) {
+                    return Err(HandshakeError::Signature);
                 }
+                let keys = self.ephemeral.agree(network, self.dialled, &self.ours, &theirs);
+                keys.map(|keys| Step::Authenticated(theirs, keys)).ok_or(HandshakeError::Key)
             }
             _ => Err(HandshakeError::Order),
         }
@@ -79,9 +83,15 @@ mod tests {
     use super::*;
 
     fn node(seed: u8, dialled: bool) -> (Identity, Handshake) {
+        node_with(seed, [seed; 32], dialled)
+    }
+
+    fn node_with(seed: u8, secret: [u8; 32], dialled: bool) -> (Identity, Handshake) {
         let identity = Identity::from_secret(&[seed; 32]);
-        let hello = Hello::new(Network::new("test").id(), identity.public(), [seed; 32], 1, false);
-        (identity, Handshake::new(dialled, hello))
+        let network = Network::new("test");
+        let ephemeral = Ephemeral::new(&network, secret);
+        let hello = Hello::new(network.id(), identity.public(), ephemeral.public(), 1, false);
+        (identity, Handshake::new(dialled, ephemeral, hello))
     }
 
     #[test]
@@ -100,13 +110,24 @@ mod tests {
         let own = from_a.handle(&Frame::Proof { signature: &proof_a }, &network, &a, None);
         assert!(matches!(own, Err(HandshakeError::Signature)));
         let theirs = from_a.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
-        assert!(matches!(theirs, Ok(Step::Authenticated(_))));
-        // The same hello of b on a new stream, for which a draws a new nonce.
-        let fresh = Hello::new(network.id(), a.public(), [9; 32], 1, false);
-        let mut again = Handshake::new(true, fresh);
+        assert!(matches!(theirs, Ok(Step::Authenticated(..))));
+        // The same hello of b on a new stream, for which a draws a new key.
+        let (_, mut again) = node_with(1, [9; 32], true);
         assert!(again.handle(&Frame::Hello(&hello_b), &network, &a, None).is_ok());
         let replayed = again.handle(&Frame::Proof { signature: &proof_b }, &network, &a, None);
         assert!(matches!(replayed, Err(HandshakeError::Signature)));
+    }
+
+    #[test]
+    fn a_proven_peer_whose_ephemeral_key_gives_no_secret_is_refused() {
+        let network = Network::new("test");
+        let (a, mut from_a) = node(1, true);
+        let b = Identity::from_secret(&[2; 32]);
+        let hello = Hello::new(network.id(), b.public(), [0; 32], 1, false);
+        assert!(from_a.handle(&Frame::Hello(&hello), &network, &a, None).is_ok());
+        let proof = b.sign(&from_a.digest(&network, false, &hello));
+        let proven = from_a.handle(&Frame::Proof { signature: &proof }, &network, &a, None);
+        assert!(matches!(proven, Err(HandshakeError::Key)));
     }
 
     #[test]

@@ -13,8 +13,9 @@ use crate::transfer::events::{PushError, StreamOutput, TransferEvent};
 use crate::transfer::replicas::{inbound, possession};
 use crate::transfer::uploads::serve;
 use crate::transfer::{Pieces, Transfer, reports};
+use crate::wire::Refused;
 use crate::wire::contact::{Contact, canonical};
-use crate::wire::frame::{Frame, Hello, Parsed};
+use crate::wire::frame::{Frame, Hello, Parsed, StreamKeys};
 use core::net::SocketAddr;
 
 /// Inputs from the driver about streams.
@@ -243,12 +244,12 @@ impl Transfer {
         dialled: Option<Contact>,
         identity: &Identity,
     ) {
-        let hello = (identity, self.common.rng.bytes());
+        let end = (identity, self.common.rng.bytes());
         let replaced = self.common.streams.open(
             now,
             stream,
             (remote, dialled),
-            hello,
+            end,
             &self.common.config,
             &mut self.common.out,
         );
@@ -295,7 +296,7 @@ impl Transfer {
                 self.common.out.downloaded += used as u64;
                 used
             }
-            Receiving::Frames => match Frame::parse(bytes) {
+            Receiving::Frames => match session.parse(bytes) {
                 Ok(Parsed::Frame(frame, used)) => {
                     session.last_active = now;
                     self.handle_frame(now, stream, &frame, identity, pieces);
@@ -303,7 +304,11 @@ impl Transfer {
                 }
                 Ok(Parsed::Incomplete) => 0,
                 Err(refused) => {
-                    self.drop_stream(now, stream, CloseReason::Malformed(refused));
+                    let reason = match refused {
+                        Refused::Mac => CloseReason::Tampered,
+                        refused => CloseReason::Malformed(refused),
+                    };
+                    self.drop_stream(now, stream, reason);
                     bytes.len()
                 }
             },
@@ -324,7 +329,7 @@ impl Transfer {
         }
         if session.handshake.is_some() {
             return match self.common.streams.shake_hands(stream, frame, identity, &mut self.common.out) {
-                Ok(Some(hello)) => self.authenticated(now, stream, &hello),
+                Ok(Some((hello, keys))) => self.authenticated(now, stream, &hello, keys),
                 Ok(None) => {}
                 Err(error) => self.drop_stream(now, stream, CloseReason::Handshake(error)),
             };
@@ -404,7 +409,7 @@ impl Transfer {
         }
     }
 
-    fn authenticated(&mut self, now: Instant, stream: StreamId, hello: &Hello) {
+    fn authenticated(&mut self, now: Instant, stream: StreamId, hello: &Hello, keys: StreamKeys) {
         let id = hello.public.node_id();
         if self.is_shunned(now, &id) {
             return self.drop_stream(now, stream, CloseReason::Shunned);
@@ -412,7 +417,7 @@ impl Transfer {
         if let Some(surplus) = self.common.streams.surplus_of(&id) {
             self.drop_stream(now, surplus, CloseReason::Surplus);
         }
-        let Some(contact) = self.common.streams.authenticate(stream, hello) else { return };
+        let Some(contact) = self.common.streams.authenticate(stream, hello, keys) else { return };
         self.common.out.counters.stream_proven += 1;
         if contact.addr.port() != 0 {
             self.common.out.event(TransferEvent::Peer { contact, leaf: hello.is_leaf(), alive: true });

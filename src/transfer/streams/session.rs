@@ -10,8 +10,9 @@ use crate::time::{Duration, Instant};
 use crate::transfer::events::{DownloadId, InspectId, PushId};
 use crate::transfer::reports::RecentKeys;
 use crate::transfer::{Bytes, Located};
+use crate::wire::Refused;
 use crate::wire::contact::Contact;
-use crate::wire::frame::Offer;
+use crate::wire::frame::{Frame, Offer, Parsed, StreamKeys};
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,6 +53,8 @@ pub(in crate::transfer) struct Session {
     pub(in crate::transfer) opened: Instant,
     /// The handshake, until the other end has authenticated itself.
     pub(in crate::transfer) handshake: Option<Handshake>,
+    /// The keys of the frames after the handshake.
+    pub(in crate::transfer) keys: Option<StreamKeys>,
     /// The other end, once it is authenticated.
     pub(in crate::transfer) peer: Option<Contact>,
     /// What the next bytes are part of.
@@ -236,6 +239,7 @@ impl Session {
             remote,
             opened: now,
             handshake: Some(handshake),
+            keys: None,
             peer: None,
             receiving: Receiving::Frames,
             last_active: now,
@@ -274,6 +278,25 @@ impl Session {
     /// The id of the other end, once it is authenticated.
     pub(in crate::transfer) fn peer_id(&self) -> Option<NodeId> {
         self.peer.map(|peer| peer.id)
+    }
+
+    /// Parses the frame at the start of `bytes`. After the handshake it must be the one that the other end sealed next.
+    pub(super) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
+        match &mut self.keys {
+            Some(keys) => Frame::open(bytes, &mut keys.theirs),
+            None => Frame::parse(bytes),
+        }
+    }
+
+    /// The bytes of this end's next frame. After the handshake it is sealed.
+    pub(in crate::transfer) fn write(&mut self, frame: &Frame<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match &mut self.keys {
+            Some(keys) => frame.write_sealed(&mut bytes, &mut keys.ours),
+            None => frame.write(&mut bytes),
+        }
+        self.unread += bytes.len();
+        bytes
     }
 
     /// Whether the other end may follow one more file, or unfollow one. If so, the change is charged to its budget.
@@ -562,16 +585,18 @@ fn pace(bytes: u64, time: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::identity::Identity;
-    use crate::wire::frame::Hello;
+    use crate::wire::frame::{Ephemeral, Hello};
     use crate::wire::network::Network;
 
     const START: Instant = Instant::from_secs(9);
     const PIECE: u32 = 256 << 10;
 
     fn session() -> Session {
-        let public = Identity::from_secret(&[1; 32]).public();
-        let hello = Hello::new(Network::new("test").id(), public, [1; 32], 5, false);
-        Session::new(START, SocketAddr::from(([10, 0, 0, 1], 1)), None, Handshake::new(true, hello))
+        let (network, public) = (Network::new("test"), Identity::from_secret(&[1; 32]).public());
+        let ephemeral = Ephemeral::new(&network, [1; 32]);
+        let hello = Hello::new(network.id(), public, ephemeral.public(), 5, false);
+        let handshake = Handshake::new(true, ephemeral, hello);
+        Session::new(START, SocketAddr::from(([10, 0, 0, 1], 1)), None, handshake)
     }
 
     /// The number of pieces in flight for each of `downloads` downloads in steady state, over one line of `rate` bytes per

@@ -14,7 +14,7 @@ use crate::time::{Duration, Instant};
 use crate::transfer::events::StreamOutput;
 use crate::transfer::{Out, Timing, TransferConfig};
 use crate::wire::contact::Contact;
-use crate::wire::frame::{Frame, Hello};
+use crate::wire::frame::{Ephemeral, Frame, Hello, StreamKeys};
 use crate::wire::network::Network;
 use core::cmp::Reverse;
 use core::net::SocketAddr;
@@ -85,13 +85,13 @@ impl Streams {
         self.sessions.iter_mut()
     }
 
-    /// Opens a stream with a hello. Returns the session that it replaces, if the driver broke its contract and used a number twice.
+    /// Opens a stream with a hello, whose ephemeral key is that of `secret`. Returns the session that it replaces, if the driver broke its contract and used a number twice.
     pub(super) fn open(
         &mut self,
         now: Instant,
         stream: StreamId,
         (remote, dialled): (SocketAddr, Option<Contact>),
-        (identity, nonce): (&Identity, [u8; 32]),
+        (identity, secret): (&Identity, [u8; 32]),
         config: &TransferConfig,
         out: &mut Out,
     ) -> Option<Session> {
@@ -100,21 +100,23 @@ impl Streams {
             None => out.counters.stream_accepted += 1,
         }
         self.own = Some(identity.id());
-        let hello = Hello::new(self.network.id(), identity.public(), nonce, config.port, config.leaf);
-        let handshake = Handshake::new(dialled.is_some(), hello);
+        let ephemeral = Ephemeral::new(&self.network, secret);
+        let (id, public) = (self.network.id(), identity.public());
+        let hello = Hello::new(id, public, ephemeral.public(), config.port, config.leaf);
+        let handshake = Handshake::new(dialled.is_some(), ephemeral, hello);
         let mut session = Session::new(now, remote, dialled, handshake);
         out.write(stream, &mut session, &Frame::Hello(&hello));
         self.sessions.insert(stream, session)
     }
 
-    /// Takes the next frame of a handshake. Returns the other end's hello once that end is authenticated.
+    /// Takes the next frame of a handshake. Returns the other end's hello and the stream's keys once that end is authenticated.
     pub(super) fn shake_hands(
         &mut self,
         stream: StreamId,
         frame: &Frame<'_>,
         identity: &Identity,
         out: &mut Out,
-    ) -> Result<Option<Hello>, HandshakeError> {
+    ) -> Result<Option<(Hello, StreamKeys)>, HandshakeError> {
         let Some(session) = self.sessions.get_mut(&stream) else { return Ok(None) };
         let expected = session.dialled.map(|contact| contact.id);
         let Some(handshake) = &mut session.handshake else { return Err(HandshakeError::Order) };
@@ -123,7 +125,7 @@ impl Streams {
                 out.write(stream, session, &Frame::Proof { signature: &signature });
                 Ok(None)
             }
-            Step::Authenticated(hello) => Ok(Some(hello)),
+            Step::Authenticated(hello, keys) => Ok(Some((hello, keys))),
         }
     }
 
@@ -162,14 +164,19 @@ impl Streams {
         streams.iter().min_by_key(active).copied().filter(|_| streams.len() >= STREAMS_PER_PEER_MAX)
     }
 
-    /// The other end of a stream has authenticated itself. Returns its contact.
-    pub(super) fn authenticate(&mut self, stream: StreamId, hello: &Hello) -> Option<Contact> {
+    /// The other end of a stream has authenticated itself: further frames are sealed with these keys. Returns its contact.
+    pub(super) fn authenticate(
+        &mut self,
+        stream: StreamId,
+        hello: &Hello,
+        keys: StreamKeys,
+    ) -> Option<Contact> {
         let session = self.sessions.get_mut(&stream)?;
         // A dialled node listens where it was dialled. One that connected says in its hello on which port it listens.
         let addr = session.dialled.map(|contact| contact.addr);
         let addr = addr.unwrap_or_else(|| SocketAddr::new(session.remote.ip(), hello.port.get()));
         let contact = Contact::new(hello.public, addr);
-        (session.handshake, session.peer) = (None, Some(contact));
+        (session.handshake, session.peer, session.keys) = (None, Some(contact), Some(keys));
         self.by_peer.entry(contact.id).or_default().push(stream);
         Some(contact)
     }
@@ -336,8 +343,10 @@ mod tests {
     }
 
     fn authenticate(streams: &mut Streams, number: u64, seed: u8) {
-        let hello = Hello::new(streams.network.id(), peer(seed).public(), [seed; 32], 5, false);
-        assert!(streams.authenticate(StreamId(number), &hello).is_some());
+        let ephemeral = Ephemeral::new(&streams.network, [seed; 32]);
+        let hello = Hello::new(streams.network.id(), peer(seed).public(), ephemeral.public(), 5, false);
+        let keys = ephemeral.agree(&streams.network, true, &hello, &hello).unwrap();
+        assert!(streams.authenticate(StreamId(number), &hello, keys).is_some());
     }
 
     fn table() -> Streams {

@@ -6,19 +6,20 @@ use crate::identity::Identity;
 use crate::io::Mode;
 use crate::io::{Extent, Place, Sink, StreamId};
 use crate::limits::Limits;
-use crate::manifest::Content;
+use crate::manifest::{CHUNK_BYTES_MIN, Content};
 use crate::time::{Duration, Instant};
 use crate::transfer::streams::handshake::{Handshake, Step};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
-use crate::wire::frame::{Frame, Hello, Offer, Parsed, Refusal};
+use crate::wire::frame::{Ephemeral, FRAME_HEAD_BYTES, Frame, Hello, Offer, Parsed, Refusal, StreamKeys};
 use core::net::SocketAddr;
 
 /// A peer that sends the frames that the test gives it.
 pub(in crate::transfer) struct Puppet {
     identity: Identity,
     pub(super) stream: StreamId,
-    /// What the machine wrote and the test has not read yet.
+    keys: Option<StreamKeys>,
+    /// The frames that the machine wrote and the test has not read yet, opened.
     pub(super) heard: Vec<u8>,
     /// The sink for the next raw bytes.
     pub(super) sink: Option<Sink>,
@@ -74,6 +75,7 @@ impl Puppet {
         let mut puppet = Puppet {
             identity,
             stream,
+            keys: None,
             heard: Vec::new(),
             sink: None,
             closed: false,
@@ -90,8 +92,9 @@ impl Puppet {
     fn authenticated_from(seed: u8, remote: SocketAddr, machine: &mut (Transfer, Identity)) -> Puppet {
         let mut puppet = Puppet::connect(seed, remote, machine);
         let network = Network::new("test");
-        let hello = Hello::new(network.id(), puppet.identity.public(), [seed; 32], 5, false);
-        let mut handshake = Handshake::new(true, hello);
+        let ephemeral = Ephemeral::new(&network, [seed; 32]);
+        let hello = Hello::new(network.id(), puppet.identity.public(), ephemeral.public(), 5, false);
+        let mut handshake = Handshake::new(true, ephemeral, hello);
         puppet.say(machine, &Frame::Hello(&hello));
         for _ in 0..2 {
             let heard = core::mem::take(&mut puppet.heard);
@@ -101,7 +104,11 @@ impl Puppet {
                     puppet.heard = heard[used..].to_vec();
                     puppet.say(machine, &Frame::Proof { signature: &signature });
                 }
-                Ok(Step::Authenticated(_)) => puppet.heard = heard[used..].to_vec(),
+                Ok(Step::Authenticated(_, keys)) => {
+                    puppet.keys = Some(keys);
+                    assert_eq!(used, heard.len(), "nothing else is said before the proof");
+                    puppet.listen(machine);
+                }
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -116,7 +123,7 @@ impl Puppet {
     pub(super) fn listen(&mut self, machine: &mut (Transfer, Identity)) {
         while let Some(output) = machine.0.poll_output() {
             match output {
-                StreamOutput::Write { stream, bytes } if stream == self.stream => self.heard.extend(bytes),
+                StreamOutput::Write { stream, bytes } if stream == self.stream => self.hear(&bytes),
                 StreamOutput::Close { stream } if stream == self.stream => self.closed = true,
                 StreamOutput::Sink { stream, sink } if stream == self.stream => self.sink = Some(sink),
                 _ => {}
@@ -124,10 +131,27 @@ impl Puppet {
         }
     }
 
+    fn hear(&mut self, bytes: &[u8]) {
+        let Some(keys) = &mut self.keys else { return self.heard.extend(bytes) };
+        match Frame::open(bytes, &mut keys.theirs) {
+            Ok(Parsed::Frame(frame, _)) => frame.write(&mut self.heard),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(super) fn say(&mut self, machine: &mut (Transfer, Identity), frame: &Frame<'_>) {
-        let mut bytes = Vec::new();
-        frame.write(&mut bytes);
+        let bytes = self.written(frame);
         self.say_bytes(machine, &bytes);
+    }
+
+    /// The bytes of the puppet's next frame.
+    pub(super) fn written(&mut self, frame: &Frame<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match &mut self.keys {
+            Some(keys) => frame.write_sealed(&mut bytes, &mut keys.ours),
+            None => frame.write(&mut bytes),
+        }
+        bytes
     }
 
     pub(super) fn say_bytes(&mut self, machine: &mut (Transfer, Identity), bytes: &[u8]) {
@@ -145,11 +169,13 @@ impl Puppet {
 #[test]
 fn a_frame_of_four_gibibytes_and_one_of_no_known_kind_end_the_stream() {
     let none = TransferCounters::default();
-    for (bytes, expected) in [
+    for (start, expected) in [
         ([255, 255, 255, 255, 3, 0, 0, 0], TransferCounters { frame_length: 1, ..none }),
         ([0, 0, 0, 0, 99, 0, 0, 0], TransferCounters { frame_kind: 1, ..none }),
         ([0, 0, 0, 0, 3, 0, 1, 0], TransferCounters { frame_reserved: 1, ..none }),
     ] {
+        let mut bytes = [0; FRAME_HEAD_BYTES];
+        bytes[..8].copy_from_slice(&start);
         let mut machine = machine();
         let mut puppet = Puppet::authenticated(1, &mut machine);
         puppet.say_bytes(&mut machine, &bytes);
@@ -191,7 +217,8 @@ fn only_handshake_frames_are_accepted_before_it_is_over() {
 fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
     let network = Network::new("test");
     let identity = Identity::from_secret(&[1; 32]);
-    let hello = Hello::new(network.id(), identity.public(), [1; 32], 5, false);
+    let ephemeral = Ephemeral::new(&network, [1; 32]);
+    let hello = Hello::new(network.id(), identity.public(), ephemeral.public(), 5, false);
     let mut bytes = Vec::new();
     Frame::Hello(&hello).write(&mut bytes);
     Frame::Proof { signature: &[3; 64] }.write(&mut bytes);
@@ -204,6 +231,63 @@ fn every_truncation_and_every_flipped_bit_of_the_handshake_is_refused() {
         puppet.say_bytes(&mut machine, &wrong);
         assert_eq!(machine.0.counters().stream_proven, 0);
     }
+}
+
+#[test]
+fn a_frame_that_the_peer_did_not_write_ends_the_stream_without_effect_or_blame() {
+    let chunk = (Content::Chunk, CHUNK_BYTES_MIN as u32);
+    let offer = |machine: &mut (Transfer, Identity), puppet: &mut Puppet| {
+        let (key, (content, length)) = (Key([1; 32]), chunk);
+        let (input_offset, replicas, lifetime) = (CHUNK_BYTES_MIN, 3, 60);
+        let offer = Offer { key, content, length, input_offset, replicas, mode: Mode::UNKNOWN, lifetime };
+        let extent = Extent { place: Place::Piece(key), offset: 0, length, stamp: None };
+        assert!(machine.0.push(NOW, PushId(1), puppet.contact(), offer, extent));
+        puppet.listen(machine);
+        let heard = core::mem::take(&mut puppet.heard);
+        let Ok(Parsed::Frame(Frame::Store { request, .. }, _)) = Frame::parse(&heard) else {
+            panic!("nothing offered")
+        };
+        request
+    };
+    // What a relay would say to feign a copy, to have the piece doubted, or to have the peer banned.
+    let inventions: [fn(u32) -> Frame<'static>; 4] = [
+        |request| Frame::Accept { request, have: true },
+        |request| Frame::Stored { request },
+        |request| Frame::Refuse { request, reason: Refusal::Mismatch },
+        |_| Frame::Unverified { key: Key([1; 32]) },
+    ];
+    for invention in inventions {
+        let mut machine = machine();
+        let mut puppet = Puppet::authenticated(1, &mut machine);
+        let request = offer(&mut machine, &mut puppet);
+        let mut bytes = Vec::new();
+        invention(request).write(&mut bytes);
+        puppet.say_bytes(&mut machine, &bytes);
+        assert!(puppet.closed, "{:?}", invention(request));
+        assert_eq!(machine.0.counters().frame_mac, 1);
+        assert_eq!(machine.0.bans(NOW), []);
+        let events: Vec<_> = core::iter::from_fn(|| machine.0.poll_event()).collect();
+        let lost = |event: &TransferEvent| {
+            matches!(event, TransferEvent::PushDone { result: Err(PushError::Lost), .. })
+        };
+        assert!(events.iter().any(lost), "{events:?}");
+        let told = |event: &TransferEvent| {
+            matches!(event, TransferEvent::Reported { .. } | TransferEvent::SourceBad { .. })
+        };
+        assert!(!events.iter().any(told), "{events:?}");
+    }
+}
+
+#[test]
+fn a_repeated_frame_ends_the_stream() {
+    let mut machine = machine();
+    let mut puppet = Puppet::authenticated(1, &mut machine);
+    let bytes = puppet.written(&Frame::Which { question: 1, keys: &[Key([1; 32])] });
+    puppet.say_bytes(&mut machine, &bytes);
+    assert!(!puppet.closed);
+    puppet.say_bytes(&mut machine, &bytes);
+    assert!(puppet.closed);
+    assert_eq!(machine.0.counters().frame_mac, 1);
 }
 
 #[test]

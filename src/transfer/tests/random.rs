@@ -3,6 +3,7 @@
 use super::hostile::{NOW, OnePiece, Puppet, machine};
 use super::world::{World, content, disk_error, manifest, target};
 use crate::id::Key;
+use crate::identity::Identity;
 use crate::io::Mode;
 use crate::io::{DiskError, DiskErrorKind, Extent, Place, Sink, StreamId};
 use crate::manifest::{CHUNK_BYTES_MIN, Content};
@@ -103,45 +104,43 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     }
 }
 
-/// The next frame that the protocol allows the peer, and sometimes a slightly different one.
-fn fitting_frame(rng: &mut Rng, puppet: &mut Puppet, keys: &[Key]) -> Vec<u8> {
+/// Says the next frame that the protocol allows the peer, and sometimes a slightly different one.
+fn say_fitting(rng: &mut Rng, puppet: &mut Puppet, machine: &mut (Transfer, Identity), keys: &[Key]) {
     let heard = core::mem::take(&mut puppet.heard);
-    let Ok(Parsed::Frame(frame, used)) = Frame::parse(&heard) else { return Vec::new() };
+    let Ok(Parsed::Frame(frame, used)) = Frame::parse(&heard) else { return };
     puppet.heard = heard[used..].to_vec();
     let chunk = CHUNK_BYTES_MIN as u32;
-    let mut said = Vec::new();
+    let mut say = |frame: Frame<'_>| puppet.say(machine, &frame);
     match frame {
         Frame::Request { request, key } => {
             let length = if keys.last() == Some(&key) { 99 } else { chunk };
             let length = if rng.below(40) == 0 { length - 1 } else { length };
-            match (rng.below(40), keys.contains(&key)) {
+            say(match (rng.below(40), keys.contains(&key)) {
                 (0..4, _) | (4..39, false) => Frame::Refuse { request, reason: Refusal::NotFound },
                 (4, _) => Frame::Refuse { request, reason: Refusal::Busy },
                 (_, true) => Frame::Block { request, content: Content::Chunk, length, mode: Mode::UNKNOWN },
                 (_, false) => {
                     Frame::Block { request, content: Content::File, length: 9, mode: Mode::UNKNOWN }
                 }
-            }
-            .write(&mut said);
+            });
         }
         Frame::Which { question, .. } => {
-            Frame::Have { question, bitmap: [rng.below(256) as u8; 16] }.write(&mut said);
+            say(Frame::Have { question, bitmap: [rng.below(256) as u8; 16] });
         }
         Frame::Store { request, .. } => {
-            Frame::Accept { request, have: rng.below(5) == 0 }.write(&mut said);
+            say(Frame::Accept { request, have: rng.below(5) == 0 });
         }
-        Frame::StoreData { request, .. } => Frame::Stored { request }.write(&mut said),
+        Frame::StoreData { request, .. } => say(Frame::Stored { request }),
         Frame::Inspect { question, keys } => {
             let entries = vec![WireInspectEntry::new(&InspectEntry::default()); keys.len()];
-            Frame::Inspected { question, entries: &entries }.write(&mut said);
+            say(Frame::Inspected { question, entries: &entries });
         }
         Frame::Accept { request, have: false } => {
-            Frame::StoreData { request, length: 99 }.write(&mut said);
+            say(Frame::StoreData { request, length: 99 });
         }
-        Frame::Cancel { request } => Frame::Refuse { request, reason: Refusal::Busy }.write(&mut said),
+        Frame::Cancel { request } => say(Frame::Refuse { request, reason: Refusal::Busy }),
         _ => {}
     }
-    said
 }
 
 /// The driver's result for a sink: usually success.
@@ -214,10 +213,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
                     };
                     puppet.say(&mut machine, &Frame::Store { request, offer });
                 }
-                _ => {
-                    let said = fitting_frame(&mut rng, &mut puppet, &keys);
-                    puppet.say_bytes(&mut machine, &said);
-                }
+                _ => say_fitting(&mut rng, &mut puppet, &mut machine, &keys),
             }
             if let (Some(sink), true) = (puppet.sink.take(), rng.below(10) > 0) {
                 let result = sunk(&mut rng, &sink, &keys);

@@ -198,9 +198,8 @@ fn a_follower_is_told_what_is_gained_as_fast_as_it_reads() {
 fn a_peer_may_follow_one_file_after_the_other_but_not_change_all_the_time() {
     let ((mut machine, identity), mut puppet, file) = fetching(40);
     let mut now = NOW;
-    let say = |machine: &mut Transfer, now, file, over| {
-        let mut bytes = Vec::new();
-        Frame::Follow { file, over }.write(&mut bytes);
+    let mut say = |machine: &mut Transfer, now, file, over| {
+        let bytes = puppet.written(&Frame::Follow { file, over });
         machine.handle_bytes(now, puppet.stream, &bytes, &identity, &mut OnePiece(None));
         machine.counters().follow_refused
     };

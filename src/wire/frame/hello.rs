@@ -1,4 +1,4 @@
-//! The handshake: each end sends its key, then authenticates itself by a signature.
+//! The handshake: each end sends its keys, then authenticates itself by a signature.
 
 use super::{Body, Frame};
 use crate::id::PublicKey;
@@ -20,8 +20,8 @@ pub struct Hello {
     reserved: [u8; 4],
     /// The sender's public key.
     pub public: PublicKey,
-    /// Random, and fresh for each stream.
-    pub nonce: [u8; 32],
+    /// An X25519 public key, fresh for each stream: see [`Ephemeral`](super::Ephemeral).
+    pub ephemeral: [u8; 32],
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -34,12 +34,12 @@ const _: () = assert!(size_of::<Hello>() == 80);
 const _: () = assert!(size_of::<ProofBody>() == 64);
 
 const MAGIC: [u8; 4] = *b"ELVS";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LEAF: u8 = 1;
 
 impl Hello {
     /// A hello of this version.
-    pub fn new(network: u32, public: PublicKey, nonce: [u8; 32], port: u16, leaf: bool) -> Self {
+    pub fn new(network: u32, public: PublicKey, ephemeral: [u8; 32], port: u16, leaf: bool) -> Self {
         Hello {
             magic: MAGIC,
             version: VERSION,
@@ -48,7 +48,7 @@ impl Hello {
             network: U32::new(network),
             reserved: [0; 4],
             public,
-            nonce,
+            ephemeral,
         }
     }
 

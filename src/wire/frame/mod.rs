@@ -1,8 +1,9 @@
 //! Frames: the messages on a TCP stream between two nodes.
 //!
-//! Each end first sends a hello, then a proof: its signature over both hellos, which include nonces. No other frame is accepted
-//! before both proofs are verified. Then either end may request pieces from the other and offer pieces to it. A *piece* is
-//! content with a key of its own: a chunk, a manifest, or a file of one chunk.
+//! Each end first sends a hello, then a proof: its signature over both hellos, which include keys that are fresh for the stream.
+//! No other frame is accepted before both proofs are verified. From then on every frame is sealed: its head carries a tag that
+//! only the two ends can compute. Either end may request pieces from the other and offer pieces to it. A *piece* is content with
+//! a key of its own: a chunk, a manifest, or a file of one chunk.
 //!
 //! Content is not part of a frame: [`Frame::Block`] and [`Frame::StoreData`] announce the number of raw bytes that follow, so
 //! that these can go from file to socket to file without a parser.
@@ -10,7 +11,7 @@
 //! [`Frame`] is the table of kinds. Each line has a kind's number, its fields and its body, a fixed layout in the file of its
 //! family. The known numbers, the bounds on lengths, and the tests that every kind must pass follow from the table.
 //!
-//! - `hello`: the handshake.
+//! - `hello`: the handshake; `seal`: the keys that follow from it, and the tags.
 //! - `piece`: requests for pieces, and their answers; `refusal`: the reasons to refuse a request or an offer.
 //! - `store`: offers of pieces to their holders.
 //! - `inspect`: the audit of pieces.
@@ -20,12 +21,14 @@ mod hello;
 mod inspect;
 mod piece;
 mod refusal;
+mod seal;
 mod store;
 mod swarm;
 
 pub use hello::Hello;
 pub use piece::WHICH_KEYS_MAX;
 pub use refusal::Refusal;
+pub use seal::{Ephemeral, FrameKey, StreamKeys};
 pub use store::Offer;
 pub use swarm::{GAINED_CHUNKS_MAX, SOURCES_MAX};
 
@@ -36,6 +39,7 @@ use super::layout::reserved;
 use crate::id::Key;
 use crate::io::Mode;
 use crate::manifest::Content;
+use seal::TAG_BYTES;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -47,15 +51,17 @@ struct FrameHead {
     length: U32,
     kind: u8,
     reserved: [u8; 3],
+    /// Zero in a frame that is not sealed.
+    tag: [u8; TAG_BYTES],
 }
 
-/// The size of a frame's head: the body's length, the kind's number, and three zeros.
-pub const FRAME_HEAD_BYTES: usize = 8;
+/// The size of a frame's head: the body's length, the kind's number, three zeros, and the tag.
+pub const FRAME_HEAD_BYTES: usize = 24;
 const _: () = assert!(size_of::<FrameHead>() == FRAME_HEAD_BYTES);
 
 /// The longest frame in bytes, head included.
 pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES + longest_body();
-const _: () = assert!(FRAME_BYTES_MAX == 4112, "a stream's buffer is as large as the largest frame");
+const _: () = assert!(FRAME_BYTES_MAX == 4128, "a stream's buffer is as large as the largest frame");
 
 /// The length in bytes of the shortest frame that raw bytes can follow.
 const FRAME_BYTES_MIN: usize = FRAME_HEAD_BYTES + 8;
@@ -286,23 +292,51 @@ pub enum Parsed<'a> {
     Incomplete,
 }
 
-impl<'a> Frame<'a> {
-    /// Parses the frame at the start of `bytes`. A length above the bound of the frame's kind is refused as soon as the head is
-    /// complete.
-    pub fn parse(bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
-        let Ok((head, rest)) = FrameHead::ref_from_prefix(bytes) else {
-            return Ok(Parsed::Incomplete);
-        };
+/// A complete frame whose body has not been parsed.
+struct Whole<'a> {
+    kind: &'static Kind,
+    head: &'a FrameHead,
+    body: &'a [u8],
+    /// Head and body.
+    bytes: &'a [u8],
+}
+
+impl<'a> Whole<'a> {
+    /// The frame at the start of `bytes`; `None` when more bytes are needed.
+    fn first(bytes: &'a [u8]) -> Result<Option<Self>, Refused> {
+        let Ok((head, rest)) = FrameHead::ref_from_prefix(bytes) else { return Ok(None) };
         let kind = KINDS.iter().find(|kind| kind.number == head.kind).ok_or(Refused::Kind)?;
         reserved(&head.reserved)?;
         let length = head.length.get() as usize;
         if length > kind.body_bytes_max {
             return Err(Refused::Length);
         }
-        match rest.get(..length) {
-            Some(body) => Ok(Parsed::Frame((kind.parse)(body)?, FRAME_HEAD_BYTES + length)),
-            None => Ok(Parsed::Incomplete),
+        let whole = |body| Whole { kind, head, body, bytes: &bytes[..FRAME_HEAD_BYTES + length] };
+        Ok(rest.get(..length).map(whole))
+    }
+
+    fn parse(&self) -> Result<Parsed<'a>, Refused> {
+        Ok(Parsed::Frame((self.kind.parse)(self.body)?, self.bytes.len()))
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Parses the frame at the start of `bytes`, which is not sealed. A length above the bound of the frame's kind is refused as
+    /// soon as the head is complete.
+    pub fn parse(bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
+        let Some(whole) = Whole::first(bytes)? else { return Ok(Parsed::Incomplete) };
+        reserved(&whole.head.tag)?;
+        whole.parse()
+    }
+
+    /// Checks and parses the sealed frame at the start of `bytes`, the next one in the direction of `key`. The error is
+    /// [`Refused::Mac`] when the other end did not write this frame, or wrote it as another number.
+    pub fn open(bytes: &'a [u8], key: &mut FrameKey) -> Result<Parsed<'a>, Refused> {
+        let Some(whole) = Whole::first(bytes)? else { return Ok(Parsed::Incomplete) };
+        if !key.open(whole.bytes) {
+            return Err(Refused::Mac);
         }
+        whole.parse()
     }
 
     /// The number of further bytes needed before `bytes` can be a whole frame. A caller that reads no more than that never
@@ -315,7 +349,17 @@ impl<'a> Frame<'a> {
         whole.saturating_sub(bytes.len()).max(1)
     }
 
-    /// Appends the frame to `out`.
+    /// Appends the frame to `out`, sealed as the next one in the direction of `key`.
+    ///
+    /// # Panics
+    /// As [`write`](Frame::write).
+    pub fn write_sealed(&self, out: &mut Vec<u8>, key: &mut FrameKey) {
+        let start = out.len();
+        self.write(out);
+        key.seal(&mut out[start..]);
+    }
+
+    /// Appends the frame to `out`, not sealed.
     ///
     /// # Panics
     /// When it has more keys, entries, chunks or contacts than the bound of its kind.
@@ -326,7 +370,8 @@ impl<'a> Frame<'a> {
         let length = out.len() - start - FRAME_HEAD_BYTES;
         let kind = KINDS.iter().find(|kind| kind.number == number);
         assert!(kind.is_some_and(|kind| length <= kind.body_bytes_max), "too much for one frame: {self:?}");
-        let head = FrameHead { length: U32::new(length as u32), kind: number, reserved: [0; 3] };
+        let (reserved, tag) = ([0; 3], [0; TAG_BYTES]);
+        let head = FrameHead { length: U32::new(length as u32), kind: number, reserved, tag };
         out[start..start + FRAME_HEAD_BYTES].copy_from_slice(head.as_bytes());
     }
 }
@@ -379,7 +424,8 @@ mod tests {
     fn an_unknown_number_is_refused() {
         for number in 0..=u8::MAX {
             let known = KINDS.iter().any(|kind| kind.number == number);
-            let head = [0, 0, 0, 1, number, 0, 0, 0];
+            let mut head = [0; FRAME_HEAD_BYTES];
+            (head[3], head[4]) = (1, number);
             let expected = if known { Refused::Length } else { Refused::Kind };
             assert_eq!(Frame::parse(&head), Err(expected), "{number}");
         }
@@ -414,8 +460,10 @@ mod tests {
     fn every_kind_above_its_bound_is_refused_at_the_head() {
         for kind in KINDS {
             let head = |length: usize| {
-                let length = (length as u32).to_le_bytes();
-                [&length[..], &[kind.number, 0, 0, 0]].concat()
+                let mut head = [0; FRAME_HEAD_BYTES];
+                head[..4].copy_from_slice(&(length as u32).to_le_bytes());
+                head[4] = kind.number;
+                head
             };
             let bound = kind.body_bytes_max;
             assert_eq!(Frame::parse(&head(bound)), Ok(Parsed::Incomplete), "kind {}", kind.number);
@@ -485,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_hostile_length_does_not_make_a_reader_ask_for_more_than_the_largest_frame() {
-        assert_eq!(Frame::lacking(&[0xff; 20]), FRAME_BYTES_MAX + FRAME_HEAD_BYTES - 20);
+        assert_eq!(Frame::lacking(&[0xff; 30]), FRAME_BYTES_MAX + FRAME_HEAD_BYTES - 30);
     }
 
     #[test]

@@ -1,0 +1,98 @@
+//! The seals of an adversary's own streams: it opens the frames of its node, and seals what it says instead.
+
+use crate::wire::frame::{Ephemeral, Frame, Hello, Parsed, StreamKeys};
+use crate::wire::network::Network;
+
+/// The handshake of one stream as the adversary's host sees it, and then the stream's keys. An adversary has its own node's
+/// secrets; in a simulated network the ephemeral ones are in the hellos. Where signatures are real it opens nothing.
+pub(super) struct Reseal {
+    network: Network,
+    dialled: bool,
+    ours: Option<Hello>,
+    theirs: Option<Hello>,
+    /// The keys with which the node seals its frames, and those with which the adversary seals them anew.
+    keys: Option<(StreamKeys, StreamKeys)>,
+}
+
+impl Reseal {
+    /// For a stream that the adversary's node dialled, or accepted.
+    pub(super) fn new(network: &Network, dialled: bool) -> Self {
+        Reseal { network: network.clone(), dialled, ours: None, theirs: None, keys: None }
+    }
+
+    /// The node wrote a frame. Returns it opened; `None` for those of the handshake, and for content.
+    pub(super) fn said<'a>(&mut self, bytes: &'a [u8]) -> Option<Frame<'a>> {
+        if let Some((node, _)) = &mut self.keys {
+            let Ok(Parsed::Frame(frame, length)) = Frame::open(bytes, &mut node.ours) else { return None };
+            return (length == bytes.len()).then_some(frame);
+        }
+        match Frame::parse(bytes) {
+            Ok(Parsed::Frame(Frame::Hello(hello), _)) => self.ours = Some(*hello),
+            Ok(Parsed::Frame(Frame::Proof { .. }, _)) => self.agree(),
+            _ => {}
+        }
+        None
+    }
+
+    /// Bytes came for the node. The other end's hello is the first frame.
+    pub(super) fn heard(&mut self, bytes: &[u8]) {
+        if self.theirs.is_none() {
+            if let Ok(Parsed::Frame(Frame::Hello(hello), _)) = Frame::parse(bytes) {
+                self.theirs = Some(*hello);
+            }
+        }
+    }
+
+    /// Appends a frame that the other end takes for the node's next one.
+    pub(super) fn seal(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        if let Some((_, adversary)) = &mut self.keys {
+            frame.write_sealed(out, &mut adversary.ours);
+        }
+    }
+
+    fn agree(&mut self) {
+        let (Some(ours), Some(theirs)) = (&self.ours, &self.theirs) else { return };
+        let ephemeral = Ephemeral::new(&self.network, ours.ephemeral);
+        let keys = || ephemeral.agree(&self.network, self.dialled, ours, theirs);
+        self.keys = keys().zip(keys());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Key;
+    use crate::identity::Identity;
+
+    #[test]
+    fn frames_that_are_put_before_a_nodes_own_pass_for_the_nodes() {
+        let identity = Identity::stand_in(&[1; 32]);
+        let network = Network::of("test", &identity);
+        let ends = [3, 4].map(|secret| Ephemeral::new(&network, [secret; 32]));
+        let [ours, theirs] =
+            ends.each_ref().map(|end| Hello::new(network.id(), identity.public(), end.public(), 1, false));
+        let mut node = ends[0].agree(&network, true, &ours, &theirs).expect("keys");
+        let mut other = ends[1].agree(&network, false, &theirs, &ours).expect("keys");
+        let unsealed = |frame: Frame<'_>| {
+            let mut bytes = Vec::new();
+            frame.write(&mut bytes);
+            bytes
+        };
+        let mut reseal = Reseal::new(&network, true);
+        assert_eq!(reseal.said(&unsealed(Frame::Hello(&ours))), None);
+        reseal.heard(&unsealed(Frame::Hello(&theirs)));
+        assert_eq!(reseal.said(&unsealed(Frame::Proof { signature: &[0; 64] })), None);
+        let said = [Frame::Unverified { key: Key([1; 32]) }, Frame::Cancel { request: 5 }];
+        let mut sealed = Vec::new();
+        said[1].write_sealed(&mut sealed, &mut node.ours);
+        assert_eq!(reseal.said(&sealed), Some(said[1]));
+        let mut bytes = Vec::new();
+        said.iter().for_each(|frame| reseal.seal(frame, &mut bytes));
+        let Ok(Parsed::Frame(first, length)) = Frame::open(&bytes, &mut other.theirs) else {
+            panic!("no frame")
+        };
+        assert_eq!(first, said[0]);
+        let rest = bytes[length..].to_vec();
+        assert_eq!(Frame::open(&rest, &mut other.theirs), Ok(Parsed::Frame(said[1], rest.len())));
+    }
+}
