@@ -152,6 +152,15 @@ impl Extent {
     }
 }
 
+/// A part of an extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The offset of its first byte in the extent.
+    pub offset: u32,
+    /// Its length in bytes.
+    pub length: u32,
+}
+
 /// The target of the next `length` raw bytes of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sink {
@@ -345,6 +354,13 @@ pub enum DiskOp {
     },
     /// Read a short file or a part of one into memory. Answer: [`DiskReply::Bytes`].
     Read(Extent),
+    /// Read parts of an extent into memory. Answer: [`DiskReply::Bytes`], the parts in their order.
+    Sample {
+        /// The extent.
+        extent: Extent,
+        /// The parts, in ascending order and apart from each other.
+        runs: Vec<Run>,
+    },
     /// Open the target of a download, exclusively, and hash the content that an earlier attempt left there. Its directory must
     /// be writable, and its final name must not belong to a directory or, unless `force` is set, to another file. Answer:
     /// [`DiskReply::Opened`], or [`DiskReply::Finished`] when the final name has this content already. The error is

@@ -2,7 +2,7 @@
 
 use super::error::{changed, disk_error, failed, refused};
 use super::outflow::Source;
-use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp, Mode};
+use crate::io::{DiskError, DiskErrorKind, Extent, FileStamp, Mode, Run};
 use rustix::fs::{Advice, OFlags, fadvise};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -82,6 +82,19 @@ impl OpenExtent {
         }
         self.advance(read);
         Ok(read)
+    }
+
+    /// A part of it, to be read on its own. It must lie inside.
+    pub(super) fn part(&self, run: Run) -> OpenExtent {
+        debug_assert!(run.offset.saturating_add(run.length) <= self.remaining, "a part of the extent");
+        OpenExtent {
+            file: Arc::clone(&self.file),
+            path: self.path.clone(),
+            offset: self.offset + u64::from(run.offset),
+            remaining: run.length.min(self.remaining.saturating_sub(run.offset)),
+            stamp: self.stamp,
+            copied: self.copied,
+        }
     }
 
     /// Checks that the file still has the expected stamp.

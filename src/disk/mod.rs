@@ -77,7 +77,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use target::{Finish, Open, Targets, Wish};
-use tasks::{Copy, Hash, Read, Slice, Task};
+use tasks::{Copy, Hash, Read, Sample, Slice, Task};
 use verify::{Begun, Verify};
 use watch::Watch;
 
@@ -485,6 +485,7 @@ impl Disk {
             DiskOp::Read(extent) => {
                 Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
             }
+            DiskOp::Sample { extent, runs } => Box::new(Sample::new(self.open_extent(&extent)?, runs)),
             DiskOp::Raise { key, replicas, expires } => {
                 return self.raises.push(layout, id, &key, replicas, expires);
             }
@@ -558,6 +559,7 @@ impl Disk {
             | DiskOp::FinishTarget { .. }
             | DiskOp::Copy { .. }
             | DiskOp::Read(_)
+            | DiskOp::Sample { .. }
             | DiskOp::Verify { .. }
             | DiskOp::VerifyFile(_)
             | DiskOp::Raise { .. }

@@ -5,10 +5,11 @@ use super::extent::{OpenExtent, stamp_of};
 use super::sink::OpenSink;
 use super::source::Source;
 use super::target::Targets;
-use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp, Place};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, FileStamp, Place, Run};
 use crate::manifest::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, ManifestBuilder};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::num::NonZeroU64;
@@ -230,6 +231,41 @@ impl Task for Read {
         slice.read = self.from.read(slice.buffer)?;
         self.bytes.extend_from_slice(&slice.buffer[..slice.read]);
         if self.from.remaining() > 0 {
+            return Ok(None);
+        }
+        self.from.check()?;
+        Ok(Some(DiskReply::Bytes(core::mem::take(&mut self.bytes))))
+    }
+}
+
+/// Reads parts of an extent into memory, one part a step: on a medium that seeks each takes its time.
+pub(super) struct Sample {
+    from: OpenExtent,
+    /// The parts that are left.
+    runs: VecDeque<Run>,
+    part: Option<OpenExtent>,
+    bytes: Vec<u8>,
+}
+
+impl Sample {
+    pub(super) fn new(from: OpenExtent, runs: Vec<Run>) -> Self {
+        Sample { from, runs: runs.into(), part: None, bytes: Vec::new() }
+    }
+}
+
+impl Task for Sample {
+    fn step(&mut self, slice: &mut Slice<'_>) -> Result<Option<DiskReply>, DiskError> {
+        if self.part.is_none() {
+            self.part = self.runs.pop_front().map(|run| self.from.part(run));
+        }
+        if let Some(part) = &mut self.part {
+            slice.read = part.read(slice.buffer)?;
+            self.bytes.extend_from_slice(&slice.buffer[..slice.read]);
+            if part.remaining() == 0 {
+                self.part = None;
+            }
+        }
+        if self.part.is_some() || !self.runs.is_empty() {
             return Ok(None);
         }
         self.from.check()?;

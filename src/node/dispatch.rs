@@ -6,8 +6,9 @@
 use super::command::{Command, CommandId, FailureReason, Reply};
 use super::ops::audit::answer::Question;
 use super::ops::{audit, download, read, values};
-use super::{Node, Output};
+use super::{Node, Output, Waiting};
 use crate::dht::DhtEvent;
+use crate::io::DiskOp;
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
@@ -259,6 +260,11 @@ impl Node {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
                 self.ops.seekers.handle_failed(now, download, &error, &mut self.machines);
             }
+            TransferEvent::SampleNeeded { sample, extent, runs } => {
+                let waiting = Waiting::Sample(sample, extent.place.clone());
+                self.machines.disk(DiskOp::Sample { extent, runs }, waiting);
+            }
+            TransferEvent::Proven { .. } => {}
             TransferEvent::PushDone { push, target, result } => {
                 self.ops.handle_pushed(now, push, &target, &result, &mut self.machines);
             }

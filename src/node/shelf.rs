@@ -10,7 +10,7 @@ use super::ops::recheck::Rechecks;
 use crate::dht::Dht;
 use crate::id::Key;
 use crate::identity::Identity;
-use crate::io::{DiskOp, StreamId};
+use crate::io::{DiskOp, Extent, StreamId};
 use crate::manifest::Content;
 use crate::replication::REPLICAS_MAX;
 use crate::store::{Admission, Store};
@@ -99,6 +99,10 @@ impl Pieces for Shelf<'_> {
             self.store.discarded(incoming);
         }
         room
+    }
+
+    fn kept(&self, key: &Key) -> Option<Extent> {
+        self.store.kept(key).filter(|_| !self.rechecks.is_running(key))
     }
 }
 

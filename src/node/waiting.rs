@@ -7,7 +7,7 @@ use super::ops::{download, inbound, read, values};
 use crate::id::Key;
 use crate::io::Place;
 use crate::store::Shared;
-use crate::transfer::DownloadId;
+use crate::transfer::{DownloadId, SampleId};
 
 /// The operation that a disk operation belongs to.
 pub(super) enum Waiting {
@@ -39,6 +39,8 @@ pub(super) enum Waiting {
     Recheck,
     /// A piece or a file that the scrub reads.
     Scrub,
+    /// Parts of a piece, for a proof of possession.
+    Sample(SampleId, Place),
 }
 
 /// The operation that waits for the check of a shared file's stamp.

@@ -322,6 +322,13 @@ impl Store {
         }
     }
 
+    /// Where a piece is that this node counts as a holder of: one that it stores, or that its user shares in place with copies. Its
+    /// bytes are synced.
+    pub fn kept(&self, key: &Key) -> Option<Extent> {
+        let holds = self.pieces.get(key).is_some() || self.is_published(key);
+        self.locate(key).filter(|_| holds).map(|(_, extent)| extent)
+    }
+
     /// Whether a piece can be located.
     pub fn has(&self, key: &Key) -> bool {
         self.locate(key).is_some()

@@ -129,6 +129,14 @@ counters! {
         inspect_done = "inspect_done",
         /// Inspections of this node that were not answered.
         inspect_failed = "inspect_failed",
+        /// Challenges of peers to prove that a piece is here.
+        proof_asked = "proof_asked",
+        /// Challenges of this node that were answered with the right proof.
+        proof_done = "proof_done",
+        /// Challenges of this node that were answered with a wrong proof or none.
+        proof_wrong = "proof_wrong",
+        /// Challenges of this node that were not answered, or about pieces that could not be read here.
+        proof_failed = "proof_failed",
         /// Messages of peers that they follow a file, or no longer do, that changed nothing.
         follow_repeated = "follow_repeated",
         /// Messages of peers that they follow a file, over the bound.

@@ -2,7 +2,7 @@
 
 use super::blame::Ban;
 use crate::id::{Key, NodeId};
-use crate::io::{DiskError, Extent, Mode, Place, Sink, StreamId};
+use crate::io::{DiskError, Extent, Mode, Place, Run, Sink, StreamId};
 use crate::manifest::Manifest;
 use crate::time::Instant;
 use crate::wire::contact::Contact;
@@ -23,6 +23,14 @@ pub struct PushId(pub u64);
 /// A question to a node about its copies. The node chooses the number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct InspectId(pub u64);
+
+/// A question to a node whether it has a piece. The node chooses the number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProofId(pub u64);
+
+/// Leaves of a piece that are read for a proof of possession. The machine chooses the number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SampleId(pub u64);
 
 /// What the driver does with streams. The order matters.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,7 +155,25 @@ pub enum TransferEvent {
         /// The cause.
         error: DownloadError,
     },
-    /// A copy to another node succeeded or failed.
+    /// Read these parts of a piece that is here, and pass them to [`sampled`](super::Transfer::sampled).
+    SampleNeeded {
+        /// The number of the sample.
+        sample: SampleId,
+        /// The piece.
+        extent: Extent,
+        /// The parts.
+        runs: Vec<Run>,
+    },
+    /// A question whether a node has a piece ended.
+    Proven {
+        /// The question.
+        proof: ProofId,
+        /// The node that was asked.
+        target: NodeId,
+        /// Whether it proved that it has the piece on disk. False also when it did not answer.
+        proven: bool,
+    },
+    /// A copy to another node succeeded, and the node proved that it has the copy; or it failed.
     PushDone {
         /// The copy.
         push: PushId,
@@ -224,8 +250,10 @@ pub enum PushError {
     Unreachable,
     /// The target refused the piece.
     Refused(Refusal),
-    /// The stream broke or fell silent before the target confirmed that the piece is durable.
+    /// The stream broke or fell silent before the target proved that the piece is durable.
     Lost,
+    /// The target says that it has the piece, and does not prove it.
+    Unproven,
     /// This node could not read the piece.
     Source(DiskError),
 }

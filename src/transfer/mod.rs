@@ -12,7 +12,7 @@
 //! - `streams`: how streams open, authenticate and close, and the state of each.
 //! - `downloads`: which piece to request from which source, and what comes of it.
 //! - `uploads`: requests of peers, and which peer is sent content first.
-//! - `replicas`: copies to other nodes and from them, and questions about copies.
+//! - `replicas`: copies to other nodes and from them, questions about copies, and proofs that they are there.
 //! - `common`: what every wing works with, among it the streams and the outputs. `blame`: bans of peers that sent content which
 //!   does not verify. `reports`: reports between peers that a piece does not verify.
 //! - `pieces`: what the machine asks about this node's pieces. `config`: bounds and timeouts. `events`: the outputs. `counters`:
@@ -44,14 +44,14 @@ pub use blame::Ban;
 pub use config::{Timing, TransferConfig};
 pub use counters::TransferCounters;
 pub use events::{
-    DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, PushError, PushId,
-    PushOutcome, Root, StreamOutput, TransferEvent,
+    DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, ProofId, PushError, PushId,
+    PushOutcome, Root, SampleId, StreamOutput, TransferEvent,
 };
 pub use pieces::{Bytes, Located, Pieces, Verdict};
 pub use replicas::possession::INSPECTIONS_MAX;
 
 use crate::id::{Key, NodeId};
-use crate::io::{Extent, Place, StreamId};
+use crate::io::{DiskError, Extent, Place, StreamId};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::time::{Instant, earliest};
@@ -63,6 +63,7 @@ use common::{Common, Out};
 use downloads::table::Downloads;
 use replicas::inbound;
 use replicas::possession::{self, Inspections};
+use replicas::proof::{For, Proofs};
 use replicas::push::Pushes;
 use std::sync::Arc;
 use uploads::serve::Uploads;
@@ -74,6 +75,7 @@ pub struct Transfer {
     uploads: Uploads,
     pushes: Pushes,
     inspections: Inspections,
+    proofs: Proofs,
 }
 
 /// Getters.
@@ -86,6 +88,7 @@ impl Transfer {
             downloads: Downloads::default(),
             pushes: Pushes::default(),
             inspections: Inspections::default(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -144,10 +147,11 @@ impl Transfer {
         let downloads = self.downloads.next_deadline();
         let pushes = self.pushes.next_deadline();
         let inspections = self.inspections.next_deadline(timing);
+        let proofs = self.proofs.next_deadline(timing);
         // The end of a ban matters to downloads only.
         let ban = self.common.blame.next_end().filter(|_| !self.downloads.is_empty());
         let uploads = self.uploads.next_deadline(&self.common);
-        [streams, downloads, uploads, pushes, inspections, ban].into_iter().fold(None, earliest)
+        [streams, downloads, uploads, pushes, inspections, proofs, ban].into_iter().fold(None, earliest)
     }
 }
 
@@ -325,6 +329,23 @@ impl Transfer {
             self.settle(now);
         }
         queued
+    }
+
+    /// Challenges a node to prove that it has a piece on disk, of which all of this node's copy is in `extent`. False when too many
+    /// challenges are under way; else [`TransferEvent::Proven`] tells how it ended.
+    pub fn prove(&mut self, now: Instant, proof: ProofId, target: Contact, key: Key, extent: Extent) -> bool {
+        let room = self.proofs.has_room();
+        if room {
+            self.proofs.begin(now, For::Node(proof), target, (key, extent), &mut self.common);
+            self.settle(now);
+        }
+        room
+    }
+
+    /// The parts of a [`TransferEvent::SampleNeeded`] were read, or cannot be.
+    pub fn sampled(&mut self, now: Instant, sample: SampleId, result: Result<Vec<u8>, DiskError>) {
+        self.proofs.sampled(sample, result, &mut self.pushes, &mut self.common);
+        self.settle(now);
     }
 
     /// Ends an inspection without an event.

@@ -14,6 +14,10 @@ pub trait Pieces {
     /// Whether a piece is here and can be sent.
     fn has(&self, key: &Key) -> bool;
 
+    /// Where a piece is that this node counts as a holder of: one that it stores, or that a user shares in place with copies. Its
+    /// bytes are synced.
+    fn kept(&self, key: &Key) -> Option<Extent>;
+
     /// Decides on a piece that a peer offers. `None` when something must be made durable first: then the node calls
     /// [`Transfer::admit`](super::Transfer::admit) with the same stream and number later.
     fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict>;

@@ -10,7 +10,7 @@
 //! - [`contact`], [`state`], [`provider`], [`record`]: contacts, node states, provider records and value records.
 //! - [`gossip`]: the body that carries states.
 //! - [`reconcile`]: the range-based reconciliation of two nodes' keys.
-//! - [`frame`]: the frames of TCP streams; [`inspect`]: a node's report on its copies.
+//! - [`frame`]: the frames of TCP streams; [`inspect`]: a node's report on its copies; [`possession`]: the proof of one.
 //! - `layout`: checks that every parser makes first.
 //! - [`network`]: the domains of signatures.
 
@@ -24,6 +24,7 @@ mod layout;
 pub mod mac;
 pub mod message;
 pub mod network;
+pub mod possession;
 pub mod provider;
 pub mod reconcile;
 pub mod record;

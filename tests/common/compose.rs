@@ -480,6 +480,13 @@ fn exchanges() -> Vec<Vector> {
             &Frame::StoreData { request: 9, length: offer.length },
         ),
         frame("stored", "an offered piece is on disk", &Frame::Stored { request: 9 }),
+        frame(
+            "challenge",
+            "a challenge to prove that a piece is there",
+            &Frame::Challenge { question: 11, key: key(0x77), nonce: [0x88; 32] },
+        ),
+        frame("possession", "a proof", &Frame::Possession { question: 11, proof: Some([0x99; 32]) }),
+        frame("possession-not", "the piece is not there", &Frame::Possession { question: 11, proof: None }),
     ];
     let inspect = |keys| Frame::Inspect { question: 10, keys };
     let inspected = |entries| Frame::Inspected { question: 10, entries };

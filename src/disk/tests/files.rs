@@ -426,3 +426,22 @@ fn a_file_shorter_than_promised_is_an_error_and_never_a_spin() {
     let error = open.send(to.as_fd(), 100, &mut Outflow::default()).unwrap_err();
     assert!(OpenExtent::disk_error(&error).is_none(), "a broken socket is not the file's fault");
 }
+
+#[test]
+fn parts_of_a_piece_are_read_in_their_order_and_not_past_the_end_of_its_file() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let bytes = content(1, 300_000);
+    stored(&mut disk, &bytes).unwrap();
+    let place = Place::Piece(key_of(&bytes));
+    let path = disk.path_of(&place);
+    let extent = whole(place, bytes.len(), None);
+    let runs = [(0, 10), (5000, 100_000), (299_990, 10)];
+    let runs = runs.map(|(offset, length)| Run { offset, length }).to_vec();
+    let expected = [&bytes[..10], &bytes[5000..105_000], &bytes[299_990..]].concat();
+    let sample = DiskOp::Sample { extent: extent.clone(), runs };
+    assert_eq!(ask(&mut disk, sample.clone()), Ok(DiskReply::Bytes(expected)));
+    assert_eq!(ask(&mut disk, DiskOp::Sample { extent, runs: Vec::new() }), Ok(DiskReply::Bytes(Vec::new())));
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(200_000).unwrap();
+    assert_eq!(kind(ask(&mut disk, sample)), DiskErrorKind::Changed);
+}

@@ -13,7 +13,7 @@ mod verify;
 
 use super::*;
 use crate::id::Key;
-use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Share, ShareState};
+use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use power_loss::record;
 use std::fs;

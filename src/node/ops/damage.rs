@@ -9,7 +9,7 @@ use crate::io::{DiskError, DiskErrorKind, DiskReply, Place};
 use crate::node::Looker;
 use crate::node::machines::Machines;
 use crate::time::Instant;
-use crate::transfer::{Ban, DownloadId};
+use crate::transfer::{Ban, DownloadId, SampleId};
 
 counters! {
     /// The counters of damaged content.
@@ -143,6 +143,26 @@ impl Ops {
             return;
         }
         self.watch.doubt(now, place, machines);
+    }
+
+    /// Parts of a piece were read for a proof of possession.
+    pub(super) fn sampled(
+        &mut self,
+        now: Instant,
+        sample: SampleId,
+        place: &Place,
+        result: Result<DiskReply, DiskError>,
+        machines: &mut Machines,
+    ) {
+        let result = match result {
+            Ok(DiskReply::Bytes(bytes)) => Ok(bytes),
+            Ok(_) => unreachable!("a sample is answered with bytes"),
+            Err(error) => {
+                self.send_failed(now, place, &error, machines);
+                Err(error)
+            }
+        };
+        machines.transfer.sampled(now, sample, result);
     }
 
     /// The scrub read a piece or a file. Rotten content is dropped, and from now on counts as a missing copy.

@@ -65,6 +65,7 @@ impl Ops {
                     self.health.own_file_failed(now, &error);
                 }
             }
+            Waiting::Sample(sample, place) => self.sampled(now, sample, &place, result, machines),
             Waiting::Scrub => self.scrubbed(now, result, machines),
             Waiting::Recheck => self.rechecked(now, result, machines),
             Waiting::Record(command, reply) => match result {

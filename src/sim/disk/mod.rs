@@ -17,7 +17,7 @@ use super::chance::Chance;
 use crate::id::Key;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Extent, FileAt, PieceAt, PieceMeta,
-    Place, Recovered, Sink, Soundness, Space,
+    Place, Recovered, Run, Sink, Soundness, Space,
 };
 use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
@@ -198,6 +198,7 @@ impl Disk {
             DiskOp::Copy { from, .. } => (u64::from(from.length) * 2, 0),
             DiskOp::Read(extent) => (u64::from(extent.length), 0),
             DiskOp::VerifyFile(file) => (file.length, 0),
+            DiskOp::Sample { runs, .. } => (runs.iter().map(|run| u64::from(run.length)).sum(), 0),
             DiskOp::Raise { .. } => (64, 1),
             DiskOp::Verify { piece, .. } => (u64::from(piece.extent.length), 0),
             DiskOp::WriteTarget { bytes, .. } => (bytes.len() as u64, 0),
@@ -240,6 +241,11 @@ impl Disk {
             }
             DiskOp::Read(extent) => {
                 return Ok(DiskReply::Bytes(joined(self.read(&extent)?).bytes().to_vec()));
+            }
+            DiskOp::Sample { extent, runs } => {
+                let whole = joined(self.read(&extent)?);
+                let part = |run: &Run| whole.bytes()[run.offset as usize..][..run.length as usize].to_vec();
+                return Ok(DiskReply::Bytes(runs.iter().flat_map(part).collect()));
             }
             DiskOp::Raise { key, replicas, expires } => self.pieces.raise(&key, replicas, expires)?,
             DiskOp::VerifyFile(file) => {

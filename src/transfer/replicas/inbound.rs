@@ -254,6 +254,10 @@ mod tests {
             false
         }
 
+        fn kept(&self, _: &Key) -> Option<crate::io::Extent> {
+            None
+        }
+
         fn admit(&mut self, _: StreamId, _: u32, _: &Offer) -> Option<Verdict> {
             self.0
         }

@@ -3,7 +3,9 @@
 //! - `push`: copies to other nodes.
 //! - `inbound`: copies from them.
 //! - `possession`: questions about copies of pieces, asked and answered.
+//! - `proof`: challenges to prove that a copy is there, and this node's proofs.
 
 pub(super) mod inbound;
 pub(super) mod possession;
+pub(super) mod proof;
 pub(super) mod push;

@@ -1,5 +1,6 @@
-//! Copies of pieces to other nodes: offered, sent when accepted, done when they are durable there.
+//! Copies of pieces to other nodes: offered, sent when accepted, done when the other node has proven that it has them.
 
+use super::proof::{For, Proofs};
 use crate::id::NodeId;
 use crate::io::{Extent, StreamId};
 use crate::time::Instant;
@@ -37,6 +38,8 @@ enum Stage {
     Queued { due: Instant },
     /// It was offered. `due` is `None` while its content is being sent: then the stream's own deadlines apply.
     Offered { stream: StreamId, due: Option<Instant> },
+    /// The target says that it has the piece: it is challenged to prove it, and the challenge's own deadlines apply.
+    Proving,
 }
 
 impl Push {
@@ -45,6 +48,7 @@ impl Push {
         match self.stage {
             Stage::Queued { due } => Some(due),
             Stage::Offered { due, .. } => due,
+            Stage::Proving => None,
         }
     }
 
@@ -138,6 +142,7 @@ impl Pushes {
         stream: StreamId,
         request: u32,
         have: bool,
+        proofs: &mut Proofs,
         common: &mut Common,
     ) -> Result<bool, CloseReason> {
         let Some(session) = common.streams.get_mut(&stream) else { return Ok(false) };
@@ -151,7 +156,7 @@ impl Pushes {
         }
         if have {
             session.pushes.remove(&request);
-            self.end(id, Ok(PushOutcome::Had), &mut common.out);
+            self.challenge(now, id, PushOutcome::Had, proofs, common);
             return Ok(false);
         }
         session.accepted.insert(request);
@@ -166,6 +171,7 @@ impl Pushes {
         now: Instant,
         stream: StreamId,
         request: u32,
+        proofs: &mut Proofs,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
         let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
@@ -175,10 +181,26 @@ impl Pushes {
             return Err(CloseReason::Unexpected);
         }
         if let Some(id) = session.pushes.remove(&request) {
-            self.end(id, Ok(PushOutcome::Stored), &mut common.out);
+            self.challenge(now, id, PushOutcome::Stored, proofs, common);
         }
         self.wait_longer(now, stream, &common.config.timing);
         Ok(())
+    }
+
+    /// The target says that it has a piece on disk: that counts once it is proven. The next copy may be offered meanwhile.
+    fn challenge(
+        &mut self,
+        now: Instant,
+        id: PushId,
+        outcome: PushOutcome,
+        proofs: &mut Proofs,
+        common: &mut Common,
+    ) {
+        let Some(push) = self.under_way.get_mut(&id) else { return };
+        push.stage = Stage::Proving;
+        let piece = (push.offer.key, push.extent.clone());
+        proofs.begin(now, For::Push(id, outcome), push.target, piece, common);
+        self.changed = true;
     }
 
     /// The target refused a piece, before or after its content.
@@ -241,6 +263,7 @@ impl Pushes {
                 None
             }
             Stage::Offered { stream, .. } => Some(stream),
+            Stage::Proving => None,
         }
     }
 

@@ -173,6 +173,7 @@ impl Transfer {
             }
         }
         self.inspections.expire(now, &mut self.common);
+        self.proofs.expire(now, &mut self.pushes, &mut self.common);
         self.uploads.choke(now, &mut self.common);
         self.uploads.take_turns(now, &mut self.common);
         if core::mem::take(&mut self.common.streams.crowded) {
@@ -201,12 +202,15 @@ impl Transfer {
                 self.downloads.note_change();
                 self.pushes.note_change();
                 self.inspections.note_change();
+                self.proofs.note_change();
             } else if self.downloads.pump_next(now, &mut self.common) {
                 // Each may close streams, so each is pumped on its own.
             } else if self.pushes.take_change() {
                 self.pushes.pump(now, &mut self.common);
             } else if self.inspections.take_change() {
                 self.inspections.pump(now, &mut self.common);
+            } else if self.proofs.take_change() {
+                self.proofs.pump(now, &mut self.pushes, &mut self.common);
             } else if self.common.streams.crowded && self.make_room(now) {
                 self.common.streams.crowded = false;
             } else {
@@ -361,7 +365,7 @@ impl Transfer {
                 inbound::on_store(now, stream, request, &offer, pieces, common)
             }
             Frame::Accept { request, have } => {
-                let queued = self.pushes.on_accept(now, stream, request, have, common);
+                let queued = self.pushes.on_accept(now, stream, request, have, &mut self.proofs, common);
                 if let Ok(true) = queued {
                     self.uploads.send_next(now, stream, common);
                 }
@@ -370,7 +374,15 @@ impl Transfer {
             Frame::StoreData { request, length } => {
                 inbound::on_store_data(now, stream, request, length, pieces, common)
             }
-            Frame::Stored { request } => self.pushes.on_stored(now, stream, request, common),
+            Frame::Stored { request } => {
+                self.pushes.on_stored(now, stream, request, &mut self.proofs, common)
+            }
+            Frame::Challenge { question, key, nonce } => {
+                self.proofs.on_challenge(stream, question, (key, nonce), pieces, common)
+            }
+            Frame::Possession { question, proof } => {
+                self.proofs.on_possession(now, stream, question, proof, &mut self.pushes, common)
+            }
             Frame::Inspect { question, keys } => possession::on_inspect(stream, question, keys, common),
             Frame::Inspected { question, entries } => {
                 self.inspections.on_inspected(stream, question, entries, common)
@@ -432,6 +444,7 @@ impl Transfer {
             self.downloads.unreachable(now, &contact.id, &self.common.config.timing);
             self.pushes.unreachable(&contact.id, &mut self.common.out);
             self.inspections.unreachable(&contact.id, &mut self.common.out);
+            self.proofs.unreachable(&contact.id, &mut self.pushes, &mut self.common);
         }
         self.common.unsettled.streams = true;
     }
@@ -442,6 +455,7 @@ impl Transfer {
         inbound::lost(session, &mut self.common.out);
         self.pushes.lost(session, &mut self.common.out);
         self.inspections.lost(session, &mut self.common.out);
+        self.proofs.lost(*stream, session, &mut self.pushes, &mut self.common);
         self.uploads.forget(*stream);
         let Some(peer) = session.peer_id() else {
             if let Some(contact) = session.dialled {

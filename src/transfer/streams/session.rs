@@ -7,7 +7,7 @@ use crate::io::{Extent, Mode, Place};
 use crate::manifest::Content;
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
-use crate::transfer::events::{DownloadId, InspectId, PushId};
+use crate::transfer::events::{DownloadId, InspectId, PushId, SampleId};
 use crate::transfer::reports::RecentKeys;
 use crate::transfer::{Bytes, Located};
 use crate::wire::Refused;
@@ -91,6 +91,10 @@ pub(in crate::transfer) struct Session {
     pub(in crate::transfer) inspections: BTreeMap<u32, InspectId>,
     /// The inspections of the other end that are not answered.
     pub(in crate::transfer) inspected: BTreeSet<u32>,
+    /// The challenges of this end that are not answered, awaited or given up.
+    pub(in crate::transfer) challenges: BTreeMap<u32, SampleId>,
+    /// The challenges of the other end that are not answered.
+    pub(in crate::transfer) challenged: BTreeSet<u32>,
     /// The offers of this end.
     pub(in crate::transfer) pushes: BTreeMap<u32, PushId>,
     /// The offers of this end that were accepted and are not done.
@@ -260,6 +264,8 @@ impl Session {
             questions: BTreeMap::new(),
             inspections: BTreeMap::new(),
             inspected: BTreeSet::new(),
+            challenges: BTreeMap::new(),
+            challenged: BTreeSet::new(),
             pushes: BTreeMap::new(),
             accepted: BTreeSet::new(),
             follows: BTreeMap::new(),
@@ -446,6 +452,8 @@ impl Session {
             && self.questions.is_empty()
             && self.inspections.is_empty()
             && self.inspected.is_empty()
+            && self.challenges.is_empty()
+            && self.challenged.is_empty()
             && self.pushes.is_empty()
             && self.arrivals.is_empty()
             && self.queue.is_empty()

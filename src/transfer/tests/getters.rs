@@ -21,6 +21,11 @@ impl Transfer {
         self.inspections.len()
     }
 
+    /// The challenges under way, in both directions.
+    pub(crate) fn proofs(&self) -> usize {
+        self.proofs.len()
+    }
+
     /// The sources that are banned from a download's file now.
     pub(crate) fn download_banned(&self, download: DownloadId) -> Vec<NodeId> {
         self.downloads.banned(download)

@@ -49,6 +49,10 @@ impl Pieces for OnePiece {
     fn make_room(&mut self, _: u64) -> bool {
         true
     }
+
+    fn kept(&self, _: &Key) -> Option<Extent> {
+        self.0.clone().map(|(_, extent)| extent)
+    }
 }
 
 pub(in crate::transfer) const NOW: Instant = Instant::from_secs(50);
@@ -250,9 +254,10 @@ fn a_frame_that_the_peer_did_not_write_ends_the_stream_without_effect_or_blame()
         request
     };
     // What a relay would say to feign a copy, to have the piece doubted, or to have the peer banned.
-    let inventions: [fn(u32) -> Frame<'static>; 4] = [
+    let inventions: [fn(u32) -> Frame<'static>; 5] = [
         |request| Frame::Accept { request, have: true },
         |request| Frame::Stored { request },
+        |_| Frame::Possession { question: 1, proof: Some([1; 32]) },
         |request| Frame::Refuse { request, reason: Refusal::Mismatch },
         |_| Frame::Unverified { key: Key([1; 32]) },
     ];
@@ -300,6 +305,7 @@ fn an_answer_without_a_request_ends_the_stream() {
         Frame::Accept { request: 7, have: true },
         Frame::StoreData { request: 7, length: 5 },
         Frame::Stored { request: 7 },
+        Frame::Possession { question: 7, proof: None },
         Frame::Proof { signature: &[0; 64] },
         Frame::Which { question: 1, keys: &[] },
     ];

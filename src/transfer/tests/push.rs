@@ -38,6 +38,12 @@ fn push(world: &mut World, id: u64, (offer, extent): &(Offer, Extent)) {
     assert!(world.nodes[0].transfer.push(now, PushId(id), target, *offer, extent.clone()));
 }
 
+/// Node 1 has the file, too, and says so.
+fn has_all(world: &mut World) {
+    world.nodes[1].share(&content(2 * CHUNK + 99, 1));
+    world.nodes[1].verdict = Verdict::Have;
+}
+
 fn result(world: &World, id: u64) -> Option<Result<PushOutcome, PushError>> {
     world.nodes[0].events.iter().find_map(|event| match event {
         TransferEvent::PushDone { push, result, .. } if push.0 == id => Some(result.clone()),
@@ -67,7 +73,7 @@ fn a_chunk_and_a_manifest_are_copied_and_acknowledged_when_durable() {
 fn a_piece_that_the_target_has_is_not_sent_and_a_refusal_is_reported() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
-    world.nodes[1].verdict = Verdict::Have;
+    has_all(&mut world);
     push(&mut world, 1, &offers[0]);
     world.settle();
     assert_eq!(result(&world, 1), Some(Ok(PushOutcome::Had)));
@@ -165,7 +171,7 @@ fn an_unreachable_target_a_broken_stream_and_an_unreadable_file_are_distinguishe
 fn more_copies_than_the_peer_takes_at_a_time_follow_one_another() {
     let mut world = World::with(2, Limits { pushes_max: 16, ..Limits::default() });
     let offers = offers(&mut world);
-    world.nodes[1].verdict = Verdict::Have;
+    has_all(&mut world);
     (0..16).for_each(|id| push(&mut world, id, &offers[0]));
     let (now, target) = (world.now, world.nodes[1].contact);
     let (offer, extent) = offers[0].clone();
@@ -173,4 +179,112 @@ fn more_copies_than_the_peer_takes_at_a_time_follow_one_another() {
     world.settle();
     assert!((0..16).all(|id| result(&world, id) == Some(Ok(PushOutcome::Had))));
     assert_eq!(world.nodes[0].transfer.pushes(), 0);
+}
+
+#[test]
+fn a_copy_that_is_acknowledged_and_not_kept_does_not_count() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    world.nodes[1].keeps = false;
+    for (id, offer) in (1..).zip(&offers) {
+        world.nodes[1].verdict = Verdict::Send { incoming: id };
+        push(&mut world, id, offer);
+        world.settle();
+        assert_eq!(result(&world, id), Some(Err(PushError::Unproven)));
+    }
+    assert_eq!(world.counters(1).offer_arrived, 4, "all of them were acknowledged");
+    assert_eq!(world.nodes[0].transfer.pushes(), 0);
+}
+
+#[test]
+fn a_piece_that_the_target_claims_to_have_counts_only_with_a_proof() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    world.nodes[1].verdict = Verdict::Have;
+    push(&mut world, 1, &offers[0]);
+    world.settle();
+    assert_eq!(result(&world, 1), Some(Err(PushError::Unproven)));
+    assert_eq!(world.counters(0).proof_wrong, 1);
+}
+
+#[test]
+fn a_copy_with_other_bytes_than_were_sent_does_not_count() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    has_all(&mut world);
+    world.nodes[1].files.values_mut().for_each(|file| file.iter_mut().for_each(|byte| *byte ^= 1));
+    push(&mut world, 1, &offers[0]);
+    world.settle();
+    assert_eq!(result(&world, 1), Some(Err(PushError::Unproven)));
+}
+
+#[test]
+fn a_target_that_falls_silent_before_its_proof_has_not_proven_the_copy() {
+    let mut world = World::new(2);
+    let offers = offers(&mut world);
+    has_all(&mut world);
+    world.nodes[1].reads_nothing = true;
+    push(&mut world, 1, &offers[0]);
+    assert!(world.run(200, |world| result(world, 1).is_some()));
+    assert_eq!(result(&world, 1), Some(Err(PushError::Lost)));
+    assert!(!world.run(1000, |_| false));
+    assert_eq!((world.nodes[0].transfer.proofs(), world.nodes[1].transfer.proofs()), (0, 0));
+}
+
+#[test]
+fn a_node_proves_on_request_what_it_has_and_nothing_else() {
+    let mut world = World::new(3);
+    let offers = offers(&mut world);
+    world.nodes[1].share(&content(2 * CHUNK + 99, 1));
+    for (number, target, expected) in [(1, 1, true), (2, 2, false)] {
+        let (now, contact) = (world.now, world.nodes[target].contact);
+        let (offer, extent) = offers[1].clone();
+        assert!(world.nodes[0].transfer.prove(now, ProofId(number), contact, offer.key, extent));
+        world.settle();
+        let proven = |event: &TransferEvent| {
+            matches!(event, TransferEvent::Proven { proof, target, proven }
+                if proof.0 == number && *target == contact.id && *proven == expected)
+        };
+        assert!(world.has_event(0, proven), "node {target}");
+    }
+    world.nodes[2].reachable = false;
+    world.vanish(2);
+    let (now, contact) = (world.now, world.nodes[2].contact);
+    let (offer, extent) = offers[1].clone();
+    assert!(world.nodes[0].transfer.prove(now, ProofId(3), contact, offer.key, extent));
+    world.settle();
+    assert!(world.has_event(
+        0,
+        |event| matches!(event, TransferEvent::Proven { proof, proven: false, .. } if proof.0 == 3)
+    ));
+}
+
+#[test]
+fn a_peer_that_challenges_too_much_at_once_is_dropped() {
+    use super::hostile::{NOW, OnePiece, Puppet, machine};
+    use crate::id::Key;
+    use crate::wire::frame::Frame;
+    let challenge = |count: u32| {
+        let mut machine = machine();
+        let mut puppet = Puppet::authenticated(1, &mut machine);
+        let extent = Extent { place: Place::Piece(Key([1; 32])), offset: 0, length: 5000, stamp: None };
+        puppet.pieces = OnePiece(Some((Content::File, extent)));
+        for question in 0..count {
+            puppet.say(&mut machine, &Frame::Challenge { question, key: Key([1; 32]), nonce: [1; 32] });
+        }
+        // A sample that is read late has no effect on a stream that is closed.
+        let mut samples = Vec::new();
+        while let Some(event) = machine.0.poll_event() {
+            samples.extend(match event {
+                TransferEvent::SampleNeeded { sample, .. } => Some(sample),
+                _ => None,
+            });
+        }
+        assert!(samples.len() <= 16);
+        samples.into_iter().for_each(|sample| machine.0.sampled(NOW, sample, Ok(vec![0; 5000])));
+        puppet.listen(&mut machine);
+        puppet.closed
+    };
+    assert!(!challenge(16));
+    assert!(challenge(17));
 }

@@ -84,7 +84,7 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let key = keys[rng.below(keys.len() as u64) as usize];
     let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
     let offer = Offer { key, content, length, input_offset, replicas: 1, mode: Mode::UNKNOWN, lifetime: 9 };
-    match rng.below(17) {
+    match rng.below(19) {
         0 => Frame::Request { request, key },
         1 => Frame::Cancel { request },
         2 => Frame::Block { request, content, length, mode: Mode::UNKNOWN },
@@ -100,6 +100,8 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
         13 => Frame::Gained { file: Key([3; 32]), chunks: &CHUNKS },
         14 => Frame::Sources { file: Key([3; 32]), contacts: &[] },
         15 => Frame::Unverified { key },
+        16 => Frame::Challenge { question: request, key, nonce: [9; 32] },
+        17 => Frame::Possession { question: request, proof: Some([9; 32]) },
         _ => Frame::Stored { request },
     }
 }
@@ -135,6 +137,9 @@ fn say_fitting(rng: &mut Rng, puppet: &mut Puppet, machine: &mut (Transfer, Iden
             let entries = vec![WireInspectEntry::new(&InspectEntry::default()); keys.len()];
             say(Frame::Inspected { question, entries: &entries });
         }
+        Frame::Challenge { question, .. } => {
+            say(Frame::Possession { question, proof: [None, Some([1; 32])][rng.below(2) as usize] });
+        }
         Frame::Accept { request, have: false } => {
             say(Frame::StoreData { request, length: 99 });
         }
@@ -160,6 +165,7 @@ fn react(machine: &mut Transfer, event: TransferEvent) {
             machine.inspected(NOW, stream, question, &vec![InspectEntry::default(); keys.len()]);
         }
         TransferEvent::Arrived { stream, request, .. } => machine.stored(NOW, stream, request, Ok(())),
+        TransferEvent::SampleNeeded { sample, .. } => machine.sampled(NOW, sample, Ok(vec![7; 99])),
         _ => {}
     }
 }
@@ -241,6 +247,8 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
     for counter in [
         "inspect_asked",
         "inspect_done",
+        "proof_asked",
+        "proof_wrong",
         "chunk_received",
         "block_unneeded",
         "source_bad",

@@ -3,7 +3,7 @@
 use crate::id::Key;
 use crate::identity::Identity;
 use crate::io::Mode;
-use crate::io::{DiskError, DiskErrorKind, Extent, Place, Sink, StreamId};
+use crate::io::{DiskError, DiskErrorKind, Extent, Place, Run, Sink, StreamId};
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest, ManifestBuilder};
 use crate::time::{Duration, Instant};
@@ -50,6 +50,10 @@ pub(super) struct Node {
     pub(super) corrupt: bool,
     pub(super) unreadable: bool,
     pub(super) disk_full: bool,
+    /// Whether its disk does not answer when parts of a piece are to be read.
+    pub(super) reads_nothing: bool,
+    /// Whether it keeps the copies that it acknowledges.
+    pub(super) keeps: bool,
     /// The error that the next full sink returns instead of its hash.
     pub(super) sink_error: Option<DiskError>,
     pub(super) blocks_sent: u32,
@@ -84,6 +88,10 @@ impl Pieces for Shelf<'_> {
 
     fn make_room(&mut self, _: u64) -> bool {
         self.has_room
+    }
+
+    fn kept(&self, key: &Key) -> Option<Extent> {
+        self.pieces.get(key).map(|(_, extent)| extent.clone())
     }
 }
 
@@ -134,6 +142,8 @@ impl World {
                 corrupt: false,
                 unreadable: false,
                 disk_full: false,
+                reads_nothing: false,
+                keeps: true,
                 sink_error: None,
                 blocks_sent: 0,
                 manifests: BTreeMap::new(),
@@ -498,8 +508,27 @@ impl Node {
                 let entries: Vec<InspectEntry> = keys.iter().map(entry).collect();
                 self.transfer.inspected(now, *stream, *question, &entries);
             }
-            TransferEvent::Arrived { stream, request, .. } => {
+            TransferEvent::Arrived { stream, request, offer, incoming, bytes } => {
+                let place = Place::Incoming(*incoming);
+                if let Some(bytes) = bytes {
+                    self.files.insert(place.clone(), bytes.clone());
+                }
+                if self.keeps {
+                    let extent = Extent { place, offset: 0, length: offer.length, stamp: None };
+                    self.pieces.insert(offer.key, (offer.content, extent));
+                }
                 self.transfer.stored(now, *stream, *request, Ok(()));
+            }
+            TransferEvent::SampleNeeded { .. } if self.reads_nothing => {}
+            TransferEvent::SampleNeeded { sample, extent, runs } => {
+                let read = |run: &Run| {
+                    let from = extent.offset as usize + run.offset as usize;
+                    self.files[&extent.place].get(from..from + run.length as usize)
+                };
+                let read: Option<Vec<&[u8]>> = runs.iter().map(read).collect();
+                let result = read.filter(|_| !self.unreadable).map(|parts| parts.concat());
+                let result = result.ok_or_else(|| disk_error(DiskErrorKind::Failed));
+                self.transfer.sampled(now, *sample, result);
             }
             TransferEvent::Root { download, root: Root::Manifest(manifest, _), .. } => {
                 let have = vec![false; manifest.chunk_count() as usize];

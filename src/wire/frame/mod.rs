@@ -14,12 +14,13 @@
 //! - `hello`: the handshake; `seal`: the keys that follow from it, and the tags.
 //! - `piece`: requests for pieces, and their answers; `refusal`: the reasons to refuse a request or an offer.
 //! - `store`: offers of pieces to their holders.
-//! - `inspect`: the audit of pieces.
+//! - `inspect`: the audit of pieces; `possess`: the proof that a node has one.
 //! - `swarm`: the exchange of co-downloaders.
 
 mod hello;
 mod inspect;
 mod piece;
+mod possess;
 mod refusal;
 mod seal;
 mod store;
@@ -36,6 +37,7 @@ use super::Refused;
 use super::contact::WireContact;
 use super::inspect::WireInspectEntry;
 use super::layout::reserved;
+use super::possession::{Nonce, Proof};
 use crate::id::Key;
 use crate::io::Mode;
 use crate::manifest::Content;
@@ -268,6 +270,24 @@ kinds! {
             /// The piece.
             key: Key,
         } as piece::UnverifiedBody,
+
+        /// CHALLENGE: the sender asks the other end to prove that it has this piece on disk.
+        19 => Challenge {
+            /// Chosen by the sender; repeated in the answer.
+            question: u32,
+            /// The piece.
+            key: Key,
+            /// What selects the leaves that the proof is over. Random, and used once.
+            nonce: Nonce,
+        } as possess::ChallengeBody,
+
+        /// POSSESSION: the answer to a challenge.
+        20 => Possession {
+            /// The challenge.
+            question: u32,
+            /// See [`possession::proof`](super::possession::proof); `None` when the sender does not have the piece.
+            proof: Option<Proof>,
+        } as possess::PossessionBody,
     }
 }
 

@@ -176,7 +176,9 @@ fn outcome_of(result: &Result<PushOutcome, PushError>) -> CopyOutcome {
         Ok(PushOutcome::Had) => CopyOutcome::Had,
         Err(PushError::Refused(Refusal::Busy)) => CopyOutcome::Busy,
         Err(PushError::Refused(_)) => CopyOutcome::Refused,
-        Err(PushError::Unreachable | PushError::Lost | PushError::Source(_)) => CopyOutcome::Failed,
+        Err(PushError::Unreachable | PushError::Lost | PushError::Unproven | PushError::Source(_)) => {
+            CopyOutcome::Failed
+        }
     }
 }
 

@@ -151,6 +151,7 @@ fn a_refusal_for_lack_of_time_is_told_apart_from_one_for_good_and_from_a_failure
         (Err(PushError::Refused(Refusal::NotClose)), CopyOutcome::Refused),
         (Err(PushError::Unreachable), CopyOutcome::Failed),
         (Err(PushError::Lost), CopyOutcome::Failed),
+        (Err(PushError::Unproven), CopyOutcome::Failed),
         (Err(PushError::Source(unreadable)), CopyOutcome::Failed),
     ] {
         assert_eq!(outcome_of(&result), outcome, "{result:?}");

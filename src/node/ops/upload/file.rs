@@ -222,7 +222,7 @@ impl Upload {
         machines: &mut Machines,
     ) {
         let mut waiting = Vec::new();
-        if matches!(result, Err(PushError::Lost)) {
+        if matches!(result, Err(PushError::Lost | PushError::Unproven)) {
             self.avoided.insert(*target);
             let placing = self.placing.iter_mut();
             waiting.extend(placing.filter_map(|(piece, place)| place.avoid(target).then_some(*piece)));
