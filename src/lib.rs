@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
-//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens and replay windows; the budget of signature checks, token bucket, amplification, party of an address, round-trip time, outstanding requests |
+//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens and replay windows; the budget of signature checks, token bucket, amplification, party of an address, contested places, round-trip time, outstanding requests |
 //! | 3 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
 //! | 4 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
 //! | 5 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |
@@ -99,6 +99,7 @@
 //! | member | a node in the gossip table |
 //! | merge | taking over newer states of members from a gossip message |
 //! | neighbour | a member among the closest to this node, which replication watches |
+//! | party | the owner of an address, as far as the address tells; what is contested is shared out among parties |
 //! | partition suspicion | the assumption that this node lost its link, because many neighbours fell silent at once; it suspends repair |
 //! | peeked header | the public fields of a datagram that the simulator reads for its statistics |
 //! | piece | the unit of storage: a chunk, a manifest, or a file of one chunk |

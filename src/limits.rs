@@ -28,7 +28,7 @@ pub struct Limits {
     pub lookups_max: usize,
     /// Value records kept for others, up to 1,072 bytes each.
     pub records_max: usize,
-    /// Provider records kept for others, about 250 bytes of memory each.
+    /// Provider records kept for others, about 280 bytes of memory each.
     pub providers_max: usize,
     /// Provider records kept for one file.
     pub providers_per_file_max: usize,
@@ -177,7 +177,7 @@ impl Limits {
     /// Bytes of memory that a piece takes which is kept for others.
     pub const PIECE_BYTES: u64 = 380;
     /// Bytes of memory that an announcement takes which is kept for others.
-    pub const PROVIDER_BYTES: u64 = 250;
+    pub const PROVIDER_BYTES: u64 = 280;
     /// Bytes of memory that a value takes, the own ones and those kept for others.
     pub const VALUE_BYTES: u64 = 2048;
 

@@ -145,7 +145,7 @@ pub struct Settings {
     /// Values kept for other nodes, up to 1.2 KB of memory each [env: ELVER_RECORDS] [default: 1024]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub records: Option<usize>,
-    /// Announcements of files kept for other nodes, 250 bytes of memory each [env: ELVER_PROVIDERS] [default: 131072]
+    /// Announcements of files kept for other nodes, 280 bytes of memory each [env: ELVER_PROVIDERS] [default: 131072]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub providers: Option<usize>,
 }

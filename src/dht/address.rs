@@ -1,6 +1,6 @@
 //! Checks of addresses that need no datagram.
 
-use crate::peers::party::Party;
+use crate::peers::party::is_local;
 use crate::wire::contact::canonical;
 use core::net::{IpAddr, SocketAddr};
 
@@ -39,7 +39,7 @@ impl Reach {
 /// so the address must be the sender's own as far as that can be judged: nothing is known about an address of the other family, and
 /// inside one owner's network a node may announce the address by which the outside knows it.
 pub(super) fn may_announce(addr: SocketAddr, sender: SocketAddr) -> bool {
-    addr.ip() == sender.ip() || addr.is_ipv4() != sender.is_ipv4() || Party::network(sender).is_none()
+    addr.ip() == sender.ip() || addr.is_ipv4() != sender.is_ipv4() || is_local(sender.ip())
 }
 
 #[cfg(test)]

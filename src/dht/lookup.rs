@@ -2,18 +2,22 @@
 //!
 //! Each candidate belongs to one of two disjoint paths, the first that named it, and each path asks only its own candidates
 //! (Baumgart and Mies, S/Kademlia, 2007): a node that misleads one path does not affect the other. A path has α requests
-//! outstanding. It asks the nearest candidate that belongs to the k nearest of all or to the path's own nearest k/2. The lookup ends
-//! when all of those have answered. A caller's lookup of a value ends earlier, as soon as a majority of the closest nodes agree on it.
+//! outstanding. It asks the nearest candidate that belongs to the k nearest of all, or to the path's own nearest k/2, or to the k nearest
+//! that are left when the parties with most candidates give way: many nodes of one party, placed around the key, do not hide the
+//! others. Where the parties are all alike these are the k nearest of all. The lookup ends when all of those have answered. A caller's
+//! lookup of a value ends earlier, as soon as a majority of the nodes that should keep it agree on it.
 
-use super::agreement::Agreement;
+use super::agreement::{Agreement, MAJORITY};
 use super::lookup_cache::CERTAIN;
 use super::placement::COPIES;
 use super::routing_table::K;
 use super::{LookupId, Want};
 use crate::id::{Distance, Key, NodeId, PublicKey};
-use crate::peers::party::Party;
+use crate::peers::contest::{Holder, give_way};
+use crate::peers::party::{Level, Parties};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
+use core::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// The number of disjoint paths: d of S/Kademlia.
@@ -22,10 +26,11 @@ pub(super) const PATHS: usize = 2;
 const ALPHA: usize = 3;
 /// The longest duration of a lookup.
 pub(super) const LOOKUP_TIME_MAX: Duration = Duration::from_secs(30);
-/// Candidates that a lookup remembers.
+/// Candidates that a lookup remembers. They are cut down to as many when there are twice as many.
 const CANDIDATES_MAX: usize = 128;
-/// Candidates of one IP prefix on one path.
-const PREFIX_PATH_MAX: usize = 8;
+/// Of the nodes that keep a record, this many are the nearest whatever their parties.
+/// With one more of their party they are no [`MAJORITY`].
+const KEEPERS_BY_DISTANCE: usize = MAJORITY - 2;
 /// Providers that a lookup reports.
 const PROVIDERS_MAX: usize = 256;
 
@@ -75,6 +80,9 @@ struct Candidate {
     distance: Distance,
     path: usize,
     state: State,
+    holder: Holder,
+    /// Whether it is one of the k nearest that are left when the parties with most candidates give way.
+    spread: bool,
 }
 
 /// A lookup under way.
@@ -94,7 +102,14 @@ pub(super) struct Lookup {
     /// Whether an answer carried records, which leave less room for contacts.
     pub(super) crowded: bool,
     own: NodeId,
+    parties: Parties,
     candidates: Vec<Candidate>,
+    /// Whether `spread` is to be determined anew.
+    stale: bool,
+    /// Whether one party has several of the nodes nearest to the key, and others have nodes there, too.
+    varied: bool,
+    /// Whether one party has most of those.
+    crowded_out: bool,
     providers: BTreeMap<PublicKey, u64>,
     /// The number of initial candidates, which are dealt to the paths in turn.
     dealt: usize,
@@ -104,7 +119,7 @@ impl Lookup {
     /// A lookup of the node `own` that has not asked any node yet.
     pub(super) fn new(
         now: Instant,
-        own: NodeId,
+        (own, parties): (NodeId, Parties),
         id: LookupId,
         target: Key,
         want: Want,
@@ -121,7 +136,11 @@ impl Lookup {
             found: Agreement::default(),
             crowded: false,
             own,
+            parties,
             candidates: Vec::new(),
+            stale: false,
+            varied: false,
+            crowded_out: false,
             providers: BTreeMap::new(),
             dealt: 0,
         }
@@ -142,6 +161,7 @@ impl Lookup {
 
     /// The next node to ask, which then counts as asked.
     pub(super) fn next(&mut self) -> Option<Contact> {
+        self.spread();
         let mut slots = [ALPHA; PATHS];
         for candidate in self.candidates.iter().filter(|candidate| candidate.state == State::Asked) {
             slots[candidate.path] = slots[candidate.path].saturating_sub(1);
@@ -185,7 +205,7 @@ impl Lookup {
         self.providers.insert(provider, sequence);
     }
 
-    /// Whether a majority of the living nodes closest to the key, known so far, hold the best record. Only a lookup for a caller
+    /// Whether a majority of the living nodes that should keep the record, known so far, hold the best one. Only a lookup for a caller
     /// ends by that: a publication must find every one of the closest nodes.
     fn is_agreed(&self) -> bool {
         if self.reason != Reason::Caller || self.want != Want::Value {
@@ -196,11 +216,13 @@ impl Lookup {
         let keeps = self.found.is_held_by(&self.own);
         let nearer = self.candidates.partition_point(|candidate| candidate.distance < own);
         let keeper = (keeps && nearer < COPIES).then_some(&self.own);
-        self.found.is_settled(keeper.into_iter().chain(living.map(|candidate| &candidate.contact.id)))
+        let keepers = self.keepers_first(living);
+        self.found.is_settled(keeper.into_iter().chain(keepers.iter().map(|candidate| &candidate.contact.id)))
     }
 
     /// Why the lookup is over, if it is.
-    pub(super) fn end(&self, now: Instant) -> Option<End> {
+    pub(super) fn end(&mut self, now: Instant) -> Option<End> {
+        self.spread();
         if self.is_agreed() {
             Some(End::Agreed)
         } else if self.is_converged() {
@@ -221,48 +243,122 @@ impl Lookup {
         answered.take(K).map(|candidate| candidate.contact).collect()
     }
 
+    /// The k nearest nodes that answered, those first that are to keep a record under the key.
+    pub(super) fn keepers(&self) -> Vec<Contact> {
+        let answered = self.candidates.iter().filter(|candidate| candidate.state == State::Answered);
+        self.keepers_first(answered).into_iter().take(K).map(|candidate| candidate.contact).collect()
+    }
+
+    /// Candidates, which are in the order of their distance, with those first that are to keep a record under the key: some of the
+    /// nearest, and of the others the nearest that are left when the parties with most of them give way. Where parties are alike, the
+    /// order does not change.
+    fn keepers_first<'a>(&self, candidates: impl Iterator<Item = &'a Candidate>) -> Vec<&'a Candidate> {
+        let mut keepers: Vec<&Candidate> = candidates.collect();
+        if !self.varied || keepers.len() <= COPIES {
+            return keepers;
+        }
+        let rest = keepers.split_off(KEEPERS_BY_DISTANCE);
+        let places = rest.iter().enumerate().map(|(rank, other)| (other.holder, Reverse(rank)));
+        let places: Vec<_> = places.collect();
+        let mut losers = give_way(&places, rest.len() - (COPIES - KEEPERS_BY_DISTANCE));
+        losers.sort_unstable();
+        let stays = |rank: usize| losers.binary_search(&rank).is_err();
+        keepers.extend((0..rest.len()).filter(|rank| stays(*rank)).map(|rank| rest[rank]));
+        keepers.extend(losers.iter().map(|rank| rest[*rank]));
+        keepers
+    }
+
     /// What a converged lookup knows for certain: the live ones of the [`CERTAIN`] closest nodes, and whether these are the whole
-    /// network. `None` when records took room for contacts in some answer.
+    /// network. `None` when records took room for contacts in some answer, and when one party crowds the others out: what is stored
+    /// there needs a lookup of its own.
     pub(super) fn neighbourhood(&self) -> Option<(Vec<Contact>, bool)> {
         let answered = self.candidates.iter().take(CERTAIN).filter(|c| c.state == State::Answered);
         let members = answered.map(|candidate| candidate.contact).collect();
-        (!self.crowded).then_some((members, self.candidates.len() < CERTAIN))
+        (!self.crowded && !self.crowded_out).then_some((members, self.candidates.len() < CERTAIN))
     }
 
-    /// The candidates that are not silent and belong to the k nearest of all or to their path's nearest k/2.
+    /// The candidates that are not silent and belong to the k nearest of all, to their path's nearest k/2, or to the spread ones.
     fn relevant(&self) -> impl Iterator<Item = usize> {
         let (mut rank, mut path_rank) = (0, [0; PATHS]);
         let living = self.candidates.iter().enumerate().filter(|(_, c)| c.state != State::Silent);
         living.filter_map(move |(index, candidate)| {
-            let matters = rank < K || path_rank[candidate.path] < K / PATHS;
+            let matters = rank < K || path_rank[candidate.path] < K / PATHS || candidate.spread;
             rank += 1;
             path_rank[candidate.path] += 1;
             matters.then_some(index)
         })
     }
 
+    /// Determines the k nearest candidates that are left when the parties with most candidates give way. Without a party that has
+    /// several of the k nearest, these are the k nearest.
+    fn spread(&mut self) {
+        if !core::mem::take(&mut self.stale) {
+            return;
+        }
+        (self.varied, self.crowded_out) = (false, false);
+        self.candidates.iter_mut().for_each(|candidate| candidate.spread = false);
+        let living = || self.candidates.iter().enumerate().filter(|(_, c)| c.state != State::Silent);
+        let site = |candidate: &Candidate| candidate.holder.party.at(Level::Site);
+        let mut nearest: Vec<_> = living().take(K).map(|(_, candidate)| site(candidate)).collect();
+        nearest.sort_unstable();
+        let most = nearest.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
+        if most < 2 || living().all(|(_, candidate)| site(candidate) == nearest[0]) {
+            return;
+        }
+        self.varied = true;
+        let places: Vec<_> = living().map(|(index, candidate)| (candidate.holder, Reverse(index))).collect();
+        let losers = give_way(&places, places.len().saturating_sub(K));
+        let mut stays = vec![true; places.len()];
+        losers.into_iter().for_each(|loser| stays[loser] = false);
+        self.crowded_out = most > K / 2 && stays.iter().skip(K).any(|stays| *stays);
+        for ((_, Reverse(index)), stays) in places.into_iter().zip(stays) {
+            self.candidates[index].spread = stays;
+        }
+    }
+
     fn learn(&mut self, contact: Contact, path: usize) {
         if contact.id == self.own || self.position(&contact.id).is_some() {
             return;
         }
-        if let Some(prefix) = Party::network(contact.addr) {
-            let shares = |c: &&Candidate| c.path == path && Party::network(c.contact.addr) == Some(prefix);
-            if self.candidates.iter().filter(shares).count() >= PREFIX_PATH_MAX {
-                return;
-            }
+        // One address has one node. What is named there besides makes this node send to an address that others chose.
+        let same =
+            |c: &Candidate| c.contact.addr == contact.addr && c.path == path && c.state != State::Silent;
+        if self.candidates.iter().any(same) {
+            return;
         }
         let distance = contact.id.distance(&self.target);
         let index = self.candidates.partition_point(|candidate| candidate.distance < distance);
-        self.candidates.insert(index, Candidate { contact, distance, path, state: State::New });
-        if self.candidates.len() > CANDIDATES_MAX {
-            // Candidates that were asked are kept if possible, so that they are not asked again.
-            let unasked = self.candidates.iter().rposition(|c| c.state == State::New);
-            self.candidates.remove(unasked.unwrap_or(CANDIDATES_MAX));
+        let holder = Holder::node(self.parties, &contact.id, contact.addr);
+        let state = State::New;
+        self.candidates.insert(index, Candidate { contact, distance, path, state, holder, spread: false });
+        self.stale = true;
+        if self.candidates.len() >= 2 * CANDIDATES_MAX {
+            self.forget_some();
         }
+    }
+
+    /// Cuts the candidates down. Those that were asked stay if possible, so that they are not asked again; of the others the parties
+    /// with most give way.
+    fn forget_some(&mut self) {
+        let surplus = self.candidates.len() - CANDIDATES_MAX;
+        let places = self.candidates.iter().enumerate();
+        let worth = |(index, c): (usize, &Candidate)| (c.holder, (c.state != State::New, Reverse(index)));
+        let new: Vec<_> = places.map(worth).filter(|(_, (asked, _))| !asked).collect();
+        let mut losers: Vec<usize> =
+            give_way(&new, surplus).into_iter().map(|loser| new[loser].1.1.0).collect();
+        losers.sort_unstable();
+        let mut index = 0;
+        self.candidates.retain(|_| {
+            index += 1;
+            losers.binary_search(&(index - 1)).is_err()
+        });
+        self.candidates.truncate(CANDIDATES_MAX);
     }
 
     fn set(&mut self, id: &NodeId, state: State, from: &[State]) {
         if let Some(index) = self.position(id).filter(|&index| from.contains(&self.candidates[index].state)) {
+            let silent = |state: State| state == State::Silent;
+            self.stale |= silent(self.candidates[index].state) != silent(state);
             self.candidates[index].state = state;
         }
     }
@@ -283,11 +379,15 @@ mod tests {
 
     fn contacts(count: usize) -> Vec<Contact> {
         let mut rng = Rng::new([6; 32]);
-        (0..count).map(|_| Contact::new(PublicKey(rng.bytes()), ([127, 0, 0, 1], 1).into())).collect()
+        let port = |index| 1000 + index as u16;
+        (0..count)
+            .map(|index| Contact::new(PublicKey(rng.bytes()), ([127, 0, 0, 1], port(index)).into()))
+            .collect()
     }
 
     fn lookup() -> Lookup {
-        Lookup::new(Instant::ZERO, NodeId([0; 32]), LookupId(1), TARGET, Want::Nodes, Reason::Caller)
+        let own = (NodeId([0; 32]), Parties::ByAddress);
+        Lookup::new(Instant::ZERO, own, LookupId(1), TARGET, Want::Nodes, Reason::Caller)
     }
 
     #[test]
@@ -336,15 +436,77 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_bounded_in_all_and_for_each_prefix() {
+    fn candidates_are_bounded_and_the_nearest_stay() {
         let mut lookup = lookup();
-        for (index, contact) in contacts(400).into_iter().enumerate() {
-            let addr = ([8, 8, 8, index as u8], 1).into();
-            lookup.seed(if index < 100 { Contact { addr, ..contact } } else { contact });
+        let all = contacts(1000);
+        all.iter().for_each(|contact| lookup.seed(*contact));
+        assert!(lookup.candidates.len() < 2 * CANDIDATES_MAX);
+        let nearest = closest(all.iter(), &TARGET, 20);
+        assert!(nearest.iter().all(|contact| lookup.position(&contact.id).is_some()));
+    }
+
+    /// Answers what a lookup asks, without a word of others, and returns the nodes asked.
+    fn answer_all(lookup: &mut Lookup) -> Vec<Contact> {
+        let mut asked = Vec::new();
+        while let Some(contact) = lookup.next() {
+            lookup.answer(&contact.id, false);
+            asked.push(contact);
         }
-        let strangers = lookup.candidates.iter().filter(|c| Party::network(c.contact.addr).is_some()).count();
-        assert!(strangers <= PREFIX_PATH_MAX * PATHS);
-        assert_eq!(lookup.candidates.len(), CANDIDATES_MAX);
+        assert_eq!(lookup.end(Instant::ZERO), Some(End::Converged));
+        asked
+    }
+
+    /// Contacts of a public prefix, the nearest to the target first.
+    fn in_prefix(count: usize, prefix: [u8; 3]) -> Vec<Contact> {
+        let [a, b, c] = prefix;
+        let mut all = closest(contacts(400).iter(), &TARGET, count);
+        for (index, contact) in all.iter_mut().enumerate() {
+            contact.addr = ([a, b, c, index as u8], 1).into();
+        }
+        all
+    }
+
+    #[test]
+    fn in_a_network_in_one_prefix_the_k_nearest_are_asked_as_in_any_other() {
+        let mut lookup = lookup();
+        let all = in_prefix(60, [8, 8, 8]);
+        all.iter().for_each(|contact| lookup.seed(*contact));
+        let asked = answer_all(&mut lookup);
+        assert_eq!(lookup.closest(), all[..K]);
+        assert_eq!(lookup.keepers(), all[..K]);
+        assert!(asked.len() <= K + 4, "{} were asked", asked.len());
+        assert!(lookup.neighbourhood().is_some());
+    }
+
+    #[test]
+    fn forty_nodes_of_one_party_around_the_key_do_not_hide_the_others() {
+        let mut lookup = lookup();
+        let all = in_prefix(70, [8, 8, 8]);
+        let mut others = all[40..].to_vec();
+        for (index, contact) in others.iter_mut().enumerate() {
+            contact.addr = ([9, 9, index as u8, 1], 1).into();
+        }
+        all[..40].iter().chain(&others).for_each(|contact| lookup.seed(*contact));
+        let asked = answer_all(&mut lookup);
+        let honest = others.iter().filter(|contact| asked.contains(contact)).count();
+        assert!(honest >= K - 1, "{honest} others were asked");
+        let keepers = lookup.keepers();
+        let keep = others.iter().filter(|contact| keepers[..COPIES].contains(contact)).count();
+        assert!(keep >= COPIES - KEEPERS_BY_DISTANCE - 1, "{keep} others keep the record");
+        assert!(lookup.neighbourhood().is_none());
+    }
+
+    #[test]
+    fn one_address_is_asked_once_on_a_path_whatever_nodes_are_said_to_be_there() {
+        let mut lookup = lookup();
+        let all = contacts(40);
+        let victim = ([8, 8, 8, 8], 53).into();
+        lookup.seed(Contact { addr: ([9, 9, 9, 9], 1).into(), ..all[0] });
+        let liar = lookup.next().unwrap();
+        for contact in &all[1..] {
+            lookup.told(Contact { addr: victim, ..*contact }, &liar.id);
+        }
+        assert_eq!(core::iter::from_fn(|| lookup.next()).filter(|contact| contact.addr == victim).count(), 1);
     }
 
     #[test]

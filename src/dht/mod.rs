@@ -46,6 +46,7 @@ pub use routing_table::K;
 use crate::id::{Key, NodeId};
 use crate::limits::Limits;
 use crate::peers::outbox::{Attempt, Outbox};
+use crate::peers::party::Parties;
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
@@ -65,6 +66,8 @@ pub struct DhtConfig {
     pub leaf: bool,
     /// The bounds.
     pub limits: Limits,
+    /// How parties are told apart.
+    pub parties: Parties,
     /// Contacts of the last run.
     pub remembered: Vec<Contact>,
     /// Addresses to join through while the routing table is empty.
@@ -90,6 +93,7 @@ impl Default for DhtConfig {
         DhtConfig {
             leaf: false,
             limits: Limits::default(),
+            parties: Parties::default(),
             remembered: Vec::new(),
             bootstrap: Vec::new(),
             sequence: 0,
@@ -243,7 +247,7 @@ impl Dht {
         Dht {
             own,
             reach: address::Reach::of(config.listen),
-            table: routing_table::RoutingTable::new(own),
+            table: routing_table::RoutingTable::new(own, config.parties),
             transactions: questions::Requests::new(limits.transactions_max),
             lookups: BTreeMap::new(),
             starved: false,
@@ -252,7 +256,7 @@ impl Dht {
             providers: providers::Providers::new(own, limits.providers_max, limits.providers_per_file_max),
             lookup_cache: lookup_cache::LookupCache::default(),
             cache: cache::Cache::default(),
-            observed: observed::Observed::new(config.listen),
+            observed: observed::Observed::new(config.listen, config.parties),
             announcements: announce::Announcements::default(),
             publications: publish::Publications::new(config.sequence),
             bootstrap: bootstrap::Bootstrap::new(now, &config),
@@ -431,6 +435,11 @@ impl Dht {
     /// the key. Fewer than `n` when the network has no more.
     pub fn region(&self, now: Instant, key: &Key, n: usize) -> Option<Vec<Contact>> {
         self.lookup_cache.closest(now, key, n)
+    }
+
+    /// How parties are told apart.
+    pub fn parties(&self) -> Parties {
+        self.config.parties
     }
 
     /// The address at which other nodes reach this one, if it is known.

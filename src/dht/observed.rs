@@ -1,41 +1,35 @@
 //! The address at which other nodes see this one.
 
 use crate::id::NodeId;
-use crate::peers::party::Party;
+use crate::peers::party::{Parties, Party};
 use crate::wire::contact::canonical;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 /// Observations that count: the latest ones.
 const VOTES_MAX: usize = 16;
-/// Observers that must agree against the address that the node was configured to listen at.
+/// Parties that must agree against the address that the node was configured to listen at.
 const VOTES_AGAINST_CONFIGURED: usize = 3;
 
-/// One vote for each observer. Observers whose addresses share a prefix have one vote together, so that the owner of a prefix cannot
-/// outvote others.
+/// One vote for each party: its latest. So the owner of a prefix cannot outvote others.
 pub(super) struct Observed {
     configured: Option<SocketAddr>,
-    votes: VecDeque<(Voter, SocketAddr)>,
+    parties: Parties,
+    votes: VecDeque<(Party, SocketAddr)>,
     own: Option<SocketAddr>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Voter {
-    Party(Party),
-    Node(NodeId),
 }
 
 impl Observed {
     /// `listen` is the own address until others agree on another, unless its IP is unspecified or its port is 0.
-    pub(super) fn new(listen: SocketAddr) -> Self {
+    pub(super) fn new(listen: SocketAddr, parties: Parties) -> Self {
         let listen = canonical(listen);
         let configured = Some(listen).filter(|addr| !addr.ip().is_unspecified() && addr.port() != 0);
-        Observed { configured, votes: VecDeque::with_capacity(VOTES_MAX), own: configured }
+        Observed { configured, parties, votes: VecDeque::with_capacity(VOTES_MAX), own: configured }
     }
 
     /// The observer `voter`, at `from`, sees this node at `addr`. Returns whether that changes the own address.
     pub(super) fn vote(&mut self, voter: NodeId, from: SocketAddr, addr: SocketAddr) -> bool {
-        let voter = Party::network(from).map_or(Voter::Node(voter), Voter::Party);
+        let voter = self.parties.of(&voter, from);
         self.votes.retain(|(earlier, _)| *earlier != voter);
         if self.votes.len() == VOTES_MAX {
             self.votes.pop_front();
@@ -88,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_first_observation_counts_and_the_majority_wins() {
-        let mut observed = Observed::new(([0, 0, 0, 0], 3583).into());
+        let mut observed = Observed::new(([0, 0, 0, 0], 3583).into(), Parties::ByAddress);
         assert_eq!(observed.own(), None);
         assert!(observed.vote(NodeId([1; 32]), observer(1), addr(1)));
         assert!(!observed.vote(NodeId([2; 32]), observer(2), addr(2)));
@@ -98,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_configured_address_yields_to_three_votes_and_a_prefix_has_one() {
-        let mut observed = Observed::new(addr(5));
+        let mut observed = Observed::new(addr(5), Parties::ByAddress);
         for voter in 1..10 {
             assert!(!observed.vote(NodeId([voter; 32]), observer(1), addr(1)));
         }

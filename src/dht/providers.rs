@@ -1,6 +1,8 @@
-//! Provider records that this node keeps for others, because it is one of the closest to the files' hashes.
+//! Provider records that this node keeps for others, because it is one of the closest to the files' hashes. In a full table, and among
+//! the providers of a file that has as many as it may, the holder of most records gives way (see [`contest`](crate::peers::contest)).
 
-use crate::id::{Distance, Key, NodeId};
+use crate::id::{Distance, Key, NodeId, PublicKey};
+use crate::peers::contest::{Holder, Holdings, gives_way};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::message::NotStored;
@@ -19,6 +21,7 @@ pub(super) struct Providers {
     capacity: usize,
     per_file: usize,
     files: BTreeMap<Distance, Vec<Kept>>,
+    holdings: Holdings<(Distance, PublicKey)>,
     length: usize,
     /// No record expires before this instant, so no search is needed until then.
     first_expiry: Option<Instant>,
@@ -32,6 +35,8 @@ struct Kept {
     /// again.
     record: ProviderRecord,
     expires: Instant,
+    /// The provider, at the address that it last announced from.
+    holder: Holder,
 }
 
 impl Kept {
@@ -48,6 +53,7 @@ impl Providers {
             capacity,
             per_file,
             files: BTreeMap::new(),
+            holdings: Holdings::default(),
             length: 0,
             first_expiry: None,
             look_again_at: Instant::ZERO,
@@ -62,9 +68,15 @@ impl Providers {
         (known.expires > now && record.sequence() < known.record.sequence()).then_some(NotStored::Older)
     }
 
-    /// Stores a record that came from its provider and whose signature verifies. The highest sequence number wins; the same record
-    /// again changes nothing. When the table is full, a record of a file farther from this node gives way.
-    pub(super) fn store(&mut self, now: Instant, file: &Key, record: &ProviderRecord) -> NotStored {
+    /// Stores a record that came from its provider, `holder`, and whose signature verifies. The highest sequence number wins; the same
+    /// record again changes nothing.
+    pub(super) fn store(
+        &mut self,
+        now: Instant,
+        file: &Key,
+        record: &ProviderRecord,
+        holder: Holder,
+    ) -> NotStored {
         let place = self.own.distance(file);
         let expires = now + Duration::from_secs(u64::from(record.lifetime()));
         let known = self
@@ -77,7 +89,9 @@ impl Providers {
             }
             if record.sequence() != known.record.sequence() || known.expires <= now {
                 let expires = if record.lifetime() == 0 { known.expires } else { expires };
-                *known = Kept { record: *record, expires };
+                self.holdings.add(holder);
+                self.holdings.remove(&known.holder);
+                *known = Kept { record: *record, expires, holder };
                 self.first_expiry = earliest(self.first_expiry, Some(expires));
             }
             return NotStored::Nothing;
@@ -85,11 +99,12 @@ impl Providers {
         if record.lifetime() == 0 {
             return NotStored::Nothing;
         }
-        if !self.make_room(now, &place) {
+        let newcomer = Kept { record: *record, expires, holder };
+        if !self.make_room(now, &place, &newcomer) {
             return NotStored::Full;
         }
-        let kept = self.files.entry(place).or_insert_with(|| Vec::with_capacity(1));
-        kept.push(Kept { record: *record, expires });
+        self.files.entry(place).or_insert_with(|| Vec::with_capacity(1)).push(newcomer);
+        self.holdings.add(holder);
         self.length += 1;
         self.first_expiry = earliest(self.first_expiry, Some(expires));
         NotStored::Nothing
@@ -129,7 +144,9 @@ impl Providers {
 
     /// Removes expired records.
     pub(super) fn expire(&mut self, now: Instant) {
+        let holdings = &mut self.holdings;
         self.files.retain(|_, kept| {
+            kept.iter().filter(|kept| kept.expires <= now).for_each(|kept| holdings.remove(&kept.holder));
             kept.retain(|kept| kept.expires > now);
             !kept.is_empty()
         });
@@ -138,35 +155,58 @@ impl Providers {
         self.look_again_at = now + EXPIRE_PAUSE;
     }
 
-    fn make_room(&mut self, now: Instant, place: &Distance) -> bool {
+    fn make_room(&mut self, now: Instant, place: &Distance, newcomer: &Kept) -> bool {
+        let of_file = |providers: &Self| providers.files.get(place).map_or(0, Vec::len);
         let fits = |providers: &Self| {
-            let of_file = providers.files.get(place).map_or(0, Vec::len);
-            (of_file < providers.per_file, providers.length < providers.capacity)
+            of_file(providers) < providers.per_file && providers.length < providers.capacity
         };
         let looks = self.look_again_at <= now && self.first_expiry.is_some_and(|at| at <= now);
-        if fits(self) != (true, true) && looks {
+        if !fits(self) && looks {
             self.expire(now);
         }
-        match fits(self) {
-            (true, true) => true,
-            (true, false) => {
-                let Some(mut farthest) = self.files.last_entry() else { return false };
-                if farthest.key() <= place {
-                    return false;
-                }
-                // Of the farthest file's records, the one that expires first.
-                let kept = farthest.get_mut();
-                let first =
-                    kept.iter().enumerate().min_by_key(|(_, kept)| kept.expires).map(|(index, _)| index);
-                first.map(|index| kept.swap_remove(index));
-                if kept.is_empty() {
-                    farthest.remove();
-                }
-                self.length -= 1;
-                true
-            }
-            _ => false,
+        if of_file(self) >= self.per_file && !self.make_room_in_file(place, newcomer) {
+            return false;
         }
+        while self.length >= self.capacity {
+            let wanted = (*place, newcomer.record.provider());
+            let farthest_first = || {
+                let files = self.files.iter().rev();
+                files.flat_map(|(place, kept)| {
+                    kept.iter().map(|kept| (kept.holder, (*place, kept.record.provider())))
+                })
+            };
+            let Some(loser) = self.holdings.gives_way(newcomer.holder, &wanted, farthest_first) else {
+                return false;
+            };
+            self.remove(&loser);
+        }
+        true
+    }
+
+    /// Makes room among the providers of one file. Of those that hold the same, the one that expires first gives way.
+    fn make_room_in_file(&mut self, place: &Distance, newcomer: &Kept) -> bool {
+        let Some(kept) = self.files.get(place) else { return true };
+        let entries: Vec<(Holder, Instant)> =
+            kept.iter().chain([newcomer]).map(|kept| (kept.holder, kept.expires)).collect();
+        let loser = gives_way(&entries).and_then(|loser| kept.get(loser));
+        match loser.map(|loser| (*place, loser.record.provider())) {
+            Some(loser) => self.remove(&loser),
+            None => false,
+        }
+    }
+
+    fn remove(&mut self, (place, provider): &(Distance, PublicKey)) -> bool {
+        let Some(kept) = self.files.get_mut(place) else { return false };
+        let Some(index) = kept.iter().position(|kept| kept.record.provider() == *provider) else {
+            return false;
+        };
+        let removed = kept.swap_remove(index);
+        if kept.is_empty() {
+            self.files.remove(place);
+        }
+        self.holdings.remove(&removed.holder);
+        self.length -= 1;
+        true
     }
 }
 
@@ -174,6 +214,7 @@ impl Providers {
 mod tests {
     use super::*;
     use crate::identity::Identity;
+    use crate::peers::party::Party;
     use crate::wire::network::Network;
     use zerocopy::FromZeros;
 
@@ -181,6 +222,11 @@ mod tests {
         let addr = ([127, 0, 0, 1], 1000 + u16::from(provider)).into();
         let identity = Identity::from_secret(&[provider; 32]);
         ProviderRecord::new(&Network::new("test"), &identity, file, addr, false, lifetime, sequence)
+    }
+
+    /// A provider at an address of its own.
+    fn at(number: u8) -> Holder {
+        Holder { party: Party::of([9, 9, number, 1].into()), identity: [number; 8] }
     }
 
     fn providers(capacity: usize, per_file: usize) -> Providers {
@@ -192,11 +238,11 @@ mod tests {
     #[test]
     fn a_withdrawn_record_cannot_be_stored_again_until_it_would_have_expired() {
         let mut providers = providers(8, 8);
-        providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 100, 1));
+        providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 100, 1), at(1));
         assert_eq!(providers.of(Instant::ZERO, &FILE).count(), 1);
-        providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 0, 2));
+        providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 0, 2), at(1));
         assert_eq!(providers.of(Instant::ZERO, &FILE).count(), 0);
-        assert_eq!(providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 100, 1)), NotStored::Older);
+        assert_eq!(providers.store(Instant::ZERO, &FILE, &record(1, &FILE, 100, 1), at(1)), NotStored::Older);
         providers.expire(Instant::from_secs(100));
         assert_eq!(providers.len(), 0);
     }
@@ -205,30 +251,96 @@ mod tests {
     fn storing_the_same_record_again_does_not_extend_its_life() {
         let mut providers = providers(8, 8);
         let record = record(1, &FILE, 100, 1);
-        providers.store(Instant::ZERO, &FILE, &record);
-        assert_eq!(providers.store(Instant::from_secs(99), &FILE, &record), NotStored::Nothing);
+        providers.store(Instant::ZERO, &FILE, &record, at(1));
+        assert_eq!(providers.store(Instant::from_secs(99), &FILE, &record, at(1)), NotStored::Nothing);
         assert_eq!(providers.of(Instant::from_secs(100), &FILE).count(), 0);
     }
 
+    /// A file that is nearer to this node the smaller its number is.
+    fn file(number: u16) -> Key {
+        let mut key = Key([0; 32]);
+        key.0[..2].copy_from_slice(&number.to_be_bytes());
+        key
+    }
+
     #[test]
-    fn both_caps_hold_and_a_nearer_file_makes_room() {
-        let mut providers = providers(3, 2);
-        for provider in 1..4 {
-            providers.store(Instant::ZERO, &FILE, &record(provider, &FILE, 100, 1));
+    fn both_caps_hold() {
+        let mut providers = providers(6, 2);
+        for number in 0..10 {
+            for provider in 1..4 {
+                let record = record(provider, &file(number), 100, 1);
+                providers.store(Instant::ZERO, &file(number), &record, at(provider));
+            }
         }
-        assert_eq!(providers.len(), 2);
-        let (near, far) = (Key([1; 32]), Key([9; 32]));
-        assert_eq!(providers.store(Instant::ZERO, &far, &record(1, &far, 100, 1)), NotStored::Nothing);
-        assert_eq!(providers.store(Instant::ZERO, &far, &record(2, &far, 100, 1)), NotStored::Full);
-        assert_eq!(providers.store(Instant::ZERO, &near, &record(1, &near, 100, 1)), NotStored::Nothing);
-        assert_eq!((providers.len(), providers.of(Instant::ZERO, &far).count()), (3, 0));
+        assert_eq!(providers.len(), 6);
+        assert!((0..10).all(|number| providers.of(Instant::ZERO, &file(number)).count() <= 2));
+    }
+
+    #[test]
+    fn of_one_holder_a_full_table_keeps_the_nearest_files() {
+        let mut providers = providers(4, 2);
+        for number in [9, 5, 7, 3, 8, 1, 2] {
+            providers.store(Instant::ZERO, &file(number), &record(1, &file(number), 100, 1), at(1));
+        }
+        let kept = |number: &u16| providers.of(Instant::ZERO, &file(*number)).count() == 1;
+        assert_eq!((0..10).filter(kept).collect::<Vec<_>>(), [1, 2, 3, 5]);
+    }
+
+    #[test]
+    fn one_address_that_floods_a_full_table_displaces_only_its_own_records() {
+        let mut providers = providers(512, 8);
+        for number in 0..20 {
+            let far = file(60_000 + number);
+            providers.store(Instant::ZERO, &far, &record(1, &far, 100, 1), at(number as u8));
+        }
+        for number in 0..2000 {
+            let record = record(2 + (number % 50) as u8, &file(number), 100, 1);
+            let crowd = Holder { identity: [number as u8 % 50; 8], ..at(200) };
+            providers.store(Instant::ZERO, &file(number), &record, crowd);
+        }
+        assert!((0..20).all(|number| providers.of(Instant::ZERO, &file(60_000 + number)).count() == 1));
+        assert_eq!(providers.len(), 512);
+        let late = file(61_000);
+        let stored = providers.store(Instant::ZERO, &late, &record(1, &late, 100, 1), at(100));
+        assert_eq!(stored, NotStored::Nothing, "the flood makes room");
+    }
+
+    #[test]
+    fn one_address_that_floods_a_file_with_providers_does_not_displace_the_others() {
+        let mut providers = providers(512, 8);
+        let crowd = |identity: u8| Holder { identity: [identity; 8], ..at(200) };
+        (1..20).for_each(|number| {
+            providers.store(Instant::ZERO, &FILE, &record(number, &FILE, 1000, 1), crowd(number));
+        });
+        let honest = |number: u8| (record(number, &FILE, 100, 1), at(number));
+        for number in 20..24 {
+            let (record, holder) = honest(number);
+            assert_eq!(providers.store(Instant::ZERO, &FILE, &record, holder), NotStored::Nothing);
+        }
+        (30..60).for_each(|number| {
+            providers.store(Instant::ZERO, &FILE, &record(number, &FILE, 1000, 1), crowd(number));
+        });
+        let named: Vec<PublicKey> =
+            providers.of(Instant::ZERO, &FILE).map(ProviderRecord::provider).collect();
+        assert_eq!(named.len(), 8);
+        assert!((20..24).all(|number| named.contains(&honest(number).0.provider())));
+    }
+
+    #[test]
+    fn an_expired_record_holds_nothing() {
+        let mut providers = providers(4, 4);
+        (1..4).for_each(|n| _ = providers.store(Instant::ZERO, &FILE, &record(n, &FILE, 10, 1), at(1)));
+        providers.expire(Instant::from_secs(11));
+        let late = Instant::from_secs(12);
+        (4..9).for_each(|n| _ = providers.store(late, &FILE, &record(n, &FILE, 10, 1), at(n)));
+        assert_eq!(providers.len(), 4);
     }
 
     #[test]
     fn answers_name_different_providers_and_all_in_time() {
         let mut providers = providers(64, 64);
         for provider in 1..=12 {
-            providers.store(Instant::ZERO, &FILE, &record(provider, &FILE, 100, 1));
+            providers.store(Instant::ZERO, &FILE, &record(provider, &FILE, 100, 1), at(provider));
         }
         let (mut rng, mut seen) = (Rng::new([1; 32]), std::collections::BTreeSet::new());
         for _ in 0..100 {

@@ -6,6 +6,7 @@ use super::placement::{COPIES, Placement, Stage, Tick};
 use super::questions::Purpose;
 use super::{Dht, DhtEvent, LookupId, PublishId, Want};
 use crate::id::{Key, NodeId};
+use crate::peers::contest::Holder;
 use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -188,13 +189,8 @@ impl Dht {
     }
 
     /// The lookup for a publication ended: the record gets its sequence number.
-    pub(super) fn publish_found(
-        &mut self,
-        now: Instant,
-        lookup: Lookup,
-        closest: &[Contact],
-        outbox: &Outbox,
-    ) {
+    pub(super) fn publish_found(&mut self, now: Instant, lookup: Lookup, outbox: &Outbox) {
+        let keepers = lookup.keepers();
         let Some(publishing) = self.publications.under_way.remove(&lookup.id) else { return };
         let found = lookup.found.sequence().unwrap_or(0);
         // No number is used twice. A record with the highest possible number could never be superseded.
@@ -208,7 +204,7 @@ impl Dht {
         self.publications.queue.retain(|(key, ..)| *key != lookup.target);
         self.publish_superseded(&lookup.target);
         self.publications.records.insert(lookup.target, own);
-        self.place_record(now, &lookup.target, closest);
+        self.place_record(now, &lookup.target, &keepers);
     }
 
     /// Advances every own record as far as possible. Returns whether a lookup started.
@@ -247,7 +243,8 @@ impl Dht {
         let here = !self.config.leaf && nearer < COPIES;
         let targets = &closest[..closest.len().min(COPIES - usize::from(here))];
         let Some(own) = self.publications.records.get_mut(key) else { return };
-        let keep = |record| self.values.store(now, &record, true) == NotStored::Nothing;
+        let holder = Holder::node(self.config.parties, &self.own, self.config.listen);
+        let keep = |record| self.values.store(now, &record, holder, true) == NotStored::Nothing;
         let here = here && Record::parse(&own.bytes).is_ok_and(keep);
         own.placement.begin(key, targets, here);
         self.publications.queue.extend(targets.iter().map(|contact| (*key, own.sequence, *contact)));

@@ -358,7 +358,7 @@ impl Dht {
         outbox: &Outbox,
     ) -> LookupId {
         let id = LookupId(self.number());
-        let mut lookup = Lookup::new(now, self.own, id, target, want, reason);
+        let mut lookup = Lookup::new(now, (self.own, self.config.parties), id, target, want, reason);
         // More than k, because some will turn out to be dead.
         let mut slots = [None; 2 * K];
         for entry in self.table.nearest(&target, &mut slots, |_| true).iter() {
@@ -408,7 +408,7 @@ impl Dht {
 
     /// Lets a lookup send the requests that it can. Returns whether it ended.
     pub(super) fn drive_lookup(&mut self, now: Instant, id: LookupId, outbox: &mut Outbox) -> bool {
-        let Some(lookup) = self.lookups.get(&id) else { return false };
+        let Some(lookup) = self.lookups.get_mut(&id) else { return false };
         if let Some(end) = lookup.end(now) {
             if let Some(lookup) = self.lookups.remove(&id) {
                 self.finish_lookup(now, lookup, end, outbox);
@@ -457,9 +457,9 @@ impl Dht {
             }
             Reason::Neighbourhood => self.found_neighbourhood(),
             Reason::Refresh => {}
-            Reason::Announce => self.place_file(&lookup.target, &closest, outbox),
-            Reason::Publish => self.publish_found(now, lookup, &closest, outbox),
-            Reason::Republish => self.place_record(now, &lookup.target, &closest),
+            Reason::Announce => self.place_file(&lookup.target, &lookup.keepers(), outbox),
+            Reason::Publish => self.publish_found(now, lookup, outbox),
+            Reason::Republish => self.place_record(now, &lookup.target, &lookup.keepers()),
         }
     }
 }

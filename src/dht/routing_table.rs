@@ -6,11 +6,13 @@
 //! - Newcomers to a full bucket wait in a replacement cache. The bucket's stalest contact is pinged when it is questionable (15
 //!   minutes of silence), and gives way after two unanswered requests.
 //! - A node that appears at a new address moves there only when its old address has fallen silent.
-//! - Contacts that share an IP prefix are limited, in a bucket and in the table.
+//! - A full bucket, and a full replacement cache, are contested: a newcomer displaces the contact that entered last of the party that
+//!   holds more of the bucket than the newcomer's would. While there is room no contact is refused.
 
 use super::closest::{Nearest, Slot};
 use crate::id::{Key, NodeId};
-use crate::peers::party::Party;
+use crate::peers::contest::{Holder, gives_way};
+use crate::peers::party::Parties;
 use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -25,10 +27,6 @@ const WAITING_MAX: usize = 8;
 pub(super) const QUESTIONABLE_AFTER: Duration = Duration::from_secs(15 * 60);
 /// Unanswered requests in a row after which a contact is dropped.
 const FAILURES_MAX: u8 = 2;
-/// Contacts of one IP prefix in a bucket.
-const PREFIX_BUCKET_MAX: usize = 8;
-/// Contacts of one IP prefix in the table.
-const PREFIX_TABLE_MAX: usize = 32;
 
 /// A node that answered, and its state.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +92,7 @@ pub(super) enum Failed {
 /// The routing table of one node.
 pub(super) struct RoutingTable {
     own: Key,
+    parties: Parties,
     buckets: Vec<Bucket>,
     /// The number of buckets, from the farthest on, that have ever held a contact. Most buckets never do, and are not searched.
     reached: usize,
@@ -102,9 +101,9 @@ pub(super) struct RoutingTable {
 
 impl RoutingTable {
     /// The empty table of the node `own`.
-    pub(super) fn new(own: NodeId) -> Self {
+    pub(super) fn new(own: NodeId, parties: Parties) -> Self {
         let buckets = core::iter::repeat_with(Bucket::default).take(256).collect();
-        RoutingTable { own: own.key(), buckets, reached: 0, length: 0 }
+        RoutingTable { own: own.key(), parties, buckets, reached: 0, length: 0 }
     }
 
     /// The number of live contacts.
@@ -173,7 +172,9 @@ impl RoutingTable {
             return false;
         }
         let has_room = bucket.live.len() < K || bucket.waiting.len() < WAITING_MAX;
-        (has_room || bucket.live.iter().any(|entry| !entry.is_good(now))) && self.has_prefix_room(index, addr)
+        has_room
+            || bucket.live.iter().any(|entry| !entry.is_good(now))
+            || self.displaced(now, index, self.holder(id, addr)).is_some()
     }
 
     /// A node answered a request at the address of `contact`.
@@ -194,10 +195,6 @@ impl RoutingTable {
             _ => Entry::new(now, contact),
         };
         entry.refresh(now, rtt);
-        if !self.has_prefix_room(index, contact.addr) {
-            return Answered::Refused;
-        }
-        let bucket = &mut self.buckets[index];
         if bucket.live.len() < K {
             // A bucket allocates its memory at first use: most of the 256 are never used.
             bucket.live.reserve_exact(K - bucket.live.len());
@@ -206,12 +203,13 @@ impl RoutingTable {
             self.reached = self.reached.max(index + 1);
             return Answered::Added;
         }
-        bucket.waiting.reserve_exact(WAITING_MAX - bucket.waiting.len());
-        if bucket.waiting.len() == WAITING_MAX {
-            bucket.waiting.remove(0);
+        if let Some(displaced) = self.displaced(now, index, self.holder(&contact.id, contact.addr)) {
+            let displaced = core::mem::replace(&mut self.buckets[index].live[displaced], entry);
+            self.wait(index, displaced);
+            return Answered::Added;
         }
-        bucket.waiting.push(entry);
-        Answered::Waits(bucket.stalest(now))
+        self.wait(index, entry);
+        Answered::Waits(self.buckets[index].stalest(now))
     }
 
     /// A node did not answer a request.
@@ -235,7 +233,8 @@ impl RoutingTable {
         Failed::Dropped(contact)
     }
 
-    /// Removes a node. The most recently heard node of the bucket's replacement cache takes its place.
+    /// Removes a node. A node of the bucket's replacement cache takes its place: of the parties that hold least of the bucket, the node
+    /// that was heard most recently.
     pub(super) fn remove(&mut self, id: &NodeId) -> bool {
         let Some(index) = self.index(id) else { return false };
         let bucket = &mut self.buckets[index];
@@ -245,8 +244,7 @@ impl RoutingTable {
         };
         bucket.live.remove(position);
         self.length -= 1;
-        let fits = |entry: &Entry| self.has_prefix_room(index, entry.contact.addr);
-        if let Some(position) = self.buckets[index].waiting.iter().rposition(fits) {
+        if let Some(position) = self.successor(index) {
             let bucket = &mut self.buckets[index];
             let entry = bucket.waiting.remove(position);
             bucket.live.push(entry);
@@ -298,12 +296,49 @@ impl RoutingTable {
         Some(self.own.common_prefix(&id.key()) as usize).filter(|&index| index < self.buckets.len())
     }
 
-    fn has_prefix_room(&self, index: usize, addr: SocketAddr) -> bool {
-        let Some(prefix) = Party::network(addr) else { return true };
-        let shares = |entry: &&Entry| Party::network(entry.contact.addr) == Some(prefix);
+    fn holder(&self, id: &NodeId, addr: SocketAddr) -> Holder {
+        Holder::node(self.parties, id, addr)
+    }
+
+    fn holder_of(&self, entry: &Entry) -> Holder {
+        self.holder(&entry.contact.id, entry.contact.addr)
+    }
+
+    /// The place of the live contact that a newcomer to a full bucket displaces. Contacts of one party displace none of their own: the
+    /// oldest are the likeliest to stay.
+    fn displaced(&self, now: Instant, index: usize, newcomer: Holder) -> Option<usize> {
+        let live = self.buckets[index].live.iter();
+        let mut entries: Vec<(Holder, Option<Duration>)> =
+            live.map(|entry| (self.holder_of(entry), Some(now.since(entry.since)))).collect();
+        entries.push((newcomer, None));
+        gives_way(&entries).filter(|loser| *loser + 1 < entries.len())
+    }
+
+    /// Adds a node to the replacement cache. A full cache is contested: of the party that holds most of it, the node that was heard
+    /// least recently gives way.
+    fn wait(&mut self, index: usize, entry: Entry) {
+        let bucket = &mut self.buckets[index];
+        bucket.waiting.reserve_exact(WAITING_MAX + 1 - bucket.waiting.len());
+        bucket.waiting.push(entry);
+        if bucket.waiting.len() > WAITING_MAX {
+            let waiting = self.buckets[index].waiting.iter();
+            let entries: Vec<_> = waiting.map(|entry| (self.holder_of(entry), entry.heard)).collect();
+            // Of nodes that were heard at one instant, the first that came gives way: the list is in the order of arrival.
+            let entries: Vec<_> = entries.into_iter().rev().collect();
+            if let Some(loser) = gives_way(&entries) {
+                self.buckets[index].waiting.remove(WAITING_MAX - loser);
+            }
+        }
+    }
+
+    /// The node of the replacement cache that takes a free place in its bucket.
+    fn successor(&self, index: usize) -> Option<usize> {
         let bucket = &self.buckets[index];
-        let in_bucket = bucket.live.iter().filter(shares).count();
-        in_bucket < PREFIX_BUCKET_MAX && self.iter().filter(shares).count() < PREFIX_TABLE_MAX
+        let crowd = |entry: &Entry| {
+            self.holder_of(entry).crowd(bucket.live.iter().map(|other| self.holder_of(other)))
+        };
+        let waiting = bucket.waiting.iter().enumerate().rev();
+        waiting.min_by_key(|(_, entry)| crowd(entry)).map(|(position, _)| position)
     }
 }
 
@@ -337,7 +372,7 @@ mod tests {
     const NOW: Instant = Instant::from_secs(1000);
 
     fn table() -> RoutingTable {
-        RoutingTable::new(NodeId([0; 32]))
+        RoutingTable::new(NodeId([0; 32]), Parties::ByAddress)
     }
 
     /// A contact in the farthest bucket.
@@ -385,7 +420,7 @@ mod tests {
         use crate::dht::closest::closest;
         use crate::rng::Rng;
         let mut rng = Rng::new([3; 32]);
-        let mut table = RoutingTable::new(NodeId(rng.bytes()));
+        let mut table = RoutingTable::new(NodeId(rng.bytes()), Parties::ByAddress);
         for _ in 0..600 {
             // Some are near this node, so that many buckets have contacts.
             let mut id = NodeId(rng.bytes());
@@ -424,14 +459,49 @@ mod tests {
     }
 
     #[test]
-    fn one_ip_prefix_cannot_fill_a_bucket() {
+    fn a_network_in_one_prefix_fills_its_buckets_like_any_other() {
+        for network in [[8, 8, 8], [100, 64, 0], [10, 0, 0]] {
+            let mut table = table();
+            let [a, b, c] = network;
+            for index in 0..30 {
+                table.answered(NOW, far(index, [a, b, c, index]), None);
+            }
+            assert_eq!(table.len(), K, "{network:?}");
+            assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX, "{network:?}");
+            assert!(table.get(&far(0, [a, b, c, 0]).id).is_some(), "the oldest stay: {network:?}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_full_of_one_party_makes_room_for_every_other() {
         let mut table = table();
-        for index in 0..30 {
+        for index in 0..28 {
             table.answered(NOW, far(index, [8, 8, 8, index]), None);
         }
-        assert_eq!(table.len(), PREFIX_BUCKET_MAX);
-        assert!(!table.wants(NOW, &far(40, [8, 8, 8, 40]).id, far(40, [8, 8, 8, 40]).addr));
-        assert!(table.wants(NOW, &far(40, [8, 8, 9, 40]).id, far(40, [8, 8, 9, 40]).addr));
+        for index in 40..50 {
+            let other = far(index, [9, 9, index, 1]);
+            assert!(table.wants(NOW, &other.id, other.addr));
+            assert_eq!(table.answered(NOW, other, None), Answered::Added);
+        }
+        let others =
+            table.iter().filter(|entry| entry.contact.addr.ip().to_string().starts_with("9.")).count();
+        assert_eq!(others, 10);
+        assert_eq!(table.len(), K);
+        let crowd = far(60, [8, 8, 8, 60]);
+        assert!(!table.wants(NOW, &crowd.id, crowd.addr), "the party holds half of the bucket");
+    }
+
+    #[test]
+    fn the_place_of_a_lost_contact_goes_to_the_party_that_holds_least() {
+        let mut table = table();
+        for index in 0..K as u8 {
+            table.answered(NOW, far(index, [8, 8, index / 2, index]), None);
+        }
+        table.answered(NOW, far(50, [8, 8, 0, 50]), None);
+        table.answered(NOW, far(51, [8, 8, 7, 51]), None);
+        table.answered(NOW, far(52, [8, 8, 1, 52]), None);
+        table.remove(&far(14, [8, 8, 7, 14]).id);
+        assert!(table.get(&far(51, [8, 8, 7, 51]).id).is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::questions::{Purpose, Request as Check};
 use super::routing_table::K;
 use crate::id::Key;
+use crate::peers::contest::Holder;
 use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::reply::ReplyBudget;
 use crate::peers::standing::Standing;
@@ -136,7 +137,8 @@ impl Dht {
         } else if record.verify(outbox.network()).is_err() {
             NotStored::Signature
         } else {
-            self.values.store(request.now, record, record.publisher() == request.sender.public)
+            let from = self.holder(&request.sender);
+            self.values.store(request.now, record, from, record.publisher() == request.sender.public)
         };
         self.reply_stored(request, u8::from(reason == NotStored::Nothing), reason, outbox)
     }
@@ -168,7 +170,7 @@ impl Dht {
                 reason = NotStored::Signature;
                 break;
             } else {
-                self.providers.store(request.now, file, provider)
+                self.providers.store(request.now, file, provider, self.holder(&request.sender))
             };
             match outcome {
                 NotStored::Nothing => accepted += 1,
@@ -176,6 +178,11 @@ impl Dht {
             }
         }
         self.reply_stored(request, accepted, reason, outbox)
+    }
+
+    /// A node as the holder of what it stores here. Its address is validated.
+    fn holder(&self, sender: &Contact) -> Holder {
+        Holder::node(self.config.parties, &sender.id, sender.addr)
     }
 
     fn reply_stored(

@@ -1,6 +1,8 @@
-//! Value records that this node keeps for others, because it is one of the closest to their keys.
+//! Value records that this node keeps for others, because it is one of the closest to their keys. In a full table the holder of most
+//! records gives way (see [`contest`](crate::peers::contest)).
 
 use crate::id::{Distance, Key, NodeId};
+use crate::peers::contest::{Holder, Holdings};
 use crate::time::{Duration, Instant};
 use crate::wire::message::NotStored;
 use crate::wire::record::Record;
@@ -11,9 +13,12 @@ pub(super) struct Values {
     own: NodeId,
     capacity: usize,
     records: BTreeMap<Distance, Kept>,
+    holdings: Holdings<Distance>,
 }
 
 struct Kept {
+    /// The node that stored it; the publisher as soon as it does so itself.
+    holder: Holder,
     bytes: Box<[u8]>,
     sequence: u64,
     expires: Instant,
@@ -22,34 +27,43 @@ struct Kept {
 impl Values {
     /// A table of the node `own` with room for `capacity` records.
     pub(super) fn new(own: NodeId, capacity: usize) -> Self {
-        Values { own, capacity, records: BTreeMap::new() }
+        Values { own, capacity, records: BTreeMap::new(), holdings: Holdings::default() }
     }
 
-    /// Stores a record whose signature verifies. The highest sequence number wins. The same record again extends its life only if
-    /// its publisher sent it (`first_hand`): otherwise other nodes could keep it alive for ever. When the table is full, a record
-    /// whose key is farther from this node gives way.
-    pub(super) fn store(&mut self, now: Instant, record: &Record<'_>, first_hand: bool) -> NotStored {
+    /// Stores a record whose signature verifies, for the node `from`. The highest sequence number wins. The same record again extends
+    /// its life only if its publisher sent it (`first_hand`): otherwise other nodes could keep it alive for ever.
+    pub(super) fn store(
+        &mut self,
+        now: Instant,
+        record: &Record<'_>,
+        from: Holder,
+        first_hand: bool,
+    ) -> NotStored {
         let place = self.own.distance(&record.key());
         let expires = now + Duration::from_secs(u64::from(record.lifetime()));
+        let mut holder = from;
         if let Some(kept) = self.records.get_mut(&place).filter(|kept| kept.expires > now) {
             if record.sequence() < kept.sequence {
                 return NotStored::Older;
             }
-            if record.sequence() == kept.sequence {
-                // Two different records with one number are an error of the publisher: the first stays, at every node.
-                if *kept.bytes != *record.bytes() {
-                    return NotStored::Older;
-                }
-                if first_hand {
-                    kept.expires = expires;
-                }
-                return NotStored::Nothing;
+            // Two different records with one number are an error of the publisher: the first stays, at every node.
+            if record.sequence() == kept.sequence && *kept.bytes != *record.bytes() {
+                return NotStored::Older;
             }
-        } else if !self.make_room(now, &place) {
+            if !first_hand {
+                if record.sequence() == kept.sequence {
+                    return NotStored::Nothing;
+                }
+                holder = kept.holder;
+            }
+        } else if !self.make_room(now, &place, from) {
             return NotStored::Full;
         }
-        self.records
-            .insert(place, Kept { bytes: record.bytes().into(), sequence: record.sequence(), expires });
+        let kept = Kept { holder, bytes: record.bytes().into(), sequence: record.sequence(), expires };
+        self.holdings.add(holder);
+        if let Some(old) = self.records.insert(place, kept) {
+            self.holdings.remove(&old.holder);
+        }
         NotStored::Nothing
     }
 
@@ -66,21 +80,30 @@ impl Values {
 
     /// Removes expired records.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.records.retain(|_, kept| kept.expires > now);
+        let holdings = &mut self.holdings;
+        self.records.retain(|_, kept| {
+            let stays = kept.expires > now;
+            if !stays {
+                holdings.remove(&kept.holder);
+            }
+            stays
+        });
     }
 
-    fn make_room(&mut self, now: Instant, place: &Distance) -> bool {
-        if self.records.len() < self.capacity || self.records.contains_key(place) {
-            return true;
+    fn make_room(&mut self, now: Instant, place: &Distance, newcomer: Holder) -> bool {
+        let full =
+            |values: &Self| values.records.len() >= values.capacity && !values.records.contains_key(place);
+        if full(self) {
+            self.expire(now);
         }
-        self.expire(now);
-        if self.records.len() < self.capacity {
-            return true;
+        while full(self) {
+            let farthest_first = || self.records.iter().rev().map(|(place, kept)| (kept.holder, *place));
+            let Some(loser) = self.holdings.gives_way(newcomer, place, farthest_first) else { return false };
+            if let Some(kept) = self.records.remove(&loser) {
+                self.holdings.remove(&kept.holder);
+            }
         }
-        match self.records.last_key_value() {
-            Some((farthest, _)) if place < farthest => self.records.pop_last().is_some(),
-            _ => false,
-        }
+        true
     }
 }
 
@@ -88,12 +111,18 @@ impl Values {
 mod tests {
     use super::*;
     use crate::identity::Identity;
+    use crate::peers::party::Party;
     use crate::wire::network::Network;
     use crate::wire::record::sign_record;
 
     fn record(name: &str, value: &[u8], lifetime: u32, sequence: u64) -> Vec<u8> {
         sign_record(&Network::new("test"), &Identity::from_secret(&[1; 32]), name, value, lifetime, sequence)
             .unwrap()
+    }
+
+    /// A node at an address of its own.
+    fn from(number: u8) -> Holder {
+        Holder { party: Party::of([9, 9, number, 1].into()), identity: [number; 8] }
     }
 
     fn values(capacity: usize) -> Values {
@@ -105,11 +134,11 @@ mod tests {
         let mut values = values(8);
         let (first, second) = (record("a", b"1", 100, 1), record("a", b"2", 50, 2));
         let (first, second) = (Record::parse(&first).unwrap(), Record::parse(&second).unwrap());
-        assert_eq!(values.store(Instant::ZERO, &second, false), NotStored::Nothing);
-        assert_eq!(values.store(Instant::ZERO, &first, false), NotStored::Older);
+        assert_eq!(values.store(Instant::ZERO, &second, from(1), false), NotStored::Nothing);
+        assert_eq!(values.store(Instant::ZERO, &first, from(1), false), NotStored::Older);
         assert_eq!(values.get(Instant::from_secs(49), &first.key()), Some(second.bytes()));
         assert_eq!(values.get(Instant::from_secs(50), &first.key()), None);
-        assert_eq!(values.store(Instant::from_secs(50), &first, false), NotStored::Nothing);
+        assert_eq!(values.store(Instant::from_secs(50), &first, from(1), false), NotStored::Nothing);
         values.expire(Instant::from_secs(150));
         assert_eq!(values.len(), 0);
     }
@@ -119,25 +148,59 @@ mod tests {
         let mut values = values(8);
         let bytes = record("a", b"1", 100, 1);
         let record = Record::parse(&bytes).unwrap();
-        values.store(Instant::ZERO, &record, false);
-        values.store(Instant::from_secs(90), &record, false);
+        values.store(Instant::ZERO, &record, from(1), false);
+        values.store(Instant::from_secs(90), &record, from(1), false);
         assert!(values.get(Instant::from_secs(100), &record.key()).is_none());
-        values.store(Instant::from_secs(90), &record, true);
+        values.store(Instant::from_secs(90), &record, from(1), true);
         assert!(values.get(Instant::from_secs(100), &record.key()).is_some());
     }
 
     #[test]
-    fn a_full_table_takes_nearer_records_and_refuses_the_rest() {
+    fn of_one_holder_a_full_table_keeps_the_nearest_records() {
         let mut values = values(2);
         let mut records: Vec<_> = (0..4).map(|i| record(&format!("n{i}"), b"", 100, 1)).collect();
         records.sort_by_key(|bytes| values.own.distance(&Record::parse(bytes).unwrap().key()));
         let store = |values: &mut Values, index: usize| {
-            values.store(Instant::ZERO, &Record::parse(&records[index]).unwrap(), true)
+            values.store(Instant::ZERO, &Record::parse(&records[index]).unwrap(), from(1), true)
         };
         assert_eq!(store(&mut values, 1), NotStored::Nothing);
         assert_eq!(store(&mut values, 2), NotStored::Nothing);
         assert_eq!(store(&mut values, 3), NotStored::Full);
         assert_eq!(store(&mut values, 0), NotStored::Nothing);
         assert!(values.get(Instant::ZERO, &Record::parse(&records[2]).unwrap().key()).is_none());
+    }
+
+    #[test]
+    fn one_address_that_floods_a_full_table_displaces_only_its_own_records() {
+        let mut values = values(64);
+        let store = |values: &mut Values, name: String, holder: Holder| {
+            let bytes = record(&name, b"", 100, 1);
+            values.store(Instant::ZERO, &Record::parse(&bytes).unwrap(), holder, false);
+            Record::parse(&bytes).unwrap().key()
+        };
+        let honest: Vec<Key> = (0..10).map(|n| store(&mut values, format!("honest {n}"), from(n))).collect();
+        for n in 0..300 {
+            let crowd = Holder { identity: [n as u8; 8], ..from(99) };
+            store(&mut values, format!("flood {n}"), crowd);
+        }
+        assert!(honest.iter().all(|key| values.get(Instant::ZERO, key).is_some()));
+        let late = store(&mut values, "late".to_owned(), from(20));
+        assert!(values.get(Instant::ZERO, &late).is_some(), "the flood makes room");
+        assert_eq!(values.len(), 64);
+    }
+
+    #[test]
+    fn a_record_belongs_to_its_publisher_as_soon_as_the_publisher_stores_it() {
+        let mut values = values(4);
+        let bytes = record("a", b"1", 100, 1);
+        let record_a = Record::parse(&bytes).unwrap();
+        values.store(Instant::ZERO, &record_a, from(99), false);
+        values.store(Instant::ZERO, &record_a, from(1), true);
+        values.store(Instant::ZERO, &record_a, from(99), false);
+        for n in 0..20 {
+            let bytes = record(&format!("flood {n}"), b"", 100, 1);
+            values.store(Instant::ZERO, &Record::parse(&bytes).unwrap(), from(99), false);
+        }
+        assert!(values.get(Instant::ZERO, &record_a.key()).is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration of membership.
 
+use crate::peers::party::Parties;
 use crate::time::Duration;
 use core::fmt;
 
@@ -29,6 +30,8 @@ pub struct GossipConfig {
     pub state_checks_per_second_max: u32,
     /// Probes for others in one second.
     pub relayed_probes_per_second_max: u32,
+    /// How parties are told apart.
+    pub parties: Parties,
 }
 
 impl Default for GossipConfig {
@@ -45,6 +48,7 @@ impl Default for GossipConfig {
             tell_interval: Duration::from_secs(300),
             state_checks_per_second_max: 100,
             relayed_probes_per_second_max: 8,
+            parties: Parties::default(),
         }
     }
 }

@@ -25,8 +25,8 @@ counters! {
         state_over_budget = "gossip_state_over_budget",
         /// Nodes that found no place in the view.
         view_full = "gossip_view_full",
-        /// Nodes that were refused because too many members share their IP prefix.
-        prefix_full = "gossip_prefix_full",
+        /// Pings that were not sent because the party of an address that others named had its share.
+        named_over_budget = "gossip_named_over_budget",
         /// Rumours displaced by newer ones before they had been sent often enough.
         rumour_dropped = "gossip_rumour_dropped",
         /// Members probed.

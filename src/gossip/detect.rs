@@ -5,12 +5,14 @@
 //! - What others say never changes a member's liveness. A suspicion only makes this node probe the member at once.
 //! - A relay's word that a member answers delays suspicion and eviction, but only for a limited time.
 //! - Departed members are probed rarely for a long time, so that two halves of a partitioned network find each other.
+//! - An address that others merely named gets one bare ping at a time, within a budget for each party: else a few states that name a
+//!   victim would make every member send there.
 
 use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
+use crate::peers::contest::Holder;
 use crate::peers::outbox::{Ask, Attempt, Outbox};
-use crate::peers::party::Party;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::{Epoch, Verified};
@@ -26,8 +28,10 @@ const QUEUE_BURST: usize = 4;
 const ASKED_A_ROUND: usize = 4;
 /// Relays: members that are asked to probe a silent one.
 const RELAYS: usize = 3;
-/// Unanswered requests in a row after which an unproven member is removed.
-const TRIES_MAX: u8 = 3;
+/// Unanswered pings after which an unproven member is removed.
+const TRIES_MAX: u8 = 2;
+/// Members that were merely named and are pinged in a round.
+const MET_A_ROUND: usize = 8;
 /// A relay's word counts until the silence is this many times as long as [`GossipConfig::unresponsive_after`].
 const VOUCHED_TIMES: u32 = 4;
 /// An evicted member is remembered for this many times the eviction time: a day by default.
@@ -126,7 +130,15 @@ impl Gossip {
             return;
         }
         let (addr, wait) = (self.members.entry(position).addr(), self.timeout(position));
-        if self.ping(now, position, addr, Purpose::Ping { again: false }, wait, outbox) {
+        let named = self.members.places()[position].liveness == Liveness::Unproven;
+        if named
+            && !self.named.take(now, self.config.parties.of(&self.members.entry(position).contact().id, addr))
+        {
+            self.counters.named_over_budget += 1;
+            return;
+        }
+        // The second ping of a probe is the last one.
+        if self.ping(now, position, addr, Purpose::Ping { again: named }, wait, outbox) {
             self.counters.probes += 1;
             let entry = self.members.entry_mut(position);
             (entry.probing, entry.asked, entry.silent_relays) = (true, now, 0);
@@ -255,9 +267,8 @@ impl Gossip {
             // The answer may have been sent before the goodbye.
             return;
         }
-        if self.arrived(position, contact.addr) {
-            self.alive(now, position, rtt);
-        }
+        self.arrived(position, contact.addr);
+        self.alive(now, position, rtt);
     }
 
     fn relay_answered(
@@ -360,7 +371,8 @@ impl Gossip {
         }
     }
 
-    /// Asks relays to probe a member. Returns how many. Members near it in the key space know it best.
+    /// Asks relays to probe a member. Returns how many. Members near it in the key space know it best. Of these the parties come first
+    /// of which none is asked yet.
     fn ask_relays(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> usize {
         const CANDIDATES: usize = 8;
         let mut candidates = [0_usize; CANDIDATES];
@@ -381,17 +393,23 @@ impl Gossip {
             }
         }
         self.rng.shuffle(&mut candidates[..count]);
-        let mut parties = [None; RELAYS];
+        let mut chosen: [Option<Holder>; RELAYS] = [None; RELAYS];
         let mut asked = 0;
-        for &relay in &candidates[..count] {
-            let party = Party::network(self.members.entry(relay).addr());
-            if asked == RELAYS || party.is_some() && parties[..asked].contains(&party) {
-                continue;
+        while asked < RELAYS && count > 0 {
+            let holder = |relay: usize| {
+                let contact = self.members.entry(relay).contact();
+                Holder::node(self.config.parties, &contact.id, contact.addr)
+            };
+            let crowd = |relay: usize| holder(relay).crowd(chosen.iter().flatten().copied());
+            let next = (0..count).min_by_key(|&index| crowd(candidates[index])).unwrap_or(0);
+            let relay = candidates[next];
+            chosen[asked] = Some(holder(relay));
+            count -= 1;
+            candidates.swap(next, count);
+            if !self.ask_relay(now, position, relay, outbox) {
+                break;
             }
-            if self.ask_relay(now, position, relay, outbox) {
-                parties[asked] = party;
-                asked += 1;
-            }
+            asked += 1;
         }
         asked
     }
@@ -557,6 +575,28 @@ impl Gossip {
             }
             if !is_near && self.members.suspects() <= suspects {
                 break;
+            }
+        }
+    }
+
+    /// Pings some of the members that were merely named, in turn.
+    pub(super) fn meet(&mut self, now: Instant, outbox: &mut Outbox) {
+        if self.leaf {
+            return;
+        }
+        let (length, start) = (self.members.len(), self.cursors.named as usize);
+        let mut met = 0;
+        for step in 0..length {
+            let position = (start + step) % length;
+            let entry = self.members.entry(position);
+            let due = now.since(entry.asked) >= self.config.interval && !entry.probing;
+            if due && self.members.places()[position].liveness == Liveness::Unproven {
+                self.start_probe(now, position, outbox);
+                self.cursors.named = position as u64 + 1;
+                met += 1;
+                if met == MET_A_ROUND {
+                    break;
+                }
             }
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Members are sorted by XOR distance to this node. So the neighbourhood is the start of the table, a member is found by
 //! bisection, and the members near any other node are a contiguous run. The nearest always stay. The others are a slowly changing
-//! sample, in which uncontacted members give way to contacted ones. Members of one IP prefix are limited.
+//! sample, in which uncontacted members give way to contacted ones, and then those of the party that has most. While there is room no
+//! member is refused.
 
 use crate::id::{NodeId, PublicKey, ShortId};
-use crate::peers::party::Party;
+use crate::peers::contest::{Holder, gives_way};
+use crate::peers::party::Parties;
 use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -14,10 +16,6 @@ use crate::wire::datagram::Epoch;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
 
-/// Members of one IP prefix among the nearest.
-pub(super) const PREFIX_NEAR_MAX: usize = 8;
-/// Members of one IP prefix in the view.
-pub(super) const PREFIX_VIEW_MAX: usize = 32;
 /// One in this many places is for evicted members: after a partition they are how this node finds the other side.
 const EVICTED_SHARE: usize = 8;
 
@@ -76,8 +74,6 @@ pub(super) struct Place {
     slot: u16,
     /// The member's liveness.
     pub(super) liveness: Liveness,
-    /// The owner of its address.
-    party: Option<Party>,
 }
 
 /// What is known about a member.
@@ -105,12 +101,19 @@ pub(super) struct Entry {
     pub(super) probing: bool,
     /// How many relays of this probe got no answer.
     pub(super) silent_relays: u8,
+    /// The hops over which its state came as news, until the member answers and the news is passed on.
+    pub(super) news: Option<u8>,
 }
 
 impl Entry {
     /// The address where it answers, or is said to.
     pub(super) fn addr(&self) -> SocketAddr {
         self.addr.get().unwrap_or(NOWHERE)
+    }
+
+    /// Whether the address where it answers is one of those in its state.
+    pub(super) fn is_where_it_says(&self) -> bool {
+        self.state.addrs().any(|addr| addr == self.addr())
     }
 
     /// Its id, key and address.
@@ -127,8 +130,6 @@ const NOWHERE: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv
 pub(super) enum NoPlace {
     /// The view is full of members that are worth more.
     View,
-    /// Its party has too many members.
-    Party,
     /// It is this node, or another member has its short id, or its address is unusable.
     Impossible,
 }
@@ -151,6 +152,7 @@ pub(super) struct Newcomer {
 /// The view of one node.
 pub(super) struct Members {
     own: u64,
+    parties: Parties,
     capacity: usize,
     near_max: usize,
     places: Vec<Place>,
@@ -163,10 +165,11 @@ pub(super) struct Members {
 
 impl Members {
     /// The empty view of the node `own`, with room for `capacity` members. The `near_max` nearest always stay.
-    pub(super) fn new(own: &NodeId, capacity: usize, near_max: usize) -> Self {
+    pub(super) fn new(own: &NodeId, parties: Parties, capacity: usize, near_max: usize) -> Self {
         let capacity = capacity.min(usize::from(u16::MAX));
         Members {
             own: u64::from_be_bytes(own.short()),
+            parties,
             capacity,
             near_max,
             places: Vec::with_capacity(capacity),
@@ -296,9 +299,7 @@ impl Members {
     /// Changes a member's address.
     pub(super) fn set_addr(&mut self, position: usize, addr: SocketAddr) {
         self.entry_mut(position).addr = WireAddr::new(addr);
-        let place = &mut self.places[position];
-        place.party = Party::network(addr);
-        let (distance, liveness) = (place.distance, place.liveness);
+        let Place { distance, liveness, .. } = self.places[position];
         self.changed(distance, liveness.is_neighbour());
     }
 
@@ -320,9 +321,6 @@ impl Members {
         if full && !(near || newcomer.met || newcomer.displaces) {
             return Err(NoPlace::View);
         }
-        if !self.has_prefix_room(newcomer.addr, newcomer.met, near) {
-            return Err(NoPlace::Party);
-        }
         if full {
             let victim = self.victim(newcomer, near, rng).ok_or(NoPlace::View)?;
             self.remove(victim);
@@ -340,6 +338,7 @@ impl Members {
             tries: 0,
             probing: false,
             silent_relays: 0,
+            news: None,
         };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -352,8 +351,7 @@ impl Members {
             }
         };
         let position = self.places.partition_point(|place| place.distance < distance);
-        let party = Party::network(newcomer.addr);
-        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven, party });
+        self.places.insert(position, Place { distance, slot, liveness: Liveness::Unproven });
         Ok(position)
     }
 
@@ -385,29 +383,9 @@ impl Members {
         *counter = counter.saturating_add_signed(change);
     }
 
-    /// Whether there is room for an unproven member among the members of the prefix of `addr`, at which it now answers.
-    pub(super) fn has_room_at(&self, position: usize, addr: SocketAddr) -> bool {
-        self.has_prefix_room(addr, true, self.is_near(self.places[position].distance))
-    }
-
-    /// Uncontacted members do not count against a contacted one: others only claim their addresses.
-    fn has_prefix_room(&self, addr: SocketAddr, met: bool, near: bool) -> bool {
-        let Some(party) = Party::network(addr) else { return true };
-        let (mut of_view, mut of_near, mut rank) = (0, 0, 0);
-        for place in &self.places {
-            let is_near = rank < self.near_max;
-            rank += usize::from(!place.liveness.is_over());
-            let counts = !(met && place.liveness == Liveness::Unproven);
-            if counts && place.party == Some(party) {
-                of_view += 1;
-                of_near += usize::from(is_near);
-            }
-        }
-        of_view < PREFIX_VIEW_MAX && (!near || of_near < PREFIX_NEAR_MAX)
-    }
-
-    /// The member that gives way to a newcomer when the view is full. Departed members come first, if they exceed their share; then
-    /// uncontacted ones; then any that is far away.
+    /// The member that gives way to a newcomer when the view is full; `None`: the newcomer does. Departed members come first, if they
+    /// exceed their share; then uncontacted ones; then any that is far away, of which the newcomer is one. Of each kind, one of the
+    /// party that has most gives way, at random.
     fn victim(&self, newcomer: &Newcomer, near: bool, rng: &mut Rng) -> Option<usize> {
         let over = self.places.iter().filter(|place| place.liveness.is_over()).count();
         let mut rank = 0;
@@ -421,12 +399,21 @@ impl Members {
             _ if position < first_far => None,
             Liveness::Unproven if self.entry(position).tries > 0 => Some(1),
             Liveness::Unproven => Some(2),
-            _ => (near || newcomer.displaces).then_some(3),
+            _ => (near || newcomer.displaces).then_some(MET),
         };
+        let least = (0..self.places.len()).filter_map(worth).min()?;
         let (length, start) = (self.places.len(), rng.below(self.places.len() as u64) as usize);
         let all = (0..length).map(|step| (start + step) % length);
-        all.filter_map(|position| Some((worth(position)?, position)))
-            .min_by_key(|(worth, _)| *worth)
-            .map(|(_, position)| position)
+        let kind: Vec<usize> = all.filter(|&position| worth(position) == Some(least)).collect();
+        let holder = |contact: Contact| Holder::node(self.parties, &contact.id, contact.addr);
+        let mut contest: Vec<(Holder, bool)> =
+            kind.iter().map(|&position| (holder(self.entry(position).contact()), false)).collect();
+        if least == MET {
+            contest.push((Holder::node(self.parties, &newcomer.id, newcomer.addr), true));
+        }
+        gives_way(&contest).and_then(|loser| kind.get(loser).copied())
     }
 }
+
+/// The worth of a member that was contacted and is far away.
+const MET: u8 = 3;

@@ -43,11 +43,14 @@ impl Gossip {
             return Some(position);
         }
         let unproven = self.members.places()[position].liveness == Liveness::Unproven;
-        if validated && !self.arrived(position, from) {
-            return None;
+        if validated {
+            self.arrived(position, from);
         }
         if validated || !unproven {
             self.alive(now, position, None);
+        }
+        if !validated && here && unproven {
+            self.ask_soon(now, contact.id.short());
         }
         if !validated && !here {
             // The member is probed at its known address first, and at this one if the known one is silent.
@@ -83,10 +86,15 @@ impl Gossip {
         if let Some(sample) = rtt {
             entry.rtt.sample(sample);
         }
+        let (contact, rtt) = (entry.contact(), entry.rtt.smoothed());
+        if let Some(hops) = entry.news.filter(|_| entry.is_where_it_says()) {
+            entry.news = None;
+            let state = entry.state;
+            self.pass_on(&state, hops);
+        }
         if old == Liveness::Live {
             return;
         }
-        let (contact, rtt) = (entry.contact(), entry.rtt.smoothed());
         self.members.set_liveness(position, Liveness::Live, now);
         self.raise(match old {
             Liveness::Unproven => GossipEvent::Met { contact, rtt },
@@ -95,25 +103,17 @@ impl Gossip {
         self.wake_up(now);
     }
 
-    /// A member answers at this address. A contact at an unvalidated address must not displace one whose address is validated: if
-    /// the prefix of its actual address has no room, an unproven member is removed, and this returns false.
-    pub(super) fn arrived(&mut self, position: usize, addr: SocketAddr) -> bool {
+    /// A member answers at this address.
+    pub(super) fn arrived(&mut self, position: usize, addr: SocketAddr) {
         let old = self.members.entry(position).addr();
         if old == addr {
-            return true;
-        }
-        let unproven = self.members.places()[position].liveness == Liveness::Unproven;
-        if unproven && !self.members.has_room_at(position, addr) {
-            self.counters.prefix_full += 1;
-            self.members.remove(position);
-            return false;
+            return;
         }
         self.members.set_addr(position, addr);
-        if !unproven {
+        if self.members.places()[position].liveness != Liveness::Unproven {
             let contact = self.members.entry(position).contact();
             self.raise(GossipEvent::Moved { contact, from: old });
         }
-        true
     }
 
     /// Merges a state, of `teller` itself or of another node. A state that came as news, over `hops` hops, is spread further.
@@ -155,15 +155,31 @@ impl Gossip {
         }
         self.counters.states_learned += 1;
         let addr = best_addr(state, teller_addr);
-        match known {
-            Some(position) => self.renewed(now, position, state, addr),
-            None => {
-                if let Some(addr) = addr.filter(|_| !state.is_gone() && !state.is_away()) {
-                    self.enter(now, id, *state, addr, false);
-                }
+        let member = match known {
+            Some(position) => {
+                self.renewed(now, position, state, addr);
+                Some(position)
+            }
+            None => addr
+                .filter(|_| !state.is_gone() && !state.is_away())
+                .and_then(|addr| self.enter(now, id, *state, addr, false)),
+        };
+        let Some(hops) = hops.map(|hops| hops.saturating_add(1)) else { return };
+        if let Some(position) = member {
+            let liveness = self.members.places()[position].liveness;
+            let entry = self.members.entry_mut(position);
+            let validated = liveness != Liveness::Unproven && entry.is_where_it_says();
+            if !validated && !state.is_gone() && !state.is_away() {
+                entry.news = Some(hops);
+                return;
             }
         }
-        if hops.is_some_and(|hops| self.rumours.add(short, state, hops + 1)) {
+        self.pass_on(state, hops);
+    }
+
+    /// Spreads a state that came over so many hops, this node included.
+    fn pass_on(&mut self, state: &NodeState, hops: u8) {
+        if self.rumours.add(state.public().node_id().short(), state, hops) {
             self.counters.rumour_dropped += 1;
         }
     }
@@ -229,7 +245,6 @@ impl Gossip {
             Err(why) => {
                 match why {
                     NoPlace::View => self.counters.view_full += 1,
-                    NoPlace::Party => self.counters.prefix_full += 1,
                     NoPlace::Impossible => {}
                 }
                 None

@@ -13,7 +13,8 @@
 //!
 //! Rules against liars: Only its subject can sign a state, and the state with the highest number wins. What others say never makes
 //! a member live, unresponsive, evicted or left; it only makes this node probe the member itself. An address that is not validated
-//! is sent at most three times the bytes that came from it.
+//! is sent at most three times the bytes that came from it; an address that others merely named is sent bare pings within a budget. A
+//! state is passed on only when this node has contacted its subject at an address in it, so that a false address spreads no further.
 
 mod config;
 mod counters;
@@ -36,7 +37,7 @@ pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::outbox::Outbox;
-use crate::peers::rate::{Limiter, Rate};
+use crate::peers::rate::{Limiter, PartyLimiter, Rate};
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
@@ -175,6 +176,8 @@ pub struct Gossip {
     /// Since when this node has run without a pause. A member's silence counts from here at the earliest.
     awake: Instant,
     state_checks: tellers::Tellers,
+    /// Pings to addresses that others named.
+    named: PartyLimiter,
     relays: Limiter,
     tellings: Limiter,
     refutations: Limiter,
@@ -199,7 +202,7 @@ impl Gossip {
             own_id,
             leaf,
             own: SelfState::new(leaf, sequence_base, now),
-            members: Members::new(&own_id, config.view_max, config.neighbours * 3 / 2),
+            members: Members::new(&own_id, config.parties, config.view_max, config.neighbours * 3 / 2),
             rumours: Rumours::new(rng.u64()),
             transactions: Requests::new(REQUESTS_MAX),
             health: LocalHealth::default(),
@@ -215,6 +218,7 @@ impl Gossip {
             roll_call: false,
             awake: now,
             state_checks: tellers::Tellers::new(config.state_checks_per_second_max, rng.u64()),
+            named: PartyLimiter::new(Rate::every(interval / 8, 32), rng.u64()),
             relays: Limiter::new(Rate::per_second(config.relayed_probes_per_second_max)),
             tellings: Limiter::new(Rate::every(interval / 5, 6)),
             refutations: Limiter::new(Rate::every(interval / 2, 2)),
@@ -307,9 +311,8 @@ impl Gossip {
         if matches!(self.members.places()[position].liveness, Liveness::Left { .. }) {
             return self.ask_soon(now, contact.id.short());
         }
-        if self.arrived(position, contact.addr) {
-            self.alive(now, position, rtt);
-        }
+        self.arrived(position, contact.addr);
+        self.alive(now, position, rtt);
     }
 
     /// Another machine could not reach a node: it is probed soon.

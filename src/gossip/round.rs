@@ -2,7 +2,8 @@
 //!
 //! In a round this node sends some members its own state, a few rumours, a digest (which state of which member it knows), and its
 //! suspicions. Each answers with states that this node lacks. An answer also shows that its sender is alive, so the neighbour that
-//! has been silent longest is always among them.
+//! has been silent longest is always among them. A round goes only to members that were contacted: a member that was merely named is
+//! sent a ping, and nothing else until it answers (see `detect`).
 
 use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, Liveness};
@@ -47,6 +48,8 @@ const _: () = assert!(
 pub(super) struct Cursors {
     digest: u64,
     peer: u64,
+    /// The next member to be met.
+    pub(super) named: u64,
 }
 
 /// The members that a round has already gone to.
@@ -95,6 +98,7 @@ impl Gossip {
         let peer = self.away_peer(now);
         self.gossip_with(now, peer, &mut peers, outbox);
         self.watch(now, |short| peers.contains(short), outbox);
+        self.meet(now, outbox);
     }
 
     /// Schedules the next round, if none is scheduled.
@@ -165,11 +169,11 @@ impl Gossip {
         Some(position)
     }
 
-    /// The first live or unproven member from `start` on, and the number of steps to it.
+    /// The first live member from `start` on, and the number of steps to it.
     fn peer_from(&self, start: u64, peers: &Peers) -> Option<(usize, u64)> {
         let length = self.members.len() as u64;
         let is_peer = |&(position, _): &(usize, u64)| {
-            matches!(self.members.places()[position].liveness, Liveness::Live | Liveness::Unproven)
+            self.members.places()[position].liveness == Liveness::Live
                 && !peers.contains(self.members.short(position))
         };
         (0..length).map(|step| (((start + step) % length) as usize, step)).find(is_peer)

@@ -53,13 +53,14 @@ pub use output::Output;
 use waiting::{Copying, Looker, Purpose, Waiting};
 
 use crate::dht::{Dht, DhtConfig};
-use crate::gossip::Gossip;
+use crate::gossip::{Gossip, GossipConfig};
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Recovered, Space, StreamId};
 use crate::limits::Limits;
 use crate::peers::inbox::{self, Rejected};
 use crate::peers::outbox::{Datagram, Outbox};
+use crate::peers::party::Parties;
 use crate::replication::{Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::Store;
@@ -114,9 +115,11 @@ impl Node {
         let sequence = boots << 32;
         let epoch = Epoch::new(rng.u64());
         let outbox = Outbox::new(network.clone(), identity, config.leaf, epoch, &config.limits, rng.bytes());
+        let parties = Parties::of_network(config.network_secret.as_ref());
         let dht_config = DhtConfig {
             leaf: config.leaf,
             limits: config.limits.clone(),
+            parties,
             remembered: housekeeping::decode_contacts(&recovered.peers),
             bootstrap: config.bootstrap.iter().copied().map(canonical).collect(),
             sequence,
@@ -126,11 +129,12 @@ impl Node {
         let mut dht = Dht::new(dht_config, id, rng.bytes(), now);
         values::restore(&mut dht, &recovered.records, &network, now);
         let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
-        let gossip = Gossip::new(config.gossip.clone(), public, config.leaf, sequence, rng.bytes(), now);
+        let gossip = GossipConfig { parties, ..config.gossip.clone() };
+        let gossip = Gossip::new(gossip, public, config.leaf, sequence, rng.bytes(), now);
         // Replication has room for all pieces that the limits allow.
         let limits = &config.limits;
         let pieces_max = config.replication.pieces_max.max(limits.pieces_max + limits.shares_max);
-        let replication_config = ReplicationConfig { pieces_max, ..config.replication.clone() };
+        let replication_config = ReplicationConfig { pieces_max, parties, ..config.replication.clone() };
         let replication = Replication::new(replication_config, id, rng.bytes(), now);
         let machines = Machines {
             dht,

@@ -12,10 +12,12 @@ use crate::id::Key;
 use crate::identity::Identity;
 use crate::io::{DiskOp, Extent, StreamId};
 use crate::manifest::Content;
+use crate::peers::contest::Holder;
 use crate::replication::REPLICAS_MAX;
 use crate::store::{Admission, Store};
 use crate::time::Instant;
 use crate::transfer::{Bytes, Located, Pieces, Transfer, Verdict};
+use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
 
 /// This node keeps a piece only if it knows fewer than this many nodes closer to the piece's key. It is the size of a bucket: within
@@ -72,7 +74,7 @@ impl Pieces for Shelf<'_> {
         is_served(self.store, key)
     }
 
-    fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict> {
+    fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer, from: &Contact) -> Option<Verdict> {
         let key = offer.key;
         if self.is_leaf || self.dht.closer_than_self(&key) >= CLOSER_NODES_MAX {
             return Some(Verdict::Refuse(Refusal::NotClose));
@@ -80,7 +82,8 @@ impl Pieces for Shelf<'_> {
         if let Some(reason) = self.closed.filter(|_| !self.store.has(&key)) {
             return Some(Verdict::Refuse(reason));
         }
-        match self.store.admit(self.now, offer) {
+        let from = Holder::node(self.dht.parties(), &from.id, from.addr);
+        match self.store.admit(self.now, from, offer) {
             Admission::Have => Some(Verdict::Have),
             Admission::Send { incoming } => Some(Verdict::Send { incoming }),
             Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
@@ -149,7 +152,7 @@ impl Ops {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::NodeId;
+    use crate::id::{NodeId, PublicKey};
     use crate::io::{Mode, Place, Space};
     use crate::limits::Limits;
     use crate::manifest::{CHUNK_BYTES_MIN, Manifest, ManifestBuilder};
@@ -190,7 +193,7 @@ mod tests {
         }
 
         fn answer(&mut self, offer: &Offer) -> Option<Verdict> {
-            self.shelf().admit(STREAM, 1, offer)
+            self.shelf().admit(STREAM, 1, offer, &peer())
         }
 
         /// Stores the piece of an offer.
@@ -199,6 +202,10 @@ mod tests {
             assert!(self.shelf().make_room(incoming));
             assert!(self.machines.store.committed(incoming).is_some());
         }
+    }
+
+    fn peer() -> Contact {
+        Contact::new(PublicKey([8; 32]), ([9, 9, 9, 9], 1).into())
     }
 
     fn offer() -> Offer {
@@ -281,7 +288,7 @@ mod tests {
         parts.keep(&offer());
         let longer = Offer { lifetime: 100_000, ..offer() };
         let mut shelf = parts.shelf();
-        assert_eq!(shelf.admit(STREAM, 7, &longer), None);
+        assert_eq!(shelf.admit(STREAM, 7, &longer, &peer()), None);
         let raise = shelf.raises.pop().unwrap();
         assert!(matches!(raise.op, DiskOp::Raise { key: KEY, .. }), "{:?}", raise.op);
         assert!(matches!(

@@ -7,11 +7,13 @@
 //! - [`rate`]: how often something may happen (the token bucket).
 //! - [`reply`]: how much an address may be sent that is not validated (the rule against amplification).
 //! - [`party`]: who owns an address.
+//! - [`contest`]: which entry of a full table gives way.
 //! - [`rtt`]: round-trip times, and the timeouts that follow from them.
 //! - [`requests`]: outstanding requests.
 //! - [`standing`]: whether a datagram is fresh, and its address validated.
 
 pub mod checks;
+pub mod contest;
 pub mod hop;
 pub mod inbox;
 pub mod outbox;

@@ -1,56 +1,110 @@
-//! Parties: who owns an address. Ids are free, addresses less so, therefore bounds are shared out among parties.
+//! Parties: who owns an address. Identities are free and addresses are not, so whatever is contested is shared out among parties.
 //!
-//! Which level counts depends on what is shared: a [host](Party::host) is one address (a /64 of IPv6, which one machine has at
-//! least), a [network](Party::network) what one owner usually has in one place, a [site](Party::site) what one owner may have
-//! altogether.
+//! A party is an IPv4 /24, or an IPv6 /64. The /64s of one /56, and the /56s of one /48, may have one owner, too: [`Level`] says
+//! how much of an address counts. In private, shared (RFC 6598), link-local and loopback ranges, where all addresses have one
+//! owner, and in a network with a secret, where members are no strangers, each address or node is a party of its own.
+//!
+//! A party has no limit of its own. It only decides which entry [gives way](super::contest) when a place is contested.
 
-use core::net::{IpAddr, SocketAddr};
+use crate::id::NodeId;
+use crate::wire::network::NetworkSecret;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The owner of an address, as far as the address tells. Only parties of one level can be compared.
+/// The owner of an address, as far as the address tells.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Party([u8; 8]);
+pub struct Party([u8; 16]);
 
-/// The first byte of a party of IPv4: no IPv6 address that is in use begins with it.
-const V4: u8 = 4;
+/// How much of an address counts. The levels are nested: parties that are the same at one level are the same at each level before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// A /48 of IPv6: a site.
+    Site,
+    /// A /56 of IPv6: a home.
+    Home,
+    /// A /64 of IPv6: a link. The whole party.
+    Link,
+}
+
+/// How the parties of one network are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Parties {
+    /// By the addresses of nodes: the network is open to strangers.
+    #[default]
+    ByAddress,
+    /// Each node is a party: the network has a secret.
+    ByNode,
+}
+
+impl Parties {
+    /// How the parties of a network with this secret are told apart.
+    pub fn of_network(secret: Option<&NetworkSecret>) -> Parties {
+        match secret {
+            Some(_) => Parties::ByNode,
+            None => Parties::ByAddress,
+        }
+    }
+
+    /// The party of a node at an address.
+    pub fn of(self, id: &NodeId, addr: SocketAddr) -> Party {
+        match self {
+            Parties::ByAddress => Party::of(addr.ip()),
+            Parties::ByNode => Party::node(id),
+        }
+    }
+}
+
+/// The first byte of a party that is a node. No node has such an address: it would be multicast.
+const NODE: u8 = 0xff;
 
 impl Party {
-    /// One host: an IPv4 address, or a /64 of IPv6.
-    pub fn host(ip: IpAddr) -> Party {
-        match ip {
+    /// The party that owns an address.
+    pub fn of(ip: IpAddr) -> Party {
+        match plain(ip) {
             IpAddr::V4(ip) => {
                 let [a, b, c, d] = ip.octets();
-                Party([V4, a, b, c, d, 0, 0, 0])
+                let last = if is_local(IpAddr::V4(ip)) { d } else { 0 };
+                Party(Ipv4Addr::new(a, b, c, last).to_ipv6_mapped().octets())
             }
-            IpAddr::V6(ip) => Party(core::array::from_fn(|i| ip.octets()[i])),
+            IpAddr::V6(ip) if is_local(IpAddr::V6(ip)) => Party(ip.octets()),
+            IpAddr::V6(ip) => Party(u128::to_be_bytes(ip.to_bits() >> 64 << 64)),
         }
     }
 
-    /// One network: a /24 of IPv4, a /64 of IPv6. `None` for loopback, link-local and private addresses, where a fleet of one
-    /// owner is what is expected.
-    pub fn network(addr: SocketAddr) -> Option<Party> {
-        match addr.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() || ip.is_link_local() => None,
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Some(Party([V4, a, b, c, 0, 0, 0, 0]))
-            }
-            IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() => None,
-            IpAddr::V6(ip) => Some(Party(core::array::from_fn(|i| ip.octets()[i]))),
+    /// A node as a party of its own.
+    fn node(id: &NodeId) -> Party {
+        let mut bytes = [NODE; 16];
+        bytes[1..].copy_from_slice(&id.0[..15]);
+        Party(bytes)
+    }
+
+    /// One host: an IPv4 address, or a /64 of IPv6.
+    pub fn host(ip: IpAddr) -> Party {
+        match plain(ip) {
+            IpAddr::V4(ip) => Party(ip.to_ipv6_mapped().octets()),
+            ip => Party::of(ip),
         }
     }
 
-    /// One site: a /24 of IPv4, a /48 of IPv6, private ranges included.
+    /// One site: the party of an address at the widest level.
     pub fn site(ip: IpAddr) -> Party {
-        match ip {
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Party([V4, a, b, c, 0, 0, 0, 0])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, ..] = ip.octets();
-                Party([a, b, c, d, e, f, 0, 0])
-            }
-        }
+        Party::of(ip).at(Level::Site)
+    }
+
+    /// The party at a level.
+    pub fn at(self, level: Level) -> Party {
+        let bytes = match level {
+            _ if self.is_single() => return self,
+            Level::Site => 6,
+            Level::Home => 7,
+            Level::Link => return self,
+        };
+        Party(core::array::from_fn(|index| if index < bytes { self.0[index] } else { 0 }))
+    }
+
+    /// Whether the party is the same at every level.
+    fn is_single(&self) -> bool {
+        let ip = Ipv6Addr::from(self.0);
+        self.0[0] == NODE || ip.to_ipv4_mapped().is_some() || is_local(IpAddr::V6(ip))
     }
 
     /// The party as bytes, to be hashed.
@@ -59,9 +113,33 @@ impl Party {
     }
 }
 
-/// Whether `teller` may speak of `addr`: a loopback address means something on the teller's own host only.
+/// The address with IPv4 as IPv4, whether it is mapped (RFC 4291) or translated (RFC 6052).
+fn plain(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) if ip.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() as u32))
+        }
+        ip => ip,
+    }
+}
+
+/// Whether an address means something only near its node: it is private, shared, link-local or loopback.
+pub fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let shared = a == 100 && b & 0xc0 == 64;
+            shared || ip.is_private() || ip.is_link_local() || ip.is_loopback()
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+    }
+}
+
+/// Whether `teller` may speak of `addr`. A loopback address means something on the teller's own host only, and any other local
+/// address only near a teller that is reached at a local address itself.
 pub fn is_meaningful(addr: SocketAddr, teller: SocketAddr) -> bool {
-    !addr.ip().is_loopback() || teller.ip().is_loopback()
+    let (addr, teller) = (addr.ip().to_canonical(), teller.ip().to_canonical());
+    !is_local(addr) || is_local(teller) && (teller.is_loopback() || !addr.is_loopback())
 }
 
 #[cfg(test)]
@@ -72,37 +150,85 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn party(text: &str) -> Party {
+        Party::of(text.parse().unwrap())
+    }
+
+    fn at(level: Level, text: &str) -> Party {
+        party(text).at(level)
     }
 
     #[test]
-    fn strangers_share_a_network_and_fleets_do_not() {
-        let network = |text| Party::network(addr(text));
-        assert_eq!(network("8.8.8.1:1"), network("8.8.8.200:9"));
-        assert_ne!(network("8.8.8.1:1"), network("8.8.9.1:1"));
-        assert_eq!(network("[2001:db8::1]:1"), network("[2001:db8::ffff:1]:1"));
-        assert_ne!(network("[2001:db8::1]:1"), network("[2001:db8:0:1::1]:1"));
-        for private in ["127.0.0.1:1", "10.1.2.3:1", "169.254.1.1:1", "[::1]:1", "[fd00::1]:1", "[fe80::1]:1"]
-        {
-            assert_eq!(network(private), None, "{private}");
+    fn a_public_ipv4_party_is_a_24_however_the_address_is_written() {
+        assert_eq!(party("8.8.8.1"), party("8.8.8.200"));
+        assert_ne!(party("8.8.8.1"), party("8.8.9.1"));
+        assert_eq!(party("8.8.8.1"), party("::ffff:8.8.8.2"));
+        assert_eq!(party("8.8.8.1"), party("64:ff9b::8.8.8.2"));
+        assert_eq!(at(Level::Site, "8.8.8.1"), party("8.8.8.1"), "IPv4 has one level");
+    }
+
+    #[test]
+    fn the_64s_of_one_48_are_parties_of_one_site() {
+        assert_eq!(party("2001:db8::1"), party("2001:db8::ffff:1"));
+        assert_ne!(party("2001:db8::1"), party("2001:db8:0:1::1"));
+        assert_eq!(at(Level::Home, "2001:db8::1"), at(Level::Home, "2001:db8:0:ff::1"));
+        assert_ne!(at(Level::Home, "2001:db8::1"), at(Level::Home, "2001:db8:0:100::1"));
+        assert_eq!(at(Level::Site, "2001:db8::1"), at(Level::Site, "2001:db8:0:ffff::1"));
+        assert_ne!(at(Level::Site, "2001:db8::1"), at(Level::Site, "2001:db8:1::1"));
+        assert_eq!(at(Level::Link, "2001:db8::1"), party("2001:db8::1"));
+    }
+
+    #[test]
+    fn each_address_of_a_local_range_is_a_party_at_every_level() {
+        let ranges = ["127.0.0", "10.1.2", "172.16.0", "192.168.1", "169.254.1", "100.64.0", "100.127.9"];
+        for range in ranges {
+            assert_ne!(party(&format!("{range}.1")), party(&format!("{range}.2")), "{range}");
         }
+        for range in ["fd00::", "fe80::", "fd12:3456:789a:1::"] {
+            let (one, other) = (format!("{range}1"), format!("{range}2"));
+            assert_ne!(at(Level::Site, &one), at(Level::Site, &other), "{range}");
+        }
+        assert_eq!(party("100.63.0.1"), party("100.63.0.2"), "next to the shared range");
+        assert_eq!(party("100.128.0.1"), party("100.128.0.2"), "next to the shared range");
     }
 
     #[test]
-    fn a_host_is_one_address_or_a_64_and_a_site_a_24_or_a_48() {
-        assert_ne!(Party::host(ip("10.0.0.1")), Party::host(ip("10.0.0.2")));
-        assert_eq!(Party::host(ip("2001:db8::1")), Party::host(ip("2001:db8::2")));
-        assert_ne!(Party::host(ip("2001:db8::1")), Party::host(ip("2001:db8:0:1::1")));
-        assert_eq!(Party::site(ip("10.0.0.1")), Party::site(ip("10.0.0.2")));
-        assert_ne!(Party::site(ip("10.0.0.1")), Party::site(ip("10.0.1.1")));
-        assert_eq!(Party::site(ip("2001:db8:0:1::1")), Party::site(ip("2001:db8:0:2::1")));
-        assert_ne!(Party::site(ip("2001:db8:1::1")), Party::site(ip("2001:db8:2::1")));
+    fn the_members_of_a_network_with_a_secret_are_parties_of_their_own() {
+        let (one, other) = (NodeId([1; 32]), NodeId([2; 32]));
+        let home = addr("[2001:db8::1]:1");
+        assert_ne!(Parties::ByNode.of(&one, home), Parties::ByNode.of(&other, home));
+        assert_ne!(
+            Parties::ByNode.of(&one, home).at(Level::Site),
+            Parties::ByNode.of(&other, home).at(Level::Site)
+        );
+        assert_eq!(Parties::ByAddress.of(&one, home), Parties::ByAddress.of(&other, home));
+        assert_eq!(Parties::of_network(Some(&NetworkSecret([1; 16]))), Parties::ByNode);
+        assert_eq!(Parties::of_network(None), Parties::ByAddress);
     }
 
     #[test]
-    fn nobody_elsewhere_may_speak_of_our_loopback() {
+    fn a_host_is_one_ipv4_address_or_a_64() {
+        let host = |text: &str| Party::host(text.parse().unwrap());
+        assert_ne!(host("8.8.8.1"), host("8.8.8.2"));
+        assert_eq!(host("2001:db8::1"), host("2001:db8::2"));
+    }
+
+    #[test]
+    fn a_local_address_is_believed_only_from_a_local_teller() {
+        for local in ["10.0.0.1:1", "100.64.0.1:1", "192.168.0.1:1", "[fd00::1]:1", "[fe80::1]:1"] {
+            assert!(!is_meaningful(addr(local), addr("8.8.8.8:1")), "{local} from a public address");
+            assert!(is_meaningful(addr(local), addr("10.9.9.9:1")), "{local} from a private address");
+            assert!(is_meaningful(addr(local), addr("127.0.0.1:1")), "{local} from the own host");
+        }
+        assert!(!is_meaningful(addr("[::ffff:10.0.0.1]:1"), addr("8.8.8.8:1")), "a mapped address");
+        assert!(is_meaningful(addr("8.8.4.4:1"), addr("8.8.8.8:1")));
+        assert!(is_meaningful(addr("8.8.4.4:1"), addr("10.0.0.1:1")));
+    }
+
+    #[test]
+    fn a_loopback_address_is_believed_only_from_the_own_host() {
         assert!(!is_meaningful(addr("127.0.0.1:1"), addr("8.8.8.8:1")));
+        assert!(!is_meaningful(addr("127.0.0.1:1"), addr("10.0.0.1:1")));
         assert!(is_meaningful(addr("127.0.0.1:1"), addr("127.0.0.1:2")));
     }
 }

@@ -4,6 +4,7 @@
 //! unit's cost; when it would come to lie further ahead than the burst, the bucket is empty. That is the virtual scheduling form
 //! of the generic cell rate algorithm (ITU-T I.371), and as exact as time is: nothing has to be refilled.
 
+use super::party::{Level, Party};
 use crate::time::{Duration, Instant};
 
 /// How much may be taken in the long run, and how much at once.
@@ -146,6 +147,31 @@ impl Limiter {
     }
 }
 
+/// The number of buckets of a [`PartyLimiter`]. Parties that share one have one share.
+const PARTY_BUCKETS: usize = 256;
+
+/// A bucket for each party, in a table of fixed size. A party is counted at its widest level.
+#[derive(Clone, Debug)]
+pub struct PartyLimiter {
+    rate: Rate,
+    buckets: Box<[Bucket; PARTY_BUCKETS]>,
+    secret: u64,
+}
+
+impl PartyLimiter {
+    /// Full buckets of this rate. `secret` hides which parties share a bucket.
+    pub fn new(rate: Rate, secret: u64) -> PartyLimiter {
+        PartyLimiter { rate, buckets: Box::new([Bucket::FULL; PARTY_BUCKETS]), secret }
+    }
+
+    /// Takes one unit of the party's share, when there is one.
+    pub fn take(&mut self, now: Instant, party: Party) -> bool {
+        let site = party.at(Level::Site);
+        let hash = xxhash_rust::xxh3::xxh3_64_with_seed(site.as_bytes(), self.secret);
+        self.buckets[hash as usize % PARTY_BUCKETS].take(now, &self.rate)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,5 +259,17 @@ mod tests {
         let fast = Rate::flow(u64::MAX, Duration::from_secs(1));
         assert_eq!(Bucket::FULL.available(START, &fast), u64::MAX);
         assert!(!Limiter::new(Rate::every(Duration::from_secs(1), 0)).take(START));
+    }
+
+    #[test]
+    fn each_party_has_its_own_share() {
+        let mut limiter = PartyLimiter::new(Rate::every(Duration::from_secs(1), 4), 7);
+        let party = |ip: [u8; 4]| Party::of(ip.into());
+        let taken =
+            |limiter: &mut PartyLimiter, ip| (0..20).filter(|_| limiter.take(START, party(ip))).count();
+        assert_eq!(taken(&mut limiter, [8, 8, 8, 1]), 4);
+        assert_eq!(taken(&mut limiter, [8, 8, 8, 2]), 0, "the same party");
+        let others = (0..8).map(|net| taken(&mut limiter, [9, net, 1, 1])).sum::<usize>();
+        assert!(others >= 28, "{others}: hardly any of them share a bucket");
     }
 }

@@ -78,8 +78,10 @@ impl Replication {
             let held = chosen.mask & confirmed & masks.live;
             let all =
                 !piece.keep && !chosen.own && held == chosen.mask && chosen.count() as usize >= replicas;
-            // Identities are free, addresses less so: one host that claims all copies is not enough to drop this one.
-            all && self.neighbours.networks(held) >= usize::from(quorum)
+            // Identities are free, addresses less so: one party that claims all copies is not enough to drop this one, where there are
+            // others.
+            let parties = self.neighbours.parties(masks.live).min(usize::from(quorum));
+            all && self.neighbours.parties(held) >= parties
         };
         found.need = if urgent {
             Need::Urgent

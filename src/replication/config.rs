@@ -1,5 +1,6 @@
 //! The configuration of replication.
 
+use crate::peers::party::Parties;
 use crate::time::Duration;
 use core::fmt;
 
@@ -29,6 +30,8 @@ pub struct ReplicationConfig {
     pub cut_off_wait: Duration,
     /// The largest number of pieces in the table.
     pub pieces_max: usize,
+    /// How parties are told apart.
+    pub parties: Parties,
 }
 
 impl Default for ReplicationConfig {
@@ -45,6 +48,7 @@ impl Default for ReplicationConfig {
             cut_off_window: Duration::from_secs(90),
             cut_off_wait: Duration::from_secs(900),
             pieces_max: 65_536,
+            parties: Parties::default(),
         }
     }
 }

@@ -144,7 +144,7 @@ impl Replication {
             own,
             salt: rng.u64(),
             rng,
-            neighbours: neighbours::Neighbours::new(own, config.settle),
+            neighbours: neighbours::Neighbours::new(own, config.settle, config.parties),
             pieces: pieces::Pieces::default(),
             sweep: None,
             sweep_due: None,

@@ -5,7 +5,7 @@
 
 use super::reconcile::Session;
 use crate::id::{Key, NodeId};
-use crate::peers::party::Party;
+use crate::peers::party::Parties;
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -131,6 +131,7 @@ pub(super) struct Changes {
 pub(super) struct Neighbours {
     own: NodeId,
     settle: Duration,
+    told_apart: Parties,
     slots: Vec<Option<Slot>>,
     /// Freed slots whose bits have not been cleared yet.
     pub(super) dirty: u64,
@@ -146,10 +147,11 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    pub(super) fn new(own: NodeId, settle: Duration) -> Self {
+    pub(super) fn new(own: NodeId, settle: Duration, told_apart: Parties) -> Self {
         Neighbours {
             own,
             settle,
+            told_apart,
             slots: (0..SLOTS_MAX).map(|_| None).collect(),
             dirty: 0,
             waiting: false,
@@ -449,20 +451,14 @@ impl Neighbours {
         self.complete || (inside && chosen.count() as usize == count)
     }
 
-    /// The number of parties that the nodes in `mask` belong to. Each node of a private network counts as one.
-    pub(super) fn networks(&self, mask: u64) -> usize {
-        let mut parties = Vec::new();
-        let mut count = 0;
-        for slot in bits(mask).filter_map(|index| self.get(index)) {
-            match Party::network(slot.contact.addr) {
-                Some(party) if parties.contains(&party) => {}
-                party => {
-                    count += 1;
-                    parties.extend(party);
-                }
-            }
-        }
-        count
+    /// The number of parties that the nodes in `mask` belong to.
+    pub(super) fn parties(&self, mask: u64) -> usize {
+        let slots = bits(mask).filter_map(|index| self.get(index));
+        let mut parties: Vec<_> =
+            slots.map(|slot| self.told_apart.of(&slot.contact.id, slot.contact.addr)).collect();
+        parties.sort_unstable();
+        parties.dedup();
+        parties.len()
     }
 
     fn leading_distance(&self, slot: usize, key: &Key) -> u64 {

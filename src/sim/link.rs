@@ -2,12 +2,48 @@
 
 use super::chance::Chance;
 use crate::time::{Duration, Instant};
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::collections::BTreeMap;
+
+/// The addresses that hosts get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Addressing {
+    /// Each host is in an IPv4 /24 of its own.
+    #[default]
+    Apart,
+    /// All hosts are in one public IPv4 /24, which has room for 254.
+    OnePrefix,
+    /// All hosts are in one /24 of the range that providers share out behind a translator (RFC 6598).
+    OneShared,
+    /// All hosts are in one IPv6 /64.
+    OneLink,
+}
+
+impl Addressing {
+    /// The address of the host `index`.
+    fn ip(self, index: u32) -> IpAddr {
+        match self {
+            Addressing::Apart => Ipv4Addr::from(0x1000_0001 + (index << 8)).into(),
+            Addressing::OnePrefix => Ipv4Addr::from(0x1f00_0001 + index).into(),
+            Addressing::OneShared => Ipv4Addr::from(0x6440_0001 + index).into(),
+            Addressing::OneLink => Ipv6Addr::from((0x2001_0db8 << 96) + 1 + u128::from(index)).into(),
+        }
+    }
+
+    /// The most hosts that there are addresses for.
+    pub const fn hosts_max(self) -> usize {
+        match self {
+            Addressing::OnePrefix | Addressing::OneShared => 254,
+            Addressing::Apart | Addressing::OneLink => 100_000,
+        }
+    }
+}
 
 /// What links are like.
 #[derive(Clone, Debug)]
 pub struct LinkPlan {
+    /// The addresses of hosts.
+    pub addressing: Addressing,
     /// The least delay one way.
     pub delay: Duration,
     /// What distance adds at the most: hosts lie in a plane.
@@ -30,6 +66,7 @@ impl Default for LinkPlan {
     /// Homes and small servers of one continent.
     fn default() -> Self {
         LinkPlan {
+            addressing: Addressing::Apart,
             delay: Duration::from_millis(4),
             span: Duration::from_millis(50),
             jitter: 0.2,
@@ -79,6 +116,8 @@ pub struct Links {
     /// What they are like.
     pub plan: LinkPlan,
     ports: Vec<Port>,
+    /// The hosts at each address. Several have one address and different ports.
+    at: BTreeMap<IpAddr, Vec<usize>>,
     blocked: [[bool; SIDES]; SIDES],
     /// Packets lost to chance, to cuts, and to full queues.
     pub lost: [u64; 3],
@@ -91,15 +130,15 @@ const NEVER: Arrivals = [None, None];
 
 impl Links {
     pub(super) fn new(plan: LinkPlan) -> Self {
-        Links { plan, ports: Vec::new(), blocked: [[false; SIDES]; SIDES], lost: [0; 3] }
+        Links { plan, ports: Vec::new(), at: BTreeMap::new(), blocked: [[false; SIDES]; SIDES], lost: [0; 3] }
     }
 
-    /// Attaches one more host. Each is in an IPv4 /24 of its own: what limits ids per prefix is tested elsewhere.
+    /// Attaches one more host, at an address of its own.
     pub(super) fn attach(&mut self, nat: bool, chance: &mut Chance) -> SocketAddr {
         let index = self.ports.len() as u32;
-        let ip = Ipv4Addr::from(0x1000_0001 + (index << 8));
         let port = if nat { 40_000 } else { PORT };
-        let addr = SocketAddr::new(IpAddr::V4(ip), port);
+        let addr = SocketAddr::new(self.plan.addressing.ip(index), port);
+        self.at.entry(addr.ip()).or_default().push(self.ports.len());
         self.ports.push(Port {
             addr,
             side: 0,
@@ -111,6 +150,14 @@ impl Links {
             nat: nat.then(BTreeMap::new),
         });
         addr
+    }
+
+    /// Gives a host another address, which others may have with other ports. Call this before its node starts.
+    pub fn readdress(&mut self, host: usize, addr: SocketAddr) {
+        let old = self.ports[host].addr.ip();
+        self.at.entry(old).or_default().retain(|other| *other != host);
+        self.at.entry(addr.ip()).or_default().push(host);
+        self.ports[host].addr = addr;
     }
 
     /// Where a host is attached.
@@ -125,10 +172,8 @@ impl Links {
 
     /// The host that an address belongs to, be it of another port.
     pub(super) fn host_of(&self, addr: SocketAddr) -> Option<usize> {
-        let IpAddr::V4(ip) = addr.ip() else { return None };
-        let offset = u32::from(ip).checked_sub(0x1000_0001)?;
-        let index = (offset >> 8) as usize;
-        (offset & 0xFF == 0 && index < self.ports.len()).then_some(index)
+        let hosts = self.at.get(&addr.ip())?;
+        hosts.iter().find(|host| self.ports[**host].addr == addr).or(hosts.first()).copied()
     }
 
     /// The translator before a host gives it another port: what is sent to the old one is lost.

@@ -9,7 +9,7 @@
 //!
 //! - The world: [`world`] has one event after the other happen. `streams` and `fabric` carry out what nodes ask for; the
 //!   rest is data: `event`, `queue`, `packets`, [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
-//! - Hosts that break the protocol: [`adversary`], [`hostile`]; `reseal` lets them write frames of their own.
+//! - Hosts that break the protocol: [`adversary`], [`hostile`], [`puppet`]; `reseal` lets them write frames of their own.
 //! - What is checked: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the
 //!   design promises, through [`observe`].
 //! - What is played: [`scenario`], [`tables`], [`picture`].
@@ -33,6 +33,7 @@ mod packets;
 mod peek;
 pub mod picture;
 pub mod population;
+pub mod puppet;
 mod queue;
 pub mod report;
 mod reseal;

@@ -344,3 +344,32 @@ fn copies_that_rot_unread_are_found_by_the_scrub_and_made_anew_while_it_goes_on(
     assert_eq!((work.gets.done, work.gets.wrong, work.gets.failed), (4, 0, 0), "{:?}", work.gets.messages);
     assert_eq!(world.watch.violations, Vec::<String>::new());
 }
+
+/// Plays scenarios with few nodes.
+fn play(names: &[&str], nodes: usize, minutes: u64) {
+    for name in names {
+        let outcome =
+            (named(name).expect("a scenario that there is").play)(&Options::small(nodes, minutes, 3));
+        assert!(outcome.report.holds(), "{name}: {:#?}", outcome.report.checks);
+    }
+}
+
+#[test]
+fn networks_of_one_party_work_like_any_other() {
+    play(&["one-prefix", "one-shared", "one-link"], 16, 25);
+}
+
+#[test]
+fn one_address_that_floods_all_tables_erases_nothing_of_others() {
+    play(&["erase"], 12, 2);
+}
+
+#[test]
+fn forty_ids_of_one_party_hide_neither_a_value_nor_a_file() {
+    play(&["sybil"], 24, 2);
+}
+
+#[test]
+fn an_address_that_was_merely_named_is_sent_no_more_than_three_bytes_for_one() {
+    play(&["reflect"], 16, 2);
+}

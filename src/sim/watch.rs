@@ -27,6 +27,8 @@ pub struct Watch {
     pub violation_count: u64,
     /// Datagrams sent, by their kind's number.
     pub kinds: [u64; 32],
+    /// An address, and the bytes that nodes have sent there.
+    counted: Option<(SocketAddr, u64)>,
 }
 
 /// The addresses that have to do with one run of one node.
@@ -72,6 +74,9 @@ impl Watch {
     /// A host sends a datagram.
     #[inline]
     pub(super) fn sent(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
+        if let Some((_, count)) = self.counted.as_mut().filter(|(addr, _)| *addr == to) {
+            *count += bytes.len() as u64;
+        }
         let Some(peeked) = Peeked::of(bytes) else { return };
         self.kinds[peeked.kind as usize % 32] += 1;
         // What a node asks of its own accord answers nothing, so nobody can make it ask more by sending more.
@@ -120,6 +125,16 @@ impl Watch {
         if self.violations.len() < KEPT {
             self.violations.push(what);
         }
+    }
+
+    /// From now on counts the bytes that nodes send to an address.
+    pub fn count_to(&mut self, addr: SocketAddr) {
+        self.counted = Some((addr, 0));
+    }
+
+    /// The bytes sent to the address that is counted.
+    pub fn counted(&self) -> u64 {
+        self.counted.map_or(0, |(_, bytes)| bytes)
     }
 
     /// How many datagrams of a kind were sent.

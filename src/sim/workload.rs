@@ -21,6 +21,7 @@ pub struct Stored {
     pub origin: usize,
     /// How many copies were asked for.
     pub replicas: u8,
+    path: PathBuf,
 }
 
 /// A value that was published, and its later versions.
@@ -119,14 +120,24 @@ pub struct Workload {
 impl Workload {
     /// Puts a new file of this length in at a host.
     pub fn put(&mut self, world: &mut World, host: usize, length: usize, replicas: u8) {
+        let stored = Stored { replicas, ..self.prepare(world, host, length) };
+        self.share(world, &stored);
+    }
+
+    /// Writes a new file of this length at a host, which does not share it yet and will ask for no copies.
+    pub fn prepare(&mut self, world: &mut World, host: usize, length: usize) -> Stored {
         self.named += 1;
         let content = Blob::random(length, world.chance.u64());
         let path = PathBuf::from(format!("/data/{}", self.named));
         world.hosts[host].disk.write_file(&path, Rc::clone(&content));
-        let hash = content.manifest().hash();
-        let stored = Stored { hash, content, origin: host, replicas };
-        let command = Command::Put { path, replicas: Some(replicas), lifetime: None };
-        self.give(world, host, command, Expected::Put(stored));
+        Stored { hash: content.manifest().hash(), content, origin: host, replicas: 0, path }
+    }
+
+    /// Puts a file in where it was written.
+    pub fn share(&mut self, world: &mut World, file: &Stored) {
+        let (path, replicas) = (file.path.clone(), Some(file.replicas));
+        let command = Command::Put { path, replicas, lifetime: None };
+        self.give(world, file.origin, command, Expected::Put(file.clone()));
     }
 
     /// Fetches a file into a host's cache.

@@ -6,7 +6,7 @@ use super::disk::{Change, Crash, Disk, DiskPlan};
 use super::event::{Event, WorldEvent};
 use super::fabric::Fabric;
 use super::host::{BACKLOG, Host, Life};
-use super::link::{LinkPlan, Links, PORT};
+use super::link::{Addressing, LinkPlan, Links, PORT};
 use super::packets::Packets;
 use super::peek::Peeked;
 use super::queue::Queue;
@@ -22,7 +22,7 @@ use crate::node::{Node, NodeConfig};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::collections::VecDeque;
 
 /// What a world is like.
@@ -167,12 +167,16 @@ impl World {
 
     /// Attaches a machine with this secret.
     pub fn add_host_as(&mut self, secret: [u8; 32], leaf: bool) -> usize {
+        let unspecified: IpAddr = match self.plan.links.addressing {
+            Addressing::OneLink => Ipv6Addr::UNSPECIFIED.into(),
+            _ => Ipv4Addr::UNSPECIFIED.into(),
+        };
         let config = NodeConfig {
             limits: self.plan.limits.clone(),
             leaf,
             network: "simulation".to_owned(),
             network_secret: None,
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT),
+            listen: SocketAddr::new(unspecified, PORT),
             bootstrap: Vec::new(),
             replicas: NodeConfig::REPLICAS,
             lifetime: NodeConfig::LIFETIME,
@@ -207,6 +211,18 @@ impl World {
     /// What a host does that its node would not.
     pub fn set_adversary(&mut self, host: usize, adversary: Box<dyn Adversary>) {
         self.hosts[host].adversary = Some(adversary);
+    }
+
+    /// Lets an adversary without a node have a host: every datagram that comes is the adversary's.
+    pub fn start_puppet(&mut self, host: usize, adversary: Box<dyn Adversary>) {
+        let it = &mut self.hosts[host];
+        (it.life, it.since) = (Life::Up, self.now);
+        it.adversary = Some(adversary);
+    }
+
+    /// Sends a datagram from a host.
+    pub fn send_from(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
+        self.parts().1.transmit(host, to, bytes);
     }
 
     /// The host does what its node does, and nothing else.

@@ -1,14 +1,19 @@
 //! Inbound stores: pieces that were admitted and are not on disk yet.
 //!
-//! A *promise* is an admitted piece without bytes. An offer costs its sender nothing, so a promise reserves no space and counts only
-//! against other promises. When its first bytes come, the store makes room and reserves its space.
+//! A *promise* is an admitted piece without bytes. An offer costs its sender nothing, so a promise reserves no space: it counts only
+//! against other offers of its party, and in a full table the promises of the party that has most give way. When its first bytes come,
+//! the store makes room and reserves its space.
 
 use crate::id::Key;
 use crate::io::PieceMeta;
+use crate::peers::contest::{Holder, gives_way};
+use crate::peers::party::Level;
 use std::collections::BTreeMap;
 
 struct Entry {
     meta: PieceMeta,
+    /// The node that offers it.
+    from: Holder,
     /// The bytes that it will take on disk.
     cost: u64,
     /// Whether its first bytes have come.
@@ -53,18 +58,36 @@ impl Incoming {
         self.table.get(&number).map(|entry| entry.meta)
     }
 
+    /// The number of promises to the party of `from`, and their bytes.
+    pub(super) fn promised_to(&self, from: &Holder) -> (usize, u64) {
+        let site = |holder: &Holder| holder.party.at(Level::Site);
+        let theirs = self.table.values().filter(|entry| !entry.arrives && site(&entry.from) == site(from));
+        theirs.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.cost))
+    }
+
+    /// Makes room for one more promise in a full table: of the party that has most promises, the oldest one ends. False when the
+    /// newcomer's would have most, or every piece is arriving. Bytes that come for a promise that has ended are refused.
+    pub(super) fn make_room(&mut self, newcomer: Holder) -> bool {
+        let promises = self.table.iter().filter(|(_, entry)| !entry.arrives);
+        let mut entries: Vec<(Holder, Option<u64>)> =
+            promises.map(|(number, entry)| (entry.from, Some(*number))).collect();
+        entries.push((newcomer, None));
+        let loser = gives_way(&entries).and_then(|loser| entries[loser].1);
+        loser.is_some_and(|number| self.end(number).is_some())
+    }
+
     /// Adds a promise, and returns its number, unique in this run.
-    pub(super) fn promise(&mut self, meta: PieceMeta, cost: u64) -> u64 {
+    pub(super) fn promise(&mut self, meta: PieceMeta, cost: u64, from: Holder) -> u64 {
         let number = self.next;
         self.next += 1;
         self.promised += cost;
-        self.table.insert(number, Entry { meta, cost, arrives: false });
+        self.table.insert(number, Entry { meta, from, cost, arrives: false });
         number
     }
 
-    /// The bytes that a promise will take on disk; `None` when it is arriving already, or there is none.
-    pub(super) fn cost_of_promise(&self, number: u64) -> Option<u64> {
-        self.table.get(&number).filter(|entry| !entry.arrives).map(|entry| entry.cost)
+    /// Whether a piece is arriving already, and the bytes that it takes on disk. `None`: there is no such admission.
+    pub(super) fn cost_of(&self, number: u64) -> Option<(bool, u64)> {
+        self.table.get(&number).map(|entry| (entry.arrives, entry.cost))
     }
 
     /// Turns a promise into an arriving piece.

@@ -28,6 +28,7 @@ use crate::io::{
 };
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
+use crate::peers::contest::Holder;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Offer, Refusal};
 use core::fmt;
@@ -386,9 +387,9 @@ impl Store {
         found.collect()
     }
 
-    /// Decides on an offer. A piece that is here already gets the highest number of copies and the longest lifetime of all
-    /// offers.
-    pub fn admit(&mut self, now: Instant, offer: &Offer) -> Admission {
+    /// Decides on an offer of the node `from`. A piece that is here already gets the highest number of copies and the longest lifetime
+    /// of all offers.
+    pub fn admit(&mut self, now: Instant, from: Holder, offer: &Offer) -> Admission {
         if !offer.is_possible() {
             return Admission::Refuse(Refusal::Invalid);
         }
@@ -406,7 +407,7 @@ impl Store {
         if self.is_published(&offer.key) {
             return Admission::Have;
         }
-        if self.incoming.contains(&offer.key) || self.incoming.len() >= self.incoming_max {
+        if self.incoming.contains(&offer.key) {
             return Admission::Refuse(Refusal::Busy);
         }
         let cost = self.pieces.cost(&offer.key, offer.length);
@@ -414,14 +415,18 @@ impl Store {
             self.refused_quota += 1;
             return Admission::Refuse(Refusal::NoSpace);
         }
-        // All promised pieces may arrive, so they count. The cache does not: it is evicted when bytes arrive.
-        let promises = self.incoming.len() - self.incoming.arriving_count();
-        if self.fits(cost + self.incoming.promised_bytes(), 1 + promises).is_err() {
+        // All promised pieces of a party may arrive, so they count; those of others must not keep it out. The cache does not count: it is
+        // evicted when bytes arrive.
+        let (promises, promised) = self.incoming.promised_to(&from);
+        if self.fits(cost + promised, 1 + promises).is_err() {
             return Admission::Refuse(Refusal::NoSpace);
+        }
+        if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from) {
+            return Admission::Refuse(Refusal::Busy);
         }
         let Offer { key, content, length, input_offset, replicas, mode, .. } = *offer;
         let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires };
-        Admission::Send { incoming: self.incoming.promise(meta, cost) }
+        Admission::Send { incoming: self.incoming.promise(meta, cost, from) }
     }
 
     /// Notes that the disk could not save a raise.
@@ -430,10 +435,10 @@ impl Store {
     }
 
     /// Reserves the space of an admitted piece when its first bytes are here, and evicts cached files for it if needed. `false`
-    /// when there is no room left: the caller then refuses the piece and calls [`discarded`](Store::discarded).
+    /// when there is no room left, or the promise has ended: the caller then refuses the piece and calls [`discarded`](Store::discarded).
     pub fn arrives(&mut self, incoming: u64) -> bool {
-        let Some(cost) = self.incoming.cost_of_promise(incoming) else { return true };
-        let room = self.make_room(cost).is_ok();
+        let Some((arrives, cost)) = self.incoming.cost_of(incoming) else { return false };
+        let room = arrives || self.make_room(cost).is_ok();
         if room {
             self.incoming.arrive(incoming);
         }

@@ -2,6 +2,7 @@ use super::*;
 use crate::io::Mode;
 use crate::io::{Ages, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
+use crate::peers::party::Party;
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,6 +19,11 @@ fn store(quota_bytes: u64) -> Store {
 
 fn key(byte: u8) -> Key {
     Key([byte; 32])
+}
+
+/// A node at an address of its own.
+fn peer(number: u8) -> Holder {
+    Holder { party: Party::of([9, 9, number, 1].into()), identity: [number; 8] }
 }
 
 fn offer(byte: u8, length: u32) -> Offer {
@@ -70,7 +76,7 @@ fn ops(store: &mut Store) -> Vec<DiskOp> {
 }
 
 fn admit(store: &mut Store, offer: &Offer) -> u64 {
-    match store.admit(NOW, offer) {
+    match store.admit(NOW, peer(1), offer) {
         Admission::Send { incoming } => incoming,
         other => panic!("{other:?}"),
     }
@@ -87,7 +93,7 @@ fn a_piece_is_located_only_after_it_is_committed() {
     let mut store = store(1 << 20);
     let incoming = admit(&mut store, &offer(1, 500));
     assert!(!store.has(&key(1)));
-    assert_eq!(store.admit(NOW, &offer(1, 500)), Admission::Refuse(Refusal::Busy));
+    assert_eq!(store.admit(NOW, peer(1), &offer(1, 500)), Admission::Refuse(Refusal::Busy));
     assert_eq!(store.meta_of(incoming), Some(meta(1, 500, 100)));
     assert_eq!(store.committed(incoming), Some(meta(1, 500, 100)));
     assert_eq!(store.committed(incoming), None);
@@ -103,13 +109,13 @@ fn an_offer_of_a_stored_piece_only_raises_its_copies_and_lifetime() {
     let mut store = store(1 << 20);
     keep(&mut store, &offer(1, 500));
     assert_eq!(
-        store.admit(NOW, &Offer { replicas: 7, mode: Mode::UNKNOWN, lifetime: 10, ..offer(1, 500) }),
+        store.admit(NOW, peer(1), &Offer { replicas: 7, mode: Mode::UNKNOWN, lifetime: 10, ..offer(1, 500) }),
         Admission::Raise { replicas: 7, expires: 100 }
     );
     assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 100) }));
     let later = NOW + Duration::from_secs(50);
-    assert_eq!(store.admit(later, &offer(1, 500)), Admission::Raise { replicas: 7, expires: 150 });
-    assert_eq!(store.admit(later, &offer(1, 500)), Admission::Have, "that is promised already");
+    assert_eq!(store.admit(later, peer(1), &offer(1, 500)), Admission::Raise { replicas: 7, expires: 150 });
+    assert_eq!(store.admit(later, peer(1), &offer(1, 500)), Admission::Have, "that is promised already");
     assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 150) }));
 }
 
@@ -117,7 +123,7 @@ fn an_offer_of_a_stored_piece_only_raises_its_copies_and_lifetime() {
 fn discarding_a_piece_frees_its_space_and_deletes_it() {
     let mut store = store(500 + PIECE_OVERHEAD_BYTES);
     let incoming = admit(&mut store, &offer(1, 500));
-    assert_eq!(store.admit(NOW, &offer(2, 0)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!(store.admit(NOW, peer(1), &offer(2, 0)), Admission::Refuse(Refusal::NoSpace));
     store.discarded(incoming);
     store.discarded(incoming);
     assert_eq!(ops(&mut store), [DiskOp::Remove(Place::Incoming(incoming))]);
@@ -128,10 +134,32 @@ fn discarding_a_piece_frees_its_space_and_deletes_it() {
 #[test]
 fn impossible_offers_are_invalid_and_too_many_at_once_are_busy() {
     let mut store = store(1 << 30);
-    assert_eq!(store.admit(NOW, &Offer { replicas: 0, ..offer(1, 1) }), Admission::Refuse(Refusal::Invalid));
+    assert_eq!(
+        store.admit(NOW, peer(1), &Offer { replicas: 0, ..offer(1, 1) }),
+        Admission::Refuse(Refusal::Invalid)
+    );
     let most = Limits::default().streams_max as u8;
     (0..most).for_each(|byte| assert!(admit(&mut store, &offer(byte, 1)) == u64::from(byte)));
-    assert_eq!(store.admit(NOW, &offer(most, 1)), Admission::Refuse(Refusal::Busy));
+    assert_eq!(store.admit(NOW, peer(1), &offer(most, 1)), Admission::Refuse(Refusal::Busy));
+}
+
+#[test]
+fn promises_of_one_party_do_not_keep_the_pieces_of_others_out() {
+    let mut store = store(1 << 20);
+    let crowd = |identity: u8| Holder { identity: [identity; 8], ..peer(1) };
+    let most = Limits::default().streams_max as u8;
+    let first = admit(&mut store, &offer(0, 1000));
+    for byte in 1..most {
+        assert!(matches!(store.admit(NOW, crowd(byte), &offer(byte, 16_000)), Admission::Send { .. }));
+    }
+    let full = Admission::Refuse(Refusal::NoSpace);
+    assert_eq!(store.admit(NOW, crowd(200), &offer(200, 100_000)), full, "its party has promises enough");
+    let Admission::Send { incoming } = store.admit(NOW, peer(2), &offer(201, 200_000)) else {
+        panic!("another party has no place");
+    };
+    assert!(store.arrives(incoming));
+    assert!(!store.arrives(first), "the oldest promise of the party that has most has ended");
+    assert_eq!(store.meta_of(first), None);
 }
 
 #[test]
@@ -171,16 +199,16 @@ fn a_lowered_quota_evicts_the_cache_admits_nothing_and_keeps_every_piece() {
     assert_eq!(store.stats().shares, 1);
     assert_eq!(ops(&mut store), [removal(&one)]);
     assert!(store.stats().over);
-    assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!(store.admit(NOW, peer(1), &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
     assert!(matches!(add_cached(&mut store, &one), Err(Full::Quota { .. })));
     let longer = Admission::Raise { replicas: 3, expires: 100 };
-    assert_eq!(store.admit(NOW, &offer(2, 400)), longer, "what is here is here");
+    assert_eq!(store.admit(NOW, peer(1), &offer(2, 400)), longer, "what is here is here");
     // Once other nodes have a copy the piece may be dropped, and there is room again.
     assert!(store.remove_piece(&key(1)) && !store.stats().over);
     let fewer = Limits { pieces_max: 2, ..limits(1 << 20) };
     let mut store = Store::new(&fewer, &recovered, 1, NOW);
     assert!(store.stats().over && store.stats().pieces == 3);
-    assert_eq!(store.admit(NOW, &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!(store.admit(NOW, peer(1), &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
 }
 
 #[test]
@@ -190,7 +218,7 @@ fn small_pieces_count_with_whole_blocks() {
     let mut store = Store::new(&limits(1 << 20), &recovered, 1, NOW);
     let mut kept = 0;
     for byte in 0..=255 {
-        let incoming = match store.admit(NOW, &offer(byte, 1)) {
+        let incoming = match store.admit(NOW, peer(1), &offer(byte, 1)) {
             Admission::Send { incoming } => incoming,
             other => {
                 assert_eq!(other, Admission::Refuse(Refusal::NoSpace));
@@ -226,11 +254,11 @@ fn the_floor_stays_free_for_the_host_whatever_the_quota() {
     // 46 MiB are left above the floor of 64: two pieces of 16 MiB fit, whether they are promised, arriving or stored.
     let (first, second) = (admit(&mut store, &chunk(1)), admit(&mut store, &chunk(2)));
     let full = Admission::Refuse(Refusal::NoSpace);
-    assert_eq!(store.admit(NOW, &chunk(3)), full);
+    assert_eq!(store.admit(NOW, peer(1), &chunk(3)), full);
     assert!(store.arrives(first) && store.arrives(second));
-    assert_eq!(store.admit(NOW, &chunk(3)), full);
+    assert_eq!(store.admit(NOW, peer(1), &chunk(3)), full);
     store.committed(first).unwrap();
-    assert_eq!(store.admit(NOW, &chunk(3)), full, "it is there, although nobody has looked again");
+    assert_eq!(store.admit(NOW, peer(1), &chunk(3)), full, "it is there, although nobody has looked again");
     store.discarded(second);
     store.set_space(space(94 << 20, 499));
     let second = admit(&mut store, &chunk(2));
@@ -242,11 +270,11 @@ fn the_floor_stays_free_for_the_host_whatever_the_quota() {
     store.set_space(space(10 << 20, 499));
     assert_eq!(ops(&mut store), [removal(&file)]);
     assert!(matches!(add_cached(&mut store, &file), Err(Full::Floor { .. })));
-    assert_eq!(store.admit(NOW, &offer(9, 0)), full);
+    assert_eq!(store.admit(NOW, peer(1), &offer(9, 0)), full);
     // The same holds for inodes: 50 are left to the host.
     store.set_space(space(1 << 29, 52));
     let (one, two) = (admit(&mut store, &offer(4, 0)), admit(&mut store, &offer(5, 0)));
-    assert_eq!(store.admit(NOW, &offer(6, 0)), full);
+    assert_eq!(store.admit(NOW, peer(1), &offer(6, 0)), full);
     assert!(store.arrives(one) && store.arrives(two));
     assert_eq!(store.stats().refused_quota, 0);
 }
@@ -295,7 +323,8 @@ fn a_window_leaves_no_room_for_what_arrives_and_the_cache_makes_room_for_it() {
     assert_eq!(store.open_window(1, 9 * MIB, MIB, MIB), Ok(9 * MIB));
     assert_eq!(ops(&mut store), [removal(&file)]);
     let chunk = |byte| Offer { length: 256 << 10, ..offer(byte, 0) };
-    let chunks = (1..=8).take_while(|byte| matches!(store.admit(NOW, &chunk(*byte)), Admission::Send { .. }));
+    let chunks =
+        (1..=8).take_while(|byte| matches!(store.admit(NOW, peer(1), &chunk(*byte)), Admission::Send { .. }));
     assert_eq!(chunks.count(), 3, "a fourth would not fit the mebibyte that is left");
 }
 
@@ -375,7 +404,7 @@ fn the_longest_unused_cached_file_is_evicted_first_and_pieces_never_are() {
     assert_eq!(ops(&mut store), [removal(&files[1])]);
     store.committed(incoming).unwrap();
     // More than the whole cache can free: nothing is evicted.
-    assert_eq!(store.admit(NOW, &offer(3, 1800)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!(store.admit(NOW, peer(1), &offer(3, 1800)), Admission::Refuse(Refusal::NoSpace));
     assert_eq!(ops(&mut store).len(), 0);
     assert_eq!(store.stats().shares, 2);
     let refused = Full::Quota { needed: 2500, quota: 3000 + PIECE_OVERHEAD_BYTES };
@@ -391,7 +420,7 @@ fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_plac
     add_cached(&mut store, &old).unwrap();
     store.begin_partial(file.hash(), file.clone(), Place::Cache(file.hash())).unwrap();
     assert_eq!(ops(&mut store), [removal(&old)]);
-    assert_eq!(store.admit(NOW, &offer(1, 300)), Admission::Refuse(Refusal::NoSpace));
+    assert_eq!(store.admit(NOW, peer(1), &offer(1, 300)), Admission::Refuse(Refusal::NoSpace));
     add_cached(&mut store, &file).unwrap();
     let stats = store.stats();
     assert_eq!(stats.cached_bytes, 700);
@@ -511,7 +540,7 @@ fn a_published_file_counts_as_a_copy_and_a_downloaded_one_does_not() {
     let incoming = admit(&mut store, &offer);
     store.discarded(incoming);
     store.claim(&Share { synced: true, replicas: 3, ..downloaded }, None).unwrap();
-    assert_eq!(store.admit(NOW, &offer), Admission::Have);
+    assert_eq!(store.admit(NOW, peer(1), &offer), Admission::Have);
 }
 
 fn cost(length: u32) -> u64 {
@@ -543,7 +572,7 @@ fn the_quota_is_never_exceeded_by_any_order_of_operations() {
                     let lifetime = 1 + rng.below(300) as u32;
                     let offer = Offer { key: Key(rng.bytes()), lifetime, ..offer(0, length) };
                     let evicted = store.stats().evicted;
-                    if let Admission::Send { incoming } = store.admit(now, &offer) {
+                    if let Admission::Send { incoming } = store.admit(now, peer(1), &offer) {
                         promised.push((incoming, length));
                     }
                     assert_eq!(store.stats().evicted, evicted, "seed {seed}: a promise evicts nothing");
@@ -595,9 +624,9 @@ fn each_change_of_a_stored_piece_is_reported_once() {
     assert_eq!(store.poll_change(), None, "it is not here yet");
     store.committed(incoming);
     assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 3));
-    assert_eq!(store.admit(NOW, &wanted(2)), Admission::Have);
+    assert_eq!(store.admit(NOW, peer(1), &wanted(2)), Admission::Have);
     assert_eq!(store.poll_change(), None, "fewer were asked for than it is kept on already");
-    assert_eq!(store.admit(NOW, &wanted(5)), Admission::Raise { replicas: 5, expires: 100 });
+    assert_eq!(store.admit(NOW, peer(1), &wanted(5)), Admission::Raise { replicas: 5, expires: 100 });
     assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 5));
     assert!(store.remove_piece(&wanted(3).key) && !store.remove_piece(&wanted(3).key));
     assert_eq!(store.poll_change(), Some(PieceChange::Dropped(wanted(3).key)));

@@ -3,6 +3,7 @@
 use crate::id::Key;
 use crate::io::{Extent, Mode, StreamId};
 use crate::manifest::Content;
+use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
 
 /// The pieces of this node, as the machine sees them. The node implements it, so that requests and offers are answered where they
@@ -18,9 +19,9 @@ pub trait Pieces {
     /// bytes are synced.
     fn kept(&self, key: &Key) -> Option<Extent>;
 
-    /// Decides on a piece that a peer offers. `None` when something must be made durable first: then the node calls
+    /// Decides on a piece that the peer `from` offers. `None` when something must be made durable first: then the node calls
     /// [`Transfer::admit`](super::Transfer::admit) with the same stream and number later.
-    fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer) -> Option<Verdict>;
+    fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer, from: &Contact) -> Option<Verdict>;
 
     /// Makes room for an accepted piece, whose content begins to arrive. False when there is none: then the piece is forgotten,
     /// and its content is discarded.

@@ -191,6 +191,39 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: 1 }, FRAME_HEAD_BYTES + 8)));
 }
 
+#[test]
+fn promises_of_one_address_keep_no_piece_of_another_out() {
+    let node = Node::alone(&["--quota", "8MiB"]);
+    let chunk = |n: u8| Offer { input_offset: 1 << 20, ..offer(Content::Chunk, Key([n; 32]), 1 << 20) };
+    // The whole quota, and then every place for arriving pieces, under several identities.
+    let mut crowd = Vec::new();
+    for peer in 0..6u8 {
+        let mut stream = Stream::new(socket_from([127, 0, 2, 1], node.addr));
+        stream.shake_hands(&somebody(), true).expect("the node shakes hands");
+        for n in 0..14u8 {
+            let key = Key([peer * 16 + n; 32]);
+            let offer = if peer == 0 { chunk(n) } else { offer(Content::File, key, 100) };
+            stream.send(&Frame::Store { request: n.into(), offer }).unwrap();
+        }
+        // The answer to the last offer says that all were decided on.
+        (0..14).for_each(|_| _ = stream.frame().unwrap());
+        crowd.push(stream);
+    }
+    let bytes = content(5, 1000);
+    let key = Key(*blake3::hash(&bytes).as_bytes());
+    let mut honest = Stream::new(socket_from([127, 0, 3, 1], node.addr));
+    honest.shake_hands(&somebody(), true).expect("the node shakes hands");
+    honest.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
+    let answer = honest.frame().unwrap();
+    let accepted = Frame::Accept { request: 1, have: false };
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(accepted, answer.len())), "{}", node.status_json());
+    honest.send(&Frame::StoreData { request: 1, length: 1000 }).unwrap();
+    honest.socket.write_all(&bytes).unwrap();
+    let answer = honest.frame().unwrap();
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(Frame::Stored { request: 1 }, answer.len())));
+    drop(crowd);
+}
+
 /// Offers a file of one byte and sends it when it is accepted; how that ended.
 fn store_tiny(stream: &mut Stream, number: u32) -> bool {
     let bytes = [number as u8, (number >> 8) as u8];

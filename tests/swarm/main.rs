@@ -8,6 +8,7 @@ mod downloads;
 mod explain;
 mod modes;
 mod network;
+mod parties;
 mod put;
 mod reads;
 mod repair;

@@ -20,8 +20,9 @@ fn nodes(text: &str) -> Result<usize, String> {
 
 /// Play scenarios in a simulated world and check what the design promises. The same seed gives the same run.
 ///
-/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, rolling-reboot, hostile, eclipse, replay, power-loss, or
-/// "all". Tables: lookups, rounds, detection, idle, repair.
+/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, hostile, eclipse,
+/// replay, one-prefix, one-shared, one-link, erase, sybil, reflect, power-loss, or "all". Tables: lookups, rounds, detection,
+/// idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Which scenario, or "all".

@@ -133,6 +133,7 @@ mod tests {
     use crate::io::{Mode, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
+    use crate::peers::contest::Holder;
     use crate::store::{Admission, Store};
     use crate::wire::frame::Offer;
 
@@ -169,7 +170,7 @@ mod tests {
 
         /// Admits a piece, and returns the number of its admission.
         fn admit(&mut self, key: Key) -> u64 {
-            match self.machines.store.admit(START, &offer(key)) {
+            match self.machines.store.admit(START, Holder::host([9, 9, 9, 9].into()), &offer(key)) {
                 Admission::Send { incoming } => incoming,
                 other => panic!("{other:?}"),
             }

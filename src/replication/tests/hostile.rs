@@ -243,7 +243,7 @@ fn new_identities_that_vanish_do_not_make_a_node_suspect_a_partition() {
 }
 
 #[test]
-fn a_piece_is_not_dropped_because_one_host_claims_all_copies() {
+fn a_piece_is_not_dropped_because_one_party_of_several_claims_all_copies() {
     let need = |address_of: &dyn Fn(usize) -> SocketAddr| {
         let (mut machine, all, now) = among_neighbours(address_of);
         let far = all.last().expect("one is farthest").contact.id;
@@ -254,9 +254,19 @@ fn a_piece_is_not_dropped_because_one_host_claims_all_copies() {
         }
         machine.assess(&key, machine.pieces.get(&key).expect("it was added")).need
     };
-    assert_eq!(need(&|index| SocketAddr::from(([8, 8, 8, index as u8], 1))), pieces::Need::Whole);
+    let (_, all, _) = among_neighbours(address);
+    let key = all.last().expect("one is farthest").contact.id.key();
+    let mut ids: Vec<_> = all.iter().map(|neighbour| neighbour.contact.id).collect();
+    ids.sort_by_key(|id| id.distance(&key));
+    let crowd = |index: usize| match ids[..3].contains(&identity(index).id()) {
+        true => SocketAddr::from(([8, 8, 8, index as u8], 1)),
+        false => SocketAddr::from(([8, 8, 9 + index as u8, 8], 1)),
+    };
+    assert_eq!(need(&crowd), pieces::Need::Whole, "its holders are of one party, and there are others");
     assert_eq!(need(&|index| SocketAddr::from(([8, 8, index as u8, 8], 1))), pieces::Need::Surplus);
-    assert_eq!(need(&address), pieces::Need::Surplus, "in a private network each node counts");
+    let one = |index| SocketAddr::from(([8, 8, 8, index as u8], 1));
+    assert_eq!(need(&one), pieces::Need::Surplus, "the whole network is of one party");
+    assert_eq!(need(&address), pieces::Need::Surplus, "in a private network each address counts");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Invariant 3.
 
 use crate::sim::report::Check;
+use crate::sim::watch::AMPLIFICATION_MAX;
 use crate::sim::world::World;
 
 /// What went to addresses that had proven nothing, and whether any node span.
@@ -12,6 +13,13 @@ pub fn amplification(world: &World) -> Check {
         None => format!("at most {most:.2} bytes for one"),
     };
     Check::new(3, "3 bytes for one to unproven addresses", watch.answers, watch.violation_count == 0, found)
+}
+
+/// What all hosts sent to the address that is counted, of which others merely spoke in `bytes` bytes.
+pub fn reflection(world: &World, bytes: u64) -> Check {
+    let sent = world.watch.counted();
+    let found = format!("{sent} bytes to the victim for {bytes}");
+    Check::new(3, "3 bytes for one to addresses that were named", 1, sent <= bytes * AMPLIFICATION_MAX, found)
 }
 
 /// Whether tables keep to their bounds, on up to a hundred hosts.

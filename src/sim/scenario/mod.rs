@@ -6,6 +6,7 @@
 mod adversity;
 mod calm;
 mod failures;
+mod fairness;
 mod outages;
 
 use super::report::{Check, Report};
@@ -61,6 +62,20 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "hostile", about: "30 % lie, forge, corrupt or drop", play: adversity::hostile },
     Scenario { name: "eclipse", about: "40 ids placed around one key", play: adversity::eclipse },
     Scenario { name: "replay", about: "recorded datagrams come again, later", play: adversity::replay },
+    Scenario { name: "one-prefix", about: "all nodes are in one public /24", play: fairness::one_prefix },
+    Scenario {
+        name: "one-shared",
+        about: "all nodes are in one /24 of the shared range",
+        play: fairness::one_shared,
+    },
+    Scenario { name: "one-link", about: "all nodes are in one IPv6 /64", play: fairness::one_link },
+    Scenario { name: "erase", about: "one address floods all tables with records", play: fairness::erase },
+    Scenario { name: "sybil", about: "40 ids of one party around two keys", play: fairness::sybil },
+    Scenario {
+        name: "reflect",
+        about: "a host names a victim under invented identities",
+        play: fairness::reflect,
+    },
     Scenario { name: "power-loss", about: "crash points of real files", play: power_cuts },
 ];
 

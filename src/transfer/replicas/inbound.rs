@@ -103,7 +103,7 @@ pub(in crate::transfer) fn on_store(
         return Ok(());
     }
     session.arrivals.insert(request, Arrival { offer: *offer, stage: ArrivalStage::Asked });
-    if let Some(verdict) = pieces.admit(stream, request, offer) {
+    if let Some(verdict) = pieces.admit(stream, request, offer, &from) {
         admit(now, stream, request, verdict, common);
     }
     Ok(())
@@ -239,6 +239,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::transfer::Located;
     use crate::transfer::testing::{NOW, connected, peer, stream};
+    use crate::wire::contact::Contact;
 
     const KEY: Key = Key([1; 32]);
 
@@ -258,7 +259,7 @@ mod tests {
             None
         }
 
-        fn admit(&mut self, _: StreamId, _: u32, _: &Offer) -> Option<Verdict> {
+        fn admit(&mut self, _: StreamId, _: u32, _: &Offer, _: &Contact) -> Option<Verdict> {
             self.0
         }
 

@@ -9,14 +9,13 @@ use super::session::Session;
 use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DialId, StreamId};
-use crate::peers::party::Party;
+use crate::peers::contest::{Holder, gives_way};
 use crate::time::{Duration, Instant};
 use crate::transfer::events::StreamOutput;
 use crate::transfer::{Out, Timing, TransferConfig};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Ephemeral, Frame, Hello, StreamKeys};
 use crate::wire::network::Network;
-use core::cmp::Reverse;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
@@ -255,31 +254,26 @@ impl Streams {
     /// The stream that gives its place up when `most` accepted streams are not authenticated: the oldest of the party that has
     /// most of them.
     pub(super) fn unauthenticated_beyond(&self, most: usize) -> Option<StreamId> {
-        let unauthenticated = |session: &Session| session.handshake.is_some() && session.dialled.is_none();
-        let count = self.sessions.values().filter(|session| unauthenticated(session)).count();
-        let crowd = self.most_crowded(|session| unauthenticated(session).then_some(session.opened));
-        crowd.map(|(stream, _)| stream).filter(|_| count >= most)
+        let unauthenticated = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
+        let (streams, places): (Vec<StreamId>, Vec<(Holder, Instant)>) = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| unauthenticated(session))
+            .map(|(&id, session)| (id, (Holder::host(session.remote.ip()), session.opened)))
+            .unzip();
+        let loser = gives_way(&places).filter(|_| places.len() >= most)?;
+        streams.get(loser).copied()
     }
 
     /// The stream that gives its place up for one from `remote` when every place is taken: the party with the most accepted
-    /// streams loses one, unless the newcomer's party would then have more than it.
+    /// streams loses its least active one, unless the newcomer's party would then have more than it.
     pub(super) fn crowding_out(&self, remote: SocketAddr) -> Option<StreamId> {
-        let accepted = |session: &Session| session.dialled.is_none().then_some(session.last_active);
-        let party = Party::host(remote.ip());
-        let theirs =
-            self.sessions.values().filter(|s| accepted(s).is_some() && Party::host(s.remote.ip()) == party);
-        let theirs = theirs.count();
-        self.most_crowded(accepted).filter(|(_, count)| *count > theirs + 1).map(|(stream, _)| stream)
-    }
-
-    /// Considers the streams for which `age` returns an instant. Returns the oldest stream of the party that has most of them, and
-    /// how many it has.
-    fn most_crowded(&self, age: impl Fn(&Session) -> Option<Instant>) -> Option<(StreamId, usize)> {
-        let some =
-            || self.sessions.iter().filter_map(|(&id, s)| Some((id, Party::host(s.remote.ip()), age(s)?)));
-        let count = |party: Party| some().filter(|(_, other, _)| *other == party).count();
-        let crowds = some().map(|(id, party, age)| (count(party), Reverse(age), id));
-        crowds.max().map(|(count, _, id)| (id, count))
+        let accepted = self.sessions.iter().filter(|(_, session)| session.dialled.is_none());
+        let (streams, mut places): (Vec<StreamId>, Vec<(Holder, Option<Instant>)>) = accepted
+            .map(|(&id, session)| (id, (Holder::host(session.remote.ip()), Some(session.last_active))))
+            .unzip();
+        places.push((Holder::host(remote.ip()), None));
+        streams.get(gives_way(&places)?).copied()
     }
 
     /// The authenticated stream that has been idle longest, if that is at least [`UNUSED`].
@@ -402,6 +396,17 @@ mod tests {
         assert_eq!(streams.crowding_out(address(1)), None);
         assert_eq!(streams.unauthenticated_beyond(5), None);
         assert_eq!(streams.unauthenticated_beyond(4), Some(StreamId(1)));
+    }
+
+    #[test]
+    fn of_one_prefix_the_host_with_most_streams_makes_room() {
+        let mut streams = table();
+        let host = |last: u8| SocketAddr::from(([8, 8, 8, last], 7));
+        for (number, last) in [(1, 1), (2, 2), (3, 2)] {
+            accept(&mut streams, number, host(last), NOW);
+        }
+        assert_eq!(streams.crowding_out(host(1)), None);
+        assert_eq!(streams.crowding_out(host(3)).map(|stream| stream.0 > 1), Some(true));
     }
 
     #[test]

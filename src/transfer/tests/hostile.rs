@@ -42,7 +42,7 @@ impl Pieces for OnePiece {
         self.0.is_some()
     }
 
-    fn admit(&mut self, _: StreamId, request: u32, _: &Offer) -> Option<Verdict> {
+    fn admit(&mut self, _: StreamId, request: u32, _: &Offer, _: &Contact) -> Option<Verdict> {
         Some(Verdict::Send { incoming: u64::from(request) })
     }
 

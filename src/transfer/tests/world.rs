@@ -81,7 +81,7 @@ impl Pieces for Shelf<'_> {
         self.pieces.contains_key(key)
     }
 
-    fn admit(&mut self, _: StreamId, _: u32, _: &Offer) -> Option<Verdict> {
+    fn admit(&mut self, _: StreamId, _: u32, _: &Offer, _: &Contact) -> Option<Verdict> {
         *self.offered += 1;
         Some(self.verdict)
     }

@@ -1,0 +1,40 @@
+//! Invariant 10.
+
+use crate::sim::observe::{Observer, View};
+use crate::sim::report::Check;
+use crate::sim::workload::Tally;
+use crate::sim::world::World;
+
+/// Whether every node sees nearly all others, and not only as many as one party may be.
+pub fn sight(world: &World, observer: &Observer) -> Check {
+    let up: Vec<usize> = world.up().filter(|host| world.hosts[*host].is_honest()).collect();
+    let seen = |host: usize| {
+        let node = world.hosts[host].node();
+        let is_live = |other: &&usize| {
+            node.and_then(|node| (observer.view)(node, &world.id(**other))) == Some(View::Live)
+        };
+        up.iter().filter(is_live).count()
+    };
+    let least = up.iter().map(|host| seen(*host)).min().unwrap_or(0);
+    let others = up.len().saturating_sub(1);
+    let found = format!("each sees {least} of {others} or more");
+    Check::new(10, "nodes of one party see each other", up.len() as u64, least * 100 >= others * 99, found)
+}
+
+/// Whether everything that was asked for since `before` succeeded.
+pub fn unharmed(claim: &'static str, tally: &Tally, before: &Tally) -> Check {
+    let answered = tally.answered() - before.answered();
+    let done = tally.done - before.done;
+    let mut found = format!("{done} of {answered}");
+    if let Some(first) = tally.messages.get(before.messages.len()) {
+        found += &format!("; {first}");
+    }
+    Check::new(10, claim, answered, done == answered, found)
+}
+
+/// Whether files reached a quorum of holders.
+pub fn placed(tally: &Tally) -> Check {
+    let stored = tally.done - tally.partial;
+    let found = format!("{stored} of {} on a quorum", tally.answered());
+    Check::new(10, "files are placed", tally.answered(), stored == tally.answered(), found)
+}

@@ -1,0 +1,172 @@
+//! Hosts without a node: adversaries that speak the protocol themselves, with as many identities as they like.
+
+use super::adversary::{Adversary, Sent};
+use super::chance::Chance;
+use super::world::World;
+use crate::id::{Key, NodeId};
+use crate::identity::Identity;
+use crate::time::Instant;
+use crate::wire::contact::Contact;
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
+use crate::wire::gossip::{GossipBody, Hops};
+use crate::wire::message::{Announcement, Message};
+use crate::wire::network::Network;
+use crate::wire::provider::ProviderRecord;
+use crate::wire::record::sign_record;
+use crate::wire::state::{About, NodeState};
+use core::net::SocketAddr;
+
+/// An identity of a puppet, and the numbers of its datagrams.
+struct Mask {
+    identity: Identity,
+    sequence: u64,
+}
+
+/// The masks of one puppet.
+struct Masks {
+    network: Network,
+    masks: Vec<Mask>,
+}
+
+impl Masks {
+    fn new(count: usize, real: bool, chance: &mut Chance) -> Masks {
+        let identity = |secret: [u8; 32]| match real {
+            true => Identity::from_secret(&secret),
+            false => Identity::stand_in(&secret),
+        };
+        let masks: Vec<Mask> =
+            (0..count).map(|_| Mask { identity: identity(chance.bytes()), sequence: 0 }).collect();
+        Masks { network: Network::of("simulation", &masks[0].identity), masks }
+    }
+
+    /// A datagram of one mask. Its transaction is the number of the mask, so that the answer names it.
+    fn compose(&mut self, mask: usize, to: NodeId, token: u64, message: &Message<'_>) -> Vec<u8> {
+        let speaker = &mut self.masks[mask];
+        speaker.sequence += 1;
+        let envelope = Envelope {
+            recipient: Some(to),
+            leaf: false,
+            epoch: Epoch::new(1),
+            sequence: speaker.sequence,
+            transaction: mask as u64 + 1,
+            token,
+        };
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let length = write(&mut out, &self.network, &speaker.identity, &envelope, message);
+        out[..length.unwrap_or(0)].to_vec()
+    }
+
+    /// The mask that an answer is for, the node that sends it, and the token that comes with it.
+    fn answered(&self, bytes: &[u8]) -> Option<(usize, NodeId, u64)> {
+        let parsed =
+            Unverified::parse(bytes, &self.network).ok().filter(|parsed| parsed.kind().is_answer())?;
+        let mask = parsed.transaction().checked_sub(1)? as usize;
+        let verified = parsed.verify(&self.network, &self.masks.get(mask)?.identity.id()).ok()?;
+        Some((mask, verified.id(), verified.token()))
+    }
+}
+
+/// Stores records under keys of its choice at every node that answers it, as fast as they answer.
+struct Flooder {
+    masks: Masks,
+    own: SocketAddr,
+    chance: Chance,
+    /// Datagrams that it still sends.
+    left: u32,
+}
+
+impl Flooder {
+    /// A key that is nearer to a node than nearly any other.
+    fn key_near(&mut self, node: &NodeId) -> Key {
+        let mut key = Key(self.chance.bytes());
+        key.0[..2].copy_from_slice(&node.0[..2]);
+        key
+    }
+
+    fn flood(&mut self, mask: usize, to: NodeId, token: u64) -> Vec<u8> {
+        let network = self.masks.network.clone();
+        if self.chance.happens(0.5) {
+            let files: Vec<Key> = (0..5).map(|_| self.key_near(&to)).collect();
+            let identity = &self.masks.masks[mask].identity;
+            let announcements: Vec<Announcement> = files
+                .into_iter()
+                .map(|file| {
+                    let provider =
+                        ProviderRecord::new(&network, identity, &file, self.own, false, 48 * 3600, 1);
+                    Announcement { file, provider }
+                })
+                .collect();
+            return self.masks.compose(mask, to, token, &Message::Announce { announcements: &announcements });
+        }
+        let name = format!("{:x}", self.chance.u64());
+        let identity = &self.masks.masks[mask].identity;
+        let bytes = sign_record(&network, identity, &name, b"junk", 48 * 3600, 1).unwrap_or_default();
+        match crate::wire::record::Record::parse(&bytes) {
+            Ok(record) => self.masks.compose(mask, to, token, &Message::StoreRecord { record }),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+impl Adversary for Flooder {
+    fn incoming(&mut self, _: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Sent>) -> bool {
+        if let Some((mask, node, token)) = self.masks.answered(bytes).filter(|_| self.left > 0) {
+            self.left -= 1;
+            let datagram = self.flood(mask, node, token);
+            out.push((from, datagram));
+        }
+        false
+    }
+}
+
+/// Sends a host's flood of `datagrams` records against `victims`, with `identities` identities at its one address.
+pub fn flood(world: &mut World, host: usize, victims: &[usize], identities: usize, datagrams: u32) {
+    let mut chance = Chance::new(world.chance.u64(), 6);
+    let mut masks = Masks::new(identities, world.plan.real_signatures, &mut chance);
+    let mut first = Vec::new();
+    for &victim in victims {
+        for mask in 0..identities {
+            let ping = masks.compose(mask, world.id(victim), 0, &Message::Ping { padding: 0 });
+            first.push((world.contact(victim).addr, ping));
+        }
+    }
+    let own = world.links.port(host).addr;
+    world.start_puppet(host, Box::new(Flooder { masks, own, chance, left: datagrams }));
+    for (to, bytes) in first {
+        world.send_from(host, to, &bytes);
+    }
+}
+
+/// Names a victim to every node that it speaks to, under invented identities, as news.
+struct Reflector;
+
+impl Adversary for Reflector {
+    fn incoming(&mut self, _: Instant, _: SocketAddr, _: &[u8], _: &mut Vec<Sent>) -> bool {
+        false
+    }
+}
+
+/// Has a host tell `told` of invented nodes that are all at the address `victim`: one datagram each.
+pub fn reflect(world: &mut World, host: usize, told: &[usize], victim: SocketAddr) {
+    /// States in one datagram.
+    const STATES: usize = 6;
+    let mut chance = Chance::new(world.chance.u64(), 7);
+    world.start_puppet(host, Box::new(Reflector));
+    for &target in told {
+        let mut masks = Masks::new(STATES, world.plan.real_signatures, &mut chance);
+        let network = masks.network.clone();
+        let about = About { addrs: [Some(victim), None], ..About::default() };
+        let states: Vec<NodeState> = masks
+            .masks
+            .iter()
+            .map(|mask| NodeState::new(&network, &mask.identity, &about, 1 << 33))
+            .collect();
+        let mut hops = Hops::NO_NEWS;
+        (0..STATES).for_each(|index| hops.set(index, 0));
+        let body =
+            GossipBody { states: &states, digest: &[], nearest: 0, whole: true, hops, suspicions: &[] };
+        let bytes = masks.compose(0, world.id(target), 0, &Message::Gossip(body));
+        let to: Contact = world.contact(target);
+        world.send_from(host, to.addr, &bytes);
+    }
+}

@@ -1,0 +1,197 @@
+//! Parties: networks in which all nodes are of one, and networks with one that wants more than its share.
+
+use crate::sim::disk::Crash;
+use crate::sim::hostile::{Hostility, corrupt, secret_near};
+use crate::sim::invariants::{bounded, fairness, lookup};
+use crate::sim::link::{Addressing, PORT};
+use crate::sim::population::bootstrap;
+use crate::sim::puppet;
+use crate::sim::report::Check;
+use crate::sim::stage::{Options, Outcome, Stage};
+use crate::sim::world::World;
+use crate::time::Duration;
+use core::net::SocketAddr;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// All nodes are in one public /24.
+pub(super) fn one_prefix(options: &Options) -> Outcome {
+    one_party("one-prefix", Addressing::OnePrefix, options)
+}
+
+/// All nodes are in one /24 of the shared range.
+pub(super) fn one_shared(options: &Options) -> Outcome {
+    one_party("one-shared", Addressing::OneShared, options)
+}
+
+/// All nodes are in one IPv6 /64.
+pub(super) fn one_link(options: &Options) -> Outcome {
+    one_party("one-link", Addressing::OneLink, options)
+}
+
+/// They see each other, place files, find them, and repair what is lost with one in twenty of them.
+fn one_party(name: &str, addressing: Addressing, options: &Options) -> Outcome {
+    let nodes = options.nodes.min(addressing.hosts_max());
+    let options = Options { nodes, ..options.clone() };
+    let mut stage = Stage::new(name, &options, |plan| plan.links.addressing = addressing);
+    stage.fill((nodes / 4).clamp(4, 50), (nodes / 4).clamp(4, 50));
+    stage.run_for(MINUTE * 3);
+    let checks = [fairness::sight(&stage.world, &stage.observer), fairness::placed(&stage.work.puts)];
+    stage.report.checks.extend(checks);
+    let mut hosts: Vec<usize> = stage.world.up().collect();
+    stage.world.chance.shuffle(&mut hosts);
+    for &host in &hosts[..nodes.div_ceil(20)] {
+        stage.world.crash(host, Crash::Power);
+    }
+    stage.each_tick = (4, 2);
+    stage.run_for(options.duration.max(MINUTE * 25));
+    let least = stage.history.last().map_or(0, |sample| sample.min);
+    let checks = [
+        Check::new(
+            10,
+            "what is lost with a node is copied",
+            1,
+            least >= 3,
+            format!("{least} copies or more of each piece"),
+        ),
+        lookup::check("lookups succeed", &stage.work.lookups, 0.99),
+        fairness::unharmed("files are found", &stage.work.gets, &Default::default()),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// Attaches a host that runs no node.
+fn outsider(world: &mut World) -> usize {
+    let secret = world.chance.bytes();
+    world.add_host_as(secret, false)
+}
+
+/// One address with many identities floods the tables of all nodes with records, under keys that are near to them. What others
+/// published stays, and finds room.
+pub(super) fn erase(options: &Options) -> Outcome {
+    const IDENTITIES: usize = 8;
+    const PROVIDERS: usize = 256;
+    const RECORDS: usize = 64;
+    let mut stage = Stage::new("erase", options, |plan| {
+        (plan.limits.providers_max, plan.limits.records_max) = (PROVIDERS, RECORDS);
+    });
+    let publish = |stage: &mut Stage, count: usize| {
+        for _ in 0..count {
+            let honest = stage.world.honest();
+            let host = honest[stage.world.chance.index(honest.len())];
+            // Without copies, a file is found by the announcement of its origin only.
+            stage.work.put(&mut stage.world, host, 4_000, 0);
+            stage.work.set(&mut stage.world, host);
+            stage.run_for(Duration::from_secs(1));
+        }
+        stage.run_for(MINUTE);
+    };
+    publish(&mut stage, 12);
+    let victims = stage.world.honest();
+    let flooder = outsider(&mut stage.world);
+    let datagrams = (victims.len() * (PROVIDERS / 2 + RECORDS) * 2) as u32;
+    puppet::flood(&mut stage.world, flooder, &victims, IDENTITIES, datagrams);
+    stage.run_for(MINUTE * 2);
+    publish(&mut stage, 8);
+    stage.run_for(options.duration.max(MINUTE * 2));
+    let flooded = stage.world.hosts[flooder].traffic.datagrams_out;
+    stage.report.figure("datagrams of the flood", flooded as f64);
+    for index in 0..stage.work.values.len() {
+        let host = victims[stage.world.chance.index(victims.len())];
+        stage.work.lookup(&mut stage.world, host, index);
+        stage.run_for(Duration::from_secs(1));
+    }
+    for file in stage.work.files.clone() {
+        let readers: Vec<usize> = victims.iter().copied().filter(|host| *host != file.origin).collect();
+        let host = readers[stage.world.chance.index(readers.len())];
+        stage.work.get(&mut stage.world, host, &file);
+        stage.run_for(Duration::from_secs(1));
+    }
+    stage.run_for(MINUTE * 2);
+    let checks = [
+        Check::new(
+            10,
+            "the flood fills the tables",
+            1,
+            flooded > u64::from(datagrams) / 2,
+            flooded.to_string(),
+        ),
+        fairness::unharmed("values stay under a flood", &stage.work.lookups, &Default::default()),
+        fairness::unharmed("announcements stay under a flood", &stage.work.gets, &Default::default()),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// Forty nodes of one /24 have ids around the address of a file or the key of a value, twenty each, nearer than any honest node. They were
+/// there first. They lie, and keep nothing of what they take.
+pub(super) fn sybil(options: &Options) -> Outcome {
+    const ACCOMPLICES: usize = 20;
+    let mut stage = Stage::new("sybil", options, |_| ());
+    let origin = stage.world.chance.index(options.nodes);
+    let file = stage.work.prepare(&mut stage.world, origin, 4_000);
+    let name = "target".to_owned();
+    let key = crate::wire::record::record_key(&stage.world.contact(origin).public, &name);
+    let bits = (options.nodes as f64).log2().ceil() as u32 + 2;
+    let mut hosts = Vec::new();
+    for target in [file.hash, key] {
+        for _ in 0..ACCOMPLICES {
+            let secret = secret_near(&target, bits, options.real_signatures, &mut stage.world.chance);
+            let host = stage.world.add_host_as(secret, false);
+            let addr = SocketAddr::from(([31, 1, 1, 1 + hosts.len() as u8], PORT));
+            stage.world.links.readdress(host, addr);
+            hosts.push(host);
+        }
+    }
+    corrupt(&mut stage.world, &hosts, &[Hostility::Liar, Hostility::Forger, Hostility::Dropper]);
+    for &host in &hosts {
+        let others = bootstrap(&mut stage.world, 3);
+        stage.world.start(host, &others);
+        stage.run_for(Duration::from_secs(2));
+    }
+    stage.run_for(MINUTE * 5);
+    stage.work.share(&mut stage.world, &file);
+    stage.work.set_as(&mut stage.world, origin, name);
+    stage.run_for(MINUTE * 2);
+    let honest = stage.world.honest();
+    for host in honest.into_iter().filter(|host| *host != origin).take(40) {
+        if !stage.work.values.is_empty() {
+            stage.work.lookup(&mut stage.world, host, 0);
+        }
+        stage.work.get(&mut stage.world, host, &file);
+        stage.run_for(Duration::from_secs(5));
+    }
+    stage.run_for(options.duration.max(MINUTE * 2));
+    let checks = [
+        fairness::unharmed("the value is published", &stage.work.sets, &Default::default()),
+        lookup::check("the value is found among 20 ids of one party", &stage.work.lookups, 0.99),
+        lookup::check("the file is found among 20 ids of one party", &stage.work.gets, 0.99),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// One host tells the nodes of invented ones that are all at the address of a victim. The victim is sent no more than three bytes for
+/// each that the host sends.
+pub(super) fn reflect(options: &Options) -> Outcome {
+    let mut stage = Stage::new("reflect", options, |_| ());
+    let victim = outsider(&mut stage.world);
+    let addr = stage.world.links.port(victim).addr;
+    let liar = outsider(&mut stage.world);
+    stage.world.watch.count_to(addr);
+    let honest = stage.world.honest();
+    for round in 0..4 {
+        // One node, then some, then all of them.
+        let told = [1, honest.len() / 3, honest.len(), 1][round].max(1);
+        puppet::reflect(&mut stage.world, liar, &honest[..told], addr);
+        stage.run_for(MINUTE * 3);
+        let sent = stage.world.hosts[liar].traffic.datagram_bytes_out;
+        stage.report.checks.push(bounded::reflection(&stage.world, sent));
+    }
+    stage.each_tick = (4, 0);
+    stage.run_for(options.duration);
+    let sent = stage.world.hosts[liar].traffic.datagram_bytes_out;
+    stage.report.checks.push(bounded::reflection(&stage.world, sent));
+    stage.finish()
+}
