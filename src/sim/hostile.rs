@@ -4,6 +4,7 @@ use super::Peeked;
 use super::adversary::{Adversary, Sent};
 use super::blob::{Blob, Slice};
 use super::chance::Chance;
+use super::junk::Junk;
 use super::reseal::Reseal;
 use super::streams::is_dialled;
 use super::world::World;
@@ -65,6 +66,19 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             }
         };
         world.set_adversary(host, adversary);
+    }
+}
+
+/// Turns hosts into sources of [`Junk`].
+pub fn flood_with_junk(world: &mut World, hosts: &[usize]) {
+    let contacts = (0..world.hosts.len()).map(|host| world.contact(host));
+    let ids: Rc<BTreeMap<SocketAddr, NodeId>> =
+        Rc::new(contacts.map(|contact| (contact.addr, contact.id)).collect());
+    for &host in hosts {
+        let network = Network::of("simulation", &world.hosts[host].identity());
+        let chance = Chance::new(world.chance.u64(), 5);
+        let junk = Junk::new(network, world.contact(host).addr, Rc::clone(&ids), chance);
+        world.set_adversary(host, Box::new(junk));
     }
 }
 

@@ -26,6 +26,7 @@ pub mod faults;
 pub mod host;
 pub mod hostile;
 pub mod invariants;
+pub mod junk;
 pub mod ledger;
 pub mod link;
 pub mod observe;

@@ -308,6 +308,12 @@ impl World {
 
     // Talking to nodes.
 
+    /// Sets how many signatures the processor of each running node checks in a second.
+    pub fn calibrate(&mut self, checks_per_second: u32) {
+        let nodes = self.hosts.iter_mut().filter_map(|host| host.node.as_mut());
+        nodes.for_each(|node| node.calibrate(checks_per_second));
+    }
+
     /// Gives a node a command. What it answers comes out of [`next`](World::next).
     pub fn command(&mut self, host: usize, command: Command) -> CommandId {
         self.commands += 1;

@@ -1,7 +1,7 @@
 //! Nodes that are not what they should be.
 
 use crate::id::NodeId;
-use crate::sim::hostile::{Hostility, corrupt, secret_near};
+use crate::sim::hostile::{Hostility, corrupt, flood_with_junk, secret_near};
 use crate::sim::invariants::{lookup, replay::Replays};
 use crate::sim::population::bootstrap;
 use crate::sim::stage::{Options, Outcome, Stage};
@@ -22,6 +22,32 @@ pub(super) fn hostile(options: &Options) -> Outcome {
     let check = lookup::check("lookups succeed at 30 % hostile nodes", &stage.work.lookups, 0.999);
     stage.report.checks.push(check);
     stage.finish()
+}
+
+/// A tenth of all nodes flood the others with signatures that are wrong, and the others have processors that check 400 in a second.
+/// What honest nodes publish is found by honest nodes.
+pub(super) fn junk(options: &Options) -> Outcome {
+    const CHECKS_PER_SECOND: u32 = 400;
+    let mut stage = Stage::new("junk", options, |_| ());
+    stage.fill(options.nodes.clamp(8, 100) / 4, options.nodes.clamp(8, 100) / 2);
+    stage.world.calibrate(CHECKS_PER_SECOND);
+    let mut hosts: Vec<usize> = stage.world.up().collect();
+    stage.world.chance.shuffle(&mut hosts);
+    hosts.truncate((hosts.len() / 10).max(1));
+    flood_with_junk(&mut stage.world, &hosts);
+    stage.each_tick = (20, 1);
+    stage.run_for(options.duration);
+    let honest = stage.world.honest();
+    let refused: u64 = honest.iter().map(|host| over_budget(&mut stage.world, *host)).sum();
+    stage.report.figure("signature checks refused to the flood", refused as f64);
+    let check = lookup::check("lookups succeed under a flood of junk", &stage.work.lookups, 0.999);
+    stage.report.checks.push(check);
+    stage.finish()
+}
+
+fn over_budget(world: &mut World, host: usize) -> u64 {
+    let counters = world.status(host).map(|status| status.counters).unwrap_or_default();
+    counters.into_iter().filter(|(name, _)| name == "datagrams_over_budget").map(|(_, count)| count).sum()
 }
 
 /// Forty accomplices have made themselves ids around one key, nearer than anybody honest is. The value under it was
