@@ -216,3 +216,78 @@ pub(super) fn cancel_owner(owner: &Owner, common: &mut Common) {
         cancel(&mut common.out, owner.stream, session, owner.request);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, fetching, requests};
+    use super::*;
+    use crate::limits::Limits;
+    use crate::time::Duration;
+    use crate::transfer::Transfer;
+    use crate::transfer::testing::{NOW, connected, peer};
+    use std::collections::BTreeSet;
+
+    fn asked(common: &Common) -> usize {
+        (1..=2).map(|seed| requests(common, seed).len()).sum()
+    }
+
+    #[test]
+    fn the_root_is_asked_of_one_source_and_of_another_when_that_one_is_slow() {
+        let Transfer { mut downloads, mut common, .. } = connected(2, Limits::default());
+        assert!(downloads.fetch(NOW, ID, Key([1; 32]), true, &mut common));
+        for seed in 1..=2 {
+            assert!(downloads.add_source(NOW, ID, peer(seed), None, &mut common));
+        }
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(asked(&common), 1);
+        let patience = common.config.timing.patience;
+        downloads.pump_all(NOW + patience - Duration::from_millis(1), &mut common);
+        assert_eq!(asked(&common), 1);
+        downloads.pump_all(NOW + patience, &mut common);
+        assert_eq!(asked(&common), 2);
+    }
+
+    #[test]
+    fn sources_are_asked_for_different_chunks_and_each_for_few_at_first() {
+        let (mut downloads, mut common) = fetching(9, &[1, 2]);
+        downloads.pump_all(NOW, &mut common);
+        let chunk = |request: &Request| match request.part {
+            Part::Chunk(index) => index,
+            Part::Root => panic!("the root is here"),
+        };
+        let parts: Vec<u32> =
+            (1..=2).flat_map(|seed| requests(&common, seed)).map(|request| chunk(&request)).collect();
+        assert_eq!(parts.len(), 4, "two of each");
+        assert_eq!(parts.iter().collect::<BTreeSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn under_a_rate_limit_no_more_sources_are_asked_than_can_send_fast_enough() {
+        let (mut downloads, mut common) = fetching(9, &[1, 2]);
+        common.config.limits.rates.download = RATE_MIN;
+        downloads.pump_all(NOW, &mut common);
+        assert!(requests(&common, 1).is_empty() != requests(&common, 2).is_empty());
+    }
+
+    #[test]
+    fn a_source_on_pause_is_not_asked() {
+        let (mut downloads, mut common) = fetching(9, &[1]);
+        let until = NOW + Duration::from_secs(1);
+        downloads.the_one().sources.get_mut(&peer(1).id).unwrap().pause = until;
+        downloads.pump_all(NOW, &mut common);
+        assert_eq!(asked(&common), 0);
+        downloads.pump_all(until, &mut common);
+        assert_eq!(asked(&common), 2);
+    }
+
+    #[test]
+    fn a_request_is_cancelled_once() {
+        let (mut downloads, mut common) = fetching(9, &[1]);
+        downloads.pump_all(NOW, &mut common);
+        common.outputs();
+        withdraw(ID, &mut common);
+        assert_eq!(common.outputs().len(), 2);
+        withdraw(ID, &mut common);
+        assert_eq!(common.outputs(), []);
+    }
+}

@@ -282,3 +282,134 @@ fn tell_news(out: &mut Out, stream: StreamId, session: &mut Session) {
         out.write(stream, session, &Frame::Gained { file, chunks: &chunks });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, fetching};
+    use super::*;
+    use crate::limits::Limits;
+    use crate::transfer::testing::{NOW, connected, manifest, peer, stream};
+    use crate::transfer::{StreamOutput, Transfer};
+
+    const FILE: Key = Key([1; 32]);
+
+    fn follows(common: &mut Common, seed: u8, file: Key) {
+        common.streams.get_mut(&stream(seed)).unwrap().follows.insert(file, Follow::default());
+    }
+
+    #[test]
+    fn a_follower_of_a_file_that_is_fetched_is_a_source_of_it() {
+        let Transfer { mut downloads, mut common, .. } = connected(2, Limits::default());
+        assert!(downloads.fetch(NOW, ID, FILE, true, &mut common));
+        downloads.on_follow(NOW, stream(1), (FILE, false), &mut common);
+        downloads.on_follow(NOW, stream(2), (Key([9; 32]), false), &mut common);
+        let sources: Vec<&NodeId> = downloads.get(ID).unwrap().sources.keys().collect();
+        assert_eq!(sources, [&peer(1).id]);
+    }
+
+    #[test]
+    fn following_twice_changes_nothing() {
+        let Transfer { mut downloads, mut common, .. } = connected(1, Limits::default());
+        for over in [false, false, true, true] {
+            downloads.on_follow(NOW, stream(1), (FILE, over), &mut common);
+        }
+        assert_eq!(common.out.counters.follow_repeated, 2);
+        assert!(common.streams.get(&stream(1)).unwrap().follows.is_empty());
+    }
+
+    #[test]
+    fn a_new_follower_is_told_of_the_others_and_they_of_it() {
+        let Transfer { mut downloads, mut common, .. } = connected(2, Limits::default());
+        downloads.on_follow(NOW, stream(1), (FILE, false), &mut common);
+        assert_eq!(common.outputs(), [], "it is the only one");
+        downloads.on_follow(NOW, stream(2), (FILE, false), &mut common);
+        let told: Vec<StreamId> = common
+            .outputs()
+            .into_iter()
+            .filter_map(|output| match output {
+                StreamOutput::Write { stream, .. } => Some(stream),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, [stream(2), stream(1)]);
+    }
+
+    #[test]
+    fn sources_known_by_hearsay_get_few_places_and_those_of_one_peer_fewer() {
+        let (mut downloads, mut common) = fetching(2, &[]);
+        let mut taken = [0; 3];
+        for seed in 10..60 {
+            let namer = 1 + seed as usize % 2;
+            let from = peer(namer as u8).id;
+            if downloads.the_one().takes_hearsay(&from, &peer(seed).id, &common) {
+                assert!(downloads.add_source(NOW, ID, peer(seed), Some(from), &mut common));
+                taken[namer] += 1;
+            }
+        }
+        assert_eq!(taken, [0, HEARSAY_OF_ONE_MAX, HEARSAY_OF_ONE_MAX]);
+        assert_eq!(taken.iter().sum::<usize>(), HEARSAY_MAX);
+    }
+
+    #[test]
+    fn sources_that_a_peer_names_for_a_file_that_is_not_followed_there_are_ignored() {
+        let (mut downloads, mut common) = fetching(2, &[]);
+        let file = downloads.the_one().hash;
+        let named = [WireContact::new(&peer(9), 0)];
+        downloads.on_sources(NOW, stream(1), file, &named, &mut common);
+        assert_eq!(common.out.counters.sources_unasked, 1);
+        assert!(!downloads.the_one().sources.contains_key(&peer(9).id));
+        common.streams.get_mut(&stream(1)).unwrap().following.insert(file);
+        downloads.on_sources(NOW, stream(1), file, &named, &mut common);
+        assert!(downloads.the_one().sources.contains_key(&peer(9).id));
+    }
+
+    #[test]
+    fn gained_chunks_are_entered_and_one_that_the_file_does_not_have_is_a_violation() {
+        let (mut downloads, common) = fetching(2, &[]);
+        let file = downloads.the_one().hash;
+        assert_eq!(downloads.on_gained(stream(1), file, &[U32::new(1)], &common), Ok(()));
+        assert_eq!(downloads.the_one().sources[&peer(1).id].has.ones().collect::<Vec<_>>(), [1]);
+        let beyond = downloads.on_gained(stream(1), file, &[U32::new(2)], &common);
+        assert_eq!(beyond, Err(CloseReason::Unexpected));
+    }
+
+    #[test]
+    fn what_a_source_announces_is_ignored_after_it_refused_too_much_of_it() {
+        let (mut downloads, common) = fetching(2, &[]);
+        let file = downloads.the_one().hash;
+        downloads.the_one().sources.get_mut(&peer(1).id).unwrap().denied = DENIED_MAX;
+        assert_eq!(downloads.on_gained(stream(1), file, &[U32::new(1)], &common), Ok(()));
+        assert_eq!(downloads.the_one().sources[&peer(1).id].has.count(), 0);
+    }
+
+    #[test]
+    fn news_waits_until_the_peer_has_read_what_it_was_sent() {
+        let Transfer { mut common, .. } = connected(1, Limits::default());
+        follows(&mut common, 1, FILE);
+        common.streams.get_mut(&stream(1)).unwrap().unread = NEWS_UNREAD_MAX + 1;
+        tell_gained(&FILE, 3, &mut common);
+        tell_gained(&FILE, 4, &mut common);
+        assert_eq!(common.outputs(), []);
+        common.streams.get_mut(&stream(1)).unwrap().unread = 0;
+        tell_more(stream(1), &mut common);
+        assert_eq!(common.outputs().len(), 1, "both in one frame");
+        tell_more(stream(1), &mut common);
+        assert_eq!(common.outputs(), []);
+    }
+
+    #[test]
+    fn a_file_is_followed_at_every_source_until_no_download_needs_it() {
+        let (mut downloads, mut common) = fetching(2, &[]);
+        let other = DownloadId(2);
+        assert!(downloads.fetch(NOW, other, manifest(2).hash(), true, &mut common));
+        downloads.pump_all(NOW, &mut common);
+        let following = |common: &Common| {
+            (1..=2).filter(|&seed| !common.streams.get(&stream(seed)).unwrap().following.is_empty()).count()
+        };
+        assert_eq!(following(&common), 2);
+        downloads.abort(ID, &mut common);
+        assert_eq!(following(&common), 2, "another download is of the same file");
+        downloads.abort(other, &mut common);
+        assert_eq!(following(&common), 0);
+    }
+}
