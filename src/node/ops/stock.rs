@@ -147,3 +147,137 @@ fn pieces_of(manifest: &Manifest) -> impl Iterator<Item = (Key, u32)> + '_ {
     let root = (!manifest.is_single()).then(|| (manifest.hash(), manifest.encoded_bytes() as u32));
     chunks.chain(root)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{DiskErrorKind, FileStamp, Mode, Place, Recovered, Share, ShareState};
+    use crate::limits::Limits;
+    use crate::manifest::{Content, ManifestBuilder};
+    use crate::store::Store;
+    use std::path::Path;
+
+    const START: Instant = Instant::from_secs(1000);
+
+    fn file(length: usize) -> Arc<Manifest> {
+        let mut builder = ManifestBuilder::new(length as u64).unwrap();
+        builder.update(&vec![7; length]);
+        Arc::new(builder.finish().unwrap())
+    }
+
+    /// A node that holds these keys as stored pieces, of which `replicas` copies were asked for.
+    fn node(stored: &[Key], replicas: u8) -> Machines {
+        let mut machines = Machines::alone(START);
+        let piece = |key: &Key| PieceMeta {
+            key: *key,
+            content: Content::File,
+            length: 100,
+            input_offset: 0,
+            replicas,
+            mode: Mode::UNKNOWN,
+            expires: u64::MAX >> 32,
+        };
+        let recovered = Recovered { pieces: stored.iter().map(piece).collect(), ..Recovered::default() };
+        machines.store = Store::new(&Limits::default(), &recovered, 1, START);
+        machines
+    }
+
+    /// Shares a file of which all copies exist.
+    fn share(manifest: &Manifest, replicas: u8, machines: &mut Machines) -> Shared {
+        let share = Share {
+            hash: manifest.hash(),
+            length: manifest.length(),
+            place: Place::File(Path::new("/u/a").into()),
+            stamp: FileStamp::default(),
+            state: ShareState::Present,
+            replicas,
+            lifetime: 1000,
+            replicated: true,
+            synced: true,
+        };
+        machines.store.claim(&share, Some(manifest)).expect("there is room");
+        machines.store.shared(&manifest.hash()).expect("it is shared")
+    }
+
+    /// The number of copies that replication keeps of a piece; `None` when it does not know the piece.
+    fn kept(key: &Key, machines: &Machines) -> Option<u8> {
+        machines.replication.inspect(key).map(|piece| piece.replicas)
+    }
+
+    #[test]
+    fn the_pieces_on_disk_at_the_start_are_kept() {
+        let keys = [Key([1; 32]), Key([2; 32])];
+        let mut machines = node(&keys, 4);
+        take(START, &mut machines);
+        assert_eq!(keys.map(|key| kept(&key, &machines)), [Some(4); 2]);
+    }
+
+    #[test]
+    fn the_chunks_and_the_manifest_of_a_served_file_are_kept_when_its_copies_exist() {
+        let (mut machines, manifest) = (node(&[], 0), file(600_000));
+        let shared = share(&manifest, 3, &mut machines);
+        let unfinished = Shared { replicated: false, ..shared };
+        file_served(START, &unfinished, Some(Arc::clone(&manifest)), &mut machines);
+        assert_eq!(kept(&manifest.hash(), &machines), None, "the upload makes its copies");
+        file_served(START, &shared, Some(Arc::clone(&manifest)), &mut machines);
+        assert_eq!(kept(&manifest.hash(), &machines), Some(3));
+        assert!(manifest.keys().iter().all(|key| kept(key, &machines) == Some(3)));
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_in_memory_is_read_and_a_wrong_one_is_reported() {
+        let (mut machines, manifest) = (node(&[], 0), file(600_000));
+        let shared = share(&manifest, 3, &mut machines);
+        file_served(START, &shared, None, &mut machines);
+        let waiting = machines.disk_waiting.values().next();
+        assert!(matches!(waiting, Some(Waiting::Stock(hash)) if *hash == manifest.hash()));
+        let wrong = Err(DiskError { kind: DiskErrorKind::NotFound, message: String::new() });
+        assert!(!handle_manifest(START, &manifest.hash(), wrong, &mut machines));
+        assert_eq!(kept(&manifest.hash(), &machines), None);
+        let read = Ok(DiskReply::Bytes(manifest.encode()));
+        assert!(handle_manifest(START, &manifest.hash(), read, &mut machines));
+        assert_eq!(kept(&manifest.hash(), &machines), Some(3));
+    }
+
+    #[test]
+    fn a_piece_that_is_stored_and_shared_has_the_higher_number_of_copies_until_one_of_both_goes() {
+        let manifest = file(100);
+        let key = manifest.hash();
+        let mut machines = node(&[key], 5);
+        share(&manifest, 3, &mut machines);
+        piece_changed(START, &key, &mut machines);
+        assert_eq!(kept(&key, &machines), Some(5));
+        machines.store.remove_piece(&key);
+        piece_removed(START, &key, &mut machines);
+        assert_eq!(kept(&key, &machines), Some(3), "its share is left");
+    }
+
+    #[test]
+    fn a_withdrawn_file_leaves_replication_except_for_what_is_stored_here() {
+        let manifest = file(100);
+        let key = manifest.hash();
+        for (stored, left) in [(vec![], None), (vec![key], Some(2))] {
+            let mut machines = node(&stored, 2);
+            let shared = share(&manifest, 3, &mut machines);
+            file_served(START, &shared, None, &mut machines);
+            assert_eq!(kept(&key, &machines), Some(3));
+            let place = Place::File(Path::new("/u/a").into());
+            machines.store.end_claim(&key, &place);
+            file_withdrawn(START, &shared, None, &mut machines);
+            assert_eq!(kept(&key, &machines), left);
+        }
+    }
+
+    #[test]
+    fn the_manifest_of_an_ended_file_is_of_no_use_when_the_file_is_served_again() {
+        let (mut machines, manifest) = (node(&[], 0), file(600_000));
+        let shared = share(&manifest, 3, &mut machines);
+        file_kept(START, &shared, &manifest, &mut machines);
+        let read = || Ok(DiskReply::Bytes(manifest.encode()));
+        handle_ended_manifest(START, &shared, read(), &mut machines);
+        assert_eq!(kept(&manifest.hash(), &machines), Some(3));
+        machines.store.end_claim(&manifest.hash(), &Place::File(Path::new("/u/a").into()));
+        handle_ended_manifest(START, &shared, read(), &mut machines);
+        assert_eq!(kept(&manifest.hash(), &machines), None);
+    }
+}

@@ -3,6 +3,7 @@
 //! An inspection is one question to one node. It moves no content, so it neither waits for downloads nor delays them. One that
 //! is not answered in time ends as lost. Its stream stays open, because content may be on its way before the answer.
 
+use super::outgoing::{Outgoing, Queue, Route};
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::time::Instant;
@@ -13,7 +14,6 @@ use crate::transfer::{Common, Out, Timing};
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry, WireInspectEntry};
-use std::collections::BTreeMap;
 
 /// Inspections under way at a time.
 pub const INSPECTIONS_MAX: usize = 64;
@@ -23,9 +23,7 @@ const INSPECTIONS_AHEAD_MAX: usize = 4;
 /// The inspections that wait for a stream or for their answer.
 #[derive(Default)]
 pub(in crate::transfer) struct Inspections {
-    under_way: BTreeMap<InspectId, Inspection>,
-    /// Whether something changed for the inspections that wait for a stream.
-    changed: bool,
+    queue: Queue<InspectId, Inspection>,
 }
 
 /// A question to another node.
@@ -35,6 +33,16 @@ struct Inspection {
     /// The stream that it was sent over; `None` while it waits for one.
     stream: Option<StreamId>,
     since: Instant,
+}
+
+impl Outgoing for Inspection {
+    fn target(&self) -> Contact {
+        self.target
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.stream.is_none()
+    }
 }
 
 impl Inspection {
@@ -51,22 +59,22 @@ impl Inspection {
 impl Inspections {
     #[cfg(test)]
     pub(in crate::transfer) fn len(&self) -> usize {
-        self.under_way.len()
+        self.queue.len()
     }
 
     /// When the next inspection ends as unreachable or lost.
     pub(in crate::transfer) fn next_deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.under_way.values().map(|inspection| inspection.deadline(timing)).min()
+        self.queue.values().map(|inspection| inspection.deadline(timing)).min()
     }
 
     /// Something changed that may let a waiting inspection proceed.
     pub(in crate::transfer) fn note_change(&mut self) {
-        self.changed = true;
+        self.queue.note_change();
     }
 
     /// Whether something changed since the last call: then [`pump`](Inspections::pump) is due.
     pub(in crate::transfer) fn take_change(&mut self) -> bool {
-        core::mem::take(&mut self.changed)
+        self.queue.take_change()
     }
 
     /// Queues a question. False when too many are under way, or one with this number, or when the number of keys is impossible.
@@ -79,42 +87,29 @@ impl Inspections {
     ) -> bool {
         let possible = (1..=INSPECT_KEYS_MAX).contains(&keys.len());
         debug_assert!(possible, "{} keys in one inspection", keys.len());
-        let full = self.under_way.len() >= INSPECTIONS_MAX || self.under_way.contains_key(&inspection);
-        if full || !possible {
-            return false;
-        }
-        self.under_way.insert(inspection, Inspection { target, keys, stream: None, since: now });
-        self.changed = true;
-        true
+        let question = Inspection { target, keys, stream: None, since: now };
+        possible && self.queue.add(inspection, question, INSPECTIONS_MAX)
     }
 
     /// Ends an inspection without an event.
     pub(in crate::transfer) fn forget(&mut self, inspection: InspectId) {
-        self.under_way.remove(&inspection);
+        self.queue.remove(inspection);
     }
 
     /// Sends the questions that wait for a stream, or dials their targets.
     pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) {
-        let waiting = self.under_way.iter().filter(|(_, inspection)| inspection.stream.is_none());
-        let waiting: Vec<InspectId> = waiting.map(|(&id, _)| id).collect();
-        for id in waiting {
-            let Some(target) = self.under_way.get(&id).map(|inspection| inspection.target) else {
-                continue;
-            };
-            match common.streams.to(&target.id) {
-                Some(stream) => self.ask(now, id, stream, common),
-                None if common.blame.is_shunned(now, &target.id) => {
-                    self.end(id, Err(InspectError::Unreachable), &mut common.out);
-                }
-                // Without room the question waits until there is some, or its deadline passes.
-                None => _ = common.dial(now, target),
+        for id in self.queue.ids(Inspection::is_waiting) {
+            match self.queue.route(now, id, common) {
+                Route::Stream(stream) => self.ask(now, id, stream, common),
+                Route::Shunned => self.end(id, Err(InspectError::Unreachable), &mut common.out),
+                Route::Waits => {}
             }
         }
     }
 
     fn ask(&mut self, now: Instant, id: InspectId, stream: StreamId, common: &mut Common) {
         let Some(session) = common.streams.get_mut(&stream) else { return };
-        let Some(inspection) = self.under_way.get_mut(&id) else { return };
+        let Some(inspection) = self.queue.get_mut(id) else { return };
         if session.inspections.len() >= INSPECTIONS_AHEAD_MAX {
             return;
         }
@@ -135,7 +130,7 @@ impl Inspections {
     ) -> Result<(), CloseReason> {
         let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
         let &id = session.inspections.get(&question).ok_or(CloseReason::Unexpected)?;
-        let keys = self.under_way.get(&id).map(|inspection| inspection.keys.len());
+        let keys = self.queue.get(id).map(|inspection| inspection.keys.len());
         // An answer may arrive after its inspection ended.
         if keys.is_some_and(|keys| keys != entries.len()) {
             return Err(CloseReason::Unexpected);
@@ -144,27 +139,23 @@ impl Inspections {
         let entries = entries.iter().filter_map(WireInspectEntry::get).collect();
         self.end(id, Ok(entries), &mut common.out);
         // The peer may be sent the next question.
-        self.changed = true;
+        self.queue.note_change();
         Ok(())
     }
 
     /// Ends the inspections whose deadline has passed.
     pub(in crate::transfer) fn expire(&mut self, now: Instant, common: &mut Common) {
         let timing = &common.config.timing;
-        let late = self.under_way.iter().filter(|(_, inspection)| inspection.deadline(timing) <= now);
-        let late: Vec<(InspectId, bool)> =
-            late.map(|(&id, inspection)| (id, inspection.stream.is_some())).collect();
-        for (id, asked) in late {
-            let error = if asked { InspectError::Lost } else { InspectError::Unreachable };
+        for id in self.queue.ids(|inspection| inspection.deadline(timing) <= now) {
+            let waited = self.queue.get(id).is_some_and(Inspection::is_waiting);
+            let error = if waited { InspectError::Unreachable } else { InspectError::Lost };
             self.end(id, Err(error), &mut common.out);
         }
     }
 
     /// A node could not be reached.
     pub(in crate::transfer) fn unreachable(&mut self, peer: &NodeId, out: &mut Out) {
-        let theirs = |inspection: &Inspection| inspection.target.id == *peer && inspection.stream.is_none();
-        let theirs: Vec<InspectId> =
-            self.under_way.iter().filter(|(_, inspection)| theirs(inspection)).map(|(&id, _)| id).collect();
+        let theirs = self.queue.waiting_for(peer);
         theirs.into_iter().for_each(|id| self.end(id, Err(InspectError::Unreachable), out));
     }
 
@@ -174,7 +165,7 @@ impl Inspections {
     }
 
     fn end(&mut self, inspection: InspectId, result: Result<Vec<InspectEntry>, InspectError>, out: &mut Out) {
-        if let Some(ended) = self.under_way.remove(&inspection) {
+        if let Some(ended) = self.queue.remove(inspection) {
             match result {
                 Ok(_) => out.counters.inspect_done += 1,
                 Err(_) => out.counters.inspect_failed += 1,

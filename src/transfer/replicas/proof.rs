@@ -5,6 +5,7 @@
 //! downloads nor uploads. A holder that answers wrongly, or not in time, has not proven anything. Nothing is held against it: its
 //! disk may rot, or the piece may have expired.
 
+use super::outgoing::{Outgoing, Queue, Route};
 use super::push::Pushes;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, Extent, StreamId};
@@ -39,12 +40,10 @@ pub(in crate::transfer) enum For {
 /// The challenges that are under way, in both directions.
 #[derive(Default)]
 pub(in crate::transfer) struct Proofs {
-    challenges: BTreeMap<SampleId, Challenge>,
+    challenges: Queue<SampleId, Challenge>,
     /// The challenges of peers whose leaves are being read.
     answers: BTreeMap<SampleId, Answer>,
     last: u64,
-    /// Whether something changed for the challenges that wait for a stream.
-    changed: bool,
 }
 
 /// A challenge to another node.
@@ -68,6 +67,16 @@ struct Answer {
     question: u32,
     key: Key,
     nonce: Nonce,
+}
+
+impl Outgoing for Challenge {
+    fn target(&self) -> Contact {
+        self.target
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.stream.is_none()
+    }
 }
 
 impl Challenge {
@@ -98,18 +107,17 @@ impl Proofs {
 
     /// Something changed that may let a waiting challenge proceed.
     pub(in crate::transfer) fn note_change(&mut self) {
-        self.changed = true;
+        self.challenges.note_change();
     }
 
     /// Whether something changed since the last call: then [`pump`](Proofs::pump) is due.
     pub(in crate::transfer) fn take_change(&mut self) -> bool {
-        core::mem::take(&mut self.changed)
+        self.challenges.take_change()
     }
 
     /// Whether one more challenge may begin for the node.
     pub(in crate::transfer) fn has_room(&self) -> bool {
-        let asked = |challenge: &&Challenge| matches!(challenge.purpose, For::Node(_));
-        self.challenges.values().filter(asked).count() < ASKED_MAX
+        self.challenges.ids(|challenge| matches!(challenge.purpose, For::Node(_))).len() < ASKED_MAX
     }
 
     /// Challenges a node about a piece, of which this node's own copy is in `extent`. Pushes are bounded, and so are the challenges
@@ -127,10 +135,9 @@ impl Proofs {
         let (sample_read, given, stream) = (None, None, None);
         let challenge =
             Challenge { purpose, target, key, nonce, sample: sample_read, given, stream, since: now };
-        self.challenges.insert(sample, challenge);
+        self.challenges.add(sample, challenge, usize::MAX);
         let runs = selected(&nonce, extent.length);
         common.out.event(TransferEvent::SampleNeeded { sample, extent, runs });
-        self.changed = true;
     }
 
     fn next_sample(&mut self) -> SampleId {
@@ -140,31 +147,27 @@ impl Proofs {
 
     /// Sends the challenges that wait for a stream, or dials their targets.
     pub(in crate::transfer) fn pump(&mut self, now: Instant, pushes: &mut Pushes, common: &mut Common) {
-        let waiting = self.challenges.iter().filter(|(_, challenge)| challenge.stream.is_none());
-        let waiting: Vec<SampleId> = waiting.map(|(&id, _)| id).collect();
-        for id in waiting {
-            let Some(challenge) = self.challenges.get_mut(&id) else { continue };
-            let target = challenge.target;
-            match common.streams.to(&target.id) {
-                Some(stream) => {
-                    let Some(session) = common.streams.get_mut(&stream) else { continue };
-                    if session.challenges.len() >= CHALLENGES_AHEAD_MAX {
-                        continue;
-                    }
-                    let question = session.number();
-                    session.challenges.insert(question, id);
-                    (challenge.stream, challenge.since) = (Some(stream), now);
-                    session.last_active = now;
-                    let (key, nonce) = (challenge.key, challenge.nonce);
-                    common.out.write(stream, session, &Frame::Challenge { question, key, nonce });
-                }
-                None if common.blame.is_shunned(now, &target.id) => {
-                    self.end(id, Err(PushError::Unreachable), pushes, common);
-                }
-                // Without room the challenge waits until there is some, or its deadline passes.
-                None => _ = common.dial(now, target),
+        for id in self.challenges.ids(Challenge::is_waiting) {
+            match self.challenges.route(now, id, common) {
+                Route::Stream(stream) => self.send(now, id, stream, common),
+                Route::Shunned => self.end(id, Err(PushError::Unreachable), pushes, common),
+                Route::Waits => {}
             }
         }
+    }
+
+    fn send(&mut self, now: Instant, id: SampleId, stream: StreamId, common: &mut Common) {
+        let Some(session) = common.streams.get_mut(&stream) else { return };
+        let Some(challenge) = self.challenges.get_mut(id) else { return };
+        if session.challenges.len() >= CHALLENGES_AHEAD_MAX {
+            return;
+        }
+        let question = session.number();
+        session.challenges.insert(question, id);
+        (challenge.stream, challenge.since) = (Some(stream), now);
+        session.last_active = now;
+        let (key, nonce) = (challenge.key, challenge.nonce);
+        common.out.write(stream, session, &Frame::Challenge { question, key, nonce });
     }
 
     /// A peer answered a challenge of this node.
@@ -181,9 +184,9 @@ impl Proofs {
         let id = session.challenges.remove(&question).ok_or(CloseReason::Unexpected)?;
         session.answered(now);
         // The peer may be sent the next challenge.
-        self.changed = true;
+        self.challenges.note_change();
         // An answer may come after its challenge has ended.
-        let Some(challenge) = self.challenges.get_mut(&id) else { return Ok(()) };
+        let Some(challenge) = self.challenges.get_mut(id) else { return Ok(()) };
         challenge.given = given;
         match given {
             Some(_) => self.decide(id, pushes, common),
@@ -233,7 +236,7 @@ impl Proofs {
             let shown = shown.map(|(bytes, (own, peer))| proof(&nonce, &own, &peer, &key, &bytes));
             return answer(stream, question, shown, common);
         }
-        let Some(challenge) = self.challenges.get_mut(&sample) else { return };
+        let Some(challenge) = self.challenges.get_mut(sample) else { return };
         match result {
             Ok(bytes) => {
                 challenge.sample = Some(bytes);
@@ -246,10 +249,9 @@ impl Proofs {
     /// Ends the challenges whose deadline has passed.
     pub(in crate::transfer) fn expire(&mut self, now: Instant, pushes: &mut Pushes, common: &mut Common) {
         let timing = &common.config.timing;
-        let late = self.challenges.iter().filter(|(_, challenge)| challenge.deadline(timing) <= now);
-        let late: Vec<(SampleId, bool)> = late.map(|(&id, it)| (id, it.stream.is_some())).collect();
-        for (id, asked) in late {
-            let error = if asked { PushError::Lost } else { PushError::Unreachable };
+        for id in self.challenges.ids(|challenge| challenge.deadline(timing) <= now) {
+            let waited = self.challenges.get(id).is_some_and(Challenge::is_waiting);
+            let error = if waited { PushError::Unreachable } else { PushError::Lost };
             self.end(id, Err(error), pushes, common);
         }
     }
@@ -261,9 +263,7 @@ impl Proofs {
         pushes: &mut Pushes,
         common: &mut Common,
     ) {
-        let theirs = |challenge: &Challenge| challenge.target.id == *peer && challenge.stream.is_none();
-        let theirs: Vec<SampleId> =
-            self.challenges.iter().filter(|(_, challenge)| theirs(challenge)).map(|(&id, _)| id).collect();
+        let theirs = self.challenges.waiting_for(peer);
         theirs.into_iter().for_each(|id| self.end(id, Err(PushError::Unreachable), pushes, common));
     }
 
@@ -281,14 +281,14 @@ impl Proofs {
 
     fn decide(&mut self, id: SampleId, pushes: &mut Pushes, common: &mut Common) {
         let own = common.streams.own();
-        let result = self.challenges.get(&id).zip(own).and_then(|(challenge, own)| challenge.result(&own));
+        let result = self.challenges.get(id).zip(own).and_then(|(challenge, own)| challenge.result(&own));
         if let Some(result) = result {
             self.end(id, result, pushes, common);
         }
     }
 
     fn end(&mut self, id: SampleId, result: Result<(), PushError>, pushes: &mut Pushes, common: &mut Common) {
-        let Some(challenge) = self.challenges.remove(&id) else { return };
+        let Some(challenge) = self.challenges.remove(id) else { return };
         match result {
             Ok(()) => common.out.counters.proof_done += 1,
             Err(PushError::Unproven) => common.out.counters.proof_wrong += 1,

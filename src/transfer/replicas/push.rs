@@ -1,5 +1,6 @@
 //! Copies of pieces to other nodes: offered, sent when accepted, done when the other node has proven that it has them.
 
+use super::outgoing::{Outgoing, Queue, Route};
 use super::proof::{For, Proofs};
 use crate::id::NodeId;
 use crate::io::{Extent, StreamId};
@@ -10,7 +11,6 @@ use crate::transfer::streams::session::{Item, Session};
 use crate::transfer::{Common, Out, Timing};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Frame, Offer, Refusal};
-use std::collections::BTreeMap;
 
 /// Offers to one peer that are not done.
 const OFFERS_AHEAD_MAX: usize = 4;
@@ -18,9 +18,7 @@ const OFFERS_AHEAD_MAX: usize = 4;
 /// The copies to other nodes that are under way or queued.
 #[derive(Default)]
 pub(in crate::transfer) struct Pushes {
-    under_way: BTreeMap<PushId, Push>,
-    /// Whether something changed for the copies that wait for a stream.
-    changed: bool,
+    queue: Queue<PushId, Push>,
 }
 
 /// A copy to another node.
@@ -40,6 +38,16 @@ enum Stage {
     Offered { stream: StreamId, due: Option<Instant> },
     /// The target says that it has the piece: it is challenged to prove it, and the challenge's own deadlines apply.
     Proving,
+}
+
+impl Outgoing for Push {
+    fn target(&self) -> Contact {
+        self.target
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Queued { .. })
+    }
 }
 
 impl Push {
@@ -63,22 +71,22 @@ impl Push {
 impl Pushes {
     #[cfg(test)]
     pub(in crate::transfer) fn len(&self) -> usize {
-        self.under_way.len()
+        self.queue.len()
     }
 
     /// When the next copy ends as failed, or its stream as silent.
     pub(in crate::transfer) fn next_deadline(&self) -> Option<Instant> {
-        self.under_way.values().filter_map(Push::deadline).min()
+        self.queue.values().filter_map(Push::deadline).min()
     }
 
     /// Something changed that may let a waiting copy proceed.
     pub(in crate::transfer) fn note_change(&mut self) {
-        self.changed = true;
+        self.queue.note_change();
     }
 
     /// Whether something changed since the last call: then [`pump`](Pushes::pump) is due.
     pub(in crate::transfer) fn take_change(&mut self) -> bool {
-        core::mem::take(&mut self.changed)
+        self.queue.take_change()
     }
 
     /// Queues a copy. False when too many are under way, or one with this number.
@@ -90,40 +98,23 @@ impl Pushes {
         (offer, extent): (Offer, Extent),
         common: &Common,
     ) -> bool {
-        if self.under_way.len() >= common.config.limits.pushes_max || self.under_way.contains_key(&push) {
-            return false;
-        }
         let stage = Stage::Queued { due: now + common.config.timing.push };
-        self.under_way.insert(push, Push { target, offer, extent, stage });
-        self.changed = true;
-        true
+        self.queue.add(push, Push { target, offer, extent, stage }, common.config.limits.pushes_max)
     }
 
     /// Offers the copies that wait for a stream, or dials their targets.
     pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) {
-        let queued: Vec<PushId> = self
-            .under_way
-            .iter()
-            .filter(|(_, push)| matches!(push.stage, Stage::Queued { .. }))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in queued {
-            let Some(push) = self.under_way.get(&id) else { continue };
-            let target = push.target;
-            match common.streams.to(&target.id) {
-                Some(stream) => self.offer(now, id, stream, common),
-                None if common.blame.is_shunned(now, &target.id) => {
-                    self.end(id, Err(PushError::Unreachable), &mut common.out);
-                }
-                // Without room the copy waits until there is some, or its deadline passes.
-                None => _ = common.dial(now, target),
+        for id in self.queue.ids(Push::is_waiting) {
+            match self.queue.route(now, id, common) {
+                Route::Stream(stream) => self.offer(now, id, stream, common),
+                Route::Shunned => self.end(id, Err(PushError::Unreachable), &mut common.out),
+                Route::Waits => {}
             }
         }
     }
 
     fn offer(&mut self, now: Instant, id: PushId, stream: StreamId, common: &mut Common) {
-        let (Some(session), Some(push)) = (common.streams.get_mut(&stream), self.under_way.get_mut(&id))
-        else {
+        let (Some(session), Some(push)) = (common.streams.get_mut(&stream), self.queue.get_mut(id)) else {
             return;
         };
         if session.pushes.len() >= OFFERS_AHEAD_MAX {
@@ -148,7 +139,7 @@ impl Pushes {
         let Some(session) = common.streams.get_mut(&stream) else { return Ok(false) };
         session.answered(now);
         let id = session.pushes.get(&request).copied();
-        let push = id.and_then(|id| Some((id, self.under_way.get_mut(&id)?)));
+        let push = id.and_then(|id| Some((id, self.queue.get_mut(id)?)));
         let (id, push) = push.ok_or(CloseReason::Unexpected)?;
         // A second answer to the same offer violates the protocol.
         if session.accepted.contains(&request) {
@@ -196,11 +187,11 @@ impl Pushes {
         proofs: &mut Proofs,
         common: &mut Common,
     ) {
-        let Some(push) = self.under_way.get_mut(&id) else { return };
+        let Some(push) = self.queue.get_mut(id) else { return };
         push.stage = Stage::Proving;
         let piece = (push.offer.key, push.extent.clone());
         proofs.begin(now, For::Push(id, outcome), push.target, piece, common);
-        self.changed = true;
+        self.queue.note_change();
     }
 
     /// The target refused a piece, before or after its content.
@@ -220,7 +211,7 @@ impl Pushes {
         let sent = session.accepted.remove(&request);
         let peer = session.peer_id();
         if let Some(id) = session.pushes.remove(&request) {
-            let key = self.under_way.get(&id).map(|push| push.offer.key);
+            let key = self.queue.get(id).map(|push| push.offer.key);
             // Other content arrived at the target than was offered: the copy here is suspect.
             if let (Some(peer), Some(key), true, Refusal::Mismatch) = (peer, key, sent, reason) {
                 common.out.counters.report_received += 1;
@@ -234,14 +225,14 @@ impl Pushes {
 
     /// The content of a copy has left: the target owes an answer from now on.
     pub(in crate::transfer) fn sent(&mut self, now: Instant, push: PushId, timing: &Timing) {
-        if let Some(push) = self.under_way.get_mut(&push) {
+        if let Some(push) = self.queue.get_mut(push) {
             push.wait(now, timing);
         }
     }
 
     /// The target makes pieces durable one after the other, so each that is done extends the deadline of the rest.
     fn wait_longer(&mut self, now: Instant, stream: StreamId, timing: &Timing) {
-        for push in self.under_way.values_mut() {
+        for push in self.queue.values_mut() {
             if matches!(push.stage, Stage::Offered { stream: its, due: Some(_) } if its == stream) {
                 push.wait(now, timing);
             }
@@ -250,14 +241,13 @@ impl Pushes {
 
     /// The copies whose deadline has passed.
     pub(in crate::transfer) fn late(&self, now: Instant) -> Vec<PushId> {
-        let late = |push: &Push| push.deadline().is_some_and(|due| due <= now);
-        self.under_way.iter().filter(|(_, push)| late(push)).map(|(&id, _)| id).collect()
+        self.queue.ids(|push| push.deadline().is_some_and(|due| due <= now))
     }
 
     /// Ends a late copy that waits for a stream. Returns the stream of one that was offered: it is to be closed, which ends the
     /// copy. Also `None` when the copy has ended, together with the stream of another.
     pub(in crate::transfer) fn expire(&mut self, push: PushId, out: &mut Out) -> Option<StreamId> {
-        match self.under_way.get(&push)?.stage {
+        match self.queue.get(push)?.stage {
             Stage::Queued { .. } => {
                 self.end(push, Err(PushError::Unreachable), out);
                 None
@@ -269,9 +259,7 @@ impl Pushes {
 
     /// A node could not be reached.
     pub(in crate::transfer) fn unreachable(&mut self, peer: &NodeId, out: &mut Out) {
-        let theirs = |push: &Push| push.target.id == *peer && matches!(push.stage, Stage::Queued { .. });
-        let theirs: Vec<PushId> =
-            self.under_way.iter().filter(|(_, push)| theirs(push)).map(|(&id, _)| id).collect();
+        let theirs = self.queue.waiting_for(peer);
         theirs.into_iter().for_each(|id| self.end(id, Err(PushError::Unreachable), out));
     }
 
@@ -286,14 +274,14 @@ impl Pushes {
         result: Result<PushOutcome, PushError>,
         out: &mut Out,
     ) {
-        if let Some(done) = self.under_way.remove(&push) {
+        if let Some(done) = self.queue.remove(push) {
             match result {
                 Ok(_) => out.counters.push_done += 1,
                 Err(_) => out.counters.push_failed += 1,
             }
             out.event(TransferEvent::PushDone { push, target: done.target.id, result });
             // The peer may be offered the next copy.
-            self.changed = true;
+            self.queue.note_change();
         }
     }
 }
