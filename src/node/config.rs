@@ -90,3 +90,23 @@ impl From<replication::InvalidReplication> for InvalidConfig {
         InvalidConfig::Replication(error)
     }
 }
+
+#[cfg(test)]
+impl NodeConfig {
+    /// The configuration of a node of a test, at this address, that joins through these.
+    pub(super) fn of_a_test(listen: SocketAddr, bootstrap: &[SocketAddr]) -> NodeConfig {
+        NodeConfig {
+            limits: Limits::default(),
+            leaf: false,
+            network: "test".to_owned(),
+            network_secret: None,
+            listen,
+            bootstrap: bootstrap.to_vec(),
+            replicas: 3,
+            lifetime: 3600,
+            cache_dir: "/cache".into(),
+            gossip: GossipConfig::default(),
+            replication: ReplicationConfig::default(),
+        }
+    }
+}

@@ -90,12 +90,9 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::GossipConfig;
     use crate::identity::Identity;
     use crate::io::{FileStamp, Place, Recovered, Share};
-    use crate::limits::Limits;
     use crate::node::{Node, NodeConfig};
-    use crate::replication::ReplicationConfig;
     use crate::time::Instant;
 
     fn share(hash: Key, path: &str) -> Share {
@@ -113,19 +110,7 @@ mod tests {
     }
 
     fn node(shares: Vec<Share>) -> Node {
-        let config = NodeConfig {
-            limits: Limits::default(),
-            leaf: false,
-            network: "list".to_owned(),
-            network_secret: None,
-            listen: ([127, 0, 0, 1], 1).into(),
-            bootstrap: Vec::new(),
-            replicas: 0,
-            lifetime: 1,
-            cache_dir: "/cache".into(),
-            gossip: GossipConfig::default(),
-            replication: ReplicationConfig::default(),
-        };
+        let config = NodeConfig::of_a_test(([127, 0, 0, 1], 1).into(), &[]);
         let recovered = Recovered { shares, ..Recovered::default() };
         Node::new(config, Identity::from_secret(&[1; 32]), &recovered, [1; 32], Instant::from_secs(1))
             .unwrap()

@@ -139,7 +139,7 @@ impl Ops {
     }
 
     /// Why this node accepts no piece that it does not have already; `None` when it does.
-    fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
+    pub(super) fn closed_to_copies(&self, now: Instant) -> Option<Refusal> {
         match self.health.health() {
             _ if self.departure.is_under_way() => Some(Refusal::Busy),
             DiskHealth::Well => self.inbound.closed(now),

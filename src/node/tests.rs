@@ -1,7 +1,6 @@
 //! Tests of the composition: what a command, a datagram or the passing of time comes to in the whole node.
 
 use super::*;
-use crate::gossip::GossipConfig;
 use crate::io::{DiskErrorKind, Mode, PieceMeta, Place};
 use crate::manifest::Content;
 use crate::peers::testing::Air;
@@ -57,19 +56,7 @@ impl Bench {
 
 /// A node at [`address`] `number`.
 fn node(number: u8, bootstrap: &[SocketAddr], recovered: &Recovered) -> Node {
-    let config = NodeConfig {
-        limits: Limits::default(),
-        leaf: false,
-        network: "test".to_owned(),
-        network_secret: None,
-        listen: address(number),
-        bootstrap: bootstrap.to_vec(),
-        replicas: 3,
-        lifetime: 3600,
-        cache_dir: "/cache".into(),
-        gossip: GossipConfig::default(),
-        replication: ReplicationConfig::default(),
-    };
+    let config = NodeConfig::of_a_test(address(number), bootstrap);
     let identity = Identity::from_secret(&[number; 32]);
     let mut node = Node::new(config, identity, recovered, [number; 32], START).unwrap();
     node.handle_timeout(START);

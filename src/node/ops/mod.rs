@@ -42,6 +42,8 @@ pub(super) mod share;
 pub(super) mod shrink;
 pub(super) mod stock;
 pub(super) mod table;
+#[cfg(test)]
+mod tests;
 pub(super) mod upload;
 pub(super) mod values;
 

@@ -350,3 +350,82 @@ impl Seekers {
         self.audits.handle_timeout(now, machines);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::DiskOp;
+    use crate::node::Output;
+    use crate::node::ops::{audit, download, read};
+
+    const START: Instant = Instant::from_secs(100);
+
+    fn hash_of(content: &[u8]) -> Key {
+        Key(*blake3::hash(content).as_bytes())
+    }
+
+    /// A download, a read and an audit, each of its own file, in this order.
+    fn seekers(machines: &mut Machines) -> (Seekers, [DownloadId; 3]) {
+        let mut seekers = Seekers::new(&Limits::default(), ([127, 0, 0, 1], 1).into());
+        let (hash, id) = (hash_of(b"one"), CommandId(1));
+        let order = download::Order { id, hash, target: None, force: false, mode: None, timeout: None };
+        seekers.downloads.start(START, order, machines);
+        let (hash, id) = (hash_of(b"two"), CommandId(2));
+        seekers.reads.start(START, read::Order { id, hash, part: None, timeout: None }, machines);
+        let (hash, id) = (hash_of(b"three"), CommandId(3));
+        seekers.audits.start(START, audit::Order { id, hash, timeout: None }, machines);
+        let ids = [
+            seekers.downloads.ids(|_| true)[0],
+            seekers.reads.ids(|_| true)[0],
+            seekers.audits.ids(|_| true)[0],
+        ];
+        (seekers, ids)
+    }
+
+    #[test]
+    fn a_root_reaches_the_operation_with_its_number_alone() {
+        let mut machines = Machines::alone(START);
+        let (mut seekers, [download, read, audit]) = seekers(&mut machines);
+        let root = Root::File(b"two".to_vec());
+        seekers.handle_root(START, read, root, Mode::UNKNOWN, &mut machines);
+        let writes = |output: &Output| matches!(output, Output::Disk { op: DiskOp::WriteTarget { .. }, .. });
+        assert_eq!(machines.outputs.iter().filter(|output| writes(output)).count(), 1);
+        assert!(machines.transfer.download_state(read).is_none());
+        assert!(machines.transfer.download_state(download).is_some());
+        assert!(machines.transfer.download_state(audit).is_some());
+    }
+
+    #[test]
+    fn a_root_for_an_operation_that_has_ended_is_dropped() {
+        let mut machines = Machines::alone(START);
+        let (mut seekers, [_, read, _]) = seekers(&mut machines);
+        seekers.cancel(START, CommandId(2), &mut machines);
+        machines.outputs.clear();
+        seekers.handle_root(START, read, Root::File(b"two".to_vec()), Mode::UNKNOWN, &mut machines);
+        assert!(machines.outputs.is_empty());
+    }
+
+    #[test]
+    fn a_cancelled_command_ends_its_operation_and_no_other() {
+        let mut machines = Machines::alone(START);
+        let (mut seekers, _) = seekers(&mut machines);
+        seekers.cancel(START, CommandId(3), &mut machines);
+        assert_eq!(seekers.audits.len(), 0);
+        assert_eq!(seekers.reads.len(), 1);
+        seekers.cancel(START, CommandId(1), &mut machines);
+        assert_eq!(seekers.downloads.len(), 0);
+        assert_eq!(seekers.reads.len(), 1);
+    }
+
+    #[test]
+    fn without_another_node_every_search_ends_after_its_lookup() {
+        let mut machines = Machines::alone(START);
+        let (mut seekers, ids) = seekers(&mut machines);
+        machines.lookups.clear();
+        for id in ids {
+            seekers.handle_providers_looked_up(START, id, &[], 0, &mut machines);
+        }
+        seekers.review(START, &mut machines);
+        assert_eq!(seekers.next_deadline(), None);
+    }
+}

@@ -228,3 +228,85 @@ impl Search {
         self.seek_holders(now, machines);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+
+    const START: Instant = Instant::from_secs(100);
+    const ID: DownloadId = DownloadId(1);
+    const HASH: Key = Key([1; 32]);
+    const OWN: NodeId = NodeId([9; 32]);
+
+    fn contact(number: u8) -> Contact {
+        Contact::new(PublicKey([number; 32]), ([127, 0, 0, number], 1).into())
+    }
+
+    fn found(numbers: core::ops::Range<u8>) -> Vec<(Contact, bool)> {
+        numbers.map(|number| (contact(number), false)).collect()
+    }
+
+    /// The chunks whose closest nodes are being looked up.
+    fn sought(machines: &Machines) -> Vec<Key> {
+        let key = |purpose: &Purpose| match purpose {
+            Purpose::Holders(ID, key) => Some(*key),
+            _ => None,
+        };
+        machines.lookups.values().filter_map(key).collect()
+    }
+
+    #[test]
+    fn sources_that_were_found_before_the_fetch_begins_are_passed_on_when_it_does() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        search.look_up(START, &mut machines);
+        search.providers_found(START, OWN, &found(1..3), &mut machines);
+        search.providers_looked_up(START, &[contact(5)], 1, &mut machines);
+        assert!(machines.transfer.fetch(START, ID, HASH, &[]));
+        search.begin(START, &mut machines);
+        assert_eq!(machines.transfer.download_state(ID).unwrap().sources, 3);
+        assert!(!search.is_looking(), "one lookup was enough");
+    }
+
+    #[test]
+    fn this_node_is_no_source_and_the_number_of_remembered_providers_is_bounded() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        search.providers_found(START, contact(1).id, &found(1..100), &mut machines);
+        assert_eq!(search.found(), 98);
+        assert_eq!(search.providers().len(), PROVIDERS_MAX);
+        assert_eq!(search.providers()[0], contact(2));
+    }
+
+    #[test]
+    fn lookups_come_at_growing_intervals_until_content_arrives() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        let mut pause = || {
+            search.providers_looked_up(START, &[], 1, &mut machines);
+            search.next_deadline().unwrap().since(START)
+        };
+        let pauses: Vec<u64> = (0..7).map(|_| pause().as_secs()).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
+        search.begin_afresh();
+        search.providers_looked_up(START, &[], 1, &mut machines);
+        assert_eq!(search.next_deadline(), Some(START + LOOK_AGAIN_MIN));
+        search.rest();
+        assert_eq!(search.next_deadline(), None);
+    }
+
+    #[test]
+    fn chunks_without_a_source_are_looked_up_a_few_at_a_time_and_not_again_soon() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        let keys: Vec<Key> = (10..16).map(|number| Key([number; 32])).collect();
+        search.sources_needed(START, &keys, &mut machines);
+        assert_eq!(sought(&machines).len(), SEEKING_MAX);
+        for key in keys.clone() {
+            machines.lookups.retain(|_, purpose| !matches!(purpose, Purpose::Holders(_, its) if *its == key));
+            search.holders_looked_up(START, key, &[], &mut machines);
+        }
+        assert!(sought(&machines).is_empty());
+        search.sources_needed(START + Duration::from_secs(14), &keys, &mut machines);
+        assert!(sought(&machines).is_empty());
+        search.sources_needed(START + SEEK_AGAIN, &keys, &mut machines);
+        assert_eq!(sought(&machines).len(), SEEKING_MAX);
+    }
+}

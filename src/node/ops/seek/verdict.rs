@@ -65,3 +65,88 @@ pub(in crate::node) fn timed_out(
     };
     (reason, why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Key, NodeId, PublicKey};
+    use crate::node::machines::Machines;
+    use crate::time::Instant;
+    use crate::transfer::DownloadId;
+    use crate::wire::contact::Contact;
+
+    const START: Instant = Instant::from_secs(100);
+
+    /// A search after this many lookups, which asked nodes and found providers.
+    fn search(lookups: u32, asked: u32, providers: u8) -> Search {
+        let mut machines = Machines::alone(START);
+        let mut search = Search::new(DownloadId(1), Key([1; 32]));
+        let contact = |number| Contact::new(PublicKey([number; 32]), ([127, 0, 0, 1], 1).into());
+        let found: Vec<(Contact, bool)> = (0..providers).map(|number| (contact(number), false)).collect();
+        search.providers_found(START, NodeId([9; 32]), &found, &mut machines);
+        (0..lookups).for_each(|_| search.providers_looked_up(START, &[], asked, &mut machines));
+        search
+    }
+
+    /// The state of a download whose sources have all been asked.
+    fn idle() -> DownloadState {
+        DownloadState { idle: true, ..DownloadState::default() }
+    }
+
+    fn reason(sought: Sought, search: &Search, state: &DownloadState) -> Option<FailureReason> {
+        hopeless(sought, search, state).map(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn a_search_goes_on_while_a_lookup_or_a_source_is_under_way() {
+        let busy = DownloadState { idle: false, ..DownloadState::default() };
+        assert_eq!(reason(Sought::Root, &search(1, 3, 0), &busy), None);
+        assert_eq!(reason(Sought::Root, &search(0, 0, 0), &idle()), None);
+        let mut looking = search(1, 3, 0);
+        looking.look_up(START, &mut Machines::alone(START));
+        assert_eq!(reason(Sought::Root, &looking, &idle()), None);
+    }
+
+    #[test]
+    fn a_root_that_no_node_has_is_not_found() {
+        assert_eq!(reason(Sought::Root, &search(1, 3, 0), &idle()), Some(FailureReason::NotFound));
+    }
+
+    #[test]
+    fn a_root_is_unreachable_when_no_node_could_be_asked_or_a_provider_could_not() {
+        let unreachable = Some(FailureReason::Unreachable);
+        assert_eq!(reason(Sought::Root, &search(1, 0, 0), &idle()), unreachable);
+        let one_failed = DownloadState { failed: 1, not_found: 1, ..idle() };
+        assert_eq!(reason(Sought::Root, &search(1, 3, 2), &one_failed), unreachable);
+        let none_has_it = DownloadState { failed: 1, not_found: 2, ..idle() };
+        assert_eq!(reason(Sought::Root, &search(1, 3, 2), &none_has_it), Some(FailureReason::NotFound));
+    }
+
+    #[test]
+    fn wrong_content_is_the_reason_before_any_other() {
+        let banned = DownloadState { banned: 1, ..idle() };
+        let unverified = Some(FailureReason::Unverified);
+        assert_eq!(reason(Sought::Root, &search(1, 0, 0), &banned), unverified);
+        assert_eq!(reason(Sought::Chunks, &search(2, 3, 0), &banned), unverified);
+    }
+
+    #[test]
+    fn missing_chunks_are_looked_for_again_unless_only_liars_are_left() {
+        assert_eq!(reason(Sought::Chunks, &search(5, 3, 0), &idle()), None);
+        let banned = DownloadState { banned: 1, ..idle() };
+        assert_eq!(reason(Sought::Chunks, &search(1, 3, 0), &banned), None, "another lookup may find more");
+        let one_left = DownloadState { connected: 1, ..banned };
+        assert_eq!(reason(Sought::Chunks, &search(2, 3, 0), &one_left), None);
+    }
+
+    #[test]
+    fn a_timeout_names_what_is_missing_and_why() {
+        let (reason, why) = timed_out(Some((2, 5)), &search(1, 3, 0), &idle());
+        assert_eq!(reason, FailureReason::Unreachable);
+        assert!(why.starts_with("2 of 5 chunks are missing"), "{why}");
+        let banned = DownloadState { banned: 1, ..idle() };
+        assert_eq!(timed_out(Some((2, 5)), &search(1, 3, 0), &banned).0, FailureReason::Unverified);
+        let (_, why) = timed_out(None, &search(1, 3, 0), &idle());
+        assert_eq!(why, "no answer in time; 3 nodes were asked");
+    }
+}
