@@ -8,8 +8,8 @@ use crate::gossip::LOCAL_HEALTH_WORST;
 use crate::id::NodeId;
 use crate::limits::Rates;
 use crate::node::command::{
-    Command, DiskHealth, DiskStatus, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus,
-    Reply, Role, ScrubStatus, Status,
+    Command, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer,
+    PeerBan, RepairStatus, Reply, Role, ScrubStatus, Status,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -177,6 +177,13 @@ fn network_line(status: &Status) -> String {
     format!("{:08x}, {access}", status.network)
 }
 
+fn identity_line(IdentityTwice { address, seconds }: &IdentityTwice) -> String {
+    let seconds = format_duration(*seconds);
+    format!(
+        "IN USE TWICE: another node with the same key is at {address}, for {seconds}; see `elver id --help`"
+    )
+}
+
 fn status_lines(status: &Status) -> Vec<(String, String)> {
     let address = status.address.map_or("not known yet".to_owned(), |address| address.to_string());
     let role = if status.leaf { "leaf" } else { "full" };
@@ -210,6 +217,9 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    if let Some(twice) = &status.identity_twice {
+        lines.insert(0, ("identity".to_owned(), identity_line(twice)));
+    }
     lines.extend(status.gossip.iter().flat_map(gossip_lines));
     lines.extend(status.repair.iter().flat_map(repair_lines));
     let counters = status.counters.iter().filter(|&(_, &count)| count > 0);
@@ -343,22 +353,6 @@ pub(super) fn limits_line(rates: &Rates, streams: u32, uploads: u32) -> String {
         rate(rates.peer_upload),
         rate(rates.peer_download)
     )
-}
-
-/// Prints the node's id and its public key.
-pub(super) fn id(context: &mut Context) -> Result<Exit, CommandError> {
-    let reply = context.request(&Command::Id, "")?;
-    let Reply::Id { id, public } = reply else {
-        return Err(context.unexpected(&reply));
-    };
-    match context.output.json {
-        true => context.output.object(&json!({ "id": id, "public": public }))?,
-        false => {
-            context.output.line(&format!("id   {id}"))?;
-            context.output.line(&format!("key  {public}"))?;
-        }
-    }
-    Ok(Exit::Done)
 }
 
 fn object(context: &mut Context, value: &impl Serialize) -> Result<(), CommandError> {
@@ -570,15 +564,8 @@ mod tests {
     }
 
     #[test]
-    fn id_prints_the_id_and_the_public_key_each_with_its_label() {
-        let reply = Reply::Id { id: NodeId([2; 32]), public: PublicKey([1; 32]) };
-        let lines = format!("id   {}\nkey  {}\n", NodeId([2; 32]), PublicKey([1; 32]));
-        assert_eq!(answer(id, false, reply).unwrap(), lines);
-    }
-
-    #[test]
     fn a_reply_to_another_command_is_a_failure() {
-        for inspect in [all_peers, status, id] {
+        for inspect in [all_peers, status] {
             assert_eq!(
                 answer(inspect, false, Reply::Leave { handed_over: 0, left_behind: 0 }),
                 Err(Exit::Failed)

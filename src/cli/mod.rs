@@ -20,6 +20,7 @@ mod destination;
 mod explain;
 mod files;
 mod get;
+mod identity;
 mod inspect;
 mod limit;
 mod logging;
@@ -116,8 +117,9 @@ enum Subcommand {
     /// Make the key of a network that only nodes with the key can join
     #[command(after_help = network::AFTER_HELP)]
     Network(network::NetworkArguments),
-    /// Print the node's id and public key
-    Id,
+    /// Print the node's id and public key, or give a node that does not run another identity
+    #[command(after_help = identity::AFTER_HELP)]
+    Id(identity::IdArguments),
     /// Hand over the pieces that only this node has, say goodbye to the network and stop the node
     Leave(node::LeaveArguments),
     /// Watch a swarm of nodes on this machine lose the publisher of a file, and still give the file back
@@ -220,7 +222,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Status => inspect::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
         Subcommand::Network(arguments) => network::run(&mut context, &arguments),
-        Subcommand::Id => inspect::id(&mut context),
+        Subcommand::Id(arguments) => identity::run(&mut context, &arguments),
         Subcommand::Leave(arguments) => node::leave(&mut context, &arguments),
         Subcommand::Demo(arguments) => demo::run(&mut context.output, &arguments),
     };
@@ -309,6 +311,7 @@ mod tests {
             "elver node --leaf=perhaps",
             "elver -q -v status",
             "elver demo --nodes 3",
+            "elver id --new --golden",
             "elver network",
             "elver network new",
             "elver network new a\u{7}b",

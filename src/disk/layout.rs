@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock` | held while a node runs here |
 //! | `identity.key` | the node's secret, 64 hexadecimal digits |
+//! | `identity.key.old` | the secret before that, if the node got a new identity |
 //! | `ages`, `ages.copy` | the number of starts, and the node's age |
 //! | `peers`, `records` | the contacts of the last run, own value records |
 //! | `scrub` | the progress of scrub |

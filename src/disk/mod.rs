@@ -22,6 +22,7 @@ mod durable;
 mod error;
 mod extent;
 mod files;
+mod identity;
 mod intake;
 mod kept;
 mod layout;
@@ -85,6 +86,7 @@ pub use error::OpenError;
 pub use extent::OpenExtent;
 #[cfg(feature = "cli")]
 pub(crate) use files::rename_exclusively;
+pub use identity::{Renewed, forget_identity, renew_identity};
 pub use intake::{Intake, Way};
 pub use outflow::Outflow;
 pub use sink::OpenSink;

@@ -78,6 +78,7 @@ pub(super) fn recover(
     let has_directories = make_subdirectories(layout);
     let names = [
         "identity.key",
+        "identity.key.old",
         "ages",
         "ages.copy",
         "peers",

@@ -55,9 +55,13 @@ pub(super) fn make_secret(layout: &Layout) -> Result<[u8; 32], OpenError> {
     }
     let mut secret = [0; 32];
     fill_with_entropy(&mut secret).map_err(|error| OpenError::Failed { path: path.clone(), error })?;
-    let text = format!("{}\n", Key(secret));
-    replace(path, &[text.as_bytes()], Replace::Durably).map_err(OpenError::at(path))?;
+    replace(path, &[secret_text(secret).as_bytes()], Replace::Durably).map_err(OpenError::at(path))?;
     Ok(secret)
+}
+
+/// A secret as its file has it.
+pub(super) fn secret_text(secret: [u8; 32]) -> String {
+    format!("{}\n", Key(secret))
 }
 
 /// Fills `bytes` with entropy, from /dev/urandom where a system-call filter or an old kernel refuses getrandom(2).

@@ -128,12 +128,17 @@ impl Gossip {
         let id = state.public().node_id();
         let short = id.short();
         if id == self.own_id {
-            // Only this node can have signed it: in an earlier run whose number it has lost.
+            // It was signed with this node's key: in an earlier run whose number is lost, or by another process that holds the key.
             if state.sequence() >= self.own.sequence()
                 && !self.own.is(state)
                 && self.check(now, &teller, state, outbox)
             {
-                self.own.outdo(now, state.sequence());
+                let mut addrs = state.addrs();
+                self.raise(GossipEvent::Outdone { addrs: [addrs.next(), addrs.next()] });
+                // Two processes with one key would outdo each other without end.
+                if self.outdoings.take(now) {
+                    self.own.outdo(now, state.sequence());
+                }
             }
             return;
         }

@@ -102,6 +102,11 @@ pub enum GossipEvent {
         /// The smoothed round-trip time, when one was measured.
         rtt: Option<Duration>,
     },
+    /// A node has a state with this node's signature that this run did not sign, and its number is not below that of the present state.
+    Outdone {
+        /// The addresses in that state.
+        addrs: [Option<SocketAddr>; 2],
+    },
     /// A member answers at another address.
     Moved {
         /// The member, at its new address.
@@ -180,6 +185,8 @@ pub struct Gossip {
     named: PartyLimiter,
     relays: Limiter,
     tellings: Limiter,
+    /// How often this node outdoes a foreign state of its own.
+    outdoings: Limiter,
     refutations: Limiter,
     displacements: Limiter,
 }
@@ -221,6 +228,7 @@ impl Gossip {
             named: PartyLimiter::new(Rate::every(interval / 8, 32), rng.u64()),
             relays: Limiter::new(Rate::per_second(config.relayed_probes_per_second_max)),
             tellings: Limiter::new(Rate::every(interval / 5, 6)),
+            outdoings: Limiter::new(Rate::every(interval * 12, 3)),
             refutations: Limiter::new(Rate::every(interval / 2, 2)),
             displacements: Limiter::new(Rate::every(interval, 4)),
             rng,

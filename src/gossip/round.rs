@@ -397,6 +397,10 @@ impl Gossip {
         let mut hops = self.own_hops(now);
         let told = &mut states[1..most.min(1 + NEWS_ANSWERED)];
         let mut count = 1 + self.rumours.tell(requester, limit, told, &mut hops);
+        if let Some(newer) = self.newer_of_sender(requester, asked).filter(|_| count < most) {
+            states[count] = *newer;
+            count += 1;
+        }
         for mark in asked.suspicions.iter().chain(asked.digest).take(DIGEST_MAX + SUSPICIONS_MAX) {
             if count == most {
                 break;
@@ -417,6 +421,13 @@ impl Gossip {
         };
         self.counters.answered += 1;
         outbox.answer(now, Asker::of(from, datagram), &Message::GossipReply(body));
+    }
+
+    /// A state of the requester that is newer than the one that it sent: it has lost its number, or another process has its key.
+    fn newer_of_sender(&self, requester: ShortId, asked: &GossipBody<'_>) -> Option<&NodeState> {
+        let sent = asked.states.first()?;
+        let state = &self.members.entry(self.members.find(requester)?).state;
+        (state.public() == sent.public() && state.sequence() > sent.sequence()).then_some(state)
     }
 
     fn newer_than(&self, mark: &StateMark) -> Option<&NodeState> {

@@ -5,8 +5,8 @@ mod status;
 
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
 pub use status::{
-    DiskHealth, DiskStatus, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Role,
-    ScrubReport, ScrubStatus, Status,
+    DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer, PeerBan,
+    RepairStatus, Role, ScrubReport, ScrubStatus, Status,
 };
 
 use crate::id::{Key, NodeId, PublicKey};

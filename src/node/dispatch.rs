@@ -9,10 +9,12 @@ use super::ops::{audit, download, read, values};
 use super::{Node, Output, Waiting};
 use crate::dht::DhtEvent;
 use crate::io::DiskOp;
+use crate::peers::inbox;
+use crate::peers::outbox::{Ask, Asker, Attempt};
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
-use crate::wire::datagram::Verified;
+use crate::wire::datagram::{Unverified, Verified};
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
 use core::net::SocketAddr;
@@ -60,6 +62,7 @@ impl Node {
         while let Some(output) = self.machines.transfer.poll_output() {
             self.machines.outputs.push_back(Output::Stream(output));
         }
+        self.ask_twin(now);
         self.machines.tidy();
     }
 
@@ -119,6 +122,36 @@ impl Node {
         dht.handle_challenge(now, from, transaction, token, outbox);
         gossip.handle_challenge(now, from, transaction, token, outbox);
         replication.handle_challenge(now, from, transaction, token, outbox);
+    }
+
+    /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key.
+    pub(super) fn own_key_used(&mut self, now: Instant, from: SocketAddr, datagram: Unverified<'_>) {
+        let (kind, transaction) = (datagram.kind(), datagram.transaction());
+        let expected = kind == Kind::Pong && self.twin.is_expected(now, from, transaction);
+        if kind.is_answer() && !expected {
+            self.counters.unexpected_answers += 1;
+            return;
+        }
+        let verified = match inbox::receive_own(&mut self.machines.outbox, now, from, datagram, expected) {
+            Ok(verified) => verified,
+            Err(rejected) => return self.reject(rejected),
+        };
+        if expected {
+            return self.twin.answered(now, from, transaction);
+        }
+        if kind == Kind::Ping {
+            let asker = Asker::of(from, &verified);
+            self.machines.outbox.answer(now, asker, &Message::Pong { observed: from });
+        }
+        self.twin.suspect(now, from);
+    }
+
+    /// Sends the questions to other processes that have this node's key.
+    fn ask_twin(&mut self, now: Instant) {
+        while let Some((to, transaction)) = self.twin.poll_question() {
+            let ask = Ask { to, recipient: Some(self.id), transaction, attempt: Attempt::First };
+            self.machines.outbox.request(now, ask, &Message::Ping { padding: 0 });
+        }
     }
 
     /// Whether an answer matches an outstanding request of one of the machines.

@@ -96,6 +96,7 @@ impl Node {
             GossipEvent::Evicted { .. } => self.counters.evicted += 1,
             GossipEvent::Left { .. } => self.counters.left += 1,
             GossipEvent::Returned { .. } => self.counters.returned += 1,
+            GossipEvent::Outdone { .. } => self.counters.outdone += 1,
             GossipEvent::Met { .. } | GossipEvent::Moved { .. } => {}
         }
         match event {
@@ -104,6 +105,7 @@ impl Node {
             }
             GossipEvent::Moved { contact, .. } => self.machines.dht.note_alive(now, contact, None),
             GossipEvent::Suspected { .. } => {}
+            GossipEvent::Outdone { addrs } => self.twin.told(now, addrs, self.machines.dht.own_addr()),
             GossipEvent::Unresponsive { contact } => self.machines.dht.note_unreachable(now, &contact.id),
             GossipEvent::Evicted { contact } | GossipEvent::Left { contact, .. } => {
                 self.machines.dht.forget(now, &contact.id);

@@ -44,6 +44,7 @@ mod shelf;
 mod status;
 #[cfg(test)]
 mod tests;
+mod twin;
 mod waiting;
 
 pub use crate::transfer::StreamOutput;
@@ -82,6 +83,7 @@ use ops::audit::answer;
 use ops::values;
 use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
+use twin::Twin;
 
 /// A node of the network: see the [module](self).
 pub struct Node {
@@ -93,6 +95,7 @@ pub struct Node {
     ops: Ops,
     counters: NodeCounters,
     neighbourhood_told: Told,
+    twin: Twin,
     housekeeping: Housekeeping,
     early: Early,
 }
@@ -130,7 +133,9 @@ impl Node {
         values::restore(&mut dht, &recovered.records, &network, now);
         let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
         let gossip = GossipConfig { parties, ..config.gossip.clone() };
-        let gossip = Gossip::new(gossip, public, config.leaf, sequence, rng.bytes(), now);
+        // The numbers of two processes with one key differ, so that each notices the states of the other.
+        let states = sequence | rng.below(1 << 31);
+        let gossip = Gossip::new(gossip, public, config.leaf, states, rng.bytes(), now);
         // Replication has room for all pieces that the limits allow.
         let limits = &config.limits;
         let pieces_max = config.replication.pieces_max.max(limits.pieces_max + limits.shares_max);
@@ -159,6 +164,7 @@ impl Node {
             id,
             machines,
             ops,
+            twin: Twin::new(rng.bytes()),
             counters: NodeCounters::default(),
             neighbourhood_told: Told::default(),
             housekeeping: Housekeeping::new(boots, now),
@@ -216,6 +222,7 @@ impl Node {
             self.machines.gossip.next_deadline(),
             self.machines.replication.next_deadline(),
             self.ops.next_deadline(&self.machines),
+            self.twin.next_deadline(),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -237,6 +244,10 @@ impl Node {
             }
             return;
         }
+        if unverified.sender() == self.id.short() {
+            self.own_key_used(now, from, unverified);
+            return self.settle(now);
+        }
         let answers = unverified.kind().is_answer();
         if answers && !self.is_expected(unverified.kind(), unverified.transaction(), from) {
             self.counters.unexpected_answers += 1;
@@ -249,9 +260,7 @@ impl Node {
                 self.deliver(now, from, &received.datagram, received.standing);
                 self.settle(now);
             }
-            Err(Rejected::Replayed) => self.counters.replayed += 1,
-            Err(Rejected::OverBudget) => self.counters.over_budget += 1,
-            Err(Rejected::Refused(reason)) => self.refuse(reason),
+            Err(rejected) => self.reject(rejected),
         }
     }
 
@@ -403,6 +412,7 @@ impl Node {
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.ops.handle_timeout(now, &mut self.machines);
         self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
+        self.twin.handle_timeout(now);
         self.settle(now);
     }
 
@@ -445,6 +455,14 @@ impl Node {
     /// Sets how many signatures this processor checks in a second, which the driver has measured. Half of these are the node's budget.
     pub fn calibrate(&mut self, checks_per_second: u32) {
         self.machines.outbox.calibrate(checks_per_second);
+    }
+
+    fn reject(&mut self, rejected: Rejected) {
+        match rejected {
+            Rejected::Replayed => self.counters.replayed += 1,
+            Rejected::OverBudget => self.counters.over_budget += 1,
+            Rejected::Refused(reason) => self.refuse(reason),
+        }
     }
 
     fn refuse(&mut self, reason: Refused) {

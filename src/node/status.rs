@@ -59,6 +59,8 @@ counters! {
         left = "members_left",
         /// Members that returned.
         returned = "members_returned",
+        /// States under this node's key that this run did not sign, with a number as high as the present one.
+        outdone = "states_outdone",
     }
 }
 
@@ -110,6 +112,7 @@ impl Node {
             leaf: self.config.leaf,
             network: self.network.id(),
             network_closed: self.config.network_secret.is_some(),
+            identity_twice: self.twin.status(now),
             uptime_seconds: now.since(self.started).as_secs(),
             boots: self.housekeeping.ages(now, &self.machines).boots,
             peers: dht.contacts as u32,

@@ -5,13 +5,14 @@
 //! 2. A signature is checked if the [budget](super::checks) allows it.
 //! 3. The sender's [place in the table](super::table) tells whether the datagram was received before, and what it proves.
 
+use super::checks::Claim;
 use super::outbox::Outbox;
 use super::table::{Received, Unknown};
 use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
-use crate::wire::datagram::Unverified;
+use crate::wire::datagram::{Unverified, Verified};
 use crate::wire::header::Auth;
 use core::net::SocketAddr;
 
@@ -62,4 +63,27 @@ pub fn receive<'a>(
             received.ok_or(Rejected::Replayed)
         }
     }
+}
+
+/// Receives a datagram that was signed with this node's own key, in an earlier run or by another process that has the key. `answers`:
+/// whether it answers an outstanding request; else it may be a recording. Its sender enters no table.
+pub fn receive_own<'a>(
+    outbox: &mut Outbox,
+    now: Instant,
+    from: SocketAddr,
+    datagram: Unverified<'a>,
+    answers: bool,
+) -> Result<Verified<'a>, Rejected> {
+    // One of this run was only reflected.
+    if datagram.epoch() == outbox.epoch() {
+        return Err(Rejected::Refused(Refused::Sender));
+    }
+    let (from, claim) = (canonical(from), if answers { Claim::Answer } else { Claim::None });
+    if !outbox.checks.admit(now, from, claim) {
+        return Err(Rejected::OverBudget);
+    }
+    datagram.verify_own(&outbox.network, &outbox.identity.id()).map_err(|reason| {
+        outbox.checks.note_wrong(now, from, claim);
+        Rejected::Refused(reason)
+    })
 }

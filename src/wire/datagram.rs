@@ -96,11 +96,25 @@ impl<'a> Unverified<'a> {
 
     /// Authenticates the sender by its signature (about 50 µs). `recipient` is this node. Refuses a datagram without a signature.
     pub fn verify(self, network: &Network, recipient: &NodeId) -> Result<Verified<'a>, Refused> {
+        // A datagram that names no recipient can be reflected to its sender, which must not take itself for a peer.
+        self.verify_signature(network, recipient, |id| id != recipient)
+    }
+
+    /// The same for a datagram of another process that holds this node's own key. It may be a recording of an earlier run.
+    pub fn verify_own(self, network: &Network, own: &NodeId) -> Result<Verified<'a>, Refused> {
+        self.verify_signature(network, own, |id| id == own)
+    }
+
+    fn verify_signature(
+        self,
+        network: &Network,
+        recipient: &NodeId,
+        may_send: impl FnOnce(&NodeId) -> bool,
+    ) -> Result<Verified<'a>, Refused> {
         let (covered, tail) = self.split(Auth::Signed)?;
         let tail = SignedTail::ref_from_bytes(tail).map_err(|_| Refused::Length)?;
         let id = tail.public.node_id();
-        // A datagram that names no recipient can be reflected to its sender, which must not take itself for a peer.
-        if id.short() != self.header.sender || id == *recipient {
+        if id.short() != self.header.sender || !may_send(&id) {
             return Err(Refused::Sender);
         }
         let recipient = match self.header.flags & flags::RECIPIENT_UNKNOWN {
@@ -379,6 +393,9 @@ mod tests {
         };
         assert_eq!(verify(&ours), Err(Refused::Sender));
         assert_eq!(verify(&NodeId([7; 32])), Ok(ours));
+        let parsed = Unverified::parse(&bytes, &network).unwrap();
+        assert_eq!(parsed.verify_own(&network, &ours).map(|datagram| datagram.id()), Ok(ours));
+        assert_eq!(parsed.verify_own(&network, &NodeId([7; 32])).err(), Some(Refused::Sender));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod blame;
 mod closed;
 mod downloads;
 mod explain;
+mod identity;
 mod modes;
 mod network;
 mod parties;

@@ -126,6 +126,15 @@ pub struct DiskStatus {
     pub message: String,
 }
 
+/// A process that runs with the same key as this one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IdentityTwice {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Seconds since it was found.
+    pub seconds: u64,
+}
+
 /// The status of a node.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -144,6 +153,9 @@ pub struct Status {
     /// Whether the network has a secret, so that only nodes with its key can join.
     #[serde(default)]
     pub network_closed: bool,
+    /// Another process with this node's key, if there is one.
+    #[serde(default)]
+    pub identity_twice: Option<IdentityTwice>,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// The number of starts.

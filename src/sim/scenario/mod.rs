@@ -5,6 +5,7 @@
 
 mod adversity;
 mod calm;
+mod clones;
 mod failures;
 mod fairness;
 mod outages;
@@ -77,6 +78,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "a host names a victim under invented identities",
         play: fairness::reflect,
     },
+    Scenario { name: "cloned-image", about: "four machines with one identity", play: clones::cloned_image },
     Scenario { name: "power-loss", about: "crash points of real files", play: power_cuts },
 ];
 
