@@ -202,6 +202,7 @@ impl Gossip {
         seed: [u8; 32],
         now: Instant,
     ) -> Self {
+        let salt = seed.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
         let mut rng = Rng::new(seed);
         let own_id = public.node_id();
         let interval = config.interval;
@@ -225,7 +226,7 @@ impl Gossip {
             roll_call: false,
             awake: now,
             state_checks: tellers::Tellers::new(config.state_checks_per_second_max, rng.u64()),
-            named: PartyLimiter::new(Rate::every(interval / 8, 32), rng.u64()),
+            named: PartyLimiter::new(Rate::every(interval / 8, 32), salt),
             relays: Limiter::new(Rate::per_second(config.relayed_probes_per_second_max)),
             tellings: Limiter::new(Rate::every(interval / 5, 6)),
             outdoings: Limiter::new(Rate::every(interval * 12, 3)),
