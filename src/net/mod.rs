@@ -59,7 +59,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::path::PathBuf;
 use streams::Streams;
-use udp::Udp;
+use udp::{BUFFER_BYTES, Batch, Udp};
 
 /// The control socket's name in the node's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -159,6 +159,7 @@ pub struct Driver {
     node: Node,
     disk: Disk,
     udp: Udp,
+    batch: Batch,
     listener: TcpListener,
     acceptor: Acceptor,
     streams: Streams,
@@ -235,6 +236,7 @@ impl Driver {
             node: node.map_err(StartError::Config)?,
             disk,
             udp,
+            batch: Batch::new(),
             listener,
             acceptor: Acceptor::new(),
             control,
@@ -392,7 +394,9 @@ impl Driver {
 
     fn is_stopped(&mut self) -> bool {
         let Some(at) = self.stop_at else { return false };
-        let finished = !self.disk.has_work() && !self.control.has_backlog() && self.udp.is_writable();
+        let finished = !self.disk.has_work()
+            && !self.control.has_backlog()
+            && self.node.queued_datagrams().next().is_none();
         finished || self.clock.now() >= at
     }
 
@@ -453,19 +457,31 @@ impl Driver {
         if self.stop_at.is_some() {
             return;
         }
-        let mut buffer = [0; crate::wire::datagram::DATAGRAM_BYTES_MAX + 1];
-        for _ in 0..DATAGRAMS_PER_TURN {
-            let Some((length, from)) = self.udp.receive(&mut buffer) else { break };
-            self.node.handle_datagram(now, from, &buffer[..length]);
-            self.carry_out(now);
+        for _ in 0..DATAGRAMS_PER_TURN / udp::BATCH {
+            self.udp.receive(&mut self.batch);
+            if self.batch.len() == 0 {
+                break;
+            }
+            for index in 0..self.batch.len() {
+                let Some((from, bytes)) = self.batch.get(index) else { break };
+                self.node.handle_datagram(now, from, bytes);
+                self.carry_out(now);
+                // The answers to one batch leave together, unless they would not fit the queue.
+                if self.node.queued_datagrams().nth(udp::BATCH).is_some() {
+                    self.send_datagrams();
+                }
+            }
             self.send_datagrams();
         }
     }
 
     fn send_datagrams(&mut self) {
         while self.udp.is_writable() {
-            let Some(datagram) = self.node.poll_datagram() else { break };
-            self.udp.send(datagram.to(), datagram.bytes());
+            let sent = self.udp.send(self.node.queued_datagrams());
+            if sent == 0 {
+                break;
+            }
+            self.node.datagrams_sent(sent);
         }
     }
 
@@ -657,6 +673,9 @@ fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, So
         Ok(socket)
     };
     let udp = open(addr, Type::DGRAM, Protocol::UDP)?;
+    // The system grants what it allows, which is enough for a small network.
+    let _ = udp.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = udp.set_send_buffer_size(BUFFER_BYTES);
     let udp = std::net::UdpSocket::from(udp);
     addr.set_port(udp.local_addr()?.port());
     let tcp = open(addr, Type::STREAM, Protocol::TCP)?;

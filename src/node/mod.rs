@@ -6,7 +6,7 @@
 //!
 //! The driver's part of the contract:
 //! 1. Call one `handle_*` with an input and the present [`Instant`].
-//! 2. Call [`Node::poll_datagram`] and [`Node::poll_output`] until both are empty, and carry out their outputs in order.
+//! 2. Call [`Node::poll_datagram`] (or [`Node::queued_datagrams`]) and [`Node::poll_output`] until both are empty, and carry out their outputs in order.
 //! 3. Call [`Node::handle_timeout`] when [`Node::next_deadline`] has come. Ask for the deadline again after each call, because it
 //!    follows from the state.
 //!
@@ -430,7 +430,18 @@ impl Node {
 
     // Outputs.
 
-    /// The next datagram to send.
+    /// The datagrams to send, oldest first. The driver reports with [`datagrams_sent`](Node::datagrams_sent) how many it sent.
+    pub fn queued_datagrams(&self) -> impl Iterator<Item = &Datagram> {
+        self.machines.outbox.queued()
+    }
+
+    /// The `count` oldest datagrams were sent.
+    pub fn datagrams_sent(&mut self, count: usize) {
+        self.machines.outbox.remove(count);
+        self.counters.datagrams_out += count as u64;
+    }
+
+    /// Takes the next datagram to send.
     pub fn poll_datagram(&mut self) -> Option<&Datagram> {
         let datagram = self.machines.outbox.poll();
         self.counters.datagrams_out += u64::from(datagram.is_some());

@@ -3,6 +3,8 @@
 //!
 //! A request has a MAC when the recipient has this node's key, else a signature. An answer is authenticated like its request: a
 //! signed request may come from a peer that has lost the key. A goodbye is always signed.
+//!
+//! A quarter of the ring is left to answers, so that requests in bulk never push out what other nodes wait for.
 
 use super::checks::Checks;
 use super::hop::End;
@@ -217,7 +219,8 @@ impl Outbox {
     pub fn challenge(&mut self, now: Instant, from: SocketAddr, request: &Unverified<'_>) -> Option<usize> {
         let from = canonical(from);
         let token = self.peers.challenge(now, from, request)?;
-        let slot = free(&mut self.slots, self.first, self.length, &mut self.dropped)?;
+        let left = self.slots.len() / 4;
+        let slot = free(&mut self.slots, self.first, self.length, left, &mut self.dropped)?;
         let (network, identity) = (&self.network, &self.identity);
         slot.length = write_challenge(&mut slot.bytes, network, identity, self.epoch, token, request)?;
         slot.to = from;
@@ -235,7 +238,8 @@ impl Outbox {
         message: &Message<'_>,
     ) -> Option<usize> {
         let Outbox { leaf, epoch, sequence, .. } = *self;
-        let slot = free(&mut self.slots, self.first, self.length, &mut self.dropped)?;
+        let left = if message.kind().is_answer() { 0 } else { self.slots.len() / 4 };
+        let slot = free(&mut self.slots, self.first, self.length, left, &mut self.dropped)?;
         let envelope = Envelope { recipient, leaf, epoch, sequence, transaction, token };
         let (out, network, identity) = (&mut slot.bytes, &self.network, &self.identity);
         slot.length = match key {
@@ -246,6 +250,18 @@ impl Outbox {
         self.sequence = self.sequence.saturating_add(1);
         self.length += 1;
         Some(slot.length)
+    }
+
+    /// The queued datagrams, oldest first.
+    pub fn queued(&self) -> impl Iterator<Item = &Datagram> {
+        (0..self.length).map(|place| &self.slots[(self.first + place) % self.slots.len()])
+    }
+
+    /// Removes the `count` oldest datagrams, which were sent.
+    pub fn remove(&mut self, count: usize) {
+        let count = count.min(self.length);
+        self.first = (self.first + count) % self.slots.len();
+        self.length -= count;
     }
 
     /// Takes the oldest datagram.
@@ -260,17 +276,66 @@ impl Outbox {
     }
 }
 
-/// The slot for the next datagram; when there is none, that is counted.
+/// The slot for the next datagram, if more than `left` are free; when there is none, that is counted.
 fn free<'a>(
     slots: &'a mut [Datagram],
     first: usize,
     length: usize,
+    left: usize,
     dropped: &mut u64,
 ) -> Option<&'a mut Datagram> {
-    if length == slots.len() {
+    if length + left >= slots.len() {
         *dropped += 1;
         return None;
     }
     let index = (first + length) % slots.len();
     slots.get_mut(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_secs(100);
+
+    fn outbox(datagrams_queued_max: usize) -> Outbox {
+        let limits = Limits { datagrams_queued_max, ..Limits::default() };
+        let identity = Identity::from_secret(&[1; 32]);
+        Outbox::new(Network::new("test"), identity, false, Epoch::new(1), &limits, [3; 32])
+    }
+
+    fn ask(outbox: &mut Outbox) -> bool {
+        let to = ([127, 0, 0, 1], 1).into();
+        let ask = Ask { to, recipient: None, transaction: 1, attempt: Attempt::First };
+        outbox.request(NOW, ask, &Message::Ping { padding: 0 }).is_some()
+    }
+
+    fn answer(outbox: &mut Outbox, transaction: u64) -> bool {
+        let addr = ([127, 0, 0, 1], 1).into();
+        let asker = Asker { addr, id: NodeId([9; 32]), transaction, auth: Auth::Signed };
+        outbox.answer(NOW, asker, &Message::Pong { observed: addr }).is_some()
+    }
+
+    #[test]
+    fn requests_in_bulk_leave_room_for_answers() {
+        let mut outbox = outbox(8);
+        let requests = (0..20).filter(|_| ask(&mut outbox)).count();
+        let answers = (0..20).filter(|transaction| answer(&mut outbox, *transaction)).count();
+        assert_eq!(requests, 6);
+        assert_eq!(answers, 2);
+        assert_eq!(outbox.dropped(), 32);
+    }
+
+    #[test]
+    fn datagrams_are_removed_from_the_front_across_the_end_of_the_ring() {
+        let mut outbox = outbox(4);
+        (1..=4).for_each(|transaction| assert!(answer(&mut outbox, transaction)));
+        let third = outbox.queued().nth(2).unwrap().bytes().to_vec();
+        outbox.remove(2);
+        assert!(answer(&mut outbox, 5));
+        assert_eq!(outbox.queued().count(), 3);
+        assert_eq!(outbox.poll().unwrap().bytes(), third);
+        outbox.remove(9);
+        assert!(outbox.is_empty());
+    }
 }
