@@ -3,6 +3,7 @@
 //! No content passes through the core. It names the part of a file that goes to a stream, and the place for the bytes that
 //! arrive on a stream; the driver moves and hashes them, and reports the hash.
 
+use crate::claim::PieceClaim;
 use crate::id::Key;
 use crate::manifest::{Content, HashAs, Manifest};
 use core::fmt;
@@ -230,6 +231,8 @@ pub struct PieceMeta {
     pub mode: Mode,
     /// When it expires, in seconds of the node's age (see [`Ages`]).
     pub expires: u64,
+    /// The publisher's claim, with which the piece is handed on.
+    pub claim: Option<PieceClaim>,
 }
 
 /// Whether a file has the content that its share claims.
@@ -436,6 +439,8 @@ pub enum DiskOp {
         replicas: u8,
         /// The earliest time of its expiry, in seconds of the node's age.
         expires: u64,
+        /// The claim that raises it.
+        claim: Option<PieceClaim>,
     },
     /// Read a piece again and verify it against its key, a slice at a time; of a stored piece, also its trailer and checksums.
     /// Answer: [`DiskReply::Verified`]; an error when the result is uncertain, or when a share's file has changed.

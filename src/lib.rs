@@ -47,7 +47,7 @@
 //!
 //! | floor | modules | what lives there |
 //! |---|---|---|
-//! | 0 | [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
+//! | 0 | [`claim`] [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: a publisher's claim on a piece; every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
 //! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens and replay windows; the budget of signature checks, token bucket, amplification, party of an address, contested places, round-trip time, outstanding requests |
 //! | 3 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · knowing what is here · knowing who is there · keeping enough copies |
@@ -77,6 +77,7 @@
 //! | authenticated | a sender whose signature or MAC was verified |
 //! | blame | the record of a peer that sent wrong content; it grows into a ban |
 //! | challenge | the answer to a request whose MAC the recipient cannot check: it asks for a signature |
+//! | claim | the publisher's signed word on how many copies of a piece there are to be, and for how long |
 //! | chunk | a part of a file, a power of two from 256 KiB to 16 MiB; the unit of a download |
 //! | co-downloaders | peers that download the same file and exchange its chunks |
 //! | contact | a node's public key, id and address |
@@ -123,6 +124,7 @@
 //! | window | the part of a streamed file that is on disk |
 //! | world event | an event of the simulator outside the nodes: a crash, a cut link, a clock jump |
 
+pub mod claim;
 mod counters;
 pub mod id;
 pub mod identity;

@@ -200,6 +200,7 @@ fn a_piece_takes_as_many_bytes_as_the_limits_say() {
         replicas: 3,
         mode: Mode::UNKNOWN,
         expires: 365 * 86_400,
+        claim: None,
     };
     let pieces = || Recovered { pieces: (0..MANY).map(piece).collect(), ..Recovered::default() };
     let bytes = bytes_each(pieces);

@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("rng", 0),
     ("identity", 0),
     ("limits", 0),
+    ("claim", 0),
     ("counters", 0),
     ("manifest", 0),
     ("io", 0),

@@ -121,7 +121,7 @@ pub struct Settings {
     /// Values that are published at a time, up to 2 KB of memory each [env: ELVER_VALUES] [default: 4096]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub values: Option<usize>,
-    /// Pieces kept for others at a time, 380 bytes of memory each [env: ELVER_PIECES] [default: as many as fill the quota]
+    /// Pieces kept for others at a time, 560 bytes of memory each [env: ELVER_PIECES] [default: as many as fill the quota]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub pieces: Option<usize>,
     /// Commands of all clients under way at a time; more wait in their connections [env: ELVER_COMMANDS] [default: 1024]

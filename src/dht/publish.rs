@@ -178,6 +178,11 @@ impl Dht {
         true
     }
 
+    /// A number above all that this node has given to something it signed.
+    pub fn next_sequence(&mut self) -> u64 {
+        self.publications.next_sequence()
+    }
+
     /// The bytes of the record that this node publishes under `key`. Nothing newer exists.
     pub fn published_value(&self, key: &Key) -> Option<&[u8]> {
         self.publications.record(key)

@@ -488,8 +488,8 @@ impl Disk {
                 Box::new(Read::new(self.open_extent(&extent)?, &layout.path(&extent.place))?)
             }
             DiskOp::Sample { extent, runs } => Box::new(Sample::new(self.open_extent(&extent)?, runs)),
-            DiskOp::Raise { key, replicas, expires } => {
-                return self.raises.push(layout, id, &key, replicas, expires);
+            DiskOp::Raise { key, replicas, expires, claim } => {
+                return self.raises.push(layout, id, &key, (replicas, expires, claim));
             }
             DiskOp::VerifyFile(file) => {
                 let task = Verify::open_file(layout.path(&file.place), &file)?;

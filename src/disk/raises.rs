@@ -10,6 +10,7 @@ use super::error::failed;
 use super::files::{self, Open, sync_data, write_at};
 use super::layout::Layout;
 use super::piece_file::{self, Found};
+use crate::claim::{CLAIM_BYTES, PieceClaim};
 use crate::id::Key;
 use crate::io::{DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, PieceMeta, Place};
 use rustix::fs::OFlags;
@@ -40,29 +41,40 @@ struct Record {
     key: Key,
     stored_expires: U64,
     expires: U64,
+    /// The claim that raises; all zero when there is none.
+    claim: [u8; CLAIM_BYTES],
+    reserved_rest: [u8; 16],
     checksum: U64,
 }
 
 const RECORD_BYTES: usize = size_of::<Record>();
 const MAGIC: [u8; 4] = *b"ELVR";
-const VERSION: u8 = 1;
-const _: () = assert!(RECORD_BYTES == 64);
+/// Records of version 1 had no claim. They are not read: a piece without a claim is kept for a day only.
+const VERSION: u8 = 2;
+const _: () = assert!(RECORD_BYTES == 192);
 
 impl Record {
-    fn new(stored: &PieceMeta, replicas: u8, expires: u64) -> Record {
+    fn new((key, stored_replicas, stored_expires): Subject, raise: &Raise) -> Record {
         let mut record = Record {
             magic: MAGIC,
             version: VERSION,
-            stored_replicas: stored.replicas,
-            replicas,
+            stored_replicas,
+            replicas: raise.replicas,
             reserved: 0,
-            key: stored.key,
-            stored_expires: U64::new(stored.expires),
-            expires: U64::new(expires),
+            key,
+            stored_expires: U64::new(stored_expires),
+            expires: U64::new(raise.expires),
+            claim: PieceClaim::encode(raise.claim),
+            reserved_rest: [0; 16],
             checksum: U64::new(0),
         };
         record.checksum = U64::new(record.sum());
         record
+    }
+
+    fn raise(&self) -> Raise {
+        let claim = PieceClaim::decode(&self.claim).flatten();
+        Raise { replicas: self.replicas, expires: self.expires.get(), claim }
     }
 
     fn sum(&self) -> u64 {
@@ -74,13 +86,40 @@ impl Record {
     }
 
     /// The subject of the record: a piece with the values of its trailer.
-    fn subject(&self) -> (Key, u8, u64) {
+    fn subject(&self) -> Subject {
         (self.key, self.stored_replicas, self.stored_expires.get())
     }
 }
 
-/// The highest raise for each piece with the values of its trailer.
-type Promises = BTreeMap<(Key, u8, u64), (u8, u64)>;
+/// A piece with the number of copies and the expiry of its trailer.
+type Subject = (Key, u8, u64);
+
+fn subject(stored: &PieceMeta) -> Subject {
+    (stored.key, stored.replicas, stored.expires)
+}
+
+/// The values to which a piece is raised.
+#[derive(Clone, Copy, Default)]
+struct Raise {
+    replicas: u8,
+    expires: u64,
+    claim: Option<PieceClaim>,
+}
+
+impl Raise {
+    /// Both: the higher of each value, and the claim that supersedes the other.
+    fn join(&self, other: &Raise) -> Raise {
+        let claim = match (self.claim, other.claim) {
+            (Some(one), Some(other)) if !other.supersedes(&one) => Some(one),
+            (one, other) => other.or(one),
+        };
+        let (replicas, expires) = (self.replicas.max(other.replicas), self.expires.max(other.expires));
+        Raise { replicas, expires, claim }
+    }
+}
+
+/// The raise of each piece.
+type Promises = BTreeMap<Subject, Raise>;
 
 fn read(path: &std::path::Path) -> io::Result<(Promises, usize)> {
     let mut bytes = Vec::new();
@@ -97,27 +136,15 @@ fn read(path: &std::path::Path) -> io::Result<(Promises, usize)> {
             continue;
         };
         let promise = promises.entry(record.subject()).or_default();
-        *promise = (promise.0.max(record.replicas), promise.1.max(record.expires.get()));
+        *promise = promise.join(&record.raise());
     }
     Ok((promises, slots))
 }
 
 fn write(path: &std::path::Path, promises: &Promises) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(promises.len() * RECORD_BYTES);
-    for ((key, stored_replicas, stored_expires), (replicas, expires)) in promises {
-        let mut record = Record {
-            magic: MAGIC,
-            version: VERSION,
-            stored_replicas: *stored_replicas,
-            replicas: *replicas,
-            reserved: 0,
-            key: *key,
-            stored_expires: U64::new(*stored_expires),
-            expires: U64::new(*expires),
-            checksum: U64::new(0),
-        };
-        record.checksum = U64::new(record.sum());
-        bytes.extend_from_slice(record.as_bytes());
+    for (subject, raise) in promises {
+        bytes.extend_from_slice(Record::new(*subject, raise).as_bytes());
     }
     replace(path, &[&bytes], Replace::Durably)
 }
@@ -166,10 +193,13 @@ impl Raises {
         }
         let mut useful = Promises::new();
         for piece in pieces {
-            let subject = (piece.key, piece.replicas, piece.expires);
-            if let Some(&(replicas, expires)) = promises.get(&subject) {
-                useful.insert(subject, (replicas, expires));
-                (piece.replicas, piece.expires) = (piece.replicas.max(replicas), piece.expires.max(expires));
+            let subject = subject(piece);
+            if let Some(promise) = promises.get(&subject) {
+                useful.insert(subject, *promise);
+                let PieceMeta { replicas, expires, claim, .. } = *piece;
+                let raised = Raise { replicas, expires, claim }.join(promise);
+                (piece.replicas, piece.expires, piece.claim) =
+                    (raised.replicas, raised.expires, raised.claim);
             }
         }
         let shrinks = complete && slots > 2 * useful.len() + SPARE_SLOTS;
@@ -192,8 +222,7 @@ impl Raises {
         layout: &Layout,
         id: DiskId,
         key: &Key,
-        replicas: u8,
-        expires: u64,
+        (replicas, expires, claim): (u8, u64, Option<PieceClaim>),
     ) -> Result<Option<DiskReply>, DiskError> {
         let path = layout.path(&Place::Piece(*key));
         let found = File::open(&path).and_then(|file| piece_file::read(&file, key));
@@ -207,7 +236,7 @@ impl Raises {
         if stored.replicas >= replicas && stored.expires >= expires {
             return Ok(Some(DiskReply::Done));
         }
-        self.pending.push((id, Record::new(&stored, replicas, expires)));
+        self.pending.push((id, Record::new(subject(&stored), &Raise { replicas, expires, claim })));
         Ok(None)
     }
 
@@ -280,10 +309,13 @@ mod tests {
         let root = TempDir::new().unwrap();
         let layout = Layout::new(root.path().to_owned());
         let (key, content, mode) = (Key([7; 32]), Content::File, Mode::of(0o644));
-        let stored = PieceMeta { key, content, length: 9, input_offset: 0, replicas: 2, mode, expires: 10 };
+        let (replicas, expires, claim) = (2, 10, None);
+        let stored = PieceMeta { key, content, length: 9, input_offset: 0, replicas, mode, expires, claim };
         let mut raises = Raises::default();
         let mut done = VecDeque::new();
-        raises.pending.push((DiskId(1), Record::new(&stored, 3, 20)));
+        raises
+            .pending
+            .push((DiskId(1), Record::new(subject(&stored), &Raise { replicas: 3, expires: 20, claim })));
         // The whole record is written, but not synced.
         record::plan(|attempt| (attempt.kind == Kind::Write).then_some(Fault::Full(RECORD_BYTES)));
         raises.flush(&layout, &mut done);

@@ -4,9 +4,9 @@
 //! has emptied the socket, which saves the call that would say so. GSO and GRO are of no use here: they join datagrams of one
 //! size to one address, and those of a DHT go to many.
 
+use crate::peers::outbox::Datagram;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::DATAGRAM_BYTES_MAX;
-use crate::peers::outbox::Datagram;
 use core::net::{IpAddr, SocketAddr};
 use mio::net::UdpSocket;
 use nix::errno::Errno;
@@ -170,12 +170,12 @@ fn is_transient(error: Errno) -> bool {
 mod tests {
     use super::*;
     use crate::identity::Identity;
-    use crate::wire::header::Epoch;
-    use crate::wire::message::Message;
-    use crate::wire::network::Network;
     use crate::limits::Limits;
     use crate::peers::outbox::{Ask, Attempt, Outbox};
     use crate::time::Instant;
+    use crate::wire::header::Epoch;
+    use crate::wire::message::Message;
+    use crate::wire::network::Network;
 
     fn bound(addr: &str) -> (Udp, SocketAddr) {
         let socket = UdpSocket::bind(addr.parse().unwrap()).unwrap();

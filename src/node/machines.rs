@@ -15,6 +15,7 @@ use crate::replication::Replication;
 use crate::store::Store;
 use crate::time::Instant;
 use crate::transfer::{DownloadId, PushId, Transfer};
+use crate::wire::claim::sign_claim;
 use crate::wire::contact::Contact;
 use crate::wire::frame::Offer;
 use std::collections::{BTreeMap, VecDeque};
@@ -133,6 +134,13 @@ impl Machines {
         use Liveness::{Evicted, Left, Unresponsive};
         let liveness = self.gossip.member(id).map(|member| member.liveness);
         matches!(liveness, Some(Unresponsive | Evicted | Left { .. }))
+    }
+
+    /// The offer of a piece of a file that was put here, with a new claim.
+    pub(super) fn claimed(&mut self, offer: Offer) -> Offer {
+        let (sequence, asked) = (self.dht.next_sequence(), (offer.replicas, offer.lifetime));
+        let claim = sign_claim(self.outbox.network(), self.outbox.identity(), &offer.key, asked, sequence);
+        Offer { claim: Some(claim), ..offer }
     }
 
     /// The path of a file, for messages.

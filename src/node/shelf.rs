@@ -4,6 +4,7 @@ use super::Waiting;
 use super::command::DiskHealth;
 use super::machines::Machines;
 use super::ops::Ops;
+use super::ops::claims::Claims;
 use super::ops::download::Downloads;
 use super::ops::inbound::Step;
 use super::ops::recheck::Rechecks;
@@ -19,6 +20,7 @@ use crate::time::Instant;
 use crate::transfer::{Bytes, Located, Pieces, Transfer, Verdict};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
+use crate::wire::network::Network;
 
 /// This node keeps a piece only if it knows fewer than this many nodes closer to the piece's key. It is the size of a bucket: within
 /// it, nodes may disagree about which ones are closest.
@@ -31,6 +33,8 @@ pub(super) struct Shelf<'a> {
     dht: &'a Dht,
     rechecks: &'a Rechecks,
     downloads: &'a Downloads,
+    claims: &'a mut Claims,
+    network: &'a Network,
     /// Whether this node stores nothing for others.
     is_leaf: bool,
     /// Why it takes no piece that it does not have already; `None` when it does.
@@ -82,13 +86,17 @@ impl Pieces for Shelf<'_> {
         if let Some(reason) = self.closed.filter(|_| !self.store.has(&key)) {
             return Some(Verdict::Refuse(reason));
         }
+        let offer = match self.claims.judge(self.now, offer, self.store, self.network) {
+            Ok(offer) => offer,
+            Err(reason) => return Some(Verdict::Refuse(reason)),
+        };
         let from = Holder::node(self.dht.parties(), &from.id, from.addr);
-        match self.store.admit(self.now, from, offer) {
+        match self.store.admit(self.now, from, &offer) {
             Admission::Have => Some(Verdict::Have),
             Admission::Send { incoming } => Some(Verdict::Send { incoming }),
             Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
             Admission::Raise { replicas, expires } => {
-                let op = DiskOp::Raise { key, replicas, expires };
+                let op = DiskOp::Raise { key, replicas, expires, claim: offer.claim };
                 self.raises
                     .push(Raise { op, waiting: Waiting::Inbound(Step::Raise { stream, request, key }) });
                 None
@@ -125,8 +133,9 @@ impl Ops {
         let closed = self.closed_to_copies(now);
         let Machines { transfer, store, dht, outbox, .. } = machines;
         let (rechecks, downloads, is_leaf) = (&self.rechecks, &self.seekers.downloads, outbox.is_leaf());
-        let (missed, raises) = (Vec::new(), Vec::new());
-        let mut shelf = Shelf { now, store, dht, rechecks, downloads, is_leaf, closed, missed, raises };
+        let (missed, raises, claims, network) = (Vec::new(), Vec::new(), &mut self.claims, outbox.network());
+        let mut shelf =
+            Shelf { now, store, dht, rechecks, downloads, claims, network, is_leaf, closed, missed, raises };
         let result = input(transfer, outbox.identity(), &mut shelf);
         let Shelf { missed, raises, .. } = shelf;
         for Raise { op, waiting } in raises {
@@ -167,6 +176,7 @@ mod tests {
         machines: Machines,
         rechecks: Rechecks,
         downloads: Downloads,
+        claims: Claims,
         is_leaf: bool,
         closed: Option<Refusal>,
     }
@@ -175,7 +185,8 @@ mod tests {
         fn new() -> Parts {
             let downloads = Downloads::new(&Limits::default());
             let (machines, rechecks) = (Machines::alone(NOW), Rechecks::default());
-            Parts { machines, rechecks, downloads, is_leaf: false, closed: None }
+            let claims = Claims::default();
+            Parts { machines, rechecks, downloads, claims, is_leaf: false, closed: None }
         }
 
         fn shelf(&mut self) -> Shelf<'_> {
@@ -185,6 +196,8 @@ mod tests {
                 dht: &self.machines.dht,
                 rechecks: &self.rechecks,
                 downloads: &self.downloads,
+                claims: &mut self.claims,
+                network: self.machines.outbox.network(),
                 is_leaf: self.is_leaf,
                 closed: self.closed,
                 missed: Vec::new(),
@@ -210,7 +223,16 @@ mod tests {
 
     fn offer() -> Offer {
         let (content, mode) = (Content::File, Mode::UNKNOWN);
-        Offer { key: KEY, content, length: 500, input_offset: 0, replicas: 3, mode, lifetime: 3600 }
+        Offer {
+            key: KEY,
+            content,
+            length: 500,
+            input_offset: 0,
+            replicas: 3,
+            mode,
+            lifetime: 3600,
+            claim: None,
+        }
     }
 
     fn manifest() -> Arc<Manifest> {
@@ -283,10 +305,19 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_without_a_claim_raises_no_promise() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        let longer = Offer { replicas: 9, lifetime: 50_000, ..offer() };
+        assert_eq!(parts.answer(&longer), Some(Verdict::Have));
+        assert_eq!(parts.machines.store.piece(&KEY).unwrap().replicas, 1);
+    }
+
+    #[test]
     fn an_offer_that_raises_a_promise_is_answered_when_the_promise_is_durable() {
         let mut parts = Parts::new();
         parts.keep(&offer());
-        let longer = Offer { lifetime: 100_000, ..offer() };
+        let longer = parts.machines.claimed(Offer { lifetime: 100_000, ..offer() });
         let mut shelf = parts.shelf();
         assert_eq!(shelf.admit(STREAM, 7, &longer, &peer()), None);
         let raise = shelf.raises.pop().unwrap();

@@ -96,6 +96,7 @@ impl Node {
             .chain([
                 ("disk_errors", self.ops.health.errors),
                 ("datagrams_dropped", self.machines.outbox.dropped()),
+                ("claims_forged", self.ops.claims.forged()),
                 ("shares_changed", self.ops.watch.changed),
                 ("shares_lost", self.ops.watch.lost),
                 ("cache_evicted", store.evicted),

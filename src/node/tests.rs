@@ -186,6 +186,7 @@ fn a_stored_piece_that_is_gone_from_the_disk_is_no_longer_offered_and_one_that_c
         replicas: 3,
         mode: Mode::default(),
         expires: u64::MAX,
+        claim: None,
     };
     let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
     let mut node = node(1, &[], &recovered);

@@ -8,14 +8,17 @@ use super::junk::Junk;
 use super::reseal::Reseal;
 use super::streams::is_dialled;
 use super::world::World;
+use crate::claim::PieceClaim;
 use crate::dht::closest;
 use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
-use crate::io::StreamId;
+use crate::io::{PieceMeta, StreamId};
+use crate::limits::LIFETIME_SECONDS_MAX;
+use crate::replication::REPLICAS_MAX;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Offer};
 use crate::wire::header::{Auth, Kind};
 use crate::wire::message::Message;
 use crate::wire::network::Network;
@@ -237,6 +240,62 @@ impl Adversary for Complainer {
 
     fn heard(&mut self, stream: StreamId, bytes: &[u8]) {
         self.stream(stream).0.heard(bytes);
+    }
+}
+
+/// Offers that an inflater puts before a frame of its node.
+const OFFERS_AT_ONCE: usize = 8;
+
+/// Offers pieces that others keep, without content, with as many copies and as long a lifetime as an offer can ask for: without a
+/// claim, and with one that the publisher did not sign.
+pub struct Inflater {
+    network: Network,
+    /// The pieces.
+    targets: Rc<[PieceMeta]>,
+    offered: u32,
+    streams: BTreeMap<StreamId, Reseal>,
+}
+
+impl Inflater {
+    /// An adversary in this network that inflates these pieces.
+    pub fn new(network: Network, targets: Rc<[PieceMeta]>) -> Self {
+        Inflater { network, targets, offered: 0, streams: BTreeMap::new() }
+    }
+
+    fn stream(&mut self, stream: StreamId) -> &mut Reseal {
+        let network = &self.network;
+        self.streams.entry(stream).or_insert_with(|| Reseal::new(network, is_dialled(stream)))
+    }
+
+    fn offer(&self, target: &PieceMeta) -> Offer {
+        let PieceMeta { key, content, length, input_offset, mode, .. } = *target;
+        let (replicas, lifetime) = (REPLICAS_MAX, LIFETIME_SECONDS_MAX);
+        let publisher = target.claim.map_or(PublicKey([1; 32]), |claim| claim.publisher());
+        let forged = PieceClaim::unsigned(publisher, replicas, lifetime, u64::MAX);
+        let claim = Some(forged).filter(|_| self.offered % 2 == 1);
+        Offer { key, content, length, input_offset, replicas, mode, lifetime, claim }
+    }
+}
+
+impl Adversary for Inflater {
+    fn said(&mut self, stream: StreamId, frame: &mut Vec<u8>) {
+        let Some(said) = self.stream(stream).said(frame) else { return };
+        let mut bytes = Vec::new();
+        if matches!(said, Frame::Request { .. } | Frame::Which { .. }) && !self.targets.is_empty() {
+            for _ in 0..OFFERS_AT_ONCE {
+                let target = self.targets[self.offered as usize / 2 % self.targets.len()];
+                let offer = self.offer(&target);
+                self.offered += 1;
+                let offer = Frame::Store { request: 1 << 30 | self.offered, offer };
+                self.stream(stream).seal(&offer, &mut bytes);
+            }
+        }
+        self.stream(stream).seal(&said, &mut bytes);
+        *frame = bytes;
+    }
+
+    fn heard(&mut self, stream: StreamId, bytes: &[u8]) {
+        self.stream(stream).heard(bytes);
     }
 }
 

@@ -9,6 +9,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ("flash-crowd", 24, 10, 1),
     ("hostile", 40, 10, 1),
     ("replay", 24, 30, 1),
+    ("inflate", 24, 10, 1),
     ("rolling-reboot", 40, 20, 1),
     // Two halves that had restarted while they were cut apart did not find each other again, for old contacts were asked only
     // while a routing table was empty; and a site that lost power in its first seconds had remembered no contact.

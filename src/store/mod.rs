@@ -22,6 +22,7 @@ mod room;
 mod tests;
 mod windows;
 
+use crate::claim::UNCLAIMED_SECONDS_MAX;
 use crate::id::Key;
 use crate::io::{
     DiskOp, Extent, FileAt, FileStamp, Mode, PieceAt, PieceMeta, Place, Recovered, Share, ShareState, Space,
@@ -227,7 +228,10 @@ impl Store {
     fn take_pieces(&mut self, recovered: &[PieceMeta]) {
         for piece in recovered {
             if piece.expires > self.age_at_start {
-                self.pieces.insert(piece);
+                // A piece of an earlier version has no claim until one comes.
+                let day = self.age_at_start.saturating_add(UNCLAIMED_SECONDS_MAX.into());
+                let expires = if piece.claim.is_some() { piece.expires } else { piece.expires.min(day) };
+                self.pieces.insert(&PieceMeta { expires, ..*piece });
             } else {
                 self.ops.push_back(DiskOp::Remove(Place::Piece(piece.key)));
             }
@@ -394,6 +398,12 @@ impl Store {
             return Admission::Refuse(Refusal::Invalid);
         }
         let expires = self.age(now).saturating_add(u64::from(offer.lifetime));
+        // What is here is kept as its publisher claims. An offer without a new claim raises nothing.
+        if self.pieces.get(&offer.key).is_some()
+            && !offer.claim.is_some_and(|claim| self.pieces.claim(&offer.key, &claim))
+        {
+            return Admission::Have;
+        }
         let before = self.pieces.get(&offer.key).map_or(0, |piece| piece.replicas);
         let age = self.age(now);
         if let Some(write) = self.pieces.raise(&offer.key, offer.replicas, expires, age) {
@@ -424,8 +434,8 @@ impl Store {
         if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from) {
             return Admission::Refuse(Refusal::Busy);
         }
-        let Offer { key, content, length, input_offset, replicas, mode, .. } = *offer;
-        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires };
+        let Offer { key, content, length, input_offset, replicas, mode, claim, .. } = *offer;
+        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
         Admission::Send { incoming: self.incoming.promise(meta, cost, from) }
     }
 

@@ -1,6 +1,7 @@
 //! The table of stored pieces, in the order of their keys and of their expiry.
 
 use super::room::Costs;
+use crate::claim::PieceClaim;
 use crate::id::Key;
 use crate::io::{Mode, PieceMeta};
 use crate::manifest::Content;
@@ -8,7 +9,7 @@ use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that a stored piece takes on disk besides its content: its trailer.
-pub const PIECE_OVERHEAD_BYTES: u64 = 128;
+pub const PIECE_OVERHEAD_BYTES: u64 = 256;
 
 /// A raise of the lifetime by less than this, or by less than a sixteenth of the rest of the lifetime, is not saved.
 const RAISE_SECONDS_MIN: u64 = 3600;
@@ -24,6 +25,7 @@ struct Piece {
     content: Content,
     replicas: u8,
     mode: Mode,
+    claim: Option<PieceClaim>,
 }
 
 type Short = [u8; 8];
@@ -100,9 +102,9 @@ impl Pieces {
     /// Adds a piece. It replaces one with the same key.
     pub(super) fn insert(&mut self, meta: &PieceMeta) {
         self.remove(&meta.key);
-        let PieceMeta { key, content, length, input_offset, replicas, mode, expires } = *meta;
-        self.table
-            .insert(key, Piece { written: expires, input_offset, expires, length, content, replicas, mode });
+        let PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim } = *meta;
+        let piece = Piece { written: expires, input_offset, expires, length, content, replicas, mode, claim };
+        self.table.insert(key, piece);
         self.expiries.insert((expires, short(&key)));
         self.bytes += self.cost(&key, length);
         self.directories[usize::from(key.0[0])] += 1;
@@ -116,6 +118,16 @@ impl Pieces {
         self.bytes -= self.cost(key, piece.length);
         self.content_bytes -= u64::from(piece.length);
         Some(meta(*key, &piece))
+    }
+
+    /// Takes over a claim whose signature verifies. False when the piece is not here, or has a claim that this one does not replace.
+    pub(super) fn claim(&mut self, key: &Key, claim: &PieceClaim) -> bool {
+        let Some(piece) = self.table.get_mut(key) else { return false };
+        let newer = piece.claim.is_none_or(|kept| claim.supersedes(&kept));
+        if newer {
+            piece.claim = Some(*claim);
+        }
+        newer
     }
 
     /// Raises the number of copies or the expiry of a piece, and never lowers them; `age` is the node's age. `None` when the piece
@@ -166,8 +178,8 @@ impl Pieces {
 }
 
 fn meta(key: Key, piece: &Piece) -> PieceMeta {
-    let Piece { input_offset, expires, length, content, replicas, mode, .. } = *piece;
-    PieceMeta { key, content, length, input_offset, replicas, mode, expires }
+    let Piece { input_offset, expires, length, content, replicas, mode, claim, .. } = *piece;
+    PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim }
 }
 
 #[cfg(test)]
@@ -185,6 +197,7 @@ mod tests {
             replicas: 2,
             mode: Mode::of(0o755),
             expires,
+            claim: None,
         };
         pieces.insert(&piece(1, 100, 50));
         pieces.insert(&piece(2, 200, 40));
@@ -220,6 +233,7 @@ mod tests {
                 replicas: 2,
                 mode: Mode::UNKNOWN,
                 expires,
+                claim: None,
             }
         };
         for (last, expires) in [(1, 10), (2, 10), (3, 20)] {
@@ -247,6 +261,7 @@ mod tests {
             replicas: 2,
             mode: crate::io::Mode::UNKNOWN,
             expires: year,
+            claim: None,
         };
         pieces.insert(&piece);
         let mut raise = |expires| pieces.raise(&piece.key, 2, expires, 0);

@@ -124,12 +124,12 @@ mod tests {
     fn the_smallest_piece_takes_a_block_and_a_directory_entry() {
         let costs = Costs::new(4096);
         assert_eq!(costs.piece(0), 4096 + 512);
-        assert_eq!(costs.piece(4096 - 128), 4096 + 512);
-        assert_eq!(costs.piece(4096 - 127), 8192 + 512);
+        assert_eq!(costs.piece(4096 - 256), 4096 + 512);
+        assert_eq!(costs.piece(4096 - 255), 8192 + 512);
         assert_eq!(costs.directory(), 4096 + 512);
         // With an unknown block size the cost of content is its length.
         let bare = Costs::new(0);
-        assert_eq!(bare.piece(100), 228);
+        assert_eq!(bare.piece(100), 356);
         assert_eq!(bare.directory(), 0);
         assert_eq!(bare.cached(77, 3), 77);
         assert_eq!(Costs::new(u32::MAX).piece(1), (64 << 10) + (8 << 10), "a block is bounded");

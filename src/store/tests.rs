@@ -1,4 +1,6 @@
 use super::*;
+use crate::claim::PieceClaim;
+use crate::id::PublicKey;
 use crate::io::Mode;
 use crate::io::{Ages, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
@@ -28,12 +30,18 @@ fn peer(number: u8) -> Holder {
 
 fn offer(byte: u8, length: u32) -> Offer {
     let (content, mode) = (Content::File, Mode::UNKNOWN);
-    Offer { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, lifetime: 100 }
+    Offer { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, lifetime: 100, claim: None }
+}
+
+/// The offer with a claim of its publisher.
+fn claimed(offer: Offer, (replicas, lifetime): (u8, u32), sequence: u64) -> Offer {
+    let claim = PieceClaim::unsigned(PublicKey([5; 32]), replicas, lifetime, sequence);
+    Offer { replicas, lifetime, claim: Some(claim), ..offer }
 }
 
 fn meta(byte: u8, length: u32, expires: u64) -> PieceMeta {
     let (content, mode) = (Content::File, Mode::UNKNOWN);
-    PieceMeta { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, expires }
+    PieceMeta { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, expires, claim: None }
 }
 
 fn manifest(fill: u8, length: u64) -> Arc<Manifest> {
@@ -108,15 +116,40 @@ fn a_piece_is_located_only_after_it_is_committed() {
 fn an_offer_of_a_stored_piece_only_raises_its_copies_and_lifetime() {
     let mut store = store(1 << 20);
     keep(&mut store, &offer(1, 500));
-    assert_eq!(
-        store.admit(NOW, peer(1), &Offer { replicas: 7, mode: Mode::UNKNOWN, lifetime: 10, ..offer(1, 500) }),
-        Admission::Raise { replicas: 7, expires: 100 }
-    );
-    assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 100) }));
+    let short = Offer { mode: Mode::UNKNOWN, ..claimed(offer(1, 500), (7, 10), 2) };
+    assert_eq!(store.admit(NOW, peer(1), &short), Admission::Raise { replicas: 7, expires: 100 });
+    let kept = meta(1, 500, 100);
+    assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, claim: short.claim, ..kept }));
     let later = NOW + Duration::from_secs(50);
-    assert_eq!(store.admit(later, peer(1), &offer(1, 500)), Admission::Raise { replicas: 7, expires: 150 });
-    assert_eq!(store.admit(later, peer(1), &offer(1, 500)), Admission::Have, "that is promised already");
-    assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, ..meta(1, 500, 150) }));
+    let long = claimed(offer(1, 500), (3, 100), 3);
+    assert_eq!(store.admit(later, peer(1), &long), Admission::Raise { replicas: 7, expires: 150 });
+    let kept = meta(1, 500, 150);
+    assert_eq!(store.piece(&key(1)), Some(PieceMeta { replicas: 7, claim: long.claim, ..kept }));
+}
+
+#[test]
+fn an_offer_without_a_newer_claim_raises_nothing() {
+    let mut store = store(1 << 20);
+    let first = claimed(offer(1, 500), (3, 100), 5);
+    keep(&mut store, &first);
+    let kept = store.piece(&key(1));
+    let later = NOW + Duration::from_secs(50);
+    let unclaimed = Offer { replicas: 20, lifetime: 1_000_000, ..offer(1, 500) };
+    for again in [unclaimed, first, claimed(offer(1, 500), (20, 1_000_000), 4)] {
+        assert_eq!(store.admit(later, peer(1), &again), Admission::Have);
+        assert_eq!(store.piece(&key(1)), kept);
+    }
+}
+
+#[test]
+fn a_piece_of_an_earlier_version_is_kept_for_a_day_after_the_update() {
+    let week = 7 * 24 * 3600;
+    let claim = claimed(offer(2, 9), (3, week as u32), 1).claim;
+    let pieces = vec![meta(1, 9, week), PieceMeta { claim, ..meta(2, 9, week) }];
+    let recovered = Recovered { pieces, ..Recovered::default() };
+    let store = Store::new(&limits(1 << 20), &recovered, 1, NOW);
+    assert_eq!(store.piece(&key(1)).unwrap().expires, 24 * 3600);
+    assert_eq!(store.piece(&key(2)).unwrap().expires, week);
 }
 
 #[test]
@@ -202,7 +235,8 @@ fn a_lowered_quota_evicts_the_cache_admits_nothing_and_keeps_every_piece() {
     assert_eq!(store.admit(NOW, peer(1), &offer(9, 0)), Admission::Refuse(Refusal::NoSpace));
     assert!(matches!(add_cached(&mut store, &one), Err(Full::Quota { .. })));
     let longer = Admission::Raise { replicas: 3, expires: 100 };
-    assert_eq!(store.admit(NOW, peer(1), &offer(2, 400)), longer, "what is here is here");
+    let claimed = claimed(offer(2, 400), (3, 100), 1);
+    assert_eq!(store.admit(NOW, peer(1), &claimed), longer, "what is here is here");
     // Once other nodes have a copy the piece may be dropped, and there is room again.
     assert!(store.remove_piece(&key(1)) && !store.stats().over);
     let fewer = Limits { pieces_max: 2, ..limits(1 << 20) };
@@ -619,13 +653,13 @@ fn the_quota_is_never_exceeded_by_any_order_of_operations() {
 #[test]
 fn each_change_of_a_stored_piece_is_reported_once() {
     let mut store = store(1 << 20);
-    let wanted = |replicas| Offer { replicas, ..offer(1, 1000) };
+    let wanted = |replicas| claimed(offer(1, 1000), (replicas, 100), replicas.into());
     let incoming = admit(&mut store, &wanted(3));
     assert_eq!(store.poll_change(), None, "it is not here yet");
     store.committed(incoming);
     assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 3));
     assert_eq!(store.admit(NOW, peer(1), &wanted(2)), Admission::Have);
-    assert_eq!(store.poll_change(), None, "fewer were asked for than it is kept on already");
+    assert_eq!(store.poll_change(), None, "the claim is older than the one that it is kept on");
     assert_eq!(store.admit(NOW, peer(1), &wanted(5)), Admission::Raise { replicas: 5, expires: 100 });
     assert!(matches!(store.poll_change(), Some(PieceChange::Kept(meta)) if meta.replicas == 5));
     assert!(store.remove_piece(&wanted(3).key) && !store.remove_piece(&wanted(3).key));

@@ -8,12 +8,14 @@
 //! - [`datagram`]: bytes → [`Unverified`](datagram::Unverified) → [`Verified`](datagram::Verified), and back; [`mac`]: the keys
 //!   that two nodes share.
 //! - [`contact`], [`state`], [`provider`], [`record`]: contacts, node states, provider records and value records.
+//! - [`claim`]: signing and verifying claims on pieces.
 //! - [`gossip`]: the body that carries states.
 //! - [`reconcile`]: the range-based reconciliation of two nodes' keys.
 //! - [`frame`]: the frames of TCP streams; [`inspect`]: a node's report on its copies; [`possession`]: the proof of one.
 //! - `layout`: checks that every parser makes first.
 //! - [`network`]: the domains of signatures.
 
+pub mod claim;
 pub mod contact;
 pub mod datagram;
 pub mod frame;

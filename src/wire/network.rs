@@ -36,6 +36,7 @@ struct Domains {
     state: Domain,
     hop_root: Domain,
     hop_key: Domain,
+    claim: Domain,
 }
 
 /// The initial state of the digests for one purpose.
@@ -84,6 +85,7 @@ impl Network {
             hop_root: domain("elver hop root v2"),
             // The root, which is its first input, contains the network's secret.
             hop_key: Domain::Blake3(Box::new(Hasher::new_derive_key("elver hop key v2"))),
+            claim: domain("elver 2026-11 piece claim v1"),
         };
         let id = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
         Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
@@ -120,6 +122,7 @@ impl Network {
             hop_root: domain(6),
             hop_key: domain(7),
             stream: domain(8),
+            claim: domain(9),
         };
         let id = xxhash_rust::xxh3::xxh3_64(&secret) as u32;
         Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
@@ -188,6 +191,11 @@ impl Network {
         self.domains.hop_key.digest(parts)
     }
 
+    /// The digest under a claim's signature, over the piece's key and the claim up to its signature.
+    pub fn claim_digest(&self, key: &Key, covered: &[u8]) -> Digest {
+        self.domains.claim.digest(&[&key.0, covered])
+    }
+
     /// The digest under a node state's signature, over the state up to its signature.
     pub fn state_digest(&self, covered: &[u8]) -> Digest {
         self.domains.state.digest(&[covered])
@@ -235,12 +243,13 @@ mod tests {
                 network.provider_digest(&key, &[1; 64]),
                 network.record_digest(&[1; 32], &[1; 64]),
                 network.state_digest(&[1; 96]),
+                network.claim_digest(&key, &[1; 48]),
             ]
         };
         let mut all = [digests(&ours), digests(&theirs)].concat();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 18);
     }
 
     #[test]

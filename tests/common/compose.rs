@@ -5,6 +5,7 @@ use elver::id::{Key, PublicKey};
 use elver::identity::{Digest, Identity};
 use elver::io::Mode;
 use elver::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
+use elver::wire::claim::sign_claim;
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{
     DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge, write_mac,
@@ -435,7 +436,10 @@ fn exchanges() -> Vec<Vector> {
         replicas: 3,
         mode: Mode::UNKNOWN,
         lifetime: 86_400,
+        claim: None,
     };
+    let claim = sign_claim(&network(), &publisher(), &offer.key, (offer.replicas, 90_000), 5);
+    let claimed = Offer { claim: Some(claim), ..offer };
     let manifest = Offer { content: Content::Manifest, length: 1140, input_offset: 0, ..offer };
     let entry = |held, live, phase, since| {
         WireInspectEntry::new(&InspectEntry { held, replicas: 3, live, phase, since })
@@ -471,6 +475,11 @@ fn exchanges() -> Vec<Vector> {
             "store-manifest-mode",
             "an offer of a manifest of a file with mode 600",
             &Frame::Store { request: 9, offer: Offer { mode: Mode::of(0o600), ..manifest } },
+        ),
+        frame(
+            "store-chunk-claimed",
+            "an offer of a chunk with its publisher's claim",
+            &Frame::Store { request: 9, offer: claimed },
         ),
         frame("accept", "an offer is accepted", &Frame::Accept { request: 9, have: false }),
         frame("accept-have", "an offered piece is there already", &Frame::Accept { request: 9, have: true }),

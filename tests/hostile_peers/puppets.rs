@@ -168,7 +168,16 @@ pub(crate) fn socket_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 pub(crate) fn offer(content: Content, key: Key, length: u32) -> Offer {
-    Offer { key, content, length, input_offset: 0, replicas: 3, mode: Mode::UNKNOWN, lifetime: 3600 }
+    Offer {
+        key,
+        content,
+        length,
+        input_offset: 0,
+        replicas: 3,
+        mode: Mode::UNKNOWN,
+        lifetime: 3600,
+        claim: None,
+    }
 }
 
 /// What a hostile source does with whoever fetches from it.

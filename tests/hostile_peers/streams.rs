@@ -3,7 +3,9 @@
 use crate::puppets::*;
 use crate::support::{Node, Scratch, wait_for};
 use elver::id::Key;
+use elver::identity::Identity;
 use elver::manifest::Content;
+use elver::wire::claim::sign_claim;
 use elver::wire::frame::{FRAME_HEAD_BYTES, Frame, Hello, Offer, Parsed, Refusal};
 use elver::wire::network::Network;
 use std::io::Write;
@@ -284,6 +286,47 @@ fn what_is_left_to_the_host_is_never_filled_up() {
     assert!(store_tiny(&mut stream, 1));
 }
 
+/// The offer with a claim that `publisher` signed.
+fn claimed(offer: Offer, publisher: &Identity, sequence: u64) -> Offer {
+    let asked = (offer.replicas, offer.lifetime);
+    Offer { claim: Some(sign_claim(&network(), publisher, &offer.key, asked, sequence)), ..offer }
+}
+
+/// The copies that the node keeps of a piece, as it says itself.
+fn replicas_of(stream: &mut Stream, key: Key) -> Option<u8> {
+    stream.send(&Frame::Inspect { question: 1, keys: &[key] }).unwrap();
+    let answer = stream.frame().unwrap();
+    let Ok(Parsed::Frame(Frame::Inspected { entries, .. }, _)) = Frame::parse(&answer) else {
+        panic!("{answer:?}");
+    };
+    entries[0].get().map(|entry| entry.replicas)
+}
+
+#[test]
+fn an_offer_without_its_publishers_claim_raises_nothing_and_a_forged_one_is_refused() {
+    let node = Node::alone(&[]);
+    let key = Key(*blake3::hash(&[1, 0]).as_bytes());
+    let mut stream = Stream::proven(&node, &somebody());
+    assert!(store_tiny(&mut stream, 1));
+    assert_eq!(replicas_of(&mut stream, key), Some(1));
+    let more = Offer { replicas: 20, lifetime: 365 * 24 * 3600, ..offer(Content::File, key, 2) };
+    stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
+    let answer = stream.frame().unwrap();
+    let had = Frame::Accept { request: 2, have: true };
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(had, answer.len())));
+    assert_eq!(replicas_of(&mut stream, key), Some(1));
+    let signed = claimed(more, &somebody(), 1);
+    let forged =
+        Offer { claim: claimed(Offer { key: Key([9; 32]), ..more }, &somebody(), 1).claim, ..signed };
+    stream.send(&Frame::Store { request: 3, offer: forged }).unwrap();
+    let answer = stream.frame().unwrap();
+    let refused = Frame::Refuse { request: 3, reason: Refusal::Invalid };
+    assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(refused, answer.len())));
+    assert_eq!(replicas_of(&mut stream, key), Some(1));
+    assert_eq!(counter(&node, "claims_forged"), 1);
+    assert!(!node.dir.join("raises").metadata().is_ok_and(|raises| raises.len() > 0));
+}
+
 #[test]
 fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     let mut node = Node::alone(&[]);
@@ -292,6 +335,7 @@ fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     let mut stream = Stream::proven(&node, &somebody());
     assert!(store_tiny(&mut stream, 1));
     let more = Offer { replicas: 9, lifetime: 30 * 24 * 3600, ..offer(Content::File, key, 2) };
+    let more = claimed(more, &somebody(), 1);
     stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
     let answer = stream.frame().unwrap();
     let had = Frame::Accept { request: 2, have: true };
@@ -301,12 +345,7 @@ fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     let (_, scratch) = node.ended();
     let node = Node::start_in(scratch, &[]);
     let mut stream = Stream::proven(&node, &somebody());
-    stream.send(&Frame::Inspect { question: 1, keys: &[key] }).unwrap();
-    let answer = stream.frame().unwrap();
-    let Ok(Parsed::Frame(Frame::Inspected { entries, .. }, _)) = Frame::parse(&answer) else {
-        panic!("{answer:?}");
-    };
-    assert_eq!(entries[0].get().map(|entry| entry.replicas), Some(9));
+    assert_eq!(replicas_of(&mut stream, key), Some(9));
     // Nothing new is written for what is promised already.
     let length = std::fs::metadata(node.dir.join("raises")).unwrap().len();
     stream.send(&Frame::Store { request: 2, offer: more }).unwrap();

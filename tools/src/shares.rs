@@ -168,6 +168,7 @@ fn pieces(binary: &Path, arguments: &Arguments, empty: &Usage) -> Outcome<()> {
             replicas: 3,
             mode: Mode::UNKNOWN,
             expires: 365 * 86_400,
+            claim: None,
         };
         disk.submit(DiskId(u64::from(number)), DiskOp::WritePiece { meta, bytes: bytes.clone() });
         waiting += 1;

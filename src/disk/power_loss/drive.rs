@@ -2,8 +2,9 @@
 
 use super::expected::{Change, Claimed, Contents, Event, Expected, Found, claimed};
 use super::record::{self, Fault, Kind};
+use crate::claim::PieceClaim;
 use crate::disk::{Disk, files};
-use crate::id::Key;
+use crate::id::{Key, PublicKey};
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Mode, Permissions, PieceMeta, Place,
     Share, ShareState, Sink,
@@ -237,8 +238,13 @@ impl<'a> Drive<'a> {
         let meta = *pieces.get(self.rng.below(pieces.len() as u64) as usize)?;
         let replicas = meta.replicas.saturating_add(self.rng.below(3) as u8);
         let expires = meta.expires.saturating_add(self.rng.below(100));
-        let raised = PieceMeta { replicas, expires, ..meta };
-        let op = DiskOp::Raise { key: meta.key, replicas, expires };
+        // A later claim of the same publisher, or the first one.
+        let publisher = meta.claim.map_or(PublicKey([4; 32]), |claim| claim.publisher());
+        let sequence = meta.claim.map_or(1, |claim| claim.sequence().saturating_add(1));
+        let raises = replicas > meta.replicas || expires > meta.expires;
+        let claim = Some(PieceClaim::unsigned(publisher, 1, 60, sequence)).filter(|_| raises).or(meta.claim);
+        let raised = PieceMeta { replicas, expires, claim, ..meta };
+        let op = DiskOp::Raise { key: meta.key, replicas, expires, claim };
         Some((op, vec![Change::Piece(meta.key, Some(raised))]))
     }
 
@@ -268,7 +274,9 @@ impl<'a> Drive<'a> {
         let input_offset = if content == Content::Chunk { self.rng.below(9) << 20 } else { 0 };
         let (replicas, expires) = (self.rng.below(9) as u8, self.rng.u64());
         let (length, mode) = (length as u32, Mode::of(self.rng.below(0o1000) as u32));
-        PieceMeta { key, content, length, input_offset, replicas, mode, expires }
+        let claim = PieceClaim::unsigned(PublicKey(self.rng.bytes()), 1, 60, self.rng.u64() / 2);
+        let claim = Some(claim).filter(|_| self.rng.below(4) > 0);
+        PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim }
     }
 
     /// An empty piece. There is only one.

@@ -12,7 +12,8 @@ mod targets;
 mod verify;
 
 use super::*;
-use crate::id::Key;
+use crate::claim::PieceClaim;
+use crate::id::{Key, PublicKey};
 use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use power_loss::record;
@@ -73,6 +74,7 @@ fn piece(bytes: &[u8]) -> PieceMeta {
         replicas: 3,
         mode: Mode::UNKNOWN,
         expires: 1000,
+        claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1)),
     }
 }
 

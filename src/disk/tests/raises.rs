@@ -1,7 +1,12 @@
 use super::*;
 
 fn raise(disk: &mut Disk, bytes: &[u8], replicas: u8, expires: u64) -> Result<DiskReply, DiskError> {
-    ask(disk, DiskOp::Raise { key: key_of(bytes), replicas, expires })
+    ask(disk, DiskOp::Raise { key: key_of(bytes), replicas, expires, claim: claim(expires) })
+}
+
+/// A claim that is the later the longer it raises.
+fn claim(sequence: u64) -> Option<PieceClaim> {
+    Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, sequence))
 }
 
 fn promised(recovered: &Recovered, bytes: &[u8]) -> (u8, u64) {
@@ -27,8 +32,8 @@ fn what_was_raised_holds_after_a_restart_and_only_for_the_piece_that_it_was_rais
     assert_eq!(promised(&recovered, &one), (5, 5000));
     assert_eq!(promised(&recovered, &two), (3, 1000));
     // A torn record at the end, and one with a flipped bit, damage no other.
-    assert_eq!((log.len(), fs::metadata(&path).unwrap().len()), (128, 64), "the start wrote it anew");
-    log[64 + 50] ^= 1;
+    assert_eq!((log.len(), fs::metadata(&path).unwrap().len()), (384, 192), "the start wrote it anew");
+    log[192 + 50] ^= 1;
     log.extend_from_slice(&[7; 10]);
     fs::write(&path, &log).unwrap();
     raise(&mut disk, &two, 9, 1).unwrap();
@@ -51,17 +56,21 @@ fn the_log_is_written_anew_when_little_of_it_is_of_use() {
     let bytes = content(1, 100);
     stored(&mut disk, &bytes).unwrap();
     for expires in 1001..1200 {
-        disk.submit(DiskId(expires), DiskOp::Raise { key: key_of(&bytes), replicas: 3, expires });
+        disk.submit(
+            DiskId(expires),
+            DiskOp::Raise { key: key_of(&bytes), replicas: 3, expires, claim: claim(expires) },
+        );
     }
     assert_eq!(drain(&mut disk).len(), 199);
     assert_eq!(raise(&mut disk, &bytes, 3, 1000), Ok(DiskReply::Done), "that is what it was stored with");
     drop(disk);
     let path = dir.path("node/raises");
-    assert_eq!(fs::metadata(&path).unwrap().len(), 199 * 64);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 199 * 192);
     let (disk, recovered) = dir.open();
     assert_eq!(promised(&recovered, &bytes), (3, 1199));
+    assert_eq!(recovered.pieces[0].claim, claim(1199), "the claim that raised it");
     drop(disk);
-    assert_eq!(fs::metadata(&path).unwrap().len(), 64);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 192);
     assert_eq!(promised(&dir.open().1, &bytes), (3, 1199));
 }
 

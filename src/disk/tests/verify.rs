@@ -49,6 +49,7 @@ fn a_flipped_bit_anywhere_in_a_piece_file_is_found() {
                 replicas: 3,
                 mode: Mode::UNKNOWN,
                 expires: 9,
+                claim: None,
             },
             bytes,
         )

@@ -144,7 +144,7 @@ mod tests {
 
     fn offer(key: Key) -> Offer {
         let (content, mode) = (Content::File, Mode::UNKNOWN);
-        Offer { key, content, length: 100, input_offset: 0, replicas: 3, mode, lifetime: 60 }
+        Offer { key, content, length: 100, input_offset: 0, replicas: 3, mode, lifetime: 60, claim: None }
     }
 
     fn error(kind: DiskErrorKind) -> DiskError {
@@ -162,7 +162,9 @@ mod tests {
             let mut machines = Machines::alone(START);
             let Offer { key, content, length, input_offset, mode, .. } = offer(HERE);
             let expires = u64::MAX >> 32;
-            let piece = PieceMeta { key, content, length, input_offset, replicas: 2, mode, expires };
+            let (replicas, claim) = (2, None);
+            let piece =
+                PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(limits, &recovered, 1, START);
             Bench { machines, inbound: Inbound::default() }

@@ -14,7 +14,7 @@
 //! | [`repair`] | the copies that replication decides on |
 //! | [`place_piece`] | one piece to the nodes closest to it, for uploads and repair |
 //! | [`stock`] | the pieces of this node as replication sees them |
-//! | [`inbound`] | pieces that other nodes send |
+//! | [`inbound`] [`claims`] | pieces that other nodes send; what their offers are worth |
 //! | [`values`] | publishing values and looking them up |
 //! | [`scrub`] [`recheck`] | reading everything on disk again; reading a piece that a peer reported |
 //! | [`damage`] | what follows when content does not verify or cannot be read |
@@ -24,6 +24,7 @@
 //! | [`table`] [`queue`] | all operations of one kind, and the orders that wait |
 
 pub(super) mod audit;
+pub(super) mod claims;
 pub(super) mod damage;
 mod dispatch;
 pub(super) mod download;
@@ -52,6 +53,7 @@ use super::command::CommandId;
 use super::health::Health;
 use super::machines::Machines;
 use crate::time::{Instant, earliest};
+use claims::Claims;
 use damage::DamageCounters;
 use inbound::Inbound;
 use leave::Departure;
@@ -75,6 +77,8 @@ pub(super) struct Ops {
     pub(super) removals: Removals,
     pub(super) uploads: Uploads,
     pub(super) repair: Repair,
+    /// What the offers of other nodes are worth.
+    pub(super) claims: Claims,
     pub(super) inbound: Inbound,
     pub(super) values: Values,
     pub(super) scrub: Scrub,
@@ -96,6 +100,7 @@ impl Ops {
             removals: Removals::default(),
             uploads: Uploads::default(),
             repair: Repair::new(now),
+            claims: Claims::default(),
             inbound: Inbound::default(),
             values: Values::new(limits),
             scrub: Scrub::new(limits.scrub_seconds, scrub, machines, now),

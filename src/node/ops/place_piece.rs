@@ -255,6 +255,7 @@ mod tests {
         replicas: 2,
         mode: Mode::UNKNOWN,
         lifetime: 60,
+        claim: None,
     };
     /// Two other nodes should hold the piece; two more may take their places.
     const AIM: Aim = Aim { holders: 2, counts_own: false, known_min: 4, tried_max: 4 };
@@ -281,7 +282,8 @@ mod tests {
         fn new(aim: Aim) -> Bench {
             let mut machines = Machines::alone(START);
             let Offer { key, content, length, input_offset, replicas, mode, .. } = OFFER;
-            let piece = PieceMeta { key, content, length, input_offset, replicas, mode, expires: u64::MAX };
+            let (expires, claim) = (u64::MAX, None);
+            let piece = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(&Limits::default(), &recovered, 1, START);
             let place = begin(aim, &mut machines).expect("there is room for a lookup");

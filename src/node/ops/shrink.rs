@@ -116,6 +116,7 @@ mod tests {
             replicas: 3,
             mode: Mode::default(),
             expires: u64::MAX,
+            claim: None,
         };
         let recovered = Recovered { pieces: (1..=10).map(piece).collect(), ..Recovered::default() };
         let limits = Limits { quota_bytes: 6000, ..Limits::default() };

@@ -176,6 +176,7 @@ mod tests {
             replicas,
             mode: Mode::UNKNOWN,
             expires: u64::MAX >> 32,
+            claim: None,
         };
         let recovered = Recovered { pieces: stored.iter().map(piece).collect(), ..Recovered::default() };
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);

@@ -35,6 +35,7 @@ impl Bench {
             replicas: 3,
             mode: Mode::default(),
             expires: u64::MAX,
+            claim: None,
         };
         let share = Share {
             hash: FILE,

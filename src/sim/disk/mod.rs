@@ -247,7 +247,9 @@ impl Disk {
                 let part = |run: &Run| whole.bytes()[run.offset as usize..][..run.length as usize].to_vec();
                 return Ok(DiskReply::Bytes(runs.iter().flat_map(part).collect()));
             }
-            DiskOp::Raise { key, replicas, expires } => self.pieces.raise(&key, replicas, expires)?,
+            DiskOp::Raise { key, replicas, expires, claim } => {
+                self.pieces.raise(&key, replicas, expires, claim)?;
+            }
             DiskOp::VerifyFile(file) => {
                 return self.verify_file(&file).map(|soundness| DiskReply::Verified { soundness });
             }
@@ -447,6 +449,7 @@ mod tests {
             replicas: 3,
             mode: Mode::UNKNOWN,
             expires: 1000,
+            claim: None,
         };
         let sink = Sink { place: Place::Incoming(1), offset: 0, length: 3, hash_as: HashAs::Root };
         disk.open_sink(&sink).unwrap();

@@ -2,6 +2,7 @@
 
 use super::missing;
 use super::room::Room;
+use crate::claim::PieceClaim;
 use crate::id::Key;
 use crate::io::{DiskError, PieceMeta};
 use crate::manifest::Manifest;
@@ -52,10 +53,17 @@ impl Pieces {
         Ok(())
     }
 
-    pub(super) fn raise(&mut self, key: &Key, replicas: u8, expires: u64) -> Result<(), DiskError> {
+    pub(super) fn raise(
+        &mut self,
+        key: &Key,
+        replicas: u8,
+        expires: u64,
+        claim: Option<PieceClaim>,
+    ) -> Result<(), DiskError> {
         let (meta, _) = self.stored.get_mut(key).ok_or_else(missing)?;
         meta.replicas = meta.replicas.max(replicas);
         meta.expires = meta.expires.max(expires);
+        meta.claim = claim.or(meta.claim);
         Ok(())
     }
 

@@ -1,13 +1,19 @@
 //! Nodes that are not what they should be.
 
+use crate::claim::UNCLAIMED_SECONDS_MAX;
 use crate::id::NodeId;
-use crate::sim::hostile::{Hostility, corrupt, flood_with_junk, secret_near};
+use crate::io::PieceMeta;
+use crate::sim::hostile::{Hostility, Inflater, corrupt, flood_with_junk, secret_near};
 use crate::sim::invariants::{lookup, replay::Replays};
 use crate::sim::population::bootstrap;
-use crate::sim::stage::{Options, Outcome, Stage};
+use crate::sim::report::Check;
+use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
 use crate::sim::world::World;
 use crate::time::Duration;
+use crate::wire::network::Network;
 use crate::wire::record::record_key;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Three in ten of all nodes are hostile, placed where chance has it. What honest nodes publish is found by honest nodes.
 pub(super) fn hostile(options: &Options) -> Outcome {
@@ -78,6 +84,44 @@ pub(super) fn eclipse(options: &Options) -> Outcome {
     stage.run_for(options.duration);
     let check = lookup::check("lookups succeed against 40 ids around the key", &stage.work.lookups, 0.99);
     stage.report.checks.push(check);
+    stage.finish()
+}
+
+/// A fifth of all nodes offers what others keep, without content, for more copies and a longer life. Nothing is kept on more nodes,
+/// or for longer, than its publisher signed.
+pub(super) fn inflate(options: &Options) -> Outcome {
+    const COPIES: u8 = 3;
+    let mut stage = Stage::new("inflate", options, |_| ());
+    let mut hosts: Vec<usize> = stage.world.up().collect();
+    stage.world.chance.shuffle(&mut hosts);
+    hosts.truncate((hosts.len() / 5).max(1));
+    stage.fill(options.nodes.clamp(8, 100) / 4, 4);
+    let targets: BTreeMap<_, _> =
+        stage.world.hosts.iter().flat_map(|host| host.disk.pieces()).map(|meta| (meta.key, *meta)).collect();
+    let targets: Rc<[PieceMeta]> = targets.into_values().collect();
+    for &host in &hosts {
+        let network = Network::of("simulation", &stage.world.hosts[host].identity());
+        stage.world.set_adversary(host, Box::new(Inflater::new(network, Rc::clone(&targets))));
+    }
+    stage.each_tick = (2, 1);
+    let end = stage.world.now() + options.duration;
+    while stage.world.now() < end {
+        let file = stage.world.chance.index(stage.work.files.len().max(1));
+        if let Some(file) = stage.work.files.get(file).cloned() {
+            hosts.iter().for_each(|&host| stage.work.get(&mut stage.world, host, &file));
+        }
+        stage.run_for(SAMPLE);
+    }
+    let honest = stage.world.hosts.iter().filter(|host| host.is_honest());
+    let kept: Vec<PieceMeta> = honest.flat_map(|host| host.disk.pieces()).copied().collect();
+    let raised = |meta: &&PieceMeta| {
+        let lifetime = meta.claim.map_or(UNCLAIMED_SECONDS_MAX, |claim| claim.lifetime());
+        meta.replicas > COPIES || meta.expires > stage.world.now().as_secs() + u64::from(lifetime)
+    };
+    let (looked, raised) = (kept.len() as u64, kept.iter().filter(raised).count());
+    let claim = "offers raise nothing that the publisher did not sign";
+    let found = format!("{looked} pieces, {raised} of them raised");
+    stage.report.checks.push(Check::new(10, claim, looked, raised == 0, found));
     stage.finish()
 }
 

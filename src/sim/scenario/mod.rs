@@ -63,6 +63,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "hostile", about: "30 % lie, forge, corrupt or drop", play: adversity::hostile },
     Scenario { name: "eclipse", about: "40 ids placed around one key", play: adversity::eclipse },
     Scenario { name: "junk", about: "10 % flood the others with wrong signatures", play: adversity::junk },
+    Scenario {
+        name: "inflate",
+        about: "a fifth offers what others keep, for more copies and longer",
+        play: adversity::inflate,
+    },
     Scenario { name: "replay", about: "recorded datagrams come again, later", play: adversity::replay },
     Scenario { name: "one-prefix", about: "all nodes are in one public /24", play: fairness::one_prefix },
     Scenario {

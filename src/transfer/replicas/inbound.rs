@@ -277,7 +277,7 @@ mod tests {
 
     fn offer(length: u32) -> Offer {
         let (content, mode) = (Content::File, Mode::UNKNOWN);
-        Offer { key: KEY, content, length, input_offset: 0, replicas: 3, mode, lifetime: 60 }
+        Offer { key: KEY, content, length, input_offset: 0, replicas: 3, mode, lifetime: 60, claim: None }
     }
 
     fn under_way(common: &Common) -> usize {

@@ -317,6 +317,7 @@ mod tests {
             replicas: 3,
             lifetime: 9,
             mode: Mode::UNKNOWN,
+            claim: None,
         };
         (offer, Extent { place: Place::Piece(Key([7; 32])), offset: 0, length: 5, stamp: None })
     }

@@ -243,7 +243,16 @@ fn a_frame_that_the_peer_did_not_write_ends_the_stream_without_effect_or_blame()
     let offer = |machine: &mut (Transfer, Identity), puppet: &mut Puppet| {
         let (key, (content, length)) = (Key([1; 32]), chunk);
         let (input_offset, replicas, lifetime) = (CHUNK_BYTES_MIN, 3, 60);
-        let offer = Offer { key, content, length, input_offset, replicas, mode: Mode::UNKNOWN, lifetime };
+        let offer = Offer {
+            key,
+            content,
+            length,
+            input_offset,
+            replicas,
+            mode: Mode::UNKNOWN,
+            lifetime,
+            claim: None,
+        };
         let extent = Extent { place: Place::Piece(key), offset: 0, length, stamp: None };
         assert!(machine.0.push(NOW, PushId(1), puppet.contact(), offer, extent));
         puppet.listen(machine);
@@ -430,8 +439,16 @@ fn a_target_that_takes_a_copy_too_slowly_is_closed() {
     let mut puppet = Puppet::authenticated(1, &mut machine);
     let length = 256 << 10;
     let (key, content) = (Key([1; 32]), Content::Chunk);
-    let offer =
-        Offer { key, content, length, input_offset: 1 << 20, replicas: 3, mode: Mode::UNKNOWN, lifetime: 60 };
+    let offer = Offer {
+        key,
+        content,
+        length,
+        input_offset: 1 << 20,
+        replicas: 3,
+        mode: Mode::UNKNOWN,
+        lifetime: 60,
+        claim: None,
+    };
     let extent = Extent { place: Place::Piece(key), offset: 0, length, stamp: None };
     assert!(machine.0.push(NOW, PushId(1), puppet.contact(), offer, extent));
     puppet.listen(&mut machine);

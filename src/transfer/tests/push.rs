@@ -27,6 +27,7 @@ fn offers(world: &mut World) -> Vec<(Offer, Extent)> {
             replicas: 3,
             mode: Mode::UNKNOWN,
             lifetime: 3600,
+            claim: None,
         };
         (offer, extent)
     })

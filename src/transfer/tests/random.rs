@@ -29,8 +29,16 @@ fn a_download_from_faulty_sources_and_one_good_one_always_completes() {
         for (id, (&key, (content, extent))) in world.nodes[1].pieces.clone().iter().enumerate() {
             let input_offset = if *content == Content::Chunk { extent.offset } else { 0 };
             let (content, length) = (*content, extent.length);
-            let offer =
-                Offer { key, content, length, input_offset, replicas: 1, mode: Mode::UNKNOWN, lifetime: 9 };
+            let offer = Offer {
+                key,
+                content,
+                length,
+                input_offset,
+                replicas: 1,
+                mode: Mode::UNKNOWN,
+                lifetime: 9,
+                claim: None,
+            };
             let push = PushId(id as u64);
             world.nodes[1].transfer.push(now, push, target_of_push, offer, extent.clone());
         }
@@ -83,7 +91,16 @@ fn any_frame<'a>(rng: &mut Rng, keys: &'a [Key]) -> Frame<'a> {
     let length = [0, 1, 99, 1000, CHUNK_BYTES_MIN as u32, u32::MAX][rng.below(6) as usize];
     let key = keys[rng.below(keys.len() as u64) as usize];
     let input_offset = rng.below(3) * CHUNK_BYTES_MIN;
-    let offer = Offer { key, content, length, input_offset, replicas: 1, mode: Mode::UNKNOWN, lifetime: 9 };
+    let offer = Offer {
+        key,
+        content,
+        length,
+        input_offset,
+        replicas: 1,
+        mode: Mode::UNKNOWN,
+        lifetime: 9,
+        claim: None,
+    };
     match rng.below(19) {
         0 => Frame::Request { request, key },
         1 => Frame::Cancel { request },
@@ -197,6 +214,7 @@ fn no_sequence_of_frames_makes_a_machine_panic_or_grow() {
             replicas: 1,
             mode: Mode::UNKNOWN,
             lifetime: 9,
+            claim: None,
         };
         machine.0.push(NOW, PushId(1), contact, offer, extent);
         machine.0.inspect(NOW, InspectId(1), contact, keys[..64].to_vec());

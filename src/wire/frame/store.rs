@@ -2,7 +2,10 @@
 
 use super::piece::mode_of;
 use super::{Body, Frame};
+use crate::claim::{CLAIM_BYTES, PieceClaim};
 use crate::id::Key;
+#[cfg(test)]
+use crate::id::PublicKey;
 use crate::io::Mode;
 use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
@@ -27,14 +30,20 @@ pub struct Offer {
     pub replicas: u8,
     /// For a piece whose key is a file's hash: the file's mode. A hint.
     pub mode: Mode,
-    /// Its lifetime in seconds.
+    /// What is left of its lifetime, in seconds.
     pub lifetime: u32,
+    /// The publisher's claim.
+    pub claim: Option<PieceClaim>,
 }
 
 impl Offer {
-    /// Whether a file can have such a piece, and `replicas` and `lifetime` are in range.
+    /// Whether a file can have such a piece, `replicas` and `lifetime` are in range, and they do not exceed the claim. The claim's
+    /// signature is not verified.
     pub fn is_possible(&self) -> bool {
-        self.content.fits(self.input_offset, self.length)
+        let claimed =
+            |claim: PieceClaim| self.replicas == claim.replicas() && self.lifetime <= claim.lifetime();
+        self.claim.is_none_or(claimed)
+            && self.content.fits(self.input_offset, self.length)
             && self.replicas > 0
             && (1..=LIFETIME_SECONDS_MAX).contains(&self.lifetime)
     }
@@ -52,6 +61,8 @@ pub(super) struct StoreBody {
     mode: U16,
     reserved: [u8; 8],
     key: Key,
+    /// All zero without a claim.
+    claim: [u8; CLAIM_BYTES],
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -75,7 +86,7 @@ pub(super) struct StoredBody {
     reserved: [u8; 4],
 }
 
-const _: () = assert!(size_of::<StoreBody>() == 64);
+const _: () = assert!(size_of::<StoreBody>() == 176);
 const _: () = assert!(size_of::<AcceptBody>() == 8);
 const _: () = assert!(size_of::<StoreDataBody>() == 8);
 const _: () = assert!(size_of::<StoredBody>() == 8);
@@ -92,6 +103,7 @@ impl StoreBody {
             mode: U16::new(offer.mode.encode()),
             reserved: [0; 8],
             key: offer.key,
+            claim: PieceClaim::encode(offer.claim),
         };
         out.extend_from_slice(body.as_bytes());
     }
@@ -112,6 +124,7 @@ impl Body for StoreBody {
             replicas: body.replicas,
             mode: mode_of(content, body.mode)?,
             lifetime: body.lifetime.get(),
+            claim: PieceClaim::decode(&body.claim).ok_or(Refused::Value)?,
         };
         Ok(Frame::Store { request: body.request.get(), offer })
     }
@@ -126,9 +139,12 @@ impl Body for StoreBody {
             replicas: 3,
             mode: Mode::UNKNOWN,
             lifetime: 86_400,
+            claim: None,
         };
         let manifest = Offer { content: Content::Manifest, input_offset: 0, mode: Mode::of(0o600), ..chunk };
-        vec![Frame::Store { request: 7, offer: chunk }, Frame::Store { request: 7, offer: manifest }]
+        let claim = Some(PieceClaim::unsigned(PublicKey([2; 32]), 3, 90_000, 5));
+        let claimed = Offer { claim, ..chunk };
+        [chunk, manifest, claimed].map(|offer| Frame::Store { request: 7, offer }).to_vec()
     }
 }
 
@@ -228,8 +244,14 @@ mod tests {
     #[test]
     fn an_offer_is_possible_when_its_piece_its_replicas_and_its_lifetime_are() {
         let (key, content, mode) = (Key([1; 32]), Content::File, Mode::UNKNOWN);
-        let good = Offer { key, content, length: 5, input_offset: 0, replicas: 1, mode, lifetime: 1 };
+        let good =
+            Offer { key, content, length: 5, input_offset: 0, replicas: 1, mode, lifetime: 1, claim: None };
         assert!(good.is_possible());
+        let claim =
+            |replicas, lifetime| Some(PieceClaim::unsigned(PublicKey([2; 32]), replicas, lifetime, 5));
+        assert!(Offer { claim: claim(1, 60), ..good }.is_possible());
+        assert!(!Offer { claim: claim(2, 60), ..good }.is_possible(), "other replicas than were claimed");
+        assert!(!Offer { lifetime: 61, claim: claim(1, 60), ..good }.is_possible(), "a longer lifetime");
         assert!(Offer { lifetime: LIFETIME_SECONDS_MAX, ..good }.is_possible());
         assert!(!Offer { lifetime: LIFETIME_SECONDS_MAX + 1, ..good }.is_possible());
         assert!(!Offer { lifetime: 0, ..good }.is_possible());

@@ -282,6 +282,7 @@ fn a_one_chunk_file_that_is_stored_here_is_audited_without_reading_it() {
         replicas: 3,
         mode: Mode::default(),
         expires: u64::MAX,
+        claim: None,
     };
     let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
     bench.machines.store = Store::new(&Limits::default(), &recovered, 1, START);

@@ -182,15 +182,18 @@ fn outcome_of(result: &Result<PushOutcome, PushError>) -> CopyOutcome {
     }
 }
 
-/// The offer of a piece that is here: as it was offered to this node, with the rest of its lifetime.
-fn offer_of(now: Instant, key: &Key, machines: &Machines) -> Option<(Offer, Extent)> {
+/// The offer of a piece that is here. A stored piece is offered as its publisher claimed it, with the rest of its lifetime; a piece of
+/// a file that was put here gets a new claim.
+fn offer_of(now: Instant, key: &Key, machines: &mut Machines) -> Option<(Offer, Extent)> {
     let (_, extent) = machines.store.locate(key)?;
     if let Some(meta) = machines.store.piece(key) {
         let rest = meta.expires.saturating_sub(machines.store.age(now));
         let lifetime = u32::try_from(rest).ok()?.max(1);
         let (content, length, input_offset) = (meta.content, meta.length, meta.input_offset);
-        let (replicas, mode) = (meta.replicas, meta.mode);
-        let offer = Offer { key: *key, content, length, input_offset, replicas, mode, lifetime };
+        let (mode, claim) = (meta.mode, meta.claim);
+        let replicas = claim.map_or(meta.replicas, |claim| claim.replicas());
+        let lifetime = claim.map_or(lifetime, |claim| lifetime.min(claim.lifetime()));
+        let offer = Offer { key: *key, content, length, input_offset, replicas, mode, lifetime, claim };
         return Some((offer, extent));
     }
     let (shared, _) = machines.store.lasting_share(key).filter(|(shared, _)| shared.replicas > 0)?;
@@ -200,5 +203,7 @@ fn offer_of(now: Instant, key: &Key, machines: &Machines) -> Option<(Offer, Exte
     };
     let (replicas, lifetime) = (shared.replicas, shared.lifetime);
     let (length, mode) = (extent.length, machines.store.mode(key));
-    Some((Offer { key: *key, content, length, input_offset, replicas, mode, lifetime }, extent))
+    let (key, claim) = (*key, None);
+    let offer = Offer { key, content, length, input_offset, replicas, mode, lifetime, claim };
+    Some((machines.claimed(offer), extent))
 }

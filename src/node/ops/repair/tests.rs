@@ -1,4 +1,5 @@
 use super::*;
+use crate::claim::PieceClaim;
 use crate::id::PublicKey;
 use crate::io::{DiskError, DiskErrorKind, Mode, PieceMeta, Recovered};
 use crate::limits::Limits;
@@ -30,6 +31,7 @@ impl Bench {
             replicas: 2,
             mode: Mode::UNKNOWN,
             expires: u64::MAX >> 32,
+            claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 2, 3600, 1)),
         };
         let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);

@@ -1,4 +1,6 @@
 use super::*;
+use crate::claim::PieceClaim;
+use crate::id::PublicKey;
 use crate::io::{Ages, DiskId, Mode, PieceMeta, Recovered};
 use crate::limits::Limits;
 use crate::manifest::Content;
@@ -30,6 +32,7 @@ fn piece(number: u64) -> PieceMeta {
         replicas: 3,
         mode: Mode::UNKNOWN,
         expires: u64::MAX,
+        claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1)),
     }
 }
 

@@ -113,6 +113,7 @@ mod tests {
                 replicas: 3,
                 mode: Mode::default(),
                 expires: u64::MAX,
+                claim: None,
             };
             let recovered =
                 Recovered { pieces: stored.map(piece).into_iter().collect(), ..Recovered::default() };

@@ -173,7 +173,7 @@ impl Upload {
         let (replicas, lifetime) = (self.shared.replicas, self.shared.lifetime);
         let mode = if content == Content::Chunk { Mode::UNKNOWN } else { self.mode };
         let length = extent.length;
-        Offer { key, content, length, input_offset, replicas, mode, lifetime }
+        Offer { key, content, length, input_offset, replicas, mode, lifetime, claim: None }
     }
 
     // Inputs.
@@ -292,7 +292,7 @@ impl Upload {
                 self.is_gone = true;
                 return;
             };
-            let offer = self.offer(piece, &extent);
+            let offer = machines.claimed(self.offer(piece, &extent));
             let purpose = PlaceFor::Upload { file: self.shared.hash, piece };
             let Some(place) = PlacePiece::begin(now, purpose, offer, aim, &self.avoided, machines) else {
                 // Too many lookups are under way: the round goes on after a pause.
