@@ -162,6 +162,9 @@ impl Lookup {
     /// The next node to ask, which then counts as asked.
     pub(super) fn next(&mut self) -> Option<Contact> {
         self.spread();
+        if self.may_be_agreed_soon() {
+            return None;
+        }
         let mut slots = [ALPHA; PATHS];
         for candidate in self.candidates.iter().filter(|candidate| candidate.state == State::Asked) {
             slots[candidate.path] = slots[candidate.path].saturating_sub(1);
@@ -205,10 +208,25 @@ impl Lookup {
         self.providers.insert(provider, sequence);
     }
 
-    /// Whether a majority of the living nodes that should keep the record, known so far, hold the best one. Only a lookup for a caller
-    /// ends by that: a publication must find every one of the closest nodes.
+    /// Whether the lookup ends by agreement. A publication must find every one of the closest nodes.
+    fn seeks_agreement(&self) -> bool {
+        self.reason == Reason::Caller && self.want == Want::Value
+    }
+
+    /// Whether the answers that are due, and those that have come, can make a majority with one to spare. Then no further node is
+    /// asked: without this, each answer on the way to the majority would cost one more request.
+    fn may_be_agreed_soon(&self) -> bool {
+        let living = self.candidates.iter().filter(|candidate| candidate.state != State::Silent);
+        let promising = |candidate: &&&Candidate| {
+            candidate.state == State::Asked || self.found.is_held_by(&candidate.contact.id)
+        };
+        self.seeks_agreement()
+            && self.keepers_first(living).iter().take(COPIES).filter(promising).count() > MAJORITY
+    }
+
+    /// Whether a majority of the living nodes that should keep the record, known so far, hold the best one.
     fn is_agreed(&self) -> bool {
-        if self.reason != Reason::Caller || self.want != Want::Value {
+        if !self.seeks_agreement() {
             return false;
         }
         let living = self.candidates.iter().filter(|candidate| candidate.state != State::Silent);
@@ -507,6 +525,21 @@ mod tests {
             lookup.told(Contact { addr: victim, ..*contact }, &liar.id);
         }
         assert_eq!(core::iter::from_fn(|| lookup.next()).filter(|contact| contact.addr == victim).count(), 1);
+    }
+
+    #[test]
+    fn a_lookup_of_a_value_asks_no_further_node_while_a_majority_may_still_answer() {
+        let all = contacts(40);
+        let (id, own) = (LookupId(1), (NodeId([0; 32]), Parties::ByAddress));
+        let mut lookup = Lookup::new(Instant::ZERO, own, id, TARGET, Want::Value, Reason::Caller);
+        all.iter().for_each(|contact| lookup.seed(*contact));
+        let asked: Vec<_> = core::iter::from_fn(|| lookup.next()).collect();
+        assert_eq!(asked.len(), MAJORITY + 1);
+        // The first says that it has no value: one more node is needed, and no other.
+        lookup.answer(&asked[0].id, false);
+        assert!(lookup.next().is_some() && lookup.next().is_none());
+        lookup.late(&asked[1].id);
+        assert!(lookup.next().is_some() && lookup.next().is_none());
     }
 
     #[test]

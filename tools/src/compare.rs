@@ -106,6 +106,13 @@ pub(crate) fn run(elver: &Path, arguments: &Arguments) -> Outcome<()> {
     let elver = elver.canonicalize()?;
     let (bin_dir, python) = (arguments.bin_dir.clone(), arguments.python.clone());
     let tools = Tools { elver, bin_dir, python, net };
+    if arguments.cases.contains(&Case::Dht) {
+        let work = dht::Work { nodes: arguments.nodes, keys: arguments.keys, in_flight: arguments.in_flight };
+        dht::run(&tools, work, arguments.runs, arguments.json)?;
+        if arguments.cases.len() == 1 {
+            return Ok(());
+        }
+    }
     let mut programs = Vec::new();
     for &program in &arguments.programs {
         match tools.lacks(program) {
@@ -114,10 +121,6 @@ pub(crate) fn run(elver: &Path, arguments: &Arguments) -> Outcome<()> {
         }
     }
     let work = WorkDir::new(arguments.work.as_deref())?;
-    if arguments.cases.contains(&Case::Dht) {
-        let work = dht::Work { nodes: arguments.nodes, keys: arguments.keys, in_flight: arguments.in_flight };
-        dht::run(&tools, work, arguments.runs, arguments.json)?;
-    }
     for &case in arguments.cases.iter().filter(|case| **case != Case::Dht) {
         let mib = arguments.mib.unwrap_or(case.mib());
         let source = work.join(format!("source{mib}"));

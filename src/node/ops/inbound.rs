@@ -163,8 +163,7 @@ mod tests {
             let Offer { key, content, length, input_offset, mode, .. } = offer(HERE);
             let expires = u64::MAX >> 32;
             let (replicas, claim) = (2, None);
-            let piece =
-                PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
+            let piece = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(limits, &recovered, 1, START);
             Bench { machines, inbound: Inbound::default() }

@@ -53,17 +53,21 @@ def measure(client, keys, in_flight):
     """Gets each key, `in_flight` at a time."""
     client.pop_alerts()
     began, cpu, sent = time.monotonic(), processor(), datagrams()
-    asked_at, latencies, waiting = {}, [], list(reversed(keys))
-    while (waiting or asked_at) and time.monotonic() - began < 120:
-        while waiting and len(asked_at) < in_flight and waiting[-1] not in asked_at:
+    asked_at, under_way, latencies, waiting = {}, 0, [], list(reversed(keys))
+    ended = []
+    while (waiting or under_way) and time.monotonic() - began < 60:
+        while waiting and under_way < in_flight:
             key = waiting.pop()
-            asked_at[key] = time.monotonic()
+            asked_at.setdefault(key, []).append(time.monotonic())
+            under_way += 1
             client.dht_get_mutable_item(PUBLIC, key)
         for at, salt in await_alerts(client, lt.dht_mutable_item_alert, 1, 5):
             salt = salt if isinstance(salt, bytes) else salt.encode()
-            if salt in asked_at:
-                latencies.append(at - asked_at.pop(salt))
-    print(json.dumps({"latencies": latencies, "seconds": time.monotonic() - began, "asked": len(keys),
+            if asked_at.get(salt):
+                latencies.append(at - asked_at[salt].pop(0))
+                ended.append(at - began)
+                under_way -= 1
+    print(json.dumps({"latencies": latencies, "ended": ended, "asked": len(keys),
                       "processor": processor() - cpu, "datagrams": datagrams() - sent}), flush=True)
 
 
