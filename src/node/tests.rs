@@ -6,6 +6,8 @@ use crate::manifest::Content;
 use crate::peers::testing::Air;
 use crate::rng::Rng;
 use crate::wire::contact::Contact;
+use crate::wire::datagram::{DATAGRAM_BYTES_MAX, write_challenge};
+use crate::wire::header::Auth;
 use command::{Failure, FailureReason, MemberState, Peer, Reply, Response};
 
 const START: Instant = Instant::from_secs(1000);
@@ -56,10 +58,15 @@ impl Bench {
 
 /// A node at [`address`] `number`.
 fn node(number: u8, bootstrap: &[SocketAddr], recovered: &Recovered) -> Node {
+    start(number, bootstrap, recovered, [number; 32], START)
+}
+
+/// One run of that node.
+fn start(number: u8, bootstrap: &[SocketAddr], recovered: &Recovered, seed: [u8; 32], now: Instant) -> Node {
     let config = NodeConfig::of_a_test(address(number), bootstrap);
     let identity = Identity::from_secret(&[number; 32]);
-    let mut node = Node::new(config, identity, recovered, [number; 32], START).unwrap();
-    node.handle_timeout(START);
+    let mut node = Node::new(config, identity, recovered, seed, now).unwrap();
+    node.handle_timeout(now);
     node
 }
 
@@ -268,6 +275,31 @@ impl Net {
         self.now = until;
     }
 
+    /// Lets time pass for one node alone until it sends a request with a MAC. Returns the destination and the request.
+    fn next_request(&mut self, number: u8) -> (SocketAddr, Vec<u8>) {
+        let mut found = None;
+        while found.is_none() {
+            let due = self.node(number).next_deadline().expect("it has members");
+            self.now = self.now.max(due);
+            let now = self.now;
+            self.node(number).handle_timeout(now);
+            while let Some(sent) = self.node(number).poll_datagram() {
+                let request = Unverified::parse(sent.bytes(), &Network::new("test")).unwrap();
+                if request.auth() == Auth::Mac && !request.kind().is_answer() {
+                    found = Some((sent.to(), sent.bytes().to_vec()));
+                }
+            }
+        }
+        found.unwrap()
+    }
+
+    /// Whether two nodes send each other requests with MACs.
+    fn are_keyed(&mut self, one: u8, other: u8) -> bool {
+        let (first, second) = (self.node(one).id(), self.node(other).id());
+        let keyed = |node: &Node, id: &NodeId| node.machines.outbox.peers().is_keyed(id);
+        keyed(self.node(one), &second) && keyed(self.node(other), &first)
+    }
+
     /// What the node's list says of another.
     fn peer(&mut self, number: u8, other: NodeId) -> Option<Peer> {
         let now = self.now;
@@ -335,4 +367,53 @@ fn a_value_that_one_node_sets_is_found_by_another() {
         _ => None,
     });
     assert_eq!(found, Some(vec![1]));
+}
+
+#[test]
+fn nodes_that_know_each_other_sign_nothing() {
+    let mut net = Net::settled(3);
+    let counts = |net: &mut Net| (net.counted(2, "datagrams_in"), net.counted(2, "macs_verified"));
+    let before = counts(&mut net);
+    net.run(60);
+    let after = counts(&mut net);
+    assert!(after.0 > before.0 + 20, "{after:?} after {before:?}");
+    assert_eq!(after.0 - before.0, after.1 - before.1, "all that came had a MAC");
+}
+
+#[test]
+fn a_node_that_restarts_without_its_state_is_known_again_at_once() {
+    let mut net = Net::settled(3);
+    assert!(net.are_keyed(1, 2));
+    let id = net.node(2).id();
+    net.nodes[1] = Some(start(2, &[address(1)], &Recovered::default(), [77; 32], net.now));
+    net.run(10);
+    assert!(net.are_keyed(1, 2));
+    assert_eq!(net.peer(1, id).map(|peer| peer.state), Some(Some(MemberState::Live)));
+    assert!(net.counted(1, "peers_restarted") >= 1);
+    assert_eq!(net.counted(1, "members_suspected"), 0);
+}
+
+#[test]
+fn a_forged_challenge_makes_a_node_sign_one_request_once_and_costs_no_key() {
+    let mut net = Net::settled(3);
+    let (to, request) = net.next_request(1);
+    let (network, forger) = (Network::new("test"), Identity::from_secret(&[99; 32]));
+    let request = Unverified::parse(&request, &network).unwrap();
+    let mut out = [0; DATAGRAM_BYTES_MAX];
+    let length = write_challenge(&mut out, &network, &forger, Epoch::new(9), 5, &request).unwrap();
+    let signed = |net: &mut Net, from: SocketAddr| {
+        let now = net.now;
+        net.node(1).handle_datagram(now, from, &out[..length]);
+        let mut count = 0;
+        while let Some(sent) = net.node(1).poll_datagram() {
+            let sent = Unverified::parse(sent.bytes(), &network).unwrap();
+            let again = sent.auth() == Auth::Signed && sent.transaction() == request.transaction();
+            count += usize::from(again);
+        }
+        count
+    };
+    assert_eq!(signed(&mut net, address(77)), 0, "it comes from elsewhere");
+    assert_eq!(signed(&mut net, to), 1);
+    assert_eq!(signed(&mut net, to), 0, "the request was challenged before");
+    assert!(net.are_keyed(1, 2) && net.are_keyed(1, 3));
 }
