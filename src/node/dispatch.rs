@@ -297,7 +297,9 @@ impl Node {
                 let waiting = Waiting::Sample(sample, extent.place.clone());
                 self.machines.disk(DiskOp::Sample { extent, runs }, waiting);
             }
-            TransferEvent::Proven { .. } => {}
+            TransferEvent::Proven { proof, proven, .. } => {
+                self.ops.repair.handle_proven(now, proof, proven, &mut self.machines);
+            }
             TransferEvent::PushDone { push, target, result } => {
                 self.ops.handle_pushed(now, push, &target, &result, &mut self.machines);
             }

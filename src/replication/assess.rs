@@ -168,7 +168,11 @@ impl Replication {
                 let base = if found.missing != 0 { ready } else { ready.max(since + urgent_after) };
                 base + rank_wait * rank + rank_wait.mul_f64(spread / 3.0)
             }
-            Need::Surplus => ready.max(since + surplus_after) + rank_wait.mul_f64(spread),
+            Need::Surplus => {
+                // Those that replace this copy must have stayed for as long as it is kept: identities are free, and time is not.
+                let youngest = self.neighbours.youngest(found.expected).unwrap_or(since);
+                ready.max(since.max(youngest) + surplus_after) + rank_wait.mul_f64(spread)
+            }
             Need::Stray => ready.max(since + settle) + interval.mul_f64(spread),
         })
     }
@@ -212,6 +216,11 @@ impl Replication {
             let keys = self.pieces.some(&from, sweep.after.as_ref(), &to, left);
             for key in &keys {
                 if let Some(piece) = self.pieces.get_mut(key) {
+                    for index in bits(piece.confirmed & piece.expected & sweep.clears) {
+                        if let Some(slot) = self.neighbours.get_mut(index).filter(|_| piece.own) {
+                            slot.had += 1;
+                        }
+                    }
                     piece.confirmed &= !sweep.clears;
                 }
                 self.review(now, key);

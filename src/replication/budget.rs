@@ -3,8 +3,10 @@
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 
-/// The least bandwidth of repair when it follows the uplink, in bytes per second.
-const FLOOR: u64 = 1 << 20;
+/// The bandwidth of repair while the uplink's rate is not known, in bytes per second.
+const UNMEASURED: u64 = 1 << 20;
+/// The least bandwidth of repair, in bytes per second: enough that it goes on.
+const LEAST: u64 = 4 << 10;
 /// The burst: repair may make up for a pause of this length at once.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -29,9 +31,13 @@ impl Budget {
         self.uplink = bytes_per_second;
     }
 
-    /// The bandwidth of repair, in bytes per second.
+    /// The bandwidth of repair, in bytes per second. Also of a slow uplink it is no more than a quarter.
     pub(super) fn rate(&self) -> u64 {
-        if self.fixed > 0 { self.fixed } else { (self.uplink / 4).max(FLOOR) }
+        match (self.fixed, self.uplink) {
+            (0, 0) => UNMEASURED,
+            (0, uplink) => (uplink / 4).max(LEAST),
+            (fixed, _) => fixed,
+        }
     }
 
     /// When the next copy may begin.
@@ -76,10 +82,15 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_follows_the_uplink_down_to_a_floor() {
+    fn the_rate_is_a_quarter_of_the_uplink_however_slow_that_is() {
         let mut budget = Budget::new(0, Instant::ZERO);
-        assert_eq!(budget.rate(), FLOOR);
-        budget.set_uplink(100 << 20);
-        assert_eq!(budget.rate(), 25 << 20);
+        assert_eq!(budget.rate(), UNMEASURED);
+        for uplink in [100 << 20, 1 << 20, 100_000, 20_000] {
+            budget.set_uplink(uplink);
+            assert_eq!(budget.rate(), uplink / 4);
+        }
+        budget.set_uplink(1);
+        assert_eq!(budget.rate(), LEAST, "repair goes on");
+        assert_eq!(Budget::new(5000, Instant::ZERO).rate(), 5000);
     }
 }

@@ -19,7 +19,7 @@ pub struct ReplicationConfig {
     pub reconcile_interval: Duration,
     /// Copies under way at a time.
     pub transfers_max: usize,
-    /// The bandwidth of repair in bytes per second; 0 means a quarter of the measured uplink, but at least 1 MiB.
+    /// The bandwidth of repair in bytes per second; 0 means a quarter of the measured uplink, and 1 MiB until it is measured.
     pub bytes_per_second: u64,
     /// When at least three nodes, and more than this percentage of the neighbourhood, fall silent within
     /// [`cut_off_window`](ReplicationConfig::cut_off_window), this node suspects that it is partitioned, and suspends repair.

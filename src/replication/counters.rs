@@ -21,6 +21,8 @@ counters! {
         abandoned = "repair_abandoned",
         /// Misplaced pieces that were placed at the nodes closest to them.
         placed = "repair_placed",
+        /// Holders of surplus pieces that did not prove that they have them.
+        unproven = "repair_unproven",
         /// Surplus pieces dropped.
         dropped = "repair_dropped",
         /// Comparisons with a neighbour that completed.

@@ -76,13 +76,21 @@ pub enum Action {
         /// The node that receives it.
         target: Contact,
     },
+    /// Challenge this node to prove that it has this piece on disk, and report the outcome with [`proven`](Replication::proven), once.
+    Prove {
+        /// The piece.
+        key: Key,
+        /// The node that says that it has it.
+        target: Contact,
+    },
     /// Look up the nodes closest to this piece, offer it to as many as should hold it, and report the result with
     /// [`placed`](Replication::placed), once.
     Place {
         /// The piece.
         key: Key,
     },
-    /// Delete this stored piece: all its holders have it, and this node is none of them. It has left the table.
+    /// Delete this stored piece: all its holders have proven that they have it, and this node is none of them. It has left the
+    /// table.
     Drop {
         /// The piece.
         key: Key,

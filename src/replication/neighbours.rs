@@ -13,6 +13,9 @@ use crate::wire::contact::Contact;
 /// The largest number of neighbours.
 pub const SLOTS_MAX: usize = 64;
 
+/// A neighbour that has lost no copies for so long starts anew.
+const LOSSES_FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+
 /// The liveness of a neighbour, as membership sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Liveness {
@@ -79,6 +82,11 @@ pub(super) struct Slot {
     broken: u32,
     /// Offers in a row for which it had no room.
     busy: u32,
+    /// The copies that it was known to have, when what was known of them was discarded.
+    pub(super) had: u32,
+    /// How often it has lost copies lately, and when it last did.
+    losses: u32,
+    lost_at: Instant,
     /// The work that it may still request, in visited pieces. One answer may cost more than is left: the debt is earned back before
     /// the next answer.
     credit: Bucket,
@@ -292,6 +300,9 @@ impl Neighbours {
             held_until: now,
             broken: 0,
             busy: 0,
+            had: 0,
+            losses: 0,
+            lost_at: now,
             credit: Bucket::FULL,
         });
     }
@@ -390,6 +401,20 @@ impl Neighbours {
         }
     }
 
+    /// A comparison shows that it has lost copies. Once is an accident: disks fail, and it is refilled at once. After each further
+    /// loss within [`LOSSES_FORGOTTEN`] it gets no copies for a while: for `first`, longer each time, up to 64 times as long. So a
+    /// node whose storage does not last cannot use up the uplinks of its neighbourhood.
+    pub(super) fn lost(&mut self, now: Instant, slot: usize, first: Duration) {
+        let Some(slot) = self.get_mut(slot) else { return };
+        if now >= slot.lost_at + LOSSES_FORGOTTEN {
+            slot.losses = 0;
+        }
+        if let Some(more) = slot.losses.checked_sub(1) {
+            slot.held_until = slot.held_until.max(now + first * (1 << more.min(6)));
+        }
+        (slot.losses, slot.lost_at) = (slot.losses.saturating_add(1), now);
+    }
+
     /// It accepted a copy.
     pub(super) fn took(&mut self, slot: usize) {
         if let Some(slot) = self.get_mut(slot) {
@@ -449,6 +474,15 @@ impl Neighbours {
         let inside =
             key.common_prefix(&self.own.key()) >= self.covered && chosen.mask & !self.masks.ball == 0;
         self.complete || (inside && chosen.count() as usize == count)
+    }
+
+    /// Since when the one in `mask` is live that has been live for the shortest time.
+    pub(super) fn youngest(&self, mask: u64) -> Option<Instant> {
+        let live = bits(mask).filter_map(|index| match self.get(index)?.liveness {
+            Liveness::Live { since } => Some(since),
+            _ => None,
+        });
+        live.max()
     }
 
     /// The number of parties that the nodes in `mask` belong to.

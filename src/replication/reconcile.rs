@@ -41,6 +41,9 @@ pub(super) struct Session {
     next_at: Instant,
     /// Whether it found anything that was not known.
     news: bool,
+    /// The copies that it found, and those that it found missing although they were known.
+    found: u32,
+    lost: u32,
 }
 
 impl Replication {
@@ -90,6 +93,8 @@ impl Replication {
                     left: 64 + slot.shared / 8,
                     next_at: now,
                     news: !slot.checked,
+                    found: 0,
+                    lost: 0,
                 });
                 begins = false;
             }
@@ -252,10 +257,12 @@ impl Replication {
                 continue;
             }
             let (before, now) = (piece.confirmed & bit != 0, held(key));
+            session.found += u32::from(now);
             if before != now {
                 piece.confirmed ^= bit;
                 session.news = true;
                 if before {
+                    session.lost += 1;
                     self.counters.lost += 1;
                 }
             }
@@ -268,9 +275,15 @@ impl Replication {
         let Some(slot) = self.neighbours.get_mut(index) else { return };
         let Some(session) = slot.session.take() else { return };
         (slot.checked, slot.failures) = (true, 0);
+        // Few may be missing because holders have changed meanwhile.
+        let had = core::mem::take(&mut slot.had).max(session.found + session.lost);
+        let has_lost = session.found < had / 2;
         slot.quiet_until = now + PAUSE;
         slot.reconcile_at = Some(if slot.grown { slot.quiet_until } else { next });
         slot.grown = false;
+        if has_lost {
+            self.neighbours.lost(now, index, self.config.rank_wait);
+        }
         self.counters.reconciled += 1;
         self.neighbours.refresh(now);
         if session.news {

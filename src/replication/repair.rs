@@ -1,7 +1,8 @@
 //! Repair: copying what lacks copies, placing what belongs elsewhere, dropping surplus, one step at a time for each piece.
 //!
 //! Before a piece is copied or dropped, the neighbours concerned are asked whether they have it, whatever was known of them: by then
-//! the cause of most repairs is gone, or a nearer holder has made the copy.
+//! the cause of most repairs is gone, or a nearer holder has made the copy. Before it is dropped each of them must also prove that it
+//! has it on disk: identities are free, and must not be able to pull copies away by claiming them.
 
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};
@@ -38,6 +39,8 @@ enum Step {
     Offer,
     /// The copy is under way.
     Copying,
+    /// The piece is to be dropped: the neighbour says that it has it, and is challenged to prove it.
+    Proving,
 }
 
 /// A job: a piece that is being copied or dropped.
@@ -254,14 +257,42 @@ impl Replication {
         }
     }
 
-    /// The target of a job has the piece.
+    /// The target of a job has the piece, as it says.
     fn has(&mut self, now: Instant, key: &Key) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         if let Some(piece) = self.pieces.get_mut(key) {
             piece.confirmed |= 1 << job.slot;
         }
         // The assessment will count the copy, whichever node made it.
-        let Some(others) = job.drop else { return self.release(now, key) };
+        let target = self.neighbours.get(job.slot).map(|slot| slot.contact).filter(|_| job.drop.is_some());
+        let Some(target) = target else { return self.release(now, key) };
+        job.step = Step::Proving;
+        self.actions.push_back(Action::Prove { key: *key, target });
+    }
+
+    /// Reports the outcome of an [`Action::Prove`]. Call it exactly once for each.
+    pub fn proven(&mut self, now: Instant, key: &Key, target: &NodeId, proven: bool) {
+        self.deadline.set(None);
+        // The job may have ended meanwhile, because its target is gone.
+        let asked = |job: &&mut Job| job.step == Step::Proving && job.target == *target;
+        let Some(job) = self.jobs.get_mut(key).filter(asked) else { return };
+        let (slot, others) = (job.slot, job.drop.unwrap_or_default());
+        if proven {
+            self.has_proven(now, key, others);
+        } else {
+            self.counters.unproven += 1;
+            if let Some(piece) = self.pieces.get_mut(key) {
+                piece.confirmed &= !(1 << slot);
+            }
+            self.put_off(key, now + self.config.rank_wait);
+            self.release(now, key);
+        }
+        self.wake_at(now);
+    }
+
+    /// The target of a job has proven that it has the piece. The piece is dropped when no other is left to be asked.
+    fn has_proven(&mut self, now: Instant, key: &Key, others: u64) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
         if let Some(slot) = bits(others).next() {
             if let Some(target) = self.neighbours.get(slot).map(|slot| slot.contact.id) {
                 let drop = Some(others & !(1 << slot));
@@ -347,9 +378,9 @@ impl Replication {
         self.release(now, key);
     }
 
-    /// Reports the result of an [`Action::Place`]: the number of other nodes among those closest to the piece that have it now. Call
-    /// it exactly once for each.
-    pub fn placed(&mut self, now: Instant, key: &Key, copies: u8) {
+    /// Reports the result of an [`Action::Place`]: the number of other nodes among those closest to the piece that have it now, and
+    /// how many of them had it before. Call it exactly once for each.
+    pub fn placed(&mut self, now: Instant, key: &Key, copies: u8, had: u8) {
         self.deadline.set(None);
         if !self.placing.remove(key) {
             self.counters.unexpected += 1;
@@ -360,7 +391,8 @@ impl Replication {
         let (interval, surplus_after) = (self.config.reconcile_interval, self.config.surplus_after);
         let Some(piece) = self.pieces.get_mut(key) else { return };
         let enough = copies >= piece.replicas;
-        if enough && piece.placed && piece.need == Need::Stray && !piece.keep {
+        // The same nodes have had it since the last time: new ones must keep it for as long first.
+        if had >= piece.replicas && piece.placed && piece.need == Need::Stray && !piece.keep {
             self.forget(key);
             self.counters.dropped += 1;
             self.actions.push_back(Action::Drop { key: *key });

@@ -115,6 +115,11 @@ impl Transfer {
         self.common.out.downloaded
     }
 
+    /// Whether content waits to leave on some stream.
+    pub fn is_sending(&self) -> bool {
+        self.common.streams.values().any(|session| !session.sending.is_empty())
+    }
+
     /// Bytes of content sent.
     pub fn uploaded_bytes(&self) -> u64 {
         self.common.out.uploaded

@@ -54,6 +54,8 @@ pub(in crate::node) struct PlacePiece {
     under_way: BTreeSet<PushId>,
     /// The number of other nodes that have it.
     copies: u8,
+    /// How many of them existed before.
+    had: u8,
     /// When to try again, because there was no room for a copy.
     room_at: Option<Instant>,
     /// Whether this node has lost the piece.
@@ -79,6 +81,7 @@ impl PlacePiece {
             missing: 0,
             under_way: BTreeSet::new(),
             copies: 0,
+            had: 0,
             room_at: None,
             is_gone: false,
         };
@@ -102,6 +105,11 @@ impl PlacePiece {
     /// The number of other nodes that have the piece: copies that were made, and those that existed.
     pub(in crate::node) fn copies(&self) -> u8 {
         self.copies
+    }
+
+    /// How many of them had the piece before it was offered.
+    pub(in crate::node) fn had(&self) -> u8 {
+        self.had
     }
 
     /// Whether nothing is left to do.
@@ -164,6 +172,7 @@ impl PlacePiece {
         match result {
             Ok(PushOutcome::Stored | PushOutcome::Had) => {
                 self.copies = self.copies.saturating_add(1);
+                self.had = self.had.saturating_add(u8::from(matches!(result, Ok(PushOutcome::Had))));
                 machines.replication.confirmed(now, &self.offer.key, target);
             }
             Err(_) => self.missing += 1,

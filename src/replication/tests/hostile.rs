@@ -278,3 +278,59 @@ fn an_offer_cannot_have_a_piece_copied_to_the_whole_network() {
     let status = machine.inspect(&key).expect("it is looked after");
     assert_eq!((status.replicas, status.holders.len()), (REPLICAS_MAX, usize::from(REPLICAS_MAX)));
 }
+
+#[test]
+fn newcomers_that_claim_copies_and_keep_none_do_not_make_their_holders_drop_them() {
+    let (mut world, keys) = World::settled(9, 60);
+    let before: Vec<Vec<usize>> = keys.iter().map(|key| world.holders(key)).collect();
+    for _ in 0..3 {
+        let index = world.join();
+        world.hollow.insert(index);
+    }
+    world.run(seconds(3 * 3600));
+    let displaced = keys.iter().filter(|key| world.closest(key, 3).iter().any(|index| *index >= 9)).count();
+    assert!(displaced > 10, "the newcomers are holders of many pieces");
+    assert!(world.counted(|counters| counters.unproven) > 0);
+    for (key, holders) in keys.iter().zip(before) {
+        let honest = world.closest(key, 3).iter().all(|index| *index < 9);
+        let kept = holders.iter().all(|index| world.nodes[*index].held.contains_key(key));
+        assert!(honest || kept, "{key} was dropped for a newcomer");
+    }
+}
+
+#[test]
+fn a_copy_is_kept_until_those_that_replace_it_have_been_live_for_as_long_as_surplus_is_kept() {
+    let (mut world, _) = World::settled(9, 60);
+    let newcomer = world.join();
+    let joined = world.now;
+    world.run(seconds(3600 - 60));
+    assert_eq!(world.dropped, []);
+    world.restart(newcomer);
+    world.run(seconds(3000));
+    assert_eq!(world.dropped, [], "after {:?}", world.now.since(joined));
+    world.run(seconds(3600));
+    assert!(!world.dropped.is_empty());
+}
+
+#[test]
+fn a_node_that_loses_its_pieces_again_and_again_is_refilled_ever_more_slowly() {
+    let (mut world, keys) = World::settled(9, 60);
+    let affected = world.holds(4);
+    let lose = |world: &mut World| {
+        world.crash(4);
+        world.run(seconds(60));
+        world.nodes[4].held.clear();
+        world.restart(4);
+        world.run(seconds(400));
+        world.holds(4)
+    };
+    assert_eq!(lose(&mut world), affected, "once is an accident");
+    for _ in 0..6 {
+        lose(&mut world);
+        world.run(seconds(2000));
+        assert_eq!(world.holds(4), affected);
+    }
+    assert_eq!(lose(&mut world), 0, "it waits");
+    world.run(seconds(2400));
+    assert!(world.is_whole(&keys, 3), "it is refilled in the end");
+}

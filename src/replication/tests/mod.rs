@@ -64,6 +64,8 @@ pub(super) struct World {
     pub(super) liar: Option<usize>,
     /// A node that compares correctly, but puts off every question about single pieces.
     pub(super) evasive: Option<usize>,
+    /// Nodes that accept copies and claim to have them, and keep none.
+    pub(super) hollow: BTreeSet<usize>,
     /// Nodes that accept no copies, and the outcome that they cause.
     pub(super) unwilling: BTreeMap<usize, CopyOutcome>,
     pub(super) copied: Vec<Copied>,
@@ -104,6 +106,7 @@ impl World {
             numbered: 0,
             liar: None,
             evasive: None,
+            hollow: BTreeSet::new(),
             unwilling: BTreeMap::new(),
             copied: Vec::new(),
             offers: 0,
@@ -279,6 +282,12 @@ impl World {
         while let Some(action) = self.nodes[index].machine.poll_action() {
             match action {
                 Action::Copy { key, target } => self.begin_push(index, key, &target),
+                Action::Prove { key, target } => {
+                    let to = self.nodes.iter().position(|node| node.contact.id == target.id).expect("a node");
+                    let has = self.nodes[to].held.contains_key(&key) && !self.hollow.contains(&to);
+                    let proven = has && self.reaches(index, to);
+                    self.nodes[index].machine.proven(self.now, &key, &target.id, proven);
+                }
                 Action::Place { key } => self.place(index, &key),
                 Action::Drop { key } => self.drop_piece(index, &key),
             }
@@ -338,12 +347,13 @@ impl World {
             .filter(|other| *other != index)
             .take(replicas)
             .collect();
+        let had = closest.iter().filter(|other| self.nodes[**other].held.contains_key(key)).count();
         for other in &closest {
             if !self.nodes[*other].held.contains_key(key) {
                 self.give(*other, Held { keep: false, ..held });
             }
         }
-        self.nodes[index].machine.placed(self.now, key, closest.len() as u8);
+        self.nodes[index].machine.placed(self.now, key, closest.len() as u8, had as u8);
     }
 
     fn drop_piece(&mut self, index: usize, key: &Key) {

@@ -16,7 +16,7 @@ use crate::node::Copying;
 use crate::node::machines::Machines;
 use crate::replication::{Action, CopyOutcome, REPLICAS_MAX};
 use crate::time::Instant;
-use crate::transfer::{PushError, PushId, PushOutcome};
+use crate::transfer::{ProofId, PushError, PushId, PushOutcome};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,13 +36,20 @@ pub(in crate::node) struct Repair {
     relocations: BTreeMap<Key, PlacePiece>,
     /// Relocations that ended, for the operations that asked for them.
     relocated: VecDeque<Relocated>,
+    /// Challenges under way: the piece, and the node that says that it has it.
+    proofs: BTreeMap<ProofId, (Key, NodeId)>,
     uplink: Uplink,
 }
 
 impl Repair {
     /// Nothing to repair.
     pub(in crate::node) fn new(now: Instant) -> Self {
-        Repair { relocations: BTreeMap::new(), relocated: VecDeque::new(), uplink: Uplink::new(now) }
+        Repair {
+            relocations: BTreeMap::new(),
+            relocated: VecDeque::new(),
+            proofs: BTreeMap::new(),
+            uplink: Uplink::new(now),
+        }
     }
 
     /// When [`handle_timeout`](Repair::handle_timeout) is due.
@@ -64,8 +71,35 @@ impl Repair {
                     machines.replication.copy_done(now, &key, &target.id, CopyOutcome::Busy);
                 }
             }
+            Action::Prove { key, target } => self.prove(now, key, target, machines),
             Action::Place { key } => self.relocate(now, key, machines),
             Action::Drop { key } => _ = machines.store.remove_piece(&key),
+        }
+    }
+
+    /// Challenges a node that says that it has a piece.
+    fn prove(&mut self, now: Instant, key: Key, target: Contact, machines: &mut Machines) {
+        let proof = ProofId(machines.fresh_id());
+        let copy = machines.store.locate(&key);
+        let begun = copy.is_some_and(|(_, extent)| machines.transfer.prove(now, proof, target, key, extent));
+        match begun {
+            true => _ = self.proofs.insert(proof, (key, target.id)),
+            false => machines.replication.proven(now, &key, &target.id, false),
+        }
+    }
+
+    /// A challenge ended.
+    pub(in crate::node) fn handle_proven(
+        &mut self,
+        now: Instant,
+        proof: ProofId,
+        proven: bool,
+        machines: &mut Machines,
+    ) {
+        let asked = self.proofs.remove(&proof);
+        debug_assert!(asked.is_some(), "a challenge ends once");
+        if let Some((key, target)) = asked {
+            machines.replication.proven(now, &key, &target, proven);
         }
     }
 
@@ -75,7 +109,7 @@ impl Repair {
             return;
         }
         let Some((offer, _)) = offer_of(now, &key, machines) else {
-            return self.end(now, key, 0, machines);
+            return self.end(now, key, (0, 0), machines);
         };
         let holders = usize::from(offer.replicas.min(REPLICAS_MAX));
         // This node does not count as a holder: it may be about to drop the piece.
@@ -86,7 +120,7 @@ impl Repair {
                 self.relocations.insert(key, place);
                 self.review(now, key, machines);
             }
-            None => self.end(now, key, 0, machines),
+            None => self.end(now, key, (0, 0), machines),
         }
     }
 
@@ -134,7 +168,8 @@ impl Repair {
     /// The deadline of [`next_deadline`](Repair::next_deadline) has come. Call this with each timeout of the node: it also measures
     /// the uplink.
     pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        if let Some(rate) = self.uplink.sample(now, machines.transfer.uploaded_bytes()) {
+        let (uploaded, busy) = (machines.transfer.uploaded_bytes(), machines.transfer.is_sending());
+        if let Some(rate) = self.uplink.sample(now, uploaded, busy) {
             machines.replication.set_uplink(rate);
         }
         let due = |place: &PlacePiece| place.next_deadline().is_some_and(|at| at <= now);
@@ -158,13 +193,13 @@ impl Repair {
     /// Ends a relocation if nothing is left to do.
     fn review(&mut self, now: Instant, key: Key, machines: &mut Machines) {
         if self.relocations.get(&key).is_some_and(PlacePiece::is_over) {
-            let copies = self.relocations.remove(&key).map_or(0, |place| place.copies());
-            self.end(now, key, copies, machines);
+            let placed = self.relocations.remove(&key).map(|place| (place.copies(), place.had()));
+            self.end(now, key, placed.unwrap_or_default(), machines);
         }
     }
 
-    fn end(&mut self, now: Instant, key: Key, copies: u8, machines: &mut Machines) {
-        machines.replication.placed(now, &key, copies);
+    fn end(&mut self, now: Instant, key: Key, (copies, had): (u8, u8), machines: &mut Machines) {
+        machines.replication.placed(now, &key, copies, had);
         self.relocated.push_back(Relocated { key, copies });
     }
 }
