@@ -31,6 +31,8 @@ counters! {
         region_used = "dht_region_used",
         /// Contacts dropped because they did not answer.
         contact_lost = "dht_contact_lost",
+        /// Pongs that contradict what others observe of this node's address.
+        contradicted = "dht_contradicted",
         /// Rounds of bootstrapping without an answer.
         bootstrap_failed = "dht_bootstrap_failed",
     }

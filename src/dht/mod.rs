@@ -19,6 +19,7 @@ mod announce;
 mod bootstrap;
 mod cache;
 pub mod closest;
+mod contradictions;
 mod counters;
 mod former;
 mod lookup;
@@ -231,6 +232,7 @@ pub struct Dht {
     lookup_cache: lookup_cache::LookupCache,
     cache: cache::Cache,
     observed: observed::Observed,
+    contradictions: contradictions::Contradictions,
     announcements: announce::Announcements,
     publications: publish::Publications,
     bootstrap: bootstrap::Bootstrap,
@@ -257,6 +259,7 @@ impl Dht {
             lookup_cache: lookup_cache::LookupCache::default(),
             cache: cache::Cache::default(),
             observed: observed::Observed::new(config.listen, config.parties),
+            contradictions: contradictions::Contradictions::default(),
             announcements: announce::Announcements::default(),
             publications: publish::Publications::new(config.sequence),
             bootstrap: bootstrap::Bootstrap::new(now, &config),

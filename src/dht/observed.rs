@@ -40,6 +40,18 @@ impl Observed {
         self.own != before
     }
 
+    /// Whether `addr` contradicts the agreement of several observers. The port does not matter: a NAT may give each its own.
+    pub(super) fn contradicts(&self, addr: SocketAddr) -> bool {
+        let agree = |own: SocketAddr| self.votes.iter().filter(|(_, vote)| vote.ip() == own.ip()).count();
+        self.own.is_some_and(|own| canonical(addr).ip() != own.ip() && agree(own) >= VOTES_AGAINST_CONFIGURED)
+    }
+
+    /// The vote of an observer, at `from`, for `addr` counts no more.
+    pub(super) fn retract(&mut self, voter: NodeId, from: SocketAddr, addr: SocketAddr) {
+        let vote = (self.parties.of(&voter, from), canonical(addr));
+        self.votes.retain(|earlier| *earlier != vote);
+    }
+
     /// The own address, if it is known.
     pub(super) fn own(&self) -> Option<SocketAddr> {
         self.own
@@ -88,6 +100,20 @@ mod tests {
         assert!(!observed.vote(NodeId([2; 32]), observer(2), addr(2)));
         assert!(observed.vote(NodeId([3; 32]), observer(3), addr(2)));
         assert_eq!(observed.own(), Some(addr(2)));
+    }
+
+    #[test]
+    fn only_another_ip_than_several_observers_see_is_a_contradiction() {
+        let mut observed = Observed::new(([0, 0, 0, 0], 3583).into(), Parties::ByAddress);
+        for voter in 1..3 {
+            observed.vote(NodeId([voter; 32]), observer(voter), addr(1));
+            assert!(!observed.contradicts(addr(2)), "{voter} observers");
+        }
+        observed.vote(NodeId([3; 32]), observer(3), addr(1));
+        assert!(observed.contradicts(addr(2)));
+        assert!(!observed.contradicts(SocketAddr::from(([9, 9, 9, 1], 4444))), "another port");
+        observed.retract(NodeId([3; 32]), observer(3), addr(1));
+        assert!(!observed.contradicts(addr(2)));
     }
 
     #[test]

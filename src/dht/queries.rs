@@ -119,6 +119,19 @@ impl Dht {
         }
     }
 
+    /// A node tells where it sees this one.
+    fn observe(&mut self, now: Instant, observer: &Contact, addr: SocketAddr) {
+        let contradicts = self.observed.contradicts(addr);
+        self.counters.contradicted += u64::from(contradicts);
+        if !self.contradictions.note(observer.id, contradicts) {
+            return self.observed.retract(observer.id, observer.addr, addr);
+        }
+        if self.observed.vote(observer.id, observer.addr, addr) {
+            self.contradictions.forget();
+            self.announcements.address_changed(now);
+        }
+    }
+
     fn handle_expected(
         &mut self,
         now: Instant,
@@ -138,9 +151,7 @@ impl Dht {
             }
         }
         match (message, request.question.purpose.clone()) {
-            (Message::Pong { observed }, _) if self.observed.vote(contact.id, from, observed) => {
-                self.announcements.address_changed(now);
-            }
+            (Message::Pong { observed }, _) => self.observe(now, &contact, observed),
             (Message::Found { contacts, providers, record }, Purpose::Lookup(lookup, ..)) => {
                 if let Some(lookup) = self.lookups.get_mut(&lookup) {
                     lookup.answer(&contact.id, datagram.is_leaf());
