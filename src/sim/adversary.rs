@@ -24,8 +24,8 @@ pub trait Adversary {
     /// sealed: a [`Reseal`](super::reseal::Reseal) opens them and seals them anew.
     fn said(&mut self, _stream: StreamId, _frame: &mut Vec<u8>) {}
 
-    /// Bytes of frames come for the node.
-    fn heard(&mut self, _stream: StreamId, _bytes: &[u8]) {}
+    /// Bytes of frames come for the node. The adversary may change them, and the host sends back what it adds to `back`.
+    fn heard(&mut self, _stream: StreamId, _bytes: &mut Vec<u8>, _back: &mut Vec<u8>) {}
 
     /// The node sends content from a file; the host sends the returned content instead.
     fn content(&mut self, content: Slice) -> Slice {

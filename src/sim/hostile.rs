@@ -18,7 +18,7 @@ use crate::replication::REPLICAS_MAX;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge};
-use crate::wire::frame::{Frame, Offer};
+use crate::wire::frame::{FRAME_HEAD_BYTES, Frame, Offer, Parsed};
 use crate::wire::header::{Auth, Kind};
 use crate::wire::message::Message;
 use crate::wire::network::Network;
@@ -40,12 +40,20 @@ pub enum Hostility {
     Dropper,
     /// Says of each piece that it is sent that it does not verify.
     Complainer,
+    /// Stands on the way to a node: it forwards pings and handshakes, swallows offers, and acknowledges them in the node's name.
+    Relay,
 }
 
 impl Hostility {
     /// Every kind.
-    pub const ALL: [Hostility; 5] =
-        [Hostility::Liar, Hostility::Forger, Hostility::Corrupter, Hostility::Dropper, Hostility::Complainer];
+    pub const ALL: [Hostility; 6] = [
+        Hostility::Liar,
+        Hostility::Forger,
+        Hostility::Corrupter,
+        Hostility::Dropper,
+        Hostility::Complainer,
+        Hostility::Relay,
+    ];
 }
 
 /// Turns hosts hostile, each its own kind in turn; they know each other.
@@ -64,6 +72,7 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             }),
             Hostility::Corrupter => Box::new(Corrupter),
             Hostility::Dropper => Box::new(Dropper),
+            Hostility::Relay => Box::new(Relay::default()),
             Hostility::Complainer => {
                 Box::new(Complainer::new(Network::of("simulation", &world.hosts[host].identity())))
             }
@@ -238,7 +247,7 @@ impl Adversary for Complainer {
         *frame = complaints;
     }
 
-    fn heard(&mut self, stream: StreamId, bytes: &[u8]) {
+    fn heard(&mut self, stream: StreamId, bytes: &mut Vec<u8>, _: &mut Vec<u8>) {
         self.stream(stream).0.heard(bytes);
     }
 }
@@ -294,8 +303,47 @@ impl Adversary for Inflater {
         *frame = bytes;
     }
 
-    fn heard(&mut self, stream: StreamId, bytes: &[u8]) {
+    fn heard(&mut self, stream: StreamId, bytes: &mut Vec<u8>, _: &mut Vec<u8>) {
         self.stream(stream).heard(bytes);
+    }
+}
+
+/// Streams whose relayed bytes are remembered.
+const RELAYED: usize = 256;
+
+/// Swallows every offer on its way to the host's node, and acknowledges it. It does not know the keys of the stream.
+#[derive(Default)]
+struct Relay {
+    inboxes: BTreeMap<StreamId, Vec<u8>>,
+}
+
+impl Relay {
+    /// The next complete frame that came, with its tag removed: a relay reads what it cannot write.
+    fn next(inbox: &mut Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let length = u32::from_le_bytes(*inbox.first_chunk()?) as usize;
+        let whole = inbox.get(..FRAME_HEAD_BYTES.checked_add(length)?)?.to_vec();
+        inbox.drain(..whole.len());
+        let mut bare = whole.clone();
+        bare[8..FRAME_HEAD_BYTES].fill(0);
+        Some((whole, bare))
+    }
+}
+
+impl Adversary for Relay {
+    fn heard(&mut self, stream: StreamId, bytes: &mut Vec<u8>, back: &mut Vec<u8>) {
+        if self.inboxes.len() == RELAYED {
+            self.inboxes.pop_first();
+        }
+        let inbox = self.inboxes.entry(stream).or_default();
+        inbox.append(bytes);
+        while let Some((whole, bare)) = Relay::next(inbox) {
+            match Frame::parse(&bare) {
+                Ok(Parsed::Frame(Frame::Store { request, .. }, _)) => {
+                    Frame::Accept { request, have: true }.write(back);
+                }
+                _ => bytes.extend(whole),
+            }
+        }
     }
 }
 

@@ -159,6 +159,18 @@ fn complaints_of_good_pieces_drop_nothing_and_make_nobody_read_for_ever() {
 }
 
 #[test]
+fn copies_that_relays_acknowledge_do_not_count() {
+    let mut world = network(Plan::new(23), 6);
+    corrupt(&mut world, &[1, 2, 3, 4, 5], &[Hostility::Relay]);
+    let mut work = Workload::default();
+    work.put(&mut world, 0, 90_000, 3);
+    work_for(&mut world, &mut work, 120);
+    assert_eq!((work.puts.done, work.puts.partial), (1, 1), "{:?}", work.puts.messages);
+    assert!(counter(&mut world, 0, "frame_mac") > 0, "an offer was answered by a relay");
+    assert_eq!(counter(&mut world, 0, "push_done"), 0);
+}
+
+#[test]
 fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
     let mut world = network(Plan::new(22), 8);
     let mut work = Workload::default();

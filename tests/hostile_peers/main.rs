@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod puppets;
+mod relay;
 mod sources;
 mod streams;
 #[path = "../support/mod.rs"]

@@ -351,9 +351,13 @@ impl Streams {
         fabric.note(host, b's', segment.len(), u64::from(id.0));
         fabric.hosts[host].traffic.stream_bytes_in += segment.len() as u64;
         match segment {
-            Segment::Bytes(bytes) => {
+            Segment::Bytes(mut bytes) => {
+                let mut back = Vec::new();
                 if let Some(adversary) = &mut fabric.hosts[host].adversary {
-                    adversary.heard(name(id), &bytes);
+                    adversary.heard(name(id), &mut bytes, &mut back);
+                }
+                if !back.is_empty() {
+                    self.write(id, Outgoing::Bytes(back), fabric);
                 }
                 self.feed(host, id, bytes, fabric);
             }
