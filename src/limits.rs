@@ -163,7 +163,7 @@ impl fmt::Display for InvalidLimits {
 impl std::error::Error for InvalidLimits {}
 
 /// The smallest default of [`Limits::pieces_max`].
-const PIECES_MIN: usize = 112_640;
+const PIECES_MIN: usize = 106_496;
 /// The bytes of quota for each piece of the default of [`Limits::pieces_max`]: a tenth of the smallest chunk, because small files
 /// are smaller than a chunk.
 const BYTES_A_PIECE: u64 = 26_000;
@@ -191,8 +191,8 @@ impl Limits {
             + self.blamed_peers_max as u64 * 1024
     }
 
-    /// The default of [`Limits::pieces_max`] for a quota: the number of pieces of 26,000 bytes that fill it, and at least 112,640,
-    /// which take about 63 MB of memory.
+    /// The default of [`Limits::pieces_max`] for a quota: the number of pieces of 26,000 bytes that fill it, and at least 106,496,
+    /// which take about 60 MB of memory.
     pub fn pieces_for(quota_bytes: u64) -> usize {
         usize::try_from(quota_bytes / BYTES_A_PIECE).unwrap_or(usize::MAX).max(PIECES_MIN)
     }
