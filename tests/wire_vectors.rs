@@ -324,7 +324,8 @@ fn each_manifest_decodes_for_its_own_file_only_and_not_with_a_flipped_bit() {
     for ((name, bytes), (_, length)) in vectors("manifests").iter().zip(sorted_manifests()) {
         let hash = compose::manifest(length).hash();
         let manifest = Manifest::decode(bytes, &hash).expect(name);
-        assert_eq!((manifest.length(), manifest.encode()), (length, bytes.clone()), "{name}");
+        assert_eq!(manifest.length(), length, "{name}");
+        assert_eq!(manifest.encode(), bytes.clone(), "{name}");
         assert!(Manifest::decode(bytes, &Key([9; 32])).is_err(), "{name}");
         assert!(Manifest::decode(&[&bytes[..], &[0]].concat(), &hash).is_err(), "{name} with garbage");
         for (bit, changed) in flips(bytes) {

@@ -323,7 +323,8 @@ mod tests {
         placement.lost(&contact(1).id, tick);
         assert_eq!(placement.deadline(), regular, "four are enough, and a node is lost once");
         placement.lost(&contact(2).id, tick);
-        assert_eq!((placement.deadline(), placement.copies()), (Some(soon), 3));
+        assert_eq!(placement.deadline(), Some(soon));
+        assert_eq!(placement.copies(), 3);
     }
 
     #[test]
@@ -356,6 +357,7 @@ mod tests {
         assert_eq!(placement.stage, Stage::Sending);
         placement.settle(&contact(1).id, true);
         placement.finish(Instant::ZERO, Duration::from_secs(3600), &mut Rng::new([0; 32]));
-        assert_eq!((placement.stage, placement.copies()), (Stage::Due, 2));
+        assert_eq!(placement.stage, Stage::Due);
+        assert_eq!(placement.copies(), 2);
     }
 }

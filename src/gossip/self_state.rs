@@ -140,7 +140,8 @@ mod tests {
         own.set(&first);
         assert!(own.reconsider(Instant::from_secs(1), PAUSE), "nothing was told yet");
         let state = own.state(&outbox);
-        assert_eq!((state.chunks(), state.sequence() >> 32), (1000, 7));
+        assert_eq!(state.chunks(), 1000);
+        assert_eq!(state.sequence() >> 32, 7);
         assert_eq!(own.news_at(), Instant::from_secs(1));
         own.set(&OwnState { chunks: 1050, load: 150, ..first });
         assert!(!own.reconsider(Instant::from_secs(9000), PAUSE), "small change");

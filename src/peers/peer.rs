@@ -236,7 +236,8 @@ mod tests {
         peer.note_token(NOW, 7);
         peer.note_token(NOW, 0);
         let later = |periods: u32| NOW + TOKEN_PERIOD * periods;
-        assert_eq!((peer.token(NOW), peer.token(later(2))), (7, 0));
+        assert_eq!(peer.token(NOW), 7);
+        assert_eq!(peer.token(later(2)), 0);
         assert!(peer.has_fresh_token(NOW) && !peer.has_fresh_token(later(1)));
         assert_eq!(peer.standing_at(later(1), addr(1)), Standing::Validated);
         assert_eq!(peer.standing_at(later(1), addr(2)), Standing::Fresh, "another address");

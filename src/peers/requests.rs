@@ -323,11 +323,13 @@ mod tests {
         let (mut requests, mut rng) = (Requests::new(100), Rng::new([1; 32]));
         let numbers: Vec<u64> =
             (0..100).map(|_| requests.insert(&mut rng, request(None, Kind::Pong))).collect();
-        assert_eq!((requests.len(), requests.room()), (100, 0));
+        assert_eq!(requests.len(), 100);
+        assert_eq!(requests.room(), 0);
         assert!(requests.iter().map(|(transaction, _)| transaction).is_sorted());
         assert!(numbers.iter().all(|number| requests.get(*number).is_some()));
         requests.retain(|transaction| numbers[..10].contains(&transaction));
-        assert_eq!((requests.len(), requests.room()), (10, 90));
+        assert_eq!(requests.len(), 10);
+        assert_eq!(requests.room(), 90);
         assert!(requests.remove(numbers[50]).is_none() && requests.remove(numbers[5]).is_some());
         requests.clear();
         assert_eq!(requests.room(), 100);

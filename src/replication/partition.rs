@@ -147,7 +147,8 @@ mod tests {
         (0..10).for_each(|number| partition.vanished(at(u64::from(number) * 5), id(number)));
         assert!(partition.judge(at(50), 40));
         assert!(!partition.judge(at(600), 40), "it begins once");
-        assert_eq!((partition.until(1), partition.until(2)), (Some(at(950)), Some(at(3650))));
+        assert_eq!(partition.until(1), Some(at(950)));
+        assert_eq!(partition.until(2), Some(at(3650)));
         (0..3).for_each(|number| partition.returned(&id(number)));
         partition.judge(at(610), 40);
         assert!(partition.suspicion().is_some(), "7 of 40 are too many");

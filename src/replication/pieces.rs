@@ -295,17 +295,23 @@ mod tests {
         pieces.insert(now, key, 3, 100, false);
         pieces.wait(&key, now);
         pieces.set_need(now, &key, Need::Missing);
-        assert_eq!((pieces.next_due(), pieces.count(Need::Missing)), (Some(now), 1));
+        assert_eq!(pieces.next_due(), Some(now));
+        assert_eq!(pieces.count(Need::Missing), 1);
         pieces.enqueue(&key, 2);
-        assert_eq!((pieces.next_due(), pieces.first(Queue::Copies)), (None, Some((2, key))));
+        assert_eq!(pieces.next_due(), None);
+        assert_eq!(pieces.first(Queue::Copies), Some((2, key)));
         pieces.set_need(now, &key, Need::Surplus);
-        assert_eq!((pieces.queued(Queue::Copies), pieces.stand(&key)), (0, Stand::Idle));
+        assert_eq!(pieces.queued(Queue::Copies), 0);
+        assert_eq!(pieces.stand(&key), Stand::Idle);
         pieces.enqueue(&key, 2);
         pieces.take_on(&key);
-        assert_eq!((pieces.queued(Queue::Drops), pieces.stand(&key)), (0, Stand::Busy));
+        assert_eq!(pieces.queued(Queue::Drops), 0);
+        assert_eq!(pieces.stand(&key), Stand::Busy);
         pieces.wait(&key, now);
         assert_eq!(pieces.remove(&key).map(|piece| piece.length), Some(100));
-        assert_eq!((pieces.len(), pieces.next_due(), pieces.count(Need::Surplus)), (0, None, 0));
+        assert_eq!(pieces.len(), 0);
+        assert_eq!(pieces.next_due(), None);
+        assert_eq!(pieces.count(Need::Surplus), 0);
     }
 
     #[test]

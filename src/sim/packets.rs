@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(packets.take(first).bytes(), [7; 100]);
         assert_eq!(packets.put(from, 5, &[9; 10]), first);
         let packet = packets.take(first);
-        assert_eq!((packet.to, packet.bytes()), (5, &[9; 10][..]));
+        assert_eq!(packet.to, 5);
+        assert_eq!(packet.bytes(), &[9; 10][..]);
     }
 }

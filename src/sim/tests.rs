@@ -64,7 +64,8 @@ fn files_are_put_and_fetched_and_real_signatures_do_the_same() {
         let mut work = Workload::default();
         work.put(&mut world, 1, 700_000, 3);
         work_for(&mut world, &mut work, 60);
-        assert_eq!((work.puts.done, work.puts.partial), (1, 0), "{:?}", work.puts.messages);
+        assert_eq!(work.puts.done, 1, "{:?}", work.puts.messages);
+        assert_eq!(work.puts.partial, 0, "{:?}", work.puts.messages);
         let file = work.files[0].clone();
         work.get(&mut world, 7, &file);
         work_for(&mut world, &mut work, 60);
@@ -92,7 +93,8 @@ fn what_is_streamed_passes_through_a_window_and_leaves_nothing_behind() {
         }
         work_for(&mut world, &mut work, 120);
     }
-    assert_eq!((work.gets.done, work.gets.wrong), (3, 0), "{:?}", work.gets.messages);
+    assert_eq!(work.gets.done, 3, "{:?}", work.gets.messages);
+    assert_eq!(work.gets.wrong, 0, "{:?}", work.gets.messages);
     for host in [7, 8] {
         assert_eq!(world.hosts[host].disk.in_windows(), 0);
         assert!(world.hosts[host].disk.cached(&file.hash).is_none());
@@ -110,7 +112,9 @@ fn content_that_is_not_what_it_should_be_reaches_nobody() {
     let file = work.files[0].clone();
     work.get(&mut world, 7, &file);
     work_for(&mut world, &mut work, 300);
-    assert_eq!((work.gets.done, work.gets.wrong, work.gets.failed), (0, 0, 1));
+    assert_eq!(work.gets.done, 0);
+    assert_eq!(work.gets.wrong, 0);
+    assert_eq!(work.gets.failed, 1);
 }
 
 fn counter(world: &mut World, host: usize, name: &str) -> u64 {
@@ -165,7 +169,8 @@ fn copies_that_relays_acknowledge_do_not_count() {
     let mut work = Workload::default();
     work.put(&mut world, 0, 90_000, 3);
     work_for(&mut world, &mut work, 120);
-    assert_eq!((work.puts.done, work.puts.partial), (1, 1), "{:?}", work.puts.messages);
+    assert_eq!(work.puts.done, 1, "{:?}", work.puts.messages);
+    assert_eq!(work.puts.partial, 1, "{:?}", work.puts.messages);
     assert!(counter(&mut world, 0, "frame_mac") > 0, "an offer was answered by a relay");
     assert_eq!(counter(&mut world, 0, "push_done"), 0);
 }
@@ -184,7 +189,8 @@ fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
     assert!(counter(&mut world, 5, "sources_bad") > 0 && work.gets.done == 0);
     work.get(&mut world, 5, &good);
     work_for(&mut world, &mut work, 20);
-    assert_eq!((work.gets.done, work.gets.wrong), (1, 0), "{:?}", work.gets.messages);
+    assert_eq!(work.gets.done, 1, "{:?}", work.gets.messages);
+    assert_eq!(work.gets.wrong, 0, "{:?}", work.gets.messages);
     // Its disk has what it should have, so it shares the file still; when the ban is over, it is asked again.
     assert!(counter(&mut world, 1, "rechecks_good") > 0);
     assert_eq!(counter(&mut world, 1, "files_withdrawn"), 0);
@@ -192,7 +198,8 @@ fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
     work_for(&mut world, &mut work, 120);
     work.get(&mut world, 5, &bad);
     work_for(&mut world, &mut work, 60);
-    assert_eq!((work.gets.done, work.gets.wrong), (2, 0), "{:?}", work.gets.messages);
+    assert_eq!(work.gets.done, 2, "{:?}", work.gets.messages);
+    assert_eq!(work.gets.wrong, 0, "{:?}", work.gets.messages);
 }
 
 #[test]
@@ -206,13 +213,15 @@ fn a_publisher_whose_file_rots_unseen_is_told_and_shares_its_other_files_on() {
     world.hosts[1].disk.rot_file(std::path::Path::new("/data/1"));
     work.get(&mut world, 5, &bad);
     work_for(&mut world, &mut work, 200);
-    assert_eq!((work.gets.done, work.gets.failed), (0, 1));
+    assert_eq!(work.gets.done, 0);
+    assert_eq!(work.gets.failed, 1);
     assert_eq!(counter(&mut world, 1, "rechecks_rotten"), 1);
     let shares = |world: &World, hash| world.hosts[1].node().expect("it runs").store().has(hash);
     assert!(!shares(&world, &bad.hash) && shares(&world, &good.hash));
     work.get(&mut world, 5, &good);
     work_for(&mut world, &mut work, 60);
-    assert_eq!((work.gets.done, work.gets.wrong), (1, 0), "{:?}", work.gets.messages);
+    assert_eq!(work.gets.done, 1, "{:?}", work.gets.messages);
+    assert_eq!(work.gets.wrong, 0, "{:?}", work.gets.messages);
 }
 
 #[test]
@@ -233,7 +242,8 @@ fn a_rotten_copy_is_found_by_those_who_fetch_it_and_repair_makes_it_anew() {
     world.pause(1);
     work.get(&mut world, stranger, &file);
     work_for(&mut world, &mut work, 30);
-    assert_eq!((rotten(&world), work.gets.done), (0, 0), "each was told and dropped its copy");
+    assert_eq!(rotten(&world), 0, "each was told and dropped its copy");
+    assert_eq!(work.gets.done, 0, "each was told and dropped its copy");
     world.resume(1);
     work_for(&mut world, &mut work, 1800);
     let copies = (0..10).filter(|&host| world.hosts[host].disk.holds(&chunk)).count();
@@ -353,7 +363,9 @@ fn copies_that_rot_unread_are_found_by_the_scrub_and_made_anew_while_it_goes_on(
         work.get(&mut world, 9, &file);
     }
     work_for(&mut world, &mut work, 120);
-    assert_eq!((work.gets.done, work.gets.wrong, work.gets.failed), (4, 0, 0), "{:?}", work.gets.messages);
+    assert_eq!(work.gets.done, 4, "{:?}", work.gets.messages);
+    assert_eq!(work.gets.wrong, 0, "{:?}", work.gets.messages);
+    assert_eq!(work.gets.failed, 0, "{:?}", work.gets.messages);
     assert_eq!(world.watch.violations, Vec::<String>::new());
 }
 

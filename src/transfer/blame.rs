@@ -216,14 +216,17 @@ mod tests {
     fn one_bad_chunk_bans_a_peer_for_that_file_only_and_for_minutes() {
         let (mut blame, timing) = (Blame::new(4), Timing::default());
         let ban = blame.note(START, &timing, peer(1), file(1));
-        assert_eq!((ban.file, ban.times, ban.until), (Some(file(1)), 1, after(120)));
+        assert_eq!(ban.file, Some(file(1)));
+        assert_eq!(ban.times, 1);
+        assert_eq!(ban.until, after(120));
         assert!(blame.is_banned(START, &peer(1).id, &file(1)));
         assert!(!blame.is_banned(START, &peer(1).id, &file(2)) && !blame.is_shunned(START, &peer(1).id));
         assert!(!blame.is_banned(START, &peer(2).id, &file(1)));
         assert_eq!(blame.next_end(), Some(after(120)));
         assert!(!blame.has_ended(after(119)) && blame.has_ended(after(120)) && !blame.has_ended(after(121)));
         assert!(!blame.is_banned(after(120), &peer(1).id, &file(1)));
-        assert_eq!((blame.next_end(), blame.bans(after(120)).count()), (None, 0));
+        assert_eq!(blame.next_end(), None);
+        assert_eq!(blame.bans(after(120)).count(), 0);
     }
 
     #[test]
@@ -232,13 +235,15 @@ mod tests {
         let mut now = START;
         for (times, minutes) in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 32), (6, 60), (7, 60)] {
             let ban = blame.note(now, &timing, peer(1), file(1));
-            assert_eq!((ban.times, ban.until.since(now).as_secs()), (times, minutes * 60));
+            assert_eq!(ban.times, times);
+            assert_eq!(ban.until.since(now).as_secs(), minutes * 60);
             // Content that was on its way already is no further offence.
             assert_eq!(blame.note(now + Duration::from_secs(1), &timing, peer(1), file(1)), ban);
             now = ban.until;
         }
         let ban = blame.note(now + timing.ban_window, &timing, peer(1), file(1));
-        assert_eq!((ban.times, ban.file), (1, Some(file(1))));
+        assert_eq!(ban.times, 1);
+        assert_eq!(ban.file, Some(file(1)));
     }
 
     #[test]
@@ -248,10 +253,14 @@ mod tests {
         blame.note(after(1), &timing, peer(1), file(2));
         assert!(!blame.is_shunned(after(1), &peer(1).id));
         let ban = blame.note(after(2), &timing, peer(1), file(3));
-        assert_eq!((ban.file, ban.times, ban.until), (None, 1, after(122)));
+        assert_eq!(ban.file, None);
+        assert_eq!(ban.times, 1);
+        assert_eq!(ban.until, after(122));
         assert!(blame.is_banned(after(3), &peer(1).id, &file(99)));
         let ban = blame.note(after(200), &timing, peer(1), file(4));
-        assert_eq!((ban.file, ban.times, ban.until), (None, 2, after(440)));
+        assert_eq!(ban.file, None);
+        assert_eq!(ban.times, 2);
+        assert_eq!(ban.until, after(440));
         assert_eq!(blame.bans(after(201)).count(), 2, "from everything, and from the file");
     }
 
@@ -274,7 +283,8 @@ mod tests {
         assert_eq!(blame.forgive(START, Some(&peer(1).id)), 2);
         assert!(!blame.is_banned(START, &peer(1).id, &file(1)));
         assert!(blame.is_banned(START, &peer(2).id, &file(1)));
-        assert_eq!((blame.forgive(START, None), blame.next_end()), (1, None));
+        assert_eq!(blame.forgive(START, None), 1);
+        assert_eq!(blame.next_end(), None);
         assert_eq!(blame.note(START, &timing, peer(2), file(1)).times, 1, "nothing is remembered");
     }
 

@@ -2,6 +2,7 @@
 
 use crate::network::{MIB, Node, content, file, wait_for};
 use crate::repair::{explained, start, wait_until_whole};
+use elver::store::PIECE_OVERHEAD_BYTES;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,9 @@ fn rot(path: &Path) {
 }
 
 fn sound(path: &Path) -> bool {
-    // The content of a one-chunk file, then 128 bytes of trailer.
+    // The content of a one-chunk file, then the trailer.
     let bytes = fs::read(path).unwrap_or_default();
-    let Some(length) = bytes.len().checked_sub(128) else { return false };
+    let Some(length) = bytes.len().checked_sub(PIECE_OVERHEAD_BYTES as usize) else { return false };
     blake3::hash(&bytes[..length]).to_hex().as_str() == path.file_name().unwrap().to_str().unwrap()
 }
 

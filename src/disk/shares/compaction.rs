@@ -272,7 +272,8 @@ mod tests {
         let expected = read_all(&bytes[..]).unwrap();
         assert!(expected.damaged > 0);
         let found = read_all(File::open(&compaction.fresh).unwrap()).unwrap();
-        assert_eq!((found.claims, found.damaged), (expected.claims, 0));
+        assert_eq!(found.claims, expected.claims);
+        assert_eq!(found.damaged, 0);
         let fresh = compaction.fresh.clone();
         compaction.abandon();
         assert!(!fresh.exists());

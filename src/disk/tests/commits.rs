@@ -55,7 +55,8 @@ fn a_piece_file_cut_off_anywhere_or_with_a_flipped_trailer_byte_is_dropped() {
     let path = disk.path_of(&Place::Piece(key_of(&bytes)));
     drop(disk);
     let good = fs::read(&path).unwrap();
-    assert_eq!((good.len(), &good[..300]), (556, &bytes[..]));
+    assert_eq!(good.len(), 556);
+    assert_eq!(&good[..300], &bytes[..]);
     let layout = Layout::new(dir.path("node"));
     let (last, ages) = (ages::LastRun::default(), Ages::default());
     let attempt = |bytes: &[u8]| {
@@ -228,7 +229,8 @@ fn after_a_failed_sync_nothing_that_it_covered_is_kept_or_reported_as_stored() {
     submit(&mut disk);
     let done = drain(&mut disk);
     record::end_plan();
-    assert_eq!((result(&done, 1), result(&done, 2)), (Ok(DiskReply::Done), Err(DiskErrorKind::Failed)));
+    assert_eq!(result(&done, 1), Ok(DiskReply::Done));
+    assert_eq!(result(&done, 2), Err(DiskErrorKind::Failed));
     // The directory of the other.
     let directory = disk.path_of(&Place::Piece(key_of(&bad))).parent().unwrap().to_owned();
     record::plan(move |attempt| {
@@ -238,7 +240,8 @@ fn after_a_failed_sync_nothing_that_it_covered_is_kept_or_reported_as_stored() {
     submit(&mut disk);
     let done = drain(&mut disk);
     record::end_plan();
-    assert_eq!((result(&done, 1), result(&done, 2)), (Ok(DiskReply::Done), Err(DiskErrorKind::Failed)));
+    assert_eq!(result(&done, 1), Ok(DiskReply::Done));
+    assert_eq!(result(&done, 2), Err(DiskErrorKind::Failed));
     assert!(!disk.path_of(&Place::Piece(key_of(&bad))).exists());
     assert_eq!(fs::read_dir(dir.path("node/incoming")).unwrap().count(), 0);
     drop(disk);

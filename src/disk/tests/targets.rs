@@ -87,8 +87,10 @@ fn a_sink_takes_no_byte_past_its_end() {
     let dir = TestDir::new();
     let (disk, _) = dir.open();
     let mut open = disk.open_sink(&incoming(1, b"abc")).unwrap();
-    assert_eq!((open.write(b"ab").unwrap(), open.remaining()), (2, 1));
-    assert_eq!((open.write(b"cdef").unwrap(), open.remaining()), (1, 0));
+    assert_eq!(open.write(b"ab").unwrap(), 2);
+    assert_eq!(open.remaining(), 1);
+    assert_eq!(open.write(b"cdef").unwrap(), 1);
+    assert_eq!(open.remaining(), 0);
     assert_eq!(open.write(b"g").unwrap(), 0);
     assert_eq!(open.finish().unwrap(), key_of(b"abc"));
     let file = dir.file("users", b"mine");
@@ -162,7 +164,8 @@ fn a_sparse_file_of_five_gibibytes_is_hashed_and_its_holes_are_not_read_on_resum
     else {
         panic!();
     };
-    assert_eq!((manifest.length(), manifest.chunk_count()), (length, 2560));
+    assert_eq!(manifest.length(), length);
+    assert_eq!(manifest.chunk_count(), 2560);
     let place = target(&dir, "sparse");
     match open_target(&mut disk, &place, &manifest) {
         Err(error) if error.kind == DiskErrorKind::NoSpace => return,
@@ -179,7 +182,8 @@ fn a_sparse_file_of_five_gibibytes_is_hashed_and_its_holes_are_not_read_on_resum
         turns += 1;
     }
     let Ok(DiskReply::Checked { good }) = drain(&mut disk).remove(0).result else { panic!() };
-    assert_eq!((good.iter().filter(|good| **good).count(), good[7]), (1, true));
+    assert_eq!(good.iter().filter(|good| **good).count(), 1);
+    assert!(good[7]);
     assert!(turns < 10, "4 MiB were read in {turns} turns of 1 MiB");
 }
 
@@ -216,7 +220,8 @@ fn another_file_at_the_target_is_refused_replaced_only_by_force_and_the_same_one
     fs::write(dir.path("file"), [&new[..300_000], &old[300_000..]].concat()).unwrap();
     fs::set_permissions(dir.path("file"), mode(0o4750)).unwrap();
     let Ok(DiskReply::Opened { old, good, .. }) = open(&mut disk, &place, &manifest, true) else { panic!() };
-    assert_eq!((good, old), (vec![], vec![true, false, false]));
+    assert!(good.is_empty());
+    assert_eq!(old, vec![true, false, false]);
     (0..3).for_each(|chunk| assert!(put_chunk(&disk, &place, &manifest, &new, chunk) != Key([0; 32])));
     assert_eq!(finished(&mut disk, &place), dir.path("file"));
     assert!(fs::read(dir.path("file")).unwrap() == new);
@@ -325,7 +330,9 @@ fn what_is_not_a_remainder_of_this_file_is_neither_adopted_nor_changed() {
         assert!(dir.path(&other_name).exists(), "{what}");
         assert!(fs::read(finished(&mut disk, &place)).unwrap() == bytes, "{what}");
         let after = part.symlink_metadata().unwrap();
-        assert_eq!((before.ino(), before.len(), before.mtime()), (after.ino(), after.len(), after.mtime()));
+        assert_eq!(before.ino(), after.ino());
+        assert_eq!(before.len(), after.len());
+        assert_eq!(before.mtime(), after.mtime());
         fs::remove_file(dir.path("file")).unwrap();
     }
     // What is in the way of the other name, which is this file's alone, is of no use.

@@ -96,7 +96,7 @@ mod tests {
     use crate::io::{Mode, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
-    use crate::store::Store;
+    use crate::store::{PIECE_OVERHEAD_BYTES, Store};
 
     const START: Instant = Instant::from_secs(1000);
     const OWN: NodeId = NodeId([0; 32]);
@@ -111,7 +111,7 @@ mod tests {
         let piece = |byte| PieceMeta {
             key: key(byte),
             content: Content::File,
-            length: 1000 - 128,
+            length: 1000 - PIECE_OVERHEAD_BYTES as u32,
             input_offset: 0,
             replicas: 3,
             mode: Mode::default(),

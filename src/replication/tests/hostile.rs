@@ -128,7 +128,8 @@ fn answers_without_a_request_change_nothing() {
     let answers = Answers::parse(&[0; 8]).expect("an equal");
     let before = alone.machine.short_of(1).count();
     let (_, answer) = alone.ask(1, &Message::Reconciled { answers }, true);
-    assert_eq!((answer, alone.machine.short_of(1).count()), (None, before));
+    assert_eq!(answer, None);
+    assert_eq!(alone.machine.short_of(1).count(), before);
     assert_eq!(alone.machine.counters.unexpected, 1);
     assert!(!alone.machine.is_expected(Kind::Reconciled, 77, address(1)));
     assert!(!alone.machine.is_expected(Kind::Ping, 77, address(1)));
@@ -276,7 +277,8 @@ fn an_offer_cannot_have_a_piece_copied_to_the_whole_network() {
     machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
     machine.piece_added(now, Held { key, replicas: 255, length: 9, keep: false });
     let status = machine.inspect(&key).expect("it is looked after");
-    assert_eq!((status.replicas, status.holders.len()), (REPLICAS_MAX, usize::from(REPLICAS_MAX)));
+    assert_eq!(status.replicas, REPLICAS_MAX);
+    assert_eq!(status.holders.len(), usize::from(REPLICAS_MAX));
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn equal_sets_cost_about_three_hundred_bytes() {
         let (mut world, keys) = pair(count, 0);
         assert_eq!(bytes_each(&mut world), 344, "{count} pieces");
         let status = world.nodes[0].machine.inspect(&keys[0]).expect("it is here");
-        assert_eq!((status.live, status.phase), (2, Phase::Whole));
+        assert_eq!(status.live, 2);
+        assert_eq!(status.phase, Phase::Whole);
     }
 }
 
@@ -73,7 +74,8 @@ fn one_percent_of_ten_thousand_costs_about_what_the_theory_says() {
 fn differences_are_copied_both_ways_and_nothing_else() {
     let (mut world, keys) = pair(2_000, 100);
     world.run(seconds(400));
-    assert_eq!((world.copied.len(), world.offers), (20, 20));
+    assert_eq!(world.copied.len(), 20);
+    assert_eq!(world.offers, 20);
     assert!(world.is_whole(&keys, 2));
 }
 

@@ -342,7 +342,8 @@ mod tests {
         assert_eq!(pushes.late(due), [PushId(1)]);
         assert_eq!(pushes.expire(PushId(1), &mut common.out), None, "there is no stream to close");
         assert_eq!(done(&mut common), [(PushId(1), Err(PushError::Unreachable))]);
-        assert_eq!((pushes.len(), pushes.next_deadline()), (0, None));
+        assert_eq!(pushes.len(), 0);
+        assert_eq!(pushes.next_deadline(), None);
     }
 
     #[test]

@@ -41,7 +41,9 @@ fn a_source_with_one_rotten_chunk_is_banned_from_that_file_only_and_receives_a_r
     assert!(world.nodes[0].files[&target()] == rotten);
     let bad = world.nodes[1].contact.id;
     let ban = blamed(&world, 0)[0];
-    assert_eq!((ban.peer.id, ban.file, ban.times), (bad, Some(file.hash()), 1));
+    assert_eq!(ban.peer.id, bad);
+    assert_eq!(ban.file, Some(file.hash()));
+    assert_eq!(ban.times, 1);
     assert!(world.nodes[0].transfer.is_banned(world.now, &bad, &file.hash()));
     assert!(!world.nodes[0].transfer.is_shunned(world.now, &bad));
     let told = TransferEvent::Reported { peer: world.nodes[0].contact.id, key: file.keys()[3] };
@@ -64,7 +66,9 @@ fn the_only_source_is_asked_again_when_its_ban_ends() {
     world.fetch(0, 1, file.hash(), &[1]);
     world.settle();
     let state = world.nodes[0].transfer.download_state(DownloadId(1)).unwrap();
-    assert_eq!((state.banned, state.connected, state.idle), (1, 0, true));
+    assert_eq!(state.banned, 1);
+    assert_eq!(state.connected, 0);
+    assert!(state.idle);
     assert_eq!(world.nodes[0].transfer.download_banned(DownloadId(1)), [world.nodes[1].contact.id]);
     rot(&mut world, 1, &file.hash(), 5 * CHUNK);
     let until = blamed(&world, 0)[0].until;
@@ -140,7 +144,8 @@ fn reports_about_pieces_not_sent_recently_and_reports_over_the_bound_are_ignored
     }
     assert!(!puppet.closed, "a late report must not end the stream");
     assert_eq!(machine.0.counters().report_received, 16);
-    assert_eq!((machine.0.counters().report_over_budget, machine.0.counters().report_unfounded), (4, 21));
+    assert_eq!(machine.0.counters().report_over_budget, 4);
+    assert_eq!(machine.0.counters().report_unfounded, 21);
     let reported = |event: &TransferEvent| matches!(event, TransferEvent::Reported { .. });
     assert_eq!(core::iter::from_fn(|| machine.0.poll_event()).filter(reported).count(), 16);
 }
