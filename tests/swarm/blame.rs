@@ -2,8 +2,8 @@
 
 use crate::network::{MIB, Node, file, wait_for};
 use crate::repair::{explained, signal, start};
-use rustix::process::Signal;
 use elver::store::PIECE_OVERHEAD_BYTES;
+use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
