@@ -21,7 +21,7 @@ pub trait Adversary {
     }
 
     /// The node writes a frame to a stream. The adversary may change it or put others before it. After the handshake frames are
-    /// sealed: a [`Reseal`](super::reseal::Reseal) opens them and seals them anew.
+    /// sealed: a `Reseal` opens them and seals them anew.
     fn said(&mut self, _stream: StreamId, _frame: &mut Vec<u8>) {}
 
     /// Bytes of frames come for the node. The adversary may change them, and the host sends back what it adds to `back`.

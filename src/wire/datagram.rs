@@ -263,7 +263,7 @@ pub fn write(
 }
 
 /// Writes a datagram with a MAC into `out`, and returns its length in bytes. `key` is that for datagrams of this node to the
-/// recipient, in the epochs of both. `None` as for [`write`], and for a goodbye, which must be signed.
+/// recipient, in the epochs of both. `None` as for [`write()`], and for a goodbye, which must be signed.
 pub fn write_mac(
     out: &mut [u8; DATAGRAM_BYTES_MAX],
     network: &Network,
