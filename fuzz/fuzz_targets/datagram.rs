@@ -167,7 +167,11 @@ fn look_at(message: &Message<'_>, network: &Network) {
             assert!((1..=27).contains(&answers.iter().count()));
         }
         Message::Pong { observed } => assert_ne!(observed.port(), 0),
-        Message::Challenge { .. } | Message::Ping { .. } | Message::Find { .. } | Message::Stored { .. } | Message::Leave { .. } => {}
+        Message::Challenge { .. }
+        | Message::Ping { .. }
+        | Message::Find { .. }
+        | Message::Stored { .. }
+        | Message::Leave { .. } => {}
         Message::Probe { .. } | Message::ProbeReply { .. } => {}
     }
 }
