@@ -425,7 +425,7 @@ impl Dht {
             self.announcements.last = Some(file);
             if self.observed.own().is_none() {
                 self.place_file(&file, &[], outbox);
-            } else if let Some(targets) = self.lookup_cache.closest(now, &file, COPIES) {
+            } else if let Some(targets) = self.known_keepers(now, &file) {
                 self.counters.region_used += 1;
                 self.place_file(&file, &targets, outbox);
                 budget -= 1;

@@ -5,6 +5,7 @@
 //! two nodes share a fingerprint, a round comes early or a copy counts as lost; the next round corrects both.
 
 use crate::id::{Key, NodeId};
+use crate::peers::party::{Level, Parties};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -20,6 +21,20 @@ const FIRST_PAUSE: Duration = Duration::from_secs(600);
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// The shortest pause between two rounds, however many nodes come and go.
 const PAUSE_MIN: Duration = Duration::from_secs(15);
+
+/// Whether one party has most of the `nearest` nodes to a key although `others`, known nodes anywhere, belong to other parties. Then
+/// only a lookup tells which nodes are to keep a record under the key.
+pub(super) fn is_crowded(
+    nearest: &[Contact],
+    mut others: impl Iterator<Item = Contact>,
+    parties: Parties,
+) -> bool {
+    let site = |contact: &Contact| parties.of(&contact.id, contact.addr).at(Level::Site);
+    let mut sites: Vec<_> = nearest.iter().map(site).collect();
+    sites.sort_unstable();
+    let most = sites.chunk_by(|a, b| a == b).max_by_key(|same| same.len());
+    most.is_some_and(|same| 2 * same.len() > COPIES && others.any(|other| site(&other) != same[0]))
+}
 
 /// Ticks in a second.
 const TICKS: u64 = 4;
@@ -284,6 +299,22 @@ mod tests {
         assert!(placement.is_settled());
         placement.finish(Instant::ZERO, Duration::from_secs(3600), &mut Rng::new([0; 32]));
         placement
+    }
+
+    #[test]
+    fn one_party_crowds_the_nearest_nodes_only_if_other_parties_exist() {
+        let at = |number: u8, ip: [u8; 4]| Contact::new(PublicKey([number; 32]), (ip, 3583).into());
+        let same = |count: u8| (1..=count).map(|number| at(number, [31, 1, 1, number]));
+        let differing = |count: u8| (1..=count).map(|number| at(100 + number, [32, 1, number, 1]));
+        let crowded = |same: Vec<Contact>, others: Vec<Contact>| {
+            is_crowded(&same, same.iter().copied().chain(others), Parties::ByAddress)
+        };
+        assert!(crowded(same(8).collect(), differing(1).collect()));
+        assert!(crowded(same(5).chain(differing(3)).collect(), vec![]));
+        assert!(!crowded(same(4).chain(differing(4)).collect(), vec![]), "half of them is no majority");
+        assert!(!crowded(same(8).collect(), vec![]), "a network of one party");
+        let nearest: Vec<Contact> = same(8).collect();
+        assert!(!is_crowded(&nearest, differing(9), Parties::ByNode), "each node is a party");
     }
 
     #[test]

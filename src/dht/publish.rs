@@ -219,7 +219,7 @@ impl Dht {
         let due: Vec<Key> =
             self.publications.records.iter().filter(|(_, own)| due(own)).map(|(key, _)| *key).collect();
         for key in due {
-            if let Some(targets) = self.lookup_cache.closest(now, &key, COPIES) {
+            if let Some(targets) = self.known_keepers(now, &key) {
                 self.counters.region_used += 1;
                 self.place_record(now, &key, &targets);
             } else if self.own_lookups_room() > 0 {

@@ -2,6 +2,7 @@
 
 use super::agreement::Compared;
 use super::lookup::{End, Lookup, Reason};
+use super::placement::{COPIES, is_crowded};
 use super::questions::{Purpose, Request};
 use super::routing_table::{Answered, Failed, K};
 use super::{Dht, DhtEvent, LookupId, Want};
@@ -279,6 +280,13 @@ impl Dht {
             self.publications.consider(&contact.id, soon);
         }
         checks.into_iter().flatten()
+    }
+
+    /// The nodes that are to keep a record under `key`, nearest first, as far as earlier lookups tell.
+    pub(super) fn known_keepers(&self, now: Instant, key: &Key) -> Option<Vec<Contact>> {
+        let nearest = self.lookup_cache.closest(now, key, COPIES)?;
+        let contacts = self.table.iter().map(|entry| entry.contact);
+        (!is_crowded(&nearest, contacts, self.config.parties)).then_some(nearest)
     }
 
     /// A node did not answer a request.

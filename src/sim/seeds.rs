@@ -15,6 +15,8 @@ pub const REGRESSIONS: &[Regression] = &[
     // while a routing table was empty; and a site that lost power in its first seconds had remembered no contact.
     ("long-partition", 6, 10, 11),
     ("site-power", 12, 10, 11),
+    // A file was announced to the nearest nodes that earlier lookups had found, which were all of one party and kept nothing.
+    ("sybil", 32, 2, 3),
     // A start counted on records of shares that a killed run had written and not synced, or did not count on one that a full
     // disk had refused and that came back.
     ("power-loss", 2, 2, 2034),
