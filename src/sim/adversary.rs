@@ -10,21 +10,21 @@ pub type Sent = (SocketAddr, Vec<u8>);
 
 /// Stands between a real node and the network. The default methods do what an honest host does.
 pub trait Adversary {
-    /// A datagram came. The host sends what the adversary adds to `out`; false keeps the datagram from the node.
+    /// A datagram arrives. The host sends what the adversary adds to `out`. False keeps the datagram from the node.
     fn incoming(&mut self, _now: Instant, _from: SocketAddr, _bytes: &[u8], _out: &mut Vec<Sent>) -> bool {
         true
     }
 
-    /// The node sends a datagram. The adversary may change it; false drops it.
+    /// The node sends a datagram. The adversary may change it. False drops it.
     fn outgoing(&mut self, _now: Instant, _to: SocketAddr, _bytes: &mut Vec<u8>) -> bool {
         true
     }
 
-    /// The node writes a frame to a stream. The adversary may change it or put others before it. After the handshake frames are
-    /// sealed: a `Reseal` opens them and seals them anew.
+    /// The node writes a frame to a stream. The adversary may change it or put others before it. After the handshake, frames are
+    /// sealed: a `Reseal` opens them and seals them again.
     fn said(&mut self, _stream: StreamId, _frame: &mut Vec<u8>) {}
 
-    /// Bytes of frames come for the node. The adversary may change them, and the host sends back what it adds to `back`.
+    /// Bytes of frames arrive for the node. The adversary may change them. The host sends back what the adversary adds to `back`.
     fn heard(&mut self, _stream: StreamId, _bytes: &mut Vec<u8>, _back: &mut Vec<u8>) {}
 
     /// The node sends content from a file; the host sends the returned content instead.

@@ -1,4 +1,4 @@
-//! Content: made once, passed on by reference, hashed for real and only once.
+//! Content: created once, passed on by reference. Each part is hashed for real, once.
 
 use super::chance::Chance;
 use crate::id::Key;
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A part of a blob that was hashed: where it starts, how long it is, and where in a file it starts when it is a subtree.
+/// A hashed part of a blob: its offset, its length, and, for a subtree, its offset in the file.
 type Part = (usize, usize, Option<u64>);
 
-/// Bytes that never change, with what they were found to hash to.
+/// Immutable bytes, with a cache of the hashes of their parts.
 pub struct Blob {
     bytes: Vec<u8>,
     keys: RefCell<BTreeMap<Part, Key>>,
@@ -20,12 +20,12 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// These bytes.
+    /// A blob of these bytes.
     pub fn new(bytes: Vec<u8>) -> Rc<Blob> {
         Rc::new(Blob { bytes, keys: RefCell::default(), manifest: OnceCell::new() })
     }
 
-    /// Content that nobody has who has not been told the seed.
+    /// Random content, derived from the seed.
     pub fn random(length: usize, seed: u64) -> Rc<Blob> {
         let mut chance = Chance::new(seed, 0xB10B);
         let mut bytes = vec![0; length];
@@ -38,7 +38,7 @@ impl Blob {
         &self.bytes
     }
 
-    /// How the bytes are cut as a file.
+    /// The manifest of the bytes as a file.
     pub fn manifest(&self) -> Arc<Manifest> {
         let make = || {
             let mut builder = ManifestBuilder::new(self.bytes.len() as u64).expect("a blob is no giant");
@@ -64,7 +64,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// All of it.
+    /// The slice that covers the whole blob.
     pub fn whole(blob: Rc<Blob>) -> Slice {
         let length = blob.bytes.len();
         Slice { blob, from: 0, length }
@@ -75,30 +75,30 @@ impl Slice {
         &self.blob.bytes[self.from..self.from + self.length]
     }
 
-    /// How many.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there are none.
+    /// Whether the slice has no bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// A part of it.
+    /// A part of the slice.
     pub(super) fn part(&self, from: usize, length: usize) -> Slice {
         assert!(from + length <= self.length, "a part lies inside");
         Slice { blob: Rc::clone(&self.blob), from: self.from + from, length }
     }
 
-    /// The first `length` bytes, which are taken from it.
+    /// Removes the first `length` bytes from the slice and returns them.
     pub(super) fn take(&mut self, length: usize) -> Slice {
         let taken = self.part(0, length);
         *self = self.part(length, self.length - length);
         taken
     }
 
-    /// Lengthens it by what follows it in the same blob. False when `next` is no such thing.
+    /// Extends the slice by `next`. False, with no change, unless `next` follows the slice in the same blob.
     pub(super) fn join(&mut self, next: &Slice) -> bool {
         let follows = Rc::ptr_eq(&self.blob, &next.blob) && self.from + self.length == next.from;
         if follows {
@@ -107,7 +107,7 @@ impl Slice {
         follows
     }
 
-    /// What it hashes to; computed once for each part of a blob.
+    /// The key of the slice. It is computed once for each part of a blob.
     pub(super) fn key(&self, hash_as: HashAs) -> Key {
         let form = match hash_as {
             HashAs::Root => None,
@@ -121,12 +121,12 @@ impl Slice {
         *self.blob.keys.borrow_mut().entry((self.from, self.length, form)).or_insert_with(hash)
     }
 
-    /// The blob that it is all of.
+    /// The blob, when the slice covers all of it.
     pub(super) fn as_blob(&self) -> Option<&Rc<Blob>> {
         (self.from == 0 && self.length == self.blob.bytes.len()).then_some(&self.blob)
     }
 
-    /// Whether it is a part of this blob.
+    /// Whether the slice is a part of this blob.
     pub(super) fn is_of(&self, blob: &Rc<Blob>) -> bool {
         Rc::ptr_eq(&self.blob, blob)
     }
@@ -140,7 +140,7 @@ impl Slice {
     }
 }
 
-/// Parts joined where they follow each other; copied only when they come from several places.
+/// Joins the parts into one slice. Bytes are copied only when the parts are not contiguous in one blob.
 pub(super) fn joined(parts: Vec<Slice>) -> Slice {
     let mut joined: Vec<Slice> = Vec::new();
     for part in parts {

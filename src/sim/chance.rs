@@ -1,14 +1,14 @@
-//! Chance for the world: fast, and the same for the same seed. Nodes have a generator of their own kind.
+//! The world's random generator: fast and deterministic. Nodes use a different kind of generator.
 
 use crate::time::Duration;
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014). It decides about packets by the
-/// hundred million, so it costs a nanosecond; nothing here has to be unpredictable.
+/// SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014). A run draws
+/// hundreds of millions of numbers for packets, so a draw must cost about a nanosecond. Nothing here has to be unpredictable.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// The generator for a seed. `stream` tells apart what is drawn for different purposes.
+    /// The generator for a seed. Different values of `stream` give independent sequences.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut chance = Chance(seed ^ stream.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         chance.u64();
@@ -24,7 +24,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; 0 when that is 0.
+    /// A number below `bound`, or 0 when `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
     }
@@ -34,12 +34,12 @@ impl Chance {
         self.below(length as u64) as usize
     }
 
-    /// A number from 0 up to, not including, 1.
+    /// A number from 0 (included) to 1 (excluded).
     pub fn unit(&mut self) -> f64 {
         (self.u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with this probability. Nothing is drawn for what never happens.
+    /// True with this probability. A probability of 0 draws no number.
     pub fn happens(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.unit() < probability
     }
@@ -49,13 +49,13 @@ impl Chance {
         Duration::from_nanos(self.below(bound.as_nanos() as u64))
     }
 
-    /// The time until something that has no memory happens, half of the times within `median`. At most a hundred medians.
+    /// An exponentially distributed duration with this median, capped at a hundred medians.
     pub fn lifetime(&mut self, median: Duration) -> Duration {
         let halvings = -(1.0 - self.unit()).log2();
         Duration::from_secs_f64(median.as_secs_f64() * halvings.min(100.0))
     }
 
-    /// 32 bytes, as seeds and secrets are.
+    /// 32 random bytes, the size of seeds and secrets.
     pub fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&self.u64().to_le_bytes()));

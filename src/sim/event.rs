@@ -1,4 +1,4 @@
-//! Everything that will happen in a world: the queue holds it until its time comes.
+//! The events of a world. The queue holds each one until its time.
 
 use crate::node::command::{CommandId, Content, Response};
 
@@ -7,30 +7,30 @@ use crate::node::command::{CommandId, Content, Response};
 pub(super) enum Event {
     /// The packet with this number arrives.
     Datagram(u32),
-    /// A host's deadline may have come.
+    /// The deadline of a host's node may be due.
     Wake(u32),
     /// The oldest operation of a host's disk ends.
     Disk {
         /// The host.
         host: u32,
-        /// Its run: what an earlier run began is lost.
+        /// The run of the host that submitted the operation. Operations of earlier runs are lost.
         run: u32,
     },
-    /// Something happens to a connection.
+    /// An event of a connection.
     Stream(StreamEvent),
-    /// The time that [`World::alarm`](super::World::alarm) named.
+    /// An alarm that [`World::alarm`](super::World::alarm) set, with its name.
     Alarm(u64),
 }
 
 /// One end of a connection: the connection's number, and whether it is the end that connected.
 pub(super) type EndId = (u32, bool);
 
-/// An event of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StreamEvent {
-    /// The accepting end learns of the connection.
+    /// The accepting end sees the new connection.
     Opened(u32),
-    /// The connecting end learns that the connection is there.
+    /// The connecting end sees that the connection is established.
     Connected(u32),
     /// The connection could not be made.
     Refused(u32),
@@ -38,18 +38,18 @@ pub(super) enum StreamEvent {
     Pump(EndId),
     /// A segment arrives at an end.
     Arrive(EndId),
-    /// An end learns that the other is gone.
+    /// An end sees that the other end is gone.
     Reset(EndId),
 }
 
 /// An event that the world reports to its caller.
 #[derive(Clone, PartialEq, Debug)]
 pub enum WorldEvent {
-    /// A time has come that [`World::alarm`](super::World::alarm) named.
+    /// An alarm that [`World::alarm`](super::World::alarm) set is due.
     Alarm(u64),
     /// A command is answered: the host, the command, the answer.
     Answer(usize, CommandId, Response),
-    /// Content came for a command: the host, the command, the range, and the bytes when the disk gave them.
+    /// A node delivers content for a command: the host, the command, the range, and the bytes if the disk could read them.
     Content(usize, CommandId, Content, Option<Vec<u8>>),
     /// A node has left the network and asks to be stopped.
     Stopped(usize),

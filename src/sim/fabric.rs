@@ -1,8 +1,8 @@
-//! What lies between the nodes of a world, while one event happens: the hosts, the links, the queue of further events.
+//! The parts of a world that connect its nodes while one event is handled: the hosts, the links, the event queue.
 //!
-//! [`Fabric::poll`] carries out what a node asks of its driver. What it asks of streams it returns to
-//! [`Streams`](super::streams::Streams), which has the fabric as an argument: so the fabric knows no streams, and the
-//! streams no world.
+//! [`Fabric::poll`] carries out a node's outputs. It returns stream outputs to its caller,
+//! [`Streams`](super::streams::Streams), which gets the fabric as an argument. So the fabric does not depend on the streams,
+//! and the streams do not depend on the world.
 
 use super::blob::joined;
 use super::chance::Chance;
@@ -33,8 +33,8 @@ pub(super) struct Fabric<'a> {
 }
 
 impl Fabric<'_> {
-    /// Carries out what a host's node asks for, up to what it asks of a stream, which is returned. `None` when the node asks
-    /// for nothing more.
+    /// Carries out the outputs of a host's node up to the next stream output, which is returned. `None` when the node has no
+    /// more outputs.
     pub(super) fn poll(&mut self, host: usize) -> Option<StreamOutput> {
         loop {
             self.send_datagrams(host);
@@ -54,7 +54,7 @@ impl Fabric<'_> {
                     self.world_events.push_back(WorldEvent::Answer(host, command, response));
                 }
                 Output::Content { command, content, extent } => {
-                    // A client that reads at once.
+                    // The simulated client reads the content at once.
                     let it = &mut self.hosts[host];
                     let now = it.clock(self.now);
                     let read = it.disk.read(&extent).map(|parts| joined(parts).bytes().to_vec());
@@ -96,14 +96,14 @@ impl Fabric<'_> {
         }
     }
 
-    /// Sends a datagram in a host's name.
+    /// Sends a datagram from a host.
     pub(super) fn transmit(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
         let way = Way { links: self.links, chance: self.chance, queue: self.queue, packets: self.packets };
         way.send(self.now, host, to, bytes);
         self.hosts[host].traffic.sent_datagram(bytes.len() as u64);
     }
 
-    /// Makes sure that an event comes at the node's next deadline.
+    /// Queues a wake event for the node's next deadline, unless an earlier or equal one is armed.
     pub(super) fn rearm(&mut self, host: usize) {
         let it = &mut self.hosts[host];
         if it.life != Life::Up {
@@ -127,7 +127,8 @@ impl Fabric<'_> {
     }
 }
 
-/// What a datagram on its way out needs, while its bytes still lie in the node.
+/// The parts of the fabric that sending a datagram needs. They are borrowed apart from the hosts, because the node still owns
+/// the bytes.
 struct Way<'a> {
     links: &'a mut Links,
     chance: &'a mut Chance,

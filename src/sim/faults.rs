@@ -1,4 +1,4 @@
-//! Faults that happen to any scenario.
+//! Faults that can be added to any scenario.
 
 use super::chance::Chance;
 use super::world::{Plan, World};
@@ -8,23 +8,23 @@ use core::str::FromStr;
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Fault {
-    /// One packet in a hundred comes twice.
+    /// One packet in a hundred arrives twice.
     Duplicate,
-    /// One packet in twenty is overtaken by others.
+    /// One packet in twenty is delayed, so that others can overtake it.
     Reorder,
-    /// Processes stand still for some seconds.
+    /// Processes pause for some seconds.
     Pause,
-    /// Machines sleep for some minutes, and so do their clocks.
+    /// Machines sleep for some minutes. Their clocks stop meanwhile.
     Sleep,
-    /// Translators give hosts other ports.
+    /// NATs give hosts other ports.
     Rebind,
-    /// A few hosts can send and not receive, for a minute.
+    /// A few hosts can send but not receive, for a minute.
     OneWay,
     /// One sync in a hundred fails.
     Disk,
     /// Disks are twenty times slower.
     Slow,
-    /// Links carry a fiftieth.
+    /// Links have a fiftieth of their bandwidth.
     Narrow,
 }
 
@@ -42,7 +42,7 @@ impl Fault {
         ("narrow", Fault::Narrow),
     ];
 
-    /// Its name.
+    /// The name of the fault.
     pub fn name(self) -> &'static str {
         Fault::ALL.iter().find(|(_, fault)| *fault == self).map_or("", |(name, _)| name)
     }
@@ -60,7 +60,7 @@ impl FromStr for Fault {
     }
 }
 
-/// Changes a plan by those faults that are there all the time.
+/// Applies the permanent faults to a plan.
 pub fn apply(plan: &mut Plan, faults: &[Fault]) {
     for fault in faults {
         match fault {
@@ -77,20 +77,20 @@ pub fn apply(plan: &mut Plan, faults: &[Fault]) {
     }
 }
 
-/// The faults that come and go.
+/// The transient faults: each strikes a host and ends later, or is over at once.
 pub struct Mischief {
     faults: Vec<Fault>,
     chance: Chance,
     base: u64,
 }
 
-/// How often something happens to one of a hundred hosts.
+/// The interval between strikes. Each time, one strike is made for every hundred hosts.
 const EVERY: Duration = Duration::from_secs(60);
-/// The side of the network that can send and not receive.
+/// The side of the network that can send but not receive.
 const DEAF: u8 = 3;
 
 impl Mischief {
-    /// `base` is a number for alarms that nobody else uses, up to as many as there are hosts.
+    /// Starts the transient ones of `faults`. The alarms `base` to `base` + the number of hosts are reserved for them.
     pub fn begin(world: &mut World, faults: &[Fault], base: u64) -> Mischief {
         let comes =
             |fault: &&Fault| matches!(fault, Fault::Pause | Fault::Sleep | Fault::Rebind | Fault::OneWay);
@@ -102,7 +102,7 @@ impl Mischief {
         Mischief { faults, chance: Chance::new(world.chance.u64(), base), base }
     }
 
-    /// Takes an alarm. False when it is none of its own.
+    /// Handles an alarm. False when the alarm belongs to another component.
     pub fn take(&mut self, world: &mut World, alarm: u64) -> bool {
         match alarm.checked_sub(self.base) {
             Some(0) => {

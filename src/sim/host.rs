@@ -1,4 +1,4 @@
-//! A simulated machine: a disk, a link, and a node that runs or does not.
+//! A simulated machine: a disk, a link, and a node, which may be down.
 
 use super::adversary::Adversary;
 use super::disk::Disk;
@@ -13,15 +13,15 @@ use core::net::SocketAddr;
 pub enum Life {
     /// The node runs.
     Up,
-    /// The process stands still; its clock goes on, and its socket keeps what fits.
+    /// The process is paused. Its clock runs on, and its socket queues some datagrams.
     Paused,
-    /// The machine sleeps: its clock stands still, and what is sent to it is lost.
+    /// The machine sleeps. Its clock stops, and datagrams to it are lost.
     Suspended,
-    /// There is no node.
+    /// No node runs.
     Down,
 }
 
-/// Datagrams that wait at the socket of a process that stands still. More are lost.
+/// The most datagrams that the socket of a paused process queues. Further ones are lost.
 pub(super) const BACKLOG: usize = 64;
 
 /// One host.
@@ -32,23 +32,23 @@ pub struct Host {
     pub(super) real: bool,
     pub(super) public: PublicKey,
     pub(super) id: NodeId,
-    /// Its disk.
+    /// The host's disk.
     pub disk: Disk,
     pub(super) life: Life,
-    /// How far its clock is behind the world's.
+    /// How far the host's clock is behind the world's.
     pub(super) lag: Duration,
     pub(super) slept_at: Instant,
-    /// When the world will look after its deadline; nothing is to be done before.
+    /// The time of the armed wake event. No deadline of the node is earlier.
     pub(super) armed: Option<Instant>,
-    /// Counts its runs, so that what was meant for an earlier one is recognised.
+    /// The number of the host's runs so far. It tells apart events of this run from those of earlier ones.
     pub(super) run: u32,
     pub(super) adversary: Option<Box<dyn Adversary>>,
     pub(super) backlog: Vec<(SocketAddr, Vec<u8>)>,
-    /// What went through its link.
+    /// The traffic of the host's link.
     pub traffic: Traffic,
-    /// When it last started.
+    /// When the host last started.
     pub since: Instant,
-    /// When it went down; meaningless while it is up.
+    /// When the host went down. Meaningless while it is up.
     pub down_since: Instant,
 }
 
@@ -102,7 +102,7 @@ impl Host {
         }
     }
 
-    /// The node, while there is one.
+    /// The node, unless the host is down.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }
@@ -112,22 +112,22 @@ impl Host {
         self.life == Life::Up
     }
 
-    /// Whether it runs and is what it should be.
+    /// Whether the host has no adversary.
     pub fn is_honest(&self) -> bool {
         self.adversary.is_none()
     }
 
-    /// Whether it runs.
+    /// The state of the host.
     pub fn life(&self) -> Life {
         self.life
     }
 
-    /// What it is told when it starts. Changes count from the next start on.
+    /// The node's configuration. Changes take effect at the next start.
     pub fn config_mut(&mut self) -> &mut NodeConfig {
         &mut self.config
     }
 
-    /// The host's identity, made anew.
+    /// The host's identity, derived again from its secret.
     pub fn identity(&self) -> Identity {
         match self.real {
             true => Identity::from_secret(&self.secret),
@@ -135,7 +135,7 @@ impl Host {
         }
     }
 
-    /// The host's own time.
+    /// The time on the host's own clock.
     pub(super) fn clock(&self, now: Instant) -> Instant {
         now - self.lag
     }
