@@ -1,4 +1,4 @@
-//! Adversaries, by kind. Each host of theirs runs a real node with an [`Adversary`] in front of it.
+//! Adversaries, by kind. Each hostile host runs a real node with an [`Adversary`] in front of it.
 
 use super::Peeked;
 use super::adversary::{Adversary, Sent};
@@ -27,7 +27,7 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-/// What kind of hostility.
+/// The kind of an adversary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hostility {
     /// Names accomplices, and nodes that do not exist, as the nearest to any key.
@@ -38,9 +38,10 @@ pub enum Hostility {
     Corrupter,
     /// Takes pieces and acknowledges them, keeps none, and answers pings only.
     Dropper,
-    /// Says of each piece that it is sent that it does not verify.
+    /// Reports each piece that it receives as unverifiable.
     Complainer,
-    /// Stands on the way to a node: it forwards pings and handshakes, swallows offers, and acknowledges them in the node's name.
+    /// A man in the middle before a node: it forwards pings and handshakes, swallows offers, and acknowledges them in the node's
+    /// name.
     Relay,
 }
 
@@ -56,7 +57,7 @@ impl Hostility {
     ];
 }
 
-/// Turns hosts hostile, each its own kind in turn; they know each other.
+/// Makes hosts hostile. The kinds are assigned in turn. The hosts know each other's contacts.
 pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
     let accomplices: Rc<[Contact]> = hosts.iter().map(|host| world.contact(*host)).collect();
     for (&host, &kind) in hosts.iter().zip(kinds.iter().cycle()) {
@@ -94,22 +95,22 @@ pub fn flood_with_junk(world: &mut World, hosts: &[usize]) {
     }
 }
 
-/// Rewrites what its node answers.
+/// Rewrites its node's answers.
 struct Liar {
     network: Network,
     identity: Identity,
     accomplices: Rc<[Contact]>,
     forges: bool,
-    /// Who asked for what, by transaction.
+    /// Requests that its node has not answered yet: transaction, asker, target.
     asked: VecDeque<(u64, NodeId, Key)>,
-    /// The tokens that its node gave to those who asked.
+    /// The tokens that its node gave to askers, by address.
     tokens: VecDeque<(SocketAddr, u64)>,
     chance: Chance,
 }
 
-/// Questions that a liar remembers until its node has answered them.
+/// The most requests that a liar remembers until its node answers them.
 const ASKED: usize = 64;
-/// How many contacts a lie has.
+/// The number of contacts in a lie, at most.
 const LIES: usize = 16;
 
 impl Liar {
@@ -155,7 +156,7 @@ impl Adversary for Liar {
     fn incoming(&mut self, _: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Sent>) -> bool {
         let Ok(parsed) = Unverified::parse(bytes, &self.network) else { return true };
         if parsed.kind() == Kind::Find && parsed.auth() == Auth::Mac {
-            // It does not know the key that its node has. A challenge has the asker sign the question.
+            // The adversary does not know its node's MAC key. A challenge makes the asker sign the request.
             let token = self.tokens.iter().find(|(addr, _)| *addr == from).map_or(0, |(_, token)| *token);
             let mut challenge = [0; DATAGRAM_BYTES_MAX];
             let epoch = Epoch::new(1);
@@ -200,7 +201,7 @@ impl Adversary for Corrupter {
     }
 }
 
-/// Sends wrong content of one file, and all others as they are.
+/// Corrupts the content of one file. Other content stays as it is.
 pub struct Rotten {
     /// The file.
     pub file: Rc<Blob>,
@@ -212,10 +213,10 @@ impl Adversary for Rotten {
     }
 }
 
-/// Pieces that a complainer remembers of one stream until it says something more over it.
+/// The most pieces that a complainer remembers for one stream until its next frame there.
 const COMPLAINTS: usize = 64;
 
-/// Complains of what it was sent, each time that its node says something.
+/// Before each frame of its node, complains of the pieces that the node requested on that stream since its previous frame.
 struct Complainer {
     network: Network,
     asked: BTreeMap<StreamId, (Reseal, Vec<Key>)>,
@@ -235,7 +236,7 @@ impl Complainer {
 impl Adversary for Complainer {
     fn said(&mut self, stream: StreamId, frame: &mut Vec<u8>) {
         let (reseal, asked) = self.stream(stream);
-        // Content that its node announced is no frame, and before the handshake ends nothing was sent.
+        // Content is not a frame, and during the handshake no piece has been requested.
         let Some(said) = reseal.said(frame) else { return };
         let mut complaints = Vec::new();
         asked.drain(..).for_each(|key| reseal.seal(&Frame::Unverified { key }, &mut complaints));
@@ -252,21 +253,21 @@ impl Adversary for Complainer {
     }
 }
 
-/// Offers that an inflater puts before a frame of its node.
+/// The number of offers that an inflater puts before a frame of its node.
 const OFFERS_AT_ONCE: usize = 8;
 
-/// Offers pieces that others keep, without content, with as many copies and as long a lifetime as an offer can ask for: without a
-/// claim, and with one that the publisher did not sign.
+/// Offers pieces that other nodes keep, without content, with the most replicas and the longest lifetime that an offer can ask
+/// for. Every other offer has a claim that the publisher did not sign; the rest have none.
 pub struct Inflater {
     network: Network,
-    /// The pieces.
+    /// The pieces to inflate.
     targets: Rc<[PieceMeta]>,
     offered: u32,
     streams: BTreeMap<StreamId, Reseal>,
 }
 
 impl Inflater {
-    /// An adversary in this network that inflates these pieces.
+    /// An adversary in this network that inflates `targets`.
     pub fn new(network: Network, targets: Rc<[PieceMeta]>) -> Self {
         Inflater { network, targets, offered: 0, streams: BTreeMap::new() }
     }
@@ -308,17 +309,17 @@ impl Adversary for Inflater {
     }
 }
 
-/// Streams whose relayed bytes are remembered.
+/// The most streams for which a relay keeps an inbox.
 const RELAYED: usize = 256;
 
-/// Swallows every offer on its way to the host's node, and acknowledges it. It does not know the keys of the stream.
+/// Swallows every offer to the host's node and acknowledges it. It does not know the keys of the stream.
 #[derive(Default)]
 struct Relay {
     inboxes: BTreeMap<StreamId, Vec<u8>>,
 }
 
 impl Relay {
-    /// The next complete frame that came, with its tag removed: a relay reads what it cannot write.
+    /// The next complete frame in the inbox: as received, and with its tag zeroed. A relay can read a frame but not seal one.
     fn next(inbox: &mut Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
         let length = u32::from_le_bytes(*inbox.first_chunk()?) as usize;
         let whole = inbox.get(..FRAME_HEAD_BYTES.checked_add(length)?)?.to_vec();
@@ -359,7 +360,7 @@ impl Adversary for Dropper {
     }
 }
 
-/// A secret whose node id shares at least `bits` bits with `key`; found by trying, which takes 2^bits attempts.
+/// A secret whose node id shares a prefix of at least `bits` bits with `key`. The search takes about 2^bits attempts.
 pub fn secret_near(key: &Key, bits: u32, real: bool, chance: &mut Chance) -> [u8; 32] {
     loop {
         let secret = chance.bytes();

@@ -1,4 +1,4 @@
-//! An adversary that spends the processors of others: datagrams whose signatures must be checked and are wrong.
+//! An adversary that wastes other nodes' processor time: it sends datagrams whose wrong signatures have to be checked.
 
 use super::Peeked;
 use super::adversary::{Adversary, Sent};
@@ -14,15 +14,15 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Datagrams that each one received brings its sender.
+/// The number of junk datagrams that the adversary sends for each datagram it receives.
 const JUNK: usize = 48;
-/// The transaction of its own requests. Its node never sees their answers.
+/// The transaction of the adversary's own requests. Its node never sees their answers.
 const TRANSACTION: u64 = 0x6a75_6e6b;
 
-/// Floods each node that sends it something, as a stranger, at a validated address, and with announcements.
+/// Floods each node that sends it a datagram: as unknown identities, from a validated address, and with announcements.
 pub struct Junk {
     network: Network,
-    /// The identity of the flood. The node at the same address has another one, and behaves.
+    /// The identity of the flood. The node at the same address has another identity and is honest.
     identity: Identity,
     addr: SocketAddr,
     ids: Rc<BTreeMap<SocketAddr, NodeId>>,
@@ -65,7 +65,7 @@ impl Junk {
         Some(out[..length].to_vec())
     }
 
-    /// A ping with a wrong signature, of the flood's identity or of a stranger.
+    /// A ping with a wrong signature, from the flood's identity or from a new one.
     fn wrong_ping(&mut self, to: SocketAddr, stranger: bool) -> Option<Vec<u8>> {
         let signer = stranger.then(|| fresh(self.network.scheme(), &mut self.chance));
         let mut bytes = self.compose(to, signer.as_ref(), &Message::Ping { padding: 0 })?;
@@ -73,7 +73,7 @@ impl Junk {
         Some(bytes)
     }
 
-    /// A sound announcement of records that are not.
+    /// A valid announcement datagram with invalid provider records.
     fn wrong_announcement(&mut self, to: SocketAddr) -> Option<Vec<u8>> {
         let announcement = |_| {
             let (file, signed) = (Key(self.chance.bytes()), Key([0; 32]));
@@ -110,7 +110,7 @@ impl Adversary for Junk {
     }
 }
 
-/// An identity of this scheme.
+/// A new identity of this scheme.
 fn fresh(scheme: Scheme, chance: &mut Chance) -> Identity {
     match scheme {
         Scheme::Ed25519 => Identity::from_secret(&chance.bytes()),

@@ -1,4 +1,4 @@
-//! Every acknowledged piece: who holds it, who lost it, how many copies were made, and how many had to be.
+//! Every acknowledged piece: its holders, the holders that went down, the copies made, and the copies that were necessary.
 
 use super::disk::Change;
 use super::world::World;
@@ -8,21 +8,21 @@ use crate::manifest::Manifest;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How long the network has to replace a holder: until the departed is evicted (15 minutes), and five minutes for those
-/// who wait their turn and for the copy itself.
+/// The time that the network has to replace a holder: 15 minutes until the departed holder is evicted, and five minutes for
+/// repairers that wait their turn and for the copy itself.
 pub const REPAIR_WINDOW: Duration = Duration::from_secs(20 * 60);
-/// From when on a departed holder counts as gone in the reckoning of the copies that were necessary.
+/// For the count of necessary copies, a host is present from this long after its start until this long after it goes down.
 pub const URGENT_AFTER: Duration = Duration::from_secs(60);
 
-/// What is known of one piece.
+/// The state of one piece.
 #[derive(Default)]
 pub struct Piece {
     length: u32,
     replicas: u8,
-    /// Where it was put in: that host holds it in the file itself.
+    /// The host of the `put`, which holds the piece in the file itself.
     origin: Option<usize>,
     acknowledged: bool,
-    /// There were as many live copies as were asked for, once.
+    /// Whether there have ever been as many live copies as requested.
     complete: bool,
     holders: BTreeSet<usize>,
     live: BTreeSet<usize>,
@@ -35,40 +35,40 @@ pub struct Piece {
 #[derive(Default)]
 pub struct Ledger {
     pieces: BTreeMap<Key, Piece>,
-    /// Pieces looked at so far, sample for sample.
+    /// Pieces checked, summed over all samples.
     pub looks: u64,
-    /// Pieces that no live host holds although too few were lost to explain it.
+    /// Pieces without a live holder although too few holders were lost to excuse it.
     pub broken: Vec<Key>,
-    /// Pieces that no live host holds, explained or not.
+    /// Pieces without a live holder, excused or not, summed over all samples.
     pub unreadable: u64,
     repairing: bool,
     /// Bytes of pieces stored since [`begin_repair`](Ledger::begin_repair).
     pub copied: u64,
-    /// The fewest bytes that would have done.
+    /// The fewest bytes of copies that would have been enough.
     pub least: u64,
-    /// Copies made since then.
+    /// Copies made since [`begin_repair`](Ledger::begin_repair).
     pub copies: u64,
-    /// When the last of them was made.
+    /// When the last of these copies was made.
     pub last_copy: Instant,
 }
 
-/// Copies of acknowledged pieces at one moment.
+/// The live copies of the acknowledged pieces at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     /// Seconds since the world began.
     pub second: u64,
-    /// Nodes that run.
+    /// Running nodes.
     pub up: usize,
-    /// Live copies of the piece with the fewest.
+    /// Live copies of the piece with the fewest live copies.
     pub min: usize,
-    /// The middle.
+    /// The median of live copies over all pieces.
     pub median: usize,
-    /// Of that with the most.
+    /// Live copies of the piece with the most live copies.
     pub max: usize,
 }
 
 impl Ledger {
-    /// A file was acknowledged as stored: its chunks, and its manifest when it has one.
+    /// Enters the pieces of a file that was acknowledged as stored: its chunks, and its manifest if it has several chunks.
     pub fn acknowledge(&mut self, manifest: &Manifest, origin: usize, replicas: u8) {
         let root = (!manifest.is_single()).then(|| (manifest.hash(), manifest.encode().len() as u32));
         let chunks = (0..).zip(manifest.keys()).map(|(index, key)| (*key, manifest.chunk_length(index)));
@@ -79,17 +79,17 @@ impl Ledger {
         }
     }
 
-    /// How many pieces were acknowledged.
+    /// The number of acknowledged pieces.
     pub fn acknowledged(&self) -> usize {
         self.pieces.values().filter(|piece| piece.acknowledged).count()
     }
 
-    /// Bytes of one copy of each.
+    /// The bytes of one copy of every acknowledged piece.
     pub fn bytes(&self) -> u64 {
         self.pieces.values().filter(|piece| piece.acknowledged).map(|piece| u64::from(piece.length)).sum()
     }
 
-    /// From now on copies are repairs: what is there now is where they start from.
+    /// Counts copies as repairs from now on. The present holders are the baseline.
     pub fn begin_repair(&mut self) {
         self.repairing = true;
         (self.copied, self.least, self.copies) = (0, 0, 0);
@@ -99,7 +99,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in what happened on the disks.
+    /// Enters what was stored on and deleted from the disks.
     pub fn take(&mut self, now: Instant, changes: Vec<(usize, Change)>) {
         for (host, change) in changes {
             match change {
@@ -121,7 +121,7 @@ impl Ledger {
         }
     }
 
-    /// Looks at every acknowledged piece.
+    /// Checks every acknowledged piece.
     pub fn sample(&mut self, world: &mut World) -> Sample {
         let now = world.now();
         self.take(now, world.take_changes());
@@ -178,7 +178,7 @@ impl Piece {
         self.lost &= self.live.is_empty();
     }
 
-    /// Whether so many holders were lost at once that nobody promised anything.
+    /// Whether as many holders went down within [`REPAIR_WINDOW`] as the piece had promised copies. The loss is then no defect.
     fn is_excused(&self) -> bool {
         let hosts: BTreeSet<usize> = self.losses.iter().map(|(_, host)| *host).collect();
         let promised = match self.complete {

@@ -1,4 +1,4 @@
-//! The network between the hosts: who is where, what a packet meets on its way, and what is cut off.
+//! The network between the hosts: their addresses, the delay and loss of packets, NATs, and partitions.
 
 use super::chance::Chance;
 use crate::time::{Duration, Instant};
@@ -13,14 +13,14 @@ pub enum Addressing {
     Apart,
     /// All hosts are in one public IPv4 /24, which has room for 254.
     OnePrefix,
-    /// All hosts are in one /24 of the range that providers share out behind a translator (RFC 6598).
+    /// All hosts are in one /24 of the shared address space for carrier-grade NAT (RFC 6598).
     OneShared,
     /// All hosts are in one IPv6 /64.
     OneLink,
 }
 
 impl Addressing {
-    /// The address of the host `index`.
+    /// The IP address of the host `index`.
     fn ip(self, index: u32) -> IpAddr {
         match self {
             Addressing::Apart => Ipv4Addr::from(0x1000_0001 + (index << 8)).into(),
@@ -30,7 +30,7 @@ impl Addressing {
         }
     }
 
-    /// The most hosts that there are addresses for.
+    /// The most hosts that the scheme has addresses for.
     pub const fn hosts_max(self) -> usize {
         match self {
             Addressing::OnePrefix | Addressing::OneShared => 254,
@@ -39,31 +39,31 @@ impl Addressing {
     }
 }
 
-/// What links are like.
+/// The properties of links.
 #[derive(Clone, Debug)]
 pub struct LinkPlan {
     /// The addresses of hosts.
     pub addressing: Addressing,
-    /// The least delay one way.
+    /// The least one-way delay.
     pub delay: Duration,
-    /// What distance adds at the most: hosts lie in a plane.
+    /// The most that distance adds to the delay. Hosts have random places in a unit square.
     pub span: Duration,
-    /// What chance adds, up to this share of the rest.
+    /// Random extra delay, up to this share of the rest of the delay.
     pub jitter: f64,
-    /// How often a packet is lost.
+    /// The probability that a packet is lost.
     pub loss: f64,
-    /// How often a packet comes twice.
+    /// The probability that a packet arrives twice.
     pub duplicate: f64,
-    /// How often a packet is late by up to [`LATE`], so that others overtake it.
+    /// The probability that a packet is late by up to [`LATE`], so that others overtake it.
     pub reorder: f64,
-    /// Bytes a second that a host can send.
+    /// The bandwidth for sending, in bytes per second.
     pub up: u64,
-    /// Bytes a second that a host can receive.
+    /// The bandwidth for receiving, in bytes per second.
     pub down: u64,
 }
 
 impl Default for LinkPlan {
-    /// Homes and small servers of one continent.
+    /// Home connections and small servers on one continent.
     fn default() -> Self {
         LinkPlan {
             addressing: Addressing::Apart,
@@ -79,13 +79,13 @@ impl Default for LinkPlan {
     }
 }
 
-/// How late a packet is at the most that others overtake.
+/// The most extra delay of a reordered or duplicated packet.
 pub const LATE: Duration = Duration::from_millis(80);
-/// How long a packet waits before a full link; longer queues are dropped.
+/// The longest that a datagram waits before a full link. A datagram that would wait longer is dropped.
 const QUEUE: Duration = Duration::from_millis(250);
-/// How long a translated address lets packets in from where one was sent to.
+/// How long a NAT lets packets in from an address after the host last sent to it.
 const NAT_TIME: Duration = Duration::from_secs(120);
-/// What every datagram costs besides its payload: IPv4 and UDP headers.
+/// The bytes of the IPv4 and UDP headers of a datagram.
 const HEADERS: usize = 28;
 /// The port that every node listens on.
 pub const PORT: u16 = 3583;
@@ -96,34 +96,34 @@ pub const SIDES: usize = 4;
 /// Where a host is attached.
 #[derive(Clone, Debug)]
 pub struct Port {
-    /// Where others see it. Its datagrams come from there.
+    /// The address that other hosts see, and the source of the host's datagrams.
     pub addr: SocketAddr,
-    /// Which part of the network it is in.
+    /// The part of the network that the host is in.
     pub side: u8,
-    /// Bytes a second that it can send.
+    /// The bandwidth for sending, in bytes per second.
     pub up: u64,
-    /// Bytes a second that it can receive.
+    /// The bandwidth for receiving, in bytes per second.
     pub down: u64,
     place: (f64, f64),
     up_free: Instant,
     down_free: Instant,
-    /// Behind a translator: whom it has sent to, and when last. Nobody else reaches it.
+    /// For a host behind a NAT: the addresses that it sent to, and when it last did. No other address reaches the host.
     nat: Option<BTreeMap<SocketAddr, Instant>>,
 }
 
 /// All links.
 pub struct Links {
-    /// What they are like.
+    /// The properties of the links.
     pub plan: LinkPlan,
     ports: Vec<Port>,
-    /// The hosts at each address. Several have one address and different ports.
+    /// The hosts at each IP address. Several hosts can share an address, with different ports.
     at: BTreeMap<IpAddr, Vec<usize>>,
     blocked: [[bool; SIDES]; SIDES],
     /// Packets lost to chance, to cuts, and to full queues.
     pub lost: [u64; 3],
 }
 
-/// What becomes of a packet: it arrives once, twice or never.
+/// The arrival times of a packet, which arrives once, twice or never.
 pub(super) type Arrivals = [Option<Instant>; 2];
 
 const NEVER: Arrivals = [None, None];
@@ -133,7 +133,7 @@ impl Links {
         Links { plan, ports: Vec::new(), at: BTreeMap::new(), blocked: [[false; SIDES]; SIDES], lost: [0; 3] }
     }
 
-    /// Attaches one more host, at an address of its own.
+    /// Attaches another host, at its own address.
     pub(super) fn attach(&mut self, nat: bool, chance: &mut Chance) -> SocketAddr {
         let index = self.ports.len() as u32;
         let port = if nat { 40_000 } else { PORT };
@@ -152,7 +152,7 @@ impl Links {
         addr
     }
 
-    /// Gives a host another address, which others may have with other ports. Call this before its node starts.
+    /// Gives a host another address. Other hosts may share the IP address, with other ports. Call this before the node starts.
     pub fn readdress(&mut self, host: usize, addr: SocketAddr) {
         let old = self.ports[host].addr.ip();
         self.at.entry(old).or_default().retain(|other| *other != host);
@@ -165,18 +165,18 @@ impl Links {
         &self.ports[host]
     }
 
-    /// To change where and how it is attached.
+    /// Where a host is attached, mutable.
     pub fn port_mut(&mut self, host: usize) -> &mut Port {
         &mut self.ports[host]
     }
 
-    /// The host that an address belongs to, be it of another port.
+    /// The host at an address or, if no host has its port, the first host at its IP address.
     pub(super) fn host_of(&self, addr: SocketAddr) -> Option<usize> {
         let hosts = self.at.get(&addr.ip())?;
         hosts.iter().find(|host| self.ports[**host].addr == addr).or(hosts.first()).copied()
     }
 
-    /// The translator before a host gives it another port: what is sent to the old one is lost.
+    /// A host's NAT gives it another port. Packets to the old port are lost.
     pub fn rebind(&mut self, host: usize, chance: &mut Chance) {
         let port = &mut self.ports[host];
         port.addr.set_port(40_001 + chance.below(20_000) as u16);
@@ -185,30 +185,30 @@ impl Links {
         }
     }
 
-    /// Lets nothing pass from one side to the other.
+    /// Blocks or unblocks all packets from one side to another, in this direction.
     pub fn block(&mut self, from: u8, to: u8, blocked: bool) {
         self.blocked[usize::from(from)][usize::from(to)] = blocked;
     }
 
-    /// Whether anything passes from one host to another.
+    /// Whether packets pass from one host to another.
     pub fn is_open(&self, from: usize, to: usize) -> bool {
         !self.blocked[usize::from(self.ports[from].side)][usize::from(self.ports[to].side)]
     }
 
-    /// Whether a host takes connections from anybody.
+    /// Whether a host takes connections from any address: it is not behind a NAT.
     pub(super) fn is_public(&self, host: usize) -> bool {
         self.ports[host].nat.is_none()
     }
 
-    /// The delay from one host to another, chance aside.
+    /// The delay from one host to another, without jitter.
     pub fn delay(&self, from: usize, to: usize) -> Duration {
         let ((ax, ay), (bx, by)) = (self.ports[from].place, self.ports[to].place);
-        // No square root: the distance need not be Euclid's, and this is the same number on every machine.
+        // Manhattan distance: unlike a square root, it is certain to give the same number on every machine.
         let distance = ((ax - bx).abs() + (ay - by).abs()) / 2.0;
         self.plan.delay + self.plan.span.mul_f64(distance)
     }
 
-    /// A datagram is sent to an address.
+    /// Sends a datagram to an address. Returns the receiving host, or `from` if there is none, and the arrivals.
     pub(super) fn send(
         &mut self,
         now: Instant,
@@ -246,7 +246,7 @@ impl Links {
         (host, [Some(arrival + late), again])
     }
 
-    /// When something sent now arrives; `None` when the queue before a link is longer than `queue`.
+    /// When bytes sent now arrive. `None` when the wait at either link is longer than `queue`.
     pub(super) fn carry(
         &mut self,
         now: Instant,
@@ -266,8 +266,8 @@ impl Links {
         }
         port.up_free = start + passing(bytes, port.up);
         let sent = port.up_free;
-        // The queue at the other end is reckoned by the time of sending: packets from near and from far share it without
-        // waiting for each other's journeys.
+        // The receiver's queue is ordered by the time of sending, without the delay. Otherwise a packet from a near host would
+        // wait for one from a far host that is still on its way.
         let port = &mut self.ports[to];
         let start = port.down_free.max(sent);
         if start.since(sent) > queue {

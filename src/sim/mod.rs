@@ -1,18 +1,18 @@
 //! A simulated world of real nodes: deterministic, in virtual time, from one seed.
 //!
-//! Every host of a [`World`] runs a real [`Node`](crate::node::Node) that speaks the real wire format. What is simulated is
-//! what a driver is to a node: datagrams ([`link`]), streams, disks ([`disk`]), clocks, and the ways in which all of them
-//! fail. Signatures are swapped for checksums by default, which changes nothing but the time that it takes
+//! Every host of a [`World`] runs a real [`Node`](crate::node::Node) that speaks the real wire format. The world simulates
+//! what a driver offers a node: datagrams ([`link`]), streams, disks ([`disk`]), clocks, and the failures of all of them.
+//! By default, checksums replace signatures. This changes only the time that a run takes
 //! ([`Identity::stand_in`](crate::identity::Identity::stand_in)); `Plan::real_signatures` keeps them.
 //!
-//! The same seed gives the same run, event for event: [`World::trace`] is a hash over all of them.
+//! The same seed gives the same run, event for event. [`World::trace`] is a hash over all events.
 //!
-//! - The world: [`world`] has one event after the other happen. `streams` and `fabric` carry out what nodes ask for; the
+//! - The world: [`world`] handles one event after the other. `streams` and `fabric` carry out the outputs of nodes. The
 //!   rest is data: `event`, `queue`, `packets`, [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
-//! - Hosts that break the protocol: [`adversary`], [`hostile`], [`puppet`]; `reseal` lets them write frames of their own.
-//! - What is checked: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the
-//!   design promises, through [`observe`].
-//! - What is played: [`scenario`], [`tables`], [`picture`].
+//! - Hosts that break the protocol: [`adversary`], [`hostile`], [`puppet`]; `reseal` lets them write their own frames.
+//! - Checks: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the design
+//!   promises. The invariants read nodes through [`observe`].
+//! - Runs and their output: [`scenario`], [`tables`], [`picture`].
 //!
 //! `cargo run --release -p elver-tools -- sim --help` runs them.
 

@@ -1,39 +1,39 @@
-//! What the checks have to know of a node beyond its datagrams and its disk: the one place that reads it.
+//! The state of a node that checks read beyond its datagrams and its disk. Checks read it only through this file.
 
 use crate::gossip::Liveness;
 use crate::id::NodeId;
 use crate::node::Node;
 
-/// What a node thinks of a member.
+/// A node's view of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum View {
-    /// It was told of it and never exchanged anything with it.
+    /// Other nodes named the member. The node has exchanged nothing with it.
     Unproven,
-    /// It is there.
+    /// The member is live.
     Live,
-    /// It is silent, not yet long.
+    /// The member has been silent for a short time.
     Suspect,
-    /// It is silent, and probes failed.
+    /// The member is silent, and probes failed.
     Unresponsive,
-    /// It was given up.
+    /// The node gave the member up.
     Evicted,
-    /// It said goodbye.
+    /// The member said goodbye.
     Left,
 }
 
-/// How a node is asked. `None` in an answer is "this node does not tell", and checks that need it count nothing.
+/// Functions that read a node. `None` means that the node does not tell. Checks that need the answer then count nothing.
 #[derive(Clone, Copy)]
 pub struct Observer {
-    /// What the node thinks of a member.
+    /// The node's view of a member.
     pub view: fn(&Node, &NodeId) -> Option<View>,
-    /// The sequence number of the newest state that the node has of a member.
+    /// The sequence number of the newest state of a member that the node has.
     pub known_sequence: fn(&Node, &NodeId) -> Option<u64>,
     /// The sequence number of the node's own state.
     pub own_sequence: fn(&Node) -> Option<u64>,
 }
 
 impl Observer {
-    /// The observer for the node as it is.
+    /// The observer for the present node implementation.
     pub const fn present() -> Observer {
         Observer { view, known_sequence, own_sequence: |node| Some(node.membership().sequence()) }
     }
