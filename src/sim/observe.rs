@@ -7,7 +7,7 @@ use crate::node::Node;
 /// A node's view of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum View {
-    /// Other nodes named the member. The node has exchanged nothing with it.
+    /// The member is not contacted: it has not answered this node yet.
     Unproven,
     /// The member is live.
     Live,

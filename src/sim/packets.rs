@@ -1,9 +1,9 @@
-//! Datagrams on their way. The queue names each by its slot, and slots are used again.
+//! Datagrams in flight. The queue names each one by its slot. Slots are reused.
 
 use crate::wire::datagram::DATAGRAM_BYTES_MAX;
 use core::net::SocketAddr;
 
-/// A datagram on its way.
+/// A datagram in flight.
 #[derive(Clone, Copy)]
 pub(super) struct Packet {
     /// The address that it was sent from.
@@ -20,7 +20,7 @@ impl Packet {
     }
 }
 
-/// All datagrams on their way.
+/// All datagrams in flight.
 #[derive(Default)]
 pub(super) struct Packets {
     slots: Vec<Packet>,
@@ -28,7 +28,7 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    /// Takes a datagram on its way; the slot that it is in until it arrives.
+    /// Stores a datagram and returns its slot.
     pub(super) fn put(&mut self, from: SocketAddr, to: usize, bytes: &[u8]) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Packet { from, to: 0, length: 0, bytes: [0; DATAGRAM_BYTES_MAX] });
@@ -40,7 +40,7 @@ impl Packets {
         slot
     }
 
-    /// The datagram arrives: its slot is free from now on.
+    /// Returns the datagram in a slot and frees the slot.
     pub(super) fn take(&mut self, slot: u32) -> Packet {
         self.free.push(slot);
         self.slots[slot as usize]

@@ -21,7 +21,7 @@ pub struct Peeked {
 }
 
 impl Peeked {
-    /// `None` for bytes that are too short or of an unknown kind: every node refuses those.
+    /// `None` for bytes that are too short or of an unknown kind. Every node refuses those.
     pub fn of(bytes: &[u8]) -> Option<Peeked> {
         let (header, _) = Header::ref_from_prefix(bytes).ok()?;
         Some(Peeked {

@@ -1,4 +1,4 @@
-//! A picture of a run: live copies of the stored pieces over time, and how many nodes there were.
+//! A picture of a run: live copies of the stored pieces and the number of running nodes over time.
 
 use super::ledger::Sample;
 use core::fmt::Write;
@@ -10,10 +10,10 @@ const RIGHT: f64 = 60.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 
-/// A line of the picture: its name, its colour, what it shows, and the most of that.
+/// A line of the picture: its name, its colour, its value in a sample, and the top of its scale.
 type Line = (&'static str, &'static str, fn(&Sample) -> usize, f64);
 
-/// An SVG file: the least, the median and the most live copies of all pieces on the left scale, running nodes on the right.
+/// An SVG file: the fewest, the median and the most live copies of a piece on the left scale, running nodes on the right.
 pub fn draw(title: &str, history: &[Sample]) -> String {
     let end = history.last().map_or(1, |sample| sample.second.max(1)) as f64;
     let copies = history.iter().map(|sample| sample.max).max().unwrap_or(1).max(4) as f64;

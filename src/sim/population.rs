@@ -1,4 +1,4 @@
-//! Networks: how hosts come into being, join, go and come back.
+//! Networks: how hosts are attached, join, leave and return.
 
 use super::chance::Chance;
 use super::disk::Crash;
@@ -12,13 +12,13 @@ use zerocopy::IntoBytes;
 /// How the hosts of a network find each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Joining {
-    /// Each through a random earlier one, one after the other over this time.
+    /// Hosts join one after the other over this time, each through a random earlier host.
     OneByOne(Duration),
-    /// All within some seconds, each with contacts that it remembers from an earlier run.
+    /// All hosts start within ten seconds, each with contacts on its disk as if from an earlier run.
     Remembered,
 }
 
-/// Attaches `count` hosts and lets them join. When it returns they have had some time to look around.
+/// Attaches `count` hosts and lets them join. It returns a minute after the last one started.
 pub fn build(world: &mut World, count: usize, joining: Joining) {
     let first = world.hosts.len();
     for _ in 0..count {
@@ -45,7 +45,7 @@ pub fn build(world: &mut World, count: usize, joining: Joining) {
     world.run_for(Duration::from_secs(60));
 }
 
-/// Writes onto each disk whom its node would remember: the nearest in the key space, and some from everywhere.
+/// Writes onto each disk the contacts that its node would remember: its nearest nodes in the key space, and some random ones.
 fn remember(world: &mut World) {
     const NEAREST: usize = 24;
     const RANDOM: usize = 40;
@@ -65,26 +65,26 @@ fn remember(world: &mut World) {
     }
 }
 
-/// Some addresses to join through: of hosts that are up.
+/// Up to `count` addresses to join through, of random hosts that are up.
 pub fn bootstrap(world: &mut World, count: usize) -> Vec<SocketAddr> {
     let up: Vec<usize> = world.up().collect();
     (0..count.min(up.len())).map(|_| world.links.port(up[world.chance.index(up.len())]).addr).collect()
 }
 
-/// Hosts that come and go for the whole run: sessions and absences without memory, their medians given.
+/// Hosts that come and go for the whole run. Sessions and absences are exponentially distributed, with the given medians.
 pub struct Churn {
-    /// Half of all sessions are shorter.
+    /// The median session.
     pub session: Duration,
-    /// Half of all absences are shorter.
+    /// The median absence.
     pub absence: Duration,
-    /// How often a host that goes says goodbye; the others are killed or lose power.
+    /// The share of departing hosts that say goodbye. The others are killed or lose power.
     pub polite: f64,
     chance: Chance,
     base: u64,
 }
 
 impl Churn {
-    /// Hosts `hosts` come and go. `base` is a number for alarms that nobody else uses, up to as many as there are hosts.
+    /// Lets `hosts` come and go. The alarms from `base` on, one for each host of the world, are reserved for the churn.
     pub fn begin(
         world: &mut World,
         hosts: &[usize],
@@ -101,7 +101,7 @@ impl Churn {
         churn
     }
 
-    /// Takes an alarm. False when it is none of its own.
+    /// Handles an alarm. False when the alarm belongs to another component.
     pub fn take(&mut self, world: &mut World, alarm: u64) -> bool {
         let Some(host) =
             alarm.checked_sub(self.base).map(|host| host as usize).filter(|h| *h < world.hosts.len())
@@ -128,7 +128,7 @@ impl Churn {
     }
 }
 
-/// Lets time pass with nothing but churn.
+/// Runs the world until `until`, with churn only.
 pub fn run_with(world: &mut World, churn: &mut Churn, until: Instant) {
     while let Some(event) = world.next(until) {
         if let super::WorldEvent::Alarm(alarm) = event {

@@ -1,4 +1,4 @@
-//! Hosts without a node: adversaries that speak the protocol themselves, with as many identities as they like.
+//! Hosts without a node: adversaries that speak the protocol themselves, with any number of identities.
 
 use super::adversary::{Adversary, Sent};
 use super::chance::Chance;
@@ -16,7 +16,7 @@ use crate::wire::record::sign_record;
 use crate::wire::state::{About, NodeState};
 use core::net::SocketAddr;
 
-/// An identity of a puppet, and the numbers of its datagrams.
+/// An identity of a puppet, and the sequence number of its last datagram.
 struct Mask {
     identity: Identity,
     sequence: u64,
@@ -39,7 +39,7 @@ impl Masks {
         Masks { network: Network::of("simulation", &masks[0].identity), masks }
     }
 
-    /// A datagram of one mask. Its transaction is the number of the mask, so that the answer names it.
+    /// A datagram from one mask. Its transaction encodes the mask, so that the answer names the mask.
     fn compose(&mut self, mask: usize, to: NodeId, token: u64, message: &Message<'_>) -> Vec<u8> {
         let speaker = &mut self.masks[mask];
         speaker.sequence += 1;
@@ -56,7 +56,7 @@ impl Masks {
         out[..length.unwrap_or(0)].to_vec()
     }
 
-    /// The mask that an answer is for, the node that sends it, and the token that comes with it.
+    /// For an answer: the mask that it is addressed to, the node that sent it, and its token.
     fn answered(&self, bytes: &[u8]) -> Option<(usize, NodeId, u64)> {
         let parsed =
             Unverified::parse(bytes, &self.network).ok().filter(|parsed| parsed.kind().is_answer())?;
@@ -66,17 +66,17 @@ impl Masks {
     }
 }
 
-/// Stores records under keys of its choice at every node that answers it, as fast as they answer.
+/// Sends each node that answers another datagram of records: values, or providers under keys near that node.
 struct Flooder {
     masks: Masks,
     own: SocketAddr,
     chance: Chance,
-    /// Datagrams that it still sends.
+    /// The number of datagrams that the flooder still sends.
     left: u32,
 }
 
 impl Flooder {
-    /// A key that is nearer to a node than nearly any other.
+    /// A key that shares its first 16 bits with a node's id.
     fn key_near(&mut self, node: &NodeId) -> Key {
         let mut key = Key(self.chance.bytes());
         key.0[..2].copy_from_slice(&node.0[..2]);
@@ -119,7 +119,7 @@ impl Adversary for Flooder {
     }
 }
 
-/// Sends a host's flood of `datagrams` records against `victims`, with `identities` identities at its one address.
+/// Makes a host flood `victims` with `datagrams` datagrams of records, with `identities` identities at its one address.
 pub fn flood(world: &mut World, host: usize, victims: &[usize], identities: usize, datagrams: u32) {
     let mut chance = Chance::new(world.chance.u64(), 6);
     let mut masks = Masks::new(identities, world.plan.real_signatures, &mut chance);
@@ -137,7 +137,7 @@ pub fn flood(world: &mut World, host: usize, victims: &[usize], identities: usiz
     }
 }
 
-/// Names a victim to every node that it speaks to, under invented identities, as news.
+/// The puppet of [`reflect`]. It ignores every datagram.
 struct Reflector;
 
 impl Adversary for Reflector {
@@ -146,9 +146,9 @@ impl Adversary for Reflector {
     }
 }
 
-/// Has a host tell `told` of invented nodes that are all at the address `victim`: one datagram each.
+/// Makes a host send each of `told` one datagram with rumours of invented nodes, all at the address `victim`.
 pub fn reflect(world: &mut World, host: usize, told: &[usize], victim: SocketAddr) {
-    /// States in one datagram.
+    /// The number of states in one datagram.
     const STATES: usize = 6;
     let mut chance = Chance::new(world.chance.u64(), 7);
     world.start_puppet(host, Box::new(Reflector));

@@ -1,10 +1,10 @@
-//! What is going to happen, in order.
+//! The event queue.
 
 use crate::time::Instant;
 use core::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Events by time; those of the same time in the order in which they were put in.
+/// A queue of events, ordered by time. Events of the same time keep the order in which they were pushed.
 pub(super) struct Queue<T> {
     heap: BinaryHeap<Entry<T>>,
     sequence: u64,
@@ -26,7 +26,7 @@ impl<T> Queue<T> {
         self.heap.push(Entry { at, sequence: self.sequence, event });
     }
 
-    /// The first event that is due at `until` or before.
+    /// Removes and returns the first event, if it is due at `until` or before.
     pub(super) fn pop(&mut self, until: Instant) -> Option<(Instant, T)> {
         if self.heap.peek()?.at > until {
             return None;
@@ -40,7 +40,7 @@ impl<T> Queue<T> {
     }
 }
 
-// The heap has its greatest element on top: what comes first is the greatest.
+// `BinaryHeap` is a max-heap, so the order is reversed: the earliest entry is the greatest.
 impl<T> Ord for Entry<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.sequence).cmp(&(self.at, self.sequence))

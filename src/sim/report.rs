@@ -1,82 +1,82 @@
-//! What a run found.
+//! The report of a run.
 
 use serde::Serialize;
 
 /// The outcome of one scenario with one seed.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// Which scenario.
+    /// The name of the scenario.
     pub scenario: String,
-    /// From which seed.
+    /// The seed of the run.
     pub seed: u64,
     /// Whether signatures were real.
     pub real_signatures: bool,
-    /// Hosts in all.
+    /// The number of hosts.
     pub nodes: usize,
-    /// Virtual seconds.
+    /// The duration of the run, in virtual seconds.
     pub seconds: u64,
     /// Datagrams delivered.
     pub datagrams: u64,
     /// Events of all kinds.
     pub events: u64,
-    /// The hash over all of them, in hexadecimal.
+    /// The hash over all events, in hexadecimal.
     pub trace: String,
-    /// What was measured, in the order in which it is shown.
+    /// The measurements, in display order.
     pub figures: Vec<Figure>,
-    /// What was checked.
+    /// The results of the checks.
     pub checks: Vec<Check>,
 }
 
-/// Something measured.
+/// A measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What.
+    /// The name.
     pub name: String,
-    /// How much.
+    /// The measured value.
     pub value: f64,
 }
 
-/// Something checked.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     /// The invariant's number in the design; see [`invariants`](super::invariants).
     pub invariant: u8,
-    /// What it says.
+    /// The statement of the invariant.
     pub claim: &'static str,
-    /// How many times it was looked at; 0 is "not at all", which is no success.
+    /// The number of cases checked. 0 means that nothing was checked, which is no success.
     pub count: u64,
-    /// Whether it held each time that counts.
+    /// Whether the invariant held in all cases.
     pub verdict: Verdict,
-    /// What was found, in words.
+    /// The findings, in words.
     pub found: String,
 }
 
-/// How a check went.
+/// The verdict of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It holds.
+    /// The invariant holds.
     Holds,
-    /// It does not.
+    /// The invariant is broken.
     Broken,
-    /// Nothing in this run could show it: too few cases, or a node that does not tell yet.
+    /// The run cannot decide: it has too few cases, or the node does not tell yet.
     Unseen,
 }
 
 impl Report {
-    /// Notes a measurement.
+    /// Adds a measurement.
     pub fn figure(&mut self, name: impl Into<String>, value: f64) {
         self.figures.push(Figure { name: name.into(), value });
     }
 
-    /// Whether nothing was broken.
+    /// Whether no invariant was broken.
     pub fn holds(&self) -> bool {
         self.checks.iter().all(|check| check.verdict != Verdict::Broken)
     }
 }
 
 impl Check {
-    /// A check of `count` cases. Without a case nothing is shown.
+    /// The result of a check of `count` cases. With no cases the verdict is [`Verdict::Unseen`], unless `holds` is false.
     pub fn new(
         invariant: u8,
         claim: &'static str,
@@ -93,13 +93,13 @@ impl Check {
     }
 }
 
-/// The value at a share (0 to 1) of a sorted list; 0 when that is empty.
+/// The quantile `share` (0 to 1) of a sorted list, or 0 when the list is empty.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
 }
 
-/// The same list in order.
+/// The list in ascending order.
 pub fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values

@@ -1,26 +1,26 @@
-//! The seals of an adversary's own streams: it opens the frames of its node, and seals what it says instead.
+//! Frame seals for adversaries: an adversary opens the frames of its own node and seals other frames in their place.
 
 use crate::wire::frame::{Ephemeral, Frame, Hello, Parsed, StreamKeys};
 use crate::wire::network::Network;
 
-/// The handshake of one stream as the adversary's host sees it, and then the stream's keys. An adversary has its own node's
-/// secrets; in a simulated network the ephemeral ones are in the hellos. Where signatures are real it opens nothing.
+/// The handshake of one stream as the adversary's host sees it, and then the stream's keys. An adversary knows its own node's
+/// secrets. With stand-in signatures, the hellos reveal the ephemeral ones. With real signatures it cannot open any frame.
 pub(super) struct Reseal {
     network: Network,
     dialled: bool,
     ours: Option<Hello>,
     theirs: Option<Hello>,
-    /// The keys with which the node seals its frames, and those with which the adversary seals them anew.
+    /// Two copies of the stream's keys: one to open the node's frames, one to seal the adversary's frames.
     keys: Option<(StreamKeys, StreamKeys)>,
 }
 
 impl Reseal {
-    /// For a stream that the adversary's node dialled, or accepted.
+    /// For a new stream. `dialled` is true if the adversary's node dialled it, false if the node accepted it.
     pub(super) fn new(network: &Network, dialled: bool) -> Self {
         Reseal { network: network.clone(), dialled, ours: None, theirs: None, keys: None }
     }
 
-    /// The node wrote a frame. Returns it opened; `None` for those of the handshake, and for content.
+    /// Opens a frame that the node wrote. `None` for frames of the handshake, and for content.
     pub(super) fn said<'a>(&mut self, bytes: &'a [u8]) -> Option<Frame<'a>> {
         if let Some((node, _)) = &mut self.keys {
             let Ok(Parsed::Frame(frame, length)) = Frame::open(bytes, &mut node.ours) else { return None };
@@ -34,7 +34,7 @@ impl Reseal {
         None
     }
 
-    /// Bytes came for the node. The other end's hello is the first frame.
+    /// Reads bytes that arrive for the node, up to the other end's hello, which is the first frame.
     pub(super) fn heard(&mut self, bytes: &[u8]) {
         if self.theirs.is_none() {
             if let Ok(Parsed::Frame(Frame::Hello(hello), _)) = Frame::parse(bytes) {
@@ -43,7 +43,7 @@ impl Reseal {
         }
     }
 
-    /// Appends a frame that the other end takes for the node's next one.
+    /// Seals a frame and appends it to `out`. The other end accepts it as the node's next frame.
     pub(super) fn seal(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
         if let Some((_, adversary)) = &mut self.keys {
             frame.write_sealed(out, &mut adversary.ours);

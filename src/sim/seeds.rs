@@ -1,9 +1,9 @@
-//! Runs that once showed a defect. The tests play them, and so does `sim --regressions`.
+//! Runs that showed a defect when they were added. The tests run them, and so does `sim --regressions`.
 
-/// A scenario, how many nodes and minutes, and the seed.
+/// A regression run: the scenario, the number of nodes, the minutes, and the seed.
 pub type Regression = (&'static str, usize, u64, u64);
 
-/// Every run that is played again, small enough for a test.
+/// All regression runs. Each is small enough for a test.
 pub const REGRESSIONS: &[Regression] = &[
     ("steady", 24, 10, 1),
     ("flash-crowd", 24, 10, 1),

@@ -1,4 +1,4 @@
-//! A hash over everything that happened: two runs are the same when it is.
+//! A hash over all events of a run. Two runs with the same hash are the same.
 
 use crate::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub struct Trace(u64);
 
 impl Trace {
-    /// Something happened at a host: what kind of thing, how large it was, and a checksum or number that tells it from others.
+    /// Adds an event at a host to the hash: its kind, its size, and a checksum or number that tells it from similar events.
     pub(super) fn note(&mut self, at: Instant, host: usize, kind: u8, length: usize, detail: u64) {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&at.as_nanos().to_le_bytes());
