@@ -11,11 +11,11 @@ pub const REGRESSIONS: &[Regression] = &[
     ("replay", 24, 30, 1),
     ("inflate", 24, 10, 1),
     ("rolling-reboot", 40, 20, 1),
-    // Two halves that had restarted while they were cut apart did not find each other again, for old contacts were asked only
-    // while a routing table was empty; and a site that lost power in its first seconds had remembered no contact.
+    // Two halves of a partition restarted and did not find each other again: nodes asked old contacts only while their routing
+    // table was empty. A site that lost power in its first seconds remembered no contact.
     ("long-partition", 6, 10, 11),
     ("site-power", 12, 10, 11),
-    // A file was announced to the nearest nodes that earlier lookups had found, which were all of one party and kept nothing.
+    // A file was announced only to the nearest nodes from earlier lookups. All of them belonged to one party and kept nothing.
     ("sybil", 32, 2, 3),
     // A start counted on records of shares that a killed run had written and not synced, or did not count on one that a full
     // disk had refused and that came back.

@@ -1,4 +1,4 @@
-//! What every scenario stands on: a world with people in it who use it, and the checks that go on all the time.
+//! The common base of scenarios: a world, a workload, faults, churn, and the checks that every run makes.
 
 use super::event::WorldEvent;
 use super::faults::{self, Fault, Mischief};
@@ -11,27 +11,27 @@ use super::workload::Workload;
 use super::world::{Plan, World};
 use crate::time::{Duration, Instant};
 
-/// What a run is asked for.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Hosts.
+    /// The number of hosts.
     pub nodes: usize,
     /// Virtual time after the network has been built.
     pub duration: Duration,
-    /// Everything follows from it.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How often a datagram is lost.
+    /// The probability that a datagram is lost.
     pub loss: f64,
     /// Faults besides the scenario's own.
     pub faults: Vec<Fault>,
-    /// Whether nodes sign for real.
+    /// Whether nodes use real signatures.
     pub real_signatures: bool,
-    /// Whether hosts start with contacts that they remember, instead of joining one by one.
+    /// Whether hosts start with remembered contacts instead of joining one by one.
     pub warm: bool,
 }
 
 impl Options {
-    /// A small run, as tests play it.
+    /// A small run, for tests.
     pub fn small(nodes: usize, minutes: u64, seed: u64) -> Options {
         Options {
             nodes,
@@ -45,45 +45,46 @@ impl Options {
     }
 }
 
-/// What a run leaves behind.
+/// The outcome of a run.
 pub struct Outcome {
-    /// What was found.
+    /// The report.
     pub report: Report,
     /// Copies over time.
     pub history: Vec<Sample>,
 }
 
-/// How often copies are counted and work is given.
+/// The interval at which copies are counted and new work is issued.
 pub const SAMPLE: Duration = Duration::from_secs(30);
 
 const TICK: u64 = 1 << 40;
 const MISCHIEF: u64 = 1 << 41;
 const CHURN: u64 = 1 << 42;
 
-/// The stage.
+/// A world in use, with its workload and its checks.
 pub struct Stage {
     /// The world.
     pub world: World,
-    /// What people do in it.
+    /// The commands that are given to nodes, and their results.
     pub work: Workload,
-    /// What was acknowledged.
+    /// The acknowledged pieces.
     pub ledger: Ledger,
-    /// What was found so far.
+    /// The report so far.
     pub report: Report,
     /// Copies over time.
     pub history: Vec<Sample>,
-    /// How nodes are asked what they think.
+    /// Reads the state of nodes.
     pub observer: Observer,
     mischief: Mischief,
     churn: Option<Churn>,
-    /// Lookups and downloads that are given with each tick.
+    /// The number of lookups and of downloads that start with each tick.
     pub each_tick: (usize, usize),
-    /// Values that are published in a later version with each tick; each is then looked up at once, elsewhere.
+    /// The number of values of which a later version is published with each tick. Once enough copies are acknowledged, a random
+    /// host looks the value up.
     pub changes_each_tick: usize,
 }
 
 impl Stage {
-    /// A world for `options`, changed by `change` before it begins, with its hosts joined.
+    /// A stage for `options` whose hosts have joined. `change` edits the plan before the world is created.
     pub fn new(scenario: &str, options: &Options, change: impl FnOnce(&mut Plan)) -> Stage {
         let mut plan = Plan::new(options.seed);
         plan.real_signatures = options.real_signatures;
@@ -119,7 +120,7 @@ impl Stage {
         }
     }
 
-    /// Puts files in and publishes values, and waits until that is answered.
+    /// Puts files and publishes values, waits up to 15 minutes for the answers, and begins to count repairs.
     pub fn fill(&mut self, files: usize, values: usize) {
         for index in 0..files {
             let honest = self.world.honest();
@@ -149,7 +150,7 @@ impl Stage {
         self.churn = Some(Churn::begin(&mut self.world, hosts, session, absence, CHURN));
     }
 
-    /// Nobody goes any more, and those who are away come back.
+    /// Ends the churn. Hosts that are down start again.
     pub fn end_churn(&mut self) {
         self.churn = None;
         for host in 0..self.world.hosts.len() {
@@ -160,12 +161,12 @@ impl Stage {
         }
     }
 
-    /// Lets time pass.
+    /// Runs the stage for a duration.
     pub fn run_for(&mut self, duration: Duration) {
         self.run_until(self.world.now() + duration, |_, _| ());
     }
 
-    /// Lets time pass; alarms that are nobody else's go to `alarm`.
+    /// Runs the stage until a time. Alarms that neither the stage nor its churn and faults use go to `alarm`.
     pub fn run_until(&mut self, until: Instant, mut alarm: impl FnMut(&mut Stage, u64)) {
         while let Some(event) = self.world.next(until) {
             match event {
@@ -210,7 +211,7 @@ impl Stage {
         }
     }
 
-    /// A random honest host looks a random value up.
+    /// Has a random honest host look a random value up.
     pub fn look_up_something(&mut self) {
         if !self.work.values.is_empty() {
             let index = self.world.chance.index(self.work.values.len());
@@ -218,7 +219,7 @@ impl Stage {
         }
     }
 
-    /// A random honest host looks this value up.
+    /// Has a random honest host look this value up.
     fn look_up(&mut self, index: usize) {
         let honest = self.world.honest();
         if !honest.is_empty() {
@@ -227,7 +228,7 @@ impl Stage {
         }
     }
 
-    /// A random honest host fetches a random file.
+    /// Has a random honest host fetch a random file.
     pub fn fetch_something(&mut self) {
         let honest = self.world.honest();
         if !honest.is_empty() && !self.work.files.is_empty() {
@@ -237,7 +238,7 @@ impl Stage {
         }
     }
 
-    /// Waits for what is pending, checks what is checked in every run, and ends.
+    /// Waits up to five minutes for pending work, makes the checks of every run, and ends the run.
     pub fn finish(mut self) -> Outcome {
         (self.each_tick, self.changes_each_tick) = ((0, 0), 0);
         let limit = self.world.now() + Duration::from_secs(300);

@@ -18,10 +18,10 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// A table: what its columns are, and its rows.
+/// A table of measurements.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Table {
-    /// What it is about.
+    /// The subject of the table.
     pub title: String,
     /// The columns' names.
     pub columns: Vec<&'static str>,
@@ -29,10 +29,10 @@ pub struct Table {
     pub rows: Vec<Vec<f64>>,
 }
 
-/// The tables there are.
+/// The names of all tables.
 pub const TABLES: [&str; 5] = ["lookups", "rounds", "detection", "idle", "repair"];
 
-/// Makes a table for networks of these sizes; `None` when there is none of that name.
+/// Makes a table for networks of these sizes. `None` when no table has that name.
 pub fn make(name: &str, sizes: &[usize], options: &Options) -> Option<Table> {
     let (title, columns, row): (&str, _, Row) = match name {
         "lookups" => (
@@ -74,14 +74,14 @@ pub fn make(name: &str, sizes: &[usize], options: &Options) -> Option<Table> {
     Some(Table { title: title.to_owned(), columns, rows })
 }
 
-/// Measures one size.
+/// Measures one row, for one network size.
 type Row = fn(&Options) -> Vec<f64>;
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Who heard of whom how late: the hops of the lookups of one host.
+/// Measures the hops of one host's lookups. It changes no traffic.
 struct Tap {
     network: Network,
     own: NodeId,
@@ -90,7 +90,8 @@ struct Tap {
 
 #[derive(Default)]
 struct Hops {
-    /// After how many answers each node was heard of; those that were known before are not here.
+    /// For each node that an answer named: the hops of the answer that first named it. A node that was known before the lookup
+    /// may be absent.
     heard: BTreeMap<PublicKey, u32>,
     deepest: u32,
 }
@@ -144,8 +145,8 @@ fn lookups(options: &Options) -> Vec<f64> {
     ]
 }
 
-/// Some hosts restart, one after the other, each of which is a new state whose way through the network is followed: first as the
-/// links are, then with a tenth of all datagrams lost.
+/// Restarts some hosts, one after the other. Each restart makes a new state, and the spread of that state is measured: first with
+/// the links as configured, then with a tenth of all datagrams lost.
 fn rounds(options: &Options) -> Vec<f64> {
     const STATES: usize = 5;
     const INTERVAL: Duration = Duration::from_secs(5);
@@ -222,7 +223,7 @@ fn repair(options: &Options) -> Vec<f64> {
     stage.run_for(Duration::from_secs(1200));
     let mut hosts: Vec<usize> = stage.world.up().collect();
     stage.world.chance.shuffle(&mut hosts);
-    // One after the other: so many at once would be taken for a cut.
+    // Hosts crash one after the other. If all crashed at once, the other nodes would suspect a partition.
     for &host in hosts.iter().take(options.nodes / 10) {
         stage.world.crash(host, Crash::Power);
         stage.world.wipe(host);

@@ -1,4 +1,4 @@
-//! The world as a whole: it repeats itself, and what people do in it works.
+//! Tests of the whole world: runs are reproducible, and commands succeed.
 
 use super::blob::Blob;
 use super::disk::Crash;
@@ -22,7 +22,7 @@ fn network(plan: Plan, count: usize) -> World {
     world
 }
 
-/// Lets time pass and takes every answer.
+/// Runs the world for some seconds and hands every answer to the workload.
 fn work_for(world: &mut World, work: &mut Workload, seconds: u64) {
     let until = world.now() + Duration::from_secs(seconds);
     while let Some(event) = world.next(until) {
@@ -146,7 +146,7 @@ fn complaints_of_good_pieces_drop_nothing_and_make_nobody_read_for_ever() {
             }
         }
     }
-    // A complainer gets what it asks for, for its complaints change nothing.
+    // A complainer still gets the files that it requests: its complaints change nothing.
     assert_eq!(work.gets.failed + work.gets.wrong, 0, "{:?}", work.gets.messages);
     assert_eq!(stored(&world), before);
     let mut looks = 0;
@@ -154,7 +154,8 @@ fn complaints_of_good_pieces_drop_nothing_and_make_nobody_read_for_ever() {
         assert_eq!(counter(&mut world, host, "rechecks_rotten"), 0);
         assert_eq!(counter(&mut world, host, "files_withdrawn"), 0);
         let good = counter(&mut world, host, "rechecks_good");
-        // Three complainers for fourteen minutes and eight at once each, and no piece twice in ten minutes.
+        // Three complainers, for fourteen minutes: each can cause eight checks at once, and each piece is checked at most once in
+        // ten minutes.
         assert!(good <= 3 * (8 + 16), "host {host} looked at {good} pieces");
         looks += good;
     }
@@ -191,7 +192,7 @@ fn a_host_that_sends_rotten_content_of_one_file_is_still_asked_for_others() {
     work_for(&mut world, &mut work, 20);
     assert_eq!(work.gets.done, 1, "{:?}", work.gets.messages);
     assert_eq!(work.gets.wrong, 0, "{:?}", work.gets.messages);
-    // Its disk has what it should have, so it shares the file still; when the ban is over, it is asked again.
+    // The host's disk holds the right content, so the host still shares the file. After the ban, host 5 asks it again.
     assert!(counter(&mut world, 1, "rechecks_good") > 0);
     assert_eq!(counter(&mut world, 1, "files_withdrawn"), 0);
     world.clear_adversary(1);
@@ -234,7 +235,7 @@ fn a_rotten_copy_is_found_by_those_who_fetch_it_and_repair_makes_it_anew() {
     let chunk = file.content.manifest().keys()[1];
     let holders: Vec<usize> = (0..10).filter(|&host| world.hosts[host].disk.rot_piece(&chunk)).collect();
     assert!(!holders.is_empty());
-    // The publisher is gone: whoever wants the chunk gets it from a holder, and there is none that is good.
+    // The publisher is paused, so a node can fetch the chunk only from a holder, and every holder's copy is rotten.
     let rotten =
         |world: &World| -> u64 { holders.iter().map(|&h| world.hosts[h].disk.verify_pieces().1).sum() };
     assert_eq!(rotten(&world), holders.len() as u64);
@@ -342,7 +343,7 @@ fn copies_that_rot_unread_are_found_by_the_scrub_and_made_anew_while_it_goes_on(
     assert_eq!(work.files.len(), 4, "{:?}", work.puts.messages);
     let mut rotted = 0;
     for round in 0..16_usize {
-        // Every five minutes a bit turns somewhere. Nobody fetches anything.
+        // Every five minutes one piece on one host rots. No node fetches anything.
         let host = round * 7 % 10;
         let keys: Vec<Key> = world.hosts[host].disk.pieces().map(|piece| piece.key).collect();
         if let Some(key) = keys.get(round % keys.len().max(1)) {
@@ -369,7 +370,7 @@ fn copies_that_rot_unread_are_found_by_the_scrub_and_made_anew_while_it_goes_on(
     assert_eq!(world.watch.violations, Vec::<String>::new());
 }
 
-/// Plays scenarios with few nodes.
+/// Runs scenarios with few nodes and checks that every invariant holds.
 fn play(names: &[&str], nodes: usize, minutes: u64) {
     for name in names {
         let outcome =

@@ -1,4 +1,4 @@
-//! What is checked with every event: that addresses which proved nothing are sent little, and that no node spins.
+//! Checks with every event: nodes send little to unvalidated addresses, and no node spins.
 
 use super::peek::Peeked;
 use crate::time::Instant;
@@ -6,37 +6,38 @@ use crate::wire::header::Kind;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many bytes may go out for each that came in, to an address that has proven nothing.
+/// The most bytes that a node may send to an unvalidated address for each byte received from it.
 pub const AMPLIFICATION_MAX: u64 = 3;
-/// How often a node may be due at one moment before that counts as a spin: expiry of this and that is done in steps.
+/// The number of times in a row that a node is due at one moment that counts as a spin. Several times are normal: nodes
+/// expire items in steps.
 const SPINS_MAX: u32 = 64;
 
-/// The checks.
+/// The state of the checks.
 #[derive(Default)]
 pub struct Watch {
-    /// What each host's node may know of addresses.
+    /// For each host: the addresses that its node received datagrams from.
     hosts: Vec<Addresses>,
     spinning: (Instant, usize, u32),
-    /// Answers to unproven addresses that were measured.
+    /// The number of measured answers to unvalidated addresses.
     pub answers: u64,
-    /// The largest answer for a request, in thousandths of its size.
+    /// The largest ratio of bytes sent to bytes received for an unvalidated address, in thousandths.
     pub amplification_max: u64,
-    /// What went wrong, the first of each kind.
+    /// Descriptions of the first violations.
     pub violations: Vec<String>,
-    /// How often.
+    /// The number of all violations.
     pub violation_count: u64,
-    /// Datagrams sent, by their kind's number.
+    /// Datagrams sent, by the number of their kind.
     pub kinds: [u64; 32],
-    /// An address, and the bytes that nodes have sent there.
+    /// The address to count for, and the bytes that nodes have sent to it.
     counted: Option<(SocketAddr, u64)>,
 }
 
-/// The addresses that have to do with one run of one node.
+/// The addresses that one run of one node receives datagrams from.
 #[derive(Default)]
 struct Addresses {
-    /// Those that answered it, or sent a token that it gave them.
+    /// Validated addresses: they answered the node, or sent a token.
     proven: BTreeSet<SocketAddr>,
-    /// What came from the others, and what was answered.
+    /// Unvalidated addresses, each with the bytes received from it and sent in answer.
     unproven: BTreeMap<SocketAddr, Account>,
 }
 
@@ -46,11 +47,11 @@ struct Account {
     out: u64,
 }
 
-/// Addresses whose accounts are kept. Those that never answer are forgotten first come, first gone.
+/// The most unvalidated addresses whose accounts are kept. At the limit, the lowest address is dropped.
 const ACCOUNTS_MAX: usize = 1 << 12;
 
 impl Watch {
-    /// A datagram came to a host.
+    /// Notes a datagram that a host receives.
     #[inline]
     pub(super) fn received(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
         let Some(peeked) = Peeked::of(bytes) else { return };
@@ -58,7 +59,7 @@ impl Watch {
             self.hosts.resize_with(host + 1, Addresses::default);
         }
         let addresses = &mut self.hosts[host];
-        // A challenge is not authenticated: it proves nothing.
+        // A challenge is not authenticated, so it does not validate its source address.
         if peeked.kind.is_answer() || peeked.token != 0 && peeked.kind != Kind::Challenge {
             if addresses.proven.insert(from) {
                 addresses.unproven.remove(&from);
@@ -71,7 +72,7 @@ impl Watch {
         }
     }
 
-    /// A host sends a datagram.
+    /// Notes a datagram that a host sends.
     #[inline]
     pub(super) fn sent(&mut self, host: usize, to: SocketAddr, bytes: &[u8]) {
         if let Some((_, count)) = self.counted.as_mut().filter(|(addr, _)| *addr == to) {
@@ -79,7 +80,7 @@ impl Watch {
         }
         let Some(peeked) = Peeked::of(bytes) else { return };
         self.kinds[peeked.kind as usize % 32] += 1;
-        // What a node asks of its own accord answers nothing, so nobody can make it ask more by sending more.
+        // A request is not an answer. A peer that sends more cannot make the node send more requests.
         if !peeked.kind.is_answer() && peeked.kind != Kind::Challenge {
             return;
         }
@@ -99,7 +100,7 @@ impl Watch {
         }
     }
 
-    /// A node's deadline fired, and this is its next.
+    /// Checks for a spin after a node's deadline fired. `next` is the node's next deadline.
     pub(super) fn spin(&mut self, at: Instant, host: usize, next: Option<Instant>, now: Instant) {
         if next.is_none_or(|next| next > now) {
             return;
@@ -112,7 +113,7 @@ impl Watch {
         assert!(self.spinning.2 < SPINS_MAX * 64, "host {host} spins, and time stands still");
     }
 
-    /// A host's node is gone, and what it knew of addresses with it.
+    /// Forgets the addresses of a host whose node ended.
     pub(super) fn forget(&mut self, host: usize) {
         if let Some(addresses) = self.hosts.get_mut(host) {
             *addresses = Addresses::default();
@@ -127,17 +128,17 @@ impl Watch {
         }
     }
 
-    /// From now on counts the bytes that nodes send to an address.
+    /// Counts the bytes that nodes send to an address from now on.
     pub fn count_to(&mut self, addr: SocketAddr) {
         self.counted = Some((addr, 0));
     }
 
-    /// The bytes sent to the address that is counted.
+    /// The bytes sent to the address of the last [`count_to`](Watch::count_to).
     pub fn counted(&self) -> u64 {
         self.counted.map_or(0, |(_, bytes)| bytes)
     }
 
-    /// How many datagrams of a kind were sent.
+    /// The number of datagrams of a kind that nodes sent.
     pub fn sent_of(&self, kind: Kind) -> u64 {
         self.kinds[kind as usize % 32]
     }

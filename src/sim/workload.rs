@@ -1,4 +1,4 @@
-//! What people do with the network, and whether they get what they asked for.
+//! The workload: commands to nodes, and whether the answers are right.
 
 use super::blob::Blob;
 use super::event::WorldEvent;
@@ -10,71 +10,71 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// A file that was put in.
+/// A file of the workload.
 #[derive(Clone)]
 pub struct Stored {
-    /// Its address.
+    /// The file's hash, its address in the network.
     pub hash: Key,
-    /// Its content.
+    /// The file's content.
     pub content: Rc<Blob>,
-    /// Where it was put in.
+    /// The host that puts the file.
     pub origin: usize,
-    /// How many copies were asked for.
+    /// The number of copies requested.
     pub replicas: u8,
     path: PathBuf,
 }
 
-/// A value that was published, and its later versions.
+/// A published value, with all its versions.
 #[derive(Clone)]
 pub struct Value {
     host: usize,
     publisher: PublicKey,
     name: String,
     versions: Vec<Vec<u8>>,
-    /// The latest version that a majority of its keepers acknowledged.
+    /// The latest version that at least [`VALUE_COPIES_CERTAIN`] keepers acknowledged, or 0, the first.
     acknowledged: usize,
     /// Whether a publication is under way.
     changing: bool,
 }
 
-/// The fewest copies of a value that every later lookup meets.
+/// With at least this many copies of a value, every later lookup meets one.
 const VALUE_COPIES_CERTAIN: u32 = 5;
 
 enum Expected {
     Put(Stored),
     Get(Rc<Blob>),
-    /// What is to come, and how much has.
+    /// The content to be read, and the number of bytes that have arrived.
     Read(Rc<Blob>, usize),
     Set(Value),
-    /// A later version of the value at this place.
+    /// A later version of a value: the value's index, and the version.
     Change(usize, usize),
-    /// The value at this place, in this version or a later one.
+    /// A lookup: the value's index, and the earliest version that is right.
     Lookup(usize, usize),
 }
 
-/// How it went.
+/// The results of one kind of command.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Asked for and answered well.
+    /// Commands with a right answer.
     pub done: u64,
     /// Of those, files on fewer nodes than a quorum.
     pub partial: u64,
-    /// Answered with something else than what it should be. Never to be explained away.
+    /// Commands with a wrong answer. Each one is a defect.
     pub wrong: u64,
-    /// Answered with a failure.
+    /// Commands that failed.
     pub failed: u64,
-    /// Of those, lookups that found an older version than was acknowledged before they began.
+    /// Of those, lookups that found an older version than the one acknowledged when they began.
     pub stale: u64,
-    /// Seconds until each was done.
+    /// The seconds that each command with a right or a wrong answer took.
     pub seconds: Vec<f64>,
-    /// Nodes asked, for lookups of values.
+    /// For lookups of values: the number of nodes asked.
     pub asked: Vec<f64>,
-    /// The first failures, in words.
+    /// The messages of the first failures.
     pub messages: Vec<String>,
 }
 
 impl Tally {
-    /// The share that was done, of what was answered; 1 when nothing was.
+    /// The share of the answered commands that had a right answer, or 1 when none was answered.
     pub fn success(&self) -> f64 {
         match self.answered() {
             0 => 1.0,
@@ -82,7 +82,7 @@ impl Tally {
         }
     }
 
-    /// How many were answered.
+    /// The number of answered commands.
     pub fn answered(&self) -> u64 {
         self.done + self.wrong + self.failed
     }
@@ -96,35 +96,35 @@ impl Tally {
     }
 }
 
-/// The work.
+/// The pending commands, and the results so far.
 #[derive(Default)]
 pub struct Workload {
     pending: BTreeMap<CommandId, (usize, u32, Instant, Expected)>,
-    /// Files that were put in and acknowledged.
+    /// Files whose `put` succeeded.
     pub files: Vec<Stored>,
-    /// Values that were published.
+    /// Published values.
     pub values: Vec<Value>,
-    /// How each kind of work went.
+    /// Puts of files.
     pub puts: Tally,
     /// Downloads.
     pub gets: Tally,
     /// Publications.
     pub sets: Tally,
-    /// Lookups of values that were published.
+    /// Lookups of published values.
     pub lookups: Tally,
-    /// Values of which a later version was acknowledged since they were last taken.
+    /// Values with a newly acknowledged later version, by index. [`poll_changed`](Workload::poll_changed) takes them.
     changed: Vec<usize>,
     named: u64,
 }
 
 impl Workload {
-    /// Puts a new file of this length in at a host.
+    /// Writes a new file of this length at a host and puts it.
     pub fn put(&mut self, world: &mut World, host: usize, length: usize, replicas: u8) {
         let stored = Stored { replicas, ..self.prepare(world, host, length) };
         self.share(world, &stored);
     }
 
-    /// Writes a new file of this length at a host, which does not share it yet and will ask for no copies.
+    /// Writes a new file of this length at a host. The host does not share it yet. The file requests no copies.
     pub fn prepare(&mut self, world: &mut World, host: usize, length: usize) -> Stored {
         self.named += 1;
         let content = Blob::random(length, world.chance.u64());
@@ -133,7 +133,7 @@ impl Workload {
         Stored { hash: content.manifest().hash(), content, origin: host, replicas: 0, path }
     }
 
-    /// Puts a file in where it was written.
+    /// Puts a file at the host where it was written.
     pub fn share(&mut self, world: &mut World, file: &Stored) {
         let (path, replicas) = (file.path.clone(), Some(file.replicas));
         let command = Command::Put { path, replicas, lifetime: None };
@@ -147,20 +147,20 @@ impl Workload {
         self.give(world, host, command, Expected::Get(Rc::clone(&file.content)));
     }
 
-    /// Streams a file to a client of a host's.
+    /// Streams a file to a client of a host.
     pub fn read(&mut self, world: &mut World, host: usize, file: &Stored) {
         let command = Command::Read { hash: file.hash, part: None, timeout: Some(120) };
         self.give(world, host, command, Expected::Read(Rc::clone(&file.content), 0));
     }
 
-    /// Publishes a value at a host.
+    /// Publishes a new random value at a host, under a new name.
     pub fn set(&mut self, world: &mut World, host: usize) {
         self.named += 1;
         let name = format!("name {}", self.named);
         self.set_as(world, host, name);
     }
 
-    /// Publishes a value under this name.
+    /// Publishes a new random value at a host, under this name.
     pub fn set_as(&mut self, world: &mut World, host: usize, name: String) {
         let value = world.chance.bytes().to_vec();
         let publisher = world.contact(host).public;
@@ -170,7 +170,7 @@ impl Workload {
         self.give(world, host, command, Expected::Set(value));
     }
 
-    /// Publishes a later version of a value where it was published, unless that host is down or still publishes an earlier one.
+    /// Publishes a later version of a value at its host, unless the host is down or is still publishing an earlier version.
     pub fn change(&mut self, world: &mut World, index: usize) {
         let value = &mut self.values[index];
         if value.changing || !world.hosts[value.host].is_up() {
@@ -184,7 +184,7 @@ impl Workload {
         self.give(world, host, command, Expected::Change(index, version));
     }
 
-    /// A value that has a later version since the last call.
+    /// Takes the index of a value of which a later version was acknowledged, if there is one.
     pub fn poll_changed(&mut self) -> Option<usize> {
         self.changed.pop()
     }
@@ -203,7 +203,7 @@ impl Workload {
         self.pending.insert(id, (host, run, world.now(), expected));
     }
 
-    /// Takes an answer. What was acknowledged as stored is returned. Anything else that happened is nobody's.
+    /// Handles an answer or content. Returns the file when a `put` reached its quorum. Ignores other events.
     pub fn take(&mut self, world: &World, event: &WorldEvent) -> Option<Stored> {
         if let WorldEvent::Content(_, id, content, bytes) = event {
             if let Some((.., Expected::Read(expected, came))) = self.pending.get_mut(id) {
@@ -227,7 +227,7 @@ impl Workload {
             }
             (Expected::Get(content), Response::Done(Reply::Get { hash, .. })) => {
                 let found = world.hosts[*host].disk.cached(hash);
-                // Who shares a file has it where it lies, not in the cache.
+                // A host that shares the file reads it from its own path, not from the cache.
                 let right = found.is_none_or(|found| found.bytes() == content.bytes());
                 self.gets.note(right && content.manifest().hash() == *hash, seconds);
             }
@@ -276,7 +276,7 @@ impl Workload {
         None
     }
 
-    /// Forgets what was asked of nodes that are gone.
+    /// Drops pending commands of nodes that are gone.
     pub fn forget_the_gone(&mut self, world: &World) {
         let there =
             |host: usize, run: u32| world.hosts[host].run == run && world.hosts[host].node().is_some();
@@ -289,7 +289,7 @@ impl Workload {
         });
     }
 
-    /// How much was asked and not answered.
+    /// The number of commands without an answer.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }

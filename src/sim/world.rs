@@ -1,4 +1,4 @@
-//! The world: hosts, links, and one event after the other.
+//! The world: hosts, links, and the event loop.
 
 use super::adversary::Adversary;
 use super::chance::Chance;
@@ -25,23 +25,23 @@ use crate::wire::contact::Contact;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::collections::VecDeque;
 
-/// What a world is like.
+/// The configuration of a world.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Everything that chance decides follows from it.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// Whether nodes sign for real, at fifty times the cost.
+    /// Whether nodes use real signatures, at fifty times the cost.
     pub real_signatures: bool,
-    /// The links.
+    /// The properties of links.
     pub links: LinkPlan,
-    /// The disks.
+    /// The properties of disks.
     pub disks: DiskPlan,
-    /// The bounds of each node.
+    /// The limits of each node.
     pub limits: Limits,
 }
 
 impl Plan {
-    /// An ordinary world.
+    /// The default plan, with this seed.
     pub fn new(seed: u64) -> Plan {
         Plan {
             seed,
@@ -53,7 +53,7 @@ impl Plan {
     }
 }
 
-/// Bounds for nodes of which thousands share one memory: what they do in the scenarios fits.
+/// Limits that let thousands of nodes share one machine's memory. They suffice for the scenarios.
 pub fn small_limits() -> Limits {
     Limits {
         datagrams_queued_max: 48,
@@ -80,21 +80,21 @@ pub struct World {
     /// The network between them.
     pub links: Links,
     streams: Streams,
-    /// What decides about everything that nobody planned.
+    /// The random generator of the world.
     pub chance: Chance,
     pub(super) trace: Trace,
-    /// What is checked all the time.
+    /// The checks that are made with every event.
     pub watch: Watch,
     pub(super) world_events: VecDeque<WorldEvent>,
     pub(super) changes: Vec<(usize, Change)>,
     commands: u64,
     datagrams: u64,
     events: u64,
-    /// What honest hosts receive, the latest, when somebody wants it: how much is kept, and what.
+    /// The most datagrams to record, 0 for none, and the latest datagrams that passed to nodes.
     recording: (usize, VecDeque<Recorded>),
 }
 
-/// A datagram that was delivered: to whom, from where, and what.
+/// A delivered datagram: the receiving host, the source address, and the bytes.
 pub type Recorded = (usize, SocketAddr, Vec<u8>);
 
 impl World {
@@ -120,29 +120,29 @@ impl World {
         }
     }
 
-    // Looking.
+    // Queries.
 
-    /// What time it is.
+    /// The current virtual time.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// The hash over everything that has happened.
+    /// The hash over all events so far.
     pub fn trace(&self) -> u64 {
         self.trace.value()
     }
 
-    /// Datagrams delivered, and events in all.
+    /// The number of delivered datagrams, and of all events.
     pub fn counts(&self) -> (u64, u64) {
         (self.datagrams, self.events)
     }
 
-    /// Who a host is, for others.
+    /// The contact of a host: its public key and its address.
     pub fn contact(&self, host: usize) -> Contact {
         Contact::new(self.hosts[host].public, self.links.port(host).addr)
     }
 
-    /// Who a host is in the key space.
+    /// The node id of a host.
     pub fn id(&self, host: usize) -> NodeId {
         self.hosts[host].id
     }
@@ -152,14 +152,14 @@ impl World {
         (0..self.hosts.len()).filter(|host| self.hosts[*host].is_up())
     }
 
-    /// The hosts whose nodes run and are what they should be.
+    /// The running hosts without an adversary.
     pub fn honest(&self) -> Vec<usize> {
         self.up().filter(|host| self.hosts[*host].is_honest()).collect()
     }
 
-    // Making hosts.
+    // Adding and starting hosts.
 
-    /// Attaches a machine whose node does not run yet.
+    /// Attaches a machine whose node does not run yet. A leaf is behind a NAT.
     pub fn add_host(&mut self, leaf: bool) -> usize {
         let secret = self.chance.bytes();
         self.add_host_as(secret, leaf)
@@ -190,7 +190,8 @@ impl World {
         self.hosts.len() - 1
     }
 
-    /// Starts a host's node: with what its disk remembers, and with these addresses to join through.
+    /// Starts a host's node, with the state that its disk recovers and with these addresses to join through. An empty
+    /// `bootstrap` keeps the addresses of the last start.
     pub fn start(&mut self, host: usize, bootstrap: &[SocketAddr]) {
         let seed = self.chance.bytes();
         let it = &mut self.hosts[host];
@@ -208,12 +209,12 @@ impl World {
         self.settle(host);
     }
 
-    /// What a host does that its node would not.
+    /// Puts an adversary between a host's node and the network.
     pub fn set_adversary(&mut self, host: usize, adversary: Box<dyn Adversary>) {
         self.hosts[host].adversary = Some(adversary);
     }
 
-    /// Lets an adversary without a node have a host: every datagram that comes is the adversary's.
+    /// Gives a host to an adversary, without a node. The adversary receives every datagram to the host.
     pub fn start_puppet(&mut self, host: usize, adversary: Box<dyn Adversary>) {
         let it = &mut self.hosts[host];
         (it.life, it.since) = (Life::Up, self.now);
@@ -225,14 +226,14 @@ impl World {
         self.parts().1.transmit(host, to, bytes);
     }
 
-    /// The host does what its node does, and nothing else.
+    /// Removes a host's adversary.
     pub fn clear_adversary(&mut self, host: usize) {
         self.hosts[host].adversary = None;
     }
 
-    // Ending and interrupting them.
+    // Stopping and interrupting hosts.
 
-    /// A node ends without a word.
+    /// Ends a node without a goodbye.
     pub fn crash(&mut self, host: usize, crash: Crash) {
         self.note(host, b'x', 0, 0);
         let it = &mut self.hosts[host];
@@ -253,7 +254,7 @@ impl World {
         self.end(host, true);
     }
 
-    /// The disk of a host whose node does not run is destroyed.
+    /// Destroys the disk of a host whose node does not run.
     pub fn wipe(&mut self, host: usize) {
         assert!(self.hosts[host].life == Life::Down, "nobody takes the disk of a running machine");
         self.hosts[host].disk.wipe();
@@ -270,12 +271,12 @@ impl World {
         streams.abandon_host(host, resets, &mut fabric);
     }
 
-    /// The process stands still: its clock goes on.
+    /// Pauses the process of a host. The host's clock runs on.
     pub fn pause(&mut self, host: usize) {
         self.interrupt(host, Life::Paused);
     }
 
-    /// The machine sleeps: its clock stands still.
+    /// Suspends a host's machine. The host's clock stops.
     pub fn suspend(&mut self, host: usize) {
         self.interrupt(host, Life::Suspended);
     }
@@ -288,7 +289,7 @@ impl World {
         }
     }
 
-    /// It goes on.
+    /// Resumes a paused or suspended host.
     pub fn resume(&mut self, host: usize) {
         let it = &mut self.hosts[host];
         if it.life == Life::Suspended {
@@ -306,15 +307,15 @@ impl World {
         }
     }
 
-    // Talking to nodes.
+    // Commands to nodes.
 
-    /// Sets how many signatures the processor of each running node checks in a second.
+    /// Tells each running node how many signatures its processor checks per second.
     pub fn calibrate(&mut self, checks_per_second: u32) {
         let nodes = self.hosts.iter_mut().filter_map(|host| host.node.as_mut());
         nodes.for_each(|node| node.calibrate(checks_per_second));
     }
 
-    /// Gives a node a command. What it answers comes out of [`next`](World::next).
+    /// Gives a command to a node. [`next`](World::next) returns the answer.
     pub fn command(&mut self, host: usize, command: Command) -> CommandId {
         self.commands += 1;
         let id = CommandId(self.commands);
@@ -327,7 +328,7 @@ impl World {
         id
     }
 
-    /// Nobody waits for the answer to a command any more.
+    /// Cancels a command: its client stops waiting for the answer.
     pub fn cancel(&mut self, host: usize, id: CommandId) {
         let it = &mut self.hosts[host];
         let now = it.clock(self.now);
@@ -337,7 +338,7 @@ impl World {
         }
     }
 
-    /// How a node says that it is doing.
+    /// Asks a node for its status.
     pub fn status(&mut self, host: usize) -> Option<Status> {
         let id = self.command(host, Command::Status);
         let mine =
@@ -349,29 +350,29 @@ impl World {
         }
     }
 
-    /// Keeps the last `count` datagrams that are delivered from now on.
+    /// Starts to record. The latest `count` datagrams delivered from now on are kept.
     pub fn record(&mut self, count: usize) {
         self.recording = (count, VecDeque::with_capacity(count));
     }
 
-    /// What was recorded. Nothing more is.
+    /// Stops recording and returns the recorded datagrams.
     pub fn recorded(&mut self) -> Vec<Recorded> {
         core::mem::take(&mut self.recording).1.into()
     }
 
-    /// A datagram that somebody injects: it arrives now, whoever seems to have sent it.
+    /// Delivers a datagram to a host now, with `from` as its source address.
     pub fn inject(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
         self.deliver(host, from, bytes);
     }
 
-    /// Wakes the one who drives the world at this time.
+    /// Sets an alarm. At `at`, [`next`](World::next) returns [`WorldEvent::Alarm`] with this name.
     pub fn alarm(&mut self, at: Instant, name: u64) {
         self.queue.push(at.max(self.now), Event::Alarm(name));
     }
 
     // Time.
 
-    /// Lets time pass up to `until` or to something that is worth knowing.
+    /// Runs the world up to its next world event, which is returned. `None` when there is none up to `until`.
     pub fn next(&mut self, until: Instant) -> Option<WorldEvent> {
         loop {
             if let Some(event) = self.world_events.pop_front() {
@@ -391,13 +392,13 @@ impl World {
         }
     }
 
-    /// Lets time pass; whatever happens meanwhile is nobody's business.
+    /// Runs the world for a duration and discards all world events.
     pub fn run_for(&mut self, duration: Duration) {
         let until = self.now + duration;
         while self.next(until).is_some() {}
     }
 
-    /// What was stored and deleted on all disks since the last call.
+    /// The pieces stored on and deleted from all disks since the last call.
     pub fn take_changes(&mut self) -> Vec<(usize, Change)> {
         core::mem::take(&mut self.changes)
     }
@@ -405,7 +406,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Datagram(slot) => {
-                // Out of its slot while the node has it: what the node sends in answer may take that very slot.
+                // Copy the packet out of its slot first: the node's answer may reuse that slot.
                 let packet = self.packets.take(slot);
                 self.deliver(packet.to as usize, packet.from, packet.bytes());
             }
@@ -421,7 +422,7 @@ impl World {
 
     fn wake(&mut self, host: usize) {
         let it = &mut self.hosts[host];
-        // A timer that was set anew meanwhile has another entry in the queue.
+        // A timer that was rearmed meanwhile has another entry in the queue.
         if it.armed != Some(self.now) || it.life != Life::Up {
             return;
         }
@@ -490,7 +491,7 @@ impl World {
             return;
         }
         if it.life != Life::Up {
-            // The disk has done its part; the process hears of it when it goes on.
+            // The operation is complete, but the process is not running. Try again until it resumes.
             self.queue.push(self.now + Duration::from_secs(1), Event::Disk { host: host as u32, run });
             return;
         }
@@ -512,9 +513,9 @@ impl World {
         self.changes.extend(changes.into_iter().map(|change| (host, change)));
     }
 
-    // What one event touches.
+    // Borrows of the parts that one event touches.
 
-    /// The streams, and everything that they need of the rest.
+    /// The streams, and the rest of the world as the fabric that they need.
     fn parts(&mut self) -> (&mut Streams, Fabric<'_>) {
         let fabric = Fabric {
             now: self.now,
@@ -530,7 +531,7 @@ impl World {
         (&mut self.streams, fabric)
     }
 
-    /// Carries out what a node asks for, until it asks for nothing more.
+    /// Carries out a node's outputs until it has none left.
     fn settle(&mut self, host: usize) {
         let (streams, mut fabric) = self.parts();
         streams.settle(host, &mut fabric);
