@@ -2,13 +2,13 @@
 
 use crate::time::Duration;
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014). A run draws
-/// hundreds of millions of numbers for packets, so a draw must cost about a nanosecond. Nothing here has to be unpredictable.
+/// SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014). A run draws hundreds
+/// of millions of numbers for packets, so a draw must cost about a nanosecond. Nothing here has to be unpredictable.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// The generator for a seed. Different values of `stream` give independent sequences.
+    /// The generator for a seed. Different values of `stream` give different sequences.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut chance = Chance(seed ^ stream.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         chance.u64();

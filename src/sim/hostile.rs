@@ -110,7 +110,7 @@ struct Liar {
 
 /// The most requests that a liar remembers until its node answers them.
 const ASKED: usize = 64;
-/// The number of contacts in a lie, at most.
+/// The most contacts in a lie.
 const LIES: usize = 16;
 
 impl Liar {

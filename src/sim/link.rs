@@ -203,7 +203,7 @@ impl Links {
     /// The delay from one host to another, without jitter.
     pub fn delay(&self, from: usize, to: usize) -> Duration {
         let ((ax, ay), (bx, by)) = (self.ports[from].place, self.ports[to].place);
-        // Manhattan distance: unlike a square root, it is certain to give the same number on every machine.
+        // Manhattan distance is good enough. Without a square root, the result is the same on every machine.
         let distance = ((ax - bx).abs() + (ay - by).abs()) / 2.0;
         self.plan.delay + self.plan.span.mul_f64(distance)
     }

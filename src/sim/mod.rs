@@ -2,8 +2,8 @@
 //!
 //! Every host of a [`World`] runs a real [`Node`](crate::node::Node) that speaks the real wire format. The world simulates
 //! what a driver offers a node: datagrams ([`link`]), streams, disks ([`disk`]), clocks, and the failures of all of them.
-//! By default, checksums replace signatures. This changes only the time that a run takes
-//! ([`Identity::stand_in`](crate::identity::Identity::stand_in)); `Plan::real_signatures` keeps them.
+//! By default, checksums replace signatures ([`Identity::stand_in`](crate::identity::Identity::stand_in)). This changes only
+//! the time that a run takes. `Plan::real_signatures` keeps the signatures.
 //!
 //! The same seed gives the same run, event for event. [`World::trace`] is a hash over all events.
 //!

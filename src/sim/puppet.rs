@@ -66,7 +66,7 @@ impl Masks {
     }
 }
 
-/// Sends each node that answers another datagram of records: values, or providers under keys near that node.
+/// For each answer, sends the answering node a datagram of records: a value, or providers under keys near that node.
 struct Flooder {
     masks: Masks,
     own: SocketAddr,

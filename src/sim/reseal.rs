@@ -34,7 +34,7 @@ impl Reseal {
         None
     }
 
-    /// Reads bytes that arrive for the node, up to the other end's hello, which is the first frame.
+    /// Reads the other end's hello, its first frame, from bytes that arrive for the node.
     pub(super) fn heard(&mut self, bytes: &[u8]) {
         if self.theirs.is_none() {
             if let Ok(Parsed::Frame(Frame::Hello(hello), _)) = Frame::parse(bytes) {

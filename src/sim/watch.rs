@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The most bytes that a node may send to an unvalidated address for each byte received from it.
 pub const AMPLIFICATION_MAX: u64 = 3;
-/// The number of times in a row that a node is due at one moment that counts as a spin. Several times are normal: nodes
-/// expire items in steps.
+/// A node that is due this many times in a row at one moment spins. Fewer times are normal: nodes expire items in steps.
 const SPINS_MAX: u32 = 64;
 
 /// The state of the checks.
@@ -35,7 +34,7 @@ pub struct Watch {
 /// The addresses that one run of one node receives datagrams from.
 #[derive(Default)]
 struct Addresses {
-    /// Validated addresses: they answered the node, or sent a token.
+    /// Validated addresses: they answered the node, or sent back a token.
     proven: BTreeSet<SocketAddr>,
     /// Unvalidated addresses, each with the bytes received from it and sent in answer.
     unproven: BTreeMap<SocketAddr, Account>,

@@ -241,7 +241,7 @@ impl World {
         self.end(host, crash == Crash::Kill);
     }
 
-    /// A node is told to end: it says goodbye for a while, and what it writes is finished.
+    /// Shuts a node down: it says goodbye as for a temporary absence, and its disk completes all writes.
     pub fn shut_down(&mut self, host: usize) {
         self.note(host, b'-', 0, 0);
         let it = &mut self.hosts[host];
@@ -372,7 +372,7 @@ impl World {
 
     // Time.
 
-    /// Runs the world up to its next world event, which is returned. `None` when there is none up to `until`.
+    /// Runs the world up to its next world event and returns the event. `None` when there is none up to `until`.
     pub fn next(&mut self, until: Instant) -> Option<WorldEvent> {
         loop {
             if let Some(event) = self.world_events.pop_front() {
