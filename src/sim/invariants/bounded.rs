@@ -4,7 +4,7 @@ use crate::sim::report::Check;
 use crate::sim::watch::AMPLIFICATION_MAX;
 use crate::sim::world::World;
 
-/// What went to addresses that had proven nothing, and whether any node span.
+/// The bytes that went to unvalidated addresses, and whether any node spun.
 pub fn amplification(world: &World) -> Check {
     let watch = &world.watch;
     let most = watch.amplification_max as f64 / 1000.0;
@@ -15,14 +15,14 @@ pub fn amplification(world: &World) -> Check {
     Check::new(3, "3 bytes for one to unproven addresses", watch.answers, watch.violation_count == 0, found)
 }
 
-/// What all hosts sent to the address that is counted, of which others merely spoke in `bytes` bytes.
+/// Whether all hosts together sent at most 3 bytes to the counted address for each of the `bytes` that named it to them.
 pub fn reflection(world: &World, bytes: u64) -> Check {
     let sent = world.watch.counted();
     let found = format!("{sent} bytes to the victim for {bytes}");
     Check::new(3, "3 bytes for one to addresses that were named", 1, sent <= bytes * AMPLIFICATION_MAX, found)
 }
 
-/// Whether tables keep to their bounds, on up to a hundred hosts.
+/// Whether tables stay within their bounds, on up to a hundred hosts.
 pub fn tables(world: &mut World) -> Check {
     let hosts: Vec<usize> = world.honest();
     let step = hosts.len().div_ceil(100).max(1);

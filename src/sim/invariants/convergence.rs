@@ -5,7 +5,7 @@ use crate::sim::report::Check;
 use crate::sim::world::World;
 use crate::time::{Duration, Instant};
 
-/// The share of live nodes that must know.
+/// The share of live nodes that must know a state.
 const SHARE: f64 = 0.999;
 
 /// A state on its way through the network.
@@ -17,14 +17,15 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// A host's state has changed to what it is now. `None` when its node does not tell. `interval` is that of rounds.
+    /// To be called when a host's state has just changed. `None` when its node does not run or shows no sequence number.
+    /// `interval` is the time of one round.
     pub fn begin(world: &World, observer: &Observer, subject: usize, interval: Duration) -> Option<Spread> {
         let sequence = (observer.own_sequence)(world.hosts[subject].node()?)?;
         Some(Spread { subject, sequence, since: world.now(), interval })
     }
 
-    /// The share that knows of those live nodes that keep any state of the subject. A view has an end: in a network larger
-    /// than it nobody keeps everybody.
+    /// Of the live nodes that keep any state of the subject, the share that knows this one. A view is bounded: in a larger
+    /// network no node keeps the states of all others.
     pub fn share(&self, world: &World, observer: &Observer) -> f64 {
         let id = world.id(self.subject);
         let live = world.hosts.iter().filter_map(|host| host.node());
@@ -39,18 +40,18 @@ impl Spread {
         world.now().since(self.since).as_secs_f64() / self.interval.as_secs_f64()
     }
 
-    /// Whether enough know.
+    /// Whether enough nodes know the state.
     pub fn is_over(&self, world: &World, observer: &Observer) -> bool {
         self.share(world, observer) >= SHARE
     }
 }
 
-/// How many rounds are allowed.
+/// The number of rounds allowed for a network of this size.
 pub fn rounds_max(nodes: usize) -> f64 {
     (1.5 * (nodes.max(2) as f64).log2()).ceil()
 }
 
-/// The check, of the rounds that each state took; those that never arrived are infinite.
+/// The check of the rounds that each state took: infinity for a state that never arrived.
 pub fn check(nodes: usize, rounds: &[f64]) -> Check {
     let most = rounds.iter().copied().fold(0.0, f64::max);
     let allowed = rounds_max(nodes);

@@ -5,13 +5,13 @@ use crate::sim::report::{Check, quantile, sorted};
 use crate::sim::world::World;
 use crate::time::{Duration, Instant};
 
-/// How many of the nearest live nodes must know.
+/// The number of nearest live nodes that must know of a crash.
 pub const NEAREST: usize = 20;
 const WITHIN: f64 = 60.0;
-/// Evictions of live nodes that are allowed in a node-day.
+/// The allowed evictions of live nodes per node-day.
 const FALSE_EVICTIONS: f64 = 1e-4;
 
-/// Crashed hosts, and who has yet to notice.
+/// Crashed hosts, and the nearest nodes that have yet to notice each crash.
 #[derive(Default)]
 pub struct Detection {
     waiting: Vec<(usize, Instant, Vec<usize>)>,
@@ -30,7 +30,7 @@ impl Detection {
         self.waiting.push((host, world.now(), near));
     }
 
-    /// Sees who knows by now. To be called every second or so.
+    /// Notes which nodes know of each crash by now. To be called about once a second.
     pub fn look(&mut self, world: &World, observer: &Observer) {
         let now = world.now();
         let (told, seconds, never) = (&mut self.told, &mut self.seconds, &mut self.never);
@@ -52,13 +52,13 @@ impl Detection {
         });
     }
 
-    /// Seconds: the median, the 99th percentile, and how many observations there were.
+    /// The median and the 99th percentile in seconds, and the number of observations.
     pub fn quantiles(&self) -> (f64, f64, usize) {
         let seconds = sorted(self.seconds.clone());
         (quantile(&seconds, 0.5), quantile(&seconds, 0.99), seconds.len())
     }
 
-    /// The check of the time that it takes.
+    /// The check of the time until a crash is known.
     pub fn check(&self) -> Check {
         let (p50, p99, count) = self.quantiles();
         let never = if self.told { self.never } else { 0 };
@@ -68,7 +68,7 @@ impl Detection {
     }
 }
 
-/// Live nodes that another holds for gone, over the whole run.
+/// Live nodes that another node evicted, over the whole run.
 #[derive(Default)]
 pub struct FalseEvictions {
     seen: std::collections::BTreeSet<(usize, usize)>,
@@ -76,7 +76,7 @@ pub struct FalseEvictions {
 }
 
 impl FalseEvictions {
-    /// Looks at what every fiftieth host thinks of those next to it. `steady` are hosts that were never down.
+    /// Looks at how up to fifty hosts see all `steady` hosts. `steady` are hosts that were never down.
     pub fn look(&mut self, world: &World, observer: &Observer, steady: &[usize]) {
         for &host in steady.iter().step_by(steady.len().div_ceil(50).max(1)) {
             let Some(node) = world.hosts[host].node() else { continue };
@@ -90,11 +90,11 @@ impl FalseEvictions {
         }
     }
 
-    /// The check. `node_days` is how long all nodes together lived.
+    /// The check. `node_days` is the lifetime of all nodes together.
     pub fn check(&self, node_days: f64) -> Check {
         let rate = self.seen.len() as f64 / node_days.max(f64::MIN_POSITIVE);
         let found = format!("{} in {node_days:.1} node-days", self.seen.len());
-        // One is not held against a run that was too short to tell.
+        // No eviction always passes: in a short run the allowed number rounds to none.
         let holds = rate < FALSE_EVICTIONS || self.seen.is_empty();
         Check::new(5, "live nodes are not evicted", self.looks, holds, found)
     }

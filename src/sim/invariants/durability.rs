@@ -3,7 +3,7 @@
 use crate::sim::ledger::Ledger;
 use crate::sim::report::Check;
 
-/// What the ledger saw.
+/// Whether every acknowledged piece kept a live copy, as the ledger saw it.
 pub fn check(ledger: &Ledger) -> Check {
     let broken = ledger.broken.len();
     let found = match ledger.broken.first() {

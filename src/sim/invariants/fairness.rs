@@ -5,7 +5,7 @@ use crate::sim::report::Check;
 use crate::sim::workload::Tally;
 use crate::sim::world::World;
 
-/// Whether every node sees nearly all others, and not only as many as one party may be.
+/// Whether every node sees at least 99 % of the others. A bound on one party must not hide them.
 pub fn sight(world: &World, observer: &Observer) -> Check {
     let up: Vec<usize> = world.up().filter(|host| world.hosts[*host].is_honest()).collect();
     let seen = |host: usize| {
@@ -21,7 +21,7 @@ pub fn sight(world: &World, observer: &Observer) -> Check {
     Check::new(10, "nodes of one party see each other", up.len() as u64, least * 100 >= others * 99, found)
 }
 
-/// Whether everything that was asked for since `before` succeeded.
+/// Whether every request since `before` succeeded.
 pub fn unharmed(claim: &'static str, tally: &Tally, before: &Tally) -> Check {
     let answered = tally.answered() - before.answered();
     let done = tally.done - before.done;

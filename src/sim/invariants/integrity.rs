@@ -4,7 +4,7 @@ use crate::sim::report::Check;
 use crate::sim::workload::Workload;
 use crate::sim::world::World;
 
-/// Every answer that people got, and every piece that lies on an honest host's disk.
+/// Checks every answer that a user got, and every piece on an honest host's disk.
 pub fn check(world: &World, work: &Workload) -> Check {
     let answers = work.gets.done + work.gets.wrong + work.lookups.done + work.lookups.wrong + work.puts.done;
     let wrong = work.gets.wrong + work.lookups.wrong + work.puts.wrong;

@@ -3,7 +3,7 @@
 use crate::sim::report::Check;
 use crate::sim::workload::Tally;
 
-/// Whether at least this share of the lookups of honest nodes found what was published.
+/// Whether at least this share of the lookups of honest nodes found the published value.
 pub fn check(claim: &'static str, tally: &Tally, share: f64) -> Check {
     let success = tally.success();
     let mut found = format!("{:.3} % of {}", success * 100.0, tally.answered());
@@ -13,7 +13,7 @@ pub fn check(claim: &'static str, tally: &Tally, share: f64) -> Check {
     Check::new(8, claim, tally.answered(), success >= share, found)
 }
 
-/// Whether at most this share of the lookups found an older version than was acknowledged before they began.
+/// Whether at most this share of the lookups found an older version than the newest acknowledged before they began.
 pub fn newest(claim: &'static str, tally: &Tally, share: f64) -> Check {
     let (stale, answered) = (tally.stale, tally.answered());
     let found = format!("{stale} of {answered} found an older one");

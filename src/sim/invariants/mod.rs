@@ -1,6 +1,6 @@
-//! What the design promises, each promise with its number and the piece of code that looks after it.
+//! The invariants that the design promises, each with its number and the module that checks it.
 //!
-//! | | promise | looked at |
+//! | | promise | checked by |
 //! |---|---|---|
 //! | 1 | an acknowledged piece is readable while fewer than a quorum of its holders were lost before replication completed, and fewer than `replicas` within one repair window after that | [`durability`], every 30 s |
 //! | 2 | no unverified byte reaches a user or becomes servable | [`integrity`], every answer and every disk |
@@ -11,7 +11,7 @@
 //! | 6 | after an outage the network is one again within a minute | [`unity`] |
 //! | 7 | repair copies at most 1.3 times what is necessary, is quiet after churn stops, and a 60 s restart moves nothing | [`repair`] |
 //! | 8 | lookups succeed: 99.9 % with 30 % hostile nodes, 99 % against 40 ids around one key | [`lookup`] |
-//! | 9 | what a node takes itself to hold is on its disk after every crash | [`store`]; the crash points of real files are in `power-loss` |
+//! | 9 | every piece that a node counts is on its disk after every crash | [`store`]; the scenario `power-loss` tries crash points of real files |
 //! | 10 | one party, with any number of identities, cannot erase, displace or starve what others stored, published or asked for; a network of one party works like any other | [`fairness`] |
 
 pub mod bounded;

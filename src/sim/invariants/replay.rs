@@ -4,19 +4,19 @@ use crate::sim::report::Check;
 use crate::sim::world::World;
 use core::net::SocketAddr;
 
-/// What a replayed packet did.
+/// The effects of replayed packets.
 #[derive(Clone, Debug, Default)]
 pub struct Replays {
-    /// Packets played again.
+    /// Packets replayed.
     pub count: u64,
     /// Of those, packets that changed what a node knows.
     pub effects: u64,
-    /// The first of them.
+    /// The first of these.
     pub first: Option<String>,
 }
 
 impl Replays {
-    /// Plays a packet again and sees whether it changes what the node knows: its contacts, its records, its providers.
+    /// Replays a packet and notes whether it changes the number of peers, records or providers that the node knows.
     pub fn play(&mut self, world: &mut World, host: usize, from: SocketAddr, bytes: &[u8]) {
         let known = |world: &mut World| {
             world.status(host).map(|status| (status.peers, status.records, status.providers))

@@ -1,9 +1,9 @@
-//! Invariant 9, as far as it shows at the level of disk operations.
+//! Invariant 9, at the level of disk operations.
 
 use crate::sim::report::Check;
 use crate::sim::world::World;
 
-/// Whether the pieces that nodes count are those on their disks, on up to a hundred hosts.
+/// Whether as many pieces are on a node's disk as the node counts, on up to a hundred hosts.
 pub fn check(world: &mut World) -> Check {
     let hosts = world.honest();
     let step = hosts.len().div_ceil(100).max(1);
@@ -12,7 +12,7 @@ pub fn check(world: &mut World) -> Check {
         let Some(status) = world.status(host) else { continue };
         let there = world.hosts[host].disk.pieces().count();
         pieces += there as u64;
-        // What is being deleted or written at this moment is counted by one and not by the other.
+        // While a piece is being written or deleted, the node's count and the disk's differ.
         if world.hosts[host].disk.is_idle() && there != status.pieces as usize {
             differing.push((host, status.pieces, there));
         }

@@ -1,11 +1,11 @@
-//! One network: after an outage every node is connected with every other one again.
+//! Invariant 6: after an outage the network is connected again.
 
 use crate::sim::observe::{Observer, View};
 use crate::sim::report::Check;
 use crate::sim::world::World;
 use crate::time::{Duration, Instant};
 
-/// The number of parts that the network of live nodes has. Two nodes are in the same part if one of them takes the other for live.
+/// The number of connected parts of the network of live nodes. An edge joins two nodes if one of them sees the other as live.
 pub fn parts(world: &World, observer: &Observer) -> usize {
     let up: Vec<usize> = world.up().collect();
     let sees = |from: usize, to: usize| {
@@ -26,7 +26,7 @@ pub fn parts(world: &World, observer: &Observer) -> usize {
     parts
 }
 
-/// The time that a network takes to be one again.
+/// Measures the time until a network is one again.
 pub struct Reunion {
     since: Instant,
     took: Option<Duration>,
@@ -38,7 +38,7 @@ impl Reunion {
         Reunion { since: world.now(), took: None }
     }
 
-    /// Looks at the network as it is.
+    /// Notes the time when the network has become one.
     pub fn look(&mut self, world: &World, observer: &Observer) {
         if self.took.is_none() && parts(world, observer) == 1 {
             self.took = Some(world.now().since(self.since));

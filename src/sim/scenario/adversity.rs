@@ -1,4 +1,4 @@
-//! Nodes that are not what they should be.
+//! Hostile nodes: they lie, forge, flood, inflate and replay.
 
 use crate::claim::UNCLAIMED_SECONDS_MAX;
 use crate::id::NodeId;
@@ -15,7 +15,7 @@ use crate::wire::record::record_key;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Three in ten of all nodes are hostile, placed where chance has it. What honest nodes publish is found by honest nodes.
+/// Three in ten of all nodes, chosen at random, are hostile. Honest nodes find what honest nodes publish.
 pub(super) fn hostile(options: &Options) -> Outcome {
     let mut stage = Stage::new("hostile", options, |_| ());
     let mut hosts: Vec<usize> = stage.world.up().collect();
@@ -30,8 +30,8 @@ pub(super) fn hostile(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// A tenth of all nodes flood the others with signatures that are wrong, and the others have processors that check 400 in a second.
-/// What honest nodes publish is found by honest nodes.
+/// A tenth of all nodes flood the others with wrong signatures. A processor checks 400 signatures in a second.
+/// Honest nodes find what honest nodes publish.
 pub(super) fn junk(options: &Options) -> Outcome {
     const CHECKS_PER_SECOND: u32 = 400;
     let mut stage = Stage::new("junk", options, |_| ());
@@ -56,8 +56,8 @@ fn over_budget(world: &mut World, host: usize) -> u64 {
     counters.into_iter().filter(|(name, _)| name == "datagrams_over_budget").map(|(_, count)| count).sum()
 }
 
-/// Forty accomplices have made themselves ids around one key, nearer than anybody honest is. The value under it was
-/// published before they came, and is published again every hour.
+/// Forty accomplices have generated ids around one key, nearer than any honest node. The value under it was published
+/// before they joined, and is published again every hour.
 pub(super) fn eclipse(options: &Options) -> Outcome {
     const ACCOMPLICES: usize = 40;
     let mut stage = Stage::new("eclipse", options, |_| ());
@@ -65,7 +65,7 @@ pub(super) fn eclipse(options: &Options) -> Outcome {
     stage.work.set_as(&mut stage.world, publisher, "target".to_owned());
     stage.run_for(Duration::from_secs(30));
     let key = record_key(&stage.world.contact(publisher).public, "target");
-    // Nearer than the nearest honest node is expected to be, with some bits to spare.
+    // Nearer than the nearest honest node is expected to be, with two bits to spare.
     let bits = (options.nodes as f64).log2().ceil() as u32 + 2;
     let mut hosts = Vec::new();
     for _ in 0..ACCOMPLICES {
@@ -87,8 +87,8 @@ pub(super) fn eclipse(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// A fifth of all nodes offers what others keep, without content, for more copies and a longer life. Nothing is kept on more nodes,
-/// or for longer, than its publisher signed.
+/// A fifth of all nodes offer the pieces that others keep, without content, with more copies and a longer lifetime.
+/// No piece is kept on more nodes, or for longer, than its publisher signed.
 pub(super) fn inflate(options: &Options) -> Outcome {
     const COPIES: u8 = 3;
     let mut stage = Stage::new("inflate", options, |_| ());
@@ -131,7 +131,7 @@ fn nearest_are_hostile(world: &World, hostile: &[usize], key: &crate::id::Key) -
     all.iter().take(20).filter(|(host, _)| hostile.contains(host)).count()
 }
 
-/// Everything that some hosts receive is recorded and comes again: soon, after the clock has stood still, after a restart.
+/// The packets that some hosts receive are recorded and replayed: at once, after a suspension, after a restart.
 pub(super) fn replay(options: &Options) -> Outcome {
     const RECORDED: usize = 4096;
     let mut stage = Stage::new("replay", options, |_| ());

@@ -1,11 +1,11 @@
-//! Nobody comes or goes.
+//! Networks without churn: no node comes or goes.
 
 use crate::sim::invariants::{detection::FalseEvictions, lookup};
 use crate::sim::report::Check;
 use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
 use crate::time::Duration;
 
-/// Everyday use. Nothing has to be copied again, and nobody is taken for dead.
+/// Everyday use. Repair has nothing to copy, and no node is declared dead.
 pub(super) fn steady(options: &Options) -> Outcome {
     let mut stage = Stage::new("steady", options, |_| ());
     stage.fill(options.nodes.clamp(8, 200) / 4, options.nodes.clamp(8, 200) / 4);
@@ -25,8 +25,7 @@ pub(super) fn steady(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// Everyone fetches one file within a minute. They get it from each other: the one who put it in does not send it as often as
-/// it is fetched.
+/// All nodes fetch one file within a minute. They get it from each other: the origin sends fewer copies than are fetched.
 pub(super) fn flash_crowd(options: &Options) -> Outcome {
     const LENGTH: usize = 8 << 20;
     let mut stage = Stage::new("flash-crowd", options, |_| ());

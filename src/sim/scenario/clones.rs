@@ -10,16 +10,16 @@ use core::net::SocketAddr;
 
 /// Machines with one identity.
 const CLONES: usize = 4;
-/// The time that each has to notice another.
+/// The time within which each clone must notice another.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5 * 60);
 
-/// Does what its node does. It only marks machines that users do not work at.
+/// Changes nothing that its node does. It only marks a machine as one that no user works at.
 struct Copied;
 
 impl Adversary for Copied {}
 
-/// An image with an identity on it is started on several machines. Each of them says so, with the address of another. Everyone else finds
-/// what was published.
+/// An image with an identity on it is started on several machines. Each of them reports the duplicate, with the address of
+/// another. All other nodes find what was published.
 pub(super) fn cloned_image(options: &Options) -> Outcome {
     let mut stage = Stage::new("cloned-image", options, |_| ());
     stage.fill(4, 20);

@@ -15,7 +15,7 @@ fn filled(name: &str, options: &Options) -> Stage {
     stage
 }
 
-/// Everyone comes and goes, then for half an hour nobody does. Ten crashes on the way are watched from next to them.
+/// Nodes come and go. Then, for half an hour, no node does. Ten crashes on the way are observed from the nearest nodes.
 pub(super) fn churn(options: &Options) -> Outcome {
     let mut stage = filled("churn", options);
     (stage.each_tick, stage.changes_each_tick) = ((2, 0), 1);
@@ -76,8 +76,8 @@ pub(super) fn mass_crash(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// A third is cut off for half an hour. Afterwards the network is one again: what was published on one side is found from
-/// everywhere.
+/// A third of the nodes is partitioned off for half an hour. Afterwards the network is one again: what was published on one
+/// side is found from both.
 pub(super) fn partition(options: &Options) -> Outcome {
     const FAR: u8 = 1;
     let mut stage = filled("partition", options);
@@ -103,11 +103,11 @@ pub(super) fn partition(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// Everyone restarts within an hour and is away for a minute.
+/// Every node restarts once within an hour, and is down for a minute.
 pub(super) fn rolling_reboot(options: &Options) -> Outcome {
     const RESTART: u64 = 1 << 20;
     let mut stage = filled("rolling-reboot", options);
-    // Neighbours compare what they hold every ten minutes, and may find that a piece was put on others than the closest.
+    // Neighbours compare what they hold every ten minutes, and may find that a piece is not on its closest nodes.
     stage.run_for(MINUTE * 25);
     stage.ledger.begin_repair();
     let hosts: Vec<usize> = stage.world.up().collect();

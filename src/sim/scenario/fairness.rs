@@ -1,4 +1,4 @@
-//! Parties: networks in which all nodes are of one, and networks with one that wants more than its share.
+//! Parties: networks in which all nodes belong to one party, and networks in which one party takes more than its share.
 
 use crate::sim::disk::Crash;
 use crate::sim::hostile::{Hostility, corrupt, secret_near};
@@ -29,7 +29,7 @@ pub(super) fn one_link(options: &Options) -> Outcome {
     one_party("one-link", Addressing::OneLink, options)
 }
 
-/// They see each other, place files, find them, and repair what is lost with one in twenty of them.
+/// The nodes see each other, place files, find them, and repair what is lost when one in twenty of them fails.
 fn one_party(name: &str, addressing: Addressing, options: &Options) -> Outcome {
     let nodes = options.nodes.min(addressing.hosts_max());
     let options = Options { nodes, ..options.clone() };
@@ -67,8 +67,8 @@ fn outsider(world: &mut World) -> usize {
     world.add_host_as(secret, false)
 }
 
-/// One address with many identities floods the tables of all nodes with records, under keys that are near to them. What others
-/// published stays, and finds room.
+/// One address with many identities floods the tables of all nodes with records, under keys near to them. The records of
+/// other parties stay, and their new records are accepted.
 pub(super) fn erase(options: &Options) -> Outcome {
     const IDENTITIES: usize = 8;
     const PROVIDERS: usize = 256;
@@ -124,8 +124,8 @@ pub(super) fn erase(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// Forty nodes of one /24 have ids around the address of a file or the key of a value, twenty each, nearer than any honest node. They were
-/// there first. They lie, and keep nothing of what they take.
+/// Forty nodes of one /24 have ids nearer than any honest node: twenty around the address of a file, twenty around the key of
+/// a value. They join before the two are published. They lie, and discard what they accept.
 pub(super) fn sybil(options: &Options) -> Outcome {
     const ACCOMPLICES: usize = 20;
     let mut stage = Stage::new("sybil", options, |_| ());
@@ -172,8 +172,8 @@ pub(super) fn sybil(options: &Options) -> Outcome {
     stage.finish()
 }
 
-/// One host tells the nodes of invented ones that are all at the address of a victim. The victim is sent no more than three bytes for
-/// each that the host sends.
+/// One host names invented nodes to the others, all of them at the address of a victim. The nodes send the victim at most
+/// three bytes for each byte that the host sends.
 pub(super) fn reflect(options: &Options) -> Outcome {
     let mut stage = Stage::new("reflect", options, |_| ());
     let victim = outsider(&mut stage.world);

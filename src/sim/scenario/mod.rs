@@ -1,7 +1,7 @@
-//! The plays, by name.
+//! The scenarios, by name.
 //!
-//! Every play builds a network, uses it, checks what is checked in every run (see [`stage`](super::stage)), and adds what
-//! it is about. What its outcome says follows from the options alone.
+//! Every scenario builds a network, uses it, makes the checks that every run makes (see [`stage`](super::stage)), and adds
+//! its own. The outcome depends on the options alone.
 
 mod adversity;
 mod calm;
@@ -15,18 +15,18 @@ use super::stage::{Options, Outcome};
 use crate::disk::power_loss;
 use std::path::PathBuf;
 
-/// A play.
+/// A scenario.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// What it is called.
+    /// Its name, as on the command line.
     pub name: &'static str,
-    /// What happens, in a line.
+    /// What happens in it, in one line.
     pub about: &'static str,
-    /// Plays it.
+    /// Runs it.
     pub play: fn(&Options) -> Outcome,
 }
 
-/// Every play.
+/// Every scenario.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "steady",
@@ -87,18 +87,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "power-loss", about: "crash points of real files", play: power_cuts },
 ];
 
-/// The play of this name.
+/// The scenario of this name.
 pub fn named(name: &str) -> Option<Scenario> {
     SCENARIOS.iter().copied().find(|scenario| scenario.name == name)
 }
 
-/// Power goes between any two operations on real files. The number of nodes says nothing here; the minutes say how many
-/// crash points are tried.
+/// Power fails between any two operations on real files. The number of nodes has no effect here. The duration determines
+/// how many crash points are tried.
 fn power_cuts(options: &Options) -> Outcome {
     const OPERATIONS: usize = 120;
     let crash_points = (options.duration.as_secs() as usize / 6).clamp(20, 100_000);
     let mut report = Report { scenario: "power-loss".to_owned(), seed: options.seed, ..Report::default() };
-    // Every state of the disk is built as real files: quickly, where those are in memory.
+    // Every state of the disk is built as real files. In memory that is fast.
     let memory = PathBuf::from("/dev/shm");
     let dir = if memory.is_dir() { memory } else { std::env::temp_dir() };
     let claim = "every crash point recovers";

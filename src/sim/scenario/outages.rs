@@ -6,7 +6,7 @@ use crate::sim::stage::{Options, Outcome, Stage};
 use crate::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// The time that the parts of a network have to find each other.
+/// The time within which the parts of a network must find each other.
 const REUNION_MAX: Duration = MINUTE;
 
 /// Lets a minute and a half pass, and measures when the network is one.
@@ -19,8 +19,8 @@ fn reunite(stage: &mut Stage) {
     stage.report.checks.push(reunion.check(REUNION_MAX));
 }
 
-/// Half of the network is cut off for longer than silent members are kept, and each node restarts meanwhile without a bootstrap
-/// address. The contacts of their last runs lead them back to each other.
+/// Half of the network is partitioned off for longer than silent members are kept, and each node restarts meanwhile without
+/// a bootstrap address. The halves find each other through the contacts that the nodes saved in their last runs.
 pub(super) fn long_partition(options: &Options) -> Outcome {
     const FAR: u8 = 1;
     let mut stage = Stage::new("long-partition", options, |_| ());
