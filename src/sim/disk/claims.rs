@@ -1,4 +1,4 @@
-//! Claims: the files that are shared, and the manifests of their content.
+//! Claims: the shared files, and the manifests of their content.
 
 use super::files::Files;
 use crate::id::Key;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The claims of one disk.
 #[derive(Default)]
 pub(super) struct Claims {
-    /// In the order in which they were made. Each place has one claim at most.
+    /// In the order in which the claims were made. Each place has at most one.
     shares: Vec<Share>,
     manifests: BTreeMap<Key, Arc<Manifest>>,
 }
@@ -24,7 +24,7 @@ impl Claims {
         }
     }
 
-    /// Ends a claim; `last` says that it was the last on its content.
+    /// Ends a claim. `last`: it was the last one on its content.
     pub(super) fn remove(&mut self, share: &Share, last: bool) {
         self.shares.retain(|known| known.place != share.place || known.hash != share.hash);
         if last {
@@ -59,7 +59,7 @@ impl Claims {
         self.shares.iter().any(|share| share.hash == *hash && matches!(share.place, Place::Cache(_)))
     }
 
-    /// A start looks at each file. `trusts_unsynced`: content that was not synced is there all the same.
+    /// Checks each shared file when the node starts. `trusts_unsynced`: no power cut can have torn content that was not synced.
     pub(super) fn recover(&mut self, files: &Files, trusts_unsynced: bool) {
         let trusted = |share: &Share| share.synced || trusts_unsynced;
         self.shares.retain(|share| match share.place {

@@ -1,4 +1,4 @@
-//! A file: the parts that were written, by reference, with holes between them.
+//! A file: the written parts, by reference, with holes between them.
 
 use super::error;
 use crate::io::{DiskError, DiskErrorKind, FileStamp, Mode};
@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 pub(super) struct File {
     parts: BTreeMap<u64, Slice>,
     length: u64,
-    /// A power cut spares it.
+    /// Whether its content survives a power cut.
     pub(super) synced: bool,
     pub(super) stamp: FileStamp,
 }
 
 impl File {
-    /// A file that is one hole. `number` tells its stamp from those of other files.
+    /// A file that is one hole. `number` makes its stamp unlike those of other files.
     pub(super) fn new(number: u64, length: u64) -> Self {
         let stamp = FileStamp { length, modified: number as i64, changed: 0, mode: Mode::of(0o644) };
         File { parts: BTreeMap::new(), length, synced: false, stamp }
@@ -28,12 +28,12 @@ impl File {
         self.length
     }
 
-    /// Bytes that it takes on the disk: holes take none.
+    /// The bytes that it takes on the disk. Holes take none.
     pub(super) fn held(&self) -> u64 {
         self.parts.values().map(|part| part.len() as u64).sum()
     }
 
-    /// A run of it; holes are zeros.
+    /// A run of its bytes. Holes read as zeros.
     pub(super) fn read(&self, offset: u64, length: usize) -> Result<Vec<Slice>, DiskError> {
         let end = offset + length as u64;
         if end > self.length {
@@ -61,12 +61,12 @@ impl File {
         Ok(parts)
     }
 
-    /// All of it.
+    /// The whole content.
     pub(super) fn content(&self) -> Result<Slice, DiskError> {
         self.read(0, self.length as usize).map(joined)
     }
 
-    /// Writes, and lets the file grow. Returns the bytes that the slice took the place of.
+    /// Writes a slice, and grows the file if necessary. Returns the number of bytes that the slice replaced.
     pub(super) fn write(&mut self, offset: u64, slice: Slice) -> u64 {
         let length = slice.len() as u64;
         self.length = self.length.max(offset + length);
@@ -75,7 +75,7 @@ impl File {
         old.map_or(0, |old| old.len() as u64)
     }
 
-    /// Which chunks are what the manifest says. A chunk that is nothing but a hole was never written.
+    /// For each chunk, whether its content has the key in the manifest. A chunk that was never written has not.
     pub(super) fn good_chunks(&self, manifest: &Manifest) -> Vec<bool> {
         let good = |index: u32| {
             let (from, length) = (manifest.chunk_offset(index), manifest.chunk_length(index) as usize);
@@ -88,12 +88,12 @@ impl File {
         (0..manifest.chunk_count()).map(good).collect()
     }
 
-    /// Flips a bit of every part. The stamp stays.
+    /// Flips a bit of every part. The stamp stays the same.
     pub(super) fn rot(&mut self) {
         self.parts.values_mut().for_each(|part| *part = part.damaged());
     }
 
-    /// A power cut: each part is lost with even chances, unless the file was synced.
+    /// A power cut: each part is lost with probability 1/2, unless the file was synced.
     pub(super) fn tear(&mut self, chance: &mut Chance) {
         if !self.synced {
             self.parts.retain(|_, _| chance.happens(0.5));

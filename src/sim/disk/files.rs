@@ -1,4 +1,4 @@
-//! Every file that has a place of its own: the user's, downloads, the cache, and what is arriving.
+//! The files on a disk, stored pieces aside: the user's files, downloads, the cache, and arriving content.
 
 use super::file::File;
 use super::room::Room;
@@ -19,7 +19,7 @@ pub(super) struct Files {
     cache: BTreeMap<Key, File>,
     incoming: BTreeMap<u64, File>,
     windows: BTreeMap<(u64, u32), File>,
-    /// Files made so far: each has a stamp of its own.
+    /// The number of files made so far. It gives each file its own stamp.
     made: u64,
 }
 
@@ -53,7 +53,7 @@ impl Files {
         self.user.get(path)
     }
 
-    /// The same, to be changed.
+    /// A user's file, mutable.
     pub(super) fn of_user_mut(&mut self, path: &Path) -> Option<&mut File> {
         self.user.get_mut(path)
     }
@@ -63,19 +63,19 @@ impl Files {
         self.cache.get(hash)
     }
 
-    /// Chunks in windows.
+    /// The number of chunks in windows.
     pub(super) fn in_windows(&self) -> usize {
         self.windows.len()
     }
 
-    /// The user writes a file. It takes nothing of the node's room.
+    /// The user writes a file. It takes no room from the node.
     pub(super) fn write_as_user(&mut self, path: &Path, content: Slice) {
         let mut file = self.fresh(content.len() as u64);
         file.write(0, content);
         self.user.insert(path.to_owned(), file);
     }
 
-    /// Makes the file that content arrives in, unless it is there.
+    /// Makes the file for arriving content, unless it exists.
     pub(super) fn make(&mut self, place: &Place, length: u64) {
         if self.get(place).is_ok() {
             return;
@@ -93,7 +93,7 @@ impl Files {
         File::new(self.made, length)
     }
 
-    /// Writes into a file that is arriving or being downloaded. Nothing is synced.
+    /// Writes into a file that is arriving or being downloaded, without a sync.
     pub(super) fn write(
         &mut self,
         place: &Place,
@@ -109,7 +109,7 @@ impl Files {
         Ok(())
     }
 
-    /// A file ends. One that is not there is as good as ended; the user's are not a node's to delete.
+    /// Deletes a file. A missing file is no error. A node must not delete a user's file.
     pub(super) fn remove(&mut self, place: &Place, room: &mut Room) -> Result<Option<File>, DiskError> {
         let file = match place {
             Place::Incoming(number) => self.incoming.remove(number),
@@ -184,13 +184,13 @@ impl Files {
 
     // Ends and starts.
 
-    /// A power cut tears what was not synced. What was arriving goes at the next start in any case.
+    /// A power cut tears the files that were not synced. It leaves out arriving content, which the next start deletes anyway.
     pub(super) fn cut_power(&mut self, chance: &mut Chance) {
         let files = self.user.values_mut().chain(self.partial.values_mut()).chain(self.cache.values_mut());
         files.for_each(|file| file.tear(chance));
     }
 
-    /// A start deletes what was arriving, and what is in the cache and not shared (`keeps`).
+    /// At a start: deletes arriving content, and the cached files that are not shared. `keeps` says which are shared.
     pub(super) fn clear(&mut self, keeps: impl Fn(&Key) -> bool, room: &mut Room) {
         let incoming = core::mem::take(&mut self.incoming).into_values();
         let windows = core::mem::take(&mut self.windows).into_values();

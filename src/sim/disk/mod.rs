@@ -1,7 +1,7 @@
-//! A simulated disk, at the level of what the core asks for: what is durable, what is not, and how long things take.
+//! A simulated disk, at the level of the core's disk operations: which content is durable, and how long operations take.
 //!
-//! Operations are carried out one after the other, each at the moment at which it ends, so a crash finds those that had not
-//! ended undone. What real files do between two system calls is tested on real files: see
+//! Operations take effect one after the other, each at the moment at which it ends. A crash therefore leaves the unfinished
+//! ones undone. Crashes between two system calls are tested on real files: see
 //! [`disk::power_loss`](crate::disk::power_loss).
 
 mod claims;
@@ -38,9 +38,9 @@ pub struct DiskPlan {
     pub sync: Duration,
     /// Bytes read or written in a second.
     pub bytes_per_second: u64,
-    /// The part of all syncs that fail with an input/output error.
+    /// The share of syncs that fail with an input/output error.
     pub sync_fails: f64,
-    /// Bytes that fit on it; more meet "no space".
+    /// Bytes that fit on the disk. Writing more fails with "no space left".
     pub capacity: u64,
 }
 
@@ -55,12 +55,12 @@ impl Default for DiskPlan {
     }
 }
 
-/// A run that ends without being told to.
+/// How a run ends without a shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Crash {
-    /// The process is killed: what it wrote is there.
+    /// The process is killed. Everything it wrote survives.
     Kill,
-    /// The machine loses power: what was not synced is lost, in whole or in part.
+    /// The machine loses power. Content that was not synced is lost, in whole or in part.
     Power,
 }
 
@@ -107,21 +107,21 @@ impl Disk {
         }
     }
 
-    // What happens to it from outside.
+    // Changes from outside the node.
 
     /// The user writes a file.
     pub fn write_file(&mut self, path: &Path, content: Rc<Blob>) {
         self.files.write_as_user(path, Slice::whole(content));
     }
 
-    /// Some bits of a user's file turn, and nothing that the system tells of the file shows it.
+    /// Some bits of a user's file flip. The file's stamp does not show it.
     pub fn rot_file(&mut self, path: &Path) {
         if let Some(file) = self.files.of_user_mut(path) {
             file.rot();
         }
     }
 
-    /// A bit of a stored piece turns. False when it is not stored here.
+    /// A bit of a stored piece flips. False when the piece is not stored here.
     pub fn rot_piece(&mut self, key: &Key) -> bool {
         self.pieces.rot(key)
     }
@@ -136,14 +136,14 @@ impl Disk {
         self.pieces.forget();
     }
 
-    // Looking.
+    // Inspection.
 
-    /// A user's file, as a reader finds it.
+    /// The content of a user's file.
     pub fn file(&self, path: &Path) -> Option<Slice> {
         self.files.of_user(path)?.content().ok()
     }
 
-    /// The whole of a file in the node's cache.
+    /// The content of a file in the node's cache.
     pub fn cached(&self, hash: &Key) -> Option<Slice> {
         self.files.cached(hash)?.content().ok()
     }
@@ -163,7 +163,7 @@ impl Disk {
         self.under_way.is_empty()
     }
 
-    /// The number of stored pieces, and of those among them that are not what their keys say.
+    /// The number of stored pieces, and of those whose content does not match their key.
     pub fn verify_pieces(&self) -> (u64, u64) {
         (self.pieces.len() as u64, self.pieces.count_wrong() as u64)
     }
@@ -173,7 +173,7 @@ impl Disk {
         self.files.in_windows()
     }
 
-    /// What came and went since the last call.
+    /// The pieces that were stored or removed since the last call.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         self.pieces.take_changes()
     }
@@ -221,7 +221,7 @@ impl Disk {
         Some(DiskDone { id, result })
     }
 
-    /// The sync of an operation fails. What it covered is not trusted again.
+    /// The sync of an operation fails. The node does not trust the content that it covered.
     fn fail(&mut self, op: DiskOp) -> DiskError {
         if let DiskOp::Commit { incoming, .. } = op {
             let _ = self.files.remove(&Place::Incoming(incoming), &mut self.room);
@@ -335,7 +335,7 @@ impl Disk {
         Ok(())
     }
 
-    // Content on its way from and to streams.
+    // Content sent to streams and received from them.
 
     /// The bytes of an extent, by reference.
     pub(super) fn read(&self, extent: &Extent) -> Result<Vec<Slice>, DiskError> {
@@ -360,31 +360,31 @@ impl Disk {
         }
     }
 
-    /// Opens a sink, or says why not.
+    /// Opens the file of a sink. Makes the file if content arrives in one of its own.
     pub(super) fn open_sink(&mut self, sink: &Sink) -> Result<(), DiskError> {
         self.files.make(&sink.place, u64::from(sink.length));
         self.files.get(&sink.place).map(drop)
     }
 
-    /// Writes into a file that is arriving or being downloaded. Nothing is synced.
+    /// Writes into a file that is arriving or being downloaded, without a sync.
     pub(super) fn write(&mut self, place: &Place, offset: u64, slice: Slice) -> Result<(), DiskError> {
         self.files.write(place, offset, slice, &mut self.room)
     }
 
-    // Ends and starts.
+    // Shutdown, crash and start.
 
-    /// The run ends in order.
+    /// The run shuts down cleanly.
     pub(super) fn shut_down(&mut self, ages: Ages, chance: &mut Chance) {
         while self.complete(chance).is_some() {}
         self.ages = Ages { clean: true, ..ages };
     }
 
-    /// The run ends otherwise.
+    /// The run crashes.
     pub(super) fn crash(&mut self, crash: Crash, chance: &mut Chance) {
         self.ages.clean = false;
         self.busy_until = Instant::ZERO;
         for (_, op) in core::mem::take(&mut self.under_way) {
-            // What was about to be durable may have become so, although it was not acknowledged.
+            // An operation under way may already be durable, although it is not acknowledged.
             let commits = matches!(op, DiskOp::Commit { .. } | DiskOp::WritePiece { .. });
             if commits && chance.happens(0.5) {
                 let _ = self.carry_out(op);
@@ -396,14 +396,14 @@ impl Disk {
         }
     }
 
-    /// The medium is destroyed with all that was on it.
+    /// The medium is destroyed with all its content.
     pub(super) fn wipe(&mut self) {
         let mut pieces = core::mem::take(&mut self.pieces);
         pieces.forget();
         *self = Disk { pieces, ..Disk::new(self.plan.clone()) };
     }
 
-    /// What the next run finds.
+    /// Starts the next run. Returns the content that it finds.
     pub(super) fn recover(&mut self) -> Recovered {
         self.ages.boots += 1;
         self.claims.recover(&self.files, self.ages.clean || !self.powered_off);
@@ -425,7 +425,7 @@ impl Disk {
 }
 
 impl Slice {
-    /// How the bytes are cut as a file.
+    /// The manifest of the bytes as a file.
     fn manifest(&self) -> Arc<Manifest> {
         match self.as_blob() {
             Some(blob) => blob.manifest(),

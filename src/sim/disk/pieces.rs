@@ -1,4 +1,4 @@
-//! Stored pieces, and the changes of them that the world counts copies by.
+//! Stored pieces, and their changes, by which the world counts copies.
 
 use super::missing;
 use super::room::Room;
@@ -9,12 +9,12 @@ use crate::manifest::Manifest;
 use crate::sim::blob::Slice;
 use std::collections::BTreeMap;
 
-/// A stored piece that came or went.
+/// A change of the stored pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// It is durable here.
+    /// The piece has become durable here.
     Stored(PieceMeta),
-    /// It is not here any more.
+    /// The piece was removed.
     Gone(Key),
 }
 
@@ -42,7 +42,7 @@ impl Pieces {
         self.stored.get(key).map(|(_, slice)| slice).ok_or_else(missing)
     }
 
-    /// Stores a piece, in the place of one with the same key.
+    /// Stores a piece. It replaces one with the same key.
     pub(super) fn store(&mut self, meta: PieceMeta, slice: Slice, room: &mut Room) -> Result<(), DiskError> {
         let length = slice.len() as u64;
         room.check(length)?;
@@ -74,20 +74,20 @@ impl Pieces {
         }
     }
 
-    /// Loses all of them. The node is not told, and the room stays taken.
+    /// Loses all pieces. The node is not told, and the room stays taken.
     pub(super) fn forget(&mut self) {
         let gone = core::mem::take(&mut self.stored).into_keys();
         self.changes.extend(gone.map(Change::Gone));
     }
 
-    /// Flips a bit of a piece. False when it is not stored here.
+    /// Flips a bit of a piece. False when the piece is not stored here.
     pub(super) fn rot(&mut self, key: &Key) -> bool {
         let Some((_, slice)) = self.stored.get_mut(key) else { return false };
         *slice = slice.damaged();
         true
     }
 
-    /// The number of pieces that are not what their keys say.
+    /// The number of pieces whose content does not match their key.
     pub(super) fn count_wrong(&self) -> usize {
         let wrong = |(meta, slice): &&(PieceMeta, Slice)| match meta.content.hash_as(meta.input_offset) {
             Some(hash_as) => slice.key(hash_as) != meta.key,
@@ -96,7 +96,7 @@ impl Pieces {
         self.stored.values().filter(wrong).count()
     }
 
-    /// What came and went since the last call.
+    /// The changes since the last call.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         core::mem::take(&mut self.changes)
     }

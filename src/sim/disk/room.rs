@@ -1,9 +1,9 @@
-//! The bytes that a disk has room for.
+//! The capacity of a disk, in bytes.
 
 use super::error;
 use crate::io::{DiskError, DiskErrorKind};
 
-/// Room, some of which is taken.
+/// The capacity of a disk, and how much of it is used.
 pub(super) struct Room {
     capacity: u64,
     used: u64,
@@ -14,7 +14,7 @@ impl Room {
         Room { capacity, used: 0 }
     }
 
-    /// The error "no space left" when so many bytes more do not fit.
+    /// The error "no space left" when `bytes` more do not fit.
     pub(super) fn check(&self, bytes: u64) -> Result<(), DiskError> {
         match self.used.saturating_add(bytes) > self.capacity {
             true => Err(error(DiskErrorKind::NoSpace, "no space left")),
@@ -22,12 +22,12 @@ impl Room {
         }
     }
 
-    /// So many bytes more are taken: [checked](Room::check) before.
+    /// Takes `bytes` more. The caller has [checked](Room::check) that they fit.
     pub(super) fn take(&mut self, bytes: u64) {
         self.used += bytes;
     }
 
-    /// So many bytes are free again.
+    /// Frees `bytes`.
     pub(super) fn give(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.used, "no more is given back than was taken");
         self.used -= bytes;

@@ -1,26 +1,26 @@
-//! One end of a connection: what it has yet to send, what is on its way to it, and where arriving content goes.
+//! One end of a connection: the data that it has yet to send, the segments in flight to it, and the sink of arriving content.
 
 use crate::io::{Extent, Sink};
 use crate::sim::blob::{Slice, joined};
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 
-/// Bytes that leave at a time.
+/// The most bytes in one segment.
 pub(super) const SEGMENT: usize = 64 << 10;
 
-/// Something that the node gave its driver to send.
+/// Data that the node gave its driver to send.
 pub(super) enum Outgoing {
     Bytes(Vec<u8>),
-    /// A run of a file that has not been read.
+    /// A run of a file that has not been read yet.
     Extent(Extent),
     File(VecDeque<Slice>),
 }
 
-/// What travels in one event.
+/// The data that arrives in one event.
 pub(super) enum Segment {
     Bytes(Vec<u8>),
     Content(Slice),
-    /// The sender is gone.
+    /// The sender has ended the connection.
     End,
 }
 
@@ -34,7 +34,7 @@ impl Segment {
     }
 }
 
-/// A run of bytes that goes to a file instead of to the node.
+/// A run of bytes that goes to a file, not to the node.
 pub(super) struct Sinking {
     sink: Sink,
     left: u32,
@@ -46,18 +46,18 @@ impl Sinking {
         Sinking { left: sink.length, sink, slices: Vec::new() }
     }
 
-    /// Bytes that are still to come.
+    /// The bytes that have yet to arrive.
     pub(super) fn left(&self) -> usize {
         self.left as usize
     }
 
-    /// More of them came, at most as many as are [left](Sinking::left).
+    /// Takes content that arrived: at most as many bytes as are [left](Sinking::left).
     pub(super) fn take(&mut self, content: Slice) {
         self.left -= content.len() as u32;
         self.slices.push(content);
     }
 
-    /// The sink, and all that came for it.
+    /// The sink, and all content that arrived for it.
     pub(super) fn finish(self) -> (Sink, Slice) {
         (self.sink, joined(self.slices))
     }
@@ -66,16 +66,16 @@ impl Sinking {
 /// One end of a connection.
 pub(super) struct End {
     pub(super) host: usize,
-    /// The run of the host that the end belongs to.
+    /// The run of the host's node that the end belongs to.
     pub(super) run: u32,
-    /// The node knows of it and has not closed it.
+    /// The node knows of the end and has not closed it.
     pub(super) open: bool,
-    /// The process or the machine is gone: the other end hears of it when it sends.
+    /// The end is closed, or its process or machine is gone. The other end learns of it at the latest when it sends.
     pub(super) gone: bool,
-    /// An event is coming that sends the next segment.
+    /// The event that sends the next segment is queued.
     pub(super) pumping: bool,
     pub(super) sinking: Option<Sinking>,
-    /// Bytes that came and that the node has not taken.
+    /// Bytes that arrived and that the node has not taken.
     pub(super) inbox: Vec<u8>,
     outbox: VecDeque<Outgoing>,
     stalled_since: Option<Instant>,
@@ -102,7 +102,7 @@ impl End {
 
     // Sending.
 
-    /// Queues what the node wants to send. Bytes join those before them.
+    /// Queues data to send. Bytes are appended to bytes at the end of the queue.
     pub(super) fn push(&mut self, outgoing: Outgoing) {
         match (self.outbox.back_mut(), outgoing) {
             (Some(Outgoing::Bytes(last)), Outgoing::Bytes(more)) => last.extend_from_slice(&more),
@@ -115,7 +115,7 @@ impl End {
         !self.outbox.is_empty()
     }
 
-    /// The run of a file that is to be read before the next segment.
+    /// The run of a file that must be read before the next segment can leave.
     pub(super) fn unread(&self) -> Option<&Extent> {
         match self.outbox.front() {
             Some(Outgoing::Extent(extent)) => Some(extent),
@@ -123,13 +123,13 @@ impl End {
         }
     }
 
-    /// The [unread](End::unread) run was read.
+    /// Replaces the [unread](End::unread) run by its content.
     pub(super) fn was_read(&mut self, slices: VecDeque<Slice>) {
         debug_assert!(self.unread().is_some(), "only what was to be read is");
         self.outbox[0] = Outgoing::File(slices);
     }
 
-    /// The next segment; `None` when nothing is left, or a file must be read first.
+    /// The next segment. `None` when the queue is empty or a file must be read first.
     pub(super) fn next_segment(&mut self) -> Option<Segment> {
         match self.outbox.front_mut()? {
             Outgoing::Bytes(bytes) => {
@@ -154,7 +154,7 @@ impl End {
         }
     }
 
-    /// The last bytes before the end closes, such as a refusal: those that were to leave first.
+    /// The bytes at the head of the queue, such as a refusal. They are sent before the end closes.
     pub(super) fn last_word(&mut self) -> Option<Segment> {
         match self.outbox.pop_front() {
             Some(Outgoing::Bytes(bytes)) => Some(Segment::Bytes(bytes)),
@@ -162,17 +162,17 @@ impl End {
         }
     }
 
-    /// The way is free.
+    /// The way to the other end is open: it is not stalled.
     pub(super) fn is_clear(&mut self) {
         self.stalled_since = None;
     }
 
-    /// The way is not free: how long it has not been.
+    /// The way to the other end is blocked. Returns how long it has been.
     pub(super) fn stall(&mut self, now: Instant) -> Duration {
         now.since(*self.stalled_since.get_or_insert(now))
     }
 
-    /// The end is no more.
+    /// Closes the end for good, and drops what it has yet to send.
     pub(super) fn give_up(&mut self) {
         (self.open, self.gone) = (false, true);
         self.outbox.clear();
@@ -181,7 +181,7 @@ impl End {
 
     // Receiving.
 
-    /// A segment is on its way here and would arrive at `at`. It does not overtake those before it; when it arrives.
+    /// A segment is in flight to this end, and would arrive at `at`. Returns when it does arrive: it overtakes no earlier one.
     pub(super) fn expect(&mut self, segment: Segment, at: Instant) -> Instant {
         self.arriving.push_back(segment);
         self.arrives_last = self.arrives_last.max(at);

@@ -1,7 +1,7 @@
-//! Simulated TCP: bytes in order, at the speed of the links, stalled by what cuts the network and broken by what lasts.
+//! Simulated TCP: bytes in order, at the speed of the links. A short partition stalls a connection, a long one breaks it.
 //!
-//! Content moves by reference. An end sends segments: the next one leaves when the sender's link is free, so streams of one
-//! host share it in turn.
+//! Content moves by reference. An end sends segments. The next one leaves when the sender's link is free, so the streams of
+//! one host take turns.
 
 mod end;
 
@@ -18,15 +18,15 @@ use core::net::SocketAddr;
 use end::{End, Outgoing, Segment, Sinking};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The factor by which headers lengthen a segment: 40 bytes for each 1,448.
+/// The factor by which packet headers lengthen a segment: 40 bytes for every 1,448.
 const OVERHEAD: f64 = 1.03;
-/// The time between two looks of a stalled end at its way.
+/// The time after which a stalled end tries again.
 const RETRY: Duration = Duration::from_secs(1);
-/// A connection that was stalled for so long is broken.
+/// The time after which a stalled connection is broken.
 const BROKEN_AFTER: Duration = Duration::from_secs(120);
-/// The delay of a segment that lost a packet, beyond a round trip.
+/// The delay of a segment that lost a packet, added to a round trip.
 const RETRANSMIT: Duration = Duration::from_millis(200);
-/// The longest wait of a segment for its turn at a link.
+/// The longest time that a segment waits for a link.
 const PATIENT: Duration = Duration::from_secs(3600);
 
 /// Every connection between hosts.
@@ -46,7 +46,7 @@ fn name((number, connected): EndId) -> StreamId {
     StreamId(u64::from(number) << 1 | u64::from(connected))
 }
 
-/// Whether the host with this end of a stream connected.
+/// Whether this end of a stream is the one that connected.
 pub(super) fn is_dialled(stream: StreamId) -> bool {
     end_of(stream).1
 }
@@ -60,7 +60,7 @@ fn later(at: Instant, event: StreamEvent, fabric: &mut Fabric<'_>) {
 }
 
 impl Streams {
-    /// An event of a connection happens.
+    /// Handles an event of a connection.
     pub(super) fn handle(&mut self, event: StreamEvent, fabric: &mut Fabric<'_>) {
         match event {
             StreamEvent::Opened(number) => self.opened(number, fabric),
@@ -72,7 +72,7 @@ impl Streams {
         }
     }
 
-    /// Carries out what a host's node asks for, until it asks for nothing more.
+    /// Carries out the stream outputs of a host's node until there are none left.
     pub(super) fn settle(&mut self, host: usize, fabric: &mut Fabric<'_>) {
         while let Some(output) = fabric.poll(host) {
             self.carry_out(host, output, fabric);
@@ -98,7 +98,7 @@ impl Streams {
         }
     }
 
-    /// Tells a node something, then does what it asks for.
+    /// Gives a node an input, then carries out its outputs.
     fn with_node(&mut self, host: usize, fabric: &mut Fabric<'_>, tell: impl FnOnce(&mut Node, Instant)) {
         let it = &mut fabric.hosts[host];
         let now = it.clock(fabric.now);
@@ -108,14 +108,14 @@ impl Streams {
         }
     }
 
-    /// A host's node is gone, and with it its ends. `told`: the machine goes on and says so to the others at once.
+    /// A host's node is gone, and with it its ends. `told`: the machine still runs, and tells the other ends at once.
     pub(super) fn abandon_host(&mut self, host: usize, told: bool, fabric: &mut Fabric<'_>) {
         for end in self.ends_where(|end| end.host == host) {
             self.abandon(end, told, fabric);
         }
     }
 
-    /// A host goes on: so does what waited for it.
+    /// A suspended host resumes. Its ends send again.
     pub(super) fn resume_host(&mut self, host: usize, fabric: &mut Fabric<'_>) {
         for end in self.ends_where(|end| end.host == host && end.open && end.has_more() && !end.pumping) {
             self.pump_again(end, Duration::ZERO, fabric);
@@ -132,7 +132,7 @@ impl Streams {
         Some(&mut self.connections.get_mut(&number)?.ends[usize::from(connected)])
     }
 
-    /// The end, while the node knows of it.
+    /// The end, if it is open.
     fn open(&mut self, end: EndId) -> Option<&mut End> {
         self.end(end).filter(|end| end.open)
     }
@@ -201,7 +201,7 @@ impl Streams {
         if let Some(end) = self.end((number, true)) {
             end.open = true;
         }
-        // The end that accepted may have closed already; then this end hears of it by a reset.
+        // The end that accepted may have closed already. A reset then tells this end.
         self.with_node(host, fabric, |node, now| node.handle_connected(now, dial, name((number, true))));
     }
 
@@ -224,7 +224,7 @@ impl Streams {
         }
     }
 
-    /// Sends one segment, and comes back when the link is free for the next.
+    /// Sends one segment, and queues the next for when the link is free.
     fn pump(&mut self, id: EndId, fabric: &mut Fabric<'_>) {
         let Some(end) = self.open(id) else { return };
         let host = end.host;
@@ -259,14 +259,14 @@ impl Streams {
         });
     }
 
-    /// Whether what this end sends gets through. When it does not, the end tries again, and after a while gives up.
+    /// Whether this end can send now. If it cannot, it tries again later, and after [`BROKEN_AFTER`] the connection is reset.
     fn is_ready(&mut self, id: EndId, fabric: &mut Fabric<'_>) -> bool {
         let Some(other) = self.end((id.0, !id.1)) else { return false };
         let (other_host, gone) = (other.host, other.gone);
         let Some(host) = self.open(id).map(|end| end.host) else { return false };
         let way = fabric.is_way_open(host, other_host);
         if gone && fabric.hosts[other_host].is_up() && way {
-            // Another run answers a connection that it does not know.
+            // The other host runs, but does not know the connection. It answers with a reset.
             let at = fabric.now + fabric.links.delay(host, other_host) * 2;
             later(at, StreamEvent::Reset(id), fabric);
             return false;
@@ -292,7 +292,7 @@ impl Streams {
         }
     }
 
-    /// Reads the file that is to be sent next, if one is. False when it cannot be read: the node is told.
+    /// Reads the file that is to be sent next, if any. False when reading fails; the node is told.
     fn read_file(&mut self, id: EndId, fabric: &mut Fabric<'_>) -> bool {
         let Some(end) = self.open(id) else { return false };
         let host = end.host;
@@ -340,7 +340,7 @@ impl Streams {
         let Some(end) = self.end(id) else { return };
         let host = end.host;
         if !fabric.hosts[host].is_up() && same {
-            // The process stands still: what came waits for it.
+            // The process is suspended. The segment waits for it.
             let at = fabric.now + RETRY;
             return later(at, StreamEvent::Arrive(id), fabric);
         }
@@ -366,7 +366,7 @@ impl Streams {
         }
     }
 
-    /// Gives bytes on: to the stream's sink while there is one, and frames to the node.
+    /// Passes bytes to the stream's sink while there is one, and otherwise to the node as frames.
     fn feed(&mut self, host: usize, id: EndId, bytes: Vec<u8>, fabric: &mut Fabric<'_>) {
         let Some(end) = self.open(id) else { return };
         let mut inbox = core::mem::take(&mut end.inbox);
@@ -444,7 +444,7 @@ impl Streams {
 
     // Ending.
 
-    /// The node closes its end. What it sent before still arrives.
+    /// The node closes its end. What it sent before still arrives, and the bytes at the head of its queue are still sent.
     fn close(&mut self, id: EndId, fabric: &mut Fabric<'_>) {
         let Some(end) = self.open(id) else { return };
         if let Some(last) = end.last_word() {
@@ -453,7 +453,7 @@ impl Streams {
         self.abandon(id, true, fabric);
     }
 
-    /// An end is no more. `told`: the other end hears of it.
+    /// Gives up an end. `told`: the other end is told.
     fn abandon(&mut self, id: EndId, told: bool, fabric: &mut Fabric<'_>) {
         let Some(end) = self.end(id) else { return };
         end.give_up();
@@ -469,7 +469,7 @@ impl Streams {
         }
     }
 
-    /// Whether the connecting end has yet to learn that the connection is there.
+    /// Whether the connecting end has yet to learn that the connection is established.
     fn is_opening(&self, number: u32) -> bool {
         let Some(connection) = self.connections.get(&number) else { return false };
         let dialler = &connection.ends[1];
@@ -487,7 +487,7 @@ impl Streams {
     fn reset(&mut self, id: EndId, fabric: &mut Fabric<'_>) {
         let same = self.is_same_run(id, fabric);
         let Some(end) = self.open(id) else {
-            // It may be told before it has learned that the connection is there.
+            // The reset may come before the end has learned that the connection is established.
             if same && self.is_opening(id.0) && id.1 {
                 let at = fabric.now + Duration::from_millis(1);
                 later(at, StreamEvent::Reset(id), fabric);
