@@ -1,4 +1,4 @@
-//! What hashing costs: chunks and whole files, each beside plain BLAKE3 of the same bytes, and checking a manifest.
+//! The cost of hashing chunks and whole files, each beside plain BLAKE3 of the same bytes, and of checking a manifest.
 
 use criterion::{Criterion, Throughput};
 use elver::manifest::{CHUNK_BYTES_MIN, HashAs, Manifest, ManifestBuilder};
@@ -8,7 +8,7 @@ fn content(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }
 
-/// What the disk hands over at a time.
+/// The bytes that the disk hands over at a time.
 const SLICE_BYTES: usize = 256 << 10;
 
 fn build(length: u64, slices: impl Iterator<Item = impl AsRef<[u8]>>) -> Manifest {
@@ -45,7 +45,7 @@ fn file(criterion: &mut Criterion) {
 }
 
 fn check(criterion: &mut Criterion) {
-    // 1 GiB is 4,096 chunks of 256 KiB: the most that a manifest has.
+    // 1 GiB is 4,096 chunks of 256 KiB, the most chunks that a manifest has.
     let slice = content(SLICE_BYTES);
     let manifest = build(1 << 30, std::iter::repeat_n(&slice, 4096));
     let bytes = manifest.encode();

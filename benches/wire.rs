@@ -1,4 +1,4 @@
-//! What a datagram costs: reading it without its cryptography, signing it, verifying it, and the same with a MAC.
+//! The cost of a datagram: parsing it without cryptography, signing it, verifying it, and the same with a MAC.
 
 use criterion::Criterion;
 use elver::id::{Key, NodeId};
@@ -34,7 +34,7 @@ impl Fixture {
         }
     }
 
-    /// A message of each size: the least, a padded first request, the largest answer.
+    /// A message of each size: the smallest, a padded first request, the largest answer.
     fn messages(&self) -> [(&'static str, Message<'_>); 3] {
         [
             ("ping", Message::Ping { padding: 0 }),

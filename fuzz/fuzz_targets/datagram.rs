@@ -1,4 +1,4 @@
-//! Datagrams, from anybody and from somebody who signs what the fuzzer made up.
+//! Datagrams: raw bytes from an unauthenticated sender, and payloads that the fuzzer makes and a valid key signs.
 #![no_main]
 
 use elver::id::{Key, NodeId};
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Bytes as they come. Almost none verify; none may do harm.
+/// Raw bytes. Almost no input verifies, and none may cause a panic.
 fn anybody(bytes: &[u8]) {
     let Fixture { network, sender, recipient } = &*FIXTURE;
     if let Ok(datagram) = Unverified::parse(bytes, network) {
@@ -52,10 +52,10 @@ fn anybody(bytes: &[u8]) {
     }
 }
 
-/// A payload that an enemy with a valid key signs, or authenticates with a MAC if it must not be signed or is too long for that.
+/// A payload from a hostile peer with a valid key. The peer signs it, or uses a MAC if it is too long to sign.
 fn signed(kind: Kind, leaf: bool, payload: &[u8]) {
     let Fixture { network, sender, recipient } = &*FIXTURE;
-    // The costly part only for what can pass.
+    // Sign only payloads that can pass: signing is costly.
     let Ok(message) = Message::parse(kind, payload) else { return };
     let auth = if payload.len() > PAYLOAD_BYTES_MAX { Auth::Mac } else { Auth::Signed };
     if payload.len() > auth.payload_bytes_max() || !kind.allows(auth) {
@@ -95,7 +95,7 @@ fn with_mac(message: &Message<'_>, leaf: bool) {
     rewrites(&verified.expect("it has a MAC"), &out[..length]);
 }
 
-/// What was read writes back as it was, when this node's own key made it.
+/// Asserts that a message from the fixture's sender encodes to the bytes that it was read from.
 fn rewrites(verified: &Verified<'_>, bytes: &[u8]) {
     let Fixture { network, sender, recipient } = &*FIXTURE;
     if verified.public() != sender.public() {
@@ -117,7 +117,7 @@ fn rewrites(verified: &Verified<'_>, bytes: &[u8]) {
     assert_eq!(length.map(|length| &out[..length]), Some(bytes));
 }
 
-/// Calls everything that a machine may ask of a message.
+/// Calls every accessor that the node's state machines use on a message.
 fn look_at(message: &Message<'_>, network: &Network) {
     match message {
         Message::Found { contacts, providers, record } => {

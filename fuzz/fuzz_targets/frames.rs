@@ -1,4 +1,4 @@
-//! A TCP stream of frames, cut into pieces as a network would.
+//! A TCP stream of frames, cut into pieces as a network cuts it.
 #![no_main]
 
 use elver::id::PublicKey;
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(whole, cut_up, "the same frames come out however the stream is cut");
 });
 
-/// Reads a stream whose bytes arrive `step` at a time: every frame, written anew, and why the stream was dropped.
+/// Reads a stream whose bytes arrive `step` at a time. Returns every frame, encoded again, and why the stream was dropped.
 fn read(stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<Refused>) {
     let (mut buffer, mut frames) = (Vec::new(), Vec::new());
     let keys = keys();
@@ -42,7 +42,7 @@ fn read(stream: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<Refused>) {
     (frames, None)
 }
 
-/// The keys of one end of a stream to itself, so that it opens what it seals.
+/// The keys of an end whose stream leads to itself, so that it can open what it seals.
 fn keys() -> StreamKeys {
     let network = Network::new("fuzz");
     let ephemeral = Ephemeral::new(&network, [1; 32]);
@@ -50,7 +50,7 @@ fn keys() -> StreamKeys {
     ephemeral.agree(&network, true, &hello, &hello).expect("an honest key")
 }
 
-/// A sealed frame opens as the same frame, and with a flipped bit not at all.
+/// A sealed frame opens as the same frame. With a flipped bit it does not open.
 fn check_seal(frame: &Frame<'_>, keys: &StreamKeys) {
     let mut sealed = Vec::new();
     frame.write_sealed(&mut sealed, &mut keys.ours.clone());

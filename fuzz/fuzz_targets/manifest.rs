@@ -1,4 +1,4 @@
-//! Manifests, as a peer would forge them.
+//! Manifests as a hostile peer may forge them.
 #![no_main]
 
 use elver::id::Key;
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     for file in FILES.iter() {
         check(data, &file.hash(), Some(file));
     }
-    // A head that is right, so that lengths and layouts are reached at once.
+    // A valid head, so that the input reaches the checks of lengths and layouts at once.
     if let Some(length) = data.first_chunk::<8>() {
         let mended = [&b"ELVM\x01\0\0\0"[..], length, &data[8..]].concat();
         check(&mended, &Key([9; 32]), None);

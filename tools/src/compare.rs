@@ -1,4 +1,4 @@
-//! Elver beside other programs at the same work, in turns on the same machine.
+//! Elver beside other programs: the same work, in turn, on the same machine.
 
 mod dht;
 mod process;
@@ -17,48 +17,48 @@ use std::time::{Duration, Instant};
 
 /// Set for the run inside a network namespace of its own.
 const INSIDE: &str = "ELVER_COMPARE_INSIDE";
-/// How often processes are looked at while the clock runs.
+/// The interval at which processes are checked for their end while the clock runs.
 const LOOK: Duration = Duration::from_millis(2);
-/// How often their memory is.
+/// The interval at which their memory is sampled.
 const SAMPLE: Duration = Duration::from_millis(20);
 
-/// Measure Elver beside other programs: wall time, processor time, memory, and what the seed had to send.
+/// Measure Elver beside other programs: wall time, processor time, memory, and the bytes that the seed sends.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What is measured.
+    /// The cases to measure.
     #[arg(long, value_delimiter = ',', default_values = ["one", "cold", "swarm"])]
     cases: Vec<Case>,
-    /// Which programs, in the order of their turns. What is not installed is left out.
+    /// The programs, in the order of their turns. A program that is not installed is left out.
     #[arg(long, value_delimiter = ',', default_values = ["elver", "elver-cold", "aria2", "rqbit-one", "rqbit", "libtorrent", "sendme", "transmission", "nginx"])]
     programs: Vec<Program>,
-    /// How often each has its turn.
+    /// The number of runs of each program.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Size of the file in MiB, instead of each case's own.
     #[arg(long)]
     mib: Option<u64>,
-    /// Where programs are that are not on the PATH.
+    /// The directory of programs that are not on the PATH.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
     /// The Python that has the module libtorrent.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    /// Where files are kept meanwhile: put it on the disk that is to be measured.
+    /// The directory for files during the run, on the disk to be measured.
     #[arg(long)]
     work: Option<PathBuf>,
     /// Seconds after which a run is given up.
     #[arg(long, default_value_t = 180)]
     timeout: u64,
-    /// Nodes of the network in the case dht.
+    /// The number of nodes in the case dht.
     #[arg(long, default_value_t = 50)]
     nodes: usize,
-    /// Values in the case dht.
+    /// The number of values in the case dht.
     #[arg(long, default_value_t = 500)]
     keys: usize,
     /// Gets at a time in the second phase of the case dht.
     #[arg(long, default_value_t = 32)]
     in_flight: usize,
-    /// One JSON object a run as well, on standard error.
+    /// Also print one JSON object for each run, on standard error.
     #[arg(long)]
     json: bool,
 }
@@ -66,11 +66,11 @@ pub(crate) struct Arguments {
 /// A kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Case {
-    /// 1 GiB from one to another.
+    /// 1 GiB from one node to another.
     One,
-    /// 64 MiB from one to another: what it costs to begin and to end.
+    /// 64 MiB from one node to another: the cost of start and end.
     Cold,
-    /// 256 MiB from one to seven that fetch together.
+    /// 256 MiB from one node to seven that fetch it together.
     Swarm,
     /// Signed values in a network of small nodes, one at a time and many at a time. Elver and libtorrent.
     Dht,
@@ -91,12 +91,12 @@ impl Case {
     }
 }
 
-/// What one run took.
+/// The resources that one run took.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     wall: f64,
     seed: Usage,
-    /// Processor seconds of all that fetch, memory of the one that used most.
+    /// Processor seconds of all fetchers, and memory of the one that used most.
     fetching: Usage,
     sent: Option<u64>,
 }
@@ -127,7 +127,7 @@ pub(crate) fn run(elver: &Path, arguments: &Arguments) -> Outcome<()> {
         write_source(&source, mib)?;
         let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); programs.len()];
         for turn in 0..arguments.runs {
-            // Who begins changes with every turn: what a program leaves behind in the page cache, its successor finds.
+            // The first program changes with every turn: each program finds the page cache as its predecessor left it.
             for place in 0..programs.len() {
                 let index = (place + turn) % programs.len();
                 let (program, results) = (programs[index], &mut measured[index]);
@@ -156,7 +156,7 @@ pub(crate) fn run(elver: &Path, arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// Goes on in a network namespace with addresses of its own, where that is allowed; `None` when it went on in a child.
+/// Continues in a child inside a network namespace of its own, where that is allowed. `None` when such a child did the work.
 fn enter_namespace() -> Outcome<Option<Net>> {
     if std::env::var_os(INSIDE).is_some() {
         return Ok(Some(Net::Own));
@@ -236,8 +236,8 @@ fn measure(mut run: Run<'_>, case: Case, source: &Path, limit: Duration) -> Outc
     Ok(Measured { wall, seed: used, fetching, sent: sent.or_else(|| run.sent()) })
 }
 
-/// Takes as much of the page cache as will be written, and gives it back. On a virtual machine the first touch of memory
-/// that was free for long costs the host more than the copy does, and whoever comes first would pay for the others.
+/// Fills as much of the page cache as the runs will write, and frees it. On a virtual machine, the first touch of memory that
+/// was free for long costs the host more than the copy does. Without this, the first program would pay for all others.
 fn touch_memory(work: &Path, mib: u64) -> Outcome<()> {
     let path = work.join("touched");
     let mut file = fs::File::create(&path)?;
@@ -276,7 +276,7 @@ fn json(case: Case, mib: u64, program: Program, measured: &Measured) -> serde_js
     })
 }
 
-/// The median of each column, and how many times as long and as dear each program is as the first one.
+/// Prints the median of each column, and each program's ratios to the first in time and cost.
 fn print_table(case: Case, mib: u64, programs: &[Program], measured: &[Vec<Measured>]) {
     println!("\n{mib} MiB, one to {}: medians, and ratios to the first line", case.fetchers());
     println!(

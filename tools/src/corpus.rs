@@ -1,4 +1,4 @@
-//! Gives the fuzzers something to start from: the test vectors of the wire, as each fuzz target reads its input.
+//! Seeds for the fuzzers: the wire's test vectors, in the input format of each fuzz target.
 
 use crate::Outcome;
 use elver::wire::header::{Auth, HEADER_BYTES};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 /// Write the wire's test vectors as seeds for the fuzz targets.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The vectors; else those of the source that this program was built from.
+    /// The vectors. The default is those of the source that this program was built from.
     #[arg(long)]
     vectors: Option<PathBuf>,
-    /// Where to write a folder of seeds for each target; else `fuzz/corpus` of that source.
+    /// The directory for a folder of seeds for each target. The default is `fuzz/corpus` of that source.
     #[arg(long)]
     corpus: Option<PathBuf>,
 }
 
-/// Where a frame has its tag.
+/// The range of the tag in a frame.
 const FRAME_TAG: core::ops::Range<usize> = 8..elver::wire::frame::FRAME_HEAD_BYTES;
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
@@ -34,12 +34,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// The seeds: the target, the seed's name, its bytes.
+/// The seeds. Each is a target, the seed's name, and its bytes.
 fn seeds(vectors: &Path) -> Outcome<Vec<(&'static str, String, Vec<u8>)>> {
     let mut seeds = Vec::new();
     for folder in ["datagrams", "datagrams-mac", "challenges"] {
         for (name, bytes) in read(&vectors.join(folder))? {
-            // The first byte tells the target how to read the others: as a datagram, or as a payload of a kind to be signed.
+            // The first byte tells the target how to read the rest: as a datagram, or as a payload of that kind to sign.
             let tail = bytes.get(2).copied().and_then(Auth::from_number).map(Auth::tail_bytes);
             let payload = tail.and_then(|tail| bytes.get(HEADER_BYTES..bytes.len().checked_sub(tail)?));
             let payload = payload.ok_or_else(|| format!("{name} is no datagram"))?;
@@ -48,9 +48,9 @@ fn seeds(vectors: &Path) -> Outcome<Vec<(&'static str, String, Vec<u8>)>> {
         }
     }
     let mut frames = read(&vectors.join("frames"))?;
-    // The target reads frames that are not sealed, so that what lies behind the tag is reached.
+    // The target reads frames that are not sealed, so that its input reaches the code behind the tag check.
     frames.iter_mut().filter_map(|(_, bytes)| bytes.get_mut(FRAME_TAG)).for_each(|tag| tag.fill(0));
-    // The first byte is the size of the pieces that the stream arrives in.
+    // The first byte sets the size of the pieces in which the stream arrives.
     let stream: Vec<u8> = frames.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     seeds.push(("frames", "stream".to_owned(), [&[0x35], &stream[..]].concat()));
     for (name, bytes) in frames {

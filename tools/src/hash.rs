@@ -1,4 +1,4 @@
-//! What putting a file in costs beside hashing it.
+//! The cost of putting a file, beside that of hashing it.
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
@@ -8,16 +8,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Measure `put`, which hashes a file where it lies, beside the blake3 crate reading the same file in one thread.
+/// Measure `put`, which hashes a file in place, beside the blake3 crate reading the same file in one thread.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Size of the file in MiB.
     #[arg(long, default_value_t = 1024)]
     mib: u64,
-    /// How often each has its turn.
+    /// The number of runs of each.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Where the file and the node are kept meanwhile.
+    /// The directory for the file and the node during the run.
     #[arg(long)]
     work: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
             of_put.last().unwrap_or(&0.0),
         );
     }
-    // The least of each: whatever else the machine does can only add to it.
+    // The least of each: other load on the machine can only add time.
     let least = |seconds: &[f64]| seconds.iter().copied().fold(f64::INFINITY, f64::min);
     let (blake3, put) = (least(&of_blake3), least(&of_put));
     println!(

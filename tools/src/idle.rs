@@ -1,4 +1,4 @@
-//! A node that does nothing: what it costs.
+//! The cost of an idle node.
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
@@ -8,10 +8,10 @@ use std::time::Duration;
 /// Measure an idle node with an empty store among a few others: memory and wake-ups per second.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// For how long.
+    /// Seconds to measure.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// How many other nodes there are.
+    /// The number of other nodes.
     #[arg(long, default_value_t = 3)]
     others: u32,
 }

@@ -1,6 +1,6 @@
-//! What developers and operators run around an Elver node.
+//! Tools that measure and simulate Elver nodes, for developers and operators.
 //!
-//! Each is a command, `cargo run --release -p elver-tools -- COMMAND`; `tools/README.md` says what each measures, with results.
+//! Each tool is a command: `cargo run --release -p elver-tools -- COMMAND`. `tools/README.md` describes each, with results.
 
 mod compare;
 mod corpus;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The elver binary; else the one beside this program.
+    /// The elver binary. The default is the one beside this program.
     #[arg(long, global = true, env = "ELVER_BIN")]
     elver: Option<PathBuf>,
     #[command(subcommand)]
@@ -45,7 +45,7 @@ enum Tool {
     Story(story::Arguments),
 }
 
-/// What every tool may fail with.
+/// The result of a tool, with any error.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Many small files: putting them in, putting them in again, and starting again with them.
+//! Many small files: the time to put them, to put them again, and to restart the node with them.
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
@@ -10,19 +10,19 @@ use std::time::Instant;
 /// Measure `elver put *` on many small files: the first time, again with nothing changed, and the node's start with them.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many files.
+    /// The number of files.
     #[arg(long, default_value_t = 10_000)]
     files: u32,
-    /// Bytes of each.
+    /// Bytes of each file.
     #[arg(long, default_value_t = 4096)]
     bytes: usize,
-    /// Nodes of the network, the one that the files are put into included.
+    /// The number of nodes, including the one that the files are put into.
     #[arg(long, default_value_t = 1)]
     nodes: u32,
-    /// Copies that are asked for; with one node, 0.
+    /// The number of copies to ask for: 0 with one node.
     #[arg(long, default_value_t = 0)]
     replicas: u8,
-    /// Where files and nodes are kept meanwhile: put it on the disk that is to be measured.
+    /// The directory for files and nodes during the run, on the disk to be measured.
     #[arg(long)]
     work: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     report("restart, until all are listed", began.elapsed().as_secs_f64(), &node)
 }
 
-/// Files that no two have the same content.
+/// Writes files. No two have the same content.
 fn write_sources(source: &Path, arguments: &Arguments) -> Outcome<()> {
     fs::create_dir_all(source)?;
     let mut bytes = vec![0; arguments.bytes];
@@ -71,7 +71,7 @@ fn write_sources(source: &Path, arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs `elver put` on all of them at once; how many seconds that takes.
+/// Runs `elver put` on all files at once. Returns the seconds that it takes.
 fn put(binary: &Path, node: &Node, source: &Path, files: u32) -> Outcome<f64> {
     let mut command = std::process::Command::new(binary);
     command.arg("--dir").arg(&node.dir).arg("put").current_dir(source);

@@ -1,4 +1,4 @@
-//! A node process on loopback, and what the system says of it.
+//! A node process on loopback, and its resource usage according to the system.
 
 use crate::Outcome;
 use elver::cli::process::{self, Process};
@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The time that a node has to start, and to end in order.
+/// The time limits for a node to start, and to shut down cleanly.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(4);
 
-/// The `elver` that cargo has built beside this program.
+/// The `elver` binary that cargo has built beside this program.
 pub(crate) fn default_binary() -> Outcome<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("elver");
     match path.exists() {
@@ -40,25 +40,25 @@ impl WorkDir {
     }
 }
 
-/// A running node. It is ended when this is dropped.
+/// A running node. Dropping it ends the process.
 pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     pub(crate) addr: SocketAddr,
     process: Process,
 }
 
-/// What a process has used so far.
+/// The resources that a process has used so far.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// Seconds of processor time, user and system.
     pub(crate) cpu: f64,
-    /// Resident memory in KiB, of it anonymous, and the most there was.
+    /// Resident memory in KiB, the anonymous part of it, and the peak.
     pub(crate) resident: u64,
     pub(crate) anonymous: u64,
     pub(crate) peak: u64,
-    /// KiB that it had written to disk, caches of the disk aside.
+    /// KiB that the process caused to be written to disk.
     pub(crate) written: u64,
-    /// How often it went to sleep and was woken.
+    /// How often the process slept and was woken.
     pub(crate) wakeups: u64,
 }
 
@@ -89,7 +89,7 @@ impl Node {
         Ok(self.process.request(command)?)
     }
 
-    /// The number of its process.
+    /// Its process id.
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
     }
@@ -106,7 +106,7 @@ impl Node {
         Ok(self.process.status()?)
     }
 
-    /// How many files the node lists, page by page.
+    /// The number of files that the node lists, page by page.
     pub(crate) fn count_listed(&self) -> Outcome<usize> {
         let (mut count, mut after) = (0, None);
         loop {
@@ -122,7 +122,7 @@ impl Node {
         }
     }
 
-    /// Waits until the node knows so many others.
+    /// Waits until the node knows `count` peers.
     pub(crate) fn wait_for_peers(&self, count: u32) -> Outcome<()> {
         let began = Instant::now();
         while self.status()?.peers < count {
@@ -163,7 +163,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // In order, so that what it has is on the disk; a failure concerns one that has ended already.
+        // A clean shutdown, so that the node's state is on the disk. It fails only for a process that has ended already.
         let _ = self.process.terminate(STOP_LIMIT);
     }
 }

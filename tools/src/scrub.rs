@@ -1,4 +1,4 @@
-//! How fast a node reads everything on its disk again, and what that costs a transfer that goes on meanwhile.
+//! The speed of a scrub, and its cost to a transfer at the same time.
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
@@ -8,19 +8,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Measure the scrub: MB/s of it alone, and a transfer's time with and without one, in turn.
+/// Measure the scrub: its MB/s alone, and the time of a transfer with and without a scrub, in turn.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Size of the file in MiB.
     #[arg(long, default_value_t = 512)]
     mib: u64,
-    /// How often each is measured.
+    /// The number of measurements of each.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// Where files and nodes are kept meanwhile: put it on the disk that is to be measured.
+    /// The directory for files and nodes during the run, on the disk to be measured.
     #[arg(long)]
     work: Option<PathBuf>,
-    /// One JSON object at the end.
+    /// Print one JSON object at the end.
     #[arg(long)]
     json: bool,
 }
@@ -68,7 +68,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
         without.push(fetch()?);
         seed.request(&Command::Scrub { background: true })?;
         with.push(fetch()?);
-        // It may be done by now. The next one is a round of its own.
+        // The scrub may be done by now. This one runs a full round, so that the next begins anew.
         seed.request(&Command::Scrub { background: false })?;
     }
     let (alone, without, with) = (median(&mut alone), median(&mut without), median(&mut with));

@@ -1,4 +1,4 @@
-//! What a share and a piece cost: memory for each, and the time to put, list, find again after a start, and remove very many.
+//! The cost of a share and of a piece: memory for each, and the time to put, list, recover at a start, and remove many.
 
 use crate::Outcome;
 use crate::node::{Node, Usage, WorkDir};
@@ -13,26 +13,26 @@ use std::time::Instant;
 
 /// Files in each directory of the tree.
 const FILES_PER_DIRECTORY: u32 = 1000;
-/// Files that one run of `elver put` or `elver rm` is given.
+/// Files given to one run of `elver put` or `elver rm`.
 const FILES_PER_COMMAND: u32 = 10_000;
-/// Bytes that the disk works on in a turn while pieces are written.
+/// Bytes that the disk processes in one turn while pieces are written.
 const TURN_BYTES: u64 = 16 << 20;
 /// Writes under way at a time.
 const WRITES_MAX: usize = 256;
 
-/// Measure bytes of memory a share and a piece, and the rates of put, ls, a restart and rm with very many of them.
+/// Measure the memory for each share and each piece, and the rates of put, ls, a restart and rm with many of them.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many files are shared.
+    /// The number of shared files.
     #[arg(long, default_value_t = 100_000)]
     files: u32,
-    /// How many pieces a second node keeps for others.
+    /// The number of pieces that a second node keeps for others.
     #[arg(long, default_value_t = 100_000)]
     pieces: u32,
     /// Bytes of each file, and of each piece.
     #[arg(long, default_value_t = 4096)]
     bytes: usize,
-    /// Where files and nodes are kept meanwhile: put it on the disk that is to be measured.
+    /// The directory for files and nodes during the run, on the disk to be measured.
     #[arg(long)]
     work: Option<PathBuf>,
 }
@@ -50,7 +50,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// A file's content and a piece's: no two are the same.
+/// Fills in the content of a file or a piece. Each number has its own content.
 fn fill(bytes: &mut [u8], number: u32) {
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(bytes);
 }
@@ -119,7 +119,7 @@ fn shares(binary: &Path, arguments: &Arguments, work: &WorkDir, empty: &Usage) -
     }
 }
 
-/// Runs `elver ls`; the addresses that it names, and how many seconds it takes.
+/// Runs `elver ls`. Returns the addresses that it names, and the seconds that it takes.
 fn list(binary: &Path, node: &Node, source: &Path, files: u32) -> Outcome<(Vec<String>, f64)> {
     let began = Instant::now();
     let output = elver(binary, node, source, std::iter::once("ls".to_owned()))?;
@@ -149,8 +149,8 @@ fn elver(
     Ok(output)
 }
 
-/// Writes pieces into a node's directory as the node itself does, and starts it there. Each is synced, which takes minutes on a
-/// disk and nothing in memory.
+/// Writes pieces into a node's directory as the node does, and starts the node there. Each piece is synced: that takes minutes
+/// on a disk, and no time in memory.
 fn pieces(binary: &Path, arguments: &Arguments, empty: &Usage) -> Outcome<()> {
     let memory = Path::new("/dev/shm");
     let work = WorkDir::new(Some(memory).filter(|path| path.is_dir()).or(arguments.work.as_deref()))?;

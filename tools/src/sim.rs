@@ -1,4 +1,4 @@
-//! Networks of real nodes in a simulated world.
+//! Runs networks of real nodes in a simulated world.
 
 use crate::Outcome;
 use elver::sim::faults::Fault;
@@ -12,47 +12,47 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Reads how many nodes: one has nobody to talk to, and for more than these no machine has the memory.
+/// Parses the number of nodes. One node has no peer; more than 100,000 exceed a machine's memory.
 fn nodes(text: &str) -> Result<usize, String> {
     let wrong = || format!("`{text}` is no number from 2 to 100000");
     text.parse().ok().filter(|count| (2..=100_000).contains(count)).ok_or_else(wrong)
 }
 
-/// Play scenarios in a simulated world and check what the design promises. The same seed gives the same run.
+/// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, hostile, eclipse,
 /// replay, one-prefix, one-shared, one-link, erase, sybil, reflect, power-loss, or "all". Tables: lookups, rounds, detection,
 /// idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which scenario, or "all".
+    /// The scenario to play, or "all".
     #[arg(long, default_value = "steady", conflicts_with = "table")]
     scenario: String,
-    /// A table instead: lookups, rounds, detection, idle or repair.
+    /// Make a table instead: lookups, rounds, detection, idle or repair.
     #[arg(long)]
     table: Option<String>,
-    /// How many nodes; for a table several sizes, separated by commas.
+    /// The number of nodes; for a table, several numbers separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "100", value_parser = nodes)]
     nodes: Vec<usize>,
-    /// Virtual hours.
+    /// Duration in virtual hours.
     #[arg(long)]
     hours: Option<f64>,
-    /// Virtual minutes.
+    /// Duration in virtual minutes.
     #[arg(long, conflicts_with = "hours", default_value_t = 30.0)]
     minutes: f64,
-    /// The seed, or the first of them.
+    /// The seed, or the first of several.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other. The last of several plays with real signatures.
+    /// The number of seeds to play, one after the other. The last of several is played with real signatures.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// How often a datagram is lost: 0.05 is one in twenty.
+    /// The share of datagrams that are lost: 0.05 is one in twenty.
     #[arg(long, default_value_t = 0.0)]
     loss: f64,
-    /// Faults on top: duplicate, reorder, pause, sleep, rebind, one-way, disk, slow, narrow.
+    /// Faults to add: duplicate, reorder, pause, sleep, rebind, one-way, disk, slow, narrow.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
-    /// Nodes sign for real.
+    /// Use real signatures.
     #[arg(long)]
     real: bool,
     /// Nodes join one after the other over ten minutes, instead of starting with remembered contacts.
@@ -208,7 +208,7 @@ fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-/// What this process holds in memory.
+/// The resident memory of this process, in bytes.
 fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;

@@ -1,6 +1,6 @@
-//! A picture of what Elver does: a simulated run, drawn at its four moments.
+//! A picture of what Elver does: a simulated run, drawn at four moments.
 //!
-//! Everything in the picture happened in the run: which node holds which chunk, which nodes sent how much, and when.
+//! The picture shows the run as it happened: which node holds which chunk, which nodes sent content to which, and when.
 
 use crate::Outcome;
 use core::fmt::Write;
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// The picture to write.
     #[arg(long, default_value = "tools/pictures/story.svg")]
     out: PathBuf,
-    /// How many nodes.
+    /// The number of nodes.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(6..=24))]
     nodes: u8,
     /// The seed of the run.
@@ -29,10 +29,10 @@ pub(crate) struct Arguments {
     seed: u64,
 }
 
-/// Four chunks.
+/// The length of the file: four chunks.
 const FILE_BYTES: usize = 1 << 20;
 const REPLICAS: u8 = 3;
-/// A home's uplink, bytes a second: a download then needs more than one source.
+/// A home's uplink, in bytes a second. At this rate a download uses more than one source.
 const UPLINK: u64 = 500_000;
 /// Time for the network to finish one step.
 const STEP_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -55,7 +55,7 @@ struct Panel {
     caption: String,
     /// Chunks of the file, by the nodes that hold them.
     held: BTreeMap<usize, BTreeSet<Key>>,
-    /// Chunks that came since the panel before.
+    /// Chunks that arrived since the previous panel.
     new: BTreeSet<(usize, Key)>,
     /// Nodes that have the whole file.
     whole: BTreeSet<usize>,
@@ -146,7 +146,7 @@ impl Story {
         Ok(self.panel("two nodes die", caption, &before))
     }
 
-    /// The others make the copies that are missing, for as long as repair may take.
+    /// The other nodes make the missing copies, within the time that repair may take.
     fn repair(&mut self) -> Outcome<Panel> {
         let before = self.held.clone();
         let began = self.world.now();
@@ -176,7 +176,7 @@ impl Story {
         self.chunks.iter().map(live).min().unwrap_or(0)
     }
 
-    /// Lets time pass until `done`, and returns the seconds that it took.
+    /// Runs the world until `done`. Returns the seconds that it took.
     fn until(&mut self, awaited: &str, done: impl Fn(&Story) -> bool) -> Outcome<f64> {
         let began = self.world.now();
         while !done(self) {
@@ -188,7 +188,7 @@ impl Story {
         Ok(self.world.now().since(began).as_secs_f64())
     }
 
-    /// Lets a moment pass, and notes what the nodes stored and dropped.
+    /// Runs the world for a moment, and notes what the nodes stored and dropped.
     fn pass(&mut self) {
         if let Some(happening) = self.world.next(self.world.now() + Duration::from_millis(100)) {
             let _ = self.work.take(&self.world, &happening);

@@ -1,4 +1,4 @@
-//! A network of nodes to play with.
+//! A network of nodes on loopback, to try commands on.
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// Run a network of nodes on loopback until standard input ends (Ctrl-D).
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many.
+    /// The number of nodes.
     #[arg(long, default_value_t = 8)]
     nodes: usize,
-    /// Where their directories are made; removed at the end.
+    /// The directory for the nodes' directories, which are removed at the end.
     #[arg(long)]
     work: Option<PathBuf>,
 }

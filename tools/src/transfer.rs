@@ -1,4 +1,4 @@
-//! One node fetches a file from another: how fast, and at what price.
+//! One node fetches a file from another: the speed and the cost.
 
 use crate::Outcome;
 use crate::node::{Node, WorkDir};
@@ -14,16 +14,16 @@ pub(crate) struct Arguments {
     /// Size of the file in MiB.
     #[arg(long, default_value_t = 1024)]
     mib: u64,
-    /// How often.
+    /// The number of runs.
     #[arg(long, default_value_t = 3)]
     runs: u32,
-    /// Where files and nodes are kept meanwhile: put it on the disk that is to be measured.
+    /// The directory for files and nodes during the run, on the disk to be measured.
     #[arg(long)]
     work: Option<PathBuf>,
-    /// Measure `get -o -` through a reader with a quota of 20 MiB, beside `get -o FILE` at another.
+    /// Measure `get -o -` at a node with a quota of 20 MiB, beside `get -o FILE` at another.
     #[arg(long)]
     stream: bool,
-    /// One JSON object a run.
+    /// Print one JSON object for each run.
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +95,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// One run of `--stream`: what a client writes to nowhere, and to a file.
+/// One run of `--stream`: a client writes the file to `/dev/null`, and another writes it to a file.
 fn stream(binary: &Path, arguments: &Arguments, run: u32, work: &WorkDir, source: &Path) -> Outcome<()> {
     let seed = Node::start(binary, work.join("seed"), None, &[])?;
     let put = Command::Put { path: source.to_owned(), replicas: Some(0), lifetime: None };
@@ -110,7 +110,7 @@ fn stream(binary: &Path, arguments: &Arguments, run: u32, work: &WorkDir, source
         let mut client = std::process::Command::new(binary);
         client.arg("--dir").arg(&reader.dir).args(["get", "-q", &hash.to_string(), "-o"]).arg(&output);
         let began = Instant::now();
-        // The client hashes what it writes: exit code 0 says that it was right.
+        // The client hashes what it writes. Exit code 0 means that the hash was right.
         let mut client = client.stdout(std::process::Stdio::null()).spawn()?;
         let mut most = 0;
         let code = loop {
@@ -154,7 +154,7 @@ fn stream(binary: &Path, arguments: &Arguments, run: u32, work: &WorkDir, source
     Ok(())
 }
 
-/// A file of bytes that nothing can compress, the same every time.
+/// Writes a file of incompressible bytes, the same in every run.
 pub(crate) fn write_source(path: &Path, mib: u64) -> Outcome<()> {
     let mut stream = blake3::Hasher::new().update(b"elver-tools transfer").finalize_xof();
     let mut file = BufWriter::new(fs::File::create(path)?);

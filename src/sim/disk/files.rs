@@ -182,7 +182,7 @@ impl Files {
         }
     }
 
-    // Ends and starts.
+    // Power cut and start.
 
     /// A power cut tears the files that were not synced. It leaves out arriving content, which the next start deletes anyway.
     pub(super) fn cut_power(&mut self, chance: &mut Chance) {

@@ -8,7 +8,7 @@ use crate::time::{Duration, Instant};
 /// The share of live nodes that must know a state.
 const SHARE: f64 = 0.999;
 
-/// A state on its way through the network.
+/// A state that spreads through the network.
 pub struct Spread {
     subject: usize,
     sequence: u64,

@@ -21,7 +21,7 @@ pub struct Detection {
 }
 
 impl Detection {
-    /// A host has crashed just now.
+    /// To be called when a host has just crashed.
     pub fn crashed(&mut self, world: &World, host: usize) {
         let key = world.id(host).key();
         let mut near: Vec<usize> = world.up().filter(|other| *other != host).collect();

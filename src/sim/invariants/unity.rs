@@ -33,7 +33,7 @@ pub struct Reunion {
 }
 
 impl Reunion {
-    /// The outage has ended.
+    /// To be called when the outage has just ended.
     pub fn begin(world: &World) -> Self {
         Reunion { since: world.now(), took: None }
     }

@@ -141,7 +141,7 @@ pub(super) fn replay(options: &Options) -> Outcome {
     for round in 0..rounds {
         stage.world.record(RECORDED);
         stage.each_tick = (10, 1);
-        // The hour in which values are published anew comes once in six rounds.
+        // Values are published again every hour, so once in six rounds.
         stage.run_for(Duration::from_secs(480));
         let recorded = stage.world.recorded();
         stage.each_tick = (0, 0);

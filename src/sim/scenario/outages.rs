@@ -1,4 +1,4 @@
-//! Outages of many nodes at once, after which they find each other without help.
+//! Outages of many nodes at once. Afterwards the nodes find each other without a bootstrap address.
 
 use crate::sim::disk::Crash;
 use crate::sim::invariants::{lookup, unity::Reunion};
@@ -9,7 +9,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The time within which the parts of a network must find each other.
 const REUNION_MAX: Duration = MINUTE;
 
-/// Lets a minute and a half pass, and measures when the network is one.
+/// Runs the network for a minute and a half, and measures when it is one network again.
 fn reunite(stage: &mut Stage) {
     let mut reunion = Reunion::begin(&stage.world);
     for _ in 0..90 {

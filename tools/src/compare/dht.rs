@@ -19,15 +19,15 @@ use std::time::{Duration, Instant};
 
 /// The longest time to wait for one response.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(60);
-/// Values that are being published at a time.
+/// The most values being published at a time.
 const SETS_IN_FLIGHT: usize = 4;
-/// Time for the nodes to get to know each other, the same for both programs.
+/// The time for the nodes to find each other, the same for both programs.
 const SETTLING: Duration = Duration::from_secs(15);
-/// How often each key is fetched in the second phase.
+/// The number of gets of each key in the second phase.
 const ROUNDS: usize = 4;
 const VALUE_BYTES: usize = 128;
 
-/// The size of the network and of the work.
+/// The size of the network and of the workload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work {
     pub(super) nodes: usize,
@@ -38,15 +38,15 @@ pub(super) struct Work {
 /// The gets of one phase.
 #[derive(Clone, Debug, Deserialize)]
 struct Phase {
-    /// Seconds of each get that found its value.
+    /// The seconds that each get took that found its value.
     latencies: Vec<f64>,
-    /// When each of them ended, in seconds from the start of the phase.
+    /// When each of these gets ended, in seconds from the start of the phase.
     ended: Vec<f64>,
     /// The number of gets.
     asked: usize,
     /// Processor seconds of all nodes and of the client.
     processor: f64,
-    /// Datagrams that were sent.
+    /// Datagrams sent.
     datagrams: u64,
 }
 
@@ -67,7 +67,7 @@ impl Phase {
         sorted.sort_by(f64::total_cmp);
         let at = |part: f64| sorted.get((sorted.len() as f64 * part) as usize).map_or(0.0, |s| s * 1e3);
         let gets = sorted.len().max(1) as f64;
-        // The rate until 99 in 100 were done: a single answer that is lost must not decide it.
+        // The rate until 99 % of the gets were done: a single lost answer must not decide it.
         let most = (sorted.len() * 99).div_ceil(100);
         let seconds = self.ended.get(most.saturating_sub(1)).copied().unwrap_or(f64::INFINITY);
         Figures {
@@ -81,7 +81,7 @@ impl Phase {
     }
 }
 
-/// Measures the programs in turns and prints a table.
+/// Measures the programs in turn and prints a table.
 pub(super) fn run(tools: &Tools, work: Work, runs: usize, json: bool) -> Outcome<()> {
     let mut programs = Vec::new();
     for program in [Program::Elver, Program::Libtorrent] {
@@ -130,7 +130,7 @@ fn to_json(program: Program, in_flight: usize, figures: &Figures) -> Value {
     })
 }
 
-/// A network of node processes, and one more whose client asks over a single connection.
+/// A network of node processes. One more node serves the client, over a single connection.
 fn elver(binary: &Path, dir: &Path, work: Work) -> Outcome<[Phase; 2]> {
     let mut nodes: Vec<Node> = Vec::new();
     for index in 0..=work.nodes {
@@ -174,7 +174,7 @@ fn processor_of(nodes: &[Node]) -> Outcome<f64> {
     Ok(nanoseconds as f64 / 1e9)
 }
 
-/// Datagrams that were sent in this network namespace.
+/// Datagrams sent in this network namespace.
 fn datagrams_sent() -> Outcome<u64> {
     let text = fs::read_to_string("/proc/net/snmp")?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).map(str::split_whitespace);
@@ -195,7 +195,7 @@ impl Connection {
         Ok(Connection { socket: BufReader::with_capacity(256 << 10, socket) })
     }
 
-    /// Gives the commands, `in_flight` at a time. The seconds that each successful one took, and when it ended.
+    /// Sends the commands, with `in_flight` at a time. Returns the seconds that each successful one took, and when it ended.
     fn keep_busy(
         &mut self,
         commands: impl Iterator<Item = Command>,
@@ -246,14 +246,14 @@ fn libtorrent(python: &Path, work: Work) -> Outcome<[Phase; 2]> {
     }
 }
 
-/// An Ed25519 key in hexadecimal.
+/// An Ed25519 secret in hexadecimal, and its public key.
 fn key_pair() -> (String, PublicKey) {
     let secret = [7; 32];
     let text = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     (text, Identity::from_secret(&secret).public())
 }
 
-/// Medians of the runs.
+/// Prints the medians of the runs.
 fn print_table(work: Work, programs: &[Program], measured: &[Vec<[Phase; 2]>]) {
     println!(
         "\n{} keys, signed values of {VALUE_BYTES} bytes, {} nodes and a client: medians of the runs",

@@ -1,4 +1,4 @@
-//! Processes that are measured: what each has used, sampled while it runs and read once more when it has ended.
+//! Measured processes: the resources of each, sampled while it runs and read once more when it has ended.
 
 use crate::Outcome;
 use std::fs;
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a process that was told to end may take.
+/// The time limit for a process to end after it was told to.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a process and the children that it waited for have used.
+/// The resources that a process, and the children that it waited for, have used.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Usage {
     /// Seconds of processor time, user and system.
     pub(super) cpu: f64,
-    /// The most memory that was resident, and the most of that which was no file's, in KiB.
+    /// Peak resident memory, and peak anonymous memory, in KiB.
     pub(super) peak: u64,
     pub(super) anonymous: u64,
 }
 
-/// A running process. It is ended when this is dropped.
+/// A running process. Dropping it ends the process.
 pub(super) struct Process {
     child: Child,
     log: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a command in `dir`; what it says goes to a file there.
+    /// Starts a command in `dir`. Its output goes to a file there.
     pub(super) fn start(command: &mut Command, dir: &Path, name: &str) -> Outcome<Process> {
         let log = dir.join(format!("{name}.log"));
         let (out, err) = (fs::File::create(&log)?, fs::File::options().append(true).open(&log)?);
@@ -38,18 +38,18 @@ impl Process {
         Ok(Process { child, log, used: Usage::default(), exit: None })
     }
 
-    /// What it said so far.
+    /// Its output so far.
     pub(super) fn said(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Reads what it has used so far, and notices when it has ended.
+    /// Reads what the process has used so far, and notes whether it has ended.
     pub(super) fn sample(&mut self) -> Usage {
         if self.exit.is_some() {
             return self.used;
         }
         let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        // A process that has ended keeps its times until it is waited for.
+        // The system keeps the times of an ended process until its parent waits for it.
         let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks: u64 =
@@ -70,7 +70,7 @@ impl Process {
         self.used
     }
 
-    /// Whether it has ended well; an error when it has ended otherwise.
+    /// Whether the process has ended with success. An error if it has failed.
     pub(super) fn has_ended(&mut self) -> Outcome<bool> {
         self.sample();
         match self.exit {
@@ -80,7 +80,7 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and makes it.
+    /// Asks the process to end, and kills it if it does not.
     pub(super) fn stop(&mut self) {
         self.sample();
         if self.exit.is_some() {

@@ -1,4 +1,4 @@
-//! The programs that are measured: how each is told to offer a file and to fetch it.
+//! The measured programs, and the commands by which each offers and fetches a file.
 
 use super::process::Process;
 use super::torrent::{self, Tracker};
@@ -13,27 +13,27 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long a program may take to offer a file.
+/// The time limit for a program to offer a file.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// The port of the first program; those of the others follow.
+/// The port of the first program. The others have the ports after it.
 const FIRST_PORT: u16 = 20_000;
 
-/// A program, in one of the ways to run it.
+/// A program, in one of its configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(super) enum Program {
-    /// The node of the fetching side runs before the clock does.
+    /// Elver; the fetching node starts before the clock.
     Elver,
-    /// The clock starts with the node.
+    /// Elver; the clock starts with the fetching node.
     ElverCold,
-    /// A node that reads and writes what arrives instead of splicing it.
+    /// Elver; the node reads and writes arriving content instead of splicing it.
     ElverCopied,
     /// aria2, over BitTorrent.
     Aria2,
-    /// rqbit with as many workers as it likes.
+    /// rqbit with its default number of workers.
     Rqbit,
     /// rqbit with one worker.
     RqbitOne,
-    /// libtorrent, driven by a script of a few lines.
+    /// libtorrent, driven by a short script.
     Libtorrent,
     /// The Transmission daemon.
     Transmission,
@@ -43,12 +43,12 @@ pub(super) enum Program {
     Nginx,
 }
 
-/// Where the programs of a run are.
+/// The network in which the programs of a run are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Net {
-    /// On 10.9.0.0/24, in a network namespace of their own.
+    /// 10.9.0.0/24, in a network namespace of their own.
     Own,
-    /// On 127.0.0.0/8.
+    /// 127.0.0.0/8.
     Loopback,
 }
 
@@ -72,7 +72,7 @@ impl Net {
     }
 }
 
-/// What all runs have in common.
+/// The settings that all runs share.
 pub(super) struct Tools {
     pub(super) elver: PathBuf,
     pub(super) bin_dir: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Where a program is, if it is installed.
+    /// The path of a program, if it is installed.
     fn find(&self, name: &str) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -89,7 +89,7 @@ impl Tools {
         dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
     }
 
-    /// Why a program cannot be measured here; `None` when it can.
+    /// The reason why a program cannot be measured here. `None` when it can.
     pub(super) fn lacks(&self, program: Program) -> Option<String> {
         let lacking = |names: &[&str]| {
             let name = names.iter().find(|name| self.find(name).is_none())?;
@@ -114,13 +114,13 @@ impl Tools {
     }
 }
 
-/// One run of one program: a seed with index 0 and those that fetch from it.
+/// One run of one program: a seed with index 0, and the fetchers.
 pub(super) struct Run<'a> {
     program: Program,
     tools: &'a Tools,
     source: &'a Path,
     work: PathBuf,
-    /// Whether several fetch at a time, so that they have to find each other.
+    /// Whether several fetchers run at a time, and have to find each other.
     swarm: bool,
     tracker: Option<Tracker>,
     hash: Option<Key>,
@@ -172,12 +172,12 @@ impl<'a> Run<'a> {
         SocketAddr::new(self.tools.net.ip(index), Run::port(index))
     }
 
-    /// Where the file ends up.
+    /// The path of the fetched file.
     pub(super) fn target(&self, index: usize) -> PathBuf {
         self.data(index).join(self.source.file_name().unwrap_or_default())
     }
 
-    /// What appears when a program is done that does not end by itself then.
+    /// The file that appears when the fetch is done, for a program that does not end by itself.
     pub(super) fn mark(&self, index: usize) -> Option<PathBuf> {
         let marks = [Program::Aria2, Program::Libtorrent, Program::Transmission];
         marks.contains(&self.program).then(|| self.dir(index).join("done"))
@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
         if self.hash.is_some() {
             return Ok(process);
         }
-        // Those that were asked whether they are ready are given time to do what follows.
+        // A program may report that it is ready shortly before it serves the file.
         std::thread::sleep(Duration::from_secs(1));
         Ok(process)
     }
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What runs before the clock does on the side that fetches.
+    /// Starts the process that the fetching side needs before the clock starts, if any.
     pub(super) fn ahead(&self, index: usize) -> Outcome<Option<Process>> {
         match self.program {
             Program::Elver | Program::ElverCopied => {
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Starts to fetch: the process that ends, or sets its mark, when the file is there, comes last.
+    /// Starts to fetch. The last process is the one that ends, or sets its mark, when the file is there.
     pub(super) fn fetch(&self, index: usize, seed: &Process) -> Outcome<Vec<Process>> {
         let dir = self.dir(index);
         let mut processes = Vec::new();
@@ -311,7 +311,7 @@ impl<'a> Run<'a> {
         Ok(processes)
     }
 
-    /// Bytes that the seed says it has sent. Asked before it is stopped, and once more after.
+    /// The bytes that the seed reports as sent. To be asked before the seed is stopped, and again after.
     pub(super) fn sent(&self) -> Option<u64> {
         match self.program {
             Program::Elver | Program::ElverCold | Program::ElverCopied => {
@@ -329,7 +329,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Starts a node and waits until it takes commands.
+    /// Starts a node and waits until it accepts commands.
     fn elver_node(&self, index: usize, dir: &Path) -> Outcome<Process> {
         let mut command = Command::new(&self.tools.elver);
         command.arg("--dir").arg(dir).args(["node", "--listen", &self.addr(index).to_string()]);
@@ -468,12 +468,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The ticket in what sendme says.
+/// The ticket in the output of sendme.
 fn ticket(said: &str) -> Option<&str> {
     said.split_whitespace().find(|word| word.starts_with("blob") && word.len() > 50)
 }
 
-/// Offers or fetches one torrent until it is ended, with everything off that finds peers elsewhere.
+/// Offers or fetches one torrent until the process is ended. It finds peers through the tracker only.
 const LIBTORRENT: &str = r#"
 import os, signal, sys
 import libtorrent as lt

@@ -1,4 +1,4 @@
-//! What BitTorrent programs need around them: a torrent file and a tracker.
+//! A torrent file and a tracker for the BitTorrent programs.
 
 use crate::Outcome;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(super) fn write(source: &Path, torrent: &Path, tracker: SocketAddr) -> Outco
     Ok(())
 }
 
-/// SHA-1 (FIPS 180-4), which the pieces of a torrent are named by.
+/// SHA-1 (FIPS 180-4), the hash of a torrent's pieces.
 fn sha1(bytes: &[u8]) -> [u8; 20] {
     let mut state: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     let whole = bytes.len() / 64 * 64;
@@ -77,20 +77,20 @@ fn sha1(bytes: &[u8]) -> [u8; 20] {
     digest
 }
 
-/// What a program told the tracker last.
+/// The last announcement of a program to the tracker.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Announced {
-    /// Whether it has the whole file.
+    /// Whether the program has the whole file.
     pub(super) complete: bool,
-    /// What it says that it has sent, when it has said so for the last time.
+    /// The bytes that the program reports as sent, once it has announced for the last time.
     pub(super) uploaded: Option<u64>,
     here: bool,
 }
 
-/// Where the program is that listens on a port.
+/// The address of the program that listens on a port.
 pub(super) type AddressOf = fn(u16) -> Ipv4Addr;
 
-/// A tracker for one torrent. Its thread lives as long as this program.
+/// A tracker for one torrent. Its thread runs until this program ends.
 #[derive(Clone)]
 pub(super) struct Tracker {
     pub(super) addr: SocketAddr,
@@ -99,7 +99,7 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    /// Starts one. `address_of` tells where the program is that listens on a port.
+    /// Starts a tracker. `address_of` gives the address of the program that listens on a port.
     pub(super) fn start(ip: IpAddr, address_of: AddressOf) -> Outcome<Tracker> {
         let listener = TcpListener::bind((ip, 0))?;
         let tracker = Tracker { addr: listener.local_addr()?, peers: Arc::default(), address_of };
@@ -113,7 +113,7 @@ impl Tracker {
         Ok(tracker)
     }
 
-    /// What the program that listens on this port told last.
+    /// The last announcement of the program that listens on this port.
     pub(super) fn announced(&self, port: u16) -> Announced {
         self.peers.lock().expect("no holder panics").get(&port).copied().unwrap_or_default()
     }
