@@ -68,7 +68,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
         without.push(fetch()?);
         seed.request(&Command::Scrub { background: true })?;
         with.push(fetch()?);
-        // The scrub may be done by now. This one runs a full round, so that the next begins anew.
+        // Waits for the scrub to end. If it has ended already, this runs another round.
         seed.request(&Command::Scrub { background: false })?;
     }
     let (alone, without, with) = (median(&mut alone), median(&mut without), median(&mut with));
