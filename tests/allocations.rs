@@ -1,4 +1,4 @@
-//! What is handled for every packet takes no memory from the allocator, and what is kept of a share and of a piece takes little.
+//! The node handles a packet without allocating, and keeps few bytes for each share and each piece.
 
 mod common;
 
@@ -74,7 +74,7 @@ fn reading_a_frame_allocates_nothing() {
     let hello = Hello::new(network.id(), recipient().public(), ephemeral.public(), 1, false);
     let keys = ephemeral.agree(&network, true, &hello, &hello).expect("an honest key");
     for (name, mut bytes) in vectors("frames") {
-        // As it was before it was sealed for the stream of the vectors.
+        // Undo the seal for the stream of the vectors.
         bytes[8..FRAME_HEAD_BYTES].fill(0);
         let used = measure(|| assert!(Frame::parse(&bytes).is_ok()));
         assert_eq!(used.count_total, 0, "{name}: {used:?}");
@@ -117,7 +117,7 @@ fn sending_allocates_nothing_whether_there_is_room_or_not() {
     assert_eq!(outbox.dropped(), 2 * (messages.len() as u64 - 8));
 }
 
-/// Two nodes that exchange datagrams in memory until they know each other, at a virtual time.
+/// Two nodes that exchange datagrams in memory, in virtual time, until they know each other.
 struct Pair {
     nodes: [Node; 2],
     now: Instant,
@@ -141,14 +141,14 @@ fn config(index: usize) -> NodeConfig {
     }
 }
 
-/// Shares and pieces that a node is started with.
+/// The number of shares, or of pieces, that a node starts with.
 const MANY: u64 = 100_000;
 
 fn key(number: u64) -> Key {
     Key(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
-/// Bytes that a node keeps for each of [`MANY`] things that it finds when it starts.
+/// The bytes of memory that a node keeps for each of [`MANY`] items that it finds when it starts.
 fn bytes_each(recovered: impl FnOnce() -> Recovered) -> u64 {
     let mut node = None;
     let used = measure(|| {
@@ -226,7 +226,7 @@ impl Pair {
         pair
     }
 
-    /// Takes what one node sends to the other; whether there was anything.
+    /// Carries one node's datagrams to the other. Returns whether there were any.
     fn carry(&mut self, from: usize) -> bool {
         let mut some = false;
         while let Some(bytes) = self.nodes[from].poll_datagram().map(|datagram| datagram.bytes().to_vec()) {
@@ -243,14 +243,14 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
     let now = pair.now;
     let [node, _] = &mut pair.nodes;
     let id = node.id();
-    // The next run of the other node. Its first two requests are signed, the others have a MAC.
+    // The next run of the other node. It signs its first two requests; the others have a MAC.
     let (network, identity) = (network(), Identity::from_secret(&[2; 32]));
     let epoch = Epoch::new(77);
     let mut other = Outbox::new(network.clone(), identity, false, epoch, &Limits::default(), [2; 32]);
     let target = Key([7; 32]);
     let questions =
         [Want::Nodes, Want::Value, Want::Providers].map(|want| Message::Find { target, want, padding: 0 });
-    // What a node does when it starts is no part of answering.
+    // Drain the output of the node's start: it is not part of answering.
     while node.poll_output().is_some() {}
     for round in 0..3 {
         for message in [Message::Ping { padding: 0 }].iter().chain(&questions) {
@@ -271,7 +271,7 @@ fn a_node_takes_a_datagram_from_bytes_to_its_answer_without_allocating() {
                 assert!(node.poll_output().is_none());
             });
             assert_eq!(answers, 1, "each is answered");
-            // The first round fills what is then reused.
+            // The first round fills buffers that later rounds reuse.
             assert!(round == 0 || used.count_total == 0, "round {round}: {used:?}");
             let datagram = Unverified::parse(&answer[..length], &network).expect("a sound answer");
             let auth = if round == 0 { datagram.auth() } else { Auth::Mac };
@@ -299,7 +299,7 @@ fn content_gets_from_a_socket_into_its_file_without_allocating() {
                 assert!(open.receive(&near, &mut intake).expect("more bytes") > 0);
             }
         };
-        // The pipe is made when it is first needed.
+        // The first use makes the pipe.
         take(&bytes[..50_000]);
         let used = measure(|| bytes[50_000..].chunks(50_000).for_each(&mut take));
         assert_eq!(used.count_total, 0, "{way:?}: {used:?}");

@@ -1,7 +1,7 @@
-//! The house has floors: imports go downward only, and nothing under the drivers touches the world.
+//! Modules have floors (layers). Imports go downward only, and no module below the drivers touches the world.
 //!
-//! The test parses the sources with `syn`, drops what is under `#[cfg(test)]`, spells out every path and every `use`, and
-//! judges the paths. Inside macros, which have a syntax of their own, it searches the tokens for paths.
+//! The test parses the sources with `syn`, drops the items under `#[cfg(test)]`, spells out every path and every `use`, and
+//! judges the paths. Macros have their own syntax, so the test searches their tokens for paths.
 
 #[path = "common/paths.rs"]
 mod paths;
@@ -10,7 +10,7 @@ use paths::{Mention, declared, mentions};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every top-level module with its floor. One that is not here fails the test: say where it belongs.
+/// Every top-level module with its floor. The test fails for a module that is not in this table.
 const FLOORS: &[(&str, u8)] = &[
     // Plain values.
     ("id", 0),
@@ -24,9 +24,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("io", 0),
     // Layouts.
     ("wire", 1),
-    // What the machines share.
+    // State that the machines share.
     ("peers", 2),
-    // Machines: they do not know each other.
+    // Machines: no machine imports another.
     ("dht", MACHINES),
     ("transfer", MACHINES),
     ("store", MACHINES),
@@ -38,7 +38,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("disk", DRIVERS),
     ("net", DRIVERS),
     ("sim", DRIVERS),
-    // What a person meets.
+    // The user interface.
     ("config", TOP),
     ("cli", TOP),
     ("main", TOP),
@@ -49,11 +49,11 @@ const COMPOSITION: u8 = 4;
 const DRIVERS: u8 = 5;
 const TOP: u8 = 6;
 
-/// Modules of one floor of which the first must not know the second: the loop and the simulator drive the disk.
+/// Pairs of modules on one floor. The first must not import the second: the loop and the simulator drive the disk.
 const BELOW: &[(&str, &str)] = &[("disk", "net"), ("disk", "sim"), ("net", "sim"), ("config", "cli")];
 
-/// What nothing up to the composition may name: clocks, sockets, files, entropy, threads and the process around it.
-/// A path is one of these or goes on after one.
+/// Paths that no module up to the composition may name: clocks, sockets, files, entropy, threads and the process.
+/// A longer path that begins with one of these is forbidden too.
 const WORLD: &[&str] = &[
     "std::time::Instant",
     "std::time::SystemTime",
@@ -107,7 +107,7 @@ fn floor(module: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
 }
 
-/// What is wrong with `source`, a file of the module whose path inside the crate is `module` (`wire::frame`).
+/// The faults of `source`, a file of the module whose path inside the crate is `module` (`wire::frame`).
 fn faults(module: &[&str], source: &str) -> Vec<String> {
     let top = module[0];
     let Some(own) = floor(top) else {
@@ -136,7 +136,7 @@ fn misplaced_import(top: &str, own: u8, path: &str) -> Option<String> {
     }
     match floor(target) {
         None if target == "*" => Some("a glob import of the whole crate hides where it reaches".to_owned()),
-        // A name of the crate's root: a macro or a re-export. On top nothing can be hidden with it.
+        // A name of the crate's root is a macro or a re-export. The top floor may import everything, so the name hides nothing.
         None if own == TOP => None,
         None => Some(format!("`{target}` is no module with a floor: import it from where it is defined")),
         Some(other) if other > own => {
@@ -161,7 +161,7 @@ fn world(path: &str) -> Option<String> {
         let name = path.rsplit("::").next().unwrap_or_default();
         WORLD_MACROS.contains(&name)
     });
-    // A glob over a module that holds something of the world brings that with it.
+    // A glob over a module that contains a forbidden path imports that path.
     let glob = path.strip_suffix("::*").is_some_and(|base| {
         WORLD.iter().any(|entry| entry.strip_prefix(base).is_some_and(|rest| rest.starts_with("::")))
     });
@@ -169,8 +169,8 @@ fn world(path: &str) -> Option<String> {
     forbidden.then(|| format!("`{path}` is of the world: only drivers may touch it"))
 }
 
-/// Every source file that is compiled outside tests, with its module's path. The crate's root is left out: it lists
-/// modules and re-exports.
+/// Every source file that is compiled outside tests, with its module's path. The crate's root is not in it: the root only
+/// lists modules and re-exports.
 fn sources() -> Vec<(PathBuf, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
@@ -237,7 +237,7 @@ fn the_source_that_the_test_walks_is_really_there() {
     }
 }
 
-/// Whether the checker complains about a source, and about what.
+/// Whether a fault of `source` contains `about`.
 fn complains(module: &str, source: &str, about: &str) -> bool {
     let module: Vec<&str> = module.split("::").collect();
     faults(&module, source).iter().any(|fault| fault.contains(about))

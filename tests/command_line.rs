@@ -1,4 +1,4 @@
-//! The command line as a person or a script meets it: every exit code, and what is said with it.
+//! The command line as users and scripts see it: every exit code, and the message with it.
 
 mod support;
 
@@ -168,7 +168,7 @@ fn a_reader_that_goes_away_is_no_reason_to_panic() {
 #[test]
 fn a_directory_that_cannot_be_written_exits_1() {
     let scratch = Scratch::new();
-    // Below a file nobody can make a directory, not even root.
+    // No user can make a directory below a file, not even root.
     let dir = scratch.file("file", b"").join("below");
     let ended = finish(program().arg("node").arg("--dir").arg(&dir)).expect(1);
     assert!(ended.stderr.contains(&dir.display().to_string()), "{}", ended.stderr);
@@ -239,7 +239,7 @@ fn a_file_is_got_at_another_node() {
     let arguments = ["get", &hash(&content), "-o", copy.to_str().unwrap()];
     assert_eq!(b.elver(arguments).expect(0).text(), "");
     assert_eq!(std::fs::read(&copy).unwrap(), content);
-    // What is there already is what was asked for; anything else is not replaced.
+    // A target that already has the content succeeds. A target with other content is not replaced.
     b.elver(arguments).expect(0);
     std::fs::write(&copy, "mine").unwrap();
     let again = b.elver(arguments).expect(1);
@@ -300,7 +300,7 @@ fn a_quota_that_is_used_up_exits_7_and_is_not_in_the_way_of_what_is_streamed() {
     assert!(b.elver(["get", &hash(&content), "-o", "-"]).expect(0).stdout == content);
     let full = json!({"event": "failed", "reason": "no_space", "message": "it does not fit"});
     FakeDaemon::answering(&full).elver(["get", &hash(&content), "-o", "-"]).expect(7);
-    // The quota is for the cache; a file of the user's own is the user's affair.
+    // The quota limits the cache only, not a file that the user names.
     let copy = scratch.path().join("copy");
     b.elver(["get", &hash(&content), "-o", copy.to_str().unwrap()]).expect(0);
 }

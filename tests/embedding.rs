@@ -1,4 +1,4 @@
-//! A program that has a node inside, as the crate's front page shows it.
+//! A program that embeds a node, as the crate's front page shows.
 
 mod support;
 
@@ -87,13 +87,13 @@ fn a_program_reads_a_file_as_it_arrives_and_nothing_of_it_is_kept() {
     };
     assert!(matches!(done, Response::Done(Reply::Read { bytes: 12_000_000, .. })), "{done:?}");
     assert!(came == content && announced == 12_000_000);
-    // The window is removed by the disk, which needs turns for it.
+    // The disk removes the window, and needs turns of the driver for it.
     let incoming = scratch.path().join("node/incoming");
     support::wait_for("the window to be gone", || {
         driver.turn(Some(std::time::Duration::ZERO)).expect("a turn");
         (std::fs::read_dir(&incoming).unwrap().count() == 0).then_some(())
     });
-    // One that is taken back ends as well.
+    // A cancelled read ends too.
     let read = driver.command(Command::Read { hash, part: None, timeout: Some(30) });
     support::wait_for("content", || {
         driver.turn(Some(std::time::Duration::from_millis(10))).expect("a turn");

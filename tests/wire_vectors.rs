@@ -1,4 +1,4 @@
-//! The checked-in vectors of the wire: each reads, verifies and writes back as it is, and nothing near it does.
+//! The checked-in vectors of the wire format: each parses, verifies and writes back unchanged. Altered vectors fail.
 
 mod common;
 #[path = "common/compose.rs"]
@@ -21,7 +21,7 @@ use elver::wire::state::NodeState;
 use std::fs;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Reads a datagram as `network` and `recipient` would.
+/// Reads a datagram as `recipient` in `network` does.
 fn receive<'a>(bytes: &'a [u8], network: &Network, recipient: &Key) -> Result<Verified<'a>, Refused> {
     let (recipient, sender) = (elver::id::NodeId(recipient.0), common::sender());
     let datagram = Unverified::parse(bytes, network)?;
@@ -31,7 +31,7 @@ fn receive<'a>(bytes: &'a [u8], network: &Network, recipient: &Key) -> Result<Ve
     }
 }
 
-/// The datagrams whose sender is authenticated, in either form.
+/// The datagrams that authenticate their sender, by signature or by MAC.
 fn authenticated() -> impl Iterator<Item = (String, Vec<u8>)> {
     vectors("datagrams").into_iter().chain(vectors("datagrams-mac"))
 }
@@ -219,7 +219,7 @@ fn a_record_of_another_network_or_for_another_file_is_refused() {
     }
 }
 
-/// Reads a frame as the accepting end does, whose key for the connecting end this is. Those of the handshake are not sealed.
+/// Reads a frame as the accepting end does. `key` opens the connecting end's frames. Frames of the handshake are not sealed.
 fn read<'a>(name: &str, bytes: &'a [u8], key: &FrameKey) -> Result<Parsed<'a>, Refused> {
     if name.starts_with("hello") || name.starts_with("proof") {
         return Frame::parse(bytes);
@@ -265,7 +265,7 @@ fn a_flipped_bit_of_a_frame_never_passes_unseen() {
         };
         for (bit, changed) in flips(&bytes) {
             let Ok(Parsed::Frame(frame, length)) = read(&name, &changed, &acceptor.theirs) else { continue };
-            // A handshake is proven as a whole.
+            // The PROOF authenticates the whole handshake, so its frames have no MAC of their own.
             assert!(matches!(frame, Frame::Hello(_) | Frame::Proof { .. }), "{name}, bit {bit}");
             assert!(length <= bytes.len() && length >= FRAME_HEAD_BYTES);
             assert_ne!(frame, original, "{name}, bit {bit}");

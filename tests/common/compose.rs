@@ -1,4 +1,4 @@
-//! Composes every vector anew from fixed keys and values.
+//! Composes every vector from fixed keys and values.
 
 use crate::common::{mac_key, network, recipient, sender};
 use elver::id::{Key, PublicKey};
@@ -27,11 +27,11 @@ use std::net::SocketAddr;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-/// A message as it goes over the network.
+/// A message in its wire form.
 pub(crate) struct Vector {
     /// The name of its file.
     pub(crate) name: &'static str,
-    /// What it is, for a reader of the file.
+    /// A description for readers of the file.
     pub(crate) about: String,
     /// Its bytes.
     pub(crate) bytes: Vec<u8>,
@@ -107,7 +107,7 @@ fn state(number: u8) -> NodeState {
     NodeState::new(&network(), &Identity::from_secret(&[4 + number; 32]), &about, 1 << 32 | 7)
 }
 
-/// So many states are news; the last of them came over so many nodes.
+/// The hop counts of a message with `states` new states. The last of them travelled over `hops` nodes.
 fn told(states: usize, hops: u8) -> Hops {
     let mut all = Hops::NO_NEWS;
     (0..states).for_each(|index| all.set(index, 0));
@@ -289,7 +289,7 @@ fn requests() -> Vec<Vector> {
     ]
 }
 
-/// The key space in `count` ranges of about the same width; every other one asks what is kept there.
+/// The key space in `count` ranges of about the same width. Every other range has the scope `Kept`.
 fn ranges(count: u64) -> Vec<WireRange> {
     let width = u64::MAX / count;
     let range = |index: u64| {
@@ -300,14 +300,14 @@ fn ranges(count: u64) -> Vec<WireRange> {
     (0..count).map(range).collect()
 }
 
-/// What lies in a range: 3 keys and more.
+/// The summary of a range with `3 + number` keys.
 fn summary(number: u8) -> Summary {
     let mut summary = Summary::default();
     (0..3 + number).for_each(|index| summary.add(&key(index), 0x3132_3334_3536_3738));
     summary
 }
 
-/// One answer of each sort.
+/// One answer of each kind.
 fn reconciled(out: &mut [u8]) -> Answers<'_> {
     let parts = [WirePart::new(0x0fff_ffff_ffff_ffff, summary(1)), WirePart::new(u64::MAX, summary(2))];
     let keys = [prefix(&key(0x21)), prefix(&key(0x22)), prefix(&key(0x23))];
@@ -362,12 +362,12 @@ fn answers() -> Vec<Vector> {
     ]
 }
 
-/// The ephemeral keys of the end that connected and of the end that accepted.
+/// The ephemeral keys of the connecting end and of the accepting end.
 fn ephemerals() -> (Ephemeral, Ephemeral) {
     (Ephemeral::new(&network(), [0xa1; 32]), Ephemeral::new(&network(), [0xb2; 32]))
 }
 
-/// The hellos of both ends of one stream: of the one that connected and of the one that accepted.
+/// The hellos of one stream: the connecting end's and the accepting end's.
 pub(crate) fn hellos() -> (Hello, Hello) {
     let hello = |identity: Identity, ephemeral: Ephemeral, leaf| {
         Hello::new(network().id(), identity.public(), ephemeral.public(), 3583, leaf)
@@ -376,7 +376,7 @@ pub(crate) fn hellos() -> (Hello, Hello) {
     (hello(sender(), connector, false), hello(recipient(), acceptor, true))
 }
 
-/// The keys of that stream: of the end that connected and of the end that accepted.
+/// The keys of that stream: the connecting end's and the accepting end's.
 pub(crate) fn stream_keys() -> (StreamKeys, StreamKeys) {
     let ((connector, acceptor), (first, second)) = (ephemerals(), hellos());
     let ours = connector.agree(&network(), true, &first, &second).expect("an honest key");
@@ -384,7 +384,7 @@ pub(crate) fn stream_keys() -> (StreamKeys, StreamKeys) {
     (ours, theirs)
 }
 
-/// What the ends of that stream sign.
+/// The digest that one end of that stream signs.
 pub(crate) fn handshake_digest(connected: bool) -> Digest {
     let (connector, acceptor) = hellos();
     network().handshake_digest(connected, connector.as_bytes(), acceptor.as_bytes())
@@ -418,7 +418,7 @@ pub(crate) fn frames() -> Vec<Vector> {
     vectors
 }
 
-/// The first frame that the end which connected sends after the handshake.
+/// A vector of the first frame that the connecting end sends after the handshake.
 fn frame(name: &'static str, about: &str, frame: &Frame<'_>) -> Vector {
     let mut bytes = Vec::new();
     frame.write_sealed(&mut bytes, &mut stream_keys().0.ours);
@@ -509,7 +509,7 @@ fn exchanges() -> Vec<Vector> {
     vectors
 }
 
-/// What is told about a file that is being fetched.
+/// Frames about a file that a node fetches.
 fn news() -> Vec<Vector> {
     let file = key(0x66);
     let chunks: Vec<U32> = (0..GAINED_CHUNKS_MAX as u32).map(|chunk| U32::new(chunk * 31)).collect();
@@ -533,7 +533,7 @@ fn bitmap(first: u8) -> [u8; WHICH_KEYS_MAX / 8] {
     bitmap
 }
 
-/// The manifest of a file of this many bytes, of which byte `i` is `i mod 251`.
+/// The manifest of a file of `length` bytes, in which byte `i` is `i mod 251`.
 pub(crate) fn manifest(length: u64) -> Manifest {
     let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
     let mut builder = ManifestBuilder::new(length).expect("an allowed length");
@@ -541,7 +541,7 @@ pub(crate) fn manifest(length: u64) -> Manifest {
     builder.finish().expect("all bytes were fed")
 }
 
-/// Lengths of the files of the manifest vectors, with the names of those.
+/// The name of each manifest vector, and the length of its file.
 pub(crate) const MANIFESTS: [(&str, u64); 3] = [
     ("one-byte-over-a-chunk", CHUNK_BYTES_MIN + 1),
     ("two-chunks", 2 * CHUNK_BYTES_MIN),
@@ -557,7 +557,7 @@ pub(crate) fn manifests() -> Vec<Vector> {
     MANIFESTS.into_iter().map(vector).collect()
 }
 
-/// Records as they are relayed, without the datagram around them.
+/// Records in the form in which nodes relay them, without a datagram around them.
 pub(crate) fn records() -> Vec<Vector> {
     vec![
         Vector::new("value", "a value record called greeting", small_record()),

@@ -11,12 +11,12 @@ pub(crate) fn network() -> Network {
     Network::new("vectors")
 }
 
-/// Who sent every datagram vector.
+/// The sender of every datagram vector.
 pub(crate) fn sender() -> Identity {
     Identity::from_secret(&[1; 32])
 }
 
-/// Whom every datagram vector is for.
+/// The recipient of every datagram vector.
 pub(crate) fn recipient() -> Identity {
     Identity::from_secret(&[2; 32])
 }
@@ -26,12 +26,12 @@ pub(crate) fn mac_key() -> MacKey {
     MacKey([7; 32])
 }
 
-/// Where the vectors called `folder` lie: `datagrams`, `datagrams-mac`, `challenges`, `frames`, `manifests` or `records`.
+/// The path of a folder of vectors: `datagrams`, `datagrams-mac`, `challenges`, `frames`, `manifests` or `records`.
 pub(crate) fn folder(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder)
 }
 
-/// The checked-in vectors of a folder, with their names, in order of those.
+/// The checked-in vectors of a folder, with their names, sorted by name.
 pub(crate) fn vectors(name: &str) -> Vec<(String, Vec<u8>)> {
     let mut vectors: Vec<_> = fs::read_dir(folder(name))
         .expect("the folder of vectors")

@@ -7,16 +7,16 @@ use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{Attribute, File, ImplItem, Item, Meta, Token, TraitItem, UseTree};
 
-/// Something that a source mentions.
+/// A path that a source file mentions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mention {
-    /// The line that it is on, from 1.
+    /// Its line number, from 1.
     pub(crate) line: usize,
     /// `crate::wire::frame`, `std::fs::read`; a macro `name!` or `std::name!`; a method `.name`.
     pub(crate) path: String,
 }
 
-/// What the file of `module` (its path from the crate's root) mentions outside its tests.
+/// The paths that the file of `module` (its path from the crate's root) mentions outside its tests.
 pub(crate) fn mentions(module: &[&str], file: &File) -> Vec<Mention> {
     let mut reader = Reader {
         scope: module.iter().map(|&name| name.to_owned()).collect(),
@@ -59,7 +59,7 @@ fn implies_test(predicate: &Meta) -> bool {
 struct Reader {
     /// The module that the reader is in.
     scope: Vec<String>,
-    /// What `use` gives a name to. One table for the whole file: rather a false alarm than a hole.
+    /// The paths that `use` gives names to. One table serves the whole file: a false alarm is better than a missed path.
     names: BTreeMap<String, Vec<String>>,
     /// Modules that the file declares.
     children: BTreeSet<Vec<String>>,
@@ -136,7 +136,7 @@ impl Visit<'_> for Reader {
     fn visit_path(&mut self, path: &syn::Path) {
         let mut parts: Vec<String> =
             path.segments.iter().map(|segment| segment.ident.unraw().to_string()).collect();
-        // A lone name is a local one, or a `use` has told where it comes from.
+        // A lone name is local, or a `use` mentions its path.
         if parts.len() > 1 {
             if path.leading_colon.is_some() {
                 parts[0].insert_str(0, "::");
@@ -199,7 +199,7 @@ impl Reader {
         self.raw.push((line(name.span()), path));
     }
 
-    /// What is inside a macro or an attribute: no syntax but the macro's own, so its tokens are searched for paths.
+    /// The inside of a macro or an attribute. Its syntax is the macro's own, so the reader searches the tokens for paths.
     fn tokens(&mut self, stream: &TokenStream) {
         let tokens: Vec<TokenTree> = stream.clone().into_iter().collect();
         let mut at = 0;
@@ -229,7 +229,7 @@ impl Reader {
         }
     }
 
-    /// The rest of a path that begins with `path`, and goes on at `at`. Returns the place after it.
+    /// Reads the rest of a path that begins with `path` and continues at `at`. Returns the position after it.
     fn path_in_tokens(
         &mut self,
         span: Span,
@@ -294,10 +294,10 @@ impl Reader {
         mentions
     }
 
-    /// Replaces names that `use` gave by what they stand for, and the crate's own name by `crate`.
+    /// Replaces names that `use` gave by the paths that they stand for, and the crate's own name by `crate`.
     fn spell_out(&self, path: &[String]) -> Vec<String> {
         let mut path = path.to_vec();
-        // Names may stand for names; a bound takes care of those that stand for themselves.
+        // A name may stand for another name. The bound ends cycles of names.
         for _ in 0..8 {
             let first = path[0].clone();
             if let Some(krate) = first.strip_prefix("::") {
@@ -320,7 +320,7 @@ impl Reader {
     }
 }
 
-/// Adds a name to a path. At the beginning, `::` goes together with the name after it.
+/// Adds a name to a path. A leading `::` joins the name after it.
 fn extend(path: &mut Vec<String>, name: &proc_macro2::Ident) {
     let name = name.unraw().to_string();
     match path.last_mut() {

@@ -1,4 +1,4 @@
-//! With datagrams: floods, replays, forged records and goodbyes.
+//! Hostile datagrams: floods, replays, forged records and forged goodbyes.
 
 use crate::puppets::*;
 use crate::support::{Node, wait_for};
@@ -30,7 +30,7 @@ fn a_flood_from_one_address_that_has_proven_itself_leaves_others_their_answers()
     flood(&node, &mut known, true);
 }
 
-/// Forged signatures, with a good token or without, while a peer that is known asks whether the node is there.
+/// Floods the node with forged signatures, with or without a valid token, while a known peer pings the node.
 fn flood(node: &Node, known: &mut Datagrams, with_token: bool) {
     let mut flooder = Datagrams::new([127, 0, 3, 1], Arc::new(somebody()), node);
     if with_token {
@@ -59,7 +59,7 @@ fn flood(node: &Node, known: &mut Datagrams, with_token: bool) {
 #[test]
 fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it() {
     let node = Node::alone(&[]);
-    // Somebody to tell of, so that answers are as long as they get.
+    // Other nodes to name in answers, so that the answers are as long as possible.
     let _others: Vec<Node> = (0..3).map(|_| Node::join(&node, &[])).collect();
     for message in [
         Message::Ping { padding: 0 },
@@ -83,7 +83,7 @@ fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it
             victim.socket.send_to(&out[..length], victim.to).unwrap();
             length
         };
-        // Until nothing has come for longer than any request is repeated after.
+        // Stop after a silence longer than any interval at which a request is repeated.
         let mut received = 0;
         victim.socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
         while let Ok(length) = victim.socket.recv(&mut [0; 2048]) {
@@ -110,14 +110,14 @@ fn replays_and_foreign_tokens_and_records_have_no_effect() {
     other.send_to(&ping, peer.to).unwrap();
     wait_for_counter(&node, "datagrams_replayed", replayed + 2);
 
-    // A token that was given to another address.
+    // A token that the node issued to another address.
     let mut thief = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
     thief.token = peer.token;
     let own = ProviderRecord::new(&network(), &thief.identity, &file, thief.to, false, 60, 1);
     let answer = thief.ask(&Message::Announce { announcements: &[Announcement { file, provider: own }] });
     assert_eq!(answer, Some(Message::Stored { accepted: 0, reason: NotStored::Token }));
 
-    // What another provider says, and what nobody has signed.
+    // A provider record of another provider, and one whose signature is for another file.
     let theirs = ProviderRecord::new(&network(), &peer.identity, &file, thief.to, false, 60, 9);
     let answer = thief.ask(&Message::Announce { announcements: &[Announcement { file, provider: theirs }] });
     assert_eq!(answer, Some(Message::Stored { accepted: 0, reason: NotStored::Signature }));
@@ -126,7 +126,7 @@ fn replays_and_foreign_tokens_and_records_have_no_effect() {
         thief.ask(&Message::Announce { announcements: &[Announcement { file, provider: elsewhere }] });
     assert_eq!(answer, Some(Message::Stored { accepted: 0, reason: NotStored::Signature }));
 
-    // A record under another's key: the signature is not theirs.
+    // A record under another publisher's key: that publisher did not sign it.
     let mut forged = sign_record(&network(), &thief.identity, "name", b"value", 60, 99).unwrap();
     forged[..32].copy_from_slice(&peer.identity.public().0);
     let record = elver::wire::record::Record::parse(&forged).unwrap();
@@ -149,7 +149,7 @@ fn ten_thousand_records_and_providers_stay_within_bounds() {
         let name = format!("{number:064}");
         let bytes = sign_record(&network(), &identity, &name, &value, 3600, 1).unwrap();
         let record = elver::wire::record::Record::parse(&bytes).unwrap();
-        // What is too much for one second is not answered, and said again.
+        // The node drops requests over its limit per second. The peer repeats them.
         wait_for("an answer", || peer.ask(&Message::StoreRecord { record }).map(|_| ()));
     }
     for number in 0..1700u64 {
@@ -175,7 +175,7 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
     let node = Node::alone(&[]);
     let honest = Node::join(&node, &[]);
     let address = honest.elver(["set", "channel", "stable"]).expect(0).text().trim().to_owned();
-    // It enters the table by shaking hands and answering, and then speaks of nobody.
+    // The liar enters the routing table by shaking hands and answering. Then it names only nodes that do not exist.
     let identity = Arc::new(somebody());
     let liar = Datagrams::new([127, 0, 0, 1], Arc::clone(&identity), &node);
     let own = liar.socket.local_addr().unwrap();

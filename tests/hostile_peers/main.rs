@@ -1,5 +1,5 @@
-//! Real nodes against peers that speak the protocol and mean harm, over real sockets: what they send is refused and
-//! counted, costs a bounded amount of memory, and keeps nobody from getting what others have.
+//! Real nodes against hostile peers that speak the protocol, over real sockets. A node refuses and counts what they send,
+//! spends a bounded amount of memory on it, and still serves and fetches what honest peers have.
 
 mod datagrams;
 mod puppets;

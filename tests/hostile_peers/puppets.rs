@@ -1,4 +1,4 @@
-//! Hostile peers: ends of streams, sources with bad habits, and senders of datagrams.
+//! Hostile peers: ends of streams, sources that misbehave, and senders of datagrams.
 
 use crate::support::{Node, wait_for};
 use elver::id::{Key, NodeId};
@@ -23,21 +23,21 @@ use zerocopy::little_endian::U32;
 pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
 
-/// What a node may grow by under any of these attacks: a router has 64 MiB.
+/// The most bytes that a node's memory may grow by under any of these attacks: a router has 64 MiB.
 pub(crate) const GROWTH_BYTES_MAX: u64 = 24 << 20;
 
 pub(crate) fn network() -> Network {
     Network::new("elver test")
 }
 
-/// An identity that nobody has had before in this process.
+/// A fresh identity, different from every other one in this process.
 pub(crate) fn somebody() -> Identity {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     Identity::from_secret(blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
-/// Bytes that no two files share, the same for the same seed.
+/// Content that depends only on the seed and differs between seeds.
 pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -76,7 +76,7 @@ impl Stream {
         Stream { socket, inbox: Vec::new(), keys: None }
     }
 
-    /// Connects and proves to be `identity`.
+    /// Connects and completes the handshake as `identity`.
     pub(crate) fn proven(node: &Node, identity: &Identity) -> Self {
         let mut stream = Stream::new(TcpStream::connect(node.addr).unwrap());
         stream.shake_hands(identity, true).expect("the node shakes hands");
@@ -139,7 +139,7 @@ impl Stream {
         proof.map(|_| ())
     }
 
-    /// Sends frames again and again until the node neither reads nor closes, or `most` bytes have left.
+    /// Repeats frames until a write blocks or fails, or until `most` bytes are sent.
     pub(crate) fn push_until_stuck(&mut self, frames: &[Frame<'_>], most: usize) {
         self.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
         let mut sent = 0;
@@ -147,7 +147,7 @@ impl Stream {
             let bytes = self.written(frames);
             match self.socket.write(&bytes) {
                 Ok(length) if length == bytes.len() => sent += length,
-                // A frame that was cut is of no use to whoever goes on.
+                // After a partial write the stream ends in a cut frame, so nothing can follow it.
                 _ => break,
             }
         }
@@ -180,36 +180,36 @@ pub(crate) fn offer(content: Content, key: Key, length: u32) -> Offer {
     }
 }
 
-/// What a hostile source does with whoever fetches from it.
+/// How a hostile source treats a peer that fetches from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Habit {
-    /// Takes the connection and says nothing.
+    /// Accepts the connection and sends nothing.
     Mute,
-    /// Shakes hands and says nothing more.
+    /// Completes the handshake and sends nothing more.
     Silent,
-    /// Hands out a manifest that is not the file's.
+    /// Sends a manifest that is not the file's.
     WrongManifest,
-    /// Hands out the file's manifest with another length in it.
+    /// Sends the file's manifest with another length in it.
     OtherLength,
-    /// Hands out the manifest and says that it has every chunk; what it sends is something else.
+    /// Sends the manifest, claims every chunk, and sends wrong bytes for the chunks.
     WrongChunks,
-    /// Closes in the middle of a chunk.
+    /// Closes the stream in the middle of a chunk.
     Breaks,
-    /// Sends a half of each chunk and then nothing.
+    /// Sends half of each chunk and then nothing.
     Stalls,
     /// Sends the root and every chunk a few bytes at a time.
     Drips,
-    /// Says that it has everything, and that it is busy.
+    /// Claims every chunk, then answers that it is busy.
     Busy,
-    /// Says that it has everything, and that it has nothing.
+    /// Claims every chunk, then answers that it has none.
     Denies,
-    /// Sends chunks that are longer than they may be.
+    /// Sends chunks that are longer than allowed.
     TooLong,
-    /// Says again and again that it has gained everything, names others that are not there, and gives nothing.
+    /// Announces every chunk repeatedly, names sources that do not exist, and sends no chunk.
     Boasts,
 }
 
-/// Listens as `identity`, with this habit, until the test program ends.
+/// Listens as `identity` and behaves by `habit` until the test program ends.
 pub(crate) fn source(identity: Identity, habit: Habit, bytes: &Arc<Vec<u8>>) -> (Arc<Identity>, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -218,7 +218,7 @@ pub(crate) fn source(identity: Identity, habit: Habit, bytes: &Arc<Vec<u8>>) -> 
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let (identity, bytes) = (Arc::clone(&identity), Arc::clone(&bytes));
-            // How it ends is the node's to say.
+            // The node judges how the stream ends.
             std::thread::spawn(move || mislead(Stream::new(socket.ok()?), &identity, habit, &bytes));
         }
         Some(())
@@ -296,8 +296,8 @@ pub(crate) fn mislead(mut stream: Stream, identity: &Identity, habit: Habit, byt
     }
 }
 
-/// Listens as `identity`, serves the file `wrong` with zeros for chunks and the file `right` as it is, and says which pieces
-/// it is told not to verify.
+/// Listens as `identity`. Serves the file `wrong` with zeros for chunks and the file `right` unchanged. Sends to `told` the
+/// pieces that a peer reports as not verifying.
 pub(crate) fn source_of_two(
     identity: Identity,
     wrong: &Arc<Vec<u8>>,
@@ -359,13 +359,13 @@ fn serve_two(
                 stream.send(&Frame::Block { request, content, length, mode: Mode::UNKNOWN }).ok()?;
                 stream.socket.write_all(&bytes).ok()?;
             }
-            // What is taken back has been sent in full by then.
+            // A request is fully answered before its cancellation arrives.
             _ => {}
         }
     }
 }
 
-/// Has gained everything, once more, and knows sixteen others where nobody is.
+/// Announces every chunk once more, and names sixteen sources at an address where no node listens.
 fn boast(stream: &mut Stream, file: Key, manifest: &Manifest) -> Option<()> {
     let chunks: Vec<U32> = (0..manifest.chunk_count()).map(U32::new).collect();
     stream.send(&Frame::Gained { file, chunks: &chunks }).ok()?;
@@ -374,7 +374,7 @@ fn boast(stream: &mut Stream, file: Key, manifest: &Manifest) -> Option<()> {
     stream.send(&Frame::Sources { file, contacts: &contacts }).ok()
 }
 
-/// Just enough to look alive.
+/// Sends `bytes` just fast enough to look alive.
 pub(crate) fn drip(stream: &mut Stream, bytes: &[u8]) -> Option<()> {
     for part in bytes.chunks(4200) {
         stream.socket.write_all(part).ok()?;
@@ -383,7 +383,7 @@ pub(crate) fn drip(stream: &mut Stream, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// A node's datagrams, as a hostile peer sends and receives them.
+/// A hostile peer that exchanges datagrams with a node.
 pub(crate) struct Datagrams {
     pub(crate) socket: UdpSocket,
     pub(crate) identity: Arc<Identity>,
@@ -423,7 +423,7 @@ impl Datagrams {
         self.socket.send_to(&datagram, self.to).unwrap();
     }
 
-    /// The next answer, with its token taken; `None` when none comes.
+    /// The next answer; `None` when none comes. The peer keeps the token in it.
     pub(crate) fn answer(&mut self) -> Option<Message<'_>> {
         loop {
             let mut buffer = vec![0; 2048];
@@ -445,7 +445,7 @@ impl Datagrams {
         self.answer()
     }
 
-    /// Tells the node that this identity serves a file at `address`.
+    /// Announces to the node that this identity provides the file at `address`.
     pub(crate) fn announce(&mut self, file: Key, address: SocketAddr) {
         self.ask(&Message::Ping { padding: 0 }).expect("a pong");
         let provider = ProviderRecord::new(&network(), &self.identity, &file, address, false, 3600, 1);

@@ -1,4 +1,4 @@
-//! A relay between two nodes: it forwards datagrams and handshakes, and then speaks for the node behind it.
+//! A relay between two nodes: it forwards datagrams and handshakes, then sends forged frames in the name of the node behind it.
 
 use crate::puppets::wait_for_counter;
 use crate::support::{Node, Scratch};
@@ -11,7 +11,7 @@ use std::path::Path;
 /// What the relay answers to an offer in the name of the node behind it.
 type Lie = fn(u32) -> Frame<'static>;
 
-/// Stands between one node and another that knows it by the relay's address, which this returns.
+/// Starts a relay in front of `node` and returns the relay's address. Another node knows `node` by that address.
 fn relay(node: SocketAddr, lie: Lie) -> SocketAddr {
     let (udp, tcp) = loop {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -23,7 +23,7 @@ fn relay(node: SocketAddr, lie: Lie) -> SocketAddr {
     std::thread::spawn(move || forward_datagrams(&udp, node));
     std::thread::spawn(move || {
         for asker in tcp.incoming() {
-            // How it ends is for the ends to say.
+            // The two nodes judge how the stream ends.
             std::thread::spawn(move || interpose(asker.ok()?, TcpStream::connect(node).ok()?, lie));
         }
         Some(())
@@ -39,7 +39,7 @@ fn forward_datagrams(udp: &UdpSocket, node: SocketAddr) -> Option<()> {
         if from != node {
             asker = Some(from);
         }
-        // What comes before the asker is known goes nowhere.
+        // Drop datagrams of the node until the asker's address is known.
         to.map(|to| udp.send_to(&buffer[..length], to));
     }
 }
@@ -53,7 +53,7 @@ fn interpose(mut asker: TcpStream, mut node: TcpStream, lie: Lie) -> Option<()> 
         let mut buffer = [0; 4096];
         let length = asker.read(&mut buffer).ok().filter(|length| *length > 0)?;
         inbox.extend_from_slice(&buffer[..length]);
-        // A relay reads what it cannot write.
+        // The relay can read sealed frames but cannot write them.
         while let Some(frame) = inbox.get(..FRAME_HEAD_BYTES).map(|head| head.to_vec()) {
             let body = u32::from_le_bytes(frame[..4].try_into().ok()?) as usize;
             let Some(mut frame) = inbox.get(..FRAME_HEAD_BYTES + body).map(<[u8]>::to_vec) else { break };
@@ -94,7 +94,7 @@ fn a_relay_that_acknowledges_copies_is_not_believed() {
         publisher.wait_for_peers(1);
         let (copies, quorum) = put(&publisher, &scratch.file("file", b"a file of one piece"));
         wait_for_counter(&publisher, "frame_mac", 1);
-        // The two may have found a way around the relay: then the copy is there.
+        // The two nodes may have found each other without the relay. Then the copy exists.
         let there = 1 + holder.piece_files().len() as u32;
         assert!(copies <= there, "{copies} copies are told, {there} are there");
         assert_eq!(quorum, copies == 2);

@@ -1,11 +1,11 @@
-//! As sources of a file that somebody fetches.
+//! Hostile peers as sources of a file that a node fetches.
 
 use crate::puppets::*;
 use crate::support::{Node, Scratch};
 use elver::id::Key;
 use std::sync::Arc;
 
-/// Fetches a file from an honest node and so many hostile ones, of which the reader hears first.
+/// Fetches a file from an honest node and `count` hostile ones. The reader hears of the hostile ones first.
 fn fetch_among(habit: Habit, count: usize) {
     let honest = Node::alone(&[]);
     let bytes = Arc::new(content(habit as u64 + 100, 2 * MIB + 5));
@@ -97,7 +97,7 @@ fn wrong_content_from_everybody_ends_with_6_and_without_a_file() {
     }
 }
 
-/// The bans that a node shows.
+/// The bans that the node lists.
 fn bans(node: &Node) -> Vec<serde_json::Value> {
     let peers = node.elver(["peers", "--json"]).expect(0).objects();
     let theirs = |peer: &serde_json::Value| peer["bans"].as_array().cloned().unwrap_or_default();
@@ -125,10 +125,10 @@ fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
     let (ended, target) = get(&bad, "bad");
     assert_eq!(ended.code, Some(6), "{}", ended.stderr);
     assert!(!target.exists());
-    // It was told which piece, over the same stream.
+    // The reader reports the bad piece to the source, over the same stream.
     let reported = heard.recv_timeout(crate::support::LIMIT).expect("a report");
     assert!(manifest(&wrong).keys().contains(&reported));
-    // The other file comes at once.
+    // The same source still gives the other file at once.
     let (ended, target) = get(&good, "good");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(std::fs::read(target).unwrap() == *right);
@@ -148,7 +148,7 @@ fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
     reader.elver(["peers", "--forgive", "0123456789abcdef"]).expect(3);
     reader.elver(["peers", "--forgive", &id[..8]]).expect(0);
     assert_eq!(bans(&reader), Vec::<serde_json::Value>::new());
-    // It is asked again, sends the same again, and is banned again.
+    // The reader asks the source again, gets the same bad content, and bans it again.
     let (ended, _) = get(&bad, "bad");
     assert_eq!(ended.code, Some(6), "{}", ended.stderr);
     assert_eq!(bans(&reader).len(), 1, "{}", ended.stderr);

@@ -1,4 +1,4 @@
-//! Over streams: handshakes, requests and offers.
+//! Hostile peers over streams: handshakes, requests and offers.
 
 use crate::puppets::*;
 use crate::support::{Node, Scratch, wait_for};
@@ -20,7 +20,7 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
     let hello = |network: u32, public| Hello::new(network, public, ephemeral().public(), 1, false);
     let own = network().id();
 
-    // A proof that is nobody's.
+    // A PROOF with a signature that no key made.
     let mut forger = connect();
     forger.send(&Frame::Hello(&hello(own, somebody().public()))).unwrap();
     forger.send(&Frame::Proof { signature: &[1; 64] }).unwrap();
@@ -32,14 +32,14 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
     stranger.closed();
     wait_for_counter(&node, "handshake_network", 1);
 
-    // The node's own hello, and then its own proof, sent back to it.
+    // The node's own HELLO, reflected to it.
     let mut mirror = connect();
     let theirs = mirror.frame().unwrap();
     mirror.socket.write_all(&theirs).unwrap();
     mirror.closed();
     wait_for_counter(&node, "handshake_self", 1);
 
-    // What an honest peer sent on another stream.
+    // A replay of what an honest peer sent on another stream.
     let honest = somebody();
     let mut first = connect();
     let ours = hello(own, honest.public());
@@ -56,7 +56,7 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
     replayer.closed();
     wait_for_counter(&node, "handshake_signature", 2);
 
-    // Anything else before the proof, however well-formed.
+    // A well-formed frame of another kind before the PROOF.
     let mut eager = connect();
     eager.send(&Frame::Request { request: 1, key: Key([1; 32]) }).unwrap();
     eager.closed();
@@ -69,7 +69,7 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
     giant.closed();
     wait_for_counter(&node, "frame_length", 1);
 
-    // Half a hello, then silence.
+    // Part of a HELLO, then silence.
     let mut silent = connect();
     silent.socket.write_all(&[80, 0, 0, 0, 1, 0]).unwrap();
     silent.closed();
@@ -89,7 +89,7 @@ fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
     assert!(address.text().contains(&manifest(&bytes).hash().to_string()));
     let before = node.peak_bytes();
 
-    // Of every answer the smallest there is, from as many peers as get in.
+    // Requests with the smallest answers, from as many peers as the node admits.
     let mut batch = Vec::new();
     for request in 0..500 {
         batch.extend([Frame::Request { request, key: Key([9; 32]) }, Frame::Cancel { request }]);
@@ -117,7 +117,7 @@ fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
 #[test]
 fn one_address_cannot_take_every_place() {
     let node = Node::alone(&[]);
-    // Proven peers that keep their streams busy: each wants something and reads nothing of it.
+    // Authenticated peers that keep their streams busy: each makes an offer and does not read the answer.
     let mut crowd: Vec<Stream> = (0..60)
         .filter_map(|_| {
             let mut stream = Stream::new(TcpStream::connect(node.addr).unwrap());
@@ -126,7 +126,7 @@ fn one_address_cannot_take_every_place() {
             Some(stream)
         })
         .collect();
-    // And some that prove nothing, again and again.
+    // Connections that never start a handshake.
     let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(node.addr)).collect();
     let socket = socket_from([127, 0, 2, 1], node.addr);
     let mut other = Stream::new(socket);
@@ -142,11 +142,11 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     let piece = content(3, 1000);
     let key = Key(*blake3::hash(&piece).as_bytes());
 
-    // Other bytes than were offered, three times: nobody listens after that.
+    // The peer sends other bytes than it offered, three times. After that, the node closes its streams.
     let liar = somebody();
     let mut stream = Stream::proven(&node, &liar);
     for request in 0..3 {
-        // Of different files: of one that it lied about it may offer nothing more for a while.
+        // Each offer is of another file: after a lie, the node refuses further offers of that file for a while.
         let claimed = Key(*blake3::hash(&content(30 + u64::from(request), 1000)).as_bytes());
         stream.send(&Frame::Store { request, offer: offer(Content::File, claimed, 1000) }).unwrap();
         let answer = stream.frame().unwrap();
@@ -165,7 +165,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     again.shake_hands(&liar, true);
     again.closed();
 
-    // More than was announced.
+    // More bytes than the offer announced.
     let mut stream = Stream::proven(&node, &somebody());
     stream.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
     stream.frame().unwrap();
@@ -173,7 +173,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     stream.closed();
     wait_for_counter(&node, "frame_unexpected", 1);
 
-    // The whole quota, promised and never sent.
+    // Offers for the whole quota whose content never comes.
     let mut greedy = Stream::proven(&node, &somebody());
     let chunk = |n: u8| Offer { input_offset: 1 << 20, ..offer(Content::Chunk, Key([n; 32]), 1 << 20) };
     for n in 0..20 {
@@ -197,7 +197,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
 fn promises_of_one_address_keep_no_piece_of_another_out() {
     let node = Node::alone(&["--quota", "8MiB"]);
     let chunk = |n: u8| Offer { input_offset: 1 << 20, ..offer(Content::Chunk, Key([n; 32]), 1 << 20) };
-    // The whole quota, and then every place for arriving pieces, under several identities.
+    // Offers for the whole quota, then for every place for arriving pieces, under several identities.
     let mut crowd = Vec::new();
     for peer in 0..6u8 {
         let mut stream = Stream::new(socket_from([127, 0, 2, 1], node.addr));
@@ -207,7 +207,7 @@ fn promises_of_one_address_keep_no_piece_of_another_out() {
             let offer = if peer == 0 { chunk(n) } else { offer(Content::File, key, 100) };
             stream.send(&Frame::Store { request: n.into(), offer }).unwrap();
         }
-        // The answer to the last offer says that all were decided on.
+        // With the answer to the last offer, the node has decided on all of them.
         (0..14).for_each(|_| _ = stream.frame().unwrap());
         crowd.push(stream);
     }
@@ -226,7 +226,7 @@ fn promises_of_one_address_keep_no_piece_of_another_out() {
     drop(crowd);
 }
 
-/// Offers a file of one byte and sends it when it is accepted; how that ended.
+/// Offers a file of two bytes and sends it when the node accepts. Returns whether the node stored it.
 fn store_tiny(stream: &mut Stream, number: u32) -> bool {
     let bytes = [number as u8, (number >> 8) as u8];
     let key = Key(*blake3::hash(&bytes).as_bytes());
@@ -253,7 +253,7 @@ fn tiny_pieces_take_no_more_of_the_disk_than_the_quota() {
     let mut stream = Stream::proven(&node, &somebody());
     let stored = (0..1000).take_while(|number| store_tiny(&mut stream, *number)).count();
     assert!((50..1000).contains(&stored), "{stored} were stored");
-    // What du says.
+    // Sum the disk blocks, as `du` does.
     let mut blocks = 0;
     let mut directories = vec![node.dir.join("pieces")];
     while let Some(directory) = directories.pop() {
@@ -292,7 +292,7 @@ fn claimed(offer: Offer, publisher: &Identity, sequence: u64) -> Offer {
     Offer { claim: Some(sign_claim(&network(), publisher, &offer.key, asked, sequence)), ..offer }
 }
 
-/// The copies that the node keeps of a piece, as it says itself.
+/// The number of copies that the piece is to have, as the node reports it.
 fn replicas_of(stream: &mut Stream, key: Key) -> Option<u8> {
     stream.send(&Frame::Inspect { question: 1, keys: &[key] }).unwrap();
     let answer = stream.frame().unwrap();
@@ -340,13 +340,13 @@ fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     let answer = stream.frame().unwrap();
     let had = Frame::Accept { request: 2, have: true };
     assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(had, answer.len())));
-    // It was acknowledged, so it is on disk.
+    // The node acknowledged the raise, so the raise is on disk.
     node.signal(rustix::process::Signal::KILL);
     let (_, scratch) = node.ended();
     let node = Node::start_in(scratch, &[]);
     let mut stream = Stream::proven(&node, &somebody());
     assert_eq!(replicas_of(&mut stream, key), Some(9));
-    // Nothing new is written for what is promised already.
+    // The node writes nothing for an offer that raises nothing.
     let length = std::fs::metadata(node.dir.join("raises")).unwrap().len();
     stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
     stream.frame().unwrap();

@@ -17,15 +17,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up. It is an end to waiting, not a claim about speed.
+/// The longest that a test waits for anything. It bounds the wait and claims nothing about speed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Waits until a condition gives something.
+/// Waits until the condition returns a value.
 ///
 /// # Panics
-/// When it has not after [`LIMIT`].
+/// When it has returned none after [`LIMIT`].
 pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -37,7 +37,7 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     }
 }
 
-/// A directory that goes away again.
+/// A directory that is deleted when this is dropped.
 pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
@@ -49,7 +49,7 @@ impl Scratch {
         self.0.path()
     }
 
-    /// A file in it with this content.
+    /// Writes a file with this content into the directory.
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path().join(name);
         std::fs::write(&path, content).expect("a file for the test");
@@ -57,7 +57,7 @@ impl Scratch {
     }
 }
 
-/// The built program, knowing nothing of the environment that the tests run in.
+/// The built program, without the environment that the tests run in.
 pub(crate) fn program() -> Command {
     elver::cli::process::program(Path::new(env!("CARGO_BIN_EXE_elver")))
 }
@@ -105,7 +105,7 @@ pub(crate) fn elver<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
     finish(program().args(arguments))
 }
 
-/// Runs a command to its end, and fails the test when that does not come.
+/// Runs a command to its end. Fails the test when the command does not end in time.
 pub(crate) fn finish(command: &mut Command) -> Ended {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let id = rustix::process::Pid::from_child(&child);
@@ -129,7 +129,7 @@ pub(crate) fn hold_address() -> (SocketAddr, TcpListener, UdpSocket) {
     })
 }
 
-/// A daemon that gives the same answer to whoever asks, for what is hard to bring a real one to.
+/// A daemon that gives every client the same answer, for cases that a real daemon rarely reaches.
 pub(crate) struct FakeDaemon {
     scratch: Scratch,
     thread: Option<JoinHandle<()>>,
@@ -148,7 +148,7 @@ impl FakeDaemon {
             for stream in listener.incoming() {
                 let mut stream = stream.expect("a connection");
                 let mut command = String::new();
-                // Nobody has a command who only wants the thread to end.
+                // A connection without a command tells this thread to end.
                 match BufReader::new(&stream).read_line(&mut command) {
                     Ok(0) | Err(_) => return,
                     Ok(_) => drop(stream.write_all(&answer)),

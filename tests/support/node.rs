@@ -10,12 +10,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// A running node. It is killed when the test ends, and what it said is shown when the test failed.
+/// A running node. The end of the test kills it, and prints its log if the test failed.
 pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     pub(crate) addr: SocketAddr,
     process: Process,
-    /// The directory, when it goes with the node.
+    /// The directory, if it is deleted with the node.
     scratch: Option<Scratch>,
 }
 
@@ -53,7 +53,8 @@ impl Node {
         node
     }
 
-    /// Starts a node that has a file system of `bytes` in memory, at `small` beside its directory, that only it sees by that path.
+    /// Starts a node with an in-memory file system of `bytes`, mounted at `small` beside its directory. Only this node sees the
+    /// mount at that path.
     ///
     /// # Panics
     /// Where this user may mount nothing, not even in a namespace.
@@ -82,7 +83,7 @@ impl Node {
         node
     }
 
-    /// Starts a node in the data of an earlier one.
+    /// Starts a node in the directory of an earlier one.
     pub(crate) fn start_in(scratch: Scratch, extra: &[&str]) -> Node {
         let extra = [&["-v", "--network", "elver test"], extra].concat();
         let mut node = Node::start(scratch.path().to_owned(), &[], &extra);
@@ -94,7 +95,7 @@ impl Node {
         self.process.id()
     }
 
-    /// Ends it without a chance to do anything more.
+    /// Kills the node, which gets no chance to clean up.
     pub(crate) fn kill(&mut self) {
         let _ = self.process.kill();
     }
@@ -103,12 +104,12 @@ impl Node {
         self.process.signal(signal);
     }
 
-    /// Asks it to end (SIGTERM) and says how it ended.
+    /// Asks the node to end (SIGTERM) and returns its exit status.
     pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
         self.process.terminate(LIMIT).unwrap()
     }
 
-    /// Waits until it has ended: its exit code (`None` after a signal) and its directory.
+    /// Waits until the node has ended. Returns its exit code (`None` after a signal) and its directory.
     pub(crate) fn ended(mut self) -> (Option<i32>, Scratch) {
         let status = wait_for("the node's end", || self.process.ended());
         (status.code(), self.scratch.take().expect("a directory of its own"))
@@ -124,7 +125,7 @@ impl Node {
         answer
     }
 
-    /// Sends a command over the control socket and hands over its answers while `go_on` says so.
+    /// Sends a command over the control socket and passes each answer to `go_on` until that returns false.
     pub(crate) fn request_with(&self, command: &Command, mut go_on: impl FnMut(Response) -> bool) {
         let Ok(mut client) = Client::connect(&self.dir) else { return };
         if client.send(command).is_err() {
@@ -162,14 +163,14 @@ impl Node {
         }
     }
 
-    /// The most memory that it has had at a time.
+    /// The node's peak memory.
     pub(crate) fn peak_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its size");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// Waits until its routing table has so many contacts.
+    /// Waits until the node's routing table has at least `count` contacts.
     pub(crate) fn wait_for_peers(&self, count: u32) {
         wait_for("peers", || (self.status().peers >= count).then_some(()));
     }
@@ -179,20 +180,20 @@ impl Node {
         finish(program().arg("--dir").arg(&self.dir).args(arguments))
     }
 
-    /// Puts a file and says its address.
+    /// Puts a file and returns its address.
     pub(crate) fn put(&self, path: &Path, args: &[&str]) -> String {
         let output = self.elver([&["put", path.to_str().unwrap()], args].concat());
         assert_eq!(output.code, Some(0), "put: {}", output.stderr);
         output.text().split_whitespace().next().unwrap().to_owned()
     }
 
-    /// Gets a file and says the exit code and what was said on standard error.
+    /// Gets a file and returns the exit code and the standard error.
     pub(crate) fn get(&self, hash: &str, target: &Path, args: &[&str]) -> (Option<i32>, String) {
         let output = self.elver([&["get", hash, "-o", target.to_str().unwrap()], args].concat());
         (output.code, output.stderr)
     }
 
-    /// What it has said so far.
+    /// The node's log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }

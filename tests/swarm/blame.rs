@@ -1,4 +1,4 @@
-//! A copy that rots on a holder's disk: the reader gets right bytes, the holder learns of it, and the copy comes back.
+//! A copy rots on a holder's disk: the reader gets the right bytes, the reader tells the holder, and the copy is restored.
 
 use crate::network::{MIB, Node, file, wait_for};
 use crate::repair::{explained, signal, start};
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-/// The number of pieces that a node says it has of a file, as another sees it now.
+/// The number of pieces of a file that `holder` reports to `asker` now.
 fn pieces_of(asker: &Node, hash: &str, holder: &str) -> Option<u32> {
     let told = explained(asker, hash);
     told.nodes.iter().find(|node| node.id.to_string() == holder && node.answered).map(|node| node.pieces)
@@ -26,14 +26,14 @@ fn a_rotten_copy_is_reported_dropped_not_counted_and_made_anew() {
     let pieces = explained(&reader, &hash).pieces;
     assert_eq!(pieces_of(&reader, &hash, &id), Some(pieces), "it holds all of it");
 
-    // One bit of one chunk, where the program does not see it.
+    // Flip one bit of one chunk, behind the node's back.
     let chunk = holder.piece_files().into_iter().find(|path| fs::metadata(path).unwrap().len() > 100_000);
     let chunk = chunk.expect("it holds a chunk");
     let good = fs::read(&chunk).unwrap();
     let open = fs::File::options().write(true).open(&chunk).unwrap();
     open.write_all_at(&[good[70_000] ^ 4], 70_000).unwrap();
 
-    // The others stand still, so that it is this holder that the reader asks.
+    // Stop the other holders, so that the reader asks this one.
     let target = swarm.dir.path().join("target");
     for other in [&swarm.nodes[0], &swarm.nodes[2]] {
         signal(other, Signal::STOP);

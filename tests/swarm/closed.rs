@@ -6,7 +6,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The key of a new network called `museum`, in a file.
+/// Writes the key of a new network called `museum` to a file.
 fn new_key(dir: &Path, file: &str) -> PathBuf {
     let path = dir.join(file);
     finish(program().args(["network", "new", "museum", "--output"]).arg(&path)).expect(0);

@@ -1,4 +1,4 @@
-//! Downloads: parts of files, from many at once, from who comes and goes, within limits.
+//! Downloads: parts of files, from many sources at once, from sources that come and go, within limits.
 
 use crate::network::{Node, Swarm, file, wait_for};
 use crate::support::Scratch;
@@ -35,7 +35,7 @@ fn a_part_of_a_file_comes_without_the_rest() {
     let (code, said) = reader.get(&hash, &target, &["--range", "10-19"]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(fs::read(&target).unwrap(), &bytes[10..20]);
-    // What is there of it is not in the way of the whole.
+    // The part that the node has does not prevent a fetch of the whole.
     let whole = swarm.dir.path().join("whole");
     let (code, said) = reader.get(&hash, &whole, &[]);
     assert_eq!(code, Some(0), "{said}");
@@ -55,7 +55,7 @@ fn an_older_version_at_the_target_gives_what_has_not_changed() {
     let (code, said) = swarm.nodes[1].get(&hash, &target, &["--force"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap());
-    // One chunk had changed, four were not there.
+    // One chunk differs, and four are missing.
     let came = swarm.nodes[1].status().downloaded_bytes;
     assert!(came < 6 * (256 << 10), "{came} bytes came");
 }
@@ -108,7 +108,8 @@ fn seven_that_fetch_from_one_take_from_each_other() {
     for node in &swarm.nodes[1..] {
         assert!(fs::read(node.dir.with_extension("target")).unwrap() == bytes);
     }
-    // How little it is depends on who is how fast, on a machine that does other things too; alone it would be seven.
+    // Without exchange among the readers, the source would send seven times the length. The exact share depends on the load of
+    // the machine.
     let sent = swarm.nodes[0].status().uploaded_bytes;
     assert!(sent < 3 * length as u64, "{sent} bytes of {length}");
 }
@@ -130,7 +131,7 @@ fn limits_hold_at_once_and_are_shown() {
     assert_eq!(status.rates.upload, 1 << 20);
     assert_eq!(status.rates.download, 0);
     assert_eq!(status.uploads_max, 2);
-    // Nothing but the limit makes this slow: within any time the source has sent no more than it may.
+    // Only the limit slows this download: in any period the source sends no more than the limit allows.
     let target = swarm.dir.path().join("target");
     let command = Command::Get {
         hash: hash.parse().unwrap(),
@@ -176,14 +177,14 @@ fn a_full_disk_ends_a_download_that_goes_on_when_there_is_room() {
         (0..bytes / block.len()).take_while(|_| filler.write_all(&block).is_ok()).count() * block.len()
     };
 
-    // Full from the start: nothing is fetched in vain.
+    // The disk is full from the start: the node fetches no chunk.
     assert_eq!(fill(20 * MIB), 20 * MIB);
     let (code, said) = reader.get(&hash, &target, &[]);
     assert_eq!(code, Some(7), "{said}");
     assert!(reader.status().downloaded_bytes < 64 << 10, "more than the manifest: {said}");
     fs::remove_file(&filler).unwrap();
 
-    // Full while it is under way.
+    // The disk fills up during the download.
     let command = Command::Get {
         hash: hash.parse().unwrap(),
         target: Some(target.clone()),
@@ -209,7 +210,7 @@ fn a_full_disk_ends_a_download_that_goes_on_when_there_is_room() {
     assert_eq!(failure.reason, FailureReason::NoSpace, "{}", failure.message);
     assert!(!seen(&target).exists(), "what is not whole does not have the name");
 
-    // Room again: what has come is not fetched a second time.
+    // The disk has room again: the node does not fetch a verified chunk twice.
     fs::remove_file(&filler).unwrap();
     let (code, said) = reader.get(&hash, &target, &[]);
     assert_eq!(code, Some(0), "{said}");

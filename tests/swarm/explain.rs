@@ -1,4 +1,4 @@
-//! `elver explain` on a node that has nothing to do with the file.
+//! `elver explain` on a node that neither shares nor holds the file.
 
 use crate::network::{MIB, Node, Swarm, file};
 use elver::node::command::{Command, Explanation, Reply, Response};
@@ -31,7 +31,7 @@ fn every_copy_is_told_with_its_holder_and_none_of_a_node_that_is_gone() {
     for node in &swarm.nodes {
         let status = node.status();
         let told = told.nodes.iter().find(|told| told.id.to_string() == status.id);
-        // The publisher has all of it in its place, the others what was copied to them.
+        // The publisher has every piece in the shared file. The others have the pieces that were copied to them.
         let expected = if node.addr == swarm.nodes[0].addr { 22 } else { status.pieces };
         assert_eq!(told.map_or(0, |told| told.pieces), expected, "{told:?}");
         assert!(told.is_none_or(|told| told.addr == node.addr && told.answered));

@@ -1,4 +1,4 @@
-//! An identity in use twice: both processes say so, and each can get an identity of its own.
+//! Two nodes with one identity: both report it, and each can get its own identity.
 
 use crate::network::{Node, file, wait_for};
 use crate::support::{Scratch, finish, program};
@@ -7,7 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Copies the files of a node's directory, as an image of its disk has them.
+/// Copies the files of a node's directory, as a disk image does.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
@@ -20,7 +20,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The directory of a node that has run and was stopped in order.
+/// The directory of a node that ran and ended in order.
 fn stopped(dir: PathBuf, bootstrap: &[SocketAddr]) -> PathBuf {
     let mut node = Node::start(dir.clone(), bootstrap, &[]);
     wait_for("the node to join", || bootstrap.is_empty() || node.status().peers > 0);

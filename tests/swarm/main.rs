@@ -1,4 +1,4 @@
-//! Several real nodes on loopback: what goes in at one comes out at another, whatever happens in between.
+//! Several real nodes on loopback: what one node puts, another gets, despite failures in between.
 
 #![allow(clippy::needless_borrows_for_generic_args, reason = "a client's arguments are a slice or an array")]
 
@@ -99,7 +99,7 @@ fn nodes_come_back_with_what_they_had() {
     let Swarm { mut nodes, dir } = swarm;
     nodes.iter_mut().for_each(Node::kill);
     let (first, second) = (nodes[0].addr, nodes[1].addr);
-    // Without bootstrap addresses: they remember each other, or are found by those who do.
+    // Each node restarts at its former address, with the other one as its bootstrap.
     nodes.clear();
     let holder = Node::start_at(dir.path().join("n1"), second, &[first], &[]);
     assert_eq!(holder.status().id, id);
@@ -354,7 +354,7 @@ fn a_downloader_whose_source_died_gives_others_the_manifest_and_what_it_has() {
     nodes[0].kill();
     let second = dir.path().join("second");
     let (code, said) = nodes[2].get(&hash, &second, &["--timeout", "8s"]);
-    // Unless the first was quicker than the kill.
+    // The first download may complete before the kill.
     let complete = code == Some(0) && first.exists();
     assert!(complete || code == Some(4) && said.contains("verified bytes are kept"), "{code:?} {said}");
     let _ = getting.kill();

@@ -1,4 +1,4 @@
-//! An executable arrives as one, whoever it comes from.
+//! An executable arrives as an executable, from any source.
 
 use crate::network::{MIB, Node, Swarm, content};
 use std::fs;
@@ -26,7 +26,7 @@ fn fetched(node: &Node, hash: &str, target: PathBuf) -> u32 {
 fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
     let mut swarm = Swarm::start(4);
     let made = mode(&swarm.dir.file("made", b"as the umask has it"));
-    // All that may read it may execute it, and no more: not set-user-id, not what the umask forbids.
+    // Every user that may read the file may execute it. Set-user-id and the bits that the umask forbids do not arrive.
     let executable = made | (made >> 2) & 0o111;
     let files = [
         (file(&swarm, "script", 70, 5000, 0o755), executable),
@@ -39,7 +39,7 @@ fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
     let hashes: Vec<String> = files.iter().map(put).collect();
     hashes.iter().for_each(|hash| swarm.wait_for_copies(0, hash));
     let target = |name: &str, index: usize| swarm.dir.path().join(format!("{name}{index}"));
-    // One that only the publisher has, which remembers it over a restart.
+    // Only the publisher has this file, and remembers its mode over a restart.
     let shared = file(&swarm, "shared", 75, 300_000, 0o755);
     let only = swarm.nodes[0].put(&shared, &["--replicas", "0"]);
     assert!(swarm.nodes[0].terminate().success());
@@ -50,14 +50,14 @@ fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
         assert_eq!(fetched(&reader, hash, target("from the publisher ", index)), *expected, "{index}");
     }
 
-    // A file that is replaced keeps what its owner lets others do with it.
+    // A replaced file keeps the permissions that its owner gave it.
     let replaced = swarm.dir.file("replaced", b"something");
     fs::set_permissions(&replaced, fs::Permissions::from_mode(0o640)).unwrap();
     let (code, said) = reader.get(&hashes[0], &replaced, &["--force"]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(mode(&replaced), 0o640, "{said}");
 
-    // The user decides, also for a file that is there already and for a part of one.
+    // The user's `--mode` wins, also for an existing file and for a part of a file.
     let own = swarm.dir.path().join("own mode");
     for asked in ["600", "0644"] {
         let (code, said) = reader.get(&hashes[0], &own, &["--mode", asked]);
@@ -71,7 +71,7 @@ fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
     let (code, said) = reader.get(&hashes[1], &own, &["--mode", "4755", "--force"]);
     assert_eq!(code, Some(2), "{said}");
 
-    // From holders, which know it from the publisher's offers and remember it over a restart.
+    // Holders learn the mode from the publisher's offers and remember it over a restart.
     swarm.nodes[0].kill();
     drop(reader);
     for index in 1..4 {

@@ -33,7 +33,7 @@ impl Swarm {
         swarm
     }
 
-    /// Waits until every piece of a file has as many copies as were asked for.
+    /// Waits until every piece of a file has as many copies as its put requested.
     pub(crate) fn wait_for_copies(&self, publisher: usize, hash: &str) {
         wait_for("the copies", || {
             let files = self.nodes[publisher].files();
@@ -47,14 +47,14 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     support::wait_for(what, || condition().then_some(()));
 }
 
-/// Bytes that no two files share, the same for the same seed.
+/// Content that depends only on the seed and differs between seeds.
 pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-/// Writes a file with that content and says where.
+/// Writes a file with that content and returns its path.
 pub(crate) fn file(dir: &Scratch, name: &str, seed: u64, length: usize) -> PathBuf {
     dir.file(name, &content(seed, length))
 }

@@ -1,4 +1,4 @@
-//! Networks whose nodes all have addresses of one owner: they work like any other.
+//! Networks whose nodes all have addresses of one owner work like any other network.
 
 use crate::network::{Node, file, wait_for};
 use crate::support::{Scratch, program};
@@ -7,19 +7,19 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
-/// The nodes of each network: more than eight, and as many as `ELVER_TEST_NODES` says.
+/// The number of nodes in each network: `ELVER_TEST_NODES`, or a default above eight.
 fn count() -> usize {
     std::env::var("ELVER_TEST_NODES").ok().and_then(|count| count.parse().ok()).unwrap_or(12)
 }
 
-/// A network namespace, which ends with the test.
+/// A network namespace that ends with the test.
 struct Namespace(Child);
 
 impl Namespace {
     /// A namespace that has these addresses.
     ///
     /// # Panics
-    /// Where this user may make no namespaces: a test that needs one has shown nothing then.
+    /// If this user may not make namespaces: a test that needs one then proves nothing.
     fn with(addresses: &[IpAddr]) -> Namespace {
         let mut script = String::from("ip link set lo up");
         for address in addresses {
@@ -59,7 +59,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Nodes at the addresses that `address` gives see each other, place a file, and find it.
+/// Checks that nodes at the addresses from `address` see each other, place a file, and find it.
 fn works_like_any_other(address: impl Fn(u8) -> IpAddr) {
     let addresses: Vec<IpAddr> = (1..=count() as u8).map(address).collect();
     let namespace = Namespace::with(&addresses);

@@ -1,4 +1,4 @@
-//! What a user hands to `put`, as the user sees it and as the node does.
+//! The files that a user passes to `put`, as the user's client sees them and as the node sees them.
 
 use crate::network::{Node, content, file, wait_for};
 use crate::support::{Ended, Scratch, finish, program};
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
-/// A user without rights, for tests that run as root.
+/// An unprivileged user, for tests that run as root.
 const NOBODY: u32 = 65_534;
 
 fn alone(dir: &Scratch) -> Node {
@@ -27,7 +27,7 @@ fn shell(node: &Node, script: &str, files: &[&Path]) -> Ended {
     finish(command.stdin(Stdio::null()))
 }
 
-/// What the node answers to a command of a client that passes no descriptor.
+/// The node's answer to a command of a client that passes no descriptor.
 fn answer(node: &Node, command: &Command) -> Response {
     node.request(command).expect("an answer")
 }
@@ -172,7 +172,7 @@ fn a_file_that_only_its_user_may_read_is_shared_while_the_node_runs() {
         assert!(fs::read(&target).unwrap() == bytes);
     }
 
-    // Whoever may read it now shares it by its name, and it needs no descriptor.
+    // With these permissions the node can open the file by its name, and needs no descriptor.
     fs::set_permissions(&source, PermissionsExt::from_mode(0o644)).unwrap();
     let ended = node.elver(&["put", source.to_str().unwrap(), "--json"]).expect(0);
     assert_eq!(ended.objects()[0]["kept_open"], false);

@@ -1,4 +1,4 @@
-//! Streaming: files through a window that is smaller than they are, in parts, to clients that come, wait and go.
+//! Streaming: files pass through a window smaller than the file, in parts, to clients that connect, pause and leave.
 
 use crate::network::{MIB, Node, Swarm, content, file, wait_for};
 use crate::support::{Scratch, program};
@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 
-/// A client that streams a file, and reads it when the test does.
+/// A client that streams a file. The test decides when it reads.
 struct Stream(Child);
 
 impl Stream {
@@ -24,7 +24,7 @@ impl Stream {
         bytes
     }
 
-    /// The rest, and the exit code.
+    /// Reads the rest. Returns it with the exit code.
     fn finish(mut self) -> (Vec<u8>, Option<i32>) {
         let mut bytes = Vec::new();
         self.0.stdout.take().expect("a pipe").read_to_end(&mut bytes).expect("content");
@@ -39,7 +39,7 @@ impl Drop for Stream {
     }
 }
 
-/// Bytes of the files in which pieces, and windows, arrive.
+/// The total size of the files that receive pieces and windows.
 fn incoming_bytes(node: &Node) -> u64 {
     let files = fs::read_dir(node.dir.join("incoming")).into_iter().flatten().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
@@ -56,7 +56,7 @@ fn a_file_larger_than_the_quota_is_streamed_and_a_reader_that_pauses_stops_the_w
     let hash = seed.put(&source, &["--replicas", "0"]);
     let mut stream = Stream::start(&reader, &hash);
     assert!(stream.read(MIB) == bytes[..MIB]);
-    // Nothing more is read: the window fills up, and no further.
+    // The client stops reading: the window fills up and grows no further.
     let (window, chunk) = (8 * MIB as u64, 256 << 10);
     wait_for("a full window", || incoming_bytes(&reader) >= window - chunk);
     for _ in 0..10 {
@@ -88,7 +88,7 @@ fn a_quota_full_of_what_others_stored_is_not_in_the_way() {
     assert_eq!(read.code, Some(0), "{}", read.stderr);
     assert!(read.stdout == fs::read(&source).unwrap());
     assert!(reader.status().stored_bytes >= before, "nothing of the others' was given up for it");
-    // A file of one chunk as well.
+    // The same holds for a file of one chunk.
     let small = file(&swarm.dir, "small", 63, 1000);
     let hash = swarm.nodes[1].put(&small, &["--replicas", "0"]);
     let read = reader.elver(&["get", &hash, "-o", "-", "--range", "-10"]);
@@ -125,7 +125,7 @@ fn a_stream_goes_on_when_its_only_source_comes_back() {
     wait_for("a full window", || incoming_bytes(&reader) >= 7 * MIB as u64);
     let addr = swarm.nodes[0].addr;
     swarm.nodes[0].kill();
-    // What is in the window is still to be had.
+    // The client can still read what is in the window.
     let more = stream.read(2 * MIB);
     let again = Node::start_at(swarm.dir.path().join("n0"), addr, &[reader.addr], &[]);
     let (rest, code) = stream.finish();
@@ -143,12 +143,12 @@ fn a_file_of_this_node_that_has_changed_is_not_passed_on() {
     let copy = swarm.dir.file("copy", &bytes);
     let hash = here.put(&copy, &["--replicas", "0"]);
     assert_eq!(there.put(&source, &["--replicas", "0"]), hash);
-    // Whole, it comes from here.
+    // The intact local file serves the read.
     let read = here.elver(&["get", &hash, "-o", "-"]);
     assert_eq!(read.code, Some(0), "{}", read.stderr);
     assert_eq!(here.status().downloaded_bytes, 0, "{}", read.stderr);
     assert!(read.stdout == bytes);
-    // One byte is another, and the file looks as it did.
+    // One byte changes, and the file's metadata stay the same.
     let modified = fs::metadata(&copy).unwrap().modified().unwrap();
     let file = fs::File::options().write(true).open(&copy).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[bytes[3 * MIB] ^ 1], 3 * MIB as u64).unwrap();
@@ -177,7 +177,7 @@ fn parts_are_named_by_their_user_and_no_bytes_are_a_part_too() {
     assert_eq!(object["length"].as_u64(), Some(5), "{object}");
     assert_eq!(object["hash"].as_str(), Some(&hash[..]));
     assert_eq!(fs::read(&target).unwrap(), &content(67, 3 * MIB)[5..10]);
-    // It does not take the place of what is there.
+    // The download does not replace an existing file.
     assert_eq!(node.elver(&arguments).code, Some(1));
     for (hash, arguments) in [
         (&hash, &["--length", "0"][..]),

@@ -1,4 +1,4 @@
-//! Whole cycles of failure and repair, with timers so short that one fits into a test.
+//! Whole cycles of failure and repair, with timers so short that a cycle fits into a test.
 
 use crate::network::{MIB, Node, Swarm, file, wait_for};
 use elver::node::command::{Command, CopiesOf, Explanation, MemberState, Peer, Reply, Response};
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Everything about a tenth of the default, but for what is noticed of a pause: a machine under load is slow as well.
+/// Timers of about a tenth of their defaults, except those by which a node notices a pause: a loaded machine pauses too.
 const SHORT: &str = "
 [gossip]
 interval = 0.5
@@ -23,7 +23,7 @@ surplus = 600
 reconcile = 5
 ";
 
-/// Starts nodes with short timers, and waits until each counts on every other.
+/// Starts nodes with short timers, and waits until each considers every other alive.
 pub(crate) fn start(count: usize) -> Swarm {
     let dir = crate::support::Scratch::new();
     let mut nodes: Vec<Node> = Vec::new();
@@ -73,12 +73,12 @@ pub(crate) fn signal(node: &Node, signal: Signal) {
     kill_process(Pid::from_raw(node.pid() as i32).unwrap(), signal).unwrap();
 }
 
-/// The number of a node, not the publisher, that holds most.
+/// The index of the node with the most pieces, the publisher aside.
 fn fullest(swarm: &Swarm) -> usize {
     (1..swarm.nodes.len()).max_by_key(|&index| swarm.nodes[index].status().pieces).unwrap()
 }
 
-/// Waits until every holder knows that nothing is missing.
+/// Waits until every holder knows that no copy is missing.
 pub(crate) fn wait_until_whole(nodes: &[&Node]) {
     wait_for("nothing to be missing", || {
         nodes.iter().all(|node| {
@@ -97,8 +97,8 @@ fn copies_fall_when_a_holder_is_killed_and_return_on_others() {
     let before = explained(&swarm.nodes[0], &hash);
     assert!(before.copies_min >= 3 && before.below_quorum == 0, "{before:?}");
 
-    // The publisher is a holder of some pieces, and has the others besides their holders. Of the former, the victim's
-    // copies are missed.
+    // The publisher is one of the holders of some pieces, and an extra source of the others. A piece of the first kind lacks a
+    // copy once the victim is gone.
     let group =
         before.groups.iter().find(|group| group.copies == 3).expect("the publisher is a holder of something");
     let ids = |group: &CopiesOf| -> Vec<String> {
@@ -119,7 +119,7 @@ fn copies_fall_when_a_holder_is_killed_and_return_on_others() {
         (0..8).filter(|&index| index != victim).map(|index| &swarm.nodes[index]).collect();
     let copies =
         |told: &Explanation| -> u32 { told.groups.iter().map(|group| group.pieces * group.copies).sum() };
-    // What is gone is seen at once, by nodes that knew it from explaining or from each other.
+    // Explain shows the loss at once, on a node that knew the victim from an earlier explain and on one that knew it from peers.
     for node in [others[0], others[6]] {
         let told = explained(node, &hash);
         assert_eq!(told.copies_min, 2, "{told:?}");
@@ -157,12 +157,12 @@ fn a_node_that_pauses_for_a_moment_moves_nothing_and_gives_nobody_up() {
     wait_for("somebody to suspect it", || {
         let states = nodes.iter().enumerate().filter(|&(index, _)| index != sleeper);
         states.filter_map(|(_, node)| peer(node, &id)?.state).any(|state| state == MemberState::Suspect)
-            // It must not sleep so long that its place is given away.
+            // The node must wake before the others give its place to another node.
             || stopped.elapsed() > Duration::from_secs(3)
     });
     signal(nodes[sleeper], Signal::CONT);
     wait_for("everybody to count on everybody", || nodes.iter().all(|node| live(node) == 7));
-    // It has been awake for longer than a holder may be silent: whatever it wrongly believed, it would have acted on.
+    // The node stays awake for longer than a holder may be silent. In that time it would act on any wrong belief.
     let rounds = nodes[sleeper].status().gossip.unwrap().rounds;
     wait_for("many more rounds", || nodes[sleeper].status().gossip.unwrap().rounds >= rounds + 20);
 

@@ -1,4 +1,4 @@
-//! Nodes whose directory, log or descriptors are not as they should be.
+//! Nodes with a damaged or full directory, a blocked log, or too few descriptors.
 
 use crate::network::{self, MIB, Node, Swarm, content, file};
 use crate::support::{Ended, Scratch, finish, hold_address, program, wait_for};
@@ -11,18 +11,18 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A node whose command line the test makes up, with its log outside its directory.
+/// A node with a command line of the test's choice and its log outside its directory.
 struct Odd {
     child: Child,
     dir: PathBuf,
     log: PathBuf,
     addr: SocketAddr,
-    /// What a client's command line begins with.
+    /// The first words of a client's command line.
     prefix: Vec<String>,
 }
 
 impl Odd {
-    /// Starts a node by `prefix` and waits until it answers.
+    /// Starts a node with the words of `prefix` before its command line, and waits until it answers.
     fn start(prefix: &[&str], dir: &Path, log: &Path, addr: SocketAddr, bootstrap: &[SocketAddr]) -> Odd {
         Odd::start_with(prefix, dir, log, addr, bootstrap, &[])
     }
@@ -71,7 +71,7 @@ impl Odd {
         wait_for(health, || (self.disk() == health).then_some(()));
     }
 
-    /// Has it end in order.
+    /// Ends the node in order (SIGTERM).
     fn terminate(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         self.child.wait().unwrap();
@@ -92,7 +92,7 @@ impl Drop for Odd {
     }
 }
 
-/// The program, started by the words of `prefix`.
+/// The program, with the words of `prefix` before its command line.
 fn prefixed(prefix: &[String]) -> Command {
     let program = program();
     let Some((first, rest)) = prefix.split_first() else { return program };
@@ -102,19 +102,19 @@ fn prefixed(prefix: &[String]) -> Command {
     command
 }
 
-/// A mount namespace with a file system of its own, which ends with the test.
+/// A mount namespace with its own file system. It ends with the test.
 struct Namespace(Child);
 
 impl Namespace {
-    /// Mounts a file system in memory at `at`.
+    /// A namespace with an in-memory file system at `at`.
     ///
     /// # Panics
-    /// Where this user may make no namespaces: a test that needs one has shown nothing then.
+    /// If this user may not make namespaces: a test that needs one then proves nothing.
     fn with_memory(at: &Path, options: &str) -> Namespace {
         Namespace::with("mount -t tmpfs -o \"$0\" none \"$1\"", options, at)
     }
 
-    /// Has a shell mount something: `options` is its `$0`, and `at` its `$1`.
+    /// A namespace in which a shell runs `mount` with `options` as `$0` and `at` as `$1`.
     fn with(mount: &str, options: &str, at: &Path) -> Namespace {
         let script = format!("{mount} && echo mounted && exec sleep 600");
         let mut child = Command::new("unshare")
@@ -133,21 +133,21 @@ impl Namespace {
         namespace
     }
 
-    /// Runs a command in it on a path.
+    /// Runs a command on a path inside the namespace.
     fn run(&self, words: &[&str], path: &Path) -> Ended {
         let prefix = self.prefix();
         let (first, rest) = prefix.split_first().unwrap();
         finish(Command::new(first).args(rest).args(words).arg(path))
     }
 
-    /// The words by which a program is started in it.
+    /// The words that start a program inside the namespace.
     fn prefix(&self) -> [String; 6] {
         let words = ["nsenter", "-U", "-m", "--preserve-credentials", "-t"].map(str::to_owned);
         let [a, b, c, d, e] = words;
         [a, b, c, d, e, self.0.id().to_string()]
     }
 
-    /// A path as the test sees it.
+    /// The path by which the test reaches a path inside the namespace.
     fn path(&self, path: &Path) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{}", self.0.id(), path.display()))
     }
@@ -160,7 +160,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Makes a stored piece's file one of a later version.
+/// Turns a stored piece's file into one of a later version.
 fn make_newer(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let trailer = bytes.len() - 128;
@@ -200,7 +200,7 @@ fn damaged_helper_files_keep_a_node_neither_from_starting_nor_from_being_heard()
     }
     assert_eq!(fs::read(&piece).unwrap(), newer, "a later version finds its piece again");
     assert!(again.log().contains("later version"), "{}", again.log());
-    // The other node takes what it says for new: it was not started with a number that was used before.
+    // The other node accepts the restarted node's messages as new, because its start number was not used before.
     let own = file(&dir, "own", 2, 200_000);
     let own_hash = again.put(&own, &["--replicas", "0"]);
     let target = dir.path().join("target");
@@ -265,7 +265,7 @@ fn a_node_whose_directory_is_deleted_says_so_and_goes_on() {
     let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
     let hash = put.text().split_whitespace().next().unwrap().to_owned();
     fs::remove_dir_all(&dir).unwrap();
-    // Its socket is gone as well, and yet it is found.
+    // The control socket is gone with the directory. Clients must still find the node.
     wait_for("the node to be found again", || {
         (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
     });
@@ -298,7 +298,7 @@ fn a_log_that_is_not_read_holds_nothing_up() {
         finish(elver.arg("--dir").arg(&dir).args(["status", "--json"])).code
     };
     wait_for("the node to answer", || (status() == Some(0)).then_some(()));
-    // Each command is a line of the log, and the pipe holds few.
+    // Each command writes a line to the log, and the pipe holds few lines.
     for _ in 0..80 {
         assert_eq!(status(), Some(0));
     }
@@ -342,7 +342,7 @@ fn a_node_that_ran_out_of_descriptors_accepts_again() {
     assert!(listed.contains(&hash), "the shortage says nothing of the file: {listed}");
 }
 
-/// Streams a file through a node that can open nothing for a while, once `ready` says so, until its log says this.
+/// Streams a file through a node. Once `ready` returns true, the node can open no descriptor until its log contains `said`.
 fn stream_through_a_shortage(rate: &str, length: usize, ready: impl Fn(&Path) -> bool, said: &str) {
     let scratch = Scratch::new();
     let publisher = Node::start(scratch.path().join("publisher"), &[], &["--upload-rate", rate]);
@@ -381,7 +381,7 @@ fn content_that_comes_waits_for_descriptors_and_goes_on() {
 
 #[test]
 fn content_for_a_client_waits_for_descriptors_and_goes_on() {
-    // A client that does not read has a full window before it.
+    // The client does not read, so its window is full.
     let full = |dir: &Path| fs::read_dir(dir.join("incoming")).is_ok_and(|files| files.count() >= 28);
     stream_through_a_shortage("0", 24 * MIB, full, "content for a client waits for a descriptor");
 }
@@ -402,7 +402,7 @@ fn a_share_that_cannot_be_ended_on_a_disk_that_is_read_only_is_still_shared_and_
     let put = node.elver(&["put", source.to_str().unwrap(), "--replicas", "0"]).expect(0);
     let hash = put.text().split_whitespace().next().unwrap().to_owned();
     let is_shared = |node: &Odd| node.elver(&["ls"]).expect(0).text().contains(&hash);
-    // One that has a log open for writing keeps its disk from being made read-only.
+    // A node that has a log open for writing prevents a read-only remount, so restart the node first.
     node.terminate();
     let mut node = Odd::start(&prefix, &dir, &log, addr, &[]);
     network::wait_for("a disk that is read-only", || {
@@ -437,14 +437,14 @@ fn what_is_to_be_left_to_the_host_is_left_by_pieces_downloads_and_streams() {
     drop((listener, socket));
     let options = ["--keep-free", "30MiB", "--quota", "1GiB"];
     let node = Odd::start_with(&prefix, &home.join("node"), &log, addr, &[publisher.addr], &options);
-    // Some 10 MiB may be taken. A window has room for a while.
+    // The node may use about 10 MiB. A window fits at first.
     let free = || {
         let status = node.elver(&["status", "--json"]).expect(0).objects().remove(0);
         status["free_bytes"].as_u64().unwrap()
     };
     assert!(free() < 40 << 20, "the file system is one of its own");
     assert!(node.elver(&["get", &hash, "-o", "-"]).expect(0).stdout == content(9, 12 * MIB));
-    // Pieces of others take what there is and no more.
+    // Pieces of other nodes fill that room and no more.
     let pieces = file(&scratch, "pieces", 10, 24 * MIB);
     let put = publisher.elver(&["put", pieces.to_str().unwrap(), "--replicas", "2"]);
     assert!(matches!(put.code, Some(5 | 7)), "{:?} {}", put.code, put.stderr);
@@ -453,10 +453,10 @@ fn what_is_to_be_left_to_the_host_is_left_by_pieces_downloads_and_streams() {
         status["counters"]["refused_keep_free"].as_u64().unwrap() > 0
     });
     assert!(free() >= 30 << 20, "{} bytes are left", free());
-    // Where there is no room for a window, the refusal names the setting.
+    // Without room for a window, the refusal names the setting.
     let streamed = node.elver(&["get", &hash, "-o", "-"]).expect(7);
     assert!(streamed.stderr.contains("--keep-free"), "{}", streamed.stderr);
-    // A file with a path is the user's own business.
+    // The limit does not apply to a file at a path of the user's choice.
     let target = scratch.path().join("target");
     node.elver(&["get", &hash, "-o", target.to_str().unwrap()]).expect(0);
 }
@@ -504,7 +504,7 @@ fn a_node_goes_on_in_an_overlay_over_a_lower_layer_that_it_ran_in_before() {
     let came = status["downloaded_bytes"].as_u64().unwrap();
     assert!(came < 12 * MIB as u64, "{came} bytes came, as if nothing had been there");
     node.elver(&["rm", &own]).expect(0);
-    // Another node finds the directory taken, and the next run what this one did.
+    // A second node finds the directory locked. The next run finds the state of this one.
     let mut second = prefixed(&node.prefix);
     let second = finish(second.arg("--dir").arg(&node.dir).args(["node", "--listen", "127.0.0.1:0"]));
     assert!(second.expect(1).stderr.contains("in use by another node"));
@@ -517,14 +517,14 @@ fn a_node_goes_on_in_an_overlay_over_a_lower_layer_that_it_ran_in_before() {
 /// splice, sendfile, copy_file_range, fallocate, renameat2, statx, fadvise64, inotify_init1, preadv2.
 #[cfg(target_arch = "x86_64")]
 const QUICK: &[i64] = &[275, 40, 326, 285, 316, 332, 221, 294, 327];
-/// renameat2, link, linkat: what is left is to take the name with an empty file.
+/// renameat2, link, linkat: without them, a node takes a name by creating an empty file.
 #[cfg(target_arch = "x86_64")]
 const NAMES: &[i64] = &[316, 86, 265];
-/// flock: some file systems know no locks.
+/// flock: some file systems have no locks.
 #[cfg(target_arch = "x86_64")]
 const LOCKS: &[i64] = &[73];
 
-/// Has the kernel refuse calls with this error, on this thread and in every process that it starts.
+/// Makes the kernel refuse calls with this error, on this thread and in every process that it starts.
 #[cfg(target_arch = "x86_64")]
 fn forbid(calls: &[i64], errno: rustix::io::Errno) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
@@ -534,7 +534,8 @@ fn forbid(calls: &[i64], errno: rustix::io::Errno) {
     apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
-/// Two nodes under a filter that refuses calls: a file goes from one to the other, and replaces none. What the second one logs.
+/// Runs two nodes under a filter that refuses calls. The second fetches a file from the first and replaces no existing file.
+/// Returns the log of the second.
 #[cfg(target_arch = "x86_64")]
 fn files_go_through_without(calls: &'static [i64], errno: rustix::io::Errno) -> String {
     let run = std::thread::spawn(move || {

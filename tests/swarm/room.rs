@@ -1,9 +1,9 @@
-//! What happens when the limits are lowered.
+//! A node whose limits are lowered.
 
 use crate::network::{Node, file, wait_for};
 use crate::repair::{start, wait_until_whole};
 
-/// How many nodes have a stored copy of each of these files. The last node is looked at first: what it gave away before that is
+/// The number of nodes with a stored copy of each file. Looks at the last node first: a copy that it gave away before that is
 /// seen at the others.
 fn copies(nodes: &[Node], hashes: &[String]) -> Vec<usize> {
     let has = |node: &Node, hash: &String| {
@@ -22,7 +22,7 @@ fn a_smaller_quota_deletes_nothing_before_others_have_it() {
         swarm.wait_for_copies(0, &hash);
         hashes.push(hash);
     }
-    // Only stored pieces count from now on.
+    // The publisher leaves, so only stored pieces are left.
     let publisher = swarm.nodes.remove(0);
     publisher.elver(&["leave", "--timeout", "30s"]).expect(0);
     drop(publisher);
@@ -36,7 +36,7 @@ fn a_smaller_quota_deletes_nothing_before_others_have_it() {
     let (dir, bootstrap) = (node.dir.clone(), swarm.nodes[0].addr);
     assert!(node.terminate().success());
     drop(node);
-    // Room for one of them.
+    // The new quota has room for one file.
     let node = Node::start(dir, &[bootstrap], &["--quota", "150KiB"]);
     let status = node.status();
     assert!(status.over_quota && status.stored_bytes > status.quota_bytes, "{status:?}");

@@ -1,4 +1,4 @@
-//! Copies that rot on disk are found and made anew.
+//! A scrub finds copies that rot on disk, and repair replaces them.
 
 use crate::network::{MIB, Node, content, file, wait_for};
 use crate::repair::{explained, start, wait_until_whole};
@@ -17,7 +17,7 @@ fn rot(path: &Path) {
 }
 
 fn sound(path: &Path) -> bool {
-    // The content of a one-chunk file, then the trailer.
+    // The file holds the content of a one-chunk file, then the trailer.
     let bytes = fs::read(path).unwrap_or_default();
     let Some(length) = bytes.len().checked_sub(PIECE_OVERHEAD_BYTES as usize) else { return false };
     blake3::hash(&bytes[..length]).to_hex().as_str() == path.file_name().unwrap().to_str().unwrap()
@@ -33,7 +33,7 @@ fn rotten_copies_are_dropped_by_a_scrub_and_copied_anew_from_the_good_one() {
         swarm.wait_for_copies(0, &hash);
         hashes.push(hash);
     }
-    // The publisher goes: from now on only stored pieces count.
+    // The publisher leaves, so only stored pieces are left.
     let mut publisher = swarm.nodes.remove(0);
     let gone = publisher.elver(&["leave", "--timeout", "30s"]);
     gone.expect(0);
@@ -57,7 +57,7 @@ fn rotten_copies_are_dropped_by_a_scrub_and_copied_anew_from_the_good_one() {
     }
     assert_eq!(bad, rotten.len() as u64);
     assert_eq!(nodes.iter().map(|node| node.counter("pieces_rotten")).sum::<u64>(), bad);
-    // What was dropped does not count, and comes back.
+    // A dropped copy does not count, and repair replaces it.
     wait_for("three sound copies", || {
         let copies = copies_of(&nodes, &hashes[0]);
         copies.len() >= 3 && copies.iter().all(|path| sound(path))

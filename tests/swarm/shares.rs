@@ -1,4 +1,4 @@
-//! Shares last until their user ends them, whatever becomes of their files meanwhile.
+//! A share lasts until the user ends it, even if its file changes or disappears meanwhile.
 
 use crate::network::{MIB, Node, Swarm, content, file, wait_for};
 use crate::support::Scratch;
@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// What the list says of a path, under an address.
+/// The listed state of the share of `path` with this hash.
 fn state(node: &Node, hash: &str, path: &Path) -> Option<FileState> {
     let files = node.files();
     let listed = files.iter().find(|file| file.path == path && file.hash.to_string() == hash);
@@ -19,14 +19,14 @@ fn wait_for_state(node: &Node, hash: &str, path: &Path, wanted: FileState) {
     wait_for(&format!("{} to be {wanted:?}", path.display()), || state(node, hash, path) == Some(wanted));
 }
 
-/// Fetches a file at another node, into a name of its own, until that works.
+/// Fetches a file to another node, under a separate name, and retries until it succeeds.
 fn fetch(node: &Node, hash: &str, dir: &Scratch) -> Vec<u8> {
     let target = dir.path().join(format!("fetched-{hash}"));
     let _ = fs::remove_file(&target);
     wait_for("the file to be fetched", || node.get(hash, &target, &["--timeout", "5s"]).0 == Some(0));
     let bytes = fs::read(&target).unwrap();
     fs::remove_file(target).unwrap();
-    // What was fetched is shared as well: it is not where the next one comes from.
+    // The node shares what it fetched. End that share, so that it is no source for the next fetch.
     assert_eq!(node.elver(&["rm", hash]).code, Some(0));
     bytes
 }
@@ -54,7 +54,7 @@ fn a_touched_file_stays_shared_and_a_changed_one_is_said_to_be() {
     let listed = swarm.nodes[0].elver(&["ls"]).text();
     assert!(listed.contains("changed"), "{listed}");
 
-    // With the content back, it is shared again, without being put.
+    // With the content restored, the node shares the file again without another put.
     fs::write(&source, &bytes).unwrap();
     assert!(fetch(&swarm.nodes[1], &hash, &swarm.dir) == bytes);
     wait_for_state(&swarm.nodes[0], &hash, &source, FileState::Shared);
@@ -142,7 +142,7 @@ fn a_medium_that_is_missing_at_the_start_is_waited_for() {
     fs::rename(&away, &medium).unwrap();
     assert!(fetch(&nodes[1], &hashes[0], &dir) == content(44, 3000));
     assert!(fetch(&nodes[1], &hashes[1], &dir) == content(45, 2 * MIB));
-    // And while the node runs.
+    // The medium disappears while the node runs.
     fs::rename(&medium, &away).unwrap();
     let (code, _) = nodes[1].get(&hashes[1], &dir.path().join("none"), &["--timeout", "5s"]);
     assert!(matches!(code, Some(3 | 4)), "{code:?}");
@@ -180,7 +180,7 @@ fn a_path_that_is_put_again_ends_only_the_share_of_what_it_was() {
     let swarm = Swarm::start_with(2, &["--upload-rate", "64KiB"]);
     let firmware = file(&swarm.dir, "firmware", 46, 3 * MIB);
     let first = blake3::hash(&content(46, 3 * MIB)).to_hex().to_string();
-    // Its copies take a minute: its put waits.
+    // The copies take up to a minute, so the put waits.
     let command = Command::Put { path: firmware.clone(), replicas: Some(2), lifetime: None };
     let node = &swarm.nodes[0];
     let ended = std::thread::scope(|scope| {
@@ -192,7 +192,7 @@ fn a_path_that_is_put_again_ends_only_the_share_of_what_it_was() {
         let hash = node.put(&firmware, &["--replicas", "0"]);
         assert_eq!(hash, blake3::hash(&second).to_hex().as_str());
         let ended = waiting.join().unwrap();
-        // Asking for what it was does nothing to what it is.
+        // A request for the old content does not affect the share of the new content.
         let (code, _) = swarm.nodes[1].get(&first, &swarm.dir.path().join("none"), &["--timeout", "3s"]);
         assert!(matches!(code, Some(3 | 4)), "{code:?}");
         assert_eq!(state(node, &hash, &firmware), Some(FileState::Shared));

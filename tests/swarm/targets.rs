@@ -1,4 +1,4 @@
-//! What the user gets: right bytes or no exit 0, whatever other programs do to the file meanwhile.
+//! A get exits with 0 only if the target has the right bytes, even if other programs change the file meanwhile.
 
 use crate::network::{MIB, Node, Swarm, content, file, wait_for};
 use elver::node::command::{Command, FailureReason, Reply, Response, Stage};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A source that takes a while, and a reader.
+/// A slow source and a reader.
 struct Slow {
     swarm: Swarm,
     hash: String,
@@ -35,7 +35,7 @@ impl Slow {
         self.swarm.dir.path().join(name)
     }
 
-    /// Fetches the file into `name`, and does something once so many bytes are there.
+    /// Fetches the file into `name`. Calls `act` on the partial file once `after` bytes have arrived.
     fn fetch(
         &self,
         name: &str,
@@ -74,7 +74,7 @@ impl Slow {
         result.expect("an answer")
     }
 
-    /// The file is right, and the reader forgets it.
+    /// Checks that the file is right, and ends the reader's share of it.
     fn take_right(&self, name: &str) {
         assert!(fs::read(self.path(name)).unwrap() == self.bytes, "{name} is not what was asked for");
         assert_eq!(self.reader().elver(&["rm", &self.hash]).code, Some(0));
@@ -119,7 +119,7 @@ fn whatever_happens_to_a_file_while_it_comes_it_is_right_or_there_is_none() {
 
 #[test]
 fn a_program_that_keeps_writing_into_the_file_ends_the_download() {
-    // Enough for the writer to have its turn while all of it is hashed.
+    // The file is so long that the writer gets its turn while the node hashes it.
     let slow = Slow::start_at("64MiB", 71, 64 * MIB);
     let over = Arc::new(AtomicBool::new(false));
     let mut writer = None;
@@ -137,7 +137,7 @@ fn a_program_that_keeps_writing_into_the_file_ends_the_download() {
     assert_eq!(reason, FailureReason::Failed, "{said}");
     assert!(said.contains("another program keeps writing into"), "{said}");
     assert!(!slow.path("target").exists() && slow.reader().files().is_empty());
-    // Without it, the rest is fetched and what it wrote over is found.
+    // Without the writer, the node fetches the rest and finds the chunks that the writer overwrote.
     let (code, said) = slow.reader().get(&slow.hash, &slow.path("target"), &[]);
     assert_eq!(code, Some(0), "{said}");
     slow.take_right("target");
@@ -166,7 +166,7 @@ fn a_file_at_the_target_is_replaced_only_by_force() {
     assert_eq!(reason, FailureReason::Failed);
     assert!(said.contains("--force") && said.contains("verified bytes are kept in"), "{said}");
     assert_eq!(fs::read(slow.path("appears")).unwrap(), b"mine");
-    // What came is not fetched again; the mode of what is replaced stays.
+    // The node does not fetch verified bytes again. The replaced file's mode stays.
     fs::set_permissions(slow.path("appears"), fs::Permissions::from_mode(0o640)).unwrap();
     let before = slow.reader().status().downloaded_bytes;
     let (code, said) = slow.reader().get(&slow.hash, &slow.path("appears"), &["--force"]);
@@ -174,7 +174,7 @@ fn a_file_at_the_target_is_replaced_only_by_force() {
     assert!(slow.reader().status().downloaded_bytes < before + MIB as u64);
     assert_eq!(slow.path("appears").metadata().unwrap().mode() & 0o777, 0o640);
 
-    // The node itself refuses, over the control socket as well; the same content is no reason to.
+    // The node itself refuses, over the control socket too. It does not refuse a target with the same content.
     let inode = slow.path("appears").metadata().unwrap().ino();
     let (code, said) = slow.reader().get(&slow.hash, &slow.path("appears"), &[]);
     assert_eq!(code, Some(0), "{said}");
@@ -194,7 +194,7 @@ fn a_file_at_the_target_is_replaced_only_by_force() {
     }
     assert!(fs::read(slow.path("mine")).unwrap() == vec![1; 4 * MIB]);
 
-    // Where a link points is replaced.
+    // The file that a link points to is replaced.
     symlink(slow.path("mine"), slow.path("link")).unwrap();
     let (code, said) = slow.reader().get(&slow.hash, &slow.path("link"), &["--force"]);
     assert_eq!(code, Some(0), "{said}");
@@ -286,7 +286,7 @@ fn a_mount_point_is_refused_before_anything_is_fetched() {
     let swarm = Swarm::start(1);
     let hash = swarm.nodes[0].put(&file(&swarm.dir, "source", 78, 3 * MIB), &["--replicas", "0"]);
     let dir = swarm.dir.path().join("reader");
-    // A file system in memory, in which one file is mounted over another.
+    // An in-memory file system in which one file is mounted over another.
     let reader = Node::start_beside_small_disk(dir.clone(), 8 << 20, &[swarm.nodes[0].addr]);
     let small = dir.with_file_name("small");
     let seen =
