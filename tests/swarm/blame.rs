@@ -14,7 +14,7 @@ fn pieces_of(asker: &Node, hash: &str, holder: &str) -> Option<u32> {
 }
 
 #[test]
-fn a_rotten_copy_is_reported_dropped_not_counted_and_made_anew() {
+fn a_reader_that_meets_a_rotten_copy_makes_its_holder_replace_it() {
     let swarm = start(3);
     let source = file(&swarm.dir, "source", 60, 2 * MIB + 77);
     let hash = swarm.nodes[0].put(&source, &["--replicas", "3"]);

@@ -87,7 +87,7 @@ fn a_lone_node_knows_its_own_copy_and_that_nobody_could_be_asked() {
 }
 
 #[test]
-fn what_was_only_fetched_is_shown_and_not_counted_and_what_was_deleted_is_noticed() {
+fn explain_counts_only_copies_that_were_put_and_still_exist() {
     let swarm = Swarm::start(3);
     let source = file(&swarm.dir, "source", 42, MIB);
     let hash = swarm.nodes[0].put(&source, &["--replicas", "0"]);

@@ -291,7 +291,7 @@ fn a_value_that_no_node_has_any_more_is_shown_from_memory_unless_it_must_be_fres
 }
 
 #[test]
-fn a_node_whose_bootstrap_is_unreachable_runs_says_so_and_finds_it_later() {
+fn a_node_waits_for_a_bootstrap_that_is_unreachable_at_its_start() {
     let dir = Scratch::new();
     let late = Node::start(dir.path().join("late"), &[], &[]);
     let addr = late.addr;

@@ -180,7 +180,7 @@ fn a_file_that_only_its_user_may_read_is_shared_while_the_node_runs() {
 }
 
 #[test]
-fn many_files_are_put_at_once_and_again_and_one_that_is_missing_stops_no_other() {
+fn each_of_many_files_in_one_put_succeeds_or_fails_by_itself() {
     let dir = Scratch::new();
     let node = alone(&dir);
     let mut names = Vec::new();

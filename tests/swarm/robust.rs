@@ -209,7 +209,7 @@ fn damaged_helper_files_keep_a_node_neither_from_starting_nor_from_being_heard()
 }
 
 #[test]
-fn a_node_starts_serves_and_forgets_on_a_disk_without_a_free_byte_or_inode() {
+fn a_node_works_on_a_disk_without_a_free_byte_or_inode() {
     let scratch = Scratch::new();
     let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
     fs::create_dir(&home).unwrap();
@@ -387,7 +387,7 @@ fn content_for_a_client_waits_for_descriptors_and_goes_on() {
 }
 
 #[test]
-fn a_share_that_cannot_be_ended_on_a_disk_that_is_read_only_is_still_shared_and_ends_later() {
+fn a_share_ends_only_when_the_disk_can_record_its_end() {
     let scratch = Scratch::new();
     let (home, log) = (scratch.path().join("home"), scratch.path().join("log"));
     fs::create_dir(&home).unwrap();

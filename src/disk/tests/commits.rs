@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 
 #[test]
-fn a_piece_arrives_is_committed_and_is_there_after_a_restart() {
+fn a_committed_piece_can_be_read_and_survives_a_restart() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
     for length in [0, 1, 262_144, 300_000] {

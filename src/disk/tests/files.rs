@@ -43,7 +43,7 @@ fn the_holes_of_a_file_are_hashed_as_zeros() {
 }
 
 #[test]
-fn a_long_hash_reports_progress_keeps_its_budget_and_lets_commits_pass() {
+fn a_long_hash_runs_in_small_steps_beside_other_work() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
     let file = fs::File::create(dir.path("sparse")).unwrap();
@@ -195,7 +195,7 @@ fn a_claim_takes_the_place_of_the_one_that_its_path_had() {
 }
 
 #[test]
-fn a_share_whose_file_changed_or_went_or_whose_manifest_is_damaged_is_kept_and_not_served() {
+fn a_share_that_a_start_cannot_trust_is_kept_and_not_served() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
     let names = ["kept", "changed", "gone", "torn", "touched"];

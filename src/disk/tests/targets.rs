@@ -205,7 +205,7 @@ fn a_target_that_cannot_be_written_fails_before_anything_is_fetched() {
 }
 
 #[test]
-fn another_file_at_the_target_is_refused_replaced_only_by_force_and_the_same_one_is_the_answer() {
+fn a_different_file_at_the_target_is_replaced_only_by_force() {
     let dir = TestDir::new();
     let (mut disk, _) = dir.open();
     let (old, new) = (content(1, 600_000), content(2, 600_000));
