@@ -1,4 +1,4 @@
-//! What the tests of the wire share: fixed identities, a fixed network, and the checked-in vectors.
+//! Shared by the tests of the wire format: fixed identities, a fixed network, and the checked-in vectors.
 
 use elver::identity::Identity;
 use elver::wire::datagram::MacKey;

@@ -189,7 +189,7 @@ impl Reader {
             UseTree::Name(name) => (&name.ident, None),
             UseTree::Rename(rename) => (&rename.ident, Some(&rename.rename)),
         };
-        // `{self}` at the end of a path is what the path names.
+        // `{self}` at the end of a path stands for the path itself.
         if prefix.is_empty() || name != "self" {
             extend(&mut prefix, name);
         }

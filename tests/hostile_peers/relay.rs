@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 
-/// What the relay answers to an offer in the name of the node behind it.
+/// The relay's forged answer to an offer, in the name of the node behind it.
 type Lie = fn(u32) -> Frame<'static>;
 
 /// Starts a relay in front of `node` and returns the relay's address. Another node knows `node` by that address.

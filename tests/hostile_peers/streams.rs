@@ -146,7 +146,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     let liar = somebody();
     let mut stream = Stream::proven(&node, &liar);
     for request in 0..3 {
-        // Each offer is of another file: after a lie, the node refuses further offers of that file for a while.
+        // Each offer is of another file: after a lie, the node refuses the peer's offers of that file for a while.
         let claimed = Key(*blake3::hash(&content(30 + u64::from(request), 1000)).as_bytes());
         stream.send(&Frame::Store { request, offer: offer(Content::File, claimed, 1000) }).unwrap();
         let answer = stream.frame().unwrap();

@@ -26,7 +26,7 @@ fn a_reader_that_meets_a_rotten_copy_makes_its_holder_replace_it() {
     let pieces = explained(&reader, &hash).pieces;
     assert_eq!(pieces_of(&reader, &hash, &id), Some(pieces), "it holds all of it");
 
-    // Flip one bit of one chunk, behind the node's back.
+    // Flip one bit of one chunk on disk, without the node's knowledge.
     let chunk = holder.piece_files().into_iter().find(|path| fs::metadata(path).unwrap().len() > 100_000);
     let chunk = chunk.expect("it holds a chunk");
     let good = fs::read(&chunk).unwrap();

@@ -26,7 +26,7 @@ fn fetched(node: &Node, hash: &str, target: PathBuf) -> u32 {
 fn a_script_is_executable_where_it_arrives_and_a_text_is_not() {
     let mut swarm = Swarm::start(4);
     let made = mode(&swarm.dir.file("made", b"as the umask has it"));
-    // Every user that may read the file may execute it. Set-user-id and the bits that the umask forbids do not arrive.
+    // Every user that may read an executable may execute it. Set-user-id and the bits that the umask forbids do not arrive.
     let executable = made | (made >> 2) & 0o111;
     let files = [
         (file(&swarm, "script", 70, 5000, 0o755), executable),

@@ -180,7 +180,7 @@ fn a_path_that_is_put_again_ends_only_the_share_of_what_it_was() {
     let swarm = Swarm::start_with(2, &["--upload-rate", "64KiB"]);
     let firmware = file(&swarm.dir, "firmware", 46, 3 * MIB);
     let first = blake3::hash(&content(46, 3 * MIB)).to_hex().to_string();
-    // The copies take up to a minute, so the put waits.
+    // The copies take a minute or more, so the put waits.
     let command = Command::Put { path: firmware.clone(), replicas: Some(2), lifetime: None };
     let node = &swarm.nodes[0];
     let ended = std::thread::scope(|scope| {
