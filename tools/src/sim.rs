@@ -21,8 +21,8 @@ fn nodes(text: &str) -> Result<usize, String> {
 /// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, hostile, eclipse,
-/// replay, one-prefix, one-shared, one-link, erase, sybil, reflect, power-loss, or "all". Tables: lookups, rounds, detection,
-/// idle, repair.
+/// junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, cloned-image, power-loss, or "all". Tables:
+/// lookups, rounds, detection, idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The scenario to play, or "all".
