@@ -116,7 +116,8 @@ impl Mode {
         self.bits().is_some_and(|bits| bits & 0o100 != 0)
     }
 
-    /// The permissions of a downloaded file that was created with `made`. If this mode is executable, every user who may read the
+    /// The permissions of a downloaded file that was created with `made`. If this mode is executable, every user with permission
+    /// to read the
     /// file may also execute it. An unverified claim never adds read or write permissions.
     pub fn applied_to(self, made: u32) -> u32 {
         if self.is_executable() { made | (made >> 2) & 0o111 } else { made }

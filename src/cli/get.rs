@@ -40,7 +40,7 @@ file. Of a part, only the chunks that it lies in are fetched.
 
 With several files the exit code is that of the first one that failed.";
 
-/// Files that are asked for at a time: while one is waited for, the next are on their way.
+/// Files requested at a time: while the command waits for one, the next are being fetched.
 const AHEAD: usize = 4;
 
 #[derive(clap::Args, Debug)]
@@ -48,20 +48,20 @@ pub(super) struct GetArguments {
     /// The files' addresses: their BLAKE3 hashes, as `elver put` and b3sum print them
     #[arg(required = true, value_name = "HASH")]
     hashes: Vec<Key>,
-    /// Where to: a file, a directory, or - for standard output [default: ./HASH]
+    /// The destination: a file, a directory, or - for standard output [default: ./HASH]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Give up after so long without progress, such as 90s or 15m; 0 never does [default: the node's]
+    /// Give up after this time without progress, such as 90s or 15m; 0 never does [default: the node's]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     timeout: Option<u32>,
     /// Only these bytes, counted from 0: START-END (END is one of them), START- (to the end), -COUNT (the last ones)
     #[arg(long, value_name = "RANGE", value_parser = parse_range, allow_hyphen_values = true,
         conflicts_with_all = ["offset", "length"])]
     range: Option<Part>,
-    /// Only what comes after so many bytes, such as 1MiB
+    /// Skip this many bytes at the start of the file, such as 1MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     offset: Option<u64>,
-    /// Only so many bytes
+    /// Get at most this many bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     length: Option<u64>,
     /// Replace the output file if there is one
@@ -73,7 +73,7 @@ pub(super) struct GetArguments {
 }
 
 impl GetArguments {
-    /// The part that is wanted; `None` is everything.
+    /// The requested part; `None` is the whole file.
     fn part(&self) -> Option<Part> {
         let start = self.offset.unwrap_or(0);
         let end = self.length.map(|length| start.saturating_add(length));
@@ -81,7 +81,7 @@ impl GetArguments {
         self.range.or(named.then_some(Part::Between { start, end }))
     }
 
-    /// The file that a download goes into.
+    /// The output file of a download.
     fn output_of(&self, hash: &Key) -> PathBuf {
         match self.output.as_deref() {
             Some(path) if path.is_dir() => path.join(hash.to_string()),
@@ -91,7 +91,7 @@ impl GetArguments {
     }
 }
 
-/// Reads permission bits as chmod does. The others are not for a file that comes from elsewhere.
+/// Parses permission bits as chmod does. A file from the network gets no other mode bits.
 fn parse_mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -104,7 +104,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Reads a range as HTTP has them (RFC 9110, section 14.1.2), one at a time: both ends are counted.
+/// Parses one range in HTTP's form (RFC 9110, section 14.1.2). Both ends are part of the range.
 fn parse_range(text: &str) -> Result<Part, String> {
     let wrong = || format!("`{text}` is no range: expected START-END, START- or -COUNT, such as 0-1023");
     let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
@@ -121,7 +121,7 @@ fn parse_range(text: &str) -> Result<Part, String> {
     }
 }
 
-/// Gets files into others, or one to standard output, or a part of one.
+/// Gets files into files, or one file to standard output, or a part of one file.
 pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
     let usage = |message: &str| Err(CommandError::new(Exit::Usage, message));
     let written_to = arguments.output.as_deref().filter(|path| *path == Path::new("-") || is_special(path));
@@ -150,7 +150,7 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
     }
 }
 
-/// Gets every file, whatever becomes of the others.
+/// Gets every file. A failed file does not stop the others.
 fn get_all(context: &mut Context, arguments: &GetArguments, hashes: &[Key]) -> Exit {
     let (mut exit, mut under_way, mut hashes) = (Exit::Done, VecDeque::new(), hashes.iter());
     loop {
@@ -165,7 +165,7 @@ fn get_all(context: &mut Context, arguments: &GetArguments, hashes: &[Key]) -> E
     }
 }
 
-/// A download that the node was asked for.
+/// A download that the command has requested from the node.
 struct Fetch {
     hash: Key,
     output: PathBuf,
@@ -182,7 +182,7 @@ impl Fetch {
         Ok(Fetch { hash, output, client })
     }
 
-    /// Waits for its end and says what came of it.
+    /// Waits for the end of the download and prints the result.
     fn finish(mut self, context: &mut Context) -> Result<Exit, CommandError> {
         let mut meter = Meter::new(context.shows_progress(), &shown(&self.output));
         let (hash, length, path, sources) = loop {
@@ -217,7 +217,7 @@ impl Fetch {
     }
 }
 
-/// Writes a file, or a part of one, to standard output, or to what else `path` names, while it arrives.
+/// Writes a file, or a part of one, to standard output or to the special file `path`, as the bytes arrive.
 fn write_out(
     context: &mut Context,
     hash: Key,
@@ -230,7 +230,7 @@ fn write_out(
         let meter = Meter::new(context.shows_progress(), &hash.to_string());
         return read(context, hash, part, timeout, meter, &mut output).map(|_| Exit::Done);
     }
-    // The content has standard output for itself.
+    // Standard output carries only the content.
     context.output.json = false;
     let meter = Meter::new(context.shows_progress() && !io::stdout().is_terminal(), &hash.to_string());
     let none = Output::new(false, true, Box::new(io::sink()), Box::new(io::sink()));
@@ -240,7 +240,7 @@ fn write_out(
     result.map(|_| Exit::Done)
 }
 
-/// Gets a part of a file into a file of its own, which gets its name when everything is there.
+/// Gets a part of a file into a temporary file, which gets its name when every byte has arrived.
 fn part_into(
     context: &mut Context,
     hash: Key,
@@ -250,7 +250,7 @@ fn part_into(
     let path = arguments.output_of(&hash);
     let target = target(&path)?;
     if target.symlink_metadata().is_ok() && !arguments.force {
-        // It is refused again when the name is given, but that would be after all the work.
+        // Taking the name later would also fail, but only after the whole transfer.
         return Err(cannot_write(&target, &io::ErrorKind::AlreadyExists.into()));
     }
     let (file, temporary) = Temporary::beside(&target).map_err(|error| cannot_write(&target, &error))?;
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(get(&mut context, &streamed).unwrap_err().exit, Exit::Usage);
     }
 
-    /// What a node says of a file of nine bytes, part for part, before its last answer.
+    /// The node's answers about a file of nine bytes, part by part, and then `last`.
     fn answers(parts: &[(u64, &[u8])], last: &[Response]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (offset, part) in parts {
@@ -430,7 +430,7 @@ mod tests {
         vec![Response::Done(Reply::Read { hash: key(b"wonderful"), length: 9, start, bytes, sources: 2 })]
     }
 
-    /// What `get -o -` writes when the node answers this.
+    /// The exit code and the output of `get -o -` when the node gives these answers.
     fn streamed(parts: &[(u64, &[u8])], last: &[Response]) -> (Result<Exit, Exit>, String) {
         let hash = key(b"wonderful");
         let daemon = FakeDaemon::writing(&answers(parts, last));

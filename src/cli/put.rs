@@ -1,4 +1,4 @@
-//! `put`: the files that a user names become shares of the node's.
+//! `put`: the node shares the files that a user names.
 
 use super::Context;
 use super::exit::{CommandError, Exit};
@@ -30,10 +30,10 @@ making them. With several files it is the code of the first one that failed.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct PutArguments {
-    /// How many copies the network is to keep, this node's own included; 0 only shares [default: the node's]
+    /// The number of copies in the network, this node's own included; 0 only shares [default: the node's]
     #[arg(long, value_name = "N")]
     replicas: Option<u8>,
-    /// How long the copies are to be kept, such as 30d or 12h [default: the node's]
+    /// How long the network keeps the copies, such as 30d or 12h [default: the node's]
     #[arg(long, value_name = "T", value_parser = parse_lifetime)]
     ttl: Option<u32>,
     /// The files
@@ -41,10 +41,10 @@ pub(super) struct PutArguments {
     files: Vec<PathBuf>,
 }
 
-/// Files that are given to the daemon before earlier ones are done.
+/// Files given to the daemon at a time, before the earlier ones are done.
 const UNDER_WAY_MAX: usize = 256;
 
-/// Puts every file, whatever becomes of the others, and tells the results in the order of the arguments.
+/// Puts every file, and prints the results in the order of the arguments. A failed file does not stop the others.
 pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exit, CommandError> {
     let mut run = Run::new(context, arguments);
     let mut next = 0;
@@ -64,21 +64,21 @@ pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exi
 /// The files of one `put`.
 struct Run<'a> {
     arguments: &'a PutArguments,
-    /// Where the daemon is.
+    /// The daemon's directory.
     dir: PathBuf,
     /// The connection, made for the first file that can be put.
     pipeline: Option<Pipeline>,
-    /// The files that the daemon is busy with, by the numbers of their commands.
+    /// The files that the daemon works on, by the numbers of their commands.
     under_way: BTreeMap<u64, usize>,
-    /// Those that are done and wait for an earlier one, and what became of them.
+    /// The results of files that wait for an earlier file's result.
     done: BTreeMap<usize, Result<Stored, CommandError>>,
-    /// How many have been told, the first ones.
+    /// The number of files whose results are printed, counted from the first.
     told: usize,
     exit: Exit,
     meter: Meter,
 }
 
-/// What the daemon says of a file that it shares now.
+/// The daemon's answer about a file that it now shares.
 struct Stored {
     hash: Key,
     length: u64,
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Tells what became of the files whose turn it is.
+    /// Prints the results of the files whose turn it is.
     fn tell(&mut self, context: &mut Context) -> Result<(), CommandError> {
         let before = self.told;
         if !self.done.contains_key(&before) {

@@ -1,8 +1,9 @@
-//! The settings that have no flags: how membership and repair go about their work.
+//! The settings without a flag: how membership and repair work.
 //!
-//! They are for those who try a whole cycle of failure and repair on a desk, and for networks of an unusual kind, so
-//! they would only be in the way in a list of flags. Each stands under a section of `elver.toml` and has a variable:
-//! `interval` of `[gossip]` is `ELVER_GOSSIP_INTERVAL`.
+//! They serve tests of a whole cycle of failure and repair on one desk, and networks of an unusual kind. In a list of flags they
+//! would
+//! only be in the way. Each stands under a section of `elver.toml` and has a variable: `interval` of `[gossip]` is
+//! `ELVER_GOSSIP_INTERVAL`.
 
 use super::units;
 use crate::gossip::GossipConfig;

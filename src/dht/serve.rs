@@ -166,7 +166,7 @@ impl Dht {
             } else if !outbox.may_check(request.now, &request.sender.id) {
                 NotStored::Full
             } else if provider.verify(outbox.network(), file).is_err() {
-                // Whoever sends one wrong signature does not get more of them checked.
+                // A sender of one wrong signature gets no further signature of this message checked.
                 reason = NotStored::Signature;
                 break;
             } else {

@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// Has a file be written so many seconds later than now.
+    /// Creates a file whose modification time is this many seconds from now.
     fn later(directory: &Directory, seconds: u64) {
         let file = fs::File::create(directory.file("peers")).unwrap();
         file.set_modified(SystemTime::now() + std::time::Duration::from_secs(seconds)).unwrap();

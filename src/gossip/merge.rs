@@ -182,7 +182,7 @@ impl Gossip {
         self.pass_on(state, hops);
     }
 
-    /// Spreads a state that came over so many hops, this node included.
+    /// Spreads a state that travelled this many hops, the hop to this node included.
     fn pass_on(&mut self, state: &NodeState, hops: u8) {
         if self.rumours.add(state.public().node_id().short(), state, hops) {
             self.counters.rumour_dropped += 1;

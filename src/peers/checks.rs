@@ -1,13 +1,14 @@
 //! The budget of signature checks: one for the whole node, because there is one processor.
 //!
-//! A check takes about 50 µs on a desktop and a millisecond on a router, and everyone may ask for one. All checks come out of one
-//! bucket, whose rate is half of what this processor manages. In what order the bucket serves follows from how much must be left in it
-//! for each kind of datagram, so that strangers go without first and answers to this node's own requests last. Within a kind, no
-//! party gets more than its share.
+//! A check takes about 50 µs on a desktop and a millisecond on a router, and every node may ask for one. All checks come out of
+//! one
+//! bucket. Its rate is half of what this processor manages. Each kind of datagram has a level below which it is refused, so
+//! strangers
+//! are refused first and answers to this node's own requests last. Within a kind, no party gets more than its share.
 //!
-//! | a datagram with | may leave the bucket |
+//! | a datagram with | may lower the bucket to |
 //! |---|---|
-//! | an answer to this node's request | owing |
+//! | an answer to this node's request | any level, below zero too |
 //! | a valid token of a known peer | an eighth full |
 //! | a valid token | a quarter full |
 //! | nothing | half full |
@@ -18,11 +19,11 @@ use crate::id::ShortId;
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 
-/// Checks in a second on a processor that nobody has measured: those of a desktop.
+/// Checks in a second on a processor whose speed was not measured: those of a desktop.
 pub const CHECKS_PER_SECOND: u32 = 20_000;
-/// One in this many of all checks goes to one host, or to one known peer.
+/// The part of all checks that one host, or one known peer, gets: one eighth.
 const SHARES: u32 = 8;
-/// One in this many of the checks of strangers goes to one site.
+/// The part of the strangers' checks that one site gets: one quarter.
 const SITE_SHARES: u32 = 4;
 /// Buckets of each kind. Two parties may share a bucket; which ones is secret.
 const BUCKETS: usize = 256;
@@ -127,13 +128,15 @@ impl Checks {
             && self.charge(now)
     }
 
-    /// Whether a further signature is checked that came in an authenticated datagram of this peer: of a record, or of a member's state.
-    /// It is charged to the peer.
+    /// Whether another signature of an authenticated datagram of this peer, that of a record or of a member's state, gets a
+    /// check. The
+    /// check is charged to the peer.
     pub fn admit_inner(&mut self, now: Instant, teller: ShortId) -> bool {
         self.admit(now, ([0, 0, 0, 0], 0).into(), Claim::Known(teller))
     }
 
-    /// A signature was wrong. A sender that shows a token has made it itself, so its address has spent its share.
+    /// A signature was wrong. A sender whose datagram shows a token has made the datagram itself, so its address has spent its
+    /// share.
     pub fn note_wrong(&mut self, now: Instant, from: SocketAddr, claim: Claim) {
         match claim {
             Claim::Known(peer) => {

@@ -1,9 +1,11 @@
 //! Contested places: which entry of a full table gives way.
 //!
-//! While a table has room nothing is refused, whoever holds how much of it. When it is full, the holder of most gives way: of all
-//! sites the one with most entries, of its homes the one with most, of their links, and of the identities there. Of what that holder
-//! has, the entry of least worth goes; worth alone decides between holders of equally many. So one party, with any number of
-//! identities, displaces only itself, and a network that lives in one prefix is shared out like any other.
+//! A table with room refuses no entry. A full table removes an entry of the holder with the most entries. That holder is found
+//! level
+//! by level: the site with the most entries, in it the home with the most, then the link, then the identity. Of that holder's
+//! entries
+//! the one of least worth goes. Between holders of equally many entries, worth alone decides. So one party, with any number of
+//! identities, displaces only its own entries, and a network inside one prefix is divided like any other.
 //!
 //! A small table is looked at as a whole ([`gives_way`]). A large one counts its [`Holdings`].
 
@@ -112,19 +114,21 @@ fn lose<W: Ord>(entries: &[(Holder, W)], some: &[usize], level: usize, loss: usi
     lost
 }
 
-/// Entries of a large table are chosen ahead: at most this part (1/256) of the table, and this part (1/8) of what their holder has.
-/// So much may the choice be out of date.
+/// Entries of a large table are chosen ahead: at most 1/256 of the table, and 1/8 of the entries of their holder. These limits
+/// bound
+/// how far out of date the choice can be.
 const AHEAD_OF_TABLE: usize = 256;
 const AHEAD_OF_HOLDER: u32 = 8;
 
-/// Who holds how much of a large table, and which of its entries give way next. `P` is the place of an entry; a greater place is
-/// worth less.
+/// The number of entries of each holder in a large table, and the entries that give way next. `P` is the place of an entry; a
+/// greater
+/// place is worth less.
 pub struct Holdings<P> {
     counts: BTreeMap<Holder, u32>,
     total: usize,
-    /// The holders that hold most, in order.
+    /// The holders with the most entries, in order.
     yielding: Vec<Holder>,
-    /// Entries of theirs, the next last.
+    /// Entries of these holders that give way. The last one goes next.
     ahead: Vec<P>,
 }
 
@@ -154,8 +158,10 @@ impl<P: Ord> Holdings<P> {
         self.total -= 1;
     }
 
-    /// The place that gives way to an entry of `newcomer` at `place`. `None`: the newcomer gives way. The place may be empty since
-    /// it was chosen; the caller asks again then. `entries` are the places of the table with their holders, those of least worth
+    /// The place that gives way to an entry of `newcomer` at `place`; `None` when the newcomer gives way. The place may have
+    /// become empty
+    /// since it was chosen; the caller then asks again. `entries` are the places of the table with their holders, those of least
+    /// worth
     /// first. They are read only when no place is chosen ahead.
     pub fn gives_way<I>(&mut self, newcomer: Holder, place: &P, entries: impl FnOnce() -> I) -> Option<P>
     where

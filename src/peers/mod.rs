@@ -5,8 +5,8 @@
 //! - [`inbox`]: how a datagram is received; [`checks`]: the budget of signature checks.
 //! - [`outbox`]: the queue of outgoing datagrams.
 //! - [`rate`]: how often something may happen (the token bucket).
-//! - [`reply`]: how much an address may be sent that is not validated (the rule against amplification).
-//! - [`party`]: who owns an address.
+//! - [`reply`]: the number of bytes that an unvalidated address may be sent (the rule against amplification).
+//! - [`party`]: the owners of addresses.
 //! - [`contest`]: which entry of a full table gives way.
 //! - [`rtt`]: round-trip times, and the timeouts that follow from them.
 //! - [`requests`]: outstanding requests.

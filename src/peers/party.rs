@@ -1,4 +1,4 @@
-//! Parties: who owns an address. Identities are free and addresses are not, so whatever is contested is shared out among parties.
+//! Parties: the owners of addresses. An identity is free and an address is not, so a contested resource is divided among parties.
 //!
 //! A party is an IPv4 /24, or an IPv6 /64. The /64s of one /56, and the /56s of one /48, may have one owner, too: [`Level`] says
 //! how much of an address counts. In private, shared (RFC 6598), link-local and loopback ranges, where all addresses have one

@@ -27,12 +27,12 @@ impl Rate {
         Rate::every(Duration::from_secs(1) / count, count)
     }
 
-    /// `units` in a second, for amounts that are taken in bulk: a pause of up to `burst` is made up for at once.
+    /// `units` in a second, for amounts that are taken in bulk. After a pause, the units of up to `burst` can be taken at once.
     pub const fn flow(units: u64, burst: Duration) -> Rate {
         Rate { units: if units > 0 { units } else { 1 }, period: Duration::from_secs(1), burst }
     }
 
-    /// The time in which so many units come in.
+    /// The time in which this many units come in.
     fn cost(&self, units: u64) -> Duration {
         let nanos =
             (u128::from(units).saturating_mul(self.period.as_nanos())).div_ceil(u128::from(self.units));

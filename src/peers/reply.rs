@@ -1,10 +1,11 @@
-//! The rule against amplification: an address that is not validated is sent at most three times the bytes that came from there,
-//! whatever the answers are (as in QUIC, RFC 9000 §8.1). Else anyone could point this node at a victim.
+//! The rule against amplification: this node sends an unvalidated address at most three times the bytes that came from there,
+//! with
+//! every kind of answer (as in QUIC, RFC 9000 §8.1). Otherwise any node could direct this node's traffic at a victim.
 
 use crate::wire::datagram::Verified;
 use crate::wire::header::{Auth, HEADER_BYTES};
 
-/// An address that is not validated is sent at most this many times the bytes that came from there.
+/// The factor: the bytes sent to an unvalidated address, over the bytes that came from there.
 const AMPLIFICATION_MAX: usize = 3;
 
 /// The bytes that may be sent because of one request.
@@ -16,12 +17,12 @@ pub struct ReplyBudget {
 }
 
 impl ReplyBudget {
-    /// The budget of a request. `validated` says that its sender has shown to receive at the address that it sends from.
+    /// The budget of a request. `validated`: the sender has shown that it receives at the address that it sends from.
     pub fn new(request: &Verified<'_>, validated: bool) -> ReplyBudget {
         ReplyBudget::of(request.datagram_bytes(), request.auth(), validated)
     }
 
-    /// The budget of a request of so many bytes of UDP payload, authenticated so.
+    /// The budget of a request with this many bytes of UDP payload and this authentication.
     fn of(request_bytes: usize, auth: Auth, validated: bool) -> ReplyBudget {
         let bytes = if validated { usize::MAX } else { request_bytes.saturating_mul(AMPLIFICATION_MAX) };
         ReplyBudget { bytes, auth }
@@ -33,7 +34,7 @@ impl ReplyBudget {
         self.auth.payload_bytes_max().min(self.bytes.saturating_sub(overhead))
     }
 
-    /// Takes a datagram of so many bytes out of the budget. False when it does not fit: then it must not be sent.
+    /// Takes a datagram of this many bytes out of the budget. False when it does not fit; the caller must not send it then.
     pub fn take(&mut self, datagram_bytes: usize) -> bool {
         match self.bytes.checked_sub(datagram_bytes) {
             Some(rest) => self.bytes = rest,

@@ -1,4 +1,4 @@
-//! The table of peers: who is at the other end of a datagram, whether that is new, and how to prove it the other way.
+//! The table of peers: the sender of a datagram, whether the datagram is new, and how this node authenticates its own datagrams.
 //!
 //! A node enters with a verified signature that carried a valid token or answered a request of this node: nothing that could have
 //! been recorded earlier enters a node or changes its epoch. From then on the two authenticate datagrams under

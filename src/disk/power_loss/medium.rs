@@ -66,9 +66,9 @@ impl Manner {
 enum State {
     /// A sync may still bring it there.
     Pending,
-    /// A sync failed: nobody knows, and no later one helps.
+    /// A sync failed: whether the change is on the medium is unknown, and no later sync helps.
     Distrusted,
-    /// It is there. An earlier one is not, or it would have become a part of the rest.
+    /// It is on the medium. An earlier change is not, or this one would have become part of the rest.
     Durable,
 }
 

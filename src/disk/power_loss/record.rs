@@ -130,13 +130,13 @@ pub(in crate::disk) struct Attempt<'a> {
 pub(in crate::disk) enum Fault {
     /// It fails with this error. Of a sync it is not known afterwards what it did.
     Fail(Errno),
-    /// A write puts down at most so many bytes, then the disk is full.
+    /// A write stores at most this many bytes, then the disk is full.
     Full(usize),
     /// Nothing happens: the process has been killed, as far as the file system knows.
     Killed,
 }
 
-/// Decides what becomes of a change; `None` lets it happen.
+/// Decides the fault that replaces a change; `None` lets the change happen.
 type Plan = Box<dyn FnMut(&Attempt<'_>) -> Option<Fault>>;
 
 struct Record {
@@ -144,7 +144,7 @@ struct Record {
     vault: Option<PathBuf>,
 }
 
-/// Before this, nobody's clock shows a time: the first recorded change is made one second later.
+/// The recorder's clock starts at this time, in seconds since 1970: the first recorded change is made one second later.
 const FIRST_SECOND: u64 = 1_000_000_000;
 
 thread_local! {

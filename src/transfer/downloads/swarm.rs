@@ -1,4 +1,4 @@
-//! What co-downloaders, the nodes that fetch the same file, tell each other: which chunks they gain, and who the others are.
+//! What co-downloaders, the nodes that fetch the same file, tell each other: the chunks they gain, and the other co-downloaders.
 //!
 //! A node that fetches a file *follows* it at each of its sources ([`Frame::Follow`]). From then on the source tells it which
 //! chunks the source gains ([`Frame::Gained`]), and which other nodes follow the file there ([`Frame::Sources`]), at once and
