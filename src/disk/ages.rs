@@ -34,9 +34,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 const NAME: &str = "ages";
 const COPY: &str = "ages.copy";
 
-/// The lowest count after a leap, even with a clock at 1970: more starts than a node ever has.
+/// The lowest count after a leap, even with a clock at 1970. A node never starts this many times.
 const LEAP_MIN: u64 = 1 << 28;
-/// Later times than this (2097) are ignored: the count has 32 bits, and some must be left for further starts.
+/// Later times than this (2097) are ignored: the count has 32 bits, and further starts need some of them.
 const LEAP_MAX: u64 = 4_000_000_000;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -71,7 +71,7 @@ pub(super) struct LastRun {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) ages: Ages,
-    /// Whether the next run may trust writes without a sync. Not when this start could not delete what an earlier one left.
+    /// Whether the next run may trust writes without a sync. It may not if this start could not delete what an earlier one left.
     pub(super) cleared: bool,
 }
 
@@ -140,7 +140,7 @@ pub(super) struct Diary {
     record: Record,
     saved: bool,
     copied: bool,
-    /// A save failed, perhaps after the rename: the medium may have another file under the name than the one that is seen.
+    /// A save failed, perhaps after the rename: the name on the medium may belong to another file than the name in memory.
     name_in_doubt: bool,
     /// Whether a failure has been logged.
     complained: bool,
@@ -156,7 +156,7 @@ impl Diary {
         self.saved && self.copied
     }
 
-    /// Saves the copies that are not saved yet. The caller tries again later when that fails.
+    /// Saves the copies that are not saved yet. If that fails, the caller tries again later.
     pub(super) fn write(&mut self, layout: &Layout) {
         if !self.saved {
             let ages = self.record.ages;
@@ -195,7 +195,7 @@ impl Diary {
     }
 }
 
-/// Saves the copy, durably, once in each run after the record itself.
+/// Saves the copy, durably. This happens once in each run, after the record itself is saved.
 fn save_copy(layout: &Layout, record: &Record) -> io::Result<()> {
     replace(&layout.file(COPY), &[encode(record).as_bytes()], Replace::Durably)
 }
@@ -217,7 +217,7 @@ fn encode(record: &Record) -> AgesFile {
     file
 }
 
-/// Overwrites a file in place. If a power cut tears it, the copy is left.
+/// Overwrites a file in place. If a power cut tears it, the copy is still whole.
 fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = open(path, Open::Existing, 0o600, OFlags::NOFOLLOW)?;
     if file.metadata()?.len() != bytes.len() as u64 {
@@ -231,7 +231,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
-/// Names this run of the machine; zero where the kernel does not tell.
+/// The boot id of the machine; zero where the kernel does not tell.
 fn machine_boot() -> [u8; 16] {
     #[cfg(any(test, feature = "sim"))]
     if let Some(name) = super::power_loss::record::machine_boot() {

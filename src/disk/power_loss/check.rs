@@ -1,4 +1,5 @@
-//! One check: a recorded run, power cuts at its crash points, and the recovery of each directory that they may leave.
+//! One check: it records a run of the store, cuts the power at crash points of the run, and recovers each directory
+//! that may be left.
 
 use super::drive::{self, Drive};
 use super::expected::{Change, Contents, Event, Expected};
@@ -13,16 +14,16 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-/// Runs, each of which goes on from what a power cut left of the one before.
+/// Runs of the store in one check. Each later run starts from a directory that a power cut left of the run before it.
 const GENERATIONS: u64 = 3;
-/// Mixtures that are tried at a crash point, besides one state of every other manner.
+/// Mixed states tried at a crash point, besides one state of every manner.
 const MIXTURES: usize = 4;
-/// One recovery of this many is cut itself.
+/// One recovery in this many is itself cut.
 const CUT_RECOVERY_EVERY: u64 = 24;
-/// One recovery of this many meets a fault.
+/// One recovery in this many meets a fault.
 const FAULT_EVERY: u64 = 6;
 
-/// The point that the check has come to.
+/// The check's progress, for the report of a failure.
 #[derive(Clone, Default)]
 struct Place {
     seed: u64,
@@ -36,14 +37,14 @@ pub(super) struct Check {
     scratch: Scratch,
     contents: Contents,
     report: Report,
-    /// Starts of the machine.
+    /// The number of times that the machine has started.
     machine_boots: u64,
-    /// The states of this generation that have been tried.
+    /// The states of this generation that the check has tried.
     tried: BTreeSet<(u64, usize)>,
     at: Place,
 }
 
-/// A run of the store: what it did, and what must be found after it.
+/// A run of the store: the medium before it, its operations, and the events from which the expectation follows.
 struct Recording {
     base: Medium,
     operations: Vec<Operation>,
@@ -121,7 +122,8 @@ impl Check {
         Ok(Recording { base, operations, events })
     }
 
-    /// Cuts the power at up to `most` points of a run. Returns one of the states that this left, and what must be found there.
+    /// Cuts the power at up to `most` points of a run. Returns one of the states that the cuts left, and what recovery
+    /// must find in it.
     fn cut_everywhere(
         &mut self,
         recording: Recording,
@@ -144,7 +146,7 @@ impl Check {
                 expected.apply(&event);
                 heard += 1;
             }
-            // Chance spreads them evenly, as many as there may be.
+            // A random choice that spreads at most `most` crash points evenly over the run.
             if self.rng.below((points - point) as u64) >= left {
                 continue;
             }
@@ -166,7 +168,8 @@ impl Check {
         Ok(kept.unwrap_or_else(|| (medium.cut(Manner::Everything, &mut self.rng), expected)))
     }
 
-    /// Runs the recovery on what a power cut left. When that is `everything`, the process may have ended and power stayed on.
+    /// Runs recovery on the state that a power cut left. If `everything` survived, the state may also be that of a
+    /// process that ended while the power stayed on.
     fn try_state(
         &mut self,
         state: &Medium,
@@ -193,7 +196,7 @@ impl Check {
         result
     }
 
-    /// Cuts a recovery at each of its own operations.
+    /// Cuts the power after each operation of a recovery.
     fn cut_recovery(
         &mut self,
         state: &Medium,
@@ -224,8 +227,8 @@ impl Check {
         Ok(())
     }
 
-    /// Recovers from a state and checks what comes of it. Returns what the recoveries did, and the part of that which the
-    /// first successful one and the failed one before it did.
+    /// Recovers from a state and checks the result. Returns the operations of all recoveries, and the number of them
+    /// that belong to the first successful recovery and the failed one before it.
     fn recover(&mut self, state: &Medium, expected: &Expected) -> (Vec<Operation>, Result<usize, String>) {
         if let Err(error) = self.scratch.show(state) {
             return (Vec::new(), Err(error.to_string()));
@@ -262,7 +265,7 @@ impl Check {
         Ok(first)
     }
 
-    /// A recovery that is killed, or that goes on in spite of a medium that fails or is full from then on.
+    /// A recovery that is killed, or that meets a failing or full medium and continues.
     fn fail_to_recover(&mut self, expected: &Expected) -> Result<(), String> {
         let mut left = self.rng.below(24);
         let fault = match self.rng.below(3) {
@@ -281,7 +284,7 @@ impl Check {
         record::end_plan();
         self.report.faults += u64::from(met.get());
         match opened {
-            // What a start says on a failing medium is true as well. One that was killed says nothing.
+            // A start that continues on a failing medium must report the truth, too. A killed start reports nothing.
             Ok((disk, found)) if fault != Fault::Killed => {
                 let seen = expected.check(&found, &disk, &self.contents);
                 seen.map(|_| ()).map_err(|what| format!("in a start that met {fault:?}, {what}"))
@@ -291,7 +294,7 @@ impl Check {
     }
 }
 
-/// A panic is a failure like any other.
+/// Turns a panic into an error.
 fn caught<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);

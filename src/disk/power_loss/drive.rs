@@ -1,4 +1,5 @@
-//! A random run of the store, as the core would have it: what it asks for is recorded with what it makes one expect.
+//! A random run of the store with the core's operations. The run records each operation and the expectation that
+//! follows from it.
 
 use super::expected::{Change, Claimed, Contents, Event, Expected, Found, claimed};
 use super::record::{self, Fault, Kind};
@@ -20,31 +21,31 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Lengths of pieces: about the borders of sectors and pages.
+/// Lengths of pieces: those around the borders of sectors and pages.
 const LENGTHS: [usize; 12] = [8, 9, 100, 384, 511, 512, 513, 3000, 3968, 4096, 5000, 9000];
-/// First bytes of keys: several pieces share a directory.
+/// First bytes of keys. They are few, so that several pieces share a directory.
 const FIRST_BYTES: [u8; 3] = [0x0a, 0x5c, 0xe1];
 /// A file of several chunks.
 const LONG_FILE: usize = 300_000;
-/// What the store may read a turn.
+/// The bytes that the store may read in a turn.
 const BUDGET_BYTES: u64 = 64 << 10;
-/// More turns than any batch takes.
+/// A bound on the turns of a batch. No batch takes as many.
 const TURNS_MAX: u32 = 10_000;
 
 const OPEN: &str = "the store is open";
 
-/// An operation of a batch: what is asked, and what that changes.
+/// An operation of a batch, and the changes that it makes.
 type Ask = (DiskOp, Vec<Change>);
 
-/// Faults that were met.
+/// The faults that operations met.
 #[derive(Clone, Default)]
 struct Met {
     full: Rc<Cell<u64>>,
     failed: Rc<Cell<u64>>,
-    /// Faults that an operation need not report: a full disk that the age met, which is written over where it lies then, and
-    /// whatever befalls the log of shares as it is written anew beside the operations.
+    /// Faults that no operation has to report: a full disk while the age is saved, which is then overwritten in place;
+    /// and any fault while the log of shares is rewritten in the background.
     quiet: Rc<Cell<u64>>,
-    /// Whether a directory could not be synced.
+    /// Whether the sync of a directory failed.
     names: Rc<Cell<bool>>,
 }
 
@@ -55,28 +56,28 @@ pub(super) struct Drive<'a> {
     contents: &'a mut Contents,
     now: Expected,
     events: Vec<(usize, Event)>,
-    /// There is one, except between two.
+    /// The store; `None` only between two starts.
     disk: Option<Disk>,
     ages: Ages,
     asked: u64,
     incoming: u64,
     files: u64,
-    /// Downloads that are shared, and end with the power until a run has ended in order.
+    /// Shared downloads whose content is not synced. A power cut may take them until a run has ended in order.
     unsynced: BTreeMap<Claimed, Share>,
-    /// Claims that were to be removed. The core does not ask twice, whatever the answer was.
+    /// Claims whose removal was requested. The core does not repeat the request, whatever the answer was.
     forgotten: BTreeSet<Claimed>,
     met: Met,
-    /// Every fault so far.
+    /// The number of faults so far.
     pub(super) faults: u64,
 }
 
-/// Opens the store in `root` and tells what it found.
+/// Opens the store in `root` and returns it with what it found.
 pub(super) fn open(root: &Path) -> Result<(Disk, Found), String> {
     let opened = Disk::open(&node_directory(root)).map_err(|error| error.to_string());
     opened.map(|(disk, recovered, secret)| (disk, Found { secret, recovered }))
 }
 
-/// Whether a file takes the place of the log of shares.
+/// Whether a file is being renamed to the log of shares.
 fn replaces_log(attempt: &record::Attempt<'_>) -> bool {
     attempt.kind == Kind::Rename && attempt.path.ends_with("node/shares.log")
 }
@@ -115,7 +116,8 @@ impl<'a> Drive<'a> {
         Ok(drive)
     }
 
-    /// Goes on for so many steps. What it taught to expect, by the position in the record from which on it holds.
+    /// Runs `steps` steps. Returns the events, each with the position in the record from which it holds, and the
+    /// number of faults.
     pub(super) fn run(mut self, steps: usize) -> Result<(Vec<(usize, Event)>, u64), String> {
         for _ in 0..steps {
             self.step()?;
@@ -170,11 +172,12 @@ impl<'a> Drive<'a> {
     }
 
     fn batch(&mut self) -> u64 {
-        // Now and then more than a group of commits takes.
+        // Some batches are larger than one group commit.
         if self.rng.below(12) == 0 { 20 } else { 1 + self.rng.below(6) }
     }
 
-    /// One of the operations that may share a batch. Not more than one of those that replace each other.
+    /// One of the operations that may share a batch. A batch has at most one of the operations that replace each
+    /// other.
     fn ask(&mut self, number: u64) -> Result<Ask, DiskError> {
         if number == 0 {
             match self.rng.below(10) {
@@ -232,7 +235,7 @@ impl<'a> Drive<'a> {
         Some((DiskOp::Remove(Place::Piece(meta.key)), vec![Change::Piece(meta.key, None)]))
     }
 
-    /// A piece is to be kept on more nodes and longer.
+    /// Raises the number of replicas and the lifetime of a piece.
     fn raise_a_piece(&mut self) -> Option<Ask> {
         let pieces = self.now.sure_pieces();
         let meta = *pieces.get(self.rng.below(pieces.len() as u64) as usize)?;
@@ -290,7 +293,7 @@ impl<'a> Drive<'a> {
         (!self.now.may_have_piece(&key)).then(|| (op, vec![Change::Piece(key, Some(meta))]))
     }
 
-    /// A piece comes over a stream, and is committed, dropped or left alone.
+    /// A piece arrives over a stream. The run commits it, drops it or leaves it unfinished.
     fn receive_a_piece(&mut self) -> Result<Ask, DiskError> {
         let length = self.length();
         let (key, bytes) = self.content(length);
@@ -323,7 +326,7 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    /// A piece from memory: now and then one that was removed, and comes back with another description.
+    /// A piece from memory. Sometimes it is a removed one, which comes back with another description.
     fn write_a_piece(&mut self, number: u64) -> Ask {
         let unsure = self.now.unsure_pieces();
         let again = unsure.get(self.rng.below(unsure.len() as u64) as usize).copied();
@@ -340,7 +343,7 @@ impl<'a> Drive<'a> {
         (DiskOp::WritePiece { meta, bytes }, vec![Change::Piece(key, Some(meta))])
     }
 
-    /// Has the store do something; the answers.
+    /// Submits operations to the store and returns the answers.
     fn submit(&mut self, asks: Vec<Ask>) -> Vec<Result<DiskReply, DiskError>> {
         let first = self.asked;
         let mut changes = Vec::new();
@@ -380,7 +383,7 @@ impl<'a> Drive<'a> {
         })
     }
 
-    /// Does something, now and then with a fault; every fault must come out as an error.
+    /// Performs an operation, sometimes with a fault. Every fault must come out as an error.
     fn with_faults(
         &mut self,
         act: impl FnOnce(&mut Self) -> Result<Vec<DiskError>, String>,
@@ -439,7 +442,7 @@ impl<'a> Drive<'a> {
         });
     }
 
-    /// A user writes a file, and puts it in.
+    /// A user writes a file and puts it.
     fn share_a_file(&mut self) -> Result<(), String> {
         let length = if self.rng.below(24) == 0 { LONG_FILE } else { self.length() };
         let (hash, bytes) = self.content(length);
@@ -493,7 +496,7 @@ impl<'a> Drive<'a> {
         })
     }
 
-    /// A file comes from the network: it is not synced.
+    /// A file arrives from the network. It is not synced.
     fn download(&mut self) -> Result<(), String> {
         let length = self.length();
         let (hash, bytes) = self.content(length);
@@ -537,7 +540,7 @@ impl<'a> Drive<'a> {
             let op = DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() };
             self.submit_one(op, Vec::new())?;
         } else {
-            // The end before the start: sources answer in any order.
+            // The end of the file comes before its start, because sources answer in any order.
             let middle = self.rng.below(length + 1) as usize;
             for (offset, part) in [(middle, &bytes[middle..]), (0, &bytes[..middle])] {
                 self.receive(place.clone(), offset as u64, part.len(), part)?;
@@ -553,10 +556,10 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// The process ends at any point, while power stays on, and starts again.
+    /// The process is killed at any point while the power stays on, and starts again.
     fn kill(&mut self) -> Result<(), String> {
         if self.met.names.get() {
-            // What a failed sync of names covered is in doubt until power has gone: see the module.
+            // The names that a failed directory sync covered are in doubt until the next power cut: see the module.
             return Ok(());
         }
         let batch = self.batch();
@@ -596,7 +599,7 @@ impl<'a> Drive<'a> {
     }
 
     fn reopen(&mut self) -> Result<(), String> {
-        // The directory is one node's at a time: the old one must be gone first.
+        // Only one store may have the directory open, so the old one is dropped first.
         self.disk = None;
         self.events.push((record::position(), Event::Asked(Change::Clean(false))));
         let (disk, found) = open(&self.root)?;
@@ -605,7 +608,8 @@ impl<'a> Drive<'a> {
     }
 }
 
-/// Writes a file as its user would: not through the driver, and not synced. The record has it, as it has every change.
+/// Writes a file as its user does: not through the driver, and not synced. The record contains the write, like every
+/// change.
 fn write_as_user(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = files::open(path, files::Open::Empty, 0o644, OFlags::empty())?;
     files::write_at(&file, path, bytes, 0)

@@ -1,4 +1,4 @@
-//! What must be there after a power cut, and what may be.
+//! What recovery must find after a power cut, and what it may find.
 
 use crate::disk::Disk;
 use crate::id::Key;
@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-/// Every content that ever was, by its hash.
+/// Every content that the run ever stored, by its hash.
 pub(super) type Contents = BTreeMap<Key, Vec<u8>>;
 
-/// What a claim is known by: its path, or the address of a file in the cache.
+/// The identity of a claim: its path, or the address of a file in the cache.
 pub(super) type Claimed = (Option<PathBuf>, Option<Key>);
 
-/// What this claim is known by.
+/// The identity of this claim.
 pub(super) fn claimed(share: &Share) -> Claimed {
     match &share.place {
         Place::File(path) => (Some(path.to_path_buf()), None),
@@ -21,7 +21,7 @@ pub(super) fn claimed(share: &Share) -> Claimed {
     }
 }
 
-/// A change that the core asked for.
+/// A change that the core requests.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Piece(Key, Option<PieceMeta>),
@@ -32,14 +32,14 @@ pub(super) enum Change {
     Clean(bool),
 }
 
-/// Something that tells what to expect.
+/// An event that changes the expectation.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// A change may have begun.
+    /// The core requested the change, which may have begun.
     Asked(Change),
-    /// It was acknowledged.
+    /// The store acknowledged the change.
     Answered(Change),
-    /// The store was opened, and this was in it.
+    /// The store was opened and found this.
     Opened(Box<Found>),
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Found {
     pub(super) recovered: Recovered,
 }
 
-/// The values one of which is found.
+/// The permitted values. Recovery must find one of them.
 #[derive(Clone, Debug)]
 struct Values<T>(Vec<T>);
 
@@ -66,14 +66,14 @@ impl<T: Clone + PartialEq> Values<T> {
     }
 }
 
-/// How much was looked at.
+/// The number of pieces and shares that were checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Seen {
     pub(super) pieces: u64,
     pub(super) shares: u64,
 }
 
-/// What may be found at one point in time.
+/// The permitted state at one point in time.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
     secret: Option<[u8; 32]>,
@@ -87,7 +87,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Nothing has been written yet.
+    /// The state before any write.
     pub(super) fn new() -> Self {
         Expected {
             secret: None,
@@ -101,7 +101,7 @@ impl Expected {
         }
     }
 
-    /// The stored pieces that must be found.
+    /// The pieces that recovery must find.
     pub(super) fn sure_pieces(&self) -> Vec<PieceMeta> {
         self.pieces.values().filter_map(|values| only(values).and_then(|meta| *meta)).collect()
     }
@@ -112,12 +112,12 @@ impl Expected {
         unsure.map(|(key, _)| *key).collect()
     }
 
-    /// Whether it was ever asked to keep this piece.
+    /// Whether the store was ever asked to keep this piece.
     pub(super) fn may_have_piece(&self, key: &Key) -> bool {
         self.pieces.contains_key(key)
     }
 
-    /// The shares that are there when power stays on.
+    /// The shares that exist while the power stays on.
     pub(super) fn live_shares(&self) -> Vec<Share> {
         self.shares.values().filter_map(|values| values.0.iter().flatten().last().cloned()).collect()
     }
@@ -144,7 +144,7 @@ impl Expected {
 
     fn answered(&mut self, change: Change) {
         match change {
-            // A piece that comes back does no harm, so its removal is not synced.
+            // The removal of a piece is not synced, because a piece that comes back does no harm.
             Change::Piece(_, None) => {}
             Change::Piece(key, meta) => drop(self.pieces.insert(key, Values::only(meta))),
             Change::Share(place, share) => drop(self.shares.insert(place, shared(share))),
@@ -156,7 +156,7 @@ impl Expected {
         }
     }
 
-    /// What a start reported is counted on from then on.
+    /// What a start reported becomes the permitted state.
     fn opened(&mut self, found: &Found) {
         let Recovered { ages, pieces, shares, records, .. } = &found.recovered;
         self.secret = Some(found.secret);
@@ -174,7 +174,7 @@ impl Expected {
         self.shares.extend(shares.iter().map(|share| (claimed(share), shared(Some(share.clone())))));
     }
 
-    /// Compares what was found with what may be; what is wrong with it otherwise.
+    /// Compares what recovery found with the permitted state. The error says how they differ.
     pub(super) fn check(&self, found: &Found, disk: &Disk, contents: &Contents) -> Result<Seen, String> {
         let Recovered { ages, pieces, shares, peers, records, .. } = &found.recovered;
         if self.secret.is_some_and(|secret| secret != found.secret) {
@@ -223,7 +223,7 @@ impl Expected {
                 return Err(format!("the share {hash} is {share:?}, expected {:?}", values.0));
             }
             let bytes = fs::read(disk.path_of(&share.place)).ok();
-            // What is to be hashed again before it is served may be anything.
+            // A file that is hashed again before it is served may have any content.
             if share.state == ShareState::Present && bytes.as_ref() != contents.get(&hash) {
                 return Err(format!("the share {hash} was recovered, and its file has wrong content"));
             }
@@ -239,7 +239,8 @@ impl Expected {
     }
 }
 
-/// Whether a share that was found is one that was written down: what it looks like says nothing until it is hashed again.
+/// Whether a share that recovery found is one that was written. Its stamp counts only if the file need not be hashed
+/// again.
 fn fits(found: &Share, written: &Share) -> bool {
     let sure = found.state == ShareState::Present;
     let (stamp, state) = (if sure { written.stamp } else { FileStamp::default() }, written.state);
@@ -248,7 +249,7 @@ fn fits(found: &Share, written: &Share) -> bool {
     found == Share { stamp, ..written.clone() }
 }
 
-/// A share whose content was not synced need not outlive a power cut.
+/// The permitted values of a share. A share whose content is not synced need not survive a power cut.
 fn shared(share: Option<Share>) -> Values<Option<Share>> {
     let sure = share.as_ref().is_none_or(|share| share.synced);
     let mut values = Values::only(share);

@@ -1,4 +1,4 @@
-//! What is on a medium, what is only in memory, and what a power cut may make of the difference.
+//! The content of a medium, the changes that are only in memory, and the states that a power cut may leave.
 //!
 //! The rules are those that POSIX leaves a file system, in the manner of ALICE (Pillai et al., "All File Systems Are Not
 //! Created Equal", OSDI 2014): a sync makes what it covers durable, and between syncs nothing is promised. A write may
@@ -14,13 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// A file's number as the system gave it, or a directory's as the medium did.
+/// An inode number: the system's for a file, the model's for a directory.
 pub(super) type Inode = u64;
 
-/// The directory that everything is in.
+/// The store's directory.
 const ROOT: Inode = 1 << 63;
 
-/// Which syncs do what they say. The check itself is checked with a medium on which they do not.
+/// Which syncs take effect. The check is itself tested on a medium where some do not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Honesty {
     /// Of files.
@@ -29,27 +29,27 @@ pub(super) struct Honesty {
     pub(super) names: bool,
 }
 
-/// Which of the states that a power cut may leave behind.
+/// The manner of a power cut: which unsynced changes survive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Manner {
-    /// All that was not synced is lost.
+    /// No unsynced change survives.
     Nothing,
-    /// All of it is there.
+    /// Every change survives.
     Everything,
-    /// The names are there, the data is not.
+    /// The names survive, the data does not.
     Names,
-    /// The data is there, the names are not.
+    /// The data survives, the names do not.
     Data,
-    /// Names and lengths are there, the data is zeros.
+    /// Names and lengths survive, and the data is zeros.
     Blank,
-    /// What was done first is there, the rest is not; the last write is torn.
+    /// The earlier changes survive, the later ones do not; the last write that survives is torn.
     Ordered,
-    /// Any mixture.
+    /// Any mixture of changes survives.
     Mixed,
 }
 
 impl Manner {
-    /// All of them.
+    /// All manners.
     pub(super) const ALL: [Manner; 7] = [
         Manner::Nothing,
         Manner::Everything,
@@ -64,11 +64,12 @@ impl Manner {
 /// Whether a change has reached the medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// A sync may still bring it there.
+    /// A later sync may bring it to the medium.
     Pending,
     /// A sync failed: whether the change is on the medium is unknown, and no later sync helps.
     Distrusted,
-    /// It is on the medium. An earlier change is not, or this one would have become part of the rest.
+    /// It is on the medium, but an earlier change of the same file or directory is not. Otherwise the change would be
+    /// part of the base state.
     Durable,
 }
 
@@ -95,7 +96,7 @@ struct Naming {
 
 #[derive(Clone, Debug, Default)]
 struct FileState {
-    /// On the medium.
+    /// The content on the medium, before `edits`.
     content: Arc<Vec<u8>>,
     /// The time of modification on the medium, and in memory.
     modified: u64,
@@ -105,13 +106,13 @@ struct FileState {
 
 #[derive(Clone, Debug, Default)]
 struct Directory {
-    /// On the medium, and in memory.
+    /// The names on the medium, and those in memory.
     names: BTreeMap<String, Inode>,
     names_now: BTreeMap<String, Inode>,
     edits: Vec<Change<Naming>>,
 }
 
-/// A medium with what the system keeps in memory for it.
+/// A medium, and the system's unsynced changes to it.
 #[derive(Clone, Debug)]
 pub(super) struct Medium {
     files: BTreeMap<Inode, FileState>,
@@ -121,7 +122,7 @@ pub(super) struct Medium {
     honesty: Honesty,
 }
 
-/// Something that a directory holds.
+/// An entry of a directory.
 pub(super) enum Entry<'a> {
     /// A file: its number, content and time of modification.
     File(Inode, &'a [u8], u64),
@@ -130,13 +131,13 @@ pub(super) enum Entry<'a> {
 }
 
 impl Medium {
-    /// An empty one.
+    /// An empty medium.
     pub(super) fn new(honesty: Honesty) -> Self {
         let directories = BTreeMap::from([(ROOT, Directory::default())]);
         Medium { files: BTreeMap::new(), directories, next_directory: ROOT + 1, next_change: 0, honesty }
     }
 
-    /// Follows a change under `root`. What is elsewhere is none of this medium's.
+    /// Applies a change under `root`. Changes elsewhere are ignored.
     pub(super) fn apply(&mut self, operation: &Operation, root: &Path) {
         self.next_change += 1;
         match operation {
@@ -174,7 +175,7 @@ impl Medium {
         }
     }
 
-    /// Gives a name to an inode, or takes it away.
+    /// Gives an inode a name, or removes the name.
     fn name(&mut self, root: &Path, path: &Path, inode: Option<Inode>) {
         let Some((parent, name)) = self.locate(root, path) else { return };
         let what = match inode {
@@ -237,7 +238,7 @@ impl Medium {
         })
     }
 
-    /// What the next start may find after a power cut now.
+    /// A state that the next start may find after a power cut now.
     pub(super) fn cut(&self, manner: Manner, rng: &mut Rng) -> Medium {
         let mut cut = Medium { files: BTreeMap::new(), directories: BTreeMap::new(), ..*self };
         let oldest = self.oldest_change();
@@ -249,7 +250,7 @@ impl Medium {
                 if child > ROOT {
                     open.push(child);
                 } else {
-                    // A file may be in two directories: it was renamed, and only one of them knows.
+                    // A renamed file may be in two directories, when only one of the two changes is on the medium.
                     let after = || self.files[&child].after(manner, until, rng);
                     cut.files.entry(child).or_insert_with(after);
                 }
@@ -266,12 +267,12 @@ impl Medium {
         files.chain(names).min().unwrap_or(self.next_change)
     }
 
-    /// The directory that everything is in.
+    /// The store's directory.
     pub(super) fn root(&self) -> Inode {
         ROOT
     }
 
-    /// What is in a directory, when nothing is in memory alone.
+    /// The entries of a directory on a medium without unsynced changes.
     pub(super) fn entries(&self, directory: Inode) -> impl Iterator<Item = (&str, Entry<'_>)> {
         self.directories[&directory].names.iter().map(|(name, &inode)| {
             let entry = match self.files.get(&inode) {
@@ -282,7 +283,7 @@ impl Medium {
         })
     }
 
-    /// Tells media apart on which everything is durable.
+    /// A hash of a medium without unsynced changes. It tells such media apart.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = Xxh3::new();
         for (inode, directory) in &self.directories {
@@ -302,7 +303,7 @@ impl Medium {
     }
 }
 
-/// What a sync does to changes: those at the start that are durable become a part of the rest.
+/// Applies a sync to changes. The leading durable ones become part of the base state.
 fn settle<T>(edits: &mut Vec<Change<T>>, succeeded: bool, mut apply: impl FnMut(&T)) {
     for edit in edits.iter_mut().filter(|edit| edit.state == State::Pending) {
         edit.state = if succeeded { State::Durable } else { State::Distrusted };
@@ -311,12 +312,12 @@ fn settle<T>(edits: &mut Vec<Change<T>>, succeeded: bool, mut apply: impl FnMut(
     edits.drain(..durable).for_each(|edit| apply(&edit.what));
 }
 
-/// Which changes of one file or directory survive.
+/// The changes of one file or directory that survive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Survival {
     None,
     All,
-    /// Those before this one.
+    /// Those with a lower number.
     Before(u64),
     Some,
 }
@@ -409,7 +410,7 @@ impl Edit {
         }
     }
 
-    /// The file grows as it should, but what it grows by is something else.
+    /// The file reaches its new length, but the new bytes are filler.
     fn apply_filler(&self, filler: u8, content: &mut Vec<u8>) {
         match self {
             Edit::Length(length) => content.resize(*length as usize, 0),
@@ -423,13 +424,13 @@ impl Edit {
         }
     }
 
-    /// Some sectors arrive, others do not; or the file grows by zeros, or by what lay on the medium before.
+    /// Some sectors arrive and others do not; or the file grows by zeros, or by bytes that lay on the medium before.
     fn tear(&self, content: &mut Vec<u8>, rng: &mut Rng) {
         let Edit::Write { offset, bytes } = self else {
             return self.apply(content);
         };
         let sector = if rng.below(2) == 0 { 512 } else { 4096 };
-        // Sectors are the medium's, not the write's.
+        // Sectors are aligned to the medium, not to the write.
         let first = (sector - *offset as usize % sector).min(bytes.len());
         let ends = (first..bytes.len()).step_by(sector).chain([bytes.len()]);
         match rng.below(4) {

@@ -1,10 +1,10 @@
-//! Power cuts: recovery must give every acknowledged piece, share and promise, and nothing that was never written.
+//! Power cuts: recovery must find every acknowledged piece, share and promise, and nothing that was never written.
 //!
-//! A seeded random run drives the real [`Disk`](super::Disk) through what the core asks of it, and `record` notes every
-//! change of its files. Power may go between any two changes. For each such crash point the check builds directories that
-//! the medium could hold then (`medium` has the rules), runs the real recovery on each, and compares what it finds with
-//! what had been acknowledged by then (`expected`). Recovery is itself recorded and cut, killed, and made to fail. Then
-//! the run goes on from one of the directories.
+//! A seeded random run drives the real [`Disk`](super::Disk) with the core's operations, and `record` notes every
+//! change of its files. The power may fail between any two changes. For each such crash point the check builds
+//! directories that the medium could hold then (`medium` has the rules), runs the real recovery on each, and compares
+//! the result with what had been acknowledged by then (`expected`). Recovery is itself recorded and cut, killed, and
+//! made to fail. Then the run continues from one of the directories.
 //!
 //! What is checked, of each directory:
 //!
@@ -13,13 +13,16 @@
 //! - the secret stays, and starts are counted upward;
 //! - a second recovery finds what the first did.
 //!
-//! And of each operation that met a full disk or a failed sync: it was answered with that error. What happens beside the
-//! operations, such as writing the log of shares anew, has no operation to answer; its faults must only lose nothing.
+//! Each operation that meets a full disk or a failed sync must be answered with that error. Background work, such as
+//! rewriting the log of shares, has no operation to answer; its faults must only lose nothing.
 //!
-//! Not modelled: a medium that loses or alters what it said was synced; a page cache that gives other bytes than were
-//! written after a failed sync, while power stays on; a process that starts again after a directory could not be synced,
-//! while power stays on (real file systems refuse all further changes then); attributes other than length and time of
-//! modification.
+//! Not modelled:
+//!
+//! - a medium that loses or alters data after it confirmed the sync;
+//! - a page cache that returns other bytes than were written, after a failed sync and while the power stays on;
+//! - a process that starts again after a failed directory sync, while the power stays on (real file systems then
+//!   refuse all further changes);
+//! - attributes other than length and time of modification.
 
 mod check;
 mod drive;
@@ -37,18 +40,18 @@ use medium::Honesty;
 use scratch::Scratch;
 use std::path::Path;
 
-/// What was tried, and how often.
+/// The numbers of things that a check tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Report {
     /// Operations recorded.
     pub operations: u64,
-    /// Points between two of them at which power went.
+    /// Crash points: points between two operations at which the power failed.
     pub crash_points: u64,
-    /// Directories that recovery was run on.
+    /// Directories on which recovery ran.
     pub states: u64,
-    /// Those of them that a recovery left which was cut itself.
+    /// Those of them that a cut recovery left.
     pub cut_recoveries: u64,
-    /// Errors that operations and recoveries were made to meet.
+    /// Faults injected into operations and recoveries.
     pub faults: u64,
     /// Recovered pieces whose content was compared.
     pub pieces: u64,
@@ -56,16 +59,16 @@ pub struct Report {
     pub shares: u64,
 }
 
-/// A promise that did not hold, and how to see it again.
+/// A broken promise, and how to reproduce it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
-    /// Power cuts that the run had gone through before.
+    /// The number of power cuts that the run had survived before.
     pub generation: u64,
-    /// The number of recorded operations after which power went.
+    /// The number of recorded operations before the power failed.
     pub crash_point: usize,
-    /// The last of these operations, and the manner in which power went.
+    /// The last of these operations, and the manner of the power cut.
     pub after: String,
     /// The promise, and what was found instead.
     pub what: String,
@@ -80,8 +83,9 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs the store for about `operations` operations in a directory of its own under `dir`, and cuts the power at up to
-/// `crash_points_max` points. A file system in memory makes it fast: `/dev/shm`. The same arguments give the same run.
+/// Runs the store for about `operations` operations in a new directory under `dir`, and cuts the power at up to
+/// `crash_points_max` points. A file system in memory, such as `/dev/shm`, makes it fast. The same arguments give the
+/// same run.
 pub fn run(seed: u64, operations: usize, crash_points_max: usize, dir: &Path) -> Result<Report, Failure> {
     run_on(Honesty { data: true, names: true }, seed, operations, crash_points_max, dir)
 }

@@ -1,7 +1,7 @@
-//! A record of every change that this thread makes to files, and the faults that it is to meet.
+//! A record of every change that this thread makes to files, and the faults injected into those changes.
 //!
-//! Only in builds with the simulator, and in tests. A recorded file's time of modification is set to the number of the
-//! change, so that the same run leaves the same files.
+//! It exists only in builds with the simulator, and in tests. A recorded file's time of modification is set to the
+//! number of the change, so that the same run leaves the same files.
 
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
@@ -11,83 +11,83 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A change to the file system that was made. A file is named by its inode.
+/// A completed change to the file system. A file is named by its inode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::disk) enum Operation {
-    /// A file was made.
+    /// A file was created.
     Create {
         /// Its inode.
         file: u64,
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// Its time of modification: see [`Operation::Write`].
         modified: u64,
     },
     /// Bytes were written.
     Write {
-        /// Into which inode.
+        /// The inode of the file.
         file: u64,
-        /// From where on.
+        /// The offset of the first byte.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Vec<u8>,
-        /// The time of modification that the file has since, in seconds since 1970.
+        /// The file's time of modification after the write, in seconds since 1970.
         modified: u64,
     },
-    /// A file was cut off or extended.
+    /// A file was truncated or extended.
     SetLength {
         /// Its inode.
         file: u64,
-        /// Its length since.
+        /// Its new length.
         length: u64,
         /// See [`Operation::Write`].
         modified: u64,
     },
-    /// A file got another name.
+    /// A file was renamed.
     Rename {
-        /// What it was called.
+        /// The old path.
         from: PathBuf,
-        /// What it is called.
+        /// The new path.
         to: PathBuf,
     },
     /// A name was deleted.
     Remove {
-        /// Which.
+        /// The path.
         path: PathBuf,
     },
     /// A directory was made.
     MakeDirectory {
-        /// Which.
+        /// Its path.
         path: PathBuf,
     },
     /// An empty directory was deleted.
     RemoveDirectory {
-        /// Which.
+        /// Its path.
         path: PathBuf,
     },
     /// A file or a directory was synced.
     Sync {
-        /// Which inode.
+        /// Its inode.
         file: u64,
-        /// What it is called.
+        /// Its path.
         path: PathBuf,
-        /// How: [`Kind::SyncData`], [`Kind::SyncAll`] or [`Kind::SyncDirectory`].
+        /// The kind of sync: [`Kind::SyncData`], [`Kind::SyncAll`] or [`Kind::SyncDirectory`].
         kind: Kind,
-        /// Whether the system said that it is on the medium.
+        /// Whether the system reported success.
         succeeded: bool,
     },
 }
 
-/// What kind of change is to be made.
+/// The kind of a change that is about to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::disk) enum Kind {
-    /// A file is opened to be written, and made or emptied.
+    /// A file is opened for writing, and created or emptied.
     Open,
     /// Bytes are written.
     Write,
-    /// A file is cut off or extended.
+    /// A file is truncated or extended.
     SetLength,
-    /// A file gets another name.
+    /// A file is renamed.
     Rename,
     /// A name is deleted.
     Remove,
@@ -119,16 +119,16 @@ impl Kind {
 /// A change that is about to be made.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::disk) struct Attempt<'a> {
-    /// What kind.
+    /// The kind.
     pub(in crate::disk) kind: Kind,
-    /// Where; for a rename, the new name.
+    /// The path; for a rename, the new one.
     pub(in crate::disk) path: &'a Path,
 }
 
-/// What happens instead of a change.
+/// The outcome that replaces a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::disk) enum Fault {
-    /// It fails with this error. Of a sync it is not known afterwards what it did.
+    /// The change fails with this error. The effect of a failed sync is unknown.
     Fail(Errno),
     /// A write stores at most this many bytes, then the disk is full.
     Full(usize),
@@ -154,40 +154,41 @@ thread_local! {
     static SECOND: Cell<u64> = const { Cell::new(FIRST_SECOND) };
 }
 
-/// Starts a new record on this thread. Every file that is made from now on gets a second name in the directory
-/// `vault`, its inode's number: so an inode is never used twice, and can be put back.
+/// Starts a new record on this thread. Every file created from now on gets a second name in the directory `vault`: its
+/// inode's number. So no inode is used twice, and a file can be put back under its inode.
 pub(in crate::disk) fn begin(vault: Option<&Path>) {
     let vault = vault.map(Path::to_owned);
     RECORD.set(Some(Record { operations: Vec::new(), vault }));
 }
 
-/// Sets the clock back to the time of modification that the first change has.
+/// Sets the clock back to its first second, so that the next record has the same times of modification.
 pub(in crate::disk) fn reset_clock() {
     SECOND.set(FIRST_SECOND);
 }
 
-/// How many changes have been recorded.
+/// The number of recorded changes.
 pub(in crate::disk) fn position() -> usize {
     RECORD.with_borrow(|record| record.as_ref().map_or(0, |record| record.operations.len()))
 }
 
-/// Ends the record and the faults. The changes, in the order in which they were made.
+/// Ends the record and the plan of faults. Returns the changes in their order.
 pub(in crate::disk) fn end() -> Vec<Operation> {
     PLAN.set(None);
     RECORD.take().map_or_else(Vec::new, |record| record.operations)
 }
 
-/// Decides the fate of what follows, until the record ends or another plan is made. It holds without a record, too.
+/// Sets the plan that decides the fault of each following change, until the record ends or another plan is set. It
+/// also applies without a record.
 pub(in crate::disk) fn plan(decide: impl FnMut(&Attempt<'_>) -> Option<Fault> + 'static) {
     PLAN.set(Some(Box::new(decide)));
 }
 
-/// Lets everything happen again.
+/// Removes the plan: every change happens.
 pub(in crate::disk) fn end_plan() {
     PLAN.set(None);
 }
 
-/// Says in which run of the machine this thread believes to be; `None` asks the kernel.
+/// Sets the boot id that this thread sees as the machine's; `None` asks the kernel.
 pub(in crate::disk) fn set_machine_boot(name: Option<[u8; 16]>) {
     MACHINE_BOOT.set(name);
 }
@@ -200,7 +201,7 @@ pub(in crate::disk) fn is_active() -> bool {
     RECORD.with_borrow(Option::is_some)
 }
 
-/// Whether every file has a second name, in the vault.
+/// Whether every new file gets a second name in the vault.
 pub(in crate::disk) fn keeps_names() -> bool {
     RECORD.with_borrow(|record| record.as_ref().is_some_and(|record| record.vault.is_some()))
 }
@@ -217,19 +218,19 @@ fn error_of(fault: Fault) -> io::Error {
     }
 }
 
-/// Fails when the plan says so.
+/// Fails if the plan says so.
 pub(in crate::disk) fn attempt(kind: Kind, path: &Path) -> io::Result<()> {
     fate(kind, path).map_or(Ok(()), |fault| Err(error_of(fault)))
 }
 
-/// How much of a write happens before it fails, and how, when the plan says so.
+/// If the plan fails this write: the number of bytes that are written before the error, and the error.
 pub(in crate::disk) fn cut_short(path: &Path, length: usize) -> Option<(usize, io::Error)> {
     let fault = fate(Kind::Write, path)?;
     let taken = if let Fault::Full(most) = fault { most.min(length) } else { 0 };
     Some((taken, error_of(fault)))
 }
 
-/// Fails when the plan says so, and records that.
+/// Fails if the plan says so, and then records a failed sync, unless the process is killed.
 pub(in crate::disk) fn attempt_sync(file: &File, path: &Path, kind: Kind) -> io::Result<()> {
     let Some(fault) = fate(kind, path) else {
         return Ok(());

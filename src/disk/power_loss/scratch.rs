@@ -1,4 +1,4 @@
-//! A directory that is made to look like a medium after a power cut, over and over.
+//! A directory that is set, again and again, to the state of a medium after a power cut.
 
 use super::medium::{Entry, Inode, Medium};
 use super::record::Operation;
@@ -14,11 +14,11 @@ use xxhash_rust::xxh3::xxh3_64;
 /// A directory that is removed on drop.
 pub(super) struct Scratch {
     scratch: PathBuf,
-    /// The directory that the store sees: always at the same path, because shares name files by their paths.
+    /// The directory that the store sees. Its path never changes, because shares name files by their paths.
     pub(super) root: PathBuf,
     /// Every file under its inode's number, so that a file keeps its inode through power cuts.
     pub(super) vault: PathBuf,
-    /// What the files in the vault hold: checksum, length, time of modification.
+    /// The content of each file in the vault: checksum, length, time of modification.
     held: BTreeMap<Inode, (u64, u64, u64)>,
 }
 
@@ -27,7 +27,8 @@ impl Scratch {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         fs::create_dir_all(dir)?;
-        // Of one length in every run: files hold paths, and the length of a file decides how it may be torn.
+        // The path has the same length in every run: files contain paths, and a file's length decides how a write may
+        // be torn.
         let name = format!("elver-power-loss-{:010}-{number:06}", std::process::id());
         let scratch = dir.canonicalize()?.join(name);
         let (root, vault) = (scratch.join("world"), scratch.join("vault"));
@@ -37,7 +38,7 @@ impl Scratch {
         Ok(Scratch { scratch, root, vault, held: BTreeMap::new() })
     }
 
-    /// Makes the directory look like `medium`, on which everything is durable.
+    /// Sets the directory to the state of `medium`, on which everything is durable.
     pub(super) fn show(&mut self, medium: &Medium) -> io::Result<()> {
         fs::remove_dir_all(&self.root)?;
         DirBuilder::new().mode(0o700).create(&self.root)?;
@@ -60,7 +61,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Gives a file in the vault its content; its path.
+    /// Writes a file's content into the vault. Returns its path there.
     fn hold(&mut self, inode: Inode, content: &[u8], modified: u64) -> io::Result<PathBuf> {
         let path = self.vault.join(inode.to_string());
         let version = (xxh3_64(content), content.len() as u64, modified);
@@ -73,7 +74,7 @@ impl Scratch {
         Ok(path)
     }
 
-    /// Notes changes that were made to the files themselves.
+    /// Takes note of recorded changes to files in the vault.
     pub(super) fn changed(&mut self, operations: &[Operation]) {
         for operation in operations {
             match operation {
@@ -85,7 +86,7 @@ impl Scratch {
         }
     }
 
-    /// Deletes the files that were made meanwhile: no medium that is used again has them.
+    /// Deletes the files that these operations created. No medium that is used again contains them.
     pub(super) fn forget(&mut self, operations: &[Operation]) -> io::Result<()> {
         for operation in operations {
             if let Operation::Create { file, .. } = operation {

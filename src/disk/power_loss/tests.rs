@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 const HONEST: Honesty = Honesty { data: true, names: true };
 
-/// In memory where there is such a file system.
+/// A directory in memory, where the machine has such a file system.
 fn scratch() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     if memory.is_dir() { memory } else { std::env::temp_dir() }
@@ -45,7 +45,7 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(passes(3), passes(3));
 }
 
-/// What is found on a medium that does not do what syncs ask for.
+/// The failure that the check finds on a medium where some syncs have no effect.
 fn loss_on(honesty: Honesty) -> Failure {
     assert_ne!(honesty, HONEST);
     run_on(honesty, 1, 24, 45, &scratch()).expect_err("a medium that loses what was synced must be noticed")
