@@ -117,8 +117,7 @@ impl Mode {
     }
 
     /// The permissions of a downloaded file that was created with `made`. If this mode is executable, every user with permission
-    /// to read the
-    /// file may also execute it. An unverified claim never adds read or write permissions.
+    /// to read the file may also execute it. An unverified claim never adds read or write permissions.
     pub fn applied_to(self, made: u32) -> u32 {
         if self.is_executable() { made | (made >> 2) & 0o111 } else { made }
     }

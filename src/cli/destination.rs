@@ -1,4 +1,4 @@
-//! Where content goes: to a descriptor or a device, which is written to as it is, or into a file that gets its name at the end.
+//! The destination of content: a descriptor or a device, which is written to in place, or a file that gets its name at the end.
 
 use super::exit::CommandError;
 use super::output::shown;
@@ -17,7 +17,7 @@ fn descriptor(path: &Path) -> Option<u32> {
     }
 }
 
-/// Whether a path is written to as it is and never replaced: a descriptor, a pipe, a terminal or another device.
+/// Whether a path is written to in place and never replaced: a descriptor, a pipe, a terminal or another device.
 pub(super) fn is_special(path: &Path) -> bool {
     let device = |metadata: Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
     descriptor(path).is_some() || path.metadata().is_ok_and(device)
@@ -27,14 +27,14 @@ pub(super) fn open_special(path: &Path) -> Result<File, CommandError> {
     let opened = match descriptor(path) {
         Some(1) => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         Some(2) => io::stderr().as_fd().try_clone_to_owned().map(File::from),
-        // What is in a file that was opened already is the user's to keep.
+        // The earlier content of an open file belongs to the user, so it is not truncated.
         Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
         None => File::options().write(true).open(path),
     };
     opened.map_err(|error| CommandError::failed(format!("cannot write to {}: {error}", shown(path))))
 }
 
-/// The absolute path of a file that a download may have. What is there already is for the node to judge.
+/// The absolute path of a download's target. The node decides about a file that has the name already.
 pub(super) fn target(output: &Path) -> Result<PathBuf, CommandError> {
     let cannot = |reason: &str| CommandError::failed(format!("cannot get into {}: {reason}", shown(output)));
     let target = std::path::absolute(output).map_err(|error| cannot(&error.to_string()))?;
@@ -48,7 +48,7 @@ pub(super) fn target(output: &Path) -> Result<PathBuf, CommandError> {
         return Err(cannot(&format!("there is no directory {}", shown(parent))));
     }
     match parent.components().any(|component| component == Component::ParentDir) {
-        // The file is shared from there, whatever becomes of the directories on the way.
+        // The file is shared from this path, so the path must not depend on directories that may be moved.
         true => parent.canonicalize().map(|real| real.join(name)).map_err(|error| cannot(&error.to_string())),
         false => Ok(target),
     }
@@ -63,16 +63,16 @@ pub(super) fn cannot_write(path: &Path, error: &io::Error) -> CommandError {
     CommandError { message: failed.message + advice, ..failed }
 }
 
-/// A file that has no name of the user's yet. It is deleted when it does not get one.
+/// A file with a temporary name. It is deleted unless it gets the target's name.
 pub(super) struct Temporary(PathBuf);
 
 impl Temporary {
-    /// A new file in the directory that `target` is going to be in.
+    /// A new file in the directory of `target`.
     pub(super) fn beside(target: &Path) -> io::Result<(File, Temporary)> {
         const TRIES: u32 = 100;
         let mut number = 0;
         loop {
-            // A short name: the target's may be as long as names can be.
+            // The name is short, because the target's may have the greatest length.
             let path = target.with_file_name(format!(".elver-{}-{number}.part", std::process::id()));
             match File::create_new(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < TRIES => number += 1,
@@ -81,12 +81,12 @@ impl Temporary {
         }
     }
 
-    /// Gives it the target's name. Without `force` it takes the place of nothing that is there.
+    /// Gives the file the target's name. Without `force` it fails if a file has that name.
     pub(super) fn take_name(self, target: &Path, force: bool) -> io::Result<()> {
         if force {
             return fs::rename(&self.0, target);
         }
-        // What is left is removed when this is dropped.
+        // If the temporary name is still there, dropping `self` removes it.
         crate::disk::rename_exclusively(&self.0, target)
     }
 }

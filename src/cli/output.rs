@@ -13,7 +13,7 @@ pub struct Output {
     /// Whether remarks are left out.
     pub quiet: bool,
     results: Box<dyn Write>,
-    /// What the results go to, for a person to read.
+    /// The name of the results' destination, for messages.
     name: String,
     remarks: Box<dyn Write>,
     /// The reader of the results closed its pipe. Further results are dropped, so that a command that changes something

@@ -1,5 +1,5 @@
-//! Nodes in processes of their own, each behind the control socket in its directory: what the demo, the tools and the tests
-//! build networks of.
+//! Nodes in processes of their own, each behind the control socket in its directory. The demo, the tools and the tests build
+//! networks of them.
 
 use super::client::{Client, ClientError};
 use crate::node::command::{Command, Reply, Status};
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The time between two looks at a node that is about to start or to end.
+/// The time between two checks of a node that is about to start or to end.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A node's process. It is killed when this is dropped.
+/// A node's process. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
     dir: PathBuf,
@@ -27,9 +27,9 @@ pub struct Process {
 /// Why a node did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The system refused to start it, or its directory could not be made.
+    /// The system could not start it, or could not make its directory.
     System(io::Error),
-    /// It ended instead. What it said is in its log.
+    /// It ended by itself. Its log has the reason.
     Ended(ExitStatus),
     /// It does not answer.
     Silent(ClientError),
@@ -47,7 +47,7 @@ impl core::fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// The program at this path, without the variables that were set for the user's own node.
+/// The program at this path, without the environment variables that configure the user's own node.
 pub fn program(path: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(path);
     for (name, _) in std::env::vars_os() {
@@ -60,8 +60,8 @@ pub fn program(path: &Path) -> std::process::Command {
 }
 
 impl Process {
-    /// Starts a node and does not wait for it. `command` is the [`program`], or another that runs it with the arguments that it
-    /// is given. The directory is made when it is not there; `log` is extended.
+    /// Starts a node and does not wait for it. `command` is the [`program`], or another program that runs it with the given
+    /// arguments. A missing directory is made; `log` is appended to.
     pub fn spawn(
         mut command: std::process::Command,
         dir: &Path,
@@ -80,7 +80,7 @@ impl Process {
         Ok(Process { dir: dir.to_owned(), child: command.spawn()? })
     }
 
-    /// Waits until the node answers, at most `limit`: its status.
+    /// Waits until the node answers, for `limit` at most. Returns its status.
     pub fn wait_until_up(&mut self, limit: Duration) -> Result<Status, StartError> {
         let began = Instant::now();
         loop {
@@ -101,12 +101,12 @@ impl Process {
         &self.dir
     }
 
-    /// The process's number.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it has ended; `None` while it runs.
+    /// The exit status; `None` while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -116,7 +116,7 @@ impl Process {
         Client::request(&self.dir, command, |_| {})
     }
 
-    /// How the node is doing.
+    /// The node's status.
     pub fn status(&self) -> Result<Status, ClientError> {
         match self.request(&Command::Status)? {
             Reply::Status(status) => Ok(*status),
@@ -124,21 +124,21 @@ impl Process {
         }
     }
 
-    /// Sends it a signal, unless it has ended: its number may be another process's then.
+    /// Sends the process a signal, unless it has ended: its id may then belong to another process.
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
-            // A failure says that it ends just now.
+            // It fails if the process ends at this moment.
             let _ = kill_process(Pid::from_child(&self.child), signal);
         }
     }
 
-    /// Ends it without a chance to do anything more, as a power cut would, and waits until it is gone.
+    /// Kills the process, as a power cut would, and waits until it is gone.
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(|_| ())
     }
 
-    /// Asks it to end and waits, at most `limit`: how it ended. After the limit it is killed.
+    /// Asks the process to end, and waits for `limit` at most. After that it is killed. Returns the exit status.
     pub fn terminate(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         self.signal(Signal::TERM);
         let began = Instant::now();
@@ -155,12 +155,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A failure concerns one that has ended already.
+        // It fails if the process has ended already.
         let _ = self.kill();
     }
 }
 
-/// Addresses on loopback whose ports are free for TCP and UDP, each another. They are held until all are found.
+/// Loopback addresses whose ports are free for TCP and UDP, all different. Each port is held until all are found.
 pub fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
     let mut held = Vec::with_capacity(count);
     let mut attempts = 0;

@@ -92,7 +92,7 @@ impl FakeDaemon {
         FakeDaemon { scratch, heard, release: None, thread: Some(thread) }
     }
 
-    /// The context of a command that is given to this daemon, and what it says: results and remarks.
+    /// The context of a command for this daemon, and its output: results and remarks.
     pub(super) fn context(&self, json: bool) -> (Context, Kept, Kept) {
         let (output, results, remarks) = kept(json);
         (Context { dir: self.dir().to_owned(), output }, results, remarks)

@@ -5,8 +5,7 @@ use super::sections::SETTINGS;
 use super::settings::{Reader, Settings, Text, keys};
 use std::ffi::OsString;
 
-/// How a variable of the environment is looked up. An argument, because a process has only one environment and
-/// tests need several.
+/// Looks up a variable of the environment. It is an argument, because a process has only one environment and tests need several.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The environment of this process.
@@ -14,7 +13,7 @@ pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// What the environment says. The values of a list are separated by commas or spaces.
+/// The settings in the environment. The values of a list are separated by commas or spaces.
 pub(super) fn read(environment: Environment<'_>) -> Result<Settings, ConfigError> {
     let mut reader = Reader::new();
     for key in keys() {
@@ -37,7 +36,7 @@ pub(super) fn read(environment: Environment<'_>) -> Result<Settings, ConfigError
     Ok(settings)
 }
 
-/// Hands over the value of a variable, if it has one, and says what is wrong with it.
+/// Passes the value of a variable to `set`, if the variable has one. The error names the variable.
 fn variable(
     environment: Environment<'_>,
     name: String,

@@ -29,33 +29,33 @@ impl fmt::Display for Origin {
 /// Why there is no configuration.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The file is there and cannot be read, or was asked for and is not there.
+    /// The file cannot be read, or it does not exist although the command names it.
     Unreadable(PathBuf, io::Error),
     /// The file is not TOML.
     Syntax(Origin, String),
-    /// There is no such setting.
+    /// No setting has this name.
     UnknownKey(Origin, String),
-    /// A setting has a value that it cannot have.
+    /// The value of a setting is not allowed.
     Value {
-        /// Where.
+        /// The place of the value.
         origin: Origin,
-        /// Which setting.
+        /// The name of the setting.
         key: String,
-        /// What is wrong with it.
+        /// The reason why the value is refused.
         reason: String,
     },
     /// The settings contradict each other.
     Contradiction(InvalidConfig),
     /// The network's key cannot be read from its file.
     NetworkKey(PathBuf, NetworkKeyError),
-    /// The key is of another network than the one that is named.
+    /// The key belongs to another network than the settings name.
     OtherNetwork {
         /// The network that the settings name.
         name: String,
-        /// The network that the key is of.
+        /// The network that the key belongs to.
         of_key: String,
     },
-    /// Nothing says where the node's directory is.
+    /// No setting or variable tells the node's directory.
     NoDirectory,
 }
 

@@ -8,10 +8,10 @@ use std::io::{self, Read};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
-/// More than a person writes by hand; what is longer is some other file.
+/// The longest configuration file in bytes. A longer one is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What a file says. A file that is not there says nothing, unless it was asked for by name (`required`).
+/// The settings in a file. A missing file has none; if it is `required`, it is an error.
 pub(super) fn read(file: &Path, required: bool) -> Result<Settings, ConfigError> {
     let absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
@@ -27,7 +27,7 @@ pub(super) fn read(file: &Path, required: bool) -> Result<Settings, ConfigError>
     }
 }
 
-/// What a file's content says. `file` is for error messages.
+/// The settings in a file's content. `file` is for error messages.
 pub(super) fn parse(content: &str, file: &Path) -> Result<Settings, ConfigError> {
     let origin = |offset: usize| Origin::Line(file.to_owned(), line_of(content, offset));
     let table = DeTable::parse(content).map_err(|error| {
@@ -82,7 +82,8 @@ fn parse_section(
 
 type Entry<'t, 'c> = (&'t toml::Spanned<toml::de::DeString<'c>>, &'t toml::Spanned<DeValue<'c>>);
 
-/// The entries as they stand in the file: a table is sorted by name, but people read their errors from the top.
+/// The entries in the order of the file. The parser sorts a table by name, but a reader expects the first error of the file
+/// first.
 fn in_order<'t, 'c>(table: &'t DeTable<'c>) -> Vec<Entry<'t, 'c>> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);

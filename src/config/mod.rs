@@ -1,8 +1,8 @@
-//! What a node is started with, and where that is said.
+//! The configuration that a node starts with, and the places where it is given.
 //!
-//! Every setting of `elver node` can be given in four places, the first of which wins: a flag, an environment variable
-//! (`ELVER_` and the flag's name in capitals), a key in `elver.toml`, the default. All of them go through the same
-//! readers, so a value means the same everywhere, and whatever is wrong is said with the place where it stands.
+//! Every setting of `elver node` can be given in four places, the first of which wins: a flag, an environment variable (`ELVER_`
+//! and the flag's name in capitals), a key in `elver.toml`, the default. All of them go through the same readers, so a value
+//! means the same everywhere, and each error names the place of the value.
 //!
 //! ```toml
 //! listen = "[::]:3583"
@@ -35,7 +35,7 @@
 //! The settings under a section have no flags. Their variables are named after section and key:
 //! `ELVER_GOSSIP_INTERVAL`.
 //!
-//! - [`settings`]: what one place may say; each setting is declared once, as a flag.
+//! - [`settings`]: the settings of one place; each is declared once, as a flag.
 //! - `file`, `environment`: the places besides the command line.
 //! - [`values`], [`units`]: how values are read.
 //! - [`sections`]: the settings that have no flags.
@@ -62,8 +62,8 @@ use std::path::{Path, PathBuf};
 /// The configuration file's name in the node's directory.
 pub const CONFIG_FILE: &str = "elver.toml";
 
-/// The configuration of a node in `dir`: flags over environment over file over defaults. `file` is the one that was
-/// asked for; otherwise it is `elver.toml` in `dir`, if that is there.
+/// The configuration of a node in `dir`: flags over environment over file over defaults. `file` is the file that the command
+/// names; without one it is `elver.toml` in `dir`, if that exists.
 pub fn load(
     dir: PathBuf,
     flags: Settings,
@@ -82,9 +82,8 @@ pub fn load(
     flags.or(environment::read(environment)?).or(from_file).into_config(dir)
 }
 
-/// The node's directory: what was asked for, else `$ELVER_DIR`, else `$XDG_STATE_HOME/elver`, else
-/// `~/.local/state/elver`. A variable that is empty counts as unset, and so does an `XDG_STATE_HOME` that is relative
-/// (XDG Base Directory Specification 0.8).
+/// The node's directory: `asked`, else `$ELVER_DIR`, else `$XDG_STATE_HOME/elver`, else `~/.local/state/elver`. An empty variable
+/// counts as unset, and so does a relative `XDG_STATE_HOME` (XDG Base Directory Specification 0.8).
 pub fn directory(asked: Option<PathBuf>, environment: Environment<'_>) -> Result<PathBuf, ConfigError> {
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     asked
@@ -96,7 +95,7 @@ pub fn directory(asked: Option<PathBuf>, environment: Environment<'_>) -> Result
         .ok_or(ConfigError::NoDirectory)
 }
 
-/// What the tests of the places share.
+/// Helpers for the tests of the places.
 #[cfg(test)]
 mod testing {
     use super::*;

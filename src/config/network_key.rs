@@ -19,7 +19,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 const FIRST_LINE: &str = "elver network key 1";
-/// A longer file is no key.
+/// The longest key file in bytes.
 const FILE_BYTES_MAX: u64 = 4096;
 const SECRET_DIGITS: usize = 32;
 const CHECK_DIGITS: usize = 8;
@@ -40,9 +40,9 @@ pub enum NetworkKeyError {
     System(io::Error),
     /// Other users can read or change it. It has this mode.
     Exposed(u32),
-    /// It is something else than a key.
+    /// It is no key.
     NoKey,
-    /// It is the beginning of a key, or has changed: it is not what `elver network new` wrote.
+    /// It is incomplete or altered: it is not what `elver network new` wrote.
     Damaged,
 }
 
@@ -73,7 +73,7 @@ impl From<io::Error> for NetworkKeyError {
     }
 }
 
-/// Makes the key of a new network, and writes it to a new file that only its owner can read. A file that is there is left as it is.
+/// Makes the key of a new network, and writes it to a new file that only its owner can read. An existing file is not changed.
 pub fn create(path: &Path, name: &str) -> Result<(), NetworkKeyError> {
     let mut secret = [0; 16];
     secret.copy_from_slice(&entropy()?[..16]);

@@ -1,8 +1,7 @@
 //! The settings without a flag: how membership and repair work.
 //!
 //! They serve tests of a whole cycle of failure and repair on one desk, and networks of an unusual kind. In a list of flags they
-//! would
-//! only be in the way. Each stands under a section of `elver.toml` and has a variable: `interval` of `[gossip]` is
+//! would only be in the way. Each stands under a section of `elver.toml` and has a variable: `interval` of `[gossip]` is
 //! `ELVER_GOSSIP_INTERVAL`.
 
 use super::units;
@@ -11,7 +10,7 @@ use crate::replication::ReplicationConfig;
 use crate::time::Duration;
 use std::collections::BTreeMap;
 
-/// What the settings of all sections come to.
+/// The configurations that the settings of all sections change.
 #[derive(Clone, Default)]
 pub(super) struct Tuning {
     pub(super) gossip: GossipConfig,
@@ -97,7 +96,7 @@ pub(super) const SETTINGS: [Setting; 16] = [
 ];
 
 impl Setting {
-    /// As it is written outside of its section.
+    /// The setting's name outside of its section: `section.name`.
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
@@ -125,25 +124,25 @@ pub(super) fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// What one place says about the settings of sections, each tried as it was read.
+/// The settings of sections that one source gives. Each value was tried when it was read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sections(BTreeMap<(&'static str, &'static str), String>);
 
 impl Sections {
-    /// Takes a value, or says what is wrong with it.
+    /// Takes a value. The error is the reason why the value is refused.
     pub(super) fn set(&mut self, setting: &Setting, text: String) -> Result<(), String> {
         (setting.set)(&mut Tuning::default(), &text)?;
         self.0.insert((setting.section, setting.name), text);
         Ok(())
     }
 
-    /// What this says, and where it says nothing, what `others` say.
+    /// These settings, completed by those of `others`.
     pub(super) fn or(self, mut others: Sections) -> Sections {
         others.0.extend(self.0);
         others
     }
 
-    /// The defaults with these values in their places.
+    /// The default configurations, changed by these settings.
     pub(super) fn tuning(&self) -> Tuning {
         let mut tuning = Tuning::default();
         for ((section, name), text) in &self.0 {
@@ -151,7 +150,7 @@ impl Sections {
                 (setting.set)(&mut tuning, text).expect("a value that was tried when it was read");
             }
         }
-        // These have no settings, and keep their proportion to those that have.
+        // These values have no settings. They keep their proportion to values that have.
         let (gossip, default) = (&mut tuning.gossip, GossipConfig::default());
         gossip.tell_interval = gossip.interval * times(default.tell_interval, default.interval);
         let default_window = ReplicationConfig::default().cut_off_window;
@@ -161,7 +160,7 @@ impl Sections {
     }
 }
 
-/// How many times one whole number of seconds is in another.
+/// The quotient of two whole numbers of seconds.
 fn times(whole: Duration, part: Duration) -> u32 {
     (whole.as_secs() / part.as_secs()) as u32
 }

@@ -1,5 +1,5 @@
-//! What one place says about a node. Each setting is declared once, as a flag: the file's keys, the variables and the way
-//! that values are read follow from that.
+//! The settings of a node that one place gives. Each is declared once, as a flag; the file's keys, the variables and the readers
+//! of values follow from the declaration.
 
 use super::error::ConfigError;
 use super::network_key;
@@ -17,7 +17,7 @@ use core::net::SocketAddr;
 use std::error::Error;
 use std::path::PathBuf;
 
-/// Declares the settings, and how two places are put together.
+/// Declares the settings, and how those of two places are combined.
 macro_rules! settings {
     (
         $(#[$about:meta])*
@@ -35,7 +35,7 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// What these settings say, and where they say nothing, what `others` say.
+            /// These settings, completed by those of `others`.
             pub fn or(self, others: Settings) -> Settings {
                 Settings {
                     $( $key: self.$key.or(others.$key), )+
@@ -47,7 +47,7 @@ macro_rules! settings {
 }
 
 settings! {
-/// What one place says about a node; `None` is nothing.
+/// The settings that one place gives; `None` is not given.
 pub struct Settings {
     /// Address and port for UDP and TCP.
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address,
@@ -56,7 +56,7 @@ pub struct Settings {
     /// A node to join the network through; may be given several times [env: ELVER_BOOTSTRAP, separated by commas]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_peer)]
     pub bootstrap: Option<Vec<SocketAddr>>,
-    /// How many copies the network is to keep of what is put in here [env: ELVER_REPLICAS] [default: 3]
+    /// Copies that the network keeps of each file put at this node [env: ELVER_REPLICAS] [default: 3]
     #[arg(long, value_name = "N", value_parser = parse_replicas)]
     pub replicas: Option<u8>,
     /// Bytes on disk for others' pieces and the cache, such as 512MiB [env: ELVER_QUOTA] [default: 1GiB]
@@ -72,10 +72,10 @@ pub struct Settings {
     /// The key file of a closed network, made by `elver network new`: only nodes with the key can join. It also says the network's name [env: ELVER_NETWORK_KEY]
     #[arg(long, value_name = "FILE")]
     pub network_key: Option<PathBuf>,
-    /// How long copies are to be kept, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
+    /// How long the network keeps the copies, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
     #[arg(long, value_name = "T", value_parser = units::parse_lifetime)]
     pub ttl: Option<u32>,
-    /// Time within which everything on disk is read again to find what has rotted, such as 30d; 0 is only on command [env: ELVER_SCRUB] [default: 30d]
+    /// Time within which everything on disk is read again to find rotten content, such as 30d; 0 is only on command [env: ELVER_SCRUB] [default: 30d]
     #[arg(long, value_name = "T", value_parser = units::parse_duration)]
     pub scrub: Option<u32>,
     /// Bytes that are left free on the disk, whatever the quota says, such as 1GiB [env: ELVER_KEEP_FREE] [default: 5 % of the disk, at least 64 MiB]
@@ -151,13 +151,13 @@ pub struct Settings {
 }
 }
 
-/// What the file or a variable says, before it is read.
+/// The value of a setting in the file or a variable, as text.
 pub(super) enum Text {
     One(String),
     Many(Vec<String>),
 }
 
-/// Why a list is refused where one value is expected.
+/// The reason why a list is refused for a setting with one value.
 pub(super) const NO_LIST: &str = "takes one value, not a list";
 
 /// The flags of the settings.
@@ -171,7 +171,7 @@ pub(super) fn keys() -> Vec<String> {
     flags().get_arguments().map(|flag| flag.get_id().to_string()).collect()
 }
 
-/// Reads values by name, as the flags of those names would.
+/// Reads values by the names of the settings, as their flags do.
 pub(super) struct Reader {
     flags: clap::Command,
     pub(super) settings: Settings,
@@ -189,7 +189,7 @@ impl Reader {
         Some(matches!(flag.get_action(), ArgAction::Append))
     }
 
-    /// Takes a setting's value; the error is what is wrong with it. An empty list says nothing.
+    /// Takes a setting's value. The error is the reason why it is refused. An empty list leaves the setting as it is.
     pub(super) fn set(&mut self, key: &str, text: Text) -> Result<(), String> {
         let values = match text {
             Text::One(value) => vec![value],
@@ -203,7 +203,7 @@ impl Reader {
     }
 }
 
-/// What the reader of the value says, without what clap says about the flag.
+/// The error of the value's reader, without clap's text about the flag.
 fn reason(error: clap::Error) -> String {
     match error.source() {
         Some(source) => source.to_string(),

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write and read them.
+//! Sizes and durations in text.
 
 use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::time::Duration;
@@ -11,13 +11,13 @@ pub enum UnitError {
     Size(String),
     /// No span of time.
     Duration(String),
-    /// There is no such unit of time.
+    /// No unit of time has this name.
     Unit(String),
-    /// It is more than fits.
+    /// The number is too large.
     TooLarge(String),
-    /// Its fraction is finer than what is counted.
+    /// The fraction is finer than the resolution.
     TooFine(String),
-    /// Copies are not kept for no time, nor for as long as this.
+    /// The lifetime of copies is zero, or too long.
     Lifetime(String),
 }
 
@@ -78,7 +78,7 @@ pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
-/// Reads how long copies are to be kept, in seconds: a duration that other nodes agree to.
+/// Reads the lifetime of copies in seconds: a duration that other nodes accept.
 pub fn parse_lifetime(text: &str) -> Result<u32, UnitError> {
     let seconds = parse_duration(text)?;
     match (1..=LIFETIME_SECONDS_MAX).contains(&seconds) {
@@ -89,7 +89,7 @@ pub fn parse_lifetime(text: &str) -> Result<u32, UnitError> {
 
 /// Reads a span of time. A number without a unit is one of seconds.
 fn parse_span(text: &str) -> Result<core::time::Duration, UnitError> {
-    // Enough for 136 years in seconds, and so few that the parser's sums, years in seconds, stay far from their limits.
+    // Enough digits for 136 years in seconds, and too few for the parser's sums, years in seconds, to come near their limits.
     const DIGITS_MAX: usize = 11;
     let bytes = text.trim().bytes();
     if bytes.clone().filter(u8::is_ascii_digit).count() > DIGITS_MAX {
@@ -104,7 +104,7 @@ fn parse_span(text: &str) -> Result<core::time::Duration, UnitError> {
     })
 }
 
-/// A size for people: `0 B`, `4.0 KiB`, `1.5 GiB`.
+/// A size as text: `0 B`, `4.0 KiB`, `1.5 GiB`.
 pub fn format_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -120,7 +120,7 @@ pub fn format_size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration for people, in its two largest units: `45 s`, `2 m 5 s`, `3 d 4 h`.
+/// A duration as text, in its two largest units: `45 s`, `2 m 5 s`, `3 d 4 h`.
 pub fn format_duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match (days, hours, minutes) {

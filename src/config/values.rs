@@ -1,4 +1,4 @@
-//! How the values of settings are read, wherever they stand. An error says what is wrong with the value.
+//! Readers of the settings' values, the same for every place. An error gives the reason why the value is refused.
 
 use super::units;
 use crate::limits::RATE_MIN;
@@ -36,22 +36,22 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads how many TCP streams a node may have: enough for one download, no more than the driver has numbers for.
+/// Reads the number of TCP streams: enough for one download, and no more than the driver has numbers for.
 pub fn parse_streams(text: &str) -> Result<usize, String> {
     parse_number(text, 33..=4000)
 }
 
-/// Reads how many of something go on at a time: peers that are sent content, downloads, clients.
+/// Reads a limit of concurrent work: peers that are sent content, downloads, clients.
 pub fn parse_uploads(text: &str) -> Result<usize, String> {
     parse_number(text, 1..=4000)
 }
 
-/// Reads how many commands may wait for their turn.
+/// Reads the number of commands that may wait for their turn.
 pub(super) fn parse_queue(text: &str) -> Result<usize, String> {
     parse_number(text, 0..=1_000_000)
 }
 
-/// Reads how many of something there may be.
+/// Reads the largest size of a table.
 pub(super) fn parse_count(text: &str) -> Result<usize, String> {
     parse_number(text, 1..=10_000_000)
 }

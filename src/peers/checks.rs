@@ -1,10 +1,8 @@
 //! The budget of signature checks: one for the whole node, because there is one processor.
 //!
 //! A check takes about 50 µs on a desktop and a millisecond on a router, and every node may ask for one. All checks come out of
-//! one
-//! bucket. Its rate is half of what this processor manages. Each kind of datagram has a level below which it is refused, so
-//! strangers
-//! are refused first and answers to this node's own requests last. Within a kind, no party gets more than its share.
+//! one bucket. Its rate is half of what this processor manages. Each kind of datagram has a level below which it is refused, so
+//! strangers are refused first and answers to this node's own requests last. Within a kind, no party gets more than its share.
 //!
 //! | a datagram with | may lower the bucket to |
 //! |---|---|
@@ -129,8 +127,7 @@ impl Checks {
     }
 
     /// Whether another signature of an authenticated datagram of this peer, that of a record or of a member's state, gets a
-    /// check. The
-    /// check is charged to the peer.
+    /// check. The check is charged to the peer.
     pub fn admit_inner(&mut self, now: Instant, teller: ShortId) -> bool {
         self.admit(now, ([0, 0, 0, 0], 0).into(), Claim::Known(teller))
     }

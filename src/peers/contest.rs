@@ -1,13 +1,11 @@
 //! Contested places: which entry of a full table gives way.
 //!
 //! A table with room refuses no entry. A full table removes an entry of the holder with the most entries. That holder is found
-//! level
-//! by level: the site with the most entries, in it the home with the most, then the link, then the identity. Of that holder's
-//! entries
-//! the one of least worth goes. Between holders of equally many entries, worth alone decides. So one party, with any number of
-//! identities, displaces only its own entries, and a network inside one prefix is divided like any other.
+//! level by level: the site with the most entries, in it the home with the most, then the link, then the identity. Of that
+//! holder's entries the one of least worth goes. Between holders of equally many entries, worth alone decides. So one party, with
+//! any number of identities, displaces only its own entries, and a network inside one prefix is divided like any other.
 //!
-//! A small table is looked at as a whole ([`gives_way`]). A large one counts its [`Holdings`].
+//! A small table is examined as a whole ([`gives_way`]). A large one counts its [`Holdings`].
 
 use super::party::{Level, Parties, Party};
 use crate::id::{NodeId, ShortId};
@@ -115,14 +113,12 @@ fn lose<W: Ord>(entries: &[(Holder, W)], some: &[usize], level: usize, loss: usi
 }
 
 /// Entries of a large table are chosen ahead: at most 1/256 of the table, and 1/8 of the entries of their holder. These limits
-/// bound
-/// how far out of date the choice can be.
+/// bound how far out of date the choice can be.
 const AHEAD_OF_TABLE: usize = 256;
 const AHEAD_OF_HOLDER: u32 = 8;
 
 /// The number of entries of each holder in a large table, and the entries that give way next. `P` is the place of an entry; a
-/// greater
-/// place is worth less.
+/// greater place is worth less.
 pub struct Holdings<P> {
     counts: BTreeMap<Holder, u32>,
     total: usize,
@@ -159,10 +155,8 @@ impl<P: Ord> Holdings<P> {
     }
 
     /// The place that gives way to an entry of `newcomer` at `place`; `None` when the newcomer gives way. The place may have
-    /// become empty
-    /// since it was chosen; the caller then asks again. `entries` are the places of the table with their holders, those of least
-    /// worth
-    /// first. They are read only when no place is chosen ahead.
+    /// become empty since it was chosen; the caller then asks again. `entries` are the places of the table with their holders,
+    /// those of least worth first. They are read only when no place is chosen ahead.
     pub fn gives_way<I>(&mut self, newcomer: Holder, place: &P, entries: impl FnOnce() -> I) -> Option<P>
     where
         I: Iterator<Item = (Holder, P)>,

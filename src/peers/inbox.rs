@@ -43,7 +43,7 @@ pub fn receive<'a>(
         Auth::Mac => match outbox.peers.authenticate(now, from, datagram, answers) {
             Ok(received) => received.ok_or(Rejected::Replayed),
             Err(Unknown) => {
-                // A wrong answer is dropped in silence: a challenge to it would tell nothing to a peer that has no request to repeat.
+                // A wrong answer is dropped without a challenge: the peer has no request to repeat.
                 if !answers {
                     outbox.challenge(now, from, &datagram);
                 }

@@ -1,10 +1,10 @@
-//! What every machine needs when it deals with peers, each rule in one place.
+//! Rules for peers that every machine needs, each in one place.
 //!
 //! - [`table`]: the peers themselves (`peer`, `sets`), whose datagrams are authenticated by [hop keys](hop) and [tokens], and received
 //!   once ([`replay`]).
 //! - [`inbox`]: how a datagram is received; [`checks`]: the budget of signature checks.
 //! - [`outbox`]: the queue of outgoing datagrams.
-//! - [`rate`]: how often something may happen (the token bucket).
+//! - [`rate`]: the rate of an event (the token bucket).
 //! - [`reply`]: the number of bytes that an unvalidated address may be sent (the rule against amplification).
 //! - [`party`]: the owners of addresses.
 //! - [`contest`]: which entry of a full table gives way.

@@ -82,7 +82,7 @@ pub enum Attempt {
     Challenged(u64),
 }
 
-/// Whom an answer goes to.
+/// The recipient of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
     /// The address that the request came from.

@@ -1,4 +1,4 @@
-//! What this node knows of one peer as a neighbour: its run, the keys of the hop, what arrived, where it is.
+//! The state of one peer as a neighbour: its run, the keys of the hop, the numbers that arrived, its address.
 
 use super::hop::{End, Root};
 use super::replay::ReplayWindow;

@@ -1,4 +1,4 @@
-//! How often something may happen: a token bucket whose state is one instant.
+//! The rate of an event: a token bucket whose state is one instant.
 //!
 //! A bucket holds the instant up to which everything taken from it is paid for. Taking a unit moves that instant on by the
 //! unit's cost; when it would come to lie further ahead than the burst, the bucket is empty. That is the virtual scheduling form
@@ -7,7 +7,7 @@
 use super::party::{Level, Party};
 use crate::time::{Duration, Instant};
 
-/// How much may be taken in the long run, and how much at once.
+/// A rate: the amount that may be taken in the long run, and the amount that may be taken at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
     units: u64,
@@ -62,7 +62,7 @@ impl Bucket {
         Bucket { paid: now + rate.burst }
     }
 
-    /// Whether nothing is missing in the bucket, so that it need not be remembered.
+    /// Whether the bucket is full, so that it need not be remembered.
     pub fn is_full(&self, now: Instant) -> bool {
         self.paid <= now
     }
@@ -72,12 +72,12 @@ impl Bucket {
         rate.units_in((now + rate.burst).since(self.paid.max(now)))
     }
 
-    /// Whether what was taken is paid for: then an amount may be [spent](Bucket::spend) that is larger than what is there.
+    /// Whether everything taken is paid for. Then an amount larger than the content of the bucket may be [spent](Bucket::spend).
     pub fn is_clear(&self, now: Instant, rate: &Rate) -> bool {
         self.clear_at(rate) <= now
     }
 
-    /// When what was taken is paid for.
+    /// The time at which everything taken is paid for.
     pub fn clear_at(&self, rate: &Rate) -> Instant {
         self.paid - rate.burst
     }
@@ -97,7 +97,7 @@ impl Bucket {
         enough
     }
 
-    /// Takes `units`, whether or not there are as many: those that are missing are owed.
+    /// Takes `units`, even if the bucket has fewer. The missing ones are owed.
     pub fn spend(&mut self, now: Instant, rate: &Rate, units: u64) {
         self.paid = self.paid.max(now) + rate.cost(units);
     }
@@ -141,7 +141,7 @@ impl Limiter {
         self.bucket.take(now, &self.rate)
     }
 
-    /// Takes `units`, whether or not there are as many.
+    /// Takes `units`, even if the bucket has fewer.
     pub fn spend(&mut self, now: Instant, units: u64) {
         self.bucket.spend(now, &self.rate, units);
     }

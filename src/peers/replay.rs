@@ -77,7 +77,7 @@ mod tests {
         }
     }
 
-    /// What a window must answer: the plainest thing that does.
+    /// A plain model of the window, to compare its answers with.
     struct Model {
         highest: u64,
         received: std::collections::BTreeSet<u64>,

@@ -1,6 +1,5 @@
 //! The rule against amplification: this node sends an unvalidated address at most three times the bytes that came from there,
-//! with
-//! every kind of answer (as in QUIC, RFC 9000 §8.1). Otherwise any node could direct this node's traffic at a victim.
+//! with every kind of answer (as in QUIC, RFC 9000 §8.1). Otherwise any node could direct this node's traffic at a victim.
 
 use crate::wire::datagram::Verified;
 use crate::wire::header::{Auth, HEADER_BYTES};

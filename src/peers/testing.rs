@@ -1,4 +1,4 @@
-//! What the tests of the machines have in common: a network in memory, in which datagrams take time and are lost.
+//! Helpers for the tests of the machines: a network in memory, in which datagrams take time and are lost.
 
 use super::inbox;
 use super::outbox::Outbox;
@@ -42,7 +42,7 @@ pub(crate) struct Flight {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The datagrams on their way. The time and the seed are the test's.
+/// The datagrams in flight. The test chooses the time and the seed.
 pub(crate) struct Air {
     flying: BTreeMap<(Instant, u64), Flight>,
     delay_max: Duration,
@@ -53,12 +53,12 @@ pub(crate) struct Air {
 }
 
 impl Air {
-    /// Empty air, in which a datagram takes 5 ms to `delay_max`.
+    /// A network without datagrams. Each datagram takes 5 ms to `delay_max`.
     pub(crate) fn new(delay_max: Duration) -> Self {
         Air { flying: BTreeMap::new(), delay_max, loss_percent: 0, sent: 0, sent_bytes: 0 }
     }
 
-    /// Sends what a node has put into its outbox; returns the datagrams and the bytes of that.
+    /// Sends the datagrams in a node's outbox. Returns their number and their bytes.
     pub(crate) fn send(
         &mut self,
         now: Instant,
