@@ -1,4 +1,4 @@
-//! What the answers to a lookup of a value agree on: the record with the highest sequence number, and the nodes that hold it.
+//! The agreement of a value lookup's answers: the record with the highest sequence number, and the nodes that hold it.
 //!
 //! A record's publisher stores it at the [`COPIES`] nodes closest to its key. When a [`MAJORITY`] of the closest nodes hold the
 //! newest record, any newer record that the same nodes acknowledged to its publisher would have been among the answers (majority

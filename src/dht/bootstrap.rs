@@ -43,7 +43,7 @@ enum State {
     Waiting(Instant),
 }
 
-/// What a round of bootstrapping asked.
+/// The numbers of addresses that a round of bootstrapping asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BootstrapRound {
     /// Bootstrap addresses that were asked.

@@ -1,8 +1,8 @@
 //! Observers that see this node elsewhere than the others do.
 //!
-//! A pong tells where its sender sees this node. One that contradicts the agreement of others is an accident once: the address may
-//! be changing, and the first to tell is right. A node that goes on contradicting is wrong or lies, and its observations stop
-//! counting. Each one that agrees with the others wins back some of the trust.
+//! A pong tells the address at which its sender sees this node. A single contradiction of the other observers is an accident: the
+//! address may be changing, and the first observer of the new one is right. A node that continues to contradict the others is
+//! wrong or lies, and its observations stop counting. Each observation that agrees with the others restores some of the trust.
 
 use crate::id::NodeId;
 use std::collections::VecDeque;
@@ -48,7 +48,7 @@ impl Contradictions {
         }
     }
 
-    /// The agreement has changed: what contradicted it may have been right.
+    /// The agreement has changed: earlier contradictions may have been right.
     pub(super) fn forget(&mut self) {
         self.counts.clear();
     }

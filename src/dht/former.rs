@@ -1,8 +1,8 @@
 //! Former contacts: nodes that were dropped from the routing table, and at the start the contacts of the last run.
 //!
-//! While the table is empty they are nodes to join through. While it is not, the node asks one of them now and then, for ever and ever
-//! more rarely, as Serf and ringpop do: two halves of a network that was cut apart each have contacts, and only a former contact leads
-//! from one half to the other.
+//! While the table is empty they are nodes to join through. While it is not, the node asks one of them from time to time, at ever
+//! longer intervals and without end, as Serf and ringpop do: after a partition the nodes of each half have contacts in their own
+//! half, and only a former contact leads to the other half.
 
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};

@@ -26,7 +26,7 @@ pub(super) const PATHS: usize = 2;
 const ALPHA: usize = 3;
 /// The longest duration of a lookup.
 pub(super) const LOOKUP_TIME_MAX: Duration = Duration::from_secs(30);
-/// Candidates that a lookup remembers. They are cut down to as many when there are twice as many.
+/// Candidates that a lookup keeps. At twice this number they are cut down to it.
 const CANDIDATES_MAX: usize = 128;
 /// Of the nodes that keep a record, this many are the nearest whatever their parties.
 /// With one more of their party they are no [`MAJORITY`].

@@ -116,7 +116,7 @@ pub struct LookupId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PublishId(pub u64);
 
-/// What the DHT tells the caller.
+/// An event for the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DhtEvent {
     /// A lookup found nodes that serve the file. Each is reported once, as soon as it is found. Its signature verifies.
@@ -177,7 +177,7 @@ pub enum DhtEvent {
     BootstrapFailed {
         /// The time until the next round.
         retry_in: Duration,
-        /// What it asked.
+        /// The numbers of addresses that it asked.
         round: BootstrapRound,
     },
 }

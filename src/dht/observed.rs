@@ -46,7 +46,7 @@ impl Observed {
         self.own.is_some_and(|own| canonical(addr).ip() != own.ip() && agree(own) >= VOTES_AGAINST_CONFIGURED)
     }
 
-    /// The vote of an observer, at `from`, for `addr` counts no more.
+    /// The vote of an observer, at `from`, for `addr` is discarded.
     pub(super) fn retract(&mut self, voter: NodeId, from: SocketAddr, addr: SocketAddr) {
         let vote = (self.parties.of(&voter, from), canonical(addr));
         self.votes.retain(|earlier| *earlier != vote);

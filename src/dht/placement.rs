@@ -49,7 +49,7 @@ impl Tick {
         Tick::numbered(instant.as_nanos().div_ceil(1_000_000_000 / TICKS))
     }
 
-    /// The last tick at or before an instant: whatever is scheduled for it is due.
+    /// The last tick at or before an instant: everything that is scheduled for it is due.
     pub(super) fn passed(instant: Instant) -> Tick {
         Tick::numbered(instant.as_nanos() / (1_000_000_000 / TICKS))
     }

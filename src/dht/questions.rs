@@ -1,7 +1,7 @@
 //! Questions to other nodes, and their deadlines.
 //!
-//! After one round-trip timeout a request is repeated, once, and its slot in a lookup is free. After three of them the lookup goes
-//! on without it. After five seconds it has failed.
+//! After one round-trip timeout a request is repeated, once, and its slot in a lookup is free. After three timeouts the lookup
+//! continues without the answer. After five seconds the request has failed.
 
 use super::{LookupId, Want};
 use crate::id::{Key, NodeId};

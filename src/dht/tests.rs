@@ -595,7 +595,7 @@ fn an_unvalidated_address_is_sent_at_most_three_times_what_it_sent() {
     let mut sequence = 0;
     for padding in [0, 1, 100, PADDING_BYTES] {
         for want in [Want::Nodes, Want::Value, Want::Providers] {
-            // A stranger each time, so that it is worth a ping.
+            // Each request comes from a new node, so that the machine pings it.
             sequence += 1;
             let stranger = identity(1000 + sequence as usize);
             let find = Message::Find { target: file, want, padding };

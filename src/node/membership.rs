@@ -14,7 +14,7 @@ use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
 
-/// What replication was last told of the neighbourhood.
+/// The last message to replication about the neighbourhood.
 #[derive(Default)]
 pub(super) struct Told {
     /// The generation of the neighbourhood.

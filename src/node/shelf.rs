@@ -1,4 +1,4 @@
-//! The shelf: what transfer is told about the pieces of this node, and about those that peers offer it.
+//! The shelf: transfer's view of this node's pieces, and of the pieces that peers offer.
 
 use super::Waiting;
 use super::command::DiskHealth;

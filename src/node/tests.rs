@@ -1,4 +1,4 @@
-//! Tests of the composition: what a command, a datagram or the passing of time comes to in the whole node.
+//! Tests of the composition: the effect of a command, a datagram or the passing of time on the whole node.
 
 use super::*;
 use crate::io::{DiskErrorKind, Mode, PieceMeta, Place};
@@ -300,7 +300,7 @@ impl Net {
         keyed(self.node(one), &second) && keyed(self.node(other), &first)
     }
 
-    /// What the node's list says of another.
+    /// The entry of another node in the node's list.
     fn peer(&mut self, number: u8, other: NodeId) -> Option<Peer> {
         let now = self.now;
         self.node(number).peers(now).into_iter().find(|peer| peer.id == other)

@@ -1,4 +1,4 @@
-//! What waits for the disk, for lookups, and for copies: each that is under way names the operation that its end is for.
+//! Waits for the disk, for lookups, and for copies: each names the operation that its end is for.
 
 use super::command::{CommandId, Reply};
 use super::ops::audit::answer::Question;

@@ -49,8 +49,8 @@ pub use counters::ReplicationCounters;
 use questions::{Purpose, Requests};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// The most nodes that hold a piece, whatever its offers say: nodes farther away refuse it. An offer costs a few bytes, and must not
-/// have the piece copied to the whole network.
+/// The most nodes that hold a piece, also when its offers ask for more: nodes farther away refuse it. An offer costs a few bytes,
+/// and must not have the piece copied to the whole network.
 pub const REPLICAS_MAX: u8 = 20;
 
 /// A stored piece, as replication sees it.
@@ -66,7 +66,7 @@ pub struct Held {
     pub keep: bool,
 }
 
-/// What the caller must do.
+/// An action for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Offer this piece to this node, and report the outcome with [`copy_done`](Replication::copy_done), once.

@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The most times that a question is sent.
 const TRIES_MAX: u32 = 4;
-/// What no clock reaches.
+/// An instant that no clock reaches.
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// The purpose of a question.

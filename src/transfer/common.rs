@@ -1,7 +1,8 @@
-//! What every wing of the machine works with. A wing gets it with each input, so the compiler shows that it touches no other wing.
+//! The state that all wings of the machine share. A wing gets it with each input, so the compiler shows that it touches no other
+//! wing.
 //!
-//! What concerns several wings at once, such as the end of a stream, is entered in [`Unsettled`]; the machine tells the wings
-//! when it settles.
+//! An event that concerns several wings at once, such as the end of a stream, is entered in [`Unsettled`]; the machine passes it
+//! to the wings when it settles.
 
 use super::blame::{Ban, Blame};
 use super::config::TransferConfig;
@@ -19,7 +20,7 @@ use crate::wire::frame::Frame;
 use crate::wire::network::Network;
 use std::collections::VecDeque;
 
-/// What every wing works with.
+/// The state that all wings share.
 pub(super) struct Common {
     pub(super) config: TransferConfig,
     pub(super) rng: Rng,
@@ -29,7 +30,7 @@ pub(super) struct Common {
     pub(super) unsettled: Unsettled,
 }
 
-/// What has happened and the wings have not been told yet. It is empty between two inputs.
+/// Events that the wings do not know yet. It is empty between two inputs.
 #[derive(Default)]
 pub(super) struct Unsettled {
     /// Streams that were closed.

@@ -1,11 +1,11 @@
-//! What the transfer machine counts.
+//! The counters of the transfer machine.
 
 use super::streams::close::{CloseReason, HandshakeError};
 use crate::counters::counters;
 use crate::wire::Refused;
 
 counters! {
-    /// What the transfer machine counts.
+    /// The counters of the transfer machine.
     pub struct TransferCounters {
         /// Frames refused for their length.
         frame_length = "frame_length",
@@ -17,7 +17,7 @@ counters! {
         frame_kind = "frame_kind",
         /// Frames with an authentication that is unknown or not allowed.
         frame_auth = "frame_auth",
-        /// Frames with an unknown or disallowed authentication.
+        /// Frames with a reserved bit that is set.
         frame_reserved = "frame_reserved",
         /// Frames with a value that no node would send.
         frame_value = "frame_value",

@@ -32,7 +32,7 @@ pub struct ProofId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SampleId(pub u64);
 
-/// What the driver does with streams. The order matters.
+/// An action of the driver on a stream. The driver carries actions out in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StreamOutput {
     /// Connect to this node, and report success or failure by `until`.
@@ -72,7 +72,7 @@ pub enum StreamOutput {
     },
 }
 
-/// What the machine tells the node.
+/// An event for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TransferEvent {
     /// A peer asks about the copies of these pieces: answer with [`inspected`](super::Transfer::inspected).

@@ -10,7 +10,7 @@
 //! [`Transfer`] passes each input to the wing that it is for. It has four wings, and beside them what they share:
 //!
 //! - `streams`: how streams open, authenticate and close, and the state of each.
-//! - `downloads`: which piece to request from which source, and what comes of it.
+//! - `downloads`: which piece to request from which source, and the verification of what arrives.
 //! - `uploads`: requests of peers, and which peer is sent content first.
 //! - `replicas`: copies to other nodes and from them, questions about copies, and proofs that they are there.
 //! - `common`: what every wing works with, among it the streams and the outputs. `blame`: bans of peers that sent content which

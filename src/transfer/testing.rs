@@ -1,4 +1,4 @@
-//! What the unit tests of the wings have in common: a machine with authenticated peers, whose parts a test uses one by one.
+//! Helpers for the unit tests of the wings: a machine with authenticated peers, whose parts a test uses one by one.
 
 pub(super) use super::tests::hostile::{NOW, OnePiece};
 

@@ -95,7 +95,7 @@ fn a_paused_node_suspects_no_member_and_returns_after_its_eviction() {
     net.run_secs(120);
     assert_eq!(net.events(blames), 0);
     assert_eq!(net.nodes[7].gossip.counters.asleep, 1);
-    // So long that the others have evicted it. It has not evicted them.
+    // The pause is so long that the others have evicted the node. The node has not evicted them.
     net.nodes.iter_mut().for_each(|node| node.events.clear());
     net.pause(7, Duration::from_secs(1200));
     assert!(net.events(blames) >= 11);

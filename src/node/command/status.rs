@@ -67,7 +67,7 @@ pub enum MemberState {
     Suspect,
     /// It has been silent for long: others may replace it as a holder.
     Unresponsive,
-    /// It has been silent for so long that it is no holder any more.
+    /// It has been silent for so long that it does not count as a holder.
     Evicted,
     /// It said goodbye.
     Left,
@@ -233,7 +233,7 @@ pub struct GossipStatus {
     pub suspect: u32,
     /// Unresponsive members: silent for so long that others may replace them.
     pub unresponsive: u32,
-    /// Evicted members: silent for so long that they are no holders.
+    /// Evicted members: silent for so long that they do not count as holders.
     pub evicted: u32,
     /// Members that said goodbye.
     pub left: u32,

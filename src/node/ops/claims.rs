@@ -1,4 +1,4 @@
-//! What an offer is worth: replicas and lifetime come from the publisher's claim, and from nothing else.
+//! The value of an offer: replicas and lifetime come from the publisher's claim, and from nothing else.
 
 use crate::claim::UNCLAIMED_SECONDS_MAX;
 use crate::peers::rate::{Bucket, Rate};

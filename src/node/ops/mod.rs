@@ -77,7 +77,7 @@ pub(super) struct Ops {
     pub(super) removals: Removals,
     pub(super) uploads: Uploads,
     pub(super) repair: Repair,
-    /// What the offers of other nodes are worth.
+    /// The judge of other nodes' offers.
     pub(super) claims: Claims,
     pub(super) inbound: Inbound,
     pub(super) values: Values,

@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// What each command was told: how many are before it, or `None` for a failure.
+    /// The place that each command was told: the number of orders before it, or `None` for a failure.
     fn told(machines: &mut Machines) -> Vec<(u64, Option<u64>)> {
         let told = machines.outputs.drain(..).filter_map(|output| match output {
             Output::Respond { command, response: Response::Progress(progress) } => {

@@ -243,7 +243,8 @@ mod tests {
         }
     }
 
-    /// Makes something until its time has come. What is asked for again is joined, and a capital letter waits for its small one.
+    /// Makes a thing until a certain time. An order for the same thing joins; an order for a capital letter waits for the small
+    /// one, and the reverse.
     struct Making {
         id: u64,
         what: char,
@@ -254,7 +255,7 @@ mod tests {
     impl Operation for Making {
         type Id = u64;
         type Order = Order;
-        /// What is not made.
+        /// A thing that cannot be made.
         type Settings = char;
 
         fn id(number: u64) -> u64 {
@@ -341,7 +342,7 @@ mod tests {
             self.table.iter().map(|making| making.what).collect()
         }
 
-        /// Which commands have ended, and why those that failed.
+        /// The commands that ended, with the reasons of those that failed.
         fn ended(&mut self) -> Vec<(u64, Option<FailureReason>)> {
             let ended = self.machines.outputs.drain(..).filter_map(|output| match output {
                 Output::Respond { command, response: Response::Done(_) } => Some((command.0, None)),

@@ -246,7 +246,7 @@ fn encode<'a>(records: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     bytes
 }
 
-/// Takes up own records from the last run. What is damaged is left out.
+/// Restores own records from the last run. Damaged ones are left out.
 pub(in crate::node) fn restore(dht: &mut Dht, mut bytes: &[u8], network: &Network, now: Instant) {
     while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
         let length = usize::from(u16::from_le_bytes(*length));

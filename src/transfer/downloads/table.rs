@@ -60,7 +60,7 @@ impl Downloads {
     }
 }
 
-/// What the node orders.
+/// The node's orders.
 impl Downloads {
     /// Starts a download with the piece under the file's own hash. False when there are too many downloads, or one with this
     /// number. A download that is not `shared` is not announced to peers.

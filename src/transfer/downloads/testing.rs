@@ -1,4 +1,4 @@
-//! What the unit tests of downloads have in common, and what other tests ask of downloads.
+//! Helpers for the unit tests of downloads, and getters for other tests.
 
 use super::chunks::Chunks;
 use super::download::Download;

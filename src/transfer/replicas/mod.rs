@@ -4,7 +4,7 @@
 //! - `inbound`: copies from them.
 //! - `possession`: questions about copies of pieces, asked and answered.
 //! - `proof`: challenges to prove that a copy is there, and this node's proofs.
-//! - `outgoing`: what copies, questions and challenges to other nodes have in common: they wait for a stream.
+//! - `outgoing`: the common part of copies, questions and challenges to other nodes: they wait for a stream.
 
 pub(super) mod inbound;
 mod outgoing;

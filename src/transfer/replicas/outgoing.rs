@@ -1,7 +1,7 @@
-//! What goes to other nodes over their streams: copies to make, questions to ask, and challenges to prove a copy.
+//! Work for other nodes over their streams: copies to make, questions to ask, and challenges to prove a copy.
 //!
-//! Each waits until there is a stream to its node. Without one the node is dialled; a node that is shunned or cannot be reached ends
-//! what waits for it.
+//! Each item waits until there is a stream to its node. Without a stream the node is dialled. If the node is shunned or cannot be
+//! reached, the items that wait for it end.
 
 use crate::id::NodeId;
 use crate::io::StreamId;
@@ -10,7 +10,7 @@ use crate::transfer::Common;
 use crate::wire::contact::Contact;
 use std::collections::BTreeMap;
 
-/// Something that goes to another node.
+/// An item for another node.
 pub(super) trait Outgoing {
     /// The node.
     fn target(&self) -> Contact;
@@ -19,21 +19,21 @@ pub(super) trait Outgoing {
     fn is_waiting(&self) -> bool;
 }
 
-/// The way to the node that something waits for.
+/// The way to the node of a waiting item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Route {
     /// There is a stream.
     Stream(StreamId),
     /// The node is being dialled, or there is no room for a dial at the moment.
     Waits,
-    /// This node has no dealings with it.
+    /// The node is shunned: this node opens no stream to it.
     Shunned,
 }
 
-/// Everything of one kind that is under way or waits for a stream, by its number.
+/// All items of one kind that are under way or wait for a stream, by number.
 pub(super) struct Queue<Id, T> {
     under_way: BTreeMap<Id, T>,
-    /// Whether something changed for what waits.
+    /// Whether something changed for waiting items.
     changed: bool,
 }
 
@@ -59,29 +59,29 @@ impl<Id: Copy + Ord, T: Outgoing> Queue<Id, T> {
         self.under_way.get_mut(&id)
     }
 
-    /// Everything, in the order of the numbers.
+    /// All items, in the order of the numbers.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
         self.under_way.values()
     }
 
-    /// Everything, to be changed.
+    /// All items, to be changed.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.under_way.values_mut()
     }
 
-    /// The numbers of everything for which a test holds.
+    /// The numbers of the items for which a test holds.
     pub(super) fn ids(&self, which: impl Fn(&T) -> bool) -> Vec<Id> {
         self.under_way.iter().filter(|(_, item)| which(item)).map(|(id, _)| *id).collect()
     }
 
-    /// What waits for a stream to this node.
+    /// The items that wait for a stream to this node.
     pub(super) fn waiting_for(&self, node: &NodeId) -> Vec<Id> {
         self.ids(|item| item.is_waiting() && item.target().id == *node)
     }
 
     // Inputs.
 
-    /// Adds something that waits for a stream. False when there are `max` already, or one with this number.
+    /// Adds an item that waits for a stream. False when there are `max` already, or one with this number.
     pub(super) fn add(&mut self, id: Id, item: T, max: usize) -> bool {
         let added = self.under_way.len() < max && !self.under_way.contains_key(&id);
         if added {
@@ -91,29 +91,29 @@ impl<Id: Copy + Ord, T: Outgoing> Queue<Id, T> {
         added
     }
 
-    /// Removes something that ended.
+    /// Removes an item that ended.
     pub(super) fn remove(&mut self, id: Id) -> Option<T> {
         self.under_way.remove(&id)
     }
 
-    /// Something changed that may let what waits proceed.
+    /// Something changed that may let waiting items proceed.
     pub(super) fn note_change(&mut self) {
         self.changed = true;
     }
 
-    /// Whether something changed since the last call: then the [`route`](Queue::route) of all that waits is to be sought.
+    /// Whether something changed since the last call. If so, the [`route`](Queue::route) of every waiting item is due.
     pub(super) fn take_change(&mut self) -> bool {
         core::mem::take(&mut self.changed)
     }
 
-    /// The way to the node of something that waits. Dials the node if there is no stream.
+    /// The way to the node of a waiting item. Dials the node if there is no stream.
     pub(super) fn route(&self, now: Instant, id: Id, common: &mut Common) -> Route {
         let Some(target) = self.get(id).map(T::target) else { return Route::Waits };
         match common.streams.to(&target.id) {
             Some(stream) => Route::Stream(stream),
             None if common.blame.is_shunned(now, &target.id) => Route::Shunned,
             None => {
-                // Without room for a dial, what waits goes on waiting until there is some, or its deadline passes.
+                // Without room for a dial, the items continue to wait until there is room, or until their deadlines pass.
                 common.dial(now, target);
                 Route::Waits
             }
@@ -128,7 +128,7 @@ mod tests {
     use crate::transfer::Transfer;
     use crate::transfer::testing::{NOW, connected, peer, stream};
 
-    /// Something for a peer with this number.
+    /// An item for a peer with this number.
     struct Letter {
         to: u8,
         waits: bool,

@@ -1,4 +1,4 @@
-//! Sources of wrong content: bans, reports, and what they are still asked for.
+//! Sources of wrong content: bans, reports, and the pieces that are still requested from them.
 
 use super::hostile::{NOW, OnePiece, Puppet, machine};
 use super::world::{World, content, target};
@@ -49,7 +49,7 @@ fn a_source_with_one_rotten_chunk_is_banned_from_that_file_only_and_receives_a_r
     let told = TransferEvent::Reported { peer: world.nodes[0].contact.id, key: file.keys()[3] };
     assert!(world.has_event(1, |event| *event == told), "{:?}", world.nodes[1].events);
     world.nodes[0].files.remove(&target());
-    // The stream is still there, and the other file comes over it at once.
+    // The stream is still open, and the other file arrives over it at once.
     let connected = world.counters(0).stream_connected;
     world.fetch(0, 2, other.hash(), &[1]);
     world.settle();

@@ -1,4 +1,4 @@
-//! Downloads deliver the shared file, whatever the sources do.
+//! Downloads deliver the shared file under every behaviour of the sources.
 
 use super::world::{World, content, disk_error, manifest, target};
 use crate::id::Key;

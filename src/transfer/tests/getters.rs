@@ -1,4 +1,4 @@
-//! What only tests ask of the machine.
+//! Getters of the machine for tests only.
 
 use crate::id::{Key, NodeId};
 use crate::time::Instant;

@@ -1,4 +1,4 @@
-//! Peers that do not keep to the protocol.
+//! Peers that violate the protocol.
 
 use super::world::World;
 use crate::id::Key;
@@ -24,7 +24,7 @@ pub(in crate::transfer) struct Puppet {
     /// The sink for the next raw bytes.
     pub(super) sink: Option<Sink>,
     pub(super) closed: bool,
-    /// What the machine has of the pieces that the puppet asks for.
+    /// The pieces that the machine has for the puppet's requests.
     pub(super) pieces: OnePiece,
 }
 
@@ -263,7 +263,7 @@ fn a_frame_that_the_peer_did_not_write_ends_the_stream_without_effect_or_blame()
         };
         request
     };
-    // What a relay would say to feign a copy, to have the piece doubted, or to have the peer banned.
+    // Frames that a relay could forge to feign a copy, to cast doubt on the piece, or to have the peer banned.
     let inventions: [fn(u32) -> Frame<'static>; 5] = [
         |request| Frame::Accept { request, have: true },
         |request| Frame::Stored { request },

@@ -39,7 +39,7 @@ fn push(world: &mut World, id: u64, (offer, extent): &(Offer, Extent)) {
     assert!(world.nodes[0].transfer.push(now, PushId(id), target, *offer, extent.clone()));
 }
 
-/// Node 1 has the file, too, and says so.
+/// Node 1 has the file, too, and answers so.
 fn has_all(world: &mut World) {
     world.nodes[1].share(&content(2 * CHUNK + 99, 1));
     world.nodes[1].verdict = Verdict::Have;

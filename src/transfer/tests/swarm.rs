@@ -1,4 +1,4 @@
-//! Many nodes fetch one file: how much its only source sends, and when the first and the last node have it.
+//! Many nodes fetch one file: the bytes that its only source sends, and the times at which the first and the last node have it.
 
 use super::hostile::{NOW, OnePiece, Puppet, machine, machine_with};
 use super::world::{World, content, manifest, target};
@@ -18,8 +18,8 @@ use zerocopy::little_endian::U32;
 const CHUNK: usize = CHUNK_BYTES_MIN as usize;
 const TICK: Duration = Duration::from_millis(10);
 
-/// When each of the nodes from 1 on had the whole file; `None` for a node that did not get it in time. Every node sends at most
-/// the rate of its uplink, in bytes per second.
+/// The time at which each of the nodes from 1 on had the whole file; `None` for a node that did not get it in time. Every node
+/// sends at most the rate of its uplink, in bytes per second.
 fn finish(world: &mut World, uplinks: &[u64], seconds: u64) -> Vec<Option<Duration>> {
     let start = world.now;
     let mut done = vec![None; world.nodes.len() - 1];

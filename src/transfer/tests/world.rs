@@ -36,15 +36,15 @@ pub(super) struct Node {
     pub(super) files: HashMap<Place, Vec<u8>>,
     pub(super) pieces: BTreeMap<Key, (Content, Extent)>,
     pub(super) events: Vec<TransferEvent>,
-    /// What it says to every offer, and the number of offers.
+    /// Its answer to every offer, and the number of offers.
     pub(super) verdict: Verdict,
     pub(super) offered: u32,
     /// Whether it has room for what it accepted.
     pub(super) has_room: bool,
     pub(super) reachable: bool,
-    /// Whether nothing that it sends arrives.
+    /// Whether everything that it sends is lost.
     pub(super) mute: bool,
-    /// How many more blocks of content it sends before it falls mute.
+    /// The number of further blocks of content before it falls mute.
     pub(super) blocks_before_mute: Option<u32>,
     /// Whether one bit of what it sends from files is flipped.
     pub(super) corrupt: bool,
@@ -62,7 +62,7 @@ pub(super) struct Node {
     inboxes: HashMap<StreamId, Vec<u8>>,
 }
 
-/// The pieces of a node of this world, and what it says to every offer.
+/// The pieces of a node of this world, and its answer to every offer.
 struct Shelf<'a> {
     pieces: &'a BTreeMap<Key, (Content, Extent)>,
     verdict: Verdict,

@@ -239,7 +239,7 @@ mod tests {
 
     const KEY: Key = Key([1; 32]);
 
-    /// The pieces of a node that has whatever it is asked for.
+    /// The pieces of a node that has every requested piece.
     fn all() -> OnePiece {
         let extent = Extent { place: Place::Piece(KEY), offset: 0, length: 9, stamp: None };
         OnePiece(Some((Content::File, extent)))

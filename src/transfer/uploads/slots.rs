@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 const ACCOUNTS_MAX: usize = 256;
 /// The half-life of the remembered bytes.
 const HALF_LIFE: Duration = Duration::from_secs(20);
-/// The highest weight: how many times as much a peer receives that gives at least what it takes.
+/// The highest weight: the multiple that a peer receives if it gives at least as much as it takes.
 const REWARD: u64 = 4;
-/// How long a slot is held at least, however little leaves on it.
+/// The least time that a slot is held, even if little leaves on it.
 const HOLD: Duration = Duration::from_secs(1);
 /// Under a rate limit, each slot needs at least this rate, in bytes per second: that bounds the number of slots.
 const SLOT_RATE: u64 = 16 << 10;

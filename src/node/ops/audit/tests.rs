@@ -108,7 +108,7 @@ impl Bench {
         panic!("a deadline that has passed is still armed");
     }
 
-    /// How each command ended.
+    /// The result of each command.
     fn ended(&mut self) -> Vec<(u64, Result<Explanation, FailureReason>)> {
         let ended = self.machines.outputs.drain(..).filter_map(|output| match output {
             Output::Respond { command, response: Response::Done(Reply::Explain(told)) } => {

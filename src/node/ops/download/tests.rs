@@ -68,7 +68,7 @@ impl Bench {
         ops
     }
 
-    /// Answers the only disk operation under way, and tells what it was.
+    /// Answers the only disk operation under way, and returns it.
     fn answer(&mut self, result: Result<DiskReply, DiskError>) -> DiskOp {
         let mut ops = self.disk();
         assert_eq!(ops.len(), 1, "{ops:?}");
@@ -82,7 +82,7 @@ impl Bench {
         op
     }
 
-    /// The commands that were answered for good, and whether with success.
+    /// The commands with a final answer, and whether they succeeded.
     fn answered(&mut self) -> Vec<(u64, Result<(), FailureReason>)> {
         let outputs = core::mem::take(&mut self.machines.outputs);
         let answers = outputs.into_iter().filter_map(|output| match output {
@@ -95,7 +95,7 @@ impl Bench {
         answers.collect()
     }
 
-    /// What the commands that failed were told.
+    /// The messages of the commands that failed.
     fn failures(&mut self) -> Vec<String> {
         let outputs = core::mem::take(&mut self.machines.outputs);
         let failures = outputs.into_iter().filter_map(|output| match output {
@@ -291,7 +291,7 @@ fn a_mode_with_other_bits_than_permissions_is_refused() {
     let mut bench = Bench::new(8);
     bench.get_with_mode(1, Key([1; 32]), Some("/u/a"), Some(0o4755));
     assert_eq!(bench.answered(), [(1, Err(FailureReason::Usage))]);
-    // Another mode is another wish: it waits for the first to end.
+    // An order with another mode waits for the first download to end.
     bench.get_with_mode(2, Key([1; 32]), Some("/u/a"), Some(0o600));
     bench.get_with_mode(3, Key([1; 32]), Some("/u/a"), Some(0o644));
     bench.cancel(2);

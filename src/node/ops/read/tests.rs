@@ -15,10 +15,10 @@ struct Bench {
     reads: Reads,
 }
 
-/// What the clients got, and what the disk is to do.
+/// The outputs of the table: results for clients, and operations for the disk.
 type Out = (Vec<(u64, Got)>, Vec<(DiskId, DiskOp)>);
 
-/// What a client of the bench got.
+/// A result that a client of the bench received.
 #[derive(Debug, PartialEq)]
 enum Got {
     Content(u64, u32),
@@ -62,7 +62,7 @@ impl Bench {
         self.reads.handle_sent(self.now, CommandId(command), bytes, &mut self.machines);
     }
 
-    /// What went out since the last call: to clients, and to the disk.
+    /// The outputs since the last call, to clients and to the disk.
     fn out(&mut self) -> Out {
         let (mut got, mut ops) = (Vec::new(), Vec::new());
         for output in self.machines.outputs.drain(..) {
@@ -300,7 +300,7 @@ fn a_window_is_counted_until_its_read_ends_in_whatever_way() {
             }),
             "cancelled" => bench.reads.cancel(bench.now, CommandId(1), &mut bench.machines),
             _ => {
-                // What was handed out lies there until it has left.
+                // The chunk that was handed out stays in its file until its bytes have left.
                 bench.chunk(0);
                 bench.wait(Duration::from_secs(300));
                 assert_eq!(bench.machines.store.stats().window_bytes, 3 * CHUNK);
@@ -331,7 +331,7 @@ fn a_disk_with_little_left_gets_a_smaller_window_and_one_with_too_little_none() 
             None => assert_eq!(bench.got(), [(1, Got::Failed(FailureReason::NoSpace))], "{free}"),
         }
     }
-    // Nothing at all needs no room.
+    // An empty part needs no space.
     let (mut bench, manifest) = (Bench::new(8), manifest(9));
     bench.machines.store.set_space(room(0));
     bench.read(1, manifest.hash(), Some(Part::Between { start: 5, end: Some(5) }));

@@ -14,7 +14,7 @@ fn node(number: u8) -> Contact {
     Contact::new(PublicKey([number; 32]), ([127, 0, 0, number], 3583).into())
 }
 
-/// A node with one stored piece of which two copies were asked for.
+/// A node with one stored piece that should have two copies.
 struct Bench {
     machines: Machines,
     repair: Repair,

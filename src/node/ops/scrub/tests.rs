@@ -37,7 +37,7 @@ fn piece(number: u64) -> PieceMeta {
 }
 
 impl Bench {
-    /// A node of this age, in whose directory this is kept of its scrub.
+    /// A node of this age that starts with this note of its scrub.
     fn new(every: u32, age: u64, note: &[u8]) -> Self {
         let mut machines = Machines::alone(START);
         let ages = Ages { seconds: age, ..Ages::default() };
@@ -48,7 +48,7 @@ impl Bench {
         Bench { now: START, machines, scrub }
     }
 
-    /// The piece that is to be read.
+    /// The piece that the scrub asks the disk to read.
     fn asked(&mut self) -> Option<(DiskId, Key)> {
         let mut asked = None;
         for output in core::mem::take(&mut self.machines.outputs) {
@@ -68,7 +68,7 @@ impl Bench {
         self.scrub.handle_disk(self.now, result, &mut self.machines)
     }
 
-    /// Lets time pass up to an age of this run, and answers what is read meanwhile. Which pieces that were.
+    /// Advances the time to `seconds` after the start, and answers each read as sound. Returns the pieces that were read.
     fn pass(&mut self, seconds: u64) -> Vec<Key> {
         let until = START + Duration::from_secs(seconds);
         let mut read = Vec::new();
@@ -166,7 +166,7 @@ fn a_medium_that_is_gone_costs_few_pieces_and_the_round_goes_on_when_it_is_back(
     assert_eq!(dropped, UNREADABLE_MAX - 1);
     assert!(bench.scrub.status(bench.now, &bench.machines).failing);
     assert!(matches!(bench.responses()[..], [Response::Failed(_)]));
-    // It looks again from time to time, and drops nothing meanwhile.
+    // The scrub tries again from time to time, and drops nothing meanwhile.
     for _ in 0..3 {
         bench.now = bench.scrub.next_deadline(&bench.machines).expect("it looks again");
         bench.scrub.handle_timeout(bench.now, &mut bench.machines);

@@ -115,7 +115,7 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         }
     }
 
-    // What lookups find goes to the search.
+    // Lookups pass their results to the search.
 
     /// A lookup found providers; `own` is this node.
     fn handle_providers(

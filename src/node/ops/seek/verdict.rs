@@ -1,11 +1,11 @@
-//! When a search fails, and why.
+//! The verdict on a failed search: whether it has failed, and the cause.
 
 use super::sources::Search;
 use crate::node::command::FailureReason;
 use crate::node::status;
 use crate::transfer::DownloadState;
 
-/// What is sought.
+/// The target of a search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::node) enum Sought {
     /// The root.

@@ -1,7 +1,8 @@
 //! Ending shares: from the command until the claim is neither on disk nor in the node's table.
 //!
-//! The disk comes first. A claim whose end cannot be saved (on a read-only disk, for example) would return with the next start. So the
-//! node goes on sharing the file, and reports that. For a file that is shared from several paths, the claims end one by one.
+//! The disk comes first. A claim whose end cannot be saved (on a read-only disk, for example) would return with the next start.
+//! So the node continues to share the file, and reports the failure. For a file that is shared from several paths, the claims end
+//! one by one.
 
 use super::{ShareEvent, manifest_of};
 use crate::id::Key;
@@ -168,7 +169,7 @@ mod tests {
             self.removals.start(RM, self.manifest.hash(), &mut self.machines);
         }
 
-        /// Answers the disk operation under way, and tells what it was.
+        /// Answers the disk operation under way, and returns it.
         fn answer(&mut self, result: Result<DiskReply, DiskError>) -> DiskOp {
             let Some(Output::Disk { id, op }) = self.machines.outputs.pop_front() else {
                 panic!("nothing is asked of the disk")
@@ -178,7 +179,7 @@ mod tests {
             op
         }
 
-        /// How the command ended.
+        /// The result of the command.
         fn ended(&mut self) -> Result<(), String> {
             match self.machines.outputs.pop_front() {
                 Some(Output::Respond { response: Response::Done(Reply::Remove { .. }), .. }) => Ok(()),
@@ -220,7 +221,7 @@ mod tests {
             "{said}"
         );
         assert!(bench.is_shared() && bench.machines.share_events.is_empty());
-        // Another time it may go.
+        // A later attempt may succeed.
         bench.start();
         bench.answer(Ok(DiskReply::Done));
         assert_eq!(bench.ended(), Ok(()));

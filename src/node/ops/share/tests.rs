@@ -28,7 +28,7 @@ fn content(text: &str) -> Arc<Manifest> {
     Arc::new(builder.finish().unwrap())
 }
 
-/// What a file with a number looks like.
+/// The stamp of a file with this number.
 fn stamp(number: i64) -> FileStamp {
     FileStamp { length: 3, modified: number, changed: number, ..FileStamp::default() }
 }
@@ -76,7 +76,7 @@ impl Bench {
         asked
     }
 
-    /// Answers the only disk operation that was asked for, and tells what it was.
+    /// Answers the only disk operation that was requested, and returns it.
     fn answer(&mut self, result: Result<DiskReply, DiskError>) -> DiskOp {
         let mut asked = self.asked();
         assert_eq!(asked.len(), 1, "{asked:?}");
@@ -134,12 +134,12 @@ impl Bench {
         self.machines.store.record(hash, &at(path)).map(|share| share.state)
     }
 
-    /// A look at a claimed file failed.
+    /// The check of a claimed file failed.
     fn look_fails(&mut self, path: &str, kind: DiskErrorKind) {
         self.watch.look_failed(self.now, &at(path), &error(kind), &mut self.machines);
     }
 
-    /// Lets time pass to the next deadline of the watch.
+    /// Advances the time to the next deadline of the watch.
     fn next(&mut self) -> Duration {
         let due = self.watch.next_deadline().expect("something is due");
         let waited = due.since(self.now);
@@ -240,7 +240,7 @@ fn a_put_that_cannot_succeed_is_refused_before_its_file_is_read() {
     let reasons: Vec<_> = failures.iter().map(|(command, reason, _)| (*command, *reason)).collect();
     assert_eq!(reasons, [(2, FailureReason::Usage), (3, FailureReason::NoSpace)]);
     assert!(failures[1].2.starts_with("1 paths are shared") && failures[1].2.contains("--shares"));
-    // What is shared already may be put again, as often as commands are allowed.
+    // A file that is shared already may be put again, up to the limit of commands.
     (4..=6).for_each(|command| bench.put(command, "/a", None));
     assert_eq!(bench.asked().len(), 2);
     let failures = bench.failures();

@@ -35,7 +35,7 @@ fn large(number: u8) -> Arc<Manifest> {
     file(number, 600_000)
 }
 
-/// How a `put` ended.
+/// The result of a `put`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     /// The file has a quorum of copies.
