@@ -77,7 +77,7 @@
 //! | authenticated | a sender whose signature or MAC was verified |
 //! | blame | the record of a peer that sent wrong content; it grows into a ban |
 //! | challenge | the answer to a request whose MAC the recipient cannot check: it asks for a signature |
-//! | claim | the publisher's signed word on how many copies of a piece there are to be, and for how long |
+//! | claim | the publisher's signed statement of a piece's number of copies and of their lifetime |
 //! | chunk | a part of a file, a power of two from 256 KiB to 16 MiB; the unit of a download |
 //! | co-downloaders | peers that download the same file and exchange its chunks |
 //! | contact | a node's public key, id and address |
@@ -100,7 +100,7 @@
 //! | member | a node in the gossip table |
 //! | merge | taking over newer states of members from a gossip message |
 //! | neighbour | a member among the closest to this node, which replication watches |
-//! | party | the owner of an address, as far as the address tells; what is contested is shared out among parties |
+//! | party | the owner of an address, as far as the address tells; contested resources are divided among parties |
 //! | partition suspicion | the assumption that this node lost its link, because many neighbours fell silent at once; it suspends repair |
 //! | peeked header | the public fields of a datagram that the simulator reads for its statistics |
 //! | piece | the unit of storage: a chunk, a manifest, or a file of one chunk |

@@ -388,8 +388,8 @@ impl Dht {
         Some(ProviderRecord::new(network, identity, file, addr, partial, lifetime, sequence))
     }
 
-    /// Withdraws an announcement: the nodes that are closest to the file now are told, in its turn. At nodes that are not reached,
-    /// the record expires with its lifetime.
+    /// Withdraws an announcement. In its turn, the withdrawal goes to the nodes that are closest to the file at that time. At
+    /// nodes that are not reached, the record expires with its lifetime.
     pub fn unprovide(&mut self, now: Instant, file: &Key, outbox: &mut Outbox) {
         let Some(announced) = self.announcements.files.get(file) else { return };
         if announced.withdrawn {

@@ -76,7 +76,7 @@ impl Gossip {
         Some((position, true))
     }
 
-    /// A member is alive: it said so itself, in a datagram that is not a replay.
+    /// A member is alive: it sent a datagram that is not a replay.
     pub(super) fn alive(&mut self, now: Instant, position: usize, rtt: Option<Duration>) {
         let old = self.members.places()[position].liveness;
         let entry = self.members.entry_mut(position);

@@ -55,7 +55,7 @@ use rumours::Rumours;
 use self_state::SelfState;
 use std::collections::VecDeque;
 
-/// Events that wait to be polled. What finds no room here is noticed again in the next round.
+/// Events that wait to be polled. An event without room is noticed again in the next round.
 const EVENTS_MAX: usize = 64;
 /// Members that are queued for a probe.
 const QUEUE_MAX: usize = 32;
@@ -63,7 +63,7 @@ const QUEUE_MAX: usize = 32;
 /// The worst local health; the best is 0 ([`Statistics::local_health`]).
 pub const LOCAL_HEALTH_WORST: u8 = LocalHealth::WORST;
 
-/// What membership tells the caller.
+/// An event of membership, for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GossipEvent {
     /// A member answered for the first time.
@@ -169,7 +169,7 @@ pub struct Gossip {
     events: VecDeque<GossipEvent>,
     rounds: u64,
     round_at: Option<Instant>,
-    /// Where the next digest and the next round go on.
+    /// The positions at which the next digest and the next round begin.
     cursors: round::Cursors,
     /// Members that are queued for a probe, and when the first of them is due.
     queue: VecDeque<ShortId>,
@@ -185,7 +185,7 @@ pub struct Gossip {
     named: PartyLimiter,
     relays: Limiter,
     tellings: Limiter,
-    /// How often this node outdoes a foreign state of its own.
+    /// The rate at which this node issues a state with a higher number than a foreign state under its key.
     outdoings: Limiter,
     refutations: Limiter,
     displacements: Limiter,
@@ -446,7 +446,7 @@ impl Gossip {
         }
     }
 
-    /// Whether there is room for one more event. What finds none is noticed again in the next round.
+    /// Whether there is room for one more event. An event without room is noticed again in the next round.
     fn can_raise(&self) -> bool {
         self.events.len() < EVENTS_MAX
     }

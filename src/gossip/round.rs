@@ -43,7 +43,7 @@ const _: () = assert!(
         <= PAYLOAD_BYTES_MAX
 );
 
-/// Where the next round and the next digest go on.
+/// The positions at which the next round and the next digest begin.
 #[derive(Default)]
 pub(super) struct Cursors {
     digest: u64,

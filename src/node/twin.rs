@@ -1,10 +1,10 @@
 //! An identity in use twice: another process runs with this node's key, from a restored backup or a copied directory or image.
 //!
-//! Peers cannot tell the two apart: answers reach one or the other, and each takes the place of the other in tables. So both must say
-//! that they are two. A datagram that is signed with this node's key and is not of this run may be a recording of an earlier one.
-//! Therefore the sender is asked for a sign of life. An answer with the question's transaction number is a proof, and the question
-//! makes the other process ask in its turn. Where the two do not reach each other (NAT), states under the shared key tell: each
-//! process outdoes the other's numbers, again and again.
+//! Peers cannot tell the two processes apart: answers reach one or the other, and each takes the place of the other in tables. So
+//! both must report the conflict. A datagram that is signed with this node's key but is not of this run may be a recording of an
+//! earlier run. Therefore this node asks the sender for a sign of life. An answer with the question's transaction number is a
+//! proof, and the question makes the other process ask, too. If the two do not reach each other (NAT), states under the shared
+//! key are the proof: each process issues a higher number than the other's, again and again.
 
 use super::command::IdentityTwice;
 use crate::peers::rate::{Limiter, Rate};
@@ -26,7 +26,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60 * 60);
 /// be of an earlier run whose number is lost.
 const STATES_MIN: u32 = 5;
 
-/// What this node knows of another process with its key.
+/// The evidence of another process with this node's key.
 pub(super) struct Twin {
     asked: Vec<Asked>,
     waiting: Vec<(SocketAddr, u64)>,

@@ -41,7 +41,7 @@ impl Holder {
 const LEVELS: [Option<Level>; 4] = [Some(Level::Site), Some(Level::Home), Some(Level::Link), None];
 
 impl Holder {
-    /// Whether two holders are one at a level.
+    /// Whether two holders count as one at a level.
     fn is_one_with(&self, other: &Holder, level: Option<Level>) -> bool {
         match level {
             Some(level) => self.party.at(level) == other.party.at(level),
@@ -49,7 +49,8 @@ impl Holder {
         }
     }
 
-    /// How many of `others` are one with this holder, at each level: of two holders the one with the greater crowd holds more.
+    /// The number of `others` that count as one with this holder, at each level. Of two holders, the one with the greater crowd
+    /// holds more.
     pub fn crowd(&self, others: impl Iterator<Item = Holder>) -> Crowd {
         let mut crowd = Crowd::default();
         for other in others {
@@ -61,7 +62,7 @@ impl Holder {
     }
 }
 
-/// How much one holder holds, at each level.
+/// The number of entries of one holder, at each level.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Crowd([u32; LEVELS.len()]);
 

@@ -1,10 +1,10 @@
 //! The queue of outgoing datagrams. Machines compose datagrams here, which are authenticated as the recipient can check it; the
 //! driver sends them.
 //!
-//! A request has a MAC when the recipient has this node's key, else a signature. An answer is authenticated like its request: a
-//! signed request may come from a peer that has lost the key. A goodbye is always signed.
+//! A request has a MAC if the recipient has this node's key, else a signature. An answer is authenticated like its request,
+//! because a signed request may come from a peer that has lost the key. A goodbye is always signed.
 //!
-//! A quarter of the ring is left to answers, so that requests in bulk never push out what other nodes wait for.
+//! A quarter of the ring is reserved for answers, so that bulk requests never displace answers that other nodes wait for.
 
 use super::checks::Checks;
 use super::hop::End;

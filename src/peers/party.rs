@@ -4,7 +4,7 @@
 //! how much of an address counts. In private, shared (RFC 6598), link-local and loopback ranges, where all addresses have one
 //! owner, and in a network with a secret, where members are no strangers, each address or node is a party of its own.
 //!
-//! A party has no limit of its own. It only decides which entry [gives way](super::contest) when a place is contested.
+//! A party has no limit of its own. It only decides which entry [gives way](super::contest) when the entries contest a place.
 
 use crate::id::NodeId;
 use crate::wire::network::NetworkSecret;
@@ -123,7 +123,7 @@ fn plain(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether an address means something only near its node: it is private, shared, link-local or loopback.
+/// Whether an address has a meaning only near its node: it is private, shared, link-local or loopback.
 pub fn is_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -135,8 +135,8 @@ pub fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether `teller` may speak of `addr`. A loopback address means something on the teller's own host only, and any other local
-/// address only near a teller that is reached at a local address itself.
+/// Whether `addr` has a meaning when `teller` names it. A loopback address has a meaning on the teller's own host only, and any
+/// other local address only near a teller that is itself reached at a local address.
 pub fn is_meaningful(addr: SocketAddr, teller: SocketAddr) -> bool {
     let (addr, teller) = (addr.ip().to_canonical(), teller.ip().to_canonical());
     !is_local(addr) || is_local(teller) && (teller.is_loopback() || !addr.is_loopback())

@@ -199,8 +199,9 @@ impl<Q: Question> Requests<Q> {
         if expected && self.get(transaction).is_some_and(is_sender) { self.remove(transaction) } else { None }
     }
 
-    /// A challenge to a request came from `from`: whether the request must be sent again with a signature. A challenge is not
-    /// authenticated, so it counts once for each request, only from where the request went, and changes nothing else.
+    /// A challenge to a request came from `from`. Returns whether the request must be sent again with a signature. A challenge is
+    /// not authenticated. So it counts once for each request, and only from the address that the request went to, and it changes
+    /// nothing else.
     pub fn challenged(&mut self, transaction: u64, from: SocketAddr) -> bool {
         let from = canonical(from);
         let Some(request) = self.get_mut(transaction).filter(|request| request.to == from) else {

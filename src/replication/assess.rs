@@ -169,7 +169,8 @@ impl Replication {
                 base + rank_wait * rank + rank_wait.mul_f64(spread / 3.0)
             }
             Need::Surplus => {
-                // Those that replace this copy must have stayed for as long as it is kept: identities are free, and time is not.
+                // The holders that replace this copy must have been live for as long as it is kept: identities are free, and time
+                // is not.
                 let youngest = self.neighbours.youngest(found.expected).unwrap_or(since);
                 ready.max(since.max(youngest) + surplus_after) + rank_wait.mul_f64(spread)
             }

@@ -1,8 +1,9 @@
-//! Repair: copying what lacks copies, placing what belongs elsewhere, dropping surplus, one step at a time for each piece.
+//! Repair: copying under-replicated pieces, placing misplaced ones, dropping surplus ones, one step at a time for each piece.
 //!
-//! Before a piece is copied or dropped, the neighbours concerned are asked whether they have it, whatever was known of them: by then
-//! the cause of most repairs is gone, or a nearer holder has made the copy. Before it is dropped each of them must also prove that it
-//! has it on disk: identities are free, and must not be able to pull copies away by claiming them.
+//! Before a piece is copied or dropped, the neighbours concerned are asked whether they have it, even if they are known to have
+//! it or to lack it: by then the cause of most repairs is gone, or a nearer holder has made the copy. Before a piece is dropped,
+//! each of them must also prove that it has the piece on disk: identities are free, and must not be able to remove copies by
+//! claiming to have them.
 
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};

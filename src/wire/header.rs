@@ -157,8 +157,8 @@ impl Kind {
         matches!(self, Kind::Ping | Kind::Find)
     }
 
-    /// Whether a datagram of this kind may be authenticated so. A goodbye is signed, because no answer would show that its MAC was
-    /// wrong. Only a challenge goes without authentication, and it always does.
+    /// Whether a datagram of this kind may have this authentication. A goodbye is signed, because no answer would show that its
+    /// MAC was wrong. Only a challenge goes without authentication, and it always does.
     pub fn allows(self, auth: Auth) -> bool {
         match self {
             Kind::Challenge => auth == Auth::Bare,

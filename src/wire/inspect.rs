@@ -85,7 +85,7 @@ pub struct WireInspectEntry {
 const _: () = assert!(size_of::<WireInspectEntry>() == 8);
 
 impl WireInspectEntry {
-    /// The entry as it is sent.
+    /// The entry in its wire form.
     pub fn new(entry: &InspectEntry) -> Self {
         let InspectEntry { held, replicas, live, phase, since } = *entry;
         WireInspectEntry { held: held as u8, replicas, live, phase: phase as u8, since: U32::new(since) }

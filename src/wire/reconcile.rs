@@ -284,7 +284,7 @@ impl<'a> Answers<'a> {
         })
     }
 
-    /// The answers as they are sent.
+    /// The answers in their wire form.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

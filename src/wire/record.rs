@@ -97,7 +97,7 @@ impl<'a> Record<'a> {
         record_key(&self.publisher(), self.name())
     }
 
-    /// The record as it is sent and stored.
+    /// The record in its wire form, which is also stored.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

@@ -1,7 +1,7 @@
 //! All operations of one kind, and the orders for more: which of them begin, and when.
 //!
-//! An [`Order`](Operation::Order) begins at once; or joins an operation that does what it asks for; or waits, for one operation that
-//! is in its way, or in a queue until there is room. When an operation ends, the orders that waited for it begin.
+//! An [`Order`](Operation::Order) begins at once; or joins an operation that does the same; or waits, for one operation that is
+//! in its way, or in a queue until there is room. When an operation ends, the orders that waited for it begin.
 
 use super::queue::{Queue, Waits};
 use crate::node::command::{CommandId, FailureReason};
