@@ -19,9 +19,9 @@ use core::net::{IpAddr, SocketAddr};
 
 /// Checks in a second on a processor whose speed was not measured: those of a desktop.
 pub const CHECKS_PER_SECOND: u32 = 20_000;
-/// The part of all checks that one host, or one known peer, gets: one eighth.
+/// One host, or one known peer, gets 1/`SHARES` of all checks.
 const SHARES: u32 = 8;
-/// The part of the strangers' checks that one site gets: one quarter.
+/// One site gets 1/`SITE_SHARES` of the checks of strangers.
 const SITE_SHARES: u32 = 4;
 /// Buckets of each kind. Two parties may share a bucket; which ones is secret.
 const BUCKETS: usize = 256;

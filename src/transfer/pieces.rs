@@ -1,4 +1,4 @@
-//! What the machine asks about the pieces of this node.
+//! The machine's questions about the pieces of this node.
 
 use crate::id::Key;
 use crate::io::{Extent, Mode, StreamId};
