@@ -4,6 +4,7 @@ use super::adversary::Adversary;
 use super::disk::Disk;
 use crate::id::{NodeId, PublicKey};
 use crate::identity::Identity;
+use crate::node::command::{Command, CommandId};
 use crate::node::{Node, NodeConfig};
 use crate::time::{Duration, Instant};
 use core::net::SocketAddr;
@@ -44,6 +45,8 @@ pub struct Host {
     pub(super) run: u32,
     pub(super) adversary: Option<Box<dyn Adversary>>,
     pub(super) backlog: Vec<(SocketAddr, Vec<u8>)>,
+    /// The commands that a paused or suspended host has yet to carry out.
+    pub(super) commands: Vec<(CommandId, Command)>,
     /// The traffic of the host's link.
     pub traffic: Traffic,
     /// When the host last started.
@@ -96,6 +99,7 @@ impl Host {
             run: 0,
             adversary: None,
             backlog: Vec::new(),
+            commands: Vec::new(),
             traffic: Traffic::default(),
             since: Instant::ZERO,
             down_since: Instant::ZERO,

@@ -1,29 +1,64 @@
-//! Runs that showed a defect when they were added. The tests run them, and so does `sim --regressions`.
+//! Runs that showed a defect when they were added. `sim --regressions` plays them all; the tests play the small ones.
 
-/// A regression run: the scenario, the number of nodes, the minutes, and the seed.
-pub type Regression = (&'static str, usize, u64, u64);
+use super::faults::Fault;
+use super::scenario::{Scenario, named};
+use super::stage::Options;
 
-/// All regression runs. Each is small enough for a test.
+/// A regression run.
+#[derive(Clone, Copy, Debug)]
+pub struct Regression {
+    name: &'static str,
+    nodes: usize,
+    minutes: u64,
+    seed: u64,
+    loss: f64,
+    faults: &'static [Fault],
+}
+
+impl Regression {
+    const fn new(name: &'static str, nodes: usize, minutes: u64, seed: u64) -> Regression {
+        Regression { name, nodes, minutes, seed, loss: 0.0, faults: &[] }
+    }
+
+    /// The scenario of the run, or the message that there is none of that name.
+    pub fn scenario(&self) -> Result<Scenario, String> {
+        named(self.name).ok_or_else(|| format!("no scenario is called {}", self.name))
+    }
+
+    /// The options of the run.
+    pub fn options(&self) -> Options {
+        let faults = self.faults.to_vec();
+        Options { loss: self.loss, faults, ..Options::small(self.nodes, self.minutes, self.seed) }
+    }
+
+    /// Whether the run is short enough for a test without optimisation.
+    pub fn is_small(&self) -> bool {
+        const NODE_MINUTES_MAX: u64 = 120;
+        self.nodes as u64 * self.minutes <= NODE_MINUTES_MAX
+    }
+}
+
+/// All regression runs.
 pub const REGRESSIONS: &[Regression] = &[
-    ("steady", 24, 10, 1),
-    ("flash-crowd", 24, 10, 1),
-    ("hostile", 40, 10, 1),
-    ("replay", 24, 30, 1),
-    ("inflate", 24, 10, 1),
-    ("rolling-reboot", 40, 20, 1),
+    Regression::new("steady", 24, 10, 1),
+    Regression::new("flash-crowd", 24, 10, 1),
+    Regression::new("hostile", 40, 10, 1),
+    Regression::new("replay", 24, 30, 1),
+    Regression::new("inflate", 24, 10, 1),
+    Regression::new("rolling-reboot", 40, 20, 1),
     // Two halves of a partition restarted and did not find each other again: nodes asked old contacts only while their routing
     // table was empty. A site that lost power in its first seconds remembered no contact.
-    ("long-partition", 6, 10, 11),
-    ("site-power", 12, 10, 11),
+    Regression::new("long-partition", 6, 10, 11),
+    Regression::new("site-power", 12, 10, 11),
     // A file was announced only to the nearest nodes from earlier lookups. All of them belonged to one party and kept nothing.
-    ("sybil", 32, 2, 3),
+    Regression::new("sybil", 32, 2, 3),
     // A start counted on records of shares that a killed run had written and not synced, or did not count on one that a full
     // disk had refused and that came back.
-    ("power-loss", 2, 2, 2034),
-    ("power-loss", 2, 2, 2136),
-    ("power-loss", 2, 3, 2080),
-    ("power-loss", 2, 6, 2131),
-    ("power-loss", 2, 30, 2188),
+    Regression::new("power-loss", 2, 2, 2034),
+    Regression::new("power-loss", 2, 2, 2136),
+    Regression::new("power-loss", 2, 3, 2080),
+    Regression::new("power-loss", 2, 6, 2131),
+    Regression::new("power-loss", 2, 30, 2188),
     // On a full disk the age was written over in a file whose name a failed sync of the directory had not made durable.
-    ("power-loss", 2, 30, 7013),
+    Regression::new("power-loss", 2, 30, 7013),
 ];

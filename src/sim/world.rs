@@ -266,6 +266,7 @@ impl World {
         let it = &mut self.hosts[host];
         (it.node, it.life, it.armed, it.down_since) = (None, Life::Down, None, self.now);
         it.backlog.clear();
+        it.commands.clear();
         self.watch.forget(host);
         let (streams, mut fabric) = self.parts();
         streams.abandon_host(host, resets, &mut fabric);
@@ -301,6 +302,9 @@ impl World {
             for (from, bytes) in core::mem::take(&mut self.hosts[host].backlog) {
                 self.receive(host, from, &bytes);
             }
+            for (id, command) in core::mem::take(&mut self.hosts[host].commands) {
+                self.carry_out(host, id, command);
+            }
             self.rearm(host);
             let (streams, mut fabric) = self.parts();
             streams.resume_host(host, &mut fabric);
@@ -315,17 +319,26 @@ impl World {
         nodes.for_each(|node| node.calibrate(checks_per_second));
     }
 
-    /// Gives a command to a node. [`next`](World::next) returns the answer.
+    /// Gives a command to a node. [`next`](World::next) returns the answer. The command of a paused or suspended host waits until
+    /// the host resumes, as that of a client that has connected does. Where no node runs, the command gets no answer.
     pub fn command(&mut self, host: usize, command: Command) -> CommandId {
         self.commands += 1;
         let id = CommandId(self.commands);
+        match self.hosts[host].life {
+            Life::Up => self.carry_out(host, id, command),
+            Life::Paused | Life::Suspended => self.hosts[host].commands.push((id, command)),
+            Life::Down => {}
+        }
+        id
+    }
+
+    fn carry_out(&mut self, host: usize, id: CommandId, command: Command) {
         let it = &mut self.hosts[host];
         let now = it.clock(self.now);
-        if let Some(node) = it.node.as_mut().filter(|_| it.life == Life::Up) {
+        if let Some(node) = &mut it.node {
             node.handle_command(now, id, command);
             self.settle(host);
         }
-        id
     }
 
     /// Cancels a command: its client stops waiting for the answer.
@@ -338,8 +351,11 @@ impl World {
         }
     }
 
-    /// Asks a node for its status.
+    /// Asks a running node for its status.
     pub fn status(&mut self, host: usize) -> Option<Status> {
+        if !self.hosts[host].is_up() {
+            return None;
+        }
         let id = self.command(host, Command::Status);
         let mine =
             |event: &WorldEvent| matches!(event, WorldEvent::Answer(_, answered, _) if *answered == id);

@@ -1,16 +1,32 @@
 //! Runs networks of real nodes in a simulated world.
 
+mod case;
+mod draw;
+mod outcome;
+mod search;
+mod shrink;
+
 use crate::Outcome;
+use case::Case;
+use draw::{Draw, Range};
+use elver::config::units::parse_time;
 use elver::sim::faults::Fault;
 use elver::sim::picture;
 use elver::sim::report::{Report, Verdict};
-use elver::sim::scenario::{SCENARIOS, Scenario, named};
+use elver::sim::scenario::{SCENARIOS, Scenario};
 use elver::sim::seeds::REGRESSIONS;
 use elver::sim::stage::Options;
 use elver::sim::tables::{TABLES, Table, make};
+use rustix::process::Signal;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+
+/// The time that a search may go on shrinking after it has stopped drawing runs.
+const SHRINK_MAX: Duration = Duration::from_secs(300);
 
 /// Parses the number of nodes. One node has no peer; more than 100,000 exceed a machine's memory.
 fn nodes(text: &str) -> Result<usize, String> {
@@ -25,33 +41,33 @@ fn nodes(text: &str) -> Result<usize, String> {
 /// lookups, rounds, detection, idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The scenario to play, or "all".
-    #[arg(long, default_value = "steady", conflicts_with = "table")]
-    scenario: String,
+    /// The scenario to play, or "all". Default: steady; in a search all.
+    #[arg(long, conflicts_with = "table")]
+    scenario: Option<String>,
     /// Make a table instead: lookups, rounds, detection, idle or repair.
     #[arg(long)]
     table: Option<String>,
-    /// The number of nodes; for a table, several numbers separated by commas.
+    /// The number of nodes; in a search the most; for a table, several numbers separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "100", value_parser = nodes)]
     nodes: Vec<usize>,
-    /// Duration in virtual hours.
+    /// Duration in virtual hours; in a search the longest.
     #[arg(long)]
     hours: Option<f64>,
-    /// Duration in virtual minutes.
+    /// Duration in virtual minutes; in a search the longest.
     #[arg(long, conflicts_with = "hours", default_value_t = 30.0)]
     minutes: f64,
-    /// The seed, or the first of several.
+    /// The seed, or the first of several; in a search the seed from which runs are drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The number of seeds to play, one after the other. The last of several is played with real signatures.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// The share of datagrams that are lost: 0.05 is one in twenty.
-    #[arg(long, default_value_t = 0.0)]
-    loss: f64,
-    /// Faults to add: duplicate, reorder, pause, sleep, rebind, one-way, disk, slow, narrow.
+    /// The share of datagrams that are lost: 0.05 is one in twenty. Default: none; a search draws it.
+    #[arg(long)]
+    loss: Option<f64>,
+    /// Faults to add: duplicate, reorder, pause, sleep, rebind, one-way, disk, slow, narrow. Default: none; a search draws them.
     #[arg(long, value_delimiter = ',')]
-    faults: Vec<Fault>,
+    faults: Option<Vec<Fault>>,
     /// Use real signatures.
     #[arg(long)]
     real: bool,
@@ -61,6 +77,21 @@ pub(crate) struct Arguments {
     /// Play the runs that once showed a defect.
     #[arg(long)]
     regressions: bool,
+    /// Draw runs at random, play them until one breaks an invariant, and make that run smaller. Ctrl-C prints the summary.
+    #[arg(long, conflicts_with_all = ["table", "regressions", "seeds", "join", "picture", "json"])]
+    search: bool,
+    /// In a search: go through every scenario with no fault, every fault and every pair of faults.
+    #[arg(long, requires = "search")]
+    systematic: bool,
+    /// In a search: go on after a broken invariant, and make the first run of each kind smaller.
+    #[arg(long, requires = "search")]
+    keep_going: bool,
+    /// In a search: the time after which no further run begins, such as 30m.
+    #[arg(long = "for", value_parser = parse_time, default_value = "30m", requires = "search")]
+    time: Duration,
+    /// In a search: the number of runs at a time, each in a process of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), requires = "search")]
+    jobs: u16,
     /// Draw live copies of all pieces over time into this SVG file.
     #[arg(long)]
     picture: Option<PathBuf>,
@@ -69,85 +100,112 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.hours.map_or(self.minutes * 60.0, |hours| hours * 3600.0))
+    }
+
+    fn options(&self, seed: u64, real_signatures: bool) -> Options {
+        Options {
+            nodes: self.nodes.first().copied().unwrap_or(100),
+            duration: self.duration(),
+            seed,
+            loss: self.loss.unwrap_or(0.0),
+            faults: self.faults.clone().unwrap_or_default(),
+            real_signatures,
+            warm: !self.join,
+        }
+    }
+
+    /// The scenarios to play, of which `unnamed` is the one without `--scenario`.
+    fn scenarios(&self, unnamed: &str) -> Outcome<Vec<Scenario>> {
+        let name = self.scenario.as_deref().unwrap_or(unnamed);
+        let found: Vec<Scenario> =
+            SCENARIOS.iter().filter(|scenario| name == "all" || scenario.name == name).copied().collect();
+        if found.is_empty() {
+            let names: Vec<String> = SCENARIOS.iter().map(|s| format!("{} ({})", s.name, s.about)).collect();
+            return Err(format!("no scenario is called {name}; there are {}", names.join("; ")).into());
+        }
+        Ok(found)
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
-    let options = |seed: u64, real: bool| Options {
-        nodes: arguments.nodes.first().copied().unwrap_or(100),
-        duration: Duration::from_secs_f64(
-            arguments.hours.map_or(arguments.minutes * 60.0, |hours| hours * 3600.0),
-        ),
-        seed,
-        loss: arguments.loss,
-        faults: arguments.faults.clone(),
-        real_signatures: real,
-        warm: !arguments.join,
-    };
     if let Some(name) = &arguments.table {
-        let table = make(name, &arguments.nodes, &options(arguments.seed, arguments.real));
+        let table = make(name, &arguments.nodes, &arguments.options(arguments.seed, arguments.real));
         let table =
             table.ok_or_else(|| format!("no table is called {name}; there are {}", TABLES.join(", ")))?;
         print_table(&table, arguments.json)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if arguments.search {
+        return search(arguments);
+    }
     let mut runs: Vec<(Scenario, Options)> = Vec::new();
     if arguments.regressions {
-        for &(name, nodes, minutes, seed) in REGRESSIONS {
-            let scenario = named(name).ok_or_else(|| format!("no scenario is called {name}"))?;
-            runs.push((scenario, Options::small(nodes, minutes, seed)));
+        for regression in REGRESSIONS {
+            runs.push((regression.scenario()?, regression.options()));
         }
     } else {
+        let scenarios = arguments.scenarios("steady")?;
         for seed in arguments.seed..arguments.seed + arguments.seeds {
             let real = arguments.real || arguments.seeds > 1 && seed + 1 == arguments.seed + arguments.seeds;
-            let found =
-                SCENARIOS.iter().filter(|s| arguments.scenario == "all" || s.name == arguments.scenario);
-            runs.extend(found.map(|scenario| (*scenario, options(seed, real))));
+            runs.extend(scenarios.iter().map(|scenario| (*scenario, arguments.options(seed, real))));
         }
-    }
-    if runs.is_empty() {
-        let names: Vec<String> = SCENARIOS.iter().map(|s| format!("{} ({})", s.name, s.about)).collect();
-        return Err(
-            format!("no scenario is called {}; there are {}", arguments.scenario, names.join("; ")).into()
-        );
     }
     let mut broken = false;
     for (scenario, options) in runs {
         let began = Instant::now();
         let outcome = (scenario.play)(&options);
-        print_report(&outcome.report, &options, began.elapsed(), arguments.json)?;
+        let case = Case::new(&scenario, options);
+        print_report(&outcome.report, &case, began.elapsed(), arguments.json)?;
         broken |= !outcome.report.holds();
         if let Some(path) = &arguments.picture {
-            let title = format!("{}: {} nodes, seed {}", scenario.name, options.nodes, options.seed);
+            let title =
+                format!("{}: {} nodes, seed {}", scenario.name, case.options.nodes, case.options.seed);
             std::fs::write(path, picture::draw(&title, &outcome.history))?;
         }
     }
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The command that plays a run again.
-fn replay_command(report: &Report, options: &Options) -> String {
-    let mut command = format!(
-        "cargo run --release -p elver-tools -- sim --scenario {} --nodes {} --minutes {} --seed {}",
-        report.scenario,
-        options.nodes,
-        options.duration.as_secs_f64() / 60.0,
-        report.seed
-    );
-    if options.loss > 0.0 {
-        command += &format!(" --loss {}", options.loss);
+/// Searches for broken invariants.
+fn search(arguments: &Arguments) -> Outcome<ExitCode> {
+    let range = Range {
+        scenarios: arguments.scenarios("all")?,
+        nodes_max: arguments.nodes.first().copied().unwrap_or(100),
+        minutes_max: arguments.duration().as_secs() / 60,
+        faults: arguments.faults.clone(),
+        loss: arguments.loss,
+        real_signatures: arguments.real,
+    };
+    let draw = match arguments.systematic {
+        true => Draw::systematic(range, arguments.seed),
+        false => Draw::random(range, arguments.seed),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::INT, Signal::TERM] {
+        signal_hook::flag::register(signal.as_raw(), Arc::clone(&stop))?;
     }
-    if !options.faults.is_empty() {
-        let names: Vec<&str> = options.faults.iter().map(|fault| fault.name()).collect();
-        command += &format!(" --faults {}", names.join(","));
-    }
-    command += if options.real_signatures { " --real" } else { "" };
-    command += if options.warm { "" } else { " --join" };
-    command
+    let began = Instant::now();
+    let method = search::Method {
+        jobs: usize::from(arguments.jobs),
+        keep_going: arguments.keep_going,
+        until: began + arguments.time,
+    };
+    let player = outcome::Processes { stop: &stop, until: method.until + SHRINK_MAX };
+    // A closed pipe fails the summary too, which reports it.
+    let say = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
+    let findings = search::search(&player, draw, method, say);
+    std::io::stdout().write_all(findings.summary(began.elapsed()).as_bytes())?;
+    Ok(if findings.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print_report(report: &Report, options: &Options, took: Duration, json: bool) -> Outcome<()> {
+fn print_report(report: &Report, case: &Case, took: Duration, json: bool) -> Outcome<()> {
     let seconds = took.as_secs_f64();
     let rate = report.events as f64 / seconds.max(1e-9);
     let memory = memory_bytes().unwrap_or_default();
-    let replay = replay_command(report, options);
+    let replay = case.command();
     if json {
         let mut value = serde_json::to_value(report)?;
         value["wall_seconds"] = seconds.into();

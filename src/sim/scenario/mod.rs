@@ -26,6 +26,16 @@ pub struct Scenario {
     pub play: fn(&Options) -> Outcome,
 }
 
+/// The scenario of real files, which has no network.
+const POWER_LOSS: &str = "power-loss";
+
+impl Scenario {
+    /// Whether loss and faults of links, disks and machines change the run.
+    pub fn takes_faults(&self) -> bool {
+        self.name != POWER_LOSS
+    }
+}
+
 /// Every scenario.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -84,7 +94,7 @@ pub const SCENARIOS: &[Scenario] = &[
         play: fairness::reflect,
     },
     Scenario { name: "cloned-image", about: "four machines with one identity", play: clones::cloned_image },
-    Scenario { name: "power-loss", about: "crash points of real files", play: power_cuts },
+    Scenario { name: POWER_LOSS, about: "crash points of real files", play: power_cuts },
 ];
 
 /// The scenario of this name.
@@ -97,7 +107,7 @@ pub fn named(name: &str) -> Option<Scenario> {
 fn power_cuts(options: &Options) -> Outcome {
     const OPERATIONS: usize = 120;
     let crash_points = (options.duration.as_secs() as usize / 6).clamp(20, 100_000);
-    let mut report = Report { scenario: "power-loss".to_owned(), seed: options.seed, ..Report::default() };
+    let mut report = Report { scenario: POWER_LOSS.to_owned(), seed: options.seed, ..Report::default() };
     // Every state of the disk is built as real files. In memory that is fast.
     let memory = PathBuf::from("/dev/shm");
     let dir = if memory.is_dir() { memory } else { std::env::temp_dir() };
