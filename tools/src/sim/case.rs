@@ -58,7 +58,8 @@ mod tests {
     #[test]
     fn the_command_names_every_option_that_is_not_the_default() {
         let mut case = Case::new(&SCENARIOS[0], Options::small(24, 10, 7));
-        let plain = "cargo run --release -p elver-tools -- sim --scenario steady --nodes 24 --minutes 10 --seed 7";
+        let plain =
+            "cargo run --release -p elver-tools -- sim --scenario steady --nodes 24 --minutes 10 --seed 7";
         assert_eq!(case.command(), plain);
         case.options.loss = 0.05;
         case.options.faults = vec![Fault::OneWay, Fault::Disk];

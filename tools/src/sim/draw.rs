@@ -105,7 +105,8 @@ impl Iterator for Draw {
 /// No fault, every fault, and every pair of faults.
 fn combinations() -> Vec<Vec<Fault>> {
     let all = Fault::ALL.map(|(_, fault)| fault);
-    let pairs = (0..all.len()).flat_map(|first| (first + 1..all.len()).map(move |second| vec![all[first], all[second]]));
+    let pairs = (0..all.len())
+        .flat_map(|first| (first + 1..all.len()).map(move |second| vec![all[first], all[second]]));
     core::iter::once(Vec::new()).chain(all.iter().map(|fault| vec![*fault])).chain(pairs).collect()
 }
 
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_draws_the_same_runs_and_another_draws_others() {
-        let commands = |seed| Draw::random(range(), seed).take(20).map(|case| case.command()).collect::<Vec<_>>();
+        let commands =
+            |seed| Draw::random(range(), seed).take(20).map(|case| case.command()).collect::<Vec<_>>();
         assert_eq!(commands(1), commands(1));
         assert_ne!(commands(1), commands(2));
     }

@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_run_without_a_report_is_a_kind_of_its_own() {
-        let played = read(&case(), "", "\nthread 'main' (17) panicked at src/node/mod.rs:7:1:\nno such host\n");
+        let played =
+            read(&case(), "", "\nthread 'main' (17) panicked at src/node/mod.rs:7:1:\nno such host\n");
         assert_eq!(played.breaches[0].kind.invariant, 0);
         assert_eq!(played.breaches[0].kind.claim, "no panic at src/node/mod.rs:7:1:");
         assert_eq!(played.breaches[0].found, "no such host");

@@ -161,9 +161,11 @@ mod tests {
     impl Player for Fake {
         fn play(&self, case: &Case) -> Played {
             self.runs.fetch_add(1, Ordering::Relaxed);
-            let kind = Kind { scenario: case.scenario, invariant: 8, claim: "everyone gets the file".to_owned() };
+            let kind =
+                Kind { scenario: case.scenario, invariant: 8, claim: "everyone gets the file".to_owned() };
             let is_broken = case.scenario == "flash-crowd";
-            let breaches = is_broken.then(|| Breach { kind, found: "3 of 4".to_owned() }).into_iter().collect();
+            let breaches =
+                is_broken.then(|| Breach { kind, found: "3 of 4".to_owned() }).into_iter().collect();
             Played { breaches, node_hours: 0.5, is_cut_short: false }
         }
 
@@ -201,8 +203,14 @@ mod tests {
             assert_eq!(findings.kinds.len(), 1);
             assert_eq!(said.load(Ordering::Relaxed), 2, "found and shrunk");
             let summary = findings.summary(Duration::from_secs(9));
-            assert!(summary.starts_with("40 runs, 10 of them broken, 20.0 node-hours, 1 kinds, in 9 s"), "{summary}");
-            assert!(summary.contains("[8] flash-crowd: everyone gets the file (10 runs): 3 of 4"), "{summary}");
+            assert!(
+                summary.starts_with("40 runs, 10 of them broken, 20.0 node-hours, 1 kinds, in 9 s"),
+                "{summary}"
+            );
+            assert!(
+                summary.contains("[8] flash-crowd: everyone gets the file (10 runs): 3 of 4"),
+                "{summary}"
+            );
         }
     }
 

@@ -138,14 +138,16 @@ mod tests {
 
     #[test]
     fn a_size_below_which_the_defect_does_not_show_is_approached() {
-        let (shrunk, _) = shrunk(|case| (case.options.nodes >= 40 && case.minutes() >= 20.0).then_some(1), 200);
+        let (shrunk, _) =
+            shrunk(|case| (case.options.nodes >= 40 && case.minutes() >= 20.0).then_some(1), 200);
         assert!((40..54).contains(&shrunk.case.options.nodes), "{} nodes", shrunk.case.options.nodes);
         assert!((20.0..27.0).contains(&shrunk.case.minutes()), "{} minutes", shrunk.case.minutes());
     }
 
     #[test]
     fn a_smaller_run_may_need_another_seed() {
-        let (shrunk, _) = shrunk(|case| (case.options.seed % 2 == 1 || case.options.nodes == 90).then_some(1), 200);
+        let (shrunk, _) =
+            shrunk(|case| (case.options.seed % 2 == 1 || case.options.nodes == 90).then_some(1), 200);
         assert_eq!(shrunk.case.options.nodes, NODES_MIN);
         assert_eq!(shrunk.case.options.seed % 2, 1);
     }
