@@ -29,7 +29,7 @@ impl Kept {
             return Ok(());
         }
         if self.files.len() >= self.most && !self.files.contains_key(&source.path) {
-            let what = format_args!(
+            let what = format!(
                 "cannot be opened by the node, which keeps {} such files open already (--kept-files): let the node's user \
                  read it, or allow more",
                 self.files.len()

@@ -337,7 +337,7 @@ fn make_room(file: &File, path: &Path, length: u64) -> Result<(), DiskError> {
     let lacking = length.saturating_sub(metadata.blocks().saturating_mul(512));
     let free = fstatvfs(file).map_or(u64::MAX, |system| system.f_bavail.saturating_mul(system.f_frsize));
     if lacking > free {
-        let what = format_args!("needs {lacking} more bytes, but only {free} are free on its file system");
+        let what = format!("needs {lacking} more bytes, but only {free} are free on its file system");
         return Err(refused(DiskErrorKind::NoSpace, path, what));
     }
     if metadata.len() != length {
