@@ -152,9 +152,8 @@ pub(super) fn permit(file: &File, path: &Path, permissions: Permissions) -> Resu
     match has()? == bits {
         true => Ok(()),
         false => {
-            let what = format!(
-                "cannot have the mode {bits:03o}: its file system keeps no modes, leave --mode out"
-            );
+            let what =
+                format!("cannot have the mode {bits:03o}: its file system keeps no modes, leave --mode out");
             Err(refused(DiskErrorKind::Unsuitable, path, what))
         }
     }
