@@ -32,6 +32,11 @@ pub trait Adversary {
         content
     }
 
+    /// Whether the adversary is on the path to the host: then the host's node and its users are honest.
+    fn is_on_path(&self) -> bool {
+        false
+    }
+
     /// Whether the host keeps the pieces that it acknowledged.
     fn keeps_pieces(&self) -> bool {
         true

@@ -52,12 +52,17 @@ impl FromStr for Fault {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Fault, String> {
-        let found = Fault::ALL.iter().find(|(known, _)| *known == name);
-        found.map(|(_, fault)| *fault).ok_or_else(|| {
-            let names: Vec<&str> = Fault::ALL.iter().map(|(name, _)| *name).collect();
-            format!("no fault is called {name}; there are {}", names.join(", "))
-        })
+        named(&Fault::ALL, "fault", name)
     }
+}
+
+/// The item of this name, or what to tell the user, who takes it for a `kind`.
+pub(super) fn named<T: Copy>(all: &[(&'static str, T)], kind: &str, name: &str) -> Result<T, String> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, item)| *item).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        format!("no {kind} is called {name}; there are {}", names.join(", "))
+    })
 }
 
 /// Applies the permanent faults to a plan.

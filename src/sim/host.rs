@@ -116,9 +116,9 @@ impl Host {
         self.life == Life::Up
     }
 
-    /// Whether the host has no adversary.
+    /// Whether the host's node and users are honest: it has no adversary, or one on the path to it.
     pub fn is_honest(&self) -> bool {
-        self.adversary.is_none()
+        self.adversary.as_ref().is_none_or(|adversary| adversary.is_on_path())
     }
 
     /// The state of the host.

@@ -5,6 +5,7 @@ use super::adversary::{Adversary, Sent};
 use super::blob::{Blob, Slice};
 use super::chance::Chance;
 use super::junk::Junk;
+use super::on_path::Swallow;
 use super::reseal::Reseal;
 use super::streams::is_dialled;
 use super::world::World;
@@ -18,7 +19,7 @@ use crate::replication::REPLICAS_MAX;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write, write_challenge};
-use crate::wire::frame::{FRAME_HEAD_BYTES, Frame, Offer, Parsed};
+use crate::wire::frame::{Frame, Offer};
 use crate::wire::header::{Auth, Kind};
 use crate::wire::message::Message;
 use crate::wire::network::Network;
@@ -40,9 +41,11 @@ pub enum Hostility {
     Dropper,
     /// Reports each piece that it receives as unverifiable.
     Complainer,
-    /// A man in the middle before a node: it forwards pings and handshakes, swallows offers, and acknowledges them in the node's
-    /// name.
+    /// A man in the middle before a node: it forwards pings and handshakes, swallows offers and records, and acknowledges them in
+    /// the node's name.
     Relay,
+    /// Proves that it has the pieces that it takes, and loses them as soon as they have been proven.
+    Hollow,
 }
 
 impl Hostility {
@@ -63,7 +66,7 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
     for (&host, &kind) in hosts.iter().zip(kinds.iter().cycle()) {
         let adversary: Box<dyn Adversary> = match kind {
             Hostility::Liar | Hostility::Forger => Box::new(Liar {
-                network: Network::of("simulation", &world.hosts[host].identity()),
+                network: network_of(world, host),
                 identity: world.hosts[host].identity(),
                 accomplices: Rc::clone(&accomplices),
                 forges: kind == Hostility::Forger,
@@ -73,13 +76,17 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             }),
             Hostility::Corrupter => Box::new(Corrupter),
             Hostility::Dropper => Box::new(Dropper),
-            Hostility::Relay => Box::new(Relay::default()),
-            Hostility::Complainer => {
-                Box::new(Complainer::new(Network::of("simulation", &world.hosts[host].identity())))
-            }
+            Hostility::Hollow => Box::new(Hollow),
+            Hostility::Relay => Box::new(Swallow::new(world.hosts[host].identity())),
+            Hostility::Complainer => Box::new(Complainer::new(network_of(world, host))),
         };
         world.set_adversary(host, adversary);
     }
+}
+
+/// The network of all simulated nodes, as a host's node sees it.
+pub(super) fn network_of(world: &World, host: usize) -> Network {
+    Network::of("simulation", &world.hosts[host].identity())
 }
 
 /// Turns hosts into sources of [`Junk`].
@@ -88,7 +95,7 @@ pub fn flood_with_junk(world: &mut World, hosts: &[usize]) {
     let ids: Rc<BTreeMap<SocketAddr, NodeId>> =
         Rc::new(contacts.map(|contact| (contact.addr, contact.id)).collect());
     for &host in hosts {
-        let network = Network::of("simulation", &world.hosts[host].identity());
+        let network = network_of(world, host);
         let chance = Chance::new(world.chance.u64(), 5);
         let junk = Junk::new(network, world.contact(host).addr, Rc::clone(&ids), chance);
         world.set_adversary(host, Box::new(junk));
@@ -309,45 +316,6 @@ impl Adversary for Inflater {
     }
 }
 
-/// The most streams for which a relay keeps an inbox.
-const RELAYED: usize = 256;
-
-/// Swallows every offer to the host's node and acknowledges it. It does not know the keys of the stream.
-#[derive(Default)]
-struct Relay {
-    inboxes: BTreeMap<StreamId, Vec<u8>>,
-}
-
-impl Relay {
-    /// The next complete frame in the inbox: as received, and with its tag zeroed. A relay can read a frame but not seal one.
-    fn next(inbox: &mut Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
-        let length = u32::from_le_bytes(*inbox.first_chunk()?) as usize;
-        let whole = inbox.get(..FRAME_HEAD_BYTES.checked_add(length)?)?.to_vec();
-        inbox.drain(..whole.len());
-        let mut bare = whole.clone();
-        bare[8..FRAME_HEAD_BYTES].fill(0);
-        Some((whole, bare))
-    }
-}
-
-impl Adversary for Relay {
-    fn heard(&mut self, stream: StreamId, bytes: &mut Vec<u8>, back: &mut Vec<u8>) {
-        if self.inboxes.len() == RELAYED {
-            self.inboxes.pop_first();
-        }
-        let inbox = self.inboxes.entry(stream).or_default();
-        inbox.append(bytes);
-        while let Some((whole, bare)) = Relay::next(inbox) {
-            match Frame::parse(&bare) {
-                Ok(Parsed::Frame(Frame::Store { request, .. }, _)) => {
-                    Frame::Accept { request, have: true }.write(back);
-                }
-                _ => bytes.extend(whole),
-            }
-        }
-    }
-}
-
 struct Dropper;
 
 impl Adversary for Dropper {
@@ -357,6 +325,18 @@ impl Adversary for Dropper {
 
     fn keeps_pieces(&self) -> bool {
         false
+    }
+}
+
+/// Does what an honest host does. [`lose_pieces`] empties its disk behind its node's back.
+struct Hollow;
+
+impl Adversary for Hollow {}
+
+/// These hosts lose all pieces. Their nodes are not told: they go on to claim that they have them.
+pub fn lose_pieces(world: &mut World, hosts: &[usize]) {
+    for &host in hosts {
+        world.hosts[host].disk.forget_pieces();
     }
 }
 

@@ -111,7 +111,7 @@ impl Adversary for Junk {
 }
 
 /// A new identity of this scheme.
-fn fresh(scheme: Scheme, chance: &mut Chance) -> Identity {
+pub(super) fn fresh(scheme: Scheme, chance: &mut Chance) -> Identity {
     match scheme {
         Scheme::Ed25519 => Identity::from_secret(&chance.bytes()),
         Scheme::StandIn => Identity::stand_in(&chance.bytes()),

@@ -100,13 +100,17 @@ impl Ledger {
     }
 
     /// Enters what was stored on and deleted from the disks.
-    pub fn take(&mut self, now: Instant, changes: Vec<(usize, Change)>) {
-        for (host, change) in changes {
+    ///
+    /// Copies on hostile hosts count as copies, because their holders proved that they have them, but not as repairs that the promise
+    /// of economy is about: there is no least number of copies that hosts can ask for which lose them.
+    pub fn take(&mut self, world: &mut World) {
+        let now = world.now();
+        for (host, change) in world.take_changes() {
             match change {
                 Change::Stored(meta) => {
                     let piece = self.pieces.entry(meta.key).or_default();
                     let new = piece.holders.insert(host);
-                    if self.repairing && new {
+                    if self.repairing && new && world.hosts[host].is_honest() {
                         self.copied += u64::from(meta.length);
                         self.copies += 1;
                         self.last_copy = now;
@@ -124,7 +128,7 @@ impl Ledger {
     /// Checks every acknowledged piece.
     pub fn sample(&mut self, world: &mut World) -> Sample {
         let now = world.now();
-        self.take(now, world.take_changes());
+        self.take(world);
         let present: Vec<usize> = (0..world.hosts.len())
             .filter(|host| {
                 let it = &world.hosts[*host];

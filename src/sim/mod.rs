@@ -9,7 +9,8 @@
 //!
 //! - The world: [`world`] handles one event after the other. `streams` and `fabric` carry out the outputs of nodes. The
 //!   rest is data: `event`, `queue`, `packets`, [`host`], [`link`], [`disk`], [`blob`], [`chance`], [`trace`].
-//! - Hosts that break the protocol: [`adversary`], [`hostile`], [`puppet`]; `reseal` lets them write their own frames.
+//! - Hosts that break the protocol: [`adversary`], [`hostile`], [`on_path`], [`reserve`], [`puppet`]; `reseal` lets them write their
+//!   own frames. [`attack`] adds any of them to a scenario.
 //! - Checks: [`watch`] with every event, [`ledger`] for stored pieces, [`invariants`] for the numbers that the design
 //!   promises. The invariants read nodes through [`observe`].
 //! - Runs and their output: [`scenario`], [`tables`], [`picture`].
@@ -17,6 +18,7 @@
 //! `cargo run --release -p elver-tools -- sim --help` runs them.
 
 pub mod adversary;
+pub mod attack;
 pub mod blob;
 pub mod chance;
 pub mod disk;
@@ -30,6 +32,7 @@ pub mod junk;
 pub mod ledger;
 pub mod link;
 pub mod observe;
+pub mod on_path;
 mod packets;
 mod peek;
 pub mod picture;
@@ -38,6 +41,7 @@ pub mod puppet;
 mod queue;
 pub mod report;
 mod reseal;
+pub mod reserve;
 pub mod scenario;
 pub mod seeds;
 pub mod stage;

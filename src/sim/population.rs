@@ -65,9 +65,9 @@ fn remember(world: &mut World) {
     }
 }
 
-/// Up to `count` addresses to join through, of random hosts that are up.
+/// Up to `count` addresses to join through, of random hosts whose nodes run.
 pub fn bootstrap(world: &mut World, count: usize) -> Vec<SocketAddr> {
-    let up: Vec<usize> = world.up().collect();
+    let up: Vec<usize> = world.up().filter(|host| world.hosts[*host].node().is_some()).collect();
     (0..count.min(up.len())).map(|_| world.links.port(up[world.chance.index(up.len())]).addr).collect()
 }
 

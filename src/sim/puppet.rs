@@ -2,6 +2,7 @@
 
 use super::adversary::{Adversary, Sent};
 use super::chance::Chance;
+use super::junk::fresh;
 use super::world::World;
 use crate::id::{Key, NodeId};
 use crate::identity::Identity;
@@ -15,6 +16,7 @@ use crate::wire::provider::ProviderRecord;
 use crate::wire::record::sign_record;
 use crate::wire::state::{About, NodeState};
 use core::net::SocketAddr;
+use zerocopy::IntoBytes;
 
 /// An identity of a puppet, and the sequence number of its last datagram.
 struct Mask {
@@ -122,16 +124,95 @@ impl Adversary for Flooder {
 /// Makes a host flood `victims` with `datagrams` datagrams of records, with `identities` identities at its one address.
 pub fn flood(world: &mut World, host: usize, victims: &[usize], identities: usize, datagrams: u32) {
     let mut chance = Chance::new(world.chance.u64(), 6);
-    let mut masks = Masks::new(identities, world.plan.real_signatures, &mut chance);
+    let masks = Masks::new(identities, world.plan.real_signatures, &mut chance);
+    let own = world.links.port(host).addr;
+    let flooder = Flooder { masks, own, chance, left: datagrams };
+    begin(world, host, victims, identities, flooder, |flooder| &mut flooder.masks);
+}
+
+/// The number of states in one gossip.
+const STATES: usize = 6;
+/// The gossips that a teller sends for each answer.
+const GOSSIPS: u32 = 4;
+
+/// For each answer, sends the answering node gossips with states of invented nodes. Every other state has a wrong signature.
+struct Teller {
+    masks: Masks,
+    own: SocketAddr,
+    chance: Chance,
+    /// The number of gossips that the teller still sends.
+    left: u32,
+}
+
+impl Teller {
+    fn gossip(&mut self, mask: usize, to: NodeId, token: u64) -> Vec<u8> {
+        let network = self.masks.network.clone();
+        let scheme = network.scheme();
+        let state = |identity: &Identity, addr: SocketAddr| {
+            NodeState::new(
+                &network,
+                identity,
+                &About { addrs: [Some(addr), None], ..About::default() },
+                1 << 33,
+            )
+        };
+        let mut states = vec![state(&self.masks.masks[mask].identity, self.own)];
+        for number in 1..STATES {
+            let invented = fresh(scheme, &mut self.chance);
+            let ip = 0x3000_0001 + (self.chance.below(1 << 16) << 8) as u32;
+            let mut told = state(&invented, (ip.to_be_bytes(), 3583).into());
+            if number % 2 == 0 {
+                told.as_mut_bytes().iter_mut().last().into_iter().for_each(|last| *last ^= 1);
+            }
+            states.push(told);
+        }
+        let mut hops = Hops::NO_NEWS;
+        (0..STATES).for_each(|index| hops.set(index, 0));
+        let body =
+            GossipBody { states: &states, digest: &[], nearest: 0, whole: true, hops, suspicions: &[] };
+        self.masks.compose(mask, to, token, &Message::Gossip(body))
+    }
+}
+
+impl Adversary for Teller {
+    fn incoming(&mut self, _: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Sent>) -> bool {
+        let Some((mask, node, token)) = self.masks.answered(bytes) else { return false };
+        for _ in 0..GOSSIPS.min(self.left) {
+            self.left -= 1;
+            let gossip = self.gossip(mask, node, token);
+            out.push((from, gossip));
+        }
+        false
+    }
+}
+
+/// Makes a host tell each of `victims` about invented nodes, `gossips` times in all, with `identities` identities at its one address,
+/// which it validates first.
+pub fn tell(world: &mut World, host: usize, victims: &[usize], identities: usize, gossips: u32) {
+    let mut chance = Chance::new(world.chance.u64(), 8);
+    let masks = Masks::new(identities, world.plan.real_signatures, &mut chance);
+    let own = world.links.port(host).addr;
+    let teller = Teller { masks, own, chance, left: gossips };
+    begin(world, host, victims, identities, teller, |teller| &mut teller.masks);
+}
+
+/// Starts a puppet that reacts to answers: each of its masks pings each of `victims`.
+fn begin<P: Adversary + 'static>(
+    world: &mut World,
+    host: usize,
+    victims: &[usize],
+    identities: usize,
+    mut puppet: P,
+    masks: impl Fn(&mut P) -> &mut Masks,
+) {
     let mut first = Vec::new();
     for &victim in victims {
         for mask in 0..identities {
-            let ping = masks.compose(mask, world.id(victim), 0, &Message::Ping { padding: 0 });
+            let ping = masks(&mut puppet).compose(mask, world.id(victim), 0, &Message::Ping { padding: 0 });
             first.push((world.contact(victim).addr, ping));
         }
     }
-    let own = world.links.port(host).addr;
-    world.start_puppet(host, Box::new(Flooder { masks, own, chance, left: datagrams }));
+    world.start_puppet(host, Box::new(puppet));
     for (to, bytes) in first {
         world.send_from(host, to, &bytes);
     }
@@ -148,8 +229,6 @@ impl Adversary for Reflector {
 
 /// Makes a host send each of `told` one datagram with rumours of invented nodes, all at the address `victim`.
 pub fn reflect(world: &mut World, host: usize, told: &[usize], victim: SocketAddr) {
-    /// The number of states in one datagram.
-    const STATES: usize = 6;
     let mut chance = Chance::new(world.chance.u64(), 7);
     world.start_puppet(host, Box::new(Reflector));
     for &target in told {

@@ -10,14 +10,26 @@ pub(super) struct Reseal {
     dialled: bool,
     ours: Option<Hello>,
     theirs: Option<Hello>,
-    /// Two copies of the stream's keys: one to open the node's frames, one to seal the adversary's frames.
+    /// Two copies of the stream's keys: one to open the node's frames, one for the adversary's own frames and those that arrive.
     keys: Option<(StreamKeys, StreamKeys)>,
+    /// Whether the other end's proof has arrived, after which its frames are sealed.
+    proven: bool,
+    /// What has arrived and is no complete frame yet, for [`open`](Reseal::open).
+    inbox: Vec<u8>,
 }
 
 impl Reseal {
     /// For a new stream. `dialled` is true if the adversary's node dialled it, false if the node accepted it.
     pub(super) fn new(network: &Network, dialled: bool) -> Self {
-        Reseal { network: network.clone(), dialled, ours: None, theirs: None, keys: None }
+        Reseal {
+            network: network.clone(),
+            dialled,
+            ours: None,
+            theirs: None,
+            keys: None,
+            proven: false,
+            inbox: Vec::new(),
+        }
     }
 
     /// Opens a frame that the node wrote. `None` for frames of the handshake, and for content.
@@ -41,6 +53,26 @@ impl Reseal {
                 self.theirs = Some(*hello);
             }
         }
+    }
+
+    /// Hands every frame of the other end in bytes that arrive for the node to `take`, from the first byte of the stream on. Content
+    /// must not have been requested. Bytes that are no frames end the reading.
+    pub(super) fn open(&mut self, bytes: &[u8], mut take: impl FnMut(Frame<'_>)) {
+        self.heard(bytes);
+        self.inbox.extend_from_slice(bytes);
+        let mut at = 0;
+        while at < self.inbox.len() {
+            let rest = &self.inbox[at..];
+            let parsed = match &mut self.keys {
+                Some((_, adversary)) if self.proven => Frame::open(rest, &mut adversary.theirs),
+                _ => Frame::parse(rest),
+            };
+            let Ok(Parsed::Frame(frame, length)) = parsed else { break };
+            self.proven |= matches!(frame, Frame::Proof { .. });
+            take(frame);
+            at += length;
+        }
+        self.inbox.drain(..at);
     }
 
     /// Seals a frame and appends it to `out`. The other end accepts it as the node's next frame.

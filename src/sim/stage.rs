@@ -1,12 +1,13 @@
 //! The common base of scenarios: a world, a workload, faults, churn, and the checks that every run makes.
 
+use super::attack::{Attack, Attacks};
 use super::event::WorldEvent;
 use super::faults::{self, Fault, Mischief};
 use super::invariants;
 use super::ledger::{Ledger, Sample};
 use super::observe::Observer;
 use super::population::{self, Churn, Joining};
-use super::report::{Report, quantile, sorted};
+use super::report::{Check, Report, quantile, sorted};
 use super::workload::Workload;
 use super::world::{Plan, World};
 use crate::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub struct Options {
     pub loss: f64,
     /// Faults besides the scenario's own.
     pub faults: Vec<Fault>,
+    /// Attacks besides the scenario's own.
+    pub attacks: Vec<Attack>,
     /// Whether nodes use real signatures.
     pub real_signatures: bool,
     /// Whether hosts start with remembered contacts instead of joining one by one.
@@ -39,6 +42,7 @@ impl Options {
             seed,
             loss: 0.0,
             faults: Vec::new(),
+            attacks: Vec::new(),
             real_signatures: false,
             warm: true,
         }
@@ -59,6 +63,7 @@ pub const SAMPLE: Duration = Duration::from_secs(30);
 const TICK: u64 = 1 << 40;
 const MISCHIEF: u64 = 1 << 41;
 const CHURN: u64 = 1 << 42;
+const ATTACKS: u64 = 1 << 43;
 
 /// A world in use, with its workload and its checks.
 pub struct Stage {
@@ -76,6 +81,9 @@ pub struct Stage {
     pub observer: Observer,
     mischief: Mischief,
     churn: Option<Churn>,
+    /// The attacks that the options add, and once the stage is filled, those attacks under way.
+    added: Vec<Attack>,
+    attacks: Option<Attacks>,
     /// The number of lookups and of downloads that start with each tick.
     pub each_tick: (usize, usize),
     /// The number of values of which a later version is published with each tick. Once enough copies are acknowledged, a random
@@ -115,6 +123,8 @@ impl Stage {
             observer: Observer::present(),
             mischief,
             churn: None,
+            added: options.attacks.clone(),
+            attacks: None,
             each_tick: (0, 0),
             changes_each_tick: 0,
         }
@@ -140,9 +150,16 @@ impl Stage {
             self.run_for(Duration::from_secs(5));
         }
         self.run_for(Duration::from_secs(120));
-        let change = self.world.take_changes();
-        self.ledger.take(self.world.now(), change);
+        self.ledger.take(&mut self.world);
         self.ledger.begin_repair();
+        self.begin_attacks();
+    }
+
+    fn begin_attacks(&mut self) {
+        if !self.added.is_empty() && self.attacks.is_none() {
+            let attacks = Attacks::begin(&mut self.world, &self.work, &self.added, ATTACKS);
+            self.attacks = Some(attacks);
+        }
     }
 
     /// Lets `hosts` come and go from now on.
@@ -175,6 +192,8 @@ impl Stage {
                     let churned =
                         name >= CHURN && self.churn.as_mut().is_some_and(|c| c.take(&mut self.world, name));
                     let known = churned || name >= MISCHIEF && self.mischief.take(&mut self.world, name);
+                    let attacks = self.attacks.as_mut().filter(|_| !known);
+                    let known = known || attacks.is_some_and(|it| it.take(&mut self.world, &self.work, name));
                     if !known {
                         alarm(self, name);
                     }
@@ -254,6 +273,13 @@ impl Stage {
             invariants::store::check(&mut self.world),
         ];
         self.report.checks.extend(checks);
+        if !self.added.is_empty() {
+            // Some scenarios are never filled, and then nothing attacks.
+            let hosts = self.attacks.as_ref().map_or(0, Attacks::hosts);
+            let names: Vec<&str> = self.added.iter().map(|attack| attack.name()).collect();
+            let check = Check::new(10, "the added attacks took place", 1, hosts > 0, names.join(", "));
+            self.report.checks.push(check);
+        }
         self.note_figures();
         Outcome { report: self.report, history: self.history }
     }

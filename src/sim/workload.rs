@@ -6,7 +6,8 @@ use super::world::World;
 use crate::id::{Key, PublicKey};
 use crate::node::command::{Command, CommandId, Failure, FailureReason, Reply, Response};
 use crate::time::Instant;
-use std::collections::BTreeMap;
+use crate::wire::record::record_key;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -35,6 +36,8 @@ pub struct Value {
     acknowledged: usize,
     /// Whether a publication is under way.
     changing: bool,
+    /// The keepers that acknowledged the first version.
+    pub copies: u32,
 }
 
 /// With at least this many copies of a value, every later lookup meets one.
@@ -102,6 +105,8 @@ pub struct Workload {
     pending: BTreeMap<CommandId, (usize, u32, Instant, Expected)>,
     /// Files whose `put` succeeded.
     pub files: Vec<Stored>,
+    /// Those of them that are on a quorum of nodes.
+    certain: BTreeSet<Key>,
     /// Published values.
     pub values: Vec<Value>,
     /// Puts of files.
@@ -166,7 +171,7 @@ impl Workload {
         let publisher = world.contact(host).public;
         let command = Command::Set { name: name.clone(), value: value.clone(), lifetime: None };
         let versions = vec![value];
-        let value = Value { host, publisher, name, versions, acknowledged: 0, changing: false };
+        let value = Value { host, publisher, name, versions, acknowledged: 0, changing: false, copies: 0 };
         self.give(world, host, command, Expected::Set(value));
     }
 
@@ -187,6 +192,11 @@ impl Workload {
     /// Takes the index of a value of which a later version was acknowledged, if there is one.
     pub fn poll_changed(&mut self) -> Option<usize> {
         self.changed.pop()
+    }
+
+    /// The key of a published value.
+    pub fn record_key(&self, index: usize) -> Option<Key> {
+        self.values.get(index).map(|value| record_key(&value.publisher, &value.name))
     }
 
     /// Looks a published value up.
@@ -223,6 +233,7 @@ impl Workload {
                 self.puts.note(*hash == stored.hash, seconds);
                 self.puts.partial += u64::from(!quorum);
                 self.files.push(stored.clone());
+                self.certain.extend(quorum.then_some(stored.hash));
                 return quorum.then_some(stored);
             }
             (Expected::Get(content), Response::Done(Reply::Get { hash, .. })) => {
@@ -234,9 +245,9 @@ impl Workload {
             (Expected::Read(content, came), Response::Done(Reply::Read { bytes, .. })) => {
                 self.gets.note(came == content.bytes().len() && *bytes == came as u64, seconds);
             }
-            (Expected::Set(value), Response::Done(Reply::Set { .. })) => {
+            (Expected::Set(value), Response::Done(Reply::Set { copies, .. })) => {
                 self.sets.note(true, seconds);
-                self.values.push(value);
+                self.values.push(Value { copies: *copies, ..value });
             }
             (Expected::Change(index, version), Response::Done(Reply::Set { copies, .. })) => {
                 self.sets.note(true, seconds);
@@ -287,6 +298,11 @@ impl Workload {
             }
             there
         });
+    }
+
+    /// Whether a `put` of this file was told that enough nodes have it.
+    pub fn is_certain(&self, hash: &Key) -> bool {
+        self.certain.contains(hash)
     }
 
     /// The number of commands without an answer.

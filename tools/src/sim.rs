@@ -10,6 +10,7 @@ use crate::Outcome;
 use case::Case;
 use draw::{Draw, Range};
 use elver::config::units::parse_time;
+use elver::sim::attack::Attack;
 use elver::sim::faults::Fault;
 use elver::sim::picture;
 use elver::sim::report::{Report, Verdict};
@@ -37,8 +38,8 @@ fn nodes(text: &str) -> Result<usize, String> {
 /// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, hostile, eclipse,
-/// junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, cloned-image, power-loss, or "all". Tables:
-/// lookups, rounds, detection, idle, repair.
+/// junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
+/// downgrade, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The scenario to play, or "all". Default: steady; in a search all.
@@ -68,6 +69,10 @@ pub(crate) struct Arguments {
     /// Faults to add: duplicate, reorder, pause, sleep, rebind, one-way, disk, slow, narrow. Default: none; a search draws them.
     #[arg(long, value_delimiter = ',')]
     faults: Option<Vec<Fault>>,
+    /// Attacks to add when the network is in use: lie, forge, corrupt, drop, complain, junk, inflate, reserve, hollow, sybil, erase,
+    /// reflect, states, swallow, downgrade.
+    #[arg(long, value_delimiter = ',')]
+    adversary: Vec<Attack>,
     /// Use real signatures.
     #[arg(long)]
     real: bool,
@@ -176,6 +181,7 @@ fn search(arguments: &Arguments) -> Outcome<ExitCode> {
         nodes_max: arguments.nodes.first().copied().unwrap_or(100),
         minutes_max: arguments.duration().as_secs() / 60,
         faults: arguments.faults.clone(),
+        attacks: arguments.adversary.clone(),
         loss: arguments.loss,
         real_signatures: arguments.real,
     };

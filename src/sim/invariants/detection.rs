@@ -24,7 +24,8 @@ impl Detection {
     /// To be called when a host has just crashed.
     pub fn crashed(&mut self, world: &World, host: usize) {
         let key = world.id(host).key();
-        let mut near: Vec<usize> = world.up().filter(|other| *other != host).collect();
+        let mut near = world.honest();
+        near.retain(|other| *other != host);
         near.sort_by_key(|other| world.id(*other).distance(&key));
         near.truncate(NEAREST);
         self.waiting.push((host, world.now(), near));

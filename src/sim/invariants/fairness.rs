@@ -1,7 +1,7 @@
 //! Invariant 10.
 
 use crate::sim::observe::{Observer, View};
-use crate::sim::report::Check;
+use crate::sim::report::{Check, quantile, sorted};
 use crate::sim::workload::Tally;
 use crate::sim::world::World;
 
@@ -30,6 +30,17 @@ pub fn unharmed(claim: &'static str, tally: &Tally, before: &Tally) -> Check {
         found += &format!("; {first}");
     }
     Check::new(10, claim, answered, done == answered, found)
+}
+
+/// Whether the median latency of requests since `before` is at most twice that of the requests until then.
+pub fn latency(claim: &'static str, tally: &Tally, before: &Tally) -> Check {
+    /// A median below this counts as this: a lookup whose answer is here already takes no time.
+    const LEAST: f64 = 0.05;
+    let (earlier, later) = tally.seconds.split_at(before.seconds.len());
+    let median = |seconds: &[f64]| quantile(&sorted(seconds.to_vec()), 0.5);
+    let (was, is) = (median(earlier), median(later));
+    let found = format!("median {is:.3} s, {was:.3} s before");
+    Check::new(10, claim, later.len() as u64, is <= 2.0 * was.max(LEAST), found)
 }
 
 /// Whether files reached a quorum of holders.

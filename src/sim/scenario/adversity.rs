@@ -3,14 +3,15 @@
 use crate::claim::UNCLAIMED_SECONDS_MAX;
 use crate::id::NodeId;
 use crate::io::PieceMeta;
-use crate::sim::hostile::{Hostility, Inflater, corrupt, flood_with_junk, secret_near};
+use crate::sim::hostile::{
+    Hostility, Inflater, corrupt, flood_with_junk, lose_pieces, network_of, secret_near,
+};
 use crate::sim::invariants::{lookup, replay::Replays};
 use crate::sim::population::bootstrap;
 use crate::sim::report::Check;
 use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
 use crate::sim::world::World;
 use crate::time::Duration;
-use crate::wire::network::Network;
 use crate::wire::record::record_key;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -100,7 +101,7 @@ pub(super) fn inflate(options: &Options) -> Outcome {
         stage.world.hosts.iter().flat_map(|host| host.disk.pieces()).map(|meta| (meta.key, *meta)).collect();
     let targets: Rc<[PieceMeta]> = targets.into_values().collect();
     for &host in &hosts {
-        let network = Network::of("simulation", &stage.world.hosts[host].identity());
+        let network = network_of(&stage.world, host);
         stage.world.set_adversary(host, Box::new(Inflater::new(network, Rc::clone(&targets))));
     }
     stage.each_tick = (2, 1);
@@ -122,6 +123,61 @@ pub(super) fn inflate(options: &Options) -> Outcome {
     let claim = "offers raise nothing that the publisher did not sign";
     let found = format!("{looked} pieces, {raised} of them raised");
     stage.report.checks.push(Check::new(10, claim, looked, raised == 0, found));
+    stage.finish()
+}
+
+/// Three free identities are nearer to a file than its holders. They take copies, prove that they have them, and lose them. Nothing is
+/// dropped on their word: when the surplus time has passed, the file outlives its publisher.
+pub(super) fn hollow(options: &Options) -> Outcome {
+    const NEWCOMERS: usize = 3;
+    const LOST_EVERY: Duration = Duration::from_secs(300);
+    let mut stage = Stage::new("hollow", options, |_| ());
+    let origin = stage.world.chance.index(options.nodes);
+    stage.work.put(&mut stage.world, origin, 40_000, 3);
+    stage.fill(4, 4);
+    let Some(file) = stage.work.files.first().cloned() else { return stage.finish() };
+    let holds = |stage: &Stage, host: usize| stage.world.hosts[host].disk.holds(&file.hash);
+    let before: Vec<usize> = stage.world.honest().into_iter().filter(|host| holds(&stage, *host)).collect();
+    let bits = (options.nodes as f64).log2().ceil() as u32 + 2;
+    let mut hosts = Vec::new();
+    for _ in 0..NEWCOMERS {
+        let secret = secret_near(&file.hash, bits, options.real_signatures, &mut stage.world.chance);
+        let host = stage.world.add_host_as(secret, false);
+        let others = bootstrap(&mut stage.world, 3);
+        stage.world.start(host, &others);
+        hosts.push(host);
+    }
+    corrupt(&mut stage.world, &hosts, &[Hostility::Hollow]);
+    let (mut taken, mut lost) = (0, 0);
+    // A surplus copy is dropped an hour after the newcomers were first live, at the earliest.
+    let end = stage.world.now() + options.duration.max(Duration::from_secs(3 * 3600));
+    while stage.world.now() < end {
+        stage.run_for(LOST_EVERY);
+        taken += hosts.iter().filter(|host| holds(&stage, **host)).count();
+        lose_pieces(&mut stage.world, &hosts);
+        lost = lost.max(before.iter().filter(|host| !holds(&stage, **host)).count());
+    }
+    let found = format!("{taken} times");
+    let checks = [
+        Check::new(10, "newcomers take copies and lose them", 1, taken > 0, found),
+        Check::new(
+            10,
+            "no holder drops its copy for them",
+            before.len() as u64,
+            lost == 0,
+            format!("{lost} of {} did", before.len()),
+        ),
+    ];
+    stage.report.checks.extend(checks);
+    stage.world.crash(file.origin, crate::sim::disk::Crash::Power);
+    let readers = stage.world.honest();
+    for host in readers.into_iter().filter(|host| !before.contains(host)).take(4) {
+        stage.work.get(&mut stage.world, host, &file);
+        stage.run_for(Duration::from_secs(5));
+    }
+    stage.run_for(Duration::from_secs(120));
+    let check = lookup::check("the file is found without its publisher", &stage.work.gets, 1.0);
+    stage.report.checks.push(check);
     stage.finish()
 }
 

@@ -10,7 +10,7 @@ pub(super) fn steady(options: &Options) -> Outcome {
     let mut stage = Stage::new("steady", options, |_| ());
     stage.fill(options.nodes.clamp(8, 200) / 4, options.nodes.clamp(8, 200) / 4);
     (stage.each_tick, stage.changes_each_tick) = ((4, 1), 2);
-    let steady: Vec<usize> = stage.world.up().collect();
+    let steady = stage.world.honest();
     let mut evictions = FalseEvictions::default();
     let end = stage.world.now() + options.duration;
     while stage.world.now() < end {

@@ -19,7 +19,7 @@ fn filled(name: &str, options: &Options) -> Stage {
 pub(super) fn churn(options: &Options) -> Outcome {
     let mut stage = filled("churn", options);
     (stage.each_tick, stage.changes_each_tick) = ((2, 0), 1);
-    let hosts: Vec<usize> = stage.world.up().collect();
+    let hosts = stage.world.honest();
     stage.begin_churn(&hosts, MINUTE * 120, MINUTE * 30);
     let end = stage.world.now() + options.duration;
     let mut detection = Detection::default();
@@ -27,7 +27,7 @@ pub(super) fn churn(options: &Options) -> Outcome {
     while stage.world.now() < end {
         if stage.world.now() >= next {
             next = stage.world.now() + (options.duration / 10).max(MINUTE * 5);
-            let up: Vec<usize> = stage.world.up().collect();
+            let up = stage.world.honest();
             if up.len() > 20 {
                 let victim = up[stage.world.chance.index(up.len())];
                 detection.crashed(&stage.world, victim);
@@ -56,7 +56,7 @@ pub(super) fn churn(options: &Options) -> Outcome {
 /// Half of all nodes lose power at one moment; ten minutes later they come back.
 pub(super) fn mass_crash(options: &Options) -> Outcome {
     let mut stage = filled("mass-crash", options);
-    let mut hosts: Vec<usize> = stage.world.up().collect();
+    let mut hosts = stage.world.honest();
     stage.world.chance.shuffle(&mut hosts);
     hosts.truncate(hosts.len() / 2);
     for &host in &hosts {
@@ -81,7 +81,7 @@ pub(super) fn mass_crash(options: &Options) -> Outcome {
 pub(super) fn partition(options: &Options) -> Outcome {
     const FAR: u8 = 1;
     let mut stage = filled("partition", options);
-    let mut hosts: Vec<usize> = stage.world.up().collect();
+    let mut hosts = stage.world.honest();
     stage.world.chance.shuffle(&mut hosts);
     hosts.truncate(hosts.len() / 3);
     for &host in &hosts {
@@ -110,7 +110,7 @@ pub(super) fn rolling_reboot(options: &Options) -> Outcome {
     // Neighbours compare what they hold every ten minutes, and may find that a piece is not on its closest nodes.
     stage.run_for(MINUTE * 25);
     stage.ledger.begin_repair();
-    let hosts: Vec<usize> = stage.world.up().collect();
+    let hosts = stage.world.honest();
     for (index, &host) in hosts.iter().enumerate() {
         let at = stage.world.now() + MINUTE * 60 / hosts.len() as u32 * index as u32;
         stage.world.alarm(at, RESTART + host as u64);

@@ -1,13 +1,17 @@
 //! Parties: networks in which all nodes belong to one party, and networks in which one party takes more than its share.
 
+use super::on_path::total;
+use crate::sim::attack::{fetch, outsider};
+use crate::sim::chance::Chance;
 use crate::sim::disk::Crash;
-use crate::sim::hostile::{Hostility, corrupt, secret_near};
+use crate::sim::hostile::{Hostility, corrupt, network_of, secret_near};
 use crate::sim::invariants::{bounded, fairness, lookup};
 use crate::sim::link::{Addressing, PORT};
 use crate::sim::population::bootstrap;
 use crate::sim::puppet;
 use crate::sim::report::Check;
-use crate::sim::stage::{Options, Outcome, Stage};
+use crate::sim::reserve::Reserve;
+use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
 use crate::sim::world::World;
 use crate::time::Duration;
 use core::net::SocketAddr;
@@ -59,12 +63,6 @@ fn one_party(name: &str, addressing: Addressing, options: &Options) -> Outcome {
     ];
     stage.report.checks.extend(checks);
     stage.finish()
-}
-
-/// Attaches a host that runs no node.
-fn outsider(world: &mut World) -> usize {
-    let secret = world.chance.bytes();
-    world.add_host_as(secret, false)
 }
 
 /// One address with many identities floods the tables of all nodes with records, under keys near to them. The records of
@@ -194,4 +192,95 @@ pub(super) fn reflect(options: &Options) -> Outcome {
     let sent = stage.world.hosts[liar].traffic.datagram_bytes_out;
     stage.report.checks.push(bounded::reflection(&stage.world, sent));
     stage.finish()
+}
+
+/// One address tells all nodes of invented nodes, half of them with wrong signatures, from several identities. A processor checks 400
+/// signatures in a second. Users notice nothing, and a node that joins meanwhile is seen by all.
+pub(super) fn states(options: &Options) -> Outcome {
+    const CHECKS_PER_SECOND: u32 = 400;
+    const IDENTITIES: usize = 8;
+    let mut stage = Stage::new("states", options, |_| ());
+    stage.fill(options.nodes.clamp(8, 100) / 4, options.nodes.clamp(8, 100) / 2);
+    stage.world.calibrate(CHECKS_PER_SECOND);
+    stage.each_tick = (10, 1);
+    stage.run_for(MINUTE * 3);
+    let (lookups, gets) = (stage.work.lookups.clone(), stage.work.gets.clone());
+    let victims = stage.world.honest();
+    let teller = outsider(&mut stage.world);
+    for _ in 0..(options.duration.as_secs() / 60).max(2) {
+        let gossips = victims.len() as u32 * 200;
+        puppet::tell(&mut stage.world, teller, &victims, IDENTITIES, gossips);
+        stage.run_for(MINUTE);
+    }
+    let newcomer = stage.world.add_host(false);
+    let others = bootstrap(&mut stage.world, 2);
+    stage.world.start(newcomer, &others);
+    puppet::tell(&mut stage.world, teller, &victims, IDENTITIES, victims.len() as u32 * 400);
+    stage.run_for(MINUTE * 2);
+    let refused = total(&mut stage.world, &victims, "gossip_state_over_budget");
+    let checks = [
+        Check::new(
+            10,
+            "the flood exceeds the budget",
+            1,
+            refused > 0,
+            format!("{refused} states not checked"),
+        ),
+        fairness::sight(&stage.world, &stage.observer),
+        fairness::unharmed("lookups succeed under a flood of states", &stage.work.lookups, &lookups),
+        fairness::unharmed("files are found under a flood of states", &stage.work.gets, &gets),
+        fairness::latency("a flood of states at most doubles latencies", &stage.work.lookups, &lookups),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// Ten nodes of one /24 offer pieces that they do not have, and begin to send them. Others place their files all the same, and what is
+/// stored stays.
+pub(super) fn reserve(options: &Options) -> Outcome {
+    const ACCOMPLICES: u8 = 10;
+    const QUOTA: u64 = 8 << 20;
+    let mut stage = Stage::new("reserve", options, |plan| plan.limits.quota_bytes = QUOTA);
+    stage.fill(options.nodes.clamp(8, 100) / 4, 4);
+    let victims = stage.world.honest();
+    let mut hosts = Vec::new();
+    for number in 1..=ACCOMPLICES {
+        let host = stage.world.add_host(false);
+        stage.world.links.readdress(host, SocketAddr::from(([31, 1, 1, number], PORT)));
+        let others = bootstrap(&mut stage.world, 3);
+        stage.world.start(host, &others);
+        let chance = Chance::new(stage.world.chance.u64(), 10);
+        let reserve = Reserve::new(network_of(&stage.world, host), chance);
+        stage.world.set_adversary(host, Box::new(reserve));
+        hosts.push(host);
+    }
+    stage.run_for(MINUTE);
+    stage.each_tick = (2, 1);
+    let mut most = 0;
+    let end = stage.world.now() + options.duration.max(MINUTE * 5);
+    while stage.world.now() < end {
+        let mut chance = stage.world.chance.clone();
+        for &host in &hosts {
+            fetch(&mut stage.world, &stage.work, host, &mut chance);
+        }
+        stage.world.chance = chance;
+        let publisher = victims[stage.world.chance.index(victims.len())];
+        stage.work.put(&mut stage.world, publisher, 40_000, 3);
+        stage.run_for(SAMPLE);
+        most = most.max(reserved(&stage.world, &victims));
+    }
+    let found = format!("{} KiB at one node of {} KiB", most >> 10, QUOTA >> 10);
+    let checks = [
+        Check::new(10, "space is reserved and never used", 1, most > 0, found),
+        fairness::placed(&stage.work.puts),
+        fairness::unharmed("files are found beside reservations", &stage.work.gets, &Default::default()),
+    ];
+    stage.report.checks.extend(checks);
+    stage.finish()
+}
+
+/// The most bytes that one of the hosts reserves for pieces that are arriving.
+fn reserved(world: &World, hosts: &[usize]) -> u64 {
+    let nodes = hosts.iter().filter_map(|host| world.hosts[*host].node());
+    nodes.map(|node| node.store().stats().reserved_bytes).max().unwrap_or(0)
 }

@@ -8,6 +8,7 @@ mod calm;
 mod clones;
 mod failures;
 mod fairness;
+mod on_path;
 mod outages;
 
 use super::report::{Check, Report};
@@ -92,6 +93,31 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "reflect",
         about: "a host names a victim under invented identities",
         play: fairness::reflect,
+    },
+    Scenario {
+        name: "reserve",
+        about: "ten nodes of one party reserve space for nothing",
+        play: fairness::reserve,
+    },
+    Scenario {
+        name: "states",
+        about: "one address tells everybody of invented nodes",
+        play: fairness::states,
+    },
+    Scenario {
+        name: "hollow",
+        about: "three ids near a file take copies and lose them",
+        play: adversity::hollow,
+    },
+    Scenario {
+        name: "swallow",
+        about: "relays before a third acknowledge what they drop",
+        play: on_path::swallow,
+    },
+    Scenario {
+        name: "downgrade",
+        about: "a man in the middle before a third challenges every MAC",
+        play: on_path::downgrade,
     },
     Scenario { name: "cloned-image", about: "four machines with one identity", play: clones::cloned_image },
     Scenario { name: POWER_LOSS, about: "crash points of real files", play: power_cuts },

@@ -25,7 +25,7 @@ pub(super) fn long_partition(options: &Options) -> Outcome {
     const FAR: u8 = 1;
     let mut stage = Stage::new("long-partition", options, |_| ());
     stage.fill(4, 20);
-    let mut hosts: Vec<usize> = stage.world.up().collect();
+    let mut hosts = stage.world.honest();
     stage.world.chance.shuffle(&mut hosts);
     for &host in &hosts[..hosts.len() / 2] {
         stage.world.links.port_mut(host).side = FAR;
@@ -57,7 +57,7 @@ pub(super) fn long_partition(options: &Options) -> Outcome {
 /// another address, and without a bootstrap address.
 pub(super) fn site_power(options: &Options) -> Outcome {
     let mut stage = Stage::new("site-power", options, |_| ());
-    let mut hosts: Vec<usize> = stage.world.up().collect();
+    let mut hosts = stage.world.honest();
     for &host in &hosts {
         stage.world.crash(host, Crash::Power);
         stage.world.wipe(host);

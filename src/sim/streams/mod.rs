@@ -87,6 +87,9 @@ impl Streams {
             StreamOutput::Write { stream, mut bytes } => {
                 if let Some(adversary) = &mut fabric.hosts[host].adversary {
                     adversary.said(stream, &mut bytes);
+                    if bytes.is_empty() {
+                        return;
+                    }
                 }
                 self.write(end_of(stream), Outgoing::Bytes(bytes), fabric);
             }

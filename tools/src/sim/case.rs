@@ -38,6 +38,10 @@ impl Case {
             let names: Vec<&str> = options.faults.iter().map(|fault| fault.name()).collect();
             add("faults", names.join(","));
         }
+        if !options.attacks.is_empty() {
+            let names: Vec<&str> = options.attacks.iter().map(|attack| attack.name()).collect();
+            add("adversary", names.join(","));
+        }
         arguments.extend(options.real_signatures.then(|| "--real".to_owned()));
         arguments.extend((!options.warm).then(|| "--join".to_owned()));
         arguments
@@ -52,6 +56,7 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use elver::sim::attack::Attack;
     use elver::sim::faults::Fault;
     use elver::sim::scenario::SCENARIOS;
 
@@ -63,7 +68,9 @@ mod tests {
         assert_eq!(case.command(), plain);
         case.options.loss = 0.05;
         case.options.faults = vec![Fault::OneWay, Fault::Disk];
+        case.options.attacks = vec![Attack::Erase, Attack::Sybil];
         (case.options.real_signatures, case.options.warm) = (true, false);
-        assert_eq!(case.command(), format!("{plain} --loss 0.05 --faults one-way,disk --real --join"));
+        let more = "--loss 0.05 --faults one-way,disk --adversary erase,sybil --real --join";
+        assert_eq!(case.command(), format!("{plain} {more}"));
     }
 }

@@ -95,6 +95,7 @@ impl Iterator for Draw {
             seed: self.chance.below(1_000_000),
             loss: self.range.loss.unwrap_or(if scenario.takes_faults() { drawn } else { 0.0 }),
             faults: self.range.faults.clone().unwrap_or(faults),
+            attacks: Vec::new(),
             real_signatures: self.range.real_signatures,
             warm: true,
         };

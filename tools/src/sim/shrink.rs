@@ -67,6 +67,9 @@ fn steps(case: &Case) -> Vec<Case> {
     for index in 0..options.faults.len() {
         add(&|case| _ = case.options.faults.remove(index));
     }
+    for index in 0..options.attacks.len() {
+        add(&|case| _ = case.options.attacks.remove(index));
+    }
     if options.loss > 0.0 {
         add(&|case| case.options.loss = 0.0);
     }
