@@ -1,5 +1,6 @@
 //! Hostile nodes: they lie, forge, flood, inflate and replay.
 
+use super::on_path::total;
 use crate::claim::UNCLAIMED_SECONDS_MAX;
 use crate::id::NodeId;
 use crate::io::PieceMeta;
@@ -157,7 +158,9 @@ pub(super) fn hollow(options: &Options) -> Outcome {
         lose_pieces(&mut stage.world, &hosts);
         lost = lost.max(before.iter().filter(|host| !holds(&stage, **host)).count());
     }
-    let found = format!("{taken} times");
+    let honest = stage.world.honest();
+    let unproven = total(&mut stage.world, &honest, "repair_unproven");
+    let found = format!("{taken} times, {unproven} claims not proven");
     let checks = [
         Check::new(10, "newcomers take copies and lose them", 1, taken > 0, found),
         Check::new(

@@ -215,8 +215,10 @@ pub(super) fn states(options: &Options) -> Outcome {
     let newcomer = stage.world.add_host(false);
     let others = bootstrap(&mut stage.world, 2);
     stage.world.start(newcomer, &others);
-    puppet::tell(&mut stage.world, teller, &victims, IDENTITIES, victims.len() as u32 * 400);
-    stage.run_for(MINUTE * 2);
+    for _ in 0..5 {
+        puppet::tell(&mut stage.world, teller, &victims, IDENTITIES, victims.len() as u32 * 200);
+        stage.run_for(MINUTE);
+    }
     let refused = total(&mut stage.world, &victims, "gossip_state_over_budget");
     let checks = [
         Check::new(
@@ -239,7 +241,9 @@ pub(super) fn states(options: &Options) -> Outcome {
 /// stored stays.
 pub(super) fn reserve(options: &Options) -> Outcome {
     const ACCOMPLICES: u8 = 10;
-    const QUOTA: u64 = 8 << 20;
+    /// Files that each of them asks for in each round, over a stream to each of their sources.
+    const STREAMS: usize = 4;
+    const QUOTA: u64 = 4 << 20;
     let mut stage = Stage::new("reserve", options, |plan| plan.limits.quota_bytes = QUOTA);
     stage.fill(options.nodes.clamp(8, 100) / 4, 4);
     let victims = stage.world.honest();
@@ -260,7 +264,7 @@ pub(super) fn reserve(options: &Options) -> Outcome {
     let end = stage.world.now() + options.duration.max(MINUTE * 5);
     while stage.world.now() < end {
         let mut chance = stage.world.chance.clone();
-        for &host in &hosts {
+        for &host in hosts.iter().cycle().take(hosts.len() * STREAMS) {
             fetch(&mut stage.world, &stage.work, host, &mut chance);
         }
         stage.world.chance = chance;
