@@ -43,7 +43,7 @@ pub enum Attack {
     Reserve,
     /// Three ids near a piece prove that they have it, and lose it.
     Hollow,
-    /// Forty ids of one party around a file and a value.
+    /// Ids of one party around a file and a value, half as many as there are honest nodes and at most 40.
     Sybil,
     /// One address floods all tables with records.
     Erase,
@@ -190,9 +190,10 @@ impl Attacks {
             Attack::Sybil => {
                 let file = work.files.first().map(|file| file.hash);
                 let targets: Vec<Key> = file.into_iter().chain(work.record_key(0)).collect();
+                let count = (world.honest().len() / 4).clamp(4, 20);
                 let mut hosts = Vec::new();
                 for target in targets {
-                    hosts.extend(join_near(world, &target, 20, real, Some(hosts.len() as u8)));
+                    hosts.extend(join_near(world, &target, count, real, Some(hosts.len() as u8)));
                 }
                 corrupt(world, &hosts, &[Hostility::Liar, Hostility::Forger, Hostility::Dropper]);
                 hosts

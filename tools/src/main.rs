@@ -6,6 +6,7 @@ mod compare;
 mod corpus;
 mod hash;
 mod idle;
+mod junk;
 mod many;
 mod node;
 mod scrub;
@@ -38,6 +39,7 @@ enum Tool {
     Hash(hash::Arguments),
     Many(many::Arguments),
     Idle(idle::Arguments),
+    Junk(junk::Arguments),
     Scrub(scrub::Arguments),
     Shares(shares::Arguments),
     Swarm(swarm::Arguments),
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
             Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,
             Tool::Shares(arguments) => shares::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
+            Tool::Junk(arguments) => junk::run(&binary()?, arguments)?,
             Tool::Swarm(arguments) => swarm::run(&binary()?, arguments)?,
             Tool::Story(arguments) => story::run(arguments)?,
             Tool::Sim(arguments) => return sim::run(arguments),

@@ -70,9 +70,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',')]
     faults: Option<Vec<Fault>>,
     /// Attacks to add when the network is in use: lie, forge, corrupt, drop, complain, junk, inflate, reserve, hollow, sybil, erase,
-    /// reflect, states, swallow, downgrade.
+    /// reflect, states, swallow, downgrade. Default: none; a search draws them for churn and steady.
     #[arg(long, value_delimiter = ',')]
-    adversary: Vec<Attack>,
+    adversary: Option<Vec<Attack>>,
     /// Use real signatures.
     #[arg(long)]
     real: bool,
@@ -117,6 +117,7 @@ impl Arguments {
             seed,
             loss: self.loss.unwrap_or(0.0),
             faults: self.faults.clone().unwrap_or_default(),
+            attacks: self.adversary.clone().unwrap_or_default(),
             real_signatures,
             warm: !self.join,
         }

@@ -35,6 +35,11 @@ impl Scenario {
     pub fn takes_faults(&self) -> bool {
         self.name != POWER_LOSS
     }
+
+    /// Whether what the scenario promises holds with any attack on top.
+    pub fn takes_attacks(&self) -> bool {
+        matches!(self.name, "churn" | "steady")
+    }
 }
 
 /// Every scenario.

@@ -1,6 +1,7 @@
 //! The runs of a search: drawn at random, or every scenario with every fault and every pair of faults.
 
 use super::case::Case;
+use elver::sim::attack::Attack;
 use elver::sim::chance::Chance;
 use elver::sim::faults::Fault;
 use elver::sim::scenario::Scenario;
@@ -13,6 +14,8 @@ pub(crate) const NODES_MIN: usize = 12;
 pub(crate) const MINUTES_MIN: u64 = 2;
 /// The most faults of a run that is drawn.
 const FAULTS_MAX: usize = 3;
+/// The most attacks of a run that is drawn.
+const ATTACKS_MAX: usize = 2;
 /// The shares of lost datagrams. Half of all runs lose none.
 const LOSSES: [f64; 6] = [0.0, 0.0, 0.0, 0.01, 0.05, 0.1];
 
@@ -26,6 +29,8 @@ pub(crate) struct Range {
     pub(crate) minutes_max: u64,
     /// The faults of every run, instead of drawn ones.
     pub(crate) faults: Option<Vec<Fault>>,
+    /// The attacks of every run, instead of drawn ones.
+    pub(crate) attacks: Option<Vec<Attack>>,
     /// The loss of every run, instead of a drawn one.
     pub(crate) loss: Option<f64>,
     /// Whether every run has real signatures.
@@ -68,6 +73,15 @@ impl Draw {
         all
     }
 
+    fn attacks(&mut self) -> Vec<Attack> {
+        let count = self.chance.index(ATTACKS_MAX + 1);
+        let mut all: Vec<Attack> = Attack::ALL.iter().map(|(_, attack)| *attack).collect();
+        self.chance.shuffle(&mut all);
+        all.truncate(count);
+        all.sort_unstable();
+        all
+    }
+
     /// A number from `least` to `most`. Each doubling of the number is as likely as the next.
     fn size(&mut self, least: u64, most: u64) -> u64 {
         let ratio = most.max(least) as f64 / least as f64;
@@ -87,6 +101,10 @@ impl Iterator for Draw {
                 (scenario, if scenario.takes_faults() { self.faults() } else { Vec::new() })
             }
         };
+        let attacks = match self.plan {
+            None if scenario.takes_attacks() => self.attacks(),
+            _ => Vec::new(),
+        };
         let drawn = LOSSES[self.chance.index(LOSSES.len())];
         let options = Options {
             nodes: self.size(NODES_MIN as u64, self.range.nodes_max as u64) as usize,
@@ -95,7 +113,7 @@ impl Iterator for Draw {
             seed: self.chance.below(1_000_000),
             loss: self.range.loss.unwrap_or(if scenario.takes_faults() { drawn } else { 0.0 }),
             faults: self.range.faults.clone().unwrap_or(faults),
-            attacks: Vec::new(),
+            attacks: self.range.attacks.clone().unwrap_or(attacks),
             real_signatures: self.range.real_signatures,
             warm: true,
         };
@@ -123,6 +141,7 @@ mod tests {
             nodes_max: 80,
             minutes_max: 30,
             faults: None,
+            attacks: None,
             loss: None,
             real_signatures: false,
         }
@@ -145,6 +164,9 @@ mod tests {
         assert_eq!(counts, (0..=FAULTS_MAX).collect());
         let faults: BTreeSet<Fault> = cases.iter().flat_map(|case| case.options.faults.clone()).collect();
         assert_eq!(faults.len(), Fault::ALL.len());
+        let attacked: BTreeSet<&str> =
+            cases.iter().filter(|case| !case.options.attacks.is_empty()).map(|case| case.scenario).collect();
+        assert_eq!(attacked, BTreeSet::from(["churn", "steady"]));
         assert!(cases.iter().all(|case| (NODES_MIN..=80).contains(&case.options.nodes)));
         assert!(cases.iter().all(|case| (2.0..=30.0).contains(&case.minutes())));
         let far_apart = |least: f64, most: f64| least * 3.0 < most;
