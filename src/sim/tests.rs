@@ -1,6 +1,5 @@
 //! Tests of the whole world: runs are reproducible, and commands succeed.
 
-use super::attack::Attack;
 use super::blob::Blob;
 use super::disk::Crash;
 use super::hostile::{Hostility, Rotten, corrupt};
@@ -399,32 +398,4 @@ fn forty_ids_of_one_party_hide_neither_a_value_nor_a_file() {
 #[test]
 fn an_address_that_was_merely_named_is_sent_no_more_than_three_bytes_for_one() {
     play(&["reflect"], 16, 2);
-}
-
-#[test]
-fn a_party_that_reserves_space_keeps_no_file_from_being_placed() {
-    play(&["reserve"], 12, 5);
-}
-
-#[test]
-fn a_flood_of_invented_states_hides_no_node() {
-    play(&["states"], 12, 2);
-}
-
-#[test]
-fn an_adversary_on_the_path_costs_time_and_nothing_else() {
-    play(&["swallow", "downgrade"], 12, 3);
-}
-
-#[test]
-fn ids_that_prove_copies_and_lose_them_pull_none_away() {
-    play(&["hollow"], 12, 2);
-}
-
-#[test]
-fn churn_with_added_attacks_keeps_its_promises() {
-    let attacks = vec![Attack::Erase, Attack::Reserve, Attack::Downgrade];
-    let options = Options { attacks, ..Options::small(16, 10, 3) };
-    let outcome = (named("churn").expect("it is there").play)(&options);
-    assert!(outcome.report.holds(), "{:#?}", outcome.report.checks);
 }
