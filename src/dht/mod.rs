@@ -46,7 +46,7 @@ pub use routing_table::K;
 
 use crate::id::{Key, NodeId};
 use crate::limits::Limits;
-use crate::peers::outbox::{Attempt, Outbox};
+use crate::peers::outbox::Outbox;
 use crate::peers::party::Parties;
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
@@ -191,8 +191,6 @@ pub struct PeerInfo {
     pub good: bool,
     /// The time since it was last heard from.
     pub silent_for: Duration,
-    /// The smoothed round-trip time; `None` before the first sample.
-    pub rtt: Option<Duration>,
 }
 
 /// Statistics of the DHT.
@@ -287,8 +285,8 @@ impl Dht {
         token: u64,
         outbox: &mut Outbox,
     ) {
-        if self.transactions.challenged(transaction, from) {
-            self.transmit(now, transaction, Attempt::Challenged(token), outbox);
+        if let Some(ask) = self.transactions.challenged(transaction, from, token) {
+            self.transmit(now, ask, outbox);
         }
     }
 
@@ -369,7 +367,7 @@ impl Dht {
 
     /// Another machine exchanged authenticated messages with a node that is not a leaf. A stream authenticates the node, but does
     /// not validate its address for datagrams: an unknown node is checked before it enters the routing table.
-    pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
+    pub fn note_alive(&mut self, now: Instant, contact: Contact) {
         let known = self.table.get(&contact.id).is_some_and(|entry| entry.contact.addr == contact.addr);
         if !known {
             if self.is_worth_a_ping(now, &contact) {
@@ -378,7 +376,7 @@ impl Dht {
             return;
         }
         // Contacts to be checked are checked at the next deadline.
-        for check in self.alive(now, contact, rtt) {
+        for check in self.alive(now, contact) {
             self.maintenance.check_at(now, check);
         }
     }
@@ -458,7 +456,6 @@ impl Dht {
             contact: entry.contact,
             good: entry.is_good(now),
             silent_for: now.since(entry.heard),
-            rtt: entry.rtt.smoothed(),
         };
         entries.into_iter().map(info).collect()
     }

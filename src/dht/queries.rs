@@ -3,7 +3,7 @@
 use super::agreement::Compared;
 use super::lookup::{End, Lookup, Reason};
 use super::placement::{COPIES, is_crowded};
-use super::questions::{Purpose, Request};
+use super::questions::{Purpose, Request, TIMEOUT_FIRST};
 use super::routing_table::{Answered, Failed, K};
 use super::{Dht, DhtEvent, LookupId, Want};
 use crate::id::{Key, NodeId};
@@ -41,23 +41,22 @@ impl Dht {
         if self.transactions.room() == 0 || !self.reach.contains(request.to) {
             return false;
         }
-        if let Some(entry) = request.question.contact.and_then(|contact| self.table.get(&contact.id)) {
-            request.expect_as(entry.rtt);
+        if let Some(contact) = request.question.contact {
+            request.expect_within(outbox.peers().timeout(&contact.id, TIMEOUT_FIRST));
         }
-        let transaction = self.transactions.insert(&mut self.rng, request);
+        let ask = self.transactions.ask(&mut self.rng, request, Attempt::First);
         self.counters.asked += 1;
-        self.transmit(now, transaction, Attempt::First, outbox);
+        self.transmit(now, ask, outbox);
         true
     }
 
     /// Writes the request's datagram into the outbox. If the outbox is full the datagram is dropped, like a lost packet.
-    pub(super) fn transmit(&self, now: Instant, transaction: u64, attempt: Attempt, outbox: &mut Outbox) {
-        let Some(request) = self.transactions.get(transaction) else { return };
-        let ask = Ask { to: request.to, recipient: request.recipient, transaction, attempt };
+    pub(super) fn transmit(&self, now: Instant, ask: Ask, outbox: &mut Outbox) {
+        let Some(request) = self.transactions.get(ask.transaction) else { return };
         // Padding allows a full answer even if the token turns out to be invalid: the answer to an unvalidated address is limited by
         // the size of the request.
-        let has_valid_token = matches!(attempt, Attempt::Challenged(_))
-            || request.recipient.is_some_and(|id| outbox.peers().has_fresh_token(now, &id));
+        let has_valid_token = matches!(ask.attempt, Attempt::Challenged(_))
+            || ask.recipient.is_some_and(|id| outbox.peers().has_fresh_token(now, &id));
         let mut send = |message: &Message<'_>| outbox.request(now, ask, message);
         match &request.question.purpose {
             Purpose::Bootstrap => {
@@ -101,10 +100,7 @@ impl Dht {
         datagram: &Verified<'_>,
         outbox: &mut Outbox,
     ) {
-        let message = datagram.message();
-        let transaction = datagram.transaction();
-        let request = self.transactions.answered(message.kind(), transaction, from, &datagram.id());
-        let Some(request) = request else {
+        let Some(request) = self.transactions.answered_by(now, from, datagram, outbox) else {
             self.counters.unexpected += 1;
             return;
         };
@@ -143,11 +139,10 @@ impl Dht {
     ) {
         let message = datagram.message();
         let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
-        let rtt = (!request.repeated).then(|| now.since(request.sent));
         if datagram.is_leaf() {
             self.gone(now, &contact.id);
         } else {
-            for check in self.alive(now, contact, rtt) {
+            for check in self.alive(now, contact) {
                 self.check(now, check, outbox);
             }
         }
@@ -240,19 +235,14 @@ impl Dht {
     // Liveness of nodes.
 
     /// A node that is not a leaf answered. Returns contacts that should be checked.
-    pub(super) fn alive(
-        &mut self,
-        now: Instant,
-        contact: Contact,
-        rtt: Option<Duration>,
-    ) -> impl Iterator<Item = Contact> + use<> {
+    pub(super) fn alive(&mut self, now: Instant, contact: Contact) -> impl Iterator<Item = Contact> + use<> {
         let mut checks = [None; 2];
         if contact.id == self.own || !self.reach.contains(contact.addr) {
             return checks.into_iter().flatten();
         }
         self.maintenance.not_silent(&contact.id);
         let was_empty = self.table.is_empty();
-        let answered = self.table.answered(now, contact, rtt);
+        let answered = self.table.answered(now, contact);
         match answered {
             Answered::Added => {
                 if was_empty {
@@ -341,7 +331,9 @@ impl Dht {
                         lookup.late(&contact.id);
                     }
                     self.counters.repeated += 1;
-                    self.transmit(now, transaction, Attempt::Again, outbox);
+                    if let Some(ask) = self.transactions.ask_again(transaction, Attempt::Again) {
+                        self.transmit(now, ask, outbox);
+                    }
                 }
                 Overdue::GivenUp => {
                     if let Some((lookup, contact)) = step {

@@ -6,14 +6,13 @@
 use super::{LookupId, Want};
 use crate::id::{Key, NodeId};
 use crate::peers::requests::{self, Question};
-use crate::peers::rtt::Rtt;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
 
 /// The timeout before the first sample.
-const TIMEOUT_FIRST: Duration = Duration::from_millis(700);
+pub(super) const TIMEOUT_FIRST: Duration = Duration::from_millis(700);
 /// The time after which a request has failed.
 const FAILED_AFTER: Duration = Duration::from_secs(5);
 /// The least time before a lookup goes on without an answer.
@@ -83,11 +82,6 @@ impl Request {
         let late = self.sent + timeout;
         self.repeat_at(Some(late).filter(|_| !self.question.once));
         self.give_up_at(self.sent + (timeout * 3).clamp(GIVEN_UP_AFTER_MIN, FAILED_AFTER));
-    }
-
-    /// Sets the round-trip timeout to that of the node.
-    pub(super) fn expect_as(&mut self, rtt: Rtt) {
-        self.expect_within(rtt.timeout(TIMEOUT_FIRST));
     }
 }
 

@@ -13,7 +13,6 @@ use super::closest::{Nearest, Slot};
 use crate::id::{Key, NodeId};
 use crate::peers::contest::{Holder, gives_way};
 use crate::peers::party::Parties;
-use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -37,8 +36,6 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// When it was last heard from.
     pub(super) heard: Instant,
-    /// Its round-trip time.
-    pub(super) rtt: Rtt,
     /// Unanswered requests in a row.
     pub(super) failures: u8,
     /// Another address at which it answers. It moves there if the present one falls silent.
@@ -178,14 +175,14 @@ impl RoutingTable {
     }
 
     /// A node answered a request at the address of `contact`.
-    pub(super) fn answered(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) -> Answered {
+    pub(super) fn answered(&mut self, now: Instant, contact: Contact) -> Answered {
         let Some(index) = self.index(&contact.id) else { return Answered::Refused };
         if let Some(entry) = self.get_mut(&contact.id) {
             if entry.contact.addr != contact.addr {
                 entry.moved_to = Some(contact.addr);
                 return Answered::Moved(entry.contact);
             }
-            entry.refresh(now, rtt);
+            entry.refresh(now);
             return Answered::Refreshed;
         }
         let bucket = &mut self.buckets[index];
@@ -194,7 +191,7 @@ impl RoutingTable {
             Some(entry) if entry.contact.addr == contact.addr => entry,
             _ => Entry::new(now, contact),
         };
-        entry.refresh(now, rtt);
+        entry.refresh(now);
         if bucket.live.len() < K {
             // A bucket allocates its memory at first use: most of the 256 are never used.
             bucket.live.reserve_exact(K - bucket.live.len());
@@ -344,16 +341,13 @@ impl RoutingTable {
 
 impl Entry {
     fn new(now: Instant, contact: Contact) -> Self {
-        Entry { contact, since: now, heard: now, rtt: Rtt::default(), failures: 0, moved_to: None }
+        Entry { contact, since: now, heard: now, failures: 0, moved_to: None }
     }
 
-    fn refresh(&mut self, now: Instant, rtt: Option<Duration>) {
+    fn refresh(&mut self, now: Instant) {
         self.heard = now;
         self.failures = 0;
         self.moved_to = None;
-        if let Some(sample) = rtt {
-            self.rtt.sample(sample);
-        }
     }
 }
 
@@ -385,7 +379,7 @@ mod tests {
     fn full() -> RoutingTable {
         let mut table = table();
         for index in 0..K as u8 {
-            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1]), None), Answered::Added);
+            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1])), Answered::Added);
         }
         table
     }
@@ -394,10 +388,10 @@ mod tests {
     fn a_newcomer_waits_while_the_bucket_is_good_and_replaces_a_contact_that_fails_twice() {
         let mut table = full();
         let newcomer = far(100, [127, 0, 0, 1]);
-        assert_eq!(table.answered(NOW, newcomer, None), Answered::Waits(None));
+        assert_eq!(table.answered(NOW, newcomer), Answered::Waits(None));
         let later = NOW + QUESTIONABLE_AFTER;
         let oldest = far(0, [127, 0, 0, 1]);
-        assert_eq!(table.answered(later, newcomer, None), Answered::Waits(Some(oldest)));
+        assert_eq!(table.answered(later, newcomer), Answered::Waits(Some(oldest)));
         assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Kept);
         assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Dropped(oldest));
         assert!(table.get(&newcomer.id).is_some() && table.get(&oldest.id).is_none());
@@ -408,7 +402,7 @@ mod tests {
     fn the_replacement_cache_is_bounded_and_prefers_the_latest() {
         let mut table = full();
         for index in 50..90 {
-            table.answered(NOW, far(index, [127, 0, 0, 1]), None);
+            table.answered(NOW, far(index, [127, 0, 0, 1]));
         }
         assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX);
         assert!(table.remove(&far(3, [127, 0, 0, 1]).id));
@@ -427,7 +421,7 @@ mod tests {
             let shared = rng.below(3) as usize;
             id.0[..shared].copy_from_slice(&table.own.0[..shared]);
             let contact = Contact { id, public: PublicKey(rng.bytes()), addr: ([127, 0, 0, 1], 1000).into() };
-            table.answered(NOW, contact, None);
+            table.answered(NOW, contact);
         }
         assert!(table.len() > 100);
         for count in [0, 1, 7, 20, 1000] {
@@ -454,7 +448,7 @@ mod tests {
     fn the_own_id_never_enters() {
         let mut table = table();
         let own = Contact { id: NodeId([0; 32]), ..far(1, [127, 0, 0, 1]) };
-        assert_eq!(table.answered(NOW, own, None), Answered::Refused);
+        assert_eq!(table.answered(NOW, own), Answered::Refused);
         assert!(!table.wants(NOW, &own.id, own.addr) && table.is_empty());
     }
 
@@ -464,7 +458,7 @@ mod tests {
             let mut table = table();
             let [a, b, c] = network;
             for index in 0..30 {
-                table.answered(NOW, far(index, [a, b, c, index]), None);
+                table.answered(NOW, far(index, [a, b, c, index]));
             }
             assert_eq!(table.len(), K, "{network:?}");
             assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX, "{network:?}");
@@ -476,12 +470,12 @@ mod tests {
     fn a_bucket_full_of_one_party_makes_room_for_every_other() {
         let mut table = table();
         for index in 0..28 {
-            table.answered(NOW, far(index, [8, 8, 8, index]), None);
+            table.answered(NOW, far(index, [8, 8, 8, index]));
         }
         for index in 40..50 {
             let other = far(index, [9, 9, index, 1]);
             assert!(table.wants(NOW, &other.id, other.addr));
-            assert_eq!(table.answered(NOW, other, None), Answered::Added);
+            assert_eq!(table.answered(NOW, other), Answered::Added);
         }
         let others =
             table.iter().filter(|entry| entry.contact.addr.ip().to_string().starts_with("9.")).count();
@@ -495,11 +489,11 @@ mod tests {
     fn the_place_of_a_lost_contact_goes_to_the_party_that_holds_least() {
         let mut table = table();
         for index in 0..K as u8 {
-            table.answered(NOW, far(index, [8, 8, index / 2, index]), None);
+            table.answered(NOW, far(index, [8, 8, index / 2, index]));
         }
-        table.answered(NOW, far(50, [8, 8, 0, 50]), None);
-        table.answered(NOW, far(51, [8, 8, 7, 51]), None);
-        table.answered(NOW, far(52, [8, 8, 1, 52]), None);
+        table.answered(NOW, far(50, [8, 8, 0, 50]));
+        table.answered(NOW, far(51, [8, 8, 7, 51]));
+        table.answered(NOW, far(52, [8, 8, 1, 52]));
         table.remove(&far(14, [8, 8, 7, 14]).id);
         assert!(table.get(&far(51, [8, 8, 7, 51]).id).is_some());
     }
@@ -509,14 +503,14 @@ mod tests {
         let mut table = table();
         let old = far(1, [10, 0, 0, 1]);
         let new = Contact { addr: ([10, 0, 0, 2], 7).into(), ..old };
-        table.answered(NOW, old, None);
-        assert_eq!(table.answered(NOW, new, None), Answered::Moved(old));
+        table.answered(NOW, old);
+        assert_eq!(table.answered(NOW, new), Answered::Moved(old));
         assert_eq!(table.get(&old.id).unwrap().contact, old);
         assert_eq!(table.failed(NOW, &old.id, old.addr), Failed::Moved(new));
         assert_eq!(table.get(&old.id).unwrap().contact, new);
         // If the old address had answered, the new one would have been discarded.
-        table.answered(NOW, old, None);
-        table.answered(NOW, new, None);
+        table.answered(NOW, old);
+        table.answered(NOW, new);
         assert_eq!(table.failed(NOW, &old.id, new.addr), Failed::Kept);
     }
 
@@ -524,7 +518,7 @@ mod tests {
     fn a_replayed_request_does_not_refresh() {
         let mut table = table();
         let contact = far(1, [10, 0, 0, 1]);
-        table.answered(NOW, contact, None);
+        table.answered(NOW, contact);
         let later = NOW + Duration::from_secs(60);
         assert!(table.heard(later, &contact.id, contact.addr, false));
         assert_eq!(table.get(&contact.id).unwrap().heard, NOW);

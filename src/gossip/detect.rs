@@ -12,7 +12,7 @@ use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
 use crate::peers::contest::Holder;
-use crate::peers::outbox::{Ask, Attempt, Outbox};
+use crate::peers::outbox::{Attempt, Outbox};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::{Epoch, Verified};
@@ -112,8 +112,9 @@ impl Gossip {
     }
 
     /// The timeout of a request to a member.
-    pub(super) fn timeout(&self, position: usize) -> Duration {
-        self.members.entry(position).rtt.timeout(TIMEOUT_FIRST).min(self.config.silent_after / 5)
+    pub(super) fn timeout(&self, position: usize, outbox: &Outbox) -> Duration {
+        let id = self.members.entry(position).contact().id;
+        outbox.peers().timeout(&id, TIMEOUT_FIRST).min(self.config.silent_after / 5)
     }
 
     fn indirect_wait(&self) -> Duration {
@@ -121,15 +122,15 @@ impl Gossip {
     }
 
     /// The timeout of a ping for another member.
-    pub(super) fn relay_timeout(&self, position: usize) -> Duration {
-        self.timeout(position).min(self.indirect_wait() * 2 / 9)
+    pub(super) fn relay_timeout(&self, position: usize, outbox: &Outbox) -> Duration {
+        self.timeout(position, outbox).min(self.indirect_wait() * 2 / 9)
     }
 
     fn start_probe(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
         if self.members.entry(position).probing {
             return;
         }
-        let (addr, wait) = (self.members.entry(position).addr(), self.timeout(position));
+        let (addr, wait) = (self.members.entry(position).addr(), self.timeout(position, outbox));
         let named = self.members.places()[position].liveness == Liveness::Unproven;
         if named
             && !self.named.take(now, self.config.parties.of(&self.members.entry(position).contact().id, addr))
@@ -161,10 +162,9 @@ impl Gossip {
         }
         let (about, id) = (self.members.short(position), self.members.entry(position).contact().id);
         let request = Request::new(now, to, Some(id), Asked { about, purpose }, wait);
-        let transaction = self.transactions.insert(&mut self.rng, request);
         let again = matches!(purpose, Purpose::Ping { again: true } | Purpose::Relay { again: true, .. });
         let attempt = if again { Attempt::Again } else { Attempt::First };
-        let ask = Ask { to, recipient: Some(id), transaction, attempt };
+        let ask = self.transactions.ask(&mut self.rng, request, attempt);
         outbox.request(now, ask, &Message::Ping { padding: 0 });
         true
     }
@@ -178,12 +178,8 @@ impl Gossip {
         token: u64,
         outbox: &mut Outbox,
     ) {
-        if !self.transactions.challenged(transaction, from) {
-            return;
-        }
+        let Some(ask) = self.transactions.challenged(transaction, from, token) else { return };
         let Some(request) = self.transactions.get(transaction) else { return };
-        let attempt = Attempt::Challenged(token);
-        let ask = Ask { to: request.to, recipient: request.recipient, transaction, attempt };
         let Asked { about, purpose } = request.question;
         match (purpose, self.members.find(about)) {
             (Purpose::Ping { .. } | Purpose::Relay { .. }, _) => {
@@ -208,9 +204,8 @@ impl Gossip {
         outbox: &mut Outbox,
     ) {
         let message = datagram.message();
-        let (transaction, sender) = (datagram.transaction(), datagram.id());
-        let request = self.transactions.answered(message.kind(), transaction, from, &sender);
-        let Some(request) = request else {
+        let sender = datagram.id();
+        let Some(request) = self.transactions.answered_by(now, from, datagram, outbox) else {
             self.counters.unexpected += 1;
             return;
         };
@@ -218,13 +213,7 @@ impl Gossip {
         if datagram.is_leaf() {
             return self.drop_leaf(&contact);
         }
-        let first = !matches!(
-            request.question.purpose,
-            Purpose::Ping { again: true } | Purpose::Relay { again: true, .. }
-        );
-        let direct = request.question.purpose != Purpose::Indirect;
-        let rtt = (first && direct && !request.repeated).then(|| now.since(request.sent));
-        self.answered(now, &contact, datagram.epoch(), request.sent, rtt);
+        self.answered(now, &contact, datagram.epoch(), request.sent);
         match (message, request.question.purpose) {
             (Message::GossipReply(body), _) => {
                 self.round_answered = true;
@@ -251,14 +240,7 @@ impl Gossip {
     }
 
     /// A member answered a request of the time `sent`, at the address that the request went to.
-    fn answered(
-        &mut self,
-        now: Instant,
-        contact: &Contact,
-        epoch: Epoch,
-        sent: Instant,
-        rtt: Option<Duration>,
-    ) {
+    fn answered(&mut self, now: Instant, contact: &Contact, epoch: Epoch, sent: Instant) {
         let Some((position, _)) = self.acquaint(now, contact, true) else { return };
         let left = matches!(self.members.places()[position].liveness, Liveness::Left { .. });
         let entry = self.members.entry(position);
@@ -268,7 +250,7 @@ impl Gossip {
             return;
         }
         self.arrived(position, contact.addr);
-        self.alive(now, position, rtt);
+        self.alive(now, position);
     }
 
     fn relay_answered(
@@ -311,7 +293,7 @@ impl Gossip {
             }
             Purpose::Ping { .. } if heard => self.members.entry_mut(position).probing = false,
             Purpose::Ping { again: false } => {
-                let wait = self.timeout(position) * 2;
+                let wait = self.timeout(position, outbox) * 2;
                 let other = self.other_addrs.iter().find(|(short, _)| *short == request.question.about);
                 let to = other.map_or(request.to, |(_, addr)| *addr);
                 if !self.ping(now, position, to, Purpose::Ping { again: true }, wait, outbox) {
@@ -322,7 +304,7 @@ impl Gossip {
             Purpose::Indirect => self.conclude_indirect(now, request.question.about, outbox),
             Purpose::Relay { asker, again: false } => {
                 let again = Purpose::Relay { asker, again: true };
-                let wait = self.relay_timeout(position) * 2;
+                let wait = self.relay_timeout(position, outbox) * 2;
                 if !self.ping(now, position, request.to, again, wait, outbox) {
                     self.relay_failed(now, request, outbox);
                 }
@@ -422,9 +404,8 @@ impl Gossip {
             (self.members.entry(relay).contact(), self.members.entry(position).contact().id);
         let asked = Asked { about: self.members.short(position), purpose: Purpose::Indirect };
         let request = Request::new(now, contact.addr, Some(contact.id), asked, self.indirect_wait());
-        let transaction = self.transactions.insert(&mut self.rng, request);
+        let ask = self.transactions.ask(&mut self.rng, request, Attempt::First);
         self.counters.probes_indirect += 1;
-        let ask = Ask { to: contact.addr, recipient: Some(contact.id), transaction, attempt: Attempt::First };
         outbox.request(now, ask, &Message::Probe { target });
         true
     }

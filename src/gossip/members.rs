@@ -8,7 +8,6 @@
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::contest::{Holder, gives_way};
 use crate::peers::party::Parties;
-use crate::peers::rtt::Rtt;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireAddr};
@@ -93,8 +92,6 @@ pub(super) struct Entry {
     pub(super) vouched: Instant,
     /// The epoch in which the member itself said goodbye. It may still answer while it shuts down, and returns in another one.
     pub(super) left_in: Option<Epoch>,
-    /// Its round-trip time.
-    pub(super) rtt: Rtt,
     /// Requests in a row without an answer.
     pub(super) tries: u8,
     /// Whether a probe is under way.
@@ -334,7 +331,6 @@ impl Members {
             asked: Instant::ZERO,
             vouched: Instant::ZERO,
             left_in: None,
-            rtt: Rtt::default(),
             tries: 0,
             probing: false,
             silent_relays: 0,

@@ -6,7 +6,7 @@ use crate::id::{NodeId, ShortId};
 use crate::peers::outbox::Outbox;
 use crate::peers::party::is_meaningful;
 use crate::peers::standing::Standing;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::state::NodeState;
@@ -47,7 +47,7 @@ impl Gossip {
             self.arrived(position, from);
         }
         if validated || !unproven {
-            self.alive(now, position, None);
+            self.alive(now, position);
         }
         if !validated && here && unproven {
             self.ask_soon(now, contact.id.short());
@@ -77,16 +77,13 @@ impl Gossip {
     }
 
     /// A member is alive: it sent a datagram that is not a replay.
-    pub(super) fn alive(&mut self, now: Instant, position: usize, rtt: Option<Duration>) {
+    pub(super) fn alive(&mut self, now: Instant, position: usize) {
         let old = self.members.places()[position].liveness;
         let entry = self.members.entry_mut(position);
         entry.heard = now;
         entry.tries = 0;
         entry.left_in = None;
-        if let Some(sample) = rtt {
-            entry.rtt.sample(sample);
-        }
-        let (contact, rtt) = (entry.contact(), entry.rtt.smoothed());
+        let contact = entry.contact();
         if let Some(hops) = entry.news.filter(|_| entry.is_where_it_says()) {
             entry.news = None;
             let state = entry.state;
@@ -97,8 +94,8 @@ impl Gossip {
         }
         self.members.set_liveness(position, Liveness::Live, now);
         self.raise(match old {
-            Liveness::Unproven => GossipEvent::Met { contact, rtt },
-            _ => GossipEvent::Returned { contact, rtt },
+            Liveness::Unproven => GossipEvent::Met { contact },
+            _ => GossipEvent::Returned { contact },
         });
         self.wake_up(now);
     }

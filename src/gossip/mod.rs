@@ -40,7 +40,7 @@ use crate::peers::outbox::Outbox;
 use crate::peers::rate::{Limiter, PartyLimiter, Rate};
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
-use crate::time::{Duration, Instant, earliest};
+use crate::time::{Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::{Epoch, Verified};
 use crate::wire::header::Kind;
@@ -70,8 +70,6 @@ pub enum GossipEvent {
     Met {
         /// The member.
         contact: Contact,
-        /// The smoothed round-trip time, when one was measured.
-        rtt: Option<Duration>,
     },
     /// A member is silent, and none of the relays that probed it got an answer.
     Suspected {
@@ -99,8 +97,6 @@ pub enum GossipEvent {
     Returned {
         /// The member.
         contact: Contact,
-        /// The smoothed round-trip time, when one was measured.
-        rtt: Option<Duration>,
     },
     /// A node has a state with this node's signature that this run did not sign, and its number is not below that of the present state.
     Outdone {
@@ -127,8 +123,6 @@ pub struct Member {
     pub since: Instant,
     /// When this node last received something from the member itself; `None` when it never did.
     pub heard: Option<Instant>,
-    /// The smoothed round-trip time, when one was measured.
-    pub rtt: Option<Duration>,
     /// Its newest known state; `None` when none is known.
     pub state: Option<NodeState>,
 }
@@ -298,7 +292,7 @@ impl Gossip {
         let here = self.members.entry(position).addr() == contact.addr;
         match liveness {
             Liveness::Live | Liveness::Suspect | Liveness::Unresponsive if here => {
-                self.alive(now, position, None);
+                self.alive(now, position);
             }
             _ if self.left_just_now(now, position) => {}
             _ => {
@@ -311,7 +305,7 @@ impl Gossip {
     }
 
     /// Another machine got an answer in a datagram from a node that is not a leaf.
-    pub fn note_alive(&mut self, now: Instant, contact: Contact, rtt: Option<Duration>) {
+    pub fn note_alive(&mut self, now: Instant, contact: Contact) {
         self.notice_sleep(now);
         let Some((position, _)) = self.acquaint(now, &contact, true) else { return };
         if self.left_just_now(now, position) {
@@ -321,7 +315,7 @@ impl Gossip {
             return self.ask_soon(now, contact.id.short());
         }
         self.arrived(position, contact.addr);
-        self.alive(now, position, rtt);
+        self.alive(now, position);
     }
 
     /// Another machine could not reach a node: it is probed soon.
@@ -441,7 +435,6 @@ impl Gossip {
             liveness,
             since: entry.since,
             heard: (liveness != Liveness::Unproven).then_some(entry.heard),
-            rtt: entry.rtt.smoothed(),
             state: (entry.state.sequence() > 0).then_some(entry.state),
         }
     }

@@ -46,6 +46,11 @@ impl Question for Asked {
             Purpose::Indirect => Kind::ProbeReply,
         }
     }
+
+    fn is_answered_at_once(&self) -> bool {
+        // A relay asks the member first.
+        self.purpose != Purpose::Indirect
+    }
 }
 
 /// An outstanding question.

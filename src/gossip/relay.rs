@@ -30,7 +30,7 @@ impl Gossip {
         let position = self.position(target).filter(met);
         let asked = position.filter(|_| !datagram.is_leaf() && asker.id != *target).is_some_and(|position| {
             let may = self.transactions.relayed() < RELAYED_MAX && self.relays.take(now);
-            let (to, wait) = (self.members.entry(position).addr(), self.relay_timeout(position));
+            let (to, wait) = (self.members.entry(position).addr(), self.relay_timeout(position, outbox));
             let purpose = Purpose::Relay { asker, again: false };
             may && self.ping(now, position, to, purpose, wait, outbox)
         });

@@ -213,15 +213,14 @@ impl Gossip {
             return false;
         }
         let short = self.members.short(position);
-        let wait = self.timeout(position) * 2;
+        let wait = self.timeout(position, outbox) * 2;
         let entry = self.members.entry_mut(position);
         entry.asked = now;
         let contact = entry.contact();
         let asked = Asked { about: short, purpose: Purpose::Gossip };
         let request = Request::new(now, contact.addr, Some(contact.id), asked, wait);
-        let transaction = self.transactions.insert(&mut self.rng, request);
+        let ask = self.transactions.ask(&mut self.rng, request, Attempt::First);
         self.counters.asked += 1;
-        let ask = Ask { to: contact.addr, recipient: Some(contact.id), transaction, attempt: Attempt::First };
         self.transmit_gossip(now, position, ask, outbox).is_some()
     }
 

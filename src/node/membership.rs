@@ -43,7 +43,7 @@ impl Node {
             // Membership handles these itself.
             Kind::Gossip | Kind::Probe => {}
             _ if datagram.is_leaf() => {}
-            _ if kind.is_answer() => self.machines.gossip.note_alive(now, contact, None),
+            _ if kind.is_answer() => self.machines.gossip.note_alive(now, contact),
             // A node at an unvalidated address must not make this node send datagrams there.
             _ if validated => self.machines.gossip.note_contact(now, contact),
             _ => {}
@@ -56,7 +56,7 @@ impl Node {
             self.machines.dht.note_unreachable(now, &contact.id);
             self.machines.gossip.note_failed(now, &contact.id);
         } else if !leaf {
-            self.machines.dht.note_alive(now, contact, None);
+            self.machines.dht.note_alive(now, contact);
             self.machines.gossip.note_contact(now, contact);
         }
     }
@@ -100,10 +100,9 @@ impl Node {
             GossipEvent::Met { .. } | GossipEvent::Moved { .. } => {}
         }
         match event {
-            GossipEvent::Met { contact, rtt } | GossipEvent::Returned { contact, rtt } => {
-                self.machines.dht.note_alive(now, contact, rtt);
-            }
-            GossipEvent::Moved { contact, .. } => self.machines.dht.note_alive(now, contact, None),
+            GossipEvent::Met { contact }
+            | GossipEvent::Returned { contact }
+            | GossipEvent::Moved { contact, .. } => self.machines.dht.note_alive(now, contact),
             GossipEvent::Suspected { .. } => {}
             GossipEvent::Outdone { addrs } => self.twin.told(now, addrs, self.machines.dht.own_addr()),
             GossipEvent::Unresponsive { contact } => self.machines.dht.note_unreachable(now, &contact.id),

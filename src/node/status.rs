@@ -164,7 +164,6 @@ impl Node {
             .map(|peer| Peer {
                 good: peer.good,
                 last_seen_seconds: peer.silent_for.as_secs(),
-                rtt_micros: peer.rtt.map(micros),
                 ..stranger(&peer.contact)
             })
             .collect();
@@ -174,6 +173,7 @@ impl Node {
         peers.extend(met.map(|member| stranger(&member.contact)));
         self.add_bans(now, &mut peers);
         for peer in &mut peers {
+            peer.rtt_micros = self.machines.outbox.peers().rtt(&peer.id).map(micros);
             if let Some(member) = self.machines.gossip.member(&peer.id) {
                 describe(now, peer, &member);
             }
@@ -276,7 +276,6 @@ fn describe(now: Instant, peer: &mut Peer, member: &Member) {
     if let Some(heard) = member.heard {
         peer.last_seen_seconds = now.since(heard).as_secs();
     }
-    peer.rtt_micros = peer.rtt_micros.or(member.rtt.map(micros));
     if let Some(state) = &member.state {
         let [major, minor, patch, _] = state.version();
         peer.load = Some(state.load());

@@ -2,10 +2,11 @@
 
 use super::hop::{End, Root};
 use super::replay::ReplayWindow;
+use super::rtt::Rtt;
 use super::standing::Standing;
 use super::tokens::TOKEN_PERIOD;
 use crate::id::{NodeId, PublicKey};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::datagram::{Epoch, MacKey};
 use crate::wire::network::Network;
 use core::net::SocketAddr;
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     addr: SocketAddr,
     validated: Instant,
     heard: Instant,
+    /// The round-trip time to that address.
+    rtt: Rtt,
     /// The token that the peer last gave; zero is none.
     token: u64,
     token_at: Instant,
@@ -64,6 +67,7 @@ impl Peer {
             addr,
             validated: now,
             heard: now,
+            rtt: Rtt::default(),
             token: 0,
             token_at: now,
         }
@@ -85,6 +89,10 @@ impl Peer {
 
     pub(super) fn heard(&self) -> Instant {
         self.heard
+    }
+
+    pub(super) fn rtt(&self) -> Rtt {
+        self.rtt
     }
 
     /// Whether `epoch` is the run before the present one.
@@ -143,9 +151,18 @@ impl Peer {
         is_new
     }
 
-    /// The peer has shown that it receives at this address.
+    /// The peer has shown that it receives at this address. What was measured on the way to another address says nothing about the
+    /// way to this one: with its short timeout, every request would be repeated, and a repeated request measures nothing.
     pub(super) fn note_validated(&mut self, now: Instant, addr: SocketAddr) {
+        if self.addr != addr {
+            self.rtt = Rtt::default();
+        }
         (self.addr, self.validated) = (addr, now);
+    }
+
+    /// A request that was sent once was answered after this time.
+    pub(super) fn note_rtt(&mut self, sample: Duration) {
+        self.rtt.sample(sample);
     }
 
     /// The peer gave a token; zero is none.
@@ -244,6 +261,16 @@ mod tests {
         assert_eq!(peer.standing_at(later(2), addr(1)), Standing::Fresh, "it has not shown that for long");
         peer.note_validated(later(2), addr(2));
         assert_eq!(peer.standing_at(later(2), addr(2)), Standing::Validated);
+    }
+
+    #[test]
+    fn the_round_trip_time_is_that_to_the_validated_address() {
+        let mut peer = peer();
+        peer.note_rtt(Duration::from_millis(3));
+        peer.note_validated(NOW, addr(1));
+        assert_eq!(peer.rtt().smoothed(), Some(Duration::from_millis(3)));
+        peer.note_validated(NOW, addr(2));
+        assert_eq!(peer.rtt().smoothed(), None);
     }
 
     #[test]

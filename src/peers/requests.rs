@@ -4,10 +4,12 @@
 //! has up to three deadlines: *late* (to be repeated), *given up* (the caller goes on without the answer, which may still arrive) and
 //! *failed*. A deadline that fired is disarmed before it is acted upon.
 
+use super::outbox::{Ask, Attempt, Outbox};
 use crate::id::NodeId;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::canonical;
+use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
 
@@ -18,6 +20,11 @@ const PREPARED: usize = 64;
 pub trait Question {
     /// The kind of message that answers it.
     fn answer(&self) -> Kind;
+
+    /// Whether it is answered at once, so that the delay of the answer is a round-trip time.
+    fn is_answered_at_once(&self) -> bool {
+        true
+    }
 }
 
 /// An outstanding request.
@@ -155,6 +162,18 @@ impl<Q: Question> Requests<Q> {
         }
     }
 
+    /// Adds a request, for which there must be room. It is sent as the result says.
+    pub fn ask(&mut self, rng: &mut Rng, request: Request<Q>, attempt: Attempt) -> Ask {
+        let (to, recipient) = (request.to, request.recipient);
+        Ask { to, recipient, transaction: self.insert(rng, request), attempt }
+    }
+
+    /// How a request is sent again.
+    pub fn ask_again(&self, transaction: u64, attempt: Attempt) -> Option<Ask> {
+        let request = self.get(transaction)?;
+        Some(Ask { to: request.to, recipient: request.recipient, transaction, attempt })
+    }
+
     /// The request with this number.
     pub fn get(&self, transaction: u64) -> Option<&Request<Q>> {
         self.position(transaction).ok().map(|place| &self.table[place].1)
@@ -186,8 +205,23 @@ impl<Q: Question> Requests<Q> {
         self.get(transaction).is_some_and(fits)
     }
 
+    /// Takes out the request that a datagram answers. The table of peers learns that its sender answered, and how soon.
+    pub fn answered_by(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Request<Q>> {
+        let (kind, sender) = (datagram.message().kind(), datagram.id());
+        let request = self.answered(kind, datagram.transaction(), from, &sender)?;
+        let measures = !request.repeated && request.question.is_answered_at_once();
+        outbox.peers.note_answer(&sender, measures.then(|| now.since(request.sent)));
+        Some(request)
+    }
+
     /// Takes out the request that a datagram of this sender answers.
-    pub fn answered(
+    fn answered(
         &mut self,
         kind: Kind,
         transaction: u64,
@@ -199,16 +233,17 @@ impl<Q: Question> Requests<Q> {
         if expected && self.get(transaction).is_some_and(is_sender) { self.remove(transaction) } else { None }
     }
 
-    /// A challenge to a request came from `from`. Returns whether the request must be sent again with a signature. A challenge is
-    /// not authenticated. So it counts once for each request, and only from the address that the request went to, and it changes
+    /// A challenge with `token` to a request came from `from`. Returns how the request is sent again, with a signature. A challenge
+    /// is not authenticated. So it counts once for each request, and only from the address that the request went to, and it changes
     /// nothing else.
-    pub fn challenged(&mut self, transaction: u64, from: SocketAddr) -> bool {
+    pub fn challenged(&mut self, transaction: u64, from: SocketAddr, token: u64) -> Option<Ask> {
         let from = canonical(from);
-        let Some(request) = self.get_mut(transaction).filter(|request| request.to == from) else {
-            return false;
-        };
+        let request = self.get_mut(transaction).filter(|request| request.to == from)?;
         request.repeated = true;
-        !core::mem::replace(&mut request.challenged, true)
+        if core::mem::replace(&mut request.challenged, true) {
+            return None;
+        }
+        self.ask_again(transaction, Attempt::Challenged(token))
     }
 
     /// The requests of which a deadline has passed, in the order of their numbers: one deadline each, which is disarmed.
@@ -230,6 +265,13 @@ impl<Q: Question> Requests<Q> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
+    use crate::peers::outbox::Asker;
+    use crate::peers::testing;
+    use crate::wire::datagram::Unverified;
+    use crate::wire::header::Auth;
+    use crate::wire::message::{Message, ProbeOutcome};
+    use crate::wire::network::Network;
 
     /// A question that is answered by a message of this kind.
     struct Of(Kind);
@@ -237,6 +279,10 @@ mod tests {
     impl Question for Of {
         fn answer(&self) -> Kind {
             self.0
+        }
+
+        fn is_answered_at_once(&self) -> bool {
+            self.0 != Kind::ProbeReply
         }
     }
 
@@ -269,15 +315,47 @@ mod tests {
         assert!(requests.is_empty() && requests.next_deadline().is_none());
     }
 
+    /// The round-trip time to a node that has answered a request after 30 ms.
+    fn round_trip(answer: &Message<'_>, repeated: bool) -> Option<Duration> {
+        let (network, here, there) = (Network::new("test"), addr("10.0.0.2:5"), addr("10.0.0.1:5"));
+        let [mut ours, mut theirs] = [1, 2].map(|seed: u8| {
+            testing::outbox(&network, Identity::from_secret(&[seed; 32]), false, u64::from(seed))
+        });
+        let (us, them) = (ours.identity().id(), theirs.identity().id());
+        let mut request = request(Some(them), answer.kind());
+        request.repeated = repeated;
+        let (mut requests, mut rng) = (Requests::new(4), Rng::new([1; 32]));
+        let transaction = requests.ask(&mut rng, request, Attempt::First).transaction;
+        let asker = Asker { addr: here, id: us, transaction, auth: Auth::Signed };
+        theirs.answer(START, asker, answer).expect("it fits");
+        let bytes = theirs.poll().expect("an answer").bytes().to_vec();
+        let datagram = Unverified::parse(&bytes, &network).expect("sound");
+        let later = START + Duration::from_millis(30);
+        let received = testing::receive(&mut ours, later, there, datagram).expect("it is authentic");
+        assert!(requests.answered_by(later, there, &received.datagram, &mut ours).is_some());
+        ours.peers().rtt(&them)
+    }
+
+    #[test]
+    fn an_answer_measures_the_round_trip_unless_its_request_was_repeated_or_it_waited_for_a_third_node() {
+        let pong = Message::Pong { observed: addr("10.0.0.2:5") };
+        assert_eq!(round_trip(&pong, false), Some(Duration::from_millis(30)));
+        assert_eq!(round_trip(&pong, true), None);
+        let relayed = Message::ProbeReply { target: [3; 8], outcome: ProbeOutcome::Answered };
+        assert_eq!(round_trip(&relayed, false), None);
+    }
+
     #[test]
     fn a_challenge_counts_once_and_only_from_where_the_request_went() {
         let (mut requests, mut rng) = (Requests::new(4), Rng::new([1; 32]));
         let ping = requests.insert(&mut rng, request(None, Kind::Pong));
-        assert!(!requests.challenged(ping, addr("10.0.0.2:5")), "another address");
-        assert!(!requests.challenged(ping ^ 1, addr("10.0.0.1:5")), "another number");
+        assert_eq!(requests.challenged(ping, addr("10.0.0.2:5"), 7), None, "another address");
+        assert_eq!(requests.challenged(ping ^ 1, addr("10.0.0.1:5"), 7), None, "another number");
         assert!(requests.get(ping).is_some_and(|request| !request.repeated));
-        assert!(requests.challenged(ping, addr("10.0.0.1:5")));
-        assert!(!requests.challenged(ping, addr("10.0.0.1:5")), "a second time");
+        let again = requests.challenged(ping, addr("10.0.0.1:5"), 7).expect("it is sent again");
+        assert_eq!(again.transaction, ping);
+        assert_eq!(again.attempt, Attempt::Challenged(7));
+        assert_eq!(requests.challenged(ping, addr("10.0.0.1:5"), 7), None, "a second time");
         assert!(
             requests.get(ping).is_some_and(|request| request.repeated),
             "its answer measures no round trip"

@@ -132,6 +132,16 @@ impl Peers {
         self.sets.get(id).is_some_and(|peer| peer.request_key().is_some())
     }
 
+    /// The smoothed round-trip time to `id`; `None` before the first sample.
+    pub fn rtt(&self, id: &NodeId) -> Option<Duration> {
+        self.sets.get(id)?.rtt().smoothed()
+    }
+
+    /// The timeout of a request to `id`; `first` before the first sample, and for a node that is not in the table.
+    pub fn timeout(&self, id: &NodeId, first: Duration) -> Duration {
+        self.sets.get(id).map_or(first, |peer| peer.rtt().timeout(first))
+    }
+
     /// Whether `id` gave a token so recently that it must be valid.
     pub fn has_fresh_token(&self, now: Instant, id: &NodeId) -> bool {
         self.sets.get(id).is_some_and(|peer| peer.has_fresh_token(now))
@@ -257,6 +267,13 @@ impl Peers {
             peer.note_keyed();
         }
         Some(Received { datagram, standing: peer.standing_at(now, from) })
+    }
+
+    /// The node `id` answered a request of a machine: after the time `rtt`, if that is a round-trip time.
+    pub(super) fn note_answer(&mut self, id: &NodeId, rtt: Option<Duration>) {
+        if let Some((peer, rtt)) = self.sets.get_mut(id).zip(rtt) {
+            peer.note_rtt(rtt);
+        }
     }
 
     /// The token of the challenge that answers a request with a MAC which this node could not check. `None` when too many challenges
@@ -403,6 +420,22 @@ mod tests {
         let mut pair = Pair::acquainted();
         assert_eq!(pair.exchange(1), MAC, "the other node may ask with a MAC at once");
         assert_eq!(pair.nodes[0].peers().counters().agreed, 1);
+    }
+
+    #[test]
+    fn a_timeout_follows_the_answers_of_the_peer_and_is_the_callers_for_a_node_without_a_place() {
+        let mut pair = Pair::acquainted();
+        let (id, first) = (identity(1).id(), Duration::from_millis(700));
+        let peers = &mut pair.nodes[0].peers;
+        assert_eq!(peers.timeout(&id, first), first, "nothing is measured yet");
+        peers.note_answer(&id, None);
+        assert_eq!(peers.rtt(&id), None);
+        peers.note_answer(&id, Some(Duration::from_millis(100)));
+        assert_eq!(peers.rtt(&id), Some(Duration::from_millis(100)));
+        assert_eq!(peers.timeout(&id, first), Duration::from_millis(300));
+        let stranger = identity(7).id();
+        peers.note_answer(&stranger, Some(Duration::from_millis(100)));
+        assert_eq!(peers.timeout(&stranger, first), first);
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
-use crate::wire::reconcile::{Answers, WireRange};
+use crate::wire::reconcile::Answers;
 use core::cell::Cell;
 use core::net::SocketAddr;
 pub use counters::ReplicationCounters;
@@ -283,16 +283,23 @@ impl Replication {
                 self.answer(now, sender, datagram, (salt, ranges), validated, outbox);
             }
             Message::Reconciled { answers } => {
-                self.take_answers(now, sender, datagram.transaction(), answers);
+                self.take_answers(now, from, datagram, answers, outbox);
                 self.drive(now, outbox);
             }
             _ => {}
         }
     }
 
-    fn take_answers(&mut self, now: Instant, sender: Contact, transaction: u64, answers: Answers<'_>) {
-        let request = self.requests.answered(Kind::Reconciled, transaction, sender.addr, &sender.id);
-        let slot = self.owing(transaction);
+    fn take_answers(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &Verified<'_>,
+        answers: Answers<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let request = self.requests.answered_by(now, from, datagram, outbox);
+        let slot = self.owing(datagram.transaction());
         let (Some(request), Some(slot)) = (request, slot) else {
             self.counters.unexpected += 1;
             return;
@@ -316,14 +323,9 @@ impl Replication {
         token: u64,
         outbox: &mut Outbox,
     ) {
-        if !self.requests.challenged(transaction, from) {
-            return;
+        if let Some(ask) = self.requests.challenged(transaction, from, token) {
+            self.transmit(now, ask, outbox);
         }
-        let Some(request) = self.requests.get(transaction) else { return };
-        let attempt = Attempt::Challenged(token);
-        let ask = Ask { to: request.to, recipient: request.recipient, transaction, attempt };
-        let (salt, ranges) = (request.question.salt, request.question.ranges.clone());
-        self.send_ranges(now, ask, salt, &ranges, outbox);
     }
 
     /// Does everything that is due. One call visits some hundred pieces at most, apart from those in a comparison.
@@ -393,9 +395,9 @@ impl Replication {
                 let Some(request) = self.requests.get_mut(transaction) else { continue };
                 // The neighbour may have moved meanwhile.
                 request.ask_again(now, to.addr);
-                let (salt, ranges) = (request.question.salt, request.question.ranges.clone());
-                let ask = Ask { to: to.addr, recipient: Some(to.id), transaction, attempt: Attempt::Again };
-                self.send_ranges(now, ask, salt, &ranges, outbox);
+                if let Some(ask) = self.requests.ask_again(transaction, Attempt::Again) {
+                    self.transmit(now, ask, outbox);
+                }
                 continue;
             }
             slot.asked = None;
@@ -408,8 +410,10 @@ impl Replication {
         }
     }
 
-    fn send_ranges(&mut self, now: Instant, ask: Ask, salt: u64, ranges: &[WireRange], outbox: &mut Outbox) {
-        let message = Message::Reconcile { salt, ranges };
+    /// Writes a question into the outbox.
+    fn transmit(&mut self, now: Instant, ask: Ask, outbox: &mut Outbox) {
+        let Some(request) = self.requests.get(ask.transaction) else { return };
+        let message = Message::Reconcile { salt: request.question.salt, ranges: &request.question.ranges };
         if let Some(bytes) = outbox.request(now, ask, &message) {
             self.counters.datagrams += 1;
             self.counters.datagram_bytes += bytes as u64;

@@ -8,8 +8,10 @@ use crate::wire::header::Kind;
 use crate::wire::reconcile::WireRange;
 use core::net::SocketAddr;
 
-/// How long the first answer is awaited; each further one is awaited twice as long as the one before.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first answer is awaited before the first sample of the round-trip time.
+pub(super) const TIMEOUT_FIRST: Duration = Duration::from_secs(1);
+/// How long the second answer is awaited; each further one is awaited twice as long as the one before.
+const TIMEOUT_SECOND: Duration = Duration::from_secs(2);
 /// The most times that a question is sent.
 const TRIES_MAX: u32 = 4;
 /// An instant that no clock reaches.
@@ -31,6 +33,8 @@ pub(super) struct Asked {
     pub(super) salt: u64,
     pub(super) ranges: Vec<WireRange>,
     tries: u32,
+    /// How long the first answer is awaited.
+    first: Duration,
 }
 
 impl Question for Asked {
@@ -45,16 +49,16 @@ pub(super) type Request = requests::Request<Asked>;
 pub(super) type Requests = requests::Requests<Asked>;
 
 impl Request {
-    /// A question that is asked now.
+    /// A question that is asked now, whose first answer is awaited for the time `first`.
     pub(super) fn ask(
         now: Instant,
         to: &Contact,
         purpose: Purpose,
-        salt: u64,
-        ranges: Vec<WireRange>,
+        (salt, ranges): (u64, Vec<WireRange>),
+        first: Duration,
     ) -> Self {
-        let asked = Asked { purpose, salt, ranges, tries: 1 };
-        let mut request = Request::new(now, to.addr, Some(to.id), asked, TIMEOUT);
+        let asked = Asked { purpose, salt, ranges, tries: 1, first };
+        let mut request = Request::new(now, to.addr, Some(to.id), asked, first);
         request.wait(now);
         request
     }
@@ -67,7 +71,12 @@ impl Request {
     }
 
     fn wait(&mut self, now: Instant) {
-        let until = now + TIMEOUT * (1 << (self.question.tries - 1));
+        // A datagram that was lost is made up for soon. A neighbour that is silent has the same time in any case.
+        let timeout = match self.question.tries {
+            1 => self.question.first,
+            tries => TIMEOUT_SECOND * (1 << (tries - 2)),
+        };
+        let until = now + timeout;
         let last = self.question.tries >= TRIES_MAX;
         self.repeat_at(Some(until).filter(|_| !last));
         self.fail_at(if last { until } else { NEVER });
@@ -81,24 +90,30 @@ mod tests {
     use crate::peers::requests::Overdue;
     use crate::rng::Rng;
 
-    #[test]
-    fn a_question_is_asked_four_times_ever_more_patiently_and_then_fails() {
+    /// When a question is asked again, and when it fails, in milliseconds. The neighbour moves to `moved` at once.
+    fn deadlines(first: Duration, moved: SocketAddr) -> Vec<u128> {
         let (mut requests, mut rng) = (Requests::new(4), Rng::new([1; 32]));
         let contact = Contact::new(PublicKey([1; 32]), ([10, 0, 0, 1], 5).into());
-        let request = Request::ask(Instant::ZERO, &contact, Purpose::Compare, 7, Vec::new());
+        let request = Request::ask(Instant::ZERO, &contact, Purpose::Compare, (7, Vec::new()), first);
         let transaction = requests.insert(&mut rng, request);
-        let moved = SocketAddr::from(([10, 0, 0, 2], 5));
-        let mut seconds = Vec::new();
+        let mut deadlines = Vec::new();
         loop {
             let at = requests.next_deadline().expect("it waits");
-            seconds.push(at.as_secs());
+            deadlines.push(at.since(Instant::ZERO).as_millis());
             match requests.overdue(at)[..] {
                 [(_, Overdue::Late)] => requests.get_mut(transaction).unwrap().ask_again(at, moved),
                 [(_, Overdue::Failed)] => break,
                 ref other => panic!("{other:?}"),
             }
         }
-        assert_eq!(seconds, [1, 3, 7, 15]);
         assert!(requests.is_expected(Kind::Reconciled, transaction, moved), "it went where the neighbour is");
+        deadlines
+    }
+
+    #[test]
+    fn a_question_is_asked_four_times_ever_more_patiently_and_the_first_time_as_the_round_trip_demands() {
+        let moved = SocketAddr::from(([10, 0, 0, 2], 5));
+        assert_eq!(deadlines(TIMEOUT_FIRST, moved), [1000, 3000, 7000, 15000]);
+        assert_eq!(deadlines(Duration::from_millis(150), moved), [150, 2150, 6150, 14150]);
     }
 }

@@ -6,8 +6,8 @@
 
 use super::Replication;
 use super::compare::{Comparison, Select, bounds};
-use super::questions::{Asked, Purpose, Request};
-use crate::peers::outbox::{Ask, Attempt, Outbox};
+use super::questions::{Asked, Purpose, Request, TIMEOUT_FIRST};
+use crate::peers::outbox::{Attempt, Outbox};
 use crate::time::{Duration, Instant};
 use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WirePart, WireRange, prefix};
 
@@ -147,11 +147,11 @@ impl Replication {
         }
         let Some(slot) = self.neighbours.get_mut(index) else { return };
         let to = slot.contact;
-        let request = Request::ask(now, &to, purpose, salt, ranges.clone());
-        let transaction = self.requests.insert(&mut self.rng, request);
-        slot.asked = Some(transaction);
-        let ask = Ask { to: to.addr, recipient: Some(to.id), transaction, attempt: Attempt::First };
-        self.send_ranges(now, ask, salt, &ranges, outbox);
+        let first = outbox.peers().timeout(&to.id, TIMEOUT_FIRST);
+        let request = Request::ask(now, &to, purpose, (salt, ranges), first);
+        let ask = self.requests.ask(&mut self.rng, request, Attempt::First);
+        slot.asked = Some(ask.transaction);
+        self.transmit(now, ask, outbox);
     }
 
     /// Takes the answers to a request of a comparison.

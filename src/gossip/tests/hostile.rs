@@ -4,6 +4,7 @@ use super::super::*;
 use super::config;
 use super::net::{Net, address, identity};
 use crate::identity::Identity;
+use crate::time::Duration;
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, Envelope, Epoch, Unverified, write};
 use crate::wire::gossip::{GossipBody, Hops};
 use crate::wire::network::Network;
@@ -88,7 +89,7 @@ impl Lone {
 
     fn meet(&mut self, now: Instant, index: usize) -> Contact {
         let contact = Contact::new(identity(index).public(), address(index));
-        self.gossip.note_alive(now, contact, None);
+        self.gossip.note_alive(now, contact);
         contact
     }
 }
@@ -172,7 +173,7 @@ fn a_third_party_can_neither_revive_nor_kill_a_member() {
     // A suspicion makes the machine probe, and nothing else.
     let soon = NOW + Duration::from_secs(7);
     lone.run_until(soon);
-    lone.gossip.note_alive(soon, Contact::new(identity(1).public(), address(1)), None);
+    lone.gossip.note_alive(soon, Contact::new(identity(1).public(), address(1)));
     let marks = [StateMark::new(identity(2).id().short(), 5)];
     lone.hand_in(soon, &identity(1), address(1), &suspecting(&[own], &marks));
     assert!(matches!(liveness(&lone, 2), Some(Liveness::Live | Liveness::Suspect)));
@@ -181,7 +182,7 @@ fn a_third_party_can_neither_revive_nor_kill_a_member() {
     for second in (8..1200).step_by(5) {
         let now = NOW + Duration::from_secs(second);
         lone.run_until(now);
-        lone.gossip.note_alive(now, Contact::new(identity(1).public(), address(1)), None);
+        lone.gossip.note_alive(now, Contact::new(identity(1).public(), address(1)));
         let relayed = lone.state(2, 100 + second);
         lone.hand_in(now, &identity(1), address(1), &gossip(&[own, relayed]));
     }
@@ -321,7 +322,7 @@ fn of_prefix(lone: &Lone) -> usize {
 fn a_network_in_one_prefix_fills_the_view_like_any_other() {
     let mut lone = Lone::new(config());
     for index in 1..250 {
-        lone.gossip.note_alive(NOW, in_prefix(index), None);
+        lone.gossip.note_alive(NOW, in_prefix(index));
     }
     assert_eq!(of_prefix(&lone), 249);
 }
@@ -334,7 +335,7 @@ fn a_prefix_that_fills_the_view_leaves_every_other_member_its_place() {
     }
     for index in 20..1500 {
         let now = NOW + Duration::from_millis(50 * index as u64);
-        lone.gossip.note_alive(now, in_prefix(index), None);
+        lone.gossip.note_alive(now, in_prefix(index));
     }
     assert!((1..20).all(|index| liveness(&lone, index) == Some(Liveness::Live)));
     assert_eq!(of_prefix(&lone), 128 - 19);
@@ -344,7 +345,6 @@ fn a_prefix_that_fills_the_view_leaves_every_other_member_its_place() {
     lone.gossip.note_alive(
         NOW + Duration::from_secs(90),
         Contact::new(identity(near).public(), address(near)),
-        None,
     );
     assert_eq!(liveness(&lone, near), Some(Liveness::Live));
     assert_eq!(of_prefix(&lone), 128 - 20);
@@ -361,7 +361,7 @@ fn members_that_were_only_named_give_way_to_one_that_answers() {
         let now = NOW + Duration::from_millis(20 * index as u64);
         lone.hand_in(now, &identity(1), address(1), &gossip(&[own, state]));
     }
-    lone.gossip.note_alive(NOW + Duration::from_secs(9), in_prefix(300), None);
+    lone.gossip.note_alive(NOW + Duration::from_secs(9), in_prefix(300));
     assert_eq!(liveness(&lone, 300), Some(Liveness::Live));
 }
 
@@ -498,7 +498,7 @@ fn a_member_counts_for_the_party_where_it_answers_and_not_for_the_one_it_claims(
         let about = About { addrs: [Some(claimed), None], ..About::default() };
         let state = NodeState::new(&lone.network, &identity(index), &about, 5);
         lone.hand_in(now, &identity(1), address(1), &gossip(&[own, state]));
-        lone.gossip.note_alive(now, in_prefix(index), None);
+        lone.gossip.note_alive(now, in_prefix(index));
     }
     assert!((1..20).all(|index| liveness(&lone, index) == Some(Liveness::Live)));
 }

@@ -4,6 +4,7 @@ mod hostile;
 mod net;
 
 use super::*;
+use crate::time::Duration;
 use net::{Net, address};
 
 fn config() -> GossipConfig {
@@ -135,7 +136,7 @@ fn a_goodbye_takes_effect_at_once_and_an_old_one_is_ignored() {
     assert_eq!(gossip.member(&id).unwrap().liveness, Liveness::Left { for_good: true });
     assert!(gossip.neighbourhood().all(|member| member.contact.id != id));
     let contact = net.nodes[4].contact;
-    net.nodes[0].gossip.note_alive(now, contact, None);
+    net.nodes[0].gossip.note_alive(now, contact);
     assert_eq!(
         net.liveness(0, 4),
         Some(Liveness::Left { for_good: true }),

@@ -86,7 +86,7 @@ impl Net {
             let others: Vec<_> = (0..20).map(|_| contacts[net.rng.below(count as u64) as usize]).collect();
             for contact in nearest.iter().skip(1).take(24).chain(&others) {
                 let now = net.now;
-                net.nodes[index].gossip.note_alive(now, *contact, None);
+                net.nodes[index].gossip.note_alive(now, *contact);
             }
             net.collect(index);
         }
@@ -122,7 +122,7 @@ impl Net {
 
     pub(super) fn meet(&mut self, node: usize, other: usize) {
         let contact = self.nodes[other].contact;
-        self.nodes[node].gossip.note_alive(self.now, contact, None);
+        self.nodes[node].gossip.note_alive(self.now, contact);
         self.collect(node);
     }
 

@@ -13,7 +13,7 @@ use crate::peers::testing::{self, Air, Flight};
 use crate::time::Duration;
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Unverified};
 use crate::wire::network::Network;
-use crate::wire::reconcile::{Answer, AnswerWriter, Scope, Summary, WirePart};
+use crate::wire::reconcile::{Answer, AnswerWriter, Scope, Summary, WirePart, WireRange};
 
 const MEGABYTE: u32 = 1 << 20;
 
