@@ -11,6 +11,7 @@ use elver::limits::Limits;
 use elver::node::{Node, NodeConfig};
 use elver::peers::inbox;
 use elver::peers::outbox::{Ask, Asker, Attempt, Outbox};
+use elver::peers::table::Hold;
 use elver::replication::ReplicationConfig;
 use elver::rng::Rng;
 use elver::time::{Duration, Instant};
@@ -103,7 +104,7 @@ impl Neighbourhood {
             let datagram = Unverified::parse(&bytes, &self.network).expect("sound");
             let (now, answers) = (self.now, datagram.kind().is_answer());
             let outbox = &mut self.peers[peer];
-            let received = inbox::receive(outbox, now, NODE.into(), datagram, answers, |_| true);
+            let received = inbox::receive(outbox, now, NODE.into(), datagram, answers, |_| Hold::Contact);
             let Ok(received) = received.map(|received| received.datagram) else { continue };
             if let Message::Ping { .. } = received.message() {
                 let pong = Message::Pong { observed: NODE.into() };

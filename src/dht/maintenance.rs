@@ -17,10 +17,6 @@ const SETTLING_MIN: Duration = Duration::from_secs(1);
 const REUNION_PAUSE: Duration = Duration::from_secs(30);
 /// Contacts that are queued for a check.
 const CHECKS_MAX: usize = 64;
-/// Nodes that are remembered as silent.
-const SILENT_MAX: usize = 128;
-/// How long a silent node is ignored when others name it.
-const SILENT_FOR: Duration = Duration::from_secs(120);
 /// The pause between two searches for expired entries, while there are entries that can expire.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause between two refreshes of buckets that are both due.
@@ -28,7 +24,7 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(5);
 /// Contacts that are pinged with each lookup of the own neighbourhood, to observe this node's address.
 const OBSERVERS: usize = 3;
 
-/// The timers of maintenance, the contacts to check, and the silent nodes.
+/// The timers of maintenance, and the contacts to check.
 pub(super) struct Maintenance {
     neighbourhood_at: Option<Instant>,
     reunion_at: Instant,
@@ -36,7 +32,6 @@ pub(super) struct Maintenance {
     refresh_at: Option<Instant>,
     tidy_at: Instant,
     checks: BTreeMap<(Instant, NodeId), Contact>,
-    silent: BTreeMap<NodeId, Instant>,
 }
 
 impl Maintenance {
@@ -48,14 +43,13 @@ impl Maintenance {
             refresh_at: None,
             tidy_at: now + TIDY_INTERVAL,
             checks: BTreeMap::new(),
-            silent: BTreeMap::new(),
         }
     }
 
     /// `kept`: whether there are entries that could expire.
     pub(super) fn next_deadline(&self, kept: bool) -> Option<Instant> {
         let check = self.checks.keys().next().map(|(at, _)| *at);
-        let tidy = (kept || !self.silent.is_empty()).then_some(self.tidy_at);
+        let tidy = kept.then_some(self.tidy_at);
         [self.neighbourhood_at, self.refresh_at, check, tidy].into_iter().fold(None, earliest)
     }
 
@@ -89,29 +83,6 @@ impl Maintenance {
         let entry = self.checks.first_entry().filter(|entry| entry.key().0 <= now)?;
         Some(entry.remove())
     }
-
-    /// A node did not answer.
-    pub(super) fn silent(&mut self, now: Instant, id: NodeId) {
-        if self.silent.len() >= SILENT_MAX && !self.silent.contains_key(&id) {
-            let first = self.silent.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id);
-            first.and_then(|first| self.silent.remove(&first));
-        }
-        self.silent.insert(id, now);
-    }
-
-    /// A node answered.
-    pub(super) fn not_silent(&mut self, id: &NodeId) {
-        self.silent.remove(id);
-    }
-
-    /// Whether a node was silent recently.
-    pub(super) fn is_silent(&self, now: Instant, id: &NodeId) -> bool {
-        self.silent.get(id).is_some_and(|at| now.since(*at) < SILENT_FOR)
-    }
-
-    fn expire(&mut self, now: Instant) {
-        self.silent.retain(|_, at| now.since(*at) < SILENT_FOR);
-    }
 }
 
 impl Dht {
@@ -128,7 +99,6 @@ impl Dht {
         }
         if self.maintenance.tidy_at <= now {
             self.maintenance.tidy_at = now + TIDY_INTERVAL;
-            self.maintenance.expire(now);
             self.values.expire(now);
             self.providers.expire(now);
             self.lookup_cache.expire(now);
@@ -147,7 +117,7 @@ impl Dht {
         if first {
             self.maintenance.refresh_at = Some(now + REFRESH_PAUSE);
         } else {
-            for contact in self.closest_known(&self.own.key(), OBSERVERS) {
+            for contact in self.closest_known(outbox.peers(), &self.own.key(), OBSERVERS) {
                 self.check(now, contact, outbox);
             }
             let known = |address: &SocketAddr| self.table.iter().any(|e| e.contact.addr == *address);
@@ -223,22 +193,5 @@ mod tests {
         maintenance.neighbourhood_at = Some(START + Duration::from_secs(900));
         (0..40).for_each(|_| maintenance.reunite(START));
         assert_eq!(maintenance.neighbourhood_at, Some(START + REUNION_PAUSE));
-    }
-
-    #[test]
-    fn a_silent_node_is_remembered_for_a_while_and_gives_way_to_later_ones() {
-        let mut maintenance = Maintenance::new(START);
-        let id = |number| contact(number).id;
-        maintenance.silent(START, id(0));
-        let later = START + Duration::from_secs(1);
-        assert!(maintenance.is_silent(later, &id(0)));
-        assert!(!maintenance.is_silent(START + SILENT_FOR, &id(0)));
-        (1..=SILENT_MAX as u32).for_each(|number| maintenance.silent(later, id(number)));
-        assert!(!maintenance.is_silent(later, &id(0)), "the earliest gave way");
-        maintenance.not_silent(&id(1));
-        assert!(!maintenance.is_silent(later, &id(1)) && maintenance.is_silent(later, &id(2)));
-        assert_eq!(maintenance.next_deadline(false), Some(START + TIDY_INTERVAL));
-        maintenance.expire(later + SILENT_FOR);
-        assert_eq!(maintenance.next_deadline(false), None);
     }
 }

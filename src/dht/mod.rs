@@ -49,6 +49,7 @@ use crate::limits::Limits;
 use crate::peers::outbox::Outbox;
 use crate::peers::party::Parties;
 use crate::peers::standing::Standing;
+use crate::peers::table::Peers;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
@@ -367,24 +368,24 @@ impl Dht {
 
     /// Another machine exchanged authenticated messages with a node that is not a leaf. A stream authenticates the node, but does
     /// not validate its address for datagrams: an unknown node is checked before it enters the routing table.
-    pub fn note_alive(&mut self, now: Instant, contact: Contact) {
-        let known = self.table.get(&contact.id).is_some_and(|entry| entry.contact.addr == contact.addr);
-        if !known {
-            if self.is_worth_a_ping(now, &contact) {
+    pub fn note_alive(&mut self, now: Instant, contact: Contact, peers: &mut Peers) {
+        if !self.table.is_at(&contact.id, contact.addr) {
+            if self.is_worth_a_ping(now, &contact, peers) {
                 self.maintenance.check_at(now, contact);
             }
             return;
         }
+        peers.note_reached(now, &contact.id);
         // Contacts to be checked are checked at the next deadline.
-        for check in self.alive(now, contact) {
+        for check in self.alive(now, contact, peers) {
             self.maintenance.check_at(now, check);
         }
     }
 
     /// Another machine could not reach a node.
-    pub fn note_unreachable(&mut self, now: Instant, id: &NodeId) {
+    pub fn note_unreachable(&mut self, now: Instant, id: &NodeId, peers: &mut Peers) {
         match self.table.get(id).map(|entry| entry.contact) {
-            Some(contact) => self.failed(now, &contact),
+            Some(contact) => self.failed(now, &contact, peers),
             None => self.lookup_cache.remove(id),
         }
     }
@@ -398,7 +399,7 @@ impl Dht {
     /// `sequence` is the number of the state that says so.
     pub fn leave(&mut self, now: Instant, for_good: bool, sequence: u64, outbox: &mut Outbox) {
         const TOLD: usize = 32;
-        for contact in self.closest_known(&self.own.key(), TOLD) {
+        for contact in self.closest_known(outbox.peers(), &self.own.key(), TOLD) {
             let message = Message::Leave { for_good, sequence };
             if outbox.goodbye(now, contact.addr, contact.id, &message).is_none() {
                 break;
@@ -408,10 +409,10 @@ impl Dht {
 
     // Getters.
 
-    /// The `n` live contacts closest to `key`, nearest first, from the routing table.
-    pub fn closest_known(&self, key: &Key, n: usize) -> Vec<Contact> {
+    /// The `n` contacts closest to `key` that owe no answer, nearest first, from the routing table.
+    pub fn closest_known(&self, peers: &Peers, key: &Key, n: usize) -> Vec<Contact> {
         let mut slots = vec![None; n];
-        let nearest = self.table.nearest(key, &mut slots, |entry| entry.failures == 0);
+        let nearest = self.table.nearest(key, &mut slots, |entry| entry.owes_nothing(peers));
         nearest.iter().map(|entry| entry.contact).collect()
     }
 
@@ -425,11 +426,11 @@ impl Dht {
         self.bootstrap.is_joining()
     }
 
-    /// The number of live contacts that are closer to `key` than this node.
-    pub fn closer_than_self(&self, key: &Key) -> usize {
+    /// The number of contacts that are closer to `key` than this node, and owe no answer.
+    pub fn closer_than_self(&self, peers: &Peers, key: &Key) -> usize {
         let own = self.own.distance(key);
         let closer = |entry: &&routing_table::Entry| entry.contact.id.distance(key) < own;
-        self.table.iter().filter(|entry| entry.failures == 0).filter(closer).count()
+        self.table.iter().filter(closer).filter(|entry| entry.owes_nothing(peers)).count()
     }
 
     /// The `n` live nodes closest to `key`, nearest first, without this node. `None` unless a lookup of the last ten minutes covers
@@ -449,13 +450,13 @@ impl Dht {
     }
 
     /// The contacts, nearest first.
-    pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
+    pub fn peers(&self, now: Instant, peers: &Peers) -> Vec<PeerInfo> {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|entry| entry.contact.id.distance(&self.own.key()));
         let info = |entry: &routing_table::Entry| PeerInfo {
             contact: entry.contact,
-            good: entry.is_good(now),
-            silent_for: now.since(entry.heard),
+            good: entry.is_good(now, peers),
+            silent_for: now.since(entry.heard(peers)),
         };
         entries.into_iter().map(info).collect()
     }
@@ -475,10 +476,11 @@ impl Dht {
 
     /// Up to 64 contacts for the next start. Contacts that owe no answer come first; of those, the oldest first, because they are
     /// the likeliest to stay (Maymounkov and Mazières, §2.2).
-    pub fn contacts_to_remember(&self) -> Vec<Contact> {
+    pub fn contacts_to_remember(&self, peers: &Peers) -> Vec<Contact> {
         const REMEMBERED_MAX: usize = 64;
         let mut entries: Vec<_> = self.table.iter().collect();
-        entries.sort_by_key(|entry| (entry.failures, entry.since, entry.contact.id));
+        let unanswered = |entry: &routing_table::Entry| peers.unanswered(&entry.contact.id);
+        entries.sort_by_cached_key(|entry| (unanswered(entry), entry.since, entry.contact.id));
         let live = entries.into_iter().map(|entry| entry.contact);
         let former = self.bootstrap.former.iter().filter(|contact| self.table.get(&contact.id).is_none());
         live.chain(former).take(REMEMBERED_MAX).collect()

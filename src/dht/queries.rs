@@ -10,6 +10,7 @@ use crate::id::{Key, NodeId};
 use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::peers::party::is_meaningful;
 use crate::peers::requests::Overdue;
+use crate::peers::table::Peers;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::Verified;
@@ -142,7 +143,7 @@ impl Dht {
         if datagram.is_leaf() {
             self.gone(now, &contact.id);
         } else {
-            for check in self.alive(now, contact) {
+            for check in self.alive(now, contact, outbox.peers()) {
                 self.check(now, check, outbox);
             }
         }
@@ -183,7 +184,7 @@ impl Dht {
         // A requester needs k contacts at most; a datagram without records has room for more.
         for contact in contacts.iter().take(K).filter_map(WireContact::get) {
             let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
-            if reachable && !self.maintenance.is_silent(now, &contact.id) {
+            if reachable && !outbox.peers().is_silent(now, &contact.id) {
                 lookup.told(contact, &from.id);
             }
         }
@@ -235,14 +236,18 @@ impl Dht {
     // Liveness of nodes.
 
     /// A node that is not a leaf answered. Returns contacts that should be checked.
-    pub(super) fn alive(&mut self, now: Instant, contact: Contact) -> impl Iterator<Item = Contact> + use<> {
+    pub(super) fn alive(
+        &mut self,
+        now: Instant,
+        contact: Contact,
+        peers: &Peers,
+    ) -> impl Iterator<Item = Contact> + use<> {
         let mut checks = [None; 2];
         if contact.id == self.own || !self.reach.contains(contact.addr) {
             return checks.into_iter().flatten();
         }
-        self.maintenance.not_silent(&contact.id);
         let was_empty = self.table.is_empty();
-        let answered = self.table.answered(now, contact);
+        let answered = self.table.answered(now, contact, peers);
         match answered {
             Answered::Added => {
                 if was_empty {
@@ -280,10 +285,13 @@ impl Dht {
     }
 
     /// A node did not answer a request.
-    pub(super) fn failed(&mut self, now: Instant, contact: &Contact) {
-        self.maintenance.silent(now, contact.id);
+    pub(super) fn failed(&mut self, now: Instant, contact: &Contact, peers: &mut Peers) {
         self.lookup_cache.remove(&contact.id);
-        match self.table.failed(now, &contact.id, contact.addr) {
+        if let Some(moved) = self.table.moved(now, &contact.id, contact.addr) {
+            return self.lookup_cache.add(moved);
+        }
+        let unanswered = peers.note_unanswered(now, &contact.id);
+        match self.table.failed(&contact.id, contact.addr, unanswered) {
             // It is checked once more soon, so that dead contacts leave the table even when no lookup needs them.
             Failed::Kept => {
                 let at = now + self.rng.duration(Duration::from_secs(5), Duration::from_secs(15));
@@ -294,7 +302,6 @@ impl Dht {
                 self.bootstrap.former.add(contact);
                 self.gone(now, &contact.id);
             }
-            Failed::Moved(contact) => self.lookup_cache.add(contact),
             Failed::Unknown => {}
         }
     }
@@ -350,7 +357,7 @@ impl Dht {
                         asked.and_then(|asked| Some((asked.purpose, asked.contact?)))
                     {
                         self.events.push_back(DhtEvent::Unanswered { id: contact.id });
-                        self.failed(now, &contact);
+                        self.failed(now, &contact, outbox.peers_mut());
                         self.settle(&contact, &purpose, 0);
                     }
                 }

@@ -13,6 +13,7 @@ use super::closest::{Nearest, Slot};
 use crate::id::{Key, NodeId};
 use crate::peers::contest::{Holder, gives_way};
 use crate::peers::party::Parties;
+use crate::peers::table::Peers;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
@@ -24,28 +25,34 @@ pub const K: usize = 20;
 const WAITING_MAX: usize = 8;
 /// The silence after which a contact is questionable.
 pub(super) const QUESTIONABLE_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Unanswered requests in a row after which a contact is dropped.
-const FAILURES_MAX: u8 = 2;
+/// Unanswered requests in a row, of all machines, after which a contact is dropped.
+const UNANSWERED_MAX: u8 = 2;
 
-/// A node that answered, and its state.
+/// A node that answered. What is known of it as a peer, such as when it was heard from, is in the table of peers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// Its id, key and address.
     pub(super) contact: Contact,
     /// When it entered.
     pub(super) since: Instant,
-    /// When it was last heard from.
-    pub(super) heard: Instant,
-    /// Unanswered requests in a row.
-    pub(super) failures: u8,
     /// Another address at which it answers. It moves there if the present one falls silent.
     pub(super) moved_to: Option<SocketAddr>,
 }
 
 impl Entry {
+    /// When it was last heard from: when it entered, if it has no place in the table of peers.
+    pub(super) fn heard(&self, peers: &Peers) -> Instant {
+        peers.heard(&self.contact.id).unwrap_or(self.since)
+    }
+
+    /// Whether it owes no answer.
+    pub(super) fn owes_nothing(&self, peers: &Peers) -> bool {
+        peers.unanswered(&self.contact.id) == 0
+    }
+
     /// Whether it was heard from recently and owes no answer.
-    pub(super) fn is_good(&self, now: Instant) -> bool {
-        self.failures == 0 && now.since(self.heard) < QUESTIONABLE_AFTER
+    pub(super) fn is_good(&self, now: Instant, peers: &Peers) -> bool {
+        self.owes_nothing(peers) && now.since(self.heard(peers)) < QUESTIONABLE_AFTER
     }
 }
 
@@ -82,8 +89,6 @@ pub(super) enum Failed {
     Kept,
     /// The node was dropped.
     Dropped(Contact),
-    /// The node moved to its other address.
-    Moved(Contact),
 }
 
 /// The routing table of one node.
@@ -148,18 +153,13 @@ impl RoutingTable {
         nearest
     }
 
-    /// An authenticated request came from a node; `fresh` when it is no recording. Returns whether the node is a live contact at this
-    /// address.
-    pub(super) fn heard(&mut self, now: Instant, id: &NodeId, addr: SocketAddr, fresh: bool) -> bool {
-        let Some(entry) = self.get_mut(id).filter(|entry| entry.contact.addr == addr) else { return false };
-        if fresh {
-            entry.heard = now;
-        }
-        true
+    /// Whether a node is a live contact at this address.
+    pub(super) fn is_at(&self, id: &NodeId, addr: SocketAddr) -> bool {
+        self.get(id).is_some_and(|entry| entry.contact.addr == addr)
     }
 
     /// Whether a node that sent a request should be pinged, because it could enter.
-    pub(super) fn wants(&self, now: Instant, id: &NodeId, addr: SocketAddr) -> bool {
+    pub(super) fn wants(&self, now: Instant, id: &NodeId, addr: SocketAddr, peers: &Peers) -> bool {
         let Some(index) = self.index(id) else { return false };
         let bucket = &self.buckets[index];
         if let Some(entry) = bucket.live.iter().find(|entry| entry.contact.id == *id) {
@@ -170,28 +170,27 @@ impl RoutingTable {
         }
         let has_room = bucket.live.len() < K || bucket.waiting.len() < WAITING_MAX;
         has_room
-            || bucket.live.iter().any(|entry| !entry.is_good(now))
+            || bucket.live.iter().any(|entry| !entry.is_good(now, peers))
             || self.displaced(now, index, self.holder(id, addr)).is_some()
     }
 
     /// A node answered a request at the address of `contact`.
-    pub(super) fn answered(&mut self, now: Instant, contact: Contact) -> Answered {
+    pub(super) fn answered(&mut self, now: Instant, contact: Contact, peers: &Peers) -> Answered {
         let Some(index) = self.index(&contact.id) else { return Answered::Refused };
         if let Some(entry) = self.get_mut(&contact.id) {
             if entry.contact.addr != contact.addr {
                 entry.moved_to = Some(contact.addr);
                 return Answered::Moved(entry.contact);
             }
-            entry.refresh(now);
+            entry.moved_to = None;
             return Answered::Refreshed;
         }
         let bucket = &mut self.buckets[index];
         let waiting = bucket.waiting.iter().position(|entry| entry.contact.id == contact.id);
-        let mut entry = match waiting.map(|position| bucket.waiting.remove(position)) {
+        let entry = match waiting.map(|position| bucket.waiting.remove(position)) {
             Some(entry) if entry.contact.addr == contact.addr => entry,
             _ => Entry::new(now, contact),
         };
-        entry.refresh(now);
         if bucket.live.len() < K {
             // A bucket allocates its memory at first use: most of the 256 are never used.
             bucket.live.reserve_exact(K - bucket.live.len());
@@ -202,27 +201,30 @@ impl RoutingTable {
         }
         if let Some(displaced) = self.displaced(now, index, self.holder(&contact.id, contact.addr)) {
             let displaced = core::mem::replace(&mut self.buckets[index].live[displaced], entry);
-            self.wait(index, displaced);
+            self.wait(index, displaced, peers);
             return Answered::Added;
         }
-        self.wait(index, entry);
-        Answered::Waits(self.buckets[index].stalest(now))
+        self.wait(index, entry, peers);
+        Answered::Waits(self.buckets[index].stalest(now, peers))
     }
 
-    /// A node did not answer a request.
-    pub(super) fn failed(&mut self, now: Instant, id: &NodeId, addr: SocketAddr) -> Failed {
+    /// A node did not answer at this address. Moves it to its other address, if it has answered there.
+    pub(super) fn moved(&mut self, now: Instant, id: &NodeId, addr: SocketAddr) -> Option<Contact> {
+        let entry = self.get_mut(id).filter(|entry| entry.contact.addr == addr)?;
+        let addr = entry.moved_to.take()?;
+        *entry = Entry::new(now, Contact { addr, ..entry.contact });
+        Some(entry.contact)
+    }
+
+    /// A node did not answer a request at this address, nor `unanswered - 1` requests before.
+    pub(super) fn failed(&mut self, id: &NodeId, addr: SocketAddr, unanswered: u8) -> Failed {
         let Some(index) = self.index(id) else { return Failed::Unknown };
         let bucket = &mut self.buckets[index];
         bucket.waiting.retain(|entry| entry.contact.id != *id || entry.contact.addr != addr);
-        let Some(entry) = self.get_mut(id).filter(|entry| entry.contact.addr == addr) else {
+        let Some(entry) = self.get(id).filter(|entry| entry.contact.addr == addr) else {
             return Failed::Unknown;
         };
-        if let Some(addr) = entry.moved_to.take() {
-            *entry = Entry::new(now, Contact { addr, ..entry.contact });
-            return Failed::Moved(entry.contact);
-        }
-        entry.failures = entry.failures.saturating_add(1);
-        if entry.failures < FAILURES_MAX {
+        if unanswered < UNANSWERED_MAX {
             return Failed::Kept;
         }
         let contact = entry.contact;
@@ -313,13 +315,13 @@ impl RoutingTable {
 
     /// Adds a node to the replacement cache. A full cache is contested: of the party that holds most of it, the node that was heard
     /// least recently gives way.
-    fn wait(&mut self, index: usize, entry: Entry) {
+    fn wait(&mut self, index: usize, entry: Entry, peers: &Peers) {
         let bucket = &mut self.buckets[index];
         bucket.waiting.reserve_exact(WAITING_MAX + 1 - bucket.waiting.len());
         bucket.waiting.push(entry);
         if bucket.waiting.len() > WAITING_MAX {
             let waiting = self.buckets[index].waiting.iter();
-            let entries: Vec<_> = waiting.map(|entry| (self.holder_of(entry), entry.heard)).collect();
+            let entries: Vec<_> = waiting.map(|entry| (self.holder_of(entry), entry.heard(peers))).collect();
             // Of nodes that were heard at one instant, the first that came gives way: the list is in the order of arrival.
             let entries: Vec<_> = entries.into_iter().rev().collect();
             if let Some(loser) = gives_way(&entries) {
@@ -341,20 +343,14 @@ impl RoutingTable {
 
 impl Entry {
     fn new(now: Instant, contact: Contact) -> Self {
-        Entry { contact, since: now, heard: now, failures: 0, moved_to: None }
-    }
-
-    fn refresh(&mut self, now: Instant) {
-        self.heard = now;
-        self.failures = 0;
-        self.moved_to = None;
+        Entry { contact, since: now, moved_to: None }
     }
 }
 
 impl Bucket {
-    fn stalest(&self, now: Instant) -> Option<Contact> {
-        let questionable = self.live.iter().filter(|entry| !entry.is_good(now));
-        questionable.min_by_key(|entry| entry.heard).map(|entry| entry.contact)
+    fn stalest(&self, now: Instant, peers: &Peers) -> Option<Contact> {
+        let questionable = self.live.iter().filter(|entry| !entry.is_good(now, peers));
+        questionable.min_by_key(|entry| entry.heard(peers)).map(|entry| entry.contact)
     }
 }
 
@@ -362,6 +358,7 @@ impl Bucket {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
+    use crate::peers::testing;
 
     const NOW: Instant = Instant::from_secs(1000);
 
@@ -376,33 +373,35 @@ mod tests {
         Contact { id, public: PublicKey([index; 32]), addr: (ip, 1000 + u16::from(index)).into() }
     }
 
-    fn full() -> RoutingTable {
+    fn full(peers: &Peers) -> RoutingTable {
         let mut table = table();
         for index in 0..K as u8 {
-            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1])), Answered::Added);
+            assert_eq!(table.answered(NOW, far(index, [127, 0, 0, 1]), peers), Answered::Added);
         }
         table
     }
 
     #[test]
     fn a_newcomer_waits_while_the_bucket_is_good_and_replaces_a_contact_that_fails_twice() {
-        let mut table = full();
+        let peers = testing::peers();
+        let mut table = full(&peers);
         let newcomer = far(100, [127, 0, 0, 1]);
-        assert_eq!(table.answered(NOW, newcomer), Answered::Waits(None));
+        assert_eq!(table.answered(NOW, newcomer, &peers), Answered::Waits(None));
         let later = NOW + QUESTIONABLE_AFTER;
         let oldest = far(0, [127, 0, 0, 1]);
-        assert_eq!(table.answered(later, newcomer), Answered::Waits(Some(oldest)));
-        assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Kept);
-        assert_eq!(table.failed(later, &oldest.id, oldest.addr), Failed::Dropped(oldest));
+        assert_eq!(table.answered(later, newcomer, &peers), Answered::Waits(Some(oldest)));
+        assert_eq!(table.failed(&oldest.id, oldest.addr, 1), Failed::Kept);
+        assert_eq!(table.failed(&oldest.id, oldest.addr, 2), Failed::Dropped(oldest));
         assert!(table.get(&newcomer.id).is_some() && table.get(&oldest.id).is_none());
         assert_eq!(table.len(), K);
     }
 
     #[test]
     fn the_replacement_cache_is_bounded_and_prefers_the_latest() {
-        let mut table = full();
+        let peers = testing::peers();
+        let mut table = full(&peers);
         for index in 50..90 {
-            table.answered(NOW, far(index, [127, 0, 0, 1]));
+            table.answered(NOW, far(index, [127, 0, 0, 1]), &peers);
         }
         assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX);
         assert!(table.remove(&far(3, [127, 0, 0, 1]).id));
@@ -414,6 +413,7 @@ mod tests {
         use crate::dht::closest::closest;
         use crate::rng::Rng;
         let mut rng = Rng::new([3; 32]);
+        let peers = testing::peers();
         let mut table = RoutingTable::new(NodeId(rng.bytes()), Parties::ByAddress);
         for _ in 0..600 {
             // Some are near this node, so that many buckets have contacts.
@@ -421,7 +421,7 @@ mod tests {
             let shared = rng.below(3) as usize;
             id.0[..shared].copy_from_slice(&table.own.0[..shared]);
             let contact = Contact { id, public: PublicKey(rng.bytes()), addr: ([127, 0, 0, 1], 1000).into() };
-            table.answered(NOW, contact);
+            table.answered(NOW, contact, &peers);
         }
         assert!(table.len() > 100);
         for count in [0, 1, 7, 20, 1000] {
@@ -446,19 +446,19 @@ mod tests {
 
     #[test]
     fn the_own_id_never_enters() {
-        let mut table = table();
+        let (mut table, peers) = (table(), testing::peers());
         let own = Contact { id: NodeId([0; 32]), ..far(1, [127, 0, 0, 1]) };
-        assert_eq!(table.answered(NOW, own), Answered::Refused);
-        assert!(!table.wants(NOW, &own.id, own.addr) && table.is_empty());
+        assert_eq!(table.answered(NOW, own, &peers), Answered::Refused);
+        assert!(!table.wants(NOW, &own.id, own.addr, &peers) && table.is_empty());
     }
 
     #[test]
     fn a_network_in_one_prefix_fills_its_buckets_like_any_other() {
         for network in [[8, 8, 8], [100, 64, 0], [10, 0, 0]] {
-            let mut table = table();
+            let (mut table, peers) = (table(), testing::peers());
             let [a, b, c] = network;
             for index in 0..30 {
-                table.answered(NOW, far(index, [a, b, c, index]));
+                table.answered(NOW, far(index, [a, b, c, index]), &peers);
             }
             assert_eq!(table.len(), K, "{network:?}");
             assert_eq!(table.buckets[0].waiting.len(), WAITING_MAX, "{network:?}");
@@ -468,67 +468,73 @@ mod tests {
 
     #[test]
     fn a_bucket_full_of_one_party_makes_room_for_every_other() {
-        let mut table = table();
+        let (mut table, peers) = (table(), testing::peers());
         for index in 0..28 {
-            table.answered(NOW, far(index, [8, 8, 8, index]));
+            table.answered(NOW, far(index, [8, 8, 8, index]), &peers);
         }
         for index in 40..50 {
             let other = far(index, [9, 9, index, 1]);
-            assert!(table.wants(NOW, &other.id, other.addr));
-            assert_eq!(table.answered(NOW, other), Answered::Added);
+            assert!(table.wants(NOW, &other.id, other.addr, &peers));
+            assert_eq!(table.answered(NOW, other, &peers), Answered::Added);
         }
         let others =
             table.iter().filter(|entry| entry.contact.addr.ip().to_string().starts_with("9.")).count();
         assert_eq!(others, 10);
         assert_eq!(table.len(), K);
         let crowd = far(60, [8, 8, 8, 60]);
-        assert!(!table.wants(NOW, &crowd.id, crowd.addr), "the party holds half of the bucket");
+        assert!(!table.wants(NOW, &crowd.id, crowd.addr, &peers), "the party holds half of the bucket");
     }
 
     #[test]
     fn the_place_of_a_lost_contact_goes_to_the_party_that_holds_least() {
-        let mut table = table();
+        let (mut table, peers) = (table(), testing::peers());
         for index in 0..K as u8 {
-            table.answered(NOW, far(index, [8, 8, index / 2, index]));
+            table.answered(NOW, far(index, [8, 8, index / 2, index]), &peers);
         }
-        table.answered(NOW, far(50, [8, 8, 0, 50]));
-        table.answered(NOW, far(51, [8, 8, 7, 51]));
-        table.answered(NOW, far(52, [8, 8, 1, 52]));
+        table.answered(NOW, far(50, [8, 8, 0, 50]), &peers);
+        table.answered(NOW, far(51, [8, 8, 7, 51]), &peers);
+        table.answered(NOW, far(52, [8, 8, 1, 52]), &peers);
         table.remove(&far(14, [8, 8, 7, 14]).id);
         assert!(table.get(&far(51, [8, 8, 7, 51]).id).is_some());
     }
 
     #[test]
     fn a_contact_moves_when_its_old_address_is_silent() {
-        let mut table = table();
+        let (mut table, peers) = (table(), testing::peers());
         let old = far(1, [10, 0, 0, 1]);
         let new = Contact { addr: ([10, 0, 0, 2], 7).into(), ..old };
-        table.answered(NOW, old);
-        assert_eq!(table.answered(NOW, new), Answered::Moved(old));
+        table.answered(NOW, old, &peers);
+        assert_eq!(table.answered(NOW, new, &peers), Answered::Moved(old));
         assert_eq!(table.get(&old.id).unwrap().contact, old);
-        assert_eq!(table.failed(NOW, &old.id, old.addr), Failed::Moved(new));
+        assert_eq!(table.moved(NOW, &old.id, old.addr), Some(new));
         assert_eq!(table.get(&old.id).unwrap().contact, new);
         // If the old address had answered, the new one would have been discarded.
-        table.answered(NOW, old);
-        table.answered(NOW, new);
-        assert_eq!(table.failed(NOW, &old.id, new.addr), Failed::Kept);
+        table.answered(NOW, old, &peers);
+        table.answered(NOW, new, &peers);
+        assert_eq!(table.moved(NOW, &old.id, new.addr), None);
     }
 
     #[test]
-    fn a_replayed_request_does_not_refresh() {
-        let mut table = table();
-        let contact = far(1, [10, 0, 0, 1]);
-        table.answered(NOW, contact);
-        let later = NOW + Duration::from_secs(60);
-        assert!(table.heard(later, &contact.id, contact.addr, false));
-        assert_eq!(table.get(&contact.id).unwrap().heard, NOW);
-        assert!(table.heard(later, &contact.id, contact.addr, true));
-        assert_eq!(table.get(&contact.id).unwrap().heard, later);
+    fn a_contact_is_good_while_the_table_of_peers_has_heard_from_it_lately_and_it_owes_no_answer() {
+        let (mut table, mut peers) = (table(), testing::peers());
+        let [heard, unheard] = [1, 2].map(|index| far(index, [10, 0, 0, index]));
+        let later = NOW + QUESTIONABLE_AFTER;
+        for contact in [heard, unheard] {
+            table.answered(NOW, contact, &peers);
+        }
+        testing::meet(&mut peers, later, &heard);
+        let is_good = |table: &RoutingTable, contact: &Contact, peers: &Peers| {
+            table.get(&contact.id).is_some_and(|entry| entry.is_good(later, peers))
+        };
+        assert!(is_good(&table, &heard, &peers) && !is_good(&table, &unheard, &peers));
+        peers.note_unanswered(later, &heard.id);
+        assert!(!is_good(&table, &heard, &peers));
     }
 
     #[test]
     fn random_keys_fall_into_their_bucket_and_refreshes_take_turns() {
-        let mut table = full();
+        let peers = testing::peers();
+        let mut table = full(&peers);
         let mut rng = Rng::new([1; 32]);
         for bucket in [0, 1, 7, 8, 9, 63, 255] {
             assert_eq!(table.own.common_prefix(&table.random_key(bucket, &mut rng)), bucket as u32);

@@ -12,6 +12,7 @@ use crate::peers::contest::Holder;
 use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::reply::ReplyBudget;
 use crate::peers::standing::Standing;
+use crate::peers::table::Peers;
 use crate::time::Instant;
 use crate::wire::contact::{Contact, WireContact};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
@@ -33,9 +34,9 @@ impl Dht {
     ) {
         let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
         let validated = standing.is_validated();
-        let newcomer = !self.table.heard(now, &sender.id, from, standing.is_fresh())
+        let newcomer = !self.table.is_at(&sender.id, from)
             && !datagram.is_leaf()
-            && self.is_worth_a_ping(now, &sender);
+            && self.is_worth_a_ping(now, &sender, outbox.peers());
         let request = Request { now, sender, asker: Asker::of(from, datagram), validated };
         let mut budget = ReplyBudget::new(datagram, validated);
         let spent = match datagram.message() {
@@ -56,10 +57,10 @@ impl Dht {
         }
     }
 
-    pub(super) fn is_worth_a_ping(&self, now: Instant, sender: &Contact) -> bool {
+    pub(super) fn is_worth_a_ping(&self, now: Instant, sender: &Contact, peers: &Peers) -> bool {
         const NEWCOMERS_MAX: usize = 16;
         self.reach.contains(sender.addr)
-            && self.table.wants(now, &sender.id, sender.addr)
+            && self.table.wants(now, &sender.id, sender.addr, peers)
             && self.transactions.checks() < NEWCOMERS_MAX
             && !self.transactions.is_asking(&sender.id, sender.addr)
     }
@@ -103,13 +104,14 @@ impl Dht {
 
         // One more than k, because the requester may be among them.
         let mut slots = [None; K + 1];
-        let nearest = self.table.nearest(target, &mut slots, |entry| entry.failures == 0);
+        let peers = outbox.peers();
+        let nearest = self.table.nearest(target, &mut slots, |entry| entry.owes_nothing(peers));
         let most = K.min(room.saturating_sub(taken + besides) / size_of::<WireContact>());
         let mut contacts = [WireContact::new_zeroed(); K];
         let mut count = 0;
         let others = nearest.iter().filter(|entry| entry.contact.id != request.sender.id);
         for (place, entry) in contacts[..most].iter_mut().zip(others) {
-            *place = WireContact::new(&entry.contact, now.since(entry.heard).as_secs() as u32);
+            *place = WireContact::new(&entry.contact, now.since(entry.heard(peers)).as_secs() as u32);
             count += 1;
         }
         let found = Message::Found { contacts: &contacts[..count], providers: &providers[..named], record };

@@ -20,6 +20,12 @@ struct Node {
     events: Vec<DhtEvent>,
 }
 
+impl Node {
+    fn peers(&self, now: Instant) -> Vec<PeerInfo> {
+        self.dht.peers(now, self.outbox.peers())
+    }
+}
+
 /// A network in which node `i` listens at 10.0.0.1 + `i`.
 struct Net {
     network: Network,
@@ -278,7 +284,7 @@ fn lookups_survive_loss_and_dead_nodes_are_replaced() {
     net.air.loss_percent = 0;
     net.run(Duration::from_secs(2 * 3600));
     for node in [0, 1, 2] {
-        let peers = net.nodes[node].dht.peers(net.now);
+        let peers = net.nodes[node].peers(net.now);
         for dead in [3, 7, 11, 15, 19, 23] {
             let dead = net.nodes[dead].contact.id;
             assert!(peers.iter().all(|peer| peer.contact.id != dead), "node {node} keeps a dead contact");
@@ -363,7 +369,7 @@ fn own_records_are_restored_after_a_restart_and_published_again() {
     let mut net = Net::joined(10);
     net.publish(4, "name", b"one", 24 * 3600);
     let kept: Vec<u8> = net.nodes[4].dht.own_records().next().unwrap().to_vec();
-    let remembered = net.nodes[4].dht.contacts_to_remember();
+    let remembered = net.nodes[4].dht.contacts_to_remember(net.nodes[4].outbox.peers());
     assert_eq!(remembered.len(), 9);
     let config = DhtConfig { remembered, ..DhtConfig::default() };
     let mut fresh = Dht::new(config, net.nodes[4].contact.id, [1; 32], net.now);
@@ -473,7 +479,7 @@ fn a_leaf_finds_and_publishes_but_is_in_no_table() {
     assert_eq!(net.providers(3, file), [(net.nodes[leaf].contact, false)]);
     for node in 0..10 {
         let id = net.nodes[leaf].contact.id;
-        assert!(net.nodes[node].dht.peers(net.now).iter().all(|peer| peer.contact.id != id));
+        assert!(net.nodes[node].peers(net.now).iter().all(|peer| peer.contact.id != id));
     }
     let statistics = net.nodes[leaf].dht.statistics();
     assert_eq!(statistics.records, 0);
@@ -711,7 +717,7 @@ fn a_node_that_moved_is_found_at_its_new_address() {
     net.find(5, target, Want::Nodes);
     net.run(Duration::from_secs(3600));
     let (moved, id) = (net.nodes[5].contact, net.nodes[5].contact.id);
-    let known = net.nodes[0].dht.peers(net.now).into_iter().find(|peer| peer.contact.id == id);
+    let known = net.nodes[0].peers(net.now).into_iter().find(|peer| peer.contact.id == id);
     assert_eq!(known.map(|peer| peer.contact), Some(moved));
     assert_eq!(net.nodes[5].dht.own_addr(), Some(moved.addr));
 }

@@ -336,6 +336,8 @@ impl Gossip {
     /// Both pings of a probe timed out.
     fn probe_failed(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
         self.counters.probes_failed += 1;
+        let id = self.members.entry(position).contact().id;
+        outbox.peers_mut().note_unanswered(now, &id);
         match self.members.places()[position].liveness {
             Liveness::Unproven => self.unproven_failed(position),
             Liveness::Live => {

@@ -7,6 +7,7 @@
 
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::contest::{Holder, gives_way};
+use crate::peers::liveness::Liveness;
 use crate::peers::party::Parties;
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -17,53 +18,6 @@ use core::net::SocketAddr;
 
 /// One in this many places is for evicted members: after a partition they are how this node finds the other side.
 const EVICTED_SHARE: usize = 8;
-
-/// Whether a member is alive, as far as this node has found out by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Liveness {
-    /// Not contacted: others named it, or it sent a request, but it has not answered this node yet.
-    Unproven,
-    /// It answers.
-    Live,
-    /// It is silent, and answered neither this node nor the relays.
-    Suspect,
-    /// It has been a silent suspect for too long.
-    Unresponsive,
-    /// It has been silent for so long that it counts as gone.
-    Evicted,
-    /// It said goodbye.
-    Left {
-        /// Whether it will not come back.
-        for_good: bool,
-    },
-}
-
-impl Liveness {
-    /// Whether it has a place in the neighbourhood: it was contacted, and has neither been evicted nor left for good.
-    pub fn is_neighbour(self) -> bool {
-        use Liveness::*;
-        matches!(self, Live | Suspect | Unresponsive | Left { for_good: false })
-    }
-
-    /// Whether its state is sent to others.
-    pub(super) fn is_told(self) -> bool {
-        matches!(self, Liveness::Live | Liveness::Suspect)
-    }
-
-    /// Whether digests name it, so that others bring this node's knowledge of it up to date.
-    pub(super) fn is_named(self) -> bool {
-        self.is_told() || self == Liveness::Unproven
-    }
-
-    /// Whether it is probed only rarely.
-    pub(super) fn is_away(self) -> bool {
-        !matches!(self, Liveness::Unproven | Liveness::Live | Liveness::Suspect)
-    }
-
-    fn is_over(self) -> bool {
-        matches!(self, Liveness::Evicted | Liveness::Left { for_good: true })
-    }
-}
 
 /// A member's place in the order. It holds the fields that scans of the table read, close together in memory.
 #[derive(Clone, Copy, Debug)]

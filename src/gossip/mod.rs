@@ -32,7 +32,7 @@ mod tellers;
 mod tests;
 
 pub use config::{GossipConfig, InvalidGossipConfig};
-pub use members::Liveness;
+pub use crate::peers::liveness::Liveness;
 pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};

@@ -43,6 +43,11 @@ const _: () = assert!(
         <= PAYLOAD_BYTES_MAX
 );
 
+/// Whether digests name a member, so that others bring this node's knowledge of it up to date.
+fn is_named(liveness: Liveness) -> bool {
+    liveness.is_there() || liveness == Liveness::Unproven
+}
+
 /// The positions at which the next round and the next digest begin.
 #[derive(Default)]
 pub(super) struct Cursors {
@@ -291,14 +296,14 @@ impl Gossip {
     fn digest(&mut self, out: &mut [StateMark]) -> (usize, u8, bool) {
         let told = |gossip: &Gossip, most: usize| {
             let places = gossip.members.places().iter();
-            places.filter(|place| place.liveness.is_named()).take(most).count()
+            places.filter(|place| is_named(place.liveness)).take(most).count()
         };
         let whole = told(self, out.len() + 1) <= out.len();
         let wide = whole || self.rounds % WIDE_EVERY == 0;
         let nearest = if wide { out.len() } else { DIGEST_HALF.min(out.len()) };
         let mut count = 0;
         let mut last = 0;
-        for (mark, position) in out.iter_mut().zip(self.members.nearest(nearest, Liveness::is_named)) {
+        for (mark, position) in out.iter_mut().zip(self.members.nearest(nearest, is_named)) {
             *mark = self.mark(position);
             (count, last) = (count + 1, position);
         }
@@ -313,7 +318,7 @@ impl Gossip {
                 }
                 let position = last + 1 + (start as usize + step) % others;
                 self.cursors.digest = start + step as u64 + 1;
-                if self.members.places()[position].liveness.is_named() {
+                if is_named(self.members.places()[position].liveness) {
                     out[count] = self.mark(position);
                     count += 1;
                 }
@@ -432,7 +437,7 @@ impl Gossip {
     fn newer_than(&self, mark: &StateMark) -> Option<&NodeState> {
         let position = self.members.find(mark.short)?;
         let state = &self.members.entry(position).state;
-        let told = self.members.places()[position].liveness.is_told();
+        let told = self.members.places()[position].liveness.is_there();
         (told && state.sequence() > mark.sequence()).then_some(state)
     }
 

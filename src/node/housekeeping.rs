@@ -77,7 +77,7 @@ impl Housekeeping {
 
     /// Saves the contacts for the next run, if they have changed.
     pub(super) fn remember_peers(&mut self, machines: &mut Machines) {
-        let bytes = encode_contacts(&machines.dht.contacts_to_remember());
+        let bytes = encode_contacts(&machines.dht.contacts_to_remember(machines.outbox.peers()));
         if !bytes.is_empty() && bytes != self.written_peers {
             self.written_peers.clone_from(&bytes);
             machines.disk(DiskOp::SavePeers(bytes), Waiting::Nothing);

@@ -7,7 +7,7 @@
 use super::Node;
 use crate::dht::BootstrapRound;
 use crate::gossip::{Gossip, GossipEvent, Liveness, Member, OwnState};
-use crate::replication::{self, Neighbour};
+use crate::replication::Neighbour;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
@@ -53,12 +53,22 @@ impl Node {
     /// A peer authenticated itself on a stream, or could not be reached.
     pub(super) fn stream_told(&mut self, now: Instant, contact: Contact, leaf: bool, alive: bool) {
         if !alive {
-            self.machines.dht.note_unreachable(now, &contact.id);
+            self.unreachable(now, &contact);
             self.machines.gossip.note_failed(now, &contact.id);
         } else if !leaf {
-            self.machines.dht.note_alive(now, contact);
+            self.reached(now, contact);
             self.machines.gossip.note_contact(now, contact);
         }
+    }
+
+    /// A node that is not a leaf was reached: tells the DHT.
+    fn reached(&mut self, now: Instant, contact: Contact) {
+        self.machines.dht.note_alive(now, contact, self.machines.outbox.peers_mut());
+    }
+
+    /// A node could not be reached: tells the DHT.
+    fn unreachable(&mut self, now: Instant, contact: &Contact) {
+        self.machines.dht.note_unreachable(now, &contact.id, self.machines.outbox.peers_mut());
     }
 
     /// This node has joined the network.
@@ -102,10 +112,10 @@ impl Node {
         match event {
             GossipEvent::Met { contact }
             | GossipEvent::Returned { contact }
-            | GossipEvent::Moved { contact, .. } => self.machines.dht.note_alive(now, contact),
+            | GossipEvent::Moved { contact, .. } => self.reached(now, contact),
             GossipEvent::Suspected { .. } => {}
             GossipEvent::Outdone { addrs } => self.twin.told(now, addrs, self.machines.dht.own_addr()),
-            GossipEvent::Unresponsive { contact } => self.machines.dht.note_unreachable(now, &contact.id),
+            GossipEvent::Unresponsive { contact } => self.unreachable(now, &contact),
             GossipEvent::Evicted { contact } | GossipEvent::Left { contact, .. } => {
                 self.machines.dht.forget(now, &contact.id);
             }
@@ -125,18 +135,15 @@ impl Node {
         let neighbour = |member: Member| {
             let since = member.since;
             let liveness = match member.liveness {
-                Liveness::Live => replication::Liveness::Live { since },
-                Liveness::Suspect => replication::Liveness::Suspect,
+                liveness @ (Liveness::Live | Liveness::Suspect) => liveness,
                 Liveness::Left { for_good: false } if now < since + patience => {
                     until = earliest(until, Some(since + patience));
-                    replication::Liveness::Suspect
+                    Liveness::Suspect
                 }
-                Liveness::Unresponsive | Liveness::Left { for_good: false } => {
-                    replication::Liveness::Unresponsive { since }
-                }
+                Liveness::Unresponsive | Liveness::Left { for_good: false } => Liveness::Unresponsive,
                 Liveness::Unproven | Liveness::Evicted | Liveness::Left { for_good: true } => return None,
             };
-            Some(Neighbour { contact: member.contact, liveness })
+            Some(Neighbour { contact: member.contact, liveness, since })
         };
         let neighbours: Vec<Neighbour> = self.machines.gossip.neighbourhood().filter_map(neighbour).collect();
         self.neighbourhood_told = Told { generation: Some(generation), until };

@@ -59,6 +59,7 @@ use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Recovered, Space, StreamId};
 use crate::limits::Limits;
+use crate::peers::table::Hold;
 use crate::peers::inbox::{self, Rejected};
 use crate::peers::outbox::{Datagram, Outbox};
 use crate::peers::party::Parties;
@@ -254,8 +255,12 @@ impl Node {
             return;
         }
         let Machines { dht, gossip, outbox, .. } = &mut self.machines;
-        let is_pinned = |id: &NodeId| dht.is_contact(id) || gossip.is_live(id);
-        match inbox::receive(outbox, now, from, unverified, answers, is_pinned) {
+        let hold = |id: &NodeId| match dht.is_contact(id) {
+            true => Hold::Contact,
+            false if gossip.is_live(id) => Hold::Member,
+            false => Hold::Loose,
+        };
+        match inbox::receive(outbox, now, from, unverified, answers, hold) {
             Ok(received) => {
                 self.deliver(now, from, &received.datagram, received.standing);
                 self.settle(now);

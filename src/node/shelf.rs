@@ -15,6 +15,7 @@ use crate::io::{DiskOp, Extent, StreamId};
 use crate::manifest::Content;
 use crate::peers::contest::Holder;
 use crate::replication::REPLICAS_MAX;
+use crate::peers::table::Peers;
 use crate::store::{Admission, Store};
 use crate::time::Instant;
 use crate::transfer::{Bytes, Located, Pieces, Transfer, Verdict};
@@ -31,6 +32,7 @@ pub(super) struct Shelf<'a> {
     now: Instant,
     store: &'a mut Store,
     dht: &'a Dht,
+    peers: &'a Peers,
     rechecks: &'a Rechecks,
     downloads: &'a Downloads,
     claims: &'a mut Claims,
@@ -80,7 +82,7 @@ impl Pieces for Shelf<'_> {
 
     fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer, from: &Contact) -> Option<Verdict> {
         let key = offer.key;
-        if self.is_leaf || self.dht.closer_than_self(&key) >= CLOSER_NODES_MAX {
+        if self.is_leaf || self.dht.closer_than_self(self.peers, &key) >= CLOSER_NODES_MAX {
             return Some(Verdict::Refuse(Refusal::NotClose));
         }
         if let Some(reason) = self.closed.filter(|_| !self.store.has(&key)) {
@@ -133,9 +135,20 @@ impl Ops {
         let closed = self.closed_to_copies(now);
         let Machines { transfer, store, dht, outbox, .. } = machines;
         let (rechecks, downloads, is_leaf) = (&self.rechecks, &self.seekers.downloads, outbox.is_leaf());
-        let (missed, raises, claims, network) = (Vec::new(), Vec::new(), &mut self.claims, outbox.network());
-        let mut shelf =
-            Shelf { now, store, dht, rechecks, downloads, claims, network, is_leaf, closed, missed, raises };
+        let mut shelf = Shelf {
+            now,
+            store,
+            dht,
+            peers: outbox.peers(),
+            rechecks,
+            downloads,
+            claims: &mut self.claims,
+            network: outbox.network(),
+            is_leaf,
+            closed,
+            missed: Vec::new(),
+            raises: Vec::new(),
+        };
         let result = input(transfer, outbox.identity(), &mut shelf);
         let Shelf { missed, raises, .. } = shelf;
         for Raise { op, waiting } in raises {
@@ -194,6 +207,7 @@ mod tests {
                 now: NOW,
                 store: &mut self.machines.store,
                 dht: &self.machines.dht,
+                peers: self.machines.outbox.peers(),
                 rechecks: &self.rechecks,
                 downloads: &self.downloads,
                 claims: &mut self.claims,

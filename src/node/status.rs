@@ -159,7 +159,7 @@ impl Node {
         let mut peers: Vec<Peer> = self
             .machines
             .dht
-            .peers(now)
+            .peers(now, self.machines.outbox.peers())
             .into_iter()
             .map(|peer| Peer {
                 good: peer.good,

@@ -7,7 +7,7 @@
 
 use super::checks::Claim;
 use super::outbox::Outbox;
-use super::table::{Received, Unknown};
+use super::table::{Hold, Received, Unknown};
 use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::Refused;
@@ -27,15 +27,15 @@ pub enum Rejected {
     Refused(Refused),
 }
 
-/// Receives a datagram. `answers`: whether it answers an outstanding request. The node keeps the peers for which `is_pinned` holds
-/// in its table.
+/// Receives a datagram. `answers`: whether it answers an outstanding request. `hold` tells how firmly a peer keeps its place in the
+/// table.
 pub fn receive<'a>(
     outbox: &mut Outbox,
     now: Instant,
     from: SocketAddr,
     datagram: Unverified<'a>,
     answers: bool,
-    is_pinned: impl Fn(&NodeId) -> bool,
+    hold: impl Fn(&NodeId) -> Hold,
 ) -> Result<Received<'a>, Rejected> {
     let from = canonical(from);
     match datagram.auth() {
@@ -59,7 +59,7 @@ pub fn receive<'a>(
                 outbox.checks.note_wrong(now, from, claim);
                 Rejected::Refused(reason)
             })?;
-            let received = outbox.peers.admit(now, from, &outbox.identity, verified, claim, is_pinned);
+            let received = outbox.peers.admit(now, from, &outbox.identity, verified, claim, hold);
             received.ok_or(Rejected::Replayed)
         }
     }

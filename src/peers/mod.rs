@@ -4,6 +4,7 @@
 //!   once ([`replay`]).
 //! - [`inbox`]: how a datagram is received; [`checks`]: the budget of signature checks.
 //! - [`outbox`]: the queue of outgoing datagrams.
+//! - [`liveness`]: whether a node is alive; `silence`: the requests that it did not answer.
 //! - [`rate`]: the rate of an event (the token bucket).
 //! - [`reply`]: the number of bytes that an unvalidated address may be sent (the rule against amplification).
 //! - [`party`]: the owners of addresses.
@@ -16,6 +17,7 @@ pub mod checks;
 pub mod contest;
 pub mod hop;
 pub mod inbox;
+pub mod liveness;
 pub mod outbox;
 pub mod party;
 mod peer;
@@ -25,6 +27,7 @@ pub mod reply;
 pub mod requests;
 pub mod rtt;
 mod sets;
+mod silence;
 pub mod standing;
 pub mod table;
 #[cfg(test)]

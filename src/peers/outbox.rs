@@ -169,6 +169,11 @@ impl Outbox {
         &self.peers
     }
 
+    /// The peers, to be told what happened.
+    pub fn peers_mut(&mut self) -> &mut Peers {
+        &mut self.peers
+    }
+
     /// Sets how many signature checks this processor manages in a second: see [`Checks::calibrate`].
     pub fn calibrate(&mut self, checks_per_second: u32) {
         self.checks.calibrate(checks_per_second);

@@ -3,6 +3,7 @@
 use super::hop::{End, Root};
 use super::replay::ReplayWindow;
 use super::rtt::Rtt;
+use super::silence::Silence;
 use super::standing::Standing;
 use super::tokens::TOKEN_PERIOD;
 use crate::id::{NodeId, PublicKey};
@@ -32,6 +33,7 @@ pub(super) struct Peer {
     heard: Instant,
     /// The round-trip time to that address.
     rtt: Rtt,
+    silence: Silence,
     /// The token that the peer last gave; zero is none.
     token: u64,
     token_at: Instant,
@@ -68,6 +70,7 @@ impl Peer {
             validated: now,
             heard: now,
             rtt: Rtt::default(),
+            silence: Silence::NONE,
             token: 0,
             token_at: now,
         }
@@ -93,6 +96,11 @@ impl Peer {
 
     pub(super) fn rtt(&self) -> Rtt {
         self.rtt
+    }
+
+    /// The requests in a row that it did not answer.
+    pub(super) fn silence(&self) -> Silence {
+        self.silence
     }
 
     /// Whether `epoch` is the run before the present one.
@@ -160,9 +168,22 @@ impl Peer {
         (self.addr, self.validated) = (addr, now);
     }
 
-    /// A request that was sent once was answered after this time.
-    pub(super) fn note_rtt(&mut self, sample: Duration) {
-        self.rtt.sample(sample);
+    /// It answered a request of a machine: after the time `rtt`, if that is a round-trip time.
+    pub(super) fn note_answer(&mut self, rtt: Option<Duration>) {
+        self.silence = Silence::NONE;
+        if let Some(sample) = rtt {
+            self.rtt.sample(sample);
+        }
+    }
+
+    /// It did not answer a request. Returns how many in a row.
+    pub(super) fn note_unanswered(&mut self, now: Instant) -> u8 {
+        self.silence.note(now)
+    }
+
+    /// It was reached in another way than by datagrams.
+    pub(super) fn note_reached(&mut self, now: Instant) {
+        (self.heard, self.silence) = (now, Silence::NONE);
     }
 
     /// The peer gave a token; zero is none.
@@ -266,7 +287,7 @@ mod tests {
     #[test]
     fn the_round_trip_time_is_that_to_the_validated_address() {
         let mut peer = peer();
-        peer.note_rtt(Duration::from_millis(3));
+        peer.note_answer(Some(Duration::from_millis(3)));
         peer.note_validated(NOW, addr(1));
         assert_eq!(peer.rtt().smoothed(), Some(Duration::from_millis(3)));
         peer.note_validated(NOW, addr(2));

@@ -9,6 +9,17 @@ pub const PEERS_MAX: usize = 1024;
 /// Places in a set.
 const WAYS: usize = 4;
 
+/// How firmly a peer keeps its place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Hold {
+    /// Any other peer may take it.
+    Loose,
+    /// A live member: only a routing contact may.
+    Member,
+    /// A contact of the routing table: none may. Contacts are few, and what the routing table must know of them is in the table.
+    Contact,
+}
+
 /// The places, of which each takes memory when it is first used and keeps it.
 pub(super) struct Sets {
     seed: u64,
@@ -39,16 +50,18 @@ impl Sets {
         self.with_short(id.short()).find(|peer| peer.id() == *id)
     }
 
-    /// Enters a peer that is not in the table. In a full set the peer heard from least recently gives way, unless it is pinned.
-    /// `None` when all four are.
-    pub(super) fn enter(&mut self, peer: Peer, is_pinned: impl Fn(&NodeId) -> bool) -> Option<&mut Peer> {
+    /// Enters a peer that is not in the table. In a full set the peer with the loosest hold gives way, and of several the one heard
+    /// from least recently. `None` when all four hold their places against the newcomer.
+    pub(super) fn enter(&mut self, peer: Peer, hold: impl Fn(&NodeId) -> Hold) -> Option<&mut Peer> {
         let set = self.set(peer.id().short());
         let places = &mut self.places[set..set + WAYS];
         let free = places.iter().position(Option::is_none);
         let place = free.or_else(|| {
             let peers = places.iter().enumerate().filter_map(|(place, peer)| Some((place, peer.as_deref()?)));
-            let loose = peers.filter(|(_, peer)| !is_pinned(&peer.id()));
-            loose.min_by_key(|(_, peer)| peer.heard()).map(|(place, _)| place)
+            let (hold_of_loosest, _, place) =
+                peers.map(|(place, peer)| (hold(&peer.id()), peer.heard(), place)).min()?;
+            let gives_way = hold_of_loosest == Hold::Loose || hold_of_loosest < hold(&peer.id());
+            gives_way.then_some(place)
         })?;
         match &mut places[place] {
             Some(old) => **old = peer,
@@ -73,6 +86,7 @@ impl Sets {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
+    use crate::peers::silence::{STRANGERS_MAX, Silence};
     use crate::time::Instant;
     use crate::wire::datagram::Epoch;
 
@@ -86,7 +100,9 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_at_most_half_a_megabyte() {
-        let bytes = PEERS_MAX * (size_of::<Peer>() + size_of::<Option<Box<Peer>>>());
+        // The silent strangers are in a tree, whose nodes may be half empty.
+        let strangers = STRANGERS_MAX * 2 * size_of::<(NodeId, Silence)>();
+        let bytes = PEERS_MAX * (size_of::<Peer>() + size_of::<Option<Box<Peer>>>()) + strangers;
         assert!(bytes <= 512 << 10, "{bytes} bytes, {} a peer", size_of::<Peer>());
     }
 
@@ -96,7 +112,8 @@ mod tests {
         // Far more peers than places: every set overflows.
         let pinned: Vec<NodeId> = (0..100).map(|number| peer(number, 0).id()).collect();
         for number in 0..5000 {
-            sets.enter(peer(number, u64::from(number)), |id| pinned.contains(id));
+            let hold = |id: &NodeId| if pinned.contains(id) { Hold::Member } else { Hold::Loose };
+            sets.enter(peer(number, u64::from(number)), hold);
         }
         assert_eq!(sets.len(), PEERS_MAX);
         let kept = pinned.iter().filter(|id| sets.get(id).is_some()).count();
@@ -108,8 +125,20 @@ mod tests {
     #[test]
     fn a_set_of_pinned_peers_takes_no_other() {
         let mut sets = Sets::new(7);
-        let entered = (0..5000).filter(|number| sets.enter(peer(*number, 1), |_| true).is_some()).count();
+        let enter = |number: &u32| sets.enter(peer(*number, 1), |_| Hold::Member).is_some();
+        let entered = (0..5000).filter(enter).count();
         assert_eq!(entered, sets.len());
         assert!(entered <= PEERS_MAX);
+    }
+
+    #[test]
+    fn a_routing_contact_takes_the_place_of_a_member_and_no_peer_takes_that_of_a_contact() {
+        let mut sets = Sets::new(7);
+        let contacts: Vec<NodeId> = (10_000..10_100).map(|number| peer(number, 0).id()).collect();
+        let hold = |id: &NodeId| if contacts.contains(id) { Hold::Contact } else { Hold::Member };
+        (0..5000).for_each(|number| _ = sets.enter(peer(number, 9), hold));
+        let entered = (10_000..10_100).filter(|number| sets.enter(peer(*number, 0), hold).is_some()).count();
+        assert!(entered >= 98, "{entered} of 100 contacts; the others found only contacts in their sets");
+        assert_eq!((5000..9000).filter(|number| sets.enter(peer(*number, 10), hold).is_some()).count(), 0);
     }
 }

@@ -15,6 +15,7 @@ use super::hop::{End, Root};
 use super::peer::Peer;
 use super::rate::{Bucket, Limiter, Rate};
 use super::sets::Sets;
+use super::silence::{Silence, Strangers};
 use super::standing::Standing;
 use super::tokens::TokenMint;
 use crate::counters::counters;
@@ -22,12 +23,14 @@ use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
+#[cfg(test)]
+use crate::wire::{contact::Contact, datagram::Epoch};
 use crate::wire::datagram::{MacKey, Unverified, Verified};
 use crate::wire::header::Auth;
 use crate::wire::network::Network;
 use core::net::{IpAddr, SocketAddr};
 
-pub use super::sets::PEERS_MAX;
+pub use super::sets::{Hold, PEERS_MAX};
 
 /// Diffie–Hellman computations, about 50 µs each on a desktop.
 const AGREEMENTS_PER_SECOND: u32 = 50;
@@ -85,6 +88,8 @@ pub struct Peers {
     network: Network,
     own: End,
     sets: Sets,
+    /// Nodes that have no place, and do not answer.
+    strangers: Strangers,
     mint: TokenMint,
     agreements: Limiter,
     challenges: Limiter,
@@ -101,6 +106,7 @@ impl Peers {
             network,
             own,
             sets: Sets::new(rng.u64()),
+            strangers: Strangers::default(),
             mint: TokenMint::new(rng.bytes()),
             agreements: Limiter::new(Rate::per_second(AGREEMENTS_PER_SECOND)),
             challenges: Limiter::new(Rate::per_second(CHALLENGES_PER_SECOND)),
@@ -130,6 +136,25 @@ impl Peers {
     /// Whether requests to this node carry a MAC.
     pub fn is_keyed(&self, id: &NodeId) -> bool {
         self.sets.get(id).is_some_and(|peer| peer.request_key().is_some())
+    }
+
+    /// When `id` was last heard from; `None` for a node that is not in the table.
+    pub fn heard(&self, id: &NodeId) -> Option<Instant> {
+        self.sets.get(id).map(Peer::heard)
+    }
+
+    /// The number of requests in a row that `id` did not answer, whichever machine sent them.
+    pub fn unanswered(&self, id: &NodeId) -> u8 {
+        self.silence(id).count()
+    }
+
+    /// Whether `id` did not answer the last request, and that was within two minutes.
+    pub fn is_silent(&self, now: Instant, id: &NodeId) -> bool {
+        self.silence(id).is_lately(now)
+    }
+
+    fn silence(&self, id: &NodeId) -> Silence {
+        self.sets.get(id).map_or_else(|| self.strangers.get(id), Peer::silence)
     }
 
     /// The smoothed round-trip time to `id`; `None` before the first sample.
@@ -210,7 +235,7 @@ impl Peers {
     }
 
     /// Takes a datagram with a verified signature into account, and its sender into the table. `claim` is what it showed before. `None`
-    /// when it was received before. A peer for which `is_pinned` holds keeps its place.
+    /// when it was received before. `hold` tells how firmly a peer keeps its place.
     pub(super) fn admit<'a>(
         &mut self,
         now: Instant,
@@ -218,7 +243,7 @@ impl Peers {
         identity: &Identity,
         datagram: Verified<'a>,
         claim: Claim,
-        is_pinned: impl Fn(&NodeId) -> bool,
+        hold: impl Fn(&NodeId) -> Hold,
     ) -> Option<Received<'a>> {
         debug_assert!(datagram.auth() == Auth::Signed, "a MAC is checked by the key of a peer");
         let (id, epoch, sequence) = (datagram.id(), datagram.epoch(), datagram.sequence());
@@ -239,7 +264,7 @@ impl Peers {
             }
             None if claim.is_proof() => {
                 let peer = Peer::new(now, datagram.public(), id, epoch, sequence, from);
-                let entered = self.sets.enter(peer, is_pinned);
+                let entered = self.sets.enter(peer, hold);
                 self.counters.no_room += u64::from(entered.is_none());
                 entered
             }
@@ -271,8 +296,25 @@ impl Peers {
 
     /// The node `id` answered a request of a machine: after the time `rtt`, if that is a round-trip time.
     pub(super) fn note_answer(&mut self, id: &NodeId, rtt: Option<Duration>) {
-        if let Some((peer, rtt)) = self.sets.get_mut(id).zip(rtt) {
-            peer.note_rtt(rtt);
+        self.strangers.forget(id);
+        if let Some(peer) = self.sets.get_mut(id) {
+            peer.note_answer(rtt);
+        }
+    }
+
+    /// The node `id` did not answer a request of a machine, and will not be asked again at once. Returns how many in a row.
+    pub fn note_unanswered(&mut self, now: Instant, id: &NodeId) -> u8 {
+        match self.sets.get_mut(id) {
+            Some(peer) => peer.note_unanswered(now),
+            None => self.strangers.note(now, *id),
+        }
+    }
+
+    /// The node `id` was reached in another way than by a request: over a stream.
+    pub fn note_reached(&mut self, now: Instant, id: &NodeId) {
+        self.strangers.forget(id);
+        if let Some(peer) = self.sets.get_mut(id) {
+            peer.note_reached(now);
         }
     }
 
@@ -305,6 +347,14 @@ impl Peers {
 
     // Datagrams to be sent.
 
+    /// Enters a peer that was heard from now.
+    #[cfg(test)]
+    pub(super) fn meet(&mut self, now: Instant, contact: &Contact) {
+        let Contact { id, public, addr } = *contact;
+        let entered = self.sets.enter(Peer::new(now, public, id, Epoch::new(1), 1, addr), |_| Hold::Loose);
+        assert!(entered.is_some());
+    }
+
     /// What a request to the node `id` is authenticated by. With `sign` it is signed in any case.
     pub(super) fn credentials(&mut self, now: Instant, id: &NodeId, sign: bool) -> Credentials {
         let Some(peer) = self.sets.get_mut(id) else { return Credentials { key: None, token: 0 } };
@@ -329,7 +379,6 @@ mod tests {
     use crate::peers::outbox::{Ask, Asker, Attempt, Outbox};
     use crate::peers::testing;
     use crate::wire::Refused;
-    use crate::wire::datagram::Epoch;
     use crate::wire::message::Message;
 
     const PING: Message<'static> = Message::Ping { padding: 0 };
@@ -387,7 +436,7 @@ mod tests {
         fn receive<'a>(&mut self, at: usize, bytes: &'a [u8]) -> Result<Received<'a>, Rejected> {
             let datagram = Unverified::parse(bytes, &self.network).expect("sound");
             let answers = datagram.kind().is_answer();
-            inbox::receive(&mut self.nodes[at], self.now, addr(1 - at), datagram, answers, |_| false)
+            inbox::receive(&mut self.nodes[at], self.now, addr(1 - at), datagram, answers, |_| Hold::Loose)
         }
 
         /// A ping and its pong, with a challenge when the other node cannot check the ping.
@@ -436,6 +485,26 @@ mod tests {
         let stranger = identity(7).id();
         peers.note_answer(&stranger, Some(Duration::from_millis(100)));
         assert_eq!(peers.timeout(&stranger, first), first);
+    }
+
+    #[test]
+    fn unanswered_requests_count_until_any_answer_and_a_node_without_a_place_is_remembered_too() {
+        let mut pair = Pair::acquainted();
+        let now = pair.now;
+        let peers = &mut pair.nodes[0].peers;
+        for id in [identity(1).id(), identity(7).id()] {
+            assert_eq!(peers.note_unanswered(now, &id), 1);
+            assert_eq!(peers.note_unanswered(now, &id), 2);
+            assert_eq!(peers.unanswered(&id), 2);
+            assert!(peers.is_silent(now, &id) && !peers.is_silent(now + Duration::from_secs(120), &id));
+            peers.note_answer(&id, None);
+            assert_eq!(peers.unanswered(&id), 0);
+            peers.note_unanswered(now, &id);
+            peers.note_reached(now + Duration::from_secs(5), &id);
+            assert_eq!(peers.unanswered(&id), 0);
+        }
+        assert_eq!(peers.heard(&identity(1).id()), Some(now + Duration::from_secs(5)));
+        assert_eq!(peers.heard(&identity(7).id()), None);
     }
 
     #[test]
@@ -512,7 +581,7 @@ mod tests {
             wrong[bit / 8] ^= 1 << (bit % 8);
             let Ok(datagram) = Unverified::parse(&wrong, &pair.network) else { continue };
             let now = pair.now;
-            let received = inbox::receive(&mut pair.nodes[1], now, addr(0), datagram, false, |_| false);
+            let received = inbox::receive(&mut pair.nodes[1], now, addr(0), datagram, false, |_| Hold::Loose);
             assert_eq!(received.err(), Some(Rejected::Refused(Refused::Mac)), "bit {bit}");
         }
         assert!(pair.receive(1, &ping).is_ok(), "none of them used up its number");
@@ -543,7 +612,7 @@ mod tests {
         let (now, elsewhere) = (pair.now, addr(77));
         let ping = pair.ping(0, Attempt::First);
         let datagram = Unverified::parse(&ping, &pair.network).expect("sound");
-        let received = inbox::receive(&mut pair.nodes[1], now, elsewhere, datagram, false, |_| false);
+        let received = inbox::receive(&mut pair.nodes[1], now, elsewhere, datagram, false, |_| Hold::Loose);
         assert_eq!(received.expect("its sender is known").standing, Standing::Fresh);
         assert_eq!(pair.exchange(0), MAC, "the validated address stays");
     }
@@ -563,7 +632,7 @@ mod tests {
             Peer::new(Instant::from_secs(1000), identity(2).public(), colliding, epoch, 1, addr(2));
         let root = Root::of(&network, &identity(1), &identity(2).public()).expect("a sound key");
         twin.set_root(root, own, &network);
-        assert!(peers.sets.enter(twin, |_| false).is_some());
+        assert!(peers.sets.enter(twin, |_| Hold::Loose).is_some());
         assert_eq!(peers.sets.with_short(id.short()).count(), 2);
         let ping = pair.ping(0, Attempt::First);
         assert_eq!(pair.receive(1, &ping).expect("the tag of one fits").datagram.id(), id);
@@ -591,7 +660,7 @@ mod tests {
             stranger.request(now, ask, &PING).expect("it fits");
             let bytes = stranger.poll().expect("a ping").bytes().to_vec();
             let datagram = Unverified::parse(&bytes, &network).expect("sound");
-            inbox::receive(node, now, addr(9), datagram, false, |_| false).expect("it has a token");
+            inbox::receive(node, now, addr(9), datagram, false, |_| Hold::Loose).expect("it has a token");
         };
         strangers.iter_mut().for_each(|stranger| meet(&mut node, stranger, now));
         assert_eq!(node.peers().counters().agreed, u64::from(AGREEMENTS_PER_SECOND));

@@ -1,12 +1,15 @@
 //! Helpers for the tests of the machines: a network in memory, in which datagrams take time and are lost.
 
+use super::hop::End;
 use super::inbox;
 use super::outbox::Outbox;
-use super::table::Received;
+use super::table::{Hold, Peers, Received};
+use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
+use crate::wire::contact::Contact;
 use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::network::Network;
 use core::net::SocketAddr;
@@ -23,7 +26,7 @@ pub(crate) fn outbox(network: &Network, identity: Identity, leaf: bool, epoch: u
     outbox
 }
 
-/// Receives a datagram as a node does before a machine handles it. No peer is pinned.
+/// Receives a datagram as a node does before a machine handles it. Any peer may lose its place.
 pub(crate) fn receive<'a>(
     outbox: &mut Outbox,
     now: Instant,
@@ -31,7 +34,18 @@ pub(crate) fn receive<'a>(
     datagram: Unverified<'a>,
 ) -> Option<Received<'a>> {
     let answers = datagram.kind().is_answer();
-    inbox::receive(outbox, now, from, datagram, answers, |_| false).ok()
+    inbox::receive(outbox, now, from, datagram, answers, |_| Hold::Loose).ok()
+}
+
+/// The table of a node that knows no peer.
+pub(crate) fn peers() -> Peers {
+    let end = End { id: NodeId([0; 32]), epoch: Epoch::new(1) };
+    Peers::new(Network::new("test"), end, [1; 32])
+}
+
+/// Enters a peer that was heard from now.
+pub(crate) fn meet(peers: &mut Peers, now: Instant, contact: &Contact) {
+    peers.meet(now, contact);
 }
 
 /// A datagram on its way.

@@ -29,7 +29,7 @@ mod status;
 mod tests;
 
 pub use config::{InvalidReplication, ReplicationConfig};
-pub use neighbours::{Liveness, Neighbour, SLOTS_MAX};
+pub use neighbours::{Neighbour, SLOTS_MAX};
 pub use partition::Suspicion;
 pub use status::{Phase, PieceStatus, Statistics};
 
@@ -401,6 +401,7 @@ impl Replication {
                 continue;
             }
             slot.asked = None;
+            outbox.peers_mut().note_unanswered(now, &slot.contact.id);
             self.counters.unanswered += 1;
             match self.requests.remove(transaction).map(|request| request.question.purpose) {
                 Some(Purpose::Compare) => self.session_failed(now, index),

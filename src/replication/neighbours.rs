@@ -5,6 +5,7 @@
 
 use super::reconcile::Session;
 use crate::id::{Key, NodeId};
+use crate::peers::liveness::Liveness;
 use crate::peers::party::Parties;
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
@@ -16,45 +17,23 @@ pub const SLOTS_MAX: usize = 64;
 /// A neighbour that has lost no copies for so long starts anew.
 const LOSSES_FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
-/// The liveness of a neighbour, as membership sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Liveness {
-    /// Not contacted yet: it was only named. It does not count.
-    Unproven,
-    /// It answers.
-    Live {
-        /// Since when.
-        since: Instant,
-    },
-    /// It has been silent for a short time.
-    Suspect,
-    /// It has been silent for long.
-    Unresponsive {
-        /// Since when.
-        since: Instant,
-    },
-}
-
-impl Liveness {
-    /// Whether copies on this neighbour count.
-    fn is_there(self) -> bool {
-        matches!(self, Liveness::Live { .. } | Liveness::Suspect)
-    }
-}
-
 /// One of the nearest members, as membership passes it on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Neighbour {
     /// Its id, key and address.
     pub contact: Contact,
-    /// Its liveness.
+    /// Its liveness, as membership sees it. One that was not contacted does not count.
     pub liveness: Liveness,
+    /// Since when it has had this liveness.
+    pub since: Instant,
 }
 
 /// The state of one neighbour.
 pub(super) struct Slot {
     pub(super) contact: Contact,
     pub(super) liveness: Liveness,
+    /// Since when it has had this liveness.
+    since: Instant,
     /// Whether it has been live for long enough to count as a holder.
     settled: bool,
     /// Whether the pieces' bits for this slot are outdated. They are cleared before they count again.
@@ -247,16 +226,16 @@ impl Neighbours {
     fn update(&mut self, now: Instant, index: usize, neighbour: &Neighbour, changes: &mut Changes) {
         let Some(slot) = &mut self.slots[index] else { return };
         slot.contact = neighbour.contact;
-        let (before, after) = (slot.liveness, neighbour.liveness);
+        let (before, after) = ((slot.liveness, slot.since), (neighbour.liveness, neighbour.since));
         if before == after {
             return;
         }
         self.changed = true;
-        slot.liveness = after;
-        let unresponsive = |liveness| matches!(liveness, Liveness::Unresponsive { .. });
-        if unresponsive(after) {
+        (slot.liveness, slot.since) = after;
+        let ((was, from), (is, since)) = (before, after);
+        if !is.is_there() {
             // Identities are free. Only a neighbour that stayed for a while says something about this node's own link.
-            if !unresponsive(before) && slot.settled {
+            if was.is_there() && slot.settled {
                 changes.vanished.push(slot.contact.id);
             }
             (slot.session, slot.reconcile_at) = (None, None);
@@ -264,9 +243,8 @@ impl Neighbours {
         }
         changes.there.push(slot.contact.id);
         // It was away, or has restarted: what it said before may be outdated.
-        let restarted =
-            matches!((before, after), (Liveness::Live { since: a }, Liveness::Live { since: b }) if b > a);
-        if unresponsive(before) || restarted {
+        let restarted = was == Liveness::Live && is == Liveness::Live && since > from;
+        if !was.is_there() || restarted {
             (slot.stale, slot.checked, slot.session) = (true, false, None);
             slot.quiet_until = now;
         }
@@ -285,6 +263,7 @@ impl Neighbours {
         self.slots[index] = Some(Slot {
             contact: neighbour.contact,
             liveness: neighbour.liveness,
+            since: neighbour.since,
             settled: false,
             stale: true,
             checked: false,
@@ -336,7 +315,7 @@ impl Neighbours {
         let mut settled = false;
         for (index, slot) in self.iter_mut() {
             let bit = 1 << index;
-            if !slot.settled && matches!(slot.liveness, Liveness::Live { since } if now >= since + settle) {
+            if !slot.settled && slot.liveness == Liveness::Live && now >= slot.since + settle {
                 (slot.settled, slot.stale, slot.checked) = (true, true, false);
                 settled = true;
             }
@@ -345,9 +324,9 @@ impl Neighbours {
             }
             let set = |mask: &mut u64, when: bool| *mask |= if when { bit } else { 0 };
             set(&mut masks.eligible, slot.settled);
-            set(&mut masks.live, matches!(slot.liveness, Liveness::Live { .. }));
+            set(&mut masks.live, slot.liveness == Liveness::Live);
             set(&mut masks.there, slot.liveness.is_there());
-            set(&mut masks.silent, matches!(slot.liveness, Liveness::Unresponsive { .. }));
+            set(&mut masks.silent, !slot.liveness.is_there());
             set(&mut masks.trusted, slot.checked && !slot.stale);
             set(&mut masks.passed, slot.passed_until.is_some());
             set(&mut masks.ball, slot.contact.id.key().common_prefix(&own) >= covered);
@@ -363,11 +342,9 @@ impl Neighbours {
 
     /// When [`refresh`](Neighbours::refresh) will change something.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let settling = |slot: &Slot| !slot.settled && slot.liveness == Liveness::Live;
         let settles =
-            self.iter().filter(|(_, slot)| !slot.settled).filter_map(|(_, slot)| match slot.liveness {
-                Liveness::Live { since } => Some(since + self.settle),
-                _ => None,
-            });
+            self.iter().filter(|(_, slot)| settling(slot)).map(|(_, slot)| slot.since + self.settle);
         settles.chain(self.iter().filter_map(|(_, slot)| slot.passed_until)).min()
     }
 
@@ -478,11 +455,8 @@ impl Neighbours {
 
     /// Since when the one in `mask` is live that has been live for the shortest time.
     pub(super) fn youngest(&self, mask: u64) -> Option<Instant> {
-        let live = bits(mask).filter_map(|index| match self.get(index)?.liveness {
-            Liveness::Live { since } => Some(since),
-            _ => None,
-        });
-        live.max()
+        let live = bits(mask).filter_map(|index| self.get(index));
+        live.filter(|slot| slot.liveness == Liveness::Live).map(|slot| slot.since).max()
     }
 
     /// The number of parties that the nodes in `mask` belong to.

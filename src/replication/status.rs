@@ -3,8 +3,9 @@
 use super::neighbours::bits;
 use super::partition::Suspicion;
 use super::pieces::{Need, Queue};
-use super::{Liveness, Replication, ReplicationCounters};
+use super::{Replication, ReplicationCounters};
 use crate::id::{Key, NodeId};
+use crate::peers::liveness::Liveness;
 use crate::time::Instant;
 
 /// The phase of a piece.

@@ -11,10 +11,11 @@ fn crowded(count: usize, neighbours: usize) -> (Replication, Outbox, Vec<Neighbo
     for _ in 0..count {
         machine.piece_added(now, Held { key: Key(rng.bytes()), replicas: 3, length: MEGABYTE, keep: false });
     }
-    let liveness = Liveness::Live { since: now };
-    let mut all: Vec<Neighbour> = (1..=neighbours)
-        .map(|index| Neighbour { contact: Contact::new(identity(index).public(), address(index)), liveness })
-        .collect();
+    let neighbour = |index| {
+        let contact = Contact::new(identity(index).public(), address(index));
+        Neighbour { contact, liveness: Liveness::Live, since: now }
+    };
+    let mut all: Vec<Neighbour> = (1..=neighbours).map(neighbour).collect();
     all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own.key()));
     (machine, crate::peers::testing::outbox(&Network::new("test"), identity(0), false, 1), all, now)
 }
@@ -30,7 +31,7 @@ fn with_a_full_table_no_call_visits_more_than_a_slice() {
     for second in 0..400 {
         now = now + seconds(1);
         if second == 200 {
-            neighbours[3].liveness = Liveness::Unresponsive { since: now };
+            (neighbours[3].liveness, neighbours[3].since) = (Liveness::Unresponsive, now);
         }
         let before = machine.work;
         machine.set_neighbourhood(now, &neighbours, true);

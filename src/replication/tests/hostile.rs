@@ -27,8 +27,8 @@ impl Alone {
         for _ in 0..100 {
             alone.now = alone.now + seconds(1);
             let contact = Contact::new(identity(1).public(), address(1));
-            let liveness = Liveness::Live { since: Instant::from_secs(1000) };
-            alone.machine.set_neighbourhood(alone.now, &[Neighbour { contact, liveness }], true);
+            let (liveness, since) = (Liveness::Live, Instant::from_secs(1000));
+            alone.machine.set_neighbourhood(alone.now, &[Neighbour { contact, liveness, since }], true);
             while alone.machine.next_deadline().is_some_and(|at| at <= alone.now) {
                 alone.machine.handle_timeout(alone.now, &mut alone.outbox);
             }
@@ -203,9 +203,10 @@ fn a_neighbour_that_is_always_busy_does_not_delay_copies_to_others() {
 fn among_neighbours(address_of: impl Fn(usize) -> SocketAddr) -> (Replication, Vec<Neighbour>, Instant) {
     let start = Instant::from_secs(1000);
     let mut machine = Replication::new(ReplicationConfig::default(), identity(0).id(), [1; 32], start);
-    let liveness = Liveness::Live { since: start };
-    let neighbour =
-        |index| Neighbour { contact: Contact::new(identity(index).public(), address_of(index)), liveness };
+    let neighbour = |index| {
+        let contact = Contact::new(identity(index).public(), address_of(index));
+        Neighbour { contact, liveness: Liveness::Live, since: start }
+    };
     let mut all: Vec<Neighbour> = (1..=40).map(neighbour).collect();
     let own = identity(0).id().key();
     all.sort_by_key(|neighbour| neighbour.contact.id.distance(&own));
@@ -226,17 +227,17 @@ fn new_identities_that_vanish_do_not_make_a_node_suspect_a_partition() {
     let (mut machine, mut all, now) = among_neighbours(address);
     for index in 50..62 {
         let contact = Contact::new(identity(index).public(), address(index));
-        all.push(Neighbour { contact, liveness: Liveness::Live { since: now } });
+        all.push(Neighbour { contact, liveness: Liveness::Live, since: now });
     }
     machine.set_neighbourhood(now, &all, true);
     let later = now + seconds(50);
     for neighbour in &mut all[40..] {
-        neighbour.liveness = Liveness::Unresponsive { since: later };
+        (neighbour.liveness, neighbour.since) = (Liveness::Unresponsive, later);
     }
     machine.set_neighbourhood(later, &all, true);
     assert_eq!(machine.statistics().partition, None);
     for neighbour in &mut all[..12] {
-        neighbour.liveness = Liveness::Unresponsive { since: later };
+        (neighbour.liveness, neighbour.since) = (Liveness::Unresponsive, later);
     }
     machine.set_neighbourhood(later, &all, true);
     let since = machine.statistics().partition.map(|suspicion| suspicion.since);

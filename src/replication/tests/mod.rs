@@ -8,6 +8,7 @@ mod repairs;
 
 use super::*;
 use crate::identity::Identity;
+use crate::peers::liveness::Liveness;
 use crate::peers::outbox::Asker;
 use crate::peers::testing::{self, Air, Flight};
 use crate::time::Duration;
@@ -28,7 +29,7 @@ pub(super) struct Node {
     /// The nodes that this node cannot see: the other side of a partition.
     unseen: BTreeSet<usize>,
     /// The liveness of each node that its membership last reported.
-    told: Vec<Option<Liveness>>,
+    told: Vec<Option<(Liveness, Instant)>>,
     turns: (Instant, u32),
 }
 
@@ -229,23 +230,22 @@ impl World {
         self.is_up(to) && !self.nodes[from].unseen.contains(&to)
     }
 
-    /// The liveness of node `index` in the view of `observer`: the truth, with a delay of some seconds.
-    fn liveness(&self, observer: usize, index: usize) -> Option<Liveness> {
+    /// The liveness of node `index` in the view of `observer`, and since when it has had that: the truth, with a delay of some
+    /// seconds.
+    fn liveness(&self, observer: usize, index: usize) -> Option<(Liveness, Instant)> {
         let node = &self.nodes[index];
         if node.left {
             return None;
         }
         match node.up_since {
-            Some(since) if self.reaches(observer, index) => {
-                Some(Liveness::Live { since: since + seconds(1) })
-            }
+            Some(since) if self.reaches(observer, index) => Some((Liveness::Live, since + seconds(1))),
             _ => {
                 let late = seconds(((observer * 7 + index * 3) % 12) as u64);
-                let silent = self.now.since(node.down_since + late);
-                match silent.as_secs() {
-                    0..15 => Some(Liveness::Live { since: Instant::from_secs(1001) }),
-                    15..45 => Some(Liveness::Suspect),
-                    45..900 => Some(Liveness::Unresponsive { since: node.down_since + late + seconds(45) }),
+                let down = node.down_since + late;
+                match self.now.since(down).as_secs() {
+                    0..15 => Some((Liveness::Live, Instant::from_secs(1001))),
+                    15..45 => Some((Liveness::Suspect, down + seconds(15))),
+                    45..900 => Some((Liveness::Unresponsive, down + seconds(45))),
                     _ => None,
                 }
             }
@@ -258,14 +258,15 @@ impl World {
             if !self.is_up(observer) {
                 continue;
             }
-            let seen: Vec<Option<Liveness>> = (0..self.nodes.len())
+            let seen: Vec<Option<(Liveness, Instant)>> = (0..self.nodes.len())
                 .map(|index| self.liveness(observer, index).filter(|_| index != observer))
                 .collect();
             if seen == self.nodes[observer].told {
                 continue;
             }
-            let member = |(index, liveness): (usize, &Option<Liveness>)| {
-                Some(Neighbour { contact: self.nodes[index].contact, liveness: (*liveness)? })
+            let member = |(index, seen): (usize, &Option<(Liveness, Instant)>)| {
+                let (liveness, since) = (*seen)?;
+                Some(Neighbour { contact: self.nodes[index].contact, liveness, since })
             };
             let mut members: Vec<Neighbour> = seen.iter().enumerate().filter_map(member).collect();
             self.nodes[observer].told = seen;

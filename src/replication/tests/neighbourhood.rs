@@ -99,7 +99,8 @@ fn more_changes_than_slots_are_handled_one_after_the_other() {
         (from..from + 40)
             .map(|index| Neighbour {
                 contact: Contact::new(identity(index).public(), address(index)),
-                liveness: Liveness::Live { since: now },
+                liveness: Liveness::Live,
+                since: now,
             })
             .collect()
     };
