@@ -59,10 +59,10 @@ use crate::id::{Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Recovered, Space, StreamId};
 use crate::limits::Limits;
-use crate::peers::table::Hold;
 use crate::peers::inbox::{self, Rejected};
 use crate::peers::outbox::{Datagram, Outbox};
 use crate::peers::party::Parties;
+use crate::peers::table::Hold;
 use crate::replication::{Replication, ReplicationConfig};
 use crate::rng::Rng;
 use crate::store::Store;
@@ -132,7 +132,10 @@ impl Node {
         };
         let mut dht = Dht::new(dht_config, id, rng.bytes(), now);
         values::restore(&mut dht, &recovered.records, &network, now);
-        let transfer_config = TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port());
+        let transfer_config = TransferConfig {
+            parties,
+            ..TransferConfig::new(config.limits.clone(), config.leaf, config.listen.port())
+        };
         let gossip = GossipConfig { parties, ..config.gossip.clone() };
         // The numbers of two processes with one key differ, so that each notices the states of the other.
         let states = sequence | rng.below(1 << 31);

@@ -5,6 +5,7 @@
 //! - [`inbox`]: how a datagram is received; [`checks`]: the budget of signature checks.
 //! - [`outbox`]: the queue of outgoing datagrams.
 //! - [`liveness`]: whether a node is alive; `silence`: the requests that it did not answer.
+//! - [`blame`]: the peers that sent wrong content.
 //! - [`rate`]: the rate of an event (the token bucket).
 //! - [`reply`]: the number of bytes that an unvalidated address may be sent (the rule against amplification).
 //! - [`party`]: the owners of addresses.
@@ -13,6 +14,7 @@
 //! - [`requests`]: outstanding requests.
 //! - [`standing`]: whether a datagram is fresh, and its address validated.
 
+pub mod blame;
 pub mod checks;
 pub mod contest;
 pub mod hop;

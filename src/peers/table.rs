@@ -23,11 +23,11 @@ use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
-#[cfg(test)]
-use crate::wire::{contact::Contact, datagram::Epoch};
 use crate::wire::datagram::{MacKey, Unverified, Verified};
 use crate::wire::header::Auth;
 use crate::wire::network::Network;
+#[cfg(test)]
+use crate::wire::{contact::Contact, datagram::Epoch};
 use core::net::{IpAddr, SocketAddr};
 
 pub use super::sets::{Hold, PEERS_MAX};

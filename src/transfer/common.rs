@@ -4,7 +4,6 @@
 //! An event that concerns several wings at once, such as the end of a stream, is entered in [`Unsettled`]; the machine passes it
 //! to the wings when it settles.
 
-use super::blame::{Ban, Blame};
 use super::config::TransferConfig;
 use super::counters::TransferCounters;
 use super::events::{StreamOutput, TransferEvent};
@@ -13,6 +12,7 @@ use super::streams::session::{Purpose, Receiving, Session};
 use super::streams::table::Streams;
 use crate::id::{Key, NodeId};
 use crate::io::{Sink, StreamId};
+use crate::peers::blame::{Ban, Blame};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::contact::Contact;
@@ -54,7 +54,7 @@ impl Common {
         Common {
             rng: Rng::new(seed),
             streams: Streams::new(network),
-            blame: Blame::new(config.limits.blamed_peers_max),
+            blame: Blame::new(config.limits.blamed_peers_max, config.parties, config.timing.ban),
             out: Out::default(),
             unsettled: Unsettled::default(),
             config,
@@ -112,7 +112,7 @@ impl Common {
 
     /// Bans a peer for wrong content of a file: from the file, or from everything.
     pub(super) fn ban(&mut self, now: Instant, peer: Contact, file: Key, key: Key) {
-        let ban = self.blame.note(now, &self.config.timing, peer, file);
+        let ban = self.blame.note(now, peer, file);
         self.out.event(TransferEvent::SourceBad { ban, file, key });
         self.unsettled.bans.push_back(ban);
     }

@@ -1,6 +1,8 @@
 //! The configuration of the transfer machine.
 
 use crate::limits::Limits;
+use crate::peers::blame::BanTimes;
+use crate::peers::party::Parties;
 use crate::time::Duration;
 
 /// The configuration of a [`Transfer`](super::Transfer).
@@ -8,6 +10,8 @@ use crate::time::Duration;
 pub struct TransferConfig {
     /// Every bound.
     pub limits: Limits,
+    /// How parties are told apart.
+    pub parties: Parties,
     /// Whether this node is a leaf.
     pub leaf: bool,
     /// The port that this node listens on.
@@ -51,12 +55,8 @@ pub struct Timing {
     pub needed: Duration,
     /// How long a download waits for a source that has not been reached yet, before it asks for others.
     pub hope: Duration,
-    /// The first ban of a peer from a file of which it sent wrong content. Doubles with each offence.
-    pub ban_first: Duration,
-    /// The longest such ban.
-    pub ban_max: Duration,
-    /// How long offences are remembered after a ban. Offences for several files within this time count together.
-    pub ban_window: Duration,
+    /// Of bans.
+    pub ban: BanTimes,
 }
 
 impl Default for Timing {
@@ -79,16 +79,14 @@ impl Default for Timing {
             forgive: seconds(60),
             needed: Duration::from_millis(500),
             hope: seconds(1),
-            ban_first: seconds(120),
-            ban_max: seconds(3600),
-            ban_window: seconds(3600),
+            ban: BanTimes::default(),
         }
     }
 }
 
 impl TransferConfig {
-    /// The configuration with the default timeouts.
+    /// The configuration with the default timeouts, in an open network.
     pub fn new(limits: Limits, leaf: bool, port: u16) -> Self {
-        TransferConfig { limits, leaf, port, timing: Timing::default() }
+        TransferConfig { limits, parties: Parties::default(), leaf, port, timing: Timing::default() }
     }
 }

@@ -1,9 +1,9 @@
 //! The outputs of the transfer machine: to the driver, and to the node that owns it.
 
-use super::blame::Ban;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, Extent, Mode, Place, Run, Sink, StreamId};
 use crate::manifest::Manifest;
+use crate::peers::blame::Ban;
 use crate::time::Instant;
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};

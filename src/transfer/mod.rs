@@ -13,8 +13,8 @@
 //! - `downloads`: which piece to request from which source, and the verification of what arrives.
 //! - `uploads`: requests of peers, and which peer is sent content first.
 //! - `replicas`: copies to other nodes and from them, questions about copies, and proofs that they are there.
-//! - `common`: what every wing works with, among it the streams and the outputs. `blame`: bans of peers that sent content which
-//!   does not verify. `reports`: reports between peers that a piece does not verify.
+//! - `common`: what every wing works with, among it the streams, the [bans](crate::peers::blame) of peers and the outputs. `reports`:
+//!   reports between peers that a piece does not verify.
 //! - `pieces`: what the machine asks about this node's pieces. `config`: bounds and timeouts. `events`: the outputs. `counters`:
 //!   what is counted.
 //!
@@ -24,7 +24,6 @@
 //! [`Transfer::handle_sunk`], and goes on with [`Transfer::handle_bytes`]. After a long turn it hands in what has arrived before
 //! it calls [`Transfer::handle_timeout`]; otherwise the machine would blame peers for this node's own delay.
 
-mod blame;
 mod common;
 mod config;
 mod counters;
@@ -40,7 +39,7 @@ mod testing;
 mod tests;
 mod uploads;
 
-pub use blame::Ban;
+pub use crate::peers::blame::Ban;
 pub use config::{Timing, TransferConfig};
 pub use counters::TransferCounters;
 pub use events::{

@@ -102,7 +102,7 @@ mod tests {
         let file = downloads.the_one().hash;
         common.ban(NOW, peer(1), file, file);
         downloads.review_bans(NOW, &mut common);
-        let later = NOW + common.config.timing.ban_first;
+        let later = NOW + common.config.timing.ban.first;
         downloads.review_bans(later, &mut common);
         assert!(downloads.banned(ID).is_empty());
         let source = &downloads.the_one().sources[&peer(1).id];
