@@ -8,7 +8,7 @@
 //! - Requests: `lookup` (which node to ask next), `agreement` (when a value is certain), `questions` (outstanding requests),
 //!   `queries` (sending requests, handling answers), `lookup_cache` (results of earlier lookups).
 //! - Answers: `serve`, `values` and `providers` (records kept for others).
-//! - Publishing: `announce` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
+//! - Publishing: `announce` and `announcements` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
 //!   `cache` (values that were found).
 //! - Maintenance: `bootstrap` (joining, and joining again), `former` (contacts of earlier times), `maintenance` (refreshing, checking, expiry), `observed` (this
 //!   node's own address).
@@ -16,6 +16,7 @@
 mod address;
 mod agreement;
 mod announce;
+mod announcements;
 mod bootstrap;
 mod cache;
 pub mod closest;
@@ -232,7 +233,7 @@ pub struct Dht {
     cache: cache::Cache,
     observed: observed::Observed,
     contradictions: contradictions::Contradictions,
-    announcements: announce::Announcements,
+    announcements: announcements::Announcements,
     publications: publish::Publications,
     bootstrap: bootstrap::Bootstrap,
     maintenance: maintenance::Maintenance,
@@ -259,7 +260,7 @@ impl Dht {
             cache: cache::Cache::default(),
             observed: observed::Observed::new(config.listen, config.parties),
             contradictions: contradictions::Contradictions::default(),
-            announcements: announce::Announcements::default(),
+            announcements: announcements::Announcements::default(),
             publications: publish::Publications::new(config.sequence),
             bootstrap: bootstrap::Bootstrap::new(now, &config),
             maintenance: maintenance::Maintenance::new(now),

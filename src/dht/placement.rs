@@ -77,6 +77,19 @@ pub(super) enum Stage {
     Sending,
 }
 
+/// The list that a record is on, of those that its owner keeps: what is to be done with it next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum List {
+    /// Its round is due.
+    Due,
+    /// Its next round is due at this time.
+    Scheduled(Tick),
+    /// Its round has ended.
+    Settled,
+    /// It is on no list: it waits for a lookup or for answers.
+    None,
+}
+
 /// The placement of one record.
 #[derive(Debug)]
 pub(super) struct Placement {
@@ -136,6 +149,16 @@ impl Placement {
             here: false,
             again: false,
             told: false,
+        }
+    }
+
+    /// The list that the record is on.
+    pub(super) fn list(&self) -> List {
+        match self.stage {
+            Stage::Due => List::Due,
+            Stage::Scheduled(at) => List::Scheduled(at),
+            _ if self.is_settled() => List::Settled,
+            Stage::Looking | Stage::Sending => List::None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! hour.
 
 use super::lookup::{Lookup, Reason};
-use super::placement::{COPIES, Placement, Stage, Tick};
+use super::placement::{COPIES, List, Placement, Stage, Tick};
 use super::questions::Purpose;
 use super::{Dht, DhtEvent, LookupId, PublishId, Want};
 use crate::id::{Key, NodeId};
@@ -13,10 +13,12 @@ use crate::wire::contact::Contact;
 use crate::wire::message::NotStored;
 use crate::wire::network::Network;
 use crate::wire::record::{LIFETIME_MAX, Record, VALUE_BYTES_MAX, is_name, record_key, sign_record};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Outstanding store requests.
 const IN_FLIGHT_MAX: usize = 16;
+/// Records in one turn that are skipped because they need a lookup and none can begin. The records behind them wait, too.
+const SKIPPED_PER_TURN_MAX: usize = 64;
 
 /// The result of [`Dht::unpublish`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,9 +34,55 @@ pub(super) struct Publications {
     /// The highest sequence number used. Each record of this node gets a higher one than the record before.
     sequence: u64,
     records: BTreeMap<Key, OwnRecord>,
+    agenda: Agenda,
     under_way: BTreeMap<LookupId, Publishing>,
     queue: VecDeque<(Key, u64, Contact)>,
     in_flight: usize,
+}
+
+/// The own records by what is to be done with them next. A turn looks only at those for which there is something to do.
+#[derive(Default)]
+struct Agenda {
+    scheduled: BTreeSet<(Tick, Key)>,
+    due: BTreeSet<Key>,
+    settled: BTreeSet<Key>,
+}
+
+impl Agenda {
+    fn enter(&mut self, key: Key, list: List) {
+        _ = match list {
+            List::Scheduled(at) => self.scheduled.insert((at, key)),
+            List::Due => self.due.insert(key),
+            List::Settled => self.settled.insert(key),
+            List::None => return,
+        };
+    }
+
+    fn leave(&mut self, key: Key, list: List) {
+        _ = match list {
+            List::Scheduled(at) => self.scheduled.remove(&(at, key)),
+            List::Due => self.due.remove(&key),
+            List::Settled => self.settled.remove(&key),
+            List::None => return,
+        };
+    }
+
+    /// Changes the placement of a record that is on a list.
+    fn change<T>(
+        &mut self,
+        key: Key,
+        placement: &mut Placement,
+        change: impl FnOnce(&mut Placement) -> T,
+    ) -> T {
+        let before = placement.list();
+        let changed = change(placement);
+        let after = placement.list();
+        if before != after {
+            self.leave(key, before);
+            self.enter(key, after);
+        }
+        changed
+    }
 }
 
 struct OwnRecord {
@@ -55,8 +103,8 @@ struct Publishing {
 
 impl Publications {
     pub(super) fn new(sequence: u64) -> Self {
-        let (records, under_way, queue) = Default::default();
-        Publications { sequence, records, under_way, queue, in_flight: 0 }
+        let (records, agenda, under_way, queue) = Default::default();
+        Publications { sequence, records, agenda, under_way, queue, in_flight: 0 }
     }
 
     /// A number above all that this node has used.
@@ -70,32 +118,62 @@ impl Publications {
         self.records.get(key).map(|own| &own.bytes[..])
     }
 
+    /// Adds an own record, in the place of an older one.
+    fn insert(&mut self, key: Key, own: OwnRecord) {
+        self.remove(&key);
+        self.agenda.enter(key, own.placement.list());
+        self.records.insert(key, own);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<OwnRecord> {
+        let own = self.records.remove(key)?;
+        self.agenda.leave(*key, own.placement.list());
+        Some(own)
+    }
+
+    /// Changes the placement of an own record, and moves the record to the list that it then belongs to.
+    fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Placement) -> T) -> Option<T> {
+        let Publications { records, agenda, .. } = self;
+        let placement = &mut records.get_mut(key)?.placement;
+        Some(agenda.change(*key, placement, change))
+    }
+
+    /// Changes the placements of all own records.
+    fn change_all(&mut self, change: impl Fn(&Key, &mut Placement)) {
+        let Publications { records, agenda, .. } = self;
+        for (key, own) in records {
+            agenda.change(*key, &mut own.placement, |placement| change(key, placement));
+        }
+    }
+
     /// Makes the records due whose time has come.
     pub(super) fn fire(&mut self, now: Instant) {
-        self.records.values_mut().for_each(|own| own.placement.fire(now));
+        while let Some(&(_, key)) = self.agenda.scheduled.first().filter(|(at, _)| at.instant() <= now) {
+            self.change(&key, |placement| placement.fire(now));
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.records.values().filter_map(|own| own.placement.deadline()).min()
+        self.agenda.scheduled.first().map(|(at, _)| at.instant())
     }
 
     /// A node is alive: it may be among the closest to some records.
     pub(super) fn consider(&mut self, node: &NodeId, soon: Instant) {
         let soon = Tick::not_before(soon);
-        self.records.iter_mut().for_each(|(key, own)| own.placement.consider(key, node, soon));
+        self.change_all(|key, placement| placement.consider(key, node, soon));
     }
 
     /// A node departed: it may have kept records.
     pub(super) fn lost(&mut self, id: &NodeId, soon: Instant) {
         let soon = Tick::not_before(soon);
-        self.records.values_mut().for_each(|own| own.placement.lost(id, soon));
+        self.change_all(|_, placement| placement.lost(id, soon));
     }
 
     /// A store request succeeded or failed.
     pub(super) fn settle(&mut self, id: &NodeId, key: &Key, sequence: u64, kept: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if let Some(own) = self.records.get_mut(key).filter(|own| own.sequence == sequence) {
-            own.placement.settle(id, kept);
+        if self.records.get(key).is_some_and(|own| own.sequence == sequence) {
+            self.change(key, |placement| placement.settle(id, kept));
         }
     }
 }
@@ -149,7 +227,7 @@ impl Dht {
             self.lookups.remove(&lookup);
             cancelled.extend(self.publications.under_way.remove(&lookup).map(|publishing| publishing.id));
         }
-        let own = self.publications.records.remove(&key);
+        let own = self.publications.remove(&key);
         self.publications.queue.retain(|(queued, ..)| *queued != key);
         let record = own.as_ref().and_then(|own| Record::parse(&own.bytes).ok());
         let lifetime = record.map_or(0, |record| record.lifetime());
@@ -174,7 +252,7 @@ impl Dht {
         self.publications.sequence = self.publications.sequence.max(record.sequence());
         let placement = Placement::new(at);
         let own = OwnRecord { bytes: bytes.to_vec(), sequence: record.sequence(), placement, awaited: None };
-        self.publications.records.insert(record.key(), own);
+        self.publications.insert(record.key(), own);
         true
     }
 
@@ -208,26 +286,27 @@ impl Dht {
         let own = OwnRecord { bytes, sequence, placement: Placement::new(now), awaited };
         self.publications.queue.retain(|(key, ..)| *key != lookup.target);
         self.publish_superseded(&lookup.target);
-        self.publications.records.insert(lookup.target, own);
+        self.publications.insert(lookup.target, own);
         self.place_record(now, &lookup.target, &keepers);
     }
 
     /// Advances every own record as far as possible. Returns whether a lookup started.
     pub(super) fn drive_publications(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
-        let mut started = false;
-        let due = |own: &OwnRecord| own.placement.stage == Stage::Due;
-        let due: Vec<Key> =
-            self.publications.records.iter().filter(|(_, own)| due(own)).map(|(key, _)| *key).collect();
+        let (mut started, mut skipped) = (false, 0);
+        let due: Vec<Key> = self.publications.agenda.due.iter().copied().collect();
         for key in due {
             if let Some(targets) = self.known_keepers(now, &key) {
                 self.counters.region_used += 1;
                 self.place_record(now, &key, &targets);
             } else if self.own_lookups_room() > 0 {
                 self.start_lookup(now, key, Want::Nodes, Reason::Republish, outbox);
-                if let Some(own) = self.publications.records.get_mut(&key) {
-                    own.placement.stage = Stage::Looking;
-                }
+                self.publications.change(&key, |placement| placement.stage = Stage::Looking);
                 started = true;
+            } else {
+                skipped += 1;
+                if skipped == SKIPPED_PER_TURN_MAX {
+                    break;
+                }
             }
         }
         while self.publications.in_flight < IN_FLIGHT_MAX && self.transactions.room() > 0 {
@@ -247,12 +326,13 @@ impl Dht {
         let nearer = closest.iter().filter(|contact| contact.id.distance(key) < own_distance).count();
         let here = !self.config.leaf && nearer < COPIES;
         let targets = &closest[..closest.len().min(COPIES - usize::from(here))];
-        let Some(own) = self.publications.records.get_mut(key) else { return };
+        let Some(own) = self.publications.records.get(key) else { return };
+        let sequence = own.sequence;
         let holder = Holder::node(self.config.parties, &self.own, self.config.listen);
         let keep = |record| self.values.store(now, &record, holder, true) == NotStored::Nothing;
         let here = here && Record::parse(&own.bytes).is_ok_and(keep);
-        own.placement.begin(key, targets, here);
-        self.publications.queue.extend(targets.iter().map(|contact| (*key, own.sequence, *contact)));
+        self.publications.change(key, |placement| placement.begin(key, targets, here));
+        self.publications.queue.extend(targets.iter().map(|contact| (*key, sequence, *contact)));
     }
 
     /// A newer value supersedes one whose round has not ended: the publication that waits for the round ends now.
@@ -268,13 +348,13 @@ impl Dht {
 
     fn finish_publications(&mut self, now: Instant) {
         let pause = self.config.republish_interval;
-        for (key, own) in &mut self.publications.records {
-            if own.placement.is_settled() {
-                // An own record never changes: a new one replaces it.
-                let again = own.placement.finish(now, pause, &mut self.rng);
-                debug_assert!(!again);
-                self.events.extend(own.published(key));
-            }
+        while let Some(key) = self.publications.agenda.settled.first().copied() {
+            // An own record never changes: a new one replaces it.
+            let rng = &mut self.rng;
+            let again = self.publications.change(&key, |placement| placement.finish(now, pause, rng));
+            debug_assert_eq!(again, Some(false));
+            let own = self.publications.records.get_mut(&key);
+            self.events.extend(own.and_then(|own| own.published(&key)));
         }
     }
 }
@@ -284,5 +364,65 @@ impl OwnRecord {
         let (publish, asked) = self.awaited.take()?;
         let (copies, record) = (self.placement.copies(), self.bytes.clone());
         Some(DhtEvent::Published { publish, key: *key, sequence: self.sequence, copies, record, asked })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Instant = Instant::from_secs(100);
+
+    fn key(number: u8) -> Key {
+        Key([number; 32])
+    }
+
+    fn publications(due: &[(u8, u64)]) -> Publications {
+        let mut publications = Publications::new(0);
+        for &(number, seconds) in due {
+            let placement = Placement::new(START + Duration::from_secs(seconds));
+            let own = OwnRecord { bytes: Vec::new(), sequence: 1, placement, awaited: None };
+            publications.insert(key(number), own);
+        }
+        publications
+    }
+
+    #[test]
+    fn records_become_due_in_the_order_of_their_deadlines() {
+        let mut publications = publications(&[(1, 30), (2, 10), (3, 20)]);
+        let mut order = Vec::new();
+        while let Some(at) = publications.next_deadline() {
+            publications.fire(at);
+            let due: Vec<Key> = publications.agenda.due.iter().copied().collect();
+            assert_eq!(due.len(), 1, "the others wait");
+            publications.change(&due[0], |placement| placement.stage = Stage::Looking);
+            order.push((at.since(START).as_secs(), due[0].0[0]));
+        }
+        assert_eq!(order, [(10, 2), (20, 3), (30, 1)]);
+    }
+
+    #[test]
+    fn a_record_is_on_the_list_of_its_stage_until_it_is_removed() {
+        let mut publications = publications(&[(1, 10)]);
+        let node = Contact::new(crate::id::PublicKey([9; 32]), ([10, 0, 0, 1], 1).into());
+        publications.fire(START + Duration::from_secs(10));
+        publications.change(&key(1), |placement| placement.begin(&key(1), &[node], false));
+        assert!(publications.agenda.due.is_empty() && publications.agenda.settled.is_empty());
+        publications.settle(&node.id, &key(1), 2, true);
+        assert!(publications.agenda.settled.is_empty(), "the answer is about another record");
+        publications.settle(&node.id, &key(1), 1, true);
+        assert!(publications.agenda.settled.contains(&key(1)));
+        assert!(publications.remove(&key(1)).is_some());
+        assert!(publications.agenda.settled.is_empty() && publications.next_deadline().is_none());
+    }
+
+    #[test]
+    fn a_record_that_replaces_another_takes_its_place_on_the_lists() {
+        let mut publications = publications(&[(1, 10), (1, 500)]);
+        assert_eq!(publications.agenda.scheduled.len(), 1);
+        let soon = START + Duration::from_secs(5);
+        publications.consider(&NodeId([1; 32]), soon);
+        assert!(publications.next_deadline().is_some_and(|at| at <= soon + Duration::from_secs(1)));
+        assert_eq!(publications.agenda.scheduled.len(), 1);
     }
 }
