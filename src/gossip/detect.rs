@@ -1,43 +1,25 @@
-//! Failure detection: probes, suspicion and eviction.
+//! Failure detection: suspicion and eviction. `probe` sends the pings that they rest on.
 //!
 //! Silence → two pings → probes through relays → *suspect* → probed in every round → *unresponsive* → *evicted* (SWIM: Das, Gupta and
 //! Motivala, 2002; Lifeguard: Dadgar, Phillips and Currey, 2018). Departures from those papers:
 //! - What others say never changes a member's liveness. A suspicion only makes this node probe the member at once.
 //! - A relay's word that a member answers delays suspicion and eviction, but only for a limited time.
 //! - Departed members are probed rarely for a long time, so that two halves of a partitioned network find each other.
-//! - An address that others merely named gets one bare ping at a time, within a budget for each party: else a few states that name a
-//!   victim would make every member send there.
 
-use super::questions::{Asked, Purpose, Request};
-use super::{Gossip, GossipEvent, Liveness, QUEUE_MAX};
+use super::probe::RELAYS;
+use super::questions::{Purpose, Request};
+use super::{Gossip, GossipEvent, Liveness};
 use crate::id::ShortId;
-use crate::peers::contest::Holder;
-use crate::peers::outbox::{Attempt, Outbox};
+use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant};
-use crate::wire::contact::Contact;
-use crate::wire::datagram::{Epoch, Verified};
-use crate::wire::message::{Message, ProbeOutcome};
 use crate::wire::state::StateMark;
-use core::net::SocketAddr;
 
-/// Remembered addresses that are tried when a member does not answer at its known one.
-pub(super) const OTHER_ADDRS_MAX: usize = 16;
-/// Queued members that are probed at a time.
-const QUEUE_BURST: usize = 4;
-/// Members of one liveness that are probed in a round.
-const ASKED_A_ROUND: usize = 4;
-/// Relays: members that are asked to probe a silent one.
-const RELAYS: usize = 3;
 /// Unanswered pings after which an unproven member is removed.
 const TRIES_MAX: u8 = 2;
-/// Members that were merely named and are pinged in a round.
-const MET_A_ROUND: usize = 8;
 /// A relay's word counts until the silence is this many times as long as [`GossipConfig::unresponsive_after`].
 const VOUCHED_TIMES: u32 = 4;
 /// An evicted member is remembered for this many times the eviction time: a day by default.
 const FORGOTTEN_TIMES: u32 = 96;
-/// The timeout before the first sample.
-const TIMEOUT_FIRST: Duration = Duration::from_secs(1);
 
 impl Gossip {
     // Sleep.
@@ -65,214 +47,6 @@ impl Gossip {
         self.queue.clear();
         self.roll_call = true;
         self.round_at = Some(now);
-    }
-
-    // Requests.
-
-    /// Queues a member for a probe.
-    pub(super) fn ask_soon(&mut self, now: Instant, short: ShortId) {
-        if self.queue.contains(&short) {
-            return;
-        }
-        if self.queue.len() >= QUEUE_MAX {
-            self.counters.table_full += 1;
-            return;
-        }
-        if self.queue.is_empty() {
-            self.queue_at = self.queue_at.max(now);
-        }
-        self.queue.push_back(short);
-    }
-
-    /// Probes some of the queued members.
-    pub(super) fn ask_queued(&mut self, now: Instant, outbox: &mut Outbox) {
-        if self.queue.is_empty() || self.queue_at > now {
-            return;
-        }
-        self.queue_at = now + self.config.interval / 20;
-        for _ in 0..QUEUE_BURST {
-            let Some(short) = self.queue.pop_front() else { break };
-            // A member that has just left may still answer while it shuts down. If it said goodbye itself, its epoch tells.
-            let ask = |position: &usize| {
-                self.members.entry(*position).left_in.is_some() || !self.left_just_now(now, *position)
-            };
-            if let Some(position) = self.members.find(short).filter(ask) {
-                self.start_probe(now, position, outbox);
-            }
-        }
-    }
-
-    /// Remembers another possible address of a member.
-    pub(super) fn note_other_addr(&mut self, short: ShortId, addr: SocketAddr) {
-        self.other_addrs.retain(|(other, _)| *other != short);
-        if self.other_addrs.len() >= OTHER_ADDRS_MAX {
-            self.other_addrs.pop_front();
-        }
-        self.other_addrs.push_back((short, addr));
-    }
-
-    /// The timeout of a request to a member.
-    pub(super) fn timeout(&self, position: usize, outbox: &Outbox) -> Duration {
-        let id = self.members.entry(position).contact().id;
-        outbox.peers().timeout(&id, TIMEOUT_FIRST).min(self.config.silent_after / 5)
-    }
-
-    fn indirect_wait(&self) -> Duration {
-        (self.config.silent_after / 5).min(Duration::from_secs(3))
-    }
-
-    /// The timeout of a ping for another member.
-    pub(super) fn relay_timeout(&self, position: usize, outbox: &Outbox) -> Duration {
-        self.timeout(position, outbox).min(self.indirect_wait() * 2 / 9)
-    }
-
-    fn start_probe(&mut self, now: Instant, position: usize, outbox: &mut Outbox) {
-        if self.members.entry(position).probing {
-            return;
-        }
-        let (addr, wait) = (self.members.entry(position).addr(), self.timeout(position, outbox));
-        let named = self.members.places()[position].liveness == Liveness::Unproven;
-        if named
-            && !self.named.take(now, self.config.parties.of(&self.members.entry(position).contact().id, addr))
-        {
-            self.counters.named_over_budget += 1;
-            return;
-        }
-        // The second ping of a probe is the last one.
-        if self.ping(now, position, addr, Purpose::Ping { again: named }, wait, outbox) {
-            self.counters.probes += 1;
-            let entry = self.members.entry_mut(position);
-            (entry.probing, entry.asked, entry.silent_relays) = (true, now, 0);
-        }
-    }
-
-    /// Pings a member. False when too many requests are outstanding.
-    pub(super) fn ping(
-        &mut self,
-        now: Instant,
-        position: usize,
-        to: SocketAddr,
-        purpose: Purpose,
-        wait: Duration,
-        outbox: &mut Outbox,
-    ) -> bool {
-        if self.transactions.room() == 0 {
-            self.counters.table_full += 1;
-            return false;
-        }
-        let (about, id) = (self.members.short(position), self.members.entry(position).contact().id);
-        let request = Request::new(now, to, Some(id), Asked { about, purpose }, wait);
-        let again = matches!(purpose, Purpose::Ping { again: true } | Purpose::Relay { again: true, .. });
-        let attempt = if again { Attempt::Again } else { Attempt::First };
-        let ask = self.transactions.ask(&mut self.rng, request, attempt);
-        outbox.request(now, ask, &Message::Ping { padding: 0 });
-        true
-    }
-
-    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
-    pub fn handle_challenge(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        transaction: u64,
-        token: u64,
-        outbox: &mut Outbox,
-    ) {
-        let Some(ask) = self.transactions.challenged(transaction, from, token) else { return };
-        let Some(request) = self.transactions.get(transaction) else { return };
-        let Asked { about, purpose } = request.question;
-        match (purpose, self.members.find(about)) {
-            (Purpose::Ping { .. } | Purpose::Relay { .. }, _) => {
-                outbox.request(now, ask, &Message::Ping { padding: 0 });
-            }
-            (Purpose::Gossip, Some(position)) => _ = self.transmit_gossip(now, position, ask, outbox),
-            (Purpose::Indirect, Some(position)) => {
-                let target = self.members.entry(position).contact().id;
-                outbox.request(now, ask, &Message::Probe { target });
-            }
-            (Purpose::Gossip | Purpose::Indirect, None) => {}
-        }
-    }
-
-    // Answers.
-
-    pub(super) fn handle_answer(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &Verified<'_>,
-        outbox: &mut Outbox,
-    ) {
-        let message = datagram.message();
-        let sender = datagram.id();
-        let Some(request) = self.transactions.answered_by(now, from, datagram, outbox) else {
-            self.counters.unexpected += 1;
-            return;
-        };
-        let contact = Contact { id: sender, public: datagram.public(), addr: from };
-        if datagram.is_leaf() {
-            return self.drop_leaf(&contact);
-        }
-        self.answered(now, &contact, datagram.epoch(), request.sent);
-        match (message, request.question.purpose) {
-            (Message::GossipReply(body), _) => {
-                self.round_answered = true;
-                self.take_in(now, from, sender, &body, outbox);
-            }
-            (Message::ProbeReply { target, outcome }, _) if target == request.question.about => {
-                self.relay_answered(now, &request, outcome, outbox);
-            }
-            (_, Purpose::Relay { asker, .. }) => {
-                let answer =
-                    Message::ProbeReply { target: request.question.about, outcome: ProbeOutcome::Answered };
-                outbox.answer(now, asker, &answer);
-            }
-            (_, Purpose::Ping { again }) => {
-                if let Some(position) = self.members.find(request.question.about) {
-                    self.members.entry_mut(position).probing = false;
-                }
-                if !again {
-                    self.health.better();
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A member answered a request of the time `sent`, at the address that the request went to.
-    fn answered(&mut self, now: Instant, contact: &Contact, epoch: Epoch, sent: Instant) {
-        let Some((position, _)) = self.acquaint(now, contact, true) else { return };
-        let left = matches!(self.members.places()[position].liveness, Liveness::Left { .. });
-        let entry = self.members.entry(position);
-        let before = entry.left_in.map_or(sent <= entry.since, |left_in| epoch == left_in);
-        if left && before {
-            // The answer may have been sent before the goodbye.
-            return;
-        }
-        self.arrived(position, contact.addr);
-        self.alive(now, position);
-    }
-
-    fn relay_answered(
-        &mut self,
-        now: Instant,
-        request: &Request,
-        outcome: ProbeOutcome,
-        outbox: &mut Outbox,
-    ) {
-        let Some(position) = self.members.find(request.question.about) else { return };
-        let entry = self.members.entry_mut(position);
-        match outcome {
-            ProbeOutcome::Answered => {
-                entry.vouched = now;
-                // Others reach the member, and this node does not: evidence of bad local health.
-                self.health.doubted();
-            }
-            ProbeOutcome::Silent | ProbeOutcome::Unknown => {
-                entry.silent_relays = entry.silent_relays.saturating_add(1);
-            }
-        }
-        self.conclude_indirect(now, request.question.about, outbox);
     }
 
     // Failures.
@@ -355,65 +129,8 @@ impl Gossip {
         }
     }
 
-    /// Asks relays to probe a member. Returns how many. Members near it in the key space know it best. Of these the parties come first
-    /// of which none is asked yet.
-    fn ask_relays(&mut self, now: Instant, position: usize, outbox: &mut Outbox) -> usize {
-        const CANDIDATES: usize = 8;
-        let mut candidates = [0_usize; CANDIDATES];
-        let mut count = 0;
-        let length = self.members.len();
-        for step in 1..length {
-            for candidate in [position.checked_sub(step), Some(position + step).filter(|&p| p < length)] {
-                let Some(candidate) = candidate.filter(|_| count < CANDIDATES) else { continue };
-                if self.members.places()[candidate].liveness == Liveness::Live
-                    && !self.members.entry(candidate).probing
-                {
-                    candidates[count] = candidate;
-                    count += 1;
-                }
-            }
-            if count == CANDIDATES {
-                break;
-            }
-        }
-        self.rng.shuffle(&mut candidates[..count]);
-        let mut chosen: [Option<Holder>; RELAYS] = [None; RELAYS];
-        let mut asked = 0;
-        while asked < RELAYS && count > 0 {
-            let holder = |relay: usize| {
-                let contact = self.members.entry(relay).contact();
-                Holder::node(self.config.parties, &contact.id, contact.addr)
-            };
-            let crowd = |relay: usize| holder(relay).crowd(chosen.iter().flatten().copied());
-            let next = (0..count).min_by_key(|&index| crowd(candidates[index])).unwrap_or(0);
-            let relay = candidates[next];
-            chosen[asked] = Some(holder(relay));
-            count -= 1;
-            candidates.swap(next, count);
-            if !self.ask_relay(now, position, relay, outbox) {
-                break;
-            }
-            asked += 1;
-        }
-        asked
-    }
-
-    fn ask_relay(&mut self, now: Instant, position: usize, relay: usize, outbox: &mut Outbox) -> bool {
-        if self.transactions.room() == 0 {
-            return false;
-        }
-        let (contact, target) =
-            (self.members.entry(relay).contact(), self.members.entry(position).contact().id);
-        let asked = Asked { about: self.members.short(position), purpose: Purpose::Indirect };
-        let request = Request::new(now, contact.addr, Some(contact.id), asked, self.indirect_wait());
-        let ask = self.transactions.ask(&mut self.rng, request, Attempt::First);
-        self.counters.probes_indirect += 1;
-        outbox.request(now, ask, &Message::Probe { target });
-        true
-    }
-
     /// Makes a silent member a suspect when the last of its relays has answered or timed out.
-    fn conclude_indirect(&mut self, now: Instant, short: ShortId, outbox: &mut Outbox) {
+    pub(super) fn conclude_indirect(&mut self, now: Instant, short: ShortId, outbox: &mut Outbox) {
         if self.transactions.is_waiting(short, |purpose| *purpose == Purpose::Indirect) {
             return;
         }
@@ -461,7 +178,7 @@ impl Gossip {
     // Time.
 
     /// How long a member has been silent while this node was running.
-    fn silence(&self, now: Instant, position: usize) -> Duration {
+    pub(super) fn silence(&self, now: Instant, position: usize) -> Duration {
         now.since(self.members.entry(position).heard.max(self.awake))
     }
 
@@ -524,64 +241,6 @@ impl Gossip {
             Liveness::Evicted => GossipEvent::Evicted { contact },
             _ => GossipEvent::Unresponsive { contact },
         });
-    }
-
-    /// Probes monitored members that are silent, suspects, and uncontacted neighbours.
-    pub(super) fn watch(&mut self, now: Instant, asked: impl Fn(ShortId) -> bool, outbox: &mut Outbox) {
-        if self.leaf {
-            return;
-        }
-        let roll_call = core::mem::take(&mut self.roll_call);
-        let (mut neighbours, mut suspects, mut unproven) = (0, 0, 0);
-        for position in 0..self.members.len() {
-            let is_near = neighbours < self.config.neighbours;
-            let is_monitored = neighbours < self.config.monitored;
-            let liveness = self.members.places()[position].liveness;
-            neighbours += usize::from(liveness.is_neighbour());
-            let due = match liveness {
-                Liveness::Live => {
-                    is_monitored && (roll_call || self.silence(now, position) >= self.config.silent_after)
-                }
-                Liveness::Suspect => {
-                    suspects += 1;
-                    suspects <= ASKED_A_ROUND
-                }
-                Liveness::Unproven if is_near && unproven < ASKED_A_ROUND => {
-                    let due = now.since(self.members.entry(position).asked) >= self.config.interval / 2;
-                    unproven += usize::from(due);
-                    due
-                }
-                _ => false,
-            };
-            if due && !asked(self.members.short(position)) {
-                self.start_probe(now, position, outbox);
-            }
-            if !is_near && self.members.suspects() <= suspects {
-                break;
-            }
-        }
-    }
-
-    /// Pings some of the members that were merely named, in turn.
-    pub(super) fn meet(&mut self, now: Instant, outbox: &mut Outbox) {
-        if self.leaf {
-            return;
-        }
-        let (length, start) = (self.members.len(), self.cursors.named as usize);
-        let mut met = 0;
-        for step in 0..length {
-            let position = (start + step) % length;
-            let entry = self.members.entry(position);
-            let due = now.since(entry.asked) >= self.config.interval && !entry.probing;
-            if due && self.members.places()[position].liveness == Liveness::Unproven {
-                self.start_probe(now, position, outbox);
-                self.cursors.named = position as u64 + 1;
-                met += 1;
-                if met == MET_A_ROUND {
-                    break;
-                }
-            }
-        }
     }
 
     // Hearsay.

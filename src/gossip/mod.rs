@@ -8,8 +8,8 @@
 //! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
 //! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members), `tellers`
 //!   (each teller's share of the signature checks).
-//! - Failure detection: `detect` (probes, suspicion, eviction), `relay` (probing for others), `questions` (outstanding
-//!   requests), `local_health` (how slow this node itself is).
+//! - Failure detection: `probe` (pings, and their answers), `detect` (suspicion, eviction), `relay` (probing for others),
+//!   `questions` (outstanding requests), `local_health` (how slow this node itself is).
 //!
 //! Rules against liars: Only its subject can sign a state, and the state with the highest number wins. What others say never makes
 //! a member live, unresponsive, evicted or left; it only makes this node probe the member itself. An address that is not validated
@@ -22,6 +22,7 @@ mod detect;
 mod local_health;
 mod members;
 mod merge;
+mod probe;
 mod questions;
 mod relay;
 mod round;
@@ -31,8 +32,8 @@ mod tellers;
 #[cfg(test)]
 mod tests;
 
-pub use config::{GossipConfig, InvalidGossipConfig};
 pub use crate::peers::liveness::Liveness;
+pub use config::{GossipConfig, InvalidGossipConfig};
 pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
@@ -216,7 +217,7 @@ impl Gossip {
             cursors: round::Cursors::default(),
             queue: VecDeque::with_capacity(QUEUE_MAX),
             queue_at: now,
-            other_addrs: VecDeque::with_capacity(detect::OTHER_ADDRS_MAX),
+            other_addrs: VecDeque::with_capacity(probe::OTHER_ADDRS_MAX),
             roll_call: false,
             awake: now,
             state_checks: tellers::Tellers::new(config.state_checks_per_second_max, rng.u64()),

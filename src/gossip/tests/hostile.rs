@@ -342,10 +342,8 @@ fn a_prefix_that_fills_the_view_leaves_every_other_member_its_place() {
     // Another node that is near finds a place in the full view.
     let key = lone.gossip.own_id.key();
     let near = (2000..4000).min_by_key(|&index| identity(index).id().distance(&key)).unwrap();
-    lone.gossip.note_alive(
-        NOW + Duration::from_secs(90),
-        Contact::new(identity(near).public(), address(near)),
-    );
+    lone.gossip
+        .note_alive(NOW + Duration::from_secs(90), Contact::new(identity(near).public(), address(near)));
     assert_eq!(liveness(&lone, near), Some(Liveness::Live));
     assert_eq!(of_prefix(&lone), 128 - 20);
 }
