@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | 0 | [`claim`] [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: a publisher's claim on a piece; every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
-//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens and replay windows; the budget of signature checks, token bucket, amplification, party of an address, contested places, round-trip time, outstanding requests |
+//! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens, replay windows, round-trip times and unanswered requests; liveness; blame; the budget of signature checks, token bucket, amplification, party of an address, contested places, outstanding requests |
 //! | 3 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · the pieces that this node has · the nodes of the network and whether they are alive · keeping enough copies |
 //! | 4 | [`node`] | the machines joined: inputs, outputs, and what goes from one machine to another |
 //! | 5 | [`disk`] [`net`] `sim` | drivers: files, sockets, the only clock, the only entropy; the simulated world (with the feature `sim`) |

@@ -148,9 +148,7 @@ impl Dht {
     /// The nodes closest to a file are known: announces the file to them, and counts this node if it is one of them. For a withdrawn
     /// file, tells them that instead.
     pub(super) fn place_file(&mut self, file: &Key, closest: &[Contact], outbox: &Outbox) {
-        let own = self.own.distance(file);
-        let nearer = closest.iter().filter(|contact| contact.id.distance(file) < own).count();
-        let here = !self.config.leaf && nearer < COPIES;
+        let (keepers, here) = self.keepers(file, closest);
         let Some(&Announced { partial, withdrawn, .. }) = self.announcements.files.get(file) else { return };
         let Some(addr) = self.observed.own() else {
             // Without a known address there is nothing to announce. The first pong reveals it and makes the file due again.
@@ -163,7 +161,7 @@ impl Dht {
         let targets = match withdrawn {
             // Twice as many as usual: newer nodes may have pushed some keepers of the record out of the closest.
             true => &closest[..closest.len().min(2 * COPIES)],
-            false => &closest[..closest.len().min(COPIES - usize::from(here))],
+            false => keepers,
         };
         let lifetime = if withdrawn { 0 } else { self.config.provider_lifetime };
         let sequence = self.publications.next_sequence();

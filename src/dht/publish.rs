@@ -2,7 +2,7 @@
 //! hour.
 
 use super::lookup::{Lookup, Reason};
-use super::placement::{COPIES, List, Placement, Stage, Tick};
+use super::placement::{List, Placement, Stage, Tick};
 use super::questions::Purpose;
 use super::{Dht, DhtEvent, LookupId, PublishId, Want};
 use crate::id::{Key, NodeId};
@@ -148,7 +148,8 @@ impl Publications {
 
     /// Makes the records due whose time has come.
     pub(super) fn fire(&mut self, now: Instant) {
-        while let Some(&(_, key)) = self.agenda.scheduled.first().filter(|(at, _)| at.instant() <= now) {
+        while self.next_deadline().is_some_and(|at| at <= now) {
+            let Some((_, key)) = self.agenda.scheduled.pop_first() else { return };
             self.change(&key, |placement| placement.fire(now));
         }
     }
@@ -322,10 +323,7 @@ impl Dht {
 
     /// The nodes closest to an own record are known: stores it there, and here if this node is one of them.
     pub(super) fn place_record(&mut self, now: Instant, key: &Key, closest: &[Contact]) {
-        let own_distance = self.own.distance(key);
-        let nearer = closest.iter().filter(|contact| contact.id.distance(key) < own_distance).count();
-        let here = !self.config.leaf && nearer < COPIES;
-        let targets = &closest[..closest.len().min(COPIES - usize::from(here))];
+        let (targets, here) = self.keepers(key, closest);
         let Some(own) = self.publications.records.get(key) else { return };
         let sequence = own.sequence;
         let holder = Holder::node(self.config.parties, &self.own, self.config.listen);
@@ -348,7 +346,7 @@ impl Dht {
 
     fn finish_publications(&mut self, now: Instant) {
         let pause = self.config.republish_interval;
-        while let Some(key) = self.publications.agenda.settled.first().copied() {
+        for key in core::mem::take(&mut self.publications.agenda.settled) {
             // An own record never changes: a new one replaces it.
             let rng = &mut self.rng;
             let again = self.publications.change(&key, |placement| placement.finish(now, pause, rng));

@@ -284,6 +284,14 @@ impl Dht {
         (!is_crowded(&nearest, contacts, self.config.parties)).then_some(nearest)
     }
 
+    /// Of the `closest` nodes to a key, nearest first, those that are to keep a record under it, and whether this node is, too.
+    pub(super) fn keepers<'c>(&self, key: &Key, closest: &'c [Contact]) -> (&'c [Contact], bool) {
+        let own = self.own.distance(key);
+        let nearer = closest.iter().filter(|contact| contact.id.distance(key) < own).count();
+        let here = !self.config.leaf && nearer < COPIES;
+        (&closest[..closest.len().min(COPIES - usize::from(here))], here)
+    }
+
     /// A node did not answer a request.
     pub(super) fn failed(&mut self, now: Instant, contact: &Contact, peers: &mut Peers) {
         self.lookup_cache.remove(&contact.id);

@@ -7,7 +7,7 @@ use super::command::{CommandId, Failure, FailureReason, Progress, Reply, Respons
 use super::ops::share::ShareEvent;
 use super::{Copying, Looker, Output, Purpose, Waiting, status};
 use crate::dht::{Dht, LookupId};
-use crate::gossip::{Gossip, Liveness};
+use crate::gossip::Gossip;
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskId, DiskOp, Extent, FileStamp, Place};
 use crate::peers::outbox::Outbox;
@@ -131,9 +131,7 @@ impl Machines {
     }
 
     fn is_silent(&self, id: &NodeId) -> bool {
-        use Liveness::{Evicted, Left, Unresponsive};
-        let liveness = self.gossip.member(id).map(|member| member.liveness);
-        matches!(liveness, Some(Unresponsive | Evicted | Left { .. }))
+        self.gossip.member(id).is_some_and(|member| member.liveness.is_away())
     }
 
     /// The offer of a piece of a file that was put here, with a new claim.

@@ -1,10 +1,10 @@
 //! Rules for peers that every machine needs, each in one place.
 //!
 //! - [`table`]: the peers themselves (`peer`, `sets`), whose datagrams are authenticated by [hop keys](hop) and [tokens], and received
-//!   once ([`replay`]).
+//!   once ([`replay`]), and which answer after a [round-trip time](rtt) or stay silent (`silence`).
 //! - [`inbox`]: how a datagram is received; [`checks`]: the budget of signature checks.
 //! - [`outbox`]: the queue of outgoing datagrams.
-//! - [`liveness`]: whether a node is alive; `silence`: the requests that it did not answer.
+//! - [`liveness`]: whether a node is alive.
 //! - [`blame`]: the peers that sent wrong content.
 //! - [`rate`]: the rate of an event (the token bucket).
 //! - [`reply`]: the number of bytes that an unvalidated address may be sent (the rule against amplification).
