@@ -29,17 +29,17 @@ pub(super) struct Announcements {
     /// are not preferred.
     pub(super) due: BTreeSet<Key>,
     pub(super) last: Option<Key>,
-    pub(super) schedule: Schedule,
-    pub(super) pace: Pace,
+    schedule: Schedule,
+    pace: Pace,
     pub(super) settled: BTreeSet<Key>,
     /// The provider records of the rounds under way.
     pub(super) records: BTreeMap<Key, ProviderRecord>,
-    pub(super) queue: BTreeMap<NodeId, (Contact, Vec<Key>)>,
+    queue: BTreeMap<NodeId, (Contact, Vec<Key>)>,
     pub(super) queued: usize,
     pub(super) in_flight: usize,
     /// The number of withdrawn files whose withdrawal has not been sent everywhere yet.
     pub(super) withdrawn: usize,
-    pub(super) review: Review,
+    review: Review,
     /// Since when files wait for the next turn.
     pub(super) more: Option<Instant>,
 }
@@ -62,7 +62,7 @@ const _: () = assert!(size_of::<Announced>() <= 64, "there is one for each share
 
 /// When files are due, by the first bytes of their keys. Files with the same prefix and time share an entry.
 #[derive(Default)]
-pub(super) struct Schedule(BTreeSet<(Tick, Prefix)>);
+struct Schedule(BTreeSet<(Tick, Prefix)>);
 
 type Prefix = [u8; 8];
 
@@ -78,7 +78,7 @@ fn range(prefix: Prefix) -> core::ops::RangeInclusive<Key> {
 
 /// The comparison of all files with the nodes that came and went, some files in each turn.
 #[derive(Default)]
-pub(super) struct Review {
+struct Review {
     /// The news of this pass, and the last file that was told.
     told: Vec<News>,
     after: Option<Key>,
