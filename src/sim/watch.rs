@@ -4,7 +4,7 @@ use super::peek::Peeked;
 use crate::time::Instant;
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The most bytes that a node may send to an unvalidated address for each byte received from it.
 pub const AMPLIFICATION_MAX: u64 = 3;
@@ -38,6 +38,22 @@ struct Addresses {
     proven: BTreeSet<SocketAddr>,
     /// Unvalidated addresses, each with the bytes received from it and sent in answer.
     unproven: BTreeMap<SocketAddr, Account>,
+    /// The unvalidated addresses in the order of their first datagrams. Some have been validated since.
+    order: VecDeque<SocketAddr>,
+}
+
+impl Addresses {
+    /// The account of an unvalidated address. To make room for a new one, the oldest ends.
+    fn account(&mut self, addr: SocketAddr) -> &mut Account {
+        if !self.unproven.contains_key(&addr) {
+            while self.order.len() >= ACCOUNTS_MAX {
+                let oldest = self.order.pop_front();
+                oldest.and_then(|oldest| self.unproven.remove(&oldest));
+            }
+            self.order.push_back(addr);
+        }
+        self.unproven.entry(addr).or_default()
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -46,7 +62,7 @@ struct Account {
     out: u64,
 }
 
-/// The most unvalidated addresses whose accounts are kept. At the limit, the lowest address is dropped.
+/// The most unvalidated addresses whose accounts are kept. At the limit, the oldest account ends.
 const ACCOUNTS_MAX: usize = 1 << 12;
 
 impl Watch {
@@ -64,10 +80,7 @@ impl Watch {
                 addresses.unproven.remove(&from);
             }
         } else if !addresses.proven.contains(&from) {
-            if addresses.unproven.len() >= ACCOUNTS_MAX {
-                addresses.unproven.pop_first();
-            }
-            addresses.unproven.entry(from).or_default().into += bytes.len() as u64;
+            addresses.account(from).into += bytes.len() as u64;
         }
     }
 
@@ -188,5 +201,20 @@ mod tests {
         watch.received(0, addr, &ping);
         watch.sent(0, addr, &found);
         assert_eq!(watch.violation_count, 2);
+    }
+
+    #[test]
+    fn at_the_limit_the_oldest_account_ends_whatever_its_address() {
+        let addr = |number: u32| SocketAddr::from((number.to_be_bytes(), 3583));
+        let mut addresses = Addresses::default();
+        let most = ACCOUNTS_MAX as u32;
+        // Addresses fall, so the newest one is the lowest.
+        for number in (0..=most).rev() {
+            addresses.account(addr(number)).into += 7;
+        }
+        assert_eq!(addresses.unproven.len(), ACCOUNTS_MAX);
+        assert!(!addresses.unproven.contains_key(&addr(most)), "the oldest");
+        assert_eq!(addresses.account(addr(0)).into, 7, "the newest");
+        assert_eq!(addresses.order.len(), ACCOUNTS_MAX);
     }
 }

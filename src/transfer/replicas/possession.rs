@@ -11,6 +11,7 @@ use crate::transfer::events::{InspectError, InspectId, TransferEvent};
 use crate::transfer::streams::close::CloseReason;
 use crate::transfer::streams::session::{QUESTIONS_MAX, Session};
 use crate::transfer::{Common, Out, Timing};
+use crate::wire::Refused;
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
 use crate::wire::inspect::{INSPECT_KEYS_MAX, InspectEntry, WireInspectEntry};
@@ -135,8 +136,10 @@ impl Inspections {
         if keys.is_some_and(|keys| keys != entries.len()) {
             return Err(CloseReason::Unexpected);
         }
+        // Entries answer keys by their positions: leaving one out would move the others to wrong keys.
+        let entries: Option<Vec<InspectEntry>> = entries.iter().map(WireInspectEntry::get).collect();
+        let entries = entries.ok_or(CloseReason::Malformed(Refused::Value))?;
         session.inspections.remove(&question);
-        let entries = entries.iter().filter_map(WireInspectEntry::get).collect();
         self.end(id, Ok(entries), &mut common.out);
         // The peer may be sent the next question.
         self.queue.note_change();
@@ -213,6 +216,7 @@ mod tests {
     use crate::time::Duration;
     use crate::transfer::Transfer;
     use crate::transfer::testing::{NOW, connected, peer, stream};
+    use zerocopy::FromBytes;
 
     const KEY: Key = Key([1; 32]);
 
@@ -267,6 +271,23 @@ mod tests {
         let whole = inspections.on_inspected(stream(1), question, &entries(2), &mut common);
         assert_eq!(whole, Ok(()));
         assert_eq!(ended(&mut common), [(1, Ok(2))]);
+    }
+
+    #[test]
+    fn an_answer_with_an_entry_that_says_nothing_is_refused_as_a_whole() {
+        let (mut inspections, mut common) = machine();
+        assert!(inspections.queue(NOW, InspectId(1), peer(1), vec![KEY; 3]));
+        inspections.pump(NOW, &mut common);
+        let question = asked(&common)[0];
+        let mut answer = entries(3);
+        // An unknown way to hold a piece.
+        answer[1] = WireInspectEntry::read_from_bytes(&[9, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        let odd = inspections.on_inspected(stream(1), question, &answer, &mut common);
+        assert_eq!(odd, Err(CloseReason::Malformed(Refused::Value)));
+        assert_eq!(ended(&mut common), [], "no entry is taken for that of another piece");
+        let whole = inspections.on_inspected(stream(1), question, &entries(3), &mut common);
+        assert_eq!(whole, Ok(()));
+        assert_eq!(ended(&mut common), [(1, Ok(3))]);
     }
 
     #[test]
