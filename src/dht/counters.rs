@@ -23,6 +23,8 @@ counters! {
         store_full = "dht_store_full",
         /// Value and provider records whose signature does not verify.
         bad_signature = "dht_bad_signature",
+        /// Records in answers that were not checked, because the node that answered had used up its share of the checks.
+        found_over_budget = "dht_found_over_budget",
         /// Lookups that ran into the time limit.
         lookup_timed_out = "dht_lookup_timed_out",
         /// Lookups refused because too many are under way.

@@ -60,12 +60,31 @@ impl Providers {
         }
     }
 
-    /// Why [`store`](Providers::store) would refuse the record, apart from its signature. `None` when it would take the record, so
-    /// that the signature is worth checking.
-    pub(super) fn refuses(&self, now: Instant, file: &Key, record: &ProviderRecord) -> Option<NotStored> {
-        let kept = self.files.get(&self.own.distance(file))?;
-        let known = kept.iter().find(|kept| kept.record.provider() == record.provider())?;
-        (known.expires > now && record.sequence() < known.record.sequence()).then_some(NotStored::Older)
+    /// What [`store`](Providers::store) would answer whether or not the signature verifies, because it would change nothing. `None`
+    /// when it would take the record, so that the signature is worth checking.
+    pub(super) fn outcome_unchecked(
+        &mut self,
+        now: Instant,
+        file: &Key,
+        record: &ProviderRecord,
+        holder: Holder,
+    ) -> Option<NotStored> {
+        let place = self.own.distance(file);
+        let kept = self.files.get(&place).map_or(&[][..], |kept| &kept[..]);
+        if let Some(known) = kept.iter().find(|kept| kept.record.provider() == record.provider()) {
+            let (new, old) = (record.sequence(), known.record.sequence());
+            return match known.expires > now {
+                true if new < old => Some(NotStored::Older),
+                true if new == old => Some(NotStored::Nothing),
+                _ => None,
+            };
+        }
+        if record.lifetime() == 0 {
+            return Some(NotStored::Nothing);
+        }
+        let expires = now + Duration::from_secs(u64::from(record.lifetime()));
+        let newcomer = Kept { record: *record, expires, holder };
+        (!self.has_room(now, &place, &newcomer)).then_some(NotStored::Full)
     }
 
     /// Stores a record that came from its provider, `holder`, and whose signature verifies. The highest sequence number wins; the same
@@ -155,26 +174,40 @@ impl Providers {
         self.look_again_at = now + EXPIRE_PAUSE;
     }
 
-    fn make_room(&mut self, now: Instant, place: &Distance, newcomer: &Kept) -> bool {
-        let of_file = |providers: &Self| providers.files.get(place).map_or(0, Vec::len);
-        let fits = |providers: &Self| {
-            of_file(providers) < providers.per_file && providers.length < providers.capacity
-        };
+    fn of_file(&self, place: &Distance) -> usize {
+        self.files.get(place).map_or(0, Vec::len)
+    }
+
+    /// Removes expired records if a new one for this file would find no place otherwise.
+    fn expire_for(&mut self, now: Instant, place: &Distance) {
+        let full = self.of_file(place) >= self.per_file || self.length >= self.capacity;
         let looks = self.look_again_at <= now && self.first_expiry.is_some_and(|at| at <= now);
-        if !fits(self) && looks {
+        if full && looks {
             self.expire(now);
         }
-        if of_file(self) >= self.per_file && !self.make_room_in_file(place, newcomer) {
+    }
+
+    /// Whether [`make_room`](Providers::make_room) would find a place for the newcomer.
+    fn has_room(&mut self, now: Instant, place: &Distance, newcomer: &Kept) -> bool {
+        self.expire_for(now, place);
+        if self.of_file(place) >= self.per_file {
+            // The place of another record of the same file.
+            return self.loser_in_file(place, newcomer).is_some();
+        }
+        let wanted = (*place, newcomer.record.provider());
+        let Providers { files, holdings, .. } = self;
+        self.length < self.capacity
+            || holdings.finds_place(newcomer.holder, &wanted, || farthest_first(files))
+    }
+
+    fn make_room(&mut self, now: Instant, place: &Distance, newcomer: &Kept) -> bool {
+        self.expire_for(now, place);
+        if self.of_file(place) >= self.per_file && !self.make_room_in_file(place, newcomer) {
             return false;
         }
         while self.length >= self.capacity {
             let wanted = (*place, newcomer.record.provider());
-            let farthest_first = || {
-                let files = self.files.iter().rev();
-                files.flat_map(|(place, kept)| {
-                    kept.iter().map(|kept| (kept.holder, (*place, kept.record.provider())))
-                })
-            };
+            let farthest_first = || farthest_first(&self.files);
             let Some(loser) = self.holdings.gives_way(newcomer.holder, &wanted, farthest_first) else {
                 return false;
             };
@@ -183,16 +216,21 @@ impl Providers {
         true
     }
 
-    /// Makes room among the providers of one file. Of those that hold the same, the one that expires first gives way.
+    /// Makes room among the providers of one file.
     fn make_room_in_file(&mut self, place: &Distance, newcomer: &Kept) -> bool {
-        let Some(kept) = self.files.get(place) else { return true };
+        match self.loser_in_file(place, newcomer) {
+            Some(loser) => self.remove(&(*place, loser)),
+            None => false,
+        }
+    }
+
+    /// The provider of one file that gives way to a newcomer. Of those that hold the same, the one that expires first gives way.
+    fn loser_in_file(&self, place: &Distance, newcomer: &Kept) -> Option<PublicKey> {
+        let kept = self.files.get(place)?;
         let entries: Vec<(Holder, Instant)> =
             kept.iter().chain([newcomer]).map(|kept| (kept.holder, kept.expires)).collect();
         let loser = gives_way(&entries).and_then(|loser| kept.get(loser));
-        match loser.map(|loser| (*place, loser.record.provider())) {
-            Some(loser) => self.remove(&loser),
-            None => false,
-        }
+        loser.map(|loser| loser.record.provider())
     }
 
     fn remove(&mut self, (place, provider): &(Distance, PublicKey)) -> bool {
@@ -208,6 +246,15 @@ impl Providers {
         self.length -= 1;
         true
     }
+}
+
+/// The places of all records with their holders, those of the files farthest from this node first.
+fn farthest_first(
+    files: &BTreeMap<Distance, Vec<Kept>>,
+) -> impl Iterator<Item = (Holder, (Distance, PublicKey))> + '_ {
+    files.iter().rev().flat_map(|(place, kept)| {
+        kept.iter().map(|kept| (kept.holder, (*place, kept.record.provider())))
+    })
 }
 
 #[cfg(test)]
@@ -324,6 +371,26 @@ mod tests {
             providers.of(Instant::ZERO, &FILE).map(ProviderRecord::provider).collect();
         assert_eq!(named.len(), 8);
         assert!((20..24).all(|number| named.contains(&honest(number).0.provider())));
+    }
+
+    #[test]
+    fn no_signature_is_worth_a_check_when_the_record_would_change_nothing() {
+        let mut providers = providers(4, 2);
+        let now = Instant::ZERO;
+        let outcome = |providers: &mut Providers, file: u16, lifetime, sequence, holder| {
+            providers.outcome_unchecked(now, &self::file(file), &record(1, &self::file(file), lifetime, sequence), holder)
+        };
+        assert_eq!(outcome(&mut providers, 3, 100, 5, at(1)), None, "there is room");
+        assert_eq!(outcome(&mut providers, 3, 0, 5, at(1)), Some(NotStored::Nothing), "nothing to withdraw");
+        for number in [3, 1, 2, 4] {
+            providers.store(now, &file(number), &record(1, &file(number), 100, 5), at(1));
+        }
+        assert_eq!(outcome(&mut providers, 3, 100, 4, at(1)), Some(NotStored::Older));
+        assert_eq!(outcome(&mut providers, 3, 100, 5, at(1)), Some(NotStored::Nothing), "the same again");
+        assert_eq!(outcome(&mut providers, 3, 100, 6, at(1)), None);
+        assert_eq!(outcome(&mut providers, 9, 100, 5, at(1)), Some(NotStored::Full), "farther than its own");
+        assert_eq!(outcome(&mut providers, 9, 100, 5, at(7)), None, "another party finds a place");
+        assert_eq!(providers.len(), 4, "asking changes nothing");
     }
 
     #[test]

@@ -134,15 +134,26 @@ impl Dht {
             NotStored::Unwilling
         } else if !request.validated {
             NotStored::Token
-        } else if !outbox.may_check(request.now, &request.sender.id) {
-            NotStored::Full
-        } else if record.verify(outbox.network()).is_err() {
-            NotStored::Signature
         } else {
-            let from = self.holder(&request.sender);
-            self.values.store(request.now, record, from, record.publisher() == request.sender.public)
+            self.store_value(request, record, outbox)
         };
         self.reply_stored(request, u8::from(reason == NotStored::Nothing), reason, outbox)
+    }
+
+    /// Stores a record of a node at a validated address. Its signature is checked when nothing else speaks against it.
+    fn store_value(&mut self, request: &Request, record: &Record<'_>, outbox: &mut Outbox) -> NotStored {
+        let (now, sender) = (request.now, &request.sender);
+        let (from, first_hand) = (self.holder(sender), record.publisher() == sender.public);
+        if let Some(outcome) = self.values.outcome_unchecked(now, record, from, first_hand) {
+            return outcome;
+        }
+        if !outbox.may_check(now, &sender.id, sender.addr) {
+            return NotStored::Full;
+        }
+        match record.verify(outbox.network()) {
+            Ok(()) => self.values.store(now, record, from, first_hand),
+            Err(_) => NotStored::Signature,
+        }
     }
 
     /// Stores the records that a node announces about itself. Records about others are refused: this node could not tell whether
@@ -158,21 +169,24 @@ impl Dht {
             return self.reply_stored(request, 0, reason, outbox);
         }
         let (mut accepted, mut reason) = (0, NotStored::Nothing);
+        let holder = self.holder(&request.sender);
         for Announcement { file, provider } in announcements {
-            let outcome = if let Some(refused) = self.providers.refuses(request.now, file, provider) {
-                refused
-            } else if !provider.contact().is_some_and(|at| may_announce(at.addr, request.sender.addr)) {
+            let outcome = if !provider.contact().is_some_and(|at| may_announce(at.addr, request.sender.addr)) {
                 NotStored::Unwilling
             } else if provider.provider() != request.sender.public {
                 NotStored::Signature
-            } else if !outbox.may_check(request.now, &request.sender.id) {
+            } else if let Some(outcome) =
+                self.providers.outcome_unchecked(request.now, file, provider, holder)
+            {
+                outcome
+            } else if !outbox.may_check(request.now, &request.sender.id, request.sender.addr) {
                 NotStored::Full
             } else if provider.verify(outbox.network(), file).is_err() {
                 // A sender of one wrong signature gets no further signature of this message checked.
                 reason = NotStored::Signature;
                 break;
             } else {
-                self.providers.store(request.now, file, provider, self.holder(&request.sender))
+                self.providers.store(request.now, file, provider, holder)
             };
             match outcome {
                 NotStored::Nothing => accepted += 1,

@@ -6,6 +6,7 @@ use crate::peers::contest::{Holder, Holdings};
 use crate::time::{Duration, Instant};
 use crate::wire::message::NotStored;
 use crate::wire::record::Record;
+use core::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// The records of one node, ordered by the distance of their keys to the node.
@@ -67,6 +68,28 @@ impl Values {
         NotStored::Nothing
     }
 
+    /// What [`store`](Values::store) would answer whether or not the signature verifies, because it would change nothing. `None` when
+    /// it would take the record, so that the signature is worth checking.
+    pub(super) fn outcome_unchecked(
+        &mut self,
+        now: Instant,
+        record: &Record<'_>,
+        from: Holder,
+        first_hand: bool,
+    ) -> Option<NotStored> {
+        let place = self.own.distance(&record.key());
+        if let Some(kept) = self.records.get(&place).filter(|kept| kept.expires > now) {
+            let same = *kept.bytes == *record.bytes();
+            return match record.sequence().cmp(&kept.sequence) {
+                Ordering::Less => Some(NotStored::Older),
+                Ordering::Equal if !same => Some(NotStored::Older),
+                Ordering::Equal if !first_hand => Some(NotStored::Nothing),
+                Ordering::Equal | Ordering::Greater => None,
+            };
+        }
+        (!self.has_room(now, &place, from)).then_some(NotStored::Full)
+    }
+
     /// The bytes of the record under `key`.
     pub(super) fn get(&self, now: Instant, key: &Key) -> Option<&[u8]> {
         let kept = self.records.get(&self.own.distance(key))?;
@@ -90,13 +113,24 @@ impl Values {
         });
     }
 
-    fn make_room(&mut self, now: Instant, place: &Distance, newcomer: Holder) -> bool {
-        let full =
-            |values: &Self| values.records.len() >= values.capacity && !values.records.contains_key(place);
-        if full(self) {
+    fn is_full_for(&self, place: &Distance) -> bool {
+        self.records.len() >= self.capacity && !self.records.contains_key(place)
+    }
+
+    /// Whether [`make_room`](Values::make_room) would find a place for a record of the newcomer.
+    fn has_room(&mut self, now: Instant, place: &Distance, newcomer: Holder) -> bool {
+        if self.is_full_for(place) {
             self.expire(now);
         }
-        while full(self) {
+        let farthest_first = || self.records.iter().rev().map(|(place, kept)| (kept.holder, *place));
+        !self.is_full_for(place) || self.holdings.finds_place(newcomer, place, farthest_first)
+    }
+
+    fn make_room(&mut self, now: Instant, place: &Distance, newcomer: Holder) -> bool {
+        if self.is_full_for(place) {
+            self.expire(now);
+        }
+        while self.is_full_for(place) {
             let farthest_first = || self.records.iter().rev().map(|(place, kept)| (kept.holder, *place));
             let Some(loser) = self.holdings.gives_way(newcomer, place, farthest_first) else { return false };
             if let Some(kept) = self.records.remove(&loser) {
@@ -168,6 +202,29 @@ mod tests {
         assert_eq!(store(&mut values, 3), NotStored::Full);
         assert_eq!(store(&mut values, 0), NotStored::Nothing);
         assert!(values.get(Instant::ZERO, &Record::parse(&records[2]).unwrap().key()).is_none());
+    }
+
+    #[test]
+    fn no_signature_is_worth_a_check_when_the_record_would_change_nothing() {
+        let mut values = values(2);
+        let mut records: Vec<_> = (0..3).map(|i| record(&format!("n{i}"), b"1", 100, 5)).collect();
+        records.sort_by_key(|bytes| values.own.distance(&Record::parse(bytes).unwrap().key()));
+        let parsed = |index: usize| Record::parse(&records[index]).unwrap();
+        assert_eq!(values.outcome_unchecked(Instant::ZERO, &parsed(0), from(1), false), None, "there is room");
+        (0..2).for_each(|index| _ = values.store(Instant::ZERO, &parsed(index), from(1), false));
+        let mut outcome =
+            |record: &Record<'_>, holder, first| values.outcome_unchecked(Instant::ZERO, record, holder, first);
+        assert_eq!(outcome(&parsed(0), from(1), false), Some(NotStored::Nothing), "the same again");
+        assert_eq!(outcome(&parsed(0), from(1), true), None, "its publisher extends its life");
+        assert_eq!(outcome(&parsed(2), from(1), false), Some(NotStored::Full), "farther than its own");
+        assert_eq!(outcome(&parsed(2), from(7), false), None, "another party finds a place");
+        let name = parsed(0).name().to_owned();
+        let (older, other) = (record(&name, b"1", 100, 4), record(&name, b"2", 100, 5));
+        for refused in [&older, &other] {
+            let refused = outcome(&Record::parse(refused).unwrap(), from(1), true);
+            assert_eq!(refused, Some(NotStored::Older));
+        }
+        assert_eq!(values.len(), 2, "asking changes nothing");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Gossip {
             // It was signed with this node's key: in an earlier run whose number is lost, or by another process that holds the key.
             if state.sequence() >= self.own.sequence()
                 && !self.own.is(state)
-                && self.check(now, &teller, state, outbox)
+                && self.check(now, (&teller, teller_addr), state, outbox)
             {
                 let mut addrs = state.addrs();
                 self.raise(GossipEvent::Outdone { addrs: [addrs.next(), addrs.next()] });
@@ -152,7 +152,7 @@ impl Gossip {
             return;
         }
         let wanted = known.is_some() || self.is_wanted(short);
-        if state.is_leaf() || seen && !wanted || !self.check(now, &teller, state, outbox) {
+        if state.is_leaf() || seen && !wanted || !self.check(now, (&teller, teller_addr), state, outbox) {
             return;
         }
         self.counters.states_learned += 1;
@@ -211,8 +211,14 @@ impl Gossip {
     }
 
     /// Checks a state's signature, within the teller's share of the checks of states and within the budget of all checks.
-    fn check(&mut self, now: Instant, teller: &NodeId, state: &NodeState, outbox: &mut Outbox) -> bool {
-        if !self.state_checks.take(now, teller) || !outbox.may_check(now, teller) {
+    fn check(
+        &mut self,
+        now: Instant,
+        (teller, from): (&NodeId, SocketAddr),
+        state: &NodeState,
+        outbox: &mut Outbox,
+    ) -> bool {
+        if !self.state_checks.take(now, teller) || !outbox.may_check(now, teller, from) {
             self.counters.state_over_budget += 1;
             return false;
         }

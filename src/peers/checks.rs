@@ -2,7 +2,9 @@
 //!
 //! A check takes about 50 µs on a desktop and a millisecond on a router, and every node may ask for one. All checks come out of
 //! one bucket. Its rate is half of what this processor manages. Each kind of datagram has a level below which it is refused, so
-//! strangers are refused first and answers to this node's own requests last. Within a kind, no party gets more than its share.
+//! strangers are refused first and answers to this node's own requests last. Within a kind, no party gets more than its share; a
+//! party of known peers is held to its share only while the bucket is less than half full, so that a network of one party is
+//! served like any other.
 //!
 //! | a datagram with | may lower the bucket to |
 //! |---|---|
@@ -59,6 +61,8 @@ pub struct Checks {
     sites: Vec<Bucket>,
     hosts: Vec<Bucket>,
     peers: Vec<Bucket>,
+    /// Of the sites of known peers, while checks are scarce.
+    scarce: Vec<Bucket>,
     /// The size of the whole bucket.
     burst: u64,
     strangers_max: u32,
@@ -81,6 +85,7 @@ impl Checks {
             sites: full(),
             hosts: full(),
             peers: full(),
+            scarce: full(),
             burst: 0,
             strangers_max,
             secret,
@@ -106,8 +111,12 @@ impl Checks {
             // Never refused: the number of outstanding requests bounds them.
             Claim::Answer => self.left.spend(now, &self.all, 1),
             Claim::Known(peer) => {
-                let slot = self.slot(&peer);
-                return self.leaves(now, 8) && self.peers[slot].take(now, &self.share) && self.charge(now);
+                let (slot, site) = (self.slot(&peer), self.slot(Party::site(from.ip()).as_bytes()));
+                return self.leaves(now, 8)
+                    && self.peers[slot].available(now, &self.share) > 0
+                    && (self.leaves(now, 2) || self.scarce[site].take(now, &self.share))
+                    && self.peers[slot].take(now, &self.share)
+                    && self.charge(now);
             }
             Claim::Token => {
                 let slot = self.slot(Party::host(from.ip()).as_bytes());
@@ -126,10 +135,17 @@ impl Checks {
             && self.charge(now)
     }
 
-    /// Whether another signature of an authenticated datagram of this peer, that of a record or of a member's state, gets a
-    /// check. The check is charged to the peer.
-    pub fn admit_inner(&mut self, now: Instant, teller: ShortId) -> bool {
-        self.admit(now, ([0, 0, 0, 0], 0).into(), Claim::Known(teller))
+    /// Whether another signature of an authenticated datagram of this peer at this address, that of a record or of a member's state,
+    /// gets a check. The check is charged to the peer.
+    pub fn admit_inner(&mut self, now: Instant, teller: ShortId, from: SocketAddr) -> bool {
+        self.admit(now, from, Claim::Known(teller))
+    }
+
+    /// The same for a signature in an answer to this node's request. Only the teller's own share bounds it: the bucket is charged,
+    /// and may fall below zero.
+    pub fn admit_told(&mut self, now: Instant, teller: ShortId) -> bool {
+        let slot = self.slot(&teller);
+        self.peers[slot].take(now, &self.share) && self.charge(now)
     }
 
     /// A signature was wrong. A sender whose datagram shows a token has made the datagram itself, so its address has spent its
@@ -206,7 +222,10 @@ mod tests {
     fn strangers_go_without_first_and_answers_never() {
         let mut checks = checks();
         // Sixteen known peers, hosts and sites use up what each kind may use.
-        let known = flood(&mut checks, |number| (addr(1, 1), Claim::Known([(number % 16) as u8; 8])));
+        let known = flood(&mut checks, |number| {
+            let peer = (number % 16) as u8;
+            (addr(peer, 1), Claim::Known([peer; 8]))
+        });
         assert!((800..=875).contains(&known), "{known}");
         let admitted = |checks: &mut Checks, claim| checks.admit(NOW, addr(9, 9), claim);
         assert!(!admitted(&mut checks, Claim::None), "a stranger");
@@ -237,6 +256,41 @@ mod tests {
             assert!(!checks.admit(NOW, addr(2, 1), claim), "{claim:?}");
             assert!(checks.admit(NOW + REFILL, addr(2, 1), claim), "{claim:?}");
         }
+    }
+
+    #[test]
+    fn known_peers_of_one_site_leave_half_of_the_checks_to_other_sites() {
+        let mut checks = checks();
+        let crowd = flood(&mut checks, |number| (addr(1, number as u8), Claim::Known([number as u8; 8])));
+        assert!((500..=500 + 1000 / SHARES).contains(&crowd), "{crowd}");
+        let others = (2..=40).filter(|site| checks.admit(NOW, addr(*site, 1), Claim::Known([200 + *site; 8])));
+        assert!(others.count() >= 36, "hardly any of them shares a bucket with the crowd");
+    }
+
+    #[test]
+    fn a_network_of_one_site_gets_every_check_that_there_is() {
+        let mut checks = checks();
+        let mut admitted = 0;
+        // Ten seconds, and twice as many datagrams as there are checks.
+        for millis in 0..10_000 {
+            let now = NOW + Duration::from_millis(millis);
+            for number in 0..2 {
+                let peer = ((millis * 2 + number) % 64) as u8;
+                admitted += u32::from(checks.admit(now, addr(1, peer), Claim::Known([peer; 8])));
+            }
+        }
+        assert!(admitted >= 10_000, "{admitted}");
+    }
+
+    #[test]
+    fn what_answers_carry_is_charged_to_the_teller_and_never_refused_for_the_others_sake() {
+        let mut checks = checks();
+        flood(&mut checks, |number| (addr(number as u8, 1), Claim::Known([number as u8; 8])));
+        assert!(!checks.admit(NOW, addr(1, 1), Claim::Known([251; 8])), "nothing is left for requests");
+        let told = (0..5000).filter(|_| checks.admit_told(NOW, [252; 8])).count();
+        assert_eq!(told as u32, 1000 / SHARES);
+        checks.note_wrong(NOW, addr(1, 1), Claim::Known([253; 8]));
+        assert!(!checks.admit_told(NOW, [253; 8]), "a wrong signature costs the teller its share");
     }
 
     #[test]

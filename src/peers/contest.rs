@@ -173,6 +173,17 @@ impl<P: Ord> Holdings<P> {
         Some(next)
     }
 
+    /// Whether [`gives_way`](Holdings::gives_way) would give an entry of `newcomer` at `place` the place of another.
+    pub fn finds_place<I>(&mut self, newcomer: Holder, place: &P, entries: impl FnOnce() -> I) -> bool
+    where
+        I: Iterator<Item = (Holder, P)>,
+    {
+        if self.ahead.is_empty() {
+            self.choose(newcomer, entries());
+        }
+        self.ahead.last().is_some_and(|next| place <= next || self.yielding.binary_search(&newcomer).is_err())
+    }
+
     fn choose(&mut self, newcomer: Holder, entries: impl Iterator<Item = (Holder, P)>) {
         self.add(newcomer);
         let mut most: Vec<(Holder, u32)> =
@@ -308,6 +319,12 @@ mod tests {
             true
         }
 
+        /// Whether a newcomer would find a place, without entering it.
+        fn would_take(&mut self, place: u32, holder: Holder) -> bool {
+            let entries = || self.places.iter().rev().map(|(place, holder)| (*holder, *place));
+            self.places.len() < self.capacity || self.holdings.finds_place(holder, &place, entries)
+        }
+
         fn of_party(&self, ip: &str) -> usize {
             let party = Party::of(ip.parse().unwrap());
             self.places.values().filter(|holder| holder.party == party).count()
@@ -338,6 +355,24 @@ mod tests {
             assert!(table.enter(1_000_000 + honest, holder(&format!("9.9.{honest}.1"), 1)));
         }
         assert_eq!(table.of_party("8.8.8.8"), 412);
+    }
+
+    #[test]
+    fn whether_a_newcomer_finds_a_place_is_known_before_it_enters() {
+        let mut table = Table::of(64);
+        let mut told = [0; 2];
+        for number in 0..2000_u32 {
+            let (place, from) = (number.wrapping_mul(2_654_435_761) >> 8, holder("8.8.8.8", 1));
+            let from = if number % 9 == 0 { holder(&format!("9.9.{}.1", number % 5), 1) } else { from };
+            if table.places.contains_key(&place) {
+                continue;
+            }
+            let (would, kept) = (table.would_take(place, from), table.places.len());
+            assert_eq!(table.places.len(), kept);
+            assert_eq!(table.enter(place, from), would, "{number}");
+            told[usize::from(would)] += 1;
+        }
+        assert!(told.iter().all(|count| *count > 50), "{told:?}: both happened");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! A quarter of the ring is reserved for answers, so that bulk requests never displace answers that other nodes wait for.
 
-use super::checks::Checks;
+use super::checks::{Checks, Claim};
 use super::hop::End;
 use super::table::{Credentials, Peers};
 use crate::id::NodeId;
@@ -179,10 +179,26 @@ impl Outbox {
         self.checks.calibrate(checks_per_second);
     }
 
-    /// Whether a further signature is checked that came in an authenticated datagram of the node `teller`: see
+    /// Whether a further signature is checked that came in an authenticated datagram of the node `teller` at this address: see
     /// [`Checks::admit_inner`].
-    pub fn may_check(&mut self, now: Instant, teller: &NodeId) -> bool {
-        self.checks.admit_inner(now, teller.short())
+    pub fn may_check(&mut self, now: Instant, teller: &NodeId, from: SocketAddr) -> bool {
+        self.checks.admit_inner(now, teller.short(), canonical(from))
+    }
+
+    /// Checks a signature that the node `teller` handed on in an answer to this node: whether it is genuine, or `None` when the
+    /// teller has used up its share of checks. A wrong one costs the teller that share.
+    pub fn check_told(
+        &mut self,
+        now: Instant,
+        teller: &NodeId,
+        verify: impl FnOnce(&Network) -> bool,
+    ) -> Option<bool> {
+        let (teller, nowhere) = (teller.short(), SocketAddr::from(([0, 0, 0, 0], 0)));
+        let genuine = self.checks.admit_told(now, teller).then(|| verify(&self.network));
+        if genuine == Some(false) {
+            self.checks.note_wrong(now, nowhere, Claim::Known(teller));
+        }
+        genuine
     }
 
     // Sending. Each of these returns the length of the datagram in bytes; `None` when it is dropped and counted because the ring is
