@@ -4,7 +4,7 @@
 use criterion::{BatchSize, Criterion, Throughput};
 use elver::dht::closest::closest;
 use elver::gossip::GossipConfig;
-use elver::id::{Key, NodeId, PublicKey};
+use elver::id::{IdWork, Key, NodeId, PublicKey};
 use elver::identity::Identity;
 use elver::io::Recovered;
 use elver::limits::Limits;
@@ -57,6 +57,7 @@ impl Neighbourhood {
             leaf: false,
             network: "bench".to_owned(),
             network_secret: None,
+            id_work: IdWork::NONE,
             listen: NODE.into(),
             bootstrap: Vec::new(),
             replicas: NodeConfig::REPLICAS,

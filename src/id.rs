@@ -1,5 +1,9 @@
 //! Identities and keys: points of one 256-bit space under the XOR metric (Maymounkov and Mazières, 2002).
 
+mod work;
+
+pub use work::IdWork;
+
 use core::fmt;
 use core::str::FromStr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -6,7 +6,7 @@ use allocation_counter::measure;
 use common::{mac_key, network, recipient, sender, vectors};
 use elver::disk::{Disk, Intake, Way};
 use elver::gossip::GossipConfig;
-use elver::id::Key;
+use elver::id::{IdWork, Key};
 use elver::identity::Identity;
 use elver::io::{FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState, Sink};
 use elver::limits::Limits;
@@ -132,6 +132,7 @@ fn config(index: usize) -> NodeConfig {
         leaf: false,
         network: "vectors".to_owned(),
         network_secret: None,
+        id_work: IdWork::NONE,
         listen: ADDRESSES[index].into(),
         bootstrap: vec![ADDRESSES[1 - index].into()],
         replicas: NodeConfig::REPLICAS,

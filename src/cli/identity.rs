@@ -2,10 +2,16 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
+use crate::config::units::format_duration;
+use crate::config::values::parse_id_work;
+use crate::config::{self, Settings};
 use crate::disk::{OpenError, Renewed, forget_identity, renew_identity};
+use crate::id::IdWork;
 use crate::identity::Identity;
 use crate::node::command::{Command, Reply};
 use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
 
 pub(super) const AFTER_HELP: &str = "\
 A directory that was copied, cloned with its disk, or restored beside the original has one identity for several nodes. Each of them says so
@@ -15,9 +21,14 @@ With --new, shares and stored pieces stay. The node is near to other keys than b
 published under the old key can be changed only with that key, and expire at the end of their lifetime; the old key is kept in
 identity.key.old. With --golden nothing of the identity stays, and no image that is made of the directory contains one.
 
+An open network may ask each identity for work (`elver node --id-work N`). With --new --id-work N keys are drawn until one shows N bits
+of it: 2^N on average, a few seconds for 16, some minutes for 24, most of a year for 40. Without --id-work, --new takes N from
+elver.toml or ELVER_ID_WORK.
+
 Examples:
   elver id                          print id and key of the running node
   elver --dir /var/lib/elver id --new      give a copy an identity of its own
+  elver --dir /var/lib/elver id --new --id-work 20   ... which shows 20 bits of work
   elver --dir /var/lib/elver id --golden   make the directory ready for an image of many machines";
 
 #[derive(clap::Args, Debug)]
@@ -25,6 +36,9 @@ pub(super) struct IdArguments {
     /// Give the node, which must not run, a new identity
     #[arg(long)]
     new: bool,
+    /// Bits of work that the new identity has to show [env: ELVER_ID_WORK]
+    #[arg(long, value_name = "N", requires = "new", value_parser = parse_id_work)]
+    id_work: Option<IdWork>,
     /// Remove the identity of the node, which must not run: the next start draws one
     #[arg(long, conflicts_with = "new")]
     golden: bool,
@@ -32,7 +46,7 @@ pub(super) struct IdArguments {
 
 pub(super) fn run(context: &mut Context, arguments: &IdArguments) -> Result<Exit, CommandError> {
     match (arguments.new, arguments.golden) {
-        (true, _) => renew(context),
+        (true, _) => renew(context, arguments.id_work),
         (_, true) => forget(context),
         _ => show(context),
     }
@@ -50,8 +64,21 @@ fn show(context: &mut Context) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-fn renew(context: &mut Context) -> Result<Exit, CommandError> {
-    let Renewed { old, new } = renew_identity(&context.dir).map_err(|error| cannot(context, &error))?;
+fn renew(context: &mut Context, asked: Option<IdWork>) -> Result<Exit, CommandError> {
+    let id_work = match asked {
+        Some(id_work) => id_work,
+        None => configured_work(context)?,
+    };
+    if id_work > IdWork::NONE {
+        let seconds = id_work.keys() as f64 * seconds_per_key();
+        context.output.remark(&format!(
+            "looking for a key that shows {id_work} of work: about {} keys, {} on average on this machine",
+            id_work.keys(),
+            format_duration(seconds.ceil() as u64)
+        ));
+    }
+    let renewed = renew_identity(&context.dir, id_work);
+    let Renewed { old, new } = renewed.map_err(|error| cannot(context, &error))?;
     let identity = Identity::from_secret(&new);
     let old = old.map(|secret| Identity::from_secret(&secret));
     let (id, public) = (identity.id().to_string(), identity.public().to_string());
@@ -69,6 +96,23 @@ fn renew(context: &mut Context) -> Result<Exit, CommandError> {
         ));
     }
     Ok(Exit::Done)
+}
+
+/// The work that the node of this directory is configured to ask for.
+fn configured_work(context: &Context) -> Result<IdWork, CommandError> {
+    let file = config::environment("ELVER_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
+    let settings = Settings::default();
+    let config = config::load(context.dir.clone(), settings, file.as_deref(), &config::environment)?;
+    Ok(config.id_work)
+}
+
+/// The time in which this machine tries one key.
+fn seconds_per_key() -> f64 {
+    const TRIED: u8 = 64;
+    let start = Instant::now();
+    let shown = (0..TRIED).map(|number| IdWork::shown(&Identity::from_secret(&[number; 32]).public()));
+    core::hint::black_box(shown.max());
+    start.elapsed().as_secs_f64() / f64::from(TRIED)
 }
 
 fn forget(context: &mut Context) -> Result<Exit, CommandError> {

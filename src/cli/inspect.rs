@@ -217,6 +217,13 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    if status.id_work > 0 {
+        let line = format!(
+            "{} bits of work asked for; nodes with less kept out {} times",
+            status.id_work, status.without_work
+        );
+        lines.insert(1, ("identities".to_owned(), line));
+    }
     if let Some(twice) = &status.identity_twice {
         lines.insert(0, ("identity".to_owned(), identity_line(twice)));
     }

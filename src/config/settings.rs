@@ -6,9 +6,10 @@ use super::network_key;
 use super::sections::Sections;
 use super::units;
 use super::values::{
-    parse_address, parse_bool, parse_count, parse_network, parse_peer, parse_queue, parse_rate,
+    parse_address, parse_bool, parse_count, parse_id_work, parse_network, parse_peer, parse_queue, parse_rate,
     parse_replicas, parse_streams, parse_uploads,
 };
+use crate::id::IdWork;
 use crate::limits::{Limits, Rates};
 use crate::net;
 use crate::node::InvalidConfig;
@@ -72,6 +73,9 @@ pub struct Settings {
     /// The key file of a closed network, made by `elver network new`: only nodes with the key can join. It also says the network's name [env: ELVER_NETWORK_KEY]
     #[arg(long, value_name = "FILE")]
     pub network_key: Option<PathBuf>,
+    /// Work that each identity of the network has to show, in bits: 0 to 40. All nodes of an open network agree on it, and it makes many identities cost something. `elver id --new --id-work N` finds an identity [env: ELVER_ID_WORK] [default: 0]
+    #[arg(long, value_name = "N", value_parser = parse_id_work)]
+    pub id_work: Option<IdWork>,
     /// How long the network keeps the copies, such as 30d or 12h [env: ELVER_TTL] [default: 365d]
     #[arg(long, value_name = "T", value_parser = units::parse_lifetime)]
     pub ttl: Option<u32>,
@@ -280,6 +284,7 @@ impl Settings {
             leaf: self.leaf.unwrap_or(default.leaf),
             network,
             network_secret,
+            id_work: self.id_work.unwrap_or_default(),
             gossip: tuning.gossip,
             replication: tuning.replication,
             ..net::Config::default()

@@ -1,6 +1,7 @@
 //! Readers of the settings' values, the same for every place. An error gives the reason why the value is refused.
 
 use super::units;
+use crate::id::IdWork;
 use crate::limits::RATE_MIN;
 use core::fmt::Display;
 use core::net::SocketAddr;
@@ -74,6 +75,12 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Reads the bits of work that an identity has to show.
+pub fn parse_id_work(text: &str) -> Result<IdWork, String> {
+    let bits: u8 = parse_number(text, 0..=IdWork::BITS_MAX)?;
+    IdWork::new(bits).ok_or_else(|| format!("`{text}` is too much"))
+}
+
 /// Reads a network's name.
 pub fn parse_network(text: &str) -> Result<String, String> {
     match text.is_empty() || text.chars().any(char::is_control) {
@@ -101,6 +108,14 @@ mod tests {
         assert_eq!(parse_rate("2MiB"), Ok(2 << 20));
         assert_eq!(parse_rate("0"), Ok(0));
         assert!(parse_rate("16383").is_err());
+    }
+
+    #[test]
+    fn the_work_of_an_identity_has_a_bound() {
+        assert_eq!(parse_id_work("40").map(IdWork::bits), Ok(40));
+        assert_eq!(parse_id_work("0"), Ok(IdWork::NONE));
+        assert_eq!(parse_id_work("41"), Err("`41` is no number from 0 to 40".to_owned()));
+        assert!(parse_id_work("-1").is_err() && parse_id_work("").is_err());
     }
 
     #[test]

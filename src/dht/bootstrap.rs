@@ -175,7 +175,9 @@ impl Dht {
             return;
         }
         for contact in contacts.iter().filter_map(WireContact::get).take(NAMED_MAX) {
-            if contact.id != self.own && is_meaningful(contact.addr, from) {
+            if !outbox.network().admits(&contact.public) {
+                self.counters.without_work += 1;
+            } else if contact.id != self.own && is_meaningful(contact.addr, from) {
                 self.check(now, contact, outbox);
             }
         }

@@ -25,6 +25,8 @@ counters! {
         bad_signature = "dht_bad_signature",
         /// Records in answers that were not checked, because the node that answered had used up its share of the checks.
         found_over_budget = "dht_found_over_budget",
+        /// Nodes that others named and whose keys do not show the work that the network asks for.
+        without_work = "dht_without_work",
         /// Lookups that ran into the time limit.
         lookup_timed_out = "dht_lookup_timed_out",
         /// Lookups refused because too many are under way.

@@ -185,7 +185,9 @@ impl Dht {
         // A requester needs k contacts at most; a datagram without records has room for more.
         for contact in contacts.iter().take(K).filter_map(WireContact::get) {
             let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
-            if reachable && !outbox.peers().is_silent(now, &contact.id) {
+            if !outbox.network().admits(&contact.public) {
+                self.counters.without_work += 1;
+            } else if reachable && !outbox.peers().is_silent(now, &contact.id) {
                 lookup.told(contact, &from.id);
             }
         }
@@ -212,6 +214,10 @@ impl Dht {
                 || !reachable
                 || !lookup.is_new_provider(&record.provider(), record.sequence())
             {
+                continue;
+            }
+            if !outbox.network().admits(&contact.public) {
+                self.counters.without_work += 1;
                 continue;
             }
             let verify = |network: &Network| record.verify(network, &lookup.target).is_ok();

@@ -50,6 +50,7 @@ mod tests;
 mod verify;
 mod watch;
 
+use crate::id::IdWork;
 use crate::io::{
     Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskLook, DiskOp, DiskReply, Extent, FileStamp,
     PassedId, Place, Recovered, Share, ShareState, Sink, Soundness, Space,
@@ -142,6 +143,12 @@ impl Disk {
     /// Opens a node's directory, or creates it: reads or makes the node's secret, counts this start, deletes what an earlier run
     /// left unfinished, and recovers the rest. No other `Disk` can open the directory while this one lives.
     pub fn open(dir: &Path) -> Result<(Disk, Recovered, [u8; 32]), OpenError> {
+        Disk::open_with(dir, IdWork::NONE)
+    }
+
+    /// The same. A node that has no identity yet gets one that shows this work; how long the search takes is told by
+    /// [`IdWork::keys`].
+    pub fn open_with(dir: &Path, id_work: IdWork) -> Result<(Disk, Recovered, [u8; 32]), OpenError> {
         recovery::make_directory(dir)?;
         let layout = Layout::new(dir.canonicalize().map_err(OpenError::at(dir))?);
         let lock = Lock::take(layout.root(), &layout.file("lock"))?;
@@ -157,7 +164,7 @@ impl Disk {
         diary.write(&layout);
         let secret = match secret {
             Some(secret) => secret,
-            None => state::make_secret(&layout)?,
+            None => state::make_secret(&layout, id_work)?,
         };
         let reserve = Reserve::new(&layout);
         let watch = Watch::new(&layout, secret);

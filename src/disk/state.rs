@@ -5,7 +5,8 @@ use super::durable::{Replace, replace};
 use super::error::OpenError;
 use super::files::sync_directory_of_others;
 use super::layout::Layout;
-use crate::id::Key;
+use crate::id::{IdWork, Key};
+use crate::identity::Identity;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -45,18 +46,36 @@ pub(super) fn secret(layout: &Layout) -> Result<Option<[u8; 32]>, OpenError> {
     }
 }
 
-/// Makes the node's secret. It is the last file of a new directory, so a node with a secret has counted its first start.
-pub(super) fn make_secret(layout: &Layout) -> Result<[u8; 32], OpenError> {
+/// The search for a secret gives up after this many times the expected number of keys: a chance of less than 1 in 10^27.
+const PATIENCE: u64 = 64;
+
+/// Makes the node's secret, of an identity that shows this work. It is the last file of a new directory, so a node with a secret has
+/// counted its first start.
+pub(super) fn make_secret(layout: &Layout, id_work: IdWork) -> Result<[u8; 32], OpenError> {
     let path = &layout.file("identity.key");
     // This start, or an earlier one that was killed, may have created some of the directories above. They must be on the medium
     // before the secret is: all content depends on them.
     for directory in layout.root().ancestors().skip(1) {
         sync_directory_of_others(directory).map_err(OpenError::at(directory))?;
     }
-    let mut secret = [0; 32];
-    fill_with_entropy(&mut secret).map_err(|error| OpenError::Failed { path: path.clone(), error })?;
+    if id_work > IdWork::NONE {
+        log::info!("looking for an identity that shows {id_work} of work: about {} keys", id_work.keys());
+    }
+    let secret = find_secret(id_work).map_err(|error| OpenError::Failed { path: path.clone(), error })?;
     replace(path, &[secret_text(secret).as_bytes()], Replace::Durably).map_err(OpenError::at(path))?;
     Ok(secret)
+}
+
+/// Draws secrets until one is of an identity that shows this work.
+fn find_secret(id_work: IdWork) -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    for _ in 0..id_work.keys().saturating_mul(PATIENCE) {
+        fill_with_entropy(&mut secret)?;
+        if id_work == IdWork::NONE || id_work.is_shown_by(&Identity::from_secret(&secret).public()) {
+            return Ok(secret);
+        }
+    }
+    Err(io::Error::other(format!("no identity that shows {id_work} of work was found")))
 }
 
 /// A secret as its file has it.

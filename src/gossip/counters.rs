@@ -23,6 +23,8 @@ counters! {
         state_forged = "gossip_state_forged",
         /// States that were dropped because the budget of signature checks was spent.
         state_over_budget = "gossip_state_over_budget",
+        /// States of nodes whose keys do not show the work that the network asks for.
+        without_work = "gossip_without_work",
         /// Nodes that found no place in the view.
         view_full = "gossip_view_full",
         /// Pings that were not sent because the party of an address that others named had its share.

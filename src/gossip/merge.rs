@@ -151,6 +151,10 @@ impl Gossip {
         if self.rumours.is_outdated(short, state.sequence()) {
             return;
         }
+        if !outbox.network().admits(&state.public()) {
+            self.counters.without_work += 1;
+            return;
+        }
         let wanted = known.is_some() || self.is_wanted(short);
         if state.is_leaf() || seen && !wanted || !self.check(now, (&teller, teller_addr), state, outbox) {
             return;

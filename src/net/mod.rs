@@ -33,7 +33,7 @@ mod udp;
 
 use crate::disk::{Disk, Outflow, Way};
 use crate::gossip::GossipConfig;
-use crate::id::NodeId;
+use crate::id::{IdWork, NodeId};
 use crate::identity::Identity;
 use crate::io::{DiskError, Place, Space};
 use crate::limits::Limits;
@@ -90,6 +90,8 @@ pub struct Config {
     pub network: String,
     /// The network's secret; without one the network is open to every node that knows its name.
     pub network_secret: Option<NetworkSecret>,
+    /// The work that the identities of the network have to show. A node that starts for the first time looks for such an identity.
+    pub id_work: IdWork,
     /// How content is moved from streams into files.
     pub way: Way,
     /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own sets it to `false`.
@@ -112,6 +114,7 @@ impl Default for Config {
             leaf: false,
             network: Network::DEFAULT_NAME.to_owned(),
             network_secret: None,
+            id_work: IdWork::NONE,
             way: Way::default(),
             handle_signals: true,
             gossip: GossipConfig::default(),
@@ -187,7 +190,7 @@ pub struct Driver {
 impl Driver {
     /// Opens directory and sockets. The node works once [`run`](Driver::run) or [`turn`](Driver::turn) is called.
     pub fn start(config: Config) -> Result<Driver, StartError> {
-        let (mut disk, recovered, secret) = Disk::open(&config.dir).map_err(StartError::Directory)?;
+        let (mut disk, recovered, secret) = Disk::open_with(&config.dir, config.id_work).map_err(StartError::Directory)?;
         disk.keep_open_at_most(config.limits.descriptors_shared_max);
         let (udp, listener, addr) = listen(config.listen)?;
         let control = Control::bind(&config.dir, config.limits.clients_max)?;
@@ -212,6 +215,7 @@ impl Driver {
             leaf: config.leaf,
             network: config.network,
             network_secret: config.network_secret,
+            id_work: config.id_work,
             listen: addr,
             bootstrap: config.bootstrap,
             replicas: config.replicas,

@@ -1,6 +1,7 @@
 //! The configuration of a node.
 
 use crate::gossip::{self, GossipConfig};
+use crate::id::IdWork;
 use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
 use crate::replication::{self, ReplicationConfig};
 use crate::wire::network::NetworkSecret;
@@ -19,6 +20,8 @@ pub struct NodeConfig {
     pub network: String,
     /// The network's secret; without one the network is open to every node that knows its name.
     pub network_secret: Option<NetworkSecret>,
+    /// The work that the identities of the network have to show, this node's included.
+    pub id_work: IdWork,
     /// The address of the driver's sockets, UDP and TCP.
     pub listen: SocketAddr,
     /// Nodes to join through.
@@ -59,6 +62,13 @@ pub enum InvalidConfig {
     Gossip(gossip::InvalidGossipConfig),
     /// Of replication.
     Replication(replication::InvalidReplication),
+    /// This node's own identity does not show the work that the network asks for.
+    IdWork {
+        /// The work that is asked for.
+        asked: IdWork,
+        /// The bits that the identity shows.
+        shown: u32,
+    },
 }
 
 impl fmt::Display for InvalidConfig {
@@ -67,6 +77,16 @@ impl fmt::Display for InvalidConfig {
             InvalidConfig::Limits(error) => error.fmt(f),
             InvalidConfig::Gossip(error) => error.fmt(f),
             InvalidConfig::Replication(error) => error.fmt(f),
+            InvalidConfig::IdWork { asked, shown } => {
+                let bits = asked.bits();
+                write!(
+                    f,
+                    "the node's identity shows {shown} of the {asked} of work that its network asks for (--id-work), so no node \
+                     of the network would deal with it: find one with `elver id --new --id-work {bits}`, which tries about \
+                     {} keys, or leave --id-work out to join a network that asks for none",
+                    asked.keys()
+                )
+            }
         }
     }
 }
@@ -100,6 +120,7 @@ impl NodeConfig {
             leaf: false,
             network: "test".to_owned(),
             network_secret: None,
+            id_work: IdWork::NONE,
             listen,
             bootstrap: bootstrap.to_vec(),
             replicas: 3,

@@ -7,6 +7,7 @@ use crate::id::PublicKey;
 use crate::io::{Ages, DiskOp};
 use crate::time::{Duration, Instant};
 use crate::wire::contact::{Contact, WireContact};
+use crate::wire::network::Network;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// How often age and contacts are saved. A crash makes the node lose up to this much of its age.
@@ -102,10 +103,11 @@ fn encode_contacts(contacts: &[Contact]) -> Vec<u8> {
     contacts.as_bytes().to_vec()
 }
 
-/// The contacts of the last run; none if the file is damaged.
-pub(super) fn decode_contacts(bytes: &[u8]) -> Vec<Contact> {
+/// The contacts of the last run that the network admits; none if the file is damaged.
+pub(super) fn decode_contacts(bytes: &[u8], network: &Network) -> Vec<Contact> {
     let contacts = <[WireContact]>::ref_from_bytes(bytes).unwrap_or_default();
-    contacts.iter().take(64).filter_map(WireContact::get).collect()
+    let contacts = contacts.iter().take(64).filter_map(WireContact::get);
+    contacts.filter(|contact| network.admits(&contact.public)).collect()
 }
 
 /// A contact on disk contains only the public key as its name.
@@ -114,6 +116,7 @@ const _: () = assert!(size_of::<WireContact>() == 56 && size_of::<PublicKey>() =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::IdWork;
     use crate::node::Output;
     use crate::node::command::CommandId;
 
@@ -182,7 +185,10 @@ mod tests {
         let contacts: Vec<Contact> =
             (1..4u8).map(|i| Contact::new(PublicKey([i; 32]), ([127, 0, 0, i], 3583).into())).collect();
         let bytes = encode_contacts(&contacts);
-        assert_eq!(decode_contacts(&bytes), contacts);
-        assert_eq!(decode_contacts(&bytes[1..]), []);
+        let network = Network::new("test");
+        assert_eq!(decode_contacts(&bytes, &network), contacts);
+        assert_eq!(decode_contacts(&bytes[1..], &network), []);
+        let asking = network.with_id_work(IdWork::new(30).unwrap());
+        assert_eq!(decode_contacts(&bytes, &asking), [], "none of them shows work");
     }
 }

@@ -55,7 +55,7 @@ use waiting::{Copying, Looker, Purpose, Waiting};
 
 use crate::dht::{Dht, DhtConfig};
 use crate::gossip::{Gossip, GossipConfig};
-use crate::id::{Key, NodeId, PublicKey};
+use crate::id::{IdWork, Key, NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::io::{Ages, DialId, DiskDone, DiskError, DiskLook, DiskReply, Recovered, Space, StreamId};
 use crate::limits::Limits;
@@ -114,6 +114,11 @@ impl Node {
         config.validate()?;
         let mut rng = Rng::new(seed);
         let network = Network::with_secret(&config.network, config.network_secret.as_ref(), &identity);
+        let network = network.with_id_work(config.id_work);
+        if !network.admits(&identity.public()) {
+            let (asked, shown) = (config.id_work, IdWork::shown(&identity.public()));
+            return Err(InvalidConfig::IdWork { asked, shown });
+        }
         let (public, id, boots) = (identity.public(), identity.id(), recovered.ages.boots);
         // Records and states of a run have numbers from a higher base than those of the runs before.
         let sequence = boots << 32;
@@ -124,7 +129,7 @@ impl Node {
             leaf: config.leaf,
             limits: config.limits.clone(),
             parties,
-            remembered: housekeeping::decode_contacts(&recovered.peers),
+            remembered: housekeeping::decode_contacts(&recovered.peers, &network),
             bootstrap: config.bootstrap.iter().copied().map(canonical).collect(),
             sequence,
             listen: config.listen,
@@ -215,6 +220,11 @@ impl Node {
     /// The DHT machine.
     pub fn dht(&self) -> &Dht {
         &self.machines.dht
+    }
+
+    /// Whether this node shares keys with another node, so that it need not sign what it sends there.
+    pub fn has_peer(&self, id: &NodeId) -> bool {
+        self.machines.outbox.peers().is_keyed(id)
     }
 
     /// When [`handle_timeout`](Node::handle_timeout) is due; `None` is never.

@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
 use crate::limits::{InvalidLimits, Limits};
 use crate::time::{Duration, Instant};
+use crate::node::machines::Machines;
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
 use std::collections::BTreeSet;
@@ -43,6 +44,8 @@ counters! {
         refused_signature = "datagrams_refused_signature",
         /// A MAC was not valid.
         refused_mac = "datagrams_refused_mac",
+        /// Datagrams whose sender's key does not show the work that the network asks for.
+        refused_work = "datagrams_refused_work",
         /// Answers that match no outstanding request.
         unexpected_answers = "datagrams_unexpected",
         /// Datagrams that admission refused: the budget of signature checks was spent.
@@ -78,6 +81,7 @@ impl NodeCounters {
             Refused::Sender => &mut self.refused_sender,
             Refused::Signature => &mut self.refused_signature,
             Refused::Mac => &mut self.refused_mac,
+            Refused::Work => &mut self.refused_work,
         }
     }
 }
@@ -113,6 +117,8 @@ impl Node {
             leaf: self.config.leaf,
             network: self.network.id(),
             network_closed: self.config.network_secret.is_some(),
+            id_work: self.config.id_work.bits(),
+            without_work: self.without_work(),
             identity_twice: self.twin.status(now),
             uptime_seconds: now.since(self.started).as_secs(),
             boots: self.housekeeping.ages(now, &self.machines).boots,
@@ -142,6 +148,15 @@ impl Node {
             uploads_max: self.config.limits.uploads_max as u32,
             counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
         }
+    }
+
+    /// The number of times that a node without enough work was kept out: as the sender of a datagram, at the other end of a stream, or
+    /// named by others.
+    fn without_work(&self) -> u64 {
+        let Machines { dht, gossip, transfer, .. } = &self.machines;
+        let (streams, named) = (transfer.counters().handshake_work, transfer.counters().sources_without_work);
+        let named = named + dht.statistics().counters.without_work + gossip.statistics().counters.without_work;
+        self.counters.refused_work + streams + named
     }
 
     /// Applies new limits. Returns the limits now in force.
@@ -354,7 +369,7 @@ mod tests {
     #[test]
     fn each_reason_to_refuse_a_datagram_is_counted_under_its_own_name() {
         use Refused::*;
-        for reason in [Length, Version, Network, Kind, Auth, Reserved, Value, Sender, Signature] {
+        for reason in [Length, Version, Network, Kind, Auth, Reserved, Value, Sender, Signature, Mac, Work] {
             let mut counters = NodeCounters::default();
             *counters.refused(reason) += 1;
             let counted: Vec<_> = counters.named().filter(|(_, count)| *count > 0).collect();

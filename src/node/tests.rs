@@ -56,6 +56,21 @@ impl Bench {
     }
 }
 
+#[test]
+fn a_node_whose_identity_shows_too_little_work_does_not_start_and_says_what_to_do() {
+    let identity = || Identity::from_secret(&[1; 32]);
+    let shown = IdWork::shown(&identity().public()) as u8;
+    let start = |bits| {
+        let id_work = IdWork::new(bits).unwrap();
+        let config = NodeConfig { id_work, ..NodeConfig::of_a_test(([127, 0, 0, 1], 1).into(), &[]) };
+        Node::new(config, identity(), &Recovered::default(), [1; 32], START)
+    };
+    assert!(start(shown).is_ok());
+    let refused = start(shown + 9).err().expect("its own network would refuse it");
+    let remedy = format!("elver id --new --id-work {}", shown + 9);
+    assert!(refused.to_string().contains(&remedy), "{refused}");
+}
+
 /// A node at [`address`] `number`.
 fn node(number: u8, bootstrap: &[SocketAddr], recovered: &Recovered) -> Node {
     start(number, bootstrap, recovered, [number; 32], START)

@@ -77,13 +77,18 @@ impl Traffic {
     }
 }
 
+/// The identity of a secret: a real one, or one that stands in for it.
+pub(super) fn identity_of(secret: &[u8; 32], real: bool) -> Identity {
+    match real {
+        true => Identity::from_secret(secret),
+        false => Identity::stand_in(secret),
+    }
+}
+
 impl Host {
     /// A machine whose node does not run yet.
     pub(super) fn new(config: NodeConfig, secret: [u8; 32], real: bool, disk: Disk) -> Host {
-        let identity = match real {
-            true => Identity::from_secret(&secret),
-            false => Identity::stand_in(&secret),
-        };
+        let identity = identity_of(&secret, real);
         Host {
             node: None,
             config,
@@ -133,10 +138,7 @@ impl Host {
 
     /// The host's identity, derived again from its secret.
     pub fn identity(&self) -> Identity {
-        match self.real {
-            true => Identity::from_secret(&self.secret),
-            false => Identity::stand_in(&self.secret),
-        }
+        identity_of(&self.secret, self.real)
     }
 
     /// The time on the host's own clock.

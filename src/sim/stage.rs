@@ -10,6 +10,7 @@ use super::population::{self, Churn, Joining};
 use super::report::{Check, Report, quantile, sorted};
 use super::workload::Workload;
 use super::world::{Plan, World};
+use crate::id::IdWork;
 use crate::time::{Duration, Instant};
 
 /// The options of a run.
@@ -29,6 +30,8 @@ pub struct Options {
     pub attacks: Vec<Attack>,
     /// Whether nodes use real signatures.
     pub real_signatures: bool,
+    /// The work that the network asks of identities.
+    pub id_work: IdWork,
     /// Whether hosts start with remembered contacts instead of joining one by one.
     pub warm: bool,
 }
@@ -44,6 +47,7 @@ impl Options {
             faults: Vec::new(),
             attacks: Vec::new(),
             real_signatures: false,
+            id_work: IdWork::NONE,
             warm: true,
         }
     }
@@ -96,6 +100,7 @@ impl Stage {
     pub fn new(scenario: &str, options: &Options, change: impl FnOnce(&mut Plan)) -> Stage {
         let mut plan = Plan::new(options.seed);
         plan.real_signatures = options.real_signatures;
+        plan.id_work = options.id_work;
         plan.links.loss = options.loss;
         faults::apply(&mut plan, &options.faults);
         change(&mut plan);

@@ -5,7 +5,7 @@ use super::chance::Chance;
 use super::disk::{Change, Crash, Disk, DiskPlan};
 use super::event::{Event, WorldEvent};
 use super::fabric::Fabric;
-use super::host::{BACKLOG, Host, Life};
+use super::host::{BACKLOG, Host, Life, identity_of};
 use super::link::{Addressing, LinkPlan, Links, PORT};
 use super::packets::Packets;
 use super::peek::Peeked;
@@ -14,7 +14,7 @@ use super::streams::Streams;
 use super::trace::Trace;
 use super::watch::Watch;
 use crate::gossip::GossipConfig;
-use crate::id::NodeId;
+use crate::id::{IdWork, NodeId};
 use crate::io::Recovered;
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
@@ -32,6 +32,8 @@ pub struct Plan {
     pub seed: u64,
     /// Whether nodes use real signatures, at fifty times the cost.
     pub real_signatures: bool,
+    /// The work that the network asks of identities. The hosts have such identities.
+    pub id_work: IdWork,
     /// The properties of links.
     pub links: LinkPlan,
     /// The properties of disks.
@@ -46,6 +48,7 @@ impl Plan {
         Plan {
             seed,
             real_signatures: false,
+            id_work: IdWork::NONE,
             links: LinkPlan::default(),
             disks: DiskPlan::default(),
             limits: small_limits(),
@@ -161,21 +164,34 @@ impl World {
 
     /// Attaches a machine whose node does not run yet. A leaf is behind a NAT.
     pub fn add_host(&mut self, leaf: bool) -> usize {
-        let secret = self.chance.bytes();
+        let secret = self.secret();
         self.add_host_as(secret, leaf)
     }
 
-    /// Attaches a machine with this secret.
+    /// A secret of an identity that shows the work that the network asks for.
+    fn secret(&mut self) -> [u8; 32] {
+        loop {
+            let secret = self.chance.bytes();
+            if self.plan.id_work.is_shown_by(&identity_of(&secret, self.plan.real_signatures).public()) {
+                return secret;
+            }
+        }
+    }
+
+    /// Attaches a machine with this secret. If its identity shows too little work, the machine asks others for none.
     pub fn add_host_as(&mut self, secret: [u8; 32], leaf: bool) -> usize {
         let unspecified: IpAddr = match self.plan.links.addressing {
             Addressing::OneLink => Ipv6Addr::UNSPECIFIED.into(),
             _ => Ipv4Addr::UNSPECIFIED.into(),
         };
+        let real = self.plan.real_signatures;
+        let shows_work = self.plan.id_work.is_shown_by(&identity_of(&secret, real).public());
         let config = NodeConfig {
             limits: self.plan.limits.clone(),
             leaf,
             network: "simulation".to_owned(),
             network_secret: None,
+            id_work: if shows_work { self.plan.id_work } else { IdWork::NONE },
             listen: SocketAddr::new(unspecified, PORT),
             bootstrap: Vec::new(),
             replicas: NodeConfig::REPLICAS,
@@ -185,7 +201,6 @@ impl World {
             replication: ReplicationConfig::default(),
         };
         self.links.attach(leaf, &mut self.chance);
-        let real = self.plan.real_signatures;
         self.hosts.push(Host::new(config, secret, real, Disk::new(self.plan.disks.clone())));
         self.hosts.len() - 1
     }

@@ -41,6 +41,8 @@ counters! {
         handshake_key = "handshake_key",
         /// Handshakes with a frame out of order.
         handshake_order = "handshake_order",
+        /// Streams closed because the other end's key does not show the work that the network asks for.
+        handshake_work = "handshake_work",
         /// Handshakes that took too long.
         handshake_silent = "handshake_silent",
         /// Streams that other nodes opened.
@@ -141,6 +143,8 @@ counters! {
         follow_repeated = "follow_repeated",
         /// Messages of peers that they follow a file, over the bound.
         follow_refused = "follow_refused",
+        /// Sources that peers named and whose keys do not show the work that the network asks for.
+        sources_without_work = "sources_without_work",
         /// Sources that peers named for a file that this node does not follow there.
         sources_unasked = "sources_unasked",
         /// Reports to peers that a piece does not verify.
@@ -193,6 +197,8 @@ impl TransferCounters {
             Refused::Sender => &mut self.frame_sender,
             Refused::Signature => &mut self.frame_signature,
             Refused::Mac => &mut self.frame_mac,
+            // Frames carry no identity: the handshake looks at it.
+            Refused::Work => &mut self.handshake_work,
         }
     }
 
@@ -204,6 +210,7 @@ impl TransferCounters {
             HandshakeError::Signature => &mut self.handshake_signature,
             HandshakeError::Key => &mut self.handshake_key,
             HandshakeError::Order => &mut self.handshake_order,
+            HandshakeError::Work => &mut self.handshake_work,
         }
     }
 }

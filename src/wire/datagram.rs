@@ -35,7 +35,7 @@ pub struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Checks the form: length, version, network, kind, reserved bits, and the layout of the body.
+    /// Checks the form: length, version, network, kind, reserved bits, the layout of the body, and the work that the sender's key shows.
     #[inline]
     pub fn parse(bytes: &'a [u8], network: &Network) -> Result<Self, Refused> {
         if bytes.len() > DATAGRAM_BYTES_MAX {
@@ -43,7 +43,12 @@ impl<'a> Unverified<'a> {
         }
         let (header, kind, auth) = Header::parse(bytes, network.id())?;
         let payload = &bytes[HEADER_BYTES..HEADER_BYTES + usize::from(header.payload_length.get())];
-        Ok(Unverified { bytes, header, kind, auth, message: Message::parse(kind, payload)? })
+        let unverified = Unverified { bytes, header, kind, auth, message: Message::parse(kind, payload)? };
+        // A MAC proves a peer whose key was seen before.
+        match auth {
+            Auth::Signed if !network.admits(&unverified.signed_tail()?.1.public) => Err(Refused::Work),
+            _ => Ok(unverified),
+        }
     }
 
     /// The kind in its header.
@@ -111,8 +116,7 @@ impl<'a> Unverified<'a> {
         recipient: &NodeId,
         may_send: impl FnOnce(&NodeId) -> bool,
     ) -> Result<Verified<'a>, Refused> {
-        let (covered, tail) = self.split(Auth::Signed)?;
-        let tail = SignedTail::ref_from_bytes(tail).map_err(|_| Refused::Length)?;
+        let (covered, tail) = self.signed_tail()?;
         let id = tail.public.node_id();
         if id.short() != self.header.sender || !may_send(&id) {
             return Err(Refused::Sender);
@@ -146,6 +150,12 @@ impl<'a> Unverified<'a> {
             return Err(Refused::Mac);
         }
         Ok(self.verified(*public, *id))
+    }
+
+    /// Header with payload, and tail, of a signed datagram.
+    fn signed_tail(&self) -> Result<(&'a [u8], &'a SignedTail), Refused> {
+        let (covered, tail) = self.split(Auth::Signed)?;
+        Ok((covered, SignedTail::ref_from_bytes(tail).map_err(|_| Refused::Length)?))
     }
 
     /// Header with payload, and tail, of a datagram with this form of authentication.
@@ -331,6 +341,7 @@ fn compose(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::IdWork;
     use crate::wire::contact::{Contact, WireContact};
     use crate::wire::header::CHALLENGE_BYTES;
     use crate::wire::message::{NotStored, Want};
@@ -359,6 +370,21 @@ mod tests {
         let mut out = [0; DATAGRAM_BYTES_MAX];
         let length = write_mac(&mut out, &network, &identity, &KEY, &envelope(recipient), message)?;
         Some(out[..length].to_vec())
+    }
+
+    #[test]
+    fn a_sender_without_the_work_that_the_network_asks_for_is_refused_before_its_signature_is_checked() {
+        let (network, identity) = fixture();
+        let shown = IdWork::shown(&identity.public()) as u8;
+        let asking = |bits| network.clone().with_id_work(IdWork::new(bits).unwrap());
+        let recipient = Some(NodeId([7; 32]));
+        let signed = written(recipient, &PING).unwrap();
+        assert!(Unverified::parse(&signed, &asking(shown)).is_ok());
+        assert_eq!(Unverified::parse(&signed, &asking(shown + 1)).err(), Some(Refused::Work));
+        let with_mac = written_with_mac(recipient, &PING).unwrap();
+        for bytes in [with_mac, challenge()] {
+            assert!(Unverified::parse(&bytes, &asking(shown + 1)).is_ok(), "it names no key");
+        }
     }
 
     fn challenge() -> Vec<u8> {

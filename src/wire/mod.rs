@@ -57,6 +57,8 @@ pub enum Refused {
     Signature,
     /// The MAC is not valid under the key that the two nodes share.
     Mac,
+    /// The sender's key does not show the work that the network asks for.
+    Work,
 }
 
 impl Refused {
@@ -73,6 +75,7 @@ impl Refused {
             Refused::Sender => "sender",
             Refused::Signature => "signature",
             Refused::Mac => "mac",
+            Refused::Work => "work",
         }
     }
 }

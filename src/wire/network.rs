@@ -1,6 +1,6 @@
 //! The network's name and secret, and the domains of its signatures.
 
-use crate::id::{Key, PublicKey};
+use crate::id::{IdWork, Key, PublicKey};
 use crate::identity::{Digest, Identity, Scheme, Signature, verify};
 use blake3::Hasher;
 use core::fmt;
@@ -23,6 +23,7 @@ impl fmt::Debug for NetworkSecret {
 pub struct Network {
     id: u32,
     scheme: Scheme,
+    id_work: IdWork,
     /// Shared between clones, because the hashers' states are large.
     domains: Arc<Domains>,
 }
@@ -88,7 +89,7 @@ impl Network {
             claim: domain("elver 2026-11 piece claim v1"),
         };
         let id = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
-        Network { id, scheme: Scheme::Ed25519, domains: Arc::new(domains) }
+        Network { id, scheme: Scheme::Ed25519, id_work: IdWork::NONE, domains: Arc::new(domains) }
     }
 
     /// The open network called `name` with the signature scheme of `identity`. Identities of different schemes are never in the same
@@ -125,7 +126,19 @@ impl Network {
             claim: domain(9),
         };
         let id = xxhash_rust::xxh3::xxh3_64(&secret) as u32;
-        Network { id, scheme: Scheme::StandIn, domains: Arc::new(domains) }
+        Network { id, scheme: Scheme::StandIn, id_work: IdWork::NONE, domains: Arc::new(domains) }
+    }
+
+    /// The network, whose identities have to show this work. It is no part of the network's number: nodes that ask for more and nodes
+    /// that ask for less understand each other, so a network can ask for more step by step.
+    pub fn with_id_work(self, id_work: IdWork) -> Self {
+        Network { id_work, ..self }
+    }
+
+    /// Whether an identity shows the work that this network asks for. A node deals with no other: it reads none of their packets, and
+    /// enters them into no table.
+    pub fn admits(&self, public: &PublicKey) -> bool {
+        self.id_work.is_shown_by(public)
     }
 
     /// The network's number, as headers carry it.

@@ -10,6 +10,7 @@ use crate::Outcome;
 use case::Case;
 use draw::{Draw, Range};
 use elver::config::units::parse_time;
+use elver::id::IdWork;
 use elver::sim::attack::Attack;
 use elver::sim::faults::Fault;
 use elver::sim::picture;
@@ -35,11 +36,17 @@ fn nodes(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| (2..=100_000).contains(count)).ok_or_else(wrong)
 }
 
+/// Parses bits of work. Each host takes the time to find its identity, so they are few.
+fn id_work(text: &str) -> Result<IdWork, String> {
+    let bits = text.parse().ok().filter(|bits| *bits <= 16).and_then(IdWork::new);
+    bits.ok_or_else(|| format!("`{text}` is no number from 0 to 16"))
+}
+
 /// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, hostile, eclipse,
 /// junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
-/// downgrade, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair.
+/// downgrade, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The scenario to play, or "all". Default: steady; in a search all.
@@ -76,6 +83,9 @@ pub(crate) struct Arguments {
     /// Use real signatures.
     #[arg(long)]
     real: bool,
+    /// The bits of work that the network asks of each identity, up to 16. Hosts have such identities; most adversaries do not.
+    #[arg(long, default_value = "0", value_parser = id_work)]
+    id_work: IdWork,
     /// Nodes join one after the other over ten minutes, instead of starting with remembered contacts.
     #[arg(long)]
     join: bool,
@@ -119,6 +129,7 @@ impl Arguments {
             faults: self.faults.clone().unwrap_or_default(),
             attacks: self.adversary.clone().unwrap_or_default(),
             real_signatures,
+            id_work: self.id_work,
             warm: !self.join,
         }
     }

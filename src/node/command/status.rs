@@ -153,6 +153,12 @@ pub struct Status {
     /// Whether the network has a secret, so that only nodes with its key can join.
     #[serde(default)]
     pub network_closed: bool,
+    /// The bits of work that the network asks of each identity.
+    #[serde(default)]
+    pub id_work: u8,
+    /// How often a node whose identity shows less was kept out.
+    #[serde(default)]
+    pub without_work: u64,
     /// Another process with this node's key, if there is one.
     #[serde(default)]
     pub identity_twice: Option<IdentityTwice>,

@@ -10,6 +10,7 @@ mod failures;
 mod fairness;
 mod on_path;
 mod outages;
+mod work;
 
 use super::report::{Check, Report};
 use super::stage::{Options, Outcome};
@@ -123,6 +124,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "downgrade",
         about: "a man in the middle before a third challenges every MAC",
         play: on_path::downgrade,
+    },
+    Scenario {
+        name: "id-work",
+        about: "40 ids without the work that the network asks for",
+        play: work::id_work,
     },
     Scenario { name: "cloned-image", about: "four machines with one identity", play: clones::cloned_image },
     Scenario { name: POWER_LOSS, about: "crash points of real files", play: power_cuts },

@@ -117,6 +117,10 @@ impl Downloads {
             return;
         };
         for contact in contacts.iter().filter_map(WireContact::get) {
+            if !common.streams.network().admits(&contact.public) {
+                common.out.counters.sources_without_work += 1;
+                continue;
+            }
             for id in self.of_file(&file).collect::<Vec<_>>() {
                 let takes = |download: &Download| download.takes_hearsay(&namer, &contact.id, common);
                 if self.get(id).is_some_and(takes) {

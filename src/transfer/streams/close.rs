@@ -88,6 +88,8 @@ pub(in crate::transfer) enum HandshakeError {
     Key,
     /// A frame out of order.
     Order,
+    /// The other end's key does not show the work that the network asks for.
+    Work,
 }
 
 #[cfg(test)]

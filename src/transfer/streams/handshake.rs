@@ -50,6 +50,9 @@ impl Handshake {
                 if hello.public == identity.public() {
                     return Err(HandshakeError::OwnKey);
                 }
+                if !network.admits(&hello.public) {
+                    return Err(HandshakeError::Work);
+                }
                 if expected.is_some_and(|id| *id != hello.public.node_id()) {
                     return Err(HandshakeError::Identity);
                 }
@@ -81,6 +84,7 @@ impl Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::IdWork;
 
     fn node(seed: u8, dialled: bool) -> (Identity, Handshake) {
         node_with(seed, [seed; 32], dialled)
@@ -128,6 +132,17 @@ mod tests {
         let proof = b.sign(&from_a.digest(&network, false, &hello));
         let proven = from_a.handle(&Frame::Proof { signature: &proof }, &network, &a, None);
         assert!(matches!(proven, Err(HandshakeError::Key)));
+    }
+
+    #[test]
+    fn a_hello_without_the_work_that_the_network_asks_for_is_refused_before_anything_is_signed() {
+        let (a, mut from_a) = node(1, true);
+        let hello = node(2, false).1.ours;
+        let shown = IdWork::shown(&hello.public) as u8;
+        let asking = |bits| Network::new("test").with_id_work(IdWork::new(bits).unwrap());
+        let refused = from_a.handle(&Frame::Hello(&hello), &asking(shown + 1), &a, None);
+        assert!(matches!(refused, Err(HandshakeError::Work)));
+        assert!(from_a.handle(&Frame::Hello(&hello), &asking(shown), &a, None).is_ok());
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Streams {
         }
     }
 
+    /// The network of the streams.
+    pub(in crate::transfer) fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// This node's id; `None` until the first stream opens.
     pub(in crate::transfer) fn own(&self) -> Option<NodeId> {
         self.own

@@ -1,5 +1,6 @@
 //! One run of the simulator as data, and as the command line that plays it.
 
+use elver::id::IdWork;
 use elver::sim::scenario::Scenario;
 use elver::sim::stage::Options;
 
@@ -42,6 +43,9 @@ impl Case {
             let names: Vec<&str> = options.attacks.iter().map(|attack| attack.name()).collect();
             add("adversary", names.join(","));
         }
+        if options.id_work > IdWork::NONE {
+            add("id-work", options.id_work.bits().to_string());
+        }
         arguments.extend(options.real_signatures.then(|| "--real".to_owned()));
         arguments.extend((!options.warm).then(|| "--join".to_owned()));
         arguments
@@ -69,8 +73,9 @@ mod tests {
         case.options.loss = 0.05;
         case.options.faults = vec![Fault::OneWay, Fault::Disk];
         case.options.attacks = vec![Attack::Erase, Attack::Sybil];
+        case.options.id_work = IdWork::new(8).unwrap_or_default();
         (case.options.real_signatures, case.options.warm) = (true, false);
-        let more = "--loss 0.05 --faults one-way,disk --adversary erase,sybil --real --join";
+        let more = "--loss 0.05 --faults one-way,disk --adversary erase,sybil --id-work 8 --real --join";
         assert_eq!(case.command(), format!("{plain} {more}"));
     }
 }

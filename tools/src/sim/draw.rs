@@ -1,6 +1,7 @@
 //! The runs of a search: drawn at random, or every scenario with every fault and every pair of faults.
 
 use super::case::Case;
+use elver::id::IdWork;
 use elver::sim::attack::Attack;
 use elver::sim::chance::Chance;
 use elver::sim::faults::Fault;
@@ -115,6 +116,7 @@ impl Iterator for Draw {
             faults: self.range.faults.clone().unwrap_or(faults),
             attacks: self.range.attacks.clone().unwrap_or(attacks),
             real_signatures: self.range.real_signatures,
+            id_work: IdWork::NONE,
             warm: true,
         };
         Some(Case::new(&scenario, options))
@@ -144,6 +146,7 @@ mod tests {
             attacks: None,
             loss: None,
             real_signatures: false,
+            id_work: IdWork::NONE,
         }
     }
 
