@@ -6,8 +6,8 @@ use super::network_key;
 use super::sections::Sections;
 use super::units;
 use super::values::{
-    parse_address, parse_bool, parse_count, parse_id_work, parse_network, parse_peer, parse_queue, parse_rate,
-    parse_replicas, parse_streams, parse_uploads,
+    parse_address, parse_bool, parse_count, parse_id_work, parse_network, parse_peer, parse_queue,
+    parse_rate, parse_replicas, parse_streams, parse_uploads,
 };
 use crate::id::IdWork;
 use crate::limits::{Limits, Rates};

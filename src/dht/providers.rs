@@ -252,9 +252,10 @@ impl Providers {
 fn farthest_first(
     files: &BTreeMap<Distance, Vec<Kept>>,
 ) -> impl Iterator<Item = (Holder, (Distance, PublicKey))> + '_ {
-    files.iter().rev().flat_map(|(place, kept)| {
-        kept.iter().map(|kept| (kept.holder, (*place, kept.record.provider())))
-    })
+    files
+        .iter()
+        .rev()
+        .flat_map(|(place, kept)| kept.iter().map(|kept| (kept.holder, (*place, kept.record.provider()))))
 }
 
 #[cfg(test)]
@@ -378,7 +379,12 @@ mod tests {
         let mut providers = providers(4, 2);
         let now = Instant::ZERO;
         let outcome = |providers: &mut Providers, file: u16, lifetime, sequence, holder| {
-            providers.outcome_unchecked(now, &self::file(file), &record(1, &self::file(file), lifetime, sequence), holder)
+            providers.outcome_unchecked(
+                now,
+                &self::file(file),
+                &record(1, &self::file(file), lifetime, sequence),
+                holder,
+            )
         };
         assert_eq!(outcome(&mut providers, 3, 100, 5, at(1)), None, "there is room");
         assert_eq!(outcome(&mut providers, 3, 0, 5, at(1)), Some(NotStored::Nothing), "nothing to withdraw");

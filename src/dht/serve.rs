@@ -171,7 +171,8 @@ impl Dht {
         let (mut accepted, mut reason) = (0, NotStored::Nothing);
         let holder = self.holder(&request.sender);
         for Announcement { file, provider } in announcements {
-            let outcome = if !provider.contact().is_some_and(|at| may_announce(at.addr, request.sender.addr)) {
+            let outcome = if !provider.contact().is_some_and(|at| may_announce(at.addr, request.sender.addr))
+            {
                 NotStored::Unwilling
             } else if provider.provider() != request.sender.public {
                 NotStored::Signature

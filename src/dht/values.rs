@@ -210,10 +210,15 @@ mod tests {
         let mut records: Vec<_> = (0..3).map(|i| record(&format!("n{i}"), b"1", 100, 5)).collect();
         records.sort_by_key(|bytes| values.own.distance(&Record::parse(bytes).unwrap().key()));
         let parsed = |index: usize| Record::parse(&records[index]).unwrap();
-        assert_eq!(values.outcome_unchecked(Instant::ZERO, &parsed(0), from(1), false), None, "there is room");
+        assert_eq!(
+            values.outcome_unchecked(Instant::ZERO, &parsed(0), from(1), false),
+            None,
+            "there is room"
+        );
         (0..2).for_each(|index| _ = values.store(Instant::ZERO, &parsed(index), from(1), false));
-        let mut outcome =
-            |record: &Record<'_>, holder, first| values.outcome_unchecked(Instant::ZERO, record, holder, first);
+        let mut outcome = |record: &Record<'_>, holder, first| {
+            values.outcome_unchecked(Instant::ZERO, record, holder, first)
+        };
         assert_eq!(outcome(&parsed(0), from(1), false), Some(NotStored::Nothing), "the same again");
         assert_eq!(outcome(&parsed(0), from(1), true), None, "its publisher extends its life");
         assert_eq!(outcome(&parsed(2), from(1), false), Some(NotStored::Full), "farther than its own");

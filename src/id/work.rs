@@ -71,8 +71,10 @@ mod tests {
 
     #[test]
     fn more_work_than_a_network_asks_for_is_enough_and_none_is_enough_for_none() {
-        let (most, public) =
-            (0..4000).map(|number| (IdWork::shown(&key(number)), key(number))).max_by_key(|(bits, _)| *bits).unwrap();
+        let (most, public) = (0..4000)
+            .map(|number| (IdWork::shown(&key(number)), key(number)))
+            .max_by_key(|(bits, _)| *bits)
+            .unwrap();
         assert!(most >= 8, "{most}");
         for bits in 0..=most as u8 {
             assert!(IdWork(bits).is_shown_by(&public), "{bits}");

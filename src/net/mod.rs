@@ -190,7 +190,8 @@ pub struct Driver {
 impl Driver {
     /// Opens directory and sockets. The node works once [`run`](Driver::run) or [`turn`](Driver::turn) is called.
     pub fn start(config: Config) -> Result<Driver, StartError> {
-        let (mut disk, recovered, secret) = Disk::open_with(&config.dir, config.id_work).map_err(StartError::Directory)?;
+        let (mut disk, recovered, secret) =
+            Disk::open_with(&config.dir, config.id_work).map_err(StartError::Directory)?;
         disk.keep_open_at_most(config.limits.descriptors_shared_max);
         let (udp, listener, addr) = listen(config.listen)?;
         let control = Control::bind(&config.dir, config.limits.clients_max)?;

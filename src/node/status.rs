@@ -10,8 +10,8 @@ use crate::gossip::{Liveness, Member};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
 use crate::limits::{InvalidLimits, Limits};
-use crate::time::{Duration, Instant};
 use crate::node::machines::Machines;
+use crate::time::{Duration, Instant};
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
 use std::collections::BTreeSet;
@@ -155,7 +155,8 @@ impl Node {
     fn without_work(&self) -> u64 {
         let Machines { dht, gossip, transfer, .. } = &self.machines;
         let (streams, named) = (transfer.counters().handshake_work, transfer.counters().sources_without_work);
-        let named = named + dht.statistics().counters.without_work + gossip.statistics().counters.without_work;
+        let named =
+            named + dht.statistics().counters.without_work + gossip.statistics().counters.without_work;
         self.counters.refused_work + streams + named
     }
 

@@ -38,8 +38,10 @@ pub(super) fn id_work(options: &Options) -> Outcome {
         let found = count_inside(&stage.world, &outsiders);
         (looks, inside) = (looks + found.0, inside + found.1);
     }
-    let refused: u64 = stage.world.honest().into_iter().map(|host| without_work(&mut stage.world, host)).sum();
-    let found = format!("{inside} entries of {OUTSIDERS} nodes without work; they were refused {refused} times");
+    let refused: u64 =
+        stage.world.honest().into_iter().map(|host| without_work(&mut stage.world, host)).sum();
+    let found =
+        format!("{inside} entries of {OUTSIDERS} nodes without work; they were refused {refused} times");
     let checks = [
         Check::new(10, "nodes without work enter no table", looks, inside == 0 && refused > 0, found),
         fairness::placed(&stage.work.puts),
