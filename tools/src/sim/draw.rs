@@ -146,7 +146,6 @@ mod tests {
             attacks: None,
             loss: None,
             real_signatures: false,
-            id_work: IdWork::NONE,
         }
     }
 
