@@ -38,7 +38,7 @@ use crate::identity::Identity;
 use crate::io::{DiskError, Place, Space};
 use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
-use crate::node::{Node, NodeConfig, Output, StreamOutput};
+use crate::node::{Node, NodeConfig, Output};
 use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
 use crate::wire::network::{Network, NetworkSecret};
@@ -565,36 +565,25 @@ impl Driver {
         self.carry_out(now);
     }
 
-    /// Carries out the node's outputs until there are none.
-    fn carry_out(&mut self, now: Instant) {
-        while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Stream(output) => match output {
-                    StreamOutput::Connect { dial, contact, until } => {
-                        self.connect(now, dial, contact.addr, until)
-                    }
-                    StreamOutput::Write { stream, bytes } => self.queue_bytes(stream, &bytes),
-                    StreamOutput::SendFile { stream, extent } => self.queue_extent(stream, extent),
-                    StreamOutput::Sink { stream, sink } => self.open_sink(now, stream, &sink),
-                    StreamOutput::Close { stream } => self.close(stream),
-                },
-                Output::Disk { id, op } => self.disk.submit(id, op),
-                Output::Respond { command, mut response } => {
-                    if let Response::Done(Reply::Status(status)) = &mut response {
-                        self.add_loop_counters(status);
-                    }
-                    self.passed.answered(command, &mut response, &mut self.disk);
-                    match Embedded::is_own(command) {
-                        true => self.embedded.respond(command, response),
-                        false => self.control.respond(now, command, response),
-                    }
+    /// Carries out an output of the node that is not for a stream.
+    fn carry_out_other(&mut self, now: Instant, output: Output) {
+        match output {
+            Output::Disk { id, op } => self.disk.submit(id, op),
+            Output::Respond { command, mut response } => {
+                if let Response::Done(Reply::Status(status)) = &mut response {
+                    self.add_loop_counters(status);
                 }
-                Output::Content { command, content, extent } => match Embedded::is_own(command) {
-                    true => self.embedded.send_content(command, content, extent),
-                    false => self.control.send_content(command, content, extent, &self.disk),
-                },
-                Output::Stop => self.begin_stopping(now),
+                self.passed.answered(command, &mut response, &mut self.disk);
+                match Embedded::is_own(command) {
+                    true => self.embedded.respond(command, response),
+                    false => self.control.respond(now, command, response),
+                }
             }
+            Output::Content { command, content, extent } => match Embedded::is_own(command) {
+                true => self.embedded.send_content(command, content, extent),
+                false => self.control.send_content(command, content, extent, &self.disk),
+            },
+            Output::Stop => self.begin_stopping(now),
         }
     }
 

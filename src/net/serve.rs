@@ -3,13 +3,15 @@
 use super::Driver;
 use super::acceptor::{Accepted, SHORTAGE_MAX, SHORTAGE_PAUSE};
 use super::dials::Dial;
-use super::outbox::{Moved, SendError};
+use super::outbox::{Moved, Outbox, SendError};
 use super::stream::{Coming, State, Unopened};
-use crate::disk::{Intake, OpenSink};
-use crate::io::{DialId, DiskError, DiskErrorKind, Extent, Sink, StreamId};
+use crate::disk::{Disk, Intake, OpenSink};
+use crate::io::{DiskError, DiskErrorKind, Sink, StreamId};
+#[cfg(doc)]
+use crate::node::Node;
+use crate::node::StreamOutput;
 use crate::time::Instant;
 use crate::wire::contact::canonical;
-use core::net::SocketAddr;
 use mio::net::TcpStream;
 use rustix::fd::AsFd;
 use std::io::{self, ErrorKind, Read};
@@ -34,6 +36,40 @@ enum Served {
 }
 
 impl Driver {
+    /// Carries out the node's outputs until there are none, those on streams first: see [`Node::poll_stream`].
+    pub(super) fn carry_out(&mut self, now: Instant) {
+        loop {
+            while let Some(output) = self.node.poll_stream() {
+                self.carry_out_on_stream(now, output);
+            }
+            match self.node.poll_output() {
+                Some(output) => self.carry_out_other(now, output),
+                None => return,
+            }
+        }
+    }
+
+    fn carry_out_on_stream(&mut self, now: Instant, output: StreamOutput) {
+        match output {
+            StreamOutput::Connect { dial, contact, until } => {
+                self.dial(now, Dial { id: dial, to: contact.addr, until });
+            }
+            StreamOutput::Write { stream, bytes } => self.queue(stream, |outbox, _| outbox.push_bytes(&bytes)),
+            StreamOutput::SendFile { stream, extent } => {
+                self.queue(stream, |outbox, disk| outbox.push_extent(extent, disk));
+            }
+            StreamOutput::Sink { stream, sink } => self.open_sink(now, stream, &sink),
+            StreamOutput::Close { stream } => self.close(stream),
+        }
+    }
+
+    /// Adds to the send queue of a stream.
+    fn queue(&mut self, id: StreamId, add: impl FnOnce(&mut Outbox, &Disk)) {
+        let Some(stream) = self.streams.get(id) else { return };
+        add(&mut stream.outbox, &self.disk);
+        self.streams.enqueue(id);
+    }
+
     pub(super) fn accept_streams(&mut self, now: Instant) {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.acceptor.accept(now, "a connection", || self.listener.accept()) {
@@ -52,10 +88,6 @@ impl Driver {
                 Accepted::None => return,
             }
         }
-    }
-
-    pub(super) fn connect(&mut self, now: Instant, id: DialId, to: SocketAddr, until: Instant) {
-        self.dial(now, Dial { id, to, until });
     }
 
     fn dial(&mut self, now: Instant, dial: Dial) {
@@ -89,19 +121,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn queue_bytes(&mut self, id: StreamId, bytes: &[u8]) {
-        let Some(stream) = self.streams.get(id) else { return };
-        stream.outbox.push_bytes(bytes);
-        self.streams.enqueue(id);
-    }
-
-    pub(super) fn queue_extent(&mut self, id: StreamId, extent: Extent) {
-        let Some(stream) = self.streams.get(id) else { return };
-        stream.outbox.push_extent(extent, &self.disk);
-        self.streams.enqueue(id);
-    }
-
-    pub(super) fn open_sink(&mut self, now: Instant, id: StreamId, sink: &Sink) {
+    fn open_sink(&mut self, now: Instant, id: StreamId, sink: &Sink) {
         self.try_sink(now, id, Unopened { sink: sink.clone(), until: now + SHORTAGE_MAX });
         if self.streams.get(id).is_some_and(|stream| stream.unopened.is_some()) {
             log::info!("content that comes waits for a descriptor");
@@ -138,7 +158,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn close(&mut self, id: StreamId) {
+    fn close(&mut self, id: StreamId) {
         // A last frame, such as a refusal, leaves if the socket takes it now.
         if let Some(stream) = self.streams.get(id) {
             stream.outbox.send_last_frame(&mut stream.socket);
@@ -375,9 +395,10 @@ mod tests {
     use super::super::testing::TestDir;
     use super::super::{Config, Driver};
     use super::*;
-    use crate::io::Place;
+    use crate::io::{DialId, Place};
     use crate::manifest::HashAs;
     use crate::time::Duration;
+    use core::net::SocketAddr;
     use rustix::io::Errno;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream as StdStream};
@@ -463,7 +484,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let now = driver.clock.now();
         let until = now + Duration::from_secs(5);
-        driver.connect(now, DialId(1), listener.local_addr().unwrap(), until);
+        driver.dial(now, Dial { id: DialId(1), to: listener.local_addr().unwrap(), until });
         driver.tend_dials(until - Duration::from_millis(1));
         assert_eq!(driver.streams.len(), 1);
         driver.tend_dials(until);

@@ -4,9 +4,8 @@
 //! until no machine has an event left.
 
 use super::command::{Command, CommandId, FailureReason, Reply};
-use super::ops::audit::answer::Question;
 use super::ops::{audit, download, read, values};
-use super::{Node, Output, Waiting};
+use super::{Node, Waiting};
 use crate::dht::DhtEvent;
 use crate::io::DiskOp;
 use crate::peers::inbox;
@@ -23,6 +22,7 @@ impl Node {
     /// Passes the events of the machines on until none is left.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
+            self.ops.run_errands(now, &mut self.machines);
             while let Some(event) = self.machines.dht.poll_event() {
                 self.dht_event(now, event);
             }
@@ -31,8 +31,7 @@ impl Node {
                 continue;
             }
             if self.machines.transfer.has_lookups() {
-                self.ops
-                    .at_the_shelf(now, &mut self.machines, |transfer, _, shelf| transfer.look_up(now, shelf));
+                self.at_the_shelf(now, |transfer, _, shelf| transfer.look_up(now, shelf));
                 continue;
             }
             if let Some(event) = self.machines.transfer.poll_event() {
@@ -59,9 +58,6 @@ impl Node {
             }
         }
         self.ops.seekers.review(now, &mut self.machines);
-        while let Some(output) = self.machines.transfer.poll_output() {
-            self.machines.outputs.push_back(Output::Stream(output));
-        }
         self.ask_twin(now);
         self.machines.tidy();
     }
@@ -260,9 +256,6 @@ impl Node {
     /// Handles an event of the transfer machine.
     fn transfer_event(&mut self, now: Instant, event: TransferEvent) {
         match event {
-            TransferEvent::InspectAsked { stream, question, keys } => {
-                Question::new(stream, question, keys, &self.machines).go_on(now, &mut self.machines);
-            }
             TransferEvent::Inspected { inspection, result, .. } => {
                 self.ops.seekers.audits.handle_answer(now, inspection, result, &mut self.machines);
             }

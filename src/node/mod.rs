@@ -6,7 +6,9 @@
 //!
 //! The driver's part of the contract:
 //! 1. Call one `handle_*` with an input and the present [`Instant`].
-//! 2. Call [`Node::poll_datagram`] (or [`Node::queued_datagrams`]) and [`Node::poll_output`] until both are empty, and carry out their outputs in order.
+//! 2. Call [`Node::poll_datagram`] (or [`Node::queued_datagrams`]), [`Node::poll_stream`] and [`Node::poll_output`] until all are
+//!    empty, and carry out the outputs of each in order. Those of [`Node::poll_stream`] come before those of [`Node::poll_output`]:
+//!    a piece may be deleted right after an extent of it was queued.
 //! 3. Call [`Node::handle_timeout`] when [`Node::next_deadline`] has come. Ask for the deadline again after each call, because it
 //!    follows from the state.
 //!
@@ -82,6 +84,7 @@ use membership::Told;
 use ops::Ops;
 use ops::audit::answer;
 use ops::values;
+use shelf::Shelf;
 use status::NodeCounters;
 use std::collections::{BTreeMap, VecDeque};
 use twin::Twin;
@@ -90,7 +93,6 @@ use twin::Twin;
 pub struct Node {
     config: NodeConfig,
     started: Instant,
-    network: Network,
     id: NodeId,
     machines: Machines,
     ops: Ops,
@@ -169,7 +171,6 @@ impl Node {
         let ops = Ops::new(&config, &recovered.scrub, &machines, now);
         let mut node = Node {
             started: now,
-            network,
             id,
             machines,
             ops,
@@ -214,7 +215,7 @@ impl Node {
 
     /// This node's copy of a piece, and what it knows about other copies.
     pub fn inspect_piece(&self, now: Instant, key: &Key) -> InspectEntry {
-        answer::copy_of(now, key, &self.machines)
+        answer::copy_of(now, key, &self.machines.store, &self.machines.replication)
     }
 
     /// The DHT machine.
@@ -248,7 +249,7 @@ impl Node {
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         let from = canonical(from);
         self.counters.datagrams_in += 1;
-        let unverified = match Unverified::parse(bytes, &self.network) {
+        let unverified = match Unverified::parse(bytes, self.machines.outbox.network()) {
             Ok(unverified) => unverified,
             Err(reason) => return self.refuse(reason),
         };
@@ -309,7 +310,7 @@ impl Node {
     /// arrive first. If the outputs after this call contain a [`StreamOutput::Sink`] for the stream, the bytes that follow go to the
     /// sink.
     pub fn handle_stream_bytes(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> usize {
-        let taken = self.ops.at_the_shelf(now, &mut self.machines, |transfer, identity, shelf| {
+        let taken = self.at_the_shelf(now, |transfer, identity, shelf| {
             transfer.handle_bytes(now, stream, bytes, identity, shelf)
         });
         self.settle(now);
@@ -328,9 +329,7 @@ impl Node {
 
     /// All queued bytes of a stream have left.
     pub fn handle_drained(&mut self, now: Instant, stream: StreamId) {
-        self.ops.at_the_shelf(now, &mut self.machines, |transfer, _, shelf| {
-            transfer.handle_drained(now, stream, shelf)
-        });
+        self.at_the_shelf(now, |transfer, _, shelf| transfer.handle_drained(now, stream, shelf));
         self.settle(now);
     }
 
@@ -466,7 +465,13 @@ impl Node {
         datagram
     }
 
-    /// The next thing to do.
+    /// The next thing to do on a stream. After [`StreamOutput::Connect`] call [`handle_connected`](Node::handle_connected) or
+    /// [`handle_dial_failed`](Node::handle_dial_failed), after [`StreamOutput::Sink`] call [`handle_sunk`](Node::handle_sunk).
+    pub fn poll_stream(&mut self) -> Option<StreamOutput> {
+        self.machines.transfer.poll_output()
+    }
+
+    /// The next other thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.machines.outputs.pop_front()
     }
@@ -484,6 +489,17 @@ impl Node {
     /// Sets how many signatures this processor checks in a second, which the driver has measured. Half of these are the node's budget.
     pub fn calibrate(&mut self, checks_per_second: u32) {
         self.machines.outbox.calibrate(checks_per_second);
+    }
+
+    /// Gives transfer an input together with the shelf, from which it answers peers at once.
+    fn at_the_shelf<T>(
+        &mut self,
+        now: Instant,
+        input: impl FnOnce(&mut Transfer, &Identity, &mut Shelf<'_>) -> T,
+    ) -> T {
+        let Machines { transfer, store, dht, replication, outbox, .. } = &mut self.machines;
+        let mut shelf = Shelf { now, store, dht, replication, outbox, ops: &mut self.ops };
+        input(transfer, outbox.identity(), &mut shelf)
     }
 
     fn reject(&mut self, rejected: Rejected) {

@@ -2,15 +2,10 @@
 
 use super::command::{CommandId, Content, Response};
 use crate::io::{DiskId, DiskOp, Extent};
-use crate::transfer::StreamOutput;
 
-/// An action for the driver. The driver carries outputs out in order.
+/// An action for the driver, other than on a stream ([`StreamOutput`](super::StreamOutput)). The driver carries outputs out in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Do something with a stream. After [`Connect`](StreamOutput::Connect) call
-    /// [`handle_connected`](super::Node::handle_connected) or [`handle_dial_failed`](super::Node::handle_dial_failed), after
-    /// [`Sink`](StreamOutput::Sink) [`handle_sunk`](super::Node::handle_sunk).
-    Stream(StreamOutput),
     /// Do something on disk, then call [`handle_disk`](super::Node::handle_disk).
     Disk {
         /// The number to pass to [`handle_disk`](super::Node::handle_disk).

@@ -1,27 +1,27 @@
 //! The shelf: transfer's view of this node's pieces, and of the pieces that peers offer.
+//!
+//! Transfer asks the shelf in the middle of an input, so the shelf can neither start a disk operation nor call transfer. It leaves
+//! such work as an [`Errand`], which [`Ops::run_errands`] does when the input is over.
 
 use super::Waiting;
 use super::command::DiskHealth;
 use super::machines::Machines;
 use super::ops::Ops;
-use super::ops::claims::Claims;
-use super::ops::download::Downloads;
+use super::ops::audit::answer::{Question, copy_of};
 use super::ops::inbound::Step;
-use super::ops::recheck::Rechecks;
 use crate::dht::Dht;
 use crate::id::Key;
-use crate::identity::Identity;
 use crate::io::{DiskOp, Extent, StreamId};
 use crate::manifest::Content;
 use crate::peers::contest::Holder;
-use crate::peers::table::Peers;
-use crate::replication::REPLICAS_MAX;
+use crate::peers::outbox::Outbox;
+use crate::replication::{REPLICAS_MAX, Replication};
 use crate::store::{Admission, Store};
 use crate::time::Instant;
-use crate::transfer::{Bytes, Located, Pieces, Transfer, Verdict};
+use crate::transfer::{Bytes, Located, Pieces, Verdict};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
-use crate::wire::network::Network;
+use crate::wire::inspect::InspectEntry;
 
 /// This node keeps a piece only if it knows fewer than this many nodes closer to the piece's key. It is the size of a bucket: within
 /// it, nodes may disagree about which ones are closest.
@@ -29,33 +29,27 @@ const CLOSER_NODES_MAX: usize = REPLICAS_MAX as usize;
 
 /// The pieces that this node serves, and those that it takes. It serves those that the store has, and the manifests of downloads.
 pub(super) struct Shelf<'a> {
-    now: Instant,
-    store: &'a mut Store,
-    dht: &'a Dht,
-    peers: &'a Peers,
-    rechecks: &'a Rechecks,
-    downloads: &'a Downloads,
-    claims: &'a mut Claims,
-    network: &'a Network,
-    /// Whether this node stores nothing for others.
-    is_leaf: bool,
-    /// Why it takes no piece that it does not have already; `None` when it does.
-    closed: Option<Refusal>,
-    /// Pieces that were requested and are not here.
-    missed: Vec<Key>,
-    /// Offers that are answered when a promise about a stored piece is durable.
-    raises: Vec<Raise>,
+    pub(super) now: Instant,
+    pub(super) store: &'a mut Store,
+    pub(super) dht: &'a Dht,
+    pub(super) replication: &'a Replication,
+    pub(super) outbox: &'a Outbox,
+    pub(super) ops: &'a mut Ops,
 }
 
-/// An offer of a piece that is here, for longer or with more replicas than promised so far.
-struct Raise {
-    op: DiskOp,
-    waiting: Waiting,
+/// Work that an answer at the shelf leaves for the end of the input.
+pub(super) enum Errand {
+    /// A promise about a stored piece is made durable. Then the offer that raised it is answered.
+    Raise { op: DiskOp, step: Step },
+    /// The files that a peer's question is about are checked. Then the question is answered.
+    Check(Question),
+    /// A piece was requested that is not here: its file may have come back.
+    Missed(Key),
 }
 
 impl Pieces for Shelf<'_> {
     fn locate(&mut self, key: &Key) -> Result<Located, Refusal> {
-        if self.rechecks.is_running(key) {
+        if self.ops.rechecks.is_running(key) {
             return Err(Refusal::Busy);
         }
         let found = self.store.locate(key);
@@ -63,11 +57,11 @@ impl Pieces for Shelf<'_> {
             // No file holds the manifest of a download until that is complete.
             Some(manifest) if found.is_none() && !manifest.is_single() => {
                 let bytes = Bytes::Memory(manifest.encode());
-                Ok(Located { content: Content::Manifest, mode: self.downloads.mode(key), bytes })
+                Ok(Located { content: Content::Manifest, mode: self.ops.seekers.downloads.mode(key), bytes })
             }
             _ => {
                 let Some((content, extent)) = found else {
-                    self.missed.push(*key);
+                    self.ops.errands.push(Errand::Missed(*key));
                     return Err(Refusal::NotFound);
                 };
                 self.store.touch(key);
@@ -82,13 +76,13 @@ impl Pieces for Shelf<'_> {
 
     fn admit(&mut self, stream: StreamId, request: u32, offer: &Offer, from: &Contact) -> Option<Verdict> {
         let key = offer.key;
-        if self.is_leaf || self.dht.closer_than_self(self.peers, &key) >= CLOSER_NODES_MAX {
+        if self.outbox.is_leaf() || self.dht.closer_than_self(self.outbox.peers(), &key) >= CLOSER_NODES_MAX {
             return Some(Verdict::Refuse(Refusal::NotClose));
         }
-        if let Some(reason) = self.closed.filter(|_| !self.store.has(&key)) {
+        if let Some(reason) = self.ops.closed_to_copies(self.now).filter(|_| !self.store.has(&key)) {
             return Some(Verdict::Refuse(reason));
         }
-        let offer = match self.claims.judge(self.now, offer, self.store, self.network) {
+        let offer = match self.ops.claims.judge(self.now, offer, self.store, self.outbox.network()) {
             Ok(offer) => offer,
             Err(reason) => return Some(Verdict::Refuse(reason)),
         };
@@ -99,8 +93,7 @@ impl Pieces for Shelf<'_> {
             Admission::Refuse(reason) => Some(Verdict::Refuse(reason)),
             Admission::Raise { replicas, expires } => {
                 let op = DiskOp::Raise { key, replicas, expires, claim: offer.claim };
-                self.raises
-                    .push(Raise { op, waiting: Waiting::Inbound(Step::Raise { stream, request, key }) });
+                self.ops.errands.push(Errand::Raise { op, step: Step::Raise { stream, request, key } });
                 None
             }
         }
@@ -115,7 +108,16 @@ impl Pieces for Shelf<'_> {
     }
 
     fn kept(&self, key: &Key) -> Option<Extent> {
-        self.store.kept(key).filter(|_| !self.rechecks.is_running(key))
+        self.store.kept(key).filter(|_| !self.ops.rechecks.is_running(key))
+    }
+
+    fn inspect(&mut self, stream: StreamId, question: u32, keys: &[Key]) -> Option<Vec<InspectEntry>> {
+        let asked = Question::new(stream, question, keys, self.store);
+        if asked.needs_the_disk() {
+            self.ops.errands.push(Errand::Check(asked));
+            return None;
+        }
+        Some(keys.iter().map(|key| copy_of(self.now, key, self.store, self.replication)).collect())
     }
 }
 
@@ -125,39 +127,15 @@ pub(super) fn is_served(store: &Store, key: &Key) -> bool {
 }
 
 impl Ops {
-    /// Gives transfer an input together with the shelf, from which it answers peers at once.
-    pub(super) fn at_the_shelf<T>(
-        &mut self,
-        now: Instant,
-        machines: &mut Machines,
-        input: impl FnOnce(&mut Transfer, &Identity, &mut Shelf<'_>) -> T,
-    ) -> T {
-        let closed = self.closed_to_copies(now);
-        let Machines { transfer, store, dht, outbox, .. } = machines;
-        let (rechecks, downloads, is_leaf) = (&self.rechecks, &self.seekers.downloads, outbox.is_leaf());
-        let mut shelf = Shelf {
-            now,
-            store,
-            dht,
-            peers: outbox.peers(),
-            rechecks,
-            downloads,
-            claims: &mut self.claims,
-            network: outbox.network(),
-            is_leaf,
-            closed,
-            missed: Vec::new(),
-            raises: Vec::new(),
-        };
-        let result = input(transfer, outbox.identity(), &mut shelf);
-        let Shelf { missed, raises, .. } = shelf;
-        for Raise { op, waiting } in raises {
-            machines.disk(op, waiting);
+    /// Does the work that the answers of the last input left.
+    pub(super) fn run_errands(&mut self, now: Instant, machines: &mut Machines) {
+        for errand in core::mem::take(&mut self.errands) {
+            match errand {
+                Errand::Raise { op, step } => machines.disk(op, Waiting::Inbound(step)),
+                Errand::Check(question) => question.go_on(now, machines),
+                Errand::Missed(key) => self.watch.asked_for(now, &key, machines),
+            }
         }
-        for key in missed {
-            self.watch.asked_for(now, &key, machines);
-        }
-        result
     }
 
     /// Why this node accepts no piece that it does not have already; `None` when it does.
@@ -175,9 +153,13 @@ impl Ops {
 mod tests {
     use super::*;
     use crate::id::{NodeId, PublicKey};
-    use crate::io::{Mode, Place, Space};
-    use crate::limits::Limits;
+    use crate::identity::Identity;
+    use crate::io::{DiskError, DiskErrorKind, Mode, Place, Space};
     use crate::manifest::{CHUNK_BYTES_MIN, Manifest, ManifestBuilder};
+    use crate::node::NodeConfig;
+    use crate::peers::testing::outbox;
+    use crate::wire::inspect::Held;
+    use crate::wire::network::Network;
     use std::sync::Arc;
 
     const NOW: Instant = Instant::from_secs(100);
@@ -187,36 +169,28 @@ mod tests {
     /// A node that stores pieces for others, with the parts of it that the shelf looks at.
     struct Parts {
         machines: Machines,
-        rechecks: Rechecks,
-        downloads: Downloads,
-        claims: Claims,
-        is_leaf: bool,
-        closed: Option<Refusal>,
+        ops: Ops,
     }
 
     impl Parts {
         fn new() -> Parts {
-            let downloads = Downloads::new(&Limits::default());
-            let (machines, rechecks) = (Machines::alone(NOW), Rechecks::default());
-            let claims = Claims::default();
-            Parts { machines, rechecks, downloads, claims, is_leaf: false, closed: None }
+            Parts::of(Machines::alone(NOW))
+        }
+
+        fn of(machines: Machines) -> Parts {
+            let config = NodeConfig::of_a_test(([127, 0, 0, 1], 1).into(), &[]);
+            Parts { ops: Ops::new(&config, &[], &machines, NOW), machines }
         }
 
         fn shelf(&mut self) -> Shelf<'_> {
-            Shelf {
-                now: NOW,
-                store: &mut self.machines.store,
-                dht: &self.machines.dht,
-                peers: self.machines.outbox.peers(),
-                rechecks: &self.rechecks,
-                downloads: &self.downloads,
-                claims: &mut self.claims,
-                network: self.machines.outbox.network(),
-                is_leaf: self.is_leaf,
-                closed: self.closed,
-                missed: Vec::new(),
-                raises: Vec::new(),
-            }
+            let Machines { store, dht, replication, outbox, .. } = &mut self.machines;
+            Shelf { now: NOW, store, dht, replication, outbox, ops: &mut self.ops }
+        }
+
+        /// The pieces that were requested and are not here.
+        fn missed(&self) -> Vec<Key> {
+            let missed = |errand: &Errand| if let Errand::Missed(key) = errand { Some(*key) } else { None };
+            self.ops.errands.iter().filter_map(missed).collect()
         }
 
         fn answer(&mut self, offer: &Offer) -> Option<Verdict> {
@@ -275,17 +249,17 @@ mod tests {
         let mut shelf = parts.shelf();
         assert!(!shelf.has(&KEY));
         assert_eq!(shelf.locate(&KEY), Err(Refusal::NotFound));
-        assert_eq!(shelf.missed, [KEY]);
+        assert_eq!(parts.missed(), [KEY]);
     }
 
     #[test]
     fn a_piece_is_not_served_while_it_is_checked() {
         let mut parts = Parts::new();
         parts.keep(&offer());
-        parts.rechecks.report(NOW, KEY, NodeId([1; 32]), &mut parts.machines);
+        parts.ops.rechecks.report(NOW, KEY, NodeId([1; 32]), &mut parts.machines);
         let mut shelf = parts.shelf();
         assert_eq!(shelf.locate(&KEY), Err(Refusal::Busy));
-        assert_eq!(shelf.missed, []);
+        assert_eq!(parts.missed(), []);
     }
 
     #[test]
@@ -304,7 +278,8 @@ mod tests {
     fn a_leaf_takes_no_piece_even_if_it_has_it() {
         let mut parts = Parts::new();
         parts.keep(&offer());
-        parts.is_leaf = true;
+        let identity = Identity::from_secret(&[7; 32]);
+        parts.machines.outbox = outbox(&Network::of("test", &identity), identity, true, 1);
         assert_eq!(parts.answer(&offer()), Some(Verdict::Refuse(Refusal::NotClose)));
     }
 
@@ -312,7 +287,8 @@ mod tests {
     fn a_node_that_takes_no_new_pieces_still_says_which_it_has() {
         let mut parts = Parts::new();
         parts.keep(&offer());
-        parts.closed = Some(Refusal::NoSpace);
+        let full = DiskError { kind: DiskErrorKind::NoSpace, message: String::new() };
+        parts.ops.inbound.handle_unwritten(NOW, full);
         assert_eq!(parts.answer(&offer()), Some(Verdict::Have));
         let other = Offer { key: Key([4; 32]), ..offer() };
         assert_eq!(parts.answer(&other), Some(Verdict::Refuse(Refusal::NoSpace)));
@@ -332,14 +308,19 @@ mod tests {
         let mut parts = Parts::new();
         parts.keep(&offer());
         let longer = parts.machines.claimed(Offer { lifetime: 100_000, ..offer() });
-        let mut shelf = parts.shelf();
-        assert_eq!(shelf.admit(STREAM, 7, &longer, &peer()), None);
-        let raise = shelf.raises.pop().unwrap();
-        assert!(matches!(raise.op, DiskOp::Raise { key: KEY, .. }), "{:?}", raise.op);
-        assert!(matches!(
-            raise.waiting,
-            Waiting::Inbound(Step::Raise { stream: STREAM, request: 7, key: KEY })
-        ));
+        assert_eq!(parts.shelf().admit(STREAM, 7, &longer, &peer()), None);
+        let Some(Errand::Raise { op, step }) = parts.ops.errands.pop() else { panic!("nothing is raised") };
+        assert!(matches!(op, DiskOp::Raise { key: KEY, .. }), "{op:?}");
+        assert_eq!(step, Step::Raise { stream: STREAM, request: 7, key: KEY });
+    }
+
+    #[test]
+    fn a_question_about_stored_pieces_is_answered_at_once() {
+        let mut parts = Parts::new();
+        parts.keep(&offer());
+        let entries = parts.shelf().inspect(STREAM, 1, &[KEY, Key([4; 32])]).expect("an answer");
+        assert_eq!(entries.iter().map(|entry| entry.held).collect::<Vec<_>>(), [Held::Stored, Held::Nothing]);
+        assert!(parts.ops.errands.is_empty());
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Node {
             listen: self.config.listen.to_string(),
             address: self.machines.dht.own_addr(),
             leaf: self.config.leaf,
-            network: self.network.id(),
+            network: self.machines.outbox.network().id(),
             network_closed: self.config.network_secret.is_some(),
             id_work: self.config.id_work.bits(),
             without_work: self.without_work(),

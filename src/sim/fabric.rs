@@ -33,17 +33,18 @@ pub(super) struct Fabric<'a> {
 }
 
 impl Fabric<'_> {
-    /// Carries out the outputs of a host's node up to the next stream output, which is returned. `None` when the node has no
-    /// more outputs.
+    /// Carries out the outputs of a host's node up to the next stream output, which is returned. `None` when the node has no more
+    /// outputs.
     pub(super) fn poll(&mut self, host: usize) -> Option<StreamOutput> {
         loop {
             self.send_datagrams(host);
-            let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) else {
+            let node = self.hosts[host].node.as_mut();
+            let Some(output) = node.and_then(Node::poll_output) else {
+                if let Some(o) = self.hosts[host].node.as_mut().and_then(Node::poll_stream) { return Some(o); }
                 self.rearm(host);
                 return None;
             };
             match output {
-                Output::Stream(output) => return Some(output),
                 Output::Disk { id, op } => {
                     let it = &mut self.hosts[host];
                     let at = it.disk.submit(self.now, id, op);

@@ -75,15 +75,6 @@ pub enum StreamOutput {
 /// An event for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TransferEvent {
-    /// A peer asks about the copies of these pieces: answer with [`inspected`](super::Transfer::inspected).
-    InspectAsked {
-        /// The stream.
-        stream: StreamId,
-        /// The peer's number for the question.
-        question: u32,
-        /// 1 to 64 pieces.
-        keys: Vec<Key>,
-    },
     /// An inspection ended: the node answered, or failed to.
     Inspected {
         /// The inspection.

@@ -294,7 +294,8 @@ impl Transfer {
         self.settle(now);
     }
 
-    /// Answers a [`TransferEvent::InspectAsked`], with one entry for each piece in the order of the question.
+    /// The answer to a question about copies, if [`Pieces::inspect`] has not given one: one entry for each piece, in the order of the
+    /// question.
     ///
     /// # Panics
     /// When there are more than [`INSPECT_KEYS_MAX`](crate::wire::inspect::INSPECT_KEYS_MAX) entries.

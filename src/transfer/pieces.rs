@@ -5,6 +5,7 @@ use crate::io::{Extent, Mode, StreamId};
 use crate::manifest::Content;
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
+use crate::wire::inspect::InspectEntry;
 
 /// The pieces of this node, as the machine sees them. The node implements it, so that requests and offers are answered where they
 /// arrive.
@@ -26,6 +27,11 @@ pub trait Pieces {
     /// Makes room for an accepted piece, whose content begins to arrive. False when there is none: then the piece is forgotten,
     /// and its content is discarded.
     fn make_room(&mut self, incoming: u64) -> bool;
+
+    /// What this node knows about the copies of these pieces, of which a peer asks: one entry for each, in their order. `None` when
+    /// files must be checked first: then the node calls [`Transfer::inspected`](super::Transfer::inspected) with the same stream and
+    /// number later.
+    fn inspect(&mut self, stream: StreamId, question: u32, keys: &[Key]) -> Option<Vec<InspectEntry>>;
 }
 
 /// The answer to an offer.

@@ -52,6 +52,7 @@ use super::NodeConfig;
 use super::command::CommandId;
 use super::health::Health;
 use super::machines::Machines;
+use super::shelf::Errand;
 use crate::time::{Instant, earliest};
 use claims::Claims;
 use damage::DamageCounters;
@@ -87,6 +88,8 @@ pub(super) struct Ops {
     pub(super) shrink: Shrink,
     pub(super) departure: Departure,
     pub(super) health: Health,
+    /// Work that answers at the shelf have left.
+    pub(super) errands: Vec<Errand>,
 }
 
 impl Ops {
@@ -109,6 +112,7 @@ impl Ops {
             shrink: Shrink::new(now),
             departure: Departure::default(),
             health: Health::new(now),
+            errands: Vec::new(),
         }
     }
 

@@ -240,6 +240,7 @@ mod tests {
     use crate::transfer::Located;
     use crate::transfer::testing::{NOW, connected, peer, stream};
     use crate::wire::contact::Contact;
+    use crate::wire::inspect::InspectEntry;
 
     const KEY: Key = Key([1; 32]);
 
@@ -265,6 +266,10 @@ mod tests {
 
         fn make_room(&mut self, _: u64) -> bool {
             true
+        }
+
+        fn inspect(&mut self, _: StreamId, _: u32, _: &[Key]) -> Option<Vec<InspectEntry>> {
+            None
         }
     }
 

@@ -10,7 +10,7 @@ use crate::time::Instant;
 use crate::transfer::events::{InspectError, InspectId, TransferEvent};
 use crate::transfer::streams::close::CloseReason;
 use crate::transfer::streams::session::{QUESTIONS_MAX, Session};
-use crate::transfer::{Common, Out, Timing};
+use crate::transfer::{Common, Out, Pieces, Timing};
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
 use crate::wire::frame::Frame;
@@ -183,6 +183,7 @@ pub(in crate::transfer) fn on_inspect(
     stream: StreamId,
     question: u32,
     keys: &[Key],
+    pieces: &mut dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
     let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
@@ -191,7 +192,9 @@ pub(in crate::transfer) fn on_inspect(
         return Err(CloseReason::Unexpected);
     }
     common.out.counters.inspect_asked += 1;
-    common.out.event(TransferEvent::InspectAsked { stream, question, keys: keys.to_vec() });
+    if let Some(entries) = pieces.inspect(stream, question, keys) {
+        answer(stream, question, &entries, common);
+    }
     Ok(())
 }
 
@@ -212,10 +215,12 @@ pub(in crate::transfer) fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::{Extent, Place};
     use crate::limits::Limits;
+    use crate::manifest::Content;
     use crate::time::Duration;
-    use crate::transfer::Transfer;
-    use crate::transfer::testing::{NOW, connected, peer, stream};
+    use crate::transfer::testing::{NOW, OnePiece, connected, peer, stream};
+    use crate::transfer::{StreamOutput, Transfer};
     use zerocopy::FromBytes;
 
     const KEY: Key = Key([1; 32]);
@@ -353,13 +358,27 @@ mod tests {
     #[test]
     fn questions_of_a_peer_are_bounded_and_each_number_is_open_once() {
         let (_, mut common) = machine();
-        assert_eq!(on_inspect(stream(1), 1, &[], &mut common), Err(CloseReason::Unexpected));
+        let ask = |question, keys: &[Key], common: &mut Common| {
+            on_inspect(stream(1), question, keys, &mut OnePiece::default(), common)
+        };
+        assert_eq!(ask(1, &[], &mut common), Err(CloseReason::Unexpected));
         for question in 1..=QUESTIONS_MAX as u32 {
-            assert_eq!(on_inspect(stream(1), question, &[KEY], &mut common), Ok(()));
+            assert_eq!(ask(question, &[KEY], &mut common), Ok(()));
         }
-        assert_eq!(on_inspect(stream(1), 99, &[KEY], &mut common), Err(CloseReason::Unexpected));
+        assert_eq!(ask(99, &[KEY], &mut common), Err(CloseReason::Unexpected));
         answer(stream(1), 1, &[InspectEntry::default()], &mut common);
-        assert_eq!(on_inspect(stream(1), 2, &[KEY], &mut common), Err(CloseReason::Unexpected));
-        assert_eq!(on_inspect(stream(1), 1, &[KEY], &mut common), Ok(()));
+        assert_eq!(ask(2, &[KEY], &mut common), Err(CloseReason::Unexpected));
+        assert_eq!(ask(1, &[KEY], &mut common), Ok(()));
+    }
+
+    #[test]
+    fn a_question_that_needs_no_disk_is_answered_at_once() {
+        let (_, mut common) = machine();
+        common.outputs();
+        let extent = Extent { place: Place::Piece(KEY), offset: 0, length: 9, stamp: None };
+        let mut pieces = OnePiece(Some((Content::File, extent)));
+        assert_eq!(on_inspect(stream(1), 1, &[KEY], &mut pieces, &mut common), Ok(()));
+        assert!(matches!(common.outputs()[..], [StreamOutput::Write { .. }]));
+        assert!(common.streams.get(&stream(1)).unwrap().inspected.is_empty());
     }
 }

@@ -383,7 +383,9 @@ impl Transfer {
             Frame::Possession { question, proof } => {
                 self.proofs.on_possession(now, stream, question, proof, &mut self.pushes, common)
             }
-            Frame::Inspect { question, keys } => possession::on_inspect(stream, question, keys, common),
+            Frame::Inspect { question, keys } => {
+                possession::on_inspect(stream, question, keys, pieces, common)
+            }
             Frame::Inspected { question, entries } => {
                 self.inspections.on_inspected(stream, question, entries, common)
             }

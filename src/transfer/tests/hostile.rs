@@ -12,6 +12,7 @@ use crate::transfer::streams::handshake::{Handshake, Step};
 use crate::transfer::*;
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Ephemeral, FRAME_HEAD_BYTES, Frame, Hello, Offer, Parsed, Refusal, StreamKeys};
+use crate::wire::inspect::InspectEntry;
 use core::net::SocketAddr;
 
 /// A peer that sends the frames that the test gives it.
@@ -52,6 +53,11 @@ impl Pieces for OnePiece {
 
     fn kept(&self, _: &Key) -> Option<Extent> {
         self.0.clone().map(|(_, extent)| extent)
+    }
+
+    /// Without content the node has to look first.
+    fn inspect(&mut self, _: StreamId, _: u32, keys: &[Key]) -> Option<Vec<InspectEntry>> {
+        self.0.as_ref().map(|_| vec![InspectEntry::default(); keys.len()])
     }
 }
 

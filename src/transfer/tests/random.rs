@@ -178,9 +178,6 @@ fn sunk(rng: &mut Rng, sink: &Sink, keys: &[Key]) -> Result<Key, DiskError> {
 /// A node that accepts everything, plausible or not.
 fn react(machine: &mut Transfer, event: TransferEvent) {
     match event {
-        TransferEvent::InspectAsked { stream, question, keys } => {
-            machine.inspected(NOW, stream, question, &vec![InspectEntry::default(); keys.len()]);
-        }
         TransferEvent::Arrived { stream, request, .. } => machine.stored(NOW, stream, request, Ok(())),
         TransferEvent::SampleNeeded { sample, .. } => machine.sampled(NOW, sample, Ok(vec![7; 99])),
         _ => {}

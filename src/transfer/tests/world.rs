@@ -93,6 +93,11 @@ impl Pieces for Shelf<'_> {
     fn kept(&self, key: &Key) -> Option<Extent> {
         self.pieces.get(key).map(|(_, extent)| extent.clone())
     }
+
+    fn inspect(&mut self, _: StreamId, _: u32, keys: &[Key]) -> Option<Vec<InspectEntry>> {
+        let held = |key| if self.pieces.contains_key(key) { Held::Shared } else { Held::Nothing };
+        Some(keys.iter().map(|key| InspectEntry { held: held(key), ..InspectEntry::default() }).collect())
+    }
 }
 
 pub(super) fn content(length: usize, seed: u8) -> Vec<u8> {
@@ -502,12 +507,6 @@ impl Node {
     /// The node's reaction to an event.
     fn react(&mut self, now: Instant, event: TransferEvent) {
         match &event {
-            TransferEvent::InspectAsked { stream, question, keys } => {
-                let held = |key| if self.pieces.contains_key(key) { Held::Shared } else { Held::Nothing };
-                let entry = |key| InspectEntry { held: held(key), ..InspectEntry::default() };
-                let entries: Vec<InspectEntry> = keys.iter().map(entry).collect();
-                self.transfer.inspected(now, *stream, *question, &entries);
-            }
             TransferEvent::Arrived { stream, request, offer, incoming, bytes } => {
                 let place = Place::Incoming(*incoming);
                 if let Some(bytes) = bytes {

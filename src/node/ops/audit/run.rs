@@ -191,7 +191,7 @@ impl Seek for Audit {
         let identity = machines.outbox.identity();
         let addr = machines.dht.own_addr().unwrap_or(self.listen);
         let mut plan = Plan::new(layout, Contact::new(identity.public(), addr));
-        plan.answer_for_itself(|key| answer::copy_of(now, key, machines));
+        plan.answer_for_itself(|key| answer::copy_of(now, key, &machines.store, &machines.replication));
         self.search.providers().iter().for_each(|provider| plan.enter_everywhere(*provider));
         self.plan = Some(plan);
         self.place(now, machines);
