@@ -3,13 +3,12 @@
 //! Nothing is decided here. [`Node::settle`] defines the order: events of the machines come before the work that follows from them,
 //! until no machine has an event left.
 
-use super::command::{Command, CommandId, FailureReason, Reply};
+use super::command::{Command, CommandId, Reply};
 use super::ops::{audit, download, read, values};
-use super::{Node, Waiting};
+use super::{Node, Waiting, bridge, joining, limit, status};
 use crate::dht::DhtEvent;
+use crate::gossip::GossipEvent;
 use crate::io::DiskOp;
-use crate::peers::inbox;
-use crate::peers::outbox::{Ask, Asker, Attempt};
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
@@ -27,7 +26,10 @@ impl Node {
                 self.dht_event(now, event);
             }
             if let Some(event) = self.machines.gossip.poll_event() {
-                self.gossip_event(now, event);
+                if let GossipEvent::Outdone { addrs } = event {
+                    self.twin.told(now, addrs, self.machines.dht.own_addr());
+                }
+                self.bridge.handle_event(now, &event, &mut self.machines);
                 continue;
             }
             if self.machines.transfer.has_lookups() {
@@ -42,7 +44,7 @@ impl Node {
                 self.ops.handle_share_event(now, event, &mut self.machines);
                 continue;
             }
-            self.tell_neighbourhood(now);
+            self.bridge.tell_neighbourhood(now, &mut self.machines);
             if self.ops.go_on(now, &mut self.machines) {
                 continue;
             }
@@ -58,7 +60,7 @@ impl Node {
             }
         }
         self.ops.seekers.review(now, &mut self.machines);
-        self.ask_twin(now);
+        self.twin.send_questions(now, &mut self.machines.outbox);
         self.machines.tidy();
     }
 
@@ -70,7 +72,7 @@ impl Node {
         datagram: &Verified<'_>,
         standing: Standing,
     ) {
-        self.sender_is_there(now, from, datagram, standing.is_validated());
+        bridge::sender_is_there(now, from, datagram, standing.is_validated(), &mut self.machines);
         let kind = datagram.message().kind();
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
@@ -126,27 +128,10 @@ impl Node {
         let expected = kind == Kind::Pong && self.twin.is_expected(now, from, transaction);
         if kind.is_answer() && !expected {
             self.counters.unexpected_answers += 1;
-            return;
-        }
-        let verified = match inbox::receive_own(&mut self.machines.outbox, now, from, datagram, expected) {
-            Ok(verified) => verified,
-            Err(rejected) => return self.reject(rejected),
-        };
-        if expected {
-            return self.twin.answered(now, from, transaction);
-        }
-        if kind == Kind::Ping {
-            let asker = Asker::of(from, &verified);
-            self.machines.outbox.answer(now, asker, &Message::Pong { observed: from });
-        }
-        self.twin.suspect(now, from);
-    }
-
-    /// Sends the questions to other processes that have this node's key.
-    fn ask_twin(&mut self, now: Instant) {
-        while let Some((to, transaction)) = self.twin.poll_question() {
-            let ask = Ask { to, recipient: Some(self.id), transaction, attempt: Attempt::First };
-            self.machines.outbox.request(now, ask, &Message::Ping { padding: 0 });
+        } else if let Err(rejected) =
+            self.twin.handle_datagram(now, from, datagram, &mut self.machines.outbox)
+        {
+            self.reject(rejected);
         }
     }
 
@@ -180,18 +165,9 @@ impl Node {
                 );
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
-                let mut limits = self.config.limits.clone();
-                let rates = &mut limits.rates;
-                rates.upload = upload.unwrap_or(rates.upload);
-                rates.download = download.unwrap_or(rates.download);
-                rates.peer_upload = peer_upload.unwrap_or(rates.peer_upload);
-                rates.peer_download = peer_download.unwrap_or(rates.peer_download);
-                limits.streams_max = streams.unwrap_or(limits.streams_max);
-                limits.uploads_max = uploads.unwrap_or(limits.uploads_max);
-                match self.limit(now, limits) {
-                    Ok(reply) => self.machines.done(id, reply),
-                    Err(error) => self.machines.fail(id, FailureReason::Usage, error.to_string()),
-                }
+                let change =
+                    limit::Change { upload, download, peer_upload, peer_download, streams, uploads };
+                change.apply(now, id, &mut self.config.limits, &mut self.machines);
             }
             Command::Remove { hash } => self.ops.removals.start(id, hash, &mut self.machines),
             Command::Set { name, value, lifetime } => {
@@ -213,7 +189,7 @@ impl Node {
                 self.machines.done(id, page);
             }
             Command::Peers => {
-                let peers = self.peers(now);
+                let peers = status::peers(now, &self.machines);
                 self.machines.done(id, Reply::Peers { peers });
             }
             Command::Forgive { peer } => {
@@ -225,7 +201,7 @@ impl Node {
                 let status = self.status(now);
                 self.machines.done(id, Reply::Status(Box::new(status)));
             }
-            Command::Id => self.machines.done(id, Reply::Id { id: self.id, public: self.public() }),
+            Command::Id => self.machines.done(id, Reply::Id { id: self.id(), public: self.public() }),
             Command::Leave { timeout } => self.ops.departure.start(now, id, timeout, &self.machines),
         }
     }
@@ -234,7 +210,8 @@ impl Node {
     fn dht_event(&mut self, now: Instant, event: DhtEvent) {
         match event {
             DhtEvent::Providers { lookup, contacts } => {
-                self.ops.seekers.handle_providers(now, lookup, self.id, &contacts, &mut self.machines);
+                let own = self.id();
+                self.ops.seekers.handle_providers(now, lookup, own, &contacts, &mut self.machines);
             }
             DhtEvent::Finished { lookup, closest, record, asked, .. } => {
                 let machines = &mut self.machines;
@@ -248,8 +225,13 @@ impl Node {
                 self.ops.uploads.handle_announced(now, &file, &mut self.machines);
             }
             DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
-            DhtEvent::Joined { contacts } => self.joined(now, contacts),
-            DhtEvent::BootstrapFailed { retry_in, round } => self.bootstrap_failed(retry_in, round),
+            DhtEvent::Joined { contacts } => {
+                joining::log_joined(contacts);
+                self.ops.uploads.handle_joined(now, &mut self.machines);
+            }
+            DhtEvent::BootstrapFailed { retry_in, round } => {
+                joining::log_failed(self.config.listen, round, retry_in);
+            }
         }
     }
 
@@ -300,7 +282,9 @@ impl Node {
             TransferEvent::Reported { peer, key } => {
                 self.ops.rechecks.report(now, key, peer, &mut self.machines);
             }
-            TransferEvent::Peer { contact, leaf, alive } => self.stream_told(now, contact, leaf, alive),
+            TransferEvent::Peer { contact, leaf, alive } => {
+                bridge::stream_told(now, contact, leaf, alive, &mut self.machines);
+            }
             TransferEvent::SendFailed { place, error } => {
                 self.ops.send_failed(now, &place, &error, &mut self.machines)
             }

@@ -22,24 +22,28 @@
 //! | `output` | what the driver is to do |
 //! | `machines` | the machines, and all that an operation may use |
 //! | `dispatch` | from a command, or from an event of a machine, to the one component that it is for |
-//! | `membership` | what membership tells the other machines, and they tell it |
+//! | `bridge` | what membership tells the other machines, and they tell it |
 //! | `shelf` | what transfer is told about the pieces of this node, and about those that peers offer it |
 //! | `ops` | the operations: work over several events, each a component of its own |
 //! | `waiting` | which operation a disk operation, a lookup, or a copy is for |
-//! | `early` | commands that wait until the node has joined the network |
+//! | `early`, `joining` | commands that wait until the node has joined the network; what the log says about joining |
 //! | `health` | the health of the disk that holds the node's directory |
 //! | `housekeeping` | saving what the next run needs |
+//! | `twin` | another process that has this node's key |
+//! | `limit` | changing limits while the node runs |
 //! | `list`, `status` | what `ls`, `status` and `peers` show |
 
+mod bridge;
 pub mod command;
 mod config;
 mod dispatch;
 mod early;
 mod health;
 mod housekeeping;
+mod joining;
+mod limit;
 mod list;
 mod machines;
-mod membership;
 mod ops;
 mod output;
 mod shelf;
@@ -75,12 +79,12 @@ use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
-use command::{Command, CommandId};
+use bridge::Bridge;
+use command::{Command, CommandId, Status};
 use core::net::SocketAddr;
 use early::Early;
 use housekeeping::Housekeeping;
 use machines::Machines;
-use membership::Told;
 use ops::Ops;
 use ops::audit::answer;
 use ops::values;
@@ -93,11 +97,10 @@ use twin::Twin;
 pub struct Node {
     config: NodeConfig,
     started: Instant,
-    id: NodeId,
     machines: Machines,
     ops: Ops,
     counters: NodeCounters,
-    neighbourhood_told: Told,
+    bridge: Bridge,
     twin: Twin,
     housekeeping: Housekeeping,
     early: Early,
@@ -171,12 +174,11 @@ impl Node {
         let ops = Ops::new(&config, &recovered.scrub, &machines, now);
         let mut node = Node {
             started: now,
-            id,
             machines,
             ops,
             twin: Twin::new(rng.bytes()),
             counters: NodeCounters::default(),
-            neighbourhood_told: Told::default(),
+            bridge: Bridge::new(config.gossip.unresponsive_after),
             housekeeping: Housekeeping::new(boots, now),
             early: Early::new(config.limits.commands_max),
             config,
@@ -190,7 +192,7 @@ impl Node {
 
     /// This node's id.
     pub fn id(&self) -> NodeId {
-        self.id
+        self.machines.id()
     }
 
     /// The bounds.
@@ -201,6 +203,11 @@ impl Node {
     /// This node's public key.
     pub fn public(&self) -> PublicKey {
         self.machines.outbox.identity().public()
+    }
+
+    /// The membership machine.
+    pub fn membership(&self) -> &Gossip {
+        &self.machines.gossip
     }
 
     /// The replication machine.
@@ -226,6 +233,13 @@ impl Node {
     /// Whether this node shares keys with another node, so that it need not sign what it sends there.
     pub fn has_peer(&self, id: &NodeId) -> bool {
         self.machines.outbox.peers().is_keyed(id)
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let Node { config, started, counters, bridge, twin, .. } = self;
+        let boots = self.ages(now).boots;
+        let run = status::Run { config, boots, started: *started, counters, bridge, twin };
+        status::status(now, &run, &self.machines, &self.ops)
     }
 
     /// When [`handle_timeout`](Node::handle_timeout) is due; `None` is never.
@@ -254,12 +268,12 @@ impl Node {
             Err(reason) => return self.refuse(reason),
         };
         if let Some(asker) = unverified.challenged() {
-            if asker == self.id.short() {
+            if asker == self.id().short() {
                 self.challenged(now, from, unverified.transaction(), unverified.token());
             }
             return;
         }
-        if unverified.sender() == self.id.short() {
+        if unverified.sender() == self.id().short() {
             self.own_key_used(now, from, unverified);
             return self.settle(now);
         }
@@ -422,7 +436,7 @@ impl Node {
         self.machines.dht.handle_timeout(now, &mut self.machines.outbox);
         self.machines.transfer.handle_timeout(now);
         self.machines.store.handle_timeout(now);
-        self.update_own_state(now);
+        bridge::update_own_state(now, &mut self.machines);
         self.machines.gossip.handle_timeout(now, &mut self.machines.outbox);
         // Replication paces its copies by the uplink that repair measures.
         self.ops.repair.handle_timeout(now, &mut self.machines);

@@ -1,17 +1,20 @@
 //! The status of the node.
 
-use super::Node;
+use super::bridge::{Bridge, BridgeCounters};
 use super::command::{
-    FailureReason, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Reply, Role,
-    Status,
+    FailureReason, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Role, Status,
 };
+use super::config::NodeConfig;
+use super::machines::Machines;
+use super::ops::Ops;
+use super::twin::Twin;
 use crate::counters::counters;
-use crate::gossip::{Liveness, Member};
+use crate::gossip::{Gossip, Liveness, Member};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
-use crate::limits::{InvalidLimits, Limits};
-use crate::node::machines::Machines;
+use crate::replication::Replication;
 use crate::time::{Duration, Instant};
+use crate::transfer::Transfer;
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
 use std::collections::BTreeSet;
@@ -52,18 +55,6 @@ counters! {
         over_budget = "datagrams_over_budget",
         /// Datagrams that were received before.
         replayed = "datagrams_replayed",
-        /// Members that became suspect.
-        suspected = "members_suspected",
-        /// Suspects that became unresponsive.
-        unresponsive = "members_unresponsive",
-        /// Members that were evicted.
-        evicted = "members_evicted",
-        /// Members that said goodbye.
-        left = "members_left",
-        /// Members that returned.
-        returned = "members_returned",
-        /// States under this node's key that this run did not sign, with a number as high as the present one.
-        outdone = "states_outdone",
     }
 }
 
@@ -86,176 +77,176 @@ impl NodeCounters {
     }
 }
 
-impl Node {
-    pub(super) fn status(&self, now: Instant) -> Status {
-        let (dht, store) = (self.machines.dht.statistics(), self.machines.store.stats());
-        let counters = (self.counters.named())
-            .chain(self.ops.damage.named())
-            .chain(self.ops.rechecks.counters.named())
-            .chain(dht.counters.named())
-            .chain(self.machines.transfer.counters().named())
-            .chain(self.machines.gossip.statistics().counters.named())
-            .chain(self.machines.replication.statistics().counters.named())
-            .chain(self.machines.outbox.peers().counters().named())
-            .chain([
-                ("disk_errors", self.ops.health.errors),
-                ("datagrams_dropped", self.machines.outbox.dropped()),
-                ("claims_forged", self.ops.claims.forged()),
-                ("shares_changed", self.ops.watch.changed),
-                ("shares_lost", self.ops.watch.lost),
-                ("cache_evicted", store.evicted),
-                ("pieces_expired", store.expired),
-                ("pieces_handed_over", self.ops.shrink.handed_over),
-                ("refused_over_quota", store.refused_quota),
-                ("refused_keep_free", store.refused_free),
-            ]);
-        Status {
-            id: self.id.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            listen: self.config.listen.to_string(),
-            address: self.machines.dht.own_addr(),
-            leaf: self.config.leaf,
-            network: self.machines.outbox.network().id(),
-            network_closed: self.config.network_secret.is_some(),
-            id_work: self.config.id_work.bits(),
-            without_work: self.without_work(),
-            identity_twice: self.twin.status(now),
-            uptime_seconds: now.since(self.started).as_secs(),
-            boots: self.housekeeping.ages(now, &self.machines).boots,
-            peers: dht.contacts as u32,
-            lookups: dht.lookups as u32,
-            streams: self.machines.transfer.streams() as u32,
-            downloads: self.ops.seekers.downloads.len() as u32,
-            reads: self.ops.seekers.reads.len() as u32,
-            queued: (self.ops.seekers.downloads.queued() + self.ops.seekers.reads.queued()) as u32,
-            records: dht.records as u32,
-            providers: dht.providers as u32,
-            shares: store.shares,
-            pieces: store.pieces,
-            stored_bytes: store.piece_bytes + store.cached_bytes,
-            quota_bytes: self.config.limits.quota_bytes,
-            disk: self.ops.health.status(now),
-            free_bytes: Some(store.free_bytes).filter(|bytes| *bytes < u64::MAX),
-            keep_free_bytes: store.keep_free_bytes,
-            over_quota: store.over,
-            downloaded_bytes: self.machines.transfer.downloaded_bytes(),
-            uploaded_bytes: self.machines.transfer.uploaded_bytes(),
-            gossip: Some(self.gossip_status()),
-            repair: Some(self.repair_status(now)),
-            scrub: self.ops.scrub.status(now, &self.machines),
-            rates: self.config.limits.rates,
-            streams_max: self.config.limits.streams_max as u32,
-            uploads_max: self.config.limits.uploads_max as u32,
-            counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
+/// One run of a node: the parts of its status that neither its machines nor its operations know.
+pub(super) struct Run<'a> {
+    pub(super) config: &'a NodeConfig,
+    /// The number of runs, this one included.
+    pub(super) boots: u64,
+    pub(super) started: Instant,
+    pub(super) counters: &'a NodeCounters,
+    pub(super) bridge: &'a Bridge,
+    pub(super) twin: &'a Twin,
+}
+
+/// The status of a node.
+pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops) -> Status {
+    let (dht, store) = (machines.dht.statistics(), machines.store.stats());
+    let counters = (run.counters.named())
+        .chain(run.bridge.counters.named())
+        .chain(ops.damage.named())
+        .chain(ops.rechecks.counters.named())
+        .chain(dht.counters.named())
+        .chain(machines.transfer.counters().named())
+        .chain(machines.gossip.statistics().counters.named())
+        .chain(machines.replication.statistics().counters.named())
+        .chain(machines.outbox.peers().counters().named())
+        .chain([
+            ("disk_errors", ops.health.errors),
+            ("datagrams_dropped", machines.outbox.dropped()),
+            ("claims_forged", ops.claims.forged()),
+            ("shares_changed", ops.watch.changed),
+            ("shares_lost", ops.watch.lost),
+            ("cache_evicted", store.evicted),
+            ("pieces_expired", store.expired),
+            ("pieces_handed_over", ops.shrink.handed_over),
+            ("refused_over_quota", store.refused_quota),
+            ("refused_keep_free", store.refused_free),
+        ]);
+    Status {
+        id: machines.id().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listen: run.config.listen.to_string(),
+        address: machines.dht.own_addr(),
+        leaf: run.config.leaf,
+        network: machines.outbox.network().id(),
+        network_closed: run.config.network_secret.is_some(),
+        id_work: run.config.id_work.bits(),
+        without_work: without_work(run.counters, machines),
+        identity_twice: run.twin.status(now),
+        uptime_seconds: now.since(run.started).as_secs(),
+        boots: run.boots,
+        peers: dht.contacts as u32,
+        lookups: dht.lookups as u32,
+        streams: machines.transfer.streams() as u32,
+        downloads: ops.seekers.downloads.len() as u32,
+        reads: ops.seekers.reads.len() as u32,
+        queued: (ops.seekers.downloads.queued() + ops.seekers.reads.queued()) as u32,
+        records: dht.records as u32,
+        providers: dht.providers as u32,
+        shares: store.shares,
+        pieces: store.pieces,
+        stored_bytes: store.piece_bytes + store.cached_bytes,
+        quota_bytes: run.config.limits.quota_bytes,
+        disk: ops.health.status(now),
+        free_bytes: Some(store.free_bytes).filter(|bytes| *bytes < u64::MAX),
+        keep_free_bytes: store.keep_free_bytes,
+        over_quota: store.over,
+        downloaded_bytes: machines.transfer.downloaded_bytes(),
+        uploaded_bytes: machines.transfer.uploaded_bytes(),
+        gossip: Some(gossip_status(&run.bridge.counters, &machines.gossip)),
+        repair: Some(repair_status(now, &machines.replication)),
+        scrub: ops.scrub.status(now, machines),
+        rates: run.config.limits.rates,
+        streams_max: run.config.limits.streams_max as u32,
+        uploads_max: run.config.limits.uploads_max as u32,
+        counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
+    }
+}
+
+/// The contacts and the members, nearest first.
+pub(super) fn peers(now: Instant, machines: &Machines) -> Vec<Peer> {
+    let mut peers: Vec<Peer> = machines
+        .dht
+        .peers(now, machines.outbox.peers())
+        .into_iter()
+        .map(|peer| Peer {
+            good: peer.good,
+            last_seen_seconds: peer.silent_for.as_secs(),
+            ..stranger(&peer.contact)
+        })
+        .collect();
+    let contacts: BTreeSet<NodeId> = peers.iter().map(|peer| peer.id).collect();
+    let others = machines.gossip.members().filter(|member| !contacts.contains(&member.contact.id));
+    let met = others.filter(|member| member.heard.is_some());
+    peers.extend(met.map(|member| stranger(&member.contact)));
+    add_bans(now, &mut peers, &machines.transfer);
+    for peer in &mut peers {
+        peer.rtt_micros = machines.outbox.peers().rtt(&peer.id).map(micros);
+        if let Some(member) = machines.gossip.member(&peer.id) {
+            describe(now, peer, &member);
         }
     }
+    let own = machines.id();
+    peers.sort_by_key(|peer| peer.id.distance(&own.key()));
+    peers
+}
 
-    /// The number of times that a node without enough work was kept out: as the sender of a datagram, at the other end of a stream, or
-    /// named by others.
-    fn without_work(&self) -> u64 {
-        let Machines { dht, gossip, transfer, .. } = &self.machines;
-        let (streams, named) = (transfer.counters().handshake_work, transfer.counters().sources_without_work);
-        let named =
-            named + dht.statistics().counters.without_work + gossip.statistics().counters.without_work;
-        self.counters.refused_work + streams + named
-    }
+/// The number of times that a node without enough work was kept out: as the sender of a datagram, at the other end of a stream, or
+/// named by others.
+fn without_work(counters: &NodeCounters, machines: &Machines) -> u64 {
+    let Machines { dht, gossip, transfer, .. } = machines;
+    let (streams, named) = (transfer.counters().handshake_work, transfer.counters().sources_without_work);
+    let named = named + dht.statistics().counters.without_work + gossip.statistics().counters.without_work;
+    counters.refused_work + streams + named
+}
 
-    /// Applies new limits. Returns the limits now in force.
-    pub(super) fn limit(&mut self, now: Instant, limits: Limits) -> Result<Reply, InvalidLimits> {
-        limits.validate()?;
-        let reply =
-            Reply::Limit { rates: limits.rates, streams: limits.streams_max, uploads: limits.uploads_max };
-        self.machines.transfer.set_limits(now, &limits);
-        self.config.limits = limits;
-        Ok(reply)
-    }
-
-    /// The contacts and the members, nearest first.
-    pub(super) fn peers(&self, now: Instant) -> Vec<Peer> {
-        let mut peers: Vec<Peer> = self
-            .machines
-            .dht
-            .peers(now, self.machines.outbox.peers())
-            .into_iter()
-            .map(|peer| Peer {
-                good: peer.good,
-                last_seen_seconds: peer.silent_for.as_secs(),
-                ..stranger(&peer.contact)
-            })
-            .collect();
-        let contacts: BTreeSet<NodeId> = peers.iter().map(|peer| peer.id).collect();
-        let others = self.machines.gossip.members().filter(|member| !contacts.contains(&member.contact.id));
-        let met = others.filter(|member| member.heard.is_some());
-        peers.extend(met.map(|member| stranger(&member.contact)));
-        self.add_bans(now, &mut peers);
-        for peer in &mut peers {
-            peer.rtt_micros = self.machines.outbox.peers().rtt(&peer.id).map(micros);
-            if let Some(member) = self.machines.gossip.member(&peer.id) {
-                describe(now, peer, &member);
-            }
-        }
-        peers.sort_by_key(|peer| peer.id.distance(&self.id.key()));
-        peers
-    }
-
-    /// Adds the bans of peers, and banned peers that are neither contacts nor members.
-    fn add_bans(&self, now: Instant, peers: &mut Vec<Peer>) {
-        for ban in self.machines.transfer.bans(now) {
-            // Rounded up, so that a ban in the list always has time left.
-            let seconds = ban.until.since(now).as_millis().div_ceil(1000) as u64;
-            let shown = PeerBan { file: ban.file, seconds, times: ban.times };
-            match peers.iter_mut().find(|peer| peer.id == ban.peer.id) {
-                Some(peer) => peer.bans.push(shown),
-                None => peers.push(Peer { bans: vec![shown], ..stranger(&ban.peer) }),
-            }
+/// Adds the bans of peers, and banned peers that are neither contacts nor members.
+fn add_bans(now: Instant, peers: &mut Vec<Peer>, transfer: &Transfer) {
+    for ban in transfer.bans(now) {
+        // Rounded up, so that a ban in the list always has time left.
+        let seconds = ban.until.since(now).as_millis().div_ceil(1000) as u64;
+        let shown = PeerBan { file: ban.file, seconds, times: ban.times };
+        match peers.iter_mut().find(|peer| peer.id == ban.peer.id) {
+            Some(peer) => peer.bans.push(shown),
+            None => peers.push(Peer { bans: vec![shown], ..stranger(&ban.peer) }),
         }
     }
+}
 
-    fn gossip_status(&self) -> GossipStatus {
-        let statistics = self.machines.gossip.statistics();
-        let counters = &statistics.counters;
-        let mut status = GossipStatus {
-            rounds: counters.rounds,
-            states_learned: counters.states_learned,
-            states_refused: counters.state_forged + counters.state_over_budget,
-            local_health: u32::from(statistics.local_health),
-            probes: counters.probes + counters.probes_indirect,
-            suspicions: self.counters.suspected,
-            refuted: self.counters.returned,
-            ..GossipStatus::default()
-        };
-        for member in self.machines.gossip.members() {
-            *match member.liveness {
-                Liveness::Live => &mut status.live,
-                Liveness::Suspect => &mut status.suspect,
-                Liveness::Unresponsive => &mut status.unresponsive,
-                Liveness::Evicted => &mut status.evicted,
-                Liveness::Left { .. } => &mut status.left,
-                Liveness::Unproven => &mut status.unproven,
-            } += 1;
-        }
-        status
+fn gossip_status(changes: &BridgeCounters, gossip: &Gossip) -> GossipStatus {
+    let statistics = gossip.statistics();
+    let counters = &statistics.counters;
+    let mut status = GossipStatus {
+        rounds: counters.rounds,
+        states_learned: counters.states_learned,
+        states_refused: counters.state_forged + counters.state_over_budget,
+        local_health: u32::from(statistics.local_health),
+        probes: counters.probes + counters.probes_indirect,
+        suspicions: changes.suspected,
+        refuted: changes.returned,
+        ..GossipStatus::default()
+    };
+    for member in gossip.members() {
+        *match member.liveness {
+            Liveness::Live => &mut status.live,
+            Liveness::Suspect => &mut status.suspect,
+            Liveness::Unresponsive => &mut status.unresponsive,
+            Liveness::Evicted => &mut status.evicted,
+            Liveness::Left { .. } => &mut status.left,
+            Liveness::Unproven => &mut status.unproven,
+        } += 1;
     }
+    status
+}
 
-    fn repair_status(&self, now: Instant) -> RepairStatus {
-        let statistics = self.machines.replication.statistics();
-        RepairStatus {
-            whole: statistics.whole as u32,
-            short: (statistics.short + statistics.urgent) as u32,
-            urgent: statistics.urgent as u32,
-            copying: statistics.copying as u32,
-            surplus: statistics.surplus as u32,
-            copies_made: statistics.counters.copied,
-            bytes: statistics.counters.copied_bytes,
-            abandoned: statistics.counters.abandoned,
-            partition: statistics.partition.map(|suspicion| PartitionStatus {
-                seconds: now.since(suspicion.since).as_secs(),
-                silent: suspicion.silent as u32,
-                neighbours: suspicion.neighbours as u32,
-                tolerated: suspicion.tolerated as u32,
-                seconds_left: suspicion.ends_at.since(now).as_secs(),
-            }),
-        }
+fn repair_status(now: Instant, replication: &Replication) -> RepairStatus {
+    let statistics = replication.statistics();
+    RepairStatus {
+        whole: statistics.whole as u32,
+        short: (statistics.short + statistics.urgent) as u32,
+        urgent: statistics.urgent as u32,
+        copying: statistics.copying as u32,
+        surplus: statistics.surplus as u32,
+        copies_made: statistics.counters.copied,
+        bytes: statistics.counters.copied_bytes,
+        abandoned: statistics.counters.abandoned,
+        partition: statistics.partition.map(|suspicion| PartitionStatus {
+            seconds: now.since(suspicion.since).as_secs(),
+            silent: suspicion.silent as u32,
+            neighbours: suspicion.neighbours as u32,
+            tolerated: suspicion.tolerated as u32,
+            seconds_left: suspicion.ends_at.since(now).as_secs(),
+        }),
     }
 }
 
@@ -357,6 +348,7 @@ mod tests {
     #[test]
     fn no_two_counts_share_a_name() {
         let names = (NodeCounters::default().named())
+            .chain(BridgeCounters::default().named())
             .chain(DamageCounters::default().named())
             .chain(RecheckCounters::default().named())
             .chain(DhtCounters::default().named())

@@ -318,7 +318,7 @@ impl Net {
     /// The entry of another node in the node's list.
     fn peer(&mut self, number: u8, other: NodeId) -> Option<Peer> {
         let now = self.now;
-        self.node(number).peers(now).into_iter().find(|peer| peer.id == other)
+        status::peers(now, &self.node(number).machines).into_iter().find(|peer| peer.id == other)
     }
 
     fn counted(&mut self, number: u8, name: &str) -> u64 {

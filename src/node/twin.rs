@@ -7,9 +7,14 @@
 //! key are the proof: each process issues a higher number than the other's, again and again.
 
 use super::command::IdentityTwice;
+use crate::peers::inbox::{self, Rejected};
+use crate::peers::outbox::{Ask, Asker, Attempt, Outbox};
 use crate::peers::rate::{Limiter, Rate};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
+use crate::wire::datagram::Unverified;
+use crate::wire::header::Kind;
+use crate::wire::message::Message;
 use core::net::SocketAddr;
 
 /// Outstanding questions.
@@ -86,8 +91,30 @@ impl Twin {
         })
     }
 
+    /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key. If
+    /// it is an answer, it is [expected](Twin::is_expected).
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: Unverified<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), Rejected> {
+        let (kind, transaction) = (datagram.kind(), datagram.transaction());
+        let verified = inbox::receive_own(outbox, now, from, datagram, kind.is_answer())?;
+        if kind.is_answer() {
+            self.answered(now, from, transaction);
+            return Ok(());
+        }
+        if kind == Kind::Ping {
+            outbox.answer(now, Asker::of(from, &verified), &Message::Pong { observed: from });
+        }
+        self.suspect(now, from);
+        Ok(())
+    }
+
     /// A request arrived from this address, signed with this node's key in another run: the node there is asked.
-    pub(super) fn suspect(&mut self, now: Instant, addr: SocketAddr) {
+    fn suspect(&mut self, now: Instant, addr: SocketAddr) {
         let asked = self.asked.iter().any(|asked| asked.to == addr && now.since(asked.at) < ANSWER_WITHIN);
         let known = self.found.is_some_and(|found| found.addr == addr && now < found.ask_at);
         if !asked && !known {
@@ -96,7 +123,7 @@ impl Twin {
     }
 
     /// An expected answer arrived, signed with this node's key.
-    pub(super) fn answered(&mut self, now: Instant, from: SocketAddr, transaction: u64) {
+    fn answered(&mut self, now: Instant, from: SocketAddr, transaction: u64) {
         self.asked.retain(|asked| asked.transaction != transaction);
         self.found_at(now, from);
     }
@@ -127,8 +154,17 @@ impl Twin {
         self.found = None;
     }
 
-    /// The next question to be sent: a ping to this node's own id, with this transaction number.
-    pub(super) fn poll_question(&mut self) -> Option<(SocketAddr, u64)> {
+    /// Sends the questions that are due: pings to this node's own id.
+    pub(super) fn send_questions(&mut self, now: Instant, outbox: &mut Outbox) {
+        while let Some((to, transaction)) = self.poll_question() {
+            let recipient = Some(outbox.identity().id());
+            let ask = Ask { to, recipient, transaction, attempt: Attempt::First };
+            outbox.request(now, ask, &Message::Ping { padding: 0 });
+        }
+    }
+
+    /// The next question to be sent, with its transaction number.
+    fn poll_question(&mut self) -> Option<(SocketAddr, u64)> {
         self.waiting.pop()
     }
 

@@ -109,6 +109,11 @@ impl Transfer {
         self.common.streams.len()
     }
 
+    /// The number of streams that may be open.
+    pub fn streams_max(&self) -> usize {
+        self.common.config.limits.streams_max
+    }
+
     /// Bytes of content received, verified or not.
     pub fn downloaded_bytes(&self) -> u64 {
         self.common.out.downloaded
