@@ -467,6 +467,20 @@ pub enum DiskOp {
     SaveAges(Ages),
 }
 
+impl DiskOp {
+    /// The place that does not lead to its file any more once this operation has run: the file is deleted, closed, or renamed. What is
+    /// still to be read of the file must be opened before.
+    pub fn vacates(&self) -> Option<&Place> {
+        match self {
+            DiskOp::Remove(place) | DiskOp::FinishTarget { place } | DiskOp::CloseTarget { place, .. } => {
+                Some(place)
+            }
+            DiskOp::RemoveShare { share, .. } => Some(&share.place),
+            _ => None,
+        }
+    }
+}
+
 /// The end of a disk operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskDone {

@@ -568,7 +568,12 @@ impl Driver {
     /// Carries out an output of the node that is not for a stream.
     fn carry_out_other(&mut self, now: Instant, output: Output) {
         match output {
-            Output::Disk { id, op } => self.disk.submit(id, op),
+            Output::Disk { id, op } => {
+                if let Some(place) = op.vacates() {
+                    self.streams.open_extents_at(place, &self.disk);
+                }
+                self.disk.submit(id, op);
+            }
             Output::Respond { command, mut response } => {
                 if let Response::Done(Reply::Status(status)) = &mut response {
                     self.add_loop_counters(status);

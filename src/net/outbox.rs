@@ -4,7 +4,7 @@
 //! Each stream to a peer and each control client has one. An outbox does not interpret the bytes.
 
 use crate::disk::{Disk, OpenExtent, Outflow};
-use crate::io::{DiskError, Extent};
+use crate::io::{DiskError, Extent, Place};
 use bytes::{Buf, BytesMut};
 use rustix::fd::AsFd;
 use std::collections::VecDeque;
@@ -93,6 +93,20 @@ impl Outbox {
         self.queue.push_back(Outgoing::Extent(extent));
     }
 
+    /// Opens the queued extents of a file that its place is about to lose. An extent that cannot be opened now stays as it is.
+    pub(super) fn open_extents_at(&mut self, place: &Place, disk: &Disk) {
+        for entry in &mut self.queue {
+            match entry {
+                Outgoing::Extent(extent) if extent.place == *place => {
+                    if let Ok(open) = disk.open_extent(extent) {
+                        *entry = Outgoing::File(open);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Makes one call to the socket for the first entry. Of a file it sends at most `most` bytes.
     pub(super) fn send(
         &mut self,
@@ -148,7 +162,6 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::Place;
     use crate::net::testing::TestDir;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -182,6 +195,28 @@ mod tests {
         let mut arrived = String::new();
         far.read_to_string(&mut arrived).unwrap();
         assert_eq!(arrived, "ab234c9");
+    }
+
+    #[test]
+    fn an_extent_that_was_opened_in_time_leaves_after_its_file_was_deleted() {
+        let dir = TestDir::new();
+        let disk = dir.disk();
+        let (path, other) = (dir.file("file", b"0123456789"), dir.file("other", b"abc"));
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let (mut outbox, mut outflow) = (Outbox::default(), Outflow::default());
+        for (path, length) in [(&path, 3), (&other, 3), (&path, 10)] {
+            outbox.push_extent(extent(path, 0, length), &disk);
+        }
+        outbox.open_extents_at(&Place::File(path.as_path().into()), &disk);
+        assert!(matches!(outbox.queue[1], Outgoing::Extent(_)), "the other file is not touched");
+        std::fs::remove_file(&path).unwrap();
+        while !outbox.is_empty() {
+            outbox.send(&mut near, &disk, &mut outflow, usize::MAX).unwrap();
+        }
+        drop(near);
+        let mut arrived = String::new();
+        far.read_to_string(&mut arrived).unwrap();
+        assert_eq!(arrived, "012abc0123456789");
     }
 
     #[test]

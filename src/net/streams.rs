@@ -6,8 +6,8 @@
 use super::stream::{State, Stream};
 use super::stream_token;
 use super::throttle::{Bucket, Pair};
-use crate::disk::{Intake, Way};
-use crate::io::{DialId, StreamId};
+use crate::disk::{Disk, Intake, Way};
+use crate::io::{DialId, Place, StreamId};
 use crate::limits::Rates;
 use crate::time::Instant;
 use mio::net::TcpStream;
@@ -186,6 +186,13 @@ impl Streams {
 
     pub(super) fn get(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.slab.get_mut(index_of(id.0)).filter(|stream| stream.id == id)
+    }
+
+    /// A disk operation takes the file at this place away: the extents of it that are queued on streams are opened before.
+    pub(super) fn open_extents_at(&mut self, place: &Place, disk: &Disk) {
+        for (_, stream) in &mut self.slab {
+            stream.outbox.open_extents_at(place, disk);
+        }
     }
 
     pub(super) fn enqueue(&mut self, id: StreamId) {

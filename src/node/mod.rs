@@ -8,7 +8,7 @@
 //! 1. Call one `handle_*` with an input and the present [`Instant`].
 //! 2. Call [`Node::poll_datagram`] (or [`Node::queued_datagrams`]), [`Node::poll_stream`] and [`Node::poll_output`] until all are
 //!    empty, and carry out the outputs of each in order. Those of [`Node::poll_stream`] come before those of [`Node::poll_output`]:
-//!    a piece may be deleted right after an extent of it was queued.
+//!    an extent that was queued on a stream is opened before its file is deleted ([`DiskOp::vacates`](crate::io::DiskOp::vacates)).
 //! 3. Call [`Node::handle_timeout`] when [`Node::next_deadline`] has come. Ask for the deadline again after each call, because it
 //!    follows from the state.
 //!

@@ -38,9 +38,10 @@ impl Fabric<'_> {
     pub(super) fn poll(&mut self, host: usize) -> Option<StreamOutput> {
         loop {
             self.send_datagrams(host);
-            let node = self.hosts[host].node.as_mut();
-            let Some(output) = node.and_then(Node::poll_output) else {
-                if let Some(o) = self.hosts[host].node.as_mut().and_then(Node::poll_stream) { return Some(o); }
+            if let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_stream) {
+                return Some(output);
+            }
+            let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) else {
                 self.rearm(host);
                 return None;
             };
