@@ -10,17 +10,21 @@
 //!
 //! - Streams to peers: `streams` is their table, `stream` one of them, `serve` serves them, `dials` opens them.
 //! - `acceptor` accepts connections, also when descriptors run out; `outbox` sends bytes and files; `throttle` limits rates.
-//! - `udp`: datagrams. `control`: the clients on the control socket. `passed`: files that they pass as descriptors.
+//! - `listen` binds the sockets. `udp`: datagrams. `control`: the clients on the control socket. `passed`: files that they pass as
+//!   descriptors.
+//! - `config`: what a program decides.
 //! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
 
 mod acceptor;
 mod calibration;
 mod clock;
+mod config;
 mod control;
 mod dials;
 mod embedded;
 mod error;
 mod histogram;
+mod listen;
 mod outbox;
 mod passed;
 mod serve;
@@ -31,35 +35,32 @@ mod testing;
 mod throttle;
 mod udp;
 
-use crate::disk::{Disk, Outflow, Way};
-use crate::gossip::GossipConfig;
-use crate::id::{IdWork, NodeId};
+use crate::disk::{Disk, Outflow};
+use crate::id::NodeId;
 use crate::identity::Identity;
 use crate::io::{DiskError, Place, Space};
-use crate::limits::Limits;
 use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{Node, NodeConfig, Output};
-use crate::replication::ReplicationConfig;
 use crate::time::{Duration, Instant};
-use crate::wire::network::{Network, NetworkSecret};
 use acceptor::Acceptor;
 use clock::Clock;
 pub(crate) use clock::entropy;
+pub use config::Config;
 use control::{Control, Request};
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 use dials::Dials;
 use embedded::Embedded;
 pub use error::StartError;
 use histogram::Histogram;
+use listen::listen;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use passed::Passed;
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::path::PathBuf;
 use streams::Streams;
-use udp::{BUFFER_BYTES, Batch, Udp};
+use udp::{Batch, Udp};
 
 /// The control socket's name in the node's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -68,60 +69,6 @@ pub use control::address::connect as connect_control;
 
 /// The default port, for UDP and TCP alike.
 pub const DEFAULT_PORT: u16 = 3583;
-
-/// The configuration of a node on this machine.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The node's directory: identity, state and content. The driver creates it when it is missing.
-    pub dir: PathBuf,
-    /// The address to listen on; `None` is every address, IPv6 and IPv4, at [`DEFAULT_PORT`]. Port 0 is any free port.
-    pub listen: Option<SocketAddr>,
-    /// Nodes to join through.
-    pub bootstrap: Vec<SocketAddr>,
-    /// The copies that the network keeps of a file, unless `put` gives another number.
-    pub replicas: u8,
-    /// The seconds that copies are kept, unless `put` gives another number.
-    pub lifetime_seconds: u32,
-    /// The node's bounds.
-    pub limits: Limits,
-    /// Whether the node is a leaf: it looks up and downloads, but enters no routing table and stores nothing for others.
-    pub leaf: bool,
-    /// The network's name.
-    pub network: String,
-    /// The network's secret; without one the network is open to every node that knows its name.
-    pub network_secret: Option<NetworkSecret>,
-    /// The work that the identities of the network have to show. A node that starts for the first time looks for such an identity.
-    pub id_work: IdWork,
-    /// How content is moved from streams into files.
-    pub way: Way,
-    /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own sets it to `false`.
-    pub handle_signals: bool,
-    /// Membership: gossip and failure detection.
-    pub gossip: GossipConfig,
-    /// Replication: repair and reconciliation.
-    pub replication: ReplicationConfig,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            dir: PathBuf::from("."),
-            listen: None,
-            bootstrap: Vec::new(),
-            replicas: NodeConfig::REPLICAS,
-            lifetime_seconds: NodeConfig::LIFETIME,
-            limits: Limits::default(),
-            leaf: false,
-            network: Network::DEFAULT_NAME.to_owned(),
-            network_secret: None,
-            id_work: IdWork::NONE,
-            way: Way::default(),
-            handle_signals: true,
-            gossip: GossipConfig::default(),
-            replication: ReplicationConfig::default(),
-        }
-    }
-}
 
 /// Events that one poll returns at most.
 const EVENTS_PER_TURN: usize = 256;
@@ -135,8 +82,6 @@ const IDLE_PAUSE: Duration = Duration::from_millis(20);
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// The pause after a slice of idle work that read nothing: the medium has time to complete the read-ahead.
 const IDLE_WAIT: Duration = Duration::from_millis(1);
-/// Attempts to find a port that is free for UDP and TCP, when port 0 is asked for.
-const FREE_PORT_TRIES: usize = 32;
 /// The time that a node has to finish pending writes after it was told to stop.
 const STOPPING_TIME: Duration = Duration::from_secs(2);
 
@@ -626,63 +571,6 @@ fn name_of(command: &Command) -> &'static str {
     }
 }
 
-/// Binds UDP and TCP to one port; without an address, on every address of the system.
-fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
-    let bind = |addr: SocketAddr| bind_both(addr).map_err(|error| StartError::Listen { addr, error });
-    match addr {
-        Some(addr) => bind(addr),
-        None => {
-            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
-            match bind(any) {
-                // This Linux has no IPv6.
-                Err(StartError::Listen { error, .. }) if error.kind() != io::ErrorKind::AddrInUse => {
-                    bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)))
-                }
-                bound => bound,
-            }
-        }
-    }
-}
-
-/// Binds UDP and TCP to one port. With port 0 it tries again: the system picks a port that is free for UDP, which may be taken
-/// for TCP.
-fn bind_both(addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
-    let tries = if addr.port() == 0 { FREE_PORT_TRIES } else { 1 };
-    for _ in 1..tries {
-        match bind_once(addr) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            bound => return bound,
-        }
-    }
-    bind_once(addr)
-}
-
-fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, SocketAddr)> {
-    let open = |addr: SocketAddr, kind: Type, protocol: Protocol| -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        if kind == Type::STREAM {
-            // A node that was killed can restart at once on its port.
-            socket.set_reuse_address(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&addr.into())?;
-        Ok(socket)
-    };
-    let udp = open(addr, Type::DGRAM, Protocol::UDP)?;
-    // The system grants what it allows, which is enough for a small network.
-    let _ = udp.set_recv_buffer_size(BUFFER_BYTES);
-    let _ = udp.set_send_buffer_size(BUFFER_BYTES);
-    let udp = std::net::UdpSocket::from(udp);
-    addr.set_port(udp.local_addr()?.port());
-    let tcp = open(addr, Type::STREAM, Protocol::TCP)?;
-    tcp.listen(128)?;
-    let udp = Udp::new(mio::net::UdpSocket::from_std(udp), addr.is_ipv6());
-    Ok((udp, tcp.into(), addr))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -696,23 +584,5 @@ mod tests {
         for token in [UDP, LISTENER, CONTROL, SIGNALS] {
             assert_eq!(token.0 & 3, 0);
         }
-    }
-
-    #[test]
-    fn udp_and_tcp_share_one_port_when_any_will_do() {
-        let (udp, listener, addr) = listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
-        assert_ne!(addr.port(), 0);
-        assert_eq!(listener.local_addr().unwrap(), addr);
-        assert_eq!(udp.socket.local_addr().unwrap(), addr);
-    }
-
-    #[test]
-    fn a_port_that_is_taken_for_tcp_alone_is_refused_with_advice() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let _listener = std::net::TcpListener::bind(taken).unwrap();
-        let Err(error) = listen(Some(taken)) else { panic!("it listens twice") };
-        let message = error.to_string();
-        assert!(message.starts_with(&format!("port {} is taken", taken.port())), "{message}");
-        assert!(message.contains("--listen"), "{message}");
     }
 }

@@ -32,6 +32,23 @@
 //! | `twin` | another process that has this node's key |
 //! | `limit` | changing limits while the node runs |
 //! | `list`, `status` | what `ls`, `status` and `peers` show |
+//!
+//! # Three walks through the files
+//!
+//! A driver calls the node and takes what it outputs, so it stands at both ends of a walk. Every file between the ends is passed once.
+//!
+//! A datagram, from the socket to its answer: `net/udp` receives a batch, and `net/mod` hands each datagram to [`Node`] →
+//! `wire/datagram` parses it → `peers/inbox` authenticates it → `dispatch` → the machine, such as `dht/mod` and `dht/serve` →
+//! `peers/outbox`, which `net/mod` empties into `net/udp`.
+//!
+//! A chunk request, from the stream to sendfile(2): `net/serve` reads → [`Node`] → `transfer/streams/lifecycle` takes one frame →
+//! `wire/frame` parses it → `transfer/uploads/serve` decides whose turn it is → `shelf` → `store/mod` locates the chunk; `net/serve`
+//! polls the extent and queues it → `net/outbox` → `disk/outflow`. These are nine files.
+//!
+//! A departure, from the silence to a new copy: `gossip/detect` suspects a member → `dispatch` → `bridge` tells the neighbourhood →
+//! `replication/neighbours` waits, `replication/assess` counts copies, `replication/repair` decides → `ops/follow_up` → `ops/repair`
+//! → `transfer/replicas/push` offers the piece to another node. There `transfer/replicas/inbound` takes the offer → `shelf` →
+//! `store/mod` admits it; the piece arrives in `disk/sink` → `ops/inbound` → `disk/commit` makes it durable.
 
 mod bridge;
 pub mod command;

@@ -1,0 +1,67 @@
+//! The configuration of a node on this machine.
+
+#[cfg(doc)]
+use super::{DEFAULT_PORT, Driver};
+use crate::disk::Way;
+use crate::gossip::GossipConfig;
+use crate::id::IdWork;
+use crate::limits::Limits;
+use crate::node::NodeConfig;
+use crate::replication::ReplicationConfig;
+use crate::wire::network::{Network, NetworkSecret};
+use core::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The configuration of a node on this machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's directory: identity, state and content. The driver creates it when it is missing.
+    pub dir: PathBuf,
+    /// The address to listen on; `None` is every address, IPv6 and IPv4, at [`DEFAULT_PORT`]. Port 0 is any free port.
+    pub listen: Option<SocketAddr>,
+    /// Nodes to join through.
+    pub bootstrap: Vec<SocketAddr>,
+    /// The copies that the network keeps of a file, unless `put` gives another number.
+    pub replicas: u8,
+    /// The seconds that copies are kept, unless `put` gives another number.
+    pub lifetime_seconds: u32,
+    /// The node's bounds.
+    pub limits: Limits,
+    /// Whether the node is a leaf: it looks up and downloads, but enters no routing table and stores nothing for others.
+    pub leaf: bool,
+    /// The network's name.
+    pub network: String,
+    /// The network's secret; without one the network is open to every node that knows its name.
+    pub network_secret: Option<NetworkSecret>,
+    /// The work that the identities of the network have to show. A node that starts for the first time looks for such an identity.
+    pub id_work: IdWork,
+    /// How content is moved from streams into files.
+    pub way: Way,
+    /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own sets it to `false`.
+    pub handle_signals: bool,
+    /// Membership: gossip and failure detection.
+    pub gossip: GossipConfig,
+    /// Replication: repair and reconciliation.
+    pub replication: ReplicationConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            dir: PathBuf::from("."),
+            listen: None,
+            bootstrap: Vec::new(),
+            replicas: NodeConfig::REPLICAS,
+            lifetime_seconds: NodeConfig::LIFETIME,
+            limits: Limits::default(),
+            leaf: false,
+            network: Network::DEFAULT_NAME.to_owned(),
+            network_secret: None,
+            id_work: IdWork::default(),
+            way: Way::default(),
+            handle_signals: true,
+            gossip: GossipConfig::default(),
+            replication: ReplicationConfig::default(),
+        }
+    }
+}
