@@ -60,7 +60,7 @@ impl Downloads {
         bitmap: &[u8; 16],
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         session.answered(now);
         let (Some(question), Some(peer)) = (session.questions.remove(&question), session.peer_id()) else {
             return Err(CloseReason::Unexpected);

@@ -40,7 +40,7 @@ impl Downloads {
         reason: Refusal,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         let busy_with = match session.receiving {
             Receiving::Memory { purpose, .. } | Receiving::Sink { purpose, .. } => Some(purpose),
             _ => None,
@@ -89,7 +89,7 @@ impl Downloads {
         block: Announced,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         session.request_answered(now);
         let Announced { request: number, content, length, mode } = block;
         let request = session.requests.get(&number).copied().ok_or(CloseReason::Unexpected)?;
@@ -159,7 +159,7 @@ impl Downloads {
 
     /// Content that is not needed begins to arrive.
     fn discard(&mut self, now: Instant, stream: StreamId, block: &Announced, common: &mut Common) {
-        let Some(session) = common.streams.get_mut(&stream) else { return };
+        let Some(session) = common.streams.heard_on(stream) else { return };
         session.requests.remove(&block.request);
         common.out.counters.block_unneeded += 1;
         if block.length > 0 {

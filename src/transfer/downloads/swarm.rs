@@ -48,7 +48,7 @@ impl Downloads {
         (file, over): (Key, bool),
         common: &mut Common,
     ) {
-        let Some(session) = common.streams.get_mut(&stream) else { return };
+        let Some(session) = common.streams.heard_on(stream) else { return };
         let Some(contact) = session.peer else { return };
         if session.follows.contains_key(&file) != over {
             common.out.counters.follow_repeated += 1;

@@ -80,7 +80,7 @@ pub(in crate::transfer) fn on_store(
     pieces: &mut dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
-    let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+    let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
     let Some(from) = session.peer else { return Ok(()) };
     if session.arrivals.contains_key(&request) {
         return Err(CloseReason::Unexpected);
@@ -118,7 +118,7 @@ pub(in crate::transfer) fn on_store_data(
     pieces: &mut dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
-    let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+    let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
     session.answered(now);
     let arrival = session.arrivals.get_mut(&request).ok_or(CloseReason::Unexpected)?;
     let ArrivalStage::Accepted { incoming, .. } = arrival.stage else {

@@ -109,8 +109,10 @@ impl Inspections {
     }
 
     fn ask(&mut self, now: Instant, id: InspectId, stream: StreamId, common: &mut Common) {
-        let Some(session) = common.streams.get_mut(&stream) else { return };
-        let Some(inspection) = self.queue.get_mut(id) else { return };
+        let (Some(session), Some(inspection)) = (common.streams.get_mut(&stream), self.queue.get_mut(id))
+        else {
+            return debug_assert!(false, "a route leads from an inspection to an open stream");
+        };
         if session.inspections.len() >= INSPECTIONS_AHEAD_MAX {
             return;
         }
@@ -129,7 +131,7 @@ impl Inspections {
         entries: &[WireInspectEntry],
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         let &id = session.inspections.get(&question).ok_or(CloseReason::Unexpected)?;
         let keys = self.queue.get(id).map(|inspection| inspection.keys.len());
         // An answer may arrive after its inspection ended.
@@ -186,7 +188,7 @@ pub(in crate::transfer) fn on_inspect(
     pieces: &mut dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
-    let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+    let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
     let many = session.inspected.len() >= QUESTIONS_MAX;
     if keys.is_empty() || many || !session.inspected.insert(question) {
         return Err(CloseReason::Unexpected);

@@ -157,8 +157,10 @@ impl Proofs {
     }
 
     fn send(&mut self, now: Instant, id: SampleId, stream: StreamId, common: &mut Common) {
-        let Some(session) = common.streams.get_mut(&stream) else { return };
-        let Some(challenge) = self.challenges.get_mut(id) else { return };
+        let (Some(session), Some(challenge)) = (common.streams.get_mut(&stream), self.challenges.get_mut(id))
+        else {
+            return debug_assert!(false, "a route leads from a challenge to an open stream");
+        };
         if session.challenges.len() >= CHALLENGES_AHEAD_MAX {
             return;
         }
@@ -180,7 +182,7 @@ impl Proofs {
         pushes: &mut Pushes,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         let id = session.challenges.remove(&question).ok_or(CloseReason::Unexpected)?;
         session.answered(now);
         // The peer may be sent the next challenge.
@@ -204,7 +206,7 @@ impl Proofs {
         pieces: &dyn Pieces,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         if session.challenged.len() >= CHALLENGED_MAX || !session.challenged.insert(question) {
             return Err(CloseReason::Unexpected);
         }

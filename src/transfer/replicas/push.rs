@@ -136,7 +136,7 @@ impl Pushes {
         proofs: &mut Proofs,
         common: &mut Common,
     ) -> Result<bool, CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(false) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(false) };
         session.answered(now);
         let id = session.pushes.get(&request).copied();
         let push = id.and_then(|id| Some((id, self.queue.get_mut(id)?)));
@@ -165,7 +165,7 @@ impl Pushes {
         proofs: &mut Proofs,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         session.answered(now);
         let on_its_way = session.queue.iter().any(|item| item.is_push(request));
         if on_its_way || !session.accepted.remove(&request) {
@@ -203,7 +203,7 @@ impl Pushes {
         reason: Refusal,
         common: &mut Common,
     ) -> Result<(), CloseReason> {
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         session.answered(now);
         if session.queue.iter().any(|item| item.is_push(request)) {
             return Err(CloseReason::Unexpected);

@@ -327,7 +327,7 @@ impl Transfer {
         identity: &Identity,
         pieces: &mut dyn Pieces,
     ) {
-        let Some(session) = self.common.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.heard_on(stream) else { return };
         if session.unread > UNREAD_BYTES_MAX {
             return self.drop_stream(now, stream, CloseReason::Unread);
         }
@@ -410,7 +410,7 @@ impl Transfer {
 
     /// A piece that is collected in memory is complete.
     fn collected(&mut self, now: Instant, stream: StreamId) {
-        let Some(session) = self.common.streams.get_mut(&stream) else { return };
+        let Some(session) = self.common.streams.heard_on(stream) else { return };
         session.answered(now);
         let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
         let Receiving::Memory { purpose, content, mode, bytes, .. } = received else { return };

@@ -77,6 +77,13 @@ impl Streams {
         self.sessions.get_mut(stream)
     }
 
+    /// The session of a stream on which a frame or content has just arrived. Such a stream is open.
+    pub(in crate::transfer) fn heard_on(&mut self, stream: StreamId) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(&stream);
+        debug_assert!(session.is_some(), "nothing arrives on a stream that is closed");
+        session
+    }
+
     pub(in crate::transfer) fn values(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values()
     }

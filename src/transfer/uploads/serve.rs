@@ -59,7 +59,7 @@ impl Uploads {
         common: &mut Common,
     ) -> Result<(), CloseReason> {
         let most = common.config.limits.requests_per_stream_max;
-        let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+        let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         if session.wanted(request).is_some() {
             return Err(CloseReason::Unexpected);
         }
@@ -82,7 +82,7 @@ impl Uploads {
         request: u32,
         common: &mut Common,
     ) {
-        let Some(session) = common.streams.get_mut(&stream) else { return };
+        let Some(session) = common.streams.heard_on(stream) else { return };
         if let Some(position) = session.wanted(request) {
             session.queue.remove(position);
             common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::NotFound });
@@ -215,7 +215,7 @@ pub(in crate::transfer) fn on_which(
     pieces: &dyn Pieces,
     common: &mut Common,
 ) -> Result<(), CloseReason> {
-    let Some(session) = common.streams.get_mut(&stream) else { return Ok(()) };
+    let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
     if keys.is_empty() || keys.len() > WHICH_KEYS_MAX {
         return Err(CloseReason::Unexpected);
     }

@@ -333,7 +333,7 @@ impl Audit {
 
     /// Sends as many questions as may be outstanding.
     fn ask(&mut self, now: Instant, machines: &mut Machines) {
-        let Some(plan) = &mut self.plan else { return };
+        let Some(plan) = &mut self.plan else { return debug_assert!(false, "the layout is known") };
         while self.asked.len() < QUESTIONS_MAX {
             let Some(question) = plan.next_question() else { return };
             let id = InspectId(machines.fresh_id());

@@ -356,7 +356,7 @@ impl Scrub {
             }
             round.position = Position::Files(None);
         }
-        let Position::Files(after) = round.position else { return };
+        let Position::Files(after) = round.position else { return debug_assert!(false, "files come after pieces") };
         match machines.store.file_after(after.as_ref()) {
             Some(file) => {
                 let what = Position::Files(Some(file.hash));
@@ -369,7 +369,7 @@ impl Scrub {
     }
 
     fn end(&mut self, now: Instant, machines: &mut Machines) {
-        let Some(round) = self.round.take() else { return };
+        let Some(round) = self.round.take() else { return debug_assert!(false, "a round is under way") };
         let age = machines.store.age(now);
         let report = round.report(age.saturating_sub(round.began));
         self.last = Some((report, age));

@@ -99,21 +99,26 @@ impl Puts {
         result: Result<DiskReply, DiskError>,
         machines: &mut Machines,
     ) {
+        // A raise has as many answers as the file has paths, and the first one ends the `put`.
         let Some(put) = self.under_way.get_mut(&id) else { return };
         match (&put.step, result) {
             (_, Ok(DiskReply::Progress { done, total })) => {
                 let stage = Stage::Hashing;
                 machines.progress(id, Progress { stage, done, total, prefix: 0, path: None });
             }
-            (PutStep::Looking(hash), Ok(_)) => {
-                let hash = *hash;
-                self.unchanged(id, hash, machines);
-            }
-            (PutStep::Looking(_), Err(_)) => {
-                let place = put.place.clone();
-                put.step = PutStep::Hashing;
-                let passed = Some(PassedId(id.0));
-                machines.disk(DiskOp::Hash { place, passed, background: false }, Waiting::Put(id));
+            (PutStep::Looking(hash), looked) => {
+                let still_claimed = machines.store.claimed_at(&put.place) == Some(*hash);
+                let shared = machines.store.shared(hash).filter(|_| looked.is_ok() && still_claimed);
+                match shared {
+                    Some(shared) => self.unchanged(id, &shared, machines),
+                    // The file looks different, or its claim has ended meanwhile.
+                    None => {
+                        let place = put.place.clone();
+                        put.step = PutStep::Hashing;
+                        let passed = Some(PassedId(id.0));
+                        machines.disk(DiskOp::Hash { place, passed, background: false }, Waiting::Put(id));
+                    }
+                }
             }
             (PutStep::Hashing, Ok(DiskReply::Hashed { manifest, stamp, .. })) => {
                 self.hashed(id, manifest, stamp, machines);
@@ -135,16 +140,16 @@ impl Puts {
     }
 
     /// A file that is put again has the same stamp.
-    fn unchanged(&mut self, id: CommandId, hash: Key, machines: &mut Machines) {
-        let shared = machines.store.shared(&hash);
-        let Some((put, shared)) = self.under_way.get(&id).zip(shared) else { return };
-        let (replicas, lifetime) = self.goal(put, Some(&shared));
+    fn unchanged(&mut self, id: CommandId, shared: &Shared, machines: &mut Machines) {
+        let Some(put) = self.under_way.get(&id) else { return debug_assert!(false, "it is under way") };
+        let hash = shared.hash;
+        let (replicas, lifetime) = self.goal(put, Some(shared));
         if (replicas, lifetime) == (shared.replicas, shared.lifetime) {
             self.under_way.remove(&id);
             let served = ShareEvent::Served { hash, manifest: None, waiter: Some(id), fresh: false };
             return machines.share_events.push_back(served);
         }
-        machines.store.set_shared(aimed(&shared, replicas, lifetime));
+        machines.store.set_shared(aimed(shared, replicas, lifetime));
         for share in machines.store.records(&hash) {
             machines.disk(DiskOp::SaveShare { share, manifest: None }, Waiting::Put(id));
         }
@@ -156,7 +161,7 @@ impl Puts {
     fn hashed(&mut self, id: CommandId, manifest: Arc<Manifest>, stamp: FileStamp, machines: &mut Machines) {
         let (hash, length) = (manifest.hash(), manifest.length());
         let known = machines.store.shared(&hash);
-        let Some(put) = self.under_way.get(&id) else { return };
+        let Some(put) = self.under_way.get(&id) else { return debug_assert!(false, "it is under way") };
         if let Err(full) = machines.store.check_room(&put.place) {
             self.under_way.remove(&id);
             return refuse(id, full, machines);
@@ -193,7 +198,7 @@ impl Puts {
 
     /// The claim is saved: it survives a restart from now on, and is announced.
     fn saved(&mut self, id: CommandId, machines: &mut Machines) {
-        let Some(put) = self.under_way.remove(&id) else { return };
+        let Some(put) = self.under_way.remove(&id) else { return debug_assert!(false, "it is under way") };
         let (share, manifest) = match put.step {
             PutStep::Saving(share, manifest) => (share, manifest),
             PutStep::Raising(hash) => {
@@ -201,7 +206,7 @@ impl Puts {
                 let served = ShareEvent::Served { hash, manifest: None, waiter, fresh: false };
                 return machines.share_events.push_back(served);
             }
-            PutStep::Looking(_) | PutStep::Hashing => return,
+            PutStep::Looking(_) | PutStep::Hashing => return debug_assert!(false, "nothing was saved"),
         };
         let claimed = claim(&share, &manifest, Some(id), machines);
         if let Err(full) = claimed {

@@ -14,6 +14,9 @@ use crate::node::{Waiting, status};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+/// A removal asks the disk for one thing at a time, and ends with its last claim or its first failure.
+const NO_REMOVAL: &str = "no removal waits for the disk";
+
 /// A removal under way.
 struct Removal {
     hash: Key,
@@ -65,7 +68,7 @@ impl Removals {
         result: Result<DiskReply, DiskError>,
         machines: &mut Machines,
     ) {
-        let Some(removal) = self.under_way.get_mut(&id) else { return };
+        let Some(removal) = self.under_way.get_mut(&id) else { return debug_assert!(false, "{NO_REMOVAL}") };
         match (removal.step, result) {
             (Step::Manifest, result) => {
                 if let Ok(DiskReply::Bytes(bytes)) = result {
@@ -81,7 +84,7 @@ impl Removals {
 
     /// Tells the disk to end the next claim, if there is one.
     fn end_next(&mut self, id: CommandId, machines: &mut Machines) {
-        let Some(removal) = self.under_way.get_mut(&id) else { return };
+        let Some(removal) = self.under_way.get_mut(&id) else { return debug_assert!(false, "{NO_REMOVAL}") };
         while let Some(place) = removal.places.front() {
             let last = machines.store.claims(&removal.hash).len() == 1;
             match machines.store.record(&removal.hash, place) {
@@ -98,7 +101,7 @@ impl Removals {
     }
 
     fn fail(&mut self, id: CommandId, error: &DiskError, machines: &mut Machines) {
-        let Some(removal) = self.under_way.remove(&id) else { return };
+        let Some(removal) = self.under_way.remove(&id) else { return debug_assert!(false, "{NO_REMOVAL}") };
         let place = removal.places.front().map(|place| machines.path_of(place)).unwrap_or_default();
         let message = format!("{error}; {} is still shared from {}", removal.hash, place.display());
         machines.fail(id, status::failure_of(error), message);

@@ -461,3 +461,17 @@ fn files_that_are_missing_from_the_cache_are_forgotten() {
     assert_eq!(bench.machines.store.stats().claims, 0);
     assert!(matches!(&bench.asked()[..], [(_, DiskOp::RemoveShare { last: true, .. })]));
 }
+
+#[test]
+fn a_file_whose_share_ends_while_it_is_put_again_is_hashed() {
+    let mut bench = Bench::new();
+    let hash = bench.share("/a", "abc", 1);
+    bench.put(2, "/a", None);
+    let (look, _) = bench.asked().remove(0);
+    bench.remove(3, hash);
+    bench.answer(Ok(DiskReply::Done));
+    bench.hand_in(look, Ok(DiskReply::Bytes(Vec::new())));
+    assert!(matches!(bench.hashed("abc", 1), DiskOp::Hash { .. }));
+    bench.answer(Ok(DiskReply::Done));
+    assert_eq!(bench.state(&hash, "/a"), Some(ShareState::Present));
+}
