@@ -11,6 +11,8 @@
 //! made again by hashing the file.
 
 mod compaction;
+mod contents;
+mod record;
 
 use super::damaged::Damaged;
 use super::durable::{Replace, replace};
@@ -23,65 +25,20 @@ use super::files::{
 use super::layout::{Layout, temporary};
 use super::reserve::Reserve;
 use crate::id::Key;
-use crate::io::{
-    DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, FileStamp, Mode, Place, Share, ShareState,
-};
+use crate::io::{DiskDone, DiskError, DiskErrorKind, DiskId, DiskReply, Place, Share};
 use crate::manifest::Manifest;
 use compaction::Compaction;
+pub(super) use contents::Contents;
+use contents::{Table, read_all};
+pub(super) use record::PATH_BYTES_MAX;
+use record::{CLAIM, END, FILE_HEAD, decode, encode};
 use rustix::fs::OFlags;
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::OsStr;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
-use zerocopy::little_endian::{I64, U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The head of the file: a name, and the version of the records.
-const FILE_HEAD: [u8; 16] = *b"ELVER SHARES\x02\0\0\0";
-const MAGIC: [u8; 4] = *b"ELVC";
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct Head {
-    magic: [u8; 4],
-    /// The length of the record in bytes, including this head and the padding: a multiple of 8.
-    record_length: U32,
-    /// Over the rest of the record.
-    checksum: U64,
-    kind: u8,
-    flags: u8,
-    replicas: u8,
-    reserved: u8,
-    lifetime: U32,
-    hash: Key,
-    length: U64,
-    stamp_length: U64,
-    modified: I64,
-    changed: I64,
-    path_length: U32,
-    mode: U16,
-    reserved_half: [u8; 2],
-}
-
-const HEAD_BYTES: usize = size_of::<Head>();
-const COVERED_FROM: usize = 16;
-const _: () = assert!(HEAD_BYTES == 96);
-
-const CLAIM: u8 = 1;
-const END: u8 = 2;
-const REPLICATED: u8 = 2;
-const SYNCED: u8 = 4;
-const CHANGED: u8 = 8;
-
-/// The longest path that Linux accepts, in bytes.
-pub(super) const PATH_BYTES_MAX: usize = 4096;
-const RECORD_BYTES_MAX: usize = HEAD_BYTES + PATH_BYTES_MAX;
-/// The bytes of the log in memory while it is read.
-const READ_BYTES: usize = 64 << 10;
 /// The most turns that the first record of a group waits while others join.
 const TURNS_MAX: u32 = 4;
 /// A group of this many bytes waits for no more.
@@ -133,21 +90,6 @@ pub(super) struct ShareLog {
     /// Whether one of them ends a share.
     ending: bool,
     turns: u32,
-}
-
-/// The content of the log.
-#[derive(Default)]
-pub(super) struct Contents {
-    /// The shares, in the order in which they were made.
-    pub(super) claims: Vec<Share>,
-    /// The number of superseded records.
-    stale: usize,
-    /// The number of damaged bytes.
-    damaged: u64,
-    /// Whether records follow damaged bytes, which a power cut alone does not cause.
-    torn_inside: bool,
-    /// Whether the log exists and has this version.
-    pub(super) found: bool,
 }
 
 impl ShareLog {
@@ -447,190 +389,6 @@ enum Written {
     Anew,
 }
 
-/// An intact record.
-struct Record {
-    share: Share,
-    ends: bool,
-    length: usize,
-}
-
-fn encode(to: &mut Vec<u8>, share: &Share, kind: u8) {
-    let path = match &share.place {
-        Place::File(path) => path.as_os_str().as_bytes(),
-        _ => &[],
-    };
-    let flag = |set, bit| if set { bit } else { 0 };
-    let flags = flag(share.replicated, REPLICATED)
-        | flag(share.synced, SYNCED)
-        | flag(share.state == ShareState::Changed, CHANGED);
-    let record_length = (HEAD_BYTES + path.len()).next_multiple_of(8);
-    let mut head = Head {
-        magic: MAGIC,
-        record_length: U32::new(record_length as u32),
-        checksum: U64::new(0),
-        kind,
-        flags,
-        replicas: share.replicas,
-        reserved: 0,
-        lifetime: U32::new(share.lifetime),
-        hash: share.hash,
-        length: U64::new(share.length),
-        stamp_length: U64::new(share.stamp.length),
-        modified: I64::new(share.stamp.modified),
-        changed: I64::new(share.stamp.changed),
-        path_length: U32::new(path.len() as u32),
-        mode: U16::new(share.stamp.mode.encode()),
-        reserved_half: [0; 2],
-    };
-    let start = to.len();
-    to.extend_from_slice(head.as_bytes());
-    to.extend_from_slice(path);
-    to.resize(start + record_length, 0);
-    head.checksum = U64::new(xxh3_64(&to[start + COVERED_FROM..]));
-    to[start..start + HEAD_BYTES].copy_from_slice(head.as_bytes());
-}
-
-/// The record that `bytes` begin with, and what follows on it; `None` when it is cut off or damaged.
-fn decode(bytes: &[u8]) -> Option<(Record, &[u8])> {
-    let (head, _) = Head::ref_from_prefix(bytes).ok()?;
-    let length = head.record_length.get() as usize;
-    let path_length = head.path_length.get() as usize;
-    if head.magic != MAGIC || length > RECORD_BYTES_MAX || path_length > PATH_BYTES_MAX {
-        return None;
-    }
-    if length != (HEAD_BYTES + path_length).next_multiple_of(8) {
-        return None;
-    }
-    let (record, rest) = bytes.split_at_checked(length)?;
-    if xxh3_64(&record[COVERED_FROM..]) != head.checksum.get() || !matches!(head.kind, CLAIM | END) {
-        return None;
-    }
-    let place = match &record[HEAD_BYTES..HEAD_BYTES + path_length] {
-        [] => Place::Cache(head.hash),
-        path => Place::File(Path::new(OsStr::from_bytes(path)).into()),
-    };
-    let share = Share {
-        hash: head.hash,
-        length: head.length.get(),
-        place,
-        stamp: FileStamp {
-            length: head.stamp_length.get(),
-            modified: head.modified.get(),
-            changed: head.changed.get(),
-            mode: Mode::decode(head.mode.get()).unwrap_or_default(),
-        },
-        state: if head.flags & CHANGED != 0 { ShareState::Changed } else { ShareState::Present },
-        replicas: head.replicas,
-        lifetime: head.lifetime.get(),
-        replicated: head.flags & REPLICATED != 0,
-        synced: head.flags & SYNCED != 0,
-    };
-    Some((Record { share, ends: head.kind == END, length }, rest))
-}
-
-/// What the records of one place have in common: the beginning of a hash of its path, or of its address in the cache.
-type PlaceId = [u8; 16];
-
-fn place_id(share: &Share) -> PlaceId {
-    let mut hasher = blake3::Hasher::new();
-    match &share.place {
-        Place::File(path) => hasher.update(path.as_os_str().as_bytes()),
-        // No path begins with a zero.
-        _ => hasher.update(&[0]).update(&share.hash.0),
-    };
-    let hash = hasher.finalize();
-    core::array::from_fn(|index| hash.as_bytes()[index])
-}
-
-/// The last record on each place. The claims lie in one piece of memory, which goes as a whole when the node has taken them up.
-#[derive(Default)]
-struct Table {
-    /// `None` where one has ended, or come again further behind.
-    claims: Vec<Option<Share>>,
-    places: BTreeMap<PlaceId, u32>,
-    records: u64,
-}
-
-impl Table {
-    fn take(&mut self, claims: Vec<Share>) {
-        for share in claims {
-            self.apply(Record { share, ends: false, length: 0 });
-        }
-    }
-
-    fn apply(&mut self, record: Record) {
-        self.records += 1;
-        let place = place_id(&record.share);
-        let known = self.places.get(&place).map(|index| *index as usize);
-        let same = known.filter(|index| {
-            self.claims[*index].as_ref().is_some_and(|share| share.hash == record.share.hash)
-        });
-        match (record.ends, same) {
-            (true, Some(index)) => {
-                self.claims[index] = None;
-                self.places.remove(&place);
-            }
-            // A share of the same place with another address is newer and stays.
-            (true, None) => {}
-            // A share that is saved again keeps its position in the order.
-            (false, Some(index)) => self.claims[index] = Some(record.share),
-            (false, None) => {
-                if let Some(index) = known {
-                    self.claims[index] = None;
-                }
-                self.places.insert(place, self.claims.len() as u32);
-                self.claims.push(Some(record.share));
-            }
-        }
-    }
-
-    fn into_claims(self) -> Vec<Share> {
-        self.claims.into_iter().flatten().collect()
-    }
-}
-
-fn read_all(mut log: impl Read) -> io::Result<Contents> {
-    let (mut table, mut contents) = (Table::default(), Contents::default());
-    let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
-    let mut at = 0;
-    let mut over = false;
-    let mut damage = false;
-    while !(over && at >= buffer.len()) {
-        if buffer.len() - at < RECORD_BYTES_MAX && !over {
-            buffer.drain(..at);
-            at = 0;
-            let missing = (READ_BYTES - buffer.len()) as u64;
-            over = log.by_ref().take(missing).read_to_end(&mut buffer)? < missing as usize;
-            if !contents.found {
-                if !buffer.starts_with(&FILE_HEAD) {
-                    return Ok(Contents::default());
-                }
-                contents.found = true;
-                at = FILE_HEAD.len();
-            }
-            continue;
-        }
-        match decode(&buffer[at..]) {
-            Some((record, _)) => {
-                at += record.length;
-                contents.torn_inside |= damage;
-                table.apply(record);
-            }
-            None => {
-                // Records begin at multiples of eight.
-                let skipped = (buffer.len() - at).min(8);
-                at += skipped;
-                contents.damaged += skipped as u64;
-                damage = true;
-            }
-        }
-    }
-    let records = table.records as usize;
-    contents.claims = table.into_claims();
-    contents.stale = records - contents.claims.len();
-    Ok(contents)
-}
-
 /// Writes the manifest of a file of several chunks, in the form in which it is sent.
 pub(super) fn save_manifest(layout: &Layout, manifest: &Manifest, how: Replace) -> Result<(), DiskError> {
     let path = layout.share(&manifest.hash());
@@ -659,73 +417,5 @@ pub(super) fn remove_files(layout: &Layout, share: &Share, last: bool) {
         if let Err(error) = remove(&path) {
             log::warn!("cannot delete {}: {error}; the next start tries again", path.display());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn claim(name: &str, byte: u8) -> Share {
-        Share {
-            hash: Key([byte; 32]),
-            length: 10,
-            place: Place::File(Path::new(name).into()),
-            stamp: FileStamp { length: 11, modified: -5, changed: 7, mode: Mode::of(0o755) },
-            state: ShareState::Present,
-            replicas: 3,
-            lifetime: 77,
-            replicated: true,
-            synced: true,
-        }
-    }
-
-    fn log_of(records: &[(Share, u8)]) -> Vec<u8> {
-        let mut bytes = FILE_HEAD.to_vec();
-        records.iter().for_each(|(share, kind)| encode(&mut bytes, share, *kind));
-        bytes
-    }
-
-    #[test]
-    fn the_last_record_on_a_place_counts_and_the_order_is_that_of_the_claims() {
-        let cached = Share { place: Place::Cache(Key([4; 32])), ..claim("", 4) };
-        let changed = Share { state: ShareState::Changed, synced: false, ..claim("/b", 2) };
-        let records = [
-            (claim("/c", 1), CLAIM),
-            (claim("/b", 2), CLAIM),
-            (claim("/a", 3), CLAIM),
-            (cached.clone(), CLAIM),
-            (changed.clone(), CLAIM),
-            (claim("/c", 1), END),
-            // The end of a claim that another one has replaced changes nothing.
-            (claim("/a", 9), END),
-        ];
-        let contents = read_all(&log_of(&records)[..]).unwrap();
-        assert_eq!(contents.claims, [changed, claim("/a", 3), cached]);
-        assert_eq!(contents.stale, 4);
-        assert_eq!(contents.damaged, 0);
-        assert!(contents.found);
-    }
-
-    #[test]
-    fn a_cut_log_keeps_what_was_whole_and_a_damaged_one_what_follows() {
-        let records: Vec<(Share, u8)> =
-            (0..200).map(|number| (claim(&format!("/{number:050}"), number as u8), CLAIM)).collect();
-        let whole = log_of(&records);
-        let record = (whole.len() - FILE_HEAD.len()) / records.len();
-        for cut in [whole.len() - 1, whole.len() - record + 1, FILE_HEAD.len() + 5, FILE_HEAD.len()] {
-            let contents = read_all(&whole[..cut]).unwrap();
-            assert_eq!(contents.claims.len(), (cut - FILE_HEAD.len()) / record);
-            assert!(!contents.torn_inside);
-        }
-        for byte in (FILE_HEAD.len()..FILE_HEAD.len() + 2 * record).step_by(3) {
-            let mut wrong = whole.clone();
-            wrong[byte] ^= 4;
-            let contents = read_all(&wrong[..]).unwrap();
-            assert_eq!(contents.claims.len(), records.len() - 1, "byte {byte}");
-            assert!(contents.torn_inside && contents.damaged == record as u64);
-        }
-        let zeroed = vec![0; 5000];
-        assert!(!read_all(&zeroed[..]).unwrap().found);
     }
 }

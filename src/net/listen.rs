@@ -10,7 +10,9 @@ use std::io;
 const FREE_PORT_TRIES: usize = 32;
 
 /// Binds UDP and TCP to one port; without an address, on every address of the system.
-pub(super) fn listen(addr: Option<SocketAddr>) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
+pub(super) fn listen(
+    addr: Option<SocketAddr>,
+) -> Result<(Udp, std::net::TcpListener, SocketAddr), StartError> {
     let bind = |addr: SocketAddr| bind_both(addr).map_err(|error| StartError::Listen { addr, error });
     match addr {
         Some(addr) => bind(addr),

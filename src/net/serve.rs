@@ -54,7 +54,9 @@ impl Driver {
             StreamOutput::Connect { dial, contact, until } => {
                 self.dial(now, Dial { id: dial, to: contact.addr, until });
             }
-            StreamOutput::Write { stream, bytes } => self.queue(stream, |outbox, _| outbox.push_bytes(&bytes)),
+            StreamOutput::Write { stream, bytes } => {
+                self.queue(stream, |outbox, _| outbox.push_bytes(&bytes))
+            }
             StreamOutput::SendFile { stream, extent } => {
                 self.queue(stream, |outbox, disk| outbox.push_extent(extent, disk));
             }

@@ -4,6 +4,7 @@
 //! until no machine has an event left.
 
 use super::command::{Command, CommandId, Reply};
+use super::machines::Machines;
 use super::ops::{audit, download, read, values};
 use super::{Node, Waiting, bridge, joining, limit, status};
 use crate::dht::DhtEvent;
@@ -73,50 +74,31 @@ impl Node {
         standing: Standing,
     ) {
         bridge::sender_is_there(now, from, datagram, standing.is_validated(), &mut self.machines);
+        let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         let kind = datagram.message().kind();
+        let is_pong_to_gossip = kind == Kind::Pong && gossip.is_expected(kind, datagram.transaction(), from);
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
-                self.machines.gossip.handle_datagram(
-                    now,
-                    from,
-                    datagram,
-                    standing,
-                    &mut self.machines.outbox,
-                );
+                gossip.handle_datagram(now, from, datagram, standing, outbox);
             }
+            _ if is_pong_to_gossip => gossip.handle_datagram(now, from, datagram, standing, outbox),
             Kind::Reconcile | Kind::Reconciled => {
-                self.machines.replication.handle_datagram(
-                    now,
-                    from,
-                    datagram,
-                    standing.is_validated(),
-                    &mut self.machines.outbox,
-                );
-            }
-            Kind::Pong if self.machines.gossip.is_expected(kind, datagram.transaction(), from) => {
-                self.machines.gossip.handle_datagram(
-                    now,
-                    from,
-                    datagram,
-                    standing,
-                    &mut self.machines.outbox,
-                );
+                replication.handle_datagram(now, from, datagram, standing.is_validated(), outbox);
             }
             // A goodbye that may be a recording only makes this node probe the member.
-            Kind::Leave if !standing.is_fresh() => self.machines.gossip.note_failed(now, &datagram.id()),
+            Kind::Leave if !standing.is_fresh() => gossip.note_failed(now, &datagram.id()),
             _ => {
                 if let Message::Leave { for_good, sequence } = datagram.message() {
-                    let (id, epoch) = (datagram.id(), datagram.epoch());
-                    self.machines.gossip.note_leave(now, &id, epoch, for_good, sequence);
+                    gossip.note_leave(now, &datagram.id(), datagram.epoch(), for_good, sequence);
                 }
-                self.machines.dht.handle_datagram(now, from, datagram, standing, &mut self.machines.outbox);
+                dht.handle_datagram(now, from, datagram, standing, outbox);
             }
         }
     }
 
     /// A challenge to a request came from an address: the machine whose request it is sends that again, with a signature.
     pub(super) fn challenged(&mut self, now: Instant, from: SocketAddr, transaction: u64, token: u64) {
-        let super::machines::Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
+        let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         dht.handle_challenge(now, from, transaction, token, outbox);
         gossip.handle_challenge(now, from, transaction, token, outbox);
         replication.handle_challenge(now, from, transaction, token, outbox);
@@ -165,8 +147,7 @@ impl Node {
                 );
             }
             Command::Limit { upload, download, peer_upload, peer_download, streams, uploads } => {
-                let change =
-                    limit::Change { upload, download, peer_upload, peer_download, streams, uploads };
+                let change = limit::Change { upload, download, peer_upload, peer_download, streams, uploads };
                 change.apply(now, id, &mut self.config.limits, &mut self.machines);
             }
             Command::Remove { hash } => self.ops.removals.start(id, hash, &mut self.machines),

@@ -14,10 +14,12 @@
 //!   shorten them.
 
 mod files;
+mod full;
 mod incoming;
 mod index;
 mod pieces;
 mod room;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -32,7 +34,6 @@ use crate::manifest::{Content, Manifest};
 use crate::peers::contest::Holder;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Offer, Refusal};
-use core::fmt;
 use files::{Files, is_cached};
 use incoming::Incoming;
 use pieces::Pieces;
@@ -42,7 +43,9 @@ use std::sync::Arc;
 use windows::Windows;
 
 pub use files::{Claim, Ended, Shared};
+pub use full::Full;
 pub use pieces::PIECE_OVERHEAD_BYTES;
+pub use stats::StoreStats;
 
 /// The most pieces that expire in one call of [`Store::handle_timeout`].
 const EXPIRED_PER_CALL_MAX: usize = 64;
@@ -78,99 +81,6 @@ pub enum PieceChange {
     Dropped(Key),
     /// The file with this address was evicted from the cache and has no other share.
     Evicted(Key),
-}
-
-/// Why there is no room: the bound that is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Full {
-    /// The highest number of shared paths.
-    Shares(usize),
-    /// The highest number of downloads.
-    Downloads(usize),
-    /// The quota, after eviction of the whole cache.
-    Quota {
-        /// The bytes that were needed.
-        needed: u64,
-        /// The quota in bytes.
-        quota: u64,
-    },
-    /// The free space that is left to the host.
-    Floor {
-        /// The bytes that were needed.
-        needed: u64,
-        /// The bytes that are available.
-        room: u64,
-        /// The bytes that are left to the host.
-        floor: u64,
-    },
-    /// The inodes that are left to the host.
-    Inodes,
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Full::Shares(most) => write!(
-                f,
-                "{most} paths are shared already (--shares): stop sharing some with `elver rm`, or allow more"
-            ),
-            Full::Downloads(most) => write!(f, "{most} downloads are under way already (--downloads)"),
-            Full::Quota { needed, quota } => {
-                write!(f, "{needed} more bytes do not fit into the node's quota of {quota} bytes (--quota)")
-            }
-            Full::Floor { needed, room, floor } => write!(
-                f,
-                "{needed} more bytes do not fit on the node's disk: {floor} bytes are kept free for the host (--keep-free), \
-                 and {room} are free beyond them"
-            ),
-            Full::Inodes => f.write_str(
-                "the node's disk has too few free inodes for another file: some are kept free for the host (--keep-free)",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Full {}
-
-/// The statistics of the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct StoreStats {
-    /// Stored pieces.
-    pub pieces: u32,
-    /// Shared files, cached ones included.
-    pub shares: u32,
-    /// Claims on them: one for each path, and one for each file in the cache.
-    pub claims: u32,
-    /// Bytes on disk of stored pieces.
-    pub piece_bytes: u64,
-    /// Bytes of their content.
-    pub content_bytes: u64,
-    /// Bytes on disk of shares in the cache.
-    pub cached_bytes: u64,
-    /// Bytes reserved for arriving pieces and cached files.
-    pub reserved_bytes: u64,
-    /// Bytes reserved for the windows of streams, which do not count against the quota.
-    pub window_bytes: u64,
-    /// Bytes of admitted pieces that have not begun to arrive.
-    pub promised_bytes: u64,
-    /// Free bytes of the file system.
-    pub free_bytes: u64,
-    /// Bytes of the file system that are kept free for the host.
-    pub keep_free_bytes: u64,
-    /// Bytes that the node can still take from the file system.
-    pub room_bytes: u64,
-    /// Whether the stored pieces exceed the limits, so that the node hands pieces over to other nodes.
-    pub over: bool,
-    /// The quota in bytes, for stored, cached and reserved bytes together.
-    pub quota_bytes: u64,
-    /// Cached files evicted so far.
-    pub evicted: u64,
-    /// Pieces expired so far.
-    pub expired: u64,
-    /// Pieces and files refused so far because the quota or the number of pieces was used up.
-    pub refused_quota: u64,
-    /// Pieces and files refused so far because the file system had not enough free space or inodes.
-    pub refused_free: u64,
 }
 
 /// The index of this node's content.

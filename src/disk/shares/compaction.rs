@@ -4,7 +4,8 @@
 //! which is synced as it grows. New records are still appended to the log, so no operation waits for the compaction. They are
 //! copied at the end, before the new file replaces the log. A compaction that fails or is interrupted leaves the log unchanged.
 
-use super::{CLAIM, END, FILE_HEAD, HEAD_BYTES, Head, PlaceId, RECORD_BYTES_MAX, decode, place_id};
+use super::contents::{PlaceId, place_id};
+use super::record::{CLAIM, END, FILE_HEAD, HEAD_BYTES, Head, RECORD_BYTES_MAX, decode};
 use crate::disk::files::{self, Open, remove, rename, sync_data, write_at};
 use crate::disk::layout::temporary;
 use crate::id::Key;
@@ -165,7 +166,7 @@ fn note(
     log: &File,
     found: &mut BTreeMap<PlaceId, Last>,
     offset: u64,
-    record: &super::Record,
+    record: &super::record::Record,
 ) -> io::Result<()> {
     let place = place_id(&record.share);
     let known = found.get(&place).copied();
@@ -196,7 +197,8 @@ fn hash_at(log: &File, offset: u64) -> io::Result<Key> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{encode, read_all};
+    use super::super::contents::read_all;
+    use super::super::record::encode;
     use super::*;
     use crate::io::{FileStamp, Place, Share, ShareState};
     use crate::rng::Rng;

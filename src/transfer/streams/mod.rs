@@ -3,11 +3,13 @@
 //! - `lifecycle`: a stream is accepted or dialled, authenticated, timed out, closed; its frames go to the wing that they are for.
 //! - `handshake`: the proof of identity at both ends.
 //! - `session`: the state of one stream: what each end has asked of the other, and the deadlines for it.
+//! - `pace`: the rate at which a peer sends.
 //! - `table`: which streams are open, to which peer, which nodes are being dialled, and whether there is room for more.
 //! - `close`: the reasons for closing, and which of them blame the peer.
 
 pub(super) mod close;
 pub(super) mod handshake;
 pub(super) mod lifecycle;
+mod pace;
 pub(super) mod session;
 pub(super) mod table;

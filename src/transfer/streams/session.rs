@@ -2,6 +2,7 @@
 
 use super::close::CloseReason;
 use super::handshake::Handshake;
+use super::pace::{Flow, pace};
 use crate::id::{Key, NodeId};
 use crate::io::{Extent, Mode, Place};
 use crate::manifest::Content;
@@ -40,8 +41,6 @@ pub(in crate::transfer) const QUESTIONS_MAX: usize = 16;
 /// `AHEAD_BYTES`, but no more than one second of the peer's rate; on no path is it more than `AHEAD_BYTES_MAX`.
 const AHEAD_BYTES: u64 = 2 << 20;
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
-/// The averaging period of a peer's measured rate.
-const PACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// One stream.
 pub(in crate::transfer) struct Session {
@@ -561,34 +560,6 @@ impl Session {
     }
 }
 
-/// A moving average of a rate: bytes and the time that they took, both halved when the time exceeds [`PACE_PERIOD`].
-#[derive(Default)]
-struct Flow {
-    bytes: u64,
-    nanos: u64,
-}
-
-impl Flow {
-    fn add(&mut self, bytes: u64, time: Duration) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.nanos = self.nanos.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        while u128::from(self.nanos) > PACE_PERIOD.as_nanos() {
-            (self.bytes, self.nanos) = (self.bytes / 2, self.nanos / 2);
-        }
-    }
-
-    /// Bytes per second; `None` before any have been added.
-    fn pace(&self) -> Option<u64> {
-        let pace = u128::from(self.bytes) * 1_000_000_000 / u128::from(self.nanos.max(1));
-        (self.bytes > 0).then(|| u64::try_from(pace).unwrap_or(u64::MAX))
-    }
-}
-
-/// Bytes per second.
-fn pace(bytes: u64, time: Duration) -> u64 {
-    bytes.saturating_mul(1000) / (time.as_millis() as u64).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -644,15 +615,5 @@ mod tests {
         assert_eq!(under_way(1 << 30, millis(300), 1), [63], "16 MiB and no more");
         assert_eq!(under_way(64 << 10, millis(50), 1), [1], "a slow line");
         assert_eq!(under_way(1 << 30, millis(0), 2).iter().sum::<usize>(), 7, "two downloads");
-    }
-
-    #[test]
-    fn two_pieces_in_a_row_after_a_long_wait_do_not_raise_the_rate() {
-        let mut flow = Flow::default();
-        for _ in 0..10 {
-            flow.add(256 << 10, Duration::from_millis(1900));
-            flow.add(256 << 10, Duration::from_millis(1));
-        }
-        assert!(flow.pace().is_some_and(|pace| pace < 1 << 20), "{:?}", flow.pace());
     }
 }

@@ -13,7 +13,7 @@ use crate::node::ops::queue::Waits;
 use crate::node::ops::seek::Seek;
 use crate::node::ops::seek::root::RootFinder;
 use crate::node::ops::seek::sources::Search;
-use crate::node::ops::seek::verdict::{self, Sought};
+use crate::node::ops::seek::verdict::Sought;
 use crate::node::ops::table::{Entry, Operation};
 use crate::node::{Looker, Purpose, status};
 use crate::time::{Duration, Instant, earliest};
@@ -197,14 +197,12 @@ impl Seek for Audit {
         self.place(now, machines);
     }
 
+    fn sought(&self) -> Option<Sought> {
+        self.plan.is_none().then_some(Sought::Root)
+    }
+
     fn review(&mut self, now: Instant, machines: &mut Machines) {
-        let Some(plan) = &mut self.plan else {
-            let Some(state) = machines.transfer.download_state(self.id) else { return };
-            if let Some((reason, why)) = verdict::hopeless(Sought::Root, &self.search, &state) {
-                self.give_up(now, reason, &why, machines);
-            }
-            return;
-        };
+        let Some(plan) = &mut self.plan else { return self.review_search(now, machines) };
         if !plan.is_done() || !self.looked_up.is_empty() || !self.asked.is_empty() {
             return;
         }

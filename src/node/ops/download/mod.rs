@@ -274,15 +274,11 @@ impl Seek for Download {
         self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
     }
 
-    fn review(&mut self, now: Instant, machines: &mut Machines) {
-        let sought = match self.phase {
-            Phase::Root => Sought::Root,
-            Phase::Chunks => Sought::Chunks,
-            _ => return,
-        };
-        let Some(state) = machines.transfer.download_state(self.id) else { return };
-        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
-            self.give_up(now, reason, &why, machines);
+    fn sought(&self) -> Option<Sought> {
+        match self.phase {
+            Phase::Root => Some(Sought::Root),
+            Phase::Chunks => Some(Sought::Chunks),
+            _ => None,
         }
     }
 
@@ -575,7 +571,7 @@ impl Download {
     }
 
     fn report(&self, stage: Stage, machines: &mut Machines) {
-        let Some(chunks) = &self.chunks else { return };
+        let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
         let progress = Progress {
             stage,
             done: chunks.have_bytes(),

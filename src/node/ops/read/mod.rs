@@ -254,15 +254,11 @@ impl Seek for Read {
         }
     }
 
-    fn review(&mut self, now: Instant, machines: &mut Machines) {
-        let sought = match self.phase {
-            Phase::Root => Sought::Root,
-            Phase::Chunks => Sought::Chunks,
-            _ => return,
-        };
-        let Some(state) = machines.transfer.download_state(self.id) else { return };
-        if let Some((reason, why)) = verdict::hopeless(sought, &self.search, &state) {
-            self.give_up(now, reason, &why, machines);
+    fn sought(&self) -> Option<Sought> {
+        match self.phase {
+            Phase::Root => Some(Sought::Root),
+            Phase::Chunks => Some(Sought::Chunks),
+            _ => None,
         }
     }
 

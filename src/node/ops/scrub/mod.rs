@@ -356,7 +356,9 @@ impl Scrub {
             }
             round.position = Position::Files(None);
         }
-        let Position::Files(after) = round.position else { return debug_assert!(false, "files come after pieces") };
+        let Position::Files(after) = round.position else {
+            return debug_assert!(false, "files come after pieces");
+        };
         match machines.store.file_after(after.as_ref()) {
             Some(file) => {
                 let what = Position::Files(Some(file.hash));

@@ -28,6 +28,7 @@ use core::net::SocketAddr;
 use root::{Found, RootFinder};
 use sources::Search;
 use std::sync::Arc;
+use verdict::Sought;
 
 /// An operation that seeks a file.
 pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
@@ -54,12 +55,28 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         machines: &mut Machines,
     );
 
-    /// Ends the operation if it is hopeless and no further event will come. Called when a lookup for providers has ended and none is
-    /// under way.
-    fn review(&mut self, now: Instant, machines: &mut Machines);
+    /// What the operation needs from a source now; `None` when it needs nothing.
+    fn sought(&self) -> Option<Sought>;
 
     /// Ends the operation: its commands fail for this reason.
     fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines);
+
+    /// Ends the operation if it is hopeless and no further event will come. Called when a lookup for providers has ended and none is
+    /// under way.
+    fn review(&mut self, now: Instant, machines: &mut Machines) {
+        self.review_search(now, machines);
+    }
+
+    /// Ends the operation if no source can give what is [sought](Seek::sought).
+    fn review_search(&mut self, now: Instant, machines: &mut Machines) {
+        let id = self.finder().download;
+        let (Some(sought), Some(state)) = (self.sought(), machines.transfer.download_state(id)) else {
+            return;
+        };
+        if let Some((reason, why)) = verdict::hopeless(sought, self.search(), &state) {
+            self.give_up(now, reason, &why, machines);
+        }
+    }
 
     // The way to the root is the same for all.
 
