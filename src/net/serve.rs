@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_without_a_descriptor_is_repeated_and_then_begins() {
+    fn a_dial_without_a_descriptor_begins_when_it_is_repeated() {
         let dir = TestDir::new();
         let mut driver = driver(&dir);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

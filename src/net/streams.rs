@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_over_its_rate_waits_and_is_woken_when_it_may_go_on() {
+    fn a_stream_over_its_rate_is_woken_when_it_may_go_on() {
         let mut bench = Bench::new();
         let id = bench.open(State::Open);
         bench.streams.set_rates(NOW, rates(10_000));

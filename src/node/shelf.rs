@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_is_not_here_is_refused_and_noted_because_its_file_may_have_come_back() {
+    fn a_piece_that_is_refused_is_noted_because_its_file_may_have_come_back() {
         let mut parts = Parts::new();
         let mut shelf = parts.shelf();
         assert!(!shelf.has(&KEY));

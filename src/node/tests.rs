@@ -142,7 +142,7 @@ fn a_command_that_is_cancelled_while_the_node_joins_does_not_begin() {
 }
 
 #[test]
-fn a_node_without_pieces_leaves_at_once_and_saves_what_the_next_run_needs() {
+fn a_node_without_pieces_leaves_at_once() {
     let mut bench = Bench::alone();
     bench.command(1, Command::Leave { timeout: None });
     let outputs = bench.outputs();
@@ -157,7 +157,7 @@ fn a_node_without_pieces_leaves_at_once_and_saves_what_the_next_run_needs() {
 }
 
 #[test]
-fn a_damaged_datagram_is_counted_by_its_reason_and_not_answered() {
+fn a_damaged_datagram_is_only_counted_by_its_reason() {
     let mut bench = Bench::alone();
     bench.node.handle_datagram(bench.now, ([127, 0, 0, 1], 9).into(), &[1, 2, 3]);
     let status = bench.node.status(bench.now);
@@ -177,7 +177,7 @@ fn the_disk_operation_of_no_operation_is_ignored() {
 }
 
 #[test]
-fn limits_that_contradict_each_other_are_refused_and_change_nothing() {
+fn limits_that_contradict_each_other_change_nothing() {
     let mut bench = Bench::alone();
     let limit = |streams| Command::Limit {
         upload: Some(70_000),

@@ -153,7 +153,7 @@ fn a_piece_of_an_earlier_version_is_kept_for_a_day_after_the_update() {
 }
 
 #[test]
-fn discarding_a_piece_frees_its_space_and_deletes_it() {
+fn a_discarded_piece_is_deleted_from_its_space() {
     let mut store = store(500 + PIECE_OVERHEAD_BYTES);
     let incoming = admit(&mut store, &offer(1, 500));
     assert_eq!(store.admit(NOW, peer(1), &offer(2, 0)), Admission::Refuse(Refusal::NoSpace));
@@ -314,7 +314,7 @@ fn the_floor_stays_free_for_the_host_whatever_the_quota() {
 }
 
 #[test]
-fn windows_of_streams_count_against_the_floor_and_not_against_the_quota() {
+fn windows_of_streams_count_only_against_the_floor() {
     const MIB: u64 = 1 << 20;
     let space = |free| Space {
         block_bytes: 4096,
@@ -448,7 +448,7 @@ fn the_longest_unused_cached_file_is_evicted_first_and_pieces_never_are() {
 }
 
 #[test]
-fn a_download_into_the_cache_reserves_its_length_and_becomes_a_share_in_its_place() {
+fn a_download_into_the_cache_becomes_a_share_in_the_place_of_its_reservation() {
     let mut store = store(1000);
     let (old, file) = (manifest(1, 600), manifest(2, 700));
     add_cached(&mut store, &old).unwrap();

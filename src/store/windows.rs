@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_window_counts_once_and_a_closed_one_not() {
+    fn only_an_open_window_counts() {
         let mut windows = Windows::default();
         windows.open(1, 100, 2);
         windows.open(2, 50, 1);

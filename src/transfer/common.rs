@@ -148,7 +148,7 @@ mod tests {
     const KEY: Key = Key([1; 32]);
 
     #[test]
-    fn a_closed_stream_is_no_stream_to_its_peer_and_waits_to_be_released() {
+    fn a_closed_stream_that_waits_to_be_released_is_no_stream_to_its_peer() {
         let mut common = connected(1, Limits::default()).common;
         common.close(stream(1), CloseReason::Idle);
         common.close(stream(1), CloseReason::Idle);

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_is_a_flood_and_no_more_of_it_is_read() {
+    fn no_more_is_read_of_a_line_without_an_end() {
         let (mut lines, near, mut far) = pair();
         for _ in 0..64 {
             let _ = far.write(&[b'x'; READ_BYTES]);

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_without_a_claim_is_kept_for_a_day_and_not_repaired() {
+    fn a_piece_that_is_offered_without_a_claim_lives_for_a_day_unrepaired() {
         let counts = judge(&mut Claims::default(), 1, &offer()).unwrap();
         assert_eq!(counts.lifetime, 24 * 3600);
         assert_eq!(counts.replicas, 1);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_claim_is_refused_and_counted() {
+    fn a_refused_forgery_is_counted() {
         let mut claims = Claims::default();
         let elsewhere = claimed(&Network::new("another network"));
         assert_eq!(judge(&mut claims, 1, &elsewhere), Err(Refusal::Invalid));

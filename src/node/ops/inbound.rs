@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_disk_says_nothing_about_the_disk_and_closes_nothing() {
+    fn a_busy_disk_closes_nothing() {
         let mut bench = Bench::new(&Limits::default());
         let incoming = bench.admit(NEW);
         let step = bench.arrive(incoming);

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_handed_over_a_few_at_a_time_and_then_the_node_may_go() {
+    fn a_node_may_go_when_its_pieces_were_handed_over_a_few_at_a_time() {
         let mut bench = Bench::new(10);
         bench.leave(1, None);
         let first = bench.offered();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_goes_when_the_time_is_up_and_the_rest_is_left_behind() {
+    fn the_pieces_that_are_not_handed_over_in_time_are_left_behind() {
         let mut bench = Bench::new(3);
         bench.leave(1, Some(20));
         let offered = bench.offered();

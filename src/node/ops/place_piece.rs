@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_nodes_get_the_piece_and_then_it_is_over() {
+    fn placing_is_over_when_the_nearest_nodes_have_the_piece() {
         let mut bench = Bench::new(AIM);
         assert!(bench.place.is_looking_up() && !bench.place.is_over());
         bench.find(4);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_too_few_nodes_take_is_over_and_short() {
+    fn a_piece_that_too_few_nodes_take_stays_short() {
         let mut bench = Bench::looked_up(AIM, 4);
         for (target, result) in [(1, FULL), (2, UNREACHABLE), (3, STORED)] {
             bench.end(target, &result);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_nodes_than_holders_get_the_piece_and_it_is_short() {
+    fn a_piece_is_short_when_there_are_fewer_nodes_than_holders() {
         let mut bench = Bench::looked_up(AIM, 1);
         bench.end(1, &STORED);
         assert!(bench.place.is_over() && bench.place.is_short());
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_node_is_waited_for_and_no_farther_one_replaces_it() {
+    fn no_farther_node_replaces_one_that_is_busy() {
         let mut bench = Bench::new(AIM);
         bench.fill(1);
         bench.find(4);
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_ends_the_lookup_and_forgets_the_copies() {
+    fn no_lookup_or_copy_survives_a_cancelled_placing() {
         let mut bench = Bench::new(AIM);
         assert_eq!(bench.machines.lookups.len(), 1);
         bench.place.cancel(&mut bench.machines);

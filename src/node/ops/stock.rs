@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_is_not_in_memory_is_read_and_a_wrong_one_is_reported() {
+    fn a_manifest_that_is_not_in_memory_is_read_from_the_disk() {
         let (mut machines, manifest) = (node(&[], 0), file(600_000));
         let shared = share(&manifest, 3, &mut machines);
         file_served(START, &shared, None, &mut machines);

@@ -103,7 +103,7 @@ fn replication_keeps_the_pieces_that_were_on_disk_at_the_start_until_they_are_dr
 }
 
 #[test]
-fn a_leaving_node_without_neighbours_may_go_and_leaves_its_pieces_behind() {
+fn a_leaving_node_without_neighbours_leaves_its_pieces_behind() {
     let mut bench = Bench::new();
     bench.ops.departure.start(START, CommandId(1), None, &bench.machines);
     assert!(!bench.ops.departure.is_due(START));
@@ -141,7 +141,7 @@ fn a_full_disk_and_a_departure_each_close_the_node_to_new_copies() {
 }
 
 #[test]
-fn a_rotten_piece_that_the_scrub_finds_is_dropped_and_counted() {
+fn the_scrub_counts_each_rotten_piece_that_it_drops() {
     let mut bench = Bench::new();
     bench.ops.scrub.start(START, CommandId(1), true, &mut bench.machines);
     bench.disk(Waiting::Scrub, verified(Soundness::Rotten));
@@ -151,7 +151,7 @@ fn a_rotten_piece_that_the_scrub_finds_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_piece_that_a_peer_reports_stays_if_it_verifies_and_goes_if_it_does_not() {
+fn a_piece_that_a_peer_reports_stays_only_if_it_verifies() {
     for (soundness, stays) in [(Soundness::Sound, true), (Soundness::Rotten, false)] {
         let mut bench = Bench::new();
         bench.ops.rechecks.report(START, PIECE, NodeId([1; 32]), &mut bench.machines);

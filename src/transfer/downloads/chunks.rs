@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rarest_chunk_is_asked_for_first_and_none_twice() {
+    fn each_chunk_is_asked_for_once_beginning_with_the_rarest() {
         let mut chunks = chunks(5, &[], 3);
         let everything = all(5);
         everything.ones().for_each(|index| chunks.count_source(index, true));
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_fetched_in_order_and_not_past_its_edge() {
+    fn a_window_is_fetched_in_order_up_to_its_edge() {
         let manifest = chunks(200, &[], 0).manifest;
         let have: Vec<bool> = (0..200).map(|index| index < 62).collect();
         let mut chunks = Chunks::in_window(manifest, 7, &have, 65);

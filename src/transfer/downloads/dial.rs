@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_sources_are_dialled_than_are_useful_and_those_without_failures_first() {
+    fn sources_without_failures_are_dialled_first_and_no_more_than_are_useful() {
         let (mut downloads, mut common) = searching(6);
         downloads.the_one().sources.get_mut(&peer(1).id).unwrap().failures = 1;
         downloads.pump_all(NOW, &mut common);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_was_given_up_is_not_dialled_and_others_are_asked_for() {
+    fn others_are_asked_for_in_place_of_a_source_that_was_given_up() {
         let (mut downloads, mut common) = searching(1);
         downloads.the_one().sources.get_mut(&peer(1).id).unwrap().failures = 9;
         downloads.pump_all(NOW, &mut common);

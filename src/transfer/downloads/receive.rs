@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_does_not_verify_is_requested_again_and_its_source_banned_from_the_file() {
+    fn the_source_of_a_chunk_that_does_not_verify_is_banned_from_the_file() {
         let (mut downloads, mut common) = fetching(2, &[1]);
         downloads.pump_all(NOW, &mut common);
         let number = first_request(&common, 1);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_ends_the_download_and_the_stream_in_the_middle_of_the_content() {
+    fn a_full_disk_ends_the_download_together_with_the_stream_that_brings_it() {
         let (mut downloads, mut common) = fetching(2, &[1]);
         downloads.pump_all(NOW, &mut common);
         common.events();

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_follower_is_told_of_the_others_and_they_of_it() {
+    fn followers_are_told_of_each_other() {
         let Transfer { mut downloads, mut common, .. } = connected(2, Limits::default());
         downloads.on_follow(NOW, stream(1), (FILE, false), &mut common);
         assert_eq!(common.outputs(), [], "it is the only one");

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn downloads_are_bounded_in_number_and_each_number_is_used_once() {
+    fn downloads_are_bounded_and_each_has_a_number_of_its_own() {
         let limits = Limits { downloads_max: 1, reads_max: 1, explains_max: 0, ..Limits::default() };
         let Transfer { mut downloads, mut common, .. } = connected(0, limits);
         assert!(start(&mut downloads, 1, &mut common));

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_with_other_content_is_discarded_and_the_peer_banned_from_it() {
+    fn a_peer_is_banned_from_a_piece_for_which_it_sent_other_content() {
         let mut common = common();
         assert_eq!(on_store(NOW, stream(1), 1, &offer(5), &mut { SEND }, &mut common), Ok(()));
         assert_eq!(on_store_data(NOW, stream(1), 1, 5, &mut { SEND }, &mut common), Ok(()));

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_node_ends_the_copies_to_it_and_no_others() {
+    fn an_unreachable_node_ends_only_the_copies_to_it() {
         let (mut pushes, mut common) = (Pushes::default(), common(4));
         for number in 1..=2 {
             assert!(pushes.queue(NOW, PushId(number.into()), target(number), piece(), &common));

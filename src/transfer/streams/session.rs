@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pieces_in_flight_fill_the_line_and_no_more() {
+    fn the_pieces_in_flight_just_fill_the_line() {
         let millis = Duration::from_millis;
         assert_eq!(under_way(1 << 30, millis(0), 1), [7], "next door");
         let far = under_way(50 << 20, millis(100), 1)[0];

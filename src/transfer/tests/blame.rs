@@ -26,7 +26,7 @@ fn blamed(world: &World, node: usize) -> Vec<Ban> {
 }
 
 #[test]
-fn a_source_with_one_rotten_chunk_is_banned_from_that_file_only_and_receives_a_report() {
+fn a_source_with_one_rotten_chunk_is_banned_from_that_file_only() {
     let mut world = World::new(3);
     let (rotten, sound) = (content(12 * CHUNK, 4), content(5 * CHUNK, 5));
     let file = world.nodes[1].share(&rotten);

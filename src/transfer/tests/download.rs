@@ -170,7 +170,7 @@ fn a_source_that_stalls_in_the_middle_of_a_block_is_abandoned() {
 }
 
 #[test]
-fn a_source_that_resumes_too_late_is_sent_cancels_and_its_content_is_discarded() {
+fn the_content_of_a_source_that_resumes_too_late_is_discarded() {
     let mut world = World::new(3);
     let bytes = content(6 * CHUNK, 19);
     let manifest = share(&mut world, &[1, 2], &bytes);
@@ -195,7 +195,7 @@ fn a_source_that_resumes_too_late_is_sent_cancels_and_its_content_is_discarded()
 }
 
 #[test]
-fn a_lone_source_that_stalls_is_closed_counted_and_dialled_again() {
+fn a_lone_source_that_stalls_is_dialled_again() {
     let mut world = World::new(2);
     let bytes = content(4 * CHUNK, 9);
     let hash = share(&mut world, &[1], &bytes).hash();
@@ -312,7 +312,7 @@ fn an_aborted_download_leaves_the_stream_to_others_or_closes_it() {
 }
 
 #[test]
-fn a_source_that_cannot_read_its_file_reports_which_and_is_abandoned() {
+fn a_source_that_cannot_read_its_file_reports_which_one() {
     let mut world = World::new(3);
     let bytes = content(3 * CHUNK, 17);
     let hash = share(&mut world, &[1, 2], &bytes).hash();
@@ -323,7 +323,7 @@ fn a_source_that_cannot_read_its_file_reports_which_and_is_abandoned() {
 }
 
 #[test]
-fn an_idle_stream_is_closed_and_no_deadline_stays_armed() {
+fn no_deadline_stays_armed_after_an_idle_stream_was_closed() {
     let mut world = World::new(2);
     let hash = share(&mut world, &[1], &content(10, 18)).hash();
     world.fetch(0, 1, hash, &[1]);

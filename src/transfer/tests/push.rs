@@ -116,7 +116,7 @@ fn content_for_which_there_is_no_room_any_more_is_discarded_and_refused_and_the_
 }
 
 #[test]
-fn a_copy_that_does_not_verify_is_discarded_and_repeated_ones_end_the_stream() {
+fn repeated_copies_that_do_not_verify_end_the_stream() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
     world.nodes[0].corrupt = true;
@@ -184,7 +184,7 @@ fn more_copies_than_the_peer_takes_at_a_time_follow_one_another() {
 }
 
 #[test]
-fn a_copy_that_is_acknowledged_and_not_kept_does_not_count() {
+fn an_acknowledged_copy_that_is_not_kept_does_not_count() {
     let mut world = World::new(2);
     let offers = offers(&mut world);
     world.nodes[1].keeps = false;
@@ -235,7 +235,7 @@ fn a_target_that_falls_silent_before_its_proof_has_not_proven_the_copy() {
 }
 
 #[test]
-fn a_node_proves_on_request_what_it_has_and_nothing_else() {
+fn a_node_proves_on_request_only_what_it_has() {
     let mut world = World::new(3);
     let offers = offers(&mut world);
     world.nodes[1].share(&content(2 * CHUNK + 99, 1));

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_has_two_blocks_of_a_stream_and_gets_more_when_they_have_left() {
+    fn the_driver_has_at_most_two_blocks_of_a_stream() {
         let mut machine = machine(1, 4);
         (1..=5).for_each(|number| request(&mut machine, 1, number));
         assert_eq!(handed(&mut machine).len(), 2);

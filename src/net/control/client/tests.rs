@@ -116,7 +116,7 @@ fn the_last_progress_of_an_interval_is_sent_when_it_is_due() {
 }
 
 #[test]
-fn content_follows_the_line_that_announces_it_and_is_counted_as_it_leaves() {
+fn content_that_leaves_after_its_line_is_counted() {
     let (dir, (mut client, mut far)) = (TestDir::new(), pair());
     let (disk, path) = (dir.disk(), dir.file("file", b"0123456789"));
     for number in [5, 6] {

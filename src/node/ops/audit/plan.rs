@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn this_node_is_part_of_the_report_and_is_not_asked() {
+    fn this_node_is_part_of_the_report_without_being_asked() {
         let mut plan = plan(3);
         plan.answer_for_itself(|_| holds(2));
         plan.enter_everywhere(contact(OWN_CONTACT));

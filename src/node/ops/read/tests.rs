@@ -133,7 +133,7 @@ fn removed(ops: &[(DiskId, DiskOp)]) -> Vec<u32> {
 }
 
 #[test]
-fn chunks_reach_the_client_in_order_and_leave_the_disk_when_they_have_left() {
+fn chunks_that_have_reached_the_client_in_order_leave_the_disk() {
     let (mut bench, manifest) = (Bench::new(1), manifest(5));
     bench.read(1, manifest.hash(), None);
     bench.root(&manifest);
@@ -247,7 +247,7 @@ fn a_file_of_one_chunk_comes_from_memory() {
 }
 
 #[test]
-fn local_chunks_are_verified_and_changed_ones_come_from_the_network() {
+fn a_local_chunk_that_does_not_verify_comes_from_the_network() {
     let (mut bench, manifest) = (Bench::new(1), manifest(5));
     let place = Place::File(std::path::Path::new("/u/file").into());
     bench.machines.store.begin_partial(manifest.hash(), Arc::clone(&manifest), place).unwrap();

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_handed_out_in_order_and_leave_their_files() {
+    fn chunks_leave_their_files_in_the_order_in_which_they_are_handed_out() {
         let mut window = window(6 * CHUNK + 5, None, 4 * CHUNK).unwrap();
         assert_eq!(window.edge(), 4);
         assert_eq!(window.chunks(), 0..7);

@@ -198,7 +198,7 @@ fn a_piece_that_cannot_be_checked_is_tried_again_and_does_not_stop_the_round() {
 }
 
 #[test]
-fn a_piece_that_was_removed_and_written_anew_is_not_dropped_for_its_old_file() {
+fn a_piece_that_was_written_anew_is_not_dropped_for_its_old_file() {
     let mut bench = Bench::new(DAY, 0, &[]);
     bench.scrub.handle_timeout(bench.now, &mut bench.machines);
     let (_, key) = bench.asked().unwrap();

@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_command_ends_its_operation_and_no_other() {
+    fn a_cancelled_command_ends_its_own_operation_only() {
         let mut machines = Machines::alone(START);
         let (mut seekers, _) = seekers(&mut machines);
         seekers.cancel(START, CommandId(3), &mut machines);

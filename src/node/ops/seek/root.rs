@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_manifest_is_read_and_the_network_is_not_asked() {
+    fn a_stored_manifest_is_read_without_asking_the_network() {
         let manifest = manifest();
         let bytes = manifest.encode();
         let mut bench = Bench::new(manifest.hash(), Some((Content::Manifest, bytes.len() as u32)));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_root_that_does_not_verify_is_dropped_and_fetched() {
+    fn a_fetched_root_replaces_a_stored_one_that_does_not_verify() {
         let mut bench = Bench::new(hash_of(b"good"), Some((Content::File, 4)));
         bench.find();
         assert_eq!(bench.read(Ok(DiskReply::Bytes(b"evil".to_vec()))), Found::Later);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_root_that_cannot_be_read_is_fetched_and_stays() {
+    fn a_stored_root_that_cannot_be_read_now_stays_although_it_is_fetched() {
         let mut bench = Bench::new(hash_of(b"good"), Some((Content::File, 4)));
         bench.find();
         let error = DiskError { kind: DiskErrorKind::Failed, message: String::new() };

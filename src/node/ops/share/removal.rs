@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_ends_once_the_disk_has_it_and_not_before() {
+    fn a_share_ends_once_the_disk_has_its_end() {
         let mut bench = Bench::new(1, &["/a"]);
         bench.start();
         assert!(bench.is_shared());
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_cannot_be_written_leaves_the_share_as_it_is_and_the_user_is_told() {
+    fn the_user_is_told_of_a_disk_that_cannot_end_a_share() {
         let mut bench = Bench::new(1, &["/a"]);
         bench.start();
         bench.answer(read_only());

@@ -283,7 +283,7 @@ fn a_file_that_cannot_be_hashed_or_written_down_is_not_shared() {
 // Ending.
 
 #[test]
-fn rm_ends_the_claims_of_every_path_and_answers_with_the_last() {
+fn rm_is_answered_when_the_claims_of_every_path_have_ended() {
     let mut bench = Bench::new();
     let hash = bench.share("/a", "abc", 1);
     bench.share("/b", "abc", 2);

@@ -172,7 +172,7 @@ impl Bench {
 }
 
 #[test]
-fn a_put_is_answered_with_a_quorum_and_the_other_copies_are_made_afterwards() {
+fn a_put_is_answered_with_a_quorum_before_all_copies_are_made() {
     let (mut bench, file) = (Bench::new(), small(1));
     bench.put(1, &file, 3);
     bench.announce(&file);
@@ -329,7 +329,7 @@ fn a_put_of_a_file_with_all_its_copies_is_answered_at_once() {
 }
 
 #[test]
-fn files_beyond_the_limit_wait_in_line_and_begin_in_order() {
+fn files_beyond_the_limit_begin_in_the_order_of_their_line() {
     let mut bench = Bench::new();
     let files: Vec<Arc<Manifest>> = (0..).map(small).take(UPLOADS_MAX + 2).collect();
     for (command, file) in (0..).zip(&files) {
@@ -381,7 +381,7 @@ fn the_manifest_of_a_file_in_line_is_read_when_its_turn_comes() {
 }
 
 #[test]
-fn a_manifest_that_cannot_be_read_fails_the_commands_and_is_reported() {
+fn the_commands_fail_when_the_manifest_cannot_be_read() {
     let (mut bench, file) = (Bench::new(), large(1));
     bench.put(1, &file, 3);
     let wrong = [
