@@ -57,7 +57,7 @@ impl Default for Config {
             leaf: false,
             network: Network::DEFAULT_NAME.to_owned(),
             network_secret: None,
-            id_work: IdWork::default(),
+            id_work: IdWork::NONE,
             way: Way::default(),
             handle_signals: true,
             gossip: GossipConfig::default(),
