@@ -26,13 +26,21 @@ const LOOK: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// When it has returned none after [`LIMIT`].
-pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_until(what, LIMIT, condition)
+}
+
+/// Waits until the condition returns a value, where [`LIMIT`] is no bound: what many processes do takes longer on few processors.
+///
+/// # Panics
+/// When it has returned none after `limit`.
+pub(crate) fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = condition() {
             return found;
         }
-        assert!(start.elapsed() < LIMIT, "waited in vain for {what}");
+        assert!(start.elapsed() < limit, "waited in vain for {what}");
         std::thread::sleep(LOOK);
     }
 }
