@@ -399,3 +399,18 @@ fn forty_ids_of_one_party_hide_neither_a_value_nor_a_file() {
 fn an_address_that_was_merely_named_is_sent_no_more_than_three_bytes_for_one() {
     play(&["reflect"], 16, 2);
 }
+
+#[test]
+fn a_party_that_reserves_space_keeps_no_file_from_being_placed() {
+    play(&["reserve"], 12, 5);
+}
+
+#[test]
+fn an_adversary_on_the_path_costs_time_and_nothing_else() {
+    play(&["swallow", "downgrade"], 12, 3);
+}
+
+#[test]
+fn ids_that_prove_copies_and_lose_them_pull_none_away() {
+    play(&["hollow"], 12, 2);
+}
