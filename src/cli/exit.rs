@@ -29,6 +29,8 @@ pub enum Exit {
     NoSpace = 7,
     /// A limit on concurrent work is reached; a later attempt can succeed.
     Busy = 8,
+    /// The daemon runs, but something is wrong with it: `status` says what.
+    Unwell = 9,
 }
 
 /// The exit codes as `--help` shows them.
@@ -41,7 +43,8 @@ pub const EXIT_CODES_HELP: &str = "Exit codes:
   5  stored on fewer nodes than a quorum
   6  content does not verify
   7  no space on disk, or the quota is used up
-  8  busy, try later";
+  8  busy, try later
+  9  the node runs, but is not well (`elver status`)";
 
 impl Exit {
     /// The exit status.
@@ -61,6 +64,7 @@ impl Exit {
             Exit::Unverified => "unverified",
             Exit::NoSpace => "no_space",
             Exit::Busy => "busy",
+            Exit::Unwell => "unwell",
         }
     }
 
@@ -168,6 +172,7 @@ mod tests {
             Exit::Unverified,
             Exit::NoSpace,
             Exit::Busy,
+            Exit::Unwell,
         ];
         for (index, (exit, line)) in all.into_iter().zip(EXIT_CODES_HELP.lines().skip(1)).enumerate() {
             assert_eq!(usize::from(exit.code()), index);

@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use crate::limits::Rates;
 use crate::node::command::{
     Command, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer,
-    PeerBan, RepairStatus, Reply, Role, ScrubStatus, Status,
+    PeerBan, RepairStatus, Reply, Role, ScrubStatus, Status, Trouble,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -162,14 +162,24 @@ pub(super) fn status(context: &mut Context) -> Result<Exit, CommandError> {
     let Reply::Status(status) = reply else {
         return Err(context.unexpected(&reply));
     };
+    let exit = if status.troubles.is_empty() { Exit::Done } else { Exit::Unwell };
     if context.output.json {
         object(context, &status)?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     for (name, value) in status_lines(&status) {
         context.output.line(&format!("{name:<12}  {value}"))?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+/// Whether the node is well, or what is wrong, in one line.
+fn state_line(troubles: &[Trouble]) -> String {
+    if troubles.is_empty() {
+        return "well".to_owned();
+    }
+    let words = |trouble: &Trouble| format!("{} (for {})", trouble.message, format_duration(trouble.seconds));
+    format!("NOT WELL: {}", troubles.iter().map(words).collect::<Vec<_>>().join("; "))
 }
 
 fn network_line(status: &Status) -> String {
@@ -188,6 +198,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     let address = status.address.map_or("not known yet".to_owned(), |address| address.to_string());
     let role = if status.leaf { "leaf" } else { "full" };
     let mut lines: Vec<(String, String)> = [
+        ("state", state_line(&status.troubles)),
         ("node", status.id.clone()),
         ("version", status.version.clone()),
         ("network", network_line(status)),
@@ -225,7 +236,7 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
         lines.insert(1, ("identities".to_owned(), line));
     }
     if let Some(twice) = &status.identity_twice {
-        lines.insert(0, ("identity".to_owned(), identity_line(twice)));
+        lines.insert(1, ("identity".to_owned(), identity_line(twice)));
     }
     lines.extend(status.gossip.iter().flat_map(gossip_lines));
     lines.extend(status.repair.iter().flat_map(repair_lines));
@@ -254,7 +265,7 @@ fn gossip_lines(gossip: &GossipStatus) -> Vec<(String, String)> {
     let members = states.iter().enumerate().filter(|(index, (count, _))| *index == 0 || *count > 0);
     let members: Vec<String> = members.map(|(_, (count, state))| format!("{count} {state}")).collect();
     let health = match gossip.local_health {
-        0 => "well".to_owned(),
+        0 => "answers in time".to_owned(),
         score => format!("local health {score} of {LOCAL_HEALTH_WORST} (slow to answer): probes wait longer"),
     };
     let GossipStatus { rounds, states_learned, states_refused, .. } = gossip;
@@ -263,7 +274,7 @@ fn gossip_lines(gossip: &GossipStatus) -> Vec<(String, String)> {
         ("members", members.join(", ")),
         ("gossip", format!("{rounds} rounds, {states_learned} states learned, {states_refused} refused")),
         ("probes", format!("{probes} sent, {suspicions} suspicions, {refuted} of them refuted")),
-        ("health", health),
+        ("timing", health),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
@@ -378,7 +389,7 @@ mod tests {
     use super::*;
     use crate::cli::testing::FakeDaemon;
     use crate::id::{Key, NodeId, PublicKey};
-    use crate::node::command::Response;
+    use crate::node::command::{Response, TroubleKind};
 
     type Inspect = fn(&mut Context) -> Result<Exit, CommandError>;
 
@@ -544,7 +555,7 @@ mod tests {
             "members       12 live, 1 suspect, 2 left\n",
             "gossip        90 rounds, 70 states learned, 3 refused\n",
             "probes        8 sent, 4 suspicions, 3 of them refuted\n",
-            "health        local health 2 of 8 (slow to answer)",
+            "timing        local health 2 of 8 (slow to answer)",
             "copies        100 pieces healthy, 5 under-replicated (2 urgent), 4 surplus\n",
             "repair        1 under way, 9 made (3.0 MiB), 6 abandoned\n",
             "partition     suspects for 1 m 1 s that it is partitioned: 6 of 20 neighbours fell silent at once; \
@@ -556,6 +567,36 @@ mod tests {
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), full);
         let text = answer(status, false, Reply::Status(Box::default())).unwrap();
         assert!(!text.contains("members") && !text.contains("partition"), "{text}");
+    }
+
+    #[test]
+    fn the_first_line_of_the_status_and_its_exit_code_tell_whether_the_node_is_well() {
+        let run = |troubles: &[Trouble], json: bool| {
+            let reply = Status { troubles: troubles.to_vec(), ..Status::default() };
+            let daemon = FakeDaemon::answering(&[Response::Done(Reply::Status(Box::new(reply)))]);
+            let (mut context, results, _) = daemon.context(json);
+            (status(&mut context).unwrap(), results.text())
+        };
+        let (exit, text) = run(&[], false);
+        assert_eq!(exit, Exit::Done);
+        assert!(text.starts_with("state         well\n"), "{text}");
+        let trouble = |kind, seconds, message: &str| Trouble { kind, seconds, message: message.to_owned() };
+        let troubles = [
+            trouble(TroubleKind::DiskFull, 90, "its disk is full: no room"),
+            trouble(TroubleKind::NoMembers, 61, "no other node can be reached"),
+        ];
+        let (exit, text) = run(&troubles, false);
+        assert_eq!(exit, Exit::Unwell);
+        let line = "state         NOT WELL: its disk is full: no room (for 1 m 30 s); no other node can be reached (for 1 m 1 s)\n";
+        assert!(text.starts_with(line), "{text}");
+        let (exit, text) = run(&troubles, true);
+        assert_eq!(exit, Exit::Unwell);
+        assert!(
+            text.contains(
+                r#""troubles":[{"kind":"disk_full","message":"its disk is full: no room","seconds":90},"#
+            ),
+            "{text}"
+        );
     }
 
     #[test]

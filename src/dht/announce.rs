@@ -63,10 +63,13 @@ impl Dht {
         served < limits.shares_max.saturating_add(limits.downloads_max)
     }
 
-    /// Whether the latest round of a file has ended with [`DhtEvent::Announced`] and the next one has not begun.
+    /// Whether the latest round of a file has ended with [`DhtEvent::Announced`] and the next one has not begun, or the present round
+    /// has come to [`DhtEvent::Findable`].
     pub fn has_announced(&self, file: &Key) -> bool {
         let announced = self.announcements.files.get(file).filter(|announced| !announced.withdrawn);
-        announced.is_some_and(|announced| announced.placement.has_ended_round())
+        announced.is_some_and(|announced| {
+            announced.placement.has_ended_round() || announced.placement.is_findable()
+        })
     }
 
     /// This node's own provider record of a file, for the answer to a requester; `None` unless this node announces the file and is
@@ -182,6 +185,12 @@ impl Dht {
     fn finish_announcements(&mut self, now: Instant) -> bool {
         let pause = self.config.announce_interval;
         let mut again = false;
+        for file in core::mem::take(&mut self.announcements.findable) {
+            let announced = self.announcements.files.get(&file);
+            if announced.is_some_and(|it| it.placement.is_findable() && !it.withdrawn) {
+                self.events.push_back(DhtEvent::Findable { file });
+            }
+        }
         for key in core::mem::take(&mut self.announcements.settled) {
             let record = self.announcements.records.remove(&key);
             let told = record.is_none_or(|record| record.lifetime() > 0);

@@ -32,6 +32,8 @@ pub(super) struct Announcements {
     schedule: Schedule,
     pace: Pace,
     pub(super) settled: BTreeSet<Key>,
+    /// Files that can be found since the last turn: enough nodes have answered in their rounds.
+    pub(super) findable: Vec<Key>,
     /// The provider records of the rounds under way.
     pub(super) records: BTreeMap<Key, ProviderRecord>,
     queue: BTreeMap<NodeId, (Contact, Vec<Key>)>,
@@ -259,7 +261,10 @@ impl Announcements {
     pub(super) fn settle(&mut self, id: &NodeId, files: &[Key], accepted: usize) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for (index, file) in files.iter().enumerate() {
-            self.change(file, |file| file.placement.settle(id, index < accepted));
+            let findable = self.change(file, |file| file.placement.settle(id, index < accepted));
+            if findable == Some(true) {
+                self.findable.push(*file);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use super::questions::Purpose;
 use super::{Dht, Want};
 use crate::id::NodeId;
 use crate::peers::outbox::Outbox;
+use crate::peers::table::Peers;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use core::net::SocketAddr;
@@ -23,6 +24,8 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 const REFRESH_PAUSE: Duration = Duration::from_secs(5);
 /// Contacts that are pinged with each lookup of the own neighbourhood, to observe this node's address.
 const OBSERVERS: usize = 3;
+/// The same when this machine's addresses have changed.
+const OBSERVERS_MANY: usize = 8;
 
 /// The timers of maintenance, and the contacts to check.
 pub(super) struct Maintenance {
@@ -103,6 +106,15 @@ impl Dht {
             self.providers.expire(now);
             self.lookup_cache.expire(now);
             self.cache.expire(now);
+        }
+    }
+
+    /// This machine may have another address than before: earlier observations no longer count, and the nearest contacts are asked
+    /// for theirs.
+    pub fn ask_observers(&mut self, now: Instant, peers: &Peers) {
+        self.observed.forget();
+        for contact in self.closest_known(peers, &self.own.key(), OBSERVERS_MANY) {
+            self.maintenance.check_at(now, contact);
         }
     }
 

@@ -158,6 +158,11 @@ pub enum DhtEvent {
         /// The number of nodes that the lookup for its place asked.
         asked: u32,
     },
+    /// Half of the nodes that should keep the announcement of a file do so in this round: lookups find it.
+    Findable {
+        /// The file.
+        file: Key,
+    },
     /// A round of announcements of a file ended.
     Announced {
         /// The file.

@@ -52,6 +52,11 @@ impl Observed {
         self.votes.retain(|earlier| *earlier != vote);
     }
 
+    /// Discards all votes. The own address stays until the next one.
+    pub(super) fn forget(&mut self) {
+        self.votes.clear();
+    }
+
     /// The own address, if it is known.
     pub(super) fn own(&self) -> Option<SocketAddr> {
         self.own
@@ -83,6 +88,21 @@ impl Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_observer_is_enough_after_earlier_votes_were_discarded() {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 1));
+        let mut observed = Observed::new(unspecified, Parties::ByNode);
+        let vote = |observed: &mut Observed, voter, last| {
+            observed.vote(NodeId([voter; 32]), addr(voter), addr(last))
+        };
+        (1..=5).for_each(|voter| _ = vote(&mut observed, voter, 7));
+        assert!(!vote(&mut observed, 1, 8), "one against four");
+        observed.forget();
+        assert_eq!(observed.own(), Some(addr(7)));
+        assert!(vote(&mut observed, 1, 8));
+        assert_eq!(observed.own(), Some(addr(8)));
+    }
 
     fn addr(last: u8) -> SocketAddr {
         SocketAddr::from(([9, 9, 9, last], 1))

@@ -239,12 +239,22 @@ impl Placement {
         self.pending = u8::try_from(targets).unwrap_or(u8::MAX);
     }
 
-    /// A target answered or failed. `kept` tells whether it keeps a copy.
-    pub(super) fn settle(&mut self, node: &NodeId, kept: bool) {
+    /// A target answered or failed. `kept` tells whether it keeps a copy. Returns whether the record has now, and had not before, as
+    /// many copies as lookups need to find it: see [`is_findable`](Placement::is_findable).
+    pub(super) fn settle(&mut self, node: &NodeId, kept: bool) -> bool {
+        let before = self.is_findable();
         self.pending = self.pending.saturating_sub(1);
         if let Some(position) = self.position(node, !self.holders).filter(|_| kept) {
             self.holders |= 1 << position;
         }
+        !before && self.is_findable()
+    }
+
+    /// Whether half of the nodes that should keep the record do so in the present round, other nodes among them. A lookup asks all of
+    /// them, so it finds the record. The caller need not wait for silent ones.
+    pub(super) fn is_findable(&self) -> bool {
+        let keepers = u32::from(self.targeted) + u32::from(self.here);
+        self.stage == Stage::Sending && !self.again && self.holders != 0 && 2 * self.copies() >= keepers
     }
 
     /// Whether a round has ended, successful or not, and the next has not begun.
@@ -318,7 +328,7 @@ mod tests {
         placement.fire(Instant::ZERO);
         let targets: Vec<_> = places.iter().map(|&place| contact(place)).collect();
         placement.begin(&KEY, &targets, false);
-        targets.iter().for_each(|target| placement.settle(&target.id, true));
+        targets.iter().for_each(|target| _ = placement.settle(&target.id, true));
         assert!(placement.is_settled());
         placement.finish(Instant::ZERO, Duration::from_secs(3600), &mut Rng::new([0; 32]));
         placement
@@ -401,6 +411,22 @@ mod tests {
         assert!(
             last.instant() > Instant::from_secs(33 * 365 * 86_400) && last >= Tick::passed(last.instant())
         );
+    }
+
+    #[test]
+    fn a_record_is_findable_when_half_of_its_keepers_have_it_and_is_so_once() {
+        let targets: Vec<_> = (1..=7).map(contact).collect();
+        let mut placement = Placement::due();
+        placement.begin(&KEY, &targets, true);
+        let findable: Vec<bool> = targets.iter().map(|target| placement.settle(&target.id, true)).collect();
+        assert_eq!(findable, [false, false, true, false, false, false, false], "three others and this node");
+        placement.begin(&KEY, &targets, false);
+        assert!(!placement.is_findable(), "a round begins anew");
+        targets[..3].iter().for_each(|target| _ = placement.settle(&target.id, true));
+        assert!(!placement.settle(&targets[4].id, false), "it keeps nothing");
+        assert!(placement.settle(&targets[3].id, true));
+        placement.changed(Stage::Due);
+        assert!(!placement.is_findable(), "the record that they have is out of date");
     }
 
     #[test]

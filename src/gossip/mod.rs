@@ -345,6 +345,12 @@ impl Gossip {
         }
     }
 
+    /// Probes every monitored member at once, for example because this node has another address.
+    pub fn call_roll(&mut self, now: Instant) {
+        self.roll_call = true;
+        self.round_at = self.round_at.map(|at| at.min(now));
+    }
+
     /// Sets the content of this node's own state. A new state is signed when the change is worth spreading.
     pub fn set_own(&mut self, now: Instant, state: OwnState) {
         self.leaf = state.leaf;
@@ -392,6 +398,11 @@ impl Gossip {
     /// Whether a node is a live member.
     pub fn is_live(&self, id: &NodeId) -> bool {
         self.position(id).is_some_and(|position| self.members.places()[position].liveness == Liveness::Live)
+    }
+
+    /// Whether any member is live.
+    pub fn has_live(&self) -> bool {
+        self.members.places().iter().any(|place| place.liveness == Liveness::Live)
     }
 
     /// Grows with every change of the neighbourhood, of its members' addresses, and of their liveness. What was read of it at one

@@ -13,9 +13,11 @@
 //! - `listen` binds the sockets. `udp`: datagrams. `control`: the clients on the control socket. `passed`: files that they pass as
 //!   descriptors.
 //! - `config`: what a program decides.
+//! - `addresses`: the addresses of this machine, and when they change.
 //! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
 
 mod acceptor;
+mod addresses;
 mod calibration;
 mod clock;
 mod config;
@@ -43,6 +45,7 @@ use crate::node::command::{Command, CommandId, Reply, Response, Status};
 use crate::node::{Node, NodeConfig, Output};
 use crate::time::{Duration, Instant};
 use acceptor::Acceptor;
+use addresses::Addresses;
 use clock::Clock;
 pub(crate) use clock::entropy;
 pub use config::Config;
@@ -89,6 +92,7 @@ const UDP: Token = Token(0);
 const LISTENER: Token = Token(4);
 const CONTROL: Token = Token(8);
 const SIGNALS: Token = Token(12);
+const ADDRESSES: Token = Token(16);
 
 /// The token of a stream. The lowest two bits tell the classes of tokens apart.
 fn stream_token(id: u64) -> Token {
@@ -118,6 +122,7 @@ pub struct Driver {
     passed: Passed,
     signals: Option<Signals>,
     addr: SocketAddr,
+    addresses: Addresses,
     turns: Histogram,
     /// The commands given through [`command`](Driver::command).
     embedded: Embedded,
@@ -156,6 +161,7 @@ impl Driver {
             false => None,
         };
         let clock = Clock::start();
+        let addresses = Addresses::watch(clock.now(), registry, ADDRESSES);
         let node_config = NodeConfig {
             limits: config.limits,
             leaf: config.leaf,
@@ -194,6 +200,7 @@ impl Driver {
             passed: Passed::default(),
             signals,
             addr,
+            addresses,
             turns: Histogram::default(),
             embedded: Embedded::default(),
             stop_at: None,
@@ -266,6 +273,7 @@ impl Driver {
             self.carry_out(now);
         }
         self.tend_dials(now);
+        self.look_at_addresses(now);
         if self.looked_at + self.node.look_interval() <= now {
             self.look_at_disk(now);
         }
@@ -368,6 +376,7 @@ impl Driver {
             self.acceptor.next_deadline(),
             self.dials.next_retry(),
             self.stop_at,
+            self.addresses.next_deadline(),
             Some(self.looked_at + self.node.look_interval()),
             self.disk.has_idle_work().then_some(self.idle_at),
         ];
@@ -385,6 +394,7 @@ impl Driver {
             }
             LISTENER => self.acceptor.note_ready(),
             CONTROL => self.control.note_listener(),
+            ADDRESSES => self.addresses.note_announced(self.clock.now()),
             SIGNALS => {
                 if self.signals.as_mut().is_some_and(|signals| signals.pending().next().is_some()) {
                     self.stop();
@@ -501,6 +511,14 @@ impl Driver {
         }
     }
 
+    /// Tells the node the addresses of this machine when they have changed.
+    fn look_at_addresses(&mut self, now: Instant) {
+        if let Some(addresses) = self.addresses.look(now) {
+            self.node.handle_addresses(now, addresses);
+            self.carry_out(now);
+        }
+    }
+
     fn look_at_disk(&mut self, now: Instant) {
         self.looked_at = now;
         self.disk.tend();
@@ -581,7 +599,7 @@ mod tests {
             assert_eq!(stream_token(id).0 & 3, 1);
             assert_eq!(client_token(id).0 & 3, 2);
         }
-        for token in [UDP, LISTENER, CONTROL, SIGNALS] {
+        for token in [UDP, LISTENER, CONTROL, SIGNALS, ADDRESSES] {
             assert_eq!(token.0 & 3, 0);
         }
     }

@@ -2,12 +2,14 @@
 
 mod explanation;
 mod status;
+mod trouble;
 
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
 pub use status::{
-    DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer, PeerBan,
-    RepairStatus, Role, ScrubReport, ScrubStatus, Status,
+    AddressGone, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer,
+    PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status,
 };
+pub use trouble::{Trouble, TroubleKind};
 
 use crate::id::{Key, NodeId, PublicKey};
 use crate::limits::Rates;

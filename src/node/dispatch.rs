@@ -74,6 +74,7 @@ impl Node {
         standing: Standing,
     ) {
         bridge::sender_is_there(now, from, datagram, standing.is_validated(), &mut self.machines);
+        self.source_is_there(now, from, datagram);
         let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         let kind = datagram.message().kind();
         let is_pong_to_gossip = kind == Kind::Pong && gossip.is_expected(kind, datagram.transaction(), from);
@@ -84,6 +85,9 @@ impl Node {
             _ if is_pong_to_gossip => gossip.handle_datagram(now, from, datagram, standing, outbox),
             Kind::Reconcile | Kind::Reconciled => {
                 replication.handle_datagram(now, from, datagram, standing.is_validated(), outbox);
+            }
+            Kind::Pong if self.source_probes.is_expected(kind, datagram.transaction(), from) => {
+                self.source_probes.handle_answer(now, from, datagram, outbox);
             }
             // A goodbye that may be a recording only makes this node probe the member.
             Kind::Leave if !standing.is_fresh() => gossip.note_failed(now, &datagram.id()),
@@ -102,6 +106,7 @@ impl Node {
         dht.handle_challenge(now, from, transaction, token, outbox);
         gossip.handle_challenge(now, from, transaction, token, outbox);
         replication.handle_challenge(now, from, transaction, token, outbox);
+        self.source_probes.handle_challenge(now, from, transaction, token, outbox);
     }
 
     /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key.
@@ -122,6 +127,7 @@ impl Node {
         self.machines.dht.is_expected(kind, transaction, from)
             || self.machines.gossip.is_expected(kind, transaction, from)
             || self.machines.replication.is_expected(kind, transaction, from)
+            || self.source_probes.is_expected(kind, transaction, from)
     }
 
     /// Passes a command to its operation.
@@ -200,6 +206,9 @@ impl Node {
             }
             DhtEvent::Published { publish, copies, record, .. } => {
                 self.ops.values.handle_published(publish, copies, &record, &mut self.machines);
+            }
+            DhtEvent::Findable { file } => {
+                self.ops.uploads.handle_announced(now, &file, &mut self.machines);
             }
             DhtEvent::Announced { file, copies } => {
                 log::debug!("{file} is announced to {copies} nodes");

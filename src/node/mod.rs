@@ -18,12 +18,14 @@
 //! | file | what it does |
 //! |---|---|
 //! | `config` | the configuration |
+//! | `addresses`, `company` | this machine's addresses; whether any other node is there |
 //! | [`command`] | the commands and their answers, as data |
 //! | `output` | what the driver is to do |
 //! | `machines` | the machines, and all that an operation may use |
 //! | `dispatch` | from a command, or from an event of a machine, to the one component that it is for |
 //! | `bridge` | what membership tells the other machines, and they tell it |
 //! | `shelf` | what transfer is told about the pieces of this node, and about those that peers offer it |
+//! | `source_probes`, `outage` | pings to sources of downloads that fell silent; what follows from outages and new addresses |
 //! | `ops` | the operations: work over several events, each a component of its own |
 //! | `waiting` | which operation a disk operation, a lookup, or a copy is for |
 //! | `early`, `joining` | commands that wait until the node has joined the network; what the log says about joining |
@@ -50,8 +52,10 @@
 //! → `transfer/replicas/push` offers the piece to another node. There `transfer/replicas/inbound` takes the offer → `shelf` →
 //! `store/mod` admits it; the piece arrives in `disk/sink` → `ops/inbound` → `disk/commit` makes it durable.
 
+mod addresses;
 mod bridge;
 pub mod command;
+mod company;
 mod config;
 mod dispatch;
 mod early;
@@ -62,8 +66,10 @@ mod limit;
 mod list;
 mod machines;
 mod ops;
+mod outage;
 mod output;
 mod shelf;
+mod source_probes;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -96,9 +102,11 @@ use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
+use addresses::Addresses;
 use bridge::Bridge;
 use command::{Command, CommandId, Status};
-use core::net::SocketAddr;
+use company::Company;
+use core::net::{IpAddr, SocketAddr};
 use early::Early;
 use housekeeping::Housekeeping;
 use machines::Machines;
@@ -106,8 +114,9 @@ use ops::Ops;
 use ops::audit::answer;
 use ops::values;
 use shelf::Shelf;
+use source_probes::SourceProbes;
 use status::NodeCounters;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use twin::Twin;
 
 /// A node of the network: see the [module](self).
@@ -119,6 +128,9 @@ pub struct Node {
     counters: NodeCounters,
     bridge: Bridge,
     twin: Twin,
+    addresses: Addresses,
+    company: Company,
+    source_probes: SourceProbes,
     housekeeping: Housekeeping,
     early: Early,
 }
@@ -194,6 +206,9 @@ impl Node {
             machines,
             ops,
             twin: Twin::new(rng.bytes()),
+            addresses: Addresses::new(config.listen),
+            company: Company::new(now),
+            source_probes: SourceProbes::new(now, rng.bytes()),
             counters: NodeCounters::default(),
             bridge: Bridge::new(config.gossip.unresponsive_after),
             housekeeping: Housekeeping::new(boots, now),
@@ -253,9 +268,10 @@ impl Node {
     }
 
     fn status(&self, now: Instant) -> Status {
-        let Node { config, started, counters, bridge, twin, .. } = self;
+        let Node { config, started, counters, bridge, twin, addresses, company, .. } = self;
         let boots = self.ages(now).boots;
-        let run = status::Run { config, boots, started: *started, counters, bridge, twin };
+        let run =
+            status::Run { config, boots, started: *started, counters, bridge, twin, addresses, company };
         status::status(now, &run, &self.machines, &self.ops)
     }
 
@@ -269,6 +285,8 @@ impl Node {
             self.machines.replication.next_deadline(),
             self.ops.next_deadline(&self.machines),
             self.twin.next_deadline(),
+            self.addresses.next_deadline(),
+            self.source_probes.next_deadline(&self.machines.transfer),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -400,6 +418,13 @@ impl Node {
         self.settle(now);
     }
 
+    /// The machine has these addresses. Call this at the start, and whenever they change.
+    pub fn handle_addresses(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
+        self.addresses.handle(now, addresses);
+        self.tell_address(now);
+        self.settle(now);
+    }
+
     /// The driver checked the node's directory, or failed to: see [`look_interval`](Node::look_interval).
     pub fn handle_disk_look(&mut self, now: Instant, look: Result<DiskLook, DiskError>) {
         self.ops.health.note_look(now, look);
@@ -461,6 +486,9 @@ impl Node {
         self.ops.handle_timeout(now, &mut self.machines);
         self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
         self.twin.handle_timeout(now);
+        self.probe_sources(now);
+        self.tell_address(now);
+        self.company.note(now, self.has_company());
         self.settle(now);
     }
 

@@ -1,9 +1,12 @@
 //! The status of the node.
 
+use super::addresses::Addresses;
 use super::bridge::{Bridge, BridgeCounters};
 use super::command::{
     FailureReason, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Role, Status,
+    Trouble,
 };
+use super::company::Company;
 use super::config::NodeConfig;
 use super::machines::Machines;
 use super::ops::Ops;
@@ -55,6 +58,10 @@ counters! {
         over_budget = "datagrams_over_budget",
         /// Datagrams that were received before.
         replayed = "datagrams_replayed",
+        /// Pings to sources of downloads that fell silent.
+        source_probes = "source_probes",
+        /// Signs of life of such sources, after which they were dialled at once.
+        sources_returned = "sources_returned",
     }
 }
 
@@ -86,6 +93,8 @@ pub(super) struct Run<'a> {
     pub(super) counters: &'a NodeCounters,
     pub(super) bridge: &'a Bridge,
     pub(super) twin: &'a Twin,
+    pub(super) addresses: &'a Addresses,
+    pub(super) company: &'a Company,
 }
 
 /// The status of a node.
@@ -112,8 +121,9 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
             ("refused_over_quota", store.refused_quota),
             ("refused_keep_free", store.refused_free),
         ]);
-    Status {
+    let mut status = Status {
         id: machines.id().to_string(),
+        troubles: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listen: run.config.listen.to_string(),
         address: machines.dht.own_addr(),
@@ -123,6 +133,8 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         id_work: run.config.id_work.bits(),
         without_work: without_work(run.counters, machines),
         identity_twice: run.twin.status(now),
+        address_gone: run.addresses.status(now),
+        alone_seconds: run.company.alone_seconds(now),
         uptime_seconds: now.since(run.started).as_secs(),
         boots: run.boots,
         peers: dht.contacts as u32,
@@ -150,7 +162,9 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         streams_max: run.config.limits.streams_max as u32,
         uploads_max: run.config.limits.uploads_max as u32,
         counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
-    }
+    };
+    status.troubles = Trouble::all_of(&status);
+    status
 }
 
 /// The contacts and the members, nearest first.

@@ -66,6 +66,11 @@ impl Common {
         self.streams.dial(now, contact, &self.config, &mut self.out)
     }
 
+    /// Connects to a node that is being dialled once more: see [`Streams::dial_again`].
+    pub(super) fn dial_again(&mut self, now: Instant, contact: Contact) {
+        self.streams.dial_again(now, contact, &self.config, &mut self.out);
+    }
+
     /// Whether this is the number of an offer of this end.
     pub(super) fn is_offer(&self, stream: StreamId, number: u32) -> bool {
         self.streams.get(&stream).is_some_and(|session| session.pushes.contains_key(&number))

@@ -258,6 +258,15 @@ pub enum InspectError {
     Lost,
 }
 
+/// A source of a download from which nothing arrives any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SilentSource {
+    /// The source.
+    pub contact: Contact,
+    /// Whether there is a stream to it. If not, it could not be dialled, or its stream broke.
+    pub connected: bool,
+}
+
 /// The state of a download's sources: enough to tell "not found", "unreachable" and "does not verify" apart.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DownloadState {

@@ -44,7 +44,7 @@ pub use config::{Timing, TransferConfig};
 pub use counters::TransferCounters;
 pub use events::{
     DialId, DownloadError, DownloadId, DownloadState, InspectError, InspectId, ProofId, PushError, PushId,
-    PushOutcome, Root, SampleId, StreamOutput, TransferEvent,
+    PushOutcome, Root, SampleId, SilentSource, StreamOutput, TransferEvent,
 };
 pub use pieces::{Bytes, Located, Pieces, Verdict};
 pub use replicas::possession::INSPECTIONS_MAX;
@@ -65,6 +65,7 @@ use replicas::possession::{self, Inspections};
 use replicas::proof::{For, Proofs};
 use replicas::push::Pushes;
 use std::sync::Arc;
+use streams::close::CloseReason;
 use uploads::serve::Uploads;
 
 /// The transfer machine of one node.
@@ -147,6 +148,27 @@ impl Transfer {
     /// The state of a download's sources; `None` when there is no such download (any more).
     pub fn download_state(&self, download: DownloadId) -> Option<DownloadState> {
         self.downloads.state(download, &self.common)
+    }
+
+    /// Whether nothing is heard from the target of a copy that should have answered: see [`Pushes::is_slow`].
+    pub fn is_push_slow(&self, now: Instant, push: PushId) -> bool {
+        self.pushes.is_slow(now, push, &self.common)
+    }
+
+    /// Whether a copy to this node is slow.
+    pub fn is_target_slow(&self, now: Instant, target: &NodeId) -> bool {
+        self.pushes.is_target_slow(now, target, &self.common)
+    }
+
+    /// Whether a download is under way.
+    pub fn is_downloading(&self) -> bool {
+        !self.downloads.is_empty()
+    }
+
+    /// Sources that downloads need, have met, and hear nothing from: at most `most`. Their first sign of life is to be reported
+    /// with [`source_returned`](Transfer::source_returned).
+    pub fn silent_sources(&self, now: Instant, most: usize) -> Vec<SilentSource> {
+        self.downloads.silent_sources(now, most, &self.common)
     }
 
     /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.
@@ -253,6 +275,20 @@ impl Transfer {
         let known = self.downloads.want(download, index);
         self.settle(now);
         known
+    }
+
+    /// A silent source gave a sign of life. It is dialled at once, over a new stream if the present one makes no progress: after
+    /// an outage TCP repeats what was lost only after a long pause. Returns the downloads that it is a source of.
+    pub fn source_returned(&mut self, now: Instant, peer: &Contact) -> Vec<DownloadId> {
+        for stream in self.downloads.stalled_streams(now, &peer.id, &self.common) {
+            self.drop_stream(now, stream, CloseReason::Stalled);
+        }
+        let back = self.downloads.source_returned(now, &peer.id);
+        if !back.is_empty() {
+            self.common.dial_again(now, *peer);
+        }
+        self.settle(now);
+        back
     }
 
     /// Aborts a download. Nothing more is written to its target.

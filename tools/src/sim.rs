@@ -44,8 +44,8 @@ fn id_work(text: &str) -> Result<IdWork, String> {
 
 /// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
-/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, hostile, eclipse,
-/// junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
+/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, broken-link, hostile,
+/// eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
 /// downgrade, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

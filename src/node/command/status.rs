@@ -1,8 +1,9 @@
 //! The answers to `status` and `peers`.
 
+use super::trouble::Trouble;
 use crate::id::{Key, NodeId, PublicKey};
 use crate::limits::Rates;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 /// A node in the routing table.
@@ -135,11 +136,23 @@ pub struct IdentityTwice {
     pub seconds: u64,
 }
 
+/// The address that a node listens on has gone from its machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddressGone {
+    /// The address.
+    pub address: IpAddr,
+    /// Seconds since it went.
+    pub seconds: u64,
+}
+
 /// The status of a node.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Its id in hexadecimal.
     pub id: String,
+    /// What is wrong with the node, the worst first. It is well when there is nothing.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
     /// The version of the program.
     pub version: String,
     /// The address that it listens on.
@@ -162,6 +175,12 @@ pub struct Status {
     /// Another process with this node's key, if there is one.
     #[serde(default)]
     pub identity_twice: Option<IdentityTwice>,
+    /// The address that it listens on, if that has gone from the machine.
+    #[serde(default)]
+    pub address_gone: Option<AddressGone>,
+    /// Seconds since any other node was last there; `None` while one is, or was a short time ago.
+    #[serde(default)]
+    pub alone_seconds: Option<u64>,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// The number of starts.

@@ -52,6 +52,8 @@ pub(in crate::node) struct PlacePiece {
     /// Copies that are still needed, not counting those under way.
     missing: usize,
     under_way: BTreeSet<PushId>,
+    /// Those of them whose targets are silent, so that further nodes were offered the piece in their place. They may still succeed.
+    replaced: BTreeSet<PushId>,
     /// The number of other nodes that have it.
     copies: u8,
     /// How many of them existed before.
@@ -80,6 +82,7 @@ impl PlacePiece {
             candidates: VecDeque::new(),
             missing: 0,
             under_way: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             copies: 0,
             had: 0,
             room_at: None,
@@ -169,13 +172,34 @@ impl PlacePiece {
         if !was_under_way {
             return;
         }
+        let was_replaced = self.replaced.remove(&push);
         match result {
             Ok(PushOutcome::Stored | PushOutcome::Had) => {
                 self.copies = self.copies.saturating_add(1);
                 self.had = self.had.saturating_add(u8::from(matches!(result, Ok(PushOutcome::Had))));
                 machines.replication.confirmed(now, &self.offer.key, target);
             }
-            Err(_) => self.missing += 1,
+            Err(_) => self.missing += usize::from(!was_replaced),
+        }
+        if was_replaced && result.is_ok() {
+            self.missing = self.missing.saturating_sub(1);
+        }
+        self.advance(now, machines);
+    }
+
+    /// Offers the piece to further nodes in place of targets that are silent, if the other copies under way are fewer than the
+    /// `needed` ones. Nodes that are silent, and at which the piece would only wait for room, come last then.
+    pub(in crate::node) fn replace_slow(&mut self, now: Instant, needed: usize, machines: &mut Machines) {
+        let unreplaced = self.under_way.difference(&self.replaced).copied();
+        let is_slow = |push: &PushId| machines.transfer.is_push_slow(now, *push);
+        let (slow, hopeful): (Vec<PushId>, Vec<PushId>) = unreplaced.partition(is_slow);
+        for push in slow.into_iter().take(needed.saturating_sub(hopeful.len())) {
+            self.replaced.insert(push);
+            self.missing += 1;
+        }
+        if hopeful.len() < needed {
+            let is_slow = |contact: &Contact| machines.transfer.is_target_slow(now, &contact.id);
+            self.candidates.make_contiguous().sort_by_key(is_slow);
         }
         self.advance(now, machines);
     }
@@ -236,8 +260,12 @@ impl PlacePiece {
         let (own, key) = (machines.id(), &self.offer.key);
         let closer = closest.iter().filter(|contact| contact.id.distance(key) < own.distance(key)).count();
         let own_place = self.aim.counts_own && closer < self.aim.holders;
-        let likeliest = machines.likeliest_first(closest).into_iter().take(self.aim.tried_max);
-        self.candidates = likeliest.filter(|contact| !avoided.contains(&contact.id)).collect();
+        let mut likeliest = machines.likeliest_first(closest);
+        // What is known of a node since its last copy is newer than what membership knows.
+        likeliest.sort_by_key(|contact| machines.transfer.is_target_slow(now, &contact.id));
+        likeliest.truncate(self.aim.tried_max);
+        likeliest.retain(|contact| !avoided.contains(&contact.id));
+        self.candidates = likeliest.into();
         self.missing = self.aim.holders.saturating_sub(usize::from(own_place));
         self.advance(now, machines);
     }
@@ -247,7 +275,7 @@ impl PlacePiece {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
-    use crate::io::{DiskError, DiskErrorKind, Mode, PieceMeta, Recovered};
+    use crate::io::{DiskError, DiskErrorKind, Extent, Mode, PieceMeta, Place, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
     use crate::node::machines::COPIES_PER_NODE_MAX;
@@ -383,6 +411,53 @@ mod tests {
         bench.end(3, &STORED);
         bench.end(4, &STORED);
         assert!(bench.place.is_over() && !bench.place.is_short());
+    }
+
+    /// The time after which every target that has not answered is silent.
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn silent_targets_are_replaced_as_far_as_copies_are_needed() {
+        let mut bench = Bench::looked_up(AIM, 4);
+        bench.place.replace_slow(START, 2, &mut bench.machines);
+        assert_eq!(bench.targets(), [1, 2], "they have had no time to answer");
+        bench.place.replace_slow(START + LONG, 1, &mut bench.machines);
+        assert_eq!(bench.targets(), [1, 2, 3]);
+        bench.end(3, &STORED);
+        bench.place.replace_slow(START + LONG, 0, &mut bench.machines);
+        assert_eq!(bench.targets(), [1, 2], "no further copy is needed at once");
+        bench.end(1, &SILENT);
+        assert_eq!(bench.targets(), [2], "it has been replaced already");
+        bench.end(2, &SILENT);
+        assert_eq!(bench.targets(), [4]);
+        bench.end(4, &STORED);
+        assert!(bench.place.is_over() && !bench.place.is_short());
+    }
+
+    #[test]
+    fn a_piece_does_not_wait_for_room_at_a_silent_node() {
+        let mut bench = Bench::new(Aim { holders: 1, ..AIM });
+        let extent = Extent { place: Place::Piece(KEY), offset: 0, length: OFFER.length, stamp: None };
+        for _ in 0..COPIES_PER_NODE_MAX {
+            let copying = Copying::Repair(KEY);
+            bench.machines.push(START, copying, node(1), OFFER, extent.clone()).expect("there is room");
+        }
+        bench.find(3);
+        bench.place.replace_slow(START, 1, &mut bench.machines);
+        assert_eq!(bench.targets(), [1; COPIES_PER_NODE_MAX], "it has had no time to answer");
+        bench.place.replace_slow(START + LONG, 1, &mut bench.machines);
+        assert_eq!(bench.targets().last(), Some(&2));
+    }
+
+    #[test]
+    fn a_replaced_target_that_stores_the_piece_after_all_makes_another_copy_unnecessary() {
+        let mut bench = Bench::looked_up(AIM, 2);
+        bench.place.replace_slow(START + LONG, 2, &mut bench.machines);
+        assert_eq!(bench.targets(), [1, 2], "there is no further node");
+        bench.end(1, &STORED);
+        bench.end(2, &STORED);
+        assert!(bench.place.is_over() && !bench.place.is_short());
+        assert_eq!(bench.place.copies(), 2);
     }
 
     #[test]

@@ -32,9 +32,10 @@ pub struct Scenario {
 const POWER_LOSS: &str = "power-loss";
 
 impl Scenario {
-    /// Whether loss and faults of links, disks and machines change the run.
+    /// Whether what the scenario promises holds with loss and with faults of links, disks and machines on top, and these change the
+    /// run. `broken-link` promises a time, which other faults lengthen.
     pub fn takes_faults(&self) -> bool {
-        self.name != POWER_LOSS
+        !matches!(self.name, POWER_LOSS | "broken-link")
     }
 
     /// Whether what the scenario promises holds with any attack on top.
@@ -76,6 +77,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "rolling-reboot",
         about: "everyone restarts within an hour, a minute each",
         play: failures::rolling_reboot,
+    },
+    Scenario {
+        name: "broken-link",
+        about: "downloads whose only link is down for 10 to 100 s",
+        play: outages::broken_link,
     },
     Scenario { name: "hostile", about: "30 % lie, forge, corrupt or drop", play: adversity::hostile },
     Scenario { name: "eclipse", about: "40 ids placed around one key", play: adversity::eclipse },

@@ -2,6 +2,7 @@
 
 use crate::sim::disk::Crash;
 use crate::sim::invariants::{lookup, unity::Reunion};
+use crate::sim::report::{Check, quantile, sorted};
 use crate::sim::stage::{Options, Outcome, Stage};
 use crate::time::Duration;
 
@@ -89,5 +90,57 @@ pub(super) fn site_power(options: &Options) -> Outcome {
     stage.run_for(options.duration.max(MINUTE * 10));
     let check = lookup::check("lookups succeed after the power failure", &stage.work.lookups, 0.99);
     stage.report.checks.push(check);
+    stage.finish()
+}
+
+/// The link of a node that downloads is down for a while. The download has one source, and goes on as soon as the link is back.
+pub(super) fn broken_link(options: &Options) -> Outcome {
+    const FAR: u8 = 1;
+    const LENGTH: usize = 4 << 20;
+    /// Slow enough for a download to be under way when its link fails.
+    const BYTES_PER_SECOND: u64 = 160 << 10;
+    /// More than a handshake, and half a second of content.
+    const FLOWS_BYTES: u64 = 80 << 10;
+    const SECONDS: [u64; 6] = [5, 10, 20, 30, 50, 100];
+    /// The time within which content must flow again: a probe comes every second, and a full link may drop some of them.
+    const FLOWS_WITHIN: f64 = 6.5;
+    let mut stage = Stage::new("broken-link", options, |_| ());
+    let mut pauses = Vec::new();
+    let rounds = (options.duration.as_secs() as usize / 120).clamp(2, 60);
+    for round in 0..rounds {
+        let hosts = stage.world.honest();
+        let (origin, reader) = (hosts[2 * round % hosts.len()], hosts[(2 * round + 1) % hosts.len()]);
+        let up = core::mem::replace(&mut stage.world.links.port_mut(origin).up, BYTES_PER_SECOND);
+        let file = stage.work.prepare(&mut stage.world, origin, LENGTH);
+        stage.work.share(&mut stage.world, &file);
+        stage.run_for(Duration::from_secs(15));
+        stage.work.get(&mut stage.world, reader, &file);
+        stage.run_for(Duration::from_secs(15));
+        let cut = |stage: &mut Stage, cut: bool| {
+            stage.world.links.port_mut(reader).side = if cut { FAR } else { 0 };
+            stage.world.links.block(0, FAR, cut);
+            stage.world.links.block(FAR, 0, cut);
+        };
+        cut(&mut stage, true);
+        stage.run_for(Duration::from_secs(SECONDS[round % SECONDS.len()]));
+        cut(&mut stage, false);
+        let received = |stage: &Stage| stage.world.hosts[reader].traffic.stream_bytes_in;
+        let (before, back) = (received(&stage), stage.world.now());
+        while received(&stage) < before + FLOWS_BYTES && stage.world.now() < back + MINUTE {
+            stage.run_for(Duration::from_millis(100));
+        }
+        pauses.push(stage.world.now().since(back).as_secs_f64());
+        stage.world.links.port_mut(origin).up = up;
+        stage.run_for(MINUTE);
+    }
+    let (pauses, count) = (sorted(pauses), rounds as u64);
+    let (median, longest) = (quantile(&pauses, 0.5), quantile(&pauses, 1.0));
+    let found = format!("{longest:.1} s after the link's return at most, {median:.1} s in the median");
+    let claim = "a download goes on when its link is back";
+    stage.report.checks.push(Check::new(8, claim, count, longest <= FLOWS_WITHIN, found));
+    let gets = &stage.work.gets;
+    let found = format!("{} of {} downloads{}", gets.done, rounds, gets.messages.first().map_or("", |it| it));
+    let holds = gets.done == count;
+    stage.report.checks.push(Check::new(8, "an outage ends no download", gets.answered(), holds, found));
     stage.finish()
 }

@@ -8,7 +8,7 @@
 //! - `pump`: everything that a download can do at a time: `dial` connects to sources, `requests` requests pieces from them,
 //!   `endgame` requests the last chunks a second time, `questions` asks sources what they have.
 //! - `receive`: content and refusals from peers, and the verification of content.
-//! - `bans`: sources that sent wrong content.
+//! - `bans`: sources that sent wrong content. `silence`: sources from which nothing arrives any more.
 //! - `swarm`: what co-downloaders, the nodes that fetch the same file, tell each other.
 
 mod bans;
@@ -20,6 +20,7 @@ mod pump;
 mod questions;
 pub(super) mod receive;
 mod requests;
+mod silence;
 mod sources;
 pub(super) mod swarm;
 pub(super) mod table;

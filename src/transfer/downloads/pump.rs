@@ -11,6 +11,7 @@ use crate::transfer::events::TransferEvent;
 impl Download {
     /// Dials, asks and requests whatever the download can at this time. `others` are the other downloads.
     pub(super) fn pump(&mut self, now: Instant, others: &Downloads, common: &mut Common) {
+        self.note_met(common);
         self.connect_sources(now, common);
         if self.is_shared {
             self.follow(common);

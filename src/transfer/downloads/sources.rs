@@ -21,6 +21,8 @@ pub(super) struct Source {
     /// When it may next be asked for pieces: it answered that it is busy.
     pub(super) pause: Instant,
     pub(super) banned: bool,
+    /// Whether it has authenticated itself on a stream.
+    pub(super) met: bool,
     /// The source that named it, if one did. That such a node exists is hearsay until it is authenticated.
     pub(super) hearsay: Option<NodeId>,
     /// Chunks in a row that it announced and then refused.
@@ -58,6 +60,7 @@ impl Source {
             retry_at: now,
             pause: now,
             banned: false,
+            met: false,
             hearsay: None,
             denied: 0,
             root: RootState::Unasked,

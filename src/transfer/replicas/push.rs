@@ -4,7 +4,7 @@ use super::outgoing::{Outgoing, Queue, Route};
 use super::proof::{For, Proofs};
 use crate::id::NodeId;
 use crate::io::{Extent, StreamId};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::transfer::events::{PushError, PushId, PushOutcome, TransferEvent};
 use crate::transfer::streams::close::CloseReason;
 use crate::transfer::streams::session::{Item, Session};
@@ -15,6 +15,11 @@ use crate::wire::frame::{Frame, Offer, Refusal};
 /// Offers to one peer that are not done.
 const OFFERS_AHEAD_MAX: usize = 4;
 
+/// A target that has not answered an offer, or has not been reached, after this time is slow.
+const SLOW_ANSWER: Duration = Duration::from_secs(2);
+/// The same for a target that has accepted the piece: it may have to wait for its disk.
+const SLOW_STORE: Duration = Duration::from_secs(5);
+
 /// The copies to other nodes that are under way or queued.
 #[derive(Default)]
 pub(in crate::transfer) struct Pushes {
@@ -24,8 +29,12 @@ pub(in crate::transfer) struct Pushes {
 /// A copy to another node.
 struct Push {
     target: Contact,
+    /// When its stage last changed.
+    since: Instant,
     offer: Offer,
     extent: Extent,
+    /// Whether the target accepted the offer.
+    accepted: bool,
     stage: Stage,
 }
 
@@ -60,10 +69,15 @@ impl Push {
         }
     }
 
+    fn enter(&mut self, now: Instant, stage: Stage) {
+        (self.stage, self.since) = (stage, now);
+    }
+
     /// The target owes an answer from now on.
     fn wait(&mut self, now: Instant, timing: &Timing) {
         if let Stage::Offered { due, .. } = &mut self.stage {
             *due = Some(now + timing.answer);
+            self.since = now;
         }
     }
 }
@@ -77,6 +91,31 @@ impl Pushes {
     /// When the next copy ends as failed, or its stream as silent.
     pub(in crate::transfer) fn next_deadline(&self) -> Option<Instant> {
         self.queue.values().filter_map(Push::deadline).min()
+    }
+
+    /// Whether nothing has been heard from a copy's target for a while, although the target owes something. A copy may then be made
+    /// elsewhere; this one goes on until its deadline.
+    pub(in crate::transfer) fn is_slow(&self, now: Instant, push: PushId, common: &Common) -> bool {
+        let Some(push) = self.queue.get(push) else { return false };
+        let session = common.streams.to(&push.target.id).and_then(|stream| common.streams.get(&stream));
+        // Other copies and answers on the same stream are signs of life, and so is content that leaves.
+        let moved = session.map(|session| match push.stage {
+            Stage::Offered { due: None, .. } => session.last_active,
+            _ => session.received_at,
+        });
+        let heard = moved.map_or(push.since, |moved| moved.max(push.since));
+        let patience = match push.stage {
+            Stage::Queued { .. } => SLOW_ANSWER,
+            Stage::Offered { due: Some(_), .. } if !push.accepted => SLOW_ANSWER,
+            Stage::Offered { .. } | Stage::Proving => SLOW_STORE,
+        };
+        heard + patience <= now
+    }
+
+    /// Whether a copy to this node is slow: see [`is_slow`](Pushes::is_slow).
+    pub(in crate::transfer) fn is_target_slow(&self, now: Instant, target: &NodeId, common: &Common) -> bool {
+        let theirs = self.queue.ids(|push| push.target.id == *target);
+        theirs.into_iter().any(|push| self.is_slow(now, push, common))
     }
 
     /// Something changed that may let a waiting copy proceed.
@@ -99,7 +138,8 @@ impl Pushes {
         common: &Common,
     ) -> bool {
         let stage = Stage::Queued { due: now + common.config.timing.push };
-        self.queue.add(push, Push { target, offer, extent, stage }, common.config.limits.pushes_max)
+        let copy = Push { target, since: now, offer, extent, accepted: false, stage };
+        self.queue.add(push, copy, common.config.limits.pushes_max)
     }
 
     /// Offers the copies that wait for a stream, or dials their targets.
@@ -122,7 +162,7 @@ impl Pushes {
         }
         let request = session.number();
         session.pushes.insert(request, id);
-        push.stage = Stage::Offered { stream, due: Some(now + common.config.timing.answer) };
+        push.enter(now, Stage::Offered { stream, due: Some(now + common.config.timing.answer) });
         common.out.write(stream, session, &Frame::Store { request, offer: push.offer });
     }
 
@@ -151,7 +191,8 @@ impl Pushes {
             return Ok(false);
         }
         session.accepted.insert(request);
-        push.stage = Stage::Offered { stream, due: None };
+        push.accepted = true;
+        push.enter(now, Stage::Offered { stream, due: None });
         session.queue.push_back(Item::Push { request, push: id, extent: push.extent.clone() });
         Ok(true)
     }
@@ -188,7 +229,7 @@ impl Pushes {
         common: &mut Common,
     ) {
         let Some(push) = self.queue.get_mut(id) else { return };
-        push.stage = Stage::Proving;
+        push.enter(now, Stage::Proving);
         let piece = (push.offer.key, push.extent.clone());
         proofs.begin(now, For::Push(id, outcome), push.target, piece, common);
         self.queue.note_change();
@@ -293,8 +334,8 @@ mod tests {
     use crate::io::{Mode, Place};
     use crate::limits::Limits;
     use crate::manifest::Content;
-    use crate::time::Duration;
-    use crate::transfer::TransferConfig;
+    use crate::transfer::testing::{connected, peer, stream};
+    use crate::transfer::{Transfer, TransferConfig};
     use crate::wire::network::Network;
 
     const NOW: Instant = Instant::from_secs(100);
@@ -344,6 +385,39 @@ mod tests {
         assert_eq!(done(&mut common), [(PushId(1), Err(PushError::Unreachable))]);
         assert_eq!(pushes.len(), 0);
         assert_eq!(pushes.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_target_that_is_not_reached_or_does_not_answer_soon_is_slow() {
+        let Transfer { mut pushes, mut common, .. } = connected(1, Limits::default());
+        for (number, seed) in [(1, 1), (2, 9)] {
+            assert!(pushes.queue(NOW, PushId(number), peer(seed), piece(), &common));
+        }
+        pushes.pump(NOW, &mut common);
+        for push in [PushId(1), PushId(2)] {
+            let slow = |after| pushes.is_slow(NOW + after, push, &common);
+            assert!(!slow(SLOW_ANSWER - Duration::from_millis(1)));
+            assert!(slow(SLOW_ANSWER));
+        }
+        assert!(!pushes.is_slow(NOW + SLOW_ANSWER, PushId(3), &common), "there is no such copy");
+        let later = NOW + SLOW_ANSWER;
+        common.streams.get_mut(&stream(1)).unwrap().answered(later);
+        assert!(!pushes.is_slow(later, PushId(1), &common), "it answered something else");
+    }
+
+    #[test]
+    fn a_target_that_accepted_a_piece_may_take_longer_to_store_it() {
+        let Transfer { mut pushes, mut proofs, mut common, .. } = connected(1, Limits::default());
+        assert!(pushes.queue(NOW, PushId(1), peer(1), piece(), &common));
+        pushes.pump(NOW, &mut common);
+        let request = *common.streams.get(&stream(1)).unwrap().pushes.keys().next().unwrap();
+        pushes.on_accept(NOW, stream(1), request, false, &mut proofs, &mut common).unwrap();
+        let sent = NOW + SLOW_STORE;
+        common.streams.get_mut(&stream(1)).unwrap().last_active = sent;
+        assert!(!pushes.is_slow(sent, PushId(1), &common), "content is leaving");
+        pushes.sent(sent, PushId(1), &common.config.timing);
+        assert!(!pushes.is_slow(sent + SLOW_ANSWER, PushId(1), &common));
+        assert!(pushes.is_slow(sent + SLOW_STORE, PushId(1), &common));
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Transfer {
     }
 
     /// Closes a stream, and releases everything that it was used for.
-    fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
+    pub(in crate::transfer) fn drop_stream(&mut self, now: Instant, stream: StreamId, reason: CloseReason) {
         self.common.close(stream, reason);
         self.release_closed(now);
     }

@@ -212,9 +212,14 @@ impl Streams {
 impl Streams {
     /// Whether a stream to this peer is being dialled, or dialled and not authenticated yet.
     pub(in crate::transfer) fn is_dialling(&self, peer: &NodeId) -> bool {
+        self.dials_to(peer).next().is_some()
+    }
+
+    /// The dials of a peer under way, those over which it has not authenticated itself yet included.
+    fn dials_to(&self, peer: &NodeId) -> impl Iterator<Item = Contact> {
         let expected = |session: &Session| session.handshake.is_some().then_some(session.dialled).flatten();
-        self.dials.values().any(|contact| contact.id == *peer)
-            || self.sessions.values().filter_map(expected).any(|contact| contact.id == *peer)
+        let dialled = self.sessions.values().filter_map(expected);
+        self.dials.values().copied().chain(dialled).filter(move |contact| contact.id == *peer)
     }
 
     /// Connects to a node unless a stream to it exists or is being dialled. False when there is no room.
@@ -232,12 +237,32 @@ impl Streams {
             self.crowded = true;
             return false;
         }
+        self.begin_dial(now, contact, config, out);
+        true
+    }
+
+    /// Connects to a node once more while one dial of it is under way, if there is room. The packets of that dial may have been lost
+    /// in an outage, and TCP repeats them only after a pause.
+    pub(in crate::transfer) fn dial_again(
+        &mut self,
+        now: Instant,
+        contact: Contact,
+        config: &TransferConfig,
+        out: &mut Out,
+    ) {
+        let under_way = self.dials_to(&contact.id).count();
+        let may = 0 < under_way && under_way < STREAMS_PER_PEER_MAX && !self.is_connected(&contact.id);
+        if may && !self.is_full(config.limits.streams_max) {
+            self.begin_dial(now, contact, config, out);
+        }
+    }
+
+    fn begin_dial(&mut self, now: Instant, contact: Contact, config: &TransferConfig, out: &mut Out) {
         self.next_dial += 1;
         let dial = DialId(self.next_dial);
         self.dials.insert(dial, contact);
         let until = now + config.timing.dial;
         out.outputs.push_back(StreamOutput::Connect { dial, contact, until });
-        true
     }
 
     /// An attempt to connect ended. Returns the node that was dialled; `None` when there was no such attempt.

@@ -197,6 +197,10 @@ impl Seek for Audit {
         self.place(now, machines);
     }
 
+    fn handle_reached(&mut self, now: Instant, _: &mut Machines) {
+        self.search.hurry(now);
+    }
+
     fn sought(&self) -> Option<Sought> {
         self.plan.is_none().then_some(Sought::Root)
     }

@@ -274,6 +274,11 @@ impl Seek for Download {
         self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
     }
 
+    fn handle_reached(&mut self, now: Instant, _: &mut Machines) {
+        self.progress_at = now;
+        self.search.hurry(now);
+    }
+
     fn sought(&self) -> Option<Sought> {
         match self.phase {
             Phase::Root => Some(Sought::Root),

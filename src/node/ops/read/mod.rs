@@ -254,6 +254,11 @@ impl Seek for Read {
         }
     }
 
+    fn handle_reached(&mut self, now: Instant, _: &mut Machines) {
+        self.progress_at = now;
+        self.search.hurry(now);
+    }
+
     fn sought(&self) -> Option<Sought> {
         match self.phase {
             Phase::Root => Some(Sought::Root),

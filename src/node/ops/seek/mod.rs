@@ -78,6 +78,9 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         }
     }
 
+    /// A source can be reached again after an outage. The time until the operation gives up begins anew.
+    fn handle_reached(&mut self, now: Instant, machines: &mut Machines);
+
     // The way to the root is the same for all.
 
     /// Looks for the root.
@@ -296,6 +299,11 @@ impl Seekers {
         pass!(self, now, id, machines, |seeker, machines| {
             seeker.handle_holders_looked_up(now, key, closest, asked, machines);
         });
+    }
+
+    /// A source of this operation can be reached again after an outage.
+    pub(in crate::node) fn handle_reached(&mut self, now: Instant, id: DownloadId, machines: &mut Machines) {
+        pass!(self, now, id, machines, |seeker, machines| seeker.handle_reached(now, machines));
     }
 
     /// A chunk is verified and in its file.

@@ -117,6 +117,12 @@ impl Search {
         self.look_delay = LOOK_AGAIN_MIN;
     }
 
+    /// The network can be reached again: a lookup comes soon.
+    pub(in crate::node) fn hurry(&mut self, now: Instant) {
+        self.begin_afresh();
+        self.look_again = self.look_again.map(|at| at.min(now + LOOK_AGAIN_MIN));
+    }
+
     /// Postpones the next lookup, because content flows.
     pub(in crate::node) fn postpone(&mut self, now: Instant) {
         self.look_again = Some(now + LOOK_AGAIN_FLOWING);
@@ -291,6 +297,18 @@ mod tests {
         assert_eq!(search.next_deadline(), Some(START + LOOK_AGAIN_MIN));
         search.rest();
         assert_eq!(search.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_lookup_that_is_far_off_comes_soon_when_the_network_can_be_reached_again() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        (0..6).for_each(|_| search.providers_looked_up(START, &[], 1, &mut machines));
+        let later = START + Duration::from_secs(10);
+        search.hurry(later);
+        assert_eq!(search.next_deadline(), Some(later + LOOK_AGAIN_MIN));
+        search.rest();
+        search.hurry(later);
+        assert_eq!(search.next_deadline(), None, "no lookup was to come");
     }
 
     #[test]

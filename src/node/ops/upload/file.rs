@@ -29,7 +29,12 @@ const NO_ROOM_WAIT: Duration = Duration::from_secs(1);
 pub(super) const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// A command that waits for a file to be stored is answered at most this long after the last piece, even without an announcement.
-const ANNOUNCE_WAIT: Duration = Duration::from_secs(10);
+/// Nodes near the file's hash that have copies are found without it.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
+/// The same for a file without copies on other nodes: only the announcement lets others find it.
+const ANNOUNCE_WAIT_ALONE: Duration = Duration::from_secs(10);
+/// How often targets are checked for silence while a piece has fewer copies than a quorum.
+const SLOW_LOOK: Duration = Duration::from_secs(1);
 
 /// The state of an upload after an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +69,8 @@ pub(super) struct Upload {
     answer_by: Option<Instant>,
     /// When to try again, because there was no room for a lookup.
     room_at: Option<Instant>,
+    /// When to look for targets that are silent, while a command waits for a quorum.
+    slow_at: Option<Instant>,
     /// When the next round begins, after this one has ended.
     retry_at: Option<Instant>,
     retry_delay: Duration,
@@ -95,6 +102,7 @@ impl Upload {
             announced: machines.dht.has_announced(&shared.hash),
             answer_by: None,
             room_at: None,
+            slow_at: None,
             retry_at: None,
             retry_delay,
             is_gone: false,
@@ -144,13 +152,20 @@ impl Upload {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let own = [self.room_at, self.retry_at, self.answer_by].into_iter().flatten();
+        let slow_at = self.slow_at.filter(|_| self.awaits_quorum());
+        let own = [self.room_at, slow_at, self.retry_at, self.answer_by].into_iter().flatten();
         own.chain(self.placing.values().filter_map(PlacePiece::next_deadline)).min()
     }
 
     /// The number of copies of each piece with which the file counts as stored.
     fn quorum(&self) -> u8 {
         quorum(self.shared.replicas)
+    }
+
+    /// Whether a piece that is being placed has fewer copies than a quorum.
+    fn awaits_quorum(&self) -> bool {
+        let quorum = self.quorum();
+        self.placing.keys().any(|piece| self.copies[*piece] < quorum)
     }
 
     fn is_round_over(&self) -> bool {
@@ -255,6 +270,9 @@ impl Upload {
             }
         }
         let has_room = self.room_at.take_if(due).is_some();
+        if self.slow_at.take_if(due).is_some() {
+            self.replace_slow(now, machines);
+        }
         let waited = |place: &PlacePiece| place.next_deadline().is_some_and(|at| at <= now);
         let waiting = self.placing.iter().filter(|(_, place)| waited(place));
         let waiting: Vec<usize> = waiting.map(|(piece, _)| *piece).collect();
@@ -301,9 +319,28 @@ impl Upload {
                 return;
             };
             self.placing.insert(piece, place);
+            self.plan_look(now);
             self.conclude(now, piece, machines);
         }
         self.review(now, machines);
+    }
+
+    /// Has further nodes take pieces that have fewer copies than a quorum, in place of targets that are silent: a command waits for
+    /// the quorum, and enough other nodes may answer at once.
+    fn replace_slow(&mut self, now: Instant, machines: &mut Machines) {
+        let quorum = self.quorum();
+        for (piece, place) in &mut self.placing {
+            let needed = quorum.saturating_sub(self.copies[*piece]);
+            place.replace_slow(now, needed.into(), machines);
+        }
+        self.plan_look(now);
+    }
+
+    /// Plans the next look for silent targets, if a piece waits for a quorum.
+    fn plan_look(&mut self, now: Instant) {
+        if self.awaits_quorum() {
+            self.slow_at.get_or_insert(now + SLOW_LOOK);
+        }
     }
 
     /// Makes the copies of a piece for which there is room.
@@ -346,7 +383,8 @@ impl Upload {
         let stored = self.copies() >= self.quorum();
         let answerable = stored || self.is_round_over() || self.answer_by.is_some();
         if answerable && !self.waiters.is_empty() {
-            let answer_by = *self.answer_by.get_or_insert(now + ANNOUNCE_WAIT);
+            let wait = if self.copies() > 1 { ANNOUNCE_WAIT } else { ANNOUNCE_WAIT_ALONE };
+            let answer_by = *self.answer_by.get_or_insert(now + wait);
             if self.announced || now >= answer_by {
                 self.answer(machines);
             }

@@ -205,14 +205,43 @@ fn a_file_of_several_chunks_is_stored_when_its_last_piece_is() {
 }
 
 #[test]
-fn a_file_that_is_not_announced_is_answered_ten_seconds_later() {
+fn a_file_that_is_not_announced_is_answered_two_seconds_after_its_last_copy() {
     let (mut bench, file) = (Bench::new(), small(1));
     bench.put(1, &file, 3);
     bench.place_all(5);
     assert_eq!(bench.ended(), []);
-    assert_eq!(bench.wait(), 10);
+    assert_eq!(bench.wait(), 2);
     assert!(matches!(bench.ended()[..], [(1, End::Stored(_))]));
     assert!(bench.is_replicated(&file));
+}
+
+#[test]
+fn a_file_that_only_its_announcement_lets_others_find_waits_longer_for_it() {
+    let (mut bench, file) = (Bench::new(), small(1));
+    bench.put(1, &file, 0);
+    assert_eq!(bench.ended(), []);
+    assert_eq!(bench.wait(), 10);
+    assert_eq!(bench.ended(), [(1, End::Stored(1))]);
+}
+
+#[test]
+fn a_put_whose_target_is_silent_is_answered_with_the_copy_of_another_node() {
+    let (mut bench, file) = (Bench::new(), small(1));
+    bench.put(1, &file, 2);
+    bench.announce(&file);
+    bench.find(4);
+    let silent = bench.targets();
+    let begun = bench.now;
+    while bench.targets() == silent {
+        assert_eq!(bench.wait(), 1, "it looks once a second");
+    }
+    assert!(bench.now.since(begun).as_secs() <= 3);
+    let other = *bench.targets().last().unwrap();
+    assert!(!silent.contains(&other));
+    bench.copied(Some(other), &STORED);
+    assert_eq!(bench.ended(), [(1, End::Stored(2))]);
+    while bench.copied(None, &LOST) {}
+    assert!(bench.ended().is_empty());
 }
 
 #[test]
