@@ -118,6 +118,22 @@ pub struct LookupId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PublishId(pub u64);
 
+/// How far a lookup reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reach {
+    /// The number of nodes asked.
+    pub asked: u32,
+    /// The number of nodes that answered.
+    pub answered: u32,
+}
+
+impl Reach {
+    /// Whether too few nodes answered to say that the network does not have what was looked up: fewer than half of those asked.
+    pub fn is_poor(&self) -> bool {
+        self.answered * 2 < self.asked
+    }
+}
+
 /// An event for the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DhtEvent {
@@ -138,10 +154,8 @@ pub enum DhtEvent {
         closest: Vec<Contact>,
         /// The value record with the highest sequence number. Its signature verifies.
         record: Option<Vec<u8>>,
-        /// The number of nodes asked.
-        asked: u32,
-        /// The number of nodes that answered.
-        answered: u32,
+        /// The nodes asked, and those that answered.
+        reach: Reach,
     },
     /// A value was published.
     Published {

@@ -17,7 +17,7 @@ pub(super) const COPIES: usize = 8;
 const COPIES_FEW: u32 = COPIES as u32 / 2;
 /// The pause after the first round. A new node knows little of the network, so its first rounds come quickly.
 const FIRST_PAUSE: Duration = Duration::from_secs(600);
-/// The pause after a first round in which no node took the record.
+/// The pause after a first round in which too few nodes took the record.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// The shortest pause between two rounds, however many nodes come and go.
 const PAUSE_MIN: Duration = Duration::from_secs(15);
@@ -274,7 +274,7 @@ impl Placement {
             self.stage = Stage::Due;
             return true;
         }
-        let pause = if self.holders == 0 {
+        let pause = if self.holders.count_ones() < COPIES_FEW.min(u32::from(self.targeted).max(1)) {
             let pause = FAILED_PAUSE * (1 << self.failures.min(16));
             self.failures = self.failures.saturating_add(1);
             pause
@@ -364,6 +364,26 @@ mod tests {
         assert!(
             (9..10).contains(&pauses[0]) && (36..40).contains(&pauses[1]) && (54..60).contains(&pauses[2])
         );
+    }
+
+    #[test]
+    fn a_round_that_reached_few_nodes_comes_again_soon_and_ever_more_rarely_while_it_does_not_help() {
+        let pause_after = |placement: &mut Placement, targets: u8, holders: u8| {
+            let targets: Vec<_> = (1..=targets).map(contact).collect();
+            placement.begin(&KEY, &targets, false);
+            for (place, target) in (1..).zip(&targets) {
+                placement.settle(&target.id, place <= holders);
+            }
+            placement.finish(Instant::ZERO, Duration::from_secs(3600), &mut Rng::new([0; 32]));
+            placement.deadline().unwrap().as_secs()
+        };
+        let mut placement = Placement::due();
+        assert!((27..=30).contains(&pause_after(&mut placement, 8, 3)));
+        assert!((54..=60).contains(&pause_after(&mut placement, 8, 0)));
+        assert!((540..=600).contains(&pause_after(&mut placement, 8, 4)), "four of eight are enough");
+        assert!((27..=30).contains(&pause_after(&mut placement, 8, 1)));
+        let mut small = Placement::due();
+        assert!((540..=600).contains(&pause_after(&mut small, 2, 2)), "there are only two");
     }
 
     #[test]

@@ -328,9 +328,9 @@ pub(super) fn path_of(cache_dir: &Path, place: &Place) -> PathBuf {
     }
 }
 
-/// The number of nodes that were asked, in words.
-pub(super) fn asked(count: u32) -> String {
-    if count == 1 { "1 node was asked".to_owned() } else { format!("{count} nodes were asked") }
+/// The number of nodes that answered a lookup, in words.
+pub(super) fn answered(count: u32) -> String {
+    if count == 1 { "1 node answered".to_owned() } else { format!("{count} nodes answered") }
 }
 
 /// A message that nodes sent wrong content of a file. The list of bans names them.

@@ -141,8 +141,11 @@ impl Mischief {
                 Duration::from_secs(60) + self.chance.duration(Duration::from_secs(240))
             }
             Fault::OneWay => {
-                world.links.port_mut(host).side = DEAF;
-                Duration::from_secs(60)
+                const LASTS: Duration = Duration::from_secs(60);
+                let now = world.now();
+                let port = world.links.port_mut(host);
+                (port.side, port.deaf) = (DEAF, (now, now + LASTS));
+                LASTS
             }
             _ => return world.links.rebind(host, &mut self.chance),
         };

@@ -49,9 +49,11 @@ pub struct Host {
     pub(super) commands: Vec<(CommandId, Command)>,
     /// The traffic of the host's link.
     pub traffic: Traffic,
-    /// When the host last started.
+    /// When the host last started, or woke from sleep.
     pub since: Instant,
-    /// When the host went down. Meaningless while it is up.
+    /// When the host last started, or went on after a pause or a sleep.
+    pub active_since: Instant,
+    /// When the host went down, or fell asleep. Meaningless while it is awake.
     pub down_since: Instant,
 }
 
@@ -107,6 +109,7 @@ impl Host {
             commands: Vec::new(),
             traffic: Traffic::default(),
             since: Instant::ZERO,
+            active_since: Instant::ZERO,
             down_since: Instant::ZERO,
         }
     }
@@ -119,6 +122,11 @@ impl Host {
     /// Whether the node runs.
     pub fn is_up(&self) -> bool {
         self.life == Life::Up
+    }
+
+    /// Whether the machine runs the node. To the network, one that sleeps is as good as down.
+    pub fn is_awake(&self) -> bool {
+        matches!(self.life, Life::Up | Life::Paused)
     }
 
     /// Whether the host's node and users are honest: it has no adversary, or one on the path to it.

@@ -134,7 +134,7 @@ impl Ledger {
                 let it = &world.hosts[*host];
                 let settled = now.since(it.since) >= URGENT_AFTER;
                 it.is_honest()
-                    && if it.node().is_some() {
+                    && if it.is_awake() {
                         settled
                     } else {
                         it.run > 0 && now.since(it.down_since) < URGENT_AFTER
@@ -172,7 +172,7 @@ impl Ledger {
 impl Piece {
     fn look(&mut self, world: &World, now: Instant) {
         let on = self.origin.into_iter().chain(self.holders.iter().copied());
-        let live: BTreeSet<usize> = on.filter(|host| world.hosts[*host].node().is_some()).collect();
+        let live: BTreeSet<usize> = on.filter(|host| world.hosts[*host].is_awake()).collect();
         self.losses.extend(self.live.difference(&live).map(|host| (now, *host)));
         while self.losses.front().is_some_and(|(at, _)| now.since(*at) > REPAIR_WINDOW) {
             self.losses.pop_front();

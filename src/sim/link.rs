@@ -100,6 +100,8 @@ pub struct Port {
     pub addr: SocketAddr,
     /// The part of the network that the host is in.
     pub side: u8,
+    /// From when until when the host last could not receive.
+    pub(super) deaf: (Instant, Instant),
     /// The bandwidth for sending, in bytes per second.
     pub up: u64,
     /// The bandwidth for receiving, in bytes per second.
@@ -142,6 +144,7 @@ impl Links {
         self.ports.push(Port {
             addr,
             side: 0,
+            deaf: (Instant::ZERO, Instant::ZERO),
             up: self.plan.up,
             down: self.plan.down,
             place: (chance.unit(), chance.unit()),

@@ -60,13 +60,15 @@ enum Expected {
 pub struct Tally {
     /// Commands with a right answer.
     pub done: u64,
-    /// Of those, files on fewer nodes than a quorum.
+    /// Of those, files on fewer nodes than a quorum, and values on too few to be found for certain.
     pub partial: u64,
     /// Commands with a wrong answer. Each one is a defect.
     pub wrong: u64,
     /// Commands that failed.
     pub failed: u64,
-    /// Of those, lookups that found an older version than the one acknowledged when they began.
+    /// Commands that failed while their host could not receive. They are not among those answered.
+    pub cut_off: u64,
+    /// Of the failed ones, lookups that found an older version than the one acknowledged when they began.
     pub stale: u64,
     /// The seconds that each command with a right or a wrong answer took.
     pub seconds: Vec<f64>,
@@ -120,6 +122,8 @@ pub struct Workload {
     /// Values with a newly acknowledged later version, by index. [`poll_changed`](Workload::poll_changed) takes them.
     changed: Vec<usize>,
     named: u64,
+    /// The hosts that have fetched each file.
+    fetched: BTreeSet<(Key, usize)>,
 }
 
 impl Workload {
@@ -228,6 +232,10 @@ impl Workload {
         let WorldEvent::Answer(host, id, response) = event else { return None };
         let (_, _, since, expected) = self.pending.remove(id)?;
         let seconds = world.now().since(since).as_secs_f64();
+        // A host that could not receive meanwhile is excused. If it could hear nothing at all, it must say so: it must not say that
+        // nobody has what was asked for, or that an old version is the newest.
+        let (deaf_since, deaf_until) = world.links.port(*host).deaf;
+        let is_excused = |says_so: bool| deaf_until > since && (says_so || deaf_since > since);
         match (expected, response) {
             (Expected::Put(stored), Response::Done(Reply::Put { hash, quorum, .. })) => {
                 self.puts.note(*hash == stored.hash, seconds);
@@ -241,13 +249,18 @@ impl Workload {
                 // A host that shares the file reads it from its own path, not from the cache.
                 let right = found.is_none_or(|found| found.bytes() == content.bytes());
                 self.gets.note(right && content.manifest().hash() == *hash, seconds);
+                self.fetched.insert((*hash, *host));
             }
             (Expected::Read(content, came), Response::Done(Reply::Read { bytes, .. })) => {
                 self.gets.note(came == content.bytes().len() && *bytes == came as u64, seconds);
             }
             (Expected::Set(value), Response::Done(Reply::Set { copies, .. })) => {
                 self.sets.note(true, seconds);
-                self.values.push(Value { copies: *copies, ..value });
+                // The reply names the number of copies. With few, as when the publisher was cut off, nothing is promised yet.
+                match *copies >= VALUE_COPIES_CERTAIN {
+                    true => self.values.push(Value { copies: *copies, ..value }),
+                    false => self.sets.partial += 1,
+                }
             }
             (Expected::Change(index, version), Response::Done(Reply::Set { copies, .. })) => {
                 self.sets.note(true, seconds);
@@ -258,9 +271,13 @@ impl Workload {
                     self.changed.push(index);
                 }
             }
-            (Expected::Lookup(index, least), Response::Done(Reply::Lookup { value: found, asked, .. })) => {
+            (
+                Expected::Lookup(index, least),
+                Response::Done(Reply::Lookup { value: found, asked, from_memory, .. }),
+            ) => {
                 self.lookups.asked.push(f64::from(*asked));
                 match self.values[index].versions.iter().rposition(|version| version == found) {
+                    Some(version) if version < least && is_excused(*from_memory) => self.lookups.cut_off += 1,
                     Some(version) if version < least => {
                         self.lookups.stale += 1;
                         self.lookups.fail(format!("host {host} after {seconds:.0} s: an older version"));
@@ -279,6 +296,10 @@ impl Workload {
                     }
                     Expected::Lookup(..) => &mut self.lookups,
                 };
+                if is_excused(*reason != FailureReason::NotFound) {
+                    tally.cut_off += 1;
+                    return None;
+                }
                 tally.wrong += u64::from(*reason == FailureReason::Usage);
                 tally.fail(format!("host {host} after {seconds:.0} s: {message}"));
             }
@@ -303,6 +324,16 @@ impl Workload {
     /// Whether a `put` of this file was told that enough nodes have it.
     pub fn is_certain(&self, hash: &Key) -> bool {
         self.certain.contains(hash)
+    }
+
+    /// Whether a host has fetched a file.
+    pub fn has_fetched(&self, host: usize, file: &Stored) -> bool {
+        self.fetched.contains(&(file.hash, host))
+    }
+
+    /// Whether a host has a command without an answer.
+    pub fn is_pending_on(&self, host: usize) -> bool {
+        self.pending.values().any(|(on, ..)| *on == host)
     }
 
     /// The number of commands without an answer.

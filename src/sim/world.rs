@@ -218,7 +218,7 @@ impl World {
         let now = it.clock(self.now);
         let node = Node::new(it.config.clone(), it.identity(), &recovered, seed, now);
         it.node = Some(node.expect("the limits of simulated nodes are valid"));
-        (it.life, it.since, it.armed) = (Life::Up, self.now, None);
+        (it.life, it.since, it.active_since, it.armed) = (Life::Up, self.now, self.now, None);
         it.run += 1;
         self.note(host, b'+', 0, 0);
         self.settle(host);
@@ -301,6 +301,9 @@ impl World {
         let it = &mut self.hosts[host];
         if it.life == Life::Up {
             (it.life, it.slept_at) = (life, self.now);
+            if life == Life::Suspended {
+                it.down_since = self.now;
+            }
             self.note(host, b'p', 0, 0);
         }
     }
@@ -310,9 +313,10 @@ impl World {
         let it = &mut self.hosts[host];
         if it.life == Life::Suspended {
             it.lag += self.now.since(it.slept_at);
+            it.since = self.now;
         }
         if matches!(it.life, Life::Paused | Life::Suspended) {
-            (it.life, it.armed) = (Life::Up, None);
+            (it.life, it.active_since, it.armed) = (Life::Up, self.now, None);
             self.note(host, b'r', 0, 0);
             for (from, bytes) in core::mem::take(&mut self.hosts[host].backlog) {
                 self.receive(host, from, &bytes);

@@ -2,7 +2,7 @@
 
 use super::place_piece::PlaceFor;
 use super::{Ops, stock};
-use crate::dht::LookupId;
+use crate::dht::{LookupId, Reach};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskReply};
 use crate::node::machines::Machines;
@@ -78,22 +78,22 @@ impl Ops {
         }
     }
 
-    /// A lookup ended with these nodes closest, perhaps a record, and the number of nodes that were asked.
+    /// A lookup ended with these nodes closest, and perhaps a record.
     pub(in crate::node) fn handle_looked_up(
         &mut self,
         now: Instant,
         lookup: LookupId,
         closest: &[Contact],
         record: Option<&[u8]>,
-        asked: u32,
+        reach: Reach,
         machines: &mut Machines,
     ) {
         match machines.lookups.remove(&lookup) {
             Some(Purpose::Providers(id)) => {
-                self.seekers.handle_providers_looked_up(now, id, closest, asked, machines);
+                self.seekers.handle_providers_looked_up(now, id, closest, reach.answered, machines);
             }
             Some(Purpose::Holders(id, key)) => {
-                self.seekers.handle_holders_looked_up(now, id, key, closest, asked, machines);
+                self.seekers.handle_holders_looked_up(now, id, key, closest, reach.answered, machines);
             }
             Some(Purpose::Place(PlaceFor::Relocation { key })) => {
                 self.repair.handle_looked_up(now, key, closest, machines);
@@ -102,7 +102,7 @@ impl Ops {
                 self.uploads.handle_looked_up(now, (file, piece), closest, machines);
             }
             Some(Purpose::Value(question)) => {
-                question.answer(now, record, asked, machines);
+                question.answer(now, record, reach, machines);
             }
             None => {}
         }

@@ -1,6 +1,6 @@
 //! Named values: publishing and looking them up.
 
-use crate::dht::{Dht, PublishId};
+use crate::dht::{Dht, PublishId, Reach};
 use crate::id::{Key, PublicKey};
 use crate::io::DiskOp;
 use crate::limits::Limits;
@@ -130,7 +130,7 @@ impl Values {
         // Nothing newer exists than what this node itself publishes.
         let own = machines.dht.published_value(&key).filter(|_| !fresh).map(<[u8]>::to_vec);
         if let Some(record) = own {
-            return question.answer(now, Some(&record), 0, machines);
+            return question.answer(now, Some(&record), Reach::default(), machines);
         }
         match machines.dht.find(now, key, Want::Value, &mut machines.outbox) {
             Some(lookup) => _ = machines.lookups.insert(lookup, Purpose::Value(question)),
@@ -175,12 +175,12 @@ pub(in crate::node) struct Question {
 }
 
 impl Question {
-    /// The lookup has ended with this record, after this many nodes were asked: answers the command.
+    /// The lookup has ended with this record: answers the command.
     pub(in crate::node) fn answer(
         &self,
         now: Instant,
         record: Option<&[u8]>,
-        asked: u32,
+        reach: Reach,
         machines: &mut Machines,
     ) {
         // The network forgets a value whose keepers all left, and a node without a link asks in vain. A value that was seen once is
@@ -196,19 +196,26 @@ impl Question {
                     name: record.name().to_owned(),
                     value: record.value().to_vec(),
                     sequence: record.sequence(),
-                    asked,
+                    asked: reach.asked,
                     from_memory,
                 };
                 machines.done(self.command, reply);
             }
-            None if asked == 0 => {
+            None if reach.asked == 0 => {
                 let message =
                     "the value is not here, and this node knows no other node to ask: see `elver peers`";
                 machines.fail(self.command, FailureReason::Unreachable, message);
             }
+            None if reach.is_poor() => {
+                let Reach { asked, answered } = reach;
+                let message = format!(
+                    "{answered} of {asked} nodes answered, and they do not have the value: this node's link may be down (`elver status`)"
+                );
+                machines.fail(self.command, FailureReason::Unreachable, message);
+            }
             None => {
-                let message =
-                    format!("no node that was asked has a value of that name; {}", status::asked(asked));
+                let answered = status::answered(reach.answered);
+                let message = format!("no node that was asked has a value of that name; {answered}");
                 machines.fail(self.command, FailureReason::NotFound, message);
             }
         }
@@ -293,8 +300,13 @@ mod tests {
             self.values.look_up(self.now, CommandId(command), publisher, name, false, &mut self.machines);
         }
 
-        /// Passes the events of the DHT on. Lookups end as if this many nodes had been asked.
-        fn settle(&mut self, asked: u32) {
+        /// Passes the events of the DHT on. Lookups end as if this many of three nodes had answered.
+        fn settle(&mut self, answered: u32) {
+            let reach = Reach { asked: answered.max(3), answered };
+            self.settle_with(reach);
+        }
+
+        fn settle_with(&mut self, reach: Reach) {
             for _ in 0..100 {
                 while let Some(event) = self.machines.dht.poll_event() {
                     match event {
@@ -303,7 +315,7 @@ mod tests {
                         }
                         DhtEvent::Finished { lookup, record, .. } => {
                             if let Some(Purpose::Value(question)) = self.machines.lookups.remove(&lookup) {
-                                question.answer(self.now, record.as_deref(), asked, &mut self.machines);
+                                question.answer(self.now, record.as_deref(), reach, &mut self.machines);
                             }
                         }
                         _ => {}
@@ -404,12 +416,15 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_no_node_has_is_not_found_and_without_other_nodes_it_is_unreachable() {
-        for (asked, expected) in [(0, FailureReason::Unreachable), (3, FailureReason::NotFound)] {
+    fn a_value_that_no_node_has_is_not_found_and_if_few_nodes_answered_it_is_unreachable() {
+        let unreachable = FailureReason::Unreachable;
+        for (asked, answered, expected) in
+            [(0, 0, unreachable), (39, 0, unreachable), (39, 19, unreachable), (40, 20, FailureReason::NotFound)]
+        {
             let mut bench = Bench::new();
             bench.look_up(1, "menu");
             assert_eq!(bench.ended(), []);
-            bench.settle(asked);
+            bench.settle_with(Reach { asked, answered });
             assert_eq!(bench.ended(), [(1, Some(expected))]);
         }
     }
@@ -421,7 +436,7 @@ mod tests {
         bench.settle(0);
         let record = bench.machines.dht.own_records().next().unwrap().to_vec();
         let question = Question { command: CommandId(2), key: Key([9; 32]), fresh: false };
-        question.answer(bench.now, Some(&record), 4, &mut bench.machines);
+        question.answer(bench.now, Some(&record), Reach { asked: 4, answered: 4 }, &mut bench.machines);
         assert_eq!(bench.ended(), [(2, Some(FailureReason::NotFound))]);
     }
 

@@ -31,19 +31,26 @@ impl Detection {
         self.waiting.push((host, world.now(), near));
     }
 
-    /// Notes which nodes know of each crash by now. To be called about once a second.
+    /// Notes which nodes know of each crash by now. To be called about once a second. A node that was stopped meanwhile has heard
+    /// nothing: its time begins when it goes on. Of a host that has returned nobody has to learn that it was away.
     pub fn look(&mut self, world: &World, observer: &Observer) {
         let now = world.now();
         let (told, seconds, never) = (&mut self.told, &mut self.seconds, &mut self.never);
         self.waiting.retain_mut(|(host, since, near)| {
             let id = world.id(*host);
+            let waited = |other: usize| now.since(world.hosts[other].active_since.max(*since)).as_secs_f64();
+            if world.hosts[*host].node().is_some() {
+                seconds.extend(near.iter().map(|other| waited(*other)).filter(|waited| *waited > WITHIN));
+                return false;
+            }
             near.retain(|other| {
-                let Some(node) = world.hosts[*other].node() else { return false };
+                let it = &world.hosts[*other];
+                let Some(node) = it.node().filter(|_| it.is_up()) else { return it.is_awake() };
                 let view = (observer.view)(node, &id);
                 *told |= view.is_some();
                 let knows = matches!(view, Some(View::Unresponsive | View::Evicted | View::Left));
                 if knows {
-                    seconds.push(now.since(*since).as_secs_f64());
+                    seconds.push(waited(*other));
                 }
                 !knows
             });
@@ -96,5 +103,64 @@ impl FalseEvictions {
         let rate = self.seen.len() as f64 / node_days.max(f64::MIN_POSITIVE);
         let found = format!("{} in {node_days:.1} node-days", self.seen.len());
         Check::new(5, "live nodes are not evicted", self.looks, rate < FALSE_EVICTIONS, found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::disk::Crash;
+    use crate::sim::population::{Joining, build};
+    use crate::sim::report::Verdict;
+    use crate::sim::world::Plan;
+
+    /// Watches a crash of host 3 for some seconds. `act` is called every second.
+    fn watch(seconds: u64, mut act: impl FnMut(&mut World, u64)) -> Detection {
+        let mut world = World::new(Plan::new(4));
+        build(&mut world, 10, Joining::Remembered);
+        let mut detection = Detection::default();
+        detection.crashed(&world, 3);
+        world.crash(3, Crash::Power);
+        for second in 0..seconds {
+            act(&mut world, second);
+            world.run_for(Duration::from_secs(1));
+            detection.look(&world, &Observer::present());
+        }
+        detection
+    }
+
+    #[test]
+    fn a_crash_is_seen_by_all_and_one_that_is_not_breaks_the_promise() {
+        let check = watch(90, |_, _| ()).check();
+        assert_eq!(check.verdict, Verdict::Holds, "{}", check.found);
+        assert_eq!(check.count, 9);
+        let cut_off = watch(320, |world, second| {
+            if second == 0 {
+                (0..5).filter(|host| *host != 3).for_each(|host| world.pause(host));
+            }
+        });
+        assert_eq!(cut_off.check().verdict, Verdict::Broken, "four never saw it");
+    }
+
+    #[test]
+    fn a_host_that_returns_before_it_is_missed_needs_not_be_noticed() {
+        let detection = watch(320, |world, second| {
+            if second == 10 {
+                world.start(3, &[]);
+            }
+        });
+        assert_eq!(detection.check().verdict, Verdict::Unseen);
+    }
+
+    #[test]
+    fn a_node_that_was_stopped_meanwhile_counts_from_when_it_goes_on() {
+        let detection = watch(150, |world, second| match second {
+            5 => world.pause(6),
+            40 => world.resume(6),
+            _ => {}
+        });
+        let (_, p99, count) = detection.quantiles();
+        assert_eq!(count, 9);
+        assert!(p99 < WITHIN, "{p99} s");
     }
 }

@@ -1,7 +1,7 @@
 //! Invariant 7.
 //!
 //! The least is what a repair that knows the next minute would copy. Each piece is always on the `replicas` closest nodes.
-//! A node counts as gone once it has been down for the urgent delay (60 s), and as there once it has been up for as long.
+//! A node counts as gone once it has been down or asleep for the urgent delay (60 s), and as there once it has been awake for as long.
 //! A node keeps the copies it once had, and brings them back when it returns.
 
 use crate::sim::ledger::Ledger;

@@ -242,10 +242,10 @@ impl Seek for Audit {
         &mut self,
         now: Instant,
         closest: &[Contact],
-        asked: u32,
+        answered: u32,
         machines: &mut Machines,
     ) {
-        self.search.providers_looked_up(now, closest, asked, machines);
+        self.search.providers_looked_up(now, closest, answered, machines);
         // One lookup is enough: an audit is about the nodes that can be found now.
         self.search.rest();
     }
@@ -255,14 +255,14 @@ impl Seek for Audit {
         now: Instant,
         key: Key,
         closest: &[Contact],
-        asked: u32,
+        answered: u32,
         machines: &mut Machines,
     ) {
         let (Some(piece), Some(plan)) = (self.looked_up.remove(&key), &mut self.plan) else {
             return debug_assert!(false, "a lookup that ends was begun");
         };
         closest.iter().take(plan.closest()).for_each(|contact| plan.enter(*contact, piece));
-        if asked == 0 {
+        if answered == 0 {
             plan.no_other_nodes();
         }
         self.place(now, machines);
@@ -378,8 +378,8 @@ impl Audit {
         if self.plan.is_some() {
             return self.report(now, false, machines);
         }
-        let asked = status::asked(self.search.asked());
-        let why = format!("no node that should have its manifest answered in time; {asked}");
+        let answered = status::answered(self.search.answered());
+        let why = format!("no node that should have its manifest answered in time; {answered}");
         self.give_up(now, FailureReason::Unreachable, &why, machines);
     }
 

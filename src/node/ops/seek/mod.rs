@@ -153,10 +153,10 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         &mut self,
         now: Instant,
         closest: &[Contact],
-        asked: u32,
+        answered: u32,
         machines: &mut Machines,
     ) {
-        self.search_mut().providers_looked_up(now, closest, asked, machines);
+        self.search_mut().providers_looked_up(now, closest, answered, machines);
     }
 
     /// A lookup for the nodes closest to a piece ended.
@@ -165,7 +165,7 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         now: Instant,
         key: Key,
         closest: &[Contact],
-        _asked: u32,
+        _answered: u32,
         machines: &mut Machines,
     ) {
         self.search_mut().holders_looked_up(now, key, closest, machines);
@@ -272,17 +272,17 @@ impl Seekers {
         });
     }
 
-    /// A lookup for providers ended: the nodes closest to the hash, and how many nodes were asked.
+    /// A lookup for providers ended: the nodes closest to the hash, and how many nodes answered.
     pub(in crate::node) fn handle_providers_looked_up(
         &mut self,
         now: Instant,
         id: DownloadId,
         closest: &[Contact],
-        asked: u32,
+        answered: u32,
         machines: &mut Machines,
     ) {
         pass!(self, now, id, machines, |seeker, machines| {
-            seeker.handle_providers_looked_up(now, closest, asked, machines);
+            seeker.handle_providers_looked_up(now, closest, answered, machines);
         });
     }
 
@@ -293,11 +293,11 @@ impl Seekers {
         id: DownloadId,
         key: Key,
         closest: &[Contact],
-        asked: u32,
+        answered: u32,
         machines: &mut Machines,
     ) {
         pass!(self, now, id, machines, |seeker, machines| {
-            seeker.handle_holders_looked_up(now, key, closest, asked, machines);
+            seeker.handle_holders_looked_up(now, key, closest, answered, machines);
         });
     }
 

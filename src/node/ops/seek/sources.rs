@@ -38,8 +38,8 @@ pub(in crate::node) struct Search {
     /// When the next one is due.
     look_again: Option<Instant>,
     look_delay: Duration,
-    /// The largest number of nodes that one lookup asked.
-    asked: u32,
+    /// The largest number of nodes that answered one lookup.
+    answered: u32,
     /// The number of provider records found.
     found: u32,
     /// The first providers, and the nodes nearest to the hash, that were found: a fetch that begins later asks them.
@@ -63,7 +63,7 @@ impl Search {
             lookups: 0,
             look_again: None,
             look_delay: LOOK_AGAIN_MIN,
-            asked: 0,
+            answered: 0,
             found: 0,
             providers: Vec::new(),
             near: Vec::new(),
@@ -85,9 +85,9 @@ impl Search {
         self.lookups
     }
 
-    /// The largest number of nodes that one lookup asked.
-    pub(in crate::node) fn asked(&self) -> u32 {
-        self.asked
+    /// The largest number of nodes that answered one lookup.
+    pub(in crate::node) fn answered(&self) -> u32 {
+        self.answered
     }
 
     /// The number of provider records found.
@@ -178,12 +178,12 @@ impl Search {
         &mut self,
         now: Instant,
         closest: &[Contact],
-        asked: u32,
+        answered: u32,
         machines: &mut Machines,
     ) {
         self.lookup = None;
         self.lookups += 1;
-        self.asked = self.asked.max(asked);
+        self.answered = self.answered.max(answered);
         self.look_again = Some(now + self.look_delay);
         self.look_delay = (self.look_delay * 2).min(LOOK_AGAIN_MAX);
         self.near = closest[..closest.len().min(HOLDERS_ASKED)].to_vec();

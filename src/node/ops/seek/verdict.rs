@@ -23,14 +23,14 @@ pub(in crate::node) fn hopeless(
     if search.is_looking() || search.lookups() == 0 || !state.idle {
         return None;
     }
-    let (asked, providers, banned) = (search.asked(), search.found(), state.banned);
+    let (answered, providers, banned) = (search.answered(), search.found(), state.banned);
     match sought {
         Sought::Root if banned > 0 => {
             let why = format!("{}, and no other has it", status::sent_wrong_content(banned));
             Some((FailureReason::Unverified, why))
         }
-        Sought::Root if asked == 0 && state.not_found == 0 => {
-            let why = "this node could reach no other node to ask: see `elver peers`".to_owned();
+        Sought::Root if answered == 0 && state.not_found == 0 => {
+            let why = "no other node answered: see `elver peers`".to_owned();
             Some((FailureReason::Unreachable, why))
         }
         Sought::Root if providers > 0 && state.not_found < providers && state.failed > 0 => {
@@ -39,7 +39,7 @@ pub(in crate::node) fn hopeless(
         }
         Sought::Root => Some((
             FailureReason::NotFound,
-            format!("no node that was asked has it; {}", status::asked(asked)),
+            format!("no node that was asked has it; {}", status::answered(answered)),
         )),
         Sought::Chunks if banned > 0 && state.connected == 0 && search.lookups() > 1 => {
             let why = format!("{}, and no other has the rest", status::sent_wrong_content(banned));
@@ -61,7 +61,7 @@ pub(in crate::node) fn timed_out(
     };
     let why = match missing {
         Some((missing, of)) => format!("{missing} of {of} chunks are missing, and {cause}"),
-        None => format!("no answer in time; {}", status::asked(search.asked())),
+        None => format!("no answer in time; {}", status::answered(search.answered())),
     };
     (reason, why)
 }
@@ -77,14 +77,14 @@ mod tests {
 
     const START: Instant = Instant::from_secs(100);
 
-    /// A search after this many lookups, which asked nodes and found providers.
-    fn search(lookups: u32, asked: u32, providers: u8) -> Search {
+    /// A search after this many lookups, which nodes answered and which found providers.
+    fn search(lookups: u32, answered: u32, providers: u8) -> Search {
         let mut machines = Machines::alone(START);
         let mut search = Search::new(DownloadId(1), Key([1; 32]));
         let contact = |number| Contact::new(PublicKey([number; 32]), ([127, 0, 0, 1], 1).into());
         let found: Vec<(Contact, bool)> = (0..providers).map(|number| (contact(number), false)).collect();
         search.providers_found(START, NodeId([9; 32]), &found, &mut machines);
-        (0..lookups).for_each(|_| search.providers_looked_up(START, &[], asked, &mut machines));
+        (0..lookups).for_each(|_| search.providers_looked_up(START, &[], answered, &mut machines));
         search
     }
 
@@ -147,6 +147,6 @@ mod tests {
         let banned = DownloadState { banned: 1, ..idle() };
         assert_eq!(timed_out(Some((2, 5)), &search(1, 3, 0), &banned).0, FailureReason::Unverified);
         let (_, why) = timed_out(None, &search(1, 3, 0), &idle());
-        assert_eq!(why, "no answer in time; 3 nodes were asked");
+        assert_eq!(why, "no answer in time; 3 nodes answered");
     }
 }
