@@ -418,9 +418,12 @@ mod tests {
     #[test]
     fn a_value_that_no_node_has_is_not_found_and_if_few_nodes_answered_it_is_unreachable() {
         let unreachable = FailureReason::Unreachable;
-        for (asked, answered, expected) in
-            [(0, 0, unreachable), (39, 0, unreachable), (39, 19, unreachable), (40, 20, FailureReason::NotFound)]
-        {
+        for (asked, answered, expected) in [
+            (0, 0, unreachable),
+            (39, 0, unreachable),
+            (39, 19, unreachable),
+            (40, 20, FailureReason::NotFound),
+        ] {
             let mut bench = Bench::new();
             bench.look_up(1, "menu");
             assert_eq!(bench.ended(), []);

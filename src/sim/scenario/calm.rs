@@ -53,7 +53,9 @@ pub(super) fn flash_crowd(options: &Options) -> Outcome {
             if lacking.is_empty() {
                 break;
             }
-            for host in lacking.into_iter().filter(|host| !stage.work.is_pending_on(*host)).collect::<Vec<_>>() {
+            for host in
+                lacking.into_iter().filter(|host| !stage.work.is_pending_on(*host)).collect::<Vec<_>>()
+            {
                 stage.work.get(&mut stage.world, host, &file);
                 again += 1;
             }
