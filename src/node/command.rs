@@ -1,10 +1,12 @@
 //! The commands of a node and their answers. Over the control socket they are JSON, one object a line.
 
 mod explanation;
+mod line;
 mod status;
 mod trouble;
 
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
+pub use line::{Wrapping, parse_line};
 pub use status::{
     AddressGone, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer,
     PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status,

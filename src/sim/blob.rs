@@ -108,7 +108,7 @@ impl Slice {
     }
 
     /// The key of the slice. It is computed once for each part of a blob.
-    pub(super) fn key(&self, hash_as: HashAs) -> Key {
+    pub fn key(&self, hash_as: HashAs) -> Key {
         let form = match hash_as {
             HashAs::Root => None,
             HashAs::Subtree { input_offset } => Some(input_offset),

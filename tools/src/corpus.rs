@@ -1,11 +1,14 @@
-//! Seeds for the fuzzers: the wire's test vectors, in the input format of each fuzz target.
+//! Seeds for the fuzzers, in the input format of each target: the wire's test vectors, and sequences made by commands, by a simulated
+//! network and by a real directory.
+
+mod sequences;
 
 use crate::Outcome;
 use elver::wire::header::{Auth, HEADER_BYTES};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Write the wire's test vectors as seeds for the fuzz targets.
+/// Write seeds for the fuzz targets: test vectors, and what simulated nodes receive.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The vectors. The default is those of the source that this program was built from.
@@ -53,12 +56,18 @@ fn seeds(vectors: &Path) -> Outcome<Vec<(&'static str, String, Vec<u8>)>> {
     // The first byte sets the size of the pieces in which the stream arrives.
     let stream: Vec<u8> = frames.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     seeds.push(("frames", "stream".to_owned(), [&[0x35], &stream[..]].concat()));
+    seeds.extend(sequences::of_frames(&frames));
     for (name, bytes) in frames {
         seeds.push(("frames", name, [&[0xff], &bytes[..]].concat()));
     }
     for (name, bytes) in read(&vectors.join("manifests"))? {
         seeds.push(("manifest", name, bytes));
     }
+    seeds.extend(sequences::of_commands());
+    seeds.extend(sequences::of_simulation());
+    seeds.extend(sequences::of_pairs());
+    seeds.extend(sequences::of_disk()?);
+    seeds.extend(sequences::of_control()?);
     Ok(seeds)
 }
 

@@ -4,12 +4,14 @@
 //! (`"id"`) run concurrently, as many as there is room for, and each response carries its command's number. A line with
 //! `"descriptor": true` comes with a descriptor (SCM_RIGHTS), which goes to the command.
 
-use super::lines::{DESCRIPTORS_PER_READ, Gone, Lines, Wrapping, parse};
+use super::lines::{DESCRIPTORS_PER_READ, Gone, Lines};
 use crate::disk::{Disk, Outflow};
 use crate::io::{DiskError, DiskErrorKind, Extent};
 use crate::net::acceptor::SHORTAGE_MAX;
 use crate::net::outbox::{Moved, Outbox, SendError};
-use crate::node::command::{Command, CommandId, Content, Failure, FailureReason, Response};
+use crate::node::command::{
+    Command, CommandId, Content, Failure, FailureReason, Response, Wrapping, parse_line,
+};
 use crate::time::{Duration, Instant};
 use mio::net::UnixStream;
 use serde::Serialize;
@@ -264,7 +266,7 @@ impl Client {
         if alone || held || self.running.len() >= room.commands_per_client {
             return Served::Dry;
         }
-        let (Wrapping { number, descriptor }, command) = match parse(line) {
+        let (Wrapping { number, descriptor }, command) = match parse_line(line) {
             Ok(line) => line,
             Err((number, error)) => {
                 let message = format!("the line is not a command: {error}");

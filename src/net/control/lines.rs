@@ -1,10 +1,8 @@
-//! The lines of a control client: read from its socket, together with the descriptors that come with them, and parsed.
+//! The lines of a control client: read from its socket, together with the descriptors that come with them.
 
-use crate::node::command::Command;
 use mio::net::UnixStream;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -110,30 +108,6 @@ impl Lines {
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// The fields of a line beside its command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Wrapping {
-    pub(super) number: Option<u64>,
-    /// Whether a descriptor comes with it.
-    pub(super) descriptor: bool,
-}
-
-/// Parses a line. The error comes with the line's number, if that is readable.
-pub(super) fn parse(line: &[u8]) -> Result<(Wrapping, Command), (Option<u64>, serde_json::Error)> {
-    let mut line: Value = serde_json::from_slice(line).map_err(|error| (None, error))?;
-    let mut wrapping = Wrapping::default();
-    if let Some(fields) = line.as_object_mut() {
-        let number = fields.remove("id").unwrap_or_default();
-        wrapping.number = serde_json::from_value(number).map_err(|error| (None, error))?;
-        let descriptor = fields.remove("descriptor").unwrap_or_default();
-        let descriptor: Option<bool> =
-            serde_json::from_value(descriptor).map_err(|error| (wrapping.number, error))?;
-        wrapping.descriptor = descriptor.unwrap_or(false);
-    }
-    let command = serde_json::from_value(line).map_err(|error| (wrapping.number, error))?;
-    Ok((wrapping, command))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,15 +165,5 @@ mod tests {
         assert_eq!(lines.first(), None);
         assert!(!lines.read(&near, ROOM).unwrap());
         assert_eq!(lines.first(), Some(&b"one"[..]));
-    }
-
-    #[test]
-    fn the_error_for_a_wrong_line_carries_its_number_if_that_is_readable() {
-        let (wrapping, command) = parse(br#"{"id":7,"descriptor":true,"command":"id"}"#).unwrap();
-        assert_eq!(wrapping, Wrapping { number: Some(7), descriptor: true });
-        assert_eq!(command, Command::Id);
-        assert_eq!(parse(br#"{"id":7,"command":"nothing"}"#).unwrap_err().0, Some(7));
-        assert_eq!(parse(br#"{"id":"x","command":"id"}"#).unwrap_err().0, None);
-        assert_eq!(parse(b"nothing").unwrap_err().0, None);
     }
 }

@@ -181,7 +181,7 @@ impl Disk {
     // Operations.
 
     /// Begins an operation. Returns the time at which it ends.
-    pub(super) fn submit(&mut self, now: Instant, id: DiskId, op: DiskOp) -> Instant {
+    pub fn submit(&mut self, now: Instant, id: DiskId, op: DiskOp) -> Instant {
         let (bytes, syncs) = self.cost(&op);
         let moving = Duration::from_secs_f64(bytes as f64 / self.plan.bytes_per_second as f64);
         let took = Duration::from_micros(50) + moving + self.plan.sync * syncs;
@@ -210,7 +210,7 @@ impl Disk {
     }
 
     /// Ends the operation that began first.
-    pub(super) fn complete(&mut self, chance: &mut Chance) -> Option<DiskDone> {
+    pub fn complete(&mut self, chance: &mut Chance) -> Option<DiskDone> {
         let (id, op) = self.under_way.pop_front()?;
         let (_, syncs) = self.cost(&op);
         let fails = syncs > 0 && chance.happens(self.plan.sync_fails);
@@ -338,7 +338,7 @@ impl Disk {
     // Content sent to streams and received from them.
 
     /// The bytes of an extent, by reference.
-    pub(super) fn read(&self, extent: &Extent) -> Result<Vec<Slice>, DiskError> {
+    pub fn read(&self, extent: &Extent) -> Result<Vec<Slice>, DiskError> {
         let (offset, length) = (extent.offset, extent.length as usize);
         let part = |whole: &Slice, what| match offset as usize + length <= whole.len() {
             true => Ok(vec![whole.part(offset as usize, length)]),
@@ -361,13 +361,13 @@ impl Disk {
     }
 
     /// Opens the file of a sink. Makes the file if content arrives in one of its own.
-    pub(super) fn open_sink(&mut self, sink: &Sink) -> Result<(), DiskError> {
+    pub fn open_sink(&mut self, sink: &Sink) -> Result<(), DiskError> {
         self.files.make(&sink.place, u64::from(sink.length));
         self.files.get(&sink.place).map(drop)
     }
 
     /// Writes into a file that is arriving or being downloaded, without a sync.
-    pub(super) fn write(&mut self, place: &Place, offset: u64, slice: Slice) -> Result<(), DiskError> {
+    pub fn write(&mut self, place: &Place, offset: u64, slice: Slice) -> Result<(), DiskError> {
         self.files.write(place, offset, slice, &mut self.room)
     }
 
@@ -404,7 +404,7 @@ impl Disk {
     }
 
     /// Starts the next run. Returns the content that it finds.
-    pub(super) fn recover(&mut self) -> Recovered {
+    pub fn recover(&mut self) -> Recovered {
         self.ages.boots += 1;
         self.claims.recover(&self.files, self.ages.clean || !self.powered_off);
         let claims = &self.claims;
