@@ -25,7 +25,8 @@ use elver::sim::disk::Crash;
 use elver::sim::world::{Plan, World};
 use elver::time::{Duration, Instant};
 use elver_fuzz::fixture::Fixture;
-use elver_fuzz::stream::verifies;
+use elver_fuzz::host::fetched;
+use elver_fuzz::stream::is_file;
 use elver_fuzz::tape::Tape;
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
@@ -127,6 +128,7 @@ struct Pair {
     /// The values that were set, by host and name.
     values: BTreeSet<(usize, String, Vec<u8>)>,
     succeeded: BTreeSet<CommandId>,
+    last_failure: String,
 }
 
 impl Pair {
@@ -154,6 +156,7 @@ impl Pair {
             commands: BTreeMap::new(),
             values: BTreeSet::new(),
             succeeded: BTreeSet::new(),
+            last_failure: String::new(),
         }
     }
 
@@ -226,7 +229,8 @@ impl Pair {
     fn pass(&mut self, time: Duration) {
         let until = self.world.now() + time;
         while self.world.now() < until {
-            for (host, from, bytes) in core::mem::take(&mut self.weather.borrow_mut().held) {
+            let held = core::mem::take(&mut self.weather.borrow_mut().held);
+            for (host, from, bytes) in held {
                 self.world.inject(host, from, &bytes);
             }
             let part = (self.world.now() + Duration::from_millis(50)).min(until);
@@ -244,9 +248,13 @@ impl Pair {
             WorldEvent::Answer(host, id, response) => {
                 let known = self.commands.remove(&id);
                 assert!(known.is_some(), "a command gets no answer after its last");
-                if let Response::Done(reply) = response {
-                    self.succeeded.insert(id);
-                    self.check(host, &reply);
+                match response {
+                    Response::Done(reply) => {
+                        self.succeeded.insert(id);
+                        self.check(host, &reply);
+                    }
+                    Response::Failed(failure) => self.last_failure = failure.message,
+                    Response::Progress(_) | Response::Content(_) => {}
                 }
             }
             WorldEvent::Content(_, id, content, bytes) => {
@@ -268,8 +276,8 @@ impl Pair {
         match reply {
             Reply::Get { hash, path, .. } => {
                 let disk = &self.world.hosts[host].disk;
-                let file = disk.cached(hash).or_else(|| disk.file(path)).expect("a fetched file is there");
-                assert!(verifies(hash, file.bytes()), "a fetched file verifies");
+                let file = fetched(disk, hash, path).expect("a fetched file is there");
+                assert!(is_file(hash, file.bytes()), "a fetched file verifies");
             }
             Reply::Lookup { name, value, .. } => {
                 let is_set = self.values.iter().any(|(_, set, to)| set == name && to == value);
@@ -293,12 +301,16 @@ impl Pair {
         if self.weather.borrow().tampered {
             return;
         }
+        // A power cut tears what the user wrote and never synced.
+        let file = Rc::clone(&self.fixture.files[2]);
+        self.world.hosts[0].disk.write_file(&Fixture::path(2), file);
         let put = self.command(0, Command::Put { path: Fixture::path(2), replicas: Some(0), lifetime: None });
         self.pass(Duration::from_secs(60));
         let get = self.command(1, get(self.fixture.hash(2)));
         self.pass(Duration::from_secs(60));
         for command in [put, get] {
-            assert!(self.succeeded.contains(&command), "once the network is well, all works");
+            let works = self.succeeded.contains(&command);
+            assert!(works, "the network is well, and yet: {} (put {put:?}, get {get:?})", self.last_failure);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::fixture::Fixture;
 use crate::peer::{self, Peer};
-use crate::stream::{Stream, verifies};
+use crate::stream::{Stream, is_file};
 use elver::gossip::GossipConfig;
-use elver::id::NodeId;
+use elver::id::{Key, NodeId};
 use elver::identity::Identity;
 use elver::io::{DialId, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, Extent, StreamId};
 use elver::limits::Limits;
@@ -18,6 +18,7 @@ use elver::sim::world::small_limits;
 use elver::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 
 /// The number of fuzzed peers.
@@ -377,9 +378,8 @@ impl Host {
             Response::Progress(_) | Response::Content(_) => return,
             Response::Done(Reply::Status(status)) => self.status = Some(status),
             Response::Done(Reply::Get { hash, path, .. }) => {
-                let file = self.disk.cached(&hash).or_else(|| self.disk.file(&path));
-                let file = file.expect("a fetched file is there");
-                assert!(verifies(&hash, file.bytes()), "a fetched file verifies");
+                let file = fetched(&self.disk, &hash, &path).expect("a fetched file is there");
+                assert!(is_file(&hash, file.bytes()), "a fetched file verifies");
             }
             Response::Done(_) | Response::Failed(_) => {}
         }
@@ -492,6 +492,11 @@ impl Host {
         let (_, wrong) = self.disk.verify_pieces();
         assert_eq!(wrong, 0, "only verified pieces are stored");
     }
+}
+
+/// The content of a file that a node says it fetched.
+pub fn fetched(disk: &Disk, hash: &Key, path: &Path) -> Option<Slice> {
+    if path.starts_with("/cache") { disk.cached(hash) } else { disk.file(path) }
 }
 
 /// The error of a disk.

@@ -5,7 +5,7 @@ use crate::peer;
 use elver::id::{Key, NodeId};
 use elver::identity::Identity;
 use elver::io::{Mode, Sink};
-use elver::manifest::{Content, Manifest};
+use elver::manifest::{Content, Manifest, ManifestBuilder};
 use elver::wire::frame::{Ephemeral, Frame, Hello, Parsed, Refusal, StreamKeys};
 use elver::wire::network::Network;
 use elver::wire::possession::{Nonce, proof, selected};
@@ -317,20 +317,21 @@ impl Stream {
     }
 }
 
-/// Whether bytes match a key: as a file, as a manifest, or as a chunk that the fixture knows.
+/// Whether bytes are the piece with this key: one of the fixture, else a file or a manifest.
 pub fn verifies(key: &Key, bytes: &[u8]) -> bool {
-    let fixture = Fixture::get();
-    match fixture.pieces.get(key) {
+    match Fixture::get().pieces.get(key) {
         Some(piece) => piece.bytes == bytes,
-        None => {
-            let builder = elver::manifest::ManifestBuilder::new(bytes.len() as u64);
-            let whole = builder.and_then(|mut builder| {
-                builder.update(bytes);
-                builder.finish()
-            });
-            whole.is_some_and(|manifest| manifest.hash() == *key) || Manifest::decode(bytes, key).is_ok()
-        }
+        None => is_file(key, bytes) || Manifest::decode(bytes, key).is_ok(),
     }
+}
+
+/// Whether bytes are the file with this hash.
+pub fn is_file(hash: &Key, bytes: &[u8]) -> bool {
+    let whole = ManifestBuilder::new(bytes.len() as u64).and_then(|mut builder| {
+        builder.update(bytes);
+        builder.finish()
+    });
+    whole.is_some_and(|manifest| manifest.hash() == *hash)
 }
 
 /// The offer of a piece.
