@@ -38,7 +38,7 @@ mod node {
 }
 
 /// The number of recorded datagrams in one seed.
-const DATAGRAMS_PER_SEED: usize = 24;
+const DATAGRAMS_PER_SEED: usize = 8;
 /// The number of peers in the target `node`.
 const PEERS: u8 = 4;
 
