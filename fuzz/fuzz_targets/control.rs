@@ -5,6 +5,7 @@
 use clap::{Args, FromArgMatches};
 use elver::config::{Settings, load, units, values};
 use elver::gossip::GossipConfig;
+use elver::id::IdWork;
 use elver::identity::Identity;
 use elver::io::Recovered;
 use elver::limits::Limits;
@@ -41,6 +42,7 @@ fn lines(bytes: &[u8]) {
         assert_eq!(again, command);
         node.handle_command(Instant::from_secs(1), CommandId(number as u64), command);
         while node.poll_datagram().is_some() {}
+        while node.poll_stream().is_some() {}
         while let Some(output) = node.poll_output() {
             let Output::Respond { response, .. } = output else { continue };
             let written = serde_json::to_string(&response).expect("every answer is JSON");
@@ -57,6 +59,7 @@ fn node() -> Node {
         leaf: false,
         network: "fuzz".to_owned(),
         network_secret: None,
+        id_work: IdWork::NONE,
         listen: ([127, 0, 0, 1], 3583).into(),
         bootstrap: Vec::new(),
         replicas: NodeConfig::REPLICAS,

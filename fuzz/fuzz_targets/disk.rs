@@ -7,7 +7,7 @@
 
 use elver::disk::{Disk, OpenError};
 use elver::gossip::GossipConfig;
-use elver::id::Key;
+use elver::id::{IdWork, Key};
 use elver::identity::Identity;
 use elver::limits::Limits;
 use elver::node::command::{Command, CommandId};
@@ -165,6 +165,7 @@ fn start(root: &Path, wrote_identity: bool) -> Option<u64> {
         leaf: false,
         network: "fuzz".to_owned(),
         network_secret: None,
+        id_work: IdWork::NONE,
         listen: ([127, 0, 0, 1], 3583).into(),
         bootstrap: Vec::new(),
         replicas: NodeConfig::REPLICAS,
@@ -183,6 +184,7 @@ fn start(root: &Path, wrote_identity: bool) -> Option<u64> {
     }
     for _ in 0..TURNS_MAX {
         while node.poll_datagram().is_some() {}
+        while node.poll_stream().is_some() {}
         while let Some(output) = node.poll_output() {
             if let Output::Disk { id, op } = output {
                 disk.submit(id, op);

@@ -108,6 +108,10 @@ impl Adversary for Cable {
         weather.tampered = true;
     }
 
+    fn is_on_path(&self) -> bool {
+        true
+    }
+
     fn content(&mut self, content: Slice) -> Slice {
         let mut weather = self.weather.borrow_mut();
         let Some(fate) = weather.fates.pop_front().filter(|fate| fate % 8 > 4) else { return content };

@@ -4,7 +4,7 @@ use crate::fixture::Fixture;
 use crate::peer::{self, Peer};
 use crate::stream::{Stream, is_file};
 use elver::gossip::GossipConfig;
-use elver::id::{Key, NodeId};
+use elver::id::{IdWork, Key, NodeId};
 use elver::identity::Identity;
 use elver::io::{DialId, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, Extent, StreamId};
 use elver::limits::Limits;
@@ -99,6 +99,7 @@ impl Host {
             leaf: kind & 1 != 0,
             network: peer::NETWORK.to_owned(),
             network_secret: None,
+            id_work: IdWork::NONE,
             listen: ADDRESS.into(),
             bootstrap,
             replicas: NodeConfig::REPLICAS,
@@ -304,6 +305,11 @@ impl Host {
                 }
                 continue;
             }
+            // An extent that goes to a stream is opened before its file is deleted.
+            if let Some(output) = self.node.poll_stream() {
+                self.on_stream(output);
+                continue;
+            }
             let Some(output) = self.node.poll_output() else { return };
             self.carry_out(output);
         }
@@ -312,7 +318,6 @@ impl Host {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Stream(output) => self.on_stream(output),
             Output::Disk { id, op } => self.ops.push_back((id, op)),
             Output::Respond { command, response } => self.respond(command, response),
             Output::Content { command, content, extent } => {

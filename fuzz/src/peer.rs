@@ -6,6 +6,7 @@ use elver::identity::Identity;
 use elver::limits::Limits;
 use elver::peers::inbox;
 use elver::peers::outbox::{Ask, Asker, Attempt, Outbox};
+use elver::peers::table::Hold;
 use elver::time::Instant;
 use elver::wire::contact::{Contact, WireContact};
 use elver::wire::datagram::{Epoch, Unverified};
@@ -100,7 +101,8 @@ impl Peer {
             return;
         }
         let kind = datagram.kind();
-        let Ok(received) = inbox::receive(&mut self.outbox, now, from, datagram, kind.is_answer(), |_| true)
+        let Ok(received) =
+            inbox::receive(&mut self.outbox, now, from, datagram, kind.is_answer(), |_| Hold::Contact)
         else {
             return;
         };
