@@ -118,7 +118,7 @@ pub(super) fn of_simulation() -> Vec<Seed> {
     work.put(&mut world, 1, 700_000, 3);
     let until = world.now() + Duration::from_secs(90);
     while let Some(event) = world.next(until) {
-        work.take(&mut world, &event);
+        work.take(&world, &event);
     }
     if let Some(file) = work.files.first().cloned() {
         work.get(&mut world, 5, &file);
