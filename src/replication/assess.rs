@@ -106,7 +106,7 @@ impl Replication {
         let kept = before.need == found.need || (before.need.is_short() && found.need.is_short());
         let Some(piece) = self.pieces.get_mut(key) else { return };
         if !kept {
-            (piece.ready, piece.placed) = (piece.ready.filter(|ready| ready.instant() > now), false);
+            (piece.ready, piece.placed) = (piece.ready.filter(|ready| ready.instant() > now), None);
         }
         if stand == Stand::Busy {
             // The job assesses it when it ends.

@@ -5,8 +5,8 @@ use crate::time::{Duration, Instant};
 
 /// The bandwidth of repair while the uplink's rate is not known, in bytes per second.
 const UNMEASURED: u64 = 1 << 20;
-/// The least bandwidth of repair, in bytes per second: enough that it goes on.
-const LEAST: u64 = 4 << 10;
+/// The least bandwidth of repair, in bytes per second, so that it goes on. It is less than a quarter of any uplink that is of use.
+const LEAST: u64 = 512;
 /// The burst: repair may make up for a pause of this length at once.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -85,7 +85,7 @@ mod tests {
     fn the_rate_is_a_quarter_of_the_uplink_however_slow_that_is() {
         let mut budget = Budget::new(0, Instant::ZERO);
         assert_eq!(budget.rate(), UNMEASURED);
-        for uplink in [100 << 20, 1 << 20, 100_000, 20_000] {
+        for uplink in [100 << 20, 1 << 20, 100_000, 4_000] {
             budget.set_uplink(uplink);
             assert_eq!(budget.rate(), uplink / 4);
         }

@@ -97,6 +97,15 @@ pub enum Action {
     },
 }
 
+/// A node that has a piece after an [`Action::Place`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The node.
+    pub id: NodeId,
+    /// Whether it had the piece before.
+    pub had: bool,
+}
+
 /// The outcome of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopyOutcome {

@@ -2,6 +2,7 @@
 
 use crate::id::Key;
 use crate::time::Instant;
+use core::num::NonZeroU32;
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,8 +92,8 @@ pub(super) struct Piece {
     pub(super) keep: bool,
     /// Whether this node should hold it.
     pub(super) own: bool,
-    /// Whether a stray piece was placed once. It is placed again before it is dropped.
-    pub(super) placed: bool,
+    /// If a stray piece was placed: the mark of the nodes that have it since. It is placed again before it is dropped.
+    pub(super) placed: Option<NonZeroU32>,
 }
 
 /// An optional instant fits in eight bytes with this type.
@@ -181,7 +182,7 @@ impl Pieces {
             queued_live: 0,
             keep,
             own: false,
-            placed: false,
+            placed: None,
         };
         self.table.insert(key, piece);
         self.needs[Need::Whole as usize] += 1;

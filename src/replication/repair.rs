@@ -8,11 +8,13 @@
 use super::neighbours::bits;
 use super::pieces::{Need, Queue};
 use super::questions::Purpose;
-use super::{Action, CopyOutcome, Replication, SLOTS_MAX};
+use super::{Action, CopyOutcome, Placed, Replication, SLOTS_MAX};
 use crate::id::{Key, NodeId};
 use crate::peers::outbox::Outbox;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::reconcile::{Answer, Answers, RANGES_MAX, Scope, Summary, WireRange, number, prefix};
+use core::num::NonZeroU32;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Pieces with a job at a time.
 const JOBS_MAX: usize = 64;
@@ -50,6 +52,8 @@ pub(super) struct Job {
     target: NodeId,
     /// If the piece is to be dropped: the neighbours that must still be asked after the target.
     drop: Option<u64>,
+    /// The neighbours that have proven that they have it.
+    proven: u64,
     step: Step,
     /// How many times the target put the question off.
     later: u8,
@@ -191,7 +195,8 @@ impl Replication {
         self.pieces.take_on(&key);
         let drop = drop.then_some(targets & !(1 << slot));
         let (step, since, length) = (Step::Look(now), piece.since, piece.length);
-        self.jobs.insert(key, Job { slot, target, drop, step, later: 0, live, since, length });
+        let (proven, later) = (0, 0);
+        self.jobs.insert(key, Job { slot, target, drop, proven, step, later, live, since, length });
     }
 
     /// Asks a neighbour about the pieces that are to be copied to it, or dropped because it has them.
@@ -294,6 +299,8 @@ impl Replication {
     /// The target of a job has proven that it has the piece. The piece is dropped when no other is left to be asked.
     fn has_proven(&mut self, now: Instant, key: &Key, others: u64) {
         let Some(job) = self.jobs.get_mut(key) else { return };
+        job.proven |= 1 << job.slot;
+        let proven = job.proven;
         if let Some(slot) = bits(others).next() {
             if let Some(target) = self.neighbours.get(slot).map(|slot| slot.contact.id) {
                 let drop = Some(others & !(1 << slot));
@@ -304,13 +311,35 @@ impl Replication {
             return self.release(now, key);
         }
         self.jobs.remove(key);
-        let surplus = self.pieces.get(key).is_some_and(|piece| self.assess(key, piece).need == Need::Surplus);
-        if !surplus {
+        if !self.may_drop(now, key, proven) {
+            self.put_off(key, now + self.config.rank_wait);
             return self.release(now, key);
         }
         self.forget(key);
         self.counters.dropped += 1;
         self.actions.push_back(Action::Drop { key: *key });
+    }
+
+    /// Whether a surplus piece may be dropped now that these neighbours have proven that they have it. Who should hold it may have changed
+    /// meanwhile: a newcomer counts for finding the piece at once, and for dropping it only once it is as old as surplus is kept.
+    fn may_drop(&self, now: Instant, key: &Key, proven: u64) -> bool {
+        let Some(piece) = self.pieces.get(key) else { return false };
+        let found = self.assess(key, piece);
+        let youngest = self.neighbours.youngest(found.expected).unwrap_or(now);
+        found.need == Need::Surplus
+            && found.expected & !proven == 0
+            && now >= piece.since.max(youngest) + self.config.surplus_after
+    }
+
+    /// A job in which `target` is challenged last, after these neighbours have proven that they have the piece.
+    #[cfg(test)]
+    pub(super) fn challenge_last(&mut self, key: &Key, target: &NodeId, proven: &[NodeId]) {
+        let slot_of = |id: &NodeId| self.neighbours.find(id).expect("a neighbour");
+        let proven = proven.iter().fold(0, |mask, id| mask | 1 << slot_of(id));
+        let (slot, target, drop, step) = (slot_of(target), *target, Some(0), Step::Proving);
+        let since = self.pieces.get(key).map_or(Instant::ZERO, |piece| piece.since);
+        self.pieces.take_on(key);
+        self.jobs.insert(*key, Job { slot, target, drop, proven, step, later: 0, live: 4, since, length: 9 });
     }
 
     /// Begins as many copies as the budget and the number of transfers allow, those with the fewest live copies first.
@@ -379,9 +408,9 @@ impl Replication {
         self.release(now, key);
     }
 
-    /// Reports the result of an [`Action::Place`]: the number of other nodes among those closest to the piece that have it now, and
-    /// how many of them had it before. Call it exactly once for each.
-    pub fn placed(&mut self, now: Instant, key: &Key, copies: u8, had: u8) {
+    /// Reports the result of an [`Action::Place`]: the other nodes among those closest to the piece that have it now. Call it exactly
+    /// once for each.
+    pub fn placed(&mut self, now: Instant, key: &Key, holders: &[Placed]) {
         self.deadline.set(None);
         if !self.placing.remove(key) {
             self.counters.unexpected += 1;
@@ -390,19 +419,28 @@ impl Replication {
         self.wake_at(now);
         self.counters.placed += 1;
         let (interval, surplus_after) = (self.config.reconcile_interval, self.config.surplus_after);
+        let mark = self.mark_of(holders);
         let Some(piece) = self.pieces.get_mut(key) else { return };
-        let enough = copies >= piece.replicas;
-        // The same nodes have had it since the last time: new ones must keep it for as long first.
-        if had >= piece.replicas && piece.placed && piece.need == Need::Stray && !piece.keep {
+        let enough = holders.len() >= usize::from(piece.replicas);
+        // The very nodes that had it the last time have it still. Others, of which a lookup says that they are closest, must keep it for
+        // as long first: whoever answers lookups must not be able to have copies dropped.
+        let kept = enough && holders.iter().all(|holder| holder.had) && piece.placed == Some(mark);
+        if kept && piece.need == Need::Stray && !piece.keep {
             self.forget(key);
             self.counters.dropped += 1;
             self.actions.push_back(Action::Drop { key: *key });
             return;
         }
-        piece.placed = enough;
+        piece.placed = enough.then_some(mark);
         self.put_off(key, now + if enough { surplus_after } else { interval });
         self.pieces.rest(key);
         self.review(now, key);
+    }
+
+    /// A number for a set of nodes, in any order. No node can choose ids for which it is the same.
+    fn mark_of(&self, holders: &[Placed]) -> NonZeroU32 {
+        let marks = holders.iter().map(|holder| xxh3_64_with_seed(&holder.id.0, self.salt) as u32);
+        NonZeroU32::new(marks.fold(0, |all, one| all ^ one)).unwrap_or(NonZeroU32::MIN)
     }
 
     /// Removes a piece from the tables.

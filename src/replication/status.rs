@@ -84,7 +84,7 @@ impl Replication {
         let short = found.need.is_short() || missed;
         let phase = match short {
             _ if self.is_copying(key) => Phase::Copying,
-            false if found.need == Need::Stray && !piece.placed => Phase::Waiting,
+            false if found.need == Need::Stray && piece.placed.is_none() => Phase::Waiting,
             false => Phase::Whole,
             true if self.partition.suspicion().is_some() => Phase::CutOff,
             true => Phase::Waiting,

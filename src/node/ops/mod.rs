@@ -121,7 +121,7 @@ impl Ops {
         let deadlines = [
             self.seekers.next_deadline(),
             self.uploads.next_deadline(),
-            self.repair.next_deadline(),
+            self.repair.next_deadline(machines),
             self.watch.next_deadline(),
             self.scrub.next_deadline(machines),
             self.shrink.next_deadline(machines),

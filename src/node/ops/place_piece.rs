@@ -8,6 +8,7 @@ use crate::dht::LookupId;
 use crate::id::{Key, NodeId};
 use crate::node::machines::Machines;
 use crate::node::{Copying, Purpose};
+use crate::replication::Placed;
 use crate::time::{Duration, Instant};
 use crate::transfer::{PushError, PushId, PushOutcome};
 use crate::wire::contact::Contact;
@@ -54,10 +55,8 @@ pub(in crate::node) struct PlacePiece {
     under_way: BTreeSet<PushId>,
     /// Those of them whose targets are silent, so that further nodes were offered the piece in their place. They may still succeed.
     replaced: BTreeSet<PushId>,
-    /// The number of other nodes that have it.
-    copies: u8,
-    /// How many of them existed before.
-    had: u8,
+    /// The other nodes that have it.
+    holders: Vec<Placed>,
     /// When to try again, because there was no room for a copy.
     room_at: Option<Instant>,
     /// Whether this node has lost the piece.
@@ -83,8 +82,7 @@ impl PlacePiece {
             missing: 0,
             under_way: BTreeSet::new(),
             replaced: BTreeSet::new(),
-            copies: 0,
-            had: 0,
+            holders: Vec::new(),
             room_at: None,
             is_gone: false,
         };
@@ -105,14 +103,9 @@ impl PlacePiece {
         self.lookup.is_some()
     }
 
-    /// The number of other nodes that have the piece: copies that were made, and those that existed.
-    pub(in crate::node) fn copies(&self) -> u8 {
-        self.copies
-    }
-
-    /// How many of them had the piece before it was offered.
-    pub(in crate::node) fn had(&self) -> u8 {
-        self.had
+    /// The other nodes that have the piece: copies that were made, and those that existed.
+    pub(in crate::node) fn holders(&self) -> &[Placed] {
+        &self.holders
     }
 
     /// Whether nothing is left to do.
@@ -174,9 +167,8 @@ impl PlacePiece {
         }
         let was_replaced = self.replaced.remove(&push);
         match result {
-            Ok(PushOutcome::Stored | PushOutcome::Had) => {
-                self.copies = self.copies.saturating_add(1);
-                self.had = self.had.saturating_add(u8::from(matches!(result, Ok(PushOutcome::Had))));
+            Ok(outcome) => {
+                self.holders.push(Placed { id: *target, had: *outcome == PushOutcome::Had });
                 machines.replication.confirmed(now, &self.offer.key, target);
             }
             Err(_) => self.missing += usize::from(!was_replaced),
@@ -379,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn placing_is_over_when_the_nearest_nodes_have_the_piece() {
+    fn the_nearest_nodes_get_the_piece_and_then_it_is_over() {
         let mut bench = Bench::new(AIM);
         assert!(bench.place.is_looking_up() && !bench.place.is_over());
         bench.find(4);
@@ -388,7 +380,7 @@ mod tests {
         assert!(!bench.place.is_over());
         bench.end(2, &STORED);
         assert!(bench.place.is_over() && !bench.place.is_short());
-        assert_eq!(bench.place.copies(), 2);
+        assert_eq!(bench.place.holders().len(), 2);
         assert_eq!(bench.place.next_deadline(), None);
     }
 
@@ -398,7 +390,7 @@ mod tests {
         bench.end(1, &HAD);
         bench.end(2, &STORED);
         assert!(bench.place.is_over() && !bench.place.is_short());
-        assert_eq!(bench.place.copies(), 2);
+        assert_eq!(bench.place.holders().len(), 2);
     }
 
     #[test]
@@ -457,11 +449,11 @@ mod tests {
         bench.end(1, &STORED);
         bench.end(2, &STORED);
         assert!(bench.place.is_over() && !bench.place.is_short());
-        assert_eq!(bench.place.copies(), 2);
+        assert_eq!(bench.place.holders().len(), 2);
     }
 
     #[test]
-    fn a_piece_that_too_few_nodes_take_stays_short() {
+    fn a_piece_that_too_few_nodes_take_is_over_and_short() {
         let mut bench = Bench::looked_up(AIM, 4);
         for (target, result) in [(1, FULL), (2, UNREACHABLE), (3, STORED)] {
             bench.end(target, &result);
@@ -470,22 +462,22 @@ mod tests {
         let unreadable = DiskError { kind: DiskErrorKind::Failed, message: String::new() };
         bench.end(4, &Err(PushError::Source(unreadable)));
         assert!(bench.place.is_over() && bench.place.is_short());
-        assert_eq!(bench.place.copies(), 1);
+        assert_eq!(bench.place.holders().len(), 1);
     }
 
     #[test]
-    fn a_piece_is_short_when_there_are_fewer_nodes_than_holders() {
+    fn fewer_nodes_than_holders_get_the_piece_and_it_is_short() {
         let mut bench = Bench::looked_up(AIM, 1);
         bench.end(1, &STORED);
         assert!(bench.place.is_over() && bench.place.is_short());
-        assert_eq!(bench.place.copies(), 1);
+        assert_eq!(bench.place.holders().len(), 1);
     }
 
     #[test]
     fn a_lookup_that_finds_no_node_ends_the_placement_at_once() {
         let bench = Bench::looked_up(AIM, 0);
         assert!(bench.place.is_over() && bench.place.is_short());
-        assert_eq!(bench.place.copies(), 0);
+        assert_eq!(bench.place.holders().len(), 0);
     }
 
     #[test]
@@ -506,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn no_farther_node_replaces_one_that_is_busy() {
+    fn a_busy_node_is_waited_for_and_no_farther_one_replaces_it() {
         let mut bench = Bench::new(AIM);
         bench.fill(1);
         bench.find(4);
@@ -568,11 +560,11 @@ mod tests {
         assert!(bench.place.is_gone() && !bench.place.is_over());
         bench.end(2, &STORED);
         assert!(bench.place.is_over() && bench.place.is_short());
-        assert_eq!(bench.place.copies(), 1);
+        assert_eq!(bench.place.holders().len(), 1);
     }
 
     #[test]
-    fn no_lookup_or_copy_survives_a_cancelled_placing() {
+    fn cancelling_ends_the_lookup_and_forgets_the_copies() {
         let mut bench = Bench::new(AIM);
         assert_eq!(bench.machines.lookups.len(), 1);
         bench.place.cancel(&mut bench.machines);

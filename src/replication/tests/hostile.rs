@@ -272,6 +272,58 @@ fn a_piece_is_not_dropped_because_one_party_of_several_claims_all_copies() {
 }
 
 #[test]
+fn a_copy_is_dropped_only_when_all_that_should_hold_it_have_proven_it_and_are_old_enough() {
+    let is_dropped = |young: bool, proven: usize| {
+        let (mut machine, mut all, now) = among_neighbours(address);
+        let key = all.last().expect("one is farthest").contact.id.key();
+        machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
+        all.sort_by_key(|neighbour| neighbour.contact.id.distance(&key));
+        // Each was compared with, and has the piece.
+        let compare = |machine: &mut Replication, at: Instant, all: &[Neighbour]| {
+            machine.set_neighbourhood(at, all, true);
+            for neighbour in all {
+                let slot = machine.neighbours.find(&neighbour.contact.id).expect("a neighbour");
+                let slot = machine.neighbours.get_mut(slot).expect("a neighbour");
+                (slot.stale, slot.checked) = (false, true);
+                machine.neighbours.refresh(at);
+                machine.confirmed(at, &key, &neighbour.contact.id);
+            }
+        };
+        let (later, aged) = (now + seconds(3600), now + seconds(3 * 3600));
+        compare(&mut machine, later, &all);
+        if young {
+            all[0].since = aged - seconds(600);
+            compare(&mut machine, aged - seconds(500), &all);
+        }
+        let ids: Vec<NodeId> = all.iter().map(|neighbour| neighbour.contact.id).collect();
+        machine.challenge_last(&key, &ids[2], &ids[..proven]);
+        machine.proven(aged, &key, &ids[2], true);
+        core::iter::from_fn(|| machine.poll_action()).any(|action| action == Action::Drop { key })
+    };
+    assert!(is_dropped(false, 2));
+    assert!(!is_dropped(false, 1), "one of the three was never challenged");
+    assert!(!is_dropped(true, 2), "one of the three came a short time ago");
+}
+
+#[test]
+fn a_misplaced_copy_is_dropped_only_when_the_same_nodes_have_kept_it() {
+    let (mut machine, all, now) = among_neighbours(address);
+    machine.set_neighbourhood(now, &all, false);
+    let mut key = machine.own.key();
+    key.0[0] ^= 0x80;
+    machine.piece_added(now, Held { key, replicas: 3, length: 9, keep: false });
+    let mut place = |ids: [usize; 3], had: bool| {
+        machine.placing.insert(key);
+        machine.placed(now, &key, &ids.map(|index| Placed { id: identity(index).id(), had }));
+        core::iter::from_fn(|| machine.poll_action()).any(|action| action == Action::Drop { key })
+    };
+    assert!(!place([1, 2, 3], true), "these have it for as long as this node knows");
+    assert!(!place([1, 2, 4], true), "a lookup names another node that has it");
+    assert!(!place([4, 2, 1], false), "one of them has lost it meanwhile");
+    assert!(place([2, 4, 1], true), "the same nodes have kept it");
+}
+
+#[test]
 fn an_offer_cannot_have_a_piece_copied_to_the_whole_network() {
     let (mut machine, _, now) = among_neighbours(address);
     let key = identity(0).id().key();

@@ -349,13 +349,17 @@ impl World {
             .filter(|other| *other != index)
             .take(replicas)
             .collect();
-        let had = closest.iter().filter(|other| self.nodes[**other].held.contains_key(key)).count();
+        let placed = |other: &usize| {
+            let node = &self.nodes[*other];
+            Placed { id: node.contact.id, had: node.held.contains_key(key) }
+        };
+        let placed: Vec<Placed> = closest.iter().map(placed).collect();
         for other in &closest {
             if !self.nodes[*other].held.contains_key(key) {
                 self.give(*other, Held { keep: false, ..held });
             }
         }
-        self.nodes[index].machine.placed(self.now, key, closest.len() as u8, had as u8);
+        self.nodes[index].machine.placed(self.now, key, &placed);
     }
 
     fn drop_piece(&mut self, index: usize, key: &Key) {

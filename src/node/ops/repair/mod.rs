@@ -14,8 +14,8 @@ use crate::io::Extent;
 use crate::manifest::Content;
 use crate::node::Copying;
 use crate::node::machines::Machines;
-use crate::replication::{Action, CopyOutcome, REPLICAS_MAX};
-use crate::time::Instant;
+use crate::replication::{Action, CopyOutcome, Placed, REPLICAS_MAX};
+use crate::time::{Instant, earliest};
 use crate::transfer::{ProofId, PushError, PushId, PushOutcome};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Offer, Refusal};
@@ -53,8 +53,9 @@ impl Repair {
     }
 
     /// When [`handle_timeout`](Repair::handle_timeout) is due.
-    pub(in crate::node) fn next_deadline(&self) -> Option<Instant> {
-        self.relocations.values().filter_map(PlacePiece::next_deadline).min()
+    pub(in crate::node) fn next_deadline(&self, machines: &Machines) -> Option<Instant> {
+        let relocations = self.relocations.values().filter_map(PlacePiece::next_deadline).min();
+        earliest(relocations, self.uplink.next_deadline(machines.transfer.is_sending()))
     }
 
     // Inputs.
@@ -109,7 +110,7 @@ impl Repair {
             return;
         }
         let Some((offer, _)) = offer_of(now, &key, machines) else {
-            return self.end(now, key, (0, 0), machines);
+            return self.end(now, key, &[], machines);
         };
         let holders = usize::from(offer.replicas.min(REPLICAS_MAX));
         // This node does not count as a holder: it may be about to drop the piece.
@@ -120,7 +121,7 @@ impl Repair {
                 self.relocations.insert(key, place);
                 self.review(now, key, machines);
             }
-            None => self.end(now, key, (0, 0), machines),
+            None => self.end(now, key, &[], machines),
         }
     }
 
@@ -165,8 +166,7 @@ impl Repair {
         machines.replication.copy_done(now, key, target, outcome_of(result));
     }
 
-    /// The deadline of [`next_deadline`](Repair::next_deadline) has come. Call this with each timeout of the node: it also measures
-    /// the uplink.
+    /// The deadline of [`next_deadline`](Repair::next_deadline) has come. It also measures the uplink.
     pub(in crate::node) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
         let (uploaded, busy) = (machines.transfer.uploaded_bytes(), machines.transfer.is_sending());
         if let Some(rate) = self.uplink.sample(now, uploaded, busy) {
@@ -193,13 +193,14 @@ impl Repair {
     /// Ends a relocation if nothing is left to do.
     fn review(&mut self, now: Instant, key: Key, machines: &mut Machines) {
         if self.relocations.get(&key).is_some_and(PlacePiece::is_over) {
-            let placed = self.relocations.remove(&key).map(|place| (place.copies(), place.had()));
-            self.end(now, key, placed.unwrap_or_default(), machines);
+            let placed = self.relocations.remove(&key);
+            self.end(now, key, placed.as_ref().map_or(&[][..], PlacePiece::holders), machines);
         }
     }
 
-    fn end(&mut self, now: Instant, key: Key, (copies, had): (u8, u8), machines: &mut Machines) {
-        machines.replication.placed(now, &key, copies, had);
+    fn end(&mut self, now: Instant, key: Key, holders: &[Placed], machines: &mut Machines) {
+        machines.replication.placed(now, &key, holders);
+        let copies = u8::try_from(holders.len()).unwrap_or(u8::MAX);
         self.relocated.push_back(Relocated { key, copies });
     }
 }

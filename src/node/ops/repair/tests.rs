@@ -117,10 +117,10 @@ fn a_relocation_that_has_no_room_goes_on_when_there_is_some() {
         bench.machines.pushes.insert(PushId(9000 + number), (Copying::Repair(ABSENT), node(1).id));
     }
     bench.find(1);
-    let due = bench.repair.next_deadline().expect("it waits for room");
+    let due = bench.repair.next_deadline(&bench.machines).expect("it waits for room");
     bench.machines.pushes.clear();
     bench.repair.handle_timeout(due, &mut bench.machines);
-    assert_eq!(bench.repair.next_deadline(), None);
+    assert_eq!(bench.repair.next_deadline(&bench.machines), None);
     bench.copied(&STORED);
     assert_eq!(bench.repair.poll_relocated(), Some(Relocated { key: KEY, copies: 1 }));
 }
