@@ -24,8 +24,8 @@ Examples:
 
 pub(super) const LOOKUP_AFTER_HELP: &str = "\
 Asks the nodes closest to the value's key, and ends when a majority of them agree on the newest value. The publisher's node
-answers from its own record. When no node has the value, a value that was found within the last hour is shown, with a note on
-standard error; with --fresh the command then fails (exit code 3).
+answers from its own record. When no node has the value, or too few answer, the value that this node keeps or found within the
+last hour is shown, with a note on standard error; with --fresh the command then fails (exit code 3 or 4).
 
 Writes the value's bytes unchanged; with --json as \"value\", or in hexadecimal as \"value_hex\" when it is not UTF-8.";
 
@@ -177,7 +177,7 @@ pub(super) fn lookup(context: &mut Context, arguments: &LookupArguments) -> Resu
     };
     if from_memory {
         context.output.warn(
-            "no node that was asked has the value: this is what a lookup found within the last hour (see --fresh)",
+            "the network did not confirm this value: it is the newest that this node keeps or found within the last hour (see --fresh)",
         );
     }
     if context.output.json {

@@ -118,19 +118,19 @@ pub struct LookupId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PublishId(pub u64);
 
-/// How far a lookup reached.
+/// How many nodes a lookup asked, and how many answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Reach {
+pub struct Turnout {
     /// The number of nodes asked.
     pub asked: u32,
     /// The number of nodes that answered.
     pub answered: u32,
 }
 
-impl Reach {
-    /// Whether too few nodes answered to say that the network does not have what was looked up: fewer than half of those asked.
+impl Turnout {
+    /// Whether too few nodes answered to speak for the network: none, or fewer than half of those asked.
     pub fn is_poor(&self) -> bool {
-        self.answered * 2 < self.asked
+        self.answered * 2 < self.asked.max(1)
     }
 }
 
@@ -155,7 +155,7 @@ pub enum DhtEvent {
         /// The value record with the highest sequence number. Its signature verifies.
         record: Option<Vec<u8>>,
         /// The nodes asked, and those that answered.
-        reach: Reach,
+        turnout: Turnout,
     },
     /// A value was published.
     Published {

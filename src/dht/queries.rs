@@ -5,7 +5,7 @@ use super::lookup::{End, Lookup, Reason};
 use super::placement::{COPIES, is_crowded};
 use super::questions::{Purpose, Request, TIMEOUT_FIRST};
 use super::routing_table::{Answered, Failed, K};
-use super::{Dht, DhtEvent, LookupId, Reach, Want};
+use super::{Dht, DhtEvent, LookupId, Turnout, Want};
 use crate::id::{Key, NodeId};
 use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::peers::party::is_meaningful;
@@ -496,7 +496,7 @@ impl Dht {
                     target: lookup.target,
                     closest,
                     record,
-                    reach: Reach { asked: lookup.asked, answered: lookup.answered },
+                    turnout: Turnout { asked: lookup.asked, answered: lookup.answered },
                 });
             }
             Reason::Neighbourhood => self.found_neighbourhood(),

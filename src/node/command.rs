@@ -360,7 +360,8 @@ pub enum Reply {
         sequence: u64,
         /// The number of nodes asked; 0 when this node itself publishes the value.
         asked: u32,
-        /// Whether no node that was asked has the value, and an earlier lookup found it within the last hour.
+        /// Whether the network did not confirm the value: too few nodes answered, or those that did do not have it. It is the newest
+        /// that this node keeps or has found within the last hour.
         #[serde(default)]
         from_memory: bool,
     },

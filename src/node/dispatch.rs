@@ -200,9 +200,9 @@ impl Node {
                 let own = self.id();
                 self.ops.seekers.handle_providers(now, lookup, own, &contacts, &mut self.machines);
             }
-            DhtEvent::Finished { lookup, closest, record, reach, .. } => {
+            DhtEvent::Finished { lookup, closest, record, turnout, .. } => {
                 let machines = &mut self.machines;
-                self.ops.handle_looked_up(now, lookup, &closest, record.as_deref(), reach, machines);
+                self.ops.handle_looked_up(now, lookup, &closest, record.as_deref(), turnout, machines);
             }
             DhtEvent::Published { publish, copies, record, .. } => {
                 self.ops.values.handle_published(publish, copies, &record, &mut self.machines);

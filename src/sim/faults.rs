@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use super::world::{Plan, World};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use core::str::FromStr;
 
 /// A kind of fault.
@@ -85,6 +85,8 @@ pub fn apply(plan: &mut Plan, faults: &[Fault]) {
 /// The transient faults: each strikes a host and ends later, or is over at once.
 pub struct Mischief {
     faults: Vec<Fault>,
+    /// Until when no fault strikes.
+    peace_until: Instant,
     chance: Chance,
     base: u64,
 }
@@ -104,7 +106,12 @@ impl Mischief {
             world.alarm(world.now() + EVERY, base);
         }
         (0..DEAF).for_each(|side| world.links.block(side, DEAF, true));
-        Mischief { faults, chance: Chance::new(world.chance.u64(), base), base }
+        Mischief { faults, peace_until: Instant::ZERO, chance: Chance::new(world.chance.u64(), base), base }
+    }
+
+    /// Until this time no fault strikes. Those that have struck end in their time.
+    pub fn rest(&mut self, until: Instant) {
+        self.peace_until = until;
     }
 
     /// Handles an alarm. False when the alarm belongs to another component.
@@ -128,7 +135,7 @@ impl Mischief {
 
     fn strike(&mut self, world: &mut World) {
         let host = self.chance.index(world.hosts.len());
-        if !world.hosts[host].is_up() {
+        if !world.hosts[host].is_up() || world.now() < self.peace_until {
             return;
         }
         let lasts = match self.faults[self.chance.index(self.faults.len())] {

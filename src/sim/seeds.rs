@@ -61,4 +61,29 @@ pub const REGRESSIONS: &[Regression] = &[
     Regression::new("power-loss", 2, 30, 2188),
     // On a full disk the age was written over in a file whose name a failed sync of the directory had not made durable.
     Regression::new("power-loss", 2, 30, 7013),
+    // Commands to paused hosts were lost, and a host that slept counted as there although others had to replace it.
+    Regression {
+        faults: &[Fault::Duplicate, Fault::Reorder, Fault::Pause],
+        ..Regression::new("flash-crowd", 40, 20, 883006)
+    },
+    Regression {
+        faults: &[Fault::Sleep, Fault::Rebind, Fault::Narrow],
+        ..Regression::new("churn", 24, 20, 887142)
+    },
+    Regression { faults: &[Fault::Sleep], ..Regression::new("churn", 12, 2, 410986) },
+    // A node that heard nothing said that nobody had a value, or showed the old one that it kept itself.
+    Regression {
+        faults: &[Fault::OneWay, Fault::Disk, Fault::Slow],
+        ..Regression::new("steady", 40, 20, 883161)
+    },
+    Regression { faults: &[Fault::OneWay], ..Regression::new("churn", 12, 2, 623675) },
+    Regression { faults: &[Fault::OneWay], ..Regression::new("site-power", 12, 2, 941716) },
+    // A file was said to be nowhere while its only source was at an address that was no longer its own.
+    Regression {
+        faults: &[Fault::Sleep, Fault::Rebind, Fault::Narrow],
+        ..Regression::new("flash-crowd", 24, 20, 887151)
+    },
+    Regression { faults: &[Fault::Rebind], ..Regression::new("one-prefix", 12, 2, 796187) },
+    // A flood in which each answer brought the next datagram ended with the first lost ones, and tested little.
+    Regression { loss: 0.05, ..Regression::new("erase", 12, 2, 624120) },
 ];

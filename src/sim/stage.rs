@@ -172,9 +172,10 @@ impl Stage {
         self.churn = Some(Churn::begin(&mut self.world, hosts, session, absence, CHURN));
     }
 
-    /// Ends the churn. Hosts that are down start again.
+    /// Ends the churn and the faults that come and go. Hosts that are down start again.
     pub fn end_churn(&mut self) {
         self.churn = None;
+        self.mischief.rest(Instant::from_secs(u64::MAX));
         for host in 0..self.world.hosts.len() {
             if self.world.hosts[host].life() == super::host::Life::Down {
                 let others = population::bootstrap(&mut self.world, 2);
@@ -186,6 +187,13 @@ impl Stage {
     /// Runs the stage for a duration.
     pub fn run_for(&mut self, duration: Duration) {
         self.run_until(self.world.now() + duration, |_, _| ());
+    }
+
+    /// Runs the stage for a duration in which no further fault comes. The promises about what the network is like after a change are
+    /// checked afterwards.
+    pub fn run_in_peace(&mut self, duration: Duration) {
+        self.mischief.rest(self.world.now() + duration);
+        self.run_for(duration);
     }
 
     /// Runs the stage until a time. Alarms that neither the stage nor its churn and faults use go to `alarm`.

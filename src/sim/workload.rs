@@ -5,7 +5,7 @@ use super::event::WorldEvent;
 use super::world::World;
 use crate::id::{Key, PublicKey};
 use crate::node::command::{Command, CommandId, Failure, FailureReason, Reply, Response};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::record::record_key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -60,13 +60,13 @@ enum Expected {
 pub struct Tally {
     /// Commands with a right answer.
     pub done: u64,
-    /// Of those, files on fewer nodes than a quorum, and values on too few to be found for certain.
+    /// Of those, files on fewer nodes than a quorum.
     pub partial: u64,
     /// Commands with a wrong answer. Each one is a defect.
     pub wrong: u64,
     /// Commands that failed.
     pub failed: u64,
-    /// Commands that failed while their host could not receive. They are not among those answered.
+    /// Commands that failed, or reached few, because their host could not receive. Failed ones are not among those answered.
     pub cut_off: u64,
     /// Of the failed ones, lookups that found an older version than the one acknowledged when they began.
     pub stale: u64,
@@ -232,10 +232,13 @@ impl Workload {
         let WorldEvent::Answer(host, id, response) = event else { return None };
         let (_, _, since, expected) = self.pending.remove(id)?;
         let seconds = world.now().since(since).as_secs_f64();
-        // A host that could not receive meanwhile is excused. If it could hear nothing at all, it must say so: it must not say that
-        // nobody has what was asked for, or that an old version is the newest.
+        // A host that could not receive meanwhile is excused, and so is one that has only begun to find the others again. If it could
+        // hear nothing at all, it must say so: it must not say that nobody has what was asked for, or that an old version is the newest.
+        const RECOVERY: Duration = Duration::from_secs(60);
         let (deaf_since, deaf_until) = world.links.port(*host).deaf;
-        let is_excused = |says_so: bool| deaf_until > since && (says_so || deaf_since > since);
+        let is_excused = |says_so: bool| {
+            deaf_until + RECOVERY > since && (says_so || deaf_since > since) && deaf_until > Instant::ZERO
+        };
         match (expected, response) {
             (Expected::Put(stored), Response::Done(Reply::Put { hash, quorum, .. })) => {
                 self.puts.note(*hash == stored.hash, seconds);
@@ -256,10 +259,10 @@ impl Workload {
             }
             (Expected::Set(value), Response::Done(Reply::Set { copies, .. })) => {
                 self.sets.note(true, seconds);
-                // The reply names the number of copies. With few, as when the publisher was cut off, nothing is promised yet.
-                match *copies >= VALUE_COPIES_CERTAIN {
-                    true => self.values.push(Value { copies: *copies, ..value }),
-                    false => self.sets.partial += 1,
+                // The reply names the number of copies. With few, because the publisher was cut off, nothing is promised yet.
+                match *copies < VALUE_COPIES_CERTAIN && is_excused(true) {
+                    true => self.sets.cut_off += 1,
+                    false => self.values.push(Value { copies: *copies, ..value }),
                 }
             }
             (Expected::Change(index, version), Response::Done(Reply::Set { copies, .. })) => {

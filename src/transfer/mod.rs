@@ -171,6 +171,11 @@ impl Transfer {
         self.downloads.silent_sources(now, most, &self.common)
     }
 
+    /// How many of these sources of a download were given up because they could not be reached.
+    pub fn unreached(&self, download: DownloadId, sources: &[Contact]) -> u32 {
+        self.downloads.unreached(download, sources, &self.common)
+    }
+
     /// When [`handle_timeout`](Transfer::handle_timeout) is due; `None` when nothing is awaited.
     pub fn next_deadline(&self) -> Option<Instant> {
         let timing = &self.common.config.timing;

@@ -151,8 +151,8 @@ impl Net {
         let id = dht.find(self.now, target, want, outbox).unwrap();
         self.collect(node);
         self.wait(node, |event| match event {
-            DhtEvent::Finished { lookup, closest, record, reach, .. } if *lookup == id => {
-                Some((closest.clone(), record.clone(), reach.asked))
+            DhtEvent::Finished { lookup, closest, record, turnout, .. } if *lookup == id => {
+                Some((closest.clone(), record.clone(), turnout.asked))
             }
             _ => None,
         })

@@ -2,7 +2,7 @@
 
 use super::place_piece::PlaceFor;
 use super::{Ops, stock};
-use crate::dht::{LookupId, Reach};
+use crate::dht::{LookupId, Turnout};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskReply};
 use crate::node::machines::Machines;
@@ -85,15 +85,15 @@ impl Ops {
         lookup: LookupId,
         closest: &[Contact],
         record: Option<&[u8]>,
-        reach: Reach,
+        turnout: Turnout,
         machines: &mut Machines,
     ) {
         match machines.lookups.remove(&lookup) {
             Some(Purpose::Providers(id)) => {
-                self.seekers.handle_providers_looked_up(now, id, closest, reach.answered, machines);
+                self.seekers.handle_providers_looked_up(now, id, closest, turnout.answered, machines);
             }
             Some(Purpose::Holders(id, key)) => {
-                self.seekers.handle_holders_looked_up(now, id, key, closest, reach.answered, machines);
+                self.seekers.handle_holders_looked_up(now, id, key, closest, turnout.answered, machines);
             }
             Some(Purpose::Place(PlaceFor::Relocation { key })) => {
                 self.repair.handle_looked_up(now, key, closest, machines);
@@ -102,7 +102,7 @@ impl Ops {
                 self.uploads.handle_looked_up(now, (file, piece), closest, machines);
             }
             Some(Purpose::Value(question)) => {
-                question.answer(now, record, reach, machines);
+                question.answer(now, record, turnout, machines);
             }
             None => {}
         }

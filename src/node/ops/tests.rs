@@ -1,7 +1,7 @@
 //! Tests of what follows from one operation for another, and of damaged content.
 
 use super::*;
-use crate::dht::Reach;
+use crate::dht::Turnout;
 use crate::id::{Key, NodeId};
 use crate::io::{
     DiskError, DiskErrorKind, DiskReply, FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState,
@@ -113,7 +113,7 @@ fn a_leaving_node_without_neighbours_leaves_its_pieces_behind() {
         // The lookups for the nodes closest to the piece find none.
         while bench.machines.dht.poll_event().is_some() {}
         for lookup in bench.machines.lookups.keys().copied().collect::<Vec<_>>() {
-            bench.ops.handle_looked_up(START, lookup, &[], None, Reach::default(), &mut bench.machines);
+            bench.ops.handle_looked_up(START, lookup, &[], None, Turnout::default(), &mut bench.machines);
         }
         if bench.ops.departure.is_due(START) {
             break;

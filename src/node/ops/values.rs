@@ -1,6 +1,6 @@
 //! Named values: publishing and looking them up.
 
-use crate::dht::{Dht, PublishId, Reach};
+use crate::dht::{Dht, PublishId, Turnout};
 use crate::id::{Key, PublicKey};
 use crate::io::DiskOp;
 use crate::limits::Limits;
@@ -126,12 +126,14 @@ impl Values {
             return machines.fail(id, FailureReason::Usage, "no value can have this name");
         }
         let key = record_key(&publisher, name);
-        let question = Question { command: id, key, fresh };
         // Nothing newer exists than what this node itself publishes.
-        let own = machines.dht.published_value(&key).filter(|_| !fresh).map(<[u8]>::to_vec);
-        if let Some(record) = own {
-            return question.answer(now, Some(&record), Reach::default(), machines);
+        let own = machines.dht.published_value(&key).filter(|_| !fresh);
+        if let Some(own) =
+            own.and_then(|bytes| Record::parse(bytes).ok()).map(|record| reply(&record, 0, false))
+        {
+            return machines.done(id, own);
         }
+        let question = Question { command: id, key, fresh };
         match machines.dht.find(now, key, Want::Value, &mut machines.outbox) {
             Some(lookup) => _ = machines.lookups.insert(lookup, Purpose::Value(question)),
             None => self.too_many_lookups(id, machines),
@@ -180,7 +182,7 @@ impl Question {
         &self,
         now: Instant,
         record: Option<&[u8]>,
-        reach: Reach,
+        turnout: Turnout,
         machines: &mut Machines,
     ) {
         // The network forgets a value whose keepers all left, and a node without a link asks in vain. A value that was seen once is
@@ -188,37 +190,46 @@ impl Question {
         let parse = |bytes| Record::parse(bytes).ok().filter(|record| record.key() == self.key);
         let remembered = machines.dht.remembered_value(now, &self.key).filter(|_| !self.fresh);
         let (found, remembered) = (record.and_then(parse), remembered.and_then(parse));
-        let from_memory = remembered.map(|record| record.sequence()) > found.map(|record| record.sequence());
-        match if from_memory { remembered } else { found } {
+        let is_older = remembered.map(|record| record.sequence()) > found.map(|record| record.sequence());
+        // What this node itself keeps may be old: only the network can tell.
+        let found = found.filter(|_| !self.fresh || turnout.answered > 0);
+        match if is_older { remembered } else { found } {
             Some(record) => {
-                let reply = Reply::Lookup {
-                    publisher: record.publisher(),
-                    name: record.name().to_owned(),
-                    value: record.value().to_vec(),
-                    sequence: record.sequence(),
-                    asked: reach.asked,
-                    from_memory,
-                };
-                machines.done(self.command, reply);
+                let from_memory = is_older || turnout.is_poor();
+                machines.done(self.command, reply(&record, turnout.asked, from_memory));
             }
-            None if reach.asked == 0 => {
-                let message =
-                    "the value is not here, and this node knows no other node to ask: see `elver peers`";
-                machines.fail(self.command, FailureReason::Unreachable, message);
-            }
-            None if reach.is_poor() => {
-                let Reach { asked, answered } = reach;
-                let message = format!(
-                    "{answered} of {asked} nodes answered, and they do not have the value: this node's link may be down (`elver status`)"
-                );
-                machines.fail(self.command, FailureReason::Unreachable, message);
-            }
-            None => {
-                let answered = status::answered(reach.answered);
-                let message = format!("no node that was asked has a value of that name; {answered}");
-                machines.fail(self.command, FailureReason::NotFound, message);
-            }
+            None => self.fail(turnout, machines),
         }
+    }
+
+    /// No value was found: the command fails.
+    fn fail(&self, turnout: Turnout, machines: &mut Machines) {
+        let Turnout { asked, answered } = turnout;
+        let (reason, message) = if asked == 0 {
+            let why = "the value is not here, and this node knows no other node to ask: see `elver peers`";
+            (FailureReason::Unreachable, why.to_owned())
+        } else if turnout.is_poor() {
+            let why =
+                "too few to say whether the value exists: this node's link may be down (`elver status`)";
+            (FailureReason::Unreachable, format!("{answered} of {asked} nodes answered, {why}"))
+        } else {
+            let answered = status::answered(answered);
+            let why = format!("no node that was asked has a value of that name; {answered}");
+            (FailureReason::NotFound, why)
+        };
+        machines.fail(self.command, reason, message);
+    }
+}
+
+/// The answer to a lookup that asked this many nodes.
+fn reply(record: &Record<'_>, asked: u32, from_memory: bool) -> Reply {
+    Reply::Lookup {
+        publisher: record.publisher(),
+        name: record.name().to_owned(),
+        value: record.value().to_vec(),
+        sequence: record.sequence(),
+        asked,
+        from_memory,
     }
 }
 
@@ -302,11 +313,11 @@ mod tests {
 
         /// Passes the events of the DHT on. Lookups end as if this many of three nodes had answered.
         fn settle(&mut self, answered: u32) {
-            let reach = Reach { asked: answered.max(3), answered };
-            self.settle_with(reach);
+            let turnout = Turnout { asked: answered.max(3), answered };
+            self.settle_with(turnout);
         }
 
-        fn settle_with(&mut self, reach: Reach) {
+        fn settle_with(&mut self, turnout: Turnout) {
             for _ in 0..100 {
                 while let Some(event) = self.machines.dht.poll_event() {
                     match event {
@@ -315,7 +326,7 @@ mod tests {
                         }
                         DhtEvent::Finished { lookup, record, .. } => {
                             if let Some(Purpose::Value(question)) = self.machines.lookups.remove(&lookup) {
-                                question.answer(self.now, record.as_deref(), reach, &mut self.machines);
+                                question.answer(self.now, record.as_deref(), turnout, &mut self.machines);
                             }
                         }
                         _ => {}
@@ -427,9 +438,35 @@ mod tests {
             let mut bench = Bench::new();
             bench.look_up(1, "menu");
             assert_eq!(bench.ended(), []);
-            bench.settle_with(Reach { asked, answered });
+            bench.settle_with(Turnout { asked, answered });
             assert_eq!(bench.ended(), [(1, Some(expected))]);
         }
+    }
+
+    #[test]
+    fn a_value_that_only_this_node_keeps_is_not_shown_as_the_networks_answer() {
+        let mut bench = Bench::new();
+        bench.set(1, "menu");
+        bench.settle(0);
+        bench.saving();
+        let record = bench.machines.dht.own_records().next().unwrap().to_vec();
+        let key = Record::parse(&record).unwrap().key();
+        let mut answers = |fresh, asked, answered| {
+            let question = Question { command: CommandId(2), key, fresh };
+            question.answer(bench.now, Some(&record), Turnout { asked, answered }, &mut bench.machines);
+            match bench.machines.outputs.pop_back() {
+                Some(Output::Respond {
+                    response: Response::Done(Reply::Lookup { from_memory, .. }), ..
+                }) => Some(from_memory),
+                _ => None,
+            }
+        };
+        assert_eq!(answers(false, 20, 20), Some(false));
+        assert_eq!(answers(false, 20, 0), Some(true));
+        assert_eq!(answers(false, 0, 0), Some(true));
+        assert_eq!(answers(true, 20, 20), Some(false));
+        assert_eq!(answers(true, 20, 9), Some(true));
+        assert_eq!(answers(true, 20, 0), None, "the network has not answered");
     }
 
     #[test]
@@ -439,7 +476,7 @@ mod tests {
         bench.settle(0);
         let record = bench.machines.dht.own_records().next().unwrap().to_vec();
         let question = Question { command: CommandId(2), key: Key([9; 32]), fresh: false };
-        question.answer(bench.now, Some(&record), Reach { asked: 4, answered: 4 }, &mut bench.machines);
+        question.answer(bench.now, Some(&record), Turnout { asked: 4, answered: 4 }, &mut bench.machines);
         assert_eq!(bench.ended(), [(2, Some(FailureReason::NotFound))]);
     }
 

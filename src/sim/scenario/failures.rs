@@ -15,7 +15,7 @@ fn filled(name: &str, options: &Options) -> Stage {
     stage
 }
 
-/// Nodes come and go. Then, for half an hour, no node does. Ten crashes on the way are observed from the nearest nodes.
+/// Nodes come and go. Then, for half an hour, no node does, and none sleeps or changes its address. Ten crashes on the way are observed from the nearest nodes.
 pub(super) fn churn(options: &Options) -> Outcome {
     let mut stage = filled("churn", options);
     (stage.each_tick, stage.changes_each_tick) = ((2, 0), 1);

@@ -46,7 +46,7 @@ fn come_in_sight(stage: &mut Stage) -> Check {
             stage.report.figure("seconds until the nodes saw each other", took);
             return check;
         }
-        stage.run_for(LOOK_EVERY);
+        stage.run_in_peace(LOOK_EVERY);
     }
 }
 
@@ -105,8 +105,15 @@ pub(super) fn erase(options: &Options) -> Outcome {
     let victims = stage.world.honest();
     let flooder = outsider(&mut stage.world);
     let datagrams = (victims.len() * (PROVIDERS / 2 + RECORDS) * 2) as u32;
-    puppet::flood(&mut stage.world, flooder, &victims, IDENTITIES, datagrams);
-    stage.run_for(MINUTE * 2);
+    let end = stage.world.now() + MINUTE * 2;
+    // Each answer brings the next datagram, so a lost one ends an exchange. The flooder begins again until it has sent enough.
+    while stage.world.now() < end {
+        let left = datagrams.saturating_sub(stage.world.hosts[flooder].traffic.datagrams_out as u32);
+        if left > datagrams / 4 {
+            puppet::flood(&mut stage.world, flooder, &victims, IDENTITIES, left);
+        }
+        stage.run_for(Duration::from_secs(10));
+    }
     publish(&mut stage, 8);
     stage.run_for(options.duration.max(MINUTE * 2));
     let flooded = stage.world.hosts[flooder].traffic.datagrams_out;

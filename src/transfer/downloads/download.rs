@@ -104,7 +104,12 @@ impl Download {
     ) -> bool {
         let id = source.contact.id;
         if let Some(known) = self.sources.get_mut(&id) {
+            // That it could not be reached at its old address says nothing about the new one.
+            let has_moved = known.contact.addr != source.contact.addr;
             known.contact.addr = source.contact.addr;
+            if has_moved {
+                known.retry_at = now;
+            }
             if known.given_up() && !known.banned && known.retry_at <= now {
                 known.failures = 0;
             }
@@ -228,6 +233,11 @@ impl Download {
         })
     }
 
+    /// Whether a source was given up because it could not be reached.
+    pub(super) fn is_unreached(&self, id: &NodeId, connected: impl Fn(&NodeId) -> bool) -> bool {
+        self.sources.get(id).is_some_and(|source| source.given_up() && !source.banned && !connected(id))
+    }
+
     pub(super) fn state(&self, connected: impl Fn(&NodeId) -> bool) -> DownloadState {
         let count = |test: &dyn Fn(&Source) -> bool| {
             self.sources.values().filter(|source| test(source)).count() as u32
@@ -301,6 +311,19 @@ mod tests {
         assert!(download.sources[&peer(1).id].given_up(), "too early");
         assert!(download.add_source(later, source(1), 4, |_| false));
         assert!(!download.sources[&peer(1).id].given_up());
+    }
+
+    #[test]
+    fn a_source_that_has_another_address_is_tried_there_at_once() {
+        let mut download = download();
+        assert!(download.add_source(NOW, source(1), 4, |_| false));
+        let known = download.sources.get_mut(&peer(1).id).unwrap();
+        (known.failures, known.retry_at) = (9, NOW + Duration::from_secs(60));
+        assert!(download.is_unreached(&peer(1).id, |_| false));
+        let mut moved = source(1);
+        moved.contact.addr.set_port(moved.contact.addr.port() ^ 1);
+        assert!(download.add_source(NOW, moved, 4, |_| false));
+        assert!(!download.is_unreached(&peer(1).id, |_| false));
     }
 
     #[test]

@@ -39,6 +39,13 @@ impl Downloads {
         Some(self.get(id)?.state(|peer| common.streams.is_connected(peer)))
     }
 
+    /// How many of these sources of a download were given up because they could not be reached.
+    pub(in crate::transfer) fn unreached(&self, id: DownloadId, sources: &[Contact], common: &Common) -> u32 {
+        let Some(download) = self.get(id) else { return 0 };
+        let connected = |peer: &NodeId| common.streams.is_connected(peer);
+        sources.iter().filter(|source| download.is_unreached(&source.id, connected)).count() as u32
+    }
+
     /// When, with time alone, a download has something to do.
     pub(in crate::transfer) fn next_deadline(&self) -> Option<Instant> {
         self.under_way.values().filter_map(|download| download.wake).min()

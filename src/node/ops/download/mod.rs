@@ -208,7 +208,8 @@ impl Operation for Download {
         self.progress_at = self.progress_at.max(state.last_progress);
         if self.gives_up_at().is_some_and(|at| at <= now) {
             let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.have().len()));
-            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
+            let (reason, why) =
+                verdict::timed_out(missing, &self.search, &state, self.search.unreached(machines));
             self.give_up(now, reason, &why, machines);
         } else if self.search.is_due(now) {
             self.look_again(now, machines);

@@ -198,7 +198,8 @@ impl Operation for Read {
         if self.gives_up_at().is_some_and(|at| at <= now) {
             let missing =
                 self.window.as_ref().map(|window| (window.missing() as usize, window.chunks().len()));
-            let (reason, why) = verdict::timed_out(missing, &self.search, &state);
+            let (reason, why) =
+                verdict::timed_out(missing, &self.search, &state, self.search.unreached(machines));
             self.give_up(now, reason, &why, machines);
         } else if self.search.is_due(now) {
             self.look_again(now, machines);

@@ -73,8 +73,12 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         let (Some(sought), Some(state)) = (self.sought(), machines.transfer.download_state(id)) else {
             return;
         };
-        if let Some((reason, why)) = verdict::hopeless(sought, self.search(), &state) {
-            self.give_up(now, reason, &why, machines);
+        let unreached = self.search().unreached(machines);
+        match verdict::hopeless(sought, self.search(), &state, unreached) {
+            // A provider that cannot be reached now may be back, or elsewhere, before the time is up.
+            Some(_) if unreached > 0 => {}
+            Some((reason, why)) => self.give_up(now, reason, &why, machines),
+            None => {}
         }
     }
 

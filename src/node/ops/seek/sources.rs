@@ -40,8 +40,6 @@ pub(in crate::node) struct Search {
     look_delay: Duration,
     /// The largest number of nodes that answered one lookup.
     answered: u32,
-    /// The number of provider records found.
-    found: u32,
     /// The first providers, and the nodes nearest to the hash, that were found: a fetch that begins later asks them.
     providers: Vec<Contact>,
     near: Vec<Contact>,
@@ -64,7 +62,6 @@ impl Search {
             look_again: None,
             look_delay: LOOK_AGAIN_MIN,
             answered: 0,
-            found: 0,
             providers: Vec::new(),
             near: Vec::new(),
             orphans: VecDeque::new(),
@@ -90,9 +87,9 @@ impl Search {
         self.answered
     }
 
-    /// The number of provider records found.
-    pub(in crate::node) fn found(&self) -> u32 {
-        self.found
+    /// The number of remembered providers that were given up because they could not be reached.
+    pub(in crate::node) fn unreached(&self, machines: &Machines) -> u32 {
+        machines.transfer.unreached(self.download, &self.providers)
     }
 
     /// The first providers that were found.
@@ -167,9 +164,13 @@ impl Search {
     ) {
         let others = contacts.iter().map(|(contact, _)| *contact).filter(|contact| contact.id != own);
         let others: Vec<Contact> = others.collect();
-        self.found += others.len() as u32;
-        let room = PROVIDERS_MAX.saturating_sub(self.providers.len());
-        self.providers.extend(others.iter().take(room));
+        for other in &others {
+            match self.providers.iter().position(|known| known.id == other.id) {
+                Some(known) => self.providers[known] = *other,
+                None if self.providers.len() < PROVIDERS_MAX => self.providers.push(*other),
+                None => {}
+            }
+        }
         machines.transfer.add_sources(now, self.download, &others);
     }
 
@@ -275,10 +276,19 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_that_is_found_again_is_remembered_once_at_its_latest_address() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        search.providers_found(START, OWN, &found(1..3), &mut machines);
+        let mut moved = contact(1);
+        moved.addr.set_port(2);
+        search.providers_found(START, OWN, &[(moved, false)], &mut machines);
+        assert_eq!(search.providers(), [moved, contact(2)]);
+    }
+
+    #[test]
     fn this_node_is_no_source_and_the_number_of_remembered_providers_is_bounded() {
         let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
         search.providers_found(START, contact(1).id, &found(1..100), &mut machines);
-        assert_eq!(search.found(), 98);
         assert_eq!(search.providers().len(), PROVIDERS_MAX);
         assert_eq!(search.providers()[0], contact(2));
     }

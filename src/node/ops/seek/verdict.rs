@@ -15,15 +15,17 @@ pub(in crate::node) enum Sought {
 }
 
 /// Why a search cannot succeed, when its lookups have ended and all its sources have been asked. `None` while it still can.
+/// `unreached` is the number of providers that could not be reached.
 pub(in crate::node) fn hopeless(
     sought: Sought,
     search: &Search,
     state: &DownloadState,
+    unreached: u32,
 ) -> Option<(FailureReason, String)> {
     if search.is_looking() || search.lookups() == 0 || !state.idle {
         return None;
     }
-    let (answered, providers, banned) = (search.answered(), search.found(), state.banned);
+    let (answered, banned) = (search.answered(), state.banned);
     match sought {
         Sought::Root if banned > 0 => {
             let why = format!("{}, and no other has it", status::sent_wrong_content(banned));
@@ -33,10 +35,7 @@ pub(in crate::node) fn hopeless(
             let why = "no other node answered: see `elver peers`".to_owned();
             Some((FailureReason::Unreachable, why))
         }
-        Sought::Root if providers > 0 && state.not_found < providers && state.failed > 0 => {
-            let why = format!("{} of the nodes that should have it could not be reached", state.failed);
-            Some((FailureReason::Unreachable, why))
-        }
+        Sought::Root if unreached > 0 => Some((FailureReason::Unreachable, not_reached(unreached))),
         Sought::Root => Some((
             FailureReason::NotFound,
             format!("no node that was asked has it; {}", status::answered(answered)),
@@ -49,11 +48,19 @@ pub(in crate::node) fn hopeless(
     }
 }
 
+fn not_reached(providers: u32) -> String {
+    match providers {
+        1 => "the one node that should have it could not be reached".to_owned(),
+        _ => format!("{providers} nodes that should have it could not be reached"),
+    }
+}
+
 /// Why a download without progress fails. `missing` is the number of missing chunks and of all chunks, once they are known.
 pub(in crate::node) fn timed_out(
     missing: Option<(usize, usize)>,
     search: &Search,
     state: &DownloadState,
+    unreached: u32,
 ) -> (FailureReason, String) {
     let (reason, cause) = match state.banned {
         0 => (FailureReason::Unreachable, "no node that has the rest can be reached".to_owned()),
@@ -61,6 +68,7 @@ pub(in crate::node) fn timed_out(
     };
     let why = match missing {
         Some((missing, of)) => format!("{missing} of {of} chunks are missing, and {cause}"),
+        None if unreached > 0 => not_reached(unreached),
         None => format!("no answer in time; {}", status::answered(search.answered())),
     };
     (reason, why)
@@ -94,7 +102,7 @@ mod tests {
     }
 
     fn reason(sought: Sought, search: &Search, state: &DownloadState) -> Option<FailureReason> {
-        hopeless(sought, search, state).map(|(reason, _)| reason)
+        hopeless(sought, search, state, 0).map(|(reason, _)| reason)
     }
 
     #[test]
@@ -116,10 +124,12 @@ mod tests {
     fn a_root_is_unreachable_when_no_node_could_be_asked_or_a_provider_could_not() {
         let unreachable = Some(FailureReason::Unreachable);
         assert_eq!(reason(Sought::Root, &search(1, 0, 0), &idle()), unreachable);
-        let one_failed = DownloadState { failed: 1, not_found: 1, ..idle() };
-        assert_eq!(reason(Sought::Root, &search(1, 3, 2), &one_failed), unreachable);
-        let none_has_it = DownloadState { failed: 1, not_found: 2, ..idle() };
-        assert_eq!(reason(Sought::Root, &search(1, 3, 2), &none_has_it), Some(FailureReason::NotFound));
+        // Nodes near the hash answered that they do not have it. The one provider did not answer.
+        let none_near = DownloadState { failed: 1, not_found: 6, ..idle() };
+        let (reason_of, why) = hopeless(Sought::Root, &search(1, 3, 1), &none_near, 1).unwrap();
+        assert_eq!(reason_of, FailureReason::Unreachable);
+        assert_eq!(why, "the one node that should have it could not be reached");
+        assert_eq!(reason(Sought::Root, &search(1, 3, 1), &none_near), Some(FailureReason::NotFound));
     }
 
     #[test]
@@ -141,12 +151,12 @@ mod tests {
 
     #[test]
     fn a_timeout_names_what_is_missing_and_why() {
-        let (reason, why) = timed_out(Some((2, 5)), &search(1, 3, 0), &idle());
+        let (reason, why) = timed_out(Some((2, 5)), &search(1, 3, 0), &idle(), 0);
         assert_eq!(reason, FailureReason::Unreachable);
         assert!(why.starts_with("2 of 5 chunks are missing"), "{why}");
         let banned = DownloadState { banned: 1, ..idle() };
-        assert_eq!(timed_out(Some((2, 5)), &search(1, 3, 0), &banned).0, FailureReason::Unverified);
-        let (_, why) = timed_out(None, &search(1, 3, 0), &idle());
+        assert_eq!(timed_out(Some((2, 5)), &search(1, 3, 0), &banned, 0).0, FailureReason::Unverified);
+        let (_, why) = timed_out(None, &search(1, 3, 0), &idle(), 0);
         assert_eq!(why, "no answer in time; 3 nodes answered");
     }
 }
