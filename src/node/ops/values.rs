@@ -1,6 +1,7 @@
 //! Named values: publishing and looking them up.
 
 use crate::dht::{Dht, PublishId, Turnout};
+use crate::gossip::Liveness;
 use crate::id::{Key, PublicKey};
 use crate::io::DiskOp;
 use crate::limits::Limits;
@@ -17,6 +18,9 @@ use std::collections::BTreeMap;
 
 /// Seconds that other nodes keep a value without hearing from its publisher. The publisher renews it every hour.
 const LIFETIME_DEFAULT: u32 = 24 * 3600;
+
+/// With this many answers, or as many as there are members, a lookup can say that no node has a value.
+const ANSWERS_ENOUGH: usize = 4;
 
 /// The commands about values that are under way.
 pub(in crate::node) struct Values {
@@ -208,7 +212,7 @@ impl Question {
         let (reason, message) = if asked == 0 {
             let why = "the value is not here, and this node knows no other node to ask: see `elver peers`";
             (FailureReason::Unreachable, why.to_owned())
-        } else if turnout.is_poor() {
+        } else if turnout.is_poor() || answered < members_up_to(ANSWERS_ENOUGH, machines) {
             let why =
                 "too few to say whether the value exists: this node's link may be down (`elver status`)";
             (FailureReason::Unreachable, format!("{answered} of {asked} nodes answered, {why}"))
@@ -219,6 +223,13 @@ impl Question {
         };
         machines.fail(self.command, reason, message);
     }
+}
+
+/// The number of members that have not departed, counted up to `most`. A node that has just got its link back knows members, but
+/// its routing table is almost empty.
+fn members_up_to(most: usize, machines: &Machines) -> u32 {
+    let is_there = |liveness| matches!(liveness, Liveness::Live | Liveness::Suspect | Liveness::Unresponsive);
+    machines.gossip.members().filter(|member| is_there(member.liveness)).take(most).count() as u32
 }
 
 /// The answer to a lookup that asked this many nodes.
@@ -283,6 +294,7 @@ mod tests {
     use crate::node::Output;
     use crate::node::command::Response;
     use crate::time::Duration;
+    use crate::wire::contact::Contact;
 
     const START: Instant = Instant::from_secs(100);
 
@@ -439,6 +451,21 @@ mod tests {
             bench.look_up(1, "menu");
             assert_eq!(bench.ended(), []);
             bench.settle_with(Turnout { asked, answered });
+            assert_eq!(bench.ended(), [(1, Some(expected))]);
+        }
+    }
+
+    #[test]
+    fn a_node_that_knows_more_members_than_answered_does_not_say_that_no_node_has_the_value() {
+        for (members, expected) in [(1, FailureReason::NotFound), (3, FailureReason::Unreachable)] {
+            let mut bench = Bench::new();
+            for number in 1..=members {
+                let member = Contact::new(PublicKey([number; 32]), ([16, 0, number, 1], 3583).into());
+                bench.machines.gossip.note_alive(START, member);
+            }
+            assert_eq!(members_up_to(9, &bench.machines), u32::from(members));
+            let question = Question { command: CommandId(1), key: Key([9; 32]), fresh: false };
+            question.answer(START, None, Turnout { asked: 1, answered: 1 }, &mut bench.machines);
             assert_eq!(bench.ended(), [(1, Some(expected))]);
         }
     }
