@@ -34,7 +34,7 @@ fn twin(node: &Node) -> Option<SocketAddr> {
 
 fn says_so(node: &Node) {
     assert!(node.log().contains("in use twice"), "{}", node.log());
-    let status = node.elver(["status"]).expect(0).text();
+    let status = node.elver(["status"]).expect(9).text();
     assert!(status.contains("IN USE TWICE"), "{status}");
     assert!(node.status_json()["identity_twice"]["address"].is_string());
 }

@@ -49,7 +49,7 @@ impl Odd {
         wait_for("the node to answer", || {
             let ended = node.child.try_wait().unwrap();
             assert!(ended.is_none(), "the node ended ({ended:?}): {}", node.log());
-            (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
+            is_answer(node.elver(&["status", "--json"]).code).then_some(())
         });
         node
     }
@@ -63,7 +63,9 @@ impl Odd {
     }
 
     fn disk(&self) -> String {
-        let status = self.elver(&["status", "--json"]).expect(0).objects().remove(0);
+        let answer = self.elver(&["status", "--json"]);
+        assert!(is_answer(answer.code), "{}", answer.stderr);
+        let status = answer.objects().remove(0);
         status["disk"]["health"].as_str().unwrap().to_owned()
     }
 
@@ -90,6 +92,11 @@ impl Drop for Odd {
             eprintln!("{} said:\n{}", self.addr, self.log());
         }
     }
+}
+
+/// Whether `status` ended as it does when the node answers: that it is well (0), or what is wrong (9).
+fn is_answer(code: Option<i32>) -> bool {
+    matches!(code, Some(0 | 9))
 }
 
 /// The program, with the words of `prefix` before its command line.
@@ -267,10 +274,10 @@ fn a_node_whose_directory_is_deleted_says_so_and_goes_on() {
     fs::remove_dir_all(&dir).unwrap();
     // The control socket is gone with the directory. Clients must still find the node.
     wait_for("the node to be found again", || {
-        (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
+        is_answer(node.elver(&["status", "--json"]).code).then_some(())
     });
     node.wait_for_disk("gone");
-    let lines = node.elver(&["status"]).expect(0).text();
+    let lines = node.elver(&["status"]).expect(9).text();
     assert!(lines.contains("is not there any more"), "{lines}");
     let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
     let target = scratch.path().join("target");
@@ -330,7 +337,7 @@ fn a_node_that_ran_out_of_descriptors_accepts_again() {
         });
         drop((streams, clients));
         wait_for("the control socket to be served", || {
-            (node.elver(&["status", "--json"]).code == Some(0)).then_some(())
+            is_answer(node.elver(&["status", "--json"]).code).then_some(())
         });
     }
     let reader = Node::start(scratch.path().join("reader"), &[addr], &[]);
