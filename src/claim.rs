@@ -62,12 +62,13 @@ impl PieceClaim {
         bytes
     }
 
-    /// Whether it replaces `other`, a claim on the same piece: the same publisher signed it later, or another publisher wants more
-    /// copies or a longer lifetime. Otherwise two claims, repeated in turns, would keep a piece for ever.
+    /// Whether it replaces `other`, a claim on the same piece: the same publisher signed it later, or another publisher wants a longer
+    /// lifetime, or more copies for as long. The claims of different publishers are in one order, so that no two of them, repeated in
+    /// turns, replace each other for ever.
     pub fn supersedes(&self, other: &PieceClaim) -> bool {
         match self.publisher == other.publisher {
             true => self.sequence() > other.sequence(),
-            false => self.replicas > other.replicas || self.lifetime() > other.lifetime(),
+            false => (self.lifetime(), self.replicas) > (other.lifetime(), other.replicas),
         }
     }
 
@@ -136,5 +137,9 @@ mod tests {
         assert!(other.supersedes(&one));
         assert!(!one.supersedes(&other));
         assert!(!claim(2, 3, 60, 99).supersedes(&one), "it wants no more than there is");
+        for (replicas, lifetime) in [(2, 90), (9, 30), (2, 30), (9, 90), (9, 60)] {
+            let other = claim(2, replicas, lifetime, 1);
+            assert!(other.supersedes(&one) != one.supersedes(&other), "{replicas} copies, {lifetime} s");
+        }
     }
 }

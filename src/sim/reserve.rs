@@ -20,7 +20,7 @@ const REQUESTS: u32 = 1 << 30;
 /// The most streams that it remembers.
 const STREAMS: usize = 256;
 
-/// Takes over each stream of its node when the handshake is over: it offers [`OFFERS`] invented pieces of 1 MiB, sends
+/// Takes over each stream of its node when the handshake is over: it offers `OFFERS` invented pieces of 1 MiB, sends
 /// the first byte of the first one that is accepted, and then nothing.
 pub struct Reserve {
     network: Network,

@@ -150,7 +150,7 @@ impl Transfer {
         self.downloads.state(download, &self.common)
     }
 
-    /// Whether nothing is heard from the target of a copy that should have answered: see [`Pushes::is_slow`].
+    /// Whether nothing is heard from the target of a copy that should have answered: see `Pushes::is_slow`.
     pub fn is_push_slow(&self, now: Instant, push: PushId) -> bool {
         self.pushes.is_slow(now, push, &self.common)
     }
