@@ -33,7 +33,7 @@ impl Regression {
 
     /// Whether the run is short enough for a test without optimisation.
     pub fn is_small(&self) -> bool {
-        const NODE_MINUTES_MAX: u64 = 60;
+        const NODE_MINUTES_MAX: u64 = 24;
         self.nodes as u64 * self.minutes <= NODE_MINUTES_MAX
     }
 }
