@@ -4,15 +4,13 @@
 
 use clap::{Args, FromArgMatches};
 use elver::config::{Settings, load, units, values};
-use elver::gossip::GossipConfig;
-use elver::id::IdWork;
 use elver::identity::Identity;
 use elver::io::Recovered;
 use elver::limits::Limits;
 use elver::node::command::{Command, CommandId, Response, parse_line};
-use elver::node::{Node, NodeConfig, Output};
-use elver::replication::ReplicationConfig;
+use elver::node::{Node, Output};
 use elver::time::Instant;
+use elver_fuzz::host::config;
 use libfuzzer_sys::fuzz_target;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -54,20 +52,8 @@ fn lines(bytes: &[u8]) {
 }
 
 fn node() -> Node {
-    let config = NodeConfig {
-        limits: Limits { datagrams_queued_max: 32, shares_max: 16, ..Limits::default() },
-        leaf: false,
-        network: "fuzz".to_owned(),
-        network_secret: None,
-        id_work: IdWork::NONE,
-        listen: ([127, 0, 0, 1], 3583).into(),
-        bootstrap: Vec::new(),
-        replicas: NodeConfig::REPLICAS,
-        lifetime: NodeConfig::LIFETIME,
-        cache_dir: "/cache".into(),
-        gossip: GossipConfig::default(),
-        replication: ReplicationConfig::default(),
-    };
+    let limits = Limits { datagrams_queued_max: 32, shares_max: 16, ..Limits::default() };
+    let config = config(limits, "/cache".into());
     let identity = Identity::stand_in(&[1; 32]);
     Node::new(config, identity, &Recovered::default(), [7; 32], Instant::from_secs(1)).expect("valid limits")
 }

@@ -6,15 +6,14 @@
 #![no_main]
 
 use elver::disk::{Disk, OpenError};
-use elver::gossip::GossipConfig;
-use elver::id::{IdWork, Key};
+use elver::id::Key;
 use elver::identity::Identity;
 use elver::limits::Limits;
 use elver::node::command::{Command, CommandId};
-use elver::node::{Node, NodeConfig, Output};
-use elver::replication::ReplicationConfig;
+use elver::node::{Node, Output};
 use elver::time::{Duration, Instant};
 use elver_fuzz::fixture::Fixture;
+use elver_fuzz::host::config;
 use elver_fuzz::tape::Tape;
 use libfuzzer_sys::fuzz_target;
 use std::fs;
@@ -160,20 +159,8 @@ fn start(root: &Path, wrote_identity: bool) -> Option<u64> {
             return None;
         }
     };
-    let config = NodeConfig {
-        limits: Limits { pieces_max: 16, shares_max: 16, ..Limits::default() },
-        leaf: false,
-        network: "fuzz".to_owned(),
-        network_secret: None,
-        id_work: IdWork::NONE,
-        listen: ([127, 0, 0, 1], 3583).into(),
-        bootstrap: Vec::new(),
-        replicas: NodeConfig::REPLICAS,
-        lifetime: NodeConfig::LIFETIME,
-        cache_dir: root.join("cache"),
-        gossip: GossipConfig::default(),
-        replication: ReplicationConfig::default(),
-    };
+    let limits = Limits { pieces_max: 16, shares_max: 16, ..Limits::default() };
+    let config = config(limits, root.join("cache"));
     let mut now = Instant::from_secs(1);
     let node = Node::new(config, Identity::stand_in(&secret), &recovered, [7; 32], now);
     let mut node = node.expect("valid limits");

@@ -18,7 +18,7 @@ use elver::sim::world::small_limits;
 use elver::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// The number of fuzzed peers.
@@ -94,20 +94,7 @@ impl Host {
             disk.write_file(&Fixture::path(index), Rc::clone(file));
         }
         let bootstrap = if kind & 4 != 0 { Vec::new() } else { vec![peer::address(0), peer::address(1)] };
-        let config = NodeConfig {
-            limits: limits.clone(),
-            leaf: kind & 1 != 0,
-            network: peer::NETWORK.to_owned(),
-            network_secret: None,
-            id_work: IdWork::NONE,
-            listen: ADDRESS.into(),
-            bootstrap,
-            replicas: NodeConfig::REPLICAS,
-            lifetime: NodeConfig::LIFETIME,
-            cache_dir: "/cache".into(),
-            gossip: GossipConfig::default(),
-            replication: ReplicationConfig::default(),
-        };
+        let config = NodeConfig { leaf: kind & 1 != 0, bootstrap, ..config(limits.clone(), "/cache".into()) };
         let now = Instant::from_secs(1);
         let node = Node::new(config, Identity::stand_in(&[1; 32]), &disk.recover(), [7; 32], now);
         let mut host = Host {
@@ -523,3 +510,21 @@ pub const DISK_ERRORS: [DiskErrorKind; 11] = [
     DiskErrorKind::Lost,
     DiskErrorKind::Failed,
 ];
+
+/// The configuration of a node under test: a full node of an open network that knows no other.
+pub fn config(limits: Limits, cache_dir: PathBuf) -> NodeConfig {
+    NodeConfig {
+        limits,
+        leaf: false,
+        network: peer::NETWORK.to_owned(),
+        network_secret: None,
+        id_work: IdWork::NONE,
+        listen: ADDRESS.into(),
+        bootstrap: Vec::new(),
+        replicas: NodeConfig::REPLICAS,
+        lifetime: NodeConfig::LIFETIME,
+        cache_dir,
+        gossip: GossipConfig::default(),
+        replication: ReplicationConfig::default(),
+    }
+}
