@@ -33,7 +33,7 @@ impl Regression {
 
     /// Whether the run is short enough for a test without optimisation.
     pub fn is_small(&self) -> bool {
-        const NODE_MINUTES_MAX: u64 = 24;
+        const NODE_MINUTES_MAX: u64 = 12;
         self.nodes as u64 * self.minutes <= NODE_MINUTES_MAX
     }
 }
@@ -52,6 +52,13 @@ pub const REGRESSIONS: &[Regression] = &[
     Regression::new("site-power", 12, 10, 11),
     // A file was announced only to the nearest nodes from earlier lookups. All of them belonged to one party and kept nothing.
     Regression::new("sybil", 32, 2, 3),
+    // A limit on nodes of one party made a site in one prefix lose sight of itself.
+    Regression::new("one-prefix", 16, 25, 3),
+    Regression::new("one-shared", 16, 25, 3),
+    Regression::new("one-link", 16, 25, 3),
+    // One party's reservations filled the nodes, and copies that were only claimed pulled real ones away.
+    Regression::new("reserve", 12, 5, 3),
+    Regression::new("hollow", 12, 2, 3),
     // A start counted on records of shares that a killed run had written and not synced, or did not count on one that a full
     // disk had refused and that came back.
     Regression::new("power-loss", 2, 2, 2034),

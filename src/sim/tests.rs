@@ -381,18 +381,8 @@ fn play(names: &[&str], nodes: usize, minutes: u64) {
 }
 
 #[test]
-fn networks_of_one_party_work_like_any_other() {
-    play(&["one-prefix", "one-shared", "one-link"], 16, 25);
-}
-
-#[test]
 fn one_address_that_floods_all_tables_erases_nothing_of_others() {
     play(&["erase"], 12, 2);
-}
-
-#[test]
-fn forty_ids_of_one_party_hide_neither_a_value_nor_a_file() {
-    play(&["sybil"], 24, 2);
 }
 
 #[test]
@@ -401,16 +391,6 @@ fn an_address_that_was_merely_named_is_sent_no_more_than_three_bytes_for_one() {
 }
 
 #[test]
-fn a_party_that_reserves_space_keeps_no_file_from_being_placed() {
-    play(&["reserve"], 12, 5);
-}
-
-#[test]
 fn an_adversary_on_the_path_costs_time_and_nothing_else() {
     play(&["swallow", "downgrade"], 12, 3);
-}
-
-#[test]
-fn ids_that_prove_copies_and_lose_them_pull_none_away() {
-    play(&["hollow"], 12, 2);
 }

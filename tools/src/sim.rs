@@ -3,6 +3,7 @@
 mod case;
 mod draw;
 mod outcome;
+mod play;
 mod search;
 mod shrink;
 
@@ -19,6 +20,7 @@ use elver::sim::scenario::{SCENARIOS, Scenario};
 use elver::sim::seeds::REGRESSIONS;
 use elver::sim::stage::Options;
 use elver::sim::tables::{TABLES, Table, make};
+use play::{Played, play};
 use rustix::process::Signal;
 use std::io::Write;
 use std::path::PathBuf;
@@ -104,8 +106,8 @@ pub(crate) struct Arguments {
     /// In a search: the time after which no further run begins, such as 30m.
     #[arg(long = "for", value_parser = parse_time, default_value = "30m", requires = "search")]
     time: Duration,
-    /// In a search: the number of runs at a time, each in a process of its own.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), requires = "search")]
+    /// The number of runs at a time. Reports come in the order of the runs; with several at a time they tell no memory.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), conflicts_with = "table")]
     jobs: u16,
     /// Draw live copies of all pieces over time into this SVG file.
     #[arg(long)]
@@ -171,18 +173,20 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
         }
     }
     let mut broken = false;
-    for (scenario, options) in runs {
-        let began = Instant::now();
-        let outcome = (scenario.play)(&options);
+    let jobs = usize::from(arguments.jobs);
+    play(&runs, jobs, |Played { scenario, options, outcome, took }| -> Outcome<()> {
         let case = Case::new(&scenario, options);
-        print_report(&outcome.report, &case, began.elapsed(), arguments.json)?;
+        // With several runs in this process, nothing tells the memory of one.
+        let memory = (jobs == 1).then(memory_bytes).flatten();
+        print_report(&outcome.report, &case, took, memory, arguments.json)?;
         broken |= !outcome.report.holds();
         if let Some(path) = &arguments.picture {
             let title =
                 format!("{}: {} nodes, seed {}", scenario.name, case.options.nodes, case.options.seed);
             std::fs::write(path, picture::draw(&title, &outcome.history))?;
         }
-    }
+        Ok(())
+    })?;
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -219,10 +223,15 @@ fn search(arguments: &Arguments) -> Outcome<ExitCode> {
     Ok(if findings.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print_report(report: &Report, case: &Case, took: Duration, json: bool) -> Outcome<()> {
+fn print_report(
+    report: &Report,
+    case: &Case,
+    took: Duration,
+    memory: Option<u64>,
+    json: bool,
+) -> Outcome<()> {
     let seconds = took.as_secs_f64();
     let rate = report.events as f64 / seconds.max(1e-9);
-    let memory = memory_bytes().unwrap_or_default();
     let replay = case.command();
     if json {
         let mut value = serde_json::to_value(report)?;
@@ -238,12 +247,11 @@ fn print_report(report: &Report, case: &Case, took: Duration, json: bool) -> Out
         "{}, seed {}: {} nodes, {} virtual seconds, {signatures}",
         report.scenario, report.seed, report.nodes, report.seconds
     );
+    let per_node = |bytes: u64| format!("{} KiB of memory per node; ", bytes / 1024 / report.nodes.max(1) as u64);
+    let memory = memory.map(per_node).unwrap_or_default();
     println!(
-        "  {} datagrams, {} events in {seconds:.1} s: {rate:.0} events/s; {} KiB of memory per node; trace {}",
-        report.datagrams,
-        report.events,
-        memory / 1024 / report.nodes.max(1) as u64,
-        report.trace
+        "  {} datagrams, {} events in {seconds:.1} s: {rate:.0} events/s; {memory}trace {}",
+        report.datagrams, report.events, report.trace
     );
     for figure in &report.figures {
         println!("  {:<45} {:>14.3}", figure.name, figure.value);

@@ -201,7 +201,7 @@ fn rounds_to_spread(count: usize, loss_percent: u64) -> f64 {
 
 #[test]
 fn a_new_state_reaches_nearly_all_nodes_in_logarithmic_time() {
-    for (count, loss) in [(150, 0), (150, 10)] {
+    for (count, loss) in [(80, 0), (80, 10)] {
         let rounds = rounds_to_spread(count, loss);
         let bound = (1.5 * (count as f64).log2()).ceil();
         assert!(rounds <= bound, "{rounds} rounds, at most {bound}; {count} nodes, {loss} % loss");
