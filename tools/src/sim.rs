@@ -247,7 +247,8 @@ fn print_report(
         "{}, seed {}: {} nodes, {} virtual seconds, {signatures}",
         report.scenario, report.seed, report.nodes, report.seconds
     );
-    let per_node = |bytes: u64| format!("{} KiB of memory per node; ", bytes / 1024 / report.nodes.max(1) as u64);
+    let per_node =
+        |bytes: u64| format!("{} KiB of memory per node; ", bytes / 1024 / report.nodes.max(1) as u64);
     let memory = memory.map(per_node).unwrap_or_default();
     println!(
         "  {} datagrams, {} events in {seconds:.1} s: {rate:.0} events/s; {memory}trace {}",
