@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::exit::{CommandError, Exit};
-use super::inspect::limits_line;
+use super::status::limits_line;
 use crate::config::values::{parse_rate, parse_streams, parse_uploads};
 use crate::node::command::{Command, Reply};
 use serde_json::json;

@@ -7,7 +7,7 @@
 //! - [`process`]: nodes in processes of their own.
 //! - [`progress`]: progress bars.
 //! - `logging`: a log that never blocks the node on its reader.
-//! - `put`, `files`, `values`, `explain`, `inspect`, `limit`, `network`, `node`, `demo`: the commands.
+//! - `put`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `network`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -21,16 +21,17 @@ mod explain;
 mod files;
 mod get;
 mod identity;
-mod inspect;
 mod limit;
 mod logging;
 mod network;
 mod node;
 mod opened;
+mod peers;
 mod pipeline;
 mod put;
 mod read;
 mod scrub;
+mod status;
 #[cfg(test)]
 mod testing;
 mod values;
@@ -105,7 +106,7 @@ enum Subcommand {
     #[command(after_help = explain::AFTER_HELP)]
     Explain(explain::ExplainArguments),
     /// List the known nodes, nearest first, or lift the bans of peers that sent wrong content
-    Peers(inspect::PeersArguments),
+    Peers(peers::PeersArguments),
     /// Show the node's state and statistics
     Status,
     /// Read everything on disk now, and drop damaged pieces so that repair replaces them
@@ -217,9 +218,9 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Values => values::list(&mut context),
         Subcommand::Lookup(arguments) => values::lookup(&mut context, &arguments),
         Subcommand::Explain(arguments) => explain::explain(&mut context, &arguments),
-        Subcommand::Peers(arguments) => inspect::peers(&mut context, &arguments),
+        Subcommand::Peers(arguments) => peers::peers(&mut context, &arguments),
         Subcommand::Scrub(arguments) => scrub::run(&mut context, &arguments),
-        Subcommand::Status => inspect::status(&mut context),
+        Subcommand::Status => status::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
         Subcommand::Network(arguments) => network::run(&mut context, &arguments),
         Subcommand::Id(arguments) => identity::run(&mut context, &arguments),

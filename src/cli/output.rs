@@ -1,7 +1,8 @@
 //! The program's output: results on standard output, everything else on standard error.
 
 use super::exit::CommandError;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -45,8 +46,10 @@ impl Output {
     }
 
     /// Writes a line of the result that is a JSON object.
-    pub fn object(&mut self, object: &Value) -> Result<(), CommandError> {
-        self.line(&object.to_string())
+    pub fn object(&mut self, object: &impl Serialize) -> Result<(), CommandError> {
+        let value = serde_json::to_value(object)
+            .map_err(|error| CommandError::failed(format!("cannot write the result as JSON: {error}")))?;
+        self.line(&value.to_string())
     }
 
     /// Writes bytes of the result as they are.
@@ -220,7 +223,7 @@ pub(super) mod tests {
         assert_eq!(remarks.text().as_str(), "elver: error: nobody has it\n");
         let (mut output, results, _) = kept(true);
         output.error(&error);
-        let object: Value = serde_json::from_str(&results.text()).unwrap();
+        let object: serde_json::Value = serde_json::from_str(&results.text()).unwrap();
         assert_eq!(object, json!({"error": {"code": 3, "reason": "not_found", "message": "nobody has it"}}));
     }
 

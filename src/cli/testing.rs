@@ -1,9 +1,10 @@
 //! Helpers for the command line's tests: a temporary directory, and a daemon with prepared answers.
 
 use super::Context;
+use super::exit::{CommandError, Exit};
 use super::output::tests::{Kept, kept};
 use crate::net::CONTROL_SOCKET;
-use crate::node::command::{Command, Response};
+use crate::node::command::{Command, Reply, Response};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -166,4 +167,15 @@ pub(super) fn lines(responses: &[Response]) -> Vec<u8> {
         bytes.push(b'\n');
     }
     bytes
+}
+
+/// What a command writes when the daemon gives this reply, or the exit code of its failure.
+pub(super) fn answer(
+    command: fn(&mut Context) -> Result<Exit, CommandError>,
+    json: bool,
+    reply: Reply,
+) -> Result<String, Exit> {
+    let daemon = FakeDaemon::answering(&[Response::Done(reply)]);
+    let (mut context, results, _) = daemon.context(json);
+    command(&mut context).map(|_| results.text()).map_err(|error| error.exit)
 }
