@@ -243,20 +243,30 @@ impl Node {
                 self.ops.inbound.handle_arrival_failed(incoming, &mut self.machines);
             }
             TransferEvent::Root { download, root, mode } => {
-                self.ops.seekers.handle_root(now, download, root, mode, &mut self.machines);
+                self.ops.seekers.hand(now, download, &mut self.machines, |seeker, machines| {
+                    seeker.handle_root(now, root, mode, machines);
+                });
             }
             TransferEvent::ChunkDone { download, index } => {
-                self.ops.seekers.handle_chunk(now, download, index, &mut self.machines);
+                self.ops.seekers.hand_to_fetcher(now, download, &mut self.machines, |fetcher, machines| {
+                    fetcher.handle_chunk(now, index, machines);
+                });
             }
             TransferEvent::Complete { download, sources } => {
-                self.ops.seekers.handle_complete(now, download, sources, &mut self.machines);
+                self.ops.seekers.hand_to_fetcher(now, download, &mut self.machines, |fetcher, machines| {
+                    fetcher.handle_complete(sources, machines);
+                });
             }
             TransferEvent::SourcesNeeded { download, keys } => {
-                self.ops.seekers.handle_sources_needed(now, download, &keys, &mut self.machines);
+                self.ops.seekers.hand_to_fetcher(now, download, &mut self.machines, |fetcher, machines| {
+                    fetcher.handle_sources_needed(now, &keys, machines);
+                });
             }
             TransferEvent::DownloadFailed { download, error } => {
                 let (DownloadError::NoSpace(error) | DownloadError::Disk(error)) = error;
-                self.ops.seekers.handle_failed(now, download, &error, &mut self.machines);
+                self.ops.seekers.hand_to_fetcher(now, download, &mut self.machines, |fetcher, machines| {
+                    fetcher.handle_failed(now, &error, machines);
+                });
             }
             TransferEvent::SampleNeeded { sample, extent, runs } => {
                 let waiting = Waiting::Sample(sample, extent.place.clone());

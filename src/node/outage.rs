@@ -40,7 +40,8 @@ impl Node {
         let contact = Contact { id, public: datagram.public(), addr: from };
         for download in self.machines.transfer.source_returned(now, &contact) {
             if returns == Return::AfterOutage {
-                self.ops.seekers.handle_reached(now, download, &mut self.machines);
+                let machines = &mut self.machines;
+                self.ops.seekers.hand(now, download, machines, |seeker, _| seeker.handle_reached(now));
             }
         }
     }

@@ -35,7 +35,9 @@ impl Ops {
             self.watch.look_failed(now, place, error, machines);
         }
         match looker {
-            Looker::Seeker(id) => self.seekers.handle_stamp(now, id, result.is_ok(), machines),
+            Looker::Seeker(id) => self.seekers.hand(now, id, machines, |seeker, machines| {
+                seeker.handle_stamp(now, result.is_ok(), machines);
+            }),
             Looker::Question(question) => question.go_on(now, machines),
         }
     }
@@ -67,7 +69,9 @@ impl Ops {
             }
             _ => {}
         }
-        self.seekers.reads.handle_disk(now, id, step, result, machines);
+        self.seekers.reads.hand(now, id, machines, |read, machines| {
+            read.handle_disk(now, step, result, machines);
+        });
     }
 
     /// A peer sent content that does not match what it was asked for, or what it offered.

@@ -55,9 +55,13 @@ impl Ops {
                 stock::handle_ended_manifest(now, &shared, result, machines);
             }
             Waiting::Stamp(place, looker) => self.looked_at(now, &place, looker, result, machines),
-            Waiting::Root(id) => self.seekers.handle_root_read(now, id, result, machines),
-            Waiting::Download(download, step) => {
-                self.seekers.downloads.handle_disk(now, download, step, result, machines);
+            Waiting::Root(id) => self.seekers.hand(now, id, machines, |seeker, machines| {
+                seeker.handle_root_read(now, result, machines);
+            }),
+            Waiting::Download(id, step) => {
+                self.seekers.downloads.hand(now, id, machines, |download, machines| {
+                    download.handle_disk(now, step, result, machines);
+                });
             }
             Waiting::Read(id, step) => self.read_disk(now, id, step, result, machines),
             Waiting::Inbound(step) => {
@@ -90,10 +94,14 @@ impl Ops {
     ) {
         match machines.lookups.remove(&lookup) {
             Some(Purpose::Providers(id)) => {
-                self.seekers.handle_providers_looked_up(now, id, closest, turnout.answered, machines);
+                self.seekers.hand(now, id, machines, |seeker, machines| {
+                    seeker.handle_providers_looked_up(now, closest, turnout.answered, machines);
+                });
             }
             Some(Purpose::Holders(id, key)) => {
-                self.seekers.handle_holders_looked_up(now, id, key, closest, turnout.answered, machines);
+                self.seekers.hand(now, id, machines, |seeker, machines| {
+                    seeker.handle_holders_looked_up(now, key, closest, turnout.answered, machines);
+                });
             }
             Some(Purpose::Place(PlaceFor::Relocation { key })) => {
                 self.repair.handle_looked_up(now, key, closest, machines);

@@ -11,7 +11,6 @@ use crate::node::machines::Machines;
 use crate::node::ops::audit::answer;
 use crate::node::ops::queue::Waits;
 use crate::node::ops::seek::Seek;
-use crate::node::ops::seek::root::RootFinder;
 use crate::node::ops::seek::sources::Search;
 use crate::node::ops::seek::verdict::Sought;
 use crate::node::ops::table::{Entry, Operation};
@@ -162,10 +161,6 @@ impl Operation for Audit {
 }
 
 impl Seek for Audit {
-    fn finder(&self) -> RootFinder {
-        RootFinder { download: self.id, hash: self.hash, windowed: false }
-    }
-
     fn search(&self) -> &Search {
         &self.search
     }
@@ -195,10 +190,6 @@ impl Seek for Audit {
         self.search.providers().iter().for_each(|provider| plan.enter_everywhere(*provider));
         self.plan = Some(plan);
         self.place(now, machines);
-    }
-
-    fn handle_reached(&mut self, now: Instant, _: &mut Machines) {
-        self.search.hurry(now);
     }
 
     fn sought(&self) -> Option<Sought> {

@@ -46,7 +46,10 @@ impl Bench {
     /// The root arrives from the network.
     fn root(&mut self, manifest: &Arc<Manifest>) {
         let root = Root::Manifest(Arc::clone(manifest), manifest.encode());
-        self.seekers.handle_root(self.now, self.id(), root, Mode::UNKNOWN, &mut self.machines);
+        let now = self.now;
+        self.seekers.hand(now, self.id(), &mut self.machines, |audit, machines| {
+            audit.handle_root(now, root, Mode::UNKNOWN, machines);
+        });
         self.seekers.review(self.now, &mut self.machines);
     }
 
@@ -67,10 +70,14 @@ impl Bench {
             let machines = &mut self.machines;
             match purpose {
                 Purpose::Providers(id) => {
-                    self.seekers.handle_providers_looked_up(now, id, &closest, asked, machines);
+                    self.seekers.hand(now, id, machines, |audit, machines| {
+                        audit.handle_providers_looked_up(now, &closest, asked, machines);
+                    });
                 }
                 Purpose::Holders(id, key) => {
-                    self.seekers.handle_holders_looked_up(now, id, key, &closest, asked, machines);
+                    self.seekers.hand(now, id, machines, |audit, machines| {
+                        audit.handle_holders_looked_up(now, key, &closest, asked, machines);
+                    });
                 }
                 _ => panic!("no audit looks this up"),
             }

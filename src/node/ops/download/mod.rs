@@ -22,23 +22,19 @@ use crate::node::command::{
     CommandId, Failure, FailureReason, FileState, Progress, Reply, SharedFile, Stage,
 };
 use crate::node::machines::Machines;
-use crate::node::ops::fetch::{Fetch, patience};
+use crate::node::ops::fetch::{Awaited, Due, Fetch, Fetcher};
 use crate::node::ops::seek::Seek;
-use crate::node::ops::seek::root::RootFinder;
-use crate::node::ops::seek::sources::{LOOK_AGAIN_MIN, Search};
-use crate::node::ops::seek::verdict::{self, Sought};
+use crate::node::ops::seek::sources::Search;
+use crate::node::ops::seek::verdict::Sought;
 use crate::node::ops::share;
 use crate::node::ops::table::{Entry, Operation, Table};
 use crate::node::{Looker, Waiting, status};
-use crate::time::{Duration, Instant, earliest};
+use crate::time::Instant;
 use crate::transfer::DownloadId;
 use chunks::Chunks;
 use reuse::Reuse;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The time without content after which the clients are told.
-const SILENT: Duration = Duration::from_secs(4);
 
 /// How often a download fetches chunks again because another program changed the file.
 const SPOILED_MAX: u32 = 3;
@@ -92,7 +88,6 @@ pub(in crate::node) struct Download {
     place: Place,
     /// The file that holds the content until the download is complete.
     path: Option<PathBuf>,
-    timeout: Option<Duration>,
     phase: Phase,
     /// The file's mode as the source of the root reports it.
     mode: Mode,
@@ -102,12 +97,9 @@ pub(in crate::node) struct Download {
     /// The content of a one-chunk file, until the file has its name.
     content: Option<Vec<u8>>,
     reuse: Reuse,
-    search: Search,
-    /// The number of nodes that sent content.
-    sources: u32,
+    fetch: Fetch,
     /// How often another program changed the file.
     spoiled: u32,
-    progress_at: Instant,
 }
 
 /// The phase of a download.
@@ -165,17 +157,14 @@ impl Operation for Download {
             asked,
             place,
             path: None,
-            timeout: patience(timeout),
             phase: Phase::Root,
             mode: machines.store.mode(&hash),
             chunks: None,
             announced: false,
             content: None,
             reuse: Reuse::default(),
-            search: Search::new(id, hash),
-            sources: 0,
+            fetch: Fetch::new(now, Search::new(id, hash), timeout),
             spoiled: 0,
-            progress_at: now,
         };
         match machines.store.source(&hash) {
             Some(claim) => {
@@ -199,20 +188,15 @@ impl Operation for Download {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.search.next_deadline(), self.gives_up_at())
+        self.fetch.next_deadline(self.awaited())
     }
 
     fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        // A chunk of 16 MiB takes long on a slow line: its bytes count as progress, too.
-        let state = machines.transfer.download_state(self.id).unwrap_or_default();
-        self.progress_at = self.progress_at.max(state.last_progress);
-        if self.gives_up_at().is_some_and(|at| at <= now) {
-            let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.have().len()));
-            let (reason, why) =
-                verdict::timed_out(missing, &self.search, &state, self.search.unreached(machines));
-            self.give_up(now, reason, &why, machines);
-        } else if self.search.is_due(now) {
-            self.look_again(now, machines);
+        let missing = self.chunks.as_ref().map(|chunks| (chunks.missing(), chunks.have().len()));
+        match self.fetch.handle_timeout(now, self.awaited(), missing, machines) {
+            Due::Nothing => {}
+            Due::Tell => self.report(Stage::Waiting, machines),
+            Due::Fail(reason, why) => self.give_up(now, reason, &why, machines),
         }
     }
 
@@ -228,16 +212,12 @@ impl Operation for Download {
 }
 
 impl Seek for Download {
-    fn finder(&self) -> RootFinder {
-        RootFinder { download: self.id, hash: self.hash, windowed: false }
-    }
-
     fn search(&self) -> &Search {
-        &self.search
+        &self.fetch.search
     }
 
     fn search_mut(&mut self) -> &mut Search {
-        &mut self.search
+        &mut self.fetch.search
     }
 
     fn handle_stamp(&mut self, now: Instant, unchanged: bool, machines: &mut Machines) {
@@ -260,7 +240,8 @@ impl Seek for Download {
         mode: Mode,
         machines: &mut Machines,
     ) {
-        (self.progress_at, self.mode, self.content) = (now, mode, content);
+        self.fetch.note_progress(now);
+        (self.mode, self.content) = (mode, content);
         if let Err(full) = machines.store.begin_partial(self.hash, Arc::clone(&layout), self.place.clone()) {
             let why = format!("{full}; or give a path with -o");
             return self.give_up(now, FailureReason::NoSpace, &why, machines);
@@ -275,17 +256,12 @@ impl Seek for Download {
         self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
     }
 
-    fn handle_reached(&mut self, now: Instant, _: &mut Machines) {
-        self.progress_at = now;
-        self.search.hurry(now);
+    fn handle_reached(&mut self, now: Instant) {
+        self.fetch.handle_reached(now);
     }
 
     fn sought(&self) -> Option<Sought> {
-        match self.phase {
-            Phase::Root => Some(Sought::Root),
-            Phase::Chunks => Some(Sought::Chunks),
-            _ => None,
-        }
+        self.awaited().sought()
     }
 
     fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
@@ -307,10 +283,61 @@ impl Seek for Download {
     }
 }
 
-impl Fetch for Download {
-    type Step = Step;
+impl Fetcher for Download {
+    fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
+        self.mark(index);
+        self.fetch.note_flow(now);
+        if !core::mem::replace(&mut self.announced, true) {
+            machines.dht.provide(now, self.hash, true, &mut machines.outbox);
+        }
+        machines.store.chunk_done(&self.hash, index);
+        self.report(Stage::Downloading, machines);
+    }
 
-    fn handle_disk(
+    fn handle_complete(&mut self, sources: u32, machines: &mut Machines) {
+        self.fetch.handle_complete(sources);
+        self.phase = Phase::Finishing;
+        self.disk(DiskOp::FinishTarget { place: self.place.clone() }, Step::Finish, machines);
+    }
+
+    fn handle_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
+        if error.kind == DiskErrorKind::Lost {
+            self.path = None;
+        }
+        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
+    }
+}
+
+impl Download {
+    // Getters.
+
+    fn awaited(&self) -> Awaited {
+        match self.phase {
+            Phase::Root => Awaited::Root,
+            Phase::Chunks => Awaited::Chunks,
+            Phase::Opening | Phase::Finishing | Phase::Over => Awaited::Nothing,
+        }
+    }
+
+    /// The entry in the list of files, once the file's length is known.
+    fn describe(&self, machines: &Machines) -> Option<SharedFile> {
+        self.chunks.as_ref().map(|chunks| SharedFile {
+            hash: self.hash,
+            length: chunks.manifest().length(),
+            path: self.path.clone().unwrap_or_else(|| machines.path_of(&self.place)),
+            copies: 0,
+            replicas: 0,
+            have: chunks.have_bytes(),
+            cached: self.target.is_none(),
+            kept_open: false,
+            state: FileState::Downloading,
+        })
+    }
+
+    // Inputs.
+
+    /// A disk operation ended, or made progress.
+    pub(in crate::node) fn handle_disk(
         &mut self,
         now: Instant,
         step: Step,
@@ -346,61 +373,6 @@ impl Fetch for Download {
             (_, Err(error)) => self.handle_failed(now, &error, machines),
             (step, Ok(reply)) => debug_assert!(false, "the disk answered {step:?} with {reply:?}"),
         }
-    }
-
-    fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
-        self.mark(index);
-        self.progress_at = now;
-        self.search.begin_afresh();
-        if !core::mem::replace(&mut self.announced, true) {
-            machines.dht.provide(now, self.hash, true, &mut machines.outbox);
-        }
-        machines.store.chunk_done(&self.hash, index);
-        self.report(Stage::Downloading, machines);
-    }
-
-    fn handle_complete(&mut self, sources: u32, machines: &mut Machines) {
-        self.sources = self.sources.max(sources);
-        self.phase = Phase::Finishing;
-        self.disk(DiskOp::FinishTarget { place: self.place.clone() }, Step::Finish, machines);
-    }
-
-    fn handle_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
-        if error.kind == DiskErrorKind::Lost {
-            self.path = None;
-        }
-        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
-    }
-
-    fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
-        if self.phase == Phase::Chunks {
-            self.search.sources_needed(now, keys, machines);
-        }
-    }
-}
-
-impl Download {
-    // Getters.
-
-    fn gives_up_at(&self) -> Option<Instant> {
-        // The time that the disk takes does not count.
-        let waits = matches!(self.phase, Phase::Root | Phase::Chunks);
-        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
-    }
-
-    /// The entry in the list of files, once the file's length is known.
-    fn describe(&self, machines: &Machines) -> Option<SharedFile> {
-        self.chunks.as_ref().map(|chunks| SharedFile {
-            hash: self.hash,
-            length: chunks.manifest().length(),
-            path: self.path.clone().unwrap_or_else(|| machines.path_of(&self.place)),
-            copies: 0,
-            replicas: 0,
-            have: chunks.have_bytes(),
-            cached: self.target.is_none(),
-            kept_open: false,
-            state: FileState::Downloading,
-        })
     }
 
     // From the root to the last chunk.
@@ -441,7 +413,7 @@ impl Download {
         match result {
             Ok(DiskReply::Copied { key: copied }) if Some(&copied) == key => {
                 self.mark(index);
-                self.progress_at = now;
+                self.fetch.note_progress(now);
             }
             Ok(_) => {}
             Err(error) => log::info!("{error}"),
@@ -452,8 +424,8 @@ impl Download {
     /// Everything that was found here is in the target: requests the rest from the network.
     fn begin_chunks(&mut self, now: Instant, machines: &mut Machines) {
         let Some(chunks) = &self.chunks else { return debug_assert!(false, "the root is known") };
-        (self.phase, self.progress_at) = (Phase::Chunks, now);
-        self.search.begin_afresh();
+        self.phase = Phase::Chunks;
+        self.fetch.note_flow(now);
         for index in chunks.present() {
             machines.store.chunk_done(&self.hash, index);
         }
@@ -463,26 +435,8 @@ impl Download {
         }
         let (manifest, have) = (Arc::clone(chunks.manifest()), chunks.have().to_vec());
         machines.transfer.begin(now, self.id, manifest, self.place.clone(), have);
-        // There has been no lookup if the root was here, and none while the disk was working.
-        if self.search.next_deadline().is_none() {
-            self.search.look_up(now, machines);
-        }
+        self.fetch.ensure_lookup(now, machines);
         self.report(Stage::Downloading, machines);
-    }
-
-    /// The next lookup for sources is due.
-    fn look_again(&mut self, now: Instant, machines: &mut Machines) {
-        let quiet = now.since(self.progress_at);
-        match self.phase {
-            Phase::Chunks if quiet < LOOK_AGAIN_MIN => self.search.postpone(now),
-            Phase::Root | Phase::Chunks => {
-                if self.phase == Phase::Chunks && quiet >= SILENT {
-                    self.report(Stage::Waiting, machines);
-                }
-                self.search.look_up(now, machines);
-            }
-            _ => self.search.rest(),
-        }
     }
 
     // The end.
@@ -543,7 +497,12 @@ impl Download {
 
     fn reply(&self, machines: &Machines) -> Reply {
         let length = self.chunks.as_ref().map_or(0, |chunks| chunks.manifest().length());
-        Reply::Get { hash: self.hash, length, path: machines.path_of(&self.place), sources: self.sources }
+        Reply::Get {
+            hash: self.hash,
+            length,
+            path: machines.path_of(&self.place),
+            sources: self.fetch.sources(),
+        }
     }
 
     /// Answers the waiting commands.

@@ -3,6 +3,7 @@ use crate::io::DiskId;
 use crate::manifest::ManifestBuilder;
 use crate::node::Output;
 use crate::node::command::Response;
+use crate::time::Duration;
 use crate::transfer::Root;
 
 const START: Instant = Instant::from_secs(1000);
@@ -54,6 +55,13 @@ impl Bench {
         });
     }
 
+    fn chunk(&mut self, index: u32) {
+        let (now, id) = (self.now, self.ids()[0]);
+        self.downloads.hand(now, id, &mut self.machines, |download, machines| {
+            download.handle_chunk(now, index, machines);
+        });
+    }
+
     /// The disk operations that were asked for and not answered.
     fn disk(&mut self) -> Vec<(DiskId, DiskOp)> {
         let outputs = core::mem::take(&mut self.machines.outputs);
@@ -75,7 +83,10 @@ impl Bench {
         let (id, op) = ops.remove(0);
         match self.machines.disk_waiting.remove(&id) {
             Some(Waiting::Download(download, step)) => {
-                self.downloads.handle_disk(self.now, download, step, result, &mut self.machines);
+                let now = self.now;
+                self.downloads.hand(now, download, &mut self.machines, |download, machines| {
+                    download.handle_disk(now, step, result, machines);
+                });
             }
             _ => panic!("{op:?} is no download's"),
         }
@@ -147,11 +158,10 @@ fn chunks_that_come_put_the_end_off() {
     bench.get(1, manifest.hash(), Some("/u/a"));
     bench.root(&manifest);
     assert!(matches!(bench.answer(opened(&[])), DiskOp::OpenTarget { .. }));
-    let id = bench.ids()[0];
     for index in 0..2 {
         bench.wait(Duration::from_secs(50 * (u64::from(index) + 1)));
         bench.now = START + Duration::from_secs(50 * (u64::from(index) + 1));
-        bench.downloads.handle_chunk(bench.now, id, index, &mut bench.machines);
+        bench.chunk(index);
     }
     bench.wait(Duration::from_secs(159));
     assert_eq!(bench.answered(), []);
@@ -225,8 +235,10 @@ fn chunks_that_another_program_changed_are_fetched_again_a_few_times_at_most() {
         assert!(matches!(finish, DiskOp::FinishTarget { .. }));
         if round < SPOILED_MAX {
             assert_eq!(bench.machines.transfer.download_missing(id, 9).len(), 1);
-            bench.downloads.handle_chunk(bench.now, id, 1, &mut bench.machines);
-            bench.downloads.handle_complete(bench.now, id, 1, &mut bench.machines);
+            bench.chunk(1);
+            bench.downloads.hand(bench.now, id, &mut bench.machines, |download, machines| {
+                download.handle_complete(1, machines);
+            });
         }
     }
     assert!(matches!(bench.disk()[..], [(_, DiskOp::CloseTarget { delete: false, .. })]));

@@ -12,12 +12,11 @@
 mod tests;
 mod window;
 
-use super::fetch::{Fetch, patience};
+use super::fetch::{Awaited, Due, Fetch, Fetcher};
 use super::queue::Waits;
 use super::seek::Seek;
-use super::seek::root::RootFinder;
-use super::seek::sources::{LOOK_AGAIN_MIN, Search};
-use super::seek::verdict::{self, Sought};
+use super::seek::sources::Search;
+use super::seek::verdict::Sought;
 use super::table::{Entry, Operation, Table};
 use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply, Mode, Place, Sink};
@@ -25,8 +24,8 @@ use crate::limits::Limits;
 use crate::manifest::{Content as Kind, Manifest};
 use crate::node::command::{CommandId, Failure, FailureReason, Part, Progress, Reply, Stage};
 use crate::node::machines::Machines;
-use crate::node::{Output, Waiting, status};
-use crate::time::{Duration, Instant, earliest};
+use crate::node::{Output, Waiting};
+use crate::time::Instant;
 use crate::transfer::DownloadId;
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -35,8 +34,6 @@ use window::Window;
 
 /// Chunks that are copied from this node's own files at a time: more would only delay the first.
 const COPIES_MAX: usize = 2;
-/// The time without content after which the client is told.
-const SILENT: Duration = Duration::from_secs(4);
 
 /// A command to read a file or a part of one.
 #[derive(Clone, Copy)]
@@ -96,7 +93,6 @@ pub(in crate::node) struct Read {
     command: CommandId,
     hash: Key,
     part: Option<Part>,
-    timeout: Option<Duration>,
     window_bytes: u64,
     phase: Phase,
     /// The window, once the root is known.
@@ -107,11 +103,7 @@ pub(in crate::node) struct Read {
     next_local: u32,
     /// The copies under way, and the file of each.
     copying: BTreeMap<u32, Place>,
-    search: Search,
-    /// The number of nodes that sent content.
-    sources: u32,
-    /// When content last arrived, or left.
-    progress_at: Instant,
+    fetch: Fetch,
 }
 
 enum Phase {
@@ -160,16 +152,13 @@ impl Operation for Read {
             command: order.id,
             hash: order.hash,
             part: order.part,
-            timeout: patience(order.timeout),
             window_bytes: *window_bytes,
             phase: Phase::Root,
             window: None,
             local: Vec::new(),
             next_local: 0,
             copying: BTreeMap::new(),
-            search: Search::new(id, order.hash),
-            sources: 0,
-            progress_at: now,
+            fetch: Fetch::new(now, Search::windowed(id, order.hash), order.timeout),
         };
         read.find_root(now, machines);
         read
@@ -188,21 +177,15 @@ impl Operation for Read {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        earliest(self.search.next_deadline(), self.gives_up_at())
+        self.fetch.next_deadline(self.awaited())
     }
 
     fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
-        // A chunk of 16 MiB takes long on a slow line: its bytes count as progress, too.
-        let state = machines.transfer.download_state(self.id).unwrap_or_default();
-        self.progress_at = self.progress_at.max(state.last_progress);
-        if self.gives_up_at().is_some_and(|at| at <= now) {
-            let missing =
-                self.window.as_ref().map(|window| (window.missing() as usize, window.chunks().len()));
-            let (reason, why) =
-                verdict::timed_out(missing, &self.search, &state, self.search.unreached(machines));
-            self.give_up(now, reason, &why, machines);
-        } else if self.search.is_due(now) {
-            self.look_again(now, machines);
+        let missing = self.window.as_ref().map(|window| (window.missing() as usize, window.chunks().len()));
+        match self.fetch.handle_timeout(now, self.awaited(), missing, machines) {
+            Due::Nothing => {}
+            Due::Tell => self.report(Stage::Waiting, machines),
+            Due::Fail(reason, why) => self.give_up(now, reason, &why, machines),
         }
     }
 
@@ -215,16 +198,12 @@ impl Operation for Read {
 }
 
 impl Seek for Read {
-    fn finder(&self) -> RootFinder {
-        RootFinder { download: self.id, hash: self.hash, windowed: true }
-    }
-
     fn search(&self) -> &Search {
-        &self.search
+        &self.fetch.search
     }
 
     fn search_mut(&mut self) -> &mut Search {
-        &mut self.search
+        &mut self.fetch.search
     }
 
     fn handle_stamp(&mut self, _: Instant, _: bool, _: &mut Machines) {
@@ -239,7 +218,7 @@ impl Seek for Read {
         _: Mode,
         machines: &mut Machines,
     ) {
-        self.progress_at = now;
+        self.fetch.note_progress(now);
         if content.is_some() {
             machines.transfer.abort(now, self.id);
         }
@@ -255,22 +234,17 @@ impl Seek for Read {
         }
     }
 
-    fn handle_reached(&mut self, now: Instant, _: &mut Machines) {
-        self.progress_at = now;
-        self.search.hurry(now);
+    fn handle_reached(&mut self, now: Instant) {
+        self.fetch.handle_reached(now);
     }
 
     fn sought(&self) -> Option<Sought> {
-        match self.phase {
-            Phase::Root => Some(Sought::Root),
-            Phase::Chunks => Some(Sought::Chunks),
-            _ => None,
-        }
+        self.awaited().sought()
     }
 
     /// Fails the read. What was handed out is verified, and leaves before the client is told.
     fn give_up(&mut self, now: Instant, reason: FailureReason, why: &str, machines: &mut Machines) {
-        self.search.rest();
+        self.fetch.search.rest();
         let mut message = format!("{}: {why}", self.hash);
         let (mut unhanded, mut starved) = (0..0, true);
         if let Some(window) = &self.window {
@@ -292,10 +266,36 @@ impl Seek for Read {
     }
 }
 
-impl Fetch for Read {
-    type Step = Step;
+impl Fetcher for Read {
+    fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
+        self.fetch.note_flow(now);
+        self.enter(now, index, machines);
+    }
 
-    fn handle_disk(
+    fn handle_complete(&mut self, sources: u32, _: &mut Machines) {
+        self.fetch.handle_complete(sources);
+        self.fetch.search.rest();
+    }
+}
+
+impl Read {
+    // Getters.
+
+    fn awaited(&self) -> Awaited {
+        match (&self.phase, &self.window) {
+            (Phase::Root, _) => Awaited::Root,
+            (Phase::Chunks, Some(window)) if window.is_starved() && self.copying.is_empty() => {
+                Awaited::Chunks
+            }
+            (Phase::Chunks, _) => Awaited::LaterChunks,
+            (Phase::Ending(_) | Phase::Over, _) => Awaited::Nothing,
+        }
+    }
+
+    // Inputs.
+
+    /// A disk operation ended.
+    pub(in crate::node) fn handle_disk(
         &mut self,
         now: Instant,
         step: Step,
@@ -311,45 +311,9 @@ impl Fetch for Read {
         }
     }
 
-    fn handle_chunk(&mut self, now: Instant, index: u32, machines: &mut Machines) {
-        self.search.begin_afresh();
-        self.enter(now, index, machines);
-    }
-
-    fn handle_complete(&mut self, sources: u32, _: &mut Machines) {
-        self.sources = self.sources.max(sources);
-        self.search.rest();
-    }
-
-    fn handle_failed(&mut self, now: Instant, error: &DiskError, machines: &mut Machines) {
-        self.give_up(now, status::failure_of(error), &error.to_string(), machines);
-    }
-
-    fn handle_sources_needed(&mut self, now: Instant, keys: &[Key], machines: &mut Machines) {
-        if matches!(self.phase, Phase::Chunks) {
-            self.search.sources_needed(now, keys, machines);
-        }
-    }
-}
-
-impl Read {
-    // Getters.
-
-    /// When the read fails for want of progress. The time that the client and the disk take does not count.
-    fn gives_up_at(&self) -> Option<Instant> {
-        let waits = match (&self.phase, &self.window) {
-            (Phase::Root, _) => true,
-            (Phase::Chunks, Some(window)) => window.is_starved() && self.copying.is_empty(),
-            _ => false,
-        };
-        self.timeout.filter(|_| waits).map(|timeout| self.progress_at + timeout)
-    }
-
-    // Inputs.
-
     /// Bytes that were handed out have left.
     fn handle_sent(&mut self, now: Instant, bytes: u64, machines: &mut Machines) {
-        self.progress_at = now;
+        self.fetch.note_progress(now);
         let Some(window) = &mut self.window else { return debug_assert!(false, "nothing was handed out") };
         let gone = window.leave(bytes);
         let moved = !gone.is_empty();
@@ -417,10 +381,7 @@ impl Read {
         }
         let (manifest, edge) = (Arc::clone(window.manifest()), window.edge());
         machines.transfer.begin_window(now, self.id, manifest, self.id.0, &have, edge);
-        // There has been no lookup if the root was here.
-        if self.search.next_deadline().is_none() {
-            self.search.look_up(now, machines);
-        }
+        self.fetch.ensure_lookup(now, machines);
     }
 
     fn is_local(&self, index: u32) -> bool {
@@ -486,7 +447,7 @@ impl Read {
 
     /// A verified chunk is in its file.
     fn enter(&mut self, now: Instant, index: u32, machines: &mut Machines) {
-        self.progress_at = now;
+        self.fetch.note_progress(now);
         let Some(window) = &mut self.window else { return debug_assert!(false, "the root is known") };
         if !window.enter(index) {
             return;
@@ -516,23 +477,6 @@ impl Read {
         }
     }
 
-    /// The next lookup for sources is due.
-    fn look_again(&mut self, now: Instant, machines: &mut Machines) {
-        let quiet = now.since(self.progress_at);
-        let starved = self.window.as_ref().is_none_or(Window::is_starved);
-        match self.phase {
-            Phase::Chunks if machines.transfer.download_state(self.id).is_none() => self.search.rest(),
-            Phase::Chunks if !starved || quiet < LOOK_AGAIN_MIN => self.search.postpone(now),
-            Phase::Root | Phase::Chunks => {
-                if quiet >= SILENT {
-                    self.report(Stage::Waiting, machines);
-                }
-                self.search.look_up(now, machines);
-            }
-            _ => self.search.rest(),
-        }
-    }
-
     // The end.
 
     fn finish(&mut self, machines: &mut Machines) {
@@ -542,7 +486,7 @@ impl Read {
             length: window.manifest().length(),
             start: window.bytes().start,
             bytes: window.sent(),
-            sources: self.sources,
+            sources: self.fetch.sources(),
         };
         self.end(machines);
         machines.done(self.command, reply);

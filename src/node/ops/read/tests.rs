@@ -3,6 +3,7 @@ use crate::io::{DiskErrorKind, DiskId, Extent, Space};
 use crate::limits::Limits;
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
 use crate::node::command::{Content, Response};
+use crate::time::Duration;
 use crate::transfer::Root;
 
 const START: Instant = Instant::from_secs(1000);
@@ -54,8 +55,10 @@ impl Bench {
     }
 
     fn chunk(&mut self, index: u32) {
-        let id = self.first();
-        self.reads.handle_chunk(self.now, id, index, &mut self.machines);
+        let (now, id) = (self.now, self.first());
+        self.reads.hand(now, id, &mut self.machines, |read, machines| {
+            read.handle_chunk(now, index, machines);
+        });
     }
 
     fn sent(&mut self, command: u64, bytes: u64) {
@@ -95,7 +98,10 @@ impl Bench {
     fn answer(&mut self, id: DiskId, result: Result<DiskReply, DiskError>) {
         match self.machines.disk_waiting.remove(&id) {
             Some(Waiting::Read(read, step)) => {
-                self.reads.handle_disk(self.now, read, step, result, &mut self.machines);
+                let now = self.now;
+                self.reads.hand(now, read, &mut self.machines, |read, machines| {
+                    read.handle_disk(now, step, result, machines);
+                });
             }
             Some(Waiting::Root(id)) => {
                 let now = self.now;
@@ -185,8 +191,10 @@ fn handed_out_bytes_leave_before_a_failure_is_reported() {
     bench.chunk(2);
     bench.out();
     let error = DiskError { kind: DiskErrorKind::NoSpace, message: "full".to_owned() };
-    let id = bench.first();
-    bench.reads.handle_failed(bench.now, id, &error, &mut bench.machines);
+    let (now, id) = (bench.now, bench.first());
+    bench.reads.hand(now, id, &mut bench.machines, |read, machines| {
+        read.handle_failed(now, &error, machines);
+    });
     let (got, ops) = bench.out();
     assert_eq!(got, vec![]);
     assert_eq!(removed(&ops), vec![1, 2]);

@@ -3,7 +3,8 @@
 //! The root is taken from this node's disk, or fetched ([`root`]). Its sources are the file's providers and the nodes near its hash
 //! ([`sources`]). When all of them have been asked in vain, the search is hopeless ([`verdict`]).
 //!
-//! [`Seekers`] are all operations that seek a file. They share one number space, that of downloads, so each event belongs to one of them.
+//! [`Seekers`] are all operations that seek a file. They share one number space, that of downloads, so each event belongs to one of them:
+//! [`Seekers::hand`] finds it.
 
 pub(in crate::node) mod root;
 pub(in crate::node) mod sources;
@@ -11,6 +12,7 @@ pub(in crate::node) mod verdict;
 
 use super::audit::Audits;
 use super::download::Downloads;
+use super::fetch::Fetcher;
 use super::read::Reads;
 use super::table::{Operation, Table};
 use crate::dht::LookupId;
@@ -25,16 +27,13 @@ use crate::time::{Instant, earliest};
 use crate::transfer::{DownloadId, Root};
 use crate::wire::contact::Contact;
 use core::net::SocketAddr;
-use root::{Found, RootFinder};
+use root::Found;
 use sources::Search;
 use std::sync::Arc;
 use verdict::Sought;
 
 /// An operation that seeks a file.
-pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
-    /// The way to the file's root.
-    fn finder(&self) -> RootFinder;
-
+pub(in crate::node) trait Seek {
     /// The search for the file's sources.
     fn search(&self) -> &Search;
 
@@ -69,8 +68,8 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
 
     /// Ends the operation if no source can give what is [sought](Seek::sought).
     fn review_search(&mut self, now: Instant, machines: &mut Machines) {
-        let id = self.finder().download;
-        let (Some(sought), Some(state)) = (self.sought(), machines.transfer.download_state(id)) else {
+        let state = machines.transfer.download_state(self.search().download());
+        let (Some(sought), Some(state)) = (self.sought(), state) else {
             return;
         };
         let unreached = self.search().unreached(machines);
@@ -82,15 +81,16 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         }
     }
 
-    /// A source can be reached again after an outage. The time until the operation gives up begins anew.
-    fn handle_reached(&mut self, now: Instant, machines: &mut Machines);
+    /// A source can be reached again after an outage.
+    fn handle_reached(&mut self, now: Instant) {
+        self.search_mut().hurry(now);
+    }
 
     // The way to the root is the same for all.
 
     /// Looks for the root.
     fn find_root(&mut self, now: Instant, machines: &mut Machines) {
-        let finder = self.finder();
-        let found = finder.find(now, self.search_mut(), machines);
+        let found = root::find(now, self.search_mut(), machines);
         self.root_sought(now, found, machines);
     }
 
@@ -101,8 +101,7 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         result: Result<DiskReply, DiskError>,
         machines: &mut Machines,
     ) {
-        let finder = self.finder();
-        let found = finder.handle_read(now, result, self.search_mut(), machines);
+        let found = root::handle_read(now, result, self.search_mut(), machines);
         self.root_sought(now, found, machines);
     }
 
@@ -110,7 +109,7 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
     fn root_sought(&mut self, now: Instant, found: Found, machines: &mut Machines) {
         match found {
             Found::Root(root) => {
-                let mode = machines.store.mode(&self.finder().hash);
+                let mode = machines.store.mode(&self.search().hash());
                 self.handle_root(now, root, mode, machines);
             }
             Found::Later => {}
@@ -126,7 +125,7 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
         let (layout, content) = match root {
             Root::Manifest(manifest, _) => (Some(manifest), None),
             Root::File(content) => {
-                let layout = Manifest::single(self.finder().hash, content.len() as u64);
+                let layout = Manifest::single(self.search().hash(), content.len() as u64);
                 (layout.map(Arc::new), Some(content))
             }
         };
@@ -176,7 +175,7 @@ pub(in crate::node) trait Seek: Operation<Id = DownloadId> {
     }
 }
 
-impl<O: Seek> Table<O> {
+impl<O: Operation<Id = DownloadId> + Seek> Table<O> {
     /// Ends operations that are hopeless. Call this after each input.
     pub(in crate::node) fn review(&mut self, now: Instant, machines: &mut Machines) {
         for id in self.ids(|seeker| !seeker.search().is_looking() && seeker.search().lookups() > 0) {
@@ -190,19 +189,6 @@ pub(in crate::node) struct Seekers {
     pub(in crate::node) downloads: Downloads,
     pub(in crate::node) reads: Reads,
     pub(in crate::node) audits: Audits,
-}
-
-/// Passes an event to the operation with this number. The event of an operation that has ended is dropped.
-macro_rules! pass {
-    ($seekers:ident, $now:expr, $id:expr, $machines:ident, $event:expr) => {
-        if $seekers.reads.contains($id) {
-            $seekers.reads.hand($now, $id, $machines, $event);
-        } else if $seekers.audits.contains($id) {
-            $seekers.audits.hand($now, $id, $machines, $event);
-        } else {
-            $seekers.downloads.hand($now, $id, $machines, $event);
-        }
-    };
 }
 
 impl Seekers {
@@ -226,38 +212,36 @@ impl Seekers {
 
     // Inputs.
 
-    /// The stamp of a shared file was checked.
-    pub(in crate::node) fn handle_stamp(
+    /// Passes an event to the operation with this number. The event of an operation that has ended is dropped.
+    pub(in crate::node) fn hand(
         &mut self,
         now: Instant,
         id: DownloadId,
-        unchanged: bool,
         machines: &mut Machines,
+        event: impl FnOnce(&mut dyn Seek, &mut Machines),
     ) {
-        pass!(self, now, id, machines, |seeker, machines| seeker.handle_stamp(now, unchanged, machines));
+        if self.reads.contains(id) {
+            self.reads.hand(now, id, machines, |read, machines| event(read, machines));
+        } else if self.audits.contains(id) {
+            self.audits.hand(now, id, machines, |audit, machines| event(audit, machines));
+        } else {
+            self.downloads.hand(now, id, machines, |download, machines| event(download, machines));
+        }
     }
 
-    /// The disk read a stored root, or failed to.
-    pub(in crate::node) fn handle_root_read(
+    /// The same for an event that only a download or a read can have.
+    pub(in crate::node) fn hand_to_fetcher(
         &mut self,
         now: Instant,
         id: DownloadId,
-        result: Result<DiskReply, DiskError>,
         machines: &mut Machines,
+        event: impl FnOnce(&mut dyn Fetcher, &mut Machines),
     ) {
-        pass!(self, now, id, machines, |seeker, machines| seeker.handle_root_read(now, result, machines));
-    }
-
-    /// The root of a file arrived from the network, with the file's mode as its source reports it.
-    pub(in crate::node) fn handle_root(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        root: Root,
-        mode: Mode,
-        machines: &mut Machines,
-    ) {
-        pass!(self, now, id, machines, |seeker, machines| seeker.handle_root(now, root, mode, machines));
+        if self.reads.contains(id) {
+            self.reads.hand(now, id, machines, |read, machines| event(read, machines));
+        } else {
+            self.downloads.hand(now, id, machines, |download, machines| event(download, machines));
+        }
     }
 
     /// A lookup found providers; `own` is this node.
@@ -271,91 +255,9 @@ impl Seekers {
     ) {
         let Some(Purpose::Providers(id)) = machines.lookups.get(&lookup) else { return };
         let id = *id;
-        pass!(self, now, id, machines, |seeker, machines| {
-            seeker.handle_providers(now, own, contacts, machines);
+        self.hand(now, id, machines, |seeker, machines| {
+            seeker.handle_providers(now, own, contacts, machines)
         });
-    }
-
-    /// A lookup for providers ended: the nodes closest to the hash, and how many nodes answered.
-    pub(in crate::node) fn handle_providers_looked_up(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        closest: &[Contact],
-        answered: u32,
-        machines: &mut Machines,
-    ) {
-        pass!(self, now, id, machines, |seeker, machines| {
-            seeker.handle_providers_looked_up(now, closest, answered, machines);
-        });
-    }
-
-    /// A lookup for the nodes closest to a piece ended.
-    pub(in crate::node) fn handle_holders_looked_up(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        key: Key,
-        closest: &[Contact],
-        answered: u32,
-        machines: &mut Machines,
-    ) {
-        pass!(self, now, id, machines, |seeker, machines| {
-            seeker.handle_holders_looked_up(now, key, closest, answered, machines);
-        });
-    }
-
-    /// A source of this operation can be reached again after an outage.
-    pub(in crate::node) fn handle_reached(&mut self, now: Instant, id: DownloadId, machines: &mut Machines) {
-        pass!(self, now, id, machines, |seeker, machines| seeker.handle_reached(now, machines));
-    }
-
-    /// A chunk is verified and in its file.
-    pub(in crate::node) fn handle_chunk(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        index: u32,
-        machines: &mut Machines,
-    ) {
-        self.downloads.handle_chunk(now, id, index, machines);
-        self.reads.handle_chunk(now, id, index, machines);
-    }
-
-    /// All requested chunks have arrived, from this many nodes.
-    pub(in crate::node) fn handle_complete(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        sources: u32,
-        machines: &mut Machines,
-    ) {
-        self.downloads.handle_complete(now, id, sources, machines);
-        self.reads.handle_complete(now, id, sources, machines);
-    }
-
-    /// What arrived could not be written.
-    pub(in crate::node) fn handle_failed(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        error: &DiskError,
-        machines: &mut Machines,
-    ) {
-        self.downloads.handle_failed(now, id, error, machines);
-        self.reads.handle_failed(now, id, error, machines);
-    }
-
-    /// No known node has these chunks.
-    pub(in crate::node) fn handle_sources_needed(
-        &mut self,
-        now: Instant,
-        id: DownloadId,
-        keys: &[Key],
-        machines: &mut Machines,
-    ) {
-        self.downloads.handle_sources_needed(now, id, keys, machines);
-        self.reads.handle_sources_needed(now, id, keys, machines);
     }
 
     /// A client no longer waits for a command.
@@ -416,7 +318,9 @@ mod tests {
         let mut machines = Machines::alone(START);
         let (mut seekers, [download, read, audit]) = seekers(&mut machines);
         let root = Root::File(b"two".to_vec());
-        seekers.handle_root(START, read, root, Mode::UNKNOWN, &mut machines);
+        seekers.hand(START, read, &mut machines, |seeker, machines| {
+            seeker.handle_root(START, root, Mode::UNKNOWN, machines);
+        });
         let writes = |output: &Output| matches!(output, Output::Disk { op: DiskOp::WriteTarget { .. }, .. });
         assert_eq!(machines.outputs.iter().filter(|output| writes(output)).count(), 1);
         assert!(machines.transfer.download_state(read).is_none());
@@ -430,7 +334,7 @@ mod tests {
         let (mut seekers, [_, read, _]) = seekers(&mut machines);
         seekers.cancel(START, CommandId(2), &mut machines);
         machines.outputs.clear();
-        seekers.handle_root(START, read, Root::File(b"two".to_vec()), Mode::UNKNOWN, &mut machines);
+        seekers.hand(START, read, &mut machines, |_, _| panic!("it is over"));
         assert!(machines.outputs.is_empty());
     }
 
@@ -452,7 +356,9 @@ mod tests {
         let (mut seekers, ids) = seekers(&mut machines);
         machines.lookups.clear();
         for id in ids {
-            seekers.handle_providers_looked_up(START, id, &[], 0, &mut machines);
+            seekers.hand(START, id, &mut machines, |seeker, machines| {
+                seeker.handle_providers_looked_up(START, &[], 0, machines);
+            });
         }
         seekers.review(START, &mut machines);
         assert_eq!(seekers.next_deadline(), None);

@@ -1,25 +1,13 @@
 //! Finding a file's root: the piece whose key is the address itself, a manifest or the content of a one-chunk file.
 
 use super::sources::Search;
-use crate::id::Key;
 use crate::io::{DiskError, DiskOp, DiskReply};
 use crate::manifest::{Content, Manifest};
 use crate::node::Waiting;
 use crate::node::machines::Machines;
 use crate::time::Instant;
-use crate::transfer::{DownloadId, Root};
+use crate::transfer::Root;
 use std::sync::Arc;
-
-/// The way to the root of one file: from this node's disk, or from the network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::node) struct RootFinder {
-    /// The operation that needs the root. A download with this number fetches it.
-    pub(in crate::node) download: DownloadId,
-    /// The file's address.
-    pub(in crate::node) hash: Key,
-    /// Whether the content will pass through a window, so that the file is not announced to peers.
-    pub(in crate::node) windowed: bool,
-}
 
 /// The state of the search for a root.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,65 +20,66 @@ pub(in crate::node) enum Found {
     NoRoom,
 }
 
-impl RootFinder {
-    /// Begins: has the disk read the root if it is stored here, and else asks the network.
-    pub(in crate::node) fn find(&self, now: Instant, search: &mut Search, machines: &mut Machines) -> Found {
-        match machines.store.locate(&self.hash) {
-            Some((Content::Manifest | Content::File, extent)) => {
-                machines.disk(DiskOp::Read(extent), Waiting::Root(self.download));
-                Found::Later
-            }
-            // A chunk is no root, although its key looks like an address.
-            Some((Content::Chunk, _)) | None => self.find_elsewhere(now, search, machines),
+/// Begins: has the disk read the root if it is stored here, and else asks the network.
+pub(in crate::node) fn find(now: Instant, search: &mut Search, machines: &mut Machines) -> Found {
+    match machines.store.locate(&search.hash()) {
+        Some((Content::Manifest | Content::File, extent)) => {
+            machines.disk(DiskOp::Read(extent), Waiting::Root(search.download()));
+            Found::Later
         }
+        // A chunk is no root, although its key looks like an address.
+        Some((Content::Chunk, _)) | None => find_elsewhere(now, search, machines),
     }
+}
 
-    /// The disk read the stored piece. One that does not verify is dropped, and the network may have a good one.
-    pub(in crate::node) fn handle_read(
-        &self,
-        now: Instant,
-        result: Result<DiskReply, DiskError>,
-        search: &mut Search,
-        machines: &mut Machines,
-    ) -> Found {
-        let Ok(DiskReply::Bytes(bytes)) = result else {
-            return self.find_elsewhere(now, search, machines);
-        };
-        if let Ok(manifest) = Manifest::decode(&bytes, &self.hash) {
-            return Found::Root(Root::Manifest(Arc::new(manifest), bytes));
-        }
-        if *blake3::hash(&bytes).as_bytes() == self.hash.0 {
-            return Found::Root(Root::File(bytes));
-        }
-        machines.store.remove_piece(&self.hash);
-        self.find_elsewhere(now, search, machines)
+/// The disk read the stored piece. One that does not verify is dropped, and the network may have a good one.
+pub(in crate::node) fn handle_read(
+    now: Instant,
+    result: Result<DiskReply, DiskError>,
+    search: &mut Search,
+    machines: &mut Machines,
+) -> Found {
+    let Ok(DiskReply::Bytes(bytes)) = result else {
+        return find_elsewhere(now, search, machines);
+    };
+    let hash = search.hash();
+    if let Ok(manifest) = Manifest::decode(&bytes, &hash) {
+        return Found::Root(Root::Manifest(Arc::new(manifest), bytes));
     }
+    if *blake3::hash(&bytes).as_bytes() == hash.0 {
+        return Found::Root(Root::File(bytes));
+    }
+    machines.store.remove_piece(&hash);
+    find_elsewhere(now, search, machines)
+}
 
-    /// The root is not here. That of the empty file needs no source.
-    fn find_elsewhere(&self, now: Instant, search: &mut Search, machines: &mut Machines) -> Found {
-        if self.hash.0 == *blake3::hash(&[]).as_bytes() {
-            return Found::Root(Root::File(Vec::new()));
-        }
-        let fetches = match self.windowed {
-            true => machines.transfer.fetch_windowed(now, self.download, self.hash),
-            false => machines.transfer.fetch(now, self.download, self.hash, &[]),
-        };
-        if !fetches {
-            return Found::NoRoom;
-        }
-        search.begin(now, machines);
-        Found::Later
+/// The root is not here. That of the empty file needs no source.
+fn find_elsewhere(now: Instant, search: &mut Search, machines: &mut Machines) -> Found {
+    let (download, hash) = (search.download(), search.hash());
+    if hash.0 == *blake3::hash(&[]).as_bytes() {
+        return Found::Root(Root::File(Vec::new()));
     }
+    let fetches = match search.is_windowed() {
+        true => machines.transfer.fetch_windowed(now, download, hash),
+        false => machines.transfer.fetch(now, download, hash, &[]),
+    };
+    if !fetches {
+        return Found::NoRoom;
+    }
+    search.begin(now, machines);
+    Found::Later
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Key;
     use crate::io::{DiskErrorKind, Mode, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
     use crate::node::Output;
     use crate::store::Store;
+    use crate::transfer::DownloadId;
 
     const START: Instant = Instant::from_secs(100);
     const ID: DownloadId = DownloadId(7);
@@ -98,7 +87,6 @@ mod tests {
     struct Bench {
         machines: Machines,
         search: Search,
-        finder: RootFinder,
     }
 
     impl Bench {
@@ -118,16 +106,15 @@ mod tests {
             let recovered =
                 Recovered { pieces: stored.map(piece).into_iter().collect(), ..Recovered::default() };
             machines.store = Store::new(&Limits::default(), &recovered, 1, START);
-            let finder = RootFinder { download: ID, hash, windowed: false };
-            Bench { machines, search: Search::new(ID, hash), finder }
+            Bench { machines, search: Search::new(ID, hash) }
         }
 
         fn find(&mut self) -> Found {
-            self.finder.find(START, &mut self.search, &mut self.machines)
+            find(START, &mut self.search, &mut self.machines)
         }
 
         fn read(&mut self, result: Result<DiskReply, DiskError>) -> Found {
-            self.finder.handle_read(START, result, &mut self.search, &mut self.machines)
+            handle_read(START, result, &mut self.search, &mut self.machines)
         }
 
         fn is_reading(&self) -> bool {

@@ -29,8 +29,11 @@ const PROVIDERS_MAX: usize = 32;
 
 /// Source discovery of one file. It passes the sources on to the transfer machine.
 pub(in crate::node) struct Search {
+    /// The operation that needs the file. A download with this number fetches its root.
     download: DownloadId,
     hash: Key,
+    /// Whether the content passes through a window, so that the file is not announced to peers.
+    windowed: bool,
     /// The lookup for providers, while it is under way.
     lookup: Option<LookupId>,
     /// The number of lookups for providers that have ended.
@@ -57,6 +60,7 @@ impl Search {
         Search {
             download,
             hash,
+            windowed: false,
             lookup: None,
             lookups: 0,
             look_again: None,
@@ -70,7 +74,27 @@ impl Search {
         }
     }
 
+    /// The same for a file whose content passes through a window.
+    pub(in crate::node) fn windowed(download: DownloadId, hash: Key) -> Self {
+        Search { windowed: true, ..Search::new(download, hash) }
+    }
+
     // Getters.
+
+    /// The number of the operation that needs the file.
+    pub(in crate::node) fn download(&self) -> DownloadId {
+        self.download
+    }
+
+    /// The file's address.
+    pub(in crate::node) fn hash(&self) -> Key {
+        self.hash
+    }
+
+    /// Whether the content passes through a window.
+    pub(in crate::node) fn is_windowed(&self) -> bool {
+        self.windowed
+    }
 
     /// Whether a lookup for providers is under way.
     pub(in crate::node) fn is_looking(&self) -> bool {
