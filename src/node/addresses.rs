@@ -4,7 +4,9 @@
 //! before anyone has looked for it at the old one in vain. A node that listens on one address hears nothing when that address has
 //! gone. It then says so, because only its operator can help.
 
+use super::bridge;
 use super::command::AddressGone;
+use super::machines::Machines;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::canonical;
 use core::net::{IpAddr, SocketAddr};
@@ -91,13 +93,15 @@ impl Addresses {
         self.asks = ASKS.iter().rev().map(|after| now + *after).collect();
     }
 
-    /// Whether others are to be asked now how they see this node.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
-        let due = self.asks.last().is_some_and(|at| *at <= now);
-        if due {
-            self.asks.pop();
+    /// Asks others how they see this node, if that is due. The questions come from the new address and so announce it.
+    pub(super) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+        if self.asks.last().is_none_or(|at| now < *at) {
+            return;
         }
-        due
+        self.asks.pop();
+        machines.dht.ask_observers(now, machines.outbox.peers());
+        machines.gossip.call_roll(now);
+        bridge::update_own_state(now, machines);
     }
 }
 
@@ -130,10 +134,14 @@ mod tests {
 
     /// How often others are asked from now on.
     fn asked(addresses: &mut Addresses) -> usize {
+        let mut machines = Machines::alone(START);
         let deadlines = core::iter::from_fn(|| {
             let at = addresses.next_deadline()?;
-            assert!(!addresses.handle_timeout(at - Duration::from_nanos(1)));
-            addresses.handle_timeout(at).then_some(())
+            addresses.handle_timeout(at - Duration::from_nanos(1), &mut machines);
+            assert_eq!(addresses.next_deadline(), Some(at), "it is not due");
+            addresses.handle_timeout(at, &mut machines);
+            assert_ne!(addresses.next_deadline(), Some(at), "it is done once");
+            Some(())
         });
         deadlines.count()
     }

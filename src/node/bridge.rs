@@ -12,7 +12,6 @@ use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
-use core::net::SocketAddr;
 
 counters! {
     /// Counts of changes in membership.
@@ -105,20 +104,19 @@ impl Bridge {
 /// An authenticated datagram came from a node: tells membership that the node is alive.
 pub(super) fn sender_is_there(
     now: Instant,
-    from: SocketAddr,
+    sender: Contact,
     datagram: &Verified<'_>,
     validated: bool,
     machines: &mut Machines,
 ) {
-    let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
     let kind = datagram.message().kind();
     match kind {
         // Membership handles these itself.
         Kind::Gossip | Kind::Probe => {}
         _ if datagram.is_leaf() => {}
-        _ if kind.is_answer() => machines.gossip.note_alive(now, contact),
+        _ if kind.is_answer() => machines.gossip.note_alive(now, sender),
         // A node at an unvalidated address must not make this node send datagrams there.
-        _ if validated => machines.gossip.note_contact(now, contact),
+        _ if validated => machines.gossip.note_contact(now, sender),
         _ => {}
     }
 }

@@ -1,5 +1,6 @@
 //! Whether any other node is there.
 
+use super::machines::Machines;
 use crate::time::{Duration, Instant};
 
 /// A node that has seen no other for this long says so: joining takes some seconds, and so does the start of a whole site.
@@ -16,8 +17,13 @@ impl Company {
         Company { last: now }
     }
 
-    /// Whether another node is there now.
-    pub(super) fn note(&mut self, now: Instant, there: bool) {
+    /// Looks whether another node is there now. A leaf is no member, and knows others only as contacts.
+    pub(super) fn look(&mut self, now: Instant, machines: &Machines) {
+        let Machines { dht, gossip, outbox, .. } = machines;
+        self.note(now, gossip.has_live() || outbox.is_leaf() && dht.statistics().contacts > 0);
+    }
+
+    fn note(&mut self, now: Instant, there: bool) {
         if there {
             self.last = now;
         }
@@ -33,6 +39,8 @@ impl Company {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::PublicKey;
+    use crate::wire::contact::Contact;
 
     #[test]
     fn a_node_is_alone_a_minute_after_it_last_saw_another() {
@@ -45,5 +53,16 @@ mod tests {
         company.note(at(210), false);
         assert_eq!(company.alone_seconds(at(259)), None);
         assert_eq!(company.alone_seconds(at(280)), Some(80));
+    }
+
+    #[test]
+    fn a_live_member_is_company() {
+        let (start, now) = (Instant::from_secs(100), Instant::from_secs(200));
+        let (mut company, mut machines) = (Company::new(start), Machines::alone(start));
+        company.look(now, &machines);
+        assert_eq!(company.alone_seconds(now), Some(100));
+        machines.gossip.note_alive(now, Contact::new(PublicKey([7; 32]), ([127, 0, 0, 7], 1).into()));
+        company.look(now, &machines);
+        assert_eq!(company.alone_seconds(now), None);
     }
 }

@@ -13,6 +13,7 @@ use crate::io::DiskOp;
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
+use crate::wire::contact::Contact;
 use crate::wire::datagram::{Unverified, Verified};
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
@@ -73,8 +74,12 @@ impl Node {
         datagram: &Verified<'_>,
         standing: Standing,
     ) {
-        bridge::sender_is_there(now, from, datagram, standing.is_validated(), &mut self.machines);
-        self.source_is_there(now, from, datagram);
+        let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+        bridge::sender_is_there(now, sender, datagram, standing.is_validated(), &mut self.machines);
+        for download in self.source_probes.sender_is_there(now, &sender, &mut self.machines.transfer) {
+            let machines = &mut self.machines;
+            self.ops.seekers.hand(now, download, machines, |seeker, _| seeker.handle_reached(now));
+        }
         let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         let kind = datagram.message().kind();
         let is_pong_to_gossip = kind == Kind::Pong && gossip.is_expected(kind, datagram.transaction(), from);

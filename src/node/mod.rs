@@ -25,7 +25,7 @@
 //! | `dispatch` | from a command, or from an event of a machine, to the one component that it is for |
 //! | `bridge` | what membership tells the other machines, and they tell it |
 //! | `shelf` | what transfer is told about the pieces of this node, and about those that peers offer it |
-//! | `source_probes`, `outage` | pings to sources of downloads that fell silent; what follows from outages and new addresses |
+//! | `source_probes` | pings to sources of downloads that fell silent |
 //! | `ops` | the operations: work over several events, each a component of its own |
 //! | `waiting` | which operation a disk operation, a lookup, or a copy is for |
 //! | `early`, `joining` | commands that wait until the node has joined the network; what the log says about joining |
@@ -66,7 +66,6 @@ mod limit;
 mod list;
 mod machines;
 mod ops;
-mod outage;
 mod output;
 mod shelf;
 mod source_probes;
@@ -268,10 +267,10 @@ impl Node {
     }
 
     fn status(&self, now: Instant) -> Status {
-        let Node { config, started, counters, bridge, twin, addresses, company, .. } = self;
-        let boots = self.ages(now).boots;
+        let Node { config, started, counters, source_probes, bridge, twin, addresses, company, .. } = self;
+        let (boots, started) = (self.ages(now).boots, *started);
         let run =
-            status::Run { config, boots, started: *started, counters, bridge, twin, addresses, company };
+            status::Run { config, boots, started, counters, source_probes, bridge, twin, addresses, company };
         status::status(now, &run, &self.machines, &self.ops)
     }
 
@@ -421,7 +420,7 @@ impl Node {
     /// The machine has these addresses. Call this at the start, and whenever they change.
     pub fn handle_addresses(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
         self.addresses.handle(now, addresses);
-        self.tell_address(now);
+        self.addresses.handle_timeout(now, &mut self.machines);
         self.settle(now);
     }
 
@@ -486,9 +485,9 @@ impl Node {
         self.ops.handle_timeout(now, &mut self.machines);
         self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
         self.twin.handle_timeout(now);
-        self.probe_sources(now);
-        self.tell_address(now);
-        self.company.note(now, self.has_company());
+        self.source_probes.handle_timeout(now, &self.machines.transfer, &mut self.machines.outbox);
+        self.addresses.handle_timeout(now, &mut self.machines);
+        self.company.look(now, &self.machines);
         self.settle(now);
     }
 

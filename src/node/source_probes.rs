@@ -4,12 +4,13 @@
 //! datagram. So every second this node pings the sources from which its downloads hear nothing. The first authenticated datagram of
 //! such a source, an answer or any other, has the source dialled at once.
 
+use crate::counters::counters;
 use crate::id::NodeId;
 use crate::peers::outbox::{Ask, Attempt, Outbox};
 use crate::peers::requests::{Question, Request, Requests};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
-use crate::transfer::{SilentSource, Transfer};
+use crate::transfer::{DownloadId, SilentSource, Transfer};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::header::Kind;
@@ -34,6 +35,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Outstanding probes.
 const OUTSTANDING_MAX: usize = 3 * SOURCES_MAX;
 
+counters! {
+    /// The counters of the probes.
+    pub(super) struct ProbeCounters {
+        /// Pings to sources of downloads that fell silent.
+        sent = "source_probes",
+        /// Signs of life of such sources, after which they were dialled at once.
+        returned = "sources_returned",
+    }
+}
+
 /// A ping to a silent source.
 struct Probe;
 
@@ -45,7 +56,7 @@ impl Question for Probe {
 
 /// What a sign of life of a silent source means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Return {
+enum Return {
     /// The source did not answer before: the time in which it could not be reached is over.
     AfterOutage,
     /// It answered all the time, but has no stream.
@@ -58,6 +69,7 @@ pub(super) struct SourceProbes {
     outstanding: Requests<Probe>,
     look_at: Instant,
     rng: Rng,
+    pub(super) counters: ProbeCounters,
 }
 
 struct Watched {
@@ -94,6 +106,7 @@ impl SourceProbes {
             outstanding: Requests::new(OUTSTANDING_MAX),
             look_at: now,
             rng: Rng::new(seed),
+            counters: ProbeCounters::default(),
         }
     }
 
@@ -111,14 +124,13 @@ impl SourceProbes {
 
     // Inputs.
 
-    /// Probes the silent sources. Returns the number of probes that were sent.
-    pub(super) fn handle_timeout(&mut self, now: Instant, transfer: &Transfer, outbox: &mut Outbox) -> u64 {
+    /// Probes the silent sources, if that is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, transfer: &Transfer, outbox: &mut Outbox) {
         if now < self.look_at {
-            return 0;
+            return;
         }
         self.look_at = now + PROBE_EVERY;
         self.look(now, &transfer.silent_sources(now, SOURCES_MAX));
-        let mut sent = 0;
         for (id, watched) in &mut self.watched {
             if now < watched.probe_at || self.outstanding.room() == 0 {
                 continue;
@@ -130,9 +142,8 @@ impl SourceProbes {
             let transaction = self.outstanding.insert(&mut self.rng, request);
             let ask = Ask { to, recipient: Some(*id), transaction, attempt: Attempt::First };
             outbox.request(now, ask, &Message::Ping { padding: 0 });
-            sent += 1;
+            self.counters.sent += 1;
         }
-        sent
     }
 
     /// These sources are silent now.
@@ -178,8 +189,25 @@ impl SourceProbes {
         self.outstanding.answered_by(now, from, datagram, outbox);
     }
 
-    /// An authenticated datagram of a node arrived. If the node is a silent source, this says what follows.
-    pub(super) fn heard(&mut self, now: Instant, id: &NodeId) -> Option<Return> {
+    /// An authenticated datagram came from a node. If the node is a silent source, it is dialled. Returns the downloads for which an
+    /// outage is over.
+    pub(super) fn sender_is_there(
+        &mut self,
+        now: Instant,
+        sender: &Contact,
+        transfer: &mut Transfer,
+    ) -> Vec<DownloadId> {
+        let Some(returns) = self.heard(now, &sender.id) else { return Vec::new() };
+        self.counters.returned += 1;
+        let downloads = transfer.source_returned(now, sender);
+        match returns {
+            Return::AfterOutage => downloads,
+            Return::Reachable => Vec::new(),
+        }
+    }
+
+    /// What it means that a node is heard; `None` when nothing follows.
+    fn heard(&mut self, now: Instant, id: &NodeId) -> Option<Return> {
         let watched = self.watched.get_mut(id)?;
         let unanswered = core::mem::take(&mut watched.unanswered);
         let returns = match unanswered {
@@ -197,7 +225,8 @@ impl SourceProbes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::PublicKey;
+    use crate::id::{Key, PublicKey};
+    use crate::node::machines::Machines;
 
     const START: Instant = Instant::from_secs(100);
 
@@ -229,6 +258,21 @@ mod tests {
         assert_eq!(probes.heard(START, &id()), Some(Return::AfterOutage));
         assert_eq!(probes.heard(START, &id()), None, "once");
         assert_eq!(probes.heard(START, &NodeId([9; 32])), None, "no source");
+    }
+
+    #[test]
+    fn a_download_learns_that_its_source_is_back_only_after_an_outage() {
+        for (unanswered, expected) in [(1, vec![DownloadId(5)]), (0, vec![])] {
+            let (mut probes, mut machines) = (watching(false, unanswered), Machines::alone(START));
+            let contact = source(false).contact;
+            assert!(machines.transfer.fetch(START, DownloadId(5), Key([1; 32]), &[contact]));
+            let now = START + ANSWER_WITHIN;
+            let downloads = probes.sender_is_there(now, &contact, &mut machines.transfer);
+            assert_eq!(downloads, expected, "{unanswered} unanswered");
+            assert_eq!(probes.counters.returned, 1, "it is dialled");
+            assert_eq!(probes.sender_is_there(now, &contact, &mut machines.transfer), []);
+            assert_eq!(probes.counters.returned, 1);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::company::Company;
 use super::config::NodeConfig;
 use super::machines::Machines;
 use super::ops::Ops;
+use super::source_probes::SourceProbes;
 use super::twin::Twin;
 use crate::counters::counters;
 use crate::gossip::{Gossip, Liveness, Member};
@@ -58,10 +59,6 @@ counters! {
         over_budget = "datagrams_over_budget",
         /// Datagrams that were received before.
         replayed = "datagrams_replayed",
-        /// Pings to sources of downloads that fell silent.
-        source_probes = "source_probes",
-        /// Signs of life of such sources, after which they were dialled at once.
-        sources_returned = "sources_returned",
     }
 }
 
@@ -91,6 +88,7 @@ pub(super) struct Run<'a> {
     pub(super) boots: u64,
     pub(super) started: Instant,
     pub(super) counters: &'a NodeCounters,
+    pub(super) source_probes: &'a SourceProbes,
     pub(super) bridge: &'a Bridge,
     pub(super) twin: &'a Twin,
     pub(super) addresses: &'a Addresses,
@@ -101,6 +99,7 @@ pub(super) struct Run<'a> {
 pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops) -> Status {
     let (dht, store) = (machines.dht.statistics(), machines.store.stats());
     let counters = (run.counters.named())
+        .chain(run.source_probes.counters.named())
         .chain(run.bridge.counters.named())
         .chain(ops.damage.named())
         .chain(ops.rechecks.counters.named())
