@@ -49,6 +49,7 @@ use crate::id::{Key, NodeId};
 use crate::limits::Limits;
 use crate::peers::outbox::Outbox;
 use crate::peers::party::Parties;
+use crate::peers::requests::Challenge;
 use crate::peers::standing::Standing;
 use crate::peers::table::Peers;
 use crate::rng::Rng;
@@ -297,16 +298,9 @@ impl Dht {
         !kind.is_answer() || self.transactions.is_expected(kind, transaction, from)
     }
 
-    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
-    pub fn handle_challenge(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        transaction: u64,
-        token: u64,
-        outbox: &mut Outbox,
-    ) {
-        if let Some(ask) = self.transactions.challenged(transaction, from, token) {
+    /// A challenge arrived. If it is to a request of this machine, the request is sent again, with a signature and the token.
+    pub fn handle_challenge(&mut self, now: Instant, challenge: &Challenge, outbox: &mut Outbox) {
+        if let Some(ask) = self.transactions.challenged(challenge) {
             self.transmit(now, ask, outbox);
         }
     }

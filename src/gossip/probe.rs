@@ -9,6 +9,7 @@ use super::{Gossip, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
 use crate::peers::contest::Holder;
 use crate::peers::outbox::{Attempt, Outbox};
+use crate::peers::requests::Challenge;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::Contact;
 use crate::wire::datagram::{Epoch, Verified};
@@ -191,17 +192,10 @@ impl Gossip {
         true
     }
 
-    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
-    pub fn handle_challenge(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        transaction: u64,
-        token: u64,
-        outbox: &mut Outbox,
-    ) {
-        let Some(ask) = self.transactions.challenged(transaction, from, token) else { return };
-        let Some(request) = self.transactions.get(transaction) else { return };
+    /// A challenge arrived. If it is to a request of this machine, the request is sent again, with a signature and the token.
+    pub fn handle_challenge(&mut self, now: Instant, challenge: &Challenge, outbox: &mut Outbox) {
+        let Some(ask) = self.transactions.challenged(challenge) else { return };
+        let Some(request) = self.transactions.get(challenge.transaction) else { return };
         let Asked { about, purpose } = request.question;
         match (purpose, self.members.find(about)) {
             (Purpose::Ping { .. } | Purpose::Relay { .. }, _) => {

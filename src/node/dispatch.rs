@@ -10,6 +10,7 @@ use super::{Node, Waiting, bridge, joining, limit, status};
 use crate::dht::DhtEvent;
 use crate::gossip::GossipEvent;
 use crate::io::DiskOp;
+use crate::peers::requests::Challenge;
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
@@ -105,13 +106,13 @@ impl Node {
         }
     }
 
-    /// A challenge to a request came from an address: the machine whose request it is sends that again, with a signature.
-    pub(super) fn challenged(&mut self, now: Instant, from: SocketAddr, transaction: u64, token: u64) {
+    /// A challenge arrived: the machine whose request it is about sends that again, with a signature.
+    pub(super) fn challenged(&mut self, now: Instant, challenge: &Challenge) {
         let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
-        dht.handle_challenge(now, from, transaction, token, outbox);
-        gossip.handle_challenge(now, from, transaction, token, outbox);
-        replication.handle_challenge(now, from, transaction, token, outbox);
-        self.source_probes.handle_challenge(now, from, transaction, token, outbox);
+        dht.handle_challenge(now, challenge, outbox);
+        gossip.handle_challenge(now, challenge, outbox);
+        replication.handle_challenge(now, challenge, outbox);
+        self.source_probes.handle_challenge(now, challenge, outbox);
     }
 
     /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key.

@@ -90,6 +90,7 @@ use crate::limits::Limits;
 use crate::peers::inbox::{self, Rejected};
 use crate::peers::outbox::{Datagram, Outbox};
 use crate::peers::party::Parties;
+use crate::peers::requests::Challenge;
 use crate::peers::table::Hold;
 use crate::replication::{Replication, ReplicationConfig};
 use crate::rng::Rng;
@@ -303,7 +304,7 @@ impl Node {
         };
         if let Some(asker) = unverified.challenged() {
             if asker == self.id().short() {
-                self.challenged(now, from, unverified.transaction(), unverified.token());
+                self.challenged(now, &Challenge::new(from, &unverified));
             }
             return;
         }

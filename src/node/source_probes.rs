@@ -7,7 +7,7 @@
 use crate::counters::counters;
 use crate::id::NodeId;
 use crate::peers::outbox::{Ask, Attempt, Outbox};
-use crate::peers::requests::{Question, Request, Requests};
+use crate::peers::requests::{Challenge, Question, Request, Requests};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::transfer::{DownloadId, SilentSource, Transfer};
@@ -164,16 +164,9 @@ impl SourceProbes {
         }
     }
 
-    /// A challenge to a probe came from an address: the probe is sent again, with a signature.
-    pub(super) fn handle_challenge(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        transaction: u64,
-        token: u64,
-        outbox: &mut Outbox,
-    ) {
-        if let Some(ask) = self.outstanding.challenged(transaction, from, token) {
+    /// A challenge arrived. If it is to a probe, the probe is sent again, with a signature.
+    pub(super) fn handle_challenge(&mut self, now: Instant, challenge: &Challenge, outbox: &mut Outbox) {
+        if let Some(ask) = self.outstanding.challenged(challenge) {
             outbox.request(now, ask, &Message::Ping { padding: 0 });
         }
     }

@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::canonical;
-use crate::wire::datagram::Verified;
+use crate::wire::datagram::{Unverified, Verified};
 use crate::wire::header::Kind;
 use core::net::SocketAddr;
 
@@ -24,6 +24,24 @@ pub trait Question {
     /// Whether it is answered at once, so that the delay of the answer is a round-trip time.
     fn is_answered_at_once(&self) -> bool {
         true
+    }
+}
+
+/// A challenge to a request: the node at the address of the request asks for a signature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Challenge {
+    /// The address that the challenge came from.
+    pub from: SocketAddr,
+    /// The number of the request.
+    pub transaction: u64,
+    /// The token that the signed request must show.
+    pub token: u64,
+}
+
+impl Challenge {
+    /// The challenge that is in a datagram from this address.
+    pub fn new(from: SocketAddr, datagram: &Unverified<'_>) -> Challenge {
+        Challenge { from: canonical(from), transaction: datagram.transaction(), token: datagram.token() }
     }
 }
 
@@ -233,11 +251,11 @@ impl<Q: Question> Requests<Q> {
         if expected && self.get(transaction).is_some_and(is_sender) { self.remove(transaction) } else { None }
     }
 
-    /// A challenge with `token` to a request came from `from`. Returns how the request is sent again, with a signature. A challenge
-    /// is not authenticated. So it counts once for each request, and only from the address that the request went to, and it changes
+    /// A challenge arrived. If it is to a request of these, returns how the request is sent again, with a signature. A challenge is
+    /// not authenticated. So it counts once for each request, and only from the address that the request went to, and it changes
     /// nothing else.
-    pub fn challenged(&mut self, transaction: u64, from: SocketAddr, token: u64) -> Option<Ask> {
-        let from = canonical(from);
+    pub fn challenged(&mut self, challenge: &Challenge) -> Option<Ask> {
+        let Challenge { from, transaction, token } = *challenge;
         let request = self.get_mut(transaction).filter(|request| request.to == from)?;
         request.repeated = true;
         if core::mem::replace(&mut request.challenged, true) {
@@ -349,13 +367,16 @@ mod tests {
     fn a_challenge_counts_once_and_only_from_where_the_request_went() {
         let (mut requests, mut rng) = (Requests::new(4), Rng::new([1; 32]));
         let ping = requests.insert(&mut rng, request(None, Kind::Pong));
-        assert_eq!(requests.challenged(ping, addr("10.0.0.2:5"), 7), None, "another address");
-        assert_eq!(requests.challenged(ping ^ 1, addr("10.0.0.1:5"), 7), None, "another number");
+        let challenge = Challenge { from: addr("10.0.0.1:5"), transaction: ping, token: 7 };
+        let elsewhere = Challenge { from: addr("10.0.0.2:5"), ..challenge };
+        assert_eq!(requests.challenged(&elsewhere), None, "another address");
+        let other = Challenge { transaction: ping ^ 1, ..challenge };
+        assert_eq!(requests.challenged(&other), None, "another number");
         assert!(requests.get(ping).is_some_and(|request| !request.repeated));
-        let again = requests.challenged(ping, addr("10.0.0.1:5"), 7).expect("it is sent again");
+        let again = requests.challenged(&challenge).expect("it is sent again");
         assert_eq!(again.transaction, ping);
         assert_eq!(again.attempt, Attempt::Challenged(7));
-        assert_eq!(requests.challenged(ping, addr("10.0.0.1:5"), 7), None, "a second time");
+        assert_eq!(requests.challenged(&challenge), None, "a second time");
         assert!(
             requests.get(ping).is_some_and(|request| request.repeated),
             "its answer measures no round trip"

@@ -35,7 +35,7 @@ pub use status::{Phase, PieceStatus, Statistics};
 
 use crate::id::{Key, NodeId};
 use crate::peers::outbox::{Ask, Attempt, Outbox};
-use crate::peers::requests::Overdue;
+use crate::peers::requests::{Challenge, Overdue};
 use crate::rng::Rng;
 use crate::time::{Instant, earliest};
 use crate::wire::contact::{Contact, canonical};
@@ -323,16 +323,9 @@ impl Replication {
         }
     }
 
-    /// A challenge to a request came from `from`: the request is sent again, with a signature and the challenge's token.
-    pub fn handle_challenge(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        transaction: u64,
-        token: u64,
-        outbox: &mut Outbox,
-    ) {
-        if let Some(ask) = self.requests.challenged(transaction, from, token) {
+    /// A challenge arrived. If it is to a request of this machine, the request is sent again, with a signature and the token.
+    pub fn handle_challenge(&mut self, now: Instant, challenge: &Challenge, outbox: &mut Outbox) {
+        if let Some(ask) = self.requests.challenged(challenge) {
             self.transmit(now, ask, outbox);
         }
     }

@@ -118,8 +118,8 @@ impl Net {
         let Some((index, node)) = node else { return };
         let datagram = Unverified::parse(bytes, &self.network).unwrap();
         if datagram.challenged().is_some() {
-            let (transaction, token) = (datagram.transaction(), datagram.token());
-            node.dht.handle_challenge(self.now, from, transaction, token, &mut node.outbox);
+            let challenge = Challenge::new(from, &datagram);
+            node.dht.handle_challenge(self.now, &challenge, &mut node.outbox);
         } else if node.dht.is_expected(datagram.kind(), datagram.transaction(), from) {
             if let Some(received) = testing::receive(&mut node.outbox, self.now, from, datagram) {
                 let Received { datagram, standing } = received;

@@ -3,6 +3,7 @@
 use super::super::{Gossip, GossipConfig, GossipEvent, Liveness, OwnState};
 use crate::identity::Identity;
 use crate::peers::outbox::{Asker, Outbox};
+use crate::peers::requests::Challenge;
 use crate::peers::testing::{self, Air, Flight};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
@@ -197,8 +198,8 @@ impl Net {
             return;
         }
         if datagram.challenged().is_some() {
-            let (transaction, token) = (datagram.transaction(), datagram.token());
-            node.gossip.handle_challenge(now, from, transaction, token, &mut node.outbox);
+            let challenge = Challenge::new(from, &datagram);
+            node.gossip.handle_challenge(now, &challenge, &mut node.outbox);
             return self.collect(to);
         }
         let Some(received) = testing::receive(&mut node.outbox, now, from, datagram) else {

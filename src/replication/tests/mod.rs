@@ -420,8 +420,8 @@ impl World {
             return;
         }
         if datagram.challenged().is_some() {
-            let (transaction, token) = (datagram.transaction(), datagram.token());
-            node.machine.handle_challenge(self.now, from, transaction, token, &mut node.outbox);
+            let challenge = Challenge::new(from, &datagram);
+            node.machine.handle_challenge(self.now, &challenge, &mut node.outbox);
             return self.collect(to);
         }
         let Some(received) = testing::receive(&mut node.outbox, self.now, from, datagram) else {
