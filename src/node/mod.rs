@@ -43,7 +43,7 @@
 //! `wire/datagram` parses it → `peers/inbox` authenticates it → `dispatch` → the machine, such as `dht/mod` and `dht/serve` →
 //! `peers/outbox`, which `net/mod` empties into `net/udp`.
 //!
-//! A chunk request, from the stream to sendfile(2): `net/serve` reads → [`Node`] → `transfer/streams/lifecycle` takes one frame →
+//! A chunk request, from the stream to sendfile(2): `net/serve` reads → [`Node`] → `transfer/dispatch` takes one frame →
 //! `wire/frame` parses it → `transfer/uploads/serve` decides whose turn it is → `shelf` → `store/mod` locates the chunk; `net/serve`
 //! polls the extent and queues it → `net/outbox` → `disk/outflow`. These are nine files.
 //!

@@ -7,9 +7,9 @@
 //! One stream to a peer serves both directions and every purpose. Both ends may request pieces, ask which pieces the other has,
 //! and offer pieces, all at once. Each request, question and offer has a number and gets exactly one answer.
 //!
-//! [`Transfer`] passes each input to the wing that it is for. It has four wings, and beside them what they share:
+//! [`Transfer`] passes each input to the wing that it is for (`dispatch`). It has four wings, and beside them what they share:
 //!
-//! - `streams`: how streams open, authenticate and close, and the state of each.
+//! - `streams`: how streams authenticate, which may be open, and the state of each.
 //! - `downloads`: which piece to request from which source, and the verification of what arrives.
 //! - `uploads`: requests of peers, and which peer is sent content first.
 //! - `replicas`: copies to other nodes and from them, questions about copies, and proofs that they are there.
@@ -27,6 +27,7 @@
 mod common;
 mod config;
 mod counters;
+mod dispatch;
 mod downloads;
 mod events;
 mod pieces;

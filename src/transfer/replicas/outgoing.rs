@@ -101,9 +101,9 @@ impl<Id: Copy + Ord, T: Outgoing> Queue<Id, T> {
         self.changed = true;
     }
 
-    /// Whether something changed since the last call. If so, the [`route`](Queue::route) of every waiting item is due.
-    pub(super) fn take_change(&mut self) -> bool {
-        core::mem::take(&mut self.changed)
+    /// The items that wait for a stream, whose [`route`](Queue::route) is due. `None` when nothing has changed since the last call.
+    pub(super) fn take_due(&mut self) -> Option<Vec<Id>> {
+        core::mem::take(&mut self.changed).then(|| self.ids(T::is_waiting))
     }
 
     /// The way to the node of a waiting item. Dials the node if there is no stream.
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_a_change_that_is_told_once() {
-        let mut queue = queue(&[(1, 1, true)]);
-        assert!(queue.take_change());
-        assert!(!queue.take_change());
+    fn waiting_items_are_due_once_for_each_change() {
+        let mut queue = queue(&[(1, 1, true), (2, 1, false)]);
+        assert_eq!(queue.take_due(), Some(vec![1]));
+        assert_eq!(queue.take_due(), None);
         queue.note_change();
-        assert!(queue.take_change());
+        assert_eq!(queue.take_due(), Some(vec![1]));
     }
 
     #[test]

@@ -73,11 +73,6 @@ impl Inspections {
         self.queue.note_change();
     }
 
-    /// Whether something changed since the last call: then [`pump`](Inspections::pump) is due.
-    pub(in crate::transfer) fn take_change(&mut self) -> bool {
-        self.queue.take_change()
-    }
-
     /// Queues a question. False when too many are under way, or one with this number, or when the number of keys is impossible.
     pub(in crate::transfer) fn queue(
         &mut self,
@@ -97,15 +92,17 @@ impl Inspections {
         self.queue.remove(inspection);
     }
 
-    /// Sends the questions that wait for a stream, or dials their targets.
-    pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) {
-        for id in self.queue.ids(Inspection::is_waiting) {
+    /// Sends the questions that wait for a stream, or dials their targets. False when nothing has changed for them.
+    pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) -> bool {
+        let Some(waiting) = self.queue.take_due() else { return false };
+        for id in waiting {
             match self.queue.route(now, id, common) {
                 Route::Stream(stream) => self.ask(now, id, stream, common),
                 Route::Shunned => self.end(id, Err(InspectError::Unreachable), &mut common.out),
                 Route::Waits => {}
             }
         }
+        true
     }
 
     fn ask(&mut self, now: Instant, id: InspectId, stream: StreamId, common: &mut Common) {
@@ -256,8 +253,7 @@ mod tests {
     fn a_question_dials_its_target_and_ends_as_unreachable_when_that_takes_too_long() {
         let (mut inspections, mut common) = machine();
         assert!(inspections.queue(NOW, InspectId(1), peer(9), vec![KEY]));
-        assert!(inspections.take_change());
-        inspections.pump(NOW, &mut common);
+        assert!(inspections.pump(NOW, &mut common));
         assert!(common.streams.is_dialling(&peer(9).id));
         let due = inspections.next_deadline(&common.config.timing).expect("it waits for a stream");
         inspections.expire(due - Duration::from_millis(1), &mut common);
@@ -313,10 +309,9 @@ mod tests {
         inspections.pump(NOW, &mut common);
         let questions = asked(&common);
         assert_eq!(questions.len(), INSPECTIONS_AHEAD_MAX);
-        assert!(inspections.take_change());
+        assert!(!inspections.pump(NOW, &mut common));
         assert_eq!(inspections.on_inspected(stream(1), questions[0], &entries(1), &mut common), Ok(()));
-        assert!(inspections.take_change(), "there is something to pump");
-        inspections.pump(NOW, &mut common);
+        assert!(inspections.pump(NOW, &mut common), "there is one to send");
         assert_eq!(asked(&common).len(), INSPECTIONS_AHEAD_MAX);
     }
 

@@ -110,11 +110,6 @@ impl Proofs {
         self.challenges.note_change();
     }
 
-    /// Whether something changed since the last call: then [`pump`](Proofs::pump) is due.
-    pub(in crate::transfer) fn take_change(&mut self) -> bool {
-        self.challenges.take_change()
-    }
-
     /// Whether one more challenge may begin for the node.
     pub(in crate::transfer) fn has_room(&self) -> bool {
         self.challenges.ids(|challenge| matches!(challenge.purpose, For::Node(_))).len() < ASKED_MAX
@@ -145,15 +140,22 @@ impl Proofs {
         SampleId(self.last)
     }
 
-    /// Sends the challenges that wait for a stream, or dials their targets.
-    pub(in crate::transfer) fn pump(&mut self, now: Instant, pushes: &mut Pushes, common: &mut Common) {
-        for id in self.challenges.ids(Challenge::is_waiting) {
+    /// Sends the challenges that wait for a stream, or dials their targets. False when nothing has changed for them.
+    pub(in crate::transfer) fn pump(
+        &mut self,
+        now: Instant,
+        pushes: &mut Pushes,
+        common: &mut Common,
+    ) -> bool {
+        let Some(waiting) = self.challenges.take_due() else { return false };
+        for id in waiting {
             match self.challenges.route(now, id, common) {
                 Route::Stream(stream) => self.send(now, id, stream, common),
                 Route::Shunned => self.end(id, Err(PushError::Unreachable), pushes, common),
                 Route::Waits => {}
             }
         }
+        true
     }
 
     fn send(&mut self, now: Instant, id: SampleId, stream: StreamId, common: &mut Common) {

@@ -123,11 +123,6 @@ impl Pushes {
         self.queue.note_change();
     }
 
-    /// Whether something changed since the last call: then [`pump`](Pushes::pump) is due.
-    pub(in crate::transfer) fn take_change(&mut self) -> bool {
-        self.queue.take_change()
-    }
-
     /// Queues a copy. False when too many are under way, or one with this number.
     pub(in crate::transfer) fn queue(
         &mut self,
@@ -142,15 +137,17 @@ impl Pushes {
         self.queue.add(push, copy, common.config.limits.pushes_max)
     }
 
-    /// Offers the copies that wait for a stream, or dials their targets.
-    pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) {
-        for id in self.queue.ids(Push::is_waiting) {
+    /// Offers the copies that wait for a stream, or dials their targets. False when nothing has changed for them.
+    pub(in crate::transfer) fn pump(&mut self, now: Instant, common: &mut Common) -> bool {
+        let Some(waiting) = self.queue.take_due() else { return false };
+        for id in waiting {
             match self.queue.route(now, id, common) {
                 Route::Stream(stream) => self.offer(now, id, stream, common),
                 Route::Shunned => self.end(id, Err(PushError::Unreachable), &mut common.out),
                 Route::Waits => {}
             }
         }
+        true
     }
 
     fn offer(&mut self, now: Instant, id: PushId, stream: StreamId, common: &mut Common) {
@@ -375,8 +372,7 @@ mod tests {
     fn a_copy_dials_its_target_and_ends_as_unreachable_when_that_takes_too_long() {
         let (mut pushes, mut common) = (Pushes::default(), common(4));
         assert!(pushes.queue(NOW, PushId(1), target(1), piece(), &common));
-        assert!(pushes.take_change() && !pushes.take_change());
-        pushes.pump(NOW, &mut common);
+        assert!(pushes.pump(NOW, &mut common) && !pushes.pump(NOW, &mut common));
         assert!(common.streams.is_dialling(&target(1).id));
         let due = pushes.next_deadline().expect("the copy waits");
         assert_eq!(pushes.late(due - Duration::from_millis(1)), []);

@@ -1,6 +1,5 @@
 //! Streams to other nodes: one to a peer serves both directions and every purpose.
 //!
-//! - `lifecycle`: a stream is accepted or dialled, authenticated, timed out, closed; its frames go to the wing that they are for.
 //! - `handshake`: the proof of identity at both ends.
 //! - `session`: the state of one stream: what each end has asked of the other, and the deadlines for it.
 //! - `pace`: the rate at which a peer sends.
@@ -9,7 +8,6 @@
 
 pub(super) mod close;
 pub(super) mod handshake;
-pub(super) mod lifecycle;
 mod pace;
 pub(super) mod session;
 pub(super) mod table;

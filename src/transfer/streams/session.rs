@@ -131,6 +131,14 @@ pub(in crate::transfer) enum Receiving {
     Sink { purpose: Purpose, length: u32, begun: Instant, received: u64 },
 }
 
+/// Content that was collected in memory.
+pub(in crate::transfer) struct Collected {
+    pub(in crate::transfer) purpose: Purpose,
+    pub(in crate::transfer) content: Content,
+    pub(in crate::transfer) mode: Mode,
+    pub(in crate::transfer) bytes: Vec<u8>,
+}
+
 /// The purpose of content: a request of this end, or an offer of the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::transfer) enum Purpose {
@@ -286,7 +294,7 @@ impl Session {
     }
 
     /// Parses the frame at the start of `bytes`. After the handshake it must be the one that the other end sealed next.
-    pub(super) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
+    pub(in crate::transfer) fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Parsed<'a>, Refused> {
         match &mut self.keys {
             Some(keys) => Frame::open(bytes, &mut keys.theirs),
             None => Frame::parse(bytes),
@@ -313,6 +321,38 @@ impl Session {
     pub(in crate::transfer) fn number(&mut self) -> u32 {
         self.next_number = self.next_number.wrapping_add(1);
         self.next_number
+    }
+
+    /// Takes arrived bytes of content that is collected in memory, or not needed any more. Returns the number of bytes taken, and the
+    /// content once it is complete. `None` when a frame is next.
+    pub(in crate::transfer) fn collect(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+    ) -> Option<(usize, Option<Collected>)> {
+        let (used, rest) = match &mut self.receiving {
+            Receiving::Frames => return None,
+            // The driver gives these bytes to the sink.
+            Receiving::Sink { .. } => return Some((0, None)),
+            Receiving::Memory { rest, bytes: collected, .. } => {
+                let used = bytes.len().min(*rest as usize);
+                collected.extend_from_slice(&bytes[..used]);
+                (used, rest)
+            }
+            Receiving::Discard { rest } => (bytes.len().min(*rest as usize), rest),
+        };
+        *rest -= used as u32;
+        let is_complete = *rest == 0;
+        self.progress(now, used as u64);
+        if !is_complete {
+            return Some((used, None));
+        }
+        let received = core::mem::replace(&mut self.receiving, Receiving::Frames);
+        let Receiving::Memory { purpose, content, mode, bytes, .. } = received else {
+            return Some((used, None));
+        };
+        self.answered(now);
+        Some((used, Some(Collected { purpose, content, mode, bytes })))
     }
 
     /// Counts `bytes` of content that arrived.
@@ -604,6 +644,43 @@ mod tests {
         }
         let count = |id: u64| session.requests.values().filter(|it| it.download == DownloadId(id)).count();
         (1..=downloads).map(count).collect()
+    }
+
+    #[test]
+    fn content_is_collected_up_to_its_length_and_a_frame_follows() {
+        let mut session = session();
+        assert!(session.collect(START, b"a frame").is_none());
+        session.receiving = Receiving::Memory {
+            purpose: Purpose::Request(7),
+            content: Content::File,
+            mode: Mode::UNKNOWN,
+            rest: 5,
+            bytes: Vec::new(),
+        };
+        let now = START + Duration::from_secs(1);
+        let (used, piece) = session.collect(now, b"con").expect("content is next");
+        assert_eq!(used, 3);
+        assert!(piece.is_none());
+        assert_eq!(session.received_at, START, "the piece is still owed");
+        let (used, piece) = session.collect(now, b"tent and more").expect("content is next");
+        assert_eq!(used, 2);
+        let piece = piece.expect("it is complete");
+        assert_eq!(piece.purpose, Purpose::Request(7));
+        assert_eq!(piece.bytes, b"conte");
+        assert_eq!(session.received_at, now);
+        assert!(session.collect(now, b"nt and more").is_none());
+    }
+
+    #[test]
+    fn content_that_is_not_needed_is_dropped_and_that_of_a_file_is_left_to_the_driver() {
+        let mut session = session();
+        session.receiving = Receiving::Discard { rest: 5 };
+        assert!(matches!(session.collect(START, b"con"), Some((3, None))));
+        assert!(matches!(session.collect(START, b"tent"), Some((2, None))));
+        assert!(session.collect(START, b"nt").is_none());
+        let purpose = Purpose::Request(7);
+        session.receiving = Receiving::Sink { purpose, length: PIECE, begun: START, received: 0 };
+        assert!(matches!(session.collect(START, b"content"), Some((0, None))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The table of streams: which are open, to which peer, and which nodes are being dialled.
 //!
 //! It decides whether there is room for one more stream, and which stream gives its place up when there is none. It closes
-//! nothing itself: what a stream was used for is released by [`lifecycle`](super::lifecycle).
+//! nothing itself: what a stream was used for is released by `dispatch`.
 
 use super::close::{CloseReason, HandshakeError};
 use super::handshake::{Handshake, Step};
@@ -97,7 +97,7 @@ impl Streams {
     }
 
     /// Opens a stream with a hello, whose ephemeral key is that of `secret`. Returns the session that it replaces, if the driver broke its contract and used a number twice.
-    pub(super) fn open(
+    pub(in crate::transfer) fn open(
         &mut self,
         now: Instant,
         stream: StreamId,
@@ -121,7 +121,7 @@ impl Streams {
     }
 
     /// Takes the next frame of a handshake. Returns the other end's hello and the stream's keys once that end is authenticated.
-    pub(super) fn shake_hands(
+    pub(in crate::transfer) fn shake_hands(
         &mut self,
         stream: StreamId,
         frame: &Frame<'_>,
@@ -169,14 +169,14 @@ impl Streams {
 
     /// The stream that a peer gives up for a further one: the least active, once it has as many as it may have. It may have lost
     /// its end of the older ones, so the newest stays.
-    pub(super) fn surplus_of(&self, peer: &NodeId) -> Option<StreamId> {
+    pub(in crate::transfer) fn surplus_of(&self, peer: &NodeId) -> Option<StreamId> {
         let streams = self.all_to(peer);
         let active = |stream: &&StreamId| self.sessions.get(stream).map(|session| session.last_active);
         streams.iter().min_by_key(active).copied().filter(|_| streams.len() >= STREAMS_PER_PEER_MAX)
     }
 
     /// The other end of a stream has authenticated itself: further frames are sealed with these keys. Returns its contact.
-    pub(super) fn authenticate(
+    pub(in crate::transfer) fn authenticate(
         &mut self,
         stream: StreamId,
         hello: &Hello,
@@ -266,7 +266,7 @@ impl Streams {
     }
 
     /// An attempt to connect ended. Returns the node that was dialled; `None` when there was no such attempt.
-    pub(super) fn dialled(&mut self, dial: DialId) -> Option<Contact> {
+    pub(in crate::transfer) fn dialled(&mut self, dial: DialId) -> Option<Contact> {
         self.dials.remove(&dial)
     }
 }
@@ -283,14 +283,14 @@ impl Streams {
     }
 
     /// Whether accepted streams have all their places. A quarter of all places is kept for the streams that this node dials.
-    pub(super) fn is_full_of_accepted(&self, most: usize) -> bool {
+    pub(in crate::transfer) fn is_full_of_accepted(&self, most: usize) -> bool {
         let accepted = self.sessions.values().filter(|session| session.dialled.is_none()).count();
         self.is_full(most) || accepted >= most - most / 4
     }
 
     /// The stream that gives its place up when `most` accepted streams are not authenticated: the oldest of the party that has
     /// most of them.
-    pub(super) fn unauthenticated_beyond(&self, most: usize) -> Option<StreamId> {
+    pub(in crate::transfer) fn unauthenticated_beyond(&self, most: usize) -> Option<StreamId> {
         let unauthenticated = |session: &&Session| session.handshake.is_some() && session.dialled.is_none();
         let (streams, places): (Vec<StreamId>, Vec<(Holder, Instant)>) = self
             .sessions
@@ -304,7 +304,7 @@ impl Streams {
 
     /// The stream that gives its place up for one from `remote` when every place is taken: the party with the most accepted
     /// streams loses its least active one, unless the newcomer's party would then have more than it.
-    pub(super) fn crowding_out(&self, remote: SocketAddr) -> Option<StreamId> {
+    pub(in crate::transfer) fn crowding_out(&self, remote: SocketAddr) -> Option<StreamId> {
         let accepted = self.sessions.iter().filter(|(_, session)| session.dialled.is_none());
         let (streams, mut places): (Vec<StreamId>, Vec<(Holder, Option<Instant>)>) = accepted
             .map(|(&id, session)| (id, (Holder::host(session.remote.ip()), Some(session.last_active))))
@@ -314,7 +314,7 @@ impl Streams {
     }
 
     /// The authenticated stream that has been idle longest, if that is at least [`UNUSED`].
-    pub(super) fn longest_unused(&self, now: Instant) -> Option<StreamId> {
+    pub(in crate::transfer) fn longest_unused(&self, now: Instant) -> Option<StreamId> {
         let unused = self
             .sessions
             .iter()
@@ -326,7 +326,7 @@ impl Streams {
 /// Deadlines.
 impl Streams {
     /// The streams that are to be closed now, and why.
-    pub(super) fn late(&self, now: Instant, timing: &Timing) -> Vec<(StreamId, CloseReason)> {
+    pub(in crate::transfer) fn late(&self, now: Instant, timing: &Timing) -> Vec<(StreamId, CloseReason)> {
         let late = |(&id, session): (&StreamId, &Session)| {
             let (at, reason) = session.deadline(timing);
             (at <= now).then_some((id, reason))

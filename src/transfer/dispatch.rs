@@ -1,18 +1,21 @@
-//! The life of streams: accepted or dialled, authenticated, timed out, closed.
+//! Dispatch: from an input of the driver, or from a frame of a peer, to the wing that it is for, and from the end of a stream to all
+//! that it was used for.
+//!
+//! [`Transfer::settle`] defines the order: what has happened is told to every wing before the wings go on.
 
-use super::close::CloseReason;
-use super::session::{Purpose, Receiving, UNREAD_BYTES_MAX};
+use super::common::Closed;
+use super::downloads::receive::Announced;
+use super::downloads::swarm;
+use super::events::{PushError, StreamOutput, TransferEvent};
+use super::replicas::{inbound, possession};
+use super::streams::close::CloseReason;
+use super::streams::session::{Collected, Purpose, UNREAD_BYTES_MAX};
+use super::uploads::serve;
+use super::{Pieces, Transfer, reports};
 use crate::id::Key;
 use crate::identity::Identity;
 use crate::io::{DialId, DiskError, StreamId};
 use crate::time::Instant;
-use crate::transfer::common::Closed;
-use crate::transfer::downloads::receive::Announced;
-use crate::transfer::downloads::swarm;
-use crate::transfer::events::{PushError, StreamOutput, TransferEvent};
-use crate::transfer::replicas::{inbound, possession};
-use crate::transfer::uploads::serve;
-use crate::transfer::{Pieces, Transfer, reports};
 use crate::wire::Refused;
 use crate::wire::contact::{Contact, canonical};
 use crate::wire::frame::{Frame, Hello, Parsed, StreamKeys};
@@ -205,12 +208,11 @@ impl Transfer {
                 self.proofs.note_change();
             } else if self.downloads.pump_next(now, &mut self.common) {
                 // Each may close streams, so each is pumped on its own.
-            } else if self.pushes.take_change() {
-                self.pushes.pump(now, &mut self.common);
-            } else if self.inspections.take_change() {
-                self.inspections.pump(now, &mut self.common);
-            } else if self.proofs.take_change() {
-                self.proofs.pump(now, &mut self.pushes, &mut self.common);
+            } else if self.pushes.pump(now, &mut self.common)
+                || self.inspections.pump(now, &mut self.common)
+                || self.proofs.pump(now, &mut self.pushes, &mut self.common)
+            {
+                // The same holds for these.
             } else if self.common.streams.crowded && self.make_room(now) {
                 self.common.streams.crowded = false;
             } else {
@@ -276,46 +278,28 @@ impl Transfer {
         if session.ending {
             return bytes.len();
         }
-        match &mut session.receiving {
-            Receiving::Sink { .. } => 0,
-            Receiving::Memory { rest, bytes: collected, .. } => {
-                let used = bytes.len().min(*rest as usize);
-                collected.extend_from_slice(&bytes[..used]);
-                *rest -= used as u32;
-                let full = *rest == 0;
-                session.progress(now, used as u64);
-                self.common.out.downloaded += used as u64;
-                if full {
-                    self.collected(now, stream);
-                }
+        if let Some((used, piece)) = session.collect(now, bytes) {
+            self.common.out.downloaded += used as u64;
+            if let Some(piece) = piece {
+                self.collected(now, stream, piece);
+            }
+            return used;
+        }
+        match session.parse(bytes) {
+            Ok(Parsed::Frame(frame, used)) => {
+                session.last_active = now;
+                self.handle_frame(now, stream, &frame, identity, pieces);
                 used
             }
-            Receiving::Discard { rest } => {
-                let used = bytes.len().min(*rest as usize);
-                *rest -= used as u32;
-                if *rest == 0 {
-                    session.receiving = Receiving::Frames;
-                }
-                session.progress(now, used as u64);
-                self.common.out.downloaded += used as u64;
-                used
+            Ok(Parsed::Incomplete) => 0,
+            Err(refused) => {
+                let reason = match refused {
+                    Refused::Mac => CloseReason::Tampered,
+                    refused => CloseReason::Malformed(refused),
+                };
+                self.drop_stream(now, stream, reason);
+                bytes.len()
             }
-            Receiving::Frames => match session.parse(bytes) {
-                Ok(Parsed::Frame(frame, used)) => {
-                    session.last_active = now;
-                    self.handle_frame(now, stream, &frame, identity, pieces);
-                    used
-                }
-                Ok(Parsed::Incomplete) => 0,
-                Err(refused) => {
-                    let reason = match refused {
-                        Refused::Mac => CloseReason::Tampered,
-                        refused => CloseReason::Malformed(refused),
-                    };
-                    self.drop_stream(now, stream, reason);
-                    bytes.len()
-                }
-            },
         }
     }
 
@@ -409,11 +393,8 @@ impl Transfer {
     }
 
     /// A piece that is collected in memory is complete.
-    fn collected(&mut self, now: Instant, stream: StreamId) {
-        let Some(session) = self.common.streams.heard_on(stream) else { return };
-        session.answered(now);
-        let received = core::mem::replace(&mut session.receiving, Receiving::Frames);
-        let Receiving::Memory { purpose, content, mode, bytes, .. } = received else { return };
+    fn collected(&mut self, now: Instant, stream: StreamId, piece: Collected) {
+        let Collected { purpose, content, mode, bytes } = piece;
         let common = &mut self.common;
         match purpose {
             Purpose::Request(number) => {
