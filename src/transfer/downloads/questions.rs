@@ -20,8 +20,7 @@ impl Download {
     pub(super) fn ask_which(&mut self, now: Instant, common: &mut Common) {
         let Phase::Chunks(chunks) = &mut self.phase else { return };
         for (peer, source) in self.sources.iter_mut().filter(|(_, source)| !source.banned) {
-            let Some(stream) = common.streams.to(peer) else { continue };
-            let Some(session) = common.streams.get_mut(&stream) else { continue };
+            let Some((stream, session)) = common.streams.session_to_mut(peer) else { continue };
             let between = source.cursor.is_none() && source.questions == 0;
             if between && source.ask_at <= now && !chunks.unasked_of(&source.has) {
                 source.start_round();

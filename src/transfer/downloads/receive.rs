@@ -213,7 +213,9 @@ impl Downloads {
     ) {
         let Some((request, contact)) = take_request(stream, number, common) else { return };
         self.note_change();
-        let (id, Part::Chunk(index)) = (request.download, request.part) else { return };
+        let (id, Part::Chunk(index)) = (request.download, request.part) else {
+            return debug_assert!(false, "a root is collected in memory");
+        };
         let chunks = self.under_way.get_mut(&id).and_then(Download::chunks_mut);
         let key = match result {
             Ok(key) => key,
@@ -242,7 +244,9 @@ impl Downloads {
         for owner in chunks.done(index) {
             cancel_owner(&owner, common);
         }
-        let Some(download) = self.under_way.get_mut(&id) else { return };
+        let Some(download) = self.under_way.get_mut(&id) else {
+            return debug_assert!(false, "its chunk was entered just now");
+        };
         download.chunk_came(now, &contact);
         if download.is_shared {
             swarm::tell_gained(&download.hash, index, common);

@@ -106,7 +106,10 @@ impl Download {
         spared: Option<&Bits>,
         common: &mut Common,
     ) -> bool {
-        let Some(session) = common.streams.get(&stream) else { return false };
+        let Some(session) = common.streams.get(&stream) else {
+            debug_assert!(false, "a source that is ready has an open stream");
+            return false;
+        };
         let (Some(source), Phase::Chunks(chunks)) = (self.sources.get(&peer), &mut self.phase) else {
             return false;
         };
@@ -148,7 +151,7 @@ pub(super) fn request_chunk(
     (index, stream): (u32, StreamId),
     common: &mut Common,
 ) {
-    let Some(key) = chunks.key(index) else { return };
+    let Some(key) = chunks.key(index) else { return debug_assert!(false, "the file has no chunk {index}") };
     let length = chunks.manifest.chunk_length(index);
     let request = Request { download, part: Part::Chunk(index), length, cancelled: false };
     if let Some(request) = send_request(now, stream, request, key, common) {

@@ -49,7 +49,9 @@ impl Downloads {
         common: &mut Common,
     ) {
         let Some(session) = common.streams.heard_on(stream) else { return };
-        let Some(contact) = session.peer else { return };
+        let Some(contact) = session.peer else {
+            return debug_assert!(false, "a peer is authenticated before it follows");
+        };
         if session.follows.contains_key(&file) != over {
             common.out.counters.follow_repeated += 1;
             return;
@@ -186,8 +188,7 @@ impl Download {
     /// Follows the file at every connected source.
     pub(super) fn follow(&self, common: &mut Common) {
         for source in self.sources.values().filter(|source| !source.banned) {
-            let Some(stream) = common.streams.to(&source.contact.id) else { continue };
-            let Some(session) = common.streams.get_mut(&stream) else { continue };
+            let Some((stream, session)) = common.streams.session_to_mut(&source.contact.id) else { continue };
             if session.following.insert(self.hash) {
                 common.out.write(stream, session, &Frame::Follow { file: self.hash, over: false });
             }
@@ -217,8 +218,7 @@ impl Download {
         let (mut partial, mut pace) = (Bits::new(chunks.count()), 0_u64);
         let (mut parts, mut wholes) = (0, 0);
         for source in self.sources.values() {
-            let stream = common.streams.to(&source.contact.id);
-            let Some(session) = stream.and_then(|stream| common.streams.get(&stream)) else { continue };
+            let Some(session) = common.streams.session_to(&source.contact.id) else { continue };
             if chunks.is_all(&source.has) {
                 wholes += 1;
             } else if source.banned || source.pause > now || source.denied > 0 {

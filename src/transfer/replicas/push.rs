@@ -97,7 +97,7 @@ impl Pushes {
     /// elsewhere; this one goes on until its deadline.
     pub(in crate::transfer) fn is_slow(&self, now: Instant, push: PushId, common: &Common) -> bool {
         let Some(push) = self.queue.get(push) else { return false };
-        let session = common.streams.to(&push.target.id).and_then(|stream| common.streams.get(&stream));
+        let session = common.streams.session_to(&push.target.id);
         // Other copies and answers on the same stream are signs of life, and so is content that leaves.
         let moved = session.map(|session| match push.stage {
             Stage::Offered { due: None, .. } => session.last_active,
@@ -152,7 +152,7 @@ impl Pushes {
 
     fn offer(&mut self, now: Instant, id: PushId, stream: StreamId, common: &mut Common) {
         let (Some(session), Some(push)) = (common.streams.get_mut(&stream), self.queue.get_mut(id)) else {
-            return;
+            return debug_assert!(false, "a route leads from a copy to an open stream");
         };
         if session.pushes.len() >= OFFERS_AHEAD_MAX {
             return;

@@ -157,6 +157,17 @@ impl Streams {
         self.all_to(peer).first().copied()
     }
 
+    /// The session of the stream that is used for a peer.
+    pub(in crate::transfer) fn session_to(&self, peer: &NodeId) -> Option<&Session> {
+        self.to(peer).and_then(|stream| self.sessions.get(&stream))
+    }
+
+    /// The stream that is used for a peer, with its session, to be changed.
+    pub(in crate::transfer) fn session_to_mut(&mut self, peer: &NodeId) -> Option<(StreamId, &mut Session)> {
+        let stream = self.to(peer)?;
+        Some((stream, self.sessions.get_mut(&stream)?))
+    }
+
     /// The authenticated streams to a peer, the oldest first.
     pub(in crate::transfer) fn all_to(&self, peer: &NodeId) -> &[StreamId] {
         self.by_peer.get(peer).map(Vec::as_slice).unwrap_or_default()
