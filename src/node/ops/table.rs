@@ -52,8 +52,10 @@ pub(in crate::node) trait Operation: Sized {
         machines: &mut Machines,
     ) -> Self;
 
-    /// An order joins this operation: see [`Entry::Join`].
-    fn join(&mut self, order: Self::Order);
+    /// An order joins this operation: see [`Entry::Join`]. Operations that admit none are for one command each.
+    fn join(&mut self, order: Self::Order) {
+        debug_assert!(false, "the operation is not for {:?}, too", order.command());
+    }
 
     /// Whether a command waits for this operation.
     fn awaits(&self, command: CommandId) -> bool;

@@ -127,10 +127,6 @@ impl Operation for Audit {
         audit
     }
 
-    fn join(&mut self, order: Order) {
-        debug_assert!(false, "each audit is for one command, and not for {:?}", order.id);
-    }
-
     fn awaits(&self, command: CommandId) -> bool {
         self.command == command
     }

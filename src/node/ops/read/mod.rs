@@ -164,10 +164,6 @@ impl Operation for Read {
         read
     }
 
-    fn join(&mut self, order: Order) {
-        debug_assert!(false, "each read is for one command, and not for {:?}", order.id);
-    }
-
     fn awaits(&self, command: CommandId) -> bool {
         self.command == command
     }
