@@ -45,6 +45,7 @@ impl Gossip {
             self.members.entry_mut(position).probing = false;
         }
         self.queue.clear();
+        self.meet_at = None;
         self.roll_call = true;
         self.round_at = Some(now);
     }
@@ -116,6 +117,11 @@ impl Gossip {
             Liveness::Unproven => self.unproven_failed(position),
             Liveness::Live => {
                 if self.ask_relays(now, position, outbox) == 0 {
+                    let live = self.members.nearest(2, |is| is == Liveness::Live).count();
+                    if live > 1 {
+                        // All other members are being probed, too: this node's own network may be at fault.
+                        self.health.worse();
+                    }
                     self.suspect_member(now, position, outbox);
                 }
             }

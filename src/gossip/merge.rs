@@ -93,6 +93,10 @@ impl Gossip {
             return;
         }
         self.members.set_liveness(position, Liveness::Live, now);
+        if old == Liveness::Unproven && self.members.has_room() {
+            self.pace.met();
+            self.hasten(now);
+        }
         self.raise(match old {
             Liveness::Unproven => GossipEvent::Met { contact },
             _ => GossipEvent::Returned { contact },
@@ -252,6 +256,9 @@ impl Gossip {
         match self.members.insert(now, &newcomer, &mut self.rng) {
             Ok(position) => {
                 self.wake_up(now);
+                if !met {
+                    self.meet_soon(now);
+                }
                 Some(position)
             }
             Err(why) => {

@@ -6,8 +6,8 @@
 //! [`Gossip::next_deadline`] has come.
 //!
 //! - The members: `members` (the view), `self_state` (this node's own state), `rumours` (states that are news).
-//! - Dissemination: `round` (rounds, and both ends of a gossip), `merge` (merging what a datagram tells about members), `tellers`
-//!   (each teller's share of the signature checks).
+//! - Dissemination: `round` (rounds, and both ends of a gossip), `pace` (when the next round is due), `digest` (what a member lacks),
+//!   `merge` (merging what a datagram tells about members), `tellers` (each teller's share of the signature checks).
 //! - Failure detection: `probe` (pings, and their answers), `detect` (suspicion, eviction), `relay` (probing for others),
 //!   `questions` (outstanding requests), `local_health` (how slow this node itself is).
 //!
@@ -19,9 +19,11 @@
 mod config;
 mod counters;
 mod detect;
+mod digest;
 mod local_health;
 mod members;
 mod merge;
+mod pace;
 mod probe;
 mod questions;
 mod relay;
@@ -60,6 +62,8 @@ use std::collections::VecDeque;
 const EVENTS_MAX: usize = 64;
 /// Members that are queued for a probe.
 const QUEUE_MAX: usize = 32;
+/// Pings to addresses of one party that others named, when none was sent there for long. A site in one prefix must see itself soon.
+const NAMED_BURST: u32 = 128;
 
 /// The worst local health; the best is 0 ([`Statistics::local_health`]).
 pub const LOCAL_HEALTH_WORST: u8 = LocalHealth::WORST;
@@ -162,8 +166,10 @@ pub struct Gossip {
     round_answered: bool,
     counters: GossipCounters,
     events: VecDeque<GossipEvent>,
-    rounds: u64,
+    pace: pace::Pace,
     round_at: Option<Instant>,
+    /// When the next members that others named are pinged outside of rounds.
+    meet_at: Option<Instant>,
     /// The positions at which the next digest and the next round begin.
     cursors: round::Cursors,
     /// Members that are queued for a probe, and when the first of them is due.
@@ -212,8 +218,9 @@ impl Gossip {
             round_answered: false,
             counters: GossipCounters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
-            rounds: 0,
+            pace: pace::Pace::default(),
             round_at: None,
+            meet_at: None,
             cursors: round::Cursors::default(),
             queue: VecDeque::with_capacity(QUEUE_MAX),
             queue_at: now,
@@ -221,7 +228,7 @@ impl Gossip {
             roll_call: false,
             awake: now,
             state_checks: tellers::Tellers::new(config.state_checks_per_second_max, rng.u64()),
-            named: PartyLimiter::new(Rate::every(interval / 8, 32), salt),
+            named: PartyLimiter::new(Rate::every(interval / 16, NAMED_BURST), salt),
             relays: Limiter::new(Rate::per_second(config.relayed_probes_per_second_max)),
             tellings: Limiter::new(Rate::every(interval / 5, 6)),
             outdoings: Limiter::new(Rate::every(interval * 12, 3)),
@@ -273,6 +280,9 @@ impl Gossip {
             }
         }
         self.ask_queued(now, outbox);
+        if self.meet_at.is_some_and(|at| at <= now) {
+            self.meet(now, outbox);
+        }
         if self.round_at.is_some_and(|at| at <= now) {
             self.round(now, outbox);
         }
@@ -281,7 +291,8 @@ impl Gossip {
     /// When [`handle_timeout`](Gossip::handle_timeout) is due; `None` while no member is known.
     pub fn next_deadline(&self) -> Option<Instant> {
         let queue = (!self.queue.is_empty()).then_some(self.queue_at);
-        earliest(earliest(self.round_at, queue), self.transactions.next_deadline())
+        let members = earliest(self.round_at, self.meet_at);
+        earliest(earliest(members, queue), self.transactions.next_deadline())
     }
 
     /// Another machine exchanged authenticated messages with a node at this address, over datagrams or a stream. The node is not

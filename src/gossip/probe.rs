@@ -24,8 +24,8 @@ const QUEUE_BURST: usize = 4;
 const ASKED_A_ROUND: usize = 4;
 /// Relays: members that are asked to probe a silent one.
 pub(super) const RELAYS: usize = 3;
-/// Members that were merely named and are pinged in a round.
-const MET_A_ROUND: usize = 8;
+/// Members that were merely named and are pinged at a time.
+const MET_AT_ONCE: usize = 4;
 /// The timeout before the first sample.
 const TIMEOUT_FIRST: Duration = Duration::from_secs(1);
 
@@ -68,8 +68,16 @@ impl Gossip {
         }
     }
 
-    /// Pings some of the members that were merely named, in turn.
+    /// A member was named: it is pinged soon.
+    pub(super) fn meet_soon(&mut self, now: Instant) {
+        if !self.leaf && self.meet_at.is_none() {
+            self.meet_at = Some(now + self.config.interval / 20);
+        }
+    }
+
+    /// Pings some of the members that were merely named, in turn, and sees to the rest soon after.
     pub(super) fn meet(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.meet_at = None;
         if self.leaf {
             return;
         }
@@ -83,7 +91,8 @@ impl Gossip {
                 self.start_probe(now, position, outbox);
                 self.cursors.named = position as u64 + 1;
                 met += 1;
-                if met == MET_A_ROUND {
+                if met == MET_AT_ONCE {
+                    self.meet_soon(now);
                     break;
                 }
             }

@@ -5,6 +5,7 @@
 //! has been silent longest is always among them. A round goes only to members that were contacted: a member that was merely named is
 //! sent a ping, and nothing else until it answers (see `detect`).
 
+use super::digest::Coverage;
 use super::questions::{Asked, Purpose, Request};
 use super::{Gossip, Liveness};
 use crate::id::{NodeId, ShortId};
@@ -33,8 +34,6 @@ const DIGEST_MAX: usize = 48;
 const DIGEST_HALF: usize = 16;
 /// One round in this many names the whole neighbourhood in its digest.
 const WIDE_EVERY: u64 = 4;
-/// The first rounds of a node come four times as fast. This is their number.
-const YOUNG_ROUNDS: u64 = 6;
 /// The most members that one round goes to, whatever the fanout, and one that is away.
 const PEERS_MAX: usize = 17;
 
@@ -51,6 +50,7 @@ fn is_named(liveness: Liveness) -> bool {
 /// The positions at which the next round and the next digest begin.
 #[derive(Default)]
 pub(super) struct Cursors {
+    /// The distance of the member that the last digest named last.
     digest: u64,
     peer: u64,
     /// The next member to be met.
@@ -72,7 +72,7 @@ impl Peers {
 impl Gossip {
     /// A round. It also does all other periodic work, so that an idle node wakes up for one reason only.
     pub(super) fn round(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.rounds += 1;
+        self.pace.begin(now);
         self.round_at = None;
         self.own.reconsider(now, self.config.tell_interval);
         // While no member is silent there are no pings. Then answered rounds are the only evidence of good local health.
@@ -83,11 +83,9 @@ impl Gossip {
         if self.members.len() == 0 {
             return;
         }
-        let pause = match self.rounds < YOUNG_ROUNDS {
-            true => self.config.interval / 4,
-            false => self.config.interval,
-        };
+        let pause = self.pace.pause(self.config.interval);
         self.round_at = Some(now + self.rng.duration(pause * 9 / 10, pause * 11 / 10));
+        self.hasten(now);
         self.counters.rounds += 1;
         let mut peers = Peers { shorts: [[0; 8]; PEERS_MAX], count: 0 };
         let fanout = if self.leaf { 1 } else { self.config.fanout.min(PEERS_MAX - 1) };
@@ -110,6 +108,14 @@ impl Gossip {
     pub(super) fn wake_up(&mut self, now: Instant) {
         if self.round_at.is_none() {
             self.round_at = Some(now + self.rng.duration(Duration::ZERO, self.config.interval / 8));
+        }
+    }
+
+    /// Brings the next round forward, when enough members were met for that.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        if let Some(early) = self.pace.early(self.config.interval) {
+            let early = early.max(now) + self.rng.duration(Duration::ZERO, self.config.interval / 40);
+            self.round_at = self.round_at.map(|at| at.min(early));
         }
     }
 
@@ -292,14 +298,14 @@ impl Gossip {
     }
 
     /// Fills `out` with marks of the states that this node knows: all of them when they fit, else those of the nearest members and,
-    /// in most rounds, of some others. Returns the number of marks, how many of them are of the nearest, and whether they are all.
+    /// in most rounds, of a run of the others: backwards when this node has no room for more. Returns the number of marks, how many of them are of the nearest, and whether they are all.
     fn digest(&mut self, out: &mut [StateMark]) -> (usize, u8, bool) {
         let told = |gossip: &Gossip, most: usize| {
             let places = gossip.members.places().iter();
             places.filter(|place| is_named(place.liveness)).take(most).count()
         };
         let whole = told(self, out.len() + 1) <= out.len();
-        let wide = whole || self.rounds % WIDE_EVERY == 0;
+        let wide = whole || self.pace.rounds() % WIDE_EVERY == 0;
         let nearest = if wide { out.len() } else { DIGEST_HALF.min(out.len()) };
         let mut count = 0;
         let mut last = 0;
@@ -309,19 +315,20 @@ impl Gossip {
         }
         let nearest = count as u8;
         if !wide {
-            let others = self.members.len() - last - 1;
-            let start = self.cursors.digest;
-            let most = (count + DIGEST_HALF).min(out.len());
-            for step in 0..others {
-                if count == most {
+            let others = &self.members.places()[last + 1..];
+            let start = others.partition_point(|place| place.distance < self.cursors.digest);
+            // A run begins with the member that the last run ended with, so that no gap is between them.
+            let run = (0..others.len()).map(|step| last + 1 + (start + step) % others.len());
+            for position in run.filter(|&position| is_named(self.members.places()[position].liveness)) {
+                if count == out.len().min(usize::from(nearest) + DIGEST_HALF) {
                     break;
                 }
-                let position = last + 1 + (start as usize + step) % others;
-                self.cursors.digest = start + step as u64 + 1;
-                if is_named(self.members.places()[position].liveness) {
-                    out[count] = self.mark(position);
-                    count += 1;
-                }
+                out[count] = self.mark(position);
+                self.cursors.digest = self.members.places()[position].distance;
+                count += 1;
+            }
+            if !self.members.has_room() {
+                out[usize::from(nearest)..count].reverse();
             }
         }
         (count, nearest, whole)
@@ -441,38 +448,35 @@ impl Gossip {
         (told && state.sequence() > mark.sequence()).then_some(state)
     }
 
-    /// Fills `out` with states of live members that the requester lacks: not named in its digest, and nearer to it than the
-    /// farthest of the nearest members that it named. The nearest to it come first.
-    fn missing(&self, requester: ShortId, asked: &GossipBody<'_>, out: &mut [NodeState]) -> usize {
-        let target = u64::from_be_bytes(requester);
-        let run = &asked.digest[..usize::from(asked.nearest)];
-        let distance_of = |mark: &StateMark| u64::from_be_bytes(mark.short) ^ target;
-        let horizon = match run.iter().map(distance_of).max() {
-            _ if asked.whole => u64::MAX,
-            Some(farthest) => farthest,
-            None => return 0,
+    /// Fills `out` with states of live members that the requester lacks: those nearest to it first, then any of the run of others.
+    fn missing(&mut self, requester: ShortId, asked: &GossipBody<'_>, out: &mut [NodeState]) -> usize {
+        let start = self.rng.below(self.members.len().max(1) as u64) as usize;
+        let coverage = Coverage::of(requester, asked);
+        let (most, mut count) = (out.len(), 0);
+        let known = |position: &usize| {
+            self.members.places()[*position].liveness == Liveness::Live
+                && self.members.entry(*position).state.sequence() > 0
         };
-        let mut nearest = [(u64::MAX, 0_usize); STATES_MAX];
-        let most = out.len();
-        let mut count = 0;
-        for position in self.members.run(requester, horizon.leading_zeros()) {
-            let distance = u64::from_be_bytes(self.members.short(position)) ^ target;
-            let farthest = if count < most { horizon } else { nearest[count.saturating_sub(1)].0 };
-            if most == 0 || distance >= farthest || distance == 0 {
-                continue;
+        let distance = |position: &usize| coverage.distance(self.members.short(*position));
+        let mut chosen = [(u64::MAX, 0_usize); STATES_MAX];
+        for position in self.members.run(requester, coverage.horizon().leading_zeros()) {
+            let distance = distance(&position);
+            let is_nearer = count < most || count > 0 && distance < chosen[count - 1].0;
+            if is_nearer && coverage.lacks_near(distance) && known(&position) {
+                let place = chosen[..count].partition_point(|(other, _)| *other < distance);
+                count = (count + 1).min(most);
+                chosen[place..count].rotate_right(1);
+                chosen[place] = (distance, position);
             }
-            if self.members.places()[position].liveness != Liveness::Live
-                || self.members.entry(position).state.sequence() == 0
-                || asked.digest.iter().any(|mark| distance_of(mark) == distance)
-            {
-                continue;
-            }
-            let place = nearest[..count].partition_point(|(other, _)| *other < distance);
-            count = (count + 1).min(most);
-            nearest[place..count].rotate_right(1);
-            nearest[place] = (distance, position);
         }
-        for (state, (_, position)) in out.iter_mut().zip(&nearest[..count]) {
+        let length = self.members.len();
+        let others = (0..length).map(|step| (start + step) % length);
+        let far = others.filter(|position| coverage.lacks_far(distance(position)) && known(position));
+        for position in far.take(most - count) {
+            chosen[count] = (u64::MAX, position);
+            count += 1;
+        }
+        for (state, (_, position)) in out.iter_mut().zip(&chosen[..count]) {
             *state = self.members.entry(*position).state;
         }
         count

@@ -16,10 +16,18 @@ pub enum Joining {
     OneByOne(Duration),
     /// All hosts start within ten seconds, each with contacts on its disk as if from an earlier run.
     Remembered,
+    /// All hosts start within two seconds for the first time, each through the first one.
+    Together,
 }
 
 /// Attaches `count` hosts and lets them join. It returns a minute after the last one started.
 pub fn build(world: &mut World, count: usize, joining: Joining) {
+    start(world, count, joining);
+    world.run_for(Duration::from_secs(60));
+}
+
+/// Attaches `count` hosts and starts them.
+pub fn start(world: &mut World, count: usize, joining: Joining) {
     let first = world.hosts.len();
     for _ in 0..count {
         world.add_host(false);
@@ -41,8 +49,15 @@ pub fn build(world: &mut World, count: usize, joining: Joining) {
                 world.run_for(Duration::from_secs(10) / count.max(1) as u32);
             }
         }
+        Joining::Together => {
+            let entrance = [world.links.port(first).addr];
+            for host in first..first + count {
+                let known: &[_] = if host == first { &[] } else { &entrance };
+                world.start(host, known);
+                world.run_for(Duration::from_secs(2) / count.max(1) as u32);
+            }
+        }
     }
-    world.run_for(Duration::from_secs(60));
 }
 
 /// Writes onto each disk the contacts that its node would remember: its nearest nodes in the key space, and some random ones.

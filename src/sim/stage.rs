@@ -7,7 +7,7 @@ use super::invariants;
 use super::ledger::{Ledger, Sample};
 use super::observe::Observer;
 use super::population::{self, Churn, Joining};
-use super::report::{Check, Report, quantile, sorted};
+use super::report::{Check, Report, Verdict, quantile, sorted};
 use super::workload::Workload;
 use super::world::{Plan, World};
 use crate::id::IdWork;
@@ -132,6 +132,22 @@ impl Stage {
             attacks: None,
             each_tick: (0, 0),
             changes_each_tick: 0,
+        }
+    }
+
+    /// Runs the network in peace until every node sees the others, `limit` at most. The nodes of a network that has just been built
+    /// have had a minute for that already.
+    pub fn come_in_sight(&mut self, limit: Duration) -> Check {
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
+        let since = self.world.now();
+        loop {
+            let check = invariants::fairness::sight(&self.world, &self.observer);
+            if check.verdict == Verdict::Holds || self.world.now() >= since + limit {
+                let took = self.world.now().since(since).as_secs_f64();
+                self.report.figure("seconds until the nodes saw each other", took);
+                return check;
+            }
+            self.run_in_peace(LOOK_EVERY);
         }
     }
 

@@ -2,10 +2,14 @@
 
 use super::adversary::{Adversary, Sent};
 use super::disk::Crash;
-use super::invariants::{convergence, detection::Detection};
+use super::invariants::{convergence, detection::Detection, fairness};
 use super::ledger::Ledger;
+use super::link::Addressing;
+use super::observe::Observer;
+use super::population::{self, Joining};
 use super::report::{quantile, sorted};
 use super::stage::{Options, Stage};
+use super::world::{Plan, World};
 use crate::id::{NodeId, PublicKey};
 use crate::identity::Identity;
 use crate::time::{Duration, Instant};
@@ -30,7 +34,7 @@ pub struct Table {
 }
 
 /// The names of all tables.
-pub const TABLES: [&str; 5] = ["lookups", "rounds", "detection", "idle", "repair"];
+pub const TABLES: [&str; 6] = ["lookups", "rounds", "detection", "idle", "repair", "sight"];
 
 /// Makes a table for networks of these sizes. `None` when no table has that name.
 pub fn make(name: &str, sizes: &[usize], options: &Options) -> Option<Table> {
@@ -67,6 +71,23 @@ pub fn make(name: &str, sizes: &[usize], options: &Options) -> Option<Table> {
             "bytes copied after a tenth of all nodes is gone for good",
             vec!["nodes", "stored", "copied", "necessary", "ratio", "fewest copies"],
             repair,
+        ),
+        "sight" => (
+            "live members that the node sees which sees fewest, after all have started together",
+            vec![
+                "nodes",
+                "10 s",
+                "30 s",
+                "60 s",
+                "120 s",
+                "300 s",
+                "all, s",
+                "KB sent a node",
+                "one /24: 30 s",
+                "all, s",
+                "KB sent a node",
+            ],
+            sight,
         ),
         _ => return None,
     };
@@ -215,6 +236,42 @@ fn idle(options: &Options) -> Vec<f64> {
     let per = options.nodes as f64 * options.duration.as_secs_f64();
     let datagrams = (more - count) as f64 / per;
     vec![options.nodes as f64, datagrams, (more_bytes - bytes) as f64 / per + datagrams * 28.0]
+}
+
+fn sight(options: &Options) -> Vec<f64> {
+    let apart = look_around(options, Addressing::Apart, &[10, 30, 60, 120, 300]);
+    let together = look_around(options, Addressing::OnePrefix, &[30]);
+    [vec![options.nodes as f64], apart, together].concat()
+}
+
+/// Starts a network, and waits until each node sees all others. Returns the fewest live members that a node sees at each of the times
+/// `at`, in seconds; the seconds until all see all, infinity for never; and the kilobytes of datagrams that a node has sent until then.
+fn look_around(options: &Options, addressing: Addressing, at: &[u64]) -> Vec<f64> {
+    const LIMIT: u64 = 900;
+    let mut plan = Plan::new(options.seed);
+    (plan.real_signatures, plan.links.loss) = (options.real_signatures, options.loss);
+    plan.links.addressing = addressing;
+    let mut world = World::new(plan);
+    let nodes = options.nodes.min(addressing.hosts_max());
+    population::start(&mut world, nodes, Joining::Together);
+    let sent = |world: &World| world.hosts.iter().map(|host| host.traffic.datagram_bytes_out).sum::<u64>();
+    let (mut row, mut took) = (Vec::new(), None);
+    for second in 1..=LIMIT {
+        world.run_for(Duration::from_secs(1));
+        let (least, others) = fairness::seen(&world, &Observer::present());
+        if at.contains(&second) {
+            row.push(least as f64);
+        }
+        if least == others && took.is_none() {
+            took = Some((second as f64, sent(&world)));
+        }
+        if took.is_some() && row.len() == at.len() {
+            break;
+        }
+    }
+    let (seconds, bytes) = took.unwrap_or_else(|| (f64::INFINITY, sent(&world)));
+    row.extend([seconds, bytes as f64 / 1e3 / nodes as f64]);
+    row
 }
 
 fn repair(options: &Options) -> Vec<f64> {

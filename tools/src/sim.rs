@@ -48,13 +48,13 @@ fn id_work(text: &str) -> Result<IdWork, String> {
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, broken-link, hostile,
 /// eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
-/// downgrade, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair.
+/// downgrade, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair, sight.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The scenario to play, or "all". Default: steady; in a search all.
     #[arg(long, conflicts_with = "table")]
     scenario: Option<String>,
-    /// Make a table instead: lookups, rounds, detection, idle or repair.
+    /// Make a table instead: lookups, rounds, detection, idle, repair or sight.
     #[arg(long)]
     table: Option<String>,
     /// The number of nodes; in a search the most; for a table, several numbers separated by commas.

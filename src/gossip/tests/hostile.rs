@@ -282,6 +282,53 @@ fn an_unvalidated_address_is_sent_at_most_three_times_what_it_sent() {
     assert!(lone.gossip.counters.shortened >= 20);
 }
 
+/// The members that the reply to a gossip with this digest tells of. Node 70 sends the gossip.
+fn told_of(lone: &mut Lone, digest: &[StateMark]) -> Vec<NodeId> {
+    let states = [lone.state(70, 5)];
+    let body = GossipBody {
+        states: &states,
+        digest,
+        nearest: 0,
+        whole: false,
+        hops: Hops::NO_NEWS,
+        suspicions: &[],
+    };
+    let answers = lone.hand_in(NOW, &identity(70), address(70), &Message::Gossip(body));
+    let reply = Unverified::parse(&answers[0], &lone.network).unwrap();
+    let reply = reply.verify(&lone.network, &identity(70).id()).unwrap();
+    let Message::GossipReply(reply) = reply.message() else { panic!("another message") };
+    reply.states[1..].iter().map(|state| state.public().node_id()).collect()
+}
+
+#[test]
+fn a_reply_fills_the_gaps_in_a_run_of_a_digest_but_not_in_one_that_is_named_backwards() {
+    let mut lone = Lone::new(config());
+    for index in 1..30 {
+        lone.meet(NOW, index);
+        let own = lone.state(index, 5);
+        let alone = GossipBody {
+            states: &[own],
+            digest: &[],
+            nearest: 0,
+            whole: false,
+            hops: Hops::NO_NEWS,
+            suspicions: &[],
+        };
+        lone.hand_in(NOW, &identity(index), address(index), &Message::Gossip(alone));
+    }
+    lone.meet(NOW, 70);
+    let asker = identity(70).id().key();
+    let mut ids: Vec<NodeId> = (1..30).map(|index| identity(index).id()).collect();
+    ids.sort_by_key(|id| id.distance(&asker));
+    let mut run: Vec<StateMark> =
+        [10, 11, 14, 15].iter().map(|&rank: &usize| StateMark::new(ids[rank].short(), 5)).collect();
+    let mut told = told_of(&mut lone, &run);
+    told.sort_by_key(|id| id.distance(&asker));
+    assert_eq!(told, [ids[12], ids[13]]);
+    run.reverse();
+    assert_eq!(told_of(&mut lone, &run), []);
+}
+
 #[test]
 fn the_view_is_bounded_and_keeps_the_nearest() {
     let config = GossipConfig { view_max: 128, state_checks_per_second_max: 10_000, ..config() };

@@ -43,6 +43,20 @@ fn nodes_that_know_one_other_find_their_whole_neighbourhood() {
 }
 
 #[test]
+fn nodes_that_start_together_through_one_see_each_other_within_half_a_minute() {
+    const NODES: usize = 70;
+    let mut net = Net::of(NODES, &config());
+    for index in 1..NODES {
+        net.meet(index, 0);
+    }
+    net.run_secs(30);
+    for node in 0..NODES {
+        let live = (0..NODES).filter(|&other| net.liveness(node, other) == Some(Liveness::Live)).count();
+        assert_eq!(live, NODES - 1, "node {node}");
+    }
+}
+
+#[test]
 fn the_nearest_twenty_detect_a_crash_within_a_minute() {
     let mut net = Net::settled(60, &config());
     net.air.loss_percent = 5;

@@ -5,8 +5,8 @@ use crate::sim::report::{Check, quantile, sorted};
 use crate::sim::workload::Tally;
 use crate::sim::world::World;
 
-/// Whether every node sees at least 99 % of the others. A bound on one party must not hide them.
-pub fn sight(world: &World, observer: &Observer) -> Check {
+/// The least number of live members that an honest node sees, and the number that there are besides it.
+pub fn seen(world: &World, observer: &Observer) -> (usize, usize) {
     let up: Vec<usize> = world.up().filter(|host| world.hosts[*host].is_honest()).collect();
     let seen = |host: usize| {
         let node = world.hosts[host].node();
@@ -15,10 +15,15 @@ pub fn sight(world: &World, observer: &Observer) -> Check {
         };
         up.iter().filter(is_live).count()
     };
-    let least = up.iter().map(|host| seen(*host)).min().unwrap_or(0);
-    let others = up.len().saturating_sub(1);
+    (up.iter().map(|host| seen(*host)).min().unwrap_or(0), up.len().saturating_sub(1))
+}
+
+/// Whether every node sees at least 99 % of the others. A bound on one party must not hide them.
+pub fn sight(world: &World, observer: &Observer) -> Check {
+    let (least, others) = seen(world, observer);
     let found = format!("each sees {least} of {others} or more");
-    Check::new(10, "nodes of one party see each other", up.len() as u64, least * 100 >= others * 99, found)
+    let claim = "nodes see each other";
+    Check::new(10, claim, others as u64 + 1, least * 100 >= others * 99, found)
 }
 
 /// Whether every request since `before` succeeded.

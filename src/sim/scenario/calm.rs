@@ -1,13 +1,18 @@
 //! Networks without churn: no node comes or goes.
 
+use crate::gossip::GossipConfig;
 use crate::sim::invariants::{detection::FalseEvictions, lookup};
 use crate::sim::report::Check;
 use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
 use crate::time::Duration;
 
-/// Everyday use. Repair has nothing to copy, and no node is declared dead.
+/// Everyday use. The nodes soon see each other. Repair has nothing to copy, and no node is declared dead.
 pub(super) fn steady(options: &Options) -> Outcome {
     let mut stage = Stage::new("steady", options, |_| ());
+    if options.nodes <= GossipConfig::default().view_max {
+        let sight = stage.come_in_sight(Duration::from_secs(30));
+        stage.report.checks.push(sight);
+    }
     stage.fill(options.nodes.clamp(8, 200) / 4, options.nodes.clamp(8, 200) / 4);
     (stage.each_tick, stage.changes_each_tick) = ((4, 1), 2);
     let steady = stage.world.honest();

@@ -9,7 +9,7 @@ use crate::sim::invariants::{bounded, fairness, lookup};
 use crate::sim::link::{Addressing, PORT};
 use crate::sim::population::bootstrap;
 use crate::sim::puppet;
-use crate::sim::report::{Check, Verdict};
+use crate::sim::report::Check;
 use crate::sim::reserve::Reserve;
 use crate::sim::stage::{Options, Outcome, SAMPLE, Stage};
 use crate::sim::world::World;
@@ -33,30 +33,14 @@ pub(super) fn one_link(options: &Options) -> Outcome {
     one_party("one-link", Addressing::OneLink, options)
 }
 
-/// Runs the network until every node sees the others. A node learns of most of them by rumours, of which it spreads a bounded number at
-/// a time, and of the rest when they gossip with it: three of them in a round. So the time that this may take grows with the network.
-fn come_in_sight(stage: &mut Stage) -> Check {
-    const LOOK_EVERY: Duration = Duration::from_secs(5);
-    let since = stage.world.now();
-    let limit = since + MINUTE * 3 + Duration::from_secs(3) * stage.world.honest().len() as u32;
-    loop {
-        let check = fairness::sight(&stage.world, &stage.observer);
-        if check.verdict == Verdict::Holds || stage.world.now() >= limit {
-            let took = stage.world.now().since(since).as_secs_f64();
-            stage.report.figure("seconds until the nodes saw each other", took);
-            return check;
-        }
-        stage.run_in_peace(LOOK_EVERY);
-    }
-}
-
 /// The nodes see each other, place files, find them, and repair what is lost when one in twenty of them fails.
 fn one_party(name: &str, addressing: Addressing, options: &Options) -> Outcome {
     let nodes = options.nodes.min(addressing.hosts_max());
     let options = Options { nodes, ..options.clone() };
     let mut stage = Stage::new(name, &options, |plan| plan.links.addressing = addressing);
+    let sight = stage.come_in_sight(MINUTE / 2);
     stage.fill((nodes / 4).clamp(4, 50), (nodes / 4).clamp(4, 50));
-    let checks = [come_in_sight(&mut stage), fairness::placed(&stage.work.puts)];
+    let checks = [sight, fairness::placed(&stage.work.puts)];
     stage.report.checks.extend(checks);
     let mut hosts: Vec<usize> = stage.world.up().collect();
     stage.world.chance.shuffle(&mut hosts);
@@ -239,7 +223,7 @@ pub(super) fn states(options: &Options) -> Outcome {
     let others = bootstrap(&mut stage.world, 2);
     stage.world.start(newcomer, &others);
     puppet::tell(&mut stage.world, teller, &victims, IDENTITIES, victims.len() as u32 * 2000);
-    let sight = come_in_sight(&mut stage);
+    let sight = stage.come_in_sight(MINUTE * 2);
     let refused = total(&mut stage.world, &victims, "gossip_state_over_budget");
     let checks = [
         Check::new(
