@@ -3,7 +3,8 @@
 //! Silence → two pings → probes through relays → *suspect* → probed in every round → *unresponsive* → *evicted* (SWIM: Das, Gupta and
 //! Motivala, 2002; Lifeguard: Dadgar, Phillips and Currey, 2018). Departures from those papers:
 //! - What others say never changes a member's liveness. A suspicion only makes this node probe the member at once.
-//! - A relay's word that a member answers delays suspicion and eviction, but only for a limited time.
+//! - The relays' word that a member answers delays suspicion and eviction, but only for a limited time, and one of them is not enough
+//!   when most say that it is silent.
 //! - Departed members are probed rarely for a long time, so that two halves of a partitioned network find each other.
 
 use super::probe::RELAYS;
@@ -16,7 +17,7 @@ use crate::wire::state::StateMark;
 
 /// Unanswered pings after which an unproven member is removed.
 const TRIES_MAX: u8 = 2;
-/// A relay's word counts until the silence is this many times as long as [`GossipConfig::unresponsive_after`].
+/// The relays' word counts until the silence is this many times as long as [`GossipConfig::unresponsive_after`].
 const VOUCHED_TIMES: u32 = 4;
 /// An evicted member is remembered for this many times the eviction time: a day by default.
 const FORGOTTEN_TIMES: u32 = 96;
@@ -143,9 +144,12 @@ impl Gossip {
         let Some(position) = self.members.find(short) else { return };
         let entry = self.members.entry_mut(position);
         entry.probing = false;
-        let (answers, helped) = (entry.heard >= entry.asked, entry.silent_relays > 0);
-        let reached = self.members.entry(position).vouched >= self.members.entry(position).asked
-            && self.may_be_vouched_for(now, position);
+        let (answers, helped) = (entry.heard >= entry.asked, entry.relays.is_any());
+        let vouched = entry.relays.vouch();
+        if vouched {
+            entry.vouched = now;
+        }
+        let reached = vouched && self.may_be_vouched_for(now, position);
         if answers || reached || self.members.places()[position].liveness != Liveness::Live {
             return;
         }
@@ -220,7 +224,7 @@ impl Gossip {
         }
     }
 
-    /// Whether a relay's word that the member answers still counts: only for a limited time.
+    /// Whether the relays' word that the member answers still counts: only for a limited time.
     fn may_be_vouched_for(&self, now: Instant, position: usize) -> bool {
         self.silence(now, position) < self.config.unresponsive_after * VOUCHED_TIMES
     }

@@ -5,6 +5,7 @@
 //! sample, in which uncontacted members give way to contacted ones, and then those of the party that has most. While there is room no
 //! member is refused.
 
+use super::relay::RelaysWord;
 use crate::id::{NodeId, PublicKey, ShortId};
 use crate::peers::contest::{Holder, gives_way};
 use crate::peers::liveness::Liveness;
@@ -42,7 +43,7 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// When this node last sent it a request.
     pub(super) asked: Instant,
-    /// When a relay last said that the member answers.
+    /// When the relays of a probe last said that the member answers.
     pub(super) vouched: Instant,
     /// The epoch in which the member itself said goodbye. It may still answer while it shuts down, and returns in another one.
     pub(super) left_in: Option<Epoch>,
@@ -50,8 +51,8 @@ pub(super) struct Entry {
     pub(super) tries: u8,
     /// Whether a probe is under way.
     pub(super) probing: bool,
-    /// How many relays of this probe got no answer.
-    pub(super) silent_relays: u8,
+    /// What the relays of this probe said.
+    pub(super) relays: RelaysWord,
     /// The hops over which its state came as news, until the member answers and the news is passed on.
     pub(super) news: Option<u8>,
 }
@@ -287,7 +288,7 @@ impl Members {
             left_in: None,
             tries: 0,
             probing: false,
-            silent_relays: 0,
+            relays: RelaysWord::default(),
             news: None,
         };
         let slot = match self.free.pop() {

@@ -5,6 +5,7 @@
 //! victim would make every member send there.
 
 use super::questions::{Asked, Purpose, Request};
+use super::relay::RelaysWord;
 use super::{Gossip, Liveness, QUEUE_MAX};
 use crate::id::ShortId;
 use crate::peers::contest::Holder;
@@ -174,7 +175,7 @@ impl Gossip {
         if self.ping(now, position, addr, Purpose::Ping { again: named }, wait, outbox) {
             self.counters.probes += 1;
             let entry = self.members.entry_mut(position);
-            (entry.probing, entry.asked, entry.silent_relays) = (true, now, 0);
+            (entry.probing, entry.asked, entry.relays) = (true, now, RelaysWord::default());
         }
     }
 
@@ -344,15 +345,10 @@ impl Gossip {
     ) {
         let Some(position) = self.members.find(request.question.about) else { return };
         let entry = self.members.entry_mut(position);
-        match outcome {
-            ProbeOutcome::Answered => {
-                entry.vouched = now;
-                // Others reach the member, and this node does not: evidence of bad local health.
-                self.health.doubted();
-            }
-            ProbeOutcome::Silent | ProbeOutcome::Unknown => {
-                entry.silent_relays = entry.silent_relays.saturating_add(1);
-            }
+        entry.relays.note(outcome);
+        if outcome == ProbeOutcome::Answered {
+            // Others reach the member, and this node does not: evidence of bad local health.
+            self.health.doubted();
         }
         self.conclude_indirect(now, request.question.about, outbox);
     }

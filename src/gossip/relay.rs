@@ -13,6 +13,36 @@ use core::net::SocketAddr;
 /// Probes for others that are outstanding at a time.
 const RELAYED_MAX: usize = 8;
 
+/// What the relays of one probe said about its member.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct RelaysWord {
+    answered: u8,
+    silent: u8,
+    refused: u8,
+}
+
+impl RelaysWord {
+    /// A relay said this.
+    pub(super) fn note(&mut self, outcome: ProbeOutcome) {
+        let count = match outcome {
+            ProbeOutcome::Answered => &mut self.answered,
+            ProbeOutcome::Silent => &mut self.silent,
+            ProbeOutcome::Unknown => &mut self.refused,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// Whether any relay said something.
+    pub(super) fn is_any(self) -> bool {
+        self.answered > 0 || self.silent > 0 || self.refused > 0
+    }
+
+    /// Whether the relays vouch for the member: at least as many got an answer as got none.
+    pub(super) fn vouch(self) -> bool {
+        self.answered > 0 && self.answered >= self.silent
+    }
+}
+
 impl Gossip {
     /// Probes a member for another: only a contacted one, only at the address where it answered, and within a rate limit.
     pub(super) fn handle_probe(
@@ -50,5 +80,25 @@ impl Gossip {
                 Message::ProbeReply { target: request.question.about, outcome: ProbeOutcome::Silent };
             outbox.answer(now, asker, &answer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ProbeOutcome::{Answered, Silent, Unknown};
+
+    #[test]
+    fn one_relay_does_not_vouch_against_two() {
+        let vouch = |said: &[ProbeOutcome]| {
+            let mut word = RelaysWord::default();
+            said.iter().for_each(|outcome| word.note(*outcome));
+            word.vouch()
+        };
+        assert!(!vouch(&[]));
+        assert!(!vouch(&[Silent]));
+        assert!(!vouch(&[Answered, Silent, Silent]));
+        assert!(vouch(&[Answered, Silent]));
+        assert!(vouch(&[Answered, Unknown, Unknown]), "a relay that refused knows nothing");
     }
 }
