@@ -6,7 +6,7 @@
 use crate::id::NodeId;
 use crate::io::StreamId;
 use crate::time::Instant;
-use crate::transfer::Common;
+use crate::transfer::{Common, Timing};
 use crate::wire::contact::Contact;
 use std::collections::BTreeMap;
 
@@ -17,6 +17,30 @@ pub(super) trait Outgoing {
 
     /// Whether it waits for a stream.
     fn is_waiting(&self) -> bool;
+}
+
+/// What a question to another node waits for, and since when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// A stream to the node.
+    Stream { since: Instant },
+    /// The answer: the question was sent.
+    Answer { since: Instant },
+}
+
+impl Wait {
+    /// Whether the question was not sent yet.
+    pub(super) fn is_for_stream(self) -> bool {
+        matches!(self, Wait::Stream { .. })
+    }
+
+    /// When the question ends as unreachable or lost.
+    pub(super) fn deadline(self, timing: &Timing) -> Instant {
+        match self {
+            Wait::Stream { since } => since + timing.push,
+            Wait::Answer { since } => since + timing.answer,
+        }
+    }
 }
 
 /// The way to the node of a waiting item.
@@ -172,6 +196,17 @@ mod tests {
         assert_eq!(queue.take_due(), None);
         queue.note_change();
         assert_eq!(queue.take_due(), Some(vec![1]));
+    }
+
+    #[test]
+    fn the_time_for_an_answer_begins_when_the_question_is_sent() {
+        let Transfer { common, .. } = connected(1, Limits::default());
+        let timing = &common.config.timing;
+        assert_ne!(timing.push, timing.answer);
+        let (queued, sent) = (Wait::Stream { since: NOW }, Wait::Answer { since: NOW });
+        assert!(queued.is_for_stream() && !sent.is_for_stream());
+        assert_eq!(queued.deadline(timing), NOW + timing.push);
+        assert_eq!(sent.deadline(timing), NOW + timing.answer);
     }
 
     #[test]

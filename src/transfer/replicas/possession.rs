@@ -3,7 +3,7 @@
 //! An inspection is one question to one node. It moves no content, so it neither waits for downloads nor delays them. One that
 //! is not answered in time ends as lost. Its stream stays open, because content may be on its way before the answer.
 
-use super::outgoing::{Outgoing, Queue, Route};
+use super::outgoing::{Outgoing, Queue, Route, Wait};
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::time::Instant;
@@ -31,9 +31,7 @@ pub(in crate::transfer) struct Inspections {
 struct Inspection {
     target: Contact,
     keys: Vec<Key>,
-    /// The stream that it was sent over; `None` while it waits for one.
-    stream: Option<StreamId>,
-    since: Instant,
+    wait: Wait,
 }
 
 impl Outgoing for Inspection {
@@ -42,18 +40,7 @@ impl Outgoing for Inspection {
     }
 
     fn is_waiting(&self) -> bool {
-        self.stream.is_none()
-    }
-}
-
-impl Inspection {
-    /// When it ends as unreachable or lost.
-    fn deadline(&self, timing: &Timing) -> Instant {
-        self.since
-            + match self.stream {
-                None => timing.push,
-                Some(_) => timing.answer,
-            }
+        self.wait.is_for_stream()
     }
 }
 
@@ -65,7 +52,7 @@ impl Inspections {
 
     /// When the next inspection ends as unreachable or lost.
     pub(in crate::transfer) fn next_deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.queue.values().map(|inspection| inspection.deadline(timing)).min()
+        self.queue.values().map(|inspection| inspection.wait.deadline(timing)).min()
     }
 
     /// Something changed that may let a waiting inspection proceed.
@@ -83,7 +70,7 @@ impl Inspections {
     ) -> bool {
         let possible = (1..=INSPECT_KEYS_MAX).contains(&keys.len());
         debug_assert!(possible, "{} keys in one inspection", keys.len());
-        let question = Inspection { target, keys, stream: None, since: now };
+        let question = Inspection { target, keys, wait: Wait::Stream { since: now } };
         possible && self.queue.add(inspection, question, INSPECTIONS_MAX)
     }
 
@@ -115,7 +102,7 @@ impl Inspections {
         }
         let question = session.number();
         session.inspections.insert(question, id);
-        (inspection.stream, inspection.since) = (Some(stream), now);
+        inspection.wait = Wait::Answer { since: now };
         session.last_active = now;
         common.out.write(stream, session, &Frame::Inspect { question, keys: &inspection.keys });
     }
@@ -148,7 +135,7 @@ impl Inspections {
     /// Ends the inspections whose deadline has passed.
     pub(in crate::transfer) fn expire(&mut self, now: Instant, common: &mut Common) {
         let timing = &common.config.timing;
-        for id in self.queue.ids(|inspection| inspection.deadline(timing) <= now) {
+        for id in self.queue.ids(|inspection| inspection.wait.deadline(timing) <= now) {
             let waited = self.queue.get(id).is_some_and(Inspection::is_waiting);
             let error = if waited { InspectError::Unreachable } else { InspectError::Lost };
             self.end(id, Err(error), &mut common.out);

@@ -5,7 +5,7 @@
 //! downloads nor uploads. A holder that answers wrongly, or not in time, has not proven anything. Nothing is held against it: its
 //! disk may rot, or the piece may have expired.
 
-use super::outgoing::{Outgoing, Queue, Route};
+use super::outgoing::{Outgoing, Queue, Route, Wait};
 use super::push::Pushes;
 use crate::id::{Key, NodeId};
 use crate::io::{DiskError, Extent, StreamId};
@@ -56,9 +56,7 @@ struct Challenge {
     sample: Option<Vec<u8>>,
     /// The proof that it gave.
     given: Option<Proof>,
-    /// The stream that it was sent over; `None` while it waits for one.
-    stream: Option<StreamId>,
-    since: Instant,
+    wait: Wait,
 }
 
 /// A challenge of a peer.
@@ -75,17 +73,11 @@ impl Outgoing for Challenge {
     }
 
     fn is_waiting(&self) -> bool {
-        self.stream.is_none()
+        self.wait.is_for_stream()
     }
 }
 
 impl Challenge {
-    /// When it ends without a proof.
-    fn deadline(&self, timing: &Timing) -> Instant {
-        let wait = if self.stream.is_some() { timing.answer } else { timing.push };
-        self.since + wait
-    }
-
     /// Whether the target has proven to this node that it has the piece; `None` while something is missing for the decision.
     fn result(&self, own: &NodeId) -> Option<Result<(), PushError>> {
         let (sample, given) = (self.sample.as_ref()?, self.given?);
@@ -102,7 +94,7 @@ impl Proofs {
 
     /// When the next challenge ends without a proof.
     pub(in crate::transfer) fn next_deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.challenges.values().map(|challenge| challenge.deadline(timing)).min()
+        self.challenges.values().map(|challenge| challenge.wait.deadline(timing)).min()
     }
 
     /// Something changed that may let a waiting challenge proceed.
@@ -127,9 +119,8 @@ impl Proofs {
     ) {
         let nonce = common.rng.bytes();
         let sample = self.next_sample();
-        let (sample_read, given, stream) = (None, None, None);
-        let challenge =
-            Challenge { purpose, target, key, nonce, sample: sample_read, given, stream, since: now };
+        let wait = Wait::Stream { since: now };
+        let challenge = Challenge { purpose, target, key, nonce, sample: None, given: None, wait };
         self.challenges.add(sample, challenge, usize::MAX);
         let runs = selected(&nonce, extent.length);
         common.out.event(TransferEvent::SampleNeeded { sample, extent, runs });
@@ -168,7 +159,7 @@ impl Proofs {
         }
         let question = session.number();
         session.challenges.insert(question, id);
-        (challenge.stream, challenge.since) = (Some(stream), now);
+        challenge.wait = Wait::Answer { since: now };
         session.last_active = now;
         let (key, nonce) = (challenge.key, challenge.nonce);
         common.out.write(stream, session, &Frame::Challenge { question, key, nonce });
@@ -253,7 +244,7 @@ impl Proofs {
     /// Ends the challenges whose deadline has passed.
     pub(in crate::transfer) fn expire(&mut self, now: Instant, pushes: &mut Pushes, common: &mut Common) {
         let timing = &common.config.timing;
-        for id in self.challenges.ids(|challenge| challenge.deadline(timing) <= now) {
+        for id in self.challenges.ids(|challenge| challenge.wait.deadline(timing) <= now) {
             let waited = self.challenges.get(id).is_some_and(Challenge::is_waiting);
             let error = if waited { PushError::Unreachable } else { PushError::Lost };
             self.end(id, Err(error), pushes, common);
