@@ -396,6 +396,11 @@ impl Dht {
         }
     }
 
+    /// Sets whether this node is a leaf: a leaf keeps no records of others, and no table of theirs names it.
+    pub fn set_leaf(&mut self, leaf: bool) {
+        self.config.leaf = leaf;
+    }
+
     /// Another machine could not reach a node.
     pub fn note_unreachable(&mut self, now: Instant, id: &NodeId, peers: &mut Peers) {
         match self.table.get(id).map(|entry| entry.contact) {

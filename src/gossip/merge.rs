@@ -159,11 +159,19 @@ impl Gossip {
             self.counters.without_work += 1;
             return;
         }
-        let wanted = known.is_some() || self.is_wanted(short);
-        if state.is_leaf() || seen && !wanted || !self.check(now, (&teller, teller_addr), state, outbox) {
+        let wanted = known.is_some() || self.is_wanted(short) && !state.is_leaf();
+        if !wanted && (seen || state.is_leaf()) || !self.check(now, (&teller, teller_addr), state, outbox) {
             return;
         }
         self.counters.states_learned += 1;
+        if let Some(position) = known.filter(|_| state.is_leaf()) {
+            // It cannot be reached any more, or does not want to be. All who count on it must hear that.
+            self.members.remove(position);
+            if let Some(hops) = hops {
+                self.pass_on(state, hops.saturating_add(1));
+            }
+            return;
+        }
         let addr = best_addr(state, teller_addr);
         let member = match known {
             Some(position) => {

@@ -39,7 +39,7 @@ pub use config::{GossipConfig, InvalidGossipConfig};
 pub use self_state::OwnState;
 
 use crate::id::{NodeId, PublicKey, ShortId};
-use crate::peers::outbox::Outbox;
+use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::rate::{Limiter, PartyLimiter, Rate};
 use crate::peers::standing::Standing;
 use crate::rng::Rng;
@@ -107,6 +107,13 @@ pub enum GossipEvent {
     Outdone {
         /// The addresses in that state.
         addrs: [Option<SocketAddr>; 2],
+    },
+    /// A node at a validated address wants to be dialled back there. The answer is a [`Message::ProbeReply`] about it.
+    DialBack {
+        /// The node.
+        contact: Contact,
+        /// Its request.
+        asker: Asker,
     },
     /// A member answers at another address.
     Moved {

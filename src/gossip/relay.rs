@@ -1,11 +1,12 @@
-//! Probing members for others that cannot reach them.
+//! Probing members for others that cannot reach them. A node that asks for a probe of itself wants to be dialled back.
 
 use super::questions::{Purpose, Request};
-use super::{Gossip, Liveness};
+use super::{Gossip, GossipEvent, Liveness};
 use crate::id::NodeId;
 use crate::peers::outbox::{Asker, Outbox};
 use crate::peers::standing::Standing;
 use crate::time::Instant;
+use crate::wire::contact::Contact;
 use crate::wire::datagram::Verified;
 use crate::wire::message::{Message, ProbeOutcome};
 use core::net::SocketAddr;
@@ -56,6 +57,11 @@ impl Gossip {
     ) {
         self.heard(now, from, datagram, standing);
         let asker = Asker::of(from, datagram);
+        if asker.id == *target && standing.is_validated() && self.can_raise() {
+            // It wants to know whether others can connect to it.
+            let contact = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+            return self.raise(GossipEvent::DialBack { contact, asker });
+        }
         let met = |position: &usize| self.members.places()[*position].liveness != Liveness::Unproven;
         let position = self.position(target).filter(met);
         let asked = position.filter(|_| !datagram.is_leaf() && asker.id != *target).is_some_and(|position| {

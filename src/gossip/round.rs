@@ -345,13 +345,19 @@ impl Gossip {
         standing: Standing,
         outbox: &mut Outbox,
     ) {
+        if datagram.is_leaf() {
+            // While it still counts as a member, its state that says otherwise is news.
+            self.take_in(now, from, datagram.id(), body, outbox);
+        }
         let member = self.heard(now, from, datagram, standing);
         let validated = standing.is_validated()
             || member.is_some_and(|position| {
                 self.members.places()[position].liveness != Liveness::Unproven
                     && self.members.entry(position).addr() == from
             });
-        self.take_in(now, from, datagram.id(), body, outbox);
+        if !datagram.is_leaf() {
+            self.take_in(now, from, datagram.id(), body, outbox);
+        }
         let mut budget = ReplyBudget::new(datagram, validated);
         // The reply leaves room for a ping: it counts against the same bytes.
         budget.take(OVERHEAD_BYTES);

@@ -93,15 +93,17 @@ impl Addresses {
         self.asks = ASKS.iter().rev().map(|after| now + *after).collect();
     }
 
-    /// Asks others how they see this node, if that is due. The questions come from the new address and so announce it.
-    pub(super) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) {
+    /// Asks others how they see this node, if that is due. The questions come from the new address and so announce it. Returns
+    /// whether it asked.
+    pub(super) fn handle_timeout(&mut self, now: Instant, machines: &mut Machines) -> bool {
         if self.asks.last().is_none_or(|at| now < *at) {
-            return;
+            return false;
         }
         self.asks.pop();
         machines.dht.ask_observers(now, machines.outbox.peers());
         machines.gossip.call_roll(now);
         bridge::update_own_state(now, machines);
+        true
     }
 }
 

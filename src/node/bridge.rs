@@ -58,13 +58,13 @@ impl Bridge {
             GossipEvent::Left { .. } => self.counters.left += 1,
             GossipEvent::Returned { .. } => self.counters.returned += 1,
             GossipEvent::Outdone { .. } => self.counters.outdone += 1,
-            GossipEvent::Met { .. } | GossipEvent::Moved { .. } => {}
+            GossipEvent::Met { .. } | GossipEvent::Moved { .. } | GossipEvent::DialBack { .. } => {}
         }
         match event {
             GossipEvent::Met { contact }
             | GossipEvent::Returned { contact }
             | GossipEvent::Moved { contact, .. } => reached(now, *contact, machines),
-            GossipEvent::Suspected { .. } | GossipEvent::Outdone { .. } => {}
+            GossipEvent::Suspected { .. } | GossipEvent::Outdone { .. } | GossipEvent::DialBack { .. } => {}
             GossipEvent::Unresponsive { contact } => unreachable(now, contact, machines),
             GossipEvent::Evicted { contact } | GossipEvent::Left { contact, .. } => {
                 machines.dht.forget(now, &contact.id);

@@ -9,7 +9,7 @@ pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, U
 pub use line::{Wrapping, parse_line};
 pub use status::{
     AddressGone, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer,
-    PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status,
+    PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status, Unreachable,
 };
 pub use trouble::{Trouble, TroubleKind};
 

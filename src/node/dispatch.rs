@@ -29,6 +29,9 @@ impl Node {
                 self.dht_event(now, event);
             }
             if let Some(event) = self.machines.gossip.poll_event() {
+                if let GossipEvent::DialBack { contact, asker } = event {
+                    self.dial_backs.handle_request(now, contact, asker, &mut self.machines);
+                }
                 if let GossipEvent::Outdone { addrs } = event {
                     self.twin.told(now, addrs, self.machines.dht.own_addr());
                 }
@@ -81,8 +84,11 @@ impl Node {
             let machines = &mut self.machines;
             self.ops.seekers.hand(now, download, machines, |seeker, _| seeker.handle_reached(now));
         }
-        let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         let kind = datagram.message().kind();
+        if kind == Kind::ProbeReply && self.reachability.is_expected(kind, datagram.transaction(), from) {
+            return self.reachability.handle_answer(now, from, datagram, &mut self.machines);
+        }
+        let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         let is_pong_to_gossip = kind == Kind::Pong && gossip.is_expected(kind, datagram.transaction(), from);
         match kind {
             Kind::Gossip | Kind::GossipReply | Kind::Probe | Kind::ProbeReply => {
@@ -113,6 +119,7 @@ impl Node {
         gossip.handle_challenge(now, challenge, outbox);
         replication.handle_challenge(now, challenge, outbox);
         self.source_probes.handle_challenge(now, challenge, outbox);
+        self.reachability.handle_challenge(now, challenge, outbox);
     }
 
     /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key.
@@ -134,6 +141,7 @@ impl Node {
             || self.machines.gossip.is_expected(kind, transaction, from)
             || self.machines.replication.is_expected(kind, transaction, from)
             || self.source_probes.is_expected(kind, transaction, from)
+            || self.reachability.is_expected(kind, transaction, from)
     }
 
     /// Passes a command to its operation.
@@ -280,6 +288,9 @@ impl Node {
             }
             TransferEvent::Proven { proof, proven, .. } => {
                 self.ops.repair.handle_proven(now, proof, proven, &mut self.machines);
+            }
+            TransferEvent::Tried { dial, connected } => {
+                self.dial_backs.handle_tried(now, dial, connected, &mut self.machines);
             }
             TransferEvent::PushDone { push, target, result } => {
                 self.ops.handle_pushed(now, push, &target, &result, &mut self.machines);

@@ -101,6 +101,13 @@ impl Machines {
         self.outbox.identity().id()
     }
 
+    /// Sets whether this node is a leaf.
+    pub(super) fn set_leaf(&mut self, leaf: bool) {
+        self.outbox.set_leaf(leaf);
+        self.dht.set_leaf(leaf);
+        self.transfer.set_leaf(leaf);
+    }
+
     /// Offers a piece to another node on behalf of `copying`. `None` when too many copies are under way.
     pub(super) fn push(
         &mut self,

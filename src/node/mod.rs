@@ -19,6 +19,7 @@
 //! |---|---|
 //! | `config` | the configuration |
 //! | `addresses`, `company` | this machine's addresses; whether any other node is there |
+//! | `reachability`, `dial_backs` | whether others can connect to this node; dials that tell others the same |
 //! | [`command`] | the commands and their answers, as data |
 //! | `output` | what the driver is to do |
 //! | `machines` | the machines, and all that an operation may use |
@@ -57,6 +58,7 @@ mod bridge;
 pub mod command;
 mod company;
 mod config;
+mod dial_backs;
 mod dispatch;
 mod early;
 mod health;
@@ -67,6 +69,7 @@ mod list;
 mod machines;
 mod ops;
 mod output;
+mod reachability;
 mod shelf;
 mod source_probes;
 mod status;
@@ -107,12 +110,14 @@ use bridge::Bridge;
 use command::{Command, CommandId, Status};
 use company::Company;
 use core::net::{IpAddr, SocketAddr};
+use dial_backs::DialBacks;
 use early::Early;
 use housekeeping::Housekeeping;
 use machines::Machines;
 use ops::Ops;
 use ops::audit::answer;
 use ops::values;
+use reachability::Reachability;
 use shelf::Shelf;
 use source_probes::SourceProbes;
 use status::NodeCounters;
@@ -130,6 +135,8 @@ pub struct Node {
     twin: Twin,
     addresses: Addresses,
     company: Company,
+    reachability: Reachability,
+    dial_backs: DialBacks,
     source_probes: SourceProbes,
     housekeeping: Housekeeping,
     early: Early,
@@ -208,6 +215,8 @@ impl Node {
             twin: Twin::new(rng.bytes()),
             addresses: Addresses::new(config.listen),
             company: Company::new(now),
+            reachability: Reachability::new(now, config.listen, config.leaf, rng.bytes()),
+            dial_backs: DialBacks::new(rng.u64()),
             source_probes: SourceProbes::new(now, rng.bytes()),
             counters: NodeCounters::default(),
             bridge: Bridge::new(config.gossip.unresponsive_after),
@@ -267,11 +276,25 @@ impl Node {
         self.machines.outbox.peers().is_keyed(id)
     }
 
+    /// Whether no other node can connect to this one, as far as it knows.
+    pub fn is_unreachable(&self) -> bool {
+        self.reachability.is_unreachable()
+    }
+
     fn status(&self, now: Instant) -> Status {
-        let Node { config, started, counters, source_probes, bridge, twin, addresses, company, .. } = self;
-        let (boots, started) = (self.ages(now).boots, *started);
-        let run =
-            status::Run { config, boots, started, counters, source_probes, bridge, twin, addresses, company };
+        let run = status::Run {
+            config: &self.config,
+            boots: self.ages(now).boots,
+            started: self.started,
+            counters: &self.counters,
+            source_probes: &self.source_probes,
+            bridge: &self.bridge,
+            twin: &self.twin,
+            addresses: &self.addresses,
+            company: &self.company,
+            reachability: &self.reachability,
+            dial_backs: &self.dial_backs,
+        };
         status::status(now, &run, &self.machines, &self.ops)
     }
 
@@ -286,6 +309,7 @@ impl Node {
             self.ops.next_deadline(&self.machines),
             self.twin.next_deadline(),
             self.addresses.next_deadline(),
+            self.reachability.next_deadline(),
             self.source_probes.next_deadline(&self.machines.transfer),
             Some(self.housekeeping.next_deadline()),
         ];
@@ -334,12 +358,9 @@ impl Node {
 
     /// A peer connected to this node.
     pub fn handle_accepted(&mut self, now: Instant, stream: StreamId, remote: SocketAddr) {
-        self.machines.transfer.handle_accepted(
-            now,
-            stream,
-            canonical(remote),
-            self.machines.outbox.identity(),
-        );
+        let (remote, identity) = (canonical(remote), self.machines.outbox.identity());
+        self.machines.transfer.handle_accepted(now, stream, remote, identity);
+        self.reachability.handle_accepted(now, remote, &self.machines.dht);
         self.settle(now);
     }
 
@@ -421,7 +442,7 @@ impl Node {
     /// The machine has these addresses. Call this at the start, and whenever they change.
     pub fn handle_addresses(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
         self.addresses.handle(now, addresses);
-        self.addresses.handle_timeout(now, &mut self.machines);
+        self.announce_address(now);
         self.settle(now);
     }
 
@@ -487,7 +508,8 @@ impl Node {
         self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
         self.twin.handle_timeout(now);
         self.source_probes.handle_timeout(now, &self.machines.transfer, &mut self.machines.outbox);
-        self.addresses.handle_timeout(now, &mut self.machines);
+        self.announce_address(now);
+        self.reachability.handle_timeout(now, &mut self.machines);
         self.company.look(now, &self.machines);
         self.settle(now);
     }
@@ -533,6 +555,13 @@ impl Node {
     /// The next other thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.machines.outputs.pop_front()
+    }
+
+    /// Asks others how they see this node, and soon whether they can connect to it, if its addresses have changed.
+    fn announce_address(&mut self, now: Instant) {
+        if self.addresses.handle_timeout(now, &mut self.machines) {
+            self.reachability.hurry(now);
+        }
     }
 
     /// Says goodbye to the neighbours, and saves what the next run needs.

@@ -8,8 +8,10 @@ use super::command::{
 };
 use super::company::Company;
 use super::config::NodeConfig;
+use super::dial_backs::DialBacks;
 use super::machines::Machines;
 use super::ops::Ops;
+use super::reachability::Reachability;
 use super::source_probes::SourceProbes;
 use super::twin::Twin;
 use crate::counters::counters;
@@ -93,6 +95,8 @@ pub(super) struct Run<'a> {
     pub(super) twin: &'a Twin,
     pub(super) addresses: &'a Addresses,
     pub(super) company: &'a Company,
+    pub(super) reachability: &'a Reachability,
+    pub(super) dial_backs: &'a DialBacks,
 }
 
 /// The status of a node.
@@ -109,6 +113,7 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         .chain(machines.replication.statistics().counters.named())
         .chain(machines.outbox.peers().counters().named())
         .chain([
+            ("dialled_back", run.dial_backs.made()),
             ("disk_errors", ops.health.errors),
             ("datagrams_dropped", machines.outbox.dropped()),
             ("claims_forged", ops.claims.forged()),
@@ -126,7 +131,8 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listen: run.config.listen.to_string(),
         address: machines.dht.own_addr(),
-        leaf: run.config.leaf,
+        leaf: machines.outbox.is_leaf(),
+        unreachable: run.reachability.status(now, machines.dht.own_addr()),
         network: machines.outbox.network().id(),
         network_closed: run.config.network_secret.is_some(),
         id_work: run.config.id_work.bits(),

@@ -149,6 +149,11 @@ impl Outbox {
         self.leaf
     }
 
+    /// Sets whether this node is a leaf, which every datagram says.
+    pub fn set_leaf(&mut self, leaf: bool) {
+        self.leaf = leaf;
+    }
+
     /// The number of queued datagrams.
     pub fn len(&self) -> usize {
         self.length

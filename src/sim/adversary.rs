@@ -32,6 +32,11 @@ pub trait Adversary {
         content
     }
 
+    /// Whether the host lets its node connect to others.
+    fn dials(&self) -> bool {
+        true
+    }
+
     /// Whether the adversary is on the path to the host: then the host's node and its users are honest.
     fn is_on_path(&self) -> bool {
         false

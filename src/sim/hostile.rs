@@ -44,6 +44,8 @@ pub enum Hostility {
     /// A man in the middle before a node: it forwards pings and handshakes, swallows offers and records, and acknowledges them in
     /// the node's name.
     Relay,
+    /// Connects to no node, and tells each that asks to be dialled back that it could not be.
+    Denier,
     /// Proves that it has the pieces that it takes, and loses them as soon as they have been proven.
     Hollow,
 }
@@ -76,6 +78,7 @@ pub fn corrupt(world: &mut World, hosts: &[usize], kinds: &[Hostility]) {
             }),
             Hostility::Corrupter => Box::new(Corrupter),
             Hostility::Dropper => Box::new(Dropper),
+            Hostility::Denier => Box::new(Denier),
             Hostility::Hollow => Box::new(Hollow),
             Hostility::Relay => Box::new(Swallow::new(world.hosts[host].identity())),
             Hostility::Complainer => Box::new(Complainer::new(network_of(world, host))),
@@ -99,6 +102,15 @@ pub fn flood_with_junk(world: &mut World, hosts: &[usize]) {
         let chance = Chance::new(world.chance.u64(), 5);
         let junk = Junk::new(network, world.contact(host).addr, Rc::clone(&ids), chance);
         world.set_adversary(host, Box::new(junk));
+    }
+}
+
+/// Its node's dials fail.
+struct Denier;
+
+impl Adversary for Denier {
+    fn dials(&self) -> bool {
+        false
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Port {
     down_free: Instant,
     /// For a host behind a NAT: the addresses that it sent to, and when it last did. No other address reaches the host.
     nat: Option<BTreeMap<SocketAddr, Instant>>,
+    /// Whether the host began behind a NAT.
+    began_hidden: bool,
 }
 
 /// All links.
@@ -151,6 +153,7 @@ impl Links {
             up_free: Instant::ZERO,
             down_free: Instant::ZERO,
             nat: nat.then(BTreeMap::new),
+            began_hidden: nat,
         });
         addr
     }
@@ -188,6 +191,11 @@ impl Links {
         }
     }
 
+    /// A host's NAT lets all packets in from now on.
+    pub fn open(&mut self, host: usize) {
+        self.ports[host].nat = None;
+    }
+
     /// Blocks or unblocks all packets from one side to another, in this direction.
     pub fn block(&mut self, from: u8, to: u8, blocked: bool) {
         self.blocked[usize::from(from)][usize::from(to)] = blocked;
@@ -201,6 +209,11 @@ impl Links {
     /// Whether a host takes connections from any address: it is not behind a NAT.
     pub(super) fn is_public(&self, host: usize) -> bool {
         self.ports[host].nat.is_none()
+    }
+
+    /// Whether a host has never been behind a NAT.
+    pub fn was_always_public(&self, host: usize) -> bool {
+        !self.ports[host].began_hidden
     }
 
     /// The delay from one host to another, without jitter.

@@ -12,6 +12,7 @@ use super::workload::Workload;
 use super::world::{Plan, World};
 use crate::id::IdWork;
 use crate::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
 /// The options of a run.
 #[derive(Clone, Debug)]
@@ -83,6 +84,8 @@ pub struct Stage {
     pub history: Vec<Sample>,
     /// Reads the state of nodes.
     pub observer: Observer,
+    /// Hosts that took themselves for unreachable although others can connect to them.
+    mistaken: BTreeSet<usize>,
     mischief: Mischief,
     churn: Option<Churn>,
     /// The attacks that the options add, and once the stage is filled, those attacks under way.
@@ -126,6 +129,7 @@ impl Stage {
             report,
             history: Vec::new(),
             observer: Observer::present(),
+            mistaken: BTreeSet::new(),
             mischief,
             churn: None,
             added: options.attacks.clone(),
@@ -244,6 +248,7 @@ impl Stage {
     fn tick(&mut self) {
         self.world.alarm(self.world.now() + SAMPLE, TICK);
         self.work.forget_the_gone(&self.world);
+        self.mistaken.extend(invariants::detection::mistaken(&self.world));
         let sample = self.ledger.sample(&mut self.world);
         self.history.push(sample);
         for _ in 0..self.changes_each_tick.min(self.work.values.len()) {
@@ -300,6 +305,7 @@ impl Stage {
             invariants::bounded::amplification(&self.world),
             invariants::bounded::tables(&mut self.world),
             invariants::store::check(&mut self.world),
+            invariants::detection::reachability(&self.world, &self.mistaken),
         ];
         self.report.checks.extend(checks);
         if !self.added.is_empty() {

@@ -52,6 +52,10 @@ impl Transfer {
 
     /// An attempt to connect succeeded.
     pub fn handle_connected(&mut self, now: Instant, dial: DialId, stream: StreamId, identity: &Identity) {
+        if self.common.streams.tried(dial) {
+            self.common.out.outputs.push_back(StreamOutput::Close { stream });
+            return self.common.out.event(TransferEvent::Tried { dial, connected: true });
+        }
         match self.common.streams.dialled(dial) {
             Some(contact) => self.open(now, stream, contact.addr, Some(contact), identity),
             None => self.common.out.outputs.push_back(StreamOutput::Close { stream }),
@@ -61,6 +65,9 @@ impl Transfer {
 
     /// An attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId) {
+        if self.common.streams.tried(dial) {
+            return self.common.out.event(TransferEvent::Tried { dial, connected: false });
+        }
         if let Some(contact) = self.common.streams.dialled(dial) {
             self.common.out.counters.dial_failed += 1;
             self.unreachable(now, contact);

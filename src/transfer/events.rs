@@ -173,6 +173,13 @@ pub enum TransferEvent {
         /// The result.
         result: Result<PushOutcome, PushError>,
     },
+    /// The end of a [`Transfer::try_dial`](super::Transfer::try_dial).
+    Tried {
+        /// The attempt.
+        dial: DialId,
+        /// Whether a connection came about.
+        connected: bool,
+    },
     /// A peer sent wrong content. This node reports it to the peer, and bans the peer from the file or from everything.
     SourceBad {
         /// The ban that follows.

@@ -303,6 +303,17 @@ impl Transfer {
         self.settle(now);
     }
 
+    /// Tries whether a connection to a node is possible, from a fresh port, and closes it at once.
+    /// [`TransferEvent::Tried`] tells the result. `None` when there is no room for a stream.
+    pub fn try_dial(&mut self, now: Instant, contact: Contact) -> Option<DialId> {
+        self.common.streams.try_dial(now, contact, &self.common.config, &mut self.common.out)
+    }
+
+    /// Whether this node tells others that it is a leaf.
+    pub fn set_leaf(&mut self, leaf: bool) {
+        self.common.config.leaf = leaf;
+    }
+
     /// Lifts the bans of one peer, or of all, and forgets the offences. Returns the number of bans lifted.
     pub fn forgive(&mut self, now: Instant, peer: Option<&NodeId>) -> usize {
         let lifted = self.common.blame.forgive(now, peer);

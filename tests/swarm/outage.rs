@@ -116,3 +116,33 @@ fn a_node_says_that_the_address_it_listens_on_is_gone_and_works_on_when_it_is_ba
     let (code, said) = first.get(&hash, &lab.dir.path().join("target"), &[]);
     assert_eq!(code, Some(0), "{said}");
 }
+
+#[test]
+fn a_node_that_no_node_can_connect_to_finds_out_says_so_and_takes_part_as_a_leaf_until_it_can() {
+    let lab = Lab::start(4);
+    let first = lab.node(1, &[], &[]);
+    let others: Vec<_> = (2..=3).map(|machine| lab.node(machine, &[&first], &[])).collect();
+    // A firewall that lets no connection in. Datagrams pass, as they do through a NAT between nodes that have spoken.
+    lab.run(
+        "ip -n m4 rule add pref 10 lookup local && ip -n m4 rule del pref 0 && \
+         ip -n m4 rule add pref 5 iif eth ipproto tcp dport 3583 blackhole",
+    );
+    let hidden = lab.node(4, &[&first], &[]);
+    let kinds = || hidden.status().troubles.iter().map(|trouble| trouble.kind).collect::<Vec<_>>();
+    wait_for("the node to find out", || kinds() == [TroubleKind::Unreachable]);
+    assert!(hidden.status().leaf);
+    assert!(hidden.log().contains("other nodes cannot connect to this one"), "{}", hidden.log());
+    assert!(hidden.elver(["status"]).expect(9).text().contains("role          leaf"));
+    let live = |node: &crate::network::Node| node.status().gossip.map_or(0, |gossip| gossip.live);
+    wait_for("the others to count without it", || others.iter().chain([&first]).all(|node| live(node) == 2));
+    let path = file(&lab.dir, "source", 70, MIB / 4);
+    let hash = hidden.put(&path, &["--replicas", "0"]);
+    let (code, said) = first.get(&hash, &lab.dir.path().join("target"), &[]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("behind a NAT or a firewall"), "{said}");
+    lab.run("ip -n m4 rule del pref 5");
+    wait_for("the node to be no leaf any more", || !hidden.status().leaf && kinds().is_empty());
+    wait_for("the others to count with it", || live(&first) == 3);
+    let (code, said) = first.get(&hash, &lab.dir.path().join("target"), &[]);
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -46,7 +46,7 @@ fn id_work(text: &str) -> Result<IdWork, String> {
 
 /// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
-/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, broken-link, hostile,
+/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, broken-link, hidden, hostile,
 /// eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
 /// downgrade, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair, sight.
 #[derive(clap::Args)]

@@ -422,13 +422,34 @@ fn a_relay_probes_contacted_members_only_and_within_its_rate_limit() {
     let unproven = identity(3).id();
     ask(&mut lone, unproven);
     ask(&mut lone, identity(9).id());
-    ask(&mut lone, asker.id);
-    assert_eq!(lone.gossip.counters.probes_refused, 3);
+    assert_eq!(lone.gossip.counters.probes_refused, 2);
     assert_eq!(lone.gossip.counters.probes_relayed, 0);
     for _ in 0..50 {
         ask(&mut lone, target.id);
     }
     assert_eq!(lone.gossip.counters.probes_relayed, 8);
+}
+
+#[test]
+fn a_node_that_asks_for_a_probe_of_itself_is_dialled_back_only_at_a_validated_address() {
+    let mut lone = Lone::new(config());
+    let asker = lone.meet(NOW, 1);
+    let dials = |lone: &mut Lone| {
+        let events = core::iter::from_fn(|| lone.gossip.poll_event());
+        events
+            .filter(|event| matches!(event, GossipEvent::DialBack { contact, .. } if *contact == asker))
+            .count()
+    };
+    let ask = |lone: &mut Lone, standing: Standing| {
+        lone.standing = standing;
+        lone.hand_in(NOW, &identity(1), asker.addr, &Message::Probe { target: asker.id }).len()
+    };
+    for standing in [Standing::Fresh, Standing::Unproven] {
+        assert_eq!(ask(&mut lone, standing), 1, "it is told that it was not tried");
+        assert_eq!(dials(&mut lone), 0);
+    }
+    assert_eq!(ask(&mut lone, Standing::Validated), 0, "the answer comes after the dial");
+    assert_eq!(dials(&mut lone), 1);
 }
 
 #[test]
@@ -472,6 +493,22 @@ fn a_leaf_is_answered_and_is_no_member() {
     let own = lone.state(1, 5);
     lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, leaf]));
     assert_eq!(liveness(&lone, 4), None);
+}
+
+#[test]
+fn a_member_that_has_become_a_leaf_is_forgotten_by_nodes_that_only_hear_of_it_and_they_pass_it_on() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    lone.meet(NOW, 4);
+    let (own, before) = (lone.state(1, 5), lone.state(4, 6));
+    let about = About { leaf: true, addrs: [Some(address(4)), None], ..About::default() };
+    let leaf = NodeState::new(&lone.network, &identity(4), &about, 7);
+    let rumours = lone.gossip.statistics().rumours;
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, leaf]));
+    assert_eq!(liveness(&lone, 4), None);
+    assert!(lone.gossip.statistics().rumours > rumours);
+    lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, before]));
+    assert_eq!(liveness(&lone, 4), None, "an older state does not bring it back");
 }
 
 #[test]

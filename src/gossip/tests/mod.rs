@@ -16,7 +16,7 @@ fn is_about(event: &GossipEvent, id: NodeId) -> bool {
     match event {
         Met { contact, .. } | Suspected { contact } | Unresponsive { contact } => contact.id == id,
         Evicted { contact } | Left { contact, .. } | Returned { contact, .. } => contact.id == id,
-        Moved { contact, .. } => contact.id == id,
+        Moved { contact, .. } | DialBack { contact, .. } => contact.id == id,
         Outdone { .. } => false,
     }
 }

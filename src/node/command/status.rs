@@ -145,6 +145,15 @@ pub struct AddressGone {
     pub seconds: u64,
 }
 
+/// Other nodes cannot connect to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// The address at which they see it, if it is known.
+    pub address: Option<SocketAddr>,
+    /// Seconds since that was found.
+    pub seconds: u64,
+}
+
 /// The status of a node.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -159,8 +168,11 @@ pub struct Status {
     pub listen: String,
     /// The address at which other nodes see it; `None` before the first observation.
     pub address: Option<SocketAddr>,
-    /// Whether it is a leaf.
+    /// Whether it is a leaf: because it is configured so, or because no other node can connect to it.
     pub leaf: bool,
+    /// Present when other nodes cannot connect to it, although it is not configured as a leaf.
+    #[serde(default)]
+    pub unreachable: Option<Unreachable>,
     /// The network's number.
     pub network: u32,
     /// Whether the network has a secret, so that only nodes with its key can join.

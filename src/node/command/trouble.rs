@@ -32,6 +32,8 @@ pub enum TroubleKind {
     AddressGone,
     /// No other node is there.
     NoMembers,
+    /// Other nodes cannot connect to it: it is behind a NAT or a firewall, and takes part as a leaf.
+    Unreachable,
     /// Many neighbours fell silent at once: the node suspects that it is partitioned.
     Partition,
 }
@@ -70,6 +72,12 @@ impl Trouble {
         if let Some(seconds) = status.alone_seconds {
             add(TroubleKind::NoMembers, seconds, "no other node can be reached".to_owned());
         }
+        if let Some(unreachable) = &status.unreachable {
+            let at = unreachable.address.map_or(String::new(), |address| format!(" at {address}"));
+            let message =
+                format!("other nodes cannot connect to it{at} (NAT or firewall): it takes part as a leaf");
+            add(TroubleKind::Unreachable, unreachable.seconds, message);
+        }
         if let Some(partition) = status.repair.as_ref().and_then(|repair| repair.partition) {
             let message = format!(
                 "a partition is suspected: {} of {} neighbours fell silent at once",
@@ -85,7 +93,9 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::command::{AddressGone, DiskStatus, IdentityTwice, PartitionStatus, RepairStatus};
+    use crate::node::command::{
+        AddressGone, DiskStatus, IdentityTwice, PartitionStatus, RepairStatus, Unreachable,
+    };
 
     fn kinds(status: &Status) -> Vec<TroubleKind> {
         Trouble::all_of(status).iter().map(|trouble| trouble.kind).collect()
@@ -105,6 +115,7 @@ mod tests {
             disk: DiskStatus { health: DiskHealth::Full, seconds: 2, message: "no room".into() },
             address_gone: Some(AddressGone { address: [10, 0, 0, 9].into(), seconds: 3 }),
             alone_seconds: Some(60),
+            unreachable: Some(Unreachable { address: None, seconds: 6 }),
             repair: Some(RepairStatus { partition: Some(partition), ..RepairStatus::default() }),
             ..Status::default()
         };
@@ -113,11 +124,12 @@ mod tests {
             TroubleKind::DiskFull,
             TroubleKind::AddressGone,
             TroubleKind::NoMembers,
+            TroubleKind::Unreachable,
             TroubleKind::Partition,
         ];
         assert_eq!(kinds(&status), expected);
         let seconds: Vec<u64> = Trouble::all_of(&status).iter().map(|trouble| trouble.seconds).collect();
-        assert_eq!(seconds, [1, 2, 3, 60, 7]);
+        assert_eq!(seconds, [1, 2, 3, 60, 6, 7]);
     }
 
     #[test]

@@ -1,15 +1,32 @@
 //! Invariant 5.
 
+use crate::node::Node;
 use crate::sim::observe::{Observer, View};
 use crate::sim::report::{Check, quantile, sorted};
 use crate::sim::world::World;
 use crate::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
 /// The number of nearest live nodes that must know of a crash.
 pub const NEAREST: usize = 20;
 const WITHIN: f64 = 60.0;
 /// The allowed evictions of live nodes per node-day.
 const FALSE_EVICTIONS: f64 = 1e-4;
+
+/// The hosts that others can connect to, and that take themselves for unreachable now.
+pub fn mistaken(world: &World) -> impl Iterator<Item = usize> {
+    let is_public = |host: &usize| world.links.was_always_public(*host);
+    let mistaken = |host: &usize| world.hosts[*host].node().is_some_and(Node::is_unreachable);
+    world.honest().into_iter().filter(is_public).filter(mistaken)
+}
+
+/// No host that others can connect to took itself for unreachable. `mistaken`: the hosts that did.
+pub fn reachability(world: &World, mistaken: &BTreeSet<usize>) -> Check {
+    let public = (0..world.hosts.len()).filter(|host| world.links.was_always_public(*host)).count();
+    let found = format!("{} of {public}: {:?}", mistaken.len(), mistaken.iter().take(8).collect::<Vec<_>>());
+    let claim = "no node that others can connect to takes itself for unreachable";
+    Check::new(5, claim, public as u64, mistaken.is_empty(), found)
+}
 
 /// Crashed hosts, and the nearest nodes that have yet to notice each crash.
 #[derive(Default)]

@@ -35,7 +35,7 @@ impl Scenario {
     /// Whether what the scenario promises holds with loss and with faults of links, disks and machines on top, and these change the
     /// run. `broken-link` promises a time, which other faults lengthen.
     pub fn takes_faults(&self) -> bool {
-        !matches!(self.name, POWER_LOSS | "broken-link")
+        !matches!(self.name, POWER_LOSS | "broken-link" | "hidden")
     }
 
     /// Whether what the scenario promises holds with any attack on top.
@@ -83,6 +83,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "downloads whose only link is down for 10 to 100 s",
         play: outages::broken_link,
     },
+    Scenario { name: "hidden", about: "a fifth is behind NATs without knowing it", play: outages::hidden },
     Scenario { name: "hostile", about: "30 % lie, forge, corrupt or drop", play: adversity::hostile },
     Scenario { name: "eclipse", about: "40 ids placed around one key", play: adversity::eclipse },
     Scenario { name: "junk", about: "10 % flood the others with wrong signatures", play: adversity::junk },

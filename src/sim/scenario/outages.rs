@@ -1,7 +1,9 @@
 //! Outages of many nodes at once. Afterwards the nodes find each other without a bootstrap address.
 
 use crate::sim::disk::Crash;
+use crate::sim::hostile::{Hostility, corrupt};
 use crate::sim::invariants::{lookup, unity::Reunion};
+use crate::sim::observe::View;
 use crate::sim::report::{Check, quantile, sorted};
 use crate::sim::stage::{Options, Outcome, Stage};
 use crate::time::Duration;
@@ -142,5 +144,55 @@ pub(super) fn broken_link(options: &Options) -> Outcome {
     let found = format!("{} of {} downloads{}", gets.done, rounds, gets.messages.first().map_or("", |it| it));
     let holds = gets.done == count;
     stage.report.checks.push(Check::new(8, "an outage ends no download", gets.answered(), holds, found));
+    stage.finish()
+}
+
+/// A fifth of the nodes is behind NATs, and not configured as leaves. They find it out and take part as leaves, so that no other node
+/// counts on them. Of the others 30 % connect to no node, and say so to each that asks to be dialled back: these convince none. When their NATs let connections in, they take part like any other.
+pub(super) fn hidden(options: &Options) -> Outcome {
+    const FOUND_WITHIN: Duration = Duration::from_secs(90);
+    const BACK_WITHIN: Duration = Duration::from_secs(180);
+    let mut stage = Stage::new("hidden", options, |_| ());
+    let hosts = stage.world.honest();
+    let (deniers, public) = hosts.split_at(hosts.len() * 3 / 10);
+    corrupt(&mut stage.world, deniers, &[Hostility::Denier]);
+    let first = stage.world.links.port(public[0]).addr;
+    let hidden: Vec<usize> = (0..(public.len() / 4).max(1)).map(|_| stage.world.add_host(true)).collect();
+    for &host in &hidden {
+        stage.world.hosts[host].config_mut().leaf = false;
+        stage.world.start(host, &[first]);
+    }
+    stage.run_for(FOUND_WITHIN);
+    let is_leaf = |stage: &mut Stage, host: usize| stage.world.status(host).is_some_and(|status| status.leaf);
+    let found = hidden.iter().filter(|host| is_leaf(&mut stage, **host)).count();
+    let told = format!("{found} of {} take part as leaves", hidden.len());
+    let claim = "nodes that no node can connect to find it out";
+    stage.report.checks.push(Check::new(5, claim, hidden.len() as u64, found == hidden.len(), told));
+    let sees = |stage: &Stage, from: usize, to: usize| {
+        let node = stage.world.hosts[from].node();
+        node.and_then(|node| (stage.observer.view)(node, &stage.world.id(to))) == Some(View::Live)
+    };
+    let mistaken = public.iter().filter(|from| hidden.iter().any(|to| sees(&stage, **from, *to))).count();
+    let told = format!("{mistaken} of {} list one", public.len());
+    stage.report.checks.push(Check::new(
+        5,
+        "no other node lists them",
+        public.len() as u64,
+        mistaken == 0,
+        told,
+    ));
+    stage.fill(4, 20);
+    stage.each_tick = (4, 2);
+    stage.run_for(options.duration);
+    let check = lookup::check("lookups succeed", &stage.work.lookups, 0.999);
+    stage.report.checks.push(check);
+    for &host in &hidden {
+        stage.world.links.open(host);
+    }
+    stage.run_for(BACK_WITHIN);
+    let left = hidden.iter().filter(|host| is_leaf(&mut stage, **host)).count();
+    let told = format!("{left} of {} are leaves still", hidden.len());
+    let claim = "nodes that can be connected to again are no leaves";
+    stage.report.checks.push(Check::new(5, claim, hidden.len() as u64, left == 0, told));
     stage.finish()
 }

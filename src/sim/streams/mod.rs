@@ -157,7 +157,11 @@ impl Streams {
         until: Instant,
         fabric: &mut Fabric<'_>,
     ) {
-        let target = fabric.links.host_of(contact.addr).filter(|_| contact.addr.port() == PORT);
+        let is_there = |target: &usize| {
+            let port = contact.addr.port();
+            port == PORT || fabric.links.port(*target).addr.port() == port
+        };
+        let target = fabric.links.host_of(contact.addr).filter(is_there);
         let number = self.next;
         self.next += 1;
         let other = target.unwrap_or(host);
@@ -168,6 +172,7 @@ impl Streams {
                 && fabric.links.is_public(target)
                 && fabric.is_way_open(host, target)
                 && fabric.hosts[target].is_up()
+                && fabric.hosts[host].adversary.as_ref().is_none_or(|adversary| adversary.dials())
         });
         let lost = match fabric.chance.happens(fabric.links.plan.loss) {
             true => Duration::from_secs(1),

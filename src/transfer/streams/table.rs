@@ -17,7 +17,7 @@ use crate::wire::contact::Contact;
 use crate::wire::frame::{Ephemeral, Frame, Hello, StreamKeys};
 use crate::wire::network::Network;
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Streams to one peer. Two nodes that dial each other at the same time have two.
 const STREAMS_PER_PEER_MAX: usize = 2;
@@ -36,6 +36,8 @@ pub(in crate::transfer) struct Streams {
     /// Attempts to connect. The driver ends each of them by its deadline.
     dials: BTreeMap<DialId, Contact>,
     next_dial: u64,
+    /// Attempts to connect that only try whether it is possible.
+    tries: BTreeSet<DialId>,
     /// Whether a dial found no room: then the next idle stream is closed for it.
     pub(in crate::transfer) crowded: bool,
 }
@@ -50,6 +52,7 @@ impl Streams {
             by_peer: BTreeMap::new(),
             dials: BTreeMap::new(),
             next_dial: 0,
+            tries: BTreeSet::new(),
             crowded: false,
         }
     }
@@ -268,6 +271,30 @@ impl Streams {
         }
     }
 
+    /// Tries whether a node can be connected to. `None` when there is no room.
+    pub(in crate::transfer) fn try_dial(
+        &mut self,
+        now: Instant,
+        contact: Contact,
+        config: &TransferConfig,
+        out: &mut Out,
+    ) -> Option<DialId> {
+        if self.is_full(config.limits.streams_max) {
+            return None;
+        }
+        self.next_dial += 1;
+        let dial = DialId(self.next_dial);
+        self.tries.insert(dial);
+        let until = now + config.timing.dial;
+        out.outputs.push_back(StreamOutput::Connect { dial, contact, until });
+        Some(dial)
+    }
+
+    /// An attempt to connect ended. Returns whether it was only to try.
+    pub(in crate::transfer) fn tried(&mut self, dial: DialId) -> bool {
+        self.tries.remove(&dial)
+    }
+
     fn begin_dial(&mut self, now: Instant, contact: Contact, config: &TransferConfig, out: &mut Out) {
         self.next_dial += 1;
         let dial = DialId(self.next_dial);
@@ -286,11 +313,11 @@ impl Streams {
 impl Streams {
     /// Whether there are more streams and dials than `most`.
     pub(in crate::transfer) fn is_over_full(&self, most: usize) -> bool {
-        self.sessions.len() + self.dials.len() > most
+        self.sessions.len() + self.dials.len() + self.tries.len() > most
     }
 
     fn is_full(&self, most: usize) -> bool {
-        self.sessions.len() + self.dials.len() >= most
+        self.sessions.len() + self.dials.len() + self.tries.len() >= most
     }
 
     /// Whether accepted streams have all their places. A quarter of all places is kept for the streams that this node dials.

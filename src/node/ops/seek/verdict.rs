@@ -50,8 +50,11 @@ pub(in crate::node) fn hopeless(
 
 fn not_reached(providers: u32) -> String {
     match providers {
-        1 => "the one node that should have it could not be reached".to_owned(),
-        _ => format!("{providers} nodes that should have it could not be reached"),
+        1 => "the one node that should have it cannot be connected to: it is off, cut off, or behind a NAT or a firewall"
+            .to_owned(),
+        _ => format!(
+            "{providers} nodes that should have it cannot be connected to: they are off, cut off, or behind a NAT or a firewall"
+        ),
     }
 }
 
@@ -128,7 +131,7 @@ mod tests {
         let none_near = DownloadState { failed: 1, not_found: 6, ..idle() };
         let (reason_of, why) = hopeless(Sought::Root, &search(1, 3, 1), &none_near, 1).unwrap();
         assert_eq!(reason_of, FailureReason::Unreachable);
-        assert_eq!(why, "the one node that should have it could not be reached");
+        assert!(why.starts_with("the one node that should have it cannot be connected to"), "{why}");
         assert_eq!(reason(Sought::Root, &search(1, 3, 1), &none_near), Some(FailureReason::NotFound));
     }
 
