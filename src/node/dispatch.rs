@@ -88,6 +88,9 @@ impl Node {
         if kind == Kind::ProbeReply && self.reachability.is_expected(kind, datagram.transaction(), from) {
             return self.reachability.handle_answer(now, from, datagram, &mut self.machines);
         }
+        if kind == Kind::Pong && self.survey.is_expected(kind, datagram.transaction(), from) {
+            return self.survey.handle_answer(now, from, datagram, &mut self.machines);
+        }
         let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
         let is_pong_to_gossip = kind == Kind::Pong && gossip.is_expected(kind, datagram.transaction(), from);
         match kind {
@@ -120,6 +123,7 @@ impl Node {
         replication.handle_challenge(now, challenge, outbox);
         self.source_probes.handle_challenge(now, challenge, outbox);
         self.reachability.handle_challenge(now, challenge, outbox);
+        self.survey.handle_challenge(now, challenge, outbox);
     }
 
     /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key.
@@ -142,6 +146,7 @@ impl Node {
             || self.machines.replication.is_expected(kind, transaction, from)
             || self.source_probes.is_expected(kind, transaction, from)
             || self.reachability.is_expected(kind, transaction, from)
+            || self.survey.is_expected(kind, transaction, from)
     }
 
     /// Passes a command to its operation.

@@ -27,6 +27,7 @@
 //! | `bridge` | what membership tells the other machines, and they tell it |
 //! | `shelf` | what transfer is told about the pieces of this node, and about those that peers offer it |
 //! | `source_probes` | pings to sources of downloads that fell silent |
+//! | `survey` | pings to members all over the network while this node suspects that it is partitioned |
 //! | `ops` | the operations: work over several events, each a component of its own |
 //! | `waiting` | which operation a disk operation, a lookup, or a copy is for |
 //! | `early`, `joining` | commands that wait until the node has joined the network; what the log says about joining |
@@ -73,6 +74,7 @@ mod reachability;
 mod shelf;
 mod source_probes;
 mod status;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod twin;
@@ -122,6 +124,7 @@ use shelf::Shelf;
 use source_probes::SourceProbes;
 use status::NodeCounters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use survey::Survey;
 use twin::Twin;
 
 /// A node of the network: see the [module](self).
@@ -138,6 +141,7 @@ pub struct Node {
     reachability: Reachability,
     dial_backs: DialBacks,
     source_probes: SourceProbes,
+    survey: Survey,
     housekeeping: Housekeeping,
     early: Early,
 }
@@ -218,6 +222,7 @@ impl Node {
             reachability: Reachability::new(now, config.listen, config.leaf, rng.bytes()),
             dial_backs: DialBacks::new(rng.u64()),
             source_probes: SourceProbes::new(now, rng.bytes()),
+            survey: Survey::new(now, rng.bytes()),
             counters: NodeCounters::default(),
             bridge: Bridge::new(config.gossip.unresponsive_after),
             housekeeping: Housekeeping::new(boots, now),
@@ -311,6 +316,7 @@ impl Node {
             self.addresses.next_deadline(),
             self.reachability.next_deadline(),
             self.source_probes.next_deadline(&self.machines.transfer),
+            self.survey.next_deadline(&self.machines.replication),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -508,6 +514,7 @@ impl Node {
         self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
         self.twin.handle_timeout(now);
         self.source_probes.handle_timeout(now, &self.machines.transfer, &mut self.machines.outbox);
+        self.survey.handle_timeout(now, &mut self.machines);
         self.announce_address(now);
         self.reachability.handle_timeout(now, &mut self.machines);
         self.company.look(now, &self.machines);

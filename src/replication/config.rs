@@ -26,7 +26,8 @@ pub struct ReplicationConfig {
     pub cut_off_percent: u8,
     /// The window in which silences count together. They are not all detected at the same moment.
     pub cut_off_window: Duration,
-    /// How long repair is suspended for pieces with only one known live copy. For others it is four times as long.
+    /// How long repair is suspended for pieces with only one known live copy, unless most of the network answers: then they do not
+    /// wait. For other pieces it is suspended four times as long.
     pub cut_off_wait: Duration,
     /// The largest number of pieces in the table.
     pub pieces_max: usize,

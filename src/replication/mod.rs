@@ -174,6 +174,7 @@ impl Replication {
                 config.cut_off_percent,
                 config.cut_off_window,
                 config.cut_off_wait,
+                config.settle * 2,
             ),
             quiet_until: now + config.settle * 4,
             wake: None,
@@ -211,6 +212,19 @@ impl Replication {
         if self.neighbours.take_change() {
             self.sweep_at(now);
         }
+    }
+
+    /// Whether this node suspects that it is partitioned. Then the caller surveys the network: see [`surveyed`](Replication::surveyed).
+    pub fn is_suspicious(&self) -> bool {
+        self.partition.suspicion().is_some()
+    }
+
+    /// A survey has ended: members from everywhere in the network, not only neighbours, were pinged. `most_answer`: more than half of
+    /// them answered.
+    pub fn surveyed(&mut self, now: Instant, most_answer: bool) {
+        self.deadline.set(None);
+        self.partition.survey(most_answer);
+        self.wake_at(now);
     }
 
     /// This node holds a piece durably. If the piece is in the table already, its values are updated. False when the table is full.

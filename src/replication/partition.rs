@@ -2,7 +2,13 @@
 //!
 //! When a large part of the neighbourhood vanishes within one window, the likeliest cause is this node's own link. Then it would be
 //! wrong to copy everything to the few neighbours left: the copies still exist, and the link is bad. So repair is suspended, longest
-//! for pieces with more than one known live copy, and resumes as soon as enough neighbours return.
+//! for pieces with more than one known live copy, and resumes soon after enough neighbours return.
+//!
+//! The neighbourhood alone does not tell a bad link from a disaster. So the caller surveys the whole network ([`survey`]). When most of
+//! it answers, this node is not the one that was cut off. Then a last live copy does not wait, and any other piece does: one more copy
+//! is cheap if the silent nodes return, and none is needed beyond that.
+//!
+//! [`survey`]: Partition::survey
 //!
 //! In a small network one node is a large part. Fewer than [`VANISHED_MIN`] nodes never count as a partition, so eight nodes repair
 //! what a ninth held as usual.
@@ -37,15 +43,32 @@ pub(super) struct Partition {
     wait: Duration,
     vanished: Vec<(NodeId, Instant)>,
     since: Option<Instant>,
+    /// Whether most of the network answers, although so many neighbours are silent.
+    most_answer: bool,
+    /// How long repair waits after enough neighbours have returned, and until when it does.
+    calm: Duration,
+    calm_until: Option<Instant>,
     /// The number of neighbours when the suspicion was last judged.
     neighbours: usize,
 }
 
 impl Partition {
     /// No suspicion, and no vanished nodes.
-    pub(super) fn new(percent: u8, window: Duration, wait: Duration) -> Self {
-        let percent = usize::from(percent);
-        Partition { percent, window, wait, vanished: Vec::new(), since: None, neighbours: 0 }
+    ///
+    /// `calm` is the time in which nodes that have returned settle and are compared with. Until then their copies do not count, and
+    /// would be made once more.
+    pub(super) fn new(percent: u8, window: Duration, wait: Duration, calm: Duration) -> Self {
+        Partition {
+            percent: usize::from(percent),
+            window,
+            wait,
+            vanished: Vec::new(),
+            since: None,
+            most_answer: false,
+            calm,
+            calm_until: None,
+            neighbours: 0,
+        }
     }
 
     /// A neighbour became unresponsive.
@@ -74,11 +97,19 @@ impl Partition {
         }
         let begins = enough && self.since.is_none();
         match (enough && !over, self.since) {
-            (true, None) => self.since = Some(now),
-            (false, _) => self.since = None,
+            (true, None) => (self.since, self.most_answer) = (Some(now), false),
+            (false, Some(_)) => {
+                self.since = None;
+                self.calm_until = (!over).then_some(now + self.calm);
+            }
             _ => {}
         }
         begins
+    }
+
+    /// A survey of the network has ended: whether most of those asked answered. It counts for the suspicion under way.
+    pub(super) fn survey(&mut self, most_answer: bool) {
+        self.most_answer = most_answer;
     }
 
     /// The most vanished nodes that are no partition.
@@ -95,7 +126,17 @@ impl Partition {
 
     /// Until when a piece with `live` live copies is not repaired.
     pub(super) fn until(&self, live: u8) -> Option<Instant> {
-        self.since.map(|since| since + if live <= 1 { self.wait } else { self.wait * 4 })
+        match self.since {
+            Some(_) if live <= 1 && self.most_answer => None,
+            Some(since) if live <= 1 => Some(since + self.wait),
+            None if live <= 1 => None,
+            _ => self.others_until(),
+        }
+    }
+
+    /// Until when no piece is placed or dropped, and none with more than one live copy is repaired.
+    pub(super) fn others_until(&self) -> Option<Instant> {
+        self.ends_at().or(self.calm_until)
     }
 
     /// When [`judge`](Partition::judge) would end the suspicion even if no neighbour returned.
@@ -109,7 +150,7 @@ mod tests {
     use super::*;
 
     fn partition() -> Partition {
-        Partition::new(15, Duration::from_secs(90), Duration::from_secs(900))
+        Partition::new(15, Duration::from_secs(90), Duration::from_secs(900), Duration::from_secs(120))
     }
 
     fn at(seconds: u64) -> Instant {
@@ -161,6 +202,40 @@ mod tests {
         partition.judge(at(4600), 40);
         assert_eq!(partition.suspicion(), None);
         assert!(!partition.judge(at(4601), 40), "the same silence does not begin another");
+    }
+
+    #[test]
+    fn a_last_copy_does_not_wait_while_most_of_the_network_answers() {
+        let mut partition = partition();
+        (0..10).for_each(|number| partition.vanished(at(50), id(number)));
+        partition.judge(at(50), 40);
+        assert_eq!(partition.until(1), Some(at(950)), "no survey has ended");
+        partition.survey(true);
+        assert_eq!(partition.until(1), None);
+        assert_eq!(partition.until(2), Some(at(3650)));
+        partition.survey(false);
+        assert_eq!(partition.until(1), Some(at(950)));
+        partition.survey(true);
+        (0..10).for_each(|number| partition.returned(&id(number)));
+        partition.judge(at(100), 40);
+        (0..10).for_each(|number| partition.vanished(at(500), id(number)));
+        partition.judge(at(500), 40);
+        assert_eq!(partition.until(1), Some(at(1400)), "an earlier survey does not count");
+    }
+
+    #[test]
+    fn after_enough_have_returned_only_a_last_copy_does_not_wait_for_them_to_settle() {
+        let mut partition = partition();
+        (0..10).for_each(|number| partition.vanished(at(50), id(number)));
+        partition.judge(at(50), 40);
+        (0..10).for_each(|number| partition.returned(&id(number)));
+        partition.judge(at(600), 40);
+        assert_eq!(partition.suspicion(), None);
+        assert_eq!(partition.until(2), Some(at(720)));
+        assert_eq!(partition.others_until(), Some(at(720)));
+        assert_eq!(partition.until(1), None);
+        partition.judge(at(700), 40);
+        assert_eq!(partition.until(2), Some(at(720)), "it does not begin anew");
     }
 
     #[test]

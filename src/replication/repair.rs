@@ -111,7 +111,7 @@ impl Replication {
         }
         let suspended = match queue {
             Queue::Copies => self.partition.until(live),
-            Queue::Places | Queue::Drops => self.partition.ends_at(),
+            Queue::Places | Queue::Drops => self.partition.others_until(),
         };
         let opens = self.quiet_until.max(suspended.unwrap_or(Instant::ZERO));
         Some(if queue == Queue::Places { opens.max(self.place_at) } else { opens })

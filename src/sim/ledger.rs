@@ -29,6 +29,8 @@ pub struct Piece {
     losses: VecDeque<(Instant, usize)>,
     lost: bool,
     ideal: BTreeSet<usize>,
+    /// Since when it has had one live copy besides the file that was put, although it once had all.
+    lonely_since: Option<Instant>,
 }
 
 /// The ledger.
@@ -50,6 +52,8 @@ pub struct Ledger {
     pub copies: u64,
     /// When the last of these copies was made.
     pub last_copy: Instant,
+    /// The longest time that a piece had one live copy, as far as it could be seen.
+    pub loneliest: Duration,
 }
 
 /// The live copies of the acknowledged pieces at one moment.
@@ -125,6 +129,12 @@ impl Ledger {
         }
     }
 
+    /// The most live copies of an acknowledged piece, beyond the number that was asked for and the file that was put.
+    pub fn overshoot(&self, world: &World) -> usize {
+        let over = |piece: &Piece| piece.copies(world).saturating_sub(usize::from(piece.replicas));
+        self.pieces.values().filter(|piece| piece.acknowledged).map(over).max().unwrap_or_default()
+    }
+
     /// Checks every acknowledged piece.
     pub fn sample(&mut self, world: &mut World) -> Sample {
         let now = world.now();
@@ -161,6 +171,9 @@ impl Ledger {
                 }
             }
         }
+        let lonely = self.pieces.values().filter_map(|piece| piece.lonely_since);
+        let longest = lonely.map(|since| now.since(since)).max().unwrap_or_default();
+        self.loneliest = self.loneliest.max(longest);
         counts.sort_unstable();
         let at = |share: usize| {
             counts.get((counts.len().saturating_sub(1)) * share / 2).copied().unwrap_or_default()
@@ -178,8 +191,16 @@ impl Piece {
             self.losses.pop_front();
         }
         self.live = live;
+        let copies = self.copies(world);
+        let lonely = copies == 1 && self.replicas > 1 && self.complete;
+        self.lonely_since = lonely.then(|| self.lonely_since.unwrap_or(now));
         self.complete |= self.live.len() >= usize::from(self.replicas);
         self.lost &= self.live.is_empty();
+    }
+
+    /// The live copies, without the file that was put.
+    fn copies(&self, world: &World) -> usize {
+        self.holders.iter().filter(|host| world.hosts[**host].is_awake()).count()
     }
 
     /// Whether as many holders went down within [`REPAIR_WINDOW`] as the piece had promised copies. The loss is then no defect.

@@ -70,6 +70,8 @@ pub(super) struct World {
     /// Nodes that accept no copies, and the outcome that they cause.
     pub(super) unwilling: BTreeMap<usize, CopyOutcome>,
     pub(super) copied: Vec<Copied>,
+    /// What surveys of the network find, on each node that suspects that it is partitioned.
+    pub(super) most_answer: bool,
     pub(super) offers: u64,
     pub(super) dropped: Vec<(usize, Key)>,
     pub(super) places: u64,
@@ -110,6 +112,7 @@ impl World {
             hollow: BTreeSet::new(),
             unwilling: BTreeMap::new(),
             copied: Vec::new(),
+            most_answer: false,
             offers: 0,
             dropped: Vec::new(),
             places: 0,
@@ -274,7 +277,11 @@ impl World {
             members.sort_by_key(|member| member.contact.id.distance(&own));
             let complete = members.len() < NEIGHBOURS;
             members.truncate(NEIGHBOURS);
-            self.nodes[observer].machine.set_neighbourhood(self.now, &members, complete);
+            let machine = &mut self.nodes[observer].machine;
+            machine.set_neighbourhood(self.now, &members, complete);
+            if machine.is_suspicious() {
+                machine.surveyed(self.now, self.most_answer);
+            }
         }
     }
 

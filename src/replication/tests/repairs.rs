@@ -140,6 +140,31 @@ fn nodes_that_do_not_return_are_replaced_last_copies_first() {
 }
 
 #[test]
+fn a_last_copy_is_doubled_within_minutes_of_a_disaster_that_most_of_the_network_survives() {
+    let (mut world, keys) = World::settled(30, 120);
+    world.most_answer = true;
+    let left = |world: &World, key: &Key| world.holders(key).len();
+    (20..30).for_each(|index| world.crash(index));
+    let of = |world: &World, count: usize| -> Vec<Key> {
+        keys.iter().filter(|key| left(world, key) == count).copied().collect()
+    };
+    let (lonely, pairs) = (of(&world, 1), of(&world, 2));
+    assert!(lonely.len() > 5 && pairs.len() > 5);
+    world.run(seconds(240));
+    assert!(lonely.iter().all(|key| left(&world, key) == 2), "once each");
+    assert!(pairs.iter().all(|key| left(&world, key) == 2), "a partition is still suspected");
+    made_once(&world.copied);
+    world.run(seconds(360));
+    let copied = world.copied.len();
+    assert_eq!(copied, lonely.len());
+    (20..30).for_each(|index| world.restart(index));
+    world.run(seconds(1200));
+    assert!(world.nodes.iter().all(|node| !node.machine.is_suspicious()));
+    assert_eq!(world.copied.len(), copied, "the copies that returned are not made again");
+    assert!(world.is_whole(&keys, 3));
+}
+
+#[test]
 fn in_a_small_network_one_crash_is_no_partition() {
     let (mut world, keys) = World::settled(4, 20);
     world.crash(2);

@@ -6,6 +6,8 @@
 
 use crate::sim::ledger::Ledger;
 use crate::sim::report::Check;
+use crate::sim::world::World;
+use crate::time::Duration;
 
 const FACTOR: f64 = 1.3;
 
@@ -22,6 +24,24 @@ pub fn economy(ledger: &Ledger) -> Check {
 pub fn stillness(ledger: &Ledger, restarts: u64) -> Check {
     let found = format!("{} copies, {} bytes, in {restarts} restarts", ledger.copies, ledger.copied);
     Check::new(7, "restarts of a minute move nothing", restarts, ledger.copies * 100 <= restarts, found)
+}
+
+/// No piece is left with one live copy for longer than a silence takes to be noticed, a last copy to be urgent, and a copy to be made.
+pub fn loneliness(ledger: &Ledger) -> Check {
+    const LONGEST: Duration = Duration::from_secs(300);
+    let longest = ledger.loneliest;
+    let found = format!("{} s at most, {} s allowed", longest.as_secs(), LONGEST.as_secs());
+    let claim = "a last copy is not left alone";
+    Check::new(7, claim, ledger.looks, longest <= LONGEST, found)
+}
+
+/// After holders have returned, a piece has one copy more than was asked for at most.
+pub fn restraint(ledger: &Ledger, world: &World) -> Check {
+    const MOST: usize = 1;
+    let most = ledger.overshoot(world);
+    let found = format!("{most} copies more than were asked for, at most");
+    let claim = "copies that return are not made again";
+    Check::new(7, claim, ledger.looks, most <= MOST, found)
 }
 
 /// Repair is quiet after the last change. `copies_then` is the number of copies made when it should have ended.

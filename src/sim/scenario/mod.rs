@@ -59,7 +59,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "churn", about: "sessions of 2 hours, absences of half an hour", play: failures::churn },
     Scenario {
         name: "mass-crash",
-        about: "half of all nodes lose power at once",
+        about: "30 % of the nodes lose power at once, and return after ten minutes",
         play: failures::mass_crash,
     },
     Scenario { name: "partition", about: "30 minutes cut in two, then healed", play: failures::partition },
