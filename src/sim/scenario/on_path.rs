@@ -105,7 +105,8 @@ pub(super) fn downgrade(options: &Options) -> Outcome {
     let found = format!("{before} before, {during} on that path, {after} after");
     let checks = [
         Check::new(10, "requests with a MAC are challenged", 1, during * 10 < before * 9, found.clone()),
-        Check::new(10, "MACs are used again at once", 1, after * 10 > before * 9, found),
+        // The first window follows the puts closely, and has up to an eighth more traffic than a later one.
+        Check::new(10, "MACs are used again at once", 1, after * 10 > before * 8, found),
     ];
     stage.report.checks.extend(checks);
     stage.finish()
