@@ -8,7 +8,7 @@ use elver::disk::{Disk, Intake, Way};
 use elver::gossip::GossipConfig;
 use elver::id::{IdWork, Key};
 use elver::identity::Identity;
-use elver::io::{FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState, Sink};
+use elver::io::{Brought, FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState, Sink};
 use elver::limits::Limits;
 use elver::manifest::{Content, HashAs};
 use elver::node::{Node, NodeConfig};
@@ -203,6 +203,7 @@ fn a_piece_takes_as_many_bytes_as_the_limits_say() {
         mode: Mode::UNKNOWN,
         expires: 365 * 86_400,
         claim: None,
+        brought: Brought::default(),
     };
     let pieces = || Recovered { pieces: (0..MANY).map(piece).collect(), ..Recovered::default() };
     let bytes = bytes_each(pieces);

@@ -5,7 +5,7 @@
 
 use crate::claim::{CLAIM_BYTES, PieceClaim};
 use crate::id::Key;
-use crate::io::{Mode, PieceMeta};
+use crate::io::{Brought, Mode, PieceMeta};
 use crate::manifest::Content;
 use crate::store::PIECE_OVERHEAD_BYTES;
 use std::fs::File;
@@ -66,7 +66,9 @@ pub(super) struct End {
     input_offset: U64,
     expires: U64,
     key: Key,
-    reserved_rest: [u8; 48],
+    /// The party that brought the piece; zero in files of earlier versions.
+    brought: [u8; 16],
+    reserved_rest: [u8; 32],
     content_checksum: U64,
     checksum: U64,
 }
@@ -97,7 +99,8 @@ impl Trailer {
             input_offset: U64::new(meta.input_offset),
             expires: U64::new(meta.expires),
             key: meta.key,
-            reserved_rest: [0; 48],
+            brought: meta.brought.0,
+            reserved_rest: [0; 32],
             content_checksum: U64::new(content_checksum),
             checksum: U64::new(0),
         };
@@ -138,6 +141,7 @@ impl End {
             mode: Mode::decode(self.mode.get()).unwrap_or_default(),
             expires: self.expires.get(),
             claim,
+            brought: Brought(self.brought),
         })
     }
 }
@@ -177,7 +181,7 @@ pub(super) fn make_newer(bytes: &mut [u8]) {
     let at = bytes.len() - END_BYTES;
     let trailer = End::mut_from_bytes(&mut bytes[at..]).unwrap();
     trailer.version += 1;
-    trailer.reserved_rest = [5; 48];
+    trailer.reserved_rest = [5; 32];
     trailer.checksum = U64::new(xxh3_64(&trailer.as_bytes()[..COVERED]));
 }
 
@@ -197,6 +201,7 @@ mod tests {
             mode: Mode::of(0o755),
             expires: 99,
             claim: Some(PieceClaim::unsigned(PublicKey([9; 32]), 3, 60, 4)),
+            brought: Brought([6; 16]),
         };
         let trailer = Trailer::new(&meta, 5);
         let check = |trailer: &Trailer, length, key| trailer.end.check(Some(&trailer.claim), length, key);
@@ -222,6 +227,7 @@ mod tests {
             mode: Mode::UNKNOWN,
             expires: 99,
             claim: None,
+            brought: Brought::default(),
         };
         let mut end = Trailer::new(&meta, 5).end;
         end.version = VERSION_UNCLAIMED;

@@ -300,7 +300,7 @@ impl Raises {
 mod tests {
     use super::*;
     use crate::disk::power_loss::record::{self, Fault, Kind, Operation};
-    use crate::io::Mode;
+    use crate::io::{Brought, Mode};
     use crate::manifest::Content;
     use tempfile::TempDir;
 
@@ -310,7 +310,17 @@ mod tests {
         let layout = Layout::new(root.path().to_owned());
         let (key, content, mode) = (Key([7; 32]), Content::File, Mode::of(0o644));
         let (replicas, expires, claim) = (2, 10, None);
-        let stored = PieceMeta { key, content, length: 9, input_offset: 0, replicas, mode, expires, claim };
+        let stored = PieceMeta {
+            key,
+            content,
+            length: 9,
+            input_offset: 0,
+            replicas,
+            mode,
+            expires,
+            claim,
+            brought: Brought::default(),
+        };
         let mut raises = Raises::default();
         let mut done = VecDeque::new();
         raises

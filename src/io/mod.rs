@@ -236,7 +236,14 @@ pub struct PieceMeta {
     pub expires: u64,
     /// The publisher's claim, with which the piece is handed on.
     pub claim: Option<PieceClaim>,
+    /// The party that brought it here.
+    pub brought: Brought,
 }
+
+/// The party of the node that brought a piece, in the form of [`Party::as_bytes`](crate::peers::party::Party::as_bytes); all zero when
+/// an earlier version stored the piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Brought(pub [u8; 16]);
 
 /// Whether a file has the content that its share claims.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

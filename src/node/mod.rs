@@ -211,7 +211,7 @@ impl Node {
             cache_dir: config.cache_dir.clone(),
             lifetime: config.lifetime,
         };
-        let ops = Ops::new(&config, &recovered.scrub, &machines, now);
+        let ops = Ops::new(&config, &recovered.scrub, &machines, rng.u64(), now);
         let mut node = Node {
             started: now,
             machines,

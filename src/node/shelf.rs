@@ -82,11 +82,12 @@ impl Pieces for Shelf<'_> {
         if let Some(reason) = self.ops.closed_to_copies(self.now).filter(|_| !self.store.has(&key)) {
             return Some(Verdict::Refuse(reason));
         }
-        let offer = match self.ops.claims.judge(self.now, offer, self.store, self.outbox.network()) {
+        let from = Holder::node(self.dht.parties(), &from.id, from.addr);
+        let network = self.outbox.network();
+        let offer = match self.ops.claims.judge(self.now, (offer, from.party), self.store, network) {
             Ok(offer) => offer,
             Err(reason) => return Some(Verdict::Refuse(reason)),
         };
-        let from = Holder::node(self.dht.parties(), &from.id, from.addr);
         match self.store.admit(self.now, from, &offer) {
             Admission::Have => Some(Verdict::Have),
             Admission::Send { incoming } => Some(Verdict::Send { incoming }),
@@ -100,7 +101,7 @@ impl Pieces for Shelf<'_> {
     }
 
     fn make_room(&mut self, incoming: u64) -> bool {
-        let room = self.store.arrives(incoming);
+        let room = self.store.arrives(self.now, incoming);
         if !room {
             self.store.discarded(incoming);
         }
@@ -179,7 +180,7 @@ mod tests {
 
         fn of(machines: Machines) -> Parts {
             let config = NodeConfig::of_a_test(([127, 0, 0, 1], 1).into(), &[]);
-            Parts { ops: Ops::new(&config, &[], &machines, NOW), machines }
+            Parts { ops: Ops::new(&config, &[], &machines, 7, NOW), machines }
         }
 
         fn shelf(&mut self) -> Shelf<'_> {

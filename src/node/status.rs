@@ -124,6 +124,8 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
             ("pieces_handed_over", ops.shrink.handed_over),
             ("refused_over_quota", store.refused_quota),
             ("refused_keep_free", store.refused_free),
+            ("refused_over_share", store.refused_share),
+            ("pieces_displaced", store.displaced),
         ]);
     let mut status = Status {
         id: machines.id().to_string(),

@@ -1,7 +1,7 @@
 //! Tests of the composition: the effect of a command, a datagram or the passing of time on the whole node.
 
 use super::*;
-use crate::io::{DiskErrorKind, Mode, PieceMeta, Place};
+use crate::io::{Brought, DiskErrorKind, Mode, PieceMeta, Place};
 use crate::manifest::Content;
 use crate::peers::testing::Air;
 use crate::rng::Rng;
@@ -209,6 +209,7 @@ fn a_stored_piece_that_is_gone_from_the_disk_is_no_longer_offered_and_one_that_c
         mode: Mode::default(),
         expires: u64::MAX,
         claim: None,
+        brought: Brought::default(),
     };
     let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
     let mut node = node(1, &[], &recovered);

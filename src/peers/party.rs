@@ -71,7 +71,7 @@ impl Party {
     }
 
     /// A node as a party of its own.
-    fn node(id: &NodeId) -> Party {
+    pub fn node(id: &NodeId) -> Party {
         let mut bytes = [NODE; 16];
         bytes[1..].copy_from_slice(&id.0[..15]);
         Party(bytes)
@@ -107,8 +107,13 @@ impl Party {
         self.0[0] == NODE || ip.to_ipv4_mapped().is_some() || is_local(IpAddr::V6(ip))
     }
 
-    /// The party as bytes, to be hashed.
-    pub fn as_bytes(&self) -> &[u8] {
+    /// The party of these bytes, which [`as_bytes`](Party::as_bytes) gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> Party {
+        Party(bytes)
+    }
+
+    /// The party as bytes, to be hashed or kept.
+    pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }

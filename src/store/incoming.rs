@@ -18,6 +18,8 @@ struct Entry {
     cost: u64,
     /// Whether its first bytes have come.
     arrives: bool,
+    /// Whether stored pieces gave way to it.
+    displaces: bool,
 }
 
 /// The admitted pieces that are not on disk yet.
@@ -65,6 +67,14 @@ impl Incoming {
         theirs.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.cost))
     }
 
+    /// The number of pieces of the party of `from` that are promised or arriving, their bytes, and whether there are some of others.
+    pub(super) fn load_of(&self, from: &Holder) -> (usize, u64, bool) {
+        let site = |holder: &Holder| holder.party.at(Level::Site);
+        let theirs = self.table.values().filter(|entry| site(&entry.from) == site(from));
+        let (count, bytes) = theirs.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.cost));
+        (count, bytes, count < self.table.len())
+    }
+
     /// Makes room for one more promise in a full table: of the party that has most promises, the oldest one ends. False when the
     /// newcomer's would have most, or every piece is arriving. Bytes that come for a promise that has ended are refused.
     pub(super) fn make_room(&mut self, newcomer: Holder) -> bool {
@@ -81,13 +91,25 @@ impl Incoming {
         let number = self.next;
         self.next += 1;
         self.promised += cost;
-        self.table.insert(number, Entry { meta, from, cost, arrives: false });
+        self.table.insert(number, Entry { meta, from, cost, arrives: false, displaces: false });
         number
     }
 
     /// Whether a piece is arriving already, and the bytes that it takes on disk. `None`: there is no such admission.
     pub(super) fn cost_of(&self, number: u64) -> Option<(bool, u64)> {
         self.table.get(&number).map(|entry| (entry.arrives, entry.cost))
+    }
+
+    /// Stored pieces give way to an admitted piece.
+    pub(super) fn displaces(&mut self, number: u64) {
+        if let Some(entry) = self.table.get_mut(&number) {
+            entry.displaces = true;
+        }
+    }
+
+    /// Whether stored pieces gave way to an admitted piece.
+    pub(super) fn has_displaced(&self, number: u64) -> bool {
+        self.table.get(&number).is_some_and(|entry| entry.displaces)
     }
 
     /// Turns a promise into an arriving piece.

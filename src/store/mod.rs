@@ -8,15 +8,20 @@
 //! - Space is counted as the file system takes it, in blocks, and some of it is left to the host (`room`). The windows of streams
 //!   (`windows`) count against the free space only, not against the quota.
 //! - The cache (files fetched without a path of the user) is evicted first, the longest unused file before the others. Stored
-//!   pieces are never evicted: they expire. After the quota was lowered, pieces above it stay until other nodes have copies;
-//!   meanwhile the store admits nothing.
+//!   pieces expire. In a full store, those of the party that brought most give way to one that brought less than half (`parties`).
+//!   After the quota was lowered, pieces above it stay until other nodes have copies; meanwhile the store admits nothing.
+//! - What is arriving from one party at a time takes a quarter of the free space at most while other parties offer pieces, too, and
+//!   half of it while they do not.
+//! - A claim counts from when the node first heard of it, whatever happens to its piece meanwhile (`heard`).
 //! - Lifetimes are counted in the node's own age, the seconds that it has run: a clock that jumps, or starts in 1970, does not
 //!   shorten them.
 
 mod files;
 mod full;
+mod heard;
 mod incoming;
 mod index;
+mod parties;
 mod pieces;
 mod room;
 mod stats;
@@ -24,10 +29,11 @@ mod stats;
 mod tests;
 mod windows;
 
-use crate::claim::UNCLAIMED_SECONDS_MAX;
+use crate::claim::{PieceClaim, UNCLAIMED_SECONDS_MAX};
 use crate::id::Key;
 use crate::io::{
-    DiskOp, Extent, FileAt, FileStamp, Mode, PieceAt, PieceMeta, Place, Recovered, Share, ShareState, Space,
+    Brought, DiskOp, Extent, FileAt, FileStamp, Mode, PieceAt, PieceMeta, Place, Recovered, Share,
+    ShareState, Space,
 };
 use crate::limits::Limits;
 use crate::manifest::{Content, Manifest};
@@ -35,7 +41,9 @@ use crate::peers::contest::Holder;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Offer, Refusal};
 use files::{Files, is_cached};
+use heard::Heard;
 use incoming::Incoming;
+use parties::holder_of;
 use pieces::Pieces;
 use room::{Costs, Room};
 use std::collections::VecDeque;
@@ -49,6 +57,9 @@ pub use stats::StoreStats;
 
 /// The most pieces that expire in one call of [`Store::handle_timeout`].
 const EXPIRED_PER_CALL_MAX: usize = 64;
+/// The part of the free space that what is arriving from one party takes at most, while others offer pieces, and while none does.
+const ARRIVING_SHARE: u64 = 4;
+const ARRIVING_SHARE_ALONE: u64 = 2;
 
 /// The answer to an offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +105,7 @@ pub struct Store {
     started: Instant,
     age_at_start: u64,
     pieces: Pieces,
+    heard: Heard,
     incoming: Incoming,
     windows: Windows,
     files: Files,
@@ -101,6 +113,8 @@ pub struct Store {
     changes: VecDeque<PieceChange>,
     evicted: u64,
     expired: u64,
+    displaced: u64,
+    refused_share: u64,
     refused_quota: u64,
     refused_free: u64,
 }
@@ -119,7 +133,8 @@ impl Store {
             incoming_max: limits.streams_max,
             started: now,
             age_at_start: recovered.ages.seconds,
-            pieces: Pieces::new(costs),
+            pieces: Pieces::new(costs, seed),
+            heard: Heard::new(seed),
             incoming: Incoming::default(),
             windows: Windows::default(),
             files: Files::new(seed),
@@ -127,6 +142,8 @@ impl Store {
             changes: VecDeque::new(),
             evicted: 0,
             expired: 0,
+            displaced: 0,
+            refused_share: 0,
             refused_quota: 0,
             refused_free: 0,
         };
@@ -220,6 +237,8 @@ impl Store {
             quota_bytes: self.room.quota,
             evicted: self.evicted,
             expired: self.expired,
+            displaced: self.displaced,
+            refused_share: self.refused_share,
             refused_quota: self.refused_quota,
             refused_free: self.refused_free,
         }
@@ -301,28 +320,15 @@ impl Store {
         found.collect()
     }
 
-    /// Decides on an offer of the node `from`. A piece that is here already gets the highest number of copies and the longest lifetime
-    /// of all offers.
+    /// Decides on an offer of the node `from`, whose claim verifies. A piece that is here already gets the highest number of copies and the
+    /// longest lifetime of all claims.
     pub fn admit(&mut self, now: Instant, from: Holder, offer: &Offer) -> Admission {
         if !offer.is_possible() {
             return Admission::Refuse(Refusal::Invalid);
         }
-        let expires = self.age(now).saturating_add(u64::from(offer.lifetime));
-        // What is here is kept as its publisher claims. An offer without a new claim raises nothing.
-        if self.pieces.get(&offer.key).is_some()
-            && !offer.claim.is_some_and(|claim| self.pieces.claim(&offer.key, &claim))
-        {
-            return Admission::Have;
-        }
-        let before = self.pieces.get(&offer.key).map_or(0, |piece| piece.replicas);
-        let age = self.age(now);
-        if let Some(write) = self.pieces.raise(&offer.key, offer.replicas, expires, age) {
-            let raised = self.pieces.get(&offer.key);
-            self.changes.extend(raised.filter(|piece| piece.replicas > before).map(PieceChange::Kept));
-            return match raised.filter(|_| write) {
-                Some(PieceMeta { replicas, expires, .. }) => Admission::Raise { replicas, expires },
-                None => Admission::Have,
-            };
+        let (offer, expires) = self.as_heard(now, offer);
+        if self.pieces.get(&offer.key).is_some() {
+            return self.raise(now, &offer, expires);
         }
         if self.is_published(&offer.key) {
             return Admission::Have;
@@ -331,22 +337,81 @@ impl Store {
             return Admission::Refuse(Refusal::Busy);
         }
         let cost = self.pieces.cost(&offer.key, offer.length);
-        if self.pieces.len() + self.incoming.len() >= self.pieces_max {
-            self.refused_quota += 1;
-            return Admission::Refuse(Refusal::NoSpace);
-        }
-        // All promised pieces of a party may arrive, so they count; those of others must not keep it out. The cache does not count: it is
-        // evicted when bytes arrive.
-        let (promises, promised) = self.incoming.promised_to(&from);
-        if self.fits(cost + promised, 1 + promises).is_err() {
-            return Admission::Refuse(Refusal::NoSpace);
+        let brought = Brought(*from.party.as_bytes());
+        if let Some(refusal) = self.refuses(now, &from, holder_of(&brought, offer.claim.as_ref()), cost) {
+            return Admission::Refuse(refusal);
         }
         if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from) {
             return Admission::Refuse(Refusal::Busy);
         }
-        let Offer { key, content, length, input_offset, replicas, mode, claim, .. } = *offer;
-        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
+        let Offer { key, content, length, input_offset, replicas, mode, claim, .. } = offer;
+        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought };
         Admission::Send { incoming: self.incoming.promise(meta, cost, from) }
+    }
+
+    /// The offer as it counts here, and when its piece would expire: a claim whose lifetime is over, or that is older than one that
+    /// was heard of before, counts as none.
+    fn as_heard(&self, now: Instant, offer: &Offer) -> (Offer, u64) {
+        let age = self.age(now);
+        let expires = age.saturating_add(u64::from(offer.lifetime));
+        let limit = |claim: PieceClaim| self.heard.limit(&offer.key, &claim, expires, age);
+        match offer.claim.map_or(Some(expires), limit) {
+            Some(expires) => (*offer, expires),
+            None => {
+                let lifetime = offer.lifetime.min(UNCLAIMED_SECONDS_MAX);
+                let unclaimed = Offer { claim: None, replicas: 1, lifetime, ..*offer };
+                (unclaimed, age.saturating_add(u64::from(lifetime)))
+            }
+        }
+    }
+
+    /// An offer of a piece that is here: it is kept as its publisher claims. An offer without a new claim raises nothing.
+    fn raise(&mut self, now: Instant, offer: &Offer, expires: u64) -> Admission {
+        let Some(before) = self.pieces.get(&offer.key) else { return Admission::Have };
+        if !offer.claim.is_some_and(|claim| self.pieces.claim(&offer.key, &claim)) {
+            return Admission::Have;
+        }
+        let age = self.age(now);
+        if let Some(claim) = before.claim {
+            self.heard.note(&offer.key, &claim, before.expires);
+        }
+        let write = self.pieces.raise(&offer.key, offer.replicas, expires, age);
+        let raised = self.pieces.get(&offer.key);
+        self.changes.extend(raised.filter(|piece| piece.replicas > before.replicas).map(PieceChange::Kept));
+        match raised.filter(|_| write == Some(true)) {
+            Some(PieceMeta { replicas, expires, .. }) => Admission::Raise { replicas, expires },
+            None => Admission::Have,
+        }
+    }
+
+    /// Why there is no room for a piece of `cost` bytes that the node `from` offers, and that would count for `holder`.
+    fn refuses(&mut self, now: Instant, from: &Holder, holder: Holder, cost: u64) -> Option<Refusal> {
+        let (count, bytes, others) = self.incoming.load_of(from);
+        // All promised pieces of a party may arrive, so they count; those of others must not keep it out. The cache does not count: it is
+        // evicted when bytes arrive.
+        let (promises, promised) = self.incoming.promised_to(from);
+        let full = self.pieces.len() + self.incoming.len() >= self.pieces_max;
+        if full || self.fits(cost + promised, 1 + promises).is_err() {
+            self.refused_quota += u64::from(full);
+            // Everything of its party that is promised or arriving may take room of another's.
+            let yields = self.pieces.parties.yielding(now, &holder, bytes.saturating_add(cost));
+            let yields = !self.is_over() && yields.is_some_and(|yields| yields.surplus >= cost);
+            return (!yields).then_some(Refusal::NoSpace);
+        }
+        let free = self.free_for_pieces();
+        let share = free / if others { ARRIVING_SHARE } else { ARRIVING_SHARE_ALONE };
+        // One piece at a time always fits.
+        let crowds = count > 0 && bytes.saturating_add(cost) > share;
+        self.refused_share += u64::from(crowds);
+        crowds.then_some(Refusal::Busy)
+    }
+
+    /// Bytes for pieces that are neither stored nor taken by something else. Arriving pieces take of them.
+    fn free_for_pieces(&self) -> u64 {
+        let files = self.reserved() - self.incoming.reserved_bytes();
+        let quota = self.room.quota.saturating_sub(self.pieces.bytes() + files);
+        let disk = self.room.bytes_left().saturating_add(self.cached());
+        quota.min(disk.saturating_sub(files + self.windows.bytes()))
     }
 
     /// Notes that the disk could not save a raise.
@@ -356,13 +421,40 @@ impl Store {
 
     /// Reserves the space of an admitted piece when its first bytes are here, and evicts cached files for it if needed. `false`
     /// when there is no room left, or the promise has ended: the caller then refuses the piece and calls [`discarded`](Store::discarded).
-    pub fn arrives(&mut self, incoming: u64) -> bool {
+    pub fn arrives(&mut self, now: Instant, incoming: u64) -> bool {
         let Some((arrives, cost)) = self.incoming.cost_of(incoming) else { return false };
-        let room = arrives || self.make_room(cost).is_ok();
+        let full = self.pieces.len() + self.incoming.arriving_count() >= self.pieces_max;
+        let room = arrives
+            || !full && self.make_room(cost).is_ok()
+            || self.displace(now, incoming, cost) && self.make_room(cost).is_ok();
         if room {
             self.incoming.arrive(incoming);
         }
         room
+    }
+
+    /// Drops stored pieces of the party that brought most, to make room for an admitted piece. `false` when none gives way.
+    fn displace(&mut self, now: Instant, incoming: u64, cost: u64) -> bool {
+        let Some(meta) = self.incoming.get(incoming).filter(|_| !self.is_over()) else { return false };
+        let newcomer = holder_of(&meta.brought, meta.claim.as_ref());
+        let Some(victims) = self.pieces.give_way(now, &newcomer, (cost, self.lacking(cost))) else {
+            return false;
+        };
+        for (key, _) in victims {
+            self.remove_piece(&key);
+            self.displaced += 1;
+        }
+        self.pieces.parties.displaces(now, &newcomer, cost);
+        self.incoming.displaces(incoming);
+        true
+    }
+
+    /// The bytes that are missing for `bytes` more, once the cache is evicted.
+    fn lacking(&self, bytes: u64) -> u64 {
+        let quota = (self.pieces.bytes() + self.reserved()).saturating_add(bytes);
+        let taken = (self.reserved() + self.windows.bytes()).saturating_add(bytes);
+        let left = self.room.bytes_left().saturating_add(self.cached());
+        quota.saturating_sub(self.room.quota).max(taken.saturating_sub(left))
     }
 
     /// The metadata of an admitted piece.
@@ -372,7 +464,12 @@ impl Store {
 
     /// Adds an admitted piece that is on disk now. `None` when there is no such admission.
     pub fn committed(&mut self, incoming: u64) -> Option<PieceMeta> {
+        let displaced = self.incoming.has_displaced(incoming);
         let meta = self.incoming.end(incoming)?;
+        if displaced {
+            let cost = self.pieces.cost(&meta.key, meta.length);
+            self.pieces.parties.settled(&holder_of(&meta.brought, meta.claim.as_ref()), cost);
+        }
         self.room.take(self.pieces.cost(&meta.key, meta.length));
         self.pieces.insert(&meta);
         self.changes.push_back(PieceChange::Kept(meta));
@@ -392,6 +489,9 @@ impl Store {
         let removed = self.pieces.remove(key);
         let found = removed.is_some();
         if let Some(meta) = removed {
+            if let Some(claim) = meta.claim {
+                self.heard.note(key, &claim, meta.expires);
+            }
             self.room.free(self.costs.piece(meta.length));
             self.ops.push_back(DiskOp::Remove(Place::Piece(*key)));
             self.changes.push_back(PieceChange::Dropped(*key));

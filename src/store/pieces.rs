@@ -1,10 +1,14 @@
 //! The table of stored pieces, in the order of their keys and of their expiry.
 
+use super::parties::{Parties, holder_of};
 use super::room::Costs;
 use crate::claim::PieceClaim;
 use crate::id::Key;
-use crate::io::{Mode, PieceMeta};
+use crate::io::{Brought, Mode, PieceMeta};
 use crate::manifest::Content;
+use crate::peers::contest::Holder;
+use crate::time::Instant;
+use core::cmp::Reverse;
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +30,14 @@ struct Piece {
     replicas: u8,
     mode: Mode,
     claim: Option<PieceClaim>,
+    brought: Brought,
+}
+
+impl Piece {
+    /// Which party, and which publisher in it, the piece counts for.
+    fn holder(&self) -> Holder {
+        holder_of(&self.brought, self.claim.as_ref())
+    }
 }
 
 type Short = [u8; 8];
@@ -50,10 +62,12 @@ pub(super) struct Pieces {
     expiries: BTreeSet<(u64, Short)>,
     bytes: u64,
     content_bytes: u64,
+    pub(super) parties: Parties,
 }
 
 impl Pieces {
-    pub(super) fn new(costs: Costs) -> Self {
+    /// No pieces. `secret` is a random number.
+    pub(super) fn new(costs: Costs, secret: u64) -> Self {
         Pieces {
             costs,
             directories: Box::new([0; 256]),
@@ -61,6 +75,7 @@ impl Pieces {
             expiries: BTreeSet::new(),
             bytes: 0,
             content_bytes: 0,
+            parties: Parties::new(secret),
         }
     }
 
@@ -102,8 +117,10 @@ impl Pieces {
     /// Adds a piece. It replaces one with the same key.
     pub(super) fn insert(&mut self, meta: &PieceMeta) {
         self.remove(&meta.key);
-        let PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim } = *meta;
-        let piece = Piece { written: expires, input_offset, expires, length, content, replicas, mode, claim };
+        let PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought } = *meta;
+        let written = expires;
+        let piece = Piece { written, input_offset, expires, length, content, replicas, mode, claim, brought };
+        self.parties.add(piece.holder(), self.costs.piece(length));
         self.table.insert(key, piece);
         self.expiries.insert((expires, short(&key)));
         self.bytes += self.cost(&key, length);
@@ -114,6 +131,7 @@ impl Pieces {
     pub(super) fn remove(&mut self, key: &Key) -> Option<PieceMeta> {
         let piece = self.table.remove(key)?;
         self.expires_no_more(key, piece.expires);
+        self.parties.remove(&piece.holder(), self.costs.piece(piece.length));
         self.directories[usize::from(key.0[0])] -= 1;
         self.bytes -= self.cost(key, piece.length);
         self.content_bytes -= u64::from(piece.length);
@@ -125,9 +143,42 @@ impl Pieces {
         let Some(piece) = self.table.get_mut(key) else { return false };
         let newer = piece.claim.is_none_or(|kept| claim.supersedes(&kept));
         if newer {
+            let bytes = self.costs.piece(piece.length);
+            self.parties.remove(&piece.holder(), bytes);
             piece.claim = Some(*claim);
+            self.parties.add(piece.holder(), bytes);
         }
         newer
+    }
+
+    /// The pieces that give way so that `needed` bytes of a newcomer that is going to take `cost` fit in, with their bytes: one piece
+    /// at least. `None` when the newcomer's party has a larger part of the store than it may have.
+    pub(super) fn give_way(
+        &mut self,
+        now: Instant,
+        newcomer: &Holder,
+        (cost, needed): (u64, u64),
+    ) -> Option<Vec<(Key, u64)>> {
+        let yielding =
+            self.parties.yielding(now, newcomer, cost).filter(|yielding| yielding.surplus >= needed)?;
+        let of = |piece: &Piece| yielding.holders.get(&piece.holder()).copied();
+        let theirs = self.table.iter().filter_map(|(key, piece)| Some((of(piece)?, key, piece)));
+        // Unclaimed pieces are kept for a day at most. Of the others, those of the publisher with most, and of these those that were to
+        // be kept longest.
+        let mut order: Vec<_> = theirs
+            .map(|(bytes, key, piece)| (piece.claim.is_some(), Reverse(bytes), Reverse(piece.expires), *key))
+            .collect();
+        order.sort_unstable();
+        let (mut freed, mut chosen) = (0, Vec::new());
+        for (.., key) in order {
+            if freed >= needed && !chosen.is_empty() {
+                break;
+            }
+            let bytes = self.costs.piece(self.table.get(&key).map_or(0, |piece| piece.length));
+            freed += bytes;
+            chosen.push((key, bytes));
+        }
+        (freed >= needed && !chosen.is_empty()).then_some(chosen)
     }
 
     /// Raises the number of copies or the expiry of a piece, and never lowers them; `age` is the node's age. `None` when the piece
@@ -178,8 +229,8 @@ impl Pieces {
 }
 
 fn meta(key: Key, piece: &Piece) -> PieceMeta {
-    let Piece { input_offset, expires, length, content, replicas, mode, claim, .. } = *piece;
-    PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim }
+    let Piece { input_offset, expires, length, content, replicas, mode, claim, brought, .. } = *piece;
+    PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought }
 }
 
 #[cfg(test)]
@@ -188,7 +239,7 @@ mod tests {
 
     #[test]
     fn inserting_raising_and_removing_update_the_bytes_and_the_expiries() {
-        let mut pieces = Pieces::new(Costs::new(0));
+        let mut pieces = Pieces::new(Costs::new(0), 7);
         let piece = |key: u8, length, expires| PieceMeta {
             key: Key([key; 32]),
             content: Content::File,
@@ -198,6 +249,7 @@ mod tests {
             mode: Mode::of(0o755),
             expires,
             claim: None,
+            brought: Brought::default(),
         };
         pieces.insert(&piece(1, 100, 50));
         pieces.insert(&piece(2, 200, 40));
@@ -221,7 +273,7 @@ mod tests {
 
     #[test]
     fn pieces_whose_keys_begin_alike_expire_each_at_its_time() {
-        let mut pieces = Pieces::new(Costs::new(0));
+        let mut pieces = Pieces::new(Costs::new(0), 7);
         let piece = |last: u8, expires| {
             let mut key = Key([7; 32]);
             key.0[31] = last;
@@ -234,6 +286,7 @@ mod tests {
                 mode: Mode::UNKNOWN,
                 expires,
                 claim: None,
+                brought: Brought::default(),
             }
         };
         for (last, expires) in [(1, 10), (2, 10), (3, 20)] {
@@ -251,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_small_raise_is_saved_only_when_raises_add_up_or_after_a_failed_save() {
-        let mut pieces = Pieces::new(Costs::new(0));
+        let mut pieces = Pieces::new(Costs::new(0), 7);
         let year = 365 * 24 * 3600;
         let piece = PieceMeta {
             key: Key([1; 32]),
@@ -262,6 +315,7 @@ mod tests {
             mode: crate::io::Mode::UNKNOWN,
             expires: year,
             claim: None,
+            brought: Brought::default(),
         };
         pieces.insert(&piece);
         let mut raise = |expires| pieces.raise(&piece.key, 2, expires, 0);

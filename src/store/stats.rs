@@ -35,6 +35,10 @@ pub struct StoreStats {
     pub evicted: u64,
     /// Pieces expired so far.
     pub expired: u64,
+    /// Pieces that gave way so far to those of parties that brought less.
+    pub displaced: u64,
+    /// Offers refused so far because too much of their party was arriving.
+    pub refused_share: u64,
     /// Pieces and files refused so far because the quota or the number of pieces was used up.
     pub refused_quota: u64,
     /// Pieces and files refused so far because the file system had not enough free space or inodes.

@@ -2,7 +2,7 @@ use super::*;
 use crate::claim::PieceClaim;
 use crate::id::PublicKey;
 use crate::io::Mode;
-use crate::io::{Ages, FileStamp};
+use crate::io::{Ages, Brought, FileStamp};
 use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
 use crate::peers::party::Party;
 use crate::rng::Rng;
@@ -39,9 +39,24 @@ fn claimed(offer: Offer, (replicas, lifetime): (u8, u32), sequence: u64) -> Offe
     Offer { replicas, lifetime, claim: Some(claim), ..offer }
 }
 
+/// The party of the first peer, which brings most pieces.
+fn brought() -> Brought {
+    Brought(*peer(1).party.as_bytes())
+}
+
 fn meta(byte: u8, length: u32, expires: u64) -> PieceMeta {
     let (content, mode) = (Content::File, Mode::UNKNOWN);
-    PieceMeta { key: key(byte), content, length, input_offset: 0, replicas: 3, mode, expires, claim: None }
+    PieceMeta {
+        key: key(byte),
+        content,
+        length,
+        input_offset: 0,
+        replicas: 3,
+        mode,
+        expires,
+        claim: None,
+        brought: brought(),
+    }
 }
 
 fn manifest(fill: u8, length: u64) -> Arc<Manifest> {
@@ -92,7 +107,7 @@ fn admit(store: &mut Store, offer: &Offer) -> u64 {
 
 fn keep(store: &mut Store, offer: &Offer) {
     let incoming = admit(store, offer);
-    assert!(store.arrives(incoming));
+    assert!(store.arrives(NOW, incoming));
     store.committed(incoming).unwrap();
 }
 
@@ -183,15 +198,15 @@ fn promises_of_one_party_do_not_keep_the_pieces_of_others_out() {
     let most = Limits::default().streams_max as u8;
     let first = admit(&mut store, &offer(0, 1000));
     for byte in 1..most {
-        assert!(matches!(store.admit(NOW, crowd(byte), &offer(byte, 16_000)), Admission::Send { .. }));
+        assert!(matches!(store.admit(NOW, crowd(byte), &offer(byte, 8_000)), Admission::Send { .. }));
     }
-    let full = Admission::Refuse(Refusal::NoSpace);
-    assert_eq!(store.admit(NOW, crowd(200), &offer(200, 100_000)), full, "its party has promises enough");
+    let busy = Admission::Refuse(Refusal::Busy);
+    assert_eq!(store.admit(NOW, crowd(200), &offer(200, 100_000)), busy, "its party has promises enough");
     let Admission::Send { incoming } = store.admit(NOW, peer(2), &offer(201, 200_000)) else {
         panic!("another party has no place");
     };
-    assert!(store.arrives(incoming));
-    assert!(!store.arrives(first), "the oldest promise of the party that has most has ended");
+    assert!(store.arrives(NOW, incoming));
+    assert!(!store.arrives(NOW, first), "the oldest promise of the party that has most has ended");
     assert_eq!(store.meta_of(first), None);
 }
 
@@ -259,7 +274,7 @@ fn small_pieces_count_with_whole_blocks() {
                 break;
             }
         };
-        assert!(store.arrives(incoming));
+        assert!(store.arrives(NOW, incoming));
         store.committed(incoming).unwrap();
         kept += 1;
     }
@@ -285,14 +300,16 @@ fn the_floor_stays_free_for_the_host_whatever_the_quota() {
     let recovered = Recovered { space: space(110 << 20, 500), ..Recovered::default() };
     let mut store = Store::new(&limits(1 << 40), &recovered, 1, NOW);
     let chunk = |byte| Offer { content: Content::Chunk, input_offset: 1 << 24, ..offer(byte, 16 << 20) };
-    // 46 MiB are left above the floor of 64: two pieces of 16 MiB fit, whether they are promised, arriving or stored.
-    let (first, second) = (admit(&mut store, &chunk(1)), admit(&mut store, &chunk(2)));
+    // 46 MiB are left above the floor of 64: two pieces of 16 MiB fit, whether they are arriving or stored.
+    let first = admit(&mut store, &chunk(1));
+    let Admission::Send { incoming: second } = store.admit(NOW, peer(2), &chunk(2)) else {
+        panic!("there is room for two")
+    };
     let full = Admission::Refuse(Refusal::NoSpace);
-    assert_eq!(store.admit(NOW, peer(1), &chunk(3)), full);
-    assert!(store.arrives(first) && store.arrives(second));
-    assert_eq!(store.admit(NOW, peer(1), &chunk(3)), full);
+    assert!(store.arrives(NOW, first) && store.arrives(NOW, second));
+    assert_eq!(store.admit(NOW, peer(3), &chunk(3)), full);
     store.committed(first).unwrap();
-    assert_eq!(store.admit(NOW, peer(1), &chunk(3)), full, "it is there, although nobody has looked again");
+    assert_eq!(store.admit(NOW, peer(3), &chunk(3)), full, "it is there, although nobody has looked again");
     store.discarded(second);
     store.set_space(space(94 << 20, 499));
     let second = admit(&mut store, &chunk(2));
@@ -309,7 +326,7 @@ fn the_floor_stays_free_for_the_host_whatever_the_quota() {
     store.set_space(space(1 << 29, 52));
     let (one, two) = (admit(&mut store, &offer(4, 0)), admit(&mut store, &offer(5, 0)));
     assert_eq!(store.admit(NOW, peer(1), &offer(6, 0)), full);
-    assert!(store.arrives(one) && store.arrives(two));
+    assert!(store.arrives(NOW, one) && store.arrives(NOW, two));
     assert_eq!(store.stats().refused_quota, 0);
 }
 
@@ -357,8 +374,11 @@ fn a_window_leaves_no_room_for_what_arrives_and_the_cache_makes_room_for_it() {
     assert_eq!(store.open_window(1, 9 * MIB, MIB, MIB), Ok(9 * MIB));
     assert_eq!(ops(&mut store), [removal(&file)]);
     let chunk = |byte| Offer { length: 256 << 10, ..offer(byte, 0) };
-    let chunks =
-        (1..=8).take_while(|byte| matches!(store.admit(NOW, peer(1), &chunk(*byte)), Admission::Send { .. }));
+    let mut arrives = |byte: &u8| match store.admit(NOW, peer(*byte), &chunk(*byte)) {
+        Admission::Send { incoming } => store.arrives(NOW, incoming),
+        _ => false,
+    };
+    let chunks = (1..=8).take_while(|byte| arrives(byte));
     assert_eq!(chunks.count(), 3, "a fourth would not fit the mebibyte that is left");
 }
 
@@ -434,7 +454,7 @@ fn the_longest_unused_cached_file_is_evicted_first_and_pieces_never_are() {
     // 2,400 of 3,000 bytes are cached, 500 a piece: 700 more need one file's place.
     let incoming = admit(&mut store, &offer(2, 700 - PIECE_OVERHEAD_BYTES as u32));
     assert_eq!(ops(&mut store), [], "a promise takes nothing away from anybody");
-    assert!(store.arrives(incoming));
+    assert!(store.arrives(NOW, incoming));
     assert_eq!(ops(&mut store), [removal(&files[1])]);
     store.committed(incoming).unwrap();
     // More than the whole cache can free: nothing is evicted.
@@ -612,7 +632,7 @@ fn the_quota_is_never_exceeded_by_any_order_of_operations() {
                     assert_eq!(store.stats().evicted, evicted, "seed {seed}: a promise evicts nothing");
                     if promised.len() > rng.below(4) as usize {
                         let (incoming, length) = promised.remove(0);
-                        match store.arrives(incoming) {
+                        match store.arrives(NOW, incoming) {
                             true => _ = arriving.insert(incoming, length),
                             false => store.discarded(incoming),
                         }
@@ -665,4 +685,142 @@ fn each_change_of_a_stored_piece_is_reported_once() {
     assert!(store.remove_piece(&wanted(3).key) && !store.remove_piece(&wanted(3).key));
     assert_eq!(store.poll_change(), Some(PieceChange::Dropped(wanted(3).key)));
     assert_eq!(store.poll_change(), None);
+}
+
+/// A piece of 744 bytes, which takes 1,000 on disk.
+fn brick(byte: u8) -> Offer {
+    claimed(offer(byte, 744), (3, 1000), 1)
+}
+
+/// Stores a piece that a peer brings, if the store takes it.
+fn bring(store: &mut Store, now: Instant, from: u8, offer: &Offer) -> bool {
+    let Admission::Send { incoming } = store.admit(now, peer(from), offer) else { return false };
+    store.arrives(now, incoming) && store.committed(incoming).is_some()
+}
+
+/// The number of pieces that a peer brought.
+fn brought_by(store: &Store, from: u8) -> usize {
+    let brought = Brought(*peer(from).party.as_bytes());
+    store.pieces().filter(|piece| piece.brought == brought).count()
+}
+
+#[test]
+fn a_party_that_filled_the_store_gives_way_to_others_and_keeps_twice_as_much() {
+    let mut store = store(30_000);
+    let at = |second: u64| NOW + Duration::from_secs(second);
+    let filled = (0..40).filter(|byte| bring(&mut store, at(u64::from(*byte)), 1, &brick(*byte))).count();
+    assert_eq!(filled, 30, "while there is room nothing is refused");
+    assert_eq!(store.stats().displaced, 0, "no party displaces its own");
+    let taken = (100..140).filter(|byte| bring(&mut store, at(u64::from(*byte)), 2, &brick(*byte))).count();
+    assert_eq!(taken, 10);
+    assert_eq!(brought_by(&store, 1), 20);
+    let more = (150..190).filter(|byte| bring(&mut store, at(u64::from(*byte)), 3, &brick(*byte))).count();
+    assert_eq!(more, 6, "a third party has its part, too");
+    let stats = store.stats();
+    assert_eq!(stats.displaced as usize, taken + more);
+    assert!(stats.piece_bytes <= 30_000, "the quota holds");
+}
+
+#[test]
+fn bytes_that_do_not_verify_displace_no_more_than_pieces_do() {
+    let mut store = store(30_000);
+    (0..30).for_each(|byte| assert!(bring(&mut store, NOW, 1, &brick(byte))));
+    for byte in 100..200 {
+        let now = NOW + Duration::from_secs(u64::from(byte));
+        if let Admission::Send { incoming } = store.admit(now, peer(2), &brick(byte)) {
+            store.arrives(now, incoming);
+            store.discarded(incoming);
+        }
+    }
+    assert!(brought_by(&store, 1) >= 20, "{} are left", brought_by(&store, 1));
+}
+
+#[test]
+fn a_promise_displaces_nothing_and_the_quota_holds_while_pieces_arrive() {
+    let mut store = store(10_000);
+    (0..10).for_each(|byte| assert!(bring(&mut store, NOW, 1, &brick(byte))));
+    let at = |byte: u8| NOW + Duration::from_secs(u64::from(byte));
+    let admitted = (100..120).filter_map(|byte| match store.admit(at(byte), peer(2), &brick(byte)) {
+        Admission::Send { incoming } => Some(incoming),
+        _ => None,
+    });
+    let admitted: Vec<u64> = admitted.collect();
+    assert_eq!(admitted.len(), 4, "five would have half as much as the other party");
+    assert_eq!(store.stats().pieces, 10);
+    let incoming = admitted[0];
+    assert!(store.arrives(at(150), incoming));
+    let stats = store.stats();
+    assert_eq!(stats.pieces, 9);
+    assert_eq!(stats.reserved_bytes, 1000);
+}
+
+#[test]
+fn what_is_arriving_from_one_party_leaves_room_for_others() {
+    let mut store = store(80_000);
+    let mut held = 0;
+    while let Admission::Send { incoming } = store.admit(NOW, peer(1), &brick(held)) {
+        assert!(store.arrives(NOW, incoming));
+        held += 1;
+    }
+    assert_eq!(held, 40, "half is left to others");
+    let later = Admission::Refuse(Refusal::Busy);
+    assert_eq!(store.admit(NOW, peer(1), &brick(99)), later);
+    let others =
+        (100..130).filter(|byte| matches!(store.admit(NOW, peer(2), &brick(*byte)), Admission::Send { .. }));
+    assert_eq!(others.count(), 20, "a quarter, beside another party");
+    assert_eq!(store.stats().refused_share, 1 + 1 + 10);
+}
+
+#[test]
+fn a_single_piece_arrives_however_little_room_there_is() {
+    let mut store = store(1500);
+    assert!(bring(&mut store, NOW, 1, &brick(1)));
+}
+
+#[test]
+fn a_replayed_claim_does_not_begin_anew_after_its_piece_has_expired() {
+    let mut store = store(1 << 20);
+    let claimed = brick(1);
+    assert!(bring(&mut store, NOW, 1, &claimed));
+    let over = NOW + Duration::from_secs(1000);
+    store.handle_timeout(over);
+    assert!(store.piece(&key(1)).is_none());
+    assert!(bring(&mut store, over, 2, &claimed), "its content is taken as that of an unclaimed piece");
+    let kept = store.piece(&key(1)).unwrap();
+    assert_eq!(kept.claim, None);
+    assert_eq!(kept.replicas, 1, "it is not repaired");
+    assert!(kept.expires <= 1000 + u64::from(UNCLAIMED_SECONDS_MAX));
+    assert_eq!(store.admit(over, peer(2), &claimed), Admission::Have, "and raises nothing");
+    assert_eq!(store.piece(&key(1)).unwrap(), kept);
+    let again = self::claimed(offer(1, 744), (3, 1000), 2);
+    assert!(
+        matches!(store.admit(over, peer(2), &again), Admission::Raise { replicas: 3, .. }),
+        "a new claim"
+    );
+}
+
+#[test]
+fn a_claim_goes_on_where_it_was_when_its_piece_returns() {
+    let mut store = store(1 << 20);
+    assert!(bring(&mut store, NOW, 1, &brick(1)));
+    store.remove_piece(&key(1));
+    assert!(bring(&mut store, NOW + Duration::from_secs(600), 2, &brick(1)));
+    assert_eq!(store.piece(&key(1)).map(|piece| piece.expires), Some(1000), "as when it was first heard of");
+}
+
+#[test]
+fn claims_that_are_replayed_in_turns_keep_a_piece_no_longer_than_their_lifetimes() {
+    let mut store = store(1 << 20);
+    let by = |publisher: u8, replicas, lifetime, sequence| {
+        let claim = PieceClaim::unsigned(PublicKey([publisher; 32]), replicas, lifetime, sequence);
+        Offer { replicas, lifetime, claim: Some(claim), ..offer(1, 744) }
+    };
+    // One of the two publishers shortened its claim, so that each of these replaces the one before.
+    let claims = [by(1, 3, 900, 1), by(1, 3, 10, 2), by(2, 2, 100, 1)];
+    assert!(bring(&mut store, NOW, 1, &claims[0]));
+    for round in 0..300 {
+        store.admit(NOW + Duration::from_secs(round * 10), peer(3), &claims[round as usize % 3]);
+    }
+    let expires = store.piece(&key(1)).map_or(0, |piece| piece.expires);
+    assert!(expires <= 900 + 10 + 100, "{expires}");
 }

@@ -4,9 +4,12 @@ use crate::crew::*;
 use crate::puppets::*;
 use crate::support::{Node, wait_for};
 use elver::id::{Key, PublicKey};
+use elver::manifest::Content;
+use elver::wire::frame::{Frame, Offer, Parsed};
 use elver::wire::message::{ANNOUNCEMENTS_MAX, Announcement, Message, Want};
 use elver::wire::provider::ProviderRecord;
 use elver::wire::record::{Record, record_key, sign_record};
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,6 +153,40 @@ fn a_victim_that_a_stranger_names_gets_three_bytes_for_one_at_the_most() {
     }
     assert!(received > 0, "the node tries the addresses that were named");
     assert!(received <= 3 * gossip.len(), "{} bytes brought the victim {received}", gossip.len());
+}
+
+/// Holds a stream to a node: offers a piece of 1 MiB, and begins to send it if it is accepted.
+fn reserve(node: &Node, number: u8) -> Stream {
+    let mut stream = Stream::new(socket_from(CREW, node.addr));
+    stream.shake_hands(&somebody(), true).expect("the node shakes hands");
+    let invented = offer(Content::Chunk, Key([number; 32]), MIB as u32);
+    let offer = Offer { input_offset: MIB as u64, ..invented };
+    stream.send(&Frame::Store { request: 1, offer }).unwrap();
+    let answer = stream.frame().expect("an answer");
+    if let Ok(Parsed::Frame(Frame::Accept { request, have: false }, _)) = Frame::parse(&answer) {
+        stream.send(&Frame::StoreData { request, length: MIB as u32 }).unwrap();
+        stream.socket.write_all(&[0]).unwrap();
+    }
+    stream
+}
+
+#[test]
+fn one_address_that_reserves_quotas_leaves_others_room() {
+    let town = Town::new(3, &["--quota", "8MiB"]);
+    let mut held = Vec::new();
+    for node in &town.nodes {
+        held.extend((0..12).map(|number| reserve(node, number)));
+        wait_for_counter(node, "refused_over_share", 1);
+    }
+    let bytes = content(73, 1_500_000);
+    let hash = town.put(0, &bytes, "3");
+    wait_for("the copies", || {
+        let files = town.nodes[0].files();
+        files.iter().any(|file| file.hash.to_string() == hash && file.copies >= 3).then_some(())
+    });
+    town.gets(2, &hash, &bytes);
+    town.is_used(3);
+    drop(held);
 }
 
 #[test]

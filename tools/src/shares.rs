@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::node::{Node, Usage, WorkDir};
 use elver::disk::Disk;
 use elver::id::Key;
-use elver::io::{DiskId, DiskOp, Mode, PieceMeta};
+use elver::io::{Brought, DiskId, DiskOp, Mode, PieceMeta};
 use elver::manifest::Content;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,6 +169,7 @@ fn pieces(binary: &Path, arguments: &Arguments, empty: &Usage) -> Outcome<()> {
             mode: Mode::UNKNOWN,
             expires: 365 * 86_400,
             claim: None,
+            brought: Brought::default(),
         };
         disk.submit(DiskId(u64::from(number)), DiskOp::WritePiece { meta, bytes: bytes.clone() });
         waiting += 1;

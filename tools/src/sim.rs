@@ -48,7 +48,7 @@ fn id_work(text: &str) -> Result<IdWork, String> {
 ///
 /// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, broken-link, hidden, hostile,
 /// eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
-/// downgrade, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair, sight.
+/// downgrade, hoard, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair, sight.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The scenario to play, or "all". Default: steady; in a search all.

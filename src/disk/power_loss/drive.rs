@@ -7,8 +7,8 @@ use crate::claim::PieceClaim;
 use crate::disk::{Disk, files};
 use crate::id::{Key, PublicKey};
 use crate::io::{
-    Ages, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Mode, Permissions, PieceMeta, Place,
-    Share, ShareState, Sink,
+    Ages, Brought, DiskDone, DiskError, DiskErrorKind, DiskId, DiskOp, DiskReply, Mode, Permissions,
+    PieceMeta, Place, Share, ShareState, Sink,
 };
 use crate::manifest::{Content, HashAs, Manifest};
 use crate::rng::Rng;
@@ -279,7 +279,17 @@ impl<'a> Drive<'a> {
         let (length, mode) = (length as u32, Mode::of(self.rng.below(0o1000) as u32));
         let claim = PieceClaim::unsigned(PublicKey(self.rng.bytes()), 1, 60, self.rng.u64() / 2);
         let claim = Some(claim).filter(|_| self.rng.below(4) > 0);
-        PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim }
+        PieceMeta {
+            key,
+            content,
+            length,
+            input_offset,
+            replicas,
+            mode,
+            expires,
+            claim,
+            brought: Brought::default(),
+        }
     }
 
     /// An empty piece. There is only one.

@@ -14,7 +14,7 @@ mod verify;
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::{Key, PublicKey};
-use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
+use crate::io::{Brought, DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use power_loss::record;
 use std::fs;
@@ -75,6 +75,7 @@ fn piece(bytes: &[u8]) -> PieceMeta {
         mode: Mode::UNKNOWN,
         expires: 1000,
         claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1)),
+        brought: Brought::default(),
     }
 }
 

@@ -50,6 +50,7 @@ fn a_flipped_bit_anywhere_in_a_piece_file_is_found() {
                 mode: Mode::UNKNOWN,
                 expires: 9,
                 claim: None,
+                brought: Brought::default(),
             },
             bytes,
         )

@@ -1,7 +1,8 @@
 //! The value of an offer: replicas and lifetime come from the publisher's claim, and from nothing else.
 
 use crate::claim::UNCLAIMED_SECONDS_MAX;
-use crate::peers::rate::{Bucket, Rate};
+use crate::peers::party::Party;
+use crate::peers::rate::{Limiter, PartyLimiter, Rate};
 use crate::store::Store;
 use crate::time::Instant;
 use crate::wire::claim::verify_claim;
@@ -11,27 +12,33 @@ use crate::wire::network::Network;
 /// Claims that are verified in one second, 50 µs each: more than a disk stores pieces.
 const CHECKS_PER_SECOND: u32 = 500;
 
+/// While fewer than half of them are left, a party gets this part of the checks.
+const SHARES: u32 = 8;
+
 /// Judges the claims of offered pieces.
 pub(in crate::node) struct Claims {
-    rate: Rate,
-    checks: Bucket,
+    checks: Limiter,
+    /// The parties' shares, while checks are scarce.
+    scarce: PartyLimiter,
     /// Offers refused because their publisher did not sign the claim.
     forged: u64,
 }
 
-impl Default for Claims {
-    fn default() -> Self {
-        Claims { rate: Rate::per_second(CHECKS_PER_SECOND), checks: Bucket::FULL, forged: 0 }
-    }
-}
-
 impl Claims {
+    /// No claims yet. `secret` hides which parties share a share.
+    pub(in crate::node) fn new(secret: u64) -> Self {
+        let share = Rate::per_second(CHECKS_PER_SECOND / SHARES);
+        let (checks, scarce) =
+            (Limiter::new(Rate::per_second(CHECKS_PER_SECOND)), PartyLimiter::new(share, secret));
+        Claims { checks, scarce, forged: 0 }
+    }
+
     /// The offer as it counts. Without a claim the piece is kept for a day at most and is not repaired. A claim that is known is
     /// not verified again.
     pub(in crate::node) fn judge(
         &mut self,
         now: Instant,
-        offer: &Offer,
+        (offer, party): (&Offer, Party),
         store: &Store,
         network: &Network,
     ) -> Result<Offer, Refusal> {
@@ -42,7 +49,8 @@ impl Claims {
         if store.piece(&offer.key).is_some_and(|piece| piece.claim == Some(claim)) {
             return Ok(*offer);
         }
-        if !self.checks.take(now, &self.rate) {
+        let is_scarce = self.checks.available(now) <= u64::from(CHECKS_PER_SECOND / 2);
+        if is_scarce && !self.scarce.take(now, party) || !self.checks.take(now) {
             return Err(Refusal::Busy);
         }
         if !verify_claim(network, &offer.key, &claim) {
@@ -90,14 +98,20 @@ mod tests {
     }
 
     fn judge(claims: &mut Claims, now: u64, offer: &Offer) -> Result<Offer, Refusal> {
+        judge_from(claims, now, offer, 1)
+    }
+
+    /// Judges the offer of a node in the network 9.9.`net`.
+    fn judge_from(claims: &mut Claims, now: u64, offer: &Offer, net: u8) -> Result<Offer, Refusal> {
         let now = Instant::from_secs(now);
         let store = Store::new(&Limits::default(), &Recovered::default(), 1, now);
-        claims.judge(now, offer, &store, &Network::new("test"))
+        let party = Party::of([9, 9, net, 1].into());
+        claims.judge(now, (offer, party), &store, &Network::new("test"))
     }
 
     #[test]
     fn a_piece_that_is_offered_without_a_claim_lives_for_a_day_unrepaired() {
-        let counts = judge(&mut Claims::default(), 1, &offer()).unwrap();
+        let counts = judge(&mut Claims::new(7), 1, &offer()).unwrap();
         assert_eq!(counts.lifetime, 24 * 3600);
         assert_eq!(counts.replicas, 1);
     }
@@ -105,12 +119,12 @@ mod tests {
     #[test]
     fn an_offer_counts_as_its_publisher_signed_it() {
         let claimed = claimed(&Network::new("test"));
-        assert_eq!(judge(&mut Claims::default(), 1, &claimed), Ok(claimed));
+        assert_eq!(judge(&mut Claims::new(7), 1, &claimed), Ok(claimed));
     }
 
     #[test]
     fn a_refused_forgery_is_counted() {
-        let mut claims = Claims::default();
+        let mut claims = Claims::new(7);
         let elsewhere = claimed(&Network::new("another network"));
         assert_eq!(judge(&mut claims, 1, &elsewhere), Err(Refusal::Invalid));
         assert_eq!(claims.forged(), 1);
@@ -118,9 +132,14 @@ mod tests {
 
     #[test]
     fn a_flood_of_claims_takes_no_more_than_its_share_of_the_processor() {
-        let (mut claims, elsewhere) = (Claims::default(), claimed(&Network::new("another network")));
-        let busy = (0..600).filter(|_| judge(&mut claims, 1, &elsewhere) == Err(Refusal::Busy)).count();
-        assert_eq!(busy, 100);
+        let (mut claims, elsewhere) = (Claims::new(7), claimed(&Network::new("another network")));
+        let mut judged = |net| {
+            let results = (0..600).map(|_| judge_from(&mut claims, 1, &elsewhere, net));
+            results.filter(|result| *result != Err(Refusal::Busy)).count()
+        };
+        assert_eq!(judged(1), 250 + 500 / 8, "half of all, and a share of the rest");
+        assert_eq!(judged(2), 500 / 8, "checks are left for another party");
+        assert!((3..30).map(judged).sum::<usize>() <= 500 - 250 - 2 * (500 / 8));
         let later = Instant::from_secs(1) + Duration::from_secs(1);
         assert_eq!(judge(&mut claims, later.as_secs(), &elsewhere), Err(Refusal::Invalid));
     }

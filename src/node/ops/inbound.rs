@@ -130,7 +130,7 @@ fn of_the_disk(error: DiskError) -> Option<DiskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Mode, PieceMeta, Recovered};
+    use crate::io::{Brought, Mode, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
     use crate::peers::contest::Holder;
@@ -163,7 +163,17 @@ mod tests {
             let Offer { key, content, length, input_offset, mode, .. } = offer(HERE);
             let expires = u64::MAX >> 32;
             let (replicas, claim) = (2, None);
-            let piece = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
+            let piece = PieceMeta {
+                key,
+                content,
+                length,
+                input_offset,
+                replicas,
+                mode,
+                expires,
+                claim,
+                brought: Brought::default(),
+            };
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(limits, &recovered, 1, START);
             Bench { machines, inbound: Inbound::default() }

@@ -94,7 +94,14 @@ pub(super) struct Ops {
 
 impl Ops {
     /// Those of a node that starts. `scrub` is the note of the last run: see [`Scrub::encode`].
-    pub(super) fn new(config: &NodeConfig, scrub: &[u8], machines: &Machines, now: Instant) -> Self {
+    /// `secret` is a random number.
+    pub(super) fn new(
+        config: &NodeConfig,
+        scrub: &[u8],
+        machines: &Machines,
+        secret: u64,
+        now: Instant,
+    ) -> Self {
         let limits = &config.limits;
         Ops {
             seekers: Seekers::new(limits, config.listen),
@@ -103,7 +110,7 @@ impl Ops {
             removals: Removals::default(),
             uploads: Uploads::default(),
             repair: Repair::new(now),
-            claims: Claims::default(),
+            claims: Claims::new(secret),
             inbound: Inbound::default(),
             values: Values::new(limits),
             scrub: Scrub::new(limits.scrub_seconds, scrub, machines, now),

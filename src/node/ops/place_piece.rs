@@ -267,7 +267,7 @@ impl PlacePiece {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
-    use crate::io::{DiskError, DiskErrorKind, Extent, Mode, PieceMeta, Place, Recovered};
+    use crate::io::{Brought, DiskError, DiskErrorKind, Extent, Mode, PieceMeta, Place, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
     use crate::node::machines::COPIES_PER_NODE_MAX;
@@ -312,7 +312,17 @@ mod tests {
             let mut machines = Machines::alone(START);
             let Offer { key, content, length, input_offset, replicas, mode, .. } = OFFER;
             let (expires, claim) = (u64::MAX, None);
-            let piece = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim };
+            let piece = PieceMeta {
+                key,
+                content,
+                length,
+                input_offset,
+                replicas,
+                mode,
+                expires,
+                claim,
+                brought: Brought::default(),
+            };
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(&Limits::default(), &recovered, 1, START);
             let place = begin(aim, &mut machines).expect("there is room for a lookup");

@@ -93,7 +93,7 @@ impl Shrink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Mode, PieceMeta, Recovered};
+    use crate::io::{Brought, Mode, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
     use crate::store::{PIECE_OVERHEAD_BYTES, Store};
@@ -117,6 +117,7 @@ mod tests {
             mode: Mode::default(),
             expires: u64::MAX,
             claim: None,
+            brought: Brought::default(),
         };
         let recovered = Recovered { pieces: (1..=10).map(piece).collect(), ..Recovered::default() };
         let limits = Limits { quota_bytes: 6000, ..Limits::default() };

@@ -151,7 +151,7 @@ fn pieces_of(manifest: &Manifest) -> impl Iterator<Item = (Key, u32)> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{DiskErrorKind, FileStamp, Mode, Place, Recovered, Share, ShareState};
+    use crate::io::{Brought, DiskErrorKind, FileStamp, Mode, Place, Recovered, Share, ShareState};
     use crate::limits::Limits;
     use crate::manifest::{Content, ManifestBuilder};
     use crate::store::Store;
@@ -177,6 +177,7 @@ mod tests {
             mode: Mode::UNKNOWN,
             expires: u64::MAX >> 32,
             claim: None,
+            brought: Brought::default(),
         };
         let recovered = Recovered { pieces: stored.iter().map(piece).collect(), ..Recovered::default() };
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);

@@ -4,8 +4,8 @@ use super::*;
 use crate::dht::Turnout;
 use crate::id::{Key, NodeId};
 use crate::io::{
-    DiskError, DiskErrorKind, DiskReply, FileStamp, Mode, PieceMeta, Place, Recovered, Share, ShareState,
-    Soundness,
+    Brought, DiskError, DiskErrorKind, DiskReply, FileStamp, Mode, PieceMeta, Place, Recovered, Share,
+    ShareState, Soundness,
 };
 use crate::limits::Limits;
 use crate::manifest::Content;
@@ -37,6 +37,7 @@ impl Bench {
             mode: Mode::default(),
             expires: u64::MAX,
             claim: None,
+            brought: Brought::default(),
         };
         let share = Share {
             hash: FILE,
@@ -53,7 +54,7 @@ impl Bench {
         let config = NodeConfig::of_a_test(([127, 0, 0, 1], 1).into(), &[]);
         let mut machines = Machines::alone(START);
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);
-        let mut ops = Ops::new(&config, &[], &machines, START);
+        let mut ops = Ops::new(&config, &[], &machines, 7, START);
         ops.resume(START, &recovered, &mut machines);
         Bench { machines, ops }
     }

@@ -437,7 +437,7 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Mode, Permissions};
+    use crate::io::{Brought, Mode, Permissions};
     use crate::manifest::{Content, HashAs};
 
     fn stored(disk: &mut Disk, key: u8, crash: Option<Crash>, seed: u64) -> bool {
@@ -450,6 +450,7 @@ mod tests {
             mode: Mode::UNKNOWN,
             expires: 1000,
             claim: None,
+            brought: Brought::default(),
         };
         let sink = Sink { place: Place::Incoming(1), offset: 0, length: 3, hash_as: HashAs::Root };
         disk.open_sink(&sink).unwrap();

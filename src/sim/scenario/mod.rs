@@ -8,6 +8,7 @@ mod calm;
 mod clones;
 mod failures;
 mod fairness;
+mod hoard;
 mod on_path;
 mod outages;
 mod work;
@@ -107,6 +108,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "a host names a victim under invented identities",
         play: fairness::reflect,
     },
+    Scenario { name: "hoard", about: "one host puts more than all stores hold", play: hoard::hoard },
     Scenario {
         name: "reserve",
         about: "ten nodes of one party reserve space for nothing",

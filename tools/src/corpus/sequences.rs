@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use elver::disk::Disk;
-use elver::io::{DiskId, DiskOp, FileStamp, Mode, PieceMeta, Place, Share, ShareState};
+use elver::io::{Brought, DiskId, DiskOp, FileStamp, Mode, PieceMeta, Place, Share, ShareState};
 use elver::manifest::Content;
 use elver::node::command::{Command, Part};
 use elver::sim::blob::Blob;
@@ -185,6 +185,7 @@ pub(super) fn of_disk() -> Outcome<Vec<Seed>> {
         mode: Mode::of(0o644),
         expires: 1 << 30,
         claim: None,
+        brought: Brought::default(),
     };
     let share = |place| Share {
         hash: manifest.hash(),

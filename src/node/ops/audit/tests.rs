@@ -1,6 +1,6 @@
 use super::*;
 use crate::id::{Key, PublicKey};
-use crate::io::{Mode, PieceMeta, Place, Recovered};
+use crate::io::{Brought, Mode, PieceMeta, Place, Recovered};
 use crate::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
 use crate::node::command::{CommandId, Explanation, FailureReason, Reply, Response};
 use crate::node::ops::seek::Seekers;
@@ -290,6 +290,7 @@ fn a_one_chunk_file_that_is_stored_here_is_audited_without_reading_it() {
         mode: Mode::default(),
         expires: u64::MAX,
         claim: None,
+        brought: Brought::default(),
     };
     let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
     bench.machines.store = Store::new(&Limits::default(), &recovered, 1, START);

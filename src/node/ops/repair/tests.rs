@@ -1,7 +1,7 @@
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::PublicKey;
-use crate::io::{DiskError, DiskErrorKind, Mode, PieceMeta, Recovered};
+use crate::io::{Brought, DiskError, DiskErrorKind, Mode, PieceMeta, Recovered};
 use crate::limits::Limits;
 use crate::node::Purpose;
 use crate::store::Store;
@@ -32,6 +32,7 @@ impl Bench {
             mode: Mode::UNKNOWN,
             expires: u64::MAX >> 32,
             claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 2, 3600, 1)),
+            brought: Brought::default(),
         };
         let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::PublicKey;
-use crate::io::{Ages, DiskId, Mode, PieceMeta, Recovered};
+use crate::io::{Ages, Brought, DiskId, Mode, PieceMeta, Recovered};
 use crate::limits::Limits;
 use crate::manifest::Content;
 use crate::node::Output;
@@ -33,6 +33,7 @@ fn piece(number: u64) -> PieceMeta {
         mode: Mode::UNKNOWN,
         expires: u64::MAX,
         claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1)),
+        brought: Brought::default(),
     }
 }
 

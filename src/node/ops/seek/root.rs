@@ -74,7 +74,7 @@ fn find_elsewhere(now: Instant, search: &mut Search, machines: &mut Machines) ->
 mod tests {
     use super::*;
     use crate::id::Key;
-    use crate::io::{DiskErrorKind, Mode, PieceMeta, Recovered};
+    use crate::io::{Brought, DiskErrorKind, Mode, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
     use crate::node::Output;
@@ -102,6 +102,7 @@ mod tests {
                 mode: Mode::default(),
                 expires: u64::MAX,
                 claim: None,
+                brought: Brought::default(),
             };
             let recovered =
                 Recovered { pieces: stored.map(piece).into_iter().collect(), ..Recovered::default() };
