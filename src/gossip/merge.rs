@@ -234,7 +234,8 @@ impl Gossip {
         state: &NodeState,
         outbox: &mut Outbox,
     ) -> bool {
-        if !self.state_checks.take(now, teller) || !outbox.may_check(now, teller, from) {
+        let party = self.config.parties.of(teller, from);
+        if !self.state_checks.take(now, teller, party) || !outbox.may_check(now, teller, from) {
             self.counters.state_over_budget += 1;
             return false;
         }
