@@ -195,10 +195,13 @@ impl Node {
         let pieces_max = config.replication.pieces_max.max(limits.pieces_max + limits.shares_max);
         let replication_config = ReplicationConfig { pieces_max, parties, ..config.replication.clone() };
         let replication = Replication::new(replication_config, id, rng.bytes(), now);
+        let transfer = Transfer::new(transfer_config, network.clone(), rng.bytes());
+        let mut store = Store::new(&config.limits, recovered, rng.u64(), now);
+        store.set_contested(config.network_secret.is_none());
         let machines = Machines {
             dht,
-            transfer: Transfer::new(transfer_config, network.clone(), rng.bytes()),
-            store: Store::new(&config.limits, recovered, rng.u64(), now),
+            transfer,
+            store,
             gossip,
             replication,
             outbox,

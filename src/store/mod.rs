@@ -419,6 +419,12 @@ impl Store {
         self.pieces.not_written(key);
     }
 
+    /// Sets whether stored pieces give way to those of other parties when the store is full. They do on an open network, where one
+    /// party could fill every store. Where all nodes have the network's secret, what was acknowledged stays.
+    pub fn set_contested(&mut self, contested: bool) {
+        self.pieces.parties.contested = contested;
+    }
+
     /// Reserves the space of an admitted piece when its first bytes are here, and evicts cached files for it if needed. `false`
     /// when there is no room left, or the promise has ended: the caller then refuses the piece and calls [`discarded`](Store::discarded).
     pub fn arrives(&mut self, now: Instant, incoming: u64) -> bool {

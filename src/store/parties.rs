@@ -1,4 +1,5 @@
-//! Parties in the store: which stored pieces give way when a piece of another party finds no room.
+//! Parties in the store: which stored pieces give way when a piece of another party finds no room. Where all nodes have the network's
+//! secret, none does.
 //!
 //! A node stores what any identity brings, so what is bounded is the part of a *party*. While there is room no piece is refused and
 //! none gives way. In a full store a piece finds room at the expense of the party that brought most: more than twice as much as the
@@ -39,6 +40,8 @@ pub(super) struct Parties {
     owed: VecDeque<(Party, u64, Instant)>,
     contests: Limiter,
     contests_of: PartyLimiter,
+    /// Whether any piece gives way.
+    pub(super) contested: bool,
 }
 
 /// The holder that a stored piece counts for: the party that brought it, and in it the piece's publisher. A piece whose party is not
@@ -58,7 +61,7 @@ impl Parties {
     /// No pieces. `secret` hides which parties share a pace.
     pub(super) fn new(secret: u64) -> Self {
         let (contests, contests_of) = (Limiter::new(CONTESTS), PartyLimiter::new(CONTESTS_OF_PARTY, secret));
-        Parties { bytes: BTreeMap::new(), owed: VecDeque::new(), contests, contests_of }
+        Parties { bytes: BTreeMap::new(), owed: VecDeque::new(), contests, contests_of, contested: true }
     }
 
     /// A piece of this holder takes these bytes.
@@ -81,6 +84,9 @@ impl Parties {
     /// Whose pieces give way to a newcomer that is going to take `cost` bytes: level by level the group with the most, as long as that has
     /// more than twice what the newcomer's group would have. `None` when there is no such group, or when contests come too often.
     pub(super) fn yielding(&mut self, now: Instant, newcomer: &Holder, cost: u64) -> Option<Yielding> {
+        if !self.contested {
+            return None;
+        }
         if !self.contests_of.take(now, newcomer.party) || !self.contests.take(now) {
             return None;
         }
@@ -173,6 +179,13 @@ mod tests {
         assert_eq!(victims(&mut pieces, [9, 9, 9, 2]), Some(vec![5]), "it would have 2,000 of 6,000");
         pieces.insert(&piece(8, [9, 9, 9, 1], Some(2)));
         assert_eq!(victims(&mut pieces, [9, 9, 9, 2]), None, "half as much as the largest");
+    }
+
+    #[test]
+    fn in_a_network_with_a_secret_no_piece_gives_way() {
+        let mut pieces = table((0..6).map(|number| piece(number, [8, 8, 8, 1], Some(1))));
+        pieces.parties.contested = false;
+        assert_eq!(victims(&mut pieces, [7, 7, 7, 1]), None);
     }
 
     #[test]
