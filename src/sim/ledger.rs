@@ -29,7 +29,7 @@ pub struct Piece {
     losses: VecDeque<(Instant, usize)>,
     lost: bool,
     ideal: BTreeSet<usize>,
-    /// Since when it has had one live copy besides the file that was put, although it once had all.
+    /// Since when it has had one live copy, the file that was put included, although it once had all.
     lonely_since: Option<Instant>,
 }
 
@@ -191,8 +191,7 @@ impl Piece {
             self.losses.pop_front();
         }
         self.live = live;
-        let copies = self.copies(world);
-        let lonely = copies == 1 && self.replicas > 1 && self.complete;
+        let lonely = self.live.len() == 1 && self.replicas > 1 && self.complete;
         self.lonely_since = lonely.then(|| self.lonely_since.unwrap_or(now));
         self.complete |= self.live.len() >= usize::from(self.replicas);
         self.lost &= self.live.is_empty();
