@@ -11,7 +11,7 @@
 //!   pieces expire. In a full store, those of the party that brought most give way to one that brought less than half (`parties`).
 //!   After the quota was lowered, pieces above it stay until other nodes have copies; meanwhile the store admits nothing.
 //! - What is arriving from one party at a time takes a quarter of the free space at most while other parties offer pieces, too, and
-//!   half of it while they do not.
+//!   leaves an eighth of it to them while they do not.
 //! - A claim counts from when the node first heard of it, whatever happens to its piece meanwhile (`heard`).
 //! - Lifetimes are counted in the node's own age, the seconds that it has run: a clock that jumps, or starts in 1970, does not
 //!   shorten them.
@@ -57,9 +57,10 @@ pub use stats::StoreStats;
 
 /// The most pieces that expire in one call of [`Store::handle_timeout`].
 const EXPIRED_PER_CALL_MAX: usize = 64;
-/// The part of the free space that what is arriving from one party takes at most, while others offer pieces, and while none does.
+/// The part of the free space that what is arriving from one party takes at most, while others offer pieces.
 const ARRIVING_SHARE: u64 = 4;
-const ARRIVING_SHARE_ALONE: u64 = 2;
+/// The part of it that one party leaves to others while none of them offers anything.
+const ARRIVING_LEFT: u64 = 8;
 
 /// The answer to an offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -399,7 +400,7 @@ impl Store {
             return (!yields).then_some(Refusal::NoSpace);
         }
         let free = self.free_for_pieces();
-        let share = free / if others { ARRIVING_SHARE } else { ARRIVING_SHARE_ALONE };
+        let share = if others { free / ARRIVING_SHARE } else { free - free / ARRIVING_LEFT };
         // One piece at a time always fits.
         let crowds = count > 0 && bytes.saturating_add(cost) > share;
         self.refused_share += u64::from(crowds);

@@ -198,10 +198,10 @@ fn promises_of_one_party_do_not_keep_the_pieces_of_others_out() {
     let most = Limits::default().streams_max as u8;
     let first = admit(&mut store, &offer(0, 1000));
     for byte in 1..most {
-        assert!(matches!(store.admit(NOW, crowd(byte), &offer(byte, 8_000)), Admission::Send { .. }));
+        assert!(matches!(store.admit(NOW, crowd(byte), &offer(byte, 12_000)), Admission::Send { .. }));
     }
     let busy = Admission::Refuse(Refusal::Busy);
-    assert_eq!(store.admit(NOW, crowd(200), &offer(200, 100_000)), busy, "its party has promises enough");
+    assert_eq!(store.admit(NOW, crowd(200), &offer(200, 200_000)), busy, "its party has promises enough");
     let Admission::Send { incoming } = store.admit(NOW, peer(2), &offer(201, 200_000)) else {
         panic!("another party has no place");
     };
@@ -754,21 +754,31 @@ fn a_promise_displaces_nothing_and_the_quota_holds_while_pieces_arrive() {
     assert_eq!(stats.reserved_bytes, 1000);
 }
 
-#[test]
-fn what_is_arriving_from_one_party_leaves_room_for_others() {
-    let mut store = store(80_000);
-    let mut held = 0;
-    while let Admission::Send { incoming } = store.admit(NOW, peer(1), &brick(held)) {
+/// The pieces of `from` that arrive until one is refused.
+fn arriving(store: &mut Store, from: Holder, first: u8) -> usize {
+    let mut arriving = 0;
+    while let Admission::Send { incoming } = store.admit(NOW, from, &brick(first + arriving)) {
         assert!(store.arrives(NOW, incoming));
-        held += 1;
+        arriving += 1;
     }
-    assert_eq!(held, 40, "half is left to others");
-    let later = Admission::Refuse(Refusal::Busy);
-    assert_eq!(store.admit(NOW, peer(1), &brick(99)), later);
-    let others =
-        (100..130).filter(|byte| matches!(store.admit(NOW, peer(2), &brick(*byte)), Admission::Send { .. }));
-    assert_eq!(others.count(), 20, "a quarter, beside another party");
-    assert_eq!(store.stats().refused_share, 1 + 1 + 10);
+    usize::from(arriving)
+}
+
+#[test]
+fn what_is_arriving_from_one_party_leaves_an_eighth_to_others() {
+    let mut store = store(40_000);
+    assert_eq!(arriving(&mut store, peer(1), 0), 35);
+    assert_eq!(store.stats().refused_share, 1);
+    assert_eq!(store.admit(NOW, peer(1), &brick(99)), Admission::Refuse(Refusal::Busy));
+    assert_eq!(arriving(&mut store, peer(2), 100), 5);
+}
+
+#[test]
+fn what_is_arriving_from_one_party_beside_another_takes_a_quarter() {
+    let mut store = store(40_000);
+    let Admission::Send { .. } = store.admit(NOW, peer(2), &brick(100)) else { panic!("there is room") };
+    assert_eq!(arriving(&mut store, peer(1), 0), 10);
+    assert_eq!(store.admit(NOW, peer(1), &brick(99)), Admission::Refuse(Refusal::Busy));
 }
 
 #[test]
