@@ -46,10 +46,18 @@ impl fmt::Display for UnitError {
 
 impl std::error::Error for UnitError {}
 
+/// Digits of a number with a unit: one of 64 bits has room for them. Of some longer ones the crate makes 0.
+const DIGITS_MAX: usize = 19;
+
 /// Reads a size in bytes: `4096`, `512MiB`, `1GB`, `1.5GiB`. Units are taken in any case; `K`, `M`, `G` and `T` alone are
 /// powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let trimmed = text.trim();
+    let digits = trimmed.bytes().filter(u8::is_ascii_digit).count();
+    if digits > DIGITS_MAX {
+        let whole = if digits == trimmed.len() { trimmed.parse().ok() } else { None };
+        return whole.ok_or_else(|| UnitError::TooLarge(text.to_owned()));
+    }
     let units = match trimmed.ends_with(['b', 'B']) {
         true => parse_size::Config::new(),
         false => parse_size::Config::new().with_binary(),
@@ -221,7 +229,13 @@ mod tests {
 
     #[test]
     fn sizes_that_do_not_fit_are_refused() {
-        for text in ["18446744073709551616", "99999999999999999999999", "17000000TiB", "1e99"] {
+        for text in [
+            "18446744073709551616",
+            "184467440737095516159",
+            "99999999999999999999999",
+            "17000000TiB",
+            "1e99",
+        ] {
             assert_eq!(parse_size(text), Err(UnitError::TooLarge(text.to_owned())));
         }
     }
