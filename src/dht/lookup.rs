@@ -159,10 +159,11 @@ impl Lookup {
         }
     }
 
-    /// The next node to ask, which then counts as asked.
-    pub(super) fn next(&mut self) -> Option<Contact> {
+    /// The next node to ask, which then counts as asked. A lookup that seeks agreement asks no more nodes than it needs, and `spare`
+    /// ones.
+    pub(super) fn next(&mut self, spare: usize) -> Option<Contact> {
         self.spread();
-        if self.may_be_agreed_soon() {
+        if self.may_be_agreed_soon(spare) {
             return None;
         }
         let mut slots = [ALPHA; PATHS];
@@ -213,15 +214,15 @@ impl Lookup {
         self.reason == Reason::Caller && self.want == Want::Value
     }
 
-    /// Whether the answers that are due, and those that have come, can make a majority with one to spare. Then no further node is
+    /// Whether the answers that are due, and those that have come, can make a majority with `spare` more. Then no further node is
     /// asked: without this, each answer on the way to the majority would cost one more request.
-    fn may_be_agreed_soon(&self) -> bool {
+    fn may_be_agreed_soon(&self, spare: usize) -> bool {
         let living = self.candidates.iter().filter(|candidate| candidate.state != State::Silent);
         let promising = |candidate: &&&Candidate| {
             candidate.state == State::Asked || self.found.is_held_by(&candidate.contact.id)
         };
         self.seeks_agreement()
-            && self.keepers_first(living).iter().take(COPIES).filter(promising).count() > MAJORITY
+            && self.keepers_first(living).iter().take(COPIES).filter(promising).count() >= MAJORITY + spare
     }
 
     /// Whether a majority of the living nodes that should keep the record, known so far, hold the best one.
@@ -410,17 +411,17 @@ mod tests {
 
     #[test]
     fn a_lookup_without_candidates_ends_at_once() {
-        assert!(lookup().is_converged() && lookup().next().is_none());
+        assert!(lookup().is_converged() && lookup().next(1).is_none());
     }
 
     #[test]
     fn each_path_has_three_requests_and_late_ones_free_their_slots() {
         let mut lookup = lookup();
         contacts(40).into_iter().for_each(|contact| lookup.seed(contact));
-        let asked: Vec<_> = core::iter::from_fn(|| lookup.next()).collect();
+        let asked: Vec<_> = core::iter::from_fn(|| lookup.next(1)).collect();
         assert_eq!(asked.len(), ALPHA * PATHS);
         lookup.late(&asked[0].id);
-        assert!(lookup.next().is_some() && lookup.next().is_none());
+        assert!(lookup.next(1).is_some() && lookup.next(1).is_none());
         lookup.answer(&asked[0].id, false);
         assert!(!lookup.is_converged());
         assert_eq!(lookup.closest(), [asked[0]]);
@@ -432,7 +433,7 @@ mod tests {
         let dead: Vec<_> = closest(all.iter(), &TARGET, 5);
         let mut lookup = lookup();
         all[..10].iter().for_each(|contact| lookup.seed(*contact));
-        while let Some(contact) = lookup.next() {
+        while let Some(contact) = lookup.next(1) {
             if dead.contains(&contact) {
                 lookup.late(&contact.id);
                 lookup.silent(&contact.id);
@@ -466,7 +467,7 @@ mod tests {
     /// Answers what a lookup asks, without a word of others, and returns the nodes asked.
     fn answer_all(lookup: &mut Lookup) -> Vec<Contact> {
         let mut asked = Vec::new();
-        while let Some(contact) = lookup.next() {
+        while let Some(contact) = lookup.next(1) {
             lookup.answer(&contact.id, false);
             asked.push(contact);
         }
@@ -520,26 +521,43 @@ mod tests {
         let all = contacts(40);
         let victim = ([8, 8, 8, 8], 53).into();
         lookup.seed(Contact { addr: ([9, 9, 9, 9], 1).into(), ..all[0] });
-        let liar = lookup.next().unwrap();
+        let liar = lookup.next(1).unwrap();
         for contact in &all[1..] {
             lookup.told(Contact { addr: victim, ..*contact }, &liar.id);
         }
-        assert_eq!(core::iter::from_fn(|| lookup.next()).filter(|contact| contact.addr == victim).count(), 1);
+        assert_eq!(
+            core::iter::from_fn(|| lookup.next(1)).filter(|contact| contact.addr == victim).count(),
+            1
+        );
+    }
+
+    /// A lookup of a value that knows 40 nodes.
+    fn lookup_of_a_value() -> Lookup {
+        let (id, own) = (LookupId(1), (NodeId([0; 32]), Parties::ByAddress));
+        let mut lookup = Lookup::new(Instant::ZERO, own, id, TARGET, Want::Value, Reason::Caller);
+        contacts(40).into_iter().for_each(|contact| lookup.seed(contact));
+        lookup
+    }
+
+    #[test]
+    fn a_lookup_of_a_value_without_a_spare_request_asks_a_majority() {
+        let mut lookup = lookup_of_a_value();
+        let asked: Vec<_> = core::iter::from_fn(|| lookup.next(0)).collect();
+        assert_eq!(asked.len(), MAJORITY);
+        lookup.late(&asked[0].id);
+        assert!(lookup.next(0).is_some() && lookup.next(0).is_none());
     }
 
     #[test]
     fn a_lookup_of_a_value_asks_no_further_node_while_a_majority_may_still_answer() {
-        let all = contacts(40);
-        let (id, own) = (LookupId(1), (NodeId([0; 32]), Parties::ByAddress));
-        let mut lookup = Lookup::new(Instant::ZERO, own, id, TARGET, Want::Value, Reason::Caller);
-        all.iter().for_each(|contact| lookup.seed(*contact));
-        let asked: Vec<_> = core::iter::from_fn(|| lookup.next()).collect();
+        let mut lookup = lookup_of_a_value();
+        let asked: Vec<_> = core::iter::from_fn(|| lookup.next(1)).collect();
         assert_eq!(asked.len(), MAJORITY + 1);
         // The first says that it has no value: one more node is needed, and no other.
         lookup.answer(&asked[0].id, false);
-        assert!(lookup.next().is_some() && lookup.next().is_none());
+        assert!(lookup.next(1).is_some() && lookup.next(1).is_none());
         lookup.late(&asked[1].id);
-        assert!(lookup.next().is_some() && lookup.next().is_none());
+        assert!(lookup.next(1).is_some() && lookup.next(1).is_none());
     }
 
     #[test]

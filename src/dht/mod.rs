@@ -5,13 +5,13 @@
 //! [`Dht::next_deadline`] has come.
 //!
 //! - Contacts: [`routing_table`], [`closest`](mod@closest), `address`.
-//! - Requests: `lookup` (which node to ask next), `agreement` (when a value is certain), `questions` (outstanding requests),
-//!   `queries` (sending requests, handling answers), `lookup_cache` (results of earlier lookups).
+//! - Requests: `lookup` (which node to ask next), `agreement` (when a value is certain), `hedge` (whether to ask one more),
+//!   `questions` (outstanding requests), `queries` (sending requests, handling answers), `lookup_cache` (results of earlier lookups).
 //! - Answers: `serve`, `values` and `providers` (records kept for others).
-//! - Publishing: `announce` and `announcements` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a rate limit),
-//!   `cache` (values that were found).
-//! - Maintenance: `bootstrap` (joining, and joining again), `former` (contacts of earlier times), `maintenance` (refreshing, checking, expiry), `observed` (this
-//!   node's own address).
+//! - Publishing: `announce` and `announcements` (files), `publish` (values), `placement` (rounds of storing one record), `pace` (a
+//!   rate limit), `cache` (values that were found).
+//! - Maintenance: `bootstrap` (joining, and joining again), `former` (contacts of earlier times), `maintenance` (refreshing, checking,
+//!   expiry), `observed` (this node's own address).
 
 mod address;
 mod agreement;
@@ -23,6 +23,7 @@ pub mod closest;
 mod contradictions;
 mod counters;
 mod former;
+mod hedge;
 mod lookup;
 mod lookup_cache;
 mod maintenance;
@@ -243,6 +244,7 @@ pub struct Dht {
     table: routing_table::RoutingTable,
     transactions: questions::Requests,
     lookups: BTreeMap<LookupId, Lookup>,
+    hedge: hedge::Hedge,
     /// Whether a lookup waits for room among the outstanding requests.
     starved: bool,
     /// The last number given to a lookup or a publication.
@@ -272,6 +274,7 @@ impl Dht {
             table: routing_table::RoutingTable::new(own, config.parties),
             transactions: questions::Requests::new(limits.transactions_max),
             lookups: BTreeMap::new(),
+            hedge: hedge::Hedge::default(),
             starved: false,
             numbered: 0,
             values: values::Values::new(own, limits.records_max),

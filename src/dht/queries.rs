@@ -110,6 +110,9 @@ impl Dht {
             Purpose::Lookup(lookup, ..) => Some(lookup),
             _ => None,
         };
+        if lookup.is_some() && !request.repeated {
+            self.hedge.in_time();
+        }
         self.handle_expected(now, from, datagram, request, outbox);
         // Only this lookup has learned something, unless others wait for room.
         match lookup.filter(|_| !self.starved) {
@@ -364,6 +367,9 @@ impl Dht {
                     if let Some((lookup, contact)) = step {
                         lookup.late(&contact.id);
                     }
+                    if matches!(request.question.purpose, Purpose::Lookup(..)) {
+                        self.hedge.late();
+                    }
                     self.counters.repeated += 1;
                     if let Some(ask) = self.transactions.ask_again(transaction, Attempt::Again) {
                         self.transmit(now, ask, outbox);
@@ -465,7 +471,7 @@ impl Dht {
                 self.starved = true;
                 break;
             }
-            let Some(contact) = lookup.next() else { break };
+            let Some(contact) = lookup.next(self.hedge.spare()) else { break };
             let purpose = Purpose::Lookup(id, lookup.target, lookup.want);
             self.ask(now, contact.addr, Some(contact), purpose, outbox);
         }
