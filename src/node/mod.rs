@@ -52,7 +52,7 @@
 //! A departure, from the silence to a new copy: `gossip/detect` suspects a member → `dispatch` → `bridge` tells the neighbourhood →
 //! `replication/neighbours` waits, `replication/assess` counts copies, `replication/repair` decides → `ops/follow_up` → `ops/repair`
 //! → `transfer/replicas/push` offers the piece to another node. There `transfer/replicas/inbound` takes the offer → `shelf` →
-//! `store/mod` admits it; the piece arrives in `disk/sink` → `ops/inbound` → `disk/commit` makes it durable.
+//! `store/admission` admits it; the piece arrives in `disk/sink` → `ops/inbound` → `disk/commit` makes it durable.
 
 mod addresses;
 mod bridge;

@@ -1,0 +1,258 @@
+//! Admission: which of the pieces that peers offer are taken, and which stored pieces give way to them.
+//!
+//! An admitted offer is a promise (`incoming`), which takes no space. Room is made when its first bytes are here: the cache is
+//! evicted, and in a full store pieces of the party that brought most give way (`parties`). What is arriving from one party at a time
+//! has a share of the free space, so that no party keeps the others out by arriving slowly.
+
+use super::heard::Heard;
+use super::holdings::Holdings;
+use super::incoming::{Incoming, Promise};
+use super::parties::holder_of;
+use crate::claim::{PieceClaim, UNCLAIMED_SECONDS_MAX};
+use crate::id::Key;
+use crate::io::{Brought, PieceMeta};
+use crate::limits::Limits;
+use crate::peers::contest::Holder;
+use crate::time::Instant;
+use crate::wire::frame::{Offer, Refusal};
+
+/// The part of the free space that what is arriving from one party takes at most, while others offer pieces.
+const ARRIVING_SHARE: u64 = 4;
+/// The part of it that one party leaves to others while none of them offers anything.
+const ARRIVING_LEFT: u64 = 8;
+
+/// The answer to an offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// The piece is on disk already.
+    Have,
+    /// The piece is on disk, and the offer raises its number of copies or its lifetime. It counts as accepted once the raise is
+    /// durable. See [`Store::not_raised`](super::Store::not_raised).
+    Raise {
+        /// The new number of copies.
+        replicas: u8,
+        /// When it expires, in seconds of the node's age.
+        expires: u64,
+    },
+    /// The piece is admitted: it goes to [`Place::Incoming`](crate::io::Place::Incoming) with this number. See
+    /// [`Store::arrives`](super::Store::arrives).
+    Send {
+        /// The number, unique in this run.
+        incoming: u64,
+    },
+    /// The offer is refused.
+    Refuse(Refusal),
+}
+
+/// When something happens: the instant, and the node's age in seconds, in which lifetimes are counted.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) age: u64,
+}
+
+/// The pieces that are promised or arriving, and the claims that were heard of.
+pub(super) struct Admissions {
+    incoming: Incoming,
+    heard: Heard,
+    incoming_max: usize,
+    /// Pieces that gave way so far.
+    pub(super) displaced: u64,
+    /// Offers refused so far because too much of their party was arriving.
+    pub(super) refused_share: u64,
+}
+
+impl Admissions {
+    /// No promises. `seed` must be a secret random number.
+    pub(super) fn new(limits: &Limits, seed: u64) -> Self {
+        Admissions {
+            incoming: Incoming::default(),
+            heard: Heard::new(seed),
+            incoming_max: limits.streams_max,
+            displaced: 0,
+            refused_share: 0,
+        }
+    }
+
+    /// The bytes of all promises.
+    pub(super) fn promised_bytes(&self) -> u64 {
+        self.incoming.promised_bytes()
+    }
+
+    /// The metadata of an admitted piece.
+    pub(super) fn meta_of(&self, incoming: u64) -> Option<PieceMeta> {
+        self.incoming.get(incoming).map(|promise| promise.meta)
+    }
+
+    /// Decides on an offer of the node `from`, whose claim verifies.
+    pub(super) fn admit(
+        &mut self,
+        moment: Moment,
+        from: Holder,
+        offer: &Offer,
+        holdings: &mut Holdings,
+    ) -> Admission {
+        if !offer.is_possible() {
+            return Admission::Refuse(Refusal::Invalid);
+        }
+        let (offer, expires) = self.as_heard(moment.age, offer);
+        if let Some(before) = holdings.pieces.get(&offer.key) {
+            return self.raise(moment.age, &before, &offer, expires, holdings);
+        }
+        if holdings.is_published(&offer.key) {
+            return Admission::Have;
+        }
+        if self.incoming.contains(&offer.key) {
+            return Admission::Refuse(Refusal::Busy);
+        }
+        let cost = holdings.pieces.cost(&offer.key, offer.length);
+        let brought = Brought(*from.party.as_bytes());
+        let holder = holder_of(&brought, offer.claim.as_ref());
+        if let Some(refusal) = self.refuses(moment.now, &from, holder, cost, holdings) {
+            return Admission::Refuse(refusal);
+        }
+        if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from) {
+            return Admission::Refuse(Refusal::Busy);
+        }
+        let Offer { key, content, length, input_offset, replicas, mode, claim, .. } = offer;
+        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought };
+        Admission::Send { incoming: self.incoming.promise(meta, cost, from) }
+    }
+
+    /// The offer as it counts here, and when its piece would expire: a claim whose lifetime is over, or that is older than one that
+    /// was heard of before, counts as none.
+    fn as_heard(&self, age: u64, offer: &Offer) -> (Offer, u64) {
+        let expires = age.saturating_add(u64::from(offer.lifetime));
+        let limit = |claim: PieceClaim| self.heard.limit(&offer.key, &claim, expires, age);
+        match offer.claim.map_or(Some(expires), limit) {
+            Some(expires) => (*offer, expires),
+            None => {
+                let lifetime = offer.lifetime.min(UNCLAIMED_SECONDS_MAX);
+                let unclaimed = Offer { claim: None, replicas: 1, lifetime, ..*offer };
+                (unclaimed, age.saturating_add(u64::from(lifetime)))
+            }
+        }
+    }
+
+    /// An offer of a piece that is here: it is kept as its publisher claims. An offer without a new claim raises nothing.
+    fn raise(
+        &mut self,
+        age: u64,
+        before: &PieceMeta,
+        offer: &Offer,
+        expires: u64,
+        holdings: &mut Holdings,
+    ) -> Admission {
+        if !offer.claim.is_some_and(|claim| holdings.pieces.claim(&offer.key, &claim)) {
+            return Admission::Have;
+        }
+        self.leaves(before);
+        let write = holdings.pieces.raise(&offer.key, offer.replicas, expires, age);
+        let raised = holdings.pieces.get(&offer.key);
+        if let Some(piece) = raised.filter(|piece| piece.replicas > before.replicas) {
+            holdings.raised(piece);
+        }
+        match raised.filter(|_| write == Some(true)) {
+            Some(PieceMeta { replicas, expires, .. }) => Admission::Raise { replicas, expires },
+            None => Admission::Have,
+        }
+    }
+
+    /// Why there is no room for a piece of `cost` bytes that the node `from` offers, and that would count for `holder`.
+    fn refuses(
+        &mut self,
+        now: Instant,
+        from: &Holder,
+        holder: Holder,
+        cost: u64,
+        holdings: &mut Holdings,
+    ) -> Option<Refusal> {
+        let (count, bytes, others) = self.incoming.load_of(from);
+        // All promised pieces of a party may arrive, so they count; those of others must not keep it out. The cache does not count: it is
+        // evicted when bytes arrive.
+        let (promises, promised) = self.incoming.promised_to(from);
+        if !holdings.has_room(self.incoming.len(), cost + promised, 1 + promises) {
+            // Everything of its party that is promised or arriving may take room of another's.
+            let yields = holdings.pieces.parties.yielding(now, &holder, bytes.saturating_add(cost));
+            let yields = !holdings.is_over() && yields.is_some_and(|yields| yields.surplus >= cost);
+            return (!yields).then_some(Refusal::NoSpace);
+        }
+        let free = holdings.free_for_pieces();
+        let share = if others { free / ARRIVING_SHARE } else { free - free / ARRIVING_LEFT };
+        // One piece at a time always fits.
+        let crowds = count > 0 && bytes.saturating_add(cost) > share;
+        self.refused_share += u64::from(crowds);
+        crowds.then_some(Refusal::Busy)
+    }
+
+    /// The first bytes of an admitted piece are here: makes room for it. `false` when there is none, or the promise has ended.
+    pub(super) fn arrives(&mut self, now: Instant, incoming: u64, holdings: &mut Holdings) -> bool {
+        let Some(Promise { cost, arrives, .. }) = self.incoming.get(incoming).copied() else { return false };
+        if arrives {
+            return true;
+        }
+        let room = !holdings.is_crowded() && holdings.make_room(cost).is_ok()
+            || self.displace(now, incoming, holdings) && holdings.make_room(cost).is_ok();
+        if room {
+            self.incoming.arrive(incoming);
+            holdings.reserve(cost);
+        }
+        room
+    }
+
+    /// Drops stored pieces of the party that brought most, to make room for an admitted piece. `false` when none gives way.
+    fn displace(&mut self, now: Instant, incoming: u64, holdings: &mut Holdings) -> bool {
+        let Some(promise) = self.incoming.get(incoming).filter(|_| !holdings.is_over()) else { return false };
+        let (newcomer, cost) = (promise.holder(), promise.cost);
+        let lacking = holdings.lacking(cost);
+        let Some(victims) = holdings.pieces.give_way(now, &newcomer, (cost, lacking)) else { return false };
+        for (key, _) in victims {
+            self.drop_piece(&key, holdings);
+            self.displaced += 1;
+        }
+        holdings.pieces.parties.displaces(now, &newcomer, cost);
+        self.incoming.displaces(incoming);
+        true
+    }
+
+    /// Adds an admitted piece that is on disk now. `None` when there is no such admission.
+    pub(super) fn committed(&mut self, incoming: u64, holdings: &mut Holdings) -> Option<PieceMeta> {
+        let promise = self.end(incoming, holdings)?;
+        let meta = promise.meta;
+        if promise.displaces {
+            let cost = holdings.pieces.cost(&meta.key, meta.length);
+            holdings.pieces.parties.settled(&promise.holder(), cost);
+        }
+        holdings.keep(&meta);
+        Some(meta)
+    }
+
+    /// Ends the admission of a piece that will not come, or that did not match its offer.
+    pub(super) fn discarded(&mut self, incoming: u64, holdings: &mut Holdings) {
+        if self.end(incoming, holdings).is_some() {
+            holdings.drop_incoming(incoming);
+        }
+    }
+
+    fn end(&mut self, incoming: u64, holdings: &mut Holdings) -> Option<Promise> {
+        let promise = self.incoming.end(incoming)?;
+        if promise.arrives {
+            holdings.release(promise.cost);
+        }
+        Some(promise)
+    }
+
+    /// Drops a stored piece. `false` when there is none.
+    pub(super) fn drop_piece(&mut self, key: &Key, holdings: &mut Holdings) -> bool {
+        let dropped = holdings.drop_piece(key);
+        dropped.iter().for_each(|meta| self.leaves(meta));
+        dropped.is_some()
+    }
+
+    /// The claim on this piece counts here no more.
+    fn leaves(&mut self, meta: &PieceMeta) {
+        if let Some(claim) = meta.claim {
+            self.heard.note(&meta.key, &claim, meta.expires);
+        }
+    }
+}
