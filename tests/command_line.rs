@@ -6,8 +6,10 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
-use support::{FakeDaemon, Node, Scratch, elver, finish, hold_address, program};
+use support::{FakeDaemon, LIMIT, Node, Scratch, elver, finish, hold_address, program};
 
 fn unknown() -> String {
     "0123456789abcdef".repeat(4)
@@ -101,10 +103,10 @@ fn what_makes_no_sense_exits_2() {
 #[test]
 fn a_wrong_configuration_exits_2_and_names_the_place() {
     let scratch = Scratch::new();
-    let file = scratch.file("elver.toml", b"replicas = 3\nqouta = '1GiB'\n");
+    let file = scratch.file("elver.toml", b"replicas = 3\nquota = 'lots'\n");
     let place = format!("{}, line 2", file.display());
     let ended = finish(program().arg("node").arg("--dir").arg(scratch.path())).expect(2);
-    assert!(ended.stderr.contains(&place) && ended.stderr.contains("`qouta`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&place) && ended.stderr.contains("`quota`"), "{}", ended.stderr);
 
     let other = scratch.file("other.toml", b"\nttl = 'forever'\n");
     let ended = finish(program().arg("node").arg("--config").arg(&other)).expect(2);
@@ -164,6 +166,55 @@ fn a_reader_that_goes_away_is_no_reason_to_panic() {
 }
 
 // With the real daemon.
+
+/// A node as a service manager runs it: it says when it is ready, listens for several users where it is told to, reads its
+/// configuration again on SIGHUP, and says that it stops.
+#[test]
+fn a_node_under_a_service_manager() {
+    let (scratch, (address, listener, socket)) = (Scratch::new(), hold_address());
+    drop((listener, socket));
+    let manager = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut lines = String::new();
+    let mut heard = |expected: &str| {
+        while !lines.contains(expected) {
+            let mut buffer = [0; 4096];
+            let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("no {expected}: {error}"));
+            lines += std::str::from_utf8(&buffer[..length]).unwrap();
+        }
+        std::mem::take(&mut lines)
+    };
+    let (dir, control) = (scratch.path().join("node"), scratch.path().join("control"));
+    let config = scratch
+        .file("elver.toml", b"qouta = 7\nupload_rate = '1MiB'\nsocket = 'control'\nsocket_mode = 660\n");
+    let command_line = ["--network", "elver test", "-v"];
+    let mut command = program();
+    command.env("NOTIFY_SOCKET", scratch.path().join("notify")).env("WATCHDOG_USEC", "1000000");
+    command.env("ELVER_CONFIG", &config);
+    let mut node = Node::start_as(command, dir, address, &[], &command_line);
+    heard("READY=1\n");
+    heard("STATUS=well; 0 peers, 0 files shared, 0 pieces stored for others\n");
+    heard("WATCHDOG=1\n");
+    assert!(node.log().contains("elver.toml, line 1: there is no setting `qouta`"), "{}", node.log());
+    assert_eq!(control.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+    let limit = || {
+        let ended = finish(program().arg("--socket").arg(&control).args(["limit", "--json"])).expect(0);
+        ended.objects().remove(0)["rates"]["upload"].clone()
+    };
+    assert_eq!(limit(), 1 << 20);
+    std::fs::write(&config, "quota = '2GiB'\nupload_rate = '2MiB'\nsocket = 'control'\nsocket_mode = 660\n")
+        .unwrap();
+    node.signal(Signal::HUP);
+    heard("RELOADING=1\n");
+    heard("READY=1\n");
+    assert_eq!(limit(), 2 << 20);
+    let log = node.log();
+    assert!(log.contains("changed at once: upload_rate") && log.contains("restarted: quota"), "{log}");
+    node.signal(Signal::TERM);
+    heard("STOPPING=1\n");
+    assert_eq!(node.terminate().code(), Some(0));
+    assert!(!control.exists());
+}
 
 #[test]
 fn a_directory_that_cannot_be_written_exits_1() {

@@ -4,7 +4,7 @@
 //! ([`Response`]), the last of them [`Response::Done`] or [`Response::Failed`]. Closing the connection cancels the command.
 //! A [`Response::Content`] is followed by `length` raw bytes.
 
-use crate::net::{CONTROL_SOCKET, connect_control};
+use crate::net::{CONTROL_SOCKET, connect_control, is_of_other_user};
 use crate::node::command::{Command, Content, Failure, Progress, Reply, Response};
 use core::fmt;
 use std::io::{self, BufRead, BufReader, Write};
@@ -18,7 +18,81 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// Bytes read from the daemon at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// A connection to the daemon in one directory.
+/// The control socket of the node that belongs to the system, not to one user: where the unit file of systemd puts it.
+pub const SYSTEM_SOCKET: &str = "/run/elver/control.sock";
+
+/// Where a client looks for the daemon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// In a directory.
+    Dir(PathBuf),
+    /// At a socket.
+    Socket(PathBuf),
+    /// In the user's own directory, and if no daemon answers there, at the system's socket.
+    OwnOrSystem {
+        /// The user's own directory.
+        own: PathBuf,
+        /// The system's socket.
+        system: PathBuf,
+    },
+}
+
+impl Door {
+    /// Connects to the first daemon that answers. Returns the connection and the socket's path.
+    pub fn open(&self) -> Result<(UnixStream, PathBuf), ClientError> {
+        let in_dir = |dir: &Path| {
+            let socket = dir.join(CONTROL_SOCKET);
+            match connect_control(dir) {
+                Ok(stream) => Ok((stream, socket)),
+                Err(error) => Err(ClientError::NoDaemon { socket, error, system: None }),
+            }
+        };
+        match self {
+            Door::Dir(dir) => in_dir(dir),
+            Door::Socket(path) => match UnixStream::connect(path) {
+                Ok(stream) => Ok((stream, path.clone())),
+                Err(error) => Err(ClientError::NoDaemon { socket: path.clone(), error, system: None }),
+            },
+            Door::OwnOrSystem { own, system } => {
+                in_dir(own).or_else(|missing| match (UnixStream::connect(system), missing) {
+                    (Ok(stream), _) => Ok((stream, system.clone())),
+                    (Err(reason), ClientError::NoDaemon { socket, error, .. }) => {
+                        Err(ClientError::NoDaemon { socket, error, system: Some((system.clone(), reason)) })
+                    }
+                    (Err(_), other) => Err(other),
+                })
+            }
+        }
+    }
+
+    /// The door without the system's node, for what only its owner decides.
+    pub fn without_system(&self) -> Door {
+        match self {
+            Door::OwnOrSystem { own, .. } => Door::Dir(own.clone()),
+            other => other.clone(),
+        }
+    }
+
+    /// The path of the socket that is tried first.
+    fn socket(&self) -> PathBuf {
+        match self {
+            Door::Dir(dir) | Door::OwnOrSystem { own: dir, .. } => dir.join(CONTROL_SOCKET),
+            Door::Socket(path) => path.clone(),
+        }
+    }
+
+    /// The error for a reply that belongs to another command.
+    pub fn unexpected(&self, reply: &Reply) -> ClientError {
+        let name = serde_json::to_value(reply).ok();
+        let name = name.as_ref().and_then(|value| value.get("reply")).and_then(|name| name.as_str());
+        ClientError::Answer {
+            socket: self.socket(),
+            reason: format!("a reply to another command (`{}`)", name.unwrap_or("?")),
+        }
+    }
+}
+
+/// A connection to a daemon.
 pub struct Client {
     stream: BufReader<UnixStream>,
     socket: PathBuf,
@@ -33,8 +107,10 @@ pub enum ClientError {
     NoDaemon {
         /// The socket.
         socket: PathBuf,
-        /// The system's error.
+        /// The operating system's error.
         error: io::Error,
+        /// The socket of the system's node, if it was tried too, and the error there.
+        system: Option<(PathBuf, io::Error)>,
     },
     /// The connection ended before the reply.
     Gone {
@@ -59,17 +135,27 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::NoDaemon { socket, error } => {
-                let dir = socket.parent().unwrap_or(socket).display();
-                write!(f, "no node answers on {} ({error}); ", socket.display())?;
-                match error.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        f.write_str("it belongs to another user: run the command as that user")
-                    }
-                    io::ErrorKind::InvalidInput => f.write_str("use a directory with a shorter path"),
+            ClientError::NoDaemon { socket, error, system } => {
+                write!(f, "no node answers on {} ({error})", socket.display())?;
+                if let Some((system, error)) = system {
+                    write!(f, ", and none on {} ({error})", system.display())?;
+                }
+                let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+                match (error.kind(), system) {
+                    (_, Some((system, error))) if denied(error) => write!(
+                        f,
+                        "; the second is the system's node: run the command as a member of the group that owns {}",
+                        system.display()
+                    ),
+                    (io::ErrorKind::PermissionDenied, _) => f.write_str(
+                        "; it belongs to another user: run the command as that user, or have the node's --socket-group \
+                         and --socket-mode admit you",
+                    ),
+                    (io::ErrorKind::InvalidInput, _) => f.write_str("; use a directory with a shorter path"),
                     _ => write!(
                         f,
-                        "start one with `elver node --dir {dir}`, or name the directory of one that runs with --dir"
+                        "; start one with `elver node --dir {}`, or name the directory of one that runs with --dir",
+                        socket.parent().unwrap_or(socket).display()
                     ),
                 }
             }
@@ -97,14 +183,18 @@ impl std::error::Error for ClientError {}
 impl Client {
     /// Connects to the daemon of this directory.
     pub fn connect(dir: &Path) -> Result<Client, ClientError> {
-        let socket = dir.join(CONTROL_SOCKET);
-        match connect_control(dir) {
-            Ok(stream) => {
-                let stream = BufReader::with_capacity(READ_BYTES, stream);
-                Ok(Client { stream, socket, line: Vec::new() })
-            }
-            Err(error) => Err(ClientError::NoDaemon { socket, error }),
-        }
+        Client::open(&Door::Dir(dir.to_owned()))
+    }
+
+    /// Connects to the daemon behind this door.
+    pub fn open(door: &Door) -> Result<Client, ClientError> {
+        let (stream, socket) = door.open()?;
+        Ok(Client { stream: BufReader::with_capacity(READ_BYTES, stream), socket, line: Vec::new() })
+    }
+
+    /// Whether the daemon runs as another user: it may be able to open less than this user can, or more.
+    pub fn is_of_other_user(&self) -> bool {
+        is_of_other_user(self.stream.get_ref())
     }
 
     /// Sends the command. A connection takes only one.
@@ -181,17 +271,25 @@ impl Client {
     pub fn request(
         dir: &Path,
         command: &Command,
+        on_progress: impl FnMut(&Progress),
+    ) -> Result<Reply, ClientError> {
+        Client::connect(dir)?.ask(command, on_progress)
+    }
+
+    /// Sends the command and waits for its reply. Progress before the reply goes to `on_progress`.
+    pub fn ask(
+        mut self,
+        command: &Command,
         mut on_progress: impl FnMut(&Progress),
     ) -> Result<Reply, ClientError> {
-        let mut client = Client::connect(dir)?;
-        client.send(command)?;
+        self.send(command)?;
         loop {
-            match client.receive()? {
+            match self.receive()? {
                 Response::Progress(progress) => on_progress(&progress),
                 Response::Done(reply) => return Ok(reply),
                 Response::Failed(failure) => return Err(ClientError::Refused(failure)),
                 Response::Content(_) => {
-                    return Err(client.invalid("content that the command did not ask for".to_owned()));
+                    return Err(self.invalid("content that the command did not ask for".to_owned()));
                 }
             }
         }
@@ -208,14 +306,9 @@ impl Client {
         }
     }
 
-    /// The error for a reply that belongs to another command.
+    /// The error for a reply of the daemon of this directory that belongs to another command.
     pub fn unexpected(dir: &Path, reply: &Reply) -> ClientError {
-        let name = serde_json::to_value(reply).ok();
-        let name = name.as_ref().and_then(|value| value.get("reply")).and_then(|name| name.as_str());
-        ClientError::Answer {
-            socket: dir.join(CONTROL_SOCKET),
-            reason: format!("a reply to another command (`{}`)", name.unwrap_or("?")),
-        }
+        Door::Dir(dir.to_owned()).unexpected(reply)
     }
 
     fn gone(&self, error: Option<io::Error>) -> ClientError {
@@ -285,6 +378,28 @@ mod tests {
         assert!(message.contains(&scratch.path().join(CONTROL_SOCKET).display().to_string()), "{message}");
         assert!(message.contains(&format!("elver node --dir {}", scratch.path().display())), "{message}");
         assert_eq!(CommandError::from(error).exit, Exit::Unreachable);
+    }
+
+    #[test]
+    fn the_system_node_answers_where_the_user_has_none_and_an_error_names_both() {
+        let (scratch, daemon) = (Scratch::new(), FakeDaemon::answering(&[Response::Done(left())]));
+        let (own, system) = (scratch.path().to_owned(), daemon.dir().join(CONTROL_SOCKET));
+        let door = Door::OwnOrSystem { own: own.clone(), system: system.clone() };
+        let ask = |door: &Door| Client::open(door).and_then(|client| client.ask(&Command::Id, |_| {}));
+        assert_eq!(ask(&door).unwrap(), left());
+        assert_eq!(ask(&Door::Socket(system.clone())).unwrap(), left());
+        let own_daemon = FakeDaemon::answering(&[Response::Done(left())]);
+        let both = Door::OwnOrSystem { own: own_daemon.dir().to_owned(), system: system.clone() };
+        drop(daemon.heard());
+        assert_eq!(ask(&both).unwrap(), left());
+        assert_eq!((own_daemon.heard().len(), daemon.heard().len()), (1, 0), "the user's own comes first");
+        drop(daemon);
+        let message = ask(&door).unwrap_err().to_string();
+        let own_socket = own.join(CONTROL_SOCKET).display().to_string();
+        assert!(
+            message.contains(&own_socket) && message.contains(&system.display().to_string()),
+            "{message}"
+        );
     }
 
     #[test]

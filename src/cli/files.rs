@@ -21,7 +21,7 @@ pub(super) struct RemoveArguments {
 
 /// Stops sharing files. A failure of one does not stop the others.
 pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Result<Exit, CommandError> {
-    let mut pipeline = Pipeline::connect(&context.dir)?;
+    let mut pipeline = Pipeline::connect(&context.door)?;
     let mut left = arguments.hashes.iter();
     let mut under_way = 0;
     let mut exit = Exit::Done;

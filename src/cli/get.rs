@@ -36,7 +36,8 @@ Examples:
   elver get HASH --offset 4096 --length 100 -o -
 
 What goes to standard output, and a part of a file, passes through the node and is not kept: it needs no room for the whole
-file. Of a part, only the chunks that it lies in are fetched.
+file. Of a part, only the chunks that it lies in are fetched. From a node that runs as another user, every file comes so, and is
+written by this command: it begins anew when it is interrupted, and is not executable unless --mode says so.
 
 With several files the exit code is that of the first one that failed.";
 
@@ -136,9 +137,9 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
         ([hash], Some(part)) => match &arguments.output {
             // A fragment must not get the name of the whole.
             None => usage("a part of a file needs a name: give one with -o FILE, or write it out with -o -"),
-            Some(_) => part_into(context, *hash, part, arguments),
+            Some(_) => through_client(context, *hash, Some(part), arguments),
         },
-        ([hash], None) => Fetch::begin(context, arguments, *hash)?.finish(context),
+        ([hash], None) => whole(context, arguments, *hash)?.finish(context, arguments),
         (_, Some(_)) => usage("a part is of one file: get one at a time"),
         _ if written_to.is_some() => {
             usage("several files cannot be told apart in one stream: get one at a time")
@@ -155,13 +156,39 @@ fn get_all(context: &mut Context, arguments: &GetArguments, hashes: &[Key]) -> E
     let (mut exit, mut under_way, mut hashes) = (Exit::Done, VecDeque::new(), hashes.iter());
     loop {
         let room = AHEAD - under_way.len();
-        under_way.extend(hashes.by_ref().take(room).map(|hash| Fetch::begin(context, arguments, *hash)));
+        under_way.extend(hashes.by_ref().take(room).map(|hash| whole(context, arguments, *hash)));
         let Some(first) = under_way.pop_front() else { return exit };
-        let result = first.and_then(|fetch| fetch.finish(context)).unwrap_or_else(|error| {
+        let result = first.and_then(|way| way.finish(context, arguments)).unwrap_or_else(|error| {
             context.output.error(&error);
             error.exit
         });
         exit = exit.or(result);
+    }
+}
+
+/// The way of a whole file into the output.
+enum Way {
+    /// The node writes it, and goes on where an earlier download stopped.
+    Node(Fetch),
+    /// The node runs as another user, who may write less than this one, or more: the file comes through this process.
+    Client(Key),
+}
+
+impl Way {
+    fn finish(self, context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
+        match self {
+            Way::Node(fetch) => fetch.finish(context),
+            Way::Client(hash) => through_client(context, hash, None, arguments),
+        }
+    }
+}
+
+/// Begins to get a whole file.
+fn whole(context: &Context, arguments: &GetArguments, hash: Key) -> Result<Way, CommandError> {
+    let client = Client::open(&context.door)?;
+    match client.is_of_other_user() {
+        true => Ok(Way::Client(hash)),
+        false => Fetch::begin(client, arguments, hash).map(Way::Node),
     }
 }
 
@@ -173,11 +200,10 @@ struct Fetch {
 }
 
 impl Fetch {
-    fn begin(context: &Context, arguments: &GetArguments, hash: Key) -> Result<Fetch, CommandError> {
+    fn begin(mut client: Client, arguments: &GetArguments, hash: Key) -> Result<Fetch, CommandError> {
         let output = arguments.output_of(&hash);
         let target = target(&output)?;
         let GetArguments { force, mode, timeout, .. } = *arguments;
-        let mut client = Client::connect(&context.dir)?;
         client.send(&Command::Get { hash, target: Some(target), force, mode, timeout })?;
         Ok(Fetch { hash, output, client })
     }
@@ -240,11 +266,11 @@ fn write_out(
     result.map(|_| Exit::Done)
 }
 
-/// Gets a part of a file into a temporary file, which gets its name when every byte has arrived.
-fn part_into(
+/// Gets a file, or a part of one, into a temporary file of this process, which gets its name when every byte has arrived.
+fn through_client(
     context: &mut Context,
     hash: Key,
-    part: Part,
+    part: Option<Part>,
     arguments: &GetArguments,
 ) -> Result<Exit, CommandError> {
     let path = arguments.output_of(&hash);
@@ -260,7 +286,7 @@ fn part_into(
     }
     let mut output = Output::to_file(&path, file);
     let meter = Meter::new(context.shows_progress(), &shown(&path));
-    let done = read(context, hash, Some(part), arguments.timeout, meter, &mut output)?;
+    let done = read(context, hash, part, arguments.timeout, meter, &mut output)?;
     drop(output);
     temporary.take_name(&target, arguments.force).map_err(|error| cannot_write(&target, &error))?;
     if let (true, Some(done)) = (context.output.json, done) {
@@ -277,6 +303,7 @@ fn part_into(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::client::Door;
     use crate::cli::output::tests::kept;
     use crate::cli::testing::{FakeDaemon, Scratch, lines};
     use crate::node::command::{Content, Failure, FailureReason, Progress, Stage};
@@ -529,7 +556,8 @@ mod tests {
         let (output, _, remarks) = kept(false);
         drop(output);
         let output = Output::new(false, false, Box::new(Gone), Box::new(remarks.clone()));
-        let mut context = Context { dir: daemon.dir().to_owned(), output };
+        let mut context =
+            Context { dir: daemon.dir().to_owned(), door: Door::Dir(daemon.dir().to_owned()), output };
         let arguments = arguments(key(b"wonderful"), Path::new("-"));
         assert_eq!(get(&mut context, &arguments), Ok(Exit::Done));
         assert_eq!(remarks.text(), "");

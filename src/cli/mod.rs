@@ -7,7 +7,8 @@
 //! - [`process`]: nodes in processes of their own.
 //! - [`progress`]: progress bars.
 //! - `logging`: a log that never blocks the node on its reader.
-//! - `put`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `network`, `node`, `demo`: the commands.
+//! - `daemon`: the loop of `elver node`; `service`: what the service manager is told; `reload`: reading the configuration again.
+//! - `put`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `configuration`, `network`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -15,6 +16,8 @@ pub mod output;
 pub mod process;
 pub mod progress;
 
+mod configuration;
+mod daemon;
 mod demo;
 mod destination;
 mod explain;
@@ -30,7 +33,9 @@ mod peers;
 mod pipeline;
 mod put;
 mod read;
+mod reload;
 mod scrub;
+mod service;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -38,16 +43,16 @@ mod values;
 
 use crate::config;
 use crate::node::command::{Command, Reply};
-use clap::Parser;
 use clap::error::ErrorKind;
-use client::{Client, ClientError};
+use clap::{CommandFactory, Parser};
+use client::{Client, ClientError, Door, SYSTEM_SOCKET};
 use exit::{CommandError, EXIT_CODES_HELP, Exit};
 use logging::Log;
 use output::Output;
 use progress::Meter;
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// A peer-to-peer node small enough for a router: put a file in at any node, get it at any other, verified
@@ -66,6 +71,9 @@ struct Global {
     /// The node's directory [env: ELVER_DIR] [default: $XDG_STATE_HOME/elver, else ~/.local/state/elver]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The node's control socket [env: ELVER_SOCKET] [default: control.sock in the node's directory, else /run/elver/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Print results and errors as JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
@@ -115,6 +123,9 @@ enum Subcommand {
     /// Show the limits of rates, streams and uploads, or change them until the node stops
     #[command(after_help = limit::AFTER_HELP)]
     Limit(limit::LimitArguments),
+    /// Check the configuration file of a node, or print a sample of one
+    #[command(after_help = configuration::AFTER_HELP)]
+    Config(configuration::ConfigArguments),
     /// Make the key of a network that only nodes with the key can join
     #[command(after_help = network::AFTER_HELP)]
     Network(network::NetworkArguments),
@@ -141,9 +152,10 @@ fn after_help() -> String {
     )
 }
 
-/// What every command needs: the node's directory and the output.
+/// What every command needs: the node's directory, the way to the node, and the output.
 struct Context {
     dir: PathBuf,
+    door: Door,
     output: Output,
 }
 
@@ -151,7 +163,7 @@ impl Context {
     /// Sends a command to the daemon and waits for the reply. On a terminal it shows a progress bar meanwhile.
     fn request(&self, command: &Command, name: &str) -> Result<Reply, ClientError> {
         let mut meter = Meter::new(self.shows_progress(), name);
-        Client::request(&self.dir, command, |progress| meter.show(progress))
+        Client::open(&self.door)?.ask(command, |progress| meter.show(progress))
     }
 
     fn shows_progress(&self) -> bool {
@@ -159,8 +171,13 @@ impl Context {
     }
 
     fn unexpected(&self, reply: &Reply) -> CommandError {
-        Client::unexpected(&self.dir, reply).into()
+        self.door.unexpected(reply).into()
     }
+}
+
+/// The declaration of the command line, from which manual pages and completions are made.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program with the arguments of this process.
@@ -191,7 +208,7 @@ fn report_usage(error: &clap::Error, json: bool) -> Exit {
 }
 
 fn run(arguments: Arguments) -> Exit {
-    let Global { dir, json, verbose, quiet } = arguments.global;
+    let Global { dir, socket, json, verbose, quiet } = arguments.global;
     // A node must not block on the reader of its log; any other command may.
     let log = matches!(arguments.command, Subcommand::Node(_)).then(Log::standard);
     start_log(log.as_ref(), verbose, quiet);
@@ -199,6 +216,7 @@ fn run(arguments: Arguments) -> Exit {
         Some(log) => Output::new(json, quiet, Box::new(std::io::stdout()), Box::new(log.clone())),
         None => Output::standard(json, quiet),
     };
+    let named = dir.is_some();
     let dir = match config::directory(dir, &config::environment) {
         Ok(dir) => std::path::absolute(&dir).unwrap_or(dir),
         Err(error) => {
@@ -206,7 +224,8 @@ fn run(arguments: Arguments) -> Exit {
             return Exit::Usage;
         }
     };
-    let mut context = Context { dir, output };
+    let door = door(&dir, named, socket, &config::environment);
+    let mut context = Context { dir, door, output };
     let result = match arguments.command {
         Subcommand::Node(arguments) => node::run(&mut context, *arguments, log.as_ref()),
         Subcommand::Put(arguments) => put::run(&mut context, &arguments),
@@ -222,6 +241,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Scrub(arguments) => scrub::run(&mut context, &arguments),
         Subcommand::Status => status::status(&mut context),
         Subcommand::Limit(arguments) => limit::run(&mut context, &arguments),
+        Subcommand::Config(arguments) => configuration::run(&mut context, &arguments),
         Subcommand::Network(arguments) => network::run(&mut context, &arguments),
         Subcommand::Id(arguments) => identity::run(&mut context, &arguments),
         Subcommand::Leave(arguments) => node::leave(&mut context, &arguments),
@@ -235,6 +255,16 @@ fn run(arguments: Arguments) -> Exit {
         log.flush_last();
     }
     exit
+}
+
+/// The way to the node: by the flag `--socket` or `--dir`, else by the variable, else the user's own node or the system's.
+fn door(dir: &Path, named: bool, socket: Option<PathBuf>, environment: config::Environment<'_>) -> Door {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    match socket.or_else(|| variable("ELVER_SOCKET").filter(|_| !named)) {
+        Some(socket) => Door::Socket(socket),
+        None if named || variable("ELVER_DIR").is_some() => Door::Dir(dir.to_owned()),
+        None => Door::OwnOrSystem { own: dir.to_owned(), system: SYSTEM_SOCKET.into() },
+    }
 }
 
 /// Starts the log on standard error, by default with warnings and errors only. The lines carry no time: a log collector adds it.
@@ -262,7 +292,6 @@ fn start_log(log: Option<&Log>, verbose: u8, quiet: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split_whitespace())
@@ -280,6 +309,38 @@ mod tests {
             assert!(arguments.global.json, "{line}");
             assert_eq!(arguments.global.dir, Some(PathBuf::from("d")), "{line}");
         }
+    }
+
+    #[test]
+    fn the_socket_is_named_to_clients_and_to_the_node_by_one_flag() {
+        for line in ["elver --socket s node", "elver node --socket s"] {
+            let arguments = parse(line).unwrap();
+            let Subcommand::Node(node) = &arguments.command else { panic!("{line}") };
+            assert_eq!(node.settings.socket, Some(PathBuf::from("s")), "{line}");
+        }
+        assert_eq!(parse("elver status --socket s").unwrap().global.socket, Some(PathBuf::from("s")));
+    }
+
+    #[test]
+    fn a_client_takes_the_door_that_was_named_last_of_all_the_systems() {
+        let variables = |socket: &'static str, dir: &'static str| {
+            move |name: &str| match name {
+                "ELVER_SOCKET" => Some(OsString::from(socket)),
+                "ELVER_DIR" => Some(OsString::from(dir)),
+                _ => None,
+            }
+        };
+        let dir = Path::new("/d");
+        let by_dir = Door::Dir("/d".into());
+        assert_eq!(door(dir, true, Some("/f".into()), &variables("/s", "/d")), Door::Socket("/f".into()));
+        assert_eq!(door(dir, true, None, &variables("/s", "")), by_dir);
+        assert_eq!(door(dir, false, None, &variables("/s", "/d")), Door::Socket("/s".into()));
+        assert_eq!(door(dir, false, None, &variables("", "/d")), by_dir);
+        let system = SYSTEM_SOCKET.into();
+        assert_eq!(
+            door(dir, false, None, &variables("", "")),
+            Door::OwnOrSystem { own: "/d".into(), system }
+        );
     }
 
     #[test]
@@ -316,6 +377,8 @@ mod tests {
             "elver network",
             "elver network new",
             "elver network new a\u{7}b",
+            "elver config",
+            "elver node --socket-mode 60",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");

@@ -1,19 +1,21 @@
 //! `node` and `leave`.
 
 use super::Context;
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, Door};
+use super::daemon::Daemon;
 use super::exit::{CommandError, Exit};
 use super::logging::Log;
 use super::output::counted;
 use super::progress::Meter;
+use super::reload::Reload;
 use crate::config::units::parse_duration;
-use crate::config::{self, Settings};
+use crate::config::{self, Places, Settings};
 use crate::disk::Way;
 use crate::net::Driver;
 use crate::node::command::{Command, Reply, Response};
 use crate::wire::network::Network;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub(super) const AFTER_HELP: &str = "\
@@ -33,7 +35,8 @@ These timers and limits have no flag, but a key and a variable such as ELVER_GOS
   [repair]       urgent = 60, rank = 30, settle = 60, surplus = 3600, reconcile = 600, transfers = 5, rate = 0 (bytes),
                  cut_off_percent = 15, cut_off_wait = 900
 
-SIGTERM, SIGINT and `elver leave` stop the node in order. After a crash or a power cut it restarts with everything that it
+SIGHUP makes the node read its configuration again: rates, streams and uploads change at once, other settings at the next start,
+and the log says which. SIGTERM, SIGINT and `elver leave` stop the node in order. After a crash or a power cut it restarts with everything that it
 acknowledged.
 
 Examples:
@@ -45,13 +48,10 @@ Examples:
 /// The time that a node has to stop after its reply to `leave`.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// The time between two attempts to write log lines that the reader has not taken.
-const LOG_RETRY: Duration = Duration::from_millis(250);
-
 #[derive(clap::Args, Debug)]
 pub(super) struct NodeArguments {
     #[command(flatten)]
-    settings: Settings,
+    pub(super) settings: Settings,
     /// The configuration file [env: ELVER_CONFIG] [default: elver.toml in the node's directory]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -76,8 +76,8 @@ pub(super) fn run(
     let file = arguments
         .config
         .or_else(|| config::environment("ELVER_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from));
-    let mut config =
-        config::load(context.dir.clone(), arguments.settings, file.as_deref(), &config::environment)?;
+    let places = Places { dir: context.dir.clone(), flags: arguments.settings, file };
+    let (mut reload, mut config) = Reload::begin(places, &config::environment)?;
     if arguments.no_splice {
         config.way = Way::Copied;
     }
@@ -89,7 +89,7 @@ pub(super) fn run(
              `elver network new` makes a network with a key"
         ),
     }
-    let mut driver = Driver::start(config).map_err(|error| {
+    let driver = Driver::start(config).map_err(|error| {
         CommandError::failed(format!("cannot start a node in {}: {error}", context.dir.display()))
     })?;
     let (id, address) = (driver.id(), driver.local_addr());
@@ -100,21 +100,18 @@ pub(super) fn run(
         context.output.flush()?;
     }
     context.output.remark(&format!("node {id} listens on {address}, directory {}", context.dir.display()));
-    let stopped =
-        |error| CommandError::failed(format!("the node stopped because of an error of its loop: {error}"));
-    while !driver.is_stopping() {
-        // Waiting log lines need a turn even when the node is idle.
-        let waits = log.is_some_and(Log::flush_waiting);
-        driver.turn(waits.then_some(LOG_RETRY)).map_err(stopped)?;
-    }
-    driver.run().map_err(stopped)?;
+    Daemon::new(driver, log, &config::environment).run(&mut reload).map_err(|error| {
+        CommandError::failed(format!("the node stopped because of an error of its loop: {error}"))
+    })?;
     Ok(Exit::Done)
 }
 
 /// Tells the node to hand over the pieces that only it has, to say goodbye and to stop. Waits until it has stopped.
 pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result<Exit, CommandError> {
     let mut meter = Meter::new(context.shows_progress(), "leaving");
-    let mut client = Client::connect(&context.dir)?;
+    // The system's node does not end because a user has none of their own.
+    let door = context.door.without_system();
+    let mut client = Client::open(&door)?;
     client.send(&Command::Leave { timeout: arguments.timeout })?;
     let (handed_over, left_behind) = loop {
         match client.receive() {
@@ -129,7 +126,7 @@ pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result
         }
     };
     drop(meter);
-    if !client.wait_until_closed(STOP_LIMIT) || !stops_listening(&context.dir) {
+    if !client.wait_until_closed(STOP_LIMIT) || !stops_listening(&door) {
         return Err(CommandError::failed(format!(
             "the node said goodbye, but it still runs after {} s; end its process if it does not stop",
             STOP_LIMIT.as_secs()
@@ -158,9 +155,9 @@ pub(super) fn leave(context: &mut Context, arguments: &LeaveArguments) -> Result
 }
 
 /// Waits until no node answers on the control socket, so that another node can be started in the directory.
-fn stops_listening(dir: &Path) -> bool {
+fn stops_listening(door: &Door) -> bool {
     let start = Instant::now();
-    while Client::connect(dir).is_ok() {
+    while door.open().is_ok() {
         if start.elapsed() > STOP_LIMIT {
             return false;
         }

@@ -4,8 +4,7 @@
 //! file: its line has `"descriptor": true`, and the descriptor goes with the line's first byte (SCM_RIGHTS). The daemon takes
 //! the commands for which it has room; the others wait in the socket.
 
-use super::client::ClientError;
-use crate::net::{CONTROL_SOCKET, connect_control};
+use super::client::{ClientError, Door};
 use crate::node::command::{Command, Response};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -17,7 +16,7 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The longest response.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -49,20 +48,17 @@ struct Answer {
 }
 
 impl Pipeline {
-    /// Connects to the daemon of this directory.
-    pub(super) fn connect(dir: &Path) -> Result<Self, ClientError> {
-        let socket = dir.join(CONTROL_SOCKET);
-        match connect_control(dir) {
-            Ok(stream) => Ok(Pipeline {
-                stream,
-                socket,
-                numbered: 0,
-                waiting: BTreeSet::new(),
-                unsent: Vec::new(),
-                inbox: Vec::new(),
-            }),
-            Err(error) => Err(ClientError::NoDaemon { socket, error }),
-        }
+    /// Connects to the daemon behind this door.
+    pub(super) fn connect(door: &Door) -> Result<Self, ClientError> {
+        let (stream, socket) = door.open()?;
+        Ok(Pipeline {
+            stream,
+            socket,
+            numbered: 0,
+            waiting: BTreeSet::new(),
+            unsent: Vec::new(),
+            inbox: Vec::new(),
+        })
     }
 
     /// Whether a command can be sent now: the socket has taken the whole last line.

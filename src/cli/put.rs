@@ -1,6 +1,7 @@
 //! `put`: the node shares the files that a user names.
 
 use super::Context;
+use super::client::Door;
 use super::exit::{CommandError, Exit};
 use super::opened::Opened;
 use super::output::{shown, sum_line};
@@ -64,8 +65,7 @@ pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exi
 /// The files of one `put`.
 struct Run<'a> {
     arguments: &'a PutArguments,
-    /// The daemon's directory.
-    dir: PathBuf,
+    door: Door,
     /// The connection, made for the first file that can be put.
     pipeline: Option<Pipeline>,
     /// The files that the daemon works on, by the numbers of their commands.
@@ -96,7 +96,7 @@ impl<'a> Run<'a> {
         };
         Run {
             arguments,
-            dir: context.dir.clone(),
+            door: context.door.clone(),
             pipeline: None,
             under_way: BTreeMap::new(),
             done: BTreeMap::new(),
@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
         let command = Command::Put { path, replicas: self.arguments.replicas, lifetime: self.arguments.ttl };
         let pipeline = match &mut self.pipeline {
             Some(pipeline) => pipeline,
-            None => self.pipeline.insert(Pipeline::connect(&self.dir)?),
+            None => self.pipeline.insert(Pipeline::connect(&self.door)?),
         };
         let id = pipeline.send(&command, file.as_ref().map(File::as_fd))?;
         self.under_way.insert(id, index);

@@ -28,7 +28,7 @@ pub(super) fn read(
     mut meter: Meter,
     output: &mut Output,
 ) -> Result<Option<Done>, CommandError> {
-    let mut client = Client::connect(&context.dir)?;
+    let mut client = Client::open(&context.door)?;
     client.send(&Command::Read { hash, part, timeout })?;
     let mut written = Written::default();
     loop {

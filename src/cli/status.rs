@@ -37,6 +37,20 @@ fn state_line(troubles: &[Trouble]) -> String {
     format!("NOT WELL: {}", troubles.iter().map(words).collect::<Vec<_>>().join("; "))
 }
 
+/// The node's state in one line, for the service manager. It has no times, so that it changes only when the state does.
+pub(super) fn summary(status: &Status) -> String {
+    let state = match &status.troubles[..] {
+        [] => "well".to_owned(),
+        troubles => troubles.iter().map(|trouble| trouble.message.as_str()).collect::<Vec<_>>().join("; "),
+    };
+    format!(
+        "{state}; {}, {} shared, {} stored for others",
+        counted(status.peers, "peer"),
+        counted(status.shares, "file"),
+        counted(status.pieces, "piece")
+    )
+}
+
 fn network_line(status: &Status) -> String {
     let access = if status.network_closed { "closed: only nodes with its key join" } else { "open" };
     format!("{:08x}, {access}", status.network)
@@ -238,6 +252,19 @@ mod tests {
     use super::*;
     use crate::cli::testing::{FakeDaemon, answer};
     use crate::node::command::{Response, TroubleKind};
+
+    #[test]
+    fn the_summary_is_one_line_without_times() {
+        let status = Status { peers: 1, shares: 2, ..Status::default() };
+        assert_eq!(summary(&status), "well; 1 peer, 2 files shared, 0 pieces stored for others");
+        let trouble = Trouble {
+            kind: TroubleKind::DiskFull,
+            seconds: 90,
+            message: "its disk is full: no room".to_owned(),
+        };
+        let status = Status { troubles: vec![trouble], ..status };
+        assert!(summary(&status).starts_with("its disk is full: no room; 1 peer, "), "{}", summary(&status));
+    }
 
     #[test]
     fn the_status_shows_membership_and_repair() {

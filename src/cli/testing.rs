@@ -1,6 +1,7 @@
 //! Helpers for the command line's tests: a temporary directory, and a daemon with prepared answers.
 
 use super::Context;
+use super::client::Door;
 use super::exit::{CommandError, Exit};
 use super::output::tests::{Kept, kept};
 use crate::net::CONTROL_SOCKET;
@@ -96,7 +97,11 @@ impl FakeDaemon {
     /// The context of a command for this daemon, and its output: results and remarks.
     pub(super) fn context(&self, json: bool) -> (Context, Kept, Kept) {
         let (output, results, remarks) = kept(json);
-        (Context { dir: self.dir().to_owned(), output }, results, remarks)
+        (
+            Context { dir: self.dir().to_owned(), door: Door::Dir(self.dir().to_owned()), output },
+            results,
+            remarks,
+        )
     }
 
     pub(super) fn dir(&self) -> &Path {

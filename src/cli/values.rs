@@ -215,6 +215,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::client::Door;
     use crate::cli::output::tests::kept;
     use crate::cli::testing::FakeDaemon;
     use crate::node::command::Response;
@@ -284,7 +285,8 @@ mod tests {
     #[test]
     fn a_value_that_is_too_long_is_refused_without_a_daemon() {
         let (output, _, _) = kept(false);
-        let mut context = Context { dir: "/nonexistent".into(), output };
+        let mut context =
+            Context { dir: "/nonexistent".into(), door: Door::Dir("/nonexistent".into()), output };
         let arguments = SetArguments { name: "n".to_owned(), value: "v".repeat(897).into(), ttl: None };
         assert_eq!(set(&mut context, &arguments).unwrap_err().exit, Exit::Usage);
     }

@@ -1,8 +1,6 @@
 //! Why there is no configuration. A message names the place, the setting, the value and the remedy.
 
 use super::network_key::NetworkKeyError;
-use super::sections;
-use super::settings::keys;
 use crate::node::InvalidConfig;
 use core::fmt;
 use std::io;
@@ -33,8 +31,6 @@ pub enum ConfigError {
     Unreadable(PathBuf, io::Error),
     /// The file is not TOML.
     Syntax(Origin, String),
-    /// No setting has this name.
-    UnknownKey(Origin, String),
     /// The value of a setting is not allowed.
     Value {
         /// The place of the value.
@@ -64,18 +60,6 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Unreadable(file, error) => write!(f, "cannot read {}: {error}", file.display()),
             ConfigError::Syntax(origin, reason) => write!(f, "{origin}: {reason}"),
-            ConfigError::UnknownKey(origin, key) => {
-                let known = match key.split_once('.').map(|(section, _)| (section, sections::names(section))) {
-                    Some((section, names)) if !names.is_empty() => {
-                        format!("[{section}] has {}", names.join(", "))
-                    }
-                    _ => {
-                        let sections = sections::sections().join("], [");
-                        format!("there are {}, and the sections [{sections}]", keys().join(", "))
-                    }
-                };
-                write!(f, "{origin}: there is no setting `{key}`; {known}")
-            }
             ConfigError::Value { origin, key, reason } => write!(f, "{origin}: `{key}`: {reason}"),
             ConfigError::Contradiction(error) => error.fmt(f),
             ConfigError::NetworkKey(file, error) => {

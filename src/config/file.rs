@@ -3,6 +3,7 @@
 use super::error::{ConfigError, Origin};
 use super::sections;
 use super::settings::{NO_LIST, Reader, Settings, Text};
+use super::unknown::UnknownKeys;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,13 +12,13 @@ use toml::de::{DeTable, DeValue};
 /// The longest configuration file in bytes. A longer one is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The settings in a file. A missing file has none; if it is `required`, it is an error.
-pub(super) fn read(file: &Path, required: bool) -> Result<Settings, ConfigError> {
+/// The settings in a file, and the keys that are none. A missing file has none; if it is `required`, it is an error.
+pub(super) fn read(file: &Path, required: bool) -> Result<(Settings, UnknownKeys), ConfigError> {
     let absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     let mut content = String::new();
     match File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut content)) {
-        Err(error) if !required && absent(&error) => Ok(Settings::default()),
+        Err(error) if !required && absent(&error) => Ok(Default::default()),
         Err(error) => Err(ConfigError::Unreadable(file.to_owned(), error)),
         Ok(_) if content.len() as u64 > FILE_BYTES_MAX => Err(ConfigError::Unreadable(
             file.to_owned(),
@@ -27,14 +28,14 @@ pub(super) fn read(file: &Path, required: bool) -> Result<Settings, ConfigError>
     }
 }
 
-/// The settings in a file's content. `file` is for error messages.
-pub(super) fn parse(content: &str, file: &Path) -> Result<Settings, ConfigError> {
+/// The settings in a file's content, and the keys that are none. `file` is for messages.
+pub(super) fn parse(content: &str, file: &Path) -> Result<(Settings, UnknownKeys), ConfigError> {
     let origin = |offset: usize| Origin::Line(file.to_owned(), line_of(content, offset));
     let table = DeTable::parse(content).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         ConfigError::Syntax(origin(offset), error.message().replace('\n', ", "))
     })?;
-    let mut reader = Reader::new();
+    let (mut reader, mut unknown) = (Reader::new(), UnknownKeys::default());
     for (key, value) in in_order(table.get_ref()) {
         let name = key.get_ref().as_ref();
         let wrong =
@@ -45,19 +46,20 @@ pub(super) fn parse(content: &str, file: &Path) -> Result<Settings, ConfigError>
                 text_of(value.get_ref()).and_then(|text| reader.set(name, text)).map_err(wrong)?;
             }
             DeValue::Table(table) if is_section => {
-                parse_section(&mut reader.settings, name, table, &origin)?;
+                parse_section(&mut reader.settings, &mut unknown, name, table, &origin)?;
             }
             _ if is_section => {
                 return Err(wrong(format!("it is a section: write [{name}], and its settings under that")));
             }
-            _ => return Err(ConfigError::UnknownKey(origin(key.span().start), name.to_owned())),
+            _ => unknown.add(|| origin(key.span().start), name.to_owned()),
         }
     }
-    Ok(reader.settings)
+    Ok((reader.settings, unknown))
 }
 
 fn parse_section(
     settings: &mut Settings,
+    unknown: &mut UnknownKeys,
     section: &str,
     table: &DeTable<'_>,
     origin: &dyn Fn(usize) -> Origin,
@@ -65,7 +67,8 @@ fn parse_section(
     for (key, value) in in_order(table) {
         let path = format!("{section}.{}", key.get_ref());
         let Some(setting) = sections::find(section, key.get_ref()) else {
-            return Err(ConfigError::UnknownKey(origin(key.span().start), path));
+            unknown.add(|| origin(key.span().start), path);
+            continue;
         };
         let text = match value.get_ref() {
             DeValue::Float(number) => Ok(Text::One(number.as_str().to_owned())),
@@ -199,7 +202,6 @@ mod tests {
     #[test]
     fn an_error_in_the_file_names_file_line_and_key() {
         for (content, expected) in [
-            ("\nreplicsa = 3", "/x/elver.toml, line 2: there is no setting `replicsa`; there are listen, "),
             ("# quota\n\nquota = '5 parsecs'", "/x/elver.toml, line 3: `quota`: `5 parsecs` is no size"),
             ("leaf = 3", "line 1: `leaf`: `3` is neither true nor false"),
             ("replicas = 300", "`replicas`: `300` is no number from 0 to 255"),
@@ -212,11 +214,6 @@ mod tests {
             ("bootstrap = ['192.0.2.7:0']", "`bootstrap`: `192.0.2.7:0` has port 0"),
             ("network = ''", "`network`: a network's name is not empty"),
             ("ttl = '9999999d'", "`ttl`: `9999999d` is too large"),
-            (
-                "[gossip]\nintervall = 5",
-                "line 2: there is no setting `gossip.intervall`; [gossip] has interval, ",
-            ),
-            ("[gosip]\ninterval = 5", "line 1: there is no setting `gosip`; there are listen, "),
             ("gossip = 5", "line 1: `gossip`: it is a section: write [gossip]"),
             ("[repair]\nrank = 'soon'", "line 2: `repair.rank`: `soon` is no duration"),
             ("[repair]\ntransfers = 1.5", "line 2: `repair.transfers`: `1.5` is no number"),
@@ -233,8 +230,6 @@ mod tests {
                 "shares = 99999999999999999999",
                 "`shares`: `99999999999999999999` is no number from 1 to 10000000",
             ),
-            ("help = true", "there is no setting `help`"),
-            ("\"upload-rate\" = 1", "there is no setting `upload-rate`"),
         ] {
             let message = from_file(content).expect_err(content);
             assert!(message.contains(expected), "{content:?} gave {message:?}");
@@ -243,9 +238,37 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_key_is_left_out_with_a_warning_that_names_the_nearest() {
+        for (content, expected) in [
+            (
+                "\nreplicsa = 3",
+                "/x/elver.toml, line 2: there is no setting `replicsa`, so it is left out; did you mean `replicas`?",
+            ),
+            (
+                "[gossip]\nintervall = 5",
+                "line 2: there is no setting `gossip.intervall`, so it is left out; did you mean `gossip.interval`?",
+            ),
+            (
+                "[gosip]\ninterval = 5",
+                "line 1: there is no setting `gosip`, so it is left out; did you mean `gossip`?",
+            ),
+            ("help = true", "there is no setting `help`, so it is left out; "),
+            ("zzz.y.x = [{}]", "there is no setting `zzz`, so it is left out; `elver config sample`"),
+            ("\"upload-rate\" = 1", "did you mean `upload_rate`?"),
+        ] {
+            let (settings, unknown) = parse(content, Path::new("/x/elver.toml")).unwrap();
+            assert_eq!(settings, Settings::default(), "{content:?}");
+            let messages: Vec<String> = unknown.messages().collect();
+            let [message] = &messages[..] else { panic!("{content:?} gave {messages:?}") };
+            assert!(message.contains(expected), "{content:?} gave {message:?}");
+        }
+        assert_eq!(from_file("qouta = 8\nquota = 7").unwrap().quota, Some(7), "the others count");
+    }
+
+    #[test]
     fn a_file_that_is_not_there_says_nothing_unless_it_was_asked_for() {
         for path in ["/nonexistent/elver.toml", "/dev/null/elver.toml"] {
-            assert_eq!(read(Path::new(path), false).unwrap(), Settings::default());
+            assert_eq!(read(Path::new(path), false).unwrap(), Default::default());
             assert!(matches!(read(Path::new(path), true), Err(ConfigError::Unreadable(..))));
         }
     }

@@ -40,13 +40,16 @@
 //! - [`values`], [`units`]: how values are read.
 //! - [`sections`]: the settings that have no flags.
 //! - [`network_key`]: the key of a closed network, in its file.
-//! - [`error`]: why there is no configuration.
+//! - [`error`]: why there is no configuration. [`unknown`]: keys that no setting has.
+//! - [`sample`]: a file with every setting, explained.
 
 pub mod error;
 pub mod network_key;
+pub mod sample;
 pub mod sections;
 pub mod settings;
 pub mod units;
+pub mod unknown;
 pub mod values;
 
 mod environment;
@@ -55,6 +58,7 @@ mod file;
 pub use environment::{Environment, environment};
 pub use error::ConfigError;
 pub use settings::Settings;
+pub use unknown::UnknownKeys;
 
 use crate::net;
 use std::path::{Path, PathBuf};
@@ -62,24 +66,56 @@ use std::path::{Path, PathBuf};
 /// The configuration file's name in the node's directory.
 pub const CONFIG_FILE: &str = "elver.toml";
 
+/// The places of one node's settings, besides the environment.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The node's directory.
+    pub dir: PathBuf,
+    /// The flags.
+    pub flags: Settings,
+    /// The file that the command names; without one it is `elver.toml` in `dir`, if that exists.
+    pub file: Option<PathBuf>,
+}
+
+/// What the places give.
+#[derive(Debug)]
+pub struct Found {
+    /// The settings of all places together.
+    pub settings: Settings,
+    /// The keys of the file that no setting has.
+    pub unknown: UnknownKeys,
+}
+
+impl Places {
+    /// The path of the file.
+    pub fn path(&self) -> PathBuf {
+        self.file.clone().unwrap_or_else(|| self.dir.join(CONFIG_FILE))
+    }
+
+    /// Reads the settings: flags over environment over file.
+    pub fn read(&self, environment: Environment<'_>) -> Result<Found, ConfigError> {
+        let path = self.path();
+        let (mut from_file, unknown) = file::read(&path, self.file.is_some())?;
+        // A path in a file is relative to the file's directory, as the node may be started from anywhere.
+        let paths = [&mut from_file.network_key, &mut from_file.socket];
+        if let Some(parent) = path.parent() {
+            paths.into_iter().flatten().for_each(|named| *named = parent.join(&*named));
+        }
+        let settings = self.flags.clone().or(environment::read(environment)?).or(from_file);
+        Ok(Found { settings, unknown })
+    }
+}
+
 /// The configuration of a node in `dir`: flags over environment over file over defaults. `file` is the file that the command
-/// names; without one it is `elver.toml` in `dir`, if that exists.
+/// names; without one it is `elver.toml` in `dir`, if that exists. Keys of the file that no setting has are left out.
 pub fn load(
     dir: PathBuf,
     flags: Settings,
     file: Option<&Path>,
     environment: Environment<'_>,
 ) -> Result<net::Config, ConfigError> {
-    let (path, required) = match file {
-        Some(file) => (file.to_owned(), true),
-        None => (dir.join(CONFIG_FILE), false),
-    };
-    let mut from_file = file::read(&path, required)?;
-    // A path in a file is relative to the file's directory, as the node may be started from anywhere.
-    if let (Some(key), Some(parent)) = (&mut from_file.network_key, path.parent()) {
-        *key = parent.join(&*key);
-    }
-    flags.or(environment::read(environment)?).or(from_file).into_config(dir)
+    let places = Places { dir, flags, file: file.map(Path::to_owned) };
+    places.read(environment)?.settings.into_config(places.dir)
 }
 
 /// The node's directory: `asked`, else `$ELVER_DIR`, else `$XDG_STATE_HOME/elver`, else `~/.local/state/elver`. An empty variable
@@ -103,7 +139,9 @@ mod testing {
 
     /// The settings of a file with this content.
     pub(super) fn from_file(content: &str) -> Result<Settings, String> {
-        file::parse(content, Path::new("/x/elver.toml")).map_err(|error| error.to_string())
+        file::parse(content, Path::new("/x/elver.toml"))
+            .map(|(settings, _)| settings)
+            .map_err(|error| error.to_string())
     }
 
     /// The settings of an environment with these variables only.

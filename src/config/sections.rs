@@ -21,59 +21,111 @@ pub(super) struct Tuning {
 pub(super) struct Setting {
     pub(super) section: &'static str,
     pub(super) name: &'static str,
+    /// The explanation, for the sample file.
+    pub(super) about: &'static str,
+    /// The default, as it is written in a file.
+    pub(super) default: &'static str,
     set: fn(&mut Tuning, &str) -> Result<(), String>,
 }
 
 /// Every setting of every section, the settings of a section together.
 pub(super) const SETTINGS: [Setting; 16] = [
-    Setting { section: "gossip", name: "interval", set: |to, text| time(text, &mut to.gossip.interval) },
-    Setting { section: "gossip", name: "peers", set: |to, text| count(text, &mut to.gossip.fanout) },
-    Setting { section: "gossip", name: "view", set: |to, text| count(text, &mut to.gossip.view_max) },
+    Setting {
+        section: "gossip",
+        name: "interval",
+        about: "Time between two rounds of gossip.",
+        default: "5",
+        set: |to, text| time(text, &mut to.gossip.interval),
+    },
+    Setting {
+        section: "gossip",
+        name: "peers",
+        about: "Members told in a round.",
+        default: "3",
+        set: |to, text| count(text, &mut to.gossip.fanout),
+    },
+    Setting {
+        section: "gossip",
+        name: "view",
+        about: "Members remembered.",
+        default: "512",
+        set: |to, text| count(text, &mut to.gossip.view_max),
+    },
     Setting {
         section: "membership",
         name: "monitored",
+        about: "Nearest members that are probed when they are silent.",
+        default: "10",
         set: |to, text| count(text, &mut to.gossip.monitored),
     },
     Setting {
         section: "membership",
         name: "silent",
+        about: "Silence after which a member is probed.",
+        default: "15",
         set: |to, text| time(text, &mut to.gossip.silent_after),
     },
     Setting {
         section: "membership",
         name: "unresponsive",
+        about: "Silence after which a holder's place may be given to another node.",
+        default: "45",
         set: |to, text| time(text, &mut to.gossip.unresponsive_after),
     },
     Setting {
         section: "membership",
         name: "evicted",
+        about: "Silence after which a member is no holder any more.",
+        default: "900",
         set: |to, text| time(text, &mut to.gossip.evicted_after),
     },
     Setting {
         section: "repair",
         name: "urgent",
+        about: "A piece with no more copies than a quorum is repaired after this time.",
+        default: "60",
         set: |to, text| time(text, &mut to.replication.urgent_after),
     },
-    Setting { section: "repair", name: "rank", set: |to, text| time(text, &mut to.replication.rank_wait) },
-    Setting { section: "repair", name: "settle", set: |to, text| time(text, &mut to.replication.settle) },
+    Setting {
+        section: "repair",
+        name: "rank",
+        about: "The next holder waits this much longer than the one before it.",
+        default: "30",
+        set: |to, text| time(text, &mut to.replication.rank_wait),
+    },
+    Setting {
+        section: "repair",
+        name: "settle",
+        about: "Time until a newcomer counts.",
+        default: "60",
+        set: |to, text| time(text, &mut to.replication.settle),
+    },
     Setting {
         section: "repair",
         name: "surplus",
+        about: "Time for which a copy too many is kept.",
+        default: "3600",
         set: |to, text| time(text, &mut to.replication.surplus_after),
     },
     Setting {
         section: "repair",
         name: "reconcile",
+        about: "Time between two full checks with a neighbour.",
+        default: "600",
         set: |to, text| time(text, &mut to.replication.reconcile_interval),
     },
     Setting {
         section: "repair",
         name: "transfers",
+        about: "Copies made at a time.",
+        default: "5",
         set: |to, text| count(text, &mut to.replication.transfers_max),
     },
     Setting {
         section: "repair",
         name: "rate",
+        about: "Bytes a second for repair; 0 is a quarter of the uplink.",
+        default: "0",
         set: |to, text| {
             to.replication.bytes_per_second = units::parse_size(text).map_err(|error| error.to_string())?;
             Ok(())
@@ -82,6 +134,8 @@ pub(super) const SETTINGS: [Setting; 16] = [
     Setting {
         section: "repair",
         name: "cut_off_percent",
+        about: "When more of the neighbours than this fall silent at once, the node suspects that it is cut off, and repairs nothing.",
+        default: "15",
         set: |to, text| {
             let percent = text.parse().map_err(|_| format!("`{text}` is no number from 0 to 100"))?;
             to.replication.cut_off_percent = percent;
@@ -91,6 +145,8 @@ pub(super) const SETTINGS: [Setting; 16] = [
     Setting {
         section: "repair",
         name: "cut_off_wait",
+        about: "Time after which it repairs all the same.",
+        default: "900",
         set: |to, text| time(text, &mut to.replication.cut_off_wait),
     },
 ];
@@ -110,11 +166,6 @@ impl Setting {
 /// The setting of this name in this section; none in a section that is not there.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.section == section && setting.name == name)
-}
-
-/// The names of a section's settings; empty when there is no such section.
-pub(super) fn names(section: &str) -> Vec<&'static str> {
-    SETTINGS.iter().filter(|setting| setting.section == section).map(|setting| setting.name).collect()
 }
 
 /// The names of the sections.
@@ -140,6 +191,15 @@ impl Sections {
     pub(super) fn or(self, mut others: Sections) -> Sections {
         others.0.extend(self.0);
         others
+    }
+
+    /// The names of the settings that differ from those of `others`, with their sections.
+    pub(super) fn differing(&self, others: &Sections) -> Vec<String> {
+        let differs = |setting: &&Setting| {
+            let key = (setting.section, setting.name);
+            self.0.get(&key) != others.0.get(&key)
+        };
+        SETTINGS.iter().filter(differs).map(Setting::path).collect()
     }
 
     /// The default configurations, changed by these settings.
@@ -178,6 +238,20 @@ fn count(text: &str, to: &mut usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_default_that_is_shown_is_the_default() {
+        for setting in &SETTINGS {
+            let (mut set, unset) = (Tuning::default(), Tuning::default());
+            (setting.set)(&mut set, setting.default).unwrap();
+            assert_eq!(
+                (set.gossip, set.replication),
+                (unset.gossip, unset.replication),
+                "{}",
+                setting.path()
+            );
+        }
+    }
 
     #[test]
     fn what_has_no_setting_keeps_its_proportion() {

@@ -6,12 +6,12 @@ use super::network_key;
 use super::sections::Sections;
 use super::units;
 use super::values::{
-    parse_address, parse_bool, parse_count, parse_id_work, parse_network, parse_peer, parse_queue,
-    parse_rate, parse_replicas, parse_streams, parse_uploads,
+    parse_address, parse_bool, parse_count, parse_group, parse_id_work, parse_network, parse_peer,
+    parse_queue, parse_rate, parse_replicas, parse_socket_mode, parse_streams, parse_uploads,
 };
 use crate::id::IdWork;
 use crate::limits::{Limits, Rates};
-use crate::net;
+use crate::net::{self, ControlSocket};
 use crate::node::InvalidConfig;
 use clap::{ArgAction, Args, FromArgMatches};
 use core::net::SocketAddr;
@@ -43,6 +43,14 @@ macro_rules! settings {
                     sections: self.sections.or(others.sections),
                 }
             }
+
+            /// The keys of the settings that differ from those of `others`.
+            pub fn differing(&self, others: &Settings) -> Vec<String> {
+                let mut keys = Vec::new();
+                $( if self.$key != others.$key { keys.push(stringify!($key).to_owned()); } )+
+                keys.extend(self.sections.differing(&others.sections));
+                keys
+            }
         }
     };
 }
@@ -54,6 +62,15 @@ pub struct Settings {
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address,
         help = "Address and port for UDP and TCP [env: ELVER_LISTEN] [default: [::]:3583, or 0.0.0.0:3583]")]
     pub listen: Option<SocketAddr>,
+    /// The control socket, if it is not `control.sock` in the node's directory, where a link to it is made [env: ELVER_SOCKET]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The mode of the control socket: who can write to it commands the node, in everything. 660 is its user and its group [env: ELVER_SOCKET_MODE] [default: 600]
+    #[arg(long, value_name = "OCTAL", value_parser = parse_socket_mode)]
+    pub socket_mode: Option<u32>,
+    /// The group of the control socket, by name or number: a group of the node's user [env: ELVER_SOCKET_GROUP] [default: the user's own]
+    #[arg(long, value_name = "GROUP", value_parser = parse_group)]
+    pub socket_group: Option<u32>,
     /// A node to join the network through; may be given several times [env: ELVER_BOOTSTRAP, separated by commas]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_peer)]
     pub bootstrap: Option<Vec<SocketAddr>>,
@@ -165,7 +182,7 @@ pub(super) enum Text {
 pub(super) const NO_LIST: &str = "takes one value, not a list";
 
 /// The flags of the settings.
-fn flags() -> clap::Command {
+pub(super) fn flags() -> clap::Command {
     let command = clap::Command::new("settings").no_binary_name(true).disable_help_flag(true);
     Settings::augment_args(command)
 }
@@ -277,6 +294,11 @@ impl Settings {
         Ok(net::Config {
             dir,
             listen: self.listen.or(default.listen),
+            control: ControlSocket {
+                path: self.socket,
+                mode: self.socket_mode.unwrap_or(default.control.mode),
+                group: self.socket_group,
+            },
             bootstrap: self.bootstrap.unwrap_or(default.bootstrap),
             replicas: self.replicas.unwrap_or(default.replicas),
             lifetime_seconds: self.ttl.unwrap_or(default.lifetime_seconds),

@@ -75,6 +75,37 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Reads the mode of the control socket, in octal digits as chmod does.
+pub(super) fn parse_socket_mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode @ 0o600..=0o777) if mode & 0o600 == 0o600 && !digits.starts_with('+') => Ok(mode),
+        _ => Err(format!("`{text}` is no mode of a socket: expected 600 to 777, such as 660")),
+    }
+}
+
+/// Reads a group: its number, or its name in /etc/group. A name that another source of groups knows has to be given as a number:
+/// asking such sources would need a shared C library.
+pub(super) fn parse_group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").map_err(|error| {
+        format!("the group `{text}` cannot be looked up in /etc/group: {error}; give its number")
+    })?;
+    group_in(&groups, text).ok_or_else(|| {
+        format!("there is no group `{text}` in /etc/group; `groupadd --system {text}` makes one")
+    })
+}
+
+/// The number of the group with this name in the text of a group(5) file.
+fn group_in(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
 /// Reads the bits of work that an identity has to show.
 pub fn parse_id_work(text: &str) -> Result<IdWork, String> {
     let bits: u8 = parse_number(text, 0..=IdWork::BITS_MAX)?;
@@ -116,6 +147,27 @@ mod tests {
         assert_eq!(parse_id_work("0"), Ok(IdWork::NONE));
         assert_eq!(parse_id_work("41"), Err("`41` is no number from 0 to 40".to_owned()));
         assert!(parse_id_work("-1").is_err() && parse_id_work("").is_err());
+    }
+
+    #[test]
+    fn the_owner_of_the_control_socket_can_always_write_to_it() {
+        assert_eq!(parse_socket_mode("660"), Ok(0o660));
+        assert_eq!(parse_socket_mode("0666"), Ok(0o666));
+        for wrong in ["", "60", "060", "500", "4660", "1000", "rw", "+660", "6600"] {
+            assert!(parse_socket_mode(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_a_number_or_a_name_of_the_group_file() {
+        assert_eq!(parse_group("4711"), Ok(4711));
+        let groups = "root:x:0:\nelver:x:990:ann,ben\nbroken\nodd:x:many:\n";
+        assert_eq!(group_in(groups, "elver"), Some(990));
+        for name in ["elve", "broken", "odd", "ann", ""] {
+            assert_eq!(group_in(groups, name), None, "{name}");
+        }
+        let error = parse_group("no such group").unwrap_err();
+        assert!(error.contains("/etc/group"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The configuration of a node on this machine.
 
 #[cfg(doc)]
-use super::{DEFAULT_PORT, Driver};
+use super::{CONTROL_SOCKET, DEFAULT_PORT, Driver};
 use crate::disk::Way;
 use crate::gossip::GossipConfig;
 use crate::id::IdWork;
@@ -12,6 +12,23 @@ use crate::wire::network::{Network, NetworkSecret};
 use core::net::SocketAddr;
 use std::path::PathBuf;
 
+/// The node's control socket: where it is, and who can connect. Who can connect commands the node, in everything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ControlSocket {
+    /// The socket's path; `None` is [`CONTROL_SOCKET`] in the node's directory.
+    pub path: Option<PathBuf>,
+    /// The permission bits of the socket file.
+    pub mode: u32,
+    /// The number of the group of the socket file; `None` is the group of any new file.
+    pub group: Option<u32>,
+}
+
+impl Default for ControlSocket {
+    fn default() -> Self {
+        ControlSocket { path: None, mode: 0o600, group: None }
+    }
+}
+
 /// The configuration of a node on this machine.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -19,6 +36,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// The address to listen on; `None` is every address, IPv6 and IPv4, at [`DEFAULT_PORT`]. Port 0 is any free port.
     pub listen: Option<SocketAddr>,
+    /// The control socket.
+    pub control: ControlSocket,
     /// Nodes to join through.
     pub bootstrap: Vec<SocketAddr>,
     /// The copies that the network keeps of a file, unless `put` gives another number.
@@ -37,7 +56,8 @@ pub struct Config {
     pub id_work: IdWork,
     /// How content is moved from streams into files.
     pub way: Way,
-    /// Whether SIGTERM and SIGINT end [`Driver::run`]. A program with signal handlers of its own sets it to `false`.
+    /// Whether SIGTERM and SIGINT end [`Driver::run`], and SIGHUP is noted ([`Driver::take_hangup`]). A program with signal
+    /// handlers of its own sets it to `false`.
     pub handle_signals: bool,
     /// Membership: gossip and failure detection.
     pub gossip: GossipConfig,
@@ -50,6 +70,7 @@ impl Default for Config {
         Config {
             dir: PathBuf::from("."),
             listen: None,
+            control: ControlSocket::default(),
             bootstrap: Vec::new(),
             replicas: NodeConfig::REPLICAS,
             lifetime_seconds: NodeConfig::LIFETIME,

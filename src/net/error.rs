@@ -47,7 +47,8 @@ impl fmt::Display for StartError {
             // bind(2) returns EINVAL only when the path does not fit into a socket address.
             StartError::Control { path, error } if error.kind() == io::ErrorKind::InvalidInput => write!(
                 f,
-                "the control socket's path {} is too long for a socket address; choose a directory with a shorter path",
+                "the control socket's path {} is too long for a socket address; choose a directory with a shorter path, or a \
+                 shorter path with --socket",
                 path.display()
             ),
             StartError::Control { path, error } => {

@@ -48,7 +48,7 @@ use acceptor::Acceptor;
 use addresses::Addresses;
 use clock::Clock;
 pub(crate) use clock::entropy;
-pub use config::Config;
+pub use config::{Config, ControlSocket};
 use control::{Control, Request};
 use core::net::SocketAddr;
 use dials::Dials;
@@ -68,7 +68,7 @@ use udp::{Batch, Udp};
 /// The control socket's name in the node's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
-pub use control::address::connect as connect_control;
+pub use control::address::{connect as connect_control, is_of_other_user};
 
 /// The default port, for UDP and TCP alike.
 pub const DEFAULT_PORT: u16 = 3583;
@@ -121,6 +121,8 @@ pub struct Driver {
     requests: Vec<Request>,
     passed: Passed,
     signals: Option<Signals>,
+    /// Whether SIGHUP has come since the program asked.
+    hung_up: bool,
     addr: SocketAddr,
     addresses: Addresses,
     turns: Histogram,
@@ -144,7 +146,7 @@ impl Driver {
             Disk::open_with(&config.dir, config.id_work).map_err(StartError::Directory)?;
         disk.keep_open_at_most(config.limits.descriptors_shared_max);
         let (udp, listener, addr) = listen(config.listen)?;
-        let control = Control::bind(&config.dir, config.limits.clients_max)?;
+        let control = Control::bind(&config.dir, config.control, config.limits.clients_max)?;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let (mut udp, mut listener, mut control) = (udp, TcpListener::from_std(listener), control);
@@ -153,8 +155,9 @@ impl Driver {
         control.register(registry, CONTROL)?;
         let signals = match config.handle_signals {
             true => {
-                let ends = [rustix::process::Signal::TERM, rustix::process::Signal::INT];
-                let mut signals = Signals::new(ends.map(|signal| signal.as_raw()))?;
+                use rustix::process::Signal;
+                let handled = [Signal::TERM, Signal::INT, Signal::HUP];
+                let mut signals = Signals::new(handled.map(Signal::as_raw))?;
                 registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
                 Some(signals)
             }
@@ -199,6 +202,7 @@ impl Driver {
             requests: Vec::new(),
             passed: Passed::default(),
             signals,
+            hung_up: false,
             addr,
             addresses,
             turns: Histogram::default(),
@@ -346,6 +350,12 @@ impl Driver {
         self.stop_at.is_some()
     }
 
+    /// Whether SIGHUP has come since the last call: the program may read its configuration again. Without
+    /// [`Config::handle_signals`] it never comes here.
+    pub fn take_hangup(&mut self) -> bool {
+        core::mem::take(&mut self.hung_up)
+    }
+
     fn begin_stopping(&mut self, now: Instant) {
         self.stop_at.get_or_insert(now + STOPPING_TIME);
     }
@@ -395,11 +405,7 @@ impl Driver {
             LISTENER => self.acceptor.note_ready(),
             CONTROL => self.control.note_listener(),
             ADDRESSES => self.addresses.note_announced(self.clock.now()),
-            SIGNALS => {
-                if self.signals.as_mut().is_some_and(|signals| signals.pending().next().is_some()) {
-                    self.stop();
-                }
-            }
+            SIGNALS => self.take_signals(),
             Token(number) if number & 3 == 1 => {
                 // Reading or writing the stream returns the error.
                 let broken = event.is_error() || event.is_read_closed() || event.is_write_closed();
@@ -409,6 +415,16 @@ impl Driver {
                 let hung_up = event.is_write_closed();
                 self.control.note(number >> 2, hung_up, client_token);
             }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        let pending: Vec<i32> = self.signals.iter_mut().flat_map(|signals| signals.pending()).collect();
+        let (hangups, ends): (Vec<i32>, Vec<i32>) =
+            pending.into_iter().partition(|&signal| signal == rustix::process::Signal::HUP.as_raw());
+        self.hung_up |= !hangups.is_empty();
+        if !ends.is_empty() {
+            self.stop();
         }
     }
 

@@ -7,6 +7,7 @@ mod corpus;
 mod hash;
 mod idle;
 mod junk;
+mod manual;
 mod many;
 mod node;
 mod scrub;
@@ -38,6 +39,8 @@ enum Tool {
     Corpus(corpus::Arguments),
     Hash(hash::Arguments),
     Many(many::Arguments),
+    Man(manual::ManArguments),
+    Completions(manual::CompletionArguments),
     Idle(idle::Arguments),
     Junk(junk::Arguments),
     Scrub(scrub::Arguments),
@@ -61,6 +64,8 @@ fn main() -> ExitCode {
             Tool::Transfer(arguments) => transfer::run(&binary()?, arguments)?,
             Tool::Corpus(arguments) => corpus::run(arguments)?,
             Tool::Compare(arguments) => compare::run(&binary()?, arguments)?,
+            Tool::Man(arguments) => manual::man(arguments)?,
+            Tool::Completions(arguments) => manual::completions(arguments)?,
             Tool::Many(arguments) => many::run(&binary()?, arguments)?,
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
             Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,

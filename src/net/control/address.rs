@@ -30,6 +30,11 @@ pub fn connect(dir: &Path) -> io::Result<UnixStream> {
     })
 }
 
+/// Whether the node at the other end runs as another user than this process: then it opens no files in this user's name.
+pub fn is_of_other_user(stream: impl AsFd) -> bool {
+    peer_of(stream).is_some_and(|user| user != geteuid().as_raw())
+}
+
 /// Whether the other end belongs to a user that may run a node in this directory.
 fn is_of_node(stream: &UnixStream, dir: &Path) -> bool {
     let owner = dir.metadata().ok().map(|metadata| metadata.uid());

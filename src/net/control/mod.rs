@@ -11,8 +11,8 @@ mod client;
 mod lines;
 mod place;
 
-use super::StartError;
 use super::acceptor::{Accepted, Acceptor, SHORTAGE_PAUSE};
+use super::{ControlSocket, StartError};
 use crate::disk::{Disk, Outflow};
 use crate::io::Extent;
 use crate::limits::Limits;
@@ -64,11 +64,11 @@ fn index_of(number: u64) -> usize {
 }
 
 impl Control {
-    /// Binds the socket file in the node's directory, or where that is impossible the abstract address that clients try next.
+    /// Binds the socket file, or where the node's directory can hold none the abstract address that clients try next.
     /// It serves at most `clients_max` clients at a time; the others wait in the listener's backlog until one leaves.
-    pub(super) fn bind(dir: &Path, clients_max: usize) -> Result<Self, StartError> {
-        let failed = |error: io::Error| StartError::Control { path: address::socket_in(dir), error };
-        let place = Place::bind(dir).map_err(failed)?;
+    pub(super) fn bind(dir: &Path, socket: ControlSocket, clients_max: usize) -> Result<Self, StartError> {
+        let path = socket.path.clone().unwrap_or_else(|| address::socket_in(dir));
+        let place = Place::bind(dir, socket).map_err(|error| StartError::Control { path, error })?;
         let (clients, acceptor) = (Slab::new(), Acceptor::new());
         let (ready, waiting) = (VecDeque::new(), VecDeque::new());
         Ok(Control { place, clients, acceptor, clients_max, counter: 0, ready, waiting, short_until: None })
@@ -349,7 +349,7 @@ mod tests {
     fn clients_beyond_the_limit_wait_until_one_leaves() {
         let (dir, poll) = (TestDir::new(), Poll::new().unwrap());
         let disk = dir.disk();
-        let mut control = Control::bind(&dir.path(""), 2).unwrap();
+        let mut control = Control::bind(&dir.path(""), ControlSocket::default(), 2).unwrap();
         let mut clients: Vec<UnixStream> =
             (0..3).map(|_| UnixStream::connect(dir.path(CONTROL_SOCKET)).unwrap()).collect();
         for client in &mut clients {
@@ -378,7 +378,7 @@ mod tests {
     fn a_response_reaches_only_the_client_that_waits_for_it() {
         let (dir, poll) = (TestDir::new(), Poll::new().unwrap());
         let disk = dir.disk();
-        let mut control = Control::bind(&dir.path(""), 9).unwrap();
+        let mut control = Control::bind(&dir.path(""), ControlSocket::default(), 9).unwrap();
         let mut far = UnixStream::connect(dir.path(CONTROL_SOCKET)).unwrap();
         far.write_all(b"{\"command\":\"id\"}\n").unwrap();
         let requests = serve(&mut control, &disk, &poll);
