@@ -109,9 +109,7 @@ impl Survey {
 
     /// A challenge arrived. If it is to a ping, the ping is sent again, with a signature.
     pub(super) fn handle_challenge(&mut self, now: Instant, challenge: &Challenge, outbox: &mut Outbox) {
-        if let Some(ask) = self.outstanding.challenged(challenge) {
-            outbox.request(now, ask, &Message::Ping { padding: 0 });
-        }
+        self.outstanding.sign_again(now, challenge, &Message::Ping { padding: 0 }, outbox);
     }
 
     /// A member answered a ping.

@@ -11,6 +11,7 @@ use crate::time::{Duration, Instant, earliest};
 use crate::wire::contact::canonical;
 use crate::wire::datagram::{Unverified, Verified};
 use crate::wire::header::Kind;
+use crate::wire::message::Message;
 use core::net::SocketAddr;
 
 /// Requests for which there is memory from the start.
@@ -262,6 +263,19 @@ impl<Q: Question> Requests<Q> {
             return None;
         }
         self.ask_again(transaction, Attempt::Challenged(token))
+    }
+
+    /// A challenge arrived. If it is to one of these requests, which all have this message, that is sent again, with a signature.
+    pub fn sign_again(
+        &mut self,
+        now: Instant,
+        challenge: &Challenge,
+        message: &Message<'_>,
+        outbox: &mut Outbox,
+    ) {
+        if let Some(ask) = self.challenged(challenge) {
+            outbox.request(now, ask, message);
+        }
     }
 
     /// The requests of which a deadline has passed, in the order of their numbers: one deadline each, which is disarmed.
