@@ -8,7 +8,6 @@ use super::machines::Machines;
 use super::ops::{audit, download, read, values};
 use super::{Node, Waiting, bridge, joining, limit, status};
 use crate::dht::DhtEvent;
-use crate::gossip::GossipEvent;
 use crate::io::DiskOp;
 use crate::peers::requests::Challenge;
 use crate::peers::standing::Standing;
@@ -29,12 +28,7 @@ impl Node {
                 self.dht_event(now, event);
             }
             if let Some(event) = self.machines.gossip.poll_event() {
-                if let GossipEvent::DialBack { contact, asker } = event {
-                    self.dial_backs.handle_request(now, contact, asker, &mut self.machines);
-                }
-                if let GossipEvent::Outdone { addrs } = event {
-                    self.twin.told(now, addrs, self.machines.dht.own_addr());
-                }
+                self.presence.handle_event(now, &event, &mut self.machines);
                 self.bridge.handle_event(now, &event, &mut self.machines);
                 continue;
             }
@@ -66,7 +60,7 @@ impl Node {
             }
         }
         self.ops.seekers.review(now, &mut self.machines);
-        self.twin.send_questions(now, &mut self.machines.outbox);
+        self.presence.send_questions(now, &mut self.machines.outbox);
         self.machines.tidy();
     }
 
@@ -85,10 +79,10 @@ impl Node {
             self.ops.seekers.hand(now, download, machines, |seeker, _| seeker.handle_reached(now));
         }
         let kind = datagram.message().kind();
-        if kind == Kind::ProbeReply && self.reachability.is_expected(kind, datagram.transaction(), from) {
-            return self.reachability.handle_answer(now, from, datagram, &mut self.machines);
+        if self.presence.is_expected(kind, datagram.transaction(), from) {
+            return self.presence.handle_answer(now, from, datagram, &mut self.machines);
         }
-        if kind == Kind::Pong && self.survey.is_expected(kind, datagram.transaction(), from) {
+        if self.survey.is_expected(kind, datagram.transaction(), from) {
             return self.survey.handle_answer(now, from, datagram, &mut self.machines);
         }
         let Machines { dht, gossip, replication, outbox, .. } = &mut self.machines;
@@ -122,18 +116,15 @@ impl Node {
         gossip.handle_challenge(now, challenge, outbox);
         replication.handle_challenge(now, challenge, outbox);
         self.source_probes.handle_challenge(now, challenge, outbox);
-        self.reachability.handle_challenge(now, challenge, outbox);
+        self.presence.handle_challenge(now, challenge, outbox);
         self.survey.handle_challenge(now, challenge, outbox);
     }
 
     /// A datagram arrived that claims to be of this node: of this run, an earlier one, or another process that has this node's key.
     pub(super) fn own_key_used(&mut self, now: Instant, from: SocketAddr, datagram: Unverified<'_>) {
-        let (kind, transaction) = (datagram.kind(), datagram.transaction());
-        let expected = kind == Kind::Pong && self.twin.is_expected(now, from, transaction);
-        if kind.is_answer() && !expected {
+        if !self.presence.is_own_expected(now, from, &datagram) {
             self.counters.unexpected_answers += 1;
-        } else if let Err(rejected) =
-            self.twin.handle_datagram(now, from, datagram, &mut self.machines.outbox)
+        } else if let Err(rejected) = self.presence.handle_own(now, from, datagram, &mut self.machines.outbox)
         {
             self.reject(rejected);
         }
@@ -145,7 +136,7 @@ impl Node {
             || self.machines.gossip.is_expected(kind, transaction, from)
             || self.machines.replication.is_expected(kind, transaction, from)
             || self.source_probes.is_expected(kind, transaction, from)
-            || self.reachability.is_expected(kind, transaction, from)
+            || self.presence.is_expected(kind, transaction, from)
             || self.survey.is_expected(kind, transaction, from)
     }
 
@@ -295,7 +286,7 @@ impl Node {
                 self.ops.repair.handle_proven(now, proof, proven, &mut self.machines);
             }
             TransferEvent::Tried { dial, connected } => {
-                self.dial_backs.handle_tried(now, dial, connected, &mut self.machines);
+                self.presence.handle_tried(now, dial, connected, &mut self.machines);
             }
             TransferEvent::PushDone { push, target, result } => {
                 self.ops.handle_pushed(now, push, &target, &result, &mut self.machines);

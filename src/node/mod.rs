@@ -18,8 +18,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `config` | the configuration |
-//! | `addresses`, `company` | this machine's addresses; whether any other node is there |
-//! | `reachability`, `dial_backs` | whether others can connect to this node; dials that tell others the same |
+//! | `presence` | the node's own place: its addresses, whether others are there and can connect to it, another process with its key |
 //! | [`command`] | the commands and their answers, as data |
 //! | `output` | what the driver is to do |
 //! | `machines` | the machines, and all that an operation may use |
@@ -33,7 +32,6 @@
 //! | `early`, `joining` | commands that wait until the node has joined the network; what the log says about joining |
 //! | `health` | the health of the disk that holds the node's directory |
 //! | `housekeeping` | saving what the next run needs |
-//! | `twin` | another process that has this node's key |
 //! | `limit` | changing limits while the node runs |
 //! | `list`, `status` | what `ls`, `status` and `peers` show |
 //!
@@ -54,12 +52,9 @@
 //! → `transfer/replicas/push` offers the piece to another node. There `transfer/replicas/inbound` takes the offer → `shelf` →
 //! `store/admission` admits it; the piece arrives in `disk/sink` → `ops/inbound` → `disk/commit` makes it durable.
 
-mod addresses;
 mod bridge;
 pub mod command;
-mod company;
 mod config;
-mod dial_backs;
 mod dispatch;
 mod early;
 mod health;
@@ -70,14 +65,13 @@ mod list;
 mod machines;
 mod ops;
 mod output;
-mod reachability;
+mod presence;
 mod shelf;
 mod source_probes;
 mod status;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod twin;
 mod waiting;
 
 pub use crate::transfer::StreamOutput;
@@ -107,25 +101,21 @@ use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
-use addresses::Addresses;
 use bridge::Bridge;
 use command::{Command, CommandId, Status};
-use company::Company;
 use core::net::{IpAddr, SocketAddr};
-use dial_backs::DialBacks;
 use early::Early;
 use housekeeping::Housekeeping;
 use machines::Machines;
 use ops::Ops;
 use ops::audit::answer;
 use ops::values;
-use reachability::Reachability;
+use presence::Presence;
 use shelf::Shelf;
 use source_probes::SourceProbes;
 use status::NodeCounters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use survey::Survey;
-use twin::Twin;
 
 /// A node of the network: see the [module](self).
 pub struct Node {
@@ -135,11 +125,7 @@ pub struct Node {
     ops: Ops,
     counters: NodeCounters,
     bridge: Bridge,
-    twin: Twin,
-    addresses: Addresses,
-    company: Company,
-    reachability: Reachability,
-    dial_backs: DialBacks,
+    presence: Presence,
     source_probes: SourceProbes,
     survey: Survey,
     housekeeping: Housekeeping,
@@ -219,11 +205,7 @@ impl Node {
             started: now,
             machines,
             ops,
-            twin: Twin::new(rng.bytes()),
-            addresses: Addresses::new(config.listen),
-            company: Company::new(now),
-            reachability: Reachability::new(now, config.listen, config.leaf, rng.bytes()),
-            dial_backs: DialBacks::new(rng.u64()),
+            presence: Presence::new(now, &config, &mut rng),
             source_probes: SourceProbes::new(now, rng.bytes()),
             survey: Survey::new(now, rng.bytes()),
             counters: NodeCounters::default(),
@@ -286,24 +268,11 @@ impl Node {
 
     /// Whether no other node can connect to this one, as far as it knows.
     pub fn is_unreachable(&self) -> bool {
-        self.reachability.is_unreachable()
+        self.presence.is_unreachable()
     }
 
     fn status(&self, now: Instant) -> Status {
-        let run = status::Run {
-            config: &self.config,
-            boots: self.ages(now).boots,
-            started: self.started,
-            counters: &self.counters,
-            source_probes: &self.source_probes,
-            bridge: &self.bridge,
-            twin: &self.twin,
-            addresses: &self.addresses,
-            company: &self.company,
-            reachability: &self.reachability,
-            dial_backs: &self.dial_backs,
-        };
-        status::status(now, &run, &self.machines, &self.ops)
+        status::status(now, self)
     }
 
     /// When [`handle_timeout`](Node::handle_timeout) is due; `None` is never.
@@ -315,9 +284,7 @@ impl Node {
             self.machines.gossip.next_deadline(),
             self.machines.replication.next_deadline(),
             self.ops.next_deadline(&self.machines),
-            self.twin.next_deadline(),
-            self.addresses.next_deadline(),
-            self.reachability.next_deadline(),
+            self.presence.next_deadline(),
             self.source_probes.next_deadline(&self.machines.transfer),
             self.survey.next_deadline(&self.machines.replication),
             Some(self.housekeeping.next_deadline()),
@@ -369,7 +336,7 @@ impl Node {
     pub fn handle_accepted(&mut self, now: Instant, stream: StreamId, remote: SocketAddr) {
         let (remote, identity) = (canonical(remote), self.machines.outbox.identity());
         self.machines.transfer.handle_accepted(now, stream, remote, identity);
-        self.reachability.handle_accepted(now, remote, &self.machines.dht);
+        self.presence.handle_accepted(now, remote, &self.machines.dht);
         self.settle(now);
     }
 
@@ -450,8 +417,7 @@ impl Node {
 
     /// The machine has these addresses. Call this at the start, and whenever they change.
     pub fn handle_addresses(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
-        self.addresses.handle(now, addresses);
-        self.announce_address(now);
+        self.presence.handle_addresses(now, addresses, &mut self.machines);
         self.settle(now);
     }
 
@@ -515,12 +481,9 @@ impl Node {
         self.machines.replication.handle_timeout(now, &mut self.machines.outbox);
         self.ops.handle_timeout(now, &mut self.machines);
         self.housekeeping.handle_timeout(now, &self.ops.scrub, &mut self.machines);
-        self.twin.handle_timeout(now);
         self.source_probes.handle_timeout(now, &self.machines.transfer, &mut self.machines.outbox);
         self.survey.handle_timeout(now, &mut self.machines);
-        self.announce_address(now);
-        self.reachability.handle_timeout(now, &mut self.machines);
-        self.company.look(now, &self.machines);
+        self.presence.handle_timeout(now, &mut self.machines);
         self.settle(now);
     }
 
@@ -565,13 +528,6 @@ impl Node {
     /// The next other thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.machines.outputs.pop_front()
-    }
-
-    /// Asks others how they see this node, and soon whether they can connect to it, if its addresses have changed.
-    fn announce_address(&mut self, now: Instant) {
-        if self.addresses.handle_timeout(now, &mut self.machines) {
-            self.reachability.hurry(now);
-        }
     }
 
     /// Says goodbye to the neighbours, and saves what the next run needs.

@@ -1,19 +1,12 @@
 //! The status of the node.
 
-use super::addresses::Addresses;
-use super::bridge::{Bridge, BridgeCounters};
+use super::Node;
+use super::bridge::BridgeCounters;
 use super::command::{
     FailureReason, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Role, Status,
     Trouble,
 };
-use super::company::Company;
-use super::config::NodeConfig;
-use super::dial_backs::DialBacks;
 use super::machines::Machines;
-use super::ops::Ops;
-use super::reachability::Reachability;
-use super::source_probes::SourceProbes;
-use super::twin::Twin;
 use crate::counters::counters;
 use crate::gossip::{Gossip, Liveness, Member};
 use crate::id::NodeId;
@@ -83,28 +76,14 @@ impl NodeCounters {
     }
 }
 
-/// One run of a node: the parts of its status that neither its machines nor its operations know.
-pub(super) struct Run<'a> {
-    pub(super) config: &'a NodeConfig,
-    /// The number of runs, this one included.
-    pub(super) boots: u64,
-    pub(super) started: Instant,
-    pub(super) counters: &'a NodeCounters,
-    pub(super) source_probes: &'a SourceProbes,
-    pub(super) bridge: &'a Bridge,
-    pub(super) twin: &'a Twin,
-    pub(super) addresses: &'a Addresses,
-    pub(super) company: &'a Company,
-    pub(super) reachability: &'a Reachability,
-    pub(super) dial_backs: &'a DialBacks,
-}
-
 /// The status of a node.
-pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops) -> Status {
+pub(super) fn status(now: Instant, node: &Node) -> Status {
+    let Node { config, machines, ops, bridge, .. } = node;
+    let presence = node.presence.status(now, machines.dht.own_addr());
     let (dht, store) = (machines.dht.statistics(), machines.store.stats());
-    let counters = (run.counters.named())
-        .chain(run.source_probes.counters.named())
-        .chain(run.bridge.counters.named())
+    let counters = (node.counters.named())
+        .chain(node.source_probes.counters.named())
+        .chain(bridge.counters.named())
         .chain(ops.damage.named())
         .chain(ops.rechecks.counters.named())
         .chain(dht.counters.named())
@@ -113,7 +92,7 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         .chain(machines.replication.statistics().counters.named())
         .chain(machines.outbox.peers().counters().named())
         .chain([
-            ("dialled_back", run.dial_backs.made()),
+            ("dialled_back", presence.dialled_back),
             ("disk_errors", ops.health.errors),
             ("datagrams_dropped", machines.outbox.dropped()),
             ("claims_forged", ops.claims.forged()),
@@ -131,19 +110,19 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         id: machines.id().to_string(),
         troubles: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        listen: run.config.listen.to_string(),
+        listen: config.listen.to_string(),
         address: machines.dht.own_addr(),
         leaf: machines.outbox.is_leaf(),
-        unreachable: run.reachability.status(now, machines.dht.own_addr()),
+        unreachable: presence.unreachable,
         network: machines.outbox.network().id(),
-        network_closed: run.config.network_secret.is_some(),
-        id_work: run.config.id_work.bits(),
-        without_work: without_work(run.counters, machines),
-        identity_twice: run.twin.status(now),
-        address_gone: run.addresses.status(now),
-        alone_seconds: run.company.alone_seconds(now),
-        uptime_seconds: now.since(run.started).as_secs(),
-        boots: run.boots,
+        network_closed: config.network_secret.is_some(),
+        id_work: config.id_work.bits(),
+        without_work: without_work(&node.counters, machines),
+        identity_twice: presence.identity_twice,
+        address_gone: presence.address_gone,
+        alone_seconds: presence.alone_seconds,
+        uptime_seconds: now.since(node.started).as_secs(),
+        boots: node.ages(now).boots,
         peers: dht.contacts as u32,
         lookups: dht.lookups as u32,
         streams: machines.transfer.streams() as u32,
@@ -155,19 +134,19 @@ pub(super) fn status(now: Instant, run: &Run<'_>, machines: &Machines, ops: &Ops
         shares: store.shares,
         pieces: store.pieces,
         stored_bytes: store.piece_bytes + store.cached_bytes,
-        quota_bytes: run.config.limits.quota_bytes,
+        quota_bytes: config.limits.quota_bytes,
         disk: ops.health.status(now),
         free_bytes: Some(store.free_bytes).filter(|bytes| *bytes < u64::MAX),
         keep_free_bytes: store.keep_free_bytes,
         over_quota: store.over,
         downloaded_bytes: machines.transfer.downloaded_bytes(),
         uploaded_bytes: machines.transfer.uploaded_bytes(),
-        gossip: Some(gossip_status(&run.bridge.counters, &machines.gossip)),
+        gossip: Some(gossip_status(&bridge.counters, &machines.gossip)),
         repair: Some(repair_status(now, &machines.replication)),
         scrub: ops.scrub.status(now, machines),
-        rates: run.config.limits.rates,
-        streams_max: run.config.limits.streams_max as u32,
-        uploads_max: run.config.limits.uploads_max as u32,
+        rates: config.limits.rates,
+        streams_max: config.limits.streams_max as u32,
+        uploads_max: config.limits.uploads_max as u32,
         counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
     };
     status.troubles = Trouble::all_of(&status);

@@ -1,6 +1,6 @@
 //! Whether any other node is there.
 
-use super::machines::Machines;
+use crate::node::machines::Machines;
 use crate::time::{Duration, Instant};
 
 /// A node that has seen no other for this long says so: joining takes some seconds, and so does the start of a whole site.

@@ -6,7 +6,7 @@
 //! proof, and the question makes the other process ask, too. If the two do not reach each other (NAT), states under the shared
 //! key are the proof: each process issues a higher number than the other's, again and again.
 
-use super::command::IdentityTwice;
+use crate::node::command::IdentityTwice;
 use crate::peers::inbox::{self, Rejected};
 use crate::peers::outbox::{Ask, Asker, Attempt, Outbox};
 use crate::peers::rate::{Limiter, Rate};

@@ -4,9 +4,9 @@
 //! before anyone has looked for it at the old one in vain. A node that listens on one address hears nothing when that address has
 //! gone. It then says so, because only its operator can help.
 
-use super::bridge;
-use super::command::AddressGone;
-use super::machines::Machines;
+use crate::node::bridge;
+use crate::node::command::AddressGone;
+use crate::node::machines::Machines;
 use crate::time::{Duration, Instant};
 use crate::wire::contact::canonical;
 use core::net::{IpAddr, SocketAddr};

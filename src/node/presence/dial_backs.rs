@@ -3,8 +3,8 @@
 //! A dial is a few small packets, to an address whose node has proven with a token that it receives there, and from which it asks. So
 //! no node is dialled on the word of another. The number of dials is limited for each party and for all together.
 
-use super::machines::Machines;
 use crate::io::DialId;
+use crate::node::machines::Machines;
 use crate::peers::outbox::Asker;
 use crate::peers::party::Party;
 use crate::peers::rate::{Limiter, PartyLimiter, Rate};

@@ -16,11 +16,11 @@
 //!
 //! A node that cannot be reached takes part as a leaf until it can: no table names it, and no piece depends on it.
 
-use super::bridge;
-use super::command::Unreachable;
-use super::machines::Machines;
 use crate::dht::Dht;
 use crate::id::Key;
+use crate::node::bridge;
+use crate::node::command::Unreachable;
+use crate::node::machines::Machines;
 use crate::peers::outbox::{Attempt, Outbox};
 use crate::peers::party::{Party, is_local};
 use crate::peers::requests::{Challenge, Question, Request, Requests};
@@ -218,10 +218,8 @@ impl Reachability {
 
     /// A challenge arrived. If it is to a question, the question is sent again, with a signature.
     pub(super) fn handle_challenge(&mut self, now: Instant, challenge: &Challenge, outbox: &mut Outbox) {
-        if let Some(ask) = self.asked.challenged(challenge) {
-            let target = outbox.identity().id();
-            outbox.request(now, ask, &Message::Probe { target });
-        }
+        let target = outbox.identity().id();
+        self.asked.sign_again(now, challenge, &Message::Probe { target }, outbox);
     }
 
     /// A contact answered a question.
