@@ -101,7 +101,7 @@ impl Transfer {
         }
         session.last_active = now;
         session.unread = 0;
-        for sending in session.sending.drain(..) {
+        for sending in session.outgoing.sending.drain(..) {
             self.common.out.uploaded += u64::from(sending.length);
             if let Some(push) = sending.push {
                 self.pushes.sent(now, push, &self.common.config.timing);
@@ -117,7 +117,7 @@ impl Transfer {
     /// The driver could not read content that it was told to send. Its length was announced, so the stream is closed.
     pub fn handle_send_failed(&mut self, now: Instant, stream: StreamId, error: &DiskError) {
         let Some(session) = self.common.streams.get_mut(&stream) else { return };
-        let sending = core::mem::take(&mut session.sending);
+        let sending = core::mem::take(&mut session.outgoing.sending);
         let pushes: Vec<_> = sending.iter().filter_map(|sending| sending.push).collect();
         session.pushes.retain(|_, push| !pushes.contains(push));
         for push in pushes {

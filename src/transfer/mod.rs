@@ -123,7 +123,7 @@ impl Transfer {
 
     /// Whether content waits to leave on some stream.
     pub fn is_sending(&self) -> bool {
-        self.common.streams.values().any(|session| !session.sending.is_empty())
+        self.common.streams.values().any(|session| !session.outgoing.sending.is_empty())
     }
 
     /// Bytes of content sent.

@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn present_chunks_count_and_the_last_chunk_is_short() {
+    fn a_chunk_that_is_done_is_not_lacked_any_more() {
         let mut chunks = chunks(3, &[true, false, true], 0);
         assert_eq!(chunks.missing(), 1);
         assert_eq!(chunks.prefix(), CHUNK_BYTES_MIN);

@@ -7,7 +7,8 @@ use crate::io::{Extent, StreamId};
 use crate::time::{Duration, Instant};
 use crate::transfer::events::{PushError, PushId, PushOutcome, TransferEvent};
 use crate::transfer::streams::close::CloseReason;
-use crate::transfer::streams::session::{Item, Session};
+use crate::transfer::streams::outgoing::Item;
+use crate::transfer::streams::session::Session;
 use crate::transfer::{Common, Out, Timing};
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Frame, Offer, Refusal};
@@ -190,7 +191,7 @@ impl Pushes {
         session.accepted.insert(request);
         push.accepted = true;
         push.enter(now, Stage::Offered { stream, due: None });
-        session.queue.push_back(Item::Push { request, push: id, extent: push.extent.clone() });
+        session.outgoing.queue.push_back(Item::Push { request, push: id, extent: push.extent.clone() });
         Ok(true)
     }
 
@@ -205,7 +206,7 @@ impl Pushes {
     ) -> Result<(), CloseReason> {
         let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         session.answered(now);
-        let on_its_way = session.queue.iter().any(|item| item.is_push(request));
+        let on_its_way = session.outgoing.queue.iter().any(|item| item.is_push(request));
         if on_its_way || !session.accepted.remove(&request) {
             return Err(CloseReason::Unexpected);
         }
@@ -243,7 +244,7 @@ impl Pushes {
     ) -> Result<(), CloseReason> {
         let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
         session.answered(now);
-        if session.queue.iter().any(|item| item.is_push(request)) {
+        if session.outgoing.queue.iter().any(|item| item.is_push(request)) {
             return Err(CloseReason::Unexpected);
         }
         let sent = session.accepted.remove(&request);

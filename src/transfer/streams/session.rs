@@ -2,25 +2,25 @@
 
 use super::close::CloseReason;
 use super::handshake::Handshake;
+use super::outgoing::{Outgoing, Sending};
 use super::pace::{Flow, pace};
 use crate::id::{Key, NodeId};
-use crate::io::{Extent, Mode, Place};
+use crate::io::Mode;
 use crate::manifest::Content;
 use crate::peers::rate::{Bucket, Rate};
 use crate::time::{Duration, Instant};
 use crate::transfer::events::{DownloadId, InspectId, PushId, SampleId};
 use crate::transfer::reports::RecentKeys;
-use crate::transfer::{Bytes, Located};
 use crate::wire::Refused;
 use crate::wire::contact::Contact;
 use crate::wire::frame::{Frame, Offer, Parsed, StreamKeys};
 use core::net::SocketAddr;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Fewer bytes than this between two checks do not count as progress: a peer that trickles must not hold up a download.
 pub(in crate::transfer) const PROGRESS_BYTES: u64 = 4096;
 /// The least average rate of a piece, in bytes per second. A stream that is slower is closed, even if it makes progress.
-const BYTES_PER_SECOND_MIN: u64 = 2048;
+pub(super) const BYTES_PER_SECOND_MIN: u64 = 2048;
 /// How many times as fast another source must be to take over a piece that is arriving. On a slow line all are slow.
 const OUTPACED: u64 = 8;
 /// The assumed rate of a source that has shown none yet, in bytes per second.
@@ -30,8 +30,6 @@ pub(in crate::transfer) const FOLLOWS_MAX: usize = 16;
 /// Changes of the followed files. A change makes this node divide the file among co-downloaders anew and tell them, so a peer
 /// that changes all the time exceeds its budget and is ignored.
 const FOLLOW_CHANGES: Rate = Rate::every(Duration::from_millis(250), 2 * FOLLOWS_MAX as u32);
-/// Blocks that may be queued in the driver.
-const BLOCKS_QUEUED_MAX: usize = 2;
 /// Bytes of frames that a peer may leave unread: several times the answers to everything that it may ask at once.
 pub(in crate::transfer) const UNREAD_BYTES_MAX: usize = 64 << 10;
 /// Questions of a peer that may wait here for an answer.
@@ -73,12 +71,6 @@ pub(in crate::transfer) struct Session {
     asked_alone: Option<Instant>,
     /// When the rate measurement of the current piece began. The wait for a piece counts as part of its time.
     pace_since: Instant,
-    /// Since when the driver has had content to send, and when some of it last left.
-    sending_since: Instant,
-    sent_at: Instant,
-    sent_bytes: u64,
-    /// Bytes that have left since the driver last had nothing to send.
-    batch_bytes: u64,
     /// Bytes of frames written since the stream was last drained.
     pub(in crate::transfer) unread: usize,
     next_number: u32,
@@ -113,10 +105,8 @@ pub(in crate::transfer) struct Session {
     /// Reports of this end that a piece does not verify, and reports of the other end.
     pub(in crate::transfer) reports_sent: u32,
     pub(in crate::transfer) reports_received: u32,
-    /// Content for the other end, in order.
-    pub(in crate::transfer) queue: VecDeque<Item>,
-    /// Content that the driver has and that has not left yet.
-    pub(in crate::transfer) sending: Vec<Sending>,
+    /// Content for the other end.
+    pub(in crate::transfer) outgoing: Outgoing,
 }
 
 /// What the next bytes of a stream are part of.
@@ -196,48 +186,6 @@ pub(in crate::transfer) enum ArrivalStage {
     Committing,
 }
 
-/// Content that waits to be sent to the other end.
-pub(in crate::transfer) enum Item {
-    /// The other end requested it.
-    Wanted { request: u32, key: Key, lookup: Lookup },
-    /// The other end accepted this end's offer of it.
-    Push { request: u32, push: PushId, extent: Extent },
-}
-
-/// The lookup of a requested piece.
-pub(in crate::transfer) enum Lookup {
-    Waiting,
-    Asked,
-    Found(Located),
-}
-
-/// Content that the driver has been told to send.
-pub(in crate::transfer) struct Sending {
-    /// The file that it is read from; `None` when it is in memory.
-    pub(in crate::transfer) place: Option<Place>,
-    pub(in crate::transfer) length: u32,
-    pub(in crate::transfer) push: Option<PushId>,
-}
-
-impl Item {
-    /// The number of bytes of content; 0 while the lookup is not answered.
-    pub(in crate::transfer) fn length(&self) -> u64 {
-        match self {
-            Item::Wanted { lookup: Lookup::Found(found), .. } => match &found.bytes {
-                Bytes::File(extent) => u64::from(extent.length),
-                Bytes::Memory(bytes) => bytes.len() as u64,
-            },
-            Item::Wanted { .. } => 0,
-            Item::Push { extent, .. } => u64::from(extent.length),
-        }
-    }
-
-    /// Whether this is the content of an offer of this end.
-    pub(in crate::transfer) fn is_push(&self, number: u32) -> bool {
-        matches!(self, Item::Push { request, .. } if *request == number)
-    }
-}
-
 impl Session {
     pub(in crate::transfer) fn new(
         now: Instant,
@@ -261,10 +209,6 @@ impl Session {
             round_trip: None,
             asked_alone: None,
             pace_since: now,
-            sending_since: now,
-            sent_at: now,
-            sent_bytes: 0,
-            batch_bytes: 0,
             unread: 0,
             next_number: 0,
             requests: BTreeMap::new(),
@@ -283,8 +227,7 @@ impl Session {
             sent: RecentKeys::default(),
             reports_sent: 0,
             reports_received: 0,
-            queue: VecDeque::new(),
-            sending: Vec::new(),
+            outgoing: Outgoing::new(now),
         }
     }
 
@@ -369,26 +312,13 @@ impl Session {
 
     /// Counts `bytes` of content that left.
     pub(in crate::transfer) fn sent(&mut self, now: Instant, bytes: u64) {
-        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
-        self.batch_bytes = self.batch_bytes.saturating_add(bytes);
-        if self.sent_bytes >= PROGRESS_BYTES {
-            (self.sent_at, self.sent_bytes) = (now, 0);
-        }
+        self.outgoing.sent(now, bytes);
         self.last_active = now;
     }
 
-    /// Since when the driver has had content to send, and how many bytes have left since then.
-    pub(in crate::transfer) fn batch(&self) -> (Instant, u64) {
-        (self.sending_since, self.batch_bytes)
-    }
-
-    /// Hands content to the driver. If the driver had none, the other end's time to take it starts now.
+    /// Hands content to the driver.
     pub(in crate::transfer) fn send(&mut self, now: Instant, sending: Sending) {
-        if self.sending.is_empty() {
-            (self.sending_since, self.sent_at) = (now, now);
-            (self.sent_bytes, self.batch_bytes) = (0, 0);
-        }
-        self.sending.push(sending);
+        self.outgoing.send(now, sending);
         self.last_active = now;
     }
 
@@ -482,7 +412,7 @@ impl Session {
 
     /// The number of pieces that the other end requests or offers.
     pub(in crate::transfer) fn requests_waiting(&self) -> usize {
-        self.queue.iter().filter(|item| matches!(item, Item::Wanted { .. })).count() + self.arrivals.len()
+        self.outgoing.wanted_count() + self.arrivals.len()
     }
 
     /// Whether neither end waits for anything.
@@ -495,8 +425,7 @@ impl Session {
             && self.challenged.is_empty()
             && self.pushes.is_empty()
             && self.arrivals.is_empty()
-            && self.queue.is_empty()
-            && self.sending.is_empty()
+            && self.outgoing.is_empty()
     }
 
     /// The download that the arriving content is for.
@@ -536,12 +465,8 @@ impl Session {
             let slowest = Duration::from_secs(u64::from(length) / BYTES_PER_SECOND_MIN);
             earlier(begun + timing.stall + slowest, CloseReason::Slow);
         }
-        if !self.sending.is_empty() {
-            // A peer that takes a copy very slowly would hold up the operation that waits for it.
-            let bytes: u64 = self.sending.iter().map(|sending| u64::from(sending.length)).sum();
-            let slowest = Duration::from_secs(bytes / BYTES_PER_SECOND_MIN);
-            earlier(self.sent_at + timing.idle, CloseReason::Unread);
-            earlier(self.sending_since + timing.idle + slowest, CloseReason::Slow);
+        if let Some((at, reason)) = self.outgoing.deadline(timing.idle) {
+            earlier(at, reason);
         }
         for arrival in self.arrivals.values() {
             if let ArrivalStage::Accepted { since, .. } = arrival.stage {
@@ -549,54 +474,6 @@ impl Session {
             }
         }
         first
-    }
-
-    /// The pieces that are to be looked up now. A lookup is made no earlier than its piece can be sent, because the file that it
-    /// finds may disappear.
-    pub(in crate::transfer) fn lookups(&mut self) -> Vec<(u32, Key)> {
-        let ahead = BLOCKS_QUEUED_MAX.saturating_sub(self.sending.len());
-        let mut due = Vec::new();
-        for item in self.queue.iter_mut().take(ahead) {
-            if let Item::Wanted { request, key, lookup } = item {
-                if matches!(lookup, Lookup::Waiting) {
-                    *lookup = Lookup::Asked;
-                    due.push((*request, *key));
-                }
-            }
-        }
-        due
-    }
-
-    /// Takes the next content to send. All content that the driver has at one time comes from one file, so that a read error
-    /// names the file.
-    pub(in crate::transfer) fn next_item(&mut self) -> Option<Item> {
-        let place = match self.queue.front()? {
-            Item::Wanted { lookup: Lookup::Found(found), .. } => match &found.bytes {
-                Bytes::File(extent) => Some(&extent.place),
-                Bytes::Memory(_) => None,
-            },
-            Item::Wanted { .. } => return None,
-            Item::Push { extent, .. } => Some(&extent.place),
-        };
-        let free = match self.sending.last() {
-            Some(sending) => self.sending.len() < BLOCKS_QUEUED_MAX && sending.place.as_ref() == place,
-            None => true,
-        };
-        if free { self.queue.pop_front() } else { None }
-    }
-
-    /// Whether content is ready to be sent.
-    pub(in crate::transfer) fn is_ready_to_send(&self) -> bool {
-        match self.queue.front() {
-            Some(Item::Wanted { lookup, .. }) => matches!(lookup, Lookup::Found(_)),
-            Some(Item::Push { .. }) => true,
-            None => false,
-        }
-    }
-
-    /// The position of a requested piece in the queue.
-    pub(in crate::transfer) fn wanted(&self, number: u32) -> Option<usize> {
-        self.queue.iter().position(|item| matches!(item, Item::Wanted { request, .. } if *request == number))
     }
 }
 
@@ -606,6 +483,7 @@ mod tests {
     use crate::identity::Identity;
     use crate::wire::frame::{Ephemeral, Hello};
     use crate::wire::network::Network;
+    use std::collections::VecDeque;
 
     const START: Instant = Instant::from_secs(9);
     const PIECE: u32 = 256 << 10;
@@ -672,12 +550,17 @@ mod tests {
     }
 
     #[test]
-    fn content_that_is_not_needed_is_dropped_and_that_of_a_file_is_left_to_the_driver() {
+    fn content_that_is_not_needed_is_dropped() {
         let mut session = session();
         session.receiving = Receiving::Discard { rest: 5 };
         assert!(matches!(session.collect(START, b"con"), Some((3, None))));
         assert!(matches!(session.collect(START, b"tent"), Some((2, None))));
         assert!(session.collect(START, b"nt").is_none());
+    }
+
+    #[test]
+    fn content_for_a_file_is_left_to_the_driver() {
+        let mut session = session();
         let purpose = Purpose::Request(7);
         session.receiving = Receiving::Sink { purpose, length: PIECE, begun: START, received: 0 };
         assert!(matches!(session.collect(START, b"content"), Some((0, None))));

@@ -6,7 +6,7 @@ use crate::io::StreamId;
 use crate::time::Instant;
 use crate::transfer::events::StreamOutput;
 use crate::transfer::streams::close::CloseReason;
-use crate::transfer::streams::session::{Item, Lookup, Sending};
+use crate::transfer::streams::outgoing::{Item, Lookup, Sending};
 use crate::transfer::{Bytes, Common, Located, Pieces};
 use crate::wire::frame::{Frame, Refusal, WHICH_KEYS_MAX};
 use std::collections::VecDeque;
@@ -60,7 +60,7 @@ impl Uploads {
     ) -> Result<(), CloseReason> {
         let most = common.config.limits.requests_per_stream_max;
         let Some(session) = common.streams.heard_on(stream) else { return Ok(()) };
-        if session.wanted(request).is_some() {
+        if session.outgoing.wanted(request).is_some() {
             return Err(CloseReason::Unexpected);
         }
         if session.requests_waiting() >= most {
@@ -68,7 +68,7 @@ impl Uploads {
             common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::Busy });
             return Ok(());
         }
-        session.queue.push_back(Item::Wanted { request, key, lookup: Lookup::Waiting });
+        session.outgoing.queue.push_back(Item::Wanted { request, key, lookup: Lookup::Waiting });
         self.send_next(now, stream, common);
         Ok(())
     }
@@ -83,8 +83,8 @@ impl Uploads {
         common: &mut Common,
     ) {
         let Some(session) = common.streams.heard_on(stream) else { return };
-        if let Some(position) = session.wanted(request) {
-            session.queue.remove(position);
+        if let Some(position) = session.outgoing.wanted(request) {
+            session.outgoing.queue.remove(position);
             common.out.write(stream, session, &Frame::Refuse { request, reason: Refusal::NotFound });
             self.send_next(now, stream, common);
         }
@@ -118,12 +118,12 @@ impl Uploads {
         common: &mut Common,
     ) {
         let Some(session) = common.streams.get_mut(&stream) else { return };
-        let Some(position) = session.wanted(request) else { return };
-        match (found, session.queue.get_mut(position)) {
+        let Some(position) = session.outgoing.wanted(request) else { return };
+        match (found, session.outgoing.queue.get_mut(position)) {
             (Ok(found), Some(Item::Wanted { lookup, .. })) => *lookup = Lookup::Found(found),
             (Ok(_), _) => {}
             (Err(reason), _) => {
-                session.queue.remove(position);
+                session.outgoing.queue.remove(position);
                 common.out.counters.request_refused += 1;
                 common.out.write(stream, session, &Frame::Refuse { request, reason });
             }
@@ -137,7 +137,7 @@ impl Uploads {
         let turn = self.slots.has_turn(now, stream, &common.streams, common.config.limits.uploads_max);
         let Some(session) = common.streams.get_mut(&stream) else { return };
         let mut handed = 0;
-        while let Some(item) = if turn { session.next_item() } else { None } {
+        while let Some(item) = if turn { session.outgoing.next_item() } else { None } {
             session.last_active = now;
             handed += item.length();
             let (frame, extent, push) = match item {
@@ -168,7 +168,7 @@ impl Uploads {
             }
         }
         let Some(from) = session.peer_id() else { return };
-        for (request, key) in session.lookups() {
+        for (request, key) in session.outgoing.lookups() {
             self.due.push_back((stream, request, key));
         }
         if handed > 0 {
@@ -192,7 +192,7 @@ impl Uploads {
         for stream in self.slots.late(now, common.config.timing.choke) {
             let Some(session) = common.streams.get_mut(&stream) else { continue };
             let mut choked = Vec::new();
-            session.queue.retain(|item| match item {
+            session.outgoing.queue.retain(|item| match item {
                 Item::Wanted { request, .. } => {
                     choked.push(*request);
                     false
@@ -268,7 +268,7 @@ mod tests {
     /// All content that a stream was handed has left.
     fn drain(machine: &mut Transfer, peer: u8) {
         let Transfer { uploads, common, .. } = machine;
-        common.streams.get_mut(&stream(peer)).unwrap().sending.clear();
+        common.streams.get_mut(&stream(peer)).unwrap().outgoing.sending.clear();
         uploads.send_next(NOW, stream(peer), common);
         uploads.take_turns(NOW, common);
         uploads.look_up(NOW, &mut all(), common);
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(uploads.on_request(NOW, stream(1), 1, KEY, &mut common), Ok(()));
         uploads.look_up(NOW, &mut OnePiece::default(), &mut common);
         assert_eq!(common.out.counters.request_refused, 1);
-        assert!(common.streams.get(&stream(1)).unwrap().queue.is_empty());
+        assert!(common.streams.get(&stream(1)).unwrap().outgoing.queue.is_empty());
     }
 
     #[test]
@@ -310,7 +310,7 @@ mod tests {
         uploads.on_cancel(NOW, stream(1), 1, &mut common);
         uploads.look_up(NOW, &mut all(), &mut common);
         assert!(!common.outputs().iter().any(|output| matches!(output, StreamOutput::SendFile { .. })));
-        assert!(common.streams.get(&stream(1)).unwrap().queue.is_empty());
+        assert!(common.streams.get(&stream(1)).unwrap().outgoing.queue.is_empty());
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
             assert_eq!(uploads.on_request(NOW, stream(1), number, KEY, &mut common), Ok(()));
         }
         assert_eq!(common.out.counters.request_busy, 2);
-        assert_eq!(common.streams.get(&stream(1)).unwrap().queue.len(), 3);
+        assert_eq!(common.streams.get(&stream(1)).unwrap().outgoing.queue.len(), 3);
     }
 
     #[test]
