@@ -240,6 +240,24 @@ pub struct PieceMeta {
     pub brought: Brought,
 }
 
+#[cfg(test)]
+impl PieceMeta {
+    /// A file of one chunk, kept for ever in three copies, without a claim.
+    pub(crate) fn file(key: Key, length: u32) -> PieceMeta {
+        PieceMeta {
+            key,
+            content: Content::File,
+            length,
+            input_offset: 0,
+            replicas: 3,
+            mode: Mode::UNKNOWN,
+            expires: u64::MAX,
+            claim: None,
+            brought: Brought::default(),
+        }
+    }
+}
+
 /// The party of the node that brought a piece, in the form of [`Party::as_bytes`](crate::peers::party::Party::as_bytes); all zero when
 /// an earlier version stored the piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,8 +1,7 @@
 //! Tests of the composition: the effect of a command, a datagram or the passing of time on the whole node.
 
 use super::*;
-use crate::io::{Brought, DiskErrorKind, Mode, PieceMeta, Place};
-use crate::manifest::Content;
+use crate::io::{DiskErrorKind, PieceMeta, Place};
 use crate::peers::testing::Air;
 use crate::rng::Rng;
 use crate::wire::contact::Contact;
@@ -198,30 +197,25 @@ fn limits_that_contradict_each_other_change_nothing() {
 }
 
 #[test]
-fn a_stored_piece_that_is_gone_from_the_disk_is_no_longer_offered_and_one_that_cannot_be_read_now_is_kept() {
-    let key = Key([9; 32]);
-    let piece = PieceMeta {
-        key,
-        content: Content::File,
-        length: 3,
-        input_offset: 0,
-        replicas: 3,
-        mode: Mode::default(),
-        expires: u64::MAX,
-        claim: None,
-        brought: Brought::default(),
-    };
-    let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
-    let mut node = node(1, &[], &recovered);
-    let fail = |node: &mut Node, kind| {
-        let error = DiskError { kind, message: "the disk says so".to_owned() };
-        node.ops.send_failed(START, &Place::Piece(key), &error, &mut node.machines);
-    };
-    fail(&mut node, DiskErrorKind::Failed);
-    assert!(node.store().has(&key));
+fn a_stored_piece_that_is_gone_from_the_disk_is_no_longer_offered() {
+    let node = node_that_cannot_send(Key([9; 32]), DiskErrorKind::NotFound);
+    assert!(!node.store().has(&Key([9; 32])));
+}
+
+#[test]
+fn a_stored_piece_that_cannot_be_read_now_is_kept() {
+    let node = node_that_cannot_send(Key([9; 32]), DiskErrorKind::Failed);
+    assert!(node.store().has(&Key([9; 32])));
     assert!(!node.disk_is_well(), "an error on a file of the node's own says something about its disk");
-    fail(&mut node, DiskErrorKind::NotFound);
-    assert!(!node.store().has(&key));
+}
+
+/// A node that stores a piece, and cannot read it when it is to be sent.
+fn node_that_cannot_send(key: Key, kind: DiskErrorKind) -> Node {
+    let recovered = Recovered { pieces: vec![PieceMeta::file(key, 3)], ..Recovered::default() };
+    let mut node = node(1, &[], &recovered);
+    let error = DiskError { kind, message: "the disk says so".to_owned() };
+    node.ops.send_failed(START, &Place::Piece(key), &error, &mut node.machines);
+    node
 }
 
 /// Nodes that send each other datagrams.

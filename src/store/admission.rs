@@ -114,9 +114,7 @@ impl Admissions {
         if self.incoming.len() >= self.incoming_max && !self.incoming.make_room(from) {
             return Admission::Refuse(Refusal::Busy);
         }
-        let Offer { key, content, length, input_offset, replicas, mode, claim, .. } = offer;
-        let meta = PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought };
-        Admission::Send { incoming: self.incoming.promise(meta, cost, from) }
+        Admission::Send { incoming: self.incoming.promise(offer.stored(brought, expires), cost, from) }
     }
 
     /// The offer as it counts here, and when its piece would expire: a claim whose lifetime is over, or that is older than one that

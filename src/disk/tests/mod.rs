@@ -14,7 +14,7 @@ mod verify;
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::{Key, PublicKey};
-use crate::io::{Brought, DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
+use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use power_loss::record;
 use std::fs;
@@ -65,18 +65,8 @@ fn manifest_of(bytes: &[u8]) -> Arc<Manifest> {
 }
 
 fn piece(bytes: &[u8]) -> PieceMeta {
-    let (key, length) = (key_of(bytes), bytes.len() as u32);
-    PieceMeta {
-        key,
-        content: Content::File,
-        length,
-        input_offset: 0,
-        replicas: 3,
-        mode: Mode::UNKNOWN,
-        expires: 1000,
-        claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1)),
-        brought: Brought::default(),
-    }
+    let claim = PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1);
+    PieceMeta { expires: 1000, claim: Some(claim), ..PieceMeta::file(key_of(bytes), bytes.len() as u32) }
 }
 
 fn share_of(bytes: &[u8], place: &Place, disk: &Disk) -> Share {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::io::Mode;
 use crate::io::{PieceAt, Soundness};
 
 fn at(meta: &PieceMeta) -> PieceAt {
@@ -42,15 +41,10 @@ fn a_flipped_bit_anywhere_in_a_piece_file_is_found() {
         let key = manifest.keys()[index as usize];
         (
             PieceMeta {
-                key,
                 content: Content::Chunk,
-                length,
                 input_offset: from,
-                replicas: 3,
-                mode: Mode::UNKNOWN,
                 expires: 9,
-                claim: None,
-                brought: Brought::default(),
+                ..PieceMeta::file(key, length)
             },
             bytes,
         )

@@ -160,20 +160,8 @@ mod tests {
         /// A node that holds the piece `HERE`.
         fn new(limits: &Limits) -> Bench {
             let mut machines = Machines::alone(START);
-            let Offer { key, content, length, input_offset, mode, .. } = offer(HERE);
-            let expires = u64::MAX >> 32;
-            let (replicas, claim) = (2, None);
-            let piece = PieceMeta {
-                key,
-                content,
-                length,
-                input_offset,
-                replicas,
-                mode,
-                expires,
-                claim,
-                brought: Brought::default(),
-            };
+            let piece = offer(HERE).stored(Brought::default(), u64::MAX >> 32);
+            let piece = PieceMeta { replicas: 2, ..piece };
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(limits, &recovered, 1, START);
             Bench { machines, inbound: Inbound::default() }

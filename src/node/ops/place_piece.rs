@@ -267,7 +267,7 @@ impl PlacePiece {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
-    use crate::io::{Brought, DiskError, DiskErrorKind, Extent, Mode, PieceMeta, Place, Recovered};
+    use crate::io::{Brought, DiskError, DiskErrorKind, Extent, Mode, Place, Recovered};
     use crate::limits::Limits;
     use crate::manifest::Content;
     use crate::node::machines::COPIES_PER_NODE_MAX;
@@ -310,19 +310,7 @@ mod tests {
     impl Bench {
         fn new(aim: Aim) -> Bench {
             let mut machines = Machines::alone(START);
-            let Offer { key, content, length, input_offset, replicas, mode, .. } = OFFER;
-            let (expires, claim) = (u64::MAX, None);
-            let piece = PieceMeta {
-                key,
-                content,
-                length,
-                input_offset,
-                replicas,
-                mode,
-                expires,
-                claim,
-                brought: Brought::default(),
-            };
+            let piece = OFFER.stored(Brought::default(), u64::MAX);
             let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
             machines.store = Store::new(&Limits::default(), &recovered, 1, START);
             let place = begin(aim, &mut machines).expect("there is room for a lookup");

@@ -93,9 +93,8 @@ impl Shrink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Brought, Mode, PieceMeta, Recovered};
+    use crate::io::{PieceMeta, Recovered};
     use crate::limits::Limits;
-    use crate::manifest::Content;
     use crate::store::{PIECE_OVERHEAD_BYTES, Store};
 
     const START: Instant = Instant::from_secs(1000);
@@ -108,17 +107,7 @@ mod tests {
     /// A node with ten pieces, of which the quota has room for six.
     fn machines() -> Machines {
         let mut machines = Machines::alone(START);
-        let piece = |byte| PieceMeta {
-            key: key(byte),
-            content: Content::File,
-            length: 1000 - PIECE_OVERHEAD_BYTES as u32,
-            input_offset: 0,
-            replicas: 3,
-            mode: Mode::default(),
-            expires: u64::MAX,
-            claim: None,
-            brought: Brought::default(),
-        };
+        let piece = |byte| PieceMeta::file(key(byte), 1000 - PIECE_OVERHEAD_BYTES as u32);
         let recovered = Recovered { pieces: (1..=10).map(piece).collect(), ..Recovered::default() };
         let limits = Limits { quota_bytes: 6000, ..Limits::default() };
         machines.store = Store::new(&limits, &recovered, 1, START);

@@ -151,9 +151,9 @@ fn pieces_of(manifest: &Manifest) -> impl Iterator<Item = (Key, u32)> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Brought, DiskErrorKind, FileStamp, Mode, Place, Recovered, Share, ShareState};
+    use crate::io::{DiskErrorKind, FileStamp, Place, Recovered, Share, ShareState};
     use crate::limits::Limits;
-    use crate::manifest::{Content, ManifestBuilder};
+    use crate::manifest::ManifestBuilder;
     use crate::store::Store;
     use std::path::Path;
 
@@ -168,17 +168,7 @@ mod tests {
     /// A node that holds these keys as stored pieces, of which `replicas` copies were asked for.
     fn node(stored: &[Key], replicas: u8) -> Machines {
         let mut machines = Machines::alone(START);
-        let piece = |key: &Key| PieceMeta {
-            key: *key,
-            content: Content::File,
-            length: 100,
-            input_offset: 0,
-            replicas,
-            mode: Mode::UNKNOWN,
-            expires: u64::MAX >> 32,
-            claim: None,
-            brought: Brought::default(),
-        };
+        let piece = |key: &Key| PieceMeta { replicas, expires: u64::MAX >> 32, ..PieceMeta::file(*key, 100) };
         let recovered = Recovered { pieces: stored.iter().map(piece).collect(), ..Recovered::default() };
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);
         machines

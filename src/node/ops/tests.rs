@@ -4,11 +4,9 @@ use super::*;
 use crate::dht::Turnout;
 use crate::id::{Key, NodeId};
 use crate::io::{
-    Brought, DiskError, DiskErrorKind, DiskReply, FileStamp, Mode, PieceMeta, Place, Recovered, Share,
-    ShareState, Soundness,
+    DiskError, DiskErrorKind, DiskReply, FileStamp, PieceMeta, Place, Recovered, Share, ShareState, Soundness,
 };
 use crate::limits::Limits;
-use crate::manifest::Content;
 use crate::node::command::{Reply, Response};
 use crate::node::{Output, Waiting};
 use crate::store::Store;
@@ -28,17 +26,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let piece = PieceMeta {
-            key: PIECE,
-            content: Content::File,
-            length: 3,
-            input_offset: 0,
-            replicas: 3,
-            mode: Mode::default(),
-            expires: u64::MAX,
-            claim: None,
-            brought: Brought::default(),
-        };
+        let piece = PieceMeta::file(PIECE, 3);
         let share = Share {
             hash: FILE,
             length: 1,

@@ -437,21 +437,11 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Brought, Mode, Permissions};
-    use crate::manifest::{Content, HashAs};
+    use crate::io::{Mode, Permissions};
+    use crate::manifest::HashAs;
 
     fn stored(disk: &mut Disk, key: u8, crash: Option<Crash>, seed: u64) -> bool {
-        let meta = PieceMeta {
-            key: Key([key; 32]),
-            content: Content::File,
-            length: 3,
-            input_offset: 0,
-            replicas: 3,
-            mode: Mode::UNKNOWN,
-            expires: 1000,
-            claim: None,
-            brought: Brought::default(),
-        };
+        let meta = PieceMeta { expires: 1000, ..PieceMeta::file(Key([key; 32]), 3) };
         let sink = Sink { place: Place::Incoming(1), offset: 0, length: 3, hash_as: HashAs::Root };
         disk.open_sink(&sink).unwrap();
         disk.write(&sink.place, 0, Slice::whole(Blob::new(vec![1, 2, 3]))).unwrap();

@@ -6,7 +6,7 @@ use crate::claim::{CLAIM_BYTES, PieceClaim};
 use crate::id::Key;
 #[cfg(test)]
 use crate::id::PublicKey;
-use crate::io::Mode;
+use crate::io::{Brought, Mode, PieceMeta};
 use crate::limits::LIFETIME_SECONDS_MAX;
 use crate::manifest::{CHUNK_BYTES_MAX, Content};
 use crate::wire::Refused;
@@ -46,6 +46,12 @@ impl Offer {
             && self.content.fits(self.input_offset, self.length)
             && self.replicas > 0
             && (1..=LIFETIME_SECONDS_MAX).contains(&self.lifetime)
+    }
+
+    /// The metadata of the piece when it is stored: brought by this party, and kept until this age of the node in seconds.
+    pub fn stored(&self, brought: Brought, expires: u64) -> PieceMeta {
+        let Offer { key, content, length, input_offset, replicas, mode, claim, .. } = *self;
+        PieceMeta { key, content, length, input_offset, replicas, mode, expires, claim, brought }
     }
 }
 

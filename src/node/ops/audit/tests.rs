@@ -1,7 +1,7 @@
 use super::*;
 use crate::id::{Key, PublicKey};
-use crate::io::{Brought, Mode, PieceMeta, Place, Recovered};
-use crate::manifest::{CHUNK_BYTES_MIN, Content, Manifest, ManifestBuilder};
+use crate::io::{Mode, PieceMeta, Place, Recovered};
+use crate::manifest::{CHUNK_BYTES_MIN, Manifest, ManifestBuilder};
 use crate::node::command::{CommandId, Explanation, FailureReason, Reply, Response};
 use crate::node::ops::seek::Seekers;
 use crate::node::{Output, Purpose};
@@ -281,17 +281,7 @@ fn providers_are_asked_about_every_piece_whenever_they_are_found() {
 fn a_one_chunk_file_that_is_stored_here_is_audited_without_reading_it() {
     let mut bench = Bench::new();
     let hash = Key(*blake3::hash(b"one").as_bytes());
-    let piece = PieceMeta {
-        key: hash,
-        content: Content::File,
-        length: 3,
-        input_offset: 0,
-        replicas: 3,
-        mode: Mode::default(),
-        expires: u64::MAX,
-        claim: None,
-        brought: Brought::default(),
-    };
+    let piece = PieceMeta::file(hash, 3);
     let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
     bench.machines.store = Store::new(&Limits::default(), &recovered, 1, START);
     bench.explain(1, hash);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::PublicKey;
-use crate::io::{Brought, DiskError, DiskErrorKind, Mode, PieceMeta, Recovered};
+use crate::io::{DiskError, DiskErrorKind, PieceMeta, Recovered};
 use crate::limits::Limits;
 use crate::node::Purpose;
 use crate::store::Store;
@@ -24,15 +24,10 @@ impl Bench {
     fn new() -> Bench {
         let mut machines = Machines::alone(START);
         let piece = PieceMeta {
-            key: KEY,
-            content: Content::File,
-            length: 100,
-            input_offset: 0,
             replicas: 2,
-            mode: Mode::UNKNOWN,
             expires: u64::MAX >> 32,
             claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 2, 3600, 1)),
-            brought: Brought::default(),
+            ..PieceMeta::file(KEY, 100)
         };
         let recovered = Recovered { pieces: vec![piece], ..Recovered::default() };
         machines.store = Store::new(&Limits::default(), &recovered, 1, START);

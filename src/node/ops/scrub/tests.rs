@@ -1,9 +1,8 @@
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::PublicKey;
-use crate::io::{Ages, Brought, DiskId, Mode, PieceMeta, Recovered};
+use crate::io::{Ages, DiskId, PieceMeta, Recovered};
 use crate::limits::Limits;
-use crate::manifest::Content;
 use crate::node::Output;
 use crate::node::command::Response;
 use crate::store::Store;
@@ -24,17 +23,8 @@ struct Bench {
 fn piece(number: u64) -> PieceMeta {
     let mut key = Key([0; 32]);
     key.0[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
-    PieceMeta {
-        key,
-        content: Content::File,
-        length: 100_000,
-        input_offset: 0,
-        replicas: 3,
-        mode: Mode::UNKNOWN,
-        expires: u64::MAX,
-        claim: Some(PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1)),
-        brought: Brought::default(),
-    }
+    let claim = PieceClaim::unsigned(PublicKey([5; 32]), 3, 2000, 1);
+    PieceMeta { claim: Some(claim), ..PieceMeta::file(key, 100_000) }
 }
 
 impl Bench {

@@ -74,7 +74,7 @@ fn find_elsewhere(now: Instant, search: &mut Search, machines: &mut Machines) ->
 mod tests {
     use super::*;
     use crate::id::Key;
-    use crate::io::{Brought, DiskErrorKind, Mode, PieceMeta, Recovered};
+    use crate::io::{DiskErrorKind, PieceMeta, Recovered};
     use crate::limits::Limits;
     use crate::manifest::{CHUNK_BYTES_MIN, ManifestBuilder};
     use crate::node::Output;
@@ -93,17 +93,7 @@ mod tests {
         /// A node that stores this piece and looks for the root of `hash`.
         fn new(hash: Key, stored: Option<(Content, u32)>) -> Bench {
             let mut machines = Machines::alone(START);
-            let piece = |(content, length)| PieceMeta {
-                key: hash,
-                content,
-                length,
-                input_offset: 0,
-                replicas: 3,
-                mode: Mode::default(),
-                expires: u64::MAX,
-                claim: None,
-                brought: Brought::default(),
-            };
+            let piece = |(content, length)| PieceMeta { content, ..PieceMeta::file(hash, length) };
             let recovered =
                 Recovered { pieces: stored.map(piece).into_iter().collect(), ..Recovered::default() };
             machines.store = Store::new(&Limits::default(), &recovered, 1, START);

@@ -310,11 +310,17 @@ mod tests {
     }
 
     #[test]
-    fn this_node_is_no_source_and_the_number_of_remembered_providers_is_bounded() {
+    fn this_node_is_no_source() {
         let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
-        search.providers_found(START, contact(1).id, &found(1..100), &mut machines);
+        search.providers_found(START, contact(1).id, &found(1..3), &mut machines);
+        assert_eq!(search.providers(), [contact(2)]);
+    }
+
+    #[test]
+    fn the_number_of_remembered_providers_is_bounded() {
+        let (mut search, mut machines) = (Search::new(ID, HASH), Machines::alone(START));
+        search.providers_found(START, contact(200).id, &found(1..100), &mut machines);
         assert_eq!(search.providers().len(), PROVIDERS_MAX);
-        assert_eq!(search.providers()[0], contact(2));
     }
 
     #[test]
