@@ -532,13 +532,17 @@ mod tests {
     }
 
     #[test]
-    fn random_keys_fall_into_their_bucket_and_refreshes_take_turns() {
-        let peers = testing::peers();
-        let mut table = full(&peers);
+    fn a_random_key_of_a_bucket_falls_into_it() {
+        let table = full(&testing::peers());
         let mut rng = Rng::new([1; 32]);
         for bucket in [0, 1, 7, 8, 9, 63, 255] {
             assert_eq!(table.own.common_prefix(&table.random_key(bucket, &mut rng)), bucket as u32);
         }
+    }
+
+    #[test]
+    fn the_bucket_that_was_not_touched_for_longest_is_refreshed_first() {
+        let mut table = full(&testing::peers());
         assert_eq!(table.longest_untouched(), Some((0, None)));
         table.touch(NOW, &Key([0xff; 32]));
         assert_eq!(table.longest_untouched(), Some((0, Some(NOW))));

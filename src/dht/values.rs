@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_higher_sequence_wins_and_an_expired_record_is_gone() {
+    fn the_higher_sequence_wins_until_its_record_expires() {
         let mut values = values(8);
         let (first, second) = (record("a", b"1", 100, 1), record("a", b"2", 50, 2));
         let (first, second) = (Record::parse(&first).unwrap(), Record::parse(&second).unwrap());

@@ -298,7 +298,8 @@ impl Gossip {
     }
 
     /// Fills `out` with marks of the states that this node knows: all of them when they fit, else those of the nearest members and,
-    /// in most rounds, of a run of the others: backwards when this node has no room for more. Returns the number of marks, how many of them are of the nearest, and whether they are all.
+    /// in most rounds, of a run of the others: backwards when this node has no room for more. Returns the number of marks, how many
+    /// of them are of the nearest, and whether they are all.
     fn digest(&mut self, out: &mut [StateMark]) -> (usize, u8, bool) {
         let told = |gossip: &Gossip, most: usize| {
             let places = gossip.members.places().iter();

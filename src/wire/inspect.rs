@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_survives_encoding_and_invalid_values_are_refused() {
+    fn every_entry_survives_encoding() {
         for held in [Held::Stored, Held::Shared, Held::Cached] {
             for phase in [RepairPhase::Whole, RepairPhase::Waiting, RepairPhase::Copying, RepairPhase::CutOff]
             {
@@ -116,6 +116,10 @@ mod tests {
         }
         let nothing = InspectEntry::default();
         assert_eq!(WireInspectEntry::new(&nothing).get(), Some(nothing));
+    }
+
+    #[test]
+    fn an_entry_with_an_invalid_value_is_refused() {
         for wrong in [
             [4, 0, 0, 0, 0, 0, 0, 0],
             [1, 3, 1, 4, 0, 0, 0, 0],

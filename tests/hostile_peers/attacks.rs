@@ -25,7 +25,7 @@ fn key_near(node: &Datagrams, number: u64) -> Key {
 fn flood_tables(stranger: &mut Datagrams, records: u64, providers: u64) {
     stranger.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     for number in 0..records {
-        stranger.identity = Arc::new(somebody());
+        stranger.identity = Arc::new(new_identity());
         let identity = stranger.identity.clone();
         let mut names = (0..).map(|part: u64| format!("{number} {part}"));
         let near = |name: &String| record_key(&identity.public(), name).0[0] >> 5 == stranger.node.0[0] >> 5;
@@ -35,7 +35,7 @@ fn flood_tables(stranger: &mut Datagrams, records: u64, providers: u64) {
         is_answered(stranger, &Message::StoreRecord { record });
     }
     for number in 0..providers / ANNOUNCEMENTS_MAX as u64 {
-        stranger.identity = Arc::new(somebody());
+        stranger.identity = Arc::new(new_identity());
         let identity = stranger.identity.clone();
         let announcements: Vec<Announcement> = (0..ANNOUNCEMENTS_MAX as u64)
             .map(|part| {
@@ -83,7 +83,7 @@ fn one_address_that_fills_all_tables_erases_no_record_of_another() {
     let (value, file) = (record_key(&publisher, "channel"), manifest(&bytes).hash());
     let mut askers: Vec<Datagrams> = town.nodes[1..]
         .iter()
-        .map(|node| Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), node))
+        .map(|node| Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), node))
         .collect();
     for asker in &mut askers {
         wait_for("both records", || has_both(asker, &value, &file, &publisher));
@@ -139,9 +139,9 @@ fn a_victim_that_a_stranger_names_gets_three_bytes_for_one_at_the_most() {
     let town = Town::new(6, &[]);
     let victim = UdpSocket::bind(SocketAddr::from(([127, 0, 8, 1], 0))).unwrap();
     let addr = victim.local_addr().unwrap();
-    let mut stranger = Datagrams::new(CREW, Arc::new(somebody()), &town.nodes[0]);
+    let mut stranger = Datagrams::new(CREW, Arc::new(new_identity()), &town.nodes[0]);
     let mut states = vec![state(&stranger.identity, stranger.socket.local_addr().unwrap())];
-    states.extend((1..STATES).map(|_| state(&somebody(), addr)));
+    states.extend((1..STATES).map(|_| state(&new_identity(), addr)));
     let gossip = gossip(&mut stranger, &states);
     stranger.socket.send_to(&gossip, stranger.to).unwrap();
     town.is_used(2);
@@ -158,7 +158,7 @@ fn a_victim_that_a_stranger_names_gets_three_bytes_for_one_at_the_most() {
 /// Holds a stream to a node: offers a piece of 1 MiB, and begins to send it if it is accepted.
 fn reserve(node: &Node, number: u8) -> Stream {
     let mut stream = Stream::new(socket_from(CREW, node.addr));
-    stream.shake_hands(&somebody(), true).expect("the node shakes hands");
+    stream.shake_hands(&new_identity(), true).expect("the node shakes hands");
     let invented = offer(Content::Chunk, Key([number; 32]), MIB as u32);
     let offer = Offer { input_offset: MIB as u64, ..invented };
     stream.send(&Frame::Store { request: 1, offer }).unwrap();
@@ -192,7 +192,7 @@ fn one_address_that_reserves_quotas_leaves_others_room() {
 #[test]
 fn announcements_with_wrong_signatures_inside_leave_others_their_answers() {
     let town = Town::new(3, &[]);
-    let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &town.nodes[0]);
+    let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &town.nodes[0]);
     known.ask(&Message::Ping { padding: 0 }).expect("a pong");
     let mut floods = Vec::new();
     for mut stranger in town.strangers() {
@@ -227,7 +227,7 @@ fn a_flood_of_states_hides_no_node_that_joins_meanwhile() {
         let invented: Vec<_> = (0..600u32)
             .map(|number| {
                 let ip = [127, 1, (number >> 8) as u8, number as u8];
-                state(&somebody(), SocketAddr::from((ip, 9)))
+                state(&new_identity(), SocketAddr::from((ip, 9)))
             })
             .collect();
         let mut next = 0;

@@ -85,7 +85,7 @@ impl Town {
 
     /// The strangers' ends, one for each node.
     pub(crate) fn strangers(&self) -> Vec<Datagrams> {
-        self.nodes.iter().map(|node| Datagrams::new(CREW, Arc::new(somebody()), node)).collect()
+        self.nodes.iter().map(|node| Datagrams::new(CREW, Arc::new(new_identity()), node)).collect()
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn gossip(stranger: &mut Datagrams, states: &[NodeState]) -> Vec<u8> 
 pub(crate) fn sybils(town: &Town, key: &Key, count: usize) {
     /// The leading bits that an id shares with the key: more than any of a handful of honest nodes does.
     const BITS: u32 = 6;
-    let near = std::iter::repeat_with(somebody).filter(|it| it.id().key().common_prefix(key) >= BITS);
+    let near = std::iter::repeat_with(new_identity).filter(|it| it.id().key().common_prefix(key) >= BITS);
     let crew: Vec<(Identity, UdpSocket)> = near
         .take(count)
         .map(|identity| (identity, UdpSocket::bind(SocketAddr::from((CREW, 0))).unwrap()))

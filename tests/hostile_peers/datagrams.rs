@@ -17,7 +17,7 @@ use std::time::Duration;
 #[test]
 fn a_flood_of_forged_signatures_leaves_known_peers_their_answers() {
     let node = Node::alone(&[]);
-    let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+    let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
     known.ask(&Message::Ping { padding: 0 }).expect("a pong");
     flood(&node, &mut known, false);
 }
@@ -25,14 +25,14 @@ fn a_flood_of_forged_signatures_leaves_known_peers_their_answers() {
 #[test]
 fn a_flood_from_one_address_that_has_proven_itself_leaves_others_their_answers() {
     let node = Node::alone(&[]);
-    let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+    let mut known = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
     known.ask(&Message::Ping { padding: 0 }).expect("a pong");
     flood(&node, &mut known, true);
 }
 
 /// Floods the node with forged signatures, with or without a valid token, while a known peer pings the node.
 fn flood(node: &Node, known: &mut Datagrams, with_token: bool) {
-    let mut flooder = Datagrams::new([127, 0, 3, 1], Arc::new(somebody()), node);
+    let mut flooder = Datagrams::new([127, 0, 3, 1], Arc::new(new_identity()), node);
     if with_token {
         flooder.ask(&Message::Ping { padding: 0 }).expect("a pong");
     }
@@ -67,7 +67,7 @@ fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it
         Message::Find { target: Key([1; 32]), want: Want::Providers, padding: 240 },
         Message::Leave { for_good: true, sequence: 1 },
     ] {
-        let mut victim = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+        let mut victim = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
         let sent = {
             victim.sequence += 1;
             let envelope = Envelope {
@@ -96,7 +96,7 @@ fn an_address_that_has_proven_nothing_gets_at_most_three_times_what_came_from_it
 #[test]
 fn replays_and_foreign_tokens_and_records_have_no_effect() {
     let node = Node::alone(&[]);
-    let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+    let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
     let file = Key([5; 32]);
     peer.announce(file, "127.0.0.1:9".parse().unwrap());
 
@@ -111,7 +111,7 @@ fn replays_and_foreign_tokens_and_records_have_no_effect() {
     wait_for_counter(&node, "datagrams_replayed", replayed + 2);
 
     // A token that the node issued to another address.
-    let mut thief = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+    let mut thief = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
     thief.token = peer.token;
     let own = ProviderRecord::new(&network(), &thief.identity, &file, thief.to, false, 60, 1);
     let answer = thief.ask(&Message::Announce { announcements: &[Announcement { file, provider: own }] });
@@ -139,7 +139,7 @@ fn replays_and_foreign_tokens_and_records_have_no_effect() {
 #[test]
 fn ten_thousand_records_and_providers_stay_within_bounds() {
     let node = Node::alone(&["--records", "1024", "--providers", "4096"]);
-    let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+    let mut peer = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
     peer.ask(&Message::Ping { padding: 0 }).expect("a pong");
     peer.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let before = node.peak_bytes();
@@ -176,7 +176,7 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
     let honest = Node::join(&node, &[]);
     let address = honest.elver(["set", "channel", "stable"]).expect(0).text().trim().to_owned();
     // The liar enters the routing table by shaking hands and answering. Then it names only nodes that do not exist.
-    let identity = Arc::new(somebody());
+    let identity = Arc::new(new_identity());
     let liar = Datagrams::new([127, 0, 0, 1], Arc::clone(&identity), &node);
     let own = liar.socket.local_addr().unwrap();
     let (to, id) = (liar.to, liar.node);
@@ -193,7 +193,7 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
             let lies: Vec<WireContact> = (0..17u8)
                 .map(|n| {
                     let addr = SocketAddr::from(([127, 0, 0, 1], 9 + u16::from(n)));
-                    WireContact::new(&Contact::new(somebody().public(), addr), 1)
+                    WireContact::new(&Contact::new(new_identity().public(), addr), 1)
                 })
                 .collect();
             let answer = match request.message() {
@@ -236,7 +236,7 @@ fn a_node_that_names_nodes_that_are_not_there_delays_a_lookup_and_does_not_stop_
 fn a_goodbye_that_is_forged_or_old_removes_nobody() {
     let node = Node::alone(&[]);
     let _other = Node::join(&node, &[]);
-    let mut stranger = Datagrams::new([127, 0, 0, 1], Arc::new(somebody()), &node);
+    let mut stranger = Datagrams::new([127, 0, 0, 1], Arc::new(new_identity()), &node);
     let mut forged = stranger.compose(&Message::Leave { for_good: true, sequence: 1 });
     let refused = counter(&node, "datagrams_refused_signature");
     *forged.last_mut().unwrap() ^= 1;

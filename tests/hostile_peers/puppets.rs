@@ -31,7 +31,7 @@ pub(crate) fn network() -> Network {
 }
 
 /// A fresh identity, different from every other one in this process.
-pub(crate) fn somebody() -> Identity {
+pub(crate) fn new_identity() -> Identity {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     Identity::from_secret(blake3::hash(&number.to_le_bytes()).as_bytes())
@@ -369,7 +369,7 @@ fn serve_two(
 fn boast(stream: &mut Stream, file: Key, manifest: &Manifest) -> Option<()> {
     let chunks: Vec<U32> = (0..manifest.chunk_count()).map(U32::new).collect();
     stream.send(&Frame::Gained { file, chunks: &chunks }).ok()?;
-    let nowhere = || Contact::new(somebody().public(), SocketAddr::from(([127, 0, 0, 77], 9)));
+    let nowhere = || Contact::new(new_identity().public(), SocketAddr::from(([127, 0, 0, 77], 9)));
     let contacts: Vec<WireContact> = (0..16).map(|_| WireContact::new(&nowhere(), 0)).collect();
     stream.send(&Frame::Sources { file, contacts: &contacts }).ok()
 }

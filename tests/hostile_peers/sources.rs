@@ -16,7 +16,7 @@ fn fetch_among(habit: Habit, count: usize) {
     let hash = manifest(&bytes).hash();
     let reader = Node::join(&honest, &[]);
     for _ in 0..count {
-        let (identity, address) = source(somebody(), habit, &bytes);
+        let (identity, address) = source(new_identity(), habit, &bytes);
         Datagrams::new([127, 0, 0, 1], identity, &reader).announce(hash, address);
     }
     let before = reader.peak_bytes();
@@ -84,7 +84,7 @@ fn wrong_content_from_everybody_ends_with_6_and_without_a_file() {
         let bytes = Arc::new(content(habit as u64 + 200, 2 * MIB + 5));
         let hash = manifest(&bytes).hash();
         for _ in 0..3 {
-            let (identity, address) = source(somebody(), habit, &bytes);
+            let (identity, address) = source(new_identity(), habit, &bytes);
             Datagrams::new([127, 0, 0, 1], identity, &reader).announce(hash, address);
         }
         let scratch = Scratch::new();
@@ -110,7 +110,7 @@ fn a_source_that_is_wrong_about_one_file_is_told_and_still_gives_others() {
     let (wrong, right) = (Arc::new(content(300, 2 * MIB)), Arc::new(content(301, 2 * MIB + 9)));
     let (bad, good) = (manifest(&wrong).hash(), manifest(&right).hash());
     let (told, heard) = std::sync::mpsc::channel();
-    let (identity, address) = source_of_two(somebody(), &wrong, &right, told);
+    let (identity, address) = source_of_two(new_identity(), &wrong, &right, told);
     let id = identity.id().to_string();
     let mut datagrams = Datagrams::new([127, 0, 0, 1], identity, &reader);
     datagrams.announce(bad, address);

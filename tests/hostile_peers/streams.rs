@@ -22,13 +22,13 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
 
     // A PROOF with a signature that no key made.
     let mut forger = connect();
-    forger.send(&Frame::Hello(&hello(own, somebody().public()))).unwrap();
+    forger.send(&Frame::Hello(&hello(own, new_identity().public()))).unwrap();
     forger.send(&Frame::Proof { signature: &[1; 64] }).unwrap();
     forger.closed();
     wait_for_counter(&node, "handshake_signature", 1);
 
     let mut stranger = connect();
-    stranger.send(&Frame::Hello(&hello(Network::new("museum").id(), somebody().public()))).unwrap();
+    stranger.send(&Frame::Hello(&hello(Network::new("museum").id(), new_identity().public()))).unwrap();
     stranger.closed();
     wait_for_counter(&node, "handshake_network", 1);
 
@@ -40,7 +40,7 @@ fn handshakes_that_prove_nothing_are_refused_and_counted() {
     wait_for_counter(&node, "handshake_self", 1);
 
     // A replay of what an honest peer sent on another stream.
-    let honest = somebody();
+    let honest = new_identity();
     let mut first = connect();
     let ours = hello(own, honest.public());
     first.send(&Frame::Hello(&ours)).unwrap();
@@ -96,15 +96,15 @@ fn peers_that_ask_and_never_read_cost_little_and_are_closed() {
     }
     let mut peers = Vec::new();
     for _ in 0..24 {
-        let mut stream = Stream::proven(&node, &somebody());
+        let mut stream = Stream::proven(&node, &new_identity());
         stream.push_until_stuck(&batch, 16 * MIB);
         peers.push(stream);
     }
-    let asking = somebody();
+    let asking = new_identity();
     let mut stream = Stream::proven(&node, &asking);
     let batch: Vec<_> = (0..1000).map(|request| Frame::Request { request, key }).collect();
     stream.push_until_stuck(&batch, MIB);
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     let keys = [key; 128];
     stream.push_until_stuck(&[Frame::Which { question: 1, keys: &keys }], 16 * MIB);
 
@@ -121,7 +121,7 @@ fn one_address_cannot_take_every_place() {
     let mut crowd: Vec<Stream> = (0..60)
         .filter_map(|_| {
             let mut stream = Stream::new(TcpStream::connect(node.addr).unwrap());
-            stream.shake_hands(&somebody(), true)?;
+            stream.shake_hands(&new_identity(), true)?;
             stream.send(&Frame::Store { request: 1, offer: offer(Content::File, Key([3; 32]), 100) }).ok()?;
             Some(stream)
         })
@@ -130,7 +130,7 @@ fn one_address_cannot_take_every_place() {
     let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(node.addr)).collect();
     let socket = socket_from([127, 0, 2, 1], node.addr);
     let mut other = Stream::new(socket);
-    assert!(other.shake_hands(&somebody(), true).is_some(), "{}", node.status_json());
+    assert!(other.shake_hands(&new_identity(), true).is_some(), "{}", node.status_json());
     other.send(&Frame::Which { question: 1, keys: &[Key([1; 32])] }).unwrap();
     assert!(other.frame().is_some());
     drop((silent, crowd.pop()));
@@ -143,7 +143,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     let key = Key(*blake3::hash(&piece).as_bytes());
 
     // The peer sends other bytes than it offered, three times. After that, the node closes its streams.
-    let liar = somebody();
+    let liar = new_identity();
     let mut stream = Stream::proven(&node, &liar);
     for request in 0..3 {
         // Each offer is of another file: after a lie, the node refuses the peer's offers of that file for a while.
@@ -166,7 +166,7 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     again.closed();
 
     // More bytes than the offer announced.
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     stream.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
     stream.frame().unwrap();
     stream.send(&Frame::StoreData { request: 1, length: 1001 }).unwrap();
@@ -174,14 +174,14 @@ fn offers_that_lie_are_refused_and_those_that_only_promise_make_room_again() {
     wait_for_counter(&node, "frame_unexpected", 1);
 
     // Offers for the whole quota whose content never comes.
-    let mut greedy = Stream::proven(&node, &somebody());
+    let mut greedy = Stream::proven(&node, &new_identity());
     let chunk = |n: u8| Offer { input_offset: 1 << 20, ..offer(Content::Chunk, Key([n; 32]), 1 << 20) };
     for n in 0..20 {
         greedy.send(&Frame::Store { request: n.into(), offer: chunk(n) }).unwrap();
     }
     wait_for_counter(&node, "offer_refused", 1);
     drop(greedy);
-    let mut honest = Stream::proven(&node, &somebody());
+    let mut honest = Stream::proven(&node, &new_identity());
     wait_for("the promised room", || {
         honest.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
         let answer = honest.frame().unwrap();
@@ -201,7 +201,7 @@ fn promises_of_one_address_keep_no_piece_of_another_out() {
     let mut crowd = Vec::new();
     for peer in 0..6u8 {
         let mut stream = Stream::new(socket_from([127, 0, 2, 1], node.addr));
-        stream.shake_hands(&somebody(), true).expect("the node shakes hands");
+        stream.shake_hands(&new_identity(), true).expect("the node shakes hands");
         for n in 0..14u8 {
             let key = Key([peer * 16 + n; 32]);
             let offer = if peer == 0 { chunk(n) } else { offer(Content::File, key, 100) };
@@ -214,7 +214,7 @@ fn promises_of_one_address_keep_no_piece_of_another_out() {
     let bytes = content(5, 1000);
     let key = Key(*blake3::hash(&bytes).as_bytes());
     let mut honest = Stream::new(socket_from([127, 0, 3, 1], node.addr));
-    honest.shake_hands(&somebody(), true).expect("the node shakes hands");
+    honest.shake_hands(&new_identity(), true).expect("the node shakes hands");
     honest.send(&Frame::Store { request: 1, offer: offer(Content::File, key, 1000) }).unwrap();
     let answer = honest.frame().unwrap();
     let accepted = Frame::Accept { request: 1, have: false };
@@ -250,7 +250,7 @@ fn store_tiny(stream: &mut Stream, number: u32) -> bool {
 #[test]
 fn tiny_pieces_take_no_more_of_the_disk_than_the_quota() {
     let node = Node::alone(&["--quota", "1MiB"]);
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     let stored = (0..1000).take_while(|number| store_tiny(&mut stream, *number)).count();
     assert!((50..1000).contains(&stored), "{stored} were stored");
     // Sum the disk blocks, as `du` does.
@@ -275,14 +275,14 @@ fn tiny_pieces_take_no_more_of_the_disk_than_the_quota() {
 #[test]
 fn what_is_left_to_the_host_is_never_filled_up() {
     let node = Node::alone(&["--keep-free", "1000TiB"]);
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     assert!(!store_tiny(&mut stream, 1), "there is no disk with so much left");
     assert!(counter(&node, "refused_keep_free") > 0);
     let status = node.status_json();
     assert_eq!(status["keep_free_bytes"].as_u64(), Some(1000 << 40));
     assert!(status["free_bytes"].as_u64().is_some());
     let node = Node::alone(&["--keep-free", "0"]);
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     assert!(store_tiny(&mut stream, 1));
 }
 
@@ -306,7 +306,7 @@ fn replicas_of(stream: &mut Stream, key: Key) -> Option<u8> {
 fn an_offer_without_its_publishers_claim_raises_nothing_and_a_forged_one_is_refused() {
     let node = Node::alone(&[]);
     let key = Key(*blake3::hash(&[1, 0]).as_bytes());
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     assert!(store_tiny(&mut stream, 1));
     assert_eq!(replicas_of(&mut stream, key), Some(1));
     let more = Offer { replicas: 20, lifetime: 365 * 24 * 3600, ..offer(Content::File, key, 2) };
@@ -315,9 +315,9 @@ fn an_offer_without_its_publishers_claim_raises_nothing_and_a_forged_one_is_refu
     let had = Frame::Accept { request: 2, have: true };
     assert_eq!(Frame::parse(&answer), Ok(Parsed::Frame(had, answer.len())));
     assert_eq!(replicas_of(&mut stream, key), Some(1));
-    let signed = claimed(more, &somebody(), 1);
+    let signed = claimed(more, &new_identity(), 1);
     let forged =
-        Offer { claim: claimed(Offer { key: Key([9; 32]), ..more }, &somebody(), 1).claim, ..signed };
+        Offer { claim: claimed(Offer { key: Key([9; 32]), ..more }, &new_identity(), 1).claim, ..signed };
     stream.send(&Frame::Store { request: 3, offer: forged }).unwrap();
     let answer = stream.frame().unwrap();
     let refused = Frame::Refuse { request: 3, reason: Refusal::Invalid };
@@ -332,10 +332,10 @@ fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     let mut node = Node::alone(&[]);
     let bytes = [1, 0];
     let key = Key(*blake3::hash(&bytes).as_bytes());
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     assert!(store_tiny(&mut stream, 1));
     let more = Offer { replicas: 9, lifetime: 30 * 24 * 3600, ..offer(Content::File, key, 2) };
-    let more = claimed(more, &somebody(), 1);
+    let more = claimed(more, &new_identity(), 1);
     stream.send(&Frame::Store { request: 2, offer: more }).unwrap();
     let answer = stream.frame().unwrap();
     let had = Frame::Accept { request: 2, have: true };
@@ -344,7 +344,7 @@ fn more_copies_and_a_longer_life_than_a_piece_was_stored_with_outlive_a_kill() {
     node.signal(rustix::process::Signal::KILL);
     let (_, scratch) = node.ended();
     let node = Node::start_in(scratch, &[]);
-    let mut stream = Stream::proven(&node, &somebody());
+    let mut stream = Stream::proven(&node, &new_identity());
     assert_eq!(replicas_of(&mut stream, key), Some(9));
     // The node writes nothing for an offer that raises nothing.
     let length = std::fs::metadata(node.dir.join("raises")).unwrap().len();

@@ -167,10 +167,8 @@ fn a_sparse_file_of_five_gibibytes_is_hashed_and_its_holes_are_not_read_on_resum
     assert_eq!(manifest.length(), length);
     assert_eq!(manifest.chunk_count(), 2560);
     let place = target(&dir, "sparse");
-    match open_target(&mut disk, &place, &manifest) {
-        Err(error) if error.kind == DiskErrorKind::NoSpace => return,
-        result => assert_eq!(result, Ok(Vec::new())),
-    }
+    let opened = open_target(&mut disk, &place, &manifest);
+    assert_eq!(opened, Ok(Vec::new()), "the test takes 5 GiB of free space, but writes little of it");
     for (chunk, byte) in [(7, 0), (2000, 1)] {
         let (offset, bytes) = (manifest.chunk_offset(chunk), vec![byte; 2 << 20]);
         ask(&mut disk, DiskOp::WriteTarget { place: place.clone(), offset, bytes }).unwrap();

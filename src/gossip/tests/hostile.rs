@@ -128,7 +128,7 @@ fn liveness(lone: &Lone, index: usize) -> Option<Liveness> {
 }
 
 #[test]
-fn forged_states_are_refused_and_older_ones_change_nothing() {
+fn an_older_state_of_a_member_changes_nothing() {
     let mut lone = Lone::new(config());
     lone.meet(NOW, 1);
     let (own, new, old) = (lone.state(1, 5), lone.state(2, 9), lone.state(2, 8));
@@ -136,6 +136,13 @@ fn forged_states_are_refused_and_older_ones_change_nothing() {
     assert_eq!(lone.gossip.member(&identity(2).id()).unwrap().state, Some(new));
     lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, old]));
     assert_eq!(lone.gossip.member(&identity(2).id()).unwrap().state, Some(new));
+}
+
+#[test]
+fn a_state_of_another_network_is_refused() {
+    let mut lone = Lone::new(config());
+    lone.meet(NOW, 1);
+    let own = lone.state(1, 5);
     let elsewhere = Network::new("elsewhere");
     let foreign = NodeState::new(&elsewhere, &identity(3), &About::default(), 9);
     lone.hand_in(NOW, &identity(1), address(1), &gossip(&[own, foreign]));

@@ -43,12 +43,17 @@ fn a_discarded_piece_is_deleted_from_its_space() {
 }
 
 #[test]
-fn impossible_offers_are_invalid_and_too_many_at_once_are_busy() {
+fn an_impossible_offer_is_invalid() {
     let mut store = store(1 << 30);
     assert_eq!(
         store.admit(NOW, peer(1), &Offer { replicas: 0, ..offer(1, 1) }),
         Admission::Refuse(Refusal::Invalid)
     );
+}
+
+#[test]
+fn of_too_many_offers_at_once_the_last_is_told_that_the_node_is_busy() {
+    let mut store = store(1 << 30);
     let most = Limits::default().streams_max as u8;
     (0..most).for_each(|byte| assert!(admit(&mut store, &offer(byte, 1)) == u64::from(byte)));
     assert_eq!(store.admit(NOW, peer(1), &offer(most, 1)), Admission::Refuse(Refusal::Busy));

@@ -4,7 +4,7 @@ use crate::store::room::Costs;
 use std::collections::BTreeMap;
 
 #[test]
-fn a_lowered_quota_evicts_the_cache_admits_nothing_and_keeps_every_piece() {
+fn a_lowered_quota_costs_the_cache_but_no_piece() {
     let one = manifest(1, 400);
     let recovered = Recovered {
         pieces: vec![meta(1, 400, 10), meta(2, 400, 30), meta(3, 400, 20)],
