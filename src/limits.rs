@@ -85,6 +85,8 @@ pub struct Limits {
     pub explains_max: usize,
     /// Clients connected to the control socket. More wait, in order, until one leaves.
     pub clients_max: usize,
+    /// Connections of the HTTP gateway, about 17 KiB of memory each; 0 when there is no gateway. More are turned away.
+    pub http_clients_max: usize,
     /// The rate limits of content.
     pub rates: Rates,
 }
@@ -145,6 +147,7 @@ impl Default for Limits {
             descriptors_shared_max: 64,
             explains_max: 4,
             clients_max: 256,
+            http_clients_max: 0,
             rates: Rates::default(),
         }
     }
@@ -181,14 +184,25 @@ impl Limits {
     /// Bytes of memory that a value takes, the own ones and those kept for others.
     pub const VALUE_BYTES: u64 = 2048;
 
+    /// Bytes of memory that a connection of the HTTP gateway takes: a head and a body of 8 KiB each.
+    pub const HTTP_CLIENT_BYTES: u64 = 17 << 10;
+    /// Bytes of answers of the HTTP gateway, content aside, above which it makes no further one. The last may be a page of a long list,
+    /// of up to 1 MiB.
+    pub const HTTP_ANSWER_BYTES: usize = 4 << 20;
+
     /// Bytes of memory that everything takes which the node keeps, when there is as much of it as the bounds allow.
     pub fn memory_bytes(&self) -> u64 {
         let values = self.values_max as u64 + self.records_max as u64;
+        let http = match self.http_clients_max as u64 {
+            0 => 0,
+            clients => clients * Self::HTTP_CLIENT_BYTES + Self::HTTP_ANSWER_BYTES as u64 + (1 << 20),
+        };
         self.shares_max as u64 * (Self::SHARE_BYTES + Self::CARE_BYTES)
             + self.pieces_max as u64 * Self::PIECE_BYTES
             + self.providers_max as u64 * Self::PROVIDER_BYTES
             + values * Self::VALUE_BYTES
             + self.blamed_peers_max as u64 * 1024
+            + http
     }
 
     /// The default of [`Limits::pieces_max`] for a quota: the number of pieces of 26,000 bytes that fill it, and at least 106,496,
@@ -244,6 +258,7 @@ impl Limits {
             (self.reads_max >= 1, "reads must be at least 1"),
             (self.read_window_bytes <= READ_WINDOW_BYTES_MAX, "read_window must be at most 1 GiB"),
             (self.clients_max >= 1 && self.clients_max <= CLIENTS_MAX, "clients must be 1 to 4,096"),
+            (self.http_clients_max <= CLIENTS_MAX - 8, "http_clients must be at most 4,088"),
             (self.uploads_max >= 1, "uploads must be at least 1: a node that downloads also uploads"),
             (
                 self.downloads_max >= 1 && self.pushes_max >= 1 && self.commands_max >= 1,

@@ -307,6 +307,9 @@ impl Host {
         match output {
             Output::Disk { id, op } => self.ops.push_back((id, op)),
             Output::Respond { command, response } => self.respond(command, response),
+            Output::Opened { command, .. } => {
+                assert!(self.commands.contains_key(&command), "a file is opened for a command under way");
+            }
             Output::Content { command, content, extent } => {
                 let end = self.commands.get_mut(&command).expect("content goes to commands under way");
                 assert!(end.is_none_or(|end| end == content.offset), "content comes in order");

@@ -97,6 +97,9 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    if let Some(http) = status.http {
+        lines.push(("HTTP".to_owned(), format!("http://{http}/")));
+    }
     if status.id_work > 0 {
         let line = format!(
             "{} bits of work asked for; nodes with less kept out {} times",

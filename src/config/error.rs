@@ -1,5 +1,6 @@
 //! Why there is no configuration. A message names the place, the setting, the value and the remedy.
 
+use super::http_token::HttpTokenError;
 use super::network_key::NetworkKeyError;
 use crate::node::InvalidConfig;
 use core::fmt;
@@ -44,6 +45,8 @@ pub enum ConfigError {
     Contradiction(InvalidConfig),
     /// The network's key cannot be read from its file.
     NetworkKey(PathBuf, NetworkKeyError),
+    /// The HTTP gateway's secret cannot be read from its file.
+    HttpToken(PathBuf, HttpTokenError),
     /// The key belongs to another network than the settings name.
     OtherNetwork {
         /// The network that the settings name.
@@ -64,6 +67,9 @@ impl fmt::Display for ConfigError {
             ConfigError::Contradiction(error) => error.fmt(f),
             ConfigError::NetworkKey(file, error) => {
                 write!(f, "the network's key in {}: {error}", file.display())
+            }
+            ConfigError::HttpToken(file, error) => {
+                write!(f, "the HTTP gateway's token in {}: {error}", file.display())
             }
             ConfigError::OtherNetwork { name, of_key } => write!(
                 f,

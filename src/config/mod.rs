@@ -40,10 +40,12 @@
 //! - [`values`], [`units`]: how values are read.
 //! - [`sections`]: the settings that have no flags.
 //! - [`network_key`]: the key of a closed network, in its file.
+//! - [`http_token`]: the secret of the HTTP gateway, in its file.
 //! - [`error`]: why there is no configuration. [`unknown`]: keys that no setting has.
 //! - [`sample`]: a file with every setting, explained.
 
 pub mod error;
+pub mod http_token;
 pub mod network_key;
 pub mod sample;
 pub mod sections;
@@ -97,7 +99,7 @@ impl Places {
         let path = self.path();
         let (mut from_file, unknown) = file::read(&path, self.file.is_some())?;
         // A path in a file is relative to the file's directory, as the node may be started from anywhere.
-        let paths = [&mut from_file.network_key, &mut from_file.socket];
+        let paths = [&mut from_file.network_key, &mut from_file.http_token_file, &mut from_file.socket];
         if let Some(parent) = path.parent() {
             paths.into_iter().flatten().for_each(|named| *named = parent.join(&*named));
         }

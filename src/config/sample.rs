@@ -7,8 +7,10 @@ use super::{sections, settings};
 const COLUMNS: usize = 100;
 
 /// Values for settings whose default is no value but a rule, or none.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("listen", "\"[::]:3583\""),
+    ("http", "\"127.0.0.1:3584\""),
+    ("http_token_file", "\"http.token\""),
     ("bootstrap", "[\"192.0.2.7:3583\", \"[2001:db8::7]:3583\"]"),
     ("leaf", "false"),
     ("network_key", "\"my-fleet.key\""),

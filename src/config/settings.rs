@@ -2,6 +2,7 @@
 //! of values follow from the declaration.
 
 use super::error::ConfigError;
+use super::http_token;
 use super::network_key;
 use super::sections::Sections;
 use super::units;
@@ -11,7 +12,7 @@ use super::values::{
 };
 use crate::id::IdWork;
 use crate::limits::{Limits, Rates};
-use crate::net::{self, ControlSocket};
+use crate::net::{self, ControlSocket, HttpConfig};
 use crate::node::InvalidConfig;
 use clap::{ArgAction, Args, FromArgMatches};
 use core::net::SocketAddr;
@@ -71,6 +72,17 @@ pub struct Settings {
     /// The group of the control socket, by name or number: a group of the node's user [env: ELVER_SOCKET_GROUP] [default: the user's own]
     #[arg(long, value_name = "GROUP", value_parser = parse_group)]
     pub socket_group: Option<u32>,
+    /// Serve files, state and metrics over HTTP at this address, such as 127.0.0.1:3584. Only this machine reaches a loopback
+    /// address; any other needs --http-token-file [env: ELVER_HTTP] [default: no HTTP]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub http: Option<SocketAddr>,
+    /// A file of mode 600 with a secret of 16 to 256 characters. It allows changes over HTTP (Authorization: Bearer), and all requests
+    /// where --http is not a loopback address [env: ELVER_HTTP_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub http_token_file: Option<PathBuf>,
+    /// HTTP connections at a time, 17 KiB of memory each; more are turned away [env: ELVER_HTTP_CLIENTS] [default: 128]
+    #[arg(long, value_name = "N", value_parser = parse_uploads)]
+    pub http_clients: Option<usize>,
     /// A node to join the network through; may be given several times [env: ELVER_BOOTSTRAP, separated by commas]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_peer)]
     pub bootstrap: Option<Vec<SocketAddr>>,
@@ -123,7 +135,7 @@ pub struct Settings {
     /// Downloads at a time; more wait for their turn [env: ELVER_DOWNLOADS] [default: 8]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub downloads: Option<usize>,
-    /// Files streamed to clients (get -o -, --range) at a time; more wait [env: ELVER_READS] [default: 8]
+    /// Files streamed to clients (get -o -, --range, HTTP) at a time; more wait. With --http the default is 32 [env: ELVER_READS] [default: 8]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub reads: Option<usize>,
     /// Downloads, and files to be streamed, that may wait [env: ELVER_QUEUE] [default: 1024]
@@ -171,6 +183,11 @@ pub struct Settings {
     pub providers: Option<usize>,
 }
 }
+
+/// Connections of the gateway, unless a setting says otherwise.
+const HTTP_CLIENTS: usize = 128;
+/// Reads of a node with a gateway, unless a setting says otherwise: browsers and download managers open several connections each.
+const HTTP_READS: usize = 32;
 
 /// The value of a setting in the file or a variable, as text.
 pub(super) enum Text {
@@ -259,7 +276,12 @@ impl Settings {
             pieces_max,
             rates,
             downloads_max: self.downloads.unwrap_or(default.limits.downloads_max),
-            reads_max: self.reads.unwrap_or(default.limits.reads_max),
+            reads_max: self.reads.unwrap_or(if self.http.is_some() {
+                HTTP_READS
+            } else {
+                default.limits.reads_max
+            }),
+            http_clients_max: self.http.map_or(0, |_| self.http_clients.unwrap_or(HTTP_CLIENTS)),
             downloads_queued_max: self.queue.unwrap_or(default.limits.downloads_queued_max),
             read_window_bytes: self.window.unwrap_or(default.limits.read_window_bytes),
             clients_max: self.clients.unwrap_or(default.limits.clients_max),
@@ -278,6 +300,14 @@ impl Settings {
         limits.validate().map_err(|error| contradiction(error.into()))?;
         tuning.gossip.validate().map_err(|error| contradiction(error.into()))?;
         tuning.replication.validate().map_err(|error| contradiction(error.into()))?;
+        let http = match (self.http, self.http_token_file) {
+            (None, _) => None,
+            (Some(listen), None) => Some(HttpConfig { listen, token: None }),
+            (Some(listen), Some(path)) => {
+                let token = http_token::read(&path).map_err(|error| ConfigError::HttpToken(path, error))?;
+                Some(HttpConfig { listen, token: Some(token) })
+            }
+        };
         let key = match self.network_key {
             Some(path) => {
                 Some(network_key::read(&path).map_err(|error| ConfigError::NetworkKey(path, error))?)
@@ -299,6 +329,7 @@ impl Settings {
                 mode: self.socket_mode.unwrap_or(default.control.mode),
                 group: self.socket_group,
             },
+            http,
             bootstrap: self.bootstrap.unwrap_or(default.bootstrap),
             replicas: self.replicas.unwrap_or(default.replicas),
             lifetime_seconds: self.ttl.unwrap_or(default.lifetime_seconds),

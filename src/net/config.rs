@@ -1,5 +1,6 @@
 //! The configuration of a node on this machine.
 
+use super::HttpToken;
 #[cfg(doc)]
 use super::{CONTROL_SOCKET, DEFAULT_PORT, Driver};
 use crate::disk::Way;
@@ -38,6 +39,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// The control socket.
     pub control: ControlSocket,
+    /// The HTTP gateway; `None` is none. It serves at most [`Limits::http_clients_max`] connections.
+    pub http: Option<HttpConfig>,
     /// Nodes to join through.
     pub bootstrap: Vec<SocketAddr>,
     /// The copies that the network keeps of a file, unless `put` gives another number.
@@ -65,12 +68,22 @@ pub struct Config {
     pub replication: ReplicationConfig,
 }
 
+/// The HTTP gateway of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpConfig {
+    /// The address to listen on. Port 0 is any free port.
+    pub listen: SocketAddr,
+    /// The secret that allows changes. On an address that is not loopback, every request needs it, and there must be one.
+    pub token: Option<HttpToken>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             dir: PathBuf::from("."),
             listen: None,
             control: ControlSocket::default(),
+            http: None,
             bootstrap: Vec::new(),
             replicas: NodeConfig::REPLICAS,
             lifetime_seconds: NodeConfig::LIFETIME,

@@ -26,6 +26,15 @@ pub enum StartError {
         /// The system's error.
         error: io::Error,
     },
+    /// The HTTP gateway cannot listen on its address.
+    Http {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// The HTTP gateway would be open to other machines: its address is not loopback, and it has no token.
+    HttpExposed(SocketAddr),
     /// Values of the configuration contradict each other.
     Config(InvalidConfig),
     /// The system refused a resource without which no node can run, such as the poll.
@@ -54,6 +63,17 @@ impl fmt::Display for StartError {
             StartError::Control { path, error } => {
                 write!(f, "cannot create the control socket {}: {error}", path.display())
             }
+            StartError::Http { addr, error } => {
+                write!(
+                    f,
+                    "the HTTP gateway cannot listen on {addr}: {error}; choose another with --http IP:PORT"
+                )
+            }
+            StartError::HttpExposed(addr) => write!(
+                f,
+                "the HTTP gateway at {addr} would be open to other machines: give a secret with --http-token-file, or listen \
+                 on 127.0.0.1"
+            ),
             StartError::Config(error) => error.fmt(f),
             StartError::System(error) => {
                 write!(f, "the system refused a resource that the node needs: {error}")

@@ -12,6 +12,7 @@
 //! - `acceptor` accepts connections, also when descriptors run out; `outbox` sends bytes and files; `throttle` limits rates.
 //! - `listen` binds the sockets. `udp`: datagrams. `control`: the clients on the control socket. `passed`: files that they pass as
 //!   descriptors.
+//! - `http`: the HTTP gateway.
 //! - `config`: what a program decides.
 //! - `addresses`: the addresses of this machine, and when they change.
 //! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
@@ -26,6 +27,7 @@ mod dials;
 mod embedded;
 mod error;
 mod histogram;
+mod http;
 mod listen;
 mod outbox;
 mod passed;
@@ -48,13 +50,15 @@ use acceptor::Acceptor;
 use addresses::Addresses;
 use clock::Clock;
 pub(crate) use clock::entropy;
-pub use config::{Config, ControlSocket};
+pub use config::{Config, ControlSocket, HttpConfig};
 use control::{Control, Request};
 use core::net::SocketAddr;
 use dials::Dials;
 use embedded::Embedded;
 pub use error::StartError;
 use histogram::Histogram;
+use http::Http;
+pub use http::HttpToken;
 use listen::listen;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -93,6 +97,7 @@ const LISTENER: Token = Token(4);
 const CONTROL: Token = Token(8);
 const SIGNALS: Token = Token(12);
 const ADDRESSES: Token = Token(16);
+const HTTP: Token = Token(20);
 
 /// The token of a stream. The lowest two bits tell the classes of tokens apart.
 fn stream_token(id: u64) -> Token {
@@ -101,6 +106,10 @@ fn stream_token(id: u64) -> Token {
 
 fn client_token(id: u64) -> Token {
     Token((id << 2 | 2) as usize)
+}
+
+fn http_token(id: u64) -> Token {
+    Token((id << 2 | 3) as usize)
 }
 
 /// A node with its sockets, its disk and its clock.
@@ -118,6 +127,7 @@ pub struct Driver {
     dials: Dials,
     outflow: Outflow,
     control: Control,
+    http: Option<Http>,
     requests: Vec<Request>,
     passed: Passed,
     signals: Option<Signals>,
@@ -147,12 +157,18 @@ impl Driver {
         disk.keep_open_at_most(config.limits.descriptors_shared_max);
         let (udp, listener, addr) = listen(config.listen)?;
         let control = Control::bind(&config.dir, config.control, config.limits.clients_max)?;
+        let http_clients_max = config.limits.http_clients_max;
+        let mut http = config.http.map(|http| Http::bind(&http, http_clients_max)).transpose()?;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let (mut udp, mut listener, mut control) = (udp, TcpListener::from_std(listener), control);
         registry.register(&mut udp.socket, UDP, Interest::READABLE | Interest::WRITABLE)?;
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         control.register(registry, CONTROL)?;
+        if let Some(http) = &mut http {
+            http.register(registry, HTTP)?;
+            log::info!("the HTTP gateway is at http://{}/", http.addr());
+        }
         let signals = match config.handle_signals {
             true => {
                 use rustix::process::Signal;
@@ -199,6 +215,7 @@ impl Driver {
             listener,
             acceptor: Acceptor::new(),
             control,
+            http,
             requests: Vec::new(),
             passed: Passed::default(),
             signals,
@@ -374,6 +391,7 @@ impl Driver {
             || self.acceptor.is_ready()
             || self.streams.has_ready()
             || self.control.has_ready(self.node.limits(), &self.disk)
+            || self.http.as_ref().is_some_and(Http::has_ready)
             || self.disk.has_work();
         if ready {
             return Some(Duration::ZERO);
@@ -382,6 +400,7 @@ impl Driver {
             self.node.next_deadline(),
             self.streams.next_dial_deadline(),
             self.control.next_deadline(),
+            self.http.as_ref().and_then(Http::next_deadline),
             self.streams.next_wake(),
             self.acceptor.next_deadline(),
             self.dials.next_retry(),
@@ -404,12 +423,23 @@ impl Driver {
             }
             LISTENER => self.acceptor.note_ready(),
             CONTROL => self.control.note_listener(),
+            HTTP => {
+                if let Some(http) = &mut self.http {
+                    http.note_listener();
+                }
+            }
             ADDRESSES => self.addresses.note_announced(self.clock.now()),
             SIGNALS => self.take_signals(),
             Token(number) if number & 3 == 1 => {
                 // Reading or writing the stream returns the error.
                 let broken = event.is_error() || event.is_read_closed() || event.is_write_closed();
                 self.streams.note(number >> 2, event.is_readable() || broken, event.is_writable() || broken);
+            }
+            Token(number) if number & 3 == 3 => {
+                let hung_up = event.is_write_closed() || event.is_error();
+                if let Some(http) = &mut self.http {
+                    http.note(number >> 2, hung_up, http_token);
+                }
             }
             Token(number) => {
                 let hung_up = event.is_write_closed();
@@ -466,6 +496,11 @@ impl Driver {
         self.control.accept(now, registry, client_token);
         let limits = self.node.limits();
         self.control.serve(now, limits, &self.disk, &mut self.outflow, registry, &mut self.requests);
+        if let Some(http) = &mut self.http {
+            http.accept(now, registry, http_token);
+            http.tend(now, registry, &mut self.requests);
+            http.serve(now, &self.disk, &mut self.outflow, registry, &mut self.requests);
+        }
         for request in core::mem::take(&mut self.requests) {
             match request {
                 Request::Command(id, command, descriptor) => {
@@ -558,14 +593,22 @@ impl Driver {
                     self.add_loop_counters(status);
                 }
                 self.passed.answered(command, &mut response, &mut self.disk);
-                match Embedded::is_own(command) {
-                    true => self.embedded.respond(command, response),
-                    false => self.control.respond(now, command, response),
+                match (&mut self.http, Embedded::is_own(command)) {
+                    (_, true) => self.embedded.respond(command, response),
+                    (Some(http), _) if Http::is_own(command) => http.respond(now, command, &response),
+                    _ => self.control.respond(now, command, response),
                 }
             }
-            Output::Content { command, content, extent } => match Embedded::is_own(command) {
-                true => self.embedded.send_content(command, content, extent),
-                false => self.control.send_content(command, content, extent, &self.disk),
+            Output::Opened { command, file_length } => {
+                if let Some(http) = self.http.as_mut().filter(|_| Http::is_own(command)) {
+                    http.open(command, file_length);
+                }
+            }
+            Output::Content { command, content, extent } => match (&mut self.http, Embedded::is_own(command))
+            {
+                (_, true) => self.embedded.send_content(command, content, extent),
+                (Some(http), _) if Http::is_own(command) => http.send_content(command, extent, &self.disk),
+                _ => self.control.send_content(command, content, extent, &self.disk),
             },
             Output::Stop => self.begin_stopping(now),
         }
@@ -579,7 +622,9 @@ impl Driver {
             ("turn_micros_p99", self.turns.quantile_micros(990)),
             ("turn_micros_max", self.turns.max_micros()),
         ];
-        status.counters.extend(turns.map(|(name, value)| (name.to_owned(), value)));
+        let http = self.http.iter().flat_map(|http| http.counters().named());
+        status.counters.extend(turns.into_iter().chain(http).map(|(name, value)| (name.to_owned(), value)));
+        status.http = self.http.as_ref().map(Http::addr);
     }
 }
 
@@ -614,8 +659,9 @@ mod tests {
         for id in [0, 1, 2, 3, 4, 5, 1 << 40] {
             assert_eq!(stream_token(id).0 & 3, 1);
             assert_eq!(client_token(id).0 & 3, 2);
+            assert_eq!(http_token(id).0 & 3, 3);
         }
-        for token in [UDP, LISTENER, CONTROL, SIGNALS, ADDRESSES] {
+        for token in [UDP, LISTENER, CONTROL, SIGNALS, ADDRESSES, HTTP] {
             assert_eq!(token.0 & 3, 0);
         }
     }

@@ -20,6 +20,14 @@ pub enum Output {
         /// The answer.
         response: Response,
     },
+    /// The file that a command reads is found, and there is room for its window. It comes once, before the first
+    /// [`Content`](Output::Content), and also when the file ends before the requested part begins, which is answered next.
+    Opened {
+        /// The command.
+        command: CommandId,
+        /// The length of the file in bytes.
+        file_length: u64,
+    },
     /// Send this extent to the client of a command, after a head that describes it. Call
     /// [`handle_content_sent`](super::Node::handle_content_sent) as its bytes leave, once or in parts. The file is a
     /// [`Place::Window`](crate::io::Place::Window), and stays until all of it has left.

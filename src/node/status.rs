@@ -111,6 +111,8 @@ pub(super) fn status(now: Instant, node: &Node) -> Status {
         troubles: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listen: config.listen.to_string(),
+        // The driver fills it in.
+        http: None,
         address: machines.dht.own_addr(),
         leaf: machines.outbox.is_leaf(),
         unreachable: presence.unreachable,

@@ -51,7 +51,7 @@ impl Fabric<'_> {
                     let at = it.disk.submit(self.now, id, op);
                     self.queue.push(at, Event::Disk { host: host as u32, run: it.run });
                 }
-                Output::Respond { response: Response::Progress(_), .. } => {}
+                Output::Respond { response: Response::Progress(_), .. } | Output::Opened { .. } => {}
                 Output::Respond { command, response } => {
                     self.world_events.push_back(WorldEvent::Answer(host, command, response));
                 }

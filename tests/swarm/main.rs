@@ -6,6 +6,7 @@ mod blame;
 mod closed;
 mod downloads;
 mod explain;
+mod http;
 mod identity;
 mod lab;
 mod modes;

@@ -166,6 +166,9 @@ pub struct Status {
     pub version: String,
     /// The address that it listens on.
     pub listen: String,
+    /// The address of the HTTP gateway, if there is one.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
     /// The address at which other nodes see it; `None` before the first observation.
     pub address: Option<SocketAddr>,
     /// Whether it is a leaf: because it is configured so, or because no other node can connect to it.

@@ -324,8 +324,10 @@ impl Read {
     /// The layout is known: opens the window. False when there is nothing to fetch.
     fn open_window(&mut self, now: Instant, manifest: Arc<Manifest>, machines: &mut Machines) -> bool {
         let length = manifest.length();
+        let opened = Output::Opened { command: self.command, file_length: length };
         let file_bytes = manifest.chunk_bytes();
         let Some(mut window) = Window::new(manifest, self.id.0, self.part, self.window_bytes) else {
+            machines.outputs.push_back(opened);
             let why = format!("there are no such bytes: the file has only {length}");
             self.give_up(now, FailureReason::Usage, &why, machines);
             return false;
@@ -341,6 +343,7 @@ impl Read {
                 return false;
             }
         }
+        machines.outputs.push_back(opened);
         let is_over = window.is_over();
         self.phase = Phase::Chunks;
         self.next_local = window.chunks().start;
