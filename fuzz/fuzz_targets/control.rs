@@ -1,5 +1,5 @@
-//! What users and their programs write: control lines, the configuration file, variables, flags, sizes, durations, addresses. The first
-//! byte chooses which. Whatever is read is carried out by a node without a disk, and every answer reads back.
+//! What users and their programs write: control lines, the configuration file, variables, flags, sizes, durations, addresses, HTTP
+//! requests. The first byte chooses which. Whatever is read is carried out by a node without a disk, and every answer reads back.
 #![no_main]
 
 use clap::{Args, FromArgMatches};
@@ -21,12 +21,15 @@ const LINES_MAX: usize = 32;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&first, rest)) = data.split_first() else { return };
-    match first % 5 {
+    match first % 6 {
         0 => lines(rest),
         1 => file(rest),
         2 => variables(rest),
         3 => flags(rest),
-        _ => words(rest),
+        4 => words(rest),
+        _ => {
+            elver::net::try_requests(rest);
+        }
     }
 });
 

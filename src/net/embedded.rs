@@ -1,8 +1,9 @@
 //! The commands of the program that embeds the driver: their numbers, and what waits for the program to take it.
 
+use super::Driver;
 use crate::disk::{Disk, OpenExtent};
 use crate::io::{DiskError, DiskErrorKind, Extent};
-use crate::node::command::{CommandId, Content, Response};
+use crate::node::command::{Command, CommandId, Content, Response};
 use std::collections::VecDeque;
 
 /// This bit is set in the ids of the embedding program's commands.
@@ -81,6 +82,52 @@ impl Embedded {
     /// The command's content is not read any more.
     pub(super) fn cancel(&mut self, command: CommandId) {
         self.contents.retain(|(id, _)| *id != command);
+    }
+}
+
+impl Driver {
+    /// Gives the node a command of the embedding program. [`poll_response`](Driver::poll_response) returns the responses.
+    pub fn command(&mut self, command: Command) -> CommandId {
+        let id = self.embedded.next_id();
+        let now = self.clock.now();
+        self.node.handle_command(now, id, command);
+        self.carry_out(now);
+        self.send_datagrams();
+        id
+    }
+
+    /// The next response to a command of the embedding program.
+    pub fn poll_response(&mut self) -> Option<(CommandId, Response)> {
+        self.embedded.poll_response()
+    }
+
+    /// Copies the next bytes of a file that the embedding program reads ([`Command::Read`]) into the start of `buffer`, and
+    /// returns their number; 0 when none are here yet. [`Response::Content`] announces bytes that have come. The node fetches
+    /// more as these are taken. An error ends the read.
+    pub fn read_content(&mut self, command: CommandId, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        match self.embedded.read(command, buffer, &self.disk) {
+            Ok(Some(read)) => {
+                let now = self.clock.now();
+                self.node.handle_content_sent(now, command, read as u64);
+                self.carry_out(now);
+                self.send_datagrams();
+                Ok(read)
+            }
+            Ok(None) => Ok(0),
+            Err(error) => {
+                self.cancel(command);
+                Err(error)
+            }
+        }
+    }
+
+    /// Cancels a command of the embedding program. A download or a read for which no other command waits ends.
+    pub fn cancel(&mut self, command: CommandId) {
+        self.embedded.cancel(command);
+        let now = self.clock.now();
+        self.node.handle_cancel(now, command);
+        self.carry_out(now);
+        self.send_datagrams();
     }
 }
 

@@ -42,8 +42,8 @@ mod udp;
 use crate::disk::{Disk, Outflow};
 use crate::id::NodeId;
 use crate::identity::Identity;
-use crate::io::{DiskError, Place, Space};
-use crate::node::command::{Command, CommandId, Reply, Response, Status};
+use crate::io::{Place, Space};
+use crate::node::command::{Reply, Response, Status};
 use crate::node::{Node, NodeConfig, Output};
 use crate::time::{Duration, Instant};
 use acceptor::Acceptor;
@@ -59,6 +59,8 @@ pub use error::StartError;
 use histogram::Histogram;
 use http::Http;
 pub use http::HttpToken;
+#[cfg(feature = "sim")]
+pub use http::try_requests;
 use listen::listen;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -306,50 +308,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Gives the node a command of the embedding program. [`poll_response`](Driver::poll_response) returns the responses.
-    pub fn command(&mut self, command: Command) -> CommandId {
-        let id = self.embedded.next_id();
-        let now = self.clock.now();
-        self.node.handle_command(now, id, command);
-        self.carry_out(now);
-        self.send_datagrams();
-        id
-    }
-
-    /// The next response to a command of the embedding program.
-    pub fn poll_response(&mut self) -> Option<(CommandId, Response)> {
-        self.embedded.poll_response()
-    }
-
-    /// Copies the next bytes of a file that the embedding program reads ([`Command::Read`]) into the start of `buffer`, and
-    /// returns their number; 0 when none are here yet. [`Response::Content`] announces bytes that have come. The node fetches
-    /// more as these are taken. An error ends the read.
-    pub fn read_content(&mut self, command: CommandId, buffer: &mut [u8]) -> Result<usize, DiskError> {
-        match self.embedded.read(command, buffer, &self.disk) {
-            Ok(Some(read)) => {
-                let now = self.clock.now();
-                self.node.handle_content_sent(now, command, read as u64);
-                self.carry_out(now);
-                self.send_datagrams();
-                Ok(read)
-            }
-            Ok(None) => Ok(0),
-            Err(error) => {
-                self.cancel(command);
-                Err(error)
-            }
-        }
-    }
-
-    /// Cancels a command of the embedding program. A download or a read for which no other command waits ends.
-    pub fn cancel(&mut self, command: CommandId) {
-        self.embedded.cancel(command);
-        let now = self.clock.now();
-        self.node.handle_cancel(now, command);
-        self.carry_out(now);
-        self.send_datagrams();
-    }
-
     /// Begins an orderly stop. A program that calls [`turn`](Driver::turn) itself calls this and then [`run`](Driver::run),
     /// which returns when pending writes are finished.
     pub fn stop(&mut self) {
@@ -504,7 +462,7 @@ impl Driver {
         for request in core::mem::take(&mut self.requests) {
             match request {
                 Request::Command(id, command, descriptor) => {
-                    log::debug!("command {id:?}: {}", name_of(&command));
+                    log::debug!("command {id:?}: {}", command.name());
                     if let Some(descriptor) = descriptor {
                         self.passed.take(id, &command, descriptor, &mut self.disk);
                     }
@@ -625,28 +583,6 @@ impl Driver {
         let http = self.http.iter().flat_map(|http| http.counters().named());
         status.counters.extend(turns.into_iter().chain(http).map(|(name, value)| (name.to_owned(), value)));
         status.http = self.http.as_ref().map(Http::addr);
-    }
-}
-
-fn name_of(command: &Command) -> &'static str {
-    match command {
-        Command::Put { .. } => "put",
-        Command::Get { .. } => "get",
-        Command::Explain { .. } => "explain",
-        Command::Remove { .. } => "rm",
-        Command::List { .. } => "ls",
-        Command::Set { .. } => "set",
-        Command::Unset { .. } => "unset",
-        Command::Values => "values",
-        Command::Lookup { .. } => "lookup",
-        Command::Peers => "peers",
-        Command::Status => "status",
-        Command::Scrub { .. } => "scrub",
-        Command::Id => "id",
-        Command::Leave { .. } => "leave",
-        Command::Limit { .. } => "limit",
-        Command::Read { .. } => "read",
-        Command::Forgive { .. } => "forgive",
     }
 }
 

@@ -5,6 +5,7 @@
 mod compare;
 mod corpus;
 mod hash;
+mod http;
 mod idle;
 mod junk;
 mod manual;
@@ -38,6 +39,7 @@ enum Tool {
     Compare(compare::Arguments),
     Corpus(corpus::Arguments),
     Hash(hash::Arguments),
+    Http(http::Arguments),
     Many(many::Arguments),
     Man(manual::ManArguments),
     Completions(manual::CompletionArguments),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
             Tool::Completions(arguments) => manual::completions(arguments)?,
             Tool::Many(arguments) => many::run(&binary()?, arguments)?,
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
+            Tool::Http(arguments) => http::run(&binary()?, arguments)?,
             Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,
             Tool::Shares(arguments) => shares::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,

@@ -137,7 +137,14 @@ impl Node {
     }
 
     pub(crate) fn usage(&self) -> Outcome<Usage> {
-        let process = PathBuf::from(format!("/proc/{}", self.process.id()));
+        Usage::of(self.process.id())
+    }
+}
+
+impl Usage {
+    /// What a process has used so far.
+    pub(crate) fn of(process: u32) -> Outcome<Usage> {
+        let process = PathBuf::from(format!("/proc/{process}"));
         let stat = fs::read_to_string(process.join("stat"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks: u64 = fields[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum();

@@ -225,9 +225,10 @@ impl Connection {
         let State::Asking(exchange) = &mut self.state else { return };
         let Subject::Content(content) = exchange.subject else { return };
         exchange.begun = true;
-        let (status, bytes) = match select(content.part, length) {
-            Selected::Whole => (Status::OK, 0..length),
-            Selected::Some(bytes) => (Status::PARTIAL, bytes),
+        let selected = select(content.part, length);
+        let (status, bytes) = match &selected {
+            Selected::Whole => (Status::OK, length),
+            Selected::Some(bytes) => (Status::PARTIAL, bytes.end - bytes.start),
             Selected::Unsatisfiable => {
                 let message = format!("the file has only {length} bytes");
                 let answer = Answer::text(Status::UNSATISFIABLE, &message)
@@ -237,22 +238,8 @@ impl Connection {
                 return self.put(&answer, false, keep_alive, counters);
             }
         };
-        let mut head = Head::new(status)
-            .with("Content-Type", content.media)
-            .with("Content-Length", bytes.end - bytes.start)
-            .with("Accept-Ranges", "bytes")
-            .with("ETag", tag(content.hash))
-            .with("Cache-Control", CACHE)
-            .with("Cross-Origin-Resource-Policy", "same-origin");
-        if status == Status::PARTIAL {
-            head =
-                head.with("Content-Range", format_args!("bytes {}-{}/{length}", bytes.start, bytes.end - 1));
-        }
-        if media::can_script(content.media) {
-            // Content comes from strangers and must not act as the gateway's own page.
-            head = head.with("Content-Security-Policy", "sandbox");
-        }
-        exchange.promised = if exchange.only_head { 0 } else { bytes.end - bytes.start };
+        let head = head_of(&content, &selected, length);
+        exchange.promised = if exchange.only_head { 0 } else { bytes };
         counters.count_answer(status);
         self.outbox.push_bytes(&head.finish(exchange.keep_alive));
     }
@@ -524,6 +511,27 @@ impl Connection {
             *until = now + if self.buffer.is_empty() { IDLE_TIME } else { REQUEST_TIME };
         }
         served
+    }
+}
+
+/// The head of an answer with content of a file of `length` bytes.
+pub(super) fn head_of(content: &Content, selected: &Selected, length: u64) -> Head {
+    let head = match selected {
+        Selected::Some(bytes) => Head::new(Status::PARTIAL)
+            .with("Content-Length", bytes.end - bytes.start)
+            .with("Content-Range", format_args!("bytes {}-{}/{length}", bytes.start, bytes.end - 1)),
+        Selected::Whole | Selected::Unsatisfiable => Head::new(Status::OK).with("Content-Length", length),
+    };
+    let head = head
+        .with("Content-Type", content.media)
+        .with("Accept-Ranges", "bytes")
+        .with("ETag", tag(content.hash))
+        .with("Cache-Control", CACHE)
+        .with("Cross-Origin-Resource-Policy", "same-origin");
+    match media::can_script(content.media) {
+        // Content comes from strangers and must not act as the gateway's own page.
+        true => head.with("Content-Security-Policy", "sandbox"),
+        false => head,
     }
 }
 

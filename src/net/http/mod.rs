@@ -24,8 +24,12 @@ mod request;
 mod route;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "sim")]
+mod trial;
 
 pub use access::HttpToken;
+#[cfg(feature = "sim")]
+pub use trial::try_requests;
 
 use super::acceptor::{Accepted, Acceptor, SHORTAGE_PAUSE};
 use super::control::Request;

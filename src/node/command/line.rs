@@ -28,6 +28,31 @@ pub fn parse_line(line: &[u8]) -> Result<(Wrapping, Command), (Option<u64>, serd
     Ok((wrapping, command))
 }
 
+impl Command {
+    /// The command's name in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Put { .. } => "put",
+            Command::Get { .. } => "get",
+            Command::Explain { .. } => "explain",
+            Command::Remove { .. } => "rm",
+            Command::List { .. } => "ls",
+            Command::Set { .. } => "set",
+            Command::Unset { .. } => "unset",
+            Command::Values => "values",
+            Command::Lookup { .. } => "lookup",
+            Command::Peers => "peers",
+            Command::Status => "status",
+            Command::Scrub { .. } => "scrub",
+            Command::Id => "id",
+            Command::Leave { .. } => "leave",
+            Command::Limit { .. } => "limit",
+            Command::Read { .. } => "read",
+            Command::Forgive { .. } => "forgive",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -290,5 +290,32 @@ pub(super) fn of_control() -> Outcome<Vec<Seed>> {
         seed(4, format!("word-{number}"), word);
     }
     seed(4, "key".to_owned(), &hash.to_string());
+    let fields = [
+        "Range: bytes=0-1023\r\nIf-Range: \"0\"\r\n",
+        "Range: bytes=-5\r\nIf-None-Match: W/\"0\", *\r\nConnection: close\r\n",
+        "Authorization: Basic OnNlc2FtZS1zZXNhbWUtc2VzYW1l\r\nOrigin: http://localhost\r\nSec-Fetch-Site: cross-site\r\n",
+        "Authorization: Bearer sesame-sesame-sesame\r\nContent-Length: 0\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    ];
+    let paths = [
+        format!("/{hash}/a.mp4?x"),
+        "/".to_owned(),
+        "/metrics".to_owned(),
+        format!("/api/ls?hash={hash}&path=%2Fa"),
+    ];
+    let requests = paths
+        .iter()
+        .zip(fields)
+        .map(|(path, fields)| format!("GET {path} HTTP/1.1\r\nHost: localhost:3584\r\n{fields}\r\n"));
+    let mut requests: Vec<String> = requests.collect();
+    let unset = &lines[6];
+    requests.push(format!(
+        "POST /api/command HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer sesame-sesame-sesame\r\nContent-Length: {}\r\n\r\n{unset}",
+        unset.len()
+    ));
+    for (number, request) in requests.iter().enumerate() {
+        seed(5, format!("request-{number}"), request);
+    }
+    seed(5, "requests".to_owned(), &requests.concat());
     Ok(seeds)
 }
