@@ -65,6 +65,9 @@ pub(super) struct Connection {
     hung_up: bool,
 }
 
+/// A request with its body.
+type Whole = (Box<Request>, Vec<u8>);
+
 enum State {
     /// The last answer leaves, and a request is waited for until this time.
     Waiting(Instant),
@@ -344,7 +347,7 @@ impl Connection {
     }
 
     /// Takes a request with its body out of the buffer, if it is complete.
-    fn next_request(&mut self) -> Result<Option<(Box<Request>, Vec<u8>)>, request::Refusal> {
+    fn next_request(&mut self) -> Result<Option<Whole>, request::Refusal> {
         if self.head.is_none() {
             // Empty lines before a request are allowed.
             let blank = self.buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
