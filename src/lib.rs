@@ -85,6 +85,7 @@
 //! | dial | an attempt to open a stream |
 //! | epoch | one run of a node, by a random number |
 //! | extent, sink | a run of bytes in a file: to be sent on a stream, to be received from one |
+//! | gateway | the HTTP server of a node: files by their addresses, the node's state, a page |
 //! | healthy, under-replicated, misplaced | a stored piece with enough live copies; with too few; on a node that is not among the closest to it |
 //! | holder | a node that stores a piece for the network |
 //! | hop key | the secret of two neighbours, from which the MACs of their datagrams are made |

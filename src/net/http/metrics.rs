@@ -7,6 +7,7 @@ use super::answer::{Answer, Status as Code};
 use crate::node::command::{DiskHealth, GossipStatus, RepairStatus, Status};
 use core::fmt::Display;
 use core::fmt::Write;
+use std::collections::BTreeSet;
 
 /// The type of the answer.
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,12 +33,13 @@ fn render(status: &Status) -> String {
     }
     turns(status, &mut page);
     for (name, value) in &status.counters {
-        if !TURNS.contains(&name.as_str()) {
-            let help = format!("The counter {name} of `elver status`.");
-            page.total(&format!("elver_{name}_total"), &help, value);
+        // Some are fields of the status, too.
+        let family = format!("elver_{name}_total");
+        if !TURNS.contains(&name.as_str()) && !page.families.contains(&family) {
+            page.total(&family, &format!("The counter {name} of `elver status`."), value);
         }
     }
-    page.0
+    page.text
 }
 
 fn node(status: &Status, page: &mut Page) {
@@ -151,9 +153,12 @@ fn turns(status: &Status, page: &mut Page) {
     page.sample("elver_loop_turn_seconds_count", &[], count);
 }
 
-/// The text so far.
+/// The text so far, and the families in it: each may be there once.
 #[derive(Default)]
-struct Page(String);
+struct Page {
+    text: String,
+    families: BTreeSet<String>,
+}
 
 impl Page {
     fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
@@ -168,28 +173,34 @@ impl Page {
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let is_new = self.families.insert(name.to_owned());
+        debug_assert!(is_new, "{name} is there twice");
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
     /// A sample. The values of labels are the program's own words, without quotes and line breaks.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.0 += name;
+        self.text += name;
         for (at, (label, text)) in labels.iter().enumerate() {
-            let _ = write!(self.0, "{}{label}=\"{text}\"", if at == 0 { '{' } else { ',' });
+            let _ = write!(self.text, "{}{label}=\"{text}\"", if at == 0 { '{' } else { ',' });
         }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn every_sample_follows_its_family_and_names_have_units() {
-        let counters =
-            [("turns", 7), ("turn_micros_p50", 31), ("turn_micros_max", 2_000_000), ("http_requests", 3)];
+        let counters = [
+            ("turns", 7),
+            ("turn_micros_p50", 31),
+            ("turn_micros_max", 2_000_000),
+            ("http_requests", 3),
+            ("gossip_rounds", 8),
+        ];
         let status = Status {
             id: "0f".repeat(32),
             version: "0.1.0".to_owned(),
