@@ -186,16 +186,17 @@ impl Limits {
 
     /// Bytes of memory that a connection of the HTTP gateway takes: a head and a body of 8 KiB each.
     pub const HTTP_CLIENT_BYTES: u64 = 17 << 10;
-    /// Bytes of answers of the HTTP gateway, content aside, above which it makes no further one. The last may be a page of a long list,
-    /// of up to 1 MiB.
-    pub const HTTP_ANSWER_BYTES: usize = 4 << 20;
+    /// Bytes of answers of the HTTP gateway in memory, content aside: it makes no further one when this would not be enough.
+    pub const HTTP_ANSWER_BYTES: usize = 16 << 20;
+    /// Bytes that one of them has at most: a page of files whose names have to be escaped.
+    pub const HTTP_REPLY_BYTES: usize = 2 << 20;
 
     /// Bytes of memory that everything takes which the node keeps, when there is as much of it as the bounds allow.
     pub fn memory_bytes(&self) -> u64 {
         let values = self.values_max as u64 + self.records_max as u64;
         let http = match self.http_clients_max as u64 {
             0 => 0,
-            clients => clients * Self::HTTP_CLIENT_BYTES + Self::HTTP_ANSWER_BYTES as u64 + (1 << 20),
+            clients => clients * Self::HTTP_CLIENT_BYTES + Self::HTTP_ANSWER_BYTES as u64,
         };
         self.shares_max as u64 * (Self::SHARE_BYTES + Self::CARE_BYTES)
             + self.pieces_max as u64 * Self::PIECE_BYTES

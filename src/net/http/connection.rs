@@ -13,6 +13,7 @@ use super::route::{self, CACHE, Content, Form, Plan, tag};
 use super::{api, media, metrics};
 use crate::disk::{Disk, Outflow};
 use crate::io::{DiskError, DiskErrorKind, Extent};
+use crate::limits::Limits;
 use crate::net::acceptor::SHORTAGE_MAX;
 use crate::net::outbox::{Moved, Outbox, SendError};
 use crate::node::command::{Command, CommandId, FailureReason, Part, Reply, Response};
@@ -162,9 +163,14 @@ impl Connection {
         self.short_since.is_some()
     }
 
-    /// The bytes of answers in memory.
+    /// The bytes of answers in memory, and of the one that the node is about to give.
     pub(super) fn held_bytes(&self) -> usize {
-        self.outbox.held_bytes()
+        self.outbox.held_bytes() + if self.awaits_reply() { Limits::HTTP_REPLY_BYTES } else { 0 }
+    }
+
+    /// Whether the node is asked for something else than content.
+    pub(super) fn awaits_reply(&self) -> bool {
+        matches!(&self.state, State::Asking(Exchange { subject: Subject::Reply(_), .. }))
     }
 
     /// When [`expire`](Connection::expire) is due.

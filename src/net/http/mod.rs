@@ -214,7 +214,6 @@ impl Http {
     ) {
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { return };
-            let held = self.held_bytes();
             let Some(connection) = self.connections.get_mut(index) else { continue };
             connection.queued = false;
             let served = connection.serve(now, disk, outflow, &self.access, &mut self.counters);
@@ -226,8 +225,9 @@ impl Http {
                     let id = CommandId(HTTP | self.fresh_number(index));
                     let Some(connection) = self.connections.get_mut(index) else { continue };
                     connection.begin(id);
-                    if held >= Limits::HTTP_ANSWER_BYTES {
-                        let message = "clients read their answers too slowly: try later".to_owned();
+                    if connection.awaits_reply() && self.held_bytes() > Limits::HTTP_ANSWER_BYTES {
+                        let Some(connection) = self.connections.get_mut(index) else { continue };
+                        let message = "too many answers wait for their clients: try later".to_owned();
                         let busy = Response::Failed(Failure { reason: FailureReason::Busy, message });
                         connection.respond(now, &busy, &mut self.counters);
                     } else {

@@ -109,13 +109,13 @@ impl Bench {
     /// The node gets a command.
     fn answer(&mut self, id: CommandId, command: Command) {
         self.commands.push(command.clone());
+        if self.queues {
+            return;
+        }
         let Command::Read { hash: asked, part, .. } = command else {
             let reply = Reply::Leave { handed_over: 0, left_behind: 0 };
             return self.http.respond(self.now, id, &Response::Done(reply));
         };
-        if self.queues {
-            return;
-        }
         let failed = |reason| Response::Failed(Failure { reason, message: "no".to_owned() });
         if asked.to_string() != hash() {
             return self.http.respond(self.now, id, &failed(FailureReason::NotFound));
@@ -418,6 +418,20 @@ fn connections_beyond_the_limit_replace_idle_ones_or_are_told_to_come_later() {
     // Those that still wait for an answer may have only said that they send no more: they end with their answer.
     bench.advance(61);
     bench.until("the end of all", |bench| bench.open() == 0);
+}
+
+#[test]
+fn answers_beyond_what_fits_the_memory_are_refused() {
+    let mut bench = Bench::new(30);
+    bench.queues = true;
+    let mut clients: Vec<TcpStream> =
+        (0..20).map(|_| bench.say("GET /api/ls HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
+    bench.until("the requests", |bench| bench.http.counters.requests == 20);
+    let fit = Limits::HTTP_ANSWER_BYTES / Limits::HTTP_REPLY_BYTES;
+    assert_eq!((bench.commands.len(), bench.http.counters.answers_5xx), (fit, 20 - fit as u64));
+    // Content needs no memory.
+    clients.push(bench.say(&format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", hash())));
+    bench.until("the read", |bench| bench.commands.len() == fit + 1);
 }
 
 #[test]
