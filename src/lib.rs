@@ -47,7 +47,7 @@
 //!
 //! | floor | modules | what lives there |
 //! |---|---|---|
-//! | 0 | [`claim`] [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`io`] `counters` | plain values: a publisher's claim on a piece; every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; what the core asks of the world; named counts |
+//! | 0 | [`claim`] [`limits`] [`time`] [`id`] [`identity`] [`rng`] [`manifest`] [`set`] [`io`] `counters` | plain values: a publisher's claim on a piece; every bound; an instant that cannot read a clock; keys and their distance; how a file is cut and proven, and whether there can be such a piece; how a directory is written as a list; what the core asks of the world; named counts |
 //! | 1 | [`wire`] | fixed layouts, read in place: datagrams (unverified, verified), records, stream frames |
 //! | 2 | [`peers`] | what every machine needs when it deals with peers, each rule once: the table of peers with their hop keys, tokens, replay windows, round-trip times and unanswered requests; liveness; blame; the budget of signature checks, token bucket, amplification, party of an address, contested places, outstanding requests |
 //! | 3 | [`dht`] [`transfer`] [`store`] [`gossip`] [`replication`] | one state machine each: finding nodes and records · moving pieces over streams · the pieces that this node has · the nodes of the network and whether they are alive · keeping enough copies |
@@ -114,6 +114,7 @@
 //! | rumour | a member's state on its way through gossip |
 //! | scrub | reading everything on disk again to find damage |
 //! | self state | the signed state that this node publishes about itself |
+//! | set | a directory, shared as its files and a list of them; its address is that of the list |
 //! | share | the user's claim that the file at a path has a certain content, which the node serves from there |
 //! | source | a peer from which a download requests chunks |
 //! | source discovery | finding further sources during a download |
@@ -133,6 +134,7 @@ pub mod io;
 pub mod limits;
 pub mod manifest;
 pub mod rng;
+pub mod set;
 pub mod time;
 
 pub mod wire;

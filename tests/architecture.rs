@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("claim", 0),
     ("counters", 0),
     ("manifest", 0),
+    ("set", 0),
     ("io", 0),
     // Layouts.
     ("wire", 1),
