@@ -4,60 +4,121 @@ use super::Context;
 use super::exit::{CommandError, Exit};
 use super::output::shown;
 use super::pipeline::Pipeline;
+use super::sets::{self, Address, list_path};
 use crate::config::units::format_size;
 use crate::id::Key;
-use crate::node::command::{Command, FileState, Listed, Reply, Response, SharedFile};
+use crate::node::command::{Command, FailureReason, FileState, Listed, Reply, Response, SharedFile};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Concurrent commands on the connection.
 const UNDER_WAY_MAX: usize = 256;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct RemoveArguments {
-    /// The files' addresses
+    /// The files' addresses; HASH/ is a set with all its files
     #[arg(required = true, value_name = "HASH")]
-    hashes: Vec<Key>,
+    hashes: Vec<Address>,
 }
 
-/// Stops sharing files. A failure of one does not stop the others.
+#[derive(clap::Args, Debug)]
+pub(super) struct ListArguments {
+    /// The address of a set, or of a directory in it [default: list what this node shares]
+    #[arg(value_name = "SET")]
+    set: Option<Address>,
+}
+
+/// Stops sharing files and sets. A failure of one does not stop the others.
 pub(super) fn remove(context: &mut Context, arguments: &RemoveArguments) -> Result<Exit, CommandError> {
-    let mut pipeline = Pipeline::connect(&context.door)?;
-    let mut left = arguments.hashes.iter();
-    let mut under_way = 0;
-    let mut exit = Exit::Done;
-    loop {
-        while under_way < UNDER_WAY_MAX && pipeline.has_room() {
-            let Some(&hash) = left.next() else { break };
-            pipeline.send(&Command::Remove { hash }, None)?;
-            under_way += 1;
+    let pipeline = Pipeline::connect(&context.door)?;
+    let mut run = Removals { pipeline, under_way: BTreeMap::new(), exit: Exit::Done };
+    for address in &arguments.hashes {
+        match address.path() {
+            _ if address.path.is_none() => run.remove(context, address.hash, false)?,
+            b"" => {
+                // The list is read to its end first: a set that is none ends nothing.
+                let each = |run: &mut Removals, context: &mut Context| {
+                    sets::each_file(context, address, |context, hash| run.remove(context, hash, true))
+                };
+                match each(&mut run, context) {
+                    Ok(()) => run.remove(context, address.hash, false)?,
+                    Err(error) => run.failed(context, &error),
+                }
+            }
+            _ => {
+                let why =
+                    format!("{address}: a set is removed as a whole, or a file of it by its own address");
+                run.failed(context, &CommandError::new(Exit::Usage, why));
+            }
         }
-        if under_way == 0 {
-            context.output.flush()?;
-            return Ok(exit);
+    }
+    while !run.under_way.is_empty() {
+        run.hear(context)?;
+    }
+    context.output.flush()?;
+    Ok(run.exit)
+}
+
+/// The removals of one command.
+struct Removals {
+    pipeline: Pipeline,
+    /// The addresses, and whether it does not matter if the node shares them.
+    under_way: BTreeMap<u64, (Key, bool)>,
+    exit: Exit,
+}
+
+impl Removals {
+    fn remove(&mut self, context: &mut Context, hash: Key, of_set: bool) -> Result<(), CommandError> {
+        while self.under_way.len() >= UNDER_WAY_MAX || !self.pipeline.has_room() {
+            self.hear(context)?;
         }
-        match pipeline.receive()? {
-            None | Some((_, Response::Progress(_))) => continue,
-            Some((_, Response::Done(Reply::Remove { hash }))) => {
+        let id = self.pipeline.send(&Command::Remove { hash }, None)?;
+        self.under_way.insert(id, (hash, of_set));
+        Ok(())
+    }
+
+    fn hear(&mut self, context: &mut Context) -> Result<(), CommandError> {
+        let Some((id, response)) = self.pipeline.receive()? else { return Ok(()) };
+        if matches!(response, Response::Progress(_)) {
+            return Ok(());
+        }
+        let Some((hash, of_set)) = self.under_way.remove(&id) else { return Ok(()) };
+        match response {
+            Response::Done(Reply::Remove { hash }) => {
+                // The list of a set that was put here lies in the node's directory.
+                let _ = std::fs::remove_file(list_path(&context.dir, &hash));
                 if context.output.json {
                     context.output.object(&json!({ "hash": hash }))?;
                 }
             }
-            Some((_, Response::Done(reply))) => return Err(context.unexpected(&reply)),
-            Some((_, Response::Failed(failure))) => {
-                let error = CommandError::new(failure.reason.into(), failure.message);
-                context.output.error(&error);
-                exit = exit.or(error.exit);
+            Response::Done(reply) => return Err(context.unexpected(&reply)),
+            // A set may have files that this node does not share, and one content twice.
+            Response::Failed(failure) if of_set && failure.reason == FailureReason::NotFound => {
+                log::debug!("{hash} is not shared");
             }
-            Some((_, Response::Content(_))) => {
-                return Err(CommandError::failed("the node sent content that the command did not ask for"));
+            Response::Failed(failure) => {
+                self.failed(context, &CommandError::new(failure.reason.into(), failure.message));
             }
+            _ => return Err(CommandError::failed("the node sent content that the command did not ask for")),
         }
-        under_way -= 1;
+        Ok(())
+    }
+
+    fn failed(&mut self, context: &mut Context, error: &CommandError) {
+        context.output.error(error);
+        self.exit = self.exit.or(error.exit);
     }
 }
 
-/// Lists the shared files.
-pub(super) fn list(context: &mut Context) -> Result<Exit, CommandError> {
+/// Lists a set, or the shared files.
+pub(super) fn list(context: &mut Context, arguments: &ListArguments) -> Result<Exit, CommandError> {
+    match &arguments.set {
+        Some(set) => sets::list(context, set),
+        None => list_shared(context),
+    }
+}
+
+fn list_shared(context: &mut Context) -> Result<Exit, CommandError> {
     let mut after = None;
     loop {
         let reply = context.request(&Command::List { after }, "")?;
@@ -124,7 +185,8 @@ mod tests {
         let failure = Failure { reason: FailureReason::NotFound, message: "not shared".to_owned() };
         let daemon = FakeDaemon::answering_in_turn(&[removed.clone(), Response::Failed(failure), removed]);
         let (mut context, _, remarks) = daemon.context(false);
-        assert_eq!(remove(&mut context, &RemoveArguments { hashes: hashes.clone() }), Ok(Exit::NotFound));
+        let arguments = RemoveArguments { hashes: hashes.iter().map(|&hash| hash.into()).collect() };
+        assert_eq!(remove(&mut context, &arguments), Ok(Exit::NotFound));
         assert_eq!(remarks.text().matches("not shared").count(), 1);
         let asked: Vec<Command> = hashes.iter().map(|&hash| Command::Remove { hash }).collect();
         assert_eq!(daemon.heard(), asked);
@@ -146,7 +208,7 @@ mod tests {
         let page = |byte, more| Response::Done(Reply::List { files: vec![file(byte)], more });
         let daemon = FakeDaemon::answering_in_turn(&[page(1, true), page(2, false)]);
         let (mut context, results, _) = daemon.context(false);
-        assert_eq!(list(&mut context), Ok(Exit::Done));
+        assert_eq!(list(&mut context, &ListArguments { set: None }), Ok(Exit::Done));
         assert_eq!(
             results.text().lines().filter(|line| line.ends_with("/1") || line.ends_with("/2")).count(),
             2

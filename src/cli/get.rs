@@ -7,6 +7,7 @@ use super::exit::{CommandError, Exit};
 use super::output::{Output, counted, shown};
 use super::progress::Meter;
 use super::read::read;
+use super::sets::{Address, Found, GetSet, find, get as get_set, is_list};
 use crate::config::units::{format_size, parse_duration, parse_size};
 use crate::id::Key;
 use crate::node::command::{Command, Part, Reply, Response};
@@ -34,6 +35,12 @@ Examples:
   elver get HASH --range 4096- -o -     everything from byte 4096 on
   elver get HASH --range -500 -o tail   the last 500 bytes, into a file of 500 bytes
   elver get HASH --offset 4096 --length 100 -o -
+  elver get HASH/ -o photos             a set: what differs from it in the directory photos
+  elver get HASH/2019/a.jpg -o -        a file of a set; HASH/2019 is a directory of it
+
+Of a set only what differs is fetched: a file whose length and time of modification are those of the set counts as the same, unless
+--checksum has every file read; one with another time is read. Files are replaced one by one, each when it is complete. Nothing is
+deleted without --delete, and nothing after a failure. A set that was interrupted goes on when it is asked for again.
 
 What goes to standard output, and a part of a file, passes through the node and is not kept: it needs no room for the whole
 file. Of a part, only the chunks that it lies in are fetched. From a node that runs as another user, every file comes so, and is
@@ -44,11 +51,11 @@ With several files the exit code is that of the first one that failed.";
 /// Files requested at a time: while the command waits for one, the next are being fetched.
 const AHEAD: usize = 4;
 
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub(super) struct GetArguments {
-    /// The files' addresses: their BLAKE3 hashes, as `elver put` and b3sum print them
+    /// The files' addresses: their BLAKE3 hashes, as `elver put` and b3sum print them; or one set, HASH/, or a path in it
     #[arg(required = true, value_name = "HASH")]
-    hashes: Vec<Key>,
+    hashes: Vec<Address>,
     /// The destination: a file, a directory, or - for standard output [default: ./HASH]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -71,6 +78,12 @@ pub(super) struct GetArguments {
     /// The mode that the file gets, such as 600 or 0755 [default: that of any new file, and executable when it was put so]
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
     mode: Option<u32>,
+    /// Of a set: delete from the directory what the set does not have
+    #[arg(long)]
+    delete: bool,
+    /// Of a set: read every file, also those whose length and time are those of the set
+    #[arg(long)]
+    checksum: bool,
 }
 
 impl GetArguments {
@@ -80,6 +93,11 @@ impl GetArguments {
         let end = self.length.map(|length| start.saturating_add(length));
         let named = self.offset.is_some() || self.length.is_some();
         self.range.or(named.then_some(Part::Between { start, end }))
+    }
+
+    /// Whether an address is that of a set or of something in it.
+    fn is_of_set(&self, address: &Address) -> bool {
+        address.path.is_some() || self.delete || self.checksum
     }
 
     /// The output file of a download.
@@ -129,7 +147,11 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
     if written_to.is_some() && arguments.mode.is_some() {
         return usage("a stream has no mode: leave --mode out, or name a file with -o");
     }
-    match (&arguments.hashes[..], arguments.part()) {
+    if arguments.hashes.iter().any(|address| arguments.is_of_set(address)) {
+        return get_of_set(context, arguments);
+    }
+    let hashes: Vec<Key> = arguments.hashes.iter().map(|address| address.hash).collect();
+    match (&hashes[..], arguments.part()) {
         ([hash], part) if written_to.is_some() => {
             let path = written_to.unwrap_or(Path::new("-"));
             write_out(context, *hash, part, arguments.timeout, path)
@@ -148,6 +170,42 @@ pub(super) fn get(context: &mut Context, arguments: &GetArguments) -> Result<Exi
             Some(path) if !path.is_dir() => usage("several files need a directory: name one with -o"),
             _ => Ok(get_all(context, arguments, hashes)),
         },
+    }
+}
+
+/// Gets a set, or a file or a directory of one.
+fn get_of_set(context: &mut Context, arguments: &GetArguments) -> Result<Exit, CommandError> {
+    let usage = |message: String| Err(CommandError::new(Exit::Usage, message));
+    let [address] = &arguments.hashes[..] else {
+        return usage("a set, or a file of one, comes by itself: get one at a time".to_owned());
+    };
+    if let Found::File(file) = find(context, address, arguments.timeout)? {
+        if arguments.delete || arguments.checksum {
+            return usage(format!("{address} is a file: --delete and --checksum are for sets"));
+        }
+        let name = address.path.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let output = match arguments.output.as_deref() {
+            None => PathBuf::from(name),
+            Some(path) if path.is_dir() => path.join(name),
+            Some(path) => path.to_owned(),
+        };
+        let is_stream = output == Path::new("-") || is_special(&output);
+        let mode = arguments.mode.or(Some(u32::from(file.mode)).filter(|_| !is_stream));
+        let hashes = vec![file.hash.into()];
+        return get(context, &GetArguments { hashes, output: Some(output), mode, ..arguments.clone() });
+    }
+    if arguments.part().is_some() || arguments.mode.is_some() {
+        return usage(format!("{address} is a set: its files have modes, and parts are of one file"));
+    }
+    match arguments.output.as_deref() {
+        Some(path) if path == Path::new("-") || is_special(path) => {
+            usage(format!("{address} is a set, and goes into a directory: name one with -o"))
+        }
+        None => usage(format!("{address} is a set: name the directory that it goes into with -o")),
+        Some(directory) => {
+            let GetArguments { delete, checksum, timeout, .. } = *arguments;
+            get_set(context, &GetSet { address, directory, delete, checksum, timeout })
+        }
     }
 }
 
@@ -227,6 +285,12 @@ impl Fetch {
             }
         };
         drop(meter);
+        if fs::File::open(&path).is_ok_and(is_list) {
+            context.output.warn(&format!(
+                "{}: this is the list of a set; its files come with `elver get {hash}/ -o DIR`",
+                shown(&self.output)
+            ));
+        }
         if context.output.json {
             context.output.object(&json!({
                 "hash": hash, "file": path.to_string_lossy(), "length": length, "sources": sources,
@@ -314,7 +378,7 @@ mod tests {
 
     fn arguments(hash: Key, output: &Path) -> GetArguments {
         GetArguments {
-            hashes: vec![hash],
+            hashes: vec![hash.into()],
             output: Some(output.to_owned()),
             timeout: Some(9),
             range: None,
@@ -322,6 +386,8 @@ mod tests {
             length: None,
             force: false,
             mode: None,
+            delete: false,
+            checksum: false,
         }
     }
 
@@ -348,7 +414,7 @@ mod tests {
         let daemon = FakeDaemon::answering(&[Response::Failed(failure)]);
         let (mut context, _, remarks) = daemon.context(false);
         let several = GetArguments {
-            hashes: vec![hash, key(b"y"), hash, hash, hash, hash],
+            hashes: [hash, key(b"y"), hash, hash, hash, hash].map(Address::from).to_vec(),
             ..arguments(hash, scratch.path())
         };
         assert_eq!(get(&mut context, &several), Ok(Exit::Busy));
@@ -360,7 +426,7 @@ mod tests {
         let daemon = FakeDaemon::answering(&[]);
         let (mut context, ..) = daemon.context(false);
         let (hash, scratch) = (key(b"x"), Scratch::new());
-        let hashes = vec![hash, key(b"y")];
+        let hashes = vec![Address::from(hash), key(b"y").into()];
         for wrong in [
             GetArguments { length: Some(5), output: None, ..arguments(hash, scratch.path()) },
             GetArguments { length: Some(5), hashes: hashes.clone(), ..arguments(hash, scratch.path()) },

@@ -8,7 +8,7 @@
 //! - [`progress`]: progress bars.
 //! - `logging`: a log that never blocks the node on its reader.
 //! - `daemon`: the loop of `elver node`; `service`: what the service manager is told; `reload`: reading the configuration again.
-//! - `put`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `configuration`, `network`, `node`, `demo`: the commands.
+//! - `put`, `get`, `sets`, `files`, `values`, `explain`, `peers`, `status`, `limit`, `configuration`, `network`, `node`, `demo`: the commands.
 
 pub mod client;
 pub mod exit;
@@ -36,6 +36,7 @@ mod read;
 mod reload;
 mod scrub;
 mod service;
+mod sets;
 mod status;
 #[cfg(test)]
 mod testing;
@@ -90,16 +91,16 @@ enum Subcommand {
     /// Run a node until it is told to stop
     #[command(after_help = node::AFTER_HELP)]
     Node(Box<node::NodeArguments>),
-    /// Share files and copy them to other nodes; prints their addresses like b3sum
+    /// Share files and directories and copy them to other nodes; prints their addresses like b3sum
     #[command(after_help = put::AFTER_HELP)]
     Put(put::PutArguments),
-    /// Fetch a file by its address, every byte verified
+    /// Fetch a file or a set by its address, every byte verified
     #[command(after_help = get::GET_AFTER_HELP)]
     Get(get::GetArguments),
     /// Stop sharing files; the files themselves stay
     Rm(files::RemoveArguments),
-    /// List the files that this node shares
-    Ls,
+    /// List the files that this node shares, or what is in a set
+    Ls(files::ListArguments),
     /// Publish a small value under this node's key; prints its address
     #[command(after_help = values::SET_AFTER_HELP)]
     Set(values::SetArguments),
@@ -147,6 +148,7 @@ fn after_help() -> String {
   elver put holiday.tar                        put a file in; prints HASH  FILE
   elver get HASH -o holiday.tar                get it at any other node
   elver get HASH -o - | tar t                  or list its content while it arrives
+  elver put photos; elver get HASH/ -o photos  a directory: its address ends with a slash
 
 {EXIT_CODES_HELP}"
     )
@@ -231,7 +233,7 @@ fn run(arguments: Arguments) -> Exit {
         Subcommand::Put(arguments) => put::run(&mut context, &arguments),
         Subcommand::Get(arguments) => get::get(&mut context, &arguments),
         Subcommand::Rm(arguments) => files::remove(&mut context, &arguments),
-        Subcommand::Ls => files::list(&mut context),
+        Subcommand::Ls(arguments) => files::list(&mut context, &arguments),
         Subcommand::Set(arguments) => values::set(&mut context, &arguments),
         Subcommand::Unset(arguments) => values::unset(&mut context, &arguments),
         Subcommand::Values => values::list(&mut context),
@@ -356,6 +358,7 @@ mod tests {
             &format!("elver get {hash} --range -"),
             &format!("elver get {hash} --range 1-2 --offset 4"),
             &format!("elver get {hash} {hash} nothex"),
+            &format!("elver get {hash}/../x"),
             "elver limit --upload 1",
             "elver limit --streams 2",
             "elver put",

@@ -54,11 +54,21 @@ impl Opened {
     }
 }
 
+/// The absolute path of a directory as the user named it, or its real path if the named one depends on the process.
+pub(super) fn real_directory(named: &Path) -> Result<PathBuf, String> {
+    let metadata = named.metadata().map_err(|error| error.to_string())?;
+    let path = std::path::absolute(named).map_err(|error| error.to_string())?;
+    match through_processes(&path) {
+        false => Ok(path),
+        true => real_path(&path, &metadata),
+    }
+}
+
 /// Refuses what cannot be served from its place: anything but a regular file with a name.
 fn check_kind(metadata: &Metadata) -> Result<(), String> {
     let kind = metadata.file_type();
     let what = match () {
-        () if kind.is_dir() => return Err("it is a directory; put its files, or an archive of it".to_owned()),
+        () if kind.is_dir() => return Err("it has become a directory meanwhile".to_owned()),
         () if kind.is_file() && metadata.nlink() == 0 => {
             "it has no name: it was deleted, or is in memory only, so the node cannot serve it from its place"
         }
@@ -183,7 +193,7 @@ mod tests {
         let socket = scratch.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         for (path, words) in [
-            (scratch.path(), "a directory"),
+            (scratch.path(), "directory"),
             (Path::new("/dev/null"), "not a regular file"),
             (&socket, "a socket"),
             (Path::new("/nonexistent"), "No such file"),

@@ -7,6 +7,7 @@ use super::opened::Opened;
 use super::output::{shown, sum_line};
 use super::pipeline::Pipeline;
 use super::progress::Meter;
+use super::sets::{PutSet, put as put_set};
 use crate::config::units::parse_lifetime;
 use crate::id::Key;
 use crate::limits::quorum as quorum_of;
@@ -18,13 +19,19 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 pub(super) const AFTER_HELP: &str = "\
-The file stays where it is, and is served from there until `elver rm`. When it changes, what it was is not served any more; put
+A file stays where it is, and is served from there until `elver rm`. When it changes, what it was is not served any more; put
 it again to share what it is. A file that is missing for a while, because its medium is, is served again once it is back.
 
 Examples:
   elver put holiday.tar                 as many copies as the node's default says
   elver put --replicas 5 --ttl 30d *    five copies of each, for thirty days
   elver put --replicas 0 huge.img       share it without copying it anywhere
+  elver put photos                      a directory as a set; prints HASH/  photos
+
+A set is the files of a directory and a list of them: names, permission bits, times of modification (whole seconds), empty
+directories, symbolic links that stay inside. Equal directories are equal sets, and have one address. Owners, other mode bits,
+sockets, pipes and devices are left out; so are links that lead out of the directory, unless --follow-symlinks puts what they lead
+to. Lines of .elverignore leave entries out as those of .gitignore do (*, ?, **, /, !; no [...]).
 
 Exit code 5 says that there are fewer copies than a quorum (more than half of those asked for) so far; the node goes on
 making them. With several files it is the code of the first one that failed.";
@@ -37,20 +44,54 @@ pub(super) struct PutArguments {
     /// How long the network keeps the copies, such as 30d or 12h [default: the node's]
     #[arg(long, value_name = "T", value_parser = parse_lifetime)]
     ttl: Option<u32>,
-    /// The files
-    #[arg(required = true, value_name = "FILE")]
+    /// Of a directory, put what its symbolic links lead to, in their place
+    #[arg(long)]
+    follow_symlinks: bool,
+    /// Of a directory, leave out the times of modification: directories that differ only in them are then one set
+    #[arg(long)]
+    no_times: bool,
+    /// The files and directories
+    #[arg(required = true, value_name = "PATH")]
     files: Vec<PathBuf>,
 }
 
 /// Files given to the daemon at a time, before the earlier ones are done.
 const UNDER_WAY_MAX: usize = 256;
 
-/// Puts every file, and prints the results in the order of the arguments. A failed file does not stop the others.
+/// Puts every file and directory, and prints the results in the order of the arguments. A failure of one does not stop the others.
 pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exit, CommandError> {
-    let mut run = Run::new(context, arguments);
+    let mut exit = Exit::Done;
+    // Files in a row are put together, a directory by itself.
+    for paths in arguments.files.chunk_by(|one, next| !one.is_dir() && !next.is_dir()) {
+        let result = match paths {
+            [directory] if directory.is_dir() => {
+                let PutArguments { replicas, ttl: lifetime, follow_symlinks: follow, no_times, .. } =
+                    *arguments;
+                let set = PutSet { directory, replicas, lifetime, follow, times: !no_times };
+                put_set(context, &set)
+            }
+            files => put_files(context, arguments, files),
+        };
+        exit = exit.or(match result {
+            Err(error) if paths.len() < arguments.files.len() && error.exit != Exit::Unreachable => {
+                context.output.error(&error);
+                error.exit
+            }
+            result => result?,
+        });
+    }
+    Ok(exit)
+}
+
+fn put_files(
+    context: &mut Context,
+    arguments: &PutArguments,
+    files: &[PathBuf],
+) -> Result<Exit, CommandError> {
+    let mut run = Run::new(context, arguments, files);
     let mut next = 0;
-    while run.told < arguments.files.len() {
-        while next < arguments.files.len() && run.has_room() {
+    while run.told < files.len() {
+        while next < files.len() && run.has_room() {
             run.begin(next)?;
             next += 1;
         }
@@ -65,6 +106,7 @@ pub(super) fn run(context: &mut Context, arguments: &PutArguments) -> Result<Exi
 /// The files of one `put`.
 struct Run<'a> {
     arguments: &'a PutArguments,
+    files: &'a [PathBuf],
     door: Door,
     /// The connection, made for the first file that can be put.
     pipeline: Option<Pipeline>,
@@ -89,13 +131,14 @@ struct Stored {
 }
 
 impl<'a> Run<'a> {
-    fn new(context: &Context, arguments: &'a PutArguments) -> Self {
-        let name = match &arguments.files[..] {
+    fn new(context: &Context, arguments: &'a PutArguments, files: &'a [PathBuf]) -> Self {
+        let name = match files {
             [file] => shown(file),
             files => format!("{} files", files.len()),
         };
         Run {
             arguments,
+            files,
             door: context.door.clone(),
             pipeline: None,
             under_way: BTreeMap::new(),
@@ -112,7 +155,7 @@ impl<'a> Run<'a> {
 
     /// Opens a file and asks the daemon to share it.
     fn begin(&mut self, index: usize) -> Result<(), CommandError> {
-        let file = &self.arguments.files[index];
+        let file = &self.files[index];
         let cannot = |reason: String| CommandError::failed(format!("cannot put {}: {reason}", shown(file)));
         let Opened { file, path } = match Opened::open(file) {
             Ok(opened) => opened,
@@ -139,7 +182,7 @@ impl<'a> Run<'a> {
         let result = match response {
             Response::Progress(progress) => {
                 // Of many files, the number that is done says more.
-                if self.arguments.files.len() == 1 {
+                if self.files.len() == 1 {
                     self.meter.show(&progress);
                 }
                 return Ok(());
@@ -165,7 +208,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         while let Some(result) = self.done.remove(&self.told) {
-            let file = &self.arguments.files[self.told];
+            let file = &self.files[self.told];
             let exit = match result {
                 Ok(stored) => self.meter.aside(|| stored.tell(file, context))?,
                 Err(error) => {
@@ -176,7 +219,7 @@ impl<'a> Run<'a> {
             self.exit = self.exit.or(exit);
             self.told += 1;
         }
-        let files = self.arguments.files.len();
+        let files = self.files.len();
         if files > 1 {
             self.meter.show_files(self.told, files);
         }
@@ -234,7 +277,8 @@ mod tests {
     }
 
     fn put_arguments(files: &[&Path]) -> PutArguments {
-        PutArguments { replicas: Some(3), ttl: None, files: files.iter().map(PathBuf::from).collect() }
+        let files = files.iter().map(PathBuf::from).collect();
+        PutArguments { replicas: Some(3), ttl: None, follow_symlinks: false, no_times: false, files }
     }
 
     #[test]
@@ -270,12 +314,20 @@ mod tests {
     fn every_file_is_tried_and_the_first_failure_counts() {
         let daemon = FakeDaemon::answering_each(&stored(1, false));
         let (mut context, results, remarks) = daemon.context(false);
-        let files =
-            [Path::new("Cargo.toml"), Path::new("/nonexistent"), Path::new("src"), Path::new("Cargo.toml")];
+        let files = [
+            Path::new("Cargo.toml"),
+            Path::new("/nonexistent"),
+            Path::new("/dev/null"),
+            Path::new("Cargo.toml"),
+        ];
         assert_eq!(run(&mut context, &put_arguments(&files)), Ok(Exit::BelowQuorum));
         assert_eq!(run(&mut context, &put_arguments(&files[1..])), Ok(Exit::Failed));
         assert_eq!(results.text().lines().count(), 3);
-        assert!(remarks.text().contains("cannot put src: it is a directory"), "{}", remarks.text());
+        assert!(
+            remarks.text().contains("cannot put /dev/null: it is not a regular file"),
+            "{}",
+            remarks.text()
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::exit::{CommandError, Exit};
 use super::output::Output;
 use super::progress::Meter;
 use crate::id::Key;
-use crate::node::command::{Command, Part, Reply, Response};
+use crate::node::command::{Command, Content, Part, Reply, Response};
 
 /// A completed read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,13 +25,32 @@ pub(super) fn read(
     hash: Key,
     part: Option<Part>,
     timeout: Option<u32>,
-    mut meter: Meter,
+    meter: Meter,
     output: &mut Output,
+) -> Result<Option<Done>, CommandError> {
+    let done = read_to(context, hash, part, timeout, meter, |_, bytes| {
+        output.bytes(bytes)?;
+        output.flush()?;
+        Ok(!output.is_closed())
+    })?;
+    output.flush()?;
+    Ok(done.filter(|_| !output.is_closed()))
+}
+
+/// Gives the bytes of a file, or of a part of it, to `take` in their order. `None` when `take` returns `false`, which ends the read.
+pub(super) fn read_to(
+    context: &Context,
+    hash: Key,
+    part: Option<Part>,
+    timeout: Option<u32>,
+    mut meter: Meter,
+    mut take: impl FnMut(&Content, &[u8]) -> Result<bool, CommandError>,
 ) -> Result<Option<Done>, CommandError> {
     let mut client = Client::open(&context.door)?;
     client.send(&Command::Read { hash, part, timeout })?;
     let mut written = Written::default();
     loop {
+        let mut goes_on = true;
         match client.receive()? {
             Response::Progress(progress) => meter.show(&progress),
             Response::Content(content) => {
@@ -40,24 +59,19 @@ pub(super) fn read(
                     // node's files, so the bytes are hashed again here.
                     written.hasher.update(bytes);
                     written.bytes += bytes.len() as u64;
-                    output.bytes(bytes)
+                    goes_on = goes_on && take(&content, bytes)?;
+                    Ok::<(), CommandError>(())
                 })?;
-                output.flush()?;
             }
             Response::Done(Reply::Read { start, bytes, sources, .. }) => {
-                output.flush()?;
-                let done = Done { start, bytes, sources };
-                return match output.is_closed() {
-                    true => Ok(None),
-                    false => written.check(hash, part, bytes).map(|()| Some(done)),
-                };
+                return written.check(hash, part, bytes).map(|()| Some(Done { start, bytes, sources }));
             }
             Response::Done(reply) => return Err(context.unexpected(&reply)),
             Response::Failed(failure) => {
                 return Err(CommandError::new(failure.reason.into(), failure.message));
             }
         }
-        if output.is_closed() {
+        if !goes_on {
             // Closing the connection cancels the command.
             return Ok(None);
         }

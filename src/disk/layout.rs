@@ -16,6 +16,7 @@
 //! | `reserve` | space that is freed on a full disk, so that shares can be ended |
 //! | `damaged/ages.3` | the last files of the node that were damaged |
 //! | `cache/abcd…` | files fetched without a path of the user |
+//! | `sets/abcd…` | the lists of sets that were put, written by the command line and shared from there |
 
 use crate::id::Key;
 use crate::io::Place;
@@ -59,6 +60,10 @@ impl Layout {
 
     pub(super) fn cache(&self) -> PathBuf {
         self.file("cache")
+    }
+
+    pub(super) fn sets(&self) -> PathBuf {
+        self.file("sets")
     }
 
     pub(super) fn share(&self, hash: &Key) -> PathBuf {

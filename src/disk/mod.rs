@@ -478,12 +478,12 @@ impl Disk {
                 let (file, _) = self.open_file(&place)?;
                 Box::new(Check::new(file, layout.path(&place), manifest, Holes::Unwritten))
             }
-            DiskOp::OpenTarget { place, manifest, force, permissions } => {
+            DiskOp::OpenTarget { place, manifest, force, permissions, tree } => {
                 let name = match &place {
                     Place::Partial(target) => target.to_path_buf(),
                     other => layout.path(other),
                 };
-                let wish = Wish { place, manifest, force, name, permissions };
+                let wish = Wish { place, manifest, force, name, permissions, tree };
                 Box::new(Open::begin(wish, &self.own, &mut self.targets)?)
             }
             DiskOp::FinishTarget { place } => {

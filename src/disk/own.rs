@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Own {
     root: PathBuf,
     directories: Vec<PathBuf>,
+    /// The lists of sets, which are shared from where they are.
+    sets: PathBuf,
 }
 
 /// The device and inode of a file or a directory.
@@ -27,13 +29,16 @@ impl Own {
             layout.shares(),
             layout.cache(),
         ];
-        Own { root: layout.root().to_owned(), directories }
+        Own { root: layout.root().to_owned(), directories, sets: layout.sets() }
     }
 
     /// Refuses to share a file of the node. `metadata` is that of the open file.
     pub(super) fn refuse_source(&self, path: &Path, metadata: &Metadata) -> Result<(), DiskError> {
         let linked = self.is_key(metadata) || metadata.nlink() > 1 && self.names(metadata);
-        match linked || path.parent().is_some_and(|parent| self.holds(parent)) || self.holds_link(path) {
+        let is_list =
+            || path.parent().and_then(inode_at).is_some_and(|parent| inode_at(&self.sets) == Some(parent));
+        let held = || path.parent().is_some_and(|parent| self.holds(parent)) && !is_list();
+        match linked || held() || self.holds_link(path) {
             true => Err(self.refusal(path, "is one of the node's own files, which are never shared")),
             false => Ok(()),
         }

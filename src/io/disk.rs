@@ -2,7 +2,7 @@
 
 use super::{
     Ages, DiskId, Extent, FileAt, FileStamp, PassedId, Permissions, PieceAt, PieceMeta, Place, Run, Share,
-    Sink, Soundness,
+    Sink, Soundness, Tree,
 };
 use crate::claim::PieceClaim;
 use crate::id::Key;
@@ -60,6 +60,8 @@ pub enum DiskOp {
         force: bool,
         /// The permissions of the complete file.
         permissions: Permissions,
+        /// The tree of a file that is one of a set.
+        tree: Option<Tree>,
     },
     /// Hash the chunks of a file, a slice at a time. Answer: [`DiskReply::Checked`].
     Check {

@@ -136,6 +136,15 @@ pub enum Permissions {
     Exact(Mode),
 }
 
+/// The tree that the target of a download belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tree {
+    /// The directory at its top. No symbolic link below it is followed on the way to the target.
+    pub root: Arc<Path>,
+    /// The time of modification that the file gets, in seconds since 1970; `None` is the time of its completion.
+    pub modified: Option<i64>,
+}
+
 /// A run of bytes in a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Extent {

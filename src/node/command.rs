@@ -56,6 +56,27 @@ pub enum Command {
         #[serde(default)]
         timeout: Option<u32>,
     },
+    /// Fetch a file of a set to its place in a directory. A file that has the place is replaced. No symbolic link below the directory
+    /// is followed.
+    GetEntry {
+        /// Its address.
+        hash: Key,
+        /// The absolute path of the directory.
+        #[serde(with = "path")]
+        directory: PathBuf,
+        /// The place below the directory: names only. The directories on it exist.
+        #[serde(with = "path")]
+        place: PathBuf,
+        /// The permission bits of the file, at most 0o777; `None` are those of any new file.
+        #[serde(default)]
+        mode: Option<u32>,
+        /// Its time of modification, in seconds since 1970; `None` is the time at which it is complete.
+        #[serde(default)]
+        modified: Option<i64>,
+        /// Seconds without progress after which the command fails; `None` is the node's default, 0 is never.
+        #[serde(default)]
+        timeout: Option<u32>,
+    },
     /// Audit a file: ask which nodes hold which pieces of it now.
     Explain {
         /// Its address.

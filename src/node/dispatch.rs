@@ -8,7 +8,7 @@ use super::machines::Machines;
 use super::ops::{audit, download, read, values};
 use super::{Node, Waiting, bridge, joining, limit, status};
 use crate::dht::DhtEvent;
-use crate::io::DiskOp;
+use crate::io::{DiskOp, Tree};
 use crate::peers::requests::Challenge;
 use crate::peers::standing::Standing;
 use crate::time::Instant;
@@ -151,7 +151,14 @@ impl Node {
             }
             Command::Get { hash, target, force, mode, timeout } => {
                 self.ops.watch.asked_for(now, &hash, &mut self.machines);
-                let order = download::Order { id, hash, target, force, mode, timeout };
+                let order = download::Order { id, hash, target, force, mode, tree: None, timeout };
+                self.ops.seekers.downloads.start(now, order, &mut self.machines);
+            }
+            Command::GetEntry { hash, directory, place, mode, modified, timeout } => {
+                self.ops.watch.asked_for(now, &hash, &mut self.machines);
+                let (target, root) = (Some(directory.join(place)), directory.into());
+                let tree = Some(Tree { root, modified });
+                let order = download::Order { id, hash, target, force: true, mode, tree, timeout };
                 self.ops.seekers.downloads.start(now, order, &mut self.machines);
             }
             Command::Read { hash, part, timeout } => {

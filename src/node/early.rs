@@ -25,6 +25,7 @@ impl Early {
             command,
             Command::Put { .. }
                 | Command::Get { .. }
+                | Command::GetEntry { .. }
                 | Command::Explain { .. }
                 | Command::Read { .. }
                 | Command::Set { .. }

@@ -544,7 +544,8 @@ impl<'a> Drive<'a> {
         let hash = Key(*blake3::hash(bytes).as_bytes());
         let Some(manifest) = Manifest::single(hash, length).map(Arc::new) else { return Ok(None) };
         let permissions = Permissions::Usual(Mode::of(0o755));
-        let open = DiskOp::OpenTarget { place: place.clone(), manifest, force: false, permissions };
+        let open =
+            DiskOp::OpenTarget { place: place.clone(), manifest, force: false, permissions, tree: None };
         self.submit_one(open, Vec::new())?;
         if self.rng.below(2) == 0 {
             let op = DiskOp::WriteTarget { place: place.clone(), offset: 0, bytes: bytes.to_vec() };

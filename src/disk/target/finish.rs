@@ -79,6 +79,7 @@ impl Pass {
 impl Finish {
     /// Begins. The node writes no more into the file, unless chunks turn out to be spoiled.
     pub(in crate::disk) fn begin(place: Place, target: Arc<Target>) -> Result<Self, DiskError> {
+        target.date()?;
         target.freeze(true);
         let stage = match target.take_suspicion()? {
             true => Stage::Checking(Pass::new(&target)),

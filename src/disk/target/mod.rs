@@ -104,6 +104,8 @@ pub(super) struct Target {
     /// Whether it may replace a file that has the final path.
     force: bool,
     permissions: Permissions,
+    /// The time of modification that it gets, in seconds since 1970, if the download gives it one.
+    modified: Option<i64>,
     manifest: Arc<Manifest>,
     watched: Option<Watched>,
     state: Mutex<State>,
@@ -115,6 +117,7 @@ struct Purpose {
     name: PathBuf,
     force: bool,
     permissions: Permissions,
+    modified: Option<i64>,
     manifest: Arc<Manifest>,
 }
 
@@ -126,13 +129,13 @@ impl Target {
         new: bool,
         watch: Option<&Arc<Watch>>,
     ) -> Result<Self, DiskError> {
-        let Purpose { path, name, force, permissions, manifest } = purpose;
+        let Purpose { path, name, force, permissions, modified, manifest } = purpose;
         let watched = watch.and_then(|watch| watch.add(&file));
         let metadata = file.metadata().map_err(|error| failed("read", &path, error))?;
         let others = watched.is_none() || is_on_shared_file_system(&file);
         let trust = if new && !others { Trust::Own } else { Trust::Suspect };
         let state = Mutex::new(State { trust, look: Look::of(&metadata), others, closed: false });
-        Ok(Target { file, path, name, force, permissions, manifest, watched, state })
+        Ok(Target { file, path, name, force, permissions, modified, manifest, watched, state })
     }
 
     /// Its path until it is complete.
@@ -155,6 +158,16 @@ impl Target {
             state.look = Look::of(&metadata);
         }
         result
+    }
+
+    /// Gives the file its time of modification, if the download has one for it. It comes before the last look for changes of other
+    /// programs, which would otherwise not show.
+    fn date(&self) -> Result<(), DiskError> {
+        let Some(modified) = self.modified else { return Ok(()) };
+        self.change(|file, path| {
+            name::date(file, path, modified);
+            Ok(())
+        })
     }
 
     /// Compares the file's metadata with that after this node's last change.

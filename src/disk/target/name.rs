@@ -6,13 +6,17 @@ use crate::disk::extent::stamp_of;
 use crate::disk::files;
 use crate::id::Key;
 use crate::io::{DiskError, DiskErrorKind, DiskReply, Permissions};
-use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags, access, statx};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, Timespec, Timestamps,
+    UTIME_OMIT, access, futimens, openat, statat, statx,
+};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The longest name that Linux accepts, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -58,6 +62,47 @@ pub(super) fn resolve(target: &Path, force: bool) -> Result<Final, DiskError> {
         return Err(refused(DiskErrorKind::Unsuitable, name, what));
     }
     Ok(found)
+}
+
+/// Refuses a target outside the tree of `root`: one with a symbolic link below the root on its path, or as its name.
+pub(super) fn stays_in(root: &Path, target: &Path) -> Result<(), DiskError> {
+    let outside = |path: &Path| {
+        let what = "is a symbolic link, which leads out of the set's directory: remove it";
+        Err(refused(DiskErrorKind::Unsuitable, path, what))
+    };
+    let mut here = root.to_owned();
+    let mut directory =
+        open_directory(CWD, root, OFlags::empty()).map_err(|errno| failed("open", root, errno))?;
+    let (Ok(place), Some(name)) = (target.strip_prefix(root), target.file_name()) else {
+        return outside(target);
+    };
+    for component in place.parent().into_iter().flat_map(Path::components) {
+        here.push(component);
+        let Component::Normal(component) = component else { return outside(&here) };
+        directory = match open_directory(&directory, Path::new(component), OFlags::NOFOLLOW) {
+            Ok(next) => next,
+            Err(Errno::LOOP | Errno::NOTDIR) if here.is_symlink() => return outside(&here),
+            Err(errno) => return Err(failed("open", &here, errno)),
+        };
+    }
+    match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Symlink => outside(target),
+        _ => Ok(()),
+    }
+}
+
+fn open_directory(at: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(at, path, flags | OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Sets a file's time of modification. An error is ignored: a time that its file system cannot keep only makes the next comparison
+/// slower.
+pub(super) fn date(file: &File, path: &Path, seconds: i64) {
+    let last_modification = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    if let Err(errno) = futimens(file, &Timestamps { last_access, last_modification }) {
+        log::info!("cannot set the time of {}: {errno}", path.display());
+    }
 }
 
 fn follow(target: &Path) -> Result<Final, DiskError> {

@@ -9,7 +9,7 @@ use crate::disk::extent::{open_regular, stamp_of};
 use crate::disk::files::{self, links, remove, set_length};
 use crate::disk::own::Own;
 use crate::disk::tasks::{Slice, Task};
-use crate::io::{DiskError, DiskErrorKind, DiskReply, Permissions, Place};
+use crate::io::{DiskError, DiskErrorKind, DiskReply, Permissions, Place, Tree};
 use crate::manifest::Manifest;
 use rustix::fs::{FlockOperation, OFlags, SeekFrom, flock, fstatvfs, seek};
 use rustix::io::Errno;
@@ -32,6 +32,8 @@ pub(in crate::disk) struct Wish {
     /// The final name.
     pub(in crate::disk) name: PathBuf,
     pub(in crate::disk) permissions: Permissions,
+    /// The tree of a file that is one of a set.
+    pub(in crate::disk) tree: Option<Tree>,
 }
 
 impl Wish {
@@ -88,6 +90,9 @@ impl Open {
         let names = match wish.is_users() {
             true => {
                 own.refuse_target(&wish.name)?;
+                if let Some(tree) = &wish.tree {
+                    name::stays_in(&tree.root, &wish.name)?;
+                }
                 let Final { name, existing: there } = name::resolve(&wish.name, wish.force)?;
                 wish.name = name;
                 own.refuse_target(&wish.name)?;
@@ -118,6 +123,9 @@ impl Open {
             if whole {
                 let name = self.wish.name.clone();
                 name::permit(file, &name, self.wish.permissions)?;
+                if let Some(modified) = self.wish.tree.as_ref().and_then(|tree| tree.modified) {
+                    name::date(file, &name, modified);
+                }
                 let now = file.metadata().map_err(|error| failed("read", &name, error))?;
                 return Ok(Some(DiskReply::Finished { stamp: stamp_of(&now), path: name }));
             }
@@ -251,7 +259,8 @@ impl Open {
         let manifest = Arc::clone(&self.wish.manifest);
         let name = self.wish.name.clone();
         let Wish { force, permissions, .. } = self.wish;
-        let purpose = Purpose { path: path.clone(), name, force, permissions, manifest };
+        let modified = self.wish.tree.as_ref().and_then(|tree| tree.modified);
+        let purpose = Purpose { path: path.clone(), name, force, permissions, modified, manifest };
         let target = Target::new(file, purpose, new, self.watch.as_ref())?;
         self.ready = Some(Arc::new(target));
         Ok(DiskReply::Opened { path, good, old: core::mem::take(&mut self.old) })

@@ -14,7 +14,7 @@ mod verify;
 use super::*;
 use crate::claim::PieceClaim;
 use crate::id::{Key, PublicKey};
-use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState};
+use crate::io::{DiskErrorKind, FileStamp, Mode, Permissions, PieceMeta, Run, Share, ShareState, Tree};
 use crate::manifest::{Content, HashAs, Manifest, ManifestBuilder};
 use power_loss::record;
 use std::fs;
@@ -104,7 +104,7 @@ fn ask(disk: &mut Disk, op: DiskOp) -> Result<DiskReply, DiskError> {
 
 fn open_target(place: &Place, manifest: &Arc<Manifest>, force: bool) -> DiskOp {
     let (place, manifest, permissions) = (place.clone(), manifest.clone(), Permissions::Usual(Mode::UNKNOWN));
-    DiskOp::OpenTarget { place, manifest, force, permissions }
+    DiskOp::OpenTarget { place, manifest, force, permissions, tree: None }
 }
 
 fn kind(result: Result<DiskReply, DiskError>) -> DiskErrorKind {

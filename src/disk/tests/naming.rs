@@ -4,7 +4,7 @@ use super::power_loss::record::{self, Kind};
 use super::targets::{close, finish, finished, open, open_target, put_chunk, target};
 use super::*;
 use std::cell::Cell;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
 /// A file of three chunks that has come, and is to be called "file".
 struct Come {
@@ -164,7 +164,7 @@ fn open_with_mode(
 ) -> DiskReply {
     let (place, manifest, permissions) =
         (place.clone(), manifest.clone(), Permissions::Exact(Mode::of(bits)));
-    ask(disk, DiskOp::OpenTarget { place, manifest, force, permissions }).unwrap()
+    ask(disk, DiskOp::OpenTarget { place, manifest, force, permissions, tree: None }).unwrap()
 }
 
 #[test]
@@ -221,4 +221,60 @@ fn what_an_earlier_attempt_left_with_a_set_user_id_bit_loses_it() {
     fs::set_permissions(dir.path("file.part"), fs::Permissions::from_mode(0o6755)).unwrap();
     assert_eq!(open_target(&mut disk, &place, &manifest_of(&bytes)), Ok(vec![true]));
     assert_eq!(mode_of(&finished(&mut disk, &place)), 0o755);
+}
+
+/// Opens the target at `name` below a root, as one of a set.
+fn open_in_tree(
+    come: (&TestDir, &mut Disk),
+    name: &str,
+    manifest: &Arc<Manifest>,
+    modified: Option<i64>,
+) -> Result<DiskReply, DiskError> {
+    let (dir, disk) = come;
+    let tree = Some(Tree { root: dir.path("root").into(), modified });
+    let (place, manifest) = (target(dir, &format!("root/{name}")), manifest.clone());
+    let permissions = Permissions::Exact(Mode::of(0o640));
+    ask(disk, DiskOp::OpenTarget { place, manifest, force: true, permissions, tree })
+}
+
+#[test]
+fn a_file_of_a_tree_is_not_written_through_a_link_out_of_it() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let manifest = manifest_of(&content(1, 600_000));
+    fs::create_dir_all(dir.path("root/d/e")).unwrap();
+    fs::create_dir(dir.path("outside")).unwrap();
+    fs::write(dir.path("outside/file"), "mine").unwrap();
+    symlink(dir.path("outside"), dir.path("root/d/out")).unwrap();
+    symlink("e", dir.path("root/d/in")).unwrap();
+    symlink(dir.path("outside/file"), dir.path("root/d/file")).unwrap();
+    for name in ["d/out/new", "d/in/new", "d/file", "d/out"] {
+        let refused = open_in_tree((&dir, &mut disk), name, &manifest, None).unwrap_err();
+        assert!(refused.to_string().contains("symbolic link"), "{name}: {refused}");
+    }
+    assert_eq!(kind(open_in_tree((&dir, &mut disk), "none/new", &manifest, None)), DiskErrorKind::NotFound);
+    assert!(open_in_tree((&dir, &mut disk), "d/e/new", &manifest, None).is_ok());
+    assert_eq!(fs::read(dir.path("outside/file")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(dir.path("outside")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_of_a_tree_gets_its_time_before_its_name_and_is_not_hashed_again_for_it() {
+    let dir = TestDir::new();
+    let (mut disk, _) = dir.open();
+    let (bytes, place) = (content(1, 600_000), target(&dir, "root/file"));
+    let manifest = manifest_of(&bytes);
+    fs::create_dir(dir.path("root")).unwrap();
+    open_in_tree((&dir, &mut disk), "file", &manifest, Some(-7)).unwrap();
+    put_all(&disk, &place, &manifest, &bytes);
+    disk.submit(DiskId(1), DiskOp::FinishTarget { place });
+    let DiskReply::Finished { path, stamp } = drain(&mut disk).remove(0).result.unwrap() else { panic!() };
+    let metadata = path.metadata().unwrap();
+    assert_eq!((metadata.mtime(), metadata.mtime_nsec(), metadata.len()), (-7, 0, 600_000));
+    assert_eq!(stamp, extent::stamp_of(&metadata));
+    // The same content with another time.
+    let again = open_in_tree((&dir, &mut disk), "file", &manifest, Some(1_000_000_000)).unwrap();
+    let metadata = path.metadata().unwrap();
+    assert_eq!(metadata.mtime(), 1_000_000_000);
+    assert_eq!(again, DiskReply::Finished { stamp: extent::stamp_of(&metadata), path });
 }

@@ -41,10 +41,12 @@ fn command(request: &Request, body: &[u8]) -> Result<Command, Answer> {
     let command = serde_json::from_slice(body)
         .map_err(|error| Answer::text(Status::BAD_REQUEST, &format!("the body is not a command: {error}")))?;
     match command {
-        Command::Put { .. } | Command::Get { target: Some(_), .. } => Err(Answer::text(
-            Status::FORBIDDEN,
-            "commands with paths of the node's machine are for its control socket: run elver there",
-        )),
+        Command::Put { .. } | Command::Get { target: Some(_), .. } | Command::GetEntry { .. } => {
+            Err(Answer::text(
+                Status::FORBIDDEN,
+                "commands with paths of the node's machine are for its control socket: run elver there",
+            ))
+        }
         Command::Read { .. } => Err(Answer::text(Status::BAD_REQUEST, "read content with GET /HASH")),
         command => Ok(command),
     }
@@ -157,6 +159,10 @@ mod tests {
         for (body, status) in [
             (r#"{"command":"put","path":"/etc/shadow"}"#.to_owned(), 403),
             (format!(r#"{{"command":"get","hash":"{hash}","target":"/etc/cron.d/x"}}"#), 403),
+            (
+                format!(r#"{{"command":"get_entry","hash":"{hash}","directory":"/etc","place":"cron.d/x"}}"#),
+                403,
+            ),
             (format!(r#"{{"command":"read","hash":"{hash}"}}"#), 400),
         ] {
             assert_eq!(planned("POST /api/command", &body), Err(status), "{body}");

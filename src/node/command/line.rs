@@ -33,7 +33,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Put { .. } => "put",
-            Command::Get { .. } => "get",
+            Command::Get { .. } | Command::GetEntry { .. } => "get",
             Command::Explain { .. } => "explain",
             Command::Remove { .. } => "rm",
             Command::List { .. } => "ls",

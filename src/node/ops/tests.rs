@@ -159,6 +159,7 @@ fn a_shared_file_that_looks_different_is_withdrawn_before_its_download_goes_on()
         target: None,
         force: false,
         mode: None,
+        tree: None,
         timeout: None,
     };
     bench.ops.seekers.downloads.start(START, order, &mut bench.machines);

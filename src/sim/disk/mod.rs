@@ -256,7 +256,7 @@ impl Disk {
             DiskOp::Verify { piece, .. } => {
                 return self.verify(&piece).map(|soundness| DiskReply::Verified { soundness });
             }
-            DiskOp::OpenTarget { place, manifest, force, permissions } => {
+            DiskOp::OpenTarget { place, manifest, force, permissions, tree: _ } => {
                 return self.files.open_target(&place, &manifest, force, permissions, &self.room);
             }
             DiskOp::Check { place, manifest } => {
@@ -463,7 +463,8 @@ mod tests {
         let content = Slice::whole(Blob::random(1 << 20, 1));
         let (hash, manifest) = (Key([9; 32]), content.manifest());
         let permissions = Permissions::Usual(Mode::UNKNOWN);
-        let open = DiskOp::OpenTarget { place: Place::Cache(hash), manifest, force: false, permissions };
+        let open =
+            DiskOp::OpenTarget { place: Place::Cache(hash), manifest, force: false, permissions, tree: None };
         disk.submit(Instant::ZERO, DiskId(2), open);
         let mut chance = Chance::new(1, 1);
         assert!(disk.complete(&mut chance).unwrap().result.is_ok());

@@ -249,6 +249,14 @@ pub(super) fn of_control() -> Outcome<Vec<Seed>> {
     let commands = [
         Command::Put { path: "/user/file".into(), replicas: Some(3), lifetime: None },
         Command::Get { hash, target: Some("/got".into()), force: true, mode: Some(0o644), timeout: Some(3) },
+        Command::GetEntry {
+            hash,
+            directory: "/set".into(),
+            place: "a/b".into(),
+            mode: Some(0o640),
+            modified: Some(1_700_000_000),
+            timeout: None,
+        },
         Command::Explain { hash, timeout: None },
         Command::Remove { hash },
         Command::List { after: None },

@@ -15,7 +15,7 @@ mod tests;
 pub(in crate::node) use order::Order;
 
 use crate::id::Key;
-use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Permissions, Place};
+use crate::io::{DiskError, DiskErrorKind, DiskOp, DiskReply, FileStamp, Mode, Permissions, Place, Tree};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::node::command::{
@@ -85,6 +85,8 @@ pub(in crate::node) struct Download {
     force: bool,
     /// The permission bits of the file, if the user gives them.
     asked: Option<u32>,
+    /// The tree that the target belongs to, if it is a file of a set.
+    tree: Option<Tree>,
     place: Place,
     /// The file that holds the content until the download is complete.
     path: Option<PathBuf>,
@@ -143,7 +145,7 @@ impl Operation for Download {
     }
 
     fn begin(now: Instant, id: DownloadId, order: Order, (): &(), machines: &mut Machines) -> Self {
-        let Order { id: command, hash, target, force, mode: asked, timeout } = order;
+        let Order { id: command, hash, target, force, mode: asked, tree, timeout } = order;
         let place = match &target {
             Some(path) => Place::Partial(Arc::from(path.as_path())),
             None => Place::Cache(hash),
@@ -155,6 +157,7 @@ impl Operation for Download {
             target,
             force,
             asked,
+            tree,
             place,
             path: None,
             phase: Phase::Root,
@@ -248,12 +251,12 @@ impl Seek for Download {
         }
         self.chunks = Some(Chunks::new(Arc::clone(&layout)));
         self.phase = Phase::Opening;
-        let (place, manifest, force) = (self.place.clone(), layout, self.force);
+        let (place, manifest, force, tree) = (self.place.clone(), layout, self.force, self.tree.clone());
         let permissions = match self.asked.filter(|_| self.target.is_some()) {
             Some(bits) => Permissions::Exact(Mode::of(bits)),
             None => Permissions::Usual(self.mode),
         };
-        self.disk(DiskOp::OpenTarget { place, manifest, force, permissions }, Step::Open, machines);
+        self.disk(DiskOp::OpenTarget { place, manifest, force, permissions, tree }, Step::Open, machines);
     }
 
     fn handle_reached(&mut self, now: Instant) {

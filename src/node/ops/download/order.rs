@@ -2,11 +2,12 @@
 
 use super::Download;
 use crate::id::Key;
+use crate::io::Tree;
 use crate::node::command::{CommandId, FailureReason};
 use crate::node::ops::queue::Waits;
 use crate::node::ops::table::Entry;
 use crate::transfer::DownloadId;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 /// A command to download a file.
 pub(in crate::node) struct Order {
@@ -18,6 +19,8 @@ pub(in crate::node) struct Order {
     pub(in crate::node) force: bool,
     /// The permission bits of the file, if the command gives them.
     pub(in crate::node) mode: Option<u32>,
+    /// The tree that the target belongs to, if it is a file of a set.
+    pub(in crate::node) tree: Option<Tree>,
     /// Seconds without progress after which it fails; `None` is the node's default, 0 is never.
     pub(in crate::node) timeout: Option<u32>,
 }
@@ -34,6 +37,10 @@ impl Order {
     pub(super) fn admit<'a>(&self, mut others: impl Iterator<Item = &'a Download>) -> Entry<DownloadId> {
         if self.target.as_ref().is_some_and(|path| !path.is_absolute()) {
             let why = "a path must be absolute: the node has a directory of its own";
+            return Entry::Refuse(FailureReason::Usage, why.to_owned());
+        }
+        if !self.is_below_its_root() {
+            let why = "the place in a set's directory consists of names: no `..`, and no path from the root";
             return Entry::Refuse(FailureReason::Usage, why.to_owned());
         }
         if self.mode.is_some_and(|mode| mode > 0o777) {
@@ -58,8 +65,18 @@ impl Order {
         }
     }
 
+    /// Whether the target, if it is in a tree, is below the root of the tree by its names.
+    fn is_below_its_root(&self) -> bool {
+        let (Some(target), Some(tree)) = (&self.target, &self.tree) else { return true };
+        target.strip_prefix(&tree.root).is_ok_and(|place| {
+            let mut names = place.components().peekable();
+            names.peek().is_some() && names.all(|name| matches!(name, Component::Normal(_)))
+        })
+    }
+
     /// Whether a download of the same file does what this order asks for.
     fn asks_for(&self, download: &Download) -> bool {
-        (&self.target, self.force, self.mode) == (&download.target, download.force, download.asked)
+        (&self.target, self.force, self.mode, &self.tree)
+            == (&download.target, download.force, download.asked, &download.tree)
     }
 }

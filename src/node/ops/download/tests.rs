@@ -30,7 +30,8 @@ impl Bench {
 
     fn get_with_mode(&mut self, command: u64, hash: Key, target: Option<&str>, mode: Option<u32>) {
         let target = target.map(PathBuf::from);
-        let order = Order { id: CommandId(command), hash, target, force: false, mode, timeout: None };
+        let order =
+            Order { id: CommandId(command), hash, target, force: false, mode, tree: None, timeout: None };
         self.downloads.start(self.now, order, &mut self.machines);
     }
 
@@ -309,4 +310,20 @@ fn a_mode_with_other_bits_than_permissions_is_refused() {
     bench.cancel(2);
     assert_eq!(bench.downloads.len(), 1, "the third has begun");
     assert_eq!(bench.answered(), []);
+}
+
+#[test]
+fn a_file_of_a_set_goes_below_its_root_and_nowhere_else() {
+    let order = |command, target: &str| {
+        let tree = Some(crate::io::Tree { root: std::path::Path::new("/u/set").into(), modified: Some(3) });
+        let (id, target) = (CommandId(command), Some(PathBuf::from(target)));
+        Order { id, hash: Key([1; 32]), target, force: true, mode: Some(0o600), tree, timeout: None }
+    };
+    let mut bench = Bench::new(8);
+    for target in ["/u/set", "/u/settle", "/u/set/../x", "/u/set/a/../x", "/etc/passwd", "/u/set/a/../../x"] {
+        bench.downloads.start(bench.now, order(1, target), &mut bench.machines);
+        assert_eq!(bench.answered(), [(1, Err(FailureReason::Usage))], "{target}");
+    }
+    bench.downloads.start(bench.now, order(2, "/u/set/a/x"), &mut bench.machines);
+    assert_eq!((bench.downloads.len(), bench.answered()), (1, vec![]));
 }

@@ -299,7 +299,8 @@ mod tests {
     fn seekers(machines: &mut Machines) -> (Seekers, [DownloadId; 3]) {
         let mut seekers = Seekers::new(&Limits::default(), ([127, 0, 0, 1], 1).into());
         let (hash, id) = (hash_of(b"one"), CommandId(1));
-        let order = download::Order { id, hash, target: None, force: false, mode: None, timeout: None };
+        let order =
+            download::Order { id, hash, target: None, force: false, mode: None, tree: None, timeout: None };
         seekers.downloads.start(START, order, machines);
         let (hash, id) = (hash_of(b"two"), CommandId(2));
         seekers.reads.start(START, read::Order { id, hash, part: None, timeout: None }, machines);

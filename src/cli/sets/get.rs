@@ -1,0 +1,507 @@
+//! `get SET -o DIR`: makes a directory what the set is.
+//!
+//! The whole list is fetched and checked first, into a file without a name in the directory; a list that breaks a rule changes
+//! nothing. One pass over it makes directories and has the node fetch each file that differs. A second pass, when all files are
+//! there, makes the symbolic links, deletes what the set does not have if that is asked for, and gives directories their modes. So
+//! no file is ever written through a link of the set.
+
+use super::Address;
+use super::compare::{Rules, Verdict};
+use super::list::{Scope, each_record, stream};
+use super::tree::{Tree, is_directory, temporary};
+use crate::cli::Context;
+use crate::cli::exit::{CommandError, Exit};
+use crate::cli::output::{counted, shown};
+use crate::cli::pipeline::Pipeline;
+use crate::cli::progress::Meter;
+use crate::config::units::format_size;
+use crate::node::command::{Command, Reply, Response};
+use crate::set::{Record, SetFile, stays_inside};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat};
+use serde_json::json;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Files that the node fetches at a time for one command.
+const UNDER_WAY_MAX: usize = 64;
+/// The failures that are told one by one; more are counted.
+const FAILURES_TOLD: u64 = 20;
+
+/// What `get` was asked for.
+pub(in crate::cli) struct GetSet<'a> {
+    /// The set, or a directory in it.
+    pub(in crate::cli) address: &'a Address,
+    /// The directory to write into; it is made if only it is missing.
+    pub(in crate::cli) directory: &'a Path,
+    /// Whether what the set does not have is deleted.
+    pub(in crate::cli) delete: bool,
+    /// Whether every file is read, although its length and time are those of the set.
+    pub(in crate::cli) checksum: bool,
+    /// Seconds without progress after which a file is given up.
+    pub(in crate::cli) timeout: Option<u32>,
+}
+
+/// Gets a set into a directory.
+pub(in crate::cli) fn get(context: &mut Context, order: &GetSet<'_>) -> Result<Exit, CommandError> {
+    let cannot = |error: io::Error| {
+        CommandError::failed(format!("cannot get a set into {}: {error}", shown(order.directory)))
+    };
+    let made = match fs::create_dir(order.directory) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(cannot(error)),
+    };
+    let root = order.directory.canonicalize().map_err(cannot)?;
+    if order.delete && context.dir.canonicalize().is_ok_and(|own| own.starts_with(&root)) {
+        let message = format!("{} holds the node's own directory: leave --delete out", shown(&root));
+        return Err(CommandError::new(Exit::Usage, message));
+    }
+    let tree = Tree::open(&root).map_err(cannot)?;
+    let result = Spool::create(&tree).map_err(cannot).and_then(|spool| spool.fill(context, order));
+    if result.is_err() && made {
+        let _ = fs::remove_dir(order.directory);
+    }
+    let (spool, survey) = result?;
+    let rules = Rules { times: survey.times, modes: spool.keeps_modes, checksum: order.checksum };
+    let meter = Meter::new(context.shows_progress(), &shown(order.directory));
+    let mut run = Run {
+        order,
+        root,
+        tree,
+        place: PathBuf::new(),
+        rules,
+        pipeline: None,
+        under_way: BTreeMap::new(),
+        skipped: 0,
+        kept: Vec::new(),
+        modes: Vec::new(),
+        tally: Tally { files: survey.files, ..Tally::default() },
+        exit: Exit::Done,
+        meter,
+    };
+    run.begin(context)?;
+    spool.each(order, |record| run.fetch(context, record))?;
+    while !run.under_way.is_empty() {
+        run.hear(context)?;
+    }
+    run.kept.push(HashSet::new());
+    run.modes.push(None);
+    spool.each(order, |record| run.settle(context, record))?;
+    run.finish(context)
+}
+
+/// The list in a file without a name, in the directory that the set goes into.
+struct Spool {
+    file: File,
+    /// Whether the file system takes names that differ only in case for the same.
+    folds_case: bool,
+    keeps_modes: bool,
+}
+
+/// What the whole list says.
+#[derive(Default)]
+struct Survey {
+    times: bool,
+    files: u64,
+}
+
+impl Spool {
+    fn create(tree: &Tree) -> io::Result<Self> {
+        let name = temporary("list");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(tree.here(), &name, flags, Mode::from_raw_mode(0o600)) {
+            // A process with the same number was killed.
+            Err(rustix::io::Errno::EXIST) => {
+                unlinkat(tree.here(), &name, AtFlags::empty())?;
+                openat(tree.here(), &name, flags, Mode::from_raw_mode(0o600))?
+            }
+            opened => opened?,
+        };
+        let upper = name.to_ascii_uppercase();
+        let folds_case = statat(tree.here(), &upper, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let odd = Mode::from_raw_mode(0o614);
+        let keeps_modes = fchmod(&file, odd).is_ok() && fstat(&file)?.st_mode & 0o777 == odd.as_raw_mode();
+        unlinkat(tree.here(), &name, AtFlags::empty())?;
+        Ok(Spool { file: file.into(), folds_case, keeps_modes })
+    }
+
+    /// Fetches the list, and checks all of it.
+    fn fill(mut self, context: &Context, order: &GetSet<'_>) -> Result<(Self, Survey), CommandError> {
+        let mut scope = Scope::new(order.address.path());
+        let (mut survey, mut twins) = (Survey::default(), Twins::new(self.folds_case));
+        let file = &mut self.file;
+        let unwritten = |error: io::Error| CommandError::write_failed("the list of the set", &error);
+        let hash = order.address.hash;
+        let times = stream(
+            context,
+            hash,
+            order.timeout,
+            |bytes| file.write_all(bytes).map_err(unwritten),
+            |directory, record| {
+                if scope.contains(directory, &record) {
+                    survey.files += u64::from(matches!(record, Record::File { .. }));
+                    twins.check(directory, &record)?;
+                }
+                Ok(())
+            },
+        )?;
+        survey.times = times;
+        scope.check(order.address)?;
+        Ok((self, survey))
+    }
+
+    /// Reads the requested part of the list.
+    fn each(
+        &self,
+        order: &GetSet<'_>,
+        mut take: impl FnMut(&Record<'_>) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let mut scope = Scope::new(order.address.path());
+        each_record(
+            &self.file,
+            |directory, record| {
+                if scope.contains(directory, &record) { take(&record) } else { Ok(()) }
+            },
+        )
+    }
+}
+
+/// Finds names that differ only in case, on file systems where one would replace the other.
+struct Twins(Option<Vec<HashSet<String>>>);
+
+impl Twins {
+    fn new(looks: bool) -> Self {
+        Twins(looks.then(|| vec![HashSet::new()]))
+    }
+
+    fn check(&mut self, directory: &[u8], record: &Record<'_>) -> Result<(), CommandError> {
+        let Some(levels) = &mut self.0 else { return Ok(()) };
+        let name = match record {
+            Record::End => {
+                levels.pop();
+                return Ok(());
+            }
+            Record::Directory { name, .. } | Record::File { name, .. } | Record::Link { name, .. } => name,
+        };
+        let folded = String::from_utf8_lossy(name).to_lowercase();
+        if levels.last_mut().is_some_and(|names| !names.insert(folded)) {
+            return Err(CommandError::failed(format!(
+                "the set has names that differ only in case, which this file system takes for one ({} in {}): choose \
+                 another directory; nothing was changed",
+                shown(Path::new(OsStr::from_bytes(name))),
+                shown(Path::new(OsStr::from_bytes(directory))),
+            )));
+        }
+        if matches!(record, Record::Directory { .. }) {
+            levels.push(HashSet::new());
+        }
+        Ok(())
+    }
+}
+
+/// One `get` of a set.
+struct Run<'a> {
+    order: &'a GetSet<'a>,
+    /// The real path of the directory.
+    root: PathBuf,
+    tree: Tree,
+    /// The path of the present directory below the root.
+    place: PathBuf,
+    rules: Rules,
+    pipeline: Option<Pipeline>,
+    under_way: BTreeMap<u64, Job>,
+    /// In a directory that cannot be entered: the directories to its end.
+    skipped: usize,
+    /// In the second pass: the names of the set in each directory down to the present one, and the directories' modes.
+    kept: Vec<HashSet<Vec<u8>>>,
+    modes: Vec<Option<u16>>,
+    tally: Tally,
+    exit: Exit,
+    meter: Meter,
+}
+
+enum Job {
+    /// The list itself, so that this node becomes a source of the set.
+    List,
+    /// A file.
+    File { place: PathBuf, length: u64 },
+}
+
+#[derive(Default)]
+struct Tally {
+    files: u64,
+    looked_at: u64,
+    fetched: u64,
+    bytes: u64,
+    mended: u64,
+    deleted: u64,
+    left_out: u64,
+    failed: u64,
+}
+
+impl Run<'_> {
+    /// Connects, and asks the node to become a source of the list.
+    fn begin(&mut self, context: &Context) -> Result<(), CommandError> {
+        let mut pipeline = Pipeline::connect(&context.door)?;
+        let (hash, timeout) = (self.order.address.hash, self.order.timeout);
+        let id =
+            pipeline.send(&Command::Get { hash, target: None, force: false, mode: None, timeout }, None)?;
+        self.under_way.insert(id, Job::List);
+        self.pipeline = Some(pipeline);
+        Ok(())
+    }
+
+    /// The first pass.
+    fn fetch(&mut self, context: &mut Context, record: &Record<'_>) -> Result<(), CommandError> {
+        match *record {
+            Record::Directory { name, mode } => self.enter(context, name, mode),
+            Record::End => {
+                self.leave();
+            }
+            Record::File { .. } if self.skipped > 0 => self.tally.failed += 1,
+            Record::File { name, ref file } => {
+                self.tally.looked_at += 1;
+                match self.needs(name, file) {
+                    Ok(Verdict::Same) => {}
+                    Ok(Verdict::Mended) => self.tally.mended += 1,
+                    Ok(Verdict::Fetch) => return self.ask(context, name, file),
+                    Err(error) => {
+                        self.failed(context, &self.path(name), &CommandError::failed(error.to_string()))
+                    }
+                }
+                if self.tally.looked_at % 256 == 0 {
+                    self.show();
+                }
+            }
+            // They come in the second pass.
+            Record::Link { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a file differs. What is no file gives way to it.
+    fn needs(&self, name: &[u8], file: &SetFile) -> io::Result<Verdict> {
+        let verdict = self.rules.compare(&self.tree, name, file)?;
+        if verdict == Verdict::Fetch {
+            let there = self.tree.look(name)?;
+            let is_file = there.as_ref().is_some_and(|there| there.st_mode & 0o170_000 == 0o100_000);
+            if let Some(there) = there.filter(|_| !is_file) {
+                self.tree.remove(name, self.order.delete).map_err(|error| match is_directory(&there) {
+                    true => io::Error::other(
+                        "it is a directory that is not empty, and a file of the set: --delete replaces it",
+                    ),
+                    false => error,
+                })?;
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Asks the node for a file.
+    fn ask(&mut self, context: &mut Context, name: &[u8], file: &SetFile) -> Result<(), CommandError> {
+        while self.under_way.len() >= UNDER_WAY_MAX || !self.pipeline.as_ref().is_none_or(Pipeline::has_room)
+        {
+            self.hear(context)?;
+        }
+        let place = self.place.join(OsStr::from_bytes(name));
+        let command = Command::GetEntry {
+            hash: file.hash,
+            directory: self.root.clone(),
+            place: place.clone(),
+            mode: self.rules.modes.then_some(u32::from(file.mode)),
+            modified: self.rules.times.then_some(file.modified),
+            timeout: self.order.timeout,
+        };
+        let Some(pipeline) = &mut self.pipeline else { return Ok(()) };
+        let id = pipeline.send(&command, None)?;
+        self.under_way.insert(id, Job::File { place, length: file.length });
+        Ok(())
+    }
+
+    /// Takes the node's next answer.
+    fn hear(&mut self, context: &mut Context) -> Result<(), CommandError> {
+        let Some(pipeline) = &mut self.pipeline else { return Ok(()) };
+        let Some((id, response)) = pipeline.receive()? else { return Ok(()) };
+        if matches!(response, Response::Progress(_)) {
+            return Ok(());
+        }
+        let Some(job) = self.under_way.remove(&id) else { return Ok(()) };
+        match (job, response) {
+            (Job::List, Response::Failed(failure)) => {
+                // The files do not need it.
+                log::info!("this node does not become a source of the list: {}", failure.message);
+            }
+            (Job::List, _) => {}
+            (Job::File { length, .. }, Response::Done(Reply::Get { .. })) => {
+                self.tally.fetched += 1;
+                self.tally.bytes += length;
+                self.show();
+            }
+            (_, Response::Done(reply)) => return Err(context.unexpected(&reply)),
+            (Job::File { place, .. }, Response::Failed(failure)) => {
+                let error = CommandError::new(failure.reason.into(), failure.message);
+                self.failed(context, &place, &error);
+            }
+            (_, _) => return Err(CommandError::failed("the node sent content that was not asked for")),
+        }
+        Ok(())
+    }
+
+    /// The second pass.
+    fn settle(&mut self, context: &mut Context, record: &Record<'_>) -> Result<(), CommandError> {
+        if let Record::Directory { name, .. } | Record::File { name, .. } | Record::Link { name, .. } = record
+        {
+            if let Some(kept) = self.kept.last_mut().filter(|_| self.skipped == 0 && self.order.delete) {
+                kept.insert(name.to_vec());
+            }
+        }
+        match *record {
+            Record::Directory { name, mode } => {
+                self.enter(context, name, mode);
+                if self.skipped == 0 {
+                    self.kept.push(HashSet::new());
+                    self.modes.push(Some(mode));
+                }
+            }
+            Record::Link { name, target } if self.skipped == 0 => self.link(context, name, target),
+            Record::End if self.skipped == 0 => {
+                let kept = self.kept.pop().unwrap_or_default();
+                // After a failure nothing is deleted: it may be what is missing.
+                if self.order.delete && self.exit == Exit::Done {
+                    self.delete_others(context, &kept);
+                }
+                if let Some(mode) = self.modes.pop().flatten().filter(|_| self.rules.modes) {
+                    if let Err(error) = self.tree.permit(mode) {
+                        self.failed(context, &self.place.clone(), &CommandError::failed(error.to_string()));
+                    }
+                }
+                self.leave();
+            }
+            Record::End => self.leave(),
+            Record::File { .. } | Record::Link { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, context: &mut Context, name: &[u8], target: &[u8]) {
+        let path = self.path(name);
+        if !stays_inside(target, self.tree.depth()) {
+            // It stays in the set, and leaves the part that was asked for.
+            self.tally.left_out += 1;
+            let what =
+                format!("{}: left out, because it leads out of the directory", shown(&self.root.join(path)));
+            return self.meter.aside(|| context.output.warn(&what));
+        }
+        match self.tree.link(name, target, self.order.delete) {
+            Ok(made) => self.tally.mended += u64::from(made),
+            Err(error) => self.failed(context, &path, &CommandError::failed(error.to_string())),
+        }
+    }
+
+    fn delete_others(&mut self, context: &mut Context, kept: &HashSet<Vec<u8>>) {
+        let names = match self.tree.names() {
+            Ok(names) => names,
+            Err(error) => {
+                return self.failed(context, &self.place.clone(), &CommandError::failed(error.to_string()));
+            }
+        };
+        for name in names.into_iter().map(OsStringExt::into_vec).filter(|name| !kept.contains(name)) {
+            match self.tree.remove(&name, true) {
+                Ok(removed) => self.tally.deleted += removed,
+                Err(error) => {
+                    self.failed(
+                        context,
+                        &self.path(&name),
+                        &CommandError::failed(format!("cannot delete it: {error}")),
+                    );
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, context: &mut Context, name: &[u8], mode: u16) {
+        if self.skipped > 0 {
+            self.skipped += 1;
+            return;
+        }
+        match self.tree.enter(name, mode) {
+            Ok(()) => self.place.push(OsStr::from_bytes(name)),
+            Err(error) => {
+                self.skipped = 1;
+                self.failed(context, &self.path(name), &CommandError::failed(error.to_string()));
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.skipped > 0 {
+            self.skipped -= 1;
+        } else {
+            self.tree.leave();
+            self.place.pop();
+        }
+    }
+
+    fn path(&self, name: &[u8]) -> PathBuf {
+        self.place.join(OsStr::from_bytes(name))
+    }
+
+    fn failed(&mut self, context: &mut Context, place: &Path, error: &CommandError) {
+        self.tally.failed += 1;
+        self.exit = self.exit.or(error.exit);
+        if self.tally.failed <= FAILURES_TOLD {
+            let message = format!("{}: {}", shown(&self.root.join(place)), error.message);
+            self.meter.aside(|| context.output.error(&CommandError::new(error.exit, message)));
+        }
+    }
+
+    fn show(&mut self) {
+        let waiting = self.under_way.len() as u64;
+        let (done, all) = (self.tally.looked_at.saturating_sub(waiting), self.tally.files);
+        self.meter.show_files(
+            usize::try_from(done).unwrap_or(usize::MAX),
+            usize::try_from(all).unwrap_or(usize::MAX),
+        );
+    }
+
+    fn finish(self, context: &mut Context) -> Result<Exit, CommandError> {
+        let Run { order, root, tally, exit, meter, .. } = self;
+        drop(meter);
+        let Tally { files, fetched, bytes, mended, deleted, left_out, failed, .. } = tally;
+        if context.output.json {
+            context.output.object(&json!({
+                "hash": order.address.hash, "directory": root.to_string_lossy(), "files": files, "fetched": fetched,
+                "length": bytes, "mended": mended, "deleted": deleted, "left_out": left_out, "failed": failed,
+            }))?;
+        } else {
+            let mut text = format!(
+                "{}: {fetched} of {} fetched, {}",
+                shown(order.directory),
+                counted(files, "file"),
+                format_size(bytes)
+            );
+            for (count, what) in
+                [(mended, "mended"), (deleted, "deleted"), (left_out, "left out"), (failed, "failed")]
+            {
+                if count > 0 {
+                    text += &format!(", {count} {what}");
+                }
+            }
+            context.output.remark(&text);
+        }
+        context.output.flush()?;
+        if exit != Exit::Done {
+            let why = "the same command goes on from here; nothing was deleted";
+            context.output.remark(&format!(
+                "{}: {}: {why}",
+                shown(order.directory),
+                counted(failed, "failure")
+            ));
+        }
+        Ok(exit)
+    }
+}
