@@ -19,6 +19,7 @@ mod repair;
 mod robust;
 mod room;
 mod scrub;
+mod sets;
 mod shares;
 #[path = "../support/mod.rs"]
 mod support;

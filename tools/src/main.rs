@@ -12,6 +12,7 @@ mod manual;
 mod many;
 mod node;
 mod scrub;
+mod sets;
 mod shares;
 mod sim;
 mod story;
@@ -46,6 +47,7 @@ enum Tool {
     Idle(idle::Arguments),
     Junk(junk::Arguments),
     Scrub(scrub::Arguments),
+    Sets(sets::Arguments),
     Shares(shares::Arguments),
     Swarm(swarm::Arguments),
     Sim(sim::Arguments),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
             Tool::Hash(arguments) => hash::run(&binary()?, arguments)?,
             Tool::Http(arguments) => http::run(&binary()?, arguments)?,
             Tool::Scrub(arguments) => scrub::run(&binary()?, arguments)?,
+            Tool::Sets(arguments) => sets::run(&binary()?, arguments)?,
             Tool::Shares(arguments) => shares::run(&binary()?, arguments)?,
             Tool::Idle(arguments) => idle::run(&binary()?, arguments)?,
             Tool::Junk(arguments) => junk::run(&binary()?, arguments)?,

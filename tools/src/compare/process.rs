@@ -11,16 +11,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The resources that a process, and the children that it waited for, have used.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Seconds of processor time, user and system.
-    pub(super) cpu: f64,
+    pub(crate) cpu: f64,
     /// Peak resident memory, and peak anonymous memory, in KiB.
-    pub(super) peak: u64,
-    pub(super) anonymous: u64,
+    pub(crate) peak: u64,
+    pub(crate) anonymous: u64,
 }
 
 /// A running process. Dropping it ends the process.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
     used: Usage,
@@ -29,7 +29,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a command in `dir`. Its output goes to a file there.
-    pub(super) fn start(command: &mut Command, dir: &Path, name: &str) -> Outcome<Process> {
+    pub(crate) fn start(command: &mut Command, dir: &Path, name: &str) -> Outcome<Process> {
         let log = dir.join(format!("{name}.log"));
         let (out, err) = (fs::File::create(&log)?, fs::File::options().append(true).open(&log)?);
         command.current_dir(dir).env("HOME", dir).stdin(Stdio::null()).stdout(out).stderr(err);
@@ -39,12 +39,12 @@ impl Process {
     }
 
     /// Its output so far.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// Reads what the process has used so far, and notes whether it has ended.
-    pub(super) fn sample(&mut self) -> Usage {
+    pub(crate) fn sample(&mut self) -> Usage {
         if self.exit.is_some() {
             return self.used;
         }
@@ -71,7 +71,7 @@ impl Process {
     }
 
     /// Whether the process has ended with success. An error if it has failed.
-    pub(super) fn has_ended(&mut self) -> Outcome<bool> {
+    pub(crate) fn has_ended(&mut self) -> Outcome<bool> {
         self.sample();
         match self.exit {
             None => Ok(false),
@@ -81,7 +81,7 @@ impl Process {
     }
 
     /// Asks the process to end, and kills it if it does not.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.sample();
         if self.exit.is_some() {
             return;
