@@ -47,7 +47,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     let a = Node::start(binary, work.join("a"), None, &extra)?;
     let b = Node::start(binary, work.join("b"), Some(a.addr), &extra)?;
     b.wait_for_peers(1)?;
-    let mut elver = |what: &str, node: &Node, more: &[&str]| -> Outcome<String> {
+    let elver = |what: &str, node: &Node, more: &[&str]| -> Outcome<String> {
         let mut command = Command::new(binary);
         command.arg("-q").arg("--dir").arg(&node.dir).args(more);
         let said = measured(what, &mut command, &work.join("."))?;
@@ -62,7 +62,7 @@ pub(crate) fn run(binary: &Path, arguments: &Arguments) -> Outcome<()> {
     };
     let address = |said: &str| said.split_whitespace().next().map(str::to_owned).ok_or("no address");
     let name = |path: &Path| path.to_string_lossy().into_owned();
-    let mut rsync = |what: &str| -> Outcome<()> {
+    let rsync = |what: &str| -> Outcome<()> {
         let mut command = Command::new(&arguments.rsync);
         command.arg("-a").arg(format!("{}/", name(&source))).arg(format!("{}/", name(&other)));
         measured(what, &mut command, &work.join(".")).map(drop)

@@ -45,7 +45,7 @@ impl Rules {
         if !is_file || u64::try_from(there.st_size) != Ok(expected.length) {
             return Ok(Verdict::Fetch);
         }
-        let quick = self.times && !self.checksum && there.st_mtime as i64 == expected.modified;
+        let quick = self.times && !self.checksum && there.st_mtime == expected.modified;
         if quick && self.has_mode(&there, expected) {
             return Ok(Verdict::Same);
         }
@@ -70,7 +70,7 @@ impl Rules {
     fn mend(self, file: &File, expected: &SetFile) -> io::Result<Verdict> {
         let there = fstat(file)?;
         let mut verdict = Verdict::Same;
-        if self.times && there.st_mtime as i64 != expected.modified {
+        if self.times && there.st_mtime != expected.modified {
             let last_modification = Timespec { tv_sec: expected.modified, tv_nsec: 0 };
             let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
             match futimens(file, &Timestamps { last_access, last_modification }) {

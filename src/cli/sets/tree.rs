@@ -88,14 +88,14 @@ impl Tree {
     /// Makes a symbolic link, and replaces what is there. Returns whether anything had to be changed.
     pub(super) fn link(&self, name: &[u8], target: &[u8], delete: bool) -> io::Result<bool> {
         let (here, name, target) = (self.here(), OsStr::from_bytes(name), OsStr::from_bytes(target));
-        match look(here, name)? {
-            Some(there) if FileType::from_raw_mode(there.st_mode) == FileType::Symlink => {
-                if readlinkat(here, name, Vec::new())?.as_bytes() == target.as_bytes() {
-                    return Ok(false);
-                }
-            }
-            Some(there) if is_directory(&there) => drop(remove(here, name, delete)?),
-            _ => {}
+        let there = look(here, name)?;
+        let is_link =
+            there.as_ref().is_some_and(|there| FileType::from_raw_mode(there.st_mode) == FileType::Symlink);
+        if is_link && readlinkat(here, name, Vec::new())?.as_bytes() == target.as_bytes() {
+            return Ok(false);
+        }
+        if there.as_ref().is_some_and(is_directory) {
+            remove(here, name, delete)?;
         }
         let temporary = temporary("link");
         match unlinkat(here, &temporary, AtFlags::empty()) {

@@ -150,7 +150,7 @@ impl Walk {
                 };
                 // The attributes are those of the file that is open.
                 let entry = file.as_ref().and_then(|file| fstat(file).ok()).unwrap_or(entry);
-                let modified = (entry.st_mtime as i64).clamp(-TIME_MAX, TIME_MAX);
+                let modified = entry.st_mtime.clamp(-TIME_MAX, TIME_MAX);
                 Some(Found::File { name: name.into_vec(), path, file, mode: mode_of(&entry), modified })
             }
             FileType::Fifo => left_out(path, "a pipe"),
