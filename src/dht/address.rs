@@ -1,7 +1,7 @@
 //! Checks of addresses that need no datagram.
 
 use crate::peers::party::is_local;
-use crate::wire::contact::canonical;
+use crate::wire::contact::{canonical, scope_of};
 use core::net::{IpAddr, SocketAddr};
 
 /// The addresses that this node's socket can send to.
@@ -27,6 +27,10 @@ impl Reach {
 
     /// Whether a datagram can be sent to `addr`.
     pub(super) fn contains(self, addr: SocketAddr) -> bool {
+        if scope_of(addr) == Some(0) {
+            // The link is unknown.
+            return false;
+        }
         match self {
             Reach::V4 => addr.is_ipv4(),
             Reach::V6 => addr.is_ipv6(),
@@ -65,5 +69,7 @@ mod tests {
         assert!(!Reach::of(addr("0.0.0.0:1")).contains(addr("[2001:db8::1]:1")));
         assert!(Reach::of(addr("[::]:1")).contains(addr("1.2.3.4:1")));
         assert!(!Reach::of(addr("[::1]:1")).contains(addr("127.0.0.1:1")));
+        assert!(Reach::of(addr("[::]:1")).contains(addr("[fe80::1%2]:1")));
+        assert!(!Reach::of(addr("[::]:1")).contains(addr("[fe80::1]:1")), "the link is unknown");
     }
 }

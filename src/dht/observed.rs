@@ -2,7 +2,7 @@
 
 use crate::id::NodeId;
 use crate::peers::party::{Parties, Party};
-use crate::wire::contact::canonical;
+use crate::wire::contact::{canonical, scope_of};
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
@@ -43,7 +43,10 @@ impl Observed {
     /// Whether `addr` contradicts the agreement of several observers. The port does not matter: a NAT may give each its own.
     pub(super) fn contradicts(&self, addr: SocketAddr) -> bool {
         let agree = |own: SocketAddr| self.votes.iter().filter(|(_, vote)| vote.ip() == own.ip()).count();
-        self.own.is_some_and(|own| canonical(addr).ip() != own.ip() && agree(own) >= VOTES_AGAINST_CONFIGURED)
+        let near = scope_of(addr).is_some();
+        self.own.is_some_and(|own| {
+            !near && canonical(addr).ip() != own.ip() && agree(own) >= VOTES_AGAINST_CONFIGURED
+        })
     }
 
     /// The vote of an observer, at `from`, for `addr` is discarded.
@@ -69,9 +72,12 @@ impl Observed {
 
     fn elect(&self) -> Option<SocketAddr> {
         let count = |addr: SocketAddr| self.votes.iter().filter(|(_, vote)| *vote == addr).count();
+        // A link-local address is told to nodes of that link only, so it counts where no observer sees another.
+        let far = self.votes.iter().any(|(_, vote)| scope_of(*vote).is_none());
+        let counts = |addr: &SocketAddr| !far || scope_of(*addr).is_none();
         // The present address wins a tie, then the one that was observed first.
-        let mut best = self.own.map(|own| (own, count(own)));
-        for &(_, addr) in &self.votes {
+        let mut best = self.own.filter(counts).map(|own| (own, count(own)));
+        for &(_, addr) in self.votes.iter().filter(|(_, vote)| counts(vote)) {
             let votes = count(addr);
             if best.is_none_or(|(_, most)| votes > most) {
                 best = Some((addr, votes));
@@ -120,6 +126,17 @@ mod tests {
         assert!(!observed.vote(NodeId([2; 32]), observer(2), addr(2)));
         assert!(observed.vote(NodeId([3; 32]), observer(3), addr(2)));
         assert_eq!(observed.own(), Some(addr(2)));
+    }
+
+    #[test]
+    fn a_link_local_address_is_the_own_one_only_while_no_other_is_seen() {
+        let near = |last: u8| -> SocketAddr { format!("[fe80::{last}%2]:1").parse().unwrap() };
+        let mut observed = Observed::new(([0, 0, 0, 0], 3583).into(), Parties::ByNode);
+        (1..4).for_each(|voter| _ = observed.vote(NodeId([voter; 32]), near(voter), near(9)));
+        assert_eq!(observed.own(), Some(near(9)));
+        assert!(observed.vote(NodeId([5; 32]), addr(5), addr(9)));
+        assert_eq!(observed.own(), Some(addr(9)));
+        assert!(!observed.vote(NodeId([6; 32]), near(6), near(9)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::peers::liveness::Liveness;
 use crate::peers::party::Parties;
 use crate::rng::Rng;
 use crate::time::Instant;
-use crate::wire::contact::{Contact, WireAddr};
+use crate::wire::contact::{Contact, KeptAddr, WireAddr};
 use crate::wire::datagram::Epoch;
 use crate::wire::state::NodeState;
 use core::net::SocketAddr;
@@ -36,7 +36,7 @@ pub(super) struct Entry {
     /// Its newest known state; sequence zero when none is known.
     pub(super) state: NodeState,
     id: NodeId,
-    addr: WireAddr,
+    addr: KeptAddr,
     /// When the member itself was last heard from. Of an unproven member: when it was first named.
     pub(super) heard: Instant,
     /// Since when it has had its liveness.
@@ -65,7 +65,8 @@ impl Entry {
 
     /// Whether the address where it answers is one of those in its state.
     pub(super) fn is_where_it_says(&self) -> bool {
-        self.state.addrs().any(|addr| addr == self.addr())
+        let here = WireAddr::new(self.addr()).get();
+        self.state.addrs().any(|addr| Some(addr) == here)
     }
 
     /// Its id, key and address.
@@ -250,7 +251,7 @@ impl Members {
 
     /// Changes a member's address.
     pub(super) fn set_addr(&mut self, position: usize, addr: SocketAddr) {
-        self.entry_mut(position).addr = WireAddr::new(addr);
+        self.entry_mut(position).addr = KeptAddr::new(addr);
         let Place { distance, liveness, .. } = self.places[position];
         self.changed(distance, liveness.is_neighbour());
     }
@@ -262,7 +263,7 @@ impl Members {
         newcomer: &Newcomer,
         rng: &mut Rng,
     ) -> Result<usize, NoPlace> {
-        let addr = WireAddr::new(newcomer.addr);
+        let addr = KeptAddr::new(newcomer.addr);
         let distance = self.distance(newcomer.id.short());
         if distance == 0 || addr.get().is_none() || self.find(newcomer.id.short()).is_some() {
             return Err(NoPlace::Impossible);

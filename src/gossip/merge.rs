@@ -4,7 +4,7 @@ use super::members::{Newcomer, NoPlace};
 use super::{Gossip, GossipEvent, Liveness};
 use crate::id::{NodeId, ShortId};
 use crate::peers::outbox::Outbox;
-use crate::peers::party::is_meaningful;
+use crate::peers::party::as_told;
 use crate::peers::standing::Standing;
 use crate::time::Instant;
 use crate::wire::contact::Contact;
@@ -291,6 +291,6 @@ impl Gossip {
 /// The best address of the node that a state is about: one that is meaningful coming from `teller`, preferably of the address family
 /// at which `teller` itself is reached.
 fn best_addr(state: &NodeState, teller: SocketAddr) -> Option<SocketAddr> {
-    let addrs = || state.addrs().filter(|addr| is_meaningful(*addr, teller));
+    let addrs = || state.addrs().filter_map(|addr| as_told(addr, teller));
     addrs().find(|addr| addr.is_ipv4() == teller.is_ipv4()).or_else(|| addrs().next())
 }

@@ -44,7 +44,9 @@ impl Dials {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         if !self.local.ip().is_unspecified() {
-            socket.bind(&SocketAddr::new(self.local.ip(), 0).into())?;
+            let mut local = self.local;
+            local.set_port(0);
+            socket.bind(&local.into())?;
         }
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {

@@ -95,10 +95,9 @@ impl Housekeeping {
     }
 }
 
-/// The format of contacts on disk, the same as in datagrams.
+/// The format of contacts on disk: as in datagrams, and with the scopes of link-local addresses.
 fn encode_contacts(contacts: &[Contact]) -> Vec<u8> {
-    let mut contacts: Vec<WireContact> =
-        contacts.iter().map(|contact| WireContact::new(contact, 0)).collect();
+    let mut contacts: Vec<WireContact> = contacts.iter().map(WireContact::kept).collect();
     contacts.sort_by_key(|contact| contact.public);
     contacts.as_bytes().to_vec()
 }
@@ -106,7 +105,7 @@ fn encode_contacts(contacts: &[Contact]) -> Vec<u8> {
 /// The contacts of the last run that the network admits; none if the file is damaged.
 pub(super) fn decode_contacts(bytes: &[u8], network: &Network) -> Vec<Contact> {
     let contacts = <[WireContact]>::ref_from_bytes(bytes).unwrap_or_default();
-    let contacts = contacts.iter().take(64).filter_map(WireContact::get);
+    let contacts = contacts.iter().take(64).filter_map(WireContact::get_kept);
     contacts.filter(|contact| network.admits(&contact.public)).collect()
 }
 
@@ -182,8 +181,9 @@ mod tests {
 
     #[test]
     fn contacts_survive_a_restart_and_a_damaged_file_costs_only_them() {
-        let contacts: Vec<Contact> =
-            (1..4u8).map(|i| Contact::new(PublicKey([i; 32]), ([127, 0, 0, i], 3583).into())).collect();
+        let contacts: Vec<Contact> = (1..4u8)
+            .map(|i| Contact::new(PublicKey([i; 32]), format!("[fe80::{i}%7]:3583").parse().unwrap()))
+            .collect();
         let bytes = encode_contacts(&contacts);
         let network = Network::new("test");
         assert_eq!(decode_contacts(&bytes, &network), contacts);

@@ -7,6 +7,7 @@
 //! A party has no limit of its own. It only decides which entry [gives way](super::contest) when the entries contest a place.
 
 use crate::id::NodeId;
+use crate::wire::contact::{scope_of, with_scope};
 use crate::wire::network::NetworkSecret;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -147,6 +148,25 @@ pub fn is_meaningful(addr: SocketAddr, teller: SocketAddr) -> bool {
     !is_local(addr) || is_local(teller) && (teller.is_loopback() || !addr.is_loopback())
 }
 
+/// `addr` as this node reaches it when `teller` names it; `None` when it has no meaning. A link-local address of IPv6 counts on the
+/// link on which the teller itself is reached.
+pub fn as_told(addr: SocketAddr, teller: SocketAddr) -> Option<SocketAddr> {
+    if scope_of(addr).is_some() {
+        return scope_of(teller).map(|scope| with_scope(addr, scope));
+    }
+    is_meaningful(addr, teller).then_some(addr)
+}
+
+/// Whether a node that is reached at `listener` may be told `addr`. A link-local address means nothing on another link.
+pub fn may_tell(addr: SocketAddr, listener: SocketAddr) -> bool {
+    match (addr, listener) {
+        (SocketAddr::V4(addr), listener) if addr.ip().is_link_local() => {
+            matches!(listener, SocketAddr::V4(listener) if listener.ip().is_link_local())
+        }
+        _ => scope_of(addr).is_none_or(|scope| scope_of(listener) == Some(scope)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_local_address_is_believed_only_from_a_local_teller() {
-        for local in ["10.0.0.1:1", "100.64.0.1:1", "192.168.0.1:1", "[fd00::1]:1", "[fe80::1]:1"] {
+        for local in ["10.0.0.1:1", "100.64.0.1:1", "192.168.0.1:1", "[fd00::1]:1"] {
             assert!(!is_meaningful(addr(local), addr("8.8.8.8:1")), "{local} from a public address");
             assert!(is_meaningful(addr(local), addr("10.9.9.9:1")), "{local} from a private address");
             assert!(is_meaningful(addr(local), addr("127.0.0.1:1")), "{local} from the own host");
@@ -228,6 +248,24 @@ mod tests {
         assert!(!is_meaningful(addr("[::ffff:10.0.0.1]:1"), addr("8.8.8.8:1")), "a mapped address");
         assert!(is_meaningful(addr("8.8.4.4:1"), addr("8.8.8.8:1")));
         assert!(is_meaningful(addr("8.8.4.4:1"), addr("10.0.0.1:1")));
+    }
+
+    #[test]
+    fn a_link_local_address_counts_on_the_link_of_its_teller_and_is_told_on_no_other() {
+        let (named, near) = (addr("[fe80::1]:1"), addr("[fe80::1%3]:1"));
+        assert_eq!(as_told(named, addr("[fe80::9%3]:1")), Some(near));
+        for teller in ["10.0.0.1:1", "[2001:db8::1]:1", "[fd00::1]:1", "[::1]:1"] {
+            assert_eq!(as_told(named, addr(teller)), None, "{teller}");
+        }
+        assert_eq!(as_told(addr("10.0.0.1:1"), addr("10.0.0.2:1")), Some(addr("10.0.0.1:1")));
+        assert_eq!(as_told(addr("10.0.0.1:1"), addr("8.8.8.8:1")), None);
+        assert!(may_tell(near, addr("[fe80::9%3]:7")));
+        for listener in ["[fe80::9%4]:7", "10.0.0.1:7", "[2001:db8::1]:7"] {
+            assert!(!may_tell(near, addr(listener)), "{listener}");
+        }
+        assert!(may_tell(addr("10.0.0.1:1"), addr("[fe80::9%4]:7")));
+        assert!(may_tell(addr("169.254.7.7:1"), addr("169.254.9.9:1")));
+        assert!(!may_tell(addr("169.254.7.7:1"), addr("10.0.0.1:1")));
     }
 
     #[test]

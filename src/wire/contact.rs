@@ -1,7 +1,7 @@
 //! A contact: a node's public key and its address.
 
 use crate::id::{NodeId, PublicKey};
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -33,13 +33,62 @@ impl WireAddr {
         *self == Self::UNKNOWN
     }
 
-    /// The address, mapped IPv4 as IPv4; `None` when no node can be there: an unspecified, multicast or broadcast address, or
-    /// port 0.
+    /// The address, mapped IPv4 as IPv4; `None` when no node can be there: an unspecified, multicast or broadcast address, port 0, or
+    /// a link-local address with a subnet (RFC 4291 §2.5.6).
     pub fn get(&self) -> Option<SocketAddr> {
         let ip = Ipv6Addr::from(self.ip).to_canonical();
         let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-        let usable = self.port.get() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast;
+        let subnet =
+            matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local() && v6.to_bits() << 16 >> 80 != 0);
+        let nowhere = ip.is_unspecified() || ip.is_multicast() || broadcast || subnet;
+        let usable = self.port.get() != 0 && !nowhere;
         usable.then(|| SocketAddr::new(ip, self.port.get()))
+    }
+}
+
+/// An address as this node keeps it in memory and on disk: a link-local address with the number of its interface, which takes the
+/// place of the first 16 of the 54 bits that are always zero. The bytes of a kept address never go to other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(transparent)]
+pub struct KeptAddr(WireAddr);
+
+impl KeptAddr {
+    /// An address, with its scope if it is link-local. A scope of more than 16 bits is lost.
+    pub fn new(addr: SocketAddr) -> Self {
+        let mut kept = WireAddr::new(addr);
+        if let Some(scope) = scope_of(addr).and_then(|scope| u16::try_from(scope).ok()) {
+            kept.ip[2..4].copy_from_slice(&scope.to_be_bytes());
+        }
+        KeptAddr(kept)
+    }
+
+    /// The address; `None` when no node can be there: see [`WireAddr::get`].
+    pub fn get(&self) -> Option<SocketAddr> {
+        if !Ipv6Addr::from(self.0.ip).is_unicast_link_local() {
+            return self.0.get();
+        }
+        let scope = u16::from_be_bytes([self.0.ip[2], self.0.ip[3]]);
+        let mut plain = self.0;
+        plain.ip[2..4].fill(0);
+        plain.get().map(|addr| with_scope(addr, u32::from(scope)))
+    }
+}
+
+/// The number of the interface of a link-local address of IPv6; `None` for other addresses.
+pub fn scope_of(addr: SocketAddr) -> Option<u32> {
+    match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some(v6.scope_id()),
+        _ => None,
+    }
+}
+
+/// A link-local address of IPv6 on the interface with this number. Other addresses stay as they are.
+pub fn with_scope(addr: SocketAddr, scope: u32) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddr::V6(SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope))
+        }
+        other => other,
     }
 }
 
@@ -61,6 +110,16 @@ impl WireContact {
     pub fn new(contact: &Contact, age_seconds: u32) -> Self {
         let addr = WireAddr::new(contact.addr);
         WireContact { public: contact.public, addr, flags: U16::ZERO, age: U32::new(age_seconds) }
+    }
+
+    /// A contact for this node's own next run, with the scope of its address: see [`KeptAddr`].
+    pub fn kept(contact: &Contact) -> Self {
+        WireContact { addr: KeptAddr::new(contact.addr).0, ..WireContact::new(contact, 0) }
+    }
+
+    /// The contact that an earlier run of this node [kept](WireContact::kept).
+    pub fn get_kept(&self) -> Option<Contact> {
+        KeptAddr(self.addr).get().map(|addr| Contact::new(self.public, addr))
     }
 
     /// Whether the reserved bits are zero.
@@ -97,7 +156,45 @@ impl Contact {
     }
 }
 
-/// The canonical form of an address: mapped IPv4 as IPv4.
+/// The canonical form of an address: mapped IPv4 as IPv4, and no flow label. Only a link-local address keeps its scope.
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+    let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    scope_of(addr).map_or(plain, |scope| with_scope(plain, scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn only_a_link_local_address_has_a_scope() {
+        assert_eq!(canonical(addr("[fe80::1%3]:5")), addr("[fe80::1%3]:5"));
+        assert_eq!(canonical(addr("[2001:db8::1%3]:5")), addr("[2001:db8::1]:5"));
+        assert_eq!(canonical(addr("[::ffff:10.0.0.1]:5")), addr("10.0.0.1:5"));
+    }
+
+    #[test]
+    fn a_kept_address_keeps_its_scope_and_one_on_the_wire_has_none() {
+        for text in [
+            "[fe80::1%3]:5",
+            "[fe80::1]:5",
+            "[fe80::ffff:ffff:ffff:ffff%65535]:5",
+            "[2001:db8::1]:5",
+            "10.0.0.1:5",
+        ] {
+            assert_eq!(KeptAddr::new(addr(text)).get(), Some(addr(text)), "{text}");
+        }
+        assert_eq!(KeptAddr::new(addr("[fe80::1%65536]:5")).get(), Some(addr("[fe80::1]:5")));
+        assert_eq!(WireAddr::new(addr("[fe80::1%3]:5")).get(), Some(addr("[fe80::1]:5")));
+    }
+
+    #[test]
+    fn another_node_cannot_name_an_interface() {
+        let named = WireAddr { ip: KeptAddr::new(addr("[fe80::1%3]:5")).0.ip, port: U16::new(5) };
+        assert_eq!(named.get(), None);
+    }
 }

@@ -12,12 +12,13 @@ use super::table::Downloads;
 use crate::id::{Key, NodeId};
 use crate::io::StreamId;
 use crate::manifest::CHUNKS_MAX;
+use crate::peers::party::may_tell;
 use crate::time::{Duration, Instant};
 use crate::transfer::common::{Common, Out};
 use crate::transfer::events::DownloadId;
 use crate::transfer::streams::close::CloseReason;
 use crate::transfer::streams::session::{FOLLOWS_MAX, Follow, Session};
-use crate::wire::contact::{Contact, WireContact};
+use crate::wire::contact::{Contact, WireContact, scope_of, with_scope};
 use crate::wire::frame::{Frame, GAINED_CHUNKS_MAX, SOURCES_MAX};
 use std::collections::BTreeMap;
 use zerocopy::little_endian::U32;
@@ -118,7 +119,10 @@ impl Downloads {
             common.out.counters.sources_unasked += 1;
             return;
         };
+        let namer_at = common.streams.get(&stream).map(|session| session.remote);
         for contact in contacts.iter().filter_map(WireContact::get) {
+            let scope = namer_at.and_then(scope_of).unwrap_or_default();
+            let contact = Contact { addr: with_scope(contact.addr, scope), ..contact };
             if !common.streams.network().admits(&contact.public) {
                 common.out.counters.sources_without_work += 1;
                 continue;
@@ -236,9 +240,9 @@ impl Download {
 
 fn name_sources(stream: StreamId, file: Key, contacts: &[Contact], common: &mut Common) {
     let Some(session) = common.streams.get_mut(&stream) else { return };
+    let told = contacts.iter().filter(|contact| may_tell(contact.addr, session.remote));
+    let contacts: Vec<WireContact> = told.map(|contact| WireContact::new(contact, 0)).collect();
     if !contacts.is_empty() && session.unread <= NEWS_UNREAD_MAX {
-        let contacts: Vec<WireContact> =
-            contacts.iter().map(|contact| WireContact::new(contact, 0)).collect();
         common.out.write(stream, session, &Frame::Sources { file, contacts: &contacts });
     }
 }

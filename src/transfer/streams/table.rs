@@ -199,7 +199,11 @@ impl Streams {
         let session = self.sessions.get_mut(&stream)?;
         // A dialled node listens where it was dialled. One that connected says in its hello on which port it listens.
         let addr = session.dialled.map(|contact| contact.addr);
-        let addr = addr.unwrap_or_else(|| SocketAddr::new(session.remote.ip(), hello.port.get()));
+        let addr = addr.unwrap_or_else(|| {
+            let mut addr = session.remote;
+            addr.set_port(hello.port.get());
+            addr
+        });
         let contact = Contact::new(hello.public, addr);
         (session.handshake, session.peer, session.keys) = (None, Some(contact), Some(keys));
         self.by_peer.entry(contact.id).or_default().push(stream);
