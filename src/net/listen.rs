@@ -1,4 +1,7 @@
 //! The sockets that a node listens on: UDP and TCP at one port.
+//!
+//! The address need not be on this machine yet (ip(7), IP_FREEBIND): at boot, DHCP may be slower than the node. Until it comes, nothing
+//! is received, and what is sent is lost.
 
 use super::udp::{BUFFER_BYTES, Udp};
 use super::{DEFAULT_PORT, StartError};
@@ -48,6 +51,11 @@ fn bind_once(mut addr: SocketAddr) -> io::Result<(Udp, std::net::TcpListener, So
         if addr.is_ipv6() {
             socket.set_only_v6(false)?;
         }
+        // Where the system refuses it, the bind fails for an address that is not there.
+        let _ = match addr.is_ipv6() {
+            true => rustix::net::sockopt::set_ipv6_freebind(&socket, true),
+            false => rustix::net::sockopt::set_ip_freebind(&socket, true),
+        };
         if kind == Type::STREAM {
             // A node that was killed can restart at once on its port.
             socket.set_reuse_address(true)?;
@@ -78,6 +86,16 @@ mod tests {
         assert_ne!(addr.port(), 0);
         assert_eq!(listener.local_addr().unwrap(), addr);
         assert_eq!(udp.socket.local_addr().unwrap(), addr);
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
+        // Addresses for documentation (RFC 5737, RFC 3849) are on no machine.
+        for text in ["192.0.2.77:0", "[2001:db8::77]:0"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            let (_udp, listener, bound) = listen(Some(addr)).unwrap();
+            assert_eq!((bound.ip(), listener.local_addr().unwrap()), (addr.ip(), bound));
+        }
     }
 
     #[test]

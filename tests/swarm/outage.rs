@@ -98,10 +98,18 @@ fn a_node_whose_address_changes_is_found_at_the_new_one() {
 }
 
 #[test]
-fn a_node_says_that_the_address_it_listens_on_is_gone_and_works_on_when_it_is_back() {
+fn a_node_waits_for_the_address_it_listens_on_says_that_it_is_gone_and_works_on_when_it_is_back() {
     let lab = Lab::start(2);
     let first = lab.node(1, &[], &[]);
+    lab.run("ip -n m2 addr del 10.77.0.2/24 dev eth");
     let other = lab.node(2, &[&first], &[]);
+    wait_for("the word", || other.status().troubles.iter().any(|t| t.kind == TroubleKind::AddressGone));
+    assert!(
+        other.log().contains("10.77.0.2 on which this node listens is not on this machine"),
+        "{}",
+        other.log()
+    );
+    lab.run("ip -n m2 addr add 10.77.0.2/24 dev eth");
     other.wait_for_peers(1);
     let path = file(&lab.dir, "source", 61, MIB);
     let hash = other.put(&path, &["--replicas", "0"]);

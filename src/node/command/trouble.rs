@@ -65,8 +65,7 @@ impl Trouble {
             add(kind, status.disk.seconds, message);
         }
         if let Some(gone) = &status.address_gone {
-            let message =
-                format!("the address {} on which it listens is gone from this machine", gone.address);
+            let message = format!("the address {} on which it listens is not on this machine", gone.address);
             add(TroubleKind::AddressGone, gone.seconds, message);
         }
         if let Some(seconds) = status.alone_seconds {

@@ -47,12 +47,16 @@ impl Addresses {
 
     // Inputs.
 
-    /// The machine has these addresses now.
-    pub(super) fn handle(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
+    /// The machine has these addresses now. Returns whether it had others before.
+    pub(super) fn handle(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) -> bool {
         let addresses: BTreeSet<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
-        let Some(before) = self.known.replace(addresses.clone()) else { return };
+        let Some(before) = self.known.replace(addresses.clone()) else {
+            self.note_first(now, &addresses);
+            return false;
+        };
         if self.listen.is_unspecified() {
-            return self.note_change(now, &usable(&before), &usable(&addresses));
+            self.note_change(now, &usable(&before), &usable(&addresses));
+            return before != addresses;
         }
         match (before.contains(&self.listen), addresses.contains(&self.listen)) {
             (true, false) => {
@@ -67,11 +71,24 @@ impl Addresses {
             (false, true) => {
                 if let Some(gone) = self.gone.take() {
                     let seconds = now.since(gone).as_secs();
-                    log::warn!("the address {} is back, after {seconds} s", self.listen);
+                    log::warn!("the address {} is on this machine now, after {seconds} s", self.listen);
                     self.ask(now);
                 }
             }
             _ => {}
+        }
+        before != addresses
+    }
+
+    /// The first look at the addresses. The one to listen on may come later; all of 127.0.0.0/8 is there without being listed.
+    fn note_first(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
+        let listen = self.listen;
+        if !listen.is_unspecified() && !listen.is_loopback() && !addresses.contains(&listen) {
+            self.gone = Some(now);
+            log::warn!(
+                "the address {listen} on which this node listens is not on this machine: no node reaches it until the address is \
+                 there, or until it is started with another --listen (without one it listens on every address)"
+            );
         }
     }
 
@@ -186,6 +203,18 @@ mod tests {
         addresses.handle(START, &set(&[1]));
         assert_eq!(addresses.next_deadline(), None);
         assert_eq!(addresses.status(START), None);
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_at_the_start_is_waited_for() {
+        let mut addresses = Addresses::new(([10, 0, 0, 9], 3583).into());
+        addresses.handle(START, &set(&[1]));
+        let later = START + Duration::from_secs(9);
+        let gone = AddressGone { address: [10, 0, 0, 9].into(), seconds: 9 };
+        assert_eq!(addresses.status(later), Some(gone));
+        addresses.handle(later, &set(&[1, 9]));
+        assert_eq!(addresses.status(later), None);
+        assert_eq!(asked(&mut addresses), ASKS.len());
     }
 
     #[test]
