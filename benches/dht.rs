@@ -60,6 +60,8 @@ impl Neighbourhood {
             id_work: IdWork::NONE,
             listen: NODE.into(),
             bootstrap: Vec::new(),
+            bootstrap_names: Vec::new(),
+            lan: false,
             replicas: NodeConfig::REPLICAS,
             lifetime: NodeConfig::LIFETIME,
             cache_dir: "/cache".into(),

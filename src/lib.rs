@@ -14,7 +14,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut driver = Driver::start(Config {
 //!     dir: "/var/lib/kiosk/elver".into(),
-//!     bootstrap: vec!["192.0.2.7:3583".parse()?],
+//!     bootstrap: vec!["node.example:3583".parse()?],
 //!     handle_signals: false, // SIGTERM and SIGINT stay the program's own.
 //!     ..Config::default()
 //! })?;
@@ -87,6 +87,7 @@
 //! | extent, sink | a run of bytes in a file: to be sent on a stream, to be received from one |
 //! | gateway | the HTTP server of a node: files by their addresses, the node's state, a page |
 //! | healthy, under-replicated, misplaced | a stored piece with enough live copies; with too few; on a node that is not among the closest to it |
+//! | here | what a node tells the group of its link: that it is there |
 //! | holder | a node that stores a piece for the network |
 //! | hop key | the secret of two neighbours, from which the MACs of their datagrams are made |
 //! | inbound store | a piece that another node offers and sends to this one |

@@ -135,6 +135,8 @@ fn config(index: usize) -> NodeConfig {
         id_work: IdWork::NONE,
         listen: ADDRESSES[index].into(),
         bootstrap: vec![ADDRESSES[1 - index].into()],
+        bootstrap_names: Vec::new(),
+        lan: false,
         replicas: NodeConfig::REPLICAS,
         lifetime: NodeConfig::LIFETIME,
         cache_dir: "/cache".into(),

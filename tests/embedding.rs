@@ -12,7 +12,7 @@ fn embedded(scratch: &Scratch, bootstrap: SocketAddr) -> Driver {
     let config = Config {
         dir: scratch.path().join("node"),
         listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
-        bootstrap: vec![bootstrap],
+        bootstrap: vec![bootstrap.into()],
         network: "elver test".to_owned(),
         handle_signals: false,
         ..Config::default()

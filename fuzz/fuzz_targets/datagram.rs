@@ -172,6 +172,6 @@ fn look_at(message: &Message<'_>, network: &Network) {
         | Message::Find { .. }
         | Message::Stored { .. }
         | Message::Leave { .. } => {}
-        Message::Probe { .. } | Message::ProbeReply { .. } => {}
+        Message::Probe { .. } | Message::ProbeReply { .. } | Message::Here { .. } => {}
     }
 }

@@ -319,6 +319,8 @@ impl Host {
                 self.check_content(content.offset, content.file_length, &read);
                 self.content.push_back((command, u64::from(content.length)));
             }
+            // The fixture's nodes have no names to resolve, and no discovery.
+            Output::Here { .. } | Output::Resolve { .. } => {}
             Output::Stop => self.stopped = true,
         }
     }
@@ -524,6 +526,8 @@ pub fn config(limits: Limits, cache_dir: PathBuf) -> NodeConfig {
         id_work: IdWork::NONE,
         listen: ADDRESS.into(),
         bootstrap: Vec::new(),
+        bootstrap_names: Vec::new(),
+        lan: false,
         replicas: NodeConfig::REPLICAS,
         lifetime: NodeConfig::LIFETIME,
         cache_dir,

@@ -40,7 +40,7 @@ and the log says which. SIGTERM, SIGINT and `elver leave` stop the node in order
 acknowledged.
 
 Examples:
-  elver node                                            the first node of a network
+  elver node                                            the first node of a network, or another on the same LAN
   elver node --bootstrap 192.0.2.7:3583                 join a network
   elver node --network-key museum.key                   join a network that only nodes with its key can join
   elver node --dir /tmp/second --listen 127.0.0.1:4000  another one on the same machine";
@@ -55,6 +55,9 @@ pub(super) struct NodeArguments {
     /// The configuration file [env: ELVER_CONFIG] [default: elver.toml in the node's directory]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Do not look for the nodes of the same LAN: the same as --lan=false
+    #[arg(long, conflicts_with = "lan")]
+    no_lan: bool,
     /// Read and write arriving content instead of splicing it, to compare the two
     #[arg(long, hide = true)]
     no_splice: bool,
@@ -70,9 +73,12 @@ pub(super) struct LeaveArguments {
 /// Runs a node until it is told to stop.
 pub(super) fn run(
     context: &mut Context,
-    arguments: NodeArguments,
+    mut arguments: NodeArguments,
     log: Option<&Log>,
 ) -> Result<Exit, CommandError> {
+    if arguments.no_lan {
+        arguments.settings.lan = Some(false);
+    }
     let file = arguments
         .config
         .or_else(|| config::environment("ELVER_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from));

@@ -6,6 +6,9 @@ use super::output::counted;
 use crate::config::units::format_duration;
 use crate::id::NodeId;
 use crate::node::command::{Command, MemberState, Peer, PeerBan, Reply, Role};
+use crate::wire::contact::scope_of;
+use core::net::SocketAddr;
+use nix::net::if_::if_indextoname;
 use serde_json::json;
 
 #[derive(clap::Args, Debug, Default)]
@@ -121,9 +124,12 @@ fn peer_line(peer: &Peer) -> String {
     let mut line = format!(
         "{}  {:<24}  {:<12}  {seen:>9} ago  {rtt:>9}",
         id.get(..16).unwrap_or(&id),
-        peer.addr.to_string(),
+        shown(peer.addr),
         state_of(peer),
     );
+    if let Some(learned) = peer.learned {
+        line += &format!("  {:<10}", learned.name());
+    }
     if let Some(load) = peer.load {
         line += &format!("  load {:>3} %", load / 10);
     }
@@ -134,6 +140,15 @@ fn peer_line(peer: &Peer) -> String {
         line += "  leaf";
     }
     line
+}
+
+/// An address as people write it: the interface of a link-local one by its name.
+fn shown(addr: SocketAddr) -> String {
+    let name = scope_of(addr).and_then(|scope| if_indextoname(scope).ok());
+    match name.and_then(|name| name.into_string().ok()) {
+        Some(name) => format!("[{}%{name}]:{}", addr.ip(), addr.port()),
+        None => addr.to_string(),
+    }
 }
 
 /// A peer's state: in membership if it is a member, else in the routing table.
@@ -155,7 +170,7 @@ mod tests {
     use super::*;
     use crate::cli::testing::{FakeDaemon, answer};
     use crate::id::{Key, NodeId, PublicKey};
-    use crate::node::command::Response;
+    use crate::node::command::{Learned, Response};
 
     fn all_peers(context: &mut Context) -> Result<Exit, CommandError> {
         peers(context, &PeersArguments::default())
@@ -168,6 +183,7 @@ mod tests {
             addr: "[2001:db8::7]:3583".parse().unwrap(),
             good: true,
             last_seen_seconds: 61,
+            learned: None,
             rtt_micros: Some(12_345),
             state: None,
             load: None,
@@ -200,6 +216,16 @@ mod tests {
         for part in ["abababababababab  [2001:db8::7]:3583 ", " good ", " 1 m 1 s ago    12.3 ms"] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_line_tells_how_the_peer_was_found_and_names_the_interface_of_its_link() {
+        let addr = "[fe80::7%1]:3583".parse().unwrap();
+        let found = Peer { learned: Some(Learned::Lan), addr, ..peer() };
+        let text = answer(all_peers, false, Reply::Peers { peers: vec![found.clone()] }).unwrap();
+        assert!(text.contains("  [fe80::7%lo]:3583 ") && text.trim_end().ends_with("  lan"), "{text}");
+        let text = answer(all_peers, true, Reply::Peers { peers: vec![found] }).unwrap();
+        assert!(text.contains(r#""learned":"lan""#) && text.contains("[fe80::7%1]:3583"), "{text}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::config::units::{format_duration, format_size};
 use crate::gossip::LOCAL_HEALTH_WORST;
 use crate::limits::Rates;
 use crate::node::command::{
-    Command, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, PartitionStatus, RepairStatus, Reply,
-    ScrubStatus, Status, Trouble,
+    BootstrapName, Command, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, PartitionStatus,
+    RepairStatus, Reply, ScrubStatus, Status, Trouble,
 };
 
 /// Shows the node's state and statistics.
@@ -110,11 +110,28 @@ fn status_lines(status: &Status) -> Vec<(String, String)> {
     if let Some(twice) = &status.identity_twice {
         lines.insert(1, ("identity".to_owned(), identity_line(twice)));
     }
+    lines.extend(status.bootstrap_names.iter().map(|name| ("bootstrap".to_owned(), name_line(name))));
     lines.extend(status.gossip.iter().flat_map(gossip_lines));
     lines.extend(status.repair.iter().flat_map(repair_lines));
     let counters = status.counters.iter().filter(|&(_, &count)| count > 0);
     lines.extend(counters.map(|(name, count)| (name.clone(), count.to_string())));
     lines
+}
+
+/// A bootstrap name and its addresses, in one line.
+fn name_line(name: &BootstrapName) -> String {
+    let addresses: Vec<String> = name.addresses.iter().map(ToString::to_string).collect();
+    let mut line = match addresses.is_empty() {
+        true => format!("{} is at no known address", name.name),
+        false => format!("{} is at {}", name.name, addresses.join(", ")),
+    };
+    if name.left_out > 0 {
+        line += &format!(" and {} more, which are not used", name.left_out);
+    }
+    if let Some(error) = &name.error {
+        line += &format!("; it does not resolve: {error}");
+    }
+    line
 }
 
 /// The disk's health in one line.

@@ -60,8 +60,9 @@ mod tests {
 
     #[test]
     fn an_error_in_the_environment_names_the_variable() {
-        let message = from_variables(&[("ELVER_BOOTSTRAP", "192.0.2.7:1, nowhere")]).unwrap_err();
-        let expected = "environment variable ELVER_BOOTSTRAP: `bootstrap`: `nowhere` is no address";
+        let message = from_variables(&[("ELVER_BOOTSTRAP", "192.0.2.7:1, no/where")]).unwrap_err();
+        let expected =
+            "environment variable ELVER_BOOTSTRAP: `bootstrap`: `no/where` is neither an address nor a name";
         assert!(message.starts_with(expected), "{message}");
         let message = from_variables(&[("ELVER_REPAIR_RANK", "soon")]).unwrap_err();
         let expected = "environment variable ELVER_REPAIR_RANK: `repair.rank`: `soon` is no duration";

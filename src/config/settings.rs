@@ -13,7 +13,7 @@ use super::values::{
 use crate::id::IdWork;
 use crate::limits::{Limits, Rates};
 use crate::net::{self, ControlSocket, HttpConfig};
-use crate::node::InvalidConfig;
+use crate::node::{BootstrapNode, InvalidConfig};
 use clap::{ArgAction, Args, FromArgMatches};
 use core::net::SocketAddr;
 use std::error::Error;
@@ -83,9 +83,13 @@ pub struct Settings {
     /// HTTP connections at a time, 17 KiB of memory each; more are turned away [env: ELVER_HTTP_CLIENTS] [default: 128]
     #[arg(long, value_name = "N", value_parser = parse_uploads)]
     pub http_clients: Option<usize>,
-    /// A node to join the network through; may be given several times [env: ELVER_BOOTSTRAP, separated by commas]
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_peer)]
-    pub bootstrap: Option<Vec<SocketAddr>>,
+    /// A node to join the network through, such as node.example:3583, 192.0.2.7:3583 or [fe80::1%eth0]:3583; without a port it is 3583. May be given several times [env: ELVER_BOOTSTRAP, separated by commas]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer)]
+    pub bootstrap: Option<Vec<BootstrapNode>>,
+    /// Find the nodes of the same LAN by multicast to UDP port 3585; --no-lan does not [env: ELVER_LAN] [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = parse_bool)]
+    pub lan: Option<bool>,
     /// Copies that the network keeps of each file put at this node [env: ELVER_REPLICAS] [default: 3]
     #[arg(long, value_name = "N", value_parser = parse_replicas)]
     pub replicas: Option<u8>,
@@ -331,6 +335,7 @@ impl Settings {
             },
             http,
             bootstrap: self.bootstrap.unwrap_or(default.bootstrap),
+            lan: self.lan.unwrap_or(true),
             replicas: self.replicas.unwrap_or(default.replicas),
             lifetime_seconds: self.ttl.unwrap_or(default.lifetime_seconds),
             limits,

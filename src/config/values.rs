@@ -3,6 +3,7 @@
 use super::units;
 use crate::id::IdWork;
 use crate::limits::RATE_MIN;
+use crate::node::{BootstrapNode, InvalidHost};
 use core::fmt::Display;
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
@@ -14,12 +15,8 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-pub(super) fn parse_peer(text: &str) -> Result<SocketAddr, String> {
-    let address = parse_address(text)?;
-    match address.port() {
-        0 => Err(format!("`{text}` has port 0, where no node can be reached")),
-        _ => Ok(address),
-    }
+pub(super) fn parse_peer(text: &str) -> Result<BootstrapNode, String> {
+    text.parse().map_err(|error: InvalidHost| error.to_string())
 }
 
 pub(super) fn parse_replicas(text: &str) -> Result<u8, String> {

@@ -6,9 +6,9 @@ use super::former::FormerContacts;
 use super::questions::Purpose;
 use super::{Dht, DhtConfig, DhtEvent};
 use crate::peers::outbox::Outbox;
-use crate::peers::party::is_meaningful;
+use crate::peers::party::as_told;
 use crate::time::{Duration, Instant};
-use crate::wire::contact::{WireContact, canonical};
+use crate::wire::contact::{Contact, WireContact, canonical};
 use core::net::SocketAddr;
 
 /// The pause after the first round without an answer. Each further pause is twice as long.
@@ -56,17 +56,11 @@ pub struct BootstrapRound {
 
 impl Bootstrap {
     pub(super) fn new(now: Instant, config: &DhtConfig) -> Self {
-        let mut addresses = Vec::new();
-        for address in config.bootstrap.iter().map(|address| canonical(*address)) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
         Bootstrap {
             state: State::Waiting(now),
             backoff: BACKOFF_MIN,
             latest: BootstrapRound::default(),
-            addresses,
+            addresses: distinct(config.bootstrap.iter().copied()),
             former: FormerContacts::new(&config.remembered),
             joined: false,
         }
@@ -82,6 +76,27 @@ impl Bootstrap {
     /// The bootstrap addresses.
     pub(super) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// This machine's addresses changed: a node whose table is empty tries again at once, if no round is under way.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let State::Waiting(at) = self.state {
+            self.state = State::Waiting(at.min(now));
+        }
+    }
+
+    /// Replaces the addresses. A node whose table `is_empty` asks them at once if they are new and no round is under way.
+    pub(super) fn set_addresses(
+        &mut self,
+        now: Instant,
+        addresses: impl Iterator<Item = SocketAddr>,
+        is_empty: bool,
+    ) {
+        let before = core::mem::replace(&mut self.addresses, distinct(addresses));
+        let has_new = self.addresses.iter().any(|address| !before.contains(address));
+        if has_new && is_empty && !matches!(self.state, State::Trying(_)) {
+            self.state = State::Waiting(now);
+        }
     }
 
     /// Whether the first attempt to join is under way: there are nodes to join through, and none has answered yet.
@@ -105,6 +120,17 @@ impl Bootstrap {
         self.state = State::Waiting(now + BACKOFF_MIN);
         self.former.stop();
     }
+}
+
+/// The addresses in canonical form, each once.
+fn distinct(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for address in addresses.map(canonical) {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
 }
 
 impl Dht {
@@ -177,8 +203,8 @@ impl Dht {
         for contact in contacts.iter().filter_map(WireContact::get).take(NAMED_MAX) {
             if !outbox.network().admits(&contact.public) {
                 self.counters.without_work += 1;
-            } else if contact.id != self.own && is_meaningful(contact.addr, from) {
-                self.check(now, contact, outbox);
+            } else if let Some(addr) = as_told(contact.addr, from).filter(|_| contact.id != self.own) {
+                self.check(now, Contact { addr, ..contact }, outbox);
             }
         }
     }
@@ -196,7 +222,6 @@ impl Dht {
 mod tests {
     use super::*;
     use crate::id::PublicKey;
-    use crate::wire::contact::Contact;
 
     const START: Instant = Instant::from_secs(100);
 
@@ -213,6 +238,24 @@ mod tests {
     fn an_address_that_is_given_twice_is_asked_once() {
         let bootstrap = bootstrap(&["10.0.0.1:5", "[::ffff:10.0.0.1]:5", "10.0.0.2:5"], Vec::new());
         assert_eq!(bootstrap.addresses().len(), 2);
+    }
+
+    #[test]
+    fn new_addresses_are_asked_at_once_by_a_node_that_knows_no_other() {
+        let mut bootstrap = bootstrap(&[], Vec::new());
+        bootstrap.state = State::Idle;
+        let (address, later) = ("10.0.0.1:5".parse().unwrap(), START + ROUND);
+        bootstrap.set_addresses(later, [address, address].into_iter(), false);
+        assert_eq!(bootstrap.state, State::Idle, "the node has contacts");
+        bootstrap.set_addresses(later, core::iter::empty(), true);
+        assert_eq!(bootstrap.state, State::Idle, "no address to ask");
+        bootstrap.set_addresses(later, [address, address].into_iter(), true);
+        assert_eq!(bootstrap.state, State::Waiting(later));
+        assert_eq!(bootstrap.addresses(), [address]);
+        assert!(bootstrap.is_joining());
+        bootstrap.state = State::Waiting(later + BACKOFF_MIN);
+        bootstrap.set_addresses(later, [address].into_iter(), true);
+        assert_eq!(bootstrap.state, State::Waiting(later + BACKOFF_MIN), "nothing new");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::lookup::Reason;
 use super::questions::Purpose;
-use super::{Dht, Want};
+use super::{Dht, Origin, Want};
 use crate::id::NodeId;
 use crate::peers::outbox::Outbox;
 use crate::peers::table::Peers;
@@ -34,7 +34,7 @@ pub(super) struct Maintenance {
     settling: Duration,
     refresh_at: Option<Instant>,
     tidy_at: Instant,
-    checks: BTreeMap<(Instant, NodeId), Contact>,
+    checks: BTreeMap<(Instant, NodeId), (Contact, Origin)>,
 }
 
 impl Maintenance {
@@ -77,12 +77,19 @@ impl Maintenance {
 
     /// Schedules a check of a contact.
     pub(super) fn check_at(&mut self, at: Instant, contact: Contact) {
-        if self.checks.len() < CHECKS_MAX && !self.checks.keys().any(|(_, id)| *id == contact.id) {
-            self.checks.insert((at, contact.id), contact);
-        }
+        self.check_as(at, contact, Origin::Told);
     }
 
-    fn next_check(&mut self, now: Instant) -> Option<Contact> {
+    /// Schedules a check of a node that was learned of in this way. Returns whether there was room.
+    pub(super) fn check_as(&mut self, at: Instant, contact: Contact, origin: Origin) -> bool {
+        let has_room = self.checks.len() < CHECKS_MAX && !self.checks.keys().any(|(_, id)| *id == contact.id);
+        if has_room {
+            self.checks.insert((at, contact.id), (contact, origin));
+        }
+        has_room
+    }
+
+    fn next_check(&mut self, now: Instant) -> Option<(Contact, Origin)> {
         let entry = self.checks.first_entry().filter(|entry| entry.key().0 <= now)?;
         Some(entry.remove())
     }
@@ -91,8 +98,8 @@ impl Maintenance {
 impl Dht {
     /// Does everything that is due.
     pub(super) fn maintain(&mut self, now: Instant, outbox: &mut Outbox) {
-        while let Some(contact) = self.maintenance.next_check(now) {
-            self.check(now, contact, outbox);
+        while let Some((contact, origin)) = self.maintenance.next_check(now) {
+            self.check_of(now, contact, origin, outbox);
         }
         if self.maintenance.neighbourhood_at.is_some_and(|at| at <= now) {
             self.look_around(now, outbox);
@@ -113,6 +120,7 @@ impl Dht {
     /// for theirs.
     pub fn ask_observers(&mut self, now: Instant, peers: &Peers) {
         self.observed.forget();
+        self.bootstrap.hurry(now);
         for contact in self.closest_known(peers, &self.own.key(), OBSERVERS_MANY) {
             self.maintenance.check_at(now, contact);
         }
@@ -186,8 +194,8 @@ mod tests {
         maintenance.check_at(at(1), contact(1));
         assert_eq!(maintenance.next_deadline(false), Some(at(2)));
         assert_eq!(maintenance.next_check(at(1)), None);
-        assert_eq!(maintenance.next_check(at(9)), Some(contact(2)));
-        assert_eq!(maintenance.next_check(at(9)), Some(contact(1)));
+        assert_eq!(maintenance.next_check(at(9)).map(|(contact, _)| contact), Some(contact(2)));
+        assert_eq!(maintenance.next_check(at(9)).map(|(contact, _)| contact), Some(contact(1)));
         assert_eq!(maintenance.next_check(at(9)), None);
         assert_eq!(maintenance.next_deadline(false), None);
         (0..1000).for_each(|number| maintenance.check_at(at(1), contact(number)));

@@ -4,7 +4,7 @@
 //! datagrams out of an [`Outbox`] and events out of [`Dht::poll_event`], and calls [`Dht::handle_timeout`] when
 //! [`Dht::next_deadline`] has come.
 //!
-//! - Contacts: [`routing_table`], [`closest`](mod@closest), `address`.
+//! - Contacts: [`routing_table`], [`closest`](mod@closest), `address`, `origin` (how this node learned of one).
 //! - Requests: `lookup` (which node to ask next), `agreement` (when a value is certain), `hedge` (whether to ask one more),
 //!   `questions` (outstanding requests), `queries` (sending requests, handling answers), `lookup_cache` (results of earlier lookups).
 //! - Answers: `serve`, `values` and `providers` (records kept for others).
@@ -28,6 +28,7 @@ mod lookup;
 mod lookup_cache;
 mod maintenance;
 mod observed;
+mod origin;
 mod pace;
 mod placement;
 mod providers;
@@ -43,6 +44,7 @@ mod values;
 pub use crate::wire::message::Want;
 pub use bootstrap::BootstrapRound;
 pub use closest::closest;
+pub use origin::Origin;
 pub use publish::Unpublished;
 pub use routing_table::K;
 
@@ -210,6 +212,8 @@ pub enum DhtEvent {
 pub struct PeerInfo {
     /// Its id, key and address.
     pub contact: Contact,
+    /// How this node learned of it.
+    pub origin: Origin,
     /// Whether it was heard from recently and owes no answer.
     pub good: bool,
     /// The time since it was last heard from.
@@ -394,14 +398,34 @@ impl Dht {
         }
         peers.note_reached(now, &contact.id);
         // Contacts to be checked are checked at the next deadline.
-        for check in self.alive(now, contact, peers) {
+        for check in self.alive(now, contact, Origin::Told, peers) {
             self.maintenance.check_at(now, check);
         }
+    }
+
+    /// A node told a link of this machine that it is there. Returns whether it is a contact at this address.
+    pub fn note_on_link(&mut self, contact: &Contact) -> bool {
+        let known = self.table.is_at(&contact.id, contact.addr);
+        if known {
+            self.table.note_on_link(&contact.id);
+        }
+        known
+    }
+
+    /// Checks at `at` a node that told a link of this machine that it is there, unless the table has no use for it. Returns whether
+    /// it will be checked.
+    pub fn check_on_link(&mut self, at: Instant, contact: Contact, peers: &Peers) -> bool {
+        self.is_worth_a_ping(at, &contact, peers) && self.maintenance.check_as(at, contact, Origin::Link)
     }
 
     /// Sets whether this node is a leaf: a leaf keeps no records of others, and no table of theirs names it.
     pub fn set_leaf(&mut self, leaf: bool) {
         self.config.leaf = leaf;
+    }
+
+    /// Sets the bootstrap addresses. If the node knows no other, it asks them at once.
+    pub fn set_bootstrap(&mut self, now: Instant, addresses: impl Iterator<Item = SocketAddr>) {
+        self.bootstrap.set_addresses(now, addresses, self.table.is_empty());
     }
 
     /// Another machine could not reach a node.
@@ -477,6 +501,7 @@ impl Dht {
         entries.sort_by_key(|entry| entry.contact.id.distance(&self.own.key()));
         let info = |entry: &routing_table::Entry| PeerInfo {
             contact: entry.contact,
+            origin: entry.origin,
             good: entry.is_good(now, peers),
             silent_for: now.since(entry.heard(peers)),
         };

@@ -5,10 +5,10 @@ use super::lookup::{End, Lookup, Reason};
 use super::placement::{COPIES, is_crowded};
 use super::questions::{Purpose, Request, TIMEOUT_FIRST};
 use super::routing_table::{Answered, Failed, K};
-use super::{Dht, DhtEvent, LookupId, Turnout, Want};
+use super::{Dht, DhtEvent, LookupId, Origin, Turnout, Want};
 use crate::id::{Key, NodeId};
 use crate::peers::outbox::{Ask, Attempt, Outbox};
-use crate::peers::party::is_meaningful;
+use crate::peers::party::as_told;
 use crate::peers::requests::Overdue;
 use crate::peers::table::Peers;
 use crate::time::{Duration, Instant};
@@ -86,10 +86,16 @@ impl Dht {
 
     /// Pings a contact to check whether it is alive, unless a request to it is outstanding.
     pub(super) fn check(&mut self, now: Instant, contact: Contact, outbox: &mut Outbox) {
+        self.check_of(now, contact, Origin::Told, outbox);
+    }
+
+    /// The same for a node that was learned of in this way.
+    pub(super) fn check_of(&mut self, now: Instant, contact: Contact, origin: Origin, outbox: &mut Outbox) {
         const CHECKS_MAX: usize = 16;
         let asking = self.transactions.is_asking(&contact.id, contact.addr);
         if !asking && self.transactions.checks() < CHECKS_MAX {
-            self.ask(now, contact.addr, Some(contact), Purpose::Check, outbox);
+            let check = Request::ask(now, contact.addr, Some(contact), Purpose::Check).of(origin);
+            self.ask_again(now, check, outbox);
         }
     }
 
@@ -147,7 +153,7 @@ impl Dht {
         if datagram.is_leaf() {
             self.gone(now, &contact.id);
         } else {
-            for check in self.alive(now, contact, outbox.peers()) {
+            for check in self.alive(now, contact, request.question.origin, outbox.peers()) {
                 self.check(now, check, outbox);
             }
         }
@@ -187,10 +193,11 @@ impl Dht {
         lookup.crowded |= !providers.is_empty() || record.is_some();
         // A requester needs k contacts at most; a datagram without records has room for more.
         for contact in contacts.iter().take(K).filter_map(WireContact::get) {
-            let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
+            let addr = as_told(contact.addr, from.addr).filter(|addr| self.reach.contains(*addr));
+            let contact = Contact { addr: addr.unwrap_or(contact.addr), ..contact };
             if !outbox.network().admits(&contact.public) {
                 self.counters.without_work += 1;
-            } else if reachable && !outbox.peers().is_silent(now, &contact.id) {
+            } else if addr.is_some() && !outbox.peers().is_silent(now, &contact.id) {
                 lookup.told(contact, &from.id);
             }
         }
@@ -212,9 +219,10 @@ impl Dht {
         let providers = if lookup.want == Want::Providers { providers } else { &[] };
         for record in providers {
             let Some(contact) = record.contact().filter(|contact| contact.id != self.own) else { continue };
-            let reachable = self.reach.contains(contact.addr) && is_meaningful(contact.addr, from.addr);
+            let addr = as_told(contact.addr, from.addr).filter(|addr| self.reach.contains(*addr));
+            let contact = Contact { addr: addr.unwrap_or(contact.addr), ..contact };
             if record.lifetime() == 0
-                || !reachable
+                || addr.is_none()
                 || !lookup.is_new_provider(&record.provider(), record.sequence())
             {
                 continue;
@@ -262,6 +270,7 @@ impl Dht {
         &mut self,
         now: Instant,
         contact: Contact,
+        origin: Origin,
         peers: &Peers,
     ) -> impl Iterator<Item = Contact> + use<> {
         let mut checks = [None; 2];
@@ -276,9 +285,12 @@ impl Dht {
                     self.bootstrap.succeeded(now);
                     self.maintenance.begin(now);
                 }
-                if self.bootstrap.former.remove(&contact.id) {
+                let returned = self.bootstrap.former.remove(&contact.id);
+                if returned {
                     self.maintenance.reunite(now);
                 }
+                let origin = if returned { Origin::Remembered } else { origin };
+                self.table.set_origin(&contact.id, origin);
                 if self.observed.wants_votes() {
                     checks[0] = Some(contact);
                 }

@@ -3,7 +3,7 @@
 //! After one round-trip timeout a request is repeated, once, and its slot in a lookup is free. After three timeouts the lookup
 //! continues without the answer. After five seconds the request has failed.
 
-use super::{LookupId, Want};
+use super::{LookupId, Origin, Want};
 use crate::id::{Key, NodeId};
 use crate::peers::requests::{self, Question};
 use crate::time::{Duration, Instant};
@@ -42,6 +42,8 @@ pub(super) struct Asked {
     pub(super) purpose: Purpose,
     /// Whether it is the second attempt after a token was refused.
     pub(super) token_retried: bool,
+    /// How this node learned of the node.
+    pub(super) origin: Origin,
     /// Whether it is never repeated.
     once: bool,
 }
@@ -64,10 +66,17 @@ pub(super) type Requests = requests::Requests<Asked>;
 impl Request {
     /// A question that is asked now.
     pub(super) fn ask(now: Instant, to: SocketAddr, contact: Option<Contact>, purpose: Purpose) -> Self {
-        let asked = Asked { contact, purpose, token_retried: false, once: false };
+        let origin = if purpose == Purpose::Bootstrap { Origin::Bootstrap } else { Origin::Told };
+        let asked = Asked { contact, purpose, token_retried: false, origin, once: false };
         let mut request = Request::new(now, to, contact.map(|contact| contact.id), asked, FAILED_AFTER);
         request.expect_within(TIMEOUT_FIRST);
         request
+    }
+
+    /// The same request to a node that was learned of in this way.
+    pub(super) fn of(mut self, origin: Origin) -> Self {
+        self.question.origin = origin;
+        self
     }
 
     /// The same request, never repeated: bytes to an unvalidated address are limited.

@@ -9,6 +9,7 @@
 //! - A full bucket, and a full replacement cache, are contested: a newcomer displaces the contact that entered last of the party that
 //!   holds more of the bucket than the newcomer's would. While there is room no contact is refused.
 
+use super::Origin;
 use super::closest::{Nearest, Slot};
 use crate::id::{Key, NodeId};
 use crate::peers::contest::{Holder, gives_way};
@@ -33,6 +34,8 @@ const UNANSWERED_MAX: u8 = 2;
 pub(super) struct Entry {
     /// Its id, key and address.
     pub(super) contact: Contact,
+    /// How this node learned of it.
+    pub(super) origin: Origin,
     /// When it entered.
     pub(super) since: Instant,
     /// Another address at which it answers. It moves there if the present one falls silent.
@@ -212,8 +215,22 @@ impl RoutingTable {
     pub(super) fn moved(&mut self, now: Instant, id: &NodeId, addr: SocketAddr) -> Option<Contact> {
         let entry = self.get_mut(id).filter(|entry| entry.contact.addr == addr)?;
         let addr = entry.moved_to.take()?;
-        *entry = Entry::new(now, Contact { addr, ..entry.contact });
+        *entry = Entry { origin: entry.origin, ..Entry::new(now, Contact { addr, ..entry.contact }) };
         Some(entry.contact)
+    }
+
+    /// Sets how this node learned of a contact.
+    pub(super) fn set_origin(&mut self, id: &NodeId, origin: Origin) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.origin = origin;
+        }
+    }
+
+    /// A contact told a link of this machine that it is there. Perhaps it had heard this node there, and only called first.
+    pub(super) fn note_on_link(&mut self, id: &NodeId) {
+        if let Some(entry) = self.get_mut(id).filter(|entry| entry.origin == Origin::Called) {
+            entry.origin = Origin::Link;
+        }
     }
 
     /// A node did not answer a request at this address, nor `unanswered - 1` requests before.
@@ -343,7 +360,7 @@ impl RoutingTable {
 
 impl Entry {
     fn new(now: Instant, contact: Contact) -> Self {
-        Entry { contact, since: now, moved_to: None }
+        Entry { contact, origin: Origin::default(), since: now, moved_to: None }
     }
 }
 

@@ -2,19 +2,20 @@
 //!
 //! The answer to a ping or a find of a known node allocates nothing.
 
-use super::Dht;
 use super::address::may_announce;
 use super::providers::PROVIDERS_ANSWERED_MAX;
 use super::questions::{Purpose, Request as Check};
 use super::routing_table::K;
+use super::{Dht, Origin};
 use crate::id::Key;
 use crate::peers::contest::Holder;
 use crate::peers::outbox::{Asker, Outbox};
+use crate::peers::party::may_tell;
 use crate::peers::reply::ReplyBudget;
 use crate::peers::standing::Standing;
 use crate::peers::table::Peers;
 use crate::time::Instant;
-use crate::wire::contact::{Contact, WireContact};
+use crate::wire::contact::{Contact, WireContact, scope_of, with_scope};
 use crate::wire::datagram::{PAYLOAD_BYTES_MAX, Verified};
 use crate::wire::header::OVERHEAD_BYTES;
 use crate::wire::message::{Announcement, FoundHead, Message, NotStored, Want};
@@ -52,7 +53,7 @@ impl Dht {
         };
         self.counters.answered += 1;
         if newcomer && budget.take(spent) && budget.take(OVERHEAD_BYTES) {
-            let check = Check::ask(now, from, Some(sender), Purpose::Check).once();
+            let check = Check::ask(now, from, Some(sender), Purpose::Check).of(Origin::Called).once();
             self.ask_again(now, check, outbox);
         }
     }
@@ -95,6 +96,7 @@ impl Dht {
                 named = most.min(named + 1);
             }
         }
+        named = keep_tellable(&mut providers[..named], request.sender.addr);
         let record = match want {
             Want::Value => self.best_record(now, target),
             _ => None,
@@ -109,7 +111,9 @@ impl Dht {
         let most = K.min(room.saturating_sub(taken + besides) / size_of::<WireContact>());
         let mut contacts = [WireContact::new_zeroed(); K];
         let mut count = 0;
-        let others = nearest.iter().filter(|entry| entry.contact.id != request.sender.id);
+        let others = nearest.iter().filter(|entry| {
+            entry.contact.id != request.sender.id && may_tell(entry.contact.addr, request.sender.addr)
+        });
         for (place, entry) in contacts[..most].iter_mut().zip(others) {
             *place = WireContact::new(&entry.contact, now.since(entry.heard(peers)).as_secs() as u32);
             count += 1;
@@ -217,6 +221,21 @@ impl Dht {
         }
         self.reply(request, &Message::Stored { accepted, reason }, outbox)
     }
+}
+
+/// Moves the records of providers that may be told to a node at `listener` to the front, and returns their number. A link-local
+/// address of a record is taken to be on the listener's link: the record names none.
+fn keep_tellable(providers: &mut [ProviderRecord], listener: SocketAddr) -> usize {
+    let mut kept = 0;
+    for index in 0..providers.len() {
+        let near = scope_of(listener).unwrap_or_default();
+        let addr = providers[index].contact().map(|contact| with_scope(contact.addr, near));
+        if addr.is_some_and(|addr| may_tell(addr, listener)) {
+            providers.swap(kept, index);
+            kept += 1;
+        }
+    }
+    kept
 }
 
 /// A request of another node.

@@ -7,7 +7,7 @@ use crate::disk::Way;
 use crate::gossip::GossipConfig;
 use crate::id::IdWork;
 use crate::limits::Limits;
-use crate::node::NodeConfig;
+use crate::node::{BootstrapNode, NodeConfig};
 use crate::replication::ReplicationConfig;
 use crate::wire::network::{Network, NetworkSecret};
 use core::net::SocketAddr;
@@ -41,8 +41,11 @@ pub struct Config {
     pub control: ControlSocket,
     /// The HTTP gateway; `None` is none. It serves at most [`Limits::http_clients_max`] connections.
     pub http: Option<HttpConfig>,
-    /// Nodes to join through.
-    pub bootstrap: Vec<SocketAddr>,
+    /// Nodes to join through, by address or by name.
+    pub bootstrap: Vec<BootstrapNode>,
+    /// Whether the node finds others on its own links by multicast: see [`LAN_PORT`](super::LAN_PORT). A node that listens on a
+    /// loopback address has no links.
+    pub lan: bool,
     /// The copies that the network keeps of a file, unless `put` gives another number.
     pub replicas: u8,
     /// The seconds that copies are kept, unless `put` gives another number.
@@ -85,6 +88,7 @@ impl Default for Config {
             control: ControlSocket::default(),
             http: None,
             bootstrap: Vec::new(),
+            lan: false,
             replicas: NodeConfig::REPLICAS,
             lifetime_seconds: NodeConfig::LIFETIME,
             limits: Limits::default(),

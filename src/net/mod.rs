@@ -14,7 +14,9 @@
 //!   descriptors.
 //! - `http`: the HTTP gateway.
 //! - `config`: what a program decides.
+//! - `resolver`: host names of bootstrap nodes.
 //! - `addresses`: the addresses of this machine, and when they change.
+//! - `lan`: the multicast groups on which nodes of one link find each other.
 //! - `embedded`: the commands of the program that embeds the driver. `clock`, `histogram`: the time, and how long turns take.
 
 mod acceptor;
@@ -28,9 +30,11 @@ mod embedded;
 mod error;
 mod histogram;
 mod http;
+mod lan;
 mod listen;
 mod outbox;
 mod passed;
+mod resolver;
 mod serve;
 mod stream;
 mod streams;
@@ -61,10 +65,12 @@ use http::Http;
 pub use http::HttpToken;
 #[cfg(feature = "sim")]
 pub use http::try_requests;
+use lan::Lan;
 use listen::listen;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use passed::Passed;
+use resolver::Resolver;
 use signal_hook_mio::v1_0::Signals;
 use std::io;
 use std::path::PathBuf;
@@ -76,13 +82,15 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 
 pub use control::address::{connect as connect_control, is_of_other_user};
 
-/// The default port, for UDP and TCP alike.
-pub const DEFAULT_PORT: u16 = 3583;
+pub use crate::node::{BootstrapNode, DEFAULT_PORT};
+pub use lan::{LAN_GROUP_V4, LAN_GROUP_V6, LAN_PORT};
 
 /// Events that one poll returns at most.
 const EVENTS_PER_TURN: usize = 256;
 /// Datagrams received in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
+/// Datagrams received from the links' groups in one turn.
+const HERES_PER_TURN: usize = 16;
 /// Bytes that the disk driver moves in one turn.
 const DISK_BYTES_PER_TURN: u64 = 1 << 20;
 /// The time between two slices of idle work while the node is busy.
@@ -100,6 +108,8 @@ const CONTROL: Token = Token(8);
 const SIGNALS: Token = Token(12);
 const ADDRESSES: Token = Token(16);
 const HTTP: Token = Token(20);
+const RESOLVED: Token = Token(24);
+const LAN: [Token; 2] = [Token(28), Token(32)];
 
 /// The token of a stream. The lowest two bits tell the classes of tokens apart.
 fn stream_token(id: u64) -> Token {
@@ -137,6 +147,9 @@ pub struct Driver {
     hung_up: bool,
     addr: SocketAddr,
     addresses: Addresses,
+    resolver: Resolver,
+    /// `None` while discovery is off.
+    lan: Option<Lan>,
     turns: Histogram,
     /// The commands given through [`command`](Driver::command).
     embedded: Embedded,
@@ -182,7 +195,15 @@ impl Driver {
             false => None,
         };
         let clock = Clock::start();
+        let (mut bootstrap, mut bootstrap_names) = (Vec::new(), Vec::new());
+        for node in config.bootstrap {
+            match node {
+                BootstrapNode::At(addr) => bootstrap.push(addr),
+                BootstrapNode::Named(name) => bootstrap_names.push(name),
+            }
+        }
         let addresses = Addresses::watch(clock.now(), registry, ADDRESSES);
+        let lan = config.lan.then(|| Lan::start(addr.ip(), registry, LAN));
         let node_config = NodeConfig {
             limits: config.limits,
             leaf: config.leaf,
@@ -190,7 +211,9 @@ impl Driver {
             network_secret: config.network_secret,
             id_work: config.id_work,
             listen: addr,
-            bootstrap: config.bootstrap,
+            bootstrap,
+            bootstrap_names,
+            lan: config.lan,
             replicas: config.replicas,
             lifetime: config.lifetime_seconds,
             cache_dir: disk
@@ -224,6 +247,8 @@ impl Driver {
             hung_up: false,
             addr,
             addresses,
+            resolver: Resolver::new(),
+            lan,
             turns: Histogram::default(),
             embedded: Embedded::default(),
             stop_at: None,
@@ -282,6 +307,7 @@ impl Driver {
         }
         self.events = events;
         self.receive_datagrams(began);
+        self.receive_heres(began);
         self.accept_streams(began);
         self.streams.set_rates(began, self.node.limits().rates);
         self.streams.wake(began);
@@ -297,6 +323,7 @@ impl Driver {
         }
         self.tend_dials(now);
         self.look_at_addresses(now);
+        self.take_resolved(now);
         if self.looked_at + self.node.look_interval() <= now {
             self.look_at_disk(now);
         }
@@ -345,7 +372,8 @@ impl Driver {
 
     /// How long the poll may wait; `None` is until an event.
     fn time_left(&self) -> Option<Duration> {
-        let ready = (self.udp.readable && self.stop_at.is_none())
+        let receives = self.udp.readable || self.lan.as_ref().is_some_and(Lan::is_ready);
+        let ready = (receives && self.stop_at.is_none())
             || self.acceptor.is_ready()
             || self.streams.has_ready()
             || self.control.has_ready(self.node.limits(), &self.disk)
@@ -379,6 +407,9 @@ impl Driver {
                     self.udp.set_writable();
                 }
             }
+            token if LAN.contains(&token) => {
+                self.lan.iter_mut().for_each(|lan| lan.note_readable(token));
+            }
             LISTENER => self.acceptor.note_ready(),
             CONTROL => self.control.note_listener(),
             HTTP => {
@@ -386,6 +417,8 @@ impl Driver {
                     http.note_listener();
                 }
             }
+            // The results are taken in each turn.
+            RESOLVED => {}
             ADDRESSES => self.addresses.note_announced(self.clock.now()),
             SIGNALS => self.take_signals(),
             Token(number) if number & 3 == 1 => {
@@ -436,6 +469,16 @@ impl Driver {
                 }
             }
             self.send_datagrams();
+        }
+    }
+
+    /// Receives what other nodes tell the links of this machine.
+    fn receive_heres(&mut self, now: Instant) {
+        for _ in 0..HERES_PER_TURN {
+            let lan = self.lan.as_mut().filter(|_| self.stop_at.is_none());
+            let Some((from, bytes)) = lan.and_then(Lan::receive) else { return };
+            self.node.handle_here(now, from, bytes);
+            self.carry_out(now);
         }
     }
 
@@ -523,7 +566,16 @@ impl Driver {
     /// Tells the node the addresses of this machine when they have changed.
     fn look_at_addresses(&mut self, now: Instant) {
         if let Some(addresses) = self.addresses.look(now) {
+            self.lan.iter_mut().for_each(Lan::look);
             self.node.handle_addresses(now, addresses);
+            self.carry_out(now);
+        }
+    }
+
+    /// Tells the node the addresses of the names that were resolved.
+    fn take_resolved(&mut self, now: Instant) {
+        while let Some((name, result)) = self.resolver.poll_resolved(self.poll.registry(), RESOLVED) {
+            self.node.handle_resolved(now, &name, result);
             self.carry_out(now);
         }
     }
@@ -568,6 +620,10 @@ impl Driver {
                 (Some(http), _) if Http::is_own(command) => http.send_content(command, extent, &self.disk),
                 _ => self.control.send_content(command, content, extent, &self.disk),
             },
+            Output::Here { bytes } => {
+                self.lan.iter_mut().for_each(|lan| lan.tell(&self.udp.socket, &bytes));
+            }
+            Output::Resolve { name } => self.resolver.submit(name, self.poll.registry(), RESOLVED),
             Output::Stop => self.begin_stopping(now),
         }
     }
@@ -576,6 +632,7 @@ impl Driver {
         let turns = [
             ("streams_turned_away", self.acceptor.turned_away()),
             ("turns", self.turns.count()),
+            ("lan_off_link", self.lan.as_ref().map_or(0, |lan| lan.off_link)),
             ("turn_micros_p50", self.turns.quantile_micros(500)),
             ("turn_micros_p99", self.turns.quantile_micros(990)),
             ("turn_micros_max", self.turns.max_micros()),
@@ -597,7 +654,7 @@ mod tests {
             assert_eq!(client_token(id).0 & 3, 2);
             assert_eq!(http_token(id).0 & 3, 3);
         }
-        for token in [UDP, LISTENER, CONTROL, SIGNALS, ADDRESSES, HTTP] {
+        for token in [UDP, LISTENER, CONTROL, SIGNALS, ADDRESSES, HTTP, RESOLVED, LAN[0], LAN[1]] {
             assert_eq!(token.0 & 3, 0);
         }
     }

@@ -8,8 +8,8 @@ mod trouble;
 pub use explanation::{CopiesOf, ExplainedNode, Explanation, Loss, Repair, Run, UnderRepair};
 pub use line::{Wrapping, parse_line};
 pub use status::{
-    AddressGone, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, MemberState, PartitionStatus, Peer,
-    PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status, Unreachable,
+    AddressGone, BootstrapName, DiskHealth, DiskStatus, GossipStatus, IdentityTwice, Learned, MemberState,
+    PartitionStatus, Peer, PeerBan, RepairStatus, Role, ScrubReport, ScrubStatus, Status, Unreachable,
 };
 pub use trouble::{Trouble, TroubleKind};
 

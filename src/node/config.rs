@@ -1,5 +1,6 @@
 //! The configuration of a node.
 
+use super::names::HostName;
 use crate::gossip::{self, GossipConfig};
 use crate::id::IdWork;
 use crate::limits::{InvalidLimits, LIFETIME_SECONDS_MAX, Limits};
@@ -26,6 +27,10 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Nodes to join through.
     pub bootstrap: Vec<SocketAddr>,
+    /// Names of further nodes to join through.
+    pub bootstrap_names: Vec<HostName>,
+    /// Whether the node finds others on its own links: see [`Output::Here`](super::Output::Here).
+    pub lan: bool,
     /// Copies that the network keeps of a file, unless `put` says otherwise.
     pub replicas: u8,
     /// Seconds that copies are kept, unless `put` says otherwise.
@@ -123,6 +128,8 @@ impl NodeConfig {
             id_work: IdWork::NONE,
             listen,
             bootstrap: bootstrap.to_vec(),
+            bootstrap_names: Vec::new(),
+            lan: false,
             replicas: 3,
             lifetime: 3600,
             cache_dir: "/cache".into(),

@@ -6,14 +6,17 @@
 use super::command::{Command, CommandId, Reply};
 use super::machines::Machines;
 use super::ops::{audit, download, read, values};
-use super::{Node, Waiting, bridge, joining, limit, status};
+use super::{HostName, Node, Waiting, bridge, joining, limit, status};
 use crate::dht::DhtEvent;
 use crate::io::{DiskOp, Tree};
+use crate::peers::inbox;
 use crate::peers::requests::Challenge;
 use crate::peers::standing::Standing;
+use crate::peers::table::{Hold, Received};
 use crate::time::Instant;
 use crate::transfer::{DownloadError, TransferEvent};
-use crate::wire::contact::Contact;
+use crate::wire::Refused;
+use crate::wire::contact::{Contact, canonical};
 use crate::wire::datagram::{Unverified, Verified};
 use crate::wire::header::Kind;
 use crate::wire::message::Message;
@@ -52,7 +55,7 @@ impl Node {
                 self.say_goodbye(now, true);
                 self.ops.departure.finish(&mut self.machines);
             }
-            if self.early.is_empty() || self.machines.dht.is_joining() {
+            if self.early.is_empty() || self.is_joining() {
                 break;
             }
             for (id, command) in self.early.take() {
@@ -95,6 +98,8 @@ impl Node {
             Kind::Reconcile | Kind::Reconciled => {
                 replication.handle_datagram(now, from, datagram, standing.is_validated(), outbox);
             }
+            // A here comes through a group: see [`Node::handle_here`].
+            Kind::Here => {}
             Kind::Pong if self.source_probes.is_expected(kind, datagram.transaction(), from) => {
                 self.source_probes.handle_answer(now, from, datagram, outbox);
             }
@@ -107,6 +112,56 @@ impl Node {
                 dht.handle_datagram(now, from, datagram, standing, outbox);
             }
         }
+    }
+
+    /// A datagram arrived through the group of a link that this machine is on. The driver hands over only datagrams whose source is
+    /// an address of that link: see [`Output::Here`](super::Output::Here).
+    pub fn handle_here(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let from = canonical(from);
+        self.counters.datagrams_in += 1;
+        let here = match Unverified::parse(bytes, self.machines.outbox.network()) {
+            Ok(here) if here.kind() == Kind::Here => here,
+            Ok(_) => return self.refuse(Refused::Kind),
+            Err(reason) => return self.refuse(reason),
+        };
+        if !here.is_marked(self.machines.outbox.network()) {
+            self.lan.counters.unmarked += 1;
+        } else if here.sender() == self.id().short() {
+            if here.epoch() != self.machines.outbox.epoch() {
+                self.own_key_used(now, from, here);
+                self.settle(now);
+            }
+        } else if self.lan.heard_lately(now, &here.sender()) {
+            self.lan.counters.over_budget += 1;
+        } else {
+            match inbox::receive(&mut self.machines.outbox, now, from, here, false, |_| Hold::Loose) {
+                Ok(Received { datagram, .. }) => {
+                    let sender = Contact { id: datagram.id(), public: datagram.public(), addr: from };
+                    self.lan.handle_here(now, sender, &mut self.machines);
+                    self.settle(now);
+                }
+                Err(rejected) => self.reject(rejected),
+            }
+        }
+    }
+
+    /// A name of a bootstrap node was resolved ([`Output::Resolve`](super::Output::Resolve)), or the reason why it was not. Of the
+    /// addresses, the first [`ADDRESSES_PER_NAME_MAX`](super::ADDRESSES_PER_NAME_MAX) are used.
+    pub fn handle_resolved(
+        &mut self,
+        now: Instant,
+        name: &HostName,
+        result: Result<Vec<SocketAddr>, String>,
+    ) {
+        self.names.handle_resolved(now, name, result, &mut self.machines);
+        self.settle(now);
+    }
+
+    /// Whether the first attempt to join the network is under way.
+    pub(super) fn is_joining(&self) -> bool {
+        let dht = &self.machines.dht;
+        let may_join = self.names.are_awaited() || self.lan.is_awaited();
+        dht.is_joining() || may_join && dht.statistics().contacts == 0
     }
 
     /// A challenge arrived: the machine whose request it is about sends that again, with a signature.
@@ -234,10 +289,12 @@ impl Node {
             DhtEvent::Unanswered { id } => self.machines.gossip.note_failed(now, &id),
             DhtEvent::Joined { contacts } => {
                 joining::log_joined(contacts);
+                self.names.note_joined();
                 self.ops.uploads.handle_joined(now, &mut self.machines);
             }
             DhtEvent::BootstrapFailed { retry_in, round } => {
                 joining::log_failed(self.config.listen, round, retry_in);
+                self.names.note_unanswered(now);
             }
         }
     }

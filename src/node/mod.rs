@@ -30,8 +30,10 @@
 //! | `ops` | the operations: work over several events, each a component of its own |
 //! | `waiting` | which operation a disk operation, a lookup, or a copy is for |
 //! | `early`, `joining` | commands that wait until the node has joined the network; what the log says about joining |
+//! | `names` | host names of bootstrap nodes: when they are resolved, and what they resolved to |
 //! | `health` | the health of the disk that holds the node's directory |
 //! | `housekeeping` | saving what the next run needs |
+//! | `lan` | finding the nodes of the same link |
 //! | `limit` | changing limits while the node runs |
 //! | `list`, `status` | what `ls`, `status` and `peers` show |
 //!
@@ -60,9 +62,11 @@ mod early;
 mod health;
 mod housekeeping;
 mod joining;
+mod lan;
 mod limit;
 mod list;
 mod machines;
+mod names;
 mod ops;
 mod output;
 mod presence;
@@ -76,6 +80,7 @@ mod waiting;
 
 pub use crate::transfer::StreamOutput;
 pub use config::{InvalidConfig, NodeConfig};
+pub use names::{ADDRESSES_PER_NAME_MAX, BootstrapNode, DEFAULT_PORT, HostName, InvalidHost};
 pub use output::Output;
 
 use waiting::{Copying, Looker, Purpose, Waiting};
@@ -99,6 +104,7 @@ use crate::transfer::{Transfer, TransferConfig};
 use crate::wire::Refused;
 use crate::wire::contact::canonical;
 use crate::wire::datagram::{Epoch, Unverified};
+use crate::wire::header::Kind;
 use crate::wire::inspect::InspectEntry;
 use crate::wire::network::Network;
 use bridge::Bridge;
@@ -106,7 +112,9 @@ use command::{Command, CommandId, Status};
 use core::net::{IpAddr, SocketAddr};
 use early::Early;
 use housekeeping::Housekeeping;
+use lan::Lan;
 use machines::Machines;
+use names::Names;
 use ops::Ops;
 use ops::audit::answer;
 use ops::values;
@@ -130,6 +138,8 @@ pub struct Node {
     survey: Survey,
     housekeeping: Housekeeping,
     early: Early,
+    names: Names,
+    lan: Lan,
 }
 
 impl Node {
@@ -212,6 +222,8 @@ impl Node {
             bridge: Bridge::new(config.gossip.unresponsive_after),
             housekeeping: Housekeeping::new(boots, now),
             early: Early::new(config.limits.commands_max),
+            lan: Lan::new(now, config.lan, rng.bytes()),
+            names: Names::new(now, &config.bootstrap_names, config.bootstrap.clone()),
             config,
         };
         node.ops.resume(now, recovered, &mut node.machines);
@@ -287,6 +299,8 @@ impl Node {
             self.presence.next_deadline(),
             self.source_probes.next_deadline(&self.machines.transfer),
             self.survey.next_deadline(&self.machines.replication),
+            self.names.next_deadline(),
+            self.lan.next_deadline(),
             Some(self.housekeeping.next_deadline()),
         ];
         deadlines.into_iter().fold(None, earliest)
@@ -302,6 +316,9 @@ impl Node {
             Ok(unverified) => unverified,
             Err(reason) => return self.refuse(reason),
         };
+        if unverified.kind() == Kind::Here {
+            return self.refuse(Refused::Kind);
+        }
         if let Some(asker) = unverified.challenged() {
             if asker == self.id().short() {
                 self.challenged(now, &Challenge::new(from, &unverified));
@@ -417,7 +434,9 @@ impl Node {
 
     /// The machine has these addresses. Call this at the start, and whenever they change.
     pub fn handle_addresses(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
-        self.presence.handle_addresses(now, addresses, &mut self.machines);
+        if self.presence.handle_addresses(now, addresses, &mut self.machines) {
+            self.lan.tell_soon(now);
+        }
         self.settle(now);
     }
 
@@ -445,7 +464,7 @@ impl Node {
 
     /// A command. [`Output::Respond`] answers it. A command that needs the network waits while the node joins.
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
-        let command = match self.machines.dht.is_joining() {
+        let command = match self.is_joining() {
             true => self.early.wait(id, command),
             false => Some(command),
         };
@@ -471,6 +490,9 @@ impl Node {
 
     /// The deadline of [`next_deadline`](Node::next_deadline) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.names.handle_timeout(now, &mut self.machines);
+        let lonely = self.machines.dht.statistics().contacts == 0;
+        self.lan.handle_timeout(now, lonely, &mut self.machines);
         self.machines.dht.handle_timeout(now, &mut self.machines.outbox);
         self.machines.transfer.handle_timeout(now);
         self.machines.store.handle_timeout(now);

@@ -1,6 +1,7 @@
 //! The outputs of a node.
 
 use super::command::{CommandId, Content, Response};
+use super::names::HostName;
 use crate::io::{DiskId, DiskOp, Extent};
 
 /// An action for the driver, other than on a stream ([`StreamOutput`](super::StreamOutput)). The driver carries outputs out in order.
@@ -38,6 +39,17 @@ pub enum Output {
         content: Content,
         /// The extent.
         extent: Extent,
+    },
+    /// Send this datagram from the node's UDP socket to the group of discovery, on each link of this machine. What other nodes send
+    /// there goes to [`handle_here`](super::Node::handle_here).
+    Here {
+        /// The datagram.
+        bytes: Vec<u8>,
+    },
+    /// Resolve the name of a bootstrap node without blocking, then call [`handle_resolved`](super::Node::handle_resolved).
+    Resolve {
+        /// The name.
+        name: HostName,
     },
     /// The node has left the network: stop the program.
     Stop,

@@ -3,11 +3,12 @@
 use super::Node;
 use super::bridge::BridgeCounters;
 use super::command::{
-    FailureReason, GossipStatus, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Role, Status,
-    Trouble,
+    FailureReason, GossipStatus, Learned, MemberState, PartitionStatus, Peer, PeerBan, RepairStatus, Role,
+    Status, Trouble,
 };
 use super::machines::Machines;
 use crate::counters::counters;
+use crate::dht::Origin;
 use crate::gossip::{Gossip, Liveness, Member};
 use crate::id::NodeId;
 use crate::io::{DiskError, DiskErrorKind, Place};
@@ -84,6 +85,7 @@ pub(super) fn status(now: Instant, node: &Node) -> Status {
     let counters = (node.counters.named())
         .chain(node.source_probes.counters.named())
         .chain(bridge.counters.named())
+        .chain(node.lan.counters.named())
         .chain(ops.damage.named())
         .chain(ops.rechecks.counters.named())
         .chain(dht.counters.named())
@@ -123,6 +125,7 @@ pub(super) fn status(now: Instant, node: &Node) -> Status {
         identity_twice: presence.identity_twice,
         address_gone: presence.address_gone,
         alone_seconds: presence.alone_seconds,
+        bootstrap_names: node.names.status(now),
         uptime_seconds: now.since(node.started).as_secs(),
         boots: node.ages(now).boots,
         peers: dht.contacts as u32,
@@ -163,6 +166,7 @@ pub(super) fn peers(now: Instant, machines: &Machines) -> Vec<Peer> {
         .into_iter()
         .map(|peer| Peer {
             good: peer.good,
+            learned: Some(learned(peer.origin)),
             last_seen_seconds: peer.silent_for.as_secs(),
             ..stranger(&peer.contact)
         })
@@ -181,6 +185,17 @@ pub(super) fn peers(now: Instant, machines: &Machines) -> Vec<Peer> {
     let own = machines.id();
     peers.sort_by_key(|peer| peer.id.distance(&own.key()));
     peers
+}
+
+/// How this node learned of a contact, for `peers`.
+fn learned(origin: Origin) -> Learned {
+    match origin {
+        Origin::Bootstrap => Learned::Bootstrap,
+        Origin::Remembered => Learned::Remembered,
+        Origin::Link => Learned::Lan,
+        Origin::Told => Learned::Told,
+        Origin::Called => Learned::Called,
+    }
 }
 
 /// The number of times that a node without enough work was kept out: as the sender of a datagram, at the other end of a stream, or
@@ -260,6 +275,7 @@ fn stranger(contact: &Contact) -> Peer {
         addr: contact.addr,
         good: false,
         last_seen_seconds: 0,
+        learned: None,
         rtt_micros: None,
         state: None,
         load: None,

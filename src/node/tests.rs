@@ -7,6 +7,7 @@ use crate::rng::Rng;
 use crate::wire::contact::Contact;
 use crate::wire::datagram::{DATAGRAM_BYTES_MAX, write_challenge};
 use crate::wire::header::Auth;
+use crate::wire::network::NetworkSecret;
 use command::{Failure, FailureReason, MemberState, Peer, Reply, Response};
 
 const START: Instant = Instant::from_secs(1000);
@@ -426,4 +427,77 @@ fn a_forged_challenge_makes_a_node_sign_one_request_once_and_costs_no_key() {
     assert_eq!(signed(&mut net, to), 1);
     assert_eq!(signed(&mut net, to), 0, "the request was challenged before");
     assert!(net.are_keyed(1, 2) && net.are_keyed(1, 3));
+}
+
+/// A node with discovery, in the network with this secret.
+fn on_a_lan(number: u8, secret: Option<NetworkSecret>) -> Node {
+    let config =
+        NodeConfig { lan: true, network_secret: secret, ..NodeConfig::of_a_test(address(number), &[]) };
+    Node::new(config, Identity::from_secret(&[number; 32]), &Recovered::default(), [number; 32], START)
+        .unwrap()
+}
+
+/// What a node tells its link when it starts.
+fn here(node: &mut Node) -> Vec<u8> {
+    let at = START + Duration::from_millis(300);
+    node.handle_timeout(at);
+    let told = core::iter::from_fn(|| node.poll_output()).find_map(|output| match output {
+        Output::Here { bytes } => Some(bytes),
+        _ => None,
+    });
+    told.expect("a node with discovery tells its link")
+}
+
+/// The recipients of what a node sends within the next second.
+fn sent_to(node: &mut Node, now: Instant) -> Vec<SocketAddr> {
+    node.handle_timeout(now + Duration::from_millis(500));
+    core::iter::from_fn(|| node.poll_datagram().map(Datagram::to)).collect()
+}
+
+#[test]
+fn a_node_pings_a_newcomer_on_its_link_once_and_ignores_itself() {
+    let (mut node, mut newcomer) = (on_a_lan(1, None), on_a_lan(2, None));
+    let (now, own, bytes) = (START + Duration::from_secs(1), here(&mut node), here(&mut newcomer));
+    node.handle_here(now, address(1), &own);
+    assert_eq!(sent_to(&mut node, now), []);
+    for _ in 0..3 {
+        node.handle_here(now, address(2), &bytes);
+    }
+    assert_eq!(sent_to(&mut node, now), [address(2)]);
+    assert_eq!((node.lan.counters.heard, node.lan.counters.over_budget), (1, 2));
+    // Not through a group, it is no discovery. Through a group, nothing else is.
+    let third = here(&mut on_a_lan(3, None));
+    node.handle_datagram(now, address(3), &third);
+    assert_eq!((sent_to(&mut node, now).len(), node.counters.refused_kind), (0, 1));
+}
+
+#[test]
+fn a_here_from_outside_the_closed_network_costs_no_signature_check() {
+    let secret = |byte| Some(NetworkSecret([byte; 16]));
+    let (mut node, now) = (on_a_lan(1, secret(1)), START + Duration::from_secs(1));
+    let mut forged = here(&mut on_a_lan(2, secret(1)));
+    forged[48] ^= 1;
+    node.handle_here(now, address(2), &forged);
+    assert_eq!((node.lan.counters.unmarked, node.counters.refused_signature), (1, 0));
+    node.handle_here(now, address(3), &here(&mut on_a_lan(3, secret(2))));
+    assert_eq!(node.counters.refused_network, 1);
+    assert_eq!(sent_to(&mut node, now), []);
+    node.handle_here(now, address(2), &here(&mut on_a_lan(2, secret(1))));
+    assert_eq!(sent_to(&mut node, now), [address(2)]);
+}
+
+#[test]
+fn a_flood_of_forged_heres_causes_a_bounded_number_of_pings() {
+    let (mut node, now) = (on_a_lan(1, None), START + Duration::from_secs(1));
+    let network = Network::with_secret("test", None, &Identity::from_secret(&[1; 32]));
+    for number in 0..2000u16 {
+        let mut secret = [9; 32];
+        secret[..2].copy_from_slice(&number.to_le_bytes());
+        let (limits, identity) = (Limits::default(), Identity::from_secret(&secret));
+        let mut outbox = Outbox::new(network.clone(), identity, false, Epoch::new(7), &limits, [3; 32]);
+        let [low, high] = number.to_le_bytes();
+        node.handle_here(now, ([10, 0, high, low], 1).into(), &outbox.here().unwrap());
+    }
+    let pings = sent_to(&mut node, now).len();
+    assert!((1..=64).contains(&pings), "{pings} pings");
 }

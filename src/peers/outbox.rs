@@ -241,6 +241,19 @@ impl Outbox {
         self.put(to, Some(recipient), 0, token, None, message)
     }
 
+    /// Writes the datagram that tells the nodes of a link that this one is there. It is not queued, because it goes to a group on
+    /// several interfaces.
+    pub fn here(&mut self) -> Option<Vec<u8>> {
+        let Outbox { leaf, epoch, sequence, .. } = *self;
+        let mark = self.network.presence_mark(&self.identity.id().short(), epoch, sequence);
+        let envelope = Envelope { recipient: None, leaf, epoch, sequence, transaction: 0, token: 0 };
+        let mut bytes = [0; DATAGRAM_BYTES_MAX];
+        let message = Message::Here { mark };
+        let length = write(&mut bytes, &self.network, &self.identity, &envelope, &message)?;
+        self.sequence = self.sequence.saturating_add(1);
+        Some(bytes[..length].to_vec())
+    }
+
     /// Queues a challenge to a request with a MAC that this node cannot check, within the bounds on challenges.
     pub fn challenge(&mut self, now: Instant, from: SocketAddr, request: &Unverified<'_>) -> Option<usize> {
         let from = canonical(from);

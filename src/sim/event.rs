@@ -7,6 +7,8 @@ use crate::node::command::{CommandId, Content, Response};
 pub(super) enum Event {
     /// The packet with this number arrives.
     Datagram(u32),
+    /// The packet with this number arrives through the group of the host's LAN.
+    Here(u32),
     /// The deadline of a host's node may be due.
     Wake(u32),
     /// The oldest operation of a host's disk ends.

@@ -65,6 +65,15 @@ impl Fabric<'_> {
                     }
                     self.world_events.push_back(WorldEvent::Content(host, command, content, read.ok()));
                 }
+                Output::Here { bytes } => self.tell_lan(host, &bytes),
+                Output::Resolve { name } => {
+                    let found = self.links.names.get(name.name()).cloned();
+                    let it = &mut self.hosts[host];
+                    let now = it.clock(self.now);
+                    if let Some(node) = &mut it.node {
+                        node.handle_resolved(now, &name, found.ok_or_else(|| "no such name".to_owned()));
+                    }
+                }
                 Output::Stop => self.world_events.push_back(WorldEvent::Stopped(host)),
             }
         }
@@ -103,6 +112,22 @@ impl Fabric<'_> {
         let way = Way { links: self.links, chance: self.chance, queue: self.queue, packets: self.packets };
         way.send(self.now, host, to, bytes);
         self.hosts[host].traffic.sent_datagram(bytes.len() as u64);
+    }
+
+    /// Sends a datagram to all other hosts of a host's LAN, through its group.
+    fn tell_lan(&mut self, host: usize, bytes: &[u8]) {
+        let Some(lan) = self.links.lans.get(&host).copied() else { return };
+        let others = self.links.lans.iter().filter(|(other, its)| **other != host && **its == lan);
+        let others: Vec<usize> = others.map(|(other, _)| *other).collect();
+        self.hosts[host].traffic.sent_datagram(bytes.len() as u64);
+        for other in others {
+            let (from, to) = (self.links.port(host).addr, self.links.port(other).addr);
+            let (target, arrivals) = self.links.send(self.now, host, to, bytes.len(), self.chance);
+            for at in arrivals.into_iter().flatten() {
+                let slot = self.packets.put(from, target, bytes);
+                self.queue.push(at, Event::Here(slot));
+            }
+        }
     }
 
     /// Queues a wake event for the node's next deadline, unless an earlier or equal one is armed.

@@ -21,7 +21,7 @@ pub enum Addressing {
 
 impl Addressing {
     /// The IP address of the host `index`.
-    fn ip(self, index: u32) -> IpAddr {
+    pub(super) fn ip(self, index: u32) -> IpAddr {
         match self {
             Addressing::Apart => Ipv4Addr::from(0x1000_0001 + (index << 8)).into(),
             Addressing::OnePrefix => Ipv4Addr::from(0x1f00_0001 + index).into(),
@@ -123,6 +123,10 @@ pub struct Links {
     /// The hosts at each IP address. Several hosts can share an address, with different ports.
     at: BTreeMap<IpAddr, Vec<usize>>,
     blocked: [[bool; SIDES]; SIDES],
+    /// The LAN of each host that is on one. Hosts on one LAN hear what each tells its link.
+    pub lans: BTreeMap<usize, u32>,
+    /// The host names that resolve, in lower case, and their addresses.
+    pub names: BTreeMap<String, Vec<SocketAddr>>,
     /// Packets lost to chance, to cuts, and to full queues.
     pub lost: [u64; 3],
 }
@@ -134,7 +138,15 @@ const NEVER: Arrivals = [None, None];
 
 impl Links {
     pub(super) fn new(plan: LinkPlan) -> Self {
-        Links { plan, ports: Vec::new(), at: BTreeMap::new(), blocked: [[false; SIDES]; SIDES], lost: [0; 3] }
+        Links {
+            plan,
+            ports: Vec::new(),
+            at: BTreeMap::new(),
+            blocked: [[false; SIDES]; SIDES],
+            lans: BTreeMap::new(),
+            names: BTreeMap::new(),
+            lost: [0; 3],
+        }
     }
 
     /// Attaches another host, at its own address.

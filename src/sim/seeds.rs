@@ -50,6 +50,8 @@ pub const REGRESSIONS: &[Regression] = &[
     // table was empty. A site that lost power in its first seconds remembered no contact.
     Regression::new("long-partition", 6, 10, 11),
     Regression::new("site-power", 12, 10, 11),
+    // Nodes of one LAN find each other without an address.
+    Regression::new("lan", 12, 1, 1),
     // A file was announced only to the nearest nodes from earlier lookups. All of them belonged to one party and kept nothing.
     Regression::new("sybil", 32, 2, 3),
     // A limit on nodes of one party made a site in one prefix lose sight of itself.

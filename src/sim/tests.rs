@@ -58,6 +58,33 @@ fn hosts_that_join_one_by_one_find_each_other() {
 }
 
 #[test]
+fn a_host_joins_through_a_name_once_it_resolves_and_follows_it_to_another_address() {
+    let mut world = network(Plan::new(9), 4);
+    let host = world.add_host(false);
+    world.hosts[host].config_mut().bootstrap_names = vec!["seed.example".parse().unwrap()];
+    let run = |world: &mut World, seconds| {
+        let until = world.now() + Duration::from_secs(seconds);
+        while world.next(until).is_some() {}
+        world.status(host).unwrap()
+    };
+    world.start(host, &[]);
+    let status = run(&mut world, 20);
+    assert_eq!(status.peers, 0);
+    assert!(status.bootstrap_names[0].error.is_some(), "{:?}", status.bootstrap_names);
+    // The name leads to a machine where no node runs, and then to another.
+    let nowhere = world.add_host(false);
+    let at = |world: &World, host: usize| vec![world.links.port(host).addr];
+    world.links.names.insert("seed.example".to_owned(), at(&world, nowhere));
+    let status = run(&mut world, 20);
+    assert_eq!(status.peers, 0);
+    assert_eq!(status.bootstrap_names[0].addresses, at(&world, nowhere));
+    world.links.names.insert("seed.example".to_owned(), at(&world, 0));
+    let status = run(&mut world, 120);
+    assert_eq!(status.bootstrap_names[0].addresses, at(&world, 0));
+    assert_eq!(status.peers, 4);
+}
+
+#[test]
 fn files_are_put_and_fetched_and_real_signatures_do_the_same() {
     for real_signatures in [false, true] {
         let mut world = network(Plan { real_signatures, ..Plan::new(5) }, 10);

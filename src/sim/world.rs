@@ -194,6 +194,8 @@ impl World {
             id_work: if shows_work { self.plan.id_work } else { IdWork::NONE },
             listen: SocketAddr::new(unspecified, PORT),
             bootstrap: Vec::new(),
+            bootstrap_names: Vec::new(),
+            lan: false,
             replicas: NodeConfig::REPLICAS,
             lifetime: NodeConfig::LIFETIME,
             cache_dir: "/cache".into(),
@@ -445,6 +447,10 @@ impl World {
                 let packet = self.packets.take(slot);
                 self.deliver(packet.to as usize, packet.from, packet.bytes());
             }
+            Event::Here(slot) => {
+                let packet = self.packets.take(slot);
+                self.deliver_here(packet.to as usize, packet.from, packet.bytes());
+            }
             Event::Wake(host) => self.wake(host as usize),
             Event::Disk { host, run } => self.disk_done(host as usize, run),
             Event::Stream(event) => {
@@ -487,6 +493,23 @@ impl World {
             _ => return,
         }
         self.receive(host, from, bytes);
+    }
+
+    /// A host hears what another told their LAN. It counts for the bound on amplification as any other datagram.
+    fn deliver_here(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        if self.hosts[host].life != Life::Up {
+            return;
+        }
+        self.datagrams += 1;
+        self.note(host, b'h', bytes.len(), Peeked::checksum(bytes));
+        self.watch.received(host, from, bytes);
+        let it = &mut self.hosts[host];
+        it.traffic.datagrams_in += 1;
+        let now = it.clock(self.now);
+        if let Some(node) = &mut it.node {
+            node.handle_here(now, from, bytes);
+            self.settle(host);
+        }
     }
 
     fn receive(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {

@@ -5,7 +5,7 @@ pub use super::mac::MacKey;
 
 use super::Refused;
 use super::header::{Auth, HEADER_BYTES, Header, Kind, VERSION, flags};
-use super::mac::MAC_BYTES;
+use super::mac::{MAC_BYTES, equal};
 use super::message::Message;
 use super::network::Network;
 use crate::id::{Key, NodeId, PublicKey, ShortId};
@@ -89,6 +89,12 @@ impl<'a> Unverified<'a> {
     /// The length of the whole datagram in bytes.
     pub fn datagram_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Whether it is a here of a sender that knows the network's secret. The sender may have recorded it.
+    pub fn is_marked(&self, network: &Network) -> bool {
+        let Message::Here { mark } = self.message else { return false };
+        equal(&mark, &network.presence_mark(&self.sender(), self.epoch(), self.sequence()))
     }
 
     /// The node whose request a challenge is about; `None` for every other kind.

@@ -77,7 +77,8 @@ pub const PAYLOAD_BYTES_MAX: usize = Auth::Signed.payload_bytes_max();
 
 /// Bits of [`Header::flags`].
 pub mod flags {
-    /// The sender does not know the node at this address, so the signature names no recipient. Allowed in a ping and a find.
+    /// The sender does not know the node at this address, so the signature names no recipient. Allowed in a ping and a find, and
+    /// required in a here.
     pub const RECIPIENT_UNKNOWN: u8 = 1;
     /// The sender is a leaf and must not enter routing tables.
     pub const LEAF: u8 = 2;
@@ -121,6 +122,8 @@ pub enum Kind {
     Reconcile = 14,
     /// RECONCILED: the comparison of those ranges with what the recipient holds.
     Reconciled = 15,
+    /// HERE: the sender is on this link, told to a multicast group. Its source address is where the sender receives datagrams.
+    Here = 16,
 }
 
 impl Kind {
@@ -142,6 +145,7 @@ impl Kind {
             13 => Kind::ProbeReply,
             14 => Kind::Reconcile,
             15 => Kind::Reconciled,
+            16 => Kind::Here,
             _ => return None,
         })
     }
@@ -154,15 +158,16 @@ impl Kind {
 
     /// Whether it may go to an address whose node is unknown.
     pub fn may_be_first(self) -> bool {
-        matches!(self, Kind::Ping | Kind::Find)
+        matches!(self, Kind::Ping | Kind::Find | Kind::Here)
     }
 
     /// Whether a datagram of this kind may have this authentication. A goodbye is signed, because no answer would show that its
-    /// MAC was wrong. Only a challenge goes without authentication, and it always does.
+    /// MAC was wrong, and so is what goes to a multicast group, whose members share no key. Only a challenge goes without
+    /// authentication, and it always does.
     pub fn allows(self, auth: Auth) -> bool {
         match self {
             Kind::Challenge => auth == Auth::Bare,
-            Kind::Leave => auth == Auth::Signed,
+            Kind::Leave | Kind::Here => auth == Auth::Signed,
             _ => auth != Auth::Bare,
         }
     }
@@ -238,7 +243,8 @@ impl Header {
             Auth::Mac => reserved(&[header.flags & flags::RECIPIENT_UNKNOWN])?,
             Auth::Bare => reserved(&[header.flags])?,
         }
-        if header.flags & flags::RECIPIENT_UNKNOWN != 0 && !kind.may_be_first() {
+        let is_to_unknown = header.flags & flags::RECIPIENT_UNKNOWN != 0;
+        if is_to_unknown && !kind.may_be_first() || !is_to_unknown && kind == Kind::Here {
             return Err(Refused::Reserved);
         }
         if header.epoch.is_zero() || (header.sequence.get() == 0) != (auth == Auth::Bare) {

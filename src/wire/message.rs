@@ -5,6 +5,7 @@ use super::contact::{WireAddr, WireContact};
 use super::gossip::{GossipBody, GossipHead};
 use super::header::{Auth, Kind};
 use super::layout::{exactly, reserved};
+use super::mac::MAC_BYTES;
 use super::provider::ProviderRecord;
 use super::reconcile::{Answers, ReconcileHead, WireRange, check_ranges};
 use super::record::Record;
@@ -110,6 +111,14 @@ pub struct ProbeReplyBody {
     reserved: [u8; 7],
 }
 
+/// The body of a here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct HereBody {
+    mark: [u8; MAC_BYTES],
+}
+
+const _: () = assert!(size_of::<HereBody>() == 16);
 const _: () = assert!(size_of::<FindBody>() == 40);
 const _: () = assert!(size_of::<PongBody>() == 24);
 const _: () = assert!(size_of::<FoundHead>() == 16);
@@ -246,6 +255,11 @@ pub enum Message<'a> {
         /// The answers to the first ranges of the request, as many as fit.
         answers: Answers<'a>,
     },
+    /// See [`Kind::Here`].
+    Here {
+        /// Shows that the sender knows the network's secret: see [`Network::presence_mark`](super::network::Network::presence_mark).
+        mark: [u8; MAC_BYTES],
+    },
 }
 
 impl<'a> Message<'a> {
@@ -267,6 +281,7 @@ impl<'a> Message<'a> {
             Message::ProbeReply { .. } => Kind::ProbeReply,
             Message::Reconcile { .. } => Kind::Reconcile,
             Message::Reconciled { .. } => Kind::Reconciled,
+            Message::Here { .. } => Kind::Here,
         }
     }
 
@@ -342,6 +357,7 @@ impl<'a> Message<'a> {
                 Message::Reconcile { salt: head.salt.get(), ranges }
             }
             Kind::Reconciled => Message::Reconciled { answers: Answers::parse(payload)? },
+            Kind::Here => Message::Here { mark: exactly::<HereBody>(payload)?.mark },
         })
     }
 
@@ -400,6 +416,7 @@ impl<'a> Message<'a> {
                 writer.put(ranges)?;
             }
             Message::Reconciled { answers } => writer.put(answers.bytes())?,
+            Message::Here { mark } => writer.put(&HereBody { mark })?,
         }
         Some(writer.length)
     }

@@ -158,7 +158,19 @@ pub(crate) fn datagrams() -> Vec<Vector> {
     let mut vectors = requests();
     vectors.extend(answers());
     vectors.extend(membership());
+    vectors.push(here());
     vectors
+}
+
+/// What a node tells its link.
+fn here() -> Vector {
+    let envelope = Envelope { token: 0, ..envelope(true, false) };
+    let mark = network().presence_mark(&sender().id().short(), envelope.epoch, envelope.sequence);
+    Vector::new(
+        "here",
+        "a node tells its link that it is there",
+        datagram(&Message::Here { mark }, true, false),
+    )
 }
 
 /// One datagram of each kind that may have a MAC, and the longest.

@@ -69,8 +69,10 @@ impl Lab {
         let mut command = self.inside(&format!("--net=/proc/{}/root/run/netns/m{machine}", self.switch.id()));
         command.arg(program().get_program()).stdin(Stdio::null());
         let bootstrap: Vec<SocketAddr> = bootstrap.iter().map(|node| node.addr).collect();
+        // Tests of other things name the nodes that a node knows.
+        let lan = if extra.contains(&"--lan") { &[][..] } else { &["--no-lan"] };
         let home = self.dir.path().join(format!("m{machine}"));
-        Node::start_as(command, home, listen, &bootstrap, &[&["-v"], extra].concat())
+        Node::start_as(command, home, listen, &bootstrap, &[&["-v"], lan, extra].concat())
     }
 
     /// Plugs a machine's cable into the switch, or pulls it. The machine itself does not notice.

@@ -9,6 +9,7 @@ mod explain;
 mod http;
 mod identity;
 mod lab;
+mod lan;
 mod modes;
 mod network;
 mod outage;

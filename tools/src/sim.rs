@@ -46,9 +46,10 @@ fn id_work(text: &str) -> Result<IdWork, String> {
 
 /// Play scenarios in a simulated world and check the design's invariants. The same seed gives the same run.
 ///
-/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, rolling-reboot, broken-link, hidden, hostile,
-/// eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states, hollow, swallow,
-/// downgrade, hoard, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle, repair, sight.
+/// Scenarios: steady, flash-crowd, churn, mass-crash, partition, long-partition, site-power, lan, rolling-reboot, broken-link,
+/// hidden, hostile, eclipse, junk, inflate, replay, one-prefix, one-shared, one-link, erase, sybil, reflect, reserve, states,
+/// hollow, swallow, downgrade, hoard, id-work, cloned-image, power-loss, or "all". Tables: lookups, rounds, detection, idle,
+/// repair, sight.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The scenario to play, or "all". Default: steady; in a search all.

@@ -21,6 +21,9 @@ pub struct Peer {
     pub last_seen_seconds: u64,
     /// Smoothed round-trip time in microseconds; `None` before the first answer.
     pub rtt_micros: Option<u64>,
+    /// How this node learned of it; `None` when it is not in the routing table.
+    #[serde(default)]
+    pub learned: Option<Learned>,
     /// Its liveness in membership; `None`, like the fields below, when it is no member.
     #[serde(default)]
     pub state: Option<MemberState>,
@@ -74,6 +77,35 @@ pub enum MemberState {
     Left,
     /// Not contacted: others named it, but it has not answered this node.
     Unproven,
+}
+
+/// How a node learned of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Learned {
+    /// It is a bootstrap node.
+    Bootstrap,
+    /// It was a contact before, in this run or the last.
+    Remembered,
+    /// It told the link that it is there.
+    Lan,
+    /// Another node named it.
+    Told,
+    /// It sent a request.
+    Called,
+}
+
+impl Learned {
+    /// In a word, for the list of peers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Learned::Bootstrap => "bootstrap",
+            Learned::Remembered => "remembered",
+            Learned::Lan => "lan",
+            Learned::Told => "told",
+            Learned::Called => "called",
+        }
+    }
 }
 
 /// The role of a node.
@@ -136,13 +168,30 @@ pub struct IdentityTwice {
     pub seconds: u64,
 }
 
-/// The address that a node listens on has gone from its machine.
+/// The address that a node listens on is not on its machine: it has gone, or has not come yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AddressGone {
     /// The address.
     pub address: IpAddr,
-    /// Seconds since it went.
+    /// Seconds since it went, or since the start.
     pub seconds: u64,
+}
+
+/// A name of a bootstrap node, and what it resolved to.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BootstrapName {
+    /// The name, with the port.
+    pub name: String,
+    /// The addresses of the last answer.
+    pub addresses: Vec<SocketAddr>,
+    /// Further addresses of that answer, which are not used.
+    pub left_out: u32,
+    /// The reason why the last resolution failed; `None` when it did not.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Seconds since the addresses were found; `None` before the first answer.
+    #[serde(default)]
+    pub seconds: Option<u64>,
 }
 
 /// Other nodes cannot connect to a node.
@@ -196,6 +245,9 @@ pub struct Status {
     /// Seconds since any other node was last there; `None` while one is, or was a short time ago.
     #[serde(default)]
     pub alone_seconds: Option<u64>,
+    /// The names of bootstrap nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bootstrap_names: Vec<BootstrapName>,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// The number of starts.

@@ -107,15 +107,16 @@ impl Presence {
 
     // Inputs.
 
-    /// The machine has these addresses now.
+    /// The machine has these addresses now. Returns whether it had others before.
     pub(super) fn handle_addresses(
         &mut self,
         now: Instant,
         addresses: &BTreeSet<IpAddr>,
         machines: &mut Machines,
-    ) {
-        self.addresses.handle(now, addresses);
+    ) -> bool {
+        let changed = self.addresses.handle(now, addresses);
         self.announce(now, machines);
+        changed
     }
 
     /// A connection came in.

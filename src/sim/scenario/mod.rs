@@ -75,6 +75,11 @@ pub const SCENARIOS: &[Scenario] = &[
         play: outages::site_power,
     },
     Scenario {
+        name: "lan",
+        about: "one LAN without an address to join through; then its power fails, and all addresses change",
+        play: outages::lan,
+    },
+    Scenario {
         name: "rolling-reboot",
         about: "everyone restarts within an hour, a minute each",
         play: failures::rolling_reboot,

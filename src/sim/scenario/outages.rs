@@ -95,6 +95,45 @@ pub(super) fn site_power(options: &Options) -> Outcome {
     stage.finish()
 }
 
+/// The nodes of one LAN start for the first time, and none has an address to join through. Later the power fails, and each node
+/// comes back at another address: what it remembers of the others is wrong.
+pub(super) fn lan(options: &Options) -> Outcome {
+    let mut stage = Stage::new("lan", options, |_| ());
+    let mut hosts = stage.world.honest();
+    for &host in &hosts {
+        stage.world.crash(host, Crash::Power);
+        stage.world.wipe(host);
+        let config = stage.world.hosts[host].config_mut();
+        (config.lan, config.bootstrap) = (true, Vec::new());
+        stage.world.links.lans.insert(host, 0);
+    }
+    let start = |stage: &mut Stage, hosts: &[usize]| {
+        for &host in hosts {
+            stage.world.start(host, &[]);
+            stage.run_for(Duration::from_secs(10) / hosts.len() as u32);
+        }
+        reunite(stage);
+    };
+    start(&mut stage, &hosts);
+    for &host in &hosts {
+        stage.world.crash(host, Crash::Power);
+    }
+    stage.run_for(MINUTE);
+    for &host in &hosts {
+        let mut addr = stage.world.links.port(host).addr;
+        addr.set_ip(stage.world.links.plan.addressing.ip((stage.world.hosts.len() + host) as u32));
+        stage.world.links.readdress(host, addr);
+    }
+    stage.world.chance.shuffle(&mut hosts);
+    start(&mut stage, &hosts);
+    stage.fill(4, 20);
+    stage.each_tick = (8, 1);
+    stage.run_for(options.duration);
+    let check = lookup::check("lookups succeed after the power failure", &stage.work.lookups, 0.99);
+    stage.report.checks.push(check);
+    stage.finish()
+}
+
 /// The link of a node that downloads is down for a while. The download has one source, and goes on as soon as the link is back.
 pub(super) fn broken_link(options: &Options) -> Outcome {
     const FAR: u8 = 1;
